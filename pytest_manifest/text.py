@@ -201,6 +201,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun[:-1]}ies" if noun.endswith("y") else f"{count} {noun}s"
 
 
+def many(count: int, noun: str) -> str:
+    """Format a count that may be large: ``1 entry``, ``100,000 entries``."""
+    return plural(count, noun).replace(str(count), f"{count:,}", 1)
+
+
 def seconds(value: float) -> str:
     """Format a duration in seconds: ``0.031 s``, ``12.4 s``, ``300 s``."""
     if value and abs(value) < 0.0005:

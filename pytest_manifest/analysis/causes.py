@@ -12,7 +12,7 @@ from pytest_manifest.analysis.records import Outcome
 from pytest_manifest.schema import Mismatch, Receipt, Verdict, VerdictStatus
 from pytest_manifest.text import middle, printable
 from pytest_manifest.verdict import reason_of
-from pytest_manifest.verdict.descendants import PATH
+from pytest_manifest.verdict.descendants import PATH, named_descendant
 
 EXAMPLES = 3
 _MESSAGE_LIMIT = 400
@@ -45,8 +45,8 @@ class Cause:
 
     ``error`` and ``place``: type and last frame of what they raised; else ``path``: the first
     mismatch, with ``[*]`` for any index, ``expected`` and ``actual``: what that is for the first of
-    them. ``title`` names it in one line, ``message`` is what the first of them says. All are plain
-    text, shortened.
+    them. Where a descendant did not end as expected, ``place`` is its task. ``title`` names it in
+    one line, ``message`` is what the first of them says. All are plain text, shortened.
     """
 
     kind: VerdictStatus
@@ -119,7 +119,7 @@ class Causes:
         message = middle(_one_line(message), _MESSAGE_LIMIT)
         group = self._groups.get(key)
         if group is None:
-            title = _title(key, _first_mismatch(record.verdict))
+            title = _title(key, record.verdict)
             group = self._groups[key] = _Group(title, message, pair)
         group.add(record.id)
         if pair is not None:
@@ -162,7 +162,10 @@ def _sign_and_message(record: EvaluatedEntry) -> tuple[_Sign, str] | None:
         return ((kind, _name(reason.type), record.error_place, None), None), reason.message
     key: _Key = (kind, None, None, None if mismatch is None else _path(mismatch))
     if reason is None:
-        return (key, None), record.verdict.sentence
+        named = named_descendant(record.verdict)
+        if named is None:
+            return (key, None), record.verdict.sentence
+        return ((kind, None, _name(named[0]), key[3]), None), named[2]
     pair = _value(reason.expected), _value(reason.actual)
     return (key, pair), f"{pair[1]} where {pair[0]} was expected"
 
@@ -197,9 +200,13 @@ def _one_line(text: str) -> str:
     return " ".join(printable(text).split())
 
 
-def _title(key: _Key, mismatch: Mismatch | None) -> str:
+def _title(key: _Key, verdict: Verdict | None) -> str:
     kind, error, place, path = key
     before = "" if kind == "failed" else f"{kind}: "
+    mismatch = _first_mismatch(verdict)
+    named = None if verdict is None or error is not None else named_descendant(verdict)
+    if named is not None:
+        return f"a descendant {place} {named[1]}"
     if error is not None:
         return f"{before}{error} at {place}" if place else f"{before}{error}"
     if mismatch is None or path is None:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from pytest_manifest.analysis.causes import Cause, Causes
 from pytest_manifest.analysis.reading import outcome_of
 from pytest_manifest.analysis.records import Outcome
-from pytest_manifest.ledger import Ledger
+from pytest_manifest.ledger import Ledger, Statuses
 from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
 from pytest_manifest.text import middle, plural, printable
+from pytest_manifest.verdict.descendants import counts_text, number_of
 from pytest_manifest.verdict.explanation import error_place
 
 PRECEDENCE: Final[Sequence[Outcome]] = ("failed", "error", "pending", "skipped", "passed")
 """A group's outcome is the first of these that one of its entries has."""
 SHOWN: Final = 10
 _CAUSES = 10
+_BATCH = 1000
+"""Entries whose descendants are counted at once."""
 _ID = 80
 _SENTENCE = 300
 _WORDS: Final[dict[Outcome, str]] = {
@@ -65,13 +68,15 @@ class ListedEntry:
 @dataclass(frozen=True, slots=True)
 class Tally:
     """Counts of a group: ``outcomes`` of all entries, ``kinds`` of verdicts that are not passed;
-    ``first``: some that have not passed, the worst first."""
+    ``first``: some that have not passed, the worst first; ``descendants``: how many of the tasks
+    that its jobs started have which status."""
 
     entries: int
     outcomes: Counter[Outcome]
     kinds: Counter[str]
     causes: tuple[Cause, ...]
     first: tuple[ListedEntry, ...]
+    descendants: Statuses = field(default_factory=dict)
 
     @property
     def outcome(self) -> Outcome:
@@ -85,10 +90,17 @@ def tally(ledger: Ledger, entries: Iterable[str]) -> Tally:
     Raises LedgerError where the ledger cannot be read.
     """
     count = 0
+    descendants: Counter[VerdictStatus | None] = Counter()
+    batch: list[str] | None = [] if ledger.descendants.any() else None
 
     def counted() -> Iterator[str]:
         nonlocal count
         for count, entry in enumerate(entries, 1):  # noqa: B007 (the last number is the count)
+            if batch is not None:
+                batch.append(entry)
+                if len(batch) == _BATCH:
+                    descendants.update(ledger.trees.statuses_of_entries(batch))
+                    batch.clear()
             yield entry
 
     outcomes: Counter[Outcome] = Counter()
@@ -104,9 +116,13 @@ def tally(ledger: Ledger, entries: Iterable[str]) -> Tally:
         causes.add(NotPassed(entry, verdict, receipt, outcome))
         if len(first[outcome]) < SHOWN:
             first[outcome].append(_listed_entry(entry, verdict))
+    if batch:
+        descendants.update(ledger.trees.statuses_of_entries(batch))
     outcomes["passed"] = count - outcomes.total()
     shown = [entry for outcome in PRECEDENCE for entry in first[outcome]][:SHOWN]
-    return Tally(count, outcomes, kinds, causes.largest_first()[:_CAUSES], tuple(shown))
+    return Tally(
+        count, outcomes, kinds, causes.largest_first()[:_CAUSES], tuple(shown), descendants
+    )
 
 
 def _listed_entry(entry: str, verdict: Verdict | None) -> ListedEntry:
@@ -129,7 +145,8 @@ def explain_group(found: Tally, where: Sequence[tuple[str, str]]) -> str:
 
     ``where``: names of what to read, and its path or address.
     """
-    parts = [f"{headline(found)}."]
+    trees = f"\n{counts_text(found.descendants)}." if number_of(found.descendants) else ""
+    parts = [f"{headline(found)}.{trees}"]
     if found.causes:
         parts.append("\n".join(["By cause:", *_by_cause(found.causes)]))
     parts.append("\n".join(["The first ones:", *_first(found)]))

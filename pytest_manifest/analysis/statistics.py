@@ -72,9 +72,10 @@ class Statistics:
 
     ``retries``: what tasks asked Celery for; ``redeliveries``: attempts that the broker delivered
     more than once; ``attempts``: sendings beyond the first; ``began``: first sending; ``ended``:
-    last finish; ``duration``: how long the run was worked on meanwhile, in so many ``parts``
-    with ``pauses`` between; ``throughput``: jobs that ended per second of ``duration``; ``tasks``
-    by name, ``causes`` and ``workers`` largest first. ``cost`` None: no receipt tells one.
+    last finish, descendants' too; ``duration``: how long the run was worked on meanwhile, in so
+    many ``parts`` with ``pauses`` between; ``throughput``: jobs that ended per second of
+    ``duration``; ``tasks`` by name, ``causes`` and ``workers`` largest first. ``cost`` None: no
+    receipt tells one.
     """
 
     run: str
@@ -101,12 +102,20 @@ class Statistics:
 
 
 def statistics(
-    records: Iterable[EntryRecord], run: RunInfo, parts: Sequence[RunSegment] = ()
+    records: Iterable[EntryRecord],
+    run: RunInfo,
+    parts: Sequence[RunSegment] = (),
+    tree_end: datetime | None = None,
 ) -> Statistics:
-    """Compute a run's statistics in one pass over its records; ``parts``: its segments."""
+    """Compute a run's statistics in one pass over its records.
+
+    ``parts``: its segments; ``tree_end``: when the last descendant ended, None: there is none.
+    """
     fold = _Fold(RunSegments(parts))
     for record in records:
         fold.add(record)
+    if tree_end is not None:
+        fold.add_end(tree_end)
     return fold.statistics(run.run)
 
 
@@ -227,6 +236,11 @@ class _Fold:
         if (execution := self.parts.execution(attempt)) is not None:
             self.worked.add(*execution)
             self.run.add(*execution)
+
+    def add_end(self, ended: datetime) -> None:
+        """Have the run reach to the end of the last descendant, which is its work as well."""
+        self.last_end = max(ended, self.last_end or ended)
+        self.worked.add(ended, ended)
 
     def _add_times(self, record: EntryRecord, last: AttemptRecord) -> None:
         self.wait.add(last.wait)

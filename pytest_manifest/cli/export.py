@@ -93,8 +93,8 @@ def _row(record: EntryRecord, trees: Mapping[str, Statuses]) -> Mapping[str, obj
 
 def _statistics(run: StoredRun, records: Iterator[EntryRecord]) -> Statistics:
     with run.read() as ledger:
-        segments = ledger.info.segments()
-    return statistics(records, run.info, segments)
+        parts, tree_end = ledger.info.segments(), ledger.trees.last_end()
+    return statistics(records, run.info, parts, tree_end)
 
 
 def _write_summary(run: StoredRun, path: Path, _home: Path) -> None:
@@ -111,11 +111,14 @@ def _write_summary(run: StoredRun, path: Path, _home: Path) -> None:
 
 
 def _write_markdown(run: StoredRun, path: Path, home: Path) -> None:
+    from pytest_manifest.reporting.descendants import read_trees
     from pytest_manifest.reporting.github_summary import LocalLinks, markdown
 
     with run.records() as records:
         found = _statistics(run, records)
-    text = markdown(run, found, None, LocalLinks(home), Path.cwd())
+    with run.read() as ledger:
+        trees = read_trees(ledger)
+    text = markdown(run, found, None, trees, LocalLinks(home), Path.cwd())
     with atomic_file(path) as file:
         file.write(text.encode())
 

@@ -18,9 +18,9 @@ from pytest_manifest.cli.runs_folder import find_run
 from pytest_manifest.cli.stored_run import StoredRun
 from pytest_manifest.errors import PlanError
 from pytest_manifest.manifest import dump_entry, read_manifest
-from pytest_manifest.reporting.descendants import counts_text
 from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.text import plural, seconds, short
+from pytest_manifest.verdict.descendants import counts_text
 
 
 @dataclass

@@ -11,9 +11,9 @@ from pytest_manifest.cli.output import say, write_rows_as_json, write_table
 from pytest_manifest.cli.stored_run import StoredRun
 from pytest_manifest.errors import PlanError
 from pytest_manifest.ledger import AttemptRow, Descendant, Ledger
-from pytest_manifest.reporting.descendants import counts_text, not_known_of, runtime_of
+from pytest_manifest.reporting.descendants import not_known_of, runtime_of
 from pytest_manifest.text import seconds
-from pytest_manifest.verdict.descendants import number_of
+from pytest_manifest.verdict.descendants import counts_text, number_of
 
 Row = TypeVar("Row")
 _INDENT = "  "

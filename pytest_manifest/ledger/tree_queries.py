@@ -83,7 +83,17 @@ _RECEIVED = """
     SELECT json_extract(receipt, '$.started_at'), json_extract(receipt, '$.finished_at'),
         json_extract(receipt, '$.task') FROM receipts WHERE task_id = ? ORDER BY seq DESC LIMIT 1
 """
-_OF_TASK = "SELECT task, kind FROM descendants WHERE task_id = ?"
+_OF_TASK = "SELECT task, kind, spawned_at FROM descendants WHERE task_id = ?"
+_OF_ENTRIES = f"""
+    SELECT d.kind, count(*) FROM json_each(?) j JOIN attempts a ON a.entry = j.value
+    JOIN descendants d ON d.root = a.task_id WHERE {_NEWEST} GROUP BY d.kind
+"""  # noqa: S608 - fixed text
+_LAST_OF_ALL = """
+    SELECT json_extract(r.receipt, '$.finished_at')
+    FROM descendants d JOIN receipts r ON r.task_id = d.task_id
+    WHERE d.kind IS NOT 'forged'
+    ORDER BY julianday(json_extract(r.receipt, '$.finished_at')) DESC LIMIT 1
+"""
 
 # SQLite takes the row of the queue with the greatest depth next, so children follow their parent;
 # it drops that order where the result is joined. The first limit keeps it from reading the table
@@ -135,10 +145,14 @@ class SlowestTree(NamedTuple):
 
 
 class TreeStep(NamedTuple):
-    """A task of a tree: its times, as far as they are known, and how it ended."""
+    """A task of a tree: its times, as far as they are known, and how it ended.
+
+    ``spawned_at``: when its parent sent it; None for the attempt itself.
+    """
 
     task_id: str
     task: str
+    spawned_at: datetime | None
     started_at: datetime | None
     finished_at: datetime | None
     status: VerdictStatus | None
@@ -191,6 +205,11 @@ class TreeQueries(LedgerPart):
             for root, some in groupby(rows, key=lambda row: str(row[0]))
         }
 
+    def statuses_of_entries(self, entries: Sequence[str]) -> Statuses:
+        """Count the descendants of these entries' newest attempts by status."""
+        rows = self._db.read(_OF_ENTRIES, (json.dumps(entries, ensure_ascii=False),))
+        return {kind: int(number) for kind, number in rows}
+
     def by_entry(self) -> Iterator[tuple[str, Statuses]]:
         """Yield each entry whose newest attempt has descendants, and these by status.
 
@@ -204,6 +223,11 @@ class TreeQueries(LedgerPart):
         row = self._db.read_one(_SLOWEST)
         return None if row is None else SlowestTree(str(row[0]), str(row[1]), float(row[2]))
 
+    def last_end(self) -> datetime | None:
+        """Return when the last of all descendants ended; None where none has."""
+        row = self._db.read_one(_LAST_OF_ALL)
+        return None if row is None else parse_timestamp(row[0])
+
     def path(self, root: str) -> list[str]:
         """Return the task ids from an attempt to that of its descendants which ended last."""
         row = self._db.read_one(_LAST_END, (root,))
@@ -215,12 +239,13 @@ class TreeQueries(LedgerPart):
 
     def step(self, task_id: str) -> TreeStep:
         """Return what is known of one task of a tree, or of the attempt itself."""
-        known = self._db.read_one(_OF_TASK, (task_id,)) or (None, None)
+        known = self._db.read_one(_OF_TASK, (task_id,)) or (None, None, None)
         began = self._db.read_one(_STARTED, (task_id,)) or (None,)
         started, finished, task = self._db.read_one(_RECEIVED, (task_id,)) or (None, None, None)
         return TreeStep(
             task_id,
             known[0] or task or task_id,
+            parse_timestamp(known[2]),
             parse_timestamp(began[0]) or parse_timestamp(started),
             parse_timestamp(finished),
             known[1],

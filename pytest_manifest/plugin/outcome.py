@@ -326,6 +326,8 @@ def _group_properties(
 
     ``runtime``: seconds that its jobs ran, summed up.
     """
+    from pytest_manifest.verdict.descendants import failed_of, number_of
+
     rows: list[tuple[str, object]] = [
         ("manifest_group", binding.group),
         ("manifest_outcome", found.outcome),
@@ -340,6 +342,9 @@ def _group_properties(
     if found.kinds:
         statuses = ", ".join(f"{count} {one}" for one, count in sorted(found.kinds.items()))
         rows.append(("manifest_verdicts", statuses))
+    if number := number_of(found.descendants):
+        rows.append(("manifest_descendants", number))
+        rows.append(("manifest_descendants_failed", failed_of(found.descendants)))
     if runtime is not None:
         rows.append(("manifest_runtime", runtime))
     return rows

@@ -10,12 +10,13 @@ from pydantic import JsonValue
 
 from pytest_manifest.ledger import AttemptRow, Ledger, SlowestTree, Statuses, TreeStep, TreeTotals
 from pytest_manifest.reporting.terminal_layout import Line, Sheet, table_lines
-from pytest_manifest.schema import Entry, Receipt, Verdict
+from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.summary import SummaryDescendants, SummaryStep, SummaryTree
-from pytest_manifest.text import plural, printable, seconds_cell
+from pytest_manifest.text import many, printable, seconds_cell
 from pytest_manifest.verdict import TreeText
 from pytest_manifest.verdict.descendants import (
     PATH,
+    counts_text,
     ends_as_expected,
     failed_of,
     first_unexpected,
@@ -24,6 +25,8 @@ from pytest_manifest.verdict.descendants import (
 )
 
 NOT_KNOWN: Final = "not known"
+_TIMES: Final = ("waited, s", "began, s", "ran, s")
+_HOW_TO_READ: Final = "critical path: each task was sent by the one above it, waited, and ran"
 _REASONS: Final[Mapping[str, str]] = {
     "stock": "their workers send no receipts",
     "older": "their workers tell nothing of them",
@@ -32,21 +35,11 @@ _REASONS: Final[Mapping[str, str]] = {
 _OF_ITS_PROCESS: Final = ("succeeded", "failed", "ignored")
 _ENDS_SHOWN: Final = 6
 """Steps of a long path that are shown from each of its ends."""
+_FAILED_SHOWN: Final = 20
+"""Entries with failed descendants that are listed, at most."""
 
 
 # Of an entry
-
-
-def many(count: int, noun: str) -> str:
-    """Format a count that may be large: ``1 entry``, ``100,000 entries``."""
-    return plural(count, noun).replace(str(count), f"{count:,}", 1)
-
-
-def counts_text(counts: Statuses) -> str:
-    """Return in words how many descendants there are, and how they ended."""
-    number = number_of(counts)
-    ends = sorted((status or "pending", count) for status, count in counts.items())
-    return f"{many(number, 'descendant')}: {', '.join(f'{n:,} {one}' for one, n in ends)}"
 
 
 def tree_text(
@@ -132,17 +125,34 @@ def received(ledger: Ledger, task_id: str) -> Receipt | None:
 
 
 @dataclass(frozen=True, slots=True)
+class FailedTree:
+    """An entry some of whose descendants failed: their numbers by status, and the first of them.
+
+    ``task``, ``status`` and ``sentence`` are that one's.
+    """
+
+    entry: str
+    counts: Statuses
+    task: str
+    status: VerdictStatus
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunTrees:
     """The descendants of a run: their numbers, and the slowest tree.
 
     ``steps``: from the slowest tree's root to what ended last; ``left_out``: how many in the middle
-    of them are not listed.
+    of them are not listed. ``failed``: entries with descendants that failed, the first of them by
+    id; ``more_failed``: how many further ones there are.
     """
 
     totals: TreeTotals
     slowest: SlowestTree | None = None
     steps: Sequence[TreeStep] = ()
     left_out: int = 0
+    failed: Sequence[FailedTree] = ()
+    more_failed: int = 0
 
     @property
     def number(self) -> int:
@@ -159,18 +169,39 @@ def read_trees(ledger: Ledger) -> RunTrees:
     """Read what reports show of a run's trees."""
     totals = ledger.trees.totals()
     slowest = ledger.trees.slowest() if totals.entries else None
-    if slowest is None:
-        return RunTrees(totals)
-    ids = ledger.trees.path(slowest.root)
-    left_out = max(len(ids) - 2 * _ENDS_SHOWN, 0)
-    shown = [*ids[:_ENDS_SHOWN], *ids[_ENDS_SHOWN + left_out :]]
-    return RunTrees(totals, slowest, [ledger.trees.step(one) for one in shown], left_out)
+    failed, more_failed = _failed_trees(ledger) if failed_of(totals.statuses) else ([], 0)
+    steps: list[TreeStep] = []
+    left_out = 0
+    if slowest is not None:
+        ids = ledger.trees.path(slowest.root)
+        left_out = max(len(ids) - 2 * _ENDS_SHOWN, 0)
+        shown = [*ids[:_ENDS_SHOWN], *ids[_ENDS_SHOWN + left_out :]]
+        steps = [ledger.trees.step(one) for one in shown]
+    return RunTrees(totals, slowest, steps, left_out, failed, more_failed)
+
+
+def _failed_trees(ledger: Ledger) -> tuple[list[FailedTree], int]:
+    """Return the first entries with failed descendants, and how many more there are."""
+    found: list[FailedTree] = []
+    more = 0
+    for entry, counts in ledger.trees.by_entry():
+        bad = [status for status in counts if status is not None and failed_of({status: 1})]
+        if not bad:
+            continue
+        if len(found) == _FAILED_SHOWN:
+            more += 1
+            continue
+        first = ledger.descendants.first(ledger.attempts.of_entry(entry)[-1].task_id, bad)
+        if first is not None and first.verdict is not None:
+            verdict = first.verdict
+            found.append(FailedTree(entry, counts, first.task, verdict.verdict, verdict.sentence))
+    return found, more
 
 
 def run_phrase(ledger: Ledger) -> str:
-    """Return ", 100,000 descendants" for the line about a run, "" where it has none."""
-    number = number_of(ledger.trees.statuses()) if ledger.descendants.any() else 0
-    return f", {many(number, 'descendant')}" if number else ""
+    """Return "; 9 descendants: 1 failed, 8 passed" for a run's line, "" where it has none."""
+    counts = ledger.trees.statuses() if ledger.descendants.any() else {}
+    return f"; {counts_text(counts)}" if number_of(counts) else ""
 
 
 def untold_lines(trees: RunTrees, entries: int) -> Iterator[str]:
@@ -190,21 +221,32 @@ def path_lines(trees: RunTrees, sheet: Sheet) -> Iterator[Line]:
     if slowest is None:
         return
     name = sheet.cut(slowest.entry, sheet.width // 2)
-    took = f"{seconds_cell(slowest.seconds)} s from its start to the last end"
-    yield Line(f"  slowest path: {name}, {took}", bold=True)
-    rows = [("  task", "start, s", "run, s")]
-    room = sheet.width - 24
+    for text in sheet.wrapped(slowest_phrase(slowest, name), indent=2, hanging=2):
+        yield Line(text, bold=True)
+    yield from map(Line, sheet.wrapped(_HOW_TO_READ, indent=4))
+    rows = [["  task", *_TIMES]]
+    room = sheet.width - 4 - sum(len(head) + 2 for head in _TIMES)
     for step in steps:
         failed = "" if step.status in (None, "passed") else f" ({step.status})"
-        rows.append((f"  {sheet.cut(step.task, room - len(failed))}{failed}", *_times(step, steps)))
+        times = waited(step), offset(step, steps), runtime_of(step)
+        cells = ("-" if one is None else seconds_cell(one) for one in times)
+        rows.append([f"  {sheet.cut(step.task, room - len(failed))}{failed}", *cells])
     if trees.left_out:
-        rows.insert(_ENDS_SHOWN + 1, (f"  ... {trees.left_out:,} more ...", "", ""))
+        rows.insert(_ENDS_SHOWN + 1, [f"  ... {trees.left_out:,} more ...", "", "", ""])
     yield from table_lines(rows, 2)
 
 
-def _times(step: TreeStep, steps: Sequence[TreeStep]) -> tuple[str, str]:
-    start, runtime = offset(step, steps), runtime_of(step)
-    return tuple("-" if one is None else seconds_cell(one) for one in (start, runtime))  # type: ignore[return-value]  # two of them
+def slowest_phrase(slowest: SlowestTree, name: str) -> str:
+    """Return which entry's tree took longest, by the entry's name, and how long, from what on."""
+    took = f"{seconds_cell(slowest.seconds)} s"
+    return f"slowest tree: {name}, {took} from its job's start to its last descendant's end"
+
+
+def waited(step: TreeStep) -> float | None:
+    """Return how long a step waited, in s from its sending; None where that is not known."""
+    if step.spawned_at is None or step.started_at is None:
+        return None
+    return max((step.started_at - step.spawned_at).total_seconds(), 0.0)
 
 
 def offset(step: TreeStep, steps: Sequence[TreeStep]) -> float | None:

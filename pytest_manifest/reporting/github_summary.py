@@ -17,10 +17,17 @@ from pytest_manifest.analysis.causes import Cause
 from pytest_manifest.analysis.comparison import Change, Comparison, TimeChange
 from pytest_manifest.analysis.statistics import Distribution, Statistics, TaskRow
 from pytest_manifest.ledger import BUDGET
+from pytest_manifest.reporting.descendants import (
+    RunTrees,
+    path_text,
+    slowest_phrase,
+    untold_lines,
+)
 from pytest_manifest.reporting.run_report import ReportedRun, run_files
 from pytest_manifest.reporting.terminal_statistics import duration_phrase
 from pytest_manifest.schema import cost_text
-from pytest_manifest.text import middle, pictured, plural, short_path
+from pytest_manifest.text import many, middle, pictured, plural, short_path
+from pytest_manifest.verdict.descendants import counts_text, ends_text
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
@@ -37,6 +44,7 @@ def markdown(
     run: ReportedRun,
     statistics: Statistics,
     comparison: Comparison | None,
+    trees: RunTrees,
     links: Links,
     root: Path,
 ) -> str:
@@ -48,6 +56,7 @@ def markdown(
         _verdicts(statistics),
         *_tasks(statistics.tasks),
         *_causes(statistics.causes, run.manifest, links),
+        *_trees(trees, statistics.entries, run.manifest, links),
         *_changes(comparison),
         *_files(run, links, root),
     ]
@@ -157,6 +166,39 @@ def _entries(ids: Iterable[str], manifest: Manifest, links: Links) -> Iterator[s
     for name in ids:
         line = manifest.line_of(name) if name in manifest else None
         yield _link(name, links.manifest(manifest.path, line))
+
+
+def _trees(trees: RunTrees, entries: int, manifest: Manifest, links: Links) -> Iterator[str]:
+    """Yield how the tasks that jobs started ended, those that failed, and the slowest tree."""
+    lines = [escaped(line.strip()) for line in untold_lines(trees, entries)]
+    if trees.number:
+        of = many(trees.totals.entries, "entry")
+        lines.insert(0, f"{many(trees.number, 'descendant')} of {of}: {_ends(trees)}.")
+    if not lines:
+        return
+    yield "#### Descendants"
+    yield "<br>\n".join(lines)
+    if trees.failed:
+        rows = [
+            [
+                *_entries([one.entry], manifest, links),
+                escaped(counts_text(one.counts)),
+                f"{code(one.task)} ({one.status})",
+                code(one.sentence, _MESSAGE),
+            ]
+            for one in trees.failed
+        ]
+        yield _table(["Entry", "Its tree", "First failed", "What it says"], "----", rows)
+    if trees.more_failed:
+        yield f"{plural(trees.more_failed, 'further entry')} with failed descendants not shown."
+    if trees.slowest is not None:
+        (name,) = _entries([trees.slowest.entry], manifest, links)
+        phrase = slowest_phrase(trees.slowest, name)
+        yield f"{phrase[0].upper()}{phrase[1:]}.<br>\nCritical path: {code(path_text(trees), 1000)}"
+
+
+def _ends(trees: RunTrees) -> str:
+    return escaped(ends_text(trees.totals.statuses))
 
 
 def _changes(comparison: Comparison | None) -> Iterator[str]:

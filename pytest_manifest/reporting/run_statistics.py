@@ -36,7 +36,8 @@ def statistics_of(run: Run, config: pytest.Config) -> Statistics:
         from pytest_manifest.analysis.statistics import statistics
 
         with run.read() as ledger, records_of(run) as records:
-            known[run.ledger_path] = statistics(records, run.info, ledger.info.segments())
+            parts, tree_end = ledger.info.segments(), ledger.trees.last_end()
+            known[run.ledger_path] = statistics(records, run.info, parts, tree_end)
     return known[run.ledger_path]
 
 

@@ -91,9 +91,9 @@ def _write_summaries(report: RunReport, run: Run, comparison: Comparison | None)
     """Write the summaries; return the statistics of the same pass over the records."""
     failing = FailingEntries()
     with run.read() as ledger:
-        segments = ledger.info.segments()
+        parts, tree_end = ledger.info.segments(), ledger.trees.last_end()
     with records_of(run) as records, SummaryWriter(run, report.options.root) as writer:
-        found = statistics(_collected(records, writer, failing), run.info, segments)
+        found = statistics(_collected(records, writer, failing), run.info, parts, tree_end)
         keep_statistics(run, report.config, found)
         keep_failing(report.config, run, failing)
         writer.finish(found, comparison, trees_of(run, report.config))
@@ -137,16 +137,18 @@ def _write_markdown(
         return
     from pytest_manifest.reporting.github_summary import GitHubLinks, LocalLinks, markdown
 
+    trees = trees_of(run, report.config)
     if step is not None:
         with report.writing("the step's summary was not written", run, needed=False):
             links = GitHubLinks.of_environment()
-            text = markdown(run, stats, comparison, links, report.options.root)
+            text = markdown(run, stats, comparison, trees, links, report.options.root)
             with step.open("a", encoding="utf-8") as file:
                 file.write(text)
     if (path := report.options.markdown) is not None:
         with report.writing("the summary in Markdown was not written", run):
             path.parent.mkdir(parents=True, exist_ok=True)
-            text = markdown(run, stats, comparison, LocalLinks(path.parent), report.options.root)
+            local = LocalLinks(path.parent)
+            text = markdown(run, stats, comparison, trees, local, report.options.root)
             with path.open("w" if run is report.runs[0] else "a", encoding="utf-8") as file:
                 file.write(text)
             add_artifact(report.config, "markdown", path)

@@ -12,7 +12,6 @@ import pytest
 from pytest_manifest.console import terminal_file
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.reporting.descendants import (
-    many,
     path_lines,
     run_phrase,
     untold_lines,
@@ -26,7 +25,7 @@ from pytest_manifest.reporting.terminal_statistics import (
     comparison_phrase,
     statistics_lines,
 )
-from pytest_manifest.text import plural, short_path
+from pytest_manifest.text import many, plural, short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.ledger import Ledger
@@ -154,8 +153,9 @@ def warnings_and_next_steps(run: Run, report: RunReport) -> Iterator[str]:
 def _heading(run: Run, name: str, ledger: Ledger) -> str:
     counts = sorted(ledger.verdicts.counts().items())
     verdicts = ", ".join(f"{count} {kind}" for kind, count in counts) or "none yet"
-    jobs = many(ledger.attempts.count_entries(), "entry") + run_phrase(ledger)
-    return f"{name}: run {run.info.run}{_origin(ledger)}, {jobs}: {verdicts}"
+    entries = many(ledger.attempts.count_entries(), "entry")
+    found = f"{entries}: {verdicts}{run_phrase(ledger)}"
+    return f"{name}: run {run.info.run}{_origin(ledger)}, {found}"
 
 
 def _origin(ledger: Ledger) -> str:

@@ -124,7 +124,7 @@ class SummaryCause(Document):
     error: Text | None
     """The class of the exception."""
     place: Text | None
-    """The last frame of its traceback."""
+    """The last frame of its traceback; where a descendant made them fail, that one's task."""
     path: Text | None
     """Where the result differs from what was expected."""
     expected: Text | None
@@ -218,7 +218,7 @@ class SummaryStatistics(Document):
     began: Time | None
     """The first sending."""
     ended: Time | None
-    """The last end of a job."""
+    """The last end of a job, or of a descendant."""
     duration: Number | None
     """For how long the run was worked on: from ``began`` to ``ended``, or to the stop that cut jobs
     off, without ``pauses``."""

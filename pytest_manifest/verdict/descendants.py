@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -9,7 +10,7 @@ from typing import Final
 from pytest_manifest.ledger.descendants import Descendant, Descendants
 from pytest_manifest.schema import Entry, Mismatch, Source, Verdict, VerdictStatus
 from pytest_manifest.schema.models import CountRange, ExpectedDescendants
-from pytest_manifest.text import listed, plural, printable, short
+from pytest_manifest.text import listed, many, plural, printable, short
 
 NOT_SENT: Final[VerdictStatus] = "skipped"
 """The status of a descendant whose message never left: its parent saw that, and it did not run."""
@@ -45,6 +46,13 @@ _WORDS: Final[Mapping[VerdictStatus, str]] = {
     "pending": "has not ended",
     "unknown": "came to an end that cannot be told",
 }
+
+_NAMED: Final = re.compile(
+    r" its descendant (?P<task>'[^']*'|\"[^\"]*\") \([^()]*\), started by .*?, "
+    rf"(?P<end>{'|'.join(map(re.escape, _WORDS.values()))}): (?P<why>.*)"
+    r" \((?:it has|[\d,]+ more of its) [^()]*\)$",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +96,17 @@ def failed_of(counts: Mapping[VerdictStatus | None, int]) -> int:
     """Return how many descendants have an end that is no success, by their numbers by status."""
     others = (None, "passed", "pending", NOT_SENT)
     return sum(number for status, number in counts.items() if status not in others)
+
+
+def counts_text(counts: Mapping[VerdictStatus | None, int]) -> str:
+    """Return in words how many descendants there are, and how they ended."""
+    return f"{many(number_of(counts), 'descendant')}: {ends_text(counts)}"
+
+
+def ends_text(counts: Mapping[VerdictStatus | None, int]) -> str:
+    """Return in words how descendants ended, like ``1 failed, 25 passed``."""
+    ends = sorted((status or "pending", count) for status, count in counts.items())
+    return ", ".join(f"{count:,} {status}" for status, count in ends)
 
 
 def untold_of(part: Descendants, root: str, source: Source, children: int | None) -> str:
@@ -268,6 +287,17 @@ def _by_descendant(
             "mismatches": [mismatch, *map(_of_descendant, first.verdict.mismatches)],
         }
     )
+
+
+def named_descendant(verdict: Verdict) -> tuple[str, str, str] | None:
+    """Return the task of the descendant that a verdict rests on, how it ended, and why.
+
+    They are words of the verdict's sentence; None where it rests on none.
+    """
+    if not (verdict.mismatches and verdict.mismatches[0].path == PATH):
+        return None
+    found = _NAMED.search(verdict.sentence)
+    return None if found is None else (found["task"][1:-1], found["end"], found["why"])
 
 
 def _of_descendant(mismatch: Mismatch) -> Mismatch:

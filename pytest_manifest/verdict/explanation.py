@@ -9,7 +9,7 @@ from typing import Final
 
 from pytest_manifest.schema import Entry, ErrorInfo, Mismatch, Receipt, Verdict
 from pytest_manifest.text import middle, plural, printable, seconds, short
-from pytest_manifest.verdict.descendants import PATH
+from pytest_manifest.verdict.descendants import PATH, named_descendant
 from pytest_manifest.verdict.evidence import NEVER_STARTED_STATES
 from pytest_manifest.verdict.messages import SCHEMA_PATH
 
@@ -251,6 +251,9 @@ def brief(verdict: Verdict, receipt: Receipt | None) -> str:
         return _brief_line(f"{reason.path} is {reason.actual} where {reason.expected} was expected")
     if reason is not None and verdict.verdict == "failed":
         return _brief_line(f"{reason.type}: {reason.message}" if reason.message else reason.type)
+    if named := named_descendant(verdict):
+        task, ended, why = named
+        return _brief_line(f"its descendant {task!r} {ended}: {why}")
     return _brief_line(verdict.sentence)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 
 import pytest
@@ -91,6 +92,76 @@ def test_an_entry_is_judged_with_all_that_it_started(
     keys += ["chord", "chord/0", "chord/1", "chord/2", "chord/body"]
     assert project.ran() == dict.fromkeys(keys, 1)
     assert descendants(project) == {"passed": 10, "failed": 1}
+
+
+def test_the_end_of_a_run_tells_of_its_trees(project: Project) -> None:
+    """How many there were and how they ended, and what took longest; and so does the Markdown."""
+    project.manifest(
+        "m.jsonl",
+        [
+            starting("deep", ("start", "d1", ("start", "d2", ("nap", 0.3, "d3")))),
+            starting("bad", ("double", 1, "b1"), ("fail", "nothing | fits", "b2")),
+            *({"id": f"n-{n}", "task": "jobs.double", "args": [n]} for n in range(3)),
+        ],
+    )
+    options = "--manifest-broker=memory://", "--manifest-markdown=run.md"
+    result = project.run("--manifest=m.jsonl", *options)
+    result.stdout.fnmatch_lines(
+        [
+            "m.jsonl: run *, 5 entries: 1 failed, 4 passed; 5 descendants: 1 failed, 4 passed",
+            "    1  a descendant jobs.fail failed",
+            "       The task raised ValueError: nothing | fits on memory@*",
+            "       bad",
+            "  slowest tree: deep, 0.* s from its job's start to its last descendant's end",
+            "    critical path: each task was sent by the one above it, waited, and ran",
+            "    task        waited, s  began, s  ran, s",
+            "    jobs.start          -     0.000  *",
+            "    jobs.start  *",
+            "    jobs.start  *",
+            "    jobs.nap    *   0.3*",
+            "FAILED m.jsonl::entry[[]bad[]] - its descendant 'jobs.fail' failed: The task*",
+        ]
+    )
+    (line,) = [line for line in result.outlines if "from first sending to last end" in line]
+    assert float(line.split()[0]) >= 0.3, "the job itself has ended at once"
+    text = (project.path / "run.md").read_text("utf-8")
+    assert "#### Descendants\n\n5 descendants of 2 entries: 1 failed, 4 passed.\n" in text
+    (row,) = [line for line in text.splitlines() if "<code>jobs.fail</code> (failed)" in line]
+    assert row.startswith(
+        "| [<code>bad</code>](m.jsonl#L2) | 2 descendants&#58; 1 failed, 1 passed |"
+    )
+    assert "ValueError&#58; nothing &#124; fits" in row
+    assert "Slowest tree: [<code>deep</code>](m.jsonl#L1), 0." in text
+    path = " -&#62; ".join(["jobs.start"] * 3 + ["jobs.nap"])
+    assert f"Critical path: <code>{path}</code>" in text
+
+
+def test_a_group_of_entries_tells_of_its_trees(project: Project) -> None:
+    """In the text of its failure, and as properties; one whose jobs start nothing does not."""
+    project.manifest(
+        "m.jsonl",
+        [
+            starting("good", ("double", 1, "g1")),
+            starting("bad", ("double", 1, "b1"), ("fail", "no", "b2")),
+            *({"id": f"n-{n}", "task": "jobs.double", "args": [n]} for n in range(2)),
+        ],
+    )
+    options = "--manifest-broker=memory://", "--manifest-aggregate=chunk:2", "--junitxml=report.xml"
+    result = project.run("--manifest=m.jsonl", *options, "-o", "junit_family=xunit1")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "1 of 2 entries failed, 1 passed.",
+            "3 descendants: 1 failed, 2 passed.",
+            "  bad  failed  The job passed, but its descendant 'jobs.fail' (*failed: The task*",
+        ]
+    )
+    told = [
+        {one.get("name", ""): one.get("value") for one in case.iter("property")}
+        for case in ET.parse(project.path / "report.xml").getroot().iter("testcase")
+    ]
+    names = "manifest_descendants", "manifest_descendants_failed"
+    assert {tuple(map(one.get, names)) for one in told} == {("3", "1"), (None, None)}
 
 
 @pytest.mark.parametrize("options", [(), ("--manifest-broker=memory://",)])

@@ -138,7 +138,9 @@ def test_the_line_of_a_run_counts_descendants(trees: Trees) -> None:
     assert run_phrase(trees.ledger) == ""
     for number in range(1234):
         trees.child("t-a", f"c{number}", kind=None)
-    assert run_phrase(trees.ledger) == ", 1,234 descendants"
+    assert run_phrase(trees.ledger) == "; 1,234 descendants: 1,234 pending"
+    trees.child("t-a", "last", kind="failed")
+    assert run_phrase(trees.ledger) == "; 1,235 descendants: 1 failed, 1,234 pending"
 
 
 def test_one_line_says_of_how_many_entries_they_are_not_known(trees: Trees) -> None:
@@ -156,15 +158,16 @@ def test_one_line_says_of_how_many_entries_they_are_not_known(trees: Trees) -> N
 
 
 def test_the_slowest_path_is_a_table(trees: Trees) -> None:
-    """When each began, and how long it ran."""
+    """How long each waited, when it began, and how long it ran; and how to read that."""
     failed(trees)
     lines = [line.text for line in path_lines(read_trees(trees.ledger), Sheet())]
     assert lines == [
-        "  slowest path: a, 3.000 s from its start to the last end",
-        "    task              start, s  run, s",
-        "    t                    0.000   1.000",
-        "    task.c1              1.000   1.000",
-        "    task.c2 (failed)     2.000   1.000",
+        "  slowest tree: a, 3.000 s from its job's start to its last descendant's end",
+        "    critical path: each task was sent by the one above it, waited, and ran",
+        "    task              waited, s  began, s  ran, s",
+        "    t                         -     0.000   1.000",
+        "    task.c1               0.000     1.000   1.000",
+        "    task.c2 (failed)      0.000     2.000   1.000",
     ]
     assert path_text(read_trees(trees.ledger)) == "t -> task.c1 -> task.c2"
 
@@ -177,7 +180,7 @@ def test_a_long_path_is_cut_in_its_middle(trees: Trees) -> None:
         parent = f"c{number}"
     found = read_trees(trees.ledger)
     lines = [line.text.strip().split("  ")[0] for line in path_lines(found, Sheet())]
-    assert lines[2:] == [
+    assert lines[3:] == [
         *("t", "task.c0", "task.c1", "task.c2", "task.c3", "task.c4", "... 9 more ..."),
         *("task.c14", "task.c15", "task.c16", "task.c17", "task.c18", "task.c19"),
     ]

@@ -196,7 +196,10 @@ def _plan_of(manifest: Manifest) -> list[str]:
 
 # The test of a group
 
-_COUNTS: Final = ("entries", "passed", "failed", "errors", "pending", "skipped")
+_COUNTS: Final = (
+    *("entries", "passed", "failed", "errors", "pending", "skipped"),
+    *("descendants", "descendants_failed"),
+)
 _SUITES: Final = ("parentSuite", "suite", "subSuite")
 
 
@@ -224,7 +227,7 @@ def _complete_group(
         0, Parameter(name="group", value=visible(str(properties.get("group", ""))))
     )
     result.parameters += [
-        Parameter(name=name, value=str(properties[name]), excluded=True)
+        Parameter(name=name.replace("_", " "), value=str(properties[name]), excluded=True)
         for name in ("run", *_COUNTS)
         if name in properties
     ]

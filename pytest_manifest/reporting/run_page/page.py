@@ -71,7 +71,8 @@ def write_page(path: Path, metadata: PageMetadata, records: Iterable[EntryRecord
     with atomic_file(path) as file:
         file.write(frame.before(html.escape(pictured(_page_title(metadata.info)))))
         body = _Body(file, metadata)
-        found = statistics(body.written(records), metadata.info, metadata.segments)
+        tree_end = None if metadata.trees is None else metadata.trees.ended
+        found = statistics(body.written(records), metadata.info, metadata.segments, tree_end)
         body.finish(found)
         file.write(frame.after())
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 from pytest_manifest.analysis.reading import outcome_of
@@ -35,10 +36,14 @@ ReadTrees = Callable[[Sequence[AttemptRecord], int], Mapping[str, TreeRecord]]
 
 @dataclass(frozen=True, slots=True)
 class TreeSource:
-    """The origin of a page's trees, and the most descendants that each has."""
+    """The origin of a page's trees, and the most descendants that each has.
+
+    ``ended``: when the last descendant of all ended, None: not known.
+    """
 
     read: ReadTrees
     limit: int = MOST
+    ended: datetime | None = None
 
 
 def trees_of(ledger: Ledger) -> TreeSource | None:
@@ -46,7 +51,9 @@ def trees_of(ledger: Ledger) -> TreeSource | None:
     if not ledger.descendants.any():
         return None
     limit = shared_limit(ledger.descendants.sizes())
-    return TreeSource(lambda attempts, most: read_trees(ledger, attempts, most), limit)
+    return TreeSource(
+        lambda attempts, most: read_trees(ledger, attempts, most), limit, ledger.trees.last_end()
+    )
 
 
 def shared_limit(sizes: Iterable[int]) -> int:

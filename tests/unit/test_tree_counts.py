@@ -1,0 +1,161 @@
+"""What is counted of descendants: by cause, by group, in the run's time, and the failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pytest_manifest.analysis.causes import Causes
+from pytest_manifest.analysis.groups import explain_group, tally
+from pytest_manifest.analysis.statistics import statistics
+from pytest_manifest.reporting.descendants import read_trees
+from pytest_manifest.schema import Entry, Verdict, VerdictStatus
+from pytest_manifest.verdict import brief
+from pytest_manifest.verdict.descendants import (
+    FailedDescendant,
+    TreeEnds,
+    named_descendant,
+    with_descendants,
+)
+from tests.unit.analysis_support import INFO, after, record, timed
+from tests.unit.ledger_support import verdict
+from tests.unit.tree_support import Trees, times
+
+STATUSES: tuple[VerdictStatus, ...] = (
+    *("failed", "timed_out", "crashed", "lost", "duplicated", "revoked", "expired", "rejected"),
+    *("unknown_task", "quarantined", "forged", "pending", "unknown"),
+)
+
+
+@pytest.fixture
+def trees(tmp_path: Path) -> Iterator[Trees]:
+    made = Trees(tmp_path / "run.sqlite")
+    yield made
+    made.ledger.close()
+
+
+def resting_on(
+    status: VerdictStatus = "failed",
+    task: str = "jobs.page",
+    why: str = "It raised E: no, (really).",
+    failed: int = 1,
+) -> Verdict:
+    """The verdict on an entry of nine descendants, of which the first failed like that."""
+    own = Verdict.model_validate(verdict("a", status).model_dump() | {"sentence": why})
+    first = FailedDescendant("c1", task, "jobs.book", own)
+    ends = TreeEnds({"passed": 9 - failed, status: failed}, {task}, first)
+    entry = Entry.model_validate({"id": "a", "task": "jobs.book"})
+    return with_descendants(entry, verdict("a", "passed"), ends)
+
+
+@pytest.mark.parametrize("status", STATUSES)
+@pytest.mark.parametrize("failed", [1, 2])
+def test_a_verdict_names_the_descendant_that_it_rests_on(
+    status: VerdictStatus, failed: int
+) -> None:
+    """Its task and why, whichever way it ended, and whatever number did like it."""
+    found = named_descendant(resting_on(status, failed=failed))
+    assert found is not None
+    assert (found[0], found[2]) == ("jobs.page", "It raised E: no, (really).")
+    assert found[1] in resting_on(status).sentence
+
+
+@pytest.mark.parametrize("task", ["it's", 'say "it"', "a (b), started by 'c', failed: d", "größe"])
+def test_odd_names_of_tasks_are_told_or_left_out(task: str) -> None:
+    """Never another task's, nor half of one."""
+    found = named_descendant(resting_on(task=task))
+    assert found is None or found[0] == task
+
+
+def test_other_verdicts_rest_on_no_descendant() -> None:
+    """Whatever their sentences say."""
+    told = resting_on().model_copy(update={"mismatches": []})
+    assert named_descendant(told) is None
+    assert named_descendant(verdict("a", "failed")) is None
+
+
+def test_a_list_of_failures_says_first_what_the_descendant_did() -> None:
+    """A line of it has no room for more."""
+    assert brief(resting_on(), None) == (
+        "its descendant 'jobs.page' failed: It raised E: no, (really)."
+    )
+
+
+def test_failures_of_different_descendants_are_different_causes() -> None:
+    """By task and verdict; the message is the descendant's own."""
+    causes = Causes()
+    for name, told in {
+        "a": resting_on(),
+        "b": resting_on(why="It raised F: neither."),
+        "c": resting_on(task="jobs.join"),
+        "d": resting_on("lost", why="Nobody has it."),
+    }.items():
+        causes.add(replace(record(name, told.verdict), verdict=told))
+    found = [(one.title, one.count, one.message) for one in causes.largest_first()]
+    assert found == [
+        ("a descendant jobs.page failed", 2, "It raised E: no, (really)."),
+        ("a descendant jobs.join failed", 1, "It raised E: no, (really)."),
+        ("a descendant jobs.page was lost", 1, "Nobody has it."),
+    ]
+
+
+def test_a_run_lasts_until_its_last_descendant_has_ended() -> None:
+    """And not only until the last of the entries' own jobs; one that ends earlier adds nothing."""
+    alone, more, less = (
+        statistics([timed("a", 1.0)], INFO, (), end) for end in (None, after(61), after(0.2))
+    )
+    assert alone.duration is not None
+    assert more.ended == after(61)
+    assert more.duration == 61
+    assert (less.ended, less.duration) == (alone.ended, alone.duration)
+
+
+def test_the_last_end_is_that_of_any_tree(trees: Trees) -> None:
+    """None without descendants, or where none has ended."""
+    first, second = trees.entry("a"), trees.entry("b")
+    assert trees.ledger.trees.last_end() is None
+    trees.child(first, "c1", kind=None)
+    assert trees.ledger.trees.last_end() is None
+    trees.child(first, "c2", received=times(1, 9))
+    trees.child(second, "c3", received=times(1, 5))
+    trees.child(second, "c4", kind="forged", received=times(1, 99))
+    assert trees.ledger.trees.last_end() == times(1, 9)["finished_at"]
+
+
+def test_a_group_counts_the_descendants_of_its_entries(
+    trees: Trees, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In batches, and of no other entries; nothing is said where there are none."""
+    monkeypatch.setattr("pytest_manifest.analysis.groups._BATCH", 2)
+    for name in "abcde":
+        root = trees.entry(name, "failed" if name == "a" else "passed")
+        trees.child(root, f"{name}1", kind="failed" if name == "a" else "passed")
+    found = tally(trees.ledger, "abc")
+    assert found.descendants == {"failed": 1, "passed": 2}
+    text = explain_group(found, [])
+    assert "1 of 3 entries failed, 2 passed.\n3 descendants: 1 failed, 2 passed.\n" in text
+    assert tally(trees.ledger, []).descendants == {}
+
+
+def test_the_failed_of_each_tree_are_read_with_the_first_of_them(
+    trees: Trees, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of so many entries; pending ones have not failed."""
+    monkeypatch.setattr("pytest_manifest.reporting.descendants._FAILED_SHOWN", 2)
+    for name in "abcd":
+        root = trees.entry(name, "failed")
+        trees.child(root, f"{name}1", kind=None if name == "b" else "passed")
+        if name != "b":
+            trees.child(root, f"{name}2", kind="lost")
+            trees.child(root, f"{name}3", kind="failed")
+    found = read_trees(trees.ledger)
+    assert [(one.entry, one.task, one.status) for one in found.failed] == [
+        ("a", "task.a2", "lost"),
+        ("c", "task.c2", "lost"),
+    ]
+    assert found.failed[0].counts == {"passed": 1, "lost": 1, "failed": 1}
+    assert found.failed[0].sentence == verdict("a", "lost").sentence
+    assert found.more_failed == 1
