@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import Enum
-from typing import Any
+from typing import Any, Final
+from weakref import ReferenceType
 
 from celery import Task, signals
 from loguru import logger
@@ -20,6 +21,9 @@ from pytest_manifest.compat.canvas import (
 )
 from pytest_manifest.schema import stream_records, wire
 from pytest_manifest.worker.children import Children, Document, Expected
+
+SILENT: Final = ("pytest_manifest.", "celery.fixups.")
+"""Modules whose receivers of ``task_postrun`` start no task."""
 
 
 class End(Enum):
@@ -34,10 +38,15 @@ class End(Enum):
     OTHER = "other"
 
 
-def announce_rest(children: Children, app: Any, request: Any, end: End) -> None:
-    """Set what is announced, and expected, after the end of the task of ``request``."""
+def announce_rest(children: Children, app: Any, request: Any, end: End, *, speaks_on: bool) -> None:
+    """Set what is announced, and expected, after the end of the task of ``request``.
+
+    ``speaks_on``: it runs in this process, where what its handlers start is followed.
+    """
     try:
         announced, expected = [], []
+        if speaks_on and speaks_after_its_end(app.tasks.get(request.__dict__.get("task"))):
+            announced.append(_after_handlers(request.__dict__))
         for one, messages in _after(app, request, end):
             if one is not None:
                 announced.append(one)
@@ -52,10 +61,6 @@ def announce_rest(children: Children, app: Any, request: Any, end: End) -> None:
 def _after(app: Any, request: Any, end: End) -> Iterator[tuple[Document | None, list[Expected]]]:
     """Yield announcements, each with the messages that it is about; None: nothing is due."""
     fields = request.__dict__
-    if speaks_after_its_end(app.tasks.get(fields.get("task"))):
-        key = f"{_execution(fields)}/{stream_records.HOW_AFTER}"
-        after: Document = {"key": key, "how": stream_records.HOW_AFTER, "count": 1}
-        yield {**after, "task": str(fields.get("task"))}, []
     group, chord, execution = fields.get("group"), fields.get("chord"), _execution(fields)
     if chord and group:
         yield _body(group, chord, is_off=end is not End.SUCCESS)
@@ -83,13 +88,32 @@ def speaks_after_its_end(task: Any) -> bool:
 
     They may start others.
     """
-    own = any(
-        getattr(type(task), name, None) is not getattr(Task, name)
-        for name in ("on_success", "on_failure", "after_return")
+    if task is None:
+        return False
+    return (
+        any(
+            getattr(type(task), name, None) is not getattr(Task, name)
+            for name in ("on_success", "on_failure", "after_return")
+        )
+        or bool(signals.task_success.receivers or signals.task_failure.receivers)
+        or _has_others_after_it()
     )
-    return task is not None and (
-        own or bool(signals.task_success.receivers or signals.task_failure.receivers)
-    )
+
+
+def _has_others_after_it() -> bool:
+    """Return whether anybody but us, and Celery's fixup for Django, is told of a task's end."""
+    for _, given in list(signals.task_postrun.receivers):
+        receiver = given() if isinstance(given, ReferenceType) else given
+        module = getattr(receiver, "__module__", None) or ""
+        if receiver is not None and not module.startswith(SILENT):
+            return True
+    return False
+
+
+def _after_handlers(fields: dict[str, Any]) -> Document:
+    key = f"{_execution(fields)}/{stream_records.HOW_AFTER}"
+    task = str(fields.get("task"))
+    return {"key": key, "how": stream_records.HOW_AFTER, "count": 1, "task": task}
 
 
 def _body(key: str, body: Any, *, is_off: bool) -> tuple[Document | None, list[Expected]]:

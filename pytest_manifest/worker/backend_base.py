@@ -14,6 +14,7 @@ from loguru import logger
 from pytest_manifest.worker import store_waits
 from pytest_manifest.worker.announcements import End, announce_rest
 from pytest_manifest.worker.descendants import children_of, sending_for, wants_children
+from pytest_manifest.worker.job import end_what_is_over
 from pytest_manifest.worker.outcome import (
     TaskResult,
     failed,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         mark_as_failure: Callable[..., None]
         mark_as_revoked: Callable[..., None]
         store_result: Callable[..., object]
+        process_cleanup: Callable[[], None]
         ensure: Callable[..., object]
         connection_errors: tuple[type[Exception], ...]
         expires: int | None
@@ -175,6 +177,13 @@ class ReceiptBackend(Backend):
         """Let Celery store a result again after what it retries, while this worker may wait."""
         return not store_waits.has_given_up() and super().exception_safe_to_retry(exc)
 
+    def process_cleanup(self) -> None:
+        """Celery calls this after each task, when all its handlers have been called."""
+        try:
+            super().process_cleanup()
+        finally:
+            end_what_is_over()
+
     def report(self, request: object, outcome: TaskResult) -> None:
         """Send the receipt of a task for which Celery stores nothing."""
         pending = self._prepare(request, End.OTHER, lambda: outcome)
@@ -192,9 +201,10 @@ class ReceiptBackend(Backend):
         pending = prepare_receipt(request, outcome, outside)
         if pending is None or not (self.has_stream and wants_children(pending.delivery)):
             return pending
+        is_here = pending.children is not None
         if pending.children is None:  # another process has run it, or none
             pending.children = children_of(pending.delivery, self.announce)
-        announce_rest(pending.children, self.app, request, end)
+        announce_rest(pending.children, self.app, request, end, speaks_on=is_here)
         return pending
 
     def deliver_quietly(self, pending: PendingReceipt) -> None:

@@ -18,7 +18,7 @@ from pytest_manifest.compat.canvas import is_one_message
 from pytest_manifest.schema import wire
 from pytest_manifest.worker import store_waits
 from pytest_manifest.worker.children import Children, Document, Message
-from pytest_manifest.worker.job import Delivery, own_execution
+from pytest_manifest.worker.job import Delivery, outlived_execution, own_execution
 from pytest_manifest.worker.receipt import encode
 
 MOST_AT_ONCE: Final = 500
@@ -43,6 +43,19 @@ def current_children() -> Children | None:
     """Return the children of the task that the caller belongs to, where they are to be told of."""
     execution = own_execution()
     return _outside.get() if execution is None else execution.children
+
+
+def warn_of_outlived(task_id: object) -> None:
+    """Say, once an execution, that what it left running starts a task, which is in no tree."""
+    execution = outlived_execution()
+    if execution is not None and execution.children is not None:
+        execution.children = None
+        logger.warning(
+            "task {} is started by what {} left running when it ended: no run knows of it, nor of "
+            "others that this starts",
+            task_id,
+            execution.delivery.task_id,
+        )
 
 
 def wants_children(delivery: Delivery) -> bool:

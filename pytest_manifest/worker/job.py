@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from contextvars import ContextVar, Token
+from contextvars import Context, ContextVar, Token
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Final
@@ -179,6 +179,8 @@ class Execution:
         self.evidence: dict[str, JsonValue] = {}
         self.replaced = False
         self.has_ended = False
+        self.is_over = False
+        """Whether its task has ended; handlers that Celery calls after that may go on."""
         self.children: Children | None = None
         """The tasks that it starts, where the run wants to know of them and can be told."""
         self.announce: Callable[[bytes], None] | None = None
@@ -219,6 +221,8 @@ class Execution:
     def end(self, *, killed: bool) -> None:
         """End the task. ``killed``: its process ends too, and the main process reports it."""
         self.has_ended = True
+        if self.children is not None:
+            self.children.close()
         _process.running = None
         if self._token is not None:
             _current.reset(self._token)
@@ -295,6 +299,13 @@ def current_execution() -> Execution | None:
     return None if execution.has_ended else execution  # a thread may outlive its task
 
 
+def end_what_is_over() -> None:
+    """End the execution of this thread if its task is over, as no more handlers are called."""
+    execution = _current.get()
+    if execution is not None and execution.is_over and not execution.has_ended:
+        execution.end(killed=False)
+
+
 def own_execution() -> Execution | None:
     """Return the execution of this thread, or the one that gave it what it does; none that ended.
 
@@ -302,6 +313,22 @@ def own_execution() -> Execution | None:
     """
     execution = _current.get()
     return None if execution is None or execution.has_ended else execution
+
+
+def outlived_execution() -> Execution | None:
+    """Return the execution that started what this thread does, if it has ended meanwhile."""
+    execution = _current.get()
+    return execution if execution is not None and execution.has_ended else None
+
+
+def context_of_own_execution() -> Context | None:
+    """Return a context that makes what runs in it belong to this execution; None: there is none."""
+    execution = own_execution()
+    if execution is None:
+        return None
+    context = Context()
+    context.run(_current.set, execution)
+    return context
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from pytest_manifest.schema import wire
 from pytest_manifest.schema.code_digest import told_digest
 from pytest_manifest.schema.fields import State
 from pytest_manifest.worker import backends, log_capture, measuring, store_waits
+from pytest_manifest.worker.announcements import speaks_after_its_end
 from pytest_manifest.worker.backend_base import ReceiptBackend
 from pytest_manifest.worker.backends import ensure_receipts
 from pytest_manifest.worker.descendants import (
@@ -38,7 +39,9 @@ from pytest_manifest.worker.descendants import (
     message_of,
     tell_group,
     wants_children,
+    warn_of_outlived,
 )
+from pytest_manifest.worker.greenlets import follow_greenlets
 from pytest_manifest.worker.handoff import (
     START,
     announce,
@@ -249,6 +252,7 @@ def on_prerun(task: Any, args: object, kwargs: object, **_: object) -> None:
     assert delivery is not None
     backend = ensure_receipts(task.backend)
     catch_stdlib()
+    follow_greenlets()
     store_waits.begin(delivery.execution)
     execution = Execution(delivery, args, kwargs, told_digest(task))
     setattr(request, EXECUTION, execution)
@@ -274,9 +278,11 @@ def on_postrun(task: Any, state: str | None = None, retval: object = None, **_: 
     backend = task.backend
     left_to_main = state == states.REJECTED and getattr(backend, "main_reports_rejections", False)
     # No state: a BaseException that is no Exception is propagating, and ends a pool's process.
-    if execution.children is not None:
-        execution.children.close()
-    execution.end(killed=state is None or left_to_main)
+    killed = state is None or left_to_main
+    if not killed and execution.children is not None and speaks_after_its_end(task):
+        execution.is_over = True  # what Celery calls after this may start others, too
+    else:
+        execution.end(killed=killed)
     if not isinstance(backend, ReceiptBackend):
         return
     if state is None and _ends_unseen(escaping := sys.exc_info()[1]):
@@ -326,6 +332,8 @@ def on_publish(
         # One that has our headers carries a job to its end: see ``handoff``.
         if children is not None and (are_copied or wire.HEADER_RUN not in headers):
             children.adopt(message_of(headers, body, routing_key, declare), headers)
+        elif children is None:
+            warn_of_outlived(fields.get("id"))
         return
     delivery = execution.delivery
     if fields.get("retries") == delivery.retries + 1:

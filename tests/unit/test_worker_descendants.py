@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from celery import Celery, chain, chord, group
 from celery.app.task import Context
+from celery.signals import task_postrun
 
 from pytest_manifest.compat.canvas import before_group_is_sent
 from pytest_manifest.schema import wire
@@ -265,7 +266,7 @@ def test_a_large_group_is_told_of_in_parts(
 def after(running: Running, canvas: Canvas, end: End, **fields: Any) -> list[dict[str, Any]]:
     """Announce what follows an end of the running task, whose message has these fields."""
     vars(running.request).update(fields)
-    announce_rest(running.children, canvas.app, running.request, end)
+    announce_rest(running.children, canvas.app, running.request, end, speaks_on=False)
     found: list[dict[str, Any]] = running.at_end().get("announced", [])
     return found
 
@@ -360,6 +361,29 @@ def test_errbacks_of_a_body_are_announced_by_members_that_fail(
     running.children.adopt(sent("errback", "sent", parent_id="body"), {})
     [child] = running.told()
     assert (child["how"], child["fulfils"]) == ("errback", "g/errbacks")
+
+
+@pytest.mark.parametrize("is_here", [True, False])
+def test_receivers_of_a_tasks_end_are_announced(
+    running: Running, canvas: Canvas, *, is_here: bool
+) -> None:
+    """Where they are called in this process: another one does not tell when they are through."""
+
+    def receiver(**_: object) -> None:
+        """Might start a task."""
+
+    vars(running.request)["task"] = canvas.a.task
+    task_postrun.connect(receiver)
+    try:
+        announce_rest(running.children, canvas.app, running.request, End.SUCCESS, speaks_on=is_here)
+    finally:
+        task_postrun.disconnect(receiver)
+    announced = running.at_end().get("announced", [])
+    assert [(one["how"], one["key"]) for one in announced] == [
+        ("after", "execution/after")
+    ] * is_here
+    running.children.close()
+    assert [one.get("closes") for one in running.records] == ["execution/after"] * is_here
 
 
 def test_what_cannot_be_announced_changes_nothing(running: Running, canvas: Canvas) -> None:

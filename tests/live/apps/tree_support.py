@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pytest_manifest.schema.stream_records import (
+    HOW_AFTER,
     Announcement,
     Child,
     FinishedRecord,
@@ -69,6 +70,12 @@ class Tree:
                 found[one.key] = one if one.is_off or one.key not in found else found[one.key]
         return found
 
+    @property
+    def closed(self) -> dict[str, int]:
+        """Keys of which nothing more comes, with the place of that in the stream."""
+        told = ((place, getattr(one, "closes", None)) for place, one in enumerate(self.records))
+        return {key: place for place, key in told if key is not None}
+
     def hows(self) -> Counter[tuple[str, str]]:
         """Count children by task and by how they were started."""
         return Counter((one.child.task, one.child.how) for one in self.spawned.values())
@@ -86,7 +93,7 @@ class Tree:
     def is_complete(self) -> bool:
         ended = (self.spawned.keys() | {self.root}) - self.unsent() <= self.ends.keys()
         return ended and all(
-            one.is_off or len(self.fulfilled(one.key)) >= one.count
+            one.is_off or one.key in self.closed or len(self.fulfilled(one.key)) >= one.count
             for one in self.announced.values()
         )
 
@@ -95,7 +102,9 @@ class Tree:
         self._check_origins()
         self._check_order()
         for one in self.announced.values():
-            if not one.is_off:
+            if one.how == HOW_AFTER:
+                assert one.key in self.closed
+            elif not one.is_off:
                 assert len(self.fulfilled(one.key)) == one.count
                 assert set(one.task_ids) <= self.fulfilled(one.key)
                 assert one.task == self.spawned[min(self.fulfilled(one.key))].child.task
@@ -114,17 +123,19 @@ class Tree:
                 parent = self.spawned[task_id].record.parent
                 assert end.origin == Origin(self.root, parent)
             if end.receipt["children"] is not None:
-                assert end.receipt["children"] == self._own(end.execution)
+                assert end.receipt["children"] == self._own(end.execution, self.records.index(end))
 
-    def _own(self, execution: str) -> int:
+    def _own(self, execution: str, end: int) -> int:
         """Count what an execution has started before its end."""
         own = [one for one in self.spawned.values() if one.record.execution == execution]
-        return sum(one.child.fulfils is None for one in own)
+        return sum(one.child.fulfils is None and one.place <= end for one in own)
 
     def _check_order(self) -> None:
         ends = {}
         for place, record in enumerate(self.records):
             if isinstance(record, (FinishedRecord, HandedOnRecord)):
+                ends[record.execution] = place
+            if isinstance(record, SpawnedRecord) and record.closes is not None:
                 ends[record.execution] = place
             if isinstance(record, StartedRecord) and record.task_id != self.root:
                 assert self.spawned[record.task_id].place < place
