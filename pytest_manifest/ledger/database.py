@@ -14,13 +14,16 @@ from pytest_manifest.ledger.rows import BAD_ROW_ERRORS, Row, damaged
 from pytest_manifest.schema import Receipt
 
 Built = TypeVar("Built")
-_ENVIRONMENT_ERRORS = (
-    "database is locked",
-    "attempt to write a readonly database",
-    "disk I/O error",
-    "database or disk is full",
-)
-"""SQLite's words for errors of the file system or of locking, which say nothing of the content."""
+_ENVIRONMENT_ERRORS = {
+    5: "database is locked",  # SQLITE_BUSY
+    6: "database table is locked",  # SQLITE_LOCKED
+    8: "attempt to write a readonly database",  # SQLITE_READONLY
+    10: "disk I/O error",  # SQLITE_IOERR
+    13: "database or disk is full",  # SQLITE_FULL
+    15: "locking protocol",  # SQLITE_PROTOCOL
+}
+"""SQLite's errors of the file system or of locking, which say nothing of the content: primary
+result code -> words. The module sqlite3 has names for the codes from Python 3.11 on."""
 _TRANSACTION = ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
 _SAVEPOINT = ("SAVEPOINT part", "RELEASE part", "ROLLBACK TO part")
 """How a transaction begins, commits and rolls back: by itself, and while commits are deferred."""
@@ -161,8 +164,17 @@ class LedgerPart:
         }
 
 
+def is_of_environment(error: Exception) -> bool:
+    """Return whether reading failed by the file system or a lock, whatever the file holds."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    if code is not None:
+        return code & 0xFF in _ENVIRONMENT_ERRORS  # the other bits say more of the same
+    # Before Python 3.11 an error has no code; nor has one that the module itself raises.
+    return isinstance(error, OSError) or str(error) in _ENVIRONMENT_ERRORS.values()
+
+
 def unreadable(path: Path, error: Exception) -> LedgerError:
-    if isinstance(error, OSError) or str(error) in _ENVIRONMENT_ERRORS:
+    if is_of_environment(error):
         return LedgerError(
             f"{path}: the ledger cannot be read now ({error}); free some space, or see that the "
             "folder is in order, then try again"

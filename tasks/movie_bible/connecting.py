@@ -28,6 +28,8 @@ LOAD_LOCK: Final = 6_208_115
 
 CONNECT_SECONDS: Final = 10
 RETRY_SECONDS: Final = 0.02
+LOCKED: Final = (5, 6)
+"""SQLite's codes SQLITE_BUSY and SQLITE_LOCKED, named by the module from Python 3.11 on."""
 _WRITES: Final = "movie_bible_writes"
 
 
@@ -191,8 +193,14 @@ def _switch_to_wal(connection: sqlite3.Connection, lock_timeout: float) -> None:
         try:
             connection.execute("PRAGMA journal_mode=WAL").fetchall()
         except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() >= deadline:
+            if not is_locked(error) or time.monotonic() >= deadline:
                 raise
             time.sleep(RETRY_SECONDS)
         else:
             return
+
+
+def is_locked(error: sqlite3.Error) -> bool:
+    """Return whether another connection has the lock; before Python 3.11 only words say it."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return "locked" in str(error) if code is None else code & 0xFF in LOCKED

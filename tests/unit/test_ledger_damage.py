@@ -13,7 +13,8 @@ import pytest
 
 from pytest_manifest.analysis.reading import read_records
 from pytest_manifest.errors import LedgerError, ManifestToolError
-from pytest_manifest.ledger import Ledger, find_runs_by_digest, find_runs_of_manifest
+from pytest_manifest.ledger import Ledger, files, find_runs_by_digest, find_runs_of_manifest
+from pytest_manifest.ledger.database import unreadable
 from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.run import RunSettings, audit_run
 from pytest_manifest.schema import Entry
@@ -190,3 +191,36 @@ def test_what_is_no_document_is_a_sentence(made: Path) -> None:
             with suppress(FileNotFoundError):
                 beside.unlink()
         made.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "of_environment"),
+    [
+        ("in use by another program", 5 | 1 << 8, True),  # SQLITE_BUSY_RECOVERY
+        ("another word for the disk", 10 | 1 << 8, True),  # SQLITE_IOERR_READ
+        ("database is locked", 11, False),  # SQLITE_CORRUPT
+        ("database is locked", None, True),
+        ("database disk image is malformed", None, False),
+    ],
+)
+def test_damage_is_told_from_a_lock_by_the_code(
+    words: str, code: int | None, of_environment: bool
+) -> None:
+    """By the words only on Python 3.10, where an error has no code."""
+    error = sqlite3.OperationalError(words)
+    if code is not None:
+        vars(error)["sqlite_errorcode"] = code
+    said = str(unreadable(Path("run.sqlite"), error))
+    assert ("cannot be read now" in said) is of_environment
+
+
+def test_a_ledger_that_is_kept_locked_cannot_be_read_now(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no damaged one, and its sentence says to try again."""
+    monkeypatch.setattr(files, "BUSY_SECONDS", 0.05)
+    with closing(sqlite3.connect(made, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("UPDATE run SET value = value")
+        with pytest.raises(LedgerError, match=r"cannot be read now \(.*; .*then try again"):
+            Ledger.open(made)

@@ -26,6 +26,7 @@ from tasks.movie_bible.bible import (
     NewAnnotation,
     bible_settings,
 )
+from tasks.movie_bible.connecting import is_locked
 from tasks.movie_bible.documents import Document
 from tasks.movie_bible.migrating import SCRIPTS
 from tasks.movie_bible.models import REVISIONS, Annotation, Base, Film, Passage
@@ -125,6 +126,23 @@ def test_opening_waits_for_a_writer(file: Path, settings: BibleSettings) -> None
             patched.setattr(time, "sleep", lambda _: writer.execute("COMMIT"))
             MovieBible.open(settings).close()
         assert not writer.in_transaction
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "locked"),
+    [
+        ("in use by another program", 5 | 1 << 8, True),  # SQLITE_BUSY_RECOVERY
+        ("malformed database schema (locked)", 11, False),  # SQLITE_CORRUPT
+        ("database is locked", None, True),
+        ("disk I/O error", None, False),
+    ],
+)
+def test_a_lock_is_known_by_its_code(words: str, code: int | None, locked: bool) -> None:
+    """By the words only on Python 3.10, where an error has no code."""
+    error = sqlite3.OperationalError(words)
+    if code is not None:
+        vars(error)["sqlite_errorcode"] = code
+    assert is_locked(error) is locked
 
 
 def test_a_file_that_stays_locked_is_a_sentence(
