@@ -31,6 +31,11 @@ def scheme_of(url: str) -> str:
     return scheme.lower() if separator else ""
 
 
+def kind_of(store: str) -> str:
+    """Give the scheme of a result store's URL, or its name where Celery has one: ``django-db``."""
+    return store.partition("://")[0].lower()
+
+
 def is_redis(url: str) -> bool:
     """Tell whether a broker or backend URL means Redis, or a server that speaks its protocol."""
     return scheme_of(url) in REDIS_SCHEMES

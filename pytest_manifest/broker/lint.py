@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from pytest_manifest.broker import checks, stores
 from pytest_manifest.broker.checks import Demand, demand_of, tasks_by_queue
-from pytest_manifest.broker.client import AMQP_SCHEMES
 from pytest_manifest.broker.control import Answers, by_node
-from pytest_manifest.broker.preflight import visibility_refusals
+from pytest_manifest.broker.findings import Finding, some_of
+from pytest_manifest.broker.holding_rules import holding_findings, late_tasks
 from pytest_manifest.broker.routing import queue_name, reserved
-from pytest_manifest.broker.visibility import hands_out_again, visibility_of
 from pytest_manifest.broker.workers import (
     QUESTIONS,
     STORE_QUESTION,
@@ -32,60 +29,14 @@ from pytest_manifest.errors import DispatchError
 from pytest_manifest.log import redact
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.wire import WORKER_MARK
-from pytest_manifest.text import listed, plural
+from pytest_manifest.text import plural
 from pytest_manifest.urls import scheme_of
 
 if TYPE_CHECKING:
     from pytest_manifest.broker.publisher import Publisher
 
-Level = Literal["error", "warning", "unchecked", "ok"]
-LEVELS: Final[tuple[Level, ...]] = ("error", "warning", "unchecked", "ok")
 ASKING: Final = 2.0  # s
 QUIET: Final = 0.5  # s
-SHOWN: Final = 5
-"""Names in one message; the others are counted."""
-CONSUMER_TIMEOUT: Final = 1800.0
-"""Seconds after which RabbitMQ takes back an unacknowledged message, unless it is set otherwise."""
-TRIED_RABBITMQ: Final = (4, 0, 1)
-"""The first release of RabbitMQ 4, the oldest with which delayed messages are tried here."""
-
-
-_some: Final = partial(listed, most=SHOWN)
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One check's finding; ``message`` is a sentence for the user, without passwords."""
-
-    level: Level
-    check: str
-    message: str
-
-
-@dataclass(slots=True)
-class StackCheck:
-    """A stack's workers and findings; addresses without passwords, "" where there is none."""
-
-    kind: str
-    reason: str
-    broker: str = ""
-    backend: str = ""
-    app: str = ""
-    workers: list[Worker] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Tell whether there is no error."""
-        return all(one.level != "error" for one in self.findings)
-
-    def count(self, level: Level) -> int:
-        """Count the findings of a level."""
-        return sum(one.level == level for one in self.findings)
-
-    def add(self, level: Level, check: str, message: str) -> None:
-        """Add a finding."""
-        self.findings.append(Finding(level, check, message))
 
 
 def ask_workers(publisher: Publisher) -> list[Worker]:
@@ -121,13 +72,10 @@ def lint(
         return
     yield from _tasks(demand, workers, given=given)
     yield from _queues(publisher, tasks_by_queue(queues), workers)
-    yield from _limits(publisher, demand, workers, sorted(tasks_by_queue(queues)), given=given)
+    names_of_queues = sorted(tasks_by_queue(queues))
+    yield from holding_findings(publisher, demand, workers, names_of_queues, given=given)
     yield from _acknowledgement(publisher, demand, workers, given=given)
     yield from _stores(publisher, demand, workers)
-    if scheme_of(publisher.address.broker_url) in AMQP_SCHEMES:
-        late = late_tasks(publisher, demand, workers)
-        version = publisher.call(lambda: _server_version(publisher))
-        yield from rabbitmq(version, demand, late, quorum=_quorum_queue(publisher))
     yield from (Finding("warning", "pools", said) for said in pool_warnings(workers))
     unsaid = unsaid_warnings(workers, publisher.app.conf.task_serializer)
     yield from (Finding("unchecked", "workers", said) for said in unsaid)
@@ -188,82 +136,13 @@ def _queues(
             "error",
             "queues",
             f"no worker that answered consumes queue {queue!r}, where jobs of "
-            f"{_some(sorted(needed[queue]))} go; start a worker with -Q {queue}, or correct the "
+            f"{some_of(sorted(needed[queue]))} go; start a worker with -Q {queue}, or correct the "
             "route",
         )
     for sentence in checks.misrouted(needed, workers):
         yield Finding("warning", "queues", sentence)
     if not idle and not any(one.queues is None for one in workers):
-        yield Finding("ok", "queues", f"{_some(sorted(needed))}: consumed")
-
-
-def _limits(
-    publisher: Publisher,
-    demand: Demand,
-    workers: Sequence[Worker],
-    queues: Sequence[str],
-    *,
-    given: bool,
-) -> Iterator[Finding]:
-    if not hands_out_again(publisher.address.broker_url):
-        return
-    timeouts = {one.visibility for one in workers if one.visibility is not None}
-    if len(timeouts) > 1:
-        named = ", ".join(f"{seconds:g} s" for seconds in sorted(timeouts))
-        yield Finding(
-            "warning",
-            "limits",
-            f"workers have different visibility timeouts ({named}): the one with the shortest "
-            "takes back what another still runs; set one visibility_timeout for all",
-        )
-    held_for = visibility_of(publisher, workers, queues)
-    yield from (Finding("warning", "limits", sentence) for sentence in held_for.warnings())
-    if not given:
-        late = late_tasks(publisher, demand, workers)
-        yield from late_limits(late, held_for.timeout, held_for.where)
-        return
-    refused = visibility_refusals(publisher, demand, list(workers), held_for)
-    yield from (Finding("error", "limits", sentence) for sentence in refused)
-    if not refused:
-        yield Finding("ok", "limits", f"all below the visibility timeout of {held_for.timeout:g} s")
-
-
-def late_tasks(
-    publisher: Publisher, demand: Demand, workers: Sequence[Worker]
-) -> dict[str, float | None]:
-    """Map each task that is acknowledged late -> its hard time limit (s), None for no limit."""
-    late = {task for task, flag in acks_late(workers).items() if flag}
-    if not workers:
-        late = {name for name, task in publisher.tasks.items() if task.acks_late}
-    return {
-        name: publisher.limits.limit_for(name, {}).hard for name in demand.tasks if name in late
-    }
-
-
-def late_limits(late: Mapping[str, float | None], timeout: float, where: str) -> Iterator[Finding]:
-    """Hold the limits of tasks that are acknowledged late against the visibility timeout (s).
-
-    ``where``: what the timeout is set by.
-    """
-    beyond = [name for name, limit in late.items() if limit is not None and limit >= timeout]
-    without = [name for name, limit in late.items() if limit is None]
-    for name in beyond:
-        yield Finding(
-            "error",
-            "limits",
-            f"task {name} is acknowledged late and may run for {late[name]:g} s, but this broker "
-            f"hands its message to another worker after {timeout:g} s, and the job would run "
-            f"twice; raise {where}, or lower its time_limit",
-        )
-    if without:
-        yield Finding(
-            "warning",
-            "limits",
-            f"{_some(without)}: acknowledged late and without a time limit; a job that runs longer "
-            f"than the visibility timeout of {timeout:g} s is run a second time; set time_limit",
-        )
-    if not beyond and not without:
-        yield Finding("ok", "limits", f"all below the visibility timeout of {timeout:g} s")
+        yield Finding("ok", "queues", f"{some_of(sorted(needed))}: consumed")
 
 
 def _acknowledgement(
@@ -276,7 +155,7 @@ def _acknowledgement(
         yield Finding(
             "unchecked",
             "acks_late",
-            f"{_some(named)}: acknowledged late, so a job runs again where its worker dies; "
+            f"{some_of(named)}: acknowledged late, so a job runs again where its worker dies; "
             'whether that does harm only a manifest says ("idempotent"): add --manifest=FILE',
         )
 
@@ -301,69 +180,6 @@ def _receipts(workers: Sequence[Worker]) -> Iterator[Finding]:
         yield Finding(
             "unchecked",
             "receipts",
-            f"{_some(stock)}: without our instrumentation, so when a job starts, its log and its "
+            f"{some_of(stock)}: without our instrumentation, so when a job starts, its log and its "
             "evidence are not seen; start the worker with -I pytest_manifest.worker",
         )
-
-
-def _server_version(publisher: Publisher) -> str:
-    """Return what the AMQP server says of its version when a client connects, "" for nothing."""
-    with publisher.control.channel() as channel:
-        properties = getattr(channel.connection, "server_properties", None) or {}
-    version = properties.get("version", "")
-    return version.decode() if isinstance(version, bytes) else str(version)
-
-
-def _quorum_queue(publisher: Publisher) -> str:
-    """Return the first quorum queue that the app declares, "" for none."""
-    for name, queue in sorted(publisher.app.amqp.queues.items()):
-        if (queue.queue_arguments or {}).get("x-queue-type") == "quorum":
-            return str(name)
-    return ""
-
-
-def rabbitmq(version: str, demand: Demand, late: Iterable[str], *, quorum: str) -> list[Finding]:
-    """Say what RabbitMQ of this version does with messages that are held for long.
-
-    ``quorum``: the first quorum queue of the app, "" for none.
-    """
-    found: list[Finding] = []
-    delayed = [name for name, task in demand.tasks.items() if task.longest_delay]
-    number = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
-    if (delayed or quorum) and number and number < TRIED_RABBITMQ:
-        what = f"jobs of {_some(delayed)}" if delayed else f"delayed jobs to queue {quorum!r}"
-        found.append(
-            Finding(
-                "warning",
-                "rabbitmq",
-                f"RabbitMQ {version} is older than 4.0.1, and {what} have a countdown or eta: "
-                "Celery's delayed delivery is tried from 4.0.1 on; bring the broker up to date",
-            )
-        )
-    if (delayed or quorum) and not number:
-        said = "the server does not tell its version; delayed jobs are tried from 4.0.1 on"
-        found.append(Finding("unchecked", "rabbitmq", said))
-    if delayed and quorum:
-        found.append(
-            Finding(
-                "warning",
-                "rabbitmq",
-                f"queue {quorum!r} is a quorum queue, so a job with a countdown or eta keeps one "
-                "of its worker's places until its time has come, and others wait behind it; leave "
-                "the countdown out, or raise worker_prefetch_multiplier",
-            )
-        )
-    lasting = set(late)
-    for name, task in sorted(demand.tasks.items()):
-        held = task.longest_occupation if name in lasting else task.longest_delay
-        if held >= CONSUMER_TIMEOUT:
-            found.append(
-                Finding(
-                    "warning",
-                    "limits",
-                    f"task {name} may keep a message unacknowledged for {held:g} s, and RabbitMQ "
-                    f"closes the channel after its consumer_timeout ({CONSUMER_TIMEOUT:g} s unless "
-                    "it is set otherwise), so that the job runs twice; raise consumer_timeout",
-                )
-            )
-    return found

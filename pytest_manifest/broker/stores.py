@@ -25,6 +25,7 @@ from pytest_manifest.urls import (
     SOCKETS,
     StackAddress,
     is_redis_server,
+    kind_of,
     scheme_of,
     with_redis_scheme,
 )
@@ -187,7 +188,7 @@ def _parse(url: str) -> _Store:
     try:
         return _parse_url(url)
     except ValueError:  # no URL: whoever connects says so
-        return _Store(scheme_of(url) or url)
+        return _Store(kind_of(url))
 
 
 def _parse_url(url: str) -> _Store:

@@ -29,7 +29,7 @@ from pytest_manifest.plugin.stack_choice import (
 from pytest_manifest.plugin.stacks import EMBEDDED_START, external_address, reach
 
 if TYPE_CHECKING:
-    from pytest_manifest.broker.lint import StackCheck
+    from pytest_manifest.broker.findings import StackCheck
     from pytest_manifest.broker.publisher import Publisher
     from pytest_manifest.schema import Entry
     from pytest_manifest.urls import StackAddress
@@ -77,7 +77,7 @@ def _entries(manifests: ManifestStore) -> Iterable[Entry] | None:
 def check_stack(options: Options, entries: Iterable[Entry] | None) -> tuple[StackCheck, str]:
     """Check the stack that a run with these options would use; return it in words, too."""
     from pytest_manifest.broker.client import load_app
-    from pytest_manifest.broker.lint import StackCheck
+    from pytest_manifest.broker.findings import StackCheck
     from pytest_manifest.urls import StackAddress
 
     try:

@@ -9,7 +9,8 @@ import textwrap
 from collections.abc import Iterator
 from typing import Final
 
-from pytest_manifest.broker.lint import LEVELS, Level, StackCheck, is_of_project
+from pytest_manifest.broker.findings import LEVELS, Level, StackCheck
+from pytest_manifest.broker.lint import is_of_project
 from pytest_manifest.text import plural, printable
 
 SCHEMA: Final = "manifest-check/1"

@@ -14,11 +14,12 @@ from celery import Celery
 from celery.app.backends import by_url
 from kombu import Connection
 
+from pytest_manifest.broker.client import AMQP_SCHEMES
 from pytest_manifest.errors import ResultStoreError, StackError
 from pytest_manifest.log import redact, redact_url
 from pytest_manifest.results.django_results import WorkersDatabases, is_of_django
 from pytest_manifest.results.stream import open_client_at
-from pytest_manifest.urls import SENTINEL, StackAddress, is_redis, is_tls
+from pytest_manifest.urls import SENTINEL, StackAddress, is_redis, is_tls, kind_of, scheme_of
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -45,7 +46,7 @@ def check_stack(
     """
     broker, backend = address.broker_url, address.backend_url
     makers = [(BROKER, broker_hint, broker, lambda: _broker_probe(broker, timeout, app))]
-    if backend != broker and _scheme(backend) not in NOTHING_TO_REACH:
+    if backend != broker and kind_of(backend) not in NOTHING_TO_REACH:
         store = partial(_backend_probe, address, timeout, app)
         makers.append(("result store", store_hint, backend, store))
     attempts = [_ProbeThread(*maker) for maker in makers]
@@ -100,7 +101,7 @@ class _ProbeThread:
     def _without_tls(self) -> str:
         if not is_tls(self.url):
             return ""
-        return f", which a server without TLS never does to {_scheme(self.url)}://"
+        return f", which a server without TLS never does to {scheme_of(self.url)}://"
 
     def _run(self) -> None:
         try:
@@ -111,7 +112,7 @@ class _ProbeThread:
 
 def _broker_probe(url: str, timeout: float, app: Celery | None) -> Callable[[], None]:
     """Make a probe of a broker; of several that a URL names, one that answers is enough."""
-    several = [] if _scheme(url) == SENTINEL else [one for one in url.split(";") if one]
+    several = [] if scheme_of(url) == SENTINEL else [one for one in url.split(";") if one]
     if len(several) < 2:
         return _one_broker_probe(url, timeout, app)
     probes = [_one_broker_probe(one, timeout / len(several), app) for one in several]
@@ -127,10 +128,9 @@ def _broker_probe(url: str, timeout: float, app: Celery | None) -> Callable[[], 
 
 
 def _one_broker_probe(url: str, timeout: float, app: Celery | None) -> Callable[[], None]:
-    scheme = _scheme(url)
     if is_redis(url):
         options = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
-    elif scheme in ("amqp", "amqps", "pyamqp"):
+    elif scheme_of(url) in AMQP_SCHEMES:
         options = {"read_timeout": timeout, "write_timeout": timeout}
     else:
         options = {}
@@ -149,12 +149,12 @@ def _one_broker_probe(url: str, timeout: float, app: Celery | None) -> Callable[
 
 def _backend_probe(address: StackAddress, timeout: float, app: Celery | None) -> Callable[[], None]:
     url = address.backend_url
-    scheme = _scheme(url)
+    kind = kind_of(url)
     if is_redis(url) and app is None:  # reached like such a broker
         return _broker_probe(url, timeout, None)
-    if is_redis(url) and scheme != SENTINEL:
+    if is_redis(url) and kind != SENTINEL:
         return partial(_ping, open_client_at(address))
-    if scheme.startswith(DATABASES):
+    if kind.startswith(DATABASES):
         return _database_probe(url.partition("+")[2])
     by_url(url, None if app is None else app.loader)  # imports it
     return lambda: _query_backend(address, app)
@@ -185,14 +185,10 @@ def _query_backend(address: StackAddress, app: Celery | None) -> None:
     urls = {"broker": address.broker_url, "backend": address.backend_url}
     with Celery("manifest-reach", set_as_current=False, **urls) as plain:
         asking = app or plain
-        kind, url = by_url(address.backend_url, asking.loader)
-        backend = kind(app=asking, url=url)
+        backend_class, url = by_url(address.backend_url, asking.loader)
+        backend = backend_class(app=asking, url=url)
         with WorkersDatabases() if is_of_django(backend) else nullcontext():
             backend.get_task_meta(f"manifest-reach-{uuid.uuid4()}")
-
-
-def _scheme(url: str) -> str:
-    return url.partition("://")[0].lower()
 
 
 def _reason(error: BaseException) -> str:

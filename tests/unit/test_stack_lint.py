@@ -8,7 +8,9 @@ from collections.abc import Iterable
 import pytest
 
 from pytest_manifest.broker.checks import demand_of
-from pytest_manifest.broker.lint import Finding, StackCheck, eager, late_limits, rabbitmq
+from pytest_manifest.broker.findings import Finding, StackCheck
+from pytest_manifest.broker.holding_rules import late_limits, rabbitmq
+from pytest_manifest.broker.lint import eager
 from pytest_manifest.broker.workers import Worker
 from pytest_manifest.reporting.stack_check import document, table
 from pytest_manifest.schema import Entry
