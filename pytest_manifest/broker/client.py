@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from celery import Celery
@@ -21,12 +22,15 @@ from pytest_manifest.broker.import_errors import import_failure, tasks_failure
 from pytest_manifest.compat.celery import setting_names
 from pytest_manifest.errors import StackError
 from pytest_manifest.log import redact
+from pytest_manifest.text import listed, plural
 from pytest_manifest.urls import StackAddress, is_redis, scheme_of
 
 if TYPE_CHECKING:
     from celery.backends.base import Backend
     from kombu import Connection
 
+SHOWN: Final = 5
+"""Names of apps in one message."""
 AMQP_SCHEMES: Final = ("amqp", "amqps", "pyamqp", "librabbitmq")
 
 
@@ -41,7 +45,8 @@ def load_app(address: StackAddress) -> Celery:
     The working directory is on ``sys.path`` during the import, as in ``celery -A``.
 
     Raises:
-        StackError: the module cannot be imported, or has no Celery app under that name.
+        StackError: the module cannot be imported, has no Celery app under that name, or has
+            several and the name says not which.
     """
     if address.app is None:
         # fixups: without a project, DJANGO_SETTINGS_MODULE must not pull one in.
@@ -56,7 +61,45 @@ def load_app(address: StackAddress) -> Celery:
     _set_up_django(address.app)
     if not isinstance(found, Celery):
         raise StackError(_no_app(address.app, found))
+    choice = _choice(address.app, found)
+    if len(choice) > 1:
+        raise StackError(_which_app(choice))
     return found
+
+
+def _choice(name: str, found: Celery) -> list[str]:
+    """List the names of a module's apps where only their order made ``found`` the one.
+
+    In a module without an attribute Celery looks for ``app``, then for ``celery``, then in its
+    submodule ``celery``; where it finds neither, it takes the first app.
+    """
+    parent, _, attribute = name.rpartition(".")
+    if ":" in name or getattr(sys.modules.get(parent), attribute, None) is found:
+        return []
+    modules = [sys.modules[one] for one in (name, f"{name}.celery") if one in sys.modules]
+    if any(getattr(one, known, None) is found for one in modules for known in ("app", "celery")):
+        return []
+    for module in reversed(modules):
+        if any(value is found for value in vars(module).values()):
+            names: dict[int, str] = {}
+            for key, value in vars(module).items():
+                if _is_app(value):
+                    names.setdefault(id(value), key)  # one app may have several names
+            return [f"{module.__name__}:{key}" for key in names.values()]
+    return []
+
+
+def _is_app(value: object) -> bool:
+    """Tell an app from ``current_app``, which says it is one and stands for another."""
+    return issubclass(type(value), Celery)
+
+
+def _which_app(names: Sequence[str]) -> str:
+    module = names[0].partition(":")[0]
+    return (
+        f"the module {module!r} has {plural(len(names), 'Celery app')}, and none of them is called "
+        f"app or celery; name the one that is meant: {listed(names, SHOWN)}"
+    )
 
 
 def _no_app(name: str, found: object) -> str:

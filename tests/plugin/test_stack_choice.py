@@ -69,6 +69,25 @@ def test_an_app_that_names_none_has_a_private_stack(project: Project) -> None:
     refused.stderr.fnmatch_lines(["*=app: the app jobs:app names no broker*set broker_url*"])
 
 
+@pytest.mark.parametrize(
+    "where", [(), ("--manifest-broker=memory://",), ("--manifest-check",)], ids=str
+)
+def test_a_module_with_two_apps_is_no_answer(project: Project, where: tuple[str, ...]) -> None:
+    """Neither is taken silently, wherever the jobs would go; an attribute decides."""
+    project.doubles(count=1)
+    project.write(
+        "pair.py",
+        "from celery import Celery\nshop = Celery('shop')\nfrom jobs import app as till\n",
+    )
+    refused = project.run("--manifest=m.jsonl", "--manifest-app=pair", *where)
+    assert refused.ret == pytest.ExitCode.USAGE_ERROR
+    said = " ".join((refused.stdout.str() + refused.stderr.str()).split())
+    assert "'pair' has 2 Celery apps" in said
+    assert "name the one that is meant: pair:shop, pair:till" in said
+    assert not project.ledgers()
+    assert project.run("--manifest=m.jsonl", "--manifest-app=pair:till", *where).ret == 0
+
+
 def test_an_own_broker_that_is_away_is_refused_with_both_ways_out(project: Project) -> None:
     """Nothing is sent elsewhere instead, and no password is shown."""
     names(project, UNREACHABLE)

@@ -74,6 +74,64 @@ def test_import_failure_is_one_sentence(
     assert "topsecret" not in sentence
 
 
+ONE = "from celery import Celery\nfirst = Celery('first', set_as_current=False)\n"
+TWO = f"{ONE}second = Celery('second', set_as_current=False)\n"
+
+
+def test_a_module_with_two_apps_asks_for_a_name(project: Path) -> None:
+    """Celery takes the first one; which is meant, only the user can say, by its attribute."""
+    (project / "two_client_apps.py").write_text(TWO)
+    with pytest.raises(StackError) as caught:
+        load_app(address("two_client_apps"))
+    assert str(caught.value) == (
+        "the module 'two_client_apps' has 2 Celery apps, and none of them is called app or celery; "
+        "name the one that is meant: two_client_apps:first, two_client_apps:second"
+    )
+    assert load_app(address("two_client_apps:second")).main == "second"
+    assert load_app(address("two_client_apps.first")).main == "first"
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        (f"{TWO}app = second\n", "second"),
+        (f"{TWO}celery = second\n", "second"),
+        (f"{ONE}again = first\n", "first"),
+        (f"from celery import current_app\n{ONE}", None),
+    ],
+    ids=["app", "celery", "one-by-two-names", "beside-current-app"],
+)
+def test_two_names_that_leave_no_doubt_are_taken(
+    project: Path, source: str, name: str | None
+) -> None:
+    """By Celery's rule, that ``app`` and ``celery`` win; or as both are one and the same."""
+    (project / "clear_client_app.py").write_text(source)
+    found = load_app(address("clear_client_app"))
+    assert name is None or found.main == name
+
+
+def test_an_app_of_a_package_is_taken_by_celerys_rule(project: Path) -> None:
+    """Its module ``celery`` comes before what the package itself has; there, too, two are two."""
+    package = project / "packed_client_apps"
+    package.mkdir()
+    (package / "__init__.py").write_text(TWO)
+    (package / "celery.py").write_text(ONE.replace("first", "only"))
+    assert load_app(address("packed_client_apps")).main == "only"
+
+    (package / "other").mkdir()
+    (package / "other" / "__init__.py").write_text("")
+    (package / "other" / "celery.py").write_text(TWO)
+    with pytest.raises(StackError, match=r"'packed_client_apps.other.celery' has 2 Celery apps"):
+        load_app(address("packed_client_apps.other"))
+
+    (package / "third").mkdir()
+    (package / "third" / "__init__.py").write_text(
+        "from packed_client_apps.third.celery import second as app\n"
+    )
+    (package / "third" / "celery.py").write_text(TWO)
+    assert load_app(address("packed_client_apps.third")).main == "second"
+
+
 def test_plain_client_leaves_the_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an app neither the current app nor the environment changes, nor is Django set up."""
     monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "no_such_settings")
