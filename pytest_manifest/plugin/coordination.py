@@ -16,9 +16,15 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pytest_manifest.bindings import Binding
 from pytest_manifest.processes import boot_id, has_ended, locked, pid_namespace
+
+if TYPE_CHECKING:
+    import pytest
+
+    from pytest_manifest.manifest import Balance
 
 
 @dataclass
@@ -69,6 +75,23 @@ class Coordination:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    @property
+    def message(self) -> str:
+        """Return the text by which an xdist worker finds the folder; see :func:`joined`."""
+        return json.dumps({"folder": str(self.folder)})
+
+    def publish_balance(self, balance: Balance) -> None:
+        """Tell the xdist workers the times by which every process divides the manifests."""
+        document = {"run": balance.run, "seconds": dict(balance.seconds)}
+        _write(self.folder / "balance.json", json.dumps(document))
+
+    def balance(self) -> Balance:
+        """Return the times that the controller has read; the ledger may have changed since."""
+        from pytest_manifest.manifest import Balance
+
+        document = json.loads((self.folder / "balance.json").read_text("utf-8"))
+        return Balance.of(document["run"], document["seconds"])
 
     @contextlib.contextmanager
     def planning(self, name: str) -> Iterator[KnownPlan]:
@@ -135,6 +158,14 @@ class Coordination:
         document = json.loads((self.folder / "runs.json").read_text("utf-8"))
         ledgers = {Path(m): Path(ledger) for m, ledger in document["runs"].items()}
         return ledgers, document["stack"]
+
+
+def joined(config: pytest.Config) -> Coordination | None:
+    """Return, in an xdist worker, what its controller has named; None in other processes."""
+    workerinput = getattr(config, "workerinput", None)
+    if not isinstance(workerinput, dict) or "manifest" not in workerinput:
+        return None
+    return Coordination(Path(json.loads(workerinput["manifest"])["folder"]))
 
 
 def own_prefix() -> str:

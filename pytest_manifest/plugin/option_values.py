@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, Literal, TypeVar, overload
 
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_manifest.manifest import Balance, GroupRule, Shard
+    from pytest_manifest.manifest import GroupRule
 
 Value = TypeVar("Value")
 Word = TypeVar("Word", bound=str)
@@ -259,81 +258,6 @@ def aggregate(given: Given) -> GroupRule:
     if match is None or (match[1] is not None and int(match[1]) < 1):
         raise given.refused("write task, or chunk:1000 for so many entries each")
     return GroupRule(None if match[1] is None else int(match[1]))
-
-
-def shard(given: Given) -> Shard:
-    """Return this session's part of the manifests; ``2/8@RUN``: balanced by that run's times."""
-    from pytest_manifest.manifest import Shard
-
-    part, at, run = given.text.partition("@")
-    try:
-        found = Shard.parse(part)
-    except ValueError as error:
-        raise given.refused(str(error)) from error
-    return replace(found, balance=_balance(given, run.strip())) if at else found
-
-
-def _balance(given: Given, run: str) -> Balance:
-    """Read the times of a run, given by its id or its ledger's file."""
-    from pytest_manifest.errors import LedgerError
-    from pytest_manifest.ledger import Ledger
-    from pytest_manifest.manifest import Balance
-
-    path = _ledger_of(given, run)
-    if path is None:
-        raise given.refused(
-            f"there is no run {run!r}, and no such file; after the @ give the id of an earlier run "
-            "(not 'last', which each shard is when it ends), or the file of its ledger"
-        )
-    try:
-        with Ledger.open(path) as ledger:
-            seconds = dict(ledger.queries.runtimes())
-            return Balance.of(ledger.info.read().run, seconds)
-    except LedgerError as error:
-        raise given.refused(str(error)) from error
-
-
-def _ledger_of(given: Given, run: str) -> Path | None:
-    """Return the ledger of a run, given as a file or by its id; None where there is none."""
-    from pytest_manifest.errors import LedgerError
-    from pytest_manifest.ledger.run_files import find_ledger
-
-    if given.beside(run).is_file():
-        return given.beside(run)
-    try:
-        runs = given.config.rootpath / given.config.getini("manifest_dir") / "runs"
-        return find_ledger(runs.resolve(), run)
-    except LedgerError as error:
-        raise given.refused(str(error)) from error
-
-
-def run_name(given: Given) -> str:
-    """Return the id of a run: it is looked for in the ledgers' folder, and nowhere else."""
-    from pytest_manifest.schema import RULE, is_identifier
-
-    if not is_identifier(given.text):
-        raise given.refused(f"{RULE}; name a run by its id")
-    return given.text
-
-
-def compared(given: Given) -> Path | Literal["last"]:
-    """Return the ledger of the run to compare with; ``last`` is looked up by each run."""
-    if given.text == "last":
-        return "last"
-    from pytest_manifest.errors import LedgerError
-    from pytest_manifest.ledger import Ledger
-
-    found = _ledger_of(given, given.text)
-    if found is None:
-        raise given.refused(
-            "there is no such run, and no such file; give a run's id, the file of its ledger, or "
-            "last"
-        )
-    try:
-        Ledger.open(found).close()
-    except LedgerError as error:
-        raise given.refused(str(error)) from error
-    return found
 
 
 def report_file(given: Given) -> Path:

@@ -17,6 +17,7 @@ from typing import Final, Literal, NoReturn
 import pytest
 
 from pytest_manifest.plugin import option_values as values
+from pytest_manifest.plugin import run_values
 from pytest_manifest.plugin.option_values import Flag, Option, Repeated
 
 _BROKER_VARIABLES: Final = ("CELERY_BROKER_WRITE_URL", "CELERY_BROKER_URL")
@@ -55,7 +56,7 @@ class Options:
     )
     check_json = Flag("check the stack, and print what was found as JSON")
     shard = Option(
-        values.shard,
+        run_values.shard,
         None,
         "only the K-th of N parts of each manifest, like 2/8: for N jobs of CI side by side; "
         "with @RUN parts that take about the same time, by the times of that earlier run",
@@ -99,13 +100,13 @@ class Options:
         metavar="task|chunk:N",
     )
     run = Option(
-        values.run_name,
+        run_values.run_name,
         None,
         "with --manifest-audit or --manifest-resume: this run instead of the newest",
         metavar="RUN",
     )
     compare = Option(
-        values.compared,
+        run_values.compared,
         None,
         "tell what changed since an earlier run: its id, its ledger's file, or the last one",
         metavar="RUN|last",
@@ -356,8 +357,7 @@ def _stack_arguments(given: argparse.Namespace) -> Iterator[str]:
     A command that goes on with the run needs them, too.
     """
     for name in ("app", "broker", "backend"):
-        value = getattr(given, ROWS[name].dest)
-        if value:
+        if value := getattr(given, ROWS[name].dest):
             from pytest_manifest.log import redact_url
 
             shown = redact_url(value) if "://" in value else value

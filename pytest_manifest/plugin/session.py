@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,19 +72,11 @@ def manifest_session(config: pytest.Config) -> ManifestSession:
     Raises pytest.UsageError where an option is not valid, or not beside another.
     """
     if SESSION_KEY not in config.stash:
+        from pytest_manifest.plugin.coordination import joined
         from pytest_manifest.plugin.gc_tuning import owns_process
         from pytest_manifest.plugin.option_conflicts import read_options
 
         context = PluginContext(config, role_of(config), read_options(config), owns_process())
-        workerinput = getattr(config, "workerinput", None)
-        if isinstance(workerinput, dict) and "manifest" in workerinput:
-            join_controller(context, workerinput["manifest"])
+        context.coordination = joined(config) if context.role == "worker" else None
         config.stash[SESSION_KEY] = ManifestSession(context)
     return config.stash[SESSION_KEY]
-
-
-def join_controller(context: PluginContext, message: str) -> None:
-    """Take over, in an xdist worker, the folder that the controller's ``message`` names."""
-    from pytest_manifest.plugin.coordination import Coordination
-
-    context.coordination = Coordination(Path(json.loads(message)["folder"]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
@@ -45,6 +44,9 @@ class ControllerHooks:
         self._scheduler: AsCompletedScheduling | None = None
         self._wake_loop: Callable[[], None] = lambda: None
         state.context.coordination = self._coordination
+        shard = state.context.options.shard
+        if shard is not None and shard.balance is not None:
+            self._coordination.publish_balance(shard.balance)
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         self._session = session
@@ -53,7 +55,7 @@ class ControllerHooks:
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: WorkerController) -> None:
         self._workers = node.workerinput["workercount"]
-        node.workerinput["manifest"] = json.dumps({"folder": str(self._coordination.folder)})
+        node.workerinput["manifest"] = self._coordination.message
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(

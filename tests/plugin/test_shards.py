@@ -339,6 +339,39 @@ def test_balanced_shards_are_bought_once(project: Project) -> None:
     refused.stderr.fnmatch_lines(["*its header says that this work must not be repeated*"])
 
 
+NEW_TIMES = """
+import os
+import shutil
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    shutil.copy("other.sqlite", "new.sqlite")
+    os.replace("new.sqlite", "past.sqlite")
+"""
+"""Has other times in the ledger when an xdist worker comes to read it."""
+
+
+def test_all_processes_divide_by_the_times_that_the_controller_has_read(project: Project) -> None:
+    """The ledger is another one before the xdist workers come to it, and nothing comes of that."""
+    for name, longest in ("past", "n-0"), ("other", "n-3"):
+        rows = [
+            {"id": key, "task": "jobs.nap", "kwargs": {"sec": 0.5 * (key == longest), "key": key}}
+            for key in ("n-0", "n-1", "n-2", "n-3")
+        ]
+        project.manifest(f"{name}.jsonl", rows)
+        project.run(f"--manifest={name}.jsonl", MEMORY).assert_outcomes(passed=4)
+        project.ledgers()[-1].replace(project.path / f"{name}.sqlite")
+    project.manifest("m.jsonl", rows)
+    project.write("conftest.py", NEW_TIMES)
+    with Ledger.open(project.path / "past.sqlite") as ledger:
+        run = ledger.info.read().run
+    first = shard(project, "1/2@past.sqlite", MEMORY, "-n", "2")
+    first.assert_outcomes(passed=1)
+    first.stdout.fnmatch_lines([f"*, shard 1 of 2 by the times of run {run}: 1 of 4 entries"])
+    assert project.ran() == {"n-0": 3, "n-1": 2, "n-2": 2, "n-3": 2}
+    with Ledger.open(project.path / "past.sqlite") as ledger:
+        assert ledger.info.read().run != run
+
+
 @pytest.mark.parametrize("run", ["", "absent", "m.jsonl"])
 def test_times_that_cannot_be_read_are_refused(project: Project, run: str) -> None:
     """A run that is not there, or a file that is no ledger: nothing is sent."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.bindings import Binding
+from pytest_manifest.manifest import Balance
 from pytest_manifest.plugin.coordination import PREFIX, Collection, Coordination, own_prefix
 
 
@@ -34,6 +35,10 @@ def test_what_is_told_is_what_is_heard(coordination: Coordination, tmp_path: Pat
         {Path("/m.jsonl"): tmp_path / "l"},
         {"workers": 2, "owned": True},
     )
+    balance = Balance.of("r", {"é[0]": 0.1 + 0.2, "b": 1e-9})
+    coordination.publish_balance(balance)
+    heard = coordination.balance()
+    assert (heard, heard.run, heard.seconds) == (balance, "r", balance.seconds)
 
 
 def test_a_plan_is_made_by_one_and_read_by_the_others(

@@ -51,6 +51,7 @@ LIGHT = {
             "former_names",
             "hookspecs",
             "option_values",
+            "run_values",
             "options",
             "runtest",
             "session",
