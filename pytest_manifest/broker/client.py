@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from celery import Celery
@@ -170,14 +170,17 @@ def connection_to(app: Celery, address: StackAddress) -> Connection:
     )
 
 
-def connect(app: Celery, address: StackAddress) -> Connection:
-    """Open a connection to the address's broker.
+def connect(
+    app: Celery, address: StackAddress, limits: Mapping[str, float] | None = None
+) -> Connection:
+    """Open a connection to the address's broker; ``limits``: time limits (s) instead of the usual.
 
     Raises:
         Exception: what kombu raises when the broker cannot be reached; every host that the URL
             names is tried once, without a pause.
     """
     connection = connection_to(app, address)
+    connection.transport_options.update(limits or {})
     try:
         others = max(0, len(connection.alt) - 1)
         connection.ensure_connection(max_retries=others, interval_start=0, interval_step=0)

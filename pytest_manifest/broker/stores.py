@@ -15,8 +15,8 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from celery import Celery, Task
 from celery.backends.base import DisabledBackend
-from loguru import logger
 
+from pytest_manifest.broker.servers import Servers, is_same, with_host
 from pytest_manifest.broker.workers import Worker
 from pytest_manifest.log import redact_url
 from pytest_manifest.urls import (
@@ -27,7 +27,6 @@ from pytest_manifest.urls import (
     is_redis_server,
     kind_of,
     scheme_of,
-    with_redis_scheme,
 )
 
 if TYPE_CHECKING:
@@ -101,9 +100,10 @@ def refusals(
     known = {_parse(address.backend_url), _parse(_configured_store(app))}
     read = redact_url(address.backend_url)
     refused, told = [], []
+    servers = Servers(app, address)
     for worker in workers:
         alike = compare(address, worker)
-        if alike != "same" and is_proven_same(address, worker):
+        if alike != "same" and is_proven_same(address, worker, servers):
             alike = "same"
         said = redact_url(worker.store or "")
         if alike == "other":
@@ -147,7 +147,7 @@ def compare(address: StackAddress, worker: Worker) -> Comparison:
     return "same" if with_them else "perhaps"
 
 
-def is_proven_same(address: StackAddress, worker: Worker) -> bool:
+def is_proven_same(address: StackAddress, worker: Worker, servers: Servers) -> bool:
     """Tell whether two names lead to one Redis database, as the servers' ids show.
 
     What a worker calls ``localhost`` may be another host. But it has answered by our broker; so
@@ -159,17 +159,18 @@ def is_proven_same(address: StackAddress, worker: Worker) -> bool:
         return False
     if ours.scheme != "redis" or None in (theirs.port, ours.port):
         return False
+    own_store = servers.id_of_store(address.backend_url)
     if (theirs.host, theirs.port) == worker.broker:
-        return is_same_server(address.broker_url, address.backend_url)
-    if not is_same_server(
-        address.backend_url, with_host(address.backend_url, theirs.host, theirs.port)
-    ):
+        return is_same(servers.id_of_broker(address.broker_url), own_store)
+    named = with_host(address.backend_url, theirs.host, theirs.port)
+    if not is_same(own_store, servers.id_of_store(named)):
         return False
     if theirs.host != "localhost":
         return True
-    return worker.broker is not None and is_same_server(
-        address.broker_url, with_host(address.broker_url, *worker.broker)
-    )
+    if worker.broker is None:
+        return False
+    there = with_host(address.broker_url, *worker.broker)
+    return is_same(servers.id_of_broker(address.broker_url), servers.id_of_broker(there))
 
 
 def _compare_stores(one: _Store, other: _Store) -> Comparison:
@@ -284,45 +285,3 @@ def _name_of(backend: Backend) -> str:
         return f"db+{url}"
     kind = type(backend)
     return url if "://" in url else f"{kind.__module__}:{kind.__qualname__}"
-
-
-SERVER_ID_TIMEOUT: Final = 2.0
-"""Seconds for each answer; who does not answer by then has not told."""
-
-
-def server_id(url: str) -> str | None:
-    """Ask the server at this URL for its run id; None where it does not tell."""
-    from redis import Redis, RedisError
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-
-    if not is_redis_server(url):
-        return None
-    try:
-        with Redis.from_url(
-            with_redis_scheme(url),
-            socket_connect_timeout=SERVER_ID_TIMEOUT,
-            socket_timeout=SERVER_ID_TIMEOUT,
-            retry=Retry(NoBackoff(), 0),
-        ) as client:
-            said = client.info("server")
-    except (RedisError, OSError, TypeError, ValueError) as error:
-        logger.debug("{} does not say who it is: {}", redact_url(url), error)
-        return None
-    found = said.get("run_id") if isinstance(said, dict) else None
-    return found if isinstance(found, str) and found else None
-
-
-def with_host(url: str, host: str, port: int | None) -> str:
-    """Exchange the host of a URL; our password stays, as workers do not tell theirs."""
-    parts = urlsplit(url)
-    login, at_sign, _ = parts.netloc.rpartition("@")
-    name = f"[{host}]" if ":" in host else host
-    place = name if port is None else f"{name}:{port}"
-    return parts._replace(netloc=f"{login}{at_sign}{place}").geturl()
-
-
-def is_same_server(one: str, other: str) -> bool:
-    """Tell whether both URLs lead to one server, by its run id."""
-    first = server_id(one)
-    return first is not None and first == server_id(other)

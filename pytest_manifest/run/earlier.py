@@ -10,7 +10,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pytest_manifest.broker.attempt import Attempt
-from pytest_manifest.broker.stores import is_same_server, with_host
+from pytest_manifest.broker.client import load_app
+from pytest_manifest.broker.servers import Servers, is_same, with_host
 from pytest_manifest.ledger import OTHER_BROKER, AttemptRow, Ledger, RunInfo, utc_now
 from pytest_manifest.log import redact_url
 from pytest_manifest.manifest import Manifest
@@ -121,9 +122,10 @@ def is_other_broker(info: RunInfo, address: StackAddress) -> bool:
         return True
     if host is None or (then.path.strip("/") or "0") != (now.path.strip("/") or "0"):
         return True
-    return not same and not is_same_server(
-        address.broker_url, with_host(address.broker_url, host, port)
-    )
+    if same:
+        return False
+    servers, there = Servers(load_app(address), address), with_host(address.broker_url, host, port)
+    return not is_same(servers.id_of_broker(address.broker_url), servers.id_of_broker(there))
 
 
 def track_unsettled(
