@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 ASKING: Final = 2.0  # s
 QUIET: Final = 0.5  # s
+SQL_TRANSPORTS: Final = ("sqla", "sqlalchemy")
 
 
 def ask_workers(publisher: Publisher) -> list[Worker]:
@@ -76,6 +77,7 @@ def lint(
     yield from holding_findings(publisher, demand, workers, names_of_queues, given=given)
     yield from _acknowledgement(publisher, demand, workers, given=given)
     yield from _stores(publisher, demand, workers)
+    yield from forking(publisher.address.broker_url, publisher.app.conf.broker_transport_options)
     yield from (Finding("warning", "pools", said) for said in pool_warnings(workers))
     unsaid = unsaid_warnings(workers, publisher.app.conf.task_serializer)
     yield from (Finding("unchecked", "workers", said) for said in unsaid)
@@ -171,6 +173,28 @@ def _stores(publisher: Publisher, demand: Demand, workers: Sequence[Worker]) -> 
             "store",
             "results of rpc:// come back only to the process that sent the job, so "
             "--manifest-dispatch-only, --manifest-audit and --manifest-resume cannot be used",
+        )
+
+
+def forking(broker: str, options: object) -> Iterator[Finding]:
+    """Warn of a database as broker whose connections a pool's processes would share.
+
+    kombu keeps them for the whole class of its channels, so who is forked after the worker has
+    connected has its parent's. ``options``: the app's ``broker_transport_options``.
+    """
+    first, _, inner = scheme_of(broker).partition("+")
+    if first not in SQL_TRANSPORTS or inner.partition("+")[0] == "sqlite":
+        return
+    pool = options.get("poolclass") if isinstance(options, Mapping) else None
+    if getattr(pool, "__name__", "") != "NullPool":
+        yield Finding(
+            "warning",
+            "broker",
+            "kombu's SQLAlchemy transport shares a prefork worker's connections with each process "
+            "that takes the place of another (after a crash, a time limit, "
+            "--max-tasks-per-child); jobs that retry or send others fail there, and messages are "
+            "lost; set broker_transport_options = {'poolclass': sqlalchemy.pool.NullPool}, or use "
+            "a pool of threads",
         )
 
 

@@ -153,3 +153,18 @@ def test_sqs_says_what_it_can_and_what_it_cannot_is_told(project: Project, broke
     assert "raise the VisibilityTimeout of the queue" in refusal
     warning = one_of(result, "warning", "limits", "queue 'gone' cannot be read")
     assert "GetQueueAttributes" in warning
+
+
+def test_postgresql_as_broker_is_warned_of(project: Project, postgres_url: str) -> None:
+    """Its connections would be shared by processes, unless the app says that none is kept."""
+    url = f"sqla+{postgres_url.replace('postgresql:', 'postgresql+psycopg:')}"
+    store = f"db+{url.removeprefix('sqla+')}"
+    arguments = (JSON, f"--manifest-broker={url}", f"--manifest-backend={store}")
+    said = one_of(project.run(*arguments), "warning", "broker", "shares a prefork worker's")
+    assert "broker_transport_options = {'poolclass': sqlalchemy.pool.NullPool}" in said
+    jobs = (project.path / "jobs.py").read_text("utf-8")
+    options = 'app.conf.broker_transport_options = {"poolclass": NullPool}'
+    project.write("jobs.py", f"from sqlalchemy.pool import NullPool\n{jobs}\n{options}\n")
+    found = findings(project.run(*arguments))
+    assert [one for one in found if one[:2] == ("warning", "broker")] == []
+    assert "ok" in {level for level, about, _ in found if about == "broker"}

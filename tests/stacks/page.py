@@ -43,7 +43,10 @@ The sentence that its user reads, once for each kind of job. Where no start of a
 one that is replaced by others is `unknown` when these wait for some seconds behind other jobs:
 another run on the same stack may have it passed. On brokers for which Celery has no event loop (a
 folder, SQLAlchemy) it looks at time limits once a second, so a job beyond its limit that is over
-before has passed on a stock worker, which tells no runtime.
+before has passed on a stock worker, which tells no runtime. PostgreSQL as broker: [what kombu does
+there][sql], so jobs that retry or start others may get no end on any prefork worker.
+
+[sql]: ../how-to/external-stack.md#tls-a-user-sentinel-sqs-and-others
 """
 SAID: Final = """
 ## What is said before anything is sent

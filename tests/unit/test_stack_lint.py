@@ -6,11 +6,12 @@ import json
 from collections.abc import Iterable
 
 import pytest
+from sqlalchemy.pool import NullPool, QueuePool
 
 from pytest_manifest.broker.checks import demand_of
 from pytest_manifest.broker.findings import Finding, StackCheck
 from pytest_manifest.broker.holding_rules import late_limits, rabbitmq
-from pytest_manifest.broker.lint import eager
+from pytest_manifest.broker.lint import eager, forking
 from pytest_manifest.broker.workers import Worker
 from pytest_manifest.reporting.stack_check import document, table
 from pytest_manifest.schema import Entry
@@ -61,6 +62,24 @@ def test_delayed_messages_on_rabbitmq(
     found = rabbitmq(version, demand_of([entry]), [], quorum=quorum)
     assert len(found) == len(said)
     assert all(text in one.message for text, one in zip(said, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("broker", "options", "level"),
+    [
+        ("sqla+postgresql+psycopg://u:x@h/d", {}, ["warning"]),
+        ("sqlalchemy+mysql+pymysql://u:x@h/d", None, ["warning"]),
+        ("sqla+postgresql://u:x@h/d", {"poolclass": QueuePool}, ["warning"]),
+        ("sqla+postgresql://u:x@h/d", {"poolclass": NullPool}, []),
+        ("sqla+sqlite:////a/b", {}, []),
+        ("redis://h:1/0", {}, []),
+    ],
+)
+def test_a_database_as_broker_is_not_for_forked_processes(
+    broker: str, options: object, level: list[str]
+) -> None:
+    """Unless no connection is kept, and so none is shared; a file of SQLite's has no server."""
+    assert levels(forking(broker, options)) == level
 
 
 def test_an_eager_app_is_refused_with_a_sentence() -> None:
