@@ -60,6 +60,7 @@ class Preflight:
     (:func:`add_consumers`). ``queues``: the names of all queues that the jobs go to. ``stock``: the
     workers that hand in no receipts, so that their starts are unknown; ``idle``: queues
     of them that no worker consumes which answered, so that any kind of worker may come for them.
+    ``held_for``: how long the broker lets a worker hold a message; None: as long as it likes.
     """
 
     unknown_tasks: dict[str, list[str]] = field(default_factory=dict)
@@ -73,6 +74,7 @@ class Preflight:
     queues: list[str] = field(default_factory=list)
     stock: list[str] = field(default_factory=list)
     idle: list[str] = field(default_factory=list)
+    held_for: Visibility | None = None
 
 
 def preflight(
@@ -124,6 +126,7 @@ def preflight(
         workers=[worker.name for worker in workers],
         slots=sum(worker.slots for worker in workers),
         stock=[worker.name for worker in workers if worker.is_stock],
+        held_for=held_for,
         refusals=eager + elsewhere + visibility_refusals(publisher, sendable, workers, held_for),
         notices=checks.acknowledgement_notices(sendable, acks_late(workers)),
         warnings=perhaps

@@ -96,6 +96,19 @@ def chords_behind(sig: Any) -> Iterator[tuple[str, Any]]:
         yield from chords_behind(fields["body"])
 
 
+def chords_of_message(group: Any, chord: Any, chain: Any) -> tuple[str, ...]:
+    """Return the keys of the chords that cannot be completed without a message's task.
+
+    Its own, whose header is ``group``, those around that, and those of its chain's later tasks.
+    Relies on what ``chords_behind`` does, and on what a message has of them (Celery 5.7).
+    Test: ``test_compat_canvas.py::test_chords_that_need_a_message``.
+    """
+    found = [str(group)] if chord and group else []
+    for later in ([chord] if chord else []) + list(chain or ()):
+        found += (key for key, _ in chords_behind(later))
+    return tuple(dict.fromkeys(found))
+
+
 def sent_errbacks(app: Any, errbacks: Iterable[Any]) -> list[Any]:
     """Return those errbacks that Celery sends as tasks; it calls the others where a task fails.
 

@@ -121,7 +121,10 @@ class Database:
 
     def read(self, query: str, values: Sequence[str | int] = ()) -> Generator[Row, None, None]:
         try:
-            yield from self.connection.execute(query, values)
+            # Not "yield from", which closes the cursor: that fails where the ledger was closed, as
+            # when the reader of a damaged row gave up.
+            for row in self.connection.execute(query, values):  # noqa: UP028
+                yield row
         except (OverflowError, *DAMAGE_ERRORS) as error:
             raise unreadable(self.path, error) from error
 

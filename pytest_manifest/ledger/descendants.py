@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -13,7 +13,8 @@ from pytest_manifest.ledger.rows import Row, moment, text
 from pytest_manifest.schema import Verdict, VerdictStatus
 
 DESCENDANT_COLUMNS: Final = (
-    "task_id, root, parent, task, how, queue, fulfils, spawned_at, kind, verdict"
+    "task_id, root, parent, task, how, queue, fulfils, spawned_at, kind, verdict, chords, due, "
+    "broker"
 )
 """Columns in the order of :func:`descendant_of_row`."""
 ANNOUNCED_COLUMNS: Final = "root, key, announcer, how, task, number, task_ids, is_off"
@@ -39,8 +40,9 @@ class Descendant:
     """A task that a job has started, or another descendant of it.
 
     ``root`` and ``parent`` are the task ids of the attempt and of what started it; ``how``,
-    ``queue`` and ``fulfils`` as ``stream_records.Child`` has them. ``status`` and ``verdict`` say
-    how it ended, None before that.
+    ``queue``, ``fulfils``, ``chords`` and ``due`` as ``stream_records.Child`` has them. ``broker``:
+    where it was sent, if that is not its parent's own. ``status`` and ``verdict`` say how it ended,
+    None before that.
     """
 
     task_id: str
@@ -53,6 +55,16 @@ class Descendant:
     spawned_at: datetime | None = None
     status: VerdictStatus | None = None
     verdict: Verdict | None = None
+    chords: tuple[str, ...] | None = None
+    due: datetime | None = None
+    broker: str | None = None
+
+    @property
+    def delay(self) -> float:
+        """Return the seconds of its countdown, or until its ETA."""
+        if self.due is None or self.spawned_at is None:
+            return 0.0
+        return max((self.due - self.spawned_at).total_seconds(), 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +115,8 @@ class Descendants(LedgerPart):
             (
                 *(one.task_id, one.root, one.parent, one.task, one.how, one.queue, one.fulfils),
                 text(one.spawned_at),
+                None if one.chords is None else json.dumps(one.chords),
+                text(one.due),
             )
             for one in descendants
         ]
@@ -110,8 +124,8 @@ class Descendants(LedgerPart):
             with self._db.writing() as db:
                 db.executemany(
                     "INSERT OR IGNORE INTO descendants "
-                    "(task_id, root, parent, task, how, queue, fulfils, spawned_at) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    "(task_id, root, parent, task, how, queue, fulfils, spawned_at, chords, due) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     rows,
                 )
 
@@ -141,6 +155,15 @@ class Descendants(LedgerPart):
                     for task_id, verdict in verdicts.items()
                 ),
             )
+
+    def mark_elsewhere(self, brokers: Mapping[str, str]) -> None:
+        """Record the brokers that descendants were sent to, by task id."""
+        if brokers:
+            with self._db.writing() as db:
+                db.executemany(
+                    "UPDATE descendants SET broker = ? WHERE task_id = ?",
+                    ((broker, task_id) for task_id, broker in brokers.items()),
+                )
 
     def known(self, task_ids: Sequence[str]) -> set[str]:
         """Return those of these task ids that are descendants'."""
@@ -232,6 +255,19 @@ class Descendants(LedgerPart):
         row = self._db.read_one(query, (root,))
         return 0 if row is None else int(row[0])
 
+    def of_chord(self, root: str, chord: str) -> Set[VerdictStatus | None]:
+        """Return the statuses of those of an attempt's descendants that a chord waits for."""
+        query = (
+            "SELECT DISTINCT d.kind FROM descendants d, json_each(d.chords) j "
+            "WHERE d.root = ? AND j.value = ?"
+        )
+        return {row[0] for row in self._db.read(query, (root, chord))}
+
+    def of_unknown_chords(self, root: str) -> Set[VerdictStatus | None]:
+        """Return the statuses of those of which no worker told what chords wait for them."""
+        query = "SELECT DISTINCT kind FROM descendants WHERE root = ? AND chords IS NULL"
+        return {row[0] for row in self._db.read(query, (root,))}
+
     def first(
         self, root: str, statuses: Sequence[VerdictStatus], *, untold: VerdictStatus | None = None
     ) -> Descendant | None:
@@ -256,10 +292,15 @@ class Descendants(LedgerPart):
 
 def descendant_of_row(row: Row) -> Descendant:
     """Build a descendant from the columns of :data:`DESCENDANT_COLUMNS`."""
-    task_id, root, parent, task, how, queue, fulfils, spawned_at, kind, verdict = row
+    task_id, root, parent, task, how, queue, fulfils, spawned_at, kind, verdict, *rest = row
+    chords, due, broker = rest
     judged = None if verdict is None else Verdict.model_validate_json(verdict)
-    began = moment(spawned_at)
-    return Descendant(task_id, root, parent, task, how, queue, fulfils, began, kind, judged)
+    return Descendant(
+        *(task_id, root, parent, task, how, queue, fulfils, moment(spawned_at), kind, judged),
+        chords=None if chords is None else tuple(json.loads(chords)),
+        due=moment(due),
+        broker=broker,
+    )
 
 
 def _told_of_row(row: Row) -> ToldDescendant:

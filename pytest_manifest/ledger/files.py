@@ -171,7 +171,8 @@ _DESCENDANTS = (
     """
     CREATE TABLE descendants (
         task_id TEXT PRIMARY KEY, root TEXT NOT NULL, parent TEXT NOT NULL, task TEXT NOT NULL,
-        how TEXT NOT NULL, queue TEXT, fulfils TEXT, spawned_at TEXT, kind TEXT, verdict TEXT
+        how TEXT NOT NULL, queue TEXT, fulfils TEXT, spawned_at TEXT, kind TEXT, verdict TEXT,
+        chords TEXT, due TEXT, broker TEXT
     ) WITHOUT ROWID
     """,
     "CREATE INDEX descendants_by_root ON descendants (root, kind)",

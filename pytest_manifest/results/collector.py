@@ -46,7 +46,8 @@ class AwaitedAttempt(Protocol):
 class ReceiptBatch:
     """The news of one poll; the stream's next poll begins at ``position``.
 
-    ``unsent``: task ids of descendants whose message no broker took.
+    ``unsent``: task ids of descendants whose message no broker took; ``elsewhere``: the brokers of
+    those that were sent to another one than their parent's.
     """
 
     descendants: list[Descendant] = field(default_factory=list)
@@ -54,6 +55,7 @@ class ReceiptBatch:
     closed: list[tuple[str, str]] = field(default_factory=list)
     """Root and key of announcements of which nothing more comes."""
     unsent: list[str] = field(default_factory=list)
+    elsewhere: dict[str, str] = field(default_factory=dict)
     starts: list[Start] = field(default_factory=list)
     handed_on: list[HandedOn] = field(default_factory=list)
     finals: list[tuple[str, str | None, Receipt]] = field(default_factory=list)
@@ -288,6 +290,7 @@ def _add_record(raw: Mapping[str, object], batch: ReceiptBatch) -> None:
         if record.start is not None:
             _add_start(record.start, batch)
         batch.unsent += record.unsent
+        batch.elsewhere |= record.elsewhere
         root = receipt.task_id if record.origin is None else record.origin.root
         batch.announced += [
             Announced(root, a.key, receipt.task_id, a.how, a.task, a.count, a.task_ids, a.is_off)
@@ -297,6 +300,7 @@ def _add_record(raw: Mapping[str, object], batch: ReceiptBatch) -> None:
     elif isinstance(record, HandedOnRecord):
         end = record.task_id, record.execution, record.how, record.ended_at, record.next_at
         batch.unsent += record.unsent
+        batch.elsewhere |= record.elsewhere
         batch.handed_on.append(HandedOn(*end))
 
 
@@ -316,6 +320,8 @@ def _add_spawned(record: SpawnedRecord, batch: ReceiptBatch) -> None:
         Descendant(
             *(one.task_id, record.root, record.parent, one.task, one.how, one.queue, one.fulfils),
             record.spawned_at,
+            chords=one.chords,
+            due=one.due,
         )
         for one in record.children
     ]

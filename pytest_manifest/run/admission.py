@@ -82,6 +82,7 @@ def _take_over(strategy: Strategy, found: Preflight) -> None:
     connections.nodes = set(found.workers)
     connections.added_queues = found.added_queues
     connections.queues = found.queues
+    connections.held_for = found.held_for
 
 
 def _handle_unknown_tasks(strategy: Strategy, unknown: Mapping[str, Sequence[str]]) -> None:

@@ -25,12 +25,12 @@ from pytest_manifest.run.earlier import (
 )
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.evaluation import Evaluated
+from pytest_manifest.run.open_trees import waiting_phrases
 from pytest_manifest.run.recovery import JobSearch
 from pytest_manifest.run.reevaluation import manifest_lines, reevaluate
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.state import RunState
-from pytest_manifest.run.trees import waiting_phrases
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import evaluate

@@ -8,6 +8,7 @@ from functools import partial
 from pytest_manifest.broker.bounded import BoundedCaller
 from pytest_manifest.broker.locating import Locator, open_locator, queues_of
 from pytest_manifest.broker.publisher import Publisher
+from pytest_manifest.broker.visibility import Visibility
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.results.collector import ReceiptCollector
@@ -33,6 +34,7 @@ class RunConnections:
         self.nodes: set[str] = set()
         self.queues: Sequence[str] = []
         self.added_queues: Sequence[str] = []
+        self.held_for: Visibility | None = None
 
     def open_publisher(self) -> Publisher:
         """Open the publisher; :meth:`close` closes it."""

@@ -12,13 +12,16 @@ from pytest_manifest.broker.bounded import WaitBudget
 from pytest_manifest.broker.locating import Locator
 from pytest_manifest.broker.preflight import add_consumers
 from pytest_manifest.broker.publisher import Publisher
+from pytest_manifest.broker.visibility import Visibility, visibility_of
 from pytest_manifest.errors import StackError
-from pytest_manifest.ledger import STORE_EMPTIED, Ledger
+from pytest_manifest.ledger import STORE_EMPTIED, Descendant, HandedOn, Ledger
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.settings import WINDOW, RunSettings, Signals
+from pytest_manifest.text import seconds
+from pytest_manifest.urls import is_redis
 
 
 @dataclass
@@ -39,6 +42,8 @@ class EngineContext:
     is_private: bool = False
     added_queues: Sequence[str] = ()
     queues: Sequence[str] = ()
+    held_for: Visibility | None = None
+    """How long the broker lets a worker hold a message, where the preflight found that."""
     live_warnings: list[str] = field(default_factory=list)
     """Messages to be shown as soon as they come up, while the run is going on."""
     warnings: list[str] = field(default_factory=list)
@@ -46,6 +51,42 @@ class EngineContext:
     wait_budget: WaitBudget = field(default_factory=WaitBudget)
     record_unknown_workers: Callable[[], None] = lambda: None
     """Records workers that may have started a job unreported; raises StackError."""
+
+    def meet(self, one: Descendant) -> None:
+        """Take note of a descendant that was told of: its queue, and its countdown or ETA."""
+        if one.queue is not None:
+            self.search_queue(one.queue)
+        if one.due is not None:
+            self._check_delay(f"task {one.task!r}, which a job started", one.delay)
+
+    def check_retry(self, end: HandedOn) -> None:
+        """Take note of a job that waits for its next try."""
+        if end.next_at is None or end.ended_at is None:
+            return
+        job = self.pending.by_task_id.get(end.task_id)
+        if job is not None:
+            delay = (end.next_at - end.ended_at).total_seconds()
+            self._check_delay(f"the next try of task {job.entry.task!r}", delay)
+
+    def _check_delay(self, what: str, delay: float) -> None:
+        """Warn where a worker will hold a message for longer than the broker lets it.
+
+        Of entries this is checked before they are sent.
+        """
+        held_for = self.held_for
+        if held_for is None and self.publisher is not None:
+            url = self.publisher.address.broker_url
+            held_for = visibility_of(self.publisher, (), ()) if is_redis(url) else None
+        if held_for is None or delay < held_for.timeout:
+            return
+        sentence = (
+            f"{what}, has a countdown or an ETA of {seconds(delay)}, but this broker hands a "
+            f"message that a worker holds to another one after {seconds(held_for.timeout)}, so it "
+            f"will run more than once; raise {held_for.where} above that, or shorten the delay"
+        )
+        if not any(one.startswith(f"{what},") for one in self.warnings):
+            self.warnings.append(sentence)
+            self.live_warnings.append(sentence)
 
     def search_queue(self, name: str) -> None:
         """Count a queue among those that the run's jobs wait in; on our own stack, serve it."""

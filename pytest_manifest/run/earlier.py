@@ -15,12 +15,12 @@ from pytest_manifest.broker.servers import Servers, is_same, with_host
 from pytest_manifest.ledger import OTHER_BROKER, AttemptRow, Ledger, RunInfo, utc_now
 from pytest_manifest.log import redact_url
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.run.evaluation import INFERRED, AttemptEvaluator
+from pytest_manifest.run.evaluation import FIXED, INFERRED, AttemptEvaluator
 from pytest_manifest.run.pending import PendingAttempts, pending_descendant
 from pytest_manifest.run.strategy import Strategy
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.run.trees import Trees
-from pytest_manifest.schema import Entry
+from pytest_manifest.schema import Entry, Verdict
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import is_revocation_notice
 from pytest_manifest.verdict.descendants import NOT_SENT, PATH, is_ignored
@@ -160,12 +160,53 @@ def track_inferred(
         if only is not None and settled.verdict.entry not in only:
             continue
         has_receipt = settled.receipt is not None and not is_revocation_notice(settled.receipt)
-        by_tree = [one.path for one in settled.verdict.mismatches[:1]] == [PATH]
+        by_tree = _is_by_tree(settled.verdict)
         if (has_receipt and not by_tree) or settled.verdict.verdict not in INFERRED:
             continue
         if row is None or row.state in ("planned", "withheld") or row.entry not in manifest:
             continue
         track(pending, ledger, row, manifest[row.entry], info)
+
+
+def track_old_trees(
+    pending: PendingAttempts,
+    ledger: Ledger,
+    manifest: Manifest,
+    info: RunInfo,
+    only: Container[str],
+) -> None:
+    """Track attempts that have not passed while some of their descendants may go on.
+
+    A new attempt would run beside those.
+    """
+    for row in open_trees(ledger, manifest, only):
+        if row.task_id not in pending.by_task_id:
+            track(pending, ledger, row, manifest[row.entry], info)
+
+
+def open_trees(ledger: Ledger, manifest: Manifest, only: Container[str]) -> Iterator[AttemptRow]:
+    """Yield the newest attempts of these entries that have not passed while descendants may go on.
+
+    Those are without a receipt, whatever was made of that. Attempts of which no further receipt
+    changes the verdict are left out.
+    """
+    last = {row.entry: row for row in ledger.attempts.newest()}
+    for settled in ledger.queries.all_verdicts():
+        verdict = settled.verdict
+        row = last.get(verdict.entry)
+        if row is None or verdict.entry not in only or verdict.verdict == "passed":
+            continue
+        if verdict.verdict in FIXED and not _is_by_tree(verdict):
+            continue
+        if verdict.entry not in manifest or is_ignored(manifest[verdict.entry]):
+            continue
+        if any(one.status != NOT_SENT for one in ledger.descendants.without_end(row.task_id)):
+            yield row
+
+
+def _is_by_tree(verdict: Verdict) -> bool:
+    """Return whether a verdict is about a descendant."""
+    return [one.path for one in verdict.mismatches[:1]] == [PATH]
 
 
 def track(

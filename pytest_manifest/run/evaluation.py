@@ -51,13 +51,14 @@ UNREPORTED: Final = (
     "exited"
 )
 """What may have become of a missing job whose start nobody would tell."""
+OUT_OF_SIGHT: Final = "it was sent to another broker than the run's"
 UNCONFIRMED: Final = (
     "the result store has an end of it that its worker has not told, and that a task can store "
     "before it ends"
 )
 SELF_CAUSED: Final = frozenset({"timed_out", "crashed"})
 """Verdicts that a started job may have come to by itself, though no receipt reports it."""
-_FIXED: Final = frozenset({"forged", "quarantined", "skipped"})
+FIXED: Final = frozenset({"forged", "quarantined", "skipped"})
 """Verdicts that no further receipt changes: one false receipt makes all of them doubtful, and the
 run itself has revoked or blocked the others."""
 
@@ -108,6 +109,8 @@ class AttemptEvaluator:
         self._with_own_limit = OwnLimits.read(ledger)
         self._costs = Costs(ledger, manifest)
         self._resent: Counter[str] = Counter()
+        self.to_repeat: set[str] = set()
+        """Entries that are sent again when their attempt's tree has ended, unless it has passed."""
         self.corrections: list[Correction] = []
 
     # One attempt
@@ -182,6 +185,8 @@ class AttemptEvaluator:
         reported = job.unconfirmed
         if reported is not None and is_revocation_notice(reported) and not job.is_running:
             return "revoked", "it was revoked, and nobody has it"
+        if job.broker is not None and job.started is None:
+            return "unknown", f"{OUT_OF_SIGHT}, {job.broker}, where it cannot be looked for"
         if job.started is None and not self._starts_are_reported():
             return "unknown", f"{UNREPORTED}{stores_asked(self._ledger.info)}"
         if job.started is None:
@@ -214,15 +219,14 @@ class AttemptEvaluator:
     ) -> Attempt | None:
         """Plan another attempt, where the entry allows one, and close the last in the ledger."""
         entry = job.entry
-        if verdict.verdict not in RESENDABLE or not entry.idempotent:
+        if entry.id in self.to_repeat:
+            self.to_repeat.discard(entry.id)
+            is_due = verdict.verdict != "passed"
+        else:
+            is_due = self._is_resent(job, verdict, receipt)
+            self._resent[entry.id] += is_due
+        if not is_due or self.trees.goes_on(job.task_id):
             return None
-        if verdict.verdict == "unknown" and receipt is not None:
-            return None  # it ran; only whether it met its expectations is unknown
-        if self._resent[entry.id] >= entry.retries:
-            return None
-        if verdict.verdict == "crashed" and self._deaths(job) >= self._kills:
-            return None
-        self._resent[entry.id] += 1
         ordinal = self._ledger.attempts.of_entry(entry.id)[-1].position
         attempt = attempt_of(self.run, entry, job.number + 1, ordinal)
         self._ledger.verdicts.end_attempt(job.task_id, verdict)
@@ -232,6 +236,17 @@ class AttemptEvaluator:
             "attempt {} of {!r} was {}; it is sent again", job.number, entry.id, verdict.verdict
         )
         return attempt
+
+    def _is_resent(self, job: PendingAttempt, verdict: Verdict, receipt: Receipt | None) -> bool:
+        """Return whether the entry's ``retries`` allow for another attempt after this verdict."""
+        entry = job.entry
+        if verdict.verdict not in RESENDABLE or not entry.idempotent:
+            return False
+        if verdict.verdict == "unknown" and receipt is not None:
+            return False  # it ran; only whether it met its expectations is unknown
+        if self._resent[entry.id] >= entry.retries:
+            return False
+        return verdict.verdict != "crashed" or self._deaths(job) < self._kills
 
     def final(self, job: PendingAttempt, verdict: Verdict) -> Verdict:
         """Return the entry's verdict: quarantined, where its workers died of it too often."""
@@ -328,7 +343,7 @@ class AttemptEvaluator:
     def late_receipt(self, task_id: str) -> list[Evaluated]:
         """Judge again an attempt by a later receipt: it may know better, or belie the first one."""
         settled = self._verdict_on(task_id)
-        if settled is None or settled.verdict.verdict in _FIXED:
+        if settled is None or settled.verdict.verdict in FIXED:
             return []
         with failure_ignored(f"a late receipt of {task_id}"):
             return self._reevaluate(settled, task_id)
@@ -339,7 +354,7 @@ class AttemptEvaluator:
         settled = self._verdict_on(task_id)
         if settled is None or settled.receipt is None:
             return []
-        if settled.verdict.verdict in _FIXED:
+        if settled.verdict.verdict in FIXED:
             return []
         with failure_ignored(f"a late start of {task_id}"):
             return self._reevaluate(settled, task_id)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from pytest_manifest.broker.attempt import Attempt
-from pytest_manifest.ledger import Descendant, HandedOn, Start
+from pytest_manifest.ledger import Descendant, HandedOn, Start, utc_now
 from pytest_manifest.run.settings import WorkerLoss
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.stream_records import Origin
@@ -38,7 +38,8 @@ class PendingAttempt:
     parent could tell. ``announcers``: the tasks that announced it, by the key ``announcement``,
     where nobody has told yet that it is sent. ``parts``: the tasks of its tree that have succeeded,
     where it was handed on to some of them, and all others have ended: one of these sends its own
-    message then, or nobody does.
+    message then, or nobody does. ``delay``: seconds of its countdown, or until its ETA. ``broker``:
+    where its message went, if that is another broker than its parent's.
     """
 
     run: str
@@ -65,6 +66,8 @@ class PendingAttempt:
     announcers: frozenset[str] = frozenset()
     parts: frozenset[str] | None = None
     announcement: str = ""
+    delay: float = 0.0
+    broker: str | None = None
 
     @property
     def is_running(self) -> bool:
@@ -75,6 +78,11 @@ class PendingAttempt:
     def is_elsewhere(self) -> bool:
         """Return whether messages under other task ids carry it now: no search can find it."""
         return self.was_split and self.parts is None
+
+    @property
+    def is_out_of_sight(self) -> bool:
+        """Return whether it waits on a broker that no search looks at, by all that is known."""
+        return self.broker is not None and self.started is None
 
     @property
     def was_split(self) -> bool:
@@ -209,8 +217,25 @@ class PendingAttempts:
 
     def waiting(self) -> set[str]:
         """Return the task ids that wait for a worker: not started, or between two tries."""
-        pending = self.by_task_id.items()
-        return {i for i, one in pending if not (one.is_running or one.is_elsewhere)}
+        return {
+            i
+            for i, one in self.by_task_id.items()
+            if not (one.is_running or one.is_elsewhere or one.is_out_of_sight)
+        }
+
+    def out_of_sight(self) -> set[str]:
+        """Return the task ids that wait on another broker: nothing can be done about them."""
+        return {i for i, job in self.by_task_id.items() if job.is_out_of_sight}
+
+    def may_come(self, job: PendingAttempt) -> bool:
+        """Return whether to wait for what another broker has.
+
+        It has as long as it may run; later than that nothing is expected of it.
+        """
+        if not job.is_out_of_sight:
+            return False
+        limit = self.with_own_limit(job.entry).timeout + job.delay + TIMEOUT_GRACE
+        return job.sent_at is None or (utc_now() - job.sent_at).total_seconds() < limit
 
     def elsewhere(self) -> frozenset[str]:
         """Return the task ids that other messages carry."""
@@ -279,6 +304,8 @@ def pending_descendant(
         one.spawned_at,
         origin=Origin(one.root, one.parent),
         how=one.how,
+        delay=one.delay,
+        broker=one.broker,
     )
 
 

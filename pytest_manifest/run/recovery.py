@@ -151,12 +151,16 @@ class JobSearch:
     def _to_come(
         self, missing: Iterable[str], first: BrokerSnapshot, second: BrokerSnapshot
     ) -> frozenset[str]:
-        """Return those of what is missing that a task may be about to send; see ``senders``."""
+        """Return those of what is missing that a task may be about to send; see ``senders``.
+
+        And those that were sent to another broker not long ago.
+        """
         jobs = (self._pending.by_task_id[task_id] for task_id in missing)
         return frozenset(
             job.task_id
             for job in jobs
-            if any(first.contains(one) or second.contains(one) for one in job.senders)
+            if self._pending.may_come(job)
+            or any(first.contains(one) or second.contains(one) for one in job.senders)
         )
 
     def _with_starters(self, look: BrokerSnapshot, ids: frozenset[str]) -> BrokerSnapshot:

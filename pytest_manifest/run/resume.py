@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +20,14 @@ from pytest_manifest.run.changes import Change, change_of, keep_changes, kept_ma
 from pytest_manifest.run.earlier import (
     EarlierRunStrategy,
     evaluate_kept_receipts,
+    open_trees,
     track_inferred,
+    track_old_trees,
     track_unsettled,
 )
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.evaluation import AttemptEvaluator
+from pytest_manifest.run.open_trees import locations_with_trees
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.recovery import JobSearch
 from pytest_manifest.run.reevaluation import reevaluate
@@ -42,15 +44,10 @@ from pytest_manifest.run.resume_rules import (
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.state import RunState
-from pytest_manifest.run.trees import locations_with_trees
 from pytest_manifest.run.unconfirmed import UnreadableResults
 from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import Costs, evaluate
-
-SHOWN = 50
-"""Decisions that are listed one by one; of more, each reason once, with some of the ids."""
-EXAMPLES = 5
 
 
 class Resume(EarlierRunStrategy):
@@ -65,6 +62,8 @@ class Resume(EarlierRunStrategy):
         state.leaves_jobs = state.address.is_private
         self._restarts_stream = False
         """Whether the result store was emptied, so that its stream is to be marked as begun."""
+        self._to_repeat: set[str] = set()
+        """Entries that are sent again when what their old attempt has started has ended."""
 
     def take_effect(self) -> None:
         super().take_effect()
@@ -80,6 +79,11 @@ class Resume(EarlierRunStrategy):
             self._taken_up = False
             with Ledger.open(self.state.files.ledger, write=True) as ledger:
                 ledger.info.set_status("stopped" if self.state.info.is_private else "detached")
+
+    def make_evaluator(self, ledger: Ledger) -> AttemptEvaluator:
+        evaluator = super().make_evaluator(ledger)
+        evaluator.to_repeat = self._to_repeat
+        return evaluator
 
     # Before the first message
 
@@ -102,6 +106,7 @@ class Resume(EarlierRunStrategy):
         ledger.verdicts.reopen_not_final(self._selected)
         track_unsettled(state.pending, ledger, state.manifest, state.info, chosen)
         track_inferred(state.pending, ledger, state.manifest, state.info, chosen)
+        track_old_trees(state.pending, ledger, state.manifest, state.info, chosen)
 
     def _reconcile(self, ledger: Ledger, collector: ReceiptCollector) -> None:
         """Read what arrived since, search for what is under way, and decide what is to be sent."""
@@ -128,9 +133,11 @@ class Resume(EarlierRunStrategy):
             statuses_before,
             ledger.verdicts.statuses(),
             locations,
+            frozenset(state.pending.held),
             witnessed=intact is not False,
         )
         state.decisions = decisions(known, state.manifest, self._selected, self._rules)
+        self._to_repeat |= {one.entry for one in state.decisions if one.sends_later}
         self._check_budget(ledger)
         if intact is False and any(
             ledger.verdicts.of_entry(job.entry.id) is None
@@ -188,7 +195,7 @@ class Resume(EarlierRunStrategy):
                 state.manifest, before, state.files.ledger, applied
             )
         record_decisions(ledger, state.manifest, state.decisions, attempts, last, digest)
-        if attempts:
+        if attempts or self._to_repeat:
             self.record_budget(ledger)
         state.to_send = attempts
 
@@ -259,7 +266,8 @@ class Known:
 
     ``before``: the manifest of the run; ``statuses_before``: the verdicts by it; ``statuses``:
     those by the present one; ``locations``: where attempts without a receipt were found, by task
-    id; ``witnessed``: all that workers reported has been kept.
+    id; ``held``: task ids of jobs that have ended while tasks that they started have not;
+    ``witnessed``: all that workers reported has been kept.
     """
 
     ledger: Ledger
@@ -267,6 +275,7 @@ class Known:
     statuses_before: Mapping[str, VerdictStatus]
     statuses: Mapping[str, VerdictStatus]
     locations: Mapping[str, Location]
+    held: Set[str]
     witnessed: bool
 
 
@@ -298,6 +307,9 @@ def decisions(
                 begun=row is not None and row.task_id in starts,
                 witnessed=witnessed,
             ),
+            tree_goes_on=row is not None
+            and row.task_id in known.held
+            and known.statuses.get(name) is not None,
         )
         decided.append(decide(manifest[name], state, rules))
     return decided
@@ -313,9 +325,10 @@ def preview(
 ) -> list[Decision]:
     """Decide by the ledger alone: query no stack, and write nothing.
 
-    An attempt that was sent and has no receipt counts as still under way, unless its
-    ``stack_is_gone``: only a search of the stack could tell.
+    An attempt that was sent and has no receipt counts as still under way, as does one of whose
+    descendants some have none, unless its ``stack_is_gone``: only a search of the stack could tell.
     """
+    names = list(selected)
     with Ledger.open(ledger_path) as ledger:
         before = kept_manifest(ledger_path, ledger.info.read().sha256)
         locations: dict[str, Location] = {
@@ -323,6 +336,8 @@ def preview(
             for row in ledger.attempts.all(undecided=True)
             if row.state not in NOT_SENT
         }
+        held = {row.task_id for row in open_trees(ledger, manifest, frozenset(names))}
+        locations.update(dict.fromkeys(held, "missing" if stack_is_gone else "unknown"))
         statuses_before = ledger.verdicts.statuses()
         evaluator = AttemptEvaluator(ledger.info.read().run, manifest, ledger, kills=1, lifetime=0)
         again = {v.entry: v.verdict for v, _ in reevaluate(ledger, manifest, before, evaluator)}
@@ -338,9 +353,10 @@ def preview(
             statuses_before,
             statuses,
             locations,
+            held,
             witnessed=ledger.info.status != "running",
         )
-        return decisions(known, manifest, selected, rules)
+        return decisions(known, manifest, names, rules)
 
 
 def _change(entry: Entry, before: Manifest | None) -> tuple[Change | None, str]:
@@ -376,22 +392,3 @@ def locations_of(
             begun = task_id in not_requeued or (job is not None and job.is_running)
             found[task_id] = "unknown" if begun else "queued"
     return found
-
-
-def describe_decisions(decided: Sequence[Decision], *, every: bool = False) -> list[str]:
-    """Describe the decisions in lines for a person: many by reason, unless ``every`` one is
-    wanted."""
-    verbs = {"send": "sends", "wait": "waits for", "leave": "leaves"}
-    shown = [d for d in decided if d.action in verbs]
-    hint = ["--manifest-resume-unsafe sends what is left as well"]
-    hints = hint if any(d.action == "leave" and d.unsafe for d in shown) else []
-    if every or len(shown) <= SHOWN:
-        return [f"{verbs[d.action]} {d.entry!r}: {d.reason}" for d in shown] + hints
-    groups = Counter((d.action, d.reason) for d in shown)
-    lines: list[str] = []
-    for (action, reason), count in groups.most_common():
-        ids = [d.entry for d in shown if (d.action, d.reason) == (action, reason)][:EXAMPLES]
-        names = ", ".join(map(repr, ids))
-        more = f" and {count - len(ids)} more" if count > len(ids) else ""
-        lines.append(f"{verbs[action]} {names}{more}: {reason}")
-    return lines + hints

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.broker.locating.base import Location
@@ -19,6 +20,10 @@ Action = Literal["keep", "send", "wait", "leave"]
 
 UNDER_WAY = frozenset({"queued", "unacked_by_dead", "with_worker", "unknown"})
 NOT_SENT = frozenset({"planned", "withheld"})
+
+SHOWN = 50
+"""Decisions that are listed one by one; of more, each reason once, with some of the ids."""
+EXAMPLES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,8 @@ class EntryState:
 
     ``status`` is its verdict by the present expectations; ``before`` the one it had; ``changed``
     names what was changed; ``location`` is where its last attempt was found, None where it has a
-    receipt or was never sent.
+    receipt or was never sent. ``tree_goes_on``: its job had ended, and so had the run's patience,
+    but not all that the job started.
     """
 
     last: AttemptRow | None
@@ -49,6 +55,7 @@ class EntryState:
     changed: str = ""
     location: Location | None = None
     may_have_started: bool = False
+    tree_goes_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +67,8 @@ class Decision:
     reason: str
     unsafe: bool = False
     """Whether --manifest-resume-unsafe would send it."""
+    sends_later: bool = False
+    """Whether it is sent once what is waited for has ended, unless it has passed by then."""
 
 
 def decide(entry: Entry, state: EntryState, rules: ResumeRules) -> Decision:
@@ -69,7 +78,10 @@ def decide(entry: Entry, state: EntryState, rules: ResumeRules) -> Decision:
     if state.status == "passed":
         return Decision(entry.id, "keep", "passed")
     if state.location in UNDER_WAY:
-        return Decision(entry.id, "wait", _WHERE[state.location])
+        if not state.tree_goes_on:
+            return Decision(entry.id, "wait", _WHERE[state.location])
+        later = decide(entry, replace(state, location=None), rules)
+        return Decision(entry.id, "wait", _TREE_GOES_ON, sends_later=later.action == "send")
     reason = _why(state)
     if not rules.unfinished and state.change is None:
         return Decision(entry.id, "keep", f"{reason}; unchanged")
@@ -86,6 +98,9 @@ _WHERE: Mapping[Location, str] = {
     "with_worker": "held or run by a worker",
     "unknown": "it may still be queued or running",
 }
+
+
+_TREE_GOES_ON: Final = "its job has ended, and tasks that it started may still run"
 
 
 def _decide_changed_job(entry: Entry, state: EntryState) -> Decision:
@@ -176,3 +191,27 @@ def record_decisions(
             ledger.info.set_digest(digest)
         ledger.info.begin_segment(utc_now())
         ledger.info.set_status("running")
+
+
+def describe_decisions(decided: Sequence[Decision], *, every: bool = False) -> list[str]:
+    """Describe the decisions in lines for a person: many by reason, unless ``every`` one is
+    wanted."""
+    verbs = {"send": "sends", "wait": "waits for", "leave": "leaves"}
+    shown = [d for d in decided if d.action in verbs]
+    hint = ["--manifest-resume-unsafe sends what is left as well"]
+    hints = hint if any(d.action == "leave" and d.unsafe for d in shown) else []
+    if every or len(shown) <= SHOWN:
+        return [f"{verbs[d.action]} {d.entry!r}: {_reason(d)}" for d in shown] + hints
+    groups = Counter((d.action, _reason(d)) for d in shown)
+    lines: list[str] = []
+    for (action, reason), count in groups.most_common():
+        ids = [d.entry for d in shown if (d.action, _reason(d)) == (action, reason)][:EXAMPLES]
+        names = ", ".join(map(repr, ids))
+        more = f" and {count - len(ids)} more" if count > len(ids) else ""
+        lines.append(f"{verbs[action]} {names}{more}: {reason}")
+    return lines + hints
+
+
+def _reason(decision: Decision) -> str:
+    """Return why, and what follows."""
+    return f"{decision.reason}{'; then it is sent again' if decision.sends_later else ''}"

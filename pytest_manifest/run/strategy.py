@@ -91,6 +91,7 @@ class Strategy(ABC):
                 is_private=state.address.is_private,
                 added_queues=connections.added_queues,
                 queues=connections.queues,
+                held_for=connections.held_for,
                 live_warnings=state.live_warnings,
                 warnings=state.warnings,
                 wait_budget=state.wait_budget,

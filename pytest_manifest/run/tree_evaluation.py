@@ -21,6 +21,7 @@ from pytest_manifest.schema.models import ExpectedDescendants
 from pytest_manifest.verdict import evaluate
 from pytest_manifest.verdict.descendants import (
     DOUBTFUL,
+    NOT_SENT,
     SILENT_ENDS,
     FailedDescendant,
     TreeEnds,
@@ -30,6 +31,7 @@ from pytest_manifest.verdict.descendants import (
     of_part,
     unexpected,
     untold_of,
+    with_delay,
     with_descendants,
 )
 
@@ -68,7 +70,8 @@ class TreeEvaluator:
         entry = self._with_own_limit(job.entry)
         if whole.runtime is not None and whole.runtime > entry.timeout:
             entry = entry.model_copy(update={"timeout": whole.runtime})
-        return evaluate(entry, whole, attempt=job.number)
+        verdict = evaluate(entry, whole, attempt=job.number)
+        return with_delay(verdict, job.delay) if verdict.verdict == "duplicated" else verdict
 
     def with_tree(
         self, entry: Entry, task_id: str, verdict: Verdict, receipt: Receipt | None
@@ -83,6 +86,12 @@ class TreeEvaluator:
         if not (given or counted or (self.has_trees and self._has_tree(task_id))):
             return verdict
         return with_descendants(entry, verdict, self._ends(entry, task_id, receipt))
+
+    def goes_on(self, root: str) -> bool:
+        """Return whether descendants of an attempt may run yet whose time was over."""
+        return self.has_trees and bool(
+            self._ledger.descendants.number_without_end(root, "timed_out")
+        )
 
     def _has_tree(self, root: str) -> bool:
         return bool(self._ledger.descendants.roots([root]))
@@ -106,13 +115,18 @@ class TreeEvaluator:
     def is_dropped(self, job: PendingAttempt, verdict: Verdict) -> bool:
         """Return whether a chord's body is nowhere because its chord cannot be complete.
 
-        Celery sends none where a member has no end, or one that no worker stored.
+        Celery sends none where a member was not sent, has no end, or one that no worker stored.
         """
         if job.how != "chord_body" or not job.announcers or verdict.verdict != "lost":
             return False
         assert job.origin is not None
-        statuses = self._ledger.descendants.statuses(job.origin.root)
-        return not SILENT_ENDS.isdisjoint(statuses)
+        part, root = self._ledger.descendants, job.origin.root
+        members = part.of_chord(root, job.announcement)
+        return not (
+            members.isdisjoint({*SILENT_ENDS, NOT_SENT})
+            # Of whom nobody told what chord they are of, they may be of this one.
+            and part.of_unknown_chords(root).isdisjoint(SILENT_ENDS)
+        )
 
     def _ended_by_others(self, task_id: str, receipt: Receipt | None) -> bool:
         """Return whether a job was handed on to several tasks, and no worker ended it itself."""

@@ -14,7 +14,6 @@ from itertools import chain
 
 from loguru import logger
 
-from pytest_manifest.broker.locating.base import Location
 from pytest_manifest.ledger import Announced, Descendant, Ledger, Start
 from pytest_manifest.run.evaluation import AttemptEvaluator, Evaluated
 from pytest_manifest.run.evidence import ReportedEnd
@@ -28,7 +27,6 @@ from pytest_manifest.run.pending import (
 from pytest_manifest.run.unforeseen import unforeseen_failure
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.stream_records import HOW_AFTER, Origin
-from pytest_manifest.text import plural
 from pytest_manifest.verdict.descendants import NOT_SENT, is_ignored
 
 UNSENT = "its parent could not send it"
@@ -90,13 +88,13 @@ class Trees:
         ledger: Ledger,
         evaluator: AttemptEvaluator,
         pending: PendingAttempts,
-        on_queue: Callable[[str], None] = lambda _: None,
+        on_new: Callable[[Descendant], None] = lambda _: None,
     ) -> None:
         self._ledger = ledger
         self._evaluator = evaluator
         self._pending = pending
-        self._on_queue = on_queue
-        """Called with each queue that a descendant's message goes to."""
+        self._on_new = on_new
+        """Called with each descendant that is to be awaited."""
         self.wants_search = False
         """Whether there is a job that is sure to be nowhere."""
         self._trees: dict[str, _Tree] = {}
@@ -137,8 +135,7 @@ class Trees:
                 self._drop_placeholders(tree, key)
             tree.open.add(one.task_id)
             self._pending.track_descendant(pending_descendant(one, tree.attempt, tree.entries))
-            if one.queue is not None:
-                self._on_queue(one.queue)
+            self._on_new(one)
         self._ledger.descendants.add(new)
         self._evaluator.trees.has_trees = self._evaluator.trees.has_trees or bool(new)
 
@@ -168,6 +165,14 @@ class Trees:
             job = self._pending.by_task_id.get(task_id)
             if job is not None and job.started is None:
                 job.was_sent = False
+
+    def mark_elsewhere(self, brokers: Mapping[str, str]) -> None:
+        """Note descendants whose message went to another broker, by task id."""
+        for task_id, broker in brokers.items():
+            job = self._pending.by_task_id.get(task_id)
+            if job is not None and job.origin is not None:
+                job.broker = broker
+        self._ledger.descendants.mark_elsewhere(brokers)
 
     # Ends
 
@@ -362,31 +367,6 @@ def _placeholders(root: str, tree: _Tree, key: str, one: _Expected) -> Iterator[
             announcers=announcers,
             announcement=key,
         )
-
-
-def locations_with_trees(
-    locations: Mapping[str, Location], pending: PendingAttempts
-) -> dict[str, Location]:
-    """Return where attempts are, by task id: with a worker, too, while a descendant may go on."""
-    alive: dict[str, bool] = dict.fromkeys(pending.held, True)
-    jobs = [(i, job.origin.root) for i, job in pending.by_task_id.items() if job.origin is not None]
-    alive.update(dict.fromkeys((root for _, root in jobs), False))
-    for task_id, root in jobs:
-        alive[root] = alive[root] or locations.get(task_id, "unknown") != "missing"
-    found: dict[str, Location] = {root: "with_worker" for root, goes_on in alive.items() if goes_on}
-    return {**locations, **found}
-
-
-def waiting_phrases(pending: PendingAttempts) -> dict[str, str]:
-    """Return a phrase for each attempt that has ended while descendants of it have not."""
-    open_ends = Counter(
-        job.origin.root for job in pending.by_task_id.values() if job.origin is not None
-    )
-    return {
-        root: f"it has ended itself, and {plural(open_ends[root], 'task')} that it started "
-        f"{'has' if open_ends[root] == 1 else 'have'} not"
-        for root in pending.held
-    }
 
 
 def _row_of(job: PendingAttempt) -> Descendant:

@@ -45,7 +45,7 @@ class VerdictRecorder:
         self.unread = UnreadableResults(context.collector)
         self.unconfirmed = UnconfirmedEnds(context.pending, search)
         self.deaths = WorkerDeaths(context)
-        self.trees = Trees(context.ledger, context.evaluator, context.pending, context.search_queue)
+        self.trees = Trees(context.ledger, context.evaluator, context.pending, context.meet)
         self._quarantined: list[str] = []
         self._dropped: list[str] = []
         self._remind_at = 0.0
@@ -85,10 +85,12 @@ class VerdictRecorder:
             self._ledger.events.add_handed_on(batch.handed_on)
             for end in batch.handed_on:
                 self._pending.handed_on(end)
+                self._context.check_retry(end)
             self._ledger.events.add_receipts(finals)
             self.trees.announce(batch.announced)
             self.trees.close(batch.closed)
             self.trees.mark_unsent(batch.unsent)
+            self.trees.mark_elsewhere(batch.elsewhere)
             known = self._starts_of(finals)
             for task_id, reported in _by_attempt(finals).items():
                 job = self._pending.complete(task_id)

@@ -115,7 +115,8 @@ class Withdrawal:
         until = time.monotonic() + seconds
         while time.monotonic() < until and not self._force_stop.is_set():
             self._poll()
-            started = len(self._pending) > len(self._pending.waiting())
+            idle = len(self._pending.waiting()) + len(self._pending.out_of_sight())
+            started = len(self._pending) > idle
             if not started and not self._started_or_unknown():
                 return
             self._force_stop.wait(POLL_PERIOD)

@@ -7,7 +7,7 @@ client.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -44,7 +44,9 @@ class Child:
     """A task that another one starts; ``how`` is one of :data:`HOW`.
 
     ``queue``: where its message goes, as far as the publishing process can tell. ``fulfils``: the
-    key of the announcement that it comes by (see :class:`Announcement`).
+    key of the announcement that it comes by (see :class:`Announcement`). ``chords``: the keys of
+    the chords that cannot be completed without it, None where an older worker does not tell.
+    ``due``: when it may start, for one with a countdown or an ETA.
     """
 
     task_id: str
@@ -52,6 +54,8 @@ class Child:
     how: str
     queue: str | None = None
     fulfils: str | None = None
+    chords: tuple[str, ...] | None = None
+    due: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +125,8 @@ class HandedOnRecord:
     """The end of an execution whose job goes on, in a next try or in the task that replaces it.
 
     ``how``: "retry"; "task", one that has the job's own task id; "canvas", several, of which only
-    the last one has. ``next_at`` is when the next try is due. ``unsent`` as in FinishedRecord.
+    the last one has. ``next_at`` is when the next try is due. ``unsent`` and ``elsewhere`` as in
+    FinishedRecord.
     """
 
     task_id: str
@@ -130,6 +135,7 @@ class HandedOnRecord:
     ended_at: datetime | None
     next_at: datetime | None
     unsent: tuple[str, ...] = ()
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +145,7 @@ class FinishedRecord:
     ``start`` is the record of its start, and ``spawned`` are records of the tasks that it started,
     where those could not be told when it was. ``unsent``: task ids among those of which no broker
     confirmed the message. ``announced``: what is yet to be sent on account of this end.
+    ``elsewhere``: the brokers of tasks that were sent to another one than the worker's, by task id.
     """
 
     execution: str
@@ -148,6 +155,7 @@ class FinishedRecord:
     spawned: tuple[SpawnedRecord, ...] = ()
     unsent: tuple[str, ...] = ()
     announced: tuple[Announcement, ...] = ()
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
 
 
 Record = StartedRecord | HandedOnRecord | FinishedRecord | SpawnedRecord
@@ -201,6 +209,8 @@ def spawned_record(record: Mapping[str, object]) -> SpawnedRecord:
             how=_text(one, "how"),
             queue=_optional_text(one, "queue"),
             fulfils=_optional_text(one, "fulfils"),
+            chords=_texts(one, "chords") if "chords" in one else None,
+            due=parse_timestamp(one.get("due")),
         )
         for one in _documents(record, "children")
     ]
@@ -242,6 +252,7 @@ def handed_on_record(record: Mapping[str, object]) -> HandedOnRecord:
         ended_at=parse_timestamp(record.get("ended_at")),
         next_at=parse_timestamp(record.get("next_at")),
         unsent=_texts(record, "unsent"),
+        elsewhere=_texts_by_name(record, "elsewhere"),
     )
 
 
@@ -259,6 +270,7 @@ def finished_record(record: Mapping[str, object]) -> FinishedRecord:
         tuple(map(spawned_record, _documents(record, "spawned"))),
         _texts(record, "unsent"),
         tuple(map(_announcement, _documents(record, "announced"))),
+        _texts_by_name(record, "elsewhere"),
     )
 
 
@@ -278,6 +290,12 @@ def _texts(record: Mapping[str, object], name: str) -> tuple[str, ...]:
     value = record.get(name)
     found = value if isinstance(value, list) else ()
     return tuple(_whole(one) for one in found if isinstance(one, str))
+
+
+def _texts_by_name(record: Mapping[str, object], name: str) -> dict[str, str]:
+    value = record.get(name)
+    found = value.items() if isinstance(value, Mapping) else ()
+    return {_whole(str(key)): _whole(one) for key, one in found if isinstance(one, str)}
 
 
 def _documents(record: Mapping[str, object], name: str) -> list[Mapping[str, object]]:

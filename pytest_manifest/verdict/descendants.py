@@ -10,7 +10,7 @@ from typing import Final
 from pytest_manifest.ledger.descendants import Descendant, Descendants
 from pytest_manifest.schema import Entry, Mismatch, Source, Verdict, VerdictStatus
 from pytest_manifest.schema.models import CountRange, ExpectedDescendants
-from pytest_manifest.text import listed, many, plural, printable, short
+from pytest_manifest.text import listed, many, plural, printable, seconds, short
 
 NOT_SENT: Final[VerdictStatus] = "skipped"
 """The status of a descendant whose message never left: its parent saw that, and it did not run."""
@@ -242,6 +242,17 @@ def by_part(entry: Entry, verdict: Verdict, ends: TreeEnds) -> Verdict:
         return verdict
     expected = entry.expect.of_descendants
     return _by_descendant(verdict, expected, ends, first, "The job was handed on to others, and")
+
+
+def with_delay(verdict: Verdict, delay: float) -> Verdict:
+    """Return the verdict on a task that ran too often, given for how long its message was held.
+
+    ``delay``: seconds of its countdown, or until its ETA.
+    """
+    if not delay:
+        return verdict
+    why = f" It had a countdown or an ETA of {seconds(delay)}, for which a worker held its message."
+    return verdict.model_copy(update={"sentence": verdict.sentence + why})
 
 
 def of_part(task: str, task_id: str, verdict: Verdict) -> str:

@@ -14,6 +14,7 @@ from loguru import logger
 from pytest_manifest.worker import store_waits
 from pytest_manifest.worker.announcements import End, announce_rest
 from pytest_manifest.worker.descendants import children_of, sending_for, wants_children
+from pytest_manifest.worker.elsewhere import note_elsewhere
 from pytest_manifest.worker.job import end_what_is_over
 from pytest_manifest.worker.outcome import (
     TaskResult,
@@ -205,6 +206,7 @@ class ReceiptBackend(Backend):
         if pending.children is None:  # another process has run it, or none
             pending.children = children_of(pending.delivery, self.announce)
         announce_rest(pending.children, self.app, request, end, speaks_on=is_here)
+        note_elsewhere(pending.children, self.app, request)
         return pending
 
     def deliver_quietly(self, pending: PendingReceipt) -> None:

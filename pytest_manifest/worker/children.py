@@ -37,7 +37,10 @@ class Expected(NamedTuple):
 
 
 class Message(NamedTuple):
-    """The facts of a message that is about to be sent."""
+    """The facts of a message that is about to be sent.
+
+    ``chords`` and ``due`` as ``stream_records.Child`` has them.
+    """
 
     task_id: str
     task: str
@@ -45,6 +48,8 @@ class Message(NamedTuple):
     parent_id: object
     group: object
     chord: object
+    chords: tuple[str, ...] = ()
+    due: str | None = None
 
 
 class Children:
@@ -70,6 +75,8 @@ class Children:
         self.announced: list[Document] = []
         self.untold: list[Document] = []
         """Records that could not be sent."""
+        self.elsewhere: dict[str, str] = {}
+        """Brokers of those that were sent to another one than the worker's, by task id."""
         self._origin = origin
         self._headers = headers
         self._send = send
@@ -116,10 +123,11 @@ class Children:
 
     def at_end(self) -> Document:
         """Return what the record of the execution's end says of them."""
-        told: dict[str, list[JsonValue]] = {
+        told: Document = {
             "spawned": [*self.untold],
             "unsent": [*self.unsent()],
             "announced": [*self.announced],
+            "elsewhere": {**self.elsewhere},
         }
         return {name: value for name, value in told.items() if value}
 
@@ -148,8 +156,11 @@ class Children:
         expected = self._take_expected(message)
         how = self._how(message) if expected is None else expected.how
         child: Document = {"task_id": message.task_id, "task": message.task, "how": how}
+        child["chords"] = [*message.chords]
         if message.queue is not None:
             child["queue"] = message.queue
+        if message.due is not None:
+            child["due"] = message.due
         if expected is not None:
             child["fulfils"] = expected.key
         return child

@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import datetime, timedelta, timezone
 from itertools import islice
 from typing import Any, Final
 
 from loguru import logger
 
-from pytest_manifest.compat.canvas import is_one_message
+from pytest_manifest.compat.canvas import chords_of_message, is_one_message
 from pytest_manifest.schema import wire
 from pytest_manifest.worker import store_waits
 from pytest_manifest.worker.children import Children, Document, Message
+from pytest_manifest.worker.handoff import due_time
 from pytest_manifest.worker.job import Delivery, outlived_execution, own_execution
 from pytest_manifest.worker.receipt import encode
 
@@ -106,13 +108,17 @@ def message_of(
         fields, embedded = headers, body[2] if isinstance(body, (tuple, list)) else {}
     declared = declare[0] if isinstance(declare, list) and declare else None
     queue = _name_of(declared) or _name_of(routing_key)
+    # Protocol 1 has another name for it.
+    group, chord = fields.get("group") or fields.get("taskset"), embedded.get("chord")
     return Message(
         str(fields.get("id")),
         str(fields.get("task")),
         queue,
         fields.get("parent_id"),
-        fields.get("group"),
-        embedded.get("chord"),
+        group,
+        chord,
+        chords_of_message(group, chord, embedded.get("chain")),
+        due_time(fields.get("eta")),
     )
 
 
@@ -144,7 +150,25 @@ def _ahead(members: Iterable[Any], options: Mapping[str, Any]) -> Iterator[Messa
         if is_one_message(sig) and own.get("task_id") and not is_job:
             chord = options.get("chord") or own.get("chord")
             parent = options.get("parent_id") or own.get("parent_id")
-            yield Message(own["task_id"], sig.task, _queue_of(sig, options), parent, group, chord)
+            chain = options.get("chain") or own.get("chain")
+            yield Message(
+                own["task_id"],
+                sig.task,
+                _queue_of(sig, options),
+                parent,
+                group,
+                chord,
+                chords_of_message(group, chord, chain),
+                _due_of({**own, **options}),
+            )
+
+
+def _due_of(options: Mapping[str, Any]) -> str | None:
+    """Return when a signature with these options may start; None: at once."""
+    eta, countdown = options.get("eta"), options.get("countdown")
+    if countdown:
+        eta = datetime.now(timezone.utc) + timedelta(seconds=countdown)
+    return due_time(eta.isoformat() if isinstance(eta, datetime) else eta)
 
 
 def _queue_of(sig: Any, options: Mapping[str, Any]) -> str | None:

@@ -9,11 +9,10 @@ may send much later: so the headers are kept in the signature.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any, Final
 
-from celery import Signature
+from celery import Signature, current_task
 from loguru import logger
 from pydantic import JsonValue
 
@@ -22,6 +21,8 @@ from pytest_manifest.compat.celery import before_replacing
 from pytest_manifest.schema import wire
 from pytest_manifest.schema.wire import parse_moment, timestamp
 from pytest_manifest.worker import store_waits
+from pytest_manifest.worker.children import Document
+from pytest_manifest.worker.elsewhere import note_elsewhere
 from pytest_manifest.worker.job import Delivery, Execution, current_execution
 from pytest_manifest.worker.outcome import describe
 from pytest_manifest.worker.receipt import handed_on_record
@@ -46,12 +47,15 @@ def announce(execution: Execution, record: bytes, what: str) -> None:
 def record_handoff(execution: Execution, how: str, next_at: str | None = None) -> None:
     """Record that this execution is not its job's last, before the next message is sent."""
     execution.replaced = True
-    unsent: Sequence[str] = ()
+    children: Document = {}
     if execution.children is not None:
         execution.children.replaces = how == "canvas"
         execution.children.tell_again()
-        unsent = execution.children.unsent()
-    record = handed_on_record(execution.delivery, how, next_at, unsent)
+        app, request = (getattr(current_task, name, None) for name in ("app", "request"))
+        note_elsewhere(execution.children, app, request)
+        told = execution.children.at_end()
+        children = {name: told[name] for name in ("unsent", "elsewhere") if name in told}
+    record = handed_on_record(execution.delivery, how, next_at, children)
     announce(execution, record, "handing on")
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import lru_cache
@@ -80,9 +80,12 @@ def origin(delivery: Delivery) -> Document:
 
 
 def handed_on_record(
-    delivery: Delivery, how: str, next_at: str | None = None, unsent: Sequence[str] = ()
+    delivery: Delivery, how: str, next_at: str | None = None, children: Document | None = None
 ) -> bytes:
-    """Return the record of an execution whose job goes on; see ``HandedOnRecord``."""
+    """Return the record of an execution whose job goes on; see ``HandedOnRecord``.
+
+    ``children``: what it says of the tasks that it has started.
+    """
     return encode(
         {
             "kind": stream_records.KIND_HANDED_ON,
@@ -94,7 +97,7 @@ def handed_on_record(
             "how": how,
             "ended_at": wire.timestamp(datetime.now(timezone.utc)),
             "next_at": next_at,
-            **({"unsent": [*unsent]} if unsent else {}),
+            **(children or {}),
         }
     )
 

@@ -11,6 +11,7 @@ from pytest_manifest.broker.locating import BrokerSnapshot
 from pytest_manifest.broker.publisher import PublishResult
 from pytest_manifest.errors import StackError
 from pytest_manifest.results.backend_results import BackendResult
+from pytest_manifest.urls import StackAddress
 from tests.unit.run_world import Message, Record, World
 
 
@@ -18,6 +19,7 @@ class FakePublisher:
     """The engine's way to send. It may be told that a batch ends uncertain, and what arrives."""
 
     result_expires = 24 * 3600.0
+    address = StackAddress("amqp://box//", "redis://box/1", None, is_private=True)
 
     def __init__(self, world: World) -> None:
         self.world = world

@@ -30,6 +30,7 @@ from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.earlier import (
     evaluate_kept_receipts,
     track_inferred,
+    track_old_trees,
     track_unsettled,
 )
 from pytest_manifest.run.engine import Engine
@@ -156,6 +157,7 @@ class Rig:
         info = self.ledger.info.read()
         track_unsettled(pending, self.ledger, self.manifest, info)
         track_inferred(pending, self.ledger, self.manifest, info)
+        track_old_trees(pending, self.ledger, self.manifest, info, self.manifest.ids)
         evaluate_kept_receipts(self.ledger, pending, self.bench)
         self.schedule = Schedule(())
         self.engine = Engine(replace(self._parts(), pending=pending))

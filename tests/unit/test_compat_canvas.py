@@ -66,6 +66,17 @@ def test_chords_that_wait_for_a_signature(app: Celery) -> None:
     assert [key for key, _ in canvas.chords_behind(first)] == ["inner", "outer", "later"]
 
 
+def test_chords_that_need_a_message(app: Celery) -> None:
+    """The one whose header it is of, those around it, and those of its chain's later tasks."""
+    a, b, c = (app.tasks[name].si() for name in "abc")
+    assert canvas.chords_of_message("g", None, None) == ()
+    assert canvas.chords_of_message(None, None, [a]) == ()
+    body = b.set(chord=c, group_id="outer")
+    assert canvas.chords_of_message("g", body, None) == ("g", "outer")
+    member = a.set(chord=body, group_id="g")
+    assert canvas.chords_of_message(None, None, [member]) == ("g", "outer")
+
+
 def test_errbacks_that_are_sent(app: Celery) -> None:
     """Those that take a task's id alone, are bound, or that this process does not know."""
 

@@ -20,9 +20,9 @@ from pytest_manifest.run.exported_receipts import ledger_of_receipts
 from pytest_manifest.run.exported_trees import exported_lines, exported_version
 from pytest_manifest.run.pending import TIMEOUT_GRACE
 from pytest_manifest.schema import Header, Verdict
+from tests.unit.run_family import Family, entry
 from tests.unit.run_rig import Plan, rig
 from tests.unit.run_world import Record, _started
-from tests.unit.test_run_trees import Family, entry
 
 
 def passed(family: Family) -> None:

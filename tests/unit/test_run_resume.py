@@ -12,13 +12,14 @@ from pytest_manifest.broker.locating.base import Location
 from pytest_manifest.ledger import AttemptRow, EntryVerdict, SendState
 from pytest_manifest.manifest import read_manifest, write_manifest
 from pytest_manifest.run.changes import Change, change_of
-from pytest_manifest.run.resume import SHOWN, describe_decisions
 from pytest_manifest.run.resume_rules import (
+    SHOWN,
     Decision,
     EntryState,
     ResumeRules,
     attempts_to_send,
     decide,
+    describe_decisions,
     may_have_started,
 )
 from pytest_manifest.schema import Entry, Header, Receipt, Verdict, VerdictStatus
@@ -84,6 +85,29 @@ def test_what_may_have_run_is_sent_where_that_is_declared_or_demanded() -> None:
     assert decide(IDEMPOTENT, state, ResumeRules()).action == "send"
     assert decide(ONCE, state, ResumeRules(unsafe=True)).action == "send"
     assert decide(ONCE, state, ResumeRules()).action == "leave"
+
+
+@pytest.mark.parametrize(
+    ("entry", "rules", "later"),
+    [
+        (IDEMPOTENT, ResumeRules(), True),
+        (ONCE, ResumeRules(unsafe=True), True),
+        (ONCE, ResumeRules(), False),
+        (IDEMPOTENT, ResumeRules(unfinished=False), False),
+    ],
+)
+def test_an_old_tree_is_waited_for_before_its_entry_is_sent_again(
+    entry: Entry, rules: ResumeRules, later: bool
+) -> None:
+    """And then it is sent, where it would have been without that tree."""
+    state = EntryState(
+        row(), status="failed", location="with_worker", may_have_started=True, tree_goes_on=True
+    )
+    decision = decide(entry, state, rules)
+    reason = "its job has ended, and tasks that it started may still run"
+    assert decision == Decision("a", "wait", reason, sends_later=later)
+    (line, *_) = describe_decisions([decision])
+    assert line == f"waits for 'a': {reason}{'; then it is sent again' if later else ''}"
 
 
 def test_changes_alone_are_sent_when_only_they_are_wanted() -> None:

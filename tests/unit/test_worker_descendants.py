@@ -104,7 +104,9 @@ def test_a_child_has_the_headers_of_its_job(protocol: int, running: Running) -> 
         "root": ROOT,
         "parent": OWN,
         "execution": "execution",
-        "children": [{"task_id": "child", "task": "add", "how": "call", "queue": "queue"}],
+        "children": [
+            {"task_id": "child", "task": "add", "how": "call", "queue": "queue", "chords": []}
+        ],
     }
 
 

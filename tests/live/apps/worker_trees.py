@@ -287,3 +287,21 @@ def dying(self: Any) -> None:
 @task
 def errback_of_dying(self: Any) -> None:
     dying.apply_async(link_error=told_by_id.s())
+
+
+@task
+def delaying(self: Any, seconds: float) -> None:
+    """Start tasks that may begin so much later."""
+    leaf.apply_async(countdown=seconds)
+    group(leaf.s(number) for number in range(2)).apply_async(countdown=seconds)
+
+
+@task
+def to_other_apps(self: Any) -> None:
+    """Start a task of an app with another broker, which nobody serves, and one of one with ours."""
+    with self.app.connection_for_write() as connection:
+        ours = connection.as_uri(include_password=True)
+    for broker in ("memory://", ours):
+        other = Celery("other", set_as_current=False)
+        other.conf.broker_write_url = broker  # comes before what the environment names
+        other.send_task("leaf", queue=self.app.conf.task_default_queue)

@@ -1,0 +1,148 @@
+"""Descendants that start late, and those that went to another broker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from pydantic import JsonValue
+
+from pytest_manifest.broker.visibility import BY_APP, Visibility
+from pytest_manifest.run.pending import TIMEOUT_GRACE
+from pytest_manifest.schema.wire import timestamp
+from tests.unit.run_family import Family, entry
+from tests.unit.run_rig import Plan, rig
+from tests.unit.run_world import Record, _started
+
+OTHER = "redis://other.example.com:6379/0"
+
+
+@pytest.fixture
+def family() -> Iterator[Family]:
+    with rig(Plan((entry(),))) as made:
+        yield Family(made)
+
+
+# Countdowns
+
+
+def spawn_late(family: Family, *names: str, delay: float, timeout: float | None) -> None:
+    """The entry's job starts these with a countdown; the broker holds a message for so long."""
+    context = family.made.engine._context
+    context.held_for = None if timeout is None else Visibility(timeout, BY_APP)
+    family.made.step()
+    job = family.begin()
+    due = timestamp(family.world.clock.utc_now() + timedelta(seconds=delay))
+    for name in names:
+        family.spawn(name, due=due)
+    family.send(*names)
+    family.end(job)
+    family.made.step()
+
+
+def test_a_countdown_beyond_the_visibility_timeout_is_warned_of(family: Family) -> None:
+    """At once, by the task's name and both times; each task once."""
+    spawn_late(family, "c1", "c2", delay=7200, timeout=3600)
+    found = family.made.engine._context.warnings
+    assert [one.split(",")[0] for one in found] == ["task 'task.c1'", "task 'task.c2'"]
+    assert "has a countdown or an ETA of 7200 s, but this broker" in found[0]
+    assert "raise visibility_timeout in the app's broker_transport_options" in found[0]
+    assert family.made.engine._context.live_warnings == found
+
+
+@pytest.mark.parametrize(("delay", "timeout"), [(60, 3600), (7200, None)])
+def test_a_countdown_that_the_broker_allows_is_not(
+    family: Family, delay: float, timeout: float | None
+) -> None:
+    """Nor is any on a broker that lets a worker hold a message."""
+    spawn_late(family, "c1", delay=delay, timeout=timeout)
+    assert family.made.engine._context.warnings == []
+
+
+def test_a_duplicate_says_how_long_its_message_was_held(family: Family) -> None:
+    """Which is why it was delivered again."""
+    spawn_late(family, "c1", delay=7200, timeout=3600)
+    first = family.begin()
+    assert first.execution is not None
+    again = {**_started(first.execution), "execution": "another", "pid": 1}
+    family.world._append(Record(0, again, "c1", started=True))
+    family.end(first)
+    assert family.status() == "duplicated"
+    assert "a countdown or an ETA of " in family.made.sentence("a")
+
+
+def test_a_retry_beyond_the_visibility_timeout_is_warned_of(family: Family) -> None:
+    """An entry's own job as well as a descendant."""
+    family.made.engine._context.held_for = Visibility(60.0, BY_APP)
+    family.made.step()
+    job = family.begin()
+    assert job.execution is not None
+    now = family.world.clock.utc_now()
+    family.world.tell(
+        {
+            "kind": "handed_on",
+            "task_id": family.root,
+            "execution": job.execution.name,
+            "how": "retry",
+            "ended_at": timestamp(now),
+            "next_at": timestamp(now + timedelta(seconds=180)),
+        }
+    )
+    family.made.step()
+    assert "the next try of task 't', has a countdown" in family.made.engine._context.warnings[0]
+
+
+# Another broker
+
+
+def sent_elsewhere(family: Family) -> None:
+    """The entry's job starts a task on another broker, and ends."""
+    family.made.step()
+    job = family.begin()
+    family.spawn("c1")
+    where: JsonValue = {"c1": OTHER}
+    family.end(job, facts={"elsewhere": where})
+
+
+def test_what_another_broker_has_is_not_called_lost(family: Family) -> None:
+    """It is waited for as long as it may run; then nobody knows what became of it."""
+    sent_elsewhere(family)
+    family.made.run(20)
+    assert family.made.kind("a") is None
+    family.made.run(30 + TIMEOUT_GRACE + 60)
+    assert family.made.kind("a") == "unknown"
+    assert f"sent to another broker than the run's, {OTHER}, where" in family.made.sentence("a")
+
+
+def test_what_another_broker_has_counts_when_it_is_told_of(family: Family) -> None:
+    """Its workers may write into the same result store."""
+    sent_elsewhere(family)
+    family.made.run(20)
+    family.send("c1")
+    family.run("failed")
+    assert family.status() == "failed"
+
+
+def test_what_runs_from_another_broker_is_looked_for_as_all_else(family: Family) -> None:
+    """A start shows where it is: one whose process is gone has crashed."""
+    sent_elsewhere(family)
+    family.made.step()
+    family.send("c1")
+    family.begin()
+    family.made.step()
+    family.world.kill(family.worker, restart=1.0)
+    family.made.run(60)
+    assert family.made.kind("a") == "crashed"
+
+
+def test_a_run_that_is_stopped_cannot_take_back_what_another_broker_has(family: Family) -> None:
+    """So nothing is claimed of it, and the next one takes it up."""
+    sent_elsewhere(family)
+    family.made.step(2)
+    family.made.stop(by_a_person=True)
+    family.made.engine.wind_down()
+    assert family.made.kind("a") is None
+    one = family.made.ledger.descendants.get("c1")
+    assert one is not None
+    assert (one.broker, one.status) == (OTHER, None)
