@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -19,7 +19,7 @@ from pydantic_core import from_json
 
 from pytest_manifest.analysis.reading import outcome_of
 from pytest_manifest.analysis.records import AttemptRecord, Outcome
-from pytest_manifest.analysis.trees import critical_path, last_known, nested
+from pytest_manifest.analysis.trees import critical_path, last_known, nested, path_to
 from pytest_manifest.ledger import Ledger, ToldDescendant
 from pytest_manifest.schema import State, VerdictStatus
 from pytest_manifest.schema.json_values import MSGSPEC_ERRORS
@@ -187,11 +187,11 @@ class _Choice:
             return self._made(first, self.every, critical_path(root.task_id, every))
         last = self._last
         assert last is not None
-        chain = list(_chain(last, known))
-        path: list[_RootTask | DescendantRecord] = [first, *chain[::-1]]
+        led = path_to(first.task_id, known, last, LONGEST_PATH)
         if _key(first) > _key(last):
-            path, chain = [first], []
-        shown = {one.task_id: one for one in chain[: self.limit]}
+            led = []
+        path: list[_RootTask | DescendantRecord] = [first, *led]
+        shown = {one.task_id: one for one in led[-self.limit :]}
         shown |= {one.task_id: one for _, _, one in self._bad}
         for _, _, one in sorted(self._slow, reverse=True, key=lambda slow: slow[0]):
             if len(shown) >= self.limit:
@@ -212,21 +212,6 @@ class _Choice:
             path=[one.task_id for one in path if one.task_id != first.task_id],
             ended_at=last_known(path[-1]) if path else None,
         )
-
-
-def _chain(
-    last: DescendantRecord, known: Mapping[str, DescendantRecord]
-) -> Iterator[DescendantRecord]:
-    """Yield a descendant and what led to it, up to what the root started."""
-    seen: set[str] = set()
-    one = last
-    while one.task_id not in seen and len(seen) < LONGEST_PATH:
-        seen.add(one.task_id)
-        yield one
-        try:
-            one = known[one.parent]
-        except KeyError:
-            return
 
 
 def _keep(

@@ -6,10 +6,11 @@ spawned, started and ended, as far as that is known.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from datetime import datetime
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 
 class TreeTask(Protocol):
@@ -31,31 +32,7 @@ class TreeTask(Protocol):
     def ended_at(self) -> datetime | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class TreeNode:
-    """The least that a :class:`TreeTask` has."""
-
-    task_id: str
-    parent: str | None
-    spawned_at: datetime | None = None
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
-
-
 Task = TypeVar("Task", bound=TreeTask)
-
-
-@dataclass(frozen=True, slots=True)
-class PathStep(Generic[Task]):
-    """A task of a critical path, with its share of the tree's time in seconds.
-
-    ``waited``: from its sending to its start; ``ran``: from its start until it sent the next task
-    of the path, for the last one until its end. None where a time is not known.
-    """
-
-    task: Task
-    waited: float | None
-    ran: float | None
 
 
 def nested(root: str, tasks: Iterable[Task]) -> list[tuple[int, Task]]:
@@ -122,14 +99,24 @@ def critical_path(root: str, tasks: Iterable[Task]) -> list[Task]:
     return max((path_to(root, known, task) for moment, task in ends if moment == latest), key=len)
 
 
-def path_to(root: str, known: Mapping[str, Task], task: Task) -> list[Task]:
-    """Return a task with all that led to it, from the root on, as far as they are known."""
-    path = [task]
-    seen = {task.task_id, root}
-    while (parent := path[-1].parent) is not None and parent not in seen and parent in known:
-        seen.add(parent)
-        path.append(known[parent])
-    if task.task_id != root and root in known:
+def path_to(
+    root: str, known: Mapping[str, Task], task: Task, longest: int = sys.maxsize
+) -> list[Task]:
+    """Return a task with all that led to it, from the root on, as far as they are known.
+
+    At most ``longest`` of them, without the root. ``known`` may look tasks up when it is asked.
+    """
+    path: list[Task] = []
+    seen = {root}
+    one = task
+    with suppress(KeyError):
+        while one.task_id not in seen and len(path) < longest:
+            seen.add(one.task_id)
+            path.append(one)
+            if one.parent is None:
+                break
+            one = known[one.parent]
+    if root in known:
         path.append(known[root])
     return path[::-1]
 
@@ -137,29 +124,6 @@ def path_to(root: str, known: Mapping[str, Task], task: Task) -> list[Task]:
 def last_known(task: TreeTask) -> datetime | None:
     """Return the last moment that is known of a task: its end, else its start or its sending."""
     return task.ended_at or task.started_at or task.spawned_at
-
-
-def path_steps(path: Sequence[Task]) -> list[PathStep[Task]]:
-    """Return the tasks of a critical path, each with its share of the tree's time."""
-    following: list[Task | None] = [*path[1:], None]
-    return [
-        PathStep(
-            task,
-            waited=_seconds(task.spawned_at, task.started_at),
-            ran=_seconds(task.started_at, task.ended_at if after is None else after.spawned_at),
-        )
-        for task, after in zip(path, following, strict=False)
-    ]
-
-
-def path_seconds(path: Sequence[TreeTask]) -> float | None:
-    """Return how long a critical path took: from the root's start to the last known moment."""
-    return _seconds(path[0].started_at, last_known(path[-1])) if path else None
-
-
-def _seconds(begin: datetime | None, end: datetime | None) -> float | None:
-    """Return the seconds between; 0 where clocks of two hosts disagree on what came first."""
-    return None if begin is None or end is None else max((end - begin).total_seconds(), 0.0)
 
 
 def _order(task: TreeTask) -> tuple[bool, float, str]:

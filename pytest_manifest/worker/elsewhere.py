@@ -57,4 +57,4 @@ def _each(results: Iterable[Any]) -> Iterator[Any]:
 def _broker_of(app: Any) -> str:
     """Return where an app publishes, without the password."""
     with app.connection_for_write() as connection:
-        return redact_url(connection.as_uri())
+        return redact_url(connection.as_uri(include_password=True))
