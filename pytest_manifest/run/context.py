@@ -52,9 +52,9 @@ class EngineContext:
     record_unknown_workers: Callable[[], None] = lambda: None
     """Records workers that may have started a job unreported; raises StackError."""
 
-    def meet(self, one: Descendant) -> None:
+    def meet(self, one: Descendant, is_awaited: bool) -> None:
         """Take note of a descendant that was told of: its queue, and its countdown or ETA."""
-        if one.queue is not None:
+        if is_awaited and one.queue is not None:
             self.search_queue(one.queue)
         if one.due is not None:
             self._check_delay(f"task {one.task!r}, which a job started", one.delay)

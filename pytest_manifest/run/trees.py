@@ -88,13 +88,13 @@ class Trees:
         ledger: Ledger,
         evaluator: AttemptEvaluator,
         pending: PendingAttempts,
-        on_new: Callable[[Descendant], None] = lambda _: None,
+        on_new: Callable[[Descendant, bool], None] = lambda _one, _is_awaited: None,
     ) -> None:
         self._ledger = ledger
         self._evaluator = evaluator
         self._pending = pending
         self._on_new = on_new
-        """Called with each descendant that is to be awaited."""
+        """Called with each new descendant, and whether it is awaited."""
         self.wants_search = False
         """Whether there is a job that is sure to be nowhere."""
         self._trees: dict[str, _Tree] = {}
@@ -123,6 +123,7 @@ class Trees:
                 continue
             known.add(one.task_id)
             new.append(one)
+            self._on_new(one, not tree.is_ignored)
             if tree.is_ignored:
                 continue  # it is written down, and nobody waits for it
             self._touched.add(one.root)
@@ -135,7 +136,6 @@ class Trees:
                 self._drop_placeholders(tree, key)
             tree.open.add(one.task_id)
             self._pending.track_descendant(pending_descendant(one, tree.attempt, tree.entries))
-            self._on_new(one)
         self._ledger.descendants.add(new)
         self._evaluator.trees.has_trees = self._evaluator.trees.has_trees or bool(new)
 
