@@ -351,6 +351,7 @@ def _descendant(
     failed = status == "failed"
     worker = f"celery@pages-{process + 1}"
     message = f"page {number}: no text layer"
+    retries = int(number == 4)
     return DescendantRecord(
         task_id=str(uuid5(NAMESPACE_OID, f"{attempt.task_id} {number}")),
         parent=parent,
@@ -365,7 +366,7 @@ def _descendant(
         worker=worker,
         host="pages",
         pid=5200 + process,
-        retries=0,
+        retries=retries,
         failure=TaskFailure(f"ValueError: {message}", TRACEBACK.replace("{message}", message), ())
         if failed
         else None,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_manifest.analysis.tree_reading import TreeRecord
+from pytest_manifest.analysis.records import AttemptRecord
+from pytest_manifest.analysis.tree_reading import TreeRecord, tree_of
 from pytest_manifest.reporting.run_page.page import PageMetadata, write_page
+from pytest_manifest.reporting.run_page.trees import TreeSource
 from tests.live.test_run_page import shown, title, wait_for
 from tests.run_page_sample import run_info, sample_records, sample_tree, sample_trees
 from tests.support import eventually
@@ -72,6 +76,29 @@ def test_an_entry_s_tree_is_folded_until_it_is_asked_for(browser: Browser, file:
         path = page.locator(".tree .node.path").evaluate_all("all => all.map(n => n.dataset.id)")
         assert path == ["", *tree.path]
         assert page.locator(".tree .runs.failed").count() == 1
+        assert page.locator(".tree .node", has_text="\u21bb1").count() == 1
+
+
+def test_what_never_ran_says_why_and_when_it_was_sent(browser: Browser, tmp_path: Path) -> None:
+    """It has no bar and no time: the word of its end stands in their place."""
+    file = tmp_path / "run.html"
+
+    def read(attempts: Sequence[AttemptRecord], _limit: int) -> dict[str, TreeRecord]:
+        (one,) = attempts
+        made = [task for _, task in sample_tree(one, 6).tasks]
+        lost = replace(made[-1], status="lost", started_at=None, ended_at=None, runtime=None)
+        return {one.task_id: tree_of(one, [*made[:-1], lost])}
+
+    write_page(
+        file, PageMetadata(run_info(1), "finished", 1, trees=TreeSource(read)), sample_records(1)
+    )
+    with shown(browser, file, fragment=f"#entry={next(iter(sample_records(1))).id}") as page:
+        page.click(".tree-part summary")
+        row = page.locator(".tree .node", has_text="lost")
+        eventually(lambda: row.count() == 1)
+        assert row.locator(".num").inner_text() == "lost"
+        assert row.locator(".track .sent.error").count() == 1
+        assert row.locator(".runs").count() == 0
 
 
 def test_a_task_of_the_tree_tells_more_when_it_is_clicked(browser: Browser, file: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import xml.etree.ElementTree as ET
 
 from tests.plugin import allure_support as allure
 from tests.plugin.allure_support import Result
 from tests.plugin.conftest import Project
 
+SVG = "{http://www.w3.org/2000/svg}"
 TREE = """
 
 
@@ -100,6 +102,39 @@ def test_of_many_descendants_some_are_steps_and_the_rest_is_counted(project: Pro
 
 
 def test_a_job_that_starts_no_other_has_no_such_step(project: Project) -> None:
-    """Its way ends with its own end."""
+    """Its way ends with its own end, and there is nothing to draw."""
     result = grow(project, {"id": "a", "kwargs": {"branches": []}}).of("a")
     assert result["steps"][-1]["name"].startswith("finished")
+    assert pictures(result) == []
+
+
+def pictures(result: Result) -> list[dict[str, str]]:
+    return [one for one in result["attachments"] if one["name"] == "timeline"]
+
+
+def test_the_times_of_a_tree_are_drawn_in_an_attachment(project: Project) -> None:
+    """Allure's own timeline has tests alone, and its counts stay those of the entries."""
+    results = grow(
+        project,
+        {"id": "a", "kwargs": {"branches": [2], "fails": True}},
+        {"id": "b", "kwargs": {"branches": [1]}},
+    )
+    assert len(results.all) == 2
+    (picture,) = pictures(results.of("a"))
+    assert picture["type"] == "image/svg+xml"
+    drawn = ET.parse(project.path / "allure-results" / picture["source"]).getroot()
+    texts = ["".join(one.itertext()) for one in drawn.iter(f"{SVG}text")]
+    for name, count in {"the job itself": 1, "jobs.branch": 1, "jobs.leaf": 3}.items():
+        assert texts.count(name) == count
+    assert len([text for text in texts if text.endswith(", failed")]) == 1
+    assert len(pictures(results.of("b"))) == 1
+
+
+def test_each_attempt_has_its_own_picture(project: Project) -> None:
+    """An earlier one in its result, the last one in the test's."""
+    entry = {"id": "a", "kwargs": {"branches": [1], "fails": True}, "idempotent": True}
+    grow(project, entry)
+    results = allure.run(project, "--manifest-resume")
+    found = [picture["source"] for one in results.all for picture in pictures(one)]
+    assert len(found) == len(set(found)) == 2
+    assert all((project.path / "allure-results" / name).is_file() for name in found)

@@ -10,7 +10,7 @@ from pytest_manifest.analysis.tree_reading import DescendantRecord, TreeRecord
 from pytest_manifest.reporting.allure.steps import Json, step_between
 from pytest_manifest.reporting.allure.terms import Status, message_of, status_of
 from pytest_manifest.schema import VerdictStatus
-from pytest_manifest.text import visible
+from pytest_manifest.text import plural, visible
 
 MOST: Final = 200
 """Descendants of an attempt that are steps; of more, the failed, the critical path, the slowest."""
@@ -54,6 +54,8 @@ def _step(one: DescendantRecord, *, critical: bool) -> Json:
     name = visible(one.task)
     if one.status != "passed":
         name = f"{name}: {one.status or 'pending'}"
+    if one.retries:
+        name = f"{name} ({plural(one.retries, 'retry')})"
     if critical:
         name = f"{name} ({CRITICAL})"
     status = status_of(one.status)

@@ -17,7 +17,7 @@ import pytest
 
 from pytest_manifest.analysis.reading import read_some
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord
-from pytest_manifest.analysis.tree_reading import read_trees
+from pytest_manifest.analysis.tree_reading import TreeRecord, read_trees
 from pytest_manifest.bindings import BUILTIN_GROUP, Binding
 from pytest_manifest.ledger import Ledger, RunInfo
 from pytest_manifest.manifest import Manifest
@@ -43,6 +43,8 @@ from pytest_manifest.reporting.allure.result import (
 )
 from pytest_manifest.reporting.allure.steps import Json
 from pytest_manifest.reporting.allure.terms import issue_addresses
+from pytest_manifest.reporting.allure.tree_picture import NAME as PICTURE
+from pytest_manifest.reporting.allure.tree_picture import picture_of_tree
 from pytest_manifest.reporting.run_report import RunReport
 from pytest_manifest.schema import Receipt
 from pytest_manifest.text import short_path, visible
@@ -107,8 +109,13 @@ class Entries:
         roots: Container[str],
     ) -> Iterator[tuple[str, Json]]:
         started = [one for one in record.attempts if one.task_id in roots]
-        trees = self._ledgers.trees(test.binding.manifest, started) if started else {}
-        subject = replace(self._subject(test, context, record), trees=trees)
+        subject = self._subject(test, context, record)
+        pictures: Mapping[str, list[dict[str, str]]] = {}
+        if started:
+            trees = self._ledgers.trees(test.binding.manifest, started)
+            steps = {root: step_of_tree(tree) for root, tree in trees.items()}
+            subject = replace(subject, trees=steps)
+            pictures = self._pictures(subject.history, started, trees)
         report = own_report(test)
         last = last_sent(record)
         documents = small_documents(record)
@@ -117,14 +124,28 @@ class Entries:
             receipt = self._ledgers.receipt(test.binding.manifest, one.task_id)
             stem = result_id(subject.history, one.task_id, 0)
             written = write_attachments(self._folder, stem, attachments_of_receipt(receipt))
+            written = [*pictures.get(one.task_id, ()), *written]
             yield stem, {"uuid": stem} | result | {"attachments": written}
         task_id = last.task_id if last is not None else f"{subject.run}"
         stem = result_id(subject.history, task_id, test.repetition)
         files = attachments_of_last(record) if documents is None else iter(())
-        written = write_attachments(self._folder, stem, files)
+        written = [*pictures.get(task_id, ()), *write_attachments(self._folder, stem, files)]
         # allure-pytest's containers name the tests of a fixture by this id of its own.
         final |= {"uuid": test.result.uuid, "attachments": [*written, *report.attachments]}
         yield stem, final
+
+    def _pictures(
+        self, history: str, roots: Iterable[AttemptRecord], trees: Mapping[str, TreeRecord]
+    ) -> dict[str, list[dict[str, str]]]:
+        """Write the picture of each attempt's tree; return the attachment by its task id."""
+        written = {}
+        for root in roots:
+            picture = picture_of_tree(root, trees[root.task_id]) if root.task_id in trees else None
+            if picture is not None:
+                stem = f"{result_id(history, root.task_id, 0)}-tree"
+                files = iter([(PICTURE, "image/svg+xml", "svg", picture)])
+                written[root.task_id] = write_attachments(self._folder, stem, files)
+        return written
 
     def complete_group(self, result: AllureResult, item: pytest.Item, binding: Binding) -> None:
         """Complete allure-pytest's result of the test of a group of entries."""
@@ -284,11 +305,10 @@ class Ledgers:
         attempts = [one.task_id for record in records for one in record.attempts]
         return opened.ledger.descendants.roots(attempts)
 
-    def trees(self, manifest: Path, attempts: Sequence[AttemptRecord]) -> dict[str, Json]:
-        """Return the step of each attempt's descendants, by the attempt's task id."""
+    def trees(self, manifest: Path, attempts: Sequence[AttemptRecord]) -> dict[str, TreeRecord]:
+        """Return each attempt's descendants, by the attempt's task id."""
         opened = self._opened(manifest)
-        found = {} if opened is None else read_trees(opened.ledger, attempts, MOST)
-        return {root: step_of_tree(tree) for root, tree in found.items()}
+        return {} if opened is None else read_trees(opened.ledger, attempts, MOST)
 
     def _opened(self, manifest: Path) -> _OpenLedger | None:
         if manifest not in self._ledgers:

@@ -130,6 +130,7 @@ class TreeColumns:
             "start": [since(one.started_at) for one in tasks],
             "stop": [since(one.ended_at) for one in tasks],
             "run": [rounded(one.runtime) for one in tasks],
+            "retried": [[place, one.retries] for place, one in enumerate(tasks) if one.retries],
             "notes": _notes(tasks),
         }
 

@@ -145,6 +145,7 @@ function focusNode(items, id) {
 function nodesOf(tree) {
   const path = new Set(tree.path);
   const notes = new Map(tree.notes.map(([at, ...note]) => [at, note]));
+  const retried = new Map(tree.retried);
   const [sent, start, stop] = tree.root;
   const root = { id: '', task: 'the job itself', depth: 0, kind: null, outcome: 'own', sent, start, stop, run: start !== null && stop !== null ? stop - start : null, path: true, parent: -1, children: 0 };
   const nodes = [root];
@@ -159,7 +160,7 @@ function nodesOf(tree) {
     nodes.push({
       id, depth, kind, parent, task: TREES.tasks[tree.task[at]], how: TREES.ways[tree.how[at]], outcome: OUTCOMES[TREES.outcomes[tree.kind[at]]],
       place: tree.place[at] < 0 ? null : NAMES.places[tree.place[at]], sent: tree.sent[at], start: tree.start[at], stop: tree.stop[at],
-      run: tree.run[at], path: path.has(at), note: notes.get(at), children: 0, hit: isSearched(id),
+      run: tree.run[at], path: path.has(at), note: notes.get(at), retries: retried.get(at) || 0, children: 0, hit: isSearched(id),
     });
   });
   const times = nodes.flatMap((node) => [node.start, node.stop, node.sent]).filter((time) => time !== null);
@@ -187,19 +188,20 @@ function rowOfNode(node, isFolded, onFold) {
   const sign = bad ? el('span', { class: `badge ${node.outcome}`, title: words(node.kind) }, el('span', { class: 'sign' }, SIGNS[node.outcome])) : null;
   const fold = el('span', { class: 'fold', 'aria-hidden': 'true' }, node.children && node.depth ? (isFolded ? '▸' : '▾') : '');
   const name = el('span', { class: 'node-name' }, fold, sign, el('span', { class: node.depth ? 'mono' : null, title: node.task }, node.task),
-    isFolded ? el('span', { class: 'muted' }, ` +${number(node.children)}`) : null);
-  name.style.paddingLeft = `${Math.min(node.depth, 12) * 14}px`;
+    isFolded ? el('span', { class: 'muted' }, ` +${number(node.children)}`) : null,
+    node.retries ? el('span', { class: 'muted', title: many(node.retries, 'retry', 'retries') }, ` ↻${number(node.retries)}`) : null);
+  name.style.paddingLeft = `calc(${Math.min(node.depth, 12)} * var(--indent))`;
   const row = el('div', {
     class: ['node', node.path && 'path', node.hit && 'hit'].filter(Boolean).join(' '), role: 'treeitem', tabindex: '-1', 'data-id': node.id,
     'aria-level': String(node.depth + 1), 'aria-expanded': node.children ? String(!isFolded) : null, 'aria-label': toldOfNode(node),
     onclick: (event) => (event.target.closest('.fold') && node.children && node.depth ? onFold() : toggleNote(row, node)),
-  }, name, trackOf(node), el('span', { class: 'num muted' }, node.run === null ? '' : seconds(node.run)));
+  }, name, trackOf(node), el('span', { class: 'num muted' }, node.run === null ? (bad ? words(node.kind) : '') : seconds(node.run)));
   row.fold = node.children && node.depth ? (want) => { if (want !== isFolded) onFold(); } : null;
   if (!node.open) return [row];
   return [row, noteOf(node)];
 }
 
-const toldOfNode = (node) => [node.task, node.kind && words(node.kind), node.run === null ? null : `ran ${seconds(node.run)}`, node.path ? 'on the critical path' : null].filter(Boolean).join(', ');
+const toldOfNode = (node) => [node.task, node.kind && words(node.kind), node.run === null ? null : `ran ${seconds(node.run)}`, node.retries ? many(node.retries, 'retry', 'retries') : null, node.path ? 'on the critical path' : null].filter(Boolean).join(', ');
 
 function toggleNote(row, node) {
   if (!node.depth) return;
@@ -219,7 +221,8 @@ function trackOf(node) {
     part.style.width = `${Math.max(0, ((end - from) / long) * 100 - left)}%`;
     track.append(part);
   };
-  if (node.sent !== null) add('waits', Math.max(node.sent, from), node.start ?? node.sent);
+  if (node.sent !== null && node.start !== null) add('waits', Math.max(node.sent, from), node.start);
+  else if (node.sent !== null) add(`sent ${node.outcome}`, Math.max(node.sent, from), node.sent);
   if (node.start !== null) add(`runs ${node.outcome}${node.stop === null ? ' open' : ''}`, node.start, node.stop ?? node.start);
   return track;
 }
@@ -229,7 +232,7 @@ function noteOf(node) {
   const wait = node.sent !== null && node.start !== null ? Math.max(0, node.start - node.sent) : null;
   const notes = [
     node.how, node.place, node.sent === null ? null : `sent ${clock(node.sent, 3)} UTC`, wait === null ? 'not started' : `waited ${seconds(wait)}`,
-    node.run === null ? null : `ran ${seconds(node.run)}`, node.path ? 'on the critical path' : null,
+    node.run === null ? null : `ran ${seconds(node.run)}`, node.retries ? many(node.retries, 'retry', 'retries') : null, node.path ? 'on the critical path' : null,
   ].filter(Boolean);
   return el('div', { class: 'node-note' },
     el('p', {}, badge(node.outcome, node.kind), ' ', el('span', { class: 'mono' }, node.id)),
@@ -248,7 +251,7 @@ function axisOf(nodes) {
 
 function treeLegend() {
   const item = (name, text) => el('span', {}, el('span', { class: `key ${name}`, 'aria-hidden': 'true' }), text);
-  return el('p', { class: 'muted notes tree-legend' }, item('path', 'critical path: what decided when the tree ended'), item('waits', 'message waits'), item('runs', 'task runs'));
+  return el('p', { class: 'muted notes tree-legend' }, item('path', 'critical path: what decided when the tree ended'), item('waits', 'waits, ↻ earlier tries included'), item('runs', 'task runs'));
 }
 
 function leftOut(tree) {
