@@ -158,7 +158,7 @@ def _unescaped(escaped: re.Match[str]) -> str:
     return chr(int(escaped[1], 8))
 
 
-LEDGER_VERSION = 4
+LEDGER_VERSION = 5
 
 _HANDED_ON = """
     CREATE TABLE handed_on (
@@ -171,8 +171,7 @@ _DESCENDANTS = (
     """
     CREATE TABLE descendants (
         task_id TEXT PRIMARY KEY, root TEXT NOT NULL, parent TEXT NOT NULL, task TEXT NOT NULL,
-        how TEXT NOT NULL, queue TEXT, fulfils TEXT, spawned_at TEXT, kind TEXT, verdict TEXT,
-        chords TEXT, due TEXT, broker TEXT
+        how TEXT NOT NULL, queue TEXT, fulfils TEXT, spawned_at TEXT, kind TEXT, verdict TEXT
     ) WITHOUT ROWID
     """,
     "CREATE INDEX descendants_by_root ON descendants (root, kind)",
@@ -183,6 +182,12 @@ _DESCENDANTS = (
         is_off INTEGER NOT NULL, PRIMARY KEY (root, key, announcer)
     ) WITHOUT ROWID
     """,
+)
+
+_MORE_OF_DESCENDANTS = (
+    "ALTER TABLE descendants ADD COLUMN chords TEXT",
+    "ALTER TABLE descendants ADD COLUMN due TEXT",
+    "ALTER TABLE descendants ADD COLUMN broker TEXT",
 )
 
 TABLES: Sequence[str] = (
@@ -219,6 +224,7 @@ TABLES: Sequence[str] = (
     )
     """,
     *_DESCENDANTS,
+    *_MORE_OF_DESCENDANTS,
 )
 
 _STEPS: Mapping[int, Sequence[str]] = {
@@ -234,6 +240,7 @@ _STEPS: Mapping[int, Sequence[str]] = {
         _HANDED_ON,
     ),
     3: _DESCENDANTS,
+    4: _MORE_OF_DESCENDANTS,
 }
 """Statements that migrate a ledger from a version to the next one."""
 

@@ -21,12 +21,31 @@ from pytest_manifest.ledger import (
     find_runs_of_manifest,
 )
 from pytest_manifest.ledger.files import version_of
-from tests.unit.ledger_support import INFO, MOMENT, ROOT, is_sound, old_ledger, receipt, verdict
+from tests.unit.ledger_support import (
+    INFO,
+    MOMENT,
+    OLD_LEDGER,
+    ROOT,
+    is_sound,
+    old_ledger,
+    receipt,
+    verdict,
+)
 
 
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
     return old_ledger(tmp_path / "runs" / f"{INFO.run}.sqlite")
+
+
+def ledger_of_version(number: int, path: Path) -> Path:
+    """A ledger as that version wrote it, kept as SQL since."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = OLD_LEDGER.with_name(f"ledger-v{number}.sql").read_text("utf-8")
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.executescript(written)
+    return path
 
 
 def version(path: Path) -> str | None:
@@ -145,7 +164,29 @@ def test_an_old_ledger_that_cannot_be_migrated_says_what_to_do(old: Path) -> Non
     with closing(sqlite3.connect(old)) as db:
         db.execute("ALTER TABLE attempts RENAME TO elsewhere")
     with pytest.raises(
-        LedgerError, match=r"has version 1 and cannot be brought to version 4 \(no such table.*copy"
+        LedgerError, match=r"has version 1 and cannot be brought to version 5 \(no such table.*copy"
     ):
         Ledger.open(old)
     assert version(old) == "1"
+
+
+@pytest.mark.parametrize("number", [1, *range(4, LEDGER_VERSION)])
+def test_each_older_version_comes_to_the_layout_of_a_new_ledger(
+    number: int, tmp_path: Path
+) -> None:
+    """As it was written, not as this program would write it: a table may have been changed."""
+    path = ledger_of_version(number, tmp_path / "old.sqlite")
+    Ledger.open(path).close()
+    new = tmp_path / "new.sqlite"
+    Ledger.create(new, INFO).close()
+    assert sorted(layout(path)) == sorted(layout(new))
+
+
+def test_trees_of_version_4_are_read(tmp_path: Path) -> None:
+    """Nobody told then what waits for a task, nor when it may start."""
+    path = ledger_of_version(4, tmp_path / "old.sqlite")
+    with Ledger.open(path) as ledger:
+        one, other = ledger.descendants.of_root("t-a")
+        assert (one.task_id, one.status, other.status) == ("c1", "passed", None)
+        assert (one.chords, one.due, one.broker) == (None, None, None)
+        assert [announced.task_ids for announced in ledger.descendants.announced("t-a")] == [["c2"]]
