@@ -242,7 +242,9 @@ class StreamReader:
                 self._mark = self._find_mark()
             if self._mark is None:
                 return False
-            return bool(self._client.xrange(self._key, self._mark, self._mark))
+            # Filled anew within the same millisecond, a stream has another record under that id.
+            rows = _rows(self._client.xrange(self._key, self._mark, self._mark))
+            return any(_is_mark(_parse_record(fields)) for _, fields in rows)
 
     def _was_truncated(self) -> bool:
         """Tell whether records behind the position were removed: by a copy of the ledger, or since

@@ -76,6 +76,19 @@ def test_a_store_that_was_emptied_is_not_intact(store: str, client: redis.Redis)
             assert not later.is_intact()
 
 
+def test_another_record_under_the_id_of_the_mark_is_no_mark(
+    store: str, client: redis.Redis
+) -> None:
+    """An id is a time in milliseconds: a stream that is filled anew at once may have the same."""
+    with reading(store) as reader:
+        reader.begin(TTL)
+        assert reader.is_intact()
+        mark = str(client.xinfo_stream(KEY)["last-generated-id"], "ascii")
+        client.flushdb()
+        client.xadd(KEY, {STREAM_FIELD: json.dumps({"kind": "finished"})}, id=mark)
+        assert not reader.is_intact()
+
+
 def test_a_run_that_is_taken_up_again_begins_anew(store: str, client: redis.Redis) -> None:
     """The mark may then stand behind records; other readers find it there."""
     with reading(store) as reader:
