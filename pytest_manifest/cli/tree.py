@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Final, TypeVar
 
 from pydantic import JsonValue
 
-from pytest_manifest.cli.output import say, write_rows_as_json, write_table
+from pytest_manifest.cli.output import AT_ONCE, say, write_rows_as_json, write_table
 from pytest_manifest.cli.stored_run import StoredRun
 from pytest_manifest.errors import PlanError
 from pytest_manifest.ledger import AttemptRow, Descendant, Ledger
 from pytest_manifest.reporting.descendants import not_known_of, runtime_of
-from pytest_manifest.text import seconds
+from pytest_manifest.reporting.terminal_layout import Sheet, padded
+from pytest_manifest.text import cells, seconds
 from pytest_manifest.verdict.descendants import counts_text, number_of
 
 Row = TypeVar("Row")
+_COLUMNS: Final = ("status", "task", "how", "task id", "#runtime", "what happened")
+_STATUS, _TASK, _HOW, _ID, _RUNTIME, _WHY = range(len(_COLUMNS))
+_LEAST: Final = 16
+"""Columns that the name of a task has on a terminal, however narrow."""
 _INDENT = "  "
 _DEEPEST = 20
 """Depth from which tasks are no longer indented further."""
@@ -41,14 +49,47 @@ def run(stored: StoredRun, entry: str, limit: int, *, json: bool) -> None:
         said = [counts_text(counts)] if number_of(counts) or not reason else []
         said += [f"descendants: {reason}"] if reason else []
         say(f"{entry} of run {stored.info.run} ({last.status or 'pending'}): {'; '.join(said)}")
-        columns = ("status", "task", "how", "task id", "#runtime", "what happened")
         shown = {"shown": 0}
-        write_table(columns, _counted((_cells(ledger, *one) for one in walked), shown))
+        found = _counted((_cells(ledger, *one) for one in walked), shown)
+        if sys.stdout.isatty():
+            _write_lines(found, shutil.get_terminal_size().columns)
+        else:
+            write_table(_COLUMNS, found)
     left = all_of_them - shown["shown"]
     if left and limit:
         say(f"and {left:,} more; --limit=0 shows all")
     elif left:
         say(f"and {left:,} whose parent nobody has told of")
+
+
+def _write_lines(rows: Iterable[Sequence[str]], width: int) -> None:
+    left = iter(rows)
+    while some := list(islice(left, AT_ONCE)):
+        for line in tree_lines(some, width):
+            say(line)
+
+
+def tree_lines(rows: Sequence[Sequence[str]], width: int) -> Iterator[str]:
+    """Yield a line for each of these cells' rows, what happened below it, for such a terminal.
+
+    How a task was started is left out where there is no room for it and the whole task id.
+    """
+    sheet = Sheet(width=width, terminal=True)
+    wide = [max(map(cells, column)) for column in zip(*rows, strict=True)]
+    order = [_STATUS, _TASK, _RUNTIME, _HOW, _ID]
+    if sum(wide[column] for column in order) + 2 * (len(order) - 1) > width:
+        order.remove(_HOW)
+    others = sum(wide[column] + 2 for column in order if column != _TASK)
+    wide[_TASK] = min(wide[_TASK], max(width - others, _LEAST))
+    for row in rows:
+        shown = [*row]
+        name = row[_TASK].lstrip()
+        indent = row[_TASK][: len(row[_TASK]) - len(name)]
+        shown[_TASK] = indent + sheet.cut(name, wide[_TASK] - len(indent))
+        parts = [padded(shown[one], wide[one], right=one == _RUNTIME) for one in order]
+        yield "  ".join(parts).rstrip()
+        if row[_WHY]:
+            yield from sheet.wrapped(row[_WHY], indent=wide[_STATUS] + 2)
 
 
 def _counted(rows: Iterable[Row], numbers: dict[str, int]) -> Iterator[Row]:

@@ -180,6 +180,12 @@ class JudgedDescendant(NamedTuple):
     receipt: str | None
 
 
+def _started(first: str | None, last: str | None, *, is_descendant: bool) -> datetime | None:
+    """Return when a task began: a descendant its last try, as it is drawn, a job its first one."""
+    moments = (last, first) if is_descendant else (first, last)
+    return next((parse_timestamp(one) for one in moments if one is not None), None)
+
+
 class TreeQueries(LedgerPart):
     """Queries of many trees, or of the whole of one."""
 
@@ -246,7 +252,7 @@ class TreeQueries(LedgerPart):
             task_id,
             known[0] or task or task_id,
             parse_timestamp(known[2]),
-            parse_timestamp(began[0]) or parse_timestamp(started),
+            _started(began[0], started, is_descendant=known[0] is not None),
             parse_timestamp(finished),
             known[1],
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_manifest.cli.tree import tree_lines
 from pytest_manifest.ledger import Descendant, Ledger
 from pytest_manifest.schema import VerdictStatus
 from tests.unit.cli_support import as_json, make_run, manifest, refusal, write_manifest
@@ -94,3 +95,21 @@ def test_an_export_has_descendants(run: Path) -> None:
     lines = manifest("export", "last").splitlines()
     assert [line.startswith('{"descendant": 1,') for line in lines] == [False] * 2 + [True] * 3
     assert '"number": 3' in manifest("export", "last", "--format=summary")
+
+
+def test_a_tree_fits_a_terminal_of_eighty_columns() -> None:
+    """A line a task, with the whole id; why one failed stands below it."""
+    task_id = "54bc0248-6d1d-4165-a7a6-7fec331ce509"
+    rows = [
+        ("passed", "shop.tasks.order", "call", task_id, "2.34 s", ""),
+        ("lost", "  shop.tasks.a_long_name_of_a_task", "chord_body", task_id, "", "word " * 40),
+    ]
+    first, second, *why = tree_lines(rows, 80)
+    assert first.split() == ["passed", "shop.tasks.order", "2.34", "s", task_id]
+    assert second.endswith(task_id)
+    assert second.index("shop.") == first.index("shop.") + 2
+    assert " ".join(line.strip() for line in why) == ("word " * 40).strip()
+    assert all(len(line) <= 80 for line in (first, second, *why))
+    wide = list(tree_lines(rows, 120))
+    assert "chord_body" in wide[1]
+    assert "  shop.tasks.a_long_name_of_a_task" in wide[1]

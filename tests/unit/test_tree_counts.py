@@ -21,8 +21,8 @@ from pytest_manifest.verdict.descendants import (
     with_descendants,
 )
 from tests.unit.analysis_support import INFO, after, record, timed
-from tests.unit.ledger_support import verdict
-from tests.unit.tree_support import Trees, times
+from tests.unit.ledger_support import start, verdict
+from tests.unit.tree_support import BEGAN, Trees, times
 
 STATUSES: tuple[VerdictStatus, ...] = (
     *("failed", "timed_out", "crashed", "lost", "duplicated", "revoked", "expired", "rejected"),
@@ -123,6 +123,16 @@ def test_the_last_end_is_that_of_any_tree(trees: Trees) -> None:
     trees.child(second, "c3", received=times(1, 5))
     trees.child(second, "c4", kind="forged", received=times(1, 99))
     assert trees.ledger.trees.last_end() == times(1, 9)["finished_at"]
+
+
+def test_a_descendant_that_was_retried_ran_as_long_as_its_last_try(trees: Trees) -> None:
+    """As other reports have it; a job itself began with its first."""
+    root = trees.entry("a")
+    trees.child(root, "c1", received=times(5, 6))
+    first = [replace(start(task_id, "x"), started_at=BEGAN) for task_id in ("c1", root)]
+    trees.ledger.events.add_starts(first)
+    assert trees.ledger.trees.step("c1").started_at == times(5, 6)["started_at"]
+    assert trees.ledger.trees.step(root).started_at == BEGAN
 
 
 def test_a_group_counts_the_descendants_of_its_entries(
