@@ -8,10 +8,11 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import psutil
@@ -26,11 +27,12 @@ from pytest_manifest.schema import Entry, Header
 from pytest_manifest.urls import StackAddress
 from tests import processes
 from tests.live.apps import canvas
+from tests.support import eventually
 
 ROOT = Path(__file__).parents[2]
 MODULE = "tests.live.apps.canvas"
 DEADLINE = 90.0
-SLOTS: Mapping[str, int] = {"prefork": 10, "threads": 64, "solo": 1}
+SLOTS: Mapping[str, int] = {"prefork": 32, "threads": 64, "solo": 1}
 """How many jobs the worker of each pool runs at once; so many can wait at the gate together."""
 
 
@@ -46,6 +48,7 @@ class Bench:
         self._stack = ExitStack()
         self._node = f"{self.queue}@localhost"
         self._process: psutil.Process | None = None
+        self._queues: set[str] = set()
 
     def start_worker(self) -> None:
         """Start one, in the place of the last; it answers on return."""
@@ -53,27 +56,50 @@ class Bench:
         command += [*("-I", "pytest_manifest.worker", "-Q", self.queue, "-n", self._node)]
         command += [*("-P", self.pool, "-c", str(SLOTS[self.pool]))]
         command += [*("--without-gossip", "--without-mingle")]
-        environment = {n: v for n, v in os.environ.items() if not n.startswith("MANIFEST_")} | {
+        child = processes.child(command, log=self.log, cwd=ROOT, env=self._environment())
+        process = self._stack.enter_context(child)
+        self._await([self._node], process)
+        self._process = psutil.Process(process.pid)
+
+    def queues_for(self, names: Iterable[str]) -> Mapping[str, str]:
+        """Return a queue for each of these, for a worker that has it for itself."""
+        return {name: f"{canvas.ALONE}{self.queue}-{n}" for n, name in enumerate(names)}
+
+    @contextmanager
+    def solo_workers(self, queues: Collection[str], name: str = "worker") -> Iterator[None]:
+        """Run a solo worker for each queue while the block runs; no queue is left behind."""
+        command = [sys.executable, "-m", "tests.live.apps.canvas_workers", name, *queues]
+        child = processes.child(command, log=self.log, cwd=ROOT, env=self._environment())
+        self._queues.update(queues)
+        with child as process:
+            self._await([f"{queue}-{name}@localhost" for queue in queues], process)
+            yield
+
+    def _environment(self) -> Mapping[str, str]:
+        return {n: v for n, v in os.environ.items() if not n.startswith("MANIFEST_")} | {
             "CELERY_BROKER_URL": self.address.broker_url,
             "CELERY_RESULT_BACKEND": self.address.backend_url,
             canvas.QUEUE: self.queue,
             canvas.TRUTH: str(self.truth),
             canvas.GATE: str(self.gate),
         }
-        child = processes.child(command, log=self.log, cwd=ROOT, env=environment)
-        process = self._stack.enter_context(child)
-        processes.wait_until(self._answers, process, log=self.log, name="the worker")
-        self._process = psutil.Process(process.pid)
 
-    def _answers(self) -> bool:
-        with (
-            suppress(Exception),
-            Celery(broker=self.address.broker_url, set_as_current=False) as app,
-            app.connection_for_write() as connection,
-        ):
-            replies = app.control.ping([self._node], timeout=0.3, limit=1, connection=connection)
-            return bool(replies)
-        return False
+    def _await(self, nodes: list[str], process: Popen[bytes]) -> None:
+        """Wait until workers answer, each of them."""
+        silent = set(nodes)
+
+        def all_answer() -> bool:
+            with (
+                suppress(Exception),
+                Celery(broker=self.address.broker_url, set_as_current=False) as app,
+                app.connection_for_write() as connection,
+            ):
+                limit = len(silent)
+                answers = app.control.ping(list(silent), 0.5, limit=limit, connection=connection)
+                silent.difference_update(*answers)
+            return not silent
+
+        processes.wait_until(all_answer, process, log=self.log, name="the worker")
 
     def kill_worker(self) -> None:
         """kill -9 of the worker and of its pool, at once."""
@@ -89,7 +115,8 @@ class Bench:
         self.gate.touch()
         self._stack.close()
         with Connection(self.address.broker_url) as connection:
-            for name in (self.queue, *(canvas.queue_of(self.queue, f) for f in canvas.ASIDE)):
+            aside = {canvas.queue_of(self.queue, fate) for fate in canvas.ASIDE}
+            for name in {self.queue, *aside, *self._queues}:
                 connection.default_channel.queue_delete(name)
 
     def noted(self) -> list[tuple[str, ...]]:
@@ -101,6 +128,14 @@ class Bench:
     def waiting(self) -> int:
         """How many tasks have come to the gate so far."""
         return sum(line[0] == canvas.WAITS for line in self.noted())
+
+    def open_gate(self) -> None:
+        """Let all go on that wait there, and return when they have."""
+        self.gate.touch()
+        eventually(self._is_empty, within=30, what="nobody waits at the gate")
+
+    def _is_empty(self) -> bool:
+        return sum(line[0] == canvas.GOES_ON for line in self.noted()) == self.waiting()
 
     def runs_only_what_waits(self) -> bool:
         """Whether nothing is left but tasks at the gate; a solo worker that runs one says nothing.

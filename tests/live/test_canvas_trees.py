@@ -6,7 +6,8 @@ that one says so, and no other. What ran is counted by the tasks themselves.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 
 import pytest
 
@@ -69,14 +70,20 @@ ITSELF = {
 }
 """Where the entry's own job meets the fate: it has been replaced by what does, is sent by it, or
 waits for it."""
-SOME = ("loop", "chain", "chord", "chord body", "replaced by a group", "threads")
-SHAPES_IN: Mapping[str, Iterable[str]] = {"prefork": SHAPES, "threads": SHAPES, "solo": SOME}
-"""Shapes that meet each fate, by the worker's pool."""
-HELD_IN: Mapping[str, Iterable[str]] = {"prefork": SOME, "threads": SHAPES, "solo": ("chain",)}
-"""Those of which one takes a place in the pool until the run has ended: of a pool of one it must be
-the last that the run waits for."""
+FATES: Mapping[str, Mapping[str, str]] = {
+    "prefork": {},
+    "threads": {"exit": "the worker is the process: see killed"},
+    "solo": {
+        "exit": "the worker is the process: see killed",
+        "stuck": "a worker for each tree: see test_a_solo_worker_each",
+        "killed": "a worker for each tree: see test_a_solo_worker_each",
+    },
+}
+"""Fates that are not met by all shapes in one worker, by its pool, each with the reason."""
+DEADLINE = 30
+"""Seconds after which a solo worker's silence is no longer waited for; it starts in far fewer."""
 FINISHED = {"link_error": {"fail", "exit", "killed"}}
-"""Where any end is enough, and this is one."""
+"""Where any end is enough, and this is one; to run twice is not."""
 
 
 def planted(name: str, shape: str, fate: str = "", **fields: object) -> Entry:
@@ -87,14 +94,16 @@ def planted(name: str, shape: str, fate: str = "", **fields: object) -> Entry:
     return Entry.model_validate(document)
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
+def stacks(*pools: str) -> Sequence[object]:
+    """Each broker with each of these pools."""
+    return [
         pytest.param((broker, pool), id=f"{broker}-{pool}", marks=marks)
         for broker, marks in (("redis", ()), ("rabbitmq", pytest.mark.rabbitmq))
-        for pool in ("prefork", "threads", "solo")
-    ],
-)
+        for pool in pools
+    ]
+
+
+@pytest.fixture(scope="module", params=stacks(*FATES))
 def where(request: pytest.FixtureRequest, valkey: str) -> Iterator[Bench]:
     broker, pool = request.param
     url = database(valkey, 10) if broker == "redis" else request.getfixturevalue("rabbitmq_url")
@@ -115,39 +124,47 @@ def test_all_succeed(where: Bench) -> None:
     assert played.told == played.noted
 
 
-def as_fated(played: Played, verdicts: Mapping[str, VerdictStatus] = VERDICTS) -> Iterable[str]:
-    """Yield what is not as it must be by the fates of descendants, a line for each entry."""
+def as_fated(
+    played: Played,
+    verdicts: Mapping[str, VerdictStatus] = VERDICTS,
+    itself: Mapping[str, Collection[str]] = ITSELF,
+    *,
+    or_another: bool = False,
+) -> Iterable[str]:
+    """Yield what is not as it must be by the fates of descendants, a line for each entry.
+
+    ``or_another``: a sentence may be of another one, or of the entry's job, with the same end.
+    """
     for name, one in played.verdicts.items():
         shape, fate = name.split(", ")
         kind, sentence = one.verdict.verdict, one.verdict.sentence
-        expected = "passed" if fate in FINISHED.get(shape, ()) else verdicts[fate]
+        expected = verdicts[fate]
+        if fate in FINISHED.get(shape, ()) and expected != "duplicated":
+            expected = "passed"
         if kind != expected:
             yield f"{name!r} is {kind}, not {expected}: {sentence}"
         elif kind != "passed":
-            named = [one for one in played.trees[name].values() if f"({one.task_id})" in sentence]
-            told = [(one.task, one.status) for one in named]
+            tree = played.trees[name].values()
+            told = [(one.task, one.status) for one in tree if f"({one.task_id})" in sentence]
             victim = (VICTIMS.get(shape, "victim"), kind)
-            if told != ([] if fate in ITSELF.get(shape, ()) else [victim]):
+            if or_another and victim in [(one.task, one.status) for one in tree]:
+                told = [victim for _, status in told or [victim] if status == kind]
+            if told != ([] if fate in itself.get(shape, ()) else [victim]):
                 yield f"{name!r} names {told}, not {victim}: {sentence}"
 
 
 def test_one_that_meets_its_fate(where: Bench) -> None:
     """Of each shape an entry for each fate, in one run: each is told, and none of another."""
-    fates = {"", "fail", "exit", "stuck", "lost", "twice"}
-    if where.pool != "prefork":  # where a task ends its process the worker has ended
-        fates.remove("exit")
+    fates = sorted(VERDICTS.keys() - {"killed"} - FATES[where.pool].keys())
     entries = [
-        planted(f"{shape}, {fate}", shape, fate, queue=where.queue, timeout=3 if stuck else 60)
-        for shape in SHAPES_IN[where.pool]
-        for fate in sorted(fates)
-        if not (stuck := fate == "stuck") or shape in HELD_IN[where.pool]
+        planted(name, shape, fate, queue=where.queue, timeout=3 if fate == "stuck" else 60)
+        for shape in SHAPES
+        for fate in fates
+        for name in [f"{shape}, {fate}"]
     ]
-    # A worker that runs one task at a time runs nothing else while that waits.
-    last = [one for one in entries if where.pool == "solo" and one.id.endswith("stuck")]
     with tampering(where):
-        played = play(where, [one for one in entries if one not in last])
-    wrong = [*as_fated(played), *(as_fated(play(where, last)) if last else ())]
-    assert not wrong
+        played = play(where, entries)
+    assert not list(as_fated(played))
     again = {
         task_id
         for name in played.entries
@@ -160,24 +177,20 @@ def test_one_that_meets_its_fate(where: Bench) -> None:
     assert played.told.keys() <= played.noted.keys()
 
 
+@pytest.mark.parametrize("where", stacks("prefork", "threads"), indirect=True)
 def test_a_worker_that_dies_while_it_runs_one(where: Bench) -> None:
-    """Of each shape one that runs when it does; what had ended before is as it was.
-
-    A solo worker acknowledges a message to RabbitMQ once its task has ended, whatever the task
-    says: its successor gets the message again.
-    """
-    shapes = list(HELD_IN[where.pool])
+    """Of each shape one that runs when it does; what had ended before is as it was."""
     sound = [planted(f"{shape}, ", shape, queue=where.queue) for shape in ("chord", "link")]
     after = [one.id for one in sound]
     fated = [
         planted(f"{shape}, killed", shape, "killed", queue=where.queue, after=after)
-        for shape in shapes
+        for shape in SHAPES
     ]
     before = where.waiting()
 
     def end_it() -> None:
         eventually(
-            lambda: where.waiting() == before + len(shapes) and where.runs_only_what_waits(),
+            lambda: where.waiting() == before + len(fated) and where.runs_only_what_waits(),
             within=60,
             what="all of them run, and nothing else",
         )
@@ -188,7 +201,57 @@ def test_a_worker_that_dies_while_it_runs_one(where: Bench) -> None:
         where.start_worker()
 
     played = play(where, [*sound, *fated], end_it)
-    is_given_again = where.pool == "solo" and where.address.broker_url.startswith("amqp")
-    verdicts = VERDICTS | ({"killed": "duplicated"} if is_given_again else {})
-    assert not list(as_fated(played, verdicts))
+    assert not list(as_fated(played))
     assert played.told == played.noted
+
+
+@pytest.mark.parametrize("where", stacks("solo"), indirect=True)
+def test_a_solo_worker_each(where: Bench) -> None:
+    """Of each shape one that keeps its worker from all else, and then one that takes it along.
+
+    What the worker had still to do another one does. A solo worker that is kept busy says nothing:
+    that nobody has the body of a chord is not known before the deadline, nor what becomes of a
+    message that RabbitMQ has given to it already. And it acknowledges to RabbitMQ what it runs, and
+    what has just ended, when it comes to it: its successor gets these messages again.
+    """
+    queues = where.queues_for(SHAPES)
+    before = where.waiting()
+
+    def all_run() -> None:
+        eventually(
+            lambda: where.waiting() == before + len(SHAPES),
+            within=60,
+            what="each worker runs what meets its fate",
+        )
+
+    def entries(fate: str, **limits: float) -> list[Entry]:
+        return [
+            planted(f"{shape}, {fate}", shape, fate, queue=queue, **limits)
+            for shape, queue in queues.items()
+        ]
+
+    with ExitStack() as workers:
+
+        def go_on_elsewhere() -> None:
+            all_run()
+            workers.enter_context(where.solo_workers(queues.values(), "others"))
+
+        with where.solo_workers(queues.values()):
+            stuck = play(where, entries("stuck", timeout=3, deadline=DEADLINE), go_on_elsewhere)
+            where.open_gate()
+    assert not list(as_fated(stuck, or_another=True))
+    before = where.waiting()
+    with ExitStack() as workers:
+
+        def replace_them() -> None:
+            all_run()
+            where.open_gate()
+            workers.enter_context(where.solo_workers(queues.values()))
+
+        with where.solo_workers(queues.values()):
+            killed = play(where, entries("killed", timeout=60), replace_them)
+    is_given_again = where.address.broker_url.startswith("amqp")
+    verdicts = VERDICTS | ({"killed": "duplicated"} if is_given_again else {})
+    itself = {shape: fates for shape, fates in ITSELF.items() if shape != "get"}
+    assert not list(as_fated(killed, verdicts, itself, or_another=is_given_again))
+    assert killed.told == killed.noted

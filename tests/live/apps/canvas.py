@@ -28,7 +28,10 @@ ASIDE: Final = ("lost", "twice")
 """Fates of those whose message goes to a queue of its own."""
 EXECUTION: Final = "execution"
 WAITS: Final = "waits"
-"""What a line is about: a task that is run, or one that has come to the gate."""
+GOES_ON: Final = "goes on"
+"""What a line is about: a task that is run, one that has come to the gate, or leaves it."""
+ALONE: Final = "alone-"
+"""How the name of a worker begins that runs one tree alone, and one task at a time."""
 LONGEST = 60.0
 """Seconds for which a task waits at the gate."""
 
@@ -76,6 +79,7 @@ def meet(fate: str) -> None:
         until = time.monotonic() + LONGEST
         while time.monotonic() < until and not gate.exists():
             time.sleep(0.05)
+        note(GOES_ON, fate)
         if fate == "killed":
             os._exit(9)
 
@@ -246,12 +250,13 @@ def from_threads(_: Any, fate: str) -> None:
         list(pool.map(lambda sig: sig.delay(), [leaf.si(), leaf.si()]))
 
 
-def waited_for(_: Any, fate: str) -> None:
+def waited_for(task: Any, fate: str) -> None:
     """A worker that runs one task cannot run the other meanwhile: the task waits in vain.
 
     Of what Celery keeps whether a task may wait, there is one for all threads of a process.
     """
-    seconds = LONGEST if fate == "killed" else 1.0
+    can_run_both = not task.request.hostname.startswith(ALONE)
+    seconds = LONGEST if fate == "killed" and can_run_both else 1.0
     results = [leaf.delay(), fated(fate).delay()]
     with allow_join_result():
         for result in results:
