@@ -70,6 +70,9 @@ ITSELF = {
 }
 """Where the entry's own job meets the fate: it has been replaced by what does, is sent by it, or
 waits for it."""
+PERHAPS_ITSELF = {"replaced by a group": {"twice"}, "replaced by a chord": {"twice"}}
+"""Where the entry's own job may meet the fate as well: a member that ends twice may complete its
+chord twice, and what the chord ends with carries the job."""
 FATES: Mapping[str, Mapping[str, str]] = {
     "prefork": {},
     "threads": {"exit": "the worker is the process: see killed"},
@@ -149,6 +152,8 @@ def as_fated(
             victim = (VICTIMS.get(shape, "victim"), kind)
             if or_another and victim in [(one.task, one.status) for one in tree]:
                 told = [victim for _, status in told or [victim] if status == kind]
+            if not told and fate in PERHAPS_ITSELF.get(shape, ()):
+                told = [victim]
             if told != ([] if fate in itself.get(shape, ()) else [victim]):
                 yield f"{name!r} names {told}, not {victim}: {sentence}"
 
