@@ -120,17 +120,22 @@ class EngineContext:
             return True
 
     def is_store_intact(self) -> bool | None:
-        """Return whether the result store still has all that was reported; None: not known.
-
-        Records and reports it where the store was emptied.
-        """
+        """Return whether the result store still has all that was reported; None: not known."""
         try:
-            intact = self.collector.is_intact()
+            return self.look_at_store()
         except StackError as error:
             logger.bind(run=self.run).warning(
                 "the receipts stream could not be looked at: {}", error
             )
             return None
+
+    def look_at_store(self) -> bool | None:
+        """Return whether the result store still has all that was reported; None: it has no stream.
+
+        Records and reports it where the store was emptied. Raises StackError where the store cannot
+        be reached: that says nothing of what it has.
+        """
+        intact = self.collector.is_intact()
         if intact is False and self.ledger.info.get_meta(STORE_EMPTIED) is None:
             self.ledger.info.set_meta(STORE_EMPTIED, "1")
             self.warnings.append(

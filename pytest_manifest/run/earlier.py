@@ -22,7 +22,7 @@ from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.run.trees import Trees
 from pytest_manifest.schema import Entry, Verdict
 from pytest_manifest.urls import StackAddress
-from pytest_manifest.verdict import is_revocation_notice
+from pytest_manifest.verdict import NEVER_STARTED_STATES, is_revocation_notice
 from pytest_manifest.verdict.descendants import NOT_SENT, PATH, is_ignored
 
 
@@ -207,6 +207,33 @@ def open_trees(ledger: Ledger, manifest: Manifest, only: Container[str]) -> Iter
 def _is_by_tree(verdict: Verdict) -> bool:
     """Return whether a verdict is about a descendant."""
     return [one.path for one in verdict.mismatches[:1]] == [PATH]
+
+
+def track_turned_away(
+    pending: PendingAttempts,
+    ledger: Ledger,
+    manifest: Manifest,
+    info: RunInfo,
+    only: Container[str],
+) -> set[str]:
+    """Track attempts that a worker turned away, to search for a second message of them.
+
+    Returns their task ids. The broker may have delivered a message twice; before the entry is sent
+    again, none of it may be left.
+    """
+    last = {row.entry: row for row in ledger.attempts.newest()}
+    found = set()
+    for settled in ledger.queries.all_verdicts():
+        name, receipt = settled.verdict.entry, settled.receipt
+        row = last.get(name)
+        if row is None or receipt is None or name not in only or name not in manifest:
+            continue
+        if settled.verdict.verdict == "passed" or row.task_id in pending.by_task_id:
+            continue
+        if receipt.state in NEVER_STARTED_STATES and not is_revocation_notice(receipt):
+            track(pending, ledger, row, manifest[name], info)
+            found.add(row.task_id)
+    return found
 
 
 def track(

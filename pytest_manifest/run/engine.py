@@ -47,7 +47,7 @@ class Engine:
         self.unread = self._recorder.unread
         self._sending, self._polling = FailureWindow(), FailureWindow()
         self._withdrawal = Withdrawal(
-            context, self._recorder.revoke, self._poll, self.poll_once, context.is_store_intact
+            context, self._recorder.revoke, self._poll, self.poll_once, context.look_at_store
         )
         self.missing = MissingJobs(
             context, self._search, self._recorder, self._sender, self._withdrawal
@@ -166,6 +166,8 @@ class Engine:
 
     def _send_some(self) -> None:
         self._block_beyond_budget()
+        if self._sender is not None:
+            self._recorder.record_unsent(self._sender.overdue(time.monotonic()), "timed_out")
         if self._sender is not None and self._sender.has_room:
             error = self._sender.send_some()
             self._recorder.record_unsent(self._sender.refused(), "rejected")

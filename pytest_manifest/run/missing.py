@@ -9,7 +9,7 @@ from loguru import logger
 
 from pytest_manifest.broker.locating import JobLocations
 from pytest_manifest.errors import StackError
-from pytest_manifest.ledger import may_lack_starts
+from pytest_manifest.ledger import STORE_EMPTIED, may_lack_starts
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.recovery import (
@@ -72,8 +72,6 @@ class MissingJobs:
         if self._recorder.deaths.check(now) and self._search is not None:
             self._search.schedule(now, *AFTER_LOSS)
         self._give_up_overdue(now)
-        if self._sender is not None:
-            self._recorder.record_unsent(self._sender.overdue(now), "timed_out")
         if self._search is not None:
             located = self._search.tick(now)
             if located is not None:
@@ -85,15 +83,25 @@ class MissingJobs:
             return
         self.confirm(located.missing)
         try:
-            self._recorder.poll_once()  # for a receipt that came between the two snapshots
+            intact = self.read_reports()
             self._context.record_unknown_workers()
             started = self.requeue(located)
+            missing = located.missing.union(self._take_out_doubtful(located))
         except StackError as error:
             self._log.warning("what was found could not be mended: {}", error)
             if self._search is not None:
                 self._search.schedule(time.monotonic(), RETRY_AFTER)
             return
-        self._give_up(started, located.missing)
+        self._give_up(started, missing, emptied=intact is False)
+
+    def read_reports(self) -> bool | None:
+        """Read what was told by the second snapshot, before anything is moved or judged by it.
+
+        Returns whether all of that was there, see ``EngineContext.look_at_store``. Raises
+        StackError where the store cannot be reached.
+        """
+        self._recorder.poll_once()
+        return self._context.look_at_store()
 
     def confirm(self, missing: Iterable[str]) -> None:
         """Count what the store alone reports of these; see :class:`UnconfirmedEnds`."""
@@ -109,8 +117,22 @@ class MissingJobs:
         return () if self._orphans is None else self._orphans.not_requeued
 
     def _starts_unknown(self) -> bool:
-        """Return whether a job may have started unreported; our own workers report every start."""
-        return not self._context.is_private and may_lack_starts(self._context.ledger.info)
+        """Return whether a job may have started unreported; our own workers report every start,
+        but a store that was emptied has lost what they reported."""
+        info = self._context.ledger.info
+        if self._context.is_private:
+            return info.get_meta(STORE_EMPTIED) is not None
+        return may_lack_starts(info)
+
+    def _take_out_doubtful(self, located: JobLocations) -> list[str]:
+        """Remove from our own stack what dead workers had and may have begun; return what it was.
+
+        The broker would give it to another worker one day.
+        """
+        if not self._context.is_private or self._context.locator is None or not self.not_requeued:
+            return []
+        tags = {i: located.unacked_by_dead[i] for i in self.not_requeued}
+        return self._context.locator.discard(tags)
 
     def _give_up_overdue(self, now: float) -> None:
         overdue = self._pending.overdue(now)
@@ -128,17 +150,16 @@ class MissingJobs:
         self.given_up += len(late)
         self._recorder.record_inferred((o.job, o.status, o.reason) for o in late.values())
 
-    def _give_up(self, started: Iterable[str], missing: Iterable[str]) -> None:
+    def _give_up(self, started: Iterable[str], missing: Iterable[str], *, emptied: bool) -> None:
         """Judge what died with its worker, and what is missing."""
-        intact = self._context.is_store_intact()
         rows: list[InferredEnd] = [
             (job, "crashed", self._evaluator.how_it_died(job))
             for job in self._pending.complete_all(started)
         ]
         for job in self._pending.complete_all(missing):
-            if job.started is None and intact is not False and self._resend(job):
+            if job.started is None and not emptied and self._resend(job):
                 continue
-            status, note = self._evaluator.explain_missing(job, emptied=intact is False)
+            status, note = self._evaluator.explain_missing(job, emptied=emptied)
             rows.append((job, status, note))
         self._recorder.record_inferred(rows)
 

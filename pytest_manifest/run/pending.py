@@ -143,15 +143,25 @@ class PendingAttempts:
     def __len__(self) -> int:
         return len(self.by_task_id)
 
-    def track(self, attempt: Attempt, sent: float, sent_at: datetime | None = None) -> None:
-        """Wait for this attempt, which was sent at this moment."""
+    def track(
+        self,
+        attempt: Attempt,
+        sent: float,
+        sent_at: datetime | None = None,
+        *,
+        tried: float | None = None,
+    ) -> None:
+        """Wait for this attempt, which was sent at this moment.
+
+        Its deadline counts from when it was first ``tried``, where that was earlier.
+        """
         entry = attempt.entry
         self.by_task_id[attempt.task_id] = PendingAttempt(
             attempt.run, entry, attempt.number, attempt.task_id, sent, sent_at
         )
         if entry.deadline is not None:
             note = f"its deadline of {entry.deadline:g} s from dispatch is over"
-            when = sent + entry.deadline
+            when = (sent if tried is None else tried) + entry.deadline
             heapq.heappush(self._due, _Due(when, attempt.task_id, "timed_out", note))
 
     def track_descendant(self, job: PendingAttempt) -> None:
@@ -207,6 +217,10 @@ class PendingAttempts:
         """Return the attempts that are under way, by themselves or by descendants."""
         own = (job.attempt for job in self.by_task_id.values() if job.origin is None)
         return [*own, *(held.job.attempt for held in self.held.values())]
+
+    def task_ids(self) -> set[str]:
+        """Return the task ids of all that is awaited: jobs, and those that await descendants."""
+        return self.by_task_id.keys() | self.held.keys()
 
     def entries(self) -> list[Entry]:
         return [job.entry for job in self.by_task_id.values()]

@@ -7,8 +7,9 @@ one place to the next.
 from __future__ import annotations
 
 import heapq
+import math
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 
@@ -21,13 +22,15 @@ from pytest_manifest.broker.locating import (
     StartedOn,
     compare,
 )
+from pytest_manifest.broker.locating.base import Location
 from pytest_manifest.errors import StackError
 from pytest_manifest.processes import has_ended, means_the_same_here
 from pytest_manifest.run.pending import PendingAttempt, PendingAttempts
 from pytest_manifest.text import plural
 
 SNAPSHOT_GAP = 1.0
-"""Seconds between the two snapshots: what moves from one place to the next arrives in them."""
+"""Seconds between the two snapshots: what moves from one place to the next arrives in them. What
+was sent less than that before the first one may move twice: to the broker, and then to a worker."""
 AFTER_LOSS = (0.5, 2.0, 5.0, 10.0, 20.0)
 """Seconds after a worker's death at which to search: its successor may be up and answer by then."""
 QUIET = 5.0
@@ -76,6 +79,8 @@ class JobSearch:
 
     def search_now(self) -> JobLocations:
         """Take both snapshots, waiting for the gap. Raises StackError where the broker is away."""
+        sent = max((job.sent for job in self._pending.by_task_id.values()), default=-math.inf)
+        time.sleep(max(0.0, sent + SNAPSHOT_GAP - time.monotonic()))
         ids, wanted = frozenset(self._pending.by_task_id), self._wanted()
         first = self._locator.snapshot(wanted)
         time.sleep(SNAPSHOT_GAP)
@@ -109,7 +114,9 @@ class JobSearch:
         return True
 
     def _take_first(self) -> None:
-        ids = frozenset(self._pending.by_task_id)
+        latest = time.monotonic() - SNAPSHOT_GAP
+        pending = self._pending.by_task_id.items()
+        ids = frozenset(task_id for task_id, job in pending if job.sent <= latest)
         look = self._snapshot(self._wanted())
         if look is not None:
             self._first = (time.monotonic(), look, ids)
@@ -353,3 +360,32 @@ def _clock(moment: float) -> str:
 
 def _list(nodes: Iterable[str]) -> str:
     return " and ".join(sorted(nodes))
+
+
+def locations_of(
+    located: JobLocations,
+    pending: PendingAttempts,
+    taken_out: Container[str],
+    *,
+    requeues: bool,
+    not_requeued: Container[str] = (),
+) -> dict[str, Location]:
+    """Return where each job was found; ``requeues``: orphans were requeued, or ``taken_out`` if
+    started.
+
+    ``not_requeued`` are those that may have started unreported.
+    """
+    found: dict[str, Location] = dict.fromkeys(located.unknown, "unknown")
+    found.update(dict.fromkeys(located.missing, "missing"))
+    found.update(dict.fromkeys(located.queued, "queued"))
+    found.update(dict.fromkeys(located.with_worker, "with_worker"))
+    for task_id in located.unacked_by_dead:
+        job = pending.by_task_id.get(task_id)
+        if not requeues:
+            found[task_id] = "unacked_by_dead"
+        elif task_id in taken_out:
+            found[task_id] = "missing"
+        else:
+            begun = task_id in not_requeued or (job is not None and job.is_running)
+            found[task_id] = "unknown" if begun else "queued"
+    return found

@@ -7,7 +7,6 @@ from collections.abc import Container, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_manifest.broker.locating import JobLocations
 from pytest_manifest.broker.locating.base import Location
 from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.ledger import STORE_EMPTIED, Ledger, has_all_starts
@@ -23,13 +22,13 @@ from pytest_manifest.run.earlier import (
     open_trees,
     track_inferred,
     track_old_trees,
+    track_turned_away,
     track_unsettled,
 )
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.open_trees import locations_with_trees
-from pytest_manifest.run.pending import PendingAttempts
-from pytest_manifest.run.recovery import JobSearch
+from pytest_manifest.run.recovery import JobSearch, locations_of
 from pytest_manifest.run.reevaluation import reevaluate
 from pytest_manifest.run.resume_rules import (
     NOT_SENT,
@@ -47,7 +46,7 @@ from pytest_manifest.run.state import RunState
 from pytest_manifest.run.unconfirmed import UnreadableResults
 from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.urls import StackAddress
-from pytest_manifest.verdict import Costs, evaluate
+from pytest_manifest.verdict import NEVER_STARTED_STATES, Costs, evaluate
 
 
 class Resume(EarlierRunStrategy):
@@ -117,8 +116,14 @@ class Resume(EarlierRunStrategy):
         evaluate_kept_receipts(ledger, state.pending, self.make_evaluator(ledger))
         engine.poll_once()
         self.connections.record_unknown_workers(ledger)  # before anything is moved
+        turned_away = track_turned_away(
+            state.pending, ledger, state.manifest, state.info, set(self._selected)
+        )
+        searched = frozenset(state.pending.by_task_id)
         locations = self._locate(engine)
         engine.poll_once()
+        for task_id in turned_away:
+            state.pending.complete(task_id)  # it has its verdict: only its place was asked for
         statuses_before = ledger.verdicts.statuses()
         chosen = set(self._selected)
         again = reevaluate(ledger, state.manifest, before, self.make_evaluator(ledger), chosen)
@@ -127,14 +132,20 @@ class Resume(EarlierRunStrategy):
         intact = collector.is_intact()
         if intact is False:
             ledger.info.set_meta(STORE_EMPTIED, "1")  # a new stream would not show it any more
+        statuses = ledger.verdicts.statuses()
+        turned_away |= self._turned_away_since(ledger, searched)
+        # What has come to its end since the search is not where it was seen.
+        for task_id in searched - turned_away - state.pending.task_ids():
+            locations.pop(task_id, None)
         known = Known(
             ledger,
             before,
             statuses_before,
-            ledger.verdicts.statuses(),
+            statuses,
             locations,
             frozenset(state.pending.held),
             witnessed=intact is not False,
+            turned_away=turned_away,
         )
         state.decisions = decisions(known, state.manifest, self._selected, self._rules)
         self._to_repeat |= {one.entry for one in state.decisions if one.sends_later}
@@ -153,6 +164,15 @@ class Resume(EarlierRunStrategy):
                 "stream_position", "0"
             )  # a stream that begins anew may count from 1 again
             self._restarts_stream = True
+
+    def _turned_away_since(self, ledger: Ledger, searched: Iterable[str]) -> set[str]:
+        """Return the task ids that were searched for, and that a worker has turned away since."""
+        found = set()
+        for task_id in set(searched) - self.state.pending.task_ids():
+            receipts = [receipt for _, receipt in ledger.events.receipts(task_id)]
+            if receipts and all(one.state in NEVER_STARTED_STATES for one in receipts):
+                found.add(task_id)
+        return found
 
     def _check_budget(self, ledger: Ledger) -> None:
         """Refuse what would cost more than allowed, with what was spent and is under way."""
@@ -207,6 +227,7 @@ class Resume(EarlierRunStrategy):
             return locations_with_trees({}, state.pending)
         try:
             located = JobSearch(locator, state.pending).search_now()
+            engine.missing.read_reports()
             engine.missing.confirm(located.missing)
             taken_out = set(engine.missing.requeue(located))
         except StackError as error:
@@ -267,7 +288,8 @@ class Known:
     ``before``: the manifest of the run; ``statuses_before``: the verdicts by it; ``statuses``:
     those by the present one; ``locations``: where attempts without a receipt were found, by task
     id; ``held``: task ids of jobs that have ended while tasks that they started have not;
-    ``witnessed``: all that workers reported has been kept.
+    ``witnessed``: all that workers reported has been kept; ``turned_away``: task ids that a
+    worker turned away, which may have another message.
     """
 
     ledger: Ledger
@@ -277,6 +299,7 @@ class Known:
     locations: Mapping[str, Location]
     held: Set[str]
     witnessed: bool
+    turned_away: Container[str] = frozenset()
 
 
 def decisions(
@@ -300,6 +323,7 @@ def decisions(
             change=change,
             changed=changed,
             location=None if row is None else known.locations.get(row.task_id),
+            turned_away=row is not None and row.task_id in known.turned_away,
             may_have_started=may_have_started(
                 row,
                 settled,
@@ -363,32 +387,3 @@ def _change(entry: Entry, before: Manifest | None) -> tuple[Change | None, str]:
     if before is None:
         return None, ""
     return change_of(entry, before[entry.id] if entry.id in before else None)  # noqa: SIM401 - no dict
-
-
-def locations_of(
-    located: JobLocations,
-    pending: PendingAttempts,
-    taken_out: Container[str],
-    *,
-    requeues: bool,
-    not_requeued: Container[str] = (),
-) -> dict[str, Location]:
-    """Return where each job was found; ``requeues``: orphans were requeued, or ``taken_out`` if
-    started.
-
-    ``not_requeued`` are those that may have started unreported.
-    """
-    found: dict[str, Location] = dict.fromkeys(located.unknown, "unknown")
-    found.update(dict.fromkeys(located.missing, "missing"))
-    found.update(dict.fromkeys(located.queued, "queued"))
-    found.update(dict.fromkeys(located.with_worker, "with_worker"))
-    for task_id in located.unacked_by_dead:
-        job = pending.by_task_id.get(task_id)
-        if not requeues:
-            found[task_id] = "unacked_by_dead"
-        elif task_id in taken_out:
-            found[task_id] = "missing"
-        else:
-            begun = task_id in not_requeued or (job is not None and job.is_running)
-            found[task_id] = "unknown" if begun else "queued"
-    return found

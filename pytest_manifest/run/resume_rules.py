@@ -45,7 +45,8 @@ class EntryState:
     ``status`` is its verdict by the present expectations; ``before`` the one it had; ``changed``
     names what was changed; ``location`` is where its last attempt was found, None where it has a
     receipt or was never sent. ``tree_goes_on``: its job had ended, and so had the run's patience,
-    but not all that the job started.
+    but not all that the job started. ``turned_away``: a worker has turned that attempt away, so
+    what was found is another message of it.
     """
 
     last: AttemptRow | None
@@ -56,6 +57,7 @@ class EntryState:
     location: Location | None = None
     may_have_started: bool = False
     tree_goes_on: bool = False
+    turned_away: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +79,14 @@ def decide(entry: Entry, state: EntryState, rules: ResumeRules) -> Decision:
         return _decide_changed_job(entry, state)
     if state.status == "passed":
         return Decision(entry.id, "keep", "passed")
-    if state.location in UNDER_WAY:
+    if state.location in UNDER_WAY and not state.turned_away:
         if not state.tree_goes_on:
             return Decision(entry.id, "wait", _WHERE[state.location])
         later = decide(entry, replace(state, location=None), rules)
         return Decision(entry.id, "wait", _TREE_GOES_ON, sends_later=later.action == "send")
     reason = _why(state)
+    if _has_second_message(entry, state) and not rules.unsafe:
+        return Decision(entry.id, "leave", f"{reason}, but its message is there twice", unsafe=True)
     if not rules.unfinished and state.change is None:
         return Decision(entry.id, "keep", f"{reason}; unchanged")
     if state.may_have_started and not entry.idempotent and not rules.unsafe:
@@ -101,6 +105,17 @@ _WHERE: Mapping[Location, str] = {
 
 
 _TREE_GOES_ON: Final = "its job has ended, and tasks that it started may still run"
+
+
+def _has_second_message(entry: Entry, state: EntryState) -> bool:
+    """Return whether what a worker has turned away may be run by another message.
+
+    Where the broker does not show what waits, that is not known; it does no harm to an idempotent
+    entry.
+    """
+    if state.location == "unknown":
+        return not entry.idempotent
+    return state.location in UNDER_WAY
 
 
 def _decide_changed_job(entry: Entry, state: EntryState) -> Decision:

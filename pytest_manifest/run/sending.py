@@ -44,8 +44,8 @@ class Sender:
         self.uncertain: set[str] = set()
         """Task ids whose message may have got lost on its way to the broker."""
         self._refused: list[Skipped] = []
-        self._unsent_since: dict[str, float] = {}
-        """Task id -> when it was first tried, of what the broker did not take."""
+        self._tried: dict[str, float] = {}
+        """Task id -> when it was first tried, of what the broker did not certainly take then."""
 
     @property
     def has_room(self) -> bool:
@@ -67,17 +67,21 @@ class Sender:
         self._was_full = len(batch) >= self._window - len(self._pending)
         result = self._publish(batch)
         now = time.monotonic()
-        unsent = set(result.unsent)
+        unsent, uncertain = set(result.unsent), set(result.uncertain)
         for attempt in batch:
             if attempt.task_id in result.refused:
                 self._refused.append(Skipped(attempt, result.refused[attempt.task_id]))
             elif attempt.task_id not in unsent:
                 # Of what was published twice it is unknown which message a receipt will be of.
                 once = self._repeats[attempt.task_id] == 0
-                self._pending.track(attempt, now, self._sent_at if once else None)
-        self.uncertain.update(result.uncertain)
+                first = self._tried.pop(attempt.task_id, None)
+                self._pending.track(attempt, now, self._sent_at if once else None, tried=first)
+                if attempt.task_id in uncertain:
+                    self._tried[attempt.task_id] = now if first is None else first
+        self.uncertain.update(uncertain)
         self._schedule.put_back([a for a in batch if a.task_id in unsent])
-        self._unsent_since = {i: self._unsent_since.get(i, now) for i in result.unsent}
+        for task_id in result.unsent:
+            self._tried.setdefault(task_id, now)
         if result.error is None:
             return None
         return StackError(f"the broker failed while jobs were being sent: {result.error}")
@@ -90,21 +94,24 @@ class Sender:
     def overdue(self, now: float) -> list[Skipped]:
         """Withdraw and return what could not be sent before its deadline.
 
-        The deadline counts from the first try: an outage may never end.
+        The deadline counts from the first try: an outage may never end, and a message that got lost
+        on its way is published again.
         """
-        if not self._unsent_since:
+        if not self._tried:
             return []
+        # What was put back comes first, after further attempts that were added since.
+        waiting = self._schedule.first(len(self._tried) + BATCH)
         skipped = [
             Skipped(
                 one, f"its deadline of {one.entry.deadline:g} s is over, and the broker took none"
             )
-            for one in self._schedule.first(len(self._unsent_since))
+            for one in waiting
             if one.entry.deadline is not None
-            and now >= self._unsent_since.get(one.task_id, now) + one.entry.deadline
+            and now >= self._tried.get(one.task_id, now) + one.entry.deadline
         ]
         self._schedule.withdraw([one.attempt for one in skipped])
         for one in skipped:
-            self._unsent_since.pop(one.attempt.task_id, None)
+            self._tried.pop(one.attempt.task_id, None)
         return skipped
 
     def resend(self, attempt: Attempt) -> bool:

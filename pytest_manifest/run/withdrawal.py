@@ -130,10 +130,11 @@ class Withdrawal:
         try:
             look = self._snapshot(everything)
             self._read_all()  # to the end, and not in silence where that cannot be done
+            intact = self._intact()
         except StackError as error:
             logger.warning("what runs could not be asked for: {}", error)
             return everything
-        if look.unresponsive or not look.answered or self._intact() is False:
+        if look.unresponsive or not look.answered or intact is False:
             return everything  # an emptied store may have lost starts
         return set(look.running)
 
