@@ -12,7 +12,7 @@ unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help venv neighbours demo demo-gap-fill test test-compose matrix chaos compiled bench stacks guard lint format types layers schema schema-check lock lock-check check dist docs screenshots report clean
+.PHONY: help venv neighbours demo demo-gap-fill test model test-compose matrix chaos compiled bench stacks guard lint format types layers schema schema-check lock lock-check check dist docs screenshots report clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | column -t -s @ 2>/dev/null || \
@@ -55,6 +55,9 @@ chaos: venv compiled ## every fault at 25 random moments (ROUNDS=n; FAULT='name'
 	MANIFEST_CHAOS_ROUNDS=$(or $(ROUNDS),25) MANIFEST_CHAOS_REPORT=build/chaos.md \
 	 MANIFEST_CHAOS_SEED=$(or $(SEED),1) MANIFEST_CHAOS_FAULT='$(FAULT)' \
 	 $(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal tests/chaos$(if $(FAULT),/test_faults.py)
+
+model: venv ## explore the model of the promises whole, and each broken rule (needs spin and gcc); see build/model
+	$(PY) -m tests.model $(ARGS)
 
 test-compose: venv ## build and start compose.yaml for real (needs Docker, or root on Debian); some minutes
 	$(PY) -m pytest tests/compose

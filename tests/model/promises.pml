@@ -8,7 +8,7 @@
  *
  *   make model          explores this, then each broken rule, and prints the table
  *
- * ENTRIES           how many entries there are
+ * ENTRIES, SESSIONS, WORKERS    how many there are; sessions are pytest's, of which all but the first resume
  * RULE=n            breaks rule n, to see that its promise fails: BROKEN(n) marks the place
  * TRUST=n           drops an assumption, to see that it is needed: TRUSTED(n) marks the place
  * CRASHES, PAUSES, REDELIVERIES, FLUSHES, REFUSALS, KILLS, OUTAGES    how often each may happen
@@ -136,7 +136,11 @@ byte told[ENTRIES];         /* how often this session has told its first verdict
 bit corrected;                      /* this session has changed a `passed` that it had told */
 bit fails;                          /* this session exits with an error for it */
 
-#define PROMISE(n, x) assert((n) == 0 || (x))     /* n: its number on the page, for what Spin prints */
+/* n: its number on the page. ONLY=n holds the run to that one, so that it is seen red by itself. */
+#ifndef ONLY
+#define ONLY 0
+#endif
+#define PROMISE(n, x) assert((ONLY != 0 && ONLY != n) || (x))
 
 /* ---- The broker and the workers ------------------------------------------------------------- */
 
@@ -171,7 +175,7 @@ inline enter(c) {
     :: d_step { copy[c].place == ENDED && WORKS(copy[c].by) -> lose(c); i = 0 } \
     :: d_step { refusals && copy[c].place == HELD && WORKS(copy[c].by) && store_up -> \
         refusals--; stream[TASK(c)].refused = 1; lose(c); i = 0 } /* revoked by somebody, say: it says so */ \
-    :: d_step { redeliveries && copy[c].kept && copy[TWIN(c)].place == NOWHERE && (copy[c].seen || !looking) -> \
+    :: d_step { redeliveries && copy[c].kept && copy[TWIN(c)].place == NOWHERE && (copy[c].seen || !looking || !TRUSTED(2)) -> \
         redeliveries--; /* the visibility timeout is over */ \
         copy[c].kept = 0; copy[c].seen = 0; copy[TWIN(c)].place = QUEUED; \
         if :: copy[c].place == ORPHAN -> lose(c) :: else fi; i = 0 }
@@ -351,11 +355,13 @@ inline clear_looks() {
 #define ALL_ON_WIRE_ARRIVED copy[0].place != WIRE && copy[2].place != WIRE && copy[4].place != WIRE && copy[6].place != WIRE
 #define ALL_DECIDED verdict[0] != open && verdict[1] != open
 #define ANY_WAITS (waits[0] || waits[1] || waits[2] || waits[3])
+#define ANY_SCHEDULED (scheduled[0] || scheduled[1] || scheduled[2] || scheduled[3])
 #else
 #define ALL_ARRIVED !copy[0].stays && !copy[1].stays && !copy[2].stays && !copy[3].stays
 #define ALL_ON_WIRE_ARRIVED copy[0].place != WIRE && copy[2].place != WIRE
 #define ALL_DECIDED verdict[0] != open
 #define ANY_WAITS (waits[0] || waits[1])
+#define ANY_SCHEDULED (scheduled[0] || scheduled[1])
 #endif
 
 /* The parts of a look are steps of their own; WHOLE_LOOKS makes one of them, where much else may happen. */
@@ -493,7 +499,8 @@ inline decide(t) {
         :: asked[t] && waits[t] && verdict[ENTRY(t)] != turned_away && (found[t] == L_THERE || (found[t] == L_ORPHAN && !moves)) ->
             verdict[ENTRY(t)] = open /* and is waited for */
         :: asked[t] && verdict[ENTRY(t)] == turned_away && (found[t] == L_THERE || (found[t] == L_ORPHAN && !moves)) ->
-            waits[t] = 0 /* another copy of it is under way: left, until that has come to its end */
+            waits[t] = 0; /* another copy of it is under way: left, until that has come to its end */
+            if :: BROKEN(25) -> verdict[ENTRY(t)] = open :: else fi
         :: else ->
             waits[t] = 0;
             may_have_run = ledger[t].starts || ledger[t].ends || (emptied && !ledger[t].refused);
@@ -564,7 +571,7 @@ session:
 
 work:
         do
-        :: d_step { ALL_DECIDED && !ANY_WAITS -> skip } -> SESSION_OVER
+        :: d_step { !ANY_WAITS && !ANY_SCHEDULED -> skip } -> SESSION_OVER
 
         /* Send: the intent, the message, and what came of it: three steps, between which it may die. */
         SEND(0) SEND(1)
@@ -650,6 +657,7 @@ resume: skip;
         :: else -> goto look
         fi;
 resolve: skip;
+        d_step { if :: BROKEN(24) -> for (EACH_TASK(i)) { requeue(i) } :: else fi; i = 0 }
         if
         :: d_step { store_up ->
             read_stream();
@@ -678,6 +686,11 @@ cleanup: skip;
     }
     goto session
 }
+
+#ifdef LIVENESS
+/* L1: a session that has begun ends; then promise 6 says that every entry has its verdict. */
+ltl ends { [] (lock -> <> !lock) }
+#endif
 
 init
 {

@@ -41,7 +41,7 @@ def test_a_deadline_counts_while_an_outage_is_waited_for() -> None:
 
 
 def test_a_deadline_that_is_not_over_when_the_broker_is_back_is_no_matter() -> None:
-    """What was held up is sent, and its deadline counts from then."""
+    """What was held up is sent, and has the rest of its time."""
     with rig(Plan((entry("a", deadline=20.0),))) as made:
         made.world.broker_down = made.world.clock.now + 10.0
         made.run(15)

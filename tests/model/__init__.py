@@ -1,0 +1,1 @@
+"""The model of the promises, and what explores it."""

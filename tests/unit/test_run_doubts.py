@@ -1,0 +1,103 @@
+"""What the engine does in doubt, where the model of tests/model has found it too sure."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import pytest
+
+from pytest_manifest.errors import StackError
+from pytest_manifest.run.resume_rules import EntryState, ResumeRules, decide
+from tests.unit.run_rig import Plan, Rig, rig
+from tests.unit.test_run_engine import NOTHING_ARRIVES, begun, ended, entry, first
+from tests.unit.test_run_resume import IDEMPOTENT, ONCE, row
+
+
+def search_now(made: Rig) -> None:
+    """Have the engine look for its jobs with its next step."""
+    search = made.engine._search
+    assert search is not None
+    search.schedule(made.world.clock.now)
+
+
+def test_a_job_that_was_sent_less_than_a_gap_ago_is_in_no_first_look() -> None:
+    """A search that nothing is known of yet finds nothing missing."""
+    with rig(Plan((entry(),))) as made:
+        made.world.uncertain.append(NOTHING_ARRIVES)
+        made.step()
+        search_now(made)
+        made.run(1.6)
+        assert made.world.published == {made.task_id("a"): 1}
+        made.finish()
+        made.check()
+        assert made.world.published == {made.task_id("a"): 2}
+
+
+def test_a_deadline_counts_from_the_first_try() -> None:
+    """Also where the broker took the message only later, and no worker has taken it since."""
+    with rig(Plan((entry(deadline=12.0),))) as made:
+        made.world.broker_down = made.world.clock.now + 8.0
+        made.run(11)
+        assert (made.kinds(), len(made.world.published)) == ({}, 1)
+        made.run(2)
+        assert made.kinds() == {"a": "timed_out"}
+
+
+def test_nothing_is_sent_once_its_deadline_is_over() -> None:
+    """The broker is back just as the time of what waits for it is over."""
+    with rig(Plan((entry(deadline=5.0), entry("b")))) as made:
+        made.world.broker_down = made.world.clock.now + 5.0
+        made.step()
+        made.world.clock.sleep(6.0)
+        made.run(5)
+        assert made.task_id("a") not in made.world.published
+        made.finish()
+        assert made.kinds() == {"a": "timed_out", "b": "passed"}
+
+
+def test_a_store_that_cannot_be_asked_is_no_proof() -> None:
+    """It may have been emptied: nothing is called lost before it has answered."""
+    with rig(Plan((entry(),))) as made:
+        made.step()
+        ended(made)
+        made.world.flush(everything=False)
+        away = StackError("the result store cannot be reached")
+        with mock.patch.object(type(made.collector), "is_intact", side_effect=away):
+            made.run(20)
+            assert made.kinds() == {}
+        made.finish()
+        made.check()
+        assert made.kinds() == {"a": "unknown"}
+
+
+@pytest.mark.parametrize("idempotent", [False, True])
+def test_an_orphan_is_not_put_back_by_the_word_of_an_emptied_store(*, idempotent: bool) -> None:
+    """Its start may be gone with the store: only what may run twice runs again."""
+    with rig(Plan((entry(late=True, idempotent=idempotent),))) as made:
+        made.step()
+        begun(made)
+        made.world.flush(everything=False)
+        made.world.kill(first(made), restart=0.2)
+        made.run(20)
+        ran = len(made.world.executions)
+        if idempotent:
+            assert made.locator.restored == [made.task_id("a")]
+        else:
+            assert (made.locator.restored, ran) == ([], 1)
+            assert made.locator.discarded == [made.task_id("a")]
+            assert made.kinds() == {"a": "unknown"}
+
+
+def test_what_was_turned_away_is_left_while_its_message_is_there_twice() -> None:
+    """One worker has turned it away, and the broker may give it to another one."""
+    queued = EntryState(row(), status="revoked", location="queued", turned_away=True)
+    for one in (ONCE, IDEMPOTENT):
+        decision = decide(one, queued, ResumeRules())
+        assert (decision.action, decision.unsafe) == ("leave", True)
+        assert decision.reason == "revoked, but its message is there twice"
+        assert decide(one, queued, ResumeRules(unsafe=True)).action == "send"
+    gone = EntryState(row(), status="revoked", location="missing", turned_away=True)
+    assert decide(ONCE, gone, ResumeRules()).action == "send"
+    unseen = EntryState(row(), status="revoked", location="unknown", turned_away=True)
+    assert decide(ONCE, unseen, ResumeRules()).action == "leave"
+    assert decide(IDEMPOTENT, unseen, ResumeRules()).action == "send"
