@@ -57,6 +57,8 @@ class JobSearch:
         self._quiet = QUIET
         self._news_at = time.monotonic()
         self._silent_since: dict[str, float] = {}
+        self.seen: frozenset[str] = frozenset()
+        """Task ids that one of the last two snapshots at least has shown."""
 
     def reset_quiet(self, now: float) -> None:
         """Note that a report arrived: jobs are on their way."""
@@ -132,6 +134,7 @@ class JobSearch:
     def _compare(
         self, first: BrokerSnapshot, second: BrokerSnapshot, ids: frozenset[str]
     ) -> JobLocations:
+        self.seen = frozenset(i for i in ids if first.contains(i) or second.contains(i))
         if self._stranded is not None:
             self._stranded.update(first, second)
         first, second = self._with_starters(first, ids), self._with_starters(second, ids)

@@ -59,6 +59,8 @@ class Resume(EarlierRunStrategy):
         self._taken_up = False
         # Also where it is refused: the stack has taken over what an earlier one has left.
         state.leaves_jobs = state.address.is_private
+        self._seen: frozenset[str] = frozenset()
+        """Task ids that the search has seen in some place."""
         self._restarts_stream = False
         """Whether the result store was emptied, so that its stream is to be marked as begun."""
         self._to_repeat: set[str] = set()
@@ -134,8 +136,10 @@ class Resume(EarlierRunStrategy):
             ledger.info.set_meta(STORE_EMPTIED, "1")  # a new stream would not show it any more
         statuses = ledger.verdicts.statuses()
         turned_away |= self._turned_away_since(ledger, searched)
-        # What has come to its end since the search is not where it was seen.
-        for task_id in searched - turned_away - state.pending.task_ids():
+        # What has come to its end since the search is not where it was seen; unless a worker turned
+        # it away: then it may be another message that was seen.
+        ended = searched - state.pending.task_ids()
+        for task_id in ended - (turned_away & self._seen):
             locations.pop(task_id, None)
         known = Known(
             ledger,
@@ -226,7 +230,9 @@ class Resume(EarlierRunStrategy):
         if locator is None or not state.pending:
             return locations_with_trees({}, state.pending)
         try:
-            located = JobSearch(locator, state.pending).search_now()
+            search = JobSearch(locator, state.pending)
+            located = search.search_now()
+            self._seen = search.seen
             engine.missing.read_reports()
             engine.missing.confirm(located.missing)
             taken_out = set(engine.missing.requeue(located))

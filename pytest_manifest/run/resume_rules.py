@@ -85,7 +85,7 @@ def decide(entry: Entry, state: EntryState, rules: ResumeRules) -> Decision:
         later = decide(entry, replace(state, location=None), rules)
         return Decision(entry.id, "wait", _TREE_GOES_ON, sends_later=later.action == "send")
     reason = _why(state)
-    if _has_second_message(entry, state) and not rules.unsafe:
+    if state.location in UNDER_WAY and not rules.unsafe:  # turned away, and there all the same
         return Decision(entry.id, "leave", f"{reason}, but its message is there twice", unsafe=True)
     if not rules.unfinished and state.change is None:
         return Decision(entry.id, "keep", f"{reason}; unchanged")
@@ -105,17 +105,6 @@ _WHERE: Mapping[Location, str] = {
 
 
 _TREE_GOES_ON: Final = "its job has ended, and tasks that it started may still run"
-
-
-def _has_second_message(entry: Entry, state: EntryState) -> bool:
-    """Return whether what a worker has turned away may be run by another message.
-
-    Where the broker does not show what waits, that is not known; it does no harm to an idempotent
-    entry.
-    """
-    if state.location == "unknown":
-        return not entry.idempotent
-    return state.location in UNDER_WAY
 
 
 def _decide_changed_job(entry: Entry, state: EntryState) -> Decision:

@@ -98,6 +98,3 @@ def test_what_was_turned_away_is_left_while_its_message_is_there_twice() -> None
         assert decide(one, queued, ResumeRules(unsafe=True)).action == "send"
     gone = EntryState(row(), status="revoked", location="missing", turned_away=True)
     assert decide(ONCE, gone, ResumeRules()).action == "send"
-    unseen = EntryState(row(), status="revoked", location="unknown", turned_away=True)
-    assert decide(ONCE, unseen, ResumeRules()).action == "leave"
-    assert decide(IDEMPOTENT, unseen, ResumeRules()).action == "send"
