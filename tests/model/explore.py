@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -78,7 +79,7 @@ HOLDS: Sequence[Exploration] = (
     Exploration(
         "turned away, a redelivery, resumed", {**RESUMED, "REFUSALS": 1, "REDELIVERIES": 1}
     ),
-    Exploration("two entries", {**FAST, "ENTRIES": 2, "WORKERS": 1, "CRASHES": 0}),
+    Exploration("two entries", {**FAST, "ENTRIES": 2, "ALIKE": 1, "WORKERS": 1, "CRASHES": 0}),
     Exploration(
         "L1: every session ends", {**FAST, "WORKERS": 1, "CRASHES": 1, "OUTAGES": 1, "LIVENESS": 1}
     ),
@@ -160,6 +161,7 @@ def explore(one: Exploration, folder: Path) -> Explored:
     said = _call(["./pan", "-E", *fair, f"-m{DEPTH}", "-w22"], folder)
     errors, states = _number(r"errors: (\d+)", said), _number(r"(\d+) states, stored", said)
     seconds = float(_found(r"elapsed time ([\d.e+-]+) seconds", said))
+    print(f"{one.name}: {states:,} states, {errors} errors, {seconds:.0f} s", file=sys.stderr)
     cut_short = "Search not completed" in said or "max search depth too small" in said
     return Explored(one, states, seconds, errors > 0, errors == 0 and not cut_short)
 

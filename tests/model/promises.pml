@@ -11,6 +11,8 @@
  * ENTRIES, SESSIONS, WORKERS    how many there are; sessions are pytest's, of which all but the first resume
  * RULE=n            breaks rule n, to see that its promise fails: BROKEN(n) marks the place
  * TRUST=n           drops an assumption, to see that it is needed: TRUSTED(n) marks the place
+ * ALIKE             no entry is idempotent, or acknowledged late
+ * WHOLE_LOOKS       a look is one step
  * CRASHES, PAUSES, REDELIVERIES, FLUSHES, REFUSALS, KILLS, OUTAGES    how often each may happen
  */
 
@@ -669,7 +671,7 @@ resolve: skip;
         d_step {
             for (EACH_TASK(i)) { decide(i) }
             i = 0;
-            mark = 1
+            mark = mark || emptied /* a stream that begins anew is marked, and the ledger knows why */
         }
         d_step { clear_looks(); resuming = 0 }
         goto work
@@ -697,8 +699,10 @@ init
     atomic {
         for (EACH_ENTRY(i)) {
             verdict[i] = open; ledger[2 * i].state = PLANNED;
+#ifndef ALIKE
             if :: idempotent[i] = 0 :: idempotent[i] = 1 fi;
             if :: late[i] = 0 :: late[i] = 1 fi
+#endif
         }
         i = 0;
         if :: moves = 0 :: moves = 1 fi;
