@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
+from itertools import islice
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 from tests import processes, services
 from tests.browser import browser, page  # fixtures are found by their names here
+from tests.records import broken_promises
 
 __all__ = ["browser", "given_or_started", "missing", "page"]
 
@@ -31,6 +34,19 @@ def _lean_sessions() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("PYTEST_ADDOPTS", " ".join(f"-p no:{name}" for name in NOT_NEEDED))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _consistent_records(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The record of each run that a test makes keeps what is promised of it.
+
+    Unless the test has the mark ``broken_record``, with the reason.
+    """
+    yield
+    folder = getattr(request.node, "funcargs", {}).get("tmp_path")
+    if isinstance(folder, Path) and request.node.get_closest_marker("broken_record") is None:
+        broken = list(islice(broken_promises(folder), 20))
+        assert not broken, "\n".join(broken)
 
 
 def missing(reason: str) -> NoReturn:

@@ -304,6 +304,28 @@ def diff(
 
 
 @app.command()
+def check(
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", autocompletion=_run_ids, show_default=False)
+    ],
+    limit: Limit = 50,
+    folder: Runs = None,
+    json: Json = False,
+) -> None:
+    """Hold the records of runs against what is promised.
+
+    Each job sent once, no pass without its receipt, a verdict for each entry; the exit status is 1
+    where a record breaks a promise. RUN is a run's id, the beginning of one, "last", or the path of
+    a ledger.
+    """
+    from pytest_manifest.cli import check as command
+    from pytest_manifest.cli.runs_folder import find_run, runs_folder
+
+    place = runs_folder(folder)
+    command.run([find_run(one, place) for one in runs], json=json, limit=limit)
+
+
+@app.command()
 def export(
     run: Annotated[str, typer.Argument(metavar="RUN", autocompletion=_run_ids, show_default=False)],
     form: Annotated[

@@ -189,6 +189,12 @@ _MORE_OF_DESCENDANTS = (
     "ALTER TABLE descendants ADD COLUMN due TEXT",
     "ALTER TABLE descendants ADD COLUMN broker TEXT",
 )
+_CORRECTIONS = """
+    CREATE TABLE corrections (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, entry TEXT NOT NULL, attempt INTEGER,
+        was TEXT NOT NULL, kind TEXT NOT NULL, told_at TEXT NOT NULL, corrected_at TEXT NOT NULL
+    )
+"""
 
 TABLES: Sequence[str] = (
     "CREATE TABLE run (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
@@ -225,6 +231,7 @@ TABLES: Sequence[str] = (
     """,
     *_DESCENDANTS,
     *_MORE_OF_DESCENDANTS,
+    _CORRECTIONS,
 )
 
 _STEPS: Mapping[int, Sequence[str]] = {
@@ -240,7 +247,7 @@ _STEPS: Mapping[int, Sequence[str]] = {
         _HANDED_ON,
     ),
     3: _DESCENDANTS,
-    4: _MORE_OF_DESCENDANTS,
+    4: (*_MORE_OF_DESCENDANTS, _CORRECTIONS),
 }
 """Statements that migrate a ledger from a version to the next one."""
 

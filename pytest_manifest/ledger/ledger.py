@@ -23,6 +23,7 @@ from pytest_manifest.ledger.files import (
     refuse_network,
     version_of,
 )
+from pytest_manifest.ledger.promise_queries import PromiseQueries
 from pytest_manifest.ledger.queries import Queries
 from pytest_manifest.ledger.rows import RunInfo, info_rows
 from pytest_manifest.ledger.run_info import RunMetadata
@@ -35,9 +36,9 @@ class Ledger:
 
     Its parts are ``info`` (the run's metadata), ``attempts``, ``events`` (what arrives from
     workers), ``descendants`` (tasks that jobs start), ``verdicts``, ``queries`` (of many entries at
-    once) and ``trees`` (of many descendants at once). A method of a part that writes does so
-    atomically: in the caller's :meth:`transaction`, or in its own. All raise LedgerError where the
-    file cannot be read or written.
+    once), ``trees`` (of many descendants at once) and ``promises`` (what does not fit together). A
+    method of a part that writes does so atomically: in the caller's :meth:`transaction`, or in its
+    own. All raise LedgerError where the file cannot be read or written.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
@@ -50,6 +51,7 @@ class Ledger:
         self.verdicts = Verdicts(self._db)
         self.queries = Queries(self._db)
         self.trees = TreeQueries(self._db)
+        self.promises = PromiseQueries(self._db)
 
     @classmethod
     def create(cls, path: Path, info: RunInfo) -> Self:

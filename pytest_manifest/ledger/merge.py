@@ -28,8 +28,13 @@ _COLUMNS: Final = {
     "settled": "entry, attempt, kind, verdict, receipt, settled_at",
     "descendants": DESCENDANT_COLUMNS,
     "announced": ANNOUNCED_COLUMNS,
+    "corrections": "entry, attempt, was, kind, told_at, corrected_at",
 }
-_ORDER: Final = {"receipts": "ORDER BY arrived_at", "settled": "ORDER BY settled_at"}
+_ORDER: Final = {
+    "receipts": "ORDER BY arrived_at",
+    "settled": "ORDER BY settled_at",
+    "corrections": "ORDER BY corrected_at",
+}
 """Tables whose rows are numbered by arrival; they are numbered anew by time."""
 
 

@@ -117,6 +117,19 @@ class RunMetadata(LedgerPart):
             found = [None if text is None else Shard.from_note(text) for text in merged]
         return found or [self.shard()]
 
+    def sent_on_request(self) -> frozenset[str]:
+        """Return the task ids of attempts that the user had sent though one may have run."""
+        with self._parse_errors():
+            return frozenset(map(str, json.loads(self.get_meta(SENT_ON_REQUEST) or "[]")))
+
+    def add_sent_on_request(self, task_ids: Iterable[str]) -> None:
+        """Record attempts that the user has sent though one before them may have run."""
+        with self._db.writing():
+            before = self.sent_on_request()
+            after = before.union(task_ids)
+            if after != before:
+                self.set_meta(SENT_ON_REQUEST, json.dumps(sorted(after)))
+
     def set_digest(self, sha256: str) -> None:
         """Set the digest of the manifest with which the run continues.
 
@@ -132,6 +145,9 @@ class RunMetadata(LedgerPart):
             self.set_meta("sha256", sha256)
 
 
+SENT_ON_REQUEST: Final = "sent_on_request"
+"""The ledger's key for attempts that were sent though one before them may have run, as the user
+had asked for that: task ids, JSON."""
 STOCK_WORKERS: Final = "plain_workers"
 """The ledger's key for workers that were seen without our instrumentation (stock workers)."""
 GAVE_UP: Final = "gave_up"

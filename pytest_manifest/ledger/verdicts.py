@@ -94,6 +94,15 @@ class Verdicts(LedgerPart):
                 return False
         return True
 
+    def note_correction(self, entry: str, attempt: int | None, status: VerdictStatus) -> None:
+        """Record that an entry's verdict, told already, is about to become one of this status."""
+        with self._db.writing() as db:
+            db.execute(
+                "INSERT INTO corrections (entry, attempt, was, kind, told_at, corrected_at) "
+                "SELECT entry, ?, kind, ?, settled_at, ? FROM settled WHERE entry = ?",
+                (attempt, status, text(utc_now()), entry),
+            )
+
     def end_attempt(self, task_id: str, verdict: Verdict) -> None:
         """Record the verdict on an attempt that another one follows; the entry gets none."""
         with self._db.writing() as db:

@@ -219,7 +219,8 @@ class AttemptEvaluator:
     ) -> Attempt | None:
         """Plan another attempt, where the entry allows one, and close the last in the ledger."""
         entry = job.entry
-        if entry.id in self.to_repeat:
+        was_asked_for = entry.id in self.to_repeat
+        if was_asked_for:
             self.to_repeat.discard(entry.id)
             is_due = verdict.verdict != "passed"
         else:
@@ -232,6 +233,8 @@ class AttemptEvaluator:
         self._ledger.verdicts.end_attempt(job.task_id, verdict)
         row = (attempt.task_id, entry.id, attempt.number, ordinal, verdict.verdict)
         self._ledger.attempts.plan([row])
+        if was_asked_for:
+            self._ledger.info.add_sent_on_request([attempt.task_id])
         logger.bind(entry=entry.id).info(
             "attempt {} of {!r} was {}; it is sent again", job.number, entry.id, verdict.verdict
         )
@@ -396,5 +399,6 @@ class AttemptEvaluator:
             logger.bind(entry=verdict.entry).info(
                 "{!r} was {} and is {} now", verdict.entry, before, verdict.verdict
             )
+            self._ledger.verdicts.note_correction(verdict.entry, verdict.attempt, verdict.verdict)
             self.corrections.append(Correction(before, verdict))
         return [(verdict, receipt)]

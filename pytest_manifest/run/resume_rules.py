@@ -68,7 +68,7 @@ class Decision:
     action: Action
     reason: str
     unsafe: bool = False
-    """Whether --manifest-resume-unsafe would send it."""
+    """Whether it might run twice by that: --manifest-resume-unsafe sends it, or would."""
     sends_later: bool = False
     """Whether it is sent once what is waited for has ended, unless it has passed by then."""
 
@@ -83,16 +83,18 @@ def decide(entry: Entry, state: EntryState, rules: ResumeRules) -> Decision:
         if not state.tree_goes_on:
             return Decision(entry.id, "wait", _WHERE[state.location])
         later = decide(entry, replace(state, location=None), rules)
-        return Decision(entry.id, "wait", _TREE_GOES_ON, sends_later=later.action == "send")
+        sends = later.action == "send"
+        return Decision(entry.id, "wait", _TREE_GOES_ON, later.unsafe and sends, sends)
     reason = _why(state)
     if state.location in UNDER_WAY and not rules.unsafe:  # turned away, and there all the same
         return Decision(entry.id, "leave", f"{reason}, but its message is there twice", unsafe=True)
     if not rules.unfinished and state.change is None:
         return Decision(entry.id, "keep", f"{reason}; unchanged")
-    if state.may_have_started and not entry.idempotent and not rules.unsafe:
+    risky = state.may_have_started and not entry.idempotent
+    if risky and not rules.unsafe:
         reason = f"{reason}; it may have run and is not idempotent"
         return Decision(entry.id, "leave", reason, unsafe=True)
-    return Decision(entry.id, "send", reason)
+    return Decision(entry.id, "send", reason, unsafe=risky)
 
 
 _WHERE: Mapping[Location, str] = {
@@ -112,7 +114,7 @@ def _decide_changed_job(entry: Entry, state: EntryState) -> Decision:
         reason = f"{state.changed}, but the old one is under way ({_WHERE[state.location]})"
         return Decision(entry.id, "leave", reason)
     # Other work than before, whatever became of that.
-    return Decision(entry.id, "send", state.changed)
+    return Decision(entry.id, "send", state.changed, unsafe=state.may_have_started)
 
 
 def _why(state: EntryState) -> str:
@@ -180,7 +182,8 @@ def record_decisions(
 
     With it, at once, the ``digest`` of the manifest that the run is of from now on.
     """
-    reasons = {decision.entry: decision.reason for decision in decisions}
+    decided = list(decisions)
+    reasons = {decision.entry: decision.reason for decision in decided}
     order = {entry: number for number, entry in enumerate(manifest.ids)}
     rows = list(attempts)
     fresh = [a for a in rows if a.entry.id not in last or last[a.entry.id].attempt != a.number]
@@ -190,6 +193,8 @@ def record_decisions(
             (a.task_id, a.entry.id, a.number, order[a.entry.id], reasons[a.entry.id]) for a in fresh
         )
         ledger.attempts.mark((a.task_id for a in known), "planned")
+        risky = {decision.entry for decision in decided if decision.unsafe}
+        ledger.info.add_sent_on_request(a.task_id for a in fresh if a.entry.id in risky)
         ledger.verdicts.reopen([a.entry.id for a in rows])
         if digest != ledger.info.read().sha256:
             ledger.info.set_digest(digest)

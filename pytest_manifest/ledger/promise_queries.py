@@ -1,0 +1,301 @@
+"""Find what contradicts itself in a ledger: sendings, verdicts and trees that do not fit together.
+
+Each query reads whole tables in SQLite, and yields only what does not fit: memory stays flat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pytest_manifest.ledger.database import LedgerPart
+from pytest_manifest.ledger.rows import Row
+from pytest_manifest.schema import VerdictStatus
+
+_NEVER_SENT: Final = "a.state IN ('planned', 'withheld')"
+_RUN_UNSENT = f"""
+    SELECT a.task_id, a.entry, a.attempt FROM attempts a WHERE {_NEVER_SENT} AND (
+        EXISTS (SELECT 1 FROM starts s WHERE s.task_id = a.task_id)
+        OR EXISTS (SELECT 1 FROM receipts r WHERE r.task_id = a.task_id
+            AND json_extract(r.receipt, '$.source') IS NOT 'harness')
+    ) ORDER BY a.ordinal, a.attempt
+"""  # noqa: S608 - fixed text
+_SENT_WITHOUT_TIME = f"""
+    SELECT a.task_id, a.entry, a.attempt FROM attempts a
+    WHERE NOT ({_NEVER_SENT}) AND a.sent_at IS NULL ORDER BY a.ordinal, a.attempt
+"""  # noqa: S608 - fixed text
+_NUMBERED_TWICE = """
+    SELECT min(task_id), entry, attempt FROM attempts
+    GROUP BY entry, attempt HAVING count(*) > 1
+"""
+_MISSING_NUMBER = """
+    SELECT max(task_id), entry, max(attempt) FROM attempts
+    GROUP BY entry HAVING max(attempt) <> count(DISTINCT attempt) OR min(attempt) < 1
+"""
+_WITHOUT_REASON = """
+    SELECT task_id, entry, attempt FROM attempts WHERE attempt > 1 AND reason IS NULL
+"""
+_STRANGERS = """
+    SELECT t.task_id, '', 0 FROM (
+        SELECT task_id FROM starts UNION SELECT task_id FROM receipts
+    ) t WHERE NOT EXISTS (SELECT 1 FROM attempts a WHERE a.task_id = t.task_id)
+        AND NOT EXISTS (SELECT 1 FROM descendants d WHERE d.task_id = t.task_id)
+"""
+_LOST_YET_ENDED = """
+    SELECT a.task_id, a.entry, a.attempt FROM attempts a
+    LEFT JOIN settled s ON s.entry = a.entry AND s.attempt = a.attempt
+    WHERE coalesce(s.kind, a.kind) = 'lost' AND EXISTS (
+        SELECT 1 FROM receipts r WHERE r.task_id = a.task_id
+            AND json_extract(r.receipt, '$.source') = 'worker'
+    )
+"""
+_LOST_YET_BEGUN = """
+    SELECT a.task_id, a.entry, a.attempt FROM attempts a
+    LEFT JOIN settled s ON s.entry = a.entry AND s.attempt = a.attempt
+    WHERE coalesce(s.kind, a.kind) = 'lost'
+        AND NOT EXISTS (SELECT 1 FROM descendants d WHERE d.root = a.task_id AND d.kind = 'lost')
+        AND EXISTS (
+            SELECT 1 FROM starts t WHERE t.task_id = a.task_id AND instr(
+                json_extract(coalesce(s.verdict, a.verdict), '$.sentence'), 'started on'
+            ) = 0
+        )
+"""
+_PASSED_WITHOUT_RECEIPT = """
+    SELECT a.task_id, s.entry, s.attempt FROM settled s
+    LEFT JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
+    WHERE s.kind = 'passed' AND s.receipt IS NULL
+"""
+_PASSED_BY_ANOTHER = """
+    SELECT a.task_id, s.entry, s.attempt FROM settled s
+    LEFT JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
+    WHERE s.kind = 'passed' AND s.receipt IS NOT NULL AND (
+        json_extract(s.receipt, '$.entry') IS NOT s.entry
+        OR json_extract(s.receipt, '$.attempt') IS NOT s.attempt
+        OR json_extract(s.receipt, '$.task_id') IS NOT a.task_id
+        OR NOT EXISTS (
+            SELECT 1 FROM receipts r WHERE r.task_id = a.task_id
+                AND json_extract(r.receipt, '$.state') IS json_extract(s.receipt, '$.state')
+                AND json_extract(r.receipt, '$.result') IS json_extract(s.receipt, '$.result')
+        )
+    )
+"""
+_PASSED_UNSENT = f"""
+    SELECT a.task_id, s.entry, s.attempt FROM settled s
+    JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
+    WHERE s.kind = 'passed' AND {_NEVER_SENT}
+"""  # noqa: S608 - fixed text
+_EXECUTIONS = """
+    SELECT entry, max(number) FROM (
+        SELECT s.entry AS entry, count(*) AS number FROM settled s
+        JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
+        JOIN starts t ON t.task_id = a.task_id
+        WHERE s.kind = 'passed' GROUP BY t.task_id, t.hop, t.retries HAVING count(*) > 1
+    ) GROUP BY entry
+"""
+_TREES = """
+    SELECT s.entry, coalesce(d.kind, 'pending'), d.task, d.task_id FROM settled s
+    JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
+    JOIN descendants d ON d.root = a.task_id
+    WHERE s.kind = 'passed' AND d.kind IS NOT 'passed' AND d.kind IS NOT 'skipped'
+    ORDER BY s.entry
+"""
+_FEWER_CHILDREN = """
+    SELECT entry, told, known FROM (
+        SELECT s.entry AS entry, json_extract(s.receipt, '$.children') AS told, (
+            SELECT count(*) FROM descendants d WHERE d.root = a.task_id AND d.parent = a.task_id
+        ) AS known FROM settled s
+        JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
+        WHERE s.kind = 'passed' AND json_extract(s.receipt, '$.children') > 0
+    ) WHERE told > known
+"""
+_UNFULFILLED = """
+    SELECT s.entry, n.how, max(n.number) - max(
+        (SELECT count(*) FROM descendants d WHERE d.root = n.root AND d.fulfils = n.key),
+        (SELECT count(*) FROM descendants d, json_each(n.task_ids) j
+            WHERE d.root = n.root AND d.task_id = j.value)
+    ) AS missing FROM announced n
+    JOIN attempts a ON a.task_id = n.root
+    JOIN settled s ON s.entry = a.entry AND s.attempt = a.attempt
+    WHERE s.kind = 'passed' GROUP BY n.root, n.key HAVING max(n.is_off) = 0 AND missing > 0
+"""
+_OTHER_DOCUMENT = """
+    SELECT '', entry, coalesce(attempt, 0) FROM settled
+    WHERE kind IS NOT json_extract(verdict, '$.verdict')
+        OR entry IS NOT json_extract(verdict, '$.entry')
+        OR (attempt IS NOT NULL AND attempt IS NOT json_extract(verdict, '$.attempt'))
+"""
+_OTHER_DOCUMENT_OF_ATTEMPT = """
+    SELECT task_id, entry, attempt FROM attempts WHERE verdict IS NOT NULL AND (
+        kind IS NOT json_extract(verdict, '$.verdict')
+        OR entry IS NOT json_extract(verdict, '$.entry')
+    )
+"""
+# Starts have no time of arrival: where there are two, the second may have come later.
+_CORRECTED = """
+    SELECT a.task_id, c.entry, c.attempt FROM corrections c
+    JOIN attempts a ON a.entry = c.entry AND a.attempt = c.attempt
+    WHERE NOT EXISTS (SELECT 1 FROM descendants d WHERE d.root = a.task_id)
+        AND NOT EXISTS (
+            SELECT 1 FROM receipts r WHERE r.task_id = a.task_id AND r.arrived_at >= c.told_at
+        )
+        AND (SELECT count(*) FROM starts t WHERE t.task_id = a.task_id) < 2
+"""
+_JUDGED_UNKNOWN = """
+    SELECT '', s.entry, coalesce(s.attempt, 0) FROM settled s WHERE NOT EXISTS (
+        SELECT 1 FROM attempts a
+        WHERE a.entry = s.entry AND (s.attempt IS NULL OR a.attempt = s.attempt)
+    )
+"""
+_SUPERSEDED = """
+    SELECT '', s.entry, s.attempt FROM settled s
+    WHERE s.attempt < (SELECT max(a.attempt) FROM attempts a WHERE a.entry = s.entry)
+"""
+_UNJUDGED = """
+    SELECT max(a.task_id), a.entry, max(a.attempt) FROM attempts a
+    WHERE NOT EXISTS (SELECT 1 FROM settled s WHERE s.entry = a.entry) GROUP BY a.entry
+"""
+_MANY_ATTEMPTS = """
+    SELECT a.entry, a.task_id, a.attempt, a.state, a.reason,
+        EXISTS (SELECT 1 FROM starts s WHERE s.task_id = a.task_id) OR EXISTS (
+            SELECT 1 FROM receipts r WHERE r.task_id = a.task_id
+            AND json_extract(r.receipt, '$.started_at') IS NOT NULL
+        )
+    FROM attempts a WHERE a.entry IN (SELECT entry FROM attempts WHERE attempt > 1)
+    ORDER BY a.entry, a.attempt
+"""
+_IDS = "SELECT task_id, entry, attempt FROM attempts"
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """An attempt that does not fit: its task id, "" where none is known, entry and number."""
+
+    task_id: str
+    entry: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Repetition:
+    """An attempt of an entry with several; ``ran``: whether a worker told that it began."""
+
+    entry: str
+    task_id: str
+    attempt: int
+    state: str
+    reason: str | None
+    ran: bool
+
+
+class PromiseQueries(LedgerPart):
+    """Queries for what must not be in a ledger; each yields what is there all the same."""
+
+    def run_though_unsent(self) -> Iterator[Sending]:
+        """Yield attempts that were never sent, of which a worker tells."""
+        return self._sendings(_RUN_UNSENT)
+
+    def sent_without_time(self) -> Iterator[Sending]:
+        """Yield attempts that were sent, of which nobody wrote down when before they were."""
+        return self._sendings(_SENT_WITHOUT_TIME)
+
+    def numbered_twice(self) -> Iterator[Sending]:
+        """Yield attempts of an entry that share their number."""
+        return self._sendings(_NUMBERED_TWICE)
+
+    def missing_numbers(self) -> Iterator[Sending]:
+        """Yield the last attempts of entries that lack one before it."""
+        return self._sendings(_MISSING_NUMBER)
+
+    def repeated_without_reason(self) -> Iterator[Sending]:
+        """Yield attempts after the first that nothing was written down as the reason for."""
+        return self._sendings(_WITHOUT_REASON)
+
+    def strangers(self) -> Iterator[Sending]:
+        """Yield task ids that workers told of, and that are of no attempt and no descendant."""
+        return self._sendings(_STRANGERS)
+
+    def lost_though_ended(self) -> Iterator[Sending]:
+        """Yield attempts called lost of which a worker told the end."""
+        return self._sendings(_LOST_YET_ENDED)
+
+    def lost_though_begun(self) -> Iterator[Sending]:
+        """Yield attempts called lost that a worker began, where the verdict does not say so."""
+        return self._sendings(_LOST_YET_BEGUN)
+
+    def passed_without_receipt(self) -> Iterator[Sending]:
+        """Yield the attempts that entries passed by without a receipt."""
+        return self._sendings(_PASSED_WITHOUT_RECEIPT)
+
+    def passed_by_another(self) -> Iterator[Sending]:
+        """Yield attempts that passed by a receipt of something else, or one that never came."""
+        return self._sendings(_PASSED_BY_ANOTHER)
+
+    def passed_though_unsent(self) -> Iterator[Sending]:
+        """Yield attempts that passed and were never sent."""
+        return self._sendings(_PASSED_UNSENT)
+
+    def repeated_executions(self) -> Iterator[tuple[str, int]]:
+        """Yield the passed entries whose job began more than once in a turn, and how often."""
+        return self._db.build_each(lambda row: (str(row[0]), int(row[1])), _EXECUTIONS)
+
+    def unsuccessful_descendants(
+        self,
+    ) -> Generator[tuple[str, VerdictStatus, str, str], None, None]:
+        """Yield ``(entry, status, task, task_id)`` of what did not succeed in passed trees."""
+        yield from self._db.read(_TREES)
+
+    def fewer_children(self) -> Iterator[tuple[str, int, int]]:
+        """Yield passed entries with the children that were counted, and the fewer told of."""
+        yield from self._db.read(_FEWER_CHILDREN)
+
+    def unfulfilled(self) -> Iterator[tuple[str, str, int]]:
+        """Yield passed entries with what was announced of their trees, and how many never came."""
+        yield from self._db.read(_UNFULFILLED)
+
+    def other_documents(self) -> Iterator[Sending]:
+        """Yield verdicts that say something else than the row that they stand in."""
+        yield from self._sendings(_OTHER_DOCUMENT)
+        yield from self._sendings(_OTHER_DOCUMENT_OF_ATTEMPT)
+
+    def judged_without_attempt(self) -> Iterator[Sending]:
+        """Yield verdicts of entries, or on attempts, that the run does not have."""
+        return self._sendings(_JUDGED_UNKNOWN)
+
+    def superseded(self) -> Iterator[Sending]:
+        """Yield verdicts of entries on another attempt than their newest."""
+        return self._sendings(_SUPERSEDED)
+
+    def unjudged(self) -> Iterator[Sending]:
+        """Yield the newest attempt of each entry that has no verdict."""
+        return self._sendings(_UNJUDGED)
+
+    def corrected_without_evidence(self) -> Iterator[Sending]:
+        """Yield verdicts that were changed after they had been told, with nothing that arrived."""
+        return self._sendings(_CORRECTED)
+
+    def repetitions(self) -> Generator[Repetition, None, None]:
+        """Yield all attempts of the entries that have more than one, entry by entry."""
+        return self._db.build_each(_repetition_of_row, _MANY_ATTEMPTS)
+
+    def attempts(self) -> Iterator[Sending]:
+        """Yield all attempts, in no order."""
+        return self._sendings(_IDS)
+
+    def count(self, table: str) -> int:
+        """Count the rows of a table of the ledger."""
+        row = self._db.read_one(f"SELECT count(*) FROM {table}")  # noqa: S608 - a name of ours
+        return 0 if row is None else int(row[0])
+
+    def _sendings(self, query: str, values: Sequence[str] = ()) -> Iterator[Sending]:
+        return self._db.build_each(_sending_of_row, query, values)
+
+
+def _sending_of_row(row: Row) -> Sending:
+    task_id, entry, attempt = row
+    return Sending(str(task_id or ""), str(entry), int(attempt or 0))
+
+
+def _repetition_of_row(row: Row) -> Repetition:
+    entry, task_id, attempt, state, reason, ran = row
+    return Repetition(entry, task_id, int(attempt), state, reason, bool(ran))

@@ -1,0 +1,261 @@
+"""Hold a run's ledger against what the project promises of it (docs/explanation/promises.md).
+
+Each function reads the ledger and yields a sentence for each promise that the record breaks. None
+of them asks how the run came to its verdicts: a fault in that is what they are there to find.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import groupby, islice
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+from pytest_manifest.broker.attempt import is_of_attempt
+from pytest_manifest.errors import ManifestError
+from pytest_manifest.ledger import BAD_ROW_ERRORS, Ledger, TaskRuns, damaged
+from pytest_manifest.ledger.promise_queries import Repetition, Sending
+from pytest_manifest.ledger.queries import BATCH
+from pytest_manifest.ledger.rows import receipt_of
+from pytest_manifest.manifest import Manifest, id_and_task
+from pytest_manifest.run.task_metadata import OwnLimits
+from pytest_manifest.schema import Entry, VerdictStatus
+from pytest_manifest.text import plural, short
+from pytest_manifest.verdict import contradiction, evaluate
+from pytest_manifest.verdict.descendants import CERTAIN_ENDS, is_ignored
+
+Promise: TypeAlias = Literal["S1", "S2", "S3", "S4", "S5", "S6", "L1"]
+
+_BY_RECEIPT_ALONE: Final = frozenset({"succeeded", "failed", "ignored"})
+"""Ends that only a receipt can prove."""
+
+
+class Violation(NamedTuple):
+    """A promise that the record of a run breaks; ``entry``: "" where it is of none."""
+
+    promise: Promise
+    entry: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordSize:
+    """The entries that a run has, and those of them that have a verdict."""
+
+    entries: int
+    verdicts: int
+
+
+def record_size(ledger: Ledger) -> RecordSize:
+    """Count a run's entries and verdicts."""
+    return RecordSize(ledger.attempts.count_entries(), sum(ledger.verdicts.counts().values()))
+
+
+def violations(ledger: Ledger, manifest: Manifest) -> Generator[Violation, None, None]:
+    """Yield what in a run's record breaks a promise, in constant memory.
+
+    Raises LedgerError where the ledger, ManifestError where the manifest cannot be read.
+    """
+    yield from sendings(ledger)
+    yield from repetitions(ledger, manifest)
+    yield from losses(ledger)
+    yield from passes(ledger, manifest)
+    yield from trees(ledger, manifest)
+    yield from corrections(ledger)
+    yield from completeness(ledger, manifest)
+
+
+def sendings(ledger: Ledger) -> Iterator[Violation]:
+    """S1: each attempt is written down before it is sent, once, under an id of its own."""
+    part = ledger.promises
+    for one in part.run_though_unsent():
+        yield _of("S1", one, "was never sent by this record, and a worker tells of it")
+    for one in part.sent_without_time():
+        yield _of("S1", one, "was sent, and nobody had written down that it would be")
+    for one in part.numbered_twice():
+        yield _of("S1", one, "is there twice, under two task ids")
+    for one in part.missing_numbers():
+        yield _of("S1", one, "is there, and one before it is not")
+    for one in part.repeated_without_reason():
+        yield _of("S1", one, "was made, and nothing says why")
+    for one in part.strangers():
+        yield Violation(
+            "S1",
+            "",
+            f"a worker tells of the task id {short(one.task_id)}, which this run never sent",
+        )
+    info = ledger.info.read()
+    runs = TaskRuns(info.run, ledger.info.merged())
+    for one in part.attempts():
+        if not is_of_attempt(one.task_id, runs.run_of(one.task_id), one.entry, one.attempt):
+            yield _of("S1", one, "has a task id that is another's")
+
+
+def repetitions(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
+    """S2: of an entry that is not idempotent at most one attempt ran, unless that was asked for."""
+    asked_for = ledger.info.sent_on_request()
+    with closing(ledger.promises.repetitions()) as rows:
+        for name, group in groupby(rows, key=lambda row: row.entry):
+            attempts = list(group)
+            if name in manifest and not manifest[name].idempotent:
+                yield from _repeated(name, [row for row in attempts if row.ran], asked_for)
+
+
+def _repeated(
+    name: str, ran: Sequence[Repetition], asked_for: frozenset[str]
+) -> Iterator[Violation]:
+    unasked = [row for row in ran[1:] if row.task_id not in asked_for]
+    if unasked:
+        numbers = " and ".join(str(row.attempt) for row in (ran[0], unasked[0]))
+        yield Violation(
+            "S2",
+            name,
+            f"is not idempotent, and its attempts {numbers} were both begun; nobody "
+            "had asked for that",
+        )
+
+
+def losses(ledger: Ledger) -> Iterator[Violation]:
+    """S3: what is called lost was begun by no worker, or its verdict says by which."""
+    for one in ledger.promises.lost_though_ended():
+        yield _of("S3", one, "is called lost, and a worker told its end")
+    for one in ledger.promises.lost_though_begun():
+        yield _of("S3", one, "is called lost, and a worker had begun it")
+
+
+def passes(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
+    """S4: what passed has one receipt to be believed, of this very sending, and ran once."""
+    part = ledger.promises
+    for one in part.passed_though_unsent():
+        yield _of("S4", one, "passed, and was never sent")
+    for one in part.passed_without_receipt():
+        entry = _entry(manifest, one.entry)
+        if entry is None or entry.expect.state in _BY_RECEIPT_ALONE:
+            yield _of("S4", one, "passed, and no receipt says so")
+    for one in part.passed_by_another():
+        yield _of("S4", one, "passed by a receipt that is not its own, or never arrived")
+    for name, executions in part.repeated_executions():
+        entry = _entry(manifest, name)
+        if entry is not None and executions > entry.expect.executions:
+            yield Violation("S4", name, f"passed, and its job was begun {executions} times")
+    yield from _unproven_passes(ledger, manifest)
+
+
+def _unproven_passes(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
+    """Judge each pass again by its receipt alone."""
+    runs = TaskRuns(ledger.info.read().run, ledger.info.merged())
+    limited = OwnLimits.read(ledger)
+    with manifest.open() as file:
+        lines = enumerate(file, manifest.first_line)
+        while some := list(islice(lines, BATCH)):
+            by_id = {id_and_task(raw)[0]: (raw, number) for number, raw in some}
+            for one in ledger.queries.stored_passes(by_id):
+                if one.receipt is None:
+                    continue
+                entry = manifest.parse(*by_id[one.entry])
+                try:
+                    receipt = receipt_of(one.receipt)
+                except BAD_ROW_ERRORS as error:
+                    raise damaged(ledger.path, error) from error
+                lie = contradiction(
+                    entry,
+                    receipt,
+                    run=runs.run_of(one.task_id),
+                    task_id=one.task_id,
+                    attempt=one.attempt,
+                    sent_at=None,
+                )
+                if lie:
+                    yield Violation("S4", one.entry, f"passed by a receipt that lies: {lie}")
+                    continue
+                again = evaluate(limited(entry), receipt, attempt=one.attempt)
+                if again.verdict != "passed":
+                    yield Violation(
+                        "S4",
+                        one.entry,
+                        f"passed, and by its receipt it is {again.verdict}: {again.sentence}",
+                    )
+
+
+def trees(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
+    """S4: all that a passed entry's job has started came to the end that the entry expects."""
+    part = ledger.promises
+    with closing(part.unsuccessful_descendants()) as rows:
+        for name, group in groupby(rows, key=lambda row: row[0]):
+            entry = _entry(manifest, name)
+            if entry is None or is_ignored(entry):
+                continue
+            some = entry.expect.of_descendants.outcome
+            for _, status, task, task_id in group:
+                if some == "succeeded" or (some == "finished" and not _has_ended(status)):
+                    yield Violation(
+                        "S4",
+                        name,
+                        f"passed, and its descendant {short(task)} ({short(task_id)}) is {status}",
+                    )
+                    break
+    for name, told, known in part.fewer_children():
+        entry = _entry(manifest, name)
+        if entry is None or not is_ignored(entry):
+            yield Violation(
+                "S4",
+                name,
+                f"passed, and of the {plural(told, 'task')} that its job started {known} are known",
+            )
+    for name, how, missing in part.unfulfilled():
+        entry = _entry(manifest, name)
+        if entry is None or not is_ignored(entry):
+            yield Violation(
+                "S4",
+                name,
+                f"passed, and {missing} of what was announced of its tree ({how}) never came",
+            )
+
+
+def _has_ended(status: VerdictStatus) -> bool:
+    # A task that its worker stopped at its limit has ended; what nobody heard of has not.
+    return status in CERTAIN_ENDS or status == "timed_out"
+
+
+def corrections(ledger: Ledger) -> Iterator[Violation]:
+    """S5: a verdict that was told was changed by what arrived later alone, and stands as told."""
+    part = ledger.promises
+    for one in part.other_documents():
+        yield _of("S5", one, "has a verdict that says something else than its row")
+    for one in part.corrected_without_evidence():
+        yield _of("S5", one, "was told one verdict and has another, and nothing arrived between")
+
+
+def completeness(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
+    """S6 and L1: the run's entries are the manifest's, and each has one verdict, once it ended."""
+    part = ledger.promises
+    info, status = ledger.info.read(), ledger.info.status
+    number = ledger.attempts.count_entries()
+    if number != info.entries:
+        yield Violation(
+            "S6", "", f"{plural(info.entries, 'entry')} were selected, and the record has {number}"
+        )
+    for name in ledger.queries.sent_entries():
+        if name not in manifest:
+            yield Violation("S6", name, "was sent, and is not in the run's manifest")
+    for one in part.judged_without_attempt():
+        yield _of("S6", one, "has a verdict, and the run does not have it")
+    for one in part.superseded():
+        yield _of("S6", one, "has a verdict, and was sent again since")
+    if status == "finished":
+        for one in part.unjudged():
+            yield _of("L1", one, "has no verdict, and the run is said to have finished")
+
+
+def _entry(manifest: Manifest, name: str) -> Entry | None:
+    """Return an entry; None for what the manifest does not have, or has no longer as it was."""
+    try:
+        return manifest[name]
+    except (KeyError, ManifestError):
+        return None
+
+
+def _of(promise: Promise, one: Sending, said: str) -> Violation:
+    attempt = f"attempt {one.attempt} " if one.attempt else ""
+    return Violation(promise, one.entry, f"{attempt}{said}")
