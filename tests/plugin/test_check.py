@@ -206,8 +206,8 @@ MUTATIONS = {
     "passed, and never sent": (
         "S4",
         (
-            f"UPDATE attempts SET state = 'planned' WHERE {PLAIN}; DELETE FROM starts WHERE {PLAIN};"
-            f"DELETE FROM receipts WHERE {PLAIN}"
+            f"UPDATE attempts SET state = 'planned' WHERE {PLAIN};"
+            f"DELETE FROM starts WHERE {PLAIN}; DELETE FROM receipts WHERE {PLAIN}"
         ),
     ),
     "passed, and a child failed": (
@@ -238,8 +238,8 @@ MUTATIONS = {
     "failed, and said to have passed": (
         "S4",
         (
-            "UPDATE settled SET kind = 'passed', verdict = json_set(verdict, '$.verdict', 'passed') "
-            "WHERE entry = 'once'"
+            "UPDATE settled SET kind = 'passed', "
+            "verdict = json_set(verdict, '$.verdict', 'passed') WHERE entry = 'once'"
         ),
     ),
     # S5: what was told stands
