@@ -10,7 +10,8 @@ from loguru import logger
 from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.ledger import OVER_BUDGET
 from pytest_manifest.run.context import EngineContext, FailureWindow
-from pytest_manifest.run.evaluation import Correction, revoked_message
+from pytest_manifest.run.corrections import Correction
+from pytest_manifest.run.evaluation import revoked_message
 from pytest_manifest.run.missing import MissingJobs, job_search
 from pytest_manifest.run.sending import Sender
 from pytest_manifest.run.verdict_recorder import VerdictRecorder

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from typing import Final
@@ -28,6 +27,7 @@ from pytest_manifest.ledger import (
     utc_now,
 )
 from pytest_manifest.manifest import Manifest
+from pytest_manifest.run.corrections import Correction, note_correction
 from pytest_manifest.run.evidence import EvidenceEvaluator, ReportedEnd, turn_of
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.recovery import is_alive
@@ -74,14 +74,6 @@ def revoked_message(job: PendingAttempt) -> str:
     if job.started is None:
         return "the run was stopped before a worker had begun it"
     return "the run was stopped after a try of it, while it waited for the next one"
-
-
-@dataclass(frozen=True, slots=True)
-class Correction:
-    """Hold an entry's verdict that was changed after it had been reported."""
-
-    before: VerdictStatus
-    verdict: Verdict
 
 
 class AttemptEvaluator:
@@ -396,9 +388,5 @@ class AttemptEvaluator:
     ) -> list[Evaluated]:
         before = settled.verdict.verdict
         if verdict.verdict != before:
-            logger.bind(entry=verdict.entry).info(
-                "{!r} was {} and is {} now", verdict.entry, before, verdict.verdict
-            )
-            self._ledger.verdicts.note_correction(verdict.entry, verdict.attempt, verdict.verdict)
-            self.corrections.append(Correction(before, verdict))
+            self.corrections.append(note_correction(self._ledger, before, verdict))
         return [(verdict, receipt)]

@@ -18,8 +18,8 @@ from pytest_manifest.errors import DispatchError, LedgerError, ManifestToolError
 from pytest_manifest.ledger import GAVE_UP, OVER_BUDGET, Ledger
 from pytest_manifest.manifest import write_receipt_lines
 from pytest_manifest.results.collector import ReceiptCollector
+from pytest_manifest.run.corrections import Correction
 from pytest_manifest.run.engine import Engine
-from pytest_manifest.run.evaluation import Correction
 from pytest_manifest.run.exported_trees import exported_lines, exported_version
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.resume_rules import Decision

@@ -35,7 +35,7 @@ def spread(key, number):
     count(key)
     chord([double.s(n, f"{key}/{n}") for n in range(number)], total.s(f"{key}/body")).delay()
 """
-ENTRIES = [
+ENTRIES: list[dict[str, object]] = [
     {"id": "plain", "task": "jobs.double", "args": [1, "plain"], "expect": {"result": {"n": 2}}},
     {"id": "other", "task": "jobs.double", "args": [2, "other"]},
     {"id": "fails", "task": "jobs.fail", "args": ["no", "fails"], "expect": {"state": "failed"}},

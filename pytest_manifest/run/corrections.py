@@ -1,0 +1,27 @@
+"""Note verdicts that change after they were reported: why a session fails that had been green."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from loguru import logger
+
+from pytest_manifest.ledger import Ledger
+from pytest_manifest.schema import Verdict, VerdictStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """Hold an entry's verdict that was changed after it had been reported."""
+
+    before: VerdictStatus
+    verdict: Verdict
+
+
+def note_correction(ledger: Ledger, before: VerdictStatus, verdict: Verdict) -> Correction:
+    """Write down that an entry's reported verdict becomes this one; return that."""
+    ledger.verdicts.note_correction(verdict.entry, verdict.attempt, verdict.verdict)
+    logger.bind(entry=verdict.entry).info(
+        "{!r} was {} and is {} now", verdict.entry, before, verdict.verdict
+    )
+    return Correction(before, verdict)
