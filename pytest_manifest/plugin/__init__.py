@@ -269,9 +269,11 @@ def pytest_sessionfinish(
 
 
 def pytest_manifest_finished(config: pytest.Config, run: Run) -> None:
+    from pytest_manifest.reporting.record_check import check_record
     from pytest_manifest.reporting.summary_files import complete
 
     report = manifest_session(config).report
+    check_record(report, run)
     complete(report, run)
     if report.options.report is not None:
         from pytest_manifest.reporting.run_page.page import write_run_page

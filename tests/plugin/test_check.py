@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -303,6 +305,18 @@ def record(project: Project) -> Path:
     return project.ledgers()[-1]
 
 
+def command(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run ``manifest`` in the project's folder."""
+    return subprocess.run(
+        [sys.executable, "-m", "pytest_manifest", *arguments],
+        cwd=project.path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
 def broken(path: Path) -> list[tuple[str, str]]:
     """The promises that a record breaks, and the sentences about it."""
     stored = StoredRun.open(path)
@@ -331,3 +345,52 @@ def test_each_broken_promise_is_seen_and_a_real_record_breaks_none(
         if promise not in {one for one, _ in found}:
             unseen[name] = found
     assert not unseen, json.dumps(unseen, indent=1)
+
+
+@pytest.mark.parametrize("options", [(), ("-q",)])
+def test_a_session_whose_record_breaks_a_promise_fails_and_says_which(
+    project: Project, options: tuple[str, ...]
+) -> None:
+    """Whatever its tests have shown: its verdicts are not to be trusted."""
+    project.doubles(count=3)
+    project.write(
+        "conftest.py",
+        "import sqlite3, pytest\n"
+        "@pytest.hookimpl(tryfirst=True)\n"
+        "def pytest_manifest_finished(config, run):\n"
+        "    with sqlite3.connect(run.ledger_path) as db:\n"
+        "        db.execute(\"UPDATE settled SET receipt = NULL WHERE entry <> 'd-0'\")\n",
+    )
+    result = project.run("--manifest=m.jsonl", "--manifest-broker=memory://", *options)
+    result.assert_outcomes(passed=3)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    said = " ".join(result.stdout.str().split())
+    assert "S4, entry 'd-1': attempt 1 passed, and no receipt says so; S4, entry 'd-2'" in said
+    assert "manifest check 2" in said
+    if not options:
+        result.stdout.fnmatch_lines(["  record    2 contradictions: 3 entries, 3 verdicts"])
+
+
+def test_the_command_tells_what_each_record_breaks(project: Project) -> None:
+    """For people and for programs; a record that breaks nothing ends with 0."""
+    project.doubles(count=3)
+    project.run("--manifest=m.jsonl", "--manifest-broker=memory://").assert_outcomes(passed=3)
+    run = project.ledgers()[-1].stem
+    good = command(project, "check", "last")
+    assert (good.returncode, good.stdout) == (
+        0,
+        f"run {run}: its record is consistent: 3 entries, 3 verdicts\n",
+    )
+    with closing(sqlite3.connect(project.ledgers()[-1])) as db:
+        db.execute("UPDATE settled SET receipt = NULL WHERE entry <> 'd-0'")
+        db.commit()
+    bad = command(project, "check", "last", "--limit=1")
+    assert bad.returncode == 1
+    assert bad.stdout.splitlines() == [
+        "S4: entry 'd-1' attempt 1 passed, and no receipt says so",
+        "... and 1 more; --limit=0 shows all",
+        f"run {run}: its record has 2 contradictions: 3 entries, 3 verdicts",
+    ]
+    document = json.loads(command(project, "check", "last", "--json").stdout)
+    assert [one["violations"] for one in document["runs"]] == [2]
+    assert {one["entry"] for one in document["runs"][0]["shown"]} == {"d-1", "d-2"}
