@@ -556,7 +556,7 @@ proctype Pytest(bit me)
     bit again[TASKS];               /* it was published a second time */
     bit in_first[TASKS], had_first[TASKS], in_second[TASKS], queued[TASKS], asked[TASKS], news[TASKS];
     byte found[TASKS];
-    bit silent_first, silent_second, took_out, unsafe, may_have_run, resuming;
+    bit silent_first, silent_second, took_out, unsafe, may_have_run, resuming, gone;
     byte t;
 
 session:
@@ -631,19 +631,20 @@ look:
         if :: resuming -> goto resolve :: else fi;
 
         if
-        :: d_step { store_up || BROKEN(8) ->
-            if :: !BROKEN(8) -> read_stream() :: else fi; i = 0 }
+        :: d_step { store_up -> /* what was told by the second look, and whether all of that was there */
+            if :: !BROKEN(8) -> read_stream() :: else fi;
+            gone = !mark && !BROKEN(10) && !BROKEN(18) && !BROKEN(19);
+            emptied = emptied || gone;
+            i = 0 }
         :: !store_up -> goto looked /* later */
         fi;
+        d_step { for (EACH_TASK(i)) { requeue(i) }; i = 0 }
         d_step {
-            if :: !mark && !BROKEN(10) && !BROKEN(18) -> emptied = 1 :: else fi;
-            for (EACH_TASK(i)) { requeue(i) }; i = 0 }
-        if
-        :: d_step { store_up || BROKEN(19) ->
-            if :: !mark && store_up && !BROKEN(10) -> emptied = 1 :: else fi;
-            for (EACH_TASK(i)) { give_up(i, (!mark && store_up && !BROKEN(10))) }; i = 0 }
-        :: !store_up && !BROKEN(19) -> skip
-        fi;
+            gone = gone || ((BROKEN(18) || BROKEN(19)) && !mark && store_up);
+            emptied = emptied || gone;
+            for (EACH_TASK(i)) { give_up(i, gone) };
+            gone = 0;
+            i = 0 }
 looked: skip;
         d_step { clear_looks(); i = 0 }
         if :: resuming -> goto cleanup :: else fi;
@@ -684,7 +685,7 @@ cleanup: skip;
     d_step {
         kill[0] = 0; kill[1] = 0; lock = 0;
         for (EACH_TASK(i)) { waits[i] = 0; scheduled[i] = 0; unsure[i] = 0; again[i] = 0; asked[i] = 0; news[i] = 0 }
-        clear_looks(); took_out = 0; unsafe = 0; may_have_run = 0; resuming = 0; t = 0
+        clear_looks(); took_out = 0; unsafe = 0; may_have_run = 0; resuming = 0; gone = 0; t = 0
     }
     goto session
 }
