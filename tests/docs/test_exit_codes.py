@@ -17,7 +17,7 @@ from tests.support import eventually
 
 __all__ = ["broker", "project"]  # fixtures are found by their names here
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.broken_record]
 
 MEMORY = "--manifest-broker=memory://"
 PLAN = (
@@ -79,6 +79,20 @@ def lacks_a_report(project: Project, _broker: str) -> int:
     return int(
         project.run("--manifest=m.jsonl", MEMORY, "--manifest-markdown=reports/summary.md").ret
     )
+
+
+def breaks_a_promise(project: Project, _broker: str) -> int:
+    """Somebody takes the receipts out of the ledger before the report is written."""
+    project.doubles(count=1)
+    project.write(
+        "conftest.py",
+        "import sqlite3, pytest\n"
+        "@pytest.hookimpl(tryfirst=True)\n"
+        "def pytest_manifest_finished(config, run):\n"
+        "    with sqlite3.connect(run.ledger_path) as db:\n"
+        "        db.execute('UPDATE settled SET receipt = NULL')\n",
+    )
+    return int(project.run("--manifest=m.jsonl", MEMORY).ret)
 
 
 def breaks_off(project: Project, broker: str) -> int:
@@ -181,6 +195,7 @@ SCENARIOS: dict[tuple[str, int, str], Provoked] = {
     ("pytest", 1, "an entry failed its"): fails,
     ("pytest", 1, "not everything was sent"): breaks_off,
     ("pytest", 1, "a report could not"): lacks_a_report,
+    ("pytest", 1, "the run's record breaks"): breaks_a_promise,
     ("pytest", 2, "Ctrl-C"): ended_by(signal.SIGINT),
     ("pytest", 2, "an error while collecting,"): cannot_collect,
     ("pytest", 3, "an internal error of"): has_an_internal_error,
