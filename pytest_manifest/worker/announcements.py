@@ -45,7 +45,7 @@ def announce_rest(children: Children, app: Any, request: Any, end: End, *, speak
     """
     try:
         announced, expected = [], []
-        if speaks_on and speaks_after_its_end(app.tasks.get(request.__dict__.get("task"))):
+        if speaks_on and goes_on(children, app.tasks.get(request.__dict__.get("task"))):
             announced.append(_after_handlers(request.__dict__))
         for one, messages in _after(app, request, end):
             if one is not None:
@@ -81,6 +81,13 @@ def _after(app: Any, request: Any, end: End) -> Iterator[tuple[Document | None, 
         yield _body(key, body, is_off=True)
     if end is End.FAILURE:
         yield _errbacks(app, fields.get("errbacks"), execution, fields.get("id"))
+
+
+def goes_on(children: Children, task: Any) -> bool:
+    """Return whether an execution of this task may start more once its end is stored."""
+    if children.goes_on is None:
+        children.goes_on = speaks_after_its_end(task)
+    return children.goes_on
 
 
 def speaks_after_its_end(task: Any) -> bool:

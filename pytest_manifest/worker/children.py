@@ -77,6 +77,9 @@ class Children:
         """Records that could not be sent."""
         self.elsewhere: dict[str, str] = {}
         """Brokers of those that were sent to another one than the worker's, by task id."""
+        self.goes_on: bool | None = None
+        """Whether handlers that are called once the end is stored may start more; None: nobody has
+        looked yet."""
         self._origin = origin
         self._headers = headers
         self._send = send

@@ -30,7 +30,7 @@ from pytest_manifest.schema import wire
 from pytest_manifest.schema.code_digest import told_digest
 from pytest_manifest.schema.fields import State
 from pytest_manifest.worker import backends, log_capture, measuring, store_waits
-from pytest_manifest.worker.announcements import speaks_after_its_end
+from pytest_manifest.worker.announcements import goes_on
 from pytest_manifest.worker.backend_base import ReceiptBackend
 from pytest_manifest.worker.backends import ensure_receipts
 from pytest_manifest.worker.descendants import (
@@ -279,7 +279,7 @@ def on_postrun(task: Any, state: str | None = None, retval: object = None, **_: 
     left_to_main = state == states.REJECTED and getattr(backend, "main_reports_rejections", False)
     # No state: a BaseException that is no Exception is propagating, and ends a pool's process.
     killed = state is None or left_to_main
-    if not killed and execution.children is not None and speaks_after_its_end(task):
+    if not killed and execution.children is not None and goes_on(execution.children, task):
         execution.is_over = True  # what Celery calls after this may start others, too
     else:
         execution.end(killed=killed)
