@@ -59,7 +59,10 @@ def _is_from_child(receipt: Receipt) -> bool:
 
 def disagreement(reported: Sequence[ReportedEnd]) -> str:
     """Return a phrase for two ends of one execution that cannot both be true, "" where there are
-    none."""
+    none.
+
+    Two failures can: Celery tells a second one where it cannot send what is to follow the first.
+    """
     if len(reported) == 1:
         return ""
     own: dict[str, Receipt] = {}
@@ -67,6 +70,8 @@ def disagreement(reported: Sequence[ReportedEnd]) -> str:
         if execution is None or not _is_from_child(receipt):
             continue
         other = own.setdefault(execution, receipt)
+        if other.state == receipt.state == "failed" and _subject(other) == _subject(receipt):
+            continue
         if _essence(other) != _essence(receipt):
             return (
                 f"two receipts of one execution contradict one another: {_in_short(other)} and "
@@ -79,7 +84,11 @@ def _essence(receipt: Receipt) -> tuple[object, ...]:
     error = receipt.error
     described = None if error is None else (error.type, error.message)
     result = receipt.result_sha256 or repr(receipt.result)
-    return receipt.state, described, result, receipt.task, receipt.args_sha256
+    return receipt.state, described, result, *_subject(receipt)
+
+
+def _subject(receipt: Receipt) -> tuple[object, ...]:
+    return receipt.task, receipt.args_sha256
 
 
 def _in_short(receipt: Receipt) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.ledger import Descendant, HandedOn, Start, utc_now
@@ -15,6 +15,9 @@ from pytest_manifest.schema.stream_records import Origin
 
 TIMEOUT_GRACE = 5.0
 """Seconds to wait for an overdue job's own receipt before the run judges it."""
+
+STORING = timedelta(seconds=1)
+"""How long after a task's end its result is stored, at most."""
 
 SPARE = 1000
 """Deadlines that are kept of completed attempts, beside twice as many as are in flight."""
@@ -39,7 +42,8 @@ class PendingAttempt:
     where nobody has told yet that it is sent. ``parts``: the tasks of its tree that have succeeded,
     where it was handed on to some of them, and all others have ended: one of these sends its own
     message then, or nobody does. ``delay``: seconds of its countdown, or until its ETA. ``broker``:
-    where its message went, if that is another broker than its parent's.
+    where its message went, if that is another broker than its parent's. ``earlier_end``: when an
+    execution succeeded that had sent the job's message again.
     """
 
     run: str
@@ -68,6 +72,7 @@ class PendingAttempt:
     announcement: str = ""
     delay: float = 0.0
     broker: str | None = None
+    earlier_end: datetime | None = None
 
     @property
     def is_running(self) -> bool:
@@ -201,6 +206,27 @@ class PendingAttempts:
         job = self.by_task_id.get(end.task_id)
         if job is not None and job.execution == end.execution:
             job.between, job.loss, job.parts = end, None, None
+
+    def goes_on(self, task_id: str, reported: Iterable[tuple[str | None, Receipt]]) -> bool:
+        """Return whether a job goes on after these ends, as it has sent its own message again.
+
+        A task may do so and succeed (``retry(throw=False)``): the last of its runs decides.
+        """
+        job = self.by_task_id.get(task_id)
+        if job is None or job.between is None or job.was_split:
+            return False
+        for execution, end in reported:
+            if execution != job.between.execution or end.state != "succeeded":
+                return False
+            job.earlier_end = end.finished_at
+        return True
+
+    def is_earlier(self, task_id: str, execution: str | None, end: Receipt) -> bool:
+        """Return whether this is the result that is stored of an end after which a job goes on."""
+        job = self.by_task_id.get(task_id)
+        if execution is not None or job is None or job.earlier_end is None:
+            return False
+        return end.finished_at is not None and end.finished_at - job.earlier_end < STORING
 
     def _forget_completed(self) -> None:
         """Drop the deadlines of completed attempts: of a million jobs nearly all are by then."""

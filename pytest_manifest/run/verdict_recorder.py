@@ -86,6 +86,7 @@ class VerdictRecorder:
             for end in batch.handed_on:
                 self._pending.handed_on(end)
                 self._context.check_retry(end)
+            finals = [final for final in finals if not self._pending.is_earlier(*final)]
             self._ledger.events.add_receipts(finals)
             self.trees.announce(batch.announced)
             self.trees.close(batch.closed)
@@ -93,6 +94,8 @@ class VerdictRecorder:
             self.trees.mark_elsewhere(batch.elsewhere)
             known = self._starts_of(finals)
             for task_id, reported in _by_attempt(finals).items():
+                if self._pending.goes_on(task_id, reported):
+                    continue
                 job = self._pending.complete(task_id)
                 if job is None:
                     evaluated += self._handle_late_receipt(task_id)

@@ -1,19 +1,22 @@
-"""Descendants that start late, and those that went to another broker."""
+"""Descendants that start late, those on another broker, and jobs that run again after an end."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
+from typing import Literal
 
 import pytest
 from pydantic import JsonValue
 
 from pytest_manifest.broker.visibility import BY_APP, Visibility
 from pytest_manifest.run.pending import TIMEOUT_GRACE
+from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.wire import timestamp
 from tests.unit.run_family import Family, entry
 from tests.unit.run_rig import Plan, rig
-from tests.unit.run_world import Record, _started
+from tests.unit.run_world import Record, _started, receipt_of
 
 OTHER = "redis://other.example.com:6379/0"
 
@@ -146,3 +149,45 @@ def test_a_run_that_is_stopped_cannot_take_back_what_another_broker_has(family: 
     one = family.made.ledger.descendants.get("c1")
     assert one is not None
     assert (one.broker, one.status) == (OTHER, None)
+
+
+# Jobs that send their own message again and go on
+
+
+def sent_again(family: Family, how: str) -> Receipt:
+    """The entry's job sends its message again, and comes to its end; returns its receipt."""
+    job = family.begin()
+    assert job.execution is not None
+    now = timestamp(family.world.clock.utc_now())
+    ended = {"task_id": family.root, "execution": job.execution.name, "how": how, "ended_at": now}
+    family.world.tell({"kind": "handed_on", **ended, "next_at": None})
+    family.world.queue.append(replace(job.message, retries=1 if how == "retry" else 0))
+    receipt = receipt_of(job.execution, "succeeded", family.world.clock.utc_now())
+    family.end(job)
+    return receipt
+
+
+@pytest.mark.parametrize(
+    ("how", "last"), [("retry", "succeeded"), ("retry", "failed"), ("task", "failed")]
+)
+def test_a_job_that_has_sent_itself_again_ends_with_its_last_run(
+    family: Family, how: str, last: Literal["succeeded", "failed"]
+) -> None:
+    """By ``retry(throw=False)``, say: the result that is stored meanwhile is no end."""
+    family.made.step()
+    earlier = sent_again(family, how)
+    assert family.status() is None
+    family.world.tell({"kind": "finished", "receipt": earlier.model_dump(mode="json")})
+    assert family.status() is None
+    assert len(family.made.ledger.events.receipts(family.root)) == 1
+    family.run(last)
+    assert family.status() == ("passed" if last == "succeeded" else "failed")
+
+
+def test_a_job_that_has_sent_itself_again_is_lost_with_that_message(family: Family) -> None:
+    """Nobody has it any more: no green."""
+    family.made.step()
+    sent_again(family, "retry")
+    family.world.queue.clear()
+    family.made.run(60)
+    assert family.made.kind("a") == "lost"

@@ -48,6 +48,19 @@ FAILED: Change = {
 }
 
 
+def test_two_failures_of_one_execution_are_no_lie() -> None:
+    """Celery tells a second one where it could not send an errback; the task's own counts."""
+    with rig(Plan((ENTRY,))) as made:
+        made.step()
+        delivery = begun(made)
+        told(made, delivery, **FAILED)
+        second = ErrorInfo(type="TypeError", message="an errback took no such argument")
+        told(made, delivery, **{**FAILED, "error": second})
+        made.step(2)
+        assert made.kinds() == {"a": "failed"}
+        assert "TypeError" not in made.sentence("a")
+
+
 @pytest.mark.parametrize("at_once", [True, False])
 @pytest.mark.parametrize("lie_first", [True, False])
 def test_two_ends_of_one_execution_that_differ_are_no_end(
