@@ -247,11 +247,7 @@ class Descendants(LedgerPart):
 
     def number_silent(self, root: str) -> int:
         """Count an attempt's descendants whose workers told nothing of what they started."""
-        query = (
-            "SELECT count(*) FROM descendants d JOIN receipts r ON r.task_id = d.task_id "
-            "WHERE d.root = ? AND json_extract(r.receipt, '$.children') IS NULL "
-            "AND json_extract(r.receipt, '$.state') IN ('succeeded', 'failed', 'ignored')"
-        )
+        query = f"SELECT count(*) FROM ({silent('WHERE d.root = ?')})"  # noqa: S608 - fixed text
         row = self._db.read_one(query, (root,))
         return 0 if row is None else int(row[0])
 
@@ -274,13 +270,14 @@ class Descendants(LedgerPart):
         """Return the first started of an attempt's descendants with one of these statuses.
 
         Those without a verdict are pending ones, too. With the status ``untold`` only those count
-        of which no worker told the end. One that was handed on to other tasks comes after these.
+        of which no worker told the end. One that was handed on to other tasks comes after these,
+        and one that was announced and never sent after all that were.
         """
         query = (
             f"{_DESCENDANTS} WHERE root = ? "
             f"AND coalesce(kind, 'pending') IN ({placeholders(statuses)}) "
             f"AND (kind IS NOT ? OR {_UNTOLD}) "
-            f"ORDER BY {_WAS_SPLIT}, spawned_at, task_id LIMIT 1"
+            f"ORDER BY {_WAS_SPLIT}, spawned_at IS NULL, spawned_at, task_id LIMIT 1"
         )
         values = (root, *statuses, untold or "")
         return next(self._db.build_each(descendant_of_row, query, values), None)
@@ -288,6 +285,15 @@ class Descendants(LedgerPart):
     def announced(self, root: str) -> Iterator[Announced]:
         """Yield what was announced of an attempt's tree."""
         return self._db.build_each(_announced_of_row, _ANNOUNCED + "WHERE root = ?", (root,))
+
+
+def silent(where: str = "") -> str:
+    """Return a query of the roots of those descendants whose own children nobody has told of."""
+    return f"""
+        SELECT d.root FROM descendants d JOIN receipts r ON r.task_id = d.task_id {where}
+        GROUP BY d.task_id HAVING count(json_extract(r.receipt, '$.children')) = 0
+        AND max(json_extract(r.receipt, '$.state') IN ('succeeded', 'failed', 'ignored'))
+    """  # noqa: S608 - fixed text
 
 
 def descendant_of_row(row: Row) -> Descendant:

@@ -10,7 +10,12 @@ from itertools import groupby
 from typing import NamedTuple
 
 from pytest_manifest.ledger.database import LedgerPart
-from pytest_manifest.ledger.descendants import DESCENDANT_COLUMNS, Descendant, descendant_of_row
+from pytest_manifest.ledger.descendants import (
+    DESCENDANT_COLUMNS,
+    Descendant,
+    descendant_of_row,
+    silent,
+)
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.wire import parse_timestamp
 
@@ -38,23 +43,23 @@ _BY_ENTRY = f"""
 """  # noqa: S608 - fixed text
 
 # Only the process that ran a job can say what it started; of others all was told that there is.
-_UNTOLD = """
+_UNTOLD = f"""
     SELECT CASE WHEN source = 'backend' THEN 'stock' WHEN children IS NULL THEN 'older'
-        ELSE 'fewer' END, count(*)
+        WHEN children > told THEN 'fewer' ELSE 'silent' END, count(*)
     FROM (
-        SELECT entry, attempt, coalesce(json_extract(receipt, '$.source'), 'worker') AS source,
+        SELECT s.entry, coalesce(json_extract(receipt, '$.source'), 'worker') AS source,
             json_extract(receipt, '$.state') AS state,
-            json_extract(receipt, '$.children') AS children
-        FROM settled WHERE receipt IS NOT NULL
-    ) s
-    WHERE source <> 'harness' AND state IN ('succeeded', 'failed', 'ignored') AND (
-        source = 'backend' OR children IS NULL OR (children > 0 AND children > (
-            SELECT count(*) FROM attempts a
-            JOIN descendants d ON d.root = a.task_id AND d.parent = a.task_id
-            WHERE a.entry = s.entry AND a.attempt = s.attempt
-        ))
-    ) GROUP BY 1
-"""
+            json_extract(receipt, '$.children') AS children, (
+                SELECT count(*) FROM descendants d WHERE json_extract(receipt, '$.children') > 0
+                AND d.root = a.task_id AND d.parent = a.task_id
+            ) AS told, a.task_id IN ({silent()}) AS is_silent
+        FROM settled s LEFT JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
+        WHERE receipt IS NOT NULL
+    )
+    WHERE source <> 'harness' AND state IN ('succeeded', 'failed', 'ignored')
+        AND (source = 'backend' OR children IS NULL OR children > told OR is_silent)
+    GROUP BY 1
+"""  # noqa: S608 - fixed text
 
 # Times as days. Those of a forged receipt are not credible.
 _END = "julianday(json_extract(r.receipt, '$.finished_at'))"
@@ -128,7 +133,8 @@ class TreeTotals:
 
     ``statuses``: how many there are by status; ``entries``: how many entries have some. ``untold``:
     of how many entries the descendants are not known, by the reason: "stock" (their workers send no
-    receipts), "older" (they tell nothing of descendants), "fewer" (not of all that were started).
+    receipts), "older" (they tell nothing of descendants), "fewer" (not of all that were started),
+    "silent" (the workers of some descendants tell nothing).
     """
 
     statuses: Statuses = field(default_factory=dict)

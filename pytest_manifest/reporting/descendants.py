@@ -31,6 +31,7 @@ _REASONS: Final[Mapping[str, str]] = {
     "stock": "their workers send no receipts",
     "older": "their workers tell nothing of them",
     "fewer": "their workers did not tell of all",
+    "silent": "workers of their descendants tell nothing of what these start",
 }
 _OF_ITS_PROCESS: Final = ("succeeded", "failed", "ignored")
 _ENDS_SHOWN: Final = 6

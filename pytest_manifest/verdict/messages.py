@@ -305,6 +305,8 @@ def _in_brackets(note: str) -> str:
 
 _HINT = "find in its log lines what held it up, or raise"
 _TASKS = "the task's 'time_limit'"
+_SOON = 0.9
+"""The share of its timeout before which a task was stopped at another limit: a descendant's own."""
 _ENTRYS = "its 'timeout'"
 
 
@@ -321,6 +323,8 @@ def timed_out(entry: Entry, receipt: Receipt, where: str) -> tuple[str, str]:
     if _is_own_soft_limit(entry, receipt):
         stopped = f"The task was stopped{after}{where}, as its own soft time limit was over"
         return stopped, f"{_HINT} the task's 'soft_time_limit'"
+    if receipt.runtime is not None and receipt.runtime < _SOON * entry.timeout:
+        return f"The task was stopped{after}{where}, as its own time limit was over", f"{_HINT} it"
     return f"The task was stopped{after}{where}, as its {what} of {limit} was over", then
 
 

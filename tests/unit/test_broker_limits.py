@@ -123,6 +123,7 @@ def test_what_a_job_may_occupy_is_by_its_tasks_own_limit() -> None:
         (None, 300.0, "SoftTimeLimitExceeded", "as its timeout of 300 s was over"),
         (None, 300.1, "TimeLimitExceeded", "as its timeout of 300 s was over"),
         (1.0, 1.1, "TimeLimitExceeded", "as its own time limit of 1 s was over"),
+        (None, 1.1, "TimeLimitExceeded", "after 1.1 s, as its own time limit was over"),
     ],
 )
 def test_the_verdict_names_the_limit(

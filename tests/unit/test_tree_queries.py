@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_manifest.ledger import TreeTotals
-from tests.unit.tree_support import BEGAN, Trees, times
+from pytest_manifest.ledger import Descendant, TreeTotals
+from tests.unit.ledger_support import verdict
+from tests.unit.tree_support import BEGAN, Trees, descendant_receipt, times
 
 
 @pytest.fixture
@@ -53,9 +54,34 @@ def test_entries_are_counted_of_which_descendants_are_not_known(trees: Trees) ->
     trees.entry("older", children=None)
     trees.child(trees.entry("fewer", children=2), "c1")
     trees.entry("knows")
+    root = trees.entry("silent", children=2)
+    trees.child(root, "c2", received={"children": None, "source": "backend"})
+    trees.child(root, "c3", received={"children": None, "source": "backend"})
+    told = trees.child(trees.entry("told", children=1), "c4", received={})
+    stored = descendant_receipt(told, "told", {"children": None, "source": "backend"})
+    trees.ledger.events.add_receipts([("c4", None, stored)])
     trees.entry("dead", "crashed", state="crashed", children=None)
     trees.entry("ours", "revoked", state="revoked", source="harness", children=None)
-    assert trees.ledger.trees.totals().untold == {"stock": 1, "older": 1, "fewer": 1}
+    assert trees.ledger.trees.totals().untold == {
+        "stock": 1,
+        "older": 1,
+        "fewer": 1,
+        "silent": 1,
+    }
+    assert trees.ledger.descendants.number_silent("t-silent") == 2
+    assert trees.ledger.descendants.number_silent("t-told") == 0
+
+
+def test_what_was_never_sent_is_not_the_first(trees: Trees) -> None:
+    """A task that was announced has no time of its sending."""
+    root = trees.entry("a", children=1)
+    never = Descendant("x:errback", root, "c1", "task.x", "errback", spawned_at=None)
+    trees.ledger.descendants.add([never])
+    trees.ledger.descendants.end({"x:errback": verdict("a", "lost")})
+    trees.child(root, "c1", kind="failed")
+    first = trees.ledger.descendants.first(root, ["failed", "lost"])
+    assert first is not None
+    assert first.task_id == "c1"
 
 
 def test_the_slowest_tree_is_the_one_whose_last_end_came_latest(trees: Trees) -> None:
