@@ -78,6 +78,32 @@ def test_with_empty_queues_the_workers_know(broker: str, tmp_path: Path) -> None
         signal_worker(node, signal.SIGKILL)
 
 
+def test_a_busy_worker_of_greenlets_may_have_more_than_it_says(broker: str, tmp_path: Path) -> None:
+    """While its pool is full it reads no messages, and answers; an idle one has read them all."""
+    pytest.importorskip("gevent")
+    where = address(broker, "rpc://", app=APP)
+    sent = attempts([Entry(id=f"s{n}", task="stock.sleep", args=[4]) for n in range(3)])
+    asked = [*(one.task_id for one in sent), "gone"]
+    with (
+        publishing(where, stream="") as publisher,
+        stock_worker(where, tmp_path, pool="gevent") as node,
+    ):
+        locator = open_locator(publisher, QUEUES, [node])
+        assert search_now(locator, ["gone"]).missing == {"gone"}
+        publisher.publish(sent, SENT_AT)
+        eventually(lambda: locator.snapshot(asked).running, what="the worker runs one")
+        located = search_now(locator, asked)
+        assert not located.missing
+        assert locator.snapshot(asked).blind_spot == (
+            f"worker {node!r} may have messages that it reads later, as its pool is full"
+        )
+        eventually(
+            lambda: search_now(locator, asked).missing == set(asked),
+            within=60,
+            what="it has nothing to do any more",
+        )
+
+
 @pytest.mark.skipif(not delaying_queues(), reason="this kombu has no such queues")
 def test_messages_that_wait_for_their_time_are_counted(broker: str) -> None:
     """Those of quorum queues with a countdown wait in queues of their own."""

@@ -105,7 +105,8 @@ def test_an_old_tree_is_waited_for_before_its_entry_is_sent_again(
     )
     decision = decide(entry, state, rules)
     reason = "its job has ended, and tasks that it started may still run"
-    assert decision == Decision("a", "wait", reason, sends_later=later)
+    risky = later and not entry.idempotent
+    assert decision == Decision("a", "wait", reason, risky, later)
     (line, *_) = describe_decisions([decision])
     assert line == f"waits for 'a': {reason}{'; then it is sent again' if later else ''}"
 
@@ -122,7 +123,7 @@ def test_a_changed_job_is_other_work() -> None:
     """It is sent although the old one passed, but not while the old one is under way."""
     changed = "its job was changed (kwargs)"
     state = EntryState(row(), status="passed", change="job", changed=changed, may_have_started=True)
-    assert decide(ONCE, state, ResumeRules()) == Decision("a", "send", changed)
+    assert decide(ONCE, state, ResumeRules()) == Decision("a", "send", changed, unsafe=True)
     queued = EntryState(row(), change="job", changed=changed, location="queued")
     left = decide(ONCE, queued, ResumeRules(unsafe=True))
     assert (left.action, left.unsafe) == ("leave", False)

@@ -6,13 +6,25 @@ broker itself gives to others what a consumer held whose connection has ended.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from pytest_manifest.broker.control import NOT_FOUND
-from pytest_manifest.broker.locating.worker_replies import WorkerLocator, unknown_queues
+from pytest_manifest.broker.locating.worker_replies import (
+    QUIET_TIME,
+    TIMEOUT,
+    WorkerLocator,
+    WorkerSnapshot,
+    unknown_queues,
+)
 from pytest_manifest.broker.publisher import Publisher
+from pytest_manifest.broker.workers import QUESTIONS, workers_of
 from pytest_manifest.compat.kombu import delaying_queues
+
+GREEN: Final = ("gevent", "eventlet")
+"""Pools whose workers answer in a greenlet of its own, whatever keeps that which reads messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +43,7 @@ class AmqpLocator(WorkerLocator):
         super().__init__(publisher, nodes)
         self._queues = list(queues)
         self._consumers: dict[str, int] = {}
+        self._pools: dict[str, str] = {}
 
     def add_queues(self, names: Iterable[str]) -> None:
         """Look into these queues, too; see :class:`Locator`."""
@@ -56,6 +69,36 @@ class AmqpLocator(WorkerLocator):
                 missing = consumers - len(answered)
                 return f"{missing} of the {consumers} consumers of queue {name!r} did not answer"
         return ""
+
+    def unread_messages(self, said: WorkerSnapshot) -> str:
+        """Say which workers of greenlets run or hold a job.
+
+        Such a worker stops reading while its pool is full: what the broker has given it meanwhile
+        lies unread, and it answers all the same. One that has nothing to do has read everything.
+        """
+        self._learn_pools(said.answered)
+        for node in sorted(said.busy):
+            pool = self._pools.get(node)
+            if pool is None:
+                return f"worker {node!r} has not told what pool it has"
+            if pool in GREEN:
+                return f"worker {node!r} may have messages that it reads later, as its pool is full"
+        return ""
+
+    def _learn_pools(self, nodes: Collection[str]) -> None:
+        """Ask the nodes whose pool is not known, for a second at most."""
+        unknown = [node for node in nodes if node not in self._pools]
+        if not unknown:
+            return
+        answers = self.publisher.control.call(
+            {"stats": QUESTIONS["stats"]},
+            timeout=TIMEOUT,
+            enough=lambda found, quiet: (
+                found["stats"].keys() >= set(unknown) and (math.isinf(quiet) or quiet >= QUIET_TIME)
+            ),
+        )
+        workers = workers_of({question: {} for question in QUESTIONS} | answers)
+        self._pools |= {name: one.pool for name, one in workers.items() if one.has_stats}
 
     def _counts(self, names: Sequence[str], *, all_or_none: bool = False) -> Iterator[Count]:
         for name in names:

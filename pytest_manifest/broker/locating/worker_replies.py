@@ -39,6 +39,8 @@ class WorkerSnapshot:
     running: Mapping[str, str]
     unresponsive: frozenset[str]
     answered: frozenset[str]
+    busy: frozenset[str] = frozenset()
+    """Nodes that run a job, or hold one that they would run now: of this set or not."""
 
 
 class WorkerPoller:
@@ -62,7 +64,13 @@ class WorkerPoller:
         running = dict(_rows(answers, (RUNNING,), task_ids))
         waits = [question for question in JOB_QUESTIONS if question != RUNNING]
         held = {i: node for i, node in _rows(answers, waits, task_ids) if i not in running}
-        return WorkerSnapshot(held, running, frozenset(self._known - answered), answered)
+        busy = frozenset(
+            node
+            for question in (RUNNING, "reserved")
+            for node, reply in answers.get(question, {}).items()
+            if reply
+        )
+        return WorkerSnapshot(held, running, frozenset(self._known - answered), answered, busy)
 
     def _all_answered(self, answers: Answers) -> bool:
         said = _answered_questions(answers)
@@ -152,7 +160,10 @@ class WorkerLocator:
             running=said.running,
             unresponsive=said.unresponsive,
             answered=said.answered,
-            blind_spot=still_unseen or unseen or self.missing_consumers(said.answered),
+            blind_spot=still_unseen
+            or unseen
+            or self.missing_consumers(said.answered)
+            or self.unread_messages(said),
         )
 
     def restore(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:  # noqa: ARG002
@@ -177,6 +188,10 @@ class WorkerLocator:
 
     def missing_consumers(self, answered: frozenset[str]) -> str:  # noqa: ARG002
         """Say which consumers the broker knows of that have not answered."""
+        return ""
+
+    def unread_messages(self, said: WorkerSnapshot) -> str:  # noqa: ARG002
+        """Say which workers may have been given messages that they have not read yet."""
         return ""
 
 
