@@ -18,6 +18,14 @@ class Correction:
     verdict: Verdict
 
 
+def is_no_news(before: VerdictStatus, after: VerdictStatus) -> bool:
+    """Return whether a later verdict says no more than the one before it.
+
+    What was given up at its deadline is taken back then, and its worker says so.
+    """
+    return after == before or (before, after) == ("timed_out", "revoked")
+
+
 def note_correction(ledger: Ledger, before: VerdictStatus, verdict: Verdict) -> Correction:
     """Write down that an entry's reported verdict becomes this one; return that."""
     ledger.verdicts.note_correction(verdict.entry, verdict.attempt, verdict.verdict)

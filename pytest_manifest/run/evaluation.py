@@ -27,7 +27,7 @@ from pytest_manifest.ledger import (
     utc_now,
 )
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.run.corrections import Correction, note_correction
+from pytest_manifest.run.corrections import Correction, is_no_news, note_correction
 from pytest_manifest.run.evidence import EvidenceEvaluator, ReportedEnd, turn_of
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.recovery import is_alive
@@ -372,6 +372,8 @@ class AttemptEvaluator:
         )
         verdict = self.trees.with_tree(self._manifest[name], task_id, verdict, receipt)
         if verdict == settled.verdict and receipt == settled.receipt:
+            return []
+        if verdict.verdict == "revoked" and is_no_news(settled.verdict.verdict, "revoked"):
             return []
         return self._correct(settled, verdict, receipt)
 

@@ -15,6 +15,7 @@ from itertools import chain
 from loguru import logger
 
 from pytest_manifest.ledger import Announced, Descendant, Ledger, Start
+from pytest_manifest.run.corrections import is_no_news
 from pytest_manifest.run.evaluation import AttemptEvaluator, Evaluated
 from pytest_manifest.run.evidence import ReportedEnd
 from pytest_manifest.run.pending import (
@@ -249,7 +250,7 @@ class Trees:
                 continue
             starts = self._ledger.events.starts(task_id)
             verdict = self.evaluate(pending_descendant(one, attempt, {}), reported, starts)
-            if one.verdict is not None and verdict.verdict == one.verdict.verdict:
+            if one.verdict is not None and is_no_news(one.verdict.verdict, verdict.verdict):
                 continue
             self._ledger.descendants.end({task_id: verdict})
             if one.verdict is not None:

@@ -15,8 +15,8 @@ from pytest_manifest.run.pending import TIMEOUT_GRACE
 from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.wire import timestamp
 from tests.unit.run_family import Family, entry
-from tests.unit.run_rig import Plan, rig
-from tests.unit.run_world import Record, _started, receipt_of
+from tests.unit.run_rig import RUN, Plan, rig
+from tests.unit.run_world import Record, _started, finished, receipt_of
 
 OTHER = "redis://other.example.com:6379/0"
 
@@ -191,3 +191,20 @@ def test_a_job_that_has_sent_itself_again_is_lost_with_that_message(family: Fami
     family.world.queue.clear()
     family.made.run(60)
     assert family.made.kind("a") == "lost"
+
+
+def test_what_was_given_up_at_its_deadline_is_not_revoked_afterwards() -> None:
+    """The run takes it back then, and its worker says so: that is no other end."""
+    with rig(Plan((entry(deadline=10.0),))) as made:
+        family = Family(made)
+        job = family.started_children("c1")
+        family.end(job)
+        made.run(12.0)
+        assert made.ledger.descendants.statuses(family.root) == {"timed_out": 1}
+        said = {"run": RUN, "entry": "a", "attempt": 1, "task_id": "c1", "task": "task.c1"}
+        revoked = Receipt.model_validate({**said, "state": "revoked", "source": "worker"})
+        origin = {"root": family.root, "parent": family.root}
+        made.world.tell({**finished("x2", revoked), **origin})
+        made.look()
+        assert made.ledger.descendants.statuses(family.root) == {"timed_out": 1}
+        assert made.kind("a") == "timed_out"
