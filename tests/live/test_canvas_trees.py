@@ -70,9 +70,14 @@ ITSELF = {
 }
 """Where the entry's own job meets the fate: it has been replaced by what does, is sent by it, or
 waits for it."""
-PERHAPS_ITSELF = {"replaced by a group": {"twice"}, "replaced by a chord": {"twice"}}
+PERHAPS_ITSELF = {
+    "replaced by a group": {"twice"},
+    "replaced by a chord": {"twice"},
+    "get": {"stuck"},
+}
 """Where the entry's own job may meet the fate as well: a member that ends twice may complete its
-chord twice, and what the chord ends with carries the job."""
+chord twice, and what the chord ends with carries the job; what waits for another has the same
+timeout."""
 FATES: Mapping[str, Mapping[str, str]] = {
     "prefork": {},
     "threads": {"exit": "the worker is the process: see killed"},
@@ -173,10 +178,12 @@ def test_one_that_meets_its_fate(where: Bench) -> None:
     again = {
         task_id
         for name in played.entries
-        if name.endswith("twice")
+        if name.endswith(("twice", "exit"))
         for task_id in (played.roots[name], *played.trees[name])
     }
-    for task_id, number in played.noted.items():  # the second time may be after the run's end
+    # The second time may be after the run's end; and a process that ends at once may do so before
+    # the main process has heard that it began: that gives the same delivery to another process.
+    for task_id, number in played.noted.items():
         told = played.told[task_id]
         assert told == number or (task_id in again and told < number)
     assert played.told.keys() <= played.noted.keys()
