@@ -42,25 +42,31 @@ _STRANGERS = """
     ) t WHERE NOT EXISTS (SELECT 1 FROM attempts a WHERE a.task_id = t.task_id)
         AND NOT EXISTS (SELECT 1 FROM descendants d WHERE d.task_id = t.task_id)
 """
-_LOST_YET_ENDED = """
+# An entry is lost, too, where one of its descendants is: then its own job has ended.
+_LOST_ITSELF: Final = (
+    "coalesce(s.kind, a.kind) = 'lost' AND json_extract(coalesce(s.verdict, a.verdict), "
+    "'$.mismatches[0].path') IS NOT 'descendants'"
+)
+_LOST_YET_ENDED = f"""
     SELECT a.task_id, a.entry, a.attempt FROM attempts a
     LEFT JOIN settled s ON s.entry = a.entry AND s.attempt = a.attempt
-    WHERE coalesce(s.kind, a.kind) = 'lost' AND EXISTS (
+    WHERE {_LOST_ITSELF} AND EXISTS (
         SELECT 1 FROM receipts r WHERE r.task_id = a.task_id
             AND json_extract(r.receipt, '$.source') = 'worker'
     )
-"""
-_LOST_YET_BEGUN = """
+"""  # noqa: S608 - fixed text
+_LOST_YET_BEGUN = f"""
     SELECT a.task_id, a.entry, a.attempt FROM attempts a
     LEFT JOIN settled s ON s.entry = a.entry AND s.attempt = a.attempt
-    WHERE coalesce(s.kind, a.kind) = 'lost'
-        AND NOT EXISTS (SELECT 1 FROM descendants d WHERE d.root = a.task_id AND d.kind = 'lost')
+    WHERE {_LOST_ITSELF}
+        AND instr(json_extract(coalesce(s.verdict, a.verdict), '$.sentence'), 'started on') = 0
         AND EXISTS (
-            SELECT 1 FROM starts t WHERE t.task_id = a.task_id AND instr(
-                json_extract(coalesce(s.verdict, a.verdict), '$.sentence'), 'started on'
-            ) = 0
+            SELECT 1 FROM starts t WHERE t.task_id = a.task_id AND NOT EXISTS (
+                SELECT 1 FROM handed_on h
+                WHERE h.task_id = t.task_id AND h.execution = t.execution
+            )
         )
-"""
+"""  # noqa: S608 - fixed text
 _PASSED_WITHOUT_RECEIPT = """
     SELECT a.task_id, s.entry, s.attempt FROM settled s
     LEFT JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
