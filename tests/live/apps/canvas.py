@@ -224,7 +224,7 @@ def linked_to_an_error(_: Any, fate: str) -> None:
 
 def in_a_starmap(_: Any, fate: str) -> None:
     some = put(mapped.starmap([("",), (fate,), ("",)]), fate)
-    some.apply_async(**some.options)  # before Celery 5.4 it has them for nothing
+    some.apply_async(**some.options)  # before Celery 5.7 it has them for nothing
 
 
 def in_chunks(_: Any, fate: str) -> None:
