@@ -16,27 +16,10 @@ from pytest_manifest.cli.stored_run import StoredRun
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.run.consistency import violations
 from tests.plugin.conftest import Project
+from tests.plugin.test_descendants import STARTING
 
 pytestmark = [pytest.mark.live, pytest.mark.broken_record]
 
-STARTING = """
-from celery import chord
-
-@app.task(name="jobs.start")
-def start(key, *children):
-    count(key)
-    for name, *args in children:
-        app.send_task(f"jobs.{name}", args)
-
-@app.task(name="jobs.total")
-def total(values, key):
-    count(key)
-
-@app.task(name="jobs.spread")
-def spread(key, number):
-    count(key)
-    chord([double.s(n, f"{key}/{n}") for n in range(number)], total.s(f"{key}/body")).delay()
-"""
 ENTRIES: list[dict[str, object]] = [
     {"id": "plain", "task": "jobs.double", "args": [1, "plain"], "expect": {"result": {"n": 2}}},
     {"id": "other", "task": "jobs.double", "args": [2, "other"]},
