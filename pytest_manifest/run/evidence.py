@@ -57,11 +57,12 @@ def _is_from_child(receipt: Receipt) -> bool:
     return receipt.state in OF_ITS_PROCESS or receipt.cpu is not None
 
 
-def disagreement(reported: Sequence[ReportedEnd]) -> str:
+def disagreement(reported: Sequence[ReportedEnd], *, by_failure: bool = False) -> str:
     """Return a phrase for two ends of one execution that cannot both be true, "" where there are
     none.
 
     Two failures can: Celery tells a second one where it cannot send what is to follow the first.
+    Not so where the entry passes ``by_failure``: which of them was its job's cannot be told.
     """
     if len(reported) == 1:
         return ""
@@ -70,7 +71,8 @@ def disagreement(reported: Sequence[ReportedEnd]) -> str:
         if execution is None or not _is_from_child(receipt):
             continue
         other = own.setdefault(execution, receipt)
-        if other.state == receipt.state == "failed" and _subject(other) == _subject(receipt):
+        failed = other.state == receipt.state == "failed" and not by_failure
+        if failed and _subject(other) == _subject(receipt):
             continue
         if _essence(other) != _essence(receipt):
             return (
@@ -303,7 +305,7 @@ class EvidenceEvaluator:
             attempt=number,
             sent_at=sent_at,
         )
-        lie = lie or disagreement(reported)
+        lie = lie or disagreement(reported, by_failure=entry.expect.state == "failed")
         if (
             not lie
             and (lie := contradiction_with_starts(reported, starts))

@@ -61,6 +61,21 @@ def test_two_failures_of_one_execution_are_no_lie() -> None:
         assert "TypeError" not in made.sentence("a")
 
 
+def test_an_entry_that_expects_a_failure_passes_by_none_of_two() -> None:
+    """Whichever comes first: which of them was the job's own cannot be told."""
+    expects = ENTRY.model_validate(
+        {**ENTRY.model_dump(by_alias=True), "expect": {"state": "failed"}}
+    )
+    with rig(Plan((expects,))) as made:
+        made.step()
+        delivery = begun(made)
+        second = ErrorInfo(type="TypeError", message="this is somebody else's")
+        told(made, delivery, **{**FAILED, "error": second})
+        told(made, delivery, **FAILED)
+        made.step(2)
+        assert made.kinds() == {"a": "forged"}
+
+
 @pytest.mark.parametrize("at_once", [True, False])
 @pytest.mark.parametrize("lie_first", [True, False])
 def test_two_ends_of_one_execution_that_differ_are_no_end(
