@@ -266,4 +266,6 @@ def test_a_solo_worker_each(where: Bench) -> None:
     verdicts = VERDICTS | ({"killed": "duplicated"} if is_given_again else {})
     itself = {shape: fates for shape, fates in ITSELF.items() if shape != "get"}
     assert not list(as_fated(killed, verdicts, itself, or_another=is_given_again))
-    assert killed.told == killed.noted
+    assert not killed.told - killed.noted
+    # RabbitMQ may give a job once more when the run is over, which needed no more than one of these.
+    assert all(is_given_again and killed.told[one] for one in killed.noted - killed.told)

@@ -61,8 +61,11 @@ def note_execution(task_id: str, task: Any, **_: object) -> None:
 
 
 def job(function: Callable[..., Any]) -> Any:
-    """Make a task, called as its function is, which is given itself."""
-    return app.task(function, name=function.__name__, bind=True)
+    """Make a task, called as its function is, which is given itself.
+
+    Tests import this module, and what is shared is a task of each other app of their process, too.
+    """
+    return app.task(function, name=function.__name__, bind=True, shared=False)
 
 
 def meet(fate: str) -> None:
