@@ -9,7 +9,7 @@ OURS = ("celery.", "tasks.")
 
 
 def test_no_module_of_the_tests_shares_tasks_with_every_app() -> None:
-    """With all modules imported, as by the whole suite; ``shared=False`` keeps a task where it is."""
+    """In a whole suite all modules are imported; ``shared=False`` keeps a task where it is."""
     app = Celery("bare", set_as_current=False)
     app.finalize()
     assert not sorted(name for name in app.tasks if not name.startswith(OURS))

@@ -267,5 +267,5 @@ def test_a_solo_worker_each(where: Bench) -> None:
     itself = {shape: fates for shape, fates in ITSELF.items() if shape != "get"}
     assert not list(as_fated(killed, verdicts, itself, or_another=is_given_again))
     assert not killed.told - killed.noted
-    # RabbitMQ may give a job once more when the run is over, which needed no more than one of these.
+    # RabbitMQ may give a job once more when the run, which needed no more than one, is over.
     assert all(is_given_again and killed.told[one] for one in killed.noted - killed.told)
