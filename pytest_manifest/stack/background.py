@@ -31,6 +31,7 @@ from pytest_manifest.stack.state import (
     state_file,
 )
 from pytest_manifest.stack.valkey import is_listening, server_binary
+from pytest_manifest.urls import StackAddress
 
 DOWN_SECONDS: Final = 15.0
 POLL_SECONDS: Final = 0.02
@@ -206,7 +207,19 @@ def _require_same_pids(state: State) -> None:
         )
 
 
+def _require_one_app(name: str) -> None:
+    """Raise StackError where the name is a module's that has several apps, or cannot be imported.
+
+    Celery would have the workers take the first one.
+    """
+    if ":" not in name:
+        from pytest_manifest.broker.client import load_app  # Celery, which takes its time
+
+        load_app(StackAddress("", "", name, is_private=False))
+
+
 def _start(options: UpOptions, directory: Path) -> None:
+    _require_one_app(options.app)
     if options.flower and importlib.util.find_spec("flower") is None:
         raise StackError("Flower is not installed: install pytest-celery-manifest[flower]")
     if options.flower_port and is_listening(options.flower_port):

@@ -316,6 +316,21 @@ def test_a_broken_app_is_exit_code_2(run: Run, runtime: Path, project: Path) -> 
     assert not state.is_up(runtime)
 
 
+def test_a_module_with_two_apps_is_refused_with_their_names(
+    run: Run, runtime: Path, project: Path
+) -> None:
+    """Celery would have the workers take the first of them."""
+    (project / "stackapp.py").write_text(
+        "from celery import Celery\n\none = Celery('one')\nother = Celery('other')\n"
+    )
+
+    shown = run("up", "--app=stackapp", "--workers=1")
+
+    assert (shown.returncode, shown.stdout) == (2, "")
+    assert "name the one that is meant: stackapp:one, stackapp:other" in shown.stderr
+    assert not state.is_up(runtime)
+
+
 def test_the_app_of_the_project_is_the_default(run: Run, runtime: Path, project: Path) -> None:
     """Without ``--app`` it is the one that the project's pytest options name."""
     missing = run("up")
