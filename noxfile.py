@@ -94,10 +94,13 @@ def _install(session: nox.Session, *arguments: str) -> None:
     names = ("embedded", "xdist", "allure", "flower", "sql")
     extras = [f"--extra={name}" for name in names]
     session.run_install(
-        *("uv", "pip", "install", "--quiet", "--upgrade"),
+        *("uv", "pip", "install", "--quiet", "--upgrade", "--compile-bytecode"),
         *("-r", "pyproject.toml", *extras, "--group", "matrix", *arguments),
     )
     session.run_install("uv", "pip", "install", "--quiet", "--no-deps", "--editable", ".")
+    # Thousands of processes of the tests import it, and write no bytecode themselves.
+    ours = ("pytest_manifest", "tasks", "workflows", "tests", "benchmarks")
+    session.run_install("python", "-m", "compileall", "-q", *ours)
 
 
 def _run(session: nox.Session, cell: str) -> None:

@@ -93,6 +93,7 @@ def test_uv_installs_once(checkout: Checkout) -> None:
     first = checkout.called()
     assert [line.split(" --")[0] for line in first] == ["uv venv", "uv pip sync", "uv pip install"]
     assert "--require-hashes" in first[1]
+    assert "--compile-bytecode" in first[1], "each of thousands of processes would compile it"
     assert all(line.endswith("[]") for line in first), "the active environment is not handed on"
     assert checkout.run().returncode == 0
     assert checkout.called() == []
