@@ -21,6 +21,11 @@ def broken_promises(folder: Path) -> Iterator[str]:
             stored = StoredRun.open(path)
         except ManifestToolError:
             continue
-        with stored.read() as ledger, closing(violations(ledger, stored.manifest)) as found:
-            for one in found:
-                yield f"{path.relative_to(folder)}: {one.promise} {one.entry}: {one.sentence}"
+        yield from (f"{path.relative_to(folder)}: {one}" for one in broken_in(stored))
+
+
+def broken_in(stored: StoredRun) -> Iterator[str]:
+    """Yield a line for each promise that the record of one run breaks."""
+    with stored.read() as ledger, closing(violations(ledger, stored.manifest)) as found:
+        for one in found:
+            yield f"{one.promise} {one.entry}: {one.sentence}"

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from tests.chaos.executions import Counted
+from tests.chaos.reconcile import PLACES, Account
 from tests.chaos.record import Announced, Told, outcome_of
 from tests.chaos.workload import PASSED, Group, Kinds, kinds
 
@@ -20,24 +21,42 @@ PROOF_OF_NOTHING = kinds("lost", "skipped", "expired", "unknown_task", "rejected
 
 @dataclass
 class Outcome:
-    """One round of one fault. ``seconds``: from the fault to the last verdict; the lists hold one
-    sentence for each flaw, and are empty in a good round."""
+    """One round of one fault. ``seconds``: from the fault to the last verdict; ``sent``: how many
+    messages were executed, lost, revoked, and still there; the lists hold one sentence for each
+    flaw, and are empty in a good round.
+
+    ``recovered``: called lost, and came; a flaw, unless ``breaks`` names what the fault breaks of
+    all that is taken for granted.
+    """
 
     fault: str
     seed: int
     verdicts: dict[str, int] = field(default_factory=dict)
     seconds: float | None = None
+    sent: dict[str, int] = field(default_factory=dict)
+    recovered: list[str] = field(default_factory=list)
+    breaks: str = ""
     wrong: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     doubles: list[str] = field(default_factory=list)
+    unaccounted: list[str] = field(default_factory=list)
+    record: list[str] = field(default_factory=list)
     hangs: list[str] = field(default_factory=list)
     other: list[str] = field(default_factory=list)
 
     @property
     def flaws(self) -> list[str]:
-        named = {"wrong": self.wrong, "lost": self.lost, "double": self.doubles}
+        named = {"wrong": self.wrong, "no verdict": self.lost, "double": self.doubles}
+        named |= {"recovered": [] if self.breaks else self.recovered}
+        named |= {"unaccounted": self.unaccounted, "record": self.record}
         named |= {"hang": self.hangs, "": self.other}
         return [f"{name}: {flaw}".lstrip(": ") for name, found in named.items() for flaw in found]
+
+    def add_account(self, account: Account) -> None:
+        """Take over where the round's messages are."""
+        self.sent = {name: getattr(account, name) for name in PLACES}
+        self.recovered += account.recovered
+        self.unaccounted += account.flaws
 
     def as_property(self) -> dict[str, object]:
         """Plain data, which pytest-xdist can carry."""

@@ -134,13 +134,15 @@ def fill_store(stage: Stage) -> None:
 
 def cut_connections(stage: Stage) -> None:
     """Connections are reset at several moments, and slow in between."""
-    proxy = stage.stack.proxy
-    assert proxy is not None
+    proxies = stage.stack.proxies.values()
     stage.moment(1, len(stage.members) // 4)
     for _ in range(4):
         if stage.session.has_ended:
             return
-        proxy.delay = stage.rng.choice([0.0, 0.0, 0.02, 0.05])
-        proxy.cut()
+        delay = stage.rng.choice([0.0, 0.0, 0.02, 0.05])
+        for proxy in proxies:
+            proxy.delay = delay
+            proxy.cut()
         stage.pause(0.7)
-    proxy.delay = 0.0
+    for proxy in proxies:
+        proxy.delay = 0.0

@@ -143,8 +143,7 @@ def kill_driver_before_publishing(stage: Stage) -> None:
 
 def kill_driver_within_a_batch(stage: Stage) -> None:
     """kill -9 of pytest when only some of a batch has reached the broker."""
-    proxy = stage.stack.proxy
-    assert proxy is not None
+    proxy = stage.stack.proxies["pytest's broker"]
     proxy.hold(b'"manifest_entry"', stage.rng.randint(1, len(stage.members) - 1))
     stage.until(proxy.held.is_set, "a batch is half sent")
     assert "intent" in stage.attempt_states()

@@ -6,11 +6,31 @@ import json
 import re
 import sqlite3
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+
+# An entry is lost, too, where one of its descendants is: its own message was not, then.
+OWN = """
+    CASE WHEN json_extract({0}, '$.mismatches[0].path') IS 'descendants'
+    THEN 'as its descendant' ELSE {1} END
+"""
+ATTEMPTS = f"""
+    SELECT task_id, entry, attempt, state, {OWN.format("verdict", "kind")} FROM (
+        SELECT a.task_id, a.entry, a.attempt, a.state, coalesce(s.kind, a.kind) AS kind,
+            coalesce(s.verdict, a.verdict) AS verdict
+        FROM attempts a LEFT JOIN settled s ON s.entry = a.entry AND s.attempt = a.attempt
+    )
+"""
+TOLD = f"""
+    SELECT entry, attempt, was, told_at FROM corrections UNION ALL
+    SELECT entry, attempt, {OWN.format("verdict", "kind")}, settled_at FROM settled
+"""
+DESCENDANTS = """
+    SELECT d.task_id, a.entry, d.kind FROM descendants d JOIN attempts a ON a.task_id = d.root
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +81,41 @@ def read_starts(ledgers: Iterable[Path]) -> list[Announced]:
             found += [
                 Announced(entry, task_id, pid, datetime.fromisoformat(at).timestamp())
                 for entry, task_id, pid, at in db.execute(query)
+            ]
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """A message that a ledger knows of, an attempt's or a descendant's.
+
+    ``kind``: what became of it by the newest verdict, "" where nobody said; ``told``: all that it
+    was ever called, by the wall clock (s); ``state``: the attempt's, "sent" for a descendant's.
+    """
+
+    task_id: str
+    entry: str
+    state: str
+    kind: str
+    told: Mapping[str, float] = field(default_factory=dict)
+    is_descendant: bool = False
+
+
+def read_sendings(ledgers: Iterable[Path]) -> list[Sending]:
+    """Every message of all runs, whether it left or not."""
+    found: list[Sending] = []
+    for path in ledgers:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
+            told: dict[tuple[str, int], dict[str, float]] = {}
+            for entry, attempt, kind, at in db.execute(TOLD):
+                told.setdefault((entry, attempt), {})[kind] = datetime.fromisoformat(at).timestamp()
+            found += [
+                Sending(task_id, entry, state, kind or "", told.get((entry, attempt), {}))
+                for task_id, entry, attempt, state, kind in db.execute(ATTEMPTS)
+            ]
+            found += [
+                Sending(task_id, entry, "sent", kind or "", is_descendant=True)
+                for task_id, entry, kind in db.execute(DESCENDANTS)
             ]
     return found
 

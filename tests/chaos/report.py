@@ -9,13 +9,15 @@ from statistics import median
 import pytest
 
 from tests.chaos.judge import Outcome
+from tests.chaos.reconcile import PLACES
 from tests.chaos.scenario import Round
 
 HEAD = (
     *("fault", "rounds", "verdicts", "median s", "max s"),
-    *("wrong", "lost", "double runs", "hangs", "other"),
+    *("sent = executed + lost + revoked + there", "recovered"),
+    *("wrong", "no verdict", "double runs", "unaccounted", "record", "hangs", "other"),
 )
-COUNTED = ("wrong", "lost", "doubles", "hangs")
+COUNTED = ("wrong", "lost", "doubles", "unaccounted", "record", "hangs", "other")
 PROPERTY = "chaos"
 FLAWS_SHOWN = 12
 Row = tuple[str, ...]
@@ -62,9 +64,21 @@ def _row(name: str, some: Sequence[Outcome]) -> Row:
         ", ".join(f"{count} {kind}" for kind, count in verdicts.most_common()) or "none",
         f"{median(times):.1f}" if times else "-",
         f"{max(times):.1f}" if times else "-",
+        _sum([sum(one.sent.get(place, 0) for one in some) for place in PLACES]),
+        _recovered(some),
         *map(str, flaws),
-        str(sum(len(one.other) for one in some)),
     )
+
+
+def _sum(numbers: Sequence[int]) -> str:
+    return f"{sum(numbers)} = {' + '.join(map(str, numbers))}"
+
+
+def _recovered(some: Sequence[Outcome]) -> str:
+    """How many were called lost, and came; with what their fault has broken, where it has."""
+    broken = sorted({one.breaks for one in some if one.breaks and one.recovered})
+    number = str(sum(len(one.recovered) for one in some))
+    return f"{number} ({', '.join(broken)})" if broken else number
 
 
 def text(table: Sequence[Row]) -> list[str]:

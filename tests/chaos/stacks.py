@@ -8,17 +8,27 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, get_args
 from urllib.parse import urlsplit, urlunsplit
 
 import psutil
 
+from tests.chaos.drain import Remains, count_amqp, drain_amqp, drain_redis
+from tests.chaos.executions import running
+from tests.chaos.kept import KeptData
 from tests.chaos.proxy import Proxy
 from tests.chaos.servers import Valkey, spawn
 from tests.chaos.session import Family
 from tests.conftest import missing
 from tests.processes import ELSEWHERE, LOOPBACK, START_SECONDS, tail
 from tests.support import eventually
+
+Way: TypeAlias = Literal["pytest's broker", "pytest's store", "workers' broker", "workers' store"]
+"""Who reaches what."""
+WAYS: tuple[Way, ...] = get_args(Way)
+
+WARM_SECONDS = 20.0
+"""What workers may take to finish what they run, and to give back the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +38,7 @@ class Setup:
     ``workers``: worker processes; ``slots``: jobs at once in each (external ones only);
     ``aof``: whether an external Valkey keeps what it holds; ``own_store``: results are in a Valkey
     of their own; ``sql``: they are in a database; ``elsewhere``: the workers' pids mean nothing out
-    here; ``proxy``: who reaches the broker by a proxy;
+    here; ``proxied``: the ways that lead through a proxy;
     ``stock``: the workers know nothing of manifests; ``cwd``: a folder below the project's, with
     another edition of the app for the workers.
     """
@@ -40,7 +50,7 @@ class Setup:
     own_store: bool = False
     sql: Literal["", "sqlite", "postgres"] = ""
     elsewhere: bool = False
-    proxy: Literal["", "driver", "all"] = ""
+    proxied: tuple[Way, ...] = ()
     stock: bool = False
     cwd: str = "."
 
@@ -53,7 +63,7 @@ NO_SERVERS: Servers = {}
 class Stack(Protocol):
     """Broker, result store and workers, as far as a fault needs them."""
 
-    proxy: Proxy | None
+    proxies: Mapping[Way, Proxy]
 
     def options(self) -> list[str]:
         """What pytest is told of it."""
@@ -79,6 +89,9 @@ class Stack(Protocol):
     def after_worker_death(self) -> None:
         """Somebody killed a worker: start another, where nobody else does."""
 
+    def drain(self) -> list[Remains]:
+        """End the workers, and take out what each broker still holds; pytest has ended before."""
+
     def stop(self) -> None:
         """End what the harness started."""
 
@@ -89,14 +102,17 @@ class Stack(Protocol):
 class Embedded:
     """The plugin's private stack: found by its processes, supervised by its supervisor."""
 
-    def __init__(self, setup: Setup, family: Family) -> None:
-        self.proxy: Proxy | None = None
+    def __init__(self, setup: Setup, folder: Path, family: Family) -> None:
+        self.proxies: Mapping[Way, Proxy] = {}
         self._setup = setup
+        self._folder = folder
         self._family = family
+        self._data = KeptData(folder / ".manifest" / "stacks")
         self._url = ""
 
     def start(self) -> None:
         """pytest starts it."""
+        self._data.start()
 
     def options(self) -> list[str]:
         return [f"--manifest-workers={self._setup.workers}"]
@@ -124,8 +140,22 @@ class Embedded:
     def after_worker_death(self) -> None:
         """Its supervisor starts another."""
 
+    def drain(self) -> list[Remains]:
+        """Its workers have ended with it; what its brokers held last is in their own files."""
+        remains = []
+        for number, copy in enumerate(self._data.copies(self._folder)):
+            family = Family()
+            server = Valkey(self._folder / f"drained-{number}", family, aof=True, data=copy)
+            try:
+                server.start()
+                remains.append(drain_redis(server.url))
+            finally:
+                server.stop()
+        return remains
+
     def stop(self) -> None:
         """It ends with pytest."""
+        self._data.stop()
 
     def log(self) -> str:
         return ""
@@ -152,8 +182,8 @@ def main_workers(family: Family) -> list[psutil.Process]:
 class External:
     """A Valkey (and a RabbitMQ's URL, where that is the broker) with workers of the harness."""
 
-    def __init__(self, setup: Setup, folder: Path, servers: Servers) -> None:
-        self.proxy: Proxy | None = None
+    def __init__(self, setup: Setup, folder: Path, servers: Servers, queue: str) -> None:
+        self._queue = queue
         self._setup = setup
         self._folder = folder
         self._family = Family()
@@ -164,8 +194,9 @@ class External:
             self._store = Valkey(folder / "store", self._family, aof=True)
         self._rabbitmq = servers["rabbitmq"] if setup.kind == "rabbitmq" else ""
         self._database = _database(setup, folder, servers)
-        if setup.proxy:
-            self.proxy = Proxy((LOOPBACK, self._valkey.port))
+        self.proxies: Mapping[Way, Proxy] = {
+            way: Proxy(_location(self._direct(way))) for way in setup.proxied
+        }
         self._number = 0
 
     def start(self) -> None:
@@ -178,15 +209,11 @@ class External:
             eventually(lambda log=log: _is_ready(log), within=START_SECONDS, what="a worker is up")  # type: ignore[misc]  # mypy cannot infer a lambda with a default
 
     def options(self) -> list[str]:
-        broker = self._rabbitmq or self._through(self._setup.proxy != "")
-        options = [f"--manifest-broker={broker}"]
-        if self._rabbitmq or self._setup.own_store:
-            options += [f"--manifest-backend={self._store.url}"]
-        if self._database:
-            options += [f"--manifest-backend={self._database}"]
-        if self._setup.proxy == "driver":  # by another port it would not be the workers' store
-            options += [f"--manifest-backend={self._valkey.url}"]
-        return options
+        broker, store = self._url("pytest's broker"), self._url("pytest's store")
+        return [
+            f"--manifest-broker={broker}",
+            *([f"--manifest-backend={store}"] if store != broker else []),
+        ]
 
     def url(self) -> str:
         return self._rabbitmq or self._valkey.url
@@ -212,9 +239,42 @@ class External:
     def after_worker_death(self) -> None:
         self._start_worker()
 
+    def drain(self) -> list[Remains]:
+        """What workers run, or have in mind, they may finish; the rest goes back to the broker."""
+        for proxy in self.proxies.values():
+            proxy.heal()
+        if not self._rabbitmq:
+            self._valkey.process().resume()
+        self._end_workers(gently=self._is_busy())
+        for proxy in self.proxies.values():
+            proxy.close()
+        if self._rabbitmq:
+            return [drain_amqp(self._rabbitmq, self._queue)]
+        return [drain_redis(self._valkey.url)]
+
+    def _is_busy(self) -> bool:
+        """Whether a message is anywhere, or a job runs."""
+        if running(self._folder):
+            return True
+        if self._rabbitmq:
+            return count_amqp(self._rabbitmq, self._queue) > 0
+        return bool(drain_redis(self._valkey.url, look_only=True).messages)
+
+    def _end_workers(self, *, gently: bool) -> None:
+        workers = self.workers()
+        children = [child for worker in workers for child in worker.children(recursive=True)]
+        if gently:
+            for worker in workers:
+                worker.terminate()
+            psutil.wait_procs(workers, timeout=WARM_SECONDS)
+        for process in (*workers, *children):
+            with suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs([*workers, *children], timeout=START_SECONDS)
+
     def stop(self) -> None:
-        if self.proxy is not None:
-            self.proxy.close()
+        for proxy in self.proxies.values():
+            proxy.close()
         self._family.end(within=0.0)
         for process in self._started:
             process.wait(START_SECONDS)
@@ -225,12 +285,19 @@ class External:
         logs = sorted(self._folder.glob("worker-*.log"))
         return "\n".join(f"-- {log.name}\n{tail(log)}" for log in logs)
 
-    def _through(self, proxied: bool) -> str:
-        parts = urlsplit(self._valkey.url)
-        if not proxied or self.proxy is None:
-            return self._valkey.url
-        location = parts.netloc.rpartition(":")[0]
-        return urlunsplit(parts._replace(netloc=f"{location}:{self.proxy.port}"))
+    def _direct(self, way: Way) -> str:
+        if way.endswith("broker"):
+            return self.url()
+        return self.store_url()
+
+    def _url(self, way: Way) -> str:
+        """The URL by which this way leads, through its proxy where it has one."""
+        url = self._direct(way)
+        if way not in self.proxies:
+            return url
+        parts = urlsplit(url)
+        location = f"{parts.netloc.rpartition('@')[0]}@{LOOPBACK}:{self.proxies[way].port}"
+        return urlunsplit(parts._replace(netloc=location))
 
     def _start_worker(self) -> Path:
         self._number += 1
@@ -242,10 +309,8 @@ class External:
         command += ["--without-gossip", "--without-mingle"]
         command = [*ELSEWHERE, *command] if self._setup.elsewhere else command
         command += [] if self._setup.stock else ["-I", "pytest_manifest.worker"]
-        broker = self._rabbitmq or self._through(self._setup.proxy == "all")
-        store = self._store.url if self._rabbitmq or self._setup.own_store else broker
-        store = self._database or store
-        env = {"CELERY_BROKER_URL": broker, "CELERY_RESULT_BACKEND": store}
+        env = {"CELERY_BROKER_URL": self._url("workers' broker")}
+        env["CELERY_RESULT_BACKEND"] = self._url("workers' store")
         env["CHAOS_HOME"] = str(self._folder)
         cwd = (self._folder / self._setup.cwd).resolve()
         self._started.append(spawn(command, self._family, log=log, cwd=cwd, env=env))
@@ -256,6 +321,12 @@ def _database(setup: Setup, folder: Path, servers: Servers) -> str:
     if setup.sql == "postgres":
         return servers["postgres"].replace("postgresql://", "db+postgresql+psycopg://", 1)
     return f"db+sqlite:///{folder}/results.sqlite" if setup.sql else ""
+
+
+def _location(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    assert parts.port, "only what is called by a port has a proxy"
+    return parts.hostname or LOOPBACK, parts.port
 
 
 def _is_ready(log: Path) -> bool:

@@ -14,6 +14,7 @@ import psutil
 import redis
 
 from tests.chaos import executions
+from tests.chaos.drain import Remains
 from tests.chaos.session import Family, Session
 from tests.chaos.stacks import Stack
 from tests.chaos.workload import Group
@@ -27,7 +28,8 @@ MOMENT_SECONDS = 150.0
 class Stage:
     """``hits``: pid and wall-clock time of every process that was killed; ``aimed``: the entries
     that the fault was aimed at; ``injected``: the wall-clock time of the (first) fault;
-    ``leftovers``: processes of pytest that had to be killed at the end."""
+    ``leftovers``: processes of pytest that had to be killed at the end; ``remains``: what the
+    brokers still held then."""
 
     folder: Path
     rng: random.Random
@@ -39,6 +41,13 @@ class Stage:
     aimed: set[str] = field(default_factory=set)
     injected: float | None = None
     leftovers: list[str] = field(default_factory=list)
+    remains: list[Remains] = field(default_factory=list)
+
+    def end(self) -> None:
+        """Let no pytest run on, nor anything that one has started."""
+        for session in self.sessions:
+            session.end()
+        self.leftovers += self.family.end()
 
     def launch(self, options: Sequence[str]) -> Session:
         """Start pytest; the newest session is the one that faults are injected into."""

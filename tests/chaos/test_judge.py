@@ -233,13 +233,26 @@ def test_jobs_that_run_are_found(tmp_path: Path) -> None:
 def test_the_table_has_a_row_a_fault() -> None:
     """Rounds, verdicts, times and flaws of each, and of all."""
     rounds = [
-        Outcome("kill", 1, {"passed": 2}, 1.0),
-        Outcome("kill", 2, {"passed": 1, "lost": 1}, 3.0, wrong=["e"]),
+        Outcome("kill", 1, {"passed": 2}, 1.0, {"executed": 2, "there": 1}),
+        Outcome("kill", 2, {"passed": 1, "lost": 1}, 3.0, {"executed": 1, "lost": 1}, wrong=["e"]),
+        Outcome("drop", 1, {"lost": 2}, recovered=["e"], breaks="store"),
         Outcome("cut", 1, {"passed": 2}),
     ]
     properties = [(report.PROPERTY, one.as_property()) for one in rounds]
     table = report.rows(report.outcomes(properties))
     assert table[0][:5] == ("cut", "1", "2 passed", "-", "-")
-    assert table[1] == ("kill", "2", "3 passed, 1 lost", "2.0", "3.0", "1", *"0000")
-    assert table[2][0] == "all"
-    assert report.markdown(table).count("\n") == 5
+    assert table[1][5:7] == ("0 = 0 + 0 + 0 + 0", "1 (store)")
+    assert table[2][:5] == ("kill", "2", "3 passed, 1 lost", "2.0", "3.0")
+    assert table[2][5:] == ("5 = 3 + 1 + 0 + 1", "0", "1", *"000000")
+    assert table[3][0] == "all"
+    assert report.markdown(table).count("\n") == 6
+
+
+@pytest.mark.parametrize(
+    "column", ["wrong", "lost", "recovered", "doubles", "unaccounted", "record", "hangs", "other"]
+)
+def test_what_is_in_a_column_of_flaws_is_a_flaw(column: str) -> None:
+    """What was called lost and came is none where the fault broke what that takes for granted."""
+    assert Outcome("cut", 1, **{column: ["e"]}).flaws  # type: ignore[arg-type]  # fields by name
+    excused = Outcome("cut", 1, breaks="store", **{column: ["e"]})  # type: ignore[arg-type]  # fields by name
+    assert bool(excused.flaws) == (column != "recovered")

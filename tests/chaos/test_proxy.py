@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 
 import pytest
 
-from tests.chaos.proxy import Proxy
+from tests.chaos.proxy import Proxy, sliced
 from tests.processes import LOOPBACK
 from tests.support import eventually
 
@@ -48,10 +49,39 @@ def connected(proxy: Proxy) -> socket.socket:
 
 def test_it_passes_everything(proxy: Proxy) -> None:
     """Both ways, also late."""
-    proxy.delay = 0.01
+    proxy.delay, proxy.jitter = 0.01, 0.01
     with connected(proxy) as client:
         client.sendall(b"hello")
         assert client.recv(100) == b"hello"
+
+
+def test_it_is_late_by_at_least_its_delay(proxy: Proxy) -> None:
+    """In each direction; a jitter comes on top, in the same order."""
+    proxy.delay = 0.05
+    began = time.monotonic()
+    with connected(proxy) as client:
+        client.sendall(b"hello")
+        assert client.recv(100) == b"hello"
+    assert time.monotonic() - began >= 0.1
+    proxy.delay, proxy.jitter = 0.0, 0.02
+    texts = [b"%d," % number for number in range(20)]
+    with connected(proxy) as client:
+        for text in texts:
+            client.sendall(text)
+        assert received_by(client, sum(map(len, texts))) == b"".join(texts)
+
+
+def test_slices_are_read_one_by_one(proxy: Proxy, received: list[bytes]) -> None:
+    """Nothing is lost, and no read brings all that was sent at once."""
+    proxy.slice = 1
+    text = bytes(range(250))
+    with connected(proxy) as client:
+        client.sendall(text)
+        assert received_by(client, len(text)) == text
+    assert b"".join(received) == text
+    assert len(received) > 1
+    assert [*sliced(b"abcde", 2)] == [b"ab", b"cd", b"e"]
+    assert [*sliced(b"abcde", 0)] == [b"abcde"]
 
 
 def test_a_cut_ends_open_connections_only(proxy: Proxy) -> None:
@@ -65,6 +95,84 @@ def test_a_cut_ends_open_connections_only(proxy: Proxy) -> None:
     with connected(proxy) as client:
         client.sendall(b"again")
         assert client.recv(100) == b"again"
+
+
+def test_a_client_that_is_half_closed_still_speaks(proxy: Proxy, received: list[bytes]) -> None:
+    """It reads an end, what it sends arrives, and no answer comes back."""
+    with connected(proxy) as client:
+        client.sendall(b"hello")
+        assert client.recv(100) == b"hello"
+        assert proxy.half_close("client") == 1
+        assert client.recv(100) == b""
+        client.sendall(b"and more")
+        eventually(lambda: b"".join(received) == b"helloand more")
+        assert client.recv(100) == b""
+
+
+def test_a_server_that_is_half_closed_ends_unheard(proxy: Proxy, received: list[bytes]) -> None:
+    """It reads an end and closes; the client may go on to send, and hears neither end nor error."""
+    with connected(proxy) as client:
+        client.sendall(b"hello")
+        assert client.recv(100) == b"hello"
+        assert proxy.half_close("server") == 1
+        client.settimeout(0.3)
+        for _ in range(3):
+            client.sendall(b"is there anybody?")
+            with pytest.raises(TimeoutError):
+                client.recv(100)
+        assert b"".join(received) == b"hello"
+        proxy.heal()
+        client.settimeout(10)
+        assert is_closed(client)
+
+
+def test_a_connection_that_is_over_is_not_half_closed(proxy: Proxy) -> None:
+    """Only what is open is there to be spoilt."""
+    with connected(proxy) as client:
+        client.sendall(b"hello")
+        assert client.recv(100) == b"hello"
+    eventually(lambda: proxy.half_close("server") == 0)
+
+
+def test_silence_accepts_and_never_answers(proxy: Proxy, received: list[bytes]) -> None:
+    """What was open is reset. When it speaks again those that it has ignored stay ignored."""
+    with connected(proxy) as early:
+        early.sendall(b"hello")
+        assert early.recv(100) == b"hello"
+        proxy.fall_silent()
+        assert is_closed(early)
+    with connected(proxy) as ignored:
+        ignored.sendall(b"is there anybody?")
+        ignored.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            ignored.recv(100)
+        proxy.speak()
+        with connected(proxy) as late:
+            late.sendall(b"again")
+            assert late.recv(100) == b"again"
+        with pytest.raises(TimeoutError):
+            ignored.recv(100)
+        assert b"".join(received) == b"helloagain"
+        proxy.heal()
+        ignored.settimeout(10)
+        assert is_closed(ignored)
+
+
+def is_closed(client: socket.socket) -> bool:
+    """Whether the next thing that is read is an end, orderly or not."""
+    with suppress(ConnectionError):
+        return client.recv(100) == b""
+    return True
+
+
+def received_by(client: socket.socket, count: int) -> bytes:
+    """Read so many bytes."""
+    text = b""
+    while len(text) < count:
+        some = client.recv(count - len(text))
+        assert some, f"the end came after {len(text)} bytes"
+        text += some
+    return text
 
 
 def test_it_holds_behind_a_pattern(proxy: Proxy, received: list[bytes]) -> None:
