@@ -12,7 +12,7 @@ unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help venv neighbours demo demo-gap-fill test model test-compose matrix chaos compiled bench stacks guard lint format types layers schema schema-check lock lock-check check dist docs screenshots report clean
+.PHONY: help venv neighbours demo demo-gap-fill test model simulate test-compose matrix chaos compiled bench stacks guard lint format types layers schema schema-check lock lock-check check dist docs screenshots report clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | column -t -s @ 2>/dev/null || \
@@ -58,6 +58,11 @@ chaos: venv compiled ## every fault at 25 random moments (ROUNDS=n; FAULT='name'
 
 model: venv ## explore the model of the promises whole, and each broken rule (needs spin and gcc); see build/model
 	$(PY) -m tests.model $(ARGS)
+
+# The same seed plays the same programs: sets of names are in the same order then.
+simulate: export PYTHONHASHSEED = 0
+simulate: venv ## kill pytest anywhere in a simulated world, at random (SECONDS=60, SEED=n); see build/simulation.json
+	$(PY) -m tests.simulation --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 test-compose: venv ## build and start compose.yaml for real (needs Docker, or root on Debian); some minutes
 	$(PY) -m pytest tests/compose

@@ -51,13 +51,15 @@ class Database:
         self._deferred = False
         self._texts: dict[int, tuple[Receipt, str]] = {}
 
-    def defer_commits(self) -> None:
+    def defer_commits(self, *, has_begun: bool = False) -> None:
         """Commit nothing from now on until :meth:`commit_deferred`.
 
         Closed without that, the ledger is unchanged. Until then only this connection sees the rows.
+        ``has_begun``: the transaction is open already.
         """
-        with self.write_errors():
-            self.connection.execute("BEGIN IMMEDIATE")
+        if not has_begun:
+            with self.write_errors():
+                self.connection.execute("BEGIN IMMEDIATE")
         self._deferred = True
 
     @property

@@ -54,21 +54,25 @@ class Ledger:
         self.promises = PromiseQueries(self._db)
 
     @classmethod
-    def create(cls, path: Path, info: RunInfo) -> Self:
+    def create(cls, path: Path, info: RunInfo, *, deferred: bool = False) -> Self:
         """Create a ledger at ``path``.
 
-        Raises LedgerError where the file exists or cannot be created.
+        ``deferred``: it is none before :meth:`commit_deferred`; whoever finds the file until then
+        passes it over. Raises LedgerError where the file exists or cannot be created.
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             refuse_network(path.parent)
             path.touch(mode=0o600, exist_ok=False)
-            return cls(path, _created(path, info))
+            created = cls(path, _created(path, info, commits=not deferred))
         except (OSError, sqlite3.Error) as error:
             raise LedgerError(
                 f"{path}: the ledger cannot be created ({error}); "
                 "choose a writable local folder with the ini option manifest_dir"
             ) from error
+        if deferred:
+            created._db.defer_commits(has_begun=True)
+        return created
 
     @classmethod
     def open(cls, path: Path, *, write: bool = False) -> Self:
@@ -156,8 +160,11 @@ class Ledger:
         self._db.commit_deferred()
 
 
-def _created(path: Path, info: RunInfo) -> sqlite3.Connection:
-    """Turn the empty file at ``path`` into a ledger, or remove it where that fails."""
+def _created(path: Path, info: RunInfo, *, commits: bool) -> sqlite3.Connection:
+    """Turn the empty file at ``path`` into a ledger, or remove it where that fails.
+
+    Unless it ``commits``, its transaction is open.
+    """
     db: sqlite3.Connection | None = None
     try:
         db = connect(path)
@@ -166,7 +173,8 @@ def _created(path: Path, info: RunInfo) -> sqlite3.Connection:
             db.execute(statement)
         rows = [("ledger", str(LEDGER_VERSION)), *info_rows(info)]
         db.executemany("INSERT INTO run VALUES (?, ?)", rows)
-        db.execute("COMMIT")
+        if commits:
+            db.execute("COMMIT")
     except sqlite3.Error:
         if db is not None:
             db.close()

@@ -47,12 +47,16 @@ _LOST_ITSELF: Final = (
     "coalesce(s.kind, a.kind) = 'lost' AND json_extract(coalesce(s.verdict, a.verdict), "
     "'$.mismatches[0].path') IS NOT 'descendants'"
 )
+# What comes once the entry is sent again is late: it changes no verdict.
 _LOST_YET_ENDED = f"""
     SELECT a.task_id, a.entry, a.attempt FROM attempts a
     LEFT JOIN settled s ON s.entry = a.entry AND s.attempt = a.attempt
     WHERE {_LOST_ITSELF} AND EXISTS (
         SELECT 1 FROM receipts r WHERE r.task_id = a.task_id
-            AND json_extract(r.receipt, '$.source') = 'worker'
+            AND json_extract(r.receipt, '$.source') = 'worker' AND NOT EXISTS (
+                SELECT 1 FROM attempts b WHERE b.entry = a.entry AND b.attempt = a.attempt + 1
+                    AND (b.sent_at IS NULL OR b.sent_at <= r.arrived_at)
+            )
     )
 """  # noqa: S608 - fixed text
 _LOST_YET_BEGUN = f"""

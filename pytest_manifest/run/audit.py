@@ -100,6 +100,8 @@ class Audit(EarlierRunStrategy):
         waited_for = [job.entry.id for job in self.state.pending.by_task_id.values()]
         with ledger.transaction():
             ledger.verdicts.reopen(waited_for)
+            if ledger.info.status == "finished" and ledger.attempts.has_open():
+                ledger.info.set_status("detached")  # until they have a verdict again
 
     def finish_offline(self) -> None:
         with Ledger.open(self.state.files.ledger, write=True) as ledger:

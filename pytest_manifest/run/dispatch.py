@@ -45,18 +45,22 @@ class Dispatch(Strategy):
         self.state.lock.release()
 
     def make_ledger(self, positions: Sequence[int], shard: Shard | None) -> None:
-        """Make the ledger; ``positions`` of the entries in the manifest."""
+        """Make the ledger, with all that is to be sent in it or not at all.
+
+        ``positions`` of the entries in the manifest.
+        """
         state = self.state
         state.lock.acquire(state.info.run)
         state.lock.inscribe(str(state.info.number))
         keep_manifest(state.manifest, state.files.ledger)
-        with Ledger.create(state.files.ledger, state.info) as ledger, ledger.transaction():
+        with Ledger.create(state.files.ledger, state.info, deferred=True) as ledger:
             ledger.info.begin_segment(state.info.created_at)
             rows = zip(names_of(state.to_send), positions, strict=True)
             ledger.attempts.plan((task_id, entry, 1, place) for (task_id, entry), place in rows)
             if shard is not None:
                 ledger.info.set_meta(SHARD, shard.note)
             self.record_budget(ledger)
+            ledger.commit_deferred()
 
 
 def dispatch_run(

@@ -261,12 +261,8 @@ class Resume(EarlierRunStrategy):
                 job = state.pending.by_task_id.get(row.task_id)
                 if job is None or ledger.verdicts.of_entry(decision.entry) is not None:
                     continue
-                status: VerdictStatus = "crashed" if job.is_running else "lost"
-                note = decision.reason
-                doubt, why = evaluator.explain_missing(job, emptied=emptied)
-                if doubt == "unknown" and (emptied or not job.is_running):
-                    status, note = doubt, f"{note}; {why}"
-                status, note = unread.adjust(job, status, note)
+                status, why = evaluator.explain_missing(job, emptied=emptied)
+                status, note = unread.adjust(job, status, f"{decision.reason}; {why}")
                 entry = state.manifest[decision.entry]
                 verdict = evaluate(entry, None, attempt=row.attempt, problem=status, note=note)
                 ledger.verdicts.record([(verdict, None)])

@@ -180,7 +180,8 @@ def record_decisions(
 ) -> None:
     """Record what is about to be sent, and take back the verdicts that it replaces.
 
-    With it, at once, the ``digest`` of the manifest that the run is of from now on.
+    With it, at once, the ``digest`` of the manifest that the run is of from now on. What was asked
+    for and has certainly not run is still asked for.
     """
     decided = list(decisions)
     reasons = {decision.entry: decision.reason for decision in decided}
@@ -194,7 +195,12 @@ def record_decisions(
         )
         ledger.attempts.mark((a.task_id for a in known), "planned")
         risky = {decision.entry for decision in decided if decision.unsafe}
-        ledger.info.add_sent_on_request(a.task_id for a in fresh if a.entry.id in risky)
+        asked_for = ledger.info.sent_on_request()
+        ledger.info.add_sent_on_request(
+            a.task_id
+            for a in fresh
+            if a.entry.id in risky or (a.entry.id in last and last[a.entry.id].task_id in asked_for)
+        )
         ledger.verdicts.reopen([a.entry.id for a in rows])
         if digest != ledger.info.read().sha256:
             ledger.info.set_digest(digest)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import cast
-from unittest import mock
 
 from loguru import logger
 
@@ -20,11 +16,9 @@ from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.ledger import AttemptRow, EntryVerdict, Ledger
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.results import collector as gathering
 from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.results.stream import StreamReader
-from pytest_manifest.run import recovery
 from pytest_manifest.run.budget import Budget
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.earlier import (
@@ -41,11 +35,11 @@ from pytest_manifest.run.settings import FailureLimit, RunSettings, Signals
 from pytest_manifest.schema import Entry, VerdictStatus, exact
 from pytest_manifest.verdict import Costs
 from tests.unit.ledger_support import INFO
+from tests.unit.run_clocks import replaced_clocks
 from tests.unit.run_fakes import FakeLocator, FakePublisher, FakeResults, FakeStream
-from tests.unit.run_world import HOST, Execution, VirtualEvent, World, result_of
+from tests.unit.run_world import Execution, VirtualEvent, World, result_of
 
 RUN = INFO.run
-RUN_PACKAGE = recovery.__name__.rpartition(".")[0]
 FOREVER = 1e6
 PACE = 0.25
 """Seconds of the virtual clock from one step of the engine to the next."""
@@ -435,26 +429,9 @@ def rig(plan: Plan) -> Iterator[Rig]:
         ledger._db.connection.execute("PRAGMA synchronous = OFF")  # it is thrown away in a moment
         logger.disable("pytest_manifest")
         stack.callback(logger.enable, "pytest_manifest")
-        _replace_clocks(world, stack)
+        stack.enter_context(replaced_clocks(world))
         made = Rig(plan, ledger, world)
         with ledger.transaction():
             ledger.attempts.plan((a.task_id, a.entry.id, 1, n) for n, a in enumerate(made.attempts))
         made.engine.begin()
         yield made
-
-
-def _replace_clocks(world: World, stack: ExitStack) -> None:
-    def has_ended(pid: int) -> bool:
-        return not world.is_alive(pid)
-
-    clock = world.clock
-    times = SimpleNamespace(monotonic=clock.monotonic, sleep=clock.sleep)
-    theirs = [module for name, module in sys.modules.items() if name.startswith(RUN_PACKAGE)]
-    for module in (*theirs, gathering):
-        if getattr(module, "time", None) is time:
-            stack.enter_context(mock.patch.object(module, "time", times))
-        if hasattr(module, "utc_now"):
-            stack.enter_context(mock.patch.object(module, "utc_now", clock.utc_now))
-    stack.enter_context(mock.patch.object(recovery, "has_ended", has_ended))
-    same = mock.patch.object(recovery, "means_the_same_here", lambda host, *_: host == HOST)
-    stack.enter_context(same)

@@ -18,6 +18,7 @@ from pytest_manifest.results.backend_results import BackendResult
 from pytest_manifest.run.settings import WorkerLoss
 from pytest_manifest.schema import Entry, ErrorInfo, Receipt, State
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256, timestamp
+from pytest_manifest.verdict import NEVER_STARTED_STATES
 
 HOST = "box"
 EPOCH = datetime(2026, 11, 24, 15, tzinfo=timezone.utc)
@@ -519,7 +520,8 @@ def receipt_of(execution: Execution, state: State, now: datetime) -> Receipt:
     message = execution.message
     entry = message.entry
     result = result_of(entry) if state == "succeeded" else None
-    ran = state not in ("revoked", "crashed")
+    began = state not in NEVER_STARTED_STATES
+    ran = began and state != "crashed"
     costs = {"cost": entry.meta["costs"]} if ran and "costs" in entry.meta else {}
     error = ErrorInfo(type="Boom", message="no") if state in ("failed", "crashed") else None
     return Receipt(
@@ -533,12 +535,12 @@ def receipt_of(execution: Execution, state: State, now: datetime) -> Receipt:
         error=error,
         worker=execution.worker,
         host=HOST,
-        pid=execution.pid,
+        pid=execution.pid if began else None,
         sent_at=message.sent_at,
-        started_at=execution.started_at,
+        started_at=execution.started_at if began else None,
         finished_at=now,
         children=0,
-        runtime=0.1,
+        runtime=0.1 if began else None,
         evidence=costs,
         executions=1,
         redelivered=message.redelivered,

@@ -446,6 +446,21 @@ def test_runs_of_a_manifest_are_found_by_its_path(tmp_path: Path) -> None:
     assert find_runs_of_manifest(tmp_path, tmp_path / "none.jsonl") == []
 
 
+def test_a_ledger_is_there_with_its_entries_or_not_at_all(path: Path) -> None:
+    """What a pytest that is killed while it plans leaves is no run to a later one."""
+    with Ledger.create(path, INFO, deferred=True) as made:
+        made.attempts.plan([("t-a", "a", 1, 0)])
+        assert find_runs_by_digest(path.parent, INFO.sha256) == []
+    assert find_runs_by_digest(path.parent, INFO.sha256) == []
+    path.unlink()
+    with Ledger.create(path, INFO, deferred=True) as made:
+        made.attempts.plan([("t-a", "a", 1, 0)])
+        made.commit_deferred()
+    assert find_runs_by_digest(path.parent, INFO.sha256) == [path]
+    with Ledger.open(path) as read:
+        assert read.attempts.count_entries() == 1
+
+
 def test_a_ledger_that_cannot_be_made_leaves_no_file(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

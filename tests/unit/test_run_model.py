@@ -16,19 +16,15 @@ from pydantic import JsonValue
 from pytest_manifest.errors import StackError
 from pytest_manifest.run.workers import CRASH_LOOP
 from pytest_manifest.schema import Entry
+from tests.unit.run_actions import FATES, HOWS, SECONDS, WorldActions
 from tests.unit.run_rig import Plan, Rig, rig
-from tests.unit.run_world import Fate, How, Worker
+from tests.unit.run_world import Worker
 
 Name = Literal[
     "step", "idle", "run", "fair", "take", "begin", "end", "work", "kill_child", "kill", "vanish",
     "pause", "go_on", "double", "give_back", "uncertain", "broker", "store", "fate", "flush",
     "jump", "stop",
 ]  # fmt: skip
-SECONDS = (0.3, 1.2, 6.0, 20.0)
-HOWS: tuple[How, ...] = ("succeeded", "failed", "retried")
-FATES: tuple[Fate, ...] = ("dropped", "unsaid", "doubled", "delayed", "swapped", "tampered", "kept")
-HOURS = (-5, 3, 8)
-PAUSE = 50.0
 POISONS = (*[None] * 8, "child", "worker")
 OFTEN: tuple[Name, ...] = ("step", "run", "take", "begin", "end", "work")
 BREAKS: tuple[Name, ...] = (
@@ -48,12 +44,12 @@ class Step:
     calls: int | None = None
 
 
-class Actor:
+class Actor(WorldActions):
     """Does what steps say."""
 
     def __init__(self, made: Rig) -> None:
+        super().__init__(made.world)
         self.rig = made
-        self.world = made.world
 
     def do(self, step: Step) -> None:
         act = getattr(self, step.name)
@@ -76,75 +72,6 @@ class Actor:
         self.world.fair = True
         self.rig.run(SECONDS[number % len(SECONDS)])
         self.world.fair = False
-
-    def take(self, worker: Worker, number: int) -> None:
-        self.world.take(worker)
-
-    def begin(self, worker: Worker, number: int) -> None:
-        self.world.begin(worker)
-
-    def end(self, worker: Worker, number: int) -> None:
-        if worker.running:
-            delivery = worker.running[number // 7 % len(worker.running)]
-            self.world.end(worker, delivery, HOWS[number % len(HOWS)])
-
-    def work(self, worker: Worker, number: int) -> None:
-        """Take one and run it to its end."""
-        self.take(worker, 0)
-        self.begin(worker, 0)
-        self.end(worker, number)
-
-    def kill_child(self, worker: Worker, number: int) -> None:
-        if worker.running:
-            self.world.kill_child(worker, worker.running[number % len(worker.running)])
-
-    def kill(self, worker: Worker, number: int) -> None:
-        self.world.kill(worker, restart=(None, 0.2, 3.0)[number % 3])
-
-    def vanish(self, worker: Worker, number: int) -> None:
-        self.world.take(worker, vanishes=True)
-
-    def pause(self, worker: Worker, number: int) -> None:
-        """It neither works nor answers, for a while that nobody takes for its death."""
-        if worker.works:
-            worker.paused = True
-            self.world.later(PAUSE, lambda: self.world.go_on(worker))
-
-    def go_on(self, worker: Worker, number: int) -> None:
-        if worker.alive:
-            self.world.go_on(worker)
-        else:
-            self.world.start(worker)
-
-    def double(self, worker: Worker, number: int) -> None:
-        """Somebody sends a message once more."""
-        if self.world.queue:
-            message = self.world.queue[number % len(self.world.queue)]
-            self.world.meddled.add(message.task_id)
-            self.world.queue.append(message)
-
-    def give_back(self, worker: Worker, number: int) -> None:
-        """A visibility timeout that is too short."""
-        if self.world.unacked:
-            self.world.give_back(sorted(self.world.unacked)[number % len(self.world.unacked)])
-
-    def uncertain(self, worker: Worker, number: int) -> None:
-        self.world.uncertain.append(number)
-
-    def broker(self, worker: Worker, number: int) -> None:
-        self.world.broker_down = self.world.clock.now + SECONDS[number % len(SECONDS)]
-
-    def store(self, worker: Worker, number: int) -> None:
-        self.world.store_down = self.world.clock.now + SECONDS[number % len(SECONDS)]
-
-    def fate(self, worker: Worker, number: int) -> None:
-        self.world.fates.append(FATES[number % len(FATES)])
-
-    def flush(self, worker: Worker, number: int) -> None:
-        self.world.flush(everything=number % 2 == 1)
-
-    def jump(self, worker: Worker, number: int) -> None:
-        self.world.clock.jump(HOURS[number % len(HOURS)])
 
     def stop(self, worker: Worker, number: int) -> None:
         self.rig.stop(by_a_person=number % 2 == 1)

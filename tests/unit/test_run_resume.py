@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.broker.locating.base import Location
-from pytest_manifest.ledger import AttemptRow, EntryVerdict, SendState
+from pytest_manifest.ledger import AttemptRow, EntryVerdict, Ledger, SendState
 from pytest_manifest.manifest import read_manifest, write_manifest
 from pytest_manifest.run.changes import Change, change_of
 from pytest_manifest.run.resume_rules import (
@@ -21,8 +22,10 @@ from pytest_manifest.run.resume_rules import (
     decide,
     describe_decisions,
     may_have_started,
+    record_decisions,
 )
 from pytest_manifest.schema import Entry, Header, Receipt, Verdict, VerdictStatus
+from tests.unit.ledger_support import INFO
 
 RUN = "20261124T150000-0123abcd"
 ONCE = Entry(id="a", task="t")
@@ -232,6 +235,20 @@ def test_only_what_was_really_sent_gets_another_attempt(tmp_path: Path) -> None:
     }
     found = attempts_to_send(decided, manifest, RUN, last)
     assert [(one.entry.id, one.number) for one in found] == [("a", 3), ("b", 1), ("c", 1)]
+
+
+def test_what_was_asked_for_and_has_not_run_is_still_asked_for(tmp_path: Path) -> None:
+    """A second run that a person insisted on, and that was revoked, may be sent again."""
+    path = tmp_path / "m.jsonl"
+    write_manifest(path, Header(), [ONCE])
+    manifest = read_manifest(path)
+    with Ledger.create(tmp_path / "run.sqlite", INFO) as ledger:
+        for number, unsafe in ((2, True), (3, False), (4, False)):
+            last = {"a": row("sent", number - 1)}
+            decided = [Decision("a", "send", "revoked", unsafe=unsafe)]
+            attempts = [Attempt(RUN, ONCE, number, f"t-{number}")]
+            record_decisions(ledger, manifest, decided, attempts, last, manifest.sha256)
+        assert ledger.info.sent_on_request() == {"t-2", "t-3", "t-4"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,144 @@
+"""Search for a broken promise at random: ``python -m tests.simulation``, or ``make simulate``.
+
+``--seconds`` says for how long, ``--seed`` where to begin; ``--write`` puts the table into the page
+of the promises. A program that breaks a promise is made small and kept among the examples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import secrets
+import sys
+import time
+from collections import Counter
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass, field, replace
+from itertools import count
+from pathlib import Path
+
+from tests.simulation.program import Program, draw
+from tests.simulation.shrink import promise_of, shrink
+from tests.simulation.simulation import play
+from tests.simulation.situations import never_reached, situations, table
+
+EXAMPLES = Path(__file__).with_name("examples")
+FIGURES = Path("build/simulation.json")
+PAGE = Path("docs/explanation/promises.md")
+BEGIN, END = "<!-- simulation table: begin -->", "<!-- simulation table: end -->"
+CHUNK = 10
+"""Programs that a process plays before it says what it has found."""
+
+
+@dataclass
+class Found:
+    """What a search has come to."""
+
+    programs: int = 0
+    steps: int = 0
+    reached: Counter[str] = field(default_factory=Counter)
+    broken: dict[str, str] = field(default_factory=dict)
+    """Seed of a program -> the first promise that it breaks, and how."""
+
+    def add(self, other: Found) -> None:
+        """Count another part of the search in."""
+        self.programs += other.programs
+        self.steps += other.steps
+        self.reached += other.reached
+        self.broken |= other.broken
+
+
+def search_chunk(seed: str, first: int) -> Found:
+    """Play some programs, each of a seed of its own."""
+    found = Found()
+    for number in range(first, first + CHUNK):
+        name = f"{seed}:{number}"
+        outcome = play(draw(name))
+        found.programs += 1
+        found.steps += outcome.steps
+        found.reached += outcome.reached
+        if outcome.violations:
+            found.broken[name] = outcome.violations[0]
+            break
+    return found
+
+
+def search(seed: str, seconds: float, most_steps: int, processes: int) -> Found:
+    """Play programs for so long, or until one breaks a promise."""
+    found, firsts = Found(), count(0, CHUNK)
+    until = time.monotonic() + seconds
+    with ProcessPoolExecutor(processes) as pool:
+        going: set[Future[Found]] = set()
+        while True:
+            over = found.broken or time.monotonic() >= until or found.steps >= most_steps
+            while not over and len(going) < processes:
+                going.add(pool.submit(search_chunk, seed, next(firsts)))
+            if not going:
+                return found
+            done, going = wait(going, return_when=FIRST_COMPLETED)
+            for one in done:
+                found.add(one.result())
+
+
+def keep(seed: str, violation: str, seconds: float) -> Path:
+    """Make a program that breaks a promise small, and keep it as an example."""
+    program: Program = shrink(draw(seed), seconds)
+    path = (
+        EXAMPLES / f"{re.sub(r'[^a-z0-9]+', '-', f'{promise_of(violation)}-{seed}'.lower())}.json"
+    )
+    path.write_text(replace(program, note=violation.splitlines()[0]).to_json(), "utf-8")
+    return path
+
+
+def write(text: str) -> None:
+    """Put the table into the page."""
+    before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", "utf-8")
+
+
+def main() -> int:
+    """Search, and print what was found; 1 where a promise is broken or something is unreached."""
+    parser = argparse.ArgumentParser(prog="make simulate")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--steps", type=int, default=sys.maxsize, help="end after so many")
+    parser.add_argument("--seed", default="")
+    parser.add_argument("--write", action="store_true")
+    given = parser.parse_args()
+    seed = given.seed or secrets.token_hex(4)
+    processes = int(os.environ.get("SIMULATION_PROCESSES", "2"))
+    print(f"seed {seed}", flush=True)
+    began = time.monotonic()
+    found = search(seed, given.seconds, given.steps, processes)
+    took = time.monotonic() - began
+    reached = situations(found.reached)
+    outcome = "a promise is broken" if found.broken else "no violation"
+    text = (
+        f"Seed {seed}: {found.steps:,} steps in {found.programs:,} programs, {processes} at a "
+        f"time, within {took:,.0f} s: {outcome}.\n\n{table(reached)}"
+    )
+    print(text)
+    FIGURES.parent.mkdir(exist_ok=True)
+    figures = {
+        "seed": seed,
+        "seconds": round(took, 1),
+        "programs": found.programs,
+        "steps": found.steps,
+        "broken": found.broken,
+        "situations": [asdict(one) for one in reached],
+    }
+    FIGURES.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+    for name, violation in found.broken.items():
+        print(f"\nseed {name}: {violation}\nkept, made smaller: {keep(name, violation, 60.0)}")
+    missed = never_reached(reached)
+    if missed:
+        print(f"\nnever reached: {', '.join(missed)}")
+    if given.write and not (found.broken or missed):
+        write(text)
+    return 1 if found.broken or missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

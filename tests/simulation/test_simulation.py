@@ -1,0 +1,153 @@
+"""The simulation itself: a small search, the examples kept, and that it sees what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from pytest_manifest.ledger.attempts import Attempts
+from pytest_manifest.run import resume
+from pytest_manifest.run.locks import RunLock
+from pytest_manifest.run.resume import Resume
+from pytest_manifest.schema import Entry
+from tests.simulation.program import Program, Step, draw
+from tests.simulation.shrink import promise_of, shrink
+from tests.simulation.simulation import play
+from tests.simulation.situations import (
+    ELSEWHERE,
+    FAULTS,
+    lines_of_the_page,
+    never_reached,
+    situations,
+)
+
+EXAMPLES = sorted(Path(__file__).with_name("examples").glob("*.json"))
+SENT_AND_KILLED = (Step("crash", moments=6), Step("work"))
+
+
+def plain(*names: str, idempotent: bool = False) -> tuple[Entry, ...]:
+    return tuple(Entry(id=n, task="t", timeout=30.0, idempotent=idempotent) for n in names)
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_no_promise_is_broken_wherever_pytest_dies(number: int) -> None:
+    """A few programs; ``make simulate`` plays many."""
+    assert play(draw(f"test:{number}")).violations == []
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_what_once_broke_a_promise_breaks_none_now(path: Path) -> None:
+    """Each was found by a search, and made small."""
+    assert play(Program.from_json(path.read_text("utf-8"))).violations == []
+
+
+@pytest.mark.parametrize("moments", range(40))
+def test_a_run_that_is_killed_anywhere_is_resumed_to_its_end(moments: int) -> None:
+    """One entry, and pytest dies at one moment after the other."""
+    program = Program(plain("a"), (Step("work"), Step("crash", moments=moments)), is_private=False)
+    outcome = play(program)
+    assert outcome.violations == []
+    assert outcome.reached["session: resume"] + outcome.reached["session: dispatch"] > 1
+
+
+def test_a_second_pytest_is_refused_while_the_first_lives() -> None:
+    """It finds the run's lock held, and does nothing."""
+    steps = tuple(Step("second", number=number, moments=5) for number in range(3))
+    outcome = play(Program(plain("a"), steps))
+    assert outcome.violations == []
+    assert outcome.reached["session: refused beside another"] == 3
+
+
+def test_a_program_is_read_as_it_was_written() -> None:
+    """Else an example would show something else than what was found."""
+    program = draw("any")
+    assert Program.from_json(program.to_json()) == program
+
+
+def test_the_same_program_comes_to_the_same_end() -> None:
+    """Nothing of it is left to chance."""
+    program = draw("test:1")
+    first, second = play(program), play(program)
+    assert (first.steps, first.reached) == (second.steps, second.reached)
+
+
+# Broken on purpose
+
+
+def violations_of(steps: Sequence[Step], *, entries: Sequence[Entry] = ()) -> set[str]:
+    program = Program(tuple(entries or plain("a")), tuple(steps), is_private=False)
+    return {promise_of(one) for one in play(program).violations}
+
+
+def test_an_intent_that_is_not_written_down_is_seen() -> None:
+    """S1: the ledger before the broker."""
+    mark = Attempts.mark
+
+    def without_intent(self: Attempts, ids: object, state: str, **more: object) -> None:
+        mark(self, ids, "planned" if state == "intent" else state, **more)  # type: ignore[arg-type]
+
+    with mock.patch.object(Attempts, "mark", without_intent):
+        assert "S1" in violations_of([])
+
+
+@contextmanager
+def reckless_resume() -> Iterator[None]:
+    """A resume that looks for nothing, and takes for never begun what has no receipt."""
+
+    def nothing(_self: Resume, _engine: object) -> dict[str, str]:
+        return {}
+
+    def never(*_given: object, **_more: object) -> bool:
+        return False
+
+    with (
+        mock.patch.object(Resume, "_locate", nothing),
+        mock.patch.object(resume, "may_have_started", never),
+    ):
+        yield
+
+
+def test_a_resume_that_looks_for_nothing_is_seen() -> None:
+    """S2: what was sent and has no receipt is searched before it is sent again."""
+    with reckless_resume():
+        assert "S2" in violations_of([Step("crash", moments=20)])
+
+
+def test_a_lock_that_holds_nobody_off_is_seen() -> None:
+    """S1: two pytests with one ledger."""
+    with mock.patch.object(RunLock, "acquire"):
+        assert violations_of([Step("second", moments=8)])
+
+
+def test_a_violation_is_made_small() -> None:
+    """What has no part in it is left out."""
+    steps = (Step("take"), Step("crash", moments=20), Step("go_on"))
+    program = Program(plain("a", "b"), steps, ("resume",), is_private=False, kills=2)
+    with reckless_resume():
+        small = shrink(program)
+    assert [len(small.entries), len(small.steps), len(small.sessions)] == [1, 1, 0]
+    assert small.kills == 3
+
+
+# What is counted
+
+
+def test_every_line_of_the_page_is_reached_or_held_elsewhere() -> None:
+    """A fault that is added to the page must be added here."""
+    assert sorted([*FAULTS, *ELSEWHERE]) == sorted(lines_of_the_page())
+
+
+def test_what_holds_a_line_elsewhere_is_there() -> None:
+    """A folder of tests that is moved takes its lines with it."""
+    assert all(Path(place).is_dir() for place in ELSEWHERE.values())
+
+
+def test_what_was_never_reached_is_named() -> None:
+    """One run of one entry reaches next to nothing."""
+    missed = never_reached(situations(play(Program(plain("a"))).reached))
+    assert "status 'passed'" not in missed
+    assert {"status 'lost'", "fault 'pytest killed'"} <= set(missed)

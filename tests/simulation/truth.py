@@ -1,0 +1,181 @@
+"""What truly happened in a simulated world, over all sessions, and what a ledger may say of it.
+
+Each complaint begins with the promise that does not hold; see ``docs/explanation/promises.md``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing
+from pathlib import Path
+
+from pytest_manifest.broker.attempt import Attempt
+from pytest_manifest.ledger import Ledger
+from pytest_manifest.manifest import Manifest
+from pytest_manifest.run.consistency import violations
+from pytest_manifest.run.run import Run
+from pytest_manifest.schema import VerdictStatus
+from tests.simulation.ends import complaint
+from tests.simulation.process import Process
+from tests.simulation.world import SimulatedWorld
+
+MISSING = ("lost", "crashed")
+"""What is said of a job that nobody has any more."""
+
+
+class Truth:
+    """Hold what sessions do and say against the world. ``complain`` is called with a sentence."""
+
+    def __init__(
+        self,
+        world: SimulatedWorld,
+        manifest: Manifest,
+        ledger: Callable[[], Path | None],
+        outside: Callable[[], AbstractContextManager[None]],
+        complain: Callable[[str], object],
+        reached: Counter[str],
+        *,
+        moves_orphans: bool,
+    ) -> None:
+        self._world = world
+        self._manifest = manifest
+        self._ledger = ledger
+        self._outside = outside
+        self._complain = complain
+        self._moves_orphans = moves_orphans
+        self._told: dict[Process, dict[str, VerdictStatus]] = {}
+        self._runs: dict[Process, Run] = {}
+        self._reader: Ledger | None = None
+        self.reached = reached
+
+    def _committed(self) -> Ledger:
+        """Open what is committed at this moment."""
+        with self._outside():
+            path = self._ledger()
+            assert path is not None, "nothing is done before there is a ledger"
+            if self._reader is None or self._reader.path != path:
+                self.close()
+                self._reader = Ledger.open(path)
+        return self._reader
+
+    def close(self) -> None:
+        """Read no more."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
+
+    # At every moment
+
+    def published(self, attempts: Sequence[Attempt]) -> None:
+        """Messages are about to leave: S1 and S2."""
+        ledger = self._committed()
+        insisted = ledger.info.sent_on_request()
+        for one in attempts:
+            rows = ledger.attempts.of_entry(one.entry.id)
+            row = next((row for row in rows if row.task_id == one.task_id), None)
+            if row is None or row.state != "intent":
+                self._complain(f"S1 {one.entry.id}: sent before that was written down")
+            self._no_second_message(one)
+            if not one.entry.idempotent and one.task_id not in insisted:
+                others = [row.task_id for row in rows if row.task_id != one.task_id]
+                self._no_second_attempt(one, others)
+
+    def _no_second_message(self, one: Attempt) -> None:
+        world = self._world
+        if not world.published[one.task_id]:
+            return
+        self.reached["a message lost on its way is sent again"] += 1
+        if world.has(one.task_id):
+            self._complain(f"S1 {one.entry.id}: its message is there, and it is sent again")
+        if world.of(one.task_id) and not one.entry.idempotent:
+            self._complain(f"S1 {one.entry.id}: it had begun, and is sent again")
+
+    def _no_second_attempt(self, one: Attempt, others: Sequence[str]) -> None:
+        for task_id in others:
+            if self._world.of(task_id):
+                self._complain(f"S2 {one.entry.id}: it had begun, and gets another attempt")
+            elif self._world.has(task_id):
+                self._complain(f"S2 {one.entry.id}: it is there, and gets another attempt")
+            else:
+                self.reached["what had certainly not run is sent anew"] += 1
+
+    def begin(self, process: Process, run: Run) -> None:
+        """A session begins to tell verdicts; it shows those that are there."""
+        ledger = self._committed()
+        statuses = ledger.verdicts.statuses()
+        self._told[process] = {e: s for e, s in statuses.items() if s != "pending"}
+        self._runs[process] = run
+
+    def told(self, process: Process, entries: Sequence[str]) -> None:
+        """A session tells of these entries: S5, and S3 of what is missing."""
+        told = self._told.get(process)
+        if told is None:
+            return  # it is prepared, and shows nothing yet
+        ledger = self._committed()
+        for entry in entries:
+            settled = ledger.verdicts.of_entry(entry)
+            if settled is None:
+                self._complain(f"S5 {entry}: told of before its verdict was written down")
+                continue
+            now, before = settled.verdict.verdict, told.get(entry)
+            told[entry] = now
+            self.reached["a deadline is over"] += "deadline" in settled.verdict.sentence
+            if before is not None and before != now:
+                self._corrected(process, entry, before, now)
+            if settled.receipt is None and now in MISSING:
+                row = ledger.attempts.of_entry(entry)[-1]
+                self._nobody_has(entry, row.task_id, now)
+
+    def _corrected(
+        self, process: Process, entry: str, before: VerdictStatus, now: VerdictStatus
+    ) -> None:
+        self.reached["a verdict is corrected"] += 1
+        pairs = [(c.before, c.verdict.verdict) for c in self._runs[process].corrections]
+        if (before, now) not in pairs:
+            self._complain(f"S5 {entry}: it went from {before} to {now}, and nobody says so")
+
+    def _nobody_has(self, entry: str, task_id: str, status: VerdictStatus) -> None:
+        world = self._world
+        if status == "crashed" and task_id in world.meddled:
+            return  # its worker did die, and the broker gave it back between look and verdict
+        if world.has(task_id, orphans=self._moves_orphans):
+            self._complain(f"S3 {entry}: it is {status}, and there")
+
+    # When a session is over
+
+    def consistent(self) -> None:
+        """The record that a session leaves, however it ended, keeps the promises."""
+        if self._ledger() is None:
+            return
+        ledger = self._committed()
+        with closing(violations(ledger, self._manifest)) as found:
+            for status, number in ledger.verdicts.counts().items():
+                self.reached[f"status: {status}"] += number
+            for one in found:
+                self._complain(f"{one.promise} in the record, {one.entry}: {one.sentence}")
+            position = int(ledger.info.get_meta("stream_position") or "0")
+            known = ledger.events.starts_by_task()
+            for record in self._world.stream:
+                if record.started and record.number <= position:
+                    executions = {start.execution for start in known.get(record.task_id, ())}
+                    if record.raw["execution"] not in executions:
+                        self._complain(f"S3 {record.task_id}: a start was read, and is not kept")
+
+    def complete(self) -> None:
+        """The last session ended in good order: every verdict is there, and true."""
+        ledger = self._committed()
+        verdicts = {one.verdict.entry: one for one in ledger.queries.all_verdicts()}
+        if set(verdicts) != set(self._manifest.ids):
+            self._complain(f"S6 verdicts of {sorted(verdicts)} at the end")
+        for entry in self._manifest:
+            settled = verdicts.get(entry.id)
+            rows = ledger.attempts.of_entry(entry.id)
+            if settled is None:
+                continue
+            status = settled.verdict.verdict
+            if settled.verdict.attempt != rows[-1].attempt:
+                self._complain(f"S6 {entry.id}: its verdict is not of its newest attempt")
+            wrong = complaint(self._world, entry, rows, settled, ledger)
+            if wrong:
+                self._complain(f"{wrong[0]} {entry.id} is {status}, and {wrong[1]}")
