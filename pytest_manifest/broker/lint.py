@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from pytest_manifest.broker import checks, stores
+from pytest_manifest.broker.allowed_tasks import task_refusals
 from pytest_manifest.broker.checks import Demand, demand_of, tasks_by_queue
 from pytest_manifest.broker.control import Answers, by_node
 from pytest_manifest.broker.findings import Finding, some_of
@@ -54,9 +55,15 @@ def ask_workers(publisher: Publisher) -> list[Worker]:
 
 
 def lint(
-    publisher: Publisher, workers: Sequence[Worker], entries: Iterable[Entry] | None
+    publisher: Publisher,
+    workers: Sequence[Worker],
+    entries: Iterable[Entry] | None,
+    allowed: Sequence[str] | None = None,
 ) -> Iterator[Finding]:
-    """Yield what the checks find, with the entries of manifests or, for None, the app's tasks."""
+    """Yield what the checks find, with the entries of manifests or, for None, the app's tasks.
+
+    ``allowed``: patterns of the tasks that a run may send; see ``may_send``.
+    """
     publisher.limits.update(workers)
     given = entries is not None
     names = own_tasks(publisher)
@@ -71,6 +78,10 @@ def lint(
         reason = redact(f"{type(error).__name__}: {error}")
         yield Finding("unchecked", "queues", f"a route of the app raised {reason}")
         return
+    if given:
+        yield from (
+            Finding("error", "tasks", said) for said in task_refusals(demand.tasks, allowed)
+        )
     yield from _tasks(demand, workers, given=given)
     yield from _queues(publisher, tasks_by_queue(queues), workers)
     names_of_queues = sorted(tasks_by_queue(queues))

@@ -295,6 +295,7 @@ def run_settings(options: Options) -> RunSettings:
         window=options.window,
         deadline=options.deadline,
         strict=options.strict,
+        allow=options.allow,
         send_only=options.dispatch_only,
         canary=options.canary,
         max_failed=_failure_limit(options.max_failed),

@@ -217,6 +217,14 @@ def positive(given: Given) -> int:
     return number
 
 
+def task_patterns(given: Given) -> tuple[str, ...]:
+    """Return names of tasks, or patterns of them, that blanks or commas are between."""
+    patterns = tuple(given.text.replace(",", " ").split())
+    if not patterns:
+        raise given.refused("it names no task; write names or patterns, like 'shop.*'")
+    return patterns
+
+
 def grace(given: Given) -> float:
     """Return seconds, 0 or more, from ``90``, ``90s``, ``30m``, ``6h`` or ``2d``."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", given.text.strip())

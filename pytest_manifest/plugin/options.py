@@ -117,6 +117,13 @@ class Options:
         "end and no test looks at its receipt",
         ini="send nothing for unknown tasks and weak evidence",
     )
+    allow = Option(
+        values.task_patterns,
+        None,
+        "send only these tasks: names or patterns with *, like 'shop.* tasks.resize'",
+        metavar="TASKS",
+        ini="tasks that may be sent, like shop.* tasks.resize",
+    )
     window = Option(
         values.positive,
         None,
@@ -321,7 +328,7 @@ class Options:
         own.update(
             root=config.rootpath,
             files=tuple((folder / name).resolve() for name in self.manifests),
-            plan_options=_plan_options(self.plan_pairs),
+            plan_options=run_values.plan_options(self.plan_pairs),
             broker=named or environment,
             broker_given=bool(config.option.manifest_broker),
             broker_named=bool(named),
@@ -386,15 +393,3 @@ def _stack_word(broker: str | None) -> Literal["private", "app"] | None:
     if broker == "private":
         return "private"
     return "app" if broker == "app" else None
-
-
-def _plan_options(pairs: list[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not (name and equals):
-            raise pytest.UsageError(f"--manifest-plan-opt {pair}: write it as NAME=VALUE")
-        if name in found:
-            raise pytest.UsageError(f"--manifest-plan-opt {name} was given twice")
-        found[name] = value
-    return found

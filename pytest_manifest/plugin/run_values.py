@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import pytest
+
 from pytest_manifest.plugin.option_values import Given
 
 if TYPE_CHECKING:
@@ -93,4 +95,17 @@ def compared(given: Given) -> Path | Literal["last"]:
         Ledger.open(found).close()
     except LedgerError as error:
         raise given.refused(str(error)) from error
+    return found
+
+
+def plan_options(pairs: list[str]) -> dict[str, str]:
+    """Return the options of a plan by their names; raise pytest.UsageError."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not (name and equals):
+            raise pytest.UsageError(f"--manifest-plan-opt {pair}: write it as NAME=VALUE")
+        if name in found:
+            raise pytest.UsageError(f"--manifest-plan-opt {name} was given twice")
+        found[name] = value
     return found

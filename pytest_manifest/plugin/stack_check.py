@@ -7,7 +7,7 @@ broker or here.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, redirect_stdout
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -96,7 +96,7 @@ def check_stack(options: Options, entries: Iterable[Entry] | None) -> tuple[Stac
         return check, choice.words
     try:
         with _stack(options, choice) as address:
-            _check(check, address, choice, entries)
+            _check(check, address, choice, entries, options.allow)
     except ManifestToolError as error:
         private = choice.kind == "private"
         check.add("error", "workers" if private else "broker", str(error))
@@ -136,6 +136,7 @@ def _check(
     address: StackAddress,
     choice: StackChoice,
     entries: Iterable[Entry] | None,
+    allowed: Sequence[str] | None,
 ) -> None:
     from pytest_manifest.broker.lint import eager, lint
     from pytest_manifest.broker.publisher import Publisher
@@ -150,7 +151,7 @@ def _check(
             return
         _ask(check, publisher)
         with _transport_errors():
-            check.findings += lint(publisher, check.workers, entries)
+            check.findings += lint(publisher, check.workers, entries, allowed)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
+from pytest_manifest.broker.allowed_tasks import task_refusals
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.broker.checks import Demand, demand_of
 from pytest_manifest.broker.preflight import Preflight, preflight
@@ -36,6 +37,8 @@ def admit(strategy: Strategy, publisher: Publisher, expected_workers: int | None
     state = strategy.state
     entries = (attempt.entry for attempt in state.to_send)
     demand = demand_of(entries, own_limit=publisher.own_limit)
+    if refused := task_refusals(demand.tasks, state.settings.allow):
+        raise DispatchError("nothing was sent: " + " ".join(refused))
     found = preflight(publisher, demand, expected_workers=expected_workers)
     _take_over(strategy, found)
     refusals = [*found.refusals, *_descendants_refusal(strategy, found, demand)]

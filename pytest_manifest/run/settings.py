@@ -40,7 +40,8 @@ class RunSettings:
 
     ``folder``: where ledgers are kept; ``window``: entries in flight at most, None for what suits
     the run (see ``window_for``); ``deadline``: seconds for the whole run; ``strict``: refuse the
-    run for an unknown task; ``send_only``: end when all is sent; ``canary``: entries that are tried
+    run for an unknown task; ``allow``: patterns of the tasks that may be sent, None for all but
+    Celery's own; ``send_only``: end when all is sent; ``canary``: entries that are tried
     before the others, 0 for none; ``max_failed``: stop sending beyond it, ``revoke_on_max_failed``:
     and take back what waits; ``budget``: what the run may cost, in the entries' unit, None for no
     limit; ``kills``: deaths of a worker after which an entry is quarantined; ``grace``: seconds
@@ -54,6 +55,7 @@ class RunSettings:
     window: int | None = None
     deadline: float = 6 * 3600.0
     strict: bool = False
+    allow: Sequence[str] | None = None
     send_only: bool = False
     canary: int = 0
     max_failed: FailureLimit | None = None
