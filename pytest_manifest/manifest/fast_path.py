@@ -16,7 +16,7 @@ from msgspec.json import Decoder, Encoder
 from msgspec.json import format as reformat
 
 from pytest_manifest.schema import ID_MAX_LENGTH, MAX_DEPTH, Document, Entry, Expectations
-from pytest_manifest.schema.fields import State
+from pytest_manifest.schema.fields import MOST_SECONDS, State
 from pytest_manifest.schema.json_schemas import schema_problem
 from pytest_manifest.schema.json_values import MSGSPEC_ERRORS, is_deep, is_stock_json
 
@@ -25,7 +25,12 @@ _WHOLE: Final = 10**15
 
 Name = Annotated[str, Meta(min_length=1, max_length=ID_MAX_LENGTH)]
 Number = Annotated[int, Meta(ge=0, lt=_WHOLE)] | Annotated[float, Meta(ge=0)]
-Positive = Annotated[int, Meta(gt=0, lt=_WHOLE)] | Annotated[float, Meta(gt=0)]
+Duration = (
+    Annotated[int, Meta(ge=0, le=MOST_SECONDS)] | Annotated[float, Meta(ge=0, le=MOST_SECONDS)]
+)
+Positive = (
+    Annotated[int, Meta(gt=0, le=MOST_SECONDS)] | Annotated[float, Meta(gt=0, le=MOST_SECONDS)]
+)
 
 
 class ExpectLine(Struct, forbid_unknown_fields=True, gc=False):
@@ -34,8 +39,8 @@ class ExpectLine(Struct, forbid_unknown_fields=True, gc=False):
     state: State | UnsetType = UNSET
     result: Any = UNSET
     schema: dict[str, Any] | UnsetType | None = UNSET
-    max_runtime: Number | UnsetType | None = UNSET
-    max_wait: Number | UnsetType | None = UNSET
+    max_runtime: Duration | UnsetType | None = UNSET
+    max_wait: Duration | UnsetType | None = UNSET
     executions: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
 
 
@@ -48,8 +53,8 @@ class EntryLine(Struct, forbid_unknown_fields=True, gc=False):
     kwargs: dict[str, Any] | UnsetType = UNSET
     queue: Name | UnsetType | None = UNSET
     priority: Annotated[int, Meta(ge=0, le=255)] | UnsetType | None = UNSET
-    countdown: Number | UnsetType | None = UNSET
-    expires: Number | UnsetType | None = UNSET
+    countdown: Duration | UnsetType | None = UNSET
+    expires: Duration | UnsetType | None = UNSET
     timeout: Positive | UnsetType = UNSET
     deadline: Positive | UnsetType | None = UNSET
     retries: Annotated[int, Meta(ge=0)] | UnsetType = UNSET

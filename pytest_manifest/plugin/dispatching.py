@@ -282,9 +282,8 @@ def _refuse_dependencies(manifest: Manifest, entries: Sequence[str]) -> None:
 def _refuse_beyond_budget(options: Options, manifest: Manifest, entries: Sequence[str]) -> None:
     from pytest_manifest.run import refuse_beyond
 
-    chosen = set(entries)
     name = short_path(manifest.path, options.root)
-    refuse_beyond(options.budget, (e for e in manifest if e.id in chosen), name)
+    refuse_beyond(options.budget, manifest.some(entries), name)
 
 
 def run_settings(options: Options) -> RunSettings:

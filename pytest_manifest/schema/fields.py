@@ -25,6 +25,8 @@ from pytest_manifest.schema.json_values import json_value as json_value
 from pytest_manifest.schema.wire import parse_moment
 
 ID_MAX_LENGTH = 200
+MOST_SECONDS: Final = 36_525 * 86_400
+"""A hundred years in seconds: from now on that is still a date, for Celery and for brokers."""
 PARSED: Final[object] = object()
 """Validation context that says: these values come from a JSON parser that already refused NaN,
 infinities, lone surrogates and deep nesting, so JSON values need no second look."""
@@ -94,6 +96,8 @@ def _expiry(value: object) -> object:
         )
     if value < 0:
         raise PydanticCustomError("expiry_negative", "must not be negative")
+    if value > MOST_SECONDS:
+        raise PydanticCustomError("expiry_late", "must be {most} or less", {"most": MOST_SECONDS})
     return value
 
 
@@ -122,6 +126,7 @@ _TIME_SCHEMA: dict[str, Any] = {
     "format": "date-time",
     "pattern": r"^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})$",
 }
+_EXPIRY_SCHEMA: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": MOST_SECONDS}
 
 Name = Annotated[
     str,
@@ -138,8 +143,9 @@ Time = Annotated[datetime, BeforeValidator(_utc), WithJsonSchema(_TIME_SCHEMA)]
 """An aware time, normalised to UTC; RFC 3339 text in JSON."""
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, le=MOST_SECONDS, allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, Field(gt=0, le=MOST_SECONDS, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Version = Annotated[
@@ -148,7 +154,7 @@ Version = Annotated[
 Expiry = Annotated[
     float | datetime,
     BeforeValidator(_expiry),
-    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, _TIME_SCHEMA]}),
+    WithJsonSchema({"anyOf": [_EXPIRY_SCHEMA, _TIME_SCHEMA]}),
 ]
 
 

@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import Self
 
 from pytest_manifest.schema.fields import (
+    Amount,
     Count,
     Document,
     Expiry,
@@ -184,7 +185,7 @@ class Entry(Document):
     """Ids of entries that must pass before this one is sent."""
     tags: list[Name] = Field(default_factory=list)
     """Select an entry's test by -m and -k."""
-    cost: Seconds | None = None
+    cost: Amount | None = None
     """Estimated cost, in units of your own."""
     meta: JsonObject = Field(default_factory=dict)
     """Anything; shown in reports."""

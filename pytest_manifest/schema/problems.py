@@ -28,7 +28,7 @@ _MUST_BE: Mapping[str, str] = {
 _SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "greater_than": lambda ctx: f"must be greater than {ctx['gt']:g}",
     "greater_than_equal": lambda ctx: f"must be {ctx['ge']:g} or more",
-    "less_than_equal": lambda ctx: f"must be {ctx['le']:g} or less",
+    "less_than_equal": lambda ctx: f"must be {ctx['le']:.15g} or less",
     "string_too_short": lambda _: "must not be empty",
     "string_too_long": lambda ctx: f"must have at most {ctx['max_length']} characters",
     "literal_error": lambda ctx: f"must be one of {ctx['expected'].replace(chr(39), chr(34))}",

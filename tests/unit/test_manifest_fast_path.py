@@ -165,7 +165,7 @@ def _has_large(given: dict[str, Any]) -> bool:
         (b'{"id": "a", "task": "t", "cost": -1e400}', "the number -1e400 is too large"),
         (b'{"id": "a", "task": "t", "args": [' + b"9" * 4300 + b"]}", None),
         (b'{"id": "a", "task": "t", "args": [' + b"9" * 4301 + b"]}", "more digits than can be"),
-        (b'{"id": "a", "task": "t", "timeout": 1' + b"0" * 308 + b"}", None),
+        (b'{"id": "a", "task": "t", "cost": 1' + b"0" * 308 + b"}", None),
         (
             b'{"id": "a", "task": "t", "timeout": 1' + b"0" * 309 + b"}",
             "must be a number, not 1000",
@@ -173,6 +173,9 @@ def _has_large(given: dict[str, Any]) -> bool:
         (b'{"id": "a", "task": "t", "retries": 1' + b"0" * 30 + b"}", None),
         (b'{"id": "a", "task": "t", "retries": 2.0}', "must be a whole number"),
         (b'{"id": "a", "task": "t", "retries": true}', "must be a whole number"),
+        (b'{"id": "a", "task": "t", "countdown": 3155760000}', None),
+        (b'{"id": "a", "task": "t", "countdown": 3155760001}', "must be 3155760000 or less"),
+        (b'{"id": "a", "task": "t", "expires": 1e12}', "must be 3155760000 or less"),
         (b'{"id": "a", "task": "t", "timeout": 1e-400}', "must be greater than 0"),
         (b'{"id": "a", "task": "t", "cost": -0.0}', None),
         (b'{"id": "a", "task": "t", "priority": -0}', None),

@@ -67,6 +67,8 @@ class Bench:
         self.spool = directory / "spool"
         self.truth = directory / "truth"
         self.app = Celery(broker=broker, backend=backend)
+        # As the dispatcher does, it asks no store when it sends; one may be frozen.
+        self._sender = Celery(broker=broker, backend="disabled://", set_as_current=False)
         self.process_id = 0
         self._broker, self.backend = broker, backend
 
@@ -99,7 +101,7 @@ class Bench:
         headers = options.pop("headers", {})
         if ours:
             headers = self.headers(run) | headers
-        self.app.send_task(
+        self._sender.send_task(
             task,
             args=list(args),
             task_id=sent.task_id,
