@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import logging
 import os
@@ -110,13 +112,13 @@ def configure(
 def add_run_log(path: Path, *, format: Format = "text", level: str = "DEBUG") -> int:  # noqa: A002
     """Append to a file what ``pytest_manifest`` logs, without other packages' records.
 
-    Other handlers stay as they are. Returns the handler's id for ``logger.remove``.
+    Other handlers stay as they are. Returns the handler's id for ``logger.remove``. What cannot be
+    written is left out of the log. Raises OSError where the file cannot be opened.
     """
     _hide_environment()
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    stream = os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace")
-    return _add(_RedactingStream(stream, close=True), format, level, only=_is_ours)
+    return _add(_RedactingStream(_LogFile(descriptor), close=True), format, level, only=_is_ours)
 
 
 def intercept_stdlib(level: str = "INFO") -> None:
@@ -144,10 +146,33 @@ class _ToLoguru(logging.Handler):
         logger.patch(place).opt(exception=exception).log(level, "{}", record.getMessage())
 
 
+class _LogFile(io.TextIOBase):
+    """A file that is written to at once, and not at all where its disk is full or fails.
+
+    A log is no reason to end what it is about, nor may loguru print a traceback for each record.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def write(self, text: str) -> int:
+        rest = text.encode("utf-8", "backslashreplace")
+        with contextlib.suppress(OSError):
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+        return len(text)
+
+    def close(self) -> None:
+        if not self.closed:
+            with contextlib.suppress(OSError):
+                os.close(self._descriptor)
+        super().close()
+
+
 class _RedactingStream:
     """A loguru sink: redacts the finished text once more, since tracebacks only appear in it."""
 
-    def __init__(self, stream: TextIO, *, close: bool = False) -> None:
+    def __init__(self, stream: TextIO | io.TextIOBase, *, close: bool = False) -> None:
         self._stream = stream
         self._close = close
 

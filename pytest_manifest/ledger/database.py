@@ -24,6 +24,8 @@ _ENVIRONMENT_ERRORS = {
 }
 """SQLite's errors of the file system or of locking, which say nothing of the content: primary
 result code -> words. The module sqlite3 has names for the codes from Python 3.11 on."""
+_CANNOT_OPEN = (14, "unable to open database file")
+"""SQLITE_CANTOPEN: there is no such file, or its shared memory cannot be made on a full disk."""
 _TRANSACTION = ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
 _SAVEPOINT = ("SAVEPOINT part", "RELEASE part", "ROLLBACK TO part")
 """How a transaction begins, commits and rolls back: by itself, and while commits are deferred."""
@@ -66,6 +68,11 @@ class Database:
     def commits_deferred(self) -> bool:
         """Return whether writes since :meth:`defer_commits` are not committed yet."""
         return self._deferred
+
+    def reconnect(self, connection: sqlite3.Connection) -> None:
+        """Go on with another connection, whose file has all that was deferred."""
+        self.connection = connection
+        self._deferred = False
 
     def commit_deferred(self) -> None:
         """Commit at once all that was written since :meth:`defer_commits`."""
@@ -178,8 +185,14 @@ def is_of_environment(error: Exception) -> bool:
     return isinstance(error, OSError) or str(error) in _ENVIRONMENT_ERRORS.values()
 
 
+def _cannot_open(error: Exception) -> bool:
+    """Return whether SQLite could not open the file, or could not make one beside it."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return str(error) == _CANNOT_OPEN[1] if code is None else code & 0xFF == _CANNOT_OPEN[0]
+
+
 def unreadable(path: Path, error: Exception) -> LedgerError:
-    if is_of_environment(error):
+    if is_of_environment(error) or (_cannot_open(error) and path.is_file()):
         return LedgerError(
             f"{path}: the ledger cannot be read now ({error}); free some space, or see that the "
             "folder is in order, then try again"

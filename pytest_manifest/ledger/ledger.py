@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
@@ -14,6 +16,7 @@ from pytest_manifest.ledger.database import Database, unreadable, unwritable
 from pytest_manifest.ledger.descendants import Descendants
 from pytest_manifest.ledger.events import WorkerEvents
 from pytest_manifest.ledger.files import (
+    CACHE_KB,
     DAMAGE_ERRORS,
     LEDGER_VERSION,
     TABLES,
@@ -29,6 +32,7 @@ from pytest_manifest.ledger.rows import RunInfo, info_rows
 from pytest_manifest.ledger.run_info import RunMetadata
 from pytest_manifest.ledger.tree_queries import TreeQueries
 from pytest_manifest.ledger.verdicts import Verdicts
+from pytest_manifest.manifest import sync
 
 
 class Ledger:
@@ -43,6 +47,8 @@ class Ledger:
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
+        self._scratch: Path | None = None
+        """The file of a ledger that is not in its place yet."""
         self._db = Database(path, connection)
         self.info = RunMetadata(self._db)
         self.attempts = Attempts(self._db)
@@ -55,23 +61,25 @@ class Ledger:
 
     @classmethod
     def create(cls, path: Path, info: RunInfo, *, deferred: bool = False) -> Self:
-        """Create a ledger at ``path``.
+        """Create a ledger at ``path``, which appears there whole or not at all.
 
-        ``deferred``: it is none before :meth:`commit_deferred`; whoever finds the file until then
-        passes it over. Raises LedgerError where the file exists or cannot be created.
+        ``deferred``: not before :meth:`commit_deferred`. Raises LedgerError where the file exists
+        or cannot be created.
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             refuse_network(path.parent)
-            path.touch(mode=0o600, exist_ok=False)
-            created = cls(path, _created(path, info, commits=not deferred))
+            if path.exists():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+            scratch = path.with_name(f"{path.name}.new")
+            scratch.touch(mode=0o600, exist_ok=False)
+            created = cls(path, _begun(scratch, info))
         except (OSError, sqlite3.Error) as error:
-            raise LedgerError(
-                f"{path}: the ledger cannot be created ({error}); "
-                "choose a writable local folder with the ini option manifest_dir"
-            ) from error
-        if deferred:
-            created._db.defer_commits(has_begun=True)
+            raise _uncreated(path, error) from error
+        created._scratch = scratch
+        created._db.defer_commits(has_begun=True)
+        if not deferred:
+            created.commit_deferred()
         return created
 
     @classmethod
@@ -100,6 +108,8 @@ class Ledger:
 
     def close(self) -> None:
         self._db.connection.close()
+        if self._scratch is not None:
+            _remove(self._scratch)
 
     def __enter__(self) -> Self:
         return self
@@ -157,30 +167,65 @@ class Ledger:
 
     def commit_deferred(self) -> None:
         """Commit at once all that was written since :meth:`defer_commits`."""
-        self._db.commit_deferred()
+        if self._scratch is None:
+            self._db.commit_deferred()
+            return
+        try:
+            self._move_into_place(self._scratch)
+        except (OSError, sqlite3.Error) as error:
+            self.close()
+            raise _uncreated(self.path, error) from error
+
+    def _move_into_place(self, scratch: Path) -> None:
+        """Finish the file of a new ledger, and move it to where it is found."""
+        with closing(self._db.connection) as db:
+            db.execute("COMMIT")
+            # Here: in its place a journal of the switch could be left that no reader may roll back.
+            # SQLite says by the mode, not by an error, that it could not switch.
+            if db.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
+                raise sqlite3.OperationalError("disk I/O error, it was given no write-ahead log")
+        scratch.replace(self.path)
+        try:
+            sync(self.path.parent)
+            self._db.reconnect(connect(self.path))
+        except BaseException:
+            self.path.unlink(missing_ok=True)
+            raise
+        self._scratch = None
 
 
-def _created(path: Path, info: RunInfo, *, commits: bool) -> sqlite3.Connection:
-    """Turn the empty file at ``path`` into a ledger, or remove it where that fails.
+def _begun(scratch: Path, info: RunInfo) -> sqlite3.Connection:
+    """Begin a ledger in the empty file ``scratch``, or remove it where that fails.
 
-    Unless it ``commits``, its transaction is open.
+    Its transaction is open.
     """
-    db: sqlite3.Connection | None = None
+    db = sqlite3.connect(scratch, isolation_level=None)
     try:
-        db = connect(path)
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute(f"PRAGMA cache_size = -{CACHE_KB}")
         db.execute("BEGIN IMMEDIATE")
         for statement in TABLES:
             db.execute(statement)
         rows = [("ledger", str(LEDGER_VERSION)), *info_rows(info)]
         db.executemany("INSERT INTO run VALUES (?, ?)", rows)
-        if commits:
-            db.execute("COMMIT")
-    except sqlite3.Error:
-        if db is not None:
-            db.close()
-        path.unlink(missing_ok=True)
+    except BaseException:
+        db.close()
+        _remove(scratch)
         raise
     return db
+
+
+def _remove(scratch: Path) -> None:
+    """Remove a ledger that will not be moved into its place."""
+    for path in (scratch, scratch.with_name(f"{scratch.name}-journal")):
+        path.unlink(missing_ok=True)
+
+
+def _uncreated(path: Path, error: Exception) -> LedgerError:
+    return LedgerError(
+        f"{path}: the ledger cannot be created ({error}); free some space, or choose a writable "
+        "local folder with the ini option manifest_dir"
+    )
 
 
 def _migrated(path: Path, version: str | None) -> str | None:

@@ -145,7 +145,18 @@ class PlanBuilder:
                     f"plan {self.spec.name}: {no_access(folder, error)}; have it belong to this "
                     "one, or name a file elsewhere with --manifest=FILE"
                 ) from error
-            yield scratch
+            except OSError as error:
+                raise self._not_written(folder, error) from error
+            try:
+                yield scratch
+            except OSError as error:
+                raise self._not_written(folder, error) from error
+
+    def _not_written(self, folder: Path, error: OSError) -> PlanError:
+        return PlanError(
+            f"plan {self.spec.name}: its manifest cannot be written to {folder} "
+            f"({error.strerror}); free some space, or name a file elsewhere with --manifest=FILE"
+        )
 
     def _no_room(self, error: OSError) -> PlanError:
         return PlanError(

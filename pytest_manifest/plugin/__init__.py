@@ -31,6 +31,7 @@ from pytest_manifest.plugin.session import known_session, manifest_session
 if TYPE_CHECKING:
     from pytest_manifest.plugin.collection import ManifestFile
     from pytest_manifest.plugin.session import ManifestSession
+    from pytest_manifest.reporting.run_report import RunReport
     from pytest_manifest.run import Run
 
 __all__ = [
@@ -120,6 +121,15 @@ def _configure(config: pytest.Config) -> None:
             from pytest_manifest.plugin.lifecycle import configure_active
 
             configure_active(config, state)
+        if context.role != "worker":
+            _register_junit(config, state.report)  # also where the dispatch will be refused
+
+
+def _register_junit(config: pytest.Config, report: RunReport) -> None:
+    if config.getoption("xmlpath", None) and not config.pluginmanager.hasplugin("manifest-junit"):
+        from pytest_manifest.reporting.junit import JobsInReport
+
+        config.pluginmanager.register(JobsInReport(config, report), "manifest-junit")
 
 
 def _wants_allure(config: pytest.Config) -> bool:
@@ -232,10 +242,7 @@ def pytest_manifest_dispatched(config: pytest.Config) -> None:
 
     report = manifest_session(config).report
     begin_progress(config, report)
-    if config.getoption("xmlpath", None) and not config.pluginmanager.hasplugin("manifest-junit"):
-        from pytest_manifest.reporting.junit import JobsInReport
-
-        config.pluginmanager.register(JobsInReport(config, report), "manifest-junit")
+    _register_junit(config, report)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -58,3 +58,16 @@ def user_errors() -> Iterator[None]:
         yield
     except ManifestToolError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+@contextlib.contextmanager
+def ending_session(session: pytest.Session) -> Iterator[None]:
+    """Fail the session, with its message, where an error comes after jobs were sent.
+
+    A full disk, say, on which a ledger cannot be read. Raises session.Failed.
+    """
+    try:
+        yield
+    except ManifestToolError as error:
+        session.shouldfail = str(error)  # pytest shows it at the end
+        raise session.Failed(session.shouldfail) from error

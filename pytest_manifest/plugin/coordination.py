@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_manifest.bindings import Binding
+from pytest_manifest.errors import DispatchError
 from pytest_manifest.processes import boot_id, has_ended, locked, pid_namespace
 
 if TYPE_CHECKING:
@@ -144,14 +145,21 @@ class Coordination:
     def publish_runs(self, runs: Mapping[Path, Path], stack: Mapping[str, object]) -> None:
         """Tell the xdist workers each manifest's ledger, and what is known of the stack."""
         rows = {str(manifest): str(ledger) for manifest, ledger in runs.items()}
+        with _writing(self._going_on):
+            self._going_on.touch()
         _write(self.folder / "runs.json", json.dumps({"runs": rows, "stack": dict(stack)}))
 
     def publish_end_of_runs(self) -> None:
         """Tell the xdist workers that no run will record further verdicts."""
-        (self.folder / "ended").touch()
+        # A file is removed, not made: a full disk must not leave them waiting.
+        self._going_on.unlink(missing_ok=True)
 
     def runs_ended(self) -> bool:
-        return (self.folder / "ended").exists()
+        return (self.folder / "runs.json").exists() and not self._going_on.exists()
+
+    @property
+    def _going_on(self) -> Path:
+        return self.folder / "going-on"
 
     def runs(self) -> tuple[dict[Path, Path], dict[str, object]]:
         """Return each manifest's ledger, and what is known of the stack."""
@@ -177,5 +185,18 @@ def own_prefix() -> str:
 def _write(path: Path, text: str) -> None:
     """Replace the file atomically: a reader sees the whole text or no file."""
     scratch = path.with_suffix(".new")
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(path)
+    with _writing(path):
+        scratch.write_text(text, encoding="utf-8")
+        scratch.replace(path)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a DispatchError."""
+    try:
+        yield
+    except OSError as error:
+        raise DispatchError(
+            f"{path}: cannot be written ({error.strerror}); free some space where temporary files "
+            "are, or name another folder for them (TMPDIR), then go on with --manifest-resume"
+        ) from error

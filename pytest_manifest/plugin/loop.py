@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_manifest.bindings import Binding, binding_of
+from pytest_manifest.plugin.context import ending_session
 from pytest_manifest.plugin.dispatching import begin_dispatch
 from pytest_manifest.plugin.manifest_store import report_unselected
 from pytest_manifest.plugin.session import ManifestSession
@@ -28,8 +29,13 @@ def run_tests(session: pytest.Session, state: ManifestSession) -> bool | None:
     """Dispatch what was selected, then run each test when its verdict is there, without xdist.
 
     Returns None where pytest's own loop has to run the tests. Raises pytest.UsageError where the
-    dispatch is refused.
+    dispatch is refused, and session.Failed where a ledger cannot be read any more.
     """
+    with ending_session(session):
+        return _run_tests(session, state)
+
+
+def _run_tests(session: pytest.Session, state: ManifestSession) -> bool | None:
     if session.testsfailed and not session.config.option.continue_on_collection_errors:
         return None  # pytest's own loop reports the errors; nothing is sent
     bindings = [binding for item in session.items if (binding := binding_of(item)) is not None]

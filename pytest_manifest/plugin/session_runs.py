@@ -60,7 +60,10 @@ class SessionRuns:
         form: Literal["text", "json"] = (
             "json" if self.context.options.log_format == "json" else "text"
         )
-        self._log_handlers.append(add_run_log(run.files.log, format=form))
+        try:
+            self._log_handlers.append(add_run_log(run.files.log, format=form))
+        except OSError as error:
+            run.warnings.append(f"{run.files.log}: the run has no log ({error.strerror})")
         self.runs.append(run)
 
     def _lost_workers(self) -> Sequence[WorkerLoss]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from pytest_manifest.compat.xdist import events_of, tick_while_waiting
+from pytest_manifest.plugin.context import ending_session
 from pytest_manifest.plugin.coordination import Coordination
 from pytest_manifest.plugin.manifest_store import report_unselected
 from pytest_manifest.plugin.session import ManifestSession
@@ -105,7 +106,8 @@ class ControllerHooks:
             return
         from pytest_manifest.plugin.dispatching import begin_dispatch
 
-        begin_dispatch(session, [binding for binding in bindings if binding is not None])
+        with ending_session(session):
+            begin_dispatch(session, [binding for binding in bindings if binding is not None])
         runs = self._state.session_runs.runs
         for run in runs:
             self._config.hook.pytest_manifest_dispatched(config=self._config, run=run)
@@ -126,8 +128,9 @@ class ControllerHooks:
         self._wake_loop()
 
     def _pump(self) -> None:
-        if self._scheduler is not None:
-            self._scheduler.pump()
+        if self._scheduler is not None and self._session is not None:
+            with ending_session(self._session):
+                self._scheduler.pump()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, error: object) -> None:

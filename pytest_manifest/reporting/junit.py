@@ -34,6 +34,10 @@ STRICT: Final = "xunit2"
 CHUNK: Final = 1 << 20
 """Characters of the report that are read at once."""
 CASE: Final = "<testcase"
+LAST: Final = b"</testsuites>"
+"""What pytest writes last."""
+TAIL: Final = 64
+"""Bytes in which that is looked for."""
 
 
 class JobsInReport:
@@ -50,12 +54,20 @@ class JobsInReport:
         before = _stamp(self._path)
         try:
             return (yield)
+        except OSError as error:
+            # Raised on, it would take the place of the summary, which names the verdicts, or of
+            # the sentence that says why nothing was sent.
+            if self._path is None or _is_whole(self._path, before):
+                raise
+            self._report.note_unwritten(f"{self._path}: pytest could not write its report: {error}")
         finally:  # also where another plugin's report has failed
-            if self._path is not None and _stamp(self._path) not in (None, before):
+            runs = self._report.runs
+            if runs and self._path is not None and _is_whole(self._path, before):
                 try:
-                    describe_jobs(self._config, self._path, self._report.runs)
+                    describe_jobs(self._config, self._path, runs)
                 except (ManifestToolError, OSError, ET.ParseError, UnicodeError) as error:
                     self._report.notices.append(f"{self._path} does not tell of jobs: {error}")
+        return None
 
 
 def report_path(config: pytest.Config) -> Path | None:
@@ -64,6 +76,15 @@ def report_path(config: pytest.Config) -> Path | None:
     if not given or hasattr(config, "workerinput"):
         return None
     return Path(config.invocation_params.dir, os.path.expanduser(os.path.expandvars(given)))  # noqa: PTH111 - as pytest reads it
+
+
+def _is_whole(path: Path, before: tuple[int, int, int] | None) -> bool:
+    """Return whether pytest has written the report to its end since it had that stamp."""
+    if _stamp(path) in (None, before):
+        return False
+    with path.open("rb") as file:
+        file.seek(-min(TAIL, path.stat().st_size), os.SEEK_END)
+        return file.read().rstrip().endswith(LAST)
 
 
 def _stamp(path: Path | None) -> tuple[int, int, int] | None:

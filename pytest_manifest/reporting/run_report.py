@@ -119,6 +119,20 @@ class RunReport:
             run.warnings.append(f"{fault}{consequence}: {str(error) or repr(error)}")
             self.lacks_artifacts = self.lacks_artifacts or needed
 
+    def note_unwritten(self, fault: str) -> None:
+        """Note, once, that a file of the session could not be written, so that the session fails.
+
+        In an xdist worker, which knows of no run and shows nothing, it stays unsaid.
+        """
+        self.lacks_artifacts = True
+        message = fault
+        notes: list[str] = self.notices
+        if self.runs:
+            message = f"{fault}; free some space, then write it again with --manifest-audit"
+            notes = self.runs[0].warnings
+        if message not in notes:
+            notes.append(message)
+
 
 REPORT_KEY: Final = pytest.StashKey[RunReport]()
 """Key of pytest's configuration, for reporters that are given nothing else."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -23,11 +24,18 @@ def keep_manifest(manifest: Manifest, ledger: Path) -> None:
     """Copy the manifest beside the ledger. Raises LedgerError where that cannot be done."""
     target = RunFiles(ledger).manifest(manifest.sha256)
     scratch = target.with_suffix(".new")
-    try:
+    with _keeping(target):
         shutil.copyfile(manifest.path, scratch)
         scratch.chmod(0o600)
         sync(scratch)
         scratch.replace(target)
+
+
+@contextlib.contextmanager
+def _keeping(target: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a LedgerError."""
+    try:
+        yield
     except OSError as error:
         raise LedgerError(
             f"{target}: the manifest cannot be kept beside the run's ledger ({error}); free some "
@@ -59,10 +67,11 @@ def keep_changes(
     ]
     scratch = RunFiles(ledger).merged_manifest
     made = write_manifest(scratch, manifest.header, known)
-    scratch.chmod(0o600)
     target = RunFiles(ledger).manifest(made.sha256)
     is_new = not target.exists()
-    scratch.replace(target)
+    with _keeping(target):
+        scratch.chmod(0o600)
+        scratch.replace(target)
     return made.sha256, target if is_new else None
 
 

@@ -19,11 +19,13 @@ class RunLock:
         self._descriptor: int | None = None
 
     def acquire(self, run: str) -> None:
-        """Take the lock, or raise DispatchError where another process has it.
+        """Take the lock, or raise DispatchError where another process has it, or nobody can.
 
         A process that only tests whether it is held is waited for.
         """
-        descriptor = take_lock(self._path, follows_links=True)  # a run may be linked into a folder
+        with _lock_errors(self._path):
+            # A run may be linked into a folder.
+            descriptor = take_lock(self._path, follows_links=True)
         if descriptor is None:
             raise DispatchError(
                 f"run {run} is being followed by another pytest at this moment; "
@@ -34,7 +36,8 @@ class RunLock:
     def inscribe(self, text: str) -> None:
         """Write this text into the lock file, while it is held."""
         assert self._descriptor is not None
-        os.pwrite(self._descriptor, text.encode(), 0)
+        with _lock_errors(self._path):
+            os.pwrite(self._descriptor, text.encode(), 0)
 
     def release(self) -> None:
         """Release the lock; harmless when it is not held. The file stays."""
@@ -51,12 +54,26 @@ def one_dispatch_at_a_time(folder: Path, sha256: str) -> Iterator[None]:
     together the second sees the first. Raises DispatchError where this user may not write there.
     """
     with contextlib.ExitStack() as stack:
-        try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            stack.enter_context(locked(folder / f".{sha256[:16]}.lock"))
-        except PermissionError as error:
-            raise DispatchError(
-                f"{no_access(folder, error)}; have it belong to this one, or name another folder "
-                "by the ini option manifest_dir"
-            ) from error
+        lock = folder / f".{sha256[:16]}.lock"
+        with _lock_errors(lock):
+            try:
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                stack.enter_context(locked(lock))
+            except PermissionError as error:
+                raise DispatchError(
+                    f"{no_access(folder, error)}; have it belong to this one, or name another "
+                    "folder by the ini option manifest_dir"
+                ) from error
         yield
+
+
+@contextlib.contextmanager
+def _lock_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError of making or writing a lock's file into a DispatchError."""
+    try:
+        yield
+    except OSError as error:
+        raise DispatchError(
+            f"{path}: cannot be written ({error.strerror}), so nothing was sent; free some space, "
+            "or name another folder by the ini option manifest_dir"
+        ) from error

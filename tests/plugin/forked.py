@@ -24,6 +24,7 @@ import multiprocessing.synchronize
 import os
 import pkgutil
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -104,6 +105,8 @@ def _be_pytest(
     status = ENDED_OTHERWISE
     try:
         status = int(pytest.console_main())
+    except Exception:
+        traceback.print_exc()  # as Python itself would
     finally:
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):

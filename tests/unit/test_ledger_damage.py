@@ -224,3 +224,10 @@ def test_a_ledger_that_is_kept_locked_cannot_be_read_now(
         other.execute("UPDATE run SET value = value")
         with pytest.raises(LedgerError, match=r"cannot be read now \(.*; .*then try again"):
             Ledger.open(made)
+
+
+def test_a_ledger_beside_which_nothing_can_be_made_is_no_damaged_one(made: Path) -> None:
+    """As on a full disk, where SQLite's shared memory finds no room; but a file there must be."""
+    error = sqlite3.OperationalError("unable to open database file")
+    assert "cannot be read now" in str(unreadable(made, error))
+    assert "not a ledger that can be read" in str(unreadable(made.with_name("none"), error))

@@ -278,6 +278,16 @@ def test_a_run_log_appends(tmp_path: Path) -> None:
     assert "after" in lines[1]
 
 
+def test_a_run_log_on_a_full_disk_is_left_out(capfd: pytest.CaptureFixture[str]) -> None:
+    """No record is a traceback on the terminal, and the log can be closed."""
+    handler = log.add_run_log(Path("/dev/full"))
+    as_package().info("into the void")  # type: ignore[attr-defined]  # a loguru Logger
+    logger.remove(handler)
+    told = capfd.readouterr().err
+    assert "Logging error" not in told
+    assert "Traceback" not in told
+
+
 def test_standard_records_are_routed() -> None:
     """Records of the standard library keep their name and level, and get no braces expanded."""
     sink = io.StringIO()

@@ -76,3 +76,13 @@ def test_a_plan_that_may_not_be_written(shut: Path, below: str) -> None:
         builder.add("jobs.double", id="one")
         with refused(PlanError, shut, "--manifest=FILE"):
             builder.freeze(shut / below / "m.jsonl", shut)
+
+
+def test_a_plan_whose_folder_cannot_be_made(tmp_path: Path) -> None:
+    """For any other reason; here a file has its name."""
+    (tmp_path / "manifests").touch()
+    spec = plan_spec("greetings:all", lambda plan: plan.add("jobs.double", id="one"))
+    with closing(PlanBuilder(spec, {})) as builder:
+        builder.add("jobs.double", id="one")
+        with pytest.raises(PlanError, match=r"cannot be written to .*manifests .*free some space"):
+            builder.freeze(tmp_path / "manifests" / "m.jsonl", tmp_path)

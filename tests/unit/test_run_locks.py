@@ -144,3 +144,17 @@ def test_the_lock_of_a_run_may_be_a_link(tmp_path: Path) -> None:
     assert is_held(path)
     lock.release()
     assert not is_held(link)
+
+
+def test_a_lock_that_cannot_be_made_is_a_sentence(path: Path) -> None:
+    """Whatever the reason; here something else has its name."""
+    path.mkdir()
+    with pytest.raises(DispatchError, match=r"run\.lock: cannot be written.*nothing was sent"):
+        RunLock(path).acquire("a-b")
+    digest = "0" * 64
+    (path.parent / f".{digest[:16]}.lock").mkdir()
+    with (
+        pytest.raises(DispatchError, match=r"\.lock: cannot be written.*free some space"),
+        one_dispatch_at_a_time(path.parent, digest),
+    ):
+        pytest.fail("it was taken")

@@ -53,6 +53,7 @@ class AllureReport:
             self._folder,
             self._write_stock,
             self._report.notices,
+            self._report.note_unwritten,
             wait=self._report.role == "main",
         )
         self._replace_writer()
@@ -95,7 +96,8 @@ class AllureReport:
         from pytest_manifest.reporting.allure.environment import write_run_files
 
         self._runs.append(run)
-        write_run_files(self._folder, self._report, self._runs)
+        with self._report.writing("Allure's files about the run were not written", run):
+            write_run_files(self._folder, self._report, self._runs)
         if run.corrections:
             from pytest_manifest.reporting.allure.terms import issue_addresses
             from pytest_manifest.reporting.allure.writing import rewrite_corrected

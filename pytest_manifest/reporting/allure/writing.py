@@ -55,9 +55,9 @@ LONGEST: Final = 10.0
 class ResultWriter:
     """Make results of finished tests, and write them.
 
-    ``write_stock`` writes one as allure-pytest would; ``notices`` takes messages for the user.
-    ``wait``: write in batches; not in an xdist worker, whose process may end before they are
-    written.
+    ``write_stock`` writes one as allure-pytest would; ``notices`` takes messages for the user, and
+    ``not_written`` the one about results that could not be written. ``wait``: write in batches; not
+    in an xdist worker, whose process may end before they are written.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class ResultWriter:
         folder: Path,
         write_stock: Callable[[FinishedTest], None],
         notices: list[str],
+        not_written: Callable[[str], None],
         *,
         wait: bool,
     ) -> None:
@@ -73,6 +74,7 @@ class ResultWriter:
         self._folder = folder
         self._write_stock = write_stock
         self._notices = notices
+        self._not_written = not_written
         self._most = MOST if wait else 1
         self._waiting: list[FinishedTest] = []
         self._since = 0.0
@@ -110,7 +112,7 @@ class ResultWriter:
             for test in tests:
                 self._write_stock(test)
         except OSError as error:
-            self._notice(f"Allure's results were not all written: {error}")
+            self._not_written(f"Allure's results were not all written: {error}")
 
     def _notice(self, text: str) -> None:
         if text not in self._notices:
