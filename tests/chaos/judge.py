@@ -89,7 +89,7 @@ def judge(fault: str, seed: int, evidence: Evidence) -> Outcome:
             continue
         counted = evidence.counted.get(name, Counted())
         told = evidence.verdicts.get(name)
-        if told is None or told.kind == "pending":
+        if told is None or (told.kind == "pending" and told.kind not in group.allowed.never):
             outcome.lost.append(f"{name} has no verdict ({_figures(counted)})")
             continue
         allowed = allowed_kinds(name, group, counted, evidence)

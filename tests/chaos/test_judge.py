@@ -53,6 +53,13 @@ def test_no_final_verdict_is_lost(kind: str | None) -> None:
     assert judged(kind, ONCE).lost
 
 
+def test_pending_is_a_verdict_where_the_fault_leaves_no_worker() -> None:
+    """Of what never began; not of what did."""
+    members = {"members": {"e": plain(1, never=kinds("pending"))}}
+    assert not judged("pending", counted(), members).flaws
+    assert judged("pending", ONCE, members).wrong
+
+
 @pytest.mark.parametrize(
     ("kind", "count"),
     [
