@@ -23,7 +23,7 @@ WorldAct = Literal[
 SessionAct = Literal["crash", "second", "stop", "fair", "idle"]
 Act = Literal[WorldAct, SessionAct]
 OFTEN: Sequence[Act] = ("take", "begin", "end", "work", "work", "idle")
-BREAKS: Sequence[Act] = get_args(WorldAct)[4:]
+BREAKS: Sequence[Act] = (*get_args(WorldAct)[4:], "fate", "fate", "fate")
 SESSION_ACTS: Sequence[Act] = ("crash", "crash", "crash", "second", "fair", "idle", "stop")
 POISONS = (*[None] * 10, "child", "worker")
 COSTS: Sequence[dict[str, JsonValue]] = ({}, {"costs": 0.0}, {"costs": 0.1}, {"costs": 0.7})
@@ -93,8 +93,8 @@ def _beginning(chance: random.Random) -> Sequence[Step]:
         (
             (Step("uncertain", number=number),),
             (Step("uncertain", number=number), Step("uncertain", number=number // 2)),
-            7 * (Step("kill", worker, 1, 3), Step("idle", worker, 1)),
-            (Step(chance.choice(("broker", "store")), number=4, moments=number % 20), *4 * (long,)),
+            (Step("idle", moments=15), *8 * (Step("kill", worker, 1), Step("idle", worker, 1, 6))),
+            (Step(chance.choice(("broker", "store")), number=4, moments=number % 20), *5 * (long,)),
             (Step("work", worker, 0, 20), Step("begin", 1, 0, 4), *3 * (long,)),
             tuple(Step("fate", number=chance.randrange(6)) for _ in range(5)),
         )
@@ -110,7 +110,7 @@ def draw(seed: str) -> Program:
     return Program(
         entries=_entries(chance),
         steps=(
-            *(_beginning(chance) if chance.random() < 0.4 else ()),
+            *(_beginning(chance) if chance.random() < 0.5 else ()),
             *(_step(chance, theme) for _ in range(size + chance.randrange(20))),
         ),
         sessions=tuple(

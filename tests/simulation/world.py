@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from pytest_manifest.schema import Receipt, State
+from pytest_manifest.schema import State
 from tests.simulation.program import UNKNOWN_TASK
 from tests.unit.run_actions import WorldActions
 from tests.unit.run_world import FIRST_PID, Delivery, Execution, Fate, How, Message, Worker, World
@@ -81,9 +81,9 @@ class SimulatedWorld(World):
         self.reached["message delivered again by the broker"] += tag in self.unacked
         super().give_back(tag)
 
-    def _keep(self, execution: Execution, receipt: Receipt, state: State, fate: Fate) -> None:
+    def _store(self, execution: Execution, state: State, fate: Fate) -> None:
         self.reached[f"receipt {fate}"] += 1
-        super()._keep(execution, receipt, state, fate)
+        super()._store(execution, state, fate)
 
     # Stacks
 
