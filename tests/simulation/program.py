@@ -27,6 +27,8 @@ BREAKS: Sequence[Act] = (*get_args(WorldAct)[4:], "fate", "fate", "fate")
 SESSION_ACTS: Sequence[Act] = ("crash", "crash", "crash", "second", "fair", "idle", "stop")
 POISONS = (*[None] * 10, "child", "worker")
 COSTS: Sequence[dict[str, JsonValue]] = ({}, {"costs": 0.0}, {"costs": 0.1}, {"costs": 0.7})
+REDIS_SHARE = 0.25
+"""Of programs: there each step takes three times as long."""
 UNKNOWN_TASK = "unknown"
 """The task that no worker knows."""
 
@@ -52,6 +54,8 @@ class Program:
     steps: Sequence[Step] = ()
     sessions: Sequence[SessionKind] = ()
     """How the run is taken up, when a session has ended or was killed; then it is resumed."""
+    redis: bool = False
+    """Whether publisher, locator and collector are the real ones, on a Redis that is simulated."""
     is_private: bool = True
     repair: bool = False
     window: int = 10
@@ -118,6 +122,7 @@ def draw(seed: str) -> Program:
             for _ in range(chance.randrange(5))
         ),
         is_private=chance.random() < 0.5,
+        redis=chance.random() < REDIS_SHARE,
         repair=chance.random() < 0.3,
         window=chance.choice((1, 2, 10)),
         canary=chance.choice((0, 0, 0, 1, 2)),

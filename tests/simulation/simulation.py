@@ -29,6 +29,8 @@ from pytest_manifest.schema import Header
 from pytest_manifest.urls import StackAddress
 from tests.simulation.process import Process, belongings
 from tests.simulation.program import Program, Step
+from tests.simulation.redis_stack import connected_to_redis
+from tests.simulation.redis_world import RedisWorld
 from tests.simulation.stack import address, connected
 from tests.simulation.truth import Truth
 from tests.simulation.world import Actions, SimulatedWorld
@@ -85,13 +87,14 @@ class Simulation:
 
     def __init__(self, program: Program, folder: Path) -> None:
         self.program = program
-        self.world = SimulatedWorld()
+        self.violations: list[str] = []
+        self.world = RedisWorld() if program.redis else SimulatedWorld()
+        self.world.complain = self.violations.append
         self.world.clock.passed = self._time_passed
         self.world.has_deadline = program.deadline < FOREVER
         self.actions = Actions(self.world)
         self.manifest = _manifest(program, folder)
         self.runs = folder / "runs"
-        self.violations: list[str] = []
         self.reached = self.world.reached
         self.steps = 0
         self.truth = Truth(
@@ -123,7 +126,10 @@ class Simulation:
         """Put the simulated world in the place of the real one."""
         with ExitStack() as stack:
             stack.enter_context(replaced_clocks(self.world, "pytest_manifest.ledger"))
-            stack.enter_context(connected(self.world, self._moment))
+            if isinstance(self.world, RedisWorld):
+                stack.enter_context(connected_to_redis(self.world, self._moment))
+            else:
+                stack.enter_context(connected(self.world, self._moment))
             stack.enter_context(belongings(lambda: self._current, self._moment))
             stack.enter_context(mock.patch.object(engine, "POLL_PERIOD", PACE))
             # Names with chance in them would make another execution of the same program.
@@ -356,7 +362,8 @@ class Simulation:
         self.steps += 1
         if step.act == "crash":
             if process is not None:
-                self.reached[f"killed at: {kind}"] += 1
+                where = "between two replies of Redis" if kind == "reply" else f"at: {kind}"
+                self.reached[f"killed {where}"] += 1
                 self._gap = step.number % 4
                 process.kill()
         elif step.act == "second":

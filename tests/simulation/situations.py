@@ -65,6 +65,7 @@ SESSIONS: Sequence[str] = (
     *("session: refused beside another", "session: stopped"),
     *("what had certainly not run is sent anew", "a verdict is corrected"),
     *("a message lost on its way is sent again", "the wall's clock is set"),
+    *("killed between two replies of Redis", "a pipeline to Redis is cut"),
 )
 
 

@@ -12,6 +12,7 @@ from unittest import mock
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.broker.checks import Demand
 from pytest_manifest.broker.locating import Locator
+from pytest_manifest.broker.locating import redis as locating
 from pytest_manifest.broker.locating.worker_replies import WorkerPresence
 from pytest_manifest.broker.preflight import Preflight
 from pytest_manifest.broker.publisher import Publisher, PublishResult
@@ -125,9 +126,8 @@ class SessionConnections(RunConnections):
         return ReceiptCollector(cast("StreamReader", stream), cast("ResultReader", results))
 
 
-@contextmanager
-def connected(world: SimulatedWorld, moment: Moment) -> Iterator[None]:
-    """Connect the runs that are made inside to this world, and nothing else."""
+def stand_ins(world: SimulatedWorld, moment: Moment) -> Sequence[tuple[object, str, object]]:
+    """List what stands in for asking the world's workers: place, name, and what stands there."""
 
     def preflight(publisher: Publisher, demand: Demand, **_more: object) -> Preflight:
         moment("publisher")
@@ -156,18 +156,26 @@ def connected(world: SimulatedWorld, moment: Moment) -> Iterator[None]:
     def may_be_alive(_publisher: Publisher, silent: Iterable[str], *_more: object) -> bool:
         return any(world.workers[name].alive for name in silent)
 
+    return (
+        (admission, "preflight", preflight),
+        (admission, "other_store", lambda *_: None),
+        *((place, "unresponsive_nodes", unresponsive) for place in (workers, locating)),
+        *((place, "may_be_alive", may_be_alive) for place in (workers, locating)),
+        (workers, "find_workers", find_workers),
+    )
+
+
+@contextmanager
+def connected(world: SimulatedWorld, moment: Moment) -> Iterator[None]:
+    """Connect the runs that are made inside to this world, and nothing else."""
     made = functools.partial(SessionConnections, world=world, moment=moment)
     with ExitStack() as stack:
-        for module, name, stand_in in (
+        for place, name, stand_in in (
+            *stand_ins(world, moment),
             (strategy, "RunConnections", made),
             (audit, "RunConnections", made),
-            (admission, "preflight", preflight),
-            (admission, "other_store", lambda *_: None),
-            (workers, "find_workers", find_workers),
-            (workers, "unresponsive_nodes", unresponsive),
-            (workers, "may_be_alive", may_be_alive),
         ):
-            stack.enter_context(mock.patch.object(module, name, stand_in))
+            stack.enter_context(mock.patch.object(place, name, stand_in))
         yield
 
 

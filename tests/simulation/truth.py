@@ -154,7 +154,7 @@ class Truth:
                 self.reached[f"status: {status}"] += number
             for one in found:
                 self._complain(f"{one.promise} in the record, {one.entry}: {one.sentence}")
-            position = int(ledger.info.get_meta("stream_position") or "0")
+            position = self._world.position(ledger.info.get_meta("stream_position") or "0")
             known = ledger.events.starts_by_task()
             for record in self._world.stream:
                 if record.started and record.number <= position:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 from pytest_manifest.schema import State
 from tests.simulation.program import UNKNOWN_TASK
@@ -23,8 +24,14 @@ class SimulatedWorld(World):
         self.reached: Counter[str] = Counter()
         self.has_deadline = False
         """Whether a session has one as a whole."""
+        self.complain: Callable[[str], object] = lambda _sentence: None
+        """Called with what a session does that it must not."""
         self.refuses = 0.0
         """Until when the broker refuses the queue."""
+
+    def position(self, text: str) -> int:
+        """Give the number of the last record that is not after this position of the stream."""
+        return int(text)
 
     # Workers
 
