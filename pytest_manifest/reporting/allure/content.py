@@ -221,3 +221,9 @@ def code(text: str) -> str:
 def escaped(text: str) -> str:
     """Return Markdown that shows the text as a paragraph, whatever characters it has."""
     return _MARKUP.sub(r"\\\g<0>", " ".join(visible(text).split()))
+
+
+def unwritten_message(error: OSError) -> str:
+    """Word, the same for all files of a folder, that one of them could not be written."""
+    folder = f" to {Path(error.filename).parent}" if isinstance(error.filename, str) else ""
+    return f"Allure's results were not all written{folder}: {error.strerror or error}"

@@ -68,7 +68,7 @@ class AllureReport:
         for plugin in plugin_manager.get_plugins():
             if type(plugin) is AllureFileLogger:
                 self._file_logger = plugin
-                self._entry_logger = EntryLogger(plugin, self._take)
+                self._entry_logger = EntryLogger(plugin, self._take, self._report.note_unwritten)
                 plugin_manager.unregister(plugin)
                 plugin_manager.register(self._entry_logger)
 
@@ -131,4 +131,7 @@ class AllureReport:
         assert self._file_logger is not None
         if test.unfilled:
             self._listener.complete(test)
-        self._file_logger.report_result(test.result)
+        from pytest_manifest.reporting.allure.listener import unwritten_noted
+
+        with unwritten_noted(self._report.note_unwritten):
+            self._file_logger.report_result(test.result)

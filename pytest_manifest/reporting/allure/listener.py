@@ -8,7 +8,8 @@ label, a step) is added to its result as with any other test.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
 import pytest
@@ -17,6 +18,7 @@ from pluggy import HookimplMarker
 from pytest_manifest.bindings import BUILTIN_ENTRY, BUILTIN_GROUP, Binding, binding_of, is_builtin
 from pytest_manifest.compat.allure import close_result, container_of, open_result
 from pytest_manifest.compat.pytest import fixture_table, fixtures_of_definition
+from pytest_manifest.reporting.allure.content import unwritten_message
 from pytest_manifest.reporting.allure.finished_test import AllureResult, FinishedTest
 
 HookWrapper = Generator[None, Any, None]
@@ -270,16 +272,27 @@ class FileLogger(Protocol):
 
 
 class EntryLogger:
-    """Forward everything to ``files`` but the results that ``take`` accepts."""
+    """Forward everything to ``files`` but the results that ``take`` accepts.
 
-    def __init__(self, files: FileLogger, take: Callable[[AllureResult], bool]) -> None:
+    ``not_written`` takes the message about a file that cannot be written: raised on, that would be
+    an error of the test that is running.
+    """
+
+    def __init__(
+        self,
+        files: FileLogger,
+        take: Callable[[AllureResult], bool],
+        not_written: Callable[[str], None],
+    ) -> None:
         self._files = files
         self._take = take
+        self._not_written = not_written
 
     @hookimpl
     def report_result(self, result: AllureResult) -> None:
         if not self._take(result):
-            self._files.report_result(result)
+            with unwritten_noted(self._not_written):
+                self._files.report_result(result)
 
     @hookimpl
     def report_container(self, container: Container) -> None:
@@ -287,21 +300,34 @@ class EntryLogger:
         if not all(map(_is_uninformative, fixtures)):
             # The item that dispatches is no test and has no result.
             container.children = [uuid for uuid in container.children if uuid is not None]
-            self._files.report_container(container)
+            with unwritten_noted(self._not_written):
+                self._files.report_container(container)
 
     @hookimpl
     def report_attached_file(self, source: str, file_name: str) -> None:
-        self._files.report_attached_file(source, file_name)
+        with unwritten_noted(self._not_written):
+            self._files.report_attached_file(source, file_name)
 
     @hookimpl
     def report_attached_data(self, body: object, file_name: str) -> None:
         if isinstance(body, str):  # a log line may hold a lone surrogate
             body = body.encode("utf-8", errors="backslashreplace")
-        self._files.report_attached_data(body, file_name)
+        with unwritten_noted(self._not_written):
+            self._files.report_attached_data(body, file_name)
 
     @hookimpl
     def report_globals(self, globals_item: object) -> None:
-        self._files.report_globals(globals_item)
+        with unwritten_noted(self._not_written):
+            self._files.report_globals(globals_item)
+
+
+@contextmanager
+def unwritten_noted(not_written: Callable[[str], None]) -> Iterator[None]:
+    """Note an OSError of writing one of Allure's files, and go on."""
+    try:
+        yield
+    except OSError as error:
+        not_written(unwritten_message(error))
 
 
 def _is_uninformative(fixture: Fixture) -> bool:

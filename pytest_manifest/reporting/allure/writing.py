@@ -22,6 +22,7 @@ from pytest_manifest.reporting.allure.content import (
     attachments_of_last,
     doc_of,
     small_documents,
+    unwritten_message,
     write_attachments,
     write_file,
 )
@@ -112,7 +113,7 @@ class ResultWriter:
             for test in tests:
                 self._write_stock(test)
         except OSError as error:
-            self._not_written(f"Allure's results were not all written: {error}")
+            self._not_written(unwritten_message(error))
 
     def _notice(self, text: str) -> None:
         if text not in self._notices:
