@@ -1,0 +1,1 @@
+"""Sessions on a disk whose n-th write fails, for every n: ``make writes``."""

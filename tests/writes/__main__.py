@@ -1,0 +1,141 @@
+"""Have each write of a short run fail, and print the table: ``python -m tests.writes``.
+
+Or ``make writes``; ``--write`` puts the table into the page of the promises. Each session is kept
+in ``build/writes``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.writes.disk import FAULTS, Call, is_possible
+from tests.writes.ledger import fail_each_call
+from tests.writes.playing import STACKS, Job, play_all, sample
+from tests.writes.trials import Trial
+
+FOLDER = Path("build/writes")
+PAGE = Path("docs/explanation/promises.md")
+BEGIN, END = "<!-- writes table: begin -->", "<!-- writes table: end -->"
+LEDGER = "a ledger alone"
+FEW = 1
+"""Of a private stack, whose sessions take seconds each."""
+HEAD = (
+    "| what runs | what fails | failed | not reached | went on | ended, completed | "
+    "killed, completed | not all passed | wrong |"
+)
+
+
+@dataclass
+class Row:
+    """What came of a fault at each of the calls."""
+
+    where: str
+    fault: str
+    outcomes: Counter[str] = field(default_factory=Counter)
+    left: int = 0
+    wrong: int = 0
+
+    def add(self, trial: Trial) -> None:
+        self.outcomes[trial.outcome] += 1
+        self.left += trial.is_left
+        self.wrong += bool(trial.wrong)
+
+    def __str__(self) -> str:
+        kinds = [*(self.outcomes[one] for one in ("went on", "ended", "killed")), self.left]
+        shown = ["" if self.where == LEDGER else f"{one:,}" for one in kinds]
+        missed = self.outcomes["not reached"]
+        failed = sum(self.outcomes.values()) - missed
+        cells = [self.where, self.fault, f"{failed:,}", f"{missed:,}", *shown, f"{self.wrong:,}"]
+        return f"| {' | '.join(cells)} |"
+
+
+def table(rows: Iterable[Row]) -> str:
+    """Write a table in Markdown."""
+    columns = HEAD.count("|") - 1
+    return "\n".join([HEAD, "|---" * columns + "|", *map(str, rows)])
+
+
+def write(text: str) -> None:
+    """Put the table into the page."""
+    before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", "utf-8")
+
+
+def of_ledger(scratch: Path) -> list[Row]:
+    """Have each call fail that writes a ledger."""
+    rows = []
+    for number, fault in enumerate(FAULTS):
+        calls, wrong = fail_each_call(scratch / str(number), fault)
+        print(f"{LEDGER}, {fault.name}: {calls} calls, wrong: {wrong}", file=sys.stderr)
+        rows.append(Row(LEDGER, fault.name, Counter({LEDGER: calls}), wrong=len(wrong)))
+    return rows
+
+
+def of_sessions(scratch: Path, stack: str, processes: int, each: int, seed: int) -> Sequence[Row]:
+    """Have calls of a session fail, some of ``each`` kind, or all of them, and go on with it."""
+    rows: Mapping[str, Row] = {
+        fault.name: Row(f"pytest, stack {stack}", fault.name) for fault in FAULTS
+    }
+
+    def jobs(calls: Sequence[Call]) -> Iterable[Job]:
+        print(f"{stack}: {len(calls)} calls in a session without a fault", file=sys.stderr)
+        made = [
+            (fault.name, at)
+            for number, fault in enumerate(FAULTS)
+            for at in sample(calls, each, seed + number)
+        ]
+        random.Random(seed).shuffle(made)  # what is wrong shows early
+        return made
+
+    with (FOLDER / f"{stack}.jsonl".replace(" ", "-")).open("w", encoding="utf-8") as file:
+
+        def told(trial: Trial) -> None:
+            rows[trial.fault].add(trial)
+            file.write(trial.line() + "\n")
+            file.flush()
+            if trial.wrong:
+                print(f"{stack}, {trial.fault}, {trial.call}: {trial.wrong}", file=sys.stderr)
+
+        play_all(scratch, stack, processes, jobs, told)
+    return list(rows.values())
+
+
+def main() -> int:
+    """Print the table; return 1 where something was wrong, 2 where it cannot be found out."""
+    parser = argparse.ArgumentParser(prog="python -m tests.writes", description=__doc__)
+    parser.add_argument("--stack", choices=STACKS, action="append", help="which stacks (all)")
+    every = f"how many calls of each kind fail (all; of a private stack {FEW})"
+    parser.add_argument("--each", type=int, help=every)
+    parser.add_argument("--seed", type=int, default=1, help="which of them")
+    parser.add_argument("--processes", type=int, default=2, help="how many sessions at once")
+    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE}")
+    given = parser.parse_args()
+    if not is_possible():
+        print("a disk that fails needs Linux and gcc: apt-get install gcc libc6-dev")
+        return 2
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="manifest-writes-") as name:
+        scratch = Path(name)
+        rows = [] if given.stack else of_ledger(scratch / "ledger")
+        for stack in given.stack or STACKS:
+            place = scratch / stack.replace(" ", "-")
+            each = given.each or (FEW if stack == "private" else sys.maxsize)
+            rows += of_sessions(place, stack, given.processes, each, given.seed)
+    text = table(rows)
+    print(text)
+    (FOLDER / "table.md").write_text(text + "\n", "utf-8")
+    if given.write:
+        write(text)
+    return 1 if any(row.wrong for row in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
