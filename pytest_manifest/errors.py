@@ -50,12 +50,17 @@ class Fault(NamedTuple):
 class ManifestError(ManifestToolError):
     """A manifest or receipts file that does not hold what its format promises."""
 
-    def __init__(self, faults: Sequence[Fault], *, more: int = 0) -> None:
+    def __init__(
+        self, faults: Sequence[Fault], *, more: int = 0, read_to: int | None = None
+    ) -> None:
+        """``read_to``: the line at which the reading stopped before the file's end."""
         self.faults = tuple(faults)
         self.more = more
+        self.read_to = read_to
         lines = [str(fault) for fault in self.faults]
         if more:
-            lines.append(f"... and {more} more")
+            stopped = "" if read_to is None else f" up to line {read_to}, where the reading stopped"
+            lines.append(f"... and {more} more{stopped}")
         super().__init__("\n".join(lines))
 
 

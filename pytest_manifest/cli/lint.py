@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 import typer
 from pydantic import JsonValue
@@ -13,20 +13,28 @@ from pytest_manifest.cli import FOUND
 from pytest_manifest.cli.output import say, write_json
 from pytest_manifest.cli.task_arguments import PLACEHOLDER, TaskSignatures
 from pytest_manifest.errors import Fault, ManifestError
-from pytest_manifest.manifest import Manifest, read_manifest
+from pytest_manifest.manifest import Limits, Manifest, read_manifest
 from pytest_manifest.manifest.jsonl import open_regular
 from pytest_manifest.schema import Entry
 from pytest_manifest.text import plural
 
+MOST_FAULTS: Final = 10_000
+"""Faults of a file that are named."""
 
-def run(files: Sequence[Path], app: str | None, *, json: bool) -> None:
+
+def run(files: Sequence[Path], app: str | None, limits: str, *, json: bool) -> None:
     """Print every fault with its place; end with status FOUND where there is one.
 
-    Raises ManifestError, before any is printed, where a file cannot be read.
+    Raises ManifestError, before any is printed, where a file cannot be read, and
+    typer.BadParameter where ``limits`` are none.
     """
+    try:
+        bounds = Limits.parse(limits)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--limits") from error
     _check_readable(files)
     signatures = None if app is None else TaskSignatures(app)
-    results = [(path, *_check(path, signatures)) for path in files]
+    results = [(path, *_check(path, signatures, bounds)) for path in files]
     total = sum(len(faults) for _, _, faults in results)
     if json:
         write_json({"files": [_document(*result) for result in results], "faults": total})
@@ -57,12 +65,18 @@ def _document(path: Path, entries: int, faults: Sequence[Fault]) -> dict[str, Js
     return {"file": str(path), "entries": entries, "faults": found}
 
 
-def _check(path: Path, signatures: TaskSignatures | None) -> tuple[int, list[Fault]]:
+def _check(
+    path: Path, signatures: TaskSignatures | None, limits: Limits
+) -> tuple[int, list[Fault]]:
     """Return how many entries a file has, and its faults; those of its form come first, alone."""
     try:
-        manifest = read_manifest(path, lean=True, most_faults=sys.maxsize)
+        manifest = read_manifest(path, lean=True, most_faults=MOST_FAULTS, limits=limits)
     except ManifestError as error:
-        return 0, list(error.faults)
+        faults = list(error.faults)
+        if error.read_to is not None:
+            said = f"the reading stopped here, after {MOST_FAULTS:,} faults; correct these first"
+            faults.append(Fault(path, error.read_to, said))
+        return 0, faults
     return len(manifest), list(_faults(manifest, signatures))
 
 

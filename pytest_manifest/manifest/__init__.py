@@ -2,6 +2,7 @@
 
 from pytest_manifest.manifest.fast_path import entry_line
 from pytest_manifest.manifest.jsonl import id_and_task
+from pytest_manifest.manifest.limits import Limits
 from pytest_manifest.manifest.partition import (
     Balance,
     Group,
@@ -33,6 +34,7 @@ __all__ = [
     "Group",
     "GroupRule",
     "Groups",
+    "Limits",
     "Manifest",
     "Outline",
     "Shard",

@@ -66,6 +66,12 @@ class EntryLine(Struct, forbid_unknown_fields=True, gc=False):
     expect: ExpectLine | UnsetType = UNSET
 
 
+class _SchemaOnly(Struct, gc=False):
+    """The JSON Schema of an ``expect``, as it is written."""
+
+    schema: Raw = Raw()
+
+
 class _ExpectOnly(Struct, gc=False):
     """The part of an entry's line under ``expect``, as it is written."""
 
@@ -76,6 +82,7 @@ _encoder: Final = Encoder()
 _decode_document: Final = Decoder().decode
 _decode_line: Final = Decoder(EntryLine).decode
 _decode_expect: Final = Decoder(_ExpectOnly).decode
+_decode_schema: Final = Decoder(_SchemaOnly).decode
 
 
 def parse_quickly(raw: bytes) -> dict[str, Any] | None:
@@ -145,9 +152,20 @@ def _all_keys(raw: bytes, encoded: bytes) -> bool:
     return count_byte(b":", raw) == count_byte(b":", encoded)
 
 
-def may_be_deep(raw: bytes) -> bool:
-    """Tell whether a line has brackets enough for more than ``MAX_DEPTH`` levels."""
-    return len(raw) > 2 * MAX_DEPTH and count_byte(b"[", raw) + count_byte(b"{", raw) > MAX_DEPTH
+def may_be_deep(raw: bytes, most: int = MAX_DEPTH) -> bool:
+    """Tell whether a line has brackets enough for more than so many levels."""
+    return len(raw) > 2 * most and count_byte(b"[", raw) + count_byte(b"{", raw) > most
+
+
+def is_deep_line(raw: bytes, most: int) -> bool:
+    """Tell whether a line that was checked has more levels than that."""
+    return may_be_deep(raw, most) and is_deep(_decode_document(raw), most)
+
+
+def schema_size(raw: bytes) -> int:
+    """Return the bytes of the JSON Schema in the ``expect`` of a line that was checked."""
+    expect = _decode_expect(raw).expect
+    return 0 if expect is UNSET else len(_decode_schema(expect).schema)
 
 
 def count_byte(byte: bytes, raw: bytes) -> int:

@@ -200,6 +200,8 @@ _decode = json.JSONDecoder(
 
 
 MAX_FAULTS: Final = 20
+MOST_COUNTED: Final = 1000
+"""Faults after which the rest of a file is not read: it may have millions of them."""
 
 
 class Faults:
@@ -210,9 +212,17 @@ class Faults:
         self._most = most
         self._kept: list[Fault] = []
         self._more = 0
+        self._read_to: int | None = None
 
     def __bool__(self) -> bool:
         return bool(self._kept)
+
+    def enough(self, line: int) -> bool:
+        """Tell whether the reading may stop after this line, and keep where it did."""
+        if len(self._kept) + self._more < max(MOST_COUNTED, self._most):
+            return False
+        self._read_to = line
+        return True
 
     def add(self, line: int, message: str) -> None:
         """Record a fault on ``line`` (from 1; 0: the file as a whole)."""
@@ -223,7 +233,7 @@ class Faults:
 
     def error(self) -> ManifestError:
         """Return all recorded faults as one error to raise."""
-        return ManifestError(self._kept, more=self._more)
+        return ManifestError(self._kept, more=self._more, read_to=self._read_to)
 
     def raise_any(self) -> None:
         """Raise ManifestError if a fault was recorded."""

@@ -22,23 +22,33 @@ from pytest_manifest.manifest.jsonl import (
     parse_document,
     parse_object,
 )
+from pytest_manifest.manifest.limits import Limits
 from pytest_manifest.manifest.scan import Places, Summary, digest_of, scan, stamp_of
 from pytest_manifest.schema import Entry, Header
 from pytest_manifest.schema.json_values import MSGSPEC_ERRORS
 
 
-def read_manifest(path: Path, *, lean: bool = False, most_faults: int = MAX_FAULTS) -> Manifest:
+def read_manifest(
+    path: Path,
+    *,
+    lean: bool = False,
+    most_faults: int = MAX_FAULTS,
+    limits: Limits | None = None,
+) -> Manifest:
     """Check the whole file; raise ManifestError with its first faults, and the others' number.
 
-    ``lean``: ids are not kept; the first access to them reads the file once more.
+    ``lean``: ids are not kept; the first access to them reads the file once more. ``limits``: None
+    for a file that was accepted before.
     """
-    return Manifest(scan(path, most_faults=most_faults)) if lean else load(path)
+    if lean:
+        return Manifest(scan(path, most_faults=most_faults, limits=limits))
+    return load(path, limits=limits)
 
 
-def load(path: Path, *, shown: Path | None = None) -> Manifest:
+def load(path: Path, *, shown: Path | None = None, limits: Limits | None = None) -> Manifest:
     """Read as ``read_manifest`` does; ``shown``, if given, replaces ``path`` in all messages."""
     places = Places()
-    summary = scan(path, places, shown=shown)
+    summary = scan(path, places, shown=shown, limits=limits)
     return Manifest(summary, (places.ids, places.offsets))
 
 

@@ -11,7 +11,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
-from pytest_manifest.manifest.fast_path import EntryLine, check_lines
+from pytest_manifest.errors import Fault, ManifestError
+from pytest_manifest.manifest.fast_path import EntryLine, check_lines, is_deep_line, schema_size
 from pytest_manifest.manifest.jsonl import (
     MAX_FAULTS,
     Faults,
@@ -22,11 +23,30 @@ from pytest_manifest.manifest.jsonl import (
     read_lines,
     whole_line,
 )
+from pytest_manifest.manifest.limits import Limits, longer_line
 from pytest_manifest.manifest.validation import IdIndex, check_ids
-from pytest_manifest.schema import Entry, Header
+from pytest_manifest.schema import MAX_DEPTH, Entry, Header
+from pytest_manifest.schema.json_values import MSGSPEC_ERRORS
 
 _BLOCK: Final = 1 << 16
 """About how many bytes of lines are taken at a time."""
+
+
+_WORDS: Final = {
+    "line": "the line has more than {most:,} bytes",
+    "nesting": "the JSON is nested more than {most} levels deep",
+    "entries": "there are more than {most:,} entries",
+    "schema": "the JSON Schema in 'expect' has more than {most:,} bytes",
+}
+
+
+def _beyond(name: str, most: int) -> str:
+    """Say which limit is passed, and what to do where that is meant."""
+    said = _WORDS[name].format(most=most)
+    higher = (
+        "" if name == "nesting" else f"; where that is meant, give --manifest-limits='{name}=...'"
+    )
+    return f"{said}, the limit{higher}"
 
 
 class _Digest(Protocol):
@@ -110,22 +130,29 @@ def scan(
     *,
     shown: Path | None = None,
     most_faults: int = MAX_FAULTS,
+    limits: Limits | None = None,
 ) -> Summary:
     """Check a whole manifest; store the entries' ids and offsets in ``places``, if given.
 
-    Faults name ``shown`` instead of ``path`` where it is given. Raises ManifestError.
+    Faults name ``shown`` instead of ``path`` where it is given. ``limits``: None for a file that
+    was accepted before. Raises ManifestError.
     """
     with open_regular(path) as file:
-        return _Scan(Faults(shown or path, most_faults), file, places).run()
+        if limits is not None and (line := longer_line(file, limits.line)):
+            raise ManifestError([Fault(shown or path, line, _beyond("line", limits.line))])
+        return _Scan(Faults(shown or path, most_faults), file, places, limits).run()
 
 
 class _Scan:
     """The state of one pass."""
 
-    def __init__(self, faults: Faults, file: IO[bytes], places: Places | None) -> None:
+    def __init__(
+        self, faults: Faults, file: IO[bytes], places: Places | None, limits: Limits | None = None
+    ) -> None:
         self.path = faults.path
         self.file = file
         self.places = places
+        self.limits = limits
         self.faults = faults
         self.ids = IdIndex()
         self.digest: _Digest = hashlib.sha256()
@@ -140,6 +167,10 @@ class _Scan:
         lines = self.file.readlines(1)  # the first by itself: it may be a header
         while lines:
             self._take(lines)
+            if self.limits is not None:
+                self._check_limits(lines, self.limits)
+            if self.faults.enough(self.lines):
+                raise self.faults.error()
             lines = self.file.readlines(_BLOCK)
         self._check_totals(stamp[1])
         check_ids(self.ids, self.faults, self._again)
@@ -219,6 +250,24 @@ class _Scan:
         if self.places is not None:
             self.places.ids.append(entry.id)
             self.places.offsets.append(line.offset)
+
+    def _check_limits(self, lines: list[bytes], limits: Limits) -> None:
+        """Record the first line of each kind that is beyond the limits; ``lines``: the last ones.
+
+        Raises ManifestError where there are too many entries.
+        """
+        first = self.lines - len(lines) + 1
+        if self.entries > limits.entries:
+            self.faults.add(0, _beyond("entries", limits.entries))
+            raise self.faults.error()
+        for number, raw in enumerate(lines, first):
+            try:
+                if limits.nesting < MAX_DEPTH and is_deep_line(raw, limits.nesting):
+                    self.faults.add(number, _beyond("nesting", limits.nesting))
+                if len(raw) > limits.schema and schema_size(raw) > limits.schema:
+                    self.faults.add(number, _beyond("schema", limits.schema))
+            except MSGSPEC_ERRORS:  # a faulty line, of which more is said already
+                continue
 
     def _check_totals(self, size: int) -> None:
         if not size:

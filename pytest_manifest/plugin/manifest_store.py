@@ -39,13 +39,15 @@ class ManifestStore:
 
         Raises pytest.UsageError with every fault of the file.
         """
-        from pytest_manifest.manifest import read_manifest
+        from pytest_manifest.manifest import Limits, read_manifest
 
         path = self._resolve(path)
         if path not in self._manifests:
             with user_errors():
                 lean = self.options.aggregate is not None
-                self._manifests[path] = read_manifest(path, lean=lean)
+                self._manifests[path] = read_manifest(
+                    path, lean=lean, limits=self.options.limits or Limits()
+                )
         return self._manifests[path]
 
     def loaded(self, path: Path) -> Manifest | None:

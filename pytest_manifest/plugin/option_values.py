@@ -191,6 +191,13 @@ def broker(given: Given) -> str:
     raise given.refused("give a URL like redis://localhost:6379/0, or write app or private")
 
 
+def stack_word(broker: str | None) -> Literal["private", "app"] | None:
+    """Return the word that stands in place of a broker's URL, if one does."""
+    if broker == "private":
+        return "private"
+    return "app" if broker == "app" else None
+
+
 def verbatim(given: Given) -> str:
     """Return the text as it is, also an empty one."""
     return given.text

@@ -124,6 +124,13 @@ class Options:
         metavar="TASKS",
         ini="tasks that may be sent, like shop.* tasks.resize",
     )
+    limits = Option(
+        run_values.limits,
+        None,
+        "what a manifest may hold: line=16M nesting=100 entries=10000000 schema=1M, or some of it",
+        metavar="LIMITS",
+        ini="what a manifest may hold, like line=64M entries=500",
+    )
     window = Option(
         values.positive,
         None,
@@ -318,7 +325,7 @@ class Options:
         """Read all rows. Raises pytest.UsageError where a text is not valid."""
         own = vars(self)
         own.update({attribute: row.read(config) for attribute, row in ROWS.items()})
-        folder, word = config.invocation_params.dir, _stack_word(self.broker)
+        folder, word = config.invocation_params.dir, values.stack_word(self.broker)
         named = None if word else self.broker
         source = next((name for name in _BROKER_VARIABLES if os.environ.get(name)), "")
         environment = os.environ.get(source) if word != "private" else None
@@ -387,9 +394,3 @@ def any_given(options: argparse.Namespace) -> bool:
     """
     given = (getattr(options, row.dest, None) for row in ROWS.values())
     return any(value is not None and value is not False and value != [] for value in given)
-
-
-def _stack_word(broker: str | None) -> Literal["private", "app"] | None:
-    if broker == "private":
-        return "private"
-    return "app" if broker == "app" else None

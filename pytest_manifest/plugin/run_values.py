@@ -14,7 +14,7 @@ import pytest
 from pytest_manifest.plugin.option_values import Given
 
 if TYPE_CHECKING:
-    from pytest_manifest.manifest import Balance, Shard
+    from pytest_manifest.manifest import Balance, Limits, Shard
 
 
 def shard(given: Given) -> Shard:
@@ -96,6 +96,16 @@ def compared(given: Given) -> Path | Literal["last"]:
     except LedgerError as error:
         raise given.refused(str(error)) from error
     return found
+
+
+def limits(given: Given) -> Limits:
+    """Return what a manifest may hold."""
+    from pytest_manifest.manifest import Limits
+
+    try:
+        return Limits.parse(given.text)
+    except ValueError as error:
+        raise given.refused(str(error)) from error
 
 
 def plan_options(pairs: list[str]) -> dict[str, str]:

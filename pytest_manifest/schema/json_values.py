@@ -123,12 +123,12 @@ def is_stock_json(value: dict[str, Any] | list[Any]) -> bool:
     return len(nodes) <= MAX_DEPTH or not is_deep(value)
 
 
-def is_deep(value: object) -> bool:
-    """Return whether a value has more than ``MAX_DEPTH`` levels of arrays and objects."""
+def is_deep(value: object, most: int = MAX_DEPTH) -> bool:
+    """Return whether a value has more than so many levels of arrays and objects."""
     if not value or type(value) not in _LEVELS:
         return False
     level: list[Any] = [value]
-    for _ in range(MAX_DEPTH):
+    for _ in range(most):
         if not level:
             return False
         level = [
