@@ -18,6 +18,7 @@ from pytest_manifest.results.backend_results import BackendResult
 from pytest_manifest.results.collector import backend_receipt
 from pytest_manifest.schema import Entry, Receipt, stream_records, wire
 from pytest_manifest.verdict import contradiction, evaluate
+from pytest_manifest.verdict.evidence import CLOCK_TOLERANCE
 from pytest_manifest.worker.job import RunMeasures, delivery_of
 from pytest_manifest.worker.outcome import TaskResult, failed, succeeded
 from pytest_manifest.worker.receipt import finished_record, receipt_document
@@ -171,6 +172,10 @@ def test_a_swapped_result_is_noticed(mine: object, theirs: object) -> None:
             "15:00:00.123456 UTC: it is old, or the clock on w1 is wrong",
         ),
         ({"finished_at": SENT_AT - timedelta(minutes=6)}, "that the job finished at "),
+        (
+            {"finished_at": SENT_AT - timedelta(minutes=6), "host": None},
+            "15:00:00.123456 UTC: it is old, or the clock is wrong",
+        ),
     ],
 )
 def test_each_lie_is_named(fields: dict[str, Any], says: str) -> None:
@@ -184,6 +189,17 @@ def test_each_lie_is_named(fields: dict[str, Any], says: str) -> None:
     assert verdict.mismatches == []
 
 
+def test_a_lie_is_a_whole_phrase() -> None:
+    """It stands in brackets in the verdict's sentence."""
+    assert SENDING.lie(altered(HONEST, args_sha256="0" * 64)) == (
+        "the job ran with other arguments than this entry has now"
+    )
+    assert SENDING.lie(altered(HONEST, result={"rows": [1]})) == (
+        "its result {'rows': [1]} is not the one that the worker made its digest of, "
+        "so it was changed on its way"
+    )
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -192,7 +208,7 @@ def test_each_lie_is_named(fields: dict[str, Any], says: str) -> None:
         {"result": None, "evidence": {"result_omitted": 9_000_000}},
         {"sent_at": None},
         {"started_at": None, "finished_at": None},
-        {"started_at": SENT_AT - timedelta(minutes=4)},
+        {"started_at": SENT_AT - CLOCK_TOLERANCE},
         {"retries": 1, "args_sha256": "0" * 64},
         {"replaced": True, "task": "tasks.other", "args_sha256": "0" * 64},
         {"code": "py3.11:" + "1" * 64},

@@ -57,3 +57,11 @@ def test_without_a_word_it_is_whether_a_start_would_be_known(receipts: list[Rece
     assert may_have_run(sent=True, begun=False, receipts=receipts, witnessed=False)
     assert not may_have_run(sent=True, begun=False, receipts=receipts, witnessed=True)
     assert not may_have_run(sent=False, begun=False, receipts=receipts, witnessed=False)
+
+
+def test_a_notice_takes_nothing_from_what_a_worker_says() -> None:
+    """One that was told of a revocation does not know what became of the message elsewhere."""
+    notice, denial = receipt("revoked", "backend"), receipt("revoked")
+    assert not may_have_run(sent=True, begun=False, receipts=[notice, denial], witnessed=False)
+    stock = receipt("rejected", "backend")
+    assert may_have_run(sent=True, begun=False, receipts=[stock, denial], witnessed=False)

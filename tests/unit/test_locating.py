@@ -145,6 +145,12 @@ SILENT = BrokerSnapshot(
     unacked=TAKEN.unacked, unresponsive=frozenset({"w2"}), answered=TAKEN.answered
 )
 NOBODY = BrokerSnapshot()
+WAITING = BrokerSnapshot(queued={"a": "celery"}, answered=TAKEN.answered)
+RUNNING = BrokerSnapshot(running={"a": "w1"}, answered=TAKEN.answered)
+HIDDEN = BrokerSnapshot(answered=TAKEN.answered, blind_spot="it cannot be seen")
+CONNECTED = BrokerSnapshot(
+    unacked=TAKEN.unacked, answered=TAKEN.answered, maybe_alive=frozenset({"w2"})
+)
 
 
 @pytest.mark.parametrize(
@@ -167,6 +173,19 @@ NOBODY = BrokerSnapshot()
         (QUIET, QUIET, StartedOn(None, None), "unknown"),
         (NOBODY, NOBODY, StartedOn("w9", False), "missing"),
         (BUSY, BUSY, StartedOn("w9", None), "unknown"),
+        (QUIET, QUIET, StartedOn(None, False), "missing"),
+        (BUSY, BUSY, StartedOn(None, True), "missing"),
+        (QUIET, QUIET, StartedOn(None, True), "unknown"),
+        (BUSY, WAITING, None, "queued"),
+        (BUSY, RUNNING, None, "with_worker"),
+        (BUSY, HOLDING, None, "with_worker"),
+        (WAITING, BUSY, None, "unknown"),
+        (RUNNING, BUSY, None, "unknown"),
+        (BUSY, HIDDEN, None, "unknown"),
+        (HIDDEN, BUSY, None, "unknown"),
+        (CONNECTED, TAKEN, None, "unknown"),
+        (TAKEN, CONNECTED, StartedOn("w2", True), "unknown"),
+        (CONNECTED, CONNECTED, StartedOn("w2", False), "unacked_by_dead"),
     ],
 )
 def test_places_of_typical_jobs(

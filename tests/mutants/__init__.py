@@ -1,0 +1,1 @@
+"""Mutants of the code that judges: each small change to it must turn a test red."""

@@ -1,0 +1,67 @@
+"""Name the modules that judge, with the promises that they keep and the tests that hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+PACKAGE = "pytest_manifest"
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A module whose mutants are to be killed.
+
+    ``path``: below the package; ``promises``: which of them it keeps; ``tests``: the files, below
+    the tests, that hold it to them, without a server and fast.
+    """
+
+    path: str
+    promises: str
+    tests: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Return the module's name below the package, as ``MODULE=`` takes it."""
+        return self.path.removesuffix(".py").replace("/", ".")
+
+    @property
+    def module(self) -> str:
+        """Return the module's whole name."""
+        return f"{PACKAGE}.{self.name}"
+
+
+def _unit(*names: str) -> tuple[str, ...]:
+    return tuple(f"unit/test_{name}.py" for name in names)
+
+
+JUDGES = (
+    Judge(
+        "verdict/evidence.py",
+        "S2, S4",
+        _unit("evidence", "authenticity", "costs", "run_resume"),
+    ),
+    Judge("broker/locating/base.py", "S3", _unit("locating")),
+    Judge("run/resume_rules.py", "S1, S2", _unit("run_resume", "run_again", "run_changes")),
+    Judge(
+        "run/evidence.py",
+        "S4, S5",
+        _unit("run_weighing", "missing_evidence", "run_receipts", "hostile_records", "run_kept"),
+    ),
+    Judge(
+        "verdict/expectations.py",
+        "S4",
+        _unit("verdict_judge", "verdict_containment", "run_expected_endings"),
+    ),
+    Judge("run/schedule.py", "S6", _unit("run_schedule")),
+    Judge("run/send_queue.py", "S6", _unit("run_to_send", "run_schedule")),
+    Judge("run/consistency.py", "all", _unit("run_consistency")),
+    Judge("ledger/promise_queries.py", "all", _unit("run_consistency")),
+    Judge("verdict/descendants.py", "S4", _unit("trees", "tree_counts", "tree_reports")),
+    Judge("run/resume.py", "S1, S2, S6", _unit("run_again", "run_changes")),
+    Judge("verdict/messages.py", "-", _unit("verdict_judge", "verdict_explain")),
+    Judge("verdict/explanation.py", "-", _unit("verdict_explain", "text", "tree_reports")),
+    Judge("verdict/costs.py", "-", _unit("costs")),
+)
+
+BY_NAME: Mapping[str, Judge] = {judge.name: judge for judge in JUDGES}

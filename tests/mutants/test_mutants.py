@@ -1,0 +1,90 @@
+"""The machine that makes mutants: it kills what is tested, and finds what is not."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.house.conftest import ROOT
+from tests.mutants.__main__ import BEGIN, END, PAGE
+from tests.mutants.judging import Outcome, judged, read_equivalent, read_outcome, rows_of, table
+from tests.mutants.making import Mutant, of_constants
+from tests.mutants.modules import BY_NAME, JUDGES, Judge
+
+SURVIVOR = Mutant("f", "a = 1", "a = 2")
+
+
+@pytest.mark.parametrize("judge", JUDGES, ids=lambda one: one.name)
+def test_what_is_written_down_is_in_the_module(judge: Judge) -> None:
+    """Each test file is there, and each equivalent mutant changes lines that are."""
+    for one in judge.tests:
+        assert (ROOT / "tests" / one).is_file()
+    lines = {
+        line.strip() for line in (ROOT / "pytest_manifest" / judge.path).read_text().splitlines()
+    }
+    for mutant in read_equivalent(judge):
+        name = mutant.where.rpartition(".")[2]
+        assert any(name in line for line in lines), f"{judge.name} has no {mutant.where}"
+
+
+def test_the_page_has_a_row_for_each_module() -> None:
+    """With figures that add up, or "not run"; nothing survives there that is not written down."""
+    text = PAGE.read_text("utf-8").partition(BEGIN)[2].partition(END)[0]
+    rows = rows_of(text)
+    assert text.strip() == table(rows, JUDGES)
+    for line in rows.values():
+        mutants, killed, equivalent, survived = (
+            int(cell.replace(",", "")) for cell in line.split("|")[3:7]
+        )
+        assert mutants == killed + equivalent
+        assert survived == 0
+
+
+def test_only_what_is_written_down_may_survive() -> None:
+    """And what is written down must: else it would hide a mutant that comes to be like it."""
+    judge = JUDGES[0]
+    outcome = Outcome(3, 1, Counter({SURVIVOR: 1}), Counter())
+    bad = judged(judge, outcome, Counter())
+    assert len(bad.faults) == 1
+    assert "no test fails with this mutant: verdict.evidence: f\n  - a = 1\n  + a = 2" in bad.faults
+    assert judged(judge, outcome, Counter({SURVIVOR: 1})).faults == ()
+    (late,) = judged(judge, outcome, Counter({SURVIVOR: 2})).faults
+    assert late.startswith("written down as equivalent, and is not among the survivors")
+    undecided = Outcome(1, 0, Counter(), Counter({SURVIVOR: 1}))
+    (slow,) = judged(judge, undecided, Counter()).faults
+    assert slow.startswith("its tests waited for too long")
+
+
+def test_each_word_of_a_statement_is_changed_once() -> None:
+    """A set loses each of its elements, a table each of its keys."""
+    text = "QUERY = 'x'\nSOME = {1}\nTABLE: dict[str, int] = {}\n"
+    assert ast.parse(text)
+    values = {"QUERY": "SELECT a FROM b WHERE c = 1 AND d IS NULL", "SOME": frozenset({1, 2})}
+    made = [one.mutant for one in of_constants(text, {**values, "TABLE": {"k": 1}})]
+    assert [one.now for one in made if one.where == "QUERY"] == [
+        "SELECT a FROM b WHERE c = 1 OR d IS NULL",
+        "SELECT a FROM b WHERE c = 1 AND d IS NOT NULL",
+        "SELECT a FROM b WHERE c <> 1 AND d IS NULL",
+        "SELECT a FROM b WHERE c = 2 AND d IS NULL",
+    ]
+    assert [one.was for one in made if one.where != "QUERY"] == ["1", "2", "'k'"]
+
+
+def test_mutants_of_a_module_are_killed_by_its_tests(tmp_path: Path) -> None:
+    """By the real machine, with a module of the package; without its tests they would survive."""
+    judge = BY_NAME["broker.locating.base"]
+    out = tmp_path / "found.json"
+    command = [sys.executable, "-m", "tests.mutants.running", judge.name, str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    outcome = read_outcome(out)
+    assert judged(judge, outcome, read_equivalent(judge)).faults == ()
+    assert outcome.killed > 100
+    fates = Counter(one["fate"] for one in json.loads(out.read_text("utf-8")))
+    assert set(fates) <= {"killed", "survived"}

@@ -1,0 +1,151 @@
+"""The record of a run that keeps every promise, written by hand."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from pytest_manifest.broker.attempt import task_id_for
+from pytest_manifest.ledger import Descendant, Ledger, Start
+from pytest_manifest.ledger.descendants import Announced
+from pytest_manifest.manifest import Manifest, read_manifest
+from pytest_manifest.run.consistency import Violation, violations
+from pytest_manifest.schema import Entry, Receipt, Verdict
+from pytest_manifest.schema.wire import arguments_sha256, json_sha256
+from pytest_manifest.verdict import evaluate
+from tests.broken_records import ENTRIES
+from tests.unit.ledger_support import INFO
+
+RUN = INFO.run
+SENT_AT = datetime(2026, 11, 24, 15, 0, 1, tzinfo=timezone.utc)
+RESULT = {"n": 2, "type": "int"}
+
+
+class RecordWriter:
+    """Write a run's ledger entry by entry, as a session does where all goes well."""
+
+    def __init__(self, folder: Path, entries: Sequence[Mapping[str, object]]) -> None:
+        path = folder / "m.jsonl"
+        path.write_text("".join(json.dumps(entry) + "\n" for entry in entries), "utf-8")
+        self.manifest: Manifest = read_manifest(path)
+        info = replace(
+            INFO, manifest=path, sha256=self.manifest.sha256, entries=len(self.manifest.ids)
+        )
+        self.ledger = Ledger.create(folder / "run.sqlite", info)
+
+    def task_id(self, name: str, attempt: int = 1) -> str:
+        return task_id_for(RUN, name, attempt, list(self.manifest.ids).index(name))
+
+    def attempt(self, name: str, number: int = 1, **ended: Any) -> Verdict:
+        """Send an entry, run its job once, and judge it by the receipt; ``ended``: its fields."""
+        entry, task_id = self.manifest[name], self.task_id(name, number)
+        reason = "failed" if number > 1 else None
+        position = list(self.manifest.ids).index(name)
+        self.ledger.attempts.plan([(task_id, name, number, position, reason)])
+        self.ledger.attempts.mark([task_id], "sent", sent_at=SENT_AT)
+        self.begin(task_id)
+        received = self.receipt(entry, task_id, number, **ended)
+        self.ledger.events.add_receipts([(task_id, f"x-{task_id}", received)])
+        found = evaluate(entry, received, attempt=number)
+        self.ledger.verdicts.record([(found, received)])
+        return found
+
+    def begin(self, task_id: str, execution: str = "") -> None:
+        began = SENT_AT + timedelta(seconds=1)
+        execution = execution or f"x-{task_id}"
+        self.ledger.events.add_starts(
+            [Start(task_id, execution, began, 0, "w@h", "h", 1, redelivered=False)]
+        )
+
+    def receipt(self, entry: Entry, task_id: str, number: int, **ended: Any) -> Receipt:
+        result = ended.get("result", RESULT)
+        facts = {
+            "run": RUN,
+            "entry": entry.id,
+            "attempt": number,
+            "task_id": task_id,
+            "task": entry.task,
+            "state": "succeeded",
+            "source": "worker",
+            "started_at": SENT_AT + timedelta(seconds=1),
+            "finished_at": SENT_AT + timedelta(seconds=2),
+            "sent_at": SENT_AT,
+            "runtime": 1.0,
+            "executions": 1,
+            "children": 0,
+            "args_sha256": arguments_sha256(entry.args, entry.kwargs),
+            "result": result,
+            "result_sha256": json_sha256(result),
+        }
+        return Receipt.model_validate({**facts, **ended})
+
+    def child(self, name: str, task_id: str, *, how: str = "call", status: str = "passed") -> None:
+        """A task that the entry's first attempt has started, and its end."""
+        root = self.task_id(name)
+        fulfils = "body" if how == "chord_body" else None
+        self.ledger.descendants.add(
+            [Descendant(task_id, root, root, "jobs.t", how, fulfils=fulfils, spawned_at=SENT_AT)]
+        )
+        ended = {"verdict": status, "entry": name, "attempt": 1, "sentence": "It ended."}
+        self.ledger.descendants.end({task_id: Verdict.model_validate(ended)})
+
+    def finish(self) -> Path:
+        self.ledger.info.set_status("finished")
+        self.ledger.compact()
+        self.ledger.close()
+        return self.ledger.path
+
+
+FAILED: dict[str, Any] = {
+    "state": "failed",
+    "result": None,
+    "result_sha256": None,
+    "error": {"type": "ValueError", "message": "no"},
+}
+
+
+def write_record(folder: Path) -> Path:
+    """Write the record of ``ENTRIES``, two of which were sent twice, one by insistence."""
+    record = RecordWriter(folder, ENTRIES)
+    record.attempt("plain")
+    record.attempt("other")
+    record.attempt("fails", **FAILED)
+    record.attempt("tree", children=2)
+    record.child("tree", "t1")
+    record.child("tree", "t2")
+    record.attempt("loose", children=1)
+    record.child("loose", "l1", status="failed")
+    record.attempt("chord", children=3)
+    for number in range(3):
+        record.child("chord", f"c{number}", how="chord_header")
+    root = record.task_id("chord")
+    record.ledger.descendants.announce(
+        [Announced(root, "body", "c2", "chord_body", "jobs.total", 1, ["body"], is_off=False)]
+    )
+    record.child("chord", "body", how="chord_body")
+    for name in ("again", "once"):
+        record.attempt(name, **FAILED)
+        record.ledger.verdicts.reopen([name])
+    record.attempt("again", 2)
+    record.ledger.info.add_sent_on_request([record.task_id("once", 2)])
+    record.attempt("once", 2, **FAILED)
+    return record.finish()
+
+
+def copy_record(record: Path, folder: Path) -> Path:
+    """Copy a record, without its manifest, which stays where it is."""
+    return Path(shutil.copy(record, folder / record.name))
+
+
+def broken(path: Path) -> list[Violation]:
+    """Return what a record breaks."""
+    with Ledger.open(path) as ledger:
+        manifest = read_manifest(ledger.info.read().manifest)
+        with closing(violations(ledger, manifest)) as found:
+            return list(found)
