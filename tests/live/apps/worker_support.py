@@ -67,8 +67,10 @@ class Bench:
         self.spool = directory / "spool"
         self.truth = directory / "truth"
         self.app = Celery(broker=broker, backend=backend)
-        # As the dispatcher does, it asks no store when it sends; one may be frozen.
-        self._sender = Celery(broker=broker, backend="disabled://", set_as_current=False)
+        self._sender = self.app
+        if backend.startswith("redis"):
+            # As the dispatcher does, it asks no store when it sends; one may be frozen.
+            self._sender = Celery(broker=broker, backend="disabled://", set_as_current=False)
         self.process_id = 0
         self._broker, self.backend = broker, backend
 
