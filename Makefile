@@ -12,7 +12,7 @@ unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help venv neighbours demo demo-gap-fill test model simulate writes mutants test-compose matrix chaos compiled bench stacks guard lint format types layers schema schema-check lock lock-check check dist docs screenshots report clean
+.PHONY: help venv neighbours demo demo-gap-fill test model simulate proof writes mutants test-compose matrix chaos compiled bench stacks guard lint format types layers schema schema-check lock lock-check check dist docs screenshots report clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | column -t -s @ 2>/dev/null || \
@@ -69,6 +69,9 @@ writes: venv ## have each write of a short run fail, then go on with it (needs g
 
 mutants: venv ## each small change to the code that judges must turn a test red (MODULE=run.schedule: one)
 	$(PY) -m tests.mutants $(MODULE) $(ARGS)
+
+proof: venv ## put together what holds each promise, by the tables of the pages; nothing is run
+	$(PY) -m tests.proof $(ARGS)
 
 test-compose: venv ## build and start compose.yaml for real (needs Docker, or root on Debian); some minutes
 	$(PY) -m pytest tests/compose
