@@ -95,16 +95,21 @@ def _enter(
         account.revoked += 1
     else:
         account.lost += 1
-        if not sending.is_descendant and sending.kind not in MISSED:
-            account.flaws.append(
-                f"{_name(sending)} is nowhere, and is called {sending.kind or 'nothing'!r}"
-            )
-        elif sending.is_descendant and sending.kind == "passed":
-            account.flaws.append(f"{_name(sending)} is nowhere, and is called 'passed'")
+        account.flaws += _untold(sending, books)
     came = _came(sending, lines, there)
     if came:
         account.recovered.append(f"{_name(sending)} was called lost, and {came}")
     account.flaws += _surplus(sending, lines, there, books)
+
+
+def _untold(sending: Sending, books: Books) -> Iterator[str]:
+    """A message that is nowhere, and nobody said so; a descendant's may be told by its entry."""
+    if sending.root:
+        (root,) = (one for one in books.sendings if one.task_id == sending.root)
+        if "passed" in (sending.kind, root.kind):
+            yield f"{_name(sending)} is nowhere, and it or its entry is called 'passed'"
+    elif sending.kind not in MISSED:
+        yield f"{_name(sending)} is nowhere, and is called {sending.kind or 'nothing'!r}"
 
 
 def _came(sending: Sending, lines: Sequence[Execution], there: Sequence[str]) -> str:
@@ -153,5 +158,5 @@ def _entry_of(lines: Sequence[Execution]) -> str:
 
 
 def _name(sending: Sending) -> str:
-    what = "a descendant of " if sending.is_descendant else ""
+    what = "a descendant of " if sending.root else ""
     return f"{what}{sending.entry or 'nobody'} ({sending.task_id})"

@@ -29,7 +29,8 @@ TOLD = f"""
     SELECT entry, attempt, {OWN.format("verdict", "kind")}, settled_at FROM settled
 """
 DESCENDANTS = """
-    SELECT d.task_id, a.entry, d.kind FROM descendants d JOIN attempts a ON a.task_id = d.root
+    SELECT d.task_id, a.entry, d.kind, d.root FROM descendants d
+    JOIN attempts a ON a.task_id = d.root
 """
 
 
@@ -90,7 +91,8 @@ class Sending:
     """A message that a ledger knows of, an attempt's or a descendant's.
 
     ``kind``: what became of it by the newest verdict, "" where nobody said; ``told``: all that it
-    was ever called, by the wall clock (s); ``state``: the attempt's, "sent" for a descendant's.
+    was ever called, by the wall clock (s); ``state``: the attempt's, "sent" for a descendant's;
+    ``root``: the attempt whose job has started a descendant, "" for an attempt itself.
     """
 
     task_id: str
@@ -98,7 +100,7 @@ class Sending:
     state: str
     kind: str
     told: Mapping[str, float] = field(default_factory=dict)
-    is_descendant: bool = False
+    root: str = ""
 
 
 def read_sendings(ledgers: Iterable[Path]) -> list[Sending]:
@@ -114,8 +116,8 @@ def read_sendings(ledgers: Iterable[Path]) -> list[Sending]:
                 for task_id, entry, attempt, state, kind in db.execute(ATTEMPTS)
             ]
             found += [
-                Sending(task_id, entry, "sent", kind or "", is_descendant=True)
-                for task_id, entry, kind in db.execute(DESCENDANTS)
+                Sending(task_id, entry, "sent", kind or "", root=root)
+                for task_id, entry, kind, root in db.execute(DESCENDANTS)
             ]
     return found
 

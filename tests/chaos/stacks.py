@@ -253,8 +253,8 @@ class External:
         return [drain_redis(self._valkey.url)]
 
     def _is_busy(self) -> bool:
-        """Whether a message is anywhere, or a job runs."""
-        if running(self._folder):
+        """Whether a message is anywhere, or a job runs; those whose process was killed do not."""
+        if any(psutil.pid_exists(job.pid) for job in running(self._folder)):
             return True
         if self._rabbitmq:
             return count_amqp(self._rabbitmq, self._queue) > 0

@@ -36,10 +36,10 @@ def line(what: str, at: float = 1.0, key: str = "e", task_id: str = "id") -> Exe
 RAN = (line("start"), line("end"))
 
 
-def called(kind: str, *, state: str = "sent", was: str = "", twig: bool = False) -> Sending:
+def called(kind: str, *, state: str = "sent", was: str = "") -> Sending:
     """What a ledger says of the one message."""
     told = {one: AT for one in (was, kind) if one}
-    return Sending("id", "e", state, kind, told, is_descendant=twig)
+    return Sending("id", "e", state, kind, told)
 
 
 def account_of(
@@ -86,10 +86,16 @@ def test_what_is_nowhere_must_be_told(kind: str) -> None:
     assert account_of(called(kind)).flaws
 
 
-def test_a_descendant_that_is_nowhere_has_not_passed() -> None:
-    """It may have no verdict: its entry has, which is judged by itself."""
-    assert account_of(called("passed", twig=True)).flaws
-    assert not account_of(called("", twig=True)).flaws
+@pytest.mark.parametrize(
+    ("kind", "root", "flaws"),
+    [("", "crashed", 0), ("lost", "lost", 0), ("passed", "crashed", 1), ("", "passed", 1)],
+)
+def test_a_descendant_that_is_nowhere_has_not_passed(kind: str, root: str, flaws: int) -> None:
+    """Nor has the attempt whose job has started it; it may have no verdict of its own."""
+    sendings = [called(root), Sending("twig", "e", "sent", kind, root="id")]
+    account = reconcile(Books(MEMBERS, RAN, sendings, []))
+    assert places(account) == (1, 1, 0, 0)
+    assert len(account.flaws) == flaws
 
 
 def test_what_was_called_lost_and_came_is_recovered() -> None:
