@@ -180,7 +180,8 @@ def test_higher_priority_is_taken_first(broker: str, tmp_path: Path) -> None:
 
 def test_an_entry_that_no_message_can_be_made_of_stops_no_other(broker: str) -> None:
     """It is refused with the reason; all others of its batch are sent."""
-    sent = attempts([*entries(150), Entry(id="bad", task="t", countdown=1e15)])
+    bad = Entry(id="bad", task="t").model_copy(update={"countdown": 1e15})  # no date has it
+    sent = attempts([*entries(150), bad])
     with publishing(address(broker)) as publisher:
         result = publisher.publish(sent, SENT_AT)
         assert publisher.queue_lengths(["celery"]) == {"celery": 150}
