@@ -50,11 +50,12 @@ test: venv neighbours compiled ## all tests; those without their server are skip
 ONCE_MORE = { [ $$? -eq 1 ] && echo "Once more, one at a time: what has failed above" && \
  $(PY) -m pytest --last-failed --last-failed-no-failures=none
 
-chaos: venv compiled ## every fault at 25 random moments (ROUNDS=n; FAULT='name' SEED=n: one); see build/chaos.md
+chaos: venv compiled ## every fault at 25 random moments (ROUNDS=n WRITE=1: into the docs; FAULT='name' SEED=n: one); see build/chaos.md
 	mkdir -p build
 	MANIFEST_CHAOS_ROUNDS=$(or $(ROUNDS),25) MANIFEST_CHAOS_REPORT=build/chaos.md \
 	 MANIFEST_CHAOS_SEED=$(or $(SEED),1) MANIFEST_CHAOS_FAULT='$(FAULT)' \
 	 $(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal tests/chaos$(if $(FAULT),/test_faults.py)
+	$(if $(WRITE),$(PY) -m tests.chaos)
 
 model: venv ## explore the model of the promises whole, and each broken rule (needs spin and gcc); see build/model
 	$(PY) -m tests.model $(ARGS)

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 
+from pytest_manifest.text import plural
 from tests.chaos import report
 
 ROUNDS_VARIABLE = "MANIFEST_CHAOS_ROUNDS"
 SEED_VARIABLE = "MANIFEST_CHAOS_SEED"
 REPORT_VARIABLE = "MANIFEST_CHAOS_REPORT"
+BEGAN = pytest.StashKey[float]()
 
 
 def seeds() -> list[int]:
     """The seeds of this session: so many rounds, from a first one."""
     rounds, first = (int(os.environ.get(v, "1")) for v in (ROUNDS_VARIABLE, SEED_VARIABLE))
     return list(range(first, first + rounds))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Note when it began."""
+    config.stash[BEGAN] = time.monotonic()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -43,4 +51,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(line)
     target = os.environ.get(REPORT_VARIABLE)
     if target:
-        Path(target).write_text(report.markdown(table), encoding="utf-8")
+        minutes = max(1, round((time.monotonic() - terminalreporter.config.stash[BEGAN]) / 60))
+        text = f"{circumstances(terminalreporter.config, minutes)}\n\n{report.markdown(table)}"
+        Path(target).write_text(text, encoding="utf-8")
+
+
+def circumstances(config: pytest.Config, minutes: int) -> str:
+    """Say by which command, on what, and for how long the rounds were played."""
+    numbers, at_a_time = seeds(), config.getoption("numprocesses", None) or 1
+    first = f" SEED={numbers[0]}" if numbers[0] != 1 else ""
+    return (
+        f"Seeds {numbers[0]} to {numbers[-1]}, {plural(os.cpu_count() or 1, 'core')}, "
+        f"{plural(at_a_time, 'round')} at a time, in {plural(minutes, 'minute')} "
+        f"(`make chaos ROUNDS={len(numbers)}{first}`)."
+    )
