@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -14,6 +14,7 @@ from pytest_manifest.plugin.coordination import Coordination
 from pytest_manifest.plugin.manifest_store import report_unselected
 from pytest_manifest.plugin.session import ManifestSession
 from pytest_manifest.plugin.xdist_scheduler import AsCompletedScheduling
+from pytest_manifest.reporting.run_report import UNWRITTEN
 
 if TYPE_CHECKING:
     from xdist.remote import Producer
@@ -133,8 +134,12 @@ class ControllerHooks:
                 self._scheduler.pump()
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, error: object) -> None:
+    def pytest_testnodedown(self, node: WorkerController, error: object) -> None:
         self._crashes += bool(error)
+        # One that has crashed has no output.
+        output: Mapping[str, Sequence[str]] = getattr(node, "workeroutput", {})
+        for fault in output.get(UNWRITTEN, ()):
+            self._state.report.note_unwritten(fault)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(

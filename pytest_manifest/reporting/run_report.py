@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from pytest_manifest.schema.summary import FileKind
 
 
+UNWRITTEN: Final = "manifest_unwritten"
+"""The key of an xdist worker's output for the files that it could not write: messages."""
+
+
 class ReportOptions(Protocol):
     """Options of a session for its reporters; folders and files are absolute."""
 
@@ -122,8 +126,14 @@ class RunReport:
     def note_unwritten(self, fault: str) -> None:
         """Note, once, that a file of the session could not be written, so that the session fails.
 
-        In an xdist worker, which knows of no run and shows nothing, it stays unsaid.
+        An xdist worker, which knows of no run and shows nothing, tells its controller at its end.
         """
+        if self.role == "worker":
+            output: dict[str, list[str]] = getattr(self.config, "workeroutput", {})
+            told = output.setdefault(UNWRITTEN, [])
+            if fault not in told:
+                told.append(fault)
+            return
         self.lacks_artifacts = True
         message = fault
         notes: list[str] = self.notices

@@ -67,6 +67,31 @@ def test_allures_files_of_a_run_that_cannot_be_written_fail_the_session(project:
     assert list((project.path / ".manifest/runs").glob("*.summary.json"))
 
 
+@pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["plain", "xdist"])
+def test_allures_results_that_cannot_be_written_fail_the_session(
+    project: Project, workers: tuple[str, ...]
+) -> None:
+    """The tests have passed, and whoever looks at Allure alone must not find fewer of them."""
+    project.doubles(count=2)
+    project.write(
+        "conftest.py",
+        """
+from pytest_manifest.reporting.allure import writing
+
+
+def refuse(folder, stem, result):
+    raise OSError(28, "No space left on device", f"{folder}/{stem}-result.json")
+
+
+writing.write_result = refuse
+""",
+    )
+    result = project.run("--manifest=m.jsonl", "--alluredir=allure", *workers)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["*Allure's results were not all written to */allure: No space*"])
+
+
 def test_a_ledger_that_cannot_be_read_any_more_ends_the_session(project: Project) -> None:
     """By its sentence; what the run goes on to write is for --manifest-resume."""
     project.doubles(count=2)
