@@ -42,7 +42,7 @@ JUDGES = (
         _unit("evidence", "authenticity", "costs", "run_resume"),
     ),
     Judge("broker/locating/base.py", "S3", _unit("locating")),
-    Judge("run/resume_rules.py", "S1, S2", _unit("run_resume", "run_again", "run_changes")),
+    Judge("run/resume_rules.py", "S1, S2", _unit("run_resume", "run_again")),
     Judge(
         "run/evidence.py",
         "S4, S5",
@@ -58,7 +58,7 @@ JUDGES = (
     Judge("run/consistency.py", "all", _unit("run_consistency")),
     Judge("ledger/promise_queries.py", "all", _unit("run_consistency")),
     Judge("verdict/descendants.py", "S4", _unit("trees", "tree_counts", "tree_reports")),
-    Judge("run/resume.py", "S1, S2, S6", _unit("run_again", "run_changes")),
+    Judge("run/resume.py", "S1, S2, S6", _unit("run_again")),
     Judge("verdict/messages.py", "-", _unit("verdict_judge", "verdict_explain")),
     Judge("verdict/explanation.py", "-", _unit("verdict_explain", "text", "tree_reports")),
     Judge("verdict/costs.py", "-", _unit("costs")),

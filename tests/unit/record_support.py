@@ -20,7 +20,7 @@ from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
 from pytest_manifest.verdict import evaluate
 from tests.broken_records import ENTRIES
-from tests.unit.ledger_support import INFO
+from tests.unit.ledger_support import INFO, verdict
 
 RUN = INFO.run
 SENT_AT = datetime(2026, 11, 24, 15, 0, 1, tzinfo=timezone.utc)
@@ -42,7 +42,7 @@ class RecordWriter:
     def task_id(self, name: str, attempt: int = 1) -> str:
         return task_id_for(RUN, name, attempt, list(self.manifest.ids).index(name))
 
-    def attempt(self, name: str, number: int = 1, **ended: Any) -> Verdict:
+    def attempt(self, name: str, number: int = 1, **ended: Any) -> None:
         """Send an entry, run its job once, and judge it by the receipt; ``ended``: its fields."""
         entry, task_id = self.manifest[name], self.task_id(name, number)
         reason = "failed" if number > 1 else None
@@ -54,7 +54,6 @@ class RecordWriter:
         self.ledger.events.add_receipts([(task_id, f"x-{task_id}", received)])
         found = evaluate(entry, received, attempt=number)
         self.ledger.verdicts.record([(found, received)])
-        return found
 
     def begin(self, task_id: str, execution: str = "") -> None:
         began = SENT_AT + timedelta(seconds=1)
@@ -110,9 +109,22 @@ FAILED: dict[str, Any] = {
 }
 
 
+MORE: Sequence[Mapping[str, object]] = (
+    {"id": "gone", "task": "jobs.nap", "expect": {"state": "revoked"}},
+    {"id": "careless", "task": "jobs.start", "expect": {"descendants": "ignored"}},
+    {"id": "twice", "task": "jobs.double", "args": [2], "expect": {"executions": 2}},
+    {"id": "held", "task": "jobs.double", "args": [3]},
+)
+"""Entries beside those of real records: one that passes without a receipt, one that asks nothing of
+what it starts, one that may begin twice, and one that was never sent."""
+
+
 def write_record(folder: Path) -> Path:
-    """Write the record of ``ENTRIES``, two of which were sent twice, one by insistence."""
-    record = RecordWriter(folder, ENTRIES)
+    """Write the record of ``ENTRIES``, two of which were sent twice, one by insistence.
+
+    And of ``MORE``.
+    """
+    record = RecordWriter(folder, [*ENTRIES, *MORE])
     record.attempt("plain")
     record.attempt("other")
     record.attempt("fails", **FAILED)
@@ -135,6 +147,18 @@ def write_record(folder: Path) -> Path:
     record.attempt("again", 2)
     record.ledger.info.add_sent_on_request([record.task_id("once", 2)])
     record.attempt("once", 2, **FAILED)
+    record.attempt("careless", children=2)
+    record.child("careless", "k1", status="failed")
+    record.attempt("twice", executions=2)
+    record.begin(record.task_id("twice"), "again")
+    gone, held = record.task_id("gone"), record.task_id("held")
+    numbers = {name: position for position, name in enumerate(record.manifest.ids)}
+    record.ledger.attempts.plan([(gone, "gone", 1, numbers["gone"])])
+    record.ledger.attempts.plan([(held, "held", 1, numbers["held"])])
+    record.ledger.attempts.mark([gone], "sent", sent_at=SENT_AT)
+    record.ledger.attempts.mark([held], "withheld")
+    record.ledger.verdicts.record([(verdict("gone"), None)])
+    record.ledger.verdicts.record([(verdict("held", "skipped", None), None)])
     return record.finish()
 
 
