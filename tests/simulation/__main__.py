@@ -66,13 +66,20 @@ def search_chunk(seed: str, first: int) -> Found:
 
 
 def search(seed: str, seconds: float, most_steps: int, processes: int) -> Found:
-    """Play programs for so long, or until one breaks a promise."""
+    """Play programs for so long, or until one breaks a promise.
+
+    As long again where a situation was not reached yet: a machine may be busy.
+    """
     found, firsts = Found(), count(0, CHUNK)
     until = time.monotonic() + seconds
     with ProcessPoolExecutor(processes) as pool:
         going: set[Future[Found]] = set()
         while True:
-            over = found.broken or time.monotonic() >= until or found.steps >= most_steps
+            left = until - time.monotonic()
+            is_late = left <= -seconds or (
+                left <= 0 and not never_reached(situations(found.reached))
+            )
+            over = found.broken or found.steps >= most_steps or is_late
             while not over and len(going) < processes:
                 going.add(pool.submit(search_chunk, seed, next(firsts)))
             if not going:

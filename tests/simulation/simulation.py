@@ -31,6 +31,7 @@ from tests.simulation.process import Process, belongings
 from tests.simulation.program import Program, Step
 from tests.simulation.redis_stack import connected_to_redis
 from tests.simulation.redis_world import RedisWorld
+from tests.simulation.script import Script
 from tests.simulation.stack import address, connected
 from tests.simulation.truth import Truth
 from tests.simulation.world import Actions, SimulatedWorld
@@ -111,8 +112,7 @@ class Simulation:
         self._alive: list[Process] = []
         self._current: Process | None = None
         self._run_of: dict[Process, Run] = {}
-        self._coming = list(program.steps)
-        self._wait = program.steps[0].moments if program.steps else 0
+        self._script = Script(program.steps)
         self._turn = 0
         self._fair_since: float | None = None
         self._found: Path | None = None
@@ -153,11 +153,11 @@ class Simulation:
         for number in range(MOST_SESSIONS):
             if self.violations:
                 return
-            if not self._coming:
+            if self._script.is_over:
                 break
             self._session("dispatch" if number == 0 else next(kinds, "resume"))
             self._between_sessions()
-        self._coming.clear()
+        self._script.clear()
         self._become_fair()
         ledger = self._ledger()
         done = self._session("resume" if ledger is not None else "dispatch", is_last=True)
@@ -333,10 +333,12 @@ class Simulation:
         if process is None or process.is_dead:
             return
         self._end_what_is_over(process)
-        while self._coming and self._wait <= 0 and not process.is_dead:
-            self._happen(self._next_step(), process, kind)
-        self._wait -= 1
-        if not self._coming and self._fair_since is None:
+        for step in self._script.due():
+            self._happen(step, process, kind)
+            if process.is_dead:
+                break
+        self._script.pass_moment()
+        if self._script.is_over and self._fair_since is None:
             self._become_fair()
         if self.violations and not process.is_dead:
             process.kill()
@@ -345,17 +347,11 @@ class Simulation:
         elif len(self._alive) > 1:
             self._turn += 1
             process.pause()
-            self._current = process
 
     def _end_what_is_over(self, process: Process) -> None:
         since = self._fair_since
         if since is not None and self.world.clock.now > since + BOUND * MOST_SESSIONS:
             self.violations.append(f"L1 {process.name} does not come to its end in a fair world")
-
-    def _next_step(self) -> Step:
-        step = self._coming.pop(0)
-        self._wait = self._coming[0].moments if self._coming else 0
-        return step
 
     def _happen(self, step: Step, process: Process | None, kind: str) -> None:
         """Do what a step says; without a process, what can happen to the world alone."""
@@ -374,7 +370,7 @@ class Simulation:
                 self._run_of[process].begin_stop(interrupted=step.number % 2 == 1)
                 self.reached["session: stopped"] += 1
         elif step.act == "idle":
-            self._wait = max(self._wait, int(SECONDS[step.number % len(SECONDS)] / PACE))
+            self._script.wait(int(SECONDS[step.number % len(SECONDS)] / PACE))
         elif step.act == "fair":
             self.world.fair = True
             self.world.later(SECONDS[step.number % len(SECONDS)], self._unfair)
@@ -387,8 +383,8 @@ class Simulation:
 
     def _between_sessions(self) -> None:
         """Let go on what goes on without a pytest."""
-        for _ in range(min(self._gap, len(self._coming))):
-            self._happen(self._next_step(), None, "nobody")
+        for step in self._script.skip_to(self._gap):
+            self._happen(step, None, "nobody")
         self._gap = 0
 
     def _become_fair(self) -> None:

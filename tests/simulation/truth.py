@@ -176,6 +176,9 @@ class Truth:
             status = settled.verdict.verdict
             if settled.verdict.attempt != rows[-1].attempt:
                 self._complain(f"S6 {entry.id}: its verdict is not of its newest attempt")
+            ran = sum(bool(self._world.of(row.task_id)) for row in rows)
+            if not entry.idempotent and ran > 1 + self.reached["session: unsafe"]:
+                self._complain(f"S2 {entry.id}: {ran} attempts of it ran")
             wrong = complaint(self._world, entry, rows, settled, ledger)
             if wrong:
                 self._complain(f"{wrong[0]} {entry.id} is {status}, and {wrong[1]}")
