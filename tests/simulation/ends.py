@@ -12,7 +12,6 @@ from pytest_manifest.ledger import (
     EntryVerdict,
     Ledger,
 )
-from pytest_manifest.run.pending import TIMEOUT_GRACE
 from pytest_manifest.schema import Entry, VerdictStatus
 from tests.simulation.program import UNKNOWN_TASK
 from tests.simulation.world import CLOCK_SET, SimulatedWorld
@@ -141,8 +140,8 @@ def _unknown(end: End) -> Complaint | None:
 
 
 def _timed_out(end: End) -> Complaint | None:
-    now, limit = end.world.clock.now, end.entry.timeout + TIMEOUT_GRACE
-    slow = any(now - run.began > limit for run in end.runs)
+    now = end.world.clock.now
+    slow = any(now - run.began >= end.entry.timeout for run in end.runs)
     has_deadline = end.entry.deadline is not None or end.world.has_deadline
     if slow or has_deadline or end.world.reached[CLOCK_SET]:
         return None

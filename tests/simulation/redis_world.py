@@ -196,6 +196,9 @@ class RedisWorld(SimulatedWorld):
         """Give the time by the wall's clock, s since 1970."""
         return self.clock.utc_now().timestamp()
 
+    def forget_process(self) -> None:
+        self.cut = None
+
     def sends(self, attempts: Collection[Attempt], sent_at: datetime) -> None:
         """Know these messages again, should they arrive."""
         for one in attempts:

@@ -19,7 +19,7 @@ from loguru import logger
 
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.ledger import find_runs
-from pytest_manifest.manifest import Manifest, write_manifest
+from pytest_manifest.manifest import write_manifest
 from pytest_manifest.run import audit_run, dispatch, dispatch_run, engine, resume_run
 from pytest_manifest.run.resume_rules import ResumeRules
 from pytest_manifest.run.run import Run
@@ -94,7 +94,8 @@ class Simulation:
         self.world.clock.passed = self._time_passed
         self.world.has_deadline = program.deadline < FOREVER
         self.actions = Actions(self.world)
-        self.manifest = _manifest(program, folder)
+        header = Header(workflow="simulation")
+        self.manifest = write_manifest(folder / "plan.jsonl", header, program.entries)
         self.runs = folder / "runs"
         self.reached = self.world.reached
         self.steps = 0
@@ -279,6 +280,7 @@ class Simulation:
 
     def _ended(self, process: Process) -> None:
         """A process is no more: its stack goes with it, and its ledger must be right."""
+        self.world.forget_process()
         if process.error is not None and not process.is_dead:
             lines = "".join(traceback.format_exception(process.error))
             self.violations.append(f"fault in {process.name}: {lines}")
@@ -394,7 +396,3 @@ class Simulation:
             self.world.become_fair()
         if not self.program.is_private:  # what may have begun is not put back by pytest
             self.world.gives_back_after = VISIBILITY
-
-
-def _manifest(program: Program, folder: Path) -> Manifest:
-    return write_manifest(folder / "plan.jsonl", Header(workflow="simulation"), program.entries)

@@ -92,7 +92,10 @@ class SimulatedWorld(World):
         self.reached[f"receipt {fate}"] += 1
         super()._store(execution, state, fate)
 
-    # Stacks
+    # Processes and stacks
+
+    def forget_process(self) -> None:
+        """Nothing of a pytest that is over is left half done."""
 
     def end_stack(self, *, forget: bool) -> None:
         """A private stack ends with its pytest; what it held is kept, unless it is of no use."""
