@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
+from tests.page_tables import PROMISES, put
 from tests.simulation.program import Program, draw
 from tests.simulation.shrink import promise_of, shrink
 from tests.simulation.simulation import play
@@ -26,8 +27,6 @@ from tests.simulation.situations import never_reached, situations, table
 
 EXAMPLES = Path(__file__).with_name("examples")
 FIGURES = Path("build/simulation.json")
-PAGE = Path("docs/explanation/promises.md")
-BEGIN, END = "<!-- simulation table: begin -->", "<!-- simulation table: end -->"
 CHUNK = 10
 """Programs that a process plays before it says what it has found."""
 
@@ -99,13 +98,6 @@ def keep(seed: str, violation: str, seconds: float) -> Path:
     return path
 
 
-def write(text: str) -> None:
-    """Put the table into the page."""
-    before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", "utf-8")
-
-
 def main() -> int:
     """Search, and print what was found; 1 where a promise is broken or something is unreached."""
     parser = argparse.ArgumentParser(prog="make simulate")
@@ -143,7 +135,7 @@ def main() -> int:
     if missed:
         print(f"\nnever reached: {', '.join(missed)}")
     if given.write and not (found.broken or missed):
-        write(text)
+        put(PROMISES, "simulation", text)
     return 1 if found.broken or missed else 0
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 from unittest import mock
 
 import pytest
@@ -47,6 +47,7 @@ class Place:
 
     def __post_init__(self) -> None:
         self.sent: dict[str, Message] = {}
+        self.connections: list[object] = []
 
     def timestamp(self) -> float:
         return NOW.timestamp()
@@ -61,12 +62,10 @@ class Place:
     def take(self) -> str:
         """Have kombu take the next message, as it does for a worker; its delivery tag."""
         connection = connection_to(self.publisher.app, self.address)
-        message = connection.channel().basic_get(QUEUE)
-        # Not closed: kombu would give it back, which a worker that dies does not do.
+        channel = connection.channel()
+        channel.do_restore = False  # a worker that dies gives nothing back
         self.connections.append(connection)
-        return str(message.delivery_tag)
-
-    connections: ClassVar[list[object]] = []
+        return str(channel.basic_get(QUEUE).delivery_tag)
 
 
 class NoWorkers:
@@ -196,7 +195,9 @@ def test_the_world_gives_back_and_retries_as_kombu_reads_it(place: Place) -> Non
     waiting.append(message)
     assert (waiting[0].retries, waiting[0].redelivered) == (2, True)
     connection = connection_to(cast("Celery", place.publisher.app), place.address)
-    taken = connection.channel().basic_get(QUEUE)
+    channel = connection.channel()
+    channel.do_restore = False
+    taken = channel.basic_get(QUEUE)
     assert taken.headers["retries"] == 2
     assert taken.delivery_info["redelivered"] is True
 
