@@ -60,8 +60,9 @@ def circumstances(config: pytest.Config, minutes: int) -> str:
     """Say by which command, on what, and for how long the rounds were played."""
     numbers, at_a_time = seeds(), config.getoption("numprocesses", None) or 1
     first = f" SEED={numbers[0]}" if numbers[0] != 1 else ""
+    words = f"Seeds {numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else f"Seed {numbers[0]}"
     return (
-        f"Seeds {numbers[0]} to {numbers[-1]}, {plural(os.cpu_count() or 1, 'core')}, "
+        f"{words}, {plural(os.cpu_count() or 1, 'core')}, "
         f"{plural(at_a_time, 'round')} at a time, in {plural(minutes, 'minute')} "
         f"(`make chaos ROUNDS={len(numbers)}{first}`)."
     )
