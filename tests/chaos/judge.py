@@ -65,18 +65,24 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a round left behind. ``hits``: pid and time of killed processes; ``forced``: the fault
-    itself makes jobs run twice, so that only an untold second run is a flaw."""
+    """What a round left behind. ``counted``: when pytest had ended; ``afterwards``: when workers had,
+    too; ``hits``: pid and time of killed processes; ``forced``: the fault itself makes jobs
+    run twice, so that only an untold second run is a flaw."""
 
     members: Mapping[str, Group]
     verdicts: Mapping[str, Told]
     counted: Mapping[str, Counted]
+    afterwards: Mapping[str, Counted] = field(default_factory=dict)
     announced: Sequence[Announced] = ()
     hits: Sequence[tuple[int, float]] = ()
     aimed: frozenset[str] = frozenset()
     forced: bool = False
     damage: int | None = None
     injected: float | None = None
+
+    def in_the_end(self, key: str) -> Counted:
+        """All executions of a job, those after the end of pytest among them."""
+        return self.afterwards.get(key) or self.counted.get(key, Counted())
 
 
 def judge(fault: str, seed: int, evidence: Evidence) -> Outcome:
@@ -100,8 +106,9 @@ def judge(fault: str, seed: int, evidence: Evidence) -> Outcome:
                 f"{name} is {told.kind!r}, not {expected} ({_figures(counted)}"
                 f"{contradicts}): {told.sentence}"
             )
-        if is_undeclared(group, counted, told.kind, forced=evidence.forced):
-            outcome.doubles.append(f"{name} is {told.kind!r} ({_figures(counted)})")
+        every = evidence.in_the_end(name)
+        if is_undeclared(group, every, told.kind, forced=evidence.forced):
+            outcome.doubles.append(f"{name} is {told.kind!r} ({_figures(every)})")
     _check_damage(outcome, evidence)
     last = max((told.at for told in evidence.verdicts.values()), default=None)
     if last is not None and evidence.injected is not None:
@@ -128,7 +135,8 @@ def _judge_tree(name: str, group: Group, evidence: Evidence, outcome: Outcome) -
         outcome.wrong.append(
             f"{name} is {told.kind!r}, not {expected} ({figures}{flaw}): {told.sentence}"
         )
-    if any(is_undeclared(group, one, told.kind, forced=evidence.forced) for one in counts.values()):
+    every = [evidence.in_the_end(key) for key in counts]
+    if any(is_undeclared(group, one, told.kind, forced=evidence.forced) for one in every):
         outcome.doubles.append(f"{name} is {told.kind!r} ({figures})")
 
 

@@ -87,6 +87,7 @@ def staged(
         stack.start()
         yield stage
         stage.end()
+        stage.counted = count(folder)
         stage.remains = stack.drain()
     finally:
         stage.end()
@@ -136,7 +137,8 @@ def _play(
     evidence = Evidence(
         stage.members,
         verdicts,
-        count(folder),
+        stage.counted,
+        afterwards=count(folder),
         announced=read_starts(stage.ledgers()),
         hits=stage.hits,
         aimed=frozenset(stage.aimed),

@@ -28,8 +28,8 @@ MOMENT_SECONDS = 150.0
 class Stage:
     """``hits``: pid and wall-clock time of every process that was killed; ``aimed``: the entries
     that the fault was aimed at; ``injected``: the wall-clock time of the (first) fault;
-    ``leftovers``: processes of pytest that had to be killed at the end; ``remains``: what the
-    brokers still held then."""
+    ``leftovers``: processes of pytest that had to be killed at the end; ``counted``: what had been
+    executed then; ``remains``: what the brokers still held, once the workers had ended, too."""
 
     folder: Path
     rng: random.Random
@@ -41,6 +41,7 @@ class Stage:
     aimed: set[str] = field(default_factory=set)
     injected: float | None = None
     leftovers: list[str] = field(default_factory=list)
+    counted: Mapping[str, executions.Counted] = field(default_factory=dict)
     remains: list[Remains] = field(default_factory=list)
 
     def end(self) -> None:

@@ -128,6 +128,13 @@ def test_a_second_run_of_a_plain_job_is_a_double_run() -> None:
     assert not judged("duplicated", TWICE, {"forced": True}).flaws
 
 
+def test_a_second_run_after_the_end_of_pytest_is_a_double_run() -> None:
+    """A first one is none; nor does it make a verdict wrong that was true when it was told."""
+    assert judged("passed", ONCE, {"afterwards": {"e": TWICE}}).doubles
+    late_ = {"members": {"e": plain(1, never=kinds("timed_out"))}, "afterwards": {"e": ONCE}}
+    assert not judged("timed_out", counted(), late_).flaws
+
+
 def test_a_second_attempt_counts_for_a_plain_job_only() -> None:
     """What is idempotent may be sent again."""
     attempts = counted("start", "start", "end", tasks="122")
