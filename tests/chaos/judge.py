@@ -65,9 +65,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a round left behind. ``counted``: when pytest had ended; ``afterwards``: when workers had,
-    too; ``hits``: pid and time of killed processes; ``forced``: the fault itself makes jobs
-    run twice, so that only an untold second run is a flaw."""
+    """What a round left behind. ``counted``: executions until pytest had ended; ``afterwards``: and
+    until the workers had; ``hits``: pid and time of killed processes; ``forced``: the fault itself
+    makes jobs run twice, so that only an untold second run is a flaw."""
 
     members: Mapping[str, Group]
     verdicts: Mapping[str, Told]
