@@ -67,8 +67,8 @@ class KeptData:
             self._look()
 
     def _look(self) -> None:
-        for directory in self._folder.glob(f"*/{AOF}"):
-            with suppress(OSError):
+        with suppress(OSError):  # one is being removed; the others are there the next time
+            for directory in self._folder.glob(f"*/{AOF}"):
                 self._open_all(directory)
 
     def _open_all(self, directory: Path) -> None:

@@ -18,8 +18,8 @@ TAKEN_BACK = ("revoked", "expired", "rejected", "quarantined", "skipped")
 """What a message was called that its worker, or the run, has taken away and told so."""
 MISSED = ("lost", "unknown", "timed_out", "crashed", "pending")
 """What a message that is nowhere may be called; an entry that is pending has its own flaw."""
-OVER = ("lost", "rejected", "unknown_task", "skipped")
-"""What says that no worker will begin it any more."""
+OVER = ("rejected", "unknown_task", "skipped")
+"""What says, as "lost" does, that no worker will begin it any more."""
 NOBODY = Group("nobody", 0)
 
 
@@ -139,7 +139,7 @@ def _surplus(
     ended = [line for line in lines if line.what == "end"]
     if ended and not any(line.pid in books.killed for line in ended):
         yield f"{_name(sending)} ran to its end, and is in {there[0]}: it would run again"
-    if sending.kind in OVER and sending.kind != "lost":
+    if sending.kind in OVER:
         yield f"{_name(sending)} is called {sending.kind!r}, and is in {there[0]}"
 
 
