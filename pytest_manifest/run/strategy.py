@@ -141,12 +141,15 @@ class Strategy(ABC):
     def _close_dispatch(self, engine: Engine, ledger: Ledger) -> None:
         state = self.state
         is_private = state.address.is_private
-        was_stopped = state.signals.stop.is_set() and ledger.attempts.has_open()
+        has_open = ledger.attempts.has_open()
+        was_stopped = state.signals.stop.is_set() and has_open
         if not was_stopped and not engine.pending:
             # What is open then is of entries that were not selected.
-            left = engine.given_up or ledger.attempts.has_open()
-            ledger.info.set_status("detached" if left and not is_private else "finished")
-            state.leaves_jobs = False
+            if not is_private and (engine.given_up or has_open):
+                ledger.info.set_status("detached")
+            else:
+                ledger.info.set_status("stopped" if has_open else "finished")
+            state.leaves_jobs = is_private and has_open
         elif self.revokes_on_stop and not state.settings.send_only:
             ledger.info.set_status("stopped")
             engine.wind_down()

@@ -12,9 +12,9 @@ from pydantic import JsonValue
 
 from pytest_manifest.schema import Entry
 
-SessionKind = Literal["resume", "unsafe", "audit", "wait"]
-"""How a later pytest takes the run up: resumes it, resumes it with what may have run, judges what
-is there, or judges it and waits for what is under way."""
+SessionKind = Literal["resume", "part", "unsafe", "audit", "wait"]
+"""How a later pytest takes the run up: resumes it, some of its entries, or with what may have run;
+judges what is there, or judges it and waits for what is under way."""
 WorldAct = Literal[
     "take", "begin", "end", "work", "kill_child", "kill", "vanish", "pause", "go_on", "double",
     "give_back", "uncertain", "broker", "store", "fate", "flush", "jump", "refuse", "remove",
@@ -118,7 +118,7 @@ def draw(seed: str) -> Program:
             *(_step(chance, theme) for _ in range(size + chance.randrange(20))),
         ),
         sessions=tuple(
-            chance.choice(("resume", "resume", "audit", "wait", "unsafe"))
+            chance.choice(("resume", "resume", "part", "audit", "wait", "unsafe"))
             for _ in range(chance.randrange(5))
         ),
         is_private=chance.random() < 0.5,

@@ -61,7 +61,8 @@ ELSEWHERE: Mapping[str, str] = {
 }
 """Lines that have no part in a world without sockets, codecs and disks, and what holds them."""
 SESSIONS: Sequence[str] = (
-    *("session: dispatch", "session: resume", "session: unsafe", "session: audit", "session: wait"),
+    *("session: dispatch", "session: resume", "session: part", "session: unsafe"),
+    *("session: audit", "session: wait"),
     *("session: refused beside another", "session: stopped"),
     *("what had certainly not run is sent anew", "a verdict is corrected"),
     *("a message lost on its way is sent again", "the wall's clock is set"),
