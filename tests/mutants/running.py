@@ -1,4 +1,7 @@
-"""Run a module's tests against each of its mutants: ``python -m tests.mutants.running MODULE OUT``.
+"""Try a module's mutants: ``python -m tests.mutants.running MODULE OUT [NAME...]``.
+
+``NAME``: functions and constants, to try the mutants of these alone; in ``OUT`` those of all
+others stay as they were found before.
 
 pytest collects the tests once, with the mutants loaded in place of the module; each mutant is then
 switched on in a process that is forked from that one, where the tests that reach its function are
@@ -15,7 +18,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from itertools import groupby
@@ -35,7 +38,7 @@ Fate = Literal["killed", "survived", "untested", "hung"]
 
 MEMORY = 4 << 30
 """Bytes that the process of a mutant may have: some grow a list without an end."""
-SECONDS, TIMES = 20, 20
+SECONDS, TIMES = 3, 5
 """The time of a processor that a mutant has: so many seconds, and so many times what its tests
 take."""
 PATIENCE = 600
@@ -86,9 +89,10 @@ class MutatedFinder(MetaPathFinder):
 class MutantLoop:
     """Take the place of pytest's loop over the tests."""
 
-    def __init__(self, judge: Judge, finder: MutatedFinder) -> None:
+    def __init__(self, judge: Judge, finder: MutatedFinder, only: Collection[str]) -> None:
         self._judge = judge
         self._finder = finder
+        self._only = only
         self._failed = False
         self._reached: dict[str, list[int]] = {}
         self._took: list[float] = []
@@ -112,6 +116,8 @@ class MutantLoop:
             *of_functions(loader.source, loader.names),
             *of_constants(loader.text, self._values),
         ]
+        if self._only:
+            switches = [one for one in switches if one.mutant.where in self._only]
         gc.collect()
         gc.freeze()  # nothing that is there already need be looked at in each process
         self._read_reach()
@@ -245,14 +251,14 @@ def _in_a_process(do: Callable[[Callable[[bytes], object]], None]) -> tuple[byte
     return told, os.waitstatus_to_exitcode(status)
 
 
-def main(name: str, out: str) -> int:
+def main(name: str, out: str, *only: str) -> int:
     """Write the fate of each mutant of a module to a file."""
     judge = BY_NAME[name]
     finder = MutatedFinder(judge)
     sys.meta_path.insert(0, finder)
     # At once: pytest has a finder of its own for a plugin's modules.
     importlib.import_module(judge.module)
-    loop = MutantLoop(judge, finder)
+    loop = MutantLoop(judge, finder, only)
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     folder = Path(out).with_suffix("")
     arguments = [*ALONE, *CHOSEN, f"--basetemp={folder}", *(f"tests/{one}" for one in judge.tests)]
@@ -261,6 +267,9 @@ def main(name: str, out: str) -> int:
         {"where": one.mutant.where, "was": one.mutant.was, "now": one.mutant.now, "fate": fate}
         for one, fate in loop.fates
     ]
+    if only:
+        before = json.loads(Path(out).read_text("utf-8"))
+        found += [one for one in before if one["where"] not in only]
     Path(out).write_text(json.dumps(found, indent=1), "utf-8")
     return int(code)
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_manifest.broker.attempt import Attempt
+from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.broker.locating.base import Location
 from pytest_manifest.ledger import AttemptRow, EntryVerdict, Ledger, SendState
 from pytest_manifest.manifest import read_manifest, write_manifest
 from pytest_manifest.run.changes import Change, change_of
 from pytest_manifest.run.resume_rules import (
+    EXAMPLES,
     SHOWN,
     Decision,
     EntryState,
@@ -25,7 +27,7 @@ from pytest_manifest.run.resume_rules import (
     record_decisions,
 )
 from pytest_manifest.schema import Entry, Header, Receipt, Verdict, VerdictStatus
-from tests.unit.ledger_support import INFO
+from tests.unit.ledger_support import INFO, MOMENT, verdict
 
 RUN = "20261124T150000-0123abcd"
 ONCE = Entry(id="a", task="t")
@@ -55,6 +57,22 @@ def receipt(state: str) -> Receipt:
         (EntryState(row(), status="passed"), "keep", "passed"),
         (EntryState(row(), status="lost"), "send", "lost"),
         (EntryState(row(), location="missing"), "send", "lost"),
+        (EntryState(row(), status="failed", before="passed"), "send", "failed"),
+        (
+            EntryState(row(), status="failed", change="expectation", changed="it was changed"),
+            "send",
+            "failed",
+        ),
+        (
+            EntryState(row(), location="missing", may_have_started=True),
+            "leave",
+            "lost in flight; it may have run and is not idempotent",
+        ),
+        (
+            EntryState(row(), status="rejected", location="queued", turned_away=True),
+            "leave",
+            "rejected, but its message is there twice",
+        ),
         (EntryState(row(), location="queued"), "wait", "still queued"),
         (EntryState(row(), status="timed_out", location="queued"), "wait", "still queued"),
         (
@@ -88,6 +106,9 @@ def test_what_may_have_run_is_sent_where_that_is_declared_or_demanded() -> None:
     assert decide(IDEMPOTENT, state, ResumeRules()).action == "send"
     assert decide(ONCE, state, ResumeRules(unsafe=True)).action == "send"
     assert decide(ONCE, state, ResumeRules()).action == "leave"
+    twice = EntryState(row(), status="rejected", location="queued", turned_away=True)
+    insisted = decide(ONCE, twice, ResumeRules(unsafe=True))
+    assert insisted == Decision("a", "send", "rejected")
 
 
 @pytest.mark.parametrize(
@@ -117,7 +138,8 @@ def test_an_old_tree_is_waited_for_before_its_entry_is_sent_again(
 def test_changes_alone_are_sent_when_only_they_are_wanted() -> None:
     """Without --manifest-resume an unchanged entry is left as it is, whatever became of it."""
     only_changes = ResumeRules(unfinished=False)
-    assert decide(ONCE, EntryState(row(), status="lost"), only_changes).action == "keep"
+    kept = decide(ONCE, EntryState(row(), status="lost"), only_changes)
+    assert kept == Decision("a", "keep", "lost; unchanged")
     new = EntryState(None, change="new", changed="new in the manifest")
     assert decide(ONCE, new, only_changes) == Decision("a", "send", "new in the manifest")
 
@@ -129,7 +151,8 @@ def test_a_changed_job_is_other_work() -> None:
     assert decide(ONCE, state, ResumeRules()) == Decision("a", "send", changed, unsafe=True)
     queued = EntryState(row(), change="job", changed=changed, location="queued")
     left = decide(ONCE, queued, ResumeRules(unsafe=True))
-    assert (left.action, left.unsafe) == ("leave", False)
+    reason = f"{changed}, but the old one is under way (still queued)"
+    assert left == Decision("a", "leave", reason)
 
 
 def test_a_changed_expectation_sends_what_no_longer_passes() -> None:
@@ -229,12 +252,49 @@ def test_only_what_was_really_sent_gets_another_attempt(tmp_path: Path) -> None:
     write_manifest(path, Header(), entries)
     manifest = read_manifest(path)
     decided = [Decision(name, "send", "lost") for name in ("a", "b", "c")]
+    decided.insert(1, Decision("d", "keep", "passed"))
     last = {
         "a": row("sent", 2),
         "b": AttemptRow("t-b", "b", 1, 1, "planned", None, None),
     }
     found = attempts_to_send(decided, manifest, RUN, last)
-    assert [(one.entry.id, one.number) for one in found] == [("a", 3), ("b", 1), ("c", 1)]
+    assert list(found) == [
+        attempt_of(RUN, ONCE, 3, 0),
+        Attempt(RUN, entries[1], 1, "t-b"),
+        attempt_of(RUN, entries[2], 1, 2),
+    ]
+
+
+def test_decisions_are_in_the_ledger_before_anything_is_sent(tmp_path: Path) -> None:
+    """Attempts with their reasons, and what they replace: verdicts, digest, status."""
+    path = tmp_path / "m.jsonl"
+    entries = [ONCE, Entry(id="b", task="t"), Entry(id="c", task="t"), Entry(id="d", task="t")]
+    manifest = write_manifest(path, Header(), entries)
+    with Ledger.create(tmp_path / "run.sqlite", INFO) as ledger:
+        ledger.attempts.plan([("t-1", "a", 1, 0), ("t-b", "b", 1, 1), ("t-d", "d", 1, 3)])
+        ledger.attempts.mark(["t-1", "t-d"], "sent", sent_at=MOMENT)
+        ledger.attempts.mark(["t-b"], "withheld")
+        ledger.verdicts.record([(verdict(name, "failed"), None) for name in ("a", "b", "d")])
+        ledger.info.set_status("stopped")
+        segments = len(ledger.info.segments())
+        last = {one.entry: one for one in ledger.attempts.newest()}
+        decided = [Decision(name, "send", f"{name} was lost") for name in ("a", "b", "c")]
+        attempts = list(attempts_to_send(decided, manifest, RUN, last))
+        record_decisions(ledger, manifest, decided, attempts, last, "1" * 64)
+        assert [
+            (one.entry, one.attempt, one.position, one.state, one.reason)
+            for one in sorted(ledger.attempts.all(), key=lambda one: (one.entry, one.attempt))
+        ] == [
+            ("a", 1, 0, "sent", None),
+            ("a", 2, 0, "planned", "a was lost"),
+            ("b", 1, 1, "planned", None),
+            ("c", 1, 2, "planned", "c was lost"),
+            ("d", 1, 3, "sent", None),
+        ]
+        assert ledger.verdicts.statuses() == {"d": "failed"}
+        assert ledger.info.sent_on_request() == set()
+        assert (ledger.info.status, ledger.info.read().sha256) == ("running", "1" * 64)
+        assert len(ledger.info.segments()) == segments + 1
 
 
 def test_what_was_asked_for_and_has_not_run_is_still_asked_for(tmp_path: Path) -> None:
@@ -278,5 +338,12 @@ def test_many_decisions_are_told_by_reason() -> None:
     (line,) = describe_decisions(many)
     assert line == "sends 'e0', 'e1', 'e2', 'e3', 'e4' and 46 more: lost"
     assert len(describe_decisions(many, every=True)) == SHOWN + 1
-    left = [Decision("a", "leave", "failed", unsafe=True)]
-    assert describe_decisions(left)[-1] == "--manifest-resume-unsafe sends what is left as well"
+    assert len(describe_decisions(many[:SHOWN])) == SHOWN
+    rare = [Decision(f"r{n}", "wait", "still queued") for n in range(EXAMPLES)]
+    names = "'r0', 'r1', 'r2', 'r3', 'r4'"
+    assert describe_decisions(many + rare)[-1] == f"waits for {names}: still queued"
+    left = Decision("a", "leave", "failed", unsafe=True)
+    hint = "--manifest-resume-unsafe sends what is left as well"
+    assert describe_decisions([left]) == ["leaves 'a': failed", hint]
+    for no_such in (replace(left, unsafe=False), replace(left, action="send")):
+        assert hint not in describe_decisions([no_such])
