@@ -10,17 +10,9 @@ import sys
 from pathlib import Path
 
 from tests.model.explore import BROKEN, HOLDS, UNTRUSTED, explore_all, missing_tools, table
+from tests.page_tables import PROMISES, put
 
 FOLDER = Path("build/model")
-PAGE = Path("docs/explanation/promises.md")
-BEGIN, END = "<!-- model table: begin -->", "<!-- model table: end -->"
-
-
-def write(text: str) -> None:
-    """Put the table into the page."""
-    before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", "utf-8")
 
 
 def main() -> int:
@@ -35,7 +27,7 @@ def main() -> int:
     print(text)
     (FOLDER / "table.md").write_text(text + "\n", "utf-8")
     if "--write" in sys.argv[1:]:
-        write(text)
+        put(PROMISES, "model", text)
     wrong = [one for one in explored if not one.as_expected]
     return 1 if wrong else 0
 

@@ -15,14 +15,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.page_tables import PROMISES, put
 from tests.writes.disk import FAULTS, Call, is_possible
 from tests.writes.ledger import fail_each_call
 from tests.writes.playing import STACKS, Job, play_all, sample
 from tests.writes.trials import Trial
 
 FOLDER = Path("build/writes")
-PAGE = Path("docs/explanation/promises.md")
-BEGIN, END = "<!-- writes table: begin -->", "<!-- writes table: end -->"
 LEDGER = "a ledger alone"
 FEW = 1
 """Of a private stack, whose sessions take seconds each."""
@@ -60,13 +59,6 @@ def table(rows: Iterable[Row]) -> str:
     """Write a table in Markdown."""
     columns = HEAD.count("|") - 1
     return "\n".join([HEAD, "|---" * columns + "|", *map(str, rows)])
-
-
-def write(text: str) -> None:
-    """Put the table into the page."""
-    before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", "utf-8")
 
 
 def of_ledger(scratch: Path) -> list[Row]:
@@ -108,6 +100,14 @@ def of_sessions(scratch: Path, stack: str, processes: int, each: int, seed: int)
     return list(rows.values())
 
 
+def _how(each: int | None, seed: int) -> str:
+    """Say which calls of a session failed."""
+    if each is None:
+        return "Every call of a ledger and of a session with its stack in memory."
+    few = f"{each} of each kind, chosen by seed {seed},"
+    return f"Every call of a ledger; of sessions {few} where `make writes` takes all."
+
+
 def main() -> int:
     """Print the table; return 1 where something was wrong, 2 where it cannot be found out."""
     parser = argparse.ArgumentParser(prog="python -m tests.writes", description=__doc__)
@@ -116,7 +116,7 @@ def main() -> int:
     parser.add_argument("--each", type=int, help=every)
     parser.add_argument("--seed", type=int, default=1, help="which of them")
     parser.add_argument("--processes", type=int, default=2, help="how many sessions at once")
-    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE}")
+    parser.add_argument("--write", action="store_true", help=f"put the table into {PROMISES}")
     given = parser.parse_args()
     if not is_possible():
         print("a disk that fails needs Linux and gcc: apt-get install gcc libc6-dev")
@@ -129,11 +129,11 @@ def main() -> int:
             place = scratch / stack.replace(" ", "-")
             each = given.each or (FEW if stack == "private" else sys.maxsize)
             rows += of_sessions(place, stack, given.processes, each, given.seed)
-    text = table(rows)
+    text = f"{_how(given.each, given.seed)}\n\n{table(rows)}"
     print(text)
     (FOLDER / "table.md").write_text(text + "\n", "utf-8")
     if given.write:
-        write(text)
+        put(PROMISES, "writes", text)
     return 1 if any(row.wrong for row in rows) else 0
 
 
