@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from pytest_manifest.text import plural
 from tests.broken_records import MUTATIONS
 from tests.page_tables import FAULTS, PROMISES, put, rows, taken
 
@@ -60,18 +61,23 @@ def in_simulation() -> str:
 
 
 def in_chaos(promise: str) -> str:
-    """Tell how many rounds there were, and how many times the promise was broken in them."""
+    """Tell how many rounds there were, and how many times the promise was broken in them.
+
+    "2 (store)": where the fault breaks what the promise takes for granted, here of the store.
+    """
     column = IN_CHAOS[promise]
-    every = [one for one in rows(FAULTS, "chaos") if one["fault"] == "all"]
-    if not every or any(column not in one for one in every):
+    mine = [one for one in rows(FAULTS, "chaos") if one["fault"] == "all" and column in one]
+    if not mine:
         return NONE
-    rounds, broken = (sum(number(one[name]) for one in every) for name in ("rounds", column))
-    return f"{rounds} rounds, {broken} {column}"
+    rounds = sum(number(one["rounds"]) for one in mine)
+    granted = [one[column] for one in mine if not re.fullmatch(r"[\d,]+", one[column])]
+    broken = [str(sum(number(one[column]) for one in mine)), *granted]
+    return f"{rounds} rounds, {' and '.join(broken)} {column}"
 
 
 def in_check(promise: str) -> str:
     """Tell in how many ways a record is broken for a test, each of which the check must see."""
-    return f"{sum(one[0] == promise for one in MUTATIONS.values())} ways"
+    return plural(sum(one[0] == promise for one in MUTATIONS.values()), "way")
 
 
 def in_mutants(promise: str) -> str:
