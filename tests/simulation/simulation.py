@@ -71,7 +71,7 @@ def play(program: Program) -> Outcome:
     """Play it from its first session until every entry has its verdict."""
     with ExitStack() as stack:
         folder = stack.enter_context(
-            tempfile.TemporaryDirectory(prefix="manifest-test-", dir=MEMORY)
+            tempfile.TemporaryDirectory(prefix="manifest-simulation-", dir=MEMORY)
         )
         logger.disable("pytest_manifest")
         stack.callback(logger.enable, "pytest_manifest")
