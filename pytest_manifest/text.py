@@ -195,10 +195,11 @@ def listed(names: Sequence[str], most: int) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """Format a count: ``1 line``, ``2 lines``, ``2 entries``."""
+    """Format a count: ``1 line``, ``2 lines``, ``2 entries``, ``2 ways``."""
     if count == 1:
         return f"1 {noun}"
-    return f"{count} {noun[:-1]}ies" if noun.endswith("y") else f"{count} {noun}s"
+    changes = noun.endswith("y") and noun[-2:-1] not in "aeou"
+    return f"{count} {noun[:-1]}ies" if changes else f"{count} {noun}s"
 
 
 def many(count: int, noun: str) -> str:
