@@ -55,7 +55,7 @@ class _Dead:
     def behind(self, entry: str) -> _Dead:
         chain = (entry, *self.chain)
         if len(chain) <= CHAIN_SHOWN:
-            return _Dead(chain, self.end, self.left_out)
+            return _Dead(chain, self.end)
         return _Dead((*chain[:2], *chain[-2:]), self.end, self.left_out + 1)
 
     def reason(self) -> str:
@@ -137,7 +137,7 @@ class Schedule:
                     self._waiting_for.setdefault(name, []).append(attempt.entry.id)
             else:
                 freed.append(place)
-        return array("I", merge(free, freed)) if freed else free
+        return array("I", merge(free, freed))
 
     def _why_dead(self, name: str) -> str:
         status = self._verdicts.get(name)

@@ -53,7 +53,7 @@ JUDGES = (
         "S4",
         _unit("verdict_judge", "verdict_containment", "run_expected_endings"),
     ),
-    Judge("run/schedule.py", "S6", _unit("run_schedule")),
+    Judge("run/schedule.py", "S6", _unit("run_schedule", "run_schedule_budget")),
     Judge("run/send_queue.py", "S6", _unit("run_to_send", "run_schedule")),
     Judge("run/consistency.py", "all", _unit("run_consistency")),
     Judge("ledger/promise_queries.py", "all", _unit("run_consistency")),

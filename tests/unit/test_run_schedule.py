@@ -64,14 +64,14 @@ def test_what_waits_for_a_failed_entry_is_held_with_the_chain() -> None:
 
 
 def test_a_long_chain_is_told_by_its_ends() -> None:
-    """A chain of ten thousand entries makes short notes, and no deep recursion."""
-    chain = {"e0": ""} | {f"e{n}": f"e{n - 1}" for n in range(1, 10_000)}
+    """A chain of two thousand entries makes short notes, and no deep recursion."""
+    chain = {"e0": ""} | {f"e{n}": f"e{n - 1}" for n in range(1, 2_000)}
     schedule = Schedule(attempts(**chain))
     schedule.start()
     found = held(schedule.finished("e0", "failed"))
-    assert len(found) == 9_999
-    assert found["e9999"] == (
-        "it waits for 'e9998', which waits for 'e9997', which waits (through 9995 others) "
+    assert len(found) == 1_999
+    assert found["e1999"] == (
+        "it waits for 'e1998', which waits for 'e1997', which waits (through 1995 others) "
         "for 'e1', which waits for 'e0', which did not pass (failed)"
     )
 
@@ -156,124 +156,85 @@ def test_what_could_not_be_sent_comes_first_again() -> None:
     assert names(schedule.take(9)) == ["e0", "e1", "e2", "e3"]
 
 
-def priced(*estimates: float | None) -> list[Attempt]:
-    """Attempts of entries e0, e1, ... with these estimates."""
-    return [
-        attempt_of(RUN, Entry(id=f"e{n}", task="t", cost=cost), 1)
-        for n, cost in enumerate(estimates)
-    ]
-
-
-def within(budget: float, *estimates: float | None) -> Schedule:
-    """A schedule of such entries that may cost so much, started."""
-    schedule = Schedule(priced(*estimates), budget=Budget(budget))
+def test_what_is_withdrawn_is_not_sent() -> None:
+    """Whatever comes next may be looked at and taken out; the rest keeps its order."""
+    schedule = Schedule(plain(5))
     schedule.start()
-    return schedule
-
-
-def land(schedule: Schedule, attempt: Attempt, cost: str) -> None:
-    """The attempt has passed, and cost so much."""
-    assert schedule.budget is not None
-    schedule.budget.charge(attempt.task_id, Decimal(cost))
-    schedule.finished(attempt.entry.id, "passed")
-
-
-def test_no_more_is_sent_than_the_budget_allows() -> None:
-    """What is in flight counts by its estimate; what cost less leaves money for others."""
-    schedule = within(1, 0.5, 0.4, 0.3, 0.2)
-    first, second = schedule.take(9)
-    assert not schedule.has_ready
-    assert schedule.over_budget() == [], "what is in flight may yet cost less"
-    land(schedule, first, "0.1")
-    assert names(schedule.take(9)) == ["e2", "e3"]
-    land(schedule, second, "0.4")
-    assert schedule.over_budget() == []
+    assert names(schedule.first(3)) == ["e0", "e1", "e2"]
+    first, _, third = schedule.first(3)
+    schedule.withdraw([first, third])
+    schedule.withdraw([])
+    assert names(schedule.first(9)) == ["e1", "e3", "e4"]
+    schedule.withdraw([first])
+    assert names(schedule.take(2)) == ["e1", "e3"]
+    schedule.withdraw(schedule.first(9))
     assert schedule.exhausted
 
 
-def test_what_never_fits_is_held_when_nothing_is_in_flight() -> None:
-    """The note has the cost, the budget, the next one's estimate, and how to go on."""
-    schedule = within(1, 0.5, 0.75, 0.1)
-    (first,) = schedule.take(9)
-    land(schedule, first, "0.5")
-    found = held(schedule.over_budget())
-    note = (
-        "the run has cost 0.5 of its budget of 1, and the next entry, with an estimate of 0.75, "
-        "would go beyond it; --manifest-resume --manifest-budget=MORE sends the rest"
-    )
-    assert found == {"e1": note, "e2": note}
-    assert schedule.closed == note
-    assert schedule.exhausted
-    assert schedule.over_budget() == []
-
-
-def test_a_budget_that_is_spent_holds_the_rest_at_once() -> None:
-    """Although something is in flight, and also what waits for others or for the canary."""
-    todo = [*priced(None, None, None), *attempts(waits="e0")]
-    schedule = Schedule(todo, canary=2, budget=Budget(1))
+def test_another_attempt_goes_first_as_long_as_something_is_sent() -> None:
+    """After that it is held, by the reason for which nothing is sent any more."""
+    schedule = Schedule(plain(3))
     schedule.start()
-    first, second = schedule.take(9)
-    assert schedule.over_budget() == []
-    land(schedule, first, "1.5")
-    found = held(schedule.over_budget())
-    note = (
-        "the run has cost 1.5 of its budget of 1; "
-        "--manifest-resume --manifest-budget=MORE sends the rest"
-    )
-    assert found == dict.fromkeys(("e2", "waits"), note)
-    land(schedule, second, "0")
-    assert schedule.exhausted
-
-
-def test_costs_are_added_up_as_they_are_written() -> None:
-    """Three times 0.1 is 0.3, which the budget allows."""
-    schedule = within(0.3, 0.1, 0.1, 0.1)
-    for attempt in schedule.take(9):
-        land(schedule, attempt, "0.1")
-    assert schedule.exhausted
-
-
-def test_nothing_may_cost_anything() -> None:
-    """A budget of 0 lets through what is estimated at 0, and nothing of which nobody knows."""
-    schedule = within(0, 0, 0, None)
-    for attempt in schedule.take(9):
-        land(schedule, attempt, "0")
-    found = held(schedule.over_budget())
-    assert list(found) == ["e2"]
-    assert "the next entry, with no estimate, would go beyond it" in found["e2"]
-
-
-def test_what_was_not_sent_costs_nothing() -> None:
-    """What comes back from the broker takes its place again, once."""
-    schedule = within(1, 1, 1)
-    schedule.put_back(schedule.take(9))
-    (first,) = schedule.take(9)
-    assert first.entry.id == "e0"
-    assert not schedule.has_ready
-
-
-def test_another_attempt_needs_money_too() -> None:
-    """What a crash has cost is spent, and its next attempt must fit beside it."""
-    schedule = within(1, 0.75)
-    (first,) = schedule.take(9)
-    assert schedule.budget is not None
-    schedule.budget.charge(first.task_id, Decimal("0.75"))
+    (first,) = schedule.take(1)
     again = attempt_of(RUN, first.entry, 2)
     assert schedule.add(again) is None
-    assert schedule.take(9) == []
-    assert list(held(schedule.over_budget())) == ["e0"]
+    assert schedule.take(2)[0] == again
+    assert schedule.close("it was stopped") == [Skipped(plain(3)[2], "it was stopped")]
+    assert schedule.add(again) == Skipped(again, "it was stopped")
+    assert schedule.exhausted
 
 
-def test_what_is_under_way_and_what_was_spent_before_count() -> None:
-    """A run that is gone on with has its earlier costs, each of which may yet be corrected."""
-    under_way, to_send = priced(0.5, 0.5)
-    schedule = Schedule([to_send], budget=Budget(1.2, {"earlier": Decimal("0.3")}))
-    schedule.start(underway=["e0"])
-    schedule.count_in_flight([under_way])
-    assert schedule.take(9) == []
-    assert schedule.budget is not None
-    schedule.budget.charge("earlier", Decimal("0.2"))
-    assert names(schedule.take(9)) == ["e1"]
+def test_a_canary_is_never_larger_than_what_is_free() -> None:
+    """Entries that wait are none of it; and where all is closed its failure holds nothing more."""
+    schedule = Schedule(attempts(a="", b="", c="a"), canary=9)
+    schedule.start()
+    assert names(schedule.take(9)) == ["a", "b"]
+    schedule.finished("a", "passed")
+    assert not schedule.has_ready, "the canary has not passed"
+    schedule.finished("b", "passed")
+    assert names(schedule.take(9)) == ["c"]
+    closed = Schedule(plain(4), canary=1)
+    closed.start()
+    closed.take(1)
+    closed.close("it was stopped")
+    assert closed.finished("e0", "failed") == []
+    assert closed.closed == "it was stopped"
+
+
+def test_what_waits_for_several_is_held_by_the_first_that_fails() -> None:
+    """And the pass of another one does not free it then; nor is it held twice."""
+    schedule = Schedule(attempts(a="", b="", c="a b", d="c b", e="b"))
+    schedule.start()
+    schedule.take(9)
+    assert list(held(schedule.finished("a", "failed"))) == ["c", "d"]
+    assert schedule.finished("b", "passed") == []
+    assert names(schedule.take(9)) == ["e"]
+    assert schedule.exhausted
+    both = Schedule(attempts(a="", b="", c="a b"))
+    both.start()
+    both.take(9)
+    assert list(held(both.finished("a", "failed"))) == ["c"]
+    assert both.finished("b", "failed") == []
+
+
+def test_all_that_can_never_be_sent_is_known_at_once() -> None:
+    """Whatever it waits for; and what waits for nothing any more keeps its place."""
+    schedule = Schedule(
+        attempts(a="gone", b="", c="lost", d="done", e=""), verdicts={"done": "passed"}
+    )
+    assert list(held(schedule.start())) == ["a", "c"]
+    assert names(schedule.take(9)) == ["b", "d", "e"]
+    assert schedule.over_budget() == []
+
+
+def test_many_that_failed_are_counted() -> None:
+    """Three of a canary are named; and what has no end yet is no failure."""
+    schedule = Schedule(plain(5), canary=4, max_failed=FailureLimit(number=3))
+    schedule.start()
+    taken = names(schedule.take(9))
+    held_back = [one for name in taken for one in schedule.finished(name, "pending")]
+    ((_, reason),) = held(held_back).items()
+    assert reason == "the canary failed: 'e0', 'e1', 'e2' and 1 more did not pass"
 
 
 KINDS: tuple[VerdictStatus, ...] = ("passed", "failed", "lost", "skipped")

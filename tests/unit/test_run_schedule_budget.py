@@ -1,0 +1,157 @@
+"""What may be sent with the money that is left, and why no more is."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from pytest_manifest.broker.attempt import Attempt, attempt_of
+from pytest_manifest.run.budget import Budget
+from pytest_manifest.run.schedule import Schedule
+from pytest_manifest.run.settings import FailureLimit
+from pytest_manifest.schema import Entry
+from tests.unit.test_run_schedule import RUN, attempts, held, names
+
+
+def priced(*estimates: float | None) -> list[Attempt]:
+    """Attempts of entries e0, e1, ... with these estimates."""
+    return [
+        attempt_of(RUN, Entry(id=f"e{n}", task="t", cost=cost), 1)
+        for n, cost in enumerate(estimates)
+    ]
+
+
+def within(budget: float, *estimates: float | None) -> Schedule:
+    """A schedule of such entries that may cost so much, started."""
+    schedule = Schedule(priced(*estimates), budget=Budget(budget))
+    schedule.start()
+    return schedule
+
+
+def land(schedule: Schedule, attempt: Attempt, cost: str) -> None:
+    """The attempt has passed, and cost so much."""
+    assert schedule.budget is not None
+    schedule.budget.charge(attempt.task_id, Decimal(cost))
+    schedule.finished(attempt.entry.id, "passed")
+
+
+def test_no_more_is_sent_than_the_budget_allows() -> None:
+    """What is in flight counts by its estimate; what cost less leaves money for others."""
+    schedule = within(1, 0.5, 0.4, 0.3, 0.2)
+    first, second = schedule.take(9)
+    assert not schedule.has_ready
+    assert schedule.over_budget() == [], "what is in flight may yet cost less"
+    land(schedule, first, "0.1")
+    assert names(schedule.take(9)) == ["e2", "e3"]
+    land(schedule, second, "0.4")
+    assert schedule.over_budget() == []
+    assert schedule.exhausted
+
+
+def test_what_never_fits_is_held_when_nothing_is_in_flight() -> None:
+    """The note has the cost, the budget, the next one's estimate, and how to go on."""
+    schedule = within(1, 0.5, 0.75, 0.1)
+    (first,) = schedule.take(9)
+    land(schedule, first, "0.5")
+    found = held(schedule.over_budget())
+    note = (
+        "the run has cost 0.5 of its budget of 1, and the next entry, with an estimate of 0.75, "
+        "would go beyond it; --manifest-resume --manifest-budget=MORE sends the rest"
+    )
+    assert found == {"e1": note, "e2": note}
+    assert schedule.closed == note
+    assert schedule.exhausted
+    assert schedule.over_budget() == []
+
+
+def test_a_budget_that_is_spent_holds_the_rest_at_once() -> None:
+    """Although something is in flight, and also what waits for others or for the canary."""
+    todo = [*priced(None, None, None), *attempts(waits="e0")]
+    schedule = Schedule(todo, canary=2, budget=Budget(1))
+    schedule.start()
+    first, second = schedule.take(9)
+    assert schedule.over_budget() == []
+    land(schedule, first, "1.5")
+    found = held(schedule.over_budget())
+    note = (
+        "the run has cost 1.5 of its budget of 1; "
+        "--manifest-resume --manifest-budget=MORE sends the rest"
+    )
+    assert found == dict.fromkeys(("e2", "waits"), note)
+    land(schedule, second, "0")
+    assert schedule.exhausted
+
+
+def test_costs_are_added_up_as_they_are_written() -> None:
+    """Three times 0.1 is 0.3, which the budget allows."""
+    schedule = within(0.3, 0.1, 0.1, 0.1)
+    for attempt in schedule.take(9):
+        land(schedule, attempt, "0.1")
+    assert schedule.exhausted
+
+
+def test_nothing_may_cost_anything() -> None:
+    """A budget of 0 lets through what is estimated at 0, and nothing of which nobody knows."""
+    schedule = within(0, 0, 0, None)
+    for attempt in schedule.take(9):
+        land(schedule, attempt, "0")
+    found = held(schedule.over_budget())
+    assert list(found) == ["e2"]
+    assert "the next entry, with no estimate, would go beyond it" in found["e2"]
+
+
+def test_what_was_not_sent_costs_nothing() -> None:
+    """What comes back from the broker takes its place again, once."""
+    schedule = within(1, 1, 1)
+    schedule.put_back(schedule.take(9))
+    (first,) = schedule.take(9)
+    assert first.entry.id == "e0"
+    assert not schedule.has_ready
+
+
+def test_another_attempt_needs_money_too() -> None:
+    """What a crash has cost is spent, and its next attempt must fit beside it."""
+    schedule = within(1, 0.75)
+    (first,) = schedule.take(9)
+    assert schedule.budget is not None
+    schedule.budget.charge(first.task_id, Decimal("0.75"))
+    again = attempt_of(RUN, first.entry, 2)
+    assert schedule.add(again) is None
+    assert schedule.take(9) == []
+    assert list(held(schedule.over_budget())) == ["e0"]
+
+
+def test_what_is_under_way_and_what_was_spent_before_count() -> None:
+    """A run that is gone on with has its earlier costs, each of which may yet be corrected."""
+    under_way, to_send = priced(0.5, 0.5)
+    schedule = Schedule([to_send], budget=Budget(1.2, {"earlier": Decimal("0.3")}))
+    schedule.start(underway=["e0"])
+    schedule.count_in_flight([under_way])
+    assert schedule.take(9) == []
+    assert schedule.budget is not None
+    schedule.budget.charge("earlier", Decimal("0.2"))
+    assert names(schedule.take(9)) == ["e1"]
+
+
+def test_the_first_reason_for_which_nothing_is_sent_stands() -> None:
+    """More failures, and a budget that is spent, change nothing of it."""
+    schedule = Schedule(
+        priced(1.0, 1.0, 1.0), max_failed=FailureLimit(number=0), budget=Budget(2.0)
+    )
+    schedule.start()
+    first, second = schedule.take(2)
+    reason = "1 of 3 entries have failed, more than --manifest-max-failed=0 allows"
+    assert held(schedule.finished(first.entry.id, "failed")) == {"e2": reason}
+    assert schedule.finished(second.entry.id, "failed") == []
+    assert schedule.closed == reason
+    assert schedule.over_budget() == []
+
+
+def test_what_comes_back_after_the_end_does_not_change_its_reason() -> None:
+    """The broker refused what was on its way when sending was closed."""
+    schedule = within(1, 0.5, 0.5)
+    first, second = schedule.take(9)
+    land(schedule, first, "2")
+    assert schedule.close("it was stopped") == []
+    schedule.put_back([second])
+    assert schedule.over_budget() == []
+    assert schedule.closed == "it was stopped"
