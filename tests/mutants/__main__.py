@@ -21,10 +21,10 @@ from tests.mutants.judging import (
     table,
 )
 from tests.mutants.modules import BY_NAME, JUDGES, Judge
+from tests.page_tables import PROMISES, put, taken
 
 FOLDER = Path("build/mutants")
-PAGE = Path("docs/explanation/promises.md")
-BEGIN, END = "<!-- mutants table: begin -->", "<!-- mutants table: end -->"
+TABLE = "mutants"
 OPTIONS = {"--write", "--as-run"}
 
 
@@ -42,10 +42,8 @@ def run(judge: Judge, out: Path) -> None:
 
 def write(one: Judged) -> None:
     """Put a module's figures into the page; those of the other modules stay."""
-    before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
-    old, _, after = rest.partition(END)
-    text = table({**rows_of(old), one.judge.name: row(one)}, JUDGES)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", "utf-8")
+    known = rows_of(taken(PROMISES, TABLE))
+    put(PROMISES, TABLE, table({**known, one.judge.name: row(one)}, JUDGES))
 
 
 def main(arguments: list[str]) -> int:
