@@ -47,6 +47,14 @@ def test_attempts_are_read_when_they_are_asked_for(manifest: Manifest, step: int
     assert list(other) == [one for one in expected if one.entry.task != "t1"]
 
 
+def test_an_entry_that_expects_an_unknown_task_is_sent(tmp_path: Path) -> None:
+    """Others of that task are not, as no worker has it."""
+    expects = Entry.model_validate({"id": "a", "task": "t", "expect": {"state": "unknown_task"}})
+    manifest = write_manifest(tmp_path / "m.jsonl", Header(), [expects, Entry(id="b", task="t")])
+    read = FirstAttempts(RUN, manifest, array("I", [0, 1])).without_tasks(["t"])
+    assert [one.entry.id for one in read] == ["a"]
+
+
 def test_those_that_wait_are_found_without_parsing_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
