@@ -202,7 +202,7 @@ def _result(value: object) -> tuple[JsonValue, str | None, Document | None]:
         try:
             return json_value(value), digest, None
         except ValueError as error:
-            return None, digest, {"result_not_json": str(error)}
+            return None, None, {"result_not_json": str(error)}
     checked: JsonValue = value  # type: ignore[assignment]  # canonical() has just encoded it
     return checked, digest, None
 

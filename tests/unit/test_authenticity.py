@@ -126,6 +126,16 @@ def test_an_honest_receipt_is_never_doubted(one: Sending, ending: TaskResult) ->
     assert one.lie(one.honest(ending)) == ""
 
 
+@pytest.mark.parametrize("levels", [99, 100, 101, 300])
+def test_a_result_too_deep_for_a_receipt_is_no_lie(levels: int) -> None:
+    """A receipt without its result, because no receipt can hold it, is honest about that."""
+    deep: object = 1
+    for _ in range(levels):
+        deep = [deep]
+    assert SENDING.lie(SENDING.honest(succeeded(deep))) == ""
+    assert SENDING.lie(SENDING.honest(succeeded({1: deep}))) == ""
+
+
 @given(sendings, sendings, endings, st.data())
 def test_any_fact_of_another_sending_is_noticed(
     one: Sending, other: Sending, ending: TaskResult, data: st.DataObject
