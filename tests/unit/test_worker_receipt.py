@@ -176,7 +176,7 @@ def test_other_results_are_left_out_and_said_so(value: object) -> None:
 
 
 def test_deep_results_are_left_out() -> None:
-    """A result nested deeper than a receipt may be is none, and has no digest to contradict that."""
+    """A result nested deeper than a receipt may be is left out, and so is its digest."""
     deep: list[Any] = []
     for _ in range(150):
         deep = [deep]
