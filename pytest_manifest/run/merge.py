@@ -22,6 +22,7 @@ from pytest_manifest.ledger import (
     OTHER_BROKER,
     OVER_BUDGET,
     SEGMENTS,
+    SENT_ON_REQUEST,
     STOCK_WORKERS,
     STORE_EMPTIED,
     Ledger,
@@ -49,7 +50,8 @@ class MergeInput:
     """Hold a ledger that is to be merged.
 
     ``runs``: its own run, or those that it was ``merged`` of; ``segments``: when it was worked on;
-    ``metadata``: its table ``run``; ``entries``: their number, ``open``: the number of them without
+    ``asked_for``: the task ids that were sent on request; ``metadata``: its table ``run``;
+    ``entries``: their number, ``open``: the number of them without
     a final verdict.
     """
 
@@ -58,6 +60,7 @@ class MergeInput:
     status: RunStatus
     runs: Sequence[str]
     shards: Sequence[Shard | None]
+    asked_for: frozenset[str]
     metadata: dict[str, str]
     witnessed: bool
     entries: int
@@ -220,6 +223,7 @@ def _read(path: Path) -> MergeInput:
             status=status,
             runs=ledger.info.merged() or [info.run],
             shards=ledger.info.shards(),
+            asked_for=ledger.info.sent_on_request(),
             metadata=metadata,
             witnessed=has_all_starts(ledger.info, some_start=ledger.events.has_starts()),
             entries=entries,
@@ -326,6 +330,9 @@ def _metadata(info: RunInfo, sources: Sequence[MergeInput]) -> dict[str, str]:
     for key in (STORE_EMPTIED, GAVE_UP, OTHER_BROKER, STOCK_WORKERS, OVER_BUDGET):
         said = [source.metadata[key] for source in sources if source.metadata.get(key)]
         metadata |= {key: said[0]} if said else {}
+    asked_for = frozenset[str]().union(*(source.asked_for for source in sources))
+    if asked_for:
+        metadata[SENT_ON_REQUEST] = json.dumps(sorted(asked_for))
     if not all(source.witnessed for source in sources):
         metadata.setdefault(STOCK_WORKERS, "of a run that was merged")
     budgets = [source.metadata.get(BUDGET) for source in sources]

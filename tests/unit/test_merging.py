@@ -21,6 +21,7 @@ from pytest_manifest.ledger.merge import MAX_ATTACHED
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import read_manifest
 from pytest_manifest.run.changes import keep_manifest, kept_manifest
+from pytest_manifest.run.consistency import repetitions
 from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.locks import RunLock
 from pytest_manifest.run.merge import merge
@@ -174,6 +175,26 @@ def test_a_merged_ledger_can_be_merged(make: Make) -> None:
     assert (second.runs, second.warnings) == (3, [])
     with pytest.raises(LedgerError, match=f"run {run_id(1)} is in .*, too; name one of these"):
         merge([first.ledger, make(4, 9).with_name(f"{run_id(1)}.sqlite")])
+
+
+def test_what_was_sent_on_request_stays_so(make: Make) -> None:
+    """What a user has insisted on in a run is no contradiction of the merged run, however often."""
+    sources = [make(1, 2), make(2, 2)]
+    asked_for = set()
+    for number, path in enumerate(sources, 1):
+        with Ledger.open(path, write=True) as ledger:
+            name, run = f"e{number - 1}", run_id(number)
+            again = attempt_of(run, Entry(id=name, task="t"), 2).task_id
+            ledger.attempts.plan([(again, name, 2, number - 1, "failed")])
+            ledger.attempts.mark([again], "sent", sent_at=MOMENT)
+            ledger.events.add_starts([Start(again, "y", MOMENT, 0, "w", "h", 1, redelivered=False)])
+            ledger.verdicts.record([(verdict(name, "failed", attempt=2), None)])
+            ledger.info.add_sent_on_request([again])
+            asked_for.add(again)
+    merged = merge([merge(sources[:1]).ledger, sources[1]])
+    with Ledger.open(merged.ledger) as ledger:
+        assert ledger.info.sent_on_request() == asked_for
+        assert list(repetitions(ledger, read_manifest(merged.info.manifest))) == []
 
 
 def test_the_manifest_is_kept_beside_it(make: Make, tmp_path: Path) -> None:
