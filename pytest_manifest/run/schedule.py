@@ -137,7 +137,7 @@ class Schedule:
                     self._waiting_for.setdefault(name, []).append(attempt.entry.id)
             else:
                 freed.append(place)
-        return array("I", merge(free, freed))
+        return array("I", merge(free, freed)) if freed else free
 
     def _why_dead(self, name: str) -> str:
         status = self._verdicts.get(name)

@@ -38,7 +38,7 @@ class Costs:
 
     def total(self) -> float:
         """Return the cost of the whole run."""
-        return float(sum((cost for _, cost in self.by_attempt()), Decimal(0)))
+        return float(sum(cost for _, cost in self.by_attempt()))
 
     def of(self, task_id: str) -> Decimal | None:
         """Return an attempt's cost; None where the run has no such attempt."""

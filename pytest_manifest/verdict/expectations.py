@@ -25,7 +25,7 @@ from pytest_manifest.schema.code_digest import comparable
 from pytest_manifest.schema.json_schemas import SchemaFlawError, Violation, violations
 from pytest_manifest.schema.patterns import found_in
 from pytest_manifest.schema.wire import json_sha256
-from pytest_manifest.text import VALUE_LIMIT, middle, printable, seconds, short
+from pytest_manifest.text import VALUE_LIMIT, middle, plural, printable, seconds, short
 from pytest_manifest.verdict import messages
 
 Outcome = Literal["passed", "failed", "error", "skipped"]
@@ -104,7 +104,7 @@ def _evaluate_problem(
     entry: Entry, attempt: int | None, problem: VerdictStatus, note: str, *, seen: bool
 ) -> Verdict:
     expect = entry.expect
-    if problem == expect.state and expect.error is None and problem not in _OVERRIDES and seen:
+    if problem == expect.state and expect.error is None and seen:
         sentence = messages.expected_problem(problem, note)
         return Verdict(verdict="passed", entry=entry.id, attempt=attempt, sentence=sentence)
     sentence = messages.problem(entry, problem, note)
@@ -149,7 +149,8 @@ def _right_state(
     elif other_code:
         status, sentence = "failed", messages.other_code(receipt)
     elif found:
-        status, sentence = "failed", messages.unmet(receipt, found)
+        is_all = len(found) <= MAX_MISMATCHES
+        status, sentence = "failed", messages.unmet(receipt, found, is_all=is_all)
     elif unverifiable:
         status, sentence = "unknown", messages.unverifiable(receipt, unverifiable)
     elif missing:
@@ -259,7 +260,7 @@ def _violations(schema: dict[str, JsonValue], result: JsonValue) -> list[Mismatc
 
 
 def _rule(broken: Violation) -> str:
-    if broken.keyword in ("type", "const", "enum", "pattern", "format", "minimum", "maximum"):
+    if broken.keyword in ("type", "const", "enum", "pattern", "minimum", "maximum"):
         return f"{broken.keyword} {short(broken.wanted)} (schema)"
     return f"{middle(printable(broken.message), VALUE_LIMIT)} (schema)"
 
@@ -310,7 +311,7 @@ def _in_array(expected: list[JsonValue], actual: list[JsonValue], path: str) -> 
         return
     shared = min(len(expected), len(actual))
     if abs(len(expected) - len(actual)) > 3:
-        sizes = f"{len(expected)} items", f"{len(actual)} items"
+        sizes = plural(len(expected), "item"), plural(len(actual), "item")
         yield Mismatch(path=path, expected=sizes[0], actual=sizes[1])
         return
     for i, wanted in enumerate(expected[shared:], shared):

@@ -34,15 +34,19 @@ def expected_problem(status: VerdictStatus, note: str) -> str:
     return f"The job ended as {status!r}{_in_brackets(note)}, as expected."
 
 
-def unmet(receipt: Receipt, found: Sequence[Mismatch]) -> str:
-    """Write which expectation fails although the state is right."""
+def unmet(receipt: Receipt, found: Sequence[Mismatch], *, is_all: bool) -> str:
+    """Write which expectation fails although the state is right.
+
+    ``is_all``: whether there are no more differences than those found.
+    """
     first, more = found[0], len(found) - 1
     if first.path == SCHEMA_PATH:
         return (
             f"The task ended as {receipt.state!r}{_where(receipt)}, but 'expect.schema' cannot be "
             f"applied to its result: it {first.actual}; correct the schema in the plan."
         )
-    rest = f" (and {plural(more, 'more difference')})" if more else ""
+    at_least = "" if is_all else "at least "
+    rest = f" (and {at_least}{plural(more, 'more difference')})" if more else ""
     did = "succeeded" if receipt.state == "succeeded" else f"ended as {receipt.state!r}"
     return (
         f"The task {did}{_where(receipt)}, but {first.path} is {first.actual} where "

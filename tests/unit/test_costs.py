@@ -13,6 +13,7 @@ from pydantic import JsonValue
 
 from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.ledger import STOCK_WORKERS, EntryVerdict, Ledger, Start
+from pytest_manifest.ledger.rows import SendState
 from pytest_manifest.manifest import Manifest, write_manifest
 from pytest_manifest.plugin.verdict_reader import ManifestRun
 from pytest_manifest.schema import (
@@ -27,6 +28,7 @@ from pytest_manifest.schema import (
 )
 from pytest_manifest.testing import make_receipt
 from pytest_manifest.verdict import Costs
+from pytest_manifest.verdict.costs import cost_of_verdict
 from tests.unit.ledger_support import INFO
 
 ENTRY = Entry(id="a", task="t", cost=0.5)
@@ -130,7 +132,27 @@ def test_a_receipt_counts_by_what_it_tells_or_by_the_estimate(book: Book) -> Non
     book.ledger.events.add_receipts([(book.sent(OTHER), "x2", receipt(entry=OTHER))])
     book.ledger.events.add_receipts([(book.sent(NONE), "x3", receipt(entry=NONE))])
     assert book.cost() == 0.125 + 0.25
-    assert not Costs(book.ledger, book.manifest).of("nobody's")
+    assert Costs(book.ledger, book.manifest).of("nobody's") is None
+
+
+def test_whether_a_cost_was_reported_is_told(book: Book) -> None:
+    """By one receipt of them all."""
+    book.ledger.events.add_receipts([(book.sent(OTHER), "x2", receipt(entry=OTHER))])
+    costs = Costs(book.ledger, book.manifest)
+    assert (costs.reported, costs.total(), costs.reported) == (False, 0.25, False)
+    book.ledger.events.add_receipts([(book.sent(ENTRY), "x1", receipt({"cost": 0.125}))])
+    book.ledger.events.add_receipts([(book.sent(NONE), "x3", receipt(entry=NONE))])
+    costs.total()
+    assert costs.reported is True
+
+
+def test_an_entry_that_the_manifest_has_no_longer_counts_what_is_reported(
+    book: Book, tmp_path: Path
+) -> None:
+    """Nobody knows its estimate."""
+    less = write_manifest(tmp_path / "less.jsonl", Header(), [OTHER])
+    book.begun(book.sent(ENTRY), "x1")
+    assert Costs(book.ledger, less).total() == 0
 
 
 def test_every_execution_and_every_attempt_counts(book: Book) -> None:
@@ -160,10 +182,13 @@ def test_a_lie_tells_no_cost(book: Book) -> None:
     task_id = book.sent(ENTRY)
     book.ledger.events.add_receipts([(task_id, "x1", receipt({"cost": 1000}, attempt=7))])
     assert book.cost() == 0.5
+    book.ledger.events.add_receipts([(task_id, "x3", receipt({"cost": 0.125}))])
+    assert book.cost() == 0.125
+    book.ledger.events.add_receipts([(book.sent(ENTRY, 2), "x4", receipt({"cost": 0}, attempt=2))])
     other = book.sent(OTHER)
     book.ledger.events.add_receipts([(other, "x2", receipt({"cost": 1000}, entry=OTHER))])
     book.judged(OTHER, "forged")
-    assert book.cost() == 0.5 + 0.25
+    assert book.cost() == 0.125 + 0.25
 
 
 @pytest.mark.parametrize(
@@ -178,6 +203,45 @@ def test_what_may_have_run_counts_by_its_estimate(
     book.judged(ENTRY, kind)
     assert book.cost() == cost
     assert Costs(book.ledger, book.manifest).of(book.task_id(ENTRY)) == Decimal(str(cost))
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"),
+    [("withheld", None), ("withdrawn", None), ("sent", "skipped"), ("sent", "unknown_task")],
+)
+def test_what_reached_no_worker_costs_nothing(
+    book: Book, state: SendState, kind: VerdictStatus | None
+) -> None:
+    """By what became of its message, or by the verdict."""
+    book.ledger.attempts.mark([book.sent(ENTRY)], state)
+    if kind is not None:
+        book.judged(ENTRY, kind)
+    cost = Costs(book.ledger, book.manifest).of(book.task_id(ENTRY))
+    assert isinstance(cost, Decimal)
+    assert cost == 0
+
+
+def test_a_start_of_another_job_shows_that_starts_are_told_of(tmp_path: Path) -> None:
+    """Of workers that the run has not started itself."""
+    manifest = write_manifest(tmp_path / "m.jsonl", Header(), [ENTRY, OTHER, NONE])
+    with Ledger.create(tmp_path / "run.sqlite", replace(INFO, is_private=False)) as ledger:
+        book = Book(ledger, manifest)
+        book.sent(ENTRY)
+        book.judged(ENTRY, "lost")
+        assert book.cost() == 0.5
+        book.begun(book.sent(NONE), "x1")
+        assert book.cost() == 0
+
+
+def test_what_a_result_store_says_had_not_begun_costs_nothing_where_starts_are_told(
+    book: Book,
+) -> None:
+    """Elsewhere it may have run before."""
+    told = receipt(state="expired", source="backend")
+    book.ledger.events.add_receipts([(book.sent(ENTRY), None, told)])
+    assert book.cost() == 0
+    book.ledger.info.set_meta(STOCK_WORKERS, "w")
+    assert book.cost() == 0.5
 
 
 def test_who_says_nothing_of_beginnings_may_have_run_what_is_lost(book: Book) -> None:
@@ -210,6 +274,28 @@ def test_a_notice_of_a_revocation_tells_no_cost(book: Book) -> None:
     assert book.cost() == 0
     book.ledger.info.set_meta(STOCK_WORKERS, "w")
     assert book.cost() == 0.5
+
+
+@pytest.mark.parametrize(
+    ("kind", "told", "cost"),
+    [
+        ("passed", receipt({"cost": 0.125}), 0.125),
+        ("failed", receipt(state="failed"), 0.5),
+        ("expired", receipt(state="expired"), 0),
+        ("expired", receipt(state="expired", source="backend"), 0.5),
+        ("crashed", None, 0.5),
+        ("revoked", None, 0),
+        ("skipped", None, 0),
+        ("unknown_task", None, 0),
+    ],
+)
+def test_a_verdict_alone_tells_a_cost(
+    book: Book, kind: VerdictStatus, told: Receipt | None, cost: float
+) -> None:
+    """With its receipt, where there is one."""
+    verdict = Verdict(verdict=kind, entry=ENTRY.id, sentence="So.")
+    found = cost_of_verdict(EntryVerdict(1, verdict, told), book.manifest)
+    assert found == Decimal(str(cost))
 
 
 def test_a_run_made_by_hand_has_a_cost_too(book: Book) -> None:

@@ -8,8 +8,10 @@ from typing import Any, get_args
 
 import pytest
 
-from pytest_manifest.schema import Entry, Receipt, VerdictStatus
-from pytest_manifest.verdict import evaluate, outcome
+from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
+from pytest_manifest.schema.json_schemas import SchemaFlawError
+from pytest_manifest.schema.wire import json_sha256
+from pytest_manifest.verdict import evaluate, expectations, outcome
 
 
 def entry(expect: dict[str, Any] | None = None, **fields: Any) -> Entry:
@@ -101,6 +103,11 @@ def test_several_differences_are_counted() -> None:
     wanted = {str(i): i for i in range(100)}
     many = evaluate(entry({"result": wanted}), receipt(result={}), attempt=1)
     assert len(many.mismatches) == 20
+    assert "(and at least 20 more differences)" in many.sentence
+    just = evaluate(
+        entry({"result": wanted}), receipt(result=dict(list(wanted.items())[20:])), attempt=1
+    )
+    assert "(and 19 more differences)" in just.sentence
 
 
 def test_failed_with_an_error() -> None:
@@ -184,6 +191,7 @@ def test_states_become_verdicts_unless_expected(state: str, kind: str, says: str
     assert verdict.verdict == kind
     assert says in verdict.sentence
     assert "; " in verdict.sentence
+    assert (verdict.entry, verdict.attempt) == ("e-1", 1)
     other = evaluate(entry({"state": "failed"}), receipt(state), attempt=1)
     assert other.verdict == kind
     assert "where 'failed' was expected" in other.sentence
@@ -199,7 +207,10 @@ def test_a_runtime_past_the_timeout_counts_as_timed_out(state: str) -> None:
     assert (
         "ran for 45.2 s on celery@w1 (pid 77), longer than its timeout of 30 s" in verdict.sentence
     )
-    assert [m.path for m in verdict.mismatches] == ["state", "runtime"]
+    assert [(m.path, m.expected, m.actual) for m in verdict.mismatches] == [
+        ("state", state, "timed_out"),
+        ("runtime", "at most 30 s (timeout)", "45.2 s"),
+    ]
     assert evaluate(entry({"state": "timed_out"}), late, attempt=1).verdict == "passed"
     assert evaluate(entry(), receipt(runtime=30.0), attempt=1).verdict == "passed"
 
@@ -211,7 +222,7 @@ def test_more_executions_than_allowed_are_a_duplicate() -> None:
     assert verdict.verdict == "duplicated"
     assert "started 2 times where 1 is allowed (the broker delivered it again)" in verdict.sentence
     assert [m.path for m in verdict.mismatches] == ["executions", "result"]
-    assert verdict.mismatches[0].expected == "at most 1"
+    assert (verdict.mismatches[0].expected, verdict.mismatches[0].actual) == ("at most 1", "2")
 
 
 @pytest.mark.parametrize(("executions", "retries"), [(0, 0), (1, 0), (1, 2)])
@@ -228,6 +239,45 @@ def test_a_result_that_was_left_out_is_not_null(expect: dict[str, object]) -> No
     verdict = evaluate(entry(expect), seen, attempt=1)
     assert verdict.verdict == "unknown"
     assert "5000002 bytes is too large for a receipt" in verdict.sentence
+
+
+def test_all_that_a_result_which_was_left_out_hides_is_named() -> None:
+    """With the reason why it was."""
+    expect = {"result": 1, "schema": {"type": "integer"}, "max_wait": 1}
+    seen = receipt(result=None, evidence={"result_not_json": "a set"}, wait=None)
+    assert evaluate(entry(expect), seen, attempt=1).sentence == (
+        "The task ended as 'succeeded' on celery@w1 (pid 77), but result and schema and max_wait "
+        "cannot be checked: its result is not JSON; return plain values, or drop the expectation."
+    )
+
+
+@pytest.mark.parametrize("evidence", [{"result_omitted": 5_000_002}, {"result_not_json": "a set"}])
+def test_a_digest_shows_that_a_result_was_null(evidence: dict[str, Any]) -> None:
+    """Then it was not left out, whatever else is said."""
+    seen = receipt(result=None, result_sha256=json_sha256(None), evidence=evidence)
+    assert evaluate(entry({"result": None}), seen, attempt=1).verdict == "passed"
+    assert evaluate(entry({"result": 1}), seen, attempt=1).verdict == "failed"
+
+
+def test_a_digest_shows_that_a_result_was_json() -> None:
+    """No worker makes one of what is none; and a result that is there was not left out."""
+    digest = json_sha256([1])
+    seen = receipt(result=None, result_sha256=digest, evidence={"result_not_json": "a set"})
+    assert evaluate(entry({"result": 1}), seen, attempt=1).verdict == "failed"
+    there = receipt(result=[1], result_sha256=digest, evidence={"result_omitted": 9})
+    assert evaluate(entry({"result": [1]}), there, attempt=1).verdict == "passed"
+
+
+def test_a_receipt_that_leaves_out_what_workers_always_say_passes_nothing() -> None:
+    """What is found counts for more."""
+    verdict = evaluate(entry(), receipt(), attempt=1, missing=["sent_at", "code"])
+    assert verdict.verdict == "unknown"
+    assert verdict.sentence.startswith(
+        "The task ended as 'succeeded' on celery@w1 (pid 77), but its receipt leaves out sent_at, "
+        "code, by which it could be told whether that is true; "
+    )
+    other = evaluate(entry({"result": 1}), receipt(), attempt=1, missing=["sent_at"])
+    assert other.verdict == "failed"
 
 
 @pytest.mark.parametrize("evidence", [{"result_omitted": 5_000_002}, {"result_not_json": "a set"}])
@@ -299,6 +349,40 @@ def test_a_schema_may_refer_to_itself_and_to_the_standard() -> None:
     assert evaluate(entry({"schema": standard}), receipt(result={}), attempt=1).verdict == "passed"
 
 
+@pytest.mark.parametrize(
+    ("rule", "result", "expected"),
+    [
+        ({"const": 1}, 2, "const 1 (schema)"),
+        ({"enum": [1, 3]}, 2, "enum [1, 3] (schema)"),
+        ({"pattern": "^a"}, "b", "pattern '^a' (schema)"),
+        ({"minimum": 3}, 2, "minimum 3 (schema)"),
+        ({"maximum": 1}, 2, "maximum 1 (schema)"),
+    ],
+)
+def test_a_simple_rule_of_a_schema_is_told_as_it_stands(
+    rule: dict[str, Any], result: Any, expected: str
+) -> None:
+    """Others are told in a sentence."""
+    verdict = evaluate(entry({"schema": rule}), receipt(result=result), attempt=1)
+    assert [(m.path, m.expected, m.actual) for m in verdict.mismatches] == [
+        ("result", expected, repr(result))
+    ]
+
+
+def test_a_flaw_of_a_schema_is_told_in_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice as long as a value, of its beginning and its end."""
+
+    def flawed(*_: object) -> None:
+        raise SchemaFlawError("is " + "x" * 500)
+
+    monkeypatch.setattr(expectations, "violations", flawed)
+    verdict = evaluate(entry({"schema": {}}), receipt(result=1), attempt=1)
+    (mismatch,) = verdict.mismatches
+    assert (mismatch.path, mismatch.expected) == ("expect.schema", "a schema to check by")
+    assert mismatch.actual.startswith("is xxx")
+    assert len(mismatch.actual) == 160
+
+
 def test_what_only_shows_when_a_schema_is_applied_is_its_entrys_verdict() -> None:
     """Nothing is raised, and the sentence says where to look."""
     steps = {str(i): {"$ref": f"#/$defs/{i + 1}"} for i in range(1000)}
@@ -336,7 +420,9 @@ def test_a_problem_stands_where_there_is_no_receipt(kind: VerdictStatus) -> None
 
 def test_neither_receipt_nor_problem_is_unknown() -> None:
     """Nothing is made up."""
-    assert evaluate(entry(), None, attempt=None).verdict == "unknown"
+    verdict = evaluate(entry(), None, attempt=None)
+    assert verdict.verdict == "unknown"
+    assert verdict.sentence.startswith("What became of the job cannot be told; look at ")
 
 
 def test_a_receipt_speaks_for_itself() -> None:
@@ -352,7 +438,13 @@ def test_a_receipt_speaks_for_itself() -> None:
 def test_a_problem_may_be_what_is_expected() -> None:
     """An entry that expects its process to die, and had one that did, passes."""
     wanted = entry({"state": "crashed"})
-    assert evaluate(wanted, None, attempt=None, problem="crashed", seen=True).verdict == "passed"
+    met = evaluate(wanted, None, attempt=2, problem="crashed", note="status -9", seen=True)
+    assert met == Verdict(
+        verdict="passed",
+        entry="e-1",
+        attempt=2,
+        sentence="The job ended as 'crashed' (status -9), as expected.",
+    )
     assert evaluate(wanted, None, attempt=None, problem="lost", seen=True).verdict == "lost"
     with_error = entry({"state": "crashed", "error": {"type": "WorkerLostError"}})
     assert evaluate(with_error, None, attempt=1, problem="crashed", seen=True).verdict == "crashed"
