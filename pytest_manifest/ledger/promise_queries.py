@@ -141,11 +141,13 @@ _OTHER_DOCUMENT_OF_ATTEMPT = """
         OR entry IS NOT json_extract(verdict, '$.entry')
     )
 """
-# Starts have no time of arrival: where there are two, the second may have come later.
+# Starts have no time of arrival: where there are two, the second may have come later. Where the
+# clock was set back between the two verdicts, times of arrival prove nothing.
 _CORRECTED = """
     SELECT a.task_id, c.entry, c.attempt FROM corrections c
     JOIN attempts a ON a.entry = c.entry AND a.attempt = c.attempt
-    WHERE NOT EXISTS (SELECT 1 FROM descendants d WHERE d.root = a.task_id)
+    WHERE c.corrected_at >= c.told_at
+        AND NOT EXISTS (SELECT 1 FROM descendants d WHERE d.root = a.task_id)
         AND NOT EXISTS (
             SELECT 1 FROM receipts r WHERE r.task_id = a.task_id AND r.arrived_at >= c.told_at
         )

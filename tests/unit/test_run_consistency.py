@@ -131,6 +131,10 @@ LAWFUL = {
         "SELECT 'plain', 1, 'lost', 'passed', arrived_at, arrived_at FROM receipts "
         f"WHERE task_id = {PLAIN}"
     ),
+    "corrected after the clock was set back": (
+        "INSERT INTO corrections (entry, attempt, was, kind, told_at, corrected_at) "
+        "VALUES ('plain', 1, 'lost', 'passed', '2999-01-01', '2998-12-31')"
+    ),
     "corrected by a second start": (
         "INSERT INTO corrections (entry, attempt, was, kind, told_at, corrected_at) "
         "VALUES ('twice', 1, 'passed', 'failed', '2999-01-01', '2999-01-02')"
