@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import secrets
@@ -106,6 +107,8 @@ def main() -> int:
     parser.add_argument("--seed", default="")
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
+    if not 0 < given.seconds < math.inf:  # it would end at once, or never
+        parser.error(f"--seconds is {given.seconds}; give a number more than 0")
     seed = given.seed or secrets.token_hex(4)
     processes = int(os.environ.get("SIMULATION_PROCESSES", "2"))
     print(f"seed {seed}", flush=True)
