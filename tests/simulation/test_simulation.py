@@ -14,6 +14,7 @@ from pytest_manifest.run import resume
 from pytest_manifest.run.locks import RunLock
 from pytest_manifest.run.resume import Resume
 from pytest_manifest.schema import Entry
+from tests.simulation.__main__ import main
 from tests.simulation.program import Program, Step, draw
 from tests.simulation.shrink import promise_of, shrink
 from tests.simulation.simulation import play
@@ -151,3 +152,14 @@ def test_what_was_never_reached_is_named() -> None:
     missed = never_reached(situations(play(Program(plain("a"))).reached))
     assert "status 'passed'" not in missed
     assert {"status 'lost'", "fault 'pytest killed'"} <= set(missed)
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "0", "-1"])
+def test_a_search_that_would_end_at_once_or_never_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], seconds: str
+) -> None:
+    """By a sentence, before anything is played."""
+    monkeypatch.setattr("sys.argv", ["make simulate", f"--seconds={seconds}"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "give a number more than 0" in capsys.readouterr().err
