@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 Word = TypeVar("Word", bound=str)
 _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_HUNDRED_YEARS: Final = 36525 * 86400.0
+"""In seconds, as ``MOST_SECONDS`` of manifests, whose module would load pydantic here."""
 
 
 class Given:
@@ -233,11 +235,14 @@ def task_patterns(given: Given) -> tuple[str, ...]:
 
 
 def grace(given: Given) -> float:
-    """Return seconds, 0 or more, from ``90``, ``90s``, ``30m``, ``6h`` or ``2d``."""
+    """Return seconds, up to a hundred years, from ``90``, ``90s``, ``30m``, ``6h`` or ``2d``."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", given.text.strip())
     if match is None:
         raise given.refused("write it like 90s, 30m or 6h")
-    return float(match.group(1)) * _UNITS[match.group(2)]
+    seconds = float(match.group(1)) * _UNITS[match.group(2)]
+    if seconds > _HUNDRED_YEARS:
+        raise given.refused("it is more than a hundred years; write it like 90s, 30m or 6h")
+    return seconds
 
 
 def deadline(given: Given) -> float:

@@ -181,6 +181,9 @@ CONFLICTS = [
     ([M, "--manifest-budget="], "--manifest-budget : give a number from 0"),
     ([M, "--manifest-deadline=0"], "--manifest-deadline 0: write it like 90s, 30m or 6h"),
     ([M, "--manifest-deadline=1w"], "--manifest-deadline 1w: write it like 90s, 30m or 6h"),
+    ([M, f"--manifest-deadline={'9' * 400}"], "it is more than a hundred years; write it like"),
+    ([M, "--manifest-deadline=36526d"], "--manifest-deadline 36526d: it is more than a hundred"),
+    ([M, "--manifest-grace=36526d"], "--manifest-grace 36526d: it is more than a hundred years"),
     ([M, "--manifest-grace=soon"], "--manifest-grace soon: write it like 90s, 30m or 6h"),
 ]
 
