@@ -21,6 +21,9 @@ __all__ = ["browser", "given_or_started", "missing", "page"]
 for _name in [name for name in os.environ if name.startswith("PYTEST_XDIST")]:
     del os.environ[_name]
 
+# With setproctitle, which may be installed, Celery gives its processes other command lines.
+os.environ["NOSETPS"] = "1"
+
 # A shell that starts the suite behind others (``&``, ``nohup``) has it ignore Ctrl-C and more.
 processes.give_children_default_signals()
 

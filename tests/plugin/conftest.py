@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from kombu import Connection
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import Ledger
@@ -248,6 +249,14 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Proje
 def in_memory(project: Project) -> None:
     """The project's stack is in the memory of its pytest, which is quicker than a private one."""
     project.write("pytest.ini", INI + "addopts = --manifest-broker=memory://\n")
+
+
+@pytest.fixture
+def rabbitmq_url(rabbitmq_url: str) -> str:
+    """The private RabbitMQ, without what jobs of another test have left in Celery's own queue."""
+    with Connection(rabbitmq_url) as connection:
+        connection.default_channel.queue_delete("celery")
+    return rabbitmq_url
 
 
 @pytest.fixture

@@ -95,7 +95,8 @@ def test_a_module_that_ends_the_program_is_told(folder: Path) -> None:
 def test_settings_that_are_missing_are_not_put_down_to_python(folder: Path) -> None:
     """They are read when they are first asked for, by way of the standard library."""
     (folder / "shop_e.py").write_text(
-        "from celery import Celery\napp = Celery()\napp.config_from_object('no_such_settings')\n"
+        "from celery import Celery\napp = Celery(set_as_current=False)\n"
+        "app.config_from_object('no_such_settings')\n"
         "app.conf.timezone\n"
     )
     assert "no module 'no_such_settings', which shop_e.py:4 imports" in failure("shop_e:app")

@@ -63,8 +63,10 @@ class Player:
 
     def close(self) -> None:
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait()
+        self._process.stdout.close()
 
     def count(self) -> list[Call]:
         """Return the calls of a session whose disk is in order."""
