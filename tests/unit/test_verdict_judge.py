@@ -198,7 +198,7 @@ def test_states_become_verdicts_unless_expected(state: str, kind: str, says: str
     assert evaluate(entry({"state": state}), receipt(state), attempt=1).verdict == "passed"
 
 
-@pytest.mark.parametrize("state", ["succeeded", "failed"])
+@pytest.mark.parametrize("state", ["succeeded", "failed", "ignored"])
 def test_a_runtime_past_the_timeout_counts_as_timed_out(state: str) -> None:
     """Also where the pool could not stop the task; and it may be expected."""
     late = receipt(state, runtime=45.2)
