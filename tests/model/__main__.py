@@ -21,7 +21,7 @@ def main() -> int:
     if lacking:
         print(f"the model needs {' and '.join(lacking)}: apt-get install spin gcc libc6-dev")
         return 2
-    processes = int(os.environ.get("MODEL_PROCESSES", "2"))
+    processes = max(1, int(os.environ.get("MODEL_PROCESSES", "2")))
     explored = explore_all([*HOLDS, *BROKEN, *UNTRUSTED], FOLDER, processes)
     text = table(explored)
     print(text)
