@@ -260,6 +260,8 @@ class _Scan:
         if self.entries > limits.entries:
             self.faults.add(0, _beyond("entries", limits.entries))
             raise self.faults.error()
+        if limits.nesting == MAX_DEPTH and max(map(len, lines)) <= limits.schema:
+            return
         for number, raw in enumerate(lines, first):
             try:
                 if limits.nesting < MAX_DEPTH and is_deep_line(raw, limits.nesting):

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from pytest_manifest.plugin import option_values
 from pytest_manifest.plugin.option_conflicts import read_options, refuse_unwritable
 from pytest_manifest.plugin.options import Options, any_given
+from pytest_manifest.schema.fields import MOST_SECONDS
 
 
 @pytest.fixture(autouse=True)
@@ -509,3 +511,8 @@ def test_paths_are_absolute(pytester: pytest.Pytester) -> None:
     assert options.files == (pytester.path / "m.jsonl",)
     assert options.receipts == pytester.path / "r.jsonl"
     assert all(path.is_absolute() for path in vars(options).values() if isinstance(path, Path))
+
+
+def test_a_hundred_years_are_the_same_in_options_and_manifests() -> None:
+    """Options may not load the module of the other; both refuse what is longer."""
+    assert option_values._HUNDRED_YEARS == MOST_SECONDS
