@@ -13,7 +13,10 @@ from tests.chaos.scenario import Scenario, play
 from tests.chaos.scenarios import SCENARIOS
 from tests.chaos.scenarios_of_networks import NETWORKS
 from tests.chaos.session_faults import PHASES
+from tests.turns import part_of_the_day
 
+DAYS = 3
+"""In which the whole sample is played, a part each day."""
 FAULT_VARIABLE = "MANIFEST_CHAOS_FAULT"
 SAMPLED_NETWORKS = frozenset(
     {
@@ -46,11 +49,14 @@ def servers(scenario: Scenario) -> tuple[str, ...]:
 
 
 def chosen() -> list[Scenario]:
-    """The one that was asked for; all where rounds were; else a sample that is quickly played."""
+    """The one that was asked for; all where rounds were; else the day's part of those that are
+    quickly played."""
     name = os.environ.get(FAULT_VARIABLE)
     if name:
         return [one for one in SCENARIOS if one.name == name]
-    return [one for one in SCENARIOS if ROUNDS_VARIABLE in os.environ or one.name not in LONG]
+    if ROUNDS_VARIABLE in os.environ:
+        return list(SCENARIOS)
+    return part_of_the_day([one for one in SCENARIOS if one.name not in LONG], DAYS)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A sample of the cells, run, and what the table as a whole must hold; ``make stacks`` runs all."""
+"""A sample of the cells, run in turn, and what the table as a whole must hold; ``make stacks`` runs all."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tests.stacks.cells import CELLS, PREFORK
 from tests.stacks.outcomes import summary_of
 from tests.stacks.page import PAGE, page
 from tests.stacks.running import run_cell
+from tests.turns import part_of_the_day
 
 SAMPLE = (
     "redis-tls-settings/redis-tls-settings/prefork/instrumented",
@@ -24,6 +25,8 @@ SAMPLE = (
     "valkey/django-db/prefork/instrumented",
 )
 """The cells that differ most from one another, and from the contract's own stacks."""
+DAYS = 3
+"""In which the whole sample is run, a part each day."""
 
 HONEST = ("unknown", "pending")
 TRUE = (
@@ -60,7 +63,7 @@ stock worker tells no runtime: what is over before has passed, also beyond its l
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("name", SAMPLE)
+@pytest.mark.parametrize("name", part_of_the_day(SAMPLE, DAYS))
 def test_a_cell_is_as_the_table_says(name: str) -> None:
     """Each of its jobs gets the verdict that the page tells, and receipts lack what it tells."""
     try:
