@@ -14,7 +14,7 @@ The map, top to bottom; a floor imports only what stands below it:
                 what a run amounts to, how two differ; a receipt held against its entry: pure rules
     ledger, manifest, planning, schema
                 one SQLite file a run; the codec; the plan builder; the formats
-    bindings, compat, console, errors, ini, log, processes, text, urls, variables
+    bindings, compat, console, errors, ini, log, processes, redaction, text, urls, variables
                 the ground: single modules, and private parts of other packages
 
 The names below are loaded when they are first used: importing this package must stay cheap, because

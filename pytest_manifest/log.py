@@ -7,16 +7,16 @@ import io
 import json
 import logging
 import os
-import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping
 from datetime import timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TextIO
-from urllib.parse import unquote
 
 from loguru import logger
+
+from pytest_manifest.redaction import HIDDEN, hide_environment, is_secret_name, redact
 
 if TYPE_CHECKING:
     from loguru import Message, Record
@@ -24,71 +24,8 @@ if TYPE_CHECKING:
 Format = Literal["text", "json"]
 
 PACKAGE: Final = "pytest_manifest"
-HIDDEN: Final = "***"
-# Shorter values of the environment ("1", "guest") would be blanked out of innocent text.
-SHORTEST_LITERAL: Final = 8
-
-_NAMES: Final = (
-    r"(?:password|passwd|passphrase|secret|token|api[_-]?key|access[_-]?key|private[_-]?key"
-    r"|credentials?)"
-)
-_NAME_RE = re.compile(rf"{_NAMES}\Z", re.IGNORECASE)
-# Up to the last @ before a slash: a password that was not percent-encoded may hold one itself.
-# No pattern here starts with an open repetition: each runs over every line that is logged.
-_URL_RE = re.compile(r"(://[^\s/:@\"']*):[^\s/\"']*@")
-_PAIR_RE = re.compile(
-    rf"({_NAMES}[\"']?\s*[:=]\s*)"
-    r"(\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|[^\s,;&\"'}\])]+)",
-    re.IGNORECASE,
-)
-_BEARER_RE = re.compile(r"\b((?:bearer|basic)\s+)[\w.~+/=-]{8,}", re.IGNORECASE)
-
-# Every text that the two patterns above match contains one of these. Searching for them takes a
-# hundredth of the time, and nearly no line has one.
-_SIGNS: Final = ("pass", "secret", "token", "key", "credential", "bearer", "basic")
-
-_literals: frozenset[str] = frozenset()
-
-
-def redact_url(url: str) -> str:
-    """Replace a URL's password with ``***``, also one that is not percent-encoded."""
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return redact(url)
-    location = re.split(r"[?#]", rest, maxsplit=1)[0]
-    userinfo, at, _ = location.rpartition("@")
-    if not at:
-        return redact(url)
-    user, colon, _ = userinfo.partition(":")
-    shown = f"{user}:{HIDDEN}" if colon else user
-    return redact(f"{scheme}://{shown}@{rest[len(userinfo) + 1 :]}")
-
-
-def redact(text: str) -> str:
-    """Hide passwords in URLs, in ``password=...`` and the like, and all registered secrets."""
-    if "://" in text:
-        text = _URL_RE.sub(rf"\1:{HIDDEN}@", text)
-    if _may_name_secret(text):
-        text = _PAIR_RE.sub(_hide_pair, text)
-        text = _BEARER_RE.sub(rf"\1{HIDDEN}", text)
-    for secret in _literals:
-        text = text.replace(secret, HIDDEN)
-    return text
-
-
-def _may_name_secret(text: str) -> bool:
-    if not text.isascii():  # other letters may fold to these ones there
-        return True
-    lowered = text.lower()
-    return any(sign in lowered for sign in _SIGNS)
-
-
-def hide(secret: str) -> None:
-    """Keep this very value out of all logs of this process from now on."""
-    global _literals
-    if len(secret) >= SHORTEST_LITERAL:
-        # Replaced, not changed in place: other threads iterate over it.
-        _literals |= {secret}
+_TRACEBACK: Final = "traceback"
+"""The extra value of a record that has a traceback as text, for logs in files alone."""
 
 
 def configure(
@@ -102,7 +39,7 @@ def configure(
     Only for processes that are ours. ``text`` has colours on a terminal (``NO_COLOR`` and
     ``FORCE_COLOR`` are honoured); ``json`` is one object a line.
     """
-    _hide_environment()
+    hide_environment()
     stream = sys.stderr if sink is None else sink
     logger.remove()
     logger.configure(patcher=_redact_record)
@@ -115,10 +52,21 @@ def add_run_log(path: Path, *, format: Format = "text", level: str = "DEBUG") ->
     Other handlers stay as they are. Returns the handler's id for ``logger.remove``. What cannot be
     written is left out of the log. Raises OSError where the file cannot be opened.
     """
-    _hide_environment()
+    hide_environment()
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     return _add(_RedactingStream(_LogFile(descriptor), close=True), format, level, only=_is_ours)
+
+
+def log_failure(what: str, error: BaseException, **context: str | None) -> None:
+    """Log an error that is a fault of ours: a sentence, and its traceback for files alone.
+
+    loguru's own first handler, which a user may have left in place, would add the values of all
+    variables on the way, with whatever secrets they hold.
+    """
+    lines = traceback.format_exception(error)
+    ours = logger.opt(depth=1).bind(**context, **{_TRACEBACK: redact("".join(lines))})
+    ours.error("{}: {}", what, redact(f"{type(error).__name__}: {error}"))
 
 
 def intercept_stdlib(level: str = "INFO") -> None:
@@ -224,11 +172,13 @@ def _is_ours(record: Record) -> bool:
 
 
 def _text_format(record: Record) -> str:
-    context = " ".join(f"{key}={{extra[{key}]}}" for key in record["extra"] if key.isidentifier())
+    shown = (key for key in record["extra"] if key.isidentifier() and key != _TRACEBACK)
+    context = " ".join(f"{key}={{extra[{key}]}}" for key in shown)
     tail = f" <dim>[{context}]</dim>" if context else ""
+    own = f"{{extra[{_TRACEBACK}]}}" if _TRACEBACK in record["extra"] else ""
     return (
         "<green>{time:YYYY-MM-DD HH:mm:ss.SSS}</green> <level>{level: <8}</level> "
-        f"<cyan>{{name}}</cyan> {{message}}{tail}\n{{exception}}"
+        f"<cyan>{{name}}</cyan> {{message}}{tail}\n{own}{{exception}}"
     )
 
 
@@ -239,8 +189,11 @@ def _document(record: Record) -> dict[str, object]:
         "logger": record["name"],
         "message": redact(record["message"]),
         "process": record["process"].id,
-        "extra": _clean(record["extra"]),
+        "extra": _clean({key: one for key, one in record["extra"].items() if key != _TRACEBACK}),
     }
+    own = record["extra"].get(_TRACEBACK)
+    if isinstance(own, str):
+        document["exception"] = own
     raised = record["exception"]
     if raised is not None and raised.type is not None:
         lines = traceback.format_exception(raised.type, raised.value, raised.traceback)
@@ -250,7 +203,7 @@ def _document(record: Record) -> dict[str, object]:
 
 def _clean(value: object, name: str = "") -> object:
     """Convert a value to JSON types without secrets; a value that JSON cannot hold becomes text."""
-    if _NAME_RE.search(name):
+    if is_secret_name(name):
         return HIDDEN
     if isinstance(value, Mapping):
         return {str(key): _clean(item, str(key)) for key, item in value.items()}
@@ -265,29 +218,10 @@ def _redact_record(record: Record) -> None:
     record["message"] = redact(record["message"])
     extra = record["extra"]
     for key, value in extra.items():
-        if _NAME_RE.search(key):
+        if is_secret_name(key):
             extra[key] = HIDDEN
         elif isinstance(value, str):
             extra[key] = redact(value)
-
-
-def _hide_pair(match: re.Match[str]) -> str:
-    value = match[2]
-    quote = value[0] if value[0] in "\"'" else ""
-    return f"{match[1]}{quote}{HIDDEN}{quote}"
-
-
-def _hide_environment() -> None:
-    """Hide the values of secret-looking variables, and the passwords of URLs in variables."""
-    for name, value in os.environ.items():
-        if _NAME_RE.search(name):
-            hide(value)
-        scheme, separator, rest = value.partition("://")
-        if separator and scheme.isascii():
-            userinfo, at, _ = rest.partition("/")[0].rpartition("@")
-            password = userinfo.partition(":")[2] if at else ""
-            hide(password)
-            hide(unquote(password))
 
 
 def _wants_colour(stream: TextIO) -> bool:

@@ -21,7 +21,7 @@ from pytest_manifest.broker.celery_settings import OPTIONS, harmless, is_overrid
 from pytest_manifest.broker.import_errors import import_failure, tasks_failure
 from pytest_manifest.compat.celery import setting_names
 from pytest_manifest.errors import StackError
-from pytest_manifest.log import redact
+from pytest_manifest.redaction import redact
 from pytest_manifest.text import listed, plural
 from pytest_manifest.urls import StackAddress, is_redis, scheme_of
 

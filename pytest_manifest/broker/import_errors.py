@@ -11,7 +11,7 @@ from typing import Final
 import celery
 import kombu
 
-from pytest_manifest.log import redact
+from pytest_manifest.redaction import redact
 from pytest_manifest.text import short_path
 
 _MACHINERY: Final = (

@@ -27,7 +27,7 @@ from pytest_manifest.broker.workers import (
     workers_of,
 )
 from pytest_manifest.errors import DispatchError
-from pytest_manifest.log import redact
+from pytest_manifest.redaction import redact
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.wire import WORKER_MARK
 from pytest_manifest.text import plural

@@ -16,7 +16,7 @@ from pytest_manifest.broker.client import reply_queue_name
 from pytest_manifest.broker.routing import MESSAGE_OPTIONS, Options, Routing
 from pytest_manifest.broker.workers import TaskLimits, message_limits
 from pytest_manifest.errors import DispatchError
-from pytest_manifest.log import redact
+from pytest_manifest.redaction import redact
 from pytest_manifest.schema.models import Entry
 from pytest_manifest.schema.wire import (
     HEADER_ATTEMPT,

@@ -14,7 +14,7 @@ from typing import Final
 from celery import Celery
 from kombu import Connection
 
-from pytest_manifest.log import redact_url
+from pytest_manifest.redaction import redact_url
 from pytest_manifest.urls import is_redis, scheme_of
 
 PARTS: Final = (

@@ -24,7 +24,7 @@ from pytest_manifest.broker.workers import (
     workers_of,
 )
 from pytest_manifest.errors import StackError
-from pytest_manifest.log import redact, redact_url
+from pytest_manifest.redaction import redact_error, redact_url
 from pytest_manifest.urls import scheme_of
 
 __all__ = [
@@ -107,7 +107,7 @@ def preflight(
     except Exception as error:
         raise StackError(
             f"the workers at {redact_url(address.broker_url)} cannot be asked "
-            f"({type(error).__name__}: {redact(str(error))}); check that the broker is up"
+            f"({redact_error(error, address.broker_url)}); check that the broker is up"
         ) from error
     workers = list(workers_of(answers).values())
     publisher.limits.update(workers)

@@ -27,7 +27,7 @@ from pytest_manifest.broker.messages import MessageBuilder, Outgoing
 from pytest_manifest.broker.routing import AppRouting, destination_of, queue_name, reserved
 from pytest_manifest.broker.workers import TaskLimits
 from pytest_manifest.errors import StackError
-from pytest_manifest.log import redact, redact_url
+from pytest_manifest.redaction import redact_about, redact_url
 from pytest_manifest.schema import Entry
 from pytest_manifest.urls import StackAddress, scheme_of
 
@@ -261,7 +261,7 @@ class Publisher:
         cause = error.__cause__ or error
         return (
             f"{type(cause).__name__} at {redact_url(self.address.broker_url)} "
-            f"({redact(str(cause))})"
+            f"({redact_about(str(cause), self.address.broker_url)})"
         )
 
 

@@ -16,7 +16,7 @@ from celery.exceptions import QueueNotFound
 from kombu import Queue
 
 from pytest_manifest.errors import DispatchError
-from pytest_manifest.log import redact
+from pytest_manifest.redaction import redact
 from pytest_manifest.schema.models import Entry
 from pytest_manifest.urls import is_redis
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from loguru import logger
 
 from pytest_manifest.broker.client import connect, result_backend
-from pytest_manifest.log import redact, redact_url
+from pytest_manifest.redaction import redact_about, redact_url
 from pytest_manifest.urls import StackAddress, is_redis_server
 
 if TYPE_CHECKING:
@@ -66,7 +66,9 @@ def _run_id(url: str, ask: Callable[[str], object]) -> str | None:
     try:
         said = ask(url)
     except Exception as error:  # of the app's settings, too, which another place may not suit
-        logger.debug("{} does not say who it is: {}", redact_url(url), redact(str(error)))
+        logger.debug(
+            "{} does not say who it is: {}", redact_url(url), redact_about(str(error), url)
+        )
         return None
     found = said.get("run_id") if isinstance(said, dict) else None
     return found if isinstance(found, str) and found else None

@@ -18,7 +18,7 @@ from celery.backends.base import DisabledBackend
 
 from pytest_manifest.broker.servers import Servers, is_same, with_host
 from pytest_manifest.broker.workers import Worker
-from pytest_manifest.log import redact_url
+from pytest_manifest.redaction import redact_url
 from pytest_manifest.urls import (
     REDIS_SCHEMES,
     SENTINEL,

@@ -9,7 +9,7 @@ from typing import Any, Final
 from pytest_manifest.broker import checks
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.workers import Worker
-from pytest_manifest.log import redact
+from pytest_manifest.redaction import redact
 from pytest_manifest.urls import is_redis, scheme_of
 
 SQS: Final = "sqs"

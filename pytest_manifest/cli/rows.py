@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pytest_manifest.errors import Fault, ManifestError, PlanError
-from pytest_manifest.log import redact, redact_url
+from pytest_manifest.redaction import redact, redact_url
 
 if TYPE_CHECKING:
     from sqlalchemy import URL

@@ -372,7 +372,7 @@ def _stack_arguments(given: argparse.Namespace) -> Iterator[str]:
     """
     for name in ("app", "broker", "backend"):
         if value := getattr(given, ROWS[name].dest):
-            from pytest_manifest.log import redact_url
+            from pytest_manifest.redaction import redact_url
 
             shown = redact_url(value) if "://" in value else value
             yield f" {ROWS[name].flag}={shlex.quote(shown)}"

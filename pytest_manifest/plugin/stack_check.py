@@ -16,7 +16,6 @@ import pytest
 
 from pytest_manifest.console import quiet_console
 from pytest_manifest.errors import ManifestToolError, ResultStoreError, StackError
-from pytest_manifest.log import redact, redact_url
 from pytest_manifest.plugin.manifest_store import ManifestStore
 from pytest_manifest.plugin.option_conflicts import read_options
 from pytest_manifest.plugin.options import Options
@@ -27,6 +26,7 @@ from pytest_manifest.plugin.stack_choice import (
     put_root_on_path,
 )
 from pytest_manifest.plugin.stacks import EMBEDDED_START, external_address, reach
+from pytest_manifest.redaction import redact, redact_url
 
 if TYPE_CHECKING:
     from pytest_manifest.broker.findings import StackCheck

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import pytest
 
 from pytest_manifest.errors import DispatchError, ManifestToolError, StackError
-from pytest_manifest.log import redact, redact_url
+from pytest_manifest.redaction import redact, redact_url
 
 if TYPE_CHECKING:
     from pytest_manifest.broker.own_broker import OwnBroker

@@ -13,7 +13,6 @@ import pytest
 
 from pytest_manifest.console import begin_line, quiet_console
 from pytest_manifest.errors import DispatchError, StackError
-from pytest_manifest.log import redact_url
 from pytest_manifest.plugin.context import user_errors
 from pytest_manifest.plugin.manifest_store import ManifestStore
 from pytest_manifest.plugin.options import Options
@@ -26,6 +25,7 @@ from pytest_manifest.plugin.run_history import (
 from pytest_manifest.plugin.runtest import OthersLogs
 from pytest_manifest.plugin.session_runs import SessionRuns
 from pytest_manifest.plugin.stack_choice import EarlierStacks, StackChoice, choose_stack
+from pytest_manifest.redaction import redact_url
 
 if TYPE_CHECKING:
     from pytest_manifest.ledger import RunInfo

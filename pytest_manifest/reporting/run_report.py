@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 import pytest
 
 from pytest_manifest.errors import ManifestToolError
+from pytest_manifest.redaction import redact
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -116,11 +117,11 @@ class RunReport:
             yield
         except Exception as error:  # of any kind: a report must not end the session
             if not isinstance(error, OSError | ManifestToolError):
-                from loguru import logger
+                from pytest_manifest.log import log_failure
 
-                logger.exception("{}", fault)
+                log_failure(fault, error)
             consequence = ", so this session fails" if needed else ""
-            run.warnings.append(f"{fault}{consequence}: {str(error) or repr(error)}")
+            run.warnings.append(f"{fault}{consequence}: {redact(str(error) or repr(error))}")
             self.lacks_artifacts = self.lacks_artifacts or needed
 
     def note_unwritten(self, fault: str) -> None:

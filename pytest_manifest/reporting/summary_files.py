@@ -21,8 +21,8 @@ from pytest_manifest.analysis.records import EntryRecord, summary_fields
 from pytest_manifest.analysis.statistics import Distribution, Statistics, statistics
 from pytest_manifest.errors import StackError
 from pytest_manifest.ledger import BUDGET, OVER_BUDGET, Ledger
-from pytest_manifest.log import redact_url
 from pytest_manifest.manifest.writer import atomic_file
+from pytest_manifest.redaction import redact_url
 from pytest_manifest.reporting.descendants import (
     RunTrees,
     read_trees,

@@ -17,7 +17,7 @@ from pydantic import JsonValue
 
 from pytest_manifest.broker.client import load_app
 from pytest_manifest.errors import StackError
-from pytest_manifest.log import redact, redact_url
+from pytest_manifest.redaction import redact_error, redact_url
 from pytest_manifest.results.read_errors import ReadErrors
 from pytest_manifest.results.sources import UNREADABLE, Meta, ResultSource, as_json, open_source
 from pytest_manifest.schema import ErrorInfo, State
@@ -95,7 +95,7 @@ class ResultReader:
             self.close()
             raise StackError(
                 f"the result backend {redact_url(self._address.backend_url)} cannot be read "
-                f"({type(error).__name__}: {redact(str(error))}); check that it is up and that "
+                f"({redact_error(error, self._address.backend_url)}); check that it is up and that "
                 f"its URL is that of the workers"
             ) from error
         return found

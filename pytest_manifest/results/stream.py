@@ -15,7 +15,7 @@ from pydantic_core import from_json
 from pytest_manifest.broker.bounded import redis_limits
 from pytest_manifest.broker.client import load_app, result_backend
 from pytest_manifest.errors import StackError
-from pytest_manifest.log import redact_url
+from pytest_manifest.redaction import redact_about, redact_url
 from pytest_manifest.results.read_errors import ReadErrors
 from pytest_manifest.schema.stream_records import STREAM_FIELD
 from pytest_manifest.urls import SENTINEL, is_redis, scheme_of, with_redis_scheme
@@ -79,7 +79,8 @@ def open_client(backend_url: str) -> Redis:
         client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)
     except (TypeError, ValueError) as error:
         raise StackError(
-            f"the result store {redact_url(backend_url)} cannot be used: {error}"
+            f"the result store {redact_url(backend_url)} cannot be used: "
+            f"{redact_about(str(error), backend_url)}"
         ) from error
     return client
 
@@ -279,7 +280,8 @@ class StreamReader:
             yield
         except (RedisError, OSError) as error:
             raise StackError(
-                f"the receipts cannot be {doing} {redact_url(self._url)}: {error}"
+                f"the receipts cannot be {doing} {redact_url(self._url)}: "
+                f"{redact_about(str(error), self._url)}"
             ) from error
 
     def _records(self, answer: object) -> list[Mapping[str, object]]:

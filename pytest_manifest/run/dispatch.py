@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pytest_manifest.broker.attempt import Attempt, new_run_id
 from pytest_manifest.ledger import SHARD, Ledger, RunInfo, next_run_number, utc_now
 from pytest_manifest.ledger.run_files import RunFiles
-from pytest_manifest.log import redact_url
 from pytest_manifest.manifest import Manifest, Shard
+from pytest_manifest.redaction import redact_url
 from pytest_manifest.run.admission import admit
 from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.run.run import Run

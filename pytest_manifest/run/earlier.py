@@ -13,8 +13,8 @@ from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.broker.client import load_app
 from pytest_manifest.broker.servers import Servers, is_same, with_host
 from pytest_manifest.ledger import OTHER_BROKER, AttemptRow, Ledger, RunInfo, utc_now
-from pytest_manifest.log import redact_url
 from pytest_manifest.manifest import Manifest
+from pytest_manifest.redaction import redact_url
 from pytest_manifest.run.evaluation import FIXED, INFERRED, AttemptEvaluator
 from pytest_manifest.run.pending import PendingAttempts, pending_descendant
 from pytest_manifest.run.strategy import Strategy

@@ -16,7 +16,9 @@ from loguru import logger
 
 from pytest_manifest.errors import DispatchError, LedgerError, ManifestToolError
 from pytest_manifest.ledger import GAVE_UP, OVER_BUDGET, Ledger
+from pytest_manifest.log import log_failure
 from pytest_manifest.manifest import write_receipt_lines
+from pytest_manifest.redaction import redact
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.run.corrections import Correction
 from pytest_manifest.run.engine import Engine
@@ -178,8 +180,7 @@ class Run:
         except ManifestToolError as error:
             self.error = self.error or error
         except Exception as error:  # a thread has no caller: the run itself must carry its fault
-            logger.bind(run=self.info.run).exception("the run's thread failed")
-            fault = DispatchError(f"the run stopped on an internal error: {error!r}")
+            fault = self._log_fault("the run's thread failed", error)
             self.error = self.error or fault
         finally:
             self._state.signals.end()
@@ -193,9 +194,13 @@ class Run:
         except ManifestToolError as error:
             self._give_up(engine, ledger, error)
         except Exception as error:  # as above; here the entries can still be given a verdict
-            logger.bind(run=self.info.run).exception("the run failed")
-            fault = DispatchError(f"the run stopped on an internal error: {error!r}")
+            fault = self._log_fault("the run failed", error)
             self._give_up(engine, ledger, fault)
+
+    def _log_fault(self, what: str, error: Exception) -> DispatchError:
+        """Log a fault of this package's, and return the error to stop with."""
+        log_failure(f"{what}, its traceback is in {self.files.log}", error, run=self.info.run)
+        return DispatchError(f"the run stopped on an internal error: {redact(repr(error))}")
 
     def _give_up(self, engine: Engine, ledger: Ledger, error: ManifestToolError) -> None:
         self.error = error

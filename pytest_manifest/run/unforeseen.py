@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from loguru import logger
-
 from pytest_manifest.errors import ManifestToolError
+from pytest_manifest.log import log_failure
+from pytest_manifest.redaction import redact
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.verdict import evaluate
 
@@ -22,8 +22,8 @@ def unforeseen_failure(
     """
     if isinstance(error, ManifestToolError):
         raise error
-    logger.bind(entry=entry.id).opt(exception=error).error("{!r} could not be judged", entry.id)
-    note = f"its receipt could not be judged ({type(error).__name__}: {error})"
+    log_failure(f"{entry.id!r} could not be judged", error, entry=entry.id)
+    note = f"its receipt could not be judged ({redact(f'{type(error).__name__}: {error}')})"
     reported = note.encode("utf-8", "replace").decode()
     verdict = evaluate(entry, None, attempt=attempt, problem="unknown", note=reported)
     return verdict, receipt
@@ -37,4 +37,4 @@ def failure_ignored(what: str) -> Iterator[None]:
     except ManifestToolError:
         raise  # the ledger's, which are everybody's affair
     except Exception as error:  # the verdict that stands is as true as it was
-        logger.opt(exception=error).error("{} could not be judged", what)
+        log_failure(f"{what} could not be judged", error)

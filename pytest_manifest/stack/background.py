@@ -19,6 +19,7 @@ from pytest_manifest import log
 from pytest_manifest.errors import StackError
 from pytest_manifest.ini import pytest_setting
 from pytest_manifest.processes import has_ended, pid_scope
+from pytest_manifest.redaction import redact_url
 from pytest_manifest.stack.client import SupervisorClient
 from pytest_manifest.stack.settings import FLOWER_USER, WORKER_PREFIX, Settings, State
 from pytest_manifest.stack.state import (
@@ -147,7 +148,7 @@ def status_document() -> dict[str, JsonValue]:
         "up": True,
         "app": state["app"],
         "folder": state["cwd"],
-        "broker": log.redact_url(state["broker_url"]),
+        "broker": redact_url(state["broker_url"]),
         "flower": state["flower_url"] or None,
         "state_file": str(state_file(directory)),
         "workers": [
@@ -278,7 +279,7 @@ def _wait_until_down(directory: Path, seconds: float) -> bool:
 def _describe(state: State, directory: Path) -> list[str]:
     lines = [
         f"app      {state['app']}  in {state['cwd']}",
-        f"broker   {log.redact_url(state['broker_url'])}",
+        f"broker   {redact_url(state['broker_url'])}",
     ]
     if state["flower_url"]:
         lines.append(f"flower   {state['flower_url']}  (user {FLOWER_USER})")

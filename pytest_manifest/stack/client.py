@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from loguru import logger
 
 from pytest_manifest.errors import StackError
-from pytest_manifest.log import hide, redact, redact_url
+from pytest_manifest.redaction import hide, redact, redact_url
 from pytest_manifest.stack.services import ready_file, tail
 from pytest_manifest.stack.settings import (
     READY_LINE,

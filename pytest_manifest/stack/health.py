@@ -16,7 +16,7 @@ from kombu import Connection
 
 from pytest_manifest.broker.client import AMQP_SCHEMES
 from pytest_manifest.errors import ResultStoreError, StackError
-from pytest_manifest.log import redact, redact_url
+from pytest_manifest.redaction import redact_about, redact_url
 from pytest_manifest.results.django_results import WorkersDatabases, is_of_django
 from pytest_manifest.results.stream import open_client_at
 from pytest_manifest.urls import SENTINEL, StackAddress, is_redis, is_tls, kind_of, scheme_of
@@ -82,7 +82,7 @@ class _ProbeThread:
         try:
             self._probe = make()
         except Exception as error:
-            self._reason = _reason(error)
+            self._reason = _reason(error, self.url)
 
     def begin(self) -> None:
         """Start the probe, where it could be made."""
@@ -107,7 +107,7 @@ class _ProbeThread:
         try:
             self._probe()
         except Exception as error:
-            self._reason = _reason(error)
+            self._reason = _reason(error, self.url)
 
 
 def _broker_probe(url: str, timeout: float, app: Celery | None) -> Callable[[], None]:
@@ -191,8 +191,11 @@ def _query_backend(address: StackAddress, app: Celery | None) -> None:
             backend.get_task_meta(f"manifest-reach-{uuid.uuid4()}")
 
 
-def _reason(error: BaseException) -> str:
-    """Word the innermost cause in a line: libraries wrap refused connections several times."""
+def _reason(error: BaseException, url: str) -> str:
+    """Word the innermost cause in a line: libraries wrap refused connections several times.
+
+    ``url``: what was tried to be reached.
+    """
     cause = error
     while isinstance(cause.__cause__, Exception):
         cause = cause.__cause__
@@ -203,4 +206,4 @@ def _reason(error: BaseException) -> str:
     # str() of a KeyError is its argument's repr.
     text = str(cause.args[0]) if isinstance(cause, KeyError) and cause.args else str(cause)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return redact(lines[0]).rstrip(".") if lines else type(cause).__name__
+    return redact_about(lines[0], url).rstrip(".") if lines else type(cause).__name__

@@ -20,7 +20,7 @@ from pytest_manifest.broker.client import load_app
 from pytest_manifest.broker.import_errors import tasks_failure
 from pytest_manifest.compat.older import requests_kept
 from pytest_manifest.errors import StackError
-from pytest_manifest.log import redact
+from pytest_manifest.redaction import redact
 from pytest_manifest.stack.client import WorkerExit
 from pytest_manifest.stack.in_memory_app import URL, borrowed, one_store, plain_app, standing_in
 from pytest_manifest.stack.in_memory_worker import END, STOP_SECONDS, Worker, make_worker

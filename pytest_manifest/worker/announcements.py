@@ -11,7 +11,6 @@ from typing import Any, Final
 from weakref import ReferenceType
 
 from celery import Task, signals
-from loguru import logger
 
 from pytest_manifest.compat.canvas import (
     FirstMessage,
@@ -19,6 +18,7 @@ from pytest_manifest.compat.canvas import (
     first_messages,
     sent_errbacks,
 )
+from pytest_manifest.log import log_failure
 from pytest_manifest.schema import stream_records, wire
 from pytest_manifest.worker.children import Children, Document, Expected
 
@@ -51,9 +51,9 @@ def announce_rest(children: Children, app: Any, request: Any, end: End, *, speak
             if one is not None:
                 announced.append(one)
             expected += messages
-    except Exception:
+    except Exception as error:
         # The task's outcome must not change for it.
-        logger.exception("what follows {} could not be announced", request.__dict__.get("id"))
+        log_failure(f"what follows {request.__dict__.get('id')} could not be announced", error)
     else:
         children.announced, children.expected = announced, expected
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from loguru import logger
 
-from pytest_manifest.log import redact_url
+from pytest_manifest.redaction import redact_url
 from pytest_manifest.worker.children import Children
 
 

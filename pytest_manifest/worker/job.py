@@ -22,7 +22,7 @@ from typing import Final
 from loguru import logger
 from pydantic import JsonValue
 
-from pytest_manifest.log import redact
+from pytest_manifest.redaction import redact
 from pytest_manifest.schema import wire
 from pytest_manifest.schema.fields import json_value
 from pytest_manifest.schema.wire import arguments_sha256, parse_moment, timestamp

@@ -17,7 +17,7 @@ from celery.exceptions import (
 from celery.utils.serialization import UnpickleableExceptionWrapper
 
 from pytest_manifest.compat.older import worker_lost
-from pytest_manifest.log import redact
+from pytest_manifest.redaction import redact
 from pytest_manifest.schema.fields import State
 
 MAX_MESSAGE = 16 * 1024

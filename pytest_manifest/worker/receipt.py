@@ -16,9 +16,9 @@ from functools import lru_cache
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
-from loguru import logger
 from pydantic import JsonValue
 
+from pytest_manifest.log import log_failure
 from pytest_manifest.processes import boot_id, pid_namespace
 from pytest_manifest.schema import MAX_DEPTH, stream_records, wire
 from pytest_manifest.schema.fields import json_value
@@ -302,9 +302,9 @@ def prepare_receipt(
         return None
     try:
         return _prepare(request, outcome, outside)
-    except Exception:
+    except Exception as error:
         # The task's outcome must not change for it; the stock result still holds that.
-        logger.exception("the receipt of {} could not be made", request.__dict__.get("id"))
+        log_failure(f"the receipt of {request.__dict__.get('id')} could not be made", error)
         return None
 
 

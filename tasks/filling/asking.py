@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from loguru import logger
 
-from pytest_manifest.log import redact
+from pytest_manifest.redaction import redact
 from tasks.filling.answers import Reading, read_answer
 from tasks.filling.prompts import Prompt, Wanted
 from tasks.filling.shares import Spent

@@ -19,7 +19,7 @@ from pytest_manifest.broker.locating.base import BrokerSnapshot, DeliveryTags
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.workers import QUESTIONS, workers_of
 from pytest_manifest.errors import StackError
-from pytest_manifest.log import redact, redact_url
+from pytest_manifest.redaction import redact_error, redact_url
 from pytest_manifest.urls import is_redis, scheme_of
 
 RUNNING: Final = "active"
@@ -93,7 +93,7 @@ def stack_errors(publisher: Publisher) -> Iterator[None]:
         cause = error.__cause__ or error
         raise StackError(
             f"cannot look for jobs at {redact_url(publisher.address.broker_url)} "
-            f"({type(cause).__name__}: {redact(str(cause))}); check that the broker is up"
+            f"({redact_error(cause, publisher.address.broker_url)}); check that the broker is up"
         ) from error
 
 
@@ -216,7 +216,7 @@ def find_workers(publisher: Publisher, timeout: float = TIMEOUT) -> WorkerPresen
     except Exception as error:
         raise StackError(
             f"the workers at {redact_url(publisher.address.broker_url)} cannot be asked "
-            f"({type(error).__name__}: {redact(str(error))}); check that the broker is up"
+            f"({redact_error(error, publisher.address.broker_url)}); check that the broker is up"
         ) from error
 
 

@@ -1,0 +1,60 @@
+"""Hide secrets: by the name that they stand under, by their form, and by their value.
+
+``redact`` is for text that was written for people: errors, log lines, tracebacks. ``redacted`` is
+for JSON values, whose names and structure say more than text does; it leaves a salted digest, so
+that two secrets can be told apart. ``register`` adds a value that is hidden wherever it appears.
+"""
+
+from __future__ import annotations
+
+from pytest_manifest.redaction.documents import (
+    differ,
+    is_marked,
+    redacted,
+    redacted_schema,
+    secret_step,
+    secrets_in,
+)
+from pytest_manifest.redaction.names import DEFAULT_NAMES
+from pytest_manifest.redaction.registry import (
+    SHORTEST_SECRET,
+    hide,
+    hide_environment,
+    register,
+)
+from pytest_manifest.redaction.settings import (
+    configure,
+    current_salt,
+    is_on,
+    is_secret_name,
+    use_salt,
+)
+from pytest_manifest.redaction.texts import HIDDEN, may_hold_secret, redact, without
+from pytest_manifest.redaction.urls import passwords_of, redact_about, redact_error, redact_url
+
+__all__ = [
+    "DEFAULT_NAMES",
+    "HIDDEN",
+    "SHORTEST_SECRET",
+    "configure",
+    "current_salt",
+    "differ",
+    "hide",
+    "hide_environment",
+    "is_marked",
+    "is_on",
+    "is_secret_name",
+    "may_hold_secret",
+    "passwords_of",
+    "redact",
+    "redact_about",
+    "redact_error",
+    "redact_url",
+    "redacted",
+    "redacted_schema",
+    "register",
+    "secret_step",
+    "secrets_in",
+    "use_salt",
+    "without",
+]

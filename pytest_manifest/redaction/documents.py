@@ -1,0 +1,146 @@
+"""Hide secrets in JSON values, and leave a salted digest of each, by which they can be compared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from pytest_manifest.redaction.settings import current_salt, is_on, is_secret_name
+from pytest_manifest.redaction.texts import HIDDEN, redact
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+DIFFERS: Final = " (differs)"
+"""What follows a hidden value that is not the expected one."""
+_DIGEST_BYTES: Final = 4
+_MARKED: Final = re.compile(r"\*\*\*[0-9a-f]{8}")
+_NAME_KEYS: Final = ("name", "key", "header")
+"""Keys whose value names what stands under ``value`` beside them."""
+_SCHEMA_VALUES: Final = ("const", "enum", "default", "examples", "pattern")
+"""Keywords of a JSON Schema whose values are, or show, values of the property."""
+_STEP: Final = re.compile(r"\.([^.\[\]]+)|\[\"((?:[^\"\\]|\\.)*)\"?|\['((?:[^'\\]|\\.)*)'?")
+_SHORTEST_LITERAL: Final = 4
+
+
+def digest(secret: str) -> str:
+    """Return ``***`` and a digest of the secret that the session's salt goes into."""
+    found = hashlib.blake2b(
+        secret.encode("utf-8", "surrogatepass"), key=current_salt(), digest_size=_DIGEST_BYTES
+    )
+    return HIDDEN + found.hexdigest()
+
+
+def is_marked(value: object) -> bool:
+    """Return whether a value is what is shown instead of a secret."""
+    return isinstance(value, str) and (value == HIDDEN or _MARKED.fullmatch(value) is not None)
+
+
+def redacted(value: JsonValue) -> JsonValue:
+    """Return a JSON value without secrets; itself, where the user wants to see all.
+
+    Under the name of a secret all but null, booleans and empty text becomes ``***`` with a digest.
+    In other texts secrets are hidden as :func:`redact` does.
+    """
+    return _redacted(value) if is_on() else value
+
+
+def redacted_schema(schema: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return a JSON Schema without the values that it names of secret properties, or in text."""
+    if not is_on():
+        return schema
+    return {key: _of_schema(item, key, is_secret=False) for key, item in schema.items()}
+
+
+def marked(value: JsonValue) -> JsonValue:
+    """Return what is shown instead of a secret; itself, if it tells nothing."""
+    if value is None or isinstance(value, bool) or value in ("", [], {}) or is_marked(value):
+        return value
+    return digest(value if isinstance(value, str) else json.dumps(value, sort_keys=True))
+
+
+def secret_step(path: str) -> bool:
+    """Return whether a step of a path like ``result.user["pass word"]`` is a secret's name."""
+    return any(is_secret_name(step) for found in _STEP.findall(path) for step in found if step)
+
+
+def differ(path: str, expected: JsonValue, actual: JsonValue) -> tuple[JsonValue, JsonValue, str]:
+    """Return two values that are not equal as they are shown, and what follows the second one.
+
+    That is ``(differs)`` where a part of them that is not equal is hidden.
+    """
+    if not is_on():
+        return expected, actual, ""
+    if secret_step(path):
+        return marked(expected), marked(actual), DIFFERS
+    shown = _redacted(expected), _redacted(actual)
+    return *shown, DIFFERS if shown[0] == shown[1] or is_marked(shown[1]) else ""
+
+
+def secrets_in(value: JsonValue) -> Iterator[str]:
+    """Yield the texts that stand under names of secrets, and are long enough to be told apart."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if is_secret_name(key):
+                yield from _texts(item)
+            else:
+                yield from secrets_in(item)
+        if (named := _named_value(value)) is not None:
+            yield from _texts(value[named])
+    elif isinstance(value, list):
+        for item in value:
+            yield from secrets_in(item)
+
+
+def _texts(value: JsonValue) -> Iterator[str]:
+    if isinstance(value, dict):
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+    elif value is not None and not isinstance(value, bool):
+        text = value if isinstance(value, str) else json.dumps(value)
+        if len(text) >= _SHORTEST_LITERAL and not is_marked(text):
+            yield text
+
+
+def _redacted(value: JsonValue) -> JsonValue:
+    if isinstance(value, str):
+        return redact(value, digest)
+    if isinstance(value, list):
+        return [_redacted(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    named = _named_value(value)
+    return {
+        redact(key, digest): marked(item)
+        if key == named or is_secret_name(key)
+        else _redacted(item)
+        for key, item in value.items()
+    }
+
+
+def _named_value(value: dict[str, JsonValue]) -> str | None:
+    """Return the key of a secret in an object like ``{"name": "password", "value": ...}``."""
+    if "value" not in value:
+        return None
+    names = (value.get(key) for key in _NAME_KEYS)
+    secret = any(isinstance(name, str) and is_secret_name(name) for name in names)
+    return "value" if secret else None
+
+
+def _of_schema(value: JsonValue, key: str, *, is_secret: bool) -> JsonValue:
+    if isinstance(value, dict):
+        return {
+            name: _of_schema(item, name, is_secret=is_secret or is_secret_name(name))
+            for name, item in value.items()
+        }
+    if is_secret and key in _SCHEMA_VALUES:
+        return [marked(item) for item in value] if isinstance(value, list) else marked(value)
+    if isinstance(value, list):
+        return [_of_schema(item, key, is_secret=is_secret) for item in value]
+    return redact(value, digest) if isinstance(value, str) else value

@@ -1,0 +1,132 @@
+"""Know the names under which secrets stand, in keys of documents and in text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+DEFAULT_NAMES: Final = (
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "token",
+    "api_key",
+    "access_key",
+    "account_key",
+    "private_key",
+    "credential",
+    "authorization",
+    "cookie",
+)
+"""Endings of names, in any case; an underscore matches a hyphen or nothing, too."""
+
+HEADERS: Final = ("authorization", "cookie")
+"""Names of HTTP headers, whose value in text goes on to the end of the line."""
+
+_COUNTED: Final = "token"
+"""A name whose plural is a number, as in ``max_tokens``."""
+
+# Every text in which a pattern below finds a pair contains one of these. Searching for them takes
+# a hundredth of the time, and nearly no line has one.
+_SIGNS: Final = (
+    *("pass", "secret", "token", "key", "credential", "authorization", "cookie"),
+    *("bearer", "basic"),  # of the pattern of bearers, which is searched with these
+)
+
+_QUOTED: Final = (
+    # An escaped quote, as in JSON within JSON, up to the same one or the end of the line.
+    r"(?P<escape>\\+)(?P<quote>[\"'])(?:.*?(?<!\\)(?P=escape)(?P=quote)|.*)"
+    # Up to the closing quote or, where the text was cut, its end.
+    r"|[bu]?\"(?:[^\"\\]|\\.)*(?:\"|\\?\Z)|[bu]?'(?:[^'\\]|\\.)*(?:'|\\?\Z)"
+)
+_CONTAINER: Final = (
+    r"[\w.]*[\[({](?:[^\[\](){}]|[\[({][^\[\](){}]*[\])}])*[\])}]?"  # one within it, too
+)
+_BARE: Final = r"[^\s,;&\"'}\])]+"
+_SCHEMES: Final = r"(?:bearer|basic|digest|token|negotiate|apikey)\s+"
+_LINE: Final = rf"(?P<scheme>{_SCHEMES})?[^\s\"'\\][^\r\n\"'\\]*"
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names in force, as patterns.
+
+    ``ending`` matches a whole name; ``pair`` and ``header`` (None: no name is a header's) match in
+    text a name with its value, which is their second group. ``signs``: lower-case texts, one of
+    which is in each text in which they match.
+    """
+
+    ending: re.Pattern[str]
+    pair: re.Pattern[str]
+    header: re.Pattern[str] | None
+    signs: tuple[str, ...]
+
+
+def compile_names(added: Iterable[str] = (), removed: Iterable[str] = ()) -> Names:
+    """Compile the default names, with more or less of them."""
+    gone = {_plain(name) for name in removed}
+    every = [name for name in DEFAULT_NAMES if _plain(name) not in gone]
+    extra = [name for name in added if name not in every]
+    headers = [name for name in every if name in HEADERS]
+    plain = [name for name in every if name not in HEADERS]
+    forms = [*map(_form, plain), *map(_exact, extra)]
+    flags = re.IGNORECASE
+    return Names(
+        ending=re.compile(rf"(?:{_any([*forms, *map(_form, headers)])})\Z", flags),
+        pair=re.compile(
+            rf"((?:{_any(forms)})(?:\\*[\"'])?\s*[:=]\s*)({_QUOTED}|{_CONTAINER}|{_BARE})",
+            flags,
+        ),
+        header=re.compile(
+            rf"((?:{_any(map(_form, headers))})(?:\\*[\"']\s*[:=,]|\s*[:=])\s*)({_QUOTED}|{_LINE})",
+            flags,
+        )
+        if headers
+        else None,
+        signs=(*_SIGNS, *filter(None, map(_sign, extra))),
+    )
+
+
+def _any(forms: Iterable[str]) -> str:
+    """Return a pattern of any of these; of none, one that never matches."""
+    return "|".join(forms) or r"(?!)"
+
+
+def _form(name: str) -> str:
+    """Return the pattern of a default name, and of its plural, where that is no number."""
+    return _exact(name) + ("" if name == _COUNTED else "s?")
+
+
+def _exact(name: str) -> str:
+    return "[_-]?".join(map(re.escape, re.split("[_-]", name)))
+
+
+def _plain(name: str) -> str:
+    return re.sub("[_-]", "", name).lower()
+
+
+def _sign(name: str) -> str:
+    """Return the longest part of a name that is in each text that has the name."""
+    return max(re.split("[_-]", name.lower()), key=len)
+
+
+def parse_names(words: Sequence[str]) -> Names:
+    """Compile names as a user writes them: more names, and ``!name`` for one that is none.
+
+    Raises ValueError for a word that is no name.
+    """
+    for word in words:
+        if not re.fullmatch(r"!?[^\W_][\w-]*", word):
+            raise ValueError(
+                f"{word!r} is no name: write letters, digits, - and _, or !NAME for one of "
+                "the defaults that is not to be hidden"
+            )
+    removed = [word[1:] for word in words if word.startswith("!")]
+    known = {_plain(name) for name in DEFAULT_NAMES}
+    for name in removed:
+        if _plain(name) not in known:
+            raise ValueError(f"!{name} takes away no name; there are: {', '.join(DEFAULT_NAMES)}")
+    return compile_names([word for word in words if not word.startswith("!")], removed)

@@ -1,0 +1,150 @@
+"""Hide secrets in text: after their names, by their form, and values that were registered."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Final
+
+from pytest_manifest.redaction.literals import literals
+from pytest_manifest.redaction.names import Names
+from pytest_manifest.redaction.settings import names_in_force
+
+HIDDEN: Final = "***"
+
+# No pattern here starts with an open repetition: each runs over every line that is logged. After a
+# user's name no port follows, but a password of any characters, which may be @ and / themselves.
+_URL: Final = r"(://[^\s/:\"']*):(?!\d{1,5}(?:[/?#,\s]|\Z))(?:(?!://)[^\s\"']){0,1000}@"
+_BEARER: Final = r"\b((?:bearer|basic)\s+)[\w.~+/=-]{8,}"
+_FOLDED: Final = re.compile("[\u0130\u0131\u017f\u212a]")
+"""Letters that a pattern which ignores case takes for i, s and k."""
+
+_TOKENS: Final = (
+    r"(?:A3T[A-Z0-9]|ABIA|ACCA|AKIA|ASIA)[A-Z0-9]{16}",  # AWS
+    r"eyJ[\w-]{8,}(?:\.[\w=-]*){1,4}",  # JSON Web Token, signed or encrypted
+    r"gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}",
+    r"gl(?:pat|dt|ft|soat|rt|cbt|ptt|imt|agent|oas)-[\w-]{20,}|GR1348941[\w-]{20,}",  # GitLab
+    r"xox[a-z](?:\.xox[a-z])?-[\w-]{10,}|xapp-[\w-]{10,}",  # Slack
+    r"hooks\.slack\.com/(?:services|workflows)/[\w/+-]{10,}",
+    r"AIza[\w-]{30,}|GOCSPX-[\w-]{20,}|ya29\.[\w-]{20,}",  # Google
+    r"[sr]k_(?:live|test)_[A-Za-z0-9]{16,}",  # Stripe
+    r"\bsk-[\w-]{20,}",  # OpenAI, Anthropic and others that follow them
+    r"SG\.[\w-]{16,}\.[\w-]{16,}",  # SendGrid
+    r"npm_[A-Za-z0-9]{30,}",
+    r"pypi-AgE[\w-]{50,}",
+    r"sq0[a-z]{3}-[\w-]{20,}",  # Square
+    r"\bAKC[A-Za-z0-9]{10,}",  # Artifactory
+    # The body of a key, with line ends as they are or escaped, up to its end if that is there.
+    (
+        r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
+        r"(?:(?!-----END)(?:[A-Za-z0-9+/=:,.\s-]|\\+[nr]))*(?:-----END [A-Z0-9 ]{0,50}-----)?"
+    ),
+    r"PuTTY-User-Key-File-\d[^\0]*",
+)
+_TOKEN_SIGNS: Final = (
+    *("A3T", "ABIA", "ACCA", "AKIA", "ASIA", "eyJ", "ghp_", "gho_", "ghu_", "ghs_", "ghr_"),
+    *("github_pat_", "GR1348941", "xox", "xapp-", "hooks.slack", "AIza", "GOCSPX-", "ya29."),
+    *("k_live_", "k_test_", "sk-", "SG.", "npm_", "pypi-", "sq0", "AKC", "PRIVATE KEY"),
+    *("PuTTY-", "glpat-", "gldt-", "glft-", "glsoat-", "glrt-", "glcbt-", "glptt-", "glimt-"),
+    *("glagent-", "gloas-"),
+)
+
+
+@lru_cache(maxsize=1)
+def _by_form() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
+    """Compile the patterns of URLs, of bearers and of tokens, where they are first needed."""
+    return (
+        re.compile(_URL),
+        re.compile(_BEARER, re.IGNORECASE),
+        re.compile("|".join(_TOKENS)),
+    )
+
+
+def hidden(_secret: str) -> str:
+    """Return what is shown instead of a secret."""
+    return HIDDEN
+
+
+def redact(text: str, mark: Callable[[str], str] = hidden) -> str:
+    """Hide secrets in a text: passwords in URLs, ``password=...`` and the like, known tokens, and
+    values that were registered.
+
+    ``mark`` returns what is shown instead of a token or a registered value.
+    """
+    if "://" in text and "@" in text:
+        text = _by_form()[0].sub(rf"\1:{HIDDEN}@", text)
+    names = names_in_force()
+    if _names_a_secret(text, names):
+        text = _after_names(text, names)
+    if _has_token_sign(text):
+        text = _by_form()[2].sub(lambda match: mark(match[0]), text)
+    return without(text, literals(), mark)
+
+
+def redact_whatever_it_holds(text: str) -> str:
+    """Hide secrets as :func:`redact` does, without looking first for what they must contain."""
+    url, _, tokens = _by_form()
+    text = url.sub(rf"\1:{HIDDEN}@", text)
+    text = _after_names(text, names_in_force())
+    return tokens.sub(HIDDEN, text)
+
+
+def without(text: str, secrets: Iterable[str], mark: Callable[[str], str] = hidden) -> str:
+    """Replace each of these values in the text; longer ones come first."""
+    for secret in secrets:
+        if secret in text:
+            text = text.replace(secret, mark(secret))
+    return text
+
+
+def may_hold_secret(text: str) -> bool:
+    """Return whether :func:`redact` has to look at a text, or at any part of it.
+
+    The text may be a document: JSON in which letters of a name are escaped counts as one.
+    """
+    if ("://" in text and "@" in text) or "\\u" in text:
+        return True
+    if _names_a_secret(text, names_in_force()) or _has_token_sign(text):
+        return True
+    return any(secret in text for secret in literals())
+
+
+def _names_a_secret(text: str, names: Names) -> bool:
+    if not text.isascii() and _FOLDED.search(text) is not None:
+        return True
+    lowered = text.lower()
+    for sign in names.signs:  # noqa: SIM110 - a generator would be a call for each of them
+        if sign in lowered:
+            return True
+    return False
+
+
+def _has_token_sign(text: str) -> bool:
+    for sign in _TOKEN_SIGNS:  # noqa: SIM110 - as above
+        if sign in text:
+            return True
+    return False
+
+
+def _after_names(text: str, names: Names) -> str:
+    if names.header is not None:
+        text = names.header.sub(_hide_header, text)
+    text = names.pair.sub(_hide_pair, text)
+    return _by_form()[1].sub(rf"\1{HIDDEN}", text)
+
+
+def _hide_pair(match: re.Match[str]) -> str:
+    """Keep name and quotes of a pair, and hide its value."""
+    if match["escape"] is not None:
+        escaped = match["escape"] + match["quote"]
+        return f"{match[1]}{escaped}{HIDDEN}{escaped}"
+    value = match[2].lstrip("bu") if match[2][:2] in ("b'", 'b"', "u'", 'u"') else match[2]
+    quote = value[0] if value[0] in "\"'" else ""
+    return f"{match[1]}{quote}{HIDDEN}{quote}"
+
+
+def _hide_header(match: re.Match[str]) -> str:
+    if match["scheme"] is not None:
+        return f"{match[1]}{match['scheme']}{HIDDEN}"
+    return _hide_pair(match)

@@ -1,0 +1,199 @@
+"""What of a text or a document is hidden, and what is not."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from urllib.parse import urlsplit
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from pytest_manifest.errors import StackError
+from pytest_manifest.redaction import (
+    hide,
+    literals,
+    redact,
+    redact_error,
+    redact_url,
+)
+from pytest_manifest.redaction.texts import redact_whatever_it_holds
+from pytest_manifest.stack.health import check_stack
+from pytest_manifest.urls import StackAddress
+
+
+@pytest.fixture(autouse=True)
+def nothing_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the hidden values as they were."""
+    monkeypatch.setattr(literals, "_literals", ())
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("redis://:s3cret@h:1/0", "redis://:***@h:1/0"),
+        ("amqp://user:s3cret@h//", "amqp://user:***@h//"),
+        ("a redis://u:s3@cret@h:1/0 b", "a redis://u:***@h:1/0 b"),
+        (
+            "sentinel://:s3cret@a:1;sentinel://:s3cret@b:1",
+            "sentinel://:***@a:1;sentinel://:***@b:1",
+        ),
+        ("('redis://:s3cret@h/0', 1)", "('redis://:***@h/0', 1)"),
+        ("password=s3cret, x=1", "password=***, x=1"),
+        ("{'password': 's3 cret', 'x': 1}", "{'password': '***', 'x': 1}"),
+        ('{"db_password": "s3\\"cret"}', '{"db_password": "***"}'),
+        ("GEMINI_API_KEY=s3cret", "GEMINI_API_KEY=***"),
+        ("https://h/v1?api_key=s3cret&x=1", "https://h/v1?api_key=***&x=1"),
+        ("Authorization: Bearer s3cret-token-value", "Authorization: Bearer ***"),
+        ("client_secret: s3cret", "client_secret: ***"),
+        ("redis://:s3/c#r?e@t@h:1/0", "redis://:***@h:1/0"),
+        ("redis://me@x.org:s3cret@h/0", "redis://me@x.org:***@h/0"),
+        (
+            json.dumps(json.dumps({"password": 's3 "cret', "b": 1})),
+            r'"{\"password\": \"***\", \"b\": 1}"',
+        ),
+        (
+            json.dumps(json.dumps(json.dumps({"token": "s3"}))),
+            json.dumps(json.dumps(json.dumps({"token": "***"}))),
+        ),
+        ("password=['s3', ('s3', 's3')], x", "password=***, x"),
+        ("password=SecretStr('s3 cret')", "password=***"),
+        ("password=b's3 cret'", "password='***'"),
+        ('"password": "s3 cret that was cut', '"password": "***"'),
+        ("Cookie: sid=s3cret; user=s3", "Cookie: ***"),
+        ("('Set-Cookie', 'sid=s3cret; Path=/')", "('Set-Cookie', '***')"),
+        ("authorization: Basic s3cret:x y", "authorization: Basic ***"),
+        ("{'Authorization': 'Bearer s3'}", "{'Authorization': '***'}"),
+        ("db_credentials={'user': 's3'}", "db_credentials=***"),
+    ],
+)
+def test_secrets_are_taken_out(text: str, shown: str) -> None:
+    """A password or key is replaced, and nothing around it."""
+    assert redact(text) == shown
+    assert "s3" not in redact(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "redis://127.0.0.1:6379/0",
+        "amqp://guest@h//",
+        "http://h:80/a?mail=a@b",
+        "max_tokens=300",
+        "manifests/x.jsonl:17: id 'a' was used",
+        "invalid username-password pair",
+        "a disk-based cache of tasks, 3 cookies, and the key 'a'",
+        "no page at http://h:80/a?b=1#c, as me@x.org said",
+        "KeyError: 'x'",
+    ],
+)
+def test_innocent_text_stays(text: str) -> None:
+    """What only looks a little like a secret is left alone."""
+    assert redact(text) == text
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://:pa/s@s@h:1/0", "redis://:***@h:1/0"),
+        ("redis://h:1/0?password=abc", "redis://h:1/0?password=***"),
+        ("db+postgresql://u:p@h/x", "db+postgresql://u:***@h/x"),
+        ("redis://user@h/0", "redis://user@h/0"),
+        ("no url at all", "no url at all"),
+    ],
+)
+def test_a_url_keeps_all_but_its_password(url: str, shown: str) -> None:
+    """An address that is known to be a URL is redacted even where it is badly encoded."""
+    assert redact_url(url) == shown
+
+
+_PASSWORDS = st.text(
+    st.characters(exclude_categories=["Cs", "Cc", "Zs", "Zl", "Zp"]) | st.sampled_from("/#?@:%;[]"),
+    min_size=1,
+)
+
+
+@given(_PASSWORDS)
+@example("a/b#c")
+@example("6379/x")
+def test_no_character_of_a_password_ends_it(password: str) -> None:
+    """A URL is shown with user and place alone, whatever its password is made of."""
+    assert redact_url(f"redis://me:{password}@h:1/0") == "redis://me:***@h:1/0"
+
+
+@given(_PASSWORDS)
+def test_a_library_repeats_no_piece_of_a_password(password: str) -> None:
+    """What takes a URL apart that is not well-formed may quote any piece: all are taken out."""
+    url = f"redis://me:{password}@h:1/0"
+    for piece in [*re.split("[/?#@:]", password), password]:
+        error = ValueError(f"no port: {piece!r}")
+        shown = redact_error(error, url)
+        if piece and repr(piece)[1:-1] == piece and piece not in "ValueError: no port: '***'":
+            assert piece not in shown
+
+
+def test_an_unescaped_password_is_in_no_error() -> None:
+    """The pieces that Python's own library repeats are hidden, short ones in quotes, too."""
+    url = "redis://:q/hunter2#x@h:1/0"
+    with pytest.raises(ValueError, match="Port could not") as raised:
+        print(urlsplit(url).port)
+    shown = redact_error(raised.value, url)
+    assert shown == "ValueError: Port could not be cast to integer value as '***'"
+    assert redact_error(ValueError("hunter2 at 'q' or q"), url) == "ValueError: *** at '***' or q"
+
+
+@pytest.mark.parametrize("password", ["q/hunter2", "hunter2#x", "hu/nter2?x#y@z"])
+def test_a_stack_at_an_unescaped_url_is_refused_without_it(password: str) -> None:
+    """What says that a broker cannot be used names no part of its password."""
+    url = f"redis://:{password}@127.0.0.1:1/0"
+    with pytest.raises(StackError) as raised:
+        check_stack(StackAddress(url, url, None, is_private=False), 5)
+    assert "redis://:***@127.0.0.1:1/0" in str(raised.value)
+    for piece in re.split("[/?#@]", password):
+        assert f"'{piece}'" not in str(raised.value)
+        assert len(piece) < 3 or piece not in str(raised.value)
+
+
+def test_a_long_line_is_redacted_in_linear_time() -> None:
+    """Redacting a megabyte of letters and separators ends (a quadratic pattern would not)."""
+    text = "a-b.c_d:e/f@" * 100_000 + "://" + "x" * 100_000
+
+    assert len(redact(text)) == len(text)
+
+
+def test_hiding_while_others_log() -> None:
+    """New secrets may become known while other threads are logging."""
+
+    def hide_many(number: int) -> None:
+        for i in range(200):
+            hide(f"secret-value-{number}-{i}")
+
+    threads = [threading.Thread(target=hide_many, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(200):
+        redact("secret-value-3-1")
+    for thread in threads:
+        thread.join()
+
+    assert redact("secret-value-0-7") == "***"
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                *("PassWord", "passphrase", "api", "key", "ToKen", "secret", "credential", "s"),
+                *("bearer ", "Basic ", "abcd1234efgh", "redis://", "user"),
+                *"aZ ,;:=\"'/@\n{}[].-_\\\u212a\u017f\u0130\u0131",
+            ]
+        ),
+        max_size=14,
+    ).map("".join)
+)
+def test_looking_for_signs_first_hides_no_less(text: str) -> None:
+    """What a line must have in it for a pattern to match only saves time: \u212a, say, is a k."""
+    assert redact(text) == redact_whatever_it_holds(text)
