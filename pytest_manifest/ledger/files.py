@@ -38,6 +38,8 @@ def connect(path: Path, mode: Literal["rw", "ro"] = "rw") -> sqlite3.Connection:
 
     Raises sqlite3.Error where there is no such file, or it is no database.
     """
+    if path.exists() and not path.is_file():  # SQLite would wait for a pipe's writer
+        raise sqlite3.OperationalError("it is no regular file")
     db = sqlite3.connect(sqlite_uri(path, mode), uri=True, timeout=BUSY_SECONDS)
     db.isolation_level = None
     try:
@@ -54,7 +56,8 @@ def connect(path: Path, mode: Literal["rw", "ro"] = "rw") -> sqlite3.Connection:
 def sqlite_uri(path: Path, mode: Literal["rw", "ro"]) -> str:
     """Return the file's URI for SQLite, to open or attach it by."""
     alone = "&immutable=1" if mode == "ro" and _cannot_change(path) else ""
-    return f"{path.resolve().as_uri()}?mode={mode}{alone}"
+    # Not resolve(), which raises RuntimeError of links that lead to themselves.
+    return f"{Path(os.path.realpath(path)).as_uri()}?mode={mode}{alone}"
 
 
 def _cannot_change(path: Path) -> bool:
@@ -100,7 +103,7 @@ def _runs(folder: Path) -> Iterator[tuple[Path, dict[str, str]]]:
     """
     found: list[tuple[int, str, bool, Path, dict[str, str]]] = []
     for path in ledgers_in(folder):
-        with suppress(*DAMAGE_ERRORS), closing(connect(path, "ro")) as db:
+        with suppress(OSError, *DAMAGE_ERRORS), closing(connect(path, "ro")) as db:
             version = version_of(db)
             if version == str(LEDGER_VERSION) or is_older(version):
                 rows = db.execute("SELECT key, value FROM run").fetchall()
@@ -263,7 +266,7 @@ def version_of(db: sqlite3.Connection) -> str | None:
 
 def is_older(version: str | None) -> bool:
     """Return whether a ledger of this version can be migrated to the present one."""
-    return version is not None and version.isdecimal() and int(version) in _STEPS
+    return version in map(str, _STEPS)
 
 
 def migrate(db: sqlite3.Connection) -> None:

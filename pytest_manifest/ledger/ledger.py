@@ -29,6 +29,7 @@ from pytest_manifest.ledger.files import (
 from pytest_manifest.ledger.promise_queries import PromiseQueries
 from pytest_manifest.ledger.queries import Queries
 from pytest_manifest.ledger.rows import RunInfo, info_rows
+from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.ledger.run_info import RunMetadata
 from pytest_manifest.ledger.tree_queries import TreeQueries
 from pytest_manifest.ledger.verdicts import Verdicts
@@ -71,7 +72,7 @@ class Ledger:
             refuse_network(path.parent)
             if path.exists():
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-            scratch = path.with_name(f"{path.name}.new")
+            scratch = RunFiles(path).unmade
             scratch.touch(mode=0o600, exist_ok=False)
             created = cls(path, _begun(scratch, info))
         except (OSError, sqlite3.Error) as error:

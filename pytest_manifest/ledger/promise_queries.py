@@ -119,14 +119,19 @@ _FEWER_CHILDREN = """
         WHERE s.kind = 'passed' AND json_extract(s.receipt, '$.children') > 0
     ) WHERE told > known
 """
+# Counted once for all keys: a job may announce as much as it starts. CROSS JOIN: in this order.
 _UNFULFILLED = """
     SELECT s.entry, n.how, max(n.number) - max(
-        (SELECT count(*) FROM descendants d WHERE d.root = n.root AND d.fulfils = n.key),
-        (SELECT count(*) FROM descendants d, json_each(n.task_ids) j
-            WHERE d.root = n.root AND d.task_id = j.value)
+        coalesce(f.number, 0),
+        (SELECT count(*) FROM json_each(n.task_ids) j
+            CROSS JOIN descendants d ON d.task_id = j.value AND d.root = n.root)
     ) AS missing FROM announced n
     JOIN attempts a ON a.task_id = n.root
     JOIN settled s ON s.entry = a.entry AND s.attempt = a.attempt
+    LEFT JOIN (
+        SELECT root, fulfils, count(*) AS number FROM descendants
+        WHERE fulfils IS NOT NULL GROUP BY root, fulfils
+    ) f ON f.root = n.root AND f.fulfils = n.key
     WHERE s.kind = 'passed' GROUP BY n.root, n.key HAVING max(n.is_off) = 0 AND missing > 0
 """
 _OTHER_DOCUMENT = """

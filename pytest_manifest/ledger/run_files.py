@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from pytest_manifest.text import listed
 
 WORKER_LOGS = "worker-*.log"
 """The pattern of the workers' logs in the folder of a stack."""
+UNMADE = ".new"
+"""What the name of a ledger ends with until it is whole."""
+_UNMADE_RUN = re.compile(rf"\d{{8}}T\d{{6}}-[0-9a-f]{{8}}\.sqlite{re.escape(UNMADE)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,11 @@ class RunFiles:
     def of(cls, folder: Path, run: str) -> RunFiles:
         """Name the files of a run in this folder."""
         return cls(folder / f"{run}.sqlite")
+
+    @property
+    def unmade(self) -> Path:
+        """Return where the ledger is written until it is whole."""
+        return self.ledger.with_name(f"{self.ledger.name}{UNMADE}")
 
     @property
     def lock(self) -> Path:
@@ -77,6 +86,13 @@ class RunFiles:
 def ledgers_in(folder: Path) -> list[Path]:
     """Return the ledgers in a folder, sorted by name, which is by age."""
     return sorted(folder.glob("*.sqlite"))
+
+
+def unmade_runs(folder: Path) -> list[RunFiles]:
+    """Name the files of the runs in a folder whose ledgers are being made, or never will be."""
+    begun = sorted(folder.glob(f"*.sqlite{UNMADE}"))
+    named = [RunFiles(path.with_suffix("")) for path in begun if _UNMADE_RUN.fullmatch(path.name)]
+    return [files for files in named if not files.ledger.exists()]
 
 
 def find_ledger(folder: Path, run: str) -> Path | None:

@@ -117,18 +117,26 @@ class RunMetadata(LedgerPart):
             found = [None if text is None else Shard.from_note(text) for text in merged]
         return found or [self.shard()]
 
+    def task_ids(self, key: str) -> frozenset[str]:
+        """Return the task ids under one of ``TASK_ID_KEYS``."""
+        with self._parse_errors():
+            return frozenset(map(str, json.loads(self.get_meta(key) or "[]")))
+
+    def add_task_ids(self, key: str, task_ids: Iterable[str]) -> None:
+        """Add task ids to those under one of ``TASK_ID_KEYS``."""
+        with self._db.writing():
+            before = self.task_ids(key)
+            after = before.union(task_ids)
+            if after != before:
+                self.set_meta(key, json.dumps(sorted(after)))
+
     def sent_on_request(self) -> frozenset[str]:
         """Return the task ids of attempts that the user had sent though one may have run."""
-        with self._parse_errors():
-            return frozenset(map(str, json.loads(self.get_meta(SENT_ON_REQUEST) or "[]")))
+        return self.task_ids(SENT_ON_REQUEST)
 
     def add_sent_on_request(self, task_ids: Iterable[str]) -> None:
         """Record attempts that the user has sent though one before them may have run."""
-        with self._db.writing():
-            before = self.sent_on_request()
-            after = before.union(task_ids)
-            if after != before:
-                self.set_meta(SENT_ON_REQUEST, json.dumps(sorted(after)))
+        self.add_task_ids(SENT_ON_REQUEST, task_ids)
 
     def set_digest(self, sha256: str) -> None:
         """Set the digest of the manifest with which the run continues.
@@ -148,6 +156,12 @@ class RunMetadata(LedgerPart):
 SENT_ON_REQUEST: Final = "sent_on_request"
 """The ledger's key for attempts that were sent though one before them may have run, as the user
 had asked for that: task ids, JSON."""
+REVOKED_TASKS: Final = "taken_back"
+"""The ledger's key for what the run itself revoked and what expects that: task ids, JSON."""
+CLASHING_STARTS: Final = "clashing_starts"
+"""The ledger's key for attempts of which two records of one start differ: task ids, JSON."""
+TASK_ID_KEYS: Final = (SENT_ON_REQUEST, REVOKED_TASKS, CLASHING_STARTS)
+"""Keys for what verdicts go by beside receipts; a merged ledger has those of all its runs."""
 STOCK_WORKERS: Final = "plain_workers"
 """The ledger's key for workers that were seen without our instrumentation (stock workers)."""
 GAVE_UP: Final = "gave_up"

@@ -13,6 +13,7 @@ from pytest_manifest.manifest import Manifest, Shard
 from pytest_manifest.redaction import redact_url
 from pytest_manifest.run.admission import admit
 from pytest_manifest.run.changes import keep_manifest
+from pytest_manifest.run.locks import remove_unmade_runs
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.send_queue import FirstAttempts, names_of
 from pytest_manifest.run.settings import RunSettings
@@ -52,8 +53,8 @@ class Dispatch(Strategy):
         state = self.state
         state.lock.acquire(state.info.run)
         state.lock.inscribe(str(state.info.number))
-        keep_manifest(state.manifest, state.files.ledger)
         with Ledger.create(state.files.ledger, state.info, deferred=True) as ledger:
+            keep_manifest(state.manifest, state.files.ledger)
             ledger.info.begin_segment(state.info.created_at)
             rows = zip(names_of(state.to_send), positions, strict=True)
             ledger.attempts.plan((task_id, entry, 1, place) for (task_id, entry), place in rows)
@@ -77,6 +78,7 @@ def dispatch_run(
     """
     run_id = new_run_id()
     settings.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    remove_unmade_runs(settings.folder)
     info = RunInfo(
         run=run_id,
         manifest=manifest.path.resolve(),

@@ -7,7 +7,6 @@ of one execution against one another.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
@@ -15,7 +14,14 @@ from typing import Final, TypeAlias
 
 from loguru import logger
 
-from pytest_manifest.ledger import BAD_ROW_ERRORS, STORE_EMPTIED, Ledger, Start, TaskRuns, damaged
+from pytest_manifest.ledger import (
+    CLASHING_STARTS,
+    REVOKED_TASKS,
+    STORE_EMPTIED,
+    Ledger,
+    Start,
+    TaskRuns,
+)
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.task_metadata import CodeHistory, OwnLimits, code_key
 from pytest_manifest.schema import Entry, Receipt, Verdict
@@ -218,10 +224,6 @@ def turn_of(start: Start) -> tuple[int, int]:
     return start.hop, start.retries
 
 
-REVOKED_TASKS: Final = "taken_back"
-"""The ledger's key for what the run itself revoked and what expects that: task ids, JSON."""
-CLASHING_STARTS: Final = "clashing_starts"
-"""The ledger's key for attempts of which two records of one start differ: task ids, JSON."""
 REVOKED_BY_RUN: Final = "the run itself took it back"
 
 
@@ -343,17 +345,14 @@ class EvidenceEvaluator:
 
     def _task_ids(self, key: str) -> frozenset[str]:
         if key not in self._sets:
-            try:
-                self._sets[key] = frozenset(json.loads(self._ledger.info.get_meta(key) or "[]"))
-            except BAD_ROW_ERRORS as error:
-                raise damaged(self._ledger.path, error) from error
+            self._sets[key] = self._ledger.info.task_ids(key)
         return self._sets[key]
 
     def _add_task_ids(self, key: str, task_ids: Iterable[str]) -> None:
         known = self._task_ids(key)
         all_of_them = known.union(task_ids)
         if len(all_of_them) > len(known):
-            self._ledger.info.set_meta(key, json.dumps(sorted(all_of_them)))
+            self._ledger.info.add_task_ids(key, all_of_them)
             self._sets[key] = all_of_them
 
 

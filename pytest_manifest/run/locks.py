@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pytest_manifest.errors import DispatchError, no_access
+from pytest_manifest.ledger.run_files import unmade_runs
 from pytest_manifest.processes import locked, take_lock
 
 
@@ -44,6 +45,23 @@ class RunLock:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
+
+
+def remove_unmade_runs(folder: Path) -> None:
+    """Remove what processes have left that were killed while they made a ledger.
+
+    Who makes one holds the run's lock. Without a ledger nothing was sent. What cannot be removed
+    stays: it hinders nobody.
+    """
+    for files in unmade_runs(folder):
+        lock = RunLock(files.lock)
+        # A DispatchError: it is being made at this moment, or this user may not write here.
+        with contextlib.suppress(DispatchError, OSError):
+            lock.acquire(files.ledger.stem)
+            if files.unmade.exists() and not files.ledger.exists():  # else it was made meanwhile
+                for path in files.all():
+                    path.unlink(missing_ok=True)
+        lock.release()
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -22,9 +22,9 @@ from pytest_manifest.ledger import (
     OTHER_BROKER,
     OVER_BUDGET,
     SEGMENTS,
-    SENT_ON_REQUEST,
     STOCK_WORKERS,
     STORE_EMPTIED,
+    TASK_ID_KEYS,
     Ledger,
     RunInfo,
     RunSegment,
@@ -50,9 +50,8 @@ class MergeInput:
     """Hold a ledger that is to be merged.
 
     ``runs``: its own run, or those that it was ``merged`` of; ``segments``: when it was worked on;
-    ``asked_for``: the task ids that were sent on request; ``metadata``: its table ``run``;
-    ``entries``: their number, ``open``: the number of them without
-    a final verdict.
+    ``task_ids``: those under ``TASK_ID_KEYS``; ``metadata``: its table ``run``; ``entries``: their
+    number, ``open``: the number of them without a final verdict.
     """
 
     path: Path
@@ -60,7 +59,7 @@ class MergeInput:
     status: RunStatus
     runs: Sequence[str]
     shards: Sequence[Shard | None]
-    asked_for: frozenset[str]
+    task_ids: Mapping[str, frozenset[str]]
     metadata: dict[str, str]
     witnessed: bool
     entries: int
@@ -223,7 +222,7 @@ def _read(path: Path) -> MergeInput:
             status=status,
             runs=ledger.info.merged() or [info.run],
             shards=ledger.info.shards(),
-            asked_for=ledger.info.sent_on_request(),
+            task_ids={key: ledger.info.task_ids(key) for key in TASK_ID_KEYS},
             metadata=metadata,
             witnessed=has_all_starts(ledger.info, some_start=ledger.events.has_starts()),
             entries=entries,
@@ -330,9 +329,9 @@ def _metadata(info: RunInfo, sources: Sequence[MergeInput]) -> dict[str, str]:
     for key in (STORE_EMPTIED, GAVE_UP, OTHER_BROKER, STOCK_WORKERS, OVER_BUDGET):
         said = [source.metadata[key] for source in sources if source.metadata.get(key)]
         metadata |= {key: said[0]} if said else {}
-    asked_for = frozenset[str]().union(*(source.asked_for for source in sources))
-    if asked_for:
-        metadata[SENT_ON_REQUEST] = json.dumps(sorted(asked_for))
+    for key in TASK_ID_KEYS:
+        task_ids = frozenset[str]().union(*(source.task_ids[key] for source in sources))
+        metadata |= {key: json.dumps(sorted(task_ids))} if task_ids else {}
     if not all(source.witnessed for source in sources):
         metadata.setdefault(STOCK_WORKERS, "of a run that was merged")
     budgets = [source.metadata.get(BUDGET) for source in sources]

@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.c_compiler import COMPILER, can_compile
+
 MODEL = Path(__file__).with_name("promises.pml")
-TOOLS = ("spin", "gcc")
 MEMORY = 6000
 """MB that one exploration may take."""
 DEPTH = 2_000_000
@@ -146,7 +147,8 @@ UNTRUSTED: Sequence[Exploration] = (
 
 def missing_tools() -> list[str]:
     """Name the programs that are needed and not installed."""
-    return [tool for tool in TOOLS if shutil.which(tool) is None]
+    lacking = [] if shutil.which("spin") else ["spin"]
+    return lacking if can_compile() else [*lacking, COMPILER]
 
 
 def explore(one: Exploration, folder: Path) -> Explored:
@@ -156,7 +158,7 @@ def explore(one: Exploration, folder: Path) -> Explored:
     _call(["spin", "-a", *one.defines, MODEL.name], folder)
     options = ["-DNFAIR=4"] if one.is_liveness else ["-DSAFETY", "-DNOFAIR"]
     limits = ["-DCOLLAPSE", "-DVECTORSZ=2048", f"-DMEMLIM={MEMORY}"]
-    _call(["gcc", "-O3", "-w", *options, *limits, "-o", "pan", "pan.c"], folder)
+    _call([COMPILER, "-O3", "-w", *options, *limits, "-o", "pan", "pan.c"], folder)
     fair = ["-a", "-f"] if one.is_liveness else []
     said = _call(["./pan", "-E", *fair, f"-m{DEPTH}", "-w22"], folder)
     errors, states = _number(r"errors: (\d+)", said), _number(r"(\d+) states, stored", said)

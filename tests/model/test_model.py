@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,3 +51,17 @@ def test_every_rule_of_the_model_is_broken_once() -> None:
     for name, explorations in (("BROKEN", BROKEN), ("TRUSTED", UNTRUSTED)):
         switches = {int(number) for number in re.findall(rf"\b{name}\((\d+)\)", text)}
         assert switches == {one.rule or one.trust for one in explorations}
+
+
+def test_without_its_tools_it_says_what_to_install(tmp_path: Path) -> None:
+    """In a sentence, with a status of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.model"],
+        env={**os.environ, "PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (2, "", 1)
+    assert "the model needs spin and gcc: apt-get install spin" in done.stdout

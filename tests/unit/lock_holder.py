@@ -9,7 +9,10 @@ import time
 from pathlib import Path
 
 from pytest_manifest.errors import DispatchError
+from pytest_manifest.ledger import Ledger
+from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.run.locks import RunLock, one_dispatch_at_a_time
+from tests.unit.ledger_support import INFO
 
 ROUNDS = 30
 
@@ -37,6 +40,17 @@ def hold_folder(folder: Path) -> None:
     """Hold off other dispatches until a line comes in."""
     with one_dispatch_at_a_time(folder, "0" * 64):
         print("held", flush=True)
+        sys.stdin.readline()
+
+
+def make_ledger(ledger: Path) -> None:
+    """Begin to make a ledger, as a dispatch does, and never finish it."""
+    files = RunFiles(ledger)
+    RunLock(files.lock).acquire(ledger.stem)
+    with Ledger.create(ledger, INFO, deferred=True) as made:
+        files.manifest(INFO.sha256).write_text("{}\n", "utf-8")
+        made.attempts.plan([("t-a", "a", 1, 0)])
+        print("begun", flush=True)
         sys.stdin.readline()
 
 
@@ -76,6 +90,7 @@ def main() -> None:
         "hold": hold,
         "hold-with-heir": hold_with_heir,
         "hold-folder": hold_folder,
+        "make-ledger": make_ledger,
         "contend": contend,
         "contend-folder": contend_folder,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -13,10 +14,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import pytest_manifest
 from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.cli.main import app, ledger_main, main
 from pytest_manifest.errors import LedgerError, ManifestToolError
-from pytest_manifest.ledger import Ledger, RunInfo, Start
+from pytest_manifest.ledger import CLASHING_STARTS, REVOKED_TASKS, Ledger, RunInfo, Start
 from pytest_manifest.ledger.merge import MAX_ATTACHED
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import read_manifest
@@ -34,6 +36,20 @@ from tests.unit.ledger_support import INFO, MOMENT, NOTHING, is_sound, old_ledge
 Make = Callable[..., Path]
 
 CODE = "py3.11:" + "a" * 64
+KEPT = {
+    *("MERGED", "MERGED_SHARDS", "OWN_LIMITS", "BUDGET", "OVER_BUDGET", "UNSENT"),
+    *("SENT_ON_REQUEST", "REVOKED_TASKS", "CLASHING_STARTS"),
+    *("STORE_EMPTIED", "GAVE_UP", "OTHER_BROKER", "STOCK_WORKERS"),
+}
+LEFT_OUT = {
+    "SHARD": "all of them are in MERGED_SHARDS",
+    "UNVERIFIED_WORKERS": "who may not have told of a start is in STOCK_WORKERS",
+    "KNOWN_NODES": "of the workers of a stack, and no merged run is sent to one",
+    "OWN_STORE": "for a sentence that names where results were looked for",
+    "STACK_DATA": "the broker's data, which no merged run goes on with",
+    "RECEIPTS_EXPORTED": "of a file beside the run's own ledger",
+}
+"""Names of what a ledger knows of its run, by the constants for its keys."""
 
 
 def run_id(number: int) -> str:
@@ -195,6 +211,40 @@ def test_what_was_sent_on_request_stays_so(make: Make) -> None:
     with Ledger.open(merged.ledger) as ledger:
         assert ledger.info.sent_on_request() == asked_for
         assert list(repetitions(ledger, read_manifest(merged.info.manifest))) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "state", "verdict"),
+    [(REVOKED_TASKS, "revoked", "revoked"), (CLASHING_STARTS, "succeeded", "forged")],
+)
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_what_speaks_against_a_receipt_stays_so(
+    make: Make, key: str, state: str, verdict: str, rounds: int
+) -> None:
+    """What the run itself took back meets no expectation, and starts that differ are a lie."""
+    sources = [make(1, 2), make(2, 2)]
+    entry = Entry.model_validate({"id": "e1", "task": "t", "expect": {"state": state}})
+    task_id = attempt_of(run_id(2), entry, 1).task_id
+    with Ledger.open(sources[1], write=True) as ledger:
+        ledger.info.add_task_ids(key, [task_id])
+    for _ in range(rounds):  # a merged run may be merged
+        sources = [merge(sources).ledger]
+    manifest = read_manifest(sources[0].parent.parent / "m.jsonl")
+    with Ledger.open(sources[0]) as ledger:
+        bench = AttemptEvaluator(ledger.info.read().run, manifest, ledger, kills=1, lifetime=0)
+        ((_, own),) = ledger.events.receipts(task_id)
+        told = own.model_copy(update={"state": state})
+        flight = PendingAttempt(bench.run, entry, 1, task_id, 0.0, MOMENT)
+        starts = ledger.events.starts(task_id)
+        assert bench.evaluate(flight, told, starts)[0].verdict == verdict
+
+
+def test_each_thing_that_is_known_of_a_run_is_merged_or_left_out_on_purpose() -> None:
+    """A key of the ledger that somebody adds has to be thought of."""
+    source = Path(pytest_manifest.__file__).parent
+    key = re.compile(r'^([A-Z_]+)(?:: Final)? = "\w+"\n"""The (?:merged )?ledger\'s key', re.M)
+    found = {name for path in source.rglob("*.py") for name in key.findall(path.read_text("utf-8"))}
+    assert found == KEPT | set(LEFT_OUT)
 
 
 def test_the_manifest_is_kept_beside_it(make: Make, tmp_path: Path) -> None:

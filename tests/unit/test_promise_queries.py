@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from datetime import timedelta
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
-from pytest_manifest.ledger import Ledger, events
-from tests.unit.ledger_support import INFO, MOMENT, receipt, verdict
+from pytest_manifest.ledger import Announced, Descendant, Ledger, events
+from tests.unit.ledger_support import INFO, MOMENT, receipt, start, verdict
 
 
 @pytest.mark.parametrize(("seconds", "is_late"), [(-1, False), (1, True)])
@@ -26,3 +27,46 @@ def test_an_end_that_is_told_once_the_entry_is_sent_again_is_late(
             ledger.events.add_receipts([("t-a", None, receipt("a", source="worker"))])
         found = [one.task_id for one in ledger.promises.lost_though_ended()]
     assert found == ([] if is_late else ["t-a"])
+
+
+def work_of(folder: Path, number: int) -> dict[str, int]:
+    """Count the thousands of steps that SQLite takes for each query, where one job has told of so
+    many things of each kind."""
+    steps = 0
+
+    def step() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    folder.mkdir()
+    with Ledger.create(folder / "run.sqlite", INFO) as ledger, ledger.transaction():
+        ledger.attempts.plan([("t-a", "a", 1, 0)])
+        ledger.verdicts.record([(verdict("a"), receipt("a", children=number))])
+        ledger.events.add_starts(start("t-a", f"x{n}") for n in range(number))
+        ledger.events.add_receipts(("t-a", f"x{n}", receipt("a")) for n in range(number))
+        ledger.descendants.add(
+            Descendant(f"d{n}", "t-a", "t-a", "jobs.t", "call", fulfils=f"k{n}")
+            for n in range(number)
+        )
+        ledger.descendants.announce(
+            Announced("t-a", f"k{n}", "t-a", "link", "jobs.t", 1, [f"d{n}"], is_off=False)
+            for n in range(number)
+        )
+    found = {}
+    with Ledger.open(folder / "run.sqlite") as ledger:
+        ledger.promises._db.connection.set_progress_handler(step, 1000)
+        for name, query in inspect.getmembers(type(ledger.promises), inspect.isfunction):
+            if not name.startswith("_") and name != "count":
+                before = steps
+                list(query(ledger.promises))
+                found[name] = steps - before
+    return found
+
+
+def test_the_work_grows_with_the_record(tmp_path: Path) -> None:
+    """And not with its square, however much one job has started, announced or told."""
+    some, twice = work_of(tmp_path / "some", 500), work_of(tmp_path / "twice", 1000)
+    assert len(some) >= 20
+    assert sum(some.values()) > 50
+    assert {name for name, steps in twice.items() if steps > 2.7 * some[name] + 20} == set()

@@ -15,9 +15,9 @@ import pytest
 
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.processes import is_held
-from pytest_manifest.run.locks import RunLock, one_dispatch_at_a_time
+from pytest_manifest.run.locks import RunLock, one_dispatch_at_a_time, remove_unmade_runs
 from tests.support import eventually
-from tests.unit.ledger_support import ROOT
+from tests.unit.ledger_support import INFO, ROOT
 
 
 @contextmanager
@@ -158,3 +158,22 @@ def test_a_lock_that_cannot_be_made_is_a_sentence(path: Path) -> None:
         one_dispatch_at_a_time(path.parent, digest),
     ):
         pytest.fail("it was taken")
+
+
+def test_what_a_killed_pytest_had_begun_to_make_is_removed(tmp_path: Path) -> None:
+    """Not while it lives; and nothing of runs that have a ledger, nor of what is nobody's run."""
+    ledger = tmp_path / f"{INFO.run}.sqlite"
+    others = ["20261124T150000-00000000.sqlite", "20261124T150000-00000000.sqlite.new"]
+    kept = {tmp_path / name for name in (*others, "notes.sqlite.new", "notes.txt")}
+    for path in kept:
+        path.touch()
+    with process("make-ledger", ledger) as maker:
+        assert told(maker) == "begun\n"
+        before = set(tmp_path.iterdir())
+        assert len(before - kept) >= 3  # its lock, its manifest, and what is to be its ledger
+        remove_unmade_runs(tmp_path)
+        assert set(tmp_path.iterdir()) - kept == before - kept
+        maker.kill()
+        maker.wait()
+        remove_unmade_runs(tmp_path)
+    assert set(tmp_path.iterdir()) == kept

@@ -71,20 +71,45 @@ def of_ledger(scratch: Path) -> list[Row]:
     return rows
 
 
-def of_sessions(scratch: Path, stack: str, processes: int, each: int, seed: int) -> Sequence[Row]:
-    """Have calls of a session fail, some of ``each`` kind, or all of them, and go on with it."""
+@dataclass(frozen=True)
+class Choice:
+    """Which calls of a session fail: some of each kind, None for all; in every way, or in one of
+    the ways ``in_turn``."""
+
+    each: int | None
+    in_turn: bool
+    seed: int
+
+    def jobs(self, calls: Sequence[Call]) -> list[Job]:
+        """Return each fault and the calls that it is tried on, mixed: what is wrong shows early."""
+        if self.in_turn:
+            numbers = sample(calls, self.each or sys.maxsize, self.seed)
+            made = [(FAULTS[n % len(FAULTS)].name, at) for n, at in enumerate(numbers)]
+        else:
+            made = [
+                (fault.name, at)
+                for number, fault in enumerate(FAULTS)
+                for at in sample(calls, self.each or sys.maxsize, self.seed + number)
+            ]
+        random.Random(self.seed).shuffle(made)
+        return made
+
+    def __str__(self) -> str:
+        ways = "one of the ways, in turn" if self.in_turn else "every way"
+        if self.each is None:
+            return f"every call in {ways}"
+        return f"{self.each} of each kind in {ways}, chosen by seed {self.seed}"
+
+
+def of_sessions(scratch: Path, stack: str, processes: int, choice: Choice) -> Sequence[Row]:
+    """Have chosen calls of a session fail, and go on with it."""
     rows: Mapping[str, Row] = {
         fault.name: Row(f"pytest, stack {stack}", fault.name) for fault in FAULTS
     }
 
     def jobs(calls: Sequence[Call]) -> Iterable[Job]:
-        print(f"{stack}: {len(calls)} calls in a session without a fault", file=sys.stderr)
-        made = [
-            (fault.name, at)
-            for number, fault in enumerate(FAULTS)
-            for at in sample(calls, each, seed + number)
-        ]
-        random.Random(seed).shuffle(made)  # what is wrong shows early
+        made = choice.jobs(calls)
+        print(f"{stack}: of {len(calls)} calls {choice}: {len(made)} sessions", file=sys.stderr)
         return made
 
     with (FOLDER / f"{stack}.jsonl".replace(" ", "-")).open("w", encoding="utf-8") as file:
@@ -100,12 +125,11 @@ def of_sessions(scratch: Path, stack: str, processes: int, each: int, seed: int)
     return list(rows.values())
 
 
-def _how(each: int | None, seed: int) -> str:
-    """Say which calls of a session failed."""
-    if each is None:
-        return "Every call of a ledger and of a session with its stack in memory."
-    few = f"{each} of each kind, chosen by seed {seed},"
-    return f"Every call of a ledger; of sessions {few} where `make writes` takes all."
+def _how(chosen: Mapping[str, Choice]) -> str:
+    """Say which calls have failed."""
+    parts = ["Of a ledger alone every call in every way"]
+    parts += [f"of a session with its stack {stack} {choice}" for stack, choice in chosen.items()]
+    return f"{'; '.join(parts)}."
 
 
 def main() -> int:
@@ -114,6 +138,8 @@ def main() -> int:
     parser.add_argument("--stack", choices=STACKS, action="append", help="which stacks (all)")
     every = f"how many calls of each kind fail (all; of a private stack {FEW})"
     parser.add_argument("--each", type=int, help=every)
+    turn = "each of these calls fails in one of the ways, the next one in the next"
+    parser.add_argument("--in-turn", action="store_true", help=turn)
     parser.add_argument("--seed", type=int, default=1, help="which of them")
     parser.add_argument("--processes", type=int, default=2, help="how many sessions at once")
     parser.add_argument("--write", action="store_true", help=f"put the table into {PROMISES}")
@@ -125,11 +151,16 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="manifest-writes-") as name:
         scratch = Path(name)
         rows = [] if given.stack else of_ledger(scratch / "ledger")
-        for stack in given.stack or STACKS:
+        chosen = {
+            stack: Choice(
+                given.each or (FEW if stack == "private" else None), given.in_turn, given.seed
+            )
+            for stack in given.stack or STACKS
+        }
+        for stack, choice in chosen.items():
             place = scratch / stack.replace(" ", "-")
-            each = given.each or (FEW if stack == "private" else sys.maxsize)
-            rows += of_sessions(place, stack, given.processes, each, given.seed)
-    text = f"{_how(given.each, given.seed)}\n\n{table(rows)}"
+            rows += of_sessions(place, stack, given.processes, choice)
+    text = f"{_how(chosen)}\n\n{table(rows)}"
     print(text)
     (FOLDER / "table.md").write_text(text + "\n", "utf-8")
     if given.write:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import shutil
 import struct
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from tests.c_compiler import COMPILER, can_compile
 
 SOURCE = Path(__file__).with_name("disk.c")
 Mode = Literal["count", "once", "on", "torn", "kill"]
@@ -55,7 +56,7 @@ class Call:
 
 def is_possible() -> bool:
     """Return whether the library can be built here."""
-    return os.uname().sysname == "Linux" and shutil.which("gcc") is not None
+    return os.uname().sysname == "Linux" and can_compile()
 
 
 class FailingDisk:
@@ -68,7 +69,7 @@ class FailingDisk:
         assert len(folders) <= _FOLDERS
         library, state = scratch / "disk.so", scratch / "disk.state"
         if not library.exists():
-            command = ["gcc", "-O2", "-shared", "-fPIC", "-o", str(library), str(SOURCE), "-ldl"]
+            command = [COMPILER, "-O2", "-shared", "-fPIC", "-o", str(library), str(SOURCE), "-ldl"]
             subprocess.run(command, check=True)
         self._log = scratch / "disk.log"
         names = [str(folder.resolve()) for folder in folders]

@@ -1,6 +1,7 @@
 """Write a ledger on a disk that fails at the n-th call, for every n.
 
-``python -m tests.writes.ledger SCRATCH FAULT``, started with the environment of that disk.
+``python -m tests.writes.ledger SCRATCH FAULT FIRST STEP``, started with the environment of that
+disk; of every call FIRST is 1 and STEP is 1.
 """
 
 from __future__ import annotations
@@ -130,27 +131,33 @@ def _die(writer: Writer) -> None:
     assert os.waitstatus_to_exitcode(status) in (0, -signal.SIGKILL)
 
 
-def fail_each_call(scratch: Path, fault: Fault) -> tuple[int, list[str]]:
-    """Run this module for a fault in a new folder; return how many calls there are, and what was
-    wrong when one failed."""
+def fail_each_call(
+    scratch: Path, fault: Fault, first: int = 1, step: int = 1
+) -> tuple[int, list[str]]:
+    """Run this module for a fault in a new folder; return how many calls have failed, and what was
+    wrong when one did.
+
+    ``step``: from the ``first`` call on each so manieth one.
+    """
     scratch.mkdir(parents=True)
     environment = dict(os.environ) | FailingDisk(scratch, []).environment
     command = [sys.executable, "-m", "tests.writes.ledger", str(scratch), fault.name]
+    command += [str(first), str(step)]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     *wrong, calls = done.stdout.splitlines()
     return int(calls), wrong
 
 
 def main() -> None:
-    """Print a line for each call whose failing was wrong, and at last how many calls there are."""
-    scratch, name = Path(sys.argv[1]), sys.argv[2]
+    """Print a line for each call whose failing was wrong, and at last how many have failed."""
+    scratch, name, first, step = Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:])
     (fault,) = (one for one in FAULTS if one.name == name)
     ledgers = scratch / "ledgers"
     disk = FailingDisk(scratch, [ledgers])
-    for at in count(1):
+    for failed, at in enumerate(count(first, step)):
         reached, wrong = trial(disk, ledgers / str(at), fault, at)
         if not reached:
-            print(at - 1)
+            print(failed)
             return
         if wrong:
             print(f"call {at}: {'; '.join(wrong)}")

@@ -52,6 +52,8 @@ class Player:
     def __init__(self, scratch: Path, stack: Sequence[str]) -> None:
         scratch.mkdir(parents=True)
         kept = {name: value for name, value in os.environ.items() if not name.startswith(_OTHERS)}
+        # What pytest has compiled of its plugins is kept: a third of what a session computes.
+        kept.pop("PYTHONDONTWRITEBYTECODE", None)
         kept["PYTEST_ADDOPTS"] = " ".join(f"-p no:{name}" for name in NOT_NEEDED)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.writes.player", str(scratch), *stack],
