@@ -1,4 +1,4 @@
-"""A sample of the cells, run in turn, and what the table as a whole must hold; ``make stacks`` runs all."""
+"""The cells of the day, and what the whole table must hold; ``make stacks`` runs all of them."""
 
 from __future__ import annotations
 
