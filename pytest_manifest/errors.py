@@ -82,3 +82,7 @@ class DispatchError(ManifestToolError):
 
 class LedgerError(ManifestToolError):
     """A ledger that cannot be opened, read or written."""
+
+
+class SigningError(ManifestToolError):
+    """A key that cannot be used, or a signature that is missing or does not hold."""

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pytest_manifest.cli import INTERRUPTED, USER_ERROR, ExportFormat, stack
+from pytest_manifest.cli import INTERRUPTED, USER_ERROR, ExportFormat, signing, stack
 from pytest_manifest.cli.output import say, warn
 from pytest_manifest.errors import ManifestToolError
 
@@ -379,3 +379,7 @@ def merge(
     from pytest_manifest.cli.runs_folder import find_run, runs_folder
 
     command.run([find_run(run, runs_folder(folder)) for run in runs], into, json=json)
+
+
+for _command in (signing.keygen, signing.sign, signing.verify):
+    app.command()(_command)

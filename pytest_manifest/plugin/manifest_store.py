@@ -37,17 +37,20 @@ class ManifestStore:
     def load(self, path: Path) -> Manifest:
         """Return the manifest in this file, read and checked whole at the first call.
 
-        Raises pytest.UsageError with every fault of the file.
+        Raises pytest.UsageError with every fault of the file, or where its signature is required
+        and does not hold.
         """
         from pytest_manifest.manifest import Limits, read_manifest
+        from pytest_manifest.plugin.signatures import check_work_order
 
         path = self._resolve(path)
         if path not in self._manifests:
             with user_errors():
                 lean = self.options.aggregate is not None
-                self._manifests[path] = read_manifest(
-                    path, lean=lean, limits=self.options.limits or Limits()
-                )
+                limits = self.options.limits or Limits()
+                manifest = read_manifest(path, lean=lean, limits=limits)
+                check_work_order(manifest, self.options)
+            self._manifests[path] = manifest
         return self._manifests[path]
 
     def loaded(self, path: Path) -> Manifest | None:

@@ -36,6 +36,13 @@ CONFLICTS: Final[tuple[tuple[Callable[[Options], object], str], ...]] = (
         "--manifest-plan-run needs --manifest-plan=WORKFLOW:MODE",
     ),
     (
+        lambda o: o.plan_run and o.require_signature,
+        (
+            "--manifest-plan-run sends what nobody has signed, and signatures are required; plan, "
+            "look at the plan, sign it with 'manifest sign FILE', and run it with --manifest=FILE"
+        ),
+    ),
+    (
         lambda o: o.plan_options and not o.plan,
         "--manifest-plan-opt needs --manifest-plan=WORKFLOW:MODE",
     ),

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal, NoReturn
 
@@ -123,6 +121,17 @@ class Options:
         "send only these tasks: names or patterns with *, like 'shop.* tasks.resize'",
         metavar="TASKS",
         ini="tasks that may be sent, like shop.* tasks.resize",
+    )
+    require_signature = Flag(
+        "send nothing of a manifest that no trusted key has signed, or that was changed since",
+        ini="send only manifests that a trusted key has signed",
+    )
+    public_key = Option(
+        values.path,
+        None,
+        "the public keys of who may sign manifests ($MANIFEST_PUBLIC_KEY)",
+        metavar="FILE",
+        ini="file of the public keys of who may sign manifests",
     )
     limits = Option(
         run_values.limits,
@@ -344,7 +353,7 @@ class Options:
             may_dispatch=not any(getattr(config.option, name, False) for name in _LOOKING_ONLY),
             ledgers=self.folder / "runs",
             stacks=self.folder / "stacks",
-            stack_arguments="".join(_stack_arguments(config.option)),
+            stack_arguments="".join(run_values.stack_arguments(config.option, ROWS)),
         )
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
@@ -363,21 +372,6 @@ class Options:
 
 ROWS: Final = {name: row for name, row in vars(Options).items() if isinstance(row, Option)}
 """The table, by the attributes of :class:`Options`."""
-
-
-def _stack_arguments(given: argparse.Namespace) -> Iterator[str]:
-    """Yield the options of a command line that name the app and the stack, without passwords.
-
-    A command that goes on with the run needs them, too.
-    """
-    for name in ("app", "broker", "backend"):
-        if value := getattr(given, ROWS[name].dest):
-            from pytest_manifest.redaction import redact_url
-
-            shown = redact_url(value) if "://" in value else value
-            yield f" {ROWS[name].flag}={shlex.quote(shown)}"
-    if getattr(given, ROWS["use_running_stack"].dest):
-        yield f" {ROWS['use_running_stack'].flag}"
 
 
 def add_options(parser: pytest.Parser) -> None:

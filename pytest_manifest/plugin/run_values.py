@@ -5,13 +5,16 @@ Each function does as those of ``option_values`` do.
 
 from __future__ import annotations
 
+import argparse
+import shlex
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from pytest_manifest.plugin.option_values import Given
+from pytest_manifest.plugin.option_values import Given, Option
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Balance, Limits, Shard
@@ -119,3 +122,18 @@ def plan_options(pairs: list[str]) -> dict[str, str]:
             raise pytest.UsageError(f"--manifest-plan-opt {name} was given twice")
         found[name] = value
     return found
+
+
+def stack_arguments(given: argparse.Namespace, rows: Mapping[str, Option[Any]]) -> Iterator[str]:
+    """Yield the options of a command line that name the app and the stack, without passwords.
+
+    A command that goes on with the run needs them, too.
+    """
+    for name in ("app", "broker", "backend"):
+        if value := getattr(given, rows[name].dest):
+            from pytest_manifest.redaction import redact_url
+
+            shown = redact_url(value) if "://" in value else value
+            yield f" {rows[name].flag}={shlex.quote(shown)}"
+    if getattr(given, rows["use_running_stack"].dest):
+        yield f" {rows['use_running_stack'].flag}"

@@ -12,6 +12,7 @@ from tests.house.conftest import ROOT, project_files
 
 TEXT = {".md", ".py", ".toml", ".yaml", ".yml", ".txt", ".sh", ".cfg", ".svg", ".json", ""}
 HOSTS = {
+    "in-toto.io",  # names a format
     "127.0.0.1",
     "localhost",
     "docs.celeryq.dev",

@@ -1,0 +1,131 @@
+"""Make keys, sign manifests and check their signatures: ``keygen``, ``sign``, ``verify``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from pytest_manifest.cli import FOUND
+from pytest_manifest.cli.output import say, write_json
+from pytest_manifest.errors import SigningError
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue  # pydantic takes a quarter of the time that --help takes
+
+OPTION: Final = "--key"
+
+Files = Annotated[list[Path], typer.Argument(metavar="FILE...", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+def keygen(
+    file: Annotated[Path, typer.Argument(metavar="[FILE]", show_default=False)] = Path(
+        "manifest.key"
+    ),
+    json: Json = False,
+) -> None:
+    """Make a key to sign with.
+
+    The private one in FILE (manifest.key), which only you can read, the public one beside it with
+    the ending .pub. No file is ever overwritten.
+    """
+    from pytest_manifest.signing import keys
+
+    public = file.with_suffix(".pub")
+    if public == file:
+        raise SigningError(f"{file}: the public key would be in the same file; name another one")
+    if public.exists():
+        raise SigningError(
+            f"{public}: is there already, and a key is never overwritten; name another file"
+        )
+    private_pem, public_pem = keys.generate()
+    keys.write_private(file, private_pem)
+    keys.write_public(public, public_pem)
+    (key_id,) = keys.read_verifier(public_pem, str(public)).key_ids
+    if json:
+        write_json({"private": str(file), "public": str(public), "key_id": key_id})
+        return
+    say(f"{file}: the private key; keep it to yourself, and out of version control")
+    say(f"{public}: the public key {key_id[:16]}; give it to whoever checks what you sign")
+
+
+def sign(
+    files: Files,
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            OPTION, metavar="FILE", help="the private key; default: as MANIFEST_SIGNING_KEY says"
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Sign manifests.
+
+    Each signature is a file beside its manifest, FILE.sig: a DSSE envelope with an in-toto
+    statement, which cosign and others can check, too.
+    """
+    from pytest_manifest.manifest import check_manifest
+    from pytest_manifest.signing import keys, orders
+
+    signer = keys.read_signer(*_source(key, keys.SIGNING_KEY_VARIABLE, "a private key"))
+    orders_to_sign = [check_manifest(path) for path in files]  # none where one is faulty
+    signed = [
+        (order.path, orders.sign_order(order.path, order.entries, order.sha256, signer))
+        for order in orders_to_sign
+    ]
+    if json:
+        found: list[JsonValue] = [
+            {"file": str(file), "signature": str(place)} for file, place in signed
+        ]
+        write_json({"key_id": signer.key_id, "signed": found})
+        return
+    for _, place in signed:
+        say(f"{place}: signed with the key {signer.key_id[:16]}")
+
+
+def verify(
+    files: Files,
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            OPTION, metavar="FILE", help="the public keys; default: as MANIFEST_PUBLIC_KEY says"
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Check the signatures of manifests.
+
+    The exit status is 1 where one is missing, or does not hold.
+    """
+    from pytest_manifest.manifest import manifest_digest
+    from pytest_manifest.signing import keys, orders
+
+    verifier = keys.read_verifier(*_source(key, keys.PUBLIC_KEY_VARIABLE, "the public keys"))
+    faults: dict[Path, str | None] = {}
+    for path in files:
+        faults[path] = None
+        try:
+            orders.check_order(path, manifest_digest(path), verifier)
+        except SigningError as error:
+            faults[path] = str(error)
+    if json:
+        write_json({"files": [{"file": str(path), "fault": why} for path, why in faults.items()]})
+    else:
+        for path, why in faults.items():
+            say(f"{path}: its signature holds" if why is None else why)
+    if any(faults.values()):
+        raise typer.Exit(FOUND)
+
+
+def _source(key: Path | None, variable: str, what: str) -> tuple[str, str]:
+    """Return where a key is read from, and how to call it. Raises SigningError for nowhere."""
+    if key is not None:
+        return str(key), OPTION
+    if told := os.environ.get(variable):
+        return told, variable
+    raise SigningError(
+        f"name {what} by {OPTION}=FILE, or in {variable}; 'manifest keygen' makes a pair"
+    )

@@ -1,0 +1,215 @@
+"""Make, read and use Ed25519 keys: PEM files, as openssl and cosign write and read them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pytest_manifest.errors import SigningError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+        Ed25519PrivateKey,
+        Ed25519PublicKey,
+    )
+
+SIGNING_KEY_VARIABLE: Final = "MANIFEST_SIGNING_KEY"
+"""Names the file of the private key, or holds the key itself, for those who sign."""
+PUBLIC_KEY_VARIABLE: Final = "MANIFEST_PUBLIC_KEY"
+"""The same for the public keys by which work orders are checked."""
+RECEIPT_KEY_VARIABLE: Final = "MANIFEST_RECEIPT_KEY"
+"""The same for the public keys by which what workers report is checked."""
+
+_PEM: Final = "-----BEGIN "
+_END: Final = "-----END PUBLIC KEY-----"
+_MOST_BYTES: Final = 1 << 20
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+NO_LIBRARY: Final = (
+    "signatures need the package cryptography; install it with "
+    "'pip install pytest-celery-manifest[sign]'"
+)
+
+
+class Signer:
+    """A private key; ``key_id`` is the SHA-256 of its public key (DER), in hex."""
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+        self.sign: Final[Callable[[bytes], bytes]] = key.sign
+        self.key_id: Final = _key_id(key.public_key())
+
+    def public_pem(self) -> str:
+        """Return the public key, as PEM."""
+        return _public_pem(self._key.public_key())
+
+
+class Verifier:
+    """Public keys, any of which may have made a signature."""
+
+    def __init__(self, keys: Iterable[Ed25519PublicKey]) -> None:
+        self._keys = {_key_id(key): key for key in keys}
+
+    @property
+    def key_ids(self) -> tuple[str, ...]:
+        """Return the ids of the keys, in their order."""
+        return tuple(self._keys)
+
+    def pem(self) -> str:
+        """Return all keys, as PEM."""
+        return "".join(_public_pem(key) for key in self._keys.values())
+
+    def verify(self, key_id: str, signature: bytes, data: bytes) -> bool:
+        """Return whether the key of this id has signed the data; "": whether any of them has."""
+        from cryptography.exceptions import InvalidSignature
+
+        named = self._keys.get(key_id)
+        for key in self._keys.values() if not key_id else () if named is None else (named,):
+            with suppress(InvalidSignature):
+                key.verify(signature, data)
+                return True
+        return False
+
+
+def generate() -> tuple[bytes, str]:
+    """Make a key; return the private one and the public one, as PEM."""
+    _require_library()
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+    )
+
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return private, _public_pem(key.public_key())
+
+
+def write_private(path: Path, pem: bytes) -> None:
+    """Write a private key into a new file that only its owner can read (0600).
+
+    Raises SigningError where there is a file already: a key is never overwritten.
+    """
+    _write_new(path, pem, 0o600)
+
+
+def write_public(path: Path, pem: str) -> None:
+    """Write a public key into a new file (0644). Raises SigningError where there is one already."""
+    _write_new(path, pem.encode(), 0o644)
+
+
+def _write_new(path: Path, data: bytes, mode: int) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)  # whatever the umask
+            file.write(data)
+    except FileExistsError:
+        raise SigningError(
+            f"{path}: is there already, and a key is never overwritten; name another file"
+        ) from None
+    except OSError as error:
+        raise SigningError(
+            f"{path}: cannot be written ({error.strerror}); name a file in a folder that you can "
+            "write to"
+        ) from error
+
+
+def read_signer(told: str, origin: str) -> Signer:
+    """Read a private key: ``told`` is the name of its file, or the PEM text itself.
+
+    ``origin``: the variable or option that names it. Raises SigningError, without the key's text.
+    """
+    _require_library()
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    text, place = _text_of(told, origin, is_private=True)
+    try:
+        key = load_pem_private_key(text, None)
+    except (ValueError, TypeError):  # a password is wanted
+        key = None
+    except Exception:  # cryptography has an exception of its own for algorithms that it lacks
+        key = None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise SigningError(
+            f"{place}: holds no private Ed25519 key without a password, as PEM; make one with "
+            "'manifest keygen'"
+        )
+    return Signer(key)
+
+
+def read_verifier(told: str, origin: str) -> Verifier:
+    """Read public keys, one or several as PEM: ``told`` is their file's name, or the text itself.
+
+    ``origin`` as of :func:`read_signer`. Raises SigningError.
+    """
+    _require_library()
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    text, place = _text_of(told, origin, is_private=False)
+    keys: list[Ed25519PublicKey] = []
+    for block in text.decode("ascii", "replace").split(_END)[:-1]:
+        try:
+            key = load_pem_public_key((block[block.rfind(_PEM) :] + _END + "\n").encode())
+        except Exception:
+            key = None
+        if not isinstance(key, Ed25519PublicKey):
+            keys.clear()
+            break
+        keys.append(key)
+    if not keys:
+        raise SigningError(
+            f"{place}: holds no public Ed25519 key, or something else beside, as PEM; name the "
+            ".pub file that 'manifest keygen' has made"
+        )
+    return Verifier(keys)
+
+
+def _text_of(told: str, origin: str, *, is_private: bool) -> tuple[bytes, str]:
+    """Return a key's text, and how to call the place where it stands."""
+    if told.lstrip().startswith(_PEM):
+        return told.strip().encode() + b"\n", origin
+    path = Path(told).expanduser()
+    place = f"{origin}={told}"
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if is_private and stat.S_IMODE(status.st_mode) & _OTHERS:
+                raise SigningError(
+                    f"{place}: others can read this private key; make it yours alone with "
+                    f"'chmod 600 {told}', or better make a new one"
+                )
+            return file.read(_MOST_BYTES), place
+    except OSError as error:
+        raise SigningError(
+            f"{place}: this key cannot be read ({error.strerror}); name the file of a key"
+        ) from error
+
+
+@cache
+def _require_library() -> None:
+    try:
+        import cryptography  # noqa: F401
+    except ImportError as error:
+        raise SigningError(NO_LIBRARY) from error
+
+
+def _public_pem(key: Ed25519PublicKey) -> str:
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def _key_id(key: Ed25519PublicKey) -> str:
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(der).hexdigest()

@@ -1,0 +1,88 @@
+"""``--manifest-require-signature``: nothing is sent of what no trusted key has signed."""
+
+from __future__ import annotations
+
+import pytest
+
+# Before the first session of a test, which forgets what it has imported: its classes are once.
+from cryptography.hazmat.primitives import serialization as _once  # noqa: F401
+from cryptography.hazmat.primitives.asymmetric import ed25519 as _once_too  # noqa: F401
+
+from pytest_manifest.manifest import check_manifest
+from pytest_manifest.signing import keys, orders
+from tests.plugin.conftest import INI, Project
+
+ENTRIES = ({"id": "a", "task": "jobs.double", "kwargs": {"n": 1, "key": "a"}},)
+REQUIRED = ("--manifest=m.jsonl", "--manifest-require-signature")
+
+pytestmark = pytest.mark.usefixtures("in_memory")
+
+
+@pytest.fixture
+def signer(project: Project) -> keys.Signer:
+    """A key whose public half is in ``k.pub``."""
+    private, public = keys.generate()
+    keys.write_public(project.path / "k.pub", public)
+    return keys.read_signer(private.decode(), "key")
+
+
+def sign(project: Project, signer: keys.Signer) -> None:
+    path = project.path / "m.jsonl"
+    summary = check_manifest(path)
+    orders.sign_order(path, summary.entries, summary.sha256, signer)
+
+
+def refused(project: Project, words: str, *arguments: str) -> None:
+    result = project.run(*REQUIRED, *arguments)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*{words}*"])
+    assert not project.ran()
+
+
+def test_an_order_that_is_unsigned_or_changed_sends_nothing(
+    project: Project, signer: keys.Signer
+) -> None:
+    """Only the bytes that were signed do, under xdist as well; an audit asks for them, too."""
+    key = "--manifest-public-key=k.pub"
+    project.manifest("m.jsonl", ENTRIES)
+    refused(project, "m.jsonl: is not signed (there is no m.jsonl.sig)", key)
+    sign(project, signer)
+    project.manifest("m.jsonl", [{**ENTRIES[0], "kwargs": {"n": 2, "key": "a"}}])
+    refused(project, "m.jsonl: was changed since it was signed", key)
+    refused(project, "m.jsonl: was changed since it was signed", key, "--manifest-audit")
+    project.manifest("m.jsonl", ENTRIES)
+    keys.write_public(project.path / "other.pub", keys.generate()[1])
+    other = "--manifest-public-key=other.pub"
+    refused(project, "none of its signatures is of a key that is trusted", other)
+    assert project.run(*REQUIRED, key).ret == 0
+    assert project.ran() == {"a": 1}
+    assert project.run(*REQUIRED, key, "-n2").ret == 0
+    assert project.ran() == {"a": 2}
+    assert project.run(*REQUIRED, key, "--manifest-audit").ret == 0
+
+
+def test_the_configuration_file_and_the_environment_name_it_all(
+    project: Project, signer: keys.Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing names a key, that is told."""
+    project.write(
+        "pytest.ini",
+        INI + "addopts = --manifest-broker=memory://\nmanifest_require_signature = true\n",
+    )
+    project.manifest("m.jsonl", ENTRIES)
+    monkeypatch.delenv(keys.PUBLIC_KEY_VARIABLE, raising=False)
+    refused(project, "no public key is named to check them by; give --manifest-public-key=FILE or")
+    monkeypatch.setenv(keys.PUBLIC_KEY_VARIABLE, (project.path / "k.pub").read_text())
+    refused(project, "is not signed")
+    sign(project, signer)
+    assert project.run("--manifest=m.jsonl").ret == 0
+    assert project.ran() == {"a": 1}
+
+
+def test_a_plan_that_nobody_has_signed_is_not_run_at_once(project: Project) -> None:
+    """It is to be looked at and signed first."""
+    result = project.run(
+        "--manifest-plan=work:jobs", "--manifest-plan-run", "--manifest-require-signature"
+    )
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--manifest-plan-run sends what nobody has signed*"])

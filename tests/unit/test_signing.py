@@ -1,0 +1,234 @@
+"""Keys, envelopes and statements: what is signed holds for others, and nothing else holds."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_manifest.errors import SigningError
+from pytest_manifest.manifest import check_manifest, manifest_digest
+from pytest_manifest.signing import dsse, keys, orders
+from tests.unit.cli_support import as_json, manifest, refusal
+
+ENTRY = b'{"id": "a", "task": "t"}\n'
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    """The files of a private and a public key."""
+    private_pem, public_pem = keys.generate()
+    private, public = tmp_path / "k.key", tmp_path / "k.pub"
+    keys.write_private(private, private_pem)
+    keys.write_public(public, public_pem)
+    return private, public
+
+
+def signed(folder: Path, private: Path, text: bytes = ENTRY) -> Path:
+    """A manifest with its signature."""
+    path = folder / "m.jsonl"
+    path.write_bytes(text)
+    summary = check_manifest(path)
+    signer = keys.read_signer(str(private), "--key")
+    orders.sign_order(path, summary.entries, summary.sha256, signer)
+    return path
+
+
+def check(path: Path, public: Path) -> None:
+    orders.check_order(path, manifest_digest(path), keys.read_verifier(str(public), "--key"))
+
+
+def test_what_dsse_signs_is_as_its_specification_shows() -> None:
+    """The example of the protocol's own document."""
+    assert (
+        dsse.pae("http://example.com/HelloWorld", b"hello world")
+        == b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
+    )
+
+
+def test_an_order_that_is_signed_holds_wherever_it_lies(
+    tmp_path: Path, pair: tuple[Path, Path]
+) -> None:
+    """Its name is no part of what is promised; several keys may be trusted."""
+    path = signed(tmp_path, pair[0])
+    moved = tmp_path / "other.jsonl"
+    orders.signature_of(path).rename(orders.signature_of(moved))
+    path.rename(moved)
+    both = tmp_path / "both.pub"
+    both.write_text(keys.generate()[1] + pair[1].read_text())
+    check(moved, both)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [ENTRY + b'{"id": "b", "task": "t"}\n', ENTRY.replace(b'"t"', b'"u"'), b'{"manifest": 1}\n'],
+    ids=["added", "replaced", "emptied"],
+)
+def test_an_order_that_was_changed_is_told(
+    tmp_path: Path, pair: tuple[Path, Path], change: bytes
+) -> None:
+    """Each byte counts, those of the header too."""
+    path = signed(tmp_path, pair[0])
+    path.write_bytes(change)
+    with pytest.raises(SigningError, match="was changed since it was signed"):
+        check(path, pair[1])
+
+
+def test_a_header_that_was_added_is_a_change(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    """Though all entries are as they were."""
+    path = signed(tmp_path, pair[0])
+    path.write_bytes(b'{"manifest": 1, "rerun": true}\n' + ENTRY)
+    with pytest.raises(SigningError, match="was changed"):
+        check(path, pair[1])
+
+
+def test_entries_that_were_read_before_the_file_was_put_back_are_told(
+    tmp_path: Path, pair: tuple[Path, Path]
+) -> None:
+    """The signed statement has the digest of the entries, and those that were read are others."""
+    path = signed(tmp_path, pair[0])
+    with pytest.raises(SigningError, match="was changed"):
+        orders.check_order(path, "0" * 64, keys.read_verifier(str(pair[1]), "--key"))
+
+
+def envelope_of(payload: object, private: Path, kind: str = orders.PAYLOAD_TYPE) -> bytes:
+    signer = keys.read_signer(str(private), "--key")
+    return json.dumps(dsse.seal(kind, json.dumps(payload).encode(), signer)).encode()
+
+
+def test_nothing_else_that_the_key_has_signed_is_an_order(
+    tmp_path: Path, pair: tuple[Path, Path]
+) -> None:
+    """Another statement, another type of payload, what is no envelope: each has its phrase."""
+    path = signed(tmp_path, pair[0])
+    place = orders.signature_of(path)
+    good = json.loads(base64.b64decode(json.loads(place.read_bytes())["payload"]))
+    two = {**good, "subject": good["subject"] * 2}
+    others = {
+        "no work order": envelope_of({**good, "predicateType": "https://slsa.dev/x"}, pair[0]),
+        "no DSSE envelope of": envelope_of(good, pair[0], "application/json"),
+        "names no SHA-256": envelope_of(two, pair[0]),
+        "is no DSSE envelope": b"{}",
+        "none of its signatures": json.dumps(
+            {**json.loads(place.read_bytes()), "signatures": [{"sig": "AAAA"}, 5, {"sig": 5}]}
+        ).encode(),
+    }
+    for phrase, text in others.items():
+        place.write_bytes(text)
+        with pytest.raises(SigningError, match=phrase):
+            check(path, pair[1])
+    place.write_bytes(b"[" * 100_000)
+    with pytest.raises(SigningError, match="no DSSE envelope"):
+        check(path, pair[1])
+
+
+def test_a_signature_of_another_key_or_none_is_told(
+    tmp_path: Path, pair: tuple[Path, Path]
+) -> None:
+    """With what to do next."""
+    path = signed(tmp_path, pair[0])
+    other = tmp_path / "other.pub"
+    keys.write_public(other, keys.generate()[1])
+    with pytest.raises(SigningError, match="none of its signatures is of a key that is trusted"):
+        check(path, other)
+    orders.signature_of(path).unlink()
+    with pytest.raises(SigningError, match=r"is not signed .* 'manifest sign .*m\.jsonl'"):
+        check(path, pair[1])
+
+
+def test_a_private_key_is_its_owners_alone_and_never_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever the umask; and nothing that is printed has it."""
+    monkeypatch.chdir(tmp_path)
+    before = os.umask(0)
+    try:
+        printed = manifest("keygen")
+    finally:
+        os.umask(before)
+    private = tmp_path / "manifest.key"
+    assert stat.S_IMODE(private.stat().st_mode) == 0o600
+    text = private.read_text()
+    assert text.splitlines()[1] not in printed
+    assert "never overwritten" in refusal(monkeypatch, capsys, "keygen")
+    (tmp_path / "manifest.pub").unlink()
+    assert "never overwritten" in refusal(monkeypatch, capsys, "keygen")
+    assert private.read_text() == text
+    assert "in the same file" in refusal(monkeypatch, capsys, "keygen", "x.pub")
+
+
+def test_a_private_key_that_others_can_read_is_not_used(
+    tmp_path: Path, pair: tuple[Path, Path]
+) -> None:
+    """It is told how to mend that."""
+    pair[0].chmod(0o640)
+    with pytest.raises(SigningError, match="others can read this private key"):
+        signed(tmp_path, pair[0])
+
+
+def test_keys_come_from_the_environment_as_well(
+    tmp_path: Path,
+    pair: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As the name of a file, or as the text itself, which no message repeats."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.jsonl").write_bytes(ENTRY)
+    monkeypatch.setenv(keys.SIGNING_KEY_VARIABLE, pair[0].read_text())
+    monkeypatch.setenv(keys.PUBLIC_KEY_VARIABLE, str(pair[1]))
+    manifest("sign", "m.jsonl")
+    assert manifest("verify", "m.jsonl") == "m.jsonl: its signature holds\n"
+    (tmp_path / "m.jsonl").write_bytes(b"")
+    assert "was changed" in str(as_json("verify", "m.jsonl", status=1)["files"])
+    monkeypatch.setenv(keys.SIGNING_KEY_VARIABLE, "-----BEGIN PRIVATE KEY-----\nsecret\n")
+    (tmp_path / "m.jsonl").write_bytes(ENTRY)
+    told = refusal(monkeypatch, capsys, "sign", "m.jsonl")
+    assert "MANIFEST_SIGNING_KEY: holds no private Ed25519 key" in told
+    assert "secret" not in told
+    monkeypatch.delenv(keys.SIGNING_KEY_VARIABLE)
+    assert "name a private key by --key=FILE" in refusal(monkeypatch, capsys, "sign", "m.jsonl")
+
+
+def test_what_is_no_key_is_refused(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    """Of another kind, with a password, the wrong half, or not there."""
+    more = pair[1].read_text() + "-----END PUBLIC KEY-----"
+    for text in ("", "nonsense", pair[0].read_text(), more):
+        (tmp_path / "x.pub").write_text(text)
+        with pytest.raises(SigningError, match="holds no public Ed25519 key"):
+            keys.read_verifier(str(tmp_path / "x.pub"), "--key")
+    (tmp_path / "x.key").write_text(pair[1].read_text())
+    (tmp_path / "x.key").chmod(0o600)
+    with pytest.raises(SigningError, match="holds no private Ed25519 key"):
+        keys.read_signer(str(tmp_path / "x.key"), "--key")
+    with pytest.raises(SigningError, match="cannot be read"):
+        keys.read_signer(str(tmp_path / "none.key"), "--key")
+
+
+def test_cryptography_is_imported_only_where_a_key_is_used() -> None:
+    """Nor needed: an idle session, a worker and the command do without."""
+    code = (
+        "import sys, pytest_manifest.signing.orders, pytest_manifest.signing.dsse\n"
+        "import pytest_manifest.cli.main, pytest_manifest.plugin, pytest_manifest.worker\n"
+        "sys.exit('cryptography' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_without_cryptography_it_is_told_what_to_install(tmp_path: Path) -> None:
+    """In a sentence."""
+    code = (
+        "import sys; sys.modules['cryptography'] = None\n"
+        "from pytest_manifest.cli.main import main; sys.argv = ['manifest', 'keygen']; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "pip install pytest-celery-manifest[sign]" in done.stderr
