@@ -28,6 +28,7 @@ from pytest_manifest.ledger import (
 )
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.run.corrections import Correction, is_no_news, note_correction
+from pytest_manifest.run.doubts import OUT_OF_SIGHT, UNCONFIRMED, UNREPORTED, emptied_phrase
 from pytest_manifest.run.evidence import EvidenceEvaluator, ReportedEnd, turn_of
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.recovery import is_alive
@@ -42,20 +43,8 @@ Evaluated = tuple[Verdict, Receipt | None]
 
 RESENDABLE: Final = frozenset({"lost", "crashed", "unknown"})
 """Verdicts after which an idempotent entry with retries is sent again."""
-EMPTIED_MEANWHILE: Final = "the broker or the result store was emptied while it was out"
 INFERRED: Final = frozenset({"lost", "crashed", "timed_out", "unknown", "revoked"})
 """Verdicts for want of a receipt; a late receipt knows better."""
-UNREPORTED: Final = (
-    "it is in no queue and no worker has it, but only instrumented workers with a Redis as store "
-    "tell a job's start: it may have raised Ignore, stored a state of its own, been handed on, or "
-    "exited"
-)
-"""What may have become of a missing job whose start nobody would tell."""
-OUT_OF_SIGHT: Final = "it was sent to another broker than the run's"
-UNCONFIRMED: Final = (
-    "the result store has an end of it that its worker has not told, and that a task can store "
-    "before it ends"
-)
 SELF_CAUSED: Final = frozenset({"timed_out", "crashed"})
 """Verdicts that a started job may have come to by itself, though no receipt reports it."""
 FIXED: Final = frozenset({"forged", "quarantined", "skipped"})
@@ -162,15 +151,20 @@ class AttemptEvaluator:
         where = f"process {job.pid} of {job.worker or job.host}"
         return f"{where}, which had begun it, is gone"
 
+    def explain_death(self, job: PendingAttempt, *, emptied: bool) -> tuple[VerdictStatus, str]:
+        """Return the verdict on an attempt that a dead worker had begun and not acknowledged."""
+        if doubt := emptied_phrase(self._ledger.info, now=emptied):
+            return "unknown", doubt
+        return "crashed", self.how_it_died(job)
+
     def explain_missing(self, job: PendingAttempt, *, emptied: bool) -> tuple[VerdictStatus, str]:
         """Return the verdict on an attempt that is missing, and why."""
         if job.sent_at is not None:
             age = (utc_now() - job.sent_at).total_seconds()
             if age > self._lifetime:
                 return "unknown", "a receipt may have been, and be past its lifetime"
-        if emptied:
-            # It may be gone with the broker's queue, or have ended and be gone with its receipt.
-            return "unknown", EMPTIED_MEANWHILE
+        if doubt := emptied_phrase(self._ledger.info, now=emptied):
+            return "unknown", doubt
         other = self.elsewhere()
         if other and not (job.is_running and is_alive(job) is False):
             return "unknown", other

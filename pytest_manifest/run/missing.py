@@ -153,7 +153,7 @@ class MissingJobs:
     def _give_up(self, started: Iterable[str], missing: Iterable[str], *, emptied: bool) -> None:
         """Judge what died with its worker, and what is missing."""
         rows: list[InferredEnd] = [
-            (job, "crashed", self._evaluator.how_it_died(job))
+            (job, *self._evaluator.explain_death(job, emptied=emptied))
             for job in self._pending.complete_all(started)
         ]
         for job in self._pending.complete_all(missing):

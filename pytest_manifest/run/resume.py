@@ -62,7 +62,7 @@ class Resume(EarlierRunStrategy):
         self._seen: frozenset[str] = frozenset()
         """Task ids that the search has seen in some place."""
         self._restarts_stream = False
-        """Whether the result store was emptied, so that its stream is to be marked as begun."""
+        """Whether the result store lacks its mark, so that its stream is to be marked as begun."""
         self._to_repeat: set[str] = set()
         """Entries that are sent again when what their old attempt has started has ended."""
 
@@ -132,7 +132,9 @@ class Resume(EarlierRunStrategy):
         with ledger.transaction():
             ledger.verdicts.record(list(again))
         intact = collector.is_intact()
-        if intact is False:
+        # A session that was killed before its first message may not have marked the store at all.
+        emptied = intact is False and not ledger.attempts.send_states().keys() <= NOT_SENT
+        if emptied:
             ledger.info.set_meta(STORE_EMPTIED, "1")  # a new stream would not show it any more
         statuses = ledger.verdicts.statuses()
         turned_away |= self._turned_away_since(ledger, searched)
@@ -148,20 +150,13 @@ class Resume(EarlierRunStrategy):
             statuses,
             locations,
             frozenset(state.pending.held),
-            witnessed=intact is not False,
+            witnessed=not emptied,
             turned_away=turned_away,
         )
         state.decisions = decisions(known, state.manifest, self._selected, self._rules)
         self._to_repeat |= {one.entry for one in state.decisions if one.sends_later}
         self._check_budget(ledger)
-        if intact is False and any(
-            ledger.verdicts.of_entry(job.entry.id) is None
-            for job in state.pending.by_task_id.values()
-        ):
-            ledger.info.set_meta(
-                STORE_EMPTIED, "1"
-            )  # the next store will be whole, and know as little of these
-        self._record_left(ledger, engine.unread, emptied=intact is False)
+        self._record_left(ledger, engine.unread, emptied=emptied)
         self._plan(ledger, before)
         if intact is False and state.to_send:
             ledger.info.set_meta(

@@ -7,6 +7,7 @@ of the promises. A program that breaks a promise is made small and kept among th
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import math
 import os
@@ -51,7 +52,12 @@ class Found:
 
 
 def search_chunk(seed: str, first: int) -> Found:
-    """Play some programs, each of a seed of its own."""
+    """Play some programs, each of a seed of its own.
+
+    What they leave is collected at their end: a search for it meanwhile took a quarter of the time.
+    """
+    gc.collect()
+    gc.disable()
     found = Found()
     for number in range(first, first + CHUNK):
         name = f"{seed}:{number}"
@@ -72,7 +78,7 @@ def search(seed: str, seconds: float, most_steps: int, processes: int) -> Found:
     """
     found, firsts = Found(), count(0, CHUNK)
     until = time.monotonic() + seconds
-    with ProcessPoolExecutor(processes) as pool:
+    with ProcessPoolExecutor(processes, initializer=gc.freeze) as pool:
         going: set[Future[Found]] = set()
         while True:
             left = until - time.monotonic()

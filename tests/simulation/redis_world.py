@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Collection, Iterator, MutableMapping
+from collections.abc import Collection, Iterable, Iterator, MutableMapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol, cast
@@ -142,13 +142,40 @@ class Taken(MutableMapping[str, Message]):
         self._client.zrem("unacked_index", tag)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(tag.decode() for tag in cast("list[bytes]", self._keys())))
+        return iter(sorted(tag.decode() for tag in cast("Iterable[bytes]", self._keys())))
 
     def __len__(self) -> int:
         return self._client.hlen("unacked")
 
     def _keys(self) -> object:
         return self._client.hkeys("unacked")
+
+
+class QuickWaiting(Waiting):
+    """The queue of a fake server, whose length is read without a command.
+
+    A fair world asks for it in each moment, which were half of all commands.
+    """
+
+    def __init__(self, server: FakeServer, client: Redis, registry: Registry) -> None:
+        super().__init__(client, registry)
+        self._keys = server.dbs[BROKER_DB]
+
+    def __len__(self) -> int:
+        item = self._keys.get(QUEUE.encode())
+        return 0 if item is None else len(item.value)
+
+
+class QuickTaken(Taken):
+    """What a fake server keeps for workers, whose tags are read without a command."""
+
+    def __init__(self, server: FakeServer, client: Redis, registry: Registry) -> None:
+        super().__init__(client, registry)
+        self._kept = server.dbs[BROKER_DB]
+
+    def _keys(self) -> object:
+        item = self._kept.get(b"unacked")
+        return () if item is None else item.value.keys()
 
 
 class Stored(dict[str, BackendResult]):
@@ -185,8 +212,8 @@ class RedisWorld(SimulatedWorld):
         self.store = FakeRedis(server=self.server, db=STORE_DB)
         self.sent: dict[str, Message] = {}
         """Task id -> its message, as it was sent first."""
-        self.queue = cast("deque[Message]", Waiting(self.broker, self))
-        self.unacked = cast("dict[str, Message]", Taken(self.broker, self))
+        self.queue = cast("deque[Message]", QuickWaiting(self.server, self.broker, self))
+        self.unacked = cast("dict[str, Message]", QuickTaken(self.server, self.broker, self))
         self.results = Stored(self.store)
         self.cut: Cut | None = None
         """What breaks the connection that is published over."""

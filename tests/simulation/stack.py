@@ -46,7 +46,6 @@ def watched(part: object, kind: str, names: Iterable[str], moment: Moment) -> No
     def watch(name: str) -> None:
         method: Callable[..., object] = getattr(part, name)
 
-        @functools.wraps(method)
         def call(*args: object, **more: object) -> object:
             moment(kind)
             answer = method(*args, **more)

@@ -7,6 +7,7 @@ from unittest import mock
 import pytest
 
 from pytest_manifest.errors import StackError
+from pytest_manifest.ledger import STORE_EMPTIED
 from pytest_manifest.run.resume_rules import EntryState, ResumeRules, decide
 from tests.unit.run_rig import Plan, Rig, rig
 from tests.unit.test_run_engine import NOTHING_ARRIVES, begun, ended, entry, first
@@ -86,6 +87,37 @@ def test_an_orphan_is_not_put_back_by_the_word_of_an_emptied_store(*, idempotent
             assert (made.locator.restored, ran) == ([], 1)
             assert made.locator.discarded == [made.task_id("a")]
             assert made.kinds() == {"a": "unknown"}
+
+
+def test_a_store_that_was_emptied_and_marked_again_knows_no_more_than_before() -> None:
+    """The receipt is gone for good: that the store is whole by now proves nothing of the job."""
+    with rig(Plan((entry(),))) as made:
+        made.step()
+        delivery = begun(made)
+        made.step()
+        made.world.end(first(made), delivery, "succeeded")
+        made.world.flush(everything=False)
+        made.ledger.info.set_meta(STORE_EMPTIED, "1")
+        made.world.began_stream = True  # as a resumed run has it
+        made.run(20)
+        assert made.kinds() == {"a": "unknown"}
+        made.finish()
+        made.check()
+
+
+def test_what_a_dead_worker_had_begun_may_have_ended_before_the_store_was_emptied() -> None:
+    """It had the message still, but a worker acknowledges after it has stored the result."""
+    with rig(Plan((entry(late=True),))) as made:
+        made.step()
+        begun(made)
+        made.step()
+        made.world.flush(everything=False)
+        made.world.kill(first(made), restart=0.2)
+        made.run(20)
+        assert made.locator.discarded == [made.task_id("a")]
+        assert made.kinds() == {"a": "unknown"}
+        made.finish()
+        made.check()
 
 
 def test_what_was_turned_away_is_left_while_its_message_is_there_twice() -> None:

@@ -1,0 +1,33 @@
+"""Say why it cannot be told what became of a job that nobody has any more."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pytest_manifest.ledger import STORE_EMPTIED
+from pytest_manifest.ledger.run_info import RunMetadata
+
+EMPTIED_MEANWHILE: Final = "the broker or the result store was emptied while it was out"
+EMPTIED_EARLIER: Final = "the result store was emptied in this run, maybe with what it held of this"
+UNREPORTED: Final = (
+    "it is in no queue and no worker has it, but only instrumented workers with a Redis as store "
+    "tell a job's start: it may have raised Ignore, stored a state of its own, been handed on, or "
+    "exited"
+)
+"""What may have become of a missing job whose start nobody would tell."""
+OUT_OF_SIGHT: Final = "it was sent to another broker than the run's"
+UNCONFIRMED: Final = (
+    "the result store has an end of it that its worker has not told, and that a task can store "
+    "before it ends"
+)
+
+
+def emptied_phrase(info: RunMetadata, *, now: bool) -> str:
+    """Return a phrase where the store may have lost the end of any attempt, else "".
+
+    ``now``: the store lacks its mark. One that is marked again has not got back what it had held,
+    so the doubt stays for the rest of the run.
+    """
+    if now:
+        return EMPTIED_MEANWHILE
+    return "" if info.get_meta(STORE_EMPTIED) is None else EMPTIED_EARLIER
