@@ -10,7 +10,7 @@ from difflib import ndiff
 
 from mutmut.mutation.file_mutation import mutate_file_contents
 
-_NUMBER = "__mutmut_"
+NUMBER = "__mutmut_"
 _ORIGINAL = "__mutmut_orig"
 
 
@@ -34,7 +34,7 @@ class Switch:
     @property
     def original(self) -> str:
         """Return the name of the function that has the copy, as mutmut spells it."""
-        return self.copy.partition(_NUMBER)[0]
+        return self.copy.partition(NUMBER)[0]
 
 
 def mutated_source(path: str, text: str) -> tuple[str, Sequence[str]]:
@@ -52,7 +52,7 @@ def of_functions(code: str, names: Sequence[str]) -> Iterator[Switch]:
         if isinstance(node, ast.FunctionDef)
     }
     for name in names:
-        plain = name.partition(_NUMBER)[0]
+        plain = name.partition(NUMBER)[0]
         original = plain + _ORIGINAL
         changes = list(
             ndiff(
@@ -97,6 +97,31 @@ def _constants(text: str) -> Iterator[str]:
             yield node.target.id
 
 
+def users_of(text: str, constant: str) -> set[str]:
+    """Return the functions of a source that name a constant, as mutmut spells them.
+
+    The empty set where none does, or not functions alone.
+    """
+    found: set[str] = set()
+    for node in ast.parse(text).body:
+        parts = [("", node)]
+        if isinstance(node, ast.ClassDef):
+            parts = [(f"{node.name}ǁ", one) for one in node.body]
+        for owner, one in parts:
+            if not any(isinstance(n, ast.Name) and n.id == constant for n in ast.walk(one)):
+                continue
+            if isinstance(one, ast.FunctionDef):
+                found.add(f"xǁ{owner}{one.name}" if owner else f"x_{one.name}")
+            elif not _assigns(one, constant):
+                return set()
+    return found
+
+
+def _assigns(node: ast.AST, name: str) -> bool:
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return any(isinstance(one, ast.Name) and one.id == name for one in targets)
+
+
 CHANGES = (
     (r"\bAND\b", "OR"),
     (r"\bOR\b", "AND"),
@@ -117,7 +142,7 @@ CHANGES = (
     (r"\bLEFT JOIN\b", "JOIN"),
     (r"'([\w.$\[\]]+)'", r"'XX\1XX'"),
     (r"\b0\b", "1"),
-    (r"\b1\b(?= )", "2"),
+    (r"(?<!SELECT )\b1\b(?= )", "2"),  # what EXISTS selects is nothing to anybody
     (r"\b2\b", "3"),
     (r"\n +ORDER BY .*$", ""),
 )

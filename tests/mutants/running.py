@@ -30,7 +30,14 @@ import pytest
 from mutmut.mutation.trampoline import set_mutant_under_test
 from mutmut.state import state
 
-from tests.mutants.making import Switch, mutated_source, of_constants, of_functions
+from tests.mutants.making import (
+    NUMBER,
+    Switch,
+    mutated_source,
+    of_constants,
+    of_functions,
+    users_of,
+)
 from tests.mutants.modules import BY_NAME, Judge
 
 Fate = Literal["killed", "survived", "untested", "hung"]
@@ -155,9 +162,7 @@ class MutantLoop:
         They are tried one after the other in one process, as long as that stays as it should be.
         What survives there is tried once more in a process of its own.
         """
-        chosen = list(range(len(self._items)))
-        if name := switches[0].original:
-            chosen = self._reached.get(f"{self._judge.module}.{name}", [])
+        chosen = self._tests_of(switches[0])
         if not chosen:
             self.fates += [(one, "untested") for one in switches]
             return
@@ -169,6 +174,17 @@ class MutantLoop:
             if fates[number] != "killed":
                 fates[number] = self._try_some([one], chosen, check=False)[0]
         self.fates += zip(switches, fates, strict=True)
+
+    def _tests_of(self, one: Switch) -> list[int]:
+        """Choose the tests that reach the function, or a function that names the constant."""
+        loader = self._finder.loader
+        assert loader is not None
+        names = {one.original} if one.copy else users_of(loader.text, one.mutant.where)
+        mutated = {name.partition(NUMBER)[0] for name in loader.names}
+        if not (one.copy or (names and names <= mutated)):
+            return list(range(len(self._items)))  # nobody can tell which of them need it
+        reached = (self._reached.get(f"{self._judge.module}.{name}", []) for name in names)
+        return sorted({number for some in reached for number in some})
 
     def _try_some(
         self, switches: Sequence[Switch], chosen: Sequence[int], *, check: bool = True

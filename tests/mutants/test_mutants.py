@@ -14,7 +14,7 @@ import pytest
 from tests.house.conftest import ROOT
 from tests.mutants.__main__ import TABLE
 from tests.mutants.judging import Outcome, judged, read_equivalent, read_outcome, rows_of, table
-from tests.mutants.making import Mutant, of_constants
+from tests.mutants.making import Mutant, of_constants, users_of
 from tests.mutants.modules import BY_NAME, JUDGES, Judge
 from tests.page_tables import PROMISES, taken
 
@@ -75,6 +75,14 @@ def test_each_word_of_a_statement_is_changed_once() -> None:
         "SELECT a FROM b WHERE c = 2 AND d IS NULL",
     ]
     assert [one.was for one in made if one.where != "QUERY"] == ["1", "2", "'k'"]
+
+
+def test_a_constant_is_held_by_the_functions_that_name_it() -> None:
+    """By all tests where something else does, as another constant."""
+    text = "A = B = C = 1\nD = B + 1\ndef f():\n    return A\nclass K:\n    "
+    text += "x = C\n    def g(self):\n        return A + C\n"
+    assert users_of(text, "A") == {"x_f", "xǁKǁg"}
+    assert users_of(text, "B") == users_of(text, "C") == users_of(text, "D") == set()
 
 
 def test_mutants_of_a_module_are_killed_by_its_tests(tmp_path: Path) -> None:
