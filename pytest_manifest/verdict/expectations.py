@@ -31,7 +31,6 @@ from pytest_manifest.verdict import messages
 Outcome = Literal["passed", "failed", "error", "skipped"]
 
 MAX_MISMATCHES: Final = 20
-_MAX_VIOLATIONS = 5
 _OF_NULL: Final = json_sha256(None)
 _OVERRIDES = frozenset({"forged", "quarantined", "skipped"})
 """Problems that hold even where a receipt exists: it is not credible, or does not matter."""
@@ -248,7 +247,7 @@ def _same_class(expected: str, actual: str) -> bool:
 
 def _violations(schema: dict[str, JsonValue], result: JsonValue) -> list[Mismatch]:
     try:
-        found = violations(schema, result, _MAX_VIOLATIONS)
+        found = violations(schema, result, MAX_MISMATCHES + 1)
     except SchemaFlawError as flaw:
         fault = middle(printable(str(flaw)), 2 * VALUE_LIMIT)
         path = messages.SCHEMA_PATH

@@ -400,11 +400,15 @@ def test_a_pattern_that_takes_for_ever_elsewhere_is_searched_at_once() -> None:
     assert evaluate(entry(expect), seen, attempt=1).verdict == "failed"
 
 
-def test_only_the_first_violations_are_told() -> None:
-    """Five places are enough to see what is wrong."""
-    schema = {"items": {"type": "string"}}
-    verdict = evaluate(entry({"schema": schema}), receipt(result=list(range(50))), attempt=1)
-    assert [m.path for m in verdict.mismatches] == [f"result[{i}]" for i in range(5)]
+def test_violations_of_a_schema_are_counted_as_differences_are() -> None:
+    """As many are told, and the sentence says where there are more."""
+    judge = entry({"schema": {"items": {"type": "string"}}})
+    few = evaluate(judge, receipt(result=list(range(20))), attempt=1)
+    assert [m.path for m in few.mismatches] == [f"result[{i}]" for i in range(20)]
+    assert "(and 19 more differences)" in few.sentence
+    many = evaluate(judge, receipt(result=list(range(21))), attempt=1)
+    assert many.mismatches == few.mismatches
+    assert "(and at least 20 more differences)" in many.sentence
 
 
 @pytest.mark.parametrize("kind", [kind for kind in get_args(VerdictStatus) if kind != "passed"])
