@@ -117,7 +117,7 @@ def wrong_state(entry: Entry, receipt: Receipt, state: State) -> str:
 
 def problem(entry: Entry, status: VerdictStatus, note: str) -> str:
     """Write what is known where there is no receipt."""
-    what, then = _PROBLEM_MESSAGES.get(status, _PROBLEM_MESSAGES["unknown"])
+    what, then = _PROBLEM_MESSAGES[status]
     if note.startswith(NEVER_SENT):
         what, then = "The job was not run", "send it with --manifest-resume"
     if status == "lost" and note.startswith("started"):
@@ -152,7 +152,7 @@ def _timed_out(entry: Entry, receipt: Receipt) -> tuple[str, str]:
 
 
 def _crashed(_: Entry, receipt: Receipt) -> tuple[str, str]:
-    why = _in_brackets(_error(receipt, ""))
+    why = _in_brackets(_error(receipt))
     return (
         f"The process that ran the task{_where(receipt)} died before the task ended{why}",
         f"look at the worker's log and for a lack of memory, then {_RESEND}",
@@ -180,7 +180,7 @@ def _unknown_task(entry: Entry, receipt: Receipt) -> tuple[str, str]:
 
 
 def _rejected(_: Entry, receipt: Receipt) -> tuple[str, str]:
-    why = _in_brackets(_error(receipt, ""))
+    why = _in_brackets(_error(receipt))
     return (
         f"The message was rejected{_where(receipt)} and the task not run{why}",
         "look at the worker's log, and at the entry's 'eta' and the app's accepted content types",
@@ -288,7 +288,7 @@ def _where(receipt: Receipt) -> str:
     return f" on {printable(name)}{pid}"
 
 
-def _error(receipt: Receipt, otherwise: str) -> str:
+def _error(receipt: Receipt, otherwise: str = "") -> str:
     if receipt.error is None:
         return otherwise
     message = " ".join(printable(receipt.error.message).split())
@@ -299,7 +299,8 @@ def _error(receipt: Receipt, otherwise: str) -> str:
 
 
 def _with_error(receipt: Receipt) -> str:
-    return f" with{_error(receipt, '')}" if receipt.error is not None else ""
+    error = _error(receipt)
+    return f" with{error}" if error else ""
 
 
 def _in_brackets(note: str) -> str:
