@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from pytest_manifest.errors import ManifestError
 from pytest_manifest.ledger import Descendant, Ledger, Start
@@ -16,13 +17,12 @@ from pytest_manifest.run.evidence import (
 )
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.task_metadata import OwnLimits
-from pytest_manifest.schema import Entry, Receipt, Verdict
+from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.models import ExpectedDescendants
 from pytest_manifest.verdict import evaluate
 from pytest_manifest.verdict.descendants import (
     DOUBTFUL,
     NOT_SENT,
-    SILENT_ENDS,
     FailedDescendant,
     TreeEnds,
     by_part,
@@ -34,6 +34,11 @@ from pytest_manifest.verdict.descendants import (
     with_delay,
     with_descendants,
 )
+
+_SILENT_ENDS: Final[frozenset[VerdictStatus]] = frozenset(
+    {"lost", "crashed", "timed_out", "unknown", "quarantined"}
+)
+"""Statuses that no worker may have told of: nobody says then that a chord has no body any more."""
 
 
 class TreeEvaluator:
@@ -123,9 +128,9 @@ class TreeEvaluator:
         part, root = self._ledger.descendants, job.origin.root
         members = part.of_chord(root, job.announcement)
         return not (
-            members.isdisjoint({*SILENT_ENDS, NOT_SENT})
+            members.isdisjoint({*_SILENT_ENDS, NOT_SENT})
             # Of whom nobody told what chord they are of, they may be of this one.
-            and part.of_unknown_chords(root).isdisjoint(SILENT_ENDS)
+            and part.of_unknown_chords(root).isdisjoint(_SILENT_ENDS)
         )
 
     def _ended_by_others(self, task_id: str, receipt: Receipt | None) -> bool:

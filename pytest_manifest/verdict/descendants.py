@@ -22,10 +22,6 @@ CERTAIN_ENDS: Final[frozenset[VerdictStatus]] = frozenset(
 )
 """Statuses of what has come to an end, whichever, once."""
 DOUBTFUL: Final[frozenset[VerdictStatus]] = frozenset({"unknown", "pending"})
-SILENT_ENDS: Final[frozenset[VerdictStatus]] = frozenset(
-    {"lost", "crashed", "timed_out", "unknown", "quarantined"}
-)
-"""Statuses that no worker may have told of: nobody says then that a chord has no body any more."""
 PATH: Final = "descendants"
 """The path of a verdict's first mismatch where a descendant has not ended as expected."""
 _STOCK: Final = "its worker sends no receipts"
@@ -154,8 +150,8 @@ def unexpected(
     if expected.outcome == "ignored":
         return []
     allowed = {"passed", NOT_SENT} if expected.outcome == "succeeded" else CERTAIN_ENDS
-    found = [status or "pending" for status in counts if (status or "pending") not in allowed]
-    return sorted(set(found), key=lambda status: (status in DOUBTFUL, status))
+    found: set[VerdictStatus] = {status or "pending" for status in counts}
+    return sorted(found - allowed, key=lambda status: (status in DOUBTFUL, status))
 
 
 def ends_as_expected(
@@ -167,10 +163,9 @@ def ends_as_expected(
     it has not. Only the latter are ``timed_out`` where ends are all that is expected.
     """
     counts = dict(part.statuses(root))
-    number = counts.pop("timed_out", 0)
-    if not number:
+    if "timed_out" not in counts:
         return counts
-    without = number
+    number = without = counts.pop("timed_out")
     if expected.outcome == "finished":
         without = part.number_without_end(root, "timed_out")
         counts["failed"] = counts.get("failed", 0) + number - without
@@ -191,8 +186,7 @@ def first_unexpected(
     untold: VerdictStatus | None = "timed_out" if expected.outcome == "finished" else None
     doubtful = [status for status in found if status in DOUBTFUL]
     for some in ([status for status in found if status not in DOUBTFUL], doubtful):
-        one = part.first(root, some, untold=untold) if some else None
-        if one is not None:
+        if some and (one := part.first(root, some, untold=untold)) is not None:
             return one
     return None
 
@@ -271,14 +265,10 @@ def _by_descendant(
     first: FailedDescendant,
     itself: str = "The job passed, but",
 ) -> Verdict:
-    others = (
-        sum(
-            ends.counts.get(status, 0) + (ends.counts.get(None, 0) if status == "pending" else 0)
-            for status in unexpected(expected, ends.counts)
-        )
-        - 1
-    )
-    total = plural(ends.total, "descendant")
+    bad = unexpected(expected, ends.counts)
+    others = sum(number for status, number in ends.counts.items() if (status or "pending") in bad)
+    others -= 1  # the first
+    total = many(ends.total, "descendant")
     did = "did not succeed" if expected.outcome == "succeeded" else "did not end"
     rest = f"{others:,} more of its {total} {did}" if others > 0 else f"it has {total}"
     status = first.verdict.verdict
