@@ -5,7 +5,7 @@ Each query reads whole tables in SQLite, and yields only what does not fit: memo
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -299,13 +299,8 @@ class PromiseQueries(LedgerPart):
         """Yield all attempts, in no order."""
         return self._sendings(_IDS)
 
-    def count(self, table: str) -> int:
-        """Count the rows of a table of the ledger."""
-        row = self._db.read_one(f"SELECT count(*) FROM {table}")  # noqa: S608 - a name of ours
-        return 0 if row is None else int(row[0])
-
-    def _sendings(self, query: str, values: Sequence[str] = ()) -> Iterator[Sending]:
-        return self._db.build_each(_sending_of_row, query, values)
+    def _sendings(self, query: str) -> Iterator[Sending]:
+        return self._db.build_each(_sending_of_row, query)
 
 
 def _sending_of_row(row: Row) -> Sending:

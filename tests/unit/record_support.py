@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -114,9 +114,16 @@ MORE: Sequence[Mapping[str, object]] = (
     {"id": "careless", "task": "jobs.start", "expect": {"descendants": "ignored"}},
     {"id": "twice", "task": "jobs.double", "args": [2], "expect": {"executions": 2}},
     {"id": "held", "task": "jobs.double", "args": [3]},
+    {"id": "silent", "task": "jobs.nap", "expect": {"state": "ignored"}},
+    {
+        "id": "counted",
+        "task": "jobs.start",
+        "expect": {"descendants": {"outcome": "ignored", "count": 1}},
+    },
 )
 """Entries beside those of real records: one that passes without a receipt, one that asks nothing of
-what it starts, one that may begin twice, and one that was never sent."""
+what it starts, one that may begin twice, one that was never sent, one whose task stores nothing,
+and one that asks only how many tasks it starts."""
 
 
 def write_record(folder: Path) -> Path:
@@ -151,6 +158,9 @@ def write_record(folder: Path) -> Path:
     record.child("careless", "k1", status="failed")
     record.attempt("twice", executions=2)
     record.begin(record.task_id("twice"), "again")
+    record.attempt("silent", state="ignored", result=None)
+    record.attempt("counted", children=1)
+    record.child("counted", "n1", status="failed")
     gone, held = record.task_id("gone"), record.task_id("held")
     numbers = {name: position for position, name in enumerate(record.manifest.ids)}
     record.ledger.attempts.plan([(gone, "gone", 1, numbers["gone"])])
@@ -162,14 +172,32 @@ def write_record(folder: Path) -> Path:
     return record.finish()
 
 
-def copy_record(record: Path, folder: Path) -> Path:
-    """Copy a record, without its manifest, which stays where it is."""
-    return Path(shutil.copy(record, folder / record.name))
+class KeptRecord:
+    """A record that is kept in memory, and changed there for one reader at a time."""
 
+    def __init__(self, path: Path) -> None:
+        with Ledger.open(path) as ledger:
+            self.manifest: Manifest = read_manifest(ledger.info.read().manifest)
+        self._path = path
+        self._db = sqlite3.connect(":memory:", isolation_level=None)
+        with closing(sqlite3.connect(path)) as db:
+            db.backup(self._db)
 
-def broken(path: Path) -> list[Violation]:
-    """Return what a record breaks."""
-    with Ledger.open(path) as ledger:
-        manifest = read_manifest(ledger.info.read().manifest)
-        with closing(violations(ledger, manifest)) as found:
+    @contextmanager
+    def changed(self, statements: str = "") -> Iterator[Ledger]:
+        """Open the record as these statements leave it."""
+        before = self._db.total_changes
+        try:
+            self._db.executescript(f"BEGIN; {statements}")
+            assert not statements or self._db.total_changes > before, "nothing was changed"
+            yield Ledger(self._path, self._db)
+        finally:
+            self._db.execute("ROLLBACK")
+
+    def broken(self, statements: str = "") -> list[Violation]:
+        """Return what the record breaks then."""
+        with (
+            self.changed(statements) as ledger,
+            closing(violations(ledger, self.manifest)) as found,
+        ):
             return list(found)

@@ -1,32 +1,12 @@
-"""What does not fit together in a ledger, and what only seems not to."""
+"""How much work it is to find what does not fit together in a ledger."""
 
 from __future__ import annotations
 
 import inspect
-from datetime import timedelta
 from pathlib import Path
-from unittest import mock
 
-import pytest
-
-from pytest_manifest.ledger import Announced, Descendant, Ledger, events
-from tests.unit.ledger_support import INFO, MOMENT, receipt, start, verdict
-
-
-@pytest.mark.parametrize(("seconds", "is_late"), [(-1, False), (1, True)])
-def test_an_end_that_is_told_once_the_entry_is_sent_again_is_late(
-    tmp_path: Path, seconds: int, is_late: bool
-) -> None:
-    """Before that, ``lost`` was wrong."""
-    with Ledger.create(tmp_path / "run.sqlite", INFO) as ledger:
-        ledger.attempts.plan([("t-a", "a", 1, 0), ("t-a2", "a", 2, 0, "lost")])
-        ledger.attempts.mark(["t-a2"], "intent", sent_at=MOMENT)
-        ledger.verdicts.end_attempt("t-a", verdict("a", "lost"))
-        arrived = MOMENT + timedelta(seconds=seconds)
-        with mock.patch.object(events, "utc_now", return_value=arrived):
-            ledger.events.add_receipts([("t-a", None, receipt("a", source="worker"))])
-        found = [one.task_id for one in ledger.promises.lost_though_ended()]
-    assert found == ([] if is_late else ["t-a"])
+from pytest_manifest.ledger import Announced, Descendant, Ledger
+from tests.unit.ledger_support import INFO, receipt, start, verdict
 
 
 def work_of(folder: Path, number: int) -> dict[str, int]:
@@ -57,7 +37,7 @@ def work_of(folder: Path, number: int) -> dict[str, int]:
     with Ledger.open(folder / "run.sqlite") as ledger:
         ledger.promises._db.connection.set_progress_handler(step, 1000)
         for name, query in inspect.getmembers(type(ledger.promises), inspect.isfunction):
-            if not name.startswith("_") and name != "count":
+            if not name.startswith("_"):
                 before = steps
                 list(query(ledger.promises))
                 found[name] = steps - before

@@ -1,0 +1,307 @@
+"""Changes of a record: what may happen to it, and what breaks a promise, by SQL."""
+
+from __future__ import annotations
+
+OF = "(SELECT task_id FROM attempts WHERE entry = '{}' AND attempt = {})"
+PLAIN, OTHER, LOOSE = (OF.format(name, 1) for name in ("plain", "other", "loose"))
+CHORD, ONCE, TREE = (OF.format(name, 1) for name in ("chord", "once", "tree"))
+START = "INSERT INTO starts (task_id, execution, retries, redelivered, hop) VALUES "
+
+
+def called(status: str, entry: str, sentence: str = "nobody has it") -> str:
+    """SQL that gives an entry another verdict, without a receipt."""
+    return (
+        f"UPDATE settled SET kind = '{status}', receipt = NULL, verdict = json_set(verdict, "
+        f"'$.verdict', '{status}', '$.sentence', '{sentence}') WHERE entry = '{entry}';"
+    )
+
+
+UNHEARD = (
+    f"DELETE FROM receipts WHERE task_id = {PLAIN}; DELETE FROM starts WHERE task_id = {PLAIN};"
+)
+LAWFUL = {
+    "the session itself says why it was not sent": (
+        f"UPDATE attempts SET state = 'withheld', sent_at = NULL WHERE entry = 'plain';"
+        f"DELETE FROM starts WHERE task_id = {PLAIN};"
+        f"UPDATE receipts SET receipt = json_set(receipt, '$.source', 'harness') "
+        f"WHERE task_id = {PLAIN};" + called("skipped", "plain")
+    ),
+    "a worker tells of a descendant": f"{START}('t1', 'x', 0, 0, 0)",
+    "a descendant's receipt came": (
+        "INSERT INTO receipts (task_id, receipt, arrived_at) "
+        "SELECT 't2', receipt, arrived_at FROM receipts LIMIT 1"
+    ),
+    "lost, as a descendant was": (
+        "UPDATE settled SET kind = 'lost', verdict = json_set(verdict, '$.verdict', 'lost', "
+        "'$.mismatches', json('[{\"path\": \"descendants\"}]')) WHERE entry = 'tree'"
+    ),
+    "lost, and the verdict says by whom": (
+        f"DELETE FROM receipts WHERE task_id = {PLAIN};"
+        + called("lost", "plain", "It was lost (started on w@h).")
+    ),
+    "lost once it was handed on": (
+        f"DELETE FROM receipts WHERE task_id = {PLAIN};"
+        "INSERT INTO handed_on (task_id, execution, how, ended_at) "
+        f"SELECT task_id, execution, 'retry', '2026' FROM starts WHERE task_id = {PLAIN};"
+        + called("lost", "plain")
+    ),
+    "lost, and the store has what somebody said": (
+        f"UPDATE receipts SET receipt = json_set(receipt, '$.source', 'backend') "
+        f"WHERE task_id = {PLAIN}; DELETE FROM starts WHERE task_id = {PLAIN};"
+        + called("lost", "plain")
+    ),
+    "retried by itself": f"{START}({PLAIN}, 'y', 1, 0, 0)",
+    "handed on to itself": f"{START}({PLAIN}, 'y', 0, 0, 1)",
+    "a child was not sent": "UPDATE descendants SET kind = 'skipped' WHERE task_id = 't1'",
+    "a child was stopped at its limit": (
+        "UPDATE descendants SET kind = 'timed_out' WHERE task_id = 'l1'"
+    ),
+    "a child crashed where an end is enough": (
+        "UPDATE descendants SET kind = 'crashed' WHERE task_id = 'l1'"
+    ),
+    "the body is known by its id": "UPDATE descendants SET fulfils = NULL",
+    "the body is known by its key": "UPDATE announced SET task_ids = '[]'",
+    "the chord was called off": (
+        "UPDATE announced SET is_off = 1; DELETE FROM descendants WHERE task_id = 'body'"
+    ),
+    "the chord was called off by another": (
+        "INSERT INTO announced SELECT root, key, 'c1', how, task, number, task_ids, 1 "
+        "FROM announced; DELETE FROM descendants WHERE task_id = 'body'"
+    ),
+    "nothing is asked of a tree": (
+        "UPDATE announced SET root = (SELECT task_id FROM attempts WHERE entry = 'careless'), "
+        "number = 9"
+    ),
+    "corrected by a receipt that came later": (
+        "INSERT INTO corrections (entry, attempt, was, kind, told_at, corrected_at) "
+        "VALUES ('plain', 1, 'lost', 'passed', '2000-01-01', '2000-01-02')"
+    ),
+    "corrected by a receipt of the same moment": (
+        "INSERT INTO corrections (entry, attempt, was, kind, told_at, corrected_at) "
+        "SELECT 'plain', 1, 'lost', 'passed', arrived_at, arrived_at FROM receipts "
+        f"WHERE task_id = {PLAIN}"
+    ),
+    "corrected after the clock was set back": (
+        "INSERT INTO corrections (entry, attempt, was, kind, told_at, corrected_at) "
+        "VALUES ('plain', 1, 'lost', 'passed', '2999-01-01', '2998-12-31')"
+    ),
+    "corrected by a second start": (
+        "INSERT INTO corrections (entry, attempt, was, kind, told_at, corrected_at) "
+        "VALUES ('twice', 1, 'passed', 'failed', '2999-01-01', '2999-01-02')"
+    ),
+    "corrected by what it started": (
+        "INSERT INTO corrections (entry, attempt, was, kind, told_at, corrected_at) "
+        "VALUES ('tree', 1, 'passed', 'failed', '2999-01-01', '2999-01-02')"
+    ),
+    "nobody saw the first attempt begin": (
+        "DELETE FROM run WHERE key = 'sent_on_request';"
+        f"DELETE FROM starts WHERE task_id = {ONCE};"
+        "UPDATE receipts SET receipt = json_set(receipt, '$.started_at', NULL) "
+        f"WHERE task_id = {ONCE}"
+    ),
+    "stopped before its end": (
+        "UPDATE run SET value = 'stopped' WHERE key = 'status';"
+        "DELETE FROM settled WHERE entry = 'plain'"
+    ),
+    "resumed for more entries than at first": "UPDATE run SET value = '1' WHERE key = 'entries'",
+    "a limit of the task's own": (
+        "UPDATE settled SET receipt = json_set(receipt, '$.runtime', 400) WHERE entry = 'plain';"
+        "INSERT INTO run VALUES ('own_limits', '{\"jobs.double\": 600}')"
+    ),
+}
+"""What a record may hold, by the SQL that puts it there."""
+THIRD = (
+    "INSERT INTO attempts (task_id, entry, attempt, ordinal, state, sent_at, reason) SELECT "
+    "substr(task_id, 1, 9) || '3' || substr(task_id, 11), entry, 3, ordinal, state, sent_at, "
+    f"reason FROM attempts WHERE task_id = {OF.format('once', 2)}; {START}"
+    f"({OF.format('once', 3)}, 'z', 0, 0, 0); UPDATE settled SET attempt = 3, verdict = "
+    "json_set(verdict, '$.attempt', 3) WHERE entry = 'once';"
+)
+BOTH_BEGUN = "is not idempotent, and its attempts {} were both begun; nobody had asked for that"
+BROKEN: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
+    "in the manifest's order": (
+        (
+            "UPDATE attempts SET sent_at = NULL, ordinal = 99 - ordinal "
+            "WHERE entry IN ('plain', 'tree')"
+        ),
+        [
+            ("S1", name, "attempt 1 was sent, and nobody had written down that it would be")
+            for name in ("tree", "plain")
+        ],
+    ),
+    "in the manifest's order, and told of": (
+        (
+            f"UPDATE attempts SET state = 'planned', ordinal = 99 - ordinal WHERE entry = 'fails' "
+            f"OR task_id = {ONCE}; UPDATE settled SET kind = 'failed', verdict = json_set(verdict, "
+            "'$.verdict', 'failed') WHERE entry = 'fails'"
+        ),
+        [
+            ("S1", name, "attempt 1 was never sent by this record, and a worker tells of it")
+            for name in ("once", "fails")
+        ],
+    ),
+    "an attempt 0 in place of the first": (
+        "UPDATE attempts SET attempt = 0 WHERE entry = 'again' AND attempt = 1",
+        [
+            ("S1", "again", "attempt 2 is there, and one before it is not"),
+            ("S1", "again", "has a task id that is another's"),
+        ],
+    ),
+    "handed on, but not by the execution that is lost": (
+        f"DELETE FROM receipts WHERE task_id = {PLAIN};"
+        f"INSERT INTO handed_on (task_id, execution, how, ended_at) VALUES ({PLAIN}, 'y', 'retry', "
+        "'2026');" + called("lost", "plain"),
+        [("S3", "plain", "attempt 1 is called lost, and a worker had begun it")],
+    ),
+    "lost, and it says so of another path": (
+        (
+            f"DELETE FROM receipts WHERE task_id = {PLAIN}; UPDATE settled SET kind = 'lost', "
+            "receipt = NULL, verdict = json_set(verdict, '$.verdict', 'lost', '$.mismatches', "
+            "json('[{\"path\": \"state\"}]')) WHERE entry = 'plain'"
+        ),
+        [("S3", "plain", "attempt 1 is called lost, and a worker had begun it")],
+    ),
+    "begun thrice where twice is allowed": (
+        START + f"({OF.format('twice', 1)}, 'z', 0, 0, 0)",
+        [("S4", "twice", "passed, and its job was begun 3 times")],
+    ),
+    "one of many that failed is named, of each entry": (
+        "UPDATE descendants SET kind = 'lost'",
+        [
+            ("S4", "chord", "passed, and its descendant 'jobs.t' ('body') is lost"),
+            ("S4", "loose", "passed, and its descendant 'jobs.t' ('l1') is lost"),
+            ("S4", "tree", "passed, and its descendant 'jobs.t' ('t1') is lost"),
+        ],
+    ),
+    "a grandchild is no child": (
+        "UPDATE descendants SET parent = 't1' WHERE task_id = 't2'",
+        [("S4", "tree", "passed, and of the 2 tasks that its job started 1 are known")],
+    ),
+    "an only child is forgotten": (
+        "DELETE FROM descendants WHERE task_id = 'l1'",
+        [("S4", "loose", "passed, and of the 1 task that its job started 0 are known")],
+    ),
+    "of several announcements the largest counts": (
+        "INSERT INTO announced SELECT root, key, 'c1', how, task, 3, '[]', 0 FROM announced",
+        [
+            (
+                "S4",
+                "chord",
+                "passed, and 2 of what was announced of its tree (chord_body) never came",
+            )
+        ],
+    ),
+    "another word in a verdict on what was never sent": (
+        "UPDATE settled SET kind = 'failed' WHERE entry = 'held'",
+        [("S5", "held", "has a verdict that says something else than its row")],
+    ),
+    "an earlier verdict is another entry's": (
+        (
+            "UPDATE attempts SET verdict = json_set(verdict, '$.entry', 'x') WHERE entry = 'again' "
+            "AND attempt = 1"
+        ),
+        [("S5", "again", "attempt 1 has a verdict that says something else than its row")],
+    ),
+    "the receipt alone says that the first began": (
+        f"DELETE FROM run WHERE key = 'sent_on_request'; DELETE FROM starts WHERE task_id = {ONCE}",
+        [
+            (
+                "S2",
+                "once",
+                (
+                    "is not idempotent, and its attempts 1 and 2 were both begun; nobody had "
+                    "asked for that"
+                ),
+            )
+        ],
+    ),
+    "the last attempt has no verdict": (
+        "DELETE FROM settled WHERE entry = 'again'",
+        [("L1", "again", "attempt 2 has no verdict, and the run is said to have finished")],
+    ),
+    "passed by a state that another receipt has": (
+        "UPDATE settled SET receipt = json_set(receipt, '$.attempt', 2) WHERE entry = 'other'",
+        [
+            (
+                "S4",
+                "other",
+                "attempt 1 passed by a receipt that is not its own, or never arrived",
+            ),
+            ("S4", "other", "passed by a receipt that lies: it is of another attempt: 2, not 1"),
+        ],
+    ),
+    "begun three times, of which one was asked for": (
+        THIRD,
+        [
+            ("S1", "once", "attempt 3 has a task id that is another's"),
+            ("S2", "once", BOTH_BEGUN.format("1 and 3")),
+        ],
+    ),
+    "begun three times, and nobody had asked": (
+        THIRD + "DELETE FROM run WHERE key = 'sent_on_request'",
+        [
+            ("S1", "once", "attempt 3 has a task id that is another's"),
+            ("S2", "once", BOTH_BEGUN.format("1 and 2")),
+        ],
+    ),
+    "two attempts of no manifest": (
+        "UPDATE attempts SET entry = 'more' WHERE entry = 'again'",
+        [
+            ("S1", "more", "attempt 1 has a task id that is another's"),
+            ("S1", "more", "attempt 2 has a task id that is another's"),
+            ("S4", "again", "attempt 2 passed by a receipt that is not its own, or never arrived"),
+            ("S5", "more", "attempt 1 has a verdict that says something else than its row"),
+            ("S6", "more", "was sent, and is not in the run's manifest"),
+            ("S6", "again", "attempt 2 has a verdict, and the run does not have it"),
+            ("L1", "more", "attempt 2 has no verdict, and the run is said to have finished"),
+        ],
+    ),
+    "a failure that nobody told of": (
+        "UPDATE settled SET receipt = NULL WHERE entry IN ('fails', 'silent')",
+        [("S4", name, "attempt 1 passed, and no receipt says so") for name in ("fails", "silent")],
+    ),
+    "a tree of no manifest": (
+        (
+            "UPDATE attempts SET entry = 'more' WHERE entry = 'chord'; UPDATE settled SET entry = "
+            "'more' WHERE entry = 'chord'; DELETE FROM descendants WHERE task_id IN ('c1', 'body');"
+            "UPDATE descendants SET kind = 'failed' WHERE task_id = 'c0'"
+        ),
+        [
+            ("S1", "more", "attempt 1 has a task id that is another's"),
+            ("S4", "more", "attempt 1 passed by a receipt that is not its own, or never arrived"),
+            ("S4", "more", "passed, and of the 3 tasks that its job started 2 are known"),
+            (
+                "S4",
+                "more",
+                "passed, and 1 of what was announced of its tree (chord_body) never came",
+            ),
+            ("S5", "more", "attempt 1 has a verdict that says something else than its row"),
+            ("S6", "more", "was sent, and is not in the run's manifest"),
+        ],
+    ),
+    "a pass of no manifest without a receipt": (
+        (
+            "UPDATE attempts SET entry = 'more' WHERE entry = 'gone'; UPDATE settled SET entry = "
+            "'more' WHERE entry = 'gone'"
+        ),
+        [
+            ("S1", "more", "attempt 1 has a task id that is another's"),
+            ("S4", "more", "attempt 1 passed, and no receipt says so"),
+            ("S5", "more", "attempt 1 has a verdict that says something else than its row"),
+            ("S6", "more", "was sent, and is not in the run's manifest"),
+        ],
+    ),
+    "more executions of no manifest": (
+        (
+            "UPDATE attempts SET entry = 'more' WHERE entry = 'twice'; UPDATE settled SET entry = "
+            "'more' WHERE entry = 'twice'"
+        ),
+        [
+            ("S1", "more", "attempt 1 has a task id that is another's"),
+            ("S4", "more", "attempt 1 passed by a receipt that is not its own, or never arrived"),
+            ("S5", "more", "attempt 1 has a verdict that says something else than its row"),
+            ("S6", "more", "was sent, and is not in the run's manifest"),
+        ],
+    ),
+}
+"""What breaks promises, and all that is said of it."""

@@ -1,0 +1,105 @@
+"""What each query of the record's check finds: what does not fit together, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import astuple
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeAlias
+from unittest import mock
+
+import pytest
+
+from pytest_manifest.ledger import Ledger, events
+from tests.broken_records import MUTATIONS
+from tests.unit.ledger_support import INFO, MOMENT, receipt, verdict
+from tests.unit.record_changes import BROKEN, LAWFUL, OF, START
+from tests.unit.record_support import KeptRecord, write_record
+
+Rows: TypeAlias = list[list[object]]
+PLAIN, OTHER, TWICE = (OF.format(name, 1) for name in ("plain", "other", "twice"))
+CORRECTION = (
+    "INSERT INTO corrections (entry, attempt, was, kind, told_at, corrected_at) "
+    "VALUES ('plain', 1, 'failed', 'passed', '2999-01-01', '{}');"
+)
+MORE: Mapping[str, str] = {
+    "passed without a receipt, on no attempt": (
+        "UPDATE settled SET attempt = 9, receipt = NULL WHERE entry = 'plain'"
+    ),
+    "begun thrice once it was retried": f"{START}({TWICE}, 'p', 1, 0, 0);"
+    f"{START}({TWICE}, 'q', 1, 0, 0); {START}({TWICE}, 'r', 1, 0, 0)",
+    "a failure of which children are not known": (
+        "UPDATE settled SET receipt = json_set(receipt, '$.children', 5) WHERE entry = 'once'"
+    ),
+    "corrected by a receipt of another": CORRECTION.format("2999-01-02")
+    + f"UPDATE receipts SET arrived_at = '2999-01-03' WHERE task_id = {OTHER}",
+    "corrected at once, for nothing": CORRECTION.format("2999-01-01"),
+    "a verdict on no attempt of another entry": (
+        "UPDATE settled SET entry = 'more', attempt = NULL WHERE entry = 'plain'"
+    ),
+}
+"""Records that differ from others for one query alone."""
+CHANGES: Mapping[str, str] = {
+    "a sound record": "",
+    **{name: statements for name, (_, statements) in MUTATIONS.items()},
+    **{name: statements for name, (statements, _) in BROKEN.items()},
+    **LAWFUL,
+    **MORE,
+}
+"""Records, by the SQL that makes them of a sound one."""
+FOUND: Mapping[str, Mapping[str, Rows]] = json.loads(
+    Path(__file__).with_name("data").joinpath("promise_queries.json").read_text("utf-8")
+)
+"""All that each query finds in each record, where it finds something else than in a sound one."""
+
+
+IN_ORDER = {"run_though_unsent", "sent_without_time", "unsuccessful_descendants", "repetitions"}
+"""Queries that promise an order."""
+
+
+def rows(ledger: Ledger, query: str) -> Rows:
+    found = getattr(ledger.promises, query)()
+    told = [list(one if isinstance(one, tuple) else astuple(one)) for one in found]
+    return told if query in IN_ORDER else sorted(told, key=repr)
+
+
+def found_by(query: str, sound: KeptRecord) -> Mapping[str, Rows]:
+    """All that a query finds, by the record, where that is not what it finds in a sound one."""
+    with sound.changed() as ledger:
+        usual = rows(ledger, query)
+    everything = {"a sound record": usual}
+    for name, statements in CHANGES.items():
+        with sound.changed(statements) as ledger:
+            found = rows(ledger, query)
+        if found != usual:
+            everything[name] = found
+    return everything
+
+
+@pytest.fixture(scope="session")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> KeptRecord:
+    return KeptRecord(write_record(tmp_path_factory.mktemp("sound")))
+
+
+@pytest.mark.parametrize("query", FOUND)
+def test_each_query_finds_what_does_not_fit_and_nothing_else(query: str, sound: KeptRecord) -> None:
+    """In more than a hundred records, each changed in one place."""
+    assert found_by(query, sound) == FOUND[query]
+
+
+@pytest.mark.parametrize(("seconds", "is_late"), [(-1, False), (1, True)])
+def test_an_end_that_is_told_once_the_entry_is_sent_again_is_late(
+    tmp_path: Path, seconds: int, is_late: bool
+) -> None:
+    """Before that, ``lost`` was wrong."""
+    with Ledger.create(tmp_path / "run.sqlite", INFO) as ledger:
+        ledger.attempts.plan([("t-a", "a", 1, 0), ("t-a2", "a", 2, 0, "lost")])
+        ledger.attempts.mark(["t-a2"], "intent", sent_at=MOMENT)
+        ledger.verdicts.end_attempt("t-a", verdict("a", "lost"))
+        arrived = MOMENT + timedelta(seconds=seconds)
+        with mock.patch.object(events, "utc_now", return_value=arrived):
+            ledger.events.add_receipts([("t-a", None, receipt("a", source="worker"))])
+        found = [one.task_id for one in ledger.promises.lost_though_ended()]
+    assert found == ([] if is_late else ["t-a"])
