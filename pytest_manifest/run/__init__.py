@@ -4,7 +4,8 @@ from pytest_manifest.run.audit import Audit, audit_run
 from pytest_manifest.run.budget import refuse_beyond
 from pytest_manifest.run.dispatch import Dispatch, dispatch_run
 from pytest_manifest.run.exported_receipts import ledger_of_receipts
-from pytest_manifest.run.resume import Resume, preview, resume_run
+from pytest_manifest.run.resume import Resume, resume_run
+from pytest_manifest.run.resume_decisions import preview
 from pytest_manifest.run.resume_rules import Decision, ResumeRules, describe_decisions
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.settings import FailureLimit, RunSettings, WorkerLoss

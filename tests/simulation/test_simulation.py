@@ -10,7 +10,7 @@ from unittest import mock
 import pytest
 
 from pytest_manifest.ledger.attempts import Attempts
-from pytest_manifest.run import resume
+from pytest_manifest.run import resume_decisions
 from pytest_manifest.run.locks import RunLock
 from pytest_manifest.run.resume import Resume
 from pytest_manifest.schema import Entry
@@ -107,7 +107,7 @@ def reckless_resume() -> Iterator[None]:
 
     with (
         mock.patch.object(Resume, "_locate", nothing),
-        mock.patch.object(resume, "may_have_started", never),
+        mock.patch.object(resume_decisions, "may_have_started", never),
     ):
         yield
 

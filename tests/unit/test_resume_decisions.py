@@ -1,0 +1,337 @@
+"""What is decided of each entry of a resumed run: by ledger, manifests, search and stack."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_manifest.ledger import Descendant, Ledger
+from pytest_manifest.ledger.run_files import RunFiles
+from pytest_manifest.manifest import Manifest, write_manifest
+from pytest_manifest.run.resume_decisions import Known, decisions, preview
+from pytest_manifest.run.resume_rules import Decision, ResumeRules
+from pytest_manifest.schema import Entry, Header, Receipt, VerdictStatus
+from pytest_manifest.schema.wire import arguments_sha256, json_sha256
+from tests.unit.ledger_support import INFO, MOMENT, start, verdict
+
+NAMES = ("a", "b", "c")
+RULES = ResumeRules()
+RISKY = "; it may have run and is not idempotent"
+DOUBLE = "rejected, but its message is there twice"
+GOES_ON = "its job has ended, and tasks that it started may still run"
+UNKNOWN = "it may still be queued or running"
+
+
+def entry(name: str, **fields: Any) -> Entry:
+    return Entry.model_validate({"id": name, "task": "t", "idempotent": False, **fields})
+
+
+def written(path: Path, *entries: Entry) -> Manifest:
+    return write_manifest(path, Header(), entries)
+
+
+def receipt(name: str, state: str = "succeeded", **fields: Any) -> Receipt:
+    known = {
+        "run": INFO.run,
+        "entry": name,
+        "attempt": 1,
+        "task_id": f"t-{name}",
+        "task": "t",
+        "state": state,
+        "executions": 1,
+        "children": 0,
+        "args_sha256": arguments_sha256([], {}),
+        "result_sha256": json_sha256(None),
+        **dict.fromkeys(("sent_at", "started_at", "finished_at"), MOMENT),
+        "runtime": 0.0,
+    }
+    return Receipt.model_validate({**known, **fields})
+
+
+def denial(name: str, state: str = "rejected") -> Receipt:
+    """A worker's word that it has not begun the job."""
+    bare = {"run": INFO.run, "entry": name, "attempt": 1, "task_id": f"t-{name}", "task": "t"}
+    return Receipt.model_validate({**bare, "state": state})
+
+
+class Resumed:
+    """A run that was sent with three entries, and is to be resumed."""
+
+    def __init__(self, folder: Path, *, is_private: bool = True) -> None:
+        self.folder = folder
+        self.manifest = written(folder / "m.jsonl", *map(entry, NAMES))
+        self.path = folder / "run.sqlite"
+        info = replace(INFO, sha256=self.manifest.sha256, is_private=is_private)
+        with Ledger.create(self.path, info) as ledger:
+            ledger.attempts.plan((f"t-{name}", name, 1, n) for n, name in enumerate(NAMES))
+            ledger.attempts.mark([f"t-{name}" for name in NAMES], "sent", sent_at=MOMENT)
+            ledger.info.set_status("stopped")
+        self.ledger = Ledger.open(self.path, write=True)
+
+    def judge(self, name: str, status: VerdictStatus, told: Receipt | None = None) -> None:
+        if told is not None:
+            self.ledger.events.add_receipts([(f"t-{name}", "x", told)])
+        self.ledger.verdicts.record([(verdict(name, status), told)])
+
+    def begin(self, name: str) -> None:
+        self.ledger.events.add_starts([start(f"t-{name}", "x")])
+
+    def add_child(self, name: str) -> None:
+        """A task that its job has started, of which nobody has told the end."""
+        root = f"t-{name}"
+        self.ledger.descendants.add([Descendant(f"{root}-1", root, root, "u", "call")])
+
+    def keep(self, manifest: Manifest) -> None:
+        """Keep a manifest as that of the run."""
+        kept = RunFiles(self.path).manifest(self.manifest.sha256)
+        shutil.copy(manifest.path, kept)
+
+    def decide(
+        self,
+        selected: Sequence[str] = ("a",),
+        rules: ResumeRules = RULES,
+        *,
+        manifest: Manifest | None = None,
+        **known: Any,
+    ) -> list[Decision]:
+        statuses = self.ledger.verdicts.statuses()
+        given: dict[str, Any] = {
+            "before": None,
+            "statuses_before": statuses,
+            "statuses": statuses,
+            "locations": {},
+            "held": frozenset(),
+            "witnessed": True,
+            **known,
+        }
+        return decisions(Known(self.ledger, **given), manifest or self.manifest, selected, rules)
+
+    def preview(
+        self,
+        selected: Sequence[str] = ("a",),
+        rules: ResumeRules = RULES,
+        *,
+        gone: bool = False,
+        manifest: Manifest | None = None,
+    ) -> list[Decision]:
+        return preview(
+            self.path, manifest or self.manifest, iter(selected), rules, stack_is_gone=gone
+        )
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Resumed]:
+    made = Resumed(tmp_path)
+    yield made
+    made.ledger.close()
+
+
+def sends(reason: str = "lost", name: str = "a", *, unsafe: bool = False) -> Decision:
+    return Decision(name, "send", reason, unsafe=unsafe)
+
+
+def leaves(reason: str, name: str = "a") -> Decision:
+    return Decision(name, "leave", reason, unsafe=True)
+
+
+def waits(reason: str, name: str = "a") -> Decision:
+    return Decision(name, "wait", reason)
+
+
+# What is known
+
+
+def test_each_entry_is_decided_in_the_given_order(run: Resumed) -> None:
+    """By its own verdict and its own place."""
+    run.judge("a", "passed", receipt("a"))
+    run.judge("c", "revoked", denial("c", "revoked"))
+    assert run.decide(["c", "b", "a"], locations={"t-b": "queued"}) == [
+        sends("revoked", "c"),
+        waits("still queued", "b"),
+        Decision("a", "keep", "passed"),
+    ]
+
+
+def test_what_was_never_planned_was_never_sent(run: Resumed) -> None:
+    """There is nothing of it to look at."""
+    more = written(run.folder / "n.jsonl", *map(entry, NAMES), entry("d"))
+    assert run.decide(["d"], manifest=more) == [sends("never sent", "d")]
+
+
+def test_the_users_rules_hold(run: Resumed) -> None:
+    """For each entry."""
+    run.begin("a")
+    assert run.decide() == [leaves(f"lost in flight{RISKY}")]
+    assert run.decide(rules=ResumeRules(unsafe=True)) == [sends("lost in flight", unsafe=True)]
+
+
+def test_what_a_worker_has_begun_may_have_run(run: Resumed) -> None:
+    """Of this attempt; that another job was begun says nothing of it."""
+    run.begin("b")
+    assert run.decide(["a", "b"]) == [sends(), leaves(f"lost in flight{RISKY}", "b")]
+
+
+def test_without_all_reports_any_job_may_have_run(run: Resumed) -> None:
+    """Where some are lost now, or may have been before."""
+    assert run.decide(witnessed=True) == [sends()]
+    assert run.decide(witnessed=False) == [leaves(f"lost in flight{RISKY}")]
+    run.ledger.info.set_meta("emptied", "1")
+    assert run.decide(witnessed=True) == [leaves(f"lost in flight{RISKY}")]
+
+
+def test_workers_of_others_report_starts_if_one_did(tmp_path: Path) -> None:
+    """On a private stack they always do."""
+    run = Resumed(tmp_path, is_private=False)
+    assert run.decide() == [leaves(f"lost in flight{RISKY}")]
+    run.begin("b")
+    assert run.decide() == [sends()]
+    run.ledger.close()
+
+
+def test_all_that_arrived_of_an_attempt_says_whether_it_may_have_run(run: Resumed) -> None:
+    """And not of another."""
+    run.ledger.events.add_receipts([("t-a", None, denial("a")), ("t-b", "x", receipt("b"))])
+    found = run.decide(["a", "b", "c"], witnessed=False)
+    assert found == [
+        sends(),
+        leaves(f"lost in flight{RISKY}", "b"),
+        leaves(f"lost in flight{RISKY}", "c"),
+    ]
+
+
+def test_the_receipt_of_a_verdict_says_so_too(run: Resumed) -> None:
+    """And a verdict on a lie says that nobody knows."""
+    run.judge("a", "failed")
+    run.ledger.verdicts.record([(verdict("a", "failed"), receipt("a"))])
+    run.judge("b", "forged", denial("b"))
+    assert run.decide(["a", "b"]) == [leaves(f"failed{RISKY}"), leaves(f"forged{RISKY}", "b")]
+
+
+def test_what_has_passed_is_kept_whatever_else_was_told(run: Resumed) -> None:
+    """Its other receipts are not even read: there may be as many entries as a ledger holds."""
+    run.judge("a", "passed", receipt("a"))
+    run.ledger._db.connection.execute("UPDATE receipts SET receipt = '{}'")
+    assert run.decide() == [Decision("a", "keep", "passed")]
+
+
+def test_a_change_of_the_manifest_counts(run: Resumed) -> None:
+    """Against that which the run was made of; without one nothing is known to have changed."""
+    run.judge("a", "passed", receipt("a"))
+    changed = written(run.folder / "n.jsonl", entry("a", args=[1]), *map(entry, ("b", "c", "d")))
+    assert run.decide(["a", "d"], manifest=changed, before=run.manifest) == [
+        sends("its job was changed (args)", unsafe=True),
+        sends("new in the manifest", "d"),
+    ]
+    assert run.decide(["a", "b"], manifest=changed) == [
+        Decision("a", "keep", "passed"),
+        sends("lost", "b"),
+    ]
+
+
+def test_an_expectation_that_was_changed_is_named_where_it_has_passed_before(
+    run: Resumed,
+) -> None:
+    """Else what became of the job is the reason."""
+    expects = entry("a", expect={"result": 1})
+    changed = written(run.folder / "n.jsonl", expects, *map(entry, ("b", "c")))
+    failed: Mapping[str, VerdictStatus] = {"a": "failed"}
+    more: dict[str, Any] = {"manifest": changed, "before": run.manifest, "statuses": failed}
+    found = run.decide(**more, statuses_before={"a": "passed"})
+    assert found == [sends("expectation changed (result)")]
+    assert run.decide(**more, statuses_before=failed) == [sends("failed")]
+    only = ResumeRules(unfinished=False)
+    more.pop("manifest")
+    assert run.decide(rules=only, **more) == [Decision("a", "keep", "failed; unchanged")]
+
+
+def test_what_was_turned_away_and_is_there_all_the_same_is_left(run: Resumed) -> None:
+    """It has another message."""
+    run.judge("a", "rejected", denial("a"))
+    there = {"t-a": "queued"}
+    assert run.decide(locations=there) == [waits("still queued")]
+    assert run.decide(locations=there, turned_away={"t-a"}) == [leaves(DOUBLE)]
+    assert run.decide(locations=there, turned_away={"t-b"}) == [waits("still queued")]
+
+
+def test_a_tree_that_goes_on_is_waited_for(run: Resumed) -> None:
+    """Where its job has ended with a verdict; else the job itself is what is waited for."""
+    there = {"t-a": "unknown"}
+    held = frozenset({"t-a"})
+    assert run.decide(locations=there, held=held) == [waits(UNKNOWN)]
+    run.judge("a", "failed", denial("a"))
+    assert run.decide(locations=there, held=held) == [
+        Decision("a", "wait", GOES_ON, sends_later=True)
+    ]
+    assert run.decide(locations=there, held=frozenset({"t-b"})) == [waits(UNKNOWN)]
+
+
+# What the ledger alone says
+
+
+def test_without_a_look_what_was_sent_may_be_under_way(run: Resumed) -> None:
+    """Unless its stack is gone; what was not sent is nowhere."""
+    run.ledger.attempts.mark(["t-b"], "planned")
+    run.ledger.attempts.mark(["t-c"], "withheld")
+    never = [sends("never sent", "c"), sends("never sent", "b")]
+    assert run.preview(["c", "a", "b"]) == [never[0], waits(UNKNOWN), never[1]]
+    assert run.preview(["c", "a", "b"], gone=True) == [never[0], sends(), never[1]]
+
+
+def test_without_a_look_a_run_that_goes_on_may_run_anything(run: Resumed) -> None:
+    """Its reports are not all read."""
+    run.ledger.info.set_status("running")
+    assert run.preview(gone=True) == [leaves(f"lost in flight{RISKY}")]
+    assert run.preview(rules=ResumeRules(unsafe=True), gone=True) == [
+        sends("lost in flight", unsafe=True)
+    ]
+
+
+def test_verdicts_that_are_none_are_looked_at_anew(run: Resumed) -> None:
+    """Nobody knows what became of these."""
+    run.judge("a", "pending")
+    run.judge("b", "unknown")
+    run.judge("c", "lost")
+    assert run.preview(NAMES) == [waits(UNKNOWN), waits(UNKNOWN, "b"), sends("lost", "c")]
+
+
+def test_an_old_tree_may_go_on_where_its_stack_does(run: Resumed) -> None:
+    """Of an entry that is selected."""
+    run.judge("a", "timed_out", denial("a"))
+    run.add_child("a")
+    assert run.preview() == [Decision("a", "wait", GOES_ON, sends_later=True)]
+    assert run.preview(gone=True) == [sends("rejected")]
+    ignoring = entry("a", expect={"descendants": "ignored"})
+    careless = written(run.folder / "n.jsonl", ignoring, *map(entry, ("b", "c")))
+    assert run.preview(manifest=careless) == [sends("rejected")]
+
+
+def test_verdicts_are_held_against_the_manifest_as_it_is_now(run: Resumed) -> None:
+    """By their receipts, and in the words of what was changed since."""
+    run.judge("a", "passed", receipt("a"))
+    run.judge("b", "failed", receipt("b"))
+    run.begin("a")
+    run.begin("b")
+    expects = entry("a", expect={"result": 1})
+    changed = written(run.folder / "n.jsonl", expects, *map(entry, ("b", "c")))
+    run.keep(run.manifest)
+    assert run.preview(["a", "b"], manifest=changed) == [
+        leaves(f"expectation changed (result){RISKY}"),
+        Decision("b", "keep", "passed"),
+    ]
+    only = ResumeRules(unsafe=True, unfinished=False)
+    assert run.preview(["a", "c"], only, manifest=changed, gone=True) == [
+        sends("expectation changed (result)", unsafe=True),
+        Decision("c", "keep", "lost; unchanged"),
+    ]
+
+
+def test_receipts_are_of_the_run_itself(run: Resumed) -> None:
+    """One of another run is not believed, whatever was said before."""
+    run.judge("a", "passed", receipt("a", run="20200101T000000-0badcafe"))
+    run.begin("a")
+    assert run.preview() == [leaves(f"forged{RISKY}")]
