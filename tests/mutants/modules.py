@@ -46,7 +46,7 @@ JUDGES = (
     Judge(
         "run/evidence.py",
         "S4, S5",
-        _unit("run_weighing", "missing_evidence", "run_receipts", "hostile_records", "run_kept"),
+        _unit("run_evidence"),
     ),
     Judge(
         "verdict/expectations.py",
@@ -56,11 +56,12 @@ JUDGES = (
     Judge("run/schedule.py", "S6", _unit("run_schedule", "run_schedule_budget")),
     Judge("run/send_queue.py", "S6", _unit("run_to_send", "run_schedule")),
     Judge("run/consistency.py", "all", _unit("run_consistency")),
-    Judge("ledger/promise_queries.py", "all", _unit("run_consistency")),
-    Judge("verdict/descendants.py", "S4", _unit("trees", "tree_counts", "tree_reports")),
+    Judge("ledger/promise_queries.py", "all", _unit("promise_records")),
+    Judge("verdict/descendants.py", "S4", _unit("descendants")),
+    Judge("run/resume_decisions.py", "S1, S2", _unit("resume_decisions")),
     Judge("run/resume.py", "S1, S2, S6", _unit("run_again")),
-    Judge("verdict/messages.py", "-", _unit("verdict_judge", "verdict_explain")),
-    Judge("verdict/explanation.py", "-", _unit("verdict_explain", "text", "tree_reports")),
+    Judge("verdict/messages.py", "-", _unit("verdict_messages")),
+    Judge("verdict/explanation.py", "-", _unit("explanation")),
     Judge("verdict/costs.py", "-", _unit("costs")),
 )
 
