@@ -29,7 +29,12 @@ from pytest_manifest.run.open_trees import locations_with_trees
 from pytest_manifest.run.recovery import JobSearch, locations_of
 from pytest_manifest.run.reevaluation import reevaluate
 from pytest_manifest.run.resume_decisions import Known, decisions
-from pytest_manifest.run.resume_rules import ResumeRules, attempts_to_send, record_decisions
+from pytest_manifest.run.resume_rules import (
+    NOT_SENT,
+    ResumeRules,
+    attempts_to_send,
+    record_decisions,
+)
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.state import RunState
