@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pytest_manifest.planning import PlanBuilder
     from pytest_manifest.plugin.fixtures import planning_fixture
     from pytest_manifest.plugin.verdict_reader import ManifestRun
+    from pytest_manifest.redaction import manifest_secret
     from pytest_manifest.schema import Entry, Receipt
     from pytest_manifest.worker import current_job, evidence, instrument
 
@@ -43,6 +44,7 @@ __all__ = [
     "current_job",
     "evidence",
     "instrument",
+    "manifest_secret",
     "planning_fixture",
 ]
 
@@ -55,6 +57,7 @@ _HOME: Final = {
     "current_job": "pytest_manifest.worker",
     "evidence": "pytest_manifest.worker",
     "instrument": "pytest_manifest.worker",
+    "manifest_secret": "pytest_manifest.redaction",
     "planning_fixture": "pytest_manifest.plugin.fixtures",
 }
 

@@ -7,18 +7,12 @@ only on request.
 
 from __future__ import annotations
 
-from collections.abc import Container, Generator, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Generator, Iterator, Sequence
 from decimal import Decimal
 from itertools import islice
-from typing import Final
-
-from msgspec import Raw, Struct
-from msgspec.json import Decoder
-from pydantic_core import from_json
 
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, Outcome, TryRecord
+from pytest_manifest.analysis.stored_records import Line, stored_record
 from pytest_manifest.ledger import AttemptRow, History, Ledger, Start
 from pytest_manifest.ledger.queries import StoredEntry
 from pytest_manifest.manifest import Manifest, id_and_task
@@ -26,15 +20,18 @@ from pytest_manifest.schema import (
     Entry,
     Receipt,
     Retried,
-    State,
-    Verdict,
     VerdictStatus,
     actual_cost,
-    exact,
 )
-from pytest_manifest.schema.json_values import MSGSPEC_ERRORS
-from pytest_manifest.schema.receipts import told_cost
-from pytest_manifest.schema.wire import parse_moment
+from pytest_manifest.schema.shown import (
+    Secrets,
+    secrets_of,
+    shown_entry,
+    shown_error,
+    shown_receipt,
+    shown_text,
+    shown_verdict,
+)
 from pytest_manifest.verdict import Costs, outcome
 from pytest_manifest.verdict.explanation import error_place
 
@@ -112,8 +109,9 @@ def _lines(ledger: Ledger, manifest: Manifest) -> Iterator[Line]:
 
 def _record(entry: Entry, line: int, history: History, costs: Costs | None) -> EntryRecord:
     entry_verdict = history.verdict
-    verdict = None if entry_verdict is None else entry_verdict.verdict
     receipt = None if entry_verdict is None else entry_verdict.receipt
+    secrets = secrets_of(entry, receipt)
+    verdict = None if entry_verdict is None else shown_verdict(entry_verdict.verdict, secrets)
     decided = None if verdict is None else verdict.attempt
     attempts = tuple(
         _attempt(
@@ -121,12 +119,14 @@ def _record(entry: Entry, line: int, history: History, costs: Costs | None) -> E
             receipt if row.attempt == decided else _received(row, history),
             history.starts.get(row.task_id, ()),
             None if costs is None else costs.of(row.task_id),
+            secrets,
         )
         for row in history.attempts
     )
+    receipt = None if receipt is None else shown_receipt(receipt, secrets)
     error = None if receipt is None else receipt.error
     return EntryRecord(
-        entry=entry,
+        entry=shown_entry(entry, secrets),
         line=line,
         verdict=verdict,
         outcome=outcome_of(None if verdict is None else verdict.verdict),
@@ -151,7 +151,11 @@ def _received(row: AttemptRow, history: History) -> Receipt | None:
 
 
 def _attempt(
-    row: AttemptRow, receipt: Receipt | None, starts: Sequence[Start], billed_cost: Decimal | None
+    row: AttemptRow,
+    receipt: Receipt | None,
+    starts: Sequence[Start],
+    billed_cost: Decimal | None,
+    secrets: Secrets,
 ) -> AttemptRecord:
     reported = None if receipt is None else actual_cost(receipt)
     if row.status == "forged":
@@ -166,7 +170,7 @@ def _attempt(
         number=row.attempt,
         task_id=row.task_id,
         kind=row.status,
-        sentence=None if row.verdict is None else row.verdict.sentence,
+        sentence=None if row.verdict is None else shown_text(row.verdict.sentence, secrets),
         reason=row.reason,
         sent_at=row.sent_at or (None if receipt is None else receipt.sent_at),
         received_at=None if receipt is None else receipt.received_at,
@@ -184,24 +188,26 @@ def _attempt(
         cost=reported,
         billed_cost=None if billed_cost is None else float(billed_cost),
         queue=None if receipt is None else receipt.queue,
-        tries=_tries(receipt, starts) if retries or (receipt and receipt.retries) else (),
+        tries=_tries(receipt, starts, secrets) if retries or (receipt and receipt.retries) else (),
     )
 
 
-def _tries(receipt: Receipt | None, starts: Sequence[Start]) -> tuple[TryRecord, ...]:
+def _tries(
+    receipt: Receipt | None, starts: Sequence[Start], secrets: Secrets
+) -> tuple[TryRecord, ...]:
     """Return the retries' executions before the last, as starts and receipt report them."""
     last = max([one.retries for one in starts] + ([] if receipt is None else [receipt.retries]))
     started_by_retry = {one.retries: one for one in starts}
     reported = {} if receipt is None else {one.retries: one for one in receipt.retried}
     return tuple(
-        _try(number, started_by_retry.get(number), reported.get(number))
+        _try(number, started_by_retry.get(number), reported.get(number), secrets)
         for number in sorted(started_by_retry.keys() | reported.keys())
         if number < last
     )
 
 
-def _try(number: int, start: Start | None, reported: Retried | None) -> TryRecord:
-    error = None if reported is None else reported.error
+def _try(number: int, start: Start | None, reported: Retried | None, secrets: Secrets) -> TryRecord:
+    error = None if reported is None else shown_error(reported.error, secrets)
     started = None if reported is None else reported.started_at
     return TryRecord(
         retries=number,
@@ -227,174 +233,3 @@ def _executions(starts: Sequence[Start]) -> int:
     for start in starts:
         by_retry[start.retries] = by_retry.get(start.retries, 0) + 1
     return max(by_retry.values(), default=0)
-
-
-_set: Final = object.__setattr__  # records are frozen
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """An entry's line of the manifest: its number from 1, its bytes, and what it is about."""
-
-    number: int
-    raw: bytes
-    entry: str
-    task: str
-
-
-class StoredRecord(EntryRecord):
-    """An entry whose only attempt passed, with one start and one receipt."""
-
-    __slots__ = ("_line", "_manifest", "_receipt", "_sentence", "_verdict")
-    _manifest: Manifest
-    _line: Line
-    _verdict: str
-    _receipt: str
-    _sentence: str
-
-    def __init__(self, manifest: Manifest, line: Line, verdict: str, receipt: str) -> None:
-        """Take verdict and receipt as the ledger's JSON; the attempts are added later."""
-        _set(self, "line", line.number)
-        _set(self, "outcome", "passed")
-        _set(self, "error_place", None)
-        _set(self, "_manifest", manifest)
-        _set(self, "_line", line)
-        _set(self, "_verdict", verdict)
-        _set(self, "_receipt", receipt)
-        _set(self, "_sentence", from_json(verdict)["sentence"])
-
-    @property
-    def entry(self) -> Entry:
-        return self._manifest.parse(self._line.raw, self.line)
-
-    @property
-    def verdict(self) -> Verdict:
-        return Verdict.model_validate_json(self._verdict)
-
-    @property
-    def receipt(self) -> Receipt:
-        return Receipt.model_validate_json(self._receipt)
-
-    @property
-    def id(self) -> str:
-        return self._line.entry
-
-    @property
-    def task(self) -> str:
-        return self._line.task
-
-    @property
-    def kind(self) -> VerdictStatus:
-        return "passed"
-
-    @property
-    def sentence(self) -> str:
-        return self._sentence
-
-    @property
-    def is_delayed(self) -> bool:
-        raw = self._line.raw
-        return (b'"countdown"' in raw or b'"eta"' in raw) and super().is_delayed
-
-
-class _Fields(Struct, gc=False):
-    """The fields of a stored receipt that reports show; the others are skipped, not built."""
-
-    task_id: str
-    attempt: int
-    state: State
-    executions: int = 0
-    worker: str | None = None
-    host: str | None = None
-    pid: int | None = None
-    queue: str | None = None
-    sent_at: str | None = None
-    received_at: str | None = None
-    started_at: str | None = None
-    finished_at: str | None = None
-    wait: float | None = None
-    runtime: float | None = None
-    redelivered: bool = False
-    retries: int = 0
-    evidence: Raw = Raw(b"null")
-    result: Raw = Raw(b"null")
-
-
-_decode_fields: Final = Decoder(_Fields).decode
-
-
-def stored_record(
-    manifest: Manifest,
-    line: Line,
-    verdict: str,
-    receipt: str,
-    unusual: Container[str],
-    *,
-    with_costs: bool,
-) -> StoredRecord | None:
-    """Return the record of a passed entry; None where the ledger's other tables are needed.
-
-    ``unusual``: task ids of which those tables say more than the receipt; ``with_costs``: some
-    receipt of the run reports a cost.
-    """
-    try:
-        fields = _decode_fields(receipt)
-    except MSGSPEC_ERRORS:  # not of this program: to be read, and refused, like any other
-        return None
-    if fields.task_id in unusual or not _is_complete(fields):
-        return None
-    record = StoredRecord(manifest, line, verdict, receipt)
-    cost = None
-    if with_costs:
-        cost = told_cost(from_json(bytes(fields.evidence)), from_json(bytes(fields.result)))
-    _set(record, "attempts", (_stored_attempt(record, fields, cost, with_costs=with_costs),))
-    return record
-
-
-def _is_complete(fields: _Fields) -> bool:
-    """Return whether a receipt has all that attempts and starts would add.
-
-    Of a task's retries those know more.
-    """
-    if fields.state not in ("succeeded", "failed") or fields.retries:
-        return False
-    moments = fields.sent_at and fields.started_at
-    return bool(fields.worker and moments and fields.executions)
-
-
-def _stored_attempt(
-    record: StoredRecord, fields: _Fields, cost: float | None, *, with_costs: bool
-) -> AttemptRecord:
-    return AttemptRecord(
-        number=fields.attempt,
-        task_id=fields.task_id,
-        kind="passed",
-        sentence=record.sentence,
-        reason=None,
-        sent_at=_moment(fields.sent_at),
-        received_at=_moment(fields.received_at),
-        started_at=_moment(fields.started_at),
-        finished_at=_moment(fields.finished_at),
-        wait=fields.wait,
-        runtime=fields.runtime,
-        worker=fields.worker,
-        host=fields.host,
-        pid=fields.pid,
-        executions=fields.executions,
-        redelivered=fields.redelivered,
-        retries=fields.retries,
-        cost=cost,
-        billed_cost=_billed_cost(record, cost) if with_costs else None,
-        queue=fields.queue,
-    )
-
-
-def _billed_cost(record: StoredRecord, cost: float | None) -> float:
-    """Return the attempt's billed cost: as reported, or else the entry's estimate."""
-    if cost is None:
-        cost = record.entry.cost if b'"cost"' in record._line.raw else None
-    return float(exact(cost))
-
-
-def _moment(text: str | None) -> datetime | None:
-    return None if text is None else parse_moment(text)

@@ -23,6 +23,7 @@ from pytest_manifest.analysis.trees import critical_path, last_known, nested, pa
 from pytest_manifest.ledger import Ledger, ToldDescendant
 from pytest_manifest.schema import State, VerdictStatus
 from pytest_manifest.schema.json_values import MSGSPEC_ERRORS
+from pytest_manifest.schema.shown import shown_text
 from pytest_manifest.schema.wire import parse_moment
 
 LONGEST_PATH: Final = 1000
@@ -264,6 +265,7 @@ def descendant_record(told: ToldDescendant) -> DescendantRecord:
         except MSGSPEC_ERRORS:
             fields = None
     sentence = None if told.verdict is None else from_json(told.verdict).get("sentence")
+    sentence = None if sentence is None else shown_text(sentence)
     base = {
         name: getattr(told, name)
         for name in ("task_id", "parent", "task", "how", "status", "spawned_at")
@@ -305,7 +307,7 @@ def _failure(fields: _Fields) -> TaskFailure | None:
     if error is None and not fields.log:
         return None
     return TaskFailure(
-        None if error is None else f"{error.type}: {error.message}",
-        None if error is None else error.traceback,
-        tuple(fields.log),
+        None if error is None else shown_text(f"{error.type}: {error.message}"),
+        None if error is None or error.traceback is None else shown_text(error.traceback),
+        tuple(map(shown_text, fields.log)),
     )

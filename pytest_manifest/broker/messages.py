@@ -10,13 +10,14 @@ from typing import Final
 from celery import Celery
 from celery.utils.nodenames import anon_nodename
 from kombu.serialization import dumps
+from pydantic import JsonValue
 
 from pytest_manifest.broker.attempt import Attempt, run8
 from pytest_manifest.broker.client import reply_queue_name
 from pytest_manifest.broker.routing import MESSAGE_OPTIONS, Options, Routing
 from pytest_manifest.broker.workers import TaskLimits, message_limits
 from pytest_manifest.errors import DispatchError
-from pytest_manifest.redaction import redact
+from pytest_manifest.redaction import may_hold_secret, redact, redacted
 from pytest_manifest.schema.models import Entry
 from pytest_manifest.schema.wire import (
     HEADER_ATTEMPT,
@@ -143,9 +144,11 @@ def _check_serialisable(value: object, serializer: str) -> None:
         dumps(value, serializer=serializer)
 
 
-def _short_repr(value: object) -> str:
+def _short_repr(value: JsonValue) -> str:
     # Celery's own, which stops early in large values, takes ten times as long for small ones.
     text = repr(value)
+    if value and may_hold_secret(text):  # Flower and the worker's log are for other eyes
+        text = repr(redacted(value))
     return text if len(text) <= REPR_LENGTH else f"{text[:REPR_LENGTH]}..."
 
 

@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from pytest_manifest.cli import FOUND
 from pytest_manifest.cli.output import say, write_json
+from pytest_manifest.cli.runs_folder import hide_secrets
 from pytest_manifest.cli.task_arguments import PLACEHOLDER, TaskSignatures
 from pytest_manifest.errors import Fault, ManifestError
 from pytest_manifest.manifest import Limits, Manifest, read_manifest
@@ -32,6 +33,7 @@ def run(files: Sequence[Path], app: str | None, limits: str, *, json: bool) -> N
         bounds = Limits.parse(limits)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--limits") from error
+    hide_secrets()
     _check_readable(files)
     signatures = None if app is None else TaskSignatures(app)
     results = [(path, *_check(path, signatures, bounds)) for path in files]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from pytest_manifest.errors import LedgerError
+from pytest_manifest import redaction
+from pytest_manifest.errors import LedgerError, StackError
 from pytest_manifest.ini import pytest_setting, pytest_settings
 from pytest_manifest.text import listed
 
@@ -20,11 +22,39 @@ def runs_folder(given: Path | None) -> Path:
     """Return the folder of runs: the one given, else where pytest, started here, keeps them."""
     if given is not None:
         return given
-    here = Path.cwd()
-    # As pytest does, whose root folder is the nearest that has its configuration.
-    roots = (place for place in (here, *here.parents) if pytest_settings(place)[0] is not None)
-    root = next(roots, here)
+    root = _root()
     return root / (pytest_setting(root, "manifest_dir") or ".manifest") / NAME
+
+
+def hide_secrets() -> None:
+    """Hide what pytest, started here, hides in its reports.
+
+    Raises StackError where its configuration names no names.
+    """
+    settings = pytest_settings(_root())[1]
+    names = settings.get("manifest_redact_names")
+    words = names.replace(",", " ").split() if isinstance(names, str) else ()
+    try:
+        redaction.configure(names=words, is_on=settings.get("manifest_redact") != "no")
+    except ValueError as error:
+        raise StackError(f"manifest_redact_names = {names}: {error}") from error
+    redaction.hide_environment()
+
+
+def hide_secrets_of_newest(folder: Path) -> None:
+    """Hide what was registered as secrets of the newest run, if there is any."""
+    from pytest_manifest.ledger import Ledger, find_runs
+
+    for path in find_runs(folder)[-1:]:
+        with suppress(LedgerError), Ledger.open(path) as ledger:
+            ledger.info.hide_secrets()
+
+
+def _root() -> Path:
+    """Return pytest's root folder here: the nearest that has its configuration."""
+    here = Path.cwd()
+    roots = (place for place in (here, *here.parents) if pytest_settings(place)[0] is not None)
+    return next(roots, here)
 
 
 def find_run(text: str, folder: Path) -> Path:

@@ -14,11 +14,12 @@ from pydantic import JsonValue
 
 from pytest_manifest.analysis.records import EntryRecord, summary_fields
 from pytest_manifest.cli.output import say, write_rows_as_json, write_table
-from pytest_manifest.cli.runs_folder import find_run
+from pytest_manifest.cli.runs_folder import find_run, hide_secrets, hide_secrets_of_newest
 from pytest_manifest.cli.stored_run import StoredRun
 from pytest_manifest.errors import PlanError
 from pytest_manifest.manifest import dump_entry, read_manifest
 from pytest_manifest.schema import Entry, VerdictStatus
+from pytest_manifest.schema.shown import shown_entry
 from pytest_manifest.text import plural, seconds, short
 from pytest_manifest.verdict.descendants import counts_text
 
@@ -69,6 +70,7 @@ def run(what: str, folder: Path, chosen: Filter, tree: str | None = None, *, jso
         command.run(stored, tree, chosen.limit, json=json)
         return
     if path.is_file() and path.suffix != ".sqlite":
+        hide_secrets_of_newest(folder)
         if chosen.statuses:
             raise PlanError(
                 f"{path}: a manifest has no statuses; name a run, or leave out --status"
@@ -79,9 +81,10 @@ def run(what: str, folder: Path, chosen: Filter, tree: str | None = None, *, jso
 
 
 def _show_manifest(path: Path, chosen: Filter, *, json: bool) -> None:
+    hide_secrets()
     manifest = read_manifest(path, lean=True)
     entries = (
-        (line, entry)
+        (line, shown_entry(entry))
         for line, entry in enumerate(manifest, manifest.first_line)
         if chosen.accepts(entry.task)
         and (chosen.tag is None or chosen.tag in entry.tags)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pytest_manifest.analysis.reading import read_records
 from pytest_manifest.analysis.records import EntryRecord
+from pytest_manifest.cli.runs_folder import hide_secrets
 from pytest_manifest.errors import LedgerError, ManifestError
 from pytest_manifest.ledger import Ledger, RunInfo
 from pytest_manifest.ledger.run_files import RunFiles
@@ -33,7 +34,9 @@ class StoredRun:
     @classmethod
     def open(cls, path: Path) -> StoredRun:
         """Read a ledger's description. Raises LedgerError where it, or its manifest, is no more."""
+        hide_secrets()
         with Ledger.open(path) as ledger:
+            ledger.info.hide_secrets()
             info = ledger.info.read()
         return cls(path, info, _manifest(path, info))
 

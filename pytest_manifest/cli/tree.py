@@ -16,6 +16,7 @@ from pytest_manifest.errors import PlanError
 from pytest_manifest.ledger import AttemptRow, Descendant, Ledger
 from pytest_manifest.reporting.descendants import not_known_of, runtime_of
 from pytest_manifest.reporting.terminal_layout import Sheet, padded
+from pytest_manifest.schema.shown import shown_text
 from pytest_manifest.text import cells, seconds
 from pytest_manifest.verdict.descendants import counts_text, number_of
 
@@ -119,7 +120,7 @@ def _document(ledger: Ledger, depth: int, one: Descendant) -> JsonValue:
         "task": one.task,
         "how": one.how,
         "status": one.status,
-        "sentence": None if one.verdict is None else one.verdict.sentence,
+        "sentence": None if one.verdict is None else shown_text(one.verdict.sentence),
         "spawned_at": spawned,
         "started_at": started,
         "finished_at": finished,
@@ -136,5 +137,5 @@ def _cells(ledger: Ledger, depth: int, one: Descendant) -> tuple[str, ...]:
         one.how,
         one.task_id,
         "" if runtime is None else seconds(runtime),
-        "" if passed or one.verdict is None else one.verdict.sentence,
+        "" if passed or one.verdict is None else shown_text(one.verdict.sentence),
     )

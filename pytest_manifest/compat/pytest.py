@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar, cast
 
 import pytest
 
@@ -49,6 +49,32 @@ def let_go_of_arguments(item: pytest.Function) -> None:
     """
     item._request = False  # type: ignore[assignment]  # as pytest itself does
     item.funcargs = None  # type: ignore[assignment]  # likewise
+
+
+_Report = TypeVar("_Report")
+
+
+def change_texts(longrepr: _Report, change: Callable[[str], str]) -> _Report:
+    """Change all texts of what a report has of a failure, which is changed itself where it is no
+    text or tuple; return it.
+
+    Relies on pytest's representations being trees of objects with texts, numbers, lists and tuples
+    as their attributes (``_pytest._code.code``, pytest 9.0).
+    Test: ``test_compat_pytest.py::test_all_texts_of_a_failure_can_be_changed``.
+    """
+    return cast("_Report", _changed(longrepr, change))
+
+
+def _changed(value: object, change: Callable[[str], str]) -> object:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, (list, tuple)):
+        items = [_changed(item, change) for item in value]
+        return items if isinstance(value, list) else tuple(items)
+    if type(value).__module__ == "_pytest._code.code":
+        for name, item in vars(value).items():
+            object.__setattr__(value, name, _changed(item, change))
+    return value
 
 
 class Label(NamedTuple):

@@ -23,6 +23,7 @@ from pytest_manifest.ledger.rows import (
     text,
 )
 from pytest_manifest.manifest import Shard
+from pytest_manifest.redaction import SHORTEST_SECRET, manifest_secret
 from pytest_manifest.schema.wire import RUN8_LENGTH
 
 SEGMENTS: Final = "parts"
@@ -52,6 +53,12 @@ class RunMetadata(LedgerPart):
             yield
         except BAD_ROW_ERRORS as error:
             raise damaged(self._db.path, error) from error
+
+    def hide_secrets(self) -> None:
+        """Hide in this process what was registered as a secret of this run."""
+        for secret in json.loads(self.get_meta(SECRETS) or "[]"):
+            if isinstance(secret, str) and len(secret) >= SHORTEST_SECRET:
+                manifest_secret(secret)
 
     @property
     def status(self) -> RunStatus:
@@ -164,6 +171,8 @@ TASK_ID_KEYS: Final = (SENT_ON_REQUEST, REVOKED_TASKS, CLASHING_STARTS)
 """Keys for what verdicts go by beside receipts; a merged ledger has those of all its runs."""
 STOCK_WORKERS: Final = "plain_workers"
 """The ledger's key for workers that were seen without our instrumentation (stock workers)."""
+SECRETS: Final = "secrets"
+"""The key of the values that were registered as secrets, a JSON list."""
 GAVE_UP: Final = "gave_up"
 """The ledger's key for why a run gave up; records that workers sent then may be lost."""
 STORE_EMPTIED: Final = "emptied"

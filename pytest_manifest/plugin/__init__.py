@@ -22,6 +22,7 @@ from pytest_manifest.plugin.fixtures import (  # fixtures are found by their nam
     manifest,
     manifest_run,
     receipt,
+    secret_registry,
 )
 from pytest_manifest.plugin.former_names import refuse_former_names
 from pytest_manifest.plugin.options import add_options, any_given
@@ -42,6 +43,7 @@ __all__ = [
     "manifest",
     "manifest_run",
     "receipt",
+    "secret_registry",
 ]
 
 

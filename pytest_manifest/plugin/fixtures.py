@@ -90,6 +90,17 @@ def _receipt(request: pytest.FixtureRequest) -> Receipt | None:
     return None if verdict is None else verdict.receipt
 
 
+@pytest.fixture(scope="session", name="manifest_secret")
+def secret_registry() -> Callable[[str], str]:
+    """Return the function that has a value hidden wherever this process shows it.
+
+    It returns the value. Raises ValueError for one of less than four characters.
+    """
+    from pytest_manifest.redaction import manifest_secret
+
+    return manifest_secret
+
+
 @pytest.fixture
 def manifest_run(request: pytest.FixtureRequest, manifest: Manifest) -> ManifestRun:
     """Return the whole run of a manifest, after every selected entry has its verdict."""

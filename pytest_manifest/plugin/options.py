@@ -217,6 +217,18 @@ class Options:
         metavar="K",
         ini="deaths of a worker that quarantine an entry",
     )
+    redact = Option(
+        values.one_of("yes", "no"),
+        "yes",
+        "hide secrets in all that is shown and reported of entries and receipts (yes)",
+        choices=["yes", "no"],
+        ini="yes or no: whether secrets are hidden in reports",
+    )
+    redact_names = Option(
+        run_values.names_of_secrets,
+        tuple[str, ...](),
+        ini="more names under which secrets stand; !NAME for one of the defaults that is none",
+    )
     on_interrupt = Option(
         values.interruption,
         None,

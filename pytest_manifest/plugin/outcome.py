@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Protocol
@@ -20,7 +21,8 @@ from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.analysis.groups import Tally
-    from pytest_manifest.ledger import AttemptRow, Ledger, StoredVerdict
+    from pytest_manifest.ledger import AttemptRow, EntryVerdict, Ledger, StoredVerdict
+    from pytest_manifest.schema import Entry
     from pytest_manifest.verdict import AttemptLine
 
 
@@ -66,6 +68,8 @@ def _open_verdicts(state: ManifestSession) -> None:
     from pytest_manifest.plugin.verdict_reader import VerdictReader
 
     ledgers, stack = coordination.runs()
+    for path in ledgers.values():
+        _hide_secrets(path)
     workers = stack.get("workers")
     state.verdicts = VerdictReader(
         ledgers,
@@ -74,6 +78,15 @@ def _open_verdicts(state: ManifestSession) -> None:
         groups=None if state.context.options.aggregate is None else state.manifests.groups,
         over=coordination.runs_ended,
     )
+
+
+def _hide_secrets(ledger: Path) -> None:
+    """Hide, in an xdist worker, what its controller has registered as secrets of a run."""
+    from pytest_manifest.errors import LedgerError
+    from pytest_manifest.ledger import Ledger
+
+    with suppress(LedgerError), Ledger.open(ledger) as opened:
+        opened.info.hide_secrets()
 
 
 def assert_verdict(item: pytest.Item, when: Literal["setup", "call"]) -> None:
@@ -145,14 +158,21 @@ def place_at_entry(item: pytest.Item, report: pytest.TestReport) -> None:
         return
     if crash is None or crash.path != __file__ or binding is None or binding.entry is None:
         return
-    from pytest_manifest.verdict import brief
-
     state = manifest_session(item.config)
     manifest = state.manifests.load(binding.manifest)
     crash.path, crash.lineno = str(manifest.path), manifest.line_of(binding.entry)
     recorded = None if state.verdicts is None else state.verdicts.parsed(binding)
     if recorded is not None:
-        crash.message = brief(recorded.verdict, recorded.receipt)
+        crash.message = _brief(manifest[binding.entry], recorded)
+
+
+def _brief(entry: Entry, recorded: EntryVerdict) -> str:
+    from pytest_manifest.schema.shown import secrets_of, shown_receipt, shown_verdict
+    from pytest_manifest.verdict import brief
+
+    receipt, secrets = recorded.receipt, secrets_of(entry, recorded.receipt)
+    shown = None if receipt is None else shown_receipt(receipt, secrets)
+    return brief(shown_verdict(recorded.verdict, secrets), shown)
 
 
 def _place_skip(item: pytest.Item, report: pytest.TestReport, skip: tuple[str, int, str]) -> None:

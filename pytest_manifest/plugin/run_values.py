@@ -137,3 +137,15 @@ def stack_arguments(given: argparse.Namespace, rows: Mapping[str, Option[Any]]) 
             yield f" {rows[name].flag}={shlex.quote(shown)}"
     if getattr(given, rows["use_running_stack"].dest):
         yield f" {rows['use_running_stack'].flag}"
+
+
+def names_of_secrets(given: Given) -> tuple[str, ...]:
+    """Return names, and names with an exclamation mark, that blanks or commas are between."""
+    from pytest_manifest.redaction import parse_names
+
+    words = tuple(given.text.replace(",", " ").split())
+    try:
+        parse_names(words)
+    except ValueError as error:
+        raise given.refused(str(error)) from error
+    return words

@@ -77,6 +77,10 @@ class Verifying:
             from pytest_manifest.plugin.outcome import place_at_entry
 
             place_at_entry(item, report)
+        if report.longrepr is not None or report.sections:
+            from pytest_manifest.plugin.report_texts import hide_secrets
+
+            hide_secrets(item, report)
         return report
 
 

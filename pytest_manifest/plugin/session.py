@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
@@ -58,6 +58,8 @@ class ManifestSession:
         self.session_runs.release()
 
 
+SALT: Final = "manifest_salt"
+"""The key of what xdist hands its workers for the salt of hidden values, in hex."""
 SESSION_KEY = pytest.StashKey[ManifestSession]()
 
 
@@ -75,8 +77,14 @@ def manifest_session(config: pytest.Config) -> ManifestSession:
         from pytest_manifest.plugin.coordination import joined
         from pytest_manifest.plugin.gc_tuning import owns_process
         from pytest_manifest.plugin.option_conflicts import read_options
+        from pytest_manifest.redaction import configure, hide_environment, use_salt
 
-        context = PluginContext(config, role_of(config), read_options(config), owns_process())
+        options = read_options(config)
+        configure(names=options.redact_names, is_on=options.redact == "yes")
+        hide_environment()
+        if (salt := getattr(config, "workerinput", {}).get(SALT)) is not None:
+            use_salt(bytes.fromhex(salt))
+        context = PluginContext(config, role_of(config), options, owns_process())
         context.coordination = joined(config) if context.role == "worker" else None
         config.stash[SESSION_KEY] = ManifestSession(context)
     return config.stash[SESSION_KEY]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pytest_manifest.plugin.context import PluginContext
+from pytest_manifest.redaction import registered_secrets
 
 if TYPE_CHECKING:
     from pytest_manifest.plugin.interrupts import Interrupts
@@ -55,6 +56,8 @@ class SessionRuns:
         """Take a run over, and write its log beside its ledger until the session closes."""
         from pytest_manifest.log import add_run_log
 
+        if secrets := registered_secrets():
+            run.keep_secrets(secrets)
         run.on_verdicts(lambda _entries: self.changed.set())
         run.watch_stack(self._lost_workers, self._stack_failure)
         form: Literal["text", "json"] = (
@@ -158,6 +161,8 @@ class SessionRuns:
             _warn_of(self.memory_stack.children_left(), self.runs[0], "in-memory stack")
         for run in self.runs:
             if run.ledger_path.parent == self.context.options.ledgers:
+                if secrets := registered_secrets():
+                    run.keep_secrets(secrets)
                 with self.report.writing("the receipts were not exported", run):
                     run.export_receipts()
 

@@ -12,8 +12,9 @@ from pytest_manifest.compat.xdist import events_of, tick_while_waiting
 from pytest_manifest.plugin.context import ending_session
 from pytest_manifest.plugin.coordination import Coordination
 from pytest_manifest.plugin.manifest_store import report_unselected
-from pytest_manifest.plugin.session import ManifestSession
+from pytest_manifest.plugin.session import SALT, ManifestSession
 from pytest_manifest.plugin.xdist_scheduler import AsCompletedScheduling
+from pytest_manifest.redaction import current_salt
 from pytest_manifest.reporting.run_report import UNWRITTEN
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class ControllerHooks:
     def pytest_configure_node(self, node: WorkerController) -> None:
         self._workers = node.workerinput["workercount"]
         node.workerinput["manifest"] = self._coordination.message
+        node.workerinput[SALT] = current_salt().hex()
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(

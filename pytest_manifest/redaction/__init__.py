@@ -2,7 +2,7 @@
 
 ``redact`` is for text that was written for people: errors, log lines, tracebacks. ``redacted`` is
 for JSON values, whose names and structure say more than text does; it leaves a salted digest, so
-that two secrets can be told apart. ``register`` adds a value that is hidden wherever it appears.
+that two secrets can be told apart. ``manifest_secret`` adds a value that is hidden wherever it is.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from pytest_manifest.redaction.documents import (
     secret_step,
     secrets_in,
 )
-from pytest_manifest.redaction.names import DEFAULT_NAMES
+from pytest_manifest.redaction.names import DEFAULT_NAMES, parse_names
 from pytest_manifest.redaction.registry import (
     SHORTEST_SECRET,
     hide,
     hide_environment,
-    register,
+    manifest_secret,
+    registered_secrets,
 )
 from pytest_manifest.redaction.settings import (
     configure,
@@ -44,7 +45,9 @@ __all__ = [
     "is_marked",
     "is_on",
     "is_secret_name",
+    "manifest_secret",
     "may_hold_secret",
+    "parse_names",
     "passwords_of",
     "redact",
     "redact_about",
@@ -52,7 +55,7 @@ __all__ = [
     "redact_url",
     "redacted",
     "redacted_schema",
-    "register",
+    "registered_secrets",
     "secret_step",
     "secrets_in",
     "use_salt",

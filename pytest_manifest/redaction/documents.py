@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from pytest_manifest.redaction.settings import current_salt, is_on, is_secret_name
-from pytest_manifest.redaction.texts import HIDDEN, redact
+from pytest_manifest.redaction.texts import HIDDEN, redact, without
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -24,6 +24,9 @@ _SCHEMA_VALUES: Final = ("const", "enum", "default", "examples", "pattern")
 """Keywords of a JSON Schema whose values are, or show, values of the property."""
 _STEP: Final = re.compile(r"\.([^.\[\]]+)|\[\"((?:[^\"\\]|\\.)*)\"?|\['((?:[^'\\]|\\.)*)'?")
 _SHORTEST_LITERAL: Final = 4
+_SHOWN_ITEMS: Final = 13
+"""One more than ``text.short`` shows of a list or an object."""
+_SHOWN_DEPTH: Final = 8
 
 
 def digest(secret: str) -> str:
@@ -39,20 +42,23 @@ def is_marked(value: object) -> bool:
     return isinstance(value, str) and (value == HIDDEN or _MARKED.fullmatch(value) is not None)
 
 
-def redacted(value: JsonValue) -> JsonValue:
-    """Return a JSON value without secrets; itself, where the user wants to see all.
+def redacted(value: JsonValue, secrets: Sequence[str] = ()) -> JsonValue:
+    """Return a JSON value without secrets, and without these texts; itself, where the user wants
+    to see all.
 
     Under the name of a secret all but null, booleans and empty text becomes ``***`` with a digest.
     In other texts secrets are hidden as :func:`redact` does.
     """
-    return _redacted(value) if is_on() else value
+    return _redacted(value, secrets) if is_on() else value
 
 
-def redacted_schema(schema: dict[str, JsonValue]) -> dict[str, JsonValue]:
+def redacted_schema(
+    schema: dict[str, JsonValue], secrets: Sequence[str] = ()
+) -> dict[str, JsonValue]:
     """Return a JSON Schema without the values that it names of secret properties, or in text."""
     if not is_on():
         return schema
-    return {key: _of_schema(item, key, is_secret=False) for key, item in schema.items()}
+    return {key: _of_schema(item, key, secrets, is_secret=False) for key, item in schema.items()}
 
 
 def marked(value: JsonValue) -> JsonValue:
@@ -70,14 +76,29 @@ def secret_step(path: str) -> bool:
 def differ(path: str, expected: JsonValue, actual: JsonValue) -> tuple[JsonValue, JsonValue, str]:
     """Return two values that are not equal as they are shown, and what follows the second one.
 
-    That is ``(differs)`` where a part of them that is not equal is hidden.
+    Large ones have no more than a message shows of them. What follows is ``(differs)`` where a part
+    of them that is not equal is hidden.
     """
     if not is_on():
         return expected, actual, ""
     if secret_step(path):
         return marked(expected), marked(actual), DIFFERS
-    shown = _redacted(expected), _redacted(actual)
-    return *shown, DIFFERS if shown[0] == shown[1] or is_marked(shown[1]) else ""
+    expected, actual = _bounded(expected), _bounded(actual)
+    wanted, found = _redacted(expected), _redacted(actual)
+    hides = wanted != expected or found != actual
+    return wanted, found, DIFFERS if hides and (wanted == found or is_marked(found)) else ""
+
+
+def _bounded(value: JsonValue, depth: int = 0) -> JsonValue:
+    """Return a value with the few items of each list and object that a short text shows."""
+    if depth == _SHOWN_DEPTH:
+        return value if isinstance(value, str | int | float) else None
+    if isinstance(value, list):
+        return [_bounded(item, depth + 1) for item in value[:_SHOWN_ITEMS]]
+    if isinstance(value, dict):
+        names = sorted(value)[:_SHOWN_ITEMS]
+        return {name: _bounded(value[name], depth + 1) for name in names}
+    return value
 
 
 def secrets_in(value: JsonValue) -> Iterator[str]:
@@ -108,20 +129,24 @@ def _texts(value: JsonValue) -> Iterator[str]:
             yield text
 
 
-def _redacted(value: JsonValue) -> JsonValue:
+def _redacted(value: JsonValue, secrets: Sequence[str] = ()) -> JsonValue:
     if isinstance(value, str):
-        return redact(value, digest)
+        return _text(value, secrets)
     if isinstance(value, list):
-        return [_redacted(item) for item in value]
+        return [_redacted(item, secrets) for item in value]
     if not isinstance(value, dict):
         return value
     named = _named_value(value)
     return {
-        redact(key, digest): marked(item)
+        _text(key, secrets): marked(item)
         if key == named or is_secret_name(key)
-        else _redacted(item)
+        else _redacted(item, secrets)
         for key, item in value.items()
     }
+
+
+def _text(text: str, secrets: Sequence[str]) -> str:
+    return redact(without(text, secrets, digest), digest)
 
 
 def _named_value(value: dict[str, JsonValue]) -> str | None:
@@ -133,14 +158,14 @@ def _named_value(value: dict[str, JsonValue]) -> str | None:
     return "value" if secret else None
 
 
-def _of_schema(value: JsonValue, key: str, *, is_secret: bool) -> JsonValue:
+def _of_schema(value: JsonValue, key: str, secrets: Sequence[str], *, is_secret: bool) -> JsonValue:
     if isinstance(value, dict):
         return {
-            name: _of_schema(item, name, is_secret=is_secret or is_secret_name(name))
+            name: _of_schema(item, name, secrets, is_secret=is_secret or is_secret_name(name))
             for name, item in value.items()
         }
     if is_secret and key in _SCHEMA_VALUES:
         return [marked(item) for item in value] if isinstance(value, list) else marked(value)
     if isinstance(value, list):
-        return [_of_schema(item, key, is_secret=is_secret) for item in value]
-    return redact(value, digest) if isinstance(value, str) else value
+        return [_of_schema(item, key, secrets, is_secret=is_secret) for item in value]
+    return _text(value, secrets) if isinstance(value, str) else value

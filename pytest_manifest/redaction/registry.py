@@ -22,7 +22,10 @@ SHORTEST_SECRET: Final = 4
 """Characters that a secret must have that somebody registers."""
 
 
-def register(secret: str) -> str:
+_registered: frozenset[str] = frozenset()
+
+
+def manifest_secret(secret: str) -> str:
     """Hide this value in all that this process shows from now on, and return it.
 
     Raises ValueError for one of less than four characters, TypeError for one that is no text.
@@ -34,12 +37,19 @@ def register(secret: str) -> str:
             f"a secret of {len(secret)} characters cannot be hidden without blanking out other "
             f"text; it must have {SHORTEST_SECRET} or more"
         )
+    global _registered
     add_literals(spellings(secret))
+    _registered |= {secret}  # not changed in place: other threads may be reading it
     return secret
 
 
+def registered_secrets() -> list[str]:
+    """Return what was registered in this process, for other processes of the same run."""
+    return sorted(_registered)
+
+
 def hide(secret: str) -> None:
-    """Hide this value as :func:`register` does, unless it is too short to be told from words."""
+    """Hide this value, unless it is too short to be told from words."""
     if len(secret) >= SHORTEST_LITERAL:
         add_literals(spellings(secret))
 
@@ -57,6 +67,7 @@ def hide_environment() -> None:
 def spellings(secret: str) -> Iterator[str]:
     """Yield how a value is written: as it is, and within URLs, JSON and Python's repr."""
     yield secret
+    yield quote(secret)
     yield quote(secret, safe="")
     yield quote_plus(secret)
     yield json.dumps(secret)[1:-1]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_manifest.redaction import redact
 from pytest_manifest.reporting.run_report import ManifestLine, PlanReport, RunReport
 from pytest_manifest.text import plural, short_path
 
@@ -99,4 +100,4 @@ def _write_notes(reporter: pytest.TerminalReporter, plans: PlanReport, plan: str
     """Write the planner's messages beside the preview."""
     notes: Sequence[str] = plans.notes.get(plan, ())
     for note in notes:
-        reporter.write_line(f"  {note}")
+        reporter.write_line(f"  {redact(note)}")

@@ -7,6 +7,7 @@ It knows nothing of pytest. What a run does is its strategy: see ``dispatch``, `
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 from loguru import logger
 
 from pytest_manifest.errors import DispatchError, LedgerError, ManifestToolError
-from pytest_manifest.ledger import GAVE_UP, OVER_BUDGET, Ledger
+from pytest_manifest.ledger import GAVE_UP, OVER_BUDGET, SECRETS, Ledger
 from pytest_manifest.log import log_failure
 from pytest_manifest.manifest import write_receipt_lines
 from pytest_manifest.redaction import redact
@@ -233,6 +234,14 @@ class Run:
         """Record a value about the run in its ledger, before it starts."""
         with self._strategy.writing() as ledger:
             ledger.info.set_meta(key, value)
+
+    def keep_secrets(self, secrets: Sequence[str]) -> None:
+        """Keep registered values in the ledger, for other processes that show something of the run.
+
+        It is for its owner's eyes, and holds what they were used for anyway.
+        """
+        with contextlib.suppress(LedgerError):  # then only this session hides them
+            self.set_meta(SECRETS, json.dumps(secrets))
 
     def in_flight(self) -> list[PendingAttempt]:
         """Return what has been sent and has no final receipt; call it from any thread."""

@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 from pydantic import JsonValue
 
+from pytest_manifest.redaction import differ
 from pytest_manifest.schema import (
     Entry,
     ExpectedError,
@@ -24,6 +25,7 @@ from pytest_manifest.schema import (
 from pytest_manifest.schema.code_digest import comparable
 from pytest_manifest.schema.json_schemas import SchemaFlawError, Violation, violations
 from pytest_manifest.schema.patterns import found_in
+from pytest_manifest.schema.shown import secrets_of, shown_error, shown_text
 from pytest_manifest.schema.wire import json_sha256
 from pytest_manifest.text import VALUE_LIMIT, middle, plural, printable, seconds, short
 from pytest_manifest.verdict import messages
@@ -86,9 +88,14 @@ def evaluate(
     number = receipt.attempt if attempt is None else attempt
     state = effective_state(entry, receipt)
     other_code = _other_code(receipt, code)
+    if receipt.error is None and state == entry.expect.state:
+        return _right_state(entry, receipt, receipt, number, other_code, missing)
+    # What is held against the expectations is true, what is said of it has no secrets.
+    secrets = secrets_of(entry, receipt)
+    told = receipt.model_copy(update={"error": shown_error(receipt.error, secrets)})
     if state != entry.expect.state:
-        return _wrong_state(entry, receipt, state, number, other_code)
-    return _right_state(entry, receipt, number, other_code, missing)
+        return _wrong_state(entry, told, state, number, other_code)
+    return _right_state(entry, receipt, told, number, other_code, missing)
 
 
 def effective_state(entry: Entry, receipt: Receipt) -> State:
@@ -135,27 +142,28 @@ def _wrong_state(
 def _right_state(
     entry: Entry,
     receipt: Receipt,
+    told: Receipt,
     attempt: int,
     other_code: list[Mismatch],
     missing: Sequence[str],
 ) -> Verdict:
     repeated = _executions(entry, receipt)
-    found = list(islice(_unmet(entry, receipt), MAX_MISMATCHES + 1))
+    found = list(islice(_unmet(entry, receipt, told), MAX_MISMATCHES + 1))
     unverifiable = _unverifiable(entry, receipt)
     status: VerdictStatus = "passed"
     if repeated:
-        status, sentence = "duplicated", messages.duplicated(entry, receipt)
+        status, sentence = "duplicated", messages.duplicated(entry, told)
     elif other_code:
-        status, sentence = "failed", messages.other_code(receipt)
+        status, sentence = "failed", messages.other_code(told)
     elif found:
         is_all = len(found) <= MAX_MISMATCHES
-        status, sentence = "failed", messages.unmet(receipt, found, is_all=is_all)
+        status, sentence = "failed", messages.unmet(told, found, is_all=is_all)
     elif unverifiable:
-        status, sentence = "unknown", messages.unverifiable(receipt, unverifiable)
+        status, sentence = "unknown", messages.unverifiable(told, unverifiable)
     elif missing:
-        status, sentence = "unknown", messages.incomplete(receipt, missing)
+        status, sentence = "unknown", messages.incomplete(told, missing)
     else:
-        sentence = messages.passed(receipt)
+        sentence = messages.passed(told)
     return Verdict(
         verdict=status,
         entry=entry.id,
@@ -206,10 +214,10 @@ def result_left_out(receipt: Receipt) -> bool:
     return no_json or "result_omitted" in receipt.evidence
 
 
-def _unmet(entry: Entry, receipt: Receipt) -> Iterator[Mismatch]:
+def _unmet(entry: Entry, receipt: Receipt, told: Receipt) -> Iterator[Mismatch]:
     expect = entry.expect
     if expect.error is not None:
-        yield from _unmet_error(expect.error, receipt)
+        yield from _unmet_error(expect.error, receipt, told)
     if not result_left_out(receipt):
         if "result" in expect.model_fields_set:
             yield from differences(expect.result, receipt.result)
@@ -225,17 +233,17 @@ def _too_long(path: str, limit: float | None, actual: float | None) -> Iterator[
         yield Mismatch(path=path, expected=expected, actual=seconds(actual))
 
 
-def _unmet_error(expected: ExpectedError, receipt: Receipt) -> Iterator[Mismatch]:
+def _unmet_error(expected: ExpectedError, receipt: Receipt, told: Receipt) -> Iterator[Mismatch]:
     error = receipt.error
-    if error is None:
-        wanted = expected.type or f"a message that matches {expected.match!r}"
+    if error is None or told.error is None:
+        wanted = expected.type or f"a message that matches {shown_text(expected.match or '')!r}"
         yield Mismatch(path="error", expected=wanted, actual="no error")
         return
     if expected.type is not None and not _same_class(expected.type, error.type):
         yield Mismatch(path="error.type", expected=expected.type, actual=printable(error.type))
     if expected.match is not None and not found_in(expected.match, error.message):
-        wanted = f"a match of {short(expected.match)}"
-        yield Mismatch(path="error.message", expected=wanted, actual=short(error.message))
+        wanted = f"a match of {short(shown_text(expected.match))}"
+        yield Mismatch(path="error.message", expected=wanted, actual=short(told.error.message))
 
 
 def _same_class(expected: str, actual: str) -> bool:
@@ -252,10 +260,16 @@ def _violations(schema: dict[str, JsonValue], result: JsonValue) -> list[Mismatc
         fault = middle(printable(str(flaw)), 2 * VALUE_LIMIT)
         path = messages.SCHEMA_PATH
         return [Mismatch(path=path, expected="a schema to check by", actual=fault)]
-    return [
-        Mismatch(path=f"result{one.path}", expected=_rule(one), actual=short(one.found))
-        for one in found
-    ]
+    return [_violation(one, f"result{one.path}") for one in found]
+
+
+def _violation(broken: Violation, path: str) -> Mismatch:
+    """Return the mismatch of a broken rule; of a secret it has no more than the rule's name."""
+    value: JsonValue = broken.found  # type: ignore[assignment]  # a part of a receipt's result
+    _, found, differs = differ(path, None, value)
+    if differs or found != value:
+        return Mismatch(path=path, expected=f"{broken.keyword} (schema)", actual=short(found))
+    return Mismatch(path=path, expected=shown_text(_rule(broken)), actual=short(found))
 
 
 def _rule(broken: Violation) -> str:
@@ -285,7 +299,8 @@ def _differences(
     elif isinstance(expected, list) and isinstance(actual, list):
         yield from _in_array(expected, actual, path)
     elif not _equal(expected, actual):
-        yield Mismatch(path=path, expected=short(expected), actual=short(actual))
+        wanted, found, differs = differ(path, expected, actual)
+        yield Mismatch(path=path, expected=short(wanted), actual=short(found) + differs)
 
 
 def _in_object(
@@ -296,11 +311,12 @@ def _in_object(
         if key in actual:
             yield from _differences(wanted, actual[key], location, exact=exact)
         else:
-            yield Mismatch(path=location, expected=short(wanted), actual=ABSENT)
+            yield Mismatch(path=location, expected=_shown(location, wanted), actual=ABSENT)
     if exact:
         for key in actual.keys() - expected.keys():
             location = f"{path}{_step(key)}"
-            yield Mismatch(path=location, expected=ABSENT, actual=short(actual[key]))
+            found = _shown(location, actual[key])
+            yield Mismatch(path=location, expected=ABSENT, actual=found)
 
 
 def _in_array(expected: list[JsonValue], actual: list[JsonValue], path: str) -> Iterator[Mismatch]:
@@ -314,9 +330,16 @@ def _in_array(expected: list[JsonValue], actual: list[JsonValue], path: str) -> 
         yield Mismatch(path=path, expected=sizes[0], actual=sizes[1])
         return
     for i, wanted in enumerate(expected[shared:], shared):
-        yield Mismatch(path=f"{path}[{i}]", expected=short(wanted), actual=ABSENT)
+        place = f"{path}[{i}]"
+        yield Mismatch(path=place, expected=_shown(place, wanted), actual=ABSENT)
     for i, found in enumerate(actual[shared:], shared):
-        yield Mismatch(path=f"{path}[{i}]", expected=ABSENT, actual=short(found))
+        place = f"{path}[{i}]"
+        yield Mismatch(path=place, expected=ABSENT, actual=_shown(place, found))
+
+
+def _shown(path: str, value: JsonValue) -> str:
+    """Return a value that one side lacks, without secrets."""
+    return short(differ(path, value, None)[0])
 
 
 def _equal(expected: JsonValue, actual: JsonValue) -> bool:

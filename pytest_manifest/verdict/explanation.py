@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from pytest_manifest.schema import Entry, ErrorInfo, Mismatch, Receipt, Verdict
+from pytest_manifest.schema.shown import (
+    secrets_of,
+    shown_entry,
+    shown_receipt,
+    shown_text,
+    shown_verdict,
+)
 from pytest_manifest.text import middle, plural, printable, seconds, short
 from pytest_manifest.verdict.descendants import PATH, named_descendant
 from pytest_manifest.verdict.evidence import NEVER_STARTED_STATES
@@ -63,6 +70,9 @@ def explain(
     ``attempts``, oldest first, are shown where there is more than one. ``tree``: None where the
     attempt has no descendants.
     """
+    secrets = secrets_of(entry, receipt)
+    entry, verdict = shown_entry(entry, secrets), shown_verdict(verdict, secrets)
+    receipt = None if receipt is None else shown_receipt(receipt, secrets)
     parts = [verdict.sentence]
     if verdict.mismatches:
         parts.append("\n".join(_table(verdict.mismatches)))
@@ -73,10 +83,13 @@ def explain(
         fields.append(("tree", tree.phrase))
     parts.append(_table_of(fields))
     if len(attempts) > 1:
-        parts.append("\n".join(["Attempts:", *_attempts(attempts)]))
+        told = [replace(one, message=shown_text(one.message, secrets)) for one in attempts]
+        parts.append("\n".join(["Attempts:", *_attempts(told)]))
     if receipt is not None:
         parts.extend("\n".join(block) for block in (_traceback(receipt), _log(receipt)) if block)
     if tree is not None and tree.task_id:
+        if tree.receipt is not None:
+            tree = replace(tree, receipt=shown_receipt(tree.receipt, secrets))
         parts.extend(_descendant(tree))
     return "\n\n".join(parts)
 

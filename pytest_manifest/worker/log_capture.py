@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from loguru import logger
 
 from pytest_manifest import log, variables
+from pytest_manifest.redaction import hide_environment
 from pytest_manifest.worker.job import current_execution
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def set_up_own_logging() -> None:
 def catch_loguru(*, again: bool = False) -> None:
     """Add the sink that keeps tasks' lines; ``again``: also where one was added before."""
     if _sink.handler is None or again:
+        hide_environment()
         _sink.handler = logger.add(
             _sink,
             level=_level(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from celery.exceptions import (
@@ -17,7 +17,7 @@ from celery.exceptions import (
 from celery.utils.serialization import UnpickleableExceptionWrapper
 
 from pytest_manifest.compat.older import worker_lost
-from pytest_manifest.redaction import redact
+from pytest_manifest.redaction import redact, secrets_in, without
 from pytest_manifest.schema.fields import State
 
 MAX_MESSAGE = 16 * 1024
@@ -77,6 +77,24 @@ def revoked(reason: str) -> TaskResult:
 def refused(state: State, error: BaseException | None) -> TaskResult:
     """Describe a message that the worker refused, or that the task rejected or ignored."""
     return TaskResult(state, error=None if error is None else describe(error, None))
+
+
+def without_arguments(
+    end: TaskResult, log: list[str], request: object
+) -> tuple[TaskResult, list[str]]:
+    """Take a task's arguments under names of secrets out of what is told of its error and log."""
+    fields = request.__dict__
+    args, kwargs = fields.get("args"), fields.get("kwargs")
+    if not isinstance(args, list | tuple) or not isinstance(kwargs, dict):
+        return end, log
+    secrets = sorted({*secrets_in([*args]), *secrets_in(kwargs)}, key=len, reverse=True)
+    if not secrets:
+        return end, log
+    if end.error is not None:
+        texts = end.error.items()
+        told = {name: None if one is None else without(one, secrets) for name, one in texts}
+        end = replace(end, error=told)
+    return end, [without(line, secrets) for line in log]
 
 
 def _original(error: BaseException) -> BaseException:

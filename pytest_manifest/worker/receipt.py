@@ -34,7 +34,7 @@ from pytest_manifest.worker.job import (
     result_limit,
     seconds_since,
 )
-from pytest_manifest.worker.outcome import TaskResult
+from pytest_manifest.worker.outcome import TaskResult, without_arguments
 from pytest_manifest.worker.spool import TaskOutput, take_output
 
 _COMPACT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
@@ -317,7 +317,11 @@ def _prepare(
     end = outcome() if execution is not None or outside is None else outside()
     if execution is not None:
         digests = execution.args_sha256, execution.code
-        receipt = receipt_document(delivery, end, execution.ran(), execution.output(), *digests)
+        told, output = end, execution.output()
+        if end.error is not None or output.lines:
+            told, lines = without_arguments(end, output.lines, request)
+            output = replace(output, lines=lines)
+        receipt = receipt_document(delivery, told, execution.ran(), output, *digests)
     else:
         receipt = _receipt_from_outside(delivery, end, request)
     pending = PendingReceipt(delivery, end, receipt, request)
@@ -359,6 +363,8 @@ def _receipt_from_outside(delivery: Delivery, outcome: TaskResult, request: obje
     if outcome.state == "crashed":  # its process died at an unknown time before this
         ran = replace(ran, runtime=None)
     output = take_output(delivery.task_id, delivery.execution)
+    outcome, lines = without_arguments(outcome, output.lines, request)
+    output = replace(output, lines=lines)
     fields = request.__dict__
     digest = None
     if "args" in fields:  # not where the message was turned away unread

@@ -123,3 +123,33 @@ def test_labels_are_hidden_again(pytester: pytest.Pytester) -> None:
     hide_labels(item)
     hide_labels(item)
     assert [mark.name for mark in item.iter_markers()] == before
+
+
+def test_all_texts_of_a_failure_can_be_changed(pytester: pytest.Pytester) -> None:
+    """Source, values of variables, message and place, of all exceptions of a chain."""
+    pytester.makeconftest("""
+import pytest
+from pytest_manifest.compat.pytest import change_texts
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    report = yield
+    if report.failed:
+        report.longrepr = change_texts(report.longrepr, lambda text: text.replace("hunter2", "#"))
+    return report
+""")
+    pytester.makepyfile("""
+def work(text):
+    raise ValueError(text)
+
+def test_one():
+    found = ["hunter2"]
+    try:
+        work(*found)
+    except ValueError as error:
+        assert found == "hunter2", f"as {error}"
+""")
+    done = pytester.runpytest_inprocess("--showlocals", "-vv")
+    done.assert_outcomes(failed=1)
+    done.stdout.fnmatch_lines(["*ValueError: #*", "*found*=*#*"])
+    done.stdout.no_fnmatch_line("*hunter2*")

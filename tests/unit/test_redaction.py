@@ -5,23 +5,33 @@ from __future__ import annotations
 import json
 import re
 import threading
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from pydantic import JsonValue
 
 from pytest_manifest.errors import StackError
 from pytest_manifest.redaction import (
+    configure,
     hide,
     literals,
+    manifest_secret,
     redact,
     redact_error,
     redact_url,
+    redacted,
+    redacted_schema,
+    use_salt,
 )
+from pytest_manifest.redaction import settings as in_force
 from pytest_manifest.redaction.texts import redact_whatever_it_holds
+from pytest_manifest.schema import Entry, Receipt
+from pytest_manifest.schema.shown import secrets_of, shown_receipt
 from pytest_manifest.stack.health import check_stack
 from pytest_manifest.urls import StackAddress
+from pytest_manifest.verdict import evaluate, explain
 
 
 @pytest.fixture(autouse=True)
@@ -197,3 +207,157 @@ def test_hiding_while_others_log() -> None:
 def test_looking_for_signs_first_hides_no_less(text: str) -> None:
     """What a line must have in it for a pattern to match only saves time: \u212a, say, is a k."""
     assert redact(text) == redact_whatever_it_holds(text)
+
+
+# Documents
+
+
+@pytest.fixture
+def salt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A salt of this test's own, and names and options as by default afterwards."""
+    monkeypatch.setattr(in_force, "_settings", in_force._Settings(salt=b"salt of this test"))
+
+
+def test_what_stands_under_the_name_of_a_secret_is_hidden(salt: None) -> None:
+    """Texts, numbers, lists and objects; what tells nothing stays, and so does all else."""
+    value: dict[str, JsonValue] = {
+        "user": "me",
+        "password": "hunter2",
+        "pins": [{"api-key": 1234}],
+        "credentials": {"user": "me", "of": ["hunter2"]},
+        "token": None,
+        "secret": "",
+        "has_token": True,
+        "headers": [{"name": "Cookie", "value": "sid=hunter2"}],
+        "max_tokens": 300,
+        "note": "password=hunter2",
+    }
+    shown = redacted(value)
+    assert isinstance(shown, dict)
+    assert "hunter2" not in json.dumps(shown)
+    assert "1234" not in json.dumps(shown)
+    assert re.fullmatch(r"\*\*\*[0-9a-f]{8}", str(shown["password"]))
+    unchanged = ("user", "token", "secret", "has_token", "max_tokens")
+    assert {name: shown[name] for name in unchanged} == {name: value[name] for name in unchanged}
+    assert redacted(shown) == shown
+
+
+def test_equal_secrets_are_shown_alike_and_others_differ(salt: None) -> None:
+    """By a digest that needs the session's salt."""
+    first = redacted({"password": "hunter2"})
+    assert first == redacted({"password": "hunter2"})
+    assert first != redacted({"password": "hunter3"})
+    use_salt(b"another")
+    assert first != redacted({"password": "hunter2"})
+
+
+def test_names_are_added_and_taken_away(salt: None) -> None:
+    """An exclamation mark takes one of the defaults away; the others stay."""
+    configure(names=["pin", "customer_key", "!token"])
+    shown = redacted({"PIN": "x1", "customerKey": "x2", "token": "x3", "password": "x4"})
+    assert isinstance(shown, dict)
+    assert [str(one).startswith("***") for one in shown.values()] == [True, True, False, True]
+    assert redact("customer-key=hunter2 token=x") == "customer-key=*** token=x"
+    with pytest.raises(ValueError, match="takes away no name"):
+        configure(names=["!pin"])
+    with pytest.raises(ValueError, match="is no name"):
+        configure(names=["a b"])
+
+
+def test_a_schema_keeps_its_rules_without_values_of_secrets(salt: None) -> None:
+    """Types and lengths stay, what a secret must be does not."""
+    schema: dict[str, JsonValue] = {
+        "properties": {"password": {"type": "string", "const": "hunter2", "minLength": 3}}
+    }
+    shown = redacted_schema(schema)
+    assert "hunter2" not in json.dumps(shown)
+    assert '"type": "string"' in json.dumps(shown)
+    assert '"minLength": 3' in json.dumps(shown)
+
+
+@pytest.mark.parametrize("text", ["abc", ""])
+def test_a_short_secret_is_refused(text: str) -> None:
+    """It would be blanked out of innocent text."""
+    with pytest.raises(ValueError, match="must have 4 or more"):
+        manifest_secret(text)
+
+
+def test_a_registered_value_is_hidden_in_all_its_spellings() -> None:
+    """Also as a part of a URL, of JSON, or of Python's representation."""
+    secret = manifest_secret('hunter 2/"x"\n')
+    for spelling in (secret, quote(secret), json.dumps(secret), repr(secret)):
+        assert "hunter" not in redact(f"before {spelling} after")
+
+
+# What is said of entries and receipts
+
+
+def failed(expect: JsonValue, result: JsonValue, **fields: JsonValue) -> tuple[str, str]:
+    """The verdict's sentence and the text of the test for a receipt with this result."""
+    entry = Entry.model_validate({"id": "e", "task": "t", "expect": expect, **fields})
+    base = {"run": "r", "entry": "e", "attempt": 1, "task_id": "x", "task": "t"}
+    receipt = Receipt.model_validate({**base, "state": "succeeded", "result": result})
+    verdict = evaluate(entry, receipt, attempt=1)
+    assert verdict.verdict == "failed"
+    return verdict.sentence, explain(entry, receipt, verdict)
+
+
+def test_two_secrets_that_are_not_equal_differ(salt: None) -> None:
+    """The verdict says so, and neither is in it."""
+    said, text = failed({"result": {"password": "hunter2"}}, {"password": "hunter3"})
+    assert re.search(
+        r"'\*\*\*[0-9a-f]{8}' \(differs\) where '\*\*\*[0-9a-f]{8}' was expected", said
+    )
+    assert "hunter" not in said + text
+
+
+def test_equal_secrets_pass(salt: None) -> None:
+    """What is held against each other is not what is shown."""
+    entry = Entry.model_validate(
+        {"id": "e", "task": "t", "expect": {"result": {"password": "hunter2"}}}
+    )
+    base = {"run": "r", "entry": "e", "attempt": 1, "task_id": "x", "task": "t"}
+    receipt = Receipt.model_validate(
+        {**base, "state": "succeeded", "result": {"password": "hunter2"}}
+    )
+    assert evaluate(entry, receipt, attempt=1).verdict == "passed"
+
+
+def test_a_schema_s_violation_says_nothing_of_a_secret(salt: None) -> None:
+    """Neither the value nor the rule, which may be made of it."""
+    schema: JsonValue = {"properties": {"token": {"pattern": "^hunter2$"}}}
+    said, text = failed({"schema": schema}, {"token": "hunter3"})
+    assert "pattern (schema)" in said
+    assert "hunter" not in said + text
+
+
+def test_an_argument_is_hidden_where_an_error_repeats_it(salt: None) -> None:
+    """A password that is an argument by its name, in a text that does not name it."""
+    entry = Entry.model_validate({"id": "e", "task": "t", "kwargs": {"password": "hunter2"}})
+    base = {"run": "r", "entry": "e", "attempt": 1, "task_id": "x", "task": "t", "state": "failed"}
+    error = {"type": "ValueError", "message": "no user hunter2", "traceback": "of hunter2"}
+    receipt = Receipt.model_validate({**base, "error": error, "log": ["tried hunter2"]})
+    verdict = evaluate(entry, receipt, attempt=1)
+    assert "ValueError: no user ***" in verdict.sentence
+    assert "hunter2" not in verdict.sentence + explain(entry, receipt, verdict)
+    shown = shown_receipt(receipt, secrets_of(entry))
+    assert "hunter2" not in shown.model_dump_json()
+
+
+def test_digests_without_salt_are_left_out(salt: None) -> None:
+    """Of a result that was changed: a short secret could be found by guessing."""
+    base = {"run": "r", "entry": "e", "attempt": 1, "task_id": "x", "task": "t"}
+    base |= {"state": "succeeded", "result_sha256": "0" * 64}
+    secret = Receipt.model_validate({**base, "result": {"pin_token": "1234"}})
+    assert shown_receipt(secret).result_sha256 is None
+    plain = Receipt.model_validate({**base, "result": {"a": 1}})
+    assert shown_receipt(plain) == plain
+
+
+def test_who_wants_to_see_all_does(salt: None) -> None:
+    """Entries, receipts and verdicts are shown as they are; addresses are not."""
+    configure(is_on=False)
+    said, text = failed({"result": {"password": "hunter2"}}, {"password": "hunter3"})
+    assert "'hunter3' where 'hunter2' was expected" in said
+    assert "hunter3" in text
+    assert redact_url("redis://:hunter2@h/0") == "redis://:***@h/0"

@@ -47,6 +47,7 @@ from pytest_manifest.reporting.allure.tree_picture import NAME as PICTURE
 from pytest_manifest.reporting.allure.tree_picture import picture_of_tree
 from pytest_manifest.reporting.run_report import RunReport
 from pytest_manifest.schema import Receipt
+from pytest_manifest.schema.shown import secrets_of, shown_receipt
 from pytest_manifest.text import short_path, visible
 
 
@@ -122,6 +123,9 @@ class Entries:
         final = final_result(record, subject, report, last, self._issue, documents)
         for one, result in earlier_results(record, subject, report, final):
             receipt = self._ledgers.receipt(test.binding.manifest, one.task_id)
+            if receipt is not None:
+                entry = context.manifest[test.entry]
+                receipt = shown_receipt(receipt, secrets_of(entry, receipt))
             stem = result_id(subject.history, one.task_id, 0)
             written = write_attachments(self._folder, stem, attachments_of_receipt(receipt))
             written = [*pictures.get(one.task_id, ()), *written]

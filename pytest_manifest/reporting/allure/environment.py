@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pytest_manifest.reporting.allure.terms import CATEGORIES
 from pytest_manifest.reporting.run_report import RunReport
+from pytest_manifest.schema.shown import shown_params
 from pytest_manifest.text import short, short_path
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def environment(report: RunReport, runs: Sequence[Run]) -> dict[str, str]:
         add("broker", run.info.broker)
         add("stack", "of its own" if run.info.is_private else "existing")
         add("workers", run.workers)
-        for name, value in run.manifest.header.params.items():
+        for name, value in shown_params(run.manifest.header).items():
             add(f"option {name}", value if isinstance(value, str) else short(value))
     for package in _PACKAGES:
         with suppress(PackageNotFoundError):

@@ -1,0 +1,38 @@
+"""Hide secrets in what pytest itself reports of a test: its failure, and what it printed."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_manifest.bindings import binding_of
+from pytest_manifest.compat.pytest import change_texts
+from pytest_manifest.plugin.session import known_session
+from pytest_manifest.redaction import is_on
+from pytest_manifest.schema.shown import Secrets, secrets_of, shown_text
+
+
+def hide_secrets(item: pytest.Item, report: pytest.TestReport) -> None:
+    """Hide secrets in a report's failure and sections, those of the test's entry, too.
+
+    An assertion shows what it compares, and a traceback arguments and variables.
+    """
+    if not is_on():
+        return
+    secrets = _secrets_of(item)
+
+    def shown(text: str) -> str:
+        return shown_text(text, secrets)
+
+    if report.longrepr is not None:
+        report.longrepr = change_texts(report.longrepr, shown)
+    report.sections = [(title, shown(text)) for title, text in report.sections]
+
+
+def _secrets_of(item: pytest.Item) -> Secrets:
+    """Return the values that stand under names of secrets in the test's entry and its receipt."""
+    binding, state = binding_of(item), known_session(item.config)
+    if binding is None or binding.entry is None or state is None:
+        return ()
+    entry = state.manifests.load(binding.manifest)[binding.entry]
+    found = None if state.verdicts is None else state.verdicts.parsed(binding)
+    return secrets_of(entry, None if found is None else found.receipt)

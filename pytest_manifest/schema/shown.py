@@ -1,0 +1,135 @@
+"""Return entries, receipts and verdicts as they are shown: without secrets.
+
+What an entry's arguments and expectations, and its receipt, hold under the name of a secret is
+hidden in their texts, too, where nothing else says what it is: in an error's message, say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pydantic import JsonValue
+
+from pytest_manifest.redaction import (
+    is_on,
+    may_hold_secret,
+    redact,
+    redacted,
+    redacted_schema,
+    secrets_in,
+    without,
+)
+from pytest_manifest.schema.models import Entry, Expectations, Header
+from pytest_manifest.schema.receipts import ErrorInfo, Mismatch, Receipt, Verdict
+
+Secrets = Sequence[str]
+
+
+def secrets_of(entry: Entry, receipt: Receipt | None = None) -> Secrets:
+    """Return the values that stand under names of secrets, the longest first."""
+    if not is_on():
+        return ()
+    found = {*secrets_in(entry.args), *secrets_in(entry.kwargs), *secrets_in(entry.meta)}
+    if "result" in entry.expect.model_fields_set:
+        found.update(secrets_in(entry.expect.result))
+    if receipt is not None:
+        found.update(secrets_in(receipt.result), secrets_in(receipt.evidence))
+    return sorted(found, key=lambda one: (-len(one), one))
+
+
+def shown_text(text: str, secrets: Secrets = ()) -> str:
+    """Return a text without secrets, and without these values."""
+    return redact(without(text, secrets)) if is_on() else text
+
+
+def shown_entry(entry: Entry, secrets: Secrets | None = None) -> Entry:
+    """Return an entry without secrets; ``secrets``: None, they are looked for in it."""
+    if not is_on():
+        return entry
+    if secrets is None:
+        secrets = secrets_of(entry)
+    changes: dict[str, object] = {
+        "args": redacted(entry.args, secrets),
+        "kwargs": redacted(entry.kwargs, secrets),
+        "meta": redacted(entry.meta, secrets),
+        "tags": redacted(list[JsonValue](entry.tags), secrets),
+        "expect": _shown_expectations(entry.expect, secrets),
+    }
+    return entry.model_copy(update=_given(changes, entry.model_fields_set))
+
+
+def shown_params(header: Header) -> dict[str, JsonValue]:
+    """Return the options that a manifest was planned with, without secrets."""
+    shown = redacted(header.params)
+    return shown if isinstance(shown, dict) else {}
+
+
+def shown_line(entry: Entry, raw: bytes) -> Entry:
+    """Return an entry as :func:`shown_entry` does; ``raw``: its line, which is looked at first."""
+    return shown_entry(entry) if may_hold_secret(raw.decode("utf-8", "replace")) else entry
+
+
+def shown_receipt(receipt: Receipt, secrets: Secrets = ()) -> Receipt:
+    """Return a receipt without secrets, and without these values.
+
+    Digests of what was changed are left out: they are not salted, and would tell short secrets.
+    """
+    if not is_on():
+        return receipt
+    changes: dict[str, object] = {
+        "result": redacted(receipt.result, secrets),
+        "evidence": redacted(receipt.evidence, secrets),
+        "error": shown_error(receipt.error, secrets),
+        "log": [shown_text(line, secrets) for line in receipt.log],
+        "retried": [
+            one.model_copy(update={"error": shown_error(one.error, secrets)})
+            for one in receipt.retried
+        ],
+    }
+    changes = _given(changes, receipt.model_fields_set)
+    if changes.get("result", receipt.result) != receipt.result:
+        changes["result_sha256"] = None
+    if secrets:
+        changes["args_sha256"] = None
+    return receipt.model_copy(update=changes)
+
+
+def shown_error(error: ErrorInfo | None, secrets: Secrets = ()) -> ErrorInfo | None:
+    """Return an error without secrets, and without these values."""
+    if error is None or not is_on():
+        return error
+    changes = {"message": shown_text(error.message, secrets)}
+    if error.traceback is not None:
+        changes["traceback"] = shown_text(error.traceback, secrets)
+    return error.model_copy(update=changes)
+
+
+def shown_verdict(verdict: Verdict, secrets: Secrets = ()) -> Verdict:
+    """Return a verdict without secrets, and without these values."""
+    if not is_on():
+        return verdict
+    mismatches = [
+        Mismatch(
+            path=shown_text(one.path, secrets),
+            expected=shown_text(one.expected, secrets),
+            actual=shown_text(one.actual, secrets),
+        )
+        for one in verdict.mismatches
+    ]
+    sentence = shown_text(verdict.sentence, secrets)
+    return verdict.model_copy(update={"sentence": sentence, "mismatches": mismatches})
+
+
+def _given(changes: Mapping[str, object], fields: set[str]) -> dict[str, object]:
+    """Return the changes of fields that were given: the others are as empty as they were."""
+    return {name: value for name, value in changes.items() if name in fields}
+
+
+def _shown_expectations(expect: Expectations, secrets: Secrets) -> Expectations:
+    changes: dict[str, object] = {"result": redacted(expect.result, secrets)}
+    if expect.result_schema is not None:
+        changes["result_schema"] = redacted_schema(expect.result_schema, secrets)
+    if expect.error is not None and expect.error.match is not None:
+        shown = shown_text(expect.error.match, secrets)
+        changes["error"] = expect.error.model_copy(update={"match": shown})
+    return expect.model_copy(update=_given(changes, expect.model_fields_set))

@@ -1,0 +1,162 @@
+"""Run a session with the secrets, and look for them in all that it leaves, prints and starts."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from tests.canary import planted, project
+
+MAY_HOLD: Final = ("*.sqlite", "*.receipts.jsonl", "*.manifest-*.jsonl", "*.manifest.jsonl")
+"""Files of the runs' folder that have to hold what was sent and received; their mode is 0600."""
+_SESSION_SECONDS: Final = 280
+_POLL_SECONDS: Final = 0.2
+_DEFAULT: Final = ("--manifest=m.jsonl", "-vv", "-rA", "--showlocals")
+
+
+@dataclass
+class Finding:
+    """What was looked at: names of files and outputs, and for each secret where it was seen."""
+
+    looked_at: list[str] = field(default_factory=list)
+    held: dict[str, int] = field(default_factory=dict)
+    """Files that may hold secrets, with their modes."""
+    seen: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+
+    def look(self, name: str, text: str) -> None:
+        """Look for all secrets in a text."""
+        self.looked_at.append(name)
+        for place in planted.PLACES:
+            for kind in planted.KINDS:
+                if any(mark in text for mark in planted.marks(kind, place)):
+                    self.seen.setdefault((kind, place), []).append(name)
+
+
+def run(folder: Path, *more: str) -> Finding:
+    """Run the session and the commands about it in an empty folder."""
+    project.write(folder)
+    found = Finding()
+    reports = [
+        "--junitxml=reports/junit.xml",
+        "--alluredir=reports/allure",
+        "--manifest-report=reports/run.html",
+        "--manifest-markdown=reports/summary.md",
+        "--manifest-summary=reports/summary.json",
+    ]
+    _call(folder, found, "pytest", *_DEFAULT, *reports, *more)
+    _call(folder, found, "pytest", *_DEFAULT, "test_user.py", "--manifest-audit", "-n2", *more)
+    _call(folder, found, "pytest", *_DEFAULT, f"--manifest-broker={planted.broker_url()}")
+    for command in (
+        ("show", "last", "--limit=0"),
+        ("show", "last", "--limit=0", "--json"),
+        ("show", "m.jsonl", "--limit=0"),
+        ("show", "m.jsonl", "--limit=0", "--json"),
+        ("show", "last", "--tree=13-00"),
+        ("diff", "last", "last", "--verbose"),
+        ("lint", "m.jsonl", "--app=jobs:app"),
+        ("export", "last", "--format=csv"),
+        ("export", "last", "--format=html"),
+        ("history", "m.jsonl"),
+        ("check", "last"),
+    ):
+        _call(folder, found, "pytest_manifest", *command)
+    _look_at_files(folder, found)
+    return found
+
+
+def _call(folder: Path, found: Finding, module: str, *arguments: str) -> None:
+    """Run a module, look at its output, and while it runs at all processes of the project."""
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("CELERY_", "MANIFEST_", "PYTEST_", "GITHUB_"))
+    }
+    env |= planted.environment()
+    env |= {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(folder / "step.md")}
+    name = f"{module} {' '.join(arguments)}"[:60]
+    ended = threading.Event()
+    watch = threading.Thread(target=_watch, args=(folder, found, name, ended), daemon=True)
+    watch.start()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            cwd=folder,
+            env=env,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_SESSION_SECONDS,
+            check=False,
+        )
+    finally:
+        ended.set()
+        watch.join()
+    (folder / "outputs").mkdir(exist_ok=True)
+    number = len(found.looked_at)
+    (folder / "outputs" / f"{number:03}.txt").write_text(f"{name}\n{done.stdout}\n{done.stderr}")
+    found.look(f"output of {name} ({done.returncode})", f"{done.stdout}\n{done.stderr}")
+
+
+def _watch(folder: Path, found: Finding, name: str, ended: threading.Event) -> None:
+    """Look at the command lines and environments of the project's processes until it has ended."""
+    lines: set[str] = set()
+    environments: set[str] = set()
+    while not ended.wait(_POLL_SECONDS):
+        for process in _processes(folder):
+            arguments = _text(process / "cmdline").replace("\0", " ")
+            if "--manifest-broker=redis" not in arguments:  # the user has written it there
+                lines.add(arguments)
+            own = dict(
+                row.partition("=")[::2] for row in _text(process / "environ").split("\0") if row
+            )
+            added = own.keys() - planted.environment().keys()
+            environments.add("\n".join(own[key] for key in sorted(added)))
+    found.look(f"command lines of {name}", "\n".join(sorted(lines)))
+    found.look(f"variables added by {name}", "\n".join(sorted(environments)))
+
+
+def _processes(folder: Path) -> Iterator[Path]:
+    """Yield the processes that work in the project's folder, or below it."""
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and int(process.name) != os.getpid():
+            try:
+                if (process / "cwd").resolve().is_relative_to(folder):
+                    yield process
+            except OSError:
+                continue
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _look_at_files(folder: Path, found: Finding) -> None:
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        mine = str(name) in project.INPUTS or "__pycache__" in name.parts
+        if mine or name.parts[0] == "outputs" or not path.is_file():
+            continue
+        if name.parts[0] == ".manifest" and any(path.match(one) for one in MAY_HOLD):
+            found.held[str(name)] = stat.S_IMODE(path.stat().st_mode)
+            continue
+        found.look(str(name), path.read_bytes().decode("utf-8", "replace"))
+
+
+def table(seen: Mapping[tuple[str, str], Sequence[str]]) -> str:
+    """Return how often each kind of secret was seen of each place, as a Markdown table."""
+    kinds = list(planted.KINDS)
+    lines = [f"| place | {' | '.join(kinds)} |", f"| --- |{' --- |' * len(kinds)}"]
+    for place in planted.PLACES:
+        cells = [str(len(seen.get((kind, place), ()))) for kind in kinds]
+        lines.append(f"| {place} | {' | '.join(cells)} |")
+    return "\n".join(lines)
