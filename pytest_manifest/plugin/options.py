@@ -224,11 +224,7 @@ class Options:
         choices=["yes", "no"],
         ini="yes or no: whether secrets are hidden in reports",
     )
-    redact_names = Option(
-        run_values.names_of_secrets,
-        tuple[str, ...](),
-        ini="more names under which secrets stand; !NAME for one of the defaults that is none",
-    )
+    redact_names = Option(run_values.secret_names, run_values.NO_NAMES, ini="more names of secrets")
     on_interrupt = Option(
         values.interruption,
         None,

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import pytest
 
@@ -139,7 +139,10 @@ def stack_arguments(given: argparse.Namespace, rows: Mapping[str, Option[Any]]) 
         yield f" {rows['use_running_stack'].flag}"
 
 
-def names_of_secrets(given: Given) -> tuple[str, ...]:
+NO_NAMES: Final[tuple[str, ...]] = ()
+
+
+def secret_names(given: Given) -> tuple[str, ...]:
     """Return names, and names with an exclamation mark, that blanks or commas are between."""
     from pytest_manifest.redaction import parse_names
 
