@@ -12,7 +12,10 @@ from pytest_manifest.redaction.texts import HIDDEN, redact, without
 _SHORTEST_PIECE: Final = 3
 """Characters that a piece of a password must have to be hidden outside quotes."""
 _NEXT_URL: Final = re.compile(r";(?=[\w+.-]+://)")
-_PIECES: Final = re.compile(r"[/?#@:\[\]%\s]+")
+_ENDS: Final = re.compile(r"[/?#@:]")
+"""What ends a part of a well-formed URL."""
+_MOST_ENDS: Final = 30
+"""Of more of them only neighbours are taken for the ends of a piece."""
 
 
 def redact_url(url: str) -> str:
@@ -59,12 +62,22 @@ def redact_about(text: str, *urls: str) -> str:
         piece
         for url in urls
         for password in passwords_of(url)
-        for piece in (password, *_PIECES.split(password))
+        for piece in _pieces(password)
         if piece
     }
-    long = [piece for piece in pieces if len(piece) >= _SHORTEST_PIECE]
+    long = sorted((one for one in pieces if len(one) >= _SHORTEST_PIECE), key=len, reverse=True)
     text = without(text, long)
     for piece in pieces.difference(long):
         for mark in "'\"":
             text = text.replace(f"{mark}{piece}{mark}", f"{mark}{HIDDEN}{mark}")
     return redact(text)
+
+
+def _pieces(password: str) -> Iterator[str]:
+    """Yield all that may be taken for a part of the URL: what is between any two of its ends."""
+    ends = [-1, *(found.start() for found in _ENDS.finditer(password)), len(password)]
+    for number, begin in enumerate(ends):
+        following = ends[number + 1 :]
+        for end in following if len(ends) <= _MOST_ENDS else following[:1]:
+            yield password[begin + 1 : end]
+    yield password
