@@ -35,6 +35,7 @@ PAPERS = {
     ROOT / "ARCHITECTURE.md": "project/architecture.md",
     ROOT / "CONTRIBUTING.md": "project/contributing.md",
     ROOT / "CHANGELOG.md": "project/changelog.md",
+    ROOT / "SECURITY.md": "project/security.md",
     ROOT / "benchmarks" / "README.md": "project/benchmarks.md",
     ROOT / "tests" / "README.md": "project/tests.md",
 }

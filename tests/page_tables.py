@@ -8,6 +8,7 @@ from typing import Final
 
 PROMISES: Final = Path("docs/explanation/promises.md")
 FAULTS: Final = Path("docs/explanation/what-happens-when-things-break.md")
+SECURITY: Final = Path("docs/explanation/security.md")
 
 
 def put(page: Path, name: str, text: str) -> None:

@@ -164,9 +164,7 @@ def similar_tasks(task: str, registered: Collection[str]) -> list[str]:
 
     The same function in another module comes before a similar spelling.
     """
-    own = sorted(
-        name for name in registered if not name.startswith(CELERY_OWN) and name != WORKER_MARK
-    )
+    own = sorted(name for name in registered if not name.startswith((CELERY_OWN, WORKER_MARK)))
     function = task.rpartition(".")[2]
     moved = [name for name in own if name.rpartition(".")[2] == function]
     similar = get_close_matches(task, own, n=MAX_SIMILAR)

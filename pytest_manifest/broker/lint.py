@@ -102,7 +102,7 @@ def own_tasks(publisher: Publisher) -> list[str]:
 
 def is_of_project(task: str) -> bool:
     """Tell whether a task is neither Celery's nor ours, by its name."""
-    return not task.startswith("celery.") and task != WORKER_MARK
+    return not task.startswith(("celery.", WORKER_MARK))
 
 
 def eager(always: object) -> Iterator[Finding]:

@@ -60,6 +60,7 @@ class Preflight:
     (:func:`add_consumers`). ``queues``: the names of all queues that the jobs go to. ``stock``: the
     workers that hand in no receipts, so that their starts are unknown; ``idle``: queues
     of them that no worker consumes which answered, so that any kind of worker may come for them.
+    ``signers``: of each worker that listed its tasks, the id of the key that it signs with.
     ``held_for``: how long the broker lets a worker hold a message; None: as long as it likes.
     """
 
@@ -74,6 +75,7 @@ class Preflight:
     queues: list[str] = field(default_factory=list)
     stock: list[str] = field(default_factory=list)
     idle: list[str] = field(default_factory=list)
+    signers: dict[str, str | None] = field(default_factory=dict)
     held_for: Visibility | None = None
 
 
@@ -126,6 +128,7 @@ def preflight(
         workers=[worker.name for worker in workers],
         slots=sum(worker.slots for worker in workers),
         stock=[worker.name for worker in workers if worker.is_stock],
+        signers={worker.name: worker.key_id for worker in workers if worker.tasks},
         held_for=held_for,
         refusals=eager + elsewhere + visibility_refusals(publisher, sendable, workers, held_for),
         notices=checks.acknowledgement_notices(sendable, acks_late(workers)),

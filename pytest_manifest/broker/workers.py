@@ -16,7 +16,7 @@ from celery import Celery
 
 from pytest_manifest.broker.control import Answers, Arguments
 from pytest_manifest.schema import Entry
-from pytest_manifest.schema.wire import WORKER_MARK
+from pytest_manifest.schema.wire import SIGNED_MARK, WORKER_MARK
 
 # builtins: an entry may name one of Celery's own tasks, and those are registered as well.
 QUESTIONS: Final[Mapping[str, Arguments]] = {
@@ -77,6 +77,12 @@ class Worker:
     def is_stock(self) -> bool:
         """Tell whether it listed its tasks and is not instrumented."""
         return bool(self.tasks) and WORKER_MARK not in self.tasks
+
+    @property
+    def key_id(self) -> str | None:
+        """Give the id of the key that it signs with; None where it signs nothing."""
+        marks = (name for name in self.tasks if name.startswith(SIGNED_MARK))
+        return next((name.removeprefix(SIGNED_MARK) for name in marks), None)
 
     def ahead(self, entries: int) -> int:
         """Count the jobs that one of ``entries`` may wait behind once this worker holds it."""

@@ -61,6 +61,8 @@ def receipt_line(kept: str) -> bytes:
         lean["error"] = _told(lean["error"])
     if "retried" in lean:
         lean["retried"] = [_told(one) for one in lean["retried"]]
+    if "signature" in lean:
+        lean["signature"] = {k: v for k, v in _told(lean["signature"]).items() if v != []}
     for name in _NUMBERS:
         value = lean.get(name)
         if type(value) is float and value.is_integer() and abs(value) < 1e15:

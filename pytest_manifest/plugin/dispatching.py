@@ -35,6 +35,7 @@ from pytest_manifest.plugin.run_history import (
     ledger_to_resume,
     stack_is_gone,
 )
+from pytest_manifest.plugin.run_options import receipt_keys, resume_rules, run_settings
 from pytest_manifest.plugin.session import ManifestSession, manifest_session
 from pytest_manifest.plugin.stack_choice import put_root_on_path
 from pytest_manifest.plugin.stacks import (
@@ -50,7 +51,7 @@ from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
-    from pytest_manifest.run import FailureLimit, ResumeRules, Run, RunSettings
+    from pytest_manifest.run import Run
 
 
 class SessionDispatch:
@@ -123,7 +124,7 @@ class SessionDispatch:
         for manifest, entries in work:
             _refuse_beyond_budget(options, manifest, entries)
         address, expected = find_stack(self._session_runs, self._manifests)
-        settings = run_settings(options)
+        settings = run_settings(options, self._session_runs.own_key)
         with one_at_a_time(options, [manifest for manifest, _ in work]):
             for manifest, _ in work:
                 guard_against_repetition(options, manifest, self._notices)
@@ -146,10 +147,9 @@ class SessionDispatch:
         with one_at_a_time(options, [manifest for manifest, _ in work]):
             for (manifest, _), path in zip(work, ledgers, strict=True):
                 refuse_overtaken(options, manifest, path)
+            settings = run_settings(options, self._session_runs.own_key)
             made = [
-                resume_run(
-                    manifest, path, entries, address, run_settings(options), resume_rules(options)
-                )
+                resume_run(manifest, path, entries, address, settings, resume_rules(options))
                 for (manifest, entries), path in zip(work, ledgers, strict=True)
             ]
             # Start within the lock: a dispatch learns only from the ledger that the run goes on.
@@ -215,7 +215,7 @@ class SessionDispatch:
                 manifest,
                 source.ledger,
                 address if address is not None and source.is_open else no_stack,
-                run_settings(options),
+                run_settings(options, self._session_runs.own_key),
                 wait=options.wait,
                 scratch=source.scratch,
                 already_evaluated=source.evaluated,
@@ -250,7 +250,8 @@ class SessionDispatch:
             from pytest_manifest.run import ledger_of_receipts
 
             scratch = self._session_runs.scratch_folder()
-            path, warnings = ledger_of_receipts(manifest, self._options.receipts, scratch)
+            keys = receipt_keys(self._options, self._session_runs.own_key)
+            path, warnings = ledger_of_receipts(manifest, self._options.receipts, scratch, keys)
             self._notices += warnings
             return AuditSource(path, is_open=False, scratch=None, evaluated=True)
         return audit_source(self._session_runs, manifest)
@@ -284,42 +285,6 @@ def _refuse_beyond_budget(options: Options, manifest: Manifest, entries: Sequenc
 
     name = short_path(manifest.path, options.root)
     refuse_beyond(options.budget, manifest.some(entries), name)
-
-
-def run_settings(options: Options) -> RunSettings:
-    from pytest_manifest.run import RunSettings
-
-    return RunSettings(
-        folder=options.ledgers,
-        window=options.window,
-        deadline=options.deadline,
-        strict=options.strict,
-        allow=options.allow,
-        send_only=options.dispatch_only,
-        canary=options.canary,
-        max_failed=_failure_limit(options.max_failed),
-        budget=options.budget,
-        revoke_on_max_failed=options.revoke_on_max_failed,
-        kills=options.kills,
-        grace=options.grace,
-        on_stop=options.on_interrupt,
-        repair=options.repair,
-        low_memory=options.aggregate is not None,
-    )
-
-
-def _failure_limit(value: int | float | None) -> FailureLimit | None:
-    from pytest_manifest.run import FailureLimit
-
-    if value is None:
-        return None
-    return FailureLimit(number=value) if isinstance(value, int) else FailureLimit(share=value)
-
-
-def resume_rules(options: Options) -> ResumeRules:
-    from pytest_manifest.run import ResumeRules
-
-    return ResumeRules(unsafe=options.resume_unsafe, unfinished=options.resume)
 
 
 def preview_resume(session: pytest.Session, state: ManifestSession) -> None:

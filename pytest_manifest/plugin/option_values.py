@@ -341,3 +341,11 @@ def one_of(*words: Word) -> Callable[[Given], Word]:
 
 interruption: Final[Callable[[Given], Literal["revoke", "detach"]]] = one_of("revoke", "detach")
 """Return what becomes of sent jobs on Ctrl-C."""
+
+
+def public_keys(whose: str, variable: str) -> Option[Path | None]:
+    """Return the option that names a file of public keys; the variable does it as well."""
+    about = f"the public keys of {whose}"
+    return Option[Path | None](
+        path, None, f"{about} (${variable})", metavar="FILE", ini=f"file of {about}"
+    )

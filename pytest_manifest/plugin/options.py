@@ -1,8 +1,8 @@
 """Define the options of the command line and the configuration file in one table, and read them.
 
 The rows are the attributes of :class:`Options`. A row's name is that of the option after
-``--manifest-``, and after ``manifest_`` in the configuration file. ``option_conflicts`` has the
-rules that concern several of them. An idle session imports this module: nothing may be slow.
+``--manifest-``, and after ``manifest_`` in the configuration file. An idle session imports this
+module: nothing may be slow.
 """
 
 from __future__ import annotations
@@ -126,13 +126,12 @@ class Options:
         "send nothing of a manifest that no trusted key has signed, or that was changed since",
         ini="send only manifests that a trusted key has signed",
     )
-    public_key = Option(
-        values.path,
-        None,
-        "the public keys of who may sign manifests ($MANIFEST_PUBLIC_KEY)",
-        metavar="FILE",
-        ini="file of the public keys of who may sign manifests",
+    public_key = values.public_keys("who may sign manifests", "MANIFEST_PUBLIC_KEY")
+    require_signed_receipts = Flag(
+        "count only what workers with a trusted key have signed; those of the private stack do",
+        ini="count only what workers with a trusted key have signed",
     )
+    receipt_key = values.public_keys("the workers", "MANIFEST_RECEIPT_KEY")
     limits = Option(
         run_values.limits,
         None,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pytest_manifest.plugin.stack_choice import StackChoice
     from pytest_manifest.reporting.run_report import RunReport
     from pytest_manifest.run import Run, WorkerLoss
+    from pytest_manifest.signing.keys import Signer
     from pytest_manifest.stack.embedded import EmbeddedStack
     from pytest_manifest.stack.in_memory import MemoryStack
 
@@ -31,6 +32,7 @@ class SessionRuns:
     ``dispatch`` was evaluated. ``interrupts``: the owner of the signals, where this process handles
     them. ``stack_data_is_old``: an earlier run has left the folder ``stack_data``.
     ``stack_choice``: where the jobs go, once that is decided; ``stack_shown``: the user knows it.
+    ``own_key``: what the workers of its own stack sign with, where they are asked to.
     """
 
     def __init__(self, context: PluginContext, report: RunReport) -> None:
@@ -47,6 +49,7 @@ class SessionRuns:
         self.stack: EmbeddedStack | None = None
         self.memory_stack: MemoryStack | None = None
         self.stack_data: Path | None = None
+        self.own_key: Signer | None = None
         self.stack_data_is_old = False
         self._log_handlers: list[int] = []
         self._exported = False

@@ -24,6 +24,7 @@ from pytest_manifest.plugin.run_history import (
 )
 from pytest_manifest.plugin.runtest import OthersLogs
 from pytest_manifest.plugin.session_runs import SessionRuns
+from pytest_manifest.plugin.signatures import key_for_own_workers
 from pytest_manifest.plugin.stack_choice import EarlierStacks, StackChoice, choose_stack
 from pytest_manifest.redaction import redact_url
 
@@ -133,6 +134,7 @@ def start_stack_early(session_runs: SessionRuns, manifests: ManifestStore) -> No
         return
     with user_errors():
         session_runs.stack_data = _stack_data(session_runs, manifests)
+        session_runs.own_key, key = key_for_own_workers(options)
         session_runs.stack = EmbeddedStack(
             app=options.app,
             workers=options.workers,
@@ -140,6 +142,7 @@ def start_stack_early(session_runs: SessionRuns, manifests: ManifestStore) -> No
             log_format=options.log_format,
             log_level=options.log_level,
             data=session_runs.stack_data,
+            signing_key=key,
         )
         session_runs.stack.start()
 
@@ -257,7 +260,10 @@ def _memory_stack(session_runs: SessionRuns) -> StackAddress:
             "the stack in memory needs your Celery application: add --manifest-app=module:app, or "
             "the ini option manifest_app"
         )
-    session_runs.memory_stack = MemoryStack(app=context.options.app)
+    session_runs.own_key, _ = key_for_own_workers(context.options)
+    session_runs.memory_stack = MemoryStack(
+        app=context.options.app, signing_key=session_runs.own_key
+    )
     session_runs.memory_stack.start()
     context.config.pluginmanager.register(OthersLogs())
     return session_runs.memory_stack.address

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Final, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from loguru import logger
 
 from pytest_manifest.broker.bounded import BoundedCaller, PeerTimeoutError
 from pytest_manifest.errors import StackError
-from pytest_manifest.ledger import Announced, Descendant, HandedOn, Start
 from pytest_manifest.results.backend_results import BackendResult, ResultReader
-from pytest_manifest.results.read_errors import ReadErrors, receipt_from
+from pytest_manifest.results.batch import ReceiptBatch, add_record, worker_receipt
+from pytest_manifest.results.read_errors import ReadErrors
 from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.schema import Entry, Receipt
-from pytest_manifest.schema.stream_records import (
-    FinishedRecord,
-    HandedOnRecord,
-    SpawnedRecord,
-    StartedRecord,
-    parse_record,
-)
+from pytest_manifest.verdict.signatures import IN_STORE_ALONE, ReportSignatures
 
 SWEEP_STOCK = 0.05
 """Seconds between reads of stored results while no instrumented worker has been heard of."""
@@ -42,32 +35,6 @@ class AwaitedAttempt(Protocol):
     number: int
 
 
-@dataclass(slots=True)
-class ReceiptBatch:
-    """The news of one poll; the stream's next poll begins at ``position``.
-
-    ``unsent``: task ids of descendants whose message no broker took; ``elsewhere``: the brokers of
-    those that were sent to another one than their parent's.
-    """
-
-    descendants: list[Descendant] = field(default_factory=list)
-    announced: list[Announced] = field(default_factory=list)
-    closed: list[tuple[str, str]] = field(default_factory=list)
-    """Root and key of announcements of which nothing more comes."""
-    unsent: list[str] = field(default_factory=list)
-    elsewhere: dict[str, str] = field(default_factory=dict)
-    starts: list[Start] = field(default_factory=list)
-    handed_on: list[HandedOn] = field(default_factory=list)
-    finals: list[tuple[str, str | None, Receipt]] = field(default_factory=list)
-    position: str | None = None
-    moved: bool = False
-    """Whether anything was read of the stream, be it of no use: it need not be read again."""
-
-    def __bool__(self) -> bool:
-        told = self.starts or self.handed_on or self.finals
-        return bool(told or self.descendants or self.closed)
-
-
 class ReceiptCollector:
     """The one reader of a run. Use it from one thread.
 
@@ -83,6 +50,8 @@ class ReceiptCollector:
         flaws: ReadErrors | None = None,
     ) -> None:
         self._flaws = ReadErrors() if flaws is None else flaws
+        self.signatures: ReportSignatures | None = None
+        """What checks reports, where only those count that a trusted worker has signed."""
         self._stream = stream
         self._results = results
         self._caller = caller
@@ -203,14 +172,15 @@ class ReceiptCollector:
         for task_id, result in found.items():
             if task_id not in known and task_id in awaited:
                 receipt = self._backend_receipt(task_id, awaited[task_id], result)
-                batch.finals += [] if receipt is None else [(task_id, None, receipt)]
+                if receipt is not None:
+                    self._add_backend_receipt(batch, task_id, receipt)
 
     def _backend_receipt(
         self, task_id: str, attempt: AwaitedAttempt, result: BackendResult
     ) -> Receipt | None:
         if result.receipt is not None:
             try:
-                return _worker_receipt(result.receipt)
+                return worker_receipt(result.receipt)
             except ValueError as error:  # pydantic's is one
                 self._flaws.add(f"the receipt inside the result of {task_id}", error)
         try:
@@ -218,6 +188,17 @@ class ReceiptCollector:
         except ValueError as error:
             self._flaws.add_result(task_id, error)
             return None
+
+    def _add_backend_receipt(self, batch: ReceiptBatch, task_id: str, receipt: Receipt) -> None:
+        """Add the receipt of a stored result, where it counts."""
+        fault = ""
+        if self.signatures is not None:
+            from_store = receipt.source != "worker"
+            fault = IN_STORE_ALONE if from_store else self.signatures.fault_of(receipt)
+        if fault:
+            batch.unsigned.append((task_id, fault, receipt))
+        else:
+            batch.finals.append((task_id, None, receipt))
 
     def _call(self, call: Callable[[], T]) -> T:
         """Run a call that uses the store; raise StackError where the store does not answer."""
@@ -238,6 +219,9 @@ class ReceiptCollector:
     def _deliver(self, batch: ReceiptBatch) -> ReceiptBatch:
         """Advance past the batch; what an abandoned thread has read since is read again."""
         self._position = batch.position or self._position
+        for task_id, fault, receipt in batch.unsigned:
+            if receipt.source == "worker":  # a stock result is no lie
+                self._flaws.add(f"an end of {task_id}", fault)
         self._results.discard(task_id for task_id, _, _ in batch.finals)
         return batch
 
@@ -265,7 +249,7 @@ class ReceiptCollector:
         batch.moved = batch.moved or bool(records) or stream.position != before
         for raw in records:
             try:
-                _add_record(raw, batch)
+                add_record(raw, batch, self.signatures)
             except ValueError as error:  # pydantic's is one
                 # The job's plain result, which the sweep looks at, still gives it a verdict.
                 self._malformed += 1
@@ -274,67 +258,6 @@ class ReceiptCollector:
         self._saw_worker_record = self._saw_worker_record or bool(records)
         batch.position = stream.position
         return len(records)
-
-
-def _add_record(raw: Mapping[str, object], batch: ReceiptBatch) -> None:
-    """Add a record of the stream to the batch; raises ValueError where it is malformed."""
-    record = parse_record(raw)
-    if isinstance(record, StartedRecord):
-        _add_start(record, batch)
-    elif isinstance(record, SpawnedRecord):
-        _add_spawned(record, batch)
-    elif isinstance(record, FinishedRecord):
-        receipt = _worker_receipt(record.receipt)
-        for spawned in record.spawned:  # which could not be told when it was
-            _add_spawned(spawned, batch)
-        if record.start is not None:
-            _add_start(record.start, batch)
-        batch.unsent += record.unsent
-        batch.elsewhere |= record.elsewhere
-        root = receipt.task_id if record.origin is None else record.origin.root
-        batch.announced += [
-            Announced(root, a.key, receipt.task_id, a.how, a.task, a.count, a.task_ids, a.is_off)
-            for a in record.announced
-        ]
-        batch.finals.append((receipt.task_id, record.execution, receipt))
-    elif isinstance(record, HandedOnRecord):
-        end = record.task_id, record.execution, record.how, record.ended_at, record.next_at
-        batch.unsent += record.unsent
-        batch.elsewhere |= record.elsewhere
-        batch.handed_on.append(HandedOn(*end))
-
-
-def _add_start(record: StartedRecord, batch: ReceiptBatch) -> None:
-    if record.origin is not None:  # known already, unless the record of its starting is gone
-        where = record.origin.root, record.origin.parent
-        batch.descendants.append(
-            Descendant(record.task_id, *where, record.task, "call", record.queue)
-        )
-    batch.starts.append(_start(record))
-
-
-def _add_spawned(record: SpawnedRecord, batch: ReceiptBatch) -> None:
-    if record.closes is not None:
-        batch.closed.append((record.root, record.closes))
-    batch.descendants += [
-        Descendant(
-            *(one.task_id, record.root, record.parent, one.task, one.how, one.queue, one.fulfils),
-            record.spawned_at,
-            chords=one.chords,
-            due=one.due,
-        )
-        for one in record.children
-    ]
-
-
-def _worker_receipt(document: Mapping[str, object]) -> Receipt:
-    """Read a receipt from where only workers write, so its source is "worker" whatever it says:
-    another would be checked less. Raise ValueError where it is malformed."""
-    receipt = receipt_from(document)
-    return receipt if receipt.source == "worker" else receipt.model_copy(update=_BY_WORKER)
-
-
-_BY_WORKER: Final = {"source": "worker"}
 
 
 def backend_receipt(task_id: str, attempt: AwaitedAttempt, result: BackendResult) -> Receipt:
@@ -355,20 +278,4 @@ def backend_receipt(task_id: str, attempt: AwaitedAttempt, result: BackendResult
         finished_at=result.finished_at,
         executions=1,
         evidence={} if result.no_json is None else {"result_not_json": result.no_json},
-    )
-
-
-def _start(record: StartedRecord) -> Start:
-    return Start(
-        task_id=record.task_id,
-        execution=record.execution,
-        started_at=record.started_at,
-        retries=record.retries,
-        worker=record.worker,
-        host=record.host,
-        pid=record.pid,
-        redelivered=record.redelivered,
-        boot=record.boot,
-        pid_namespace=record.pid_namespace,
-        hop=record.hop,
     )

@@ -17,11 +17,13 @@ from pytest_manifest.results.stream import has_stream
 from pytest_manifest.run.budget import without_estimate
 from pytest_manifest.run.evaluation import Evaluated
 from pytest_manifest.run.send_queue import FirstAttempts, is_withheld
+from pytest_manifest.run.signatures import signing_refusals
 from pytest_manifest.run.strategy import Strategy
 from pytest_manifest.run.task_metadata import OwnLimits, record_code, record_own_limits
 from pytest_manifest.run.workers import record_known_workers
 from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.text import listed
+from pytest_manifest.urls import scheme_of
 from pytest_manifest.verdict import evaluate
 
 NO_WORKER = "no worker that answered"
@@ -42,6 +44,8 @@ def admit(strategy: Strategy, publisher: Publisher, expected_workers: int | None
     found = preflight(publisher, demand, expected_workers=expected_workers)
     _take_over(strategy, found)
     refusals = [*found.refusals, *_descendants_refusal(strategy, found, demand)]
+    if scheme_of(state.address.broker_url) != "memory":  # whose worker is this process's own
+        refusals += signing_refusals(found.signers, state.settings.receipt_keys)
     if refusals:
         raise DispatchError("nothing was sent: " + " ".join(refusals))
     if found.unknown_tasks:

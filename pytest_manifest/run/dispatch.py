@@ -17,6 +17,7 @@ from pytest_manifest.run.locks import remove_unmade_runs
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.send_queue import FirstAttempts, names_of
 from pytest_manifest.run.settings import RunSettings
+from pytest_manifest.run.signatures import require_signatures
 from pytest_manifest.run.state import RunState
 from pytest_manifest.run.strategy import Strategy
 from pytest_manifest.urls import StackAddress
@@ -56,6 +57,7 @@ class Dispatch(Strategy):
         with Ledger.create(state.files.ledger, state.info, deferred=True) as ledger:
             keep_manifest(state.manifest, state.files.ledger)
             ledger.info.begin_segment(state.info.created_at)
+            require_signatures(ledger, state.settings.receipt_keys)
             rows = zip(names_of(state.to_send), positions, strict=True)
             ledger.attempts.plan((task_id, entry, 1, place) for (task_id, entry), place in rows)
             if shard is not None:

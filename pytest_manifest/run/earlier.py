@@ -17,6 +17,7 @@ from pytest_manifest.manifest import Manifest
 from pytest_manifest.redaction import redact_url
 from pytest_manifest.run.evaluation import FIXED, INFERRED, AttemptEvaluator
 from pytest_manifest.run.pending import PendingAttempts, pending_descendant
+from pytest_manifest.run.signatures import require_signatures
 from pytest_manifest.run.strategy import Strategy
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.run.trees import Trees
@@ -44,6 +45,7 @@ class EarlierRunStrategy(Strategy):
         state.lock.acquire(state.info.run)
         self._open_ledger = Ledger.open(state.files.ledger, write=True)
         self._open_ledger.defer_commits()
+        require_signatures(self._open_ledger, state.settings.receipt_keys)
         if is_other_broker(state.info, state.address):
             self._open_ledger.info.set_meta(OTHER_BROKER, state.info.broker)
         return self._open_ledger

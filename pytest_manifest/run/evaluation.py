@@ -33,6 +33,7 @@ from pytest_manifest.run.evidence import EvidenceEvaluator, ReportedEnd, turn_of
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.recovery import is_alive
 from pytest_manifest.run.schedule import Skipped
+from pytest_manifest.run.signatures import for_want_of_a_signed_end, unsigned_end
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.run.tree_evaluation import TreeEvaluator
 from pytest_manifest.run.unforeseen import failure_ignored, unforeseen_failure
@@ -131,6 +132,8 @@ class AttemptEvaluator:
 
     def infer(self, job: PendingAttempt, status: VerdictStatus, note: str) -> Verdict:
         """Return the verdict on an attempt that no receipt will come of."""
+        if self.evidence.signatures is not None:
+            status, note = for_want_of_a_signed_end(self._ledger, job.task_id, status, note)
         seen = status in SELF_CAUSED and job.is_running
         entry = self._with_own_limit(job.entry)
         return evaluate(entry, None, attempt=job.number, problem=status, note=note, seen=seen)
@@ -308,10 +311,11 @@ class AttemptEvaluator:
                     verdict=status, entry=row.entry, attempt=row.attempt, sentence=why
                 )
             else:
-                seen = status == entry.expect.state == "timed_out"
+                own, why = for_want_of_a_signed_end(self._ledger, row.task_id, status, why)
+                seen = own == entry.expect.state == "timed_out"
                 seen = seen and self._outran(entry, row.task_id)
                 number = row.attempt
-                verdict = evaluate(entry, None, attempt=number, problem=status, note=why, seen=seen)
+                verdict = evaluate(entry, None, attempt=number, problem=own, note=why, seen=seen)
             evaluated.append((verdict, None))
         return evaluated
 
@@ -332,8 +336,10 @@ class AttemptEvaluator:
     def late_receipt(self, task_id: str) -> list[Evaluated]:
         """Judge again an attempt by a later receipt: it may know better, or belie the first one."""
         settled = self._verdict_on(task_id)
-        if settled is None or settled.verdict.verdict in FIXED:
+        if settled is None:
             return []
+        if settled.verdict.verdict in FIXED and not unsigned_end(self._ledger, task_id):
+            return []  # where what came before was not signed, this is the first that counts
         with failure_ignored(f"a late receipt of {task_id}"):
             return self._reevaluate(settled, task_id)
         return []

@@ -23,8 +23,10 @@ from pytest_manifest.ledger import (
     TaskRuns,
 )
 from pytest_manifest.run.pending import PendingAttempt
+from pytest_manifest.run.signatures import signatures_of, trusted_ends
 from pytest_manifest.run.task_metadata import CodeHistory, OwnLimits, code_key
 from pytest_manifest.schema import Entry, Receipt, Verdict
+from pytest_manifest.schema.signed import FILLABLE
 from pytest_manifest.schema.wire import canonical
 from pytest_manifest.text import short
 from pytest_manifest.verdict import contradiction, evaluate, is_revocation_notice
@@ -208,9 +210,15 @@ def complete_receipt(receipt: Receipt, starts: Sequence[Start]) -> Receipt:
         "host": receipt.host or last.host,
         "pid": receipt.pid or last.pid,
     }
-    if all(getattr(receipt, name) == value for name, value in more.items()):
-        return receipt
-    return receipt.model_copy(update=more)
+    changed: dict[str, object] = {
+        name: value for name, value in more.items() if getattr(receipt, name) != value
+    }
+    if changed and (signature := receipt.signature) is not None:
+        filled = [name for name in changed if name in FILLABLE and name not in signature.filled]
+        if filled:
+            own = {"filled": [*signature.filled, *filled]}
+            changed["signature"] = signature.model_copy(update=own)
+    return receipt.model_copy(update=changed) if changed else receipt
 
 
 def _executions(starts: Sequence[Start]) -> int:
@@ -237,6 +245,7 @@ class EvidenceEvaluator:
         self._codes = {one: CodeHistory(ledger, code_key(one)) for one in merged}
         self._codes[run] = CodeHistory(ledger)
         self._with_own_limit = OwnLimits.read(ledger)
+        self.signatures = signatures_of(ledger)
         self._sets: dict[str, frozenset[str]] = {}  # of the ledger, which this run alone writes
         self.is_whole: Callable[[], bool] = lambda: True
 
@@ -257,6 +266,12 @@ class EvidenceEvaluator:
         ``exact_message``: whether the receipts must be of the very message that was sent at
         ``sent_at``.
         """
+        trusted, fault = trusted_ends(self.signatures, reported)
+        if not trusted:
+            receipt = reported[0][1]
+            verdict = evaluate(entry, None, attempt=number, problem="forged", note=fault)
+            return verdict, receipt if receipt.entry == entry.id else None
+        reported = trusted
         execution, receipt = decisive_end(reported)
         receipt = without_unproven_claims(execution, receipt, starts)
         lie = self._find_contradiction(

@@ -17,6 +17,7 @@ from pytest_manifest.manifest.receipts import Exported, ReceiptIndex
 from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.exported_trees import TreeImport
 from pytest_manifest.run.pending import PendingAttempt
+from pytest_manifest.run.signatures import require_signatures
 from pytest_manifest.schema import Entry
 from pytest_manifest.verdict import evaluate
 
@@ -24,9 +25,12 @@ NO_RUN = "no-receipts"
 """The run id of a file without receipts."""
 
 
-def ledger_of_receipts(manifest: Manifest, file: Path, scratch: Path) -> tuple[Path, list[str]]:
+def ledger_of_receipts(
+    manifest: Manifest, file: Path, scratch: Path, receipt_keys: str | None = None
+) -> tuple[Path, list[str]]:
     """Make a ledger of exported receipts alone; return it and notes about oddities in them.
 
+    ``receipt_keys``: the public keys, as PEM, by one of which each must be signed; None: by none.
     Raises LedgerError where the file holds receipts of several runs, ManifestError where it cannot
     be read.
     """
@@ -35,6 +39,7 @@ def ledger_of_receipts(manifest: Manifest, file: Path, scratch: Path) -> tuple[P
         path = RunFiles.of(scratch, run).ledger
         with Ledger.create(path, _info(manifest, run)) as ledger:
             ledger.disable_journal()
+            require_signatures(ledger, receipt_keys)
             judging = _ReceiptsEvaluation(run, manifest, index, file.name, ledger)
             several = len(index.runs) > 1
             trees = TreeImport(run, manifest, ledger, judging.evaluator)

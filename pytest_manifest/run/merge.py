@@ -37,6 +37,7 @@ from pytest_manifest.ledger import (
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import Shard, manifest_digest, read_manifest
 from pytest_manifest.run.locks import RunLock
+from pytest_manifest.run.signatures import merged_signatures
 from pytest_manifest.run.task_metadata import CODE_HISTORY, OWN_LIMITS, code_key, merged_own_limits
 
 UNSENT = "unsent"
@@ -332,6 +333,7 @@ def _metadata(info: RunInfo, sources: Sequence[MergeInput]) -> dict[str, str]:
     for key in TASK_ID_KEYS:
         task_ids = frozenset[str]().union(*(source.task_ids[key] for source in sources))
         metadata |= {key: json.dumps(sorted(task_ids))} if task_ids else {}
+    metadata |= merged_signatures([source.metadata for source in sources])
     if not all(source.witnessed for source in sources):
         metadata.setdefault(STOCK_WORKERS, "of a run that was merged")
     budgets = [source.metadata.get(BUDGET) for source in sources]

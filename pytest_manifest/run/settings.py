@@ -48,7 +48,8 @@ class RunSettings:
     that running jobs are waited for when the run is interrupted; ``on_stop``: None for what suits
     the stack (ours: revoke, another's: detach); ``repair``: requeue messages that a dead worker
     holds on a broker that is not ours, too; ``low_memory``: read what is to be sent from the
-    manifest again when its turn comes, and keep it not.
+    manifest again when its turn comes, and keep it not; ``receipt_keys``: the public keys, as PEM,
+    by one of which each report of a worker must be signed, None where it need not be.
     """
 
     folder: Path
@@ -66,6 +67,7 @@ class RunSettings:
     on_stop: OnStop | None = None
     repair: bool = False
     low_memory: bool = False
+    receipt_keys: str | None = None
 
     def window_for(self, slots: int) -> int:
         """Return the most entries in flight, where workers run ``slots`` jobs at once (0: not

@@ -69,6 +69,8 @@ class Strategy(ABC):
     def make_engine(self, ledger: Ledger, collector: ReceiptCollector) -> Engine:
         """Put an engine together for what is to be sent, and what is pending, at this moment."""
         state, connections = self.state, self.connections
+        evaluator = self.make_evaluator(ledger)
+        collector.signatures = evaluator.evidence.signatures
         return Engine(
             EngineContext(
                 run=state.info.run,
@@ -77,7 +79,7 @@ class Strategy(ABC):
                 signals=state.signals,
                 ledger=ledger,
                 collector=collector,
-                evaluator=self.make_evaluator(ledger),
+                evaluator=evaluator,
                 schedule=Schedule(
                     state.to_send,
                     verdicts=ledger.verdicts.statuses(),

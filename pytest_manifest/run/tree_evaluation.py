@@ -16,6 +16,7 @@ from pytest_manifest.run.evidence import (
     disagreement,
 )
 from pytest_manifest.run.pending import PendingAttempt
+from pytest_manifest.run.signatures import signatures_of, trusted_ends
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.models import ExpectedDescendants
@@ -49,6 +50,7 @@ class TreeEvaluator:
         self._manifest = manifest
         self._ledger = ledger
         self._with_own_limit = OwnLimits.read(ledger)
+        self._signatures = signatures_of(ledger)
         self.has_trees = ledger.descendants.any()
         """Whether some job has started a task: a look into the ledger for each would be felt."""
 
@@ -67,6 +69,10 @@ class TreeEvaluator:
         self, job: PendingAttempt, reported: Sequence[ReportedEnd], starts: Sequence[Start]
     ) -> Verdict:
         """Return the verdict on a descendant: it is to succeed, once, in whatever time it took."""
+        trusted, fault = trusted_ends(self._signatures, reported)
+        if not trusted:
+            return evaluate(job.entry, None, attempt=job.number, problem="forged", note=fault)
+        reported = trusted
         _, receipt = decisive_end(reported)
         lie = disagreement(reported) or contradiction_with_starts(reported, starts)
         if lie:

@@ -10,13 +10,14 @@ from loguru import logger
 
 from pytest_manifest.errors import StackError
 from pytest_manifest.ledger import Start
-from pytest_manifest.results.collector import ReceiptBatch
+from pytest_manifest.results.batch import ReceiptBatch
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.evaluation import Evaluated
 from pytest_manifest.run.evidence import ReportedEnd
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.recovery import JobSearch
 from pytest_manifest.run.schedule import Skipped
+from pytest_manifest.run.signatures import note_unsigned
 from pytest_manifest.run.trees import Trees
 from pytest_manifest.run.unconfirmed import FinalReceipt, UnconfirmedEnds, UnreadableResults
 from pytest_manifest.run.workers import WorkerDeaths
@@ -61,7 +62,7 @@ class VerdictRecorder:
         """Commit a batch of receipts and the verdicts that follow at once; then report them."""
         finals = self.unconfirmed.confirmed(batch.finals, batch.starts)
         told = batch.descendants or batch.closed or batch.starts or batch.handed_on
-        if not (told or finals):
+        if not (told or finals or batch.unsigned):
             if (
                 batch.moved and batch.position is not None
             ):  # so that --manifest-resume does not read it again
@@ -72,6 +73,7 @@ class VerdictRecorder:
             self._search.reset_quiet(now)
         evaluated: list[Evaluated] = []
         with self._ledger.transaction():
+            self._note_unsigned(batch.unsigned, now)
             self.trees.add(batch.descendants)
             self._ledger.events.add_starts(batch.starts)
             repeated: list[str] = []
@@ -118,6 +120,18 @@ class VerdictRecorder:
             self._collector.trim()
         self._report([verdict for verdict, _ in evaluated])
         self._revoke_quarantined()
+
+    def _note_unsigned(self, ends: Iterable[tuple[str, str, Receipt]], now: float) -> None:
+        """Keep that ends were reported which no worker has signed, and search for their jobs.
+
+        A job goes on being awaited: its true end may come yet.
+        """
+        first = False
+        for task_id, fault, _ in ends:
+            if task_id in self._pending.by_task_id:
+                first = note_unsigned(self._ledger, task_id, fault) or first
+        if first and self._search is not None:
+            self._search.schedule(now)
 
     def record_inferred(self, ends: Iterable[InferredEnd]) -> None:
         """Record the verdicts of attempts that no receipt will come of; they are not pending any

@@ -49,6 +49,19 @@ class Retried(Document):
     """What the task was handling when it did, without its traceback."""
 
 
+class Signature(Document):
+    """A worker's signature of its receipt: Ed25519, over what ``schema.signed`` makes of it."""
+
+    key: Sha256
+    """The id of the key: the SHA-256 of the public one (DER)."""
+    value: Text
+    """The signature, in base64."""
+    rest: Sha256 | None = None
+    """The SHA-256 of what the worker reported beside the receipt."""
+    filled: list[Text] = Field(default_factory=list)
+    """Fields that pytest has filled in since, by what it knows of the job's starts."""
+
+
 class Receipt(Document):
     """The account of one attempt. Times are UTC.
 
@@ -124,6 +137,10 @@ class Receipt(Document):
     """The process's memory high-water mark, in bytes."""
     evidence: JsonObject = Field(default_factory=dict)
     """What the task itself added."""
+    execution: Text | None = None
+    """The name of the execution, where the worker signs."""
+    signature: Signature | None = None
+    """The worker's signature, where it has a key."""
 
 
 class Mismatch(Document):

@@ -51,6 +51,8 @@ TRACEBACK_MARK: Final = "\n-- manifest receipt --\n"
 
 WORKER_MARK: Final = "pytest_manifest.receipts"
 """The task that instrumented workers register, by which the plugin recognises them."""
+SIGNED_MARK: Final = f"{WORKER_MARK}.signed_by_"
+"""The beginning of the task that those register which sign; the key's id follows."""
 
 RUN8_LENGTH: Final = 8
 

@@ -24,7 +24,8 @@ class EmbeddedStack:
     outlive a crash. ``stop`` removes it; when this process or the supervisor is killed it stays,
     and a new stack on it continues with all queues, unacknowledged messages, results and streams.
     A folder that a live stack uses is refused: ``wait_broker`` raises the StackError. Without
-    ``data`` all is in a temporary directory and goes with the stack.
+    ``data`` all is in a temporary directory and goes with the stack. ``signing_key``: the private
+    key, as PEM, that its workers sign their reports with.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class EmbeddedStack:
         log_level: str = "INFO",
         include: str = INCLUDE,
         data: Path | None = None,
+        signing_key: str = "",
     ) -> None:
         self._app = app
         self._workers = workers
@@ -45,6 +47,7 @@ class EmbeddedStack:
         self._log_level = log_level
         self._include = include
         self._data = data
+        self._signing_key = signing_key
         self._client: SupervisorClient | None = None
 
     def start(self) -> None:
@@ -62,6 +65,7 @@ class EmbeddedStack:
                 log_level=self._log_level,
                 include=self._include,
                 data=str(self._data.absolute()) if self._data is not None else "",
+                signing_key=self._signing_key,
             )
         )
 

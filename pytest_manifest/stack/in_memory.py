@@ -21,12 +21,13 @@ from pytest_manifest.broker.import_errors import tasks_failure
 from pytest_manifest.compat.older import requests_kept
 from pytest_manifest.errors import StackError
 from pytest_manifest.redaction import redact
+from pytest_manifest.signing.keys import Signer
 from pytest_manifest.stack.client import WorkerExit
 from pytest_manifest.stack.in_memory_app import URL, borrowed, one_store, plain_app, standing_in
 from pytest_manifest.stack.in_memory_worker import END, STOP_SECONDS, Worker, make_worker
 from pytest_manifest.stack.queues import is_of_no_entry
 from pytest_manifest.urls import StackAddress
-from pytest_manifest.worker import instrument
+from pytest_manifest.worker import instrument, signing
 
 START_SECONDS: Final = 30.0
 JOIN_SECONDS: Final = STOP_SECONDS + 5.0
@@ -54,7 +55,7 @@ class MemoryStack:
     The app's settings, and CELERY_* variables that name a broker or result store, point into
     memory from ``start`` to ``stop``. Jobs cannot be killed, so no time limit ends one: a job that
     hangs takes its thread away from the others, and ``stop`` leaves it behind. One stack at a time
-    can run in a process.
+    can run in a process. ``signing_key``: what the worker signs its reports with.
     """
 
     def __init__(
@@ -63,12 +64,14 @@ class MemoryStack:
         *,
         tasks: Mapping[str, Callable[..., object]] | None = None,
         workers: int = 1,
+        signing_key: Signer | None = None,
     ) -> None:
         if workers < 1:
             raise ValueError(f"an in-memory stack needs at least one worker, not {workers}")
         self._given = app
         self._tasks = dict(tasks or {})
         self._workers = workers
+        self._signing_key = signing_key
         self._parts: ExitStack | None = None
         self._worker: Worker | None = None
         self._thread: threading.Thread | None = None
@@ -104,6 +107,8 @@ class MemoryStack:
                     "memory for all of it: stop that one first, or use it here too"
                 )
             parts.callback(_one_at_a_time.release)
+            signing.use(self._signing_key)
+            parts.callback(signing.forget)
             self._prepare(parts)
             parts.callback(self._end_worker)
             self._start_worker()

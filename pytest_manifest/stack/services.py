@@ -18,6 +18,7 @@ from pathlib import Path
 from pytest_manifest import variables
 from pytest_manifest.broker.celery_settings import environment
 from pytest_manifest.processes import kill_group
+from pytest_manifest.signing.keys import SIGNING_KEY_VARIABLE
 from pytest_manifest.stack.private import READY_VARIABLE, URL_VARIABLE
 from pytest_manifest.stack.settings import FLOWER_USER, WORKER_PREFIX, Settings
 from pytest_manifest.stack.valkey import HOST, DataFolder, write_configuration
@@ -196,6 +197,8 @@ def worker_children(
         variables.LOG_LEVEL: settings.log_level,
         variables.SPOOL: str(spool),
     }
+    if settings.signing_key:
+        env[SIGNING_KEY_VARIABLE] = str(_key_file(directory, settings.signing_key))
     if not settings.detached:  # its log is not followed while it runs
         env[variables.LOG_JOBS] = "0"
     return [
@@ -208,6 +211,14 @@ def worker_children(
         )
         for number, name in ((n, f"{WORKER_PREFIX}{n}") for n in range(1, settings.workers + 1))
     ]
+
+
+def _key_file(directory: Path, pem: str) -> Path:
+    """Write the workers' private key into the stack's directory, for its owner alone."""
+    path = directory / "signing.key"
+    path.touch(mode=0o600)
+    path.write_text(pem, encoding="ascii")
+    return path
 
 
 def flower_child(settings: Settings, directory: Path, url: str, port: int, password: str) -> Child:

@@ -40,6 +40,9 @@ class Settings(NamedTuple):
     # Detached only: the file that tells others of this stack, and the lock held while it is up.
     state_file: str = ""
     lock_file: str = ""
+    # The private key that its workers sign with, as PEM; empty: they sign with what the environment
+    # names, if it does.
+    signing_key: str = ""
     flower: bool = False
     # Flower's port on loopback; 0: any that is free.
     flower_port: int = 0

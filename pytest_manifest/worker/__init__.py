@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from celery.signals import worker_init, worker_process_init
 from pydantic import JsonValue
 
-from pytest_manifest.schema.wire import WORKER_MARK
+from pytest_manifest.schema.wire import SIGNED_MARK, WORKER_MARK
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -81,7 +81,17 @@ def _on_worker_init(sender: object, **_: object) -> None:
     instrument(app)
     if not str(app.conf.broker_url).startswith("memory:"):  # no other process can ask there
         app.task(_mark, name=WORKER_MARK, ignore_result=True)
+        _mark_as_signing(app)
     _take_digests(app)
+
+
+def _mark_as_signing(app: Celery) -> None:
+    """Mark a worker that signs what it reports by the id of its key."""
+    from pytest_manifest.worker.signing import signer
+
+    key = signer()
+    if key is not None:
+        app.task(_mark, name=f"{SIGNED_MARK}{key.key_id}", ignore_result=True)
 
 
 def _mark() -> None:

@@ -32,6 +32,7 @@ from pytest_manifest.worker.receipt import (
     execution_of,
     sent_receipt,
 )
+from pytest_manifest.worker.signing import sign_receipt
 
 
 @functools.cache  # a name `cache` here would hide Celery's scheme of that name, see __getattr__
@@ -122,13 +123,15 @@ class GenericReceipts(ReceiptBackend):
         # A chord's body, or a parent that waits, gets results as stored: those stay unwrapped.
         is_read = getattr(request, "chord", None) or pending.delivery.parent is not None
         if pending.outcome.error is None and not is_read:
+            receipt = sign_receipt(receipt, pending.delivery.execution)
             if self.serializer == "json":  # the only one that restores the digested value
                 receipt = _without_result(receipt)
             wrapped = {wire.RESULT_RECEIPT: receipt, wire.RESULT_VALUE: result}
             super().store_result(task_id, wrapped, state, traceback, request, **kwargs)
         else:
             # An exception keeps only its type and arguments; the traceback is free text.
-            text = (traceback or "") + wire.TRACEBACK_MARK + _trailer(receipt)
+            receipt, trailer = _trailer(receipt, pending.delivery.execution)
+            text = (traceback or "") + wire.TRACEBACK_MARK + trailer
             with self._receipt_in_meta(request, receipt):
                 super().store_result(task_id, result, state, text, request, **kwargs)
         pending.mark_sent()
@@ -185,16 +188,19 @@ def _without_result(receipt: Document) -> Document:
     return receipt
 
 
-def _trailer(receipt: Document) -> str:
-    text = json.dumps(receipt)
+def _trailer(receipt: Document, execution: str) -> tuple[Document, str]:
+    """Return a receipt, signed where this worker has a key, and its text without too many lines."""
+    signed = sign_receipt(receipt, execution)
+    text = json.dumps(signed)
     if len(text) > TRAILER_LIMIT:
         log = receipt["log"]
         dropped = receipt["log_dropped"]
         assert isinstance(log, list)
         assert isinstance(dropped, int)
-        receipt |= {"log": [], "log_dropped": dropped + len(log)}
-        text = json.dumps(receipt)
-    return text
+        shorter: Document = {**receipt, "log": [], "log_dropped": dropped + len(log)}
+        signed = sign_receipt(shorter, execution)
+        text = json.dumps(signed)
+    return signed, text
 
 
 def _exception_like(error: dict[str, str | None]) -> Exception:

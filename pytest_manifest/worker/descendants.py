@@ -21,7 +21,7 @@ from pytest_manifest.worker import store_waits
 from pytest_manifest.worker.children import Children, Document, Message
 from pytest_manifest.worker.handoff import due_time
 from pytest_manifest.worker.job import Delivery, outlived_execution, own_execution
-from pytest_manifest.worker.receipt import encode
+from pytest_manifest.worker.receipt import encode_signed
 
 MOST_AT_ONCE: Final = 500
 """Members of a group that one record tells of."""
@@ -75,7 +75,7 @@ def children_of(
 
     def send(record: Document) -> None:
         with store_waits.waiting():
-            announce(delivery.stream, delivery.ttl, encode(record))
+            announce(delivery.stream, delivery.ttl, encode_signed(record))
 
     origin: Document = {
         "run": delivery.run,

@@ -35,6 +35,7 @@ from pytest_manifest.worker.job import (
     seconds_since,
 )
 from pytest_manifest.worker.outcome import TaskResult, without_arguments
+from pytest_manifest.worker.signing import sign_receipt, with_signature
 from pytest_manifest.worker.spool import TaskOutput, take_output
 
 _COMPACT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
@@ -46,7 +47,7 @@ _LONG_NUMBER = re.compile(rb"\d{4000}")
 def started_record(execution: Execution) -> bytes:
     """Return the record of an execution that begins, as JSON."""
     delivery = execution.delivery
-    return encode(
+    return encode_signed(
         {
             "kind": stream_records.KIND_STARTED,
             "run": delivery.run,
@@ -86,7 +87,7 @@ def handed_on_record(
 
     ``children``: what it says of the tasks that it has started.
     """
-    return encode(
+    return encode_signed(
         {
             "kind": stream_records.KIND_HANDED_ON,
             "run": delivery.run,
@@ -109,15 +110,17 @@ def finished_record(
 
     ``rest``: what else it says, of where the task comes from and what it has started.
     """
-    record: Document = {
-        "kind": stream_records.KIND_FINISHED,
-        "execution": execution,
-        "receipt": receipt,
-        **(rest or {}),
-    }
+    beside = dict(rest or {})
     if start is not None:
-        record["start"] = json.loads(start)
-    return encode(record)
+        beside["start"] = json.loads(start)
+    return encode(
+        {
+            "kind": stream_records.KIND_FINISHED,
+            "execution": execution,
+            "receipt": sign_receipt(receipt, execution, beside),
+            **beside,
+        }
+    )
 
 
 def receipt_document(
@@ -183,6 +186,11 @@ def encode(document: Document) -> bytes:
         return _COMPACT.encode(document).encode()
     except UnicodeEncodeError:
         return json.dumps(document).encode()
+
+
+def encode_signed(record: Document) -> bytes:
+    """Encode a record that has no receipt, with its signature where this worker has a key."""
+    return encode(with_signature(record))
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,136 @@
+"""Take only signed reports for true, in a run whose ledger has the public keys of its workers.
+
+Its ledger keeps them, so that the run is judged by the same keys whoever judges it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from pytest_manifest.errors import LedgerError, SigningError
+from pytest_manifest.ledger import Ledger
+from pytest_manifest.schema import Receipt, VerdictStatus
+from pytest_manifest.signing.keys import SIGNING_KEY_VARIABLE, read_verifier
+from pytest_manifest.text import listed
+from pytest_manifest.verdict.signatures import ReportSignatures
+
+RECEIPT_KEYS: Final = "receipt_keys"
+"""The ledger's key for the public keys that receipts must be signed by, as PEM."""
+_NOTE: Final = "unsigned_end:"
+"""The ledger's key, before a task id, for why an end that was reported of it did not count."""
+
+
+def signing_refusals(signers: Mapping[str, str | None], pem: str | None) -> list[str]:
+    """Refuse to send to workers whose receipts would not count.
+
+    ``signers``: by worker, the id of the key that it signs with, None where it signs nothing.
+    """
+    if not pem:
+        return []
+    trusted = read_verifier(pem, RECEIPT_KEYS).key_ids
+    silent = sorted(name for name, key in signers.items() if key is None)
+    others = sorted(name for name, key in signers.items() if key and key not in trusted)
+    refused = []
+    if silent:
+        refused.append(
+            f"signed receipts are required, and {listed(silent, SHOWN)} sign nothing: start your "
+            f"workers with -I pytest_manifest.worker and with {SIGNING_KEY_VARIABLE}, the file of "
+            "their private key; a stock worker cannot sign."
+        )
+    if others:
+        refused.append(
+            f"signed receipts are required, and {listed(others, SHOWN)} sign with a key that is "
+            "not among those that are trusted: add its .pub file to --manifest-receipt-key, or "
+            "give your workers the right key."
+        )
+    return refused
+
+
+_WITHOUT_END: Final = frozenset({"lost", "crashed", "timed_out", "unknown"})
+
+SHOWN: Final = 3
+"""Workers that a message names."""
+
+
+def require_signatures(ledger: Ledger, pem: str | None) -> None:
+    """Have receipts count only where one of these keys, or of those before, has signed them.
+
+    None: as before. Raises SigningError for "", none anew, where there are none before.
+    """
+    if pem is None:
+        return
+    keys = merged_keys([ledger.info.get_meta(RECEIPT_KEYS), pem])
+    if not keys:
+        raise SigningError(
+            "signed receipts are required, and nothing says by which keys: the run was made "
+            "without; name them by --manifest-receipt-key=FILE, the .pub file of the workers' key"
+        )
+    ledger.info.set_meta(RECEIPT_KEYS, keys)
+
+
+def merged_keys(several: Sequence[str | None]) -> str:
+    """Return the keys of several texts, each once."""
+    text = "".join(one for one in several if one)
+    return read_verifier(text, RECEIPT_KEYS).pem() if text else ""
+
+
+def merged_signatures(metadata: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Return what the ledger of a merged run has of signatures, of the ledgers that it is made of.
+
+    Raises LedgerError where some of these need them and others do not: a run has one rule for all.
+    """
+    keys = [one.get(RECEIPT_KEYS) for one in metadata]
+    if any(keys) and not all(keys):
+        raise LedgerError(
+            "some of these runs take signed receipts alone and others do not, so what the merged "
+            "one takes would hold for neither; judge them on their own"
+        )
+    noted = {
+        name: value
+        for one in metadata
+        for name, value in one.items()
+        if name.startswith(_NOTE) or name == RECEIPT_KEYS
+    }
+    return noted | ({RECEIPT_KEYS: merged_keys(keys)} if all(keys) and keys else {})
+
+
+def signatures_of(ledger: Ledger) -> ReportSignatures | None:
+    """Return what checks the reports of this run; None where they need no signature."""
+    pem = ledger.info.get_meta(RECEIPT_KEYS)
+    return ReportSignatures(read_verifier(pem, RECEIPT_KEYS)) if pem else None
+
+
+def trusted_ends(
+    signatures: ReportSignatures | None, reported: Sequence[tuple[str | None, Receipt]]
+) -> tuple[Sequence[tuple[str | None, Receipt]], str]:
+    """Return the ends that count, and a phrase that says why the first of the others does not."""
+    if signatures is None:
+        return reported, ""
+    faults = [signatures.fault_of(receipt) for _, receipt in reported]
+    kept = [one for one, fault in zip(reported, faults, strict=True) if not fault]
+    return kept, next((fault for fault in faults if fault), "")
+
+
+def note_unsigned(ledger: Ledger, task_id: str, fault: str) -> bool:
+    """Keep why an end of an attempt did not count; return whether it is the first of it."""
+    if ledger.info.get_meta(_NOTE + task_id) is not None:
+        return False
+    ledger.info.set_meta(_NOTE + task_id, fault)
+    return True
+
+
+def unsigned_end(ledger: Ledger, task_id: str) -> str:
+    """Return why an end that was reported of an attempt did not count; "" where there is none."""
+    return ledger.info.get_meta(_NOTE + task_id) or ""
+
+
+def for_want_of_a_signed_end(
+    ledger: Ledger, task_id: str, status: VerdictStatus, note: str
+) -> tuple[VerdictStatus, str]:
+    """Return verdict and reason for an attempt without an end that counts.
+
+    It is forged where another end was reported of it, whatever the search has found.
+    """
+    fault = unsigned_end(ledger, task_id) if status in _WITHOUT_END else ""
+    return ("forged", fault) if fault else (status, note)
