@@ -1,0 +1,433 @@
+"""A run that is resumed: what is read, searched, decided, written down and sent again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pytest_manifest.errors import DispatchError, LedgerError
+from pytest_manifest.ledger import STORE_EMPTIED, Descendant
+from pytest_manifest.ledger.run_files import RunFiles
+from pytest_manifest.manifest import write_manifest
+from pytest_manifest.run.resume import Resume, resume_run
+from pytest_manifest.run.resume_rules import ResumeRules
+from pytest_manifest.run.settings import RunSettings
+from pytest_manifest.schema import Header
+from tests.simulation.stack import address
+from tests.unit.resume_rig import ResumeRig, entry, resume_rig
+from tests.unit.run_world import Message
+
+QUEUED = ("wait", "still queued")
+LOST = ("send", "lost")
+RISKY = "; it may have run and is not idempotent"
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[ResumeRig]:
+    with resume_rig(tmp_path) as made:
+        yield made
+
+
+# What is found
+
+
+def test_what_waits_is_waited_for_and_what_is_nowhere_is_sent_again(rig: ResumeRig) -> None:
+    """And what has ended since is judged by its receipt."""
+    rig.queue("a")
+    rig.end("c")
+    made = rig.resume()
+    assert rig.decided() == {"a": QUEUED, "b": LOST, "c": ("keep", "passed")}
+    assert [(one.entry.id, one.number) for one in rig.to_send()] == [("b", 2)]
+    assert set(made.state.pending.by_task_id) == {rig.task_id("a")}
+    assert rig.statuses() == {"c": "passed"}
+    with rig.ledger() as ledger:
+        assert ledger.info.status == "running"
+        newest = {one.entry: (one.attempt, one.state) for one in ledger.attempts.newest()}
+    assert newest == {"a": (1, "sent"), "b": (2, "planned"), "c": (1, "sent")}
+
+
+def test_what_is_not_selected_stays_as_it_is(rig: ResumeRig) -> None:
+    """Nothing of it is read, searched or judged, whatever became of it."""
+    rig.judge("b", "unknown")
+    rig.judge("c", "pending")
+    made = rig.resume(["a"])
+    assert rig.decided() == {"a": LOST}
+    assert [one.entry.id for one in rig.to_send()] == ["a"]
+    assert not made.state.pending
+    assert rig.statuses() == {"b": "unknown", "c": "pending"}
+
+
+def test_where_nothing_is_sent_no_worker_is_asked(rig: ResumeRig) -> None:
+    """One of them may be wrong for what is to be sent."""
+    rig.queue("a", "b", "c")
+    rig.resume()
+    assert rig.to_send() == []
+    publisher = rig.moments.count("publisher")
+    assert publisher == 0
+    assert rig.resumed is not None
+    assert rig.resumed.connections.nodes == set()
+
+
+def test_workers_are_asked_before_something_is_sent(rig: ResumeRig) -> None:
+    """Those that answer are the run's."""
+    made = rig.resume()
+    assert made.connections.nodes == {"w1@box", "w2@box"}
+    assert len(rig.to_send()) == 3
+
+
+def test_a_receipt_that_was_kept_is_not_read_again(rig: ResumeRig) -> None:
+    """The ledger has it, and has no verdict by it."""
+    rig.end("a")
+    (number,) = [one.number for one in rig.world.stream if not one.started]
+    rig.resume(["a"])
+    assert rig.statuses() == {"a": "passed"}
+    with rig.ledger() as ledger:
+        ledger.verdicts.reopen(["a"])
+        assert ledger.info.get_meta("stream_position") == str(number)
+    assert rig.resumed is not None
+    rig.resumed.state.lock.release()
+    rig.world.stream.clear()
+    rig.resume(["a"])
+    assert rig.statuses() == {"a": "passed"}
+    with rig.ledger() as ledger:
+        assert len(ledger.events.receipts(rig.task_id("a"))) == 1
+
+
+def test_the_stream_is_read_from_where_it_was_left(rig: ResumeRig) -> None:
+    """And not from its beginning."""
+    rig.end("a")
+    with rig.ledger() as ledger:
+        ledger.info.set_meta("stream_position", str(rig.world.stream[-1].number))
+    rig.world.results.clear()
+    rig.end("b")
+    rig.resume(["a", "b"])
+    assert rig.decided()["b"] == ("keep", "passed")
+    assert rig.decided()["a"][0] != "keep"
+
+
+def test_what_a_worker_has_begun_may_run_twice(rig: ResumeRig) -> None:
+    """So it is left where it is nowhere any more, and its verdict says why."""
+    delivery = rig.begin("a")
+    rig.world.workers["w1@box"].running.remove(delivery)
+    made = rig.resume(["a"])
+    assert rig.decided() == {"a": ("leave", f"lost in flight{RISKY}")}
+    assert rig.to_send() == []
+    assert not made.state.pending
+    with rig.ledger() as ledger:
+        found = ledger.verdicts.of_entry("a")
+    assert found is not None
+    assert (found.verdict.verdict, found.verdict.attempt) == ("lost", 1)
+    assert f"lost in flight{RISKY}; started on w1@box" in found.verdict.sentence
+
+
+def test_what_is_insisted_on_is_sent_all_the_same(rig: ResumeRig) -> None:
+    """And it is written down that somebody has asked for it."""
+    delivery = rig.begin("a")
+    rig.world.workers["w1@box"].running.remove(delivery)
+    rig.resume(["a"], rules=ResumeRules(unsafe=True))
+    (again,) = rig.to_send()
+    assert again.number == 2
+    with rig.ledger() as ledger:
+        assert ledger.info.sent_on_request() == {again.task_id}
+        assert ledger.verdicts.of_entry("a") is None
+
+
+def test_without_an_answer_of_the_broker_nothing_is_sent(rig: ResumeRig) -> None:
+    """And the ledger stays as it was."""
+    rig.judge("b", "unknown")
+    rig.world.broker_down = 1e9
+    made = rig.make()
+    with pytest.raises(DispatchError) as refused:
+        made.prepare(None)
+    assert str(refused.value) == (
+        "run 20261124T150000-0123abcd is not resumed and nothing was sent, as the broker does not "
+        "tell which of its jobs still wait (the broker cannot be reached); try again when it "
+        "answers"
+    )
+    made.abandon()
+    assert rig.statuses() == {"b": "unknown"}
+    with rig.ledger() as ledger:
+        assert ledger.info.status == "stopped"
+
+
+def test_a_message_beside_one_that_was_turned_away_is_left(rig: ResumeRig) -> None:
+    """It was delivered twice; where there is none it is sent again."""
+    for name in ("a", "b"):
+        rig.judge(name, "rejected", rig.receipt(name))
+    rig.queue("a")
+    made = rig.resume(["a", "b"])
+    assert rig.decided() == {
+        "a": ("leave", "rejected, but its message is there twice"),
+        "b": ("send", "rejected"),
+    }
+    assert not made.state.pending
+    assert rig.statuses() == {"a": "rejected"}
+
+
+def test_what_is_turned_away_while_it_is_searched_may_be_there_twice(rig: ResumeRig) -> None:
+    """The search has seen another message, which is still there."""
+    rig.queue("a", "a")
+    worker = rig.world.workers["w1@box"]
+    worker.revoked.add(rig.task_id("a"))
+
+    def turn_away() -> None:
+        rig.world.take(worker)
+        assert rig.world.begin(worker) is None
+
+    rig.world.between(6, turn_away)
+    rig.resume(["a"])
+    assert rig.decided() == {"a": ("leave", "revoked, but its message is there twice")}
+
+
+def test_what_ends_while_it_is_searched_is_where_it_was_no_more(rig: ResumeRig) -> None:
+    """Its receipt is read after the search."""
+    delivery = rig.begin("a")
+    worker = rig.world.workers["w1@box"]
+    rig.world.between(6, lambda: rig.world.end(worker, delivery, "failed"))
+    rig.resume(["a"])
+    assert rig.decided() == {"a": ("leave", f"failed{RISKY}")}
+    assert rig.statuses() == {"a": "failed"}
+
+
+@pytest.mark.parametrize("repairs", [True, False])
+@pytest.mark.parametrize("is_private", [True, False])
+def test_what_a_dead_worker_holds_is_put_back_where_that_is_ours_to_do(
+    tmp_path: Path, *, is_private: bool, repairs: bool
+) -> None:
+    """Else it is waited for."""
+    with resume_rig(tmp_path, is_private=is_private) as rig:
+        worker = rig.world.workers["w1@box"]
+        rig.queue("a")
+        rig.world.take(worker)
+        del rig.world.workers[worker.name]
+        rig.resume(["a"], repair=repairs)
+        action, reason = rig.decided()["a"]
+        assert action == "wait"
+        put_back = is_private or repairs
+        assert (reason == "still queued") == put_back
+        assert ("held by a worker that is gone" in reason) == (not put_back)
+        assert len(rig.world.queue) == put_back
+
+
+# An emptied store
+
+
+def test_an_emptied_store_makes_everything_doubtful(rig: ResumeRig) -> None:
+    """What may have run is left, and that stays known; a new stream begins once it counts."""
+    rig.world.began_stream = False
+    with rig.ledger() as ledger:
+        ledger.info.set_meta("stream_position", "7")
+        ledger.attempts.mark([rig.task_id("b")], "planned")
+    made = rig.make()
+    made.prepare(None)
+    assert not rig.world.began_stream
+    made.take_effect()
+    assert rig.world.began_stream
+    assert rig.decided() == {
+        "a": ("leave", f"lost in flight{RISKY}"),
+        "b": ("send", "never sent"),
+        "c": ("leave", f"lost in flight{RISKY}"),
+    }
+    assert rig.statuses() == {"a": "unknown", "c": "unknown"}
+    with rig.ledger() as ledger:
+        assert ledger.info.get_meta(STORE_EMPTIED) == "1"
+        assert ledger.info.get_meta("stream_position") == "0"
+        found = ledger.verdicts.of_entry("a")
+    assert found is not None
+    assert "store" in found.verdict.sentence
+
+
+def test_a_store_that_was_never_marked_is_not_an_emptied_one(rig: ResumeRig) -> None:
+    """Nothing was sent, so nothing can be lost; the stream begins now."""
+    rig.world.began_stream = False
+    with rig.ledger() as ledger:
+        ledger.attempts.mark([rig.task_id(name) for name in "abc"], "planned")
+    rig.resume()
+    assert rig.world.began_stream
+    assert [action for action, _ in rig.decided().values()] == ["send"] * 3
+    with rig.ledger() as ledger:
+        assert ledger.info.get_meta(STORE_EMPTIED) is None
+
+
+def test_an_emptied_store_is_not_begun_anew_for_nothing(rig: ResumeRig) -> None:
+    """Where nothing is sent it would look intact."""
+    rig.world.began_stream = False
+    with rig.ledger() as ledger:
+        ledger.info.set_meta("stream_position", "7")
+    rig.resume()
+    assert not rig.world.began_stream
+    with rig.ledger() as ledger:
+        assert ledger.info.get_meta("stream_position") == "7"
+
+
+def test_a_whole_store_is_not_begun_anew(rig: ResumeRig) -> None:
+    """Its records would be read twice."""
+    with rig.ledger() as ledger:
+        ledger.info.set_meta("stream_position", "7")
+    rig.resume()
+    with rig.ledger() as ledger:
+        assert ledger.info.get_meta(STORE_EMPTIED) is None
+        assert ledger.info.get_meta("stream_position") == "7"
+
+
+# Trees
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_an_old_tree_is_waited_for_and_then_its_entry_is_sent(
+    tmp_path: Path, *, goes_on: bool
+) -> None:
+    """Where it is still somewhere; what may be spent is written down for it."""
+    with resume_rig(tmp_path, entry("a", idempotent=True), entry("b")) as rig:
+        rig.judge("a", "failed", rig.receipt("a", "failed", runtime=1.0))
+        root = rig.task_id("a")
+        with rig.ledger() as ledger:
+            ledger.descendants.add([Descendant("d1", root, root, "u", "call")])
+            ledger.descendants.add([Descendant("d2", root, root, "u", "call")])
+        rig.queue("b")
+        if goes_on:
+            child = replace(rig.attempts["a"], task_id="d1")
+            rig.world.queue.append(Message(child, rig.sent_at))
+        made = rig.resume(budget=5.0)
+        evaluator = made.make_evaluator(rig.reading)
+        (decision, other) = made.state.decisions
+        assert other.action == "wait"
+        if not goes_on:
+            assert (decision.action, decision.reason) == ("send", "failed")
+            assert evaluator.to_repeat == set()
+            return
+        assert (decision.action, decision.sends_later) == ("wait", True)
+        assert evaluator.to_repeat == {"a"}
+        assert rig.to_send() == []
+        assert rig.reading.info.get_meta("budget") == "5.0"
+
+
+# Budget
+
+
+def test_a_budget_counts_what_is_to_come_and_what_was_spent(tmp_path: Path) -> None:
+    """Of what is waited for the estimate, not both."""
+    entries = [entry(name, cost=2.0) for name in "abc"]
+    with resume_rig(tmp_path, *entries) as rig:
+        rig.queue("a")
+        rig.end("c")
+        made = rig.make(budget=7.9)
+        with pytest.raises(DispatchError, match=r"m\.jsonl"):
+            made.prepare(None)
+        made.abandon()
+        made = rig.resume(budget=8.0)
+        spent = {rig.task_id("b"): 2, rig.task_id("c"): 2}
+        assert {task_id: int(cost) for task_id, cost in made.state.costs.items()} == spent
+        with rig.ledger() as ledger:
+            assert ledger.info.get_meta("budget") == "8.0"
+
+
+def test_a_budget_refuses_nothing_where_nothing_is_sent(tmp_path: Path) -> None:
+    """What is under way costs what it costs."""
+    with resume_rig(tmp_path, entry("a", cost=2.0)) as rig:
+        rig.queue("a")
+        rig.resume(budget=1.0)
+        assert rig.decided() == {"a": QUEUED}
+        with rig.ledger() as ledger:
+            assert ledger.info.get_meta("budget") is None
+
+
+# What is written down
+
+
+def test_what_was_withdrawn_and_is_there_was_not(rig: ResumeRig) -> None:
+    """Any worker may run it; what is not there stays withdrawn."""
+    with rig.ledger() as ledger:
+        ledger.attempts.mark([rig.task_id("a"), rig.task_id("b")], "withdrawn")
+    rig.judge("a", "revoked")
+    rig.judge("b", "revoked")
+    rig.queue("a")
+    rig.resume(["a", "b"])
+    with rig.ledger() as ledger:
+        states = {(one.entry, one.attempt): one.state for one in ledger.attempts.all()}
+    assert rig.decided()["a"] == QUEUED
+    assert states[("a", 1)] == "sent"
+    assert states[("b", 1)] == "withdrawn"
+    assert "a" not in rig.statuses()
+
+
+def test_changes_that_were_taken_up_are_the_runs(rig: ResumeRig) -> None:
+    """Of those that were left the run keeps what it had."""
+    rig.queue("a")
+    changed = [entry("a", args=[1]), entry("b", args=[1]), entry("c")]
+    manifest = write_manifest(rig.folder / "n.jsonl", Header(), changed)
+    made = rig.make(manifest=manifest)
+    made.prepare(None)
+    kept = sorted(rig.folder.glob("*.manifest.jsonl"))
+    assert len(kept) == 2
+    made.abandon()
+    assert len(list(rig.folder.glob("*.manifest.jsonl"))) == 1
+    rig.resume(manifest=manifest)
+    assert rig.decided()["a"][0] == "leave"
+    assert rig.decided()["b"] == ("send", "its job was changed (args)")
+    with rig.ledger() as ledger:
+        digest = ledger.info.read().sha256
+    assert digest not in (manifest.sha256, rig.manifest.sha256)
+    lines = RunFiles(rig.path).manifest(digest).read_text("utf-8")
+    assert '"id":"b","task":"t","args":[1]' in lines.replace(" ", "")
+    assert '"id":"a","task":"t","args":[1]' not in lines.replace(" ", "")
+
+
+def test_a_session_that_is_refused_leaves_the_ledger_as_it_was(rig: ResumeRig) -> None:
+    """As long as it does not count; another may follow the run then."""
+    rig.end("a")
+    made = rig.make()
+    made.prepare(None)
+    with pytest.raises(DispatchError):
+        rig.make().prepare(None)
+    made.abandon()
+    assert rig.statuses() == {}
+    with rig.ledger() as ledger:
+        assert ledger.info.status == "stopped"
+        assert len(list(ledger.attempts.all())) == 3
+    rig.resume()
+    assert rig.statuses() == {"a": "passed"}
+
+
+@pytest.mark.parametrize("is_private", [True, False])
+def test_a_session_that_counts_and_does_not_start_leaves_the_run_stopped(
+    tmp_path: Path, *, is_private: bool
+) -> None:
+    """Another run of it could not be written down; it may be followed again."""
+    with resume_rig(tmp_path, is_private=is_private) as rig:
+        rig.queue("a")
+        made = rig.resume(["a"])
+        with rig.ledger() as ledger:
+            assert ledger.info.status == "running"
+        made.abandon()
+        with rig.ledger() as ledger:
+            assert ledger.info.status == ("stopped" if is_private else "detached")
+            ledger.info.set_status("finished")
+        made.abandon()
+        with rig.ledger() as ledger:
+            assert ledger.info.status == "finished"
+
+
+@pytest.mark.parametrize("is_private", [True, False])
+def test_a_resumed_run_is_made_of_its_ledger(tmp_path: Path, *, is_private: bool) -> None:
+    """A stack of ours may hold jobs from the beginning."""
+    with resume_rig(tmp_path, is_private=is_private) as rig:
+        at, settings = address(is_private=is_private), RunSettings(folder=tmp_path)
+        rules = ResumeRules(unsafe=True)
+        run = resume_run(rig.manifest, rig.path, ["b"], at, settings, rules)
+        assert run.info.run == "20261124T150000-0123abcd"
+        assert run.leaves_jobs == is_private
+        strategy = run._strategy
+        assert isinstance(strategy, Resume)
+        state = strategy.state
+        assert (state.manifest, state.files) == (rig.manifest, RunFiles(rig.path))
+        assert (state.address, state.settings) == (at, settings)
+        rig.resumed = strategy
+        strategy.prepare(None)
+        strategy.take_effect()
+        assert [one.entry.id for one in rig.to_send()] == ["b"]
+    with pytest.raises(LedgerError):
+        resume_run(rig.manifest, tmp_path / "none.sqlite", ["b"], at, settings, rules)
