@@ -55,7 +55,7 @@ JUDGES = (
     ),
     Judge("run/schedule.py", "S6", _unit("run_schedule", "run_schedule_budget")),
     Judge("run/send_queue.py", "S6", _unit("run_to_send", "run_schedule")),
-    Judge("run/consistency.py", "all", _unit("run_consistency")),
+    Judge("run/consistency.py", "all", _unit("consistency_rules")),
     Judge("ledger/promise_queries.py", "all", _unit("promise_records")),
     Judge("verdict/descendants.py", "S4", _unit("descendants")),
     Judge("run/resume_decisions.py", "S1, S2", _unit("resume_decisions")),

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_manifest.errors import LedgerError
-from pytest_manifest.run import consistency
-from pytest_manifest.run.consistency import RecordSize, Violation, record_size
+from pytest_manifest.run.consistency import Violation
 from tests.broken_records import MUTATIONS
 from tests.unit.record_changes import BROKEN, LAWFUL
 from tests.unit.record_support import KeptRecord, write_record
@@ -50,27 +48,3 @@ def test_what_is_broken_is_said_once(name: str, sound: KeptRecord) -> None:
     """Of the right entry and attempt, and nothing of what is in order."""
     statements, expected = BROKEN[name]
     assert sound.broken(statements) == [Violation(*one) for one in expected]  # type: ignore[arg-type]  # promises of the table
-
-
-def test_the_size_of_a_record_is_that_of_its_entries(sound: KeptRecord) -> None:
-    """Entries count once, however often they were sent; and verdicts."""
-    with sound.changed() as ledger:
-        assert record_size(ledger) == RecordSize(14, 14)
-    with sound.changed("DELETE FROM settled WHERE entry = 'plain'") as ledger:
-        assert record_size(ledger) == RecordSize(14, 13)
-
-
-def test_each_part_of_a_long_manifest_is_judged(
-    sound: KeptRecord, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Entries are read some at a time."""
-    monkeypatch.setattr(consistency, "BATCH", 1)
-    late = "UPDATE settled SET receipt = json_set(receipt, '$.run', 'r') WHERE entry = 'twice'"
-    found = sound.broken(late)
-    assert [(one.promise, one.entry) for one in found] == [("S4", "twice")]
-
-
-def test_a_receipt_that_is_none_is_damage(sound: KeptRecord) -> None:
-    """It is no contradiction: the ledger cannot be read."""
-    with pytest.raises(LedgerError, match="run\\.sqlite"):
-        sound.broken("UPDATE settled SET receipt = '{}' WHERE entry = 'plain'")

@@ -453,6 +453,8 @@ def test_the_end_that_counts_is_judged(ledger: Ledger) -> None:
     claimed = receipt(args_sha256="0" * 64, retries=1)
     assert status(ledger, ("x", claimed)) == "forged"
     assert status(ledger, ("x", claimed), starts=[start(retries=1)]) == "passed"
+    others = [start("x", retries=1), start("y")]
+    assert status(ledger, ("y", claimed), starts=others) == "forged"
     later = receipt(args_sha256="0" * 64, retries=2)
     proven = [start("x"), start("y", retries=2)]
     assert status(ledger, ("x", OWN), ("y", later), starts=proven) == "passed"
@@ -494,6 +496,9 @@ def test_a_receipt_is_of_the_message_that_was_sent(ledger: Ledger) -> None:
     earlier = MOMENT - timedelta(hours=1)
     assert status(ledger, sent_at=earlier) == "forged"
     assert status(ledger, sent_at=earlier, exact=False) == "passed"
+    made, ends = EvidenceEvaluator(INFO.run, ledger), [("x", OWN)]
+    verdict, _ = made.evaluate(entry(), TASK_ID, 1, ends, [start()], earlier)
+    assert verdict.verdict == "forged"
     assert status(ledger, ("x", receipt(sent_at=None)), sent_at=None) == "passed"
     verdict, _ = judged(ledger, ("x", receipt(sent_at=None)))
     assert verdict.verdict == "unknown"
@@ -621,6 +626,7 @@ def test_a_receipt_is_held_against_the_code_of_its_own_sending(ledger: Ledger) -
     later = MOMENT + timedelta(hours=1)
     ledger.info.set_meta(CODE_HISTORY, history((MOMENT, CODE), (later, OTHER)))
     assert status(ledger, ("x", receipt(code=CODE))) == "passed"
+    assert status(ledger, ("x", receipt(code=CODE)), sent_at=None) == "passed"
     assert status(ledger, ("x", receipt(code=OTHER))) == "failed"
     for unsent in (None, later):
         sending: Fields = {"sent_at": later, "started_at": later, "finished_at": later}

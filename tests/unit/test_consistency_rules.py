@@ -1,0 +1,114 @@
+"""Each rule of the record's check by itself: what it says of each record that was changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeAlias
+
+import pytest
+
+from pytest_manifest.errors import LedgerError
+from pytest_manifest.ledger import Ledger
+from pytest_manifest.manifest import Manifest
+from pytest_manifest.run import consistency
+from pytest_manifest.run.consistency import RecordSize, Violation, record_size
+from tests.broken_records import MUTATIONS
+from tests.unit.record_changes import BROKEN, LAWFUL
+from tests.unit.record_support import KeptRecord, write_record
+from tests.unit.test_run_consistency import SAID
+
+Rule: TypeAlias = Callable[[Ledger, Manifest], Iterator[Violation]]
+RULES: Mapping[str, tuple[str, Rule]] = {
+    "sendings": ("S1", lambda ledger, _: consistency.sendings(ledger)),
+    "repetitions": ("S2", lambda ledger, manifest: consistency.repetitions(ledger, manifest)),
+    "losses": ("S3", lambda ledger, _: consistency.losses(ledger)),
+    "passes": ("S4", lambda ledger, manifest: consistency.passes(ledger, manifest)),
+    "trees": ("S4, of a tree", lambda ledger, manifest: consistency.trees(ledger, manifest)),
+    "corrections": ("S5", lambda ledger, _: consistency.corrections(ledger)),
+    "completeness": ("S6", lambda ledger, manifest: consistency.completeness(ledger, manifest)),
+}
+"""What each is about, and how it is called."""
+OF_TREES = ("its descendant", "that its job started", "of its tree")
+
+
+def subject(one: Violation) -> str:
+    if one.promise == "S4" and any(words in one.sentence for words in OF_TREES):
+        return "S4, of a tree"
+    return {"L1": "S6"}.get(one.promise, one.promise)
+
+
+def everything() -> Iterator[tuple[str, list[Violation]]]:
+    """Yield the SQL of each change, and all that is broken by it."""
+    for name, (_, statements) in MUTATIONS.items():
+        yield statements, [Violation(*one) for one in SAID[name]]  # type: ignore[arg-type]  # promises of the file
+    for statements, broken in BROKEN.values():
+        yield statements, [Violation(*one) for one in broken]  # type: ignore[arg-type]  # promises of the table
+    for statements in LAWFUL.values():
+        yield statements, []
+
+
+@pytest.fixture(scope="session")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> KeptRecord:
+    return KeptRecord(write_record(tmp_path_factory.mktemp("sound")))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_each_rule_says_what_is_broken_of_its_own(rule: str, sound: KeptRecord) -> None:
+    """In its words and order, and nothing else, in more than a hundred records."""
+    about, find = RULES[rule]
+    said = 0
+    for statements, broken in everything():
+        expected = [one for one in broken if subject(one) == about]
+        with sound.changed(statements) as ledger:
+            assert list(find(ledger, sound.manifest)) == expected, statements
+        said += len(expected)
+    assert said
+
+
+def test_all_rules_are_asked(sound: KeptRecord) -> None:
+    """One after the other."""
+    one_of_each = (
+        "DELETE FROM run WHERE key = 'sent_on_request';"
+        "UPDATE attempts SET sent_at = NULL WHERE entry = 'other';"
+        "UPDATE attempts SET kind = 'lost', verdict = json_set(verdict, '$.verdict', 'lost') "
+        "WHERE entry = 'again' AND attempt = 1;"
+        "UPDATE settled SET receipt = NULL WHERE entry = 'plain';"
+        "UPDATE descendants SET kind = 'failed' WHERE task_id = 't1';"
+        "UPDATE settled SET verdict = json_set(verdict, '$.entry', 'x') WHERE entry = 'held';"
+        "DELETE FROM settled WHERE entry = 'fails'"
+    )
+    found = [(subject(one), one.entry) for one in sound.broken(one_of_each)]
+    assert found == [
+        ("S1", "other"),
+        ("S2", "once"),
+        ("S3", "again"),
+        ("S4", "plain"),
+        ("S4, of a tree", "tree"),
+        ("S5", "held"),
+        ("S6", "fails"),
+    ]
+
+
+def test_the_size_of_a_record_is_that_of_its_entries(sound: KeptRecord) -> None:
+    """Entries count once, however often they were sent; and verdicts."""
+    with sound.changed() as ledger:
+        assert record_size(ledger) == RecordSize(14, 14)
+    with sound.changed("DELETE FROM settled WHERE entry = 'plain'") as ledger:
+        assert record_size(ledger) == RecordSize(14, 13)
+
+
+def test_each_part_of_a_long_manifest_is_judged(
+    sound: KeptRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Entries are read some at a time."""
+    monkeypatch.setattr(consistency, "BATCH", 1)
+    late = "UPDATE settled SET receipt = json_set(receipt, '$.run', 'r') WHERE entry = 'twice'"
+    found = sound.broken(late)
+    assert [(one.promise, one.entry) for one in found] == [("S4", "twice")]
+
+
+def test_a_receipt_that_is_none_is_damage(sound: KeptRecord) -> None:
+    """It is no contradiction: the ledger cannot be read, and why is said."""
+    with pytest.raises(LedgerError, match=r"run\.sqlite.*run\s") as raised:
+        sound.broken("UPDATE settled SET receipt = '{}' WHERE entry = 'plain'")
+    assert "validation error" in str(raised.value)
