@@ -16,6 +16,7 @@ from pytest_manifest.cli.task_arguments import PLACEHOLDER, TaskSignatures
 from pytest_manifest.errors import Fault, ManifestError
 from pytest_manifest.manifest import Limits, Manifest, read_manifest
 from pytest_manifest.manifest.jsonl import open_regular
+from pytest_manifest.redaction import redact
 from pytest_manifest.schema import Entry
 from pytest_manifest.text import plural
 
@@ -43,7 +44,7 @@ def run(files: Sequence[Path], app: str | None, limits: str, *, json: bool) -> N
     else:
         for path, entries, faults in results:
             for fault in faults:
-                say(str(fault))
+                say(redact(str(fault)))
             if not faults:
                 say(f"{path}: {plural(entries, 'entry')}, no fault")
     if total:
@@ -63,7 +64,9 @@ def _check_readable(files: Sequence[Path]) -> None:
 
 
 def _document(path: Path, entries: int, faults: Sequence[Fault]) -> dict[str, JsonValue]:
-    found: list[JsonValue] = [{"line": one.line or None, "message": one.message} for one in faults]
+    found: list[JsonValue] = [
+        {"line": one.line or None, "message": redact(one.message)} for one in faults
+    ]
     return {"file": str(path), "entries": entries, "faults": found}
 
 

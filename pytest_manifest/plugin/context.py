@@ -57,7 +57,9 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except ManifestToolError as error:
-        raise pytest.UsageError(str(error)) from error
+        from pytest_manifest.redaction import redact
+
+        raise pytest.UsageError(redact(str(error))) from error
 
 
 @contextlib.contextmanager

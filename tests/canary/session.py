@@ -62,8 +62,9 @@ def run(folder: Path, *more: str) -> Finding:
         ("diff", "last", "last", "--verbose"),
         ("lint", "m.jsonl", "--app=jobs:app"),
         ("export", "last", "--format=csv"),
-        ("export", "last", "--format=html"),
-        ("history", "m.jsonl"),
+        ("export", "last", "--format=page"),
+        ("export", "last", "--format=markdown"),
+        ("runs", "m.jsonl", "--all"),
         ("check", "last"),
     ):
         _call(folder, found, "pytest_manifest", *command)
