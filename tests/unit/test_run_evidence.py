@@ -26,9 +26,12 @@ from pytest_manifest.run.evidence import (
     without_unproven_claims,
 )
 from pytest_manifest.run.pending import PendingAttempt
+from pytest_manifest.run.signatures import RECEIPT_KEYS
 from pytest_manifest.run.task_metadata import CODE_HISTORY, OWN_LIMITS, code_key
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
+from pytest_manifest.signing import keys
+from pytest_manifest.verdict.signatures import UNSIGNED
 from tests.unit.ledger_support import INFO, MOMENT
 
 Fields: TypeAlias = Mapping[str, Any]
@@ -400,6 +403,41 @@ def test_any_start_may_tell_of_a_redelivery() -> None:
     assert complete_receipt(OWN, starts) == OWN.model_copy(update={"redelivered": True})
 
 
+SIGNED: Fields = {"signature": {"key": "0" * 64, "value": "x", "filled": []}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "before", "filled"),
+    [
+        ({"executions": 0}, [], []),
+        ({"worker": None, "pid": None}, [], ["worker", "pid"]),
+        ({"worker": None, "pid": None}, ["worker"], ["worker", "pid"]),
+        ({"worker": None}, ["pid", "worker"], ["pid", "worker"]),
+        (
+            {"started_at": None, "wait": None, "worker": None, "host": None, "executions": 0},
+            ["pid"],
+            ["pid", "started_at", "wait", "worker", "host"],
+        ),
+    ],
+)
+def test_what_is_filled_in_is_not_held_against_a_signature(
+    fields: Fields, before: Sequence[str], filled: Sequence[str]
+) -> None:
+    """Each field is named once; executions are never signed."""
+    signature: Fields = {"signature": {**SIGNED["signature"], "filled": list(before)}}
+    found = complete_receipt(receipt(**signature, **fields), [start()])
+    assert found == receipt(signature={**SIGNED["signature"], "filled": list(filled)})
+    assert complete_receipt(receipt(**fields), [start()]) == OWN
+
+
+def test_a_signed_receipt_that_says_all_stays_as_it_is() -> None:
+    """The very same."""
+    told = receipt(**SIGNED)
+    assert complete_receipt(told, [start()]) is told
+    bare = receipt(executions=0, **SIGNED)
+    assert complete_receipt(bare, [start()]).signature is bare.signature
+
+
 # The verdict
 
 MERGED = "20261123T150000-99999999"
@@ -458,6 +496,36 @@ def test_the_end_that_counts_is_judged(ledger: Ledger) -> None:
     later = receipt(args_sha256="0" * 64, retries=2)
     proven = [start("x"), start("y", retries=2)]
     assert status(ledger, ("x", OWN), ("y", later), starts=proven) == "passed"
+
+
+class Signatures:
+    """Trust what a worker of this name has signed."""
+
+    def fault_of(self, told: Receipt) -> str:
+        return "" if told.worker == "w@h" else f"{told.worker} is nobody"
+
+
+def test_only_what_is_signed_counts_where_that_is_required(ledger: Ledger) -> None:
+    """What is left is judged as if there were no other; of none the first is told."""
+    made = EvidenceEvaluator(INFO.run, ledger)
+    assert made.signatures is None
+    made.signatures = Signatures()  # type: ignore[assignment]  # as much of them as is asked for
+    theirs = failed(worker="v@i")
+    assert status(ledger, ("x", theirs), ("x", OWN), made=made) == "passed"
+    forged = ("x", theirs), ("x", failed(worker="u@i"))
+    verdict, found = judged(ledger, *forged, made=made, number=3)
+    assert (verdict.verdict, verdict.attempt, found) == ("forged", 3, theirs)
+    assert "(v@i is nobody)" in verdict.sentence
+    other = ("x", receipt(entry="b", worker="v@i"))
+    assert judged(ledger, other, forged[0], made=made)[1] is None
+
+
+def test_the_keys_of_the_ledger_are_those_of_its_run(ledger: Ledger) -> None:
+    """Whoever judges it."""
+    ledger.info.set_meta(RECEIPT_KEYS, keys.generate()[1])
+    verdict, _ = judged(ledger)
+    assert verdict.verdict == "forged"
+    assert UNSIGNED in verdict.sentence
 
 
 @pytest.mark.parametrize(
