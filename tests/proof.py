@@ -13,6 +13,7 @@ from typing import Final
 
 from pytest_manifest.text import plural
 from tests.broken_records import MUTATIONS
+from tests.mutants.judging import changed_since
 from tests.page_tables import FAULTS, PROMISES, put, rows, taken
 
 NAMES: Final = ("S1", "S2", "S3", "S4", "S5", "S6", "L1")
@@ -81,14 +82,22 @@ def in_check(promise: str) -> str:
 
 
 def in_mutants(promise: str) -> str:
-    """Tell how many mutants of the modules that keep a promise are killed."""
-    mine = [one for one in rows(PROMISES, "mutants") if promise in meant(one["promise"])]
-    if not mine:
+    """Tell how many mutants of the modules that keep a promise are killed.
+
+    Modules that have changed since their mutants were tried do not count.
+    """
+    every = [one for one in rows(PROMISES, "mutants") if promise in meant(one["promise"])]
+    if not every:
         return NONE
+    changed = changed_since()
+    mine = [one for one in every if one["module"].strip("`") not in changed]
     made = sum(number(one["mutants"]) - number(one["equivalent"]) for one in mine)
     killed = sum(number(one["killed"]) for one in mine)
     idle = sum(one["mutants"] == "not run" for one in mine)
-    return f"{killed:,} of {made:,}" + (f"; {idle} of {len(mine)} modules not run" if idle else "")
+    left_out = [f"{idle} not run"] if idle else []
+    left_out += [f"{len(every) - len(mine)} changed since"] if len(mine) < len(every) else []
+    others = f"; of {plural(len(every), 'module')} {', '.join(left_out)}" if left_out else ""
+    return f"{killed:,} of {made:,}{others}"
 
 
 def table() -> str:

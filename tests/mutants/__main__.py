@@ -7,12 +7,15 @@ has found.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 from tests.mutants.judging import (
+    RAN,
     Judged,
+    digest,
     judged,
     read_equivalent,
     read_outcome,
@@ -32,6 +35,7 @@ def run(judge: Judge, out: Path) -> None:
     """Run a module's mutants in a process of their own, which writes what became of them."""
     out.parent.mkdir(parents=True, exist_ok=True)
     out.unlink(missing_ok=True)
+    out.with_suffix(".sha256").write_text(digest(judge), "utf-8")
     log = out.with_suffix(".log")
     with log.open("wb") as output:
         command = [sys.executable, "-m", "tests.mutants.running", judge.name, str(out)]
@@ -42,6 +46,9 @@ def run(judge: Judge, out: Path) -> None:
 
 def write(one: Judged) -> None:
     """Put a module's figures into the page; those of the other modules stay."""
+    ran: dict[str, str] = json.loads(RAN.read_text("utf-8"))
+    ran[one.judge.name] = (FOLDER / f"{one.judge.name}.sha256").read_text("utf-8")
+    RAN.write_text(json.dumps(ran, indent=1, sort_keys=True) + "\n", "utf-8")
     known = rows_of(taken(PROMISES, TABLE))
     put(PROMISES, TABLE, table({**known, one.judge.name: row(one)}, JUDGES))
 

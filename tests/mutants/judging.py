@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,10 +12,12 @@ from pathlib import Path
 import tomllib
 
 from tests.mutants.making import Mutant
-from tests.mutants.modules import Judge
+from tests.mutants.modules import BY_NAME, PACKAGE, Judge
 
 FILE = Path(__file__).with_name("equivalent.toml")
 """Mutants that do what the code does, each with the reason, by module."""
+RAN = Path(__file__).with_name("ran.json")
+"""The digest that each module of the page had when its mutants were tried."""
 UNDECIDED = "hung"
 
 
@@ -45,6 +48,17 @@ class Judged:
     def survived(self) -> int:
         """Return how many mutants no test kills, though one should."""
         return self.outcome.mutants - self.outcome.killed - self.equivalent
+
+
+def digest(judge: Judge) -> str:
+    """Return the SHA-256 of a module's source as it is now."""
+    return hashlib.sha256(Path(PACKAGE, judge.path).read_bytes()).hexdigest()
+
+
+def changed_since(path: Path = RAN) -> set[str]:
+    """Return the modules that have changed since their mutants were tried."""
+    ran: dict[str, str] = json.loads(path.read_text("utf-8"))
+    return {name for name, was in ran.items() if was != digest(BY_NAME[name])}
 
 
 def read_outcome(path: Path) -> Outcome:

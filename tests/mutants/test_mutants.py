@@ -11,9 +11,20 @@ from pathlib import Path
 
 import pytest
 
+from tests import proof
 from tests.house.conftest import ROOT
 from tests.mutants.__main__ import TABLE
-from tests.mutants.judging import Outcome, judged, read_equivalent, read_outcome, rows_of, table
+from tests.mutants.judging import (
+    RAN,
+    Outcome,
+    changed_since,
+    digest,
+    judged,
+    read_equivalent,
+    read_outcome,
+    rows_of,
+    table,
+)
 from tests.mutants.making import Mutant, of_constants, users_of
 from tests.mutants.modules import BY_NAME, JUDGES, Judge
 from tests.page_tables import PROMISES, taken
@@ -45,6 +56,26 @@ def test_the_page_has_a_row_for_each_module() -> None:
         )
         assert mutants == killed + equivalent
         assert survived == 0
+
+
+def test_what_has_changed_since_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each module of the page has a digest; where it is another one now, its figures are old."""
+    monkeypatch.chdir(ROOT)
+    ran = json.loads(RAN.read_text("utf-8"))
+    assert set(ran) == set(rows_of(taken(PROMISES, TABLE)))
+    now = tmp_path / "ran.json"
+    now.write_text(json.dumps({name: digest(BY_NAME[name]) for name in ran}))
+    assert changed_since(now) == set()
+    monkeypatch.setattr(proof, "changed_since", lambda: set())
+    whole = proof.in_mutants("S6")
+    now.write_text(json.dumps(dict.fromkeys(ran, "0" * 64)))
+    assert changed_since(now) == set(ran)
+    monkeypatch.setattr(proof, "changed_since", lambda: {"run.schedule"})
+    assert "1 changed since" not in whole
+    assert "1 changed since" in proof.in_mutants("S6")
+    assert proof.in_mutants("S6").split(";")[0] != whole.split(";")[0]
 
 
 def test_only_what_is_written_down_may_survive() -> None:
