@@ -12,7 +12,7 @@ unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help venv neighbours demo demo-gap-fill test model simulate proof writes mutants test-compose matrix chaos compiled bench stacks guard lint format types layers schema schema-check lock lock-check check dist docs screenshots report clean
+.PHONY: help venv neighbours demo demo-gap-fill test model simulate fuzz proof writes mutants test-compose matrix chaos compiled bench stacks guard lint format types layers schema schema-check lock lock-check check dist docs screenshots report clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | column -t -s @ 2>/dev/null || \
@@ -56,6 +56,9 @@ chaos: venv compiled ## every fault at 25 random moments (ROUNDS=n WRITE=1: into
 	 MANIFEST_CHAOS_SEED=$(or $(SEED),1) MANIFEST_CHAOS_FAULT='$(FAULT)' \
 	 $(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal tests/chaos$(if $(FAULT),/test_faults.py)
 	$(if $(WRITE),$(PY) -m tests.chaos)
+
+fuzz: venv ## hostile bytes for all that reads other people's (SECONDS=3600, TARGET=manifest; ARGS=--write); see build/fuzz
+	$(PY) -m tests.fuzz --seconds $(or $(SECONDS),60) $(TARGET) $(ARGS)
 
 model: venv ## explore the model of the promises whole, and each broken rule (needs spin and gcc); see build/model
 	$(PY) -m tests.model $(ARGS)

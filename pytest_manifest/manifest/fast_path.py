@@ -19,6 +19,7 @@ from pytest_manifest.schema import ID_MAX_LENGTH, MAX_DEPTH, Document, Entry, Ex
 from pytest_manifest.schema.fields import MOST_SECONDS, State
 from pytest_manifest.schema.json_schemas import schema_problem
 from pytest_manifest.schema.json_values import MSGSPEC_ERRORS, is_deep, is_stock_json
+from pytest_manifest.schema.wire import MOST
 
 _WHOLE: Final = 10**15
 """Below this the models write a whole number of seconds as an integer."""
@@ -41,7 +42,7 @@ class ExpectLine(Struct, forbid_unknown_fields=True, gc=False):
     schema: dict[str, Any] | UnsetType | None = UNSET
     max_runtime: Duration | UnsetType | None = UNSET
     max_wait: Duration | UnsetType | None = UNSET
-    executions: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
+    executions: Annotated[int, Meta(ge=1, le=MOST)] | UnsetType = UNSET
 
 
 class EntryLine(Struct, forbid_unknown_fields=True, gc=False):
@@ -57,7 +58,7 @@ class EntryLine(Struct, forbid_unknown_fields=True, gc=False):
     expires: Duration | UnsetType | None = UNSET
     timeout: Positive | UnsetType = UNSET
     deadline: Positive | UnsetType | None = UNSET
-    retries: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
+    retries: Annotated[int, Meta(ge=0, le=MOST)] | UnsetType = UNSET
     idempotent: bool | UnsetType = UNSET
     after: list[Name] | UnsetType = UNSET
     tags: list[Name] | UnsetType = UNSET

@@ -9,6 +9,7 @@ import re
 import stat
 from bisect import insort
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple, TypeVar
 
@@ -17,6 +18,7 @@ from pydantic import ValidationError
 from pytest_manifest.errors import Fault, ManifestError
 from pytest_manifest.manifest.fast_path import may_be_deep, parse_quickly
 from pytest_manifest.schema import MAX_DEPTH, PARSED, Document, problems
+from pytest_manifest.schema.problems import in_json
 
 _BOM = b"\xef\xbb\xbf"
 _BUFFER = 1 << 18
@@ -87,13 +89,13 @@ def whole_line(line: Line, faults: Faults) -> Line | None:
 def parse_object(line: Line, faults: Faults) -> dict[str, Any] | None:
     """Return the JSON object on the line, or None, with a fault recorded, where there is none.
 
-    Raises ManifestError for UTF-16, because no other line of the file could be parsed either.
+    Raises ManifestError for UTF-16 and UTF-32, as no other line of the file could be parsed either.
     """
     document = parse_quickly(line.raw)
     if document is not None:
         return document
     if line.number == 1 and line.raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise file_error(faults.path, "the file is UTF-16; save it as UTF-8")
+        raise file_error(faults.path, "the file is UTF-16 or UTF-32; save it as UTF-8")
     try:
         return _parse(line)
     except _RefusedError as refused:
@@ -121,9 +123,41 @@ def check_document(
     try:
         return validate(document, model, line)
     except ValidationError as error:
+        number = error.error_count()
+        if number > MOST_COUNTED:
+            _check_part(document, line, model, faults, number)
+            return None
         for problem in problems(error, model):
             faults.add(line.number, problem)
     return None
+
+
+_PART: Final = 50
+"""Fields of an object, and items of an array, of a line with very many faults that are told."""
+
+
+def _check_part(
+    document: dict[str, Any], line: Line, model: type[_Doc], faults: Faults, number: int
+) -> None:
+    """Record some of a line's very many faults, whose number is known.
+
+    Each that is worded takes a kilobyte until it is; a line may have millions.
+    """
+    part = {key: _part(value) for key, value in islice(document.items(), _PART)}
+    try:
+        validate(part, model, line)
+    except ValidationError as error:
+        for problem in problems(error, model):
+            faults.add(line.number, problem)
+    faults.add(line.number, f"the line has {number:,} faults; correct what writes it")
+
+
+def _part(value: object, levels: int = 3) -> object:
+    if levels and isinstance(value, dict):
+        return {key: _part(one, levels - 1) for key, one in islice(value.items(), _PART)}
+    if levels and isinstance(value, list):
+        return [_part(one, levels - 1) for one in value[:_PART]]
+    return value
 
 
 def _is_suspect(raw: bytes) -> bool:
@@ -179,7 +213,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(document) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # add() is for its effect
-        raise _RefusedError(f"duplicate key {json.dumps(twice)}; keep one of them")
+        raise _RefusedError(f"duplicate key {in_json(twice)}; keep one of them")
     return document
 
 

@@ -46,6 +46,21 @@ class Limits:
 
 
 DEFAULT: Final = Limits()
+_WORDS: Final = {
+    "line": "the line has more than {most:,} bytes",
+    "nesting": "the JSON is nested more than {most} levels deep",
+    "entries": "there are more than {most:,} entries",
+    "schema": "the JSON Schema in 'expect' has more than {most:,} bytes",
+}
+
+
+def beyond(name: str, most: int) -> str:
+    """Say which limit is passed, and what to do where that is meant."""
+    said = _WORDS[name].format(most=most)
+    higher = (
+        "" if name == "nesting" else f"; where that is meant, give --manifest-limits='{name}=...'"
+    )
+    return f"{said}, the limit{higher}"
 
 
 def longer_line(file: IO[bytes], most: int) -> int | None:

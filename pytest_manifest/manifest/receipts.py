@@ -16,7 +16,9 @@ from typing import Any, Final
 from pydantic_core import from_json
 from typing_extensions import Self
 
+from pytest_manifest.errors import Fault, ManifestError
 from pytest_manifest.manifest.jsonl import Faults, Line, open_regular, parse_document, read_lines
+from pytest_manifest.manifest.limits import DEFAULT, Limits, beyond, longer_line
 from pytest_manifest.schema import RULE, Receipt, is_identifier
 from pytest_manifest.schema.receipts import ExportedDescendant
 
@@ -30,12 +32,14 @@ _NUMBERS: Final = ("wait", "runtime", "cpu")
 def read_receipts(path: Path) -> Iterator[Receipt]:
     """Stream the receipts of entries in the file's order; an empty file is valid.
 
-    After the first fault the rest of the file is only checked; then ManifestError is raised with
-    every fault (at most 20, and the number of the others).
+    After the first fault the rest of the file is only checked, up to so many that it is hopeless;
+    then ManifestError is raised with every fault (at most 20, and the number of the others).
     """
     faults = Faults(path)
     with open_regular(path) as file:
         for line in read_lines(file, faults):
+            if faults.enough(line.number):
+                break
             if _OF_DESCENDANT(line.raw):
                 parse_document(line, ExportedDescendant, faults)
                 continue
@@ -139,11 +143,14 @@ class ReceiptIndex:
     where the file cannot be read; faults of its lines are noted, and raised by :meth:`finish`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, limits: Limits = DEFAULT) -> None:
         self.runs: set[str] = set()
         """The runs that the receipts are of."""
         self._faults = Faults(path)
         self._file = open_regular(path)
+        if line := longer_line(self._file, limits.line):
+            self._file.close()
+            raise ManifestError([Fault(path, line, beyond("line", limits.line))])
         self._db = sqlite3.connect("", isolation_level=None)
         self._db.executescript(_TABLES)
         self._db.execute("BEGIN")
@@ -156,6 +163,8 @@ class ReceiptIndex:
     def _find_places(self) -> None:
         places: list[_Place] = []
         for line in read_lines(self._file, self._faults):
+            if self._faults.enough(line.number):
+                raise self._faults.error()
             if _OF_DESCENDANT(line.raw):
                 rows = "INSERT INTO descendants VALUES (?, ?)"
                 self._db.execute(rows, (line.offset, line.number))
@@ -195,6 +204,8 @@ class ReceiptIndex:
             self._file.seek(start)
             line = Line(number, start, self._file.readline())
             one = parse_document(line, ExportedDescendant, self._faults)
+            if self._faults.enough(number):
+                raise self._faults.error()
             if one is not None:
                 yield one
 
@@ -255,6 +266,8 @@ class ReceiptIndex:
         self._file.seek(start)
         raw = self._file.readline()
         receipt = parse_document(Line(line, start, raw), Receipt, self._faults)
+        if self._faults.enough(line):
+            raise self._faults.error()
         if receipt is None:
             return None
         # An escape may be a lone surrogate, which parsing replaced.

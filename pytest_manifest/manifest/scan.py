@@ -23,30 +23,13 @@ from pytest_manifest.manifest.jsonl import (
     read_lines,
     whole_line,
 )
-from pytest_manifest.manifest.limits import Limits, longer_line
+from pytest_manifest.manifest.limits import Limits, beyond, longer_line
 from pytest_manifest.manifest.validation import IdIndex, check_ids
 from pytest_manifest.schema import MAX_DEPTH, Entry, Header
 from pytest_manifest.schema.json_values import MSGSPEC_ERRORS
 
 _BLOCK: Final = 1 << 16
 """About how many bytes of lines are taken at a time."""
-
-
-_WORDS: Final = {
-    "line": "the line has more than {most:,} bytes",
-    "nesting": "the JSON is nested more than {most} levels deep",
-    "entries": "there are more than {most:,} entries",
-    "schema": "the JSON Schema in 'expect' has more than {most:,} bytes",
-}
-
-
-def _beyond(name: str, most: int) -> str:
-    """Say which limit is passed, and what to do where that is meant."""
-    said = _WORDS[name].format(most=most)
-    higher = (
-        "" if name == "nesting" else f"; where that is meant, give --manifest-limits='{name}=...'"
-    )
-    return f"{said}, the limit{higher}"
 
 
 class _Digest(Protocol):
@@ -139,7 +122,7 @@ def scan(
     """
     with open_regular(path) as file:
         if limits is not None and (line := longer_line(file, limits.line)):
-            raise ManifestError([Fault(shown or path, line, _beyond("line", limits.line))])
+            raise ManifestError([Fault(shown or path, line, beyond("line", limits.line))])
         return _Scan(Faults(shown or path, most_faults), file, places, limits).run()
 
 
@@ -258,16 +241,16 @@ class _Scan:
         """
         first = self.lines - len(lines) + 1
         if self.entries > limits.entries:
-            self.faults.add(0, _beyond("entries", limits.entries))
+            self.faults.add(0, beyond("entries", limits.entries))
             raise self.faults.error()
         if limits.nesting == MAX_DEPTH and max(map(len, lines)) <= limits.schema:
             return
         for number, raw in enumerate(lines, first):
             try:
                 if limits.nesting < MAX_DEPTH and is_deep_line(raw, limits.nesting):
-                    self.faults.add(number, _beyond("nesting", limits.nesting))
+                    self.faults.add(number, beyond("nesting", limits.nesting))
                 if len(raw) > limits.schema and schema_size(raw) > limits.schema:
-                    self.faults.add(number, _beyond("schema", limits.schema))
+                    self.faults.add(number, beyond("schema", limits.schema))
             except MSGSPEC_ERRORS:  # a faulty line, of which more is said already
                 continue
 

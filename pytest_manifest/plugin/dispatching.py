@@ -246,12 +246,13 @@ class SessionDispatch:
 
         With --manifest-receipts that is a ledger made of the receipts, in a scratch folder.
         """
-        if self._options.receipts is not None:
+        if (file := self._options.receipts) is not None:
             from pytest_manifest.run import ledger_of_receipts
 
             scratch = self._session_runs.scratch_folder()
             keys = receipt_keys(self._options, self._session_runs.own_key)
-            path, warnings = ledger_of_receipts(manifest, self._options.receipts, scratch, keys)
+            limits = self._options.limits
+            path, warnings = ledger_of_receipts(manifest, file, scratch, keys, limits)
             self._notices += warnings
             return AuditSource(path, is_open=False, scratch=None, evaluated=True)
         return audit_source(self._session_runs, manifest)

@@ -21,7 +21,7 @@ from pytest_manifest.redaction import redact_error, redact_url
 from pytest_manifest.results.read_errors import ReadErrors
 from pytest_manifest.results.sources import UNREADABLE, Meta, ResultSource, as_json, open_source
 from pytest_manifest.schema import ErrorInfo, State
-from pytest_manifest.schema.wire import parse_moment, plain_traceback, unwrap_result
+from pytest_manifest.schema.wire import MOST, YEARS, parse_moment, plain_traceback, unwrap_result
 from pytest_manifest.urls import StackAddress, scheme_of
 
 CHUNK: Final = 500  # ids a round trip: some 100 KB of small results
@@ -214,14 +214,18 @@ def _moment(value: object) -> datetime | None:
             value = parse_moment(value)
         except ValueError:
             return None
-    if not isinstance(value, datetime) or not 1970 <= value.year <= 9998:
+    if not isinstance(value, datetime):
         return None
-    # Databases hold Celery's UTC times without a zone.
-    return (
-        value.replace(tzinfo=timezone.utc)
-        if value.tzinfo is None
-        else value.astimezone(timezone.utc)
-    )
+    try:
+        # Databases hold Celery's UTC times without a zone.
+        moment = (
+            value.replace(tzinfo=timezone.utc)
+            if value.tzinfo is None
+            else value.astimezone(timezone.utc)
+        )
+    except OverflowError:
+        return None
+    return moment if moment.year in YEARS else None
 
 
 def _text(value: object) -> str | None:
@@ -232,4 +236,4 @@ def _whole(value: object) -> int | None:
     """Read a count that a worker can have reached; None for anything else."""
     if not isinstance(value, int) or isinstance(value, bool):
         return None
-    return value if 0 <= value < 1 << 63 else None
+    return value if 0 <= value <= MOST else None

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pytest_manifest.ledger import Announced, Descendant, HandedOn, Start
-from pytest_manifest.results.read_errors import receipt_from
 from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.stream_records import (
     FinishedRecord,
@@ -117,7 +116,7 @@ def _add_spawned(record: SpawnedRecord, batch: ReceiptBatch) -> None:
 def worker_receipt(document: Mapping[str, object]) -> Receipt:
     """Read a receipt from where only workers write, so its source is "worker" whatever it says:
     another would be checked less. Raise ValueError where it is malformed."""
-    receipt = receipt_from(document)
+    receipt = Receipt.model_validate(document)
     return receipt if receipt.source == "worker" else receipt.model_copy(update=_BY_WORKER)
 
 

@@ -57,7 +57,6 @@ class ReceiptCollector:
         self._caller = caller
         self._position = None if stream is None else stream.position
         self._saw_worker_record = False
-        self._malformed = 0
         self._next_sweep = 0.0
         self._sweep: Iterator[str] = iter(())
 
@@ -252,9 +251,8 @@ class ReceiptCollector:
                 add_record(raw, batch, self.signatures)
             except ValueError as error:  # pydantic's is one
                 # The job's plain result, which the sweep looks at, still gives it a verdict.
-                self._malformed += 1
-                name = f"{self._malformed}. of the records up to {stream.position}"
-                self._flaws.add(name, error)
+                name = f"one of the records up to {stream.position}"
+                self._flaws.add_record(name, error)
         self._saw_worker_record = self._saw_worker_record or bool(records)
         batch.position = stream.position
         return len(records)

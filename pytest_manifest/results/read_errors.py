@@ -10,13 +10,9 @@ from typing import Final
 
 from loguru import logger
 
-from pytest_manifest.schema import Receipt
-
 LOGGED: Final = 20
 """Bad records that get a line in the log; the others are counted."""
 _MAX_CHARS: Final = 300
-_INTEGERS: Final = 1 << 63
-_SECONDS: Final = 1e12
 
 
 class ReadErrors:
@@ -36,10 +32,13 @@ class ReadErrors:
         self.add(f"the stored result of task {task_id}", why)
 
     def add(self, what: str, why: object) -> None:
-        """Note a record; one of the same name that was noted before is known."""
-        if what in self._recorded:
-            return
-        self._recorded.add(what)
+        """Note what may be read again; of the same name it is counted once."""
+        if what not in self._recorded:
+            self._recorded.add(what)
+            self.add_record(what, why)
+
+    def add_record(self, what: str, why: object) -> None:
+        """Note a record of the stream, which is read once: nothing of it is kept."""
         self.count += 1
         if self.count <= LOGGED:
             said = " ".join(f"{what}: {why}".split())[:_MAX_CHARS]
@@ -49,23 +48,3 @@ class ReadErrors:
         some = "1 record or result" if self.count == 1 else f"{self.count} records or results"
         self._message = f"{some} could not be read and counted for nothing; see the log"
         self._warnings.append(self._message)
-
-
-def receipt_from(document: object) -> Receipt:
-    """Validate a receipt as a worker may have sent it; raise ValueError for any other.
-
-    Beside its types, its figures are looked at: what no clock and no process can have would only
-    break what is done with it later.
-    """
-    receipt = Receipt.model_validate(document)
-    for moment in (receipt.sent_at, receipt.received_at, receipt.started_at, receipt.finished_at):
-        if moment is not None and not 1970 <= moment.year <= 9998:
-            raise ValueError(f"a time of the year {moment.year}")
-    whole = (receipt.pid, receipt.max_rss, receipt.attempt, receipt.executions, receipt.retries)
-    for number in whole:
-        if number is not None and not -_INTEGERS < number < _INTEGERS:
-            raise ValueError("a number of more than 64 bits")
-    for seconds in (receipt.wait, receipt.runtime, receipt.cpu):
-        if seconds is not None and not -_SECONDS < seconds < _SECONDS:
-            raise ValueError(f"{seconds:g} s")
-    return receipt

@@ -296,7 +296,7 @@ class StreamReader:
                 self._read_ids.append(self.position)
                 if record is None:
                     # Foreign, or cut short: the job's stored result still gives a verdict.
-                    self._flaws.add(
+                    self._flaws.add_record(
                         f"record {self.position} of {self._key}", "it is no JSON object"
                     )
                 else:
@@ -326,7 +326,7 @@ def _parse_record(fields: Mapping[bytes, bytes]) -> Mapping[str, object] | None:
         try:
             record = from_json(line)
         except ValueError:  # the json module reads more: halves of characters, say
-            record = json.loads(line)
+            record = json.loads(line.decode())
     except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from loguru import logger
 
@@ -20,8 +21,11 @@ from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.settings import WINDOW, RunSettings, Signals
-from pytest_manifest.text import seconds
+from pytest_manifest.text import seconds, short
 from pytest_manifest.urls import is_redis
+
+MOST_DELAYS: Final = 20
+"""Tasks of which it is told that a delay is too long for the broker."""
 
 
 @dataclass
@@ -51,13 +55,15 @@ class EngineContext:
     wait_budget: WaitBudget = field(default_factory=WaitBudget)
     record_unknown_workers: Callable[[], None] = lambda: None
     """Records workers that may have started a job unreported; raises StackError."""
+    _told_delays: set[str] = field(default_factory=set)
+    """The tasks of which a delay was told."""
 
     def meet(self, one: Descendant, is_awaited: bool) -> None:
         """Take note of a descendant that was told of: its queue, and its countdown or ETA."""
         if is_awaited and one.queue is not None:
             self.search_queue(one.queue)
         if one.due is not None:
-            self._check_delay(f"task {one.task!r}, which a job started", one.delay)
+            self._check_delay(f"task {short(one.task)}, which a job started", one.delay)
 
     def check_retry(self, end: HandedOn) -> None:
         """Take note of a job that waits for its next try."""
@@ -79,14 +85,16 @@ class EngineContext:
             held_for = visibility_of(self.publisher, (), ()) if is_redis(url) else None
         if held_for is None or delay < held_for.timeout:
             return
+        if what in self._told_delays or len(self._told_delays) >= MOST_DELAYS:
+            return
+        self._told_delays.add(what)
         sentence = (
             f"{what}, has a countdown or an ETA of {seconds(delay)}, but this broker hands a "
             f"message that a worker holds to another one after {seconds(held_for.timeout)}, so it "
             f"will run more than once; raise {held_for.where} above that, or shorten the delay"
         )
-        if not any(one.startswith(f"{what},") for one in self.warnings):
-            self.warnings.append(sentence)
-            self.live_warnings.append(sentence)
+        self.warnings.append(sentence)
+        self.live_warnings.append(sentence)
 
     def search_queue(self, name: str) -> None:
         """Count a queue among those that the run's jobs wait in; on our own stack, serve it."""

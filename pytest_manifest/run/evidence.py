@@ -337,13 +337,11 @@ class EvidenceEvaluator:
         """Return whether no start can be lost with a store that was emptied."""
         return self._ledger.info.get_meta(STORE_EMPTIED) is None and self.is_whole()
 
-    def check_repeated_start(self, start: Start) -> None:
-        """Compare a start with those of the same execution: they must be the same."""
-        for known in self._ledger.events.starts(start.task_id):
-            if known.execution == start.execution and _start_identity(known) != _start_identity(
-                start
-            ):
-                self._add_task_ids(CLASHING_STARTS, [start.task_id])
+    def check_repeated_starts(self, task_id: str, starts: Sequence[Start]) -> None:
+        """Compare starts of an attempt with those of the same executions: they must be the same."""
+        known = {one.execution: _start_identity(one) for one in self._ledger.events.starts(task_id)}
+        if any(known.get(one.execution) != _start_identity(one) for one in starts):
+            self._add_task_ids(CLASHING_STARTS, [task_id])
 
     def mark_revoked(self, jobs: Iterable[PendingAttempt]) -> None:
         """Record that the run itself revokes these, so that none meets an expectation by it.

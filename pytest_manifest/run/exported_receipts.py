@@ -12,7 +12,7 @@ from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import Ledger, RunInfo, utc_now
 from pytest_manifest.ledger.queries import BATCH, ImportedEntry
 from pytest_manifest.ledger.run_files import RunFiles
-from pytest_manifest.manifest import Manifest
+from pytest_manifest.manifest import Limits, Manifest
 from pytest_manifest.manifest.receipts import Exported, ReceiptIndex
 from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.exported_trees import TreeImport
@@ -26,7 +26,11 @@ NO_RUN = "no-receipts"
 
 
 def ledger_of_receipts(
-    manifest: Manifest, file: Path, scratch: Path, receipt_keys: str | None = None
+    manifest: Manifest,
+    file: Path,
+    scratch: Path,
+    receipt_keys: str | None = None,
+    limits: Limits | None = None,
 ) -> tuple[Path, list[str]]:
     """Make a ledger of exported receipts alone; return it and notes about oddities in them.
 
@@ -34,7 +38,7 @@ def ledger_of_receipts(
     Raises LedgerError where the file holds receipts of several runs, ManifestError where it cannot
     be read.
     """
-    with ReceiptIndex(file) as index:
+    with ReceiptIndex(file, limits or Limits()) as index:
         run = min(index.runs, default=NO_RUN)
         path = RunFiles.of(scratch, run).ledger
         with Ledger.create(path, _info(manifest, run)) as ledger:

@@ -187,16 +187,19 @@ class PendingAttempts:
         first = job.started is None and job.sent_at is not None
         is_repeat = job.only_start is not None and job.only_start.execution == start.execution
         job.only_start = start if first or is_repeat else None
-        job.started, job.execution, job.between = now, start.execution, None
+        is_again, job.started = job.started == now, now
+        job.execution, job.between = start.execution, None
         job.worker, job.host, job.pid = start.worker, start.host, start.pid
         job.boot, job.pid_namespace = start.boot, start.pid_namespace
         job.loss, job.parts = None, None
+        if is_again:  # its time is told already
+            return
         timeout = self.with_own_limit(job.entry).timeout
         note = f"it ran longer than its timeout of {timeout:g} s and its worker sent no receipt"
         when = now + timeout + TIMEOUT_GRACE
         heapq.heappush(self._due, _Due(when, start.task_id, "timed_out", note, since=now))
         if len(self._due) > 2 * len(self.by_task_id) + SPARE:
-            self._forget_completed()
+            self._forget_past()
 
     def handed_on(self, end: HandedOn) -> None:
         """Note that an execution ended, and that the job waits for its next try or another task.
@@ -228,10 +231,15 @@ class PendingAttempts:
             return False
         return end.finished_at is not None and end.finished_at - job.earlier_end < STORING
 
-    def _forget_completed(self) -> None:
-        """Drop the deadlines of completed attempts: of a million jobs nearly all are by then."""
-        self._due = [due for due in self._due if due.task_id in self.by_task_id]
+    def _forget_past(self) -> None:
+        """Drop the deadlines of completed attempts, of a million jobs nearly all, and those of
+        earlier starts."""
+        self._due = [due for due in self._due if self._is_ahead(due)]
         heapq.heapify(self._due)
+
+    def _is_ahead(self, due: _Due) -> bool:
+        job = self.by_task_id.get(due.task_id)
+        return job is not None and due.since in (None, job.started)
 
     def worker_lost(self, loss: WorkerLoss) -> None:
         """Note the death of a worker process at what it was running."""

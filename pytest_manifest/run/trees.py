@@ -15,6 +15,7 @@ from itertools import chain
 from loguru import logger
 
 from pytest_manifest.ledger import Announced, Descendant, Ledger, Start
+from pytest_manifest.results.read_errors import LOGGED
 from pytest_manifest.run.corrections import is_no_news
 from pytest_manifest.run.evaluation import AttemptEvaluator, Evaluated
 from pytest_manifest.run.evidence import ReportedEnd
@@ -28,6 +29,7 @@ from pytest_manifest.run.pending import (
 from pytest_manifest.run.unforeseen import unforeseen_failure
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.stream_records import HOW_AFTER, Origin
+from pytest_manifest.text import short
 from pytest_manifest.verdict.descendants import NOT_SENT, is_ignored
 
 UNSENT = "its parent could not send it"
@@ -96,6 +98,7 @@ class Trees:
         self._pending = pending
         self._on_new = on_new
         """Called with each new descendant, and whether it is awaited."""
+        self._strangers = 0
         self.wants_search = False
         """Whether there is a job that is sure to be nowhere."""
         self._trees: dict[str, _Tree] = {}
@@ -269,7 +272,12 @@ class Trees:
         is_new = root in self._pending.by_task_id and not self._stored
         attempt = self._attempt(root)
         if attempt is None:
-            logger.debug("a task tells that it descends from {}, which is not of this run", root)
+            self._strangers += 1
+            if self._strangers <= LOGGED:
+                known = short(root)
+                logger.debug(
+                    "a task tells that it descends from {}, which is not of this run", known
+                )
             return None
         tree = _Tree(attempt, is_ignored(attempt.entry))
         if not is_new:

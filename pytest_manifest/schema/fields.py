@@ -22,11 +22,13 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import PydanticCustomError, core_schema
 
 from pytest_manifest.schema.json_values import json_value as json_value
-from pytest_manifest.schema.wire import parse_moment
+from pytest_manifest.schema.wire import MOST, YEARS, parse_moment
 
 ID_MAX_LENGTH = 200
 MOST_SECONDS: Final = 36_525 * 86_400
 """A hundred years in seconds: from now on that is still a date, for Celery and for brokers."""
+_MOST_FIGURE: Final = 1e12
+"""Seconds that a clock which was set may have shown between two moments: 30,000 years."""
 PARSED: Final[object] = object()
 """Validation context that says: these values come from a JSON parser that already refused NaN,
 infinities, lone surrogates and deep nesting, so JSON values need no second look."""
@@ -66,16 +68,21 @@ def _utc(value: object) -> object:
         value = _parse_time(value)
     if not isinstance(value, datetime):
         raise PydanticCustomError("time_type", 'must be a time like "2026-11-24T15:00:00Z"')
-    if value.tzinfo is timezone.utc:
-        return value
     if value.utcoffset() is None:
         raise PydanticCustomError(
             "time_naive", 'must say its time zone: append "Z" for UTC or an offset like "+01:00"'
         )
     try:
-        return value.astimezone(timezone.utc)
+        moment = value if value.tzinfo is timezone.utc else value.astimezone(timezone.utc)
     except OverflowError:
-        raise PydanticCustomError("time_range", "must be a time between years 1 and 9999") from None
+        moment = None
+    if moment is None or moment.year not in YEARS:
+        raise PydanticCustomError(
+            "time_range",
+            "must be a time of the years {first} to {last}",
+            {"first": YEARS[0], "last": YEARS[-1]},
+        )
+    return moment
 
 
 def _parse_time(text: str) -> datetime:
@@ -146,7 +153,9 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, le=MOST_SECONDS, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=MOST_SECONDS, allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0)]
+Figure = Annotated[float, Field(ge=-_MOST_FIGURE, le=_MOST_FIGURE, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, le=MOST)]
+Whole = Annotated[int, Field(ge=-MOST, le=MOST)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Version = Annotated[
     Literal[1], BeforeValidator(_version), WithJsonSchema({"type": "integer", "const": 1})

@@ -12,9 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 from pydantic import JsonValue
+
+from pytest_manifest.text import middle, number_unprintable
+
+_LONGEST: Final = 400
+"""Characters in which a flaw of a schema is told."""
 
 
 class SchemaFlawError(ValueError):
@@ -34,7 +39,11 @@ class Violation:
 
 
 def schema_problem(schema: dict[str, JsonValue]) -> str:
-    """Say why this object is no JSON Schema (2020-12) that can be applied; "" if it is one."""
+    """Say why this object is no JSON Schema (2020-12) that can be applied; "" if it is one.
+
+    It may quote the schema, so what is long loses its middle, and what cannot be printed is
+    numbered.
+    """
     return _schema_problem(json.dumps(schema, sort_keys=True))
 
 
@@ -44,9 +53,10 @@ def _schema_problem(text: str) -> str:
 
     schema = json.loads(text)
     try:
-        return _malformed(schema) or parts_problem(schema, _malformed)
+        said = _malformed(schema) or parts_problem(schema, _malformed)
     except ValueError as error:  # an $id that is no address
-        return f"it names an address that is none ({error})"
+        said = f"it names an address that is none ({error})"
+    return number_unprintable(middle(said, _LONGEST))
 
 
 def _malformed(schema: object) -> str:

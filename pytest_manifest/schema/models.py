@@ -27,6 +27,8 @@ from pytest_manifest.schema.fields import (
 )
 from pytest_manifest.schema.json_schemas import schema_problem
 from pytest_manifest.schema.patterns import pattern_problem
+from pytest_manifest.schema.wire import MOST
+from pytest_manifest.text import middle, number_unprintable
 
 
 class ExpectedError(Document):
@@ -42,7 +44,8 @@ class ExpectedError(Document):
     def _compiles(cls, value: str | None) -> str | None:
         why = pattern_problem(value or "")
         if why:
-            raise PydanticCustomError("regex", "is not a regular expression: {why}", {"why": why})
+            shown = number_unprintable(middle(why, 400))
+            raise PydanticCustomError("regex", "is not a regular expression: {why}", {"why": shown})
         return value
 
 
@@ -114,7 +117,7 @@ class Expectations(Document):
     """The longest that the task may run, in seconds from its start."""
     max_wait: Seconds | None = None
     """The longest that the task may wait before it starts, in seconds from its sending."""
-    executions: Annotated[int, Field(ge=1)] = 1
+    executions: Annotated[int, Field(ge=1, le=MOST)] = 1
     """How often the job may run; Celery's own retries of the task are not counted."""
     descendants: Annotated[
         Annotated[DescendantsOutcome, _Short] | Annotated[ExpectedDescendants, _Long],

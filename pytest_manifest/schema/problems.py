@@ -27,16 +27,22 @@ _MUST_BE: Mapping[str, str] = {
 }
 _SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "greater_than": lambda ctx: f"must be greater than {ctx['gt']:g}",
-    "greater_than_equal": lambda ctx: f"must be {ctx['ge']:g} or more",
-    "less_than_equal": lambda ctx: f"must be {ctx['le']:.15g} or less",
+    "greater_than_equal": lambda ctx: f"must be {_figure(ctx['ge'])} or more",
+    "less_than_equal": lambda ctx: f"must be {_figure(ctx['le'])} or less",
     "string_too_short": lambda _: "must not be empty",
     "string_too_long": lambda ctx: f"must have at most {ctx['max_length']} characters",
     "literal_error": lambda ctx: f"must be one of {ctx['expected'].replace(chr(39), chr(34))}",
     "string_pattern_mismatch": lambda _: "must be 64 lower-case hex digits",
 }
+_LONGEST = 200
+"""Characters of a field's name that are looked at."""
 _FORMS = "(short)", "(long)"
 _OWN = "json_value", "empty_range", "unprintable", "json_schema", "regex", "time_naive"
 """Our own errors whose sentence already says what is wrong with the value."""
+
+
+def _figure(limit: float) -> str:
+    return str(int(limit)) if float(limit).is_integer() else f"{limit:g}"
 
 
 def problems(error: ValidationError, model: type[BaseModel]) -> list[str]:
@@ -85,6 +91,8 @@ def in_json(value: object, limit: int = 60) -> str:
     """Return ``value`` as JSON, shortened; a value that JSON cannot hold is named by its type."""
     if isinstance(value, (dict, list, tuple)) and len(value) > 20:
         return "an array" if not isinstance(value, dict) else "an object"
+    if isinstance(value, str):
+        value = value[: limit + 1]
     try:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):
@@ -93,7 +101,8 @@ def in_json(value: object, limit: int = 60) -> str:
 
 
 def _unknown_field(loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
-    name, known = str(loc[-1]), _known_fields(loc[:-1], model)
+    # A name may have megabytes, of which an index would be made.
+    name, known = str(loc[-1])[:_LONGEST], _known_fields(loc[:-1], model)
     where = f" in {_field(loc[:-1])}" if loc[:-1] else ""
     start = f"unknown field {_quoted(name)}{where}; "
     near = get_close_matches(name, known, n=1, cutoff=0.6) or get_close_matches(
@@ -131,4 +140,4 @@ def _field(loc: tuple[int | str, ...]) -> str:
 
 
 def _quoted(name: str) -> str:
-    return f"'{beginning(number_unprintable(name), 80)}'"
+    return f"'{beginning(number_unprintable(name[:_LONGEST]), 80)}'"

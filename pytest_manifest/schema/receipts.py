@@ -10,11 +10,11 @@ from pydantic import Field, JsonValue
 from pytest_manifest.schema.fields import (
     Count,
     Document,
+    Figure,
     Identifier,
     Json,
     JsonObject,
     Name,
-    Number,
     Sha256,
     Source,
     State,
@@ -22,6 +22,7 @@ from pytest_manifest.schema.fields import (
     Time,
     VerdictStatus,
     Version,
+    Whole,
 )
 
 
@@ -92,7 +93,7 @@ class Receipt(Document):
     """Celery's name of the worker."""
     host: Text | None = None
     """The host that it ran on."""
-    pid: int | None = None
+    pid: Whole | None = None
     """The process that ran it."""
     queue: Text | None = None
     """The queue that it came from."""
@@ -104,9 +105,9 @@ class Receipt(Document):
     """When the task started."""
     finished_at: Time | None = None
     """When the task ended."""
-    wait: Number | None = None
+    wait: Figure | None = None
     """Seconds from the sending to the start."""
-    runtime: Number | None = None
+    runtime: Figure | None = None
     """Seconds from the start to the end."""
     executions: Count = 0
     """How often it was started for the same retry number (Celery's own retries are no second
@@ -131,9 +132,9 @@ class Receipt(Document):
     """The task's last log lines."""
     log_dropped: Count = 0
     """How many earlier log lines were left out."""
-    cpu: Number | None = None
+    cpu: Figure | None = None
     """CPU seconds that it used."""
-    max_rss: int | None = None
+    max_rss: Whole | None = None
     """The process's memory high-water mark, in bytes."""
     evidence: JsonObject = Field(default_factory=dict)
     """What the task itself added."""

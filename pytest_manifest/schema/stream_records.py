@@ -13,7 +13,7 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from pytest_manifest.schema.wire import parse_timestamp
+from pytest_manifest.schema.wire import MOST, parse_timestamp
 
 STREAM_FIELD: Final = "r"
 """The one field of a stream record; it holds a JSON document."""
@@ -27,8 +27,6 @@ HOW_AFTER: Final = "after"
 HOW: Final = ("call", "group", "chain", "chord", "chord_body", "link", "errback", "replace")
 """How a task can be started by another: called, as a member of a group, as the next of a chain, in
 a chord's header, as its body, by ``link``, by ``link_error``, as a part of a replacement."""
-
-_INT64: Final = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,4 +310,4 @@ def _integer(record: Mapping[str, object], name: str) -> int | None:
     value = record.get(name)
     if not isinstance(value, int) or isinstance(value, bool):
         return None
-    return value if -_INT64 <= value < _INT64 else None  # no pid or count is larger
+    return value if -MOST <= value <= MOST else None  # no pid or count is larger

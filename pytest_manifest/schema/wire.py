@@ -42,6 +42,11 @@ by the dispatcher, it asks the worker to tell of every task that the job starts.
 HEADER_PARENT: Final = "manifest_parent"
 """Added by the worker in which a task of the job starts another one: the starting task's id."""
 
+MOST: Final = (1 << 53) - 1
+"""The largest count, in either direction: every reader of JSON has it exactly, and so has SQL."""
+YEARS: Final = range(1970, 9999)
+"""The years of a time in UTC: so it stays a time in each zone, and when seconds are added."""
+
 _FRACTION: Final = re.compile(r"(?<=:\d\d[.,])\d+")
 
 RESULT_RECEIPT: Final = "manifest_receipt"
@@ -90,14 +95,10 @@ def parse_timestamp(text: object) -> datetime | None:
         return None
     try:
         moment = parse_moment(text)
-        # Arithmetic on times at the ends of the range would overflow.
-        return (
-            moment.astimezone(timezone.utc)
-            if moment.tzinfo and 1970 <= moment.year <= 9998
-            else None
-        )
+        found = moment.astimezone(timezone.utc) if moment.tzinfo else None
     except (ValueError, OverflowError):
         return None
+    return found if found is not None and found.year in YEARS else None
 
 
 def canonical(value: object) -> bytes | None:

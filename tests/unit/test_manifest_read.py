@@ -76,7 +76,7 @@ ABYSS = b'{"id": "a", "task": "t", "args": ' + b"[" * 100_000 + b"]" * 100_000 +
         (A + b"  \t\n" + B, "2: the line is blank; remove it"),
         (A + b"\r\n" + B, "2: the line is blank; remove it"),
         (b"\xef\xbb\xbf" + A, "1: the file starts with a byte order mark (BOM); save it as UTF-8"),
-        (A.decode().encode("utf-16"), "the file is UTF-16; save it as UTF-8"),
+        (A.decode().encode("utf-16"), "the file is UTF-16 or UTF-32; save it as UTF-8"),
         (
             A + b'{"id": "\xe9"}\n',
             "2: byte 0xe9 at byte 33 of the file is not UTF-8; save the file",

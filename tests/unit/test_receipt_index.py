@@ -119,10 +119,10 @@ def test_the_index_keeps_no_receipts(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 MADE = [
     *RECEIPTS,
-    receipt("e", wait=1.0, runtime=0.0, cpu=1e16, result=2.0, evidence={"cost": 1.0, "x": None}),
+    receipt("e", wait=1.0, runtime=0.0, cpu=1e12, result=2.0, evidence={"cost": 1.0, "x": None}),
     receipt("f", result=False, executions=0, retries=3, pid=0),
     receipt("g", error=ErrorInfo(type="E", message="é\n", traceback="T"), log=["", "漢"]),
-    receipt("h", sent_at="2026-11-24T15:00:00.100000Z", started_at="0999-01-01T00:00:00Z"),
+    receipt("h", sent_at="2026-11-24T15:00:00.100000Z", started_at="1999-01-01T00:00:00Z"),
 ]
 
 

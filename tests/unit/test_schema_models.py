@@ -98,7 +98,7 @@ def refusal(document: object, model: type[Document] = Entry) -> list[str]:
         ({"eta": "2026-11-24T25:00:00Z"}, "'eta' must be a time like"),
         ({"eta": "2026-11-24T15:00:00"}, "'eta' must say its time zone"),
         ({"eta": datetime(2026, 11, 24)}, "'eta' must say its time zone"),  # noqa: DTZ001 (its point)
-        ({"eta": "0001-01-01T00:00:00+10:00"}, "'eta' must be a time between years 1 and 9999"),
+        ({"eta": "0001-01-01T00:00:00+10:00"}, "'eta' must be a time of the years 1970 to 9998"),
         (
             {"eta": "2026-11-24T15:00:00Z", "countdown": 1},
             "'countdown' and 'eta' exclude each other; keep one",

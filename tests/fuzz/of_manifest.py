@@ -1,0 +1,108 @@
+"""A manifest of any bytes: read, refused by sentences, read by all ways alike, written and read."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+from pytest_manifest.errors import ManifestError
+from pytest_manifest.manifest import (
+    Limits,
+    Manifest,
+    check_manifest,
+    dump_entry,
+    entry_line,
+    id_and_task,
+    jsonl,
+    read_manifest,
+    write_manifest,
+)
+from pytest_manifest.manifest.fast_path import check_lines, expects_nothing, parse_quickly
+from pytest_manifest.manifest.jsonl import Faults, Line, check_document, parse_object
+from pytest_manifest.schema import Entry, Header
+from tests.fuzz.oracles import expect, expect_refusal, same, scratch
+
+LIMITS = Limits(line=1 << 16, entries=200, schema=1 << 14)
+MOST_LINES = 60
+
+
+def check(data: bytes) -> None:
+    """Read these bytes as a manifest."""
+    path = scratch() / "m.jsonl"
+    path.write_bytes(data)
+    for raw in data.splitlines(keepends=True)[:MOST_LINES]:
+        if len(raw) <= LIMITS.line:
+            compare_line(raw)
+    try:
+        manifest = read_manifest(path, limits=LIMITS)
+    except ManifestError as error:
+        expect_refusal(error)
+        return
+    read_alike(manifest)
+    write_and_read(manifest)
+
+
+def compare_line(raw: bytes) -> None:
+    """The fast parser and the fast checks say nothing that the careful ones do not say."""
+    line = Line(2, 0, raw)
+    quick = parse_quickly(raw)
+    if quick is not None:
+        expect(same(quick, jsonl._parse(line)), "the parsers differ", raw)
+    faults = Faults(Path("m"))
+    document = parse_object(line, faults)
+    entry = None if document is None else check_document(document, line, Entry, faults)
+    expect((entry is None) == bool(faults), "refused without a fault, or the other way", raw)
+    fast = check_lines([raw])
+    if fast is not None:
+        expect(entry is not None, "the models refuse what was taken", raw)
+    if entry is None:
+        return
+    if fast is not None:
+        expect(fast[0].id == entry.id, "another id", raw)
+        expect((fast[0].after or []) == entry.after, "another 'after'", raw)
+        nothing = "expect" not in jsonl._parse(Line(2, 0, dump_entry(entry)))
+        expect(expects_nothing(raw) == nothing, "other expectations", raw)
+    expect(id_and_task(raw) == (entry.id, entry.task), "another id or task", raw)
+    written = dump_entry(entry)
+    again = Line(2, 0, written + b"\n")
+    found = check_document(jsonl._parse(again), again, Entry, faults)
+    expect(found == entry, "another entry after it was written", raw, written)
+    quickly = entry_line(copy.deepcopy(document or {}))
+    expect(quickly in (None, written), "written otherwise", quickly, written)
+
+
+def read_alike(manifest: Manifest) -> None:
+    """Whichever way it is read, the same is found."""
+    path = manifest.path
+    entries = list(manifest)
+    ids = [entry.id for entry in entries]
+    expect(len(manifest) == len(entries) == len(set(ids)), "not each id once", ids)
+    expect(list(manifest.ids) == ids, "other ids", ids, manifest.ids)
+    lean = read_manifest(path, lean=True, limits=LIMITS)
+    expect(list(lean.ids) == ids, "other ids, read leanly", ids, lean.ids)
+    expect(check_manifest(path).sha256 == manifest.sha256, "another digest")
+    expect([manifest[one] for one in ids[:5]] == entries[:5], "other entries by their ids")
+    told = [(one.id, one.task, list(one.tags)) for one in manifest.outlines()]
+    expect(told == [(one.id, one.task, one.tags) for one in entries], "other outlines", told)
+    number, _ = manifest.expecting_nothing(most=3)
+    expect(0 <= number <= len(ids), "expecting nothing", number)
+    waiting = [(ids[one], ids[other]) for one, other in manifest.dependencies()]
+    named = [(one.id, other) for one in entries for other in one.after]
+    expect(waiting == named, "other dependencies", waiting, named)
+
+
+def write_and_read(manifest: Manifest) -> None:
+    """Written anew it is the same, and written once more the same bytes."""
+    first, second = scratch() / "first.jsonl", scratch() / "second.jsonl"
+    entries = list(manifest)
+    header: Header = manifest.header
+    try:
+        written = write_manifest(first, header, entries)
+    except ManifestError as error:
+        expect(False, "cannot be written", str(error))
+        return
+    expect(list(written) == entries, "other entries after they were written")
+    facts = {"entries": written.header.entries, "sha256": written.header.sha256}
+    expect(written.header == header.model_copy(update=facts), "another header")
+    write_manifest(second, written.header, list(written))
+    expect(first.read_bytes() == second.read_bytes(), "other bytes at the second time")

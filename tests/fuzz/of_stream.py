@@ -1,0 +1,157 @@
+"""A run's stream of any records: each is taken, or passed over, and those beside it are as ever."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from functools import cache
+from threading import Event
+from typing import Any, Final
+
+from pytest_manifest.ledger import Ledger
+from pytest_manifest.results.backend_results import BackendResult, ResultReader
+from pytest_manifest.results.collector import ReceiptCollector
+from pytest_manifest.results.read_errors import ReadErrors
+from pytest_manifest.results.stream import StreamReader
+from pytest_manifest.run.context import EngineContext
+from pytest_manifest.run.evaluation import AttemptEvaluator
+from pytest_manifest.run.pending import PendingAttempts
+from pytest_manifest.run.schedule import Schedule
+from pytest_manifest.run.settings import RunSettings, Signals
+from pytest_manifest.run.verdict_recorder import VerdictRecorder
+from pytest_manifest.schema import Receipt
+from pytest_manifest.schema.wire import stream_key
+from pytest_manifest.worker.backend_memory import store
+from tests.fuzz.made_run import (
+    ENTRIES,
+    MOMENT,
+    RUN,
+    TASK_ID,
+    attempts,
+    made_ledger,
+    made_manifest,
+)
+from tests.fuzz.oracles import expect, expect_sentence
+from tests.fuzz.verdicts import expect_verdict
+
+KEY: Final = stream_key(RUN)
+MOST: Final = 50
+MOST_WARNINGS: Final = 30
+LAST: Final[dict[str, Any]] = {
+    "kind": "finished",
+    "execution": "the last one",
+    "receipt": {
+        "run": RUN,
+        "entry": "a",
+        "attempt": 1,
+        "task_id": TASK_ID,
+        "task": "tasks.add",
+        "state": "failed",
+        "error": {"type": "ValueError", "message": "no"},
+    },
+}
+"""A record that comes behind all others, and must be there."""
+_OF_EVENTS: Final = ("starts", "receipts", "handed_on", "descendants", "announced")
+_TABLES: Final = (*_OF_EVENTS, "settled", "corrections")
+
+
+class _NoResults(ResultReader):
+    """A result store in which there is nothing."""
+
+    def __init__(self) -> None:
+        """Open nothing."""
+
+    def read(self, task_ids: object) -> dict[str, BackendResult]:
+        return {}
+
+    def discard(self, task_ids: object) -> None:
+        """Have nothing to drop."""
+
+    def close(self) -> None:
+        """Have nothing to close."""
+
+
+@cache
+def _ledger() -> Ledger:
+    return made_ledger("stream")
+
+
+def check(data: bytes) -> None:
+    """Read each line as a record; judge by what was taken, then what has no end."""
+    records(data.split(b"\n")[:MOST])
+
+
+def records(lines: list[bytes]) -> list[str]:
+    """Read these records into a run; return the warnings that came of them."""
+    store.clear()
+    for raw in [*lines, json.dumps(LAST).encode()]:
+        store.xadd(KEY, {"r": raw})
+    warnings: list[str] = []
+    flaws = ReadErrors(warnings)
+    ledger = _ledger()
+    reader = StreamReader("memory://", KEY, flaws=flaws, keeps_records=True)
+    try:
+        with closing(ReceiptCollector(reader, _NoResults(), flaws=flaws)) as collector:
+            context = _context(ledger, collector, warnings)
+            recorder = VerdictRecorder(context, None)
+            recorder.poll_once()
+            open_ends = [(job, "unknown", "the run was over") for job in _open(context.pending)]
+            recorder.commit_inferred(open_ends)  # type: ignore[arg-type]  # "unknown" is a status
+        _read_back(ledger)
+    finally:
+        _empty(ledger)
+    expect(len(warnings) <= MOST_WARNINGS, "many warnings", len(warnings))
+    for one in warnings:
+        expect_sentence(one)
+    return warnings
+
+
+def _open(pending: PendingAttempts) -> list[Any]:
+    return [pending.complete(task_id) for task_id in list(pending.by_task_id)]
+
+
+def _context(ledger: Ledger, collector: ReceiptCollector, warnings: list[str]) -> EngineContext:
+    pending = PendingAttempts()
+    for attempt in attempts():
+        pending.track(attempt, 0.0, MOMENT)
+    return EngineContext(
+        run=RUN,
+        settings=RunSettings(folder=ledger.path.parent),
+        signals=Signals(
+            stop=Event(),
+            interrupted=Event(),
+            force_stop=Event(),
+            on_verdicts=lambda _: None,
+            lost_workers=list,
+        ),
+        ledger=ledger,
+        collector=collector,
+        evaluator=AttemptEvaluator(RUN, made_manifest(), ledger, kills=3, lifetime=0),
+        schedule=Schedule(()),
+        pending=pending,
+        warnings=warnings,
+    )
+
+
+def _read_back(ledger: Ledger) -> None:
+    """Each entry has one verdict at most, and what arrived is read as it was."""
+    kept = list(ledger.events.all_receipts())
+    expect(kept[-1][2] == Receipt.model_validate(LAST["receipt"]), "the last record is missing")
+    expect(all(one[2].source == "worker" for one in kept), "a receipt of another source")
+    ledger.events.starts_by_task()
+    by_id = {entry.id: entry for entry in ENTRIES}
+    found = list(ledger.queries.all_verdicts())
+    names = [one.verdict.entry for one in found]
+    expect("a" in names, "an end came, and there is no verdict", names)
+    expect(len(set(names)) == len(names) and set(names) <= set(by_id), "strange entries", names)
+    for one in found:
+        expect_verdict(by_id[one.verdict.entry], one.verdict, one.receipt)
+
+
+def _empty(ledger: Ledger) -> None:
+    with ledger._db.writing() as db:
+        for table in _TABLES:
+            db.execute(f"DELETE FROM {table}")
+        db.execute("DELETE FROM attempts WHERE attempt > 1")
+        db.execute("UPDATE attempts SET kind = NULL, verdict = NULL")
+        db.execute("DELETE FROM run WHERE key IN ('stream_position', 'clashing_starts')")
