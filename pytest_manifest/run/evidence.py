@@ -340,7 +340,8 @@ class EvidenceEvaluator:
     def check_repeated_starts(self, task_id: str, starts: Sequence[Start]) -> None:
         """Compare starts of an attempt with those of the same executions: they must be the same."""
         known = {one.execution: _start_identity(one) for one in self._ledger.events.starts(task_id)}
-        if any(known.get(one.execution) != _start_identity(one) for one in starts):
+        found = ((one, known.get(one.execution)) for one in starts)
+        if any(of is not None and of != _start_identity(one) for one, of in found):
             self._add_task_ids(CLASHING_STARTS, [task_id])
 
     def mark_revoked(self, jobs: Iterable[PendingAttempt]) -> None:

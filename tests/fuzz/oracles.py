@@ -17,7 +17,7 @@ from pytest_manifest.manifest.jsonl import MAX_FAULTS
 
 MOST_CHARS = 1_500
 """Characters of a sentence: a terminal of 100 columns shows it on 15 lines."""
-MOST_CALLS = 6_000_000
+MOST_CALLS = 30_000_000
 """Calls of functions for the smallest input: a schema may ask for 100,000 steps."""
 CALLS_A_BYTE = 5_000
 MOST_VERDICT = 4_000

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from pytest_manifest.ledger import Start
 from pytest_manifest.manifest import dump_document, receipt_line
 from pytest_manifest.results.batch import ReceiptBatch, add_record
-from pytest_manifest.results.read_errors import receipt_from
 from pytest_manifest.run.evidence import complete_receipt
 from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.signed import FILLABLE
@@ -88,7 +87,7 @@ def end(**beside: object) -> Fields:
 
 
 def read(record: Fields) -> Receipt:
-    return receipt_from(record["receipt"])
+    return Receipt.model_validate(record["receipt"])
 
 
 def test_no_field_can_be_changed(signatures: ReportSignatures) -> None:
@@ -115,7 +114,7 @@ def test_a_signature_holds_for_nothing_else(signatures: ReportSignatures) -> Non
     assert signatures.fault_of(read(confused)) == UNTRUSTED
     bare = {**record["receipt"]}
     del bare["signature"]
-    assert signatures.fault_of(receipt_from(bare)) == UNSIGNED
+    assert signatures.fault_of(Receipt.model_validate(bare)) == UNSIGNED
     others = ReportSignatures(keys.read_verifier(keys.generate()[1], "key"))
     assert others.fault_of(receipt) == UNTRUSTED
 

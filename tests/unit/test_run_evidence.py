@@ -665,7 +665,8 @@ def test_two_records_of_one_start_are_the_same(
     """Else one of them is made up, and so may be the end."""
     ledger.events.add_starts([start("z"), start()])
     made = EvidenceEvaluator(INFO.run, ledger)
-    made.check_repeated_start(start(**fields))
+    repeated = start(**fields)
+    made.check_repeated_starts(repeated.task_id, [repeated])
     marked = ledger.info.get_meta(CLASHING_STARTS)
     assert marked == ('["t-a"]' if clashes else None)
     verdict, _ = judged(ledger, made=made)
