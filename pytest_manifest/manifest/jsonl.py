@@ -56,13 +56,18 @@ def open_regular(path: Path) -> IO[bytes]:
 
 
 def read_lines(file: IO[bytes], faults: Faults) -> Iterator[Line]:
-    """Yield all lines that are not blank; record blank ones, a BOM and a cut-off end as faults."""
+    """Yield all lines that are not blank; record blank ones, a BOM and a cut-off end as faults.
+
+    Where too many are blank the rest is not read.
+    """
     offset = 0
     for number, raw in enumerate(file, 1):
         line = whole_line(Line(number, offset, raw), faults)
         offset += len(raw)
         if line is not None:
             yield line
+        elif faults.enough(number):
+            return
 
 
 def whole_line(line: Line, faults: Faults) -> Line | None:
