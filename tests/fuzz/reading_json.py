@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pytest_manifest.errors import ManifestError
 from pytest_manifest.manifest import read_manifest, read_receipts
-from pytest_manifest.results.collector import ReceiptBatch, _add_record
+from pytest_manifest.results.batch import ReceiptBatch, add_record
 from pytest_manifest.results.read_errors import ReadErrors
 from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.schema.wire import stream_key
@@ -79,7 +79,7 @@ def _in_stream(line: bytes) -> Any:
         raise RefusedError(warnings[0])
     batch = ReceiptBatch()
     try:
-        _add_record(records[0], batch)
+        add_record(records[0], batch)
     except ValueError as error:
         raise RefusedError(str(error)) from None
     return _last(batch.finals[0][2].result)
