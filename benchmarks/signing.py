@@ -21,7 +21,6 @@ from typing import Final
 
 from benchmarks.side_by_side import PLUGIN, PYTEST, Figure, figure, project, quiet_about, take, tell
 from pytest_manifest.manifest import check_manifest
-from pytest_manifest.results.read_errors import receipt_from
 from pytest_manifest.signing import keys, orders
 from pytest_manifest.verdict.signatures import ReportSignatures
 from pytest_manifest.worker import signing
@@ -55,7 +54,7 @@ def parts() -> dict[str, float]:
     signatures = ReportSignatures(keys.read_verifier(public, "key"))
     start, receipt = JOB.start(TRUE), JOB.receipt()
     signed_start, record = JOB.signed_start(), JOB.signed(receipt)
-    received = receipt_from(record["receipt"])
+    received = Receipt.model_validate(record["receipt"])
     assert signatures.fault_in_record(record, received) == ""
     taken = {
         "sign a start (us)": microseconds(lambda: signing.with_signature(start)),
