@@ -21,6 +21,7 @@ from typing import Final
 
 from benchmarks.side_by_side import PLUGIN, PYTEST, Figure, figure, project, quiet_about, take, tell
 from pytest_manifest.manifest import check_manifest
+from pytest_manifest.schema import Receipt
 from pytest_manifest.signing import keys, orders
 from pytest_manifest.verdict.signatures import ReportSignatures
 from pytest_manifest.worker import signing

@@ -266,7 +266,7 @@ def version_of(db: sqlite3.Connection) -> str | None:
 
 def is_older(version: str | None) -> bool:
     """Return whether a ledger of this version can be migrated to the present one."""
-    return version in map(str, _STEPS)
+    return version is not None and version in map(str, _STEPS)
 
 
 def migrate(db: sqlite3.Connection) -> None:
