@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -14,6 +17,7 @@ from pytest_manifest.run import resume_decisions
 from pytest_manifest.run.locks import RunLock
 from pytest_manifest.run.resume import Resume
 from pytest_manifest.schema import Entry
+from tests.simulation import __main__ as command
 from tests.simulation.__main__ import main
 from tests.simulation.program import Program, Step, draw
 from tests.simulation.shrink import promise_of, shrink
@@ -163,3 +167,38 @@ def test_a_search_that_would_end_at_once_or_never_is_refused(
     with pytest.raises(SystemExit, match="2"):
         main()
     assert "give a number more than 0" in capsys.readouterr().err
+
+
+def figures_after(arguments: str, monkeypatch: pytest.MonkeyPatch, figures: Path) -> dict[str, Any]:
+    """Search with these arguments, and return what was written down."""
+    monkeypatch.setattr(command, "FIGURES", figures)
+    monkeypatch.setattr("sys.argv", ["make simulate", *arguments.split()])
+    main()
+    found: dict[str, Any] = json.loads(figures.read_text("utf-8"))
+    return found
+
+
+def test_a_search_goes_on_where_the_last_one_ended_and_adds_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two parts of a search are the whole of it; other seeds and other code do not add up."""
+    monkeypatch.setattr(command, "CHUNK", 2)
+    monkeypatch.setenv("SIMULATION_PROCESSES", "1")
+    figures = tmp_path / "figures.json"
+    first = figures_after("--seed s --steps 1", monkeypatch, figures)
+    more = first["steps"] + 1
+    both = figures_after(f"--seed s --go-on --steps {more}", monkeypatch, figures)
+    whole = play(draw("s:0")).reached + play(draw("s:1")).reached
+    assert first["programs"] == 2
+    assert Counter(first["reached"]) == whole
+    assert both["programs"] == 4
+    assert both["steps"] >= more
+    assert both["seconds"] >= first["seconds"]
+    monkeypatch.setattr(command, "code_digest", lambda: "another")
+    for seed in ("s", "t"):
+        monkeypatch.setattr("sys.argv", ["make simulate", "--go-on", "--seed", seed])
+        with pytest.raises(SystemExit, match="2"):
+            main()
+    said = capsys.readouterr().err
+    assert "the code has changed" in said
+    assert "has no search of seed 't'" in said
