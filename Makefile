@@ -12,7 +12,7 @@ unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help venv neighbours demo demo-gap-fill test model simulate fuzz proof writes mutants test-compose matrix chaos compiled bench stacks guard lint format types layers schema schema-check lock lock-check check dist docs screenshots report clean
+.PHONY: help venv neighbours demo demo-gap-fill test model simulate fuzz proof writes mutants canary test-compose matrix chaos compiled bench stacks guard lint format types layers schema schema-check lock lock-check check dist docs screenshots report clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | column -t -s @ 2>/dev/null || \
@@ -73,6 +73,9 @@ writes: venv ## have each write of a short run fail, then go on with it (needs g
 
 mutants: venv ## each small change to the code that judges must turn a test red (MODULE=run.schedule: one)
 	$(PY) -m tests.mutants $(MODULE) $(ARGS)
+
+canary: venv ## plant secrets in a session and look for them in all that it leaves, prints and starts
+	$(PY) -m tests.canary
 
 proof: venv ## put together what holds each promise, by the tables of the pages; nothing is run
 	$(PY) -m tests.proof $(ARGS)

@@ -7,8 +7,8 @@ import pytest
 from pytest_manifest.bindings import binding_of
 from pytest_manifest.compat.pytest import change_texts
 from pytest_manifest.plugin.session import known_session
-from pytest_manifest.redaction import is_on
-from pytest_manifest.schema.shown import Secrets, secrets_of, shown_text
+from pytest_manifest.redaction import is_on, without_cut
+from pytest_manifest.schema.shown import Secrets, pieces_of, shown_text
 
 
 def hide_secrets(item: pytest.Item, report: pytest.TestReport) -> None:
@@ -21,7 +21,7 @@ def hide_secrets(item: pytest.Item, report: pytest.TestReport) -> None:
     secrets = _secrets_of(item)
 
     def shown(text: str) -> str:
-        return shown_text(text, secrets)
+        return without_cut(shown_text(text, secrets), secrets)
 
     if report.longrepr is not None:
         changed = change_texts(report.longrepr, shown)
@@ -36,4 +36,5 @@ def _secrets_of(item: pytest.Item) -> Secrets:
         return ()
     entry = state.manifests.load(binding.manifest)[binding.entry]
     found = None if state.verdicts is None else state.verdicts.parsed(binding)
-    return secrets_of(entry, None if found is None else found.receipt)
+    receipt = None if found is None else found.receipt
+    return pieces_of(entry, receipt)

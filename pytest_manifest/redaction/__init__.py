@@ -30,7 +30,7 @@ from pytest_manifest.redaction.settings import (
     is_secret_name,
     use_salt,
 )
-from pytest_manifest.redaction.texts import HIDDEN, may_hold_secret, redact, without
+from pytest_manifest.redaction.texts import HIDDEN, may_hold_secret, redact, without, without_cut
 from pytest_manifest.redaction.urls import passwords_of, redact_about, redact_error, redact_url
 
 __all__ = [
@@ -60,4 +60,5 @@ __all__ = [
     "secrets_in",
     "use_salt",
     "without",
+    "without_cut",
 ]

@@ -17,6 +17,10 @@ HIDDEN: Final = "***"
 # user's name no port follows, but a password of any characters, which may be @ and / themselves.
 _URL: Final = r"(://[^\s/:\"']*):(?!\d{1,5}(?:[/?#,\s]|\Z))(?:(?!://)[^\s\"']){0,1000}@"
 _BEARER: Final = r"\b((?:bearer|basic)\s+)[\w.~+/=-]{8,}"
+_ELLIPSIS: Final = "..."
+_SHORTEST_CUT: Final = 4
+"""Characters of a part of a secret that are hidden beside an ellipsis."""
+_LONGEST_CUT: Final = 300
 _FOLDED: Final = re.compile("[\u0130\u0131\u017f\u212a]")
 """Letters that a pattern which ignores case takes for i, s and k."""
 
@@ -95,6 +99,37 @@ def without(text: str, secrets: Iterable[str], mark: Callable[[str], str] = hidd
     for secret in secrets:
         if secret in text:
             text = text.replace(secret, mark(secret))
+    return text
+
+
+def without_cut(text: str, secrets: Iterable[str]) -> str:
+    """Hide the beginnings and ends of these values beside an ellipsis: somebody has cut them."""
+    known = [secret for secret in secrets if len(secret) > _SHORTEST_CUT]
+    parts = text.split(_ELLIPSIS) if known else [text]
+    for number, part in enumerate(parts):
+        shown = part
+        for secret in known:
+            if number:
+                shown = _without_end(shown, secret)
+            if number < len(parts) - 1:
+                shown = _without_beginning(shown, secret)
+        parts[number] = shown
+    return _ELLIPSIS.join(parts)
+
+
+def _without_end(text: str, secret: str) -> str:
+    """Hide the end of the secret with which the text begins."""
+    for size in range(min(len(text), len(secret), _LONGEST_CUT), _SHORTEST_CUT - 1, -1):
+        if secret.endswith(text[:size]):
+            return HIDDEN + text[size:]
+    return text
+
+
+def _without_beginning(text: str, secret: str) -> str:
+    """Hide the beginning of the secret with which the text ends."""
+    for size in range(min(len(text), len(secret), _LONGEST_CUT), _SHORTEST_CUT - 1, -1):
+        if secret.startswith(text[-size:]):
+            return text[:-size] + HIDDEN
     return text
 
 

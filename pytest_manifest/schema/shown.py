@@ -6,9 +6,11 @@ hidden in their texts, too, where nothing else says what it is: in an error's me
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 from pydantic import JsonValue
+from pydantic_core import from_json
 
 from pytest_manifest.redaction import (
     is_on,
@@ -23,6 +25,7 @@ from pytest_manifest.schema.models import Entry, Expectations, Header
 from pytest_manifest.schema.receipts import ErrorInfo, Mismatch, Receipt, Verdict
 
 Secrets = Sequence[str]
+_SHORTEST_WORD: Final = 8
 
 
 def secrets_of(entry: Entry, receipt: Receipt | None = None) -> Secrets:
@@ -35,6 +38,42 @@ def secrets_of(entry: Entry, receipt: Receipt | None = None) -> Secrets:
     if receipt is not None:
         found.update(secrets_in(receipt.result), secrets_in(receipt.evidence))
     return sorted(found, key=lambda one: (-len(one), one))
+
+
+def pieces_of(entry: Entry, receipt: Receipt | None = None) -> Secrets:
+    """Return secrets and their words, the longest first: who prints a long text may part it.
+
+    They are those of an entry's and its receipt's texts that are not there any more once it is
+    shown. Shorter ones than eight characters are left out, as they may be any words.
+    """
+    if not is_on():
+        return ()
+    secrets = secrets_of(entry, receipt)
+    pairs: list[tuple[str, Entry | Receipt]] = [
+        (entry.model_dump_json(by_alias=True), shown_entry(entry, secrets))
+    ]
+    if receipt is not None:
+        pairs.append((receipt.model_dump_json(), shown_receipt(receipt, secrets)))
+    found: set[str] = set()
+    for before, shown in pairs:
+        if not may_hold_secret(before) and not secrets:
+            continue
+        left = {*_words(from_json(shown.model_dump_json(by_alias=True)))}
+        found.update({*_words(from_json(before))} - left)
+    found.update(secrets)
+    spelt = {*found, *(repr(one)[1:-1] for one in found)}
+    return sorted(spelt, key=lambda one: (-len(one), one))
+
+
+def _words(value: JsonValue) -> Iterator[str]:
+    if isinstance(value, str):
+        yield from (one for one in value.split() if len(one) >= _SHORTEST_WORD)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _words(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _words(item)
 
 
 def shown_text(text: str, secrets: Secrets = ()) -> str:

@@ -51,7 +51,9 @@ def run(folder: Path, *more: str) -> Finding:
         "--manifest-summary=reports/summary.json",
     ]
     _call(folder, found, "pytest", *_DEFAULT, *reports, *more)
-    _call(folder, found, "pytest", *_DEFAULT, "test_user.py", "--manifest-audit", "-n2", *more)
+    again = ["test_user.py", "--manifest-audit", "-n2"]
+    again += ["--junitxml=reports/user.xml", "--alluredir=reports/allure-of-user"]
+    _call(folder, found, "pytest", *_DEFAULT, *again, *more)
     _call(folder, found, "pytest", *_DEFAULT, f"--manifest-broker={planted.broker_url()}")
     for command in (
         ("show", "last", "--limit=0"),

@@ -24,11 +24,12 @@ from pytest_manifest.redaction import (
     redacted,
     redacted_schema,
     use_salt,
+    without_cut,
 )
 from pytest_manifest.redaction import settings as in_force
 from pytest_manifest.redaction.texts import redact_whatever_it_holds
 from pytest_manifest.schema import Entry, Receipt
-from pytest_manifest.schema.shown import secrets_of, shown_receipt
+from pytest_manifest.schema.shown import pieces_of, secrets_of, shown_receipt
 from pytest_manifest.stack.health import check_stack
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import evaluate, explain
@@ -342,6 +343,29 @@ def test_an_argument_is_hidden_where_an_error_repeats_it(salt: None) -> None:
     assert "hunter2" not in verdict.sentence + explain(entry, receipt, verdict)
     shown = shown_receipt(receipt, secrets_of(entry))
     assert "hunter2" not in shown.model_dump_json()
+
+
+def test_the_words_of_a_secret_are_known(salt: None) -> None:
+    """A text that is printed in parts is found by them; words that are shown are none of them."""
+    key = "-----BEGIN RSA PRIVATE KEY-----\nMIIEabcdefgh\nijklmnop==\n-----END RSA PRIVATE KEY-----"
+    entry = Entry.model_validate(
+        {
+            "id": "e",
+            "task": "t",
+            "meta": {"note": f"innocent {key}"},
+            "kwargs": {"token": "a bcdefghi"},
+        }
+    )
+    words = pieces_of(entry)
+    assert {"MIIEabcdefgh", "ijklmnop==", "bcdefghi"} <= set(words)
+    assert "innocent" not in words
+    assert pieces_of(Entry.model_validate({"id": "e", "task": "t", "args": ["innocent"]})) == []
+
+
+def test_a_part_of_a_secret_beside_an_ellipsis_is_hidden() -> None:
+    """As where pytest shows the beginning and the end of a long value of a variable."""
+    text = "x = 'the hunt...ter2 is' ... and hunting ...7abc"
+    assert without_cut(text, ["hunter2"]) == "x = 'the ***...*** is' ... and hunting ...7abc"
 
 
 def test_digests_without_salt_are_left_out(salt: None) -> None:

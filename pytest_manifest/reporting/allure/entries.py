@@ -21,6 +21,7 @@ from pytest_manifest.analysis.tree_reading import TreeRecord, read_trees
 from pytest_manifest.bindings import BUILTIN_GROUP, Binding
 from pytest_manifest.ledger import Ledger, RunInfo
 from pytest_manifest.manifest import Manifest
+from pytest_manifest.redaction import without_cut
 from pytest_manifest.reporting.allure.content import (
     attachments_of_last,
     attachments_of_receipt,
@@ -31,6 +32,7 @@ from pytest_manifest.reporting.allure.descendants import MOST, step_of_tree
 from pytest_manifest.reporting.allure.finished_test import (
     AllureResult,
     FinishedTest,
+    OwnReport,
     full_name,
     other_parameters,
     own_report,
@@ -47,7 +49,7 @@ from pytest_manifest.reporting.allure.tree_picture import NAME as PICTURE
 from pytest_manifest.reporting.allure.tree_picture import picture_of_tree
 from pytest_manifest.reporting.run_report import RunReport
 from pytest_manifest.schema import Receipt
-from pytest_manifest.schema.shown import secrets_of, shown_receipt
+from pytest_manifest.schema.shown import pieces_of, secrets_of, shown_receipt, shown_text
 from pytest_manifest.text import short_path, visible
 
 
@@ -117,8 +119,10 @@ class Entries:
             steps = {root: step_of_tree(tree) for root, tree in trees.items()}
             subject = replace(subject, trees=steps)
             pictures = self._pictures(subject.history, started, trees)
-        report = own_report(test)
-        last = last_sent(record)
+        report, last = own_report(test), last_sent(record)
+        if report.message or report.trace:
+            task_id = None if last is None else last.task_id
+            report = self._without_secrets(report, context.manifest, test, task_id)
         documents = small_documents(record)
         final = final_result(record, subject, report, last, self._issue, documents)
         for one, result in earlier_results(record, subject, report, final):
@@ -137,6 +141,19 @@ class Entries:
         # allure-pytest's containers name the tests of a fixture by this id of its own.
         final |= {"uuid": test.result.uuid, "attachments": [*written, *report.attachments]}
         yield stem, final
+
+    def _without_secrets(
+        self, report: OwnReport, manifest: Manifest, test: FinishedTest, task_id: str | None
+    ) -> OwnReport:
+        """Hide secrets in a failure of the test's own: allure-pytest takes it from the error."""
+        path = test.binding.manifest
+        receipt = None if task_id is None else self._ledgers.receipt(path, task_id)
+        words = pieces_of(manifest[test.entry], receipt)
+        message, trace = (
+            None if text is None else without_cut(shown_text(text, words), words)
+            for text in (report.message, report.trace)
+        )
+        return replace(report, message=message, trace=trace)
 
     def _pictures(
         self, history: str, roots: Iterable[AttemptRecord], trees: Mapping[str, TreeRecord]
