@@ -68,7 +68,7 @@ simulate: export PYTHONHASHSEED = 0
 simulate: venv ## kill pytest anywhere in a simulated world, at random (SECONDS=60, SEED=n); see build/simulation.json
 	$(PY) -m tests.simulation --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-writes: venv ## have each write of a short run fail, then go on with it (needs gcc; ARGS=--each=1: some); see build/writes
+writes: venv ## have each write of a short run fail, then go on with it (needs gcc; ARGS=--in-turn: each in one way); see build/writes
 	$(PY) -m tests.writes $(ARGS)
 
 mutants: venv ## each small change to the code that judges must turn a test red (MODULE=run.schedule: one)

@@ -1,8 +1,7 @@
 """Read a run's ledger and manifest side by side, entry by entry, in constant memory.
 
-Reports need few values of most entries of a large run. So for an entry that simply passed, the
-stored JSON is parsed once, as far as reports need it, and its entry, verdict and receipt are built
-only on request.
+For an entry that simply passed the stored JSON is parsed once, as far as reports need it; its
+entry, verdict and receipt are built on request.
 """
 
 from __future__ import annotations
@@ -48,23 +47,24 @@ def read_records(ledger: Ledger, manifest: Manifest) -> Generator[EntryRecord, N
 
     Raises LedgerError where the ledger, ManifestError where the manifest cannot be read.
     """
-    costs = Costs(ledger, manifest) if ledger.queries.has_costs() else None
-    unusual = ledger.queries.unusual_attempts(_UNUSUAL_LIMIT, executions=costs is not None)
-    lines = _lines(ledger, manifest)
-    while some := list(islice(lines, _AT_ONCE)):
-        stored_entries = ledger.queries.stored_entries(line.entry for line in some)
-        records = [
-            None if unusual is None else _stored(manifest, line, stored, unusual, costs)
-            for line, stored in zip(some, stored_entries, strict=True)
-        ]
-        left = [line.entry for line, record in zip(some, records, strict=True) if record is None]
-        histories = ledger.queries.histories(left) if left else {}
-        for line, record in zip(some, records, strict=True):
-            if record is not None:
-                yield record
-            elif (history := histories.pop(line.entry, None)) is not None:
-                entry = manifest.parse(line.raw, line.number)
-                yield _record(entry, line.number, history, costs)
+    with ledger.parse_errors():
+        costs = Costs(ledger, manifest) if ledger.queries.has_costs() else None
+        unusual = ledger.queries.unusual_attempts(_UNUSUAL_LIMIT, executions=costs is not None)
+        lines = _lines(ledger, manifest)
+        while some := list(islice(lines, _AT_ONCE)):
+            stored_entries = ledger.queries.stored_entries(line.entry for line in some)
+            records = [
+                None if unusual is None else _stored(manifest, line, stored, unusual, costs)
+                for line, stored in zip(some, stored_entries, strict=True)
+            ]
+            left = [one.entry for one, record in zip(some, records, strict=True) if record is None]
+            histories = ledger.queries.histories(left) if left else {}
+            for line, record in zip(some, records, strict=True):
+                if record is not None:
+                    yield record
+                elif (history := histories.pop(line.entry, None)) is not None:
+                    entry = manifest.parse(line.raw, line.number)
+                    yield _record(entry, line.number, history, costs)
 
 
 def _stored(

@@ -109,7 +109,8 @@ def read_trees(
     cannot be read.
     """
     known = ledger.descendants.roots([one.task_id for one in attempts])
-    return {one.task_id: _read(ledger, one, limit) for one in attempts if one.task_id in known}
+    with ledger.parse_errors():
+        return {one.task_id: _read(ledger, one, limit) for one in attempts if one.task_id in known}
 
 
 def tree_of(

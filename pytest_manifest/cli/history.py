@@ -67,6 +67,8 @@ def run(file: Path, folder: Path, choice: Choice, *, json: bool) -> None:
                 f"{file}: there is no run of it in {folder}; dispatch it with "
                 f"pytest --manifest={file}, or name another folder with --runs"
             )
+        for ledger in ledgers:
+            ledger.check_types()
         described = [_described(ledger) for ledger in ledgers]
         counts = {"matching": 0, "shown": 0}
         histories = _limited(filter(choice.accepts, _histories(manifest, ledgers)), choice, counts)

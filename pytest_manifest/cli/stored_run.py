@@ -37,6 +37,7 @@ class StoredRun:
         hide_secrets()
         with Ledger.open(path) as ledger:
             ledger.info.hide_secrets()
+            ledger.check_types()
             info = ledger.info.read()
         return cls(path, info, _manifest(path, info))
 

@@ -35,7 +35,10 @@ def run(stored: StoredRun, entry: str, limit: int, *, json: bool) -> None:
     with stored.read() as ledger:
         attempts = ledger.attempts.of_entry(entry)
         if not attempts:
-            raise PlanError(f"run {stored.info.run}: there is no entry {entry!r} in it")
+            raise PlanError(
+                f"run {stored.info.run}: there is no entry {entry!r} in it; its entries are shown "
+                f"by manifest show {stored.info.run}"
+            )
         last = attempts[-1]
         counts = ledger.trees.statuses_of([last.task_id]).get(last.task_id, {})
         all_of_them = sum(counts.values())

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger.files import DAMAGE_ERRORS
-from pytest_manifest.ledger.rows import BAD_ROW_ERRORS, Row, damaged
+from pytest_manifest.ledger.rows import BAD_ROW_ERRORS, EXPORTED_INSTEAD, Row, damaged
 from pytest_manifest.schema import Receipt
 
 Built = TypeVar("Built")
@@ -142,15 +142,21 @@ class Database:
     ) -> Generator[Built, None, None]:
         """Yield ``make(row)`` of each row. Raises LedgerError where it fails on a row."""
         for row in self.read(query, values):
-            try:
+            with self.parse_errors():
                 made = make(row)
-            except BAD_ROW_ERRORS as error:
-                raise damaged(self.path, error) from error
             yield made
 
     def read_one(self, query: str, values: Sequence[str | int] = ()) -> Row | None:
         with closing(self.read(query, values)) as rows:
             return next(rows, None)
+
+    @contextmanager
+    def parse_errors(self) -> Iterator[None]:
+        """Raise LedgerError where what the ledger holds cannot be parsed."""
+        try:
+            yield
+        except BAD_ROW_ERRORS as error:
+            raise damaged(self.path, error) from error
 
     @contextmanager
     def write_errors(self) -> Iterator[None]:
@@ -185,19 +191,22 @@ def is_of_environment(error: Exception) -> bool:
     return isinstance(error, OSError) or str(error) in _ENVIRONMENT_ERRORS.values()
 
 
-def _cannot_open(error: Exception) -> bool:
+def cannot_open(error: Exception) -> bool:
     """Return whether SQLite could not open the file, or could not make one beside it."""
     code: int | None = getattr(error, "sqlite_errorcode", None)
     return str(error) == _CANNOT_OPEN[1] if code is None else code & 0xFF == _CANNOT_OPEN[0]
 
 
 def unreadable(path: Path, error: Exception) -> LedgerError:
-    if is_of_environment(error) or (_cannot_open(error) and path.is_file()):
+    if is_of_environment(error) or (cannot_open(error) and path.is_file()):
         return LedgerError(
             f"{path}: the ledger cannot be read now ({error}); free some space, or see that the "
             "folder is in order, then try again"
         )
-    return LedgerError(f"{path}: this is not a ledger that can be read ({error})")
+    return LedgerError(
+        f"{path}: this is not a ledger that can be read ({error}); name that of a run, or restore "
+        f"it from a copy: {EXPORTED_INSTEAD}"
+    )
 
 
 def unwritable(path: Path, error: Exception | str) -> LedgerError:

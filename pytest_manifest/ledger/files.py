@@ -7,6 +7,7 @@ import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -237,6 +238,33 @@ TABLES: Sequence[str] = (
     _CORRECTIONS,
 )
 
+
+@lru_cache(maxsize=1)
+def type_queries() -> Mapping[str, str]:
+    """Return, for each table, a query for a value that is not of its column's type.
+
+    SQLite keeps values of any type in any column. What is found is the column's name.
+    """
+    found = {}
+    with closing(sqlite3.connect(":memory:")) as db:
+        for statement in TABLES:
+            db.execute(statement)
+        tables = [str(row[0]) for row in db.execute(_TABLE_NAMES)]
+        for table in tables:
+            columns = db.execute(f"PRAGMA table_info({table})").fetchall()
+            tests = [
+                (name, f"typeof({name}) NOT IN ('{kind.lower()}'{'' if needed else _OR_NULL})")
+                for _, name, kind, needed, _, _ in columns
+            ]
+            which = " ".join(f"WHEN {test} THEN '{name}'" for name, test in tests)
+            where = " OR ".join(test for _, test in tests)
+            found[table] = f"SELECT CASE {which} END FROM {table} WHERE {where} LIMIT 1"  # noqa: S608 - fixed text
+    return found
+
+
+_TABLE_NAMES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
+_OR_NULL = ", 'null'"
+
 _STEPS: Mapping[int, Sequence[str]] = {
     1: (
         "ALTER TABLE attempts ADD COLUMN reason TEXT",
@@ -266,7 +294,7 @@ def version_of(db: sqlite3.Connection) -> str | None:
 
 def is_older(version: str | None) -> bool:
     """Return whether a ledger of this version can be migrated to the present one."""
-    return version is not None and version in map(str, _STEPS)
+    return any(version == str(number) for number in _STEPS)
 
 
 def migrate(db: sqlite3.Connection) -> None:

@@ -12,7 +12,13 @@ from typing_extensions import Self
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger.attempts import Attempts
-from pytest_manifest.ledger.database import Database, unreadable, unwritable
+from pytest_manifest.ledger.database import (
+    Database,
+    cannot_open,
+    is_of_environment,
+    unreadable,
+    unwritable,
+)
 from pytest_manifest.ledger.descendants import Descendants
 from pytest_manifest.ledger.events import WorkerEvents
 from pytest_manifest.ledger.files import (
@@ -24,11 +30,12 @@ from pytest_manifest.ledger.files import (
     is_older,
     migrate,
     refuse_network,
+    type_queries,
     version_of,
 )
 from pytest_manifest.ledger.promise_queries import PromiseQueries
 from pytest_manifest.ledger.queries import Queries
-from pytest_manifest.ledger.rows import RunInfo, info_rows
+from pytest_manifest.ledger.rows import EXPORTED_INSTEAD, RunInfo, damaged, info_rows
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.ledger.run_info import RunMetadata
 from pytest_manifest.ledger.tree_queries import TreeQueries
@@ -118,6 +125,16 @@ class Ledger:
     def __exit__(self, *_error: object) -> None:
         self.close()
 
+    def check_types(self) -> None:
+        """Raise LedgerError where a value is not of its column's type, whoever wrote it.
+
+        Reads all tables, but not what is in their long texts.
+        """
+        for table, query in type_queries().items():
+            row = self._db.read_one(query)
+            if row is not None:
+                raise damaged(self.path, TypeError(f"a {row[0]} of {table} is of another type"))
+
     def compact(self) -> None:
         """Move the write-ahead log into the file, so that a copy of the file is complete."""
         with self._db.write_errors():
@@ -146,6 +163,10 @@ class Ledger:
             self._db.connection.execute("PRAGMA journal_mode = OFF")
             self._db.connection.execute("PRAGMA synchronous = OFF")
             self._db.connection.execute("PRAGMA cache_size = -8000")  # kB; see CACHE_KB
+
+    def parse_errors(self) -> AbstractContextManager[None]:
+        """Raise LedgerError where what was read inside cannot be parsed."""
+        return self._db.parse_errors()
 
     def transaction(self) -> AbstractContextManager[None]:
         """Commit everything written inside together, or nothing of it.
@@ -236,10 +257,13 @@ def _migrated(path: Path, version: str | None) -> str | None:
             migrate(db)
             return version_of(db)
     except DAMAGE_ERRORS as error:
+        advice = "copy it to a folder that is writable and has free space, and name that with the "
+        advice += "ini option manifest_dir"
+        if not is_of_environment(error) and not cannot_open(error):
+            advice = f"it is damaged, so restore it from a copy: {EXPORTED_INSTEAD}"
         raise LedgerError(
             f"{path}: the ledger has version {version} and cannot be brought to version "
-            f"{LEDGER_VERSION} ({error}); copy it to a folder that is writable and has free space, "
-            "and name that with the ini option manifest_dir"
+            f"{LEDGER_VERSION} ({error}); {advice}"
         ) from error
 
 

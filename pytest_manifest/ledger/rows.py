@@ -21,10 +21,18 @@ the broker failed while it was being published; withheld: never sent, the attemp
 back before any worker had begun it."""
 RunStatus = Literal["running", "finished", "stopped", "detached"]
 
-BAD_ROW_ERRORS: Final = (ValueError, TypeError, KeyError, AttributeError, OverflowError)
+BAD_ROW_ERRORS: Final = (
+    *(ValueError, TypeError, KeyError, AttributeError, OverflowError),
+    RecursionError,  # of JSON that is nested too deeply
+)
 """Exceptions raised by converting a row that this program did not write; pydantic's is one."""
 _MAX_ERROR_CHARS: Final = 200
 """Characters of such an error that a message repeats."""
+
+EXPORTED_INSTEAD: Final = (
+    "what was exported beside it can be judged by --manifest-audit --manifest-receipts=FILE"
+)
+"""What is left to do without a ledger."""
 
 Row: TypeAlias = tuple[Any, ...]
 """A row as SQLite returns it: its values carry no types."""
@@ -160,10 +168,11 @@ class StoredVerdict:
 def damaged(where: Path | str, error: Exception) -> LedgerError:
     """Build the error for a ledger with content that this program cannot have written."""
     said = " ".join(str(error).split())[:_MAX_ERROR_CHARS]
+    if isinstance(error, KeyError):
+        said = f"there is no {said}"
     return LedgerError(
         f"{where}: the ledger is damaged, as it holds what cannot be read ({said}); restore it "
-        "from a copy, or judge what was exported beside it by --manifest-audit "
-        "--manifest-receipts=FILE"
+        f"from a copy: {EXPORTED_INSTEAD}"
     )
 
 

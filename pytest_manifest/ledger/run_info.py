@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final, get_args
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger.database import LedgerPart
 from pytest_manifest.ledger.rows import (
-    BAD_ROW_ERRORS,
     MERGED,
     RunInfo,
     RunSegment,
     RunStatus,
-    damaged,
     identifier,
     info_of,
     moment,
@@ -43,21 +40,13 @@ class RunMetadata(LedgerPart):
     """The run's metadata: its description, its status, its manifest's digest."""
 
     def read(self) -> RunInfo:
-        with self._parse_errors():
+        with self._db.parse_errors():
             return info_of(self.all_meta())
-
-    @contextmanager
-    def _parse_errors(self) -> Iterator[None]:
-        """Raise LedgerError where stored metadata cannot be parsed."""
-        try:
-            yield
-        except BAD_ROW_ERRORS as error:
-            raise damaged(self._db.path, error) from error
 
     def hide_secrets(self) -> None:
         """Hide in this process what was registered as a secret of this run."""
-        for secret in json.loads(self.get_meta(SECRETS) or "[]"):
-            if isinstance(secret, str) and len(secret) >= SHORTEST_SECRET:
+        for secret in self.texts(SECRETS):
+            if len(secret) >= SHORTEST_SECRET:
                 manifest_secret(secret)
 
     @property
@@ -81,7 +70,7 @@ class RunMetadata(LedgerPart):
 
     def segments(self) -> list[RunSegment]:
         """Return the segments of time in which the run was worked on, oldest first."""
-        with self._parse_errors():
+        with self._db.parse_errors():
             rows: list[tuple[str, str | None]] = json.loads(self.get_meta(SEGMENTS) or "[]")
             return [
                 RunSegment(datetime.fromisoformat(began), moment(stopped))
@@ -109,41 +98,41 @@ class RunMetadata(LedgerPart):
     def shard(self) -> Shard | None:
         """Return the run's shard of the manifest, None where it has the whole manifest."""
         noted = self.get_meta(SHARD)
-        with self._parse_errors():
+        with self._db.parse_errors():
             return None if noted is None else Shard.from_note(noted)
 
     def merged(self) -> Sequence[str]:
         """Return the ids of the runs that this one was merged of; none for a dispatched run."""
-        with self._parse_errors():
+        with self._db.parse_errors():
             return [identifier(one) for one in json.loads(self.get_meta(MERGED) or "[]")]
 
     def shards(self) -> Sequence[Shard | None]:
         """Return the shards that the run has entries of, None for the whole manifest."""
-        with self._parse_errors():
+        with self._db.parse_errors():
             merged: list[str | None] = json.loads(self.get_meta(MERGED_SHARDS) or "[]")
             found = [None if text is None else Shard.from_note(text) for text in merged]
         return found or [self.shard()]
 
-    def task_ids(self, key: str) -> frozenset[str]:
-        """Return the task ids under one of ``TASK_ID_KEYS``."""
-        with self._parse_errors():
+    def texts(self, key: str) -> frozenset[str]:
+        """Return the texts that the JSON list under a key has; none where there is no list."""
+        with self._db.parse_errors():
             return frozenset(map(str, json.loads(self.get_meta(key) or "[]")))
 
-    def add_task_ids(self, key: str, task_ids: Iterable[str]) -> None:
-        """Add task ids to those under one of ``TASK_ID_KEYS``."""
+    def add_texts(self, key: str, texts: Iterable[str]) -> None:
+        """Add texts to those of the JSON list under a key."""
         with self._db.writing():
-            before = self.task_ids(key)
-            after = before.union(task_ids)
+            before = self.texts(key)
+            after = before.union(texts)
             if after != before:
                 self.set_meta(key, json.dumps(sorted(after)))
 
     def sent_on_request(self) -> frozenset[str]:
         """Return the task ids of attempts that the user had sent though one may have run."""
-        return self.task_ids(SENT_ON_REQUEST)
+        return self.texts(SENT_ON_REQUEST)
 
     def add_sent_on_request(self, task_ids: Iterable[str]) -> None:
         """Record attempts that the user has sent though one before them may have run."""
-        self.add_task_ids(SENT_ON_REQUEST, task_ids)
+        self.add_texts(SENT_ON_REQUEST, task_ids)
 
     def set_digest(self, sha256: str) -> None:
         """Set the digest of the manifest with which the run continues.
@@ -154,7 +143,7 @@ class RunMetadata(LedgerPart):
             present = self.get_meta("sha256")
             if present == sha256:
                 return
-            with self._parse_errors():
+            with self._db.parse_errors():
                 earlier = [*json.loads(self.get_meta("earlier_sha256") or "[]"), present]
             self.set_meta("earlier_sha256", json.dumps(earlier))
             self.set_meta("sha256", sha256)

@@ -44,6 +44,7 @@ class EarlierRunStrategy(Strategy):
         state = self.state
         state.lock.acquire(state.info.run)
         self._open_ledger = Ledger.open(state.files.ledger, write=True)
+        self._open_ledger.check_types()
         self._open_ledger.defer_commits()
         require_signatures(self._open_ledger, state.settings.receipt_keys)
         if is_other_broker(state.info, state.address):

@@ -14,6 +14,7 @@ from pathlib import Path
 from pytest_manifest.broker.attempt import new_run_id, run8, task_id_for
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import (
+    BAD_ROW_ERRORS,
     BUDGET,
     GAVE_UP,
     LEDGER_VERSION,
@@ -38,7 +39,7 @@ from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import Shard, manifest_digest, read_manifest
 from pytest_manifest.run.locks import RunLock
 from pytest_manifest.run.signatures import merged_signatures
-from pytest_manifest.run.task_metadata import CODE_HISTORY, OWN_LIMITS, code_key, merged_own_limits
+from pytest_manifest.run.task_metadata import CODE_HISTORY, OwnLimits, code_key, merged_own_limits
 
 UNSENT = "unsent"
 """The merged ledger's key for the number of entries that no run has sent."""
@@ -200,7 +201,7 @@ def _locked(ledger: Path) -> Iterator[None]:
 def _source(path: Path) -> MergeInput:
     try:
         return _read(path)
-    except (ValueError, TypeError) as error:
+    except BAD_ROW_ERRORS as error:
         raise LedgerError(
             f"{path}: what it says of its run cannot be read ({error}); it is damaged, so leave it "
             "out, and run its shard again"
@@ -209,9 +210,11 @@ def _source(path: Path) -> MergeInput:
 
 def _read(path: Path) -> MergeInput:
     with Ledger.open(path) as ledger:
+        ledger.check_types()
         info, metadata = ledger.info.read(), ledger.info.all_meta()
         # What a merge planned for want of a ledger may be in another one now.
         entries = ledger.attempts.count_entries() - int(metadata.get(UNSENT, 0))
+        OwnLimits.read(ledger), float(metadata.get(BUDGET) or 0)  # before anything is made
         counts = ledger.verdicts.counts()
         final = sum(n for kind, n in counts.items() if kind not in ("pending", "unknown"))
         status = ledger.info.status
@@ -223,7 +226,7 @@ def _read(path: Path) -> MergeInput:
             status=status,
             runs=ledger.info.merged() or [info.run],
             shards=ledger.info.shards(),
-            task_ids={key: ledger.info.task_ids(key) for key in TASK_ID_KEYS},
+            task_ids={key: ledger.info.texts(key) for key in TASK_ID_KEYS},
             metadata=metadata,
             witnessed=has_all_starts(ledger.info, some_start=ledger.events.has_starts()),
             entries=entries,
@@ -320,13 +323,10 @@ def _metadata(info: RunInfo, sources: Sequence[MergeInput]) -> dict[str, str]:
     }
     for source in sources:
         # Each attempt is held against the code that was there when and where it was sent.
-        own = (
-            {code_key(source.info.run): source.metadata[CODE_HISTORY]}
-            if CODE_HISTORY in source.metadata
-            else {}
-        )
+        code = source.metadata.get(CODE_HISTORY)
+        own = {} if code is None else {code_key(source.info.run): code}
         metadata |= own | {k: v for k, v in source.metadata.items() if k.startswith(code_key(""))}
-    metadata |= merged_own_limits(source.metadata.get(OWN_LIMITS) for source in sources)
+    metadata |= merged_own_limits(source.metadata for source in sources)
     for key in (STORE_EMPTIED, GAVE_UP, OTHER_BROKER, STOCK_WORKERS, OVER_BUDGET):
         said = [source.metadata[key] for source in sources if source.metadata.get(key)]
         metadata |= {key: said[0]} if said else {}

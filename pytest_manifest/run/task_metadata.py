@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from pytest_manifest.broker.workers import with_effective_timeout
-from pytest_manifest.ledger import BAD_ROW_ERRORS, Ledger, damaged, utc_now
+from pytest_manifest.ledger import Ledger, utc_now
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.code_digest import code_digest
 
@@ -28,13 +28,11 @@ class CodeHistory:
     """
 
     def __init__(self, ledger: Ledger, key: str = CODE_HISTORY) -> None:
-        try:
+        with ledger.parse_errors():
             self._steps: list[tuple[datetime, dict[str, str]]] = [
                 (datetime.fromisoformat(since), dict(digests))
                 for since, digests in json.loads(ledger.info.get_meta(key) or "[]")
             ]
-        except BAD_ROW_ERRORS as error:
-            raise damaged(ledger.path, error) from error
 
     def digest(self, task: str, sent_at: datetime | None) -> str | None:
         """Return the digest of a task's code when it was sent; None where that is not known."""
@@ -47,7 +45,8 @@ class CodeHistory:
 def record_code(ledger: Ledger, names: Iterable[str], tasks: Mapping[str, object]) -> None:
     """Record the digests of these tasks' code as it is now, before something is sent."""
     found = {name: code_digest(tasks[name]) for name in sorted(set(names) & set(tasks))}
-    steps = json.loads(ledger.info.get_meta(CODE_HISTORY) or "[]")
+    with ledger.parse_errors():
+        steps = list(json.loads(ledger.info.get_meta(CODE_HISTORY) or "[]"))
     steps.append([utc_now().isoformat(), {n: digest for n, digest in found.items() if digest}])
     ledger.info.set_meta(CODE_HISTORY, json.dumps(steps))
 
@@ -65,15 +64,9 @@ class OwnLimits:
     @classmethod
     def read(cls, ledger: Ledger) -> OwnLimits:
         """Read the limits that a run's ledger has."""
-        try:
-            return cls(
-                {
-                    t: float(s)
-                    for t, s in json.loads(ledger.info.get_meta(OWN_LIMITS) or "{}").items()
-                }
-            )
-        except BAD_ROW_ERRORS as error:
-            raise damaged(ledger.path, error) from error
+        with ledger.parse_errors():
+            noted = json.loads(ledger.info.get_meta(OWN_LIMITS) or "{}").items()
+            return cls({task: float(seconds) for task, seconds in noted})
 
     def __call__(self, entry: Entry) -> Entry:
         own = self._seconds.get(entry.task)
@@ -84,13 +77,16 @@ def record_own_limits(ledger: Ledger, seconds: Mapping[str, float]) -> None:
     """Record the limits before something is sent; keep what is known of other tasks."""
     before = ledger.info.get_meta(OWN_LIMITS)
     if seconds or before:
-        ledger.info.set_meta(OWN_LIMITS, json.dumps({**json.loads(before or "{}"), **seconds}))
+        with ledger.parse_errors():
+            known = {**json.loads(before or "{}"), **seconds}
+        ledger.info.set_meta(OWN_LIMITS, json.dumps(known))
 
 
-def merged_own_limits(noted: Iterable[str | None]) -> dict[str, str]:
-    """Return the ledger rows of a merged run: the longest limit of each task."""
+def merged_own_limits(metadata: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """Return the ledger rows of a merged run of those with this metadata: the longest limit of each
+    task."""
     longest: dict[str, float] = {}
-    for text in noted:
-        for task, seconds in json.loads(text or "{}").items():
-            longest[task] = max(seconds, longest.get(task, 0.0))
+    for of_run in metadata:
+        for task, seconds in json.loads(of_run.get(OWN_LIMITS) or "{}").items():
+            longest[task] = max(float(seconds), longest.get(task, 0.0))
     return {OWN_LIMITS: json.dumps(longest)} if longest else {}

@@ -118,7 +118,7 @@ def record_unknown_workers(ledger: Ledger, publisher: Publisher) -> None:
     if now.stock:
         ledger.info.set_meta(STOCK_WORKERS, ", ".join(sorted(now.stock)))
     # One that was only slow to answer is none any more once it has.
-    before = frozenset(json.loads(ledger.info.get_meta(UNVERIFIED_WORKERS) or "[]"))
+    before = ledger.info.texts(UNVERIFIED_WORKERS)
     strangers = (before | now.unresponsive) - known
     if strangers or before:
         ledger.info.set_meta(UNVERIFIED_WORKERS, json.dumps(sorted(strangers)) if strangers else "")
@@ -126,7 +126,7 @@ def record_unknown_workers(ledger: Ledger, publisher: Publisher) -> None:
 
 
 def _read_known(ledger: Ledger) -> frozenset[str]:
-    return frozenset(json.loads(ledger.info.get_meta(KNOWN_NODES) or "[]"))
+    return ledger.info.texts(KNOWN_NODES)
 
 
 def _write_known(ledger: Ledger, nodes: Collection[str]) -> None:

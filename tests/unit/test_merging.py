@@ -226,7 +226,7 @@ def test_what_speaks_against_a_receipt_stays_so(
     entry = Entry.model_validate({"id": "e1", "task": "t", "expect": {"state": state}})
     task_id = attempt_of(run_id(2), entry, 1).task_id
     with Ledger.open(sources[1], write=True) as ledger:
-        ledger.info.add_task_ids(key, [task_id])
+        ledger.info.add_texts(key, [task_id])
     for _ in range(rounds):  # a merged run may be merged
         sources = [merge(sources).ledger]
     manifest = read_manifest(sources[0].parent.parent / "m.jsonl")

@@ -1,7 +1,7 @@
 """Have each write of a short run fail, and print the table: ``python -m tests.writes``.
 
-Or ``make writes``; ``--write`` puts the table into the page of the promises. Each session is kept
-in ``build/writes``.
+Or ``make writes``; ``--write`` puts the table into the page of the promises, where the rows of what
+was not run this time stay. Each session is kept in ``build/writes``.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
-from tests.page_tables import PROMISES, put
+from tests.page_tables import PROMISES, put, taken
 from tests.writes.disk import FAULTS, Call, is_possible
 from tests.writes.ledger import fail_each_call
 from tests.writes.playing import STACKS, Job, play_all, sample
@@ -23,6 +24,8 @@ from tests.writes.trials import Trial
 
 FOLDER = Path("build/writes")
 LEDGER = "a ledger alone"
+PARTS: Mapping[str, str] = {LEDGER: LEDGER} | {stack: f"pytest, stack {stack}" for stack in STACKS}
+"""What the page calls that which runs."""
 FEW = 1
 """Of a private stack, whose sessions take seconds each."""
 HEAD = (
@@ -55,22 +58,6 @@ class Row:
         return f"| {' | '.join(cells)} |"
 
 
-def table(rows: Iterable[Row]) -> str:
-    """Write a table in Markdown."""
-    columns = HEAD.count("|") - 1
-    return "\n".join([HEAD, "|---" * columns + "|", *map(str, rows)])
-
-
-def of_ledger(scratch: Path) -> list[Row]:
-    """Have each call fail that writes a ledger."""
-    rows = []
-    for number, fault in enumerate(FAULTS):
-        calls, wrong = fail_each_call(scratch / str(number), fault)
-        print(f"{LEDGER}, {fault.name}: {calls} calls, wrong: {wrong}", file=sys.stderr)
-        rows.append(Row(LEDGER, fault.name, Counter({LEDGER: calls}), wrong=len(wrong)))
-    return rows
-
-
 @dataclass(frozen=True)
 class Choice:
     """Which calls of a session fail: some of each kind, None for all; in every way, or in one of
@@ -101,11 +88,40 @@ class Choice:
         return f"{self.each} of each kind in {ways}, chosen by seed {self.seed}"
 
 
+def table(choices: Mapping[str, Choice], rows: Iterable[Row], before: str = "") -> str:
+    """Write which calls of each part have failed, and a table in Markdown.
+
+    Of other parts what stands in ``before`` is kept.
+    """
+    said: dict[str, list[str]] = {PARTS[part]: [] for part in PARTS}
+    lines: dict[str, list[str]] = {PARTS[part]: [] for part in PARTS}
+    for line in before.splitlines():
+        for where in PARTS.values():
+            if line.startswith(f"- {where}: "):
+                said[where] = [line]
+            elif line.startswith(f"| {where} | "):
+                lines[where].append(line)
+    for part, choice in choices.items():
+        said[PARTS[part]], lines[PARTS[part]] = [f"- {PARTS[part]}: {choice}"], []
+    for row in rows:
+        lines[row.where].append(str(row))
+    head = [HEAD, "|---" * (HEAD.count("|") - 1) + "|"]
+    return "\n".join([*chain(*said.values()), "", *head, *chain(*lines.values())])
+
+
+def of_ledger(scratch: Path) -> list[Row]:
+    """Have each call fail that writes a ledger."""
+    rows = []
+    for number, fault in enumerate(FAULTS):
+        calls, wrong = fail_each_call(scratch / str(number), fault)
+        print(f"{LEDGER}, {fault.name}: {calls} calls, wrong: {wrong}", file=sys.stderr)
+        rows.append(Row(LEDGER, fault.name, Counter({LEDGER: calls}), wrong=len(wrong)))
+    return rows
+
+
 def of_sessions(scratch: Path, stack: str, processes: int, choice: Choice) -> Sequence[Row]:
     """Have chosen calls of a session fail, and go on with it."""
-    rows: Mapping[str, Row] = {
-        fault.name: Row(f"pytest, stack {stack}", fault.name) for fault in FAULTS
-    }
+    rows: Mapping[str, Row] = {fault.name: Row(PARTS[stack], fault.name) for fault in FAULTS}
 
     def jobs(calls: Sequence[Call]) -> Iterable[Job]:
         made = choice.jobs(calls)
@@ -125,17 +141,10 @@ def of_sessions(scratch: Path, stack: str, processes: int, choice: Choice) -> Se
     return list(rows.values())
 
 
-def _how(chosen: Mapping[str, Choice]) -> str:
-    """Say which calls have failed."""
-    parts = ["Of a ledger alone every call in every way"]
-    parts += [f"of a session with its stack {stack} {choice}" for stack, choice in chosen.items()]
-    return f"{'; '.join(parts)}."
-
-
 def main() -> int:
     """Print the table; return 1 where something was wrong, 2 where it cannot be found out."""
     parser = argparse.ArgumentParser(prog="python -m tests.writes", description=__doc__)
-    parser.add_argument("--stack", choices=STACKS, action="append", help="which stacks (all)")
+    parser.add_argument("--part", choices=PARTS, action="append", help="what is run (all)")
     every = f"how many calls of each kind fail (all; of a private stack {FEW})"
     parser.add_argument("--each", type=int, help=every)
     turn = "each of these calls fails in one of the ways, the next one in the next"
@@ -148,23 +157,26 @@ def main() -> int:
         print("a disk that fails needs Linux and gcc: apt-get install gcc libc6-dev")
         return 2
     FOLDER.mkdir(parents=True, exist_ok=True)
+    choices = {
+        part: Choice(
+            None if part == LEDGER else given.each or (FEW if part == "private" else None),
+            given.in_turn and part != LEDGER,
+            given.seed,
+        )
+        for part in given.part or PARTS
+    }
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="manifest-writes-") as name:
-        scratch = Path(name)
-        rows = [] if given.stack else of_ledger(scratch / "ledger")
-        chosen = {
-            stack: Choice(
-                given.each or (FEW if stack == "private" else None), given.in_turn, given.seed
-            )
-            for stack in given.stack or STACKS
-        }
-        for stack, choice in chosen.items():
-            place = scratch / stack.replace(" ", "-")
-            rows += of_sessions(place, stack, given.processes, choice)
-    text = f"{_how(chosen)}\n\n{table(rows)}"
-    print(text)
-    (FOLDER / "table.md").write_text(text + "\n", "utf-8")
+        for part, choice in choices.items():
+            place = Path(name) / part.replace(" ", "-")
+            if part == LEDGER:
+                rows += of_ledger(place)
+            else:
+                rows += of_sessions(place, part, given.processes, choice)
+    print(table(choices, rows))
+    (FOLDER / "table.md").write_text(table(choices, rows) + "\n", "utf-8")
     if given.write:
-        put(PROMISES, "writes", text)
+        put(PROMISES, "writes", table(choices, rows, taken(PROMISES, "writes")))
     return 1 if any(row.wrong for row in rows) else 0
 
 

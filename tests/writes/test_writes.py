@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import missing
+from tests.writes.__main__ import LEDGER, PARTS, Choice, Row, table
 from tests.writes.disk import FAULTS, Call, is_possible
 from tests.writes.ledger import fail_each_call
 from tests.writes.playing import Job, kind_of, play_all
@@ -30,10 +31,13 @@ FAMILIES = (
     ("create *.sqlite-shm", "no space from then on"),
     ("rename *.manifest.jsonl", "no space, once"),
     ("write junit.xml", "I/O error from then on"),
-    ("write *-result.json", "no space, once"),
+    ("write *-result.json.tmp", "no space, once"),
 )
 """A call of each kind that something else has to be done about, and how it fails."""
-OF_A_STACK = (("create *.rdb", "no space, once"), ("write state.json", "I/O error, once"))
+OF_A_STACK = (
+    ("write appendonly.aof.*.incr.aof", "no space, once"),
+    ("write boot", "I/O error from then on"),
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -103,3 +107,15 @@ def test_without_a_compiler_it_says_what_to_install(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr, done.stdout.count("\n")) == (2, "", 1)
     assert "apt-get install gcc" in done.stdout
+
+
+def test_the_table_keeps_what_was_not_run_this_time() -> None:
+    """A part at a time may be run: each takes its time."""
+    whole = table({part: Choice(None, in_turn=False, seed=1) for part in PARTS}, [])
+    row = Row(PARTS["private"], FAULTS[0].name)
+    before = f"{whole}\n{row}\n{Row(LEDGER, FAULTS[0].name)}"
+    after = table({"private": Choice(1, in_turn=True, seed=7)}, [row, row], before)
+    assert after.count(str(row)) == 2
+    assert after.count(str(Row(LEDGER, FAULTS[0].name))) == 1
+    assert "- a ledger alone: every call in every way\n" in after
+    assert "- pytest, stack private: 1 of each kind in one of the ways, in turn, chosen" in after
