@@ -118,21 +118,25 @@ class RunMetadata(LedgerPart):
         with self._db.parse_errors():
             return frozenset(map(str, json.loads(self.get_meta(key) or "[]")))
 
-    def add_texts(self, key: str, texts: Iterable[str]) -> None:
-        """Add texts to those of the JSON list under a key."""
+    def task_ids(self, key: str) -> frozenset[str]:
+        """Return the task ids under a key, such as ``REVOKED_TASKS``."""
+        return self.texts(key)
+
+    def add_task_ids(self, key: str, task_ids: Iterable[str]) -> None:
+        """Add task ids to those under a key."""
         with self._db.writing():
-            before = self.texts(key)
-            after = before.union(texts)
+            before = self.task_ids(key)
+            after = before.union(task_ids)
             if after != before:
                 self.set_meta(key, json.dumps(sorted(after)))
 
     def sent_on_request(self) -> frozenset[str]:
         """Return the task ids of attempts that the user had sent though one may have run."""
-        return self.texts(SENT_ON_REQUEST)
+        return self.task_ids(SENT_ON_REQUEST)
 
     def add_sent_on_request(self, task_ids: Iterable[str]) -> None:
         """Record attempts that the user has sent though one before them may have run."""
-        self.add_texts(SENT_ON_REQUEST, task_ids)
+        self.add_task_ids(SENT_ON_REQUEST, task_ids)
 
     def set_digest(self, sha256: str) -> None:
         """Set the digest of the manifest with which the run continues.
@@ -156,12 +160,12 @@ REVOKED_TASKS: Final = "taken_back"
 """The ledger's key for what the run itself revoked and what expects that: task ids, JSON."""
 CLASHING_STARTS: Final = "clashing_starts"
 """The ledger's key for attempts of which two records of one start differ: task ids, JSON."""
-TASK_ID_KEYS: Final = (SENT_ON_REQUEST, REVOKED_TASKS, CLASHING_STARTS)
-"""Keys for what verdicts go by beside receipts; a merged ledger has those of all its runs."""
 STOCK_WORKERS: Final = "plain_workers"
 """The ledger's key for workers that were seen without our instrumentation (stock workers)."""
 SECRETS: Final = "secrets"
-"""The key of the values that were registered as secrets, a JSON list."""
+"""The ledger's key for the values that were registered as secrets, a JSON list."""
+UNITED_KEYS: Final = (SENT_ON_REQUEST, REVOKED_TASKS, CLASHING_STARTS, SECRETS)
+"""Keys of lists of texts; a merged ledger has the texts of all its runs."""
 GAVE_UP: Final = "gave_up"
 """The ledger's key for why a run gave up; records that workers sent then may be lost."""
 STORE_EMPTIED: Final = "emptied"

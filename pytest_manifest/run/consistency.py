@@ -14,7 +14,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from pytest_manifest.broker.attempt import is_of_attempt
 from pytest_manifest.errors import ManifestError
-from pytest_manifest.ledger import Ledger, TaskRuns
+from pytest_manifest.ledger import BAD_ROW_ERRORS, Ledger, TaskRuns, damaged
 from pytest_manifest.ledger.promise_queries import Repetition, Sending
 from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.ledger.rows import receipt_of
@@ -154,8 +154,10 @@ def _unproven_passes(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
                 if one.receipt is None:
                     continue
                 entry = manifest.parse(*by_id[one.entry])
-                with ledger.parse_errors():
+                try:
                     receipt = receipt_of(one.receipt)
+                except BAD_ROW_ERRORS as error:
+                    raise damaged(ledger.path, error) from error
                 lie = contradiction(
                     entry,
                     receipt,

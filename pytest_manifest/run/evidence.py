@@ -359,14 +359,14 @@ class EvidenceEvaluator:
 
     def _task_ids(self, key: str) -> frozenset[str]:
         if key not in self._sets:
-            self._sets[key] = self._ledger.info.texts(key)
+            self._sets[key] = self._ledger.info.task_ids(key)
         return self._sets[key]
 
     def _add_task_ids(self, key: str, task_ids: Iterable[str]) -> None:
         known = self._task_ids(key)
         all_of_them = known.union(task_ids)
         if len(all_of_them) > len(known):
-            self._ledger.info.add_texts(key, all_of_them)
+            self._ledger.info.add_task_ids(key, all_of_them)
             self._sets[key] = all_of_them
 
 

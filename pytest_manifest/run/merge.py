@@ -25,7 +25,7 @@ from pytest_manifest.ledger import (
     SEGMENTS,
     STOCK_WORKERS,
     STORE_EMPTIED,
-    TASK_ID_KEYS,
+    UNITED_KEYS,
     Ledger,
     RunInfo,
     RunSegment,
@@ -52,7 +52,7 @@ class MergeInput:
     """Hold a ledger that is to be merged.
 
     ``runs``: its own run, or those that it was ``merged`` of; ``segments``: when it was worked on;
-    ``task_ids``: those under ``TASK_ID_KEYS``; ``metadata``: its table ``run``; ``entries``: their
+    ``texts``: those under ``UNITED_KEYS``; ``metadata``: its table ``run``; ``entries``: their
     number, ``open``: the number of them without a final verdict.
     """
 
@@ -61,7 +61,7 @@ class MergeInput:
     status: RunStatus
     runs: Sequence[str]
     shards: Sequence[Shard | None]
-    task_ids: Mapping[str, frozenset[str]]
+    texts: Mapping[str, frozenset[str]]
     metadata: dict[str, str]
     witnessed: bool
     entries: int
@@ -226,7 +226,7 @@ def _read(path: Path) -> MergeInput:
             status=status,
             runs=ledger.info.merged() or [info.run],
             shards=ledger.info.shards(),
-            task_ids={key: ledger.info.texts(key) for key in TASK_ID_KEYS},
+            texts={key: ledger.info.texts(key) for key in UNITED_KEYS},
             metadata=metadata,
             witnessed=has_all_starts(ledger.info, some_start=ledger.events.has_starts()),
             entries=entries,
@@ -330,9 +330,9 @@ def _metadata(info: RunInfo, sources: Sequence[MergeInput]) -> dict[str, str]:
     for key in (STORE_EMPTIED, GAVE_UP, OTHER_BROKER, STOCK_WORKERS, OVER_BUDGET):
         said = [source.metadata[key] for source in sources if source.metadata.get(key)]
         metadata |= {key: said[0]} if said else {}
-    for key in TASK_ID_KEYS:
-        task_ids = frozenset[str]().union(*(source.task_ids[key] for source in sources))
-        metadata |= {key: json.dumps(sorted(task_ids))} if task_ids else {}
+    for key in UNITED_KEYS:
+        texts = frozenset[str]().union(*(source.texts[key] for source in sources))
+        metadata |= {key: json.dumps(sorted(texts))} if texts else {}
     metadata |= merged_signatures([source.metadata for source in sources])
     if not all(source.witnessed for source in sources):
         metadata.setdefault(STOCK_WORKERS, "of a run that was merged")

@@ -18,7 +18,14 @@ import pytest_manifest
 from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.cli.main import app, ledger_main, main
 from pytest_manifest.errors import LedgerError, ManifestToolError
-from pytest_manifest.ledger import CLASHING_STARTS, REVOKED_TASKS, Ledger, RunInfo, Start
+from pytest_manifest.ledger import (
+    CLASHING_STARTS,
+    REVOKED_TASKS,
+    SECRETS,
+    Ledger,
+    RunInfo,
+    Start,
+)
 from pytest_manifest.ledger.merge import MAX_ATTACHED
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import read_manifest
@@ -38,7 +45,7 @@ Make = Callable[..., Path]
 CODE = "py3.11:" + "a" * 64
 KEPT = {
     *("MERGED", "MERGED_SHARDS", "OWN_LIMITS", "BUDGET", "OVER_BUDGET", "UNSENT"),
-    *("SENT_ON_REQUEST", "REVOKED_TASKS", "CLASHING_STARTS"),
+    *("SENT_ON_REQUEST", "REVOKED_TASKS", "CLASHING_STARTS", "SECRETS", "RECEIPT_KEYS"),
     *("STORE_EMPTIED", "GAVE_UP", "OTHER_BROKER", "STOCK_WORKERS", "RECEIPT_KEYS"),
 }
 LEFT_OUT = {
@@ -226,7 +233,7 @@ def test_what_speaks_against_a_receipt_stays_so(
     entry = Entry.model_validate({"id": "e1", "task": "t", "expect": {"state": state}})
     task_id = attempt_of(run_id(2), entry, 1).task_id
     with Ledger.open(sources[1], write=True) as ledger:
-        ledger.info.add_texts(key, [task_id])
+        ledger.info.add_task_ids(key, [task_id])
     for _ in range(rounds):  # a merged run may be merged
         sources = [merge(sources).ledger]
     manifest = read_manifest(sources[0].parent.parent / "m.jsonl")
@@ -239,10 +246,17 @@ def test_what_speaks_against_a_receipt_stays_so(
         assert bench.evaluate(flight, told, starts)[0].verdict == verdict
 
 
+def test_the_secrets_of_each_run_stay_hidden(make: Make) -> None:
+    """Reports of the merged run do not show them either."""
+    sources = [make(1, 2, secrets='["correct horse"]'), make(2, 2, secrets='["battery staple"]')]
+    with Ledger.open(merge(sources).ledger) as ledger:
+        assert ledger.info.texts(SECRETS) == {"correct horse", "battery staple"}
+
+
 def test_each_thing_that_is_known_of_a_run_is_merged_or_left_out_on_purpose() -> None:
     """A key of the ledger that somebody adds has to be thought of."""
     source = Path(pytest_manifest.__file__).parent
-    key = re.compile(r'^([A-Z_]+)(?:: Final)? = "\w+"\n"""The (?:merged )?ledger\'s key', re.M)
+    key = re.compile(r'^([A-Z][A-Z_]+)(?:: Final)? = "\w+"\n"""The (?:merged )?ledger\'s key', re.M)
     found = {name for path in source.rglob("*.py") for name in key.findall(path.read_text("utf-8"))}
     assert found == KEPT | set(LEFT_OUT)
 

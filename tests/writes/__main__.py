@@ -1,15 +1,18 @@
 """Have each write of a short run fail, and print the table: ``python -m tests.writes``.
 
 Or ``make writes``; ``--write`` puts the table into the page of the promises, where the rows of what
-was not run this time stay. Each session is kept in ``build/writes``.
+was not run this time stay. Each session is kept in ``build/writes``; ``--go-on`` plays those that
+are not there yet.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -88,8 +91,8 @@ class Choice:
         return f"{self.each} of each kind in {ways}, chosen by seed {self.seed}"
 
 
-def table(choices: Mapping[str, Choice], rows: Iterable[Row], before: str = "") -> str:
-    """Write which calls of each part have failed, and a table in Markdown.
+def table(told: Mapping[str, str], rows: Iterable[Row], before: str = "") -> str:
+    """Write which calls of each part have failed, as ``told``, and a table in Markdown.
 
     Of other parts what stands in ``before`` is kept.
     """
@@ -101,8 +104,8 @@ def table(choices: Mapping[str, Choice], rows: Iterable[Row], before: str = "") 
                 said[where] = [line]
             elif line.startswith(f"| {where} | "):
                 lines[where].append(line)
-    for part, choice in choices.items():
-        said[PARTS[part]], lines[PARTS[part]] = [f"- {PARTS[part]}: {choice}"], []
+    for part, which in told.items():
+        said[PARTS[part]], lines[PARTS[part]] = [f"- {PARTS[part]}: {which}"], []
     for row in rows:
         lines[row.where].append(str(row))
     head = [HEAD, "|---" * (HEAD.count("|") - 1) + "|"]
@@ -119,26 +122,55 @@ def of_ledger(scratch: Path) -> list[Row]:
     return rows
 
 
-def of_sessions(scratch: Path, stack: str, processes: int, choice: Choice) -> Sequence[Row]:
-    """Have chosen calls of a session fail, and go on with it."""
-    rows: Mapping[str, Row] = {fault.name: Row(PARTS[stack], fault.name) for fault in FAULTS}
+class Sessions:
+    """Sessions of which chosen calls fail, and what came of them; each is kept in a file."""
 
-    def jobs(calls: Sequence[Call]) -> Iterable[Job]:
-        made = choice.jobs(calls)
-        print(f"{stack}: of {len(calls)} calls {choice}: {len(made)} sessions", file=sys.stderr)
-        return made
+    def __init__(self, stack: str, choice: Choice) -> None:
+        self._stack = stack
+        self._choice = choice
+        self._rows = {fault.name: Row(PARTS[stack], fault.name) for fault in FAULTS}
+        self._path = FOLDER / f"{stack}.jsonl".replace(" ", "-")
+        self._played = 0
+        self._planned = 0
 
-    with (FOLDER / f"{stack}.jsonl".replace(" ", "-")).open("w", encoding="utf-8") as file:
+    @property
+    def rows(self) -> Sequence[Row]:
+        return list(self._rows.values())
 
-        def told(trial: Trial) -> None:
-            rows[trial.fault].add(trial)
-            file.write(trial.line() + "\n")
-            file.flush()
-            if trial.wrong:
-                print(f"{stack}, {trial.fault}, {trial.call}: {trial.wrong}", file=sys.stderr)
+    def __str__(self) -> str:
+        """Say which calls have failed."""
+        left = self._planned - self._played
+        so_far = f": {self._played:,} of {self._planned:,} so far, chosen at random"
+        return f"{self._choice}{so_far if left else ''}"
 
-        play_all(scratch, stack, processes, jobs, told)
-    return list(rows.values())
+    def play(self, scratch: Path, processes: int, until: float, *, go_on: bool) -> None:
+        """Play them until this moment (s, monotonic), where ``go_on`` only those not kept yet."""
+        before = self._path.read_text("utf-8").splitlines() if go_on else []
+        with self._path.open("a" if go_on else "w", encoding="utf-8") as file:
+
+            def jobs(calls: Sequence[Call]) -> Iterable[Job]:
+                left = dict.fromkeys(self._choice.jobs(calls))
+                self._planned = len(left)
+                for trial in map(Trial.read, before):
+                    if (trial.fault, trial.at) in left:
+                        del left[trial.fault, trial.at]
+                        self._add(trial)
+                of_calls = f"of {len(calls)} calls {self._choice}"
+                print(f"{self._stack}: {of_calls}: {len(left)} sessions", file=sys.stderr)
+                return left
+
+            def told(trial: Trial) -> None:
+                self._add(trial)
+                file.write(trial.line() + "\n")
+                file.flush()
+
+            play_all(scratch, self._stack, processes, jobs, told, until)
+
+    def _add(self, trial: Trial) -> None:
+        self._played += 1
+        self._rows[trial.fault].add(trial)
+        if trial.wrong:
+            print(f"{self._stack}, {trial.fault}, {trial.call}: {trial.wrong}", file=sys.stderr)
 
 
 def main() -> int:
@@ -151,32 +183,35 @@ def main() -> int:
     parser.add_argument("--in-turn", action="store_true", help=turn)
     parser.add_argument("--seed", type=int, default=1, help="which of them")
     parser.add_argument("--processes", type=int, default=2, help="how many sessions at once")
+    minutes = "begin no other session after so many minutes (all are played)"
+    parser.add_argument("--minutes", type=float, default=math.inf, help=minutes)
+    kept = f"play the sessions alone that are not in {FOLDER} yet"
+    parser.add_argument("--go-on", action="store_true", help=kept)
     parser.add_argument("--write", action="store_true", help=f"put the table into {PROMISES}")
     given = parser.parse_args()
     if not is_possible():
         print("a disk that fails needs Linux and gcc: apt-get install gcc libc6-dev")
         return 2
     FOLDER.mkdir(parents=True, exist_ok=True)
-    choices = {
-        part: Choice(
-            None if part == LEDGER else given.each or (FEW if part == "private" else None),
-            given.in_turn and part != LEDGER,
-            given.seed,
-        )
-        for part in given.part or PARTS
-    }
+    until = time.monotonic() + 60 * given.minutes
     rows: list[Row] = []
+    told: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="manifest-writes-") as name:
-        for part, choice in choices.items():
+        for part in given.part or PARTS:
             place = Path(name) / part.replace(" ", "-")
             if part == LEDGER:
                 rows += of_ledger(place)
-            else:
-                rows += of_sessions(place, part, given.processes, choice)
-    print(table(choices, rows))
-    (FOLDER / "table.md").write_text(table(choices, rows) + "\n", "utf-8")
+                told[part] = str(Choice(None, in_turn=False, seed=given.seed))
+                continue
+            each = given.each or (FEW if part == "private" else None)
+            sessions = Sessions(part, Choice(each, given.in_turn, given.seed))
+            sessions.play(place, given.processes, until, go_on=given.go_on)
+            rows += sessions.rows
+            told[part] = str(sessions)
+    print(table(told, rows))
+    (FOLDER / "table.md").write_text(table(told, rows) + "\n", "utf-8")
     if given.write:
-        put(PROMISES, "writes", table(choices, rows, taken(PROMISES, "writes")))
+        put(PROMISES, "writes", table(told, rows, taken(PROMISES, "writes")))
     return 1 if any(row.wrong for row in rows) else 0
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -97,8 +99,12 @@ def play_all(
     processes: int,
     jobs: Callable[[Sequence[Call]], Iterable[Job]],
     told: Callable[[Trial], object],
+    until: float = math.inf,
 ) -> int:
-    """Play the jobs that are made of a run's calls, ``told`` of each; return how many calls."""
+    """Play the jobs that are made of a run's calls, ``told`` of each; return how many calls.
+
+    None begins after ``until`` (s, monotonic).
+    """
     with ExitStack() as open_players:
         players = [
             open_players.enter_context(closing(Player(scratch / str(n), STACKS[stack])))
@@ -110,7 +116,7 @@ def play_all(
             waiting.put(job)
 
         def work(player: Player) -> None:
-            while True:
+            while time.monotonic() < until:
                 try:
                     job = waiting.get_nowait()
                 except Empty:
