@@ -151,6 +151,23 @@ def test_a_descendant_that_said_little_has_no_more() -> None:
     assert found.endswith("The descendant 'jobs.u':\n  task id   t-u\n  ran on    pid 7")
 
 
+def test_no_part_of_it_has_a_secret() -> None:
+    """Wherever entry and receipt have it under its name, it is in none of all these texts."""
+    ours, theirs = "correct horse battery", "nine-lives-of-a-cat"
+    both = f"with {ours} and {theirs}"
+    raised = error(f"{BEGIN}{OWN}Boom: {both}", message=both)
+    found = explain(
+        entry(args=[f"for {theirs}"], kwargs={"password": ours}),
+        receipt(error=raised, log=[both], evidence={"token": theirs}),
+        verdict("failed", mismatch(actual=both)).model_copy(update={"sentence": both}),
+        [AttemptLine(1, "lost", both), AttemptLine(2, "failed", both)],
+        TreeText("1 descendant", "jobs.u", "t-u", receipt(error=raised, log=[both])),
+    )
+    assert ours not in found
+    assert theirs not in found
+    assert found.count("with ") == 8
+
+
 # Cells and cuts
 
 
