@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import Final
 
 from loguru import logger
+from pydantic import ValidationError
 
 LOGGED: Final = 20
 """Bad records that get a line in the log; the others are counted."""
 _MAX_CHARS: Final = 300
+_MAX_FAULTS: Final = 20
 
 
 class ReadErrors:
@@ -28,7 +30,7 @@ class ReadErrors:
 
     def add_result(self, task_id: str, why: object) -> None:
         """Note that the store's result of this job cannot be read."""
-        self.results[task_id] = " ".join(f"{why}".split())[:_MAX_CHARS]
+        self.results[task_id] = " ".join(_text(why).split())[:_MAX_CHARS]
         self.add(f"the stored result of task {task_id}", why)
 
     def add(self, what: str, why: object) -> None:
@@ -41,10 +43,17 @@ class ReadErrors:
         """Note a record of the stream, which is read once: nothing of it is kept."""
         self.count += 1
         if self.count <= LOGGED:
-            said = " ".join(f"{what}: {why}".split())[:_MAX_CHARS]
+            said = " ".join(f"{what}: {_text(why)}".split())[:_MAX_CHARS]
             logger.warning("passed over: {}", said.encode("utf-8", "replace").decode())
         if self._message in self._warnings:
             self._warnings.remove(self._message)
         some = "1 record or result" if self.count == 1 else f"{self.count} records or results"
         self._message = f"{some} could not be read and counted for nothing; see the log"
         self._warnings.append(self._message)
+
+
+def _text(why: object) -> str:
+    """Return what an error says; of very many faults, which would be told one by one, how many."""
+    if isinstance(why, ValidationError) and why.error_count() > _MAX_FAULTS:
+        return f"it has {why.error_count():,} faults"
+    return f"{why}"

@@ -14,6 +14,7 @@ from pytest_manifest.schema.fields import (
     Document,
     Expiry,
     Identifier,
+    InParts,
     Json,
     JsonArray,
     JsonObject,
@@ -29,6 +30,9 @@ from pytest_manifest.schema.json_schemas import schema_problem
 from pytest_manifest.schema.patterns import pattern_problem
 from pytest_manifest.schema.wire import MOST
 from pytest_manifest.text import middle, number_unprintable
+
+Names = Annotated[list[Name], InParts]
+"""Ids, tags, names of tasks."""
 
 
 class ExpectedError(Document):
@@ -98,7 +102,7 @@ class ExpectedDescendants(Document):
         None
     )
     """How many there must be, or from how many to how many."""
-    tasks: list[Name] | None = None
+    tasks: Names | None = None
     """The names of their tasks: each of these, and no other, must be among them."""
 
 
@@ -184,9 +188,9 @@ class Entry(Document):
     """How often the harness may send it again."""
     idempotent: bool = False
     """Whether running it twice does no harm."""
-    after: list[Name] = Field(default_factory=list)
+    after: Names = Field(default_factory=list)
     """Ids of entries that must pass before this one is sent."""
-    tags: list[Name] = Field(default_factory=list)
+    tags: Names = Field(default_factory=list)
     """Select an entry's test by -m and -k."""
     cost: Amount | None = None
     """Estimated cost, in units of your own."""

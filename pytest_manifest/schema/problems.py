@@ -37,7 +37,15 @@ _SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 _LONGEST = 200
 """Characters of a field's name that are looked at."""
 _FORMS = "(short)", "(long)"
-_OWN = "json_value", "empty_range", "unprintable", "json_schema", "regex", "time_naive"
+_OWN = (
+    "array_item",
+    "json_value",
+    "empty_range",
+    "unprintable",
+    "json_schema",
+    "regex",
+    "time_naive",
+)
 """Our own errors whose sentence already says what is wrong with the value."""
 
 

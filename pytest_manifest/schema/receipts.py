@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from decimal import Decimal
+from typing import Annotated
 
 from pydantic import Field, JsonValue
 
@@ -12,6 +13,7 @@ from pytest_manifest.schema.fields import (
     Document,
     Figure,
     Identifier,
+    InParts,
     Json,
     JsonObject,
     Name,
@@ -116,7 +118,7 @@ class Receipt(Document):
     """Whether the broker delivered it more than once."""
     retries: Count = 0
     """How often the task asked Celery to retry it."""
-    retried: list[Retried] = Field(default_factory=list)
+    retried: Annotated[list[Retried], InParts] = Field(default_factory=list)
     """The tries before the last one: the latest of them, where there were many."""
     replaced: bool = False
     """Whether the task gave its job to another one (Celery's ``Task.replace``), which ended it."""
@@ -128,7 +130,7 @@ class Receipt(Document):
     """SHA-256 of the arguments as compact JSON with sorted keys."""
     result_sha256: Sha256 | None = None
     """SHA-256 of the result, likewise."""
-    log: list[Text] = Field(default_factory=list)
+    log: Annotated[list[Text], InParts] = Field(default_factory=list)
     """The task's last log lines."""
     log_dropped: Count = 0
     """How many earlier log lines were left out."""
@@ -166,7 +168,7 @@ class Verdict(Document):
     """The attempt that was judged."""
     sentence: str
     """What happened, what is known, and what to do next."""
-    mismatches: list[Mismatch] = Field(default_factory=list)
+    mismatches: Annotated[list[Mismatch], InParts] = Field(default_factory=list)
     """Where the receipt differs from the expectations."""
 
 

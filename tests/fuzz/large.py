@@ -93,7 +93,8 @@ def _each(make: Callable[[int], object]) -> Records:
     return lambda count: [json.dumps(make(number)).encode() for number in range(count)]
 
 
-def _finished(number: int, **fields: Any) -> dict[str, Any]:
+def finished(number: int, **fields: Any) -> dict[str, Any]:
+    """Make the record of an end of the first entry's job, but for these fields of its receipt."""
     receipt = receipt_document(ENTRIES[0]) | fields
     return {"kind": "finished", "execution": f"x{number}", "receipt": receipt}
 
@@ -104,7 +105,7 @@ def _child(number: int, **fields: Any) -> dict[str, Any]:
 
 def _announced(number: int) -> dict[str, Any]:
     one = {"key": f"k{number}", "how": "chord_body", "task": "t", "count": 10**9}
-    return _finished(number) | {"announced": [one]}
+    return finished(number) | {"announced": [one]}
 
 
 STREAMS: Final[Mapping[str, Records]] = {
@@ -116,10 +117,10 @@ STREAMS: Final[Mapping[str, Records]] = {
     "starts of strangers": _each(lambda n: _STARTED | {"task_id": f"s{n}"}),
     "starts of one job": _each(lambda n: _STARTED | {"execution": f"x{n}"}),
     "starts that differ": _each(lambda n: _STARTED | {"pid": n}),
-    "ends of strangers": _each(lambda n: _finished(n, task_id=f"s{n}", entry=f"e{n}")),
-    "ends of a stranger": _each(lambda n: _finished(n, task_id="s", entry="s")),
-    "ends of one job": _each(_finished),
-    "ends that are no receipts": _each(lambda n: _finished(n, state=f"s{n}")),
+    "ends of strangers": _each(lambda n: finished(n, task_id=f"s{n}", entry=f"e{n}")),
+    "ends of a stranger": _each(lambda n: finished(n, task_id="s", entry="s")),
+    "ends of one job": _each(finished),
+    "ends that are no receipts": _each(lambda n: finished(n, state=f"s{n}")),
     "children of strangers": _each(
         lambda n: _SPAWNED | {"root": f"{n}" * 500, "children": [_child(n)]}
     ),

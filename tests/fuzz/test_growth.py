@@ -16,7 +16,8 @@ from pytest_manifest.manifest import Limits, read_manifest, read_receipts
 from pytest_manifest.manifest.jsonl import MAX_FAULTS, MOST_COUNTED
 from pytest_manifest.manifest.receipts import ReceiptIndex
 from pytest_manifest.results.read_errors import LOGGED
-from tests.fuzz.large import MANIFESTS, ONE_LINE, STREAMS, Maker, Records
+from pytest_manifest.schema import Receipt
+from tests.fuzz.large import MANIFESTS, ONE_LINE, STREAMS, Maker, Records, finished
 from tests.fuzz.of_stream import records
 from tests.fuzz.oracles import counted_calls, expect_refusal
 
@@ -142,3 +143,38 @@ def test_a_receipts_file_has_no_number_that_nothing_can_have(field: str, tmp_pat
     path.write_bytes(receipt(**{field: 10**400}))
     with pytest.raises(ManifestError, match=field):
         list(read_receipts(path))
+
+
+ITEMS = 2_500
+
+
+def test_a_long_array_is_checked_no_further_than_to_its_first_faults(tmp_path: Path) -> None:
+    """Millions of faults, each of which is told, would take gigabytes."""
+    path = tmp_path / "m.jsonl"
+    names = [f"n{number}" for number in range(ITEMS)]
+    path.write_bytes(json.dumps({"id": "a", "task": "t", "tags": names}).encode() + b"\n")
+    assert read_manifest(path)["a"].tags == names
+    bad = {"id": "a", "task": "t", "tags": [*names, 1, *names, *[2] * ITEMS]}
+    path.write_bytes(json.dumps(bad).encode() + b"\n")
+    with pytest.raises(ManifestError) as refused:
+        read_manifest(path)
+    (fault,) = refused.value.faults
+    assert fault.message.startswith(f"'tags' has at [{ITEMS}] what it must not have (")
+    expect_refusal(refused.value)
+
+
+def test_long_arrays_of_a_receipt_are_taken_whole() -> None:
+    """As they came from a stream, and as they were stored."""
+    retried = [{"retries": n, "started_at": "2026-11-24T15:00:02Z"} for n in range(ITEMS)]
+    document = json.loads(receipt(log=["x"] * ITEMS, retried=retried))
+    found = Receipt.model_validate(document)
+    assert (len(found.log), len(found.retried)) == (ITEMS, ITEMS)
+    assert Receipt.model_validate_json(found.model_dump_json()) == found
+
+
+def test_a_record_of_very_many_faults_is_told_by_their_number(log: list[str]) -> None:
+    """And its log line is as short as any."""
+    unknown = {f"k{number}": number for number in range(ITEMS)}
+    said = records([json.dumps(finished(0, **unknown)).encode()])
+    assert any(f"it has {ITEMS:,} faults" in line for line in log)
+    assert said[0] == "1 record or result could not be read and counted for nothing; see the log"
