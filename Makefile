@@ -12,7 +12,7 @@ unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help venv neighbours demo demo-gap-fill test model simulate fuzz proof writes mutants canary test-compose matrix chaos compiled bench stacks guard lint format types layers schema schema-check lock lock-check check dist docs screenshots report clean
+.PHONY: help venv neighbours demo demo-gap-fill test model simulate fuzz proof forgeries writes mutants canary test-compose matrix chaos compiled bench stacks guard lint format types layers schema schema-check lock lock-check check dist docs screenshots report clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | column -t -s @ 2>/dev/null || \
@@ -67,6 +67,9 @@ model: venv ## explore the model of the promises whole, and each broken rule (ne
 simulate: export PYTHONHASHSEED = 0
 simulate: venv ## kill pytest anywhere in a simulated world, at random (SECONDS=60, SEED=n); see build/simulation.json
 	$(PY) -m tests.simulation --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+forgeries: venv ## try 54 kinds of forged reports, without and with signatures, and put the table into the docs
+	$(PY) -m tests.forgeries
 
 writes: venv ## have each write of a short run fail, then go on with it (needs gcc; ARGS=--in-turn: each in one way); see build/writes
 	$(PY) -m tests.writes $(ARGS)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_manifest.ledger import Start
-from pytest_manifest.manifest import dump_document, receipt_line
+from pytest_manifest.ledger import Ledger, Start
+from pytest_manifest.manifest import dump_document, receipt_line, write_manifest
 from pytest_manifest.results.batch import ReceiptBatch, add_record
+from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.evidence import complete_receipt
-from pytest_manifest.schema import Receipt
-from pytest_manifest.schema.signed import FILLABLE
+from pytest_manifest.run.pending import PendingAttempt
+from pytest_manifest.run.signatures import note_unsigned, require_signatures
+from pytest_manifest.schema import Entry, Header, Receipt
+from pytest_manifest.schema.signed import FILLABLE, receipt_bytes, record_bytes
 from pytest_manifest.schema.wire import parse_moment
 from pytest_manifest.signing import keys
 from pytest_manifest.verdict.signatures import (
@@ -27,10 +33,14 @@ from pytest_manifest.verdict.signatures import (
     ReportSignatures,
 )
 from pytest_manifest.worker import signing
-from tests.forgeries.reports import TRUE, Fields, Job
+from tests.forgeries.reports import FORGED, TASK, TRUE, Fields, Job
+from tests.unit.ledger_support import INFO
 
 SENT_AT: Final = "2026-11-24T15:00:00.000000+00:00"
 JOB: Final = Job("20261124T150000-0badcafe", "a", 1, "t-a", SENT_AT, "s", 7)
+ENTRY: Final = Entry.model_validate(
+    {"id": "a", "task": TASK, "kwargs": {"n": 7}, "expect": {"result": {"n": 7}}}
+)
 PRIVATE, PUBLIC = keys.generate()
 OTHERS: Final[dict[str, object]] = {
     "run": "20261124T150000-0badcaff",
@@ -112,6 +122,13 @@ def test_a_signature_holds_for_nothing_else(signatures: ReportSignatures) -> Non
     of_start = JOB.signed_start()["signature"]
     confused = {**record, "receipt": {**record["receipt"], "signature": of_start}}
     assert signatures.fault_of(read(confused)) == UNTRUSTED
+    as_record = receipt_bytes(record["receipt"], None).replace(b".receipt+json", b".record+json", 1)
+    signer = signing.signer()
+    assert signer is not None
+    other_type = base64.b64encode(signer.sign(as_record)).decode()
+    taken = {**record["receipt"]["signature"], "value": other_type}
+    confused = {**record, "receipt": {**record["receipt"], "signature": taken}}
+    assert signatures.fault_of(read(confused)) == UNTRUSTED
     bare = {**record["receipt"]}
     del bare["signature"]
     assert signatures.fault_of(Receipt.model_validate(bare)) == UNSIGNED
@@ -151,6 +168,14 @@ def test_records_without_a_receipt_are_signed_whole(signatures: ReportSignatures
         add_record({**start, "more": 1}, batch, signatures)
     with pytest.raises(ValueError, match="is not signed"):
         add_record(JOB.start(), batch, signatures)
+    as_receipt = record_bytes(start).replace(b".record+json", b".receipt+json", 1)
+    signer = signing.signer()
+    assert signer is not None
+    value = base64.b64encode(signer.sign(as_receipt)).decode()
+    with pytest.raises(ValueError, match="does not hold"):
+        add_record(
+            {**start, "signature": {"key": signer.key_id, "value": value}}, batch, signatures
+        )
     spawned: Fields = {
         "kind": "spawned",
         **{name: start[name] for name in ("run", "entry", "attempt")},
@@ -185,9 +210,10 @@ def test_what_pytest_fills_in_breaks_no_signature(signatures: ReportSignatures) 
     line = receipt_line(whole.model_dump_json())
     assert line == dump_document(whole)
     assert signatures.fault_of(Receipt.model_validate_json(line)) == ""
-    more = whole.signature.model_copy(update={"filled": [*FILLABLE, "state", "error"]})
-    lie = whole.model_copy(update={"signature": more, "state": "succeeded"})
-    assert signatures.fault_of(lie) == UNTRUSTED
+    for name, value in {"children": 3, "cpu": 1.0, "queue": "q", "state": "succeeded"}.items():
+        more = whole.signature.model_copy(update={"filled": [*FILLABLE, name]})
+        lie = whole.model_copy(update={"signature": more, name: value})
+        assert signatures.fault_of(lie) == UNTRUSTED, name
 
 
 TEXTS = st.text(max_size=20)
@@ -233,3 +259,48 @@ def test_a_worker_without_a_key_signs_nothing_and_goes_on(monkeypatch: pytest.Mo
         assert "signature" not in record["receipt"]
         assert "execution" not in record["receipt"]
         assert "signature" not in JOB.signed_start()
+
+
+def test_the_true_end_corrects_what_was_called_forged_for_want_of_it(tmp_path: Path) -> None:
+    """It was given up, as only an unsigned end had come; a second lie corrects nothing."""
+    manifest = write_manifest(tmp_path / "m.jsonl", Header(), [ENTRY])
+    info = replace(INFO, run=JOB.run, manifest=manifest.path, sha256=manifest.sha256)
+    with Ledger.create(tmp_path / "runs" / f"{JOB.run}.sqlite", info) as ledger:
+        ledger.attempts.plan([(JOB.task_id, ENTRY.id, 1, 0)])
+        ledger.attempts.mark([JOB.task_id], "sent", sent_at=parse_moment(SENT_AT))
+        require_signatures(ledger, PUBLIC)
+        evaluator = AttemptEvaluator(JOB.run, manifest, ledger, kills=1, lifetime=1e9)
+        job = PendingAttempt(JOB.run, ENTRY, 1, JOB.task_id, 0.0, parse_moment(SENT_AT))
+        assert evaluator.infer(job, "lost", "it is nowhere").verdict == "lost"
+        assert note_unsigned(ledger, JOB.task_id, UNSIGNED)
+        assert not note_unsigned(ledger, JOB.task_id, UNTRUSTED)
+        for status in ("lost", "crashed", "timed_out", "unknown"):
+            verdict = evaluator.infer(job, status, "it is nowhere")
+            assert verdict.verdict == "forged"
+            assert UNSIGNED in verdict.sentence
+        assert evaluator.infer(job, "revoked", "stopped").verdict == "revoked"
+        (at_the_end,) = evaluator.remaining("timed_out", "time is over")
+        assert at_the_end[0].verdict == "forged"
+        ledger.verdicts.record([(verdict, None)])
+
+        lie = Receipt.model_validate(JOB.receipt(execution=TRUE))
+        ledger.events.add_receipts([(JOB.task_id, TRUE, lie)])
+        assert [again[0].verdict for again in evaluator.late_receipt(JOB.task_id)] == ["forged"]
+        began = parse_moment(JOB.moment(0.02))
+        start = Start(JOB.task_id, TRUE, began, 0, "w@h", "h", 77, redelivered=False)
+        ledger.events.add_starts([start])
+        ledger.events.add_receipts([(JOB.task_id, TRUE, read(end()))])
+        ((corrected, receipt),) = evaluator.late_receipt(JOB.task_id)
+        assert corrected.verdict == "passed"
+        assert receipt is not None
+        assert receipt.result == JOB.value
+        assert [one.before for one in evaluator.corrections] == ["forged"]
+
+        by_itself = evaluator.trees.evaluate_descendant
+        assert by_itself(job, [(TRUE, lie)], [start]).verdict == "forged"
+        assert by_itself(job, [(TRUE, read(end()))], [start]).verdict == "passed"
+
+        ledger.verdicts.record([(corrected, receipt)])
+        another = Receipt.model_validate({**JOB.failure(), "execution": FORGED})
+        ledger.events.add_receipts([(JOB.task_id, FORGED, another)])
+        assert evaluator.late_receipt(JOB.task_id) == []
