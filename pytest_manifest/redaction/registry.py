@@ -55,13 +55,20 @@ def hide(secret: str) -> None:
 
 
 def hide_environment() -> None:
-    """Hide the values of secret-looking variables, and the passwords of URLs in variables."""
+    """Hide the values of secret-looking variables, and the passwords of URLs in variables.
+
+    The path of a file, in which a secret is, is none.
+    """
     for name, value in os.environ.items():
-        if is_secret_name(name):
+        if is_secret_name(name) and not _is_path(value):
             hide(value)
         if "://" in value:
             for password in passwords_of(value):
                 hide(password)
+
+
+def _is_path(value: str) -> bool:
+    return os.sep in value and os.path.exists(value)  # noqa: PTH110 - a Path raises for long texts
 
 
 def spellings(secret: str) -> Iterator[str]:

@@ -51,9 +51,12 @@ def test_values_of_secret_variables_are_hidden(monkeypatch: pytest.MonkeyPatch) 
     """The value of a secret variable, and a URL's password, are hidden wherever they appear."""
     monkeypatch.setenv("GEMINI_API_KEY", "AIza-very-secret")
     monkeypatch.setenv("CELERY_BROKER_URL", "redis://:hunter%2F2hunter@h/0")
+    monkeypatch.setenv("MANIFEST_SIGNING_KEY", __file__)  # where a secret is, is none
     sink = io.StringIO()
     log.configure(sink=sink)
 
+    logger.info(__file__)
+    assert __file__ in sink.getvalue()
     logger.info("key AIza-very-secret, hunter/2hunter and hunter%2F2hunter")
 
     assert "key ***, *** and ***" in sink.getvalue()
