@@ -64,9 +64,9 @@ def secret(kind: str, place: str) -> str:
 
 
 def marks(kind: str, place: str) -> Sequence[str]:
-    """Return the texts one of which is in each spelling of the secret."""
+    """Return texts one of which is in each spelling of the secret, also in one that was cut."""
     own = core(kind, place)
-    return (own, own.upper()[:16])
+    return (own[:12], own[12:], own.upper()[:12])
 
 
 def variable(kind: str) -> str:
