@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Final, Literal, TextIO
 
 from loguru import logger
 
+from pytest_manifest.files import private_folder
 from pytest_manifest.redaction import HIDDEN, hide_environment, is_secret_name, redact
+from pytest_manifest.text import json_line, terminal_line
 
 if TYPE_CHECKING:
     from loguru import Message, Record
@@ -53,7 +55,7 @@ def add_run_log(path: Path, *, format: Format = "text", level: str = "DEBUG") ->
     written is left out of the log. Raises OSError where the file cannot be opened.
     """
     hide_environment()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(path.parent)
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     return _add(_RedactingStream(_LogFile(descriptor), close=True), format, level, only=_is_ours)
 
@@ -118,14 +120,14 @@ class _LogFile(io.TextIOBase):
 
 
 class _RedactingStream:
-    """A loguru sink: redacts the finished text once more, since tracebacks only appear in it."""
+    """Redact the finished text of a sink once more, since tracebacks only appear in it."""
 
     def __init__(self, stream: TextIO | io.TextIOBase, *, close: bool = False) -> None:
         self._stream = stream
         self._close = close
 
-    def write(self, message: Message) -> None:
-        self._stream.write(redact(str(message)))
+    def write(self, text: str) -> None:
+        self._stream.write(redact(text))
         self._stream.flush()
 
     def stop(self) -> None:
@@ -141,8 +143,68 @@ class _JsonLines:
         self.stop = inner.stop
 
     def write(self, message: Message) -> None:
-        self._stream.write(json.dumps(_document(message.record), ensure_ascii=False) + "\n")
+        line = json.dumps(_document(message.record), ensure_ascii=False)
+        self._stream.write(json_line(line) + "\n")
         self._stream.flush()
+
+
+class _TextLines:
+    """A loguru sink that writes each record as one line, and below it the traceback, indented.
+
+    Whatever a record holds, a line that begins with a time is one that was logged.
+    """
+
+    def __init__(self, inner: _RedactingStream, *, colorize: bool) -> None:
+        self._stream = inner
+        self._paint: Callable[[str, str], str] = _painted if colorize else _unpainted
+        self.stop = inner.stop
+
+    def write(self, message: Message) -> None:
+        record, paint = message.record, self._paint
+        time, level = record["time"], record["level"].name
+        shown = ((key, value) for key, value in record["extra"].items() if key != _TRACEBACK)
+        context = " ".join(f"{key}={value}" for key, value in shown)
+        parts = [
+            paint("32", f"{time:%Y-%m-%d %H:%M:%S}.{time.microsecond // 1000:03d}"),
+            paint(_LEVEL_COLOURS.get(level, "1"), f"{level: <8}"),
+            paint("36", _one_line(record["name"] or "")),
+            _one_line(record["message"]),
+        ]
+        if context:
+            parts.append(paint("2", f"[{_one_line(context)}]"))
+        lines = [" ".join(parts)]
+        raised = str(message) if record["exception"] is not None else ""
+        for traceback_ in (record["extra"].get(_TRACEBACK), raised):
+            if isinstance(traceback_, str):
+                told = redact(traceback_).split("\n")
+                lines += (f"  {_one_line(line)}" for line in told if line)
+        self._stream.write("\n".join(lines) + "\n")
+
+
+_LEVEL_COLOURS: Final = {
+    "TRACE": "36;1",
+    "DEBUG": "34;1",
+    "SUCCESS": "32;1",
+    "WARNING": "33;1",
+    "ERROR": "31;1",
+    "CRITICAL": "41;1",
+}
+
+
+def _painted(colour: str, text: str) -> str:
+    return f"\x1b[{colour}m{text}\x1b[0m"
+
+
+def _unpainted(_colour: str, text: str) -> str:
+    return text
+
+
+def _one_line(text: str) -> str:
+    """Return a text in which nothing ends the line, colours it or turns it around.
+
+    Secrets of several lines are only to be found while they are that.
+    """
+    return text if text.isprintable() else terminal_line(redact(text))
 
 
 def _add(
@@ -154,12 +216,12 @@ def _add(
     only: Callable[[Record], bool] | None = None,
 ) -> int:
     # diagnose would print the values of variables, which may be secrets.
-    sink = _JsonLines(stream) if format == "json" else stream
+    sink = _JsonLines(stream) if format == "json" else _TextLines(stream, colorize=colorize)
     return logger.add(
         sink,
         level=level,
-        format=_text_format,
-        colorize=colorize,
+        format=lambda _: "{exception}",  # the sinks have the rest from the record
+        colorize=False,
         filter=only,
         backtrace=False,
         diagnose=False,
@@ -169,17 +231,6 @@ def _add(
 def _is_ours(record: Record) -> bool:
     name = record["name"] or ""
     return name == PACKAGE or name.startswith(f"{PACKAGE}.")
-
-
-def _text_format(record: Record) -> str:
-    shown = (key for key in record["extra"] if key.isidentifier() and key != _TRACEBACK)
-    context = " ".join(f"{key}={{extra[{key}]}}" for key in shown)
-    tail = f" <dim>[{context}]</dim>" if context else ""
-    own = f"{{extra[{_TRACEBACK}]}}" if _TRACEBACK in record["extra"] else ""
-    return (
-        "<green>{time:YYYY-MM-DD HH:mm:ss.SSS}</green> <level>{level: <8}</level> "
-        f"<cyan>{{name}}</cyan> {{message}}{tail}\n{own}{{exception}}"
-    )
 
 
 def _document(record: Record) -> dict[str, object]:

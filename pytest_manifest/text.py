@@ -7,6 +7,7 @@ Every escaper, shortener and duration format of the package is here. What a form
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -76,6 +77,13 @@ def terminal_line(text: str, encoding: str = "utf-8") -> str:
     if not text.isprintable():
         text = _escape_unprintable(text.translate(_LINE_ENDS))
     return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def json_line(text: str) -> str:
+    """Escape what cannot be drawn in a JSON text that is on one line; it means the same."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def number_unprintable(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import stat
 import sys
 from collections.abc import Iterator
@@ -73,6 +74,94 @@ def test_text_shows_message_and_context() -> None:
     assert "INFO" in line
     assert "sent {y} <b> [entry=crud-1{x}<red> attempt=2]" in line
     assert "\x1b" not in line
+
+
+HOSTILE = (
+    "done\n2026-11-28 21:00:00.000 INFO     celery.app.trace Task pay[7] succeeded\r"
+    "\x1b[2K\x1b]0;title\x07\x9b31m\u202egnp.exe\u2066\u2028\x85\x00\ud800"
+)
+OBEYED = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
+
+
+@pytest.mark.parametrize("place", ["message", "context", "key", "name", "traceback"])
+@pytest.mark.parametrize("where", ["worker", "run"])
+def test_no_line_of_text_can_be_forged(tmp_path: Path, place: str, where: str) -> None:
+    """Line ends, terminal sequences and bidirectional controls are text, wherever they stand.
+
+    Only what was logged begins with a time; the lines of a traceback are indented.
+    """
+    path, sink = tmp_path / "run.log", io.StringIO()
+    if where == "run":
+        log.add_run_log(path)
+    else:
+        log.configure(sink=sink)
+    if place == "message":
+        as_package().warning(HOSTILE)  # type: ignore[attr-defined]  # a loguru Logger
+    elif place == "context":
+        as_package().bind(entry=HOSTILE).warning("x")  # type: ignore[attr-defined]  # the same
+    elif place == "key":
+        as_package().bind(**{HOSTILE: 1}).warning("x")  # type: ignore[attr-defined]  # the same
+    elif place == "name":
+
+        def rename(record: object) -> None:
+            record["name"] = f"pytest_manifest.{HOSTILE}"  # type: ignore[index]  # the same
+
+        logger.patch(rename).warning("x")
+    else:
+        try:
+            failing(ValueError(HOSTILE))
+        except ValueError:
+            as_package().exception("x")  # type: ignore[attr-defined]  # the same
+
+    text = path.read_text("utf-8") if where == "run" else sink.getvalue()
+    assert text.endswith("\n")
+    assert not OBEYED.search(text)
+    lines = text.split("\n")[:-1]
+    assert [line for line in lines[1:] if not line.startswith("  ")] == []
+    assert len(lines) == 1 or place == "traceback"
+    assert r"\x1b[2K" in text
+    assert r"\u202egnp.exe" in text
+    if place != "traceback":
+        assert r"\n2026-11-28 21:00:00.000 INFO" in text
+
+
+def test_colours_are_ours_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal a line has the colours of its level, and what is logged has none."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    sink = io.StringIO()
+    log.configure(sink=sink)
+    logger.error("\x1b[32mfine\x1b[0m")
+    assert r"\x1b[32mfine\x1b[0m" in sink.getvalue()
+    assert set(re.findall("\x1b[^m]*m", sink.getvalue())) == {
+        *("\x1b[0m", "\x1b[32m", "\x1b[31;1m", "\x1b[36m")
+    }
+
+
+def test_a_secret_of_several_lines_is_hidden_in_text(tmp_path: Path) -> None:
+    """It is looked for before its line ends become text."""
+    secret = "first half of it\nsecond half of it"
+    log.hide(secret)
+    path = tmp_path / "run.log"
+    log.add_run_log(path)
+    as_package().warning("it is {}", secret)  # type: ignore[attr-defined]  # a loguru Logger
+    assert "it is ***" in path.read_text("utf-8")
+    assert "half" not in path.read_text("utf-8")
+
+
+def test_json_means_what_was_logged_and_shows_nothing_that_is_obeyed() -> None:
+    """Whatever cannot be drawn is escaped, in pairs beyond the first plane."""
+    sink = io.StringIO()
+    log.configure(format="json", sink=sink)
+    text = HOSTILE.replace("\ud800", "") + "\U000e0041 é 漢"
+    logger.bind(entry=text).info("{}", text)
+    line = sink.getvalue()
+    assert not OBEYED.search(line.removesuffix("\n"))
+    assert "\U000e0041" not in line
+    assert "é 漢" in line
+    assert json.loads(line)["message"] == text
+    assert json.loads(line)["extra"]["entry"] == text
 
 
 def test_text_is_coloured_only_where_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
