@@ -1,49 +1,12 @@
-"""Have Flower ask for its password everywhere: the file that ``FLOWER_CONF`` names in compose.yaml.
-
-Flower itself leaves ``/metrics`` and ``/healthcheck`` open, and the metrics name tasks and workers.
-"""
+"""Have Flower ask for its password everywhere: compose.yaml names this file by ``FLOWER_CONF``."""
 
 from __future__ import annotations
 
-import hmac
+import os
 
-import prometheus_client
-from flower.app import Flower
-from flower.urls import handlers
-from tornado.web import RequestHandler
+from pytest_manifest.compat.flower import guard_open_pages
 
-from tasks.flower_check import authorization
+guard_open_pages()
 
-
-class Guarded(RequestHandler):
-    """Answer to the name and password of ``FLOWER_BASIC_AUTH`` alone, as Flower's own do."""
-
-    def prepare(self) -> None:
-        """Refuse a request without them; status 401."""
-        given = self.request.headers.get("Authorization", "").encode()
-        if not hmac.compare_digest(given, authorization().encode()):
-            self.set_status(401)
-            self.set_header("WWW-Authenticate", 'Basic realm="flower"')
-            self.finish()
-
-
-class Metrics(Guarded):
-    """Show what Prometheus reads of the workers."""
-
-    def get(self) -> None:
-        """Write the metrics of the workers that are there."""
-        flower: Flower = self.application
-        flower.purge_offline_worker_metrics()
-        self.set_header("Content-Type", "text/plain")
-        self.write(prometheus_client.generate_latest())
-
-
-class Healthcheck(Guarded):
-    """Say that Flower answers."""
-
-    def get(self) -> None:
-        """Write OK."""
-        self.write("OK")
-
-
-handlers[:0] = [("/metrics", Metrics), ("/healthcheck", Healthcheck)]
+# Whole: of the variable Flower takes each part between commas for a password.
+basic_auth = [os.environ["FLOWER_BASIC_AUTH"]]

@@ -26,6 +26,10 @@ def main() -> None:
     )
 
     have_pools_begin_here()
+    if "flower" in sys.argv:
+        from pytest_manifest.compat.flower import guard_open_pages
+
+        guard_open_pages()
     gc.freeze()
     gc.enable()
     runpy.run_module("celery", run_name="__main__", alter_sys=True)
