@@ -174,9 +174,9 @@ class _TextLines:
             parts.append(paint("2", f"[{_one_line(context)}]"))
         lines = [" ".join(parts)]
         raised = str(message) if record["exception"] is not None else ""
-        for traceback_ in (record["extra"].get(_TRACEBACK), raised):
-            if isinstance(traceback_, str):
-                told = redact(traceback_).split("\n")
+        for text in (record["extra"].get(_TRACEBACK), raised):
+            if isinstance(text, str):
+                told = redact(text).split("\n")
                 lines += (f"  {_one_line(line)}" for line in told if line)
         self._stream.write("\n".join(lines) + "\n")
 

@@ -11,7 +11,9 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import psutil
@@ -28,6 +30,9 @@ from tests.processes import (
     temporary_directory,
     wait_until,
 )
+
+if TYPE_CHECKING:
+    import trustme
 
 
 class ServiceUnavailableError(Exception):
@@ -90,13 +95,22 @@ def rabbitmq_binaries() -> tuple[str, str]:
     return server, epmd
 
 
-def _start_rabbitmq(stack: ExitStack) -> str:
+@contextmanager
+def rabbitmq_tls_server(certificate: trustme.LeafCert, authority: Path) -> Iterator[str]:
+    """Run RabbitMQ with this certificate of an authority; yield its ``amqps`` URL."""
+    with ExitStack() as stack:
+        yield started(stack, partial(_start_rabbitmq, tls=(certificate, authority)))
+
+
+def _start_rabbitmq(stack: ExitStack, tls: tuple[trustme.LeafCert, Path] | None = None) -> str:
     server, epmd = rabbitmq_binaries()
     directory = stack.enter_context(temporary_directory())
     port, user, password = free_port(), "manifest", secrets.token_hex(16)
     log, epmd_port = directory / "rabbitmq.log", free_port()
+    tls_port = free_port()
     (directory / "rabbitmq.conf").write_text(
-        f"listeners.tcp.1 = {LOOPBACK}:{port}\n"
+        (_tls_lines(directory, tls_port, *tls) if tls else "")
+        + f"listeners.tcp.1 = {LOOPBACK}:{port}\n"
         f"default_user = {user}\ndefault_pass = {password}\n"
         "disk_free_limit.absolute = 10MB\n"
         "log.console = true\nlog.console.level = warning\nlog.file = false\n"
@@ -117,7 +131,19 @@ def _start_rabbitmq(stack: ExitStack) -> str:
         return False
 
     wait_until(answers, process, log=log, name="RabbitMQ")
-    return url
+    return url.replace("amqp:", "amqps:").replace(f":{port}/", f":{tls_port}/") if tls else url
+
+
+def _tls_lines(directory: Path, port: int, certificate: trustme.LeafCert, authority: Path) -> str:
+    """Write the certificate, and return the lines of the configuration for it."""
+    path = directory / "server.pem"
+    certificate.private_key_and_cert_chain_pem.write_to_path(str(path))
+    return (
+        f"listeners.ssl.1 = {LOOPBACK}:{port}\n"
+        f"ssl_options.cacertfile = {authority}\n"
+        f"ssl_options.certfile = {path}\nssl_options.keyfile = {path}\n"
+        "ssl_options.verify = verify_none\nssl_options.fail_if_no_peer_cert = false\n"
+    )
 
 
 def _rabbitmq_environment(directory: Path, epmd_port: int) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 import uuid
@@ -196,6 +197,8 @@ def _reason(error: BaseException, url: str) -> str:
 
     ``url``: what was tried to be reached.
     """
+    if (refused := _refused_certificate(error)) is not None:
+        return refused
     cause = error
     while isinstance(cause.__cause__, Exception):
         cause = cause.__cause__
@@ -207,3 +210,13 @@ def _reason(error: BaseException, url: str) -> str:
     text = str(cause.args[0]) if isinstance(cause, KeyError) and cause.args else str(cause)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return redact_about(lines[0], url).rstrip(".") if lines else type(cause).__name__
+
+
+def _refused_certificate(error: BaseException) -> str | None:
+    """Word a certificate that is not accepted; None where the cause is another one."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is refused: {cause.verify_message.rstrip('.')}"
+        cause = cause.__cause__ or cause.__context__
+    return None
