@@ -1,7 +1,8 @@
 # The project with its Celery app, for each service of compose.yaml that runs Python.
 # No secret is needed to build it, and none is in it: passwords come with the environment at start.
 
-FROM python:3.13-slim-trixie AS build
+ARG PYTHON_IMAGE=python:3.13-slim-trixie
+FROM $PYTHON_IMAGE AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 # This stage's own pip installs into the environment, which then has none.
 RUN python -m venv --without-pip /opt/venv
@@ -12,7 +13,7 @@ COPY pyproject.toml hatch_build.py README.md LICENSE /src/
 COPY pytest_manifest /src/pytest_manifest
 RUN python -m pip --python /opt/venv/bin/python install --no-deps /src
 
-FROM python:3.13-slim-trixie
+FROM $PYTHON_IMAGE
 LABEL org.opencontainers.image.title="pytest-celery-manifest" \
       org.opencontainers.image.licenses="Apache-2.0"
 ENV PATH="/opt/venv/bin:$PATH" \

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from scripts.pin_images import images
 from tests.compose.base_image import make_base_image
 from tests.processes import child, temporary_directory, wait_until
 from tests.services import ServiceUnavailableError
@@ -43,9 +43,7 @@ def engine() -> Iterator[Mapping[str, str]]:
 
 def base_images() -> list[str]:
     """Return the images that Dockerfile and compose.yaml take from a registry."""
-    built_upon = re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text("utf-8"), re.MULTILINE)
-    run = re.findall(r"^ +image: (\S+:[\d.]+)$", (ROOT / "compose.yaml").read_text("utf-8"), re.M)
-    return sorted({*built_upon, *run})
+    return sorted(images((ROOT / "compose.yaml").read_text("utf-8")).values())
 
 
 def docker(

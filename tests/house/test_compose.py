@@ -12,6 +12,9 @@ from typing import TypeAlias
 import pytest
 import yaml
 
+from scripts import pin_images
+from scripts.pin_images import images
+
 Service: TypeAlias = "dict[str, object]"
 
 SERVICES = {"shell", "redis", "worker", "flower"}
@@ -96,12 +99,93 @@ def test_workers_send_the_events_that_flower_lives_on(services: dict[str, Servic
     assert "--task-events" in command
 
 
-def test_images_are_pinned(services: dict[str, Service]) -> None:
-    """An image that is not built here has a version in its name."""
+def test_images_are_pinned(services: dict[str, Service], root: Path) -> None:
+    """An image that is not built here has a version in its name, where .env pins no digest."""
     built = {service["image"] for service in services.values() if "build" in service}
     for name, service in services.items():
         if service["image"] not in built:
             assert re.search(r":\d+(\.\d+)*", str(service["image"])), name
+    text = (root / "compose.yaml").read_text("utf-8")
+    named = {str(services["redis"]["image"])}
+    named |= set(re.findall(r"^ARG PYTHON_IMAGE=(\S+)", (root / "Dockerfile").read_text(), re.M))
+    assert set(images(text).values()) == named
+
+
+def test_images_of_the_environment_are_taken(compose_command: list[str], root: Path) -> None:
+    """What `make pin-images` writes into .env is what is pulled and built upon."""
+    digest = f"@sha256:{'5' * 64}"
+    given = {name: value + digest for name, value in images_of(root).items()}
+    done = config(compose_command, root, SECRETS | given, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    loaded = json.loads(done.stdout)["services"]
+    assert loaded["redis"]["image"] == given["VALKEY_IMAGE"]
+    assert loaded["shell"]["build"]["args"]["PYTHON_IMAGE"] == given["PYTHON_IMAGE"]
+
+
+def images_of(root: Path) -> dict[str, str]:
+    return images((root / "compose.yaml").read_text("utf-8"))
+
+
+FAKE_DOCKER = """#!/bin/sh
+case "$1 $3" in
+"pull valkey/valkey:9.1") [ -z "$NO_REGISTRY" ] || { echo 'no route to host' >&2; exit 1; } ;;
+pull*) ;;
+image*) printf 'localhost/other@sha256:short\\n%s@sha256:%064d\\n' "${4%%:*}" 7 ;;
+esac
+"""
+
+
+def test_images_are_pinned_in_env(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each variable in its line, and whatever else stands in .env as it was; or nothing."""
+    fake = tmp_path / "docker"
+    fake.write_text(FAKE_DOCKER)
+    fake.chmod(0o700)
+    monkeypatch.setenv("DOCKER", str(fake))
+    monkeypatch.setattr(pin_images, "ROOT", tmp_path)
+    (tmp_path / "compose.yaml").write_text((root / "compose.yaml").read_text("utf-8"))
+    with pytest.raises(SystemExit, match=r"cp \.env\.example \.env"):
+        pin_images.main()
+    (tmp_path / ".env").write_text("REDIS_PASSWORD='a=b'\nVALKEY_IMAGE=\nUSER_ID=7\n")
+    with monkeypatch.context() as patch:
+        patch.setenv("NO_REGISTRY", "1")
+        with pytest.raises(SystemExit, match=r"valkey.*nothing was pinned: no route to host"):
+            pin_images.main()
+    pin_images.main()
+    pin_images.main()
+    digest = f"@sha256:{'0' * 63}7"
+    assert (tmp_path / ".env").read_text() == (
+        f"REDIS_PASSWORD='a=b'\nVALKEY_IMAGE=valkey/valkey:9.1{digest}\nUSER_ID=7\n"
+        f"PYTHON_IMAGE=python:3.13-slim-trixie{digest}\n"
+    )
+
+
+def test_only_the_worker_has_the_models_key(compose_command: list[str], root: Path) -> None:
+    """Who plans knows which model it will be, and no more; Flower and Redis not even that."""
+    key = {"GEMINI_API_KEY": "letmein3"}
+    done = config(compose_command, root, SECRETS | key, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    loaded = json.loads(done.stdout)["services"]
+    holders = [name for name, one in loaded.items() if "letmein3" in json.dumps(one)]
+    assert holders == ["worker"]
+    for name in ("worker", "shell"):
+        assert loaded[name]["environment"]["TEXT_MODEL"] == "google-genai"
+    without = config(compose_command, root, SECRETS, "--format", "json")
+    environment = json.loads(without.stdout)["services"]["shell"]["environment"]
+    assert environment["TEXT_MODEL"] == ""
+
+
+def test_every_service_has_limits(services: dict[str, Service]) -> None:
+    """Memory and processes: what runs away is stopped before it takes the machine along."""
+    for name, service in services.items():
+        assert 0 < int(str(service["mem_limit"])) <= 2 << 30, name
+        assert 0 < int(str(service["pids_limit"])) <= 256, name
+    script = json.dumps(services["redis"]["command"])
+    found = re.search(r"maxmemory (\d+)mb", script)
+    assert found is not None
+    # Redis refuses what would be too much, before it is killed for it.
+    assert int(found[1]) << 20 < int(str(services["redis"]["mem_limit"])) * 3 / 4
 
 
 def test_one_image_is_built_once_and_never_asked_for(services: dict[str, Service]) -> None:
@@ -122,7 +206,7 @@ def test_another_user_has_another_image_and_other_volumes(
     loaded = json.loads(done.stdout)
     shell = loaded["services"]["shell"]
     assert shell["image"] == f"pytest-celery-manifest:user-{user}"
-    assert shell["build"]["args"] == {"USER_ID": user}
+    assert shell["build"]["args"]["USER_ID"] == user
     names = {key: volume["name"] for key, volume in loaded["volumes"].items()}
     assert names == {
         "data": f"manifest_data-{user}",

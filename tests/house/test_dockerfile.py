@@ -26,7 +26,10 @@ def faults(text: str) -> list[str]:
     stages = [arguments for name, arguments in parsed if name == "FROM"]
     last = [i for i, (name, _) in enumerate(parsed) if name == "FROM"][-1]
     final = parsed[last:]
-    found = [f"FROM {image}: pin a version" for image in stages if not _pinned(image, stages)]
+    given = dict(text.split("=", 1) for name, text in parsed if name == "ARG" and "=" in text)
+    found = [
+        f"FROM {image}: pin a version" for image in stages if not _pinned(image, stages, given)
+    ]
     if len(stages) < 2:
         found.append("build in a stage of its own")
     users = [arguments for name, arguments in final if name == "USER"]
@@ -39,8 +42,10 @@ def faults(text: str) -> list[str]:
     return found
 
 
-def _pinned(image: str, stages: list[str]) -> bool:
+def _pinned(image: str, stages: list[str], arguments: dict[str, str]) -> bool:
     name = image.split()[0]
+    if name.startswith("$"):  # the default of an argument, which compose.yaml gives
+        name = arguments.get(name.strip("${}"), "")
     earlier = {stage.split()[-1] for stage in stages if " as " in stage.lower()}
     return name in earlier or bool(re.search(r":\d+\.\d+|@sha256:", name))
 
@@ -100,6 +105,8 @@ CMD ["true"]
     [
         ("FROM python:3.13-slim\n", "FROM python:latest\n", "pin a version"),
         ("FROM python:3.13-slim\n", "FROM python\n", "pin a version"),
+        ("FROM python:3.13-slim\n", "FROM $IMAGE\n", "pin a version"),
+        ("FROM python:3.13-slim\n", "ARG IMAGE=python\nFROM ${IMAGE}\n", "pin a version"),
         ("FROM python:3.13-slim\n", "", "a stage of its own"),
         ("USER someone\n", "", "must not run as root"),
         ("USER someone\n", "USER root\n", "must not run as root"),
