@@ -12,7 +12,7 @@ unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help venv neighbours demo demo-gap-fill test model simulate fuzz proof forgeries writes mutants canary test-compose matrix chaos compiled bench stacks guard lint format types layers schema schema-check lock lock-check check dist docs screenshots report clean
+.PHONY: help venv neighbours demo demo-gap-fill test model simulate fuzz proof forgeries writes mutants canary test-compose pin-images matrix chaos compiled bench stacks guard lint format types layers schema schema-check lock lock-check check dist audit docs screenshots report clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | column -t -s @ 2>/dev/null || \
@@ -86,6 +86,9 @@ proof: venv ## put together what holds each promise, by the tables of the pages;
 test-compose: venv ## build and start compose.yaml for real (needs Docker, or root on Debian); some minutes
 	$(PY) -m pytest tests/compose
 
+pin-images: ## pin the images that a registry gives by their digests, in .env (needs Docker)
+	$(PYTHON) -m scripts.pin_images
+
 matrix: venv ## the lowest versions, each minor of Celery, each Python (ARGS: as nox takes them)
 	MANIFEST_MATRIX_PROCESSES=$(TEST_PROCESSES) $(PY) scripts/matrix.py $(ARGS)
 
@@ -134,6 +137,9 @@ check: lint types layers schema-check test ## all of the above
 dist: venv ## build the wheel and the sdist into dist/
 	rm -rf dist
 	$(PY) -m build --outdir dist .
+
+audit: venv ## dependencies, code, workflows, what is vendored (ARGS=--offline: asking nobody)
+	$(PY) -m scripts.audit $(ARGS)
 
 docs: venv ## build the site of the documents (build/site); a warning or a broken link is an error
 	$(PY) -m scripts.docs_site

@@ -1,6 +1,7 @@
-"""Fetch the run page's libraries anew by npm: python scripts/vendor.py [PACKAGE@VERSION ...].
+"""Fetch the run page's libraries anew: python scripts/vendor.py [--check] [PACKAGE@VERSION ...].
 
-Without arguments the versions of vendor.json are fetched, and must be what is committed.
+Without a package the versions of vendor.json are fetched, and must be what is committed. `--check`
+compares, and writes nothing; it ends with 3 where the registry does not give a package.
 """
 
 from __future__ import annotations
@@ -18,9 +19,20 @@ VENDOR = Path(__file__).parents[1] / "pytest_manifest" / "reporting" / "run_page
 LIST = VENDOR / "vendor.json"
 
 
+UNREACHED = 3
+
+
 def main(wanted: list[str]) -> int:
     """Fetch, write the files and the list; 1 where a committed digest is another one."""
     packages: list[dict[str, Any]] = json.loads(LIST.read_text("utf-8"))["packages"]
+    if wanted == ["--check"]:
+        try:
+            faulty = [package for package in packages if not fetch(package, write=False)]
+        except subprocess.CalledProcessError as error:
+            said = (error.stderr or "").strip().splitlines() or [str(error)]
+            sys.stderr.write(f"the registry did not give a package: {said[-1]}\n")
+            return UNREACHED
+        return 1 if faulty else 0
     versions = dict(name.rsplit("@", 1) for name in wanted)
     unknown = versions.keys() - {package["package"] for package in packages}
     if unknown:
@@ -37,8 +49,11 @@ def main(wanted: list[str]) -> int:
     return 0 if same else 1
 
 
-def fetch(package: dict[str, Any]) -> bool:
-    """Unpack the package's files; whether all of them have the digests that the list says."""
+def fetch(package: dict[str, Any], *, write: bool = True) -> bool:
+    """Unpack the package's files; whether all of them have the digests that the list says.
+
+    ``write`` False: compare them with the files that are there, too, and leave those.
+    """
     same = True
     with tempfile.TemporaryDirectory() as folder:
         source = f"{package['package']}@{package['version']}"
@@ -57,6 +72,11 @@ def fetch(package: dict[str, Any]) -> bool:
                 if digest != file["sha256"]:
                     sys.stderr.write(f"{source}: {file['file']} differs from vendor.json\n")
                     same = False
+                if not write:
+                    if data != (VENDOR / file["file"]).read_bytes():
+                        sys.stderr.write(f"{source}: {file['file']} is not what was published\n")
+                        same = False
+                    continue
                 file["sha256"] = digest
                 (VENDOR / file["file"]).write_bytes(data)
     return same
