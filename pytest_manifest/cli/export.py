@@ -16,10 +16,12 @@ from pytest_manifest.analysis.statistics import Statistics, statistics
 from pytest_manifest.cli import ExportFormat
 from pytest_manifest.cli.output import say, write_json
 from pytest_manifest.cli.stored_run import StoredRun
-from pytest_manifest.cli.target import check_target, make_folder
+from pytest_manifest.cli.target import check_target
+from pytest_manifest.files import FILE_MODE, folder_of
 from pytest_manifest.ledger import Statuses
 from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.manifest import atomic_file, write_receipt_lines
+from pytest_manifest.manifest.writer import writing
 from pytest_manifest.run.exported_trees import exported_lines
 from pytest_manifest.verdict.descendants import failed_of, number_of
 
@@ -32,19 +34,26 @@ COLUMNS: Final = (
 
 
 def run(
-    run: StoredRun, form: ExportFormat, target: Path | None, *, force: bool, json: bool
+    run: StoredRun,
+    form: ExportFormat,
+    target: Path | None,
+    mode: int,
+    *,
+    force: bool,
+    json: bool,
 ) -> None:
-    """Write the run in this format to a file, or to stdout where ``target`` is None."""
+    """Write the run in this format to a file of this mode; to stdout where ``target`` is None."""
     check_target(target, force=force, json=json)
     if target is None:
         with tempfile.TemporaryDirectory(prefix="manifest-export-") as folder:
             path = Path(folder) / "export"
-            _WRITERS[form](run, path, Path.cwd())
+            _WRITERS[form](run, path, Path.cwd(), FILE_MODE)
             with path.open("rb") as file:
                 shutil.copyfileobj(file, sys.stdout.buffer)
         return
-    make_folder(target)
-    _WRITERS[form](run, target, target.parent)
+    with writing(target):
+        folder_of(target, mode)
+    _WRITERS[form](run, target, target.parent, mode)
     if json:
         size = target.stat().st_size
         write_json({"run": run.info.run, "format": form.value, "file": str(target), "bytes": size})
@@ -52,13 +61,13 @@ def run(
         say(f"{form.value} of run {run.info.run} in {target}")
 
 
-def _write_receipts(run: StoredRun, path: Path, _home: Path) -> None:
+def _write_receipts(run: StoredRun, path: Path, _home: Path, mode: int) -> None:
     with run.read() as ledger:
-        write_receipt_lines(path, exported_lines(ledger))
+        write_receipt_lines(path, exported_lines(ledger), mode=mode)
 
 
-def _write_csv(run: StoredRun, path: Path, _home: Path) -> None:
-    with run.records() as records, run.read() as ledger, atomic_file(path) as file:
+def _write_csv(run: StoredRun, path: Path, _home: Path, mode: int) -> None:
+    with run.records() as records, run.read() as ledger, atomic_file(path, mode) as file:
         rows = csv.DictWriter(_Text(file.write), COLUMNS)
         rows.writeheader()
         while some := list(islice(records, BATCH)):
@@ -97,7 +106,7 @@ def _statistics(run: StoredRun, records: Iterator[EntryRecord]) -> Statistics:
     return statistics(records, run.info, parts, tree_end)
 
 
-def _write_summary(run: StoredRun, path: Path, _home: Path) -> None:
+def _write_summary(run: StoredRun, path: Path, _home: Path, mode: int) -> None:
     from pytest_manifest.reporting.summary_files import SummaryWriter
 
     def noted(records: Iterator[EntryRecord]) -> Iterator[EntryRecord]:
@@ -107,10 +116,10 @@ def _write_summary(run: StoredRun, path: Path, _home: Path) -> None:
 
     with run.records() as records, SummaryWriter(run, Path.cwd()) as writer:
         writer.finish(_statistics(run, noted(records)), None)
-        writer.write(path)
+        writer.write(path, mode)
 
 
-def _write_markdown(run: StoredRun, path: Path, home: Path) -> None:
+def _write_markdown(run: StoredRun, path: Path, home: Path, mode: int) -> None:
     from pytest_manifest.reporting.descendants import read_trees
     from pytest_manifest.reporting.github_summary import LocalLinks, markdown
 
@@ -119,11 +128,11 @@ def _write_markdown(run: StoredRun, path: Path, home: Path) -> None:
     with run.read() as ledger:
         trees = read_trees(ledger)
     text = markdown(run, found, None, trees, LocalLinks(home), Path.cwd())
-    with atomic_file(path) as file:
+    with atomic_file(path, mode) as file:
         file.write(text.encode())
 
 
-def _write_page(run: StoredRun, path: Path, _home: Path) -> None:
+def _write_page(run: StoredRun, path: Path, _home: Path, mode: int) -> None:
     from pytest_manifest.reporting.run_page.page import PageMetadata, write_page
     from pytest_manifest.reporting.run_page.trees import trees_of
 
@@ -135,10 +144,10 @@ def _write_page(run: StoredRun, path: Path, _home: Path) -> None:
             segments=ledger.info.segments(),
             trees=trees_of(ledger),
         )
-        write_page(path, metadata, records)
+        write_page(path, metadata, records, mode)
 
 
-_WRITERS: Final[Mapping[ExportFormat, Callable[[StoredRun, Path, Path], None]]] = {
+_WRITERS: Final[Mapping[ExportFormat, Callable[[StoredRun, Path, Path, int], None]]] = {
     ExportFormat.RECEIPTS: _write_receipts,
     ExportFormat.SUMMARY: _write_summary,
     ExportFormat.CSV: _write_csv,

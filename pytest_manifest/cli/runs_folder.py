@@ -8,6 +8,7 @@ from typing import Final
 
 from pytest_manifest import redaction
 from pytest_manifest.errors import LedgerError, StackError
+from pytest_manifest.files import FILE_MODE, MODE_HINT, parsed_mode
 from pytest_manifest.ini import pytest_setting, pytest_settings
 from pytest_manifest.text import listed
 
@@ -24,6 +25,15 @@ def runs_folder(given: Path | None) -> Path:
         return given
     root = _root()
     return root / (pytest_setting(root, "manifest_dir") or ".manifest") / NAME
+
+
+def report_mode() -> int:
+    """Return the mode of reports' files by pytest's configuration. Raises StackError."""
+    given = pytest_setting(_root(), "manifest_report_mode")
+    mode = FILE_MODE if given is None else parsed_mode(given)
+    if mode is None:
+        raise StackError(f"manifest_report_mode = {given}: {MODE_HINT}")
+    return mode
 
 
 def hide_secrets() -> None:

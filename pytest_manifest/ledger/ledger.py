@@ -11,6 +11,7 @@ from pathlib import Path
 from typing_extensions import Self
 
 from pytest_manifest.errors import LedgerError
+from pytest_manifest.files import private_folder
 from pytest_manifest.ledger.attempts import Attempts
 from pytest_manifest.ledger.database import (
     Database,
@@ -75,7 +76,7 @@ class Ledger:
         or cannot be created.
         """
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            private_folder(path.parent)
             refuse_network(path.parent)
             if path.exists():
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
@@ -146,7 +147,7 @@ class Ledger:
         Raises LedgerError where the file exists or cannot be written.
         """
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            private_folder(path.parent)
             path.touch(mode=0o600, exist_ok=False)
         except OSError as error:
             raise _uncopied(path, error) from error

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from pytest_manifest.errors import LedgerError
+from pytest_manifest.files import private_folder
 from pytest_manifest.ledger.database import placeholders
 from pytest_manifest.ledger.descendants import ANNOUNCED_COLUMNS, DESCENDANT_COLUMNS
 from pytest_manifest.ledger.files import TABLES, refuse_network, sqlite_uri
@@ -52,7 +53,7 @@ def merge_files(
     an entry is in two of them, or the file cannot be written; then ``target`` does not exist.
     """
     try:
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(target.parent)
         refuse_network(target.parent)
         with tempfile.TemporaryDirectory(prefix=f".{target.stem}-", dir=target.parent) as folder:
             scratch = Path(folder)

@@ -17,18 +17,22 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from pytest_manifest.files import FILE_MODE, new_file
 from pytest_manifest.manifest.jsonl import Faults, Line, file_error, parse_document
 from pytest_manifest.manifest.reader import Manifest, load
 from pytest_manifest.manifest.scan import Places, Summary, stamp_of
 from pytest_manifest.schema import Document, Entry, Expectations, Header, Receipt
 
 
-def write_manifest(path: Path, header: Header, entries: Iterable[Entry]) -> Manifest:
+def write_manifest(
+    path: Path, header: Header, entries: Iterable[Entry], *, mode: int | None = None
+) -> Manifest:
     """Write ``header``, with the count and digest filled in, and ``entries`` to ``path``.
 
     The same arguments give the same bytes. The file appears whole or not at all; ManifestError is
     raised, and nothing left behind, where it cannot be written or would not be valid (an id twice,
     an ``after`` that names no entry, no entries). What ``entries`` itself raises passes through.
+    ``mode``: the file's; None: what the umask leaves, as of other sources.
     """
     # The header stands first but needs what comes after it.
     draft = Draft(path.parent)
@@ -36,10 +40,10 @@ def write_manifest(path: Path, header: Header, entries: Iterable[Entry]) -> Mani
         for line in map(dump_entry, entries):
             with writing(path):
                 draft.add(line)
-        return write_draft(path, header, draft)
+        return write_draft(path, header, draft, mode=mode)
 
 
-def write_draft(path: Path, header: Header, draft: Draft) -> Manifest:
+def write_draft(path: Path, header: Header, draft: Draft, *, mode: int | None = None) -> Manifest:
     """Write ``header`` and the lines of ``draft`` as :func:`write_manifest` does; leave it open.
 
     Lines that were checked when they were added to the draft are not read and checked again.
@@ -47,7 +51,7 @@ def write_draft(path: Path, header: Header, draft: Draft) -> Manifest:
     with writing(path):
         complete = draft.complete(header)
     first = dump_header(complete) + b"\n"
-    with atomic_file(path) as file:
+    with atomic_file(path, mode) as file:
         with writing(path):
             file.write(first)
             draft.copy_to(file)
@@ -68,15 +72,15 @@ def write_draft(path: Path, header: Header, draft: Draft) -> Manifest:
         return Manifest(summary, (places.ids, places.offsets))
 
 
-def write_receipts(path: Path, receipts: Iterable[Receipt]) -> int:
+def write_receipts(path: Path, receipts: Iterable[Receipt], *, mode: int = FILE_MODE) -> int:
     """Write the receipts, whole or not at all; return their number. Raises ManifestError."""
-    return write_receipt_lines(path, map(dump_document, receipts))
+    return write_receipt_lines(path, map(dump_document, receipts), mode=mode)
 
 
-def write_receipt_lines(path: Path, lines: Iterable[bytes]) -> int:
+def write_receipt_lines(path: Path, lines: Iterable[bytes], *, mode: int = FILE_MODE) -> int:
     """Write lines of receipts, each already in its final form, as :func:`write_receipts` does."""
     count = 0
-    with atomic_file(path) as file:
+    with atomic_file(path, mode) as file:
         for count, line in enumerate(lines, 1):  # noqa: B007 (the last number is the count)
             with writing(path):
                 file.write(line + b"\n")
@@ -174,19 +178,19 @@ class Draft:
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+def atomic_file(path: Path, mode: int | None = None) -> Iterator[IO[bytes]]:
     """Open a temporary file beside ``path`` that replaces it when the block ends without an error.
 
     At an error the temporary file is removed. File and folder are synced, so that the new file
     survives a power cut; a symbolic link is followed. Raises ManifestError, which names ``path``,
-    where the file cannot be made or moved into place.
+    where the file cannot be made or moved into place. ``mode``: the new file's; None: what the
+    umask leaves, as of a manifest, which is a source.
     """
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.tmp")
     with contextlib.ExitStack() as undo:
         with writing(path):
-            # Not tempfile: its files have mode 0600, and this one is to have what the umask says.
-            file = undo.enter_context(temporary.open("x+b"))
+            file = undo.enter_context(new_file(temporary, mode))
         undo.callback(temporary.unlink, missing_ok=True)
         yield file
         with writing(path):

@@ -10,6 +10,7 @@ from typing import Final
 
 import pytest
 
+from pytest_manifest.files import folder_of
 from pytest_manifest.plugin.options import Options
 
 CONFLICTS: Final[tuple[tuple[Callable[[Options], object], str], ...]] = (
@@ -204,9 +205,9 @@ def refuse_unwritable(config: pytest.Config, options: Options) -> None:
 
     Makes folders that are missing.
     """
-    for option, path in _reports(config, options):
+    for option, path, mode in _reports(config, options):
         try:
-            _try(path)
+            _try(path, mode)
         except OSError as error:
             why = error.strerror or type(error).__name__
             raise pytest.UsageError(
@@ -215,20 +216,25 @@ def refuse_unwritable(config: pytest.Config, options: Options) -> None:
             ) from error
 
 
-def _reports(config: pytest.Config, options: Options) -> Iterator[tuple[str, Path]]:
+def _reports(config: pytest.Config, options: Options) -> Iterator[tuple[str, Path, int | None]]:
+    """Yield each report's option, file and mode; None: its folder is made as pytest makes it."""
     named = {
         "--manifest-report" if config.option.manifest_report else "manifest_report": options.report,
         "--manifest-summary": options.summary,
         "--manifest-markdown": options.markdown,
     }
-    yield from ((option, path) for option, path in named.items() if path is not None)
+    mode = options.report_mode
+    yield from ((option, path, mode) for option, path in named.items() if path is not None)
     if xml := getattr(config.option, "xmlpath", None):
-        yield "--junitxml", Path(os.path.expandvars(xml)).expanduser().absolute()
+        yield "--junitxml", Path(os.path.expandvars(xml)).expanduser().absolute(), None
 
 
-def _try(path: Path) -> None:
+def _try(path: Path, mode: int | None) -> None:
     target = Path(os.path.realpath(path))
-    target.parent.mkdir(parents=True, exist_ok=True)
+    if mode is None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    else:
+        folder_of(target, mode)
     with tempfile.TemporaryFile(dir=target.parent):
         pass
     if target.exists():  # refuses a read-only file too, though its folder would let us replace it

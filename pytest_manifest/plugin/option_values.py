@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final, Generic, Literal, TypeVar, overload
 
 import pytest
 
+from pytest_manifest.files import MODE_HINT, parsed_mode
+
 if TYPE_CHECKING:
     from pytest_manifest.manifest import GroupRule
 
@@ -191,6 +193,14 @@ def broker(given: Given) -> str:
             "it is empty, like a variable that is not set; give a URL, app or private"
         )
     raise given.refused("give a URL like redis://localhost:6379/0, or write app or private")
+
+
+def file_mode(given: Given) -> int:
+    """Return the mode of a file that its owner can read and write, and nobody can execute."""
+    mode = parsed_mode(given.text)
+    if mode is None:
+        raise given.refused(MODE_HINT)
+    return mode
 
 
 def stack_word(broker: str | None) -> Literal["private", "app"] | None:

@@ -14,6 +14,7 @@ from typing import Final, Literal, NoReturn
 
 import pytest
 
+from pytest_manifest.files import FILE_MODE
 from pytest_manifest.plugin import option_values as values
 from pytest_manifest.plugin import run_values
 from pytest_manifest.plugin.option_values import Flag, Option, Repeated
@@ -304,6 +305,13 @@ class Options:
         metavar="FILE.html",
         ini="file of the page about the run, like build/run.html",
         attended=True,
+    )
+    report_mode = Option(
+        values.file_mode,
+        FILE_MODE,
+        "who may read the files of reports, like 640 or 644 (600: their owner alone)",
+        metavar="MODE",
+        ini="mode of the files of reports, like 640",
     )
     folder = Option(
         values.project_path,

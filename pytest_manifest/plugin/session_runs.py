@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pytest_manifest.files import copy_privately
 from pytest_manifest.plugin.context import PluginContext
 from pytest_manifest.redaction import registered_secrets
 
@@ -196,9 +197,7 @@ def _keep_worker_logs(stack: EmbeddedStack, run: Run) -> None:
     from pytest_manifest.ledger.run_files import WORKER_LOGS
 
     for log in sorted(stack.directory.glob(WORKER_LOGS)) if stack.directory else ():
-        kept = run.files.worker_log(log.name)
-        kept.touch(mode=0o600)
-        shutil.copyfile(log, kept)
+        copy_privately(log, run.files.worker_log(log.name))
 
 
 def _warn_of_children(stack: EmbeddedStack, run: Run) -> None:

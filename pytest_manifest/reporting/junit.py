@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -113,7 +114,8 @@ def describe_jobs(config: pytest.Config, path: Path, runs: Sequence[Run]) -> Non
             _describe_job(case, properties, strict=strict)
         return ET.tostring(case, encoding="unicode")
 
-    with path.open(encoding="utf-8", newline="") as written, atomic_file(path) as file:
+    mode = stat.S_IMODE(path.stat().st_mode)  # pytest's own file: as shared as pytest has made it
+    with path.open(encoding="utf-8", newline="") as written, atomic_file(path, mode) as file:
         for part in rewritten(written, _properties(runs), changed):
             file.write(part.encode())
 

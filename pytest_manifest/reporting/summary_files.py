@@ -20,6 +20,7 @@ from pytest_manifest.analysis.comparison import Comparison, comparison_document
 from pytest_manifest.analysis.records import EntryRecord, summary_fields
 from pytest_manifest.analysis.statistics import Distribution, Statistics, statistics
 from pytest_manifest.errors import StackError
+from pytest_manifest.files import FILE_MODE, append, folder_of, write_whole
 from pytest_manifest.ledger import BUDGET, OVER_BUDGET, Ledger
 from pytest_manifest.manifest.writer import atomic_file
 from pytest_manifest.redaction import redact_url
@@ -98,17 +99,17 @@ def _write_summaries(report: RunReport, run: Run, comparison: Comparison | None)
         keep_failing(report.config, run, failing)
         writer.finish(found, comparison, trees_of(run, report.config))
         if run.ledger_path.parent == report.options.ledgers:
-            _write_summary(report, run, writer, summary_path(run), private=True)
+            _write_summary(report, run, writer, summary_path(run), FILE_MODE)
         if (copy := _copy_for(report, run)) is not None:
-            _write_summary(report, run, writer, copy)
+            _write_summary(report, run, writer, copy, report.options.report_mode)
     return found
 
 
 def _write_summary(
-    report: RunReport, run: Run, writer: SummaryWriter, path: Path, *, private: bool = False
+    report: RunReport, run: Run, writer: SummaryWriter, path: Path, mode: int
 ) -> None:
     with report.writing("the summary was not written", run):
-        writer.write(path, private=private)
+        writer.write(path, mode)
         add_artifact(report.config, "summary", path, run.info.run)
 
 
@@ -146,11 +147,12 @@ def _write_markdown(
                 file.write(text)
     if (path := report.options.markdown) is not None:
         with report.writing("the summary in Markdown was not written", run):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            mode = report.options.report_mode
+            folder_of(path, mode)
             local = LocalLinks(path.parent)
             text = markdown(run, stats, comparison, trees, local, report.options.root)
-            with path.open("w" if run is report.runs[0] else "a", encoding="utf-8") as file:
-                file.write(text)
+            write = write_whole if run is report.runs[0] else append
+            write(path, text.encode(), mode)
             add_artifact(report.config, "markdown", path)
 
 
@@ -224,15 +226,13 @@ class SummaryWriter:
         whole = document.model_dump_json(indent=1, exclude={"failed", "unfinished", "succeeded"})
         self._head = whole.rstrip().removesuffix("}").rstrip().encode()
 
-    def write(self, path: Path, *, private: bool = False) -> None:
-        """Write the document, whole or not at all; ``private``: readable by its owner alone.
+    def write(self, path: Path, mode: int = FILE_MODE) -> None:
+        """Write the document, whole or not at all, to a file of this mode.
 
         Raises ManifestError or OSError if it cannot be written.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as file:
-            if private:
-                Path(str(file.name)).chmod(0o600)
+        folder_of(path, mode)
+        with atomic_file(path, mode) as file:
             file.write(self._head)
             for group in GROUPS:
                 file.write(f',\n "{group}": ['.encode())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Literal
 
 from pytest_manifest.errors import LedgerError
+from pytest_manifest.files import FILE_MODE, copy_privately
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import Manifest, id_and_task, read_manifest, sync, write_manifest
 from pytest_manifest.schema import Entry
@@ -25,8 +25,7 @@ def keep_manifest(manifest: Manifest, ledger: Path) -> None:
     target = RunFiles(ledger).manifest(manifest.sha256)
     scratch = target.with_suffix(".new")
     with _keeping(target):
-        shutil.copyfile(manifest.path, scratch)
-        scratch.chmod(0o600)
+        copy_privately(manifest.path, scratch)
         sync(scratch)
         scratch.replace(target)
 
@@ -66,11 +65,10 @@ def keep_changes(
         for entry in entries
     ]
     scratch = RunFiles(ledger).merged_manifest
-    made = write_manifest(scratch, manifest.header, known)
+    made = write_manifest(scratch, manifest.header, known, mode=FILE_MODE)
     target = RunFiles(ledger).manifest(made.sha256)
     is_new = not target.exists()
     with _keeping(target):
-        scratch.chmod(0o600)
         scratch.replace(target)
     return made.sha256, target if is_new else None
 

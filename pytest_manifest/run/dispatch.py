@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Sequence
 
 from pytest_manifest.broker.attempt import Attempt, new_run_id
+from pytest_manifest.files import private_folder
 from pytest_manifest.ledger import SHARD, Ledger, RunInfo, next_run_number, utc_now
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import Manifest, Shard
@@ -79,7 +80,7 @@ def dispatch_run(
     Its ledger exists on return; nothing is sent.
     """
     run_id = new_run_id()
-    settings.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_folder(settings.folder)
     remove_unmade_runs(settings.folder)
     info = RunInfo(
         run=run_id,

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pytest_manifest.errors import DispatchError, no_access
+from pytest_manifest.files import private_folder
 from pytest_manifest.ledger.run_files import unmade_runs
 from pytest_manifest.processes import locked, take_lock
 
@@ -75,7 +76,7 @@ def one_dispatch_at_a_time(folder: Path, sha256: str) -> Iterator[None]:
         lock = folder / f".{sha256[:16]}.lock"
         with _lock_errors(lock):
             try:
-                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                private_folder(folder)
                 stack.enter_context(locked(lock))
             except PermissionError as error:
                 raise DispatchError(

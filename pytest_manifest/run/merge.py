@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from pytest_manifest.broker.attempt import new_run_id, run8, task_id_for
 from pytest_manifest.errors import LedgerError
+from pytest_manifest.files import copy_privately, private_folder
 from pytest_manifest.ledger import (
     BAD_ROW_ERRORS,
     BUDGET,
@@ -357,11 +357,10 @@ def _new_files(ledger: Path, sources: Sequence[MergeInput]) -> Iterator[Path | N
     source = next((path for path in kept if path.is_file()), None)
     lock = RunLock(RunFiles(ledger).lock)
     try:
-        ledger.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(ledger.parent)
         lock.acquire(ledger.stem)
         if source is not None:
-            shutil.copyfile(source, target)
-            target.chmod(0o600)
+            copy_privately(source, target)
         yield None if source is None else target
     except OSError as error:
         raise LedgerError(

@@ -265,7 +265,6 @@ class Run:
             if known == f"{mark} {_stamp(path)}":
                 return path
             write_receipt_lines(path, exported_lines(ledger))
-        path.chmod(0o600)
         with contextlib.suppress(LedgerError):  # what is not noted is exported again
             self.set_meta(RECEIPTS_EXPORTED, f"{mark} {_stamp(path)}")
         return path

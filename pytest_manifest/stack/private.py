@@ -29,6 +29,7 @@ from pytest_manifest.compat.celery import (
     has_own_store,
     keep_results_by,
 )
+from pytest_manifest.files import write_whole
 
 URL_VARIABLE: Final = "MANIFEST_PRIVATE_URL"
 """The stack's broker, for the processes that the supervisor starts."""
@@ -125,8 +126,7 @@ def say_when_ready(path: str) -> None:
     def say(**_: object) -> None:
         file = Path(path)
         draft = file.with_suffix(".draft")
-        draft.touch(mode=0o600)
-        draft.write_text(str(os.getpid()), encoding="ascii")
+        write_whole(draft, str(os.getpid()).encode("ascii"))
         draft.replace(file)
 
     signals.worker_ready.connect(say, weak=False, dispatch_uid=f"{__name__}.ready")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn, cast
 
 from pytest_manifest.errors import StackError
+from pytest_manifest.files import private_folder
 from pytest_manifest.processes import is_held, kill_group, locked, pid_scope
 from pytest_manifest.stack.services import Child
 from pytest_manifest.stack.settings import Event, Settings, State, WorkerState
@@ -124,7 +125,7 @@ def _load(directory: Path) -> State | None:
 
 def _private(path: Path) -> bool:
     """Make the directory; True when it is ours alone and can be written to."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(path)
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         return False

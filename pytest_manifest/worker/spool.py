@@ -24,6 +24,7 @@ from loguru import logger
 from pydantic import JsonValue
 
 from pytest_manifest import variables
+from pytest_manifest.files import private_folder
 
 MAX_LINES = 200
 MAX_BYTES = 32 * 1024
@@ -55,7 +56,7 @@ def prepared_directory() -> Path:
     """Create the directory if missing. Raises OSError where it cannot be this user's."""
     directory = spool_directory()
     if variables.SPOOL in os.environ:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(directory)
     else:
         _check_own(directory)
     return directory
@@ -119,7 +120,7 @@ class Spool:
         try:
             return os.open(path, flags, 0o600)
         except FileNotFoundError:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_folder(path.parent)
             return os.open(path, flags, 0o600)
 
     def _write(self, document: Mapping[str, JsonValue]) -> None:

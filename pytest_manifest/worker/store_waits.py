@@ -26,6 +26,7 @@ from typing import Any, Final
 from loguru import logger
 
 from pytest_manifest.compat.celery import put_off_limits
+from pytest_manifest.files import write_whole
 from pytest_manifest.processes import has_ended
 from pytest_manifest.worker.receipt import taken_requests
 from pytest_manifest.worker.spool import prepared_directory, spool_directory
@@ -60,8 +61,7 @@ class _WaitFile:
         sweep()
         try:
             path = prepared_directory() / f"{_PREFIX}{os.getpid()}"
-            path.write_bytes(bytes(_WAIT.size))
-            path.chmod(0o600)
+            write_whole(path, bytes(_WAIT.size))
             with path.open("r+b") as file:
                 self._memory = mmap.mmap(file.fileno(), _WAIT.size)
         except OSError as error:

@@ -79,7 +79,7 @@ def test_allures_results_that_cannot_be_written_fail_the_session(
 from pytest_manifest.reporting.allure import writing
 
 
-def refuse(folder, stem, result):
+def refuse(folder, stem, result, mode):
     raise OSError(28, "No space left on device", f"{folder}/{stem}-result.json")
 
 

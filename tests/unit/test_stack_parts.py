@@ -253,6 +253,23 @@ def test_the_runtime_directory_is_private(tmp_path: Path, monkeypatch: pytest.Mo
     assert stat.S_IMODE(again.stat().st_mode) == 0o700
 
 
+@pytest.mark.parametrize("umask", [0o000, 0o022])
+def test_a_runtime_directory_is_found_again_whatever_the_umask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, umask: int
+) -> None:
+    """Its parents are private as well: platformdirs passes over those that others may enter."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run" / "user"))
+    before = os.umask(umask)
+    try:
+        directory = state.runtime_directory()
+    finally:
+        os.umask(before)
+    assert directory.is_relative_to(tmp_path)
+    for path in (directory, directory.parent, tmp_path / "run"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    assert state.runtime_directory() == directory
+
+
 def test_a_missing_runtime_directory_falls_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

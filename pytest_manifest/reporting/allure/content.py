@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord
+from pytest_manifest.files import write_whole
 from pytest_manifest.schema import Document, Entry, Mismatch, Receipt, Verdict
 from pytest_manifest.text import escape_hidden, plural, short, visible
 
@@ -149,25 +149,15 @@ def attachments_of_verdict(verdict: Verdict | None) -> Iterator[Attachment]:
 
 
 def write_attachments(
-    folder: Path, stem: str, attachments: Iterator[Attachment]
+    folder: Path, stem: str, attachments: Iterator[Attachment], mode: int
 ) -> list[dict[str, str]]:
-    """Write the attachments' files; return what the result's JSON says of them."""
+    """Write the attachments' files, of this mode; return what the result's JSON says of them."""
     written: list[dict[str, str]] = []
     for number, (name, mime, extension, text) in enumerate(attachments):
         source = f"{stem}-{number}-attachment.{extension}"
-        write_file(f"{folder}/{source}", text.encode("utf-8", "replace"))
+        write_whole(f"{folder}/{source}", text.encode("utf-8", "replace"), mode)
         written.append({"name": name, "source": source, "type": mime})
     return written
-
-
-def write_file(path: str, content: bytes) -> None:
-    """Write a file with few system calls: ten thousand entries have at least as many files."""
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    try:
-        while content:
-            content = content[os.write(file, content) :]
-    finally:
-        os.close(file)
 
 
 def _document(document: Document) -> str:

@@ -23,6 +23,7 @@ from pytest_manifest.ledger import Ledger, RunInfo
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.redaction import without_cut
 from pytest_manifest.reporting.allure.content import (
+    Attachment,
     attachments_of_last,
     attachments_of_receipt,
     small_documents,
@@ -71,6 +72,7 @@ class Entries:
     def __init__(self, config: pytest.Config, report: RunReport, folder: Path) -> None:
         self._report = report
         self._folder = folder
+        self._mode = report.options.report_mode
         self._ledgers = Ledgers(report)
         self._scopes: dict[Path, str] = {}
         self._manifests: dict[Path, _ManifestContext] = {}
@@ -79,6 +81,9 @@ class Entries:
 
     def close(self) -> None:
         self._ledgers.close()
+
+    def _write(self, stem: str, attachments: Iterator[Attachment]) -> list[dict[str, str]]:
+        return write_attachments(self._folder, stem, attachments, self._mode)
 
     def note_collected(
         self, manifests: Iterable[Path], tests: Mapping[tuple[Path, str | None], int]
@@ -131,13 +136,16 @@ class Entries:
                 entry = context.manifest[test.entry]
                 receipt = shown_receipt(receipt, secrets_of(entry, receipt))
             stem = result_id(subject.history, one.task_id, 0)
-            written = write_attachments(self._folder, stem, attachments_of_receipt(receipt))
+            written = self._write(stem, attachments_of_receipt(receipt))
             written = [*pictures.get(one.task_id, ()), *written]
             yield stem, {"uuid": stem} | result | {"attachments": written}
         task_id = last.task_id if last is not None else f"{subject.run}"
         stem = result_id(subject.history, task_id, test.repetition)
         files = attachments_of_last(record) if documents is None else iter(())
-        written = [*pictures.get(task_id, ()), *write_attachments(self._folder, stem, files)]
+        written = [
+            *pictures.get(task_id, ()),
+            *self._write(stem, files),
+        ]
         # allure-pytest's containers name the tests of a fixture by this id of its own.
         final |= {"uuid": test.result.uuid, "attachments": [*written, *report.attachments]}
         yield stem, final
@@ -165,7 +173,7 @@ class Entries:
             if picture is not None:
                 stem = f"{result_id(history, root.task_id, 0)}-tree"
                 files = iter([(PICTURE, "image/svg+xml", "svg", picture)])
-                written[root.task_id] = write_attachments(self._folder, stem, files)
+                written[root.task_id] = self._write(stem, files)
         return written
 
     def complete_group(self, result: AllureResult, item: pytest.Item, binding: Binding) -> None:

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_manifest.files import write_whole
 from pytest_manifest.reporting.allure.terms import CATEGORIES
 from pytest_manifest.reporting.run_report import RunReport
 from pytest_manifest.schema.shown import shown_params
@@ -27,11 +28,13 @@ _MADE_BY = "pytest-celery-manifest"
 def write_run_files(folder: Path, report: RunReport, runs: Sequence[Run]) -> None:
     """Write the three files, and keep what other programs have put there."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "environment.properties", _properties(folder, environment(report, runs)))
-    _write(folder / "categories.json", _json(_categories(folder)))
+    mode = report.options.report_mode
+    texts = _properties(folder, environment(report, runs))
+    _write(folder / "environment.properties", texts, mode)
+    _write(folder / "categories.json", _json(_categories(folder)), mode)
     job = executor(os.environ)
     if job is not None and _is_ours(folder / "executor.json"):
-        _write(folder / "executor.json", _json(job | {"madeBy": _MADE_BY}))
+        _write(folder / "executor.json", _json(job | {"madeBy": _MADE_BY}), mode)
 
 
 def environment(report: RunReport, runs: Sequence[Run]) -> dict[str, str]:
@@ -108,10 +111,10 @@ def _json(value: object) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, text: str, mode: int) -> None:
     """Replace the file at once, so that a watcher of the folder never reads half of it."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(text, encoding="utf-8", errors="replace")
+    write_whole(scratch, text.encode("utf-8", "replace"), mode)
     scratch.replace(path)
 
 

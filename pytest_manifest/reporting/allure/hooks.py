@@ -54,6 +54,7 @@ class AllureReport:
             self._write_stock,
             self._report.notices,
             self._report.note_unwritten,
+            mode=self._report.options.report_mode,
             wait=self._report.role == "main",
         )
         self._replace_writer()
@@ -104,7 +105,8 @@ class AllureReport:
 
             name = short_path(run.manifest.path, self._report.options.root)
             try:
-                rewrite_corrected(self._folder, run, name, issue_addresses(self._config))
+                issue, mode = issue_addresses(self._config), self._report.options.report_mode
+                rewrite_corrected(self._folder, run, name, issue, mode)
             except (ManifestToolError, OSError) as error:
                 run.warnings.append(f"Allure's results have no corrected verdicts: {error}")
 

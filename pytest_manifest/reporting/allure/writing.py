@@ -18,13 +18,13 @@ from pydantic_core import to_json
 from pytest_manifest.analysis.reading import read_some
 from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.errors import ManifestToolError
+from pytest_manifest.files import write_whole
 from pytest_manifest.reporting.allure.content import (
     attachments_of_last,
     doc_of,
     small_documents,
     unwritten_message,
     write_attachments,
-    write_file,
 )
 from pytest_manifest.reporting.allure.entries import BUILTIN, Entries
 from pytest_manifest.reporting.allure.finished_test import FinishedTest, OwnReport
@@ -57,8 +57,9 @@ class ResultWriter:
     """Make results of finished tests, and write them.
 
     ``write_stock`` writes one as allure-pytest would; ``notices`` takes messages for the user, and
-    ``not_written`` the one about results that could not be written. ``wait``: write in batches; not
-    in an xdist worker, whose process may end before they are written.
+    ``not_written`` the one about results that could not be written. ``mode``: that of the files.
+    ``wait``: write in batches; not in an xdist worker, whose process may end before they are
+    written.
     """
 
     def __init__(
@@ -69,8 +70,10 @@ class ResultWriter:
         notices: list[str],
         not_written: Callable[[str], None],
         *,
+        mode: int,
         wait: bool,
     ) -> None:
+        self._mode = mode
         self._entries = entries
         self._folder = folder
         self._write_stock = write_stock
@@ -107,7 +110,7 @@ class ResultWriter:
     def _write(self, tests: Sequence[FinishedTest]) -> None:
         try:
             for stem, result in self._entries.results(tests):
-                write_result(self._folder, stem, result)
+                write_result(self._folder, stem, result, self._mode)
         except (ManifestToolError, pytest.UsageError, sqlite3.Error) as error:
             self._notice(f"Allure shows tests as pytest saw them, not their jobs: {error}")
             for test in tests:
@@ -120,10 +123,10 @@ class ResultWriter:
             self._notices.append(text)
 
 
-def write_result(folder: Path, stem: str, result: Json) -> None:
+def write_result(folder: Path, stem: str, result: Json, mode: int) -> None:
     """Replace a result's file at once: another program may be watching the folder."""
     path = f"{folder}/{stem}-result.json"
-    write_file(f"{path}.tmp", _dumps(result))
+    write_whole(f"{path}.tmp", _dumps(result), mode)
     os.replace(f"{path}.tmp", path)  # noqa: PTH105 - a Path costs as much as the replacing
 
 
@@ -144,7 +147,7 @@ _END: Final = "-result.json"
 
 
 def rewrite_corrected(
-    folder: Path, run: Run, name: str, issue: Callable[[str], str | None]
+    folder: Path, run: Run, name: str, issue: Callable[[str], str | None], mode: int
 ) -> None:
     """Rewrite the results in ``folder`` of entries whose verdict was corrected in this run.
 
@@ -171,8 +174,9 @@ def rewrite_corrected(
         for stale in folder.glob(f"{stem}-*-attachment.*"):
             stale.unlink()
         files = attachments_of_last(record) if documents is None else iter(())
-        written = write_attachments(folder, stem, files)
-        write_result(folder, stem, new | {"uuid": old["uuid"], "attachments": [*written, *kept]})
+        written = write_attachments(folder, stem, files, mode)
+        whole = new | {"uuid": old["uuid"], "attachments": [*written, *kept]}
+        write_result(folder, stem, whole, mode)
 
 
 def _of_attempts(

@@ -17,6 +17,7 @@ from pytest_manifest.analysis.comparison import Comparison
 from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.analysis.statistics import Statistics, statistics
 from pytest_manifest.errors import ManifestToolError
+from pytest_manifest.files import FILE_MODE, folder_of
 from pytest_manifest.ledger import RunInfo, RunSegment
 from pytest_manifest.manifest.writer import atomic_file
 from pytest_manifest.reporting.run_page.assets import page_frame
@@ -61,14 +62,16 @@ class PageMetadata:
     written: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
 
 
-def write_page(path: Path, metadata: PageMetadata, records: Iterable[EntryRecord]) -> Statistics:
-    """Write the page, whole or not at all; return the statistics of the same pass.
+def write_page(
+    path: Path, metadata: PageMetadata, records: Iterable[EntryRecord], mode: int = FILE_MODE
+) -> Statistics:
+    """Write the page, whole or not at all, to a file of this mode.
 
-    Raises OSError if it cannot be written.
+    Returns the statistics of the same pass. Raises OSError if it cannot be written.
     """
     frame = page_frame()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as file:
+    folder_of(path, mode)
+    with atomic_file(path, mode) as file:
         file.write(frame.before(html.escape(pictured(_page_title(metadata.info)))))
         body = _Body(file, metadata)
         tree_end = None if metadata.trees is None else metadata.trees.ended
@@ -186,7 +189,7 @@ def write_run_page(report: RunReport, run: Run) -> None:
                 ledger.info.segments(),
                 trees_of(ledger),
             )
-            write_page(path, metadata, records)
+            write_page(path, metadata, records, report.options.report_mode)
         add_artifact(report.config, "page", path, run.info.run)
 
 
