@@ -34,7 +34,7 @@ PARTS: Final[Mapping[str, object]] = MappingProxyType(
         "broker_host": None,
         "broker_port": None,
         "broker_user": None,
-        "broker_password": None,
+        "broker_password": None,  # nosec B105  # no password is none
         "broker_vhost": None,
         "broker_use_ssl": False,
         "broker_login_method": None,
@@ -47,7 +47,7 @@ PARTS: Final[Mapping[str, object]] = MappingProxyType(
         "redis_port": None,
         "redis_db": None,
         "redis_username": None,
-        "redis_password": None,
+        "redis_password": None,  # nosec B105  # no password is none
         "redis_backend_use_ssl": None,
         "redis_backend_credential_provider": None,
         "cassandra_servers": None,

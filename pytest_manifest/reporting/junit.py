@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-import xml.etree.ElementTree as ET
+import xml.etree.ElementTree as ET  # nosec B405  # reads what pytest has written
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO

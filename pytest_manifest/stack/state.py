@@ -183,7 +183,7 @@ class EventWriter:
             "backend_url": "",
             "workers": [],
             "flower_url": "",
-            "flower_password": "",
+            "flower_password": "",  # nosec B105  # there is none without Flower
         }
 
     def broker_started(self, pid: int) -> None:

@@ -69,7 +69,7 @@ def _revision(connection: Connection) -> str | None:
     """Return the version that the database records, or None where it records none."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
-    found = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608
+    found = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608 - a constant
     return ", ".join(found.scalars()) or None
 
 

@@ -17,6 +17,7 @@ from loguru import logger
 
 from pytest_manifest import log
 from pytest_manifest.redaction import literals
+from pytest_manifest.redaction.registry import hide
 
 
 @pytest.fixture(autouse=True)
@@ -142,7 +143,7 @@ def test_colours_are_ours_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_secret_of_several_lines_is_hidden_in_text(tmp_path: Path) -> None:
     """It is looked for before its line ends become text."""
     secret = "first half of it\nsecond half of it"
-    log.hide(secret)
+    hide(secret)
     path = tmp_path / "run.log"
     log.add_run_log(path)
     as_package().warning("it is {}", secret)  # type: ignore[attr-defined]  # a loguru Logger

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape  # nosec B406  # writes XML, and parses none
 
 from pytest_manifest.analysis.records import AttemptRecord
 from pytest_manifest.analysis.tree_reading import DescendantRecord, TreeRecord
