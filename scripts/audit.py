@@ -192,7 +192,8 @@ def judged_vulnerabilities(
                 faults.append(f"{name}: {each['id']}, fixed in {fixed}")
     if not skipped:
         faults += [f"{one} is accepted, and no longer found" for one in reasons.keys() - used]
-    unseen = [f"{len(skipped)} packages are unknown to the service, like {skipped[0]}"]
+    shown = ", ".join(skipped[:3])
+    unseen = [f"of {len(skipped) + known} packages {len(skipped)} were not looked up: {shown}"]
     line = f"pip-audit: {known} packages looked up, {len(used)} vulnerabilities accepted"
     return Outcome(line, faults, unseen if skipped else ())
 

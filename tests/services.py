@@ -124,6 +124,11 @@ def _start_rabbitmq(stack: ExitStack, tls: tuple[trustme.LeafCert, Path] | None 
     url = f"amqp://{user}:{password}@{LOOPBACK}:{port}//"
 
     def answers() -> bool:
+        if tls:
+            with suppress(OSError):
+                socket.create_connection((LOOPBACK, tls_port), timeout=2).close()
+                return True
+            return False
         # It listens only once its user exists; the reply to the greeting is its Connection.Start.
         with suppress(OSError), socket.create_connection((LOOPBACK, port), timeout=2) as client:
             client.sendall(b"AMQP\x00\x00\x09\x01")

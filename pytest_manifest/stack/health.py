@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 BROKER: Final = "broker"
 DATABASES: Final = ("db+", "database+")
+UNKNOWN_AUTHORITY: Final = (18, 19, 20, 21)
+"""OpenSSL's codes of a chain that ends with nobody who is trusted, or with itself."""
 # Result stores that are the broker itself, or none at all.
 NOTHING_TO_REACH: Final = ("", "rpc", "disabled", "cache+memory")
 
@@ -217,6 +219,9 @@ def _refused_certificate(error: BaseException) -> str | None:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"its certificate is refused: {cause.verify_message.rstrip('.')}"
+            why = cause.verify_message.rstrip(".")
+            if cause.verify_code in UNKNOWN_AUTHORITY:
+                why = f"no authority that is known here vouches for it ({why})"
+            return f"its certificate is refused: {why}"
         cause = cause.__cause__ or cause.__context__
     return None

@@ -99,10 +99,10 @@ def failure(url: str, app: Celery | None) -> str:
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        ("stranger", "self-signed certificate in certificate chain"),
+        ("stranger", "no authority that is known here vouches for it ("),
         ("expired", "certificate has expired"),
-        ("name", f"certificate is not valid for '{LOOPBACK}'"),
-        ("nobody named", "self-signed certificate in certificate chain"),
+        ("name", f"IP address mismatch, certificate is not valid for '{LOOPBACK}'"),
+        ("nobody named", "no authority that is known here vouches for it ("),
     ],
 )
 def test_a_certificate_that_is_not_accepted(
@@ -143,7 +143,7 @@ def test_redis_by_tls_as_its_url_says(tmp_path: Path) -> None:
         check_stack(StackAddress(server.broker, server.store, None, is_private=False), 10)
         query = urlencode({"ssl_cert_reqs": "required", "ssl_ca_certs": str(other)})
         wrong = f"{server.broker.partition('?')[0]}?{query}"
-        assert "its certificate is refused: self-signed" in failure(wrong, None)
+        assert "its certificate is refused: no authority" in failure(wrong, None)
         with pytest.raises(StackError, match=r"result store .* its certificate is refused"):
             check_stack(StackAddress(server.broker, wrong, None, is_private=False), 10)
 
@@ -161,4 +161,4 @@ def test_rabbitmq_by_tls(authority: tuple[trustme.CA, Path], tmp_path: Path) -> 
         _, app = app_for("rabbitmq", 0, path)
         check_stack(StackAddress(url, "rpc://", None, is_private=False), 10, app=app)
         _, app = app_for("rabbitmq", 0, other)
-        assert "its certificate is refused: self-signed" in failure(url, app)
+        assert "its certificate is refused: no authority" in failure(url, app)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_manifest.reporting.run_page.assets import VENDOR
 from tests.pipelines.github import workflow
 from tests.pipelines.machine import ROOT
 
@@ -49,6 +51,18 @@ def test_a_distribution_with_a_stranger_is_refused(tmp_path: Path) -> None:
     check = runpy.run_path(str(ROOT / ".ci" / "check_wheel.py"))["check_wheel"]
     with pytest.raises(SystemExit, match="also holds tests"):
         check(wheel)
+
+
+def test_the_bill_of_materials_has_what_is_vendored() -> None:
+    """By its package, version and licence, beside what was there."""
+    with_vendored = runpy.run_path(str(ROOT / ".ci" / "check_wheel.py"))["with_vendored"]
+    components = with_vendored({"components": [{"name": "celery"}]})["components"]
+    listed = json.loads((VENDOR / "vendor.json").read_text("utf-8"))["packages"]
+    assert components[0] == {"name": "celery"}
+    assert [(one["purl"], one["licenses"]) for one in components[1:]] == [
+        (f"pkg:npm/{one['package']}@{one['version']}", [{"license": {"id": one["licence"]}}])
+        for one in listed
+    ]
 
 
 def test_nothing_is_released_that_was_not_tested() -> None:

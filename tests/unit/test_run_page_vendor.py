@@ -81,3 +81,16 @@ def test_fetching_anew_finds_what_was_changed(
     assert vendor.main([]) == 0
     assert (tmp_path / "a.js").read_bytes() == b"a()"
     assert vendor.main(["charts@2"]) == 2
+    capsys.readouterr()
+    assert vendor.main(["--check"]) == 0
+    (tmp_path / "a.js").write_bytes(b"b()")
+    assert vendor.main(["--check"]) == 1
+    assert "a.js is not what was published" in capsys.readouterr().err
+    assert (tmp_path / "a.js").read_bytes() == b"b()"
+
+    def unreached(command: list[str], **_: Any) -> None:
+        raise subprocess.CalledProcessError(1, command, stderr="npm error\nnpm error no network\n")
+
+    monkeypatch.setattr(vendor.subprocess, "run", unreached)
+    assert vendor.main(["--check"]) == vendor.UNREACHED
+    assert "did not give a package: npm error no network" in capsys.readouterr().err

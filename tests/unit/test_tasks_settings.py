@@ -18,7 +18,7 @@ from tests.unit.test_import_cost import modules_after
 @pytest.fixture(autouse=True)
 def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.startswith(("CELERY_", "MANIFEST_")) or name == "DATABASE_URL":
+        if name.startswith(("CELERY_", "MANIFEST_", "REDIS_")) or name == "DATABASE_URL":
             monkeypatch.delenv(name)
 
 
@@ -60,6 +60,28 @@ def test_results_follow_the_broker(
     """A Redis broker keeps results too; of any other, results come back by message."""
     monkeypatch.setenv("CELERY_BROKER_URL", broker)
     assert Settings().results_url == results
+
+
+@pytest.mark.parametrize(
+    ("password", "account"),
+    [
+        ("", ""),
+        ("word", ":word@"),
+        ("a\"b'\n#$ \\/@:?%é", ":a%22b%27%0A%23%24%20%5C%2F%40%3A%3F%25%C3%A9@"),
+    ],
+)
+def test_a_redis_may_be_named_by_address_and_password(
+    monkeypatch: pytest.MonkeyPatch, password: str, account: str
+) -> None:
+    """No character of the password ends its place in the URL; a URL that is given counts first."""
+    monkeypatch.setenv("REDIS_ADDRESS", "redis:6379")
+    monkeypatch.setenv("REDIS_PASSWORD", password)
+    settings = Settings()
+    assert settings.broker_url == f"redis://{account}redis:6379/0"
+    assert settings.results_url == f"redis://{account}redis:6379/1"
+    assert "word" not in repr(settings).replace("password", "")
+    monkeypatch.setenv("CELERY_BROKER_URL", "amqp://rabbit//")
+    assert (Settings().broker_url, Settings().results_url) == ("amqp://rabbit//", "rpc://")
 
 
 def test_passwords_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
