@@ -18,6 +18,8 @@ from tests.processes import free_port, temporary_directory
 
 PYTHON_SERVICES = ("shell", "worker", "flower")
 UP = ("up", "--detach", "--wait")
+ASCII = """ "\\#$HOME${PATH}$(id)`id`%41@/:?,&;<>|*"""
+"""Characters that end something in a shell, a URL, a configuration, or a list of passwords."""
 UP_SECONDS = 600
 """For a build from nothing beside other tests, too."""
 
@@ -30,15 +32,15 @@ class ComposeStack:
     environment: Mapping[str, str]
     user: int
     name: str
-    password: str = field(default_factory=lambda: secrets.token_hex(12))
+    password: str = field(default_factory=lambda: f"{secrets.token_hex(12)}{ASCII}")
     flower_port: int = field(default_factory=free_port)
 
     def configure(self, user: int | None = None) -> None:
         """Fill in .env.example, and have the folder belong to the user."""
         self.user = self.user if user is None else user
         given = {
-            "REDIS_PASSWORD": secrets.token_hex(12),
-            "FLOWER_PASSWORD": self.password,
+            "REDIS_PASSWORD": f"'{secrets.token_hex(12)}{ASCII}é漢'",
+            "FLOWER_PASSWORD": f"'{self.password}'",
             "USER_ID": str(self.user),
             "FLOWER_PORT": str(self.flower_port),
             "REDIS_PORT": str(free_port()),

@@ -68,6 +68,28 @@ def test_a_service_is_nobody_and_can_change_nothing(stack: ComposeStack, service
     assert [options.split(",")[0] for _, path, _, options, *_ in mounts if path == "/"] == ["ro"]
 
 
+@pytest.mark.parametrize("service", sorted(SERVICES))
+def test_a_service_has_limits(stack: ComposeStack, service: str) -> None:
+    """Of memory and of processes, which the engine holds; and only the worker knows of a key."""
+    (container,) = stack.containers(service)
+    inspected = stack.inspected(container)
+    limits, config = inspected["HostConfig"], inspected["Config"]
+    assert isinstance(limits, dict)
+    assert isinstance(config, dict)
+    assert limits["Memory"] == (2 << 30 if service == "worker" else 1 << 30)
+    assert limits["PidsLimit"] == 256
+    names = {one.partition("=")[0] for one in config["Env"]}
+    assert ("GEMINI_API_KEY" in names) == (service == "worker")
+
+
+def test_processes_without_end_are_stopped(stack: ComposeStack) -> None:
+    """A container that starts ever more of them gets no more than its share."""
+    begin = "import subprocess as s; [s.Popen(['sleep', '20']) for _ in range(400)]"
+    done = stack.compose("exec", "-T", "shell", "python", "-c", begin)
+    assert done.returncode != 0
+    assert "Resource temporarily unavailable" in done.stdout
+
+
 def test_the_six_steps_as_the_page_has_them(stack: ComposeStack) -> None:
     """Shell in, plan, inspect, dispatch, watch Flower, verify: the page's commands, in order."""
     outside, inside, watching, verifying = (

@@ -23,7 +23,10 @@ from pytest_manifest.compat.flower import OPEN_PAGES, guard_open_pages
 guard, credentials = json.loads(sys.argv[1])
 if guard:
     guard_open_pages()
-options.basic_auth = ["admin:secret"]
+if credentials == "accounts":
+    options.auth = ".*@example.com"
+else:
+    options.basic_auth = ["admin:secret"]
 
 
 async def main():
@@ -44,7 +47,9 @@ asyncio.run(main())
 
 def codes(*, guarded: bool, password: str | None) -> dict[str, int]:
     """What Flower's open pages answer, in a process of its own."""
-    credentials = password and base64.b64encode(f"admin:{password}".encode()).decode()
+    credentials = password
+    if password not in (None, "accounts"):
+        credentials = base64.b64encode(f"admin:{password}".encode()).decode()
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, json.dumps([guarded, credentials])],
         capture_output=True,
@@ -59,10 +64,17 @@ def codes(*, guarded: bool, password: str | None) -> dict[str, int]:
 
 @pytest.mark.parametrize(
     ("guarded", "password", "code"),
-    [(False, None, 200), (True, None, 401), (True, "guess", 401), (True, "secret", 200)],
+    [
+        (False, None, 200),
+        (True, None, 401),
+        (True, "guess", 401),
+        (True, "secret", 200),
+        (False, "accounts", 200),
+        (True, "accounts", 401),
+    ],
 )
 def test_open_pages_ask_for_the_password(guarded: bool, password: str | None, code: int) -> None:
-    """Flower itself leaves both open, which the first case tells."""
+    """Flower itself leaves both open; also where accounts elsewhere say who may look."""
     assert codes(guarded=guarded, password=password) == dict.fromkeys(
         ("/metrics", "/healthcheck"), code
     )
