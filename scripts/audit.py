@@ -40,7 +40,7 @@ NOSEC: Final = re.compile(r"#\s*nosec (?:B\d+,? ?)+ # \w.*")
 
 @dataclass
 class Outcome:
-    """What a check says: a line about what it looked at, faults, and what it could not look at."""
+    """The result of a check: what was looked at, in a line; faults; and what could not be seen."""
 
     line: str
     faults: Sequence[str] = ()

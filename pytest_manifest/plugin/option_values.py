@@ -25,6 +25,18 @@ _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _HUNDRED_YEARS: Final = 36525 * 86400.0
 """In seconds, as ``MOST_SECONDS`` of manifests, whose module would load pydantic here."""
 
+LOOKING_ONLY: Final = (
+    "collectonly",
+    "setuponly",
+    "setupplan",
+    "showfixtures",
+    "show_fixtures_per_test",
+    "help",
+    "markers",
+    "cacheshow",
+)
+"""Options with which no test runs; missing where pytest's plugin for one is switched off."""
+
 
 class Given:
     """Hold an option's text, where it was written, and the folder to which its path is relative."""

@@ -22,18 +22,6 @@ from pytest_manifest.plugin.option_values import Flag, Option, Repeated
 _BROKER_VARIABLES: Final = ("CELERY_BROKER_WRITE_URL", "CELERY_BROKER_URL")
 """The variables by which Celery is told where to send, the first that is set."""
 
-_LOOKING_ONLY: Final = (
-    "collectonly",
-    "setuponly",
-    "setupplan",
-    "showfixtures",
-    "show_fixtures_per_test",
-    "help",
-    "markers",
-    "cacheshow",
-)
-"""Options with which no test runs; missing where pytest's plugin for one is switched off."""
-
 
 class Options:
     """Hold what the user asked for, checked; times in seconds, folders absolute.
@@ -365,7 +353,9 @@ class Options:
             broker_named=bool(named),
             stack_word=word,
             environment_source=source,
-            may_dispatch=not any(getattr(config.option, name, False) for name in _LOOKING_ONLY),
+            may_dispatch=not any(
+                getattr(config.option, name, False) for name in values.LOOKING_ONLY
+            ),
             ledgers=self.folder / "runs",
             stacks=self.folder / "stacks",
             stack_arguments="".join(run_values.stack_arguments(config.option, ROWS)),
