@@ -98,13 +98,13 @@ def preview(
     names = list(selected)
     with Ledger.open(ledger_path) as ledger:
         before = kept_manifest(ledger_path, ledger.info.read().sha256)
-        locations: dict[str, Location] = {
-            row.task_id: "missing" if stack_is_gone else "unknown"
-            for row in ledger.attempts.all(undecided=True)
-            if row.state not in NOT_SENT
+        sent = {
+            row.task_id for row in ledger.attempts.all(undecided=True) if row.state not in NOT_SENT
         }
         held = {row.task_id for row in open_trees(ledger, manifest, frozenset(names))}
-        locations.update(dict.fromkeys(held, "missing" if stack_is_gone else "unknown"))
+        locations: dict[str, Location] = {}
+        if not stack_is_gone:
+            locations.update(dict.fromkeys(sent | held, "unknown"))
         statuses_before = ledger.verdicts.statuses()
         evaluator = AttemptEvaluator(ledger.info.read().run, manifest, ledger, kills=1, lifetime=0)
         again = {v.entry: v.verdict for v, _ in reevaluate(ledger, manifest, before, evaluator)}

@@ -295,8 +295,10 @@ def test_verdicts_that_are_none_are_looked_at_anew(run: Resumed) -> None:
     """Nobody knows what became of these."""
     run.judge("a", "pending")
     run.judge("b", "unknown")
-    run.judge("c", "lost")
-    assert run.preview(NAMES) == [waits(UNKNOWN), waits(UNKNOWN, "b"), sends("lost", "c")]
+    run.judge("c", "crashed")
+    assert run.preview(NAMES) == [waits(UNKNOWN), waits(UNKNOWN, "b"), sends("crashed", "c")]
+    gone = [sends(), sends(name="b"), sends("crashed", "c")]
+    assert run.preview(NAMES, gone=True) == gone
 
 
 def test_an_old_tree_may_go_on_where_its_stack_does(run: Resumed) -> None:
