@@ -27,7 +27,9 @@ from tests.writes.trials import Trial
 
 FOLDER = Path("build/writes")
 LEDGER = "a ledger alone"
-PARTS: Mapping[str, str] = {LEDGER: LEDGER} | {stack: f"pytest, stack {stack}" for stack in STACKS}
+PARTS = (LEDGER, *STACKS)
+TURNS = ", in turn"
+NAMES = (LEDGER, *(f"pytest, stack {stack}{turns}" for stack in STACKS for turns in ("", TURNS)))
 """What the page calls that which runs."""
 FEW = 1
 """Of a private stack, whose sessions take seconds each."""
@@ -85,7 +87,7 @@ class Choice:
         return made
 
     def __str__(self) -> str:
-        ways = "one of the ways, in turn" if self.in_turn else "every way"
+        ways = "one of the ways" if self.in_turn else "every way"
         if self.each is None:
             return f"every call in {ways}"
         return f"{self.each} of each kind in {ways}, chosen by seed {self.seed}"
@@ -96,16 +98,16 @@ def table(told: Mapping[str, str], rows: Iterable[Row], before: str = "") -> str
 
     Of other parts what stands in ``before`` is kept.
     """
-    said: dict[str, list[str]] = {PARTS[part]: [] for part in PARTS}
-    lines: dict[str, list[str]] = {PARTS[part]: [] for part in PARTS}
+    said: dict[str, list[str]] = {name: [] for name in NAMES}
+    lines: dict[str, list[str]] = {name: [] for name in NAMES}
     for line in before.splitlines():
-        for where in PARTS.values():
+        for where in NAMES:
             if line.startswith(f"- {where}: "):
                 said[where] = [line]
             elif line.startswith(f"| {where} | "):
                 lines[where].append(line)
-    for part, which in told.items():
-        said[PARTS[part]], lines[PARTS[part]] = [f"- {PARTS[part]}: {which}"], []
+    for where, which in told.items():
+        said[where], lines[where] = [f"- {where}: {which}"], []
     for row in rows:
         lines[row.where].append(str(row))
     head = [HEAD, "|---" * (HEAD.count("|") - 1) + "|"]
@@ -128,7 +130,8 @@ class Sessions:
     def __init__(self, stack: str, choice: Choice) -> None:
         self._stack = stack
         self._choice = choice
-        self._rows = {fault.name: Row(PARTS[stack], fault.name) for fault in FAULTS}
+        self.name = f"pytest, stack {stack}{TURNS if choice.in_turn else ''}"
+        self._rows = {fault.name: Row(self.name, fault.name) for fault in FAULTS}
         self._path = FOLDER / f"{stack}.jsonl".replace(" ", "-")
         self._played = 0
         self._planned = 0
@@ -201,13 +204,13 @@ def main() -> int:
             place = Path(name) / part.replace(" ", "-")
             if part == LEDGER:
                 rows += of_ledger(place)
-                told[part] = str(Choice(None, in_turn=False, seed=given.seed))
+                told[LEDGER] = str(Choice(None, in_turn=False, seed=given.seed))
                 continue
             each = given.each or (FEW if part == "private" else None)
             sessions = Sessions(part, Choice(each, given.in_turn, given.seed))
             sessions.play(place, given.processes, until, go_on=given.go_on)
             rows += sessions.rows
-            told[part] = str(sessions)
+            told[sessions.name] = str(sessions)
     print(table(told, rows))
     (FOLDER / "table.md").write_text(table(told, rows) + "\n", "utf-8")
     if given.write:
