@@ -57,7 +57,7 @@ _HOME: Final = {
     "current_job": "pytest_manifest.worker",
     "evidence": "pytest_manifest.worker",
     "instrument": "pytest_manifest.worker",
-    "manifest_secret": "pytest_manifest.redaction",
+    "manifest_secret": "pytest_manifest.redaction",  # nosec B105  # the name of a module
     "planning_fixture": "pytest_manifest.plugin.fixtures",
 }
 
