@@ -43,6 +43,7 @@ LIGHT = {
     "pytest_manifest.plugin",
     "pytest_manifest.bindings",
     "pytest_manifest.errors",
+    "pytest_manifest.files",
     *(
         f"pytest_manifest.plugin.{name}"
         for name in (
