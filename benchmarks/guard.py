@@ -41,6 +41,8 @@ TOLERANCE: Final = {
 }
 LEAST = 0.02
 """Of anything, an entry: below that a difference is that of two sips, and none of entries."""
+AGAIN = 2
+"""How often what is more than it was is counted once more."""
 SLACK = 0.25
 """By how much a ratio may be worse than the committed one, which is as noisy itself."""
 COUNTING = ("-p", "benchmarks.counting")
@@ -100,6 +102,16 @@ def differences(
     return worse
 
 
+def least(
+    one: Mapping[str, Mapping[str, float]], other: Mapping[str, Mapping[str, float]]
+) -> dict[str, dict[str, float]]:
+    """The smaller of two counts of each kind."""
+    return {
+        name: {kind: min(value, other[name][kind]) for kind, value in kinds.items()}
+        for name, kinds in one.items()
+    }
+
+
 def worse_ratios(found: Results, committed: Results) -> list[str]:
     """A line for each figure with a goal whose ratio is worse than the committed one."""
     before = {(row["name"], row["peer"]): row["ratio"] for row in committed}
@@ -131,14 +143,22 @@ def guard_ratios(names: Sequence[str]) -> list[str]:
 
 
 def guard_counts(*, update: bool) -> list[str]:
-    """Count the work of an entry; what has become more, unless the committed counts are updated."""
+    """Count the work of an entry; what has become more, unless the committed counts are updated.
+
+    A session that waits longer asks more often. That can only add, so what is more is counted anew.
+    """
+    wanted = json.loads(COMMITTED.read_text("utf-8"))
     with tempfile.TemporaryDirectory() as name, valkey_server() as url:
         found = costs(Bench(Path(name), url, FEW))
+        for _ in range(AGAIN):
+            if update or not differences(found, wanted):
+                break
+            found = least(found, costs(Bench(Path(name), url, FEW)))
     print(json.dumps(found, indent=1))
     if update:
         COMMITTED.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
         return []
-    return differences(found, json.loads(COMMITTED.read_text("utf-8")))
+    return differences(found, wanted)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import dispatch
 from benchmarks.__main__ import BENCHMARKS, PAGE, QUICK, RESULTS, with_figures
-from benchmarks.guard import worse_ratios
+from benchmarks.guard import least, worse_ratios
 from benchmarks.page import nearness, page
 from benchmarks.side_by_side import figure
 from tests.services import ServiceUnavailableError
@@ -103,3 +103,13 @@ def test_what_a_machine_lacks_is_left_out_and_named(
     assert [one["name"] for one in document["figures"]] == ["valkey"]
     assert f"left out: {reason}" in capsys.readouterr().out
     assert f"Left out: {reason}." in page(document | {"left_out": {"dispatch": [reason]}})
+
+
+def test_the_work_of_an_entry_is_the_least_of_what_was_counted() -> None:
+    """Of each kind: a session that waited longer has asked more often."""
+    first = {"run": {"calls": 9.0, "commands": 2.0}, "audit": {"calls": 1.0, "commands": 0.0}}
+    second = {"run": {"calls": 8.0, "commands": 3.0}, "audit": {"calls": 1.0, "commands": 0.1}}
+    assert least(first, second) == {
+        "run": {"calls": 8.0, "commands": 2.0},
+        "audit": {"calls": 1.0, "commands": 0.0},
+    }
