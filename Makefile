@@ -57,8 +57,8 @@ chaos: venv compiled ## every fault at 25 random moments (ROUNDS=n WRITE=1: into
 	 $(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal tests/chaos$(if $(FAULT),/test_faults.py)
 	$(if $(WRITE),$(PY) -m tests.chaos)
 
-fuzz: venv ## hostile bytes for all that reads other people's (SECONDS=3600, TARGET=manifest; ARGS=--write); see build/fuzz
-	$(PY) -m tests.fuzz --seconds $(or $(SECONDS),60) $(TARGET) $(ARGS)
+fuzz: venv ## hostile bytes for all that reads other people's (SECONDS=3600, TARGET=manifest, SEED=n; ARGS=--write); see build/fuzz
+	$(PY) -m tests.fuzz --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) $(TARGET) $(ARGS)
 
 model: venv ## explore the model of the promises whole, and each broken rule (needs spin and gcc); see build/model
 	$(PY) -m tests.model $(ARGS)

@@ -58,14 +58,17 @@ def has_build() -> bool:
     return here == ("linux", "x86_64", "cpython") and (3, 11) <= sys.version_info < (3, 15)
 
 
-def fuzz(target: Target, seconds: int) -> tuple[Figures, str]:
-    """Fuzz a target in a process of its own; return the figures, and what was found, or ""."""
+def fuzz(target: Target, seconds: int, seed: int = 0) -> tuple[Figures, str]:
+    """Fuzz a target in a process of its own; return the figures, and what was found, or "".
+
+    The seed 0 is another one each time.
+    """
     grown, found = FOLDER / "corpus" / target.name, FOLDER / "findings"
     grown.mkdir(parents=True, exist_ok=True)
     found.mkdir(exist_ok=True)
     before = set(found.iterdir())
     options = [
-        *(f"-max_total_time={seconds}", f"-max_len={LONGEST}", f"-timeout={HANG}"),
+        *(f"-max_total_time={seconds}", f"-max_len={LONGEST}", f"-timeout={HANG}", f"-seed={seed}"),
         *(f"-rss_limit_mb={MEMORY}", "-print_final_stats=1", "-verbosity=1"),
         *(f"-artifact_prefix={found}/{target.name}-", str(grown), str(target.corpus)),
     ]
@@ -121,6 +124,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make fuzz")
     parser.add_argument("targets", nargs="*", help=", ".join(TARGETS))
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seed", type=int, default=0, help="the same one mutates alike")
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--kinds", action="store_true")
     given = parser.parse_args()
@@ -140,7 +144,7 @@ def main() -> int:
     names = given.targets or list(TARGETS)
     known, found = known_figures(), list[str]()
     for name in names:
-        made, finding = fuzz(TARGETS[name], max(1, round(given.seconds / len(names))))
+        made, finding = fuzz(TARGETS[name], max(1, round(given.seconds / len(names))), given.seed)
         print(f"{name}: {made.executions:,} executions in {made.seconds:,.0f} s", flush=True)
         found += [finding] if finding else []
         before = known.get(name, Figures(name))

@@ -8,6 +8,8 @@ from datetime import datetime, timezone
 from typing import Any
 
 MOST_LINES = 60
+DEEPEST = 200
+"""Levels down to which objects that stand for something are looked for."""
 
 
 def documents(data: bytes) -> list[Any]:
@@ -26,25 +28,27 @@ def objects(data: bytes) -> list[dict[str, Any]]:
     return [one for one in documents(data) if isinstance(one, dict)]
 
 
-def foreign(value: Any) -> Any:
-    """Make what JSON has no words for of objects that stand for it, at any depth.
+def foreign(value: Any, deep: int = 0) -> Any:
+    """Make what JSON has no words for of objects that stand for it; what is too deep stays JSON.
 
     ``{"$bytes": "hex"}``, ``{"$error": ["ValueError", "text"]}``, ``{"$time": seconds}``,
     ``{"$float": "nan"}``, ``{"$tuple": [...]}``.
     """
+    if deep > DEEPEST:
+        return value
     if isinstance(value, list):
-        return [foreign(one) for one in value]
+        return [foreign(one, deep + 1) for one in value]
     if not isinstance(value, dict):
         return value
     if len(value) == 1:
         ((name, inner),) = value.items()
-        made = _made(name, inner)
+        made = _made(name, inner, deep + 1)
         if made is not None:
             return made
-    return {key: foreign(one) for key, one in value.items()}
+    return {key: foreign(one, deep + 1) for key, one in value.items()}
 
 
-def _made(name: str, inner: Any) -> object:
+def _made(name: str, inner: Any, deep: int) -> object:
     try:
         if name == "$bytes":
             return bytes.fromhex(inner)
@@ -53,7 +57,7 @@ def _made(name: str, inner: Any) -> object:
         if name == "$time":
             return datetime.fromtimestamp(inner, timezone.utc)
         if name == "$tuple":
-            return tuple(foreign(inner))
+            return tuple(foreign(inner, deep))
         if name == "$error":
             return _ERRORS.get(inner[0], ValueError)(*inner[1:])
     except (TypeError, ValueError, OverflowError, OSError, LookupError):
