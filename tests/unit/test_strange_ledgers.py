@@ -6,7 +6,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from contextlib import closing
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -282,13 +282,17 @@ def test_an_audit_of_such_a_ledger_is_a_sentence(place: str, ledger: Path, sound
     """Or goes by what matters to it: two damages of each place, the next place's are the next."""
     shutil.copy(sound.with_name("m.jsonl"), ledger.parent)
     number = list(CONTENT).index(place)
-    for _, damage in islice(cycle(CONTENT[place].items()), number, number + 2):
+    for name, damage in islice(cycle(CONTENT[place].items()), number, number + 2):
         for beside in ledger.parent.glob(f"{ledger.name}-*"):
             beside.unlink()
         shutil.copy(sound, ledger)
         damage(ledger)
-        with suppress(ManifestToolError):
+        try:
             audit(ledger)
+        except ManifestToolError as refused:
+            said = str(refused)
+            assert "\n" not in said, (name, said)
+            assert ";" in said, f"{name}: it does not say what to do next: {said}"
 
 
 def test_a_ledger_without_indices_says_the_same(
