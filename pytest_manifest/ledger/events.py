@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from typing import Final
 
 from pytest_manifest.ledger.database import LedgerPart, chunks, placeholders
 from pytest_manifest.ledger.rows import (
@@ -19,6 +20,19 @@ from pytest_manifest.ledger.rows import (
 )
 from pytest_manifest.schema import Receipt
 
+ADD_RECEIPT: Final = """
+    INSERT INTO receipts (
+        task_id, execution, receipt, arrived_at, newest_attempt, after_verdict
+    ) VALUES (
+        ?1, ?2, ?3, ?4, (
+            SELECT max(b.attempt) FROM attempts a JOIN attempts b ON b.entry = a.entry
+            WHERE a.task_id = ?1
+        ), EXISTS (
+            SELECT 1 FROM attempts a JOIN settled s ON s.entry = a.entry WHERE a.task_id = ?1
+        )
+    )
+"""
+"""Record ``(task_id, execution, receipt, arrived_at)``, and what its entry had come to by then."""
 _STARTS = f"SELECT {START_COLUMNS} FROM starts "  # noqa: S608 - fixed text
 
 
@@ -91,8 +105,7 @@ class WorkerEvents(LedgerPart):
         now = text(utc_now())
         with self._db.writing() as db:
             db.executemany(
-                "INSERT INTO receipts (task_id, execution, receipt, arrived_at) "
-                "VALUES (?, ?, ?, ?)",
+                ADD_RECEIPT,
                 ((i, execution, self._db.receipt_text(one), now) for i, execution, one in receipts),
             )
 

@@ -34,17 +34,20 @@ CACHE_KB = 32_000
 come in no order, so each may touch another page of an index."""
 
 
-def connect(path: Path, mode: Literal["rw", "ro"] = "rw") -> sqlite3.Connection:
+def connect(
+    path: Path, mode: Literal["rw", "ro"] = "rw", *, keep_journal: bool = False
+) -> sqlite3.Connection:
     """Connect to an existing file, without automatic transactions.
 
-    Raises sqlite3.Error where there is no such file, or it is no database.
+    ``keep_journal``: the kind of journal stays as it is, so that a file of which nothing comes is
+    not changed. Raises sqlite3.Error where there is no such file, or it is no database.
     """
     if path.exists() and not path.is_file():  # SQLite would wait for a pipe's writer
         raise sqlite3.OperationalError("it is no regular file")
     db = sqlite3.connect(sqlite_uri(path, mode), uri=True, timeout=BUSY_SECONDS)
     db.isolation_level = None
     try:
-        if mode == "rw":
+        if mode == "rw" and not keep_journal:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             db.execute(f"PRAGMA cache_size = -{CACHE_KB}")
@@ -162,7 +165,7 @@ def _unescaped(escaped: re.Match[str]) -> str:
     return chr(int(escaped[1], 8))
 
 
-LEDGER_VERSION = 5
+LEDGER_VERSION = 6
 
 _HANDED_ON = """
     CREATE TABLE handed_on (
@@ -199,6 +202,31 @@ _CORRECTIONS = """
         was TEXT NOT NULL, kind TEXT NOT NULL, told_at TEXT NOT NULL, corrected_at TEXT NOT NULL
     )
 """
+# What a receipt found when it came. Times cannot tell: clocks are set back, and an attempt that is
+# sent once more is of a later time.
+_WHEN_RECEIPTS_CAME = (
+    "ALTER TABLE receipts ADD COLUMN newest_attempt INTEGER",
+    "ALTER TABLE receipts ADD COLUMN after_verdict INTEGER NOT NULL DEFAULT 0",
+)
+# Of what came before they were kept, times are all there is.
+_WHEN_OLD_RECEIPTS_CAME = (
+    """
+    UPDATE receipts SET newest_attempt = (
+        SELECT max(b.attempt) FROM attempts a JOIN attempts b ON b.entry = a.entry
+        WHERE a.task_id = receipts.task_id AND (
+            b.attempt <= a.attempt OR b.sent_at IS NULL OR b.sent_at <= receipts.arrived_at
+        )
+    )
+    """,
+    """
+    UPDATE receipts SET after_verdict = EXISTS (
+        SELECT 1 FROM attempts a
+        JOIN corrections c ON c.entry = a.entry AND c.attempt = a.attempt
+        WHERE a.task_id = receipts.task_id
+            AND (c.told_at <= receipts.arrived_at OR c.corrected_at < c.told_at)
+    )
+    """,
+)
 
 TABLES: Sequence[str] = (
     "CREATE TABLE run (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
@@ -236,6 +264,7 @@ TABLES: Sequence[str] = (
     *_DESCENDANTS,
     *_MORE_OF_DESCENDANTS,
     _CORRECTIONS,
+    *_WHEN_RECEIPTS_CAME,
 )
 
 
@@ -279,6 +308,7 @@ _STEPS: Mapping[int, Sequence[str]] = {
     ),
     3: _DESCENDANTS,
     4: (*_MORE_OF_DESCENDANTS, _CORRECTIONS),
+    5: (*_WHEN_RECEIPTS_CAME, *_WHEN_OLD_RECEIPTS_CAME),
 }
 """Statements that migrate a ledger from a version to the next one."""
 

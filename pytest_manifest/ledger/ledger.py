@@ -254,7 +254,7 @@ def _uncreated(path: Path, error: Exception) -> LedgerError:
 def _migrated(path: Path, version: str | None) -> str | None:
     """Migrate an older ledger and return its version then."""
     try:
-        with closing(connect(path)) as db:
+        with closing(connect(path, keep_journal=True)) as db:
             migrate(db)
             return version_of(db)
     except DAMAGE_ERRORS as error:

@@ -25,7 +25,7 @@ _COLUMNS: Final = {
     "attempts": "task_id, entry, attempt, ordinal, state, sent_at, note, reason, kind, verdict",
     "starts": START_COLUMNS,
     "handed_on": "task_id, execution, how, ended_at, next_at",
-    "receipts": "task_id, execution, receipt, arrived_at",
+    "receipts": "task_id, execution, receipt, arrived_at, newest_attempt, after_verdict",
     "settled": "entry, attempt, kind, verdict, receipt, settled_at",
     "descendants": DESCENDANT_COLUMNS,
     "announced": ANNOUNCED_COLUMNS,

@@ -47,16 +47,14 @@ _LOST_ITSELF: Final = (
     "coalesce(s.kind, a.kind) = 'lost' AND json_extract(coalesce(s.verdict, a.verdict), "
     "'$.mismatches[0].path') IS NOT 'descendants'"
 )
-# What comes once the entry is sent again is late: it changes no verdict.
+# What comes once the entry has another attempt is late: it changes no verdict.
 _LOST_YET_ENDED = f"""
     SELECT a.task_id, a.entry, a.attempt FROM attempts a
     LEFT JOIN settled s ON s.entry = a.entry AND s.attempt = a.attempt
     WHERE {_LOST_ITSELF} AND EXISTS (
         SELECT 1 FROM receipts r WHERE r.task_id = a.task_id
-            AND json_extract(r.receipt, '$.source') = 'worker' AND NOT EXISTS (
-                SELECT 1 FROM attempts b WHERE b.entry = a.entry AND b.attempt = a.attempt + 1
-                    AND (b.sent_at IS NULL OR b.sent_at <= r.arrived_at)
-            )
+            AND json_extract(r.receipt, '$.source') = 'worker'
+            AND r.newest_attempt = a.attempt
     )
 """  # noqa: S608 - fixed text
 _LOST_YET_BEGUN = f"""
@@ -146,15 +144,13 @@ _OTHER_DOCUMENT_OF_ATTEMPT = """
         OR entry IS NOT json_extract(verdict, '$.entry')
     )
 """
-# Starts have no time of arrival: where there are two, the second may have come later. Where the
-# clock was set back between the two verdicts, times of arrival prove nothing.
+# Of starts nobody knows when they came: where there are two, the second may have come later.
 _CORRECTED = """
     SELECT a.task_id, c.entry, c.attempt FROM corrections c
     JOIN attempts a ON a.entry = c.entry AND a.attempt = c.attempt
-    WHERE c.corrected_at >= c.told_at
-        AND NOT EXISTS (SELECT 1 FROM descendants d WHERE d.root = a.task_id)
+    WHERE NOT EXISTS (SELECT 1 FROM descendants d WHERE d.root = a.task_id)
         AND NOT EXISTS (
-            SELECT 1 FROM receipts r WHERE r.task_id = a.task_id AND r.arrived_at >= c.told_at
+            SELECT 1 FROM receipts r WHERE r.task_id = a.task_id AND r.after_verdict
         )
         AND (SELECT count(*) FROM starts t WHERE t.task_id = a.task_id) < 2
 """

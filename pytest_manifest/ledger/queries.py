@@ -11,6 +11,7 @@ from itertools import islice, takewhile
 from typing import Final
 
 from pytest_manifest.ledger.database import Built, LedgerPart, chunks, placeholders
+from pytest_manifest.ledger.events import ADD_RECEIPT
 from pytest_manifest.ledger.rows import (
     BAD_ROW_ERRORS,
     START_COLUMNS,
@@ -164,9 +165,8 @@ class Queries(LedgerPart):
                 map(_attempt_values, passages),
             )
             db.executemany(
-                "INSERT INTO receipts (task_id, execution, receipt, arrived_at) "
-                "VALUES (?, NULL, ?, ?)",
-                ((p.task_id, p.received, now) for p in passages if p.received is not None),
+                ADD_RECEIPT,
+                ((p.task_id, None, p.received, now) for p in passages if p.received is not None),
             )
             db.executemany(
                 "INSERT INTO settled (entry, attempt, kind, verdict, receipt, settled_at) "

@@ -74,16 +74,13 @@ LAWFUL = {
     ),
     "corrected by a receipt that came later": (
         "INSERT INTO corrections (entry, attempt, was, kind, told_at, corrected_at) "
-        "VALUES ('plain', 1, 'lost', 'passed', '2000-01-01', '2000-01-02')"
+        "VALUES ('plain', 1, 'lost', 'passed', '2000-01-01', '2000-01-02');"
+        f"UPDATE receipts SET after_verdict = 1 WHERE task_id = {PLAIN}"
     ),
-    "corrected by a receipt of the same moment": (
+    "corrected by a receipt that came later, by a clock that was set back": (
         "INSERT INTO corrections (entry, attempt, was, kind, told_at, corrected_at) "
-        "SELECT 'plain', 1, 'lost', 'passed', arrived_at, arrived_at FROM receipts "
-        f"WHERE task_id = {PLAIN}"
-    ),
-    "corrected after the clock was set back": (
-        "INSERT INTO corrections (entry, attempt, was, kind, told_at, corrected_at) "
-        "VALUES ('plain', 1, 'lost', 'passed', '2999-01-01', '2998-12-31')"
+        "VALUES ('plain', 1, 'lost', 'passed', '2999-01-01', '2998-12-31');"
+        f"UPDATE receipts SET after_verdict = 1 WHERE task_id = {PLAIN}"
     ),
     "corrected by a second start": (
         "INSERT INTO corrections (entry, attempt, was, kind, told_at, corrected_at) "

@@ -164,7 +164,7 @@ def test_an_old_ledger_that_cannot_be_migrated_says_what_to_do(old: Path) -> Non
     with closing(sqlite3.connect(old)) as db:
         db.execute("ALTER TABLE attempts RENAME TO elsewhere")
     with pytest.raises(
-        LedgerError, match=r"has version 1 and cannot be brought to version 5 \(no such table.*copy"
+        LedgerError, match=r"has version 1 and cannot be brought to version 6 \(no such table.*copy"
     ):
         Ledger.open(old)
     assert version(old) == "1"
@@ -190,3 +190,20 @@ def test_trees_of_version_4_are_read(tmp_path: Path) -> None:
         assert (one.task_id, one.status, other.status) == ("c1", "passed", None)
         assert (one.chords, one.due, one.broker) == (None, None, None)
         assert [announced.task_ids for announced in ledger.descendants.announced("t-a")] == [["c2"]]
+
+
+def test_of_receipts_of_version_5_times_tell_what_they_found(tmp_path: Path) -> None:
+    """Nobody wrote down then what their entries had come to when they came."""
+    path = ledger_of_version(5, tmp_path / "old.sqlite")
+    with Ledger.open(path) as ledger:
+        assert list(ledger.promises.lost_though_ended()) == []
+        assert list(ledger.promises.corrected_without_evidence()) == []
+    with closing(sqlite3.connect(path)) as db:
+        found = db.execute("SELECT task_id, newest_attempt, after_verdict FROM receipts").fetchall()
+    assert sorted(found) == [
+        ("of-a-child", None, 0),
+        ("t-a", 2, 0),
+        ("t-a2", 2, 0),
+        ("t-b", 1, 1),
+        ("t-c", 1, 0),
+    ]

@@ -12,7 +12,7 @@ from unittest import mock
 
 import pytest
 
-from pytest_manifest.ledger import Ledger, events
+from pytest_manifest.ledger import Ledger, events, verdicts
 from tests.broken_records import MUTATIONS
 from tests.unit.ledger_support import INFO, MOMENT, receipt, verdict
 from tests.unit.record_changes import BROKEN, LAWFUL, OF, START
@@ -34,8 +34,9 @@ MORE: Mapping[str, str] = {
         "UPDATE settled SET receipt = json_set(receipt, '$.children', 5) WHERE entry = 'once'"
     ),
     "corrected by a receipt of another": CORRECTION.format("2999-01-02")
-    + f"UPDATE receipts SET arrived_at = '2999-01-03' WHERE task_id = {OTHER}",
+    + f"UPDATE receipts SET after_verdict = 1 WHERE task_id = {OTHER}",
     "corrected at once, for nothing": CORRECTION.format("2999-01-01"),
+    "corrected for nothing, by a clock that was set back": CORRECTION.format("2998-12-31"),
     "a verdict on no attempt of another entry": (
         "UPDATE settled SET entry = 'more', attempt = NULL WHERE entry = 'plain'"
     ),
@@ -89,17 +90,64 @@ def test_each_query_finds_what_does_not_fit_and_nothing_else(query: str, sound: 
     assert found_by(query, sound) == FOUND[query]
 
 
-@pytest.mark.parametrize(("seconds", "is_late"), [(-1, False), (1, True)])
+@pytest.mark.parametrize("is_late", [False, True])
+@pytest.mark.parametrize("seconds", [-1, 1])
 def test_an_end_that_is_told_once_the_entry_is_sent_again_is_late(
-    tmp_path: Path, seconds: int, is_late: bool
+    tmp_path: Path, seconds: int, *, is_late: bool
 ) -> None:
-    """Before that, ``lost`` was wrong."""
+    """Before that, ``lost`` was wrong. The clock does not decide: it may be set back."""
     with Ledger.create(tmp_path / "run.sqlite", INFO) as ledger:
-        ledger.attempts.plan([("t-a", "a", 1, 0), ("t-a2", "a", 2, 0, "lost")])
-        ledger.attempts.mark(["t-a2"], "intent", sent_at=MOMENT)
+        ledger.attempts.plan([("t-a", "a", 1, 0)])
         ledger.verdicts.end_attempt("t-a", verdict("a", "lost"))
+
+        def send_again() -> None:
+            ledger.attempts.plan([("t-a2", "a", 2, 0, "lost")])
+            ledger.attempts.mark(["t-a2"], "intent", sent_at=MOMENT)
+
+        if is_late:
+            send_again()
         arrived = MOMENT + timedelta(seconds=seconds)
         with mock.patch.object(events, "utc_now", return_value=arrived):
             ledger.events.add_receipts([("t-a", None, receipt("a", source="worker"))])
+        if not is_late:
+            send_again()
         found = [one.task_id for one in ledger.promises.lost_though_ended()]
     assert found == ([] if is_late else ["t-a"])
+
+
+def test_an_end_that_comes_between_two_sendings_of_an_attempt_is_late(tmp_path: Path) -> None:
+    """The attempt that follows is sent once more where its message was lost, at a later time."""
+    with Ledger.create(tmp_path / "run.sqlite", INFO) as ledger:
+        ledger.attempts.plan([("t-a", "a", 1, 0), ("t-a2", "a", 2, 0, "lost")])
+        ledger.verdicts.end_attempt("t-a", verdict("a", "lost"))
+        ledger.attempts.mark(["t-a2"], "uncertain", sent_at=MOMENT)
+        with mock.patch.object(events, "utc_now", return_value=MOMENT + timedelta(seconds=1)):
+            ledger.events.add_receipts([("t-a", None, receipt("a", source="worker"))])
+        ledger.attempts.mark(["t-a2"], "sent", sent_at=MOMENT + timedelta(seconds=2))
+        assert list(ledger.promises.lost_though_ended()) == []
+
+
+@pytest.mark.parametrize("seconds", [-1, 1])
+@pytest.mark.parametrize("came", ["before", "after"])
+def test_a_verdict_is_changed_by_what_came_after_it_whatever_the_clock_says(
+    tmp_path: Path, came: str, seconds: int
+) -> None:
+    """By nothing that had come before it."""
+    with Ledger.create(tmp_path / "run.sqlite", INFO) as ledger:
+        ledger.attempts.plan([("t-a", "a", 1, 0)])
+        arrived = MOMENT + timedelta(seconds=seconds)
+
+        def come() -> None:
+            with mock.patch.object(events, "utc_now", return_value=arrived):
+                ledger.events.add_receipts([("t-a", None, receipt("a", source="worker"))])
+
+        if came == "before":
+            come()
+        with mock.patch.object(verdicts, "utc_now", return_value=MOMENT):
+            ledger.verdicts.record([(verdict("a", "lost"), None)])
+        if came == "after":
+            come()
+        with mock.patch.object(verdicts, "utc_now", return_value=MOMENT + timedelta(seconds=2)):
+            ledger.verdicts.note_correction("a", 1, "passed")
+        found = [one.task_id for one in ledger.promises.corrected_without_evidence()]
+    assert found == ([] if came == "after" else ["t-a"])

@@ -14,7 +14,7 @@ import pytest
 
 from pytest_manifest.cli.main import main
 from pytest_manifest.errors import ManifestToolError
-from pytest_manifest.ledger.files import TABLES
+from pytest_manifest.ledger.files import LEDGER_VERSION, TABLES
 from tests.unit.record_support import write_record
 from tests.unit.test_ledger_damage import audit
 
@@ -116,16 +116,22 @@ FILES: dict[str, Damage] = {
     "another program's": replaced("CREATE TABLE places (id); INSERT INTO places VALUES (1)"),
     "another program's runs": replaced("CREATE TABLE run (id); INSERT INTO run VALUES (1)"),
     "empty tables": replaced("; ".join(TABLES)),
-    "a table that tells a version alone": replaced(
-        "CREATE TABLE run (key, value); INSERT INTO run VALUES ('ledger', '5')"
-    ),
+    **{
+        f"a table that tells a version alone, {number}": replaced(
+            f"CREATE TABLE run (key, value); INSERT INTO run VALUES ('ledger', '{number}')"
+        )
+        for number in range(1, LEDGER_VERSION + 1)
+    },
     "of a later version": version("'99'"),
     "of a version in words": version("'five'"),
     "of a version with another script's digits": version("'٣'"),
     "of a very large version": version(f"'{'9' * 5000}'"),
     "of a version that is no text": version("x'ff00'"),
     "of no version": changed("DELETE FROM run WHERE key = 'ledger'"),
-    "said to be older than it is": version("'3'"),
+    **{
+        f"said to be older than it is, {number}": version(f"'{number}'")
+        for number in range(1, LEDGER_VERSION)
+    },
     "a folder": folder,
     "a pipe": pipe,
     "a link to nothing": link("nowhere"),
