@@ -57,6 +57,20 @@ def connect(
     return db
 
 
+def refuse_cut(path: Path, db: sqlite3.Connection) -> None:
+    """Raise sqlite3.DatabaseError where the file's last page is not whole.
+
+    SQLite reads what is missing of it as zeros. While a write-ahead log is there, it may hold that
+    page.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    if log.exists() and log.stat().st_size:
+        return
+    (page_size,) = db.execute("PRAGMA page_size").fetchone()
+    if path.stat().st_size % page_size:
+        raise sqlite3.DatabaseError("it is cut off within a page")
+
+
 def sqlite_uri(path: Path, mode: Literal["rw", "ro"]) -> str:
     """Return the file's URI for SQLite, to open or attach it by."""
     alone = "&immutable=1" if mode == "ro" and _cannot_change(path) else ""

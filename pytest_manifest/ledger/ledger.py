@@ -30,6 +30,7 @@ from pytest_manifest.ledger.files import (
     connect,
     is_older,
     migrate,
+    refuse_cut,
     refuse_network,
     type_queries,
     version_of,
@@ -101,6 +102,7 @@ class Ledger:
         try:
             with closing(connect(path, "ro")) as db:
                 version = version_of(db)
+                refuse_cut(path, db)
         except (OSError, *DAMAGE_ERRORS) as error:
             raise unreadable(path, error) from error
         if is_older(version):

@@ -109,7 +109,7 @@ def log_alone(path: Path) -> None:
 
 
 FILES: dict[str, Damage] = {
-    **{f"cut to {n}": cut(n) for n in (0, 1, 100, FIRST_PAGE, FIRST_PAGE + 50, -FIRST_PAGE)},
+    **{f"cut to {n}": cut(n) for n in (0, 1, 100, FIRST_PAGE, FIRST_PAGE + 50, -FIRST_PAGE, -1)},
     "zeros": written(bytes(2 * FIRST_PAGE)),
     "text": written(b"not a ledger\n" * 100),
     "the head alone": written(b"SQLite format 3\0" + bytes(FIRST_PAGE)),
