@@ -42,7 +42,7 @@ AT_ONCE = 8
 BATCH = 100
 ROUNDS = 3
 KEY = "test-key-5f1c"
-MODEL = "gemini-2.5-flash"
+MODEL = "gemini-3.5-flash-lite"
 
 
 def load(number: int) -> list[str]:

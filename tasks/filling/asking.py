@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from loguru import logger
@@ -11,7 +12,8 @@ from pytest_manifest.redaction import redact
 from tasks.filling.answers import Reading, read_answer
 from tasks.filling.prompts import Prompt, Wanted
 from tasks.filling.shares import Spent
-from tasks.text_model.base import TextModel
+from tasks.text_model.accepting import Accepted
+from tasks.text_model.base import Billed, TextModel
 from tasks.text_model.failures import MalformedAnswer, ModelFailure, Stopped, Unexpected
 from tasks.text_model.limits import Limiter
 from tasks.text_model.prices import Price
@@ -20,17 +22,27 @@ from tasks.text_model.retrying import CallCounts, RetryPolicy, call
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """A model with its limits, retries and price (None: not known)."""
+    """A model with its limits, retries and price (None: not known).
+
+    ``accepted`` says whose answers count; None: those of the model's own name.
+    """
 
     model: TextModel
     limiter: Limiter
     policy: RetryPolicy
     price: Price | None
     prompt: Prompt
+    accepted: Accepted | None = None
 
-    def cost_nanos(self, tokens_in: int, tokens_out: int) -> int:
-        """Return the cost in nano dollars; 0 where the price is not known."""
-        return 0 if self.price is None else self.price.cost_nanos(tokens_in, tokens_out)
+    def spent(self, bills: Iterable[Billed]) -> Spent:
+        """Add up what calls were billed; the cost is 0 where the price is not known."""
+        total = Spent()
+        for bill in bills:
+            cost = 0
+            if self.price is not None:
+                cost = self.price.cost_nanos(bill.tokens_in, bill.tokens_out)
+            total += Spent(bill.tokens_in, bill.tokens_out, cost)
+        return total
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +71,7 @@ class Outcome:
     reading: Reading | None = None
     failure: ModelFailure | None = None
     answered_by: str | None = None
+    """What wrote the answer that was read, by its own word."""
 
 
 def ask(asker: Asker, group: Group, *, timeout: float, stop: threading.Event) -> Outcome:
@@ -67,8 +80,7 @@ def ask(asker: Asker, group: Group, *, timeout: float, stop: threading.Event) ->
     asked = asker.prompt.ask(group.items, timeout=timeout, room=1 + group.asked)
 
     def spent() -> Spent:
-        cost = asker.cost_nanos(counts.tokens_in, counts.tokens_out)
-        return Spent(counts.tokens_in, counts.tokens_out, cost)
+        return asker.spent(counts.bills)
 
     try:
         answer = call(
@@ -78,6 +90,7 @@ def ask(asker: Asker, group: Group, *, timeout: float, stop: threading.Event) ->
             limiter=asker.limiter,
             counts=counts,
             stop=stop,
+            accepted=asker.accepted,
         )
     except Stopped:
         return Outcome(group, counts, spent())
@@ -92,10 +105,12 @@ def ask(asker: Asker, group: Group, *, timeout: float, stop: threading.Event) ->
         reading = read_answer(answer.text, asked.by_key)
     except MalformedAnswer as failure:
         counts.failures[failure.kind] += 1
-        return Outcome(group, counts, spent(), failure=failure, answered_by=answer.model)
-    paid = Spent(
-        answer.tokens_in,
-        answer.tokens_out,
-        asker.cost_nanos(answer.tokens_in, answer.tokens_out),
+        return Outcome(group, counts, spent(), failure=failure)
+    return Outcome(
+        group,
+        counts,
+        spent(),
+        asker.spent([answer.billed]),
+        reading,
+        answered_by=answer.model.removeprefix("models/") or None,
     )
-    return Outcome(group, counts, spent(), paid, reading, answered_by=answer.model)

@@ -198,10 +198,10 @@ class Batch:
         """
         outcome = self._count(future)
         values = {} if outcome.reading is None else outcome.reading.values
-        filled = self._writer.write(values, outcome.for_answer, again=again)
+        filled = self._writer.write(values, outcome, again=again)
         del self._flying[future]
         for passage, row in filled.items():
-            self.report.wrote(passage, row.written, row.share, values[passage])
+            self.report.wrote(passage, row, values[passage])
         self._go_on(outcome)
 
     def _count(self, future: Future[Outcome]) -> Outcome:

@@ -102,6 +102,7 @@ def equip(order: Order) -> Equipment:
         policy=RetryPolicy.of(settings),
         price=PriceTable.load(settings.prices).price(model.name),
         prompt=prompt,
+        accepted=planned.accepted,
     )
     return Equipment(movie_bible(), asker, settings, filling)
 

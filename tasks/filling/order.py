@@ -17,6 +17,7 @@ from pydantic import (
 from tasks.filling.gaps import Gap, find_gap
 from tasks.movie_bible.documents import Document
 from tasks.movie_bible.records import ScannedPassage
+from tasks.text_model.accepting import Accepted
 
 REPLACES: Final = "replaces"
 
@@ -29,12 +30,21 @@ class BadOrderError(Exception):
 
 
 class PlannedModel(BaseModel):
-    """The model that the batch was planned, and priced, for."""
+    """The model that the batch was planned, and priced, for.
+
+    ``accept`` names others whose answers count too.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     provider: str
     name: str
+    accept: list[str] = Field(default_factory=list)
+
+    @property
+    def accepted(self) -> Accepted:
+        """Return the rule by which an answer counts."""
+        return Accepted(self.name, tuple(self.accept))
 
 
 class Order(BaseModel):

@@ -11,8 +11,9 @@ from pydantic import JsonValue
 
 from tasks.filling.asking import Outcome
 from tasks.filling.shares import Spent
+from tasks.filling.writing import Filled
 from tasks.movie_bible.fields import values_digest
-from tasks.movie_bible.records import StoredAnnotation, Written
+from tasks.movie_bible.records import StoredAnnotation
 
 MESSAGE_LENGTH: Final = 300
 FOREIGN_SHOWN: Final = 20
@@ -56,8 +57,7 @@ class Report:
         self.latencies += counts.latencies
         self.waited += counts.waited
         self.spent += outcome.spent
-        if outcome.answered_by is not None:
-            self.answered_by.add(outcome.answered_by)
+        self.answered_by |= {bill.model for bill in counts.bills if bill.model}
         if outcome.reading is not None:
             self.foreign += outcome.reading.foreign[: FOREIGN_SHOWN - len(self.foreign)]
             for passage, problem in outcome.reading.problems.items():
@@ -65,16 +65,15 @@ class Report:
                 if passage not in named:
                     named.append(passage)
 
-    def wrote(
-        self, passage: str, written: Written, spent: Spent, values: Mapping[str, JsonValue]
-    ) -> None:
+    def wrote(self, passage: str, row: Filled, values: Mapping[str, JsonValue]) -> None:
         """Record a row that was written; ``values``, also digested, are the fields filled."""
-        self.in_rows += spent
+        self.in_rows += row.share
         self.rows[passage] = {
-            "action": written.action,
-            "revision": written.revision,
+            "action": row.written.action,
+            "revision": row.written.revision,
             "digest": values_digest(values),
             "fields": list(values),
+            "answered_by": row.answered_by,
         }
 
     def was_there(self, passage: str, row: StoredAnnotation | None) -> None:

@@ -9,7 +9,7 @@ from typing import Final, Literal
 from loguru import logger
 from pydantic import JsonValue
 
-from tasks.filling.asking import Asker
+from tasks.filling.asking import Asker, Outcome
 from tasks.filling.gaps import Gap
 from tasks.filling.shares import Spent
 from tasks.movie_bible.bible import BibleUnavailableError, MovieBible
@@ -31,10 +31,11 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """A row that was written, and its share of what the call has cost."""
+    """A row that was written, its share of what the call has cost, and what answered the call."""
 
     written: Written
     share: Spent
+    answered_by: str | None
 
 
 class RowWriter:
@@ -55,24 +56,28 @@ class RowWriter:
         self._passages = passages
 
     def write(
-        self, values: Mapping[str, Values], spent: Spent, *, again: bool
+        self, values: Mapping[str, Values], outcome: Outcome, *, again: bool
     ) -> dict[str, Filled]:
-        """Commit the values of some passages in one transaction; ``spent`` is shared among them.
+        """Commit the values of some passages in one transaction; the call's cost is shared.
 
         ``again``: an earlier try was interrupted, and may have committed them already.
         """
         if not values:
             return {}
-        shares = dict(zip(values, spent.share(len(values)), strict=True))
+        parts = outcome.for_answer.share(len(values))
+        shares = dict(zip(values, parts, strict=True))
         written = self._written_already(list(values)) if again else {}
         rows = [
-            self._row(passage, found, shares[passage])
+            self._row(passage, found, shares[passage], outcome)
             for passage, found in values.items()
             if passage not in written
         ]
         if rows:
             written |= self._written(rows)
-        return {passage: Filled(written[passage], share) for passage, share in shares.items()}
+        return {
+            passage: Filled(written[passage], share, outcome.answered_by)
+            for passage, share in shares.items()
+        }
 
     def _written(self, rows: Sequence[NewAnnotation]) -> dict[str, Written]:
         """Write, and once more where the database was away for a moment: the rows are paid for."""
@@ -96,7 +101,7 @@ class RowWriter:
                 found[passage] = Written(action, row.revision, values_digest(row.values))
         return found
 
-    def _row(self, passage: str, values: Values, share: Spent) -> NewAnnotation:
+    def _row(self, passage: str, values: Values, share: Spent, outcome: Outcome) -> NewAnnotation:
         outdated = BLANK if self._gaps[passage].renews else {}
         return NewAnnotation(
             passage_id=passage,
@@ -106,6 +111,7 @@ class RowWriter:
             text_digest=self._passages[passage].text_digest,
             provider=self._model.provider,
             model=self._model.name,
+            answered_by=outcome.answered_by,
             run=self._provenance.run,
             entry=self._provenance.entry,
             attempt=self._provenance.attempt,

@@ -37,6 +37,7 @@ class StoredAnnotation:
     text_digest: str | None
     provider: str | None
     model: str | None
+    answered_by: str | None
     run: str | None
     entry: str | None
     attempt: int | None
@@ -71,6 +72,7 @@ class NewAnnotation:
     text_digest: str | None = None
     provider: str | None = None
     model: str | None = None
+    answered_by: str | None = None
     run: str | None = None
     entry: str | None = None
     attempt: int | None = None
@@ -99,6 +101,7 @@ class Writing:
     text_digest: str | None
     provider: str | None
     model: str | None
+    answered_by: str | None
     run: str | None
     entry: str | None
     attempt: int | None

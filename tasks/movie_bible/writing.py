@@ -26,6 +26,7 @@ PROVENANCE: Final = (
     "text_digest",
     "provider",
     "model",
+    "answered_by",
     "run",
     "entry",
     "attempt",

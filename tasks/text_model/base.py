@@ -43,13 +43,30 @@ class TextRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Billed:
+    """The bill of one call. ``model`` is what answered, by its own word; "" where unknown."""
+
+    tokens_in: int = 0
+    tokens_out: int = 0
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class TextAnswer:
-    """JSON text as the model wrote it, the tokens billed for it, and the model that answered."""
+    """JSON text as the model wrote it, the tokens billed for it, and the model that answered.
+
+    ``model`` is what the service says, and never what was asked for; "" where it says nothing.
+    """
 
     text: str
     tokens_in: int
     tokens_out: int
     model: str
+
+    @property
+    def billed(self) -> Billed:
+        """Return what the call was billed."""
+        return Billed(self.tokens_in, self.tokens_out, self.model)
 
 
 class TextModel(Protocol):

@@ -69,6 +69,9 @@ def identify(settings: TextModelSettings) -> tuple[str, str]:
     Raises TextModelError as ``open_model`` does.
     """
     if settings.provider in SDKS:
+        from tasks.text_model.parameters import parameters
+
+        parameters(settings)  # what no call will take is said where it is planned
         return settings.provider, settings.name
     model = open_model(settings)
     try:

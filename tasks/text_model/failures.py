@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from pytest_manifest.errors import ManifestToolError
+from tasks.text_model.base import Billed
 
 
 class TextModelError(ManifestToolError):
@@ -23,31 +24,26 @@ class Stopped(Exception):  # noqa: N818 - nothing went wrong
 class ModelFailure(Exception):  # noqa: N818 - the base of names that say what failed
     """A call that brought no answer. The message is a sentence, and never holds the key.
 
-    ``kind`` names the class in counts. ``retryable``: the same call may succeed later;
-    ``splittable``: a smaller batch may succeed; ``fatal``: no call of this batch will succeed.
-    ``retry_after`` is in seconds, None where the service named no time; ``tokens_in`` and
-    ``tokens_out`` are what the service billed for the failed call.
+    ``kind`` names the class in counts. ``retryable``: the same call may succeed later, at most
+    ``attempts`` times in all where that is not None; ``splittable``: a smaller batch may succeed;
+    ``fatal``: no call of this batch will succeed. ``retry_after`` is in seconds, None where the
+    service named no time; ``billed`` is what the failed call was billed.
     """
 
     kind: ClassVar[str] = "failed"
     retryable: ClassVar[bool] = False
     splittable: ClassVar[bool] = False
     fatal: ClassVar[bool] = False
+    attempts: ClassVar[int | None] = None
 
     def __init__(
-        self,
-        message: str,
-        *,
-        retry_after: float | None = None,
-        tokens_in: int = 0,
-        tokens_out: int = 0,
+        self, message: str, *, retry_after: float | None = None, billed: Billed | None = None
     ) -> None:
         if not message:
             raise TypeError(f"{type(self).__name__} needs a sentence")
         super().__init__(message)
         self.retry_after = retry_after
-        self.tokens_in = tokens_in
-        self.tokens_out = tokens_out
+        self.billed = billed or Billed()
 
 
 class RateLimited(ModelFailure):
@@ -139,6 +135,19 @@ class ModelNotFound(ModelFailure):
 
     kind = "model_not_found"
     fatal = True
+
+
+class OtherModel(ModelFailure):
+    """Another model answered than the one that was asked, or one that has no name.
+
+    A service may send a share of the calls elsewhere, so it is asked again; each of the answers is
+    paid, so not often.
+    """
+
+    kind = "other_model"
+    retryable = True
+    fatal = True
+    attempts = 3
 
 
 class BadRequest(ModelFailure):

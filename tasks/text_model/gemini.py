@@ -11,7 +11,7 @@ from typing import Final
 
 from pydantic import JsonValue, SecretStr
 
-from tasks.text_model.base import TextAnswer, TextRequest
+from tasks.text_model.base import Billed, TextAnswer, TextRequest
 from tasks.text_model.failures import (
     AnswerBlocked,
     AnswerCutOff,
@@ -51,20 +51,7 @@ INVALID_KEY: Final = re.compile(r"API[ _]key (not valid|expired|not found)|API_K
 TOO_LONG: Final = re.compile(
     r"exceeds the maximum number of tokens|payload size exceeds the limit", re.I
 )
-
-
-LEAST_THINKING: Final = (("gemini-2.5-flash", 0), ("gemini-2.5-pro", 128))
-"""The least tokens that models can be told to think, by how their names begin."""
-
-
-def thinking_budget(name: str, given: int | None) -> int | None:
-    """Return the tokens that a model may think: as given, else its least; None: leave it unset.
-
-    Thoughts count against the limit of output tokens, and are paid. Filling in fields needs none.
-    """
-    if given is not None:
-        return given
-    return next((least for start, least in LEAST_THINKING if name.startswith(start)), None)
+THINKING: Final = re.compile(r"thinking", re.I)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +61,12 @@ class Reply:
     text: str
     finish_reason: str
     block_reason: str
-    tokens_in: int
-    tokens_out: int
-    model: str
+    billed: Billed
+
+    @property
+    def model(self) -> str:
+        """Return what answered, for sentences."""
+        return self.billed.model or "the model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,43 +89,42 @@ class Usage:
 
 def read_reply(reply: Reply, request: TextRequest) -> TextAnswer:
     """Return the answer that a reply holds; raise the ModelFailure that says why there is none."""
-    billed = {"tokens_in": reply.tokens_in, "tokens_out": reply.tokens_out}
-    reason = reply.finish_reason
+    billed, reason = reply.billed, reply.finish_reason
     if reply.block_reason:
         raise PromptBlocked(
             f"{reply.model} would not read the prompt ({reply.block_reason}); "
             "ask for its passages one by one to find the one it minds",
-            **billed,
+            billed=billed,
         )
     if reason in BLOCKED:
         raise AnswerBlocked(
             f"{reply.model} withheld its answer ({reason}); "
             "ask for the passages one by one to find the one it minds",
-            **billed,
+            billed=billed,
         )
     if reason == CUT_OFF:
         raise AnswerCutOff(
             f"{reply.model} stopped at the limit of {request.max_output_tokens} output tokens; "
             "ask for fewer passages at once",
-            **billed,
+            billed=billed,
         )
     if not reply.text.strip():
         raise EmptyAnswer(
             f"{reply.model} sent no text (finish reason {reason or 'not given'}); ask it again",
-            **billed,
+            billed=billed,
         )
-    _check_shape(reply, request, billed)
-    return TextAnswer(reply.text, reply.tokens_in, reply.tokens_out, reply.model)
+    _check_shape(reply, request)
+    return TextAnswer(reply.text, billed.tokens_in, billed.tokens_out, billed.model)
 
 
-def _check_shape(reply: Reply, request: TextRequest, billed: dict[str, int]) -> None:
+def _check_shape(reply: Reply, request: TextRequest) -> None:
     """Refuse what is no JSON object with the members that the schema requires."""
     try:
         value = json.loads(reply.text)
     except (ValueError, RecursionError):
         raise MalformedAnswer(
             f"{reply.model} answered what is no JSON: {reply.text[:80]!r}...; ask it again",
-            **billed,
+            billed=reply.billed,
         ) from None
     required = request.schema.get("required")
     names = required if isinstance(required, list) else []
@@ -144,7 +133,7 @@ def _check_shape(reply: Reply, request: TextRequest, billed: dict[str, int]) -> 
         raise MalformedAnswer(
             f"{reply.model} answered JSON without {', '.join(missing) or 'an object'}; "
             "ask it again",
-            **billed,
+            billed=reply.billed,
         )
 
 
@@ -179,7 +168,16 @@ def http_failure(
         return Unavailable(f"{place}: {said}; ask again later", retry_after=wait)
     if status >= 500:
         return ServerFailed(f"{place}: {said}; ask again", retry_after=wait)
-    return BadRequest(f"{place}: {said}; the request must be changed before it is sent again")
+    return BadRequest(f"{place}: {said}; {_what_to_change(said)}")
+
+
+def _what_to_change(said: str) -> str:
+    if THINKING.search(said):
+        return (
+            "what a model may think is set by TEXT_MODEL_THINKING_LEVEL from Gemini 3 on, and by "
+            "TEXT_MODEL_THINKING_TOKENS before"
+        )
+    return "the request must be changed before it is sent again"
 
 
 def _limited(

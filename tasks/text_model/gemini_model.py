@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from pydantic import SecretStr
 
-from tasks.text_model.base import TextAnswer, TextRequest
+from tasks.text_model.base import Billed, TextAnswer, TextRequest
 from tasks.text_model.failures import (
     ConnectionFailed,
     MalformedAnswer,
@@ -19,6 +19,7 @@ from tasks.text_model.failures import (
     ModelTimeout,
 )
 from tasks.text_model.gemini import Reply, Usage, hide, read_reply
+from tasks.text_model.parameters import parameters
 from tasks.text_model.settings import TextModelSettings
 
 
@@ -40,6 +41,7 @@ class GeminiModel(ABC):
 
     def __init__(self, settings: TextModelSettings, key: SecretStr) -> None:
         self.name = settings.name
+        self._parameters = parameters(settings)
         self._key = key
         self._stream = settings.stream
 
@@ -52,7 +54,7 @@ class GeminiModel(ABC):
         failure: ModelFailure
         try:
             with closing(self._chunks(request)) as chunks:
-                reply = joined(until(chunks, deadline) if self._stream else chunks, self.name)
+                reply = joined(until(chunks, deadline) if self._stream else chunks)
         except ModelFailure as error:
             failure = error
         except Exception as error:
@@ -104,14 +106,20 @@ def until(chunks: Iterable[Chunk], deadline: float) -> Iterator[Chunk]:
         yield chunk
 
 
-def joined(chunks: Iterable[Chunk], name: str) -> Reply:
-    """Join all chunks into one reply: their texts, and the last reasons and counts."""
+def joined(chunks: Iterable[Chunk]) -> Reply:
+    """Join all chunks into one reply: their texts, and the last reasons and counts.
+
+    Chunks of several models make a reply of a model that has all their names, which nobody asked.
+    """
     texts: list[str] = []
-    finish, block, usage, model = "", "", Usage(), name
+    models: dict[str, None] = {}
+    finish, block, usage = "", "", Usage()
     for chunk in chunks:
         texts.append(chunk.text)
         finish = chunk.finish_reason or finish
         block = chunk.block_reason or block
         usage = chunk.usage or usage
-        model = (chunk.model or model).removeprefix("models/")
-    return Reply("".join(texts), finish, block, usage.prompt, usage.billed_output, model)
+        if chunk.model:
+            models[chunk.model.removeprefix("models/")] = None
+    billed = Billed(usage.prompt, usage.billed_output, "+".join(models))
+    return Reply("".join(texts), finish, block, billed)

@@ -16,8 +16,9 @@ from pydantic import SecretStr
 
 from tasks.text_model.base import TextRequest
 from tasks.text_model.failures import ModelFailure
-from tasks.text_model.gemini import Usage, http_failure, thinking_budget
+from tasks.text_model.gemini import Usage, http_failure
 from tasks.text_model.gemini_model import Chunk, GeminiModel
+from tasks.text_model.parameters import Parameters, Thinking
 from tasks.text_model.settings import GOOGLE_GENAI, TextModelSettings
 
 API_VERSION: Final = "v1beta"
@@ -48,7 +49,6 @@ class GoogleGenaiModel(GeminiModel):
 
     def __init__(self, settings: TextModelSettings, key: SecretStr) -> None:
         super().__init__(settings, key)
-        self._thinking = thinking_budget(self.name, settings.thinking_tokens)
         self._client = genai.Client(
             api_key=key.get_secret_value(),
             vertexai=False,  # else the environment may choose a service with other credentials
@@ -67,7 +67,7 @@ class GoogleGenaiModel(GeminiModel):
         self._client.close()
 
     def _chunks(self, request: TextRequest) -> Generator[Chunk]:
-        models, config = self._client.models, _config(request, self._thinking)
+        models, config = self._client.models, _config(request, self._parameters)
         if not self._stream:
             yield _chunk(
                 models.generate_content(model=self.name, contents=request.prompt, config=config)
@@ -91,16 +91,15 @@ class GoogleGenaiModel(GeminiModel):
         return self._unreadable(error) if isinstance(error, ValueError) else None
 
 
-def _config(request: TextRequest, thinking: int | None) -> types.GenerateContentConfig:
-    budget = None if thinking is None else types.ThinkingConfig(thinking_budget=thinking)
+def _config(request: TextRequest, takes: Parameters) -> types.GenerateContentConfig:
     # The SDK takes milliseconds, and tells the service whole seconds.
     seconds = max(SHORTEST_SERVER_TIMEOUT, math.ceil(request.timeout))
     return types.GenerateContentConfig(
         system_instruction=request.instructions,
-        temperature=request.temperature,
-        max_output_tokens=request.max_output_tokens + (thinking or 0),
-        thinking_config=budget,
-        candidate_count=1,
+        temperature=request.temperature if takes.sampling else None,
+        max_output_tokens=request.max_output_tokens + takes.thinking.room,
+        thinking_config=_thinking_config(takes.thinking),
+        candidate_count=1 if takes.candidates else None,
         response_mime_type="application/json",
         response_json_schema=request.schema,
         automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
@@ -109,6 +108,14 @@ def _config(request: TextRequest, thinking: int | None) -> types.GenerateContent
             timeout=math.ceil(request.timeout * 1000), headers={"X-Server-Timeout": str(seconds)}
         ),
     )
+
+
+def _thinking_config(thinking: Thinking) -> types.ThinkingConfig | None:
+    if thinking.level is not None:
+        return types.ThinkingConfig(thinking_level=types.ThinkingLevel(thinking.level.upper()))
+    if thinking.tokens is not None:
+        return types.ThinkingConfig(thinking_budget=thinking.tokens)
+    return None
 
 
 def _chunk(answer: types.GenerateContentResponse) -> Chunk:

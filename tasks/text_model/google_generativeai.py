@@ -24,9 +24,10 @@ from pydantic import JsonValue, SecretStr
 
 from tasks.text_model.base import TextRequest
 from tasks.text_model.failures import ModelFailure, Unauthorized
-from tasks.text_model.gemini import Usage, http_failure, thinking_budget
+from tasks.text_model.gemini import Usage, http_failure
 from tasks.text_model.gemini_model import Chunk, GeminiModel
 from tasks.text_model.old_schema import old_schema
+from tasks.text_model.parameters import Parameters, thinks
 from tasks.text_model.settings import GOOGLE_GENERATIVEAI, TextModelSettings
 
 with warnings.catch_warnings():
@@ -85,8 +86,8 @@ class GoogleGenerativeaiModel(GeminiModel):
 
     def __init__(self, settings: TextModelSettings, key: SecretStr) -> None:
         super().__init__(settings, key)
-        thinks = thinking_budget(self.name, None) is not None
-        self._room = settings.thinking_tokens or (ROOM_FOR_THOUGHTS if thinks else 0)
+        room = ROOM_FOR_THOUGHTS if thinks(self.name) else 0
+        self._room = settings.thinking_tokens or room
         endpoint = None if settings.base_url is None else settings.base_url.rstrip("/")
         self._client = GenerativeServiceClient(
             credentials=_Key(key.get_secret_value()),  # type: ignore[no-untyped-call]  # Google's
@@ -105,7 +106,7 @@ class GoogleGenerativeaiModel(GeminiModel):
         return cast("_Rest", self._client.transport)._session
 
     def _chunks(self, request: TextRequest) -> Generator[Chunk]:
-        asked = _request(request, self.name, self._room)
+        asked = _request(request, self.name, self._room, self._parameters)
         if not self._stream:
             yield _chunk(self._client.generate_content(asked, retry=None, timeout=request.timeout))
             return
@@ -171,14 +172,16 @@ def _content(text: str) -> protos.Content:
     return protos.Content(role="user", parts=[protos.Part(text=text)])
 
 
-def _request(request: TextRequest, name: str, room: int) -> protos.GenerateContentRequest:
+def _request(
+    request: TextRequest, name: str, room: int, takes: Parameters
+) -> protos.GenerateContentRequest:
     return protos.GenerateContentRequest(
         model=f"models/{name}",
         system_instruction=protos.Content(parts=[protos.Part(text=request.instructions)]),
         contents=[_content(request.prompt)],
         generation_config=protos.GenerationConfig(
-            candidate_count=1,
-            temperature=request.temperature,
+            candidate_count=1 if takes.candidates else None,
+            temperature=request.temperature if takes.sampling else None,
             max_output_tokens=request.max_output_tokens + room,
             response_mime_type="application/json",
             response_schema=protos.Schema(old_schema(request.schema)),

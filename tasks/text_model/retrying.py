@@ -8,10 +8,11 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
+from tenacity import RetryCallState, Retrying, retry_if_exception
 from tenacity.wait import wait_random_exponential
 
-from tasks.text_model.base import TextAnswer, TextModel, TextRequest
+from tasks.text_model.accepting import Accepted
+from tasks.text_model.base import Billed, TextAnswer, TextModel, TextRequest
 from tasks.text_model.failures import ModelFailure, Stopped
 from tasks.text_model.limits import Limiter
 from tasks.text_model.settings import TextModelSettings
@@ -35,26 +36,37 @@ class RetryPolicy:
 class CallCounts:
     """The calls of a batch, counted; any number of threads may count at once.
 
-    ``failures`` counts by ``ModelFailure.kind``; tokens include what failed calls were billed;
-    ``latencies`` are the seconds of each call of the model, ``waited`` those before its turn.
+    ``failures`` counts by ``ModelFailure.kind``; ``bills`` has one for each call of the model,
+    failed ones included; ``latencies`` are the seconds of each, ``waited`` those before its turn.
     """
 
-    calls: int = 0
     retries: int = 0
     failures: Counter[str] = field(default_factory=Counter)
-    tokens_in: int = 0
-    tokens_out: int = 0
+    bills: list[Billed] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
     waited: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
-    def called(self, seconds: float, tokens_in: int, tokens_out: int) -> None:
+    @property
+    def calls(self) -> int:
+        """Return the number of calls of the model."""
+        return len(self.bills)
+
+    @property
+    def tokens_in(self) -> int:
+        """Return the input tokens of all calls."""
+        return sum(one.tokens_in for one in self.bills)
+
+    @property
+    def tokens_out(self) -> int:
+        """Return the output tokens of all calls."""
+        return sum(one.tokens_out for one in self.bills)
+
+    def called(self, seconds: float, billed: Billed) -> None:
         """Count a call of the model, and what it was billed."""
         with self._lock:
-            self.calls += 1
+            self.bills.append(billed)
             self.latencies.append(seconds)
-            self.tokens_in += tokens_in
-            self.tokens_out += tokens_out
 
     def failed(self, kind: str) -> None:
         """Count a failure."""
@@ -80,12 +92,15 @@ def call(
     limiter: Limiter,
     counts: CallCounts,
     stop: threading.Event,
+    accepted: Accepted | None = None,
 ) -> TextAnswer:
     """Ask ``model`` until it answers; each attempt waits for its turn at the ``limiter`` first.
 
-    Waits between attempts are random, grow exponentially, and are at least what the service asks
-    for; where that is more than the policy's longest wait, nothing is asked again. Raises the last
-    ModelFailure, or Stopped as soon as ``stop`` is set: a call that is under way is not cut.
+    An answer counts if ``accepted`` takes the name of what answered; without it, if it is of the
+    model's own name. Waits between attempts are random, grow exponentially, and are at least what
+    the service asks for; where that is more than the policy's longest wait, nothing is asked again.
+    Raises the last ModelFailure, or Stopped as soon as ``stop`` is set: a call that is under way is
+    not cut.
     """
 
     def pause(seconds: float) -> None:
@@ -96,15 +111,18 @@ def call(
             raise Stopped
         counts.retried()
 
+    failed: Counter[str] = Counter()
     retrying = Retrying(
         sleep=pause,
-        stop=stop_after_attempt(policy.attempts),
+        stop=lambda state: _is_last(state, policy, failed),
         wait=_Wait(policy),
         retry=retry_if_exception(lambda error: _is_worth_it(error, policy)),
         reraise=True,
     )
     try:
-        return retrying(_attempt, model, request, limiter, counts, stop)
+        return retrying(
+            _attempt, model, request, limiter, counts, stop, accepted or Accepted(model.name)
+        )
     except ModelFailure as failure:
         hopeless = _hopeless(failure, policy)
         if hopeless is None:
@@ -118,22 +136,49 @@ def _attempt(
     limiter: Limiter,
     counts: CallCounts,
     stop: threading.Event,
+    accepted: Accepted,
 ) -> TextAnswer:
     if stop.is_set():
         raise Stopped
     try:
         counts.has_waited(limiter.acquire(request.estimated_tokens, stop))
-        began = time.monotonic()
-        try:
-            answer = model.generate(request)
-        except ModelFailure as failure:
-            counts.called(time.monotonic() - began, failure.tokens_in, failure.tokens_out)
-            raise
+        return _generate(model, request, counts, accepted)
     except ModelFailure as failure:
         counts.failed(failure.kind)
         raise
-    counts.called(time.monotonic() - began, answer.tokens_in, answer.tokens_out)
-    return answer
+
+
+def _generate(
+    model: TextModel, request: TextRequest, counts: CallCounts, accepted: Accepted
+) -> TextAnswer:
+    """Call once, and count it; raise OtherModel also where another one has not answered well."""
+    began = time.monotonic()
+    try:
+        answer = model.generate(request)
+    except ModelFailure as failure:
+        billed, failed = failure.billed, failure
+    else:
+        counts.called(time.monotonic() - began, answer.billed)
+        if accepted.takes(answer.model):
+            return answer
+        raise accepted.refusal(answer.billed)
+    counts.called(time.monotonic() - began, billed)
+    if billed.model and not accepted.takes(billed.model):
+        raise accepted.refusal(billed)
+    raise failed
+
+
+def _is_last(state: RetryCallState, policy: RetryPolicy, failed: Counter[str]) -> bool:
+    """Return whether no attempt may follow, by the policy or by the limit of the kind that failed.
+
+    ``failed`` counts this call's failures by kind.
+    """
+    error = state.outcome.exception() if state.outcome is not None else None
+    if isinstance(error, ModelFailure):
+        failed[error.kind] += 1
+        if error.attempts is not None and failed[error.kind] >= error.attempts:
+            return True
+    return state.attempt_number >= policy.attempts
 
 
 def _is_worth_it(error: BaseException, policy: RetryPolicy) -> bool:
@@ -152,8 +197,7 @@ def _hopeless(failure: ModelFailure, policy: RetryPolicy) -> ModelFailure | None
         f"{failure}; it asks to wait {failure.retry_after:g} s, which is longer than "
         f"TEXT_MODEL_LONGEST_WAIT allows ({policy.longest_wait:g} s)",
         retry_after=failure.retry_after,
-        tokens_in=failure.tokens_in,
-        tokens_out=failure.tokens_out,
+        billed=failure.billed,
     )
 
 

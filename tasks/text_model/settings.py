@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import AliasChoices, Field, NonNegativeInt, PositiveInt, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -12,11 +12,12 @@ GOOGLE_GENAI: Final = "google-genai"
 GOOGLE_GENERATIVEAI: Final = "google-generativeai"
 OFFLINE: Final = "offline"
 
-DEFAULT_GEMINI: Final = "gemini-2.5-flash"
+DEFAULT_GEMINI: Final = "gemini-3.5-flash-lite"
 DEFAULT_OFFLINE: Final = "extractive-1"
 
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+ThinkingLevel = Literal["minimal", "low", "medium", "high"]
 
 
 class TextModelSettings(BaseSettings):
@@ -36,6 +37,8 @@ class TextModelSettings(BaseSettings):
 
     choice: str | None = Field(None, validation_alias="TEXT_MODEL")
     given_name: str | None = Field(None, validation_alias="TEXT_MODEL_NAME")
+    accept: str = Field("", validation_alias="TEXT_MODEL_ACCEPT")
+    """Names of models whose answers count too, with commas or spaces between them."""
     key: SecretStr | None = Field(
         None, validation_alias=AliasChoices("GEMINI_API_KEY", "GOOGLE_API_KEY"), repr=False
     )
@@ -56,6 +59,7 @@ class TextModelSettings(BaseSettings):
     thinking_tokens: NonNegativeInt | None = Field(
         None, validation_alias="TEXT_MODEL_THINKING_TOKENS"
     )
+    thinking_level: ThinkingLevel | None = Field(None, validation_alias="TEXT_MODEL_THINKING_LEVEL")
     prices: Path | None = Field(None, validation_alias="TEXT_MODEL_PRICES")
     latency: Seconds = Field(0.0, validation_alias="TEXT_MODEL_LATENCY")
 
@@ -78,3 +82,9 @@ class TextModelSettings(BaseSettings):
         """Return the model's name: as given, else the provider's default, without ``models/``."""
         default = DEFAULT_OFFLINE if self.provider == OFFLINE else DEFAULT_GEMINI
         return (self.given_name or default).removeprefix("models/")
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """Return the names that ``accept`` lists, each once, without ``models/``."""
+        names = self.accept.replace(",", " ").split()
+        return tuple(dict.fromkeys(name.removeprefix("models/") for name in names))

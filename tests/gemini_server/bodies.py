@@ -54,6 +54,11 @@ ERRORS: Final[dict[Kind, Error]] = {
         "INVALID_ARGUMENT",
         "Invalid JSON payload received. Unknown name: Cannot find field.",
     ),
+    "no_thinking": (
+        400,
+        "INVALID_ARGUMENT",
+        "thinking_budget is not supported by this model; use thinking_level instead.",
+    ),
     "too_long": (
         400,
         "INVALID_ARGUMENT",
@@ -134,18 +139,17 @@ def response(
     finish: str | None = "STOP",
     numbers: bool = False,
 ) -> Json:
-    """A response, or a chunk of one; ``text`` None has no parts, ``finish`` None goes on."""
+    """A response, or a chunk of one; ``text`` None has no parts, ``finish`` None goes on.
+
+    ``model`` is what answers, "" where the response is to name none.
+    """
     candidate: Json = {"index": 0, "content": {"role": "model"}}
     if text is not None:
         candidate["content"] = {"role": "model", "parts": [{"text": text}]}
     if finish is not None:
         candidate["finishReason"] = FINISH_NUMBERS[finish] if numbers else finish
-    return {
-        "candidates": [candidate],
-        "usageMetadata": usage,
-        "modelVersion": model,
-        "responseId": "r-1",
-    }
+    whole: Json = {"candidates": [candidate], "usageMetadata": usage, "responseId": "r-1"}
+    return whole | ({"modelVersion": model} if model else {})
 
 
 def chunks(

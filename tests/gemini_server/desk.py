@@ -15,7 +15,7 @@ from tests.gemini_server.script import Fault, Script
 
 @dataclass(slots=True)
 class Call:
-    """What the server did with one request; tokens are those it billed."""
+    """What the server did with one request; tokens are those it billed, for ``answered``."""
 
     number: int
     method: str
@@ -23,6 +23,7 @@ class Call:
     fault: str
     keys: tuple[str, ...] = ()
     status: int = 0
+    answered: str = ""
     tokens_in: int = 0
     tokens_out: int = 0
     request: Json = field(default_factory=dict, repr=False)

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import JsonValue
 
-from tests.gemini_server import answers, bodies
+from tests.gemini_server import answers, bodies, parameters
 from tests.gemini_server.answers import Asked, Json
 from tests.gemini_server.desk import Call, Desk
 from tests.gemini_server.script import Fault
@@ -103,6 +103,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(call.status, document)
             return
         call.request, call.keys = body, asked.keys
+        refused = parameters.refused(call.model, body)
+        if refused is not None:
+            call.status, document = bodies.invalid_argument(refused)
+            self._send(call.status, document)
+            return
         poisoned = [(key, self._poison(asked.texts.get(key, ""))) for key in asked.keys]
         sick = [(key, one) for key, one in poisoned if one is not None]
         if fault.kind == "ok" and sick:
@@ -166,6 +171,7 @@ class _Handler(BaseHTTPRequestHandler):
         numbers: bool,
     ) -> None:
         text, finish = answers.written(fault, asked, sick)
+        call.answered = _answering(call.model, fault)
         usage = self._usage(call, fault, asked, text)
         call.status = 200
         stream = call.method == "streamGenerateContent"
@@ -173,19 +179,23 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_raw(200, b'{"candidates": [{"content": ')
             return
         if fault.kind == "blocked_prompt":
-            whole = [bodies.blocked_prompt(fault.reason, usage, call.model, numbers=numbers)]
+            whole = [bodies.blocked_prompt(fault.reason, usage, call.answered, numbers=numbers)]
         elif fault.kind == "empty":
-            whole = [{"usageMetadata": usage, "modelVersion": call.model}]
+            whole = [{"usageMetadata": usage, "modelVersion": call.answered}]
         elif stream:
             self._send_stream(
-                bodies.chunks(text, usage=usage, model=call.model, finish=finish, numbers=numbers),
+                bodies.chunks(
+                    text, usage=usage, model=call.answered, finish=finish, numbers=numbers
+                ),
                 sse=query.get("alt") == ["sse"],
                 fault=fault,
             )
             return
         else:
             whole = [
-                bodies.response(text, usage=usage, model=call.model, finish=finish, numbers=numbers)
+                bodies.response(
+                    text, usage=usage, model=call.answered, finish=finish, numbers=numbers
+                )
             ]
         if stream:
             self._send_stream([*whole], sse=query.get("alt") == ["sse"], fault=fault)
@@ -244,3 +254,8 @@ class _Handler(BaseHTTPRequestHandler):
         content = text.encode()
         self.wfile.write(f"{len(content):x}\r\n".encode() + content + b"\r\n")
         self.wfile.flush()
+
+
+def _answering(asked: str, fault: Fault) -> str:
+    """The name under which a call is answered; "" for none."""
+    return {"other_model": fault.model, "unnamed": ""}.get(fault.kind, asked)

@@ -21,6 +21,7 @@ Kind = Literal[
     "forbidden",
     "not_found",
     "bad_request",
+    "no_thinking",
     "too_long",
     "redirect",
     # The connection fails: nothing is billed.
@@ -37,6 +38,8 @@ Kind = Literal[
     "doubled",
     "foreign",
     "invalid",
+    "other_model",
+    "unnamed",
     # The prompt alone is billed.
     "empty",
     "no_parts",
@@ -44,6 +47,7 @@ Kind = Literal[
     "blocked_answer",
 ]
 
+OTHER_MODEL: Final = "gemini-3.5-flash"
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 
@@ -51,7 +55,8 @@ class Fault(BaseModel):
     """What happens to one call.
 
     ``seconds`` of latency come first, whatever the kind; ``retry`` is RetryInfo's time (429), None
-    leaves it out; ``reason`` is the finish or block reason of a blocked call.
+    leaves it out; ``reason`` is the finish or block reason of a blocked call; ``model`` is what
+    answers an ``other_model`` call.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -60,6 +65,7 @@ class Fault(BaseModel):
     seconds: NonNegativeFloat = 0.0
     retry: str | None = "0.05s"
     reason: str = "SAFETY"
+    model: str = OTHER_MODEL
 
 
 def _fault_of(value: object) -> object:

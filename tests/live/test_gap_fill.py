@@ -132,7 +132,7 @@ def test_load_plan_run_and_no_gap_is_left(project: Project) -> None:
     assert "gaps: 30 passages; 30 without a row" in planned
     assert "estimated cost 0" in planned
     done = project.pytest(f"--manifest={project.manifest}")
-    assert re.search(r"8 passed", done.stdout), done.stdout
+    assert re.search(r"9 passed", done.stdout), done.stdout
     again = project.pytest("--manifest-plan=gap_fill", "--manifest-plan-run")
     assert "no gap: 30 passages, and nothing is missing" in again.stdout
     assert "nothing was sent" in again.stdout
@@ -143,9 +143,9 @@ def test_load_plan_run_and_no_gap_is_left(project: Project) -> None:
 def test_under_xdist_and_of_what_is_selected_only(project: Project) -> None:
     """The tests of a whole run look at the selected entries, and not at the gaps of the others."""
     project.plan("batch=10")
-    chosen = "fill-00002 or counts or twice or orphan or gap_is or cost"
+    chosen = "fill-00002 or counts or twice or orphan or other_model or gap_is or cost"
     done = project.pytest(f"--manifest={project.manifest}", "-n", "2", "-k", chosen)
-    assert re.search(r"6 passed", done.stdout), done.stdout
+    assert re.search(r"7 passed", done.stdout), done.stdout
     counted = project.pytest("--manifest-plan=gap_fill", f"--manifest={project.folder}/rest.jsonl")
     assert "gaps: 30 passages; 20 without a row" in counted.stdout
 
@@ -171,6 +171,9 @@ BEHIND_OUR_BACK: Final[Mapping[str, set[str]]] = {
     },
     "UPDATE passage SET text = 'new' WHERE id = 'film-0001/plot'": {
         *("test_rows_of_batch[1]", "test_no_planned_gap_is_left")
+    },
+    "UPDATE annotation_writing SET answered_by = 'x' WHERE passage_id = 'film-0015/plot'": {
+        *("test_rows_of_batch[2]", "test_no_other_model_has_answered")
     },
     # A row that is there twice, as where the rule that forbids it was lost with a copied table.
     """
@@ -224,7 +227,7 @@ def test_orphans_are_removed_where_that_is_asked_for(project: Project) -> None:
 def test_a_worker_with_another_model_refuses_and_writes_nothing(project: Project) -> None:
     project.plan("batch=30", env={"GEMINI_API_KEY": "planned-with-a-key"})
     done = project.pytest(f"--manifest={project.manifest}", code=1)
-    assert "was planned for gemini-2.5-flash (google-genai), and this worker is" in done.stdout
+    assert "was planned for gemini-3.5-flash-lite (google-genai), and this worker is" in done.stdout
     assert (
         "gaps: 30 passages; 30 without a row" in project.pytest("--manifest-plan=gap_fill").stdout
     )

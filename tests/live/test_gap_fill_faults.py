@@ -17,6 +17,7 @@ from tasks.filling.report import usd
 from tasks.movie_bible.bible import BibleSettings, MovieBible
 from tasks.movie_bible.fields import FIELDS, MOODS
 from tasks.text_model.prices import PriceTable
+from tasks.text_model.settings import DEFAULT_GEMINI
 from tests.gemini_server import KEY, GeminiServer, filled, gemini_server
 from tests.live.test_gap_fill import Project
 from tests.unit.filling_support import PROMPT, bible_at, documents
@@ -25,6 +26,8 @@ pytestmark = pytest.mark.live
 
 PASSAGES: Final = 500
 SHARE: Final = 0.05
+SHARE_OF_OTHERS: Final = 0.02
+"""Of calls that another model answers; three of them for one call would end its batch."""
 FAILURE_OF: Final[Mapping[str, str]] = {
     "rate_limited": "rate_limited",
     "unavailable": "unavailable",
@@ -36,6 +39,7 @@ FAILURE_OF: Final[Mapping[str, str]] = {
     "empty": "empty_answer",
     "blocked_prompt": "prompt_blocked",
     "blocked_answer": "answer_blocked",
+    "other_model": "other_model",
 }
 """The failure that the receipts must count for each fault of a whole call."""
 OF_ITEMS: Final = ("missing", "doubled", "foreign", "invalid")
@@ -49,8 +53,9 @@ SHAPES: Final[Mapping[str, Mapping[str, JsonValue]]] = {
 
 @pytest.fixture
 def server() -> Iterator[GeminiServer]:
-    """Fails in each way with 5 % of the calls."""
+    """Fails in each way with 5 % of the calls, and has another model answer 2 %."""
     rates: dict[str, JsonValue] = dict.fromkeys([*FAILURE_OF, *OF_ITEMS], SHARE)
+    rates["other_model"] = SHARE_OF_OTHERS
     with gemini_server({"rates": rates, "seed": 1979}) as serving:
         yield serving
 
@@ -110,7 +115,7 @@ def _run(
     }
     project.plan("batch=25", env=environment)
     done = project.pytest(f"--manifest={project.manifest}", "--manifest-budget=5", env=environment)
-    assert "25 passed" in done.stdout  # 20 batches, 5 tests of the run
+    assert "26 passed" in done.stdout  # 20 batches, 6 tests of the run
     assert KEY not in done.stdout + done.stderr
     (exported,) = (project.folder / "runs" / "runs").glob("*.receipts.jsonl")
     text = exported.read_text("utf-8")
@@ -127,7 +132,8 @@ def _check_rows(bible: MovieBible, sdk: str) -> None:
         row = rows[one.id]
         expected = {name: filled(name, one.text, SHAPES[name]) for name in FIELDS}
         assert row.values == expected
-        assert (row.revision, row.provider, row.model) == (1, sdk, "gemini-2.5-flash")
+        assert (row.revision, row.provider, row.model) == (1, sdk, DEFAULT_GEMINI)
+        assert row.answered_by == DEFAULT_GEMINI
     assert bible.count_duplicates(PROMPT.version) == []
 
 
@@ -153,7 +159,7 @@ def _check_cost(
     told = [result["tokens"] for result in results if isinstance(result["tokens"], dict)]
     assert sum(int(str(one["in"])) for one in told) == tokens_in
     assert sum(int(str(one["out"])) for one in told) == tokens_out
-    price = PriceTable.load().price("gemini-2.5-flash")
+    price = PriceTable.load().price(DEFAULT_GEMINI)
     assert price is not None
     cost = sum(float(str(result["cost"])) for result in results)
     assert round(cost, 9) == round(usd(price.cost_nanos(tokens_in, tokens_out)), 9)
@@ -172,7 +178,7 @@ def test_a_budget_ends_a_run_in_its_middle(tmp_path: Path) -> None:
         project.plan("batch=5", env=environment)
         budget = ("--manifest-budget=0.06",)
         done = project.pytest(f"--manifest={project.manifest}", *budget, code=1, env=environment)
-        spent = PriceTable.load().price("gemini-2.5-flash")
+        spent = PriceTable.load().price(DEFAULT_GEMINI)
         assert spent is not None
         cost = usd(spent.cost_nanos(*server.billed))
         assert cost < 0.06 + 4 * 0.01  # what four batches in flight may cost beyond their estimates

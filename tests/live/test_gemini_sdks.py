@@ -16,13 +16,13 @@ from tasks.text_model import failures
 from tasks.text_model.base import TextModel
 from tasks.text_model.choosing import open_model
 from tasks.text_model.failures import ModelFailure
-from tasks.text_model.gemini_model import Chunk, until
+from tasks.text_model.gemini_model import Chunk, joined, until
 from tasks.text_model.limits import NoLimit
 from tasks.text_model.retrying import CallCounts, RetryPolicy, call
 from tasks.text_model.settings import GOOGLE_GENAI
 from tests.gemini_server import KEY, GeminiServer, filled
 from tests.gemini_server.answers import OF_ITEMS
-from tests.gemini_server.script import KINDS
+from tests.gemini_server.script import KINDS, OTHER_MODEL
 from tests.live.gemini_support import TEXTS, settings_of
 from tests.live.gemini_support import nobody_else as nobody_else
 from tests.live.gemini_support import provider as provider
@@ -43,6 +43,7 @@ CLASSES = {
     "forbidden": failures.Unauthorized,
     "not_found": failures.ModelNotFound,
     "bad_request": failures.BadRequest,
+    "no_thinking": failures.BadRequest,
     "redirect": failures.BadRequest,
     "too_long": failures.TooLong,
     "timeout": failures.ModelTimeout,
@@ -83,8 +84,39 @@ def test_an_answer_fits_the_schema_and_its_tokens_are_exact(
     ]
     assert json.loads(answer.text) == {"items": expected}
     assert (answer.tokens_in, answer.tokens_out) == server.billed
-    assert answer.model == model.name == "gemini-2.5-flash"
+    assert answer.model == model.name == "gemini-3.5-flash-lite"
     assert server.faults == {"ok": 1}
+
+
+@pytest.mark.parametrize(("kind", "named"), [("other_model", OTHER_MODEL), ("unnamed", "")])
+def test_an_answer_is_named_by_what_answered(
+    model: TextModel, server: GeminiServer, kind: str, named: str
+) -> None:
+    """And not by what was asked; whoever asks refuses it, and knows what it was billed."""
+    server.use({"faults": [kind] * 4})
+    assert model.generate(text_request(TEXTS)).model == named
+    counts = CallCounts()
+    with pytest.raises(failures.OtherModel) as caught:
+        call(
+            model,
+            text_request(TEXTS),
+            policy=RetryPolicy(attempts=9, first_wait=0.0),
+            limiter=NoLimit(),
+            counts=counts,
+            stop=threading.Event(),
+        )
+    assert caught.value.billed.model == named
+    assert counts.failures == {"other_model": 3}
+    first = server.calls[0]
+    paid = counts.tokens_in + first.tokens_in, counts.tokens_out + first.tokens_out
+    assert paid == server.billed
+
+
+def test_a_stream_of_two_models_is_of_neither() -> None:
+    """Of a version of one and the same it is."""
+    chunks = [Chunk("{", "", "", None, name) for name in ("models/one", "one", "", "two")]
+    assert joined(chunks).billed.model == "one+two"
+    assert joined(chunks[:3]).billed.model == "one"
 
 
 def test_thoughts_are_billed_as_output(model: TextModel, server: GeminiServer) -> None:
@@ -107,16 +139,62 @@ def test_what_is_asked_for_is_on_the_wire(
     config = sent["generationConfig"]
     assert isinstance(config, dict)
     assert config["responseMimeType"] == "application/json"
-    assert config["temperature"] == 0.0
+    assert not {"temperature", "topP", "candidateCount"} & set(config)  # the model takes none
     if provider == GOOGLE_GENAI:
-        assert config["maxOutputTokens"] == 2000
-        assert config["thinkingConfig"] == {"thinking_budget": 0}
+        assert config["maxOutputTokens"] == 2000 + 1024
+        assert config["thinkingConfig"] == {"thinking_level": "MINIMAL"}
         assert config["responseJsonSchema"] == text_request(TEXTS).schema
         assert call.headers["x-server-timeout"] == "10"
     else:
         assert config["responseSchema"] == OLD_SCHEMA
         assert config["maxOutputTokens"] == 2000 + 8192
     assert KEY not in json.dumps(sent)
+
+
+def test_an_older_model_is_told_what_it_takes(provider: str, server: GeminiServer) -> None:
+    """How to sample, and that one answer is enough."""
+    model = open_model(settings_of(provider, server.url, given_name="gemini-2.5-flash"))
+    model.generate(text_request(TEXTS))
+    model.close()
+    config = server.calls[0].request["generationConfig"]
+    assert isinstance(config, dict)
+    assert (config["temperature"], config["candidateCount"]) == (0.0, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "level"),
+    [("gemini-3.5-flash", "high"), ("gemini-3.8-flash", None), ("gemini-3.1-pro-preview", "low")],
+)
+def test_a_model_is_told_a_level_of_thinking(
+    server: GeminiServer, name: str, level: str | None
+) -> None:
+    """As it is set, else the lowest that it has; a server that takes no number answers."""
+    model = open_model(settings_of(GOOGLE_GENAI, server.url, given_name=name, thinking_level=level))
+    model.generate(text_request(TEXTS))
+    model.close()
+    config = server.calls[0].request["generationConfig"]
+    assert isinstance(config, dict)
+    assert config["thinkingConfig"] == {"thinking_level": (level or "low").upper()}
+
+
+def test_what_a_model_refuses_ends_the_first_call(server: GeminiServer) -> None:
+    """A name without a version is told what is set; the service's word leads to the variable."""
+    server.use({"faults": ["no_thinking"]})
+    model = open_model(
+        settings_of(GOOGLE_GENAI, server.url, given_name="gemini-latest", thinking_tokens=5)
+    )
+    counts = CallCounts()
+    with pytest.raises(failures.BadRequest, match="TEXT_MODEL_THINKING_LEVEL"):
+        call(
+            model,
+            text_request(TEXTS),
+            policy=RetryPolicy(),
+            limiter=NoLimit(),
+            counts=counts,
+            stop=threading.Event(),
+        )
+    model.close()
+    assert counts.calls == len(server.calls) == 1
 
 
 @pytest.mark.parametrize(
@@ -172,7 +250,8 @@ def test_each_failure_has_its_class(model: TextModel, server: GeminiServer, kind
             text_request(TEXTS, timeout=0.5 if CLASSES[kind] is failures.ModelTimeout else 20.0)
         )
     assert type(caught.value) is CLASSES[kind]
-    assert (caught.value.tokens_in, caught.value.tokens_out) == server.billed
+    billed = caught.value.billed
+    assert (billed.tokens_in, billed.tokens_out) == server.billed
     assert server.faults == {kind: 1}
     assert model.generate(text_request(TEXTS)).text
 
@@ -186,8 +265,11 @@ def test_chunks_that_come_too_slowly_are_not_waited_for() -> None:
 
 
 def test_every_kind_of_fault_has_its_class() -> None:
-    """All but those of items, which are the batch's to find, and none that the server lacks."""
-    assert {*CLASSES, *OF_ITEMS, "foreign", "ok"} == set(KINDS)
+    """All but those of items, which are the batch's to find, and none that the server lacks.
+
+    Whose answers count is decided by whoever asks.
+    """
+    assert {*CLASSES, *OF_ITEMS, "foreign", "ok", "other_model", "unnamed"} == set(KINDS)
 
 
 @pytest.mark.parametrize("reason", ["RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII"])

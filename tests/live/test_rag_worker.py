@@ -13,6 +13,7 @@ from celery import Celery
 from pydantic import JsonValue
 
 from tasks.movie_bible.fields import FIELDS
+from tasks.text_model.settings import DEFAULT_GEMINI
 from tests.crud_load import ROOT
 from tests.gemini_server import KEY, gemini_server
 from tests.processes import child, tail
@@ -100,7 +101,7 @@ def test_a_key_that_is_refused_ends_the_batch_and_is_shown_to_nobody(
         ) as log,
     ):
         with pytest.raises(Exception, match="key") as raised:
-            send(valkey, data("google-genai", "gemini-2.5-flash"))
+            send(valkey, data("google-genai", DEFAULT_GEMINI))
         assert type(raised.value).__name__ == "Unauthorized"
         assert len(server.calls) == 1  # no call could have succeeded
         assert bible.count_annotations(IDS, PROMPT.version) == 0

@@ -106,16 +106,18 @@ class VersionsContract:
             connection.exec_driver_sql(OLD_ROW)
             found = {column["name"] for column in inspect(connection).get_columns("annotation")}
             assert "attempt" not in found
-        with pytest.raises(BibleTooOldError, match=r"version 0001.*0003.*corpus migrate$"):
+        with pytest.raises(BibleTooOldError, match=r"version 0001.*0004.*corpus migrate$"):
             MovieBible.open(settings)
-        assert MovieBible.migrate(settings) == "0003"
+        assert MovieBible.migrate(settings) == migrating.HEAD == "0004"
         with MovieBible.open(settings) as bible:
             row = bible.annotations(["f/1"], "v1")["f/1"]
             assert (row.mood, row.revision, row.attempt) == ("epic", 4, None)
-            bible.write([NewAnnotation("f/1", "v1", {}, attempt=2)])
+            assert row.answered_by is None
+            bible.write([NewAnnotation("f/1", "v1", {}, attempt=2, answered_by="m")])
             row = bible.annotations(["f/1"], "v1")["f/1"]
-            assert (row.mood, row.revision, row.attempt) == ("epic", 5, 2)
-            assert [one.revision for one in bible.writings(["f/1"], "v1")["f/1"]] == [5]
+            assert (row.mood, row.revision, row.attempt, row.answered_by) == ("epic", 5, 2, "m")
+            (writing,) = bible.writings(["f/1"], "v1")["f/1"]
+            assert (writing.revision, writing.answered_by) == (5, "m")
 
     def test_a_newer_database_is_left_alone(self, settings: BibleSettings, store: Store) -> None:
         """By opening and by migrating."""

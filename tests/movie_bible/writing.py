@@ -29,6 +29,7 @@ class WritingContract:
             text_digest="t" * 64,
             provider="offline",
             model="extractive-1",
+            answered_by="extractive-1",
             run="run-1",
             entry="gap-0001",
             attempt=2,

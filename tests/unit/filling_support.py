@@ -19,6 +19,7 @@ from tasks.filling.writing import Provenance
 from tasks.movie_bible.bible import BibleSettings, MovieBible
 from tasks.movie_bible.documents import Document, FilmFacts
 from tasks.movie_bible.fields import FIELDS
+from tasks.text_model.accepting import Accepted
 from tasks.text_model.base import TextAnswer, TextRequest
 from tasks.text_model.failures import ModelFailure
 from tasks.text_model.limits import NoLimit
@@ -49,11 +50,15 @@ def good_items(request: TextRequest) -> list[Item]:
 
 @dataclass
 class ScriptedModel:
-    """Answers rightly, as ``change`` leaves it; ``change`` may raise a ModelFailure."""
+    """Answers rightly, as ``change`` leaves it; ``change`` may raise a ModelFailure.
+
+    ``answers_as`` is the name under which it answers, its own where it is None.
+    """
 
     change: Answering | None = None
     provider: str = "scripted"
     name: str = "gemini-2.5-flash"
+    answers_as: str | None = None
     requests: list[TextRequest] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -64,7 +69,8 @@ class ScriptedModel:
         if self.change is not None and not isinstance(items, str):
             items = self.change(request, items)
         text = items if isinstance(items, str) else json.dumps({"items": items})
-        return TextAnswer(text, TOKENS_IN, TOKENS_OUT, self.name)
+        name = self.name if self.answers_as is None else self.answers_as
+        return TextAnswer(text, TOKENS_IN, TOKENS_OUT, name)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -118,10 +124,11 @@ def batch_of(
     *,
     provenance: Provenance | None = None,
     policy: RetryPolicy = QUICK,
+    accepted: Accepted | None = None,
     progress: Callable[[Report], None] = lambda _: None,
 ) -> Batch:
     """A batch of a run ``RUN`` at the price of the model's name."""
-    asker = Asker(model, NoLimit(), policy, PriceTable.load().price(model.name), PROMPT)
+    asker = Asker(model, NoLimit(), policy, PriceTable.load().price(model.name), PROMPT, accepted)
     whose = provenance or Provenance("RUN", "ENTRY", 1)
     return Batch(bible, asker, limits or Limits(concurrency=2, per_call=4), whose, progress)
 

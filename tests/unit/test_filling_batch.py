@@ -14,11 +14,13 @@ from tasks.movie_bible.bible import BibleUnavailableError, MovieBible
 from tasks.movie_bible.documents import Document
 from tasks.movie_bible.fields import FIELDS, text_digest, values_digest
 from tasks.movie_bible.records import NewAnnotation
+from tasks.text_model.accepting import Accepted
 from tasks.text_model.base import TextRequest
 from tasks.text_model.failures import (
     AnswerBlocked,
     AnswerCutOff,
     ModelFailure,
+    OtherModel,
     Unauthorized,
     Unavailable,
     Unexpected,
@@ -68,6 +70,7 @@ def test_rows_say_where_they_come_from(bible: MovieBible) -> None:
     assert (row.provider, row.model, row.run, row.entry, row.attempt) == (
         ("scripted", "gemini-2.5-flash", "R", "E", 3)
     )
+    assert row.answered_by == "gemini-2.5-flash"
     assert row.prompt_digest == PROMPT.digest
     assert row.text_digest == text_digest("text 1")
     told = batch.report.rows[IDS[0]]
@@ -261,6 +264,37 @@ def test_what_no_call_can_overcome_ends_the_batch_and_keeps_what_is_done(
         batch.run(IDS, order())
     assert list(batch.report.rows) == IDS[:4]
     assert sorted(bible.annotations(IDS, PROMPT.version)) == IDS[:4]
+
+
+def test_nothing_that_another_model_wrote_becomes_a_row(bible: MovieBible) -> None:
+    """The batch ends at its first call, says who has answered, and what that was billed."""
+    model = ScriptedModel(answers_as="gemini-9-flash")
+    batch = batch_of(bible, model, Limits(concurrency=1, per_call=4))
+    with pytest.raises(OtherModel, match=r"gemini-9-flash answered, and gemini-2\.5-flash"):
+        batch.run(IDS, order())
+    assert bible.count_annotations(IDS, PROMPT.version) == 0
+    assert model.sizes == [4, 4, 4]
+    told = batch.report.document()
+    assert told["answered_by"] == ["gemini-9-flash"]
+    assert told["failures"] == {"other_model": 3}
+    assert batch.report.spent.tokens_in == 3 * TOKENS_IN
+
+
+@pytest.mark.parametrize(("name", "stored"), [("gemini-9-flash", "gemini-9-flash"), ("", None)])
+def test_rows_of_an_accepted_model_say_who_has_filled_them(
+    bible: MovieBible, name: str, stored: str | None
+) -> None:
+    """Beside the model that was planned; where the answer has no name, none is made up."""
+    accepted = Accepted("gemini-2.5-flash", ("gemini-9-flash", "unnamed"))
+    batch = batch_of(bible, ScriptedModel(answers_as=name), accepted=accepted)
+    batch.run(IDS[:1], order())
+    row = bible.annotations(IDS[:1], PROMPT.version)[IDS[0]]
+    (writing,) = bible.writings(IDS[:1], PROMPT.version)[IDS[0]]
+    assert (row.model, row.answered_by) == ("gemini-2.5-flash", stored)
+    assert writing.answered_by == stored
+    told = batch.report.rows[IDS[0]]
+    assert isinstance(told, dict)
+    assert told["answered_by"] == stored
 
 
 def test_rows_are_committed_call_by_call(bible: MovieBible) -> None:

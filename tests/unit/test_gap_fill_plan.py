@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -29,8 +30,9 @@ from workflows.gap_fill.plan import gap_fill_repair
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a developer has set says nothing here."""
-    for name in ("GEMINI_API_KEY", "GOOGLE_API_KEY", "TEXT_MODEL", "TEXT_MODEL_NAME"):
-        monkeypatch.delenv(name, raising=False)
+    for name in list(os.environ):
+        if name.startswith(("GEMINI_", "GOOGLE_", "TEXT_MODEL")):
+            monkeypatch.delenv(name)
 
 
 @pytest.fixture
@@ -153,7 +155,10 @@ def test_rows_of_another_model_are_gaps_only_where_they_are_to_be_replaced(
     assert plan(gap_fill_repair, bible) == []
     entries = plan(gap_fill_repair, bible, replace_models=True)
     assert sum(map(len, ids_of(entries))) == 45
-    assert data_of(entries[0])["model"] == {"provider": "google-genai", "name": "gemini-2.5-flash"}
+    assert data_of(entries[0])["model"] == {
+        "provider": "google-genai",
+        "name": "gemini-3.5-flash-lite",
+    }
     assert entries[0].meta["rows_before"] == entries[0].kwargs["ids"]
     assert "no key is set" not in notes(bible, replace_models=True)
     monkeypatch.delenv("GEMINI_API_KEY")
@@ -178,6 +183,37 @@ def test_a_model_of_ones_own_is_planned_under_its_own_name(
     monkeypatch.setenv("TEXT_MODEL", "tests.unit.filling_support:own_model")
     entries = plan(gap_fill_repair, bible)
     assert data_of(entries[0])["model"] == {"provider": "scripted", "name": "own-1"}
+
+
+def test_whose_answers_count_is_planned(bible: MovieBible, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It travels with the batch, and the preview says it."""
+    monkeypatch.setenv("GEMINI_API_KEY", "k")
+    assert "accept" not in data_of(plan(gap_fill_repair, bible)[0])["model"]  # type: ignore[operator]  # an object
+    monkeypatch.setenv("TEXT_MODEL_ACCEPT", "gemini-3.5-flash, unnamed")
+    assert data_of(plan(gap_fill_repair, bible)[0])["model"] == {
+        "provider": "google-genai",
+        "name": "gemini-3.5-flash-lite",
+        "accept": ["gemini-3.5-flash", "unnamed"],
+    }
+    assert "answers of gemini-3.5-flash, unnamed count too" in notes(bible)
+
+
+def test_a_model_whose_end_is_announced_is_said(
+    bible: MovieBible, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GEMINI_API_KEY", "k")
+    assert "the end of" not in notes(bible)
+    monkeypatch.setenv("TEXT_MODEL_NAME", "gemini-2.5-flash")
+    assert "announced for 2026-10-16 at the earliest" in notes(bible)
+
+
+def test_what_the_model_refuses_is_said_at_the_plan(
+    bible: MovieBible, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GEMINI_API_KEY", "k")
+    monkeypatch.setenv("TEXT_MODEL_THINKING_TOKENS", "0")
+    with pytest.raises(ManifestToolError, match="takes a level, no number"):
+        plan(gap_fill_repair, bible)
 
 
 def test_what_people_have_written_since_is_loaded_and_not_bought(

@@ -8,7 +8,7 @@ import pytest
 from pydantic import JsonValue, SecretStr
 
 from tasks.text_model import failures
-from tasks.text_model.base import estimate_tokens
+from tasks.text_model.base import Billed, estimate_tokens
 from tasks.text_model.failures import ModelFailure
 from tasks.text_model.gemini import Reply, http_failure, read_reply
 from tests.text_requests import text_request
@@ -23,21 +23,22 @@ def read(status: int, body: JsonValue, headers: dict[str, str] | None = None) ->
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_class_says_what_may_be_done(kind: type[ModelFailure]) -> None:
-    """Its name in counts is its own; what is fatal is neither asked again nor split."""
+    """Its name in counts is its own; what is fatal is not split, nor asked again without end."""
     assert [one.kind for one in KINDS].count(kind.kind) == 1
     assert kind.kind.replace("_", "").isalpha()
-    assert not (kind.fatal and (kind.retryable or kind.splittable))
+    assert not (kind.fatal and kind.splittable)
+    assert not (kind.fatal and kind.retryable and kind.attempts is None)
     assert kind.fatal or kind.retryable or kind.splittable
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_failure_survives_being_sent(kind: type[ModelFailure]) -> None:
     """Celery pickles what a task raises."""
-    told = kind("a sentence", retry_after=1.5, tokens_in=2, tokens_out=3)
+    told = kind("a sentence", retry_after=1.5, billed=Billed(2, 3, "m"))
     sent = pickle.loads(pickle.dumps(told))
     assert type(sent) is kind
     assert str(sent) == "a sentence"
-    assert (sent.retry_after, sent.tokens_in, sent.tokens_out) == (1.5, 2, 3)
+    assert (sent.retry_after, sent.billed) == (1.5, Billed(2, 3, "m"))
 
 
 def test_a_failure_needs_a_sentence() -> None:
@@ -73,6 +74,13 @@ def test_a_status_has_its_class(status: int, body: JsonValue, kind: type[ModelFa
     assert type(failure) is kind
     assert str(status) in str(failure)
     assert "gemini-x" in str(failure)
+
+
+def test_a_refused_word_for_thinking_names_the_variables() -> None:
+    """As the first call is told, and not the thousandth."""
+    body: JsonValue = {"error": {"message": "thinking_budget is not supported"}}
+    told = str(read(400, body))
+    assert "TEXT_MODEL_THINKING_LEVEL from Gemini 3 on" in told
 
 
 def limited(*details: JsonValue) -> JsonValue:
@@ -116,15 +124,15 @@ def test_long_words_of_the_service_are_cut() -> None:
 @pytest.mark.parametrize("text", ["[]", "7", "null", '{"other": 1}', "{", "[" * 100_000])
 def test_what_is_not_of_the_shape_is_malformed(text: str) -> None:
     """And was billed."""
-    reply = Reply(text, "STOP", "", 5, 6, "m")
+    reply = Reply(text, "STOP", "", Billed(5, 6, "m"))
     with pytest.raises(failures.MalformedAnswer) as caught:
         read_reply(reply, text_request({"k": "t"}))
-    assert (caught.value.tokens_in, caught.value.tokens_out) == (5, 6)
+    assert caught.value.billed == Billed(5, 6, "m")
 
 
 def test_an_answer_without_a_reason_is_taken_if_it_is_whole() -> None:
     """A stream that was cut is no JSON; one that was not is as good as any."""
-    reply = Reply('{"items": []}', "", "", 5, 6, "m")
+    reply = Reply('{"items": []}', "", "", Billed(5, 6, "m"))
     assert read_reply(reply, text_request({"k": "t"})).text == '{"items": []}'
 
 

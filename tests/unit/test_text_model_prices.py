@@ -42,6 +42,7 @@ def test_the_table_of_the_project_can_be_read() -> None:
         ("models/gemini-2.5-flash-001", True),
         ("gemini-2.5-flash-preview-05-20", False),
         ("gemini-2.5-flash-lite-001", True),
+        ("gemini-3.5-flash", True),
         ("gemini-9", False),
         ("", False),
     ],

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
 from tasks.text_model import failures
-from tasks.text_model.base import TextAnswer, TextRequest
+from tasks.text_model.accepting import Accepted
+from tasks.text_model.base import Billed, TextAnswer, TextRequest
 from tasks.text_model.failures import ModelFailure, Stopped
 from tasks.text_model.limits import Limiter, NoLimit
 from tasks.text_model.retrying import CallCounts, RetryPolicy, call
@@ -20,18 +22,19 @@ ANSWER = TextAnswer('{"items": []}', 11, 7, "scripted-1")
 
 
 class Scripted:
-    """Fails as told, call by call, then answers."""
+    """Fails as told, or answers under another name, call by call; then answers."""
 
     provider = "scripted"
     name = "scripted-1"
 
-    def __init__(self, *raised: Exception) -> None:
-        self.raised = list(raised)
+    def __init__(self, *told: Exception | str) -> None:
+        self.told = list(told)
 
     def generate(self, request: TextRequest) -> TextAnswer:
-        if self.raised:
-            raise self.raised.pop(0)
-        return ANSWER
+        told = self.told.pop(0) if self.told else ANSWER
+        if isinstance(told, Exception):
+            raise told
+        return replace(ANSWER, model=told) if isinstance(told, str) else told
 
     def close(self) -> None: ...
 
@@ -55,6 +58,7 @@ def ask(
     policy: RetryPolicy = AT_ONCE,
     limiter: Limiter | None = None,
     stop: threading.Event | None = None,
+    accepted: Accepted | None = None,
 ) -> TextAnswer:
     return call(
         model,
@@ -63,6 +67,7 @@ def ask(
         limiter=limiter or NoLimit(),
         counts=counts,
         stop=stop or threading.Event(),
+        accepted=accepted,
     )
 
 
@@ -80,7 +85,7 @@ def test_what_may_pass_is_asked_again_and_counted() -> None:
     counts = CallCounts()
     model = Scripted(
         failures.Unavailable("away"),
-        failures.ServerFailed("odd", tokens_in=100, tokens_out=10),
+        failures.ServerFailed("odd", billed=Billed(100, 10)),
         failures.Unavailable("away"),
     )
     assert ask(model, counts) is ANSWER
@@ -98,7 +103,7 @@ def test_attempts_have_an_end() -> None:
     with pytest.raises(failures.ServerFailed) as caught:
         ask(model, counts)
     assert caught.value is last
-    assert (counts.calls, counts.retries, len(model.raised)) == (4, 3, 1)
+    assert (counts.calls, counts.retries, len(model.told)) == (4, 3, 1)
 
 
 @pytest.mark.parametrize(
@@ -118,9 +123,45 @@ def test_what_cannot_pass_is_not_asked_again(kind: type[ModelFailure]) -> None:
     """It is counted once, with what it was billed."""
     counts = CallCounts()
     with pytest.raises(kind):
-        ask(Scripted(kind("no", tokens_in=5)), counts)
+        ask(Scripted(kind("no", billed=Billed(5))), counts)
     assert (counts.calls, counts.retries, counts.tokens_in) == (1, 0, 5)
     assert counts.failures == {kind.kind: 1}
+
+
+@pytest.mark.parametrize("name", ["scripted-2", ""])
+def test_an_answer_of_another_model_is_paid_and_not_used(name: str) -> None:
+    """A share of the calls may be answered by it, so it is asked again; the bill names it."""
+    counts = CallCounts()
+    assert ask(Scripted(name, name), counts) is ANSWER
+    assert counts.failures == {"other_model": 2}
+    assert [bill.model for bill in counts.bills] == [name, name, "scripted-1"]
+    assert (counts.retries, counts.tokens_in) == (2, 33)
+
+
+def test_another_model_that_stays_is_not_asked_until_the_end_of_all_attempts() -> None:
+    """Each of its answers is paid; other failures in between do not count."""
+    away, counts = failures.Unavailable("away"), CallCounts()
+    model = Scripted("scripted-2", away, away, "scripted-2", "scripted-2", "scripted-2")
+    with pytest.raises(failures.OtherModel, match="scripted-2 answered, and scripted-1 was asked"):
+        ask(model, counts, policy=RetryPolicy(attempts=9, first_wait=0.0, longest_wait=1.0))
+    assert counts.failures == {"other_model": 3, "unavailable": 2}
+    assert len(model.told) == 1
+
+
+def test_a_failure_of_another_model_is_no_failure_of_ours() -> None:
+    """What it has blocked or cut off says nothing of the planned one."""
+    billed, counts = Billed(9, 0, "scripted-2"), CallCounts()
+    assert ask(Scripted(failures.PromptBlocked("no", billed=billed)), counts) is ANSWER
+    assert counts.failures == {"other_model": 1}
+    assert counts.bills[0] == billed
+
+
+def test_another_model_answers_where_it_is_accepted() -> None:
+    """And is named as what has answered."""
+    accepted = Accepted("scripted-1", ("scripted-2",))
+    counts = CallCounts()
+    assert ask(Scripted("scripted-2"), counts, accepted=accepted).model == "scripted-2"
+    assert not counts.failures
 
 
 def test_an_error_of_another_kind_is_not_hidden() -> None:
@@ -153,12 +194,14 @@ def test_the_service_is_given_the_time_that_it_asks_for() -> None:
 def test_a_wait_beyond_the_longest_is_not_begun() -> None:
     """The failure says so at once, and keeps what it knows."""
     stop, counts = Noted(), CallCounts()
-    told = failures.RateLimited("slow down", retry_after=3600.0, tokens_in=3)
+    told = failures.RateLimited("slow down", retry_after=3600.0, billed=Billed(3))
     with pytest.raises(
         failures.RateLimited, match=r"3600 s.*TEXT_MODEL_LONGEST_WAIT.*\(1 s\)"
     ) as no:
         ask(Scripted(told), counts, stop=stop)
-    assert (no.value.retry_after, no.value.tokens_in, no.value.__context__) == (3600.0, 3, None)
+    assert (no.value.retry_after, no.value.billed, no.value.__context__) == (
+        (3600.0, Billed(3), None)
+    )
     assert stop.waits == []
     assert counts.failures == {"rate_limited": 1}
 
@@ -228,6 +271,6 @@ def test_threads_count_together() -> None:
     counts = CallCounts()
     with ThreadPoolExecutor(8) as pool:
         for _ in range(200):
-            pool.submit(ask, Scripted(failures.Unavailable("away", tokens_in=1)), counts)
+            pool.submit(ask, Scripted(failures.Unavailable("away", billed=Billed(1))), counts)
     assert (counts.calls, counts.retries, counts.tokens_in) == (400, 200, 200 * 12)
     assert counts.failures == {"unavailable": 200}

@@ -40,7 +40,7 @@ def test_with_a_key_gemini_is_chosen(monkeypatch: pytest.MonkeyPatch, variable: 
     """By the SDK that is maintained; and the key is not shown."""
     monkeypatch.setenv(variable, "hush")
     settings = read_settings()
-    assert (settings.provider, settings.name) == ("google-genai", "gemini-2.5-flash")
+    assert (settings.provider, settings.name) == ("google-genai", "gemini-3.5-flash-lite")
     assert settings.key is not None
     assert settings.key.get_secret_value() == "hush"
     assert "hush" not in repr(settings) + str(settings) + repr(settings.model_dump())
@@ -60,6 +60,7 @@ def test_everything_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
     values = {
         "TEXT_MODEL": "google-generativeai",
         "TEXT_MODEL_NAME": "models/gemini-2.5-pro",
+        "TEXT_MODEL_ACCEPT": "gemini-3.5-flash-lite,models/own",
         "TEXT_MODEL_BASE_URL": "http://127.0.0.1:1",
         "TEXT_MODEL_TIMEOUT": "12.5",
         "TEXT_MODEL_CONCURRENCY": "9",
@@ -71,6 +72,7 @@ def test_everything_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
         "TEXT_MODEL_LONGEST_WAIT": "3",
         "TEXT_MODEL_STREAM": "true",
         "TEXT_MODEL_THINKING_TOKENS": "512",
+        "TEXT_MODEL_THINKING_LEVEL": "low",
         "TEXT_MODEL_PRICES": "p.json",
         "TEXT_MODEL_LATENCY": "0.25",
     }
@@ -82,6 +84,7 @@ def test_everything_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (settings.concurrency, settings.stream, settings.latency) == (9, True, 0.25)
     assert (settings.requests_per_minute, settings.tokens_per_minute) == (60, None)
     assert (settings.prices, settings.thinking_tokens) == (Path("p.json"), 512)
+    assert (settings.accepted, settings.thinking_level) == (("gemini-3.5-flash-lite", "own"), "low")
     assert RetryPolicy.of(settings) == RetryPolicy(2, 0.0, 3.0)
     assert "hush" not in repr(settings)
 
@@ -95,6 +98,7 @@ def test_everything_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
         ("TEXT_MODEL_REQUESTS_PER_MINUTE", "-1"),
         ("TEXT_MODEL_ATTEMPTS", "0"),
         ("TEXT_MODEL_FIRST_WAIT", "nan"),
+        ("TEXT_MODEL_THINKING_LEVEL", "hush"),
         ("TEXT_MODEL_BASE_URL", "ftp://hush@h"),
     ],
 )

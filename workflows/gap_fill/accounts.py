@@ -20,6 +20,7 @@ class RowAccount(BaseModel):
     revision: int
     digest: str
     fields: list[str]
+    answered_by: str | None = None
 
 
 class EarlierRow(BaseModel):

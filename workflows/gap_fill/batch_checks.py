@@ -18,6 +18,7 @@ PROVENANCE = (
     "text_digest",
     "provider",
     "model",
+    "answered_by",
     "run",
     "entry",
     "attempt",
@@ -101,15 +102,18 @@ def _faults_of_row(
     invalid = problems_of(row.values)
     if invalid:
         faults.append(f"{passage.id}: {invalid}")
-    faults += _strange_provenance(account, passage, own)
+    faults += _strange_provenance(account, passage, told, own)
     faults += _unlike_history(row, writings[-1])
     return faults or _gap_of(account, passage)
 
 
-def _strange_provenance(account: Account, passage: ScannedPassage, own: Writing) -> list[str]:
+def _strange_provenance(
+    account: Account, passage: ScannedPassage, told: RowAccount, own: Writing
+) -> list[str]:
     expected = {
         "provider": account.report.provider,
         "model": account.report.model,
+        "answered_by": told.answered_by,
         "prompt_digest": account.report.prompt_digest,
     }
     return [

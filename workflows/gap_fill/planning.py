@@ -18,6 +18,7 @@ from tasks.filling.report import usd
 from tasks.movie_bible.bible import MovieBible
 from tasks.movie_bible.fields import FIELDS
 from tasks.text_model.choosing import SDKS, identify, read_settings
+from tasks.text_model.ends import end_of
 from tasks.text_model.prices import PriceTable
 from workflows.gap_fill.batches import Batch, Estimator, batches, entry_id, estimate, facts
 from workflows.gap_fill.corpus import corpus_path, parse_mapping, read_corpus
@@ -97,7 +98,7 @@ def plan_repair(plan: PlanBuilder, bible: MovieBible, wish: Wish) -> None:
         fields=list(FIELDS) if wish.only is None else [wish.only],
         prompt=prompt.version,
         prompt_digest=prompt.digest,
-        model=PlannedModel(provider=provider, name=name),
+        model=PlannedModel(provider=provider, name=name, accept=list(settings.accepted)),
         replace_models=wish.replace_models,
     )
     selection = Selection(order, parse_where(wish.where))
@@ -232,6 +233,11 @@ def _note_model(planner: Planner, table: PriceTable) -> None:
         f"model {model.name} ({model.provider}), prompt {planner.order.prompt}: about "
         f"{tokens[0]:,} tokens in and {tokens[1]:,} out"
     )
+    if model.accept:
+        plan.note(f"answers of {', '.join(model.accept)} count too")
+    end = end_of(model.name, datetime.now(timezone.utc).date())
+    if end is not None:
+        plan.note(end)
     if planner.estimator.price is None:
         plan.note(f"no price is known for {model.name}: name a price table with TEXT_MODEL_PRICES")
     prices = ", ".join(

@@ -75,6 +75,26 @@ def orphans_left(accounts: Sequence[Account], bible: MovieBible) -> list[str]:
     return found
 
 
+def of_other_models(accounts: Iterable[Account], bible: MovieBible) -> list[str]:
+    """Name the rows that a model has filled which was neither planned nor accepted instead.
+
+    By the history of each row, and by what the receipt tells of it. A row written before answers
+    were told is passed over where both say nothing.
+    """
+    found: list[str] = []
+    for account in accounts:
+        accepted = order_of(account.entry).model.accepted
+        history = bible.writings(list(account.report.rows), account.report.prompt)
+        for passage, told in account.report.rows.items():
+            own = own_writing(account, history.get(passage, []))
+            names = {told.answered_by, None if own is None else own.answered_by} - {None}
+            found += [
+                f"{passage}: {name} has filled it, and {accepted.planned} was planned"
+                for name in sorted(name for name in names if name and not accepted.takes(name))
+            ]
+    return found
+
+
 def paid_in_rows(accounts: Sequence[Account], bible: MovieBible, run: str) -> int:
     """Sum what the run has paid for rows, by their history, in nano dollars; all attempts."""
     return sum(

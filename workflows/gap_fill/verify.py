@@ -18,6 +18,7 @@ from workflows.gap_fill.accounts import Account, account_of, accounts_of, ids_of
 from workflows.gap_fill.batch_checks import faults_of_batch
 from workflows.gap_fill.run_checks import (
     gaps_left,
+    of_other_models,
     orphans_left,
     paid_in_rows,
     rows_after,
@@ -77,6 +78,11 @@ def test_no_row_is_written_twice(manifest_run: ManifestRun, movie_bible: MovieBi
 def test_no_row_is_an_orphan(manifest_run: ManifestRun, movie_bible: MovieBible) -> None:
     """Check that every row of the run has its passage."""
     fail_for(orphans_left(batches_of(manifest_run, movie_bible), movie_bible))
+
+
+def test_no_other_model_has_answered(manifest_run: ManifestRun, movie_bible: MovieBible) -> None:
+    """Check that every row was filled by the planned model, or by one that was accepted."""
+    fail_for(of_other_models(batches_of(manifest_run, movie_bible), movie_bible))
 
 
 def test_no_planned_gap_is_left(manifest_run: ManifestRun, movie_bible: MovieBible) -> None:
