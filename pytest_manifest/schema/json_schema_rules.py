@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from fractions import Fraction
 from functools import lru_cache
@@ -24,7 +24,7 @@ from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]  
 from referencing.jsonschema import DRAFT202012
 
 from pytest_manifest.compat.jsonschema import referred_by
-from pytest_manifest.schema.patterns import found_in, pattern_problem
+from pytest_manifest.schema.patterns import found_in, pattern_problem, pattern_size
 
 STEPS: Final = 100_000
 STEPS_A_VALUE: Final = 50
@@ -209,6 +209,8 @@ def checker() -> Callable[..., Any]:
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 MAX_CHECKS: Final = 10_000
 """How many schemas may be applied to one and the same value."""
+MAX_PATTERNS: Final = 500_000
+"""Instructions of all patterns of a schema, compiled: an ordinary one has some dozens."""
 
 _OBJECTS: Final = ("$defs", "properties", "patternProperties", "dependentSchemas")
 _ARRAYS: Final = ("allOf", "anyOf", "oneOf", "prefixItems")
@@ -225,7 +227,7 @@ _SINGLE: Final = (
     "unevaluatedItems",
     "unevaluatedProperties",
 )
-_REFERENCES: Final = ("$ref", "$dynamicRef")
+_REFERENCES: Final = frozenset({"$ref", "$dynamicRef"})
 _IN_PLACE: Final = frozenset({"allOf", "anyOf", "oneOf", "not", "if", "then", "else"}) | {
     "dependentSchemas"
 }
@@ -240,13 +242,35 @@ class _Part(NamedTuple):
     resolver: Any
 
 
+def resolver_of(schema: Any) -> Any:
+    """Return what follows the references of a schema, within it and to the standard's own.
+
+    All names and addresses in it are found at once, where there is a reference: else the whole
+    schema would be gone through for each of them.
+    """
+    root = DRAFT202012.create_resource(schema)
+    if not _refers(schema):
+        return REGISTRY.resolver_with_root(root)
+    uri = root.id() or ""
+    registry = REGISTRY.with_resource(uri, root)
+    # A part of another dialect, or an address that is none, may raise anything. What has a name is
+    # not found then, and so refused.
+    with suppress(Exception):
+        registry = registry.crawl()
+    return registry.resolver(uri)
+
+
+def _refers(schema: Any) -> bool:
+    parts = (node for node in _objects(schema) if isinstance(node, dict))
+    return any(not _REFERENCES.isdisjoint(part) for part in parts)
+
+
 def parts_problem(schema: dict[str, Any], malformed: Callable[[object], str]) -> str:
     """Say why subschemas of a schema that meets the standard cannot be applied; "" if they can.
 
     ``malformed`` returns why an object violates the standard for schemas, or "".
     """
-    root = DRAFT202012.create_resource(schema)
-    return _Parts(schema, malformed).problem(_Part("", schema, REGISTRY.resolver_with_root(root)))
+    return _Parts(schema, malformed).problem(_Part("", schema, resolver_of(schema)))
 
 
 class _Parts:
@@ -257,6 +281,7 @@ class _Parts:
         self._own = {id(node) for node in _objects(schema)}
         self._applied: dict[int, list[int]] = {}
         self._where: dict[int, str] = {}
+        self._patterns = 0
 
     def problem(self, root: _Part) -> str:
         """Return the first flaw, or an empty string."""
@@ -271,7 +296,7 @@ class _Parts:
                 return f"{place} leads to what is no schema ({flaw})"
             self._applied[id(part.schema)] = []
             self._where[id(part.schema)] = part.path or "it"
-            flaw = _own_flaw(part) or self._follow(part, referred)
+            flaw = self._own_flaw(part) or self._follow(part, referred)
             if flaw:
                 return flaw
             for keyword, inner in _inner(part):
@@ -279,6 +304,23 @@ class _Parts:
                 if keyword in _IN_PLACE:
                     self._applied[id(part.schema)].append(id(inner.schema))
         return self._endless()
+
+    def _own_flaw(self, part: _Part) -> str:
+        """Say what is wrong with a subschema itself, its own subschemas apart; else ""."""
+        dialect = part.schema.get("$schema", DIALECT)
+        if dialect.removesuffix("#") != DIALECT:
+            named = _at(part.path, "$schema")
+            return f"{named}: names {dialect!r}, but only {DIALECT} is known"
+        patterns = [("pattern", part.schema["pattern"])] if "pattern" in part.schema else []
+        patterns += [("patternProperties", one) for one in part.schema.get("patternProperties", ())]
+        for keyword, pattern in patterns:
+            if why := pattern_problem(pattern):
+                place = _at(part.path, keyword)
+                return f"{place}: {pattern!r} is not a regular expression: {why}"
+            self._patterns += pattern_size(pattern)
+            if self._patterns > MAX_PATTERNS:
+                return f"{_at(part.path, keyword)}: its patterns are too large, all in all"
+        return ""
 
     def _follow(self, part: _Part, referred: list[tuple[str, _Part]]) -> str:
         """Note where the references of a part lead to; or why they lead nowhere."""
@@ -315,20 +357,6 @@ class _Parts:
             node = error.args[1][0]
             return f"{self._where[node]}: refers to itself without end"
         return ""
-
-
-def _own_flaw(part: _Part) -> str:
-    """Say what is wrong with a subschema itself, its own subschemas apart; else ""."""
-    dialect = part.schema.get("$schema", DIALECT)
-    if dialect.removesuffix("#") != DIALECT:
-        return f"{_at(part.path, '$schema')}: names {dialect!r}, but only {DIALECT} is known"
-    patterns = [("pattern", part.schema.get("pattern", ""))]
-    patterns += [("patternProperties", one) for one in part.schema.get("patternProperties", ())]
-    for keyword, pattern in patterns:
-        why = pattern_problem(pattern)
-        if why:
-            return f"{_at(part.path, keyword)}: {pattern!r} is not a regular expression: {why}"
-    return ""
 
 
 def _inner(part: _Part) -> Iterator[tuple[str, _Part]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from typing import Any, Final
 
@@ -47,25 +47,32 @@ def schema_problem(schema: dict[str, JsonValue]) -> str:
     return _schema_problem(json.dumps(schema, sort_keys=True))
 
 
-@lru_cache(maxsize=256)  # a planner gives the same schema to thousands of entries; a check is 1 ms
+@lru_cache(maxsize=256)  # a planner gives the same schema to thousands of entries
 def _schema_problem(text: str) -> str:
     from pytest_manifest.schema.json_schema_rules import parts_problem
 
-    schema = json.loads(text)
+    schema, known = json.loads(text), set[int]()
     try:
-        said = _malformed(schema) or parts_problem(schema, _malformed)
+        said = _malformed(schema, known) or parts_problem(schema, partial(_malformed, known=known))
     except ValueError as error:  # an $id that is no address
         said = f"it names an address that is none ({error})"
     return number_unprintable(middle(said, _LONGEST))
 
 
-def _malformed(schema: object) -> str:
-    """Say where an object violates the standard for schemas; "" if it does not."""
-    from jsonschema import Draft202012Validator
+def _malformed(schema: object, known: set[int]) -> str:
+    """Say where an object violates the standard for schemas; "" if it does not.
+
+    ``known``: identities of schemas that were looked at before; they are added to.
+    """
+    from jsonschema import Draft202012Validator, ValidationError
+
+    from pytest_manifest.schema.json_schema_shape import suspects
 
     try:
-        for one in _errors(Draft202012Validator.META_SCHEMA, schema):
-            return f"{one.path.removeprefix('.') or 'it'}: {one.message}"
+        for place, part in suspects(schema, known):
+            for one in _errors(Draft202012Validator.META_SCHEMA, part):
+                path = f"{ValidationError('', path=place).json_path}{one.path}"
+                return f"{path.removeprefix('$').removeprefix('.') or 'it'}: {one.message}"
     except SchemaFlawError as flaw:
         return f"it {flaw}"
     return ""
@@ -80,15 +87,20 @@ def violations(schema: dict[str, JsonValue], result: JsonValue, limit: int) -> l
 
 
 def _errors(schema: Any, value: object) -> Iterator[Violation]:
-    from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]  # has no types
     from referencing.exceptions import Unresolvable
 
-    from pytest_manifest.schema.json_schema_rules import TooManyStepsError, checker, counted
+    from pytest_manifest.compat.jsonschema import with_resolver
+    from pytest_manifest.schema.json_schema_rules import (
+        TooManyStepsError,
+        checker,
+        counted,
+        resolver_of,
+    )
 
     try:
         with counted(_size(value)):
-            # With an explicit registry, or jsonschema would fetch from the network.
-            for error in checker()(schema, registry=REGISTRY).iter_errors(value):
+            validator = with_resolver(checker(), schema, resolver_of(schema))
+            for error in validator.iter_errors(value):
                 path = error.json_path.removeprefix("$")
                 yield Violation(
                     path, error.validator, error.validator_value, error.message, error.instance

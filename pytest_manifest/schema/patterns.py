@@ -14,6 +14,11 @@ from typing import Final
 
 MAX_LENGTH: Final = 10_000
 """Characters of a pattern: what is longer was not written by hand, and costs as much to compile."""
+MAX_SIZE: Final = 20_000
+"""Instructions of a compiled pattern, hundreds of which are kept: ``(...){1000}`` is short and
+large."""
+_MEMORY: Final = 1 << 20
+"""Bytes that RE2 may take for a pattern."""
 
 _ESCAPE: Final = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|(.))", re.DOTALL)
 
@@ -24,6 +29,7 @@ def _compiled(pattern: str) -> object:
 
     options = re2.Options()
     options.log_errors = False  # RE2 would also print them to standard error
+    options.max_mem = _MEMORY
     try:
         return re2.compile(_ESCAPE.sub(_in_re2, pattern), options)
     except re2.error as error:
@@ -44,10 +50,21 @@ def pattern_problem(pattern: str) -> str:
     if len(pattern) > MAX_LENGTH:
         return f"it has {len(pattern)} characters, more than {MAX_LENGTH}"
     try:
-        _compiled(pattern)
+        size = pattern_size(pattern)
     except (ValueError, UnicodeEncodeError) as error:
         return f"{error}; patterns are RE2's, which have no look-around and no back-references"
+    if size > MAX_SIZE:
+        return f"it comes to {size} instructions, more than {MAX_SIZE}; have it repeat less"
     return ""
+
+
+def pattern_size(pattern: str) -> int:
+    """Return of how many instructions a pattern consists once it is compiled.
+
+    RE2 compiles some millions of them a second. Raises ValueError for what is no pattern.
+    """
+    size: int = _compiled(pattern).programsize  # type: ignore[attr-defined]  # RE2's own
+    return size
 
 
 def found_in(pattern: str, text: str) -> bool:

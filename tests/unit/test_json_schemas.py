@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
+from pytest_manifest.schema.json_schema_shape import _NAMED, _ONE, _PLAIN, _SEVERAL, suspects
 from pytest_manifest.schema.json_schemas import SchemaFlawError, schema_problem, violations
 
 HUGE = 10**400
@@ -192,6 +197,123 @@ def test_a_long_way_of_references_is_a_flaw_of_its_schema() -> None:
     assert schema_problem(schema) == ""
     with pytest.raises(SchemaFlawError, match="nested too deeply"):
         violations(schema, "x", 5)
+
+
+SIZE = 1 << 14
+"""Bytes of a hostile schema: a manifest's may have 64 times as many."""
+
+
+def filled(make: Callable[[int], Any]) -> dict[str, Any]:
+    """An object with as many members as there is room for."""
+    found: dict[str, Any] = {}
+    room = SIZE
+    while room > 0:
+        found[f"p{len(found)}"] = made = make(len(found))
+        room -= len(json.dumps(made)) + 10
+    return found
+
+
+def laid_open(parts: dict[str, Any], levels: int) -> dict[str, Any]:
+    """A schema that refers to each of the levels below which its parts lie."""
+    inner: dict[str, Any] = {"properties": parts}
+    for _ in range(levels):
+        inner = {"items": inner}
+    places = {f"r{n}": {"$ref": "#/x" + "/items" * n} for n in range(levels)}
+    return {"x": inner, "$defs": places}
+
+
+LARGE: Mapping[str, Callable[[], dict[str, Any]]] = {
+    "parts": lambda: {"properties": filled(lambda _: {"type": "string"})},
+    "names": lambda: {
+        "$defs": filled(lambda n: {"$anchor": f"a{n}"}),
+        "properties": {f"x{n}": {"$ref": f"#a{n}"} for n in range(300)},
+    },
+    "dynamic names": lambda: {
+        "$defs": filled(lambda n: {"$dynamicAnchor": f"a{n}"}),
+        "properties": {f"x{n}": {"$dynamicRef": f"#a{n}"} for n in range(300)},
+    },
+    "levels": lambda: laid_open(filled(lambda _: {}), 80),
+    "wrong at its end": lambda: {"properties": {**filled(lambda _: {}), "z": {"type": "x"}}},
+    "many wrong names": lambda: {"required": [*filled(lambda _: 0), "p0"]},
+    "wrong items": lambda: {"dependencies": {"a": [*range(SIZE // 6)]}},
+    "wrong flags": lambda: {"$vocabulary": {**filled(lambda _: True), "z": 5}},
+}
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_a_large_schema_takes_its_proper_number_of_steps(kind: str) -> None:
+    """Some calls for each byte, at most: each part of it is looked at once."""
+    calls = 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    schema = LARGE[kind]()
+    schema_problem({"type": "string", "$ref": "#/x", "x": {"pattern": "a", "title": kind}})
+    sys.setprofile(count)
+    try:
+        problem = schema_problem(schema)
+    finally:
+        sys.setprofile(None)
+    assert bool(problem) == ("wrong" in kind)
+    assert calls < len(json.dumps(schema)) * 6
+
+
+def test_names_are_looked_up_once_where_a_schema_is_applied() -> None:
+    """And not for each item, by going through the whole schema."""
+    names = filled(lambda n: {"$anchor": f"a{n}"})
+    schema: dict[str, Any] = {"$defs": names, "items": {"$ref": "#a7"}}
+    calls = 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count)
+    try:
+        assert violations(schema, [0] * 300, 5) == []
+    finally:
+        sys.setprofile(None)
+    assert calls < 100_000
+
+
+def test_patterns_are_bounded_by_what_they_come_to() -> None:
+    """A few characters may stand for as many instructions as one likes."""
+    few: dict[str, Any] = {f"p{n}": {"pattern": f"(abcdefghijkl{n}){{900}}"} for n in range(9)}
+    assert schema_problem({"properties": few}) == ""
+    schema: dict[str, Any] = {
+        "properties": {f"p{n}": {"pattern": f"(abcdefghijkl{n}){{900}}"} for n in range(99)}
+    }
+    assert "its patterns are too large, all in all" in schema_problem(schema)
+    assert "it comes to 82804 instr" in schema_problem({"pattern": f"({'abcdefghij' * 9}){{900}}"})
+    assert "pattern too large" in schema_problem({"pattern": f"({'abcdefghij' * 99}){{900}}"})
+
+
+_KEYWORDS = sorted({*_PLAIN, *_ONE, *_SEVERAL, *_NAMED, "const", "default", "x"})
+_VALUES: st.SearchStrategy[Any] = st.sampled_from(
+    [
+        *(None, True, False, 0, 1, -1, 1.0, 1.5, -0.5, 0.0, "a", "", "#", "a#b", "string", "null"),
+        *("a b", "_x", [], {}, ["a"], ["a", "a"], ["string", "null"], ["string", "x"], [1], [True]),
+        *([{}], {"a": ["b"]}, {"a": ["b", "b"]}, {"a": 1}, {"a": True}, {"a": {}}),
+    ]
+)
+_ANY_SCHEMA = st.recursive(
+    _VALUES,
+    lambda inner: (
+        st.dictionaries(st.sampled_from(_KEYWORDS), inner, max_size=3) | st.lists(inner, max_size=2)
+    ),
+    max_leaves=8,
+)
+
+
+@given(schema=st.dictionaries(st.sampled_from(_KEYWORDS), _ANY_SCHEMA, max_size=3))
+def test_the_table_agrees_with_the_standards_own_schema(schema: dict[str, Any]) -> None:
+    """What the table finds is wrong by that, too, and of the rest nothing is."""
+    standard = Draft202012Validator(Draft202012Validator.META_SCHEMA)
+    found = [one.part for one in suspects(schema, set())]
+    assert standard.is_valid(schema) == (not found)
+    assert not any(map(standard.is_valid, found))
 
 
 # fmt: off
