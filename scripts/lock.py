@@ -34,7 +34,7 @@ EXPORTS = {
     NEIGHBOURS: ("--only-group", "neighbours"),
     "requirements/image.txt": (
         *("--no-default-groups", "--group", "image"),
-        *("--extra", "xdist", "--extra", "allure", "--extra", "flower"),
+        *("--extra", "xdist", "--extra", "allure", "--extra", "flower", "--extra", "sign"),
     ),
 }
 FILES = (LOCK, *EXPORTS)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULT = re.compile(r"\$\{([A-Z]+_IMAGE):-([^}\s@]+)\}")
-DIGEST = re.compile(r"@(sha256:[0-9a-f]{64})\Z")
+DIGEST = re.compile("sha256:[0-9a-f]{64}")
 
 
 def images(compose: str) -> dict[str, str]:
@@ -34,8 +34,10 @@ def pinned(image: str) -> str:
     if pulled.returncode != 0:
         sys.exit(f"{image}: no registry gives it; nothing was pinned: {pulled.stderr.strip()}")
     shown = _run(docker, "image", "inspect", '--format={{join .RepoDigests "\\n"}}', image)
-    found = (DIGEST.search(line) for line in shown.stdout.splitlines())
-    digest = next((one[1] for one in found if one), None)
+    name = image.rpartition(":")[0]  # others that lead to this image may have others' digests
+    lines = (line.partition("@") for line in shown.stdout.splitlines())
+    known = (digest for at, _, digest in lines if at == name or at.endswith(f"/{name}"))
+    digest = next(filter(DIGEST.fullmatch, known), None)
     if digest is None:
         sys.exit(f"{image}: the engine knows no digest of it; nothing was pinned")
     return f"{image}@{digest}"

@@ -130,7 +130,8 @@ FAKE_DOCKER = """#!/bin/sh
 case "$1 $3" in
 "pull valkey/valkey:9.1") [ -z "$NO_REGISTRY" ] || { echo 'no route to host' >&2; exit 1; } ;;
 pull*) ;;
-image*) printf 'localhost/other@sha256:short\\n%s@sha256:%064d\\n' "${4%%:*}" 7 ;;
+image*) printf 'localhost/other@sha256:%064d\\nhub/%s@sha256:short\\nhub/%s@sha256:%064d\\n' \\
+ 5 "${4%%:*}" "${4%%:*}" 7 ;;
 esac
 """
 

