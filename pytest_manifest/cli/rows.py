@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pytest_manifest.errors import Fault, ManifestError, PlanError
-from pytest_manifest.redaction import redact, redact_url
+from pytest_manifest.redaction import redact_about, redact_url
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -145,8 +145,9 @@ def _sql_errors(url: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise PlanError(f"{redact_url(url)}: its driver is not installed ({error})") from error
-    except SQLAlchemyError as error:
-        reason = redact(str(getattr(error, "orig", None) or error).splitlines()[0])
+    except (SQLAlchemyError, ValueError) as error:  # the latter for a port that is none
+        reason = str(getattr(error, "orig", None) or error).partition("\n")[0]
+        reason = redact_about(reason, url)  # a password that is not escaped is told in pieces
         raise PlanError(f"{redact_url(url)}: the query failed ({reason}); correct it") from error
 
 

@@ -68,6 +68,8 @@ def change_texts(longrepr: _Report, change: Callable[[str], str]) -> _Report:
 def _changed(value: object, change: Callable[[str], str]) -> object:
     if isinstance(value, str):
         return change(value)
+    if isinstance(value, list) and value and all(isinstance(line, str) for line in value):
+        return change("\n".join(value)).split("\n")  # the lines of one text
     if isinstance(value, (list, tuple)):
         items = [_changed(item, change) for item in value]
         return items if isinstance(value, list) else tuple(items)

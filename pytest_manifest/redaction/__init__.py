@@ -30,6 +30,7 @@ from pytest_manifest.redaction.settings import (
     is_secret_name,
     use_salt,
 )
+from pytest_manifest.redaction.spellings import spelled
 from pytest_manifest.redaction.texts import HIDDEN, may_hold_secret, redact, without, without_cut
 from pytest_manifest.redaction.urls import passwords_of, redact_about, redact_error, redact_url
 
@@ -58,6 +59,7 @@ __all__ = [
     "registered_secrets",
     "secret_step",
     "secrets_in",
+    "spelled",
     "use_salt",
     "without",
     "without_cut",

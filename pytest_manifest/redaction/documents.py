@@ -73,18 +73,20 @@ def secret_step(path: str) -> bool:
     return any(is_secret_name(step) for found in _STEP.findall(path) for step in found if step)
 
 
-def differ(path: str, expected: JsonValue, actual: JsonValue) -> tuple[JsonValue, JsonValue, str]:
+def differ(
+    path: str, expected: JsonValue, actual: JsonValue, secrets: Sequence[str] = ()
+) -> tuple[JsonValue, JsonValue, str]:
     """Return two values that are not equal as they are shown, and what follows the second one.
 
-    Large ones have no more than a message shows of them. What follows is ``(differs)`` where a part
-    of them that is not equal is hidden.
+    They are without ``secrets``, and with no more of what is large than a message has room for.
+    What follows is ``(differs)`` where a part of them that is not equal is hidden.
     """
     if not is_on():
         return expected, actual, ""
     if secret_step(path):
         return marked(expected), marked(actual), DIFFERS
     expected, actual = _bounded(expected), _bounded(actual)
-    wanted, found = _redacted(expected), _redacted(actual)
+    wanted, found = _redacted(expected, secrets), _redacted(actual, secrets)
     hides = wanted != expected or found != actual
     return wanted, found, DIFFERS if hides and (wanted == found or is_marked(found)) else ""
 

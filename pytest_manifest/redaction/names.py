@@ -49,6 +49,8 @@ _CONTAINER: Final = (
     r"[\w.]*[\[({](?:[^\[\](){}]|[\[({][^\[\](){}]*[\])}])*[\])}]?"  # one within it, too
 )
 _BARE: Final = r"[^\s,;&\"'}\])]+"
+_ARGUMENT: Final = r"(?:\\*[\"'],\s*|\s+)(?:\\*[\"'])?"
+"""What is between an option and its value: ``--password x``, ``['--password', 'x']``."""
 _SCHEMES: Final = r"(?:bearer|basic|digest|token|negotiate|apikey)\s+"
 _LINE: Final = rf"(?P<scheme>{_SCHEMES})?[^\s\"'\\][^\r\n\"'\\]*"
 
@@ -58,13 +60,15 @@ class Names:
     """The names in force, as patterns.
 
     ``ending`` matches a whole name; ``pair`` and ``header`` (None: no name is a header's) match in
-    text a name with its value, which is their second group. ``signs``: lower-case texts, one of
+    text a name with its value, which is their second group; ``argument`` an option of a command, or
+    an element of XML, as its first group, with its value. ``signs``: lower-case texts, one of
     which is in each text in which they match.
     """
 
     ending: re.Pattern[str]
     pair: re.Pattern[str]
     header: re.Pattern[str] | None
+    argument: re.Pattern[str]
     signs: tuple[str, ...]
 
 
@@ -89,6 +93,13 @@ def compile_names(added: Iterable[str] = (), removed: Iterable[str] = ()) -> Nam
         )
         if headers
         else None,
+        argument=re.compile(
+            rf"(--[\w-]{{0,40}}?(?:{_any([*forms, *map(_form, headers)])}){_ARGUMENT})"
+            rf"(?![-\"'<>]){_BARE}"
+            rf"|(?P<tag><[\w:.-]{{0,40}}?(?:{_any([*forms, *map(_form, headers)])})"
+            r"(?:\s[^<>]{0,200})?>)[^<>]+",
+            flags,
+        ),
         signs=(*_SIGNS, *filter(None, map(_sign, extra))),
     )
 

@@ -5,14 +5,12 @@ All of it is for one process: what is hidden there is hidden in what that proces
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
 from typing import Final
-from urllib.parse import quote, quote_plus
 
 from pytest_manifest.redaction.literals import add_literals
 from pytest_manifest.redaction.settings import is_secret_name
+from pytest_manifest.redaction.spellings import spellings
 from pytest_manifest.redaction.urls import passwords_of
 
 SHORTEST_LITERAL: Final = 8
@@ -69,14 +67,3 @@ def hide_environment() -> None:
 
 def _is_path(value: str) -> bool:
     return os.sep in value and os.path.exists(value)  # noqa: PTH110 - a Path raises for long texts
-
-
-def spellings(secret: str) -> Iterator[str]:
-    """Yield how a value is written: as it is, and within URLs, JSON and Python's repr."""
-    yield secret
-    yield quote(secret)
-    yield quote(secret, safe="")
-    yield quote_plus(secret)
-    yield json.dumps(secret)[1:-1]
-    yield json.dumps(secret, ensure_ascii=False)[1:-1]
-    yield repr(secret)[1:-1]

@@ -39,10 +39,12 @@ _TOKENS: Final = (
     r"pypi-AgE[\w-]{50,}",
     r"sq0[a-z]{3}-[\w-]{20,}",  # Square
     r"\bAKC[A-Za-z0-9]{10,}",  # Artifactory
-    # The body of a key, with line ends as they are or escaped, up to its end if that is there.
+    # The body of a key up to its end, whatever is put before its lines, or, where the text is cut,
+    # as long as it looks like one, with line ends as they are or escaped.
     (
         r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
-        r"(?:(?!-----END)(?:[A-Za-z0-9+/=:,.\s-]|\\+[nr]))*(?:-----END [A-Z0-9 ]{0,50}-----)?"
+        r"(?:(?:(?!-----)[\s\S]){0,20000}-----END [A-Z0-9 ]{0,50}-----"
+        r"|(?:(?!-----END)(?:[A-Za-z0-9+/=:,.\s-]|\\+[nr]))*)"
     ),
     r"PuTTY-User-Key-File-\d[^\0]*",
 )
@@ -166,6 +168,7 @@ def _after_names(text: str, names: Names) -> str:
     if names.header is not None:
         text = names.header.sub(_hide_header, text)
     text = names.pair.sub(_hide_pair, text)
+    text = names.argument.sub(lambda match: f"{match[1] or match['tag']}{HIDDEN}", text)
     return _by_form()[1].sub(rf"\1{HIDDEN}", text)
 
 

@@ -22,6 +22,7 @@ from pytest_manifest.ledger import (
     Start,
     TaskRuns,
 )
+from pytest_manifest.redaction import redacted
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.signatures import signatures_of, trusted_ends
 from pytest_manifest.run.task_metadata import CodeHistory, OwnLimits, code_key
@@ -103,7 +104,7 @@ def _subject(receipt: Receipt) -> tuple[object, ...]:
 
 def _in_short(receipt: Receipt) -> str:
     if receipt.state == "succeeded":
-        return f"'succeeded' with {short(receipt.result)}"
+        return f"'succeeded' with {short(redacted(receipt.result))}"  # before it is cut
     error = f" with {short(receipt.error.type)}" if receipt.error is not None else ""
     return f"{receipt.state!r}{error}"
 

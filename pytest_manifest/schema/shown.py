@@ -19,7 +19,9 @@ from pytest_manifest.redaction import (
     redacted,
     redacted_schema,
     secrets_in,
+    spelled,
     without,
+    without_cut,
 )
 from pytest_manifest.schema.models import Entry, Expectations, Header
 from pytest_manifest.schema.receipts import ErrorInfo, Mismatch, Receipt, Verdict
@@ -29,7 +31,7 @@ _SHORTEST_WORD: Final = 8
 
 
 def secrets_of(entry: Entry, receipt: Receipt | None = None) -> Secrets:
-    """Return the values that stand under names of secrets, the longest first."""
+    """Return the values that stand under names of secrets, in all spellings, the longest first."""
     if not is_on():
         return ()
     found = {*secrets_in(entry.args), *secrets_in(entry.kwargs), *secrets_in(entry.meta)}
@@ -37,7 +39,7 @@ def secrets_of(entry: Entry, receipt: Receipt | None = None) -> Secrets:
         found.update(secrets_in(entry.expect.result))
     if receipt is not None:
         found.update(secrets_in(receipt.result), secrets_in(receipt.evidence))
-    return sorted(found, key=lambda one: (-len(one), one))
+    return spelled(found)
 
 
 def pieces_of(entry: Entry, receipt: Receipt | None = None) -> Secrets:
@@ -111,11 +113,13 @@ def shown_line(entry: Entry, raw: bytes) -> Entry:
 def shown_receipt(receipt: Receipt, secrets: Secrets = ()) -> Receipt:
     """Return a receipt without secrets, and without these values.
 
-    Digests of what was changed are left out: they are not salted, and would tell short secrets.
+    The digest of a result that was changed is left out, and that of the arguments, which are not
+    here to be looked at: they are not salted, and would tell short secrets.
     """
     if not is_on():
         return receipt
     changes: dict[str, object] = {
+        "args_sha256": None,
         "result": redacted(receipt.result, secrets),
         "evidence": redacted(receipt.evidence, secrets),
         "error": shown_error(receipt.error, secrets),
@@ -128,8 +132,6 @@ def shown_receipt(receipt: Receipt, secrets: Secrets = ()) -> Receipt:
     changes = _given(changes, receipt.model_fields_set)
     if changes.get("result", receipt.result) != receipt.result:
         changes["result_sha256"] = None
-    if secrets:
-        changes["args_sha256"] = None
     return receipt.model_copy(update=changes)
 
 
@@ -144,18 +146,18 @@ def shown_error(error: ErrorInfo | None, secrets: Secrets = ()) -> ErrorInfo | N
 
 
 def shown_verdict(verdict: Verdict, secrets: Secrets = ()) -> Verdict:
-    """Return a verdict without secrets, and without these values."""
+    """Return a verdict without secrets, and without these values and what was cut off of them."""
     if not is_on():
         return verdict
+
+    def shown(text: str) -> str:
+        return without_cut(shown_text(text, secrets), secrets)
+
     mismatches = [
-        Mismatch(
-            path=shown_text(one.path, secrets),
-            expected=shown_text(one.expected, secrets),
-            actual=shown_text(one.actual, secrets),
-        )
+        Mismatch(path=shown(one.path), expected=shown(one.expected), actual=shown(one.actual))
         for one in verdict.mismatches
     ]
-    sentence = shown_text(verdict.sentence, secrets)
+    sentence = shown(verdict.sentence)
     return verdict.model_copy(update={"sentence": sentence, "mismatches": mismatches})
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Final
 
+from pytest_manifest.redaction import redacted
 from pytest_manifest.schema import Entry, Receipt, wire
 from pytest_manifest.text import printable, short
 from pytest_manifest.verdict.expectations import result_left_out
@@ -122,8 +123,8 @@ def _another_result(receipt: Receipt) -> str:
     if wire.json_sha256(receipt.result) in (None, receipt.result_sha256):
         return ""
     return (
-        f"its result {short(receipt.result)} is not the one that the worker made its digest of, "
-        "so it was changed on its way"
+        f"its result {short(redacted(receipt.result))} is not the one that the worker made its "
+        "digest of, so it was changed on its way"
     )
 
 

@@ -25,7 +25,7 @@ from pytest_manifest.schema import (
 from pytest_manifest.schema.code_digest import comparable
 from pytest_manifest.schema.json_schemas import SchemaFlawError, Violation, violations
 from pytest_manifest.schema.patterns import found_in
-from pytest_manifest.schema.shown import secrets_of, shown_error, shown_text
+from pytest_manifest.schema.shown import Secrets, secrets_of, shown_error, shown_text
 from pytest_manifest.schema.wire import json_sha256
 from pytest_manifest.text import VALUE_LIMIT, middle, plural, printable, seconds, short
 from pytest_manifest.verdict import messages
@@ -220,9 +220,12 @@ def _unmet(entry: Entry, receipt: Receipt, told: Receipt) -> Iterator[Mismatch]:
         yield from _unmet_error(expect.error, receipt, told)
     if not result_left_out(receipt):
         if "result" in expect.model_fields_set:
-            yield from differences(expect.result, receipt.result)
+            found = differences(expect.result, receipt.result)
+            if next(found, None) is not None:  # secrets are looked for where something is told
+                secrets = secrets_of(entry, receipt)
+                yield from differences(expect.result, receipt.result, secrets=secrets)
         if expect.result_schema is not None:
-            yield from _violations(expect.result_schema, receipt.result)
+            yield from _violations(expect.result_schema, entry, receipt)
     yield from _too_long("runtime", expect.max_runtime, receipt.runtime)
     yield from _too_long("wait", expect.max_wait, receipt.wait)
 
@@ -253,20 +256,21 @@ def _same_class(expected: str, actual: str) -> bool:
     return expected.rpartition(".")[2] == actual.rpartition(".")[2]
 
 
-def _violations(schema: dict[str, JsonValue], result: JsonValue) -> list[Mismatch]:
+def _violations(schema: dict[str, JsonValue], entry: Entry, receipt: Receipt) -> list[Mismatch]:
     try:
-        found = violations(schema, result, MAX_MISMATCHES + 1)
+        found = violations(schema, receipt.result, MAX_MISMATCHES + 1)
     except SchemaFlawError as flaw:
         fault = middle(printable(str(flaw)), 2 * VALUE_LIMIT)
         path = messages.SCHEMA_PATH
         return [Mismatch(path=path, expected="a schema to check by", actual=fault)]
-    return [_violation(one, f"result{one.path}") for one in found]
+    secrets = secrets_of(entry, receipt) if found else ()
+    return [_violation(one, f"result{one.path}", secrets) for one in found]
 
 
-def _violation(broken: Violation, path: str) -> Mismatch:
+def _violation(broken: Violation, path: str, secrets: Secrets) -> Mismatch:
     """Return the mismatch of a broken rule; of a secret it has no more than the rule's name."""
     value: JsonValue = broken.found  # type: ignore[assignment]  # a part of a receipt's result
-    _, found, differs = differ(path, None, value)
+    _, found, differs = differ(path, None, value, secrets)
     if differs or found != value:
         return Mismatch(path=path, expected=f"{broken.keyword} (schema)", actual=short(found))
     return Mismatch(path=path, expected=shown_text(_rule(broken)), actual=short(found))
@@ -282,46 +286,57 @@ ABSENT = "absent"
 _NAME = re.compile(r"[^\W\d][\w-]*")
 
 
-def differences(expected: JsonValue, actual: JsonValue, path: str = "result") -> Iterator[Mismatch]:
+def differences(
+    expected: JsonValue, actual: JsonValue, path: str = "result", *, secrets: Secrets = ()
+) -> Iterator[Mismatch]:
     """Yield every path where ``actual`` is not as ``expected``; none: it is contained.
 
+    ``secrets``: values that are not to be told, beside what is recognised as one.
     An object must have the expected keys and may have others; an array must be equal, whole and
     in order, and so must be what is in it; 1 equals 1.0, but true does not equal 1.
     """
-    return _differences(expected, actual, path, exact=False)
+    return _differences(expected, actual, path, secrets, exact=False)
 
 
 def _differences(
-    expected: JsonValue, actual: JsonValue, path: str, *, exact: bool
+    expected: JsonValue, actual: JsonValue, path: str, secrets: Secrets, *, exact: bool
 ) -> Iterator[Mismatch]:
     if isinstance(expected, dict) and isinstance(actual, dict):
-        yield from _in_object(expected, actual, path, exact=exact)
+        yield from _in_object(expected, actual, path, secrets, exact=exact)
     elif isinstance(expected, list) and isinstance(actual, list):
-        yield from _in_array(expected, actual, path)
+        yield from _in_array(expected, actual, path, secrets)
     elif not _equal(expected, actual):
-        wanted, found, differs = differ(path, expected, actual)
+        wanted, found, differs = differ(path, expected, actual, secrets)
         yield Mismatch(path=path, expected=short(wanted), actual=short(found) + differs)
 
 
 def _in_object(
-    expected: dict[str, JsonValue], actual: dict[str, JsonValue], path: str, *, exact: bool
+    expected: dict[str, JsonValue],
+    actual: dict[str, JsonValue],
+    path: str,
+    secrets: Secrets,
+    *,
+    exact: bool,
 ) -> Iterator[Mismatch]:
     for key, wanted in expected.items():
         location = f"{path}{_step(key)}"
         if key in actual:
-            yield from _differences(wanted, actual[key], location, exact=exact)
+            yield from _differences(wanted, actual[key], location, secrets, exact=exact)
         else:
-            yield Mismatch(path=location, expected=_shown(location, wanted), actual=ABSENT)
+            told = _shown(location, wanted, secrets)
+            yield Mismatch(path=location, expected=told, actual=ABSENT)
     if exact:
         for key in actual.keys() - expected.keys():
             location = f"{path}{_step(key)}"
-            found = _shown(location, actual[key])
+            found = _shown(location, actual[key], secrets)
             yield Mismatch(path=location, expected=ABSENT, actual=found)
 
 
-def _in_array(expected: list[JsonValue], actual: list[JsonValue], path: str) -> Iterator[Mismatch]:
+def _in_array(
+    expected: list[JsonValue], actual: list[JsonValue], path: str, secrets: Secrets
+) -> Iterator[Mismatch]:
     for i, (wanted, found) in enumerate(zip(expected, actual, strict=False)):
-        yield from _differences(wanted, found, f"{path}[{i}]", exact=True)
+        yield from _differences(wanted, found, f"{path}[{i}]", secrets, exact=True)
     if len(expected) == len(actual):
         return
     shared = min(len(expected), len(actual))
@@ -331,15 +346,15 @@ def _in_array(expected: list[JsonValue], actual: list[JsonValue], path: str) -> 
         return
     for i, wanted in enumerate(expected[shared:], shared):
         place = f"{path}[{i}]"
-        yield Mismatch(path=place, expected=_shown(place, wanted), actual=ABSENT)
+        yield Mismatch(path=place, expected=_shown(place, wanted, secrets), actual=ABSENT)
     for i, found in enumerate(actual[shared:], shared):
         place = f"{path}[{i}]"
-        yield Mismatch(path=place, expected=ABSENT, actual=_shown(place, found))
+        yield Mismatch(path=place, expected=ABSENT, actual=_shown(place, found, secrets))
 
 
-def _shown(path: str, value: JsonValue) -> str:
+def _shown(path: str, value: JsonValue, secrets: Secrets) -> str:
     """Return a value that one side lacks, without secrets."""
-    return short(differ(path, value, None)[0])
+    return short(differ(path, value, None, secrets)[0])
 
 
 def _equal(expected: JsonValue, actual: JsonValue) -> bool:

@@ -17,7 +17,7 @@ from celery.exceptions import (
 from celery.utils.serialization import UnpickleableExceptionWrapper
 
 from pytest_manifest.compat.older import worker_lost
-from pytest_manifest.redaction import redact, secrets_in, without
+from pytest_manifest.redaction import redact, secrets_in, spelled, without
 from pytest_manifest.schema.fields import State
 
 MAX_MESSAGE = 16 * 1024
@@ -87,7 +87,7 @@ def without_arguments(
     args, kwargs = fields.get("args"), fields.get("kwargs")
     if not isinstance(args, list | tuple) or not isinstance(kwargs, dict):
         return end, log
-    secrets = sorted({*secrets_in([*args]), *secrets_in(kwargs)}, key=len, reverse=True)
+    secrets = spelled({*secrets_in([*args]), *secrets_in(kwargs)})
     if not secrets:
         return end, log
     if end.error is not None:

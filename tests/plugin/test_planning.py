@@ -174,6 +174,28 @@ def test_a_planner_that_raises_is_an_ordinary_error(
     assert "INTERNALERROR" not in result.stdout.str()
 
 
+SECRETIVE = """
+from pytest_manifest import manifest_secret, planning_fixture
+
+@planning_fixture("demo:one")
+def one(plan):
+    value = manifest_secret("hunter2 " * 2)
+    raise RuntimeError(f"no access as {value}, password=swordfish")
+"""
+
+
+def test_a_planner_that_raises_shows_no_secrets(project: Project) -> None:
+    """Neither those that it has registered, nor others; in no report of it."""
+    project.write("conftest.py", SECRETIVE)
+    options = ("--manifest-plan=demo:one", "--showlocals", "-rA", "--junitxml=j.xml")
+    result = project.run(*options)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*RuntimeError: no access as ***, password=***"])
+    shown = result.stdout.str() + result.stderr.str() + (project.path / "j.xml").read_text("utf-8")
+    assert "swordfish" not in shown.replace('password=swordfish")', "")  # but for the source
+    assert "hunter2 hunter2" not in shown
+
+
 MARKED = """
 import pytest
 pytestmark = pytest.mark.manifest("demo:one", count=4)

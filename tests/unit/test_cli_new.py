@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from tests.unit.cli_support import as_json, manifest, refusal, write_manifest
 
@@ -318,6 +319,24 @@ def test_what_cannot_be_meant_is_refused_in_a_sentence(
 ) -> None:
     """On stderr, with exit status 2."""
     assert sentence in refusal(monkeypatch, capsys, "new", *options)
+
+
+def test_a_password_that_is_not_escaped_is_in_no_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not even the piece of it that is taken for a part of the host, or for a port."""
+    command = ["new", "--from-task=shop.any", "--sql=select 1"]
+
+    def connect(name: str) -> None:
+        raise OperationalError("", None, OSError(f"cannot resolve {name.partition('@')[2]!r}"))
+
+    monkeypatch.setattr("sqlalchemy.create_engine", connect)
+    told = refusal(monkeypatch, capsys, *command, "--url=postgresql://u:hun@ter2@h/db")
+    assert "cannot resolve '***@h/db'" in told
+    monkeypatch.undo()
+    told = refusal(monkeypatch, capsys, *command, "--url=sqlite://u:hunter2@h:port/x")
+    assert "hunter2" not in told
+    assert "the query failed" in told
 
 
 def test_without_sqlalchemy_the_extra_is_named(

@@ -128,14 +128,18 @@ def test_labels_are_hidden_again(pytester: pytest.Pytester) -> None:
 def test_all_texts_of_a_failure_can_be_changed(pytester: pytest.Pytester) -> None:
     """Source, values of variables, message and place, of all exceptions of a chain."""
     pytester.makeconftest("""
+import re
 import pytest
 from pytest_manifest.compat.pytest import change_texts
+
+def hide(text):
+    return re.sub("one\\nE +two", "1\\nE 2", text.replace("hunter2", "#"))
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport():
     report = yield
     if report.failed:
-        report.longrepr = change_texts(report.longrepr, lambda text: text.replace("hunter2", "#"))
+        report.longrepr = change_texts(report.longrepr, hide)
     return report
 """)
     pytester.makepyfile("""
@@ -148,8 +152,11 @@ def test_one():
         work(*found)
     except ValueError as error:
         assert found == "hunter2", f"as {error}"
+
+def test_several_lines():
+    raise ValueError("one\\ntwo")
 """)
     done = pytester.runpytest_inprocess("--showlocals", "-vv")
-    done.assert_outcomes(failed=1)
-    done.stdout.fnmatch_lines(["*ValueError: #*", "*found*=*#*"])
+    done.assert_outcomes(failed=2)
+    done.stdout.fnmatch_lines(["*ValueError: #*", "*found*=*#*", "E *ValueError: 1", "E 2"])
     done.stdout.no_fnmatch_line("*hunter2*")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import threading
+from collections.abc import Callable
+from types import SimpleNamespace
 from urllib.parse import quote, urlsplit
 
 import pytest
@@ -28,11 +31,19 @@ from pytest_manifest.redaction import (
 )
 from pytest_manifest.redaction import settings as in_force
 from pytest_manifest.redaction.texts import redact_whatever_it_holds
-from pytest_manifest.schema import Entry, Receipt
-from pytest_manifest.schema.shown import pieces_of, secrets_of, shown_receipt
+from pytest_manifest.run.evidence import disagreement
+from pytest_manifest.schema import Entry, Receipt, Verdict
+from pytest_manifest.schema.shown import (
+    pieces_of,
+    secrets_of,
+    shown_receipt,
+    shown_text,
+    shown_verdict,
+)
 from pytest_manifest.stack.health import check_stack
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import evaluate, explain
+from pytest_manifest.worker.outcome import TaskResult, without_arguments
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +89,9 @@ def nothing_registered(monkeypatch: pytest.MonkeyPatch) -> None:
         ("authorization: Basic s3cret:x y", "authorization: Basic ***"),
         ("{'Authorization': 'Bearer s3'}", "{'Authorization': '***'}"),
         ("db_credentials={'user': 's3'}", "db_credentials=***"),
+        ("mysql --db-password s3cret -u me", "mysql --db-password *** -u me"),
+        ("['mysql', '--password', 's3cret', 'x']", "['mysql', '--password', '***', 'x']"),
+        ("<db:password hint='x'>s3 cret</db:password>", "<db:password hint='x'>***</db:password>"),
     ],
 )
 def test_secrets_are_taken_out(text: str, shown: str) -> None:
@@ -98,6 +112,8 @@ def test_secrets_are_taken_out(text: str, shown: str) -> None:
         "a disk-based cache of tasks, 3 cookies, and the key 'a'",
         "no page at http://h:80/a?b=1#c, as me@x.org said",
         "KeyError: 'x'",
+        "give --password, or --max-tokens 300 and --cookie -x",
+        "<passwords/><a>b</a>",
     ],
 )
 def test_innocent_text_stays(text: str) -> None:
@@ -290,6 +306,35 @@ def test_a_registered_value_is_hidden_in_all_its_spellings() -> None:
         assert "hunter" not in redact(f"before {spelling} after")
 
 
+def test_a_registered_value_is_hidden_in_base64() -> None:
+    """At any place in what is encoded, as a part of ``user:password``."""
+    secret = manifest_secret("correct horse??>>battery")
+    for before in ("", "a", "ab", "abc:"):
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            shown = redact(encode(f"{before}{secret}:z".encode()).decode())
+            assert "***" in shown
+            assert len(shown) < 20
+
+
+def test_a_registered_value_of_several_lines_is_hidden_in_each() -> None:
+    """Whoever prints it puts something before its lines, as a traceback does."""
+    manifest_secret("first line of it\nthe second one\r\nend")
+    assert redact("E   first line of it\nE   the second one\n") == "E   ***\nE   ***\n"
+
+
+PEM = (
+    "-----BEGIN RSA PRIVATE KEY-----\nMIIEabcdefghijklmnop\nQRSTUVqrstuv==\n"
+    "-----END RSA PRIVATE KEY-----"
+)
+
+
+@pytest.mark.parametrize("before", ["", "    | ", "> ", "E   ", "# ", "'"])
+def test_a_private_key_is_hidden_whatever_its_lines_begin_with(before: str) -> None:
+    """As in the traceback of a group of exceptions."""
+    text = "\n".join(f"{before}{line}" for line in f"x {PEM} y".split("\n"))
+    assert redact(text) == f"{before}x *** y"
+
+
 # What is said of entries and receipts
 
 
@@ -345,6 +390,62 @@ def test_an_argument_is_hidden_where_an_error_repeats_it(salt: None) -> None:
     assert "hunter2" not in shown.model_dump_json()
 
 
+def twice(text: str) -> str:
+    """JSON as the text of a KeyError has it."""
+    return str(KeyError(json.dumps([text])))
+
+
+@pytest.mark.parametrize("write", [str, repr, json.dumps, quote, twice])
+def test_an_argument_is_hidden_however_an_error_writes_it(
+    write: Callable[[str], str], salt: None
+) -> None:
+    """With quotes, a backslash and letters that JSON escapes; in the worker, too."""
+    password = "hun\"ter\\2 pässword'"
+    entry = Entry.model_validate({"id": "e", "task": "t", "kwargs": {"password": password}})
+    text = f"refused {write(password)} there"
+    assert "***" in shown_text(text, secrets_of(entry))
+    assert "ter" not in shown_text(text, secrets_of(entry))
+    end = TaskResult("failed", error={"type": "E", "message": text, "traceback": None})
+    request = SimpleNamespace(args=[], kwargs={"password": password})
+    told, log = without_arguments(end, [text], request)
+    assert told.error is not None
+    assert "ter" not in f"{told.error['message']}{log}"
+
+
+@pytest.mark.parametrize("size", [0, 30, 60, 90])
+def test_an_argument_is_hidden_where_a_result_repeats_it(size: int, salt: None) -> None:
+    """Also where a message has room for a part of the text alone."""
+    password = "8f3a9c0d7b6e5f4a3b2c1d0e9f8a7b6c"
+    fields: dict[str, JsonValue] = {"kwargs": {"password": password}}
+    for note in ("x" * size + password, password + "x" * size):
+        said = "".join(failed({"result": {"note": "ok"}}, {"note": note}, **fields))
+        schema: JsonValue = {"properties": {"note": {"maxLength": 3}}}
+        said += "".join(failed({"schema": schema}, {"note": note}, **fields))
+        assert not any(password[n : n + 8] in said for n in range(0, 32, 4))
+
+
+def test_what_was_cut_off_a_secret_is_hidden_in_a_verdict(salt: None) -> None:
+    """In a sentence that others have written."""
+    verdict = Verdict(
+        verdict="forged", entry="e", sentence="it says 'a hunter...' and '...d words'"
+    )
+    shown = shown_verdict(verdict, ["hunter2 and words"])
+    assert shown.sentence == "it says 'a ***...' and '...***'"
+
+
+def test_receipts_that_contradict_one_another_show_no_part_of_a_secret(salt: None) -> None:
+    """The results are redacted before they are cut."""
+    base = {"run": "r", "entry": "e", "attempt": 1, "task_id": "x", "task": "t"}
+    base |= {"state": "succeeded", "cpu": 1.0}
+    both = [
+        ("x", Receipt.model_validate({**base, "result": f"{'y' * 50} ghp_{one * 30}"}))
+        for one in "ab"
+    ]
+    said = disagreement(both)
+    assert "contradict" in said
+    assert "aaaa" not in said
+
+
 def test_the_words_of_a_secret_are_known(salt: None) -> None:
     """A text that is printed in parts is found by them; words that are shown are none of them."""
     key = "-----BEGIN RSA PRIVATE KEY-----\nMIIEabcdefgh\nijklmnop==\n-----END RSA PRIVATE KEY-----"
@@ -376,6 +477,8 @@ def test_digests_without_salt_are_left_out(salt: None) -> None:
     assert shown_receipt(secret).result_sha256 is None
     plain = Receipt.model_validate({**base, "result": {"a": 1}})
     assert shown_receipt(plain) == plain
+    known = Receipt.model_validate({**base, "args_sha256": "0" * 64})
+    assert shown_receipt(known).args_sha256 is None  # an argument may be a registered secret
 
 
 def test_who_wants_to_see_all_does(salt: None) -> None:
