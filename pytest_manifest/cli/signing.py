@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from pydantic import JsonValue  # pydantic takes a quarter of the time that --help takes
 
 OPTION: Final = "--key"
+KEY: Final = Path("manifest.key")
+"""Where a new private key is put, and where one is looked for, unless something else is named."""
 
 Files = Annotated[list[Path], typer.Argument(metavar="FILE...", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 def keygen(
-    file: Annotated[Path, typer.Argument(metavar="[FILE]", show_default=False)] = Path(
-        "manifest.key"
-    ),
+    file: Annotated[Path, typer.Argument(metavar="[FILE]", show_default=False)] = KEY,
     json: Json = False,
 ) -> None:
     """Make a key to sign with.
@@ -57,7 +57,9 @@ def sign(
     key: Annotated[
         Path | None,
         typer.Option(
-            OPTION, metavar="FILE", help="the private key; default: as MANIFEST_SIGNING_KEY says"
+            OPTION,
+            metavar="FILE",
+            help="the private key; default: as MANIFEST_SIGNING_KEY says, else manifest.key",
         ),
     ] = None,
     json: Json = False,
@@ -70,6 +72,8 @@ def sign(
     from pytest_manifest.manifest import check_manifest
     from pytest_manifest.signing import keys, orders
 
+    if key is None and not os.environ.get(keys.SIGNING_KEY_VARIABLE) and KEY.is_file():
+        key = KEY  # as keygen names it
     signer = keys.read_signer(*_source(key, keys.SIGNING_KEY_VARIABLE, "a private key"))
     orders_to_sign = [check_manifest(path) for path in files]  # none where one is faulty
     signed = [
@@ -97,6 +101,9 @@ def verify(
     json: Json = False,
 ) -> None:
     """Check the signatures of manifests.
+
+    A public key that merely lies there is not taken: whoever has changed the manifest may have put
+    it there.
 
     The exit status is 1 where one is missing, or does not hold.
     """

@@ -10,15 +10,22 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, redirect_stdout
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from pytest_manifest.console import quiet_console
-from pytest_manifest.errors import ManifestToolError, ResultStoreError, StackError
+from pytest_manifest.errors import (
+    ManifestToolError,
+    ResultStoreError,
+    SigningError,
+    StackError,
+)
 from pytest_manifest.plugin.manifest_store import ManifestStore
 from pytest_manifest.plugin.option_conflicts import read_options
 from pytest_manifest.plugin.options import Options
+from pytest_manifest.plugin.run_options import receipt_keys
+from pytest_manifest.plugin.signatures import key_for_own_workers
 from pytest_manifest.plugin.stack_choice import (
     EarlierStacks,
     StackChoice,
@@ -29,10 +36,14 @@ from pytest_manifest.plugin.stacks import EMBEDDED_START, external_address, reac
 from pytest_manifest.redaction import redact, redact_url
 
 if TYPE_CHECKING:
-    from pytest_manifest.broker.findings import StackCheck
+    from pytest_manifest.broker.findings import Finding, StackCheck
     from pytest_manifest.broker.publisher import Publisher
+    from pytest_manifest.broker.workers import Worker
     from pytest_manifest.schema import Entry
     from pytest_manifest.urls import StackAddress
+
+RECEIPTS: Final = "receipts"
+"""The check of what workers report, and whether it would count."""
 
 
 class CheckCommand:
@@ -94,20 +105,43 @@ def check_stack(options: Options, entries: Iterable[Entry] | None) -> tuple[Stac
         said = "a stack in memory is in the pytest that runs the jobs, so there is nobody to ask"
         check.add("unchecked", "workers", said)
         return check, choice.words
+    private = choice.kind == "private"
     try:
-        with _stack(options, choice) as address:
+        own_key, key = key_for_own_workers(options) if private else (None, "")
+        trusted = receipt_keys(options, own_key)
+    except SigningError as error:
+        check.add("error", RECEIPTS, str(error))
+        trusted, key = None, ""
+    try:
+        with _stack(options, choice, key) as address:
             _check(check, address, choice, entries, options.allow)
+            check.findings += signing_findings(check.workers, trusted)
     except ManifestToolError as error:
-        private = choice.kind == "private"
         check.add("error", "workers" if private else "broker", str(error))
     return check, choice.words
 
 
+def signing_findings(workers: Sequence[Worker], trusted: str | None) -> Iterator[Finding]:
+    """Yield whether what these workers report would count; ``trusted``: the public keys by which it
+    must be signed, as PEM, None or "" where it need not be."""
+    from pytest_manifest.broker.findings import Finding
+    from pytest_manifest.run.signatures import signing_refusals
+
+    signers = {one.name: one.key_id for one in workers if one.tasks}
+    if not trusted or not signers:
+        return
+    refused = signing_refusals(signers, trusted)
+    yield from (Finding("error", RECEIPTS, sentence) for sentence in refused)
+    if not refused:
+        yield Finding("ok", RECEIPTS, "each worker that answered signs with a key that is trusted")
+
+
 @contextmanager
-def _stack(options: Options, choice: StackChoice) -> Iterator[StackAddress]:
+def _stack(options: Options, choice: StackChoice, key: str) -> Iterator[StackAddress]:
     """Yield the address of an existing stack, or of a private one that ends with the block.
 
-    Raises StackError or DispatchError where there is none.
+    ``key``: what workers of the private one sign with, as PEM; "": with none. Raises StackError or
+    DispatchError where there is no stack.
     """
     if choice.kind != "private":
         yield external_address(options, choice)
@@ -120,7 +154,12 @@ def _stack(options: Options, choice: StackChoice) -> Iterator[StackAddress]:
             ", or a stack with --manifest-broker=URL"
         )
     stack = EmbeddedStack(
-        app=options.app, workers=1, cwd=options.root, log_format="text", log_level="INFO"
+        app=options.app,
+        workers=1,
+        cwd=options.root,
+        log_format="text",
+        log_level="INFO",
+        signing_key=key,
     )
     stack.start()
     try:

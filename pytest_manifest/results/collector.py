@@ -193,7 +193,7 @@ class ReceiptCollector:
         fault = ""
         if self.signatures is not None:
             from_store = receipt.source != "worker"
-            fault = IN_STORE_ALONE if from_store else self.signatures.fault_of(receipt)
+            fault = IN_STORE_ALONE if from_store else self.signatures.fault_as_reported(receipt)
         if fault:
             batch.unsigned.append((task_id, fault, receipt))
         else:

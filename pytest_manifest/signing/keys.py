@@ -189,6 +189,13 @@ def _text_of(told: str, origin: str, *, is_private: bool) -> tuple[bytes, str]:
                 )
             return file.read(_MOST_BYTES), place
     except OSError as error:
+        if is_private and not origin.startswith("--") and not os.access(path, os.F_OK):
+            # Not shown, and no cause that shows it: it may be the key, without the lines of PEM.
+            raise SigningError(
+                f"{origin}: names no file that is there ({error.strerror}), and is no key as PEM; "
+                "put the name of the key's file there, or its whole text with the line "
+                "-----BEGIN PRIVATE KEY-----"
+            ) from None
         raise SigningError(
             f"{place}: this key cannot be read ({error.strerror}); name the file of a key"
         ) from error

@@ -16,6 +16,7 @@ from typing import Final
 from pydantic import JsonValue
 
 from pytest_manifest.errors import SigningError
+from pytest_manifest.files import new_file
 from pytest_manifest.signing.dsse import BadEnvelopeError, open_envelope, seal
 from pytest_manifest.signing.keys import Signer, Verifier
 
@@ -62,7 +63,9 @@ def sign_order(path: Path, entries: int, entries_sha256: str, signer: Signer) ->
         payload = json.dumps(statement, separators=(",", ":")).encode()
         text = json.dumps(seal(PAYLOAD_TYPE, payload, signer)) + "\n"
         draft = target.with_name(f".{target.name}.{os.getpid()}")
-        draft.write_text(text, encoding="utf-8")
+        draft.unlink(missing_ok=True)
+        with new_file(draft, None) as file:  # and not through a link that lies there
+            file.write(text.encode())
         draft.replace(target)
     except OSError as error:
         raise SigningError(

@@ -176,7 +176,7 @@ def broker_child(
     return Child(
         "broker",
         [settings.server, str(configuration)],
-        env=dict(os.environ),
+        env=_without_key(),
         cwd=directory,
         log=directory / "valkey.log",
         gently=data is not None,
@@ -199,6 +199,8 @@ def worker_children(
     }
     if settings.signing_key:
         env[SIGNING_KEY_VARIABLE] = str(_key_file(directory, settings.signing_key))
+    elif settings.detached and (named := os.environ.get(SIGNING_KEY_VARIABLE)):
+        env[SIGNING_KEY_VARIABLE] = named
     if not settings.detached:  # its log is not followed while it runs
         env[variables.LOG_JOBS] = "0"
     return [
@@ -239,7 +241,12 @@ def flower_child(settings: Settings, directory: Path, url: str, port: int, passw
 
 
 def _environment(url: str) -> dict[str, str]:
-    return dict(os.environ) | environment(url, os.environ) | {URL_VARIABLE: url}
+    return _without_key() | environment(url, os.environ) | {URL_VARIABLE: url}
+
+
+def _without_key() -> dict[str, str]:
+    """Return this process's environment without the key by which its user may sign work orders."""
+    return {name: one for name, one in os.environ.items() if name != SIGNING_KEY_VARIABLE}
 
 
 def _worker_command(settings: Settings, name: str) -> list[str]:

@@ -40,8 +40,8 @@ class Settings(NamedTuple):
     # Detached only: the file that tells others of this stack, and the lock held while it is up.
     state_file: str = ""
     lock_file: str = ""
-    # The private key that its workers sign with, as PEM; empty: they sign with what the environment
-    # names, if it does.
+    # The private key that its workers sign with, as PEM; empty: those of a detached stack sign with
+    # what the environment names, if it does, and others with none.
     signing_key: str = ""
     flower: bool = False
     # Flower's port on loopback; 0: any that is free.

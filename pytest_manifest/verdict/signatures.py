@@ -47,7 +47,7 @@ class ReportSignatures:
 
     def fault_in_record(self, record: Mapping[str, object], receipt: Receipt) -> str:
         """Return why a record with this receipt is not to be believed; "" where it is."""
-        fault = self.fault_of(receipt)
+        fault = self.fault_as_reported(receipt)
         if fault:
             return fault
         if record.get("execution") != receipt.execution:
@@ -59,6 +59,14 @@ class ReportSignatures:
         signature = receipt.signature
         return "" if signature is not None and signature.rest == rest else CHANGED_REST
 
+    def fault_as_reported(self, receipt: Receipt) -> str:
+        """Return why a receipt that was just reported is not to be believed; "" where it is.
+
+        No worker fills in a receipt: whoever says so there has added to what was signed.
+        """
+        signature = receipt.signature
+        return UNTRUSTED if signature is not None and signature.filled else self.fault_of(receipt)
+
     def fault_of(self, receipt: Receipt) -> str:
         """Return why a receipt is not to be believed, wherever it is from; "" where it is.
 
@@ -69,6 +77,8 @@ class ReportSignatures:
         signature = receipt.signature
         if signature is None or receipt.execution is None:
             return UNSIGNED
+        if receipt.source != "worker":  # of which less is asked, and which signs nothing
+            return UNTRUSTED
         fields = receipt.model_dump(exclude={"result", SIGNATURE})
         for name in signature.filled:
             if name in FILLABLE:
@@ -100,4 +110,6 @@ def _has_its_result(receipt: Receipt) -> bool:
         receipt.result_sha256 is None or "result_omitted" in receipt.evidence
     ):
         return True
+    if receipt.result_sha256 is None:  # as that of a result which JSON cannot hold
+        return False
     return json_sha256(receipt.result) == receipt.result_sha256

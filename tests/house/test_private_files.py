@@ -27,7 +27,6 @@ ALLOWED = {
     "reporting/summary_files.py": "GitHub's file of a step, which it has made",
     "schema/generate.py": "sources of this project",
     "signing/keys.py": "a private key, mode 0600 from the first, and a public one",
-    "signing/orders.py": "the signature of a manifest, which is a source as well",
     "stack/state.py": "mode 0600 in the private runtime folder",
     "stack/services.py": "logs, mode 0600, in a folder of mkdtemp()",
     "stack/supervisor.py": "its log, mode 0600, in a folder of mkdtemp()",

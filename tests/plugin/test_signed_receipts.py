@@ -180,8 +180,10 @@ def test_workers_that_do_not_sign_are_told_before_anything_is_sent(
                 if key is not None:
                     patched.setenv(keys.SIGNING_KEY_VARIABLE, str(key))
                 with worker(project, broker, *options):
+                    checked = project.run(*given, "--manifest-check-json")
                     result = project.run(*given)
-            assert result.ret == pytest.ExitCode.USAGE_ERROR
+            assert checked.ret == result.ret == pytest.ExitCode.USAGE_ERROR
+            checked.stdout.fnmatch_lines([f"*{words}*"])
             result.stderr.fnmatch_lines([f"*nothing was sent: *{words}*"])
             assert not project.ran()
         monkeypatch.setenv(keys.SIGNING_KEY_VARIABLE, str(right))

@@ -75,6 +75,7 @@ OTHERS: Final[dict[str, object]] = {
     "evidence": {"cost": 1},
     "execution": "f1",
     "result": {"n": 8},
+    "source": "backend",
 }
 """Another value of each field that a worker fills in."""
 
@@ -104,7 +105,7 @@ def test_no_field_can_be_changed(signatures: ReportSignatures) -> None:
     """Each is signed, or its digest is, or it is for the reader to say."""
     record = end()
     assert signatures.fault_in_record(record, read(record)) == ""
-    said_by_reader = {"receipt", "source", "executions", "signature"}
+    said_by_reader = {"receipt", "executions", "signature"}
     assert OTHERS.keys() | said_by_reader == Receipt.model_fields.keys()
     for name, value in OTHERS.items():
         changed = {**record, "receipt": {**record["receipt"], name: value}}
@@ -214,6 +215,17 @@ def test_what_pytest_fills_in_breaks_no_signature(signatures: ReportSignatures) 
         more = whole.signature.model_copy(update={"filled": [*FILLABLE, name]})
         lie = whole.model_copy(update={"signature": more, name: value})
         assert signatures.fault_of(lie) == UNTRUSTED, name
+
+
+def test_what_a_worker_reports_is_not_filled_in(signatures: ReportSignatures) -> None:
+    """Who writes into the store cannot add to what was signed, as a time where there was none."""
+    record = JOB.signed(JOB.receipt(state="timed_out", result=None, result_sha256=None, wait=None))
+    assert signatures.fault_in_record(record, read(record)) == ""
+    record["receipt"] |= {"wait": 0.1}
+    record["receipt"]["signature"] |= {"filled": ["wait"]}
+    assert signatures.fault_of(read(record)) == ""
+    assert signatures.fault_in_record(record, read(record)) == UNTRUSTED
+    assert signatures.fault_as_reported(read(record)) == UNTRUSTED
 
 
 TEXTS = st.text(max_size=20)

@@ -163,6 +163,15 @@ def test_a_private_key_is_its_owners_alone_and_never_overwritten(
     assert "in the same file" in refusal(monkeypatch, capsys, "keygen", "x.pub")
 
 
+def test_a_signature_is_written_through_no_link(tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    """Where others can write to the manifest's folder, they could have laid one there."""
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / f".m.jsonl.sig.{os.getpid()}").symlink_to(victim)
+    check(signed(tmp_path, pair[0]), pair[1])
+    assert victim.read_text() == "mine"
+
+
 def test_a_private_key_that_others_can_read_is_not_used(
     tmp_path: Path, pair: tuple[Path, Path]
 ) -> None:
@@ -192,8 +201,31 @@ def test_keys_come_from_the_environment_as_well(
     told = refusal(monkeypatch, capsys, "sign", "m.jsonl")
     assert "MANIFEST_SIGNING_KEY: holds no private Ed25519 key" in told
     assert "secret" not in told
+    for text in ("MC4CAQAwBQYDK2VwBCIEIPsecret", "a/secret" * 1000):
+        monkeypatch.setenv(keys.SIGNING_KEY_VARIABLE, text)
+        told = refusal(monkeypatch, capsys, "sign", "m.jsonl")
+        assert "MANIFEST_SIGNING_KEY: names no file that is there" in told
+        assert "secret" not in told
     monkeypatch.delenv(keys.SIGNING_KEY_VARIABLE)
     assert "name a private key by --key=FILE" in refusal(monkeypatch, capsys, "sign", "m.jsonl")
+
+
+def test_a_manifest_is_signed_by_the_key_that_was_made_here(
+    tmp_path: Path,
+    pair: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Where no other one is named; to check a signature the public one has to be named."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(keys.SIGNING_KEY_VARIABLE, raising=False)
+    monkeypatch.delenv(keys.PUBLIC_KEY_VARIABLE, raising=False)
+    (tmp_path / "m.jsonl").write_bytes(ENTRY)
+    made = as_json("keygen")
+    assert as_json("sign", "m.jsonl")["key_id"] == made["key_id"]
+    assert "name the public keys by --key=FILE" in refusal(monkeypatch, capsys, "verify", "m.jsonl")
+    monkeypatch.setenv(keys.SIGNING_KEY_VARIABLE, str(pair[0]))
+    assert as_json("sign", "m.jsonl")["key_id"] != made["key_id"]
 
 
 def test_what_is_no_key_is_refused(tmp_path: Path, pair: tuple[Path, Path]) -> None:

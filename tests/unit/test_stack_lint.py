@@ -13,8 +13,11 @@ from pytest_manifest.broker.findings import Finding, StackCheck
 from pytest_manifest.broker.holding_rules import late_limits, rabbitmq
 from pytest_manifest.broker.lint import eager, forking
 from pytest_manifest.broker.workers import Worker
+from pytest_manifest.plugin.stack_check import signing_findings
 from pytest_manifest.reporting.stack_check import document, table
 from pytest_manifest.schema import Entry
+from pytest_manifest.schema.wire import SIGNED_MARK
+from pytest_manifest.signing import keys
 
 WHERE = "visibility_timeout"
 
@@ -88,6 +91,23 @@ def test_an_eager_app_is_refused_with_a_sentence() -> None:
     (found,) = eager(always=True)
     assert found.level == "error"
     assert "task_always_eager" in found.message
+
+
+def test_workers_must_sign_with_a_key_that_is_trusted() -> None:
+    """Where signed receipts are required; those that did not list their tasks are not judged."""
+    (key_id,) = keys.read_verifier(trusted := keys.generate()[1], "key").key_ids
+    (other,) = keys.read_verifier(keys.generate()[1], "key").key_ids
+    signing = Worker("w@h", tasks={"jobs.a": False, f"{SIGNED_MARK}{key_id}": False})
+    wrong = Worker("x@h", tasks={"jobs.a": False, f"{SIGNED_MARK}{other}": False})
+    silent = Worker("y@h", tasks={"jobs.a": False})
+    unsaid = Worker("z@h")
+    assert levels(signing_findings([signing, unsaid], trusted)) == ["ok"]
+    found = list(signing_findings([signing, wrong, silent], trusted))
+    assert levels(found) == ["error", "error"]
+    assert "y@h sign nothing" in found[0].message
+    assert "x@h sign with a key that is not among those that are trusted" in found[1].message
+    assert not list(signing_findings([silent], None))
+    assert not list(signing_findings([unsaid], trusted))
 
 
 def test_the_document_has_what_the_reference_page_lists() -> None:

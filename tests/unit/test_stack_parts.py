@@ -15,6 +15,7 @@ import pytest
 from pytest_manifest import processes
 from pytest_manifest.broker.celery_settings import PROGRAM_VARIABLES, VARIABLES
 from pytest_manifest.errors import StackError
+from pytest_manifest.signing.keys import SIGNING_KEY_VARIABLE
 from pytest_manifest.stack import background, client, services, state, valkey
 from pytest_manifest.stack.private import URL_VARIABLE
 from pytest_manifest.stack.services import tail
@@ -322,6 +323,20 @@ def test_children_know_no_other_broker(monkeypatch: pytest.MonkeyPatch, tmp_path
     for child in made:
         assert "redis://production/0" not in child.env.values()
         assert {child.env[name] for name in (*names, URL_VARIABLE)} == {"redis://ours/0"}
+
+
+def test_who_signs_work_orders_gives_no_key_to_jobs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The variable may name, or hold, the key of a person; only a detached stack is given it."""
+    monkeypatch.setenv(SIGNING_KEY_VARIABLE, "mine")
+    for settings in (SETTINGS, SETTINGS._replace(detached=True)):
+        made = services.worker_children(settings, tmp_path, "redis://ours/0", None)
+        made.append(services.broker_child(settings, tmp_path, 1, "x", None))
+        made.append(services.flower_child(settings, tmp_path, "redis://ours/0", 1, "x"))
+        kept = {child.name: child.env.get(SIGNING_KEY_VARIABLE) for child in made}
+        assert kept.pop("broker") is kept.pop("flower") is None
+        assert set(kept.values()) == ({"mine"} if settings.detached else {None})
 
 
 def test_the_workers_program_is_celerys() -> None:
