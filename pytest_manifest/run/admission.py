@@ -17,7 +17,7 @@ from pytest_manifest.results.stream import has_stream
 from pytest_manifest.run.budget import without_estimate
 from pytest_manifest.run.evaluation import Evaluated
 from pytest_manifest.run.send_queue import FirstAttempts, is_withheld
-from pytest_manifest.run.signatures import signing_refusals
+from pytest_manifest.run.signatures import RECEIPT_KEYS, signing_refusals
 from pytest_manifest.run.strategy import Strategy
 from pytest_manifest.run.task_metadata import OwnLimits, record_code, record_own_limits
 from pytest_manifest.run.workers import record_known_workers
@@ -44,13 +44,29 @@ def admit(strategy: Strategy, publisher: Publisher, expected_workers: int | None
     found = preflight(publisher, demand, expected_workers=expected_workers)
     _take_over(strategy, found)
     refusals = [*found.refusals, *_descendants_refusal(strategy, found, demand)]
-    if scheme_of(state.address.broker_url) != "memory":  # whose worker is this process's own
-        refusals += signing_refusals(found.signers, state.settings.receipt_keys)
+    refusals += _signing_refusals(strategy, found)
     if refusals:
         raise DispatchError("nothing was sent: " + " ".join(refusals))
     if found.unknown_tasks:
         _handle_unknown_tasks(strategy, found.unknown_tasks)
     _record_stack(strategy, publisher, found, demand)
+
+
+def _signing_refusals(strategy: Strategy, found: Preflight) -> list[str]:
+    """Refuse to send to workers whose receipts would not count, also of a run begun earlier."""
+    state = strategy.state
+    with strategy.writing() as ledger:
+        keys = ledger.info.get_meta(RECEIPT_KEYS)
+    if keys and state.address.is_private and state.settings.receipt_keys is None:
+        why = (
+            "this run was begun with --manifest-require-signed-receipts, and the workers of this "
+            "session's own stack have no key without it, so nothing that they report would count: "
+            "give it again."
+        )
+        return [why]
+    if scheme_of(state.address.broker_url) == "memory":  # whose worker is this process's own
+        return []
+    return signing_refusals(found.signers, keys)
 
 
 def _descendants_refusal(strategy: Strategy, found: Preflight, demand: Demand) -> list[str]:

@@ -227,7 +227,7 @@ def test_an_app_may_name_the_key_and_a_database_may_keep_the_receipts(
 
 @pytest.mark.live
 def test_a_resumed_run_trusts_the_keys_of_all_its_sessions(project: Project) -> None:
-    """Each private stack has a key of its own."""
+    """Each private stack has a key of its own; one without a key is sent nothing."""
     gate = project.break_("b")
     project.manifest(
         "m.jsonl",
@@ -238,6 +238,11 @@ def test_a_resumed_run_trusts_the_keys_of_all_its_sessions(project: Project) -> 
     )
     project.run(*REQUIRED).assert_outcomes(passed=1, failed=1)
     gate.unlink()
+    ran = project.ran()
+    unsigned = project.run("--manifest=m.jsonl", "--manifest-resume")
+    assert unsigned.ret == pytest.ExitCode.USAGE_ERROR
+    unsigned.stderr.fnmatch_lines(["*nothing was sent: *begun with --manifest-require-signed-rec*"])
+    assert project.ran() == ran
     project.run(*REQUIRED, "--manifest-resume").assert_outcomes(passed=2)
     project.run(*REQUIRED, "--manifest-audit").assert_outcomes(passed=2)
     assert public_key(project).read_text().count("BEGIN PUBLIC KEY") == 2
