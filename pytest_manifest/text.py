@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from reprlib import Repr
@@ -213,6 +213,15 @@ def plural(count: int, noun: str) -> str:
         return f"1 {noun}"
     changes = noun.endswith("y") and noun[-2:-1] not in "aeou"
     return f"{count} {noun[:-1]}ies" if changes else f"{count} {noun}s"
+
+
+def limits_phrase(limits: Mapping[str, int]) -> str:
+    """Format limits of keys: ``at most 5 in flight of each tenant, 2 of each host``; "": none."""
+    parts = [
+        f"{most} {'in flight ' * (not place)}of each {name}"
+        for place, (name, most) in enumerate(limits.items())
+    ]
+    return f"at most {', '.join(parts)}" if parts else ""
 
 
 def many(count: int, noun: str) -> str:

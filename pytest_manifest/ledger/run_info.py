@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, get_args
 
@@ -29,6 +29,8 @@ SHARD: Final = "shard"
 """The ledger's key for a run's shard, its note; absent where it has the whole manifest."""
 MERGED_SHARDS: Final = "merged_shards"
 """The ledger's key for the shards of merged runs, in their order; null for a run of no shard."""
+KEY_LIMITS: Final = "key_limits"
+"""The ledger's key for the limits of keys, a JSON object; absent or empty where there are none."""
 
 
 def segments_json(parts: Iterable[RunSegment]) -> str:
@@ -129,6 +131,16 @@ class RunMetadata(LedgerPart):
             after = before.union(task_ids)
             if after != before:
                 self.set_meta(key, json.dumps(sorted(after)))
+
+    def set_key_limits(self, limits: Mapping[str, int]) -> None:
+        """Record how many jobs may be in flight of each value of a key, by the key's name."""
+        self.set_meta(KEY_LIMITS, json.dumps(dict(sorted(limits.items()))))
+
+    def key_limits(self) -> Mapping[str, int]:
+        """Return what :meth:`set_key_limits` has recorded last; nothing where it never has."""
+        with self._db.parse_errors():
+            noted = json.loads(self.get_meta(KEY_LIMITS) or "{}")
+            return {str(name): int(most) for name, most in noted.items()}
 
     def sent_on_request(self) -> frozenset[str]:
         """Return the task ids of attempts that the user had sent though one may have run."""

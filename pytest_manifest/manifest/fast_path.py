@@ -16,7 +16,7 @@ from msgspec.json import Decoder, Encoder
 from msgspec.json import format as reformat
 
 from pytest_manifest.schema import ID_MAX_LENGTH, MAX_DEPTH, Document, Entry, Expectations
-from pytest_manifest.schema.fields import MOST_SECONDS, State
+from pytest_manifest.schema.fields import KEY_NAME, MOST_SECONDS, State
 from pytest_manifest.schema.json_schemas import schema_problem
 from pytest_manifest.schema.json_values import MSGSPEC_ERRORS, is_deep, is_stock_json
 from pytest_manifest.schema.wire import MOST
@@ -25,6 +25,7 @@ _WHOLE: Final = 10**15
 """Below this the models write a whole number of seconds as an integer."""
 
 Name = Annotated[str, Meta(min_length=1, max_length=ID_MAX_LENGTH)]
+KeyName = Annotated[str, Meta(pattern=rf"^{KEY_NAME}\Z")]
 Number = Annotated[int, Meta(ge=0, lt=_WHOLE)] | Annotated[float, Meta(ge=0)]
 Duration = (
     Annotated[int, Meta(ge=0, le=MOST_SECONDS)] | Annotated[float, Meta(ge=0, le=MOST_SECONDS)]
@@ -61,6 +62,7 @@ class EntryLine(Struct, forbid_unknown_fields=True, gc=False):
     retries: Annotated[int, Meta(ge=0, le=MOST)] | UnsetType = UNSET
     idempotent: bool | UnsetType = UNSET
     after: list[Name] | UnsetType = UNSET
+    key: dict[KeyName, Name] | UnsetType = UNSET
     tags: list[Name] | UnsetType = UNSET
     cost: Number | UnsetType | None = UNSET
     meta: dict[str, Any] | UnsetType = UNSET
@@ -183,6 +185,8 @@ def _make_sense(entries: Iterable[EntryLine]) -> bool:
             names.append(entry.queue)
         if entry.tags:
             names += entry.tags
+        if entry.key:
+            names += entry.key.values()
         if entry.after:
             if entry.id in entry.after:
                 return False

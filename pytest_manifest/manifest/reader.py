@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import cached_property
 from itertools import repeat
@@ -145,6 +146,16 @@ class Manifest:
                 if _may_have(b'"after"', raw):
                     for needed in self.parse(raw, position + self.first_line).after:
                         yield position, self._position[needed]
+
+    def key_counts(self) -> Mapping[str, Counter[str]]:
+        """Count the entries of each value of each key (``key``), by the key's name."""
+        found: dict[str, Counter[str]] = {}
+        with self.open() as file:
+            for number, raw in enumerate(file, self.first_line):
+                if _may_have(b'"key"', raw):
+                    for name, value in self.parse(raw, number).key.items():
+                        found.setdefault(name, Counter())[value] += 1
+        return found
 
     def dependents(self, entry_ids: Iterable[str]) -> Iterator[tuple[int, Entry]]:
         """Yield those of these entries that wait for others, each with its index among these.

@@ -257,13 +257,20 @@ class Preview:
     entries: int = 0
     tasks: Counter[tuple[str, str | None]] = field(default_factory=Counter)
     """Entries by task and the queue that they name; None where the app's routes decide."""
+    keys: dict[str, Counter[str]] = field(default_factory=dict)
+    """Entries by the name and the value of their keys."""
     longest_timeout: float = 0.0
     cost: float | None = None
 
-    def lines(self, routed: Mapping[str, str] = MappingProxyType({})) -> Iterator[str]:
+    def lines(
+        self,
+        routed: Mapping[str, str] = MappingProxyType({}),
+        limits: Mapping[str, int] = MappingProxyType({}),
+    ) -> Iterator[str]:
         """Yield the preview as lines of plain text.
 
-        ``routed``: the queue of each task whose entries name none, where the app is at hand.
+        ``routed``: the queue of each task whose entries name none, where the app is at hand;
+        ``limits``: how many may be in flight of each value of a key.
         """
         yield f"plan {self.name}: {self.entries} entries in {self.path}"
         width = max((len(task) for task, _ in self.tasks), default=0)
@@ -277,6 +284,15 @@ class Preview:
         yield f"  longest timeout {self.longest_timeout:g} s"
         if self.cost is not None:
             yield f"  estimated cost {self.cost:,.4g}"
+        yield from self._key_lines(limits)
+
+    def _key_lines(self, limits: Mapping[str, int]) -> Iterator[str]:
+        for name, values in sorted(self.keys.items()):
+            most = f", at most {limits[name]} in flight of each" if name in limits else ""
+            entries = plural(values.total(), "entry")
+            yield f"  key {name}: {plural(len(values), 'value')} in {entries}{most}"
+        for name in sorted(limits.keys() - self.keys.keys()):
+            yield f"  key {name}: no entry has one, so a limit of {limits[name]} holds nothing back"
 
 
 def preview(manifest: Manifest) -> Preview:
@@ -290,6 +306,8 @@ def preview(manifest: Manifest) -> Preview:
         result.entries += 1
         result.tasks[entry["task"], entry.get("queue")] += 1
         result.longest_timeout = max(result.longest_timeout, entry.get("timeout", timeout))
+        for key, value in entry.get("key", {}).items():
+            result.keys.setdefault(key, Counter())[value] += 1
         cost = entry.get("cost")
         if cost is not None:
             total = exact(cost) + (total or 0)

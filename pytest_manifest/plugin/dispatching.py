@@ -16,6 +16,7 @@ from pytest_manifest.console import begin_line, quiet_console
 from pytest_manifest.errors import DispatchError, ManifestToolError
 from pytest_manifest.plugin.context import user_errors
 from pytest_manifest.plugin.gc_tuning import nothing_thrown_away
+from pytest_manifest.plugin.key_limits import refuse_unknown_keys
 from pytest_manifest.plugin.manifest_store import report_unselected, select
 from pytest_manifest.plugin.option_conflicts import refuse_unwritable
 from pytest_manifest.plugin.options import Options
@@ -120,20 +121,22 @@ class SessionDispatch:
 
         options = self._options
         work = self._work()
-        refuse_copies(options, [manifest for manifest, _ in work])
+        manifests = [manifest for manifest, _ in work]
+        refuse_copies(options, manifests)
+        refuse_unknown_keys(options, manifests, self._notices)
         for manifest, entries in work:
             _refuse_beyond_budget(options, manifest, entries)
         address, expected = find_stack(self._session_runs, self._manifests)
         settings = run_settings(options, self._session_runs.own_key)
-        with one_at_a_time(options, [manifest for manifest, _ in work]):
-            for manifest, _ in work:
+        with one_at_a_time(options, manifests):
+            for manifest in manifests:
                 guard_against_repetition(options, manifest, self._notices)
             made: list[Run] = []
             with _none_but_all(made):
                 for manifest, entries in work:
                     shard = options.shard
                     made.append(dispatch_run(manifest, entries, address, settings, shard=shard))
-        self._start(made, expected, instead_of=[manifest for manifest, _ in work])
+        self._start(made, expected, instead_of=manifests)
 
     def _resume(self) -> None:
         """Resume the newest run of every manifest, once each of them is known to be resumable."""
@@ -142,10 +145,12 @@ class SessionDispatch:
         options = self._options
         work = self._work()
         ledgers = [ledger_to_resume(options, manifest) for manifest, _ in work]
-        refuse_one_run_twice(options, [manifest for manifest, _ in work], ledgers)
+        manifests = [manifest for manifest, _ in work]
+        refuse_one_run_twice(options, manifests, ledgers)
+        refuse_unknown_keys(options, manifests, self._notices)
         address, expected = find_stack(self._session_runs, self._manifests)
-        with one_at_a_time(options, [manifest for manifest, _ in work]):
-            for (manifest, _), path in zip(work, ledgers, strict=True):
+        with one_at_a_time(options, manifests):
+            for manifest, path in zip(manifests, ledgers, strict=True):
                 refuse_overtaken(options, manifest, path)
             settings = run_settings(options, self._session_runs.own_key)
             made = [

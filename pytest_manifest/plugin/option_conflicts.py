@@ -137,6 +137,13 @@ CONFLICTS: Final[tuple[tuple[Callable[[Options], object], str], ...]] = (
         ),
     ),
     (
+        lambda o: o.dispatch_only and o.key_limits,
+        (
+            "with --manifest-dispatch-only nobody stays to hold jobs back until others have ended; "
+            "leave it out, or --manifest-limit"
+        ),
+    ),
+    (
         lambda o: o.shard and _only_plans(o),
         "--manifest-plan only plans, and always all; give --manifest-shard to the runs of it",
     ),

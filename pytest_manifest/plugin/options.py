@@ -135,6 +135,7 @@ class Options:
         metavar="N",
         ini="entries in flight at most",
     )
+    key_limits = run_values.KeyLimitOption()
     deadline = Option(
         values.deadline,
         6 * 3600.0,
@@ -324,6 +325,7 @@ class Options:
     root: Path
     files: tuple[Path, ...]
     plan_options: dict[str, str]
+    key_limits_given: bool
     broker_given: bool
     broker_named: bool
     stack_word: Literal["private", "app"] | None
@@ -349,6 +351,7 @@ class Options:
             files=tuple((folder / name).resolve() for name in self.manifests),
             plan_options=run_values.plan_options(self.plan_pairs),
             broker=named or environment,
+            key_limits_given=bool(config.option.manifest_limit),
             broker_given=bool(config.option.manifest_broker),
             broker_named=bool(named),
             stack_word=word,

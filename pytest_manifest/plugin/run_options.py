@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_manifest.plugin.key_limits import limits_of_session
 from pytest_manifest.plugin.options import Options
 from pytest_manifest.plugin.signatures import worker_keys
 
@@ -13,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def run_settings(options: Options, own_key: Signer | None) -> RunSettings:
-    """Return what is decided before a run starts; ``own_key``: that of this session's stack."""
+    """Return what is decided before a run starts; ``own_key``: that of this session's stack.
+
+    Raises DispatchError where the limits of keys cannot be shared among the shards.
+    """
     from pytest_manifest.run import RunSettings
 
     return RunSettings(
@@ -26,6 +30,7 @@ def run_settings(options: Options, own_key: Signer | None) -> RunSettings:
         canary=options.canary,
         max_failed=_failure_limit(options.max_failed),
         budget=options.budget,
+        key_limits=limits_of_session(options),
         revoke_on_max_failed=options.revoke_on_max_failed,
         kills=options.kills,
         grace=options.grace,

@@ -6,6 +6,7 @@ Each function does as those of ``option_values`` do.
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -152,3 +153,57 @@ def secret_names(given: Given) -> tuple[str, ...]:
     except ValueError as error:
         raise given.refused(str(error)) from error
     return words
+
+
+# As ``KEY_NAME`` of manifests, whose module would load pydantic here.
+_LIMIT: Final = re.compile(r"([A-Za-z0-9_.-]{1,60})=(.*)", re.ASCII | re.DOTALL)
+_NUMBER: Final = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
+_OF_FILES: Final = frozenset(("line", "nesting", "entries", "schema"))
+
+
+class KeyLimitOption(Option[Mapping[str, int]]):
+    """Define the option that limits keys: given several times, or words in the file."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            lambda _: {},
+            {},
+            "of each value of the entries' key NAME at most N jobs in flight, like tenant=5; may "
+            "be given several times",
+            name="limit",
+            ini="jobs in flight at most of each value of an entry's key, like tenant=5 host=2",
+            attended=True,
+        )
+        self.keywords = {"action": "append", "metavar": "NAME=N"}
+
+    def read(self, config: pytest.Config) -> Mapping[str, int]:
+        """Return the limits by the names of the keys: of the command line, else of the file."""
+        texts: list[str] = getattr(config.option, self.dest) or []
+        folder = config.invocation_params.dir
+        given = [Given(one.strip(), f"{self.flag} {one}", folder, config) for one in texts]
+        if not given and not config.option.manifest_dispatch_only:
+            words = str(config.getini(self.dest)).replace(",", " ").split()
+            root = config.rootpath
+            given = [Given(one, f"{self.dest} = {one}", root, config) for one in words]
+        found: dict[str, int] = {}
+        for one in given:
+            name, most = _limit(one)
+            if name in found:
+                raise one.refused(f"the key {name!r} was limited twice; keep one")
+            found[name] = most
+        return found
+
+
+def _limit(given: Given) -> tuple[str, int]:
+    match = _LIMIT.fullmatch(given.text)
+    if match is None:
+        raise given.refused(
+            "write it as NAME=N, like tenant=5: of each value of the entries' key 'tenant' at most "
+            "five jobs are in flight"
+        )
+    name, number = match[1], match[2]
+    if not _NUMBER.fullmatch(number):
+        other = "; what a manifest may hold is limited by --manifest-limits"
+        more = other if name in _OF_FILES else ""
+        raise given.refused(f"give a whole number from 1, like {name}=5{more}")
+    return name, int(number)

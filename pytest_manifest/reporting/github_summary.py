@@ -26,7 +26,7 @@ from pytest_manifest.reporting.descendants import (
 from pytest_manifest.reporting.run_report import ReportedRun, run_files
 from pytest_manifest.reporting.terminal_statistics import duration_phrase
 from pytest_manifest.schema import cost_text
-from pytest_manifest.text import many, middle, pictured, plural, short_path
+from pytest_manifest.text import limits_phrase, many, middle, pictured, plural, short_path
 from pytest_manifest.verdict.descendants import counts_text, ends_text
 
 if TYPE_CHECKING:
@@ -88,9 +88,11 @@ def _metadata(run: ReportedRun, found: Statistics) -> str:
         phrases.append(f"delivered more than once: {found.redeliveries}")
     with run.read() as ledger:
         budget = ledger.info.get_meta(BUDGET)
+        key_limits = limits_phrase(ledger.info.key_limits())
     if found.cost is not None:
         limit = f" of a budget of {cost_text(float(budget))}" if budget else ""
         phrases.append(f"cost {cost_text(found.cost)}{limit}")
+    phrases += [escaped(key_limits)] if key_limits else []
     return ", ".join(phrases) + "."
 
 

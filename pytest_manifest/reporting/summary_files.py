@@ -253,6 +253,7 @@ def _run(run: ReportedRun, ledger: Ledger, root: Path) -> SummaryRun:
         mode=info.mode,
         shard=None if shard is None else str(shard),
         merged=list(ledger.info.merged()),
+        key_limits=dict(ledger.info.key_limits()),
         created_at=info.created_at,
         status=ledger.info.status,
         error=None if run.error is None else str(run.error),

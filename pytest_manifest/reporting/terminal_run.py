@@ -25,7 +25,7 @@ from pytest_manifest.reporting.terminal_statistics import (
     comparison_phrase,
     statistics_lines,
 )
-from pytest_manifest.text import many, plural, short_path
+from pytest_manifest.text import limits_phrase, many, plural, short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.ledger import Ledger
@@ -83,11 +83,14 @@ def _run_lines(run: Run, report: RunReport, sheet: Sheet) -> Iterator[Line]:
         counts, entries = ledger.verdicts.counts(), ledger.attempts.count_entries()
         about = _heading(run, name, ledger)
         cost, reasons = _cost_line(ledger, run), ledger.attempts.reasons()
+        limits = limits_phrase(ledger.info.key_limits())
     good = counts.get("passed", 0) == entries
     for line in _whole(about, sheet):
         yield Line(line, bold=True, red=not good, green=good)
     if cost is not None:
         yield Line(cost)
+    if limits:
+        yield Line(f"  {limits}")
     if reasons:
         again = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
         yield Line(f"  further sendings: {again}")

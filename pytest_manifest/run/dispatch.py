@@ -63,7 +63,7 @@ class Dispatch(Strategy):
             ledger.attempts.plan((task_id, entry, 1, place) for (task_id, entry), place in rows)
             if shard is not None:
                 ledger.info.set_meta(SHARD, shard.note)
-            self.record_budget(ledger)
+            self.record_gates(ledger)
             ledger.commit_deferred()
 
 

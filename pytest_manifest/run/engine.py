@@ -166,6 +166,7 @@ class Engine:
         return self._sender is not None and self._sender.has_room
 
     def _send_some(self) -> None:
+        self._schedule.forget_ended(self.pending.awaits)
         self._block_beyond_budget()
         if self._sender is not None:
             self._recorder.record_unsent(self._sender.overdue(time.monotonic()), "timed_out")

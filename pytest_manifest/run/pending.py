@@ -256,6 +256,10 @@ class PendingAttempts:
         """Return the task ids of all that is awaited: jobs, and those that await descendants."""
         return self.by_task_id.keys() | self.held.keys()
 
+    def awaits(self, task_id: str) -> bool:
+        """Return whether something is awaited of this attempt: of its job, or of descendants."""
+        return task_id in self.by_task_id or task_id in self.held
+
     def entries(self) -> list[Entry]:
         return [job.entry for job in self.by_task_id.values()]
 

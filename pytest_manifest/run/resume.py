@@ -209,7 +209,7 @@ class Resume(EarlierRunStrategy):
             )
         record_decisions(ledger, state.manifest, state.decisions, attempts, last, digest)
         if attempts or self._to_repeat:
-            self.record_budget(ledger)
+            self.record_gates(ledger)
         state.to_send = attempts
 
     def _locate(self, engine: Engine) -> dict[str, Location]:

@@ -1,21 +1,22 @@
-"""Decide what may be sent, and when: dependencies, canary, failure threshold, budget. Pure logic.
+"""Decide what may be sent, and when: dependencies, canary, failures, budget, keys. Pure logic.
 
 An entry is free when every entry that it waits for (``after``) has passed. It is blocked, for good,
 when one of them did not pass, when the canary failed, when too many entries have failed, or when
-the run has no money left for it.
+the run has no money left for it. A free entry may have to wait for the others of its keys.
 """
 
 from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import merge
 from itertools import islice
 
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.run.budget import Budget
+from pytest_manifest.run.key_limits import KeyedQueue, KeyLimits
 from pytest_manifest.run.send_queue import SendQueue, dependents, names_of
 from pytest_manifest.run.settings import FailureLimit
 from pytest_manifest.schema import VerdictStatus
@@ -82,14 +83,16 @@ class Schedule:
         canary: int = 0,
         max_failed: FailureLimit | None = None,
         budget: Budget | None = None,
+        key_limits: KeyLimits | None = None,
     ) -> None:
         self._attempts = attempts
         self._verdicts: Mapping[str, VerdictStatus] = verdicts or {}
         self._entries = len(attempts)
         self._max_failed = max_failed
         self._canary_size = canary
-        self._ready = SendQueue()
-        self._after_canary = SendQueue()
+        self._key_limits = key_limits
+        self._ready = self._queue(())
+        self._after_canary = self._queue(())
         self._canary: set[str] = set()
         self._canary_failed: list[str] = []
         self._blocked: dict[str, _Blocked] = {}
@@ -99,8 +102,14 @@ class Schedule:
         self.budget = budget
         self.closed: str | None = None
 
+    def _queue(self, positions: Iterable[int]) -> SendQueue:
+        """Return a queue of the attempts at these positions, by their keys where those count."""
+        if self._key_limits is None:
+            return SendQueue(self._attempts, positions)
+        return KeyedQueue(self._attempts, positions, self._key_limits)
+
     def count_in_flight(self, attempts: Iterable[Attempt]) -> None:
-        """Count attempts that are in flight already towards the budget."""
+        """Count attempts that are in flight already towards the budget, and of their keys."""
         for attempt in attempts:
             self._reserve(attempt)
 
@@ -149,12 +158,12 @@ class Schedule:
         """Queue the attempts at the ``free`` positions, the canary first."""
         size = min(self._canary_size, len(free))
         if not size:
-            self._ready = SendQueue(self._attempts, free)
+            self._ready = self._queue(free)
             return
         chosen = {index * len(free) // size for index in range(size)}
-        self._ready = SendQueue(self._attempts, (free[index] for index in sorted(chosen)))
+        self._ready = self._queue(free[index] for index in sorted(chosen))
         others = (place for index, place in enumerate(free) if index not in chosen)
-        self._after_canary = SendQueue(self._attempts, others)
+        self._after_canary = self._queue(others)
         self._canary = {attempt.entry.id for attempt in self._ready}
 
     # What is left
@@ -162,13 +171,23 @@ class Schedule:
     @property
     def has_ready(self) -> bool:
         """Return whether something may be sent at this moment."""
-        if self.budget is None:
-            return bool(self._ready)
-        return bool(self._ready) and self._affordable(self._ready.first)
+        attempt = self._ready.next_sendable()
+        return attempt is not None and self._affordable(attempt)
+
+    def forget_ended(self, is_awaited: Callable[[str], bool]) -> None:
+        """Give the keys of attempts to others of which the run awaits nothing any more.
+
+        ``is_awaited`` by task id. What has to wait for its keys is only looked at again by this.
+        """
+        if self._key_limits is not None:
+            self._key_limits.forget_ended(is_awaited)
+            self._ready.look_again()
 
     def _reserve(self, attempt: Attempt) -> None:
         if self.budget is not None:
             self.budget.reserve(attempt.task_id, attempt.entry)
+        if self._key_limits is not None:
+            self._key_limits.reserve(attempt.task_id, attempt.entry)
 
     def _affordable(self, attempt: Attempt) -> bool:
         return self.budget is None or self.budget.allows(attempt.entry)
@@ -191,6 +210,8 @@ class Schedule:
         for attempt in attempts:
             if self.budget is not None:
                 self.budget.cancel(attempt.task_id)
+            if self._key_limits is not None:
+                self._key_limits.cancel(attempt.task_id, attempt.entry)
         for attempt in reversed(attempts):
             self._ready.appendleft(attempt)
 
@@ -200,16 +221,7 @@ class Schedule:
 
     def withdraw(self, attempts: Collection[Attempt]) -> None:
         """Remove these of the :meth:`first` ones: they will not be sent."""
-        gone = {attempt.task_id for attempt in attempts}
-        stay: list[Attempt] = []
-        while gone and self._ready:
-            attempt = self._ready.popleft()
-            if attempt.task_id in gone:
-                gone.discard(attempt.task_id)
-            else:
-                stay.append(attempt)
-        for attempt in reversed(stay):
-            self._ready.appendleft(attempt)
+        self._ready.remove(attempt.task_id for attempt in attempts)
 
     def add(self, attempt: Attempt) -> Skipped | None:
         """Queue one more attempt of an entry that was sent before; skip it where sending is
@@ -234,10 +246,11 @@ class Schedule:
         budget = self.budget
         if budget is None or self.closed is not None or self.exhausted:
             return []
-        stuck = bool(self._ready) and not self.has_ready and not budget.has_reservations
-        if not (stuck or budget.reached):
+        following = self._ready.next_sendable()
+        is_affordable = following is None or self._affordable(following)
+        if (is_affordable or budget.has_reservations) and not budget.reached:
             return []
-        return self.close(budget.why_closed(self._ready.first.entry if self._ready else None))
+        return self.close(budget.why_closed(None if following is None else following.entry))
 
     def close(self, reason: str) -> list[Skipped]:
         """Send no more; return everything that was left."""
@@ -299,7 +312,10 @@ class Schedule:
         if self._canary:
             return []
         if not self._canary_failed:
-            self._ready.take_over(self._after_canary)
+            left = [*self._ready]
+            self._ready, self._after_canary = self._after_canary, self._queue(())
+            for attempt in reversed(left):
+                self._ready.appendleft(attempt)
             return []
         if self.closed is not None:
             return []

@@ -144,9 +144,10 @@ class SendQueue:
             else:
                 yield part
 
-    @property
-    def first(self) -> Attempt:
-        """Return the next one; raises IndexError where there is none."""
+    def next_sendable(self) -> Attempt | None:
+        """Return the next one that may be sent now; None where there is none."""
+        if not self._parts:
+            return None
         part = self._parts[0]
         return part.first() if isinstance(part, _Positions) else part
 
@@ -166,10 +167,21 @@ class SendQueue:
     def appendleft(self, attempt: Attempt) -> None:
         self._parts.appendleft(attempt)
 
-    def take_over(self, other: SendQueue) -> None:
-        """Append all of another queue, and empty that."""
-        self._parts.extend(other._parts)
-        other.clear()
+    def remove(self, task_ids: Iterable[str]) -> None:
+        """Remove these of the first ones."""
+        gone = set(task_ids)
+        stay: list[Attempt] = []
+        while gone and self:
+            attempt = self.popleft()
+            if attempt.task_id in gone:
+                gone.discard(attempt.task_id)
+            else:
+                stay.append(attempt)
+        for attempt in reversed(stay):
+            self.appendleft(attempt)
+
+    def look_again(self) -> None:
+        """Let what had to wait at its place take part again: here nothing has to."""
 
     def clear(self) -> None:
         self._parts.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -44,7 +44,8 @@ class RunSettings:
     Celery's own; ``send_only``: end when all is sent; ``canary``: entries that are tried
     before the others, 0 for none; ``max_failed``: stop sending beyond it, ``revoke_on_max_failed``:
     and take back what waits; ``budget``: what the run may cost, in the entries' unit, None for no
-    limit; ``kills``: deaths of a worker after which an entry is quarantined; ``grace``: seconds
+    limit; ``key_limits``: jobs in flight at most of each value of a key, by the key's name;
+    ``kills``: deaths of a worker after which an entry is quarantined; ``grace``: seconds
     that running jobs are waited for when the run is interrupted; ``on_stop``: None for what suits
     the stack (ours: revoke, another's: detach); ``repair``: requeue messages that a dead worker
     holds on a broker that is not ours, too; ``low_memory``: read what is to be sent from the
@@ -62,6 +63,7 @@ class RunSettings:
     max_failed: FailureLimit | None = None
     revoke_on_max_failed: bool = False
     budget: float | None = None
+    key_limits: Mapping[str, int] = field(default_factory=dict)
     kills: int = 3
     grace: float = 10.0
     on_stop: OnStop | None = None

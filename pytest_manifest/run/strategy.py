@@ -15,6 +15,7 @@ from pytest_manifest.run.connections import RunConnections
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.evaluation import AttemptEvaluator
+from pytest_manifest.run.key_limits import KeyLimits
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.state import RunState
 
@@ -86,6 +87,7 @@ class Strategy(ABC):
                     canary=state.settings.canary,
                     max_failed=state.settings.max_failed,
                     budget=self._budget(),
+                    key_limits=self._key_limits(),
                 ),
                 pending=state.pending,
                 publisher=connections.publisher if self.sends else None,
@@ -116,8 +118,13 @@ class Strategy(ABC):
         limit = self.state.settings.budget if self.sends else None
         return None if limit is None else Budget(limit, self.state.costs)
 
-    def record_budget(self, ledger: Ledger) -> None:
-        """Record the budget that holds for what is sent from here on."""
+    def _key_limits(self) -> KeyLimits | None:
+        limits = self.state.settings.key_limits if self.sends else None
+        return KeyLimits(limits) if limits else None
+
+    def record_gates(self, ledger: Ledger) -> None:
+        """Record the budget and the limits of keys that hold for what is sent from here on."""
+        ledger.info.set_key_limits(self.state.settings.key_limits)
         budget = self.state.settings.budget
         ledger.info.set_meta(BUDGET, "" if budget is None else str(budget))
         ledger.info.set_meta(OVER_BUDGET, "")

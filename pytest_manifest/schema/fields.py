@@ -111,6 +111,14 @@ def _expiry(value: object) -> object:
     return value
 
 
+def _key_name(name: str) -> str:
+    if not re.fullmatch(KEY_NAME, name):
+        raise PydanticCustomError(
+            "key_name", "must have names of 1 to 60 ASCII letters, digits, '_', '-' and '.'"
+        )
+    return name
+
+
 def _is_finite(number: float) -> bool:
     try:
         return math.isfinite(number)
@@ -160,6 +168,21 @@ Figure = Annotated[float, Field(ge=-_MOST_FIGURE, le=_MOST_FIGURE, allow_inf_nan
 Count = Annotated[int, Field(ge=0, le=MOST)]
 Whole = Annotated[int, Field(ge=-MOST, le=MOST)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+KEY_NAME: Final = r"[A-Za-z0-9_.-]{1,60}"
+"""A key's name: it stands before the ``=`` of a limit."""
+_KEY_NAME_SCHEMA: dict[str, Any] = {"minLength": 1, "maxLength": 60}
+_KEY_NAME_SCHEMA["not"] = {"pattern": "[^A-Za-z0-9_.-]"}
+Keys = Annotated[
+    dict[Annotated[str, AfterValidator(_key_name)], Name],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "propertyNames": _KEY_NAME_SCHEMA,
+            "additionalProperties": _NAME_SCHEMA,
+        }
+    ),
+]
+"""Names and values: whose job it is, or what it uses."""
 Version = Annotated[
     Literal[1], BeforeValidator(_version), WithJsonSchema({"type": "integer", "const": 1})
 ]

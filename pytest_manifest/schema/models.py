@@ -18,6 +18,7 @@ from pytest_manifest.schema.fields import (
     Json,
     JsonArray,
     JsonObject,
+    Keys,
     Name,
     PositiveSeconds,
     Seconds,
@@ -190,6 +191,8 @@ class Entry(Document):
     """Whether running it twice does no harm."""
     after: Names = Field(default_factory=list)
     """Ids of entries that must pass before this one is sent."""
+    key: Keys = Field(default_factory=dict)
+    """Whose job it is, or what it uses, like a tenant or a host: ``--manifest-limit`` counts it."""
     tags: Names = Field(default_factory=list)
     """Select an entry's test by -m and -k."""
     cost: Amount | None = None

@@ -62,6 +62,8 @@ def _phrase(details: ErrorDetails, model: type[BaseModel]) -> str:
     kind = details["type"]
     # Where a field has a short and a long form, pydantic names the form, too.
     loc = tuple(part for part in details["loc"] if part not in _FORMS)
+    if loc[-1:] == ("[key]",):  # it is a name that is wrong, and what has it is the object
+        loc = loc[:-2]
     if kind == "extra_forbidden":
         return _unknown_field(loc, model)
     if kind == "missing":

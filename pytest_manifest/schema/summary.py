@@ -39,6 +39,8 @@ class SummaryRun(Document):
     """The shard of the manifest that was run, like ``2/8``."""
     merged: list[Name] = Field(default_factory=list)
     """The runs that it was merged of."""
+    key_limits: dict[Text, Count] = Field(default_factory=dict)
+    """How many jobs might be in flight of each value of a key, by the key's name."""
     created_at: Time
     """When the run was made."""
     status: Literal["running", "finished", "stopped", "detached"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -29,6 +29,7 @@ from pytest_manifest.run.earlier import (
 )
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.evaluation import INFERRED, AttemptEvaluator
+from pytest_manifest.run.key_limits import KeyLimits
 from pytest_manifest.run.pending import TIMEOUT_GRACE, PendingAttempt, PendingAttempts
 from pytest_manifest.run.schedule import NOT_FAILURES, Schedule
 from pytest_manifest.run.settings import FailureLimit, RunSettings, Signals
@@ -63,6 +64,7 @@ class Plan:
     max_failed: int | None = None
     revoke_on_max_failed: bool = False
     budget: float | None = None
+    key_limits: Mapping[str, int] = field(default_factory=dict)
     kills: int = 3
     deadline: float = 1e6
 
@@ -94,6 +96,7 @@ class Rig:
             canary=plan.canary,
             max_failed=None if plan.max_failed is None else FailureLimit(plan.max_failed),
             budget=None if plan.budget is None else Budget(plan.budget),
+            key_limits=KeyLimits(plan.key_limits) if plan.key_limits else None,
         )
         self.locator = FakeLocator(self.world)
         self.publisher = FakePublisher(self.world)
@@ -230,6 +233,7 @@ class Rig:
         failed = [e for e, kinds in self.told.items() if kinds[0] not in NOT_FAILURES]
         assert limit is None or len(failed) <= limit, f"sent after {failed} had failed"
         self._affordable(attempts)
+        self._within_key_limits(attempts)
         self.order += dict.fromkeys(a.entry.id for a in attempts if a.entry.id not in self.order)
         canary = self.order[: min(self.plan.canary, sum(not e.after for e in self.plan.entries))]
         if canary and len(self.order) > len(canary):
@@ -256,6 +260,15 @@ class Rig:
         spent = sum(cost for _, cost in known)
         likely = spent + sum(exact(entry.cost) for entry in going.values())
         assert likely <= self.schedule.budget.limit, f"{likely} would be spent"
+
+    def _within_key_limits(self, attempts: Sequence[Attempt]) -> None:
+        """What is awaited, and these, are within the limits of each value of a key."""
+        pending = self.engine.pending
+        going = {one.task_id: one.entry for one in [*pending.attempts(), *attempts]}
+        counts = Counter(pair for entry in going.values() for pair in entry.key.items())
+        for (name, value), count in counts.items():
+            most = self.plan.key_limits.get(name, count)
+            assert count <= most, f"{count} of {name} {value} are in flight"
 
     def _told(self, entries: Sequence[str]) -> None:
         for entry in entries:

@@ -57,6 +57,8 @@ expectations = st.fixed_dictionaries(
 fields = st.fixed_dictionaries(
     {"id": names, "task": names},
     optional={
+        "key": st.dictionaries(st.sampled_from(["tenant", "a.b", "a b", "é", "a\n", ""]), names)
+        | odd,
         "args": st.lists(values, max_size=2) | odd,
         "kwargs": objects | odd,
         "queue": st.none() | names,

@@ -181,6 +181,22 @@ CONFLICTS = [
     ([M, "--manifest-budget=1e999"], "--manifest-budget 1e999: give a number from 0"),
     ([M, "--manifest-budget=$5"], "--manifest-budget $5: give a number from 0"),
     ([M, "--manifest-budget="], "--manifest-budget : give a number from 0"),
+    ([M, "--manifest-limit=tenant"], "--manifest-limit tenant: write it as NAME=N, like tenant=5"),
+    ([M, "--manifest-limit=a b=5"], "--manifest-limit a b=5: write it as NAME=N"),
+    ([M, "--manifest-limit="], "--manifest-limit : write it as NAME=N"),
+    ([M, "--manifest-limit=a=0"], "--manifest-limit a=0: give a whole number from 1, like a=5"),
+    ([M, "--manifest-limit=a=-1"], "--manifest-limit a=-1: give a whole number from 1"),
+    ([M, "--manifest-limit=a=1.5"], "--manifest-limit a=1.5: give a whole number from 1"),
+    ([M, "--manifest-limit=a=many"], "--manifest-limit a=many: give a whole number from 1"),
+    (
+        [M, "--manifest-limit=line=64M"],
+        "like line=5; what a manifest may hold is limited by --manifest-limits",
+    ),
+    ([M, "--manifest-limit=a=1", "--manifest-limit=a=2"], "the key 'a' was limited twice"),
+    (
+        [M, "--manifest-dispatch-only", "--manifest-limit=a=1"],
+        "nobody stays to hold jobs back until others have ended",
+    ),
     ([M, "--manifest-deadline=0"], "--manifest-deadline 0: write it like 90s, 30m or 6h"),
     ([M, "--manifest-deadline=1w"], "--manifest-deadline 1w: write it like 90s, 30m or 6h"),
     ([M, f"--manifest-deadline={'9' * 400}"], "it is more than a hundred years; write it like"),
@@ -339,6 +355,7 @@ manifest_dir = kept
 manifest_canary = 7
 manifest_max_failed = 5%
 manifest_budget = 12.5
+manifest_limit = tenant=5, host=2
 manifest_on_interrupt = detach
 manifest_kills = 2
 manifest_grace = 1m
@@ -355,6 +372,7 @@ FROM_INI = {
     "canary": 7,
     "max_failed": 0.05,
     "budget": 12.5,
+    "key_limits": {"tenant": 5, "host": 2},
     "on_interrupt": "detach",
     "kills": 2,
     "grace": 60.0,
@@ -408,6 +426,9 @@ def test_the_command_line_wins_over_the_configuration_file(pytester: pytest.Pyte
         "--manifest-canary=1",
         "--manifest-max-failed=9",
         "--manifest-budget=3",
+        "--manifest-limit=api.key=1",
+        "--manifest-limit",
+        "tenant=3",
         "--manifest-on-interrupt=revoke",
         "--manifest-kills=4",
         "--manifest-grace=0",
@@ -425,6 +446,7 @@ def test_the_command_line_wins_over_the_configuration_file(pytester: pytest.Pyte
         "canary": 1,
         "max_failed": 9,
         "budget": 3.0,
+        "key_limits": {"api.key": 1, "tenant": 3},
         "on_interrupt": "revoke",
         "kills": 4,
         "grace": 0.0,
@@ -440,6 +462,7 @@ def test_the_command_line_wins_over_the_configuration_file(pytester: pytest.Pyte
         ("manifest_kills = 0", "manifest_kills = 0: give a whole number from 1"),
         ("manifest_max_failed = half", "manifest_max_failed = half: write it like 20 or 5%"),
         ("manifest_budget = lots", "manifest_budget = lots: give a number from 0"),
+        ("manifest_limit = tenant", "manifest_limit = tenant: write it as NAME=N, like tenant=5"),
         ("manifest_grace = soon", "manifest_grace = soon: write it like 90s, 30m or 6h"),
         ("manifest_deadline = 0", "manifest_deadline = 0: write it like 90s, 30m or 6h"),
         ("manifest_on_interrupt = ask", "manifest_on_interrupt = ask: write revoke or detach"),
@@ -484,6 +507,7 @@ def test_gates_of_the_configuration_file_do_not_forbid_only_sending(
     """With --manifest-dispatch-only nobody stays to judge: the gates of the file do not apply."""
     options = read(pytester, M, "--manifest-dispatch-only", ini=INI)
     assert (options.canary, options.max_failed, options.budget) == (0, None, None)
+    assert options.key_limits == {}
 
 
 @pytest.mark.parametrize(

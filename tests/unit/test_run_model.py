@@ -79,6 +79,7 @@ class Actor(WorldActions):
 
 COSTS: tuple[dict[str, JsonValue], ...] = ({}, {"costs": 0.0}, {"costs": 0.1}, {"costs": 0.7})
 """What receipts tell of costs."""
+KEYS: tuple[dict[str, str], ...] = ({}, {"tenant": "x"}, {"tenant": "y", "host": "h"})
 names = st.sampled_from("abcde")
 
 
@@ -99,6 +100,7 @@ def plans(draw: st.DrawFn) -> Plan:
                 deadline=draw(st.sampled_from((None, None, None, 60.0))),
                 cost=draw(st.sampled_from((None, 0.1, 0.5, 1.0))),
                 after=after if draw(st.booleans()) else [],
+                key=draw(st.sampled_from(KEYS)),
                 meta={
                     "late": draw(st.booleans()),
                     "poison": draw(st.sampled_from(POISONS)),
@@ -116,6 +118,7 @@ def plans(draw: st.DrawFn) -> Plan:
         max_failed=draw(st.sampled_from((None, None, 0, 1))),
         revoke_on_max_failed=draw(st.booleans()),
         budget=draw(st.sampled_from((None, None, 0.5, 1.0, 3.0))),
+        key_limits=draw(st.sampled_from(({}, {}, {"tenant": 1}, {"tenant": 2, "host": 1}))),
         kills=draw(st.integers(2, 3)),
     )
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.manifest import Manifest, read_manifest, write_manifest
+from pytest_manifest.run.key_limits import KeyedQueue, KeyLimits
 from pytest_manifest.run.send_queue import AT_ONCE, FirstAttempts, SendQueue, dependents
 from pytest_manifest.schema import Entry, Header
 
@@ -93,19 +94,21 @@ def test_what_is_read_is_not_kept(manifest: Manifest) -> None:
 
 
 STEP = st.one_of(
-    st.just("pop"), st.just("left"), st.just("right"), st.tuples(st.just("over"), st.integers(0, 3))
+    st.just("pop"), st.just("left"), st.just("right"), st.tuples(st.just("out"), st.integers(0, 3))
 )
 
 
-@given(st.integers(0, 6), st.lists(STEP, max_size=30))
-def test_a_queue_is_a_queue(size: int, steps: list[object]) -> None:
-    """Whatever is put where: as a deque of all attempts would have it."""
+@given(st.integers(0, 6), st.lists(STEP, max_size=30), st.booleans())
+def test_a_queue_is_a_queue(size: int, steps: list[object], by_keys: bool) -> None:
+    """Whatever is put where: as a deque of all attempts would have it, also where keys count."""
     known = [attempt_of(RUN, Entry(id=f"e-{n}", task="t"), 1) for n in range(10)]
     new = iter(attempt_of(RUN, Entry(id=f"n-{n}", task="t"), 2) for n in range(100))
-    queue, expected = SendQueue(known, range(size)), deque(known[:size])
+    limits = KeyLimits({"tenant": 1})  # which no entry has
+    queue = KeyedQueue(known, range(size), limits) if by_keys else SendQueue(known, range(size))
+    expected = deque(known[:size])
     for step in steps:
         if step == "pop" and expected:
-            assert queue.first is expected[0]
+            assert queue.next_sendable() is expected[0]
             assert queue.popleft() is expected.popleft()
         elif step == "left":
             expected.appendleft(next(new))
@@ -114,11 +117,11 @@ def test_a_queue_is_a_queue(size: int, steps: list[object]) -> None:
             expected.append(next(new))
             queue.append(expected[-1])
         elif isinstance(step, tuple):
-            other = SendQueue(known, range(step[1]))
-            queue.take_over(other)
-            expected.extend(known[: step[1]])
-            assert not other
+            gone = list(expected)[: step[1] : 2]
+            queue.remove(attempt.task_id for attempt in gone)
+            expected = deque(attempt for attempt in expected if attempt not in gone)
         assert list(queue) == list(expected)
         assert bool(queue) == bool(expected)
     queue.clear()
     assert not queue
+    assert queue.next_sendable() is None

@@ -156,6 +156,7 @@ def _metadata(record: EntryRecord) -> list[tuple[str, str]]:
     rows = [("line", str(record.line)), ("timeout", f"{entry.timeout:g} s")]
     if entry.after:
         rows.append(("after", ", ".join(entry.after)))
+    rows += [(f"key {name}", value) for name, value in entry.key.items()]
     if entry.retries:
         rows.append(("retries allowed", str(entry.retries)))
     if entry.cost is not None:
