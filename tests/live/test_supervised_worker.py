@@ -47,8 +47,9 @@ def test_a_busy_process_gets_no_second_job(bench: Bench) -> None:
 def test_long_arguments_arrive_whole(bench: Bench, size: int) -> None:
     """Also what a pipe does not take at once."""
     sent = [bench.send("echo", str(number) * size) for number in range(1, 7)]
-    for number, one in enumerate(sent, 1):
-        assert bench.app.AsyncResult(one.task_id).get(timeout=30) == str(number) * size
+    results = [bench.app.AsyncResult(one.task_id) for one in sent]  # one collected may block others
+    for number, one in enumerate(results, 1):
+        assert one.get(timeout=30) == str(number) * size
 
 
 def test_it_goes_on_with_a_new_process_and_a_new_connection() -> None:
