@@ -211,7 +211,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     manager = session.config.pluginmanager
     # Where the state was never made no test can be of an entry.
     if state is None or all(binding_of(item) is None for item in session.items):
-        stop_verifying(manager)
+        if state is None or not state.context.options.plan:  # a planner's report hides secrets, too
+            stop_verifying(manager)
     elif not manager.hasplugin(SHORT):
         from pytest_manifest.plugin.short_protocol import ShortProtocol
 

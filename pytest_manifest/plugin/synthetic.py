@@ -54,10 +54,6 @@ def set_up(item: pytest.Function) -> tuple[pytest.TestReport, pytest.CallInfo[No
 
     call = pytest.CallInfo.from_call(evaluate, when="setup", reraise=(KeyboardInterrupt,))
     report: pytest.TestReport = hooks.call("pytest_runtest_makereport", item=item, call=call)
-    if report.longrepr is not None or report.sections:
-        from pytest_manifest.plugin.report_texts import hide_secrets
-
-        hide_secrets(item, report)  # a session without a test of an entry has no hook for it
     keeper = synthetic_item(item.session, "session", do_nothing)
     hooks.call("pytest_runtest_teardown", item=item, nextitem=keeper)
     return report, call
