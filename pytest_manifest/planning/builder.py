@@ -46,6 +46,7 @@ class PlanBuilder:
         self._draft = Draft()
         self._cost = Decimal(0)
         self._unpriced = 0
+        self._no_budget: str | None = None
 
     def __len__(self) -> int:
         return len(self._draft)
@@ -56,6 +57,13 @@ class PlanBuilder:
         The manifest file does not contain it.
         """
         self.notes += line.splitlines()
+
+    def refuse_budget(self, reason: str) -> None:
+        """Refuse ``--manifest-budget`` for this plan, for what it costs cannot be known.
+
+        ``reason`` is a clause that says why.
+        """
+        self._no_budget = reason
 
     def add(self, task: str, *, id: str, **fields: object) -> None:  # noqa: A002 - the format's own word
         """Add one job: ``task`` by its registered name, ``id`` unique within the plan.
@@ -94,9 +102,18 @@ class PlanBuilder:
         return dump_entry(entry), entry.__dict__
 
     def check_cost(self, budget: float | None) -> None:
-        """Raise PlanError where the entries' estimated costs add up to more than ``budget``."""
+        """Raise PlanError where the entries' estimated costs add up to more than ``budget``.
+
+        So it does where the planner has refused a budget, unless there is nothing to be bought.
+        """
         if budget is None:
             return
+        if self._no_budget is not None and len(self):
+            raise PlanError(
+                f"plan {self.spec.name}: --manifest-budget is {cost_text(budget)}, and "
+                f"{self._no_budget}, so nothing would keep to it, and no manifest was written; "
+                "have the cost known, or leave --manifest-budget out"
+            )
         if self._unpriced:
             self.note(
                 f"{self._unpriced} of {plural(len(self), 'entry')} have no estimated cost, so "

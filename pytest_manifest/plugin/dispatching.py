@@ -6,7 +6,7 @@ Not named ``dispatch``: the package has the fixture of that name.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import pytest
@@ -115,6 +115,14 @@ class SessionDispatch:
             refuse_weak_evidence(selection)
         return work
 
+    def _ask_hooks(self, work: Iterable[tuple[Manifest, Sequence[str]]]) -> None:
+        """Let projects refuse what would be sent. Raises the ManifestToolError that they raise."""
+        config = self._context.config
+        for manifest, entries in work:
+            config.hook.pytest_manifest_sending(
+                config=config, manifest=manifest, entries=entries, budget=self._options.budget
+            )
+
     def _dispatch(self) -> None:
         """Make and prepare every run before any of them sends; where one is refused none starts."""
         from pytest_manifest.run import dispatch_run
@@ -126,6 +134,7 @@ class SessionDispatch:
         refuse_unknown_keys(options, manifests, self._notices)
         for manifest, entries in work:
             _refuse_beyond_budget(options, manifest, entries)
+        self._ask_hooks(work)
         address, expected = find_stack(self._session_runs, self._manifests)
         settings = run_settings(options, self._session_runs.own_key)
         with one_at_a_time(options, manifests):
@@ -148,6 +157,7 @@ class SessionDispatch:
         manifests = [manifest for manifest, _ in work]
         refuse_one_run_twice(options, manifests, ledgers)
         refuse_unknown_keys(options, manifests, self._notices)
+        self._ask_hooks(work)
         address, expected = find_stack(self._session_runs, self._manifests)
         with one_at_a_time(options, manifests):
             for manifest, path in zip(manifests, ledgers, strict=True):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pytest
 
     from pytest_manifest.manifest import Manifest
@@ -13,6 +15,16 @@ if TYPE_CHECKING:
 
 def pytest_manifest_planned(config: pytest.Config, manifest: Manifest) -> None:
     """Act on a plan that was written to, or found unchanged in, a manifest file."""
+
+
+def pytest_manifest_sending(
+    config: pytest.Config, manifest: Manifest, entries: Sequence[str], budget: float | None
+) -> None:
+    """Refuse to send entries of a manifest, by raising a ManifestToolError.
+
+    Called before a dispatch or a resume sends anything, in the process that does. ``entries`` are
+    the ids of those selected, ``budget`` is what --manifest-budget allows, None for no limit.
+    """
 
 
 def pytest_manifest_dispatched(config: pytest.Config, run: Run) -> None:

@@ -10,19 +10,19 @@ from loguru import logger
 
 from pytest_manifest.redaction import redact
 from tasks.filling.answers import Reading, read_answer
-from tasks.filling.prompts import Prompt, Wanted
+from tasks.filling.prompts import Prompt, Wanted, output_tokens, passage_tokens
 from tasks.filling.shares import Spent
 from tasks.text_model.accepting import Accepted
 from tasks.text_model.base import Billed, TextModel
 from tasks.text_model.failures import MalformedAnswer, ModelFailure, Stopped, Unexpected
 from tasks.text_model.limits import Limiter
-from tasks.text_model.prices import Price
+from tasks.text_model.prices import Price, PriceTable
 from tasks.text_model.retrying import CallCounts, RetryPolicy, call
 
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """A model with its limits, retries and price (None: not known).
+    """A model with its limits, retries and prices.
 
     ``accepted`` says whose answers count; None: those of the model's own name.
     """
@@ -30,19 +30,34 @@ class Asker:
     model: TextModel
     limiter: Limiter
     policy: RetryPolicy
-    price: Price | None
+    prices: PriceTable
     prompt: Prompt
     accepted: Accepted | None = None
 
+    @property
+    def price(self) -> Price | None:
+        """Return the price of the model that is asked; None where it is not known."""
+        return self.prices.price(self.model.name)
+
     def spent(self, bills: Iterable[Billed]) -> Spent:
-        """Add up what calls were billed; the cost is 0 where the price is not known."""
-        total = Spent()
-        for bill in bills:
-            cost = 0
-            if self.price is not None:
-                cost = self.price.cost_nanos(bill.tokens_in, bill.tokens_out)
-            total += Spent(bill.tokens_in, bill.tokens_out, cost)
-        return total
+        """Add up what calls were billed, each at the price of what answered it."""
+        return sum(map(self._spent, bills), Spent())
+
+    def _spent(self, bill: Billed) -> Spent:
+        tokens_in, tokens_out = bill.tokens_in, bill.tokens_out
+        price = self.prices.price(bill.model or self.model.name, bill.tier)
+        if price is None:
+            return Spent(tokens_in, tokens_out, 0, bill.cached, tokens_in, tokens_out)
+        cost = price.cost_nanos(tokens_in, tokens_out, bill.cached)
+        return Spent(tokens_in, tokens_out, cost, bill.cached)
+
+    def estimated_nanos(self, group: Group) -> int:
+        """Estimate what a call for this group costs; 0 where the price is not known."""
+        if self.price is None:
+            return 0
+        passages = sum(passage_tokens(one.text, one.fields, one.film) for one in group.items)
+        answer = sum(output_tokens(one.fields) for one in group.items)
+        return self.price.cost_nanos(self.prompt.overhead_tokens() + passages, answer)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from typing import Final
 from loguru import logger
 
 from tasks.filling.asking import Asker, Group, Outcome, ask
+from tasks.filling.cap import Cap
 from tasks.filling.gaps import Gap
 from tasks.filling.order import Order
 from tasks.filling.prompts import Wanted
@@ -71,6 +72,8 @@ class Batch:
         self._gaps: dict[str, Gap] = {}
         self._passages: dict[str, ScannedPassage] = {}
         self._writer = RowWriter(bible, asker, provenance, self._gaps, self._passages)
+        self._provenance = provenance
+        self._cap: Cap | None = None
         self._fatal: ModelFailure | None = None
         self._until = float("inf")
         self.report = Report()
@@ -78,12 +81,14 @@ class Batch:
     def run(self, ids: Sequence[str], order: Order, *, seconds: float = float("inf")) -> None:
         """Fill what is missing, within ``seconds``.
 
-        Raises BatchStoppedError when time is over, and the ModelFailure that no call can overcome.
+        Raises BatchStoppedError when time is over, CapReachedError where the next call would cost
+        more than the order allows, and the ModelFailure that no call can overcome.
         Whatever is raised, :attr:`report` says what is committed.
         """
         self._until = time.monotonic() + seconds
         changed = self._add_documents(order)
         self._find_gaps([one for one in ids if one not in changed], order)
+        self._cap = self._cap_of(ids, order)
         pool = ThreadPoolExecutor(self._limits.concurrency, thread_name_prefix="text-model")
         try:
             self._work(pool)
@@ -156,11 +161,51 @@ class Batch:
         for start in range(0, len(wanted), size):
             self._waiting.append(Group(tuple(wanted[start : start + size])))
 
+    # The cap
+
+    def _cap_of(self, ids: Sequence[str], order: Order) -> Cap | None:
+        """Return the order's cap, which what earlier attempts have paid for rows counts towards."""
+        if order.cap is None:
+            return None
+        whose = self._provenance
+        writings = self._bible.writings(ids, order.prompt) if whose.run is not None else {}
+        earlier = sum(
+            one.cost_nanos
+            for written in writings.values()
+            for one in written
+            if (one.run, one.entry) == (whose.run, whose.entry)
+        )
+        return Cap.of(order.cap, earlier)
+
+    def _asked_and_spent(self) -> int:
+        """Return what was paid, and what calls in flight are estimated at, in nano dollars."""
+        uncounted = [group for f, group in self._flying.items() if f not in self._counted]
+        return self.report.spent.cost_nanos + sum(map(self._asker.estimated_nanos, uncounted))
+
+    def _affords(self, group: Group) -> bool:
+        if self._cap is None:
+            return True
+        return self._cap.allows(self._asked_and_spent(), self._asker.estimated_nanos(group))
+
+    def _stop_at_cap(self) -> None:
+        """Raise CapReachedError where nothing is in flight and the next call is beyond the cap."""
+        if self._cap is None or self._flying or self._affords(self._waiting[0]):
+            return
+        there = len(self.report.rows) + len(self.report.already)
+        left = sum(len(group.items) for group in self._waiting)
+        raise self._cap.refusal(
+            self.report.spent.cost_nanos,
+            self._asker.estimated_nanos(self._waiting[0]),
+            filled=there,
+            passages=there + len(self.report.unfilled) + left,
+        )
+
     # The loop
 
     def _work(self, pool: ThreadPoolExecutor) -> None:
         while self._waiting or self._flying:
             self._launch(pool)
+            self._stop_at_cap()
             left = self._until - time.monotonic()
             done, _ = wait(
                 list(self._flying),
@@ -181,6 +226,8 @@ class Batch:
             if left <= 0:
                 return
             group = self._waiting[0]
+            if not self._affords(group):
+                return
             timeout = min(self._limits.timeout, left)
             self._flying[pool.submit(self._ask, group, timeout)] = group
             self._waiting.popleft()

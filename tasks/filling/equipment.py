@@ -100,10 +100,15 @@ def equip(order: Order) -> Equipment:
         model=model,
         limiter=_open_limiter(settings),
         policy=RetryPolicy.of(settings),
-        price=PriceTable.load(settings.prices).price(model.name),
+        prices=PriceTable.load(settings.prices),
         prompt=prompt,
         accepted=planned.accepted,
     )
+    if order.cap is not None and asker.price is None:
+        raise SettingsError(
+            f"the entry may cost {order.cap:g} USD at most, and this worker knows no price for "
+            f"{model.name}; nothing was asked: name a price table with TEXT_MODEL_PRICES"
+        )
     return Equipment(movie_bible(), asker, settings, filling)
 
 

@@ -53,7 +53,8 @@ class Order(BaseModel):
     ``documents`` are passages that the database does not have yet, or has with another text or
     without what people have written; ``replaces`` of each is the SHA-256 of the text that the
     database had when this was planned, or null.
-    ``replace_models``: rows that another model has filled are filled anew.
+    ``replace_models``: rows that another model has filled are filled anew. ``cap``: what all
+    attempts may cost together, in US dollars.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -65,6 +66,7 @@ class Order(BaseModel):
     model: PlannedModel
     documents: list[dict[str, JsonValue]] = Field(default_factory=list)
     replace_models: bool = False
+    cap: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
     @property
     def carried(self) -> list[Carried]:

@@ -105,10 +105,16 @@ class Report:
                 **{kind: list(ids) for kind, ids in sorted(self.anomalies.items())},
                 **({"foreign": list(self.foreign)} if self.foreign else {}),
             },
-            "tokens": {"in": self.spent.tokens_in, "out": self.spent.tokens_out},
+            "tokens": {
+                "in": self.spent.tokens_in,
+                "out": self.spent.tokens_out,
+                "cached": self.spent.cached,
+            },
+            "unpriced": {"in": self.spent.unpriced_in, "out": self.spent.unpriced_out},
             "wasted": {
                 "in": wasted.tokens_in,
                 "out": wasted.tokens_out,
+                "cached": wasted.cached,
                 "cost": usd(wasted.cost_nanos),
             },
             "calls": self.calls,

@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
+from operator import add, sub
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Tokens in and out, and their price in nano dollars (1e-9 USD)."""
+    """Tokens in and out, and their price in nano dollars (1e-9 USD).
+
+    ``cached`` is part of the tokens in. ``unpriced_in`` and ``unpriced_out`` are those tokens whose
+    price is not known, which the cost does not hold.
+    """
 
     tokens_in: int = 0
     tokens_out: int = 0
     cost_nanos: int = 0
+    cached: int = 0
+    unpriced_in: int = 0
+    unpriced_out: int = 0
 
     def __add__(self, other: Spent) -> Spent:
-        return Spent(
-            self.tokens_in + other.tokens_in,
-            self.tokens_out + other.tokens_out,
-            self.cost_nanos + other.cost_nanos,
-        )
+        return self._with(other, add)
 
     def __sub__(self, other: Spent) -> Spent:
-        return Spent(
-            self.tokens_in - other.tokens_in,
-            self.tokens_out - other.tokens_out,
-            self.cost_nanos - other.cost_nanos,
-        )
+        return self._with(other, sub)
 
     def share(self, number: int) -> list[Spent]:
         """Equal parts whose sum is this: the first ones take what does not divide."""
-        columns = zip(
-            _parts(self.tokens_in, number),
-            _parts(self.tokens_out, number),
-            _parts(self.cost_nanos, number),
-            strict=True,
-        )
+        columns = zip(*(_parts(total, number) for total in astuple(self)), strict=True)
         return [Spent(*column) for column in columns]
+
+    def _with(self, other: Spent, of: Callable[[int, int], int]) -> Spent:
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Spent(*(of(ours, theirs) for ours, theirs in pairs))
 
 
 def _parts(total: int, number: int) -> list[int]:

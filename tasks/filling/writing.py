@@ -117,5 +117,6 @@ class RowWriter:
             attempt=self._provenance.attempt,
             tokens_in=share.tokens_in,
             tokens_out=share.tokens_out,
+            tokens_cached=share.cached,
             cost_nanos=share.cost_nanos,
         )

@@ -23,7 +23,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from tasks.movie_bible.documents import ID_LENGTH, KIND_LENGTH
 
 VERSION_TABLE: Final = "movie_bible_version"
-REVISIONS: Final = ("0001", "0002", "0003", "0004")
+REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005")
 """The migrations, oldest first; the last one makes these tables. Kept here so that opening a
 database need not load Alembic; a test holds it against the migrations."""
 
@@ -112,6 +112,7 @@ class Annotation(Base):
     attempt: Mapped[int | None]
     tokens_in: Mapped[int]
     tokens_out: Mapped[int]
+    tokens_cached: Mapped[int | None]
     cost_nanos: Mapped[int] = mapped_column(BigInteger)  # 1e-9 USD
     revision: Mapped[int]
     written_at: Mapped[datetime] = mapped_column(UtcMoment)
@@ -145,6 +146,7 @@ class AnnotationWriting(Base):
     attempt: Mapped[int | None]
     tokens_in: Mapped[int]
     tokens_out: Mapped[int]
+    tokens_cached: Mapped[int | None]
     cost_nanos: Mapped[int] = mapped_column(BigInteger)  # 1e-9 USD
     written_at: Mapped[datetime] = mapped_column(UtcMoment)
 

@@ -43,6 +43,7 @@ class StoredAnnotation:
     attempt: int | None
     tokens_in: int
     tokens_out: int
+    tokens_cached: int | None
     cost_nanos: int
     revision: int
     written_at: datetime
@@ -78,6 +79,7 @@ class NewAnnotation:
     attempt: int | None = None
     tokens_in: int = 0
     tokens_out: int = 0
+    tokens_cached: int | None = None
     cost_nanos: int = 0
 
 
@@ -107,6 +109,7 @@ class Writing:
     attempt: int | None
     tokens_in: int
     tokens_out: int
+    tokens_cached: int | None
     cost_nanos: int
 
 

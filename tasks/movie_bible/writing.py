@@ -32,6 +32,7 @@ PROVENANCE: Final = (
     "attempt",
     "tokens_in",
     "tokens_out",
+    "tokens_cached",
     "cost_nanos",
 )
 

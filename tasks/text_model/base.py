@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from pydantic import JsonValue
 
 BYTES_PER_TOKEN: Final = 4
+
+Tier = Literal["standard", "flex", "batch"]
+"""How urgent a call is to its service, which prices it by that."""
+
+STANDARD: Final = "standard"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +49,16 @@ class TextRequest:
 
 @dataclass(frozen=True, slots=True)
 class Billed:
-    """The bill of one call. ``model`` is what answered, by its own word; "" where unknown."""
+    """The bill of one call, at its tier; ``cached`` is part of the input tokens.
+
+    ``model`` is what answered, by its own word; "" where unknown.
+    """
 
     tokens_in: int = 0
     tokens_out: int = 0
     model: str = ""
+    cached: int = 0
+    tier: Tier = STANDARD
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +66,20 @@ class TextAnswer:
     """JSON text as the model wrote it, the tokens billed for it, and the model that answered.
 
     ``model`` is what the service says, and never what was asked for; "" where it says nothing.
+    ``cached`` of the input tokens were billed as such, all at the price of ``tier``.
     """
 
     text: str
     tokens_in: int
     tokens_out: int
     model: str
+    cached: int = 0
+    tier: Tier = STANDARD
 
     @property
     def billed(self) -> Billed:
         """Return what the call was billed."""
-        return Billed(self.tokens_in, self.tokens_out, self.model)
+        return Billed(self.tokens_in, self.tokens_out, self.model, self.cached, self.tier)
 
 
 class TextModel(Protocol):

@@ -74,12 +74,13 @@ class Usage:
     """Tokens as the service counts them.
 
     What is billed as output is all that is not prompt: a model's thoughts are in ``total`` alone
-    for an SDK that does not know of them.
+    for an SDK that does not know of them. ``cached`` is the part of the prompt that was cached.
     """
 
     prompt: int = 0
     answer: int = 0
     total: int = 0
+    cached: int = 0
 
     @property
     def billed_output(self) -> int:
@@ -114,7 +115,9 @@ def read_reply(reply: Reply, request: TextRequest) -> TextAnswer:
             billed=billed,
         )
     _check_shape(reply, request)
-    return TextAnswer(reply.text, billed.tokens_in, billed.tokens_out, billed.model)
+    return TextAnswer(
+        reply.text, billed.tokens_in, billed.tokens_out, billed.model, billed.cached, billed.tier
+    )
 
 
 def _check_shape(reply: Reply, request: TextRequest) -> None:

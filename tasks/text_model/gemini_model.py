@@ -121,5 +121,5 @@ def joined(chunks: Iterable[Chunk]) -> Reply:
         usage = chunk.usage or usage
         if chunk.model:
             models[chunk.model.removeprefix("models/")] = None
-    billed = Billed(usage.prompt, usage.billed_output, "+".join(models))
+    billed = Billed(usage.prompt, usage.billed_output, "+".join(models), usage.cached)
     return Reply("".join(texts), finish, block, billed)

@@ -139,4 +139,9 @@ def _usage(answer: types.GenerateContentResponse) -> Usage | None:
     if counts is None:
         return None
     billed = (counts.candidates_token_count or 0) + (counts.thoughts_token_count or 0)
-    return Usage(counts.prompt_token_count or 0, billed, counts.total_token_count or 0)
+    return Usage(
+        counts.prompt_token_count or 0,
+        billed,
+        counts.total_token_count or 0,
+        counts.cached_content_token_count or 0,
+    )

@@ -195,7 +195,10 @@ def _chunk(answer: protos.GenerateContentResponse) -> Chunk:
     if "usage_metadata" in answer:
         counts = answer.usage_metadata
         usage = Usage(
-            counts.prompt_token_count, counts.candidates_token_count, counts.total_token_count
+            counts.prompt_token_count,
+            counts.candidates_token_count,
+            counts.total_token_count,
+            counts.cached_content_token_count,
         )
     return Chunk(
         text="".join(part.text for part in candidate.content.parts) if candidate else "",

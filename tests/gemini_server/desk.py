@@ -26,6 +26,7 @@ class Call:
     answered: str = ""
     tokens_in: int = 0
     tokens_out: int = 0
+    cached: int = 0
     request: Json = field(default_factory=dict, repr=False)
     headers: dict[str, str] = field(default_factory=dict, repr=False)
 

@@ -209,10 +209,13 @@ class _Handler(BaseHTTPRequestHandler):
         thoughts = self.server.desk.script.thoughts
         answer = answers.tokens(text) if text is not None else 0
         call.tokens_in = asked.tokens
+        call.cached = int(asked.tokens * self.server.desk.script.cached)
         call.tokens_out = answer + thoughts if text is not None else 0
         if fault.kind in BROKEN_OFF | {"malformed_body"}:
-            call.tokens_in = call.tokens_out = 0  # no count reaches the client
+            call.tokens_in = call.tokens_out = call.cached = 0  # no count reaches the client
         usage: Json = {"promptTokenCount": asked.tokens}
+        if call.cached:
+            usage["cachedContentTokenCount"] = call.cached
         if text is not None:
             usage["candidatesTokenCount"] = answer
         usage["totalTokenCount"] = asked.tokens + (answer + thoughts if text is not None else 0)

@@ -92,7 +92,8 @@ class Script(BaseModel):
     """``faults`` are used up call by call; then ``rates`` (by kind, 0 to 1) decide by ``seed``.
 
     The same number of a call has the same fault in every run. ``latency`` (seconds) and
-    ``thoughts`` (tokens, billed as output) are every call's; ``retry`` is RetryInfo's time of what
+    ``thoughts`` (tokens, billed as output) are every call's, and so is ``cached``, the share of the
+    prompt that is billed as cached; ``retry`` is RetryInfo's time of what
     ``rates`` draw.
     """
 
@@ -104,6 +105,7 @@ class Script(BaseModel):
     poison: tuple[Poison, ...] = ()
     latency: NonNegativeFloat = 0.0
     thoughts: NonNegativeInt = 0
+    cached: Annotated[float, Field(ge=0, le=1)] = 0.0
     retry: str | None = "0.05s"
 
     def fault(self, number: int) -> Fault:

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +14,7 @@ import psycopg
 import pytest
 from pydantic import JsonValue
 
-from tasks.filling.report import usd
+from tasks.filling.report import NANO, usd
 from tasks.movie_bible.bible import BibleSettings, MovieBible
 from tasks.movie_bible.fields import FIELDS, MOODS
 from tasks.text_model.prices import PriceTable
@@ -56,7 +57,7 @@ def server() -> Iterator[GeminiServer]:
     """Fails in each way with 5 % of the calls, and has another model answer 2 %."""
     rates: dict[str, JsonValue] = dict.fromkeys([*FAILURE_OF, *OF_ITEMS], SHARE)
     rates["other_model"] = SHARE_OF_OTHERS
-    with gemini_server({"rates": rates, "seed": 1979}) as serving:
+    with gemini_server({"rates": rates, "seed": 1979, "cached": 0.3}) as serving:
         yield serving
 
 
@@ -159,14 +160,26 @@ def _check_cost(
     told = [result["tokens"] for result in results if isinstance(result["tokens"], dict)]
     assert sum(int(str(one["in"])) for one in told) == tokens_in
     assert sum(int(str(one["out"])) for one in told) == tokens_out
-    price = PriceTable.load().price(DEFAULT_GEMINI)
-    assert price is not None
-    cost = sum(float(str(result["cost"])) for result in results)
-    assert round(cost, 9) == round(usd(price.cost_nanos(tokens_in, tokens_out)), 9)
+    assert sum(int(str(one["cached"])) for one in told) == sum(c.cached for c in server.calls) > 0
+    cost = sum(Decimal(str(result["cost"])) for result in results)
+    assert int(cost * NANO) == _cost_nanos(server)
     wasted = [result["wasted"] for result in results if isinstance(result["wasted"], dict)]
     rows = bible.annotations([one.id for one in documents(PASSAGES)], PROMPT.version).values()
     in_rows = sum(row.tokens_in for row in rows)
     assert in_rows + sum(int(str(one["in"])) for one in wasted) == tokens_in
+    nanos_in_rows = sum(row.cost_nanos for row in rows)
+    waste = sum(Decimal(str(one["cost"])) for one in wasted)
+    assert nanos_in_rows + int(waste * NANO) == _cost_nanos(server)
+
+
+def _cost_nanos(server: GeminiServer) -> int:
+    """What the service asks for all its calls, each by what answered it, in nano dollars."""
+    table, total = PriceTable.load(), 0
+    for call in server.calls:
+        price = table.price(call.answered or DEFAULT_GEMINI)
+        assert price is not None
+        total += price.cost_nanos(call.tokens_in, call.tokens_out, call.cached)
+    return total
 
 
 def test_a_budget_ends_a_run_in_its_middle(tmp_path: Path) -> None:

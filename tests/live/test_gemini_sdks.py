@@ -127,6 +127,17 @@ def test_thoughts_are_billed_as_output(model: TextModel, server: GeminiServer) -
     assert answer.tokens_out > 1000
 
 
+def test_cached_input_is_told_apart(model: TextModel, server: GeminiServer) -> None:
+    """It is part of the input, whole or in chunks, and a failed call has it too."""
+    server.use({"cached": 0.5, "faults": ["ok", "cut_off"]})
+    answer = model.generate(text_request(TEXTS))
+    with pytest.raises(failures.AnswerCutOff) as caught:
+        model.generate(text_request(TEXTS))
+    first, second = server.calls
+    assert 0 < first.cached < first.tokens_in == answer.tokens_in
+    assert (answer.cached, caught.value.billed.cached) == (first.cached, second.cached)
+
+
 def test_what_is_asked_for_is_on_the_wire(
     model: TextModel, provider: str, stream: bool, server: GeminiServer
 ) -> None:

@@ -106,18 +106,19 @@ class VersionsContract:
             connection.exec_driver_sql(OLD_ROW)
             found = {column["name"] for column in inspect(connection).get_columns("annotation")}
             assert "attempt" not in found
-        with pytest.raises(BibleTooOldError, match=r"version 0001.*0004.*corpus migrate$"):
+        with pytest.raises(BibleTooOldError, match=r"version 0001.*0005.*corpus migrate$"):
             MovieBible.open(settings)
-        assert MovieBible.migrate(settings) == migrating.HEAD == "0004"
+        assert MovieBible.migrate(settings) == migrating.HEAD == "0005"
         with MovieBible.open(settings) as bible:
             row = bible.annotations(["f/1"], "v1")["f/1"]
             assert (row.mood, row.revision, row.attempt) == ("epic", 4, None)
-            assert row.answered_by is None
-            bible.write([NewAnnotation("f/1", "v1", {}, attempt=2, answered_by="m")])
+            assert (row.answered_by, row.tokens_cached) == (None, None)
+            change = NewAnnotation("f/1", "v1", {}, attempt=2, answered_by="m", tokens_cached=3)
+            bible.write([change])
             row = bible.annotations(["f/1"], "v1")["f/1"]
             assert (row.mood, row.revision, row.attempt, row.answered_by) == ("epic", 5, 2, "m")
             (writing,) = bible.writings(["f/1"], "v1")["f/1"]
-            assert (writing.revision, writing.answered_by) == (5, "m")
+            assert (writing.revision, writing.answered_by, writing.tokens_cached) == (5, "m", 3)
 
     def test_a_newer_database_is_left_alone(self, settings: BibleSettings, store: Store) -> None:
         """By opening and by migrating."""

@@ -35,6 +35,7 @@ class WritingContract:
             attempt=2,
             tokens_in=2_000_000,
             tokens_out=7,
+            tokens_cached=1_000_000,
             cost_nanos=5_000_000_000,
         )
         written = bible.write([row])

@@ -56,3 +56,38 @@ def test_a_finished_run_is_told_elsewhere_once(
     (text,) = (json.loads(body)["text"] for body in posted)
     assert text.startswith("run 2")
     assert text.endswith(": 2 passed")
+
+
+REFUSE = """
+from pytest_manifest.errors import DispatchError
+
+
+def pytest_manifest_sending(manifest, entries, budget):
+    if budget is not None:
+        raise DispatchError(f"{manifest.path.name}: {list(entries)} and a budget of {budget:g}")
+"""
+
+
+@pytest.mark.parametrize("more", [(), ("-n", "1")], ids=["plain", "xdist"])
+def test_a_project_refuses_what_is_to_be_sent(project: Project, more: tuple[str, ...]) -> None:
+    """Before anything is; with the entries that are selected."""
+    project.doubles(count=2)
+    project.write("conftest.py", REFUSE)
+    result = project.run(*MEMORY, "--manifest-budget=5", *more)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    said = result.stdout.str() + result.stderr.str()
+    assert "m.jsonl: ['d-0', 'd-1'] and a budget of 5" in said
+    assert not project.ledgers()
+    project.run(*MEMORY, *more).assert_outcomes(passed=2)
+
+
+def test_a_project_refuses_what_is_to_be_sent_again(project: Project) -> None:
+    """What has failed stays as it is."""
+    wrong = {"id": "d-0", "task": "jobs.double", "args": [1], "expect": {"result": {"n": 9}}}
+    project.manifest("m.jsonl", [wrong | {"idempotent": True}])
+    project.write("conftest.py", REFUSE)
+    project.run(*MEMORY).assert_outcomes(failed=1)
+    result = project.run(*MEMORY, "--manifest-resume", "--manifest-budget=5")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "['d-0'] and a budget of 5" in result.stdout.str() + result.stderr.str()
+    assert len(project.order()) == 1

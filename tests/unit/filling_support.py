@@ -59,6 +59,7 @@ class ScriptedModel:
     provider: str = "scripted"
     name: str = "gemini-2.5-flash"
     answers_as: str | None = None
+    cached: int = 0
     requests: list[TextRequest] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -70,7 +71,7 @@ class ScriptedModel:
             items = self.change(request, items)
         text = items if isinstance(items, str) else json.dumps({"items": items})
         name = self.name if self.answers_as is None else self.answers_as
-        return TextAnswer(text, TOKENS_IN, TOKENS_OUT, name)
+        return TextAnswer(text, TOKENS_IN, TOKENS_OUT, name, self.cached)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -126,9 +127,10 @@ def batch_of(
     policy: RetryPolicy = QUICK,
     accepted: Accepted | None = None,
     progress: Callable[[Report], None] = lambda _: None,
+    prices: PriceTable | None = None,
 ) -> Batch:
-    """A batch of a run ``RUN`` at the price of the model's name."""
-    asker = Asker(model, NoLimit(), policy, PriceTable.load().price(model.name), PROMPT, accepted)
+    """A batch of a run ``RUN`` at the project's prices, unless others are given."""
+    asker = Asker(model, NoLimit(), policy, prices or PriceTable.load(), PROMPT, accepted)
     whose = provenance or Provenance("RUN", "ENTRY", 1)
     return Batch(bible, asker, limits or Limits(concurrency=2, per_call=4), whose, progress)
 

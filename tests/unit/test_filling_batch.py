@@ -89,7 +89,7 @@ def test_tokens_and_cost_add_up_to_the_last_unit(bible: MovieBible) -> None:
     assert sum(row.tokens_in for row in rows) == spent.tokens_in
     assert sum(row.tokens_out for row in rows) == spent.tokens_out
     assert sum(row.cost_nanos for row in rows) == spent.cost_nanos > 0
-    assert batch.report.document()["wasted"] == {"in": 0, "out": 0, "cost": 0.0}
+    assert batch.report.document()["wasted"] == {"in": 0, "out": 0, "cached": 0, "cost": 0.0}
 
 
 def test_a_second_batch_asks_nothing(bible: MovieBible) -> None:

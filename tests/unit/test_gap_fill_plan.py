@@ -7,24 +7,28 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
 
 import pytest
 from pydantic import JsonValue
 
-from pytest_manifest.errors import ManifestToolError, PlanError
+from pytest_manifest.errors import DispatchError, ManifestToolError, PlanError
 from pytest_manifest.manifest import read_manifest
+from pytest_manifest.planning import PlanBuilder
 from pytest_manifest.schema import Entry
 from pytest_manifest.testing import plan, plan_notes
 from tasks.filling.prompts import load_prompt, output_tokens
 from tasks.movie_bible.bible import MovieBible, NewAnnotation
 from tasks.movie_bible.documents import Document
 from tasks.movie_bible.fields import text_digest
+from tasks.text_model.prices import PRICES, today
 from tests.crud_load import ROOT
 from tests.unit.filling_support import PROMPT, ScriptedModel, batch_of, bible_at, documents, order
 from workflows.gap_fill.batches import entry_id
-from workflows.gap_fill.plan import gap_fill_repair
+from workflows.gap_fill.plan import gap_fill_repair, pytest_manifest_sending
+from workflows.gap_fill.pricing import pricing_of, refuse_unknown_price, warnings_of
 
 
 @pytest.fixture(autouse=True)
@@ -245,7 +249,91 @@ def test_cost_is_estimated_at_the_price_of_the_model(
     assert "list prices of 20" in notes(bible)
     monkeypatch.setenv("TEXT_MODEL_NAME", "nobody-knows")
     assert all(entry.cost is None for entry in plan(gap_fill_repair, bible))
-    assert "no price is known for nobody-knows" in notes(bible)
+    assert "no price is known for nobody-knows: name a price table" in notes(bible)
+
+
+def test_a_model_that_may_answer_is_part_of_the_price(
+    bible: MovieBible, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The dearest counts, and one without a price makes all of it unknown."""
+    monkeypatch.setenv("GEMINI_API_KEY", "k")
+    cheap = plan(gap_fill_repair, bible)[0].cost
+    monkeypatch.setenv("TEXT_MODEL_ACCEPT", "gemini-3.5-flash unnamed")
+    dear = plan(gap_fill_repair, bible)[0].cost
+    assert cheap is not None
+    assert dear is not None
+    assert dear > 2 * cheap
+    monkeypatch.setenv("TEXT_MODEL_ACCEPT", "gemini-9")
+    assert plan(gap_fill_repair, bible)[0].cost is None
+    assert "no price is known for gemini-9" in notes(bible)
+
+
+def test_old_prices_are_said(
+    bible: MovieBible, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """From 90 days on; of what is free there is nothing to say."""
+    monkeypatch.setenv("TEXT_MODEL_PRICES", str(tmp_path / "p.json"))
+    document = json.loads(PRICES.read_bytes())
+    for days, said in ((90, False), (91, True)):
+        document["as_of"] = (today() - timedelta(days=days)).isoformat()
+        (tmp_path / "p.json").write_text(json.dumps(document))
+        monkeypatch.setenv("GEMINI_API_KEY", "k")
+        assert (f"{days} days ago: check them" in notes(bible)) is said
+        monkeypatch.delenv("GEMINI_API_KEY")
+        assert "check them" not in notes(bible)
+
+
+def test_a_cap_travels_with_each_entry(bible: MovieBible, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEMINI_API_KEY", "k")
+    entries = plan(gap_fill_repair, bible, cap=0.5)
+    assert {data_of(entry)["cap"] for entry in entries} == {0.5}
+    assert "each entry may cost 0.5 USD at most" in notes(bible, cap=0.5)
+    with pytest.raises(PlanError, match=r"is estimated to cost .*cap is 0\.0001; plan smaller"):
+        plan(gap_fill_repair, bible, cap=0.0001)
+    monkeypatch.setenv("TEXT_MODEL_NAME", "nobody-knows")
+    with pytest.raises(PlanError, match=r"cap=1, and no price is known for nobody-knows"):
+        plan(gap_fill_repair, bible, cap=1)
+
+
+def test_a_budget_is_refused_where_the_price_is_not_known(
+    bible: MovieBible, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the plan, and at the dispatch of a manifest that was planned before."""
+    monkeypatch.setenv("GEMINI_API_KEY", "k")
+    spec = gap_fill_repair.manifest_plan  # type: ignore[attr-defined]  # the plugin's mark
+    with closing(PlanBuilder(spec, {})) as builder:
+        spec.function(builder, bible)
+        builder.check_cost(1.0)
+    monkeypatch.setenv("TEXT_MODEL_NAME", "nobody-knows")
+    with closing(PlanBuilder(spec, {})) as builder:
+        spec.function(builder, bible)
+        builder.check_cost(None)
+        with pytest.raises(PlanError, match=r"--manifest-budget is 1, and no price is known for"):
+            builder.check_cost(1.0)
+
+
+def test_a_budget_is_refused_for_a_manifest_of_an_unknown_price(
+    bible: MovieBible, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the table that holds when it is sent has it; without a budget it is sent."""
+    manifest = read_manifest(ROOT / "manifests" / "gap_fill_01.jsonl")
+    pytest_manifest_sending(manifest, manifest.ids, 1.0)
+    monkeypatch.setenv("GEMINI_API_KEY", "k")
+    monkeypatch.setenv("TEXT_MODEL_NAME", "nobody-knows")
+    unknown = plan(gap_fill_repair, bible)
+    with pytest.raises(DispatchError, match=r"nothing was sent: .*no price is known for nobody"):
+        refuse_unknown_price(manifest, unknown, 1.0)
+    pricing = pricing_of(unknown)
+    assert pricing is not None
+    assert pricing.warnings == warnings_of(unknown)
+    assert warnings_of(unknown) == [
+        "no price is known for nobody-knows: name a price table with TEXT_MODEL_PRICES"
+    ]
+    monkeypatch.setenv("TEXT_MODEL_PRICES", "/no/such/table.json")
+    (told,) = warnings_of(unknown)
+    assert "the price table cannot be read" in told
+    assert warnings_of([unknown[0].model_copy(update={"kwargs": {}})]) == []
+    assert warnings_of([]) == []
 
 
 def test_another_prompt_makes_every_row_a_gap(

@@ -245,6 +245,23 @@ def test_a_plan_beyond_the_budget_is_refused() -> None:
     )
 
 
+def test_a_budget_that_nothing_would_keep_to_is_refused() -> None:
+    """Where the planner says so, with its reason; without a budget, or entries, nothing is."""
+    made = builder(3)
+    made.refuse_budget("no price is known for x")
+    made.check_cost(None)
+    with pytest.raises(PlanError) as caught:
+        made.check_cost(5)
+    assert str(caught.value) == (
+        "plan demo:sample: --manifest-budget is 5, and no price is known for x, so nothing would "
+        "keep to it, and no manifest was written; have the cost known, or leave --manifest-budget "
+        "out"
+    )
+    empty = builder(0)
+    empty.refuse_budget("no price is known for x")
+    empty.check_cost(5)
+
+
 def test_what_was_added_is_as_it_was_then(tmp_path: Path) -> None:
     """A planner may go on using what it has handed over."""
     made = builder(0)

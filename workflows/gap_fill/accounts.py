@@ -42,7 +42,20 @@ class Tokens(BaseModel):
 
     tokens_in: int = Field(alias="in")
     tokens_out: int = Field(alias="out")
+    cached: int = 0
     cost: float | None = None
+
+
+class Unpriced(BaseModel):
+    """Tokens that were billed at a price which nobody knows."""
+
+    model_config = ConfigDict(populate_by_name=True, extra="ignore", frozen=True)
+
+    tokens_in: int = Field(0, alias="in")
+    tokens_out: int = Field(0, alias="out")
+
+    def __bool__(self) -> bool:
+        return bool(self.tokens_in or self.tokens_out)
 
 
 class BatchReport(BaseModel):
@@ -60,6 +73,7 @@ class BatchReport(BaseModel):
     already: dict[str, EarlierRow | None]
     tokens: Tokens
     wasted: Tokens
+    unpriced: Unpriced = Unpriced()
 
 
 @dataclass(frozen=True, slots=True)

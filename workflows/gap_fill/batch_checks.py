@@ -24,6 +24,7 @@ PROVENANCE = (
     "attempt",
     "tokens_in",
     "tokens_out",
+    "tokens_cached",
     "cost_nanos",
 )
 
@@ -152,6 +153,8 @@ def _sums_that_do_not_add_up(
         "tokens in": (sum(r.tokens_in for r in rows), wasted.tokens_in, paid.tokens_in),
         "tokens out": (sum(r.tokens_out for r in rows), wasted.tokens_out, paid.tokens_out),
     }
+    cached = sum(row.tokens_cached or 0 for row in rows)
+    sums["cached tokens in"] = cached, wasted.cached, paid.cached
     if report.cost is not None:
         in_rows = sum(row.cost_nanos for row in rows)
         sums["cost in nano dollars"] = in_rows, _nanos(wasted.cost or 0.0), _nanos(report.cost)

@@ -1,11 +1,12 @@
 """Plan the filling of gaps, ``--manifest-plan=gap_fill``.
 
-The same gaps give the same entries: nothing here is random or reads a clock.
+The same gaps give the same entries: nothing here is random, and by the clock go prices alone, where
+they hold for a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import pytest
@@ -14,12 +15,15 @@ from pydantic import Field, FiniteFloat
 from pytest_manifest import PlanBuilder, planning_fixture
 
 if TYPE_CHECKING:
+    from pytest_manifest.manifest import Manifest
+    from pytest_manifest.run import Run
     from tasks.movie_bible.bible import MovieBible
 
 # An option that does not hold these is refused with a sentence before anything is planned.
 Count = Annotated[int, Field(ge=1)]
 BatchSize = Annotated[int, Field(ge=1, le=1000)]
 Tokens = Annotated[int, Field(ge=100)]
+Dollars = Annotated[FiniteFloat, Field(gt=0)]
 Seconds = Annotated[FiniteFloat, Field(ge=1, le=86_400)]
 FieldName = Literal["summary", "themes", "characters", "mood"]
 
@@ -48,6 +52,7 @@ def gap_fill_repair(
     where: str | None = None,
     timeout: Seconds = 600,
     replace_models: bool = False,
+    cap: Dollars | None = None,
     orphans: Literal["keep", "remove"] = "keep",
 ) -> None:
     """Fill what a language model can fill in: summaries, themes, characters and moods."""
@@ -64,9 +69,33 @@ def gap_fill_repair(
         where=where,
         timeout=timeout,
         replace_models=replace_models,
+        cap=cap,
         remove_orphans=orphans == "remove",
     )
     plan_repair(plan, movie_bible, wish)
 
 
-__all__ = ["gap_fill_repair", "movie_bible"]
+def pytest_manifest_sending(
+    manifest: Manifest, entries: Sequence[str], budget: float | None
+) -> None:
+    """Refuse a budget where the model has no price: nothing would keep to it."""
+    if budget is not None and manifest.header.workflow == "gap_fill":
+        from workflows.gap_fill.pricing import refuse_unknown_price
+
+        refuse_unknown_price(manifest, manifest.some(entries), budget)
+
+
+def pytest_manifest_dispatched(run: Run) -> None:
+    """Have the run's summary say that prices are old, or not known."""
+    if run.manifest.header.workflow == "gap_fill":
+        from workflows.gap_fill.pricing import warnings_of
+
+        run.warnings += warnings_of(run.manifest)
+
+
+__all__ = [
+    "gap_fill_repair",
+    "movie_bible",
+    "pytest_manifest_dispatched",
+    "pytest_manifest_sending",
+]

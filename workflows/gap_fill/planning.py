@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from itertools import islice
 from typing import Final
 
@@ -14,12 +13,11 @@ from pytest_manifest.errors import PlanError
 from tasks.filling.equipment import read_filling_settings
 from tasks.filling.order import FieldName, Order, PlannedModel
 from tasks.filling.prompts import load_prompt
-from tasks.filling.report import usd
 from tasks.movie_bible.bible import MovieBible
 from tasks.movie_bible.fields import FIELDS
 from tasks.text_model.choosing import SDKS, identify, read_settings
 from tasks.text_model.ends import end_of
-from tasks.text_model.prices import PriceTable
+from tasks.text_model.prices import PriceTable, today
 from workflows.gap_fill.batches import Batch, Estimator, batches, entry_id, estimate, facts
 from workflows.gap_fill.corpus import corpus_path, parse_mapping, read_corpus
 from workflows.gap_fill.gaps import (
@@ -31,10 +29,10 @@ from workflows.gap_fill.gaps import (
     gaps_of_corpus,
     gaps_of_database,
 )
+from workflows.gap_fill.pricing import Pricing, no_price
 from workflows.gap_fill.where import parse_where
 
 TASK: Final = "tasks.rag.process_batch_task"
-STALE_PRICES_DAYS: Final = 365
 RESENDS: Final = 1
 """How often the harness sends a batch again whose worker died: what is committed is not redone."""
 
@@ -52,6 +50,7 @@ class Wish:
     where: str | None
     timeout: float
     replace_models: bool
+    cap: float | None
     remove_orphans: bool
 
 
@@ -69,6 +68,7 @@ class Planner:
 
     def add(self, number: int, batch: Batch) -> None:
         expected = estimate(batch, self.estimator)
+        self._refuse_beyond_cap(number, batch, expected.cost)
         self.passages += len(batch.items)
         self.tokens_in += expected.tokens_in
         self.tokens_out += expected.tokens_out
@@ -87,6 +87,14 @@ class Planner:
             expect={"result": {"unfilled": [], "model": order.model.name, "prompt": order.prompt}},
         )
 
+    def _refuse_beyond_cap(self, number: int, batch: Batch, cost: float | None) -> None:
+        cap = self.order.cap
+        if cap is not None and cost is not None and cost > cap:
+            raise PlanError(
+                f"{entry_id('fill', number, batch.ids)} is estimated to cost {cost:.4g}, and cap "
+                f"is {cap:g}; plan smaller entries (--manifest-plan-opt batch=N), or a larger cap"
+            )
+
 
 def plan_repair(plan: PlanBuilder, bible: MovieBible, wish: Wish) -> None:
     """Add one entry a batch of gaps, and say what was found. Raises PlanError and its like."""
@@ -100,11 +108,18 @@ def plan_repair(plan: PlanBuilder, bible: MovieBible, wish: Wish) -> None:
         prompt_digest=prompt.digest,
         model=PlannedModel(provider=provider, name=name, accept=list(settings.accepted)),
         replace_models=wish.replace_models,
+        cap=wish.cap,
     )
+    pricing = Pricing(table, order.model)
+    if pricing.unknown:
+        plan.refuse_budget(no_price(pricing.unknown))
+        if wish.cap is not None:
+            raise PlanError(
+                f"cap={wish.cap:g}, and {no_price(pricing.unknown)}; name a price table with "
+                "TEXT_MODEL_PRICES, or leave the cap out"
+            )
     selection = Selection(order, parse_where(wish.where))
-    planner = Planner(
-        plan, order, Estimator(prompt, table.price(name), filling.per_call), wish.timeout
-    )
+    planner = Planner(plan, order, Estimator(prompt, pricing.price, filling.per_call), wish.timeout)
     tally = Tally()
     with closing(_all_gaps(bible, wish, selection, tally)) as found:
         chosen = batches(
@@ -124,7 +139,7 @@ def plan_repair(plan: PlanBuilder, bible: MovieBible, wish: Wish) -> None:
         raise PlanError(f"{wish.corpus}: holds no documents; name a corpus that does")
     _note_orphans(plan, tally, _orphans(plan, bible, wish), wish)
     if planner.passages:
-        _note_model(planner, table)
+        _note_model(planner, pricing)
         if provider in SDKS and settings.key is None:
             plan.note("no key is set here; the workers need GEMINI_API_KEY")
 
@@ -226,7 +241,7 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _note_model(planner: Planner, table: PriceTable) -> None:
+def _note_model(planner: Planner, pricing: Pricing) -> None:
     model, plan = planner.order.model, planner.plan
     tokens = planner.tokens_in, planner.tokens_out
     plan.note(
@@ -235,16 +250,11 @@ def _note_model(planner: Planner, table: PriceTable) -> None:
     )
     if model.accept:
         plan.note(f"answers of {', '.join(model.accept)} count too")
-    end = end_of(model.name, datetime.now(timezone.utc).date())
+    end = end_of(model.name, today())
     if end is not None:
         plan.note(end)
-    if planner.estimator.price is None:
-        plan.note(f"no price is known for {model.name}: name a price table with TEXT_MODEL_PRICES")
-    prices = ", ".join(
-        f"{name} {usd(price.cost_nanos(*tokens)):.4g}"
-        for name, price in table.prices.items()
-        if price.output_usd
-    )
-    age = (datetime.now(timezone.utc).date() - table.as_of).days
-    old = f", which is {age // 30} months ago, so check them" if age > STALE_PRICES_DAYS else ""
-    plan.note(f"in USD, at the list prices of {table.as_of}{old}: {prices}")
+    for warning in pricing.warnings:
+        plan.note(warning)
+    if planner.order.cap is not None:
+        plan.note(f"each entry may cost {planner.order.cap:g} USD at most")
+    plan.note(f"in USD, at the list prices of {pricing.table.as_of}: {pricing.others(*tokens)}")

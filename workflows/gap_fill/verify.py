@@ -97,6 +97,15 @@ def test_cost(manifest_run: ManifestRun, movie_bible: MovieBible) -> None:
     accounts = batches_of(manifest_run, movie_bible)
     if any(account.report.cost is None for account in accounts):
         pytest.skip("no price is known for the model, so nothing is known of what it has cost")
+    unpriced = [account.report.unpriced for account in accounts if account.report.unpriced]
+    if unpriced:
+        tokens = sum(one.tokens_in for one in unpriced), sum(one.tokens_out for one in unpriced)
+        pytest.fail(
+            f"{tokens[0]:,} tokens in and {tokens[1]:,} out were billed by a model without a known "
+            "price, so the run has cost more than its receipts tell; name a price table with "
+            "TEXT_MODEL_PRICES",
+            pytrace=False,
+        )
     cost, in_rows = manifest_run.cost(), usd(paid_in_rows(accounts, movie_bible, manifest_run.run))
     assert cost > in_rows or math.isclose(cost, in_rows, abs_tol=1e-9), (
         f"the run's rows have cost {in_rows:g}, and its receipts tell of {cost:g}"

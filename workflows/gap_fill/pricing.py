@@ -1,0 +1,115 @@
+"""Say what is known of the prices that a plan or a run goes by, and what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+from typing import Final
+
+from pytest_manifest.errors import DispatchError
+from pytest_manifest.manifest import Manifest
+from pytest_manifest.schema import Entry
+from tasks.filling.order import BadOrderError, PlannedModel
+from tasks.filling.report import usd
+from tasks.text_model.accepting import UNNAMED
+from tasks.text_model.choosing import read_settings
+from tasks.text_model.failures import TextModelError
+from tasks.text_model.prices import STALE_DAYS, Price, PriceTable
+from workflows.gap_fill.accounts import order_of
+
+TAG: Final = "gap_fill"
+
+
+@dataclass(frozen=True, slots=True)
+class Pricing:
+    """The prices of all models that may answer for the planned one; ``day`` in UTC, None today."""
+
+    table: PriceTable
+    model: PlannedModel
+    day: date | None = None
+
+    @property
+    def unknown(self) -> list[str]:
+        """Return the names of the models that may answer and have no price."""
+        return [name for name, price in self._prices().items() if price is None]
+
+    @property
+    def price(self) -> Price | None:
+        """Return the price of the dearest model that may answer; None if one is not known."""
+        prices = list(self._prices().values())
+        known = [price for price in prices if price is not None]
+        if len(known) < len(prices):
+            return None
+        return max(known, key=lambda price: price.cost_nanos(1000, 1000))
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return a sentence for a price that is not known, and for a table that is old."""
+        found = []
+        if self.unknown:
+            found.append(f"{no_price(self.unknown)}: name a price table with TEXT_MODEL_PRICES")
+        days = self.table.days_old(self.day)
+        if days > STALE_DAYS and not (self.price is not None and self.price.is_free):
+            found.append(
+                f"the list prices are those of {self.table.as_of}, {days} days ago: check them"
+            )
+        return found
+
+    def others(self, tokens_in: int, tokens_out: int) -> str:
+        """Return what these tokens cost by each model that has a price, in one call or several.
+
+        A prompt is taken for a short one.
+        """
+        return ", ".join(
+            f"{name} {usd(_short(price).cost_nanos(tokens_in, tokens_out)):.4g}"
+            for name, price in self.table.all_prices(day=self.day).items()
+            if not price.is_free
+        )
+
+    def _prices(self) -> dict[str, Price | None]:
+        names = [self.model.name, *(name for name in self.model.accept if name != UNNAMED)]
+        return {name: self.table.price(name, day=self.day) for name in names}
+
+
+def no_price(names: list[str]) -> str:
+    """Return a clause on models without a price."""
+    return f"no price is known for {', '.join(names)}"
+
+
+def _short(price: Price) -> Price:
+    return Price(price.rates)
+
+
+def pricing_of(entries: Iterable[Entry]) -> Pricing | None:
+    """Return the pricing of the first entry that fills something; None where none does.
+
+    One plan has one model; an entry that is no order is the worker's to refuse. Raises
+    TextModelError for a price table that cannot be read.
+    """
+    first = next((entry for entry in entries if TAG in entry.tags), None)
+    try:
+        model = None if first is None else order_of(first).model
+    except BadOrderError:
+        model = None
+    return None if model is None else Pricing(PriceTable.load(read_settings().prices), model)
+
+
+def warnings_of(entries: Iterable[Entry]) -> list[str]:
+    """Return what a run's summary is to say of its prices, also where they cannot be read."""
+    try:
+        pricing = pricing_of(entries)
+    except TextModelError as error:
+        return [str(error)]
+    return [] if pricing is None else pricing.warnings
+
+
+def refuse_unknown_price(manifest: Manifest, entries: Iterable[Entry], budget: float) -> None:
+    """Raise DispatchError where a budget is to limit what has no price."""
+    pricing = pricing_of(entries)
+    if pricing is not None and pricing.unknown:
+        raise DispatchError(
+            f"{manifest.path.name}: nothing was sent: --manifest-budget is {budget:g}, and "
+            f"{no_price(pricing.unknown)}, so nothing would keep to it; name a price table with "
+            "TEXT_MODEL_PRICES, or leave --manifest-budget out"
+        )
