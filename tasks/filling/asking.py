@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from loguru import logger
 
@@ -13,18 +13,19 @@ from tasks.filling.answers import Reading, read_answer
 from tasks.filling.prompts import Prompt, Wanted, output_tokens, passage_tokens
 from tasks.filling.shares import Spent
 from tasks.text_model.accepting import Accepted
-from tasks.text_model.base import Billed, TextModel
+from tasks.text_model.base import STANDARD, Billed, TextModel, Tier
 from tasks.text_model.failures import MalformedAnswer, ModelFailure, Stopped, Unexpected
 from tasks.text_model.limits import Limiter
 from tasks.text_model.prices import Price, PriceTable
-from tasks.text_model.retrying import CallCounts, RetryPolicy, call
+from tasks.text_model.retrying import CallCounts, Fallback, RetryPolicy, call
 
 
 @dataclass(frozen=True, slots=True)
 class Asker:
     """A model with its limits, retries and prices.
 
-    ``accepted`` says whose answers count; None: those of the model's own name.
+    ``accepted`` says whose answers count; None: those of the model's own name. Calls are of the
+    ``tier``, and go on at the standard one where there is a ``fallback``.
     """
 
     model: TextModel
@@ -33,11 +34,14 @@ class Asker:
     prices: PriceTable
     prompt: Prompt
     accepted: Accepted | None = None
+    tier: Tier = STANDARD
+    fallback: Fallback | None = None
 
     @property
     def price(self) -> Price | None:
-        """Return the price of the model that is asked; None where it is not known."""
-        return self.prices.price(self.model.name)
+        """Return the highest price that the model may ask; None where it is not known."""
+        dearest: Tier = self.tier if self.fallback is None else STANDARD
+        return self.prices.price(self.model.name, dearest)
 
     def spent(self, bills: Iterable[Billed]) -> Spent:
         """Add up what calls were billed, each at the price of what answered it."""
@@ -87,6 +91,8 @@ class Outcome:
     failure: ModelFailure | None = None
     answered_by: str | None = None
     """What wrote the answer that was read, by its own word."""
+    tier: Tier | None = None
+    """The tier at which it was answered."""
 
 
 def ask(asker: Asker, group: Group, *, timeout: float, stop: threading.Event) -> Outcome:
@@ -100,12 +106,13 @@ def ask(asker: Asker, group: Group, *, timeout: float, stop: threading.Event) ->
     try:
         answer = call(
             asker.model,
-            asked.request,
+            replace(asked.request, tier=asker.tier),
             policy=asker.policy,
             limiter=asker.limiter,
             counts=counts,
             stop=stop,
             accepted=asker.accepted,
+            fallback=asker.fallback,
         )
     except Stopped:
         return Outcome(group, counts, spent())
@@ -128,4 +135,5 @@ def ask(asker: Asker, group: Group, *, timeout: float, stop: threading.Event) ->
         asker.spent([answer.billed]),
         reading,
         answered_by=answer.model.removeprefix("models/") or None,
+        tier=answer.tier,
     )

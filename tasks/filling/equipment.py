@@ -25,8 +25,8 @@ from tasks.text_model.base import TextModel
 from tasks.text_model.choosing import open_limiter, open_model, read_settings
 from tasks.text_model.limits import Limiter
 from tasks.text_model.prices import PriceTable
-from tasks.text_model.retrying import RetryPolicy
-from tasks.text_model.settings import TextModelSettings
+from tasks.text_model.retrying import Fallback, RetryPolicy
+from tasks.text_model.settings import TextModelSettings, first_tier, last_tier
 
 
 class ModelMismatchError(ManifestToolError):
@@ -39,19 +39,23 @@ class SettingsError(ManifestToolError):
 
 @dataclass(frozen=True)
 class Equipment:
-    """All that a batch needs. ``settings`` are those of the model, ``filling`` of the filling."""
+    """All that a batch needs. ``settings`` are those of the model, ``filling`` of the filling.
+
+    ``timeout`` is in seconds, for one call.
+    """
 
     bible: MovieBible
     asker: Asker
     settings: TextModelSettings
     filling: FillingSettings
+    timeout: float
 
     def batch(self, provenance: Provenance, progress: Callable[[Report], None]) -> Batch:
         limits = Limits(
             concurrency=self.settings.concurrency,
             per_call=self.filling.per_call,
             asks_alone=self.filling.asks_alone,
-            timeout=self.settings.timeout,
+            timeout=self.timeout,
         )
         return Batch(self.bible, self.asker, limits, provenance, progress)
 
@@ -96,20 +100,28 @@ def equip(order: Order) -> Equipment:
             f"{prompt.digest[:12]}, planned {order.prompt_digest[:12]}); nothing was asked: give "
             "a changed prompt a new number, and plan anew"
         )
+    tier = first_tier(planned.tier)
     asker = Asker(
         model=model,
         limiter=_open_limiter(settings),
-        policy=RetryPolicy.of(settings),
+        policy=RetryPolicy.of(settings, tier),
         prices=PriceTable.load(settings.prices),
         prompt=prompt,
         accepted=planned.accepted,
+        tier=tier,
+        fallback=None if tier == last_tier(planned.tier) else _fallback(settings),
     )
     if order.cap is not None and asker.price is None:
         raise SettingsError(
             f"the entry may cost {order.cap:g} USD at most, and this worker knows no price for "
             f"{model.name}; nothing was asked: name a price table with TEXT_MODEL_PRICES"
         )
-    return Equipment(movie_bible(), asker, settings, filling)
+    return Equipment(movie_bible(), asker, settings, filling, settings.times(tier).timeout)
+
+
+def _fallback(settings: TextModelSettings) -> Fallback:
+    """Return how calls go on at the standard tier."""
+    return Fallback(RetryPolicy.of(settings), settings.times().timeout)
 
 
 def read_filling_settings() -> FillingSettings:

@@ -18,6 +18,8 @@ from tasks.filling.gaps import Gap, find_gap
 from tasks.movie_bible.documents import Document
 from tasks.movie_bible.records import ScannedPassage
 from tasks.text_model.accepting import Accepted
+from tasks.text_model.base import STANDARD
+from tasks.text_model.settings import TierChoice
 
 REPLACES: Final = "replaces"
 
@@ -32,7 +34,7 @@ class BadOrderError(Exception):
 class PlannedModel(BaseModel):
     """The model that the batch was planned, and priced, for.
 
-    ``accept`` names others whose answers count too.
+    ``accept`` names others whose answers count too; ``tier`` is how urgent its calls are.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,6 +42,7 @@ class PlannedModel(BaseModel):
     provider: str
     name: str
     accept: list[str] = Field(default_factory=list)
+    tier: TierChoice = STANDARD
 
     @property
     def accepted(self) -> Accepted:

@@ -47,6 +47,8 @@ class Report:
     spent: Spent = field(default_factory=Spent)
     in_rows: Spent = field(default_factory=Spent)
     answered_by: set[str] = field(default_factory=set)
+    tiers: Counter[str] = field(default_factory=Counter)
+    fallbacks: int = 0
 
     def count(self, outcome: Outcome) -> None:
         """Add what a call says of itself, whatever came of it."""
@@ -57,6 +59,8 @@ class Report:
         self.latencies += counts.latencies
         self.waited += counts.waited
         self.spent += outcome.spent
+        self.tiers.update(bill.tier for bill in counts.bills)
+        self.fallbacks += counts.fallbacks
         self.answered_by |= {bill.model for bill in counts.bills if bill.model}
         if outcome.reading is not None:
             self.foreign += outcome.reading.foreign[: FOREIGN_SHOWN - len(self.foreign)]
@@ -74,6 +78,7 @@ class Report:
             "digest": values_digest(values),
             "fields": list(values),
             "answered_by": row.answered_by,
+            "service_tier": row.tier,
         }
 
     def was_there(self, passage: str, row: StoredAnnotation | None) -> None:
@@ -123,6 +128,8 @@ class Report:
             "latency": _summary(self.latencies),
             "waited": round(self.waited, 3),
             "answered_by": answered_by,
+            "tiers": dict(sorted(self.tiers.items())),
+            "fallbacks": self.fallbacks,
         }
 
 

@@ -15,6 +15,7 @@ from tasks.filling.shares import Spent
 from tasks.movie_bible.bible import BibleUnavailableError, MovieBible
 from tasks.movie_bible.fields import FIELDS, values_digest
 from tasks.movie_bible.records import NewAnnotation, ScannedPassage, Written
+from tasks.text_model.base import Tier
 
 Values = Mapping[str, JsonValue]
 BLANK: Final[Values] = dict.fromkeys(FIELDS)
@@ -31,11 +32,15 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """A row that was written, its share of what the call has cost, and what answered the call."""
+    """A row that was written, its share of what the call has cost, and what answered the call.
+
+    ``tier`` is the one at which that was.
+    """
 
     written: Written
     share: Spent
     answered_by: str | None
+    tier: Tier | None
 
 
 class RowWriter:
@@ -75,7 +80,7 @@ class RowWriter:
         if rows:
             written |= self._written(rows)
         return {
-            passage: Filled(written[passage], share, outcome.answered_by)
+            passage: Filled(written[passage], share, outcome.answered_by, outcome.tier)
             for passage, share in shares.items()
         }
 
@@ -112,6 +117,7 @@ class RowWriter:
             provider=self._model.provider,
             model=self._model.name,
             answered_by=outcome.answered_by,
+            service_tier=outcome.tier,
             run=self._provenance.run,
             entry=self._provenance.entry,
             attempt=self._provenance.attempt,

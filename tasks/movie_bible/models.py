@@ -23,7 +23,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from tasks.movie_bible.documents import ID_LENGTH, KIND_LENGTH
 
 VERSION_TABLE: Final = "movie_bible_version"
-REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005")
+REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006")
 """The migrations, oldest first; the last one makes these tables. Kept here so that opening a
 database need not load Alembic; a test holds it against the migrations."""
 
@@ -107,6 +107,7 @@ class Annotation(Base):
     provider: Mapped[str | None] = mapped_column(Text)
     model: Mapped[str | None] = mapped_column(Text)
     answered_by: Mapped[str | None] = mapped_column(Text)
+    service_tier: Mapped[str | None] = mapped_column(Text)
     run: Mapped[str | None] = mapped_column(Text)
     entry: Mapped[str | None] = mapped_column(Text)
     attempt: Mapped[int | None]
@@ -141,6 +142,7 @@ class AnnotationWriting(Base):
     provider: Mapped[str | None] = mapped_column(Text)
     model: Mapped[str | None] = mapped_column(Text)
     answered_by: Mapped[str | None] = mapped_column(Text)
+    service_tier: Mapped[str | None] = mapped_column(Text)
     run: Mapped[str | None] = mapped_column(Text)
     entry: Mapped[str | None] = mapped_column(Text)
     attempt: Mapped[int | None]

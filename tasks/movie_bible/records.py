@@ -38,6 +38,7 @@ class StoredAnnotation:
     provider: str | None
     model: str | None
     answered_by: str | None
+    service_tier: str | None
     run: str | None
     entry: str | None
     attempt: int | None
@@ -74,6 +75,7 @@ class NewAnnotation:
     provider: str | None = None
     model: str | None = None
     answered_by: str | None = None
+    service_tier: str | None = None
     run: str | None = None
     entry: str | None = None
     attempt: int | None = None
@@ -104,6 +106,7 @@ class Writing:
     provider: str | None
     model: str | None
     answered_by: str | None
+    service_tier: str | None
     run: str | None
     entry: str | None
     attempt: int | None

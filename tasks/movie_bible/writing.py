@@ -27,6 +27,7 @@ PROVENANCE: Final = (
     "provider",
     "model",
     "answered_by",
+    "service_tier",
     "run",
     "entry",
     "attempt",

@@ -9,10 +9,11 @@ from pydantic import JsonValue
 
 BYTES_PER_TOKEN: Final = 4
 
-Tier = Literal["standard", "flex", "batch"]
+Tier = Literal["standard", "flex", "batch", "priority"]
 """How urgent a call is to its service, which prices it by that."""
 
 STANDARD: Final = "standard"
+FLEX: Final = "flex"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class KeyedText:
 
 @dataclass(frozen=True, slots=True)
 class TextRequest:
-    """One call. ``timeout`` is in seconds, ``max_output_tokens`` in the model's tokens.
+    """One call, at a ``tier``. ``timeout`` is in seconds, ``max_output_tokens`` in the model's own.
 
     ``schema`` is the JSON Schema of the answer: an object with ``items``, one object a passage with
     its ``key`` and the wanted ``fields``. ``texts`` holds the passages once more, for models that
@@ -40,6 +41,7 @@ class TextRequest:
     max_output_tokens: int
     timeout: float
     temperature: float = 0.0
+    tier: Tier = STANDARD
 
     @property
     def estimated_tokens(self) -> int:

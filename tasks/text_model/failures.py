@@ -74,6 +74,13 @@ class Unavailable(ModelFailure):
     retryable = True
 
 
+class Shed(ModelFailure):
+    """429 or 503 of a flex call: the service has no room for it now, at half the price."""
+
+    kind = "shed"
+    retryable = True
+
+
 class ModelTimeout(ModelFailure):
     """No answer within the request's timeout. What it cost is not known."""
 

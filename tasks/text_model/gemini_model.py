@@ -7,16 +7,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast, get_args
 
 from pydantic import SecretStr
 
-from tasks.text_model.base import Billed, TextAnswer, TextRequest
+from tasks.text_model.base import FLEX, Billed, TextAnswer, TextRequest, Tier
 from tasks.text_model.failures import (
     ConnectionFailed,
     MalformedAnswer,
     ModelFailure,
     ModelTimeout,
+    RateLimited,
+    Shed,
+    Unavailable,
 )
 from tasks.text_model.gemini import Reply, Usage, hide, read_reply
 from tasks.text_model.parameters import parameters
@@ -32,6 +35,7 @@ class Chunk:
     block_reason: str
     usage: Usage | None
     model: str
+    tier: Tier | None = None
 
 
 class GeminiModel(ABC):
@@ -54,14 +58,15 @@ class GeminiModel(ABC):
         failure: ModelFailure
         try:
             with closing(self._chunks(request)) as chunks:
-                reply = joined(until(chunks, deadline) if self._stream else chunks)
+                whole = until(chunks, deadline) if self._stream else chunks
+                reply = joined(whole, request.tier)
         except ModelFailure as error:
             failure = error
         except Exception as error:
             found = self._failure(error, request.timeout)
             if found is None:
                 raise
-            failure = found
+            failure = _shed(found) if request.tier == FLEX else found
         else:
             return read_reply(reply, request)
         # Outside the handler: the SDK's exception holds the request, and that the key.
@@ -106,20 +111,36 @@ def until(chunks: Iterable[Chunk], deadline: float) -> Iterator[Chunk]:
         yield chunk
 
 
-def joined(chunks: Iterable[Chunk]) -> Reply:
+def tier_of(told: str | None) -> Tier | None:
+    """Return the tier that a header of the response tells; None where it tells none."""
+    name = (told or "").lower()
+    return cast("Tier", name) if name in get_args(Tier) else None
+
+
+def _shed(failure: ModelFailure) -> ModelFailure:
+    """Return what a failure is to a flex call: of this tier a service turns away what it likes."""
+    if isinstance(failure, RateLimited | Unavailable):
+        return Shed(str(failure), retry_after=failure.retry_after, billed=failure.billed)
+    return failure
+
+
+def joined(chunks: Iterable[Chunk], tier: Tier) -> Reply:
     """Join all chunks into one reply: their texts, and the last reasons and counts.
 
+    ``tier`` is the one that was asked for, which holds unless the service tells another one.
     Chunks of several models make a reply of a model that has all their names, which nobody asked.
     """
     texts: list[str] = []
     models: dict[str, None] = {}
-    finish, block, usage = "", "", Usage()
+    finish, block, usage, served = "", "", Usage(), tier
     for chunk in chunks:
         texts.append(chunk.text)
         finish = chunk.finish_reason or finish
         block = chunk.block_reason or block
         usage = chunk.usage or usage
+        served = chunk.tier or served
         if chunk.model:
             models[chunk.model.removeprefix("models/")] = None
-    billed = Billed(usage.prompt, usage.billed_output, "+".join(models), usage.cached)
+    model = "+".join(models)
+    billed = Billed(usage.prompt, usage.billed_output, model, usage.cached, served)
     return Reply("".join(texts), finish, block, billed)

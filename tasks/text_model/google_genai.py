@@ -14,14 +14,17 @@ from google.genai import errors, types
 from google.genai.client import DebugConfig
 from pydantic import SecretStr
 
-from tasks.text_model.base import TextRequest
+from tasks.text_model.base import FLEX, TextRequest, Tier
 from tasks.text_model.failures import ModelFailure
 from tasks.text_model.gemini import Usage, http_failure
-from tasks.text_model.gemini_model import Chunk, GeminiModel
+from tasks.text_model.gemini_model import Chunk, GeminiModel, tier_of
 from tasks.text_model.parameters import Parameters, Thinking
 from tasks.text_model.settings import GOOGLE_GENAI, TextModelSettings
 
 API_VERSION: Final = "v1beta"
+TIER_HEADER: Final = "x-gemini-service-tier"
+"""The header by which the service tells the tier that it has served a call at."""
+
 SHORTEST_SERVER_TIMEOUT: Final = 10
 """Seconds: the service refuses a shorter deadline than this, though we may wait less."""
 
@@ -103,6 +106,7 @@ def _config(request: TextRequest, takes: Parameters) -> types.GenerateContentCon
         response_mime_type="application/json",
         response_json_schema=request.schema,
         automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
+        service_tier=types.ServiceTier.FLEX if request.tier == FLEX else None,
         automatic_continuation=False,  # a call of ours is one call, as it is counted and paid
         http_options=types.HttpOptions(
             timeout=math.ceil(request.timeout * 1000), headers={"X-Server-Timeout": str(seconds)}
@@ -131,7 +135,14 @@ def _chunk(answer: types.GenerateContentResponse) -> Chunk:
         block_reason="" if block is None else block.value,
         usage=_usage(answer),
         model=answer.model_version or "",
+        tier=_tier(answer),
     )
+
+
+def _tier(answer: types.GenerateContentResponse) -> Tier | None:
+    response = answer.sdk_http_response
+    headers = (response.headers if response is not None else None) or {}
+    return tier_of(next((v for name, v in headers.items() if name.lower() == TIER_HEADER), None))
 
 
 def _usage(answer: types.GenerateContentResponse) -> Usage | None:

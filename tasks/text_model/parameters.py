@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from tasks.text_model.base import STANDARD
 from tasks.text_model.failures import TextModelError
 from tasks.text_model.settings import GOOGLE_GENERATIVEAI, TextModelSettings, ThinkingLevel
 
@@ -69,9 +70,14 @@ def thinks(name: str) -> bool:
 def parameters(settings: TextModelSettings) -> Parameters:
     """Return what the model of the settings takes; of a name without a version, the least.
 
-    Raises TextModelError where the settings have a word for its thoughts that it refuses.
+    Raises TextModelError where the settings have a word that it, or its SDK, does not take.
     """
     version = version_of(settings.name)
+    if settings.service_tier != STANDARD and settings.provider == GOOGLE_GENERATIVEAI:
+        raise TextModelError(
+            f"TEXT_MODEL_SERVICE_TIER is {settings.service_tier}, for which {GOOGLE_GENERATIVEAI} "
+            "has no word; unset it, or set TEXT_MODEL=google-genai"
+        )
     return Parameters(
         sampling=version is not None and version < ONLY_LEVELS,
         candidates=version is not None and version < HAS_LEVELS,

@@ -6,13 +6,21 @@ import random
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tenacity import RetryCallState, Retrying, retry_if_exception
 from tenacity.wait import wait_random_exponential
 
 from tasks.text_model.accepting import Accepted
-from tasks.text_model.base import Billed, TextAnswer, TextModel, TextRequest
+from tasks.text_model.base import (
+    FLEX,
+    STANDARD,
+    Billed,
+    TextAnswer,
+    TextModel,
+    TextRequest,
+    Tier,
+)
 from tasks.text_model.failures import ModelFailure, Stopped
 from tasks.text_model.limits import Limiter
 from tasks.text_model.settings import TextModelSettings
@@ -27,9 +35,18 @@ class RetryPolicy:
     longest_wait: float = 60.0
 
     @classmethod
-    def of(cls, settings: TextModelSettings) -> RetryPolicy:
-        """Make the policy from the settings."""
-        return cls(settings.attempts, settings.first_wait, settings.longest_wait)
+    def of(cls, settings: TextModelSettings, tier: Tier = STANDARD) -> RetryPolicy:
+        """Make the policy from the settings, for calls of a tier."""
+        times = settings.times(tier)
+        return cls(settings.attempts, times.first_wait, times.longest_wait)
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """The way on, at the standard tier, of a call that flex has not taken; seconds for one call."""
+
+    policy: RetryPolicy
+    timeout: float
 
 
 @dataclass(slots=True)
@@ -38,9 +55,11 @@ class CallCounts:
 
     ``failures`` counts by ``ModelFailure.kind``; ``bills`` has one for each call of the model,
     failed ones included; ``latencies`` are the seconds of each, ``waited`` those before its turn.
+    ``fallbacks`` are calls that flex did not take, and that were asked again as standard ones.
     """
 
     retries: int = 0
+    fallbacks: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     bills: list[Billed] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
@@ -78,6 +97,11 @@ class CallCounts:
         with self._lock:
             self.retries += 1
 
+    def fell_back(self) -> None:
+        """Count a call that goes on at the standard tier."""
+        with self._lock:
+            self.fallbacks += 1
+
     def has_waited(self, seconds: float) -> None:
         """Count time before a turn."""
         with self._lock:
@@ -93,6 +117,7 @@ def call(
     counts: CallCounts,
     stop: threading.Event,
     accepted: Accepted | None = None,
+    fallback: Fallback | None = None,
 ) -> TextAnswer:
     """Ask ``model`` until it answers; each attempt waits for its turn at the ``limiter`` first.
 
@@ -100,8 +125,32 @@ def call(
     model's own name. Waits between attempts are random, grow exponentially, and are at least what
     the service asks for; where that is more than the policy's longest wait, nothing is asked again.
     Raises the last ModelFailure, or Stopped as soon as ``stop`` is set: a call that is under way is
-    not cut.
+    not cut. A flex call that does not get through in all its attempts, as it is shed or takes too
+    long, goes on as a standard one where there is a ``fallback``, with all attempts of that.
     """
+    takes = accepted or Accepted(model.name)
+    if request.tier != FLEX or fallback is None:
+        return _until_answered(model, request, policy, limiter, counts, stop, takes)
+    try:
+        return _until_answered(model, request, policy, limiter, counts, stop, takes)
+    except ModelFailure as failure:
+        if not failure.retryable or failure.fatal:
+            raise
+        counts.fell_back()
+    standard = replace(request, tier=STANDARD, timeout=fallback.timeout)
+    return _until_answered(model, standard, fallback.policy, limiter, counts, stop, takes)
+
+
+def _until_answered(
+    model: TextModel,
+    request: TextRequest,
+    policy: RetryPolicy,
+    limiter: Limiter,
+    counts: CallCounts,
+    stop: threading.Event,
+    accepted: Accepted,
+) -> TextAnswer:
+    """Ask at one tier, as often as the policy allows."""
 
     def pause(seconds: float) -> None:
         began = time.monotonic()
@@ -120,9 +169,7 @@ def call(
         reraise=True,
     )
     try:
-        return retrying(
-            _attempt, model, request, limiter, counts, stop, accepted or Accepted(model.name)
-        )
+        return retrying(_attempt, model, request, limiter, counts, stop, accepted)
     except ModelFailure as failure:
         hopeless = _hopeless(failure, policy)
         if hopeless is None:
@@ -162,6 +209,8 @@ def _generate(
         if accepted.takes(answer.model):
             return answer
         raise accepted.refusal(answer.billed)
+    if not (billed.tokens_in or billed.tokens_out):
+        billed = replace(billed, tier=request.tier)
     counts.called(time.monotonic() - began, billed)
     if billed.model and not accepted.takes(billed.model):
         raise accepted.refusal(billed)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import AliasChoices, Field, NonNegativeInt, PositiveInt, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from tasks.text_model.base import FLEX, STANDARD, Tier
 
 GOOGLE_GENAI: Final = "google-genai"
 GOOGLE_GENERATIVEAI: Final = "google-generativeai"
@@ -17,7 +20,32 @@ DEFAULT_OFFLINE: Final = "extractive-1"
 
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+TierChoice = Literal["standard", "flex", "flex-or-standard"]
 ThinkingLevel = Literal["minimal", "low", "medium", "high"]
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """The patience with calls of one tier, in seconds: for one call, and between attempts."""
+
+    timeout: float
+    first_wait: float
+    longest_wait: float
+
+
+USUAL: Final = Times(timeout=60.0, first_wait=0.5, longest_wait=60.0)
+UNHURRIED: Final = Times(timeout=900.0, first_wait=5.0, longest_wait=120.0)
+"""For flex calls, which take minutes, and which the service takes on when it has room."""
+
+
+def first_tier(choice: TierChoice) -> Tier:
+    """Return the tier at which a call is asked first."""
+    return STANDARD if choice == STANDARD else FLEX
+
+
+def last_tier(choice: TierChoice) -> Tier:
+    """Return the dearest tier at which a call may be answered."""
+    return FLEX if choice == FLEX else STANDARD
 
 
 class TextModelSettings(BaseSettings):
@@ -43,7 +71,8 @@ class TextModelSettings(BaseSettings):
         None, validation_alias=AliasChoices("GEMINI_API_KEY", "GOOGLE_API_KEY"), repr=False
     )
     base_url: str | None = Field(None, validation_alias="TEXT_MODEL_BASE_URL", repr=False)
-    timeout: PositiveSeconds = Field(60.0, validation_alias="TEXT_MODEL_TIMEOUT")
+    service_tier: TierChoice = Field("standard", validation_alias="TEXT_MODEL_SERVICE_TIER")
+    timeout: PositiveSeconds | None = Field(None, validation_alias="TEXT_MODEL_TIMEOUT")
     concurrency: PositiveInt = Field(4, validation_alias="TEXT_MODEL_CONCURRENCY")
     requests_per_minute: PositiveInt | None = Field(
         None, validation_alias="TEXT_MODEL_REQUESTS_PER_MINUTE"
@@ -53,8 +82,8 @@ class TextModelSettings(BaseSettings):
     )
     limits_url: str | None = Field(None, validation_alias="TEXT_MODEL_LIMITS_URL", repr=False)
     attempts: PositiveInt = Field(6, validation_alias="TEXT_MODEL_ATTEMPTS")
-    first_wait: Seconds = Field(0.5, validation_alias="TEXT_MODEL_FIRST_WAIT")
-    longest_wait: Seconds = Field(60.0, validation_alias="TEXT_MODEL_LONGEST_WAIT")
+    first_wait: Seconds | None = Field(None, validation_alias="TEXT_MODEL_FIRST_WAIT")
+    longest_wait: Seconds | None = Field(None, validation_alias="TEXT_MODEL_LONGEST_WAIT")
     stream: bool = Field(default=False, validation_alias="TEXT_MODEL_STREAM")
     thinking_tokens: NonNegativeInt | None = Field(
         None, validation_alias="TEXT_MODEL_THINKING_TOKENS"
@@ -82,6 +111,15 @@ class TextModelSettings(BaseSettings):
         """Return the model's name: as given, else the provider's default, without ``models/``."""
         default = DEFAULT_OFFLINE if self.provider == OFFLINE else DEFAULT_GEMINI
         return (self.given_name or default).removeprefix("models/")
+
+    def times(self, tier: Tier = STANDARD) -> Times:
+        """Return the patience with calls of a tier: as set, else as usual for it."""
+        usual = UNHURRIED if tier == FLEX else USUAL
+        return Times(
+            usual.timeout if self.timeout is None else self.timeout,
+            usual.first_wait if self.first_wait is None else self.first_wait,
+            usual.longest_wait if self.longest_wait is None else self.longest_wait,
+        )
 
     @property
     def accepted(self) -> tuple[str, ...]:

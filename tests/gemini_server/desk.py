@@ -27,6 +27,7 @@ class Call:
     tokens_in: int = 0
     tokens_out: int = 0
     cached: int = 0
+    tier: str = "standard"
     request: Json = field(default_factory=dict, repr=False)
     headers: dict[str, str] = field(default_factory=dict, repr=False)
 

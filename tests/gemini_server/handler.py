@@ -68,12 +68,14 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server: Http
+    _headers: dict[str, str]
 
     def log_message(self, *_: object) -> None:
         """Silent: ``calls`` has it all."""
 
     def do_POST(self) -> None:
         url = urlsplit(self.path)
+        self._headers = {}
         size = int(self.headers.get("Content-Length", "0"))
         raw = self.rfile.read(size)
         match = METHOD.match(url.path)
@@ -108,6 +110,10 @@ class _Handler(BaseHTTPRequestHandler):
             call.status, document = bodies.invalid_argument(refused)
             self._send(call.status, document)
             return
+        call.tier = str(body.get("serviceTier", "standard")).lower()
+        turned_away = self.server.desk.script.sheds(call.number) if call.tier == "flex" else None
+        if turned_away is not None:
+            fault = Fault(kind=turned_away)
         poisoned = [(key, self._poison(asked.texts.get(key, ""))) for key in asked.keys]
         sick = [(key, one) for key, one in poisoned if one is not None]
         if fault.kind == "ok" and sick:
@@ -172,6 +178,8 @@ class _Handler(BaseHTTPRequestHandler):
     ) -> None:
         text, finish = answers.written(fault, asked, sick)
         call.answered = _answering(call.model, fault)
+        call.tier = self.server.desk.script.served_as or call.tier
+        self._headers = {"x-gemini-service-tier": call.tier}
         usage = self._usage(call, fault, asked, text)
         call.status = 200
         stream = call.method == "streamGenerateContent"
@@ -228,14 +236,21 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_raw(self, status: int, content: bytes) -> None:
         self.send_response(status)
+        self._send_headers()
         self.send_header("Content-Type", "application/json; charset=UTF-8")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
 
+    def _send_headers(self) -> None:
+        """Send what the response tells beside its document."""
+        for name, value in self._headers.items():
+            self.send_header(name, value)
+
     def _send_stream(self, documents: list[JsonValue], *, sse: bool, fault: Fault) -> None:
         """Server-sent events, or one JSON array; each document in a chunk of its own."""
         self.send_response(200)
+        self._send_headers()
         kind = "text/event-stream" if sse else "application/json; charset=UTF-8"
         self.send_header("Content-Type", kind)
         self.send_header("Transfer-Encoding", "chunked")

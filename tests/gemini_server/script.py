@@ -94,7 +94,8 @@ class Script(BaseModel):
     The same number of a call has the same fault in every run. ``latency`` (seconds) and
     ``thoughts`` (tokens, billed as output) are every call's, and so is ``cached``, the share of the
     prompt that is billed as cached; ``retry`` is RetryInfo's time of what
-    ``rates`` draw.
+    ``rates`` draw. ``shed`` is the share of flex calls that are turned away before all else, and
+    ``served_as`` the tier that answers are said to be of, that of the request where it is None.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -106,6 +107,8 @@ class Script(BaseModel):
     latency: NonNegativeFloat = 0.0
     thoughts: NonNegativeInt = 0
     cached: Annotated[float, Field(ge=0, le=1)] = 0.0
+    shed: Annotated[float, Field(ge=0, le=1)] = 0.0
+    served_as: str | None = None
     retry: str | None = "0.05s"
 
     def fault(self, number: int) -> Fault:
@@ -118,6 +121,12 @@ class Script(BaseModel):
                 return Fault(kind=kind, retry=self.retry)
             drawn -= rate
         return Fault()
+
+    def sheds(self, number: int) -> Kind | None:
+        """How a flex call is turned away; None: it is taken, for better or worse."""
+        if random.Random(f"shed:{self.seed}:{number}").random() >= self.shed:
+            return None
+        return "unavailable" if number % 2 else "rate_limited"
 
     def poisoned(self, text: str) -> Fault | None:
         """The fault of a passage, None where it is wholesome."""

@@ -8,18 +8,19 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from pydantic import JsonValue
 
 from tasks.text_model import failures
-from tasks.text_model.base import TextModel
+from tasks.text_model.base import FLEX, TextModel
 from tasks.text_model.choosing import open_model
 from tasks.text_model.failures import ModelFailure
 from tasks.text_model.gemini_model import Chunk, joined, until
 from tasks.text_model.limits import NoLimit
-from tasks.text_model.retrying import CallCounts, RetryPolicy, call
-from tasks.text_model.settings import GOOGLE_GENAI
+from tasks.text_model.retrying import CallCounts, Fallback, RetryPolicy, call
+from tasks.text_model.settings import GOOGLE_GENAI, GOOGLE_GENERATIVEAI
 from tests.gemini_server import KEY, GeminiServer, filled
 from tests.gemini_server.answers import OF_ITEMS
 from tests.gemini_server.script import KINDS, OTHER_MODEL
@@ -115,8 +116,8 @@ def test_an_answer_is_named_by_what_answered(
 def test_a_stream_of_two_models_is_of_neither() -> None:
     """Of a version of one and the same it is."""
     chunks = [Chunk("{", "", "", None, name) for name in ("models/one", "one", "", "two")]
-    assert joined(chunks).billed.model == "one+two"
-    assert joined(chunks[:3]).billed.model == "one"
+    assert joined(chunks, "standard").billed.model == "one+two"
+    assert joined(chunks[:3], "standard").billed.model == "one"
 
 
 def test_thoughts_are_billed_as_output(model: TextModel, server: GeminiServer) -> None:
@@ -125,6 +126,78 @@ def test_thoughts_are_billed_as_output(model: TextModel, server: GeminiServer) -
     answer = model.generate(text_request(TEXTS))
     assert (answer.tokens_in, answer.tokens_out) == server.billed
     assert answer.tokens_out > 1000
+
+
+@pytest.fixture
+def flex_model(stream: bool, server: GeminiServer) -> Iterator[TextModel]:
+    """The SDK that has a word for the tier."""
+    opened = open_model(settings_of(GOOGLE_GENAI, server.url, stream=stream))
+    yield opened
+    opened.close()
+
+
+FLEX_REQUEST = replace(text_request(TEXTS), tier=FLEX)
+
+
+@pytest.mark.parametrize(
+    ("served_as", "told"),
+    [(None, "flex"), ("standard", "standard"), ("priority", "priority"), ("odd", "flex")],
+)
+def test_the_tier_is_asked_for_and_the_one_served_is_told(
+    flex_model: TextModel, server: GeminiServer, served_as: str | None, told: str
+) -> None:
+    """As the service says it; what it does not say is the one that was asked for."""
+    server.use({"served_as": served_as})
+    answer = flex_model.generate(FLEX_REQUEST)
+    assert answer.tier == told
+    assert server.calls[0].request["serviceTier"] == "flex"
+    server.use({})
+    assert flex_model.generate(text_request(TEXTS)).tier == "standard"
+    assert "serviceTier" not in server.calls[0].request
+
+
+@pytest.mark.parametrize("kind", ["rate_limited", "unavailable"])
+def test_a_flex_call_that_is_turned_away_is_shed(
+    flex_model: TextModel, server: GeminiServer, kind: str
+) -> None:
+    """429 and 503 alike; a quota of a day is none, and a standard call is none."""
+    server.use({"faults": [kind, kind, "quota"]})
+    with pytest.raises(failures.Shed) as caught:
+        flex_model.generate(FLEX_REQUEST)
+    assert caught.value.retry_after == (0.05 if kind == "rate_limited" else None)
+    with pytest.raises(CLASSES[kind]):
+        flex_model.generate(text_request(TEXTS))
+    with pytest.raises(failures.QuotaExhausted):
+        flex_model.generate(FLEX_REQUEST)
+
+
+def test_flex_without_room_falls_back_by_choice(
+    flex_model: TextModel, server: GeminiServer
+) -> None:
+    """On the wire: so many flex calls, then a standard one."""
+    server.use({"shed": 1.0, "retry": "0.001s"})
+    counts = CallCounts()
+    answer = call(
+        flex_model,
+        FLEX_REQUEST,
+        policy=RetryPolicy(attempts=3, first_wait=0.0, longest_wait=1.0),
+        limiter=NoLimit(),
+        counts=counts,
+        stop=threading.Event(),
+        fallback=Fallback(RetryPolicy(attempts=2), 20.0),
+    )
+    assert answer.tier == "standard"
+    assert [one.tier for one in server.calls] == ["flex"] * 3 + ["standard"]
+    assert (counts.failures, counts.fallbacks) == ({"shed": 3}, 1)
+
+
+def test_the_old_sdk_has_no_word_for_a_tier(server: GeminiServer) -> None:
+    """It asks nothing rather than pay the whole price."""
+    model = open_model(settings_of(GOOGLE_GENERATIVEAI, server.url))
+    with pytest.raises(failures.BadRequest, match=r"no word for the tier flex; set TEXT_MODEL="):
+        model.generate(FLEX_REQUEST)
+    model.close()
+    assert server.calls == []
 
 
 def test_cached_input_is_told_apart(model: TextModel, server: GeminiServer) -> None:

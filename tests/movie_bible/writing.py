@@ -30,6 +30,7 @@ class WritingContract:
             provider="offline",
             model="extractive-1",
             answered_by="extractive-1",
+            service_tier="flex",
             run="run-1",
             entry="gap-0001",
             attempt=2,

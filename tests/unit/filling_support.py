@@ -20,11 +20,11 @@ from tasks.movie_bible.bible import BibleSettings, MovieBible
 from tasks.movie_bible.documents import Document, FilmFacts
 from tasks.movie_bible.fields import FIELDS
 from tasks.text_model.accepting import Accepted
-from tasks.text_model.base import TextAnswer, TextRequest
+from tasks.text_model.base import STANDARD, TextAnswer, TextRequest, Tier
 from tasks.text_model.failures import ModelFailure
 from tasks.text_model.limits import NoLimit
 from tasks.text_model.prices import PriceTable
-from tasks.text_model.retrying import RetryPolicy
+from tasks.text_model.retrying import Fallback, RetryPolicy
 
 PROMPT: Prompt = load_prompt("movie-bible/1")
 QUICK = RetryPolicy(attempts=3, first_wait=0.0, longest_wait=0.01)
@@ -71,7 +71,7 @@ class ScriptedModel:
             items = self.change(request, items)
         text = items if isinstance(items, str) else json.dumps({"items": items})
         name = self.name if self.answers_as is None else self.answers_as
-        return TextAnswer(text, TOKENS_IN, TOKENS_OUT, name, self.cached)
+        return TextAnswer(text, TOKENS_IN, TOKENS_OUT, name, self.cached, request.tier)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -128,9 +128,12 @@ def batch_of(
     accepted: Accepted | None = None,
     progress: Callable[[Report], None] = lambda _: None,
     prices: PriceTable | None = None,
+    tier: Tier = STANDARD,
+    fallback: Fallback | None = None,
 ) -> Batch:
     """A batch of a run ``RUN`` at the project's prices, unless others are given."""
-    asker = Asker(model, NoLimit(), policy, prices or PriceTable.load(), PROMPT, accepted)
+    table = prices or PriceTable.load()
+    asker = Asker(model, NoLimit(), policy, table, PROMPT, accepted, tier, fallback)
     whose = provenance or Provenance("RUN", "ENTRY", 1)
     return Batch(bible, asker, limits or Limits(concurrency=2, per_call=4), whose, progress)
 

@@ -21,10 +21,14 @@ from tasks.filling.writing import Provenance
 from tasks.movie_bible.bible import MovieBible
 from tasks.movie_bible.fields import FIELDS
 from tasks.text_model.accepting import Accepted
-from tasks.text_model.base import TextRequest
+from tasks.text_model.base import FLEX, TextRequest
+from tasks.text_model.failures import Shed
 from tasks.text_model.prices import PriceTable
+from tasks.text_model.retrying import Fallback, RetryPolicy
+from tasks.text_model.settings import TierChoice
 from tests.unit.filling_support import (
     PROMPT,
+    QUICK,
     TOKENS_IN,
     TOKENS_OUT,
     Item,
@@ -33,6 +37,7 @@ from tests.unit.filling_support import (
     bible_at,
     documents,
     order,
+    raising,
 )
 
 IDS = [one.id for one in documents(8)]
@@ -85,6 +90,84 @@ def test_what_has_no_price_is_told_and_not_made_up(bible: MovieBible) -> None:
     assert batch.report.spent.cost_nanos == 0
     told = batch.report.document()
     assert told["unpriced"] == {"in": TOKENS_IN, "out": TOKENS_OUT}
+
+
+def test_flex_is_half_the_price_and_each_row_says_it(bible: MovieBible) -> None:
+    """In the row, its history and the receipt; calls are counted by their tier."""
+    batch = batch_of(bible, ScriptedModel(), tier=FLEX)
+    batch.run(IDS[:4], order())
+    assert 2 * batch.report.spent.cost_nanos == ONE_CALL
+    row = bible.annotations(IDS[:1], PROMPT.version)[IDS[0]]
+    (writing,) = bible.writings(IDS[:1], PROMPT.version)[IDS[0]]
+    told = batch.report.rows[IDS[0]]
+    assert isinstance(told, dict)
+    assert row.service_tier == writing.service_tier == told["service_tier"] == "flex"
+    document = batch.report.document()
+    assert (document["tiers"], document["fallbacks"]) == ({"flex": 1}, 0)
+
+
+def test_what_flex_turns_away_is_bought_at_the_whole_price(bible: MovieBible) -> None:
+    """Where that is chosen; the rows tell which of them were."""
+
+    def turn_away(request: TextRequest) -> bool:
+        return request.tier == FLEX and request.texts[0].text == "text 1"
+
+    model = ScriptedModel(raising(Shed("no room"), turn_away))
+    limits = Limits(concurrency=1, per_call=4)
+    batch = batch_of(bible, model, limits, tier=FLEX, fallback=Fallback(QUICK, 7.0))
+    batch.run(IDS, order())
+    rows = bible.annotations(IDS, PROMPT.version)
+    tiers = [rows[one].service_tier for one in IDS]
+    assert tiers == ["standard"] * 4 + ["flex"] * 4
+    assert [request.timeout for request in model.requests] == [60.0] * 3 + [7.0, 60.0]
+    assert batch.report.spent.cost_nanos == ONE_CALL + ONE_CALL // 2
+    document = batch.report.document()
+    assert (document["tiers"], document["fallbacks"]) == ({"flex": 4, "standard": 1}, 1)
+    assert document["failures"] == {"shed": 3}
+
+
+def test_what_flex_turns_away_is_given_up_where_nothing_else_is_chosen(bible: MovieBible) -> None:
+    """It is never bought at the whole price unasked."""
+    model = ScriptedModel(raising(Shed("no room"), lambda request: True))
+    batch = batch_of(bible, model, Limits(concurrency=1, per_call=8), tier=FLEX)
+    batch.run(IDS, order())
+    assert {kind for kind, _ in batch.report.unfilled.values()} == {"shed"}
+    assert {request.tier for request in model.requests} == {"flex"}
+    assert batch.report.spent == Spent()
+
+
+def test_the_cap_of_a_batch_that_may_fall_back_goes_by_the_whole_price(bible: MovieBible) -> None:
+    half = batch_of(bible, ScriptedModel(), tier=FLEX)
+    both = batch_of(bible, ScriptedModel(), tier=FLEX, fallback=Fallback(QUICK, 7.0))
+    whole = PriceTable.load().price("gemini-2.5-flash")
+    assert both._asker.price == whole  # by which calls are estimated
+    assert half._asker.price == PriceTable.load().price("gemini-2.5-flash", FLEX)
+
+
+@pytest.mark.parametrize(
+    ("tier", "times", "fallback"),
+    [
+        ("standard", (60.0, RetryPolicy(6, 0.5, 60.0)), None),
+        ("flex", (900.0, RetryPolicy(6, 5.0, 120.0)), None),
+        ("flex-or-standard", (900.0, RetryPolicy(6, 5.0, 120.0)), Fallback(RetryPolicy(), 60.0)),
+    ],
+)
+def test_a_worker_does_as_it_was_planned(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    tier: TierChoice,
+    times: tuple[float, RetryPolicy],
+    fallback: Fallback | None,
+) -> None:
+    """Whatever its own environment says of the tier; with the patience that the tier needs."""
+    monkeypatch.setenv("TEXT_MODEL", "tests.unit.filling_support:own_model")
+    monkeypatch.setenv("TEXT_MODEL_SERVICE_TIER", "flex")
+    monkeypatch.setenv("GAP_FILL_DATABASE_URL", f"sqlite:///{tmp_path}/bible.sqlite3")
+    planned = PlannedModel(provider="scripted", name="own-1", tier=tier)
+    equipment = equip(order(model=planned))
+    assert (equipment.timeout, equipment.asker.policy) == times
+    assert equipment.asker.tier == ("standard" if tier == "standard" else "flex")
+    assert equipment.asker.fallback == fallback
 
 
 def test_a_cap_ends_the_batch_before_it_is_passed(bible: MovieBible) -> None:

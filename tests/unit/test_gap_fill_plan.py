@@ -220,6 +220,51 @@ def test_what_the_model_refuses_is_said_at_the_plan(
         plan(gap_fill_repair, bible)
 
 
+@pytest.mark.parametrize(
+    ("tier", "share", "said"),
+    [
+        ("flex", 0.5, "tier flex: at half the price; calls may take"),
+        ("flex-or-standard", 1.0, "the estimate is that of the whole one"),
+    ],
+)
+def test_the_tier_is_planned(
+    bible: MovieBible, monkeypatch: pytest.MonkeyPatch, tier: str, share: float, said: str
+) -> None:
+    """With its price, which is the whole one where calls may fall back, and time for its calls."""
+    monkeypatch.setenv("GEMINI_API_KEY", "k")
+    usual = plan(gap_fill_repair, bible)[0]
+    assert (usual.timeout, usual.cost is not None) == (600, True)
+    monkeypatch.setenv("TEXT_MODEL_SERVICE_TIER", tier)
+    entry = plan(gap_fill_repair, bible)[0]
+    model = data_of(entry)["model"]
+    assert isinstance(model, dict)
+    assert model["tier"] == tier
+    assert entry.cost == pytest.approx(share * (usual.cost or 0), rel=1e-6)
+    assert entry.timeout == 1800
+    assert plan(gap_fill_repair, bible, timeout=60)[0].timeout == 60
+    assert said in notes(bible)
+
+
+def test_a_tier_without_a_price_is_said(
+    bible: MovieBible, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GEMINI_API_KEY", "k")
+    monkeypatch.setenv("TEXT_MODEL_SERVICE_TIER", "flex")
+    document = json.loads(PRICES.read_bytes())
+    del document["models"]["gemini-3.5-flash-lite"]["shares"]
+    (tmp_path / "p.json").write_text(json.dumps(document))
+    monkeypatch.setenv("TEXT_MODEL_PRICES", str(tmp_path / "p.json"))
+    assert plan(gap_fill_repair, bible)[0].cost is None
+    assert "no price is known for gemini-3.5-flash-lite at the tier flex" in notes(bible)
+
+
+def test_the_offline_model_has_no_tier(bible: MovieBible, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEXT_MODEL_SERVICE_TIER", "flex")
+    entry = plan(gap_fill_repair, bible)[0]
+    assert data_of(entry)["model"] == {"provider": "offline", "name": "extractive-1"}
+    assert (entry.cost, entry.timeout) == (0.0, 600)
+
+
 def test_what_people_have_written_since_is_loaded_and_not_bought(
     bible: MovieBible, tmp_path: Path
 ) -> None:

@@ -78,6 +78,10 @@ def test_thoughts_have_room_beside_the_answer() -> None:
             {"choice": "google-generativeai", "thinking_level": "low"},
             "google-generativeai has no word; unset it, or set TEXT_MODEL=google-genai",
         ),
+        (
+            {"choice": "google-generativeai", "service_tier": "flex"},
+            "TEXT_MODEL_SERVICE_TIER is flex, for which google-generativeai has no word",
+        ),
     ],
 )
 def test_what_no_call_would_take_is_said_where_it_is_planned(

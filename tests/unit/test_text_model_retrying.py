@@ -10,10 +10,10 @@ import pytest
 
 from tasks.text_model import failures
 from tasks.text_model.accepting import Accepted
-from tasks.text_model.base import Billed, TextAnswer, TextRequest
+from tasks.text_model.base import FLEX, Billed, TextAnswer, TextRequest
 from tasks.text_model.failures import ModelFailure, Stopped
 from tasks.text_model.limits import Limiter, NoLimit
-from tasks.text_model.retrying import CallCounts, RetryPolicy, call
+from tasks.text_model.retrying import CallCounts, Fallback, RetryPolicy, call
 from tests.text_requests import text_request
 
 AT_ONCE = RetryPolicy(attempts=4, first_wait=0.0, longest_wait=1.0)
@@ -29,8 +29,10 @@ class Scripted:
 
     def __init__(self, *told: Exception | str) -> None:
         self.told = list(told)
+        self.asked: list[tuple[str, float]] = []
 
     def generate(self, request: TextRequest) -> TextAnswer:
+        self.asked.append((request.tier, request.timeout))
         told = self.told.pop(0) if self.told else ANSWER
         if isinstance(told, Exception):
             raise told
@@ -59,15 +61,18 @@ def ask(
     limiter: Limiter | None = None,
     stop: threading.Event | None = None,
     accepted: Accepted | None = None,
+    fallback: Fallback | None = None,
+    request: TextRequest = REQUEST,
 ) -> TextAnswer:
     return call(
         model,
-        REQUEST,
+        request,
         policy=policy,
         limiter=limiter or NoLimit(),
         counts=counts,
         stop=stop or threading.Event(),
         accepted=accepted,
+        fallback=fallback,
     )
 
 
@@ -162,6 +167,58 @@ def test_another_model_answers_where_it_is_accepted() -> None:
     counts = CallCounts()
     assert ask(Scripted("scripted-2"), counts, accepted=accepted).model == "scripted-2"
     assert not counts.failures
+
+
+FLEX_REQUEST = replace(REQUEST, tier=FLEX, timeout=900.0)
+FALLBACK = Fallback(replace(AT_ONCE, attempts=2), 60.0)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [failures.Shed("no room"), failures.ModelTimeout("too slow"), failures.ServerFailed("odd")],
+)
+def test_a_flex_call_that_is_not_taken_goes_on_as_a_standard_one(failure: ModelFailure) -> None:
+    """After all its attempts, with the patience of the standard tier, and it is counted."""
+    counts, model = CallCounts(), Scripted(*[failure] * 4, failures.Unavailable("away"))
+    assert ask(model, counts, fallback=FALLBACK, request=FLEX_REQUEST) is ANSWER
+    assert model.asked == [("flex", 900.0)] * 4 + [("standard", 60.0)] * 2
+    assert counts.fallbacks == 1
+    assert [bill.tier for bill in counts.bills] == ["flex"] * 4 + ["standard"] * 2
+    assert counts.failures == {failure.kind: 4, "unavailable": 1}
+
+
+def test_a_flex_call_is_not_bought_at_the_whole_price_unasked() -> None:
+    counts, model = CallCounts(), Scripted(*[failures.Shed("no room")] * 9)
+    with pytest.raises(failures.Shed):
+        ask(model, counts, request=FLEX_REQUEST)
+    assert model.asked == [("flex", 900.0)] * 4
+    assert counts.fallbacks == 0
+
+
+@pytest.mark.parametrize(
+    "kind", [failures.OtherModel, failures.AnswerBlocked, failures.QuotaExhausted]
+)
+def test_what_flex_is_not_to_blame_for_does_not_fall_back(kind: type[ModelFailure]) -> None:
+    """The standard tier would fail alike, or be answered by another model as well."""
+    counts = CallCounts()
+    with pytest.raises(kind):
+        ask(Scripted(*[kind("no")] * 9), counts, fallback=FALLBACK, request=FLEX_REQUEST)
+    assert (counts.fallbacks, {bill.tier for bill in counts.bills}) == (0, {"flex"})
+
+
+def test_a_standard_call_has_nothing_to_fall_back_to() -> None:
+    counts = CallCounts()
+    with pytest.raises(failures.ModelTimeout):
+        ask(Scripted(*[failures.ModelTimeout("slow")] * 9), counts, fallback=FALLBACK)
+    assert (counts.calls, counts.fallbacks) == (4, 0)
+
+
+def test_a_shed_call_that_is_to_wait_too_long_falls_back_at_once() -> None:
+    """It is not given up, and not waited for."""
+    counts = CallCounts()
+    told = failures.Shed("no room", retry_after=3600.0)
+    assert ask(Scripted(told), counts, fallback=FALLBACK, request=FLEX_REQUEST) is ANSWER
+    assert (counts.calls, counts.retries, counts.fallbacks) == (2, 0, 1)
 
 
 def test_an_error_of_another_kind_is_not_hidden() -> None:

@@ -14,7 +14,7 @@ from tasks.text_model.failures import TextModelError
 from tasks.text_model.limits import NoLimit
 from tasks.text_model.offline import ExtractiveModel
 from tasks.text_model.retrying import RetryPolicy
-from tasks.text_model.settings import TextModelSettings
+from tasks.text_model.settings import TextModelSettings, Times
 from tests.unit.test_import_cost import modules_after
 
 
@@ -55,6 +55,16 @@ def test_the_gemini_key_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert key.get_secret_value() == "own"
 
 
+def test_flex_is_waited_for_longer() -> None:
+    """In its calls and between them; what is set holds for both tiers."""
+    settings = TextModelSettings()
+    assert settings.times() == Times(60.0, 0.5, 60.0)
+    assert settings.times("flex") == Times(900.0, 5.0, 120.0)
+    assert RetryPolicy.of(settings, "flex") == RetryPolicy(6, 5.0, 120.0)
+    given = TextModelSettings(timeout=7.0, first_wait=0.0, longest_wait=1.0)
+    assert given.times() == given.times("flex") == Times(7.0, 0.0, 1.0)
+
+
 def test_everything_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each variable has its setting; an empty one counts as not set."""
     values = {
@@ -62,6 +72,7 @@ def test_everything_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
         "TEXT_MODEL_NAME": "models/gemini-2.5-pro",
         "TEXT_MODEL_ACCEPT": "gemini-3.5-flash-lite,models/own",
         "TEXT_MODEL_BASE_URL": "http://127.0.0.1:1",
+        "TEXT_MODEL_SERVICE_TIER": "flex-or-standard",
         "TEXT_MODEL_TIMEOUT": "12.5",
         "TEXT_MODEL_CONCURRENCY": "9",
         "TEXT_MODEL_REQUESTS_PER_MINUTE": "60",
@@ -83,6 +94,7 @@ def test_everything_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (settings.base_url, settings.timeout) == ("http://127.0.0.1:1", 12.5)
     assert (settings.concurrency, settings.stream, settings.latency) == (9, True, 0.25)
     assert (settings.requests_per_minute, settings.tokens_per_minute) == (60, None)
+    assert settings.service_tier == "flex-or-standard"
     assert (settings.prices, settings.thinking_tokens) == (Path("p.json"), 512)
     assert (settings.accepted, settings.thinking_level) == (("gemini-3.5-flash-lite", "own"), "low")
     assert RetryPolicy.of(settings) == RetryPolicy(2, 0.0, 3.0)
@@ -99,6 +111,7 @@ def test_everything_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
         ("TEXT_MODEL_ATTEMPTS", "0"),
         ("TEXT_MODEL_FIRST_WAIT", "nan"),
         ("TEXT_MODEL_THINKING_LEVEL", "hush"),
+        ("TEXT_MODEL_SERVICE_TIER", "hush"),
         ("TEXT_MODEL_BASE_URL", "ftp://hush@h"),
     ],
 )

@@ -21,6 +21,7 @@ class RowAccount(BaseModel):
     digest: str
     fields: list[str]
     answered_by: str | None = None
+    service_tier: str | None = None
 
 
 class EarlierRow(BaseModel):

@@ -19,6 +19,7 @@ PROVENANCE = (
     "provider",
     "model",
     "answered_by",
+    "service_tier",
     "run",
     "entry",
     "attempt",
@@ -115,6 +116,7 @@ def _strange_provenance(
         "provider": account.report.provider,
         "model": account.report.model,
         "answered_by": told.answered_by,
+        "service_tier": told.service_tier,
         "prompt_digest": account.report.prompt_digest,
     }
     return [

@@ -50,7 +50,7 @@ def gap_fill_repair(
     limit: Count | None = None,
     only: FieldName | None = None,
     where: str | None = None,
-    timeout: Seconds = 600,
+    timeout: Seconds | None = None,
     replace_models: bool = False,
     cap: Dollars | None = None,
     orphans: Literal["keep", "remove"] = "keep",

@@ -15,9 +15,11 @@ from tasks.filling.order import FieldName, Order, PlannedModel
 from tasks.filling.prompts import load_prompt
 from tasks.movie_bible.bible import MovieBible
 from tasks.movie_bible.fields import FIELDS
+from tasks.text_model.base import STANDARD
 from tasks.text_model.choosing import SDKS, identify, read_settings
 from tasks.text_model.ends import end_of
 from tasks.text_model.prices import PriceTable, today
+from tasks.text_model.settings import OFFLINE, TextModelSettings, TierChoice
 from workflows.gap_fill.batches import Batch, Estimator, batches, entry_id, estimate, facts
 from workflows.gap_fill.corpus import corpus_path, parse_mapping, read_corpus
 from workflows.gap_fill.gaps import (
@@ -29,17 +31,31 @@ from workflows.gap_fill.gaps import (
     gaps_of_corpus,
     gaps_of_database,
 )
-from workflows.gap_fill.pricing import Pricing, no_price
+from workflows.gap_fill.pricing import Pricing
 from workflows.gap_fill.where import parse_where
 
 TASK: Final = "tasks.rag.process_batch_task"
+SECONDS: Final = 600.0
+FLEX_SECONDS: Final = 1800.0
+"""The usual time of an entry, of calls that are answered at once and of those that wait."""
+
 RESENDS: Final = 1
 """How often the harness sends a batch again whose worker died: what is committed is not redone."""
+SAID_OF_TIERS: Final = {
+    "flex": "tier flex: at half the price; calls may take a quarter of an hour, or be turned away",
+    "flex-or-standard": (
+        "tier flex: at half the price, and at the whole one where flex turns a call away or takes "
+        "too long: the estimate is that of the whole one"
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """The plan's options, converted. ``timeout`` is in seconds, ``max_tokens`` in input tokens."""
+    """The plan's options, converted. ``timeout`` is in seconds, ``max_tokens`` in input tokens.
+
+    A ``timeout`` of None is the usual one of the model's tier.
+    """
 
     corpus: str | None
     mapping: str | None
@@ -48,10 +64,16 @@ class Wish:
     limit: int | None
     only: FieldName | None
     where: str | None
-    timeout: float
+    timeout: float | None
     replace_models: bool
     cap: float | None
     remove_orphans: bool
+
+    def seconds(self, model: PlannedModel) -> float:
+        """Return how long an entry may take: flex calls are answered within minutes."""
+        if self.timeout is not None:
+            return self.timeout
+        return SECONDS if model.tier == STANDARD else FLEX_SECONDS
 
 
 @dataclass(slots=True)
@@ -101,25 +123,26 @@ def plan_repair(plan: PlanBuilder, bible: MovieBible, wish: Wish) -> None:
     settings, filling = read_settings(), read_filling_settings()
     prompt = load_prompt(filling.prompt, filling.prompts)
     table = PriceTable.load(settings.prices)
-    provider, name = identify(settings)
     order = Order(
         fields=list(FIELDS) if wish.only is None else [wish.only],
         prompt=prompt.version,
         prompt_digest=prompt.digest,
-        model=PlannedModel(provider=provider, name=name, accept=list(settings.accepted)),
+        model=_planned_model(settings),
         replace_models=wish.replace_models,
         cap=wish.cap,
     )
     pricing = Pricing(table, order.model)
     if pricing.unknown:
-        plan.refuse_budget(no_price(pricing.unknown))
+        plan.refuse_budget(pricing.no_price())
         if wish.cap is not None:
             raise PlanError(
-                f"cap={wish.cap:g}, and {no_price(pricing.unknown)}; name a price table with "
+                f"cap={wish.cap:g}, and {pricing.no_price()}; name a price table with "
                 "TEXT_MODEL_PRICES, or leave the cap out"
             )
     selection = Selection(order, parse_where(wish.where))
-    planner = Planner(plan, order, Estimator(prompt, pricing.price, filling.per_call), wish.timeout)
+    planner = Planner(
+        plan, order, Estimator(prompt, pricing.price, filling.per_call), wish.seconds(order.model)
+    )
     tally = Tally()
     with closing(_all_gaps(bible, wish, selection, tally)) as found:
         chosen = batches(
@@ -140,8 +163,14 @@ def plan_repair(plan: PlanBuilder, bible: MovieBible, wish: Wish) -> None:
     _note_orphans(plan, tally, _orphans(plan, bible, wish), wish)
     if planner.passages:
         _note_model(planner, pricing)
-        if provider in SDKS and settings.key is None:
+        if order.model.provider in SDKS and settings.key is None:
             plan.note("no key is set here; the workers need GEMINI_API_KEY")
+
+
+def _planned_model(settings: TextModelSettings) -> PlannedModel:
+    provider, name = identify(settings)
+    tier: TierChoice = STANDARD if provider == OFFLINE else settings.service_tier
+    return PlannedModel(provider=provider, name=name, accept=list(settings.accepted), tier=tier)
 
 
 def _all_gaps(
@@ -185,7 +214,7 @@ def _orphans(plan: PlanBuilder, bible: MovieBible, wish: Wish) -> tuple[int, lis
                 TASK,
                 id=entry_id("orphans", number, chunk),
                 kwargs={"ids": chunk, "data": {"action": "remove_orphans"}},
-                timeout=wish.timeout,
+                timeout=wish.timeout or SECONDS,
                 retries=RESENDS,
                 idempotent=True,
                 tags=["orphans"],
@@ -248,6 +277,8 @@ def _note_model(planner: Planner, pricing: Pricing) -> None:
         f"model {model.name} ({model.provider}), prompt {planner.order.prompt}: about "
         f"{tokens[0]:,} tokens in and {tokens[1]:,} out"
     )
+    if model.tier != STANDARD:
+        plan.note(SAID_OF_TIERS[model.tier])
     if model.accept:
         plan.note(f"answers of {', '.join(model.accept)} count too")
     end = end_of(model.name, today())

@@ -13,9 +13,11 @@ from pytest_manifest.schema import Entry
 from tasks.filling.order import BadOrderError, PlannedModel
 from tasks.filling.report import usd
 from tasks.text_model.accepting import UNNAMED
+from tasks.text_model.base import STANDARD, Tier
 from tasks.text_model.choosing import read_settings
 from tasks.text_model.failures import TextModelError
 from tasks.text_model.prices import STALE_DAYS, Price, PriceTable
+from tasks.text_model.settings import last_tier
 from workflows.gap_fill.accounts import order_of
 
 TAG: Final = "gap_fill"
@@ -23,11 +25,19 @@ TAG: Final = "gap_fill"
 
 @dataclass(frozen=True, slots=True)
 class Pricing:
-    """The prices of all models that may answer for the planned one; ``day`` in UTC, None today."""
+    """The prices of all models that may answer for the planned one; ``day`` in UTC, None today.
+
+    They are those of the dearest tier at which a call may be answered.
+    """
 
     table: PriceTable
     model: PlannedModel
     day: date | None = None
+
+    @property
+    def tier(self) -> Tier:
+        """Return the dearest tier at which a call may be answered."""
+        return last_tier(self.model.tier)
 
     @property
     def unknown(self) -> list[str]:
@@ -48,7 +58,7 @@ class Pricing:
         """Return a sentence for a price that is not known, and for a table that is old."""
         found = []
         if self.unknown:
-            found.append(f"{no_price(self.unknown)}: name a price table with TEXT_MODEL_PRICES")
+            found.append(f"{self.no_price()}: name a price table with TEXT_MODEL_PRICES")
         days = self.table.days_old(self.day)
         if days > STALE_DAYS and not (self.price is not None and self.price.is_free):
             found.append(
@@ -63,18 +73,18 @@ class Pricing:
         """
         return ", ".join(
             f"{name} {usd(_short(price).cost_nanos(tokens_in, tokens_out)):.4g}"
-            for name, price in self.table.all_prices(day=self.day).items()
+            for name, price in self.table.all_prices(self.tier, self.day).items()
             if not price.is_free
         )
 
+    def no_price(self) -> str:
+        """Return a clause on the models without a price."""
+        at = "" if self.tier == STANDARD else f" at the tier {self.tier}"
+        return f"no price is known for {', '.join(self.unknown)}{at}"
+
     def _prices(self) -> dict[str, Price | None]:
         names = [self.model.name, *(name for name in self.model.accept if name != UNNAMED)]
-        return {name: self.table.price(name, day=self.day) for name in names}
-
-
-def no_price(names: list[str]) -> str:
-    """Return a clause on models without a price."""
-    return f"no price is known for {', '.join(names)}"
+        return {name: self.table.price(name, self.tier, self.day) for name in names}
 
 
 def _short(price: Price) -> Price:
@@ -110,6 +120,6 @@ def refuse_unknown_price(manifest: Manifest, entries: Iterable[Entry], budget: f
     if pricing is not None and pricing.unknown:
         raise DispatchError(
             f"{manifest.path.name}: nothing was sent: --manifest-budget is {budget:g}, and "
-            f"{no_price(pricing.unknown)}, so nothing would keep to it; name a price table with "
+            f"{pricing.no_price()}, so nothing would keep to it; name a price table with "
             "TEXT_MODEL_PRICES, or leave --manifest-budget out"
         )
