@@ -321,6 +321,7 @@ def test_what_cannot_be_meant_is_refused_in_a_sentence(
     assert sentence in refusal(monkeypatch, capsys, "new", *options)
 
 
+@pytest.mark.usefixtures("folder")
 def test_a_password_that_is_not_escaped_is_in_no_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -330,10 +331,10 @@ def test_a_password_that_is_not_escaped_is_in_no_error(
     def connect(name: str) -> None:
         raise OperationalError("", None, OSError(f"cannot resolve {name.partition('@')[2]!r}"))
 
-    monkeypatch.setattr("sqlalchemy.create_engine", connect)
-    told = refusal(monkeypatch, capsys, *command, "--url=postgresql://u:hun@ter2@h/db")
+    with monkeypatch.context() as patch:
+        patch.setattr("sqlalchemy.create_engine", connect)
+        told = refusal(monkeypatch, capsys, *command, "--url=postgresql://u:hun@ter2@h/db")
     assert "cannot resolve '***@h/db'" in told
-    monkeypatch.undo()
     told = refusal(monkeypatch, capsys, *command, "--url=sqlite://u:hunter2@h:port/x")
     assert "hunter2" not in told
     assert "the query failed" in told

@@ -209,7 +209,7 @@ def test_a_task_that_repeats_itself_calls_another_function(app: Celery) -> None:
     """And an exception of that one is one that it repeats for."""
     calls: list[str] = []
 
-    @app.task(name="own", autoretry_for=(ValueError,), max_retries=1)  # type: ignore[untyped-decorator]  # no types
+    @app.task(name="own", shared=False, autoretry_for=(ValueError,), max_retries=1)  # type: ignore[untyped-decorator]  # no types
     def own() -> None:
         calls.append("own")
 

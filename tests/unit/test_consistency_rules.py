@@ -82,6 +82,7 @@ def test_all_rules_are_asked(sound: KeptRecord) -> None:
         ("S1", "other"),
         ("S2", "once"),
         ("S3", "again"),
+        ("S3", "again"),
         ("S4", "plain"),
         ("S4, of a tree", "tree"),
         ("S5", "held"),
