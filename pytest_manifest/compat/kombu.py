@@ -89,7 +89,7 @@ def restore_unacked(channel: Any, tag: str, client: Any) -> None:
 def delaying_queues() -> tuple[str, ...]:
     """Return the names of the queues in which RabbitMQ delays messages, with quorum queues.
 
-    Relies on ``kombu.transport.native_delayed_delivery.MAX_LEVEL`` (kombu 5.7); before 5.4 there is
+    Relies on ``kombu.transport.native_delayed_delivery.MAX_LEVEL`` (kombu 5.7); before 5.5 there is
     no such module, and no such queue.
     Test: ``test_compat_kombu.py::test_messages_are_delayed_in_these_queues``.
     """
