@@ -356,12 +356,8 @@ def test_a_plugin_that_runs_tests_again_runs_all_of_them(project: Project, how: 
     assert all(report["rerun"] == "0" for report in reports)
 
 
-def test_the_time_of_a_session_is_watched_after_each_test(
-    project: Project, pytestconfig: pytest.Config
-) -> None:
+def test_the_time_of_a_session_is_watched_after_each_test(project: Project) -> None:
     """pytest-timeout does so by a hook around tests."""
-    if not hasattr(pytestconfig.option, "session_timeout"):
-        pytest.skip("pytest-timeout watches no session before 2.3")
     project.doubles(count=50)
     result = project.run(*MEMORY, "--session-timeout=0.000001")
     result.stdout.fnmatch_lines(["*session-timeout*exceeded*"])
