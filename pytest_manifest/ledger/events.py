@@ -23,14 +23,14 @@ from pytest_manifest.schema import Receipt
 ADD_RECEIPT: Final = """
     INSERT INTO receipts (
         task_id, execution, receipt, arrived_at, newest_attempt, after_verdict
-    ) VALUES (
-        ?1, ?2, ?3, ?4, (
-            SELECT max(b.attempt) FROM attempts a JOIN attempts b ON b.entry = a.entry
-            WHERE a.task_id = ?1
-        ), EXISTS (
-            SELECT 1 FROM attempts a JOIN settled s ON s.entry = a.entry WHERE a.task_id = ?1
-        )
     )
+    SELECT r.task_id, r.execution, r.receipt, r.arrived_at, (
+        SELECT max(b.attempt) FROM attempts a JOIN attempts b ON b.entry = a.entry
+        WHERE a.task_id = r.task_id
+    ), EXISTS (
+        SELECT 1 FROM attempts a JOIN settled s ON s.entry = a.entry WHERE a.task_id = r.task_id
+    )
+    FROM (SELECT ? AS task_id, ? AS execution, ? AS receipt, ? AS arrived_at) r
 """
 """Record ``(task_id, execution, receipt, arrived_at)``, and what its entry had come to by then."""
 _STARTS = f"SELECT {START_COLUMNS} FROM starts "  # noqa: S608 - fixed text

@@ -105,15 +105,15 @@ _LAST_OF_ALL = """
 # anew for each parent: it copies and indexes these rows.
 _WALK = """
     WITH RECURSIVE
-    mine AS (SELECT task_id, parent, spawned_at FROM descendants WHERE root = ?1 LIMIT -1),
+    mine AS (SELECT task_id, parent, spawned_at FROM descendants WHERE root = ? LIMIT -1),
     tree(task_id, depth, began) AS (
-        SELECT ?1, 0, ''
+        SELECT ?, 0, ''
         UNION ALL
         SELECT m.task_id, tree.depth + 1, m.spawned_at FROM tree
-        JOIN mine m ON m.parent = tree.task_id AND m.task_id <> ?1
+        JOIN mine m ON m.parent = tree.task_id AND m.task_id <> ?
         ORDER BY 2 DESC, 3, 1
     )
-    SELECT depth, task_id FROM tree WHERE depth > 0 LIMIT ?2
+    SELECT depth, task_id FROM tree WHERE depth > 0 LIMIT ?
 """
 _ONE = f"SELECT {DESCENDANT_COLUMNS} FROM descendants WHERE task_id = ?"  # noqa: S608 - fixed text
 _JUDGED = """
@@ -268,7 +268,7 @@ class TreeQueries(LedgerPart):
 
         At most ``limit``, all where that is 0. One whose parent is not known is left out.
         """
-        for depth, task_id in self._db.read(_WALK, (root, limit or -1)):
+        for depth, task_id in self._db.read(_WALK, (root, root, root, limit or -1)):
             yield int(depth), next(self._db.build_each(descendant_of_row, _ONE, (task_id,)))
 
     def version(self) -> str:
