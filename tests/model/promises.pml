@@ -468,23 +468,20 @@ inline requeue(t) {
     fi
 }
 
-/* Judge what is missing or was taken out. */
+/* Judge what is missing or was taken out. A store that was emptied once may have held the end of
+ * any attempt, so that of none it can be told what became of it. */
 inline give_up(t, is_emptied) {
     if
     :: !waits[t] || found[t] == L_THERE -> skip
-    :: waits[t] && found[t] == L_ORPHAN -> infer(t, crashed)
+    :: waits[t] && found[t] == L_ORPHAN -> infer(t, (is_emptied || emptied -> unknown : crashed))
     :: else ->
         if
         :: !ledger[t].starts && !is_emptied && unsure[t] && !again[t] && (!emptied || idempotent[ENTRY(t)]) ->
             again[t] = 1; unsure[t] = 0; waits[t] = 0; scheduled[t] = 1 /* the same attempt once more */
         :: else ->
             if
-            :: is_emptied -> infer(t, unknown)
-            :: else ->
-                if
-                :: ledger[t].starts -> infer(t, crashed)
-                :: else -> if :: emptied -> infer(t, unknown) :: else -> infer(t, lost) fi
-                fi
+            :: is_emptied || emptied -> infer(t, unknown)
+            :: else -> infer(t, (ledger[t].starts -> crashed : lost))
             fi
         fi
     fi
