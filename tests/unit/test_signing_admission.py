@@ -1,0 +1,55 @@
+"""To whom nothing is sent of a run that takes signed receipts alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from pytest_manifest.broker.preflight import Preflight
+from pytest_manifest.run.admission import _signing_refusals
+from pytest_manifest.signing import keys
+
+if TYPE_CHECKING:
+    from pytest_manifest.run.strategy import Strategy
+
+PEM = keys.generate()[1]
+KEY_ID = keys.read_verifier(PEM, "key").key_ids[0]
+
+
+def strategy(kept: str | None, given: str | None, url: str, *, private: bool) -> Strategy:
+    """A strategy whose ledger has ``kept`` keys, in a session that was ``given`` some."""
+
+    @contextmanager
+    def writing() -> Iterator[SimpleNamespace]:
+        yield SimpleNamespace(info=SimpleNamespace(get_meta=lambda _: kept))
+
+    address = SimpleNamespace(is_private=private, broker_url=url)
+    state = SimpleNamespace(address=address, settings=SimpleNamespace(receipt_keys=given))
+    return cast("Strategy", SimpleNamespace(state=state, writing=writing))
+
+
+@pytest.mark.parametrize(
+    ("kept", "given", "url", "private", "signer", "said"),
+    [
+        (None, None, "redis://h", True, None, ""),
+        (PEM, PEM, "redis://h", True, KEY_ID, ""),
+        (PEM, None, "redis://h", True, None, "give it again"),
+        (PEM, None, "memory://", True, None, "give it again"),
+        (PEM, PEM, "memory://", True, None, ""),
+        (PEM, None, "redis://h", False, None, "w@h sign nothing"),
+        (PEM, None, "redis://h", False, KEY_ID, ""),
+        (PEM, PEM, "redis://h", False, "0" * 64, "is not among those that are trusted"),
+    ],
+)
+def test_workers_whose_receipts_would_not_count(
+    kept: str | None, given: str | None, url: str, private: bool, signer: str | None, said: str
+) -> None:
+    """Also those of a later session that does not ask for signatures, as its run does."""
+    found = Preflight(signers={"w@h": signer})
+    refused = _signing_refusals(strategy(kept, given, url, private=private), found)
+    assert bool(refused) == bool(said)
+    assert said in " ".join(refused)
