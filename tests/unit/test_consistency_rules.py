@@ -9,9 +9,11 @@ import pytest
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import Ledger
+from pytest_manifest.ledger.queries import Queries, StoredPass
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.run import consistency
 from pytest_manifest.run.consistency import RecordSize, Violation, record_size
+from pytest_manifest.schema import Entry
 from tests.broken_records import MUTATIONS
 from tests.unit.record_changes import BROKEN, LAWFUL
 from tests.unit.record_support import KeptRecord, write_record
@@ -101,11 +103,30 @@ def test_the_size_of_a_record_is_that_of_its_entries(sound: KeptRecord) -> None:
 def test_each_part_of_a_long_manifest_is_judged(
     sound: KeptRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Entries are read some at a time."""
+    """Entries are read some at a time, each as the line that it is."""
+    sizes: list[int] = []
+    lines: list[tuple[bytes, int]] = []
+    ask, parse = Queries.stored_passes, Manifest.parse
+
+    def asked(part: Queries, entries: Mapping[str, object]) -> Iterator[StoredPass]:
+        sizes.append(len(entries))
+        return ask(part, entries)
+
+    def parsed(manifest: Manifest, raw: bytes, number: int) -> Entry:
+        lines.append((raw, number))
+        return parse(manifest, raw, number)
+
     monkeypatch.setattr(consistency, "BATCH", 1)
+    monkeypatch.setattr(Queries, "stored_passes", asked)
+    monkeypatch.setattr(Manifest, "parse", parsed)
     late = "UPDATE settled SET receipt = json_set(receipt, '$.run', 'r') WHERE entry = 'twice'"
-    found = sound.broken(late)
+    with sound.changed(late) as ledger:
+        found = list(consistency._unproven_passes(ledger, sound.manifest))
     assert [(one.promise, one.entry) for one in found] == [("S4", "twice")]
+    text = sound.manifest.path.read_bytes().splitlines()
+    assert sizes == [1] * len(text)
+    assert lines
+    assert all(text[number - 1] == raw.rstrip() for raw, number in lines)
 
 
 def test_a_receipt_that_is_none_is_damage(sound: KeptRecord) -> None:
