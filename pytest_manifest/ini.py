@@ -21,6 +21,10 @@ _SECTIONS: Final = {
     "setup.cfg": "tool:pytest",
 }
 """The files in the INI format that pytest reads, and their section for pytest."""
+_OWN_FILES: Final = ("pytest.toml", ".pytest.toml", "pytest.ini", ".pytest.ini")
+"""Files for pytest alone: one that is there is the one, also where it has nothing in it."""
+_FILES: Final = (*_OWN_FILES, "pyproject.toml", "tox.ini", "setup.cfg")
+"""In the order in which pytest looks for them; before pytest 9 it knew none of the first two."""
 
 
 def pytest_settings(folder: Path) -> tuple[Path | None, dict[str, object]]:
@@ -29,7 +33,7 @@ def pytest_settings(folder: Path) -> tuple[Path | None, dict[str, object]]:
     The file is the first that pytest itself would choose there; None where none of them is for
     pytest. Raises StackError where a file cannot be read.
     """
-    for name in ("pytest.ini", ".pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg"):
+    for name in _FILES:
         path = folder / name
         if path.is_file():
             settings = _of_toml(path) if path.suffix == ".toml" else _of_ini(path)
@@ -49,6 +53,9 @@ def _of_toml(path: Path) -> dict[str, object] | None:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StackError(f"{path} cannot be read: {error}; correct it there") from error
+    if path.name in _OWN_FILES:
+        section = document.get("pytest", {})
+        return section if isinstance(section, dict) else {}
     tool = document.get("tool")
     section = tool.get("pytest") if isinstance(tool, dict) else None
     if not isinstance(section, dict):
@@ -60,10 +67,10 @@ def _of_toml(path: Path) -> dict[str, object] | None:
 def _of_ini(path: Path) -> dict[str, object] | None:
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     try:
-        parser.read_string(path.read_text(encoding="utf-8"), str(path))
+        parser.read_string(path.read_text(encoding="utf-8-sig"), str(path))
     except (OSError, ValueError, configparser.Error) as error:
         raise StackError(f"{path} cannot be read: {error}; correct it there") from error
     section = _SECTIONS[path.name]
     if parser.has_section(section):
         return dict(parser.items(section))
-    return {} if path.name in ("pytest.ini", ".pytest.ini") else None
+    return {} if path.name in _OWN_FILES else None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Final
+from warnings import catch_warnings, simplefilter
 
 MOST_FILES: Final = 5_000
 """Python files that are looked at; a project's app is not behind so many."""
@@ -106,10 +107,14 @@ def _assigned_apps(path: Path) -> Iterator[str]:
 
 
 def _parsed(path: Path) -> ast.Module:
-    """Return a file's syntax tree: an empty one where it calls no ``Celery``, or is no Python."""
-    with suppress(OSError, ValueError, SyntaxError, RecursionError):  # not ours to complain of
-        if path.stat().st_size <= MOST_BYTES and "Celery(" in (text := path.read_text("utf-8")):
-            return ast.parse(text)
+    """Return a file's syntax tree: an empty one where it calls no ``Celery``, or is no Python.
+
+    Its bytes are parsed, as Python itself does: a file may begin with a BOM or name its encoding.
+    """
+    with suppress(OSError, ValueError, SyntaxError, RecursionError, MemoryError), catch_warnings():
+        simplefilter("ignore")  # not ours to complain of, nor are what is suppressed above
+        if path.stat().st_size <= MOST_BYTES and b"Celery(" in (source := path.read_bytes()):
+            return ast.parse(source)
     return ast.Module([], [])
 
 

@@ -139,6 +139,20 @@ def test_apps_are_found_where_they_can_be_imported(
 
 
 @pytest.mark.parametrize(
+    "source",
+    [
+        "\ufeffapp = Celery()".encode(),
+        "# coding: latin-1\nname = 'Zoë'\napp = Celery()".encode("latin-1"),
+        b"digits = '\\d'\napp = Celery()",
+    ],
+    ids=["BOM", "its own encoding", "a warning of Python"],
+)
+def test_apps_are_found_in_whatever_python_reads(source: bytes, tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_bytes(source)
+    assert [found.name for found in find_apps(tmp_path)] == ["shop:app"]
+
+
+@pytest.mark.parametrize(
     ("file", "text"),
     [
         ("pytest.ini", "[pytest]\nmanifest_app = a:b\n"),
@@ -146,6 +160,9 @@ def test_apps_are_found_where_they_can_be_imported(
         ("setup.cfg", "[tool:pytest]\nmanifest_app = a:b\n"),
         ("pyproject.toml", "[tool.pytest.ini_options]\nmanifest_app = 'a:b'\n"),
         ("pyproject.toml", "[tool.pytest]\nmanifest_app = 'a:b'\n"),
+        ("pytest.toml", "[pytest]\nmanifest_app = 'a:b'\n"),
+        (".pytest.toml", "[pytest]\nmanifest_app = 'a:b'\n"),
+        ("pytest.ini", "\ufeff[pytest]\nmanifest_app = a:b\n"),
     ],
 )
 def test_settings_are_read_as_pytest_does(file: str, text: str, tmp_path: Path) -> None:
@@ -155,6 +172,20 @@ def test_settings_are_read_as_pytest_does(file: str, text: str, tmp_path: Path) 
     (tmp_path / file).write_text(text, "utf-8")
     assert pytest_setting(tmp_path, "manifest_app") == "a:b"
     assert pytest_settings(tmp_path)[0] == tmp_path / file
+
+
+@pytest.mark.parametrize("file", ["pytest.toml", ".pytest.toml"])
+def test_pytest_reads_no_other_file_beside_its_own(file: str, tmp_path: Path) -> None:
+    """Also where it has nothing in it: a ``pytest.ini`` made beside it would not be read."""
+    write(tmp_path, {file: "", "pytest.ini": "[pytest]\nmanifest_app = a:b\n"})
+    assert pytest_settings(tmp_path) == (tmp_path / file, {})
+
+
+def test_the_app_is_to_be_named_in_the_file_that_pytest_reads(tmp_path: Path) -> None:
+    write(tmp_path, {"pytest.toml": "[pytest]\n", "shop.py": "app = Celery()\n"})
+    made = init(tmp_path)
+    assert "pytest.ini" not in str(made["created"])
+    assert "section of pytest.toml; until then: --manifest-app=shop:app" in str(made["todo"])
 
 
 @pytest.mark.parametrize(
