@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Final
 
 from pydantic import JsonValue, ValidationError
@@ -149,7 +150,7 @@ class _EntryMaker:
         if unknown:
             raise PlanError(
                 f"{self._rows.path}: {self._signature.task} has no argument {unknown[0]!r}; rename "
-                f"the column, leave it out, or keep it for reports with --meta={unknown[0]}"
+                f"the column, leave it out, or keep it for reports with --meta={quote(unknown[0])}"
             )
         return arguments
 
@@ -160,13 +161,20 @@ class _EntryMaker:
             for name in self._arguments
             if not self._is_left_out(name, row.values[name])
         }
-        column = self._source.id_column
-        entry_id = f"{self._name}-{number}" if column is None else str(row.values[column])
+        entry_id = self._id(number, row)
         first = self._ids.setdefault(entry_id, row.number)
         if first != row.number:
             raise ValueError(f"id {entry_id!r} is that of row {first}, too; ids must be unique")
         meta = {name: jsonable(row.values[name]) for name in self._source.meta}
         return _entry(entry_id, self._signature, kwargs, meta)
+
+    def _id(self, number: int, row: Row) -> str:
+        column = self._source.id_column
+        if column is None:
+            return f"{self._name}-{number}"
+        if row.values[column] is None:
+            raise ValueError(f"{column!r} is NULL, and has the ids; have the query leave it out")
+        return str(row.values[column])
 
     def _is_left_out(self, name: str, value: object) -> bool:
         """Return whether an empty cell leaves the argument to its default."""

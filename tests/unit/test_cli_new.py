@@ -198,6 +198,15 @@ def test_a_number_of_a_database_is_a_text_where_one_is_wanted(
     assert "item=None: Input should be a valid string" in told
 
 
+def test_an_entry_without_an_id_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """NULL is no name, least of all 'None'."""
+    query = "SELECT NULL AS number, 1 AS first"
+    command = ["new", "--from-task=shop.any", f"--sql={query}", "--url=sqlite://", "--id=number"]
+    assert "--sql:1: 'number' is NULL, and has the ids" in refusal(monkeypatch, capsys, *command)
+
+
 @pytest.mark.parametrize("statement", ["DROP TABLE s", "DELETE FROM s RETURNING n AS first"])
 def test_a_query_changes_nothing(
     statement: str,
@@ -244,6 +253,8 @@ def test_a_query_is_sent_as_it_is(folder: Path) -> None:
         ("item,count,note,x\n", [], "shop.price has no argument 'x'; rename the column"),
         ("item,count,note\n", ["--id=no"], "there is no column 'no', but item, count, note"),
         ("item,count,note\n1,2\n", [], "o.csv:2: the row has not as many values"),
+        ("item,count,note, x\n", [], "shop.price has no argument ' x'; rename the column"),
+        ("item,count,note, x\n", [], "with --meta=' x'"),
         ("item,first\n", ["--from-task=shop.odd"], "shop.odd has no argument 'item'"),
         ("first,second,third\n1,,x\n", ["--from-task=shop.odd"], "o.csv:2: third has a value, so"),
         ("item;count;note\n", [], "o.csv:1: the columns seem to be separated by ';'; save it with"),
