@@ -236,7 +236,8 @@ class SupervisorClient:
         assert self.directory is not None
         message = (
             f"{len(missing)} of {self.settings.workers} workers ({', '.join(missing)}) "
-            f"did not take jobs within {timeout:g} s"
+            f"did not take jobs within {timeout:g} s; is this machine overloaded, or does the app "
+            "take that long to import?"
         )
         log = self.directory / f"worker-{missing[0].removeprefix(WORKER_PREFIX)}.log"
         return failure_message(Event(event="failed", message=message, tail=tail(log, NOISE_LINES)))
@@ -297,12 +298,14 @@ def parse_event(line: str) -> Event | None:
 
 
 def failure_message(event: Event) -> str:
-    """Word a failure, with the last log lines below it, if there are any."""
-    tail = [redact(line) for line in event.get("tail", [])]
+    """Word a failure, with the last log lines below it, if there are any that say something."""
+    log = [redact(line) for line in event.get("tail", [])]
+    tail = [line for line in log if not any(part in line for part in AS_ROOT)]
     if not tail:
         return event["message"]
     shown = "\n".join(f"    {line}" for line in tail[-TAIL_LINES:])
-    return f"{event['message']}: {_reason(tail)}\n{shown}"
+    message = event["message"]
+    return f"{message}{'' if message.endswith('?') else ':'} {_reason(tail)}\n{shown}"
 
 
 ROOT_WITH_PICKLE: Final = "serialized with pickle is a very bad idea"
@@ -317,14 +320,13 @@ AS_ROOT: Final = (
 
 
 def _reason(log: Sequence[str]) -> str:
-    """Return why a process ended, as its log's last lines have it: the last that says anything."""
+    """Return why a process ended, as its log's last lines have it."""
     if any(ROOT_WITH_PICKLE in line for line in log):
         return (
             "Celery runs no worker as root (uid 0) for an app that accepts pickle; run pytest as "
             "another user, take pickle out of accept_content, or set C_FORCE_ROOT=1"
         )
-    telling = [line for line in log if not any(part in line for part in AS_ROOT)]
-    return (telling or log)[-1].strip()
+    return log[-1].strip()
 
 
 def not_ready(directory: Path, pids: Mapping[str, int | None]) -> list[str]:
