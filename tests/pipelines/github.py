@@ -108,6 +108,7 @@ class Job:
         own = self._mapping(step.get("env")) | {
             "GITHUB_ACTIONS": "true",
             "GITHUB_OUTPUT": str(outputs),
+            "GITHUB_REPOSITORY": "me/shop",
             "GITHUB_STEP_SUMMARY": str(self.summary),
             "GITHUB_WORKSPACE": str(self.machine.folder),
             "GITHUB_REF_NAME": self.context.get("github.ref_name", "main"),

@@ -28,6 +28,15 @@ A_DAY_LATER = """#!/bin/bash
 exec /bin/date "${@/16 hours ago/8 hours}"
 """
 """A clock on which the evening before has sent nothing."""
+GH = """#!/bin/bash
+case "$1 $2 $4" in
+"run list nightly.yml") echo 9 8 7 ;;
+"api repos/me/shop/actions/runs/{kept}/artifacts?name=nightly "*) echo 1 ;;
+"api repos/me/shop/actions/runs/"*) echo 0 ;;
+*) exit 99 ;;
+esac
+"""
+"""GitHub's command, by which the run ``kept`` has left a ledger, and those after it have not."""
 
 
 @pytest.fixture
@@ -199,7 +208,7 @@ def test_a_night_of_github_is_sent_and_judged(tmp_path: Path, stack: dict[str, s
         workers.run(f"{command} >worker.log 2>&1 &", stack)
         sent, _ = github.run("send", {"github.event.schedule": "0 22 * * *"})
         assert not sent.failed, explain(sent)
-        gh = {"gh": '#!/bin/sh\n[ "$1 $2 $4" = "run list nightly.yml" ] && echo 7\n'}
+        gh = {"gh": GH.format(kept=7)}
         morning = {"github.event_name": "schedule", "github.event.schedule": "0 6 * * *"}
         judged, folder = github.run("judge", morning, tools=gh)
         assert judged.failed
@@ -214,6 +223,21 @@ def test_a_night_of_github_is_sent_and_judged(tmp_path: Path, stack: dict[str, s
         refused = [one.name for one in late.done if one.failed]
         assert refused == ["Was it sent this night?"], explain(late)
         assert "Judge" not in {one.name for one in late.done}
+
+
+@pytest.mark.parametrize(("kept", "found"), [(9, "run=9\n"), (7, "run=7\n"), (6, "")])
+def test_the_newest_ledger_of_a_night_is_found(kept: int, found: str, tmp_path: Path) -> None:
+    """That of the run itself, where it is run again; runs that have left none are passed over."""
+    steps = workflow(TEMPLATES / "github-nightly.yml")["jobs"]["judge"]["steps"]
+    (command,) = (one["run"] for one in steps if one.get("name") == "Find the ledger")
+    with Machine(tmp_path / "machine", {}) as machine:
+        machine.add_tool("gh", GH.format(kept=kept))
+        outputs = tmp_path / "outputs"
+        outputs.touch()
+        known = {"GITHUB_OUTPUT": str(outputs), "GITHUB_REF_NAME": "main"}
+        done = machine.run(command, known | {"GITHUB_REPOSITORY": "me/shop"})
+        assert outputs.read_text("utf-8") == found
+        assert (done.returncode == 0) is (found != ""), done.stdout
 
 
 @pytest.mark.parametrize(
