@@ -208,6 +208,9 @@ def test_a_night_of_github_is_sent_and_judged(tmp_path: Path, stack: dict[str, s
         workers.run(f"{command} >worker.log 2>&1 &", stack)
         sent, _ = github.run("send", {"github.event.schedule": "0 22 * * *"})
         assert not sent.failed, explain(sent)
+        evening = {"github.event.schedule": "0 22 * * *", "github.run_attempt": "2"}
+        again, _ = github.run("send", evening)
+        assert not again.failed, explain(again)
         gh = {"gh": GH.format(kept=7)}
         morning = {"github.event_name": "schedule", "github.event.schedule": "0 6 * * *"}
         judged, folder = github.run("judge", morning, tools=gh)
@@ -299,12 +302,21 @@ def test_a_night_of_gitlab(tmp_path: Path, stack: dict[str, str]) -> None:
         (machine.folder / "broken-2").touch()
         command = "celery --app jobs:app worker --include pytest_manifest.worker"
         machine.run(f"{command} >worker.log 2>&1 &", stack)
-        found = [gitlab.run_job(flow, "night:send", machine, known)[0]]
-        found.append(gitlab.run_job(flow, "night:judge", machine, known)[0])
+        jobs = ("night:send", "night:send", "night:judge", "night:verdict")
+        found = [gitlab.run_job(flow, name, machine, known)[0] for name in jobs]
         (machine.folder / "broken-2").unlink()
         status, output = gitlab.run_job(flow, "night:resume", machine, known)
-        assert [*found, status] == [0, 1, 0], output
+        assert [*found, status] == [0, 0, 1, 1, 0], output
         assert ran(machine.folder) == [0, 1, 2, 3]
+
+
+def test_a_failed_entry_keeps_no_job_of_gitlab_from_being_started() -> None:
+    """Not even by hand does GitLab start a job that needs a failed one."""
+    flow = gitlab.pipeline(TEMPLATES / "gitlab-ci.yml")
+    later = ("night:judge", "night:verdict", "night:resume")
+    needed = {one for name in later for one in flow[name]["needs"]}
+    assert [flow[one].get("allow_failure") for one in needed] == [{"exit_codes": [1]}] * 2
+    assert "allow_failure" not in flow["night:verdict"]
 
 
 def test_a_build_of_jenkins(tmp_path: Path, stack: dict[str, str]) -> None:
