@@ -12,6 +12,7 @@ import pytest
 
 from pytest_manifest.files import folder_of
 from pytest_manifest.plugin.options import Options
+from pytest_manifest.plugin.stack_choice import IN_MEMORY
 
 CONFLICTS: Final[tuple[tuple[Callable[[Options], object], str], ...]] = (
     (
@@ -170,7 +171,27 @@ def read_options(config: pytest.Config) -> Options:
     """
     options = Options(config)
     _refuse_conflicts(options)
+    _refuse_closed_sockets(config, options)
     return options
+
+
+def _refuse_closed_sockets(config: pytest.Config, options: Options) -> None:
+    """Raise pytest.UsageError where pytest-socket would cut jobs off from their stack.
+
+    It closes all sockets of the process while a test runs, and a batch is sent and collected
+    meanwhile. ``--allow-hosts`` leaves them open for some.
+    """
+    closed = config.getoption("disable_socket", False) and not (
+        config.getoption("force_enable_socket", False) or config.getoption("allow_hosts", None)
+    )
+    needs_none = options.audit or config.option.collectonly or _only_plans(options)
+    in_memory = (options.broker or "").startswith(IN_MEMORY)
+    if closed and options.active and not (needs_none or in_memory):
+        raise pytest.UsageError(
+            "pytest-socket closes all sockets while tests run (--disable-socket), and jobs are "
+            "sent and their receipts read meanwhile; add --force-enable-socket, or --allow-hosts "
+            "with the hosts of broker and result store (of a private stack: 127.0.0.1)"
+        )
 
 
 def _refuse_conflicts(options: Options) -> None:
