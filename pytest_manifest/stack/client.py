@@ -301,32 +301,42 @@ def failure_message(event: Event) -> str:
     """Word a failure, with the last log lines below it, if there are any that say something."""
     log = [redact(line) for line in event.get("tail", [])]
     tail = [line for line in log if not any(part in line for part in AS_ROOT)]
-    if not tail:
-        return event["message"]
-    shown = "\n".join(f"    {line}" for line in tail[-TAIL_LINES:])
+    reason = _refusal_of_root(log) or (tail[-1].strip() if tail else "")
     message = event["message"]
-    return f"{message}{'' if message.endswith('?') else ':'} {_reason(tail)}\n{shown}"
+    if not reason:
+        return message
+    shown = "".join(f"\n    {line}" for line in tail[-TAIL_LINES:])
+    return f"{message}{'' if message.endswith('?') else ':'} {reason}{shown}"
 
 
 ROOT_WITH_PICKLE: Final = "serialized with pickle is a very bad idea"
+ROOT_AS_ERROR: Final = "celery.exceptions.SecurityWarning: You're running the worker with superuser"
+"""The end of a traceback; where it is only warned of, the name of the file comes before."""
 AS_ROOT: Final = (
     "User information: uid=",
     "Please specify a different user",
     "You're running the worker with superuser",
     "absolutely not recommended",
     "warnings.warn(",
+    "_security_error(",
 )
 """Of the lines with which Celery warns of a worker that root runs, which it runs all the same."""
 
 
-def _reason(log: Sequence[str]) -> str:
-    """Return why a process ended, as its log's last lines have it."""
+def _refusal_of_root(log: Sequence[str]) -> str:
+    """Return why Celery runs no worker as root; "" where that is not what the log says."""
     if any(ROOT_WITH_PICKLE in line for line in log):
         return (
             "Celery runs no worker as root (uid 0) for an app that accepts pickle; run pytest as "
             "another user, take pickle out of accept_content, or set C_FORCE_ROOT=1"
         )
-    return log[-1].strip()
+    if any(line.startswith(ROOT_AS_ERROR) for line in log):
+        return (
+            "Celery warns of workers that run as root (uid 0), and Python is told to make warnings "
+            "errors; run pytest as another user, or take PYTHONWARNINGS=error out of the "
+            "environment"
+        )
+    return ""
 
 
 def not_ready(directory: Path, pids: Mapping[str, int | None]) -> list[str]:

@@ -103,9 +103,25 @@ def test_what_celery_says_to_root_is_no_reason(last: str, reason: str) -> None:
     assert "euid" not in sentence
 
 
-def test_a_log_that_only_warns_of_root_says_nothing() -> None:
+def test_a_warning_of_root_that_is_an_error_is_the_reason() -> None:
+    """As with ``PYTHONWARNINGS=error``, of which the traceback's last lines say nothing."""
+    lines = ["Traceback (most recent call last):", "    ^", "celery.exceptions.SecurityWarning: "]
+    lines[-1] += "You're running the worker with superuser privileges: this is"
+    sentence = client.failure_message({"event": "failed", "message": "it ended", "tail": lines})
+    assert "take PYTHONWARNINGS=error out of the environment" in sentence.partition("\n")[0]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "warnings.warn(SecurityWarning(ROOT_DISCOURAGED.format(",
+        "_warn_or_raise_security_error(egid, euid, gid, uid, pickle_or_serialize)",
+    ],
+    ids=["Celery 5.3", "Celery 5.7"],
+)
+def test_a_log_that_only_warns_of_root_says_nothing(source: str) -> None:
     """As a worker has it that is still starting: the message is all that is known."""
-    lines = ["warnings.warn(SecurityWarning(ROOT_DISCOURAGED.format("]
+    lines = [source]
     lines += ["/celery/platforms.py:829: SecurityWarning: You're running the worker with superuser"]
     lines += ["User information: uid=0 euid=0 gid=0 egid=0"]
     sentence = client.failure_message({"event": "failed", "message": "it is late", "tail": lines})
