@@ -11,6 +11,7 @@ from typing import Final
 
 from pytest_manifest.ledger.database import LedgerPart
 from pytest_manifest.ledger.rows import Row
+from pytest_manifest.ledger.run_info import OLDER, STORE_EMPTIED
 from pytest_manifest.schema import VerdictStatus
 
 _NEVER_SENT: Final = "a.state IN ('planned', 'withheld')"
@@ -21,9 +22,13 @@ _RUN_UNSENT = f"""
             AND json_extract(r.receipt, '$.source') IS NOT 'harness')
     ) ORDER BY a.ordinal, a.attempt
 """  # noqa: S608 - fixed text
+# What a newer copy of the ledger has sent is uncertain here.
 _SENT_WITHOUT_TIME = f"""
     SELECT a.task_id, a.entry, a.attempt FROM attempts a
-    WHERE NOT ({_NEVER_SENT}) AND a.sent_at IS NULL ORDER BY a.ordinal, a.attempt
+    WHERE NOT ({_NEVER_SENT}) AND a.sent_at IS NULL AND NOT (
+        a.state = 'uncertain'
+        AND EXISTS (SELECT 1 FROM run WHERE key = '{STORE_EMPTIED}' AND value = '{OLDER}')
+    ) ORDER BY a.ordinal, a.attempt
 """  # noqa: S608 - fixed text
 _NUMBERED_TWICE = """
     SELECT min(task_id), entry, attempt FROM attempts

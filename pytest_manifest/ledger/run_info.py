@@ -159,10 +159,13 @@ class RunMetadata(LedgerPart):
             present = self.get_meta("sha256")
             if present == sha256:
                 return
-            with self._db.parse_errors():
-                earlier = [*json.loads(self.get_meta("earlier_sha256") or "[]"), present]
-            self.set_meta("earlier_sha256", json.dumps(earlier))
+            self.set_meta("earlier_sha256", json.dumps([*self.earlier_digests(), present]))
             self.set_meta("sha256", sha256)
+
+    def earlier_digests(self) -> list[str]:
+        """Return the digests of the manifests that the run was of before, oldest first."""
+        with self._db.parse_errors():
+            return [str(one) for one in json.loads(self.get_meta("earlier_sha256") or "[]")]
 
 
 SENT_ON_REQUEST: Final = "sent_on_request"
@@ -181,7 +184,9 @@ UNITED_KEYS: Final = (SENT_ON_REQUEST, REVOKED_TASKS, CLASHING_STARTS, SECRETS)
 GAVE_UP: Final = "gave_up"
 """The ledger's key for why a run gave up; records that workers sent then may be lost."""
 STORE_EMPTIED: Final = "emptied"
-"""The ledger's key for a result store that has lost workers' records."""
+"""The ledger's key for a result store that has lost workers' records; its value says how."""
+OLDER: Final = "older"
+"""The value of ``STORE_EMPTIED`` where a newer copy of the ledger may have had the records."""
 UNVERIFIED_WORKERS: Final = "strangers"
 """The ledger's key for workers of which only the name is known; empty where there are none."""
 OTHER_BROKER: Final = "other_broker"

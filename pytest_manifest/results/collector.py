@@ -74,6 +74,11 @@ class ReceiptCollector:
         """Tell whether instrumented workers can report starts here, and not only ends."""
         return self._stream is not None
 
+    @property
+    def was_read_on(self) -> bool:
+        """Tell whether another reader has read the stream from this one's position on."""
+        return self._stream is not None and self._stream.was_read_on
+
     def unreadable_reason(self, task_id: str) -> str:
         """Say why the stored result of this job cannot be read; "" where there is none."""
         return self._flaws.results.get(task_id, "")

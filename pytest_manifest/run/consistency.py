@@ -19,6 +19,7 @@ from pytest_manifest.ledger.promise_queries import Repetition, Sending
 from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.ledger.rows import receipt_of
 from pytest_manifest.manifest import Manifest, id_and_task
+from pytest_manifest.run.changes import kept_manifest
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.text import plural, short
@@ -228,7 +229,10 @@ def corrections(ledger: Ledger) -> Iterator[Violation]:
 
 
 def completeness(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
-    """S6 and L1: the run's entries are the manifest's, and each has one verdict, once it ended."""
+    """S6 and L1: the run's entries are the manifest's, and each has one verdict, once it ended.
+
+    An entry that was taken out of the manifest since is the run's as well.
+    """
     part = ledger.promises
     info, status = ledger.info.read(), ledger.info.status
     number = ledger.attempts.count_entries()
@@ -237,7 +241,7 @@ def completeness(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
             "S6", "", f"{plural(info.entries, 'entry')} were selected, and the record has {number}"
         )
     for name in ledger.queries.sent_entries():
-        if name not in manifest:
+        if name not in manifest and not _was_removed(ledger, name):
             yield Violation("S6", name, "was sent, and is not in the run's manifest")
     for one in part.judged_without_attempt():
         yield _of("S6", one, "has a verdict, and the run does not have it")
@@ -246,6 +250,12 @@ def completeness(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
     if status == "finished":
         for one in part.unjudged():
             yield _of("L1", one, "has no verdict, and the run is said to have finished")
+
+
+def _was_removed(ledger: Ledger, name: str) -> bool:
+    """Return whether a manifest that the run was of before has this entry, or cannot be asked."""
+    earlier = [kept_manifest(ledger.path, sha256) for sha256 in ledger.info.earlier_digests()]
+    return any(one is None or name in one for one in earlier)
 
 
 def _entry(manifest: Manifest, name: str) -> Entry | None:

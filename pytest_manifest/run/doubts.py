@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from pytest_manifest.ledger import STORE_EMPTIED
+from pytest_manifest.ledger import OLDER, STORE_EMPTIED
 from pytest_manifest.ledger.run_info import RunMetadata
 
 EMPTIED_MEANWHILE: Final = "the broker or the result store was emptied while it was out"
 EMPTIED_EARLIER: Final = "the result store was emptied in this run, maybe with what it held of this"
+OLDER_LEDGER: Final = "this ledger is older than what was sent by it, and may lack what was told"
 UNREPORTED: Final = (
     "it is in no queue and no worker has it, but only instrumented workers with a Redis as store "
     "tell a job's start: it may have raised Ignore, stored a state of its own, been handed on, or "
@@ -28,6 +29,9 @@ def emptied_phrase(info: RunMetadata, *, now: bool) -> str:
     ``now``: the store lacks its mark. One that is marked again has not got back what it had held,
     so the doubt stays for the rest of the run.
     """
+    noted = info.get_meta(STORE_EMPTIED)
+    if noted == OLDER:
+        return OLDER_LEDGER
     if now:
         return EMPTIED_MEANWHILE
-    return "" if info.get_meta(STORE_EMPTIED) is None else EMPTIED_EARLIER
+    return "" if noted is None else EMPTIED_EARLIER

@@ -82,9 +82,15 @@ class EarlierRunStrategy(Strategy):
 
 
 def evaluate_kept_receipts(
-    ledger: Ledger, pending: PendingAttempts, evaluator: AttemptEvaluator
+    ledger: Ledger,
+    pending: PendingAttempts,
+    evaluator: AttemptEvaluator,
+    *,
+    without: Container[str] = frozenset(),
 ) -> None:
     """Judge pending attempts whose receipts the ledger has, rather than read them again.
+
+    Not those ``without``, by their task ids.
 
     A session that follows some entries reads the whole run's stream and keeps the receipts of the
     others; so does one that is killed between keeping a receipt and judging by it.
@@ -97,7 +103,7 @@ def evaluate_kept_receipts(
                 for _, one in ledger.events.receipts(job.task_id)
                 if not is_revocation_notice(one)
             ]
-            if not kept or job.origin is not None:
+            if not kept or job.origin is not None or job.task_id in without:
                 continue
             pending.complete(job.task_id)
             if not trees.holds(job, *evaluator.evaluate_itself(job, kept[0])):
@@ -210,6 +216,27 @@ def open_trees(ledger: Ledger, manifest: Manifest, only: Container[str]) -> Iter
 def _is_by_tree(verdict: Verdict) -> bool:
     """Return whether a verdict is about a descendant."""
     return [one.path for one in verdict.mismatches[:1]] == [PATH]
+
+
+def track_unsent(
+    pending: PendingAttempts,
+    ledger: Ledger,
+    manifest: Manifest,
+    info: RunInfo,
+    only: Container[str],
+) -> frozenset[str]:
+    """Track attempts that were never sent by the ledger, to search for traces of them.
+
+    Returns their task ids. Where there are traces, a newer copy of this ledger has sent them.
+    """
+    rows = [row for row in ledger.attempts.newest() if row.state in ("planned", "withheld")]
+    chosen = [row for row in rows if row.entry in only and row.entry in manifest]
+    for row in chosen:
+        attempt = Attempt(info.run, manifest[row.entry], row.attempt, row.task_id)
+        # As old as the run, so that none is taken for a message that is still on its way.
+        pending.track(attempt, _monotonic(info.created_at))
+        _track_events(pending, ledger, row.task_id)
+    return frozenset(row.task_id for row in chosen)
 
 
 def track_turned_away(

@@ -301,9 +301,11 @@ class PendingAttempts:
         return [job for job in map(self.complete, task_ids) if job is not None]
 
     def drop_all_but(self, entries: Container[str]) -> None:
-        """Track only what is of these entries from here on."""
+        """Track only what is of these entries from here on, and forget when the rest was due."""
         for task_id in [i for i, job in self.by_task_id.items() if job.entry.id not in entries]:
             del self.by_task_id[task_id]
+        self._due = [due for due in self._due if due.task_id in self.by_task_id]
+        heapq.heapify(self._due)
         for task_id in [i for i, one in self.held.items() if one.job.entry.id not in entries]:
             del self.held[task_id]
 

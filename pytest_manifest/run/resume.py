@@ -21,10 +21,12 @@ from pytest_manifest.run.earlier import (
     track_inferred,
     track_old_trees,
     track_turned_away,
+    track_unsent,
     track_unsettled,
 )
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.evaluation import AttemptEvaluator
+from pytest_manifest.run.older_ledger import doubt_unsent, is_older
 from pytest_manifest.run.open_trees import locations_with_trees
 from pytest_manifest.run.recovery import JobSearch, locations_of
 from pytest_manifest.run.reevaluation import reevaluate
@@ -55,6 +57,8 @@ class Resume(EarlierRunStrategy):
         state.leaves_jobs = state.address.is_private
         self._seen: frozenset[str] = frozenset()
         """Task ids that the search has seen in some place."""
+        self._unsent: frozenset[str] = frozenset()
+        """Task ids of what was never sent by the ledger, which are searched for, too."""
         self._restarts_stream = False
         """Whether the result store lacks its mark, so that its stream is to be marked as begun."""
         self._to_repeat: set[str] = set()
@@ -102,6 +106,7 @@ class Resume(EarlierRunStrategy):
         track_unsettled(state.pending, ledger, state.manifest, state.info, chosen)
         track_inferred(state.pending, ledger, state.manifest, state.info, chosen)
         track_old_trees(state.pending, ledger, state.manifest, state.info, chosen)
+        self._unsent = track_unsent(state.pending, ledger, state.manifest, state.info, chosen)
 
     def _reconcile(self, ledger: Ledger, collector: ReceiptCollector) -> None:
         """Read what arrived since, search for what is under way, and decide what is to be sent."""
@@ -109,7 +114,9 @@ class Resume(EarlierRunStrategy):
         before = kept_manifest(state.files.ledger, state.info.sha256)
         engine = self.make_engine(ledger, collector)
         engine.send_nothing()
-        evaluate_kept_receipts(ledger, state.pending, self.make_evaluator(ledger))
+        evaluate_kept_receipts(
+            ledger, state.pending, self.make_evaluator(ledger), without=self._unsent
+        )
         engine.poll_once()
         self.connections.record_unknown_workers(ledger)  # before anything is moved
         turned_away = track_turned_away(
@@ -118,6 +125,7 @@ class Resume(EarlierRunStrategy):
         searched = frozenset(state.pending.by_task_id)
         locations = self._locate(engine)
         engine.poll_once()
+        searched -= self._without_unsent(ledger, collector, locations)
         for task_id in turned_away:
             state.pending.complete(task_id)  # it has its verdict: only its place was asked for
         statuses_before = ledger.verdicts.statuses()
@@ -157,6 +165,20 @@ class Resume(EarlierRunStrategy):
                 "stream_position", "0"
             )  # a stream that begins anew may count from 1 again
             self._restarts_stream = True
+
+    def _without_unsent(
+        self, ledger: Ledger, collector: ReceiptCollector, locations: dict[str, Location]
+    ) -> frozenset[str]:
+        """Await no longer what was never sent, and return it; nothing where that may be untrue."""
+        pending, unsent = self.state.pending, self._unsent
+        if is_older(ledger, pending, unsent, self._seen, was_read=collector.was_read_on):
+            doubt_unsent(self.state, ledger, unsent)
+            evaluate_kept_receipts(ledger, pending, self.make_evaluator(ledger))
+            return frozenset()
+        for task_id in unsent:
+            pending.complete(task_id)
+            locations.pop(task_id, None)
+        return unsent
 
     def _turned_away_since(self, ledger: Ledger, searched: Iterable[str]) -> set[str]:
         """Return the task ids that were searched for, and that a worker has turned away since."""
@@ -222,7 +244,10 @@ class Resume(EarlierRunStrategy):
             search = JobSearch(locator, state.pending)
             located = search.search_now()
             self._seen = search.seen
-            engine.missing.read_reports()
+            if state.pending.task_ids() <= self._unsent:
+                engine.poll_once()  # a store that lacks its mark has had nothing to lose
+            else:
+                engine.missing.read_reports()
             engine.missing.confirm(located.missing)
             taken_out = set(engine.missing.requeue(located))
         except StackError as error:

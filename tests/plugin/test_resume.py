@@ -374,7 +374,11 @@ def test_a_removed_entry_is_no_hindrance(project: Project) -> None:
     project.manifest("m.jsonl", [flaky(n, idempotent=True) for n in "abc"])
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2, failed=1)
     project.manifest("m.jsonl", [flaky(n, idempotent=True) for n in "ac"])
-    project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume-changed").assert_outcomes(passed=2)
+    for option in "--manifest-resume-changed", "--manifest-audit":
+        result = project.run("--manifest=m.jsonl", MEMORY, option)
+        result.assert_outcomes(passed=2)
+        assert result.ret == pytest.ExitCode.OK
+        result.stdout.no_fnmatch_line("*contradict*")
     assert project.ran() == {"a": 1, "b": 1, "c": 1}
 
 

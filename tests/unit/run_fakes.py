@@ -176,6 +176,10 @@ class FakeStream:
 
     def trim(self) -> None: ...
 
+    @property
+    def was_read_on(self) -> bool:
+        return False
+
     def is_intact(self) -> bool:
         self.world.asked()
         self._reach()

@@ -1,0 +1,59 @@
+"""Tell a ledger that is older than what was sent by it: a copy, or one without its last records.
+
+Whoever copies ``RUN.sqlite`` alone from a session that was killed leaves what is in its write-ahead
+log behind; and a copy that was gone on with elsewhere has sent what this one calls unsent. What
+such a ledger calls unsent may have been sent, and so may each other attempt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from pytest_manifest.ledger import OLDER, STORE_EMPTIED, Ledger
+from pytest_manifest.run.pending import PendingAttempts
+from pytest_manifest.run.state import RunState
+from pytest_manifest.text import plural
+
+NOTE = "a newer copy of this ledger may have sent it"
+"""The note of an attempt that this ledger called unsent."""
+
+
+def is_older(
+    ledger: Ledger,
+    pending: PendingAttempts,
+    unsent: Collection[str],
+    seen: Collection[str],
+    *,
+    was_read: bool,
+) -> bool:
+    """Return whether an attempt that the ledger calls unsent has left a trace.
+
+    ``unsent``: those that were searched for, and that ``pending`` awaited; ``seen``: task ids that
+    the search has seen in some place; ``was_read``: another reader has read on in the run's stream.
+    """
+    if not unsent:
+        return False
+    if was_read and ledger.info.get_meta(STORE_EMPTIED) is None:  # else it was marked anew
+        return True
+    if any(True for _ in ledger.promises.run_though_unsent()):
+        return True
+    return any(task_id in seen or _was_told(pending, task_id) for task_id in unsent)
+
+
+def _was_told(pending: PendingAttempts, task_id: str) -> bool:
+    """Return whether something was reported of an attempt that was awaited."""
+    job = pending.by_task_id.get(task_id)
+    return job is None or job.started is not None or job.unconfirmed is not None
+
+
+def doubt_unsent(state: RunState, ledger: Ledger, unsent: Collection[str]) -> None:
+    """Record that these attempts may have been sent, and that starts may be unknown; say so."""
+    with ledger.transaction():
+        ledger.attempts.mark(unsent, "uncertain", note=NOTE)
+        ledger.info.set_meta(STORE_EMPTIED, OLDER)
+    state.notices.append(
+        f"{state.files.ledger} is older than what was sent by it: jobs are out, or have run, that "
+        f"it calls unsent. It is a copy that was gone on with elsewhere, or lacks the -wal file "
+        f"that was beside it. So {plural(len(unsent), 'entry')} may have been sent, and what is "
+        "nowhere and not idempotent is left; go on with the newest ledger, if there is one"
+    )

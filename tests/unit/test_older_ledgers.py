@@ -1,0 +1,142 @@
+"""A ledger that is older than what was sent by it: what it calls unsent is not sent twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pytest_manifest.ledger import OLDER, STORE_EMPTIED
+from pytest_manifest.run.doubts import OLDER_LEDGER
+from pytest_manifest.run.older_ledger import NOTE
+from pytest_manifest.run.resume_rules import ResumeRules
+from tests.unit.resume_rig import ResumeRig, entry, resume_rig
+from tests.unit.run_fakes import FakeStream
+
+UNSENT = ("send", "never sent")
+LEFT = ("leave", "lost in flight; it may have run and is not idempotent")
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[ResumeRig]:
+    """A run of ``a``, ``b``, ``c`` and the idempotent ``i``, by a copy from before it sent them."""
+    entries = [*map(entry, "abc"), entry("i", idempotent=True)]
+    with resume_rig(tmp_path, *entries) as made:
+        with made.ledger() as ledger:
+            ledger._db.connection.execute("UPDATE attempts SET state = 'planned', sent_at = NULL")
+        yield made
+
+
+def doubted(rig: ResumeRig) -> bool:
+    """Whether the ledger was found to be older, with all that this means."""
+    assert rig.resumed is not None
+    with rig.ledger() as ledger:
+        assert list(ledger.promises.sent_without_time()) == []
+        assert list(ledger.promises.run_though_unsent()) == []
+        found = ledger.info.get_meta(STORE_EMPTIED) == OLDER
+        uncertain = [row for row in ledger.attempts.all() if row.state == "uncertain"]
+    assert all(row.note == NOTE for row in uncertain)
+    told = [one for one in rig.resumed.state.notices if "is older than what was sent" in one]
+    assert len(told) == found
+    assert bool(uncertain) == found
+    return found
+
+
+def test_what_has_left_no_trace_is_sent(rig: ResumeRig) -> None:
+    """As its first attempt, which was only planned."""
+    made = rig.resume()
+    assert set(rig.decided().values()) == {UNSENT}
+    assert [one.number for one in rig.to_send()] == [1] * 4
+    assert not made.state.pending
+    assert not doubted(rig)
+
+
+def test_what_waits_is_waited_for(rig: ResumeRig) -> None:
+    """One message is enough to believe nothing of what the ledger calls unsent."""
+    rig.queue("b")
+    made = rig.resume()
+    assert rig.decided() == {
+        "a": LEFT,
+        "b": ("wait", "still queued"),
+        "c": LEFT,
+        "i": ("send", "lost in flight"),
+    }
+    assert [(one.entry.id, one.number) for one in rig.to_send()] == [("i", 2)]
+    assert set(made.state.pending.by_task_id) == {rig.task_id("b")}
+    assert rig.statuses() == {"a": "unknown", "c": "unknown"}
+    with rig.ledger() as ledger:
+        found = ledger.verdicts.of_entry("a")
+    assert found is not None
+    assert OLDER_LEDGER in found.verdict.sentence
+    assert doubted(rig)
+
+
+def test_what_runs_is_waited_for_and_what_has_ended_is_judged(rig: ResumeRig) -> None:
+    """By its receipt, of which this ledger does not know when its message was sent."""
+    rig.end("a")
+    rig.begin("b")
+    rig.resume()
+    assert rig.decided()["a"] == ("keep", "passed")
+    assert rig.decided()["b"] == ("wait", "held or run by a worker")
+    assert rig.decided()["c"] == LEFT
+    assert rig.statuses() == {"a": "passed", "c": "unknown"}
+    assert doubted(rig)
+
+
+def test_an_end_alone_is_a_trace(rig: ResumeRig) -> None:
+    rig.end("a")
+    rig.resume()
+    assert [one.entry.id for one in rig.to_send()] == ["i"]
+    assert doubted(rig)
+
+
+def test_a_stream_that_another_has_read_is_a_trace(
+    rig: ResumeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All jobs have ended, and what was told of them was taken out of the store."""
+    monkeypatch.setattr(FakeStream, "was_read_on", True)
+    rig.resume()
+    assert [one.entry.id for one in rig.to_send()] == ["i"]
+    assert doubted(rig)
+
+
+def test_an_emptied_stream_is_none(rig: ResumeRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was marked anew since, and may have lost its records before that."""
+    with rig.ledger() as ledger:
+        ledger.info.set_meta(STORE_EMPTIED, "1")
+    monkeypatch.setattr(FakeStream, "was_read_on", True)
+    rig.resume()
+    assert set(rig.decided().values()) == {UNSENT}
+
+
+def test_a_kept_receipt_is_a_trace(rig: ResumeRig) -> None:
+    """An audit of the copy has read it, and judged nothing by it."""
+    with rig.ledger() as ledger:
+        told = rig.receipt("a", "failed", executions=1, source="worker")
+        ledger.events.add_receipts([(rig.task_id("a"), None, told)])
+    rig.resume(["a", "b"])
+    assert rig.to_send() == []
+    assert set(rig.statuses()) == {"a", "b"}
+    assert doubted(rig)
+
+
+def test_you_may_insist(rig: ResumeRig) -> None:
+    """What is nowhere is sent as a second attempt then, and what is somewhere is not."""
+    rig.queue("b")
+    rig.resume(rules=ResumeRules(unsafe=True))
+    assert [(one.entry.id, one.number) for one in rig.to_send()] == [("a", 2), ("c", 2), ("i", 2)]
+
+
+def test_a_later_session_believes_it_no_more(rig: ResumeRig) -> None:
+    """What is nowhere then is unknown, never lost."""
+    rig.queue("a", "b")
+    rig.resume()
+    assert rig.resumed is not None
+    rig.resumed.state.lock.release()
+    rig.world.queue.clear()
+    rig.resume()
+    assert [one.entry.id for one in rig.to_send()] == ["i"]
+    assert {name: rig.statuses()[name] for name in "abc"} == dict.fromkeys("abc", "unknown")
+    with rig.ledger() as ledger:
+        assert ledger.info.get_meta(STORE_EMPTIED) == OLDER
