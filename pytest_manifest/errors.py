@@ -21,18 +21,18 @@ class ManifestToolError(Exception):
         super().__init__(message)
 
 
-def no_access(folder: Path, error: OSError) -> str:
-    """Say that the folder cannot be written, whose it is and who asks.
+def no_access(folder: Path, error: OSError, what: str = "written") -> str:
+    """Say that the folder cannot be ``what``, whose it is and who asks.
 
     ``folder`` may be one that does not exist yet: then the nearest one that is seen is told.
     """
     for place in (folder, *folder.parents):
         with suppress(OSError):
             return (
-                f"{place}: cannot be written ({error.strerror}); it belongs to the user with the "
+                f"{place}: cannot be {what} ({error.strerror}); it belongs to the user with the "
                 f"id {place.stat().st_uid}, and this is the one with the id {os.geteuid()}"
             )
-    return f"{folder}: cannot be written ({error.strerror})"
+    return f"{folder}: cannot be {what} ({error.strerror})"
 
 
 class Fault(NamedTuple):

@@ -14,8 +14,9 @@ from pytest_manifest.ledger.rows import BAD_ROW_ERRORS, EXPORTED_INSTEAD, Row, d
 from pytest_manifest.schema import Receipt
 
 Built = TypeVar("Built")
+_BUSY = 5
 _ENVIRONMENT_ERRORS = {
-    5: "database is locked",  # SQLITE_BUSY
+    _BUSY: "database is locked",  # SQLITE_BUSY
     6: "database table is locked",  # SQLITE_LOCKED
     8: "attempt to write a readonly database",  # SQLITE_READONLY
     10: "disk I/O error",  # SQLITE_IOERR
@@ -29,6 +30,9 @@ _CANNOT_OPEN = (14, "unable to open database file")
 _TRANSACTION = ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
 _SAVEPOINT = ("SAVEPOINT part", "RELEASE part", "ROLLBACK TO part")
 """How a transaction begins, commits and rolls back: by itself, and while commits are deferred."""
+BUSY_AGAIN_MS = 1000
+"""Milliseconds that a connection waits for another process once it has waited in vain: what is
+left to be written, as a run gives up, would take half a minute each."""
 CHUNK = 500
 """Values in one statement: far fewer than any version of SQLite allows."""
 
@@ -164,6 +168,9 @@ class Database:
         try:
             yield
         except DAMAGE_ERRORS as error:
+            if is_locked(error):
+                with suppress(sqlite3.Error):
+                    self.connection.execute(f"PRAGMA busy_timeout = {BUSY_AGAIN_MS}")
             raise unwritable(self.path, error) from error
 
 
@@ -209,8 +216,16 @@ def unreadable(path: Path, error: Exception) -> LedgerError:
     )
 
 
+def is_locked(error: Exception | str) -> bool:
+    """Return whether another process had the file locked for longer than was waited."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return str(error) == _ENVIRONMENT_ERRORS[_BUSY] if code is None else code & 0xFF == _BUSY
+
+
 def unwritable(path: Path, error: Exception | str) -> LedgerError:
+    advice = "free some space, or see that the folder is writable"
+    if is_locked(error):
+        advice = "another program has it open and does not let go: find it with 'fuser', and end it"
     return LedgerError(
-        f"{path}: cannot be written ({error}); free some space, or see that the folder is "
-        "writable, then go on with --manifest-resume"
+        f"{path}: cannot be written ({error}); {advice}, then go on with --manifest-resume"
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fnmatch
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_manifest.errors import LedgerError
+from pytest_manifest.errors import LedgerError, no_access
 from pytest_manifest.text import listed
 
 WORKER_LOGS = "worker-*.log"
@@ -84,13 +86,30 @@ class RunFiles:
 
 
 def ledgers_in(folder: Path) -> list[Path]:
-    """Return the ledgers in a folder, sorted by name, which is by age."""
-    return sorted(folder.glob("*.sqlite"))
+    """Return the ledgers in a folder, sorted by name, which is by age; none where it is missing.
+
+    Raises LedgerError where it cannot be read: it may hold any.
+    """
+    return _files_in(folder, "*.sqlite")
+
+
+def _files_in(folder: Path, pattern: str) -> list[Path]:
+    # Not glob(): it takes a folder that may not be read for an empty one, or raises.
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 - names, to be matched
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise LedgerError(
+            f"{no_access(folder, error, 'read')}; have it readable for this one, or name another "
+            "folder by the ini option manifest_dir"
+        ) from error
+    return sorted(folder / name for name in fnmatch.filter(names, pattern))
 
 
 def unmade_runs(folder: Path) -> list[RunFiles]:
     """Name the files of the runs in a folder whose ledgers are being made, or never will be."""
-    begun = sorted(folder.glob(f"*.sqlite{UNMADE}"))
+    begun = _files_in(folder, f"*.sqlite{UNMADE}")
     named = [RunFiles(path.with_suffix("")) for path in begun if _UNMADE_RUN.fullmatch(path.name)]
     return [files for files in named if not files.ledger.exists()]
 
@@ -116,6 +135,6 @@ def runs_by_copy(folder: Path, sha256: str) -> list[Path]:
 
     Where there is no ledger nothing was sent.
     """
-    copies = sorted(folder.glob(f"*.{sha256[:12]}.manifest.jsonl"))
+    copies = _files_in(folder, f"*.{sha256[:12]}.manifest.jsonl")
     ledgers = [RunFiles.of(folder, copy.name.split(".")[0]).ledger for copy in copies]
     return [path for path in ledgers if path.exists()]

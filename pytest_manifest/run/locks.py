@@ -91,6 +91,11 @@ def _lock_errors(path: Path) -> Iterator[None]:
     """Turn an OSError of making or writing a lock's file into a DispatchError."""
     try:
         yield
+    except PermissionError as error:
+        raise DispatchError(
+            f"{no_access(path, error)}; nothing was sent: have it belong to this one, or name "
+            "another folder by the ini option manifest_dir"
+        ) from error
     except OSError as error:
         raise DispatchError(
             f"{path}: cannot be written ({error.strerror}), so nothing was sent; free some space, "

@@ -240,8 +240,7 @@ class Run:
 
         It is for its owner's eyes, and holds what they were used for anyway.
         """
-        with contextlib.suppress(LedgerError):  # then only this session hides them
-            self.set_meta(SECRETS, json.dumps(secrets))
+        self._note(SECRETS, json.dumps(secrets))  # else only this session hides them
 
     def in_flight(self) -> list[PendingAttempt]:
         """Return what has been sent and has no final receipt; call it from any thread."""
@@ -265,13 +264,23 @@ class Run:
             if known == f"{mark} {_stamp(path)}":
                 return path
             write_receipt_lines(path, exported_lines(ledger))
-        with contextlib.suppress(LedgerError):  # what is not noted is exported again
-            self.set_meta(RECEIPTS_EXPORTED, f"{mark} {_stamp(path)}")
+        self._note(RECEIPTS_EXPORTED, f"{mark} {_stamp(path)}")  # else it is exported again
         return path
+
+    def _note(self, key: str, value: str) -> None:
+        """Record a value that may be missing."""
+        if not self._is_unwritable:
+            with contextlib.suppress(LedgerError):
+                self.set_meta(key, value)
+
+    @property
+    def _is_unwritable(self) -> bool:
+        """Return whether the run ended as its ledger failed: what holds it may hold it yet."""
+        return isinstance(self.error, LedgerError)
 
     def compact_ledger(self) -> None:
         """Leave the ledger as one file, once nobody of this session reads it any more."""
-        if self.ended.is_set():
+        if self.ended.is_set() and not self._is_unwritable:
             # Where that cannot be done, the ledger is as good as it was before.
             with (
                 contextlib.suppress(LedgerError),

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_manifest.errors import DispatchError, ManifestToolError, PlanError
+from pytest_manifest.errors import DispatchError, LedgerError, ManifestToolError, PlanError
+from pytest_manifest.ledger.run_files import ledgers_in, unmade_runs
 from pytest_manifest.planning import PlanBuilder, plan_spec
 from pytest_manifest.run.locks import one_dispatch_at_a_time
 
@@ -86,3 +87,36 @@ def test_a_plan_whose_folder_cannot_be_made(tmp_path: Path) -> None:
         builder.add("jobs.double", id="one")
         with pytest.raises(PlanError, match=r"cannot be written to .*manifests .*free some space"):
             builder.freeze(tmp_path / "manifests" / "m.jsonl", tmp_path)
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o111, 0o600])
+@pytest.mark.parametrize("below", [".", "runs"])
+def test_runs_that_may_not_be_seen(shut: Path, below: str, mode: int) -> None:
+    """Nobody knows whether there are any: that is not said to be none."""
+    folder = shut / below
+    shut.chmod(0o755)
+    folder.mkdir(exist_ok=True)
+    shut.chmod(mode)
+    if below == "runs" and mode & 0o111:
+        folder.chmod(0o000)
+    for look in ledgers_in, unmade_runs:
+        with pytest.raises(LedgerError) as caught, somebody_else() as user:
+            look(folder)
+        assert "cannot be read (Permission denied)" in str(caught.value)
+        assert f"this is the one with the id {user}" in str(caught.value)
+        assert "manifest_dir" in str(caught.value)
+
+
+def test_a_folder_that_is_missing_has_no_runs(tmp_path: Path) -> None:
+    """Nor has a file, or a link that leads nowhere."""
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in "missing", "file", "link", "link/runs", "file/runs":
+        assert ledgers_in(tmp_path / name) == []
+
+
+def test_links_that_lead_to_one_another_are_a_sentence(tmp_path: Path) -> None:
+    """What is behind them cannot be told."""
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(LedgerError, match=r"cannot be read .*symbolic links"):
+        ledgers_in(tmp_path / "loop/runs")
