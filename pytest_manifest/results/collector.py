@@ -74,10 +74,13 @@ class ReceiptCollector:
         """Tell whether instrumented workers can report starts here, and not only ends."""
         return self._stream is not None
 
-    @property
     def was_read_on(self) -> bool:
-        """Tell whether another reader has read the stream from this one's position on."""
-        return self._stream is not None and self._stream.was_read_on
+        """Tell whether another reader has read the stream from this one's first position on.
+
+        Raises StackError where the store cannot be reached.
+        """
+        stream = self._stream
+        return stream is not None and self._call(stream.was_read_on)
 
     def unreadable_reason(self, task_id: str) -> str:
         """Say why the stored result of this job cannot be read; "" where there is none."""

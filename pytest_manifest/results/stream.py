@@ -247,10 +247,15 @@ class StreamReader:
             rows = _rows(self._client.xrange(self._key, self._mark, self._mark))
             return any(_is_mark(_parse_record(fields)) for _, fields in rows)
 
-    @property
     def was_read_on(self) -> bool:
-        """Tell whether records behind the first position were removed: another reader has them."""
-        return bool(self._is_truncated)
+        """Tell whether records behind the first position were removed: another reader has them.
+
+        Raises StackError where the store cannot be reached.
+        """
+        with self._stack_errors("read from"):
+            if self._is_truncated is None:
+                self._is_truncated = self._was_truncated()
+        return self._is_truncated
 
     def _was_truncated(self) -> bool:
         """Tell whether records behind the position were removed: by a copy of the ledger, or since

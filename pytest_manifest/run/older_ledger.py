@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from pytest_manifest.ledger import OLDER, STORE_EMPTIED, Ledger
+from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.state import RunState
 from pytest_manifest.text import plural
@@ -18,23 +19,29 @@ NOTE = "a newer copy of this ledger may have sent it"
 """The note of an attempt that this ledger called unsent."""
 
 
-def is_older(
-    ledger: Ledger,
-    pending: PendingAttempts,
-    unsent: Collection[str],
-    seen: Collection[str],
-    *,
-    was_read: bool,
+def was_read_on(ledger: Ledger, collector: ReceiptCollector) -> bool:
+    """Return whether another reader has read on in the run's stream, and record that.
+
+    Asked before the stream is read, so that it is not taken for emptied. Raises StackError where
+    the store cannot be reached.
+    """
+    # One that was emptied and marked anew has lost records, too.
+    if ledger.info.get_meta(STORE_EMPTIED) is not None or not collector.was_read_on():
+        return False
+    ledger.info.set_meta(STORE_EMPTIED, OLDER)
+    return True
+
+
+def has_traces(
+    ledger: Ledger, pending: PendingAttempts, unsent: Collection[str], seen: Collection[str]
 ) -> bool:
     """Return whether an attempt that the ledger calls unsent has left a trace.
 
     ``unsent``: those that were searched for, and that ``pending`` awaited; ``seen``: task ids that
-    the search has seen in some place; ``was_read``: another reader has read on in the run's stream.
+    the search has seen in some place.
     """
     if not unsent:
         return False
-    if was_read and ledger.info.get_meta(STORE_EMPTIED) is None:  # else it was marked anew
-        return True
     if any(True for _ in ledger.promises.run_though_unsent()):
         return True
     return any(task_id in seen or _was_told(pending, task_id) for task_id in unsent)

@@ -26,7 +26,7 @@ from pytest_manifest.run.earlier import (
 )
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.evaluation import AttemptEvaluator
-from pytest_manifest.run.older_ledger import doubt_unsent, is_older
+from pytest_manifest.run.older_ledger import doubt_unsent, has_traces, was_read_on
 from pytest_manifest.run.open_trees import locations_with_trees
 from pytest_manifest.run.recovery import JobSearch, locations_of
 from pytest_manifest.run.reevaluation import reevaluate
@@ -59,6 +59,8 @@ class Resume(EarlierRunStrategy):
         """Task ids that the search has seen in some place."""
         self._unsent: frozenset[str] = frozenset()
         """Task ids of what was never sent by the ledger, which are searched for, too."""
+        self._is_older = False
+        """Whether the ledger is older than what was sent by it, so that this is not true."""
         self._restarts_stream = False
         """Whether the result store lacks its mark, so that its stream is to be marked as begun."""
         self._to_repeat: set[str] = set()
@@ -112,6 +114,7 @@ class Resume(EarlierRunStrategy):
         """Read what arrived since, search for what is under way, and decide what is to be sent."""
         state = self.state
         before = kept_manifest(state.files.ledger, state.info.sha256)
+        self._is_older = bool(self._unsent) and was_read_on(ledger, collector)
         engine = self.make_engine(ledger, collector)
         engine.send_nothing()
         evaluate_kept_receipts(
@@ -125,7 +128,7 @@ class Resume(EarlierRunStrategy):
         searched = frozenset(state.pending.by_task_id)
         locations = self._locate(engine)
         engine.poll_once()
-        searched -= self._without_unsent(ledger, collector, locations)
+        searched -= self._without_unsent(ledger, locations)
         for task_id in turned_away:
             state.pending.complete(task_id)  # it has its verdict: only its place was asked for
         statuses_before = ledger.verdicts.statuses()
@@ -136,7 +139,7 @@ class Resume(EarlierRunStrategy):
         intact = collector.is_intact()
         # A session that was killed before its first message may not have marked the store at all.
         emptied = intact is False and not ledger.attempts.send_states().keys() <= NOT_SENT
-        if emptied:
+        if emptied and not self._is_older:
             ledger.info.set_meta(STORE_EMPTIED, "1")  # a new stream would not show it any more
         statuses = ledger.verdicts.statuses()
         turned_away |= self._turned_away_since(ledger, searched)
@@ -160,18 +163,17 @@ class Resume(EarlierRunStrategy):
         self._check_budget(ledger)
         self._record_left(ledger, engine.unread, emptied=emptied)
         self._plan(ledger, before)
-        if intact is False and state.to_send:
+        if intact is False and state.to_send and not self._is_older:
             ledger.info.set_meta(
                 "stream_position", "0"
             )  # a stream that begins anew may count from 1 again
             self._restarts_stream = True
 
-    def _without_unsent(
-        self, ledger: Ledger, collector: ReceiptCollector, locations: dict[str, Location]
-    ) -> frozenset[str]:
+    def _without_unsent(self, ledger: Ledger, locations: dict[str, Location]) -> frozenset[str]:
         """Await no longer what was never sent, and return it; nothing where that may be untrue."""
         pending, unsent = self.state.pending, self._unsent
-        if is_older(ledger, pending, unsent, self._seen, was_read=collector.was_read_on):
+        if self._is_older or has_traces(ledger, pending, unsent, self._seen):
+            self._is_older = True
             doubt_unsent(self.state, ledger, unsent)
             evaluate_kept_receipts(ledger, pending, self.make_evaluator(ledger))
             return frozenset()

@@ -167,6 +167,30 @@ def test_what_two_killed_runs_left_is_gone_on_with_one_by_one(project: Project) 
 
 
 @pytest.mark.live
+def test_a_ledger_that_has_lost_its_last_records_sends_nothing_twice(
+    project: Project, broker: str
+) -> None:
+    """As where RUN.sqlite alone was saved: what it calls unsent has run, runs, and waits."""
+    held = project.hold("b")
+    done = {"id": "d", "task": "jobs.double", "args": [1, "d"]}
+    project.manifest("m.jsonl", [done, hold("b"), hold("c")])
+    url = f"--manifest-broker={broker}"
+    with worker(project, broker, *INSTRUMENTED, slots=1):
+        with pytest_beside(project, "--manifest=m.jsonl", url) as first:
+            eventually(lambda: len(project.ran()) == 2, within=60, what="the second has begun")
+            first.kill()
+        (log,) = (project.path / ".manifest/runs").glob("*.sqlite-wal")
+        log.unlink()
+        held.unlink()
+        result = project.run("--manifest=m.jsonl", url, "--manifest-resume")
+        result.assert_outcomes(passed=3)
+        assert result.ret == pytest.ExitCode.OK
+        result.stdout.fnmatch_lines(["*is older than what was sent by it*"])
+        result.stdout.no_fnmatch_line("*was emptied*")
+    assert project.ran() == dict.fromkeys("dbc", 1)
+
+
+@pytest.mark.live
 def test_what_is_not_selected_keeps_what_was_heard_of_it(project: Project, broker: str) -> None:
     """Its receipt is read along with the others', once: it is judged by it when its turn comes."""
     held = {key: project.hold(key) for key in "ab"}

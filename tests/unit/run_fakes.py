@@ -176,7 +176,6 @@ class FakeStream:
 
     def trim(self) -> None: ...
 
-    @property
     def was_read_on(self) -> bool:
         return False
 

@@ -95,8 +95,11 @@ def test_a_stream_that_another_has_read_is_a_trace(
     rig: ResumeRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All jobs have ended, and what was told of them was taken out of the store."""
-    monkeypatch.setattr(FakeStream, "was_read_on", True)
+    monkeypatch.setattr(FakeStream, "was_read_on", lambda stream: True)
+    monkeypatch.setattr(FakeStream, "is_intact", lambda stream: False)
     rig.resume()
+    assert rig.resumed is not None
+    assert rig.resumed.state.warnings == []
     assert [one.entry.id for one in rig.to_send()] == ["i"]
     assert doubted(rig)
 
@@ -105,7 +108,7 @@ def test_an_emptied_stream_is_none(rig: ResumeRig, monkeypatch: pytest.MonkeyPat
     """It was marked anew since, and may have lost its records before that."""
     with rig.ledger() as ledger:
         ledger.info.set_meta(STORE_EMPTIED, "1")
-    monkeypatch.setattr(FakeStream, "was_read_on", True)
+    monkeypatch.setattr(FakeStream, "was_read_on", lambda stream: True)
     rig.resume()
     assert set(rig.decided().values()) == {UNSENT}
 
