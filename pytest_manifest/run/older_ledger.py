@@ -58,7 +58,7 @@ def doubt_unsent(state: RunState, ledger: Ledger, unsent: Collection[str]) -> No
     with ledger.transaction():
         ledger.attempts.mark(unsent, "uncertain", note=NOTE)
         ledger.info.set_meta(STORE_EMPTIED, OLDER)
-    state.notices.append(
+    state.warnings.append(
         f"{state.files.ledger} is older than what was sent by it: jobs are out, or have run, that "
         f"it calls unsent. It is a copy that was gone on with elsewhere, or lacks the -wal file "
         f"that was beside it. So {plural(len(unsent), 'entry')} may have been sent, and what is "
