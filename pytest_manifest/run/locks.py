@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,7 +98,10 @@ def _lock_errors(path: Path) -> Iterator[None]:
             "another folder by the ini option manifest_dir"
         ) from error
     except OSError as error:
+        advice = "free some space"
+        if isinstance(error, FileExistsError | NotADirectoryError) or error.errno == errno.ELOOP:
+            advice = f"{error.filename} is no folder, nor a link to one: put one there"
         raise DispatchError(
-            f"{path}: cannot be written ({error.strerror}), so nothing was sent; free some space, "
+            f"{path}: cannot be written ({error.strerror}), so nothing was sent; {advice}, "
             "or name another folder by the ini option manifest_dir"
         ) from error

@@ -115,6 +115,21 @@ def test_a_folder_that_is_missing_has_no_runs(tmp_path: Path) -> None:
         assert ledgers_in(tmp_path / name) == []
 
 
+@pytest.mark.parametrize("what", ["file", "loop", "nowhere"])
+def test_a_folder_for_runs_that_is_none(tmp_path: Path, what: str) -> None:
+    """No space would help."""
+    place = tmp_path / what
+    if what == "file":
+        place.touch()
+    else:
+        place.symlink_to(place if what == "loop" else tmp_path / "gone")
+    with (
+        pytest.raises(DispatchError, match=f"nothing was sent; .*{what}.* is no folder"),
+        one_dispatch_at_a_time(place / "runs", "0" * 64),
+    ):
+        pytest.fail("it was let in")
+
+
 def test_links_that_lead_to_one_another_are_a_sentence(tmp_path: Path) -> None:
     """What is behind them cannot be told."""
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
