@@ -115,6 +115,7 @@ class Resume(EarlierRunStrategy):
         state = self.state
         before = kept_manifest(state.files.ledger, state.info.sha256)
         self._is_older = bool(self._unsent) and was_read_on(ledger, collector)
+        self._note_ended_store(ledger, collector)
         engine = self.make_engine(ledger, collector)
         engine.send_nothing()
         evaluate_kept_receipts(
@@ -168,6 +169,17 @@ class Resume(EarlierRunStrategy):
                 "stream_position", "0"
             )  # a stream that begins anew may count from 1 again
             self._restarts_stream = True
+
+    def _note_ended_store(self, ledger: Ledger, collector: ReceiptCollector) -> None:
+        """Record that a private stack's store has ended with its session: nobody has emptied it."""
+        info = ledger.info
+        if not self.state.address.is_private or info.status == "running":
+            return
+        nothing_sent = ledger.attempts.send_states().keys() <= NOT_SENT
+        if nothing_sent or info.get_meta(STORE_EMPTIED) is not None:
+            return
+        if collector.is_intact() is False:
+            info.set_meta(STORE_EMPTIED, "1")
 
     def _without_unsent(self, ledger: Ledger, locations: dict[str, Location]) -> frozenset[str]:
         """Await no longer what was never sent, and return it; nothing where that may be untrue."""

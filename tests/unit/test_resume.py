@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -250,6 +251,20 @@ def test_a_store_that_was_never_marked_is_not_an_emptied_one(rig: ResumeRig) -> 
     assert [action for action, _ in rig.decided().values()] == ["send"] * 3
     with rig.ledger() as ledger:
         assert ledger.info.get_meta(STORE_EMPTIED) is None
+
+
+@pytest.mark.parametrize("status", ["stopped", "running"])
+def test_a_store_that_ended_with_its_session_was_emptied_by_nobody(
+    rig: ResumeRig, status: Literal["stopped", "running"]
+) -> None:
+    """A private one. Where pytest was killed, its data should be there."""
+    rig.world.began_stream = False
+    with rig.ledger() as ledger:
+        ledger.info.set_status(status)
+    made = rig.resume()
+    assert bool(made.state.warnings) == (status == "running")
+    with rig.ledger() as ledger:
+        assert ledger.info.get_meta(STORE_EMPTIED) == "1"
 
 
 def test_an_emptied_store_is_not_begun_anew_for_nothing(rig: ResumeRig) -> None:
