@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from pytest_manifest.run.strategy import Strategy
 
 PEM = keys.generate()[1]
-KEY_ID = keys.read_verifier(PEM, "key").key_ids[0]
+TRUSTED = "trusted"
+KEY_IDS = {
+    None: None,
+    TRUSTED: keys.read_verifier(PEM, "key").key_ids[0],
+    "another": "0" * 64,
+}
+"""The keys that a worker signs with, by names that are the same in each process."""
 
 
 def strategy(kept: str | None, given: str | None, url: str, *, private: bool) -> Strategy:
@@ -36,20 +42,20 @@ def strategy(kept: str | None, given: str | None, url: str, *, private: bool) ->
     ("kept", "given", "url", "private", "signer", "said"),
     [
         (None, None, "redis://h", True, None, ""),
-        (PEM, PEM, "redis://h", True, KEY_ID, ""),
+        (PEM, PEM, "redis://h", True, TRUSTED, ""),
         (PEM, None, "redis://h", True, None, "give it again"),
         (PEM, None, "memory://", True, None, "give it again"),
         (PEM, PEM, "memory://", True, None, ""),
         (PEM, None, "redis://h", False, None, "w@h sign nothing"),
-        (PEM, None, "redis://h", False, KEY_ID, ""),
-        (PEM, PEM, "redis://h", False, "0" * 64, "is not among those that are trusted"),
+        (PEM, None, "redis://h", False, TRUSTED, ""),
+        (PEM, PEM, "redis://h", False, "another", "is not among those that are trusted"),
     ],
 )
 def test_workers_whose_receipts_would_not_count(
     kept: str | None, given: str | None, url: str, private: bool, signer: str | None, said: str
 ) -> None:
     """Also those of a later session that does not ask for signatures, as its run does."""
-    found = Preflight(signers={"w@h": signer})
+    found = Preflight(signers={"w@h": KEY_IDS[signer]})
     refused = _signing_refusals(strategy(kept, given, url, private=private), found)
     assert bool(refused) == bool(said)
     assert said in " ".join(refused)
