@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from pytest_manifest.broker.attempt import is_of_attempt
@@ -240,9 +240,9 @@ def completeness(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
         yield Violation(
             "S6", "", f"{plural(info.entries, 'entry')} were selected, and the record has {number}"
         )
-    for name in ledger.queries.sent_entries():
-        if name not in manifest and not _was_removed(ledger, name):
-            yield Violation("S6", name, "was sent, and is not in the run's manifest")
+    unknown = (name for name in ledger.queries.sent_entries() if name not in manifest)
+    for name in _never_known(ledger, unknown):
+        yield Violation("S6", name, "was sent, and is not in the run's manifest")
     for one in part.judged_without_attempt():
         yield _of("S6", one, "has a verdict, and the run does not have it")
     for one in part.superseded():
@@ -252,10 +252,18 @@ def completeness(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
             yield _of("L1", one, "has no verdict, and the run is said to have finished")
 
 
-def _was_removed(ledger: Ledger, name: str) -> bool:
-    """Return whether a manifest that the run was of before has this entry, or cannot be asked."""
+def _never_known(ledger: Ledger, names: Iterator[str]) -> Iterator[str]:
+    """Yield those of the entries that were in no manifest which the run was of before.
+
+    None where one of these manifests is there no longer.
+    """
+    some = next(names, None)
+    if some is None:  # the manifests of most runs need not be read
+        return
     earlier = [kept_manifest(ledger.path, sha256) for sha256 in ledger.info.earlier_digests()]
-    return any(one is None or name in one for one in earlier)
+    for name in chain([some], names):
+        if not any(one is None or name in one for one in earlier):
+            yield name
 
 
 def _entry(manifest: Manifest, name: str) -> Entry | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TypeAlias
 
 import pytest
@@ -10,13 +12,14 @@ import pytest
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.queries import Queries, StoredPass
-from pytest_manifest.manifest import Manifest
+from pytest_manifest.ledger.run_files import RunFiles
+from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.run import consistency
 from pytest_manifest.run.consistency import RecordSize, Violation, record_size
 from pytest_manifest.schema import Entry
 from tests.broken_records import MUTATIONS
 from tests.unit.record_changes import BROKEN, LAWFUL
-from tests.unit.record_support import KeptRecord, write_record
+from tests.unit.record_support import KeptRecord, RecordWriter, write_record
 from tests.unit.test_run_consistency import SAID
 
 Rule: TypeAlias = Callable[[Ledger, Manifest], Iterator[Violation]]
@@ -134,3 +137,44 @@ def test_a_receipt_that_is_none_is_damage(sound: KeptRecord) -> None:
     with pytest.raises(LedgerError, match=r"run\.sqlite.*run\s") as raised:
         sound.broken("UPDATE settled SET receipt = '{}' WHERE entry = 'plain'")
     assert "validation error" in str(raised.value)
+
+
+def manifest_of(folder: Path, *names: str) -> Manifest:
+    """A manifest with these entries alone."""
+    path = folder / f"{'-'.join(names) or 'none'}.jsonl"
+    path.write_text("".join(f'{{"id": "{name}", "task": "jobs.t"}}\n' for name in names), "utf-8")
+    return read_manifest(path)
+
+
+STRANGE = "was sent, and is not in the run's manifest"
+
+
+@pytest.mark.parametrize(
+    ("earlier", "kept", "strange"),
+    [
+        ([], [], ["more", "taken"]),
+        ([("taken", "more")], [0], []),
+        ([("taken", "other")], [0], ["more"]),
+        ([("other",), ("more", "taken")], [0, 1], []),
+        ([("other",), ("taken",)], [0, 1], ["more"]),
+        ([("other",), ("another",)], [0], []),
+    ],
+)
+def test_what_a_manifest_had_before_is_the_runs_as_well(
+    tmp_path: Path, earlier: list[tuple[str, ...]], kept: list[int], strange: list[str]
+) -> None:
+    """Entries that were taken out since; one that is there no longer may have had any."""
+    writer = RecordWriter(tmp_path, [{"id": i, "task": "jobs.t"} for i in ("a", "taken", "more")])
+    for name in writer.manifest.ids:
+        writer.attempt(name)
+    before = [manifest_of(tmp_path, *names) for names in earlier]
+    files = RunFiles(writer.ledger.path)
+    for number in kept:
+        manifest = files.manifest(before[number].sha256)
+        manifest.write_bytes(before[number].path.read_bytes())
+    now = manifest_of(tmp_path, "a")
+    digests = [one.sha256 for one in before]
+    writer.ledger.info.set_meta("earlier_sha256", json.dumps(digests))
+    with Ledger.open(writer.finish()) as ledger:
+        found = list(consistency.completeness(ledger, now))
+    assert found == [Violation("S6", name, STRANGE) for name in strange]
