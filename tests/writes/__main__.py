@@ -148,7 +148,7 @@ class Sessions:
 
     def play(self, scratch: Path, processes: int, until: float, *, go_on: bool) -> None:
         """Play them until this moment (s, monotonic), where ``go_on`` only those not kept yet."""
-        before = self._path.read_text("utf-8").splitlines() if go_on else []
+        before = self._path.read_text("utf-8").splitlines() if go_on and self._path.exists() else []
         with self._path.open("a" if go_on else "w", encoding="utf-8") as file:
 
             def jobs(calls: Sequence[Call]) -> Iterable[Job]:
