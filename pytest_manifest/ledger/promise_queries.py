@@ -52,7 +52,8 @@ _LOST_ITSELF: Final = (
     "coalesce(s.kind, a.kind) = 'lost' AND json_extract(coalesce(s.verdict, a.verdict), "
     "'$.mismatches[0].path') IS NOT 'descendants'"
 )
-# What comes once the entry has another attempt is late: it changes no verdict.
+# What comes once the entry has another attempt is late: it changes no verdict. Nor does what comes
+# after the verdict under the attempt's id, and is the end of something else.
 _LOST_YET_ENDED = f"""
     SELECT a.task_id, a.entry, a.attempt FROM attempts a
     LEFT JOIN settled s ON s.entry = a.entry AND s.attempt = a.attempt
@@ -60,6 +61,11 @@ _LOST_YET_ENDED = f"""
         SELECT 1 FROM receipts r WHERE r.task_id = a.task_id
             AND json_extract(r.receipt, '$.source') = 'worker'
             AND r.newest_attempt = a.attempt
+            AND (NOT r.after_verdict OR (
+                json_extract(r.receipt, '$.entry') = a.entry
+                AND json_extract(r.receipt, '$.attempt') = a.attempt
+                AND json_extract(r.receipt, '$.task_id') = a.task_id
+            ))
     )
 """  # noqa: S608 - fixed text
 _LOST_YET_BEGUN = f"""

@@ -50,6 +50,18 @@ LAWFUL = {
         f"WHERE task_id = {PLAIN}; DELETE FROM starts WHERE task_id = {PLAIN};"
         + called("lost", "plain")
     ),
+    "lost, and the end of another entry came under its id since": (
+        "UPDATE receipts SET after_verdict = 1, receipt = json_set(receipt, '$.entry', 'other') "
+        f"WHERE task_id = {PLAIN};" + called("lost", "plain", "It was lost (started on w@h).")
+    ),
+    "lost, and the end of another attempt came under its id since": (
+        "UPDATE receipts SET after_verdict = 1, receipt = json_set(receipt, '$.attempt', 2) "
+        f"WHERE task_id = {PLAIN};" + called("lost", "plain", "It was lost (started on w@h).")
+    ),
+    "lost, and the end of another sending came under its id since": (
+        "UPDATE receipts SET after_verdict = 1, receipt = json_set(receipt, '$.task_id', 'x') "
+        f"WHERE task_id = {PLAIN};" + called("lost", "plain", "It was lost (started on w@h).")
+    ),
     "retried by itself": f"{START}({PLAIN}, 'y', 1, 0, 0)",
     "handed on to itself": f"{START}({PLAIN}, 'y', 0, 0, 1)",
     "a child was not sent": "UPDATE descendants SET kind = 'skipped' WHERE task_id = 't1'",
@@ -149,6 +161,16 @@ BROKEN: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
         f"INSERT INTO handed_on (task_id, execution, how, ended_at) VALUES ({PLAIN}, 'y', 'retry', "
         "'2026');" + called("lost", "plain"),
         [("S3", "plain", "attempt 1 is called lost, and a worker had begun it")],
+    ),
+    "lost, and its own end came since": (
+        f"UPDATE receipts SET after_verdict = 1 WHERE task_id = {PLAIN};"
+        + called("lost", "plain", "It was lost (started on w@h)."),
+        [("S3", "plain", "attempt 1 is called lost, and a worker told its end")],
+    ),
+    "lost, though the end of another entry had come under its id": (
+        f"UPDATE receipts SET receipt = json_set(receipt, '$.entry', 'other') WHERE task_id = "
+        f"{PLAIN};" + called("lost", "plain", "It was lost (started on w@h)."),
+        [("S3", "plain", "attempt 1 is called lost, and a worker told its end")],
     ),
     "lost, and it says so of another path": (
         (
