@@ -43,6 +43,8 @@ class Process:
 
     def go_on(self) -> None:
         """Let it run until its next pause, or to its end."""
+        # Not who made it: that may be another process, and dead.
+        self._greenlet.parent = getcurrent()
         self._greenlet.switch()
 
     def pause(self) -> None:

@@ -19,6 +19,7 @@ from pytest_manifest.run.resume import Resume
 from pytest_manifest.schema import Entry
 from tests.simulation import __main__ as command
 from tests.simulation.__main__ import main
+from tests.simulation.process import Process
 from tests.simulation.program import Program, Step, draw
 from tests.simulation.shrink import promise_of, shrink
 from tests.simulation.simulation import play
@@ -65,6 +66,25 @@ def test_a_second_pytest_is_refused_while_the_first_lives() -> None:
     outcome = play(Program(plain("a"), steps))
     assert outcome.violations == []
     assert outcome.reached["session: refused beside another"] == 3
+
+
+def test_who_is_dead_goes_on_for_nobody() -> None:
+    """Not when a process comes to its end that it had made."""
+    told: list[str] = []
+    second: list[Process] = []
+
+    def make_another(process: Process) -> None:
+        second.append(Process("second", lambda _: told.append("second")))
+        process.pause()
+        told.append("the first, after its death")
+
+    first = Process("first", make_another)
+    first.go_on()
+    first.kill()
+    second[0].go_on()
+    assert told == ["second"]
+    assert second[0].is_over
+    first.bury()
 
 
 def test_a_program_is_read_as_it_was_written() -> None:
