@@ -92,7 +92,10 @@ class MissingJobs:
             if self._search is not None:
                 self._search.schedule(time.monotonic(), RETRY_AFTER)
             return
-        self._give_up(started, missing, emptied=intact is False)
+        # An end that was told since the search is searched for anew, and then counts.
+        since = self._recorder.unconfirmed.is_to_be_confirmed
+        nowhere = [task_id for task_id in missing if not since(task_id)]
+        self._give_up(started, nowhere, emptied=intact is False)
 
     def read_reports(self) -> bool | None:
         """Read what was told by the second snapshot, before anything is moved or judged by it.

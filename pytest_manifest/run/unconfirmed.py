@@ -50,6 +50,16 @@ class UnconfirmedEnds:
         unconfirmed = [job for job in pending if job is not None and job.unconfirmed is not None]
         self._confirmed |= {job.task_id for job in unconfirmed if is_alive(job) is not False}
 
+    def is_to_be_confirmed(self, task_id: str) -> bool:
+        """Return whether the store has told an end of this one since it was searched for last.
+
+        It was on its way to a worker then, and may have run since. Not where its process is gone.
+        """
+        job = self._pending.by_task_id.get(task_id)
+        if job is None or job.unconfirmed is None or is_revocation_notice(job.unconfirmed):
+            return False
+        return task_id not in self._confirmed and is_alive(job) is not False
+
     def confirmed(
         self, finals: Iterable[FinalReceipt], starts: Sequence[Start] = ()
     ) -> list[FinalReceipt]:
