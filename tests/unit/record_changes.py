@@ -19,6 +19,8 @@ def called(status: str, entry: str, sentence: str = "nobody has it") -> str:
 UNHEARD = (
     f"DELETE FROM receipts WHERE task_id = {PLAIN}; DELETE FROM starts WHERE task_id = {PLAIN};"
 )
+OF_A_NEWER_COPY = "UPDATE attempts SET state = 'uncertain', sent_at = NULL WHERE entry = 'plain';"
+UNANNOUNCED = ("S1", "plain", "attempt 1 was sent, and nobody had written down that it would be")
 LAWFUL = {
     "the session itself says why it was not sent": (
         f"UPDATE attempts SET state = 'withheld', sent_at = NULL WHERE entry = 'plain';"
@@ -62,6 +64,8 @@ LAWFUL = {
         "UPDATE receipts SET after_verdict = 1, receipt = json_set(receipt, '$.task_id', 'x') "
         f"WHERE task_id = {PLAIN};" + called("lost", "plain", "It was lost (started on w@h).")
     ),
+    "sent by a newer copy of the ledger": OF_A_NEWER_COPY
+    + "INSERT INTO run (key, value) VALUES ('emptied', 'older')",
     "retried by itself": f"{START}({PLAIN}, 'y', 1, 0, 0)",
     "handed on to itself": f"{START}({PLAIN}, 'y', 0, 0, 1)",
     "a child was not sent": "UPDATE descendants SET kind = 'skipped' WHERE task_id = 't1'",
@@ -161,6 +165,21 @@ BROKEN: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
         f"INSERT INTO handed_on (task_id, execution, how, ended_at) VALUES ({PLAIN}, 'y', 'retry', "
         "'2026');" + called("lost", "plain"),
         [("S3", "plain", "attempt 1 is called lost, and a worker had begun it")],
+    ),
+    "sent without a time, beside what a newer copy has sent": (
+        (
+            "UPDATE attempts SET sent_at = NULL WHERE entry = 'plain';"
+            "INSERT INTO run (key, value) VALUES ('emptied', 'older')"
+        ),
+        [UNANNOUNCED],
+    ),
+    "uncertain without a time, and the store was emptied": (
+        OF_A_NEWER_COPY + "INSERT INTO run (key, value) VALUES ('emptied', '1')",
+        [UNANNOUNCED],
+    ),
+    "uncertain without a time, and something else is older": (
+        OF_A_NEWER_COPY + "INSERT INTO run (key, value) VALUES ('other', 'older')",
+        [UNANNOUNCED],
     ),
     "lost, and its own end came since": (
         f"UPDATE receipts SET after_verdict = 1 WHERE task_id = {PLAIN};"
