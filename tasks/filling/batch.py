@@ -32,7 +32,7 @@ SALVAGE_SECONDS: Final = 2.0
 
 
 class BatchStoppedError(Exception):
-    """The batch ended before it was through; what was done is committed."""
+    """A batch that ended before it was through; what was done is committed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from tasks.filling.report import NANO, usd
 
 
 class CapReachedError(Exception):
-    """The batch ended before it would have cost more than its entry may; what was done is kept."""
+    """A batch that ended before it cost more than its entry may; what was done is kept."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from tasks.text_model.settings import TextModelSettings, first_tier, last_tier
 
 
 class ModelMismatchError(ManifestToolError):
-    """The worker has another model than the batch was planned, and priced, for."""
+    """A worker that has another model than the batch was planned, and priced, for."""
 
 
 class SettingsError(ManifestToolError):

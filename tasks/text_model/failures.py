@@ -89,7 +89,7 @@ class ModelTimeout(ModelFailure):
 
 
 class ConnectionFailed(ModelFailure):
-    """The connection was refused, reset or cut. What the call cost is not known."""
+    """A connection that was refused, reset or cut. What the call cost is not known."""
 
     kind = "connection_failed"
     retryable = True
@@ -103,7 +103,7 @@ class PromptBlocked(ModelFailure):
 
 
 class AnswerBlocked(ModelFailure):
-    """The answer was withheld for safety, recitation or the like; other passages may pass."""
+    """An answer that was withheld for safety, recitation or the like; other passages may pass."""
 
     kind = "answer_blocked"
     splittable = True
@@ -124,7 +124,7 @@ class EmptyAnswer(ModelFailure):
 
 
 class MalformedAnswer(ModelFailure):
-    """The answer is not JSON, or not of the schema's shape."""
+    """An answer that is not JSON, or not of the schema's shape."""
 
     kind = "malformed_answer"
     splittable = True

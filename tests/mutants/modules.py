@@ -59,6 +59,7 @@ JUDGES = (
     Judge("ledger/promise_queries.py", "all", _unit("promise_records")),
     Judge("verdict/descendants.py", "S4", _unit("descendants")),
     Judge("run/resume_decisions.py", "S1, S2", _unit("resume_decisions")),
+    Judge("run/older_ledger.py", "S1, S2", _unit("older_ledgers")),
     Judge("run/resume.py", "S1, S2, S6", _unit("resume")),
     Judge("verdict/messages.py", "-", _unit("verdict_messages")),
     Judge("verdict/explanation.py", "-", _unit("explanation")),

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.ledger import OLDER, STORE_EMPTIED
 from pytest_manifest.run.doubts import OLDER_LEDGER
-from pytest_manifest.run.older_ledger import NOTE
+from pytest_manifest.run.older_ledger import NOTE, has_traces
+from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.resume_rules import ResumeRules
+from pytest_manifest.schema import Receipt
+from pytest_manifest.text import plural
 from tests.unit.resume_rig import ResumeRig, entry, resume_rig
 from tests.unit.run_fakes import FakeStream
 
@@ -37,8 +42,13 @@ def doubted(rig: ResumeRig) -> bool:
         found = ledger.info.get_meta(STORE_EMPTIED) == OLDER
         uncertain = [row for row in ledger.attempts.all() if row.state == "uncertain"]
     assert all(row.note == NOTE for row in uncertain)
-    told = [one for one in rig.resumed.state.warnings if "is older than what was sent" in one]
-    assert len(told) == found
+    warning = (
+        f"{rig.path} is older than what was sent by it: jobs are out, or have run, that it calls "
+        "unsent. It is a copy that was gone on with elsewhere, or lacks the -wal file that was "
+        f"beside it. So {plural(len(uncertain), 'entry')} may have been sent, and what is nowhere "
+        "and not idempotent is left; go on with the newest ledger, if there is one"
+    )
+    assert rig.resumed.state.warnings == [warning] * found
     assert bool(uncertain) == found
     return found
 
@@ -50,6 +60,18 @@ def test_what_has_left_no_trace_is_sent(rig: ResumeRig) -> None:
     assert [one.number for one in rig.to_send()] == [1] * 4
     assert not made.state.pending
     assert not doubted(rig)
+
+
+def test_the_time_of_what_was_searched_for_begins_when_it_is_sent(tmp_path: Path) -> None:
+    """It was searched for as if it were as old as the run, and is due by that no more."""
+    with resume_rig(tmp_path, entry("a", deadline=1.0)) as rig:
+        with rig.ledger() as ledger:
+            ledger._db.connection.execute("UPDATE attempts SET state = 'planned', sent_at = NULL")
+        pending = rig.resume().state.pending
+        [attempt] = rig.to_send()
+        pending.track(attempt, sent := time.monotonic())
+        assert not pending.overdue(sent)
+        assert pending.overdue(sent + 2)
 
 
 def test_what_waits_is_waited_for(rig: ResumeRig) -> None:
@@ -143,3 +165,24 @@ def test_a_later_session_believes_it_no_more(rig: ResumeRig) -> None:
     assert {name: rig.statuses()[name] for name in "abc"} == dict.fromkeys("abc", "unknown")
     with rig.ledger() as ledger:
         assert ledger.info.get_meta(STORE_EMPTIED) == OLDER
+
+
+def report(task_id: str) -> Receipt:
+    return Receipt(run="r", entry="a", attempt=1, task_id=task_id, task="t", state="succeeded")
+
+
+@pytest.mark.parametrize(
+    ("told", "is_trace"),
+    [({}, False), ({"started": 1.0}, True), ({"unconfirmed": report("t")}, True)],
+    ids=["nothing", "a start", "an end that the store alone has"],
+)
+def test_what_is_told_of_one_that_is_still_awaited(
+    rig: ResumeRig, told: dict[str, object], *, is_trace: bool
+) -> None:
+    pending = PendingAttempts()
+    pending.track(Attempt("r", entry("a"), 1, "t"), 0.0)
+    for name, value in told.items():
+        setattr(pending.by_task_id["t"], name, value)
+    with rig.ledger() as ledger:
+        assert has_traces(ledger, pending, ["t"], seen=()) == is_trace
+        assert not has_traces(ledger, pending, [], seen=())
