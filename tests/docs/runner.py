@@ -42,7 +42,6 @@ COPIED = (
 
 
 NEEDS_INDEX = "needs a package index"
-NEEDS_ENGINE = "needs a container engine: make test-compose runs it"
 """Why tests do not run an installation; .ci/check_wheel.py does, in a new environment."""
 PIP_ALONE = {"Two minutes", "In your project"}
 """README's sections for who has only pip: they are followed in an empty folder."""
