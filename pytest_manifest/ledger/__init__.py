@@ -36,6 +36,7 @@ from pytest_manifest.ledger.rows import (
     Start,
     StoredVerdict,
     damaged,
+    given_again,
     info_rows,
     utc_now,
 )
@@ -110,6 +111,7 @@ __all__ = [
     "find_runs",
     "find_runs_by_digest",
     "find_runs_of_manifest",
+    "given_again",
     "has_all_starts",
     "info_rows",
     "may_lack_starts",

@@ -53,6 +53,14 @@ class WorkerEvents(LedgerPart):
                 map(row_of_start, starts),
             )
 
+    def rename_start(self, start: Start, renamed: Start) -> None:
+        """Give the start of an execution another name; where it is taken, nothing is changed."""
+        with self._db.writing() as db:
+            db.execute(
+                "UPDATE OR IGNORE starts SET execution = ? WHERE task_id = ? AND execution = ?",
+                (renamed.execution, start.task_id, start.execution),
+            )
+
     def add_handed_on(self, ends: Iterable[HandedOn]) -> None:
         """Record ends of executions whose job goes on; one that is known stays as it is."""
         rows = [(e.task_id, e.execution, e.how, text(e.ended_at), text(e.next_at)) for e in ends]

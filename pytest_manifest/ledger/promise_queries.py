@@ -75,8 +75,8 @@ _LOST_YET_BEGUN = f"""
         AND instr(json_extract(coalesce(s.verdict, a.verdict), '$.sentence'), 'started on') = 0
         AND EXISTS (
             SELECT 1 FROM starts t WHERE t.task_id = a.task_id AND NOT EXISTS (
-                SELECT 1 FROM handed_on h
-                WHERE h.task_id = t.task_id AND h.execution = t.execution
+                SELECT 1 FROM handed_on h WHERE h.task_id = t.task_id
+                    AND t.execution IN (h.execution, h.execution || '.' || t.pid)
             )
         )
 """  # noqa: S608 - fixed text

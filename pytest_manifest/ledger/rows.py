@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
@@ -116,6 +116,20 @@ class Start:
     pid_namespace: str | None = None
     hop: int = 0
     """How often the job had been handed on before (Celery's ``Task.replace``)."""
+
+    @property
+    def is_given_again(self) -> bool:
+        """Whether its process died and its pool gave the job to another: see `given_again`."""
+        return self.execution.endswith(f".{self.pid}")
+
+
+def given_again(start: Start) -> Start:
+    """Return a start whose process died and whose job its pool gave to another, by its own name.
+
+    Both processes report the execution by the name that the worker has given it; what is told of
+    its end is of the second.
+    """
+    return replace(start, execution=f"{start.execution}.{start.pid}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -328,8 +328,9 @@ class AttemptEvaluator:
         """Return whether a started job has by now run longer than its own timeout (s)."""
         limit = utc_now() - timedelta(seconds=entry.timeout)
         ended = {end.execution for end in self._ledger.events.handed_on(task_id)}
-        starts = [one for one in self._ledger.events.starts(task_id) if one.execution not in ended]
-        return any(one.started_at is not None and one.started_at < limit for one in starts)
+        starts = self._ledger.events.starts(task_id)
+        left = [one for one in starts if one.execution not in ended and not one.is_given_again]
+        return any(one.started_at is not None and one.started_at < limit for one in left)
 
     # What comes after the verdict
 

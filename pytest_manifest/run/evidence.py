@@ -21,6 +21,7 @@ from pytest_manifest.ledger import (
     Ledger,
     Start,
     TaskRuns,
+    given_again,
 )
 from pytest_manifest.redaction import redacted
 from pytest_manifest.run.pending import PendingAttempt
@@ -338,12 +339,27 @@ class EvidenceEvaluator:
         """Return whether no start can be lost with a store that was emptied."""
         return self._ledger.info.get_meta(STORE_EMPTIED) is None and self.is_whole()
 
-    def check_repeated_starts(self, task_id: str, starts: Sequence[Start]) -> None:
-        """Compare starts of an attempt with those of the same executions: they must be the same."""
-        known = {one.execution: _start_identity(one) for one in self._ledger.events.starts(task_id)}
-        found = ((one, known.get(one.execution)) for one in starts)
-        if any(of is not None and of != _start_identity(one) for one, of in found):
-            self._add_task_ids(CLASHING_STARTS, [task_id])
+    def add_repeated_starts(self, task_id: str, starts: Iterable[Start]) -> None:
+        """Record starts of an attempt that may have some already.
+
+        Two records of one start must be the same, and have to be of one worker. From two of its
+        processes they are two starts: Celery's pool gives a job to another process when the first
+        one has died before its worker has heard that it had begun.
+        """
+        known = {one.execution: one for one in self._ledger.events.starts(task_id)}
+        for start in starts:
+            same = known.get(start.execution)
+            if same is not None and _is_of_other_process(start, same):
+                earlier, same = same, known.get(given_again(start).execution)
+                if same is None:
+                    renamed = given_again(earlier)
+                    self._ledger.events.rename_start(earlier, renamed)
+                    known[renamed.execution] = renamed
+            if same is None:
+                self._ledger.events.add_starts([start])
+                known[start.execution] = start
+            elif _start_identity(same) != _start_identity(start):
+                self._add_task_ids(CLASHING_STARTS, [task_id])
 
     def mark_revoked(self, jobs: Iterable[PendingAttempt]) -> None:
         """Record that the run itself revokes these, so that none meets an expectation by it.
@@ -369,6 +385,10 @@ class EvidenceEvaluator:
         if len(all_of_them) > len(known):
             self._ledger.info.add_task_ids(key, all_of_them)
             self._sets[key] = all_of_them
+
+
+def _is_of_other_process(start: Start, of: Start) -> bool:
+    return start.pid != of.pid and (start.worker, start.host) == (of.worker, of.host)
 
 
 def _start_identity(start: Start) -> tuple[object, ...]:

@@ -185,7 +185,10 @@ class PendingAttempts:
             return
         # Of one that was sent just now no other start can be in the ledger.
         first = job.started is None and job.sent_at is not None
-        is_repeat = job.only_start is not None and job.only_start.execution == start.execution
+        # One execution in two processes is two starts: its pool has given the job again.
+        is_repeat = job.only_start is not None and (
+            (job.only_start.execution, job.only_start.pid) == (start.execution, start.pid)
+        )
         job.only_start = start if first or is_repeat else None
         is_again, job.started = job.started == now, now
         job.execution, job.between = start.execution, None

@@ -75,16 +75,19 @@ class VerdictRecorder:
         with self._ledger.transaction():
             self._note_unsigned(batch.unsigned, now)
             self.trees.add(batch.descendants)
-            self._ledger.events.add_starts(batch.starts)
+            first: list[Start] = []
             repeated: dict[str, list[Start]] = {}
             for start in batch.starts:
                 self.deaths.has_started(start.worker)
                 job = self._pending.by_task_id.get(start.task_id)
                 if job is None or job.started is not None:
                     repeated.setdefault(start.task_id, []).append(start)
+                else:
+                    first.append(start)
                 self._pending.started(start, now)
+            self._ledger.events.add_starts(first)
             for task_id, again in repeated.items():
-                self._evaluator.evidence.check_repeated_starts(task_id, again)
+                self._evaluator.evidence.add_repeated_starts(task_id, again)
             self._ledger.events.add_handed_on(batch.handed_on)
             for end in batch.handed_on:
                 self._pending.handed_on(end)

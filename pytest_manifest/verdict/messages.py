@@ -88,11 +88,14 @@ def duplicated(entry: Entry, receipt: Receipt) -> str:
     """Write that the job ran more often than allowed."""
     allowed = entry.expect.executions
     are = "is" if allowed == 1 else "are"
-    why = " (the broker delivered it again)" if receipt.redelivered else ""
+    why, pool = " (the broker delivered it again)", ""
+    if not receipt.redelivered:
+        why, pool = "", "; a pool, too, gives a job again whose process died as it began"
     return (
         f"The job was started {plural(receipt.executions, 'time')} where {allowed} {are} allowed"
         f"{why}, and ended as {receipt.state!r}{_where(receipt)}; look for what it did more than "
-        "once, and at acks_late and the broker's visibility timeout, which decide about redelivery."
+        "once, and at acks_late and the broker's visibility timeout, which decide about redelivery"
+        f"{pool}."
     )
 
 

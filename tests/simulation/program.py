@@ -18,7 +18,7 @@ judges what is there, or judges it and waits for what is under way."""
 WorldAct = Literal[
     "take", "begin", "end", "work", "kill_child", "kill", "vanish", "pause", "go_on", "double",
     "give_back", "uncertain", "broker", "store", "fate", "flush", "jump", "refuse", "remove",
-    "revoke",
+    "revoke", "again",
 ]  # fmt: skip
 SessionAct = Literal["crash", "second", "stop", "fair", "idle"]
 Act = Literal[WorldAct, SessionAct]

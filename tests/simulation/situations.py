@@ -18,6 +18,10 @@ FAULTS: Mapping[str, Sequence[str]] = {
     "process of a job killed (out of memory, `kill -9`, a crash in C)": ["process of a job killed"],
     "the same, acknowledged late": ["process of a job killed, acknowledged late"],
     "the same, each time it runs": ["status: quarantined"],
+    "process dies as the job begins, before its worker has heard of that": [
+        "job given to another process",
+        "status: duplicated",
+    ],
     "whole worker killed while it ran a job": ["whole worker killed while it ran a job"],
     "what that worker had taken and not begun": ["worker killed that had taken and not begun"],
     "worker killed in the instant of taking a message (Redis)": [

@@ -158,8 +158,8 @@ class Truth:
             known = ledger.events.starts_by_task()
             for record in self._world.stream:
                 if record.started and record.number <= position:
-                    executions = {start.execution for start in known.get(record.task_id, ())}
-                    if record.raw["execution"] not in executions:
+                    begun = {(s.host, s.pid) for s in known.get(record.task_id, ())}
+                    if (record.raw["host"], record.raw["pid"]) not in begun:
                         self._complain(f"S3 {record.task_id}: a start was read, and is not kept")
 
     def complete(self) -> None:

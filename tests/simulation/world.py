@@ -77,6 +77,11 @@ class SimulatedWorld(World):
             self.reached[f"process of a job killed{late}"] += 1
         super().kill_child(worker, delivery)
 
+    def give_again(self, worker: Worker, delivery: Delivery) -> None:
+        before = len(self.executions)
+        super().give_again(worker, delivery)
+        self.reached["job given to another process"] += len(self.executions) - before
+
     def kill(self, worker: Worker, *, restart: float | None) -> None:
         if worker.alive:
             running = [one for one in worker.running if one.execution is not None]

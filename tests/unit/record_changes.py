@@ -41,6 +41,14 @@ LAWFUL = {
         f"DELETE FROM receipts WHERE task_id = {PLAIN};"
         + called("lost", "plain", "It was lost (started on w@h).")
     ),
+    "lost once its pool gave it to another process, which handed it on": (
+        f"DELETE FROM receipts WHERE task_id = {PLAIN};"
+        "INSERT INTO handed_on (task_id, execution, how, ended_at) "
+        f"SELECT task_id, execution, 'retry', '2026' FROM starts WHERE task_id = {PLAIN};"
+        "INSERT INTO starts (task_id, execution, pid, retries, redelivered, hop) "
+        f"SELECT task_id, execution || '.8', 8, 0, 0, 0 FROM starts WHERE task_id = {PLAIN};"
+        + called("lost", "plain")
+    ),
     "lost once it was handed on": (
         f"DELETE FROM receipts WHERE task_id = {PLAIN};"
         "INSERT INTO handed_on (task_id, execution, how, ended_at) "

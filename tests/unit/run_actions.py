@@ -38,6 +38,10 @@ class WorldActions:
         if worker.running:
             self.world.kill_child(worker, worker.running[number % len(worker.running)])
 
+    def again(self, worker: Worker, number: int) -> None:
+        if worker.running:
+            self.world.give_again(worker, worker.running[number % len(worker.running)])
+
     def kill(self, worker: Worker, number: int) -> None:
         self.world.kill(worker, restart=(None, 0.2, 3.0)[number % 3])
 

@@ -324,6 +324,28 @@ class World:
         self.dead.add(execution.pid)
         self.later(NOTICED, lambda: self._notice(worker, delivery, execution))
 
+    def give_again(self, worker: Worker, delivery: Delivery) -> None:
+        """The process that runs a job dies before its worker heard that it began; another gets it.
+
+        To the worker it is the same execution.
+        """
+        died = delivery.execution
+        if died is None or died.how != "running" or not worker.works:
+            return
+        died.how = "died"
+        self.dead.add(died.pid)
+        self.meddled.add(delivery.message.task_id)
+        again = replace(
+            died,
+            pid=FIRST_PID + next(self._numbers),
+            began=self.clock.now,
+            started_at=self.clock.utc_now(),
+            how="running",
+        )
+        delivery.execution = again
+        self.executions.append(again)
+        self._append(self._record(delivery.message, _started(again), started=True))
+
     def _notice(self, worker: Worker, delivery: Delivery, execution: Execution) -> None:
         if delivery not in worker.running or not worker.alive:
             return

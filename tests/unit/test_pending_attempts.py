@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timezone
 
 from pytest_manifest.broker.attempt import attempt_of
@@ -171,6 +172,10 @@ def test_the_only_start_is_known_without_the_ledger() -> None:
     made.started(first, now=101.0)
     made.started(first, now=102.0)
     assert flight.only_start == first
+    made.started(replace(first, pid=4321), now=102.5)  # its pool gave the job to another process
+    assert flight.only_start is None
+    made.started(first, now=102.6)
+    assert flight.only_start is None
     made.started(start(attempt.task_id, retries=1), now=103.0)
     assert flight.only_start is None
     made.started(start(attempt.task_id, retries=2), now=104.0)

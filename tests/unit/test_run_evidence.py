@@ -654,7 +654,6 @@ def test_what_is_marked_and_cannot_be_read_is_damage(ledger: Ledger) -> None:
         ({"retries": 1}, True),
         ({"worker": "v@h"}, True),
         ({"host": "i"}, True),
-        ({"pid": 8}, True),
         ({"execution": "y", "pid": 8}, False),
         ({"task_id": "t-b", "pid": 8}, False),
     ],
@@ -666,7 +665,7 @@ def test_two_records_of_one_start_are_the_same(
     ledger.events.add_starts([start("z"), start()])
     made = EvidenceEvaluator(INFO.run, ledger)
     repeated = start(**fields)
-    made.check_repeated_starts(repeated.task_id, [repeated])
+    made.add_repeated_starts(repeated.task_id, [repeated])
     marked = ledger.info.get_meta(CLASHING_STARTS)
     assert marked == ('["t-a"]' if clashes else None)
     verdict, _ = judged(ledger, made=made)
@@ -675,6 +674,40 @@ def test_two_records_of_one_start_are_the_same(
         why = "(two records of the start of one of its executions differ)"
         assert why in verdict.sentence
         assert status(ledger, ("x", receipt(task_id="t-b")), made=made, task_id="t-b") == "passed"
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("pids", [[7, 8], [7, 8, 9]])
+def test_a_pool_that_gives_a_job_to_another_process_starts_it_again(
+    ledger: Ledger, pids: list[int], *, again: bool
+) -> None:
+    """Its worker names the execution once; each process is a start, and the last one's has its end.
+
+    Records that are read once more, as a later session does, add none.
+    """
+    made = EvidenceEvaluator(INFO.run, ledger)
+    all_of_them = [start(pid=pid) for pid in pids]
+    made.add_repeated_starts(TASK_ID, [start("z", retries=1), *all_of_them])
+    if again:
+        for one in all_of_them:
+            made.add_repeated_starts(TASK_ID, [one])
+    found = {one.execution: one.pid for one in ledger.events.starts(TASK_ID)}
+    assert found == {"z": 7, "x": pids[-1], **{f"x.{pid}": pid for pid in pids[:-1]}}
+    assert {one.execution for one in ledger.events.starts(TASK_ID) if one.is_given_again} == {
+        f"x.{pid}" for pid in pids[:-1]
+    }
+    assert ledger.info.get_meta(CLASHING_STARTS) is None
+    verdict, _ = judged(ledger, made=made, starts=ledger.events.starts(TASK_ID))
+    assert verdict.verdict == "duplicated"
+    assert f"was started {len(pids)} times where 1 is allowed, and" in verdict.sentence
+    assert "a pool, too, gives a job again whose process died as it began" in verdict.sentence
+
+
+def test_a_start_that_was_given_again_is_repeated_as_it_was(ledger: Ledger) -> None:
+    """Another time for it is made up, as for any other."""
+    made = EvidenceEvaluator(INFO.run, ledger)
+    made.add_repeated_starts(TASK_ID, [start(), start(pid=8), start(started_at=ENDED)])
+    assert ledger.info.get_meta(CLASHING_STARTS) == '["t-a"]'
 
 
 def test_a_clash_says_nothing_where_no_start_is_weighed(ledger: Ledger) -> None:
