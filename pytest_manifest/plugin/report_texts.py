@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 
 from pytest_manifest.bindings import binding_of
 from pytest_manifest.compat.pytest import change_texts
 from pytest_manifest.plugin.session import known_session
-from pytest_manifest.redaction import is_on, without_cut
+from pytest_manifest.redaction import is_on, redact, without_cut
 from pytest_manifest.schema.shown import Secrets, pieces_of, shown_text
 
 
@@ -38,3 +40,14 @@ def _secrets_of(item: pytest.Item) -> Secrets:
     found = None if state.verdicts is None else state.verdicts.parsed(binding)
     receipt = None if found is None else found.receipt
     return pieces_of(entry, receipt)
+
+
+class JobsWarnings:
+    """Hide secrets in warnings before pytest shows them, where jobs run and warn in its process."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_warning_recorded(self, warning_message: warnings.WarningMessage) -> None:
+        text = str(warning_message.message)
+        shown = redact(text)
+        if shown != text:
+            warning_message.message = Warning(shown)

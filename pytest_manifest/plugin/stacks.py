@@ -16,6 +16,7 @@ from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.plugin.context import user_errors
 from pytest_manifest.plugin.manifest_store import ManifestStore
 from pytest_manifest.plugin.options import Options
+from pytest_manifest.plugin.report_texts import JobsWarnings
 from pytest_manifest.plugin.run_history import (
     is_finished,
     kept_stack_data,
@@ -266,6 +267,7 @@ def _memory_stack(session_runs: SessionRuns) -> StackAddress:
     )
     session_runs.memory_stack.start()
     context.config.pluginmanager.register(OthersLogs())
+    context.config.pluginmanager.register(JobsWarnings())
     return session_runs.memory_stack.address
 
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
+from pytest_manifest.plugin.report_texts import JobsWarnings
+from pytest_manifest.stack.in_memory_logs import logs_redacted
 from tests.plugin.conftest import Project
 
 MEMORY = "--manifest-broker=memory://"
@@ -53,3 +59,83 @@ def tell(name):
     result.assert_outcomes(passed=29, failed=1)
     result.stdout.no_fnmatch_line("*Captured log*")
     result.stdout.fnmatch_lines(["*said by n-0"])
+
+
+def test_secrets_are_hidden_in_what_jobs_log_and_warn_of(project: Project) -> None:
+    """Where pytest shows the log as it comes, too, with tracebacks; a test's own log is its own."""
+    project.write(
+        "noise.py",
+        """
+import logging
+import warnings
+
+from celery import Celery
+from celery.utils.log import get_task_logger
+
+app = Celery("noise")
+
+
+@app.task
+def tell(name):
+    word = "hunter" + name
+    get_task_logger("noise").warning("password=%s", word)
+    logging.getLogger("noise").error(f"token: {word}")
+    warnings.warn(f"password={word}", stacklevel=1)
+    try:
+        raise ValueError(f"api_key={word}")
+    except ValueError:
+        logging.getLogger("noise").exception("it broke")
+    raise KeyError(f"secret={word}")
+""",
+    )
+    project.write(
+        "test_own.py",
+        """
+import logging
+
+
+def test_own_log(caplog):
+    logging.getLogger("own").warning("password=hunter3-own")
+    assert "password=hunter3-own" in caplog.messages
+""",
+    )
+    project.manifest("m.jsonl", [{"id": "n", "task": "noise.tell", "args": ["2"]}])
+    options = ("-rA", "-o", "log_cli=1", "-o", "log_cli_level=DEBUG", "-W", "default")
+    result = project.run(
+        *("test_own.py", "m.jsonl", "--manifest=m.jsonl", "--manifest-app=noise:app", MEMORY),
+        *options,
+    )
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*WARNING*noise:*password=[*]*", "*ValueError: api_key=[*]*"])
+    assert "UserWarning: password=***" in result.stdout.str() + result.stderr.str()
+    assert "hunter2" not in result.stdout.str() + result.stderr.str()
+    assert logging.getLogRecordFactory() is logging.LogRecord
+
+
+def test_a_warning_is_hidden_as_it_is_recorded() -> None:
+    """Its kind stays; one without a secret is as it was."""
+    for text, shown in (("password=hunter2", "password=***"), ("an old option", "an old option")):
+        message = DeprecationWarning(text)
+        recorded = warnings.WarningMessage(message, DeprecationWarning, "f.py", 1)
+        JobsWarnings().pytest_warning_recorded(recorded)
+        assert str(recorded.message) == shown
+        assert recorded.category is DeprecationWarning
+        assert (recorded.message is message) == (text == shown)
+
+
+def test_whoever_makes_records_as_well_is_left_alone() -> None:
+    """Another's factory that calls ours stays; a block in the block is no matter."""
+    with logs_redacted():
+        inner = logging.getLogRecordFactory()
+
+        def theirs(*args: object, **more: object) -> logging.LogRecord:
+            return inner(*args, **more)
+
+        logging.setLogRecordFactory(theirs)
+    try:
+        assert logging.getLogRecordFactory() is theirs
+        with ThreadPoolExecutor() as pool:
+            made = pool.submit(theirs, "n", 30, "f", 1, "token: %s", ("hunter2",), None).result()
+        assert made.getMessage() == "token: hunter2"
+    finally:
+        logging.setLogRecordFactory(logging.LogRecord)
