@@ -119,7 +119,7 @@ class Start:
 
     @property
     def is_given_again(self) -> bool:
-        """Whether its process died and its pool gave the job to another: see `given_again`."""
+        """Return whether its process died and its pool gave the job to another: `given_again`."""
         return self.execution.endswith(f".{self.pid}")
 
 

@@ -24,7 +24,7 @@ from pytest_manifest.redaction import redact
 from pytest_manifest.signing.keys import Signer
 from pytest_manifest.stack.client import WorkerExit
 from pytest_manifest.stack.in_memory_app import URL, borrowed, one_store, plain_app, standing_in
-from pytest_manifest.stack.in_memory_logs import logs_redacted, warnings_redacted
+from pytest_manifest.stack.in_memory_logs import logs_redacted
 from pytest_manifest.stack.in_memory_worker import END, STOP_SECONDS, Worker, make_worker
 from pytest_manifest.stack.queues import is_of_no_entry
 from pytest_manifest.urls import StackAddress
@@ -111,7 +111,6 @@ class MemoryStack:
             signing.use(self._signing_key)
             parts.callback(signing.forget)
             parts.enter_context(logs_redacted())
-            parts.enter_context(warnings_redacted())
             self._prepare(parts)
             parts.callback(self._end_worker)
             self._start_worker()

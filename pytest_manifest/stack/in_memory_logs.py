@@ -1,13 +1,11 @@
-"""Hide secrets in what jobs of an in-memory stack log and warn of, which is shown as it comes."""
+"""Hide secrets in what the threads of an in-memory stack log: pytest may show it as it comes."""
 
 from __future__ import annotations
 
 import logging
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
 
 from pytest_manifest.redaction import redact
 
@@ -34,32 +32,6 @@ def logs_redacted() -> Iterator[None]:
         ended.set()  # another factory may call this one by now
         if logging.getLogRecordFactory() is make:
             logging.setLogRecordFactory(before)
-
-
-@contextmanager
-def warnings_redacted() -> Iterator[None]:
-    """Redact the warnings that Python writes to stderr while the block runs.
-
-    It does so where pytest records none, between two tests.
-    """
-    before = warnings.showwarning
-
-    def show(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
-        before(redact(str(message)), category, filename, lineno, file, line)
-
-    warnings.showwarning = show
-    try:
-        yield
-    finally:
-        if warnings.showwarning is show:
-            warnings.showwarning = before
 
 
 def _redact(record: logging.LogRecord) -> None:

@@ -61,13 +61,12 @@ def tell(name):
     result.stdout.fnmatch_lines(["*said by n-0"])
 
 
-def test_secrets_are_hidden_in_what_jobs_log_and_warn_of(project: Project) -> None:
+def test_secrets_are_hidden_in_what_jobs_log(project: Project) -> None:
     """Where pytest shows the log as it comes, too, with tracebacks; a test's own log is its own."""
     project.write(
         "noise.py",
         """
 import logging
-import warnings
 
 from celery import Celery
 from celery.utils.log import get_task_logger
@@ -80,7 +79,6 @@ def tell(name):
     word = "hunter" + name
     get_task_logger("noise").warning("password=%s", word)
     logging.getLogger("noise").error(f"token: {word}")
-    warnings.warn(f"password={word}", stacklevel=1)
     try:
         raise ValueError(f"api_key={word}")
     except ValueError:
@@ -107,7 +105,6 @@ def test_own_log(caplog):
     )
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["*WARNING*noise:*password=[*]*", "*ValueError: api_key=[*]*"])
-    assert "UserWarning: password=***" in result.stdout.str() + result.stderr.str()
     assert "hunter2" not in result.stdout.str() + result.stderr.str()
     assert logging.getLogRecordFactory() is logging.LogRecord
 
