@@ -183,9 +183,11 @@ class AttemptEvaluator:
         if job.between is not None:
             return "lost", f"started on {job.worker}, {_WAITED_FOR[job.between.how]}"
         if is_alive(job) is False:
-            if reported is not None and not is_revocation_notice(reported):
-                return "unknown", f"{self.how_it_died(job)}; {UNCONFIRMED}"
-            return "crashed", self.how_it_died(job)
+            if (
+                reported is None or reported.state == "crashed" or is_revocation_notice(reported)
+            ):  # the store says nothing else
+                return "crashed", self.how_it_died(job)
+            return "unknown", f"{self.how_it_died(job)}; {UNCONFIRMED}"
         return "lost", f"started on {job.worker}, which has it no more"
 
     def elsewhere(self) -> str:

@@ -196,6 +196,22 @@ REVOKED_IN_AN_EMPTIED_STORE = (
 EMPTIED_BEFORE_THE_STOP = (Step("step"), Step("work"), Step("flush"))
 
 
+DIED_AND_THE_STORE_ALONE_SAYS_SO = (
+    Step("fate", number=FATES.index("unsaid")),
+    Step("run", number=2),
+    Step("work"),
+    Step("run", number=2),
+)
+KILLS_ITS_PROCESS = Plan(
+    (
+        Entry(id="a", task="t", timeout=30.0, meta={"poison": "child"}),
+        *plain("b").entries,
+    ),
+    owned=False,
+    window=1,
+)
+
+
 POISON_ON_A_STACK_OF_OTHERS = Plan(
     (
         Entry(
@@ -216,6 +232,7 @@ POISON_ON_A_STACK_OF_OTHERS = Plan(
 
 
 @example(POISON_ON_A_STACK_OF_OTHERS, (Step("fair", 1, 0, None), Step("run", 1, 1)), None)
+@example(KILLS_ITS_PROCESS, DIED_AND_THE_STORE_ALONE_SAYS_SO, None)
 @example(plain("ab", max_failed=0), LOST_ON_ITS_WAY_AFTER_THE_LIMIT, None)
 @example(plain("a"), STORE_GONE_WITHIN_A_SWEEP, None)
 @example(plain("ab"), CHANGED_ON_ITS_WAY, None)
