@@ -10,7 +10,13 @@ from collections.abc import Generator, Iterator, Sequence
 from decimal import Decimal
 from itertools import islice
 
-from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, Outcome, TryRecord
+from pytest_manifest.analysis.records import (
+    AttemptRecord,
+    EntryRecord,
+    Origin,
+    Outcome,
+    TryRecord,
+)
 from pytest_manifest.analysis.stored_records import Line, stored_record
 from pytest_manifest.ledger import AttemptRow, History, Ledger, Start
 from pytest_manifest.ledger.queries import StoredEntry
@@ -113,6 +119,7 @@ def _record(entry: Entry, line: int, history: History, costs: Costs | None) -> E
     secrets = secrets_of(entry, receipt)
     verdict = None if entry_verdict is None else shown_verdict(entry_verdict.verdict, secrets)
     decided = None if verdict is None else verdict.attempt
+    reused = next((row for row in history.attempts if row.attempt == decided), None)
     attempts = tuple(
         _attempt(
             row,
@@ -122,6 +129,7 @@ def _record(entry: Entry, line: int, history: History, costs: Costs | None) -> E
             secrets,
         )
         for row in history.attempts
+        if row.reused_from is None
     )
     receipt = None if receipt is None else shown_receipt(receipt, secrets)
     error = None if receipt is None else receipt.error
@@ -133,7 +141,15 @@ def _record(entry: Entry, line: int, history: History, costs: Costs | None) -> E
         receipt=receipt,
         attempts=attempts,
         error_place=None if error is None else error_place(error.traceback),
+        reused_from=None if reused is None else _origin(reused),
     )
+
+
+def _origin(row: AttemptRow) -> Origin | None:
+    origin = row.reused_from
+    if origin is None:
+        return None
+    return Origin(origin.run, origin.entry, origin.attempt, row.task_id)
 
 
 def outcome_of(kind: VerdictStatus | None) -> Outcome:

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import JsonValue
 
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
+from pytest_manifest.text import short
 from pytest_manifest.verdict import NEVER_STARTED_STATES
 
 Outcome = Literal["passed", "failed", "error", "skipped", "pending"]
@@ -85,12 +86,23 @@ class AttemptRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """The attempt of an earlier run by which an entry was judged."""
+
+    run: str
+    entry: str
+    attempt: int
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class EntryRecord:
     """An entry of a run with everything that reports show of it.
 
     ``line``: its line in the manifest file, from 1; ``verdict``: None where it has none yet;
     ``attempts``: oldest first, the verdict is on the last one; ``error_place``: the last frame of
-    its traceback like ``jobs.py:12 in charge``, None without one.
+    its traceback like ``jobs.py:12 in charge``, None without one. ``reused_from``: the attempt that
+    it was judged by where that was an earlier run's, which is none of its ``attempts``.
     """
 
     entry: Entry
@@ -100,6 +112,7 @@ class EntryRecord:
     receipt: Receipt | None
     attempts: tuple[AttemptRecord, ...]
     error_place: str | None
+    reused_from: Origin | None = None
 
     @property
     def id(self) -> str:
@@ -133,12 +146,17 @@ class EntryRecord:
         return self.attempts[-1] if self.attempts else None
 
 
+def origin_text(origin: Origin) -> str:
+    """Return in words which attempt of which run an entry was judged by."""
+    return f"run {origin.run}, entry {short(origin.entry)}, attempt {origin.attempt}"
+
+
 def summary_fields(record: EntryRecord) -> dict[str, JsonValue]:
     """Return the fields of a ``SummaryEntry`` as a plain dict.
 
     Making a model of each of a million entries would take longer than all else about them.
     """
-    last = record.last
+    last, origin = record.last, record.reused_from
     return {
         "id": record.id,
         "task": record.task,
@@ -149,4 +167,14 @@ def summary_fields(record: EntryRecord) -> dict[str, JsonValue]:
         "attempts": len(record.attempts),
         "wait": None if last is None else last.wait,
         "runtime": None if last is None else last.runtime,
+        "reused_from": None if origin is None else _origin_fields(origin),
+    }
+
+
+def _origin_fields(origin: Origin) -> dict[str, JsonValue]:
+    return {
+        "run": origin.run,
+        "entry": origin.entry,
+        "attempt": origin.attempt,
+        "task_id": origin.task_id,
     }

@@ -70,16 +70,17 @@ class WorkerRow:
 class Statistics:
     """A run's statistics; times UTC, durations in seconds, ``cost`` in the entries' unit.
 
-    ``retries``: what tasks asked Celery for; ``redeliveries``: attempts that the broker delivered
-    more than once; ``attempts``: sendings beyond the first; ``began``: first sending; ``ended``:
-    last finish, descendants' too; ``duration``: how long the run was worked on meanwhile, in so
-    many ``parts`` with ``pauses`` between; ``throughput``: jobs that ended per second of
-    ``duration``; ``tasks`` by name, ``causes`` and ``workers`` largest first. ``cost`` None: no
-    receipt tells one.
+    ``reused``: entries judged by jobs of earlier runs, by these; they add no times and no cost.
+    ``retries``: asked for by tasks; ``redeliveries``: attempts that the broker delivered more than
+    once; ``attempts``: sendings beyond the first; ``began``: first sending; ``ended``: the
+    last finish; ``duration``: how long it was worked on, in ``parts`` with ``pauses`` between;
+    ``throughput``: jobs that ended per second; ``causes``, ``workers``: largest first; ``cost``:
+    None where no receipt tells one.
     """
 
     run: str
     entries: int
+    reused: Mapping[str, int]
     verdicts: Mapping[VerdictStatus, int]
     outcomes: Mapping[Outcome, int]
     tasks: tuple[TaskRow, ...]
@@ -195,14 +196,15 @@ class _Fold:
         self.last_end: datetime | None = None
         self.worked, self.run = WorkTime(parts), WorkTime(parts)
         """The time worked with the sending, and the time in which workers had jobs."""
-        self.deaths = 0
         self.entries = self.attempts = self.retries = self.redeliveries = self.ended = 0
-        self.cost, self.cost_reported = Decimal(0), False
+        self.cost, self.cost_reported, self.deaths = Decimal(0), False, 0
+        self.reused: Counter[str] = Counter()
 
     def add(self, record: EntryRecord) -> None:
         self.entries += 1
         if record.kind is not None:
             self.verdicts[record.kind] += 1
+        self.reused.update([record.reused_from.run] if record.reused_from else [])
         self._task(record.task).add(record)
         self.causes.add(record)
         self.attempts += max(len(record.attempts) - 1, 0)
@@ -271,6 +273,7 @@ class _Fold:
         return Statistics(
             run=run,
             entries=self.entries,
+            reused=dict(self.reused.most_common()),
             verdicts=dict(self.verdicts),
             outcomes=dict(sum((task.outcomes for task in self.tasks.values()), Counter())),
             tasks=tuple(self.tasks[task].row(task) for task in sorted(self.tasks)),

@@ -14,7 +14,7 @@ from msgspec import Raw, Struct
 from msgspec.json import Decoder
 from pydantic_core import from_json
 
-from pytest_manifest.analysis.records import AttemptRecord, EntryRecord
+from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, Origin
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.redaction import may_hold_secret
 from pytest_manifest.schema import Entry, Receipt, State, Verdict, VerdictStatus, exact
@@ -42,7 +42,7 @@ class Line:
 
 
 class StoredRecord(EntryRecord):
-    """An entry whose only attempt passed, with one start and one receipt."""
+    """An entry whose only attempt passed, with one start and one receipt, or was reused."""
 
     __slots__ = ("_line", "_manifest", "_receipt", "_sentence", "_verdict")
     _manifest: Manifest
@@ -56,6 +56,7 @@ class StoredRecord(EntryRecord):
         _set(self, "line", line.number)
         _set(self, "outcome", "passed")
         _set(self, "error_place", None)
+        _set(self, "reused_from", None)
         _set(self, "_manifest", manifest)
         _set(self, "_line", line)
         _set(self, "_verdict", verdict)
@@ -103,9 +104,12 @@ class StoredRecord(EntryRecord):
 class _Fields(Struct, gc=False):
     """The fields of a stored receipt that reports show; the others are skipped, not built."""
 
+    run: str
+    entry: str
     task_id: str
     attempt: int
     state: State
+    reused: Raw | None = None
     executions: int = 0
     worker: str | None = None
     host: str | None = None
@@ -144,6 +148,12 @@ def stored_record(
         fields = _decode_fields(receipt)
     except MSGSPEC_ERRORS:  # not of this program: to be read, and refused, like any other
         return None
+    if fields.reused is not None:  # what else is known of it is another run's
+        record = StoredRecord(manifest, line, verdict, receipt)
+        _set(record, "attempts", ())
+        origin = Origin(fields.run, fields.entry, fields.attempt, fields.task_id)
+        _set(record, "reused_from", origin)
+        return record
     if fields.task_id in unusual or not _is_complete(fields):
         return None
     record = StoredRecord(manifest, line, verdict, receipt)

@@ -19,6 +19,7 @@ from pytest_manifest.broker.workers import (
     STORE_QUESTION,
     Worker,
     acks_late,
+    known_codes,
     pool_warnings,
     unsaid_warnings,
     workers_of,
@@ -61,6 +62,7 @@ class Preflight:
     workers that hand in no receipts, so that their starts are unknown; ``idle``: queues
     of them that no worker consumes which answered, so that any kind of worker may come for them.
     ``signers``: of each worker that listed its tasks, the id of the key that it signs with.
+    ``codes``: the digest of each task's code that would run, as far as the workers tell it.
     ``held_for``: how long the broker lets a worker hold a message; None: as long as it likes.
     """
 
@@ -76,6 +78,7 @@ class Preflight:
     stock: list[str] = field(default_factory=list)
     idle: list[str] = field(default_factory=list)
     signers: dict[str, str | None] = field(default_factory=dict)
+    codes: dict[str, str] = field(default_factory=dict)
     held_for: Visibility | None = None
 
 
@@ -129,6 +132,7 @@ def preflight(
         slots=sum(worker.slots for worker in workers),
         stock=[worker.name for worker in workers if worker.is_stock],
         signers={worker.name: worker.key_id for worker in workers if worker.tasks},
+        codes=known_codes(workers),
         held_for=held_for,
         refusals=eager + elsewhere + visibility_refusals(publisher, sendable, workers, held_for),
         notices=checks.acknowledgement_notices(sendable, acks_late(workers)),

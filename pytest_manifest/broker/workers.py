@@ -16,12 +16,13 @@ from celery import Celery
 
 from pytest_manifest.broker.control import Answers, Arguments
 from pytest_manifest.schema import Entry
+from pytest_manifest.schema.code_digest import CODE_ATTRIBUTE, has_source
 from pytest_manifest.schema.wire import SIGNED_MARK, WORKER_MARK
 
 # builtins: an entry may name one of Celery's own tasks, and those are registered as well.
 QUESTIONS: Final[Mapping[str, Arguments]] = {
     "registered": {
-        "taskinfoitems": ["acks_late", "time_limit", "soft_time_limit"],
+        "taskinfoitems": ["acks_late", "time_limit", "soft_time_limit", CODE_ATTRIBUTE],
         "builtins": True,
     },
     "active_queues": {},
@@ -51,6 +52,7 @@ class Worker:
     once, 0 for no limit. ``visibility``: its broker's visibility timeout as configured (s).
     ``limits``: the time limits that tasks of it set themselves; ``limit``: its own for all others.
     ``pool``: the name of the module of its pool.
+    ``codes``: the digests of its tasks' code, of those that it tells.
     ``store``: its result store's URL without the password; ``broker``: its broker's host and port.
     ``unsaid``: the questions that it did not answer in time.
     """
@@ -67,6 +69,7 @@ class Worker:
     store: str | None = None
     broker: tuple[str, int | None] | None = None
     unsaid: frozenset[str] = frozenset()
+    codes: dict[str, str] = field(default_factory=dict)
 
     @property
     def has_stats(self) -> bool:
@@ -124,6 +127,7 @@ def _worker(node: str, answers: Answers) -> Worker:
         store=_store(answers.get("report", {}).get(node)),
         broker=_broker(figures.get("broker")),
         unsaid=frozenset(one for one, said in answers.items() if _is_unsaid(said.get(node))),
+        codes=_codes(answers["registered"].get(node)),
     )
 
 
@@ -134,6 +138,28 @@ def _is_unsaid(reply: object) -> bool:
 
 def _tasks(reply: object) -> dict[str, bool]:
     return {name: facts.get("acks_late") == "True" for name, facts in _registered(reply)}
+
+
+def _codes(reply: object) -> dict[str, str]:
+    told = ((name, facts.get(CODE_ATTRIBUTE)) for name, facts in _registered(reply))
+    return {name: code for name, code in told if code is not None}
+
+
+def known_codes(workers: Collection[Worker]) -> dict[str, str]:
+    """Return the digest of each task's code that runs whichever of these workers gets a job of it.
+
+    Of a task of which they tell different ones, or one of them none, it is not known; and of none
+    at all where a worker has not told what tasks it has.
+    """
+    if any("registered" in worker.unsaid for worker in workers):
+        return {}
+    found: dict[str, str] = {}
+    for name in {name for worker in workers for name in worker.codes}:
+        told = {worker.codes.get(name) for worker in workers if name in worker.tasks}
+        code = told.pop() if len(told) == 1 else None
+        if code is not None and has_source(code):
+            found[name] = code
+    return found
 
 
 def _limits(reply: object) -> dict[str, TaskLimit]:

@@ -28,7 +28,7 @@ from pytest_manifest.verdict.descendants import failed_of, number_of
 COLUMNS: Final = (
     *("id", "task", "line", "verdict", "sentence", "task_id", "attempts", "wait", "runtime"),
     *("worker", "sent_at", "started_at", "finished_at", "cost", "tags"),
-    *("descendants", "descendants_failed"),
+    *("descendants", "descendants_failed", "reused_from"),
 )
 """The columns of the CSV file; times are UTC, durations seconds."""
 
@@ -89,7 +89,9 @@ class _Text:
 
 def _row(record: EntryRecord, trees: Mapping[str, Statuses]) -> Mapping[str, object]:
     last = record.last
+    origin = record.reused_from
     row: dict[str, object] = {**summary_fields(record), "tags": " ".join(record.entry.tags)}
+    row["reused_from"] = None if origin is None else origin.run
     if last is not None:
         moments = {name: getattr(last, name) for name in ("sent_at", "started_at", "finished_at")}
         row |= {name: moment and moment.isoformat() for name, moment in moments.items()}

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 from msgspec.json import Decoder
 from pydantic import JsonValue
 
@@ -32,6 +32,7 @@ ABSENT: Final = "-"
 
 class _Runtime(Struct, gc=False):
     runtime: float | None = None
+    reused: Raw | None = None
 
 
 _runtime_of: Final = Decoder(_Runtime).decode
@@ -117,6 +118,7 @@ def _described(ledger: Ledger) -> dict[str, JsonValue]:
         "status": ledger.info.status,
         "entries": info.entries,
         "verdicts": {str(kind): count for kind, count in ledger.verdicts.counts().items()},
+        "reused": sum(ledger.queries.reused_runs().values()),
         "descendants": number_of(ledger.trees.statuses()) if ledger.descendants.any() else 0,
     }
 
@@ -135,9 +137,10 @@ def _histories(manifest: Manifest, ledgers: Sequence[Ledger]) -> Iterator[EntryH
 
 def _runtime(receipt: str | None) -> float | None:
     try:
-        return None if receipt is None else _runtime_of(receipt).runtime
+        found = _Runtime() if receipt is None else _runtime_of(receipt)
     except MSGSPEC_ERRORS:  # not of this program; its verdict stands all the same
         return None
+    return None if found.reused is not None else found.runtime  # it ran in another run
 
 
 def _limited(
@@ -177,16 +180,17 @@ def _write_runs(file: Path, described: Sequence[dict[str, JsonValue]]) -> None:
                 str(one["status"]),
                 str(one["entries"]),
                 *((str(one["descendants"]),) if with_trees else ()),
-                _counts(one["verdicts"]),
+                _counts(one["verdicts"], one["reused"]),
             )
             for one in described
         ],
     )
 
 
-def _counts(verdicts: JsonValue) -> str:
+def _counts(verdicts: JsonValue, reused: JsonValue) -> str:
     assert isinstance(verdicts, dict)
-    return ", ".join(f"{count} {kind}" for kind, count in sorted(verdicts.items()))
+    said = ", ".join(f"{count} {kind}" for kind, count in sorted(verdicts.items()))
+    return f"{said} ({reused} reused)" if reused else said
 
 
 def _cells(history: EntryHistory) -> tuple[str, ...]:

@@ -120,6 +120,7 @@ def _show_run(run: StoredRun, chosen: Filter, *, json: bool) -> None:
     with run.read() as ledger:
         counts, status = ledger.verdicts.counts(), ledger.info.status
         trees = ledger.trees.statuses() if ledger.descendants.any() else {}
+        reused = ledger.queries.reused_runs()
     with _matching(run, chosen) as records:
         if json:
             head: dict[str, JsonValue] = {
@@ -128,12 +129,14 @@ def _show_run(run: StoredRun, chosen: Filter, *, json: bool) -> None:
                 "created_at": run.info.created_at.isoformat(),
                 "status": status,
                 "verdicts": dict(counts),
+                "reused": dict(reused),
                 "descendants": {one or "pending": number for one, number in trees.items()},
             }
             rows = (summary_fields(record) for record in records)
             write_rows_as_json(head, "entries", rows, chosen.counts)
             return
         said = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+        said += f" ({sum(reused.values())} reused)" if reused else ""
         said = f"{said or 'no verdict yet'}{'; ' + counts_text(trees) if trees else ''}"
         say(f"run {run.info.run} of {run.info.manifest} ({status}): {said}")
         columns = ("status", "id", "task", "#runtime", "#attempts", "what happened")
@@ -164,8 +167,15 @@ def _cells(record: EntryRecord) -> tuple[str, ...]:
         record.task,
         "" if runtime is None else seconds(runtime),
         str(len(record.attempts)),
-        "" if record.outcome == "passed" else record.sentence or "",
+        _what_happened(record),
     )
+
+
+def _what_happened(record: EntryRecord) -> str:
+    """Return why an entry has not passed, or the run in which it has where that is another."""
+    if record.outcome != "passed":
+        return record.sentence or ""
+    return "" if record.reused_from is None else f"reused from run {record.reused_from.run}"
 
 
 def _say_rest(chosen: Filter) -> None:

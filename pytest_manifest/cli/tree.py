@@ -51,6 +51,7 @@ def run(stored: StoredRun, entry: str, limit: int, *, json: bool) -> None:
             return
         reason = not_known_of(ledger, last)
         said = [counts_text(counts)] if number_of(counts) or not reason else []
+        said += [f"reused from run {last.reused_from.run}"] if last.reused_from is not None else []
         said += [f"descendants: {reason}"] if reason else []
         say(f"{entry} of run {stored.info.run} ({last.status or 'pending'}): {'; '.join(said)}")
         shown = {"shown": 0}

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TypeAlias
 
 from pytest_manifest.ledger.database import LedgerPart
-from pytest_manifest.ledger.rows import AttemptRow, SendState, attempt_of_row, text
+from pytest_manifest.ledger.rows import AttemptRow, ReusedFrom, SendState, attempt_of_row, text
 
 PlanRow: TypeAlias = tuple[str, str, int, int] | tuple[str, str, int, int, str | None]
 """``(task_id, entry, attempt, position)``, and the reason of an attempt that is not the first."""
@@ -15,7 +15,7 @@ PlanRow: TypeAlias = tuple[str, str, int, int] | tuple[str, str, int, int, str |
 # An entry's present verdict is stored once, in `settled`; an attempt's own row has earlier ones.
 _ATTEMPTS = """
     SELECT a.task_id, a.entry, a.attempt, a.ordinal, a.state, a.sent_at, a.note, a.reason,
-        coalesce(s.kind, a.kind), coalesce(s.verdict, a.verdict)
+        coalesce(s.kind, a.kind), coalesce(s.verdict, a.verdict), a.reused_from
     FROM attempts a LEFT JOIN settled s ON s.entry = a.entry AND s.attempt = a.attempt
 """
 _NEWEST = "WHERE a.attempt = (SELECT max(b.attempt) FROM attempts b WHERE b.entry = a.entry) "
@@ -111,6 +111,12 @@ class Attempts(LedgerPart):
     def has_undecided(self) -> bool:
         """Return whether some entry has no final verdict."""
         return self._db.read_one(_FIRST_UNDECIDED) is not None
+
+    def reused(self, task_id: str) -> ReusedFrom | None:
+        """Return where an attempt was reused from; None for one of the run's own."""
+        query = "SELECT reused_from FROM attempts WHERE task_id = ? AND reused_from IS NOT NULL"
+        found = self._db.build_each(lambda row: ReusedFrom.from_note(row[0]), query, (task_id,))
+        return next(found, None)
 
     def count_entries(self) -> int:
         """Count the entries that have an attempt."""

@@ -179,7 +179,7 @@ def _unescaped(escaped: re.Match[str]) -> str:
     return chr(int(escaped[1], 8))
 
 
-LEDGER_VERSION = 6
+LEDGER_VERSION = 7
 
 _HANDED_ON = """
     CREATE TABLE handed_on (
@@ -222,6 +222,8 @@ _WHEN_RECEIPTS_CAME = (
     "ALTER TABLE receipts ADD COLUMN newest_attempt INTEGER",
     "ALTER TABLE receipts ADD COLUMN after_verdict INTEGER NOT NULL DEFAULT 0",
 )
+# Where an attempt that an earlier run has sent, and this one has reused, had run.
+_WHERE_ATTEMPTS_RAN = "ALTER TABLE attempts ADD COLUMN reused_from TEXT"
 # Of what came before they were kept, times are all there is.
 _WHEN_OLD_RECEIPTS_CAME = (
     """
@@ -279,6 +281,7 @@ TABLES: Sequence[str] = (
     *_MORE_OF_DESCENDANTS,
     _CORRECTIONS,
     *_WHEN_RECEIPTS_CAME,
+    _WHERE_ATTEMPTS_RAN,
 )
 
 
@@ -323,6 +326,7 @@ _STEPS: Mapping[int, Sequence[str]] = {
     3: _DESCENDANTS,
     4: (*_MORE_OF_DESCENDANTS, _CORRECTIONS),
     5: (*_WHEN_RECEIPTS_CAME, *_WHEN_OLD_RECEIPTS_CAME),
+    6: (_WHERE_ATTEMPTS_RAN,),
 }
 """Statements that migrate a ledger from a version to the next one."""
 

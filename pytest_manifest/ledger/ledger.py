@@ -40,6 +40,7 @@ from pytest_manifest.ledger.queries import Queries
 from pytest_manifest.ledger.rows import EXPORTED_INSTEAD, RunInfo, damaged, info_rows
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.ledger.run_info import RunMetadata
+from pytest_manifest.ledger.transfers import Transfers
 from pytest_manifest.ledger.tree_queries import TreeQueries
 from pytest_manifest.ledger.verdicts import Verdicts
 from pytest_manifest.manifest import sync
@@ -50,9 +51,10 @@ class Ledger:
 
     Its parts are ``info`` (the run's metadata), ``attempts``, ``events`` (what arrives from
     workers), ``descendants`` (tasks that jobs start), ``verdicts``, ``queries`` (of many entries at
-    once), ``trees`` (of many descendants at once) and ``promises`` (what does not fit together). A
-    method of a part that writes does so atomically: in the caller's :meth:`transaction`, or in its
-    own. All raise LedgerError where the file cannot be read or written.
+    once), ``trees`` (of many descendants at once), ``transfers`` (attempts that others have sent)
+    and ``promises`` (what does not fit together). A method of a part that writes does so
+    atomically: in the caller's :meth:`transaction`, or in its own. All raise LedgerError where the
+    file cannot be read or written.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
@@ -67,6 +69,7 @@ class Ledger:
         self.verdicts = Verdicts(self._db)
         self.queries = Queries(self._db)
         self.trees = TreeQueries(self._db)
+        self.transfers = Transfers(self._db)
         self.promises = PromiseQueries(self._db)
 
     @classmethod

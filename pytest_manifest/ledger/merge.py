@@ -22,7 +22,9 @@ MAX_ATTACHED: Final = 8
 # The file becomes visible only when complete and synced, so it needs no journal.
 _SETTINGS = ("journal_mode = OFF", "synchronous = OFF", "cache_size = -65536")
 _COLUMNS: Final = {
-    "attempts": "task_id, entry, attempt, ordinal, state, sent_at, note, reason, kind, verdict",
+    "attempts": (
+        "task_id, entry, attempt, ordinal, state, sent_at, note, reason, kind, verdict, reused_from"
+    ),
     "starts": START_COLUMNS,
     "handed_on": "task_id, execution, how, ended_at, next_at",
     "receipts": "task_id, execution, receipt, arrived_at, newest_attempt, after_verdict",
@@ -74,6 +76,12 @@ def merge_files(
             made.replace(target)
     except _DuplicateEntryError as error:
         raise LedgerError(_duplicate_message(error.entry, sources)) from None
+    except _DuplicateJobError as error:
+        raise LedgerError(
+            f"entries {error.entries[0]!r} and {error.entries[1]!r} were both reused from one job "
+            "of an earlier run, which can be of one of them alone; run one of their shards again, "
+            "without --manifest-reuse, and merge that"
+        ) from None
     except (OSError, sqlite3.Error) as error:
         raise LedgerError(
             f"{target}: the merged ledger cannot be written ({error}); name a local folder that is "
@@ -87,6 +95,14 @@ class _DuplicateEntryError(Exception):
     def __init__(self, entry: str) -> None:
         super().__init__(entry)
         self.entry = entry
+
+
+class _DuplicateJobError(Exception):
+    """Raised where one job is in two ledgers, as the one of two entries."""
+
+    def __init__(self, entries: tuple[str, str]) -> None:
+        super().__init__(*entries)
+        self.entries = entries
 
 
 def _merge_into(
@@ -145,6 +161,16 @@ def _refuse_duplicates(
     row = db.execute(query, [value for _ in names for value in without]).fetchone()
     if row is not None:
         raise _DuplicateEntryError(str(row[0]))
+    jobs = " UNION ALL ".join(
+        f"SELECT task_id, entry FROM {name}.attempts WHERE state = 'reused'"  # noqa: S608 - fixed text
+        for name in names
+    )
+    query = (
+        f"SELECT min(entry), max(entry) FROM ({jobs}) GROUP BY task_id HAVING count(*) > 1 LIMIT 1"  # noqa: S608 - fixed text
+    )
+    row = db.execute(query).fetchone()
+    if row is not None:
+        raise _DuplicateJobError((str(row[0]), str(row[1])))
 
 
 def _duplicate_message(entry: str, sources: Sequence[Path]) -> str:

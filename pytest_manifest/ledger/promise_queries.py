@@ -35,11 +35,15 @@ _NUMBERED_TWICE = """
     GROUP BY entry, attempt HAVING count(*) > 1
 """
 _MISSING_NUMBER = """
-    SELECT max(task_id), entry, max(attempt) FROM attempts
+    SELECT max(task_id), entry, max(attempt) FROM attempts WHERE state <> 'reused'
     GROUP BY entry HAVING max(attempt) <> count(DISTINCT attempt) OR min(attempt) < 1
 """
 _WITHOUT_REASON = """
     SELECT task_id, entry, attempt FROM attempts WHERE attempt > 1 AND reason IS NULL
+"""
+_REUSED_FROM_NOWHERE = """
+    SELECT task_id, entry, attempt FROM attempts
+    WHERE (state = 'reused') <> (reused_from IS NOT NULL) OR (state = 'reused' AND attempt <> 0)
 """
 _STRANGERS = """
     SELECT t.task_id, '', 0 FROM (
@@ -89,8 +93,11 @@ _PASSED_BY_ANOTHER = """
     SELECT a.task_id, s.entry, s.attempt FROM settled s
     LEFT JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
     WHERE s.kind = 'passed' AND s.receipt IS NOT NULL AND (
-        json_extract(s.receipt, '$.entry') IS NOT s.entry
-        OR json_extract(s.receipt, '$.attempt') IS NOT s.attempt
+        json_extract(s.receipt, '$.entry')
+            IS NOT coalesce(json_extract(a.reused_from, '$[1]'), s.entry)
+        OR json_extract(s.receipt, '$.attempt')
+            IS NOT coalesce(json_extract(a.reused_from, '$[2]'), s.attempt)
+        OR (a.reused_from IS NULL) <> (json_extract(s.receipt, '$.reused') IS NULL)
         OR json_extract(s.receipt, '$.task_id') IS NOT a.task_id
         OR NOT EXISTS (
             SELECT 1 FROM receipts r WHERE r.task_id = a.task_id
@@ -186,9 +193,14 @@ _MANY_ATTEMPTS = """
             AND json_extract(r.receipt, '$.started_at') IS NOT NULL
         )
     FROM attempts a WHERE a.entry IN (SELECT entry FROM attempts WHERE attempt > 1)
+        AND a.state <> 'reused'
     ORDER BY a.entry, a.attempt
 """
-_IDS = "SELECT task_id, entry, attempt FROM attempts"
+_IDS = """
+    SELECT task_id, coalesce(json_extract(reused_from, '$[1]'), entry),
+        coalesce(json_extract(reused_from, '$[2]'), attempt) FROM attempts
+    ORDER BY entry, attempt
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +246,10 @@ class PromiseQueries(LedgerPart):
     def repeated_without_reason(self) -> Iterator[Sending]:
         """Yield attempts after the first that nothing was written down as the reason for."""
         return self._sendings(_WITHOUT_REASON)
+
+    def reused_from_nowhere(self) -> Iterator[Sending]:
+        """Yield attempts that say that they were reused and not from where, or the reverse."""
+        return self._sendings(_REUSED_FROM_NOWHERE)
 
     def strangers(self) -> Iterator[Sending]:
         """Yield task ids that workers told of, and that are of no attempt and no descendant."""
@@ -303,7 +319,7 @@ class PromiseQueries(LedgerPart):
         return self._db.build_each(_repetition_of_row, _MANY_ATTEMPTS)
 
     def attempts(self) -> Iterator[Sending]:
-        """Yield all attempts, in no order."""
+        """Yield all attempts, in no order: a reused one as what it was in its own run."""
         return self._sendings(_IDS)
 
     def _sendings(self, query: str) -> Iterator[Sending]:

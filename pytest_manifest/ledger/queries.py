@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from datetime import datetime
 from itertools import islice, takewhile
 from typing import Final
 
 from pytest_manifest.ledger.database import Built, LedgerPart, chunks, placeholders
-from pytest_manifest.ledger.events import ADD_RECEIPT
 from pytest_manifest.ledger.rows import (
     BAD_ROW_ERRORS,
     START_COLUMNS,
@@ -24,12 +22,11 @@ from pytest_manifest.ledger.rows import (
     damaged,
     entry_verdict_of_row,
     moment,
+    origin_of,
     receipt_of,
     start_of_row,
-    text,
-    utc_now,
 )
-from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
+from pytest_manifest.schema import Receipt, VerdictStatus
 
 BATCH: Final = 500
 """Entries requested in one statement."""
@@ -37,17 +34,26 @@ BATCH: Final = 500
 # SQLite scans the left side of such a join in order and looks up the right side for each row: so
 # rows come in the order requested, and none is read before its turn.
 _REQUESTED = "FROM json_each(?) j LEFT JOIN settled s ON s.entry = j.value"
-_RUNTIME = f"SELECT total(json_extract(s.receipt, '$.runtime')) {_REQUESTED}"
+_RUNTIME = (
+    f"SELECT total(json_extract(s.receipt, '$.runtime')) {_REQUESTED} "
+    "WHERE json_extract(s.receipt, '$.reused') IS NULL"
+)
 _RUNTIMES = "SELECT entry, json_extract(receipt, '$.runtime') s FROM settled WHERE s IS NOT NULL"
 _NOT_PASSED = (
     f"SELECT j.value, s.seq, s.verdict, s.receipt {_REQUESTED} WHERE s.kind IS NOT 'passed'"
 )
 
 _PASSED = f"""
-    SELECT s.entry, s.attempt, a.task_id, a.sent_at, s.receipt {_REQUESTED}
+    SELECT s.entry, s.attempt, a.task_id, a.sent_at, s.receipt, a.reused_from {_REQUESTED}
     JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt WHERE s.kind = 'passed'
 """
 
+_MAY_HAVE_REUSED = "SELECT 1 FROM run WHERE key = 'reused_runs'"
+_REUSED = """
+    SELECT json_extract(a.reused_from, '$[0]') AS run, count(*) FROM settled s
+    JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
+    WHERE a.state = 'reused' GROUP BY run ORDER BY 2 DESC, run
+"""
 _FINAL = """
     SELECT (SELECT count(*) FROM settled WHERE kind NOT IN ('pending', 'unknown'))
         = (SELECT count(DISTINCT entry) FROM attempts)
@@ -89,27 +95,14 @@ class StoredEntry:
 
 @dataclass(frozen=True, slots=True)
 class StoredPass:
-    """A passed entry as stored; ``receipt``: JSON, not parsed."""
+    """A passed entry as stored; ``receipt`` and ``reused_from``: not parsed."""
 
     entry: str
     attempt: int
     task_id: str
     sent_at: str | None
     receipt: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class ImportedEntry:
-    """An entry of a ledger built from exported receipts: its one attempt, its verdict and, as
-    JSON, the receipt received and the one evaluated."""
-
-    task_id: str
-    attempt: int
-    position: int
-    sent_at: datetime | None
-    verdict: Verdict
-    received: str | None
-    verdict_receipt: str | None
+    reused_from: str | None
 
 
 class Queries(LedgerPart):
@@ -137,6 +130,12 @@ class Queries(LedgerPart):
         """Yield the entries that have an attempt, in no particular order."""
         return (row[0] for row in self._db.read("SELECT DISTINCT entry FROM attempts"))
 
+    def reused_runs(self) -> Mapping[str, int]:
+        """Count the entries that were judged by jobs of earlier runs, by these, most first."""
+        if self._db.read_one(_MAY_HAVE_REUSED) is None:  # most: their attempts are not looked at
+            return {}
+        return {str(run): int(count) for run, count in self._db.read(_REUSED)}
+
     def all_final(self) -> bool:
         """Return whether every entry has a final verdict."""
         row = self._db.read_one(_FINAL)
@@ -154,25 +153,6 @@ class Queries(LedgerPart):
         """Yield the ids of those of these entries that have no final verdict."""
         query = f"{_IDS} s.kind IS NULL OR s.kind IN ('pending', 'unknown')"
         return (row[0] for row in self._in_batches(query, entries))
-
-    def import_entries(self, passages: Sequence[ImportedEntry]) -> None:
-        """Record new entries; one without a receipt is recorded as not sent."""
-        now = text(utc_now())
-        with self._db.writing() as db:
-            db.executemany(
-                "INSERT INTO attempts (task_id, entry, attempt, ordinal, state, sent_at) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
-                map(_attempt_values, passages),
-            )
-            db.executemany(
-                ADD_RECEIPT,
-                ((p.task_id, None, p.received, now) for p in passages if p.received is not None),
-            )
-            db.executemany(
-                "INSERT INTO settled (entry, attempt, kind, verdict, receipt, settled_at) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
-                ((*_verdict_values(p.verdict), p.verdict_receipt, now) for p in passages),
-            )
 
     def all_have_verdicts(self, entries: Iterable[str]) -> bool:
         """Return whether each of these entries has a verdict."""
@@ -208,7 +188,10 @@ class Queries(LedgerPart):
         return self._db.build_each(lambda row: (str(row[0]), float(row[1])), _RUNTIMES)
 
     def runtime_of(self, entries: Iterable[str]) -> float:
-        """Return the sum of these entries' runtimes by their receipts, in seconds."""
+        """Return the sum of these entries' runtimes by their receipts, in seconds.
+
+        What was reused has run in another run, and is left out.
+        """
         return float(sum(row[0] for row in self._in_batches(_RUNTIME, entries)))
 
     def _in_batches(self, query: str, entries: Iterable[str]) -> Iterator[Row]:
@@ -265,12 +248,16 @@ class Queries(LedgerPart):
             yield from self._db.build_each(make, f"{query} IN ({placeholders(some)}) {order}", some)
 
     def attempt_costs(self, task_id: str | None = None) -> Iterator[AttemptCost]:
-        """Yield every attempt, or the one with this task id, in no particular order."""
+        """Yield every attempt, or the one with this task id, in no particular order.
+
+        What was reused has cost another run, and is left out.
+        """
         # One pass over each table, side by side: constant memory.
         with ExitStack() as stack:
 
             def rows(query: str) -> Iterator[Row]:
-                which = query.format("" if task_id is None else "WHERE task_id = ?")
+                word = "AND" if query is _ATTEMPTS else "WHERE"
+                which = query.format("" if task_id is None else f"{word} task_id = ?")
                 values = () if task_id is None else (task_id,)
                 return stack.enter_context(closing(self._db.read(which, values)))
 
@@ -299,19 +286,9 @@ def _entry_and_verdict(row: Row) -> tuple[str, EntryVerdict | None]:
     return row[0], _verdict_or_none(row[1:])
 
 
-def _attempt_values(one: ImportedEntry) -> Row:
-    state: SendState = "planned" if one.received is None else "sent"
-    entry = one.verdict.entry
-    return one.task_id, entry, one.attempt, one.position, state, text(one.sent_at)
-
-
-def _verdict_values(verdict: Verdict) -> Row:
-    return verdict.entry, verdict.attempt, verdict.verdict, verdict.model_dump_json()
-
-
 _ENTRY_ATTEMPTS = (
-    "SELECT task_id, entry, attempt, ordinal, state, sent_at, note, reason, kind, verdict "
-    "FROM attempts WHERE entry"
+    "SELECT task_id, entry, attempt, ordinal, state, sent_at, note, reason, kind, verdict, "
+    "reused_from FROM attempts WHERE entry"
 )
 _ENTRY_VERDICTS = "SELECT entry, attempt, seq, verdict, receipt FROM settled WHERE entry"
 _TASK_STARTS = f"SELECT {START_COLUMNS} FROM starts WHERE task_id"  # noqa: S608 - fixed text
@@ -343,10 +320,11 @@ def _attempt(row: Row, decided: int | None, entry_verdict: EntryVerdict | None) 
     """Build an attempt; ``decided``: the number of the attempt that the entry's verdict is of."""
     if entry_verdict is None or decided != row[2]:
         return attempt_of_row(row)
-    task_id, entry, number, ordinal, state, sent_at, note, reason, _, _ = row
+    task_id, entry, number, ordinal, state, sent_at, note, reason, _, _, origin = row
     sent, verdict = moment(sent_at), entry_verdict.verdict
     return AttemptRow(
-        task_id, entry, number, ordinal, state, sent, note, reason, verdict.verdict, verdict
+        *(task_id, entry, number, ordinal, state, sent, note, reason, verdict.verdict, verdict),
+        reused_from=origin_of(origin),
     )
 
 
@@ -358,7 +336,7 @@ OVER_BUDGET: Final = "over_budget"
 _ATTEMPTS = """
     SELECT task_id, entry, attempt, state, coalesce(
         (SELECT kind FROM settled s WHERE s.entry = a.entry AND s.attempt = a.attempt), a.kind
-    ) FROM attempts a {} ORDER BY task_id
+    ) FROM attempts a WHERE state <> 'reused' {} ORDER BY task_id
 """
 _STARTS = "SELECT task_id, execution FROM starts {} ORDER BY task_id"
 _RECEIPTS = "SELECT task_id, execution, receipt FROM receipts {} ORDER BY task_id, seq"

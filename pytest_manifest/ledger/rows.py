@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -14,11 +15,12 @@ from pytest_manifest.schema import PARSED, RULE, Receipt, Verdict, VerdictStatus
 MERGED: Final = "merged"
 """The ledger's key for the ids of the runs that a merged one is of, as a JSON list."""
 
-SendState = Literal["planned", "intent", "sent", "uncertain", "withheld", "withdrawn"]
+SendState = Literal["planned", "intent", "sent", "uncertain", "withheld", "withdrawn", "reused"]
 """planned: selected, not sent; intent: about to be published; sent: the broker has it; uncertain:
 the broker failed while it was being published; withheld: never sent, the attempt's note says why
 (its task is unknown, its predecessor failed, the run stopped sending); withdrawn: sent, and taken
-back before any worker had begun it."""
+back before any worker had begun it; reused: never sent by this run, but by an earlier one, in which
+it passed."""
 RunStatus = Literal["running", "finished", "stopped", "detached"]
 
 BAD_ROW_ERRORS: Final = (
@@ -78,11 +80,39 @@ class RunSegment:
 
 
 @dataclass(frozen=True, slots=True)
+class ReusedFrom:
+    """Hold where a reused attempt had run: the run, its entry, and the attempt's number there.
+
+    ``by``: the run that has reused it, ``at`` (UTC): when.
+    """
+
+    run: str
+    entry: str
+    attempt: int
+    by: str
+    at: datetime
+
+    def note(self) -> str:
+        """Return it as the ledger stores it."""
+        parts = [self.run, self.entry, self.attempt, self.by, text(self.at)]
+        return json.dumps(parts, ensure_ascii=False)
+
+    @classmethod
+    def from_note(cls, note: str) -> ReusedFrom:
+        """Parse what :meth:`note` returned. Raises ValueError or TypeError for anything else."""
+        run, entry, attempt, by, at = json.loads(note)
+        if not all(isinstance(one, str) for one in (run, entry, by)) or type(attempt) is not int:
+            raise TypeError("where an attempt was reused from is of another type")
+        return cls(run, entry, attempt, by, datetime.fromisoformat(at))
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptRow:
     """One attempt of one entry; ``sent_at`` is UTC.
 
     ``reason``: why it was made, None for a first attempt; ``status`` and ``verdict``: the last
-    verdict on it, None before that.
+    verdict on it, None before that. ``reused_from``: of one that an earlier run has sent, whose
+    number here is 0.
     """
 
     task_id: str
@@ -95,6 +125,7 @@ class AttemptRow:
     reason: str | None = None
     status: VerdictStatus | None = None
     verdict: Verdict | None = None
+    reused_from: ReusedFrom | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,11 +287,19 @@ def identifier(name: str, of: str = "run") -> str:
 
 
 def attempt_of_row(row: Row) -> AttemptRow:
-    """Build an attempt from the table's columns in their order; the last two: its last verdict."""
-    task_id, entry, attempt, ordinal, state, sent_at, note, reason, kind, verdict = row
+    """Build an attempt from the table's columns in their order; two of them: its last verdict."""
+    task_id, entry, attempt, ordinal, state, sent_at, note, reason, kind, verdict, origin = row
     judged = None if verdict is None else Verdict.model_validate_json(verdict)
     sent = moment(sent_at)
-    return AttemptRow(task_id, entry, attempt, ordinal, state, sent, note, reason, kind, judged)
+    return AttemptRow(
+        *(task_id, entry, attempt, ordinal, state, sent, note, reason, kind, judged),
+        reused_from=origin_of(origin),
+    )
+
+
+def origin_of(note: str | None) -> ReusedFrom | None:
+    """Parse where an attempt was reused from; None for one of the run's own."""
+    return None if note is None else ReusedFrom.from_note(note)
 
 
 START_COLUMNS: Final = (

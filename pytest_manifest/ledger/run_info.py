@@ -108,12 +108,21 @@ class RunMetadata(LedgerPart):
         with self._db.parse_errors():
             return [identifier(one) for one in json.loads(self.get_meta(MERGED) or "[]")]
 
+    def reused_runs(self) -> frozenset[str]:
+        """Return the ids of the runs that attempts were reused from; none for most runs."""
+        with self._db.parse_errors():
+            return frozenset(map(identifier, self.texts(REUSED_RUNS)))
+
     def shards(self) -> Sequence[Shard | None]:
         """Return the shards that the run has entries of, None for the whole manifest."""
         with self._db.parse_errors():
             merged: list[str | None] = json.loads(self.get_meta(MERGED_SHARDS) or "[]")
             found = [None if text is None else Shard.from_note(text) for text in merged]
         return found or [self.shard()]
+
+    def task_runs(self) -> TaskRuns:
+        """Return what tells the runs whose attempts the ledger has."""
+        return TaskRuns(self.read().run, [*self.merged(), *self.reused_runs()])
 
     def texts(self, key: str) -> frozenset[str]:
         """Return the texts that the JSON list under a key has; none where there is no list."""
@@ -179,7 +188,11 @@ STOCK_WORKERS: Final = "plain_workers"
 """The ledger's key for workers that were seen without our instrumentation (stock workers)."""
 SECRETS: Final = "secrets"
 """The ledger's key for the values that were registered as secrets, a JSON list."""
-UNITED_KEYS: Final = (SENT_ON_REQUEST, REVOKED_TASKS, CLASHING_STARTS, SECRETS)
+REUSED_RUNS: Final = "reused_runs"
+"""The ledger's key for the runs that attempts were reused from: their ids, JSON."""
+TO_REUSE: Final = "to_reuse"
+"""The ledger's key for the runs that attempts are to be reused from; empty once that is done."""
+UNITED_KEYS: Final = (SENT_ON_REQUEST, REVOKED_TASKS, CLASHING_STARTS, SECRETS, REUSED_RUNS)
 """Keys of lists of texts; a merged ledger has the texts of all its runs."""
 GAVE_UP: Final = "gave_up"
 """The ledger's key for why a run gave up; records that workers sent then may be lost."""
@@ -223,15 +236,15 @@ def may_lack_starts(info: RunMetadata) -> bool:
 
 
 class TaskRuns:
-    """The runs whose attempts a ledger has: its own, and those that it was merged of."""
+    """The runs whose attempts a ledger has: its own, and those that it has attempts of."""
 
-    def __init__(self, run: str, merged: Iterable[str]) -> None:
+    def __init__(self, run: str, others: Iterable[str]) -> None:
         self._run = run
-        self._merged = {one[-RUN8_LENGTH:]: one for one in merged}
+        self._others = {one[-RUN8_LENGTH:]: one for one in others}
 
     def run_of(self, task_id: str) -> str:
         """Return the id of the run that sent an attempt; else the ledger's own run.
 
         A run's task ids begin with the last characters of its id.
         """
-        return self._merged.get(task_id[:RUN8_LENGTH], self._run)
+        return self._others.get(task_id[:RUN8_LENGTH], self._run)

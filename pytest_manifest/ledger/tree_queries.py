@@ -23,14 +23,16 @@ Statuses = Mapping[VerdictStatus | None, int]
 """Numbers of descendants by status; None: without a verdict."""
 
 _NEWEST = "a.attempt = (SELECT max(b.attempt) FROM attempts b WHERE b.entry = a.entry)"
+_OWN = "a.state <> 'reused'"
+"""What was reused has run in another run, and so have its descendants."""
 _STATUSES = f"""
     SELECT t.kind, sum(t.number) FROM (
         SELECT root, kind, count(*) AS number FROM descendants GROUP BY root, kind
-    ) t JOIN attempts a ON a.task_id = t.root WHERE {_NEWEST} GROUP BY t.kind
+    ) t JOIN attempts a ON a.task_id = t.root WHERE {_NEWEST} AND {_OWN} GROUP BY t.kind
 """  # noqa: S608 - fixed text
 _WITH_SOME = f"""
     SELECT count(*) FROM (SELECT DISTINCT root FROM descendants) t
-    JOIN attempts a ON a.task_id = t.root WHERE {_NEWEST}
+    JOIN attempts a ON a.task_id = t.root WHERE {_NEWEST} AND {_OWN}
 """  # noqa: S608 - fixed text
 _BY_ROOT = """
     SELECT d.root, d.kind, count(*) FROM json_each(?) j JOIN descendants d ON d.root = j.value
@@ -75,7 +77,7 @@ _SLOWEST = f"""
         FROM descendants d JOIN receipts r ON r.task_id = d.task_id
         WHERE d.kind IS NOT 'forged' GROUP BY d.root
     ) JOIN attempts a ON a.task_id = root
-    WHERE {_NEWEST} AND took IS NOT NULL ORDER BY took DESC, root LIMIT 1
+    WHERE {_NEWEST} AND {_OWN} AND took IS NOT NULL ORDER BY took DESC, root LIMIT 1
 """  # noqa: S608 - fixed text
 _LAST_END = f"""
     SELECT d.task_id FROM descendants d JOIN receipts r ON r.task_id = d.task_id
@@ -93,12 +95,13 @@ _OF_ENTRIES = f"""
     SELECT d.kind, count(*) FROM json_each(?) j JOIN attempts a ON a.entry = j.value
     JOIN descendants d ON d.root = a.task_id WHERE {_NEWEST} GROUP BY d.kind
 """  # noqa: S608 - fixed text
-_LAST_OF_ALL = """
+_LAST_OF_ALL = f"""
     SELECT json_extract(r.receipt, '$.finished_at')
     FROM descendants d JOIN receipts r ON r.task_id = d.task_id
     WHERE d.kind IS NOT 'forged'
+        AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.task_id = d.root AND NOT {_OWN})
     ORDER BY julianday(json_extract(r.receipt, '$.finished_at')) DESC LIMIT 1
-"""
+"""  # noqa: S608 - fixed text
 
 # SQLite takes the row of the queue with the greatest depth next, so children follow their parent;
 # it drops that order where the result is joined. The first limit keeps it from reading the table
@@ -117,8 +120,10 @@ _WALK = """
 """
 _ONE = f"SELECT {DESCENDANT_COLUMNS} FROM descendants WHERE task_id = ?"  # noqa: S608 - fixed text
 _JUDGED = """
-    SELECT a.entry, a.attempt, d.root, d.parent, d.task_id, d.task, d.how, d.spawned_at, d.kind,
-        d.verdict, (SELECT count(*) FROM starts t WHERE t.task_id = d.task_id),
+    SELECT coalesce(json_extract(a.reused_from, '$[1]'), a.entry),
+        coalesce(json_extract(a.reused_from, '$[2]'), a.attempt),
+        d.root, d.parent, d.task_id, d.task, d.how, d.spawned_at, d.kind, d.verdict,
+        (SELECT count(*) FROM starts t WHERE t.task_id = d.task_id),
         (SELECT count(*) FROM receipts r WHERE r.task_id = d.task_id),
         (SELECT r.receipt FROM receipts r WHERE r.task_id = d.task_id LIMIT 1)
     FROM settled s
@@ -167,6 +172,7 @@ class TreeStep(NamedTuple):
 class JudgedDescendant(NamedTuple):
     """A descendant of an attempt that has its entry's verdict, as it is stored.
 
+    ``entry`` and ``attempt``: of one that was reused, those of the run that it was sent in.
     ``spawned_at``, ``verdict`` and ``receipt`` are texts, not parsed; ``receipt`` is one of
     ``receipts``.
     """
@@ -206,7 +212,7 @@ class TreeQueries(LedgerPart):
         return TreeTotals(statuses, entries, untold)
 
     def statuses(self) -> Statuses:
-        """Count the descendants of the run's newest attempts by status."""
+        """Count the descendants of the run's newest attempts by status, without reused ones."""
         return {kind: int(number) for kind, number in self._db.read(_STATUSES)}
 
     def statuses_of(self, roots: Sequence[str]) -> dict[str, Statuses]:
@@ -236,7 +242,7 @@ class TreeQueries(LedgerPart):
         return None if row is None else SlowestTree(str(row[0]), str(row[1]), float(row[2]))
 
     def last_end(self) -> datetime | None:
-        """Return when the last of all descendants ended; None where none has."""
+        """Return when the last descendant of the run's own attempts ended; None: none has."""
         row = self._db.read_one(_LAST_OF_ALL)
         return None if row is None else parse_timestamp(row[0])
 

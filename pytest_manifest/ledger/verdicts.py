@@ -31,7 +31,7 @@ _INSERT = f"INSERT {_COLUMNS} (?, ?, ?, ?, ?, ?)"
 _REPLACE = f"INSERT OR REPLACE {_COLUMNS} (?, ?, ?, ?, ?, ?)"
 _STORED_VERDICTS = """
     SELECT s.entry, s.seq, s.kind, s.attempt, s.verdict, s.receipt,
-        (SELECT count(*) FROM attempts a WHERE a.entry = s.entry),
+        (SELECT count(*) FROM attempts a WHERE a.entry = s.entry AND a.state <> 'reused'),
         (SELECT a.task_id FROM attempts a WHERE a.entry = s.entry AND a.attempt = s.attempt)
     FROM settled s WHERE s.seq >= (SELECT seq FROM settled WHERE entry = ?) ORDER BY s.seq LIMIT ?
 """

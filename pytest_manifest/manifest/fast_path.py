@@ -61,6 +61,7 @@ class EntryLine(Struct, forbid_unknown_fields=True, gc=False):
     deadline: Positive | UnsetType | None = UNSET
     retries: Annotated[int, Meta(ge=0, le=MOST)] | UnsetType = UNSET
     idempotent: bool | UnsetType = UNSET
+    reuse: bool | UnsetType = UNSET
     after: list[Name] | UnsetType = UNSET
     key: dict[KeyName, Name] | UnsetType = UNSET
     tags: list[Name] | UnsetType = UNSET

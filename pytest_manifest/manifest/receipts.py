@@ -101,6 +101,7 @@ def _told(fields: dict[str, Any]) -> dict[str, Any]:
 _AS_WE_WRITE: Final = re.compile(
     rb'\{"receipt": 1, "run": "([^"\\]*)", "entry": "([^"\\]*)", "attempt": ([0-9]{1,9}),'
 ).match
+_MAY_BE_REUSED: Final = b'"reused"'
 _OF_DESCENDANT: Final = re.compile(rb'\s*\{\s*"descendant"\s*:').match
 _BATCH: Final = 500
 _TABLES: Final = """
@@ -112,6 +113,7 @@ _TABLES: Final = """
         entry TEXT NOT NULL, same INTEGER NOT NULL, line INTEGER NOT NULL, start INTEGER NOT NULL
     );
     CREATE TABLE descendants (start INTEGER PRIMARY KEY, line INTEGER NOT NULL);
+    CREATE TABLE reused (task_id TEXT PRIMARY KEY, entry TEXT NOT NULL) WITHOUT ROWID;
 """
 _TAKE: Final = (
     "DELETE FROM places WHERE entry IN (SELECT value FROM json_each(?)) "
@@ -124,6 +126,7 @@ _STRANGE: Final = """
 _DOUBLED: Final = (
     "SELECT count(*) FROM others WHERE same AND entry NOT IN (SELECT entry FROM places)"
 )
+_ADD_REUSED: Final = "INSERT OR IGNORE INTO reused VALUES (?, ?)"
 _Place = tuple[str, int, int, int]
 """Entry, attempt, number of the line, its offset."""
 
@@ -145,7 +148,7 @@ class ReceiptIndex:
 
     def __init__(self, path: Path, limits: Limits = DEFAULT) -> None:
         self.runs: set[str] = set()
-        """The runs that the receipts are of."""
+        """The runs that the receipts are of; of those that a run has reused, that run."""
         self._faults = Faults(path)
         self._file = open_regular(path)
         if line := longer_line(self._file, limits.line):
@@ -198,6 +201,11 @@ class ReceiptIndex:
             place = places.get(entry)
             yield None if place is None else self._read(*place)
 
+    def reusing_entry(self, task_id: str) -> str | None:
+        """Return the entry that reuses an attempt of an earlier run; None: it is the run's own."""
+        row = self._db.execute("SELECT entry FROM reused WHERE task_id = ?", (task_id,)).fetchone()
+        return None if row is None else str(row[0])
+
     def descendants(self) -> Iterator[ExportedDescendant]:
         """Yield the tasks that jobs started, in the file's order, without invalid ones."""
         for start, number in self._db.execute("SELECT start, line FROM descendants ORDER BY start"):
@@ -225,11 +233,15 @@ class ReceiptIndex:
         return int(self._db.execute(query).fetchone()[0])
 
     def _place(self, line: Line) -> _Place | None:
-        told = _AS_WE_WRITE(line.raw)
+        told = None if _MAY_BE_REUSED in line.raw else _AS_WE_WRITE(line.raw)
         if told is None:  # not in this package's form, so the whole line is parsed
             receipt = parse_document(line, Receipt, self._faults)
             if receipt is None:
                 return None
+            if (by := receipt.reused) is not None:
+                self.runs.add(by.run)
+                self._db.execute(_ADD_REUSED, (receipt.task_id, by.entry))
+                return by.entry, 0, line.number, line.offset
             self.runs.add(receipt.run)
             return receipt.entry, receipt.attempt, line.number, line.offset
         run = told[1].decode(errors="replace")

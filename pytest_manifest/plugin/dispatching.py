@@ -133,7 +133,8 @@ class SessionDispatch:
         refuse_copies(options, manifests)
         refuse_unknown_keys(options, manifests, self._notices)
         for manifest, entries in work:
-            _refuse_beyond_budget(options, manifest, entries)
+            if options.reuse is None:  # else it depends on what is reused
+                _refuse_beyond_budget(options, manifest, entries)
         self._ask_hooks(work)
         address, expected = find_stack(self._session_runs, self._manifests)
         settings = run_settings(options, self._session_runs.own_key)

@@ -61,6 +61,17 @@ CONFLICTS: Final[tuple[tuple[Callable[[Options], object], str], ...]] = (
         "--manifest-compare is told at a run's end; use it there, or with --manifest-audit",
     ),
     (
+        lambda o: o.reuse and _only_plans(o),
+        "--manifest-plan only plans; give --manifest-reuse when the manifest is run",
+    ),
+    (
+        lambda o: o.reuse and (o.audit or o.resumes),
+        (
+            "--manifest-reuse is for a run that begins; --manifest-resume and --manifest-audit "
+            "keep what has passed in theirs anyway"
+        ),
+    ),
+    (
         lambda o: o.aggregate and _only_plans(o),
         "--manifest-plan only plans; give --manifest-aggregate when the manifest is run",
     ),

@@ -62,10 +62,7 @@ class Options:
         metavar="NAME=VALUE",
         renamed=True,
     )
-    plan_run = Flag(
-        "with --manifest-plan: dispatch and verify what was planned",
-        renamed=True,
-    )
+    plan_run = Flag("with --manifest-plan: dispatch and verify what was planned", renamed=True)
     plan_force = Flag(
         "with --manifest-plan --manifest=FILE: replace a different manifest", renamed=True
     )
@@ -97,6 +94,12 @@ class Options:
         None,
         "tell what changed since an earlier run: its id, its ledger's file, or the last one",
         metavar="RUN|last",
+    )
+    reuse = Option(
+        run_values.reused,
+        None,
+        "send nothing whose very same work has passed in this run, or in any: judge it anew",
+        metavar="RUN|all",
     )
     rerun = Flag("dispatch although an earlier run is unfinished or must not be repeated")
     strict = Flag(
@@ -310,10 +313,7 @@ class Options:
         ini_default=".manifest",
     )
     plans = Option(
-        values.project_path,
-        Path(),
-        ini="folder that plans are written into",
-        ini_default="manifests",
+        values.project_path, Path(), ini="folder that plans go into", ini_default="manifests"
     )
     workflows = Option(
         values.project_path, Path(), ini="folder of the workflows", ini_default="workflows"

@@ -216,8 +216,12 @@ def properties_of(
         # Not validated again: the receipt was validated before it was stored.
         receipt = from_json(stored.receipt)
         values.update((shown, receipt.get(name)) for name, shown in RECEIPT_PROPERTIES.items())
-        started = receipt.get("started_at")
-        values["manifest_started_at"] = started and parse_moment(started).isoformat()
+        if receipt.get("reused"):  # it took the time of another run
+            values["manifest_reused_from"] = receipt.get("run")
+            values["manifest_wait"] = values["manifest_runtime"] = None
+        else:
+            started = receipt.get("started_at")
+            values["manifest_started_at"] = started and parse_moment(started).isoformat()
         if ledger is not None and stored.task_id is not None and _may_have_tree(receipt):
             from pytest_manifest.reporting.descendants import properties_of_tree
 

@@ -34,7 +34,8 @@ class Plans:
         self.target: Path | None = None
         """The file to write a plan to, None for one in the folder."""
         self.force = options.plan_force
-        self.budget = options.budget
+        # With --manifest-reuse it shows when the plan is run how much of it is sent.
+        self.budget = options.budget if options.reuse is None else None
         self.notes: dict[str, list[str]] = {}
         """The notes of each plan's function, shown beside its preview, by the plan's name."""
         self._known: dict[str, PlanSpec] = {}

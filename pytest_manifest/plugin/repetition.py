@@ -123,7 +123,7 @@ def guard_against_repetition(options: Options, manifest: Manifest, notices: list
             "with --manifest-audit, go on with it by --manifest-resume, or insist with "
             "--manifest-rerun"
         )
-    if last.status != "finished" and last.sent:
+    if last.status != "finished" and last.sent and options.reuse is None:
         notices.append(
             f"{name}: run {last.info.run} was stopped after {last.sent} of {last.info.entries} "
             "entries; this run sends all that is selected again, --manifest-resume would have gone "

@@ -9,7 +9,7 @@ from pytest_manifest.plugin.options import Options
 from pytest_manifest.plugin.signatures import worker_keys
 
 if TYPE_CHECKING:
-    from pytest_manifest.run import FailureLimit, ResumeRules, RunSettings
+    from pytest_manifest.run import EarlierRuns, FailureLimit, ResumeRules, RunSettings
     from pytest_manifest.signing.keys import Signer
 
 
@@ -38,7 +38,20 @@ def run_settings(options: Options, own_key: Signer | None) -> RunSettings:
         repair=options.repair,
         low_memory=options.aggregate is not None,
         receipt_keys=receipt_keys(options, own_key),
+        reuse=_earlier_runs(options),
     )
+
+
+def _earlier_runs(options: Options) -> EarlierRuns | None:
+    """Return the runs whose passes count, the newest first."""
+    if options.reuse is None:
+        return None
+    from pytest_manifest.ledger import find_runs
+    from pytest_manifest.run import EarlierRuns
+
+    if options.reuse != "all":
+        return EarlierRuns([options.reuse], are_named=True)
+    return EarlierRuns(list(reversed(find_runs(options.ledgers))))
 
 
 def _failure_limit(value: int | float | None) -> FailureLimit | None:

@@ -84,8 +84,16 @@ def run_name(given: Given) -> str:
 
 def compared(given: Given) -> Path | Literal["last"]:
     """Return the ledger of the run to compare with; ``last`` is looked up by each run."""
-    if given.text == "last":
-        return "last"
+    return "last" if given.text == "last" else _readable_ledger(given, "last")
+
+
+def reused(given: Given) -> Path | Literal["all"]:
+    """Return the ledger of the run whose passes count; ``all``: of all runs in the folder."""
+    return "all" if given.text == "all" else _readable_ledger(given, "all")
+
+
+def _readable_ledger(given: Given, word: str) -> Path:
+    """Return the ledger that is named; ``word``: what may be given instead."""
     from pytest_manifest.errors import LedgerError
     from pytest_manifest.ledger import Ledger
 
@@ -93,7 +101,7 @@ def compared(given: Given) -> Path | Literal["last"]:
     if found is None:
         raise given.refused(
             "there is no such run, and no such file; give a run's id, the file of its ledger, or "
-            "last"
+            f"{word}"
         )
     try:
         Ledger.open(found).close()

@@ -82,6 +82,8 @@ def _metadata(run: ReportedRun, found: Statistics) -> str:
         phrases.append(duration_phrase(found))
     if found.workers:
         phrases.append("1 worker process" if len(found.workers) == 1 else _processes(found))
+    if reused := sum(found.reused.values()):
+        phrases.append(f"{plural(reused, 'entry')} reused from {plural(len(found.reused), 'run')}")
     phrases += [plural(found.attempts, "further sending")] if found.attempts else []
     phrases += [f"retried {plural(found.retries, 'time')}"] if found.retries else []
     if found.redeliveries:

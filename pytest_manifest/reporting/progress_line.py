@@ -127,15 +127,19 @@ def log_line(stats: ProgressStats) -> str:
 def receipt_line(found: EntryVerdict, encoding: str = "utf-8") -> tuple[str, str]:
     """Return verdict, entry, runtime and worker of a new verdict, and the line's colour.
 
-    A dash stands for a runtime or worker that is not known.
+    A dash stands for a runtime or worker that is not known, and ``reused`` for the runtime of what
+    an earlier run has run.
     """
     verdict, receipt = found.verdict, found.receipt
     runtime = None if receipt is None else receipt.runtime
     worker = None if receipt is None else receipt.worker
+    took = "-" if runtime is None else f"{runtime:.3f} s"
+    if receipt is not None and receipt.reused is not None:
+        took, worker = "reused", None
     words = [
         verdict.verdict,
         terminal_line(verdict.entry, encoding),
-        "-" if runtime is None else f"{runtime:.3f} s",
+        took,
         terminal_line(worker or "-", encoding),
     ]
     return "  ".join(words), COLORS[outcome(verdict.verdict)]

@@ -73,14 +73,16 @@ class Meter:
     """Count the entries of ``runs``, in the thread that made it; :meth:`close` it at the end.
 
     ``anew``: the runs have just been made. In a run that is resumed or audited, the verdicts from
-    before count neither as new nor for the rate.
+    before count neither as new nor for the rate; nor do those of entries that are reused.
     """
 
     def __init__(self, runs: Sequence[Run], *, anew: bool = True) -> None:
         self._readers = [_RunReader(run) for run in runs]
         self._total = sum(reader.entries for reader in self._readers)
         self._began = time.monotonic()
-        counted = 0 if anew else sum(sum(one.status_counts().values()) for one in self._readers)
+        self._reused = counted = sum(reader.reused for reader in self._readers)
+        if not anew:
+            counted = sum(sum(one.status_counts().values()) for one in self._readers)
         self._pace = Pace(self._began, counted)
         self._last_gain = (self._began, counted)
         self._reported: dict[int, int] = {}
@@ -128,7 +130,7 @@ class Meter:
         return ProgressStats(
             total=self._total,
             done=done,
-            sent=min(done - never + pending, self._total),
+            sent=max(0, min(done - never + pending, self._total) - self._reused),
             running=running,
             passed=shown["passed"],
             failed=shown["failed"],
@@ -187,6 +189,7 @@ class _RunReader:
         self.run = run
         self.ledger: Ledger = run.read()
         self.entries = self.ledger.attempts.count_entries()
+        self.reused = sum(self.ledger.queries.reused_runs().values())
         self.new_entries: list[str] = []
         self._position = 0
         self._statuses: dict[str, VerdictStatus] = {}

@@ -285,6 +285,7 @@ def _spread(spread: Distribution | None) -> SummarySpread | None:
 def _statistics(found: Statistics, trees: RunTrees) -> SummaryStatistics:
     return SummaryStatistics(
         entries=found.entries,
+        reused=dict(found.reused),
         verdicts={str(kind): count for kind, count in found.verdicts.items()},
         outcomes={str(kind): count for kind, count in found.outcomes.items()},
         began=found.began,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
@@ -25,11 +25,14 @@ from pytest_manifest.reporting.terminal_statistics import (
     comparison_phrase,
     statistics_lines,
 )
-from pytest_manifest.text import limits_phrase, many, plural, short_path
+from pytest_manifest.text import limits_phrase, listed, many, plural, short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.ledger import Ledger
     from pytest_manifest.run import Run
+
+
+_RUNS_SHOWN: Final = 3
 
 
 def write_runs(reporter: pytest.TerminalReporter, report: RunReport) -> None:
@@ -84,9 +87,14 @@ def _run_lines(run: Run, report: RunReport, sheet: Sheet) -> Iterator[Line]:
         about = _heading(run, name, ledger)
         cost, reasons = _cost_line(ledger, run), ledger.attempts.reasons()
         limits = limits_phrase(ledger.info.key_limits())
+        reused = ledger.queries.reused_runs()
     good = counts.get("passed", 0) == entries
     for line in _whole(about, sheet):
         yield Line(line, bold=True, red=not good, green=good)
+    if reused:
+        runs = [f"run {name} ({count})" for name, count in reused.items()]
+        text = f"  {plural(sum(reused.values()), 'entry')} reused from {listed(runs, _RUNS_SHOWN)}"
+        yield from map(Line, _whole(text, sheet))
     if cost is not None:
         yield Line(cost)
     if limits:
@@ -156,6 +164,8 @@ def warnings_and_next_steps(run: Run, report: RunReport) -> Iterator[str]:
 def _heading(run: Run, name: str, ledger: Ledger) -> str:
     counts = sorted(ledger.verdicts.counts().items())
     verdicts = ", ".join(f"{count} {kind}" for kind, count in counts) or "none yet"
+    if reused := sum(ledger.queries.reused_runs().values()):
+        verdicts += f" ({reused} reused)"
     entries = many(ledger.attempts.count_entries(), "entry")
     found = f"{entries}: {verdicts}{run_phrase(ledger)}"
     return f"{name}: run {run.info.run}{_origin(ledger)}, {found}"

@@ -117,10 +117,13 @@ def worker_receipt(document: Mapping[str, object]) -> Receipt:
     """Read a receipt from where only workers write, so its source is "worker" whatever it says:
     another would be checked less. Raise ValueError where it is malformed."""
     receipt = Receipt.model_validate(document)
-    return receipt if receipt.source == "worker" else receipt.model_copy(update=_BY_WORKER)
+    if receipt.source == "worker" and receipt.reused is None:
+        return receipt
+    return receipt.model_copy(update=_BY_WORKER)
 
 
-_BY_WORKER: Final = {"source": "worker"}
+_BY_WORKER: Final = {"source": "worker", "reused": None}
+"""What no worker can say of its receipt."""
 
 
 def _start(record: StartedRecord) -> Start:

@@ -8,13 +8,14 @@ from pytest_manifest.run.resume import Resume, resume_run
 from pytest_manifest.run.resume_decisions import preview
 from pytest_manifest.run.resume_rules import Decision, ResumeRules, describe_decisions
 from pytest_manifest.run.run import Run
-from pytest_manifest.run.settings import FailureLimit, RunSettings, WorkerLoss
+from pytest_manifest.run.settings import EarlierRuns, FailureLimit, RunSettings, WorkerLoss
 from pytest_manifest.run.strategy import Strategy
 
 __all__ = [
     "Audit",
     "Decision",
     "Dispatch",
+    "EarlierRuns",
     "FailureLimit",
     "Resume",
     "ResumeRules",

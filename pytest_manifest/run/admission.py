@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
-from pytest_manifest.broker.allowed_tasks import task_refusals
+from pytest_manifest.broker.allowed_tasks import CELERYS, task_refusals
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.broker.checks import Demand, demand_of
 from pytest_manifest.broker.preflight import Preflight, preflight
@@ -22,6 +22,7 @@ from pytest_manifest.run.strategy import Strategy
 from pytest_manifest.run.task_metadata import OwnLimits, record_code, record_own_limits
 from pytest_manifest.run.workers import record_known_workers
 from pytest_manifest.schema import Entry, VerdictStatus
+from pytest_manifest.schema.code_digest import code_digest
 from pytest_manifest.text import listed
 from pytest_manifest.urls import scheme_of
 from pytest_manifest.verdict import evaluate
@@ -50,6 +51,20 @@ def admit(strategy: Strategy, publisher: Publisher, expected_workers: int | None
     if found.unknown_tasks:
         _handle_unknown_tasks(strategy, found.unknown_tasks)
     _record_stack(strategy, publisher, found, demand)
+    if state.settings.reuse is not None:
+        strategy.reuse(_codes(publisher, found))
+    if state.settings.budget is not None:
+        unforeseen = without_estimate(attempt.entry for attempt in state.to_send)
+        state.notices += [unforeseen] if unforeseen else []
+
+
+def _codes(publisher: Publisher, found: Preflight) -> Mapping[str, str]:
+    """Return what code of each task would run; a stack in memory has that of this process."""
+    if scheme_of(publisher.address.broker_url) != "memory":
+        return found.codes
+    own = {name: task for name, task in publisher.tasks.items() if not name.startswith(CELERYS)}
+    digests = ((name, code_digest(task)) for name, task in own.items())
+    return {name: digest for name, digest in digests if digest is not None}
 
 
 def _signing_refusals(strategy: Strategy, found: Preflight) -> list[str]:
@@ -97,9 +112,6 @@ def _take_over(strategy: Strategy, found: Preflight) -> None:
     """Keep what the preflight found: messages, and the workers and queues of the run."""
     state, connections = strategy.state, strategy.connections
     state.notices += found.warnings + found.notices
-    if state.settings.budget is not None:
-        unforeseen = without_estimate(attempt.entry for attempt in state.to_send)
-        state.notices += [unforeseen] if unforeseen else []
     state.workers = len(found.workers) if found.answered else None
     connections.slots = found.slots
     connections.nodes = set(found.workers)

@@ -14,7 +14,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from pytest_manifest.broker.attempt import is_of_attempt
 from pytest_manifest.errors import ManifestError
-from pytest_manifest.ledger import BAD_ROW_ERRORS, Ledger, TaskRuns, damaged
+from pytest_manifest.ledger import BAD_ROW_ERRORS, Ledger, ReusedFrom, damaged
 from pytest_manifest.ledger.promise_queries import Repetition, Sending
 from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.ledger.rows import receipt_of
@@ -86,8 +86,9 @@ def sendings(ledger: Ledger) -> Iterator[Violation]:
             "",
             f"a worker tells of the task id {short(one.task_id)}, which this run never sent",
         )
-    info = ledger.info.read()
-    runs = TaskRuns(info.run, ledger.info.merged())
+    for one in part.reused_from_nowhere():
+        yield _of("S1", one, "is said to be an earlier run's, and its record does not say whose")
+    runs = ledger.info.task_runs()
     for one in part.attempts():
         if not is_of_attempt(one.task_id, runs.run_of(one.task_id), one.entry, one.attempt):
             yield _of("S1", one, "has a task id that is another's")
@@ -145,7 +146,7 @@ def passes(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
 
 def _unproven_passes(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
     """Judge each pass again by its receipt alone."""
-    runs = TaskRuns(ledger.info.read().run, ledger.info.merged())
+    runs = ledger.info.task_runs()
     limited = OwnLimits.read(ledger)
     with manifest.open() as file:
         lines = enumerate(file, manifest.first_line)
@@ -159,18 +160,22 @@ def _unproven_passes(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
                     receipt = receipt_of(one.receipt)
                 except BAD_ROW_ERRORS as error:
                     raise damaged(ledger.path, error) from error
+                number = one.attempt
+                if one.reused_from is not None:  # it is of another run's entry, as it was there
+                    origin = ReusedFrom.from_note(one.reused_from)
+                    entry, number = entry.model_copy(update={"id": origin.entry}), origin.attempt
                 lie = contradiction(
                     entry,
                     receipt,
                     run=runs.run_of(one.task_id),
                     task_id=one.task_id,
-                    attempt=one.attempt,
+                    attempt=number,
                     sent_at=None,
                 )
                 if lie:
                     yield Violation("S4", one.entry, f"passed by a receipt that lies: {lie}")
                     continue
-                again = evaluate(limited(entry), receipt, attempt=one.attempt)
+                again = evaluate(limited(entry), receipt, attempt=number)
                 if again.verdict != "passed":
                     yield Violation(
                         "S4",

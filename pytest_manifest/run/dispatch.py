@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pytest_manifest.broker.attempt import Attempt, new_run_id
 from pytest_manifest.files import private_folder
-from pytest_manifest.ledger import SHARD, Ledger, RunInfo, next_run_number, utc_now
+from pytest_manifest.ledger import SHARD, TO_REUSE, Ledger, RunInfo, next_run_number, utc_now
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import Manifest, Shard
 from pytest_manifest.redaction import redact_url
 from pytest_manifest.run.admission import admit
+from pytest_manifest.run.budget import refuse_beyond
 from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.run.locks import remove_unmade_runs
+from pytest_manifest.run.reuse import planned_note, take_over_passes
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.send_queue import FirstAttempts, names_of
 from pytest_manifest.run.settings import RunSettings
@@ -36,6 +38,15 @@ class Dispatch(Strategy):
         self.connections.open_locator(publisher, ())
         with contextlib.closing(self.connections.open_collector("0")) as collector:
             collector.begin(self.state.info.stream_ttl)
+
+    def reuse(self, codes: Mapping[str, str]) -> None:
+        if self.state.settings.reuse is None:
+            return
+        with self.writing() as ledger:
+            take_over_passes(self.state, ledger, self.make_evaluator, codes)
+        state = self.state
+        entries = (attempt.entry for attempt in state.to_send)
+        refuse_beyond(state.settings.budget, entries, state.manifest.path.name)
 
     def take_effect(self) -> None:
         """Change nothing: the ledger was there before anything was prepared."""
@@ -63,6 +74,8 @@ class Dispatch(Strategy):
             ledger.attempts.plan((task_id, entry, 1, place) for (task_id, entry), place in rows)
             if shard is not None:
                 ledger.info.set_meta(SHARD, shard.note)
+            if state.settings.reuse is not None:
+                ledger.info.set_meta(TO_REUSE, planned_note(state.settings.reuse))
             self.record_gates(ledger)
             ledger.commit_deferred()
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Container, Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 from pytest_manifest.broker.attempt import Attempt
@@ -25,6 +26,9 @@ from pytest_manifest.schema import Entry, Verdict
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import NEVER_STARTED_STATES, is_revocation_notice
 from pytest_manifest.verdict.descendants import NOT_SENT, PATH, is_ignored
+
+NOT_OURS: Final = frozenset({"planned", "withheld", "reused"})
+"""States of attempts that the run has not sent, so that none of its jobs can be looked for."""
 
 
 class EarlierRunStrategy(Strategy):
@@ -151,7 +155,7 @@ def track_unsettled(
     pending.with_own_limit = OwnLimits.read(ledger)
     for row in ledger.attempts.all(undecided=True):
         wanted = row.entry in manifest and (only is None or row.entry in only)
-        if wanted and row.state not in ("planned", "withheld"):
+        if wanted and row.state not in NOT_OURS:
             track(pending, ledger, row, manifest[row.entry], info)
 
 
@@ -172,7 +176,7 @@ def track_inferred(
         by_tree = _is_by_tree(settled.verdict)
         if (has_receipt and not by_tree) or settled.verdict.verdict not in INFERRED:
             continue
-        if row is None or row.state in ("planned", "withheld") or row.entry not in manifest:
+        if row is None or row.state in NOT_OURS or row.entry not in manifest:
             continue
         track(pending, ledger, row, manifest[row.entry], info)
 

@@ -19,11 +19,13 @@ from pytest_manifest.ledger import (
     REVOKED_TASKS,
     STORE_EMPTIED,
     Ledger,
+    ReusedFrom,
     Start,
     TaskRuns,
     given_again,
 )
 from pytest_manifest.redaction import redacted
+from pytest_manifest.run.origins import SentJob, as_reused
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.signatures import signatures_of, trusted_ends
 from pytest_manifest.run.task_metadata import CodeHistory, OwnLimits, code_key
@@ -250,6 +252,9 @@ class EvidenceEvaluator:
         self.signatures = signatures_of(ledger)
         self._sets: dict[str, frozenset[str]] = {}  # of the ledger, which this run alone writes
         self.is_whole: Callable[[], bool] = lambda: True
+        self._has_reused = bool(ledger.info.reused_runs())
+        self.imported: dict[str, ReusedFrom] = {}
+        """Where attempts were reused from that are not in the ledger yet, by task id."""
 
     def evaluate(
         self,
@@ -266,8 +271,33 @@ class EvidenceEvaluator:
         counts.
 
         ``exact_message``: whether the receipts must be of the very message that was sent at
-        ``sent_at``.
+        ``sent_at``. What was reused is held against the run, the entry and the attempt that it
+        was of, and against the code that would have run when it was reused.
         """
+        origin = self._origin_of(task_id)
+        if origin is None:
+            run = self._origins.run_of(task_id)
+            job = SentJob(entry, task_id, number, run, run, sent_at)
+            return self._evaluate(job, reported, starts, exact_message=exact_message)
+        own = entry.model_copy(update={"id": origin.entry})
+        job = SentJob(own, task_id, origin.attempt, origin.run, origin.by, sent_at, origin.at)
+        verdict, receipt = self._evaluate(job, reported, starts, exact_message=exact_message)
+        return as_reused(verdict, receipt, entry.id, number, origin)
+
+    def _origin_of(self, task_id: str) -> ReusedFrom | None:
+        if self.imported and (origin := self.imported.get(task_id)) is not None:
+            return origin
+        return self._ledger.attempts.reused(task_id) if self._has_reused else None
+
+    def _evaluate(
+        self,
+        job: SentJob,
+        reported: Sequence[ReportedEnd],
+        starts: Sequence[Start],
+        *,
+        exact_message: bool,
+    ) -> tuple[Verdict, Receipt | None]:
+        entry, task_id, number, sent_at = job.entry, job.task_id, job.number, job.sent_at
         trusted, fault = trusted_ends(self.signatures, reported)
         if not trusted:
             receipt = reported[0][1]
@@ -276,15 +306,10 @@ class EvidenceEvaluator:
         reported = trusted
         execution, receipt = decisive_end(reported)
         receipt = without_unproven_claims(execution, receipt, starts)
-        lie = self._find_contradiction(
-            entry,
-            task_id,
-            number,
-            (execution, receipt),
-            reported,
-            starts,
-            sent_at if exact_message else None,
-        )
+        if receipt.reused is not None:  # which this run says itself, and no worker
+            receipt = receipt.model_copy(update={"reused": None})
+        known_at = sent_at if exact_message else None
+        lie = self._find_contradiction(job, (execution, receipt), reported, starts, known_at)
         if lie:
             logger.bind(entry=entry.id).info("a receipt is not to be believed: {}", lie)
             verdict = evaluate(entry, None, attempt=number, problem="forged", note=lie)
@@ -294,9 +319,9 @@ class EvidenceEvaluator:
             return evaluate(
                 entry, None, attempt=number, problem="revoked", note=REVOKED_BY_RUN
             ), whole
-        code = self._codes[self._origins.run_of(task_id)].digest(
-            entry.task, sent_at or whole.sent_at
-        )
+        codes = self._codes.get(job.codes_of)
+        since = job.code_at or sent_at or whole.sent_at
+        code = None if codes is None else codes.digest(entry.task, since)
         left_out = missing_fields(entry, receipt, sent=sent_at is not None, code=code)
         limited = self._with_own_limit(entry)
         return evaluate(limited, whole, attempt=number, code=code, missing=left_out), whole
@@ -308,20 +333,19 @@ class EvidenceEvaluator:
 
     def _find_contradiction(
         self,
-        entry: Entry,
-        task_id: str,
-        number: int,
+        job: SentJob,
         chosen: ReportedEnd,
         reported: Sequence[ReportedEnd],
         starts: Sequence[Start],
         sent_at: datetime | None,
     ) -> str:
+        entry, task_id = job.entry, job.task_id
         lie = contradiction(
             entry,
             chosen[1],
-            run=self._origins.run_of(task_id),
+            run=job.run,
             task_id=task_id,
-            attempt=number,
+            attempt=job.number,
             sent_at=sent_at,
         )
         lie = lie or disagreement(reported, by_failure=entry.expect.state == "failed")

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from pytest_manifest.broker.attempt import is_of_attempt, task_id_for
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.ledger import Ledger, RunInfo, utc_now
-from pytest_manifest.ledger.queries import BATCH, ImportedEntry
+from pytest_manifest.ledger import REUSED_RUNS, Ledger, ReusedFrom, RunInfo, utc_now
+from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.ledger.run_files import RunFiles
+from pytest_manifest.ledger.transfers import ImportedEntry
 from pytest_manifest.manifest import Limits, Manifest
 from pytest_manifest.manifest.receipts import Exported, ReceiptIndex
 from pytest_manifest.run.evaluation import AttemptEvaluator
@@ -19,6 +20,7 @@ from pytest_manifest.run.exported_trees import TreeImport
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.signatures import require_signatures
 from pytest_manifest.schema import Entry
+from pytest_manifest.schema.receipts import Reuse
 from pytest_manifest.verdict import evaluate
 
 NO_RUN = "no-receipts"
@@ -50,8 +52,10 @@ def ledger_of_receipts(
             if not several:
                 trees.add_all(index)
             for passages in () if several else judging.passages():
+                origins = [one.reused_from for one in passages if one.reused_from is not None]
                 with ledger.transaction():
-                    ledger.queries.import_entries(passages)
+                    ledger.transfers.import_entries(passages)
+                    ledger.info.add_task_ids(REUSED_RUNS, {origin.run for origin in origins})
             strange, doubled = index.finish()
             if several:
                 runs = ", ".join(sorted(index.runs)[:3])
@@ -117,6 +121,8 @@ class _ReceiptsEvaluation:
             task_id = task_id_for(self.run, entry.id, 1, ordinal)
             return ImportedEntry(task_id, 1, ordinal, None, verdict, None, None)
         receipt = exported.receipt
+        if receipt.reused is not None:
+            return self._reused(ordinal, entry, exported, receipt.reused)
         attempt = max(receipt.attempt, 1)
         task_id = receipt.task_id  # with the place that the entry had when it was sent
         if not is_of_attempt(task_id, self.run, entry.id, attempt):
@@ -132,4 +138,22 @@ class _ReceiptsEvaluation:
             verdict,
             text,
             None if counted is None else text,
+        )
+
+    def _reused(self, ordinal: int, entry: Entry, exported: Exported, by: Reuse) -> ImportedEntry:
+        """Judge an entry by the receipt of an earlier run's job, which it has reused."""
+        receipt = exported.receipt
+        origin = ReusedFrom(receipt.run, receipt.entry, receipt.attempt, by.run, by.at)
+        task_id = receipt.task_id
+        if not is_of_attempt(task_id, origin.run, origin.entry, origin.attempt):
+            task_id = task_id_for(origin.run, origin.entry, origin.attempt, ordinal)
+        job = PendingAttempt(self.run, entry, 0, task_id, 0.0, receipt.sent_at)
+        imported = self.evaluator.evidence.imported
+        imported[task_id] = origin
+        verdict, counted = self.evaluator.evaluate(job, receipt, ())
+        del imported[task_id]
+        text = exported.text
+        kept = None if counted is None else text
+        return ImportedEntry(
+            task_id, 0, ordinal, receipt.sent_at, verdict, text, kept, reused_from=origin
         )

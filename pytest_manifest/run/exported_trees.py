@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 
 from pytest_manifest.broker.attempt import is_of_attempt
-from pytest_manifest.ledger import Descendant, Ledger, TaskRuns
+from pytest_manifest.ledger import Descendant, Ledger
 from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.manifest import Manifest, descendant_line, receipt_line
 from pytest_manifest.manifest.receipts import ReceiptIndex
@@ -40,7 +40,7 @@ def exported_version(ledger: Ledger) -> str:
 def _descendant_lines(ledger: Ledger) -> Iterator[bytes]:
     if not ledger.descendants.any():
         return
-    runs = TaskRuns(ledger.info.read().run, ledger.info.merged())
+    runs = ledger.info.task_runs()
     for one in ledger.trees.judged():
         receipt = None
         if one.receipt is not None:
@@ -83,14 +83,24 @@ class TreeImport:
         """Record all of them, with their receipts and verdicts, in batches."""
         lines = index.descendants()
         while some := list(islice(lines, BATCH)):
-            ours = [one for one in some if self._is_ours(one)]
+            ours = [
+                one.model_copy(update={"entry": entry})
+                for one in some
+                if (entry := self._entry_of(one, index)) is not None
+            ]
             self.strange += len(some) - len(ours)
             with self.ledger.transaction():
                 self._add(ours)
 
-    def _is_ours(self, one: ExportedDescendant) -> bool:
-        of_run = one.run == self.run and one.entry in self.manifest
-        return of_run and is_of_attempt(one.root, self.run, one.entry, one.attempt)
+    def _entry_of(self, one: ExportedDescendant, index: ReceiptIndex) -> str | None:
+        """Return the entry whose tree it is of; None where that is none of the run's.
+
+        Of a job that was reused that is the entry which reuses it.
+        """
+        if not is_of_attempt(one.root, one.run, one.entry, one.attempt):
+            return None
+        entry = one.entry if one.run == self.run else index.reusing_entry(one.root)
+        return entry if entry is not None and entry in self.manifest else None
 
     def _add(self, some: list[ExportedDescendant]) -> None:
         self.ledger.descendants.add(

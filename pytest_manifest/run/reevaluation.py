@@ -120,7 +120,7 @@ def _reevaluate_line(
     entry = manifest.parse(line.raw, line.number)
     old = entry if line.old is None or line.same else manifest.parse(line.old, line.number)
     change, words = change_of(entry, old)
-    if change == "job" and row.state not in ("planned", "withheld"):
+    if change == "job" and row.state not in ("planned", "withheld"):  # also what was reused
         note = (
             f"{words} since, so what the run says is of other work; "
             "--manifest-resume-changed runs it"

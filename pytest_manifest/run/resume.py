@@ -16,6 +16,7 @@ from pytest_manifest.run.admission import admit
 from pytest_manifest.run.budget import NOTHING, refuse_beyond
 from pytest_manifest.run.changes import keep_changes, kept_manifest
 from pytest_manifest.run.earlier import (
+    NOT_OURS,
     EarlierRunStrategy,
     evaluate_kept_receipts,
     track_inferred,
@@ -32,11 +33,11 @@ from pytest_manifest.run.recovery import JobSearch, locations_of
 from pytest_manifest.run.reevaluation import reevaluate
 from pytest_manifest.run.resume_decisions import Known, decisions
 from pytest_manifest.run.resume_rules import (
-    NOT_SENT,
     ResumeRules,
     attempts_to_send,
     record_decisions,
 )
+from pytest_manifest.run.reuse import refuse_unlooked
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.state import RunState
@@ -90,6 +91,7 @@ class Resume(EarlierRunStrategy):
 
     def prepare(self, expected_workers: int | None) -> None:
         ledger = self._take_up()
+        refuse_unlooked(ledger)
         pending, connections = self.state.pending, self.connections
         publisher = connections.open_publisher()
         position = ledger.info.get_meta("stream_position") or "0"
@@ -139,7 +141,7 @@ class Resume(EarlierRunStrategy):
             ledger.verdicts.record(list(again))
         intact = collector.is_intact()
         # A session that was killed before its first message may not have marked the store at all.
-        emptied = intact is False and not ledger.attempts.send_states().keys() <= NOT_SENT
+        emptied = intact is False and not ledger.attempts.send_states().keys() <= NOT_OURS
         if emptied and not self._is_older:
             ledger.info.set_meta(STORE_EMPTIED, "1")  # a new stream would not show it any more
         statuses = ledger.verdicts.statuses()
@@ -175,7 +177,7 @@ class Resume(EarlierRunStrategy):
         info = ledger.info
         if not self.state.address.is_private or info.status == "running":
             return
-        nothing_sent = ledger.attempts.send_states().keys() <= NOT_SENT
+        nothing_sent = ledger.attempts.send_states().keys() <= NOT_OURS
         if nothing_sent or info.get_meta(STORE_EMPTIED) is not None:
             return
         if collector.is_intact() is False:

@@ -10,11 +10,10 @@ from pytest_manifest.broker.locating.base import Location
 from pytest_manifest.ledger import Ledger, has_all_starts
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.run.changes import Change, change_of, kept_manifest
-from pytest_manifest.run.earlier import open_trees
+from pytest_manifest.run.earlier import NOT_OURS, open_trees
 from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.reevaluation import reevaluate
 from pytest_manifest.run.resume_rules import (
-    NOT_SENT,
     Decision,
     EntryState,
     ResumeRules,
@@ -99,7 +98,7 @@ def preview(
     with Ledger.open(ledger_path) as ledger:
         before = kept_manifest(ledger_path, ledger.info.read().sha256)
         sent = {
-            row.task_id for row in ledger.attempts.all(undecided=True) if row.state not in NOT_SENT
+            row.task_id for row in ledger.attempts.all(undecided=True) if row.state not in NOT_OURS
         }
         held = {row.task_id for row in open_trees(ledger, manifest, frozenset(names))}
         locations: dict[str, Location] = {}

@@ -124,6 +124,8 @@ def _why(state: EntryState) -> str:
         return "never sent"
     if state.change == "expectation" and state.before == "passed":
         return state.changed
+    if state.last.state == "reused":
+        return f"what was reused is {state.status or 'of no use'}"
     if state.status is not None:
         return state.status if state.last.state not in NOT_SENT else f"never sent ({state.status})"
     return "lost in flight" if state.may_have_started else "lost"
@@ -150,7 +152,13 @@ def may_have_started(
         # since, which may be queued or running.
         known_receipts, witnessed = [], False
     # What was withdrawn was out, and everybody who could have had it was asked.
-    sent = row is not None and row.state not in NOT_SENT and (begun or row.state != "withdrawn")
+    # What was reused an earlier run has sent, and this one has not.
+    sent = (
+        row is not None
+        and row.state not in NOT_SENT
+        and row.state != "reused"
+        and (begun or row.state != "withdrawn")
+    )
     return may_have_run(sent=sent, begun=begun, receipts=known_receipts, witnessed=witnessed)
 
 

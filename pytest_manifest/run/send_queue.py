@@ -79,6 +79,12 @@ class FirstAttempts(Sequence[Attempt]):
         )
         return FirstAttempts(self._run, self._manifest, kept)
 
+    def without_entries(self, entries: Container[str]) -> FirstAttempts:
+        """Return those that are of none of these entries."""
+        ids = self._manifest.ids
+        kept = array("I", (place for place in self._positions if ids[place] not in entries))
+        return FirstAttempts(self._run, self._manifest, kept)
+
     def _attempts(self, positions: Sequence[int]) -> Iterator[Attempt]:
         ids = self._manifest.ids
         entries = self._manifest.some(ids[place] for place in positions)

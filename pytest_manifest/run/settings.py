@@ -35,6 +35,17 @@ class FailureLimit:
 
 
 @dataclass(frozen=True, slots=True)
+class EarlierRuns:
+    """Hold the ledgers of earlier runs, the first to be asked first.
+
+    ``are_named``: the user has named them, so that one which cannot be used is a fault.
+    """
+
+    ledgers: Sequence[Path]
+    are_named: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RunSettings:
     """Hold what is decided before a run starts.
 
@@ -50,7 +61,8 @@ class RunSettings:
     the stack (ours: revoke, another's: detach); ``repair``: requeue messages that a dead worker
     holds on a broker that is not ours, too; ``low_memory``: read what is to be sent from the
     manifest again when its turn comes, and keep it not; ``receipt_keys``: the public keys, as PEM,
-    by one of which each report of a worker must be signed, None where it need not be.
+    by one of which each report of a worker must be signed, None where it need not be; ``reuse``:
+    the runs whose passes count for the same work, None: of none.
     """
 
     folder: Path
@@ -70,6 +82,7 @@ class RunSettings:
     repair: bool = False
     low_memory: bool = False
     receipt_keys: str | None = None
+    reuse: EarlierRuns | None = None
 
     def window_for(self, slots: int) -> int:
         """Return the most entries in flight, where workers run ``slots`` jobs at once (0: not

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import ClassVar
 
@@ -40,6 +40,12 @@ class Strategy(ABC):
         """Query the stack for what it can do; send nothing, and decide nothing.
 
         Raises DispatchError or StackError where nothing should be sent.
+        """
+
+    def reuse(self, codes: Mapping[str, str]) -> None:  # noqa: B027 - most reuse nothing
+        """Take out of what is to be sent what has passed in an earlier run, where that is wanted.
+
+        ``codes``: the digest of each task's code that would run, as far as that is known.
         """
 
     @abstractmethod

@@ -15,6 +15,9 @@ from functools import partial
 from types import ModuleType
 from weakref import WeakKeyDictionary
 
+CODE_ATTRIBUTE = "manifest_code"
+"""The attribute of a worker's tasks that tells the digest of their code to whoever asks for it."""
+
 _digests: WeakKeyDictionary[ModuleType, str | None] = WeakKeyDictionary()
 _NO_SOURCE = "no-source"
 _making = threading.Lock()  # warnings.catch_warnings() is not thread-safe either
@@ -44,6 +47,11 @@ def told_digest(task: object) -> str:
     The mark tells such a receipt from one whose digest was removed.
     """
     return code_digest(task) or f"{_python()}:{_NO_SOURCE}"
+
+
+def has_source(digest: str | None) -> bool:
+    """Return whether a digest that was told is known, and one of a source."""
+    return digest is not None and not digest.endswith(f":{_NO_SOURCE}")
 
 
 def comparable(one: str | None, other: str | None) -> bool:

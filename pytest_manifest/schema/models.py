@@ -189,6 +189,8 @@ class Entry(Document):
     """How often the harness may send it again."""
     idempotent: bool = False
     """Whether running it twice does no harm."""
+    reuse: bool = True
+    """Whether an earlier pass of the same work may count instead, where that is asked for."""
     after: Names = Field(default_factory=list)
     """Ids of entries that must pass before this one is sent."""
     key: Keys = Field(default_factory=dict)

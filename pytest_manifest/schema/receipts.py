@@ -65,6 +65,17 @@ class Signature(Document):
     """Fields that pytest has filled in since, by what it knows of the job's starts."""
 
 
+class Reuse(Document):
+    """The later run that has a job's receipt count for an entry of its own, and sent that not."""
+
+    run: Identifier
+    """The id of that run."""
+    entry: Name
+    """The id of its entry."""
+    at: Time
+    """When it was taken over."""
+
+
 class Receipt(Document):
     """The account of one attempt. Times are UTC.
 
@@ -144,6 +155,8 @@ class Receipt(Document):
     """The name of the execution, where the worker signs."""
     signature: Signature | None = None
     """The worker's signature, where it has a key."""
+    reused: Reuse | None = None
+    """The run that has reused it; all else is of the run that the job was sent in."""
 
 
 class Mismatch(Document):

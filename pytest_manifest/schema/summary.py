@@ -141,6 +141,19 @@ class SummaryCause(Document):
     """What the first of them says, shortened."""
 
 
+class SummaryOrigin(Document):
+    """The attempt of an earlier run that an entry was judged by."""
+
+    run: Name
+    """The run's id."""
+    entry: Name
+    """The id of its entry."""
+    attempt: Count
+    """Which sending of it that was."""
+    task_id: Text
+    """Celery's id of it."""
+
+
 class SummaryEntry(Document):
     """One entry."""
 
@@ -162,6 +175,8 @@ class SummaryEntry(Document):
     """Seconds from the sending to the start."""
     runtime: Number | None
     """Seconds from the start to the end."""
+    reused_from: SummaryOrigin | None = None
+    """What it was judged by where an earlier run had sent it; null: this run has."""
 
 
 class SummaryStep(Document):
@@ -213,6 +228,8 @@ class SummaryStatistics(Document):
 
     entries: Count
     """How many entries were selected."""
+    reused: dict[str, Count] = Field(default_factory=dict)
+    """How many of them were not sent but judged by a job of an earlier run, by that run's id."""
     verdicts: dict[str, Count]
     """How many entries have which verdict."""
     outcomes: dict[str, Count]

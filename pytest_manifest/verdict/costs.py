@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from decimal import Decimal
 
-from pytest_manifest.ledger import AttemptCost, EntryVerdict, Ledger, TaskRuns, has_all_starts
+from pytest_manifest.ledger import AttemptCost, EntryVerdict, Ledger, has_all_starts
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.schema import actual_cost, exact
 from pytest_manifest.verdict.evidence import denies, is_revocation_notice
@@ -17,6 +17,7 @@ _WITHHELD = frozenset({"skipped", "unknown_task"})
 class Costs:
     """The costs of a run's attempts, in the entries' unit. Use it in the ledger's thread.
 
+    What was reused has cost nothing: another run has paid for it.
     Every execution counts, also one of a failed attempt and a second one of the same attempt: as
     its receipt reports or else as the entry estimates. An attempt that may have run counts its
     estimate; one that certainly never ran counts nothing.
@@ -25,7 +26,7 @@ class Costs:
     def __init__(self, ledger: Ledger, manifest: Manifest) -> None:
         self._ledger = ledger
         self._manifest = manifest
-        self._task_runs = TaskRuns(ledger.info.read().run, ledger.info.merged())
+        self._task_runs = ledger.info.task_runs()
         self.reported = False
         """Whether a receipt of the attempts read so far has reported a cost."""
 
@@ -81,6 +82,8 @@ class Costs:
 def cost_of_verdict(settled: EntryVerdict, manifest: Manifest) -> Decimal:
     """Return an entry's cost as far as its verdict and receipt alone can tell."""
     verdict, receipt = settled.verdict, settled.receipt
+    if receipt is not None and receipt.reused is not None:
+        return exact(None)
     reported = None if receipt is None else actual_cost(receipt)
     if reported is not None:
         return exact(reported)

@@ -99,12 +99,15 @@ def _mark() -> None:
 
 
 def _take_digests(app: Celery) -> None:
-    """Compute the tasks' code digests before files change and before the pool forks."""
-    from pytest_manifest.schema.code_digest import code_digest
+    """Compute the tasks' code digests before files change and before the pool forks.
+
+    Each task has its own as an attribute, which the worker tells before a dispatch.
+    """
+    from pytest_manifest.schema.code_digest import CODE_ATTRIBUTE, told_digest
 
     for name, task in app.tasks.items():
         if not name.startswith("celery."):
-            code_digest(task)
+            setattr(task, CODE_ATTRIBUTE, told_digest(task))
 
 
 def _on_process_init(**_: object) -> None:

@@ -60,6 +60,14 @@ CONFLICTS = [
         "--manifest-plan-opt a was given twice",
     ),
     (
+        ["--manifest-plan=x", "--manifest-reuse=all"],
+        "--manifest-plan only plans; give --manifest-reuse when the manifest is run",
+    ),
+    ([M, "--manifest-resume", "--manifest-reuse=all"], "--manifest-reuse is for a run that begins"),
+    ([M, "--manifest-audit", "--manifest-reuse=all"], "--manifest-reuse is for a run that begins"),
+    ([M, "--manifest-reuse=nowhere"], "there is no such run, and no such file; give a run's id"),
+    ([M, "--manifest-reuse=last"], "there is no such run, and no such file; give a run's id"),
+    (
         ["--manifest-plan=x", "--manifest-resume"],
         "--manifest-plan plans anew; name the manifest to go on with by",
     ),
@@ -286,6 +294,7 @@ def test_what_does_not_go_together_is_refused(
             "--manifest-canary=2",
         ],
         [M, "--manifest-dispatch-only", "--manifest-broker=redis://x"],
+        [M, "--manifest-reuse=all", "--manifest-rerun"],
         [M, "--manifest-stack", "--manifest-backend=redis://x"],
         ["--manifest-plan=x", M, "--manifest-plan-run", "--manifest-dispatch-only"],
         ["--manifest-plan=x", "--manifest=not-yet.jsonl", "--manifest-plan-opt", "a=b=c"],

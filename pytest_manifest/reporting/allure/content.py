@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from pytest_manifest.analysis.records import AttemptRecord, EntryRecord
+from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, origin_text
 from pytest_manifest.files import write_whole
 from pytest_manifest.schema import Document, Entry, Mismatch, Receipt, Verdict
 from pytest_manifest.text import escape_hidden, plural, short, visible
@@ -67,6 +67,8 @@ def _metadata(record: EntryRecord, *, last: bool) -> Iterator[tuple[str, str]]:
         yield f"meta {escaped(name)}", code(value if isinstance(value, str) else short(value))
     if last and record.error_place is not None:
         yield "raised at", code(record.error_place)
+    if last and record.reused_from is not None:
+        yield "reused from", code(origin_text(record.reused_from))
 
 
 def _expectations(entry: Entry) -> Iterator[str]:

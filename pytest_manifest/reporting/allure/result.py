@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord
 from pytest_manifest.reporting.allure.content import description
@@ -57,6 +58,10 @@ class Subject:
     others: Sequence[tuple[str, str]]
     run: str | None
     trees: Mapping[str, Json] = field(default_factory=dict)
+
+
+REUSED: Final = "reused"
+"""The tag of tests whose entry was judged by a job of an earlier run."""
 
 
 def sent_attempts(record: EntryRecord) -> list[AttemptRecord]:
@@ -141,6 +146,7 @@ def labels(
         pairs += zip(_SUITES, map(visible, subject.hierarchy), strict=False)
     pairs += [pair for pair in labels_of(record.entry) if pair[0] not in has & _ONE_OF]
     pairs += [("tag", visible(tag)) for tag in record.entry.tags]
+    pairs += [("tag", REUSED)] if record.reused_from is not None else []
     unique = [{"name": name, "value": value} for name, value in dict.fromkeys(pairs)]
     return [*unique, *_attempt_labels(record, one)]
 

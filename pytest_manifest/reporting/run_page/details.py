@@ -10,7 +10,7 @@ from typing import Final
 from pydantic import JsonValue
 
 from pytest_manifest.analysis.reading import outcome_of
-from pytest_manifest.analysis.records import AttemptRecord, EntryRecord
+from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, origin_text
 from pytest_manifest.reporting.run_page.columns import cost_figure, rounded
 from pytest_manifest.schema import Receipt
 from pytest_manifest.text import pictured
@@ -165,6 +165,8 @@ def _metadata(record: EntryRecord) -> list[tuple[str, str]]:
     queue = entry.queue if receipt is None else receipt.queue or entry.queue
     if queue:
         rows.append(("queue", queue))
+    if record.reused_from is not None:
+        rows.append(("reused from", origin_text(record.reused_from)))
     if receipt is not None:
         rows += _receipt_metadata(receipt)
     return rows

@@ -44,6 +44,7 @@ def statistics_document(found: Statistics) -> dict[str, object]:
     """Return the statistics; of the slowest entries the ids alone, as the table has the rest."""
     return {
         "entries": found.entries,
+        "reused": sum(found.reused.values()),
         "outcomes": {name: count for name, count in found.outcomes.items() if count},
         "verdicts": [
             [kind, outcome_of(kind), count]

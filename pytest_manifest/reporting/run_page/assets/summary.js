@@ -69,6 +69,7 @@ function facts(run, figures) {
   const spread = (found) => [seconds(found.p50), COUNT > 1 ? `95 % under ${seconds(found.p95)}` : 'of the one entry'];
   const name = COUNT > 1 ? ['Median wait', 'Median run'] : ['Wait', 'Run'];
   const again = [
+    ['Reused', figures.reused, 'from earlier runs'],
     ['Sent again', figures.attempts, 'by the harness'],
     ['Redelivered', figures.redeliveries, 'by the broker'],
     ['Retries', figures.retries, 'by the tasks themselves'],

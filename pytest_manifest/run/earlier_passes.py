@@ -1,0 +1,281 @@
+"""Find in the ledger of an earlier run the passes whose work is the very same as an entry's."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from pydantic import JsonValue
+from pydantic_core import from_json
+
+from pytest_manifest.errors import LedgerError
+from pytest_manifest.ledger import (
+    CLASHING_STARTS,
+    SECRETS,
+    Ledger,
+    ReusedFrom,
+    Start,
+    TaskRuns,
+    damaged,
+)
+from pytest_manifest.ledger.queries import BATCH, StoredPass
+from pytest_manifest.ledger.rows import BAD_ROW_ERRORS, origin_of, receipt_of, start_of_row
+from pytest_manifest.ledger.rows import text as text_of
+from pytest_manifest.ledger.run_files import RunFiles
+from pytest_manifest.ledger.transfers import ReusedAttempt, TreeRows
+from pytest_manifest.manifest import Manifest, id_and_task
+from pytest_manifest.processes import is_held
+from pytest_manifest.run.changes import kept_manifest
+from pytest_manifest.run.evidence import ReportedEnd
+from pytest_manifest.schema.wire import canonical
+from pytest_manifest.verdict.descendants import NOT_SENT
+
+_OF_ITS_PROCESS: Final = frozenset({"succeeded", "failed", "ignored"})
+"""Ends that the process which ran the task tells, and with them the code that it ran."""
+
+
+def work_of(raw: bytes) -> Mapping[str, JsonValue]:
+    """Return the fields of an entry's line, which was checked when its manifest was read."""
+    fields: Mapping[str, JsonValue] = from_json(raw)
+    return fields
+
+
+def work_key(entry: Mapping[str, JsonValue]) -> bytes | None:
+    """Return a digest of an entry's work and of what is expected of it; None: it has none.
+
+    What differs in task, arguments, expectations or timeout has another one, also where it is only
+    written otherwise. The id, and where and when the job runs (queue, priority, countdown, ...),
+    make no difference.
+    """
+    given = [entry.get(name, default) for name, default in _WORK]
+    work = canonical([entry["task"], *given])
+    return None if work is None else hashlib.sha256(work).digest()
+
+
+_WORK: Final[Sequence[tuple[str, JsonValue]]] = (
+    ("args", []),
+    ("kwargs", {}),
+    ("expect", {}),
+    ("timeout", None),
+)
+"""The fields of the work beside the task, and what stands for one that is left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedPass:
+    """A pass of an earlier run that may count for an entry.
+
+    ``key``: of its work; ``rows``: all that the earlier ledger has of it, ``reported`` and
+    ``starts`` of the attempt itself; ``is_sound``: whether all that the job started ran the code
+    that would run now.
+    """
+
+    key: bytes
+    attempt: ReusedAttempt
+    rows: TreeRows
+    reported: Sequence[ReportedEnd]
+    starts: Sequence[Start]
+    is_sound: bool
+
+
+class Offers:
+    """Match passes with the entries that want one.
+
+    ``codes``: the digest of each task's code that would run; ``run`` reuses them, ``at`` (UTC).
+    """
+
+    def __init__(
+        self, manifest: Manifest, codes: Mapping[str, str], run: str, at: datetime
+    ) -> None:
+        self._manifest = manifest
+        self._codes = codes
+        self._run = run
+        self._at = at
+        self.wanted: dict[bytes, dict[str, int]] = {}
+        """The entries that want a pass, and their positions, by the digest of their work."""
+        self._taken: set[str] = set()
+        """The task ids of what was offered: an earlier run may have reused it as well."""
+        self.secrets: set[str] = set()
+        """The secrets of the runs of which something is offered."""
+        self.outdated: set[str] = set()
+        """Entries of which there is a pass by other code."""
+
+    def knows_code_of(self, task: str) -> bool:
+        """Return whether it is known what code a job of this task would run."""
+        return task in self._codes
+
+    def want(self, key: bytes, entry: str, position: int) -> None:
+        """Have the next pass of this work offered to this entry."""
+        self.wanted.setdefault(key, {})[entry] = position
+
+    def match(self, key: bytes, one: StoredPass) -> str | None:
+        """Return the entry that a pass may count for; None where none wants it.
+
+        That is the one of the same id. Only a pass whose id the manifest does not have may count
+        for another, so that no two entries, be they of two shards, count one job.
+        """
+        wanted = self.wanted.get(key)
+        if not wanted or one.task_id in self._taken:
+            return None
+        if one.entry in wanted:
+            return one.entry
+        return None if one.entry in self._manifest else next(iter(wanted))
+
+    def take(self, key: bytes, entry: str, task_id: str) -> int:
+        """Return the entry's position; it wants no pass from here on."""
+        self._taken.add(task_id)
+        wanted = self.wanted[key]
+        position = wanted.pop(entry)
+        if not wanted:
+            del self.wanted[key]
+        return position
+
+    def give_back(self, key: bytes, entry: str, position: int, task_id: str) -> None:
+        """Have another pass offered to an entry: the one that was does not count."""
+        self._taken.discard(task_id)
+        self.want(key, entry, position)
+
+    def is_of_this_code(self, receipt: Mapping[str, JsonValue]) -> bool:
+        """Return whether a receipt tells that its task ran the code that would run now."""
+        code = receipt.get("code")
+        return (
+            receipt.get("source", "worker") == "worker"
+            and receipt.get("state") in _OF_ITS_PROCESS
+            and not receipt.get("replaced")
+            and code is not None
+            and code == self._codes.get(str(receipt.get("task")))
+        )
+
+    def origin(self, one: StoredPass, runs: TaskRuns) -> ReusedFrom:
+        """Return where a pass was sent: of what was reused itself, the run that had sent it."""
+        known = origin_of(one.reused_from)
+        if known is None:
+            known = ReusedFrom(
+                runs.run_of(one.task_id), one.entry, one.attempt, self._run, self._at
+            )
+        return replace(known, by=self._run, at=self._at)
+
+
+class _Match(NamedTuple):
+    """A pass, and the entry that wants it."""
+
+    key: bytes
+    of: StoredPass
+    entry: str
+    position: int
+
+
+class EarlierPasses:
+    """Read the passes of one ledger."""
+
+    def __init__(self, path: Path, offers: Offers) -> None:
+        self._path = path
+        self._offers = offers
+
+    def batches(self) -> Iterator[Sequence[OfferedPass]]:
+        """Yield the passes that entries want.
+
+        Raises LedgerError or ManifestError where the run cannot be read, or goes on.
+        """
+        if is_held(RunFiles(self._path).lock):
+            raise LedgerError(
+                f"{self._path}: its run goes on in another pytest, and may yet correct what it has "
+                "told; reuse it when that has ended"
+            )
+        with Ledger.open(self._path) as ledger:
+            manifest = kept_manifest(self._path, ledger.info.read().sha256)
+            if manifest is None:
+                raise LedgerError(
+                    f"{self._path}: the manifest that it was made of is not beside it, so what has "
+                    "passed there cannot be told; put it back, or name another run"
+                )
+            is_checked = False
+            runs, clashing = ledger.info.task_runs(), ledger.info.task_ids(CLASHING_STARTS)
+            with manifest.open() as file:
+                while some := list(islice(file, BATCH)):
+                    found = list(self._matching(ledger, some, clashing))
+                    if not found:
+                        continue
+                    try:
+                        if not is_checked:  # of most runs of a folder nothing is wanted
+                            self._check(ledger)
+                            is_checked = True
+                        offered = list(self._offered(ledger, runs, found))
+                    except LedgerError:
+                        for one in found:
+                            self._offers.give_back(one.key, one.entry, one.position, one.of.task_id)
+                        raise
+                    yield offered
+
+    def _check(self, ledger: Ledger) -> None:
+        ledger.check_types()
+        ledger.verdicts.refuse_contradictions()
+        ledger.info.hide_secrets()  # what was one there may be in the receipts
+        self._offers.secrets |= ledger.info.texts(SECRETS)
+
+    def _matching(
+        self, ledger: Ledger, lines: Sequence[bytes], clashing: Container[str]
+    ) -> Iterator[_Match]:
+        """Yield the passes of these lines that entries want, each for another entry."""
+        keys: dict[str, bytes] = {}
+        for raw in lines:
+            name, task = id_and_task(raw)
+            if not self._offers.knows_code_of(task):
+                continue
+            wanted = work_key(work_of(raw))
+            if wanted is not None and wanted in self._offers.wanted:
+                keys[name] = wanted
+        for one in list(ledger.queries.stored_passes(keys)) if keys else ():
+            key = keys[one.entry]
+            entry = self._offers.match(key, one)
+            if entry is None or one.receipt is None or one.task_id in clashing:
+                continue
+            try:
+                receipt = from_json(one.receipt)
+            except ValueError as error:
+                raise damaged(self._path, error) from error
+            if self._offers.is_of_this_code(receipt):
+                position = self._offers.take(key, entry, one.task_id)
+                yield _Match(key, one, entry, position)
+            else:
+                self._offers.outdated.add(entry)
+
+    def _offered(
+        self, ledger: Ledger, runs: TaskRuns, found: Sequence[_Match]
+    ) -> Iterator[OfferedPass]:
+        rows = ledger.transfers.rows_of([match.of.task_id for match in found])
+        for match in found:
+            one, its_rows = match.of, rows[match.of.task_id]
+            try:
+                origin = self._offers.origin(one, runs)
+                reported = [
+                    (execution, receipt_of(text))
+                    for task_id, execution, text, _ in its_rows.receipts
+                    if task_id == one.task_id
+                ]
+                starts = sorted(
+                    (start_of_row(row) for row in its_rows.starts if row[0] == one.task_id),
+                    key=lambda start: text_of(start.started_at) or "",
+                )
+                sound = bool(reported) and self._is_sound(its_rows)
+            except BAD_ROW_ERRORS as error:
+                raise damaged(self._path, error) from error
+            attempt = ReusedAttempt(one.task_id, match.entry, match.position, one.sent_at, origin)
+            yield OfferedPass(match.key, attempt, its_rows, reported, starts, sound)
+
+    def _is_sound(self, rows: TreeRows) -> bool:
+        """Return whether each task that the job started has ended, by the code that runs now."""
+        if not rows.descendants:
+            return True
+        told: dict[str, list[bool]] = {}
+        for task_id, _, receipt, _ in rows.receipts:
+            told.setdefault(task_id, []).append(self._offers.is_of_this_code(from_json(receipt)))
+        return all(
+            (bool(told.get(one[0])) and all(told[one[0]])) or one[8] == NOT_SENT
+            for one in rows.descendants
+        )

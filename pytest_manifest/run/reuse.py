@@ -1,0 +1,257 @@
+"""Let passes of earlier runs count for entries whose work is the very same, and send these not.
+
+An earlier pass is only offered here. Whether it counts is decided as for every other attempt: all
+that the earlier ledger has of it is copied, and judged by what the entry expects now.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from pydantic import JsonValue
+
+from pytest_manifest.errors import DispatchError, LedgerError, ManifestError
+from pytest_manifest.ledger import REUSED_RUNS, SECRETS, TO_REUSE, Ledger, utc_now
+from pytest_manifest.ledger.rows import moment
+from pytest_manifest.ledger.transfers import ReusedAttempt
+from pytest_manifest.manifest import id_and_task
+from pytest_manifest.run.earlier_passes import (
+    EarlierPasses,
+    OfferedPass,
+    Offers,
+    work_key,
+    work_of,
+)
+from pytest_manifest.run.evaluation import AttemptEvaluator, Evaluated
+from pytest_manifest.run.pending import PendingAttempt
+from pytest_manifest.run.send_queue import FirstAttempts, names_of
+from pytest_manifest.run.settings import EarlierRuns
+from pytest_manifest.run.state import RunState
+from pytest_manifest.schema import Entry
+from pytest_manifest.text import listed, plural
+
+_SHOWN: Final = 3
+"""Runs and tasks that a message names."""
+
+
+def planned_note(earlier: EarlierRuns) -> str:
+    """Return what the ledger notes under ``TO_REUSE`` until the passes were looked for."""
+    return json.dumps([path.stem for path in earlier.ledgers])
+
+
+def refuse_unlooked(ledger: Ledger) -> None:
+    """Raise DispatchError where a run was to reuse passes, and ended before it had looked for any.
+
+    To go on with it would send all of what has passed before.
+    """
+    if ledger.info.get_meta(TO_REUSE):
+        raise DispatchError(
+            f"run {ledger.info.read().run} was to reuse earlier passes (--manifest-reuse), and "
+            "ended before it had looked for them; nothing of it was sent, so begin it again with "
+            "the same command, without --manifest-resume"
+        )
+
+
+def take_over_passes(
+    state: RunState,
+    ledger: Ledger,
+    make_evaluator: Callable[[Ledger], AttemptEvaluator],
+    codes: Mapping[str, str],
+) -> None:
+    """Judge what is to be sent by earlier passes of the same work, and leave the rest to be sent.
+
+    ``codes``: the digest of each task's code that would run, as far as that is known. All of it is
+    one transaction. Raises DispatchError where a run that was named cannot be used.
+    """
+    earlier = state.settings.reuse
+    if earlier is None:
+        return
+    selected = len(state.to_send)
+    with ledger.transaction():
+        found = _Takeover(state, ledger, make_evaluator, codes)
+        found.search(earlier)
+        found.hold_back_dependents()
+        found.keep_secrets()
+        ledger.transfers.withdraw_planned(list(found.reused))
+        ledger.info.set_meta(TO_REUSE, "")
+    if isinstance(state.to_send, FirstAttempts):
+        state.to_send = state.to_send.without_entries(found.reused)
+    else:
+        state.to_send = [one for one in state.to_send if one.entry.id not in found.reused]
+    state.notices += found.messages(selected)
+
+
+@dataclass(slots=True)
+class _Sent:
+    """The count of entries that are sent all the same, by the reason."""
+
+    excluded: int = 0
+    held_back: int = 0
+    doubted: int = 0
+    unknown_code: Counter[str] = field(default_factory=Counter)
+
+
+class _Takeover:
+    """Take earlier passes over into a run's ledger; call it all within one transaction."""
+
+    def __init__(
+        self,
+        state: RunState,
+        ledger: Ledger,
+        make_evaluator: Callable[[Ledger], AttemptEvaluator],
+        codes: Mapping[str, str],
+    ) -> None:
+        self._state = state
+        self._ledger = ledger
+        self._make_evaluator = make_evaluator
+        self.reused: dict[str, ReusedAttempt] = {}
+        """What was taken over, by the entry that it counts for."""
+        self._runs: Counter[str] = Counter()
+        """How many entries were reused, by the run that had sent them."""
+        self._sent = _Sent()
+        self._after: dict[str, Sequence[str]] = {}
+        self._unreadable: list[str] = []
+        self._offers = Offers(state.manifest, codes, state.info.run, utc_now())
+        selected = {entry for _, entry in names_of(state.to_send)}
+        with state.manifest.open() as file:
+            for position, raw in enumerate(file):
+                name, task = id_and_task(raw)
+                if name in selected:
+                    self._want(name, task, position, work_of(raw))
+
+    def _want(self, name: str, task: str, position: int, entry: Mapping[str, JsonValue]) -> None:
+        after = entry.get("after")
+        if isinstance(after, list) and after:
+            self._after[name] = [str(one) for one in after]
+        if entry.get("reuse", True) is False:
+            self._sent.excluded += 1
+        elif not self._offers.knows_code_of(task):
+            self._sent.unknown_code[task] += 1
+        elif (key := work_key(entry)) is not None:
+            self._offers.want(key, name, position)
+
+    def search(self, earlier: EarlierRuns) -> None:
+        """Take over what these runs have, from the first named one on."""
+        for path in earlier.ledgers:
+            if path == self._state.files.ledger or not self._offers.wanted:
+                continue
+            # What fails while this ledger is written is no fault of the earlier one.
+            batches = EarlierPasses(path, self._offers).batches()
+            while True:
+                try:
+                    batch = next(batches, None)
+                except (LedgerError, ManifestError) as error:
+                    if earlier.are_named:
+                        raise DispatchError(f"nothing was sent: {error}") from error
+                    self._unreadable.append(path.stem)
+                    break
+                if batch is None:
+                    break
+                self._take(batch)
+
+    def _take(self, batch: Sequence[OfferedPass]) -> None:
+        """Copy these passes, judge each anew, and remove those that do not pass."""
+        transfers = self._ledger.transfers
+        transfers.add_reused([(one.attempt, one.rows) for one in batch])
+        origins = {one.attempt.origin.run for one in batch}
+        self._ledger.info.add_task_ids(REUSED_RUNS, origins)
+        evaluator = self._make_evaluator(self._ledger)
+        entries = self._state.manifest.some(one.attempt.entry for one in batch)
+        passed: list[Evaluated] = []
+        left: list[str] = []
+        for entry, one in zip(entries, batch, strict=True):
+            evaluated = self._evaluate(evaluator, entry, one) if one.is_sound else None
+            if evaluated is not None and evaluated[0].verdict == "passed":
+                passed.append(evaluated)
+                self.reused[entry.id] = one.attempt
+                self._runs[one.attempt.origin.run] += 1
+            else:
+                left.append(one.attempt.task_id)
+                self._sent.doubted += 1
+                self._offers.give_back(one.key, entry.id, one.attempt.position, one.attempt.task_id)
+        transfers.drop_reused(left)
+        self._ledger.verdicts.record(passed)
+
+    def _evaluate(self, evaluator: AttemptEvaluator, entry: Entry, one: OfferedPass) -> Evaluated:
+        """Judge an entry by all that was copied of an earlier attempt."""
+        task_id, sent_at = one.attempt.task_id, moment(one.attempt.sent_at)
+        job = PendingAttempt(evaluator.run, entry, 0, task_id, 0.0, sent_at)
+        # As the ledger has it already: to ask for each would be felt.
+        evaluator.evidence.imported[task_id] = one.attempt.origin
+        verdict, receipt = evaluator.evaluate_evidence(job, one.reported, one.starts)
+        return evaluator.trees.with_tree(entry, task_id, verdict, receipt), receipt
+
+    def hold_back_dependents(self) -> None:
+        """Remove what waits for an entry that runs again, or that ran later than it.
+
+        Its work was done on what the old job had left, and that is another's now.
+        """
+        waiting: dict[str, list[str]] = {}
+        for name, others in self._after.items():
+            for other in others:
+                waiting.setdefault(other, []).append(name)
+        stale = [name for name in self._after if not self._is_up_to_date(name)]
+        removed: list[ReusedAttempt] = []
+        while stale:
+            name = stale.pop()
+            one = self.reused.pop(name, None)
+            if one is not None:
+                removed.append(one)
+                self._runs[one.origin.run] -= 1
+                self._sent.held_back += 1
+                stale += waiting.get(name, ())
+        self._ledger.verdicts.reopen([one.entry for one in removed])
+        self._ledger.transfers.drop_reused([one.task_id for one in removed])
+
+    def _is_up_to_date(self, name: str) -> bool:
+        """Return whether all that a reused entry waits for is reused, and was sent before it."""
+        one = self.reused.get(name)
+        if one is None:
+            return True
+        before = [self.reused.get(other) for other in self._after[name]]
+        return all(
+            other is not None and (other.sent_at or "") <= (one.sent_at or "") for other in before
+        )
+
+    def keep_secrets(self) -> None:
+        """Have what was a secret of an earlier run hidden wherever this run is told of."""
+        if self.reused:
+            self._ledger.info.add_task_ids(SECRETS, self._offers.secrets)
+
+    def messages(self, selected: int) -> list[str]:
+        """Say how many entries are reused, from where, and why others are not."""
+        name, sent = self._state.manifest.path.name, self._sent
+        runs = [f"{run} ({count})" for run, count in self._runs.most_common() if count]
+        number, entries = len(self.reused), plural(selected, "entry")
+        told = [f"reuses {number} of {entries}, from run {listed(runs, _SHOWN)}"]
+        if not number:
+            told = [f"reuses none of {entries}"]
+        if sent.unknown_code:
+            tasks = listed(sorted(map(repr, sent.unknown_code)), _SHOWN)
+            told.append(
+                f"{_are_sent(sent.unknown_code.total())}, as no worker tells, or not all tell "
+                f"alike, what code would run of {tasks}"
+            )
+        if sent.excluded:
+            told.append(f'{_are_sent(sent.excluded)}, as "reuse": false says')
+        if outdated := self._offers.outdated.difference(self.reused):
+            told.append(
+                f"{_are_sent(len(outdated))}, having passed with other code than would run now, or "
+                "with code that nobody told"
+            )
+        if sent.held_back:
+            told.append(f"{_are_sent(sent.held_back)}, as an entry waited for was run since")
+        if sent.doubted:
+            told.append(f"{plural(sent.doubted, 'earlier pass')} would not pass as judged now")
+        if self._unreadable:
+            unusable = listed(self._unreadable, _SHOWN)
+            told.append(f"nothing is reused of {unusable}: it goes on, or cannot be read")
+        return [f"{name}: {one}" for one in told]
+
+
+def _are_sent(number: int) -> str:
+    return "1 entry is sent" if number == 1 else f"{plural(number, 'entry')} are sent"
