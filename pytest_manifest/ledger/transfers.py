@@ -57,7 +57,7 @@ class ReusedAttempt:
     task_id: str
     entry: str
     position: int
-    sent_at: str | None
+    sent_at: str
     origin: ReusedFrom
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
@@ -32,6 +32,7 @@ from pytest_manifest.manifest import Manifest, id_and_task
 from pytest_manifest.processes import is_held
 from pytest_manifest.run.changes import kept_manifest
 from pytest_manifest.run.evidence import ReportedEnd
+from pytest_manifest.run.signatures import signatures_of
 from pytest_manifest.schema.wire import canonical
 from pytest_manifest.verdict.descendants import NOT_SENT
 
@@ -57,6 +58,12 @@ def work_key(entry: Mapping[str, JsonValue]) -> bytes | None:
     return None if work is None else hashlib.sha256(work).digest()
 
 
+def waits_for(entry: Mapping[str, JsonValue]) -> Sequence[str]:
+    """Return the ids that an entry's line says it waits for."""
+    after = entry.get("after")
+    return [str(one) for one in after] if isinstance(after, list) else []
+
+
 _WORK: Final[Sequence[tuple[str, JsonValue]]] = (
     ("args", []),
     ("kwargs", {}),
@@ -71,8 +78,9 @@ class OfferedPass:
     """A pass of an earlier run that may count for an entry.
 
     ``key``: of its work; ``rows``: all that the earlier ledger has of it, ``reported`` and
-    ``starts`` of the attempt itself; ``is_sound``: whether all that the job started ran the code
-    that would run now.
+    ``starts`` of the attempt itself; ``waited_for``: the task ids of the passes in its ledger that
+    its entry waited for there; ``is_sound``: whether all that the job started ran the code that
+    would run now.
     """
 
     key: bytes
@@ -80,18 +88,27 @@ class OfferedPass:
     rows: TreeRows
     reported: Sequence[ReportedEnd]
     starts: Sequence[Start]
+    waited_for: Container[str]
     is_sound: bool
 
 
 class Offers:
     """Match passes with the entries that want one.
 
-    ``codes``: the digest of each task's code that would run; ``run`` reuses them, ``at`` (UTC).
+    ``codes``: the digest of each task's code that would run; ``run`` reuses them, ``at`` (UTC);
+    ``signed_only``: whether it takes signed reports alone.
     """
 
     def __init__(
-        self, manifest: Manifest, codes: Mapping[str, str], run: str, at: datetime
+        self,
+        manifest: Manifest,
+        codes: Mapping[str, str],
+        run: str,
+        at: datetime,
+        *,
+        signed_only: bool,
     ) -> None:
+        self.signed_only = signed_only
         self._manifest = manifest
         self._codes = codes
         self._run = run
@@ -104,6 +121,8 @@ class Offers:
         """The secrets of the runs of which something is offered."""
         self.outdated: set[str] = set()
         """Entries of which there is a pass by other code."""
+        self.corrected: set[str] = set()
+        """Task ids of passes that are none any more by the runs that had sent them."""
 
     def knows_code_of(self, task: str) -> bool:
         """Return whether it is known what code a job of this task would run."""
@@ -120,7 +139,7 @@ class Offers:
         for another, so that no two entries, be they of two shards, count one job.
         """
         wanted = self.wanted.get(key)
-        if not wanted or one.task_id in self._taken:
+        if not wanted or one.task_id in self._taken or one.task_id in self.corrected:
             return None
         if one.entry in wanted:
             return one.entry
@@ -166,8 +185,11 @@ class _Match(NamedTuple):
 
     key: bytes
     of: StoredPass
+    sent_at: str
     entry: str
     position: int
+    after: Sequence[str]
+    """The entries that its own one waited for in its run."""
 
 
 class EarlierPasses:
@@ -223,17 +245,23 @@ class EarlierPasses:
     ) -> Iterator[_Match]:
         """Yield the passes of these lines that entries want, each for another entry."""
         keys: dict[str, bytes] = {}
+        after: dict[str, Sequence[str]] = {}
         for raw in lines:
             name, task = id_and_task(raw)
             if not self._offers.knows_code_of(task):
                 continue
-            wanted = work_key(work_of(raw))
+            work = work_of(raw)
+            wanted = work_key(work)
             if wanted is not None and wanted in self._offers.wanted:
-                keys[name] = wanted
-        for one in list(ledger.queries.stored_passes(keys)) if keys else ():
+                keys[name], after[name] = wanted, waits_for(work)
+        passes = list(ledger.queries.stored_passes(keys)) if keys else []
+        self._offers.corrected |= self._corrected(passes)
+        for one in passes:
             key = keys[one.entry]
             entry = self._offers.match(key, one)
             if entry is None or one.receipt is None or one.task_id in clashing:
+                continue
+            if one.sent_at is None:  # by a newer copy of the ledger: of which sending it is of, too
                 continue
             try:
                 receipt = from_json(one.receipt)
@@ -241,14 +269,38 @@ class EarlierPasses:
                 raise damaged(self._path, error) from error
             if self._offers.is_of_this_code(receipt):
                 position = self._offers.take(key, entry, one.task_id)
-                yield _Match(key, one, entry, position)
+                yield _Match(key, one, one.sent_at, entry, position, after[one.entry])
             else:
                 self._offers.outdated.add(entry)
+
+    def _corrected(self, passes: Sequence[StoredPass]) -> set[str]:
+        """Return the task ids of reused passes that their own runs have judged otherwise since.
+
+        As far as the ledgers of these are beside this one: such a correction is in theirs alone.
+        """
+        reused: dict[str, dict[str, str]] = {}
+        for one in passes:
+            try:
+                origin = origin_of(one.reused_from)
+            except BAD_ROW_ERRORS as error:
+                raise damaged(self._path, error) from error
+            if origin is not None:
+                reused.setdefault(origin.run, {})[one.task_id] = origin.entry
+        found: set[str] = set()
+        for run, entries in reused.items():
+            path = RunFiles.of(self._path.parent, run).ledger
+            if path.is_file():
+                found |= entries.keys() - _passed(path, set(entries.values()))
+        return found
 
     def _offered(
         self, ledger: Ledger, runs: TaskRuns, found: Sequence[_Match]
     ) -> Iterator[OfferedPass]:
         rows = ledger.transfers.rows_of([match.of.task_id for match in found])
+        before = {name for match in found for name in match.after}
+        jobs = {one.entry: one.task_id for one in ledger.queries.stored_passes(before)}
+        # Of others, what jobs have started was believed whoever had told of it.
+        trusts_trees = not self._offers.signed_only or signatures_of(ledger) is not None
         for match in found:
             one, its_rows = match.of, rows[match.of.task_id]
             try:
@@ -263,10 +315,12 @@ class EarlierPasses:
                     key=lambda start: text_of(start.started_at) or "",
                 )
                 sound = bool(reported) and self._is_sound(its_rows)
+                sound = sound and (trusts_trees or not its_rows.descendants)
             except BAD_ROW_ERRORS as error:
                 raise damaged(self._path, error) from error
-            attempt = ReusedAttempt(one.task_id, match.entry, match.position, one.sent_at, origin)
-            yield OfferedPass(match.key, attempt, its_rows, reported, starts, sound)
+            attempt = ReusedAttempt(one.task_id, match.entry, match.position, match.sent_at, origin)
+            waited_for = {jobs[name] for name in match.after if name in jobs}
+            yield OfferedPass(match.key, attempt, its_rows, reported, starts, waited_for, sound)
 
     def _is_sound(self, rows: TreeRows) -> bool:
         """Return whether each task that the job started has ended, by the code that runs now."""
@@ -279,3 +333,12 @@ class EarlierPasses:
             (bool(told.get(one[0])) and all(told[one[0]])) or one[8] == NOT_SENT
             for one in rows.descendants
         )
+
+
+def _passed(path: Path, entries: Collection[str]) -> set[str]:
+    """Return the task ids by which these entries have passed; none where it cannot be read."""
+    try:
+        with Ledger.open(path) as ledger:
+            return {one.task_id for one in ledger.queries.stored_passes(entries)}
+    except LedgerError:
+        return set()

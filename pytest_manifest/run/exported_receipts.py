@@ -141,7 +141,10 @@ class _ReceiptsEvaluation:
         )
 
     def _reused(self, ordinal: int, entry: Entry, exported: Exported, by: Reuse) -> ImportedEntry:
-        """Judge an entry by the receipt of an earlier run's job, which it has reused."""
+        """Judge an entry by the receipt of an earlier run's job, which it has reused.
+
+        That it has is what pytest says, and signs not: whoever edits the file can say it of any.
+        """
         receipt = exported.receipt
         origin = ReusedFrom(receipt.run, receipt.entry, receipt.attempt, by.run, by.at)
         task_id = receipt.task_id
@@ -152,6 +155,12 @@ class _ReceiptsEvaluation:
         imported[task_id] = origin
         verdict, counted = self.evaluator.evaluate(job, receipt, ())
         del imported[task_id]
+        if verdict.verdict == "passed" and self.evaluator.evidence.signatures is not None:
+            note = (
+                f"its receipt is of run {origin.run}, and nobody has signed that run {by.run} has "
+                "reused it; judge the run by its ledger"
+            )
+            verdict, counted = evaluate(entry, None, attempt=0, problem="unknown", note=note), None
         text = exported.text
         kept = None if counted is None else text
         return ImportedEntry(

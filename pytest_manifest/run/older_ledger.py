@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from pytest_manifest.ledger import OLDER, STORE_EMPTIED, Ledger
+from pytest_manifest.ledger import OLDER, STORE_EMPTIED, TO_REUSE, Ledger
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.run.pending import PendingAttempts
+from pytest_manifest.run.resume_rules import NOT_SENT
 from pytest_manifest.run.state import RunState
 from pytest_manifest.text import plural
 
@@ -53,11 +54,18 @@ def _was_told(pending: PendingAttempts, task_id: str) -> bool:
     return job is None or job.started is not None or job.unconfirmed is not None
 
 
-def doubt_unsent(state: RunState, ledger: Ledger, unsent: Collection[str]) -> None:
-    """Record that these attempts may have been sent, and that starts may be unknown; say so."""
+def doubt_unsent(state: RunState, ledger: Ledger) -> None:
+    """Record that what is called unsent may have been sent, and that starts may be unknown; say so.
+
+    Also of entries that are not selected: a later session may find no trace of these any more. And
+    earlier passes that were to be reused have been looked for already, by the newer copy.
+    """
+    unsent = [row.task_id for row in ledger.attempts.newest() if row.state in NOT_SENT]
     with ledger.transaction():
         ledger.attempts.mark(unsent, "uncertain", note=NOTE)
         ledger.info.set_meta(STORE_EMPTIED, OLDER)
+        if ledger.info.get_meta(TO_REUSE):
+            ledger.info.set_meta(TO_REUSE, "")
     state.warnings.append(
         f"{state.files.ledger} is older than what was sent by it: jobs are out, or have run, that "
         f"it calls unsent. It is a copy that was gone on with elsewhere, or lacks the -wal file "

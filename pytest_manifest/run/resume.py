@@ -91,7 +91,6 @@ class Resume(EarlierRunStrategy):
 
     def prepare(self, expected_workers: int | None) -> None:
         ledger = self._take_up()
-        refuse_unlooked(ledger)
         pending, connections = self.state.pending, self.connections
         publisher = connections.open_publisher()
         position = ledger.info.get_meta("stream_position") or "0"
@@ -188,9 +187,10 @@ class Resume(EarlierRunStrategy):
         pending, unsent = self.state.pending, self._unsent
         if self._is_older or has_traces(ledger, pending, unsent, self._seen):
             self._is_older = True
-            doubt_unsent(self.state, ledger, unsent)
+            doubt_unsent(self.state, ledger)
             evaluate_kept_receipts(ledger, pending, self.make_evaluator(ledger))
             return frozenset()
+        refuse_unlooked(ledger)  # nothing of it is out
         for task_id in unsent:
             pending.complete(task_id)
             locations.pop(task_id, None)

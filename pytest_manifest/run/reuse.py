@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,13 +23,15 @@ from pytest_manifest.run.earlier_passes import (
     EarlierPasses,
     OfferedPass,
     Offers,
+    waits_for,
     work_key,
     work_of,
 )
 from pytest_manifest.run.evaluation import AttemptEvaluator, Evaluated
-from pytest_manifest.run.pending import PendingAttempt
+from pytest_manifest.run.pending import PendingAttempt, pending_descendant
 from pytest_manifest.run.send_queue import FirstAttempts, names_of
 from pytest_manifest.run.settings import EarlierRuns
+from pytest_manifest.run.signatures import signatures_of
 from pytest_manifest.run.state import RunState
 from pytest_manifest.schema import Entry
 from pytest_manifest.text import listed, plural
@@ -114,8 +116,13 @@ class _Takeover:
         """How many entries were reused, by the run that had sent them."""
         self._sent = _Sent()
         self._after: dict[str, Sequence[str]] = {}
+        self._waited_for: dict[str, Container[str]] = {}
+        """What the job of a reused entry had waited for, as task ids, by entry."""
         self._unreadable: list[str] = []
-        self._offers = Offers(state.manifest, codes, state.info.run, utc_now())
+        signed_only = signatures_of(ledger) is not None
+        self._offers = Offers(
+            state.manifest, codes, state.info.run, utc_now(), signed_only=signed_only
+        )
         selected = {entry for _, entry in names_of(state.to_send)}
         with state.manifest.open() as file:
             for position, raw in enumerate(file):
@@ -124,9 +131,8 @@ class _Takeover:
                     self._want(name, task, position, work_of(raw))
 
     def _want(self, name: str, task: str, position: int, entry: Mapping[str, JsonValue]) -> None:
-        after = entry.get("after")
-        if isinstance(after, list) and after:
-            self._after[name] = [str(one) for one in after]
+        if after := waits_for(entry):
+            self._after[name] = after
         if entry.get("reuse", True) is False:
             self._sent.excluded += 1
         elif not self._offers.knows_code_of(task):
@@ -168,6 +174,7 @@ class _Takeover:
             if evaluated is not None and evaluated[0].verdict == "passed":
                 passed.append(evaluated)
                 self.reused[entry.id] = one.attempt
+                self._waited_for[entry.id] = one.waited_for
                 self._runs[one.attempt.origin.run] += 1
             else:
                 left.append(one.attempt.task_id)
@@ -176,19 +183,40 @@ class _Takeover:
         transfers.drop_reused(left)
         self._ledger.verdicts.record(passed)
 
-    def _evaluate(self, evaluator: AttemptEvaluator, entry: Entry, one: OfferedPass) -> Evaluated:
-        """Judge an entry by all that was copied of an earlier attempt."""
+    def _evaluate(
+        self, evaluator: AttemptEvaluator, entry: Entry, one: OfferedPass
+    ) -> Evaluated | None:
+        """Judge an entry by all that was copied of an earlier attempt; None: it counts for none."""
         task_id, sent_at = one.attempt.task_id, moment(one.attempt.sent_at)
         job = PendingAttempt(evaluator.run, entry, 0, task_id, 0.0, sent_at)
         # As the ledger has it already: to ask for each would be felt.
         evaluator.evidence.imported[task_id] = one.attempt.origin
         verdict, receipt = evaluator.evaluate_evidence(job, one.reported, one.starts)
+        if one.rows.descendants and not self._has_sound_tree(evaluator, job):
+            return None
         return evaluator.trees.with_tree(entry, task_id, verdict, receipt), receipt
 
-    def hold_back_dependents(self) -> None:
-        """Remove what waits for an entry that runs again, or that ran later than it.
+    def _has_sound_tree(self, evaluator: AttemptEvaluator, job: PendingAttempt) -> bool:
+        """Return whether what a job started has ended as is written, by this run's keys and limits.
 
-        Its work was done on what the old job had left, and that is another's now.
+        An end by which this run could judge no attempt of its own cannot be part of one.
+        """
+        entries: dict[str, Entry] = {}
+        events = self._ledger.events
+        for one in list(self._ledger.descendants.of_root(job.task_id)):
+            reported = events.receipts(one.task_id)
+            if not reported:  # it was never sent: of all others there is an end
+                continue
+            awaited, starts = pending_descendant(one, job, entries), events.starts(one.task_id)
+            anew = evaluator.trees.evaluate_descendant(awaited, reported, starts).verdict
+            if anew == "forged" or (one.status == "passed" and anew != "passed"):
+                return False
+        return True
+
+    def hold_back_dependents(self) -> None:
+        """Remove what waits for an entry that runs again, or whose job it did not wait for.
+
+        Its work was done on what another job had left, or on what none had left yet.
         """
         waiting: dict[str, list[str]] = {}
         for name, others in self._after.items():
@@ -208,13 +236,18 @@ class _Takeover:
         self._ledger.transfers.drop_reused([one.task_id for one in removed])
 
     def _is_up_to_date(self, name: str) -> bool:
-        """Return whether all that a reused entry waits for is reused, and was sent before it."""
+        """Return whether all that a reused entry waits for is reused, and its job waited for that.
+
+        A job that had passed and was sent anew since has left something else.
+        """
         one = self.reused.get(name)
         if one is None:
             return True
+        waited_for = self._waited_for[name]
         before = [self.reused.get(other) for other in self._after[name]]
         return all(
-            other is not None and (other.sent_at or "") <= (one.sent_at or "") for other in before
+            other is not None and other.task_id in waited_for and other.sent_at <= one.sent_at
+            for other in before
         )
 
     def keep_secrets(self) -> None:
@@ -244,9 +277,14 @@ class _Takeover:
                 "with code that nobody told"
             )
         if sent.held_back:
-            told.append(f"{_are_sent(sent.held_back)}, as an entry waited for was run since")
+            told.append(f"{_are_sent(sent.held_back)}, not having run after what is waited for now")
         if sent.doubted:
             told.append(f"{plural(sent.doubted, 'earlier pass')} would not pass as judged now")
+        if corrected := len(self._offers.corrected):
+            passes = (
+                "1 reused pass is none" if corrected == 1 else f"{corrected} reused passes are none"
+            )
+            told.append(f"{passes} any more in the run that had sent it")
         if self._unreadable:
             unusable = listed(self._unreadable, _SHOWN)
             told.append(f"nothing is reused of {unusable}: it goes on, or cannot be read")

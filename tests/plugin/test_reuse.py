@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from pytest_manifest.ledger import Ledger
 from tests.plugin import allure_support
 from tests.plugin.conftest import Project
 from tests.plugin.outside import INSTRUMENTED, worker
+from tests.plugin.test_shards import merge
+from tests.unit.cli_support import manifest
 
 MEMORY = "--manifest-broker=memory://"
 ALL = "--manifest-reuse=all"
@@ -169,6 +172,54 @@ def test_one_test_for_many_entries_tells_it_as_well(project: Project) -> None:
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["new.jsonl: run *, 3 entries: 3 passed (2 reused)"])
     assert project.ran() == {"a": 1, "b": 1, "c": 1}
+
+
+def test_an_entry_that_was_reused_may_be_taken_out(project: Project) -> None:
+    """It is neither sent nor judged, and the run is not red for it; a later plan may have it."""
+    old = earlier(project, "ab", MEMORY)
+    project.break_("c")
+    flaky = {"id": "c", "task": "jobs.flaky", "kwargs": {"key": "c"}, "idempotent": True}
+    project.manifest("new.jsonl", [double("a"), double("b"), flaky])
+    project.run("--manifest=new.jsonl", MEMORY, ALL).assert_outcomes(passed=2, failed=1)
+    (project.path / "broken-c").unlink()
+    project.manifest("new.jsonl", [double("b"), flaky])
+    for option in "--manifest-resume-changed", "--manifest-audit":
+        result = project.run("--manifest=new.jsonl", MEMORY, option)
+        result.assert_outcomes(passed=2)
+        assert result.ret == pytest.ExitCode.OK
+        result.stdout.no_fnmatch_line("*contradict*")
+    assert "its record is consistent" in manifest("check", *map(str, project.ledgers()))
+    project.manifest("newer.jsonl", [double("a"), double("b")])
+    result = project.run("--manifest=newer.jsonl", MEMORY, ALL)
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(
+        [f"note: newer.jsonl: reuses 2 of 2 entries, from run {old.stem} (2)"]
+    )
+    assert project.ran() == {"a": 1, "b": 1, "c": 2}
+
+
+def test_shards_of_several_machines_are_merged_and_reused(project: Project) -> None:
+    """Each has its own copy of the earlier run; what was merged is judged, and reused, as one."""
+    old = earlier(project, "abcd", MEMORY)
+    shutil.copytree(project.path / ".manifest", project.path / "machine-2")
+    project.manifest("new.jsonl", [double(name) for name in "abcdef"])
+    made = []
+    for number, folder in enumerate((".manifest", "machine-2"), 1):
+        shard = (f"--manifest-shard={number}/2", "-o", f"manifest_dir={folder}")
+        project.run("--manifest=new.jsonl", MEMORY, ALL, *shard).assert_outcomes(passed=3)
+        found = (project.path / folder / "runs").glob("*.sqlite")
+        made += [path for path in found if path.stem != old.stem]
+    merged = merge(project, made)
+    result = project.run("--manifest=new.jsonl", "--manifest-audit", f"--manifest-run={merged}")
+    result.assert_outcomes(passed=6)
+    result.stdout.fnmatch_lines([f"  4 entries reused from run {old.stem} (4)"])
+    project.manifest("newer.jsonl", [double(name) for name in "abcdefg"])
+    result = project.run("--manifest=newer.jsonl", MEMORY, f"--manifest-reuse={merged}")
+    result.assert_outcomes(passed=7)
+    runs = {old.stem: 4, **{path.stem: 1 for path in made}}
+    assert summary(project)["statistics"]["reused"] == runs
+    assert project.ran() == dict.fromkeys("abcdefg", 1)
+    assert "its record is consistent" in manifest("check", str(project.ledgers()[-1]))
 
 
 @pytest.mark.live

@@ -63,6 +63,11 @@ class RecordWriter:
         )
 
     def receipt(self, entry: Entry, task_id: str, number: int, **ended: Any) -> Receipt:
+        return self.receipt_of(entry, task_id, number, **ended)
+
+    @staticmethod
+    def receipt_of(entry: Entry, task_id: str, number: int, **ended: Any) -> Receipt:
+        """A worker's receipt of a job that has succeeded; ``ended``: the fields that differ."""
         result = ended.get("result", RESULT)
         facts = {
             "run": RUN,

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.broker.attempt import Attempt
-from pytest_manifest.ledger import OLDER, STORE_EMPTIED
+from pytest_manifest.errors import DispatchError
+from pytest_manifest.ledger import OLDER, STORE_EMPTIED, TO_REUSE
 from pytest_manifest.run.doubts import OLDER_LEDGER
 from pytest_manifest.run.older_ledger import NOTE, has_traces
 from pytest_manifest.run.pending import PendingAttempts
@@ -165,6 +166,47 @@ def test_a_later_session_believes_it_no_more(rig: ResumeRig) -> None:
     assert {name: rig.statuses()[name] for name in "abc"} == dict.fromkeys("abc", "unknown")
     with rig.ledger() as ledger:
         assert ledger.info.get_meta(STORE_EMPTIED) == OLDER
+
+
+def test_what_was_not_selected_is_doubted_as_well(rig: ResumeRig) -> None:
+    """A later session may find no trace of it: its record is read, and the message gone."""
+    rig.queue("a")
+    rig.resume(["a"])
+    assert rig.resumed is not None
+    rig.resumed.state.lock.release()
+    rig.world.queue.clear()
+    rig.resume(["b", "c", "i"])
+    assert [(one.entry.id, one.number) for one in rig.to_send()] == [("i", 2)]
+    assert {name: rig.statuses()[name] for name in "bc"} == dict.fromkeys("bc", "unknown")
+
+
+@pytest.mark.parametrize("selected", [None, ["b"]], ids=["all", "some"])
+def test_what_was_to_be_reused_has_been_looked_for_by_the_newer_copy(
+    rig: ResumeRig, selected: list[str] | None
+) -> None:
+    """Of the older one, which knows of no look, nothing is sent again, nor is it begun anew."""
+    with rig.ledger() as ledger:
+        ledger.info.set_meta(TO_REUSE, "[]")
+    rig.end("b")
+    rig.resume(selected)
+    assert {one.entry.id for one in rig.to_send()} <= {"i"}
+    assert rig.statuses()["b"] == "passed"
+    with rig.ledger() as ledger:
+        assert not ledger.info.get_meta(TO_REUSE)
+    assert doubted(rig)
+
+
+def test_where_nothing_was_looked_for_the_run_is_begun_anew(rig: ResumeRig) -> None:
+    """As nothing of it is out, and all that has passed before would be sent."""
+    with rig.ledger() as ledger:
+        ledger.info.set_meta(TO_REUSE, "[]")
+    made = rig.make()
+    with pytest.raises(DispatchError, match="nothing of it was sent, so begin it again"):
+        made.prepare(None)
+    made.abandon()
+    with rig.ledger() as ledger:
+        assert ledger.info.get_meta(TO_REUSE) == "[]"
+        assert {row.state for row in ledger.attempts.all()} == {"planned"}
 
 
 def report(task_id: str) -> Receipt:

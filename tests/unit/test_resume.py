@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 
 from pytest_manifest.errors import DispatchError, LedgerError
-from pytest_manifest.ledger import STORE_EMPTIED, Descendant
+from pytest_manifest.ledger import STORE_EMPTIED, Descendant, ReusedFrom
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import write_manifest
 from pytest_manifest.run.resume import Resume, resume_run
@@ -18,6 +18,7 @@ from pytest_manifest.run.resume_rules import ResumeRules
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.schema import Header
 from tests.simulation.stack import address
+from tests.unit.ledger_support import INFO
 from tests.unit.resume_rig import ResumeRig, entry, resume_rig
 from tests.unit.run_world import Message
 
@@ -249,6 +250,27 @@ def test_a_store_that_was_never_marked_is_not_an_emptied_one(rig: ResumeRig) -> 
     rig.resume()
     assert rig.world.began_stream
     assert [action for action, _ in rig.decided().values()] == ["send"] * 3
+    with rig.ledger() as ledger:
+        assert ledger.info.get_meta(STORE_EMPTIED) is None
+
+
+@pytest.mark.parametrize("status", ["stopped", "running"])
+def test_a_run_that_has_reused_and_sent_nothing_has_nothing_to_lose(
+    rig: ResumeRig, status: Literal["stopped", "running"]
+) -> None:
+    """What an earlier run has sent was never in its store."""
+    rig.world.began_stream = False
+    with rig.ledger() as ledger:
+        ledger.attempts.mark([rig.task_id(name) for name in "bc"], "planned")
+        origin = ReusedFrom("r", "a", 1, INFO.run, rig.sent_at).note()
+        ledger._db.connection.execute(
+            "UPDATE attempts SET state = 'reused', attempt = 0, reused_from = ? WHERE entry = 'a'",
+            (origin,),
+        )
+        ledger.info.set_status(status)
+    made = rig.resume(["b", "c"])
+    assert not made.state.warnings
+    assert [one.entry.id for one in rig.to_send()] == ["b", "c"]
     with rig.ledger() as ledger:
         assert ledger.info.get_meta(STORE_EMPTIED) is None
 
