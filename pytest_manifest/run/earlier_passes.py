@@ -204,16 +204,18 @@ class EarlierPasses:
 
         Raises LedgerError or ManifestError where the run cannot be read, or goes on.
         """
-        if is_held(RunFiles(self._path).lock):
+        if self._goes_on():
             raise LedgerError(
                 f"{self._path}: its run goes on in another pytest, and may yet correct what it has "
                 "told; reuse it when that has ended"
             )
         with Ledger.open(self._path) as ledger:
-            manifest = kept_manifest(self._path, ledger.info.read().sha256)
-            if manifest is None:
+            sha256 = ledger.info.read().sha256
+            manifest = kept_manifest(self._path, sha256)
+            if manifest is None or manifest.sha256 != sha256:
+                fault = "not beside it" if manifest is None else "another one now"
                 raise LedgerError(
-                    f"{self._path}: the manifest that it was made of is not beside it, so what has "
+                    f"{self._path}: the manifest that it was made of is {fault}, so what has "
                     "passed there cannot be told; put it back, or name another run"
                 )
             is_checked = False
@@ -233,6 +235,16 @@ class EarlierPasses:
                             self._offers.give_back(one.key, one.entry, one.position, one.of.task_id)
                         raise
                     yield offered
+
+    def _goes_on(self) -> bool:
+        lock = RunFiles(self._path).lock
+        try:
+            return is_held(lock)
+        except OSError as error:
+            raise LedgerError(
+                f"{lock}: whether its run goes on cannot be told ({error.strerror}); name a copy "
+                f"of {self._path.name} and of its manifest, without the lock"
+            ) from error
 
     def _check(self, ledger: Ledger) -> None:
         ledger.check_types()

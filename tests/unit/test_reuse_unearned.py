@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 
+from pytest_manifest.errors import DispatchError
 from pytest_manifest.ledger import OLDER, STORE_EMPTIED, Ledger, Start
+from pytest_manifest.run.dispatch import Dispatch
 from pytest_manifest.run.exported_receipts import ledger_of_receipts
 from pytest_manifest.run.exported_trees import exported_lines
 from pytest_manifest.run.older_ledger import NOTE
+from pytest_manifest.run.reuse import take_over_passes
 from pytest_manifest.run.signatures import require_signatures
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
@@ -23,7 +26,7 @@ from pytest_manifest.signing import keys
 from pytest_manifest.verdict import evaluate
 from pytest_manifest.worker import signing
 from tests.unit.record_support import RUN, SENT_AT, RecordWriter
-from tests.unit.reuse_rig import CODE, Reused, Rig, double
+from tests.unit.reuse_rig import CODE, CODES, Reused, Rig, double
 
 KEY, PUBLIC = keys.generate()
 STRANGERS_KEY, _ = keys.generate()
@@ -250,6 +253,45 @@ def test_where_that_run_cannot_be_read_its_pass_is_reused_of_no_other(rig: Rig) 
     assert rig.reuse([double("a")]).sent == ["a"]
 
 
+@pytest.mark.parametrize("named", [False, True], ids=["all", "named"])
+def test_a_kept_manifest_that_was_changed_since_tells_nothing(rig: Rig, *, named: bool) -> None:
+    """Its entries are no more those that have passed: here one waits that did not."""
+    rig.passed([double("a"), double("b", 2)])
+    (kept,) = rig.earlier[0].parent.glob("run.*.jsonl")
+    rows = [double("a"), double("b", 2, after=["a"])]
+    kept.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    refused(rig, rows, "is another one now", named=named)
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["all", "named"])
+def test_a_run_of_which_nobody_can_tell_whether_it_goes_on_is_not_reused(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, *, named: bool
+) -> None:
+    """Its lock belongs to another user."""
+
+    def is_held(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    rig.passed([double("a")])
+    monkeypatch.setattr("pytest_manifest.run.earlier_passes.is_held", is_held)
+    refused(rig, [double("a")], "whether its run goes on cannot be told", named=named)
+
+
+def refused(rig: Rig, plan: list[dict[str, object]], why: str, *, named: bool) -> None:
+    """Nothing is reused of the earlier run; where it was named, nothing is sent either."""
+    if not named:
+        run = rig.reuse(plan)
+        assert run.sent == [str(entry["id"]) for entry in plan]
+        assert "nothing is reused of run: it goes on, or cannot be read" in run.notices
+        return
+    state = rig.state(plan, named=True)
+    with (
+        Ledger.open(state.files.ledger, write=True) as ledger,
+        pytest.raises(DispatchError, match=why),
+    ):
+        take_over_passes(state, ledger, Dispatch(state).make_evaluator, CODES)
+
+
 # What it waited for
 
 
@@ -272,21 +314,14 @@ def test_what_is_waited_for_may_have_another_id_since(rig: Rig) -> None:
     assert rig.reuse([double("new"), double("b", 2, after=["new"])]).sent == []
 
 
-@pytest.mark.parametrize("sent_at", [LATER, None], ids=str)
-def test_what_waited_for_a_job_that_was_sent_anew_since_runs_again(
-    rig: Rig, sent_at: object
-) -> None:
-    """Also where nobody knows when: a newer copy of that ledger has sent it."""
+def test_what_waited_for_a_job_that_was_sent_anew_since_runs_again(rig: Rig) -> None:
+    """It had passed, and so has the new one."""
     record = rig.begun([double("a"), double("b", 2, after=["a"])])
     record.attempt("a", code=CODE)
     record.attempt("b", code=CODE)
     record.ledger.verdicts.reopen(["a"])
-    at = {"sent_at": LATER, "started_at": LATER, "finished_at": LATER}
-    record.attempt("a", 2, code=CODE, **at)
-    record.ledger._db.connection.execute(
-        "UPDATE attempts SET sent_at = ? WHERE attempt = 2",
-        (sent_at and str(sent_at).replace(" ", "T"),),
-    )
+    record.attempt("a", 2, code=CODE, sent_at=LATER, started_at=LATER, finished_at=LATER)
+    record.ledger.attempts.mark([record.task_id("a", 2)], "sent", sent_at=LATER)
     rig.finish(record)
     assert rig.reuse([double("a"), double("b", 2, after=["a"])]).sent == ["b"]
 
