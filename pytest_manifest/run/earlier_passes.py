@@ -23,6 +23,7 @@ from pytest_manifest.ledger import (
     TaskRuns,
     damaged,
 )
+from pytest_manifest.ledger.descendants import descendant_of_row
 from pytest_manifest.ledger.queries import BATCH, StoredPass
 from pytest_manifest.ledger.rows import BAD_ROW_ERRORS, origin_of, receipt_of, start_of_row
 from pytest_manifest.ledger.rows import text as text_of
@@ -273,7 +274,7 @@ class EarlierPasses:
             entry = self._offers.match(key, one)
             if entry is None or one.receipt is None or one.task_id in clashing:
                 continue
-            if one.sent_at is None:  # by a newer copy of the ledger: of which sending it is of, too
+            if one.sent_at is None:  # a newer copy of the ledger has sent it, maybe once more since
                 continue
             try:
                 receipt = from_json(one.receipt)
@@ -317,13 +318,14 @@ class EarlierPasses:
             one, its_rows = match.of, rows[match.of.task_id]
             try:
                 origin = self._offers.origin(one, runs)
-                reported = [
-                    (execution, receipt_of(text))
-                    for task_id, execution, text, _ in its_rows.receipts
-                    if task_id == one.task_id
-                ]
+                # All of them are read: a row that cannot be is a fault of this ledger alone.
+                ends = [(row[0], row[1], receipt_of(row[2])) for row in its_rows.receipts]
+                begun = [start_of_row(row) for row in its_rows.starts]
+                for row in its_rows.descendants:
+                    descendant_of_row(row)
+                reported = [(name, end) for task_id, name, end in ends if task_id == one.task_id]
                 starts = sorted(
-                    (start_of_row(row) for row in its_rows.starts if row[0] == one.task_id),
+                    (start for start in begun if start.task_id == one.task_id),
                     key=lambda start: text_of(start.started_at) or "",
                 )
                 sound = bool(reported) and self._is_sound(its_rows)

@@ -64,8 +64,7 @@ def doubt_unsent(state: RunState, ledger: Ledger) -> None:
     with ledger.transaction():
         ledger.attempts.mark(unsent, "uncertain", note=NOTE)
         ledger.info.set_meta(STORE_EMPTIED, OLDER)
-        if ledger.info.get_meta(TO_REUSE):
-            ledger.info.set_meta(TO_REUSE, "")
+        ledger.info.set_meta(TO_REUSE, "")
     state.warnings.append(
         f"{state.files.ledger} is older than what was sent by it: jobs are out, or have run, that "
         f"it calls unsent. It is a copy that was gone on with elsewhere, or lacks the -wal file "

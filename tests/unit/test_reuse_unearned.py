@@ -264,6 +264,27 @@ def test_a_kept_manifest_that_was_changed_since_tells_nothing(rig: Rig, *, named
 
 
 @pytest.mark.parametrize("named", [False, True], ids=["all", "named"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE receipts SET receipt = json_remove(receipt, '$.run')",
+        "UPDATE starts SET started_at = 'never'",
+        "UPDATE descendants SET verdict = '{}'",
+        "UPDATE attempts SET reused_from = '[]'",
+    ],
+    ids=lambda text: text.split()[1],
+)
+def test_a_row_that_cannot_be_read_is_a_fault_of_the_earlier_run_alone(
+    rig: Rig, damage: str, *, named: bool
+) -> None:
+    """Of what a job has started, too: it is not copied before it was read."""
+    tree(rig, root=KEY, child=KEY)
+    with Ledger.open(rig.earlier[0], write=True) as ledger, ledger.transaction():
+        ledger._db.connection.execute(damage)
+    refused(rig, [TREE], "damaged", named=named)
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["all", "named"])
 def test_a_run_of_which_nobody_can_tell_whether_it_goes_on_is_not_reused(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, *, named: bool
 ) -> None:
