@@ -36,9 +36,7 @@ from pytest_manifest.run.evidence import ReportedEnd
 from pytest_manifest.run.signatures import signatures_of
 from pytest_manifest.schema.wire import canonical
 from pytest_manifest.verdict.descendants import NOT_SENT
-
-_OF_ITS_PROCESS: Final = frozenset({"succeeded", "failed", "ignored"})
-"""Ends that the process which ran the task tells, and with them the code that it ran."""
+from pytest_manifest.verdict.evidence import OF_ITS_PROCESS
 
 
 def work_of(raw: bytes) -> Mapping[str, JsonValue]:
@@ -165,7 +163,7 @@ class Offers:
         code = receipt.get("code")
         return (
             receipt.get("source", "worker") == "worker"
-            and receipt.get("state") in _OF_ITS_PROCESS
+            and receipt.get("state") in OF_ITS_PROCESS
             and not receipt.get("replaced")
             and code is not None
             and code == self._codes.get(str(receipt.get("task")))

@@ -31,15 +31,13 @@ from pytest_manifest.run.signatures import signatures_of, trusted_ends
 from pytest_manifest.run.task_metadata import CodeHistory, OwnLimits, code_key
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.signed import FILLABLE
-from pytest_manifest.schema.wire import canonical
 from pytest_manifest.text import short
 from pytest_manifest.verdict import contradiction, evaluate, is_revocation_notice
+from pytest_manifest.verdict.evidence import OF_ITS_PROCESS, missing_fields
 
 ReportedEnd: TypeAlias = tuple[str | None, Receipt]
 """An end and its execution; None where that is not reported: not by way of a stream."""
 
-OF_ITS_PROCESS: Final = frozenset({"succeeded", "failed", "ignored"})
-"""Ends that only the process which ran the task can report, after it reported the start."""
 _WITHOUT_START: Final = frozenset({"expired", "unknown_task"})
 
 
@@ -147,48 +145,6 @@ def without_unproven_claims(
     if receipt.replaced and not replaced:
         struck["replaced"] = False
     return receipt.model_copy(update=struck) if struck else receipt
-
-
-def missing_fields(
-    entry: Entry, receipt: Receipt, *, sent: bool, code: str | None
-) -> Sequence[str]:
-    """Name what our worker always reports of a task that it ran, and this receipt lacks.
-
-    ``sent``: whether it is known when the attempt was sent; ``code``: the digest of the task's code
-    on this side. A field that is absent cannot be found wrong; so without it nothing has passed.
-    """
-    if receipt.source != "worker" or receipt.state not in OF_ITS_PROCESS:
-        return ()
-    left_out = [name for name in _ALWAYS if getattr(receipt, name) is None]
-    if entry.expect.max_wait is not None and receipt.wait is None:
-        left_out.append("wait")
-    if not receipt.executions:
-        left_out.append("executions")
-    if sent and receipt.sent_at is None:
-        left_out.append("sent_at")
-    if receipt.args_sha256 is None and _args_survive_json(entry):
-        left_out.append("args_sha256")
-    if code is not None and receipt.code is None and not receipt.replaced:
-        left_out.append("code")
-    if receipt.result_sha256 is None and _has_digest(receipt):
-        left_out.append("result_sha256")
-    return left_out
-
-
-def _args_survive_json(entry: Entry) -> bool:
-    """Return whether a worker gets the arguments as JSON that it can digest.
-
-    kombu turns objects with this key into dates and the like.
-    """
-    data = canonical([entry.args, entry.kwargs])
-    return data is not None and b'"__type__"' not in data
-
-
-_ALWAYS: Final = ("started_at", "finished_at", "runtime")
-
-
-def _has_digest(receipt: Receipt) -> bool:
-    return receipt.state == "succeeded" and "result_not_json" not in receipt.evidence
 
 
 def complete_receipt(receipt: Receipt, starts: Sequence[Start]) -> Receipt:

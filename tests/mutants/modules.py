@@ -39,7 +39,7 @@ JUDGES = (
     Judge(
         "verdict/evidence.py",
         "S2, S4",
-        _unit("evidence", "authenticity", "costs", "run_resume"),
+        _unit("evidence", "authenticity", "costs", "run_evidence", "run_resume"),
     ),
     Judge("broker/locating/base.py", "S3", _unit("locating")),
     Judge("run/resume_rules.py", "S1, S2", _unit("run_resume", "run_again")),

@@ -21,7 +21,6 @@ from pytest_manifest.run.evidence import (
     contradiction_with_starts,
     decisive_end,
     disagreement,
-    missing_fields,
     turn_of,
     without_unproven_claims,
 )
@@ -31,6 +30,7 @@ from pytest_manifest.run.task_metadata import CODE_HISTORY, OWN_LIMITS, code_key
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
 from pytest_manifest.signing import keys
+from pytest_manifest.verdict.evidence import missing_fields
 from pytest_manifest.verdict.signatures import UNSIGNED
 from tests.unit.ledger_support import INFO, MOMENT
 
