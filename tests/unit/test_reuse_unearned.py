@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -26,7 +26,7 @@ from pytest_manifest.signing import keys
 from pytest_manifest.verdict import evaluate
 from pytest_manifest.worker import signing
 from tests.unit.record_support import RUN, SENT_AT, RecordWriter
-from tests.unit.reuse_rig import CODE, CODES, Reused, Rig, double
+from tests.unit.reuse_rig import CODE, CODES, Reused, Rig, Row, double
 
 KEY, PUBLIC = keys.generate()
 STRANGERS_KEY, _ = keys.generate()
@@ -296,7 +296,7 @@ def test_a_run_of_which_nobody_can_tell_whether_it_goes_on_is_not_reused(
     refused(rig, [double("a")], "whether its run goes on cannot be told", named=named)
 
 
-def refused(rig: Rig, plan: list[dict[str, object]], why: str, *, named: bool) -> None:
+def refused(rig: Rig, plan: Sequence[Row], why: str, *, named: bool) -> None:
     """Nothing is reused of the earlier run; where it was named, nothing is sent either."""
     if not named:
         run = rig.reuse(plan)
