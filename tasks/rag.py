@@ -28,8 +28,9 @@ def process_batch_task(ids: list[str], data: dict[str, JsonValue]) -> dict[str, 
 
     Running it again fills only what is left. Passages that cannot be filled are named in
     ``unfilled``; whatever is raised, what was answered until then is committed, and is in the
-    receipt's evidence as ``gap_fill``. Raises BadOrderError, BatchStoppedError, a ModelFailure that
-    no call can overcome, and errors of the database and the configuration.
+    receipt's evidence as ``gap_fill``. How many calls were allowed at a time, and how many refused,
+    is there in any case, as ``over_time``. Raises BadOrderError, BatchStoppedError, a ModelFailure
+    that no call can overcome, and errors of the database and the configuration.
     """
     began = time.monotonic()
     try:
@@ -62,6 +63,9 @@ def _fill(ids: list[str], order: Order, equipment: Equipment, began: float) -> d
     except BaseException:
         evidence(gap_fill=equipment.document(batch.report))
         raise
+    finally:
+        if shown := batch.report.over_time():
+            evidence(over_time=shown)
     return equipment.document(batch.report)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,6 +18,9 @@ from tasks.movie_bible.records import StoredAnnotation
 MESSAGE_LENGTH: Final = 300
 FOREIGN_SHOWN: Final = 20
 """How many keys that were not asked for a report names."""
+MOST_POINTS: Final = 120
+LEAST_STEP: Final = 0.25
+"""Seconds of the shortest stretch of a plot over time."""
 NANO: Final = 1_000_000_000
 
 
@@ -32,6 +35,7 @@ class Report:
 
     ``rows`` are those written, ``already`` those that were there, ``unfilled`` those that could not
     be filled. ``spent`` is all that was paid; ``in_rows`` is the part of it that rows account for.
+    ``allowed`` and ``refused`` are those of ``CallCounts``.
     """
 
     rows: dict[str, JsonValue] = field(default_factory=dict)
@@ -49,6 +53,8 @@ class Report:
     answered_by: set[str] = field(default_factory=set)
     tiers: Counter[str] = field(default_factory=Counter)
     fallbacks: int = 0
+    allowed: list[tuple[float, float]] = field(default_factory=list)
+    refused: list[tuple[float, float]] = field(default_factory=list)
 
     def count(self, outcome: Outcome) -> None:
         """Add what a call says of itself, whatever came of it."""
@@ -58,6 +64,8 @@ class Report:
         self.failures += counts.failures
         self.latencies += counts.latencies
         self.waited += counts.waited
+        self.allowed += counts.allowed
+        self.refused += counts.refused
         self.spent += outcome.spent
         self.tiers.update(bill.tier for bill in counts.bills)
         self.fallbacks += counts.fallbacks
@@ -131,6 +139,37 @@ class Report:
             "tiers": dict(sorted(self.tiers.items())),
             "fallbacks": self.fallbacks,
         }
+
+    def over_time(self) -> dict[str, JsonValue]:
+        """Return how many calls might be made at a time and how many were refused, for a plot."""
+        found = {"calls allowed at a time": ("level", self.allowed)}
+        found["calls refused"] = "count", self.refused
+        return {
+            name: {
+                "kind": kind,
+                "points": [[*one] for one in binned(points, is_sum=kind == "count")],
+            }
+            for name, (kind, points) in found.items()
+            if points
+        }
+
+
+def binned(points: Sequence[tuple[float, float]], *, is_sum: bool) -> list[tuple[float, float]]:
+    """Return the means, or sums, of stretches of time, of which there are ``MOST_POINTS`` at most.
+
+    A point is the seconds since 1970, and a value.
+    """
+    moments = [moment for moment, _ in points]
+    step = LEAST_STEP
+    while (max(moments) - min(moments)) / step >= MOST_POINTS - 1:
+        step *= 2
+    bins: dict[int, list[float]] = {}
+    for moment, value in sorted(points):
+        bins.setdefault(int(moment // step), []).append(value)
+    return [
+        (round(place * step, 3), round(sum(some) / (1 if is_sum else len(some)), 3))
+        for place, some in bins.items()
+    ]
 
 
 def _summary(seconds: list[float]) -> dict[str, JsonValue]:

@@ -139,12 +139,22 @@ def open_limiter(settings: TextModelSettings, model: TextModel) -> Limiter:
 
     Nothing is connected yet: a server that is unreachable shows at the first call.
     """
+    key = f"{model.provider}:{model.name}"
+    limiter = _open_rates(settings, key)
+    if settings.most_at_once is None:
+        return limiter
+    from tasks.text_model.shared_concurrency import SharedConcurrency
+
+    return SharedConcurrency(limits_url(settings), key, settings.most_at_once, limiter)
+
+
+def _open_rates(settings: TextModelSettings, key: str) -> Limiter:
     rates = Rates(settings.requests_per_minute, settings.tokens_per_minute)
     if rates == Rates():
         return NoLimit()
     from tasks.text_model.shared_limits import SharedLimit
 
-    return SharedLimit(limits_url(settings), f"{model.provider}:{model.name}", rates)
+    return SharedLimit(limits_url(settings), key, rates)
 
 
 def limits_url(settings: TextModelSettings) -> str:

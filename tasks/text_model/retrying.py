@@ -22,7 +22,7 @@ from tasks.text_model.base import (
     Tier,
 )
 from tasks.text_model.failures import ModelFailure, Stopped
-from tasks.text_model.limits import Limiter
+from tasks.text_model.limits import REFUSALS, Limiter, Slot
 from tasks.text_model.settings import TextModelSettings
 
 
@@ -56,6 +56,8 @@ class CallCounts:
     ``failures`` counts by ``ModelFailure.kind``; ``bills`` has one for each call of the model,
     failed ones included; ``latencies`` are the seconds of each, ``waited`` those before its turn.
     ``fallbacks`` are calls that flex did not take, and that were asked again as standard ones.
+    ``allowed`` has how many calls might be made at a time, ``refused`` a 1 for each call that the
+    service refused as it had too much to do; both with seconds since 1970.
     """
 
     retries: int = 0
@@ -64,6 +66,8 @@ class CallCounts:
     bills: list[Billed] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
     waited: float = 0.0
+    allowed: list[tuple[float, float]] = field(default_factory=list)
+    refused: list[tuple[float, float]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
@@ -87,10 +91,19 @@ class CallCounts:
             self.bills.append(billed)
             self.latencies.append(seconds)
 
-    def failed(self, kind: str) -> None:
-        """Count a failure."""
+    def failed(self, failure: ModelFailure) -> None:
+        """Count a failure, and note when a call was refused."""
         with self._lock:
-            self.failures[kind] += 1
+            self.failures[failure.kind] += 1
+            if isinstance(failure, REFUSALS):
+                self.refused.append((time.time(), 1))
+
+    def has_slot(self, slot: Slot) -> None:
+        """Count time before a place, and note how many calls may be made at a time by then."""
+        with self._lock:
+            self.waited += slot.waited
+            if slot.allowed is not None:
+                self.allowed.append((time.time(), slot.allowed))
 
     def retried(self) -> None:
         """Count an attempt after the first."""
@@ -189,9 +202,11 @@ def _attempt(
         raise Stopped
     try:
         counts.has_waited(limiter.acquire(request.estimated_tokens, stop))
-        return _generate(model, request, counts, accepted)
+        with limiter.slot(stop, request.timeout) as slot:
+            counts.has_slot(slot)
+            return _generate(model, request, counts, accepted)
     except ModelFailure as failure:
-        counts.failed(failure.kind)
+        counts.failed(failure)
         raise
 
 

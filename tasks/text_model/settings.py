@@ -74,6 +74,7 @@ class TextModelSettings(BaseSettings):
     service_tier: TierChoice = Field("standard", validation_alias="TEXT_MODEL_SERVICE_TIER")
     timeout: PositiveSeconds | None = Field(None, validation_alias="TEXT_MODEL_TIMEOUT")
     concurrency: PositiveInt = Field(4, validation_alias="TEXT_MODEL_CONCURRENCY")
+    most_at_once: PositiveInt | None = Field(None, validation_alias="TEXT_MODEL_MOST_AT_ONCE")
     requests_per_minute: PositiveInt | None = Field(
         None, validation_alias="TEXT_MODEL_REQUESTS_PER_MINUTE"
     )

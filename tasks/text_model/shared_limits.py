@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -16,7 +17,7 @@ from throttled.exceptions import StoreUnavailableError
 from throttled.store import RedisStore
 
 from tasks.text_model.failures import LimitsUnreachable, Stopped, TextModelError, TooLong
-from tasks.text_model.limits import Rates
+from tasks.text_model.limits import Rates, Slot
 
 REDIS_SECONDS: Final = 5.0
 """How long the server may take to connect, and to reply."""
@@ -48,10 +49,7 @@ class SharedLimit:
             reason = type(error).__name__
         else:
             return
-        raise TextModelError(
-            f"the URL of the shared rate limits cannot be read ({reason}); "
-            "set TEXT_MODEL_LIMITS_URL to redis://HOST:PORT/NUMBER"
-        )
+        raise bad_url(reason)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(key={self._key!r}, rates={self._rates!r})"
@@ -81,6 +79,10 @@ class SharedLimit:
             if bucket is not None:
                 _wait(bucket, cost, stop)
         return time.monotonic() - began
+
+    def slot(self, stop: threading.Event, seconds: float) -> AbstractContextManager[Slot]:
+        """Return a place at once: how many calls are made at a time is not limited here."""
+        return nullcontext(Slot())
 
     def close(self) -> None:
         """Give the connections back."""
@@ -124,9 +126,22 @@ def _refused_for(bucket: Throttled, cost: int) -> float | None:
         reason = type(error.__cause__ or error).__name__
     else:
         return result.state.retry_after if result.limited else None
-    raise LimitsUnreachable(
+    raise unreachable(reason)
+
+
+def unreachable(reason: str) -> LimitsUnreachable:
+    """Make the failure of a server of the limits that cannot be asked."""
+    return LimitsUnreachable(
         f"the server of the shared rate limits cannot be reached ({reason}), so nothing may be "
         "sent; check TEXT_MODEL_LIMITS_URL, or unset the limits"
+    )
+
+
+def bad_url(reason: str) -> TextModelError:
+    """Make the error of a URL that is none, which may hold a password."""
+    return TextModelError(
+        f"the URL of the shared rate limits cannot be read ({reason}); "
+        "set TEXT_MODEL_LIMITS_URL to redis://HOST:PORT/NUMBER"
     )
 
 

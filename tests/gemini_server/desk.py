@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ class Call:
     tier: str = "standard"
     request: Json = field(default_factory=dict, repr=False)
     headers: dict[str, str] = field(default_factory=dict, repr=False)
+    crowded: bool = False
+    """Whether it was refused as too many others were under way."""
 
 
 class Desk:
@@ -41,6 +44,8 @@ class Desk:
         self.stopping = threading.Event()
         self._script = script
         self._lock = threading.Lock()
+        self._under_way = 0
+        self._began: float | None = None
 
     @property
     def script(self) -> Script:
@@ -52,14 +57,31 @@ class Desk:
         with self._lock:
             self._script = Script.model_validate(script)
             self.calls = []
+            self._began = None
 
     def begin(self, method: str, model: str) -> tuple[Call, Fault]:
         """Note a call, and what the script has for it."""
         with self._lock:
             fault = self._script.fault(len(self.calls))
-            call = Call(len(self.calls), method, model, fault.kind)
+            crowded = self._is_crowded()
+            if crowded:
+                fault = Fault(kind="rate_limited", retry=self._script.retry)
+            else:
+                self._under_way += 1
+            call = Call(len(self.calls), method, model, fault.kind, crowded=crowded)
             self.calls.append(call)
             return call, fault
+
+    def end(self, call: Call) -> None:
+        """Note that a call has its answer, or never gets one."""
+        with self._lock:
+            self._under_way -= not call.crowded
+
+    def _is_crowded(self) -> bool:
+        now = time.monotonic()
+        self._began = now if self._began is None else self._began
+        most = self._script.most(now - self._began)
+        return most is not None and self._under_way >= most
 
     @property
     def faults(self) -> Counter[str]:

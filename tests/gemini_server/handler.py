@@ -89,6 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self._answer(call, fault, raw, query, numbers=numbers)
         finally:
+            self.server.desk.end(call)
             call.headers.pop("x-goog-api-key", None)
 
     def _answer(
@@ -119,7 +120,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.kind == "ok" and sick:
             fault = sick[0][1]
         call.fault = fault.kind
-        self.server.desk.stopping.wait(fault.seconds + self.server.desk.script.latency)
+        latency = 0.0 if call.crowded else self.server.desk.script.latency
+        self.server.desk.stopping.wait(fault.seconds + latency)
         if fault.kind in REFUSED:
             call.status, document = bodies.error_body(fault, call.model)
             self._send(call.status, document)

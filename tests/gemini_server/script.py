@@ -5,7 +5,16 @@ from __future__ import annotations
 import random
 from typing import Annotated, Final, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeFloat, NonNegativeInt
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 
 Kind = Literal[
     "ok",
@@ -96,6 +105,8 @@ class Script(BaseModel):
     prompt that is billed as cached; ``retry`` is RetryInfo's time of what
     ``rates`` draw. ``shed`` is the share of flex calls that are turned away before all else, and
     ``served_as`` the tier that answers are said to be of, that of the request where it is None.
+    ``at_once``: calls that are answered at a time, each number for ``at_once_for`` seconds from the
+    first call on, then from the beginning; others are refused at once (429).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -110,6 +121,14 @@ class Script(BaseModel):
     shed: Annotated[float, Field(ge=0, le=1)] = 0.0
     served_as: str | None = None
     retry: str | None = "0.05s"
+    at_once: tuple[PositiveInt, ...] = ()
+    at_once_for: PositiveFloat = 5.0
+
+    def most(self, seconds: float) -> int | None:
+        """Calls that are answered at a time so long after the first; None: any number."""
+        if not self.at_once:
+            return None
+        return self.at_once[int(seconds // self.at_once_for) % len(self.at_once)]
 
     def fault(self, number: int) -> Fault:
         """The fault of a call; ``number`` counts from 0."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
+from pydantic import JsonValue
 
 from pytest_manifest.analysis.comparison import compare
 from pytest_manifest.analysis.records import EntryRecord
@@ -455,6 +456,42 @@ def lasting(record: EntryRecord, seconds: float) -> EntryRecord:
     assert last.started_at is not None
     ended = last.started_at + timedelta(seconds=seconds)
     return replace(record, attempts=(*earlier, replace(last, runtime=seconds, finished_at=ended)))
+
+
+def test_what_jobs_told_over_time_is_drawn(browser: Browser, tmp_path: Path) -> None:
+    """One plot below the other, each told in words, too; without such evidence there is none."""
+    records = list(sample_records(40, bad=0.0))
+    assert records[0].receipt is not None
+    moment = BEGAN.timestamp()
+    told: dict[str, JsonValue] = {
+        "calls refused": {"kind": "count", "points": [[moment + at, 2] for at in range(5)]},
+        "calls allowed at a time": {
+            "kind": "level",
+            "points": [[moment + at / 4, 1 + at] for at in range(20)],
+        },
+    }
+    receipt = records[0].receipt.model_copy(update={"evidence": {"over_time": told}})
+    with shown(
+        browser, written(tmp_path, [replace(records[0], receipt=receipt), *records[1:]])
+    ) as page:
+        captions = page.locator("#overtime figcaption").all_inner_texts()
+        assert captions[0].startswith("calls allowed at a time 1 to 20")
+        assert captions[1].startswith("calls refused 10 in all")
+        assert (
+            page.get_attribute("#overtime-1", "aria-label") == "calls refused over time: 10 in all"
+        )
+        for at in range(2):
+            page.locator(f"#overtime-{at}").scroll_into_view_if_needed()
+            box = page.locator(f"#overtime-{at} .u-over").bounding_box()
+            assert box is not None
+            assert box["width"] > 600
+            shares = [share / 20 for share in range(1, 20)]
+            texts = [tip_at(page, box["x"] + box["width"] * one, box["y"] + 30) for one in shares]
+            assert any(("calls refused: 2", "allowed at a time: ")[at == 0] in one for one in texts)
+        page.click("#theme")
+        assert page.locator("#overtime canvas").count() == 2
+    with shown(browser, written(tmp_path, records)) as page:
+        assert page.locator("#overtime").is_hidden()
 
 
 def test_a_run_that_is_not_over_says_so(browser: Browser, tmp_path: Path) -> None:

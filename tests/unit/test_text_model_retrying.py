@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from tasks.text_model import failures
 from tasks.text_model.accepting import Accepted
 from tasks.text_model.base import FLEX, Billed, TextAnswer, TextRequest
 from tasks.text_model.failures import ModelFailure, Stopped
-from tasks.text_model.limits import Limiter, NoLimit
+from tasks.text_model.limits import Limiter, NoLimit, Slot
 from tasks.text_model.retrying import CallCounts, Fallback, RetryPolicy, call
 from tests.text_requests import text_request
 
@@ -298,6 +299,9 @@ class Gate:
             raise self.raised.pop(0)
         return self.seconds
 
+    def slot(self, stop: threading.Event, seconds: float) -> AbstractContextManager[Slot]:
+        return nullcontext(Slot(waited=0.5, allowed=3))
+
     def close(self) -> None: ...
 
 
@@ -306,7 +310,11 @@ def test_every_attempt_waits_for_its_turn() -> None:
     gate, counts = Gate(seconds=2.5), CallCounts()
     ask(Scripted(failures.Unavailable("away")), counts, limiter=gate)
     assert gate.asked == [REQUEST.estimated_tokens] * 2
-    assert 5.0 <= counts.waited < 6.0
+    assert 6.0 <= counts.waited < 7.0
+    assert [most for _, most in counts.allowed] == [3, 3]
+    ((moment, one),) = counts.refused
+    assert one == 1
+    assert counts.allowed[0][0] <= moment <= counts.allowed[1][0]
 
 
 def test_limits_that_are_away_are_retried_and_then_told() -> None:

@@ -75,6 +75,7 @@ def test_everything_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
         "TEXT_MODEL_SERVICE_TIER": "flex-or-standard",
         "TEXT_MODEL_TIMEOUT": "12.5",
         "TEXT_MODEL_CONCURRENCY": "9",
+        "TEXT_MODEL_MOST_AT_ONCE": "40",
         "TEXT_MODEL_REQUESTS_PER_MINUTE": "60",
         "TEXT_MODEL_TOKENS_PER_MINUTE": "",
         "TEXT_MODEL_LIMITS_URL": "redis://:hush@h/1",
@@ -95,6 +96,7 @@ def test_everything_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (settings.concurrency, settings.stream, settings.latency) == (9, True, 0.25)
     assert (settings.requests_per_minute, settings.tokens_per_minute) == (60, None)
     assert settings.service_tier == "flex-or-standard"
+    assert settings.most_at_once == 40
     assert (settings.prices, settings.thinking_tokens) == (Path("p.json"), 512)
     assert (settings.accepted, settings.thinking_level) == (("gemini-3.5-flash-lite", "own"), "low")
     assert RetryPolicy.of(settings) == RetryPolicy(2, 0.0, 3.0)
@@ -107,6 +109,7 @@ def test_everything_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
         ("TEXT_MODEL_TIMEOUT", "0"),
         ("TEXT_MODEL_TIMEOUT", "inf"),
         ("TEXT_MODEL_CONCURRENCY", "none"),
+        ("TEXT_MODEL_MOST_AT_ONCE", "0"),
         ("TEXT_MODEL_REQUESTS_PER_MINUTE", "-1"),
         ("TEXT_MODEL_ATTEMPTS", "0"),
         ("TEXT_MODEL_FIRST_WAIT", "nan"),

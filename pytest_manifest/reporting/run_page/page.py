@@ -28,6 +28,7 @@ from pytest_manifest.reporting.run_page.documents import (
     run_document,
     statistics_document,
 )
+from pytest_manifest.reporting.run_page.over_time import OverTime
 from pytest_manifest.reporting.run_page.trees import TreeColumns, TreeSource, trees_of
 from pytest_manifest.reporting.run_report import RunReport, add_artifact
 from pytest_manifest.reporting.run_statistics import comparison_of, records_of
@@ -94,6 +95,7 @@ class _Body:
         self._metadata = metadata
         self._columns = Columns(metadata.info.created_at)
         self._block: list[dict[str, object]] = []
+        self._over_time = OverTime(metadata.info.created_at, metadata.written)
         source = metadata.trees
         self._trees = None if source is None else TreeColumns(self._columns, source)
         self._blocks = 0
@@ -104,6 +106,7 @@ class _Body:
         """Yield the same records; each is in the page when the next one is asked for."""
         for record in records:
             self._columns.add(record)
+            self._over_time.add(record.receipt)
             self._block.append(details(record, self._columns.since, self._limit))
             if self._trees is not None:
                 self._trees.add(len(self._block) - 1, record)
@@ -153,6 +156,7 @@ class _Body:
             "figures": statistics_document(found),
             "comparison": None if about.comparison is None else changes_document(about.comparison),
             "details": {"size": BLOCK, "blocks": self._blocks},
+            "over_time": self._over_time.document(),
             "trees": None if self._trees is None else self._trees.document(),
             **self._columns.document(),
         }

@@ -91,6 +91,7 @@ const STAGES = [
   () => { overview(); causes(); comparison(); tasks(); workers(); },
   timeline,
   times,
+  overTime,
   entries,
   () => { if (TREES && TREES.shown <= SHOWN_AT_ONCE) showDescendants(true); },
 ];

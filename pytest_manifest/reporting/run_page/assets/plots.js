@@ -22,7 +22,7 @@ function plot(id, height, options) {
   made.draw = () => {
     const range = made.drawn && made.zoomed ? [made.drawn.scales.x.min, made.drawn.scales.x.max] : null;
     if (made.drawn) made.drawn.destroy();
-    const width = printing ? (id === 'gantt' ? PAPER - byId('lanes').offsetWidth : PAPER_THIRD) : Math.max(180, holder.clientWidth);
+    const width = printing ? paperWidth(id) : Math.max(180, holder.clientWidth);
     const { data, ...rest } = options(width, made);
     made.drawn = new uPlot({ width, height: typeof height === 'function' ? height() : height, legend: { show: false }, ...rest }, data, holder);
     made.drawn.root.setAttribute('aria-hidden', 'true');
@@ -31,6 +31,12 @@ function plot(id, height, options) {
   made.draw();
   plots.push(made);
   return made;
+}
+
+/** The room that a plot has on paper: the timeline's beside its lanes, a row of its own, or a third of one. */
+function paperWidth(id) {
+  if (id === 'gantt') return PAPER - byId('lanes').offsetWidth;
+  return id.startsWith('overtime') ? PAPER : PAPER_THIRD;
 }
 
 function redraw() {
@@ -304,3 +310,39 @@ function times() {
   byId('times-legend').hidden = !DATA.figures.outcomes.failed && !DATA.figures.outcomes.error;
 }
 
+/** Levels and counts that jobs told of, one below the other on the run's clock. */
+function overTime() {
+  const found = DATA.over_time.filter((series) => series.at.length);
+  if (!found.length || !BARS.start.length) return;
+  const body = show('overtime');
+  found.forEach((series, at) => {
+    const id = `overtime-${at}`;
+    const counts = series.kind === 'count';
+    const told = counts ? `${number(series.values.reduce((sum, value) => sum + value, 0))} in all` : `${number(bounds(series.values).low)} to ${number(bounds(series.values).high)}`;
+    body.append(el('figure', {}, el('figcaption', {}, el('b', {}, series.name), ' ', el('span', { class: 'muted' }, `${told}, ${counts ? 'a bar' : 'a step'} is ${brief(series.step)}`)), el('div', { class: 'plot', id })));
+    describe(id, `${series.name} over time: ${told}`);
+    overTimePlot(id, series, counts);
+  });
+}
+
+function overTimePlot(id, series, counts) {
+  const places = series.at.map((begin) => drawn(begin) + series.step / 2);
+  const [bar] = bars({ size: [1, Infinity], gap: 1 });
+  const line = { stroke: colour('accent'), width: 1.5, paths: uPlot.paths.stepped({ align: 1 }), points: { show: places.length < FEW } };
+  plot(id, 120, () => ({
+    data: [places, counts ? shown(series.values) : series.values],
+    padding: [8, 24, 0, 0],
+    scales: {
+      x: { time: false, range: [Math.min(drawn(EXTENT.low), places[0] - series.step / 2), Math.max(drawn(EXTENT.high), places.at(-1) + series.step / 2)] },
+      y: { range: () => room([0, ...series.values]) },
+    },
+    axes: [axis({ grid: { show: false }, size: 26, space: 70, ...timeAxis() }), countAxis()],
+    cursor: still,
+    series: [{}, counts ? bar : line],
+    hooks: { drawClear: [drawPauses], setCursor: [(u) => {
+      const place = u.cursor.left < 0 ? -Infinity : u.posToVal(u.cursor.left, 'x');
+      const at = lastBefore(places, place + series.step / 2, (middle) => middle);
+      tipAt(u, at >= 0 && place > -Infinity ? [`${clock(series.at[at], series.step < 1 ? 3 : 0)} UTC, ${brief(series.step)}`, `${series.name}: ${number(series.values[at])}`] : null);
+    }] },
+  }));
+}
