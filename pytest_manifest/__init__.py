@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pytest_manifest.plugin.fixtures import planning_fixture
     from pytest_manifest.plugin.verdict_reader import ManifestRun
     from pytest_manifest.redaction import manifest_secret
+    from pytest_manifest.reporting.run_page.sections import PageSection
     from pytest_manifest.schema import Entry, Receipt
     from pytest_manifest.worker import current_job, evidence, instrument
 
@@ -39,6 +40,7 @@ __all__ = [
     "Entry",
     "Manifest",
     "ManifestRun",
+    "PageSection",
     "PlanBuilder",
     "Receipt",
     "current_job",
@@ -52,6 +54,7 @@ _HOME: Final = {
     "Entry": "pytest_manifest.schema",
     "Manifest": "pytest_manifest.manifest",
     "ManifestRun": "pytest_manifest.plugin.verdict_reader",
+    "PageSection": "pytest_manifest.reporting.run_page.sections",
     "PlanBuilder": "pytest_manifest.planning",
     "Receipt": "pytest_manifest.schema",
     "current_job": "pytest_manifest.worker",

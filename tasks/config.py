@@ -13,7 +13,7 @@ HEALTH_CHECK_SECONDS: Final = 25
 
 def task_modules(settings: Settings) -> list[str]:
     """Return the names of the modules that a worker loads."""
-    modules = ["tasks.diagnostics", "tasks.crud", "tasks.rag"]
+    modules = ["tasks.diagnostics", "tasks.crud", "tasks.rag", "tasks.judge"]
     if settings.run_counter:
         modules.append("tasks.counting")
     return modules

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     import pytest
 
     from pytest_manifest.manifest import Manifest
+    from pytest_manifest.reporting.run_page.sections import PageSection
     from pytest_manifest.run import Run
 
 
@@ -35,4 +37,11 @@ def pytest_manifest_finished(config: pytest.Config, run: Run) -> None:
     """Act on a run that has ended, or was left to go on by itself.
 
     Its ledger and receipts are written.
+    """
+
+
+def pytest_manifest_sections(config: pytest.Config, run: Run) -> Sequence[PageSection] | None:
+    """Return sections to be added to the page of a run, or None.
+
+    Called where a page is written, when the run has ended, also for an audit.
     """

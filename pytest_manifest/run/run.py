@@ -28,6 +28,7 @@ from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.resume_rules import Decision
 from pytest_manifest.run.settings import WorkerLoss
 from pytest_manifest.run.strategy import Strategy
+from pytest_manifest.schema import Receipt
 
 JOIN_SECONDS = 30.0
 RECEIPTS_EXPORTED = "receipts_exported"
@@ -229,6 +230,13 @@ class Run:
     def read(self) -> Ledger:
         """Open the ledger for reading, in the calling thread."""
         return Ledger.open(self.files.ledger)
+
+    def receipts(self) -> Iterator[Receipt]:
+        """Yield the receipts on which verdicts rest, one in memory, in the manifest's order."""
+        with self.read() as ledger:
+            for found in ledger.queries.all_verdicts():
+                if found.receipt is not None:
+                    yield found.receipt
 
     def set_meta(self, key: str, value: str) -> None:
         """Record a value about the run in its ledger, before it starts."""

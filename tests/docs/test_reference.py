@@ -21,12 +21,14 @@ from pytest_manifest.schema.receipts import ExportedDescendant
 from tasks.filling.answers import ProblemKind
 from tasks.filling.gaps import SAYINGS
 from tasks.filling.settings import FillingSettings
+from tasks.judging.order import JudgeOrder
+from tasks.judging.settings import JudgingSettings
 from tasks.movie_bible.models import Annotation
 from tasks.movie_bible.settings import BibleSettings
 from tasks.text_model.failures import ModelFailure
 from tasks.text_model.settings import TextModelSettings
 from workflows.gap_fill.gaps import NOT_LOADED
-from workflows.gap_fill.plan import gap_fill_repair
+from workflows.gap_fill.plan import gap_fill_judge, gap_fill_repair
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "docs" / "reference"
@@ -178,26 +180,36 @@ def names_of_variables(settings: type[BaseSettings]) -> set[str]:
 
 
 def test_every_variable_of_the_gap_filling_is_listed() -> None:
-    """gap-fill.md has each environment variable of database, model and filling."""
+    """gap-fill.md has each environment variable of database, model, filling and judging."""
     read = [
         name
-        for settings in (BibleSettings, TextModelSettings, FillingSettings)
+        for settings in (BibleSettings, TextModelSettings, FillingSettings, JudgingSettings)
         for name in names_of_variables(settings)
     ]
     assert set(rows("gap-fill.md", "Environment")) == set(read)
 
 
-def test_every_option_of_the_gap_filling_is_listed_with_its_default() -> None:
-    """gap-fill.md has the options of `--manifest-plan=gap_fill`."""
-    spec = getattr(gap_fill_repair, "manifest_plan", None)
+@pytest.mark.parametrize(
+    ("fixture", "heading"), [(gap_fill_repair, "Plan options"), (gap_fill_judge, "Judge options")]
+)
+def test_every_option_of_the_gap_filling_is_listed_with_its_default(
+    fixture: object, heading: str
+) -> None:
+    """gap-fill.md has the options of both modes."""
+    spec = getattr(fixture, "manifest_plan", None)
     assert isinstance(spec, PlanSpec)
     options = spec.options
-    table = rows("gap-fill.md", "Plan options")
+    table = rows("gap-fill.md", heading)
     assert list(table) == list(options)
     for name, parameter in options.items():
         if parameter.default is not None:
             shown = str(parameter.default)
             assert table[name][0] == (shown.lower() if parameter.default is False else shown), name
+
+
+def test_every_part_of_a_judge_s_order_is_listed() -> None:
+    """gap-fill.md has what a judge's entry tells the task."""
+    assert list(rows("gap-fill.md", "Judge entries")) == list(JudgeOrder.model_fields)
 
 
 def test_every_failure_of_a_model_is_listed_with_what_is_done() -> None:

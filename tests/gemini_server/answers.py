@@ -110,6 +110,9 @@ def filled(name: str, text: str, shape: Mapping[str, JsonValue]) -> JsonValue:
     if kind == "array":
         return [f"{name} {digest[:6]}", f"{name} {digest[6:12]}"]
     if kind in {"integer", "number"}:
+        low, high = shape.get("minimum"), shape.get("maximum")
+        if isinstance(low, int) and isinstance(high, int):
+            return low + int(digest[:4], 16) % (high - low + 1)
         return int(digest[:4], 16)
     return f"{name} of {words} ({digest[:12]})"
 

@@ -1,7 +1,7 @@
-"""Plan the filling of gaps, ``--manifest-plan=gap_fill``.
+"""Plan the filling of gaps, ``gap_fill:repair``, and the grading of rows, ``gap_fill:judge``.
 
-The same gaps give the same entries: nothing here is random, and by the clock go prices alone, where
-they hold for a time.
+The same gaps give the same entries, and the same rows and seed the same sample: nothing here is
+random, and by the clock go prices alone, where they hold for a time.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pydantic import Field, FiniteFloat
 from pytest_manifest import PlanBuilder, planning_fixture
 
 if TYPE_CHECKING:
+    from pytest_manifest import PageSection
     from pytest_manifest.manifest import Manifest
     from pytest_manifest.run import Run
     from tasks.movie_bible.bible import MovieBible
@@ -25,6 +26,11 @@ BatchSize = Annotated[int, Field(ge=1, le=1000)]
 Tokens = Annotated[int, Field(ge=100)]
 Dollars = Annotated[FiniteFloat, Field(gt=0)]
 Seconds = Annotated[FiniteFloat, Field(ge=1, le=86_400)]
+Rows = Annotated[int, Field(ge=1, le=200)]
+GradeNumber = Annotated[int, Field(ge=1, le=5)]
+Controls = Annotated[int, Field(ge=0, le=50)]
+Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
+Alpha = Annotated[FiniteFloat, Field(ge=-1, le=1)]
 FieldName = Literal["summary", "themes", "characters", "mood"]
 
 
@@ -79,7 +85,7 @@ def pytest_manifest_sending(
     manifest: Manifest, entries: Sequence[str], budget: float | None
 ) -> None:
     """Refuse a budget where the model has no price: nothing would keep to it."""
-    if budget is not None and manifest.header.workflow == "gap_fill":
+    if budget is not None and _fills(manifest):
         from workflows.gap_fill.pricing import refuse_unknown_price
 
         refuse_unknown_price(manifest, manifest.some(entries), budget)
@@ -87,15 +93,67 @@ def pytest_manifest_sending(
 
 def pytest_manifest_dispatched(run: Run) -> None:
     """Have the run's summary say that prices are old, or not known."""
-    if run.manifest.header.workflow == "gap_fill":
+    if _fills(run.manifest):
         from workflows.gap_fill.pricing import warnings_of
 
         run.warnings += warnings_of(run.manifest)
 
 
+def _fills(manifest: Manifest) -> bool:
+    """Return whether a manifest fills gaps, and grades nothing."""
+    header = manifest.header
+    return header.workflow == "gap_fill" and header.mode != "judge"
+
+
+@planning_fixture("gap_fill:judge", rerun=False)
+def gap_fill_judge(
+    plan: PlanBuilder,
+    movie_bible: MovieBible,
+    *,
+    of: str | None = None,
+    where: str | None = None,
+    sample: Count = 200,
+    seed: int = 1,
+    batch: Rows = 10,
+    bar: GradeNumber = 4,
+    at_least: Share = 0.8,
+    agreement: Alpha | None = None,
+    controls: Controls = 10,
+    timeout: Seconds = 600,
+) -> None:
+    """Grade a sample of the rows that were filled in, by two judges."""
+    from workflows.gap_fill.judging import JudgeWish, plan_judging
+
+    wish = JudgeWish(
+        of=of,
+        where=where,
+        sample=sample,
+        seed=seed,
+        size=batch,
+        bar=bar,
+        at_least=at_least,
+        agreement=agreement,
+        controls=controls,
+        timeout=timeout,
+    )
+    plan_judging(plan, movie_bible, wish)
+
+
+def pytest_manifest_sections(run: Run) -> Sequence[PageSection] | None:
+    """Add grades and the worst rows to the page of a judge's run."""
+    header = run.manifest.header
+    if (header.workflow, header.mode) != ("gap_fill", "judge"):
+        return None
+    from workflows.gap_fill.worst_rows import quality_sections
+
+    return quality_sections(run)
+
+
 __all__ = [
+    "gap_fill_judge",
     "gap_fill_repair",
     "movie_bible",
     "pytest_manifest_dispatched",
+    "pytest_manifest_sections",
     "pytest_manifest_sending",
 ]

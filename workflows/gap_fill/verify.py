@@ -1,4 +1,4 @@
-"""Verify what the generic verdict cannot see: the rows, batch by batch and as a whole run.
+"""Verify what the generic verdict cannot see: rows and grades, batch by batch and as a whole run.
 
 Each test checks one thing. A row that was changed turns its batch red; one that was written once
 more turns ``test_no_row_is_written_twice`` red; one that was deleted its batch, the row counts and
@@ -8,6 +8,7 @@ the gaps. Entries that were not selected are not checked.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -16,6 +17,14 @@ from pytest_manifest.schema import Entry, Receipt
 from tasks.filling.report import usd
 from workflows.gap_fill.accounts import Account, account_of, accounts_of, ids_of
 from workflows.gap_fill.batch_checks import faults_of_batch
+from workflows.gap_fill.grades import Grades, faults_of_grades, grades_of, report_of
+from workflows.gap_fill.quality import (
+    agreement_of,
+    agreement_sentence,
+    quality_of,
+    quality_sentence,
+    thresholds_of,
+)
 from workflows.gap_fill.run_checks import (
     gaps_left,
     of_other_models,
@@ -27,6 +36,9 @@ from workflows.gap_fill.run_checks import (
 
 SHOWN: Final = 5
 """Faults that a failure names; the others are counted."""
+
+of_filling = pytest.mark.entries(tag=["gap_fill", "orphans"])
+of_judging = pytest.mark.entries(tag="judge")
 
 if TYPE_CHECKING:
     from pytest_manifest import ManifestRun
@@ -53,6 +65,7 @@ def test_orphans_are_gone(entry: Entry, receipt: Receipt | None, movie_bible: Mo
     fail_for([f"{one}: its rows are still there" for one in movie_bible.orphans() if one in ids])
 
 
+@of_filling
 def test_row_counts(manifest_run: ManifestRun, movie_bible: MovieBible) -> None:
     """Check that the rows before and the rows inserted add up to the rows that exist."""
     counts = rows_after(batches_of(manifest_run, movie_bible), movie_bible)
@@ -62,6 +75,7 @@ def test_row_counts(manifest_run: ManifestRun, movie_bible: MovieBible) -> None:
     )
 
 
+@of_filling
 def test_no_row_is_written_twice(manifest_run: ManifestRun, movie_bible: MovieBible) -> None:
     """Check that every row has the revision its batch reports, and each passage one row."""
     accounts = batches_of(manifest_run, movie_bible)
@@ -75,16 +89,19 @@ def test_no_row_is_written_twice(manifest_run: ManifestRun, movie_bible: MovieBi
     fail_for(doubled + rows_written_again(accounts, movie_bible))
 
 
+@of_filling
 def test_no_row_is_an_orphan(manifest_run: ManifestRun, movie_bible: MovieBible) -> None:
     """Check that every row of the run has its passage."""
     fail_for(orphans_left(batches_of(manifest_run, movie_bible), movie_bible))
 
 
+@of_filling
 def test_no_other_model_has_answered(manifest_run: ManifestRun, movie_bible: MovieBible) -> None:
     """Check that every row was filled by the planned model, or by one that was accepted."""
     fail_for(of_other_models(batches_of(manifest_run, movie_bible), movie_bible))
 
 
+@of_filling
 def test_no_planned_gap_is_left(manifest_run: ManifestRun, movie_bible: MovieBible) -> None:
     """Check that every gap that was planned, and selected, is filled."""
     batches_of(manifest_run, movie_bible)
@@ -92,6 +109,7 @@ def test_no_planned_gap_is_left(manifest_run: ManifestRun, movie_bible: MovieBib
     fail_for(gaps_left(selected, movie_bible))
 
 
+@of_filling
 def test_cost(manifest_run: ManifestRun, movie_bible: MovieBible) -> None:
     """Check that receipts report all that rows have cost, and that the budget, if any, is kept."""
     accounts = batches_of(manifest_run, movie_bible)
@@ -112,6 +130,59 @@ def test_cost(manifest_run: ManifestRun, movie_bible: MovieBible) -> None:
     )
     budget = manifest_run.budget
     assert budget is None or cost <= budget, f"it has cost {cost:g}, and the budget was {budget:g}"
+
+
+@of_judging
+def test_grades_of_batch(entry: Entry, receipt: Receipt | None, movie_bible: MovieBible) -> None:
+    """Check that each row has the grade of the planned judge, and is what was graded."""
+    report = report_of(receipt)
+    if report is None:
+        return
+    refuse_another_database(report.database, movie_bible)
+    fail_for(faults_of_grades(entry, report, movie_bible))
+
+
+@of_judging
+def test_quality(manifest_run: ManifestRun, record_property: Callable[[str, object], None]) -> None:
+    """Check that enough rows are good, by the lower bound of the first judge's interval."""
+    grades, asked = graded(manifest_run), thresholds_of(manifest_run.manifest.header.params or {})
+    numbers = grades.numbers(0)
+    if not numbers:
+        pytest.fail("no row was graded, so nothing is known of the rows", pytrace=False)
+    found = quality_of(numbers, asked.bar, grades.population)
+    sentence = quality_sentence(found, grades.judges[0], asked.bar)
+    record_property("quality", sentence)
+    if found.low < asked.at_least:
+        pytest.fail(
+            f"{sentence}, and the lower bound was to be {asked.at_least:.1%} at least; grade more "
+            "rows (sample=N) where it is close, or look at the worst of them (--manifest-report)",
+            pytrace=False,
+        )
+
+
+@of_judging
+def test_judges_agree(
+    manifest_run: ManifestRun, record_property: Callable[[str, object], None]
+) -> None:
+    """Check that two judges agree as far as was asked for."""
+    grades, asked = graded(manifest_run), thresholds_of(manifest_run.manifest.header.params or {})
+    pairs = grades.pairs()
+    if not pairs:
+        pytest.skip("no row has the grades of two judges")
+    found = agreement_of(pairs, asked.seed)
+    sentence = agreement_sentence(found, grades)
+    record_property("agreement", sentence)
+    if asked.agreement is None:
+        return
+    if found.alpha is None:
+        pytest.skip(sentence)
+    if found.alpha < asked.agreement:
+        pytest.fail(f"{sentence}, and {asked.agreement:g} at least was asked for", pytrace=False)
+
+
+def graded(run: ManifestRun) -> Grades:
+    """Return the grades of the selected entries."""
+    return grades_of(run.manifest, run.receipts().values())
 
 
 def batches_of(run: ManifestRun, bible: MovieBible) -> list[Account]:

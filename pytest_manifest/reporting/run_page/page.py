@@ -29,6 +29,7 @@ from pytest_manifest.reporting.run_page.documents import (
     statistics_document,
 )
 from pytest_manifest.reporting.run_page.over_time import OverTime
+from pytest_manifest.reporting.run_page.sections import section_documents
 from pytest_manifest.reporting.run_page.trees import TreeColumns, TreeSource, trees_of
 from pytest_manifest.reporting.run_report import RunReport, add_artifact
 from pytest_manifest.reporting.run_statistics import comparison_of, records_of
@@ -60,6 +61,8 @@ class PageMetadata:
     comparison: Comparison | None = None
     segments: Sequence[RunSegment] = ()
     trees: TreeSource | None = None
+    sections: Sequence[dict[str, object]] = ()
+    """Sections that projects add, as ``section_documents`` returns them."""
     written: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
 
 
@@ -158,6 +161,7 @@ class _Body:
             "details": {"size": BLOCK, "blocks": self._blocks},
             "over_time": self._over_time.document(),
             "trees": None if self._trees is None else self._trees.document(),
+            "sections": list(about.sections),
             **self._columns.document(),
         }
         self._file.write(b'<script type="application/json" id="data">')
@@ -180,6 +184,7 @@ def write_run_page(report: RunReport, run: Run) -> None:
     path = page_path(report.options.report, run.info.run, alone=len(report.runs) == 1)
     with report.writing("the run page was not written", run):
         comparison = _comparison(report, run)
+        sections = _sections(report, run)
         warnings = list(run.warnings)
         if run.error is not None:
             warnings.append(f"The run gave up: {run.error}")
@@ -192,9 +197,20 @@ def write_run_page(report: RunReport, run: Run) -> None:
                 comparison,
                 ledger.info.segments(),
                 trees_of(ledger),
+                sections,
             )
             write_page(path, metadata, records, report.options.report_mode)
         add_artifact(report.config, "page", path, run.info.run)
+
+
+def _sections(report: RunReport, run: Run) -> list[dict[str, object]]:
+    """Return the sections that hooks add; where one fails, none: the page is written without."""
+    with report.writing("the run page has no added sections", run):
+        hook = report.config.hook.pytest_manifest_sections
+        found = hook(config=report.config, run=run)
+        # pluggy calls the hook that was registered last first; sections stand in reading order.
+        return section_documents(one for added in reversed(found) for one in added)
+    return []
 
 
 def page_path(report: Path, run: str, *, alone: bool) -> Path:

@@ -41,7 +41,7 @@ function keys(event) {
 }
 
 function navigation() {
-  const links = [...document.querySelectorAll('main > section[id]')].filter((section) => !section.hidden && section.querySelector('h2'))
+  const links = [...document.querySelectorAll('main > section[id], #added > section')].filter((section) => !section.hidden && section.querySelector('h2'))
     .map((section) => el('a', { href: `#${section.id}` }, section.dataset.name || section.querySelector('h2').textContent));
   byId('nav').replaceChildren(...links);
 }
@@ -88,7 +88,7 @@ function afterPrint() {
 
 /** The page from top to bottom, in steps between which the browser can show what is there. */
 const STAGES = [
-  () => { overview(); causes(); comparison(); tasks(); workers(); },
+  () => { overview(); causes(); comparison(); added(); tasks(); workers(); },
   timeline,
   times,
   overTime,
@@ -106,7 +106,7 @@ function nextStage() {
 
 /** What the address asks for, now that it is there. */
 function arrive() {
-  const section = /^#[a-z]+$/.test(location.hash) && document.querySelector(`main > section${location.hash}`);
+  const section = /^#[a-z]+(-\d+)?$/.test(location.hash) && document.querySelector(`main section${location.hash}`);
   if (section) section.scrollIntoView();
   openByHash();
 }

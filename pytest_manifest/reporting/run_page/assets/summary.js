@@ -235,3 +235,22 @@ function headlineChanges(found) {
 
 const counted = (items) => ({ count: items.length, items });
 
+/** The sections that projects add: titles, texts and tables, and nothing that is markup. */
+function added() {
+  byId('added').hidden = !DATA.sections.length;
+  byId('added').append(...DATA.sections.map((section, at) => el('section', { id: `added-${at + 1}` },
+    el('h2', {}, section.title),
+    section.text ? el('p', { class: 'wrapped' }, section.text) : null,
+    section.rows.length ? addedTable(section) : null,
+    section.more ? el('p', { class: 'muted' }, `and ${many(section.more, 'more row', 'more rows')}`) : null)));
+}
+
+function addedTable(section) {
+  const figures = section.columns.map((_, at) => section.rows.every((row) => row[at] === null || typeof row[at] === 'number'));
+  const cell = (value, at) => {
+    if (value === null) return '';
+    if (at === section.entries) return entryLink(String(value));
+    return typeof value === 'number' ? number(value) : el('span', { class: 'wrapped' }, value);
+  };
+  return plainTable(section.title, section.columns.map((title, at) => [title, (row) => cell(row[at], at), figures[at]]), section.rows);
+}

@@ -1,0 +1,248 @@
+"""A language model as a judge: rubrics, requests, answers joined by key, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import threading
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from tasks.judging.grades import Grading, Row
+from tasks.judging.model_judge import OUT_OF_TIME, Asking, ModelJudge
+from tasks.judging.rubric import RubricError, load_rubric, read_grades, row_tokens
+from tasks.movie_bible.documents import FilmFacts
+from tasks.text_model.accepting import Accepted
+from tasks.text_model.base import TextRequest
+from tasks.text_model.failures import (
+    MalformedAnswer,
+    ModelFailure,
+    PromptBlocked,
+    ServerFailed,
+    TooLong,
+    Unauthorized,
+)
+from tasks.text_model.limits import NoLimit
+from tasks.text_model.prices import Price
+from tests.unit.filling_support import QUICK, Item
+from tests.unit.judging_support import RUBRIC, TEXT, GradingModel, keys_of, row_of, rows_of
+
+PRICE = Price(Decimal("0.5"), Decimal(2))
+
+
+def judge_of(model: GradingModel, price: Price | None = PRICE, **changes: float) -> ModelJudge:
+    asking = Asking(**{"concurrency": 2, "per_call": 4, **changes})  # type: ignore[arg-type]  # whole numbers
+    accepted = Accepted(model.name)
+    return ModelJudge(
+        model, RUBRIC, price, accepted, limiter=NoLimit(), policy=QUICK, asking=asking
+    )
+
+
+def graded(judge: ModelJudge, rows: list[Row], seconds: float = 60.0) -> Grading:
+    return judge.grade(rows, seconds=seconds, progress=lambda _: None)
+
+
+def marked(request: TextRequest, mark: str) -> bool:
+    return mark in request.prompt
+
+
+# Rubrics
+
+
+def test_a_rubric_is_a_file_with_a_digest() -> None:
+    assert load_rubric("movie-bible") == RUBRIC
+    assert (RUBRIC.version, len(RUBRIC.digest)) == ("movie-bible/1", 64)
+    assert RUBRIC.overhead_tokens() > 100
+
+
+@pytest.mark.parametrize(
+    ("version", "content", "message"),
+    [
+        ("a b", "", "write it as NAME/NUMBER"),
+        ("own/2", "Grade.\n---\n$rows\n", "has own/1; set GAP_FILL_RUBRIC"),
+        ("other", "", "has none of that name"),
+        ("own/1", "Grade.\n$rows\n", "a line '---'"),
+        ("own/1", "Grade.\n---\nrows\n", r"with \$rows"),
+        ("own/1", "Gr\udce4de.\n---\n$rows\n", "is not UTF-8"),
+    ],
+)
+def test_a_rubric_that_is_none_is_refused(
+    tmp_path: Path, version: str, content: str, message: str
+) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "1.md").write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(RubricError, match=message):
+        load_rubric(version, tmp_path)
+
+
+def test_a_request_has_each_row_beside_its_passage() -> None:
+    """Under keys that are new each time, so that no passage can name one."""
+    film = FilmFacts("c", "Casablanca\n", 1942)
+    asked = RUBRIC.ask([Row("p", TEXT, row_of().values, film)], timeout=3)
+    again = RUBRIC.ask([row_of()], timeout=3)
+    [key] = asked.by_key
+    assert keys_of(asked.request) == [key]
+    assert f"=== passage {key} ===\n{TEXT}\n" in asked.request.prompt
+    assert "about the film Casablanca (1942) ===" in asked.request.prompt
+    assert '"themes": ["war", "lost love"]' in asked.request.prompt
+    assert key not in again.by_key
+    assert "bleak, comic" in asked.request.instructions
+    assert row_tokens(row_of()) > len(TEXT) / 4
+
+
+# Answers
+
+
+def test_grades_are_joined_by_key() -> None:
+    """Of what is missing, doubled or malformed nothing is believed; strangers are passed over."""
+    rows = rows_of(6)
+    by_key = {f"k{number}": row for number, row in enumerate(rows, 1)}
+    items: list[Item] = [
+        {"key": "k3", "grade": 5, "why": ""},
+        {"key": "k1", "grade": 2, "why": " summary: wrong "},
+        {"key": "k4", "grade": 5},
+        {"key": "k4", "grade": 1},
+        {"key": "k5", "grade": 6, "why": ""},
+        {"key": "k6", "grade": "5", "why": ""},
+        {"key": "k9", "grade": 1, "why": ""},
+    ]
+    found = read_grades(json.dumps({"items": items}), by_key)
+    assert {p: (g.grade, g.why) for p, g in found.grades.items()} == {
+        "p-001": (2, ("summary: wrong",)),
+        "p-003": (5, ()),
+    }
+    kinds = {passage: kind for passage, (kind, _) in found.problems.items()}
+    assert kinds == {
+        "p-002": "missing",
+        "p-004": "doubled",
+        "p-005": "malformed",
+        "p-006": "malformed",
+    }
+    for text in ("no JSON", "[]", '{"items": 3}', "{}"):
+        with pytest.raises(MalformedAnswer, match="no JSON object with a list"):
+            read_grades(text, by_key)
+
+
+# The judge
+
+
+def test_rows_are_graded_a_few_in_a_call() -> None:
+    """All calls are paid, and each is told of."""
+    model = GradingModel()
+    told: list[int] = []
+    found = judge_of(model).grade(
+        rows_of(10), seconds=60, progress=lambda g: told.append(g.spent.cost_nanos)
+    )
+    assert sorted(found.grades) == [row.passage for row in rows_of(10)]
+    assert {one.grade for one in found.grades.values()} == {4}
+    assert sorted(model.sizes) == [2, 4, 4]
+    each = 100 * 500 + 10 * 2000
+    assert (found.calls, found.spent.cost_nanos) == (3, 3 * each)
+    assert told == [each, 2 * each, 3 * each]
+    assert found.answered_by == {"judge-1"}
+
+
+def test_without_a_price_a_cost_is_not_known() -> None:
+    judge = judge_of(GradingModel(), None)
+    assert not judge.has_price
+    assert graded(judge, rows_of(1)).spent.tokens_in == 100
+
+
+def test_what_the_answer_lacks_is_asked_for_alone() -> None:
+    """So many times, and then it is named; the others have their grades."""
+
+    def without_second(request: TextRequest, items: list[Item]) -> list[Item]:
+        mark = next(k for k in keys_of(request) if f"=== passage {k} ===\nbad" in request.prompt)
+        return [item for item in items if item["key"] != mark]
+
+    def sometimes(request: TextRequest, items: list[Item]) -> list[Item]:
+        return without_second(request, items) if "\nbad" in request.prompt else items
+
+    rows = [row_of("p-001"), row_of("p-002", "bad"), row_of("p-003")]
+    model = GradingModel(sometimes)
+    found = graded(judge_of(model, asks_alone=2), rows)
+    assert sorted(found.grades) == ["p-001", "p-003"]
+    assert found.ungraded == {"p-002": ("missing", "the answer has 0 items for it")}
+    assert model.sizes == [3, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind", "calls_alone"),
+    [
+        (PromptBlocked("it would not read it"), "prompt_blocked", 3),
+        (TooLong("too long"), "too_long", 1),
+    ],
+)
+def test_a_call_that_may_be_divided_is_halved(
+    failure: ModelFailure, kind: str, calls_alone: int
+) -> None:
+    """Down to the row that it fails for, which is given up."""
+
+    def fails(request: TextRequest, items: list[Item]) -> list[Item]:
+        if marked(request, "bad"):
+            raise failure
+        return items
+
+    rows = [*rows_of(3), row_of("p-004", "bad")]
+    model = GradingModel(fails)
+    found = graded(judge_of(model), rows)
+    assert sorted(found.grades) == ["p-001", "p-002", "p-003"]
+    assert {passage: kind for passage, (kind, _) in found.ungraded.items()} == {"p-004": kind}
+    assert (
+        sum(
+            size == 1 and marked(r, "bad")
+            for size, r in zip(model.sizes, model.requests, strict=True)
+        )
+        == calls_alone
+    )
+
+
+def test_a_service_in_trouble_is_asked_again_and_then_given_up() -> None:
+    def fails(request: TextRequest, items: list[Item]) -> list[Item]:
+        raise ServerFailed("500: ask again")
+
+    found = graded(judge_of(GradingModel(fails)), rows_of(2))
+    assert {kind for kind, _ in found.ungraded.values()} == {"server_failed"}
+    assert found.failures == {"server_failed": QUICK.attempts}
+
+
+@pytest.mark.parametrize(
+    "error", [Unauthorized("the key is refused"), ZeroDivisionError("own fault")]
+)
+def test_what_no_call_can_overcome_ends_the_batch(error: Exception) -> None:
+    """What was paid until then was told."""
+    told: list[int] = []
+
+    def fails(request: TextRequest, items: list[Item]) -> list[Item]:
+        if marked(request, "bad"):
+            raise error
+        return items
+
+    judge = judge_of(GradingModel(fails), concurrency=1, per_call=1)
+    with pytest.raises(ModelFailure, match=str(error)):
+        judge.grade(
+            [row_of("p-001"), row_of("p-002", "bad")],
+            seconds=60,
+            progress=lambda g: told.append(g.spent.tokens_in),
+        )
+    assert told == [100, 100]
+
+
+def test_what_has_no_grade_when_time_is_over_is_named() -> None:
+    """The grades that are there are kept."""
+    release = threading.Event()
+
+    def waits(request: TextRequest, items: list[Item]) -> list[Item]:
+        if marked(request, "slow"):
+            release.wait(60)
+        return items
+
+    judge = judge_of(GradingModel(waits), concurrency=1, per_call=1)
+    try:
+        found = graded(judge, [row_of("p-001"), row_of("p-002", "slow"), row_of("p-003")], 1.0)
+    finally:
+        release.set()
+    assert list(found.grades) == ["p-001"]
+    assert {kind for kind, _ in found.ungraded.values()} == {OUT_OF_TIME}
+    assert set(found.ungraded) == {"p-002", "p-003"}
