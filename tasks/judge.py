@@ -52,7 +52,8 @@ def _grade(
     left = _seconds() - (time.monotonic() - began)
     found = batch.run(rows, order, seconds=left, progress=_progress(batch))
     document = batch.document(found)
-    evidence(judge=document)  # also of a judge that is refused below
+    if order.control is not None:
+        evidence(judge=document)  # also of a judge that is refused here
     refuse_unfit(found, order)
     return document
 

@@ -23,7 +23,8 @@ class PlanSpec:
     """A planning function as declared: its name, what it asks for, and its options.
 
     ``fixtures`` are the pytest fixtures it wants, in the order of its parameters after the builder;
-    ``options`` map an option's name to its parameter.
+    ``options`` map an option's name to its parameter. ``is_default``: the workflow's name alone
+    means this mode.
     """
 
     workflow: str
@@ -32,6 +33,7 @@ class PlanSpec:
     rerun: bool
     fixtures: tuple[str, ...]
     options: Mapping[str, inspect.Parameter]
+    is_default: bool = False
 
     @property
     def name(self) -> str:
@@ -43,7 +45,9 @@ class PlanSpec:
         return (inspect.getdoc(self.function) or "").partition("\n")[0]
 
 
-def plan_spec(name: str, function: Callable[..., None], *, rerun: bool = True) -> PlanSpec:
+def plan_spec(
+    name: str, function: Callable[..., None], *, rerun: bool = True, default: bool = False
+) -> PlanSpec:
     """Read a planning function's signature.
 
     ``name`` is ``WORKFLOW:MODE``. Raises PlanError where name or signature cannot serve.
@@ -66,7 +70,8 @@ def plan_spec(name: str, function: Callable[..., None], *, rerun: bool = True) -
             raise PlanError(f"planning fixture {name!r}: *args and **kwargs cannot be options")
     if not positional:
         raise PlanError(f"planning fixture {name!r}: its first parameter must be the plan builder")
-    return PlanSpec(workflow, mode, function, rerun, tuple(positional[1:]), options)
+    fixtures = tuple(positional[1:])
+    return PlanSpec(workflow, mode, function, rerun, fixtures, options, default)
 
 
 def convert_options(spec: PlanSpec, given: Mapping[str, JsonValue]) -> dict[str, object]:

@@ -113,7 +113,9 @@ def manifest_run(request: pytest.FixtureRequest, manifest: Manifest) -> Manifest
     return run if budget is None else replace(run, budget=budget)
 
 
-def planning_fixture(name: str, *, rerun: bool = True) -> Callable[[PlanFunction], PlanFunction]:
+def planning_fixture(
+    name: str, *, rerun: bool = True, default: bool = False
+) -> Callable[[PlanFunction], PlanFunction]:
     """Make a function a planning fixture named ``WORKFLOW:MODE``.
 
     The function's first parameter receives the :class:`~pytest_manifest.PlanBuilder`, further
@@ -121,12 +123,13 @@ def planning_fixture(name: str, *, rerun: bool = True) -> Callable[[PlanFunction
     by their annotations. The fixture is called ``plan_WORKFLOW_MODE`` and returns the frozen
     :class:`~pytest_manifest.manifest.Manifest`, or None for an empty plan. ``rerun=False`` marks
     costly work: its manifest is not dispatched a second time unless the user insists.
+    ``default=True``: of several modes this is the one that the workflow's name alone means.
     """
     from pytest_manifest.planning import plan_spec
     from pytest_manifest.plugin.plans import fixture_name
 
     def decorate(function: PlanFunction) -> PlanFunction:
-        spec = plan_spec(name, function, rerun=rerun)
+        spec = plan_spec(name, function, rerun=rerun, default=default)
 
         def planned(request: pytest.FixtureRequest) -> Manifest | None:
             __tracebackhide__ = True  # a planner's traceback begins with the planner

@@ -52,15 +52,16 @@ class Plans:
                 self._known[spec.name] = spec
 
     def find(self, name: str) -> PlanSpec:
-        """Return the plan called ``WORKFLOW:MODE``, or ``WORKFLOW`` where it has one mode.
+        """Return the plan called ``WORKFLOW:MODE``, or ``WORKFLOW`` by its one or default mode.
 
         Raises PlanError that lists the known plans.
         """
         if name in self._known:
             return self._known[name]
         modes = [spec for spec in self._known.values() if spec.workflow == name]
-        if len(modes) == 1:
-            return modes[0]
+        meant = [spec for spec in modes if spec.is_default] or modes
+        if len(meant) == 1:
+            return meant[0]
         if modes:
             listed = "\n".join(f"  {spec.name}  {spec.summary}" for spec in modes)
             raise PlanError(f"workflow {name!r} has several modes; choose one:\n{listed}")

@@ -43,7 +43,7 @@ class Grade:
 
 @dataclass(slots=True)
 class Grading:
-    """What came of some rows: ``ungraded`` has kind and sentence of those without a grade.
+    """The grades of some rows; ``ungraded`` has kind and sentence of those without a grade.
 
     ``spent`` is all that was paid, for failed calls, too; ``answered_by`` what answered, by its own
     word.

@@ -28,8 +28,11 @@ OUT_OF_TIME: Final = "out_of_time"
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """How a model is asked: ``concurrency`` calls at once, ``per_call`` rows in one, ``asks_alone``
-    tries for a row alone, ``timeout`` seconds for a call."""
+    """The way a model is asked.
+
+    ``concurrency``: calls at once; ``per_call``: rows in one; ``asks_alone``: tries for one alone;
+    ``timeout``: seconds for a call.
+    """
 
     concurrency: int = 4
     per_call: int = 5
@@ -47,7 +50,7 @@ class _Group:
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """What came of a call: a reading or a failure; neither where it was given up."""
+    """The outcome of a call: a reading or a failure; neither where it was given up."""
 
     counts: CallCounts
     reading: Reading | None = None

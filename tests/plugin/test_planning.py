@@ -32,6 +32,14 @@ def one(plan, corpus, *, count: int = 3, factor: float = 1.0, fail: bool = False
 def empty(plan):
     """Nothing at all."""
 
+@planning_fixture("twin:first")
+def first(plan):
+    plan.add("jobs.double", id="first", kwargs={"n": 1})
+
+@planning_fixture("twin:second", default=True)
+def second(plan):
+    plan.add("jobs.double", id="second", kwargs={"n": 2})
+
 @planning_fixture("lone:only", rerun=False)
 def only(plan):
     plan.add("jobs.double", id="x", kwargs={"n": 1, "key": "x"})
@@ -46,6 +54,13 @@ def planned(project: Project) -> Project:
 
 def body(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def test_a_workflow_s_name_alone_means_its_default_mode(planned: Project) -> None:
+    """Where it has one; of other workflows with several modes one has to be named."""
+    result = planned.run("--manifest-plan=twin")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["plan twin:second: 1 entries in manifests/twin_second_01.jsonl"])
 
 
 def test_a_plan_is_written_and_previewed_and_not_sent(planned: Project) -> None:

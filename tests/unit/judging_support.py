@@ -31,7 +31,7 @@ GOOD: dict[str, JsonValue] = {
 }
 
 
-def row_of(passage: str = "casablanca/plot", text: str = TEXT, **changes: JsonValue) -> Row:
+def row_of(passage: str = "casablanca/plot", text: str = TEXT, /, **changes: JsonValue) -> Row:
     """A good row, or one with these fields changed."""
     return Row(passage, text, {**GOOD, **changes})
 

@@ -125,7 +125,7 @@ def test_a_judge_is_tried_before_it_is_asked_for_more(bible: MovieBible) -> None
     assert isinstance(values, dict)
     assert len(values) == 6
     assert all(one != GOOD for one in values.values())
-    assert set(controls[0].meta["spoiled"].values()) <= set(GROSS)  # type: ignore[union-attr,arg-type]  # a mapping of texts
+    assert set(controls[0].meta["spoiled"].values()) <= set(GROSS)  # type: ignore[union-attr]  # a mapping
     without = plan(gap_fill_judge, bible, controls=0)
     assert not tagged(without, "control")
     assert {tuple(one.after) for one in without} == {()}
@@ -135,6 +135,10 @@ def test_one_judge_is_enough(bible: MovieBible, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("GAP_FILL_SECOND_JUDGE", "none")
     assert not tagged(plan(gap_fill_judge, bible), "second")
     assert "second judge" not in notes(bible)
+    monkeypatch.delenv("GAP_FILL_SECOND_JUDGE")
+    monkeypatch.setenv("GAP_FILL_JUDGE_NAME", OVERLAP)
+    with pytest.raises(PlanError, match=r"both judges are overlap-1 \(offline\)"):
+        plan(gap_fill_judge, bible)
 
 
 def test_rows_of_one_filling_are_graded(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -185,9 +186,9 @@ class RunByHand(ManifestRun):
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path) -> Iterator[Run]:
     with bible_at(tmp_path, documents(20)) as bible:
-        yield Run(tmp_path, bible)  # type: ignore[misc]  # a fixture
+        yield Run(tmp_path, bible)
 
 
 def kept(properties: list[tuple[str, object]]) -> object:

@@ -38,7 +38,7 @@ def test_a_good_row_has_the_best_grade_of_both() -> None:
         ({"summary": "Rick."}, 2, "has 1 words"),
         ({"summary": f"{TEXT} " * 6}, 1, "says a sentence twice"),
         ({"summary": "Ilsa walks into the nightclub of Rick with her"}, 3, "ends in the middle"),
-        ({"summary": "Ilsa betritt mit ihrem Mann das Lokal von Rick."}, 2, "read like English"),
+        ({"summary": "Ilsa betritt mit ihrem Mann das Lokal von Rick."}, 1, "read like English"),
         ({"summary": "イルザは夫と共にリックの店に入る。"}, 1, "in another script"),
         ({"summary": "Rick and Ilsa and Rick and Ilsa and Rick and Ilsa."}, 2, "repeats"),
         ({"summary": "As an AI language model I cannot tell of Rick and Ilsa."}, 1, "of itself"),
@@ -68,7 +68,7 @@ def test_what_is_known_of_the_film_is_no_stranger() -> None:
     film = FilmFacts("c", "Casablanca", 1942, "Michael Curtiz", ("Peter Lorre",))
     values = {**GOOD, "summary": "Michael Curtiz has Ilsa walk into the nightclub of Rick."}
     assert by_checks(Row("p", TEXT, values, film)).grade == BEST
-    assert by_checks(Row("p", TEXT, values)).grade == 2
+    assert by_checks(Row("p", TEXT, values)).grade == 4
 
 
 def test_names_are_found_whatever_their_accents_and_case() -> None:

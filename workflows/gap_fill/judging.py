@@ -191,6 +191,7 @@ def plan_judging(plan: PlanBuilder, bible: MovieBible, wish: JudgeWish) -> None:
     """Add entries that grade a sample of rows, by each judge. Raises PlanError and its like."""
     settings = read_judging_settings()
     rubric = load_rubric(settings.rubric, settings.rubrics)
+    _refuse_one_judge_twice(settings.chosen)
     population, sample = _sample(bible, wish)
     if not sample:
         plan.note("no row: there is nothing to grade" + (f" of {wish.of}" if wish.of else ""))
@@ -220,6 +221,15 @@ def plan_judging(plan: PlanBuilder, bible: MovieBible, wish: JudgeWish) -> None:
         f"asked for: grade {wish.bar} or better for {wish.at_least:.0%} of the rows, by the lower "
         f"bound of a 95 % interval{agree}"
     )
+
+
+def _refuse_one_judge_twice(chosen: Sequence[Chosen]) -> None:
+    judges = [identify_judge(one) for one in chosen]
+    if len(set(judges)) < len(judges):
+        raise PlanError(
+            f"both judges are {judges[0][1]} ({judges[0][0]}), which agrees with itself; "
+            "set GAP_FILL_SECOND_JUDGE_NAME to another one, or GAP_FILL_SECOND_JUDGE=none"
+        )
 
 
 def _planned_judge(chosen: Chosen) -> PlannedModel:

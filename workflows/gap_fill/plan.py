@@ -44,7 +44,7 @@ def movie_bible() -> Iterator[MovieBible]:
     bible.close()
 
 
-@planning_fixture("gap_fill:repair", rerun=False)
+@planning_fixture("gap_fill:repair", rerun=False, default=True)
 def gap_fill_repair(
     plan: PlanBuilder,
     movie_bible: MovieBible,

@@ -23,7 +23,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Thresholds(BaseModel):
-    """What a run of a judge is held to, as its manifest's header has it."""
+    """The thresholds of a judge's run, as its manifest's header has them."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
