@@ -49,14 +49,14 @@ def test_sections_stand_in_the_order_of_their_plugins(project: Project) -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("raise KeyError('no grade')", "KeyError"),
+        ("raise KeyError('no grade')", "'no grade'"),
         ("return [{'title': 'x'}]", "of type dict; return a list of pytest_manifest.PageSection"),
     ],
 )
 def test_a_hook_that_fails_costs_its_sections_and_not_the_page(
     project: Project, body: str, message: str
 ) -> None:
-    """The session fails and says why; the page has everything else."""
+    """The session fails and says why, the log where; the page has everything else."""
     project.doubles(count=2)
     project.write("conftest.py", f"def pytest_manifest_sections(run):\n    {body}\n")
     done = project.run(*RUN)
@@ -64,6 +64,8 @@ def test_a_hook_that_fails_costs_its_sections_and_not_the_page(
     assert done.ret == 1
     assert "the run page has no added sections, so this session fails" in done.stdout.str()
     assert message in done.stdout.str()
+    [ledger] = project.ledgers()
+    assert ("KeyError" in ledger.with_suffix(".log").read_text("utf-8")) == ("KeyError" in body)
     data = data_of(project.path / "run.html")
     assert data["sections"] == []
     assert data["figures"]["outcomes"] == {"passed": 2}

@@ -259,7 +259,10 @@ def test_grades_are_held_against_the_rows_as_they_are_now(run: Run) -> None:
 def test_controls_are_no_rows(run: Run) -> None:
     control = run.first.model_copy(update={"id": "control-1:checks-1", "tags": ["control"]})
     manifest = manifest_of(run.folder, [run.first, control])
-    receipts = [reported(one, run.bible, run.named([2] * 20)) for one in (run.first, control)]
+    receipts = [
+        reported(run.first, run.bible, run.named([2] * 20)),
+        reported(control, run.bible, run.named([5] * 20)),
+    ]
     found = grades_of(manifest, receipts)
     assert (len(found.rows), found.population) == (20, 50)
     assert found.numbers(0) == [2] * 20
