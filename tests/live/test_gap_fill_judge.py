@@ -19,7 +19,6 @@ pytestmark = pytest.mark.live
 
 ROWS = 100
 """Scenes and notes of the sample corpus; a tenth of their rows is spoiled."""
-QUICK = ("--manifest-workers=1",)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +33,6 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Project:
         f"--manifest={project.folder}/fill.jsonl",
         "--manifest-plan-opt=only=summary",
         "--manifest-plan-run",
-        *QUICK,
     )
     return project
 
@@ -73,7 +71,6 @@ def judged(
         "--manifest-plan-run",
         f"--manifest-report={project.folder}/run.html",
         *arguments,
-        *QUICK,
         code=code,
         env=env,
     )

@@ -31,7 +31,7 @@ def quality_sections(run: Run) -> list[PageSection]:
         return []
     with MovieBible.open() as bible:
         known = grades.databases == {bible.identity}
-        return [_quality(run, grades), _worst(grades, bible if known else None)]
+        return [_quality(run, grades), worst_rows(grades, bible if known else None)]
 
 
 def _quality(run: Run, grades: Grades) -> PageSection:
@@ -59,7 +59,11 @@ def _quality(run: Run, grades: Grades) -> PageSection:
     )
 
 
-def _worst(grades: Grades, bible: MovieBible | None) -> PageSection:
+def worst_rows(grades: Grades, bible: MovieBible | None) -> PageSection:
+    """Return the section of the rows with the worst grades.
+
+    ``bible``: where their passages are; None where it is another database than was graded.
+    """
     rows = sorted(
         (one for one in grades.rows.values() if one.worst[0] < BEST), key=lambda one: one.worst
     )
