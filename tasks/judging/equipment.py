@@ -99,7 +99,7 @@ def open_judge(chosen: Chosen, rubric: Rubric, accepted: Accepted) -> Judge:
     return ModelJudge(
         model,
         rubric,
-        PriceTable.load(settings.prices).price(model.name),
+        PriceTable.load(settings.prices),
         accepted,
         limiter=limiter,
         policy=RetryPolicy.of(settings),
@@ -107,7 +107,7 @@ def open_judge(chosen: Chosen, rubric: Rubric, accepted: Accepted) -> Judge:
             concurrency=settings.concurrency,
             per_call=filling.per_call,
             asks_alone=filling.asks_alone,
-            timeout=settings.timeout,
+            timeout=settings.times().timeout,
         ),
     )
 

@@ -17,10 +17,10 @@ from tasks.filling.shares import Spent
 from tasks.judging.grades import Grading, Row, in_batches
 from tasks.judging.rubric import Reading, Rubric, read_grades
 from tasks.text_model.accepting import Accepted
-from tasks.text_model.base import TextModel
+from tasks.text_model.base import Billed, TextModel
 from tasks.text_model.failures import MalformedAnswer, ModelFailure, Stopped, TooLong, Unexpected
 from tasks.text_model.limits import Limiter
-from tasks.text_model.prices import Price
+from tasks.text_model.prices import PriceTable
 from tasks.text_model.retrying import CallCounts, RetryPolicy, call
 
 OUT_OF_TIME: Final = "out_of_time"
@@ -58,13 +58,13 @@ class _Outcome:
 
 
 class ModelJudge:
-    """Grades by a language model; ``price`` None: what it costs is not known."""
+    """Grades by a language model, at the prices of what answers."""
 
     def __init__(
         self,
         model: TextModel,
         rubric: Rubric,
-        price: Price | None,
+        prices: PriceTable,
         accepted: Accepted,
         *,
         limiter: Limiter,
@@ -73,10 +73,10 @@ class ModelJudge:
     ) -> None:
         self.provider = model.provider
         self.name = model.name
-        self.has_price = price is not None
+        self.has_price = prices.price(model.name) is not None
         self._model = model
         self._rubric = rubric
-        self._price = price
+        self._prices = prices
         self._accepted = accepted
         self._limiter = limiter
         self._policy = policy
@@ -184,13 +184,16 @@ class ModelJudge:
                 work.found.ungraded[row.passage] = problem
 
     def _spent(self, counts: CallCounts) -> Spent:
-        total = Spent()
-        for bill in counts.bills:
-            cost = 0
-            if self._price is not None:
-                cost = self._price.cost_nanos(bill.tokens_in, bill.tokens_out)
-            total += Spent(bill.tokens_in, bill.tokens_out, cost)
-        return total
+        return sum(map(self._billed, counts.bills), Spent())
+
+    def _billed(self, bill: Billed) -> Spent:
+        """Return what one call has cost, by the price of what answered it."""
+        tokens_in, tokens_out = bill.tokens_in, bill.tokens_out
+        price = self._prices.price(bill.model or self.name, bill.tier)
+        if price is None:
+            return Spent(tokens_in, tokens_out, 0, bill.cached, tokens_in, tokens_out)
+        cost = price.cost_nanos(tokens_in, tokens_out, bill.cached)
+        return Spent(tokens_in, tokens_out, cost, bill.cached)
 
 
 @dataclass(slots=True)

@@ -360,4 +360,6 @@ def _note_judge(planner: JudgePlanner, sample: Sequence[Candidate]) -> None:
     if end is not None:
         planner.plan.note(end)
     if planner.cost is None:
-        planner.plan.note(f"no price is known for {judge.name}: name one with TEXT_MODEL_PRICES")
+        unknown = f"no price is known for {judge.name}"
+        planner.plan.note(f"{unknown}: name a price table with TEXT_MODEL_PRICES")
+        planner.plan.refuse_budget(unknown)
