@@ -140,12 +140,12 @@ class ModelJudge:
         except Exception as error:  # a model of one's own; it must not take other grades with it
             strange = Unexpected(f"{type(error).__name__}: {redact(str(error))}")
             logger.error("the model raised what no model should: {}", strange)
-            counts.failed(strange.kind)
+            counts.failed(strange)
             return _Outcome(counts, failure=strange)
         try:
             reading = read_grades(answer.text, asked.by_key)
         except MalformedAnswer as failure:
-            counts.failed(failure.kind)
+            counts.failed(failure)
             return _Outcome(counts, failure=failure)
         return _Outcome(counts, reading)
 
