@@ -14,7 +14,6 @@ from typing import Final, Literal, cast
 from loguru import logger
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.commands.core import Script
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
@@ -43,50 +42,58 @@ LEASE_SPARE: Final = 30.0
 _KEPT_MS: Final = 3_600_000
 """Milliseconds without a call after which what was found is forgotten, and found anew."""
 
-_ENTER: Final = """
+ENTER: Final = """
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
 local limit = tonumber(redis.call('HGET', KEYS[1], 'limit') or '1')
 local allowed = math.floor(math.min(limit, tonumber(ARGV[3])))
 local taken = redis.call('ZCARD', KEYS[2])
-if taken >= allowed then return {0, allowed, 0, 0} end
+if redis.call('ZSCORE', KEYS[2], ARGV[1]) then
+    taken = taken - 1
+elseif taken >= allowed then
+    return {0, allowed, 0, 0}
+end
 redis.call('ZADD', KEYS[2], now + tonumber(ARGV[2]), ARGV[1])
 if redis.call('PTTL', KEYS[2]) < tonumber(ARGV[2]) then
     redis.call('PEXPIRE', KEYS[2], ARGV[2])
 end
-if taken + 1 >= allowed then redis.call('HSET', KEYS[1], 'full', now) end
+local turn = redis.call('HINCRBY', KEYS[1], 'turn', 1)
+if taken + 1 >= allowed then redis.call('HSET', KEYS[1], 'full', turn) end
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
-return {1, allowed, tonumber(redis.call('HGET', KEYS[1], 'round') or '0'), now}
+return {1, allowed, tonumber(redis.call('HGET', KEYS[1], 'round') or '0'), turn}
 """
 """Take a place: name, milliseconds of its lease, most places, and for which the state is kept.
 
 Keys: the state, the places. Returns whether it was granted, how many are allowed, the round, and
-the moment (ms).
+the turn, which counts the places that were granted: moments can be the same, turns cannot. A name
+that has a place is granted it again, as the reply to its first question may have been lost.
 """
 
-_LEAVE: Final = """
-redis.call('ZREM', KEYS[2], ARGV[1])
+LEAVE: Final = """
+if redis.call('ZREM', KEYS[2], ARGV[1]) == 0 or ARGV[2] == 'other' then return 0 end
 local round = tonumber(redis.call('HGET', KEYS[1], 'round') or '0')
-if ARGV[2] == 'other' or tonumber(ARGV[3]) ~= round then return 0 end
-local most = tonumber(ARGV[4])
+if tonumber(ARGV[3]) ~= round then return 0 end
+local most = tonumber(ARGV[5])
 local limit = math.min(tonumber(redis.call('HGET', KEYS[1], 'limit') or '1'), most)
 local steady = redis.call('HEXISTS', KEYS[1], 'steady') == 1
 if ARGV[2] == 'refused' then
-    limit = math.max(1, limit * tonumber(steady and ARGV[6] or ARGV[5]))
+    limit = math.max(1, limit * tonumber(steady and ARGV[7] or ARGV[6]))
     redis.call('HSET', KEYS[1], 'round', round + 1, 'steady', 1, 'answers', 0)
-elseif tonumber(redis.call('HGET', KEYS[1], 'full') or '0') >= tonumber(ARGV[8]) then
+elseif tonumber(redis.call('HGET', KEYS[1], 'full') or '0') >= tonumber(ARGV[4]) then
     local answers = redis.call('HINCRBY', KEYS[1], 'answers', 1)
-    local more = steady and (1 + answers / (tonumber(ARGV[9]) * limit)) / limit or 1
+    local more = steady and (1 + answers / (tonumber(ARGV[8]) * limit)) / limit or 1
     limit = math.min(most, limit + more)
 end
 redis.call('HSET', KEYS[1], 'limit', tostring(limit))
-redis.call('PEXPIRE', KEYS[1], ARGV[7])
+redis.call('PEXPIRE', KEYS[1], ARGV[9])
 return 1
 """
-"""Give a place back, and learn of how its call went: name, how, the round in which it was taken,
-most places, both shares, milliseconds for which the state is kept, the moment when it was taken,
-``FASTER``."""
+"""Give a place back, and learn of how its call went: name, how, the round and the turn in which it
+was taken, most places, both shares, ``FASTER``, milliseconds for which the state is kept.
+
+Nothing is learnt of a place that is not there: it was given back before, or its lease has ended.
+"""
 
 _Ending = Literal["answered", "refused", "other"]
 
@@ -96,7 +103,7 @@ class _Place:
     name: str
     allowed: int
     round: int
-    taken_at: int
+    turn: int
 
 
 class SharedConcurrency:
@@ -117,6 +124,7 @@ class SharedConcurrency:
         self._most = most
         self._key = key
         self._rates = rates
+        self._doubtful: list[str] = []  # places that may still be held, by name
         try:
             self._redis = Redis.from_url(
                 plain_url(url),
@@ -127,8 +135,8 @@ class SharedConcurrency:
         except ValueError as error:  # it may quote the URL, and the URL a password
             reason = type(error).__name__
         else:
-            self._enter = self._redis.register_script(_ENTER)
-            self._leave = self._redis.register_script(_LEAVE)
+            self._enter = self._redis.register_script(ENTER)
+            self._leave = self._redis.register_script(LEAVE)
             # One hash tag: both keys are on the same node of a cluster.
             self._keys = [f"{KEY_PREFIX}:{{{key}}}:{name}" for name in ("concurrency", "places")]
             return
@@ -170,9 +178,9 @@ class SharedConcurrency:
 
     def _taken(self, stop: threading.Event, lease_ms: int) -> _Place:
         """Wait for a place. Raises Stopped, and LimitsUnreachable."""
-        name, pause = uuid.uuid4().hex, FIRST_PAUSE
+        name, pause = self._name(), FIRST_PAUSE
         while not stop.is_set():
-            granted, *found = self._run(self._enter, name, lease_ms, self._most, _KEPT_MS)
+            granted, *found = self._asked(name, lease_ms)
             if granted:
                 return _Place(name, *found)
             # Not all at the same moment, nor in the order of the processes.
@@ -180,18 +188,32 @@ class SharedConcurrency:
             pause = min(2 * pause, LONGEST_PAUSE)
         raise Stopped
 
-    def _run(self, script: Script, *arguments: str | int) -> list[int]:
+    def _name(self) -> str:
+        """Return the name of a place that may still be held, to take it over, or a new one.
+
+        A server that stood still may grant a place when nobody waits for its reply any more.
+        """
         try:
-            return cast("list[int]", script(keys=self._keys, args=arguments))
+            return self._doubtful.pop()
+        except IndexError:
+            return uuid.uuid4().hex
+
+    def _asked(self, name: str, lease_ms: int) -> list[int]:
+        """Ask for a place once; what :data:`ENTER` returns."""
+        arguments = (name, lease_ms, self._most, _KEPT_MS)
+        try:
+            return cast("list[int]", self._enter(keys=self._keys, args=arguments))
         except RedisError as error:
             reason = type(error).__name__
+        self._doubtful.append(name)
         raise unreachable(reason)
 
     def _give_back(self, place: _Place, ending: _Ending) -> None:
-        """Give a place back; where that fails its lease ends by itself."""
-        rule = (self._most, SLOW_START_CUT, CUT, _KEPT_MS)
-        learnt = (place.name, ending, place.round, *rule, place.taken_at, FASTER)
+        """Give a place back; where that fails the next call takes it over, or its lease ends."""
+        taken = (place.name, ending, place.round, place.turn)
+        rule = (self._most, SLOW_START_CUT, CUT, FASTER, _KEPT_MS)
         try:
-            self._leave(keys=self._keys, args=learnt)
+            self._leave(keys=self._keys, args=(*taken, *rule))
         except RedisError as error:
+            self._doubtful.append(place.name)
             logger.debug("a call's place was not given back: {}", type(error).__name__)
