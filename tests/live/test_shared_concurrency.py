@@ -33,8 +33,8 @@ from tasks.text_model.shared_concurrency import ENTER, LEAVE, SharedConcurrency
 from tasks.text_model.shared_limits import SharedLimit
 from tests.gemini_server.server import KEY, gemini_server
 from tests.live.broker_support import proxied
-from tests.processes import eventually
 from tests.services import valkey_server
+from tests.support import eventually
 from tests.text_requests import text_request
 
 pytestmark = pytest.mark.live
