@@ -23,6 +23,8 @@ from tests.unit.filling_support import bible_at, documents
 pytestmark = pytest.mark.live
 
 PASSAGES = 30
+SESSION_SECONDS = 600
+"""Time for one pytest with workers, also where the machine has other work; it takes seconds."""
 SLOW = {
     "TEXT_MODEL_LATENCY": "0.5",
     "TEXT_MODEL_CONCURRENCY": "1",
@@ -53,7 +55,7 @@ class Project:
             env=self.environment(env),
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=SESSION_SECONDS,
             check=False,
         )
         assert code is None or done.returncode == code, done.stdout + done.stderr
