@@ -99,7 +99,11 @@ def items(asked: Asked) -> list[Json]:
 
 
 def filled(name: str, text: str, shape: Mapping[str, JsonValue]) -> JsonValue:
-    """The value of a field for a passage: the same for the same text, and unlike others'."""
+    """The value of a field for a passage: the same for the same text, and unlike others'.
+
+    A number is the highest that is allowed, so that a judge praises whatever it reads: the prompt's
+    text holds keys of chance, and a draw by it would be one of luck.
+    """
     digest = hashlib.sha256(f"{name}\n{text}".encode()).hexdigest()
     choices = shape.get("enum")
     if isinstance(choices, list) and choices:
@@ -110,10 +114,8 @@ def filled(name: str, text: str, shape: Mapping[str, JsonValue]) -> JsonValue:
     if kind == "array":
         return [f"{name} {digest[:6]}", f"{name} {digest[6:12]}"]
     if kind in {"integer", "number"}:
-        low, high = shape.get("minimum"), shape.get("maximum")
-        if isinstance(low, int) and isinstance(high, int):
-            return low + int(digest[:4], 16) % (high - low + 1)
-        return int(digest[:4], 16)
+        most = shape.get("maximum")
+        return most if isinstance(most, int) else int(digest[:4], 16)
     return f"{name} of {words} ({digest[:12]})"
 
 

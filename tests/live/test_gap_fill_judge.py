@@ -146,7 +146,7 @@ def test_an_audit_holds_grades_against_rows_as_they_are_now(filled: Project) -> 
 
 
 def test_a_judge_that_notices_nothing_is_asked_for_nothing_else(filled: Project) -> None:
-    """A model behind a real SDK whose grades mean nothing: its control fails, the rest waits."""
+    """A model behind a real SDK that praises everything: its control fails, the rest waits."""
     filled.manifest.unlink(missing_ok=True)
     with gemini_server() as server:
         env = {
@@ -159,7 +159,7 @@ def test_a_judge_that_notices_nothing_is_asked_for_nothing_else(filled: Project)
         options = ("--manifest-plan-opt=sample=20", "--manifest-plan-opt=controls=20")
         printed = judged(filled, *options, code=1, env=env)
     assert "JudgeUnfitError" in printed
-    assert "rows that were spoiled on purpose gemini-2.5-flash graded" in printed
+    assert "of 20 rows that were spoiled on purpose gemini-2.5-flash graded 20 4 or" in printed
     [control] = newest_receipts(filled)
     assert control["entry"] == "control-1:gemini-2.5-flash"
     evidence = control["evidence"]
