@@ -14,6 +14,7 @@ Tier = Literal["standard", "flex", "batch", "priority"]
 
 STANDARD: Final = "standard"
 FLEX: Final = "flex"
+BATCH: Final = "batch"
 
 
 @dataclass(frozen=True, slots=True)

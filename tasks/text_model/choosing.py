@@ -21,12 +21,14 @@ from tasks.text_model.settings import (
 
 if TYPE_CHECKING:
     from tasks.text_model.gemini_model import GeminiModel
+    from tasks.text_model.jobs import BatchJobs
 
 SDKS: Final = {
     GOOGLE_GENAI: ("tasks.text_model.google_genai", "GoogleGenaiModel"),
     GOOGLE_GENERATIVEAI: ("tasks.text_model.google_generativeai", "GoogleGenerativeaiModel"),
 }
 """By provider: the module that loads its SDK, and the class in it."""
+BATCH_JOBS: Final = ("tasks.text_model.google_genai_jobs", "GoogleGenaiJobs")
 
 CHOICES: Final = f"{GOOGLE_GENAI}, {GOOGLE_GENERATIVEAI}, {OFFLINE} or package.module:factory"
 
@@ -57,10 +59,22 @@ def open_model(settings: TextModelSettings) -> TextModel:
 
         return ExtractiveModel(name=_offline_name(settings), latency=settings.latency)
     if provider in SDKS:
-        return _gemini(provider, settings)
+        return _gemini(provider, settings, SDKS[provider])
     if ":" in provider:
         return _own(provider, settings)
     raise TextModelError(f"TEXT_MODEL names {provider!r}, which is no model; set it to {CHOICES}")
+
+
+def open_jobs(settings: TextModelSettings) -> BatchJobs:
+    """Open the batch jobs of the model that the settings choose. Raises TextModelError."""
+    if settings.provider != GOOGLE_GENAI:
+        raise TextModelError(
+            f"the tier is batch, and {settings.provider} has no batch jobs; set "
+            f"TEXT_MODEL={GOOGLE_GENAI} and GEMINI_API_KEY, or TEXT_MODEL_SERVICE_TIER=standard, "
+            "and plan anew"
+        )
+    opened = _gemini(GOOGLE_GENAI, settings, BATCH_JOBS)
+    return cast("BatchJobs", opened)
 
 
 def identify(settings: TextModelSettings) -> tuple[str, str]:
@@ -95,13 +109,13 @@ def _offline_name(settings: TextModelSettings) -> str:
     )
 
 
-def _gemini(provider: str, settings: TextModelSettings) -> TextModel:
+def _gemini(provider: str, settings: TextModelSettings, place: tuple[str, str]) -> GeminiModel:
     if settings.key is None:
         raise TextModelError(
             f"TEXT_MODEL is {provider}, and there is no key; set GEMINI_API_KEY, "
             f"or TEXT_MODEL={OFFLINE} for the model that needs none"
         )
-    module, name = SDKS[provider]
+    module, name = place
     try:
         make = cast("type[GeminiModel]", getattr(import_module(module), name))
     except ModuleNotFoundError as error:

@@ -178,6 +178,65 @@ class Unexpected(ModelFailure):
     fatal = True
 
 
+class AnswerMissing(ModelFailure):
+    """A batch job has ended, and has no answer to this request."""
+
+    kind = "answer_missing"
+    retryable = True
+
+
+class AnswerDoubled(ModelFailure):
+    """A batch job has several answers to one request; nobody knows which of them is right."""
+
+    kind = "answer_doubled"
+    retryable = True
+
+
+class AnswerSwapped(ModelFailure):
+    """An answer of a batch job came under the key of one request, and is to another."""
+
+    kind = "answer_swapped"
+    retryable = True
+
+
+class JobExpired(ModelFailure):
+    """The service gave a batch job up, as it did not come to it in a day."""
+
+    kind = "job_expired"
+    retryable = True
+
+
+class JobFailed(ModelFailure):
+    """A batch job has failed as a whole."""
+
+    kind = "job_failed"
+    retryable = True
+
+
+class JobCancelled(ModelFailure):
+    """A batch job was cancelled, by somebody or because it took too long."""
+
+    kind = "job_cancelled"
+    retryable = True
+
+
+class JobStuck(ModelFailure):
+    """A batch job does not end, not even where it is cancelled: it may be answered, and billed.
+
+    So its requests are not made by another one, which would be paid for a second time.
+    """
+
+    kind = "job_stuck"
+    fatal = True
+
+
+class JobLost(ModelFailure):
+    """The service knows a batch job no more that it had created."""
+
+    kind = "job_lost"
+    retryable = True
+
+
 class LimitsUnreachable(ModelFailure):
     """The server that holds the shared rate limits is away; nothing was sent to the model."""
 

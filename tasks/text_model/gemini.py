@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -90,6 +90,19 @@ class Usage:
 
 def read_reply(reply: Reply, request: TextRequest) -> TextAnswer:
     """Return the answer that a reply holds; raise the ModelFailure that says why there is none."""
+    required = request.schema.get("required")
+    names = required if isinstance(required, list) else []
+    limit = f"the limit of {request.max_output_tokens} output tokens"
+    return read_text(reply, [*map(str, names)], limit=limit)
+
+
+def read_text(
+    reply: Reply, required: Sequence[str], *, limit: str = "its limit of output tokens"
+) -> TextAnswer:
+    """Return the answer that a reply holds, a JSON object with the ``required`` members.
+
+    Raises the ModelFailure that says why there is none; ``limit`` says where an answer is cut off.
+    """
     billed, reason = reply.billed, reply.finish_reason
     if reply.block_reason:
         raise PromptBlocked(
@@ -105,8 +118,7 @@ def read_reply(reply: Reply, request: TextRequest) -> TextAnswer:
         )
     if reason == CUT_OFF:
         raise AnswerCutOff(
-            f"{reply.model} stopped at the limit of {request.max_output_tokens} output tokens; "
-            "ask for fewer passages at once",
+            f"{reply.model} stopped at {limit}; ask for fewer passages at once",
             billed=billed,
         )
     if not reply.text.strip():
@@ -114,14 +126,14 @@ def read_reply(reply: Reply, request: TextRequest) -> TextAnswer:
             f"{reply.model} sent no text (finish reason {reason or 'not given'}); ask it again",
             billed=billed,
         )
-    _check_shape(reply, request)
+    _check_shape(reply, required)
     return TextAnswer(
         reply.text, billed.tokens_in, billed.tokens_out, billed.model, billed.cached, billed.tier
     )
 
 
-def _check_shape(reply: Reply, request: TextRequest) -> None:
-    """Refuse what is no JSON object with the members that the schema requires."""
+def _check_shape(reply: Reply, required: Sequence[str]) -> None:
+    """Refuse what is no JSON object with the required members."""
     try:
         value = json.loads(reply.text)
     except (ValueError, RecursionError):
@@ -129,9 +141,7 @@ def _check_shape(reply: Reply, request: TextRequest) -> None:
             f"{reply.model} answered what is no JSON: {reply.text[:80]!r}...; ask it again",
             billed=reply.billed,
         ) from None
-    required = request.schema.get("required")
-    names = required if isinstance(required, list) else []
-    missing = [str(name) for name in names if not isinstance(value, dict) or name not in value]
+    missing = [name for name in required if not isinstance(value, dict) or name not in value]
     if not isinstance(value, dict) or missing:
         raise MalformedAnswer(
             f"{reply.model} answered JSON without {', '.join(missing) or 'an object'}; "

@@ -70,16 +70,16 @@ class GoogleGenaiModel(GeminiModel):
         self._client.close()
 
     def _chunks(self, request: TextRequest) -> Generator[Chunk]:
-        models, config = self._client.models, _config(request, self._parameters)
+        models, config = self._client.models, call_config(request, self._parameters)
         if not self._stream:
-            yield _chunk(
+            yield chunk_of(
                 models.generate_content(model=self.name, contents=request.prompt, config=config)
             )
             return
         for answer in models.generate_content_stream(
             model=self.name, contents=request.prompt, config=config
         ):
-            yield _chunk(answer)
+            yield chunk_of(answer)
 
     def _failure(self, error: Exception, timeout: float) -> ModelFailure | None:
         if isinstance(error, errors.APIError):
@@ -94,7 +94,8 @@ class GoogleGenaiModel(GeminiModel):
         return self._unreadable(error) if isinstance(error, ValueError) else None
 
 
-def _config(request: TextRequest, takes: Parameters) -> types.GenerateContentConfig:
+def call_config(request: TextRequest, takes: Parameters) -> types.GenerateContentConfig:
+    """Return what a request is to the model, beside its prompt."""
     # The SDK takes milliseconds, and tells the service whole seconds.
     seconds = max(SHORTEST_SERVER_TIMEOUT, math.ceil(request.timeout))
     return types.GenerateContentConfig(
@@ -122,7 +123,8 @@ def _thinking_config(thinking: Thinking) -> types.ThinkingConfig | None:
     return None
 
 
-def _chunk(answer: types.GenerateContentResponse) -> Chunk:
+def chunk_of(answer: types.GenerateContentResponse) -> Chunk:
+    """Read a response, or a part of one."""
     candidate = answer.candidates[0] if answer.candidates else None
     content = candidate.content if candidate is not None else None
     parts = (content.parts if content is not None else None) or []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -9,7 +10,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AliasChoices, Field, NonNegativeInt, PositiveInt, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from tasks.text_model.base import FLEX, STANDARD, Tier
+from tasks.text_model.base import BATCH, FLEX, STANDARD, Tier
 
 GOOGLE_GENAI: Final = "google-genai"
 GOOGLE_GENERATIVEAI: Final = "google-generativeai"
@@ -20,7 +21,14 @@ DEFAULT_OFFLINE: Final = "extractive-1"
 
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-TierChoice = Literal["standard", "flex", "flex-or-standard"]
+TierChoice = Literal["standard", "flex", "flex-or-standard", "batch"]
+TIERS: Final[Mapping[TierChoice, tuple[Tier, Tier]]] = {
+    "standard": (STANDARD, STANDARD),
+    "flex": (FLEX, FLEX),
+    "flex-or-standard": (FLEX, STANDARD),
+    "batch": (BATCH, BATCH),
+}
+"""The tier at which a call is asked first, and the dearest one at which it may be answered."""
 ThinkingLevel = Literal["minimal", "low", "medium", "high"]
 
 
@@ -40,12 +48,12 @@ UNHURRIED: Final = Times(timeout=900.0, first_wait=5.0, longest_wait=120.0)
 
 def first_tier(choice: TierChoice) -> Tier:
     """Return the tier at which a call is asked first."""
-    return STANDARD if choice == STANDARD else FLEX
+    return TIERS[choice][0]
 
 
 def last_tier(choice: TierChoice) -> Tier:
     """Return the dearest tier at which a call may be answered."""
-    return FLEX if choice == FLEX else STANDARD
+    return TIERS[choice][1]
 
 
 class TextModelSettings(BaseSettings):
@@ -92,6 +100,8 @@ class TextModelSettings(BaseSettings):
     thinking_level: ThinkingLevel | None = Field(None, validation_alias="TEXT_MODEL_THINKING_LEVEL")
     prices: Path | None = Field(None, validation_alias="TEXT_MODEL_PRICES")
     latency: Seconds = Field(0.0, validation_alias="TEXT_MODEL_LATENCY")
+    inline_bytes: NonNegativeInt = Field(10_000_000, validation_alias="TEXT_MODEL_INLINE_BYTES")
+    """The most bytes of requests that a batch job is created with; more of them go into a file."""
 
     @field_validator("base_url")
     @classmethod

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from pydantic import JsonValue
@@ -31,6 +31,8 @@ class Asked:
     texts: dict[str, str]
     fields: dict[str, Json]
     text: str
+    echo: Json = field(default_factory=dict)
+    """What the answer must bring back, as the schema has it."""
 
     @property
     def tokens(self) -> int:
@@ -60,7 +62,7 @@ def read_request(body: Json) -> Asked:
     choices = key_schema.get("enum")
     keys = tuple(str(key) for key in choices) if isinstance(choices, list) else tuple(texts)
     whole = "".join(_texts(body.get("systemInstruction"))) + prompt
-    return Asked(keys, texts, fields, whole)
+    return Asked(keys, texts, fields, whole, _echo(schema))
 
 
 def _texts(contents: JsonValue) -> list[str]:
@@ -82,6 +84,17 @@ def _item_fields(schema: JsonValue) -> dict[str, Json]:
     if not isinstance(place, dict):
         return {}
     return {name: shape for name, shape in place.items() if isinstance(shape, dict)}
+
+
+def _echo(schema: JsonValue) -> Json:
+    """The members beside the items, each with the one value that the schema allows."""
+    members = schema.get("properties") if isinstance(schema, dict) else None
+    found: Json = {}
+    for name, shape in members.items() if isinstance(members, dict) else ():
+        choices = shape.get("enum") if isinstance(shape, dict) else None
+        if isinstance(choices, list) and choices:
+            found[name] = choices[0]
+    return found
 
 
 def items(asked: Asked) -> list[Json]:
@@ -119,9 +132,9 @@ def filled(name: str, text: str, shape: Mapping[str, JsonValue]) -> JsonValue:
     return f"{name} of {words} ({digest[:12]})"
 
 
-def document(found: list[Json]) -> str:
+def document(found: list[Json], echo: Json) -> str:
     """The answer's text."""
-    return json.dumps({"items": found}, ensure_ascii=False)
+    return json.dumps({**echo, "items": found}, ensure_ascii=False)
 
 
 def written(fault: Fault, asked: Asked, sick: list[str]) -> tuple[str | None, str]:
@@ -132,7 +145,7 @@ def written(fault: Fault, asked: Asked, sick: list[str]) -> tuple[str | None, st
         found = _marred(found, fault.kind, chosen or [0])
     if fault.kind == "foreign":
         found = [*found, {**(found[0] if found else {}), "key": "nobody-0"}]
-    text = document(found)
+    text = document(found, asked.echo)
     if fault.kind == "cut_off":
         return text[: len(text) // 2], "MAX_TOKENS"
     if fault.kind == "malformed_json":

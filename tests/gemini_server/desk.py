@@ -72,6 +72,12 @@ class Desk:
             self.calls.append(call)
             return call, fault
 
+    def note(self, call: Call) -> None:
+        """Keep a call that is part of a batch job."""
+        with self._lock:
+            call.number = len(self.calls)
+            self.calls.append(call)
+
     def end(self, call: Call) -> None:
         """Note that a call has its answer, or never gets one."""
         with self._lock:

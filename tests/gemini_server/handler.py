@@ -17,6 +17,8 @@ from pydantic import JsonValue
 
 from tests.gemini_server import answers, bodies, parameters
 from tests.gemini_server.answers import Asked, Json
+from tests.gemini_server.batches import JobDesk
+from tests.gemini_server.billing import answering, usage_of
 from tests.gemini_server.desk import Call, Desk
 from tests.gemini_server.script import Fault
 
@@ -34,8 +36,9 @@ class Http(ThreadingHTTPServer):
     block_on_close = True
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], desk: Desk) -> None:
+    def __init__(self, address: tuple[str, int], desk: Desk, jobs: JobDesk) -> None:
         self.desk = desk
+        self.jobs = jobs
         self._open: set[socket.socket] = set()
         self._opening = threading.Lock()
         super().__init__(address, _Handler)
@@ -78,6 +81,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._headers = {}
         size = int(self.headers.get("Content-Length", "0"))
         raw = self.rfile.read(size)
+        if self._serve_job(raw):
+            return
         match = METHOD.match(url.path)
         if match is None:
             self._send(404, {"error": {"code": 404, "message": "Not Found", "status": "NOT_FOUND"}})
@@ -91,6 +96,28 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             self.server.desk.end(call)
             call.headers.pop("x-goog-api-key", None)
+
+    def do_GET(self) -> None:
+        self._headers = {}
+        if not self._serve_job(b""):
+            self._send(404, {"error": {"code": 404, "message": "Not Found", "status": "NOT_FOUND"}})
+
+    def _serve_job(self, raw: bytes) -> bool:
+        """Serve what is about batch jobs and files; returns whether it was."""
+        url = urlsplit(self.path)
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        served = self.server.jobs.serve(self.command, url.path, parse_qs(url.query), headers, raw)
+        if served is None:
+            return False
+        self._headers = served.headers
+        if served.document is None:
+            self.close_connection = True
+            self._reset()
+        elif isinstance(served.document, bytes):
+            self._send_raw(served.status, served.document)
+        else:
+            self._send(served.status, served.document)
+        return True
 
     def _answer(
         self, call: Call, fault: Fault, raw: bytes, query: dict[str, list[str]], *, numbers: bool
@@ -179,7 +206,7 @@ class _Handler(BaseHTTPRequestHandler):
         numbers: bool,
     ) -> None:
         text, finish = answers.written(fault, asked, sick)
-        call.answered = _answering(call.model, fault)
+        call.answered = answering(call.model, fault.kind, fault.model)
         call.tier = self.server.desk.script.served_as or call.tier
         self._headers = {"x-gemini-service-tier": call.tier}
         usage = self._usage(call, fault, asked, text)
@@ -216,21 +243,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _usage(self, call: Call, fault: Fault, asked: Asked, text: str | None) -> Json:
         """What is billed for the call, as the wire has it."""
-        thoughts = self.server.desk.script.thoughts
-        answer = answers.tokens(text) if text is not None else 0
-        call.tokens_in = asked.tokens
-        call.cached = int(asked.tokens * self.server.desk.script.cached)
-        call.tokens_out = answer + thoughts if text is not None else 0
+        usage = usage_of(call, asked, text, self.server.desk.script)
         if fault.kind in BROKEN_OFF | {"malformed_body"}:
             call.tokens_in = call.tokens_out = call.cached = 0  # no count reaches the client
-        usage: Json = {"promptTokenCount": asked.tokens}
-        if call.cached:
-            usage["cachedContentTokenCount"] = call.cached
-        if text is not None:
-            usage["candidatesTokenCount"] = answer
-        usage["totalTokenCount"] = asked.tokens + (answer + thoughts if text is not None else 0)
-        if thoughts and text is not None:
-            usage["thoughtsTokenCount"] = thoughts
         return usage
 
     def _send(self, status: int, document: Json) -> None:
@@ -274,8 +289,3 @@ class _Handler(BaseHTTPRequestHandler):
         content = text.encode()
         self.wfile.write(f"{len(content):x}\r\n".encode() + content + b"\r\n")
         self.wfile.flush()
-
-
-def _answering(asked: str, fault: Fault) -> str:
-    """The name under which a call is answered; "" for none."""
-    return {"other_model": fault.model, "unnamed": ""}.get(fault.kind, asked)

@@ -56,8 +56,31 @@ Kind = Literal[
     "blocked_answer",
 ]
 
+JobFault = Literal[
+    "ok",
+    "shuffled",
+    # The answers are not those that were asked for.
+    "swapped",
+    "missing",
+    "doubled",
+    "foreign",
+    "no_keys",
+    # The job ends without answers, or never.
+    "expired",
+    "failed",
+    "cancelled",
+    "stuck",
+    # It is created and nobody hears of it: listed at once, or only later.
+    "lost",
+    "lost_late",
+    # It is not created: the service says so, or the connection breaks.
+    "refused",
+    "vanished",
+]
+
 OTHER_MODEL: Final = "gemini-3.5-flash"
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+JOB_FAULTS: Final[tuple[JobFault, ...]] = get_args(JobFault)
 
 
 class Fault(BaseModel):
@@ -97,6 +120,45 @@ class Poison(BaseModel):
     fault: AnyFault
 
 
+class JobScript(BaseModel):
+    """What goes wrong with batch jobs: ``faults`` job by job, then ``rates`` decide by ``seed``.
+
+    ``requests`` are the rates of the faults of single requests. A job has ended at the poll after
+    ``polls`` others; ``away`` is the share of all requests but those that create a job which are
+    answered 503; ``page`` is the most jobs in one list.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    faults: tuple[JobFault, ...] = ()
+    rates: dict[JobFault, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
+    requests: dict[Kind, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
+    seed: int = 0
+    polls: NonNegativeInt = 1
+    away: Annotated[float, Field(ge=0, le=1)] = 0.0
+    page: PositiveInt = 50
+
+    def fault(self, number: int) -> JobFault:
+        """The fault of a job; ``number`` counts from 0."""
+        if number < len(self.faults):
+            return self.faults[number]
+        drawn = random.Random(f"job:{self.seed}:{number}").random()
+        for fault, rate in self.rates.items():
+            if drawn < rate:
+                return fault
+            drawn -= rate
+        return "ok"
+
+    def request_fault(self, number: int) -> Fault:
+        """The fault of a request; ``number`` counts those of all jobs from 0."""
+        drawn = random.Random(f"request:{self.seed}:{number}").random()
+        for kind, rate in self.requests.items():
+            if drawn < rate:
+                return Fault(kind=kind)
+            drawn -= rate
+        return Fault()
+
+
 class Script(BaseModel):
     """``faults`` are used up call by call; then ``rates`` (by kind, 0 to 1) decide by ``seed``.
 
@@ -106,7 +168,7 @@ class Script(BaseModel):
     ``rates`` draw. ``shed`` is the share of flex calls that are turned away before all else, and
     ``served_as`` the tier that answers are said to be of, that of the request where it is None.
     ``at_once``: calls that are answered at a time, each number for ``at_once_for`` seconds from the
-    first call on, then from the beginning; others are refused at once (429).
+    first call on, then from the beginning; others are refused at once (429). ``jobs``: of batches.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -123,6 +185,7 @@ class Script(BaseModel):
     retry: str | None = "0.05s"
     at_once: tuple[PositiveInt, ...] = ()
     at_once_for: PositiveFloat = 5.0
+    jobs: JobScript = JobScript()
 
     def most(self, seconds: float) -> int | None:
         """Calls that are answered at a time so long after the first; None: any number."""

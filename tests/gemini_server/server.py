@@ -9,6 +9,7 @@ from typing import Final
 
 from pydantic import JsonValue
 
+from tests.gemini_server.batches import JobDesk
 from tests.gemini_server.desk import Desk
 from tests.gemini_server.handler import LOOK_SECONDS, Http
 from tests.gemini_server.script import Script
@@ -22,7 +23,8 @@ class GeminiServer(Desk):
 
     def __init__(self, script: Script, *, key: str = KEY, port: int = 0) -> None:
         super().__init__(script, key)
-        self._http = Http((LOOPBACK, port), self)
+        self.jobs = JobDesk(self)
+        self._http = Http((LOOPBACK, port), self, self.jobs)
         self.url = self._http.url
         self._thread = threading.Thread(target=self._http.serve_forever, args=(LOOK_SECONDS,))
         self._thread.start()

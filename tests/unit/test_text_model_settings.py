@@ -14,7 +14,13 @@ from tasks.text_model.failures import TextModelError
 from tasks.text_model.limits import NoLimit
 from tasks.text_model.offline import ExtractiveModel
 from tasks.text_model.retrying import RetryPolicy
-from tasks.text_model.settings import TextModelSettings, Times
+from tasks.text_model.settings import (
+    TextModelSettings,
+    TierChoice,
+    Times,
+    first_tier,
+    last_tier,
+)
 from tests.unit.test_import_cost import modules_after
 
 
@@ -65,6 +71,19 @@ def test_flex_is_waited_for_longer() -> None:
     assert given.times() == given.times("flex") == Times(7.0, 0.0, 1.0)
 
 
+@pytest.mark.parametrize(
+    ("choice", "first", "dearest"),
+    [
+        ("standard", "standard", "standard"),
+        ("flex", "flex", "flex"),
+        ("flex-or-standard", "flex", "standard"),
+        ("batch", "batch", "batch"),
+    ],
+)
+def test_a_choice_of_tiers(choice: TierChoice, first: str, dearest: str) -> None:
+    assert (first_tier(choice), last_tier(choice)) == (first, dearest)
+
+
 def test_everything_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each variable has its setting; an empty one counts as not set."""
     values = {
@@ -87,6 +106,7 @@ def test_everything_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
         "TEXT_MODEL_THINKING_LEVEL": "low",
         "TEXT_MODEL_PRICES": "p.json",
         "TEXT_MODEL_LATENCY": "0.25",
+        "TEXT_MODEL_INLINE_BYTES": "0",
     }
     for name, value in values.items():
         monkeypatch.setenv(name, value)
@@ -96,7 +116,7 @@ def test_everything_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (settings.concurrency, settings.stream, settings.latency) == (9, True, 0.25)
     assert (settings.requests_per_minute, settings.tokens_per_minute) == (60, None)
     assert settings.service_tier == "flex-or-standard"
-    assert settings.most_at_once == 40
+    assert (settings.most_at_once, settings.inline_bytes) == (40, 0)
     assert (settings.prices, settings.thinking_tokens) == (Path("p.json"), 512)
     assert (settings.accepted, settings.thinking_level) == (("gemini-3.5-flash-lite", "own"), "low")
     assert RetryPolicy.of(settings) == RetryPolicy(2, 0.0, 3.0)
