@@ -18,6 +18,7 @@ from tasks.movie_bible.errors import (
     BibleUnavailableError,
     BibleUrlError,
 )
+from tasks.movie_bible.jobs import JobBook
 from tasks.movie_bible.models import Annotation, Passage
 from tasks.movie_bible.records import (
     LoadCounts,
@@ -54,11 +55,13 @@ class MovieBible:
     """An open database, on SQLite or PostgreSQL; usable by all threads of one process.
 
     Every method raises BibleError, with a sentence, where the database fails. Ids sort by code
-    point on both, as in Python. ``identity`` tells one database from another.
+    point on both, as in Python. ``identity`` tells one database from another; ``jobs`` are
+    the batch jobs that answers are bought by.
     """
 
     def __init__(self, store: Store, identity: str) -> None:
         self._store = store
+        self.jobs = JobBook(store)
         self.identity = identity
 
     @classmethod

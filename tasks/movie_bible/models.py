@@ -23,7 +23,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from tasks.movie_bible.documents import ID_LENGTH, KIND_LENGTH
 
 VERSION_TABLE: Final = "movie_bible_version"
-REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006")
+REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
 """The migrations, oldest first; the last one makes these tables. Kept here so that opening a
 database need not load Alembic; a test holds it against the migrations."""
 
@@ -151,6 +151,37 @@ class AnnotationWriting(Base):
     tokens_cached: Mapped[int | None]
     cost_nanos: Mapped[int] = mapped_column(BigInteger)  # 1e-9 USD
     written_at: Mapped[datetime] = mapped_column(UtcMoment)
+
+
+class BatchJob(Base):
+    """A batch job of a service, recorded before it is created."""
+
+    __tablename__ = "batch_job"
+    __table_args__ = (UniqueConstraint("run", "entry", "number", name="batch_job_once"),)
+
+    display_name: Mapped[str] = mapped_column(Text, primary_key=True)
+    run: Mapped[str] = mapped_column(Text)
+    entry: Mapped[str] = mapped_column(Text)
+    number: Mapped[int]
+    state: Mapped[str] = mapped_column(Text)
+    service_name: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcMoment)
+    asked_at: Mapped[datetime | None] = mapped_column(UtcMoment)
+    cancelled_at: Mapped[datetime | None] = mapped_column(UtcMoment)
+
+
+class BatchRequest(Base):
+    """A request of a job, under our random key, and what has come of it."""
+
+    __tablename__ = "batch_request"
+
+    key: Mapped[str] = mapped_column(Text, primary_key=True)
+    job: Mapped[str] = mapped_column(Text, index=True)
+    digest: Mapped[str] = mapped_column(String(64))
+    passages: Mapped[list[dict[str, object]]] = mapped_column(Texts)
+    outcome: Mapped[str | None] = mapped_column(Text)
+    account: Mapped[dict[str, object] | None] = mapped_column(Texts)
+    told_by: Mapped[int | None]
 
 
 class Identity(Base):

@@ -44,19 +44,25 @@ def write(store: Store, rows: Sequence[NewAnnotation]) -> dict[str, Written]:
     Raises ValueError, with a sentence, for a passage that comes twice, or a value that is none of
     its field; then nothing is written.
     """
+    if not rows:
+        return {}
+    with store.writing() as connection:
+        return write_rows(connection, rows, datetime.now(timezone.utc))
+
+
+def write_rows(
+    connection: Connection, rows: Sequence[NewAnnotation], now: datetime
+) -> dict[str, Written]:
+    """Insert or update rows as part of a transaction. Raises ValueError as ``write`` does."""
     _check(rows)
     written: dict[str, Written] = {}
-    if not rows:
-        return written
-    now = datetime.now(timezone.utc)
     # In the order of ids, so that two writers of the same rows wait for one another, and do not
     # each hold what the other needs.
     ordered = sorted(rows, key=lambda row: (row.passage_id, row.prompt_version))
-    with store.writing() as connection:
-        for names, alike in groupby(ordered, key=lambda row: frozenset(row.values)):
-            written |= _upsert(connection, names, [_parameters(row, now) for row in alike])
-        history = [_history(row, written[row.passage_id].revision, now) for row in ordered]
-        connection.execute(insert(AnnotationWriting), history)
+    for names, alike in groupby(ordered, key=lambda row: frozenset(row.values)):
+        written |= _upsert(connection, names, [_parameters(row, now) for row in alike])
+    history = [_history(row, written[row.passage_id].revision, now) for row in ordered]
+    connection.execute(insert(AnnotationWriting), history)
     return written
 
 

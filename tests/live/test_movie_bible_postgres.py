@@ -16,6 +16,7 @@ from tasks.movie_bible.bible import BibleSettings, BibleUnavailableError, MovieB
 from tasks.movie_bible.connecting import Store
 from tests.movie_bible.common import bible as bible
 from tests.movie_bible.common import store as store
+from tests.movie_bible.jobs import JobsContract
 from tests.movie_bible.loading import LoadingContract
 from tests.movie_bible.reading import ReadingContract
 from tests.movie_bible.versions import VersionsContract
@@ -49,6 +50,10 @@ class TestLoading(LoadingContract):
 
 
 class TestWriting(WritingContract):
+    """On PostgreSQL."""
+
+
+class TestJobs(JobsContract):
     """On PostgreSQL."""
 
 

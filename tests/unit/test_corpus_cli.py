@@ -138,7 +138,7 @@ def test_an_older_database(url: str, corpus: Path, capsys: pytest.CaptureFixture
     said = capsys.readouterr().err
     assert said.endswith("run: python -m workflows.gap_fill.corpus migrate\n")
     assert main(said.split()[-1:]) == 0
-    assert capsys.readouterr().out == "the tables are of version 0006\n"
+    assert capsys.readouterr().out == "the tables are of version 0007\n"
     assert load(corpus, "--database", url) == 0
 
 

@@ -35,6 +35,7 @@ from tests.crud_load import ROOT, python_path
 from tests.movie_bible.common import bible as bible
 from tests.movie_bible.common import documents
 from tests.movie_bible.common import store as store
+from tests.movie_bible.jobs import JobsContract
 from tests.movie_bible.loading import LoadingContract
 from tests.movie_bible.reading import ReadingContract
 from tests.movie_bible.versions import VersionsContract
@@ -60,6 +61,10 @@ class TestLoading(LoadingContract):
 
 
 class TestWriting(WritingContract):
+    """On SQLite."""
+
+
+class TestJobs(JobsContract):
     """On SQLite."""
 
 
