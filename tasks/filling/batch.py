@@ -18,6 +18,7 @@ from loguru import logger
 
 from tasks.filling.asking import Asker, Group, Outcome, ask
 from tasks.filling.cap import Cap
+from tasks.filling.carried import CHANGED, add_documents
 from tasks.filling.gaps import Gap
 from tasks.filling.order import Order
 from tasks.filling.prompts import Wanted
@@ -86,7 +87,9 @@ class Batch:
         Whatever is raised, :attr:`report` says what is committed.
         """
         self._until = time.monotonic() + seconds
-        changed = self._add_documents(order)
+        changed = add_documents(self._bible, order, self._asker.prompt.version)
+        for one in sorted(changed):
+            self.report.gave_up(one, *CHANGED)
         self._find_gaps([one for one in ids if one not in changed], order)
         self._cap = self._cap_of(ids, order)
         pool = ThreadPoolExecutor(self._limits.concurrency, thread_name_prefix="text-model")
@@ -121,25 +124,6 @@ class Batch:
         return [f for f in self._flying if f.done() and not f.cancelled()]
 
     # Gaps
-
-    def _add_documents(self, order: Order) -> set[str]:
-        """Store what the order brings; returns what is left alone, as it was changed since."""
-        if not order.carried:
-            return set()
-        named = [one.document.id for one in order.carried]
-        there = self._bible.scan_ids(named, self._asker.prompt.version)
-        changed: set[str] = set()
-        for one in order.carried:
-            passage = there.get(one.document.id)
-            allowed = one.may_replace
-            if passage and allowed is not None and passage.text_digest not in allowed:
-                changed.add(one.document.id)
-                why = "its text in the database is another one than when this was planned"
-                self.report.gave_up(one.document.id, "changed_since_planned", why)
-        fresh = [one.document for one in order.carried if one.document.id not in changed]
-        if fresh:
-            self._bible.add_documents(fresh)
-        return changed
 
     def _find_gaps(self, ids: Sequence[str], order: Order) -> None:
         self._passages.update(self._bible.scan_ids(ids, order.prompt))

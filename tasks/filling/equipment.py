@@ -14,6 +14,7 @@ from pydantic import JsonValue, ValidationError
 from pytest_manifest.errors import ManifestToolError
 from tasks.filling.asking import Asker
 from tasks.filling.batch import Batch, Limits
+from tasks.filling.job_purchase import JobLimits, JobTimes, Purchase
 from tasks.filling.order import Order
 from tasks.filling.prompts import PromptError, load_prompt
 from tasks.filling.report import Report, usd
@@ -21,9 +22,10 @@ from tasks.filling.settings import FillingSettings
 from tasks.filling.writing import Provenance
 from tasks.movie_bible.bible import MovieBible
 from tasks.movie_bible.per_process import movie_bible
-from tasks.text_model.base import TextModel
-from tasks.text_model.choosing import open_limiter, open_model, read_settings
-from tasks.text_model.limits import Limiter
+from tasks.text_model.base import BATCH, TextModel
+from tasks.text_model.choosing import open_jobs, open_limiter, open_model, read_settings
+from tasks.text_model.jobs import BatchJobs
+from tasks.text_model.limits import Limiter, NoLimit
 from tasks.text_model.prices import PriceTable
 from tasks.text_model.retrying import Fallback, RetryPolicy
 from tasks.text_model.settings import TextModelSettings, first_tier, last_tier
@@ -82,10 +84,46 @@ class Equipment:
         }
 
 
+@dataclass(frozen=True)
+class JobEquipment:
+    """What batch jobs need beside all else."""
+
+    all_else: Equipment
+    jobs: BatchJobs
+
+    def purchase(
+        self, entry: str, whose: Provenance, told: Callable[[list[JsonValue]], None]
+    ) -> Purchase:
+        """Return the batch jobs of an entry, for a running job of it or of the one after it."""
+        filling = self.all_else.filling
+        settle = filling.job_settle + self.all_else.timeout  # the call that creates a job has that
+        times = JobTimes(filling.poll, filling.job_patience, settle)
+        limits = JobLimits(filling.per_call, filling.asks_alone)
+        bible, asker = self.all_else.bible, self.all_else.asker
+        return Purchase(bible, self.jobs, asker, times, limits, entry, whose, told)
+
+
 def equip(order: Order) -> Equipment:
     """Open what the order asks for. Raises errors with a sentence where this worker cannot."""
     settings, filling = read_settings(), read_filling_settings()
-    model = _open_model(settings)
+    tier = first_tier(order.model.tier)
+    asker = _asker(order, settings, filling, _open_model(settings))
+    return Equipment(movie_bible(), asker, settings, filling, settings.times(tier).timeout)
+
+
+def equip_jobs(order: Order) -> JobEquipment:
+    """Open what the order asks for, to be done by batch jobs. Raises errors as ``equip`` does."""
+    settings, filling = read_settings(), read_filling_settings()
+    jobs = _open_jobs(settings)
+    asker = _asker(order, settings, filling, jobs)
+    timeout = settings.times(BATCH).timeout
+    equipment = Equipment(movie_bible(), asker, settings, filling, timeout)
+    return JobEquipment(equipment, jobs)
+
+
+def _asker(
+    order: Order, settings: TextModelSettings, filling: FillingSettings, model: TextModel
+) -> Asker:
     planned = order.model
     if (model.provider, model.name) != (planned.provider, planned.name):
         raise ModelMismatchError(
@@ -103,7 +141,7 @@ def equip(order: Order) -> Equipment:
     tier = first_tier(planned.tier)
     asker = Asker(
         model=model,
-        limiter=_open_limiter(settings),
+        limiter=NoLimit() if tier == BATCH else _open_limiter(settings),
         policy=RetryPolicy.of(settings, tier),
         prices=PriceTable.load(settings.prices),
         prompt=prompt,
@@ -116,7 +154,7 @@ def equip(order: Order) -> Equipment:
             f"the entry may cost {order.cap:g} USD at most, and this worker knows no price for "
             f"{model.name}; nothing was asked: name a price table with TEXT_MODEL_PRICES"
         )
-    return Equipment(movie_bible(), asker, settings, filling, settings.times(tier).timeout)
+    return asker
 
 
 def _fallback(settings: TextModelSettings) -> Fallback:
@@ -138,6 +176,11 @@ def read_filling_settings() -> FillingSettings:
 @lru_cache(maxsize=1)
 def _open_model(settings: TextModelSettings) -> TextModel:
     return open_model(settings)
+
+
+@lru_cache(maxsize=1)
+def _open_jobs(settings: TextModelSettings) -> BatchJobs:
+    return open_jobs(settings)
 
 
 @lru_cache(maxsize=1)

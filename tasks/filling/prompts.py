@@ -70,12 +70,20 @@ class Prompt:
     instructions: str
     body: str
 
-    def ask(self, wanted: Sequence[Wanted], *, timeout: float, room: int = 1) -> Asked:
+    def ask(
+        self,
+        wanted: Sequence[Wanted],
+        *,
+        timeout: float,
+        room: int = 1,
+        nonce: str | None = None,
+    ) -> Asked:
         """Make the request for some passages, each under a key that cannot be guessed.
 
         ``timeout`` is in seconds; ``room`` allows an answer of so many times the usual length.
+        The keys are those of the ``nonce``; without it they are new.
         """
-        nonce = secrets.token_hex(6)
+        nonce = nonce or new_nonce()
         by_key = {f"{nonce}-{number}": item for number, item in enumerate(wanted, 1)}
         fields = tuple(field for field in FIELDS if any(field in w.fields for w in wanted))
         prompt = Template(self.body).substitute(
@@ -98,6 +106,11 @@ class Prompt:
     def overhead_tokens(self) -> int:
         """Estimate the tokens of a call without its passages."""
         return estimate_tokens(self.instructions) + estimate_tokens(", ".join(MOODS))
+
+
+def new_nonce() -> str:
+    """Return what makes the keys of a call unlike all others."""
+    return secrets.token_hex(6)
 
 
 def passage_tokens(text: str, fields: Sequence[str], film: FilmFacts | None = None) -> int:

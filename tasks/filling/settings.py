@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tasks.filling.prompts import DEFAULT_NAME
@@ -25,3 +25,9 @@ class FillingSettings(BaseSettings):
     """How often a passage is asked for alone before it is given up."""
     reserve: NonNegativeFloat = Field(5.0, validation_alias="GAP_FILL_RESERVE")
     """Seconds before the job's time limit at which no more is begun."""
+    poll: PositiveFloat = Field(60.0, validation_alias="GAP_FILL_POLL")
+    """Seconds between two looks at a batch job of the service."""
+    job_patience: PositiveFloat = Field(93_600.0, validation_alias="GAP_FILL_JOB_PATIENCE")
+    """Seconds after which a batch job that has not ended is cancelled."""
+    job_settle: NonNegativeFloat = Field(60.0, validation_alias="GAP_FILL_JOB_SETTLE")
+    """Seconds for which a batch job is looked for whose creation was not answered."""

@@ -73,7 +73,7 @@ class RowWriter:
         shares = dict(zip(values, parts, strict=True))
         written = self._written_already(list(values)) if again else {}
         rows = [
-            self._row(passage, found, shares[passage], outcome)
+            self.row(passage, found, shares[passage], outcome.answered_by, outcome.tier)
             for passage, found in values.items()
             if passage not in written
         ]
@@ -106,7 +106,15 @@ class RowWriter:
                 found[passage] = Written(action, row.revision, values_digest(row.values))
         return found
 
-    def _row(self, passage: str, values: Values, share: Spent, outcome: Outcome) -> NewAnnotation:
+    def row(
+        self,
+        passage: str,
+        values: Values,
+        share: Spent,
+        answered_by: str | None,
+        tier: Tier | None,
+    ) -> NewAnnotation:
+        """Return the row of a passage, with its share of the price and what has answered."""
         outdated = BLANK if self._gaps[passage].renews else {}
         return NewAnnotation(
             passage_id=passage,
@@ -116,8 +124,8 @@ class RowWriter:
             text_digest=self._passages[passage].text_digest,
             provider=self._model.provider,
             model=self._model.name,
-            answered_by=outcome.answered_by,
-            service_tier=outcome.tier,
+            answered_by=answered_by,
+            service_tier=tier,
             run=self._provenance.run,
             entry=self._provenance.entry,
             attempt=self._provenance.attempt,

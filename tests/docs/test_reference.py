@@ -216,7 +216,8 @@ def test_every_failure_of_a_model_is_listed_with_what_is_done() -> None:
     """gap-fill.md has each kind, and says retried, halved or fatal where the class does."""
     table = rows("gap-fill.md", "Failures")
     of_calls = failures()
-    assert set(table) == {*of_calls, *get_args(ProblemKind), "no_passage", "changed_since_planned"}
+    others = {"no_passage", "changed_since_planned", "changed_since_asked", "not_asked"}
+    assert set(table) == {*of_calls, *get_args(ProblemKind), *others, "answer_foreign"}
     for kind, failure in of_calls.items():
         done = table[kind][1]
         said = ("retried" in done, "halved" in done, "fatal" in done)

@@ -25,6 +25,7 @@ from tasks.movie_bible.documents import Document
 from tasks.movie_bible.fields import text_digest
 from tasks.text_model.prices import PRICES, today
 from tests.crud_load import ROOT
+from tests.movie_bible.jobs import job, request
 from tests.unit.filling_support import PROMPT, ScriptedModel, batch_of, bible_at, documents, order
 from workflows.gap_fill.batches import entry_id
 from workflows.gap_fill.plan import gap_fill_repair, pytest_manifest_sending
@@ -256,6 +257,62 @@ def test_a_tier_without_a_price_is_said(
     monkeypatch.setenv("TEXT_MODEL_PRICES", str(tmp_path / "p.json"))
     assert plan(gap_fill_repair, bible)[0].cost is None
     assert "no price is known for gemini-3.5-flash-lite at the tier flex" in notes(bible)
+
+
+def test_batch_jobs_are_planned_as_pairs(
+    bible: MovieBible, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One entry submits, one collects after it; rows, price and expectations are the second's."""
+    monkeypatch.setenv("GEMINI_API_KEY", "k")
+    (usual, *_) = plan(gap_fill_repair, bible, batch=45, max_tokens=100_000)
+    monkeypatch.setenv("TEXT_MODEL_SERVICE_TIER", "batch")
+    submit, collect = plan(gap_fill_repair, bible)
+    assert [submit.task, collect.task] == [
+        "tasks.rag.submit_batch_task",
+        "tasks.rag.collect_batch_task",
+    ]
+    assert submit.id == "submit-00001:film-0001/plot..film-0045/plot"
+    assert collect.id == "collect-00001:film-0001/plot..film-0045/plot"
+    assert (submit.after, collect.after) == ([], [submit.id])
+    assert dict(collect.kwargs) == {**submit.kwargs, "submitted_by": submit.id}
+    assert (submit.cost, collect.cost) == (0.0, pytest.approx((usual.cost or 0) / 2, rel=1e-6))
+    assert (list(submit.tags), list(collect.tags)) == (["submit"], ["gap_fill"])
+    assert (submit.timeout, collect.timeout) == (600, 600)
+    assert collect.meta["passages"] == 45
+    assert "tier batch: at half the price; jobs of the service take up to a day" in notes(bible)
+
+
+def test_a_batch_job_is_larger_than_a_batch_of_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """500 passages, unless something else is asked for."""
+    monkeypatch.setenv("GEMINI_API_KEY", "k")
+    monkeypatch.setenv("TEXT_MODEL_SERVICE_TIER", "batch")
+    with bible_at(tmp_path, documents(600)) as many:
+        sizes = [len(ids) for ids in ids_of(plan(gap_fill_repair, many))]
+        assert sizes == [500, 500, 100, 100]
+        assert len(plan(gap_fill_repair, many, batch=100)) == 12
+
+
+def test_what_batch_jobs_have_and_nobody_has_collected_is_said(
+    bible: MovieBible, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planned anew it would be bought twice."""
+    monkeypatch.setenv("GEMINI_API_KEY", "k")
+    assert "not collected" not in notes(bible)
+    pending = job()
+    bible.jobs.intend(pending, [request("a", pending, "film-0001/plot", "film-0002/plot")])
+    assert "batch jobs of run R are not collected, with 2 passages" in notes(bible)
+
+
+def test_what_has_no_batch_jobs_is_refused(
+    bible: MovieBible, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A factory's model, where it is planned."""
+    monkeypatch.setenv("TEXT_MODEL", "tests.unit.filling_support:own_model")
+    monkeypatch.setenv("TEXT_MODEL_SERVICE_TIER", "batch")
+    with pytest.raises(PlanError, match="has no batch jobs"):
+        plan(gap_fill_repair, bible)
 
 
 def test_the_offline_model_has_no_tier(bible: MovieBible, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,8 @@ class RowAccount(BaseModel):
     fields: list[str]
     answered_by: str | None = None
     service_tier: str | None = None
+    attempt: int | None = None
+    """The attempt that wrote it, where that was one before the one that tells of it."""
 
 
 class EarlierRow(BaseModel):

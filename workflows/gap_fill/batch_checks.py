@@ -78,10 +78,10 @@ def _faults_of_earlier(
     return faults or _gap_of(account, passage)
 
 
-def own_writing(account: Account, writings: Sequence[Writing]) -> Writing | None:
-    """Return the last writing of a row that this batch did in this attempt, or None."""
+def own_writing(account: Account, told: RowAccount, writings: Sequence[Writing]) -> Writing | None:
+    """Return the last writing of a row that this batch did in the attempt told of, or None."""
     receipt = account.receipt
-    whose = (receipt.run, receipt.entry, receipt.attempt)
+    whose = (receipt.run, receipt.entry, told.attempt or receipt.attempt)
     own = [one for one in writings if (one.run, one.entry, one.attempt) == whose]
     return own[-1] if own else None
 
@@ -89,7 +89,7 @@ def own_writing(account: Account, writings: Sequence[Writing]) -> Writing | None
 def _faults_of_row(
     account: Account, passage: ScannedPassage, told: RowAccount, writings: Sequence[Writing]
 ) -> list[str]:
-    row, own = passage.current, own_writing(account, writings)
+    row, own = passage.current, own_writing(account, told, writings)
     if row is None:
         return [f"{passage.id}: its row is gone"]
     if own is None:
@@ -146,7 +146,7 @@ def _sums_that_do_not_add_up(
 ) -> list[str]:
     """Check that the price of rows and of waste adds up to all that was paid."""
     report = account.report
-    found = [own_writing(account, history.get(one, [])) for one in report.rows]
+    found = [own_writing(account, row, history.get(one, [])) for one, row in report.rows.items()]
     rows = [one for one in found if one is not None]
     if len(rows) < len(report.rows):
         return []  # reported already

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
+from pydantic import JsonValue
+
 from pytest_manifest import PlanBuilder
 from pytest_manifest.errors import PlanError
 from tasks.filling.equipment import read_filling_settings
@@ -15,12 +17,20 @@ from tasks.filling.order import FieldName, Order, PlannedModel
 from tasks.filling.prompts import load_prompt
 from tasks.movie_bible.bible import MovieBible
 from tasks.movie_bible.fields import FIELDS
-from tasks.text_model.base import STANDARD
+from tasks.text_model.base import BATCH, STANDARD
 from tasks.text_model.choosing import SDKS, identify, read_settings
 from tasks.text_model.ends import end_of
 from tasks.text_model.prices import PriceTable, today
-from tasks.text_model.settings import OFFLINE, TextModelSettings, TierChoice
-from workflows.gap_fill.batches import Batch, Estimator, batches, entry_id, estimate, facts
+from tasks.text_model.settings import GOOGLE_GENAI, OFFLINE, TextModelSettings, TierChoice
+from workflows.gap_fill.batches import (
+    Batch,
+    Estimate,
+    Estimator,
+    batches,
+    entry_id,
+    estimate,
+    facts,
+)
 from workflows.gap_fill.corpus import corpus_path, parse_mapping, read_corpus
 from workflows.gap_fill.gaps import (
     EXAMPLES,
@@ -35,13 +45,25 @@ from workflows.gap_fill.pricing import Pricing
 from workflows.gap_fill.where import parse_where
 
 TASK: Final = "tasks.rag.process_batch_task"
+SUBMIT: Final = "tasks.rag.submit_batch_task"
+COLLECT: Final = "tasks.rag.collect_batch_task"
 SECONDS: Final = 600.0
 FLEX_SECONDS: Final = 1800.0
 """The usual time of an entry, of calls that are answered at once and of those that wait."""
 
+SIZE: Final = 20
+TOKENS: Final = 8000
+JOB_SIZE: Final = 500
+JOB_TOKENS: Final = 1_000_000
+"""Passages and input tokens of an entry, of calls and of a batch job of the service."""
+
 RESENDS: Final = 1
 """How often the harness sends a batch again whose worker died: what is committed is not redone."""
 SAID_OF_TIERS: Final = {
+    "batch": (
+        "tier batch: at half the price; jobs of the service take up to a day: run it with "
+        "--manifest-deadline=30h, or go on later with --manifest-resume"
+    ),
     "flex": "tier flex: at half the price; calls may take a quarter of an hour, or be turned away",
     "flex-or-standard": (
         "tier flex: at half the price, and at the whole one where flex turns a call away or takes "
@@ -54,13 +76,13 @@ SAID_OF_TIERS: Final = {
 class Wish:
     """The plan's options, converted. ``timeout`` is in seconds, ``max_tokens`` in input tokens.
 
-    A ``timeout`` of None is the usual one of the model's tier.
+    None as ``size``, ``max_tokens`` or ``timeout`` is what is usual at the model's tier.
     """
 
     corpus: str | None
     mapping: str | None
-    size: int
-    max_tokens: int
+    size: int | None
+    max_tokens: int | None
     limit: int | None
     only: FieldName | None
     where: str | None
@@ -73,7 +95,12 @@ class Wish:
         """Return how long an entry may take: flex calls are answered within minutes."""
         if self.timeout is not None:
             return self.timeout
-        return SECONDS if model.tier == STANDARD else FLEX_SECONDS
+        return SECONDS if model.tier in {STANDARD, BATCH} else FLEX_SECONDS
+
+    def bounds(self, model: PlannedModel) -> tuple[int, int]:
+        """Return the most passages and input tokens of an entry: of a batch job many more."""
+        size, tokens = (JOB_SIZE, JOB_TOKENS) if model.tier == BATCH else (SIZE, TOKENS)
+        return self.size or size, self.max_tokens or tokens
 
 
 @dataclass(slots=True)
@@ -96,17 +123,53 @@ class Planner:
         self.tokens_out += expected.tokens_out
         documents = [found.document for found in batch.items if found.document is not None]
         order = self.order.model_copy(update={"documents": documents})
+        kwargs: dict[str, JsonValue] = {
+            "ids": [*batch.ids],
+            "data": order.model_dump(exclude_defaults=True),
+        }
+        whose: dict[str, JsonValue] = {"model": order.model.name, "prompt": order.prompt}
+        if order.model.tier != BATCH:
+            self._add_filling(TASK, "fill", number, batch, expected, kwargs, whose, [])
+            return
+        submit = entry_id("submit", number, batch.ids)
         self.plan.add(
-            TASK,
-            id=entry_id("fill", number, batch.ids),
-            kwargs={"ids": batch.ids, "data": order.model_dump(exclude_defaults=True)},
+            SUBMIT,
+            id=submit,
+            kwargs=kwargs,
+            timeout=self.timeout,
+            retries=RESENDS,
+            idempotent=True,
+            tags=["submit"],
+            cost=None if expected.cost is None else 0.0,
+            expect={"result": whose},
+        )
+        kwargs = {**kwargs, "submitted_by": submit}
+        self._add_filling(COLLECT, "collect", number, batch, expected, kwargs, whose, [submit])
+
+    def _add_filling(
+        self,
+        task: str,
+        kind: str,
+        number: int,
+        batch: Batch,
+        expected: Estimate,
+        kwargs: dict[str, JsonValue],
+        whose: dict[str, JsonValue],
+        after: list[str],
+    ) -> None:
+        """Add the entry that writes the rows, and tells what they have cost."""
+        self.plan.add(
+            task,
+            id=entry_id(kind, number, batch.ids),
+            kwargs=kwargs,
             timeout=self.timeout,
             retries=RESENDS,
             idempotent=True,
             tags=["gap_fill"],
             cost=expected.cost,
             meta=facts(batch, expected),
-            expect={"result": {"unfilled": [], "model": order.model.name, "prompt": order.prompt}},
+            expect={"result": {"unfilled": [], **whose}},
+            **({"after": after} if after else {}),
         )
 
     def _refuse_beyond_cap(self, number: int, batch: Batch, cost: float | None) -> None:
@@ -144,12 +207,13 @@ def plan_repair(plan: PlanBuilder, bible: MovieBible, wish: Wish) -> None:
         plan, order, Estimator(prompt, pricing.price, filling.per_call), wish.seconds(order.model)
     )
     tally = Tally()
+    size, max_tokens = wish.bounds(order.model)
     with closing(_all_gaps(bible, wish, selection, tally)) as found:
         chosen = batches(
             islice(found, wish.limit),
             planner.estimator,
-            size=wish.size,
-            max_tokens=wish.max_tokens,
+            size=size,
+            max_tokens=max_tokens,
         )
         for number, batch in enumerate(chosen, 1):
             planner.add(number, batch)
@@ -163,6 +227,11 @@ def plan_repair(plan: PlanBuilder, bible: MovieBible, wish: Wish) -> None:
     _note_orphans(plan, tally, _orphans(plan, bible, wish), wish)
     if planner.passages:
         _note_model(planner, pricing)
+        for run, passages in bible.jobs.uncollected().items():
+            plan.note(
+                f"batch jobs of run {run} are not collected, with {counted(passages, 'passage')}: "
+                "go on with --manifest-resume, as what is planned anew is bought twice"
+            )
         if order.model.provider in SDKS and settings.key is None:
             plan.note("no key is set here; the workers need GEMINI_API_KEY")
 
@@ -170,6 +239,11 @@ def plan_repair(plan: PlanBuilder, bible: MovieBible, wish: Wish) -> None:
 def _planned_model(settings: TextModelSettings) -> PlannedModel:
     provider, name = identify(settings)
     tier: TierChoice = STANDARD if provider == OFFLINE else settings.service_tier
+    if tier == BATCH and provider != GOOGLE_GENAI:
+        raise PlanError(
+            f"TEXT_MODEL_SERVICE_TIER is batch, and {provider} has no batch jobs; unset it, or set "
+            f"TEXT_MODEL={GOOGLE_GENAI}"
+        )
     return PlannedModel(provider=provider, name=name, accept=list(settings.accepted), tier=tier)
 
 
@@ -205,7 +279,7 @@ def _orphans(plan: PlanBuilder, bible: MovieBible, wish: Wish) -> tuple[int, lis
     examples: list[str] = []
     names = bible.orphans()
     number = 0
-    while chunk := list(islice(names, wish.size)):
+    while chunk := list(islice(names, wish.size or SIZE)):
         count += len(chunk)
         examples += chunk[: EXAMPLES - len(examples)]
         number += 1

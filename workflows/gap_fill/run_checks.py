@@ -43,7 +43,7 @@ def rows_written_again(accounts: Sequence[Account], bible: MovieBible) -> list[s
         rows = bible.annotations(told, account.report.prompt)
         history = bible.writings(told, account.report.prompt)
         for passage, row in rows.items():
-            own = own_writing(account, history.get(passage, []))
+            own = own_writing(account, account.report.rows[passage], history.get(passage, []))
             if own is not None:
                 found += _again(row, own, history[passage])
     return found
@@ -86,7 +86,7 @@ def of_other_models(accounts: Iterable[Account], bible: MovieBible) -> list[str]
         accepted = order_of(account.entry).model.accepted
         history = bible.writings(list(account.report.rows), account.report.prompt)
         for passage, told in account.report.rows.items():
-            own = own_writing(account, history.get(passage, []))
+            own = own_writing(account, told, history.get(passage, []))
             names = {told.answered_by, None if own is None else own.answered_by} - {None}
             found += [
                 f"{passage}: {name} has filled it, and {accepted.planned} was planned"
