@@ -86,7 +86,7 @@ class Equipment:
 
 @dataclass(frozen=True)
 class JobEquipment:
-    """What batch jobs need beside all else."""
+    """All that a batch needs, and the batch jobs of its model."""
 
     all_else: Equipment
     jobs: BatchJobs

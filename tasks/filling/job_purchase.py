@@ -174,7 +174,8 @@ class Purchase:
             return [*groups]
         requests = self._bible.jobs.requests(self._run, self._entry)
         spent = spent_of(requests).cost_nanos
-        cap, asked, allowed = Cap.of(order.cap, 0), 0, []
+        cap, asked = Cap.of(order.cap, 0), 0
+        allowed: list[Sequence[Open]] = []
         for group in groups:
             estimate = self._asker.estimated_nanos(Group(tuple(_wanted(one) for one in group)))
             if not cap.allows(spent + asked, estimate):

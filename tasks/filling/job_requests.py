@@ -82,7 +82,7 @@ def _with_envelope(schema: Mapping[str, JsonValue], key: str, digest: str) -> di
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What has come of one request: the answer that counts, or a failure; and all its bills."""
+    """The outcome of one request: the answer that counts, or a failure; and all its bills."""
 
     answer: TextAnswer | None
     failure: ModelFailure | None
@@ -91,7 +91,7 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """What has come of each request of a job.
+    """The outcome of each request of a job, by key.
 
     ``foreign`` are other answers: a sentence, and the bill.
     """

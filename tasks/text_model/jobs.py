@@ -27,7 +27,7 @@ class KeyedRequest:
 
 @dataclass(frozen=True, slots=True)
 class PreparedJob:
-    """What a job is created from; ``file`` names the requests at the service, None: inline."""
+    """A job that can be created; ``file`` names its requests at the service, None: inline."""
 
     display_name: str
     requests: tuple[KeyedRequest, ...]

@@ -57,6 +57,8 @@ class EntryRig:
     order: Order = field(default_factory=lambda: order(model=PLANNED))
     submit_entry: str = SUBMIT
     collect_entry: str = COLLECT
+    evidence: dict[int, Report] = field(default_factory=dict)
+    """What each attempt has told, also where it was killed right after."""
 
     def purchase(self, entry: str, attempt: int) -> Purchase:
         """The jobs of the pair, for an attempt of one of the two."""
@@ -83,16 +85,23 @@ class EntryRig:
         try:
             until_done(lambda: purchase.collect(self.ids, self.order))
         except Exception:
-            self.report(purchase)
+            self.report(purchase, attempt)
             raise
-        return self.report(purchase)
+        return self.report(purchase, attempt)
 
-    def report(self, purchase: Purchase) -> Report:
-        """What the attempt tells."""
+    def report(self, purchase: Purchase, attempt: int) -> Report:
+        """What the attempt tells: as evidence, and then it is recorded that it has."""
         untold = purchase.untold()
         report = report_of(self.bible, purchase, untold, self.ids, self.order, ())
+        self.evidence[attempt] = report
         purchase.tell(untold)
         return report
+
+    def told(self) -> list[Report]:
+        """What was told by the attempts that are recorded to have told it."""
+        requests = self.bible.jobs.requests(RUN, self.submit_entry)
+        attempts = {one.told_by for one in requests} - {None}
+        return [report for attempt, report in self.evidence.items() if attempt in attempts]
 
 
 def until_done(step: Callable[[], float | None]) -> None:

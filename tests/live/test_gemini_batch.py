@@ -205,7 +205,7 @@ def test_kills_at_random_moments(
     assert (last.unfilled, killed.total() > 0) == ({}, True)
     check_rows(bible, 20)
     check_bought_once(bible, server, [rig.submit_entry])
-    check_cost(server, bible, [last], 20)
+    check_cost(server, bible, rig.told(), 20)
 
 
 def test_submitting_again_creates_nothing(
