@@ -96,7 +96,7 @@ class Purchase:
         jobs = self._tell_jobs()
         if all(job.state == "absent" for job in jobs):
             gaps = self.gaps(ids, order)
-            if gaps and not self._intend(self._groups(gaps, {}), order):
+            if gaps and not self._intend(_after(jobs), self._groups(gaps, {}), order):
                 return 0.0  # another process was faster
         return self._see_created(order)
 
@@ -106,6 +106,8 @@ class Purchase:
         Raises a ModelFailure that no further job can overcome, and CapReachedError; what was read
         is committed then.
         """
+        # Before all else: where another process records a job meanwhile, it has this number.
+        number = _after(self._tell_jobs())
         wait = self._see_created(order)
         if wait is None:
             wait = self._read_ended(order)
@@ -114,7 +116,7 @@ class Purchase:
         wait = self._see_late_ones()
         if wait is not None:
             return wait
-        return 0.0 if self._ask_again(ids, order) else None
+        return 0.0 if self._ask_again(number, ids, order) else None
 
     def gaps(self, ids: Sequence[str], order: Order) -> list[Open]:
         """Return the passages that lack something, in the order of ids."""
@@ -149,9 +151,8 @@ class Purchase:
 
     # Creating
 
-    def _intend(self, groups: Sequence[Sequence[Open]], order: Order) -> bool:
+    def _intend(self, number: int, groups: Sequence[Sequence[Open]], order: Order) -> bool:
         """Record a job for these passages, as far as the cap allows; False where one is there."""
-        number = 1 + max((job.number for job in self._tell_jobs()), default=0)
         name = f"{self._run}/{self._entry}/{self._attempt}/{number}"
         job = StoredJob(name, self._run, self._entry, number, "intended", None, _now(), None, None)
         affordable = self._affordable(groups, order)
@@ -219,7 +220,8 @@ class Purchase:
     def _not_created(self, job: StoredJob, failure: ModelFailure, *, is_asked: bool) -> float:
         """Record whether a job may be there all the same; raise what no other try can overcome."""
         if failure.fatal or isinstance(failure, failures.TooLong):
-            self._change(job, state="absent", asked_at=None)
+            if is_asked:
+                self._change(job, state="absent", asked_at=None)
             raise failure
         logger.warning("{} is not created: {}", job.display_name, failure)
         if is_asked and not isinstance(failure, failures.RateLimited):
@@ -338,7 +340,7 @@ class Purchase:
 
     # Asking again
 
-    def _ask_again(self, ids: Sequence[str], order: Order) -> bool:
+    def _ask_again(self, number: int, ids: Sequence[str], order: Order) -> bool:
         """Have a job recorded for what is missing and may come yet; False where nothing is."""
         asked = self.asked()
         again = []
@@ -349,7 +351,7 @@ class Purchase:
             again.append((passage, fields))
         if not again:
             return False
-        self._intend(self._groups(again, asked), order)
+        self._intend(number, self._groups(again, asked), order)
         return True
 
     def asked(self) -> dict[str, list[StoredRequest]]:
@@ -379,6 +381,11 @@ class Purchase:
 
     def _change(self, job: StoredJob, **values: object) -> None:
         self._bible.jobs.change(job.display_name, **values)
+
+
+def _after(jobs: Sequence[StoredJob]) -> int:
+    """Return the number of the job that comes after these."""
+    return 1 + max((job.number for job in jobs), default=0)
 
 
 def _wanted(one: Open) -> Wanted:

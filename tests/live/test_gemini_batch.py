@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +16,7 @@ import pytest
 from pydantic import JsonValue
 
 from tasks.filling.cap import CapReachedError
-from tasks.filling.job_purchase import JobLimits, JobTimes
+from tasks.filling.job_purchase import JobLimits, JobTimes, Open
 from tasks.filling.order import Order
 from tasks.filling.report import Report
 from tasks.movie_bible.bible import MovieBible
@@ -232,6 +232,28 @@ def test_a_job_of_whose_creation_nobody_heard_is_found(
     assert len(server.jobs.jobs) == 1
 
 
+def test_two_that_collect_at_once_submit_once(
+    server: GeminiServer, jobs: BatchJobs, bible: MovieBible, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is missing is asked for by one of them, whichever comes first."""
+    use(server, faults=["expired"], polls=0)
+    rig = EntryRig(bible, jobs, ids_of(20))
+    rig.submit()
+    one, other = rig.purchase("collect-00001", 1), rig.purchase("collect-00001", 1)
+    gaps = one.gaps
+
+    def after_the_other(ids: Sequence[str], order: Order) -> list[Open]:
+        assert other.collect(ids, order) == 0.0
+        return gaps(ids, order)
+
+    monkeypatch.setattr(one, "gaps", after_the_other)
+    assert one.collect(rig.ids, rig.order) == 0.0
+    assert [job.number for job in bible.jobs.jobs(RUN, rig.submit_entry)] == [1, 2]
+    monkeypatch.undo()
+    assert rig.collect().unfilled == {}
+    check_bought_once(bible, server, [rig.submit_entry])
+
+
 def test_a_job_that_was_not_created_is_created_anew(
     server: GeminiServer, jobs: BatchJobs, bible: MovieBible
 ) -> None:
@@ -244,18 +266,24 @@ def test_a_job_that_was_not_created_is_created_anew(
     assert [one.state for one in bible.jobs.jobs(RUN, rig.submit_entry)] == ["absent", "ended"]
 
 
-def test_a_job_that_comes_after_all_is_cancelled_and_paid(
+def test_a_job_that_comes_after_all_is_cancelled_and_read(
     server: GeminiServer, jobs: BatchJobs, bible: MovieBible
 ) -> None:
-    """A list that lags behind for longer than it is looked at has a job bought twice, and told."""
-    use(server, faults=["lost_late"])
+    """A list that lags behind has another job created; what the first one brings is paid, and told.
+
+    It was answered before it could be cancelled.
+    """
+    use(server, faults=["lost_late", "expired"])
     rig = EntryRig(bible, jobs, ids_of(20), JobTimes(poll=0.0, patience=600, settle=0.0))
     rig.submit()
     report = rig.collect()
-    assert len(server.jobs.jobs) == 2
-    assert server.jobs.seen["cancel"] <= 1
-    check_rows(bible, 20)
     assert report.unfilled == {}
+    assert server.jobs.seen["cancel"] == 1
+    assert {one.state for one in bible.jobs.jobs(RUN, rig.submit_entry)} == {"ended"}
+    assert report.failures == {"job_expired": 4}
+    check_rows(bible, 20)
+    check_cost(server, bible, [report], 20)
+    assert report.spent.cost_nanos > report.in_rows.cost_nanos
 
 
 def test_a_stuck_job_is_cancelled_and_asked_for_again(
