@@ -142,94 +142,91 @@ def call(
     long, goes on as a standard one where there is a ``fallback``, with all attempts of that.
     """
     takes = accepted or Accepted(model.name)
+    one = _Call(model, request, policy, limiter, counts, stop, takes)
     if request.tier != FLEX or fallback is None:
-        return _until_answered(model, request, policy, limiter, counts, stop, takes)
+        return _until_answered(one)
     try:
-        return _until_answered(model, request, policy, limiter, counts, stop, takes)
+        return _until_answered(one)
     except ModelFailure as failure:
         if not failure.retryable or failure.fatal:
             raise
         counts.fell_back()
     standard = replace(request, tier=STANDARD, timeout=fallback.timeout)
-    return _until_answered(model, standard, fallback.policy, limiter, counts, stop, takes)
+    return _until_answered(replace(one, request=standard, policy=fallback.policy))
 
 
-def _until_answered(
-    model: TextModel,
-    request: TextRequest,
-    policy: RetryPolicy,
-    limiter: Limiter,
-    counts: CallCounts,
-    stop: threading.Event,
-    accepted: Accepted,
-) -> TextAnswer:
-    """Ask at one tier, as often as the policy allows."""
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call at one tier, with all that its attempts share."""
 
-    def pause(seconds: float) -> None:
+    model: TextModel
+    request: TextRequest
+    policy: RetryPolicy
+    limiter: Limiter
+    counts: CallCounts
+    stop: threading.Event
+    accepted: Accepted
+
+    def pause(self, seconds: float) -> None:
+        """Wait before a further attempt, and count it. Raises Stopped."""
         began = time.monotonic()
-        stopped = stop.wait(seconds)
-        counts.has_waited(time.monotonic() - began)
+        stopped = self.stop.wait(seconds)
+        self.counts.has_waited(time.monotonic() - began)
         if stopped:
             raise Stopped
-        counts.retried()
+        self.counts.retried()
 
-    failed: Counter[str] = Counter()
+    def attempt(self) -> TextAnswer:
+        """Wait for a turn and a place, and ask once. Raises Stopped and ModelFailure."""
+        if self.stop.is_set():
+            raise Stopped
+        try:
+            turn = self.limiter.acquire(self.request.estimated_tokens, self.stop)
+            self.counts.has_waited(turn)
+            with self.limiter.slot(self.stop, self.request.timeout) as slot:
+                self.counts.has_slot(slot)
+                return self._generate()
+        except ModelFailure as failure:
+            self.counts.failed(failure)
+            raise
+
+    def _generate(self) -> TextAnswer:
+        """Ask, and count it; raise OtherModel also where another one has not answered well."""
+        began = time.monotonic()
+        try:
+            answer = self.model.generate(self.request)
+        except ModelFailure as failure:
+            billed, failed = failure.billed, failure
+        else:
+            self.counts.called(time.monotonic() - began, answer.billed)
+            if self.accepted.takes(answer.model):
+                return answer
+            raise self.accepted.refusal(answer.billed)
+        if not (billed.tokens_in or billed.tokens_out):
+            billed = replace(billed, tier=self.request.tier)
+        self.counts.called(time.monotonic() - began, billed)
+        if billed.model and not self.accepted.takes(billed.model):
+            raise self.accepted.refusal(billed)
+        raise failed
+
+
+def _until_answered(one: _Call) -> TextAnswer:
+    """Ask at one tier, as often as the policy allows."""
+    policy, failed = one.policy, Counter[str]()
     retrying = Retrying(
-        sleep=pause,
+        sleep=one.pause,
         stop=lambda state: _is_last(state, policy, failed),
         wait=_Wait(policy),
         retry=retry_if_exception(lambda error: _is_worth_it(error, policy)),
         reraise=True,
     )
     try:
-        return retrying(_attempt, model, request, limiter, counts, stop, accepted)
+        return retrying(one.attempt)
     except ModelFailure as failure:
         hopeless = _hopeless(failure, policy)
         if hopeless is None:
             raise
     raise hopeless
-
-
-def _attempt(
-    model: TextModel,
-    request: TextRequest,
-    limiter: Limiter,
-    counts: CallCounts,
-    stop: threading.Event,
-    accepted: Accepted,
-) -> TextAnswer:
-    if stop.is_set():
-        raise Stopped
-    try:
-        counts.has_waited(limiter.acquire(request.estimated_tokens, stop))
-        with limiter.slot(stop, request.timeout) as slot:
-            counts.has_slot(slot)
-            return _generate(model, request, counts, accepted)
-    except ModelFailure as failure:
-        counts.failed(failure)
-        raise
-
-
-def _generate(
-    model: TextModel, request: TextRequest, counts: CallCounts, accepted: Accepted
-) -> TextAnswer:
-    """Call once, and count it; raise OtherModel also where another one has not answered well."""
-    began = time.monotonic()
-    try:
-        answer = model.generate(request)
-    except ModelFailure as failure:
-        billed, failed = failure.billed, failure
-    else:
-        counts.called(time.monotonic() - began, answer.billed)
-        if accepted.takes(answer.model):
-            return answer
-        raise accepted.refusal(answer.billed)
-    if not (billed.tokens_in or billed.tokens_out):
-        billed = replace(billed, tier=request.tier)
-    counts.called(time.monotonic() - began, billed)
-    if billed.model and not accepted.takes(billed.model):
-        raise accepted.refusal(billed)
-    raise failed
 
 
 def _is_last(state: RetryCallState, policy: RetryPolicy, failed: Counter[str]) -> bool:

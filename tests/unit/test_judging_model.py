@@ -231,6 +231,13 @@ def test_what_no_call_can_overcome_ends_the_batch(error: Exception) -> None:
     assert told == [100, 100]
 
 
+def test_an_answer_that_is_no_json_is_counted_and_given_up() -> None:
+    """After as many tries alone as it is given."""
+    found = graded(judge_of(GradingModel(lambda *_: "no JSON"), asks_alone=2), rows_of(1))
+    assert {kind for kind, _ in found.ungraded.values()} == {"malformed_answer"}
+    assert found.failures == {"malformed_answer": 2}
+
+
 def test_what_has_no_grade_when_time_is_over_is_named() -> None:
     """Nothing is asked that nobody would wait for."""
     model = GradingModel()
