@@ -21,8 +21,9 @@ from tasks.text_model.failures import (
     Shed,
     Unavailable,
 )
-from tasks.text_model.gemini import Reply, Usage, hide, read_reply
+from tasks.text_model.gemini import Reply, Usage, read_reply
 from tasks.text_model.parameters import parameters
+from tasks.text_model.replies import hide
 from tasks.text_model.settings import TextModelSettings
 
 

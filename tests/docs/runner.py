@@ -21,7 +21,7 @@ COMMAND_SECONDS = 120
 BROKER = "redis://broker.example.com:6379/0"
 """What documents call the user's own broker; a private server stands in for it."""
 # With the key of a language model, following a document would cost money.
-OF_LANGUAGE_MODELS = ("GAP_FILL", "TEXT_MODEL", "GEMINI", "GOOGLE")
+OF_LANGUAGE_MODELS = ("GAP_FILL", "TEXT_MODEL", "GEMINI", "GOOGLE", "OPENAI")
 NOT_INHERITED = (
     *("PYTEST", "CELERY", "MANIFEST", "COV_", "DATABASE", "VIRTUAL_ENV", "PYTHON", "CI", "GITHUB"),
     *OF_LANGUAGE_MODELS,
@@ -38,6 +38,14 @@ COPIED = (
     "Makefile",
     "compose.yaml",
     ".env.example",
+    # The contract of a language model, which is a reader's, too.
+    "tests/__init__.py",
+    "tests/gemini_server",
+    "tests/openai_server",
+    "tests/processes.py",
+    "tests/support.py",
+    "tests/text_models",
+    "tests/text_requests.py",
 )
 
 
@@ -219,13 +227,13 @@ class Reader:
 
 def copy_project(root: Path, folder: Path) -> None:
     """A clone of the project, its environment already installed: the one that runs the tests."""
+    (folder / "tests").mkdir()  # pytest's configuration names it
     for name in COPIED:
         source = root / name
         if source.is_dir():
             shutil.copytree(source, folder / name)  # with what is compiled, which is as fresh
         elif source.exists():
             shutil.copy(source, folder / name)
-    (folder / "tests").mkdir()  # pytest's configuration names it
     tools = folder / ".tools"
     tools.mkdir()
     python = f'#!/bin/sh\\nexec "{sys.executable}" "$@"\\n'

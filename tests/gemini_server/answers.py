@@ -57,7 +57,7 @@ def read_request(body: Json) -> Asked:
     if schema is not None and config.get("responseMimeType") != "application/json":
         raise ValueError("responseSchema needs the response mime type application/json")
     texts = {match["key"]: match["text"] for match in FENCED.finditer(prompt)}
-    fields = _item_fields(schema)
+    fields = item_fields(schema)
     key_schema = fields.pop("key", {})
     choices = key_schema.get("enum")
     keys = tuple(str(key) for key in choices) if isinstance(choices, list) else tuple(texts)
@@ -76,7 +76,7 @@ def _texts(contents: JsonValue) -> list[str]:
     return found
 
 
-def _item_fields(schema: JsonValue) -> dict[str, Json]:
+def item_fields(schema: JsonValue) -> dict[str, Json]:
     """The properties of an item: what stands at properties.items.items.properties."""
     place = schema
     for step in ("properties", "items", "items", "properties"):

@@ -36,12 +36,14 @@ class Http(ThreadingHTTPServer):
     block_on_close = True
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], desk: Desk, jobs: JobDesk) -> None:
+    def __init__(
+        self, address: tuple[str, int], desk: Desk, jobs: JobDesk, handler: type[Handler]
+    ) -> None:
         self.desk = desk
         self.jobs = jobs
         self._open: set[socket.socket] = set()
         self._opening = threading.Lock()
-        super().__init__(address, _Handler)
+        super().__init__(address, handler)
         self.url = f"http://{address[0]}:{self.server_address[1]}"
 
     def process_request(self, request: object, client_address: object) -> None:
@@ -67,10 +69,14 @@ class Http(ThreadingHTTPServer):
         """Clients that go away are what some tests are about."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
+    """Speaks HTTP/1.1, and breaks off where it is told to; a subclass has another wire format."""
+
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server: Http
+    elsewhere = "/v1beta/models/gemini-elsewhere:generateContent"
+    """Where a redirect leads."""
     _headers: dict[str, str]
 
     def log_message(self, *_: object) -> None:
@@ -170,9 +176,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _fail(self, fault: Fault) -> None:
         """Never answer, reset the connection, or send the client elsewhere."""
         if fault.kind == "redirect":
-            elsewhere = f"{self.server.url}/v1beta/models/gemini-elsewhere:generateContent"
             self.send_response(307)
-            self.send_header("Location", elsewhere)
+            self.send_header("Location", f"{self.server.url}{self.elsewhere}")
             self.send_header("Content-Length", "0")
             self.end_headers()
             return

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import ClassVar, Final
 
 from pydantic import JsonValue
 
 from tests.gemini_server.batches import JobDesk
 from tests.gemini_server.desk import Desk
-from tests.gemini_server.handler import LOOK_SECONDS, Http
+from tests.gemini_server.handler import LOOK_SECONDS, Handler, Http
 from tests.gemini_server.script import Script
 
 LOOPBACK: Final = "127.0.0.1"
@@ -21,10 +21,12 @@ KEY: Final = "test-key-5f1c"
 class GeminiServer(Desk):
     """Serves ``url`` until it is closed; what it did is in ``calls``."""
 
+    handler: ClassVar[type[Handler]] = Handler
+
     def __init__(self, script: Script, *, key: str = KEY, port: int = 0) -> None:
         super().__init__(script, key)
         self.jobs = JobDesk(self)
-        self._http = Http((LOOPBACK, port), self, self.jobs)
+        self._http = Http((LOOPBACK, port), self, self.jobs, self.handler)
         self.url = self._http.url
         self._thread = threading.Thread(target=self._http.serve_forever, args=(LOOK_SECONDS,))
         self._thread.start()

@@ -16,7 +16,6 @@ from pydantic import JsonValue
 from tasks.text_model import failures
 from tasks.text_model.base import FLEX, TextModel
 from tasks.text_model.choosing import open_model
-from tasks.text_model.failures import ModelFailure
 from tasks.text_model.gemini_model import Chunk, joined, until
 from tasks.text_model.limits import NoLimit
 from tasks.text_model.retrying import CallCounts, Fallback, RetryPolicy, call
@@ -28,38 +27,10 @@ from tests.live.gemini_support import TEXTS, settings_of
 from tests.live.gemini_support import nobody_else as nobody_else
 from tests.live.gemini_support import provider as provider
 from tests.live.gemini_support import server as server
+from tests.text_models import CLASSES
 from tests.text_requests import FIELDS, SHAPES, text_request
 
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("nobody_else")]
-
-CLASSES = {
-    "rate_limited": failures.RateLimited,
-    "quota": failures.QuotaExhausted,
-    "unavailable": failures.Unavailable,
-    "server_error": failures.ServerFailed,
-    "bad_gateway": failures.ServerFailed,
-    "deadline": failures.ServerFailed,
-    "unauthorized": failures.Unauthorized,
-    "unauthenticated": failures.Unauthorized,
-    "forbidden": failures.Unauthorized,
-    "not_found": failures.ModelNotFound,
-    "bad_request": failures.BadRequest,
-    "no_thinking": failures.BadRequest,
-    "redirect": failures.BadRequest,
-    "too_long": failures.TooLong,
-    "timeout": failures.ModelTimeout,
-    "reset": failures.ConnectionFailed,
-    "cut_stream": failures.ConnectionFailed,
-    "stalled_stream": failures.ModelTimeout,
-    "malformed_json": failures.MalformedAnswer,
-    "malformed_body": failures.MalformedAnswer,
-    "not_an_object": failures.MalformedAnswer,
-    "cut_off": failures.AnswerCutOff,
-    "empty": failures.EmptyAnswer,
-    "no_parts": failures.EmptyAnswer,
-    "blocked_prompt": failures.PromptBlocked,
-    "blocked_answer": failures.AnswerBlocked,
-}
 
 
 @pytest.fixture(params=[False, True], ids=["whole", "stream"])
@@ -325,21 +296,6 @@ OLD_SCHEMA: JsonValue = {
 }
 
 
-@pytest.mark.parametrize("kind", CLASSES)
-def test_each_failure_has_its_class(model: TextModel, server: GeminiServer, kind: str) -> None:
-    """One call is one request, what it was billed is known, and the next call works."""
-    server.use({"faults": [kind]})
-    with pytest.raises(ModelFailure) as caught:
-        model.generate(
-            text_request(TEXTS, timeout=0.5 if CLASSES[kind] is failures.ModelTimeout else 20.0)
-        )
-    assert type(caught.value) is CLASSES[kind]
-    billed = caught.value.billed
-    assert (billed.tokens_in, billed.tokens_out) == server.billed
-    assert server.faults == {kind: 1}
-    assert model.generate(text_request(TEXTS)).text
-
-
 def test_chunks_that_come_too_slowly_are_not_waited_for() -> None:
     """Each may be in time, and all together not."""
     chunks = [Chunk("one", "", "", None, "")]
@@ -364,30 +320,6 @@ def test_every_reason_to_withhold_an_answer_is_known(
     server.use({"faults": [{"kind": "blocked_answer", "reason": reason}]})
     with pytest.raises(failures.AnswerBlocked, match=reason):
         model.generate(text_request(TEXTS))
-
-
-@pytest.mark.parametrize(("told", "seconds"), [("0.05s", 0.05), ("37s", 37.0), (None, None)])
-def test_the_time_to_wait_is_taken_from_the_service(
-    model: TextModel, server: GeminiServer, told: str | None, seconds: float | None
-) -> None:
-    """RetryInfo says it, in seconds; without it nobody does."""
-    server.use({"faults": [{"kind": "rate_limited", "retry": told}]})
-    with pytest.raises(failures.RateLimited) as caught:
-        model.generate(text_request(TEXTS))
-    assert caught.value.retry_after == seconds
-
-
-def test_one_model_serves_many_threads(model: TextModel, server: GeminiServer) -> None:
-    """Each gets the answer to its own request."""
-
-    def ask(number: int) -> list[str]:
-        answer = model.generate(text_request({f"k-{number}": f"Passage {number}."}))
-        return [item["key"] for item in json.loads(answer.text)["items"]]
-
-    with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(ask, range(40)))
-    assert found == [[f"k-{number}"] for number in range(40)]
-    assert server.faults == {"ok": 40}
 
 
 def test_a_share_of_everything_goes_wrong_and_nothing_is_lost(

@@ -211,6 +211,7 @@ def test_the_app_and_the_settings_load_no_library_of_a_model() -> None:
         "google.genai",
         "google.generativeai",
         "google.auth",
+        "openai",
         "throttled",
         "sqlalchemy",
         "httpx2",

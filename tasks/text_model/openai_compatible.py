@@ -1,0 +1,177 @@
+"""Call any service or server that speaks OpenAI's chat completions, by the package ``openai``.
+
+An example of a model of one's own: name it as it is, or copy it and change what differs. The
+package retries nothing here, follows no redirect, and is loaded with this module.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from typing import Final, NamedTuple
+
+import openai
+from openai.types.chat import ChatCompletion
+from pydantic import SecretStr
+
+from tasks.text_model import failures, replies
+from tasks.text_model.base import STANDARD, Billed, TextAnswer, TextRequest
+from tasks.text_model.parameters import ROOM
+from tasks.text_model.settings import TextModelSettings
+
+KEY: Final = "OPENAI_API_KEY"
+ADDRESS: Final = "OPENAI_BASE_URL"
+THINKS: Final = re.compile(r"(^|/)(o\d|gpt-[5-9])")
+"""Names of models that think first: they take no temperature, and count thoughts as output."""
+
+for _name in ("httpx2", "openai"):
+    # They log lines for each call, which would push all else out of a receipt's last lines.
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
+
+def open_model(settings: TextModelSettings) -> OpenAICompatibleModel:
+    """Open the model that the settings name. Raises TextModelError where one does not fit it."""
+    unknown = {
+        "TEXT_MODEL_STREAM": settings.stream,
+        "TEXT_MODEL_SERVICE_TIER": settings.service_tier != STANDARD,
+        "TEXT_MODEL_THINKING_TOKENS": settings.thinking_tokens is not None,
+        "TEXT_MODEL_THINKING_LEVEL": settings.thinking_level is not None
+        and not THINKS.search(settings.name),
+    }
+    for name, is_set in unknown.items():
+        if is_set:
+            raise failures.TextModelError(
+                f"{name} is set, for which {settings.name} has no word; unset it"
+            )
+    if settings.given_name is None:
+        raise failures.TextModelError(
+            "no model is named; set TEXT_MODEL_NAME (GAP_FILL_JUDGE_NAME for a judge) to one that "
+            "the service has"
+        )
+    key = os.environ.get(KEY)
+    if not key:  # never the one of the settings, which is another service's
+        raise failures.TextModelError(
+            f"there is no key; set {KEY}, to any word if the server asks for none"
+        )
+    return OpenAICompatibleModel(settings, SecretStr(key))
+
+
+class OpenAICompatibleModel:
+    """A model of such a service. Its answers are held to the schema as far as the service can."""
+
+    provider = "openai-compatible"
+
+    def __init__(self, settings: TextModelSettings, key: SecretStr) -> None:
+        self.name = settings.name
+        self._level = settings.thinking_level
+        self._key = key
+        self._client = openai.OpenAI(
+            api_key=key.get_secret_value(),
+            base_url=os.environ.get(ADDRESS) or settings.base_url,  # the address of this key first
+            max_retries=0,
+            # A redirect would take the key to another host.
+            http_client=openai.DefaultHttpxClient(follow_redirects=False),
+        )
+
+    def generate(self, request: TextRequest) -> TextAnswer:
+        """Answer one request, once. Raises ModelFailure."""
+        if request.tier != STANDARD:
+            raise failures.BadRequest(
+                f"{self.provider} has no word for the tier {request.tier}; unset it"
+            )
+        try:
+            reply = _read(self._ask(request))
+        except openai.OpenAIError as error:
+            failure = self._failure(error, request)
+        except (ValueError, AttributeError, TypeError) as error:  # what is no such document
+            failure = failures.MalformedAnswer(
+                f"{self.name} sent what cannot be read ({self._said(error)}); ask it again"
+            )
+        else:
+            return _answer(reply, request)
+        # Outside the handler: the package's exception holds the request, and that the key.
+        raise failure
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _ask(self, request: TextRequest) -> ChatCompletion:
+        thinks = THINKS.search(self.name) is not None
+        room = ROOM[self._level or "medium"]  # as much as it thinks where it is told nothing
+        most = request.max_output_tokens
+        return self._client.chat.completions.create(
+            model=self.name,
+            messages=[
+                {"role": "system", "content": request.instructions},
+                {"role": "user", "content": request.prompt},
+            ],
+            response_format={
+                "type": "json_schema",
+                "json_schema": {"name": "answer", "schema": dict(request.schema)},
+            },
+            max_tokens=openai.omit if thinks else most,
+            max_completion_tokens=most + room if thinks else openai.omit,
+            temperature=openai.omit if thinks else request.temperature,
+            reasoning_effort=self._level or openai.omit,
+            timeout=request.timeout,
+        )
+
+    def _failure(self, error: openai.OpenAIError, request: TextRequest) -> failures.ModelFailure:
+        if isinstance(error, openai.APITimeoutError):
+            return failures.ModelTimeout(
+                f"{self.name} did not answer within {request.timeout:g} s; ask again"
+            )
+        if not isinstance(error, openai.APIStatusError):
+            return failures.ConnectionFailed(
+                f"the connection to {self.name} broke ({self._said(error)}); ask again"
+            )
+        said, wait = self._said(error), replies.wait_of(error.response.headers)
+        if error.code == "insufficient_quota":
+            return failures.QuotaExhausted(f"{self.name}: {said}; pay, or wait", retry_after=wait)
+        if error.code in {"content_filter", "content_policy_violation"}:
+            return replies.unread(said, Billed())
+        kind = replies.LONG if error.code == "context_length_exceeded" else error.status_code
+        return replies.status_failure(
+            error.status_code, said, model=self.name, key=KEY, retry_after=wait, kind=kind
+        )
+
+    def _said(self, error: Exception) -> str:
+        body = getattr(error, "body", None)
+        told = body.get("message") if isinstance(body, dict) else None
+        return replies.hide(str(told or error), self._key)[:200]
+
+
+class _Reply(NamedTuple):
+    """What is used of a completion; texts are empty where it has none."""
+
+    text: str
+    refusal: str
+    reason: str
+    billed: Billed
+
+
+def _read(completion: ChatCompletion) -> _Reply:
+    """Read a completion, which the package has not checked: a server may leave anything out."""
+    usage, cached, tokens = completion.usage, 0, (0, 0)
+    if usage is not None:
+        details = usage.prompt_tokens_details
+        cached = (details.cached_tokens or 0) if details is not None else 0
+        tokens = usage.prompt_tokens or 0, usage.completion_tokens or 0
+    billed = Billed(*tokens, completion.model or "", cached)
+    if not completion.choices:
+        return _Reply("", "", "", billed)
+    choice = completion.choices[0]
+    message = choice.message
+    return _Reply(message.content or "", message.refusal or "", choice.finish_reason or "", billed)
+
+
+def _answer(reply: _Reply, request: TextRequest) -> TextAnswer:
+    """Return what was answered; raise the ModelFailure that says why there is nothing."""
+    if reply.refusal or reply.reason == "content_filter":
+        raise replies.withheld((reply.refusal or reply.reason)[:200], reply.billed)
+    if reply.reason == "length":
+        raise replies.cut_off(reply.billed, replies.limit_of(request))
+    required = replies.required_of(request)
+    return replies.checked(reply.text, reply.billed, required, reason=reply.reason)

@@ -1,0 +1,133 @@
+"""Each model under the contract of the seam: real packages against servers of their wire."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Final
+
+import pytest
+from pydantic import SecretStr
+
+from tasks.text_model import failures
+from tasks.text_model.base import TextModel
+from tasks.text_model.choosing import open_model
+from tasks.text_model.failures import TextModelError
+from tasks.text_model.settings import GOOGLE_GENAI, GOOGLE_GENERATIVEAI, OFFLINE
+from tests.gemini_server import KEY, gemini_server
+from tests.live.gemini_support import nobody_else as nobody_else
+from tests.openai_server import openai_server
+from tests.text_models import CLASSES, ModelContract, Rig, Service, ServiceContract
+from tests.text_models.contract import REQUEST
+
+pytestmark = [pytest.mark.live, pytest.mark.usefixtures("nobody_else")]
+
+OPENAI: Final = "tasks.text_model.openai_compatible:open_model"
+STREAMED: Final = frozenset({"cut_stream", "stalled_stream"})
+GEMINI: Final = {"key": SecretStr(KEY)}
+
+
+class TestOffline(ModelContract):
+    rig = Rig({"choice": OFFLINE})
+
+
+class TestGoogleGenai(ServiceContract):
+    rig = Rig(
+        {**GEMINI, "choice": GOOGLE_GENAI},
+        gemini_server,
+        secret=KEY,
+        names=("gemini-2.0-flash", "gemini-2.5-pro", "gemini-3.8-flash", "gemini-flash-latest"),
+    )
+
+
+class TestGoogleGenaiStreamed(ServiceContract):
+    rig = Rig(
+        {**GEMINI, "choice": GOOGLE_GENAI, "stream": True},
+        gemini_server,
+        secret=KEY,
+        names=("gemini-2.5-flash",),
+    )
+
+
+class TestGoogleGenerativeai(ServiceContract):
+    rig = Rig(
+        {**GEMINI, "choice": GOOGLE_GENERATIVEAI},
+        gemini_server,
+        secret=KEY,
+        names=("gemini-2.0-flash", "gemini-2.5-pro", "gemini-3.8-flash", "gemini-flash-latest"),
+    )
+
+
+class TestGoogleGenerativeaiStreamed(ServiceContract):
+    rig = Rig(
+        {**GEMINI, "choice": GOOGLE_GENERATIVEAI, "stream": True},
+        gemini_server,
+        secret=KEY,
+        names=("gemini-2.5-flash",),
+    )
+
+
+class TestOpenAICompatible(ServiceContract):
+    rig = Rig(
+        # A key of another service, which must not be sent to this one.
+        {"choice": OPENAI, "given_name": "small-1", "key": SecretStr("of-gemini")},
+        openai_server,
+        secret=KEY,
+        environment={"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": ""},
+        names=("o4-mini", "gpt-5-mini", "gpt-4.1-mini", "vendor/own:8b"),
+        cannot=STREAMED | {"no_thinking"},
+    )
+
+    def test_a_model_that_declines_has_withheld_its_answer(
+        self, model: TextModel, service: Service
+    ) -> None:
+        """The sentence has its words."""
+        service.use({"faults": [{"kind": "blocked_answer", "reason": "REFUSAL"}]})
+        with pytest.raises(failures.AnswerBlocked, match="I can't help with that"):
+            model.generate(REQUEST)
+
+    def test_a_model_that_thinks_is_told_how_much(self, url: str) -> None:
+        """The server takes that of no other model."""
+        name = {"given_name": "gpt-5-mini"}
+        model = open_model(self.rig.settings_at(url, **name, thinking_level="low"))
+        assert model.generate(REQUEST).text
+        model.close()
+
+    def test_the_address_beside_the_key_goes_first(
+        self, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """TEXT_MODEL_BASE_URL may be that of another service, whose model is graded."""
+        monkeypatch.setenv("OPENAI_BASE_URL", url)
+        model = open_model(self.rig.settings_at("http://127.0.0.1:1/v1"))
+        assert model.generate(REQUEST).text
+        model.close()
+
+    @pytest.mark.parametrize(
+        ("missing", "told"), [("key", "set OPENAI_API_KEY"), ("name", "set TEXT_MODEL_NAME")]
+    )
+    def test_what_is_missing_is_told(
+        self, monkeypatch: pytest.MonkeyPatch, missing: str, told: str
+    ) -> None:
+        """The key of Gemini and its default model are none for another service."""
+        if missing == "key":
+            monkeypatch.delenv("OPENAI_API_KEY")
+        changes: dict[str, object] = {"given_name": None} if missing == "name" else {}
+        with pytest.raises(TextModelError, match=told):
+            open_model(self.rig.settings_at(None, **changes))
+
+    def test_a_missing_package_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """By the sentence for factories that cannot be imported."""
+        monkeypatch.setitem(sys.modules, "openai", None)
+        monkeypatch.delitem(sys.modules, OPENAI.partition(":")[0], raising=False)
+        with pytest.raises(TextModelError, match=r"cannot be imported: .*openai"):
+            open_model(self.rig.settings_at(None))
+
+
+@pytest.mark.parametrize(
+    "rig", [one.rig for one in ServiceContract.__subclasses__() if one.__module__ == __name__]
+)
+def test_every_fault_is_tried_with_every_model(rig: Rig) -> None:
+    """But for those that its wire has no form for."""
+    assert rig.cannot <= set(CLASSES)
+    assert len(rig.cannot) <= 3
+    assert os.environ.get("OPENAI_API_KEY") != KEY, "a rig's environment lasts for a test"
