@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -320,36 +318,3 @@ def test_every_reason_to_withhold_an_answer_is_known(
     server.use({"faults": [{"kind": "blocked_answer", "reason": reason}]})
     with pytest.raises(failures.AnswerBlocked, match=reason):
         model.generate(text_request(TEXTS))
-
-
-def test_a_share_of_everything_goes_wrong_and_nothing_is_lost(
-    model: TextModel, server: GeminiServer
-) -> None:
-    """Retries are as scripted, by kind, and every billed token is counted."""
-    kinds = [kind for kind, failure in CLASSES.items() if failure.retryable]
-    kinds = [kind for kind in kinds if CLASSES[kind] is not failures.ModelTimeout]  # they take long
-    server.use({"rates": dict.fromkeys(kinds, 0.05), "seed": 4, "retry": "0.001s"})
-    counts = CallCounts()
-
-    def ask(number: int) -> str:
-        answer = call(
-            model,
-            text_request({f"k-{number}": f"Passage {number}."}),
-            policy=RetryPolicy(attempts=50, first_wait=0.001, longest_wait=0.01),
-            limiter=NoLimit(),
-            counts=counts,
-            stop=threading.Event(),
-        )
-        return str(json.loads(answer.text)["items"][0]["key"])
-
-    with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(ask, range(100))) == [f"k-{number}" for number in range(100)]
-    happened = server.faults
-    assert happened.pop("ok") == 100
-    assert happened.total() == counts.retries == counts.calls - 100
-    by_class: Counter[str] = Counter()
-    for kind, times in happened.items():
-        by_class[CLASSES[kind].kind] += times
-    assert set(happened) == set(kinds)
-    assert counts.failures == by_class
-    assert (counts.tokens_in, counts.tokens_out) == server.billed

@@ -18,7 +18,7 @@ from tests.gemini_server import KEY, gemini_server
 from tests.live.gemini_support import nobody_else as nobody_else
 from tests.openai_server import openai_server
 from tests.text_models import CLASSES, ModelContract, Rig, Service, ServiceContract
-from tests.text_models.contract import REQUEST
+from tests.text_models.contract import REQUEST, SETTINGS
 
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("nobody_else")]
 
@@ -85,6 +85,14 @@ class TestOpenAICompatible(ServiceContract):
         service.use({"faults": [{"kind": "blocked_answer", "reason": "REFUSAL"}]})
         with pytest.raises(failures.AnswerBlocked, match="I can't help with that"):
             model.generate(REQUEST)
+
+    @pytest.mark.parametrize("name", SETTINGS)
+    def test_a_setting_that_it_has_no_word_for_is_refused(self, url: str, name: str) -> None:
+        """And not passed over, as the plan would be for something else."""
+        with pytest.raises(
+            TextModelError, match=r"TEXT_MODEL_\w+ is set, for which small-1 has no"
+        ):
+            open_model(self.rig.settings_at(url, **SETTINGS[name]))
 
     def test_a_model_that_thinks_is_told_how_much(self, url: str) -> None:
         """The server takes that of no other model."""

@@ -6,6 +6,7 @@ import json
 import logging
 import threading
 import traceback
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import ClassVar, Final
 
 import pytest
 from loguru import logger
+from pydantic import JsonValue
 
 from tasks.text_model import failures
 from tasks.text_model.accepting import same_model
@@ -76,7 +78,7 @@ def asked(
     model: TextModel, request: TextRequest, *, counts: CallCounts, stop: threading.Event
 ) -> TextAnswer:
     """Ask as a batch does, with patience for an hour."""
-    policy = RetryPolicy(attempts=9, first_wait=0.0, longest_wait=3600.0)
+    policy = RetryPolicy(attempts=30, first_wait=0.0, longest_wait=3600.0)
     return call(model, request, policy=policy, limiter=NoLimit(), counts=counts, stop=stop)
 
 
@@ -284,6 +286,34 @@ class ServiceContract(ModelContract):
             with pytest.raises(failures.Stopped):
                 one.result(timeout=60)
         assert len(service.calls) == counts.calls == 1
+
+    def test_what_goes_wrong_in_between_is_counted_and_nothing_is_lost(
+        self, model: TextModel, service: Service
+    ) -> None:
+        """Of many calls at a time: each failure by its kind, and every token that was billed."""
+        kinds = [
+            kind
+            for kind, failure in CLASSES.items()
+            if failure.retryable and failure is not failures.ModelTimeout
+        ]
+        kinds = 3 * [kind for kind in kinds if kind not in self.rig.cannot]
+        faults: list[JsonValue] = []
+        for kind in kinds:
+            faults += [{"kind": kind, "retry": "0.001s"}, "ok"]
+        service.use({"faults": faults})
+        keys, counts = [f"k-{number}" for number in range(40)], CallCounts()
+
+        def ask(key: str) -> list[str]:
+            request = text_request({key: f"Passage {key}."})
+            return keys_of(asked(model, request, counts=counts, stop=threading.Event()))
+
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(ask, keys)) == [[key] for key in keys]
+        assert counts.failures == Counter(CLASSES[kind].kind for kind in kinds)
+        assert len(service.calls) == counts.calls == len(keys) + len(kinds)
+        assert counts.retries == len(kinds)
+        assert counts.tokens_in == sum(one.tokens_in for one in service.calls)
+        assert counts.tokens_out == sum(one.tokens_out for one in service.calls)
 
     def test_nobody_listens(self) -> None:
         """A refused connection is one that failed."""
