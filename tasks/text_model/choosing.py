@@ -78,9 +78,10 @@ def open_jobs(settings: TextModelSettings) -> BatchJobs:
 
 
 def identify(settings: TextModelSettings) -> tuple[str, str]:
-    """Return provider and name of the model that ``open_model`` opens, without its key and SDK.
+    """Return provider and name of the model that ``open_model`` opens.
 
-    Raises TextModelError as ``open_model`` does.
+    Of Gemini without its key and SDK; what a factory makes is opened and closed. Raises
+    TextModelError as ``open_model`` does.
     """
     if settings.provider in SDKS:
         from tasks.text_model.parameters import parameters

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Final
 
 import pytest
-from pydantic import SecretStr
+from pydantic import JsonValue, SecretStr
 
+from tasks.filling.asking import Asker
+from tasks.filling.batch import Batch, Limits
+from tasks.filling.order import PlannedModel
+from tasks.filling.writing import Provenance
 from tasks.text_model import failures
 from tasks.text_model.base import TextModel
 from tasks.text_model.choosing import open_model
 from tasks.text_model.failures import TextModelError
+from tasks.text_model.limits import NoLimit
+from tasks.text_model.prices import PriceTable
+from tasks.text_model.retrying import RetryPolicy
 from tasks.text_model.settings import GOOGLE_GENAI, GOOGLE_GENERATIVEAI, OFFLINE
 from tests.gemini_server import KEY, gemini_server
 from tests.live.gemini_support import nobody_else as nobody_else
 from tests.openai_server import openai_server
 from tests.text_models import CLASSES, ModelContract, Rig, Service, ServiceContract
 from tests.text_models.contract import REQUEST, SETTINGS
+from tests.unit.filling_support import PROMPT, bible_at, documents, order
 
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("nobody_else")]
 
@@ -139,3 +148,33 @@ def test_every_fault_is_tried_with_every_model(rig: Rig) -> None:
     assert rig.cannot <= set(CLASSES)
     assert len(rig.cannot) <= 3
     assert os.environ.get("OPENAI_API_KEY") != KEY, "a rig's environment lasts for a test"
+
+
+def test_a_batch_is_filled_by_a_model_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows name it, and without a price the batch tells tokens and no cost."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    passages = documents(20)
+    ids = [one.id for one in passages]
+    faults: dict[str, JsonValue] = {"faults": ["unavailable", "malformed_json", "other_model"]}
+    with openai_server(faults) as server, bible_at(tmp_path, passages) as bible:
+        model = open_model(TestOpenAICompatible.rig.settings_at(server.url))
+        planned = PlannedModel(provider=model.provider, name=model.name)
+        policy = RetryPolicy(attempts=9, first_wait=0.0)
+        asker = Asker(model, NoLimit(), policy, PriceTable.load(), PROMPT, planned.accepted)
+        limits = Limits(concurrency=4, per_call=5, asks_alone=3, timeout=20.0)
+        batch = Batch(bible, asker, limits, Provenance("R", "E", 1), lambda _: None)
+        batch.run(ids, order(model=planned))
+        model.close()
+        rows = bible.annotations(ids, PROMPT.version)
+        assert sorted(rows) == sorted(ids)
+        named = {(row.provider, row.model, row.answered_by) for row in rows.values()}
+        assert named == {("openai-compatible", "small-1", "small-1")}
+        report = batch.report
+        assert report.failures == {"unavailable": 1, "malformed_answer": 1, "other_model": 1}
+        assert (report.spent.tokens_in, report.spent.tokens_out) == server.billed
+        other = next(call for call in server.calls if call.fault == "other_model")
+        assert report.spent.unpriced_in == server.billed[0] - other.tokens_in
+        assert asker.price is None

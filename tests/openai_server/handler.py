@@ -8,7 +8,7 @@ from typing import Final
 from tests.gemini_server import answers
 from tests.gemini_server.answers import Asked, Json
 from tests.gemini_server.desk import Call
-from tests.gemini_server.handler import Handler, answering
+from tests.gemini_server.handler import Handler
 from tests.gemini_server.script import Fault
 from tests.openai_server import bodies
 
@@ -71,7 +71,7 @@ class ChatHandler(Handler):
             self._send_raw(200, b'{"choices": [{"message": ')
             return
         text, finish = answers.written(fault, asked, [])
-        call.answered = answering(call.model, fault)
+        call.answered = {"other_model": fault.model, "unnamed": ""}.get(fault.kind, call.model)
         usage = self._bill(call, asked, None if fault.kind == "empty" else text)
         document = bodies.completion(text, finish, usage=usage, model=call.answered, fault=fault)
         self._send(200, document)
