@@ -17,7 +17,7 @@ from tasks.judging.rubric import Rubric, RubricError, load_rubric
 from tasks.judging.settings import Chosen, JudgingSettings
 from tasks.movie_bible.per_process import movie_bible
 from tasks.text_model.accepting import Accepted
-from tasks.text_model.base import TextModel
+from tasks.text_model.base import STANDARD, TextModel
 from tasks.text_model.choosing import identify, open_limiter, open_model, read_settings
 from tasks.text_model.limits import Limiter
 from tasks.text_model.prices import PriceTable
@@ -58,8 +58,15 @@ def identify_judge(chosen: Chosen) -> tuple[str, str]:
 
 
 def model_settings(chosen: Chosen) -> TextModelSettings:
-    """Return the language model's settings with the judge's model instead of the filling's."""
-    changes = {"choice": chosen.provider, "given_name": chosen.name}
+    """Return the language model's settings with the judge's model instead of the filling's.
+
+    A judge is asked at once, at the standard tier, whatever tier its rows were filled at.
+    """
+    changes = {
+        "choice": chosen.provider,
+        "given_name": chosen.name,
+        "service_tier": STANDARD,
+    }
     return read_settings().model_copy(update=changes)
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tasks.judging.equipment import model_settings
 from tasks.judging.grades import Grading, Row
 from tasks.judging.model_judge import OUT_OF_TIME, Asking, ModelJudge
 from tasks.judging.rubric import RubricError, load_rubric, read_grades, row_tokens
+from tasks.judging.settings import Chosen
 from tasks.movie_bible.documents import FilmFacts
 from tasks.text_model.accepting import Accepted
 from tasks.text_model.base import TextRequest
@@ -246,3 +248,13 @@ def test_what_has_no_grade_when_time_is_over_is_named() -> None:
     assert {kind for kind, _ in found.ungraded.values()} == {OUT_OF_TIME}
     assert list(found.ungraded) == ["p-001", "p-002", "p-003"]
     assert model.requests == []
+
+
+def test_a_judge_is_asked_at_once_whatever_tier_its_rows_are_filled_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else one whose service has no such tier could not be opened."""
+    monkeypatch.setenv("TEXT_MODEL_SERVICE_TIER", "batch")
+    settings = model_settings(Chosen("mine:open_model", "mine-1"))
+    assert (settings.provider, settings.name) == ("mine:open_model", "mine-1")
+    assert settings.service_tier == "standard"
