@@ -11,7 +11,7 @@ from typing import ClassVar, cast, get_args
 
 from pydantic import SecretStr
 
-from tasks.text_model.base import FLEX, Billed, TextAnswer, TextRequest, Tier
+from tasks.text_model.base import FLEX, STANDARD, Billed, TextAnswer, TextRequest, Tier
 from tasks.text_model.failures import (
     ConnectionFailed,
     MalformedAnswer,
@@ -23,7 +23,7 @@ from tasks.text_model.failures import (
 )
 from tasks.text_model.gemini import Reply, Usage, read_reply
 from tasks.text_model.parameters import parameters
-from tasks.text_model.replies import hide
+from tasks.text_model.replies import hide, no_word
 from tasks.text_model.settings import TextModelSettings
 
 
@@ -43,6 +43,8 @@ class GeminiModel(ABC):
     """A model reached by either SDK. A subclass retries nothing, and follows no redirect."""
 
     provider: ClassVar[str]
+    tiers: ClassVar[frozenset[Tier]] = frozenset({STANDARD})
+    """The tiers that a call can be asked at."""
 
     def __init__(self, settings: TextModelSettings, key: SecretStr) -> None:
         self.name = settings.name
@@ -55,6 +57,8 @@ class GeminiModel(ABC):
 
     def generate(self, request: TextRequest) -> TextAnswer:
         """Answer one request, once. Raises ModelFailure."""
+        if request.tier not in self.tiers:
+            raise no_word(self.provider, request.tier)
         deadline = time.monotonic() + request.timeout
         failure: ModelFailure
         try:

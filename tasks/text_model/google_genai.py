@@ -14,7 +14,7 @@ from google.genai import errors, types
 from google.genai.client import DebugConfig
 from pydantic import SecretStr
 
-from tasks.text_model.base import FLEX, TextRequest, Tier
+from tasks.text_model.base import FLEX, STANDARD, TextRequest, Tier
 from tasks.text_model.failures import ModelFailure
 from tasks.text_model.gemini import Usage, http_failure
 from tasks.text_model.gemini_model import Chunk, GeminiModel, tier_of
@@ -49,6 +49,7 @@ class GoogleGenaiModel(GeminiModel):
     """A Gemini model. The SDK retries nothing, follows no redirect, and looks up no credentials."""
 
     provider = GOOGLE_GENAI
+    tiers = frozenset({STANDARD, FLEX})
 
     def __init__(self, settings: TextModelSettings, key: SecretStr) -> None:
         super().__init__(settings, key)

@@ -22,8 +22,8 @@ from google.protobuf import json_format  # type: ignore[import-untyped]
 from loguru import logger
 from pydantic import JsonValue, SecretStr
 
-from tasks.text_model.base import STANDARD, TextRequest
-from tasks.text_model.failures import BadRequest, ModelFailure, Unauthorized
+from tasks.text_model.base import TextRequest
+from tasks.text_model.failures import ModelFailure, Unauthorized
 from tasks.text_model.gemini import Usage, http_failure
 from tasks.text_model.gemini_model import Chunk, GeminiModel
 from tasks.text_model.old_schema import old_schema
@@ -106,11 +106,6 @@ class GoogleGenerativeaiModel(GeminiModel):
         return cast("_Rest", self._client.transport)._session
 
     def _chunks(self, request: TextRequest) -> Generator[Chunk]:
-        if request.tier != STANDARD:
-            raise BadRequest(
-                f"{GOOGLE_GENERATIVEAI} has no word for the tier {request.tier}; "
-                "set TEXT_MODEL=google-genai where it is planned and where it is run"
-            )
         asked = _request(request, self.name, self._room, self._parameters)
         if not self._stream:
             yield _chunk(self._client.generate_content(asked, retry=None, timeout=request.timeout))

@@ -77,9 +77,7 @@ class OpenAICompatibleModel:
     def generate(self, request: TextRequest) -> TextAnswer:
         """Answer one request, once. Raises ModelFailure."""
         if request.tier != STANDARD:
-            raise failures.BadRequest(
-                f"{self.provider} has no word for the tier {request.tier}; unset it"
-            )
+            raise replies.no_word(self.provider, request.tier)
         try:
             reply = _read(self._ask(request))
         except openai.OpenAIError as error:
@@ -144,7 +142,7 @@ class OpenAICompatibleModel:
 
 
 class _Reply(NamedTuple):
-    """What is used of a completion; texts are empty where it has none."""
+    """A completion, as far as it is used; texts are empty where it has none."""
 
     text: str
     refusal: str

@@ -12,7 +12,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from tasks.text_model.base import Billed, TextAnswer, TextRequest
+from tasks.text_model.base import Billed, TextAnswer, TextRequest, Tier
 from tasks.text_model.failures import (
     AnswerBlocked,
     AnswerCutOff,
@@ -108,6 +108,14 @@ def cut_off(billed: Billed, limit: str) -> AnswerCutOff:
     """Return the failure of an answer that has reached its limit of output, as words tell it."""
     return AnswerCutOff(
         f"{_who(billed)} stopped at {limit}; ask for fewer passages at once", billed=billed
+    )
+
+
+def no_word(provider: str, tier: Tier) -> BadRequest:
+    """Return the failure of a call of a tier that a model cannot ask for; nothing was asked."""
+    return BadRequest(
+        f"{provider} has no word for calls of the tier {tier}; set another TEXT_MODEL or "
+        "TEXT_MODEL_SERVICE_TIER, and plan anew"
     )
 
 

@@ -17,7 +17,7 @@ from tasks.text_model.choosing import open_model
 from tasks.text_model.gemini_model import Chunk, joined, until
 from tasks.text_model.limits import NoLimit
 from tasks.text_model.retrying import CallCounts, Fallback, RetryPolicy, call
-from tasks.text_model.settings import GOOGLE_GENAI, GOOGLE_GENERATIVEAI
+from tasks.text_model.settings import GOOGLE_GENAI
 from tests.gemini_server import KEY, GeminiServer, filled
 from tests.gemini_server.answers import OF_ITEMS
 from tests.gemini_server.script import KINDS, OTHER_MODEL
@@ -158,15 +158,6 @@ def test_flex_without_room_falls_back_by_choice(
     assert answer.tier == "standard"
     assert [one.tier for one in server.calls] == ["flex"] * 3 + ["standard"]
     assert (counts.failures, counts.fallbacks) == ({"shed": 3}, 1)
-
-
-def test_the_old_sdk_has_no_word_for_a_tier(server: GeminiServer) -> None:
-    """It asks nothing rather than pay the whole price."""
-    model = open_model(settings_of(GOOGLE_GENERATIVEAI, server.url))
-    with pytest.raises(failures.BadRequest, match=r"no word for the tier flex; set TEXT_MODEL="):
-        model.generate(FLEX_REQUEST)
-    model.close()
-    assert server.calls == []
 
 
 def test_cached_input_is_told_apart(model: TextModel, server: GeminiServer) -> None:

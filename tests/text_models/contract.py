@@ -18,7 +18,7 @@ from pydantic import JsonValue
 
 from tasks.text_model import failures
 from tasks.text_model.accepting import same_model
-from tasks.text_model.base import FLEX, TextAnswer, TextModel, TextRequest
+from tasks.text_model.base import BATCH, FLEX, TextAnswer, TextModel, TextRequest, Tier
 from tasks.text_model.choosing import identify, open_model
 from tasks.text_model.failures import ModelFailure, TextModelError
 from tasks.text_model.limits import NoLimit
@@ -65,6 +65,7 @@ SETTINGS: Final[Mapping[str, Mapping[str, object]]] = {
     "thinking_level": {"thinking_level": "low"},
     "thinking_tokens": {"thinking_tokens": 512},
     "flex": {"service_tier": "flex"},
+    "batch": {"service_tier": "batch"},
 }
 """Settings that some models take and others do not."""
 
@@ -150,18 +151,19 @@ class ModelContract:
         model.close()
         model.close()
 
+    @pytest.mark.parametrize("tier", [FLEX, BATCH])
     def test_a_tier_that_it_has_no_word_for_is_not_bought(
-        self, model: TextModel, service: Service | None
+        self, model: TextModel, service: Service | None, tier: Tier
     ) -> None:
-        """It serves a flex call as one, or asks nothing: the whole price is never paid unasked."""
+        """It serves a call of it as one, or asks nothing: the whole price is never paid unasked."""
         try:
-            answer = model.generate(replace(REQUEST, tier=FLEX))
+            answer = model.generate(replace(REQUEST, tier=tier))
         except failures.BadRequest as refused:
             told = str(refused)
         else:
-            assert service is None or answer.tier == FLEX
+            assert service is None or service.calls[0].tier == answer.tier == tier
             return
-        assert FLEX in told
+        assert tier in told
         assert service is not None
         assert list(service.calls) == []
 

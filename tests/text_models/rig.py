@@ -16,10 +16,12 @@ NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Received(Protocol):
-    """One request that the service got, what it answered as, and what it billed."""
+    """One request that the service got, what it answered as, at which tier, and what it billed."""
 
     @property
     def answered(self) -> str: ...
+    @property
+    def tier(self) -> str: ...
     @property
     def tokens_in(self) -> int: ...
     @property
