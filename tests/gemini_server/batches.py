@@ -224,7 +224,7 @@ class JobDesk:
             assert isinstance(error, dict)
             return {"key": key, "error": {**error, "code": RPC_CODES.get(call.status, 14)}}
         text, finish = answers.written(fault, asked, [one for one, _ in sick])
-        call.status, call.answered = 200, answering(job.model, fault.kind, fault.model)
+        call.status, call.answered = 200, answering(job.model, fault)
         usage = usage_of(call, asked, text, self._desk.script)
         self._desk.note(call)
         if fault.kind == "blocked_prompt":

@@ -1,31 +1,37 @@
-"""What a call is billed, as the wire has it."""
+"""What a call is billed, and the name under which it is answered."""
 
 from __future__ import annotations
 
 from tests.gemini_server import answers
 from tests.gemini_server.answers import Asked, Json
 from tests.gemini_server.desk import Call
-from tests.gemini_server.script import Script
+from tests.gemini_server.script import Fault, Script
+
+
+def bill(call: Call, asked: Asked, text: str | None, script: Script) -> None:
+    """Note what a call is billed that is answered by this text, None for no part.
+
+    Thoughts are part of the output.
+    """
+    call.tokens_in = asked.tokens
+    call.cached = int(asked.tokens * script.cached)
+    call.tokens_out = 0 if text is None else answers.tokens(text) + script.thoughts
 
 
 def usage_of(call: Call, asked: Asked, text: str | None, script: Script) -> Json:
-    """The usage of a call that is answered by this text, None for no part, which it notes."""
-    thoughts = script.thoughts
-    answer = answers.tokens(text) if text is not None else 0
-    call.tokens_in = asked.tokens
-    call.cached = int(asked.tokens * script.cached)
-    call.tokens_out = answer + thoughts if text is not None else 0
-    usage: Json = {"promptTokenCount": asked.tokens}
+    """The usage of a call, as Gemini's wire has it; it is noted in the call."""
+    bill(call, asked, text, script)
+    usage: Json = {"promptTokenCount": call.tokens_in}
     if call.cached:
         usage["cachedContentTokenCount"] = call.cached
     if text is not None:
-        usage["candidatesTokenCount"] = answer
-    usage["totalTokenCount"] = asked.tokens + (answer + thoughts if text is not None else 0)
-    if thoughts and text is not None:
-        usage["thoughtsTokenCount"] = thoughts
+        usage["candidatesTokenCount"] = call.tokens_out - script.thoughts
+    usage["totalTokenCount"] = call.tokens_in + call.tokens_out
+    if script.thoughts and text is not None:
+        usage["thoughtsTokenCount"] = script.thoughts
     return usage
 
 
-def answering(asked: str, kind: str, other: str) -> str:
+def answering(asked: str, fault: Fault) -> str:
     """The name under which a call is answered; "" for none."""
-    return {"other_model": other, "unnamed": ""}.get(kind, asked)
+    return {"other_model": fault.model, "unnamed": ""}.get(fault.kind, asked)

@@ -211,7 +211,7 @@ class Handler(BaseHTTPRequestHandler):
         numbers: bool,
     ) -> None:
         text, finish = answers.written(fault, asked, sick)
-        call.answered = answering(call.model, fault.kind, fault.model)
+        call.answered = answering(call.model, fault)
         call.tier = self.server.desk.script.served_as or call.tier
         self._headers = {"x-gemini-service-tier": call.tier}
         usage = self._usage(call, fault, asked, text)

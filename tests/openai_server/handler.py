@@ -7,6 +7,7 @@ from typing import Final
 
 from tests.gemini_server import answers
 from tests.gemini_server.answers import Asked, Json
+from tests.gemini_server.billing import answering, bill
 from tests.gemini_server.desk import Call
 from tests.gemini_server.handler import Handler
 from tests.gemini_server.script import Fault
@@ -71,17 +72,15 @@ class ChatHandler(Handler):
             self._send_raw(200, b'{"choices": [{"message": ')
             return
         text, finish = answers.written(fault, asked, [])
-        call.answered = {"other_model": fault.model, "unnamed": ""}.get(fault.kind, call.model)
+        call.answered = answering(call.model, fault)
         usage = self._bill(call, asked, None if fault.kind == "empty" else text)
         document = bodies.completion(text, finish, usage=usage, model=call.answered, fault=fault)
         self._send(200, document)
 
     def _bill(self, call: Call, asked: Asked, text: str | None) -> Json:
-        """What is billed for the call, as the wire has it; thoughts are part of the output."""
+        """What is billed for the call, as the wire has it."""
         script = self.server.desk.script
-        call.tokens_in = asked.tokens
-        call.cached = int(asked.tokens * script.cached)
-        call.tokens_out = 0 if text is None else answers.tokens(text) + script.thoughts
+        bill(call, asked, text, script)
         return {
             "prompt_tokens": call.tokens_in,
             "completion_tokens": call.tokens_out,
