@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import socket
+from collections import Counter
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 from pydantic import SecretStr
 
-from tasks.text_model.settings import GOOGLE_GENAI, GOOGLE_GENERATIVEAI, TextModelSettings
-from tests.gemini_server import KEY, GeminiServer, gemini_server
+from tasks.filling.shares import Spent
+from tasks.text_model.base import Tier
+from tasks.text_model.prices import PriceTable
+from tasks.text_model.settings import (
+    DEFAULT_GEMINI,
+    GOOGLE_GENAI,
+    GOOGLE_GENERATIVEAI,
+    TextModelSettings,
+)
+from tests.gemini_server import KEY, Call, GeminiServer, gemini_server
 
 PROVIDERS = [GOOGLE_GENAI, GOOGLE_GENERATIVEAI]
 TEXTS = {"n-1": "A clerk in Łódź loses 金 and 🎬.", "n-2": "Two friends cross a desert."}
@@ -52,3 +62,18 @@ def settings_of(provider: str, url: str, **more: object) -> TextModelSettings:
     return TextModelSettings.model_validate(
         {"choice": provider, "key": SecretStr(KEY), "base_url": url, **more}
     )
+
+
+def cost_nanos(call: Call) -> int:
+    """What the service asks for a call: by what answered it, at its tier, in nano dollars."""
+    price = PriceTable.load().price(call.answered or DEFAULT_GEMINI, cast("Tier", call.tier))
+    assert price is not None
+    return price.cost_nanos(call.tokens_in, call.tokens_out, call.cached)
+
+
+def show(
+    what: str, rows: int, calls: int, failures: Counter[str], spent: Spent, in_rows: Spent
+) -> None:
+    """Print a line of the table of faults; a test has held what is in it to the service's notes."""
+    cost = f"{spent.cost_nanos:,} | {in_rows.cost_nanos:,}"
+    print(f"\n| {what} | {rows} | {calls:,} | {failures.total():,} | {len(failures)} | {cost} |")

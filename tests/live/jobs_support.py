@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, cast
+from typing import Final
 
 from tasks.filling.asking import Asker
 from tasks.filling.job_outcome import report_of
@@ -18,13 +18,14 @@ from tasks.filling.shares import Spent
 from tasks.filling.writing import Provenance
 from tasks.movie_bible.bible import MovieBible
 from tasks.movie_bible.fields import FIELDS
-from tasks.text_model.base import BATCH, Tier
+from tasks.text_model.base import BATCH
 from tasks.text_model.jobs import BatchJobs
 from tasks.text_model.limits import NoLimit
 from tasks.text_model.prices import PriceTable
 from tasks.text_model.retrying import RetryPolicy
 from tasks.text_model.settings import DEFAULT_GEMINI, GOOGLE_GENAI
-from tests.gemini_server import Call, GeminiServer, filled
+from tests.gemini_server import GeminiServer, filled
+from tests.live.gemini_support import cost_nanos
 from tests.live.test_gap_fill_faults import SHAPES
 from tests.unit.filling_support import PROMPT, documents, order
 
@@ -157,10 +158,3 @@ def check_cost(server: GeminiServer, bible: MovieBible, told: Sequence[Report], 
     assert sum(row.cost_nanos for row in stored) == in_rows.cost_nanos
     assert sum(row.tokens_in for row in stored) == in_rows.tokens_in
     assert {tier for one in told for tier in one.tiers} <= {BATCH}
-
-
-def cost_nanos(call: Call) -> int:
-    """What the service asks for a call: by what answered it, at its tier, in nano dollars."""
-    price = PriceTable.load().price(call.answered or DEFAULT_GEMINI, cast("Tier", call.tier))
-    assert price is not None
-    return price.cost_nanos(call.tokens_in, call.tokens_out, call.cached)

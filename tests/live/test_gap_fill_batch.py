@@ -20,7 +20,8 @@ from tasks.filling.report import NANO
 from tasks.movie_bible.bible import BibleSettings, MovieBible
 from tests.crud_load import ROOT
 from tests.gemini_server import KEY, GeminiServer, gemini_server
-from tests.live.jobs_support import check_rows, cost_nanos
+from tests.live.gemini_support import cost_nanos
+from tests.live.jobs_support import check_rows
 from tests.live.test_gap_fill import Project, failed
 from tests.unit.filling_support import bible_at, documents
 

@@ -20,6 +20,7 @@ from tasks.movie_bible.fields import FIELDS, MOODS
 from tasks.text_model.prices import PriceTable
 from tasks.text_model.settings import DEFAULT_GEMINI
 from tests.gemini_server import KEY, GeminiServer, filled, gemini_server
+from tests.live.gemini_support import cost_nanos
 from tests.live.test_gap_fill import Project
 from tests.unit.filling_support import PROMPT, bible_at, documents
 
@@ -162,24 +163,15 @@ def _check_cost(
     assert sum(int(str(one["out"])) for one in told) == tokens_out
     assert sum(int(str(one["cached"])) for one in told) == sum(c.cached for c in server.calls) > 0
     cost = sum(Decimal(str(result["cost"])) for result in results)
-    assert int(cost * NANO) == _cost_nanos(server)
+    asked = sum(map(cost_nanos, server.calls))
+    assert int(cost * NANO) == asked
     wasted = [result["wasted"] for result in results if isinstance(result["wasted"], dict)]
     rows = bible.annotations([one.id for one in documents(PASSAGES)], PROMPT.version).values()
     in_rows = sum(row.tokens_in for row in rows)
     assert in_rows + sum(int(str(one["in"])) for one in wasted) == tokens_in
     nanos_in_rows = sum(row.cost_nanos for row in rows)
     waste = sum(Decimal(str(one["cost"])) for one in wasted)
-    assert nanos_in_rows + int(waste * NANO) == _cost_nanos(server)
-
-
-def _cost_nanos(server: GeminiServer) -> int:
-    """What the service asks for all its calls, each by what answered it, in nano dollars."""
-    table, total = PriceTable.load(), 0
-    for call in server.calls:
-        price = table.price(call.answered or DEFAULT_GEMINI)
-        assert price is not None
-        total += price.cost_nanos(call.tokens_in, call.tokens_out, call.cached)
-    return total
+    assert nanos_in_rows + int(waste * NANO) == asked
 
 
 def test_a_budget_ends_a_run_in_its_middle(tmp_path: Path) -> None:

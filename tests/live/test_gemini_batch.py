@@ -19,6 +19,7 @@ from tasks.filling.cap import CapReachedError
 from tasks.filling.job_purchase import JobLimits, JobTimes, Open
 from tasks.filling.order import Order
 from tasks.filling.report import Report
+from tasks.filling.shares import Spent
 from tasks.movie_bible.bible import MovieBible
 from tasks.text_model.choosing import open_jobs
 from tasks.text_model.failures import JobStuck, OtherModel
@@ -26,7 +27,7 @@ from tasks.text_model.jobs import BatchJobs
 from tasks.text_model.settings import GOOGLE_GENAI
 from tests.gemini_server import GeminiServer, gemini_server
 from tests.live.gemini_support import nobody_else as nobody_else
-from tests.live.gemini_support import settings_of
+from tests.live.gemini_support import settings_of, show
 from tests.live.jobs_support import (
     PLANNED,
     RUN,
@@ -101,6 +102,12 @@ def kinds(reports: list[Report]) -> Counter[str]:
     return sum((report.failures for report in reports), Counter())
 
 
+def sums(reports: list[Report]) -> tuple[Spent, Spent]:
+    """What was spent, and what of it stands in rows."""
+    spent = sum((report.spent for report in reports), Spent())
+    return spent, sum((report.in_rows for report in reports), Spent())
+
+
 def test_every_fault(tmp_path: Path, inline_bytes: int) -> None:
     """100 passages in 10 pairs of entries; only what is missing is asked for again."""
     script: dict[str, JsonValue] = {
@@ -136,9 +143,9 @@ def test_every_fault(tmp_path: Path, inline_bytes: int) -> None:
         assert {*OF_JOBS.values(), *OF_REQUESTS.values()} <= set(failures)
         anomalies = {kind for report in told for kind in report.anomalies}
         assert anomalies == {"missing", "doubled", "malformed"}
-        spent = sum(report.spent.cost_nanos for report in told)
-        print(f"\n{len(server.jobs.jobs)} jobs, {len(server.calls)} answers, {spent} nano dollars,")
-        print(f"  of which {sum(one.in_rows.cost_nanos for one in told)} in rows; {dict(failures)}")
+        form = "inline" if inline_bytes else "from a file"
+        what = f"batch, {len(server.jobs.jobs)} jobs, {form}"
+        show(what, PASSAGES, len(server.calls), failures, *sums(told))
 
 
 class Killed(BaseException):
@@ -206,6 +213,8 @@ def test_kills_at_random_moments(
     check_rows(bible, 20)
     check_bought_once(bible, server, [rig.submit_entry])
     check_cost(server, bible, rig.told(), 20)
+    what = f"batch, {killed.total()} kills, {len(server.jobs.jobs)} jobs"
+    show(what, 20, len(server.calls), kinds(rig.told()), *sums(rig.told()))
 
 
 def test_submitting_again_creates_nothing(

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 import pytest
 from pydantic import JsonValue
@@ -24,7 +24,6 @@ from tasks.filling.shares import Spent
 from tasks.filling.writing import Provenance
 from tasks.movie_bible.bible import MovieBible
 from tasks.movie_bible.fields import FIELDS
-from tasks.text_model.base import Tier
 from tasks.text_model.choosing import open_model
 from tasks.text_model.failures import OtherModel
 from tasks.text_model.limits import NoLimit
@@ -38,8 +37,8 @@ from tasks.text_model.settings import (
     last_tier,
 )
 from tests.gemini_server import Call, GeminiServer, filled, gemini_server
+from tests.live.gemini_support import cost_nanos, settings_of, show
 from tests.live.gemini_support import nobody_else as nobody_else
-from tests.live.gemini_support import settings_of
 from tests.live.test_gap_fill_faults import FAILURE_OF, OF_ITEMS, SHAPES
 from tests.unit.filling_support import PROMPT, bible_at, documents, order
 
@@ -117,9 +116,7 @@ def test_every_fault_at_each_tier(
         assert told.spent.cached == sum(call.cached for call in server.calls) > 0
         assert sum(row.cost_nanos for row in rows.values()) == told.in_rows.cost_nanos
         assert (told.fallbacks > 0) is (tier == "flex-or-standard")
-        print(f"\n{tier}: {told.calls} calls, {told.spent.cost_nanos} nano dollars,")
-        print(f"  of which {told.in_rows.cost_nanos} in rows; {dict(told.tiers)},")
-        print(f"  {told.fallbacks} fallbacks; {dict(told.failures)}")
+        show(tier, len(rows), told.calls, told.failures, told.spent, told.in_rows)
 
 
 def fill(server: GeminiServer, bible: MovieBible, tier: TierChoice) -> Told:
@@ -172,10 +169,3 @@ def failure_of(call: Call) -> str | None:
     if call.tier == "flex" and call.fault in SHED:
         return "shed"
     return FAILURE_OF.get(call.fault)
-
-
-def cost_nanos(call: Call) -> int:
-    """What the service asks for a call: by what answered it, at its tier, in nano dollars."""
-    price = PriceTable.load().price(call.answered or DEFAULT_GEMINI, cast("Tier", call.tier))
-    assert price is not None
-    return price.cost_nanos(call.tokens_in, call.tokens_out, call.cached)
