@@ -34,7 +34,17 @@ LATE: Final = frozenset({"lost", "lost_late"})
 LATE_LISTS: Final = 3
 """Lists in which a job of ``lost_late`` is not there yet."""
 
-RPC_CODES: Final[Mapping[int, int]] = {400: 3, 401: 16, 403: 7, 404: 5, 429: 8, 500: 13, 502: 13}
+RPC_CODES: Final[Mapping[int, int]] = {
+    400: 3,
+    401: 16,
+    403: 7,
+    404: 5,
+    429: 8,
+    500: 13,
+    502: 13,
+    503: 14,
+    504: 4,
+}
 UNANSWERED: Final = frozenset({"expired", "failed", "stuck", "cancelled"})
 ENDS: Final[Mapping[JobFault, str]] = {
     "expired": "BATCH_STATE_EXPIRED",
@@ -222,7 +232,7 @@ class JobDesk:
             self._desk.note(call)
             error = document["error"]
             assert isinstance(error, dict)
-            return {"key": key, "error": {**error, "code": RPC_CODES.get(call.status, 14)}}
+            return {"key": key, "error": {**error, "code": RPC_CODES[call.status]}}
         text, finish = answers.written(fault, asked, [one for one, _ in sick])
         call.status, call.answered = 200, answering(job.model, fault)
         usage = usage_of(call, asked, text, self._desk.script)
