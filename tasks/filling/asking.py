@@ -11,7 +11,7 @@ from loguru import logger
 from pytest_manifest.redaction import redact
 from tasks.filling.answers import Reading, read_answer
 from tasks.filling.prompts import Prompt, Wanted, output_tokens, passage_tokens
-from tasks.filling.shares import Spent
+from tasks.filling.shares import Spent, spent_on
 from tasks.text_model.accepting import Accepted
 from tasks.text_model.base import STANDARD, Billed, TextModel, Tier
 from tasks.text_model.failures import MalformedAnswer, ModelFailure, Stopped, Unexpected
@@ -45,15 +45,7 @@ class Asker:
 
     def spent(self, bills: Iterable[Billed]) -> Spent:
         """Add up what calls were billed, each at the price of what answered it."""
-        return sum(map(self._spent, bills), Spent())
-
-    def _spent(self, bill: Billed) -> Spent:
-        tokens_in, tokens_out = bill.tokens_in, bill.tokens_out
-        price = self.prices.price(bill.model or self.model.name, bill.tier)
-        if price is None:
-            return Spent(tokens_in, tokens_out, 0, bill.cached, tokens_in, tokens_out)
-        cost = price.cost_nanos(tokens_in, tokens_out, bill.cached)
-        return Spent(tokens_in, tokens_out, cost, bill.cached)
+        return spent_on(bills, self.prices, self.model.name)
 
     def estimated_nanos(self, group: Group) -> int:
         """Estimate what a call for this group costs; 0 where the price is not known."""

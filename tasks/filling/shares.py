@@ -1,10 +1,13 @@
-"""Divide the cost of a call among the rows that came of it, without a remainder."""
+"""Add up what calls cost, and divide it among the rows that came of one, without a remainder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass
 from operator import add, sub
+
+from tasks.text_model.base import Billed
+from tasks.text_model.prices import PriceTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +44,17 @@ class Spent:
 def _parts(total: int, number: int) -> list[int]:
     whole, rest = divmod(total, number)
     return [whole + (position < rest) for position in range(number)]
+
+
+def spent_on(bills: Iterable[Billed], prices: PriceTable, asked: str) -> Spent:
+    """Add up what calls were billed, each at the price of what answered, else of what was asked."""
+    return sum((_spent_on(bill, prices, asked) for bill in bills), Spent())
+
+
+def _spent_on(bill: Billed, prices: PriceTable, asked: str) -> Spent:
+    price = prices.price(bill.model or asked, bill.tier)
+    if price is None:
+        tokens = bill.tokens_in, bill.tokens_out
+        return Spent(*tokens, 0, bill.cached, *tokens)
+    cost = price.cost_nanos(bill.tokens_in, bill.tokens_out, bill.cached)
+    return Spent(bill.tokens_in, bill.tokens_out, cost, bill.cached)

@@ -13,11 +13,11 @@ from typing import Final
 from loguru import logger
 
 from pytest_manifest.redaction import redact
-from tasks.filling.shares import Spent
+from tasks.filling.shares import spent_on
 from tasks.judging.grades import Grading, Row, in_batches
 from tasks.judging.rubric import Reading, Rubric, read_grades
 from tasks.text_model.accepting import Accepted
-from tasks.text_model.base import Billed, TextModel
+from tasks.text_model.base import TextModel
 from tasks.text_model.failures import MalformedAnswer, ModelFailure, Stopped, TooLong, Unexpected
 from tasks.text_model.limits import Limiter
 from tasks.text_model.prices import PriceTable
@@ -155,7 +155,7 @@ class ModelJudge:
         found.calls += counts.calls
         found.retries += counts.retries
         found.failures += counts.failures
-        found.spent += self._spent(counts)
+        found.spent += spent_on(counts.bills, self._prices, self.name)
         found.answered_by |= {bill.model for bill in counts.bills if bill.model}
         if outcome.reading is not None:
             found.grades |= outcome.reading.grades
@@ -182,18 +182,6 @@ class ModelJudge:
                 work.again(row, group, problem, self._asking)
             else:
                 work.found.ungraded[row.passage] = problem
-
-    def _spent(self, counts: CallCounts) -> Spent:
-        return sum(map(self._billed, counts.bills), Spent())
-
-    def _billed(self, bill: Billed) -> Spent:
-        """Return what one call has cost, by the price of what answered it."""
-        tokens_in, tokens_out = bill.tokens_in, bill.tokens_out
-        price = self._prices.price(bill.model or self.name, bill.tier)
-        if price is None:
-            return Spent(tokens_in, tokens_out, 0, bill.cached, tokens_in, tokens_out)
-        cost = price.cost_nanos(tokens_in, tokens_out, bill.cached)
-        return Spent(tokens_in, tokens_out, cost, bill.cached)
 
 
 @dataclass(slots=True)
