@@ -190,10 +190,13 @@ class StreamReader:
     def begin(self, ttl: int) -> None:
         """Mark the stream as begun, for ``ttl`` s, so that it can be told when it was emptied.
 
-        Raises StackError where the store cannot be reached.
+        The mark names a server that has only what it held when it last saved it, once it is
+        started anew. Raises StackError where the store cannot be reached.
         """
-        record = json.dumps({"kind": BEGIN, "stream": self._key})
         with self._stack_errors("written to"):
+            server, keeps_all = self._server()
+            named = {} if keeps_all else {"server": server}
+            record = json.dumps({"kind": BEGIN, "stream": self._key, **named})
             mark = self._client.xadd(self._key, {STREAM_FIELD: record})
             self._client.expire(self._key, ttl)
         self._mark = cast("bytes", mark).decode()
@@ -232,7 +235,9 @@ class StreamReader:
     def is_intact(self) -> bool:
         """Tell whether the mark is still there; without it the stream was emptied or expired.
 
-        Raises StackError where the store cannot be reached.
+        Nor is it intact where the mark names a server in whose place there is another one, or the
+        same, started anew: what came after it last saved is gone. Raises StackError where the store
+        cannot be reached.
         """
         with self._stack_errors("read from"):
             if self._is_truncated is None:
@@ -245,7 +250,24 @@ class StreamReader:
                 return False
             # Filled anew within the same millisecond, a stream has another record under that id.
             rows = _rows(self._client.xrange(self._key, self._mark, self._mark))
-            return any(_is_mark(_parse_record(fields)) for _, fields in rows)
+            marks = [record for _, fields in rows if _is_mark(record := _parse_record(fields))]
+            if not marks or marks[0] is None:
+                return False
+            named = marks[0].get("server")
+            return named is None or self._server()[0] in (None, named)
+
+    def _server(self) -> tuple[str | None, bool]:
+        """Return the id of the store's server since its start, None where it does not tell, and
+        whether it keeps what it is told: in an append-only file."""
+        from redis.exceptions import ResponseError
+
+        ask = getattr(self._client, "info", None)  # the store in memory ends with its process
+        try:
+            said = ask() if ask is not None else {}
+        except ResponseError:  # not for this user
+            said = {}
+        server = said.get("run_id")
+        return server, server is None or bool(said.get("aof_enabled"))
 
     def was_read_on(self) -> bool:
         """Tell whether records behind the first position were removed: another reader has them.

@@ -7,8 +7,12 @@ from typing import Final
 from pytest_manifest.ledger import OLDER, STORE_EMPTIED
 from pytest_manifest.ledger.run_info import RunMetadata
 
-EMPTIED_MEANWHILE: Final = "the broker or the result store was emptied while it was out"
-EMPTIED_EARLIER: Final = "the result store was emptied in this run, maybe with what it held of this"
+EMPTIED_MEANWHILE: Final = (
+    "the broker or the result store was emptied, or lost what it held, while it was out"
+)
+EMPTIED_EARLIER: Final = (
+    "the result store was emptied, or lost what it held, in this run, maybe what it held of this"
+)
 OLDER_LEDGER: Final = "this ledger is older than what was sent by it, and may lack what was told"
 UNREPORTED: Final = (
     "it is in no queue and no worker has it, but only instrumented workers with a Redis as store "

@@ -114,10 +114,13 @@ def test_a_store_that_is_away_raises() -> None:
 
 
 @contextmanager
-def durable_valkey(directory: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Run Valkey with an append-only file in this directory."""
+def own_valkey(
+    directory: Path, port: int, *, durable: bool = True
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run Valkey with an append-only file in this directory, or with what was saved there alone."""
     command = [str(get_binary_path()), "--port", str(port), "--bind", processes.LOOPBACK]
-    command += ["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--dir"]
+    command += ["--appendonly", "yes", "--appendfsync", "always"] if durable else []
+    command += ["--save", "", "--dir"]
     log = directory / "valkey.log"
     with processes.child([*command, str(directory)], log=log, cwd=directory) as process:
         with redis.Redis(port=port) as client:
@@ -136,9 +139,52 @@ def test_a_store_that_kept_its_data_is_intact_after_a_crash(tmp_path: Path) -> N
     """kill -9 and a restart from the append-only file: the mark is still there."""
     port = processes.free_port()
     with reading(f"redis://{processes.LOOPBACK}:{port}/0") as reader:
-        with durable_valkey(tmp_path, port) as process:
+        with own_valkey(tmp_path, port) as process:
             reader.begin(TTL)
             process.send_signal(signal.SIGKILL)
             process.wait(10)
-        with durable_valkey(tmp_path, port):
+        with own_valkey(tmp_path, port):
             assert eventually(lambda: reader.is_intact() and [True], what="it answers") == [True]
+
+
+def test_a_store_that_went_back_to_what_it_had_saved_is_not_intact(tmp_path: Path) -> None:
+    """kill -9 and a restart from a snapshot: the mark is there, and what came since is gone.
+
+    So it stays: a mark of the new server does not bring that back.
+    """
+    port = processes.free_port()
+    with (
+        reading(f"redis://{processes.LOOPBACK}:{port}/0") as reader,
+        redis.Redis(port=port) as client,
+    ):
+        with own_valkey(tmp_path, port, durable=False) as process:
+            reader.begin(TTL)
+            assert reader.is_intact()
+            client.save()
+            add(client, "started")
+            process.send_signal(signal.SIGKILL)
+            process.wait(10)
+        with own_valkey(tmp_path, port, durable=False):
+            [(_, mark)] = client.xrange(KEY)
+            assert json.loads(mark[STREAM_FIELD.encode()])["kind"] == "begin"
+            assert not reader.is_intact()
+            reader.begin(TTL)
+            with reading(f"redis://{processes.LOOPBACK}:{port}/0") as later:
+                assert not later.is_intact()
+
+
+def test_a_server_that_does_not_say_which_it_is_is_believed(
+    store: str, client: redis.Redis
+) -> None:
+    """Its mark is all that is asked for then: INFO is not for every user of a Redis."""
+    user = "manifest-without-info"
+    client.acl_setuser(
+        user, enabled=True, nopass=True, keys=["*"], categories=["+@all"], commands=["-info"]
+    )
+    try:
+        place = store.rpartition("@")[2]
+        with reading(f"redis://{user}:any@{place}") as reader:
+            reader.begin(TTL)
+            assert reader.is_intact()
+    finally:
+        client.acl_deluser(user)
