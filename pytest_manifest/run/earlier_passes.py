@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -34,6 +35,7 @@ from pytest_manifest.processes import is_held
 from pytest_manifest.run.changes import kept_manifest
 from pytest_manifest.run.evidence import ReportedEnd
 from pytest_manifest.run.signatures import signatures_of
+from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.wire import canonical
 from pytest_manifest.verdict.descendants import NOT_SENT
 from pytest_manifest.verdict.evidence import OF_ITS_PROCESS
@@ -78,8 +80,8 @@ class OfferedPass:
 
     ``key``: of its work; ``rows``: all that the earlier ledger has of it, ``reported`` and
     ``starts`` of the attempt itself; ``waited_for``: the task ids of the passes in its ledger that
-    its entry waited for there; ``is_sound``: whether all that the job started ran the code that
-    would run now.
+    its entry waited for there; ``is_sound``: whether all that the job started is known, and ran
+    the code that would run now.
     """
 
     key: bytes
@@ -327,6 +329,7 @@ class EarlierPasses:
                     key=lambda start: text_of(start.started_at) or "",
                 )
                 sound = bool(reported) and self._is_sound(its_rows)
+                sound = sound and _knows_all_children(ends, its_rows)
                 sound = sound and (trusts_trees or not its_rows.descendants)
             except BAD_ROW_ERRORS as error:
                 raise damaged(self._path, error) from error
@@ -345,6 +348,16 @@ class EarlierPasses:
             (bool(told.get(one[0])) and all(told[one[0]])) or one[8] == NOT_SENT
             for one in rows.descendants
         )
+
+
+def _knows_all_children(ends: Sequence[tuple[str, str | None, Receipt]], rows: TreeRows) -> bool:
+    """Return whether there are as many tasks as the ends of their parents have counted.
+
+    An entry that ignores its descendants has passed with fewer, and of those that are missing it is
+    not known that they have ended, and by which code.
+    """
+    known = Counter(str(row[2]) for row in rows.descendants)
+    return all((end.children or 0) <= known[task_id] for task_id, _, end in ends)
 
 
 def _passed(path: Path, entries: Collection[str]) -> set[str]:

@@ -175,6 +175,24 @@ def test_a_descendant_that_is_said_to_have_passed_has_passed(rig: Rig, end: dict
     assert "1 earlier pass would not pass" in run.notices
 
 
+@pytest.mark.parametrize(("children", "grandchildren"), [(2, 0), (1, 1)])
+def test_where_not_all_that_was_started_is_known_it_runs_again(
+    rig: Rig, children: int, grandchildren: int
+) -> None:
+    """As an entry that ignores its descendants has passed so, and nobody knows their code."""
+    entry = {**TREE, "expect": {"descendants": "ignored"}}
+    record = rig.begun([entry])
+    record.attempt("t", code=CODE, children=children)
+    record.child("t", "c1")
+    record.begin("c1")
+    job = Entry(id="t", task="jobs.t")
+    told = record.receipt(job, "c1", 1, code=CODE, children=grandchildren)
+    record.ledger.events.add_receipts([("c1", "x-c1", told)])
+    rig.finish(record)
+    run = rig.reuse([entry])
+    assert (run.sent, run.broken()) == (["t"], [])
+
+
 def test_exported_receipts_cannot_say_of_themselves_that_they_were_reused(
     rig: Rig, tmp_path: Path
 ) -> None:
