@@ -8,6 +8,8 @@ from typing import Final, Literal, Protocol
 from pydantic import JsonValue
 
 BYTES_PER_TOKEN: Final = 4
+MOST_TOKENS: Final = 1_000_000_000
+"""No call is billed more; a larger count is a mistake, and its cost would fit into no column."""
 
 Tier = Literal["standard", "flex", "batch", "priority"]
 """How urgent a call is to its service, which prices it by that."""
@@ -54,7 +56,8 @@ class TextRequest:
 class Billed:
     """The bill of one call, at its tier; ``cached`` is part of the input tokens.
 
-    ``model`` is what answered, by its own word; "" where unknown.
+    ``model`` is what answered, by its own word; "" where unknown. Raises ValueError for counts that
+    are none, before they can make a cost wrong, and TypeError for a name that is none.
     """
 
     tokens_in: int = 0
@@ -62,6 +65,14 @@ class Billed:
     model: str = ""
     cached: int = 0
     tier: Tier = STANDARD
+
+    def __post_init__(self) -> None:
+        for name in ("tokens_in", "tokens_out", "cached"):
+            told = getattr(self, name)
+            if type(told) is not int or not 0 <= told <= MOST_TOKENS:
+                raise ValueError(f"{name} of a call is {told!r:.40}, which is no count of tokens")
+        if not isinstance(self.model, str):
+            raise TypeError(f"the model that answered is {self.model!r:.40}, which is no name")
 
 
 @dataclass(frozen=True, slots=True)

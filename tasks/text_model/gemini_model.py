@@ -23,7 +23,7 @@ from tasks.text_model.failures import (
 )
 from tasks.text_model.gemini import Reply, Usage, read_reply
 from tasks.text_model.parameters import parameters
-from tasks.text_model.replies import hide, no_word
+from tasks.text_model.replies import hide, no_word, tokens
 from tasks.text_model.settings import TextModelSettings
 
 
@@ -147,5 +147,6 @@ def joined(chunks: Iterable[Chunk], tier: Tier) -> Reply:
         if chunk.model:
             models[chunk.model.removeprefix("models/")] = None
     model = "+".join(models)
-    billed = Billed(usage.prompt, usage.billed_output, model, usage.cached, served)
+    prompt, output, cached = map(tokens, (usage.prompt, usage.billed_output, usage.cached))
+    billed = Billed(prompt, output, model, min(cached, prompt), served)
     return Reply("".join(texts), finish, block, billed)

@@ -25,6 +25,12 @@ ADDRESS: Final = "OPENAI_BASE_URL"
 THINKS: Final = re.compile(r"(^|/)(o\d|gpt-[5-9])")
 """Names of models that think first: they take no temperature, and count thoughts as output."""
 
+UNREADABLE: Final = (ValueError, AttributeError, TypeError, LookupError, RecursionError)
+"""What reading raises, by the package and here, where a document is of another form."""
+SUCCESS: Final = 200
+FAILED: Final = 500
+STATUSES: Final = range(400, 600)
+
 for _name in ("httpx2", "openai"):
     # They log lines for each call, which would push all else out of a receipt's last lines.
     logging.getLogger(_name).setLevel(logging.WARNING)
@@ -79,14 +85,16 @@ class OpenAICompatibleModel:
         if request.tier != STANDARD:
             raise replies.no_word(self.provider, request.tier)
         try:
-            reply = _read(self._ask(request))
+            told = self._ask(request)
+            reply = _read(told)
+            failure = self._of_error(getattr(told, "error", None))
         except openai.OpenAIError as error:
             failure = self._failure(error, request)
-        except (ValueError, AttributeError, TypeError) as error:  # what is no such document
+        except UNREADABLE as error:  # what is no such document
             failure = failures.MalformedAnswer(
-                f"{self.name} sent what cannot be read ({self._said(error)}); ask it again"
+                f"{self.name} sent what is no chat completion ({self._said(error)}); ask it again"
             )
-        else:
+        if failure is None:
             return _answer(reply, request)
         # Outside the handler: the package's exception holds the request, and that the key.
         raise failure
@@ -116,6 +124,19 @@ class OpenAICompatibleModel:
             timeout=request.timeout,
         )
 
+    def _of_error(self, error: object) -> failures.ModelFailure | None:
+        """Return the failure of an error that was answered as a success; None where there is none.
+
+        Gateways do so, with the status that they have got themselves as the error's code.
+        """
+        if not error:
+            return None
+        about = error if isinstance(error, dict) else {"message": error}
+        code = about.get("code")
+        kind = code if isinstance(code, int) and code in STATUSES else FAILED
+        said = replies.hide(str(about.get("message") or about), self._key)
+        return replies.status_failure(SUCCESS, said, model=self.name, key=KEY, kind=kind)
+
     def _failure(self, error: openai.OpenAIError, request: TextRequest) -> failures.ModelFailure:
         if isinstance(error, openai.APITimeoutError):
             return failures.ModelTimeout(
@@ -137,8 +158,9 @@ class OpenAICompatibleModel:
 
     def _said(self, error: Exception) -> str:
         body = getattr(error, "body", None)
-        told = body.get("message") if isinstance(body, dict) else None
-        return replies.hide(str(told or error), self._key)[:200]
+        told = body.get("message") if isinstance(body, dict) else body
+        # The package's own words leave out a document of another form than OpenAI's.
+        return replies.hide(str(told or body or error), self._key)[:200]
 
 
 class _Reply(NamedTuple):
@@ -151,18 +173,30 @@ class _Reply(NamedTuple):
 
 
 def _read(completion: ChatCompletion) -> _Reply:
-    """Read a completion, which the package has not checked: a server may leave anything out."""
+    """Read a completion, which the package has not checked: a server may leave anything out.
+
+    Raises one of ``UNREADABLE`` for what is none.
+    """
     usage, cached, tokens = completion.usage, 0, (0, 0)
     if usage is not None:
         details = usage.prompt_tokens_details
-        cached = (details.cached_tokens or 0) if details is not None else 0
-        tokens = usage.prompt_tokens or 0, usage.completion_tokens or 0
-    billed = Billed(*tokens, completion.model or "", cached)
+        cached = replies.tokens(details.cached_tokens) if details is not None else 0
+        tokens = replies.tokens(usage.prompt_tokens), replies.tokens(usage.completion_tokens)
+    billed = Billed(*tokens, _text(completion.model), min(cached, tokens[0]))
     if not completion.choices:
         return _Reply("", "", "", billed)
     choice = completion.choices[0]
-    message = choice.message
-    return _Reply(message.content or "", message.refusal or "", choice.finish_reason or "", billed)
+    said = choice.message
+    return _Reply(_text(said.content), _text(said.refusal), str(choice.finish_reason or ""), billed)
+
+
+def _text(value: object) -> str:
+    """Return a text, "" for none. Raises TypeError for what is neither."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise TypeError(f"there is {type(value).__name__} where a text is meant")
+    return value
 
 
 def _answer(reply: _Reply, request: TextRequest) -> TextAnswer:

@@ -12,7 +12,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from tasks.text_model.base import Billed, TextAnswer, TextRequest, Tier
+from tasks.text_model.base import MOST_TOKENS, Billed, TextAnswer, TextRequest, Tier
 from tasks.text_model.failures import (
     AnswerBlocked,
     AnswerCutOff,
@@ -23,6 +23,7 @@ from tasks.text_model.failures import (
     ModelNotFound,
     ModelTimeout,
     PromptBlocked,
+    QuotaExhausted,
     RateLimited,
     ServerFailed,
     TooLong,
@@ -39,6 +40,7 @@ LONG: Final = 413
 
 CLASSES: Final[Mapping[int, tuple[type[ModelFailure], str]]] = {
     401: (Unauthorized, "check {key} and what it may be used for"),
+    402: (QuotaExhausted, "pay for more, and go on with --manifest-resume"),
     FORBIDDEN: (Unauthorized, "check {key} and what it may be used for"),
     404: (ModelNotFound, "check TEXT_MODEL_NAME and TEXT_MODEL_BASE_URL"),
     408: (ModelTimeout, "ask again"),
@@ -172,6 +174,12 @@ def seconds_of(text: str) -> float | None:
     except ValueError:
         return None
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def tokens(value: object) -> int:
+    """Return a count of tokens as a service tells it; 0 for what is none."""
+    told = value if isinstance(value, int) and not isinstance(value, bool) else 0
+    return told if 0 <= told <= MOST_TOKENS else 0
 
 
 def hide(text: str, key: SecretStr) -> str:

@@ -1,0 +1,165 @@
+"""Documents that a server which speaks OpenAI's format may send, and no service should."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from pydantic import JsonValue
+
+from tasks.text_model import failures
+from tasks.text_model.base import Billed, TextModel
+from tasks.text_model.choosing import open_model
+from tasks.text_model.failures import ModelFailure
+from tests.live.gemini_support import settings_of
+from tests.text_requests import text_request
+
+pytestmark = pytest.mark.live
+
+MESSAGE: dict[str, JsonValue] = {"role": "assistant", "content": '{"items": []}'}
+USAGE: dict[str, JsonValue] = {"prompt_tokens": 10, "completion_tokens": 5}
+
+
+class Server(ThreadingHTTPServer):
+    """Answers everything by ``body``."""
+
+    status, body = 200, b""
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(self.server.status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(self.server.body)))
+        self.end_headers()
+        self.wfile.write(self.server.body)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server(("127.0.0.1", 0), Handler) as opened:
+        thread = threading.Thread(target=opened.serve_forever)
+        thread.start()
+        yield opened
+        opened.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def model(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[TextModel]:
+    monkeypatch.setenv("OPENAI_API_KEY", "any-word")
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    url = f"http://127.0.0.1:{server.server_port}/v1"
+    factory = "tasks.text_model.openai_compatible:open_model"
+    opened = open_model(settings_of(factory, url, given_name="small-1"))
+    yield opened
+    opened.close()
+
+
+def completion(**changes: JsonValue) -> dict[str, JsonValue]:
+    """A good completion with other members of its message, its usage or itself."""
+    whole: dict[str, JsonValue] = {
+        "object": "chat.completion",
+        "model": changes.pop("model", "small-1"),
+        "usage": {**USAGE, **{k: changes.pop(k) for k in list(changes) if "tokens" in k}},
+    }
+    choices: JsonValue = [{"finish_reason": "stop", "message": {**MESSAGE, **changes}}]
+    return {**whole, "choices": changes.pop("choices", choices)}
+
+
+def failure_of(model: TextModel) -> ModelFailure:
+    with pytest.raises(ModelFailure) as caught:
+        model.generate(text_request({"k-1": "a text"}))
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        completion(content=[{"type": "text", "text": "{}"}]),
+        completion(content=5),
+        completion(refusal={"because": "no"}),
+        completion(choices={"first": 1}),
+        completion(choices=[None]),
+        completion(model=["small-1"]),
+        [1, 2],
+        "hello",
+        None,
+    ],
+)
+def test_a_document_of_another_form_is_a_malformed_answer(
+    server: Server, model: TextModel, document: JsonValue
+) -> None:
+    """And no error of Python's, which would end the whole batch."""
+    server.status, server.body = 200, json.dumps(document).encode()
+    failure = failure_of(model)
+    assert type(failure) is failures.MalformedAnswer
+    assert "small-1 sent what is no chat completion" in str(failure)
+
+
+def test_a_nested_document_is_a_malformed_answer(server: Server, model: TextModel) -> None:
+    server.status, server.body = 200, b"[" * 100_000
+    assert type(failure_of(model)) is failures.MalformedAnswer
+
+
+@pytest.mark.parametrize(
+    "told", ["ten", 1.5, float("nan"), -1000, 10**30, None], ids=lambda told: str(told)[:6]
+)
+def test_what_is_no_count_of_tokens_is_none(
+    server: Server, model: TextModel, told: JsonValue
+) -> None:
+    """So that it makes no cost negative, and none that fits into no column."""
+    server.status, server.body = 200, json.dumps(completion(prompt_tokens=told)).encode()
+    answer = model.generate(text_request({"k-1": "a text"}))
+    assert answer.billed == Billed(0, 5, "small-1")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ({"message": "slow down", "code": 429}, failures.RateLimited),
+        ({"message": "no such key", "code": 401}, failures.Unauthorized),
+        ({"message": "somebody else's code", "code": "x1"}, failures.ServerFailed),
+        ("the model is being loaded", failures.ServerFailed),
+    ],
+)
+def test_an_error_that_comes_as_a_success_is_one(
+    server: Server, model: TextModel, error: JsonValue, kind: type[ModelFailure]
+) -> None:
+    """Gateways answer 200 with an error: it is told in their words, and retried or not by code."""
+    server.status, server.body = 200, json.dumps({"error": error}).encode()
+    failure = failure_of(model)
+    assert type(failure) is kind
+    assert str(error["message"] if isinstance(error, dict) else error) in str(failure)
+
+
+@pytest.mark.parametrize(
+    ("status", "document", "told"),
+    [
+        (422, {"detail": [{"msg": "no word for response_format"}]}, "no word for response_format"),
+        (400, {"error": "this server takes no schema"}, "this server takes no schema"),
+    ],
+)
+def test_words_of_a_server_of_another_form_are_told(
+    server: Server, model: TextModel, status: int, document: JsonValue, told: str
+) -> None:
+    """The package has "Error code: 422" for them, which helps nobody."""
+    server.status, server.body = status, json.dumps(document).encode()
+    assert told in str(failure_of(model))
+
+
+def test_who_must_pay_is_told_so(server: Server, model: TextModel) -> None:
+    """No other form of the request would help."""
+    server.status, server.body = 402, b'{"error": {"message": "Insufficient credits"}}'
+    failure = failure_of(model)
+    assert type(failure) is failures.QuotaExhausted
+    assert "Insufficient credits; pay for more" in str(failure)
