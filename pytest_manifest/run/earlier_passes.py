@@ -129,6 +129,10 @@ class Offers:
         """Return whether it is known what code a job of this task would run."""
         return task in self._codes
 
+    def knows_id_of(self, raw: bytes) -> bool:
+        """Return whether the manifest has an entry of the same id as an earlier one's line."""
+        return id_and_task(raw)[0] in self._manifest
+
     def want(self, key: bytes, entry: str, position: int) -> None:
         """Have the next pass of this work offered to this entry."""
         self.wanted.setdefault(key, {})[entry] = position
@@ -221,21 +225,33 @@ class EarlierPasses:
                 )
             is_checked = False
             runs, clashing = ledger.info.task_runs(), ledger.info.task_ids(CLASHING_STARTS)
+            for some in self._lines(manifest):
+                found = list(self._matching(ledger, some, clashing))
+                if not found:
+                    continue
+                try:
+                    if not is_checked:  # of most runs of a folder nothing is wanted
+                        self._check(ledger)
+                        is_checked = True
+                    offered = list(self._offered(ledger, runs, found))
+                except LedgerError:
+                    for one in found:
+                        self._offers.give_back(one.key, one.entry, one.position, one.of.task_id)
+                    raise
+                yield offered
+
+    def _lines(self, manifest: Manifest) -> Iterator[Sequence[bytes]]:
+        """Yield an earlier manifest's lines: first those whose ids the present one has, too.
+
+        They count for these ids alone, and one of another id could take such an entry from them.
+        """
+        for is_known in (True, False):
+            if not self._offers.wanted:
+                return
             with manifest.open() as file:
-                while some := list(islice(file, BATCH)):
-                    found = list(self._matching(ledger, some, clashing))
-                    if not found:
-                        continue
-                    try:
-                        if not is_checked:  # of most runs of a folder nothing is wanted
-                            self._check(ledger)
-                            is_checked = True
-                        offered = list(self._offered(ledger, runs, found))
-                    except LedgerError:
-                        for one in found:
-                            self._offers.give_back(one.key, one.entry, one.position, one.of.task_id)
-                        raise
-                    yield offered
+                lines = (raw for raw in file if self._offers.knows_id_of(raw) is is_known)
+                while some := list(islice(lines, BATCH)):
+                    yield some
 
     def _goes_on(self) -> bool:
         lock = RunFiles(self._path).lock

@@ -88,12 +88,13 @@ def take_over_passes(
 
 
 @dataclass(slots=True)
-class _Sent:
-    """The count of entries that are sent all the same, by the reason."""
+class _NotReused:
+    """The count of entries that no earlier pass counts for, by the reason."""
 
     excluded: int = 0
     held_back: int = 0
     doubted: int = 0
+    of_other_trees: int = 0
     unknown_code: Counter[str] = field(default_factory=Counter)
 
 
@@ -114,7 +115,7 @@ class _Takeover:
         """What was taken over, by the entry that it counts for."""
         self._runs: Counter[str] = Counter()
         """How many entries were reused, by the run that had sent them."""
-        self._sent = _Sent()
+        self._left = _NotReused()
         self._after: dict[str, Sequence[str]] = {}
         self._waited_for: dict[str, Container[str]] = {}
         """What the job of a reused entry had waited for, as task ids, by entry."""
@@ -134,9 +135,9 @@ class _Takeover:
         if after := waits_for(entry):
             self._after[name] = after
         if entry.get("reuse", True) is False:
-            self._sent.excluded += 1
+            self._left.excluded += 1
         elif not self._offers.knows_code_of(task):
-            self._sent.unknown_code[task] += 1
+            self._left.unknown_code[task] += 1
         elif (key := work_key(entry)) is not None:
             self._offers.want(key, name, position)
 
@@ -178,7 +179,10 @@ class _Takeover:
                 self._runs[one.attempt.origin.run] += 1
             else:
                 left.append(one.attempt.task_id)
-                self._sent.doubted += 1
+                if one.is_sound:
+                    self._left.doubted += 1
+                else:
+                    self._left.of_other_trees += 1
                 self._offers.give_back(one.key, entry.id, one.attempt.position, one.attempt.task_id)
         transfers.drop_reused(left)
         self._ledger.verdicts.record(passed)
@@ -230,7 +234,7 @@ class _Takeover:
             if one is not None:
                 removed.append(one)
                 self._runs[one.origin.run] -= 1
-                self._sent.held_back += 1
+                self._left.held_back += 1
                 stale += waiting.get(name, ())
         self._ledger.verdicts.reopen([one.entry for one in removed])
         self._ledger.transfers.drop_reused([one.task_id for one in removed])
@@ -257,29 +261,35 @@ class _Takeover:
 
     def messages(self, selected: int) -> list[str]:
         """Say how many entries are reused, from where, and why others are not."""
-        name, sent = self._state.manifest.path.name, self._sent
+        name, left = self._state.manifest.path.name, self._left
         runs = [f"{run} ({count})" for run, count in self._runs.most_common() if count]
         number, entries = len(self.reused), plural(selected, "entry")
         told = [f"reuses {number} of {entries}, from run {listed(runs, _SHOWN)}"]
         if not number:
             told = [f"reuses none of {entries}"]
-        if sent.unknown_code:
-            tasks = listed(sorted(map(repr, sent.unknown_code)), _SHOWN)
+        if left.unknown_code:
+            tasks = listed(sorted(map(repr, left.unknown_code)), _SHOWN)
             told.append(
-                f"{_are_sent(sent.unknown_code.total())}, as no worker tells, or not all tell "
+                f"{_unused(left.unknown_code.total())}, as no worker tells, or not all tell "
                 f"alike, what code would run of {tasks}"
             )
-        if sent.excluded:
-            told.append(f'{_are_sent(sent.excluded)}, as "reuse": false says')
+        if left.excluded:
+            told.append(f'{_unused(left.excluded)}, as "reuse": false says')
         if outdated := self._offers.outdated.difference(self.reused):
             told.append(
-                f"{_are_sent(len(outdated))}, having passed with other code than would run now, or "
+                f"{_unused(len(outdated))}, having passed with other code than would run now, or "
                 "with code that nobody told"
             )
-        if sent.held_back:
-            told.append(f"{_are_sent(sent.held_back)}, not having run after what is waited for now")
-        if sent.doubted:
-            told.append(f"{plural(sent.doubted, 'earlier pass')} would not pass as judged now")
+        if left.held_back:
+            told.append(f"{_unused(left.held_back)}, not having run after what is waited for now")
+        if left.of_other_trees:
+            verb = "is of a job" if left.of_other_trees == 1 else "are of jobs"
+            told.append(
+                f"{plural(left.of_other_trees, 'earlier pass')} {verb} of which not all that it "
+                "started is known to have ended by the code that would run now"
+            )
+        if left.doubted:
+            told.append(f"{plural(left.doubted, 'earlier pass')} would not pass as judged now")
         if corrected := len(self._offers.corrected):
             passes = (
                 "1 reused pass is none" if corrected == 1 else f"{corrected} reused passes are none"
@@ -291,5 +301,7 @@ class _Takeover:
         return [f"{name}: {one}" for one in told]
 
 
-def _are_sent(number: int) -> str:
-    return "1 entry is sent" if number == 1 else f"{plural(number, 'entry')} are sent"
+def _unused(number: int) -> str:
+    # Not: are sent. What they wait for may fail, or may not be selected.
+    verb = "is" if number == 1 else "are"
+    return f"{plural(number, 'entry')} {verb} not reused"

@@ -146,7 +146,7 @@ def test_changed_code_is_run(project: Project) -> None:
     result.assert_outcomes(passed=1)
     assert project.ran() == {"a": 2}
     result.stdout.fnmatch_lines(
-        ["note: new.jsonl: 1 entry is sent, having passed with other code *"]
+        ["note: new.jsonl: 1 entry is not reused, having passed with other code *"]
     )
 
 
@@ -252,7 +252,7 @@ def test_of_workers_that_tell_no_code_nothing_is_reused(project: Project, broker
             result.assert_outcomes(passed=1)
     assert project.ran() == {"a": 2}
     result.stdout.fnmatch_lines(
-        ["note: new.jsonl: 1 entry is sent, as no worker tells, *'jobs.double'"]
+        ["note: new.jsonl: 1 entry is not reused, as no worker tells, *'jobs.double'"]
     )
 
 

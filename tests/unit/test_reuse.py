@@ -135,6 +135,16 @@ def test_one_job_counts_for_one_entry(rig: Rig) -> None:
     assert rig.reuse([double("a", 9), double("b")]).sent == ["a", "b"]
 
 
+def test_an_entry_is_left_to_the_pass_of_its_own_id(rig: Rig) -> None:
+    """Which can be of no other one, as the pass of another id can, though it comes first."""
+    rig.passed([double("old"), double("a")])
+    run = rig.reuse([double("a"), double("new")])
+    assert (run.sent, run.broken()) == ([], [])
+    with Ledger.open(run.path) as ledger:
+        origins = [ledger.attempts.of_entry(name)[0].reused_from for name in ("a", "new")]
+    assert [one and one.entry for one in origins] == ["a", "old"]
+
+
 def test_what_was_reused_is_reused_from_the_run_that_had_sent_it(rig: Rig) -> None:
     rig.passed([double("a")])
     again = rig.reuse([double("a")])
@@ -180,11 +190,11 @@ def test_a_secret_of_the_earlier_run_is_one_of_the_new_run(rig: Rig) -> None:
 @pytest.mark.parametrize(
     ("ended", "told"),
     [
-        ({"code": OTHER}, "1 entry is sent, having passed with other code"),
-        ({"code": None}, "1 entry is sent, having passed with other code"),
-        ({"code": "py3.11:no-source"}, "1 entry is sent, having passed with other code"),
-        ({"replaced": True}, "1 entry is sent, having passed with other code"),
-        ({"source": "backend"}, "1 entry is sent, having passed with other code"),
+        ({"code": OTHER}, "1 entry is not reused, having passed with other code"),
+        ({"code": None}, "1 entry is not reused, having passed with other code"),
+        ({"code": "py3.11:no-source"}, "1 entry is not reused, having passed with other code"),
+        ({"replaced": True}, "1 entry is not reused, having passed with other code"),
+        ({"source": "backend"}, "1 entry is not reused, having passed with other code"),
     ],
     ids=str,
 )
@@ -337,7 +347,7 @@ def test_what_waits_for_an_entry_that_runs_again_runs_again(rig: Rig) -> None:
     run = rig.reuse([double("a", 9), *old[1:]])
     assert run.sent == ["a", "b", "c"]
     assert run.broken() == []
-    assert "2 entries are sent, not having run after what is waited for now" in run.notices
+    assert "2 entries are not reused, not having run after what is waited for now" in run.notices
 
 
 def test_what_ran_before_the_pass_that_it_waits_for_runs_again(rig: Rig) -> None:

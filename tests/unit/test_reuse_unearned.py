@@ -191,6 +191,8 @@ def test_where_not_all_that_was_started_is_known_it_runs_again(
     rig.finish(record)
     run = rig.reuse([entry])
     assert (run.sent, run.broken()) == (["t"], [])
+    assert "1 earlier pass is of a job of which not all that it started is known" in run.notices
+    assert "would not pass" not in run.notices
 
 
 def test_exported_receipts_cannot_say_of_themselves_that_they_were_reused(
@@ -337,7 +339,7 @@ def test_what_did_not_wait_for_what_is_waited_for_now_runs_again(rig: Rig) -> No
     rig.passed([double("a"), double("b", 2)])
     run = rig.reuse([double("a"), double("b", 2, after=["a"])])
     assert (run.sent, run.broken()) == (["b"], [])
-    assert "1 entry is sent, not having run after what is waited for now" in run.notices
+    assert "1 entry is not reused, not having run after what is waited for now" in run.notices
 
 
 def test_what_waited_for_another_job_runs_again(rig: Rig) -> None:
