@@ -14,12 +14,12 @@ from tasks.text_model.gemini_model import Chunk, joined
 def test_what_is_no_count_is_refused(name: str, told: object) -> None:
     """Where it is told, not where rows are written and others in flight would be lost."""
     with pytest.raises(ValueError, match=f"{name} of a call is .* no count of tokens"):
-        Billed(**{name: told})  # type: ignore[arg-type] - that is what is tried
+        Billed(**{name: told})  # type: ignore[arg-type]  # that is what is tried
 
 
 def test_a_model_that_answers_has_a_name_that_is_a_text() -> None:
     with pytest.raises(TypeError, match="which is no name"):
-        Billed(1, 1, 5)  # type: ignore[arg-type] - that is what is tried
+        Billed(1, 1, 5)  # type: ignore[arg-type]  # that is what is tried
 
 
 def test_counts_of_the_service_that_are_none_cost_nothing() -> None:
