@@ -169,6 +169,8 @@ class Batch:
     def _affords(self, group: Group) -> bool:
         if self._cap is None:
             return True
+        if self._asker.price is None:  # one that has ended since it was planned
+            return False
         return self._cap.allows(self._asked_and_spent(), self._asker.estimated_nanos(group))
 
     def _stop_at_cap(self) -> None:
@@ -177,11 +179,14 @@ class Batch:
             return
         there = len(self.report.rows) + len(self.report.already)
         left = sum(len(group.items) for group in self._waiting)
+        passages = there + len(self.report.unfilled) + left
+        if self._asker.price is None:
+            raise self._cap.unpriced(self._asker.model.name, filled=there, passages=passages)
         raise self._cap.refusal(
             self.report.spent.cost_nanos,
             self._asker.estimated_nanos(self._waiting[0]),
             filled=there,
-            passages=there + len(self.report.unfilled) + left,
+            passages=passages,
         )
 
     # The loop

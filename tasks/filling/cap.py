@@ -36,3 +36,11 @@ class Cap:
             f"{filled} of {passages} passages are filled and committed; plan the rest anew with a "
             "larger cap (--manifest-plan-opt cap=MORE)"
         )
+
+    def unpriced(self, model: str, *, filled: int, passages: int) -> CapReachedError:
+        """Return the error of a batch whose next call has no price that the cap could hold."""
+        return CapReachedError(
+            f"the entry may cost {usd(self.limit):.9g} USD, and no price of {model} holds today, "
+            f"so nothing would keep to it: {filled} of {passages} passages are filled and "
+            "committed; name a price table with TEXT_MODEL_PRICES, and go on with --manifest-resume"
+        )

@@ -149,8 +149,6 @@ class Purchase:
         self._told(self.documents())
         return self._bible.jobs.jobs(self._run, self._entry)
 
-    # Creating
-
     def _intend(self, number: int, groups: Sequence[Sequence[Open]], order: Order) -> bool:
         """Record a job for these passages, as far as the cap allows; False where one is there."""
         name = f"{self._run}/{self._entry}/{self._attempt}/{number}"
@@ -177,13 +175,15 @@ class Purchase:
         spent = spent_of(requests).cost_nanos
         cap, asked = Cap.of(order.cap, 0), 0
         allowed: list[Sequence[Open]] = []
+        filled = rows_of(requests)
+        there = filled + sum(map(len, groups))
+        if self._asker.price is None:
+            raise cap.unpriced(self._asker.model.name, filled=filled, passages=there)
         for group in groups:
             estimate = self._asker.estimated_nanos(Group(tuple(_wanted(one) for one in group)))
             if not cap.allows(spent + asked, estimate):
                 if allowed:
                     break
-                filled = rows_of(requests)
-                there = filled + sum(len(one) for one in groups)
                 raise cap.refusal(spent, estimate, filled=filled, passages=there)
             asked += estimate
             allowed.append(group)
@@ -270,7 +270,7 @@ class Purchase:
                 named = self._jobs.named(job.display_name)
                 if named:
                     logger.warning("{} is there after all, and cancelled", job.display_name)
-                    self._jobs.cancel(named[0].name)
+                    self._cancel(named[0].name)
             except ModelFailure as failure:
                 if failure.fatal:
                     raise
@@ -283,8 +283,6 @@ class Purchase:
 
     def _pause(self) -> float:
         return min(LONGEST_SEARCH, self._times.settle / 4, self._times.poll)
-
-    # Reading
 
     def _read_ended(self, order: Order) -> float | None:
         """Read all jobs that have ended; seconds to wait where one has not."""
@@ -334,11 +332,16 @@ class Purchase:
             )
         if _now() - job.created_at >= timedelta(seconds=self._times.patience):
             logger.warning("{} takes too long, and is cancelled", job.display_name)
-            self._jobs.cancel(job.service_name)
+            self._cancel(job.service_name)
             self._change(job, cancelled_at=_now())
         return None
 
-    # Asking again
+    def _cancel(self, name: str) -> None:
+        """Ask for a job's end. One that has ended meanwhile is read as any other one."""
+        try:
+            self._jobs.cancel(name)
+        except failures.BadRequest as failure:
+            logger.warning("{} is not cancelled, and looked at again: {}", name, failure)
 
     def _ask_again(self, number: int, ids: Sequence[str], order: Order) -> bool:
         """Have a job recorded for what is missing and may come yet; False where nothing is."""
@@ -372,8 +375,6 @@ class Purchase:
         if kind == failures.TooLong.kind and len(before[-1].passages) == 1:
             return False
         return len(before) <= self._limits.asks_alone
-
-    # The record
 
     def _requests_of(self, job: StoredJob) -> list[StoredRequest]:
         requests = self._bible.jobs.requests(self._run, self._entry)

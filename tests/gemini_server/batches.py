@@ -271,7 +271,7 @@ class JobDesk:
             "createTime": job.created.isoformat().replace("+00:00", "Z"),
             "batchStats": {"requestCount": str(len(job.keys))},
         }
-        has_ended = job.polls > self._desk.script.jobs.polls and job.fault != "stuck"
+        has_ended = self._has_ended(job)
         if has_ended or job.cancelled:
             state = ENDS.get(job.fault, "BATCH_STATE_SUCCEEDED")
             if job.cancelled and not has_ended:
@@ -279,6 +279,9 @@ class JobDesk:
             elif state == "BATCH_STATE_SUCCEEDED":
                 metadata["output"] = self._output(job)
         return {"name": job.name, "metadata": {**metadata, "state": state}}
+
+    def _has_ended(self, job: Job) -> bool:
+        return job.polls > self._desk.script.jobs.polls and job.fault != "stuck"
 
     def _output(self, job: Job) -> Json:
         if job.in_file:
@@ -318,6 +321,10 @@ class JobDesk:
         job = next((one for one in self.jobs if one.name == name), None)
         if job is None:
             return _not_found(name)
+        if self._has_ended(job):
+            said = f"{name} has ended and cannot be cancelled."
+            error: Json = {"code": 400, "message": said, "status": "FAILED_PRECONDITION"}
+            return Served(400, {"error": error})
         job.cancelled = True
         return Served(200, {})
 

@@ -309,6 +309,34 @@ def test_a_stuck_job_is_cancelled_and_asked_for_again(
     check_rows(bible, 20)
 
 
+@pytest.mark.parametrize(("fault", "patience"), [("ok", 0.0), ("lost_late", 600.0)])
+def test_a_job_that_ends_before_it_can_be_cancelled_is_read(
+    server: GeminiServer,
+    jobs: BatchJobs,
+    bible: MovieBible,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+    patience: float,
+) -> None:
+    """The service refuses to cancel it; what it has answered is paid, and becomes rows."""
+    use(server, faults=[fault, "expired"])
+    cancel = jobs.cancel
+
+    def too_late(name: str) -> None:
+        while not jobs.get(name).has_ended:
+            continue
+        cancel(name)
+
+    monkeypatch.setattr(jobs, "cancel", too_late)
+    rig = EntryRig(bible, jobs, ids_of(20), JobTimes(poll=0.0, patience=patience, settle=0.0))
+    rig.submit()
+    report = rig.collect()
+    assert server.jobs.seen["cancel"] >= 1
+    assert report.unfilled == {}
+    check_rows(bible, 20)
+    check_cost(server, bible, [report], 20)
+
+
 def test_a_job_that_is_cancelled_and_stays_is_not_bought_again(
     server: GeminiServer, jobs: BatchJobs, bible: MovieBible, monkeypatch: pytest.MonkeyPatch
 ) -> None:
