@@ -185,6 +185,41 @@ def test_a_model_that_grades_its_own_rows_is_said(
     assert "no price is known for a-model-without-a-price" in notes(bible)
 
 
+def test_a_judge_that_answered_for_another_model_is_said(
+    bible: MovieBible, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has written the rows as well as if it had been asked, by whichever SDK and version."""
+    monkeypatch.setenv("GEMINI_API_KEY", "a-key")
+    monkeypatch.setenv("GAP_FILL_JUDGE", "google-genai")
+    monkeypatch.setenv("GAP_FILL_JUDGE_NAME", "gemini-2.5-flash")
+    asked = {"provider": "google-generativeai", "model": "gemini-2.0-flash"}
+    fill_rows(bible, ["film-0001/plot"], **asked, answered_by="gemini-2.5-flash-001")
+    assert "gemini-2.5-flash has written 1 row of these itself" in notes(bible)
+
+
+@pytest.mark.parametrize("name", ["gemini-2.5-flash", "gemini-2.5-flash-001"])
+def test_one_model_by_both_sdks_is_one_judge(
+    bible: MovieBible, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Its agreement with itself says nothing."""
+    monkeypatch.setenv("GEMINI_API_KEY", "a-key")
+    monkeypatch.setenv("GAP_FILL_JUDGE", "google-genai")
+    monkeypatch.setenv("GAP_FILL_JUDGE_NAME", "gemini-2.5-flash")
+    monkeypatch.setenv("GAP_FILL_SECOND_JUDGE", "google-generativeai")
+    monkeypatch.setenv("GAP_FILL_SECOND_JUDGE_NAME", name)
+    with pytest.raises(PlanError, match="which agrees with itself"):
+        plan(gap_fill_judge, bible)
+
+
+def test_agreement_of_one_judge_is_refused(
+    bible: MovieBible, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its test would be skipped, and nothing be held to what was asked for."""
+    monkeypatch.setenv("GAP_FILL_SECOND_JUDGE", "none")
+    with pytest.raises(PlanError, match=r"agreement=0\.6 is asked for, and there is no second"):
+        plan(gap_fill_judge, bible, agreement=0.6)
+
+
 def test_what_is_asked_for_is_said(bible: MovieBible) -> None:
     said = notes(bible, at_least=0.9, bar=3, agreement=0.6)
     assert "asked for: grade 3 or better for 90% of the rows" in said
@@ -192,7 +227,8 @@ def test_what_is_asked_for_is_said(bible: MovieBible) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"sample": 0}, {"batch": 0}, {"bar": 6}, {"at_least": 2}, {"controls": -1}]
+    "options",
+    [{"sample": 0}, {"batch": 0}, {"bar": 6}, {"at_least": 2}, {"controls": -1}, {"seed": -1}],
 )
 def test_bad_options_are_refused(bible: MovieBible, options: dict[str, JsonValue]) -> None:
     with pytest.raises(PlanError, match=next(iter(options))):

@@ -28,6 +28,8 @@ from tasks.judging.settings import Chosen
 from tasks.movie_bible.bible import MovieBible
 from tasks.movie_bible.fields import values_digest
 from tasks.movie_bible.records import ScannedPassage
+from tasks.text_model.accepting import same_model
+from tasks.text_model.choosing import SDKS
 from tasks.text_model.ends import end_of
 from tasks.text_model.prices import Price, PriceTable
 from tasks.text_model.settings import OFFLINE
@@ -75,7 +77,8 @@ class Candidate:
     prompt: str
     digest: str
     tokens: int
-    by: tuple[str | None, str | None]
+    by: tuple[str, ...]
+    """The models that may have written it: the one that was asked, and the one that answered."""
 
     def __lt__(self, other: Candidate) -> bool:
         return (self.rank, self.prompt) < (other.rank, other.prompt)
@@ -192,6 +195,7 @@ def plan_judging(plan: PlanBuilder, bible: MovieBible, wish: JudgeWish) -> None:
     settings = read_judging_settings()
     rubric = load_rubric(settings.rubric, settings.rubrics)
     _refuse_one_judge_twice(settings.chosen)
+    _refuse_agreement_of_one(wish, settings.chosen)
     population, sample = _sample(bible, wish)
     if not sample:
         plan.note("no row: there is nothing to grade" + (f" of {wish.of}" if wish.of else ""))
@@ -225,10 +229,29 @@ def plan_judging(plan: PlanBuilder, bible: MovieBible, wish: JudgeWish) -> None:
 
 def _refuse_one_judge_twice(chosen: Sequence[Chosen]) -> None:
     judges = [identify_judge(one) for one in chosen]
-    if len(set(judges)) < len(judges):
+    if len(judges) == 2 and _is_same_judge(*judges):
         raise PlanError(
             f"both judges are {judges[0][1]} ({judges[0][0]}), which agrees with itself; "
             "set GAP_FILL_SECOND_JUDGE_NAME to another one, or GAP_FILL_SECOND_JUDGE=none"
+        )
+
+
+def _is_same_judge(first: tuple[str, str], second: tuple[str, str]) -> bool:
+    """Return whether two judges are one model: by either SDK, and in whatever version."""
+    providers = {first[0], second[0]}
+    alike = len(providers) == 1 or providers <= SDKS.keys()
+    return alike and _is_same(first[1], second[1])
+
+
+def _is_same(one: str, other: str) -> bool:
+    return same_model(one, other) or same_model(other, one)
+
+
+def _refuse_agreement_of_one(wish: JudgeWish, chosen: Sequence[Chosen]) -> None:
+    if wish.agreement is not None and len(chosen) < 2:
+        raise PlanError(
+            f"agreement={wish.agreement:g} is asked for, and there is no second judge to agree; "
+            "unset GAP_FILL_SECOND_JUDGE, or leave agreement out"
         )
 
 
@@ -309,7 +332,7 @@ def _candidate(passage: ScannedPassage, where: Where, seed: int) -> Candidate | 
         row.prompt_version,
         values_digest(row.values),
         tokens,
-        (row.provider, row.model),
+        tuple(name for name in (row.model, row.answered_by) if name),
     )
 
 
@@ -350,7 +373,7 @@ def _note_judge(planner: JudgePlanner, sample: Sequence[Candidate]) -> None:
     judge = planner.judge
     what = ("judge", "second judge")[planner.number]
     planner.plan.note(f"{what} {judge.name} ({judge.provider}), rubric {planner.rubric.version}")
-    own = sum(one.by == (judge.provider, judge.name) for one in sample)
+    own = sum(any(_is_same(judge.name, name) for name in one.by) for one in sample)
     if own:
         planner.plan.note(
             f"{judge.name} has written {counted(own, 'row')} of these itself, and models grade "

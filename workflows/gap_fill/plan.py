@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # An option that does not hold these is refused with a sentence before anything is planned.
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
 BatchSize = Annotated[int, Field(ge=1, le=1000)]
 Tokens = Annotated[int, Field(ge=100)]
 Dollars = Annotated[FiniteFloat, Field(gt=0)]
@@ -113,7 +114,7 @@ def gap_fill_judge(
     of: str | None = None,
     where: str | None = None,
     sample: Count = 200,
-    seed: int = 1,
+    seed: Seed = 1,
     batch: Rows = 10,
     bar: GradeNumber = 4,
     at_least: Share = 0.8,
