@@ -192,8 +192,13 @@ def test_a_judge_that_answered_for_another_model_is_said(
     monkeypatch.setenv("GEMINI_API_KEY", "a-key")
     monkeypatch.setenv("GAP_FILL_JUDGE", "google-genai")
     monkeypatch.setenv("GAP_FILL_JUDGE_NAME", "gemini-2.5-flash")
-    asked = {"provider": "google-generativeai", "model": "gemini-2.0-flash"}
-    fill_rows(bible, ["film-0001/plot"], **asked, answered_by="gemini-2.5-flash-001")
+    fill_rows(
+        bible,
+        ["film-0001/plot"],
+        provider="google-generativeai",
+        model="gemini-2.0-flash",
+        answered_by="gemini-2.5-flash-001",
+    )
     assert "gemini-2.5-flash has written 1 row of these itself" in notes(bible)
 
 
