@@ -38,7 +38,7 @@ from pytest_manifest.verdict import Costs
 from tests.unit.ledger_support import INFO
 from tests.unit.run_clocks import replaced_clocks
 from tests.unit.run_fakes import FakeLocator, FakePublisher, FakeResults, FakeStream
-from tests.unit.run_world import Execution, VirtualEvent, World, result_of
+from tests.unit.run_world import Execution, Record, VirtualEvent, World, result_of
 
 RUN = INFO.run
 FOREVER = 1e6
@@ -338,13 +338,18 @@ class Rig:
         assert settled.verdict.attempt == rows[-1].attempt
         getattr(self, f"_check_{kind}")(entry, rows, settled)
         if settled.receipt is None and kind in INFERRED:
-            self._check_silence(rows)
+            self._check_silence(rows, kind)
 
-    def _check_silence(self, rows: Sequence[AttemptRow]) -> None:
-        """What the harness has spoken for has no receipt that could be believed."""
+    def _check_silence(self, rows: Sequence[AttemptRow], kind: VerdictStatus) -> None:
+        """What the harness has spoken for has no receipt that could be believed.
+
+        What it takes back once its time is over is revoked, which says no more.
+        """
         task_id = rows[-1].task_id
         read = (one for one in self.world.read if one.raw["kind"] == "finished")
         said = [one for one in read if one.task_id == task_id]
+        if kind == "timed_out":
+            said = [one for one in said if _state_of(one) != "revoked"]
         assert not said or self._may_be_forged(rows), f"{rows[-1].entry} has a receipt after all"
 
     def _runs(self, rows: Sequence[AttemptRow]) -> list[Execution]:
@@ -429,6 +434,12 @@ class Rig:
         now = self.world.clock.now
         slow = any(now - run.began > entry.timeout + TIMEOUT_GRACE for run in self._runs(rows))
         assert slow or entry.deadline is not None or self.plan.deadline < FOREVER
+
+
+def _state_of(record: Record) -> object:
+    """The state that a receipt in the stream tells."""
+    receipt = record.raw.get("receipt")
+    return receipt.get("state") if isinstance(receipt, Mapping) else None
 
 
 @contextmanager

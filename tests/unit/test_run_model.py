@@ -212,6 +212,15 @@ KILLS_ITS_PROCESS = Plan(
 )
 
 
+TAKEN_BACK_AT_ITS_DEADLINE = (
+    Step("run", number=3),
+    Step("run", number=3),
+    Step("take"),
+    Step("run", number=3),
+)
+HAS_A_DEADLINE = Plan(
+    (Entry(id="a", task="t", timeout=30.0, deadline=60.0), *plain("b").entries), window=1
+)
 POISON_ON_A_STACK_OF_OTHERS = Plan(
     (
         Entry(
@@ -232,6 +241,7 @@ POISON_ON_A_STACK_OF_OTHERS = Plan(
 
 
 @example(POISON_ON_A_STACK_OF_OTHERS, (Step("fair", 1, 0, None), Step("run", 1, 1)), None)
+@example(HAS_A_DEADLINE, TAKEN_BACK_AT_ITS_DEADLINE, None)
 @example(KILLS_ITS_PROCESS, DIED_AND_THE_STORE_ALONE_SAYS_SO, None)
 @example(plain("ab", max_failed=0), LOST_ON_ITS_WAY_AFTER_THE_LIMIT, None)
 @example(plain("a"), STORE_GONE_WITHIN_A_SWEEP, None)
