@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from pydantic import AliasChoices, BaseModel
-from pydantic_settings import BaseSettings
+from pydantic import BaseModel
 
 import tasks.text_model.failures
 from pytest_manifest.planning import PlanSpec
@@ -20,15 +19,12 @@ from pytest_manifest.schema.fields import State, VerdictStatus
 from pytest_manifest.schema.receipts import ExportedDescendant
 from tasks.filling.answers import ProblemKind
 from tasks.filling.gaps import SAYINGS
-from tasks.filling.settings import FillingSettings
 from tasks.judging.order import JudgeOrder
-from tasks.judging.settings import JudgingSettings
 from tasks.movie_bible.models import Annotation
-from tasks.movie_bible.settings import BibleSettings
 from tasks.text_model import openai_compatible
 from tasks.text_model.failures import ModelFailure
-from tasks.text_model.settings import TextModelSettings
 from workflows.gap_fill.gaps import NOT_LOADED
+from workflows.gap_fill.misspelled import SETTINGS, names_of
 from workflows.gap_fill.plan import gap_fill_judge, gap_fill_repair
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -170,23 +166,9 @@ def failures() -> dict[str, type[ModelFailure]]:
     }
 
 
-def names_of_variables(settings: type[BaseSettings]) -> set[str]:
-    """The environment variables that a class of settings reads."""
-    aliases = (field.validation_alias for field in settings.model_fields.values())
-    return {
-        str(name)
-        for alias in aliases
-        for name in (alias.choices if isinstance(alias, AliasChoices) else [alias])
-    }
-
-
 def test_every_variable_of_the_gap_filling_is_listed() -> None:
     """gap-fill.md has each environment variable of database, model, filling and judging."""
-    read = [
-        name
-        for settings in (BibleSettings, TextModelSettings, FillingSettings, JudgingSettings)
-        for name in names_of_variables(settings)
-    ]
+    read = [name for settings in SETTINGS for name in names_of(settings)]
     own = {openai_compatible.KEY, openai_compatible.ADDRESS}  # of the example
     assert set(rows("gap-fill.md", "Environment")) == {*read, *own}
 

@@ -35,6 +35,7 @@ from tasks.text_model.prices import Price, PriceTable
 from tasks.text_model.settings import OFFLINE
 from workflows.gap_fill.accounts import ids_of, order_of
 from workflows.gap_fill.batches import entry_id
+from workflows.gap_fill.misspelled import note_misspelled
 from workflows.gap_fill.planning import RESENDS, counted
 from workflows.gap_fill.spoiling import GROSS, rank, spoil_some_way
 from workflows.gap_fill.where import Where, parse_where
@@ -193,6 +194,7 @@ class JudgePlanner:
 def plan_judging(plan: PlanBuilder, bible: MovieBible, wish: JudgeWish) -> None:
     """Add entries that grade a sample of rows, by each judge. Raises PlanError and its like."""
     settings = read_judging_settings()
+    note_misspelled(plan)
     rubric = load_rubric(settings.rubric, settings.rubrics)
     _refuse_one_judge_twice(settings.chosen)
     _refuse_agreement_of_one(wish, settings.chosen)

@@ -41,6 +41,7 @@ from workflows.gap_fill.gaps import (
     gaps_of_corpus,
     gaps_of_database,
 )
+from workflows.gap_fill.misspelled import note_misspelled
 from workflows.gap_fill.pricing import Pricing
 from workflows.gap_fill.where import parse_where
 
@@ -194,6 +195,7 @@ def plan_repair(plan: PlanBuilder, bible: MovieBible, wish: Wish) -> None:
         replace_models=wish.replace_models,
         cap=wish.cap,
     )
+    note_misspelled(plan)
     pricing = Pricing(table, order.model)
     if pricing.unknown:
         plan.refuse_budget(pricing.no_price())
