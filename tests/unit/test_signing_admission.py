@@ -50,6 +50,7 @@ def strategy(kept: str | None, given: str | None, url: str, *, private: bool) ->
         (PEM, None, "redis://h", False, TRUSTED, ""),
         (PEM, PEM, "redis://h", False, "another", "is not among those that are trusted"),
     ],
+    ids=lambda value: "key" if value == PEM else None,  # it is another one in each process
 )
 def test_workers_whose_receipts_would_not_count(
     kept: str | None, given: str | None, url: str, private: bool, signer: str | None, said: str
