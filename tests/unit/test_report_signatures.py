@@ -316,3 +316,89 @@ def test_the_true_end_corrects_what_was_called_forged_for_want_of_it(tmp_path: P
         another = Receipt.model_validate({**JOB.failure(), "execution": FORGED})
         ledger.events.add_receipts([(JOB.task_id, FORGED, another)])
         assert evaluator.late_receipt(JOB.task_id) == []
+
+
+@pytest.mark.parametrize(
+    ("signature", "is_believed"),
+    [
+        ({}, True),
+        ({"key": ""}, False),
+        ({"key": 5}, False),
+        ({"key": None}, False),
+        ({"value": 5}, False),
+        ({"value": None}, False),
+        ({"value": ""}, False),
+        ({"value": "é"}, False),
+    ],
+)
+def test_a_signature_names_its_key_and_has_a_value(
+    signatures: ReportSignatures, signature: Fields, is_believed: bool
+) -> None:
+    """In a record that was never read as a model, too, anything may stand in their places."""
+    start = JOB.signed_start()
+    told = {**start, "signature": {**start["signature"], **signature}}
+    assert signatures.fault_of_record(told) == ("" if is_believed else UNTRUSTED)
+
+
+def test_a_signature_is_written_in_one_way(signatures: ReportSignatures) -> None:
+    """Characters that base64 does not know are not skipped."""
+    start = JOB.signed_start()
+    value = start["signature"]["value"]
+    told = {**start, "signature": {**start["signature"], "value": f"{value[:8]}!{value[8:]}"}}
+    assert signatures.fault_of_record(told) == UNTRUSTED
+
+
+def test_a_signature_is_of_the_key_that_it_names() -> None:
+    """Another key that is trusted as well does not do."""
+    public = keys.generate()[1]
+    verifier = keys.read_verifier(PUBLIC + public, "keys")
+    own, other = verifier.key_ids
+    start = JOB.signed_start()
+    assert start["signature"]["key"] == own
+    assert ReportSignatures(verifier).fault_of_record(start) == ""
+    told = {**start, "signature": {**start["signature"], "key": other}}
+    assert ReportSignatures(verifier).fault_of_record(told) == UNTRUSTED
+
+
+@pytest.mark.parametrize(
+    ("signed", "told", "fault"),
+    [
+        ({"result": None, "result_sha256": None}, {}, ""),
+        # Left out as too large, and told so.
+        ({"evidence": {"result_omitted": 9}}, {"result": None}, ""),
+        ({}, {"result": None}, CHANGED_RESULT),
+        ({"evidence": {"other": 9}}, {"result": None}, CHANGED_RESULT),
+        ({"evidence": {"result_omitted": 9}}, {"result": {"n": 8}}, CHANGED_RESULT),
+        ({"result": None, "result_sha256": None}, {"result": {"n": 8}}, CHANGED_RESULT),
+    ],
+)
+def test_a_result_is_the_one_whose_digest_was_signed(
+    signatures: ReportSignatures, signed: Fields, told: Fields, fault: str
+) -> None:
+    """Also where there is none, or where it was left out."""
+    record = JOB.signed(JOB.receipt(**signed))
+    record["receipt"] |= told
+    assert signatures.fault_of(read(record)) == fault
+
+
+def test_each_receipt_is_checked_once() -> None:
+    """Another one that looks the same is checked by itself; what does not hold is, each time."""
+    verifier = keys.read_verifier(PUBLIC, "key")
+    signatures, checks = ReportSignatures(verifier), 0
+    verify = verifier.verify
+
+    def counted(key_id: str, signature: bytes, data: bytes) -> bool:
+        nonlocal checks
+        checks += 1
+        return verify(key_id, signature, data)
+
+    verifier.verify = counted  # type: ignore[method-assign]  # to count what it is asked
+    record = end()
+    receipts = [read(record), read(record)]
+    for expected in (2, 2):
+        assert [signatures.fault_of(one) for one in receipts] == ["", ""]
+        assert checks == expected
+    lie = read({**record, "receipt": {**record["receipt"], "retries": 5}})
+    for expected in (3, 4):
+        assert signatures.fault_of(lie) == UNTRUSTED
+        assert checks == expected

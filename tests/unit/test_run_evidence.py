@@ -302,6 +302,7 @@ TIMED: Fields = {"max_wait": 1}
         ({"state": "timed_out", "runtime": None}, {}, []),
         ({"source": "backend", "runtime": None}, {}, []),
         ({"state": "failed", "runtime": None}, {}, ["runtime"]),
+        ({"state": "ignored", "runtime": None}, {}, ["runtime"]),
         (
             dict.fromkeys(
                 (

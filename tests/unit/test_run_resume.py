@@ -63,6 +63,8 @@ def receipt(state: str) -> Receipt:
             "send",
             "failed",
         ),
+        (EntryState(row("reused", 0)), "send", "what was reused is of no use"),
+        (EntryState(row("reused", 0), status="failed"), "send", "what was reused is failed"),
         (
             EntryState(row(), location="missing", may_have_started=True),
             "leave",
@@ -236,6 +238,8 @@ def test_nothing_is_silently_run_twice(
         ("sent", settled("expired", receipt("expired")), False, False, False),
         # A record that lies ended the waiting for it: nobody has looked where the job is.
         ("sent", settled("forged", receipt("expired")), False, True, True),
+        # The job whose receipt this is was another run's.
+        ("reused", settled("failed", receipt("failed")), False, False, False),
     ],
 )
 def test_whether_a_job_may_have_started(

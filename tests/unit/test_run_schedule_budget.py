@@ -6,6 +6,7 @@ from decimal import Decimal
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.run.budget import Budget
+from pytest_manifest.run.key_limits import KeyLimits
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.settings import FailureLimit
 from pytest_manifest.schema import Entry
@@ -79,6 +80,23 @@ def test_a_budget_that_is_spent_holds_the_rest_at_once() -> None:
     assert found == dict.fromkeys(("e2", "waits"), note)
     land(schedule, second, "0")
     assert schedule.exhausted
+
+
+def test_what_fits_is_held_at_no_time() -> None:
+    """Also where nothing is in flight that could cost less; nor what waits for its keys."""
+    schedule = within(1, 0.5, 0.5)
+    assert schedule.over_budget() == []
+    assert names(schedule.take(9)) == ["e0", "e1"]
+    first, second = (
+        attempt_of(RUN, Entry(id=name, task="t", key={"tenant": "a"}), 1) for name in ("a", "b")
+    )
+    waiting = Schedule([second], budget=Budget(1), key_limits=KeyLimits({"tenant": 1}))
+    waiting.start()
+    waiting.count_in_flight([first])
+    assert waiting.budget is not None
+    waiting.budget.charge(first.task_id, Decimal(0))
+    assert waiting.over_budget() == []
+    assert not waiting.exhausted
 
 
 def test_costs_are_added_up_as_they_are_written() -> None:

@@ -46,6 +46,8 @@ def test_attempts_are_read_when_they_are_asked_for(manifest: Manifest, step: int
     assert list(read.names()) == [(one.task_id, one.entry.id) for one in expected]
     other = read.without_tasks(["t1"])
     assert list(other) == [one for one in expected if one.entry.task != "t1"]
+    done = {one.entry.id for one in expected[::2]}
+    assert list(read.without_entries(done)) == expected[1::2]
 
 
 def test_an_entry_that_expects_an_unknown_task_is_sent(tmp_path: Path) -> None:
@@ -91,6 +93,18 @@ def test_what_is_read_is_not_kept(manifest: Manifest) -> None:
     tracemalloc.stop()
     one = (kept - before) / COUNT
     assert one < 200, one  # an attempt with its entry takes some 3,000 bytes
+
+
+def test_the_next_one_is_looked_at_and_stays(manifest: Manifest) -> None:
+    """Be it one that was put there, or one that is read."""
+    read = FirstAttempts(RUN, manifest, array("I", range(2)))
+    again = attempt_of(RUN, Entry(id="e-0", task="t"), 2)
+    queue = SendQueue(read, range(2))
+    queue.appendleft(again)
+    for expected in (again, *read):
+        assert queue.next_sendable() == expected
+        assert queue.popleft() == expected
+    assert queue.next_sendable() is None
 
 
 STEP = st.one_of(
