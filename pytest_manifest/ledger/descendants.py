@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final
 
 from pytest_manifest.ledger.database import LedgerPart, placeholders
-from pytest_manifest.ledger.rows import Row, moment, text
+from pytest_manifest.ledger.rows import NEWEST_FIRST, Row, moment, text
 from pytest_manifest.schema import Verdict, VerdictStatus
 
 DESCENDANT_COLUMNS: Final = (
@@ -24,15 +24,15 @@ _ANNOUNCED = f"SELECT {ANNOUNCED_COLUMNS} FROM announced "  # noqa: S608 - fixed
 _WAS_SPLIT = (
     "EXISTS (SELECT 1 FROM handed_on h WHERE h.task_id = descendants.task_id AND h.how = 'canvas')"
 )
-_TOLD = """
+_TOLD = f"""
     SELECT d.task_id, d.parent, d.task, d.how, d.spawned_at, d.kind,
         CASE WHEN d.kind IS NOT 'passed' THEN d.verdict END,
         (SELECT receipt FROM receipts r WHERE r.task_id = d.task_id ORDER BY r.seq DESC LIMIT 1),
         s.started_at, s.worker, s.host, s.pid, s.retries
     FROM descendants d LEFT JOIN starts s ON s.task_id = d.task_id AND s.execution = (
-        SELECT execution FROM starts t WHERE t.task_id = d.task_id ORDER BY started_at DESC LIMIT 1
+        SELECT execution FROM starts t WHERE t.task_id = d.task_id ORDER BY {NEWEST_FIRST} LIMIT 1
     )
-"""
+"""  # noqa: S608 - fixed text
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Final
 
 from pytest_manifest.ledger.database import LedgerPart, chunks, placeholders
 from pytest_manifest.ledger.rows import (
+    OLDEST_FIRST,
     START_COLUMNS,
     HandedOn,
     Row,
@@ -34,6 +35,7 @@ ADD_RECEIPT: Final = """
 """
 """Record ``(task_id, execution, receipt, arrived_at)``, and what its entry had come to by then."""
 _STARTS = f"SELECT {START_COLUMNS} FROM starts "  # noqa: S608 - fixed text
+_IN_ORDER = f"ORDER BY task_id, {OLDEST_FIRST}"
 
 
 class WorkerEvents(LedgerPart):
@@ -80,14 +82,14 @@ class WorkerEvents(LedgerPart):
 
     def starts(self, task_id: str) -> list[Start]:
         """Return every start of an attempt, oldest first."""
-        query = _STARTS + "WHERE task_id = ? ORDER BY started_at"
+        query = f"{_STARTS} WHERE task_id = ? {_IN_ORDER}"
         return list(self._db.build_each(start_of_row, query, (task_id,)))
 
     def starts_of(self, task_ids: Sequence[str]) -> dict[str, list[Start]]:
-        """Return the starts of several attempts by task id; those without one are left out."""
+        """Return the starts of several attempts by task id, oldest first; of some there is none."""
         found: dict[str, list[Start]] = {}
         for some in chunks(task_ids):
-            query = f"{_STARTS} WHERE task_id IN ({placeholders(some)}) ORDER BY started_at"
+            query = f"{_STARTS} WHERE task_id IN ({placeholders(some)}) {_IN_ORDER}"
             for start in self._db.build_each(start_of_row, query, some):
                 found.setdefault(start.task_id, []).append(start)
         return found
@@ -95,7 +97,7 @@ class WorkerEvents(LedgerPart):
     def starts_by_task(self) -> dict[str, list[Start]]:
         """Return all starts by task id, oldest first."""
         found: dict[str, list[Start]] = {}
-        for start in self._db.build_each(start_of_row, _STARTS + "ORDER BY task_id, started_at"):
+        for start in self._db.build_each(start_of_row, _STARTS + _IN_ORDER):
             found.setdefault(start.task_id, []).append(start)
         return found
 

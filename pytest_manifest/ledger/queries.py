@@ -12,6 +12,7 @@ from typing import Final
 from pytest_manifest.ledger.database import Built, LedgerPart, chunks, placeholders
 from pytest_manifest.ledger.rows import (
     BAD_ROW_ERRORS,
+    OLDEST_FIRST,
     START_COLUMNS,
     AttemptRow,
     EntryVerdict,
@@ -232,7 +233,7 @@ class Queries(LedgerPart):
             owners[one.task_id] = history
             if history.verdict is None or history.verdict.verdict.attempt != one.attempt:
                 others.append(one.task_id)
-        order = "ORDER BY task_id, started_at"
+        order = f"ORDER BY task_id, {OLDEST_FIRST}"
         for start in self._in_chunks(start_of_row, _TASK_STARTS, list(owners), order):
             owners[start.task_id].starts.setdefault(start.task_id, []).append(start)
         for task_id, receipt in self._in_chunks(

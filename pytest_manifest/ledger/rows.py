@@ -307,6 +307,15 @@ START_COLUMNS: Final = (
     "hop"
 )
 """Columns in the order of :func:`row_of_start` and :func:`start_of_row`."""
+OLDEST_FIRST: Final = "hop, retries, redelivered, started_at"
+NEWEST_FIRST: Final = "hop DESC, retries DESC, redelivered DESC, started_at DESC"
+"""The order of an attempt's starts: what its messages count comes before the times, which are by
+the clocks of several machines."""
+
+
+def order_of_start(start: Start) -> tuple[int, int, bool, str]:
+    """Return what an attempt's starts are sorted by, the oldest first: see ``OLDEST_FIRST``."""
+    return start.hop, start.retries, start.redelivered, text(start.started_at) or ""
 
 
 def row_of_start(start: Start) -> Row:

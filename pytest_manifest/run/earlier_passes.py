@@ -26,8 +26,13 @@ from pytest_manifest.ledger import (
 )
 from pytest_manifest.ledger.descendants import descendant_of_row
 from pytest_manifest.ledger.queries import BATCH, StoredPass
-from pytest_manifest.ledger.rows import BAD_ROW_ERRORS, origin_of, receipt_of, start_of_row
-from pytest_manifest.ledger.rows import text as text_of
+from pytest_manifest.ledger.rows import (
+    BAD_ROW_ERRORS,
+    order_of_start,
+    origin_of,
+    receipt_of,
+    start_of_row,
+)
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.ledger.transfers import ReusedAttempt, TreeRows
 from pytest_manifest.manifest import Manifest, id_and_task
@@ -340,10 +345,8 @@ class EarlierPasses:
                 for row in its_rows.descendants:
                     descendant_of_row(row)
                 reported = [(name, end) for task_id, name, end in ends if task_id == one.task_id]
-                starts = sorted(
-                    (start for start in begun if start.task_id == one.task_id),
-                    key=lambda start: text_of(start.started_at) or "",
-                )
+                own = (start for start in begun if start.task_id == one.task_id)
+                starts = sorted(own, key=order_of_start)
                 sound = bool(reported) and self._is_sound(its_rows)
                 sound = sound and _knows_all_children(ends, its_rows)
                 sound = sound and (trusts_trees or not its_rows.descendants)

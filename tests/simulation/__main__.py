@@ -35,6 +35,9 @@ PLAYED = ("pytest_manifest/**/*.py", "tests/simulation/*.py", "tests/unit/run_*.
 """The code that a program plays, or is played by."""
 CHUNK = 10
 """Programs that a process plays before it says what it has found."""
+CHUNKS = 100
+"""Of these so many are played before the processes are replaced: the stand-in of the Redis client
+keeps each class of connections that it has met, and with it a whole world."""
 
 
 @dataclass
@@ -83,21 +86,25 @@ def search(found: Found, seed: str, seconds: float, most_steps: int, processes: 
     """
     firsts = count(found.programs, CHUNK)
     until = time.monotonic() + seconds
-    with ProcessPoolExecutor(processes, initializer=gc.freeze) as pool:
-        going: set[Future[Found]] = set()
-        while True:
-            left = until - time.monotonic()
-            is_late = left <= -seconds or (
-                left <= 0 and not never_reached(situations(found.reached))
-            )
-            over = found.broken or found.steps >= most_steps or is_late
-            while not over and len(going) < processes:
-                going.add(pool.submit(search_chunk, seed, next(firsts)))
-            if not going:
-                return
-            done, going = wait(going, return_when=FIRST_COMPLETED)
-            for one in done:
-                found.add(one.result())
+
+    def is_over() -> bool:
+        left = until - time.monotonic()
+        is_late = left <= -seconds or (left <= 0 and not never_reached(situations(found.reached)))
+        return bool(found.broken) or found.steps >= most_steps or is_late
+
+    while not is_over():
+        with ProcessPoolExecutor(processes, initializer=gc.freeze) as pool:
+            going: set[Future[Found]] = set()
+            begun = 0
+            while True:
+                while begun < CHUNKS and not is_over() and len(going) < processes:
+                    going.add(pool.submit(search_chunk, seed, next(firsts)))
+                    begun += 1
+                if not going:
+                    break
+                done, going = wait(going, return_when=FIRST_COMPLETED)
+                for one in done:
+                    found.add(one.result())
 
 
 def code_digest() -> str:

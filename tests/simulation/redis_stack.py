@@ -111,7 +111,7 @@ class WatchedPublisher(Publisher):
             world.landed[one.task_id] += max(0, arrived)
             if one.task_id in result.unsent and arrived > 0:
                 world.complain(f"S1 {one.entry.id}: it arrived, and is called unsent")
-            gone = world.of(one.task_id) or one.task_id in world.meddled
+            gone = world.of(one.task_id) or one.task_id in world.meddled | world.turned_away
             if one.task_id in result.certain and arrived <= 0 and not gone:
                 world.complain(f"S1 {one.entry.id}: it is called sent, and did not arrive")
         world.published.update(i for i in before if i not in result.unsent)

@@ -28,6 +28,8 @@ class SimulatedWorld(World):
         """Called with what a session does that it must not."""
         self.refuses = 0.0
         """Until when the broker refuses the queue."""
+        self.turned_away: set[str] = set()
+        """Task ids of messages that a worker took and did not run."""
 
     def position(self, text: str) -> int:
         """Give the number of the last record that is not after this position of the stream."""
@@ -48,6 +50,7 @@ class SimulatedWorld(World):
             return super().begin(worker)
         delivery, number = worker.reserved.popleft(), next(self._numbers)
         self.unacked.pop(delivery.tag, None)
+        self.turned_away.add(delivery.message.task_id)
         name, pid = f"x{number}", FIRST_PID + number
         clock = self.clock
         one = Execution(

@@ -25,6 +25,7 @@ from pytest_manifest.ledger import (
     utc_now,
 )
 from pytest_manifest.ledger.files import refuse_network
+from pytest_manifest.ledger.rows import order_of_start
 from tests.unit.ledger_support import INFO, MOMENT, receipt, start, verdict
 
 
@@ -94,6 +95,22 @@ def test_starts_are_counted_once_each(ledger: Ledger) -> None:
     assert ledger.events.starts("t-a") == [first, second]
     assert ledger.events.starts_by_task() == {"t-a": [first, second], "t-b": [start("t-b", "x1")]}
     assert ledger.events.starts("t-c") == []
+
+
+@pytest.mark.parametrize(
+    "later", [{"hop": 1}, {"retries": 1}, {"redelivered": True}, {"started_at": MOMENT}]
+)
+def test_what_a_message_counts_comes_before_the_clocks_of_workers(
+    ledger: Ledger, later: dict[str, int]
+) -> None:
+    """The clock of the worker that has begun it last may be behind, whatever its name is."""
+    first = replace(start("t-a", "x9"), started_at=MOMENT - timedelta(seconds=1))
+    last = replace(start("t-a", "x1"), **{"started_at": MOMENT - timedelta(minutes=4), **later})
+    ledger.events.add_starts([first, last])
+    assert ledger.events.starts("t-a") == [first, last]
+    assert ledger.events.starts_of(["t-a"]) == ledger.events.starts_by_task()
+    assert ledger.queries.histories(["a"])["a"].starts == {"t-a": [first, last]}
+    assert sorted([last, first], key=order_of_start) == [first, last]
 
 
 def test_an_attempt_that_another_follows_is_judged_and_its_entry_stays_open(
