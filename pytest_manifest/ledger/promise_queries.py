@@ -319,7 +319,7 @@ class PromiseQueries(LedgerPart):
         return self._db.build_each(_repetition_of_row, _MANY_ATTEMPTS)
 
     def attempts(self) -> Iterator[Sending]:
-        """Yield all attempts, in no order: a reused one as what it was in its own run."""
+        """Yield all attempts, entry by entry: a reused one as what it was in its own run."""
         return self._sendings(_IDS)
 
     def _sendings(self, query: str) -> Iterator[Sending]:

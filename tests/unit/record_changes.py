@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from typing import Final
+
+from pytest_manifest.broker.attempt import task_id_for
+from tests.unit.ledger_support import INFO
+
 OF = "(SELECT task_id FROM attempts WHERE entry = '{}' AND attempt = {})"
 PLAIN, OTHER, LOOSE = (OF.format(name, 1) for name in ("plain", "other", "loose"))
 CHORD, ONCE, TREE = (OF.format(name, 1) for name in ("chord", "once", "tree"))
@@ -21,7 +27,39 @@ UNHEARD = (
 )
 OF_A_NEWER_COPY = "UPDATE attempts SET state = 'uncertain', sent_at = NULL WHERE entry = 'plain';"
 UNANNOUNCED = ("S1", "plain", "attempt 1 was sent, and nobody had written down that it would be")
+EARLIER: Final = "20261123T150000-0badcafe"
+JOB: Final = task_id_for(EARLIER, "before", 2, 7)
+"""The run that has sent what was reused, as the second attempt of another entry there."""
+NOTE: Final = json.dumps([EARLIER, "before", 2, INFO.run, "2026-11-24T15:00:00+00:00"])
+OF_EARLIER: Final = (
+    f"'$.task_id', '{JOB}', '$.run', '{EARLIER}', '$.entry', 'before', '$.attempt', 2"
+)
+REUSE: Final = json.dumps({"run": INFO.run, "entry": "other", "at": "2026-11-24T15:00:00+00:00"})
+REUSED: Final = (
+    f"UPDATE starts SET task_id = '{JOB}' WHERE task_id = {OTHER};"
+    f"UPDATE receipts SET task_id = '{JOB}', receipt = json_set(receipt, {OF_EARLIER}) "
+    f"WHERE task_id = {OTHER};"
+    "UPDATE settled SET attempt = 0, verdict = json_set(verdict, '$.attempt', 0), "
+    f"receipt = json_set(receipt, {OF_EARLIER}, '$.reused', json('{REUSE}')) "
+    "WHERE entry = 'other';"
+    f"UPDATE attempts SET task_id = '{JOB}', attempt = 0, state = 'reused', verdict = NULL, "
+    f"kind = NULL, reused_from = '{NOTE}' WHERE entry = 'other';"
+    f"INSERT INTO run (key, value) VALUES ('reused_runs', '[\"{EARLIER}\"]');"
+)
+"""SQL that makes an entry one that an earlier run's job stands for."""
+FROM_NOWHERE: Final = "is said to be an earlier run's, and its record does not say whose"
+NOT_ITS_OWN: Final = "passed by a receipt that is not its own, or never arrived"
+LIES: Final = "passed by a receipt that lies: it is of another"
+ANOTHERS_ID: Final = "has a task id that is another's"
 LAWFUL = {
+    "reused from another entry of an earlier run": REUSED,
+    "sent twice after what was reused had failed": (
+        "INSERT INTO attempts (task_id, entry, attempt, ordinal, state, sent_at, reused_from) "
+        f"SELECT '{JOB}', entry, 0, ordinal, 'reused', sent_at, '{NOTE}' FROM attempts "
+        "WHERE entry = 'again' AND attempt = 1;"
+        f"{START}('{JOB}', 'x', 0, 0, 0);"
+        f"INSERT INTO run (key, value) VALUES ('reused_runs', '[\"{EARLIER}\"]');"
+    ),
     "the session itself says why it was not sent": (
         f"UPDATE attempts SET state = 'withheld', sent_at = NULL WHERE entry = 'plain';"
         f"DELETE FROM starts WHERE task_id = {PLAIN};"
@@ -159,6 +197,49 @@ BROKEN: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
         [
             ("S1", name, "attempt 1 was never sent by this record, and a worker tells of it")
             for name in ("once", "fails")
+        ],
+    ),
+    "reused from nowhere": (
+        f"{REUSED} UPDATE attempts SET reused_from = NULL WHERE entry = 'other'",
+        [
+            ("S1", "other", FROM_NOWHERE),
+            ("S1", "other", ANOTHERS_ID),
+            ("S4", "other", NOT_ITS_OWN),
+            ("S4", "other", f"{LIES} entry: 'before', not 'other'"),
+        ],
+    ),
+    "sent, and said to be an earlier run's": (
+        f"{REUSED} UPDATE attempts SET state = 'sent' WHERE entry = 'other'",
+        [
+            ("S1", "other", "is there, and one before it is not"),
+            ("S1", "other", FROM_NOWHERE),
+        ],
+    ),
+    "reused, under a number of its own": (
+        (
+            f"{REUSED} UPDATE attempts SET attempt = 1 WHERE entry = 'other'; UPDATE settled "
+            "SET attempt = 1, verdict = json_set(verdict, '$.attempt', 1) WHERE entry = 'other'"
+        ),
+        [("S1", "other", f"attempt 1 {FROM_NOWHERE}")],
+    ),
+    "reused from another attempt than its receipt is of": (
+        (
+            f"{REUSED} UPDATE settled SET receipt = json_set(receipt, '$.attempt', 3) "
+            "WHERE entry = 'other'"
+        ),
+        [
+            ("S4", "other", NOT_ITS_OWN),
+            ("S4", "other", f"{LIES} attempt: 3, not 2"),
+        ],
+    ),
+    "reused from another entry than its receipt is of": (
+        (
+            f"{REUSED} UPDATE settled SET receipt = json_set(receipt, '$.entry', 'other') "
+            "WHERE entry = 'other'"
+        ),
+        [
+            ("S4", "other", NOT_ITS_OWN),
+            ("S4", "other", f"{LIES} entry: 'other', not 'before'"),
         ],
     ),
     "an attempt 0 in place of the first": (

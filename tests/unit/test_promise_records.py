@@ -56,7 +56,10 @@ FOUND: Mapping[str, Mapping[str, Rows]] = json.loads(
 """All that each query finds in each record, where it finds something else than in a sound one."""
 
 
-IN_ORDER = {"run_though_unsent", "sent_without_time", "unsuccessful_descendants", "repetitions"}
+IN_ORDER = {
+    *("run_though_unsent", "sent_without_time", "unsuccessful_descendants", "repetitions"),
+    "attempts",
+}
 """Queries that promise an order."""
 
 
