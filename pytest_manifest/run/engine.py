@@ -99,6 +99,7 @@ class Engine:
     def step(self) -> bool:
         """Go round once: send, poll, handle what is missing; return whether the work is done."""
         self._check_stack()
+        self._evaluator.evidence.clock.look()
         self._send_some()
         if self._finished:
             self._drain()

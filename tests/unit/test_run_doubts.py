@@ -130,3 +130,20 @@ def test_what_was_turned_away_is_left_while_its_message_is_there_twice() -> None
         assert decide(one, queued, ResumeRules(unsafe=True)).action == "send"
     gone = EntryState(row(), status="revoked", location="missing", turned_away=True)
     assert decide(ONCE, gone, ResumeRules()).action == "send"
+
+
+def test_a_start_and_an_end_that_come_late_together_are_one_correction() -> None:
+    """Its message came twice, and what the second execution tells is read at once."""
+    with rig(Plan((entry("a"), entry("b")))) as made:
+        made.step()
+        delivery = ended(made)
+        made.step()
+        assert made.kinds() == {"a": "passed"}
+        made.world.meddled.add(made.task_id("a"))
+        made.world.queue.appendleft(delivery.message)
+        ended(made)
+        made.step(2)
+        assert made.kinds() == {"a": "duplicated"}
+        assert [c.before for c in made.engine.corrections] == ["passed"]
+        made.finish()
+        made.check()
