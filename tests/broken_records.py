@@ -45,6 +45,11 @@ def copied(table: str, columns: str, changed: str, where: str) -> str:
 START = "task_id, execution, started_at, retries, worker, host, pid, redelivered"
 SETTLED = "entry, attempt, kind, verdict, receipt, settled_at"
 ATTEMPT = "task_id, entry, attempt, ordinal, state, sent_at"
+CHILD = f"(SELECT min(task_id) FROM descendants WHERE {TREE})"
+CORRECTION = (
+    "INSERT INTO corrections (entry, attempt, was, kind, told_at, corrected_at) "
+    "VALUES ({}, '2999-01-01', '2999-01-02')"
+)
 TO_LOST = (
     "UPDATE settled SET kind = 'lost', receipt = NULL, verdict = json_set(verdict, "
     "'$.verdict', 'lost', '$.sentence', 'nobody has it') WHERE entry = 'plain';"
@@ -88,6 +93,10 @@ MUTATIONS = {
         copied(
             "receipts", "task_id, receipt, arrived_at", "'stranger', receipt, arrived_at", PLAIN
         ),
+    ),
+    "a stranger goes on": (
+        "S1",
+        "INSERT INTO handed_on (task_id, execution, how) VALUES ('stranger', 'x', 'retry')",
     ),
     "an id of no attempt": ("S1", f"UPDATE attempts SET task_id = 'mine' WHERE {PLAIN}"),
     "another's id": (
@@ -144,6 +153,19 @@ MUTATIONS = {
         + f"; UPDATE receipts SET receipt = json_set(receipt, '$.state', 'failed') WHERE {PLAIN}",
     ),
     "passed by another task": ("S4", settled("plain", "receipt", "task", "'jobs.other'")),
+    "passed by a receipt of another sending": (
+        "S4",
+        settled("plain", "receipt", "sent_at", "'2020-01-01T00:00:00Z'"),
+    ),
+    "passed, and told to have failed": (
+        "S4",
+        copied(
+            "receipts",
+            "task_id, execution, receipt, arrived_at",
+            "task_id, execution, json_set(receipt, '$.state', 'failed'), arrived_at",
+            PLAIN,
+        ),
+    ),
     "passed with other arguments": (
         "S4",
         settled("plain", "receipt", "args_sha256", "json_extract(receipt, '$.result_sha256')"),
@@ -190,6 +212,35 @@ MUTATIONS = {
         "S4",
         f"UPDATE descendants SET kind = 'duplicated' WHERE {LOOSE}",
     ),
+    "passed, and a child's verdict says otherwise": (
+        "S4",
+        f"UPDATE descendants SET verdict = json_set(verdict, '$.verdict', 'failed') WHERE {TREE}",
+    ),
+    "passed, and a child's receipt never came": (
+        "S4",
+        f"DELETE FROM receipts WHERE task_id IN (SELECT task_id FROM descendants WHERE {TREE})",
+    ),
+    "passed, and a child's receipt tells of a failure": (
+        "S4",
+        (
+            "UPDATE receipts SET receipt = json_set(receipt, '$.state', 'failed') "
+            f"WHERE task_id IN (SELECT task_id FROM descendants WHERE {TREE})"
+        ),
+    ),
+    "passed, and a child was begun twice": (
+        "S4",
+        copied("starts", START, START.replace("task_id, execution", CHILD + ", 'x'", 1), PLAIN)
+        + ";"
+        + copied("starts", START, START.replace("task_id, execution", CHILD + ", 'y'", 1), PLAIN),
+    ),
+    "passed, and a child is nobody's": (
+        "S4",
+        f"UPDATE descendants SET parent = 'nobody' WHERE {TREE}",
+    ),
+    "passed, and a child has started itself": (
+        "S4",
+        f"UPDATE descendants SET parent = task_id WHERE {TREE}",
+    ),
     "passed, and a child is forgotten": (
         "S4",
         (
@@ -222,10 +273,25 @@ MUTATIONS = {
     ),
     "told otherwise, for nothing": (
         "S5",
-        (
-            "INSERT INTO corrections (entry, attempt, was, kind, told_at, corrected_at) "
-            "VALUES ('plain', 1, 'failed', 'passed', '2999-01-01', '2999-01-02')"
-        ),
+        (CORRECTION.format("'plain', 1, 'failed', 'passed'")),
+    ),
+    "an entry of no run was told otherwise": (
+        "S5",
+        CORRECTION.format("'nobody', 1, 'failed', 'passed'"),
+    ),
+    "an attempt that is not there was told otherwise": (
+        "S5",
+        CORRECTION.format("'plain', 7, 'failed', 'passed'"),
+    ),
+    "told otherwise, and the same": (
+        "S5",
+        CORRECTION.format("'plain', 1, 'passed', 'passed'")
+        + f"; UPDATE receipts SET after_verdict = 1 WHERE {PLAIN}",
+    ),
+    "told otherwise, and it is not so": (
+        "S5",
+        CORRECTION.format("'plain', 1, 'lost', 'failed'")
+        + f"; UPDATE receipts SET after_verdict = 1 WHERE {PLAIN}",
     ),
     # S6, L1: each entry of the run, once
     "an entry is gone": (
@@ -244,6 +310,13 @@ MUTATIONS = {
         copied("settled", SETTLED, SETTLED.replace("entry", "'more'", 1), "entry = 'plain'"),
     ),
     "a verdict on no attempt": ("S6", "UPDATE settled SET attempt = 9 WHERE entry = 'plain'"),
+    "left out, and begun": (
+        "S6",
+        (
+            "UPDATE settled SET kind = 'skipped', receipt = NULL, "
+            "verdict = json_set(verdict, '$.verdict', 'skipped') WHERE entry = 'plain'"
+        ),
+    ),
     "a verdict on an earlier attempt": (
         "S6",
         "UPDATE settled SET attempt = 1 WHERE entry = 'again'",

@@ -9,10 +9,9 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_manifest.ledger.database import LedgerPart
 from pytest_manifest.ledger.rows import Row
-from pytest_manifest.ledger.run_info import OLDER, STORE_EMPTIED
-from pytest_manifest.schema import VerdictStatus
+from pytest_manifest.ledger.run_info import OLDER, SEGMENTS, STORE_EMPTIED
+from pytest_manifest.ledger.tree_promises import TreePromiseQueries
 
 _NEVER_SENT: Final = "a.state IN ('planned', 'withheld')"
 _RUN_UNSENT = f"""
@@ -48,6 +47,7 @@ _REUSED_FROM_NOWHERE = """
 _STRANGERS = """
     SELECT t.task_id, '', 0 FROM (
         SELECT task_id FROM starts UNION SELECT task_id FROM receipts
+        UNION SELECT task_id FROM handed_on
     ) t WHERE NOT EXISTS (SELECT 1 FROM attempts a WHERE a.task_id = t.task_id)
         AND NOT EXISTS (SELECT 1 FROM descendants d WHERE d.task_id = t.task_id)
 """
@@ -106,6 +106,29 @@ _PASSED_BY_ANOTHER = """
         )
     )
 """
+# What was published twice has a note, and of which message its receipt is nobody knows.
+_PASSED_BY_ANOTHER_SENDING = """
+    SELECT a.task_id, s.entry, s.attempt FROM settled s
+    JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
+    WHERE s.kind = 'passed' AND a.reused_from IS NULL AND a.note IS NULL
+        AND abs(julianday(a.sent_at) - julianday(json_extract(s.receipt, '$.sent_at'))) > 1e-6
+        AND NOT EXISTS (
+            SELECT 1 FROM corrections c WHERE c.entry = s.entry AND c.attempt = s.attempt
+        )
+"""
+# Only the process that ran a job tells these ends, and each execution has one.
+_PASSED_AND_CONTRADICTED = """
+    SELECT a.task_id, s.entry, s.attempt FROM settled s
+    JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
+    WHERE s.kind = 'passed' AND EXISTS (
+        SELECT 1 FROM receipts r
+        JOIN receipts o ON o.task_id = r.task_id AND o.execution = r.execution
+        WHERE r.task_id = a.task_id
+            AND json_extract(r.receipt, '$.state') IN ('succeeded', 'failed', 'ignored')
+            AND json_extract(o.receipt, '$.state') IN ('succeeded', 'failed', 'ignored')
+            AND json_extract(r.receipt, '$.state') <> json_extract(o.receipt, '$.state')
+    )
+"""
 _PASSED_UNSENT = f"""
     SELECT a.task_id, s.entry, s.attempt FROM settled s
     JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
@@ -118,37 +141,6 @@ _EXECUTIONS = """
         JOIN starts t ON t.task_id = a.task_id
         WHERE s.kind = 'passed' GROUP BY t.task_id, t.hop, t.retries HAVING count(*) > 1
     ) GROUP BY entry
-"""
-_TREES = """
-    SELECT s.entry, coalesce(d.kind, 'pending'), d.task, d.task_id FROM settled s
-    JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
-    JOIN descendants d ON d.root = a.task_id
-    WHERE s.kind = 'passed' AND d.kind IS NOT 'passed' AND d.kind IS NOT 'skipped'
-    ORDER BY s.entry
-"""
-_FEWER_CHILDREN = """
-    SELECT entry, told, known FROM (
-        SELECT s.entry AS entry, json_extract(s.receipt, '$.children') AS told, (
-            SELECT count(*) FROM descendants d WHERE d.root = a.task_id AND d.parent = a.task_id
-        ) AS known FROM settled s
-        JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
-        WHERE s.kind = 'passed' AND json_extract(s.receipt, '$.children') > 0
-    ) WHERE told > known
-"""
-# Counted once for all keys: a job may announce as much as it starts. CROSS JOIN: in this order.
-_UNFULFILLED = """
-    SELECT s.entry, n.how, max(n.number) - max(
-        coalesce(f.number, 0),
-        (SELECT count(*) FROM json_each(n.task_ids) j
-            CROSS JOIN descendants d ON d.task_id = j.value AND d.root = n.root)
-    ) AS missing FROM announced n
-    JOIN attempts a ON a.task_id = n.root
-    JOIN settled s ON s.entry = a.entry AND s.attempt = a.attempt
-    LEFT JOIN (
-        SELECT root, fulfils, count(*) AS number FROM descendants
-        WHERE fulfils IS NOT NULL GROUP BY root, fulfils
-    ) f ON f.root = n.root AND f.fulfils = n.key
-    WHERE s.kind = 'passed' GROUP BY n.root, n.key HAVING max(n.is_off) = 0 AND missing > 0
 """
 _OTHER_DOCUMENT = """
     SELECT '', entry, coalesce(attempt, 0) FROM settled
@@ -171,6 +163,26 @@ _CORRECTED = """
             SELECT 1 FROM receipts r WHERE r.task_id = a.task_id AND r.after_verdict
         )
         AND (SELECT count(*) FROM starts t WHERE t.task_id = a.task_id) < 2
+"""
+# A session that goes on with a run judges it anew, by what the manifest expects then and by all
+# that has come; no correction says so.
+_CORRECTED_OTHERWISE = f"""
+    SELECT '', c.entry, coalesce(c.attempt, 0) FROM corrections c
+    LEFT JOIN settled s ON s.entry = c.entry AND s.attempt = c.attempt
+    WHERE c.was = c.kind
+        OR NOT EXISTS (
+            SELECT 1 FROM attempts a WHERE a.entry = c.entry AND a.attempt = c.attempt
+        )
+        OR (c.kind <> s.kind
+            AND c.seq = (SELECT max(d.seq) FROM corrections d WHERE d.entry = c.entry)
+            AND NOT EXISTS (
+                SELECT 1 FROM run WHERE key = '{SEGMENTS}' AND json_array_length(value) > 1
+            ))
+"""  # noqa: S608 - fixed text
+_SKIPPED_YET_BEGUN = """
+    SELECT a.task_id, s.entry, s.attempt FROM settled s
+    JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
+    WHERE s.kind = 'skipped' AND EXISTS (SELECT 1 FROM starts t WHERE t.task_id = a.task_id)
 """
 _JUDGED_UNKNOWN = """
     SELECT '', s.entry, coalesce(s.attempt, 0) FROM settled s WHERE NOT EXISTS (
@@ -224,7 +236,7 @@ class Repetition:
     ran: bool
 
 
-class PromiseQueries(LedgerPart):
+class PromiseQueries(TreePromiseQueries):
     """Queries for what must not be in a ledger; each yields what is there all the same."""
 
     def run_though_unsent(self) -> Iterator[Sending]:
@@ -271,6 +283,14 @@ class PromiseQueries(LedgerPart):
         """Yield attempts that passed by a receipt of something else, or one that never came."""
         return self._sendings(_PASSED_BY_ANOTHER)
 
+    def passed_by_another_sending(self) -> Iterator[Sending]:
+        """Yield attempts that passed by a receipt of a message that was sent at another time."""
+        return self._sendings(_PASSED_BY_ANOTHER_SENDING)
+
+    def passed_and_contradicted(self) -> Iterator[Sending]:
+        """Yield attempts that passed, of one execution of which two different ends were told."""
+        return self._sendings(_PASSED_AND_CONTRADICTED)
+
     def passed_though_unsent(self) -> Iterator[Sending]:
         """Yield attempts that passed and were never sent."""
         return self._sendings(_PASSED_UNSENT)
@@ -278,20 +298,6 @@ class PromiseQueries(LedgerPart):
     def repeated_executions(self) -> Iterator[tuple[str, int]]:
         """Yield the passed entries whose job began more than once in a turn, and how often."""
         return self._db.build_each(lambda row: (str(row[0]), int(row[1])), _EXECUTIONS)
-
-    def unsuccessful_descendants(
-        self,
-    ) -> Generator[tuple[str, VerdictStatus, str, str], None, None]:
-        """Yield ``(entry, status, task, task_id)`` of what did not succeed in passed trees."""
-        yield from self._db.read(_TREES)
-
-    def fewer_children(self) -> Iterator[tuple[str, int, int]]:
-        """Yield passed entries with the children that were counted, and the fewer told of."""
-        yield from self._db.read(_FEWER_CHILDREN)
-
-    def unfulfilled(self) -> Iterator[tuple[str, str, int]]:
-        """Yield passed entries with what was announced of their trees, and how many never came."""
-        yield from self._db.read(_UNFULFILLED)
 
     def other_documents(self) -> Iterator[Sending]:
         """Yield verdicts that say something else than the row that they stand in."""
@@ -313,6 +319,14 @@ class PromiseQueries(LedgerPart):
     def corrected_without_evidence(self) -> Iterator[Sending]:
         """Yield verdicts that were changed after they had been told, with nothing that arrived."""
         return self._sendings(_CORRECTED)
+
+    def corrected_otherwise(self) -> Iterator[Sending]:
+        """Yield corrections of what the run does not have, or to a verdict that is another now."""
+        return self._sendings(_CORRECTED_OTHERWISE)
+
+    def skipped_though_begun(self) -> Iterator[Sending]:
+        """Yield attempts that are said to have been left out, and that a worker has begun."""
+        return self._sendings(_SKIPPED_YET_BEGUN)
 
     def repetitions(self) -> Generator[Repetition, None, None]:
         """Yield all attempts of the entries that have more than one, entry by entry."""

@@ -74,6 +74,20 @@ class ReceiptCollector:
         """Tell whether instrumented workers can report starts here, and not only ends."""
         return self._stream is not None
 
+    def announce(self) -> None:
+        """Tell other sessions that this one goes on with the run, where the stream can tell it."""
+        stream = self._stream
+        if stream is not None:
+            try:
+                self._call(stream.announce)
+            except StackError as error:  # an old server, say
+                logger.debug("{}", error)
+
+    @property
+    def is_overtaken(self) -> bool:
+        """Tell whether another session has begun to go on with the run since this one did."""
+        return self._stream is not None and self._stream.is_overtaken
+
     def was_read_on(self) -> bool:
         """Tell whether another reader has read the stream from this one's first position on.
 

@@ -31,6 +31,7 @@ BATCH_SIZE = 5_000
 TRIM_BATCH = 1_000
 """Records taken out of the store by one command; of old ones so many are looked for at once."""
 BEGIN: Final = "begin"
+SESSION: Final = "session"
 CERT_REQS: Final = {"CERT_NONE": "none", "CERT_OPTIONAL": "optional", "CERT_REQUIRED": "required"}
 """Celery's words in a URL, and redis-py's."""
 TRANSLATED: Final = ("ssl_cert_reqs", "virtual_host")
@@ -133,7 +134,8 @@ class StreamReader:
     ``position`` is the id of the last record read ("0" for none): keep it with the records, and an
     interrupted reader goes on where it was. Records that are kept elsewhere are taken out of the
     store by :meth:`trim`, unless this reader ``keeps_records``. ``opener`` makes a client of the
-    store where its URL alone does not say how.
+    store where its URL alone does not say how. ``is_overtaken``: another session than this one has
+    announced itself after it, so it goes on with the run by another ledger.
     """
 
     def __init__(
@@ -145,16 +147,17 @@ class StreamReader:
         keeps_records: bool = False,
         flaws: ReadErrors | None = None,
         opener: Callable[[], Redis] | None = None,
+        session: str = "",
     ) -> None:
+        self.session, self._is_announced, self.is_overtaken = session, False, False
         self._url = backend_url
         self._opener = opener or partial(open_client, backend_url)
         self._key = key
-        self.position = position
+        self.position, self._keeps_records = position, keeps_records
         self._flaws = ReadErrors() if flaws is None else flaws
         self._mark: str | None = None
         self._is_truncated: bool | None = None
         """Whether another reader removed what this one never had; None: not checked yet."""
-        self._keeps_records = keeps_records
         self._read_ids: list[str] = []
         """Records that were read and are in the store yet."""
         self._before, self._trimmed_to = position, "-"
@@ -170,7 +173,9 @@ class StreamReader:
             keeps_records=self._keeps_records,
             flaws=self._flaws,
             opener=self._opener,
+            session=self.session,
         )
+        other._is_announced, other.is_overtaken = self._is_announced, self.is_overtaken
         other._mark, other._is_truncated = self._mark, self._is_truncated
         return other
 
@@ -196,10 +201,20 @@ class StreamReader:
         with self._stack_errors("written to"):
             server, keeps_all = self._server()
             named = {} if keeps_all else {"server": server}
-            record = json.dumps({"kind": BEGIN, "stream": self._key, **named})
-            mark = self._client.xadd(self._key, {STREAM_FIELD: record})
+            named |= {"kind": BEGIN, "stream": self._key, "session": self.session}
+            mark = self._client.xadd(self._key, {STREAM_FIELD: json.dumps(named)})
             self._client.expire(self._key, ttl)
         self._mark = cast("bytes", mark).decode()
+
+    def announce(self) -> None:
+        """Tell whoever reads the stream, if it is there, that this session goes on with the run.
+
+        Raises StackError where the store cannot be reached, or is too old for that.
+        """
+        if not self._url.startswith(MEMORY_SCHEME):  # there are no others
+            record = {STREAM_FIELD: json.dumps({"kind": SESSION, "session": self.session})}
+            with self._stack_errors("written to"):
+                self._client.xadd(self._key, record, nomkstream=True)
 
     def trim(self) -> None:
         """Take out what has been read: only to be called once all of that is kept for good.
@@ -323,7 +338,8 @@ class StreamReader:
             for identity, fields in _rows(stream):
                 self.position = identity.decode()
                 record = _parse_record(fields)
-                if _is_mark(record):
+                if record is not None and record.get("kind") in (BEGIN, SESSION):
+                    self._note_session(record.get("session"))
                     continue
                 self._read_ids.append(self.position)
                 if record is None:
@@ -334,6 +350,11 @@ class StreamReader:
                 else:
                     records.append(record)
         return records
+
+    def _note_session(self, session: object) -> None:
+        other = session not in (None, self.session)
+        self.is_overtaken = self.is_overtaken or (other and self._is_announced)
+        self._is_announced = self._is_announced or session == self.session
 
     def close(self) -> None:
         close_client(self._client)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Sequence
 from functools import partial
 
@@ -35,6 +36,8 @@ class RunConnections:
         self.queues: Sequence[str] = []
         self.added_queues: Sequence[str] = []
         self.held_for: Visibility | None = None
+        self._session = secrets.token_hex(8)
+        """A name of this session, by which other sessions on the same stream are told from it."""
 
     def open_publisher(self) -> Publisher:
         """Open the publisher; :meth:`close` closes it."""
@@ -80,6 +83,7 @@ class RunConnections:
                 keeps_records=self._keeps_stream,
                 flaws=flaws,
                 opener=partial(open_client_at, address),
+                session=self._session,
             )
         caller = BoundedCaller(address.backend_url, self._state.wait_budget)
         return ReceiptCollector(stream, ResultReader(address, flaws), caller, flaws)

@@ -20,6 +20,8 @@ from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.ledger.rows import receipt_of
 from pytest_manifest.manifest import Manifest, id_and_task
 from pytest_manifest.run.changes import kept_manifest
+from pytest_manifest.run.clock import ClockWatch
+from pytest_manifest.run.signatures import RECEIPT_KEYS
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.text import plural, short
@@ -137,6 +139,12 @@ def passes(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
             yield _of("S4", one, "passed, and no receipt says so")
     for one in part.passed_by_another():
         yield _of("S4", one, "passed by a receipt that is not its own, or never arrived")
+    for one in part.passed_by_another_sending():
+        yield _of("S4", one, "passed by a receipt of another sending")
+    # Where signatures are asked for, an end that nobody has signed contradicts nothing.
+    signed = ledger.info.get_meta(RECEIPT_KEYS) is not None
+    for one in () if signed else part.passed_and_contradicted():
+        yield _of("S4", one, "passed, and one of its executions was told to have ended otherwise")
     for name, executions in part.repeated_executions():
         entry = _entry(manifest, name)
         if entry is not None and executions > entry.expect.executions:
@@ -147,7 +155,7 @@ def passes(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
 def _unproven_passes(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
     """Judge each pass again by its receipt alone."""
     runs = ledger.info.task_runs()
-    limited = OwnLimits.read(ledger)
+    limited, set_back = OwnLimits.read(ledger), ClockWatch(ledger).set_back
     with manifest.open() as file:
         lines = enumerate(file, manifest.first_line)
         while some := list(islice(lines, BATCH)):
@@ -171,6 +179,7 @@ def _unproven_passes(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
                     task_id=one.task_id,
                     attempt=number,
                     sent_at=None,
+                    set_back=set_back,
                 )
                 if lie:
                     yield Violation("S4", one.entry, f"passed by a receipt that lies: {lie}")
@@ -201,6 +210,14 @@ def trees(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
                         f"passed, and its descendant {short(task)} ({short(task_id)}) is {status}",
                     )
                     break
+    for name, task, task_id, why in part.unearned_descendants():
+        entry = _entry(manifest, name)
+        if entry is None or not is_ignored(entry):
+            yield Violation(
+                "S4",
+                name,
+                f"passed, its descendant {short(task)} ({short(task_id)}) is said to have, {why}",
+            )
     for name, told, known in part.fewer_children():
         entry = _entry(manifest, name)
         if entry is None or not is_ignored(entry):
@@ -231,6 +248,8 @@ def corrections(ledger: Ledger) -> Iterator[Violation]:
         yield _of("S5", one, "has a verdict that says something else than its row")
     for one in part.corrected_without_evidence():
         yield _of("S5", one, "was told one verdict and has another, and nothing arrived between")
+    for one in part.corrected_otherwise():
+        yield _of("S5", one, "is said to have been corrected, and does not have that verdict")
 
 
 def completeness(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
@@ -250,6 +269,8 @@ def completeness(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
         yield Violation("S6", name, "was sent, and is not in the run's manifest")
     for one in part.judged_without_attempt():
         yield _of("S6", one, "has a verdict, and the run does not have it")
+    for one in part.skipped_though_begun():
+        yield _of("S6", one, "is said to have been left out, and a worker had begun it")
     for one in part.superseded():
         yield _of("S6", one, "has a verdict, and was sent again since")
     if status == "finished":

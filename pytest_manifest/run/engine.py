@@ -24,6 +24,11 @@ POLL_PERIOD = 0.05
 DRAIN = 10.0
 """Seconds to wait for messages that are left when every verdict is there."""
 
+OVERTAKEN = (
+    "another pytest has begun to go on with this run, by a copy of its ledger; this one sends "
+    "nothing more, and leaves the rest to that one: keep one ledger of a run"
+)
+
 
 class Engine:
     """Make one pass through a run's work. Use it from one thread."""
@@ -99,6 +104,7 @@ class Engine:
     def step(self) -> bool:
         """Go round once: send, poll, handle what is missing; return whether the work is done."""
         self._check_stack()
+        self._evaluator.evidence.clock.look()
         self._send_some()
         if self._finished:
             self._drain()
@@ -197,6 +203,8 @@ class Engine:
         failure = self._signals.stack_failure()
         if failure is not None:
             raise StackError(failure)
+        if self._collector.is_overtaken:
+            raise DispatchError(OVERTAKEN)
 
     # Polling
 

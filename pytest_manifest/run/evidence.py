@@ -25,6 +25,7 @@ from pytest_manifest.ledger import (
     given_again,
 )
 from pytest_manifest.redaction import redacted
+from pytest_manifest.run.clock import ClockWatch
 from pytest_manifest.run.origins import SentJob, as_reused
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.signatures import signatures_of, trusted_ends
@@ -206,6 +207,7 @@ class EvidenceEvaluator:
         self._codes[run] = CodeHistory(ledger)
         self._with_own_limit = OwnLimits.read(ledger)
         self.signatures = signatures_of(ledger)
+        self.clock = ClockWatch(ledger)
         self._sets: dict[str, frozenset[str]] = {}  # of the ledger, which this run alone writes
         self.is_whole: Callable[[], bool] = lambda: True
         self._has_reused = bool(ledger.info.reused_runs())
@@ -303,6 +305,7 @@ class EvidenceEvaluator:
             task_id=task_id,
             attempt=job.number,
             sent_at=sent_at,
+            set_back=self.clock.set_back,
         )
         lie = lie or disagreement(reported, by_failure=entry.expect.state == "failed")
         if (

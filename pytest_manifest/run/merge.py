@@ -37,6 +37,7 @@ from pytest_manifest.ledger import (
 )
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import Shard, manifest_digest, read_manifest
+from pytest_manifest.run.clock import merged_clock
 from pytest_manifest.run.locks import RunLock
 from pytest_manifest.run.signatures import merged_signatures
 from pytest_manifest.run.task_metadata import CODE_HISTORY, OwnLimits, code_key, merged_own_limits
@@ -327,6 +328,7 @@ def _metadata(info: RunInfo, sources: Sequence[MergeInput]) -> dict[str, str]:
         own = {} if code is None else {code_key(source.info.run): code}
         metadata |= own | {k: v for k, v in source.metadata.items() if k.startswith(code_key(""))}
     metadata |= merged_own_limits(source.metadata for source in sources)
+    metadata |= merged_clock(source.metadata for source in sources)
     for key in (STORE_EMPTIED, GAVE_UP, OTHER_BROKER, STOCK_WORKERS, OVER_BUDGET):
         said = [source.metadata[key] for source in sources if source.metadata.get(key)]
         metadata |= {key: said[0]} if said else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from loguru import logger
 
@@ -11,7 +11,7 @@ from pytest_manifest.broker.locating import JobLocations
 from pytest_manifest.errors import StackError
 from pytest_manifest.ledger import STORE_EMPTIED, may_lack_starts
 from pytest_manifest.run.context import EngineContext
-from pytest_manifest.run.pending import PendingAttempt
+from pytest_manifest.run.pending import Overdue, PendingAttempt
 from pytest_manifest.run.recovery import (
     AFTER_LOSS,
     RETRY_AFTER,
@@ -148,10 +148,22 @@ class MissingJobs:
             )
         except StackError as error:
             self._log.warning("no last look for overdue jobs: {}", error)
+        for task_id in self._given_back(overdue):
+            self._pending.count_time(overdue.pop(task_id).job, now)
         self._withdrawal.withdraw_overdue(overdue)
         late = {i: o for i, o in overdue.items() if self._pending.complete(i) is not None}
         self.given_up += len(late)
         self._recorder.record_inferred((o.job, o.status, o.reason) for o in late.values())
+
+    def _given_back(self, overdue: Mapping[str, Overdue]) -> Collection[str]:
+        """Return which of these do not run too long, but wait for a worker once more.
+
+        The broker has delivered them again, as their process had died. A deadline counts on.
+        """
+        if self._search is None:
+            return ()
+        pending = self._pending.by_task_id
+        return self._search.waiting([i for i, o in overdue.items() if o.by_start and i in pending])
 
     def _give_up(self, started: Iterable[str], missing: Iterable[str], *, emptied: bool) -> None:
         """Judge what died with its worker, and what is missing."""

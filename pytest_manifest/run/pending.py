@@ -126,11 +126,15 @@ class _Due:
 
 @dataclass(frozen=True, slots=True)
 class Overdue:
-    """Hold an attempt that is judged for want of a receipt, with the verdict and the reason."""
+    """Hold an attempt that is judged for want of a receipt, with the verdict and the reason.
+
+    ``by_start``: its time is counted from a start of it.
+    """
 
     job: PendingAttempt
     status: VerdictStatus
     reason: str
+    by_start: bool
 
 
 class PendingAttempts:
@@ -197,12 +201,16 @@ class PendingAttempts:
         job.loss, job.parts = None, None
         if is_again:  # its time is told already
             return
+        self.count_time(job, now)
+        if len(self._due) > 2 * len(self.by_task_id) + SPARE:
+            self._forget_past()
+
+    def count_time(self, job: PendingAttempt, now: float) -> None:
+        """Count a started job's timeout from now."""
         timeout = self.with_own_limit(job.entry).timeout
         note = f"it ran longer than its timeout of {timeout:g} s and its worker sent no receipt"
         when = now + timeout + TIMEOUT_GRACE
-        heapq.heappush(self._due, _Due(when, start.task_id, "timed_out", note, since=now))
-        if len(self._due) > 2 * len(self.by_task_id) + SPARE:
-            self._forget_past()
+        heapq.heappush(self._due, _Due(when, job.task_id, "timed_out", note, since=job.started))
 
     def handed_on(self, end: HandedOn) -> None:
         """Note that an execution ended, and that the job waits for its next try or another task.
@@ -323,7 +331,8 @@ class PendingAttempts:
                 continue
             if job is None or (due.since is not None and not _still_runs(job, due.since)):
                 continue  # settled meanwhile, or its try is over: a retry, another worker
-            found[due.task_id] = Overdue(job, due.status, due.reason)
+            by_start = due.since is not None
+            found[due.task_id] = Overdue(job, due.status, due.reason, by_start)
         return found
 
     def postpone_timeouts(self, now: float) -> None:

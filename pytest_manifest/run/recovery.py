@@ -92,6 +92,11 @@ class JobSearch:
         """Return the task ids to look for: of what is pending, and what may yet start more."""
         return self._pending.senders() | self._pending.by_task_id.keys()
 
+    def waiting(self, task_ids: Collection[str]) -> frozenset[str]:
+        """Return which of these wait for a worker now: in a queue, or where one has it reserved."""
+        look = (self._snapshot(frozenset(task_ids)) if task_ids else None) or BrokerSnapshot()
+        return frozenset((look.queued.keys() | look.reserved.keys()) - look.running.keys())
+
     def is_deserted(self) -> bool:
         """Return whether all pending jobs wait in their queues, and no worker at all answers.
 

@@ -70,10 +70,12 @@ class Resume(EarlierRunStrategy):
     def take_effect(self) -> None:
         super().take_effect()
         self._taken_up = True
-        if self._restarts_stream:
-            # Marked for a run that is refused after all, an emptied store would look intact.
-            with contextlib.closing(self.connections.open_collector("0")) as collector:
+        with contextlib.closing(self.connections.open_collector("0")) as collector:
+            if self._restarts_stream:
+                # Marked for a run that is refused after all, an emptied store would look intact.
                 collector.begin(self.state.info.stream_ttl)
+            else:
+                collector.announce()
 
     def abandon(self) -> None:
         super().abandon()

@@ -35,7 +35,12 @@ class CodeHistory:
             ]
 
     def digest(self, task: str, sent_at: datetime | None) -> str | None:
-        """Return the digest of a task's code when it was sent; None where that is not known."""
+        """Return the digest of a task's code when it was sent; None where that is not known.
+
+        What seems to be sent before the first of them was sent after it, and the clock set back.
+        """
+        if sent_at is not None and self._steps:
+            sent_at = max(sent_at, self._steps[0][0])
         for since, digests in reversed(self._steps):
             if task in digests and (sent_at is None or since <= sent_at):
                 return digests[task]

@@ -68,6 +68,7 @@ class VerdictRecorder:
             ):  # so that --manifest-resume does not read it again
                 self._ledger.info.set_meta("stream_position", batch.position)
             return
+        self._evaluator.evidence.clock.look()
         now = time.monotonic()
         if self._search is not None:
             self._search.reset_quiet(now)
@@ -99,11 +100,13 @@ class VerdictRecorder:
             self.trees.mark_unsent(batch.unsent)
             self.trees.mark_elsewhere(batch.elsewhere)
             known = self._starts_of(finals)
+            judged_again: set[str] = set()
             for task_id, reported in _by_attempt(finals).items():
                 if self._pending.goes_on(task_id, reported):
                     continue
                 job = self._pending.complete(task_id)
                 if job is None:
+                    judged_again.add(task_id)
                     evaluated += self._handle_late_receipt(task_id)
                 elif job.origin is not None:
                     starts = known.get(task_id, ())
@@ -113,8 +116,8 @@ class VerdictRecorder:
                     evaluated += self._conclude(
                         job, *self._evaluator.evaluate_evidence(job, reported, starts)
                     )
-            for task_id in repeated:
-                evaluated += self._handle_repeated_start(task_id)
+            for task_id in repeated:  # with a late receipt beside it, it is judged by both already
+                evaluated += self._handle_repeated_start(task_id, again=task_id not in judged_again)
             evaluated += self._conclude_trees()
             self._ledger.verdicts.record(evaluated)
             self._charge_budget()
@@ -288,17 +291,20 @@ class VerdictRecorder:
         self._uncharged.append(task_id)
         return self._evaluator.late_receipt(task_id)
 
-    def _handle_repeated_start(self, task_id: str) -> list[Evaluated]:
-        """Judge a job that started a second time: after its end, or as it kills its workers."""
+    def _handle_repeated_start(self, task_id: str, *, again: bool) -> list[Evaluated]:
+        """Judge a job that started a second time: as it kills its workers, or after its end.
+
+        What has ended is judged ``again``, or has been already.
+        """
         job = self._pending.by_task_id.get(task_id)
         if job is None:
             self._uncharged.append(task_id)
-            again = self.trees.corrected([task_id])
-            if again:
-                return again
+            corrected = self.trees.corrected([task_id]) if again else []
+            if corrected:
+                return corrected
             if self._evaluator.keeps_crashing(task_id):  # no other job would get a turn
                 self._quarantined.append(task_id)
-            return self._evaluator.started_after_end(task_id)
+            return self._evaluator.started_after_end(task_id) if again else []
         verdict = self._evaluator.quarantine(job)
         if verdict is None:
             return []

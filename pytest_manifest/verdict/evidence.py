@@ -77,11 +77,13 @@ def contradiction(
     task_id: str,
     attempt: int,
     sent_at: datetime | None,
+    set_back: timedelta = timedelta(),
 ) -> str:
     """Return a phrase that names a receipt's first contradiction, or "" where there is none.
 
     The receipt is compared with attempt ``attempt`` of ``entry`` in ``run``, whose message was
-    created at ``sent_at`` (UTC; None: unknown) under ``task_id``. Missing fields contradict
+    created at ``sent_at`` (UTC; None: unknown) under ``task_id``; ``set_back`` says by how much the
+    clock of that may have been set back since. Missing fields contradict
     nothing: receipts of older workers, and those built from a stock result, lack digests or times.
     Other code than ours is no forgery; ``evaluate`` checks that.
     """
@@ -89,7 +91,7 @@ def contradiction(
         _another_sending(entry, receipt, run, task_id, attempt)
         or _another_job(entry, receipt)
         or _another_result(receipt)
-        or _another_time(receipt, sent_at)
+        or _another_time(receipt, sent_at, set_back)
     )
 
 
@@ -130,7 +132,7 @@ def _another_result(receipt: Receipt) -> str:
     )
 
 
-def _another_time(receipt: Receipt, sent_at: datetime | None) -> str:
+def _another_time(receipt: Receipt, sent_at: datetime | None, set_back: timedelta) -> str:
     if sent_at is not None and receipt.sent_at is not None and receipt.sent_at != sent_at:
         return (
             f"it is of a message sent at {_time(receipt.sent_at)}, "
@@ -139,7 +141,9 @@ def _another_time(receipt: Receipt, sent_at: datetime | None) -> str:
     sent = sent_at or receipt.sent_at
     times = ("started", receipt.started_at), ("finished", receipt.finished_at)
     for did, moment in times:
-        if sent is not None and moment is not None and sent - moment > CLOCK_TOLERANCE:
+        if sent is None or moment is None:
+            continue
+        if sent - moment > CLOCK_TOLERANCE + set_back:
             where = f" on {printable(receipt.host)}" if receipt.host else ""
             return (
                 f"it says that the job {did} at {_time(moment)}, before it was sent at "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 
 import pytest
 import redis
@@ -38,6 +39,33 @@ def test_a_reader_learns_what_another_has_taken_out(valkey: str) -> None:
         assert after.is_intact()
         for reader in (first, copy, late, after):
             reader.close()
+
+
+def test_a_session_learns_that_another_one_goes_on_with_its_run(valkey: str) -> None:
+    """By a copy of the ledger: of those before it and of itself it has known."""
+    key = "manifest:0123abcd:overtaken"
+    with redis.Redis.from_url(valkey) as client, ExitStack() as open_readers:
+        client.flushall()
+
+        def reader(session: str, position: str = "0") -> StreamReader:
+            made = StreamReader(valkey, key, session=session, position=position)
+            open_readers.callback(made.close)
+            return made
+
+        first = reader("first")
+        first.announce()  # in a store that was emptied it leaves nothing that looks like a stream
+        assert not client.exists(key)
+        first.begin(60)
+        assert (first.read(), first.is_overtaken) == ([], False)
+        second, third = reader("second"), reader("third")
+        second.announce()
+        assert [second.read(), third.read(), first.read()] == [[], [], []]
+        assert (first.is_overtaken, second.is_overtaken, third.is_overtaken) == (True, False, False)
+        assert first.renewed(first.position).is_overtaken
+        third.announce()
+        late = second.renewed(second.position)
+        assert (late.read(), late.is_overtaken, second.is_overtaken) == ([], True, False)
+        assert first.is_intact()
 
 
 def test_a_client_by_an_apps_settings_is_closed_whole(valkey: str) -> None:

@@ -57,6 +57,7 @@ JUDGES = (
     Judge("run/send_queue.py", "S6", _unit("run_to_send", "run_schedule")),
     Judge("run/consistency.py", "all", _unit("consistency_rules")),
     Judge("ledger/promise_queries.py", "all", _unit("promise_records")),
+    Judge("ledger/tree_promises.py", "S4", _unit("promise_records")),
     Judge("verdict/descendants.py", "S4", _unit("descendants")),
     Judge("run/resume_decisions.py", "S1, S2", _unit("resume_decisions")),
     Judge("run/older_ledger.py", "S1, S2", _unit("older_ledgers")),

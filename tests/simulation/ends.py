@@ -114,7 +114,7 @@ def _duplicated(end: End) -> Complaint | None:
 
 
 def _forged(end: End) -> Complaint | None:
-    true = end.world.clock.turned_back or end.task_id in end.world.forged
+    true = end.world.clock.turned_forth or end.task_id in end.world.forged
     return None if true else ("S4", "nobody had lied")
 
 

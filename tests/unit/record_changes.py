@@ -11,6 +11,7 @@ from tests.unit.ledger_support import INFO
 OF = "(SELECT task_id FROM attempts WHERE entry = '{}' AND attempt = {})"
 PLAIN, OTHER, LOOSE = (OF.format(name, 1) for name in ("plain", "other", "loose"))
 CHORD, ONCE, TREE = (OF.format(name, 1) for name in ("chord", "once", "tree"))
+TWICE = OF.format("twice", 1)
 START = "INSERT INTO starts (task_id, execution, retries, redelivered, hop) VALUES "
 
 
@@ -124,11 +125,13 @@ LAWFUL = {
     "the body is known by its id": "UPDATE descendants SET fulfils = NULL",
     "the body is known by its key": "UPDATE announced SET task_ids = '[]'",
     "the chord was called off": (
-        "UPDATE announced SET is_off = 1; DELETE FROM descendants WHERE task_id = 'body'"
+        "UPDATE announced SET is_off = 1; DELETE FROM descendants WHERE task_id = 'body';"
+        "DELETE FROM receipts WHERE task_id = 'body'"
     ),
     "the chord was called off by another": (
         "INSERT INTO announced SELECT root, key, 'c1', how, task, number, task_ids, 1 "
-        "FROM announced; DELETE FROM descendants WHERE task_id = 'body'"
+        "FROM announced; DELETE FROM descendants WHERE task_id = 'body';"
+        "DELETE FROM receipts WHERE task_id = 'body'"
     ),
     "nothing is asked of a tree": (
         "UPDATE announced SET root = (SELECT task_id FROM attempts WHERE entry = 'careless'), "
@@ -146,11 +149,71 @@ LAWFUL = {
     ),
     "corrected by a second start": (
         "INSERT INTO corrections (entry, attempt, was, kind, told_at, corrected_at) "
-        "VALUES ('twice', 1, 'passed', 'failed', '2999-01-01', '2999-01-02')"
+        "VALUES ('twice', 1, 'failed', 'passed', '2999-01-01', '2999-01-02')"
     ),
     "corrected by what it started": (
         "INSERT INTO corrections (entry, attempt, was, kind, told_at, corrected_at) "
-        "VALUES ('tree', 1, 'passed', 'failed', '2999-01-01', '2999-01-02')"
+        "VALUES ('tree', 1, 'failed', 'passed', '2999-01-01', '2999-01-02')"
+    ),
+    "corrected more than once": (
+        "INSERT INTO corrections (entry, attempt, was, kind, told_at, corrected_at) VALUES "
+        "('plain', 1, 'lost', 'failed', '2000-01-01', '2000-01-02'),"
+        "('plain', 1, 'failed', 'passed', '2000-01-02', '2000-01-03');"
+        f"UPDATE receipts SET after_verdict = 1 WHERE task_id = {PLAIN}"
+    ),
+    "corrected, and judged since by a session that went on": (
+        "INSERT INTO corrections (entry, attempt, was, kind, told_at, corrected_at) "
+        "VALUES ('plain', 1, 'lost', 'failed', '2000-01-01', '2000-01-02');"
+        f"UPDATE receipts SET after_verdict = 1 WHERE task_id = {PLAIN};"
+        """INSERT INTO run (key, value) VALUES ('parts', '[["2000", "2001"], ["2002", null]]')"""
+    ),
+    "corrected before it was sent again": (
+        "INSERT INTO corrections (entry, attempt, was, kind, told_at, corrected_at) "
+        "VALUES ('again', 1, 'lost', 'failed', '2000-01-01', '2000-01-02');"
+        f"UPDATE receipts SET after_verdict = 1 WHERE task_id = {OF.format('again', 1)}"
+    ),
+    "published twice, and of the first message": (
+        "UPDATE attempts SET sent_at = '2026-11-24T16:00:00+00:00', note = 'it broke off' "
+        "WHERE entry = 'plain'"
+    ),
+    "corrected by a receipt of its first message": (
+        "UPDATE attempts SET sent_at = '2026-11-24T16:00:00+00:00' WHERE entry = 'plain';"
+        "INSERT INTO corrections (entry, attempt, was, kind, told_at, corrected_at) "
+        "VALUES ('plain', 1, 'lost', 'passed', '2000-01-01', '2000-01-02');"
+        f"UPDATE receipts SET after_verdict = 1 WHERE task_id = {PLAIN}"
+    ),
+    "begun twice by two executions, of which one failed": (
+        "INSERT INTO receipts (task_id, execution, receipt, arrived_at) "
+        "SELECT task_id, 'again', json_set(receipt, '$.state', 'failed'), arrived_at "
+        f"FROM receipts WHERE task_id = {TWICE}"
+    ),
+    "stopped by its worker, which its process outran": (
+        "INSERT INTO receipts (task_id, execution, receipt, arrived_at) "
+        "SELECT task_id, execution, json_set(receipt, '$.state', 'timed_out'), arrived_at "
+        f"FROM receipts WHERE task_id = {PLAIN}"
+    ),
+    "told to have failed, by somebody whose word does not count": (
+        "INSERT INTO receipts (task_id, execution, receipt, arrived_at) "
+        "SELECT task_id, execution, json_set(receipt, '$.state', 'failed'), arrived_at "
+        f"FROM receipts WHERE task_id = {PLAIN};"
+        "INSERT INTO run (key, value) VALUES ('receipt_keys', '[]')"
+    ),
+    "a child was tried twice": "INSERT INTO starts (task_id, execution, retries, redelivered, hop) "
+    "VALUES ('t1', 'x', 0, 0, 0), ('t1', 'y', 1, 0, 0), ('t1', 'z', 0, 0, 1)",
+    "a child of nobody, of which nothing is asked": (
+        "UPDATE descendants SET kind = 'passed', parent = 'nobody' WHERE task_id = 'k1'"
+    ),
+    "a grandchild": (
+        "INSERT INTO descendants (task_id, root, parent, task, how, kind, verdict) SELECT 'g1', "
+        "root, task_id, task, how, kind, verdict FROM descendants WHERE task_id = 't1';"
+        "INSERT INTO receipts (task_id, execution, receipt, arrived_at) SELECT 'g1', 'g', "
+        "receipt, arrived_at FROM receipts WHERE task_id = 't1'"
+    ),
+    "left out the second time": (
+        "UPDATE attempts SET state = 'withheld' WHERE entry = 'again' AND attempt = 2;"
+        f"DELETE FROM starts WHERE task_id = {OF.format('again', 2)};"
+        f"DELETE FROM receipts WHERE task_id = {OF.format('again', 2)};"
+        + called("skipped", "again")
     ),
     "nobody saw the first attempt begin": (
         "DELETE FROM run WHERE key = 'sent_on_request';"
@@ -391,6 +454,7 @@ BROKEN: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
         (
             "UPDATE attempts SET entry = 'more' WHERE entry = 'chord'; UPDATE settled SET entry = "
             "'more' WHERE entry = 'chord'; DELETE FROM descendants WHERE task_id IN ('c1', 'body');"
+            "DELETE FROM receipts WHERE task_id IN ('c1', 'body');"
             "UPDATE descendants SET kind = 'failed' WHERE task_id = 'c0'"
         ),
         [

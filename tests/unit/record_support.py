@@ -96,6 +96,9 @@ class RecordWriter:
         self.ledger.descendants.add(
             [Descendant(task_id, root, root, "jobs.t", how, fulfils=fulfils, spawned_at=SENT_AT)]
         )
+        if status == "passed":
+            received = self.receipt(self.manifest[name], task_id, 1)
+            self.ledger.events.add_receipts([(task_id, f"x-{task_id}", received)])
         ended = {"verdict": status, "entry": name, "attempt": 1, "sentence": "It ended."}
         self.ledger.descendants.end({task_id: Verdict.model_validate(ended)})
 

@@ -176,6 +176,10 @@ class FakeStream:
 
     def trim(self) -> None: ...
 
+    is_overtaken = False
+
+    def announce(self) -> None: ...
+
     def was_read_on(self) -> bool:
         return False
 

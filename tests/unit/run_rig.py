@@ -382,8 +382,8 @@ class Rig:
         assert self._may_be_forged(rows), f"{entry.id} was no lie"
 
     def _may_be_forged(self, rows: Sequence[AttemptRow]) -> bool:
-        """Somebody has changed it, or by the clock it may have ended before it was sent."""
-        return self.world.clock.turned_back or rows[-1].task_id in self.world.forged
+        """Somebody has changed it, or the clock was set back and forth again, which nobody saw."""
+        return self.world.clock.turned_forth or rows[-1].task_id in self.world.forged
 
     def _check_quarantined(self, entry: Entry, rows: Sequence[AttemptRow], _: EntryVerdict) -> None:
         starts = sum(len(self.world.of(row.task_id)) for row in rows)

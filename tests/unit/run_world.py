@@ -39,6 +39,7 @@ class Clock:
         self.now = 1000.0
         self.jumped = timedelta()
         self.turned_back = False
+        self.turned_forth = False  # after it was turned back: who looked since saw neither
         self.passed: Callable[[], object] = lambda: None
 
     def monotonic(self) -> float:
@@ -50,6 +51,7 @@ class Clock:
     def jump(self, hours: int) -> None:
         """The wall's clock is set; the monotonic one is not."""
         self.jumped += timedelta(hours=hours)
+        self.turned_forth = self.turned_forth or (self.turned_back and hours > 0)
         self.turned_back = self.turned_back or hours < 0
 
     def sleep(self, seconds: float) -> None:

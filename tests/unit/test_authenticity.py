@@ -36,6 +36,7 @@ class Sending:
     task_id: str
     attempt: int
     sent_at: datetime | None = SENT_AT
+    set_back: timedelta = timedelta()
 
     def lie(self, receipt: Receipt) -> str:
         """What is said of a receipt that came for it."""
@@ -46,6 +47,7 @@ class Sending:
             task_id=self.task_id,
             attempt=self.attempt,
             sent_at=self.sent_at,
+            set_back=self.set_back,
         )
 
     def honest(self, ending: TaskResult, finished_at: datetime = SENT_AT) -> Receipt:
@@ -227,6 +229,15 @@ def test_a_lie_is_a_whole_phrase() -> None:
 def test_what_a_receipt_may_honestly_lack_or_change(fields: dict[str, Any]) -> None:
     """Old workers, clocks a little apart, retries with other arguments, jobs handed on."""
     assert SENDING.lie(altered(HONEST, **fields)) == ""
+
+
+def test_a_clock_that_was_set_back_belies_nothing() -> None:
+    """A job that ends after that seems to end before it was sent; but no longer ago than that."""
+    by = timedelta(hours=1)
+    sending = Sending(ENTRY, SENDING.run, SENDING.task_id, 1, set_back=by)
+    assert sending.lie(altered(HONEST, finished_at=SENT_AT - by - CLOCK_TOLERANCE)) == ""
+    older = altered(HONEST, finished_at=SENT_AT - by - CLOCK_TOLERANCE - timedelta(seconds=1))
+    assert "before it was sent" in sending.lie(older)
 
 
 def test_without_our_own_time_the_receipts_is_taken() -> None:

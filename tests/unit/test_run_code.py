@@ -32,5 +32,28 @@ def test_a_receipt_is_held_against_the_code_of_its_own_sending(
     assert history.digest("t", BEGIN + timedelta(minutes=59)) == "py3.11:old"
     assert history.digest("t", BEGIN + timedelta(hours=1)) == "py3.11:new"
     assert history.digest("t", None) == "py3.11:new"
-    assert history.digest("t", BEGIN - timedelta(seconds=1)) is None
     assert history.digest("elsewhere", None) is None
+
+
+def test_what_was_sent_after_the_clock_was_set_back_is_held_against_the_code_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the clock it was sent before the run knew any code; without one any code would do."""
+    monkeypatch.setattr(task_metadata, "utc_now", lambda: BEGIN)
+    monkeypatch.setattr(task_metadata, "code_digest", lambda _task: "py3.11:ours")
+    with Ledger.create(tmp_path / "r.sqlite", INFO) as ledger:
+        record_code(ledger, ["t"], {"t": object()})
+        assert CodeHistory(ledger).digest("t", BEGIN - timedelta(hours=1)) == "py3.11:ours"
+
+
+def test_code_that_became_known_later_is_not_that_of_what_was_sent_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that began without the app, and was resumed with it."""
+    moments = iter([BEGIN, BEGIN + timedelta(hours=1)])
+    monkeypatch.setattr(task_metadata, "utc_now", lambda: next(moments))
+    monkeypatch.setattr(task_metadata, "code_digest", lambda _task: "py3.11:ours")
+    with Ledger.create(tmp_path / "r.sqlite", INFO) as ledger:
+        record_code(ledger, ["t"], {})
+        record_code(ledger, ["t"], {"t": object()})
+        assert CodeHistory(ledger).digest("t", BEGIN - timedelta(hours=1)) is None

@@ -6,9 +6,10 @@ from unittest import mock
 
 import pytest
 
-from pytest_manifest.errors import StackError
+from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.ledger import STORE_EMPTIED
 from pytest_manifest.run.resume_rules import EntryState, ResumeRules, decide
+from tests.unit.run_fakes import FakeStream
 from tests.unit.run_rig import Plan, Rig, rig
 from tests.unit.test_run_engine import NOTHING_ARRIVES, begun, ended, entry, first
 from tests.unit.test_run_resume import IDEMPOTENT, ONCE, row
@@ -130,3 +131,33 @@ def test_what_was_turned_away_is_left_while_its_message_is_there_twice() -> None
         assert decide(one, queued, ResumeRules(unsafe=True)).action == "send"
     gone = EntryState(row(), status="revoked", location="missing", turned_away=True)
     assert decide(ONCE, gone, ResumeRules()).action == "send"
+
+
+def test_a_start_and_an_end_that_come_late_together_are_one_correction() -> None:
+    """Its message came twice, and what the second execution tells is read at once."""
+    with rig(Plan((entry("a"), entry("b")))) as made:
+        made.step()
+        delivery = ended(made)
+        made.step()
+        assert made.kinds() == {"a": "passed"}
+        made.world.meddled.add(made.task_id("a"))
+        made.world.queue.appendleft(delivery.message)
+        ended(made)
+        made.step(2)
+        assert made.kinds() == {"a": "duplicated"}
+        assert [c.before for c in made.engine.corrections] == ["passed"]
+        made.finish()
+        made.check()
+
+
+def test_a_run_that_another_session_goes_on_with_sends_nothing_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That one has a copy of the ledger, and would send the same."""
+    with rig(Plan((entry("a"), entry("b")), window=1)) as made:
+        made.step()
+        monkeypatch.setattr(FakeStream, "is_overtaken", True)
+        ended(made)
+        with pytest.raises(DispatchError, match="by a copy of its ledger"):
+            made.engine.step()
+        assert list(made.world.published) == [made.task_id("a")]
