@@ -114,6 +114,9 @@ def test_what_was_not_sent_after_all_makes_room_and_comes_first() -> None:
     (first, other) = sending.schedule.take(9)
     sending.schedule.put_back([first, other])
     assert names(sending.schedule.first(9)) == ["e0", "e2", "e1"]
+    again = sending.schedule.take(9)
+    assert names(again) == ["e0", "e2"]
+    sending.schedule.put_back(again)
     assert sending.send() == ["e0", "e2"]
 
 

@@ -117,6 +117,16 @@ def test_the_canary_goes_first_spread_over_the_manifest() -> None:
     assert names(schedule.take(99)) == ["e1", "e2", "e3", "e4", "e6", "e7", "e8", "e9"]
 
 
+def test_what_is_queued_when_the_canary_has_passed_goes_first() -> None:
+    """As what could not be sent, and whose end came all the same."""
+    schedule = Schedule(plain(6), canary=2)
+    schedule.start()
+    schedule.put_back(schedule.take(9))
+    for name in ("e0", "e3"):
+        schedule.finished(name, "passed")
+    assert names(schedule.take(9)) == ["e0", "e3", "e1", "e2", "e4", "e5"]
+
+
 def test_a_failed_canary_holds_everything_else() -> None:
     """Also when it fails first and passes after; the note names who failed."""
     schedule = Schedule(plain(4), canary=2)
