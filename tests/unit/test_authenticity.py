@@ -185,6 +185,10 @@ def test_a_swapped_result_is_noticed(mine: object, theirs: object) -> None:
         ),
         ({"finished_at": SENT_AT - timedelta(minutes=6)}, "that the job finished at "),
         (
+            {"started_at": None, "finished_at": SENT_AT - timedelta(minutes=6)},
+            "that the job finished at ",
+        ),
+        (
             {"finished_at": SENT_AT - timedelta(minutes=6), "host": None},
             "15:00:00.123456 UTC: it is old, or the clock is wrong",
         ),
