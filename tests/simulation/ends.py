@@ -79,7 +79,9 @@ def _passed(end: End) -> Complaint | None:
     receipt = end.settled.receipt
     if receipt is None or receipt.task_id != end.task_id:
         return "S4", "its receipt is another's, or none"
-    if receipt.result != result_of(end.entry):
+    # What Celery stores has no digest: who changes it there is believed.
+    is_changed_in_store = receipt.source == "backend" and end.task_id in end.world.forged
+    if receipt.result != result_of(end.entry) and not is_changed_in_store:
         return "S4", "its result is not what its task had returned"
     return None
 
