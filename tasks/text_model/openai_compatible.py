@@ -96,7 +96,7 @@ class OpenAICompatibleModel:
         except openai.OpenAIError as error:
             failure = self._failure(error, request)
         except UNREADABLE as error:  # what is no such document
-            failure = failures.MalformedAnswer(
+            failure = failures.UnreadableAnswer(
                 f"{self.name} sent what is no chat completion ({self._said(error)}); ask it again",
                 billed=billed,
             )

@@ -100,6 +100,15 @@ def pytest_manifest_dispatched(run: Run) -> None:
         run.warnings += warnings_of(run.manifest)
 
 
+def pytest_manifest_finished(run: Run) -> None:
+    """Have the run's summary say where calls may have been billed that nobody has told of."""
+    if run.manifest.header.workflow == "gap_fill":
+        from workflows.gap_fill.costs import incomplete_costs
+
+        with run.read() as ledger:
+            run.warnings += incomplete_costs(ledger)
+
+
 def _fills(manifest: Manifest) -> bool:
     """Return whether a manifest fills gaps, and grades nothing."""
     header = manifest.header
@@ -155,6 +164,7 @@ __all__ = [
     "gap_fill_repair",
     "movie_bible",
     "pytest_manifest_dispatched",
+    "pytest_manifest_finished",
     "pytest_manifest_sections",
     "pytest_manifest_sending",
 ]
