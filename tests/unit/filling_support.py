@@ -16,7 +16,7 @@ from pydantic import JsonValue
 from tasks.filling.asking import Asker
 from tasks.filling.batch import Batch, Limits
 from tasks.filling.order import Order, PlannedModel
-from tasks.filling.prompts import Prompt, load_prompt
+from tasks.filling.prompts import PROMPTS, Prompt
 from tasks.filling.report import Report
 from tasks.filling.writing import Provenance
 from tasks.movie_bible.bible import BibleSettings, MovieBible
@@ -29,7 +29,7 @@ from tasks.text_model.limits import NoLimit
 from tasks.text_model.prices import PriceTable
 from tasks.text_model.retrying import SALVAGE_SECONDS, Fallback, RetryPolicy
 
-PROMPT: Prompt = load_prompt("movie-bible/1")
+PROMPT: Prompt = PROMPTS.load("movie-bible/1")
 QUICK = RetryPolicy(attempts=3, first_wait=0.0, longest_wait=0.01)
 TOKENS_IN, TOKENS_OUT = 101, 37
 

@@ -90,5 +90,6 @@ def test_a_judge_whose_price_is_not_known_fails_the_test_of_its_cost(tmp_path: P
 def test_what_failed_tells_its_cost_as_evidence() -> None:
     """And what is no report of a batch is passed over."""
     failed = make_receipt(ENTRY, state="failed", evidence={"judge": {"cost": 0.5}, "cost": 0.5})
-    odd = [make_receipt(ENTRY, result=told) for told in ({"cost": "much"}, [1], None, "cost")]
+    results: list[JsonValue] = [{"cost": "much"}, [1], None, "cost"]
+    odd = [make_receipt(ENTRY, result=told) for told in results]
     assert [one.cost for one in paid_reports([failed, *odd])] == [0.5]

@@ -19,7 +19,7 @@ from pytest_manifest.manifest import read_manifest
 from pytest_manifest.planning import PlanBuilder
 from pytest_manifest.schema import Entry
 from pytest_manifest.testing import plan, plan_notes
-from tasks.filling.prompts import load_prompt, output_tokens
+from tasks.filling.prompts import PROMPTS, output_tokens
 from tasks.movie_bible.bible import MovieBible, NewAnnotation
 from tasks.movie_bible.documents import Document
 from tasks.movie_bible.fields import text_digest
@@ -451,7 +451,7 @@ def test_another_prompt_makes_every_row_a_gap(
     assert "45 filled by another prompt" in notes(bible)
     data = data_of(plan(gap_fill_repair, bible)[0])
     assert data["prompt"] == "mine/1"
-    assert data["prompt_digest"] == load_prompt("mine/1", tmp_path / "prompts").digest
+    assert data["prompt_digest"] == PROMPTS.load("mine/1", tmp_path / "prompts").digest
 
 
 def test_a_corpus_beside_the_database(bible: MovieBible, tmp_path: Path) -> None:

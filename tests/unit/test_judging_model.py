@@ -12,7 +12,7 @@ from tasks.judging import model_judge
 from tasks.judging.equipment import model_settings
 from tasks.judging.grades import Grading, Row
 from tasks.judging.model_judge import OUT_OF_TIME, Asking, ModelJudge
-from tasks.judging.rubric import RubricError, load_rubric, read_grades, row_tokens
+from tasks.judging.rubric import RUBRICS, RubricError, read_grades, row_tokens
 from tasks.judging.settings import Chosen
 from tasks.movie_bible.documents import FilmFacts
 from tasks.text_model.accepting import Accepted
@@ -54,7 +54,7 @@ def marked(request: TextRequest, mark: str) -> bool:
 
 
 def test_a_rubric_is_a_file_with_a_digest() -> None:
-    assert load_rubric("movie-bible") == RUBRIC
+    assert RUBRICS.load("movie-bible") == RUBRIC
     assert (RUBRIC.version, len(RUBRIC.digest)) == ("movie-bible/1", 64)
     assert RUBRIC.overhead_tokens() > 100
 
@@ -65,8 +65,10 @@ def test_a_rubric_is_a_file_with_a_digest() -> None:
         ("a b", "", "write it as NAME/NUMBER"),
         ("own/2", "Grade.\n---\n$rows\n", "has own/1; set GAP_FILL_RUBRIC"),
         ("other", "", "has none of that name"),
-        ("own/1", "Grade.\n$rows\n", "a line '---'"),
-        ("own/1", "Grade.\n---\nrows\n", r"with \$rows"),
+        ("own/1", "Grade.\n$rows\n", "no line '---'"),
+        ("own/1", "Grade.\n---\nrows\n", r"must hold \$rows"),
+        ("own/1", "Worth 5$.\n---\n$rows\n", r"must be written as '\$\$'"),
+        ("own/1", "Grade.\n---\n$rows $row\n", r"\$row is not known there; use \$rows"),
         ("own/1", "Gr\udce4de.\n---\n$rows\n", "is not UTF-8"),
     ],
 )
@@ -76,7 +78,7 @@ def test_a_rubric_that_is_none_is_refused(
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "1.md").write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(RubricError, match=message):
-        load_rubric(version, tmp_path)
+        RUBRICS.load(version, tmp_path)
 
 
 def test_a_request_has_each_row_beside_its_passage() -> None:
@@ -169,7 +171,7 @@ def test_what_the_answer_lacks_is_asked_for_alone() -> None:
     model = GradingModel(sometimes)
     found = graded(judge_of(model, asks_alone=2), rows)
     assert sorted(found.grades) == ["p-001", "p-003"]
-    assert found.ungraded == {"p-002": ("missing", "the answer has 0 items for it")}
+    assert found.ungraded == {"p-002": ("missing", "the answer has no item for it")}
     assert model.sizes == [3, 1, 1]
 
 
