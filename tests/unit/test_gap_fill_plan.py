@@ -426,6 +426,7 @@ def test_a_budget_is_refused_for_a_manifest_of_an_unknown_price(
     unknown = plan(gap_fill_repair, bible)
     with pytest.raises(DispatchError, match=r"nothing was sent: .*no price is known for nobody"):
         refuse_unknown_price(manifest, unknown, 1.0)
+    refuse_unknown_price(manifest, [], 1.0)  # where all of it is reused
     pricing = pricing_of(unknown)
     assert pricing is not None
     assert pricing.warnings == warnings_of(unknown)

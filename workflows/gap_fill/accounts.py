@@ -62,7 +62,7 @@ class Unpriced(BaseModel):
 
 
 class PaidReport(BaseModel):
-    """What a batch of any kind tells of its cost; None where its model's price is not known.
+    """The cost of a batch of any kind, as it tells it; None where its model has no known price.
 
     ``unknown_bills`` are calls that may have been billed beyond that, as nobody has told.
     """
