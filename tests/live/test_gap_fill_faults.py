@@ -121,6 +121,8 @@ def _run(
     project.plan("batch=25", env=environment)
     done = project.pytest(f"--manifest={project.manifest}", "--manifest-budget=5", env=environment)
     assert "26 passed" in done.stdout  # 20 batches, 6 tests of the run
+    untold = server.faults["timeout"] + server.faults["reset"]
+    assert f"{untold} calls may have been billed beyond the cost that is told" in done.stdout
     assert KEY not in done.stdout + done.stderr
     (exported,) = (project.folder / "runs" / "runs").glob("*.receipts.jsonl")
     text = exported.read_text("utf-8")
