@@ -8,7 +8,7 @@ it reuses. A session of one entry is taken as well, and what the two take beyond
 On the stack in memory it is the processor time of pytest with broker and worker, for jobs that do
 nothing. That is the worst case: what is reused costs the same however long its job took. On the
 private stack, with eight processes that run jobs, it is the time by the clock, for jobs of 0.1 s
-and of 1 s (``--timed`` of them; 0 leaves them out).
+and of 1 s: so many that they take ``--timed`` seconds (0 leaves them out).
 """
 
 from __future__ import annotations
@@ -110,11 +110,12 @@ def of_jobs_that_do_nothing(entries: int, rounds: int) -> Figure:
     )
 
 
-def of_jobs_that_wait(entries: int, rounds: int, seconds: float) -> Figure:
-    """Compare the time by the clock of both plans, of jobs that take so long.
+def of_jobs_that_wait(timed: int, rounds: int, seconds: float) -> Figure:
+    """Compare the time by the clock of both plans, of jobs that take so long, ``timed`` in all.
 
     The session of one has a job that takes no time: its time is that of the stack and of pytest.
     """
+    entries = round(timed * PROCESSES / seconds)
     old = int(OLD * entries)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -145,7 +146,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--entries", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--timed", type=int, default=320)
+    parser.add_argument("--timed", type=int, default=40)
     parser.add_argument("--json")
     given = parser.parse_args()
     figures = [of_jobs_that_do_nothing(given.entries, given.rounds)]

@@ -211,7 +211,8 @@ class GoogleGenaiJobs(GoogleGenaiModel):
             retry=retry_if_exception(lambda e: isinstance(e, ModelFailure) and e.retryable),
             reraise=True,
         )
-        return retrying(self._try, action)
+        found: T = retrying(self._try, action)
+        return found
 
     def _try(self, action: Callable[[], T]) -> T:
         """Do it, and raise the failure that an exception of the SDK stands for."""
