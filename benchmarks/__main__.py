@@ -53,7 +53,7 @@ QUICK: Final[dict[str, tuple[str, ...]]] = {
     "trees": ("--tasks=2020", "--rounds=1"),
     "tree_worker": ("--jobs=300", "--rounds=1"),
     "signing": ("--jobs=300", "--entries=2000", "--rounds=1"),
-    "reuse": ("--entries=400", "--rounds=1"),
+    "reuse": ("--entries=400", "--rounds=1", "--timed=2"),
     "codec": ("--sizes=1000,3000", "--rounds=3"),
     "audit": ("--sizes", "2000", "10000"),
     "startup": ("--rounds=1", "--tests=500"),

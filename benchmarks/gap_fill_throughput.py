@@ -100,11 +100,11 @@ def asyncio_loop(ids: list[str]) -> None:
 
 def batch_task(ids: list[str]) -> None:
     """What a worker runs."""
-    from tasks.filling.prompts import load_prompt
+    from tasks.filling.prompts import PROMPTS
     from tasks.movie_bible.fields import FIELDS
     from tasks.rag import process_batch_task
 
-    prompt = load_prompt("movie-bible")
+    prompt = PROMPTS.load("movie-bible")
     data: dict[str, JsonValue] = {
         "fields": [*FIELDS],
         "prompt": prompt.version,
@@ -119,14 +119,14 @@ def batch_task(ids: list[str]) -> None:
 def _request(
     bible: object, ids: list[str]
 ) -> tuple[str, GenerateContentConfigDict, Mapping[str, object]]:
-    from tasks.filling.prompts import Wanted, load_prompt
+    from tasks.filling.prompts import PROMPTS, Wanted
     from tasks.movie_bible.bible import MovieBible
     from tasks.movie_bible.fields import FIELDS
 
     assert isinstance(bible, MovieBible)
     stored = bible.passages(ids)
     wanted = [Wanted(one, stored[one].text, FIELDS) for one in ids]
-    asked = load_prompt("movie-bible").ask(wanted, timeout=60)
+    asked = PROMPTS.load("movie-bible").ask(wanted, timeout=60)
     config: GenerateContentConfigDict = {
         "system_instruction": asked.request.instructions,
         "response_mime_type": "application/json",

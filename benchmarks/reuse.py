@@ -1,24 +1,28 @@
 """What a plan costs of which 95 % has passed before: ``--manifest-reuse``.
 
-    python -m benchmarks.reuse [--entries=N] [--rounds=N] [--json=FILE]
+    python -m benchmarks.reuse [--entries=N] [--rounds=N] [--timed=N] [--json=FILE]
 
-Whole sessions on the stack in memory: the plan run whole, and the same plan after a run of 95 of
-100 of its entries, which it reuses. It is the processor time of pytest with broker and worker, for
-jobs that do nothing. That is the worst case: what is reused costs the same however long its job
-took. A session of one entry is taken as well, and what the two take beyond it is compared; by that
-it is computed what the ratio is for jobs of 100 ms and 1 s.
+Whole sessions: the plan run whole, and the same plan after a run of 95 of 100 of its entries, which
+it reuses. A session of one entry is taken as well, and what the two take beyond it is compared.
+
+On the stack in memory it is the processor time of pytest with broker and worker, for jobs that do
+nothing. That is the worst case: what is reused costs the same however long its job took. On the
+private stack, with eight processes that run jobs, it is the time by the clock, for jobs of 0.1 s
+and of 1 s: so many that they take ``--timed`` seconds (0 leaves them out).
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from benchmarks.side_by_side import (
     PLUGIN,
     PYTEST,
+    Figure,
     Taken,
     figure,
     project,
@@ -34,12 +38,28 @@ OLD: Final = 0.95
 GOAL: Final = 0.1
 LENGTHS: Final = (0.1, 1.0)
 """Seconds that a job takes."""
+PROCESSES: Final = 8
+MEMORY: Final = ("--manifest-broker=memory://",)
+PRIVATE: Final = (f"--manifest-workers={PROCESSES}",)
+WAITING: Final = """
+import time
+
+from celery import Celery
+
+app = Celery("jobs")
+
+
+@app.task(name="jobs.wait")
+def wait(number, seconds):
+    time.sleep(seconds)
+    return number
+"""
 
 
 def session(folder: Path, manifest: str, *arguments: str) -> Taken:
     """Run a manifest in a session of its own."""
     command = [*PYTEST, *PLUGIN, f"--manifest={manifest}", "--manifest-aggregate=task"]
-    return take([*command, "--manifest-broker=memory://", *arguments], folder)
+    return take([*command, *arguments], folder)
 
 
 def reused_by(folder: Path) -> int:
@@ -51,19 +71,74 @@ def reused_by(folder: Path) -> int:
     return found
 
 
-def one_round(folder: Path, old: int) -> tuple[Taken, Taken, Taken]:
+def one_round(folder: Path, old: int, stack: Sequence[str]) -> tuple[Taken, Taken, Taken]:
     """Return what the whole plan takes, what it takes reused, and what one entry takes."""
     with quiet_about(folder / ".manifest"):
-        whole = session(folder, "m.jsonl")
+        whole = session(folder, "m.jsonl", *stack)
     with quiet_about(folder / ".manifest"):
-        session(folder, "old.jsonl")
-        reused = session(folder, "m.jsonl", "--manifest-reuse=all")
+        session(folder, "old.jsonl", *stack)
+        reused = session(folder, "m.jsonl", *stack, "--manifest-reuse=all")
         number = reused_by(folder)
     with quiet_about(folder / ".manifest"):
-        alone = session(folder, "one.jsonl")
+        alone = session(folder, "one.jsonl", *stack)
     if number != old:
         raise SystemExit(f"{number} entries of {old} were reused")
     return whole, reused, alone
+
+
+def of_jobs_that_do_nothing(entries: int, rounds: int) -> Figure:
+    """Compare the processor time of both plans, of jobs that do nothing."""
+    old = int(OLD * entries)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        project(folder, entries)
+        write_manifest(folder / "old.jsonl", old)
+        write_manifest(folder / "one.jsonl", 1)
+        taken = [one_round(folder, old, MEMORY) for _ in range(rounds)]
+    whole, reused, alone = taken[-1]
+    return figure(
+        f"a plan of {entries:,} jobs that do nothing, of which 95 % has passed",
+        "the plan run whole (processor time beyond a session of one)",
+        [(each[1].cpu - each[2].cpu) / (each[0].cpu - each[2].cpu) for each in taken],
+        details={
+            "an entry run (us)": 1e6 * (whole.cpu - alone.cpu) / entries,
+            "an entry of the other plan (us)": 1e6 * (reused.cpu - alone.cpu) / entries,
+            "whole s": whole.cpu,
+            "reused s": reused.cpu,
+            "one entry s": alone.cpu,
+        },
+    )
+
+
+def of_jobs_that_wait(timed: int, rounds: int, seconds: float) -> Figure:
+    """Compare the time by the clock of both plans, of jobs that take so long, ``timed`` in all.
+
+    The session of one has a job that takes no time: its time is that of the stack and of pytest.
+    """
+    entries = round(timed * PROCESSES / seconds)
+    old = int(OLD * entries)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        (folder / "jobs.py").write_text(WAITING, "utf-8")
+        (folder / "pytest.ini").write_text("[pytest]\nmanifest_app = jobs:app\n", "utf-8")
+        for name, number, wait in (("m", entries, seconds), ("old", old, seconds), ("one", 1, 0)):
+            write_manifest(folder / f"{name}.jsonl", number, "jobs.wait", kwargs={"seconds": wait})
+        taken = [one_round(folder, old, PRIVATE) for _ in range(rounds)]
+    whole, reused, alone = taken[-1]
+    return figure(
+        f"a plan of {entries:,} jobs of {seconds:g} s, {PROCESSES} at a time, of which 95 % has "
+        "passed",
+        "the plan run whole (by the clock, beyond a session of one job of 0 s)",
+        [(each[1].clock - each[2].clock) / (each[0].clock - each[2].clock) for each in taken],
+        goal=GOAL,
+        at_most=True,
+        details={
+            "of the whole session, x": reused.clock / whole.clock,
+            "whole s": whole.clock,
+            "reused s": reused.clock,
+            "one entry s": alone.clock,
+        },
+    )
 
 
 def main() -> None:
@@ -71,42 +146,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--entries", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--timed", type=int, default=40)
     parser.add_argument("--json")
     given = parser.parse_args()
-    entries: int = given.entries
-    old = int(OLD * entries)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        project(folder, entries)
-        write_manifest(folder / "old.jsonl", old)
-        write_manifest(folder / "one.jsonl", 1)
-        rounds = [one_round(folder, old) for _ in range(given.rounds)]
-    whole, reused, alone = rounds[-1]
-    run, again = ((one.cpu - alone.cpu) / entries for one in (whole, reused))
-    figures = [
-        figure(
-            f"a plan of {entries:,} jobs that do nothing, of which 95 % has passed",
-            "the plan run whole (processor time beyond a session of one)",
-            [(each[1].cpu - each[2].cpu) / (each[0].cpu - each[2].cpu) for each in rounds],
-            details={
-                "an entry run (us)": 1e6 * run,
-                "an entry of the other plan (us)": 1e6 * again,
-                "whole s": whole.cpu,
-                "reused s": reused.cpu,
-                "one entry s": alone.cpu,
-            },
-        )
-    ]
-    figures += [
-        figure(
-            f"a plan of jobs of {seconds:g} s, of which 95 % has passed",
-            "the jobs and what the run of the whole plan takes for them",
-            [((1 - OLD) * seconds + again) / (seconds + run)],
-            goal=GOAL,
-            at_most=True,
-        )
-        for seconds in LENGTHS
-    ]
+    figures = [of_jobs_that_do_nothing(given.entries, given.rounds)]
+    if given.timed:
+        figures += [of_jobs_that_wait(given.timed, given.rounds, one) for one in LENGTHS]
     tell(figures, given.json)
 
 

@@ -6,7 +6,6 @@ Heavy imports (SQLAlchemy, the model's SDK) are loaded by the first batch, not b
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
@@ -16,7 +15,6 @@ from tasks import app, task
 
 if TYPE_CHECKING:
     from tasks.judging.batch import JudgeBatch
-    from tasks.judging.grades import Grading
     from tasks.judging.order import JudgeOrder
 
 RESERVE_SECONDS = 5.0
@@ -28,8 +26,10 @@ def grade_rows_task(rows: dict[str, str], data: dict[str, JsonValue]) -> dict[st
     """Grade the rows of some passages as ``data`` (a ``JudgeOrder``) says.
 
     ``rows`` has the digest of each row's values when it was planned, by passage id. Rows that get
-    no grade are named in ``ungraded``. Nothing is written. Raises BadOrderError, JudgeUnfitError, a
-    ModelFailure that no call can overcome, and errors of the database and the configuration.
+    no grade are named in ``ungraded``. Nothing is written. Whatever is raised, what was graded and
+    paid until then is in the receipt's evidence as ``judge``. Raises BadOrderError,
+    JudgeUnfitError, a ModelFailure that no call can overcome, and errors of the database and the
+    configuration.
     """
     began = time.monotonic()
     try:
@@ -47,27 +47,29 @@ def grade_rows_task(rows: dict[str, str], data: dict[str, JsonValue]) -> dict[st
 def _grade(
     batch: JudgeBatch, rows: dict[str, str], order: JudgeOrder, began: float
 ) -> dict[str, JsonValue]:
+    from tasks.filling.report import usd
     from tasks.judging.batch import refuse_unfit
+    from tasks.judging.grades import Grading
+
+    known = Grading()
+
+    def progress(found: Grading) -> None:
+        nonlocal known
+        known = found
+        if batch.judge.has_price:  # else a cost of 0 would be false
+            evidence(cost=usd(found.spent.cost_nanos))
 
     left = _seconds() - (time.monotonic() - began)
-    found = batch.run(rows, order, seconds=left, progress=_progress(batch))
+    try:
+        found = batch.run(rows, order, seconds=left, progress=progress)
+    except BaseException:
+        evidence(judge=batch.document(known))
+        raise
     document = batch.document(found)
     if order.control is not None:
         evidence(judge=document)  # also of a judge that is refused here
     refuse_unfit(found, order)
     return document
-
-
-def _progress(batch: JudgeBatch) -> Callable[[Grading], None]:
-    """Return what reports the cost so far; nothing where a cost of 0 would be false."""
-
-    def report(found: Grading) -> None:
-        from tasks.filling.report import usd
-
-        if batch.judge.has_price:
-            evidence(cost=usd(found.spent.cost_nanos))
-
-    return report
 
 
 def _seconds() -> float:

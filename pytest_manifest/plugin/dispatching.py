@@ -135,7 +135,8 @@ class SessionDispatch:
         for manifest, entries in work:
             if options.reuse is None:  # else it depends on what is reused
                 _refuse_beyond_budget(options, manifest, entries)
-        self._ask_hooks(work)
+        if options.reuse is None:
+            self._ask_hooks(work)
         address, expected = find_stack(self._session_runs, self._manifests)
         settings = run_settings(options, self._session_runs.own_key)
         with one_at_a_time(options, manifests):
@@ -146,7 +147,7 @@ class SessionDispatch:
                 for manifest, entries in work:
                     shard = options.shard
                     made.append(dispatch_run(manifest, entries, address, settings, shard=shard))
-        self._start(made, expected, instead_of=manifests)
+        self._start(made, expected, instead_of=manifests, is_dispatch=True)
 
     def _resume(self) -> None:
         """Resume the newest run of every manifest, once each of them is known to be resumable."""
@@ -180,12 +181,14 @@ class SessionDispatch:
         runs: Sequence[Run],
         expected_workers: int | None,
         instead_of: Sequence[Manifest] = (),
+        *,
+        is_dispatch: bool = False,
     ) -> None:
         """Prepare and start these runs.
 
         With --manifest-rerun, gives up unfinished earlier runs of the manifests ``instead_of``.
         """
-        self._prepare(runs, expected_workers, instead_of)
+        self._prepare(runs, expected_workers, instead_of, is_dispatch=is_dispatch)
         if self._session_runs.stack_data is not None:
             forget_stack_data(self._options)
         for run in runs:
@@ -197,6 +200,8 @@ class SessionDispatch:
         runs: Sequence[Run],
         expected_workers: int | None,
         instead_of: Sequence[Manifest] = (),
+        *,
+        is_dispatch: bool = False,
     ) -> None:
         """Prepare every run, then let all take effect; where one is refused none does."""
         session_runs, options = self._session_runs, self._options
@@ -207,6 +212,9 @@ class SessionDispatch:
                 if run.sends and session_runs.stack_data is not None:
                     # For --manifest-resume, in case this pytest is killed.
                     run.set_meta(STACK_DATA, str(session_runs.stack_data))
+            if is_dispatch and options.reuse is not None:
+                # What is reused is known by now, and is not sent.
+                self._ask_hooks((run.manifest, run.to_send) for run in runs if run.to_send)
             for manifest in instead_of if options.rerun else ():
                 give_up_unfinished(options, manifest)
             for run in runs:

@@ -25,7 +25,8 @@ def pytest_manifest_sending(
     """Refuse to send entries of a manifest, by raising a ManifestToolError.
 
     Called before a dispatch or a resume sends anything, in the process that does. ``entries`` are
-    the ids of those selected, ``budget`` is what --manifest-budget allows, None for no limit.
+    the ids of those selected that are not reused (--manifest-reuse), ``budget`` is what
+    --manifest-budget allows, None for no limit.
     """
 
 

@@ -209,8 +209,8 @@ class EarlierPasses:
         self._path = path
         self._offers = offers
 
-    def batches(self) -> Iterator[Sequence[OfferedPass]]:
-        """Yield the passes that entries want.
+    def batches(self, *, of_own_ids: bool) -> Iterator[Sequence[OfferedPass]]:
+        """Yield the passes that entries want: of their own ids, or of ids that no entry has.
 
         Raises LedgerError or ManifestError where the run cannot be read, or goes on.
         """
@@ -230,7 +230,7 @@ class EarlierPasses:
                 )
             is_checked = False
             runs, clashing = ledger.info.task_runs(), ledger.info.task_ids(CLASHING_STARTS)
-            for some in self._lines(manifest):
+            for some in self._lines(manifest, of_own_ids=of_own_ids):
                 found = list(self._matching(ledger, some, clashing))
                 if not found:
                     continue
@@ -245,18 +245,16 @@ class EarlierPasses:
                     raise
                 yield offered
 
-    def _lines(self, manifest: Manifest) -> Iterator[Sequence[bytes]]:
-        """Yield an earlier manifest's lines: first those whose ids the present one has, too.
+    def _lines(self, manifest: Manifest, *, of_own_ids: bool) -> Iterator[Sequence[bytes]]:
+        """Yield an earlier manifest's lines: those whose ids the present one has, or the others.
 
-        They count for these ids alone, and one of another id could take such an entry from them.
+        The former count for these ids alone, and one of the latter could take such an entry from
+        them.
         """
-        for is_known in (True, False):
-            if not self._offers.wanted:
-                return
-            with manifest.open() as file:
-                lines = (raw for raw in file if self._offers.knows_id_of(raw) is is_known)
-                while some := list(islice(lines, BATCH)):
-                    yield some
+        with manifest.open() as file:
+            lines = (raw for raw in file if self._offers.knows_id_of(raw) is of_own_ids)
+            while some := list(islice(lines, BATCH)):
+                yield some
 
     def _goes_on(self) -> bool:
         lock = RunFiles(self._path).lock

@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from pydantic import JsonValue
@@ -119,7 +120,7 @@ class _Takeover:
         self._after: dict[str, Sequence[str]] = {}
         self._waited_for: dict[str, Container[str]] = {}
         """What the job of a reused entry had waited for, as task ids, by entry."""
-        self._unreadable: list[str] = []
+        self._unreadable: list[Path] = []
         signed_only = signatures_of(ledger) is not None
         self._offers = Offers(
             state.manifest, codes, state.info.run, utc_now(), signed_only=signed_only
@@ -142,23 +143,31 @@ class _Takeover:
             self._offers.want(key, name, position)
 
     def search(self, earlier: EarlierRuns) -> None:
-        """Take over what these runs have, from the first named one on."""
-        for path in earlier.ledgers:
-            if path == self._state.files.ledger or not self._offers.wanted:
-                continue
-            # What fails while this ledger is written is no fault of the earlier one.
-            batches = EarlierPasses(path, self._offers).batches()
-            while True:
-                try:
-                    batch = next(batches, None)
-                except (LedgerError, ManifestError) as error:
-                    if earlier.are_named:
-                        raise DispatchError(f"nothing was sent: {error}") from error
-                    self._unreadable.append(path.stem)
-                    break
-                if batch is None:
-                    break
-                self._take(batch)
+        """Take over what these runs have, from the first named one on.
+
+        An entry's own passes are looked for in all of them before those of other ids.
+        """
+        for of_own_ids in (True, False):
+            for path in earlier.ledgers:
+                if path == self._state.files.ledger or not self._offers.wanted:
+                    continue
+                if path not in self._unreadable:
+                    self._search_run(path, of_own_ids=of_own_ids, is_named=earlier.are_named)
+
+    def _search_run(self, path: Path, *, of_own_ids: bool, is_named: bool) -> None:
+        # What fails while this ledger is written is no fault of the earlier one.
+        batches = EarlierPasses(path, self._offers).batches(of_own_ids=of_own_ids)
+        while True:
+            try:
+                batch = next(batches, None)
+            except (LedgerError, ManifestError) as error:
+                if is_named:
+                    raise DispatchError(f"nothing was sent: {error}") from error
+                self._unreadable.append(path)
+                return
+            if batch is None:
+                return
+            self._take(batch)
 
     def _take(self, batch: Sequence[OfferedPass]) -> None:
         """Copy these passes, judge each anew, and remove those that do not pass."""
@@ -296,7 +305,7 @@ class _Takeover:
             )
             told.append(f"{passes} any more in the run that had sent it")
         if self._unreadable:
-            unusable = listed(self._unreadable, _SHOWN)
+            unusable = listed([path.stem for path in self._unreadable], _SHOWN)
             told.append(f"nothing is reused of {unusable}: it goes on, or cannot be read")
         return [f"{name}: {one}" for one in told]
 

@@ -26,6 +26,7 @@ from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.exported_trees import exported_lines, exported_version
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.resume_rules import Decision
+from pytest_manifest.run.send_queue import names_of
 from pytest_manifest.run.settings import WorkerLoss
 from pytest_manifest.run.strategy import Strategy
 from pytest_manifest.schema import Receipt
@@ -69,6 +70,11 @@ class Run:
     def decisions(self) -> Sequence[Decision]:
         """Return what was decided on each entry of a run that is resumed."""
         return self._state.decisions
+
+    @property
+    def to_send(self) -> Sequence[str]:
+        """Return the ids of the entries that are to be sent, once it is prepared."""
+        return [entry for _, entry in names_of(self._state.to_send)]
 
     @property
     def ledger_path(self) -> Path:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Final, Literal
+from typing import Annotated
 
 from pydantic import (
     AfterValidator,
@@ -14,16 +13,12 @@ from pydantic import (
     Field,
     JsonValue,
     StringConstraints,
-    TypeAdapter,
     ValidationError,
 )
 
 from tasks.filling.prompts import Wanted
 from tasks.movie_bible.fields import MOODS
-from tasks.text_model.failures import MalformedAnswer
-
-ProblemKind = Literal["missing", "doubled", "malformed"]
-EXCERPT: Final = 120
+from tasks.text_model.keyed import Problem, first_fault, join
 
 
 def _storable(text: str) -> str:
@@ -59,14 +54,6 @@ class Values(BaseModel):
     mood: Annotated[str, AfterValidator(_known_mood)] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A fault of one passage's part of an answer."""
-
-    kind: ProblemKind
-    message: str
-
-
 @dataclass(slots=True)
 class Reading:
     """The values or the problem of each passage; ``foreign``: keys that were not asked for."""
@@ -76,48 +63,17 @@ class Reading:
     foreign: list[str] = field(default_factory=list)
 
 
-_ITEMS: TypeAdapter[list[dict[str, JsonValue]]] = TypeAdapter(list[dict[str, JsonValue]])
-_ENVELOPE: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
-
-
 def read_answer(text: str, by_key: Mapping[str, Wanted]) -> Reading:
-    """Join an answer's items to their passages.
-
-    An item counts only under a key of this very call, and only if no other has the same, because it
-    cannot be decided which of two is right. Raises MalformedAnswer for an answer that is no list of
-    items.
-    """
-    items = _items(text)
-    keys = Counter(key for item in items if isinstance(key := item.get("key"), str))
-    reading = Reading()
-    found = {key: item for item in items if isinstance(key := item.get("key"), str)}
-    for item in items:
-        key = item.get("key")
-        if not isinstance(key, str) or key not in by_key:
-            reading.foreign.append(repr(key)[:EXCERPT])
+    """Join an answer's items to their passages. Raises MalformedAnswer for no list of items."""
+    joined = join(text, by_key)
+    reading = Reading(foreign=joined.foreign)
     for key, wanted in by_key.items():
-        if keys[key] == 0:
-            problem = Problem("missing", "the answer has no item for it")
-        elif keys[key] > 1:
-            problem = Problem("doubled", f"the answer has {keys[key]} items for it")
+        problem = joined.problems.get(key) or _values(joined.items[key], wanted)
+        if isinstance(problem, Problem):
+            reading.problems[wanted.passage] = problem
         else:
-            values = _values(found[key], wanted)
-            if isinstance(values, dict):
-                reading.values[wanted.passage] = values
-                continue
-            problem = values
-        reading.problems[wanted.passage] = problem
+            reading.values[wanted.passage] = problem
     return reading
-
-
-def _items(text: str) -> list[dict[str, JsonValue]]:
-    try:
-        return _ITEMS.validate_python(_ENVELOPE.validate_json(text).get("items"), strict=True)
-    except (ValidationError, RecursionError) as error:
-        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        raise MalformedAnswer(
-            f"the answer is no JSON object with a list of items ({why}): {text[:EXCERPT]!r}"
-        ) from None
 
 
 def _values(item: Mapping[str, JsonValue], wanted: Wanted) -> dict[str, JsonValue] | Problem:
@@ -128,9 +84,7 @@ def _values(item: Mapping[str, JsonValue], wanted: Wanted) -> dict[str, JsonValu
     try:
         values = Values.model_validate(asked)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        return Problem("malformed", f"{place}: {first['msg']}")
+        return Problem("malformed", first_fault(error))
     return values.model_dump(include=set(wanted.fields))
 
 
@@ -139,6 +93,5 @@ def problems_of(values: Mapping[str, JsonValue]) -> str | None:
     try:
         Values.model_validate(dict(values))
     except ValidationError as error:
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        return first_fault(error)
     return None

@@ -87,9 +87,13 @@ class Outcome:
     """The tier at which it was answered."""
 
 
-def ask(asker: Asker, group: Group, *, timeout: float, stop: threading.Event) -> Outcome:
-    """Ask for a group, with retries; never raises what a model can do. ``timeout`` in seconds."""
-    counts = CallCounts()
+def ask(
+    asker: Asker, group: Group, counts: CallCounts, *, timeout: float, stop: threading.Event
+) -> Outcome:
+    """Ask for a group, with retries; never raises what a model can do. ``timeout`` in seconds.
+
+    ``counts``: its own, to which each of its calls is added as it begins and ends.
+    """
     asked = asker.prompt.ask(group.items, timeout=timeout, room=1 + group.asked)
 
     def spent() -> Spent:
@@ -113,12 +117,12 @@ def ask(asker: Asker, group: Group, *, timeout: float, stop: threading.Event) ->
     except Exception as error:  # it must not take paid and written answers with it
         strange = Unexpected(f"{type(error).__name__}: {redact(str(error))}")
         logger.error("the model raised what no model should: {}", strange)
-        counts.failures[strange.kind] += 1
+        counts.failed(strange)
         return Outcome(group, counts, spent(), failure=strange)
     try:
         reading = read_answer(answer.text, asked.by_key)
     except MalformedAnswer as failure:
-        counts.failures[failure.kind] += 1
+        counts.failed(failure)
         return Outcome(group, counts, spent(), failure=failure)
     return Outcome(
         group,

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Final
 
 from loguru import logger
 
@@ -27,9 +26,7 @@ from tasks.filling.writing import Provenance, RowWriter
 from tasks.movie_bible.bible import BibleError, MovieBible
 from tasks.movie_bible.records import ScannedPassage
 from tasks.text_model.failures import ModelFailure, TooLong
-
-SALVAGE_SECONDS: Final = 2.0
-"""How long answers that are on their way are waited for when a batch ends early."""
+from tasks.text_model.retrying import SALVAGE_SECONDS, CallCounts
 
 
 class BatchStoppedError(Exception):
@@ -69,7 +66,9 @@ class Batch:
         self._stop = threading.Event()
         self._waiting: deque[Group] = deque()
         self._flying: dict[Future[Outcome], Group] = {}
+        self._counts: dict[Future[Outcome], CallCounts] = {}
         self._counted: set[Future[Outcome]] = set()
+        self._given_up: set[Future[Outcome]] = set()
         self._gaps: dict[str, Gap] = {}
         self._passages: dict[str, ScannedPassage] = {}
         self._writer = RowWriter(bible, asker, provenance, self._gaps, self._passages)
@@ -99,6 +98,7 @@ class Batch:
             self._await_calls()
             for future in self._answered():
                 self._count(future)
+            self._count_given_up()
             raise
         finally:
             self._stop.set()
@@ -107,11 +107,12 @@ class Batch:
     def salvage(self) -> bool:
         """Commit, after an interruption, the answers that are there or come within a moment.
 
-        Returns whether nothing is left to be done.
+        Returns whether nothing is left to be done. What is given up may be billed: it is counted.
         """
         self._await_calls()
         for future in self._answered():
             self._settle(future, again=True)
+        self._count_given_up()
         complete = not (self._waiting or self._flying)
         self._waiting.clear()
         return complete
@@ -121,7 +122,18 @@ class Batch:
         wait(list(self._flying), timeout=SALVAGE_SECONDS)
 
     def _answered(self) -> list[Future[Outcome]]:
-        return [f for f in self._flying if f.done() and not f.cancelled()]
+        there = (f for f in self._flying if f.done() and not f.cancelled())
+        return [f for f in there if f not in self._given_up]
+
+    def _count_given_up(self) -> None:
+        """Report, once, what the groups have cost that are not waited for, as far as is known."""
+        for future, group in self._flying.items():
+            if future not in self._counted:
+                self._counted.add(future)
+                self._given_up.add(future)
+                counts = self._counts[future].so_far()
+                self.report.count(Outcome(group, counts, self._asker.spent(counts.bills)))
+                self._progress(self.report)
 
     # Gaps
 
@@ -217,12 +229,14 @@ class Batch:
             group = self._waiting[0]
             if not self._affords(group):
                 return
-            timeout = min(self._limits.timeout, left)
-            self._flying[pool.submit(self._ask, group, timeout)] = group
+            timeout, counts = min(self._limits.timeout, left), CallCounts()
+            future = pool.submit(self._ask, group, counts, timeout)
+            self._counts[future] = counts
+            self._flying[future] = group
             self._waiting.popleft()
 
-    def _ask(self, group: Group, timeout: float) -> Outcome:
-        return ask(self._asker, group, timeout=timeout, stop=self._stop)
+    def _ask(self, group: Group, counts: CallCounts, timeout: float) -> Outcome:
+        return ask(self._asker, group, counts, timeout=timeout, stop=self._stop)
 
     # Answers
 
@@ -235,7 +249,7 @@ class Batch:
         outcome = self._count(future)
         values = {} if outcome.reading is None else outcome.reading.values
         filled = self._writer.write(values, outcome, again=again)
-        del self._flying[future]
+        del self._flying[future], self._counts[future]
         for passage, row in filled.items():
             self.report.wrote(passage, row, values[passage])
         self._go_on(outcome)

@@ -9,23 +9,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from pydantic import JsonValue, ValidationError
+from pydantic import JsonValue
 
 from pytest_manifest.errors import ManifestToolError
+from tasks.environment import SettingsError, from_environment
 from tasks.filling.asking import Asker
 from tasks.filling.batch import Batch, Limits
 from tasks.filling.job_purchase import JobLimits, JobTimes, Purchase
 from tasks.filling.order import Order
-from tasks.filling.prompts import PromptError, load_prompt
+from tasks.filling.prompts import PROMPTS
 from tasks.filling.report import Report, usd
 from tasks.filling.settings import FillingSettings
 from tasks.filling.writing import Provenance
 from tasks.movie_bible.bible import MovieBible
 from tasks.movie_bible.per_process import movie_bible
 from tasks.text_model.base import BATCH, TextModel
-from tasks.text_model.choosing import open_jobs, open_limiter, open_model, read_settings
+from tasks.text_model.choosing import open_jobs, read_settings
 from tasks.text_model.jobs import BatchJobs
-from tasks.text_model.limits import Limiter, NoLimit
+from tasks.text_model.limits import NoLimit
+from tasks.text_model.per_process import limiter_of, model_of
 from tasks.text_model.prices import PriceTable
 from tasks.text_model.retrying import Fallback, RetryPolicy
 from tasks.text_model.settings import TextModelSettings, first_tier, last_tier
@@ -33,10 +35,6 @@ from tasks.text_model.settings import TextModelSettings, first_tier, last_tier
 
 class ModelMismatchError(ManifestToolError):
     """A worker that has another model than the batch was planned, and priced, for."""
-
-
-class SettingsError(ManifestToolError):
-    """An environment variable has a value that cannot serve."""
 
 
 @dataclass(frozen=True)
@@ -105,15 +103,15 @@ class JobEquipment:
 
 def equip(order: Order) -> Equipment:
     """Open what the order asks for. Raises errors with a sentence where this worker cannot."""
-    settings, filling = read_settings(), read_filling_settings()
+    settings, filling = read_settings(), from_environment(FillingSettings)
     tier = first_tier(order.model.tier)
-    asker = _asker(order, settings, filling, _open_model(settings))
+    asker = _asker(order, settings, filling, model_of(settings))
     return Equipment(movie_bible(), asker, settings, filling, settings.times(tier).timeout)
 
 
 def equip_jobs(order: Order) -> JobEquipment:
     """Open what the order asks for, to be done by batch jobs. Raises errors as ``equip`` does."""
-    settings, filling = read_settings(), read_filling_settings()
+    settings, filling = read_settings(), from_environment(FillingSettings)
     jobs = _open_jobs(settings)
     asker = _asker(order, settings, filling, jobs)
     timeout = settings.times(BATCH).timeout
@@ -131,17 +129,12 @@ def _asker(
             f"set up for {model.name} ({model.provider}); nothing was asked: set TEXT_MODEL, "
             "TEXT_MODEL_NAME and the key alike where it is planned and where it is run"
         )
-    prompt = load_prompt(order.prompt, filling.prompts)
-    if prompt.digest != order.prompt_digest:
-        raise PromptError(
-            f"the prompt {order.prompt} of this worker is not the one that was planned (SHA-256 "
-            f"{prompt.digest[:12]}, planned {order.prompt_digest[:12]}); nothing was asked: give "
-            "a changed prompt a new number, and plan anew"
-        )
+    prompt = PROMPTS.load(order.prompt, filling.prompts)
+    PROMPTS.refuse_another(prompt, order.prompt_digest)
     tier = first_tier(planned.tier)
     asker = Asker(
         model=model,
-        limiter=NoLimit() if tier == BATCH else _open_limiter(settings),
+        limiter=NoLimit() if tier == BATCH else limiter_of(settings),
         policy=RetryPolicy.of(settings, tier),
         prices=PriceTable.load(settings.prices),
         prompt=prompt,
@@ -162,27 +155,6 @@ def _fallback(settings: TextModelSettings) -> Fallback:
     return Fallback(RetryPolicy.of(settings), settings.times().timeout)
 
 
-def read_filling_settings() -> FillingSettings:
-    """Read the settings from the environment; raise SettingsError that names the variable."""
-    try:
-        return FillingSettings()
-    except ValidationError as error:
-        first = error.errors(include_input=False)[0]
-        raise SettingsError(
-            f"{first['loc'][0]}: {first['msg']}; correct it, or leave it unset"
-        ) from None
-
-
-@lru_cache(maxsize=1)
-def _open_model(settings: TextModelSettings) -> TextModel:
-    return open_model(settings)
-
-
 @lru_cache(maxsize=1)
 def _open_jobs(settings: TextModelSettings) -> BatchJobs:
     return open_jobs(settings)
-
-
-@lru_cache(maxsize=1)
-def _open_limiter(settings: TextModelSettings) -> Limiter:
-    return open_limiter(settings, _open_model(settings))

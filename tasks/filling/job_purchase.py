@@ -21,7 +21,7 @@ from tasks.filling.job_report import rows_of, spent_of, why_of
 from tasks.filling.job_requests import absence, as_sent, join, new_request
 from tasks.filling.job_settling import Settler
 from tasks.filling.order import Order
-from tasks.filling.prompts import Wanted, new_nonce
+from tasks.filling.prompts import Wanted
 from tasks.filling.writing import Provenance
 from tasks.movie_bible.bible import MovieBible
 from tasks.movie_bible.jobs import StoredJob, StoredRequest
@@ -29,6 +29,7 @@ from tasks.movie_bible.records import ScannedPassage
 from tasks.text_model import failures
 from tasks.text_model.failures import ModelFailure
 from tasks.text_model.jobs import BatchJobs, KeyedRequest
+from tasks.text_model.keyed import new_nonce
 
 LONGEST_SEARCH: Final = 5.0
 """Seconds between two searches for a job whose creation was not answered, at most."""

@@ -35,6 +35,7 @@ class Report:
 
     ``rows`` are those written, ``already`` those that were there, ``unfilled`` those that could not
     be filled. ``spent`` is all that was paid; ``in_rows`` is the part of it that rows account for.
+    ``unknown_bills`` are calls that may have been billed beyond that, as nobody has told.
     ``allowed`` and ``refused`` are those of ``CallCounts``.
     """
 
@@ -44,6 +45,7 @@ class Report:
     anomalies: dict[str, list[str]] = field(default_factory=dict)
     foreign: list[str] = field(default_factory=list)
     calls: int = 0
+    unknown_bills: int = 0
     retries: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     latencies: list[float] = field(default_factory=list)
@@ -60,6 +62,7 @@ class Report:
         """Add what a call says of itself, whatever came of it."""
         counts = outcome.counts
         self.calls += counts.calls
+        self.unknown_bills += counts.unknown_bills
         self.retries += counts.retries
         self.failures += counts.failures
         self.latencies += counts.latencies
@@ -131,6 +134,7 @@ class Report:
                 "cost": usd(wasted.cost_nanos),
             },
             "calls": self.calls,
+            "unknown_bills": self.unknown_bills,
             "retries": self.retries,
             "failures": dict(sorted(self.failures.items())),
             "latency": _summary(self.latencies),

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from tasks.filling.prompts import DEFAULT_NAME
+from tasks.templates import DEFAULT_NAME
 
 
 class FillingSettings(BaseSettings):

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
-from pydantic import ValidationError
-
 from pytest_manifest.errors import ManifestToolError
-from tasks.filling.equipment import SettingsError, read_filling_settings
+from tasks.environment import from_environment
+from tasks.filling.settings import FillingSettings
 from tasks.judging.batch import JudgeBatch
 from tasks.judging.checks import CHECKS, OVERLAP, offline_judge
 from tasks.judging.grades import Judge
 from tasks.judging.model_judge import Asking, ModelJudge
 from tasks.judging.order import JudgeOrder
-from tasks.judging.rubric import Rubric, RubricError, load_rubric
+from tasks.judging.rubric import RUBRICS, Rubric
 from tasks.judging.settings import Chosen, JudgingSettings
 from tasks.movie_bible.per_process import movie_bible
 from tasks.text_model.accepting import Accepted
-from tasks.text_model.base import STANDARD, TextModel
-from tasks.text_model.choosing import identify, open_limiter, open_model, read_settings
-from tasks.text_model.limits import Limiter
+from tasks.text_model.base import STANDARD
+from tasks.text_model.choosing import identify, read_settings
+from tasks.text_model.per_process import limiter_of, model_of
 from tasks.text_model.prices import PriceTable
 from tasks.text_model.retrying import RetryPolicy
 from tasks.text_model.settings import OFFLINE, TextModelSettings
@@ -31,17 +28,6 @@ class JudgeMismatchError(ManifestToolError):
 
 class JudgeNameError(ManifestToolError):
     """The settings name an offline judge that there is none of."""
-
-
-def read_judging_settings() -> JudgingSettings:
-    """Read the settings from the environment; raise SettingsError that names the variable."""
-    try:
-        return JudgingSettings()
-    except ValidationError as error:
-        first = error.errors(include_input=False)[0]
-        raise SettingsError(
-            f"{first['loc'][0]}: {first['msg']}; correct it, or leave it unset"
-        ) from None
 
 
 def identify_judge(chosen: Chosen) -> tuple[str, str]:
@@ -72,7 +58,7 @@ def model_settings(chosen: Chosen) -> TextModelSettings:
 
 def equip_judge(order: JudgeOrder) -> JudgeBatch:
     """Open what the order asks for. Raises errors with a sentence where this worker cannot."""
-    settings = read_judging_settings()
+    settings = from_environment(JudgingSettings)
     planned = order.judge.provider, order.judge.name
     known = {identify_judge(one): one for one in settings.chosen}
     if planned not in known:
@@ -82,13 +68,8 @@ def equip_judge(order: JudgeOrder) -> JudgeBatch:
             f"set up for {here}; nothing was asked: set GAP_FILL_JUDGE, GAP_FILL_SECOND_JUDGE and "
             "their names alike where it is planned and where it is run"
         )
-    rubric = load_rubric(order.rubric, settings.rubrics)
-    if rubric.digest != order.rubric_digest:
-        raise RubricError(
-            f"the rubric {order.rubric} of this worker is not the one that was planned (SHA-256 "
-            f"{rubric.digest[:12]}, planned {order.rubric_digest[:12]}); nothing was asked: give "
-            "a changed rubric a new number, and plan anew"
-        )
+    rubric = RUBRICS.load(order.rubric, settings.rubrics)
+    RUBRICS.refuse_another(rubric, order.rubric_digest)
     judge = open_judge(known[planned], rubric, order.judge.accepted)
     return JudgeBatch(movie_bible(), judge, rubric)
 
@@ -101,14 +82,13 @@ def open_judge(chosen: Chosen, rubric: Rubric, accepted: Accepted) -> Judge:
     _, name = identify_judge(chosen)
     if chosen.provider == OFFLINE and (judge := offline_judge(name)) is not None:
         return judge
-    settings, filling = model_settings(chosen), read_filling_settings()
-    model, limiter = _open(settings)
+    settings, filling = model_settings(chosen), from_environment(FillingSettings)
     return ModelJudge(
-        model,
+        model_of(settings),
         rubric,
         PriceTable.load(settings.prices),
         accepted,
-        limiter=limiter,
+        limiter=limiter_of(settings),
         policy=RetryPolicy.of(settings),
         asking=Asking(
             concurrency=settings.concurrency,
@@ -117,10 +97,3 @@ def open_judge(chosen: Chosen, rubric: Rubric, accepted: Accepted) -> Judge:
             timeout=settings.times().timeout,
         ),
     )
-
-
-@lru_cache(maxsize=2)
-def _open(settings: TextModelSettings) -> tuple[TextModel, Limiter]:
-    """Open a model and its limits, once a process for each of the two judges."""
-    model = open_model(settings)
-    return model, open_limiter(settings, model)

@@ -46,13 +46,14 @@ class Grading:
     """The grades of some rows; ``ungraded`` has kind and sentence of those without a grade.
 
     ``spent`` is all that was paid, for failed calls, too; ``answered_by`` what answered, by its own
-    word.
+    word. ``unknown_bills`` are calls that may have been billed beyond that, as nobody has told.
     """
 
     grades: dict[str, Grade] = field(default_factory=dict)
     ungraded: dict[str, tuple[str, str]] = field(default_factory=dict)
     spent: Spent = field(default_factory=Spent)
     calls: int = 0
+    unknown_bills: int = 0
     retries: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     answered_by: set[str] = field(default_factory=set)
@@ -77,6 +78,9 @@ class Judge(Protocol):
         self, rows: Sequence[Row], *, seconds: float, progress: Callable[[Grading], None]
     ) -> Grading:
         """Grade rows within ``seconds``; tell ``progress`` of the sum after each call.
+
+        Answers that are on their way when it ends are waited for a moment; a call that is not may
+        be billed, and is counted as such.
 
         Raises a ModelFailure that no call can overcome; ``progress`` has then been told of the
         calls before.

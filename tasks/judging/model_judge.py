@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Final
@@ -21,7 +21,7 @@ from tasks.text_model.base import TextModel
 from tasks.text_model.failures import MalformedAnswer, ModelFailure, Stopped, TooLong, Unexpected
 from tasks.text_model.limits import Limiter
 from tasks.text_model.prices import PriceTable
-from tasks.text_model.retrying import CallCounts, RetryPolicy, call
+from tasks.text_model.retrying import SALVAGE_SECONDS, CallCounts, RetryPolicy, call
 
 OUT_OF_TIME: Final = "out_of_time"
 
@@ -49,10 +49,17 @@ class _Group:
 
 
 @dataclass(frozen=True, slots=True)
+class _Flight:
+    """A group that is asked for; ``counts`` has each of its calls from its beginning on."""
+
+    group: _Group
+    counts: CallCounts
+
+
+@dataclass(frozen=True, slots=True)
 class _Outcome:
     """The outcome of a call: a reading or a failure; neither where it was given up."""
 
-    counts: CallCounts
     reading: Reading | None = None
     failure: ModelFailure | None = None
 
@@ -100,8 +107,9 @@ class ModelJudge:
                     if left <= 0:
                         break
                     group = work.waiting.popleft()
+                    flight = _Flight(group, CallCounts())
                     timeout = min(self._asking.timeout, left)
-                    work.flying[pool.submit(self._ask, group, timeout, stop)] = group
+                    work.flying[pool.submit(self._ask, flight, timeout, stop)] = flight
                 left = until - time.monotonic()
                 done, _ = wait(
                     list(work.flying),
@@ -109,20 +117,44 @@ class ModelJudge:
                     return_when=FIRST_COMPLETED,
                 )
                 for future in done:
-                    group, outcome = work.flying.pop(future), future.result()
-                    self._count(work.found, outcome)
+                    group, outcome = self._land(work, future)
                     progress(work.found)
                     self._go_on(work, group, outcome)
                 if not done and time.monotonic() >= until:
-                    work.end()
-        finally:
+                    break
+        finally:  # also where its job is interrupted: what was asked for is paid
             stop.set()
+            self._end(work, progress)
             pool.shutdown(wait=False, cancel_futures=True)
         return work.found
 
-    def _ask(self, group: _Group, timeout: float, stop: threading.Event) -> _Outcome:
-        counts = CallCounts()
-        asked = self._rubric.ask(group.rows, timeout=timeout)
+    def _end(self, work: _Work, progress: Callable[[Grading], None]) -> None:
+        """Take in answers that come within a moment, and give all else up.
+
+        Of the calls that are still under way it is counted what is known of their cost.
+        """
+        flights = list(work.flying.items())
+        done, _ = wait([future for future, _ in flights], timeout=SALVAGE_SECONDS)
+        for future, flight in flights:
+            if future in done:
+                self._land(work, future)
+            else:
+                self._count(work.found, flight.counts.so_far())
+            progress(work.found)
+        work.end(flight.group for _, flight in flights)
+
+    def _land(self, work: _Work, future: Future[_Outcome]) -> tuple[_Group, _Outcome]:
+        """Take in what has come of a call: its grades, and what it has cost."""
+        outcome, flight = future.result(), work.flying[future]
+        self._count(work.found, flight.counts)
+        if outcome.reading is not None:
+            work.found.grades |= outcome.reading.grades
+        del work.flying[future]
+        return flight.group, outcome
+
+    def _ask(self, flight: _Flight, timeout: float, stop: threading.Event) -> _Outcome:
+        counts = flight.counts
+        asked = self._rubric.ask(flight.group.rows, timeout=timeout)
         try:
             answer = call(
                 self._model,
@@ -134,31 +166,29 @@ class ModelJudge:
                 accepted=self._accepted,
             )
         except Stopped:
-            return _Outcome(counts)
+            return _Outcome()
         except ModelFailure as failure:
-            return _Outcome(counts, failure=failure)
+            return _Outcome(failure=failure)
         except Exception as error:  # a model of one's own; it must not take other grades with it
             strange = Unexpected(f"{type(error).__name__}: {redact(str(error))}")
             logger.error("the model raised what no model should: {}", strange)
             counts.failed(strange)
-            return _Outcome(counts, failure=strange)
+            return _Outcome(failure=strange)
         try:
             reading = read_grades(answer.text, asked.by_key)
         except MalformedAnswer as failure:
             counts.failed(failure)
-            return _Outcome(counts, failure=failure)
-        return _Outcome(counts, reading)
+            return _Outcome(failure=failure)
+        return _Outcome(reading)
 
-    def _count(self, found: Grading, outcome: _Outcome) -> None:
-        """Add what a call has cost and what it has graded."""
-        counts = outcome.counts
+    def _count(self, found: Grading, counts: CallCounts) -> None:
+        """Add what the calls of a group have cost."""
         found.calls += counts.calls
+        found.unknown_bills += counts.unknown_bills
         found.retries += counts.retries
         found.failures += counts.failures
         found.spent += spent_on(counts.bills, self._prices, self.name)
         found.answered_by |= {bill.model for bill in counts.bills if bill.model}
-        if outcome.reading is not None:
-            found.grades |= outcome.reading.grades
 
     def _go_on(self, work: _Work, group: _Group, outcome: _Outcome) -> None:
         """Ask again for what is still missing, or give it up. Raises a failure that is fatal."""
@@ -189,7 +219,7 @@ class _Work:
     """Groups that wait for their call, calls under way, and what was found so far."""
 
     waiting: deque[_Group]
-    flying: dict[Future[_Outcome], _Group] = field(default_factory=dict)
+    flying: dict[Future[_Outcome], _Flight] = field(default_factory=dict)
     found: Grading = field(default_factory=Grading)
 
     def again(self, row: Row, group: _Group, problem: tuple[str, str], asking: Asking) -> None:
@@ -200,10 +230,12 @@ class _Work:
         else:
             self.found.ungraded[row.passage] = problem
 
-    def end(self) -> None:
-        """Give up all that has no grade yet."""
+    def end(self, asked: Iterable[_Group]) -> None:
+        """Give up all that has no grade yet; ``asked``: what was under way."""
         late = OUT_OF_TIME, "its time was over before it was graded"
-        for group in [*self.waiting, *self.flying.values()]:
-            self.found.ungraded |= {row.passage: late for row in group.rows}
+        for group in [*self.waiting, *asked]:
+            for row in group.rows:
+                if row.passage not in self.found.grades:
+                    self.found.ungraded[row.passage] = late
         self.waiting.clear()
         self.flying.clear()

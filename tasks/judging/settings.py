@@ -9,10 +9,10 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tasks.judging.checks import CHECKS, OVERLAP
+from tasks.templates import DEFAULT_NAME
 from tasks.text_model.settings import OFFLINE
 
 NONE: Final = "none"
-DEFAULT_RUBRIC: Final = "movie-bible"
 
 
 class Chosen(NamedTuple):
@@ -31,7 +31,7 @@ class JudgingSettings(BaseSettings):
     judge_name: str | None = Field(None, validation_alias="GAP_FILL_JUDGE_NAME")
     second: str = Field(OFFLINE, validation_alias="GAP_FILL_SECOND_JUDGE")
     second_name: str | None = Field(None, validation_alias="GAP_FILL_SECOND_JUDGE_NAME")
-    rubric: str = Field(DEFAULT_RUBRIC, validation_alias="GAP_FILL_RUBRIC")
+    rubric: str = Field(DEFAULT_NAME, validation_alias="GAP_FILL_RUBRIC")
     """``NAME/NUMBER``, or a name alone for its newest version."""
     rubrics: Path | None = Field(None, validation_alias="GAP_FILL_RUBRICS")
     """The folder of rubrics; without it the one that comes with this package."""

@@ -38,6 +38,15 @@ class FilmFacts:
         _refuse("year", None if self.year is None else _year_fault(self.year))
         _refuse("cast", list_fault(self.cast))
 
+    @property
+    def named(self) -> str:
+        """Return title and year on one line, as a break could end the line they are put into.
+
+        "" where the title is not known.
+        """
+        year = f" ({self.year})" if self.year else ""
+        return f"{' '.join(self.title.split())}{year}" if self.title else ""
+
     def as_json(self) -> dict[str, JsonValue]:
         """Return the facts as plain JSON, without unknown ones."""
         facts: dict[str, JsonValue] = {

@@ -27,7 +27,8 @@ class ModelFailure(Exception):  # noqa: N818 - the base of names that say what f
     ``kind`` names the class in counts. ``retryable``: the same call may succeed later, at most
     ``attempts`` times in all where that is not None; ``splittable``: a smaller batch may succeed;
     ``fatal``: no call of this batch will succeed. ``retry_after`` is in seconds, None where the
-    service named no time; ``billed`` is what the failed call was billed.
+    service named no time; ``billed`` is what the failed call was billed. ``may_be_billed``: where
+    that says nothing, the call may have been billed all the same.
     """
 
     kind: ClassVar[str] = "failed"
@@ -35,6 +36,7 @@ class ModelFailure(Exception):  # noqa: N818 - the base of names that say what f
     splittable: ClassVar[bool] = False
     fatal: ClassVar[bool] = False
     attempts: ClassVar[int | None] = None
+    may_be_billed: ClassVar[bool] = False
 
     def __init__(
         self, message: str, *, retry_after: float | None = None, billed: Billed | None = None
@@ -86,6 +88,7 @@ class ModelTimeout(ModelFailure):
 
     kind = "timeout"
     retryable = True
+    may_be_billed = True
 
 
 class ConnectionFailed(ModelFailure):
@@ -93,6 +96,7 @@ class ConnectionFailed(ModelFailure):
 
     kind = "connection_failed"
     retryable = True
+    may_be_billed = True
 
 
 class PromptBlocked(ModelFailure):
@@ -128,6 +132,12 @@ class MalformedAnswer(ModelFailure):
 
     kind = "malformed_answer"
     splittable = True
+
+
+class UnreadableAnswer(MalformedAnswer):
+    """A document of which nothing can be read. What it cost is not known."""
+
+    may_be_billed = True
 
 
 class Unauthorized(ModelFailure):

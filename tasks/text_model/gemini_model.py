@@ -14,12 +14,12 @@ from pydantic import SecretStr
 from tasks.text_model.base import FLEX, STANDARD, Billed, TextAnswer, TextRequest, Tier
 from tasks.text_model.failures import (
     ConnectionFailed,
-    MalformedAnswer,
     ModelFailure,
     ModelTimeout,
     RateLimited,
     Shed,
     Unavailable,
+    UnreadableAnswer,
 )
 from tasks.text_model.gemini import Reply, Usage, read_reply
 from tasks.text_model.parameters import parameters
@@ -98,9 +98,9 @@ class GeminiModel(ABC):
             f"the connection to {self.name} broke ({type(error).__name__}: {said}); ask again"
         )
 
-    def _unreadable(self, error: Exception) -> MalformedAnswer:
+    def _unreadable(self, error: Exception) -> UnreadableAnswer:
         said = self._said(error)
-        return MalformedAnswer(
+        return UnreadableAnswer(
             f"{self.name} sent a document that the SDK cannot read: {said!r}; ask it again"
         )
 

@@ -11,6 +11,8 @@ from typing import Final, TypeVar
 
 from google.genai import types
 from pydantic import JsonValue, SecretStr, TypeAdapter, ValidationError
+from tenacity import Retrying, retry_if_exception, stop_after_attempt
+from tenacity.wait import wait_random_exponential
 
 from tasks.text_model.base import BATCH
 from tasks.text_model.failures import EmptyAnswer, MalformedAnswer, ModelFailure
@@ -28,6 +30,10 @@ from tasks.text_model.jobs import (
 from tasks.text_model.settings import TextModelSettings
 
 PAGE: Final = 100
+TRIES: Final = 4
+FIRST_WAIT: Final = 0.1
+LONGEST_WAIT: Final = 1.0
+"""Tries of a page of the list, and seconds between two of them."""
 MIME_TYPE: Final = "application/jsonl"
 STATES: Final[Mapping[types.JobState, JobState]] = {
     types.JobState.JOB_STATE_SUCCEEDED: "succeeded",
@@ -97,11 +103,14 @@ class GoogleGenaiJobs(GoogleGenaiModel):
     def named(self, display_name: str) -> list[ServiceJob]:
         """Return all jobs of this display name, the oldest first: the list has no filter."""
         config = types.ListBatchJobsConfig(page_size=PAGE, http_options=self._options())
-
-        def listed() -> list[ServiceJob]:
-            return [_job(one) for one in self._client.batches.list(config=config)]
-
-        found = [one for one in self._try(listed) if one.display_name == display_name]
+        pages = self._again(lambda: self._client.batches.list(config=config))
+        found: list[ServiceJob] = []
+        while True:
+            jobs = map(_job, pages.page)
+            found += [one for one in jobs if one.display_name == display_name]
+            if not pages.config.get("page_token"):
+                break
+            self._again(pages.next_page)
         return sorted(
             found, key=lambda one: one.created or datetime.min.replace(tzinfo=timezone.utc)
         )
@@ -190,6 +199,20 @@ class GoogleGenaiJobs(GoogleGenaiModel):
             return KeyedReply(key, read_text(joined([chunk], BATCH), ENVELOPE))
         except ModelFailure as failure:
             return KeyedReply(key, failure=failure)
+
+    def _again(self, action: Callable[[], T]) -> T:
+        """Do it, a few times where the service is away: of a long list each page may be.
+
+        Only what is not paid for.
+        """
+        retrying = Retrying(
+            stop=stop_after_attempt(TRIES),
+            wait=wait_random_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT),
+            retry=retry_if_exception(lambda e: isinstance(e, ModelFailure) and e.retryable),
+            reraise=True,
+        )
+        found: T = retrying(self._try, action)
+        return found
 
     def _try(self, action: Callable[[], T]) -> T:
         """Do it, and raise the failure that an exception of the SDK stands for."""

@@ -6,9 +6,11 @@ package retries nothing here, follows no redirect, and is loaded with this modul
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 import openai
@@ -84,15 +86,19 @@ class OpenAICompatibleModel:
         """Answer one request, once. Raises ModelFailure."""
         if request.tier != STANDARD:
             raise replies.no_word(self.provider, request.tier)
+        billed = Billed()
         try:
-            told = self._ask(request)
-            reply = _read(told)
-            failure = self._of_error(getattr(told, "error", None))
+            document = self._ask(request)
+            billed = _bill(document)  # first, as it is owed whatever else is wrong
+            told = ChatCompletion.construct(**json.loads(document))
+            reply = _read(told, billed)
+            failure = self._of_error(getattr(told, "error", None), billed)
         except openai.OpenAIError as error:
             failure = self._failure(error, request)
         except UNREADABLE as error:  # what is no such document
-            failure = failures.MalformedAnswer(
-                f"{self.name} sent what is no chat completion ({self._said(error)}); ask it again"
+            failure = failures.UnreadableAnswer(
+                f"{self.name} sent what is no chat completion ({self._said(error)}); ask it again",
+                billed=billed,
             )
         if failure is None:
             return _answer(reply, request)
@@ -103,11 +109,12 @@ class OpenAICompatibleModel:
         """Close the connections."""
         self._client.close()
 
-    def _ask(self, request: TextRequest) -> ChatCompletion:
+    def _ask(self, request: TextRequest) -> str:
+        """Return the document that the service answers with."""
         thinks = THINKS.search(self.name) is not None
         room = ROOM[self._level or "medium"]  # as much as it thinks where it is told nothing
         most = request.max_output_tokens
-        return self._client.chat.completions.create(
+        answered = self._client.chat.completions.with_raw_response.create(
             model=self.name,
             messages=[
                 {"role": "system", "content": request.instructions},
@@ -123,8 +130,9 @@ class OpenAICompatibleModel:
             reasoning_effort=self._level or openai.omit,
             timeout=request.timeout,
         )
+        return answered.text
 
-    def _of_error(self, error: object) -> failures.ModelFailure | None:
+    def _of_error(self, error: object, billed: Billed) -> failures.ModelFailure | None:
         """Return the failure of an error that was answered as a success; None where there is none.
 
         Gateways do so, with the status that they have got themselves as the error's code.
@@ -135,7 +143,9 @@ class OpenAICompatibleModel:
         code = about.get("code")
         kind = code if isinstance(code, int) and code in STATUSES else FAILED
         said = replies.hide(str(about.get("message") or about), self._key)
-        return replies.status_failure(SUCCESS, said, model=self.name, key=KEY, kind=kind)
+        return replies.status_failure(
+            SUCCESS, said, model=self.name, key=KEY, kind=kind, billed=billed
+        )
 
     def _failure(self, error: openai.OpenAIError, request: TextRequest) -> failures.ModelFailure:
         if isinstance(error, openai.APITimeoutError):
@@ -147,13 +157,22 @@ class OpenAICompatibleModel:
                 f"the connection to {self.name} broke ({self._said(error)}); ask again"
             )
         said, wait = self._said(error), replies.wait_of(error.response.headers)
+        billed = _bill(error.response.text)
         if error.code == "insufficient_quota":
-            return failures.QuotaExhausted(f"{self.name}: {said}; pay, or wait", retry_after=wait)
+            return failures.QuotaExhausted(
+                f"{self.name}: {said}; pay, or wait", retry_after=wait, billed=billed
+            )
         if error.code in {"content_filter", "content_policy_violation"}:
-            return replies.unread(said, Billed())
+            return replies.unread(said, billed)
         kind = replies.LONG if error.code == "context_length_exceeded" else error.status_code
         return replies.status_failure(
-            error.status_code, said, model=self.name, key=KEY, retry_after=wait, kind=kind
+            error.status_code,
+            said,
+            model=self.name,
+            key=KEY,
+            retry_after=wait,
+            kind=kind,
+            billed=billed,
         )
 
     def _said(self, error: Exception) -> str:
@@ -172,17 +191,33 @@ class _Reply(NamedTuple):
     billed: Billed
 
 
-def _read(completion: ChatCompletion) -> _Reply:
+def _bill(document: str) -> Billed:
+    """Read what a service says that it has used, be the rest of its document what it may.
+
+    Nothing is billed for what no document tells.
+    """
+    try:
+        told = _object(json.loads(document))
+    except UNREADABLE:
+        return Billed()
+    usage, name = _object(told.get("usage")), told.get("model")
+    prompt = replies.tokens(usage.get("prompt_tokens"))
+    cached = replies.tokens(_object(usage.get("prompt_tokens_details")).get("cached_tokens"))
+    output = replies.tokens(usage.get("completion_tokens"))
+    return Billed(prompt, output, name if isinstance(name, str) else "", min(cached, prompt))
+
+
+def _object(value: object) -> Mapping[str, object]:
+    """Return a JSON object, an empty one for what is none."""
+    return value if isinstance(value, dict) else {}
+
+
+def _read(completion: ChatCompletion, billed: Billed) -> _Reply:
     """Read a completion, which the package has not checked: a server may leave anything out.
 
     Raises one of ``UNREADABLE`` for what is none.
     """
-    usage, cached, tokens = completion.usage, 0, (0, 0)
-    if usage is not None:
-        details = usage.prompt_tokens_details
-        cached = replies.tokens(details.cached_tokens) if details is not None else 0
-        tokens = replies.tokens(usage.prompt_tokens), replies.tokens(usage.completion_tokens)
-    billed = Billed(*tokens, _text(completion.model), min(cached, tokens[0]))
+    _text(completion.model)
     if not completion.choices:
         return _Reply("", "", "", billed)
     choice = completion.choices[0]

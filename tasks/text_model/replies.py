@@ -138,8 +138,9 @@ def status_failure(
     key: str,
     retry_after: float | None = None,
     kind: int | None = None,
+    billed: Billed | None = None,
 ) -> ModelFailure:
-    """Return the failure that an HTTP status stands for.
+    """Return the failure that an HTTP status stands for, with its bill where there is one.
 
     ``said`` are the service's words, without secrets; ``key`` names the variable of the key;
     ``kind`` is the status whose class it has, where the service has used another one for it.
@@ -152,7 +153,9 @@ def status_failure(
     )
     failure, remedy = CLASSES.get(meant, fallback)
     return failure(
-        f"{place(status, model, said)}; {remedy.format(key=key)}", retry_after=retry_after
+        f"{place(status, model, said)}; {remedy.format(key=key)}",
+        retry_after=retry_after,
+        billed=billed,
     )
 
 

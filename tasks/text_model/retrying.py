@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from tenacity import RetryCallState, Retrying, retry_if_exception
 from tenacity.wait import wait_random_exponential
@@ -24,6 +25,9 @@ from tasks.text_model.base import (
 from tasks.text_model.failures import ModelFailure, Stopped
 from tasks.text_model.limits import REFUSALS, Limiter, Slot
 from tasks.text_model.settings import TextModelSettings
+
+SALVAGE_SECONDS: Final = 2.0
+"""How long answers that are on their way are waited for where those who asked end early."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,7 @@ class CallCounts:
     ``failures`` counts by ``ModelFailure.kind``; ``bills`` has one for each call of the model,
     failed ones included; ``latencies`` are the seconds of each, ``waited`` those before its turn.
     ``fallbacks`` are calls that flex did not take, and that were asked again as standard ones.
+    ``begun`` are all calls that were begun, of ``known`` it is known what they were billed.
     ``allowed`` has how many calls might be made at a time, ``refused`` a 1 for each call that the
     service refused as it had too much to do; both with seconds since 1970.
     """
@@ -66,6 +71,8 @@ class CallCounts:
     bills: list[Billed] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
     waited: float = 0.0
+    begun: int = 0
+    known: int = 0
     allowed: list[tuple[float, float]] = field(default_factory=list)
     refused: list[tuple[float, float]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
@@ -85,11 +92,40 @@ class CallCounts:
         """Return the output tokens of all calls."""
         return sum(one.tokens_out for one in self.bills)
 
-    def called(self, seconds: float, billed: Billed) -> None:
-        """Count a call of the model, and what it was billed."""
+    @property
+    def unknown_bills(self) -> int:
+        """Return how many calls may have been billed, and nobody has told.
+
+        They are under way, have timed out or broken off, or ended as no call should.
+        """
+        return self.begun - self.known
+
+    def so_far(self) -> CallCounts:
+        """Return a copy, of counts that a call under way may yet change."""
+        with self._lock:
+            return replace(
+                self,
+                failures=Counter(self.failures),
+                bills=[*self.bills],
+                latencies=[*self.latencies],
+                allowed=[*self.allowed],
+                refused=[*self.refused],
+            )
+
+    def begins(self) -> None:
+        """Count a call of the model before it is made."""
+        with self._lock:
+            self.begun += 1
+
+    def called(self, seconds: float, billed: Billed, *, may_be_billed: bool = False) -> None:
+        """Count a call of the model that has ended, and what it was billed.
+
+        ``may_be_billed``: nobody has told that, and it may have been.
+        """
         with self._lock:
             self.bills.append(billed)
             self.latencies.append(seconds)
+            self.known += not may_be_billed
 
     def failed(self, failure: ModelFailure) -> None:
         """Count a failure, and note when a call was refused."""
@@ -193,6 +229,7 @@ class _Call:
     def _generate(self) -> TextAnswer:
         """Ask, and count it; raise OtherModel also where another one has not answered well."""
         began = time.monotonic()
+        self.counts.begins()
         try:
             answer = self.model.generate(self.request)
         except ModelFailure as failure:
@@ -202,9 +239,11 @@ class _Call:
             if self.accepted.takes(answer.model):
                 return answer
             raise self.accepted.refusal(answer.billed)
-        if not (billed.tokens_in or billed.tokens_out):
+        is_billed = billed.tokens_in or billed.tokens_out
+        if not is_billed:
             billed = replace(billed, tier=self.request.tier)
-        self.counts.called(time.monotonic() - began, billed)
+        untold = failed.may_be_billed and not is_billed
+        self.counts.called(time.monotonic() - began, billed, may_be_billed=untold)
         if billed.model and not self.accepted.takes(billed.model):
             raise self.accepted.refusal(billed)
         raise failed

@@ -17,12 +17,12 @@ from pytest_manifest.planning import PlanSpec
 from pytest_manifest.schema import Entry, Expectations, Header, Receipt, summary
 from pytest_manifest.schema.fields import State, VerdictStatus
 from pytest_manifest.schema.receipts import ExportedDescendant
-from tasks.filling.answers import ProblemKind
 from tasks.filling.gaps import SAYINGS
 from tasks.judging.order import JudgeOrder
 from tasks.movie_bible.models import Annotation
 from tasks.text_model import openai_compatible
 from tasks.text_model.failures import ModelFailure
+from tasks.text_model.keyed import ProblemKind
 from workflows.gap_fill.gaps import NOT_LOADED
 from workflows.gap_fill.misspelled import SETTINGS, names_of
 from workflows.gap_fill.plan import gap_fill_judge, gap_fill_repair

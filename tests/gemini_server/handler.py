@@ -148,6 +148,7 @@ class Handler(BaseHTTPRequestHandler):
         turned_away = self.server.desk.script.sheds(call.number) if call.tier == "flex" else None
         if turned_away is not None:
             fault = Fault(kind=turned_away)
+        fault = self.server.desk.spare(fault, asked.texts.values())
         poisoned = [(key, self._poison(asked.texts.get(key, ""))) for key in asked.keys]
         sick = [(key, one) for key, one in poisoned if one is not None]
         if fault.kind == "ok" and sick:

@@ -169,6 +169,8 @@ class Script(BaseModel):
     ``served_as`` the tier that answers are said to be of, that of the request where it is None.
     ``at_once``: calls that are answered at a time, each number for ``at_once_for`` seconds from the
     first call on, then from the beginning; others are refused at once (429). ``jobs``: of batches.
+    ``at_most``: times that one kind befalls a passage before it is answered well, so that chance
+    cannot keep one from that for ever; None: any number.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -176,6 +178,7 @@ class Script(BaseModel):
     faults: tuple[AnyFault, ...] = ()
     rates: dict[Kind, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
     seed: int = 0
+    at_most: PositiveInt | None = None
     poison: tuple[Poison, ...] = ()
     latency: NonNegativeFloat = 0.0
     thoughts: NonNegativeInt = 0

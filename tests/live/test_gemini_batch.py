@@ -6,6 +6,7 @@ failures and cost are held against what the service itself has noted.
 
 from __future__ import annotations
 
+import os
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -41,7 +42,8 @@ from tests.unit.filling_support import PROMPT, bible_at, documents, order
 
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("nobody_else")]
 
-PASSAGES: Final = 100
+PASSAGES: Final = int(os.environ.get("FAULT_PASSAGES", "100"))
+"""How many passages the faults befall, ten in each entry."""
 OF_JOBS: Final = {
     "swapped": "answer_swapped",
     "missing": "answer_missing",
@@ -109,7 +111,7 @@ def sums(reports: list[Report]) -> tuple[Spent, Spent]:
 
 
 def test_every_fault(tmp_path: Path, inline_bytes: int) -> None:
-    """100 passages in 10 pairs of entries; only what is missing is asked for again."""
+    """Ten passages in each pair of entries; only what is missing is asked for again."""
     script: dict[str, JsonValue] = {
         "cached": 0.3,
         "jobs": {

@@ -122,6 +122,18 @@ def test_a_job_is_found_by_its_display_name_on_any_page(
     assert jobs.named("RUN/d/1") == []
 
 
+def test_a_page_that_does_not_come_is_asked_for_again(server: GeminiServer) -> None:
+    """And not the whole list, which would hardly ever come where each fifth page does not."""
+    server.use({"jobs": {"page": 1, "away": 0.2, "seed": 1}})
+    jobs = open_jobs(settings_of(GOOGLE_GENAI, server.url))
+    made = [create(jobs, f"RUN/a/{number}", requests(1)) for number in range(10)]
+    assert [jobs.named(f"RUN/a/{number}") for number in (0, 5, 9)] == [
+        [made[number]] for number in (0, 5, 9)
+    ]
+    assert server.jobs.seen["list"] > 30
+    jobs.close()
+
+
 def test_no_job_at_all_is_found(jobs: BatchJobs) -> None:
     """The service leaves out a list that is empty."""
     assert jobs.named("RUN/a/1") == []

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.live
 
 MESSAGE: dict[str, JsonValue] = {"role": "assistant", "content": '{"items": []}'}
 USAGE: dict[str, JsonValue] = {"prompt_tokens": 10, "completion_tokens": 5}
+CACHED: dict[str, JsonValue] = {"cached_tokens": 4}
 
 
 class Server(ThreadingHTTPServer):
@@ -82,19 +83,18 @@ def failure_of(model: TextModel) -> ModelFailure:
     return caught.value
 
 
+OF_ANOTHER_FORM: list[dict[str, JsonValue]] = [
+    completion(content=[{"type": "text", "text": "{}"}]),
+    completion(content=5),
+    completion(refusal={"because": "no"}),
+    completion(choices={"first": 1}),
+    completion(choices=[None]),
+    completion(choices=[{"message": None}]),
+]
+
+
 @pytest.mark.parametrize(
-    "document",
-    [
-        completion(content=[{"type": "text", "text": "{}"}]),
-        completion(content=5),
-        completion(refusal={"because": "no"}),
-        completion(choices={"first": 1}),
-        completion(choices=[None]),
-        completion(model=["small-1"]),
-        [1, 2],
-        "hello",
-        None,
-    ],
+    "document", [*OF_ANOTHER_FORM, completion(model=["small-1"]), [1, 2], "hello", None]
 )
 def test_a_document_of_another_form_is_a_malformed_answer(
     server: Server, model: TextModel, document: JsonValue
@@ -102,13 +102,47 @@ def test_a_document_of_another_form_is_a_malformed_answer(
     """And no error of Python's, which would end the whole batch."""
     server.status, server.body = 200, json.dumps(document).encode()
     failure = failure_of(model)
-    assert type(failure) is failures.MalformedAnswer
+    assert isinstance(failure, failures.MalformedAnswer)
     assert "small-1 sent what is no chat completion" in str(failure)
+
+
+@pytest.mark.parametrize("document", OF_ANOTHER_FORM)
+def test_what_cannot_be_read_costs_what_the_service_says_that_it_used(
+    server: Server, model: TextModel, document: JsonValue
+) -> None:
+    """Though nothing else of it is of use."""
+    server.status, server.body = 200, json.dumps(document).encode()
+    assert failure_of(model).billed == Billed(10, 5, "small-1")
+
+
+@pytest.mark.parametrize(
+    ("document", "billed"),
+    [
+        (completion(model=["small-1"]), Billed(10, 5)),
+        (completion(prompt_tokens_details=[7], content=5), Billed(10, 5, "small-1")),
+        (completion(prompt_tokens_details=CACHED, content=5), Billed(10, 5, "small-1", 4)),
+        ({"error": {"message": "broke off", "code": 502}, "usage": USAGE}, Billed(10, 5)),
+        ({"usage": "much"}, Billed()),
+    ],
+)
+def test_a_bill_is_read_as_far_as_it_can_be(
+    server: Server, model: TextModel, document: JsonValue, billed: Billed
+) -> None:
+    server.status, server.body = 200, json.dumps(document).encode()
+    assert failure_of(model).billed == billed
+
+
+@pytest.mark.parametrize("code", ["server_error", "insufficient_quota", "content_filter"])
+def test_an_error_may_have_a_bill_too(server: Server, model: TextModel, code: str) -> None:
+    """Of a call that failed in its midst, by a server that says so."""
+    document = {"error": {"message": "no more", "code": code}, "usage": USAGE, "model": "small-1"}
+    server.status, server.body = 500, json.dumps(document).encode()
+    assert failure_of(model).billed == Billed(10, 5, "small-1")
 
 
 def test_a_nested_document_is_a_malformed_answer(server: Server, model: TextModel) -> None:
     server.status, server.body = 200, b"[" * 100_000
-    assert type(failure_of(model)) is failures.MalformedAnswer
+    assert type(failure_of(model)) is failures.UnreadableAnswer
 
 
 @pytest.mark.parametrize(

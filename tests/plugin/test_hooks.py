@@ -81,6 +81,20 @@ def test_a_project_refuses_what_is_to_be_sent(project: Project, more: tuple[str,
     project.run(*MEMORY, *more).assert_outcomes(passed=2)
 
 
+def test_a_project_is_not_asked_about_what_is_reused(project: Project) -> None:
+    """Where all of it is, nothing is sent, and there is nothing to be refused."""
+    project.doubles(count=2)
+    project.run(*MEMORY).assert_outcomes(passed=2)
+    project.write("conftest.py", REFUSE)
+    reuse = (*MEMORY, "--manifest-reuse=all", "--manifest-budget=5", "--manifest-rerun")
+    project.run(*reuse).assert_outcomes(passed=2)
+    project.doubles(count=3)
+    result = project.run(*reuse)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "m.jsonl: ['d-2'] and a budget of 5" in result.stdout.str() + result.stderr.str()
+    assert (len(project.ledgers()), len(project.order())) == (2, 2)
+
+
 def test_a_project_refuses_what_is_to_be_sent_again(project: Project) -> None:
     """What has failed stays as it is."""
     wrong = {"id": "d-0", "task": "jobs.double", "args": [1], "expect": {"result": {"n": 9}}}

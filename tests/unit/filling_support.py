@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ALL_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 
+import pytest
 from pydantic import JsonValue
 
 from tasks.filling.asking import Asker
 from tasks.filling.batch import Batch, Limits
 from tasks.filling.order import Order, PlannedModel
-from tasks.filling.prompts import Prompt, load_prompt
+from tasks.filling.prompts import PROMPTS, Prompt
 from tasks.filling.report import Report
 from tasks.filling.writing import Provenance
 from tasks.movie_bible.bible import BibleSettings, MovieBible
@@ -24,9 +27,9 @@ from tasks.text_model.base import STANDARD, TextAnswer, TextRequest, Tier
 from tasks.text_model.failures import ModelFailure
 from tasks.text_model.limits import NoLimit
 from tasks.text_model.prices import PriceTable
-from tasks.text_model.retrying import Fallback, RetryPolicy
+from tasks.text_model.retrying import SALVAGE_SECONDS, Fallback, RetryPolicy
 
-PROMPT: Prompt = load_prompt("movie-bible/1")
+PROMPT: Prompt = PROMPTS.load("movie-bible/1")
 QUICK = RetryPolicy(attempts=3, first_wait=0.0, longest_wait=0.01)
 TOKENS_IN, TOKENS_OUT = 101, 37
 
@@ -147,3 +150,38 @@ def raising(failure: ModelFailure, when: Callable[[TextRequest], bool]) -> Answe
         return items
 
     return answer
+
+
+class Ending:
+    """The end of a batch's time, in turns instead of seconds, for the module that asks.
+
+    Time is over as soon as ``over`` is set. ``waited_for`` is set when the answers that are on
+    their way are waited for; where ``is_patient`` is false that takes no time.
+    """
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, module: ModuleType, *, is_patient: bool = True
+    ) -> None:
+        self.over, self.waited_for = threading.Event(), threading.Event()
+        self._is_patient = is_patient
+        monkeypatch.setattr(module, "time", self)
+        monkeypatch.setattr(module, "wait", self._wait)
+
+    def monotonic(self) -> float:
+        return 1000.0 if self.over.is_set() else 0.0
+
+    def _wait(
+        self,
+        futures: Collection[Future[object]],
+        timeout: float | None = None,
+        return_when: str = ALL_COMPLETED,
+    ) -> object:
+        if timeout == SALVAGE_SECONDS:
+            self.waited_for.set()
+            return wait(futures, 20 if self._is_patient else 0, return_when)
+        if futures and not self.over.is_set():
+            # So that neither is waited for longer than the other one lasts.
+            while not self.over.is_set() and not wait(futures, 0.01, return_when).done:
+                continue
+            timeout = 0 if self.over.is_set() else timeout
+        return wait(futures, timeout, return_when)

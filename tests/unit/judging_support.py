@@ -12,13 +12,13 @@ from pydantic import JsonValue
 from tasks.judging.checks import CHECKS
 from tasks.judging.grades import Row
 from tasks.judging.order import JudgeOrder
-from tasks.judging.rubric import Rubric, load_rubric
+from tasks.judging.rubric import RUBRICS, Rubric
 from tasks.movie_bible.bible import MovieBible, NewAnnotation
 from tasks.movie_bible.fields import text_digest, values_digest
 from tasks.text_model.base import TextAnswer, TextRequest
 from tests.unit.filling_support import PROMPT, Item
 
-RUBRIC: Rubric = load_rubric("movie-bible/1")
+RUBRIC: Rubric = RUBRICS.load("movie-bible/1")
 TEXT = (
     "Rick Blaine runs a nightclub in Casablanca during the war. One night Ilsa Lund, who left him "
     "in Paris, walks in with her husband Victor Laszlo, a leader of the resistance."

@@ -114,6 +114,12 @@ class Reused:
     def notices(self) -> str:
         return "\n".join(self.state.notices)
 
+    def origins(self) -> dict[str, str]:
+        """The entry that each reused one had been."""
+        with Ledger.open(self.path) as ledger:
+            tries = {name: ledger.attempts.of_entry(name)[0] for name in self.manifest.ids}
+        return {name: one.reused_from.entry for name, one in tries.items() if one.reused_from}
+
     def broken(self) -> list[str]:
         with Ledger.open(self.path) as ledger:
             return [f"{one.entry} {one.sentence}" for one in violations(ledger, self.manifest)]

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from tasks.filling import batch as filling_batch
 from tasks.filling.batch import BatchStoppedError, Limits
+from tasks.filling.report import Report
 from tasks.filling.writing import Provenance
 from tasks.movie_bible.bible import BibleUnavailableError, MovieBible
 from tasks.movie_bible.documents import Document
 from tasks.movie_bible.fields import FIELDS, text_digest, values_digest
 from tasks.movie_bible.records import NewAnnotation
 from tasks.text_model.accepting import Accepted
-from tasks.text_model.base import TextRequest
+from tasks.text_model.base import Billed, TextRequest
 from tasks.text_model.failures import (
     AnswerBlocked,
     AnswerCutOff,
@@ -30,6 +33,7 @@ from tests.unit.filling_support import (
     PROMPT,
     TOKENS_IN,
     TOKENS_OUT,
+    Ending,
     Item,
     ScriptedModel,
     batch_of,
@@ -409,15 +413,67 @@ def test_a_model_that_raises_what_it_should_not_ends_the_batch_in_good_order(
     assert batch.report.failures == {"unexpected": 1}
 
 
-def test_time_that_is_over_when_all_is_done_is_a_success(bible: MovieBible) -> None:
+def test_time_that_is_over_when_all_is_done_is_a_success(
+    bible: MovieBible, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The last answer comes within the moment that a batch waits for it."""
+    ending = Ending(monkeypatch, filling_batch)
 
     def late(_: TextRequest) -> bool:
-        return threading.Event().wait(0.6)
+        ending.over.set()
+        return not ending.waited_for.wait(20)
 
     batch = batch_of(bible, ScriptedModel(raising(ModelFailure("never"), late)))
-    batch.run(IDS[:1], order(), seconds=0.2)
+    batch.run(IDS[:1], order(), seconds=60)
     assert list(batch.report.rows) == IDS[:1]
+    assert batch.report.unknown_bills == 0
+
+
+@pytest.mark.parametrize("failing", ["nothing", "time", "database", "service"])
+def test_what_may_have_been_billed_is_told_however_a_batch_ends(
+    bible: MovieBible, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    """A call under way that nobody waits for, with what its earlier tries were billed."""
+    ending = Ending(monkeypatch, filling_batch, is_patient=False)
+    hanging, hangs = threading.Event(), threading.Event()
+    told: list[Report] = []
+
+    def answer(request: TextRequest, items: list[Item]) -> list[Item]:
+        if failing == "nothing":
+            return items
+        if not holds(request, 5):
+            hangs.wait(20)
+            if failing == "service":
+                raise Unauthorized("the key is refused")
+            return items
+        if sum(holds(one, 5) for one in model.requests) < 2:
+            raise Unavailable("503", billed=Billed(7, 0, "gemini-2.5-flash"))
+        hangs.set()
+        hanging.wait(20)
+        return items
+
+    def gone(_: object) -> object:
+        raise BibleUnavailableError("the database went away")
+
+    def progress(report: Report) -> None:
+        told.append(report)
+        if failing == "time":
+            ending.over.set()
+
+    model = ScriptedModel(answer)
+    batch = batch_of(bible, model, Limits(concurrency=2, per_call=4), progress=progress)
+    if failing == "database":
+        bible.write = gone  # type: ignore[method-assign,assignment]  # a server that was stopped
+    ends = {"time": BatchStoppedError, "database": BibleUnavailableError, "service": Unauthorized}
+    try:
+        with pytest.raises(ends[failing]) if failing in ends else nullcontext():
+            batch.run(IDS, order(), seconds=60)
+    finally:
+        hanging.set()
+    assert batch.report.unknown_bills == batch.report.document()["unknown_bills"]
+    assert batch.report.unknown_bills == (0 if failing == "nothing" else 1)
+    assert (batch.report.spent.tokens_in % TOKENS_IN == 7) is (failing != "nothing")
+    assert told[-1] is batch.report
 
 
 def test_a_call_that_waits_for_its_turn_when_time_is_over_is_not_done(bible: MovieBible) -> None:

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.environment import SettingsError
 from tasks.filling.batch import Limits
 from tasks.filling.cap import Cap, CapReachedError
-from tasks.filling.equipment import SettingsError, equip
+from tasks.filling.equipment import equip
 from tasks.filling.order import PlannedModel
 from tasks.filling.prompts import output_tokens, passage_tokens
 from tasks.filling.report import NANO

@@ -19,7 +19,7 @@ from pytest_manifest.manifest import read_manifest
 from pytest_manifest.planning import PlanBuilder
 from pytest_manifest.schema import Entry
 from pytest_manifest.testing import plan, plan_notes
-from tasks.filling.prompts import load_prompt, output_tokens
+from tasks.filling.prompts import PROMPTS, output_tokens
 from tasks.movie_bible.bible import MovieBible, NewAnnotation
 from tasks.movie_bible.documents import Document
 from tasks.movie_bible.fields import text_digest
@@ -29,7 +29,7 @@ from tests.movie_bible.jobs import job, request
 from tests.unit.filling_support import PROMPT, ScriptedModel, batch_of, bible_at, documents, order
 from workflows.gap_fill.batches import entry_id
 from workflows.gap_fill.plan import gap_fill_repair, pytest_manifest_sending
-from workflows.gap_fill.pricing import pricing_of, refuse_unknown_price, warnings_of
+from workflows.gap_fill.pricing import pricings_of, refuse_unknown_price, warnings_of
 
 
 @pytest.fixture(autouse=True)
@@ -426,8 +426,8 @@ def test_a_budget_is_refused_for_a_manifest_of_an_unknown_price(
     unknown = plan(gap_fill_repair, bible)
     with pytest.raises(DispatchError, match=r"nothing was sent: .*no price is known for nobody"):
         refuse_unknown_price(manifest, unknown, 1.0)
-    pricing = pricing_of(unknown)
-    assert pricing is not None
+    refuse_unknown_price(manifest, [], 1.0)  # where all of it is reused
+    (pricing,) = pricings_of(unknown)
     assert pricing.warnings == warnings_of(unknown)
     assert warnings_of(unknown) == [
         "no price is known for nobody-knows: name a price table with TEXT_MODEL_PRICES"
@@ -451,7 +451,7 @@ def test_another_prompt_makes_every_row_a_gap(
     assert "45 filled by another prompt" in notes(bible)
     data = data_of(plan(gap_fill_repair, bible)[0])
     assert data["prompt"] == "mine/1"
-    assert data["prompt_digest"] == load_prompt("mine/1", tmp_path / "prompts").digest
+    assert data["prompt_digest"] == PROMPTS.load("mine/1", tmp_path / "prompts").digest
 
 
 def test_a_corpus_beside_the_database(bible: MovieBible, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import JsonValue
 
-from pytest_manifest.errors import PlanError
+from pytest_manifest.errors import DispatchError, PlanError
 from pytest_manifest.manifest import write_manifest
 from pytest_manifest.schema import Entry, Header
 from pytest_manifest.testing import plan, plan_notes
@@ -25,6 +25,7 @@ from tasks.movie_bible.fields import values_digest
 from tests.unit.filling_support import bible_at, documents
 from tests.unit.judging_support import GOOD, RUBRIC, fill_rows, judge_order
 from workflows.gap_fill.plan import gap_fill_judge, gap_fill_repair
+from workflows.gap_fill.pricing import pricings_of, refuse_unknown_price, warnings_of
 from workflows.gap_fill.spoiling import GROSS
 
 VARIABLES = [
@@ -73,6 +74,25 @@ def notes(bible: MovieBible, **options: JsonValue) -> str:
 
 
 # The plan
+
+
+def test_a_budget_is_refused_where_the_price_of_a_judge_is_not_known(
+    bible: MovieBible, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When its manifest is sent, too; offline judges cost nothing, and ask nobody."""
+    offline = plan(gap_fill_judge, bible)
+    manifest = write_manifest(tmp_path / "m.jsonl", Header(), offline)
+    refuse_unknown_price(manifest, offline, 1.0)
+    monkeypatch.setenv("GEMINI_API_KEY", "k")
+    monkeypatch.setenv("GAP_FILL_JUDGE", "google-genai")
+    monkeypatch.setenv("GAP_FILL_JUDGE_NAME", "nobody-knows")
+    entries = plan(gap_fill_judge, bible)
+    assert [one.model.name for one in pricings_of(entries)] == ["nobody-knows"]
+    with pytest.raises(DispatchError, match="no price is known for nobody-knows, so nothing"):
+        refuse_unknown_price(manifest, entries, 1.0)
+    assert warnings_of(entries) == [
+        "no price is known for nobody-knows: name a price table with TEXT_MODEL_PRICES"
+    ]
 
 
 def test_each_judge_grades_the_same_rows_once(bible: MovieBible) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
 
+from tasks.judging import model_judge
 from tasks.judging.equipment import model_settings
 from tasks.judging.grades import Grading, Row
 from tasks.judging.model_judge import OUT_OF_TIME, Asking, ModelJudge
-from tasks.judging.rubric import RubricError, load_rubric, read_grades, row_tokens
+from tasks.judging.rubric import RUBRICS, RubricError, read_grades, row_tokens
 from tasks.judging.settings import Chosen
 from tasks.movie_bible.documents import FilmFacts
 from tasks.text_model.accepting import Accepted
-from tasks.text_model.base import TextRequest
+from tasks.text_model.base import Billed, TextRequest
 from tasks.text_model.failures import (
     MalformedAnswer,
     ModelFailure,
@@ -25,7 +27,7 @@ from tasks.text_model.failures import (
 )
 from tasks.text_model.limits import NoLimit
 from tasks.text_model.prices import PriceTable
-from tests.unit.filling_support import QUICK, Item
+from tests.unit.filling_support import QUICK, Ending, Item
 from tests.unit.judging_support import RUBRIC, TEXT, GradingModel, keys_of, row_of, rows_of
 
 PRICES = PriceTable.load()
@@ -52,7 +54,7 @@ def marked(request: TextRequest, mark: str) -> bool:
 
 
 def test_a_rubric_is_a_file_with_a_digest() -> None:
-    assert load_rubric("movie-bible") == RUBRIC
+    assert RUBRICS.load("movie-bible") == RUBRIC
     assert (RUBRIC.version, len(RUBRIC.digest)) == ("movie-bible/1", 64)
     assert RUBRIC.overhead_tokens() > 100
 
@@ -63,8 +65,10 @@ def test_a_rubric_is_a_file_with_a_digest() -> None:
         ("a b", "", "write it as NAME/NUMBER"),
         ("own/2", "Grade.\n---\n$rows\n", "has own/1; set GAP_FILL_RUBRIC"),
         ("other", "", "has none of that name"),
-        ("own/1", "Grade.\n$rows\n", "a line '---'"),
-        ("own/1", "Grade.\n---\nrows\n", r"with \$rows"),
+        ("own/1", "Grade.\n$rows\n", "no line '---'"),
+        ("own/1", "Grade.\n---\nrows\n", r"must hold \$rows"),
+        ("own/1", "Worth 5$.\n---\n$rows\n", r"must be written as '\$\$'"),
+        ("own/1", "Grade.\n---\n$rows $row\n", r"\$row is not known there; use \$rows"),
         ("own/1", "Gr\udce4de.\n---\n$rows\n", "is not UTF-8"),
     ],
 )
@@ -74,7 +78,7 @@ def test_a_rubric_that_is_none_is_refused(
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "1.md").write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(RubricError, match=message):
-        load_rubric(version, tmp_path)
+        RUBRICS.load(version, tmp_path)
 
 
 def test_a_request_has_each_row_beside_its_passage() -> None:
@@ -167,7 +171,7 @@ def test_what_the_answer_lacks_is_asked_for_alone() -> None:
     model = GradingModel(sometimes)
     found = graded(judge_of(model, asks_alone=2), rows)
     assert sorted(found.grades) == ["p-001", "p-003"]
-    assert found.ungraded == {"p-002": ("missing", "the answer has 0 items for it")}
+    assert found.ungraded == {"p-002": ("missing", "the answer has no item for it")}
     assert model.sizes == [3, 1, 1]
 
 
@@ -248,6 +252,76 @@ def test_what_has_no_grade_when_time_is_over_is_named() -> None:
     assert {kind for kind, _ in found.ungraded.values()} == {OUT_OF_TIME}
     assert list(found.ungraded) == ["p-001", "p-002", "p-003"]
     assert model.requests == []
+
+
+class Two:
+    """Two calls under way when the time of a judge ends: one that answers, and ``last``."""
+
+    def __init__(self, ending: Ending) -> None:
+        self.ending = ending
+        self.hangs, self.released = threading.Event(), threading.Event()
+
+    def answer(self, request: TextRequest, items: list[Item]) -> list[Item]:
+        if marked(request, "last"):
+            self.hangs.set()
+            self.released.wait(20)
+        else:
+            self.hangs.wait(20)
+            self.ending.over.set()
+        return items
+
+
+LAST = [row_of("p-001"), row_of("p-002", "last"), row_of("p-003")]
+
+
+def test_an_answer_on_its_way_when_time_is_over_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """For a moment: it is paid, so its grades count. What is asked for no more is named."""
+    ending = Ending(monkeypatch, model_judge)
+    two, told = Two(ending), list[int]()
+    two.released = ending.waited_for
+    judge = judge_of(GradingModel(two.answer, name=PRICED), per_call=1)
+    found = judge.grade(LAST, seconds=60, progress=lambda g: told.append(g.spent.tokens_in))
+    assert sorted(found.grades) == ["p-001", "p-002"]
+    assert {one: kind for one, (kind, _) in found.ungraded.items()} == {"p-003": OUT_OF_TIME}
+    assert (found.calls, found.unknown_bills, told) == (2, 0, [100, 200])
+
+
+@pytest.mark.parametrize("ends", ["in time", "by a failure", "by its job"])
+def test_a_call_that_is_not_waited_for_may_be_billed(
+    monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    """However its judge ends; what is known of its cost is told as well."""
+    ending = Ending(monkeypatch, model_judge, is_patient=False)
+    two, told = Two(ending), list[tuple[int, int, int]]()
+
+    def answer(request: TextRequest, items: list[Item]) -> list[Item]:
+        if marked(request, "last") and sum(marked(one, "last") for one in model.requests) < 2:
+            raise ServerFailed("500", billed=Billed(7, 0, PRICED))
+        items = two.answer(request, items)
+        if ends == "by a failure" and not marked(request, "last"):
+            raise Unauthorized("the key is refused")
+        return items
+
+    def progress(found: Grading) -> None:
+        told.append((found.calls, found.spent.tokens_in, found.unknown_bills))
+        if ends == "by its job" and len(told) == 1:
+            raise InterruptedError
+
+    model = GradingModel(answer, name=PRICED)
+    judge = judge_of(model, per_call=1)
+    known = 7 if ends == "by a failure" else 107
+    try:
+        if ends == "in time":
+            found = judge.grade(LAST, seconds=60, progress=progress)
+            assert sorted(found.ungraded) == ["p-002", "p-003"]
+        else:
+            with pytest.raises((Unauthorized, InterruptedError)):
+                judge.grade(LAST, seconds=60, progress=progress)
+    finally:
+        two.released.set()
+    assert told[-1] == (2, known, 1)
 
 
 def test_a_judge_is_asked_at_once_whatever_tier_its_rows_are_filled_at(

@@ -140,9 +140,24 @@ def test_an_entry_is_left_to_the_pass_of_its_own_id(rig: Rig) -> None:
     rig.passed([double("old"), double("a")])
     run = rig.reuse([double("a"), double("new")])
     assert (run.sent, run.broken()) == ([], [])
-    with Ledger.open(run.path) as ledger:
-        origins = [ledger.attempts.of_entry(name)[0].reused_from for name in ("a", "new")]
-    assert [one and one.entry for one in origins] == ["a", "old"]
+    assert run.origins() == {"a": "a", "new": "old"}
+
+
+def test_an_entry_is_left_to_an_older_pass_of_its_own_id(rig: Rig) -> None:
+    """Whatever ids the same work had since; of other ids the newest pass counts."""
+    rig.passed([double("a", 1)])
+    rig.passed([double("x", 1), double("y", 2)])
+    rig.passed([double("z", 1), double("w", 2)])
+    run = rig.reuse([double("a", 1), double("b", 2)])
+    assert (run.sent, run.broken()) == ([], [])
+    assert run.origins() == {"a": "a", "b": "w"}
+
+
+def test_work_of_another_id_counts_where_an_entrys_own_pass_does_not(rig: Rig) -> None:
+    rig.passed([double("a")], code=OTHER)
+    rig.passed([double("z")])
+    run = rig.reuse([double("a")])
+    assert (run.sent, run.origins()) == ([], {"a": "z"})
 
 
 def test_what_was_reused_is_reused_from_the_run_that_had_sent_it(rig: Rig) -> None:

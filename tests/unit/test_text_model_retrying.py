@@ -101,6 +101,28 @@ def test_what_may_pass_is_asked_again_and_counted() -> None:
     assert len(counts.latencies) == 4
 
 
+def test_calls_that_may_have_been_billed_are_counted() -> None:
+    """Those that nobody has told of: timed out, broken off, not to be read, or under way."""
+    counts, seen = CallCounts(), list[int]()
+
+    class Watched(Scripted):
+        def generate(self, request: TextRequest) -> TextAnswer:
+            seen.append(counts.so_far().unknown_bills)
+            return super().generate(request)
+
+    slow, cut = failures.ModelTimeout("slow"), failures.ConnectionFailed("cut")
+    assert ask(Watched(slow, cut, failures.ServerFailed("odd")), counts) is ANSWER
+    assert seen == [1, 2, 3, 3]
+    assert (counts.calls, counts.unknown_bills) == (4, 2)
+    known = CallCounts()
+    with pytest.raises(failures.MalformedAnswer):
+        ask(Scripted(failures.UnreadableAnswer("odd", billed=Billed(5))), known)
+    assert known.unknown_bills == 0
+    with pytest.raises(ZeroDivisionError):
+        ask(Scripted(ZeroDivisionError()), known)
+    assert known.unknown_bills == 1
+
+
 def test_attempts_have_an_end() -> None:
     """The last failure itself is raised, and no retry is counted that was not made."""
     counts = CallCounts()

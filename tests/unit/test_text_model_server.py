@@ -83,6 +83,20 @@ def test_a_list_goes_before_the_rates() -> None:
         Script.model_validate({"faults": ["no such thing"]})
 
 
+def test_no_kind_befalls_a_passage_for_ever() -> None:
+    """Where it is to have an end; each passage counts, and from its last good answer on."""
+    script: dict[str, JsonValue] = {"rates": {"blocked_answer": 1.0}, "at_most": 2}
+    with gemini_server(script) as server:
+        for _ in range(5):
+            post(server.url, body_of({"n-1": "A boat."}))
+        post(server.url, body_of({"n-2": "A bell."}))
+        post(server.url, body_of({"n-1": "A boat.", "n-2": "A bell."}))
+        assert [call.fault for call in server.calls] == [
+            "blocked_answer", "blocked_answer", "ok", "blocked_answer", "blocked_answer",
+            "blocked_answer", "ok",
+        ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("kind", "keys"),
     [

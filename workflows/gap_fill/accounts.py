@@ -61,22 +61,31 @@ class Unpriced(BaseModel):
         return bool(self.tokens_in or self.tokens_out)
 
 
-class BatchReport(BaseModel):
-    """The parts of a batch's result that are held against the database."""
+class PaidReport(BaseModel):
+    """The cost of a batch of any kind, as it tells it; None where its model has no known price.
+
+    ``unknown_bills`` are calls that may have been billed beyond that, as nobody has told.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
+
+    cost: float | None
+    unpriced: Unpriced = Unpriced()
+    unknown_bills: int = 0
+
+
+class BatchReport(PaidReport):
+    """The parts of a batch's result that are held against the database."""
 
     provider: str
     model: str
     prompt: str
     prompt_digest: str
     database: str
-    cost: float | None
     rows: dict[str, RowAccount]
     already: dict[str, EarlierRow | None]
     tokens: Tokens
     wasted: Tokens
-    unpriced: Unpriced = Unpriced()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,15 +16,16 @@ from pytest_manifest import PlanBuilder
 from pytest_manifest.errors import PlanError
 from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.schema import Entry
-from tasks.filling.equipment import read_filling_settings
+from tasks.environment import from_environment
 from tasks.filling.order import PlannedModel
-from tasks.filling.prompts import load_prompt
+from tasks.filling.prompts import PROMPTS
 from tasks.filling.report import usd
-from tasks.judging.equipment import identify_judge, model_settings, read_judging_settings
+from tasks.filling.settings import FillingSettings
+from tasks.judging.equipment import identify_judge, model_settings
 from tasks.judging.grades import Row
 from tasks.judging.order import JudgeOrder
-from tasks.judging.rubric import OUTPUT_TOKENS, Rubric, load_rubric, row_tokens
-from tasks.judging.settings import Chosen
+from tasks.judging.rubric import OUTPUT_TOKENS, RUBRICS, Rubric, row_tokens
+from tasks.judging.settings import Chosen, JudgingSettings
 from tasks.movie_bible.bible import MovieBible
 from tasks.movie_bible.fields import values_digest
 from tasks.movie_bible.records import ScannedPassage
@@ -193,9 +194,9 @@ class JudgePlanner:
 
 def plan_judging(plan: PlanBuilder, bible: MovieBible, wish: JudgeWish) -> None:
     """Add entries that grade a sample of rows, by each judge. Raises PlanError and its like."""
-    settings = read_judging_settings()
+    settings = from_environment(JudgingSettings)
     note_misspelled(plan)
-    rubric = load_rubric(settings.rubric, settings.rubrics)
+    rubric = RUBRICS.load(settings.rubric, settings.rubrics)
     _refuse_one_judge_twice(settings.chosen)
     _refuse_agreement_of_one(wish, settings.chosen)
     population, sample = _sample(bible, wish)
@@ -205,7 +206,7 @@ def plan_judging(plan: PlanBuilder, bible: MovieBible, wish: JudgeWish) -> None:
     chosen = f"{counted(len(sample), 'row')} of {population:,}, by seed {wish.seed}"
     plan.note(f"rows: {chosen if len(sample) < population else counted(population, 'row')}")
     spoiled = _controls(bible, sample, wish)
-    per_call = read_filling_settings().per_call
+    per_call = from_environment(FillingSettings).per_call
     for number, one in enumerate(settings.chosen):
         planner = JudgePlanner(
             plan,
@@ -293,8 +294,8 @@ def _sample(bible: MovieBible, wish: JudgeWish) -> tuple[int, list[Candidate]]:
 def _scanned(bible: MovieBible, wish: JudgeWish) -> Iterator[ScannedPassage]:
     """Yield the passages of a filling's manifest with their rows, or those of the database."""
     if wish.of is None:
-        settings = read_filling_settings()
-        return bible.scan(load_prompt(settings.prompt, settings.prompts).version)
+        settings = from_environment(FillingSettings)
+        return bible.scan(PROMPTS.load(settings.prompt, settings.prompts).version)
     return chain.from_iterable(
         bible.scan_ids(ids_of(entry), order_of(entry).prompt).values()
         for entry in _filling_entries(_manifest(wish.of))

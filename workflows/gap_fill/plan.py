@@ -85,8 +85,8 @@ def gap_fill_repair(
 def pytest_manifest_sending(
     manifest: Manifest, entries: Sequence[str], budget: float | None
 ) -> None:
-    """Refuse a budget where the model has no price: nothing would keep to it."""
-    if budget is not None and _fills(manifest):
+    """Refuse a budget where a model has no price: nothing would keep to it."""
+    if budget is not None and _is_ours(manifest):
         from workflows.gap_fill.pricing import refuse_unknown_price
 
         refuse_unknown_price(manifest, manifest.some(entries), budget)
@@ -94,16 +94,24 @@ def pytest_manifest_sending(
 
 def pytest_manifest_dispatched(run: Run) -> None:
     """Have the run's summary say that prices are old, or not known."""
-    if _fills(run.manifest):
+    if _is_ours(run.manifest):
         from workflows.gap_fill.pricing import warnings_of
 
         run.warnings += warnings_of(run.manifest)
 
 
-def _fills(manifest: Manifest) -> bool:
-    """Return whether a manifest fills gaps, and grades nothing."""
-    header = manifest.header
-    return header.workflow == "gap_fill" and header.mode != "judge"
+def pytest_manifest_finished(run: Run) -> None:
+    """Have the run's summary say where calls may have been billed that nobody has told of."""
+    if _is_ours(run.manifest):
+        from workflows.gap_fill.costs import incomplete_costs
+
+        with run.read() as ledger:
+            run.warnings += incomplete_costs(ledger)
+
+
+def _is_ours(manifest: Manifest) -> bool:
+    """Return whether a manifest fills gaps, or grades what was filled in."""
+    return manifest.header.workflow == "gap_fill"
 
 
 @planning_fixture("gap_fill:judge", rerun=False)
@@ -155,6 +163,7 @@ __all__ = [
     "gap_fill_repair",
     "movie_bible",
     "pytest_manifest_dispatched",
+    "pytest_manifest_finished",
     "pytest_manifest_sections",
     "pytest_manifest_sending",
 ]

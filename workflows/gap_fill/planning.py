@@ -12,9 +12,10 @@ from pydantic import JsonValue
 
 from pytest_manifest import PlanBuilder
 from pytest_manifest.errors import PlanError
-from tasks.filling.equipment import read_filling_settings
+from tasks.environment import from_environment
 from tasks.filling.order import FieldName, Order, PlannedModel
-from tasks.filling.prompts import load_prompt
+from tasks.filling.prompts import PROMPTS
+from tasks.filling.settings import FillingSettings
 from tasks.movie_bible.bible import MovieBible
 from tasks.movie_bible.fields import FIELDS
 from tasks.text_model.base import BATCH, STANDARD
@@ -184,8 +185,8 @@ class Planner:
 
 def plan_repair(plan: PlanBuilder, bible: MovieBible, wish: Wish) -> None:
     """Add one entry a batch of gaps, and say what was found. Raises PlanError and its like."""
-    settings, filling = read_settings(), read_filling_settings()
-    prompt = load_prompt(filling.prompt, filling.prompts)
+    settings, filling = read_settings(), from_environment(FillingSettings)
+    prompt = PROMPTS.load(filling.prompt, filling.prompts)
     table = PriceTable.load(settings.prices)
     order = Order(
         fields=list(FIELDS) if wish.only is None else [wish.only],

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from typing import Final
+
+from pydantic import JsonValue
 
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.schema import Entry
 from tasks.filling.order import BadOrderError, PlannedModel
 from tasks.filling.report import usd
+from tasks.judging.order import read_judge_order
 from tasks.text_model.accepting import UNNAMED
 from tasks.text_model.base import STANDARD, Tier
 from tasks.text_model.choosing import read_settings
 from tasks.text_model.failures import TextModelError
 from tasks.text_model.prices import STALE_DAYS, Price, PriceTable
-from tasks.text_model.settings import last_tier
+from tasks.text_model.settings import OFFLINE, last_tier
 from workflows.gap_fill.accounts import order_of
 
 TAG: Final = "gap_fill"
@@ -91,35 +95,52 @@ def _short(price: Price) -> Price:
     return Price(price.rates)
 
 
-def pricing_of(entries: Iterable[Entry]) -> Pricing | None:
-    """Return the pricing of the first entry that fills something; None where none does.
+def pricings_of(entries: Iterable[Entry]) -> list[Pricing]:
+    """Return the pricing of each model that is to fill something, or to grade it.
 
-    One plan has one model; an entry that is no order is the worker's to refuse. Raises
+    An offline judge asks nobody; an entry that is no order is the worker's to refuse. Raises
     TextModelError for a price table that cannot be read.
     """
-    first = next((entry for entry in entries if TAG in entry.tags), None)
-    try:
-        model = None if first is None else order_of(first).model
-    except BadOrderError:
-        model = None
-    return None if model is None else Pricing(PriceTable.load(read_settings().prices), model)
+    models = {(one.provider, one.name, *one.accept): one for one in _planned_models(entries)}
+    if not models:
+        return []
+    table = PriceTable.load(read_settings().prices)
+    return [Pricing(table, model) for model in models.values()]
+
+
+def _planned_models(entries: Iterable[Entry]) -> Iterator[PlannedModel]:
+    """Yield the models of a plan: a filling has one, which its first entry names."""
+    seen: list[JsonValue] = []
+    for entry in entries:
+        if TAG in entry.tags:
+            with suppress(BadOrderError):
+                yield order_of(entry).model
+            return
+        data = entry.kwargs.get("data")
+        judge = data.get("judge") if isinstance(data, dict) else None
+        if judge is not None and judge not in seen:
+            seen.append(judge)
+            with suppress(BadOrderError):
+                _, order = read_judge_order(entry.kwargs.get("rows"), data)
+                if order.judge.provider != OFFLINE:
+                    yield order.judge
 
 
 def warnings_of(entries: Iterable[Entry]) -> list[str]:
     """Return what a run's summary is to say of its prices, also where they cannot be read."""
     try:
-        pricing = pricing_of(entries)
+        told = [warning for pricing in pricings_of(entries) for warning in pricing.warnings]
     except TextModelError as error:
         return [str(error)]
-    return [] if pricing is None else pricing.warnings
+    return list(dict.fromkeys(told))
 
 
 def refuse_unknown_price(manifest: Manifest, entries: Iterable[Entry], budget: float) -> None:
     """Raise DispatchError where a budget is to limit what has no price."""
-    pricing = pricing_of(entries)
-    if pricing is not None and pricing.unknown:
+    unknown = [one.no_price() for one in pricings_of(entries) if one.unknown]
+    if unknown:
         raise DispatchError(
             f"{manifest.path.name}: nothing was sent: --manifest-budget is {budget:g}, and "
-            f"{pricing.no_price()}, so nothing would keep to it; name a price table with "
+            f"{' and '.join(unknown)}, so nothing would keep to it; name a price table with "
             "TEXT_MODEL_PRICES, or leave --manifest-budget out"
         )

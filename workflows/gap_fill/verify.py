@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from pytest_manifest.ledger import Ledger
 from pytest_manifest.schema import Entry, Receipt
 from tasks.filling.report import usd
 from workflows.gap_fill.accounts import Account, account_of, accounts_of, ids_of
 from workflows.gap_fill.batch_checks import faults_of_batch
+from workflows.gap_fill.costs import cost_sentence, paid_reports, unknown_bills
 from workflows.gap_fill.grades import Grades, faults_of_grades, grades_of, report_of
 from workflows.gap_fill.quality import (
     agreement_of,
@@ -110,26 +112,18 @@ def test_no_planned_gap_is_left(manifest_run: ManifestRun, movie_bible: MovieBib
 
 
 @of_filling
-def test_cost(manifest_run: ManifestRun, movie_bible: MovieBible) -> None:
+def test_cost(
+    manifest_run: ManifestRun,
+    movie_bible: MovieBible,
+    record_property: Callable[[str, object], None],
+) -> None:
     """Check that receipts report all that rows have cost, and that the budget, if any, is kept."""
     accounts = batches_of(manifest_run, movie_bible)
-    if any(account.report.cost is None for account in accounts):
-        pytest.skip("no price is known for the model, so nothing is known of what it has cost")
-    unpriced = [account.report.unpriced for account in accounts if account.report.unpriced]
-    if unpriced:
-        tokens = sum(one.tokens_in for one in unpriced), sum(one.tokens_out for one in unpriced)
-        pytest.fail(
-            f"{tokens[0]:,} tokens in and {tokens[1]:,} out were billed by a model without a known "
-            "price, so the run has cost more than its receipts tell; name a price table with "
-            "TEXT_MODEL_PRICES",
-            pytrace=False,
-        )
-    cost, in_rows = manifest_run.cost(), usd(paid_in_rows(accounts, movie_bible, manifest_run.run))
+    cost = told_cost(manifest_run, record_property)
+    in_rows = usd(paid_in_rows(accounts, movie_bible, manifest_run.run))
     assert cost > in_rows or math.isclose(cost, in_rows, abs_tol=1e-9), (
         f"the run's rows have cost {in_rows:g}, and its receipts tell of {cost:g}"
     )
-    budget = manifest_run.budget
-    assert budget is None or cost <= budget, f"it has cost {cost:g}, and the budget was {budget:g}"
 
 
 @of_judging
@@ -140,6 +134,14 @@ def test_grades_of_batch(entry: Entry, receipt: Receipt | None, movie_bible: Mov
         return
     refuse_another_database(report.database, movie_bible)
     fail_for(faults_of_grades(entry, report, movie_bible))
+
+
+@of_judging
+def test_cost_of_grades(
+    manifest_run: ManifestRun, record_property: Callable[[str, object], None]
+) -> None:
+    """Check that the prices of what was billed are known, and that the budget, if any, is kept."""
+    told_cost(manifest_run, record_property)
 
 
 @of_judging
@@ -178,6 +180,39 @@ def test_judges_agree(
         pytest.skip(sentence)
     if found.alpha < asked.agreement:
         pytest.fail(f"{sentence}, and {asked.agreement:g} at least was asked for", pytrace=False)
+
+
+def told_cost(run: ManifestRun, record_property: Callable[[str, object], None]) -> float:
+    """Return what the run has cost, and record how far that is known.
+
+    Skips the test where no price is known; fails it where one of several is not, or where it has
+    cost more than its budget.
+    """
+    reports = list(paid_reports(run.receipts().values()))
+    if any(report.cost is None for report in reports):
+        pytest.skip("no price is known for the model, so nothing is known of what it has cost")
+    unpriced = [report.unpriced for report in reports if report.unpriced]
+    if unpriced:
+        tokens = sum(one.tokens_in for one in unpriced), sum(one.tokens_out for one in unpriced)
+        pytest.fail(
+            f"{tokens[0]:,} tokens in and {tokens[1]:,} out were billed by a model without a known "
+            "price, so the run has cost more than its receipts tell; name a price table with "
+            "TEXT_MODEL_PRICES",
+            pytrace=False,
+        )
+    cost = run.cost()
+    record_property("cost", cost_sentence(cost, unknown_bills_of(run)))
+    budget = run.budget
+    assert budget is None or cost <= budget, f"it has cost {cost:g}, and the budget was {budget:g}"
+    return cost
+
+
+def unknown_bills_of(run: ManifestRun) -> int:
+    """Count the calls of all attempts that are in no cost; of a run by hand those of its end."""
+    if run.ledger is None:
+        return sum(report.unknown_bills for report in paid_reports(run.receipts().values()))
+    with Ledger.open(run.ledger) as ledger:
+        return unknown_bills(ledger)
 
 
 def graded(run: ManifestRun) -> Grades:
