@@ -29,7 +29,7 @@ from tests.movie_bible.jobs import job, request
 from tests.unit.filling_support import PROMPT, ScriptedModel, batch_of, bible_at, documents, order
 from workflows.gap_fill.batches import entry_id
 from workflows.gap_fill.plan import gap_fill_repair, pytest_manifest_sending
-from workflows.gap_fill.pricing import pricing_of, refuse_unknown_price, warnings_of
+from workflows.gap_fill.pricing import pricings_of, refuse_unknown_price, warnings_of
 
 
 @pytest.fixture(autouse=True)
@@ -426,8 +426,7 @@ def test_a_budget_is_refused_for_a_manifest_of_an_unknown_price(
     unknown = plan(gap_fill_repair, bible)
     with pytest.raises(DispatchError, match=r"nothing was sent: .*no price is known for nobody"):
         refuse_unknown_price(manifest, unknown, 1.0)
-    pricing = pricing_of(unknown)
-    assert pricing is not None
+    (pricing,) = pricings_of(unknown)
     assert pricing.warnings == warnings_of(unknown)
     assert warnings_of(unknown) == [
         "no price is known for nobody-knows: name a price table with TEXT_MODEL_PRICES"

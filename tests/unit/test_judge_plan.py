@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import JsonValue
 
-from pytest_manifest.errors import PlanError
-from pytest_manifest.manifest import write_manifest
+from pytest_manifest.errors import DispatchError, PlanError
+from pytest_manifest.manifest import read_manifest, write_manifest
 from pytest_manifest.schema import Entry, Header
 from pytest_manifest.testing import plan, plan_notes
 from tasks.filling.order import BadOrderError
@@ -24,7 +24,8 @@ from tasks.movie_bible.bible import MovieBible
 from tasks.movie_bible.fields import values_digest
 from tests.unit.filling_support import bible_at, documents
 from tests.unit.judging_support import GOOD, RUBRIC, fill_rows, judge_order
-from workflows.gap_fill.plan import gap_fill_judge, gap_fill_repair
+from workflows.gap_fill.plan import gap_fill_judge, gap_fill_repair, pytest_manifest_sending
+from workflows.gap_fill.pricing import warnings_of
 from workflows.gap_fill.spoiling import GROSS
 
 VARIABLES = [
@@ -223,6 +224,31 @@ def test_agreement_of_one_judge_is_refused(
     monkeypatch.setenv("GAP_FILL_SECOND_JUDGE", "none")
     with pytest.raises(PlanError, match=r"agreement=0\.6 is asked for, and there is no second"):
         plan(gap_fill_judge, bible, agreement=0.6)
+
+
+def test_a_budget_is_refused_for_a_judge_of_an_unknown_price(
+    bible: MovieBible, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """At the plan, and where the manifest is sent; its summary says so, of each such judge."""
+    monkeypatch.setenv("GEMINI_API_KEY", "k")
+    monkeypatch.setenv("GAP_FILL_JUDGE", "google-genai")
+    monkeypatch.setenv("GAP_FILL_JUDGE_NAME", "gemini-3.5-flash-lite")
+    monkeypatch.setenv("GAP_FILL_SECOND_JUDGE", "google-genai")
+    monkeypatch.setenv("GAP_FILL_SECOND_JUDGE_NAME", "nobody-knows")
+    entries = plan(gap_fill_judge, bible)
+    path = tmp_path / "grades.jsonl"
+    write_manifest(path, Header(workflow="gap_fill", mode="judge"), entries)
+    manifest = read_manifest(path)
+    with pytest.raises(DispatchError, match=r"nothing was sent: .*no price is known for nobody"):
+        pytest_manifest_sending(manifest, manifest.ids, 1.0)
+    pytest_manifest_sending(manifest, manifest.ids, None)
+    told = "no price is known for nobody-knows: name a price table with TEXT_MODEL_PRICES"
+    assert warnings_of(manifest) == [told]
+    assert told in notes(bible)
+    monkeypatch.delenv("GAP_FILL_JUDGE")
+    monkeypatch.setenv("GAP_FILL_JUDGE_NAME", CHECKS)
+    monkeypatch.setenv("GAP_FILL_SECOND_JUDGE", "none")
+    assert warnings_of(plan(gap_fill_judge, bible)) == []
 
 
 def test_what_is_asked_for_is_said(bible: MovieBible) -> None:

@@ -31,16 +31,16 @@ from tasks.movie_bible.records import ScannedPassage
 from tasks.text_model.accepting import same_model
 from tasks.text_model.choosing import SDKS
 from tasks.text_model.ends import end_of
-from tasks.text_model.prices import Price, PriceTable
+from tasks.text_model.prices import PriceTable
 from tasks.text_model.settings import OFFLINE
 from workflows.gap_fill.accounts import ids_of, order_of
 from workflows.gap_fill.batches import entry_id
 from workflows.gap_fill.misspelled import note_misspelled
 from workflows.gap_fill.planning import RESENDS, counted
+from workflows.gap_fill.pricing import JUDGE_TASK, Pricing
 from workflows.gap_fill.spoiling import GROSS, rank, spoil_some_way
 from workflows.gap_fill.where import Where, parse_where
 
-TASK: Final = "tasks.judge.grade_rows_task"
 KINDS: Final = ("judge", "second")
 """How the entries of the first and of the second judge are named and tagged."""
 CONTROL: Final = "control"
@@ -93,7 +93,8 @@ class JudgePlanner:
     wish: JudgeWish
     rubric: Rubric
     judge: PlannedModel
-    price: Price | None
+    pricing: Pricing | None
+    """None: it costs nothing."""
     number: int
     population: int
     per_call: int
@@ -168,7 +169,7 @@ class JudgePlanner:
         )
         digests: dict[str, JsonValue] = {**rows}
         self.plan.add(
-            TASK,
+            JUDGE_TASK,
             id=name,
             kwargs={"rows": digests, "data": order.model_dump(exclude_defaults=True)},
             timeout=self.wish.timeout,
@@ -184,11 +185,10 @@ class JudgePlanner:
         )
 
     def _cost(self, tokens_in: int, tokens_out: int) -> float | None:
-        if self.judge.provider == OFFLINE:
+        if self.pricing is None:
             return 0.0
-        if self.price is None:
-            return None
-        return usd(self.price.cost_nanos(tokens_in, tokens_out))
+        price = self.pricing.price
+        return None if price is None else usd(price.cost_nanos(tokens_in, tokens_out))
 
 
 def plan_judging(plan: PlanBuilder, bible: MovieBible, wish: JudgeWish) -> None:
@@ -207,16 +207,9 @@ def plan_judging(plan: PlanBuilder, bible: MovieBible, wish: JudgeWish) -> None:
     spoiled = _controls(bible, sample, wish)
     per_call = read_filling_settings().per_call
     for number, one in enumerate(settings.chosen):
-        planner = JudgePlanner(
-            plan,
-            wish,
-            rubric,
-            _planned_judge(one),
-            _price(one),
-            number,
-            population,
-            per_call,
-        )
+        judge = _planned_judge(one)
+        pricing = _pricing(one, judge)
+        planner = JudgePlanner(plan, wish, rubric, judge, pricing, number, population, per_call)
         if spoiled:
             planner.add_control(sample[0].prompt, spoiled)
         for at, batch in enumerate(_batches(sample, wish.size), 1):
@@ -263,11 +256,10 @@ def _planned_judge(chosen: Chosen) -> PlannedModel:
     return PlannedModel(provider=provider, name=name, accept=accept)
 
 
-def _price(chosen: Chosen) -> Price | None:
-    if chosen.provider == OFFLINE:
+def _pricing(chosen: Chosen, judge: PlannedModel) -> Pricing | None:
+    if judge.provider == OFFLINE:
         return None
-    _, name = identify_judge(chosen)
-    return PriceTable.load(model_settings(chosen).prices).price(name)
+    return Pricing(PriceTable.load(model_settings(chosen).prices), judge)
 
 
 def _sample(bible: MovieBible, wish: JudgeWish) -> tuple[int, list[Candidate]]:
@@ -384,7 +376,8 @@ def _note_judge(planner: JudgePlanner, sample: Sequence[Candidate]) -> None:
     end = end_of(judge.name, datetime.now(timezone.utc).date())
     if end is not None:
         planner.plan.note(end)
-    if planner.cost is None:
-        unknown = f"no price is known for {judge.name}"
-        planner.plan.note(f"{unknown}: name a price table with TEXT_MODEL_PRICES")
-        planner.plan.refuse_budget(unknown)
+    if planner.pricing is not None:
+        for warning in planner.pricing.warnings:
+            planner.plan.note(warning)
+        if planner.pricing.unknown:
+            planner.plan.refuse_budget(planner.pricing.no_price())

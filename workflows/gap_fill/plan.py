@@ -86,7 +86,7 @@ def pytest_manifest_sending(
     manifest: Manifest, entries: Sequence[str], budget: float | None
 ) -> None:
     """Refuse a budget where the model has no price: nothing would keep to it."""
-    if budget is not None and _fills(manifest):
+    if budget is not None and _is_ours(manifest):
         from workflows.gap_fill.pricing import refuse_unknown_price
 
         refuse_unknown_price(manifest, manifest.some(entries), budget)
@@ -94,16 +94,14 @@ def pytest_manifest_sending(
 
 def pytest_manifest_dispatched(run: Run) -> None:
     """Have the run's summary say that prices are old, or not known."""
-    if _fills(run.manifest):
+    if _is_ours(run.manifest):
         from workflows.gap_fill.pricing import warnings_of
 
         run.warnings += warnings_of(run.manifest)
 
 
-def _fills(manifest: Manifest) -> bool:
-    """Return whether a manifest fills gaps, and grades nothing."""
-    header = manifest.header
-    return header.workflow == "gap_fill" and header.mode != "judge"
+def _is_ours(manifest: Manifest) -> bool:
+    return manifest.header.workflow == "gap_fill"
 
 
 @planning_fixture("gap_fill:judge", rerun=False)

@@ -12,15 +12,17 @@ from pytest_manifest.manifest import Manifest
 from pytest_manifest.schema import Entry
 from tasks.filling.order import BadOrderError, PlannedModel
 from tasks.filling.report import usd
+from tasks.judging.order import read_judge_order
 from tasks.text_model.accepting import UNNAMED
 from tasks.text_model.base import STANDARD, Tier
 from tasks.text_model.choosing import read_settings
 from tasks.text_model.failures import TextModelError
 from tasks.text_model.prices import STALE_DAYS, Price, PriceTable
-from tasks.text_model.settings import last_tier
+from tasks.text_model.settings import OFFLINE, last_tier
 from workflows.gap_fill.accounts import order_of
 
 TAG: Final = "gap_fill"
+JUDGE_TASK: Final = "tasks.judge.grade_rows_task"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,35 +93,51 @@ def _short(price: Price) -> Price:
     return Price(price.rates)
 
 
-def pricing_of(entries: Iterable[Entry]) -> Pricing | None:
-    """Return the pricing of the first entry that fills something; None where none does.
+def pricings_of(entries: Iterable[Entry]) -> list[Pricing]:
+    """Return the pricing of the model that fills, or of each judge that is a model.
 
-    One plan has one model; an entry that is no order is the worker's to refuse. Raises
+    One plan has one model that fills. An entry that is no order is the worker's to refuse. Raises
     TextModelError for a price table that cannot be read.
     """
-    first = next((entry for entry in entries if TAG in entry.tags), None)
+    models: dict[tuple[str, str], PlannedModel] = {}
+    for entry in entries:
+        model = _model_of(entry)
+        if model is not None:
+            models.setdefault((model.provider, model.name), model)
+            if TAG in entry.tags:
+                break
+    table = PriceTable.load(read_settings().prices) if models else None
+    return [] if table is None else [Pricing(table, model) for model in models.values()]
+
+
+def _model_of(entry: Entry) -> PlannedModel | None:
+    """Return the model that an entry asks; None where that is none, or not told."""
     try:
-        model = None if first is None else order_of(first).model
+        if TAG in entry.tags:
+            return order_of(entry).model
+        if entry.task == JUDGE_TASK:
+            judge = read_judge_order(entry.kwargs.get("rows"), entry.kwargs.get("data"))[1].judge
+            return None if judge.provider == OFFLINE else judge
     except BadOrderError:
-        model = None
-    return None if model is None else Pricing(PriceTable.load(read_settings().prices), model)
+        return None
+    return None
 
 
 def warnings_of(entries: Iterable[Entry]) -> list[str]:
     """Return what a run's summary is to say of its prices, also where they cannot be read."""
     try:
-        pricing = pricing_of(entries)
+        found = [one for pricing in pricings_of(entries) for one in pricing.warnings]
     except TextModelError as error:
         return [str(error)]
-    return [] if pricing is None else pricing.warnings
+    return [*dict.fromkeys(found)]
 
 
 def refuse_unknown_price(manifest: Manifest, entries: Iterable[Entry], budget: float) -> None:
     """Raise DispatchError where a budget is to limit what has no price."""
-    pricing = pricing_of(entries)
-    if pricing is not None and pricing.unknown:
-        raise DispatchError(
-            f"{manifest.path.name}: nothing was sent: --manifest-budget is {budget:g}, and "
-            f"{pricing.no_price()}, so nothing would keep to it; name a price table with "
-            "TEXT_MODEL_PRICES, or leave --manifest-budget out"
-        )
+    for pricing in pricings_of(entries):
+        if pricing.unknown:
+            raise DispatchError(
+                f"{manifest.path.name}: nothing was sent: --manifest-budget is {budget:g}, and "
+                f"{pricing.no_price()}, so nothing would keep to it; name a price table with "
+                "TEXT_MODEL_PRICES, or leave --manifest-budget out"
+            )
