@@ -122,6 +122,33 @@ def test_a_job_is_found_by_its_display_name_on_any_page(
     assert jobs.named("RUN/d/1") == []
 
 
+def test_a_page_without_jobs_does_not_end_the_list(jobs: BatchJobs, server: GeminiServer) -> None:
+    """A service may send one, and say that others follow."""
+    server.use({"jobs": {"page": 1, "hollow": True}})
+    made = [create(jobs, f"RUN/a/{number}", requests(1)) for number in (1, 2)]
+    assert [one.name for one in jobs.named("RUN/a/1")] == [made[0].name]
+    assert jobs.named("RUN/a/3") == []
+
+
+def test_a_list_without_an_end_is_given_up(jobs: BatchJobs, server: GeminiServer) -> None:
+    """What is not on it is not said to be not there."""
+    server.use({"jobs": {"page": 1, "endless": True}})
+    for number in (1, 2):
+        create(jobs, f"RUN/a/{number}", requests(1))
+    with pytest.raises(failures.MalformedAnswer, match="has no end"):
+        jobs.named("RUN/a/3")
+
+
+def test_a_job_that_is_told_of_without_its_name_is_found(
+    jobs: BatchJobs, server: GeminiServer
+) -> None:
+    """It is there, and only its name is not known."""
+    server.use({"jobs": {"faults": ["unnamed"]}})
+    with pytest.raises(failures.MalformedAnswer, match="without its name"):
+        create(jobs, "RUN/a/1", requests(1))
+    assert len(jobs.named("RUN/a/1")) == 1
+
+
 def test_no_job_at_all_is_found(jobs: BatchJobs) -> None:
     """The service leaves out a list that is empty."""
     assert jobs.named("RUN/a/1") == []
