@@ -24,6 +24,8 @@ from tasks.text_model.prices import PriceTable
 from tasks.text_model.retrying import CallCounts, RetryPolicy, call
 
 OUT_OF_TIME: Final = "out_of_time"
+SALVAGE_SECONDS: Final = 2.0
+"""How long answers that are on their way are waited for when a batch ends early: they are paid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +116,22 @@ class ModelJudge:
                     progress(work.found)
                     self._go_on(work, group, outcome)
                 if not done and time.monotonic() >= until:
-                    work.end()
+                    break
         finally:
             stop.set()
+            self._salvage(work, progress)
             pool.shutdown(wait=False, cancel_futures=True)
+        work.end()
         return work.found
+
+    def _salvage(self, work: _Work, progress: Callable[[Grading], None]) -> None:
+        """Take in what is answered, or is within a moment, after the last call was begun."""
+        done, _ = wait(list(work.flying), timeout=SALVAGE_SECONDS)
+        for future in done:
+            work.waiting.append(work.flying.pop(future))  # for what it has no grade for
+            self._count(work.found, future.result())
+        if done:
+            progress(work.found)
 
     def _ask(self, group: _Group, timeout: float, stop: threading.Event) -> _Outcome:
         counts = CallCounts()
@@ -204,6 +217,7 @@ class _Work:
         """Give up all that has no grade yet."""
         late = OUT_OF_TIME, "its time was over before it was graded"
         for group in [*self.waiting, *self.flying.values()]:
-            self.found.ungraded |= {row.passage: late for row in group.rows}
+            left = [row.passage for row in group.rows if row.passage not in self.found.grades]
+            self.found.ungraded |= dict.fromkeys(left, late)
         self.waiting.clear()
         self.flying.clear()
