@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -289,6 +290,20 @@ def test_rows_that_are_not_what_was_planned_are_not_graded(bible: MovieBible) ->
         "nowhere": "no_passage",
         "film-0003/plot": "changed_since_planned",
     }
+
+
+def test_a_row_of_a_text_that_has_changed_is_not_graded(bible: MovieBible) -> None:
+    """It says nothing of what is there now; neither where it had changed before it was planned."""
+    rows = fill_rows(bible, ["film-0001/plot", "film-0002/plot"])
+    first, second = documents(2)
+    bible.load([replace(first, text="another text")])
+    found = run_batch(bible, rows)
+    assert list(found.grades) == [second.id]
+    assert found.ungraded[first.id][0] == "changed_since_planned"
+    entries = plan(gap_fill_judge, bible)
+    assert first.id not in rows_in(entries)
+    assert second.id in rows_in(entries)
+    assert "1 row is of a text that has changed since, and not graded" in notes(bible)
 
 
 def test_a_report_is_plain_json(bible: MovieBible) -> None:

@@ -21,7 +21,7 @@ from tasks.filling.order import PlannedModel
 from tasks.filling.prompts import load_prompt
 from tasks.filling.report import usd
 from tasks.judging.equipment import identify_judge, model_settings, read_judging_settings
-from tasks.judging.grades import Row
+from tasks.judging.grades import Row, is_of_another_text
 from tasks.judging.order import JudgeOrder
 from tasks.judging.rubric import OUTPUT_TOKENS, Rubric, load_rubric, row_tokens
 from tasks.judging.settings import Chosen
@@ -198,7 +198,13 @@ def plan_judging(plan: PlanBuilder, bible: MovieBible, wish: JudgeWish) -> None:
     rubric = load_rubric(settings.rubric, settings.rubrics)
     _refuse_one_judge_twice(settings.chosen)
     _refuse_agreement_of_one(wish, settings.chosen)
-    population, sample = _sample(bible, wish)
+    population, outdated, sample = _sample(bible, wish)
+    if outdated:
+        verb = "is of a text that has" if outdated == 1 else "are of texts that have"
+        plan.note(
+            f"{counted(outdated, 'row')} {verb} changed since, and not graded: have them filled "
+            "anew (--manifest-plan=gap_fill)"
+        )
     if not sample:
         plan.note("no row: there is nothing to grade" + (f" of {wish.of}" if wish.of else ""))
         return
@@ -262,24 +268,29 @@ def _pricing(chosen: Chosen, judge: PlannedModel) -> Pricing | None:
     return Pricing(PriceTable.load(model_settings(chosen).prices), judge)
 
 
-def _sample(bible: MovieBible, wish: JudgeWish) -> tuple[int, list[Candidate]]:
+def _sample(bible: MovieBible, wish: JudgeWish) -> tuple[int, int, list[Candidate]]:
     """Return how many rows there are, and those that are drawn, in order of prompt and id.
 
-    Only as many as are drawn are in memory.
+    Rows of texts that have changed are none of these; their number is the second one. Only as many
+    as are drawn are in memory.
     """
     where = parse_where(wish.where)
-    count = 0
+    count = outdated = 0
 
     def counting() -> Iterator[Candidate]:
-        nonlocal count
+        nonlocal count, outdated
         for one in _scanned(bible, wish):
             candidate = _candidate(one, where, wish.seed)
-            if candidate is not None:
-                count += 1
-                yield candidate
+            if candidate is None:
+                continue
+            if is_of_another_text(one):
+                outdated += 1
+                continue
+            count += 1
+            yield candidate
 
     drawn = heapq.nsmallest(wish.sample, counting())
-    return count, sorted(drawn, key=lambda one: (one.prompt, one.passage))
+    return count, outdated, sorted(drawn, key=lambda one: (one.prompt, one.passage))
 
 
 def _scanned(bible: MovieBible, wish: JudgeWish) -> Iterator[ScannedPassage]:
