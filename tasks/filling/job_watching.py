@@ -60,7 +60,8 @@ class JobWatch:
         except ModelFailure as failure:
             if failure.fatal:
                 raise
-            return _later(job, failure)
+            _put_off(job, failure)
+            return None
 
     def cancel(self, name: str) -> None:
         """Ask for a job's end. One that has ended meanwhile is read as any other one."""
@@ -74,7 +75,8 @@ class JobWatch:
             service = self._jobs.get(name)
         except failures.ModelNotFound as failure:
             if not self._is_gone(job, name):
-                return _later(job, failure)
+                _put_off(job, failure)
+                return None
             said = f"{job.display_name} is not there any more: {failure}"
             return Ended([], failures.JobLost(said))
         absent = absence(service) if service.has_ended else self._impatient(job, name)
@@ -84,7 +86,8 @@ class JobWatch:
             return Ended(self._jobs.replies(name), absent)
         except failures.ModelNotFound as failure:
             if not self._is_overdue(job):
-                return _later(job, failure)
+                _put_off(job, failure)
+                return None
             said = f"the answers of {job.display_name} are not there: {failure}"
             return Ended([], failures.JobLost(said))
 
@@ -119,7 +122,7 @@ class JobWatch:
         return None
 
 
-def _later(job: StoredJob, failure: ModelFailure) -> None:
+def _put_off(job: StoredJob, failure: ModelFailure) -> None:
     logger.warning("{} is looked at later: {}", job.display_name, failure)
 
 

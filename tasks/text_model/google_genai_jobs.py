@@ -75,6 +75,8 @@ class GoogleGenaiJobs(GoogleGenaiModel):
         )
         content = b"".join(lines)
         sent = self._try(lambda: self._client.files.upload(file=io.BytesIO(content), config=config))
+        if not sent.name:  # without one its requests would be sent inline
+            raise MalformedAnswer("the service told of a file without its name; ask again")
         return PreparedJob(display_name, tuple(requests), sent.name)
 
     def create(self, prepared: PreparedJob) -> ServiceJob:
