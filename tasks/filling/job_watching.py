@@ -33,7 +33,7 @@ class JobTimes:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What a job has brought that has ended.
+    """The replies of a job that has ended.
 
     ``absent`` is the failure of its requests without an answer; None: there is no other reason than
     that the answer is missing.
