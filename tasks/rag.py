@@ -188,6 +188,8 @@ def _fill(ids: list[str], order: Order, equipment: Equipment, began: float) -> d
         _run(batch, ids, order, left)
     except BaseException:
         evidence(gap_fill=equipment.document(batch.report))
+        if not batch.may_have_cost:
+            evidence(cost=0.0)  # else its estimate would count
         raise
     finally:
         if shown := batch.report.over_time():

@@ -8,6 +8,7 @@ from typing import Final
 
 from pytest_manifest.ledger.database import LedgerPart, chunks, placeholders
 from pytest_manifest.ledger.rows import (
+    HANDED_ON_COLUMNS,
     OLDEST_FIRST,
     START_COLUMNS,
     HandedOn,
@@ -65,18 +66,24 @@ class WorkerEvents(LedgerPart):
 
     def add_handed_on(self, ends: Iterable[HandedOn]) -> None:
         """Record ends of executions whose job goes on; one that is known stays as it is."""
-        rows = [(e.task_id, e.execution, e.how, text(e.ended_at), text(e.next_at)) for e in ends]
+        rows = [
+            (e.task_id, e.execution, e.how, text(e.ended_at), text(e.next_at), e.cost) for e in ends
+        ]
         if rows:
             with self._db.writing() as db:
-                db.executemany("INSERT OR IGNORE INTO handed_on VALUES (?, ?, ?, ?, ?)", rows)
+                db.executemany(
+                    f"INSERT OR IGNORE INTO handed_on ({HANDED_ON_COLUMNS}) "  # noqa: S608 - fixed text
+                    "VALUES (?, ?, ?, ?, ?, ?)",
+                    rows,
+                )
 
     def handed_on(self, task_id: str) -> list[HandedOn]:
         """Return the executions of an attempt that ended while its job went on."""
-        query = "SELECT execution, how, ended_at, next_at FROM handed_on WHERE task_id = ?"
+        query = f"SELECT {HANDED_ON_COLUMNS} FROM handed_on WHERE task_id = ?"  # noqa: S608 - fixed text
 
         def made(row: Row) -> HandedOn:
-            execution, how, ended_at, next_at = row
-            return HandedOn(task_id, execution, how, moment(ended_at), moment(next_at))
+            name, execution, how, ended_at, next_at, cost = row
+            return HandedOn(name, execution, how, moment(ended_at), moment(next_at), cost)
 
         return list(self._db.build_each(made, query, (task_id,)))
 

@@ -179,7 +179,7 @@ def _unescaped(escaped: re.Match[str]) -> str:
     return chr(int(escaped[1], 8))
 
 
-LEDGER_VERSION = 7
+LEDGER_VERSION = 8
 
 _HANDED_ON = """
     CREATE TABLE handed_on (
@@ -224,6 +224,8 @@ _WHEN_RECEIPTS_CAME = (
 )
 # Where an attempt that an earlier run has sent, and this one has reused, had run.
 _WHERE_ATTEMPTS_RAN = "ALTER TABLE attempts ADD COLUMN reused_from TEXT"
+# What an execution has reported whose job went on; its receipt has the last one's alone.
+_COSTS_OF_TRIES = "ALTER TABLE handed_on ADD COLUMN cost REAL"
 # Of what came before they were kept, times are all there is.
 _WHEN_OLD_RECEIPTS_CAME = (
     """
@@ -282,6 +284,7 @@ TABLES: Sequence[str] = (
     _CORRECTIONS,
     *_WHEN_RECEIPTS_CAME,
     _WHERE_ATTEMPTS_RAN,
+    _COSTS_OF_TRIES,
 )
 
 
@@ -327,6 +330,7 @@ _STEPS: Mapping[int, Sequence[str]] = {
     4: (*_MORE_OF_DESCENDANTS, _CORRECTIONS),
     5: (*_WHEN_RECEIPTS_CAME, *_WHEN_OLD_RECEIPTS_CAME),
     6: (_WHERE_ATTEMPTS_RAN,),
+    7: (_COSTS_OF_TRIES,),
 }
 """Statements that migrate a ledger from a version to the next one."""
 

@@ -14,7 +14,7 @@ from pytest_manifest.files import private_folder
 from pytest_manifest.ledger.database import placeholders
 from pytest_manifest.ledger.descendants import ANNOUNCED_COLUMNS, DESCENDANT_COLUMNS
 from pytest_manifest.ledger.files import TABLES, refuse_network, sqlite_uri
-from pytest_manifest.ledger.rows import START_COLUMNS
+from pytest_manifest.ledger.rows import HANDED_ON_COLUMNS, START_COLUMNS
 from pytest_manifest.manifest import sync
 
 MAX_ATTACHED: Final = 8
@@ -26,7 +26,7 @@ _COLUMNS: Final = {
         "task_id, entry, attempt, ordinal, state, sent_at, note, reason, kind, verdict, reused_from"
     ),
     "starts": START_COLUMNS,
-    "handed_on": "task_id, execution, how, ended_at, next_at",
+    "handed_on": HANDED_ON_COLUMNS,
     "receipts": "task_id, execution, receipt, arrived_at, newest_attempt, after_verdict",
     "settled": "entry, attempt, kind, verdict, receipt, settled_at",
     "descendants": DESCENDANT_COLUMNS,

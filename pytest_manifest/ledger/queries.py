@@ -263,15 +263,17 @@ class Queries(LedgerPart):
                 return stack.enter_context(closing(self._db.read(which, values)))
 
             starts, receipts = _MergeJoin(rows(_STARTS)), _MergeJoin(rows(_RECEIPTS))
+            tries = _MergeJoin(rows(_COSTS_OF_TRIES))
             for key, entry, attempt, state, kind in rows(_ATTEMPTS):
                 try:
                     begun = [execution for _, execution in starts.of(key)]
                     said = [
                         (x, Receipt.model_validate_json(text)) for _, x, text in receipts.of(key)
                     ]
+                    costs = {execution: float(cost) for _, execution, cost in tries.of(key)}
                 except BAD_ROW_ERRORS as error:
                     raise damaged(self._db.path, error) from error
-                yield AttemptCost(key, entry, attempt, state, kind, begun, said)
+                yield AttemptCost(key, entry, attempt, state, kind, begun, said, costs)
 
     def has_costs(self) -> bool:
         """Return whether some receipt may state a cost."""
@@ -341,12 +343,17 @@ _ATTEMPTS = """
 """
 _STARTS = "SELECT task_id, execution FROM starts {} ORDER BY task_id"
 _RECEIPTS = "SELECT task_id, execution, receipt FROM receipts {} ORDER BY task_id, seq"
+_COSTS_OF_TRIES = """
+    SELECT task_id, execution, cost FROM (SELECT * FROM handed_on WHERE cost IS NOT NULL) {}
+    ORDER BY task_id
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptCost:
     """The records that decide an attempt's cost: the executions reported as started, ``(execution,
-    receipt)`` of all that arrived, and the status of its last verdict."""
+    receipt)`` of all that arrived, the status of its last verdict, and by execution what it has
+    reported of its cost where its job went on."""
 
     task_id: str
     entry: str
@@ -355,6 +362,7 @@ class AttemptCost:
     status: VerdictStatus | None
     started: Collection[str]
     receipts: Sequence[tuple[str | None, Receipt]]
+    tries: Mapping[str, float]
 
 
 class _MergeJoin:

@@ -168,7 +168,8 @@ class HandedOn:
     """The end of an execution after which the job goes on.
 
     ``how``: "retry", or what the task was replaced by: "task", which has the job's task id, or
-    "canvas", of which only the last task has it. ``next_at``: when a retry is due.
+    "canvas", of which only the last task has it. ``next_at``: when a retry is due; ``cost``: what
+    this execution has reported, None where that is nothing.
     """
 
     task_id: str
@@ -176,6 +177,7 @@ class HandedOn:
     how: str
     ended_at: datetime | None
     next_at: datetime | None
+    cost: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +304,7 @@ def origin_of(note: str | None) -> ReusedFrom | None:
     return None if note is None else ReusedFrom.from_note(note)
 
 
+HANDED_ON_COLUMNS: Final = "task_id, execution, how, ended_at, next_at, cost"
 START_COLUMNS: Final = (
     "task_id, execution, started_at, retries, worker, host, pid, redelivered, boot, pid_namespace, "
     "hop"

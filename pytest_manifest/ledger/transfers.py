@@ -12,6 +12,7 @@ from pytest_manifest.ledger.database import LedgerPart, chunks, placeholders
 from pytest_manifest.ledger.descendants import ANNOUNCED_COLUMNS, DESCENDANT_COLUMNS
 from pytest_manifest.ledger.events import ADD_RECEIPT
 from pytest_manifest.ledger.rows import (
+    HANDED_ON_COLUMNS,
     START_COLUMNS,
     ReusedFrom,
     Row,
@@ -21,7 +22,6 @@ from pytest_manifest.ledger.rows import (
 )
 from pytest_manifest.schema import Verdict
 
-_HANDED_ON: Final = "task_id, execution, how, ended_at, next_at"
 _RECEIPTS: Final = "task_id, execution, receipt, arrived_at"
 _ADD_REUSED: Final = """
     INSERT INTO attempts (
@@ -107,7 +107,7 @@ class Transfers(LedgerPart):
         every = list(roots)
         for row in self._rows("starts", START_COLUMNS, "task_id", every):
             found[roots[row[0]]].starts.append(row)
-        for row in self._rows("handed_on", _HANDED_ON, "task_id", every):
+        for row in self._rows("handed_on", HANDED_ON_COLUMNS, "task_id", every):
             found[roots[row[0]]].handed_on.append(row)
         for row in self._rows("receipts", _RECEIPTS, "task_id", every, "ORDER BY seq"):
             found[roots[row[0]]].receipts.append(row)
@@ -133,7 +133,7 @@ class Transfers(LedgerPart):
             )
             for query, some in (
                 (_insert("starts", START_COLUMNS), (one.starts for one in rows)),
-                (_insert("handed_on", _HANDED_ON), (one.handed_on for one in rows)),
+                (_insert("handed_on", HANDED_ON_COLUMNS), (one.handed_on for one in rows)),
                 (_insert("descendants", DESCENDANT_COLUMNS), (one.descendants for one in rows)),
                 (_insert("announced", ANNOUNCED_COLUMNS), (one.announced for one in rows)),
                 (ADD_RECEIPT, (one.receipts for one in rows)),

@@ -87,7 +87,7 @@ def add_record(
         end = record.task_id, record.execution, record.how, record.ended_at, record.next_at
         batch.unsent += record.unsent
         batch.elsewhere |= record.elsewhere
-        batch.handed_on.append(HandedOn(*end))
+        batch.handed_on.append(HandedOn(*end, cost=record.cost))
 
 
 def _add_start(record: StartedRecord, batch: ReceiptBatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from decimal import Decimal
 from typing import Annotated
 
@@ -26,6 +25,7 @@ from pytest_manifest.schema.fields import (
     Version,
     Whole,
 )
+from pytest_manifest.schema.wire import amount
 
 
 class ErrorInfo(Document):
@@ -229,19 +229,9 @@ def actual_cost(receipt: Receipt) -> float | None:
 def told_cost(evidence: JsonValue, result: JsonValue) -> float | None:
     """Return the cost as :func:`actual_cost` does, from these two fields of a receipt."""
     for place in (evidence, result):
-        if isinstance(place, dict) and (told := _number(place.get("cost"))) is not None:
+        if isinstance(place, dict) and (told := amount(place.get("cost"))) is not None:
             return told
     return None
-
-
-def _number(value: JsonValue) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) and number >= 0 else None
 
 
 def exact(cost: float | None) -> Decimal:

@@ -13,7 +13,7 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from pytest_manifest.schema.wire import MOST, parse_timestamp
+from pytest_manifest.schema.wire import MOST, amount, parse_timestamp
 
 STREAM_FIELD: Final = "r"
 """The one field of a stream record; it holds a JSON document."""
@@ -123,8 +123,8 @@ class HandedOnRecord:
     """The end of an execution whose job goes on, in a next try or in the task that replaces it.
 
     ``how``: "retry"; "task", one that has the job's own task id; "canvas", several, of which only
-    the last one has. ``next_at`` is when the next try is due. ``unsent`` and ``elsewhere`` as in
-    FinishedRecord.
+    the last one has. ``next_at`` is when the next try is due; ``cost`` is what this execution has
+    reported of its own. ``unsent`` and ``elsewhere`` as in FinishedRecord.
     """
 
     task_id: str
@@ -134,6 +134,7 @@ class HandedOnRecord:
     next_at: datetime | None
     unsent: tuple[str, ...] = ()
     elsewhere: Mapping[str, str] = field(default_factory=dict)
+    cost: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +252,7 @@ def handed_on_record(record: Mapping[str, object]) -> HandedOnRecord:
         next_at=parse_timestamp(record.get("next_at")),
         unsent=_texts(record, "unsent"),
         elsewhere=_texts_by_name(record, "elsewhere"),
+        cost=amount(record.get("cost")),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -75,6 +76,17 @@ def stream_key(run: str) -> str:
 def timestamp(moment: datetime) -> str:
     """Format an aware time as text: ISO 8601, UTC, microseconds."""
     return moment.astimezone(timezone.utc).isoformat(timespec="microseconds")
+
+
+def amount(value: object) -> float | None:
+    """Return a cost as a task reports it: a finite number from 0; None for what is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
 
 
 def parse_moment(text: str) -> datetime:

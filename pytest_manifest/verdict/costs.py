@@ -18,8 +18,9 @@ class Costs:
     """The costs of a run's attempts, in the entries' unit. Use it in the ledger's thread.
 
     What was reused has cost nothing: another run has paid for it.
-    Every execution counts, also one of a failed attempt and a second one of the same attempt: as
-    its receipt reports or else as the entry estimates. An attempt that may have run counts its
+    Every execution counts, also one of a failed attempt, a second one of the same attempt, and a
+    try that the task has asked to be repeated: as it reports or else as the entry estimates. An
+    attempt that may have run counts its
     estimate; one that certainly never ran counts nothing.
     """
 
@@ -68,11 +69,16 @@ class Costs:
                 self.reported = self.reported or cost is not None
         if None in reported and len(reported) > 1:
             del reported[None]  # the result store's copy of one of the others
-        silent = len(set(attempt.started) - reported.keys()) - (None in reported)
+        # What is not believed of an attempt's ends is not of its tries either.
+        told = {} if attempt.status == "forged" else attempt.tries
+        tries = [cost for name, cost in told.items() if name not in reported]
+        self.reported = self.reported or bool(tries)
+        silent = len(set(attempt.started) - reported.keys() - told.keys()) - (None in reported)
         unreported = sum(cost is None for cost in reported.values()) + max(silent, 0)
-        if not (reported or attempt.started):
+        if not (reported or attempt.started or told):
             unreported = 0 if never_run or _never_started(attempt, witnessed=witnessed) else 1
-        total_reported = sum((cost for cost in reported.values() if cost is not None), Decimal(0))
+        costs = [*(cost for cost in reported.values() if cost is not None), *map(exact, tries)]
+        total_reported = sum(costs, Decimal(0))
         return total_reported + (unreported * self._estimate(attempt.entry) if unreported else 0)
 
     def _estimate(self, entry: str) -> Decimal:

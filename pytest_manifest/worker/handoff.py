@@ -47,15 +47,17 @@ def announce(execution: Execution, record: bytes, what: str) -> None:
 def record_handoff(execution: Execution, how: str, next_at: str | None = None) -> None:
     """Record that this execution is not its job's last, before the next message is sent."""
     execution.replaced = True
-    children: Document = {}
+    more: Document = {}
     if execution.children is not None:
         execution.children.replaces = how == "canvas"
         execution.children.tell_again()
         app, request = (getattr(current_task, name, None) for name in ("app", "request"))
         note_elsewhere(execution.children, app, request)
         told = execution.children.at_end()
-        children = {name: told[name] for name in ("unsent", "elsewhere") if name in told}
-    record = handed_on_record(execution.delivery, how, next_at, children)
+        more = {name: told[name] for name in ("unsent", "elsewhere") if name in told}
+    if "cost" in execution.evidence:  # the receipt of the job's end has that of its last execution
+        more["cost"] = execution.evidence["cost"]
+    record = handed_on_record(execution.delivery, how, next_at, more)
     announce(execution, record, "handing on")
 
 

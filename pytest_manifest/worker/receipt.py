@@ -81,11 +81,11 @@ def origin(delivery: Delivery) -> Document:
 
 
 def handed_on_record(
-    delivery: Delivery, how: str, next_at: str | None = None, children: Document | None = None
+    delivery: Delivery, how: str, next_at: str | None = None, more: Document | None = None
 ) -> bytes:
     """Return the record of an execution whose job goes on; see ``HandedOnRecord``.
 
-    ``children``: what it says of the tasks that it has started.
+    ``more``: what it says of the tasks that it has started, and of its cost.
     """
     return encode_signed(
         {
@@ -98,7 +98,7 @@ def handed_on_record(
             "how": how,
             "ended_at": wire.timestamp(datetime.now(timezone.utc)),
             "next_at": next_at,
-            **(children or {}),
+            **(more or {}),
         }
     )
 

@@ -104,6 +104,11 @@ class Batch:
             self._stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
 
+    @property
+    def may_have_cost(self) -> bool:
+        """Return whether a call was made, be it one of which nothing was heard."""
+        return bool(self.report.calls or self._flying)
+
     def salvage(self) -> bool:
         """Commit, after an interruption, the answers that are there or come within a moment.
 

@@ -15,7 +15,8 @@ from pytest_manifest.errors import ManifestToolError
 from tasks.environment import SettingsError, from_environment
 from tasks.filling.asking import Asker
 from tasks.filling.batch import Batch, Limits
-from tasks.filling.job_purchase import JobLimits, JobTimes, Purchase
+from tasks.filling.job_purchase import JobLimits, Purchase
+from tasks.filling.job_watching import JobTimes
 from tasks.filling.order import Order
 from tasks.filling.prompts import PROMPTS
 from tasks.filling.report import Report, usd

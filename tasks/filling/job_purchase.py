@@ -18,8 +18,9 @@ from pydantic import JsonValue
 from tasks.filling.asking import Asker, Group
 from tasks.filling.cap import Cap
 from tasks.filling.job_report import rows_of, spent_of, why_of
-from tasks.filling.job_requests import absence, as_sent, join, new_request
+from tasks.filling.job_requests import as_sent, join, new_request
 from tasks.filling.job_settling import Settler
+from tasks.filling.job_watching import JobTimes, JobWatch
 from tasks.filling.order import Order
 from tasks.filling.prompts import Wanted
 from tasks.filling.writing import Provenance
@@ -35,8 +36,6 @@ LONGEST_SEARCH: Final = 5.0
 """Seconds between two searches for a job whose creation was not answered, at most."""
 MOST_ROOM: Final = 4
 """Later jobs of an entry allow longer answers, so many times the usual length at most."""
-AFTER_CANCEL: Final = 1 / 24
-"""The share of its patience for which a job is waited for that was cancelled."""
 
 KINDS: Final[Mapping[str, type[ModelFailure]]] = {
     one.kind: one for one in ModelFailure.__subclasses__()
@@ -44,15 +43,6 @@ KINDS: Final[Mapping[str, type[ModelFailure]]] = {
 
 Open = tuple[ScannedPassage, tuple[str, ...]]
 """A passage, and its fields that are gaps."""
-
-
-@dataclass(frozen=True, slots=True)
-class JobTimes:
-    """Seconds: between two looks, until a job is cancelled, and of a search for a created one."""
-
-    poll: float
-    patience: float
-    settle: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +75,7 @@ class Purchase:
             raise ValueError("batch jobs are those of an entry of a run")
         self._bible, self._jobs, self._asker = bible, jobs, asker
         self._times, self._limits = times, limits
+        self._watch = JobWatch(bible.jobs, jobs, times)
         self._run, self._entry, self._attempt = whose.run, entry, whose.attempt
         self._settler = Settler(bible, asker, whose)
         self._told = told
@@ -229,7 +220,9 @@ class Purchase:
             return self._pause()
         if is_asked:  # it was refused, so it is certainly not there
             self._change(job, asked_at=None)
-        return failure.retry_after or self._times.poll
+        # No longer, whatever the service asks for: a message that waits longer than the broker's
+        # visibility timeout is delivered twice.
+        return min(failure.retry_after or self._times.poll, self._times.poll)
 
     def _as_sent(self, job: StoredJob, order: Order) -> list[KeyedRequest] | None:
         requests = self._requests_of(job)
@@ -271,7 +264,7 @@ class Purchase:
                 named = self._jobs.named(job.display_name)
                 if named:
                     logger.warning("{} is there after all, and cancelled", job.display_name)
-                    self._cancel(named[0].name)
+                    self._watch.cancel(named[0].name)
             except ModelFailure as failure:
                 if failure.fatal:
                     raise
@@ -296,53 +289,14 @@ class Purchase:
 
     def _read(self, job: StoredJob, order: Order) -> bool:
         """Settle the requests of a job that has ended; returns whether to wait for one."""
-        assert job.service_name is not None
-        absent: ModelFailure | None = None
-        try:
-            service = self._jobs.get(job.service_name)
-            if not service.has_ended:
-                absent = self._impatient(job)
-                if absent is None:
-                    return True
-            replies = self._jobs.replies(job.service_name)
-        except failures.ModelNotFound as failure:
-            absent = failures.JobLost(f"{job.display_name} is not there any more: {failure}")
-            replies = []
-        except ModelFailure as failure:
-            if failure.fatal:
-                raise
-            logger.warning("{} is looked at later: {}", job.display_name, failure)
+        found = self._watch.ended(job)
+        if found is None:
             return True
-        else:
-            absent = absent or absence(service)
         requests = self._requests_of(job)
-        self._settler.settle(job, requests, join(requests, replies, absent), order)
+        self._settler.settle(job, requests, join(requests, found.replies, found.absent), order)
         self._change(job, state="ended")
         self._tell_jobs()
         return False
-
-    def _impatient(self, job: StoredJob) -> ModelFailure | None:
-        """Cancel a job that takes too long; return the failure of one that even so does not end."""
-        assert job.service_name is not None
-        if job.cancelled_at is not None:
-            if _now() - job.cancelled_at < timedelta(seconds=self._times.patience * AFTER_CANCEL):
-                return None
-            return failures.JobStuck(
-                f"{job.display_name} ({job.service_name}) was cancelled and does not end; look for "
-                "it at the service, as it may be answered and billed yet"
-            )
-        if _now() - job.created_at >= timedelta(seconds=self._times.patience):
-            logger.warning("{} takes too long, and is cancelled", job.display_name)
-            self._cancel(job.service_name)
-            self._change(job, cancelled_at=_now())
-        return None
-
-    def _cancel(self, name: str) -> None:
-        """Ask for a job's end. One that has ended meanwhile is read as any other one."""
-        try:
-            self._jobs.cancel(name)
-        except failures.BadRequest as failure:
-            logger.warning("{} is not cancelled, and looked at again: {}", name, failure)
 
     def _ask_again(self, number: int, ids: Sequence[str], order: Order) -> bool:
         """Have a job recorded for what is missing and may come yet; False where nothing is."""

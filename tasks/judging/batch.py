@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from tasks.filling.report import usd
-from tasks.judging.grades import Grading, Judge, Row
+from tasks.judging.grades import Grading, Judge, Row, is_of_another_text
 from tasks.judging.order import JudgeOrder
 from tasks.judging.rubric import Rubric
 from tasks.movie_bible.bible import MovieBible
@@ -62,6 +62,9 @@ class JudgeBatch:
                 ungraded[passage] = "no_row", f"there is no row of {order.prompt}"
             elif values_digest(there.current.values) != digest:
                 why = "its row is another one than when this was planned"
+                ungraded[passage] = "changed_since_planned", why
+            elif is_of_another_text(there):
+                why = "its passage has another text than its row was made of"
                 ungraded[passage] = "changed_since_planned", why
             else:
                 values = there.current.values

@@ -12,6 +12,7 @@ from pydantic import Field, JsonValue
 from tasks.filling.shares import Spent
 from tasks.movie_bible.documents import FilmFacts
 from tasks.movie_bible.fields import FIELDS
+from tasks.movie_bible.records import ScannedPassage
 
 WORST: Final = 1
 BEST: Final = 5
@@ -31,6 +32,12 @@ class Row:
     def filled(self) -> dict[str, JsonValue]:
         """Return the fields that have a value, in their usual order."""
         return {name: self.values[name] for name in FIELDS if self.values.get(name) is not None}
+
+
+def is_of_another_text(passage: ScannedPassage) -> bool:
+    """Return whether a passage's row was made of another text than the passage has now."""
+    row = passage.current
+    return row is not None and row.text_digest not in (None, passage.text_digest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,8 @@ class GoogleGenaiJobs(GoogleGenaiModel):
         )
         content = b"".join(lines)
         sent = self._try(lambda: self._client.files.upload(file=io.BytesIO(content), config=config))
+        if not sent.name:  # without one its requests would be sent inline
+            raise MalformedAnswer("the service told of a file without its name; ask again")
         return PreparedJob(display_name, tuple(requests), sent.name)
 
     def create(self, prepared: PreparedJob) -> ServiceJob:
@@ -102,15 +104,7 @@ class GoogleGenaiJobs(GoogleGenaiModel):
 
     def named(self, display_name: str) -> list[ServiceJob]:
         """Return all jobs of this display name, the oldest first: the list has no filter."""
-        config = types.ListBatchJobsConfig(page_size=PAGE, http_options=self._options())
-        pages = self._again(lambda: self._client.batches.list(config=config))
-        found: list[ServiceJob] = []
-        while True:
-            jobs = map(_job, pages.page)
-            found += [one for one in jobs if one.display_name == display_name]
-            if not pages.config.get("page_token"):
-                break
-            self._again(pages.next_page)
+        found = self._listed(display_name)
         return sorted(
             found, key=lambda one: one.created or datetime.min.replace(tzinfo=timezone.utc)
         )
@@ -131,6 +125,24 @@ class GoogleGenaiJobs(GoogleGenaiModel):
     def _job(self, name: str) -> types.BatchJob:
         config = types.GetBatchJobConfig(http_options=self._options())
         return self._client.batches.get(name=name, config=config)
+
+    def _listed(self, display_name: str) -> list[ServiceJob]:
+        """Return the jobs of this display name, of all pages of the list."""
+        config = types.ListBatchJobsConfig(page_size=PAGE, http_options=self._options())
+        pages = self._again(lambda: self._client.batches.list(config=config))
+        found: list[ServiceJob] = []
+        seen: set[str] = set()
+        # Not by the SDK's iteration, which fails at a page without jobs that others follow.
+        while True:
+            found += [_job(one) for one in pages.page if one.display_name == display_name]
+            following = str(pages.config.get("page_token") or "")
+            if not following:
+                return found
+            if following in seen:
+                said = "the service's list of batch jobs has no end; ask again"
+                raise MalformedAnswer(said)
+            seen.add(following)
+            self._again(pages.next_page)
 
     def _inlined(self, one: KeyedRequest) -> types.InlinedRequest:
         return types.InlinedRequest(
@@ -231,8 +243,11 @@ class GoogleGenaiJobs(GoogleGenaiModel):
 
 
 def _job(told: types.BatchJob) -> ServiceJob:
+    """Read a job. Raises MalformedAnswer where it has no name, by which alone it can be had."""
+    if not told.name:
+        raise MalformedAnswer("the service told of a batch job without its name; ask again")
     state = STATES.get(told.state, "waiting") if told.state is not None else "waiting"
-    return ServiceJob(told.name or "", told.display_name or "", state, told.create_time)
+    return ServiceJob(told.name, told.display_name or "", state, told.create_time)
 
 
 def _chunk_of_json(response: Mapping[str, JsonValue]) -> Chunk:

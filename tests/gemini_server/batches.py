@@ -31,6 +31,8 @@ DOWNLOAD: Final = re.compile(r"^/v1beta/files/(?P<id>[^:/]+):download$")
 TYPE: Final = "type.googleapis.com/google.ai.generativelanguage.v1main.GenerateContentBatch"
 
 LATE: Final = frozenset({"lost", "lost_late"})
+UNSEEN_POLLS: Final = 2
+"""Questions for a job of ``unseen`` that are answered by not knowing it."""
 LATE_LISTS: Final = 3
 """Lists in which a job of ``lost_late`` is not there yet."""
 
@@ -201,6 +203,8 @@ class JobDesk:
             self._mar(job)
         job.hidden = LATE_LISTS if job.fault == "lost_late" else 0
         self.jobs.append(job)
+        if job.fault == "unnamed":
+            return Served(200, {})
         return Served(0, None) if job.fault in LATE else Served(200, self._told(job))
 
     def _requests(self, source: JsonValue) -> tuple[list[tuple[str, Json]], bool]:
@@ -301,6 +305,8 @@ class JobDesk:
         if job is None:
             return _not_found(name)
         job.polls += 1
+        if job.fault == "unseen" and job.polls <= UNSEEN_POLLS:
+            return _not_found(name)
         return Served(200, self._told(job))
 
     def _list(self, query: Mapping[str, list[str]]) -> Served:
@@ -308,13 +314,17 @@ class JobDesk:
         for job in self.jobs:
             job.hidden -= job.hidden > 0
         there = [job for job in reversed(self.jobs) if job.hidden == 0]
-        start = int(query.get("pageToken", ["0"])[0])
-        end = start + self._desk.script.jobs.page
+        script = self._desk.script.jobs
+        token = query.get("pageToken", ["0"])[0]
+        if script.hollow and not token.startswith("past-"):
+            return Served(200, {"nextPageToken": f"past-{token}"})
+        start = int(token.removeprefix("past-"))
+        end = start + script.page
         document: Json = {"operations": [self._told(job) for job in there[start:end]]}
         if not there:
             document = {}
-        if end < len(there):
-            document["nextPageToken"] = str(end)
+        if end < len(there) or script.endless:
+            document["nextPageToken"] = str(end if end < len(there) else 0)
         return Served(200, document)
 
     def _cancel(self, name: str) -> Served:

@@ -73,6 +73,9 @@ JobFault = Literal[
     # It is created and nobody hears of it: listed at once, or only later.
     "lost",
     "lost_late",
+    # It is created, and told of without its name; or by its name, which is not known at first.
+    "unnamed",
+    "unseen",
     # It is not created: the service says so, or the connection breaks.
     "refused",
     "vanished",
@@ -125,7 +128,8 @@ class JobScript(BaseModel):
 
     ``requests`` are the rates of the faults of single requests. A job has ended at the poll after
     ``polls`` others; ``away`` is the share of all requests but those that create a job which are
-    answered 503; ``page`` is the most jobs in one list.
+    answered 503; ``page`` is the most jobs in one list. ``hollow``: an empty page comes before each
+    other one; ``endless``: a further one comes after the last, and that is the first.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -137,6 +141,8 @@ class JobScript(BaseModel):
     polls: NonNegativeInt = 1
     away: Annotated[float, Field(ge=0, le=1)] = 0.0
     page: PositiveInt = 50
+    hollow: bool = False
+    endless: bool = False
 
     def fault(self, number: int) -> JobFault:
         """The fault of a job; ``number`` counts from 0."""

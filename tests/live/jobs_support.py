@@ -10,8 +10,9 @@ from typing import Final
 
 from tasks.filling.asking import Asker
 from tasks.filling.job_outcome import report_of
-from tasks.filling.job_purchase import JobLimits, JobTimes, Purchase
+from tasks.filling.job_purchase import JobLimits, Purchase
 from tasks.filling.job_report import ANSWERED
+from tasks.filling.job_watching import JobTimes
 from tasks.filling.order import Order, PlannedModel
 from tasks.filling.report import Report
 from tasks.filling.shares import Spent

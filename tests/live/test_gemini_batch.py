@@ -17,7 +17,8 @@ import pytest
 from pydantic import JsonValue
 
 from tasks.filling.cap import CapReachedError
-from tasks.filling.job_purchase import JobLimits, JobTimes, Open
+from tasks.filling.job_purchase import JobLimits, Open
+from tasks.filling.job_watching import JobTimes
 from tasks.filling.order import Order
 from tasks.filling.report import Report
 from tasks.filling.shares import Spent
@@ -231,7 +232,7 @@ def test_submitting_again_creates_nothing(
     assert [job.display_name for job in server.jobs.jobs] == [f"{RUN}/submit-00001/1/1"]
 
 
-@pytest.mark.parametrize("fault", ["lost", "lost_late"])
+@pytest.mark.parametrize("fault", ["lost", "lost_late", "unnamed"])
 def test_a_job_of_whose_creation_nobody_heard_is_found(
     server: GeminiServer, jobs: BatchJobs, bible: MovieBible, fault: str
 ) -> None:

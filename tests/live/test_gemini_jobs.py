@@ -16,6 +16,7 @@ from tasks.text_model.failures import ModelFailure, TextModelError
 from tasks.text_model.jobs import BatchJobs, KeyedReply, KeyedRequest, ServiceJob
 from tasks.text_model.settings import DEFAULT_GEMINI, GOOGLE_GENAI, GOOGLE_GENERATIVEAI
 from tests.gemini_server import KEY, GeminiServer
+from tests.gemini_server.batches import Served
 from tests.live.gemini_support import nobody_else as nobody_else
 from tests.live.gemini_support import server as server
 from tests.live.gemini_support import settings_of
@@ -132,6 +133,50 @@ def test_a_page_that_does_not_come_is_asked_for_again(server: GeminiServer) -> N
     ]
     assert server.jobs.seen["list"] > 30
     jobs.close()
+
+
+def test_a_page_without_jobs_does_not_end_the_list(jobs: BatchJobs, server: GeminiServer) -> None:
+    """A service may send one, and say that others follow."""
+    server.use({"jobs": {"page": 1, "hollow": True}})
+    made = [create(jobs, f"RUN/a/{number}", requests(1)) for number in (1, 2)]
+    assert [one.name for one in jobs.named("RUN/a/1")] == [made[0].name]
+    assert jobs.named("RUN/a/3") == []
+
+
+def test_a_list_without_an_end_is_given_up(jobs: BatchJobs, server: GeminiServer) -> None:
+    """What is not on it is not said to be not there."""
+    server.use({"jobs": {"page": 1, "endless": True}})
+    for number in (1, 2):
+        create(jobs, f"RUN/a/{number}", requests(1))
+    with pytest.raises(failures.MalformedAnswer, match="has no end"):
+        jobs.named("RUN/a/3")
+
+
+def test_a_job_that_is_told_of_without_its_name_is_found(
+    jobs: BatchJobs, server: GeminiServer
+) -> None:
+    """It is there, and only its name is not known."""
+    server.use({"jobs": {"faults": ["unnamed"]}})
+    with pytest.raises(failures.MalformedAnswer, match="without its name"):
+        create(jobs, "RUN/a/1", requests(1))
+    assert len(jobs.named("RUN/a/1")) == 1
+
+
+def test_a_file_that_is_told_of_without_its_name_makes_no_job(
+    server: GeminiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its requests are too many to be sent with the job."""
+    monkeypatch.setattr(server.jobs, "_end_upload", unnamed)
+    opened = open_jobs(settings_of(GOOGLE_GENAI, server.url, inline_bytes=0))
+    with pytest.raises(failures.MalformedAnswer, match="a file without its name"):
+        create(opened, "RUN/a/1", requests(1))
+    opened.close()
+    assert server.jobs.jobs == []
+
+
+def unnamed(*_: object) -> Served:
+    """A file was sent, and is told of as nothing."""
+    return Served(200, {"file": {}}, {"X-Goog-Upload-Status": "final"})
 
 
 def test_no_job_at_all_is_found(jobs: BatchJobs) -> None:

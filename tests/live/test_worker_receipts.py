@@ -16,7 +16,7 @@ import redis
 from celery.result import AsyncResult
 
 from pytest_manifest.schema.code_digest import code_digest
-from pytest_manifest.schema.stream_records import FinishedRecord, StartedRecord
+from pytest_manifest.schema.stream_records import FinishedRecord, HandedOnRecord, StartedRecord
 from pytest_manifest.schema.wire import stream_key
 from tests.live.apps import worker_tasks
 from tests.live.apps.worker_support import (
@@ -144,6 +144,9 @@ def test_retry_is_not_final(bench: Bench) -> None:
     assert (receipt.state, receipt.result) == ("succeeded", "after 1 retries")
     assert (receipt.retries, receipt.redelivered) == (1, False)
     assert [start.execution for start in bench.starts(sent)][1] == bench.ends(sent)[0].execution
+    (handed_on,) = [one for one in bench.records(sent) if isinstance(one, HandedOnRecord)]
+    assert (handed_on.how, handed_on.cost) == ("retry", 0.25)
+    assert receipt.evidence["cost"] == 1.25
 
 
 def test_retry_that_comes_too_late(bench: Bench) -> None:

@@ -14,7 +14,7 @@ from tasks.judging.grades import Row
 from tasks.judging.order import JudgeOrder
 from tasks.judging.rubric import RUBRICS, Rubric
 from tasks.movie_bible.bible import MovieBible, NewAnnotation
-from tasks.movie_bible.fields import text_digest, values_digest
+from tasks.movie_bible.fields import values_digest
 from tasks.text_model.base import TextAnswer, TextRequest
 from tests.unit.filling_support import PROMPT, Item
 
@@ -103,6 +103,7 @@ def fill_rows(
 ) -> dict[str, str]:
     """Write these values as the rows of some passages; return the digest of each."""
     named = {"provider": "scripted", "model": "filler-1", **changes}
+    stored = bible.scan_ids(passages, PROMPT.version)
     bible.write(
         [
             NewAnnotation(
@@ -110,7 +111,7 @@ def fill_rows(
                 PROMPT.version,
                 values,
                 prompt_digest=PROMPT.digest,
-                text_digest=text_digest(TEXT),
+                text_digest=stored[passage].text_digest,
                 **named,  # type: ignore[arg-type]  # texts
             )
             for passage in passages

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.ledger import STOCK_WORKERS, EntryVerdict, Ledger, Start
-from pytest_manifest.ledger.rows import SendState
+from pytest_manifest.ledger.rows import HandedOn, SendState
 from pytest_manifest.manifest import Manifest, write_manifest
 from pytest_manifest.plugin.verdict_reader import ManifestRun
 from pytest_manifest.schema import (
@@ -165,6 +165,31 @@ def test_every_execution_and_every_attempt_counts(book: Book) -> None:
     again = book.sent(ENTRY, 2)
     book.ledger.events.add_receipts([(again, "x4", receipt({"cost": 2}, attempt=2))])
     assert book.cost() == pytest.approx(0.1 + 0.2 + 0.5 + 2)
+
+
+def test_a_try_counts_by_what_it_has_reported(book: Book) -> None:
+    """A job that asks to be run again has paid in each try, and the last receipt has its own alone.
+
+    Of a try that has reported nothing the estimate counts, as of every other execution.
+    """
+    task_id = book.sent(ENTRY)
+    book.begun(task_id, "x1", "x2", "x3", "x4")
+    tries = [("x1", 0.1), ("x2", None), ("x3", 0.0)]
+    ends = [HandedOn(task_id, name, "retry", None, None, cost) for name, cost in tries]
+    book.ledger.events.add_handed_on(ends)
+    assert book.ledger.events.handed_on(task_id) == ends
+    assert Costs(book.ledger, book.manifest).of(task_id) == Decimal("1.1")  # x2 and x4 say nothing
+    book.ledger.events.add_receipts([(task_id, "x4", receipt({"cost": 0.2}))])
+    assert Costs(book.ledger, book.manifest).of(task_id) == Decimal("0.8")
+    book.judged(ENTRY, "forged")
+    assert book.cost() == 4 * 0.5
+
+
+def test_a_try_whose_start_is_not_known_counts(book: Book) -> None:
+    """It has reported a cost, and the job has no other record."""
+    task_id = book.sent(ENTRY)
+    book.ledger.events.add_handed_on([HandedOn(task_id, "x1", "retry", None, None, 0.1)])
+    assert book.cost() == 0.1
 
 
 def test_one_execution_counts_once_however_often_it_is_told_of(book: Book) -> None:

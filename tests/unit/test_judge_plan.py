@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pydantic import JsonValue
 
 from pytest_manifest.errors import DispatchError, PlanError
-from pytest_manifest.manifest import write_manifest
+from pytest_manifest.manifest import read_manifest, write_manifest
 from pytest_manifest.schema import Entry, Header
 from pytest_manifest.testing import plan, plan_notes
 from tasks.filling.order import BadOrderError
@@ -24,7 +25,7 @@ from tasks.movie_bible.bible import MovieBible
 from tasks.movie_bible.fields import values_digest
 from tests.unit.filling_support import bible_at, documents
 from tests.unit.judging_support import GOOD, RUBRIC, fill_rows, judge_order
-from workflows.gap_fill.plan import gap_fill_judge, gap_fill_repair
+from workflows.gap_fill.plan import gap_fill_judge, gap_fill_repair, pytest_manifest_sending
 from workflows.gap_fill.pricing import pricings_of, refuse_unknown_price, warnings_of
 from workflows.gap_fill.spoiling import GROSS
 
@@ -245,6 +246,31 @@ def test_agreement_of_one_judge_is_refused(
         plan(gap_fill_judge, bible, agreement=0.6)
 
 
+def test_a_budget_is_refused_for_a_judge_of_an_unknown_price(
+    bible: MovieBible, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """At the plan, and where the manifest is sent; its summary says so, of each such judge."""
+    monkeypatch.setenv("GEMINI_API_KEY", "k")
+    monkeypatch.setenv("GAP_FILL_JUDGE", "google-genai")
+    monkeypatch.setenv("GAP_FILL_JUDGE_NAME", "gemini-3.5-flash-lite")
+    monkeypatch.setenv("GAP_FILL_SECOND_JUDGE", "google-genai")
+    monkeypatch.setenv("GAP_FILL_SECOND_JUDGE_NAME", "nobody-knows")
+    entries = plan(gap_fill_judge, bible)
+    path = tmp_path / "grades.jsonl"
+    write_manifest(path, Header(workflow="gap_fill", mode="judge"), entries)
+    manifest = read_manifest(path)
+    with pytest.raises(DispatchError, match=r"nothing was sent: .*no price is known for nobody"):
+        pytest_manifest_sending(manifest, manifest.ids, 1.0)
+    pytest_manifest_sending(manifest, manifest.ids, None)
+    told = "no price is known for nobody-knows: name a price table with TEXT_MODEL_PRICES"
+    assert warnings_of(manifest) == [told]
+    assert told in notes(bible)
+    monkeypatch.delenv("GAP_FILL_JUDGE")
+    monkeypatch.setenv("GAP_FILL_JUDGE_NAME", CHECKS)
+    monkeypatch.setenv("GAP_FILL_SECOND_JUDGE", "none")
+    assert warnings_of(plan(gap_fill_judge, bible)) == []
+
+
 def test_what_is_asked_for_is_said(bible: MovieBible) -> None:
     said = notes(bible, at_least=0.9, bar=3, agreement=0.6)
     assert "asked for: grade 3 or better for 90% of the rows" in said
@@ -283,6 +309,20 @@ def test_rows_that_are_not_what_was_planned_are_not_graded(bible: MovieBible) ->
         "nowhere": "no_passage",
         "film-0003/plot": "changed_since_planned",
     }
+
+
+def test_a_row_of_a_text_that_has_changed_is_not_graded(bible: MovieBible) -> None:
+    """It says nothing of what is there now; neither where it had changed before it was planned."""
+    rows = fill_rows(bible, ["film-0001/plot", "film-0002/plot"])
+    first, second = documents(2)
+    bible.load([replace(first, text="another text")])
+    found = run_batch(bible, rows)
+    assert list(found.grades) == [second.id]
+    assert found.ungraded[first.id][0] == "changed_since_planned"
+    entries = plan(gap_fill_judge, bible)
+    assert first.id not in rows_in(entries)
+    assert second.id in rows_in(entries)
+    assert "1 row is of a text that has changed since, and not graded" in notes(bible)
 
 
 def test_a_report_is_plain_json(bible: MovieBible) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -237,6 +238,7 @@ def test_grades_are_held_against_the_rows_as_they_are_now(run: Run) -> None:
     verify.test_grades_of_batch(run.first, good, run.bible)
     run.bible.remove_annotations(["film-0001/plot"])
     fill_rows(run.bible, ["film-0002/plot"], {**GOOD, "mood": "tense"})
+    run.bible.load([replace(documents(4)[-1], text="another text")])
     grades = {**run.named([5] * 20), "stranger": 5}
     del grades["film-0003/plot"]
     strange = report_of(reported(run.first, run.bible, grades, model="judge-9"))
@@ -246,6 +248,7 @@ def test_grades_are_held_against_the_rows_as_they_are_now(run: Run) -> None:
         "film-0001/plot: its row is gone since it was graded",
         "film-0002/plot: its row was changed since it was graded",
         "film-0003/plot: has no grade",
+        "film-0004/plot: its text was changed since its row was graded",
         "stranger: was graded and not asked for",
     ]
     with pytest.raises(pytest.fail.Exception, match="film-0002/plot: its row was changed"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ from tests.unit.judging_support import RUBRIC, TEXT, GradingModel, keys_of, row_
 
 PRICES = PriceTable.load()
 PRICED = "gemini-2.5-flash"
+SECONDS = 60.0
 
 
 def judge_of(model: GradingModel, **changes: float) -> ModelJudge:
@@ -235,6 +237,45 @@ def test_what_no_call_can_overcome_ends_the_batch(error: Exception) -> None:
             progress=lambda g: told.append(g.spent.tokens_in),
         )
     assert told == [100, 100]
+
+
+def test_what_is_answered_while_a_batch_ends_is_counted() -> None:
+    """It is paid for, whatever another call has come to."""
+    told: list[int] = []
+    begun, failing = threading.Event(), threading.Event()
+
+    def fails(request: TextRequest, items: list[Item]) -> list[Item]:
+        if marked(request, "bad"):
+            assert begun.wait(SECONDS)
+            failing.set()
+            raise Unauthorized("the key is refused")
+        begun.set()
+        assert failing.wait(SECONDS)
+        time.sleep(0.1)  # the time of a call
+        return items
+
+    judge = judge_of(GradingModel(fails), per_call=1)
+    with pytest.raises(Unauthorized):
+        judge.grade(
+            [row_of("p-001"), row_of("p-002", "bad")],
+            seconds=60,
+            progress=lambda g: told.append(g.spent.tokens_in),
+        )
+    assert told == [0, 100]
+
+
+def test_what_is_answered_just_after_its_time_is_graded() -> None:
+    """The rest is named; a grade that came is no row without one."""
+
+    def late(request: TextRequest, items: list[Item]) -> list[Item]:
+        time.sleep(0.5)  # the time of a call
+        return items[:1]
+
+    found = graded(judge_of(GradingModel(late), per_call=2), rows_of(6), 0.2)
+    assert sorted(found.grades) == ["p-001", "p-003"]
+    assert sorted(found.ungraded) == ["p-002", "p-004", "p-005", "p-006"]
+    assert {kind for kind, _ in found.ungraded.values()} == {OUT_OF_TIME}
+    assert (found.calls, found.spent.tokens_in) == (2, 200)
 
 
 def test_an_answer_that_is_no_json_is_counted_and_given_up() -> None:

@@ -164,7 +164,7 @@ def test_an_old_ledger_that_cannot_be_migrated_says_what_to_do(old: Path) -> Non
     with closing(sqlite3.connect(old)) as db:
         db.execute("ALTER TABLE attempts RENAME TO elsewhere")
     with pytest.raises(
-        LedgerError, match=r"has version 1 and cannot be brought to version 7 \(no such table.*copy"
+        LedgerError, match=r"has version 1 and cannot be brought to version 8 \(no such table.*copy"
     ):
         Ledger.open(old)
     assert version(old) == "1"

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.schema import Entry, Receipt
-from tasks.judging.grades import GradeNumber
+from tasks.judging.grades import GradeNumber, is_of_another_text
 from tasks.judging.order import JudgeOrder, read_judge_order
 from tasks.movie_bible.bible import MovieBible
 from tasks.movie_bible.fields import values_digest
@@ -140,6 +140,8 @@ def faults_of_grades(entry: Entry, report: JudgeReport, bible: MovieBible) -> li
             faults.append(f"{passage}: its row is gone since it was graded")
         elif values_digest(there.current.values) != digest:
             faults.append(f"{passage}: its row was changed since it was graded")
+        elif is_of_another_text(there):
+            faults.append(f"{passage}: its text was changed since its row was graded")
     faults += [
         f"{one}: was graded and not asked for" for one in report.grades if one not in digests
     ]

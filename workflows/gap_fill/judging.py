@@ -22,7 +22,7 @@ from tasks.filling.prompts import PROMPTS
 from tasks.filling.report import usd
 from tasks.filling.settings import FillingSettings
 from tasks.judging.equipment import identify_judge, model_settings
-from tasks.judging.grades import Row
+from tasks.judging.grades import Row, is_of_another_text
 from tasks.judging.order import JudgeOrder
 from tasks.judging.rubric import OUTPUT_TOKENS, RUBRICS, Rubric, row_tokens
 from tasks.judging.settings import Chosen, JudgingSettings
@@ -32,16 +32,16 @@ from tasks.movie_bible.records import ScannedPassage
 from tasks.text_model.accepting import same_model
 from tasks.text_model.choosing import SDKS
 from tasks.text_model.ends import end_of
-from tasks.text_model.prices import Price, PriceTable
+from tasks.text_model.prices import PriceTable
 from tasks.text_model.settings import OFFLINE
 from workflows.gap_fill.accounts import ids_of, order_of
 from workflows.gap_fill.batches import entry_id
 from workflows.gap_fill.misspelled import note_misspelled
 from workflows.gap_fill.planning import RESENDS, counted
+from workflows.gap_fill.pricing import JUDGE_TASK, Pricing
 from workflows.gap_fill.spoiling import GROSS, rank, spoil_some_way
 from workflows.gap_fill.where import Where, parse_where
 
-TASK: Final = "tasks.judge.grade_rows_task"
 KINDS: Final = ("judge", "second")
 """How the entries of the first and of the second judge are named and tagged."""
 CONTROL: Final = "control"
@@ -94,7 +94,8 @@ class JudgePlanner:
     wish: JudgeWish
     rubric: Rubric
     judge: PlannedModel
-    price: Price | None
+    pricing: Pricing | None
+    """None: it costs nothing."""
     number: int
     population: int
     per_call: int
@@ -169,7 +170,7 @@ class JudgePlanner:
         )
         digests: dict[str, JsonValue] = {**rows}
         self.plan.add(
-            TASK,
+            JUDGE_TASK,
             id=name,
             kwargs={"rows": digests, "data": order.model_dump(exclude_defaults=True)},
             timeout=self.wish.timeout,
@@ -185,11 +186,10 @@ class JudgePlanner:
         )
 
     def _cost(self, tokens_in: int, tokens_out: int) -> float | None:
-        if self.judge.provider == OFFLINE:
+        if self.pricing is None:
             return 0.0
-        if self.price is None:
-            return None
-        return usd(self.price.cost_nanos(tokens_in, tokens_out))
+        price = self.pricing.price
+        return None if price is None else usd(price.cost_nanos(tokens_in, tokens_out))
 
 
 def plan_judging(plan: PlanBuilder, bible: MovieBible, wish: JudgeWish) -> None:
@@ -199,7 +199,13 @@ def plan_judging(plan: PlanBuilder, bible: MovieBible, wish: JudgeWish) -> None:
     rubric = RUBRICS.load(settings.rubric, settings.rubrics)
     _refuse_one_judge_twice(settings.chosen)
     _refuse_agreement_of_one(wish, settings.chosen)
-    population, sample = _sample(bible, wish)
+    population, outdated, sample = _sample(bible, wish)
+    if outdated:
+        verb = "is of a text that has" if outdated == 1 else "are of texts that have"
+        plan.note(
+            f"{counted(outdated, 'row')} {verb} changed since, and not graded: have them filled "
+            "anew (--manifest-plan=gap_fill)"
+        )
     if not sample:
         plan.note("no row: there is nothing to grade" + (f" of {wish.of}" if wish.of else ""))
         return
@@ -208,16 +214,9 @@ def plan_judging(plan: PlanBuilder, bible: MovieBible, wish: JudgeWish) -> None:
     spoiled = _controls(bible, sample, wish)
     per_call = from_environment(FillingSettings).per_call
     for number, one in enumerate(settings.chosen):
-        planner = JudgePlanner(
-            plan,
-            wish,
-            rubric,
-            _planned_judge(one),
-            _price(one),
-            number,
-            population,
-            per_call,
-        )
+        judge = _planned_judge(one)
+        pricing = _pricing(one, judge)
+        planner = JudgePlanner(plan, wish, rubric, judge, pricing, number, population, per_call)
         if spoiled:
             planner.add_control(sample[0].prompt, spoiled)
         for at, batch in enumerate(_batches(sample, wish.size), 1):
@@ -264,31 +263,35 @@ def _planned_judge(chosen: Chosen) -> PlannedModel:
     return PlannedModel(provider=provider, name=name, accept=accept)
 
 
-def _price(chosen: Chosen) -> Price | None:
-    if chosen.provider == OFFLINE:
+def _pricing(chosen: Chosen, judge: PlannedModel) -> Pricing | None:
+    if judge.provider == OFFLINE:
         return None
-    _, name = identify_judge(chosen)
-    return PriceTable.load(model_settings(chosen).prices).price(name)
+    return Pricing(PriceTable.load(model_settings(chosen).prices), judge)
 
 
-def _sample(bible: MovieBible, wish: JudgeWish) -> tuple[int, list[Candidate]]:
+def _sample(bible: MovieBible, wish: JudgeWish) -> tuple[int, int, list[Candidate]]:
     """Return how many rows there are, and those that are drawn, in order of prompt and id.
 
-    Only as many as are drawn are in memory.
+    Rows of texts that have changed are none of these; their number is the second one. Only as many
+    as are drawn are in memory.
     """
     where = parse_where(wish.where)
-    count = 0
+    count = outdated = 0
 
     def counting() -> Iterator[Candidate]:
-        nonlocal count
+        nonlocal count, outdated
         for one in _scanned(bible, wish):
             candidate = _candidate(one, where, wish.seed)
-            if candidate is not None:
-                count += 1
-                yield candidate
+            if candidate is None:
+                continue
+            if is_of_another_text(one):
+                outdated += 1
+                continue
+            count += 1
+            yield candidate
 
     drawn = heapq.nsmallest(wish.sample, counting())
-    return count, sorted(drawn, key=lambda one: (one.prompt, one.passage))
+    return count, outdated, sorted(drawn, key=lambda one: (one.prompt, one.passage))
 
 
 def _scanned(bible: MovieBible, wish: JudgeWish) -> Iterator[ScannedPassage]:
@@ -385,7 +388,8 @@ def _note_judge(planner: JudgePlanner, sample: Sequence[Candidate]) -> None:
     end = end_of(judge.name, datetime.now(timezone.utc).date())
     if end is not None:
         planner.plan.note(end)
-    if planner.cost is None:
-        unknown = f"no price is known for {judge.name}"
-        planner.plan.note(f"{unknown}: name a price table with TEXT_MODEL_PRICES")
-        planner.plan.refuse_budget(unknown)
+    if planner.pricing is not None:
+        for warning in planner.pricing.warnings:
+            planner.plan.note(warning)
+        if planner.pricing.unknown:
+            planner.plan.refuse_budget(planner.pricing.no_price())

@@ -25,6 +25,7 @@ from tasks.text_model.settings import OFFLINE, last_tier
 from workflows.gap_fill.accounts import order_of
 
 TAG: Final = "gap_fill"
+JUDGE_TASK: Final = "tasks.judge.grade_rows_task"
 
 
 @dataclass(frozen=True, slots=True)

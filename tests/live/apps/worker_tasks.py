@@ -72,6 +72,7 @@ def huge(size: int) -> str:
 
 def flaky(self: Any, failures: int) -> str:
     logger.info("try {}", self.request.retries)
+    evidence(cost=0.25 + self.request.retries)
     if self.request.retries < failures:
         raise self.retry(countdown=0, exc=RuntimeError("not yet"), max_retries=failures)
     return f"after {self.request.retries} retries"
