@@ -19,11 +19,14 @@ OWN = """
 """
 ATTEMPTS = f"""
     SELECT task_id, entry, attempt, state, {OWN.format("verdict", "kind")} FROM (
-        SELECT a.task_id, a.entry, a.attempt, a.state, coalesce(s.kind, a.kind) AS kind,
+        SELECT a.task_id, a.entry, a.attempt, a.state,
+            coalesce(s.kind, a.kind, CASE WHEN b.reason LIKE 'lost%' THEN 'lost' END) AS kind,
             coalesce(s.verdict, a.verdict) AS verdict
         FROM attempts a LEFT JOIN settled s ON s.entry = a.entry AND s.attempt = a.attempt
+        LEFT JOIN attempts b ON b.entry = a.entry AND b.attempt = a.attempt + 1
     )
 """
+"""An attempt that was searched for and sent again without a verdict was called lost by that."""
 TOLD = f"""
     SELECT entry, attempt, was, told_at FROM corrections UNION ALL
     SELECT entry, attempt, {OWN.format("verdict", "kind")}, settled_at FROM settled

@@ -113,6 +113,7 @@ BROKER = (
         (plain(16, never=LOST), safe(8)),
         processes.kill_broker,
         damage=2,
+        forced=True,  # of what a worker acknowledges just then the broker may not have heard
     ),
     Scenario(
         "broker killed, no aof",

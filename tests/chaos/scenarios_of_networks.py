@@ -69,7 +69,8 @@ NETWORKS = (
     *(
         Scenario(
             f"{name}, workers' RabbitMQ",
-            (plain(16, never=LOST), safe(8)),
+            # A worker that has reconnected may take nothing any more, and answers nobody.
+            (plain(16, never=LOST | LATE), safe(8, never=LATE)),
             fault,
             WORKERS,
             app=HEARTBEAT,

@@ -72,6 +72,7 @@ TREES = (
         grown(never=LOST, cut=CRASHED),
         processes.kill_broker,
         damage=2,
+        forced=True,  # of what a worker acknowledges just then the broker may not have heard
     ),
     Scenario(
         "trees, pytest killed",

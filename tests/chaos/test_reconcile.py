@@ -246,7 +246,8 @@ def test_a_broker_that_is_gone_is_drained_from_its_files(tmp_path: Path) -> None
     kept.start()
     try:
         server.start()
-        eventually(kept.held)
+        files = len([*(folder / AOF).iterdir()])
+        eventually(lambda: len(kept.held()) == files)
         send(server.url, "one", "two")
         server.stop()
         shutil.rmtree(folder)
