@@ -121,12 +121,9 @@ _PASSED_AND_CONTRADICTED = """
     SELECT a.task_id, s.entry, s.attempt FROM settled s
     JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
     WHERE s.kind = 'passed' AND EXISTS (
-        SELECT 1 FROM receipts r
-        JOIN receipts o ON o.task_id = r.task_id AND o.execution = r.execution
-        WHERE r.task_id = a.task_id
+        SELECT 1 FROM receipts r WHERE r.task_id = a.task_id AND r.execution IS NOT NULL
             AND json_extract(r.receipt, '$.state') IN ('succeeded', 'failed', 'ignored')
-            AND json_extract(o.receipt, '$.state') IN ('succeeded', 'failed', 'ignored')
-            AND json_extract(r.receipt, '$.state') <> json_extract(o.receipt, '$.state')
+        GROUP BY r.execution HAVING count(DISTINCT json_extract(r.receipt, '$.state')) > 1
     )
 """
 _PASSED_UNSENT = f"""

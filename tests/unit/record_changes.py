@@ -53,6 +53,11 @@ NOT_ITS_OWN: Final = "passed by a receipt that is not its own, or never arrived"
 LIES: Final = "passed by a receipt that lies: it is of another"
 ANOTHERS_ID: Final = "has a task id that is another's"
 LAWFUL = {
+    "ended before it was sent, by a clock that was set back since": (
+        "UPDATE settled SET receipt = json_set(receipt, '$.started_at', '2026-11-24T14:00:02Z', "
+        "'$.finished_at', '2026-11-24T14:00:03Z') WHERE entry = 'plain';"
+        """INSERT INTO run (key, value) VALUES ('clock', '{"set_back": 3600.0}')"""
+    ),
     "reused from another entry of an earlier run": REUSED,
     "sent twice after what was reused had failed": (
         "INSERT INTO attempts (task_id, entry, attempt, ordinal, state, sent_at, reused_from) "

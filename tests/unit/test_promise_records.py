@@ -24,6 +24,10 @@ CORRECTION = (
     "INSERT INTO corrections (entry, attempt, was, kind, told_at, corrected_at) "
     "VALUES ('plain', 1, 'failed', 'passed', '2999-01-01', '{}');"
 )
+ENDED = (
+    "INSERT INTO receipts (task_id, execution, receipt, arrived_at) SELECT task_id, {}, "
+    f"json_set(receipt, '$.state', '{{}}'), arrived_at FROM receipts WHERE task_id = {PLAIN};"
+)
 MORE: Mapping[str, str] = {
     "passed without a receipt, on no attempt": (
         "UPDATE settled SET attempt = 9, receipt = NULL WHERE entry = 'plain'"
@@ -37,6 +41,23 @@ MORE: Mapping[str, str] = {
     + f"UPDATE receipts SET after_verdict = 1 WHERE task_id = {OTHER}",
     "corrected at once, for nothing": CORRECTION.format("2999-01-01"),
     "corrected for nothing, by a clock that was set back": CORRECTION.format("2998-12-31"),
+    "of another sending, where another entry was corrected": (
+        "UPDATE attempts SET sent_at = '2026-11-24T16:00:00+00:00' WHERE entry = 'plain';"
+        + CORRECTION.format("2999-01-02").replace("'plain'", "'other'")
+    ),
+    "corrected to what it does not have, in the first session": (
+        CORRECTION.format("2999-01-02").replace("'passed'", "'lost'")
+        + """INSERT INTO run (key, value) VALUES ('parts', '[["2000", "2001"]]')"""
+    ),
+    "corrected on no attempt, to what it was": (
+        "INSERT INTO corrections (entry, attempt, was, kind, told_at, corrected_at) "
+        "VALUES ('plain', NULL, 'passed', 'passed', '2999-01-01', '2999-01-02')"
+    ),
+    "told to have been ignored as well": ENDED.format("execution", "ignored"),
+    "told of by no execution to have failed as well": (
+        f"UPDATE receipts SET execution = NULL WHERE task_id = {PLAIN};"
+        + ENDED.format("execution", "failed")
+    ),
     "a verdict on no attempt of another entry": (
         "UPDATE settled SET entry = 'more', attempt = NULL WHERE entry = 'plain'"
     ),
