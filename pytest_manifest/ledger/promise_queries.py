@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from pytest_manifest.ledger.database import LedgerPart
 from pytest_manifest.ledger.rows import Row
 from pytest_manifest.ledger.run_info import OLDER, SEGMENTS, STORE_EMPTIED
 from pytest_manifest.ledger.tree_promises import TreePromiseQueries
@@ -236,7 +237,7 @@ class Repetition:
     ran: bool
 
 
-class PromiseQueries(TreePromiseQueries):
+class PromiseQueries(TreePromiseQueries, LedgerPart):
     """Queries for what must not be in a ledger; each yields what is there all the same."""
 
     def run_though_unsent(self) -> Iterator[Sending]:
