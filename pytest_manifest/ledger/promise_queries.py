@@ -113,9 +113,7 @@ _PASSED_BY_ANOTHER_SENDING = """
     JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
     WHERE s.kind = 'passed' AND a.reused_from IS NULL AND a.note IS NULL
         AND abs(julianday(a.sent_at) - julianday(json_extract(s.receipt, '$.sent_at'))) > 1e-6
-        AND NOT EXISTS (
-            SELECT 1 FROM corrections c WHERE c.entry = s.entry AND c.attempt = s.attempt
-        )
+        AND s.entry NOT IN (SELECT entry FROM corrections)
 """
 # Only the process that ran a job tells these ends, and each execution has one.
 _PASSED_AND_CONTRADICTED = """
@@ -123,7 +121,7 @@ _PASSED_AND_CONTRADICTED = """
     JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
     WHERE s.kind = 'passed' AND EXISTS (
         SELECT 1 FROM receipts r
-        JOIN receipts o ON o.task_id = r.task_id AND o.execution = r.execution
+        JOIN receipts o ON o.task_id = r.task_id AND o.execution = r.execution AND o.seq > r.seq
         WHERE r.task_id = a.task_id
             AND json_extract(r.receipt, '$.state') IN ('succeeded', 'failed', 'ignored')
             AND json_extract(o.receipt, '$.state') IN ('succeeded', 'failed', 'ignored')
@@ -175,7 +173,7 @@ _CORRECTED_OTHERWISE = f"""
             SELECT 1 FROM attempts a WHERE a.entry = c.entry AND a.attempt = c.attempt
         )
         OR (c.kind <> s.kind
-            AND c.seq = (SELECT max(d.seq) FROM corrections d WHERE d.entry = c.entry)
+            AND c.seq IN (SELECT max(seq) FROM corrections GROUP BY entry)
             AND NOT EXISTS (
                 SELECT 1 FROM run WHERE key = '{SEGMENTS}' AND json_array_length(value) > 1
             ))
