@@ -288,11 +288,6 @@ MUTATIONS = {
         CORRECTION.format("'plain', 1, 'passed', 'passed'")
         + f"; UPDATE receipts SET after_verdict = 1 WHERE {PLAIN}",
     ),
-    "told otherwise, and it is not so": (
-        "S5",
-        CORRECTION.format("'plain', 1, 'lost', 'failed'")
-        + f"; UPDATE receipts SET after_verdict = 1 WHERE {PLAIN}",
-    ),
     # S6, L1: each entry of the run, once
     "an entry is gone": (
         "S6",

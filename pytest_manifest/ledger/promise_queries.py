@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from pytest_manifest.ledger.database import LedgerPart
 from pytest_manifest.ledger.rows import Row
 from pytest_manifest.ledger.run_info import OLDER, SEGMENTS, STORE_EMPTIED
 from pytest_manifest.ledger.tree_promises import TreePromiseQueries
@@ -112,9 +113,7 @@ _PASSED_BY_ANOTHER_SENDING = """
     JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
     WHERE s.kind = 'passed' AND a.reused_from IS NULL AND a.note IS NULL
         AND abs(julianday(a.sent_at) - julianday(json_extract(s.receipt, '$.sent_at'))) > 1e-6
-        AND NOT EXISTS (
-            SELECT 1 FROM corrections c WHERE c.entry = s.entry AND c.attempt = s.attempt
-        )
+        AND s.entry NOT IN (SELECT entry FROM corrections)
 """
 # Only the process that ran a job tells these ends, and each execution has one.
 _PASSED_AND_CONTRADICTED = """
@@ -171,7 +170,7 @@ _CORRECTED_OTHERWISE = f"""
             SELECT 1 FROM attempts a WHERE a.entry = c.entry AND a.attempt = c.attempt
         )
         OR (c.kind <> s.kind
-            AND c.seq = (SELECT max(d.seq) FROM corrections d WHERE d.entry = c.entry)
+            AND c.seq IN (SELECT max(seq) FROM corrections GROUP BY entry)
             AND NOT EXISTS (
                 SELECT 1 FROM run WHERE key = '{SEGMENTS}' AND json_array_length(value) > 1
             ))
@@ -233,7 +232,7 @@ class Repetition:
     ran: bool
 
 
-class PromiseQueries(TreePromiseQueries):
+class PromiseQueries(TreePromiseQueries, LedgerPart):
     """Queries for what must not be in a ledger; each yields what is there all the same."""
 
     def run_though_unsent(self) -> Iterator[Sending]:

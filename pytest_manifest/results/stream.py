@@ -212,9 +212,9 @@ class StreamReader:
         Raises StackError where the store cannot be reached, or is too old for that.
         """
         if not self._url.startswith(MEMORY_SCHEME):  # there are no others
-            record = {STREAM_FIELD: json.dumps({"kind": SESSION, "session": self.session})}
+            record = json.dumps({"kind": SESSION, "session": self.session})
             with self._stack_errors("written to"):
-                self._client.xadd(self._key, record, nomkstream=True)
+                self._client.xadd(self._key, {STREAM_FIELD: record}, nomkstream=True)
 
     def trim(self) -> None:
         """Take out what has been read: only to be called once all of that is kept for good.

@@ -246,6 +246,20 @@ THIRD = (
 )
 BOTH_BEGUN = "is not idempotent, and its attempts {} were both begun; nobody had asked for that"
 BROKEN: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
+    "told otherwise, and it is not so": (
+        (
+            "INSERT INTO corrections (entry, attempt, was, kind, told_at, corrected_at) "
+            "VALUES ('plain', 1, 'lost', 'failed', '2000-01-01', '2000-01-02');"
+            f"UPDATE receipts SET after_verdict = 1 WHERE task_id = {PLAIN}"
+        ),
+        [
+            (
+                "S5",
+                "plain",
+                "attempt 1 is said to have been corrected, and does not have that verdict",
+            )
+        ],
+    ),
     "in the manifest's order": (
         (
             "UPDATE attempts SET sent_at = NULL, ordinal = 99 - ordinal "
