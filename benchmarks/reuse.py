@@ -1,6 +1,6 @@
 """What a plan costs of which 95 % has passed before: ``--manifest-reuse``.
 
-    python -m benchmarks.reuse [--entries=N] [--rounds=N] [--timed=N] [--json=FILE]
+    python -m benchmarks.reuse [--entries=N] [--rounds=N] [--timed=N] [--lengths S ...]
 
 Whole sessions: the plan run whole, and the same plan after a run of 95 of 100 of its entries, which
 it reuses. A session of one entry is taken as well, and what the two take beyond it is compared.
@@ -8,8 +8,8 @@ it reuses. A session of one entry is taken as well, and what the two take beyond
 On the stack in memory it is the processor time of pytest with broker and worker, for jobs that do
 nothing. That is the worst case: what is reused costs the same however long its job took. On the
 embedded stack, which stays up between sessions and has eight processes that run jobs, it is the
-time by the clock, for jobs of 0.1 s and of 1 s: so many that they take ``--timed`` seconds (0
-leaves them out).
+time by the clock, for jobs of each of the ``--lengths`` (seconds): so many that they take
+``--timed`` seconds. ``--entries=0`` leaves the former out, ``--lengths`` alone the latter.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from pytest_manifest.ledger import Ledger
 OLD: Final = 0.95
 """The share of the plan that has passed before."""
 GOAL: Final = 0.1
-LENGTHS: Final = (0.1, 1.0)
+LENGTHS: Final = (1.0, 0.1)
 """Seconds that a job takes."""
 PROCESSES: Final = 8
 RUNS: Final = Path(".manifest") / "runs"
@@ -64,7 +64,12 @@ def wait(number, seconds):
 def session(folder: Path, manifest: str, *arguments: str) -> Taken:
     """Run a manifest in a session of its own."""
     command = [*PYTEST, *PLUGIN, f"--manifest={manifest}", "--manifest-aggregate=task"]
-    return take([*command, *arguments], folder)
+    return take([*command, *arguments], folder, env=own_state(folder))
+
+
+def own_state(folder: Path) -> dict[str, str]:
+    """Have a stack that stays up be the folder's, and not the one that the user has up."""
+    return {"XDG_RUNTIME_DIR": str(folder)}
 
 
 def reused_by(folder: Path) -> int:
@@ -94,11 +99,12 @@ def one_round(folder: Path, old: int, stack: Sequence[str]) -> tuple[Taken, Take
 @contextmanager
 def standing_stack(folder: Path) -> Iterator[None]:
     """Have the project's stack up."""
-    take([*STACK, "up", f"--workers={PROCESSES}", "--timeout=180"], folder)
+    env = own_state(folder)
+    take([*STACK, "up", f"--workers={PROCESSES}", "--timeout=180"], folder, env=env)
     try:
         yield
     finally:
-        take([*STACK, "down"], folder)
+        take([*STACK, "down"], folder, env=env)
 
 
 def of_jobs_that_do_nothing(entries: int, rounds: int) -> Figure:
@@ -163,11 +169,12 @@ def main() -> None:
     parser.add_argument("--entries", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--timed", type=int, default=40)
+    parser.add_argument("--lengths", type=float, nargs="*", default=LENGTHS)
     parser.add_argument("--json")
     given = parser.parse_args()
-    figures = [of_jobs_that_do_nothing(given.entries, given.rounds)]
-    if given.timed:
-        figures += [of_jobs_that_wait(given.timed, given.rounds, one) for one in LENGTHS]
+    figures = [of_jobs_that_wait(given.timed, given.rounds, one) for one in given.lengths]
+    if given.entries:
+        figures.insert(0, of_jobs_that_do_nothing(given.entries, given.rounds))
     tell(figures, given.json)
 
 
