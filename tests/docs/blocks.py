@@ -99,7 +99,8 @@ def missing_line(expected: list[str], actual: str, *, ordered: bool = True) -> s
 def _pattern(line: str) -> re.Pattern[str]:
     text = re.escape(line.rstrip())
     text = text.replace(re.escape("..."), ".*")
-    text = re.sub(r"\b\d+(?:\\\.\d+)?s\b", r"[\\d.:() ]+s", text)  # pytest's own "in 1.23s"
+    # pytest's own "in 1.23s", which is "in 61.23s (0:01:01)" from a minute on.
+    text = re.sub(r"\b\d+(?:\\\.\d+)?s\b", r"[\\d.:() ]+s(?: \\([\\d:]+\\))?", text)
     text = re.sub(r"(?:=){3,}", "=+", text)
     text = re.sub(r"(?:_){3,}", "_+", text)
     text = re.sub(r"(?:\\ )+", " +", text)  # columns are as wide as the terminal

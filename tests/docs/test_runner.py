@@ -88,6 +88,7 @@ def test_commands_may_go_on_in_the_next_line(tmp_path: Path) -> None:
         (["b", "a"], "a\nb\n", "a"),
         (["run ..., 2 passed"], "run 20260101T000000-00000000, 2 passed", None),
         (["=== 2 passed in 1.00s ==="], "====== 2 passed in 12.3s ======", None),
+        (["=== 2 passed in 1.00s ==="], "=== 2 passed in 60.67s (0:01:00) ===", None),
         (
             ["=== 2 passed in 1.00s ==="],
             "====== 3 passed in 1.00s ======",
