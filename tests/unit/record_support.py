@@ -89,14 +89,22 @@ class RecordWriter:
         }
         return Receipt.model_validate({**facts, **ended})
 
-    def child(self, name: str, task_id: str, *, how: str = "call", status: str = "passed") -> None:
-        """A task that the entry's first attempt has started, and its end."""
+    def child(
+        self,
+        name: str,
+        task_id: str,
+        *,
+        how: str = "call",
+        status: str = "passed",
+        told: bool = True,
+    ) -> None:
+        """A task that the entry's first attempt has started, and its end; ``told`` by a receipt."""
         root = self.task_id(name)
         fulfils = "body" if how == "chord_body" else None
         self.ledger.descendants.add(
             [Descendant(task_id, root, root, "jobs.t", how, fulfils=fulfils, spawned_at=SENT_AT)]
         )
-        if status == "passed":
+        if status == "passed" and told:
             received = self.receipt(self.manifest[name], task_id, 1)
             self.ledger.events.add_receipts([(task_id, f"x-{task_id}", received)])
         ended = {"verdict": status, "entry": name, "attempt": 1, "sentence": "It ended."}

@@ -307,7 +307,7 @@ def tree(rig: Rig, *, code: str | None = CODE, status: str = "passed") -> None:
     """An entry whose job has started one task, which has ended so."""
     record = rig.begun([{"id": "t", "task": "jobs.start"}])
     record.attempt("t", code=CODE, children=1)
-    record.child("t", "c1", status=status)
+    record.child("t", "c1", status=status, told=False)
     child = Entry(id="t", task="jobs.t")
     receipt = record.receipt(child, "c1", 1, code=code)
     record.begin("c1")
