@@ -67,7 +67,7 @@ class Outcome:
 class Evidence:
     """What a round left behind. ``counted``: executions until pytest had ended; ``afterwards``: and
     until the workers had; ``hits``: pid and time of killed processes; ``forced``: the fault itself
-    makes jobs run twice, so that only an untold second run is a flaw."""
+    makes jobs run twice, so that only a second run is a flaw of which pytest could have told."""
 
     members: Mapping[str, Group]
     verdicts: Mapping[str, Told]
@@ -81,8 +81,10 @@ class Evidence:
     injected: float | None = None
 
     def in_the_end(self, key: str) -> Counted:
-        """All executions of a job, those after the end of pytest among them."""
-        return self.afterwards.get(key) or self.counted.get(key, Counted())
+        """All executions of a job that count: those after the end of pytest among them, unless it
+        is the broker that has forced them."""
+        afterwards = None if self.forced else self.afterwards.get(key)
+        return afterwards or self.counted.get(key, Counted())
 
 
 def judge(fault: str, seed: int, evidence: Evidence) -> Outcome:
