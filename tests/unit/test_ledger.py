@@ -18,6 +18,7 @@ from pytest_manifest.ledger import (
     AttemptRow,
     Ledger,
     RunSegment,
+    Start,
     file_system,
     find_runs_by_digest,
     find_runs_of_manifest,
@@ -97,15 +98,24 @@ def test_starts_are_counted_once_each(ledger: Ledger) -> None:
     assert ledger.events.starts("t-c") == []
 
 
+EARLY = MOMENT - timedelta(minutes=4)
+
+
 @pytest.mark.parametrize(
-    "later", [{"hop": 1}, {"retries": 1}, {"redelivered": True}, {"started_at": MOMENT}]
+    "last",
+    [
+        replace(start("t-a", "x1"), started_at=EARLY, hop=1),
+        replace(start("t-a", "x1"), started_at=EARLY, retries=1),
+        replace(start("t-a", "x1"), started_at=EARLY, redelivered=True),
+        start("t-a", "x1"),
+    ],
+    ids=["handed on", "retried", "redelivered", "later"],
 )
 def test_what_a_message_counts_comes_before_the_clocks_of_workers(
-    ledger: Ledger, later: dict[str, int]
+    ledger: Ledger, last: Start
 ) -> None:
     """The clock of the worker that has begun it last may be behind, whatever its name is."""
     first = replace(start("t-a", "x9"), started_at=MOMENT - timedelta(seconds=1))
-    last = replace(start("t-a", "x1"), **{"started_at": MOMENT - timedelta(minutes=4), **later})
     ledger.events.add_starts([first, last])
     assert ledger.events.starts("t-a") == [first, last]
     assert ledger.events.starts_of(["t-a"]) == ledger.events.starts_by_task()
