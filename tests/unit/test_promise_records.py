@@ -53,6 +53,7 @@ MORE: Mapping[str, str] = {
         "INSERT INTO corrections (entry, attempt, was, kind, told_at, corrected_at) "
         "VALUES ('plain', NULL, 'passed', 'passed', '2999-01-01', '2999-01-02')"
     ),
+    "told twice to have succeeded": ENDED.format("execution", "succeeded"),
     "told to have been ignored as well": ENDED.format("execution", "ignored"),
     "told of by no execution to have failed as well": (
         f"UPDATE receipts SET execution = NULL WHERE task_id = {PLAIN};"
