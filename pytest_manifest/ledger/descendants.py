@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, get_args
 
 from pytest_manifest.ledger.database import LedgerPart, placeholders
 from pytest_manifest.ledger.rows import NEWEST_FIRST, Row, moment, text
@@ -24,6 +24,7 @@ _ANNOUNCED = f"SELECT {ANNOUNCED_COLUMNS} FROM announced "  # noqa: S608 - fixed
 _WAS_SPLIT = (
     "EXISTS (SELECT 1 FROM handed_on h WHERE h.task_id = descendants.task_id AND h.how = 'canvas')"
 )
+_STATUSES: Final = frozenset(get_args(VerdictStatus))
 _TOLD = f"""
     SELECT d.task_id, d.parent, d.task, d.how, d.spawned_at, d.kind,
         CASE WHEN d.kind IS NOT 'passed' THEN d.verdict END,
@@ -300,6 +301,7 @@ def descendant_of_row(row: Row) -> Descendant:
     """Build a descendant from the columns of :data:`DESCENDANT_COLUMNS`."""
     task_id, root, parent, task, how, queue, fulfils, spawned_at, kind, verdict, *rest = row
     chords, due, broker = rest
+    _refuse_no_status(kind)
     judged = None if verdict is None else Verdict.model_validate_json(verdict)
     return Descendant(
         *(task_id, root, parent, task, how, queue, fulfils, moment(spawned_at), kind, judged),
@@ -311,10 +313,17 @@ def descendant_of_row(row: Row) -> Descendant:
 
 def _told_of_row(row: Row) -> ToldDescendant:
     task_id, parent, task, how, spawned_at, kind, verdict, receipt, started_at, *where = row
+    _refuse_no_status(kind)
     spawned, started = moment(spawned_at), moment(started_at)
     return ToldDescendant(
         task_id, parent, task, how, spawned, kind, verdict, receipt, started, *where
     )
+
+
+def _refuse_no_status(kind: object) -> None:
+    """Raise ValueError for what is no verdict's status, where there is one."""
+    if kind is not None and kind not in _STATUSES:
+        raise ValueError("the status of a descendant is none")
 
 
 def _announced_of_row(row: Row) -> Announced:
