@@ -14,6 +14,7 @@ from pytest_manifest.manifest import write_manifest
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.run import resume
 from pytest_manifest.run.older_ledger import NOTE
+from pytest_manifest.run.resume_rules import ResumeRules
 from pytest_manifest.schema import Header
 from tests.unit.ledger_support import INFO
 from tests.unit.resume_rig import ResumeRig, entry, resume_rig
@@ -129,7 +130,7 @@ def test_an_older_ledger_stays_one_where_its_store_was_emptied(rig: ResumeRig) -
         ledger.info.set_meta("stream_position", "7")
         ledger.info.set_status("running")
     rig.queue("a")
-    rig.resume(rules=resume.ResumeRules(unsafe=True))
+    rig.resume(rules=ResumeRules(unsafe=True))
     doubted(rig, "a")
     assert [one.entry.id for one in rig.to_send()] == ["b", "c"]
     with rig.ledger() as ledger:
