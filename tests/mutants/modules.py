@@ -62,7 +62,6 @@ JUDGES = (
     Judge("run/resume_decisions.py", "S1, S2", _unit("resume_decisions")),
     Judge("run/older_ledger.py", "S1, S2", _unit("older_ledgers")),
     Judge("run/resume.py", "S1, S2, S6", _unit("resume", "resume_untold")),
-    Judge("run/earlier_passes.py", "S4", _unit("reuse", "reuse_unearned")),
     Judge("verdict/signatures.py", "S4", _unit("report_signatures")),
     Judge("verdict/messages.py", "-", _unit("verdict_messages")),
     Judge("verdict/explanation.py", "-", _unit("explanation")),
