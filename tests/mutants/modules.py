@@ -46,7 +46,7 @@ JUDGES = (
     Judge(
         "run/evidence.py",
         "S4, S5",
-        _unit("run_evidence", "reuse", "reuse_unearned"),
+        _unit("run_evidence", "run_evidence_reused", "reuse", "reuse_unearned"),
     ),
     Judge(
         "verdict/expectations.py",
