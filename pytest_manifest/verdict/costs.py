@@ -20,8 +20,7 @@ class Costs:
     What was reused has cost nothing: another run has paid for it.
     Every execution counts, also one of a failed attempt, a second one of the same attempt, and a
     try that the task has asked to be repeated: as it reports or else as the entry estimates. An
-    attempt that may have run counts its
-    estimate; one that certainly never ran counts nothing.
+    attempt that may have run counts its estimate; one that certainly never ran counts nothing.
     """
 
     def __init__(self, ledger: Ledger, manifest: Manifest) -> None:

@@ -108,6 +108,19 @@ def test_a_message_of_what_is_called_unsent_makes_all_of_that_doubtful(rig: Resu
     doubted(rig, "a", "b")
 
 
+def test_a_receipt_of_what_is_called_unsent_counts(rig: ResumeRig) -> None:
+    """It is kept in the ledger already, which has forgotten that it has sent its job."""
+    rig.end("a")
+    rig.resume(["a"])
+    rig.resumed.state.lock.release()  # type: ignore[union-attr]  # it was made just now
+    unsend(rig, "a", "b")
+    with rig.ledger() as ledger:
+        ledger.verdicts.reopen(["a"])
+    rig.resume()
+    assert rig.decided()["a"] == ("keep", "passed")
+    doubted(rig, "a", "b")
+
+
 def test_a_store_that_was_read_on_makes_it_doubtful_as_well(rig: ResumeRig) -> None:
     """Also where no message is left; and where nothing is called unsent nobody asks for that."""
     unsend(rig, "a", "b")
@@ -226,7 +239,29 @@ def test_what_is_expected_now_is_held_against_what_is_selected(
     assert rig.statuses()["b"] == status
 
 
+def test_a_pass_of_other_work_is_none_any_more(rig: ResumeRig) -> None:
+    """Its attempt says so, while the entry is sent again."""
+    rig.end("b")
+    rig.resume(["b"])
+    rig.resumed.state.lock.release()  # type: ignore[union-attr]  # it was made just now
+    other = [entry("a"), entry("b", args=[1]), entry("c")]
+    rig.resume(["b"], manifest=write_manifest(rig.folder / "n.jsonl", Header(), other))
+    with rig.ledger() as ledger:
+        (first, _) = ledger.attempts.of_entry("b")
+    assert first.verdict is not None
+    assert "what the run says is of other work" in first.verdict.sentence
+
+
 # What is left
+
+
+def test_what_is_waited_for_or_sent_again_is_not_judged(rig: ResumeRig) -> None:
+    """Only what is left is."""
+    rig.queue("a")
+    rig.resume()
+    with rig.ledger() as ledger:
+        attempts = {name: ledger.attempts.of_entry(name)[0] for name in "abc"}
+    assert {name: one.status for name, one in attempts.items()} == dict.fromkeys("abc")
 
 
 def test_a_verdict_that_is_there_stays_and_the_others_get_one(rig: ResumeRig) -> None:
