@@ -48,7 +48,7 @@ CLASSES: Final[Mapping[str, type[ModelFailure]]] = {
     "cut_stream": failures.ConnectionFailed,
     "stalled_stream": failures.ModelTimeout,
     "malformed_json": failures.MalformedAnswer,
-    "malformed_body": failures.MalformedAnswer,
+    "malformed_body": failures.UnreadableAnswer,
     "not_an_object": failures.MalformedAnswer,
     "cut_off": failures.AnswerCutOff,
     "empty": failures.EmptyAnswer,

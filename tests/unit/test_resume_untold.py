@@ -114,6 +114,7 @@ def test_a_receipt_of_what_is_called_unsent_counts(rig: ResumeRig) -> None:
     rig.resume(["a"])
     rig.resumed.state.lock.release()  # type: ignore[union-attr]  # it was made just now
     unsend(rig, "a", "b")
+    rig.world.results.clear()
     with rig.ledger() as ledger:
         ledger.verdicts.reopen(["a"])
     rig.resume()
