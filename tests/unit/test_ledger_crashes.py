@@ -197,7 +197,9 @@ def test_a_read_only_medium_is_read(disk: SmallDisk) -> None:
         assert whole_batches(reader) == 1
         with pytest.raises(LedgerError, match="cannot be written"):
             reader.info.set_meta("key", "value")
-    with pytest.raises(LedgerError, match=r"old\.sqlite: .*cannot be brought to version \d+ .*copy"):
+    with pytest.raises(
+        LedgerError, match=r"old\.sqlite: .*cannot be brought to version \d+ .*copy"
+    ):
         Ledger.open(old)
     with pytest.raises(LedgerError, match=r"run\.sqlite: cannot be written.*writable"):
         Ledger.open(path, write=True)
