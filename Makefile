@@ -12,7 +12,7 @@ unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help venv neighbours demo demo-gap-fill test model simulate fuzz proof forgeries writes mutants canary test-compose pin-images matrix chaos compiled bench stacks guard lint format types layers schema schema-check lock lock-check check dist audit docs screenshots report clean
+.PHONY: help venv neighbours demo demo-gap-fill test durations model simulate fuzz proof forgeries writes mutants canary test-compose pin-images matrix chaos compiled bench stacks guard lint format types layers schema schema-check lock lock-check check dist audit docs screenshots report clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | column -t -s @ 2>/dev/null || \
@@ -49,6 +49,12 @@ test: venv neighbours compiled ## all tests; those without their server are skip
 # (status 1) have this second chance, by themselves, and in sight; a fault of the code fails there, too.
 ONCE_MORE = { [ $$? -eq 1 ] && echo "Once more, one at a time: what has failed above" && \
  $(PY) -m pytest --last-failed --last-failed-no-failures=none
+
+durations: export PYTHONDONTWRITEBYTECODE = 1
+durations: venv neighbours compiled ## what every test costs, by folder and file (WRITE=before: into tests/README.md); see build/durations
+	rm -rf build/durations
+	-$(PY) -m pytest -p tests.durations -n $(TEST_PROCESSES) --dist worksteal --ignore=tests/chaos $(ARGS)
+	$(PY) -m tests.durations $(if $(WRITE),--write $(WRITE))
 
 chaos: venv compiled ## every fault at 25 random moments (ROUNDS=n WRITE=1: into the docs; FAULT='name' SEED=n: one); see build/chaos.md
 	mkdir -p build
