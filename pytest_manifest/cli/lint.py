@@ -12,12 +12,11 @@ from pydantic import JsonValue
 from pytest_manifest.cli import FOUND
 from pytest_manifest.cli.output import say, write_json
 from pytest_manifest.cli.runs_folder import hide_secrets
-from pytest_manifest.cli.task_arguments import PLACEHOLDER, TaskSignatures
+from pytest_manifest.cli.task_arguments import TaskSignatures
 from pytest_manifest.errors import Fault, ManifestError
 from pytest_manifest.manifest import Limits, Manifest, read_manifest
 from pytest_manifest.manifest.jsonl import open_regular
 from pytest_manifest.redaction import redact
-from pytest_manifest.schema import Entry
 from pytest_manifest.text import plural
 
 MOST_FAULTS: Final = 10_000
@@ -86,29 +85,8 @@ def _check(
 
 
 def _faults(manifest: Manifest, signatures: TaskSignatures | None) -> Iterator[Fault]:
+    if signatures is None:
+        return
     for line, entry in enumerate(manifest, manifest.first_line):
-        for message in _messages(entry, signatures):
-            yield Fault(manifest.path, line, message)
-
-
-def _messages(entry: Entry, signatures: TaskSignatures | None) -> Iterator[str]:
-    left = list(_placeholders(entry.args, "args"))
-    left += _placeholders(entry.kwargs, "kwargs")
-    left += _placeholders(entry.expect.result, "expect.result")
-    for place, value in left:
-        yield f"entry {entry.id!r}: {place} is still {value!r}; write its value"
-    if signatures is not None and not left:
-        yield from (f"entry {entry.id!r}: {one}" for one in signatures.problems(entry))
-
-
-def _placeholders(value: JsonValue, place: str) -> Iterator[tuple[str, str]]:
-    """Yield where in a value placeholders are, and each of them."""
-    if isinstance(value, str):
-        if value.startswith(PLACEHOLDER):
-            yield place, value
-    elif isinstance(value, dict):
-        for name, one in value.items():
-            yield from _placeholders(one, f"{place}.{name}")
-    elif isinstance(value, list):
-        for number, one in enumerate(value):
-            yield from _placeholders(one, f"{place}[{number}]")
+        for message in signatures.problems(entry):
+            yield Fault(manifest.path, line, f"entry {entry.id!r}: {message}")

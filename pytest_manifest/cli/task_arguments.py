@@ -19,11 +19,10 @@ from pydantic.errors import PydanticUserError
 from pydantic_core import to_jsonable_python
 
 from pytest_manifest.errors import PlanError
+from pytest_manifest.manifest.placeholders import placeholder
 from pytest_manifest.schema import Entry
 from pytest_manifest.text import listed
 
-PLACEHOLDER: Final = "<fill in"
-"""How a value begins that has been left to be written."""
 _EMPTY: Final = inspect.Parameter.empty
 _DEEPEST: Final = 5
 """Levels of models within models that placeholders are made for."""
@@ -260,7 +259,7 @@ def _placeholder(hint: object, depth: int) -> JsonValue:
         hint = get_args(hint)[0]
     if isinstance(hint, type) and issubclass(hint, BaseModel) and depth < _DEEPEST:
         return dict(_fields(hint, depth + 1))
-    return f"{PLACEHOLDER}: {_type_name(hint)}>"
+    return placeholder(_type_name(hint))
 
 
 def _fields(model: type[BaseModel], depth: int) -> Iterator[tuple[str, JsonValue]]:

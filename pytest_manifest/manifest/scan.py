@@ -24,6 +24,7 @@ from pytest_manifest.manifest.jsonl import (
     whole_line,
 )
 from pytest_manifest.manifest.limits import Limits, beyond, longer_line
+from pytest_manifest.manifest.placeholders import MARK, placeholder_faults
 from pytest_manifest.manifest.validation import IdIndex, check_ids
 from pytest_manifest.schema import MAX_DEPTH, Entry, Header
 from pytest_manifest.schema.json_values import MSGSPEC_ERRORS
@@ -152,6 +153,7 @@ class _Scan:
             self._take(lines)
             if self.limits is not None:
                 self._check_limits(lines, self.limits)
+                self._check_placeholders(lines)
             if self.faults.enough(self.lines):
                 raise self.faults.error()
             lines = self.file.readlines(_BLOCK)
@@ -253,6 +255,13 @@ class _Scan:
                     self.faults.add(number, beyond("schema", limits.schema))
             except MSGSPEC_ERRORS:  # a faulty line, of which more is said already
                 continue
+
+    def _check_placeholders(self, lines: list[bytes]) -> None:
+        """Record each value that ``manifest new`` left to be written; ``lines``: the last ones."""
+        for number, raw in enumerate(lines, self.lines - len(lines) + 1):
+            if MARK in raw and (document := parse_object(Line(number, 0, raw), Faults(self.path))):
+                for message in placeholder_faults(document):
+                    self.faults.add(number, message)
 
     def _check_totals(self, size: int) -> None:
         if not size:

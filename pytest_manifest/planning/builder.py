@@ -26,6 +26,7 @@ from pytest_manifest.manifest import (
     read_manifest,
     write_draft,
 )
+from pytest_manifest.manifest.placeholders import MARK, placeholder_faults
 from pytest_manifest.planning.spec import PlanSpec
 from pytest_manifest.schema import Entry, Header, cost_text, exact
 from pytest_manifest.schema.problems import problems
@@ -82,6 +83,8 @@ class PlanBuilder:
                 f"plan {self.spec.name}: entry id {id!r} was added twice; "
                 "ids must be unique within a manifest"
             )
+        if MARK in line and (left := "; ".join(placeholder_faults(json.loads(line)))):
+            raise PlanError(f"plan {self.spec.name}: {left}")
         try:
             self._draft.add_entry(line, entry_id, entry.get("after", ()))
         except OSError as error:
