@@ -6,6 +6,7 @@ function of a demand and the workers' answers.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -23,8 +24,7 @@ class TaskDemand:
     """The entries of one task; times in seconds.
 
     ``unretried`` are those that are idempotent and would not be sent again (no ``retries``).
-    ``delayed`` and ``occupied`` are the entries whose message is unacknowledged the longest for
-    their own sake: by countdown or eta alone, and with their own timeout added.
+    ``longest_delay``: by countdown or eta; ``longest_occupation``: with the timeout added.
     ``judges_descendants``: the id of one that says what must become of the tasks that it starts.
     """
 
@@ -32,11 +32,37 @@ class TaskDemand:
     idempotent: int = 0
     unretried: int = 0
     longest_timeout: float = 0.0
+    longest_delay: float = 0.0
+    longest_occupation: float = 0.0
+    judges_descendants: str | None = None
+
+
+@dataclass(slots=True)
+class HeldEntries:
+    """Sum up the entries of one task and queue by how long a worker holds them; times in seconds.
+
+    ``timeouts``: how many entries have which. ``delayed`` and ``occupied`` are the entries whose
+    message is unacknowledged the longest for their own sake: by countdown or eta alone, and with
+    their own timeout added.
+    """
+
+    timeouts: Counter[float] = field(default_factory=Counter)
     delayed: Entry | None = None
     longest_delay: float = 0.0
     occupied: Entry | None = None
     longest_occupation: float = 0.0
-    judges_descendants: str | None = None
+
+    def add(self, entry: Entry, delay: float) -> None:
+        """Count an entry; ``delay``: seconds before its job may start."""
+        self.timeouts[entry.timeout] += 1
+        if self.delayed is None or delay > self.longest_delay:
+            self.delayed, self.longest_delay = entry, delay
+        if self.occupied is None or delay + entry.timeout > self.longest_occupation:
+            self.occupied, self.longest_occupation = entry, delay + entry.timeout
+
+
+TaskAndQueue = tuple[str, str | None]
+"""A task, and the queue that its entries name; None: its own."""
 
 
 @dataclass(slots=True)
@@ -44,7 +70,8 @@ class Demand:
     """All entries of a run: by task, and one sample for each task and queue that they name."""
 
     tasks: dict[str, TaskDemand] = field(default_factory=dict)
-    samples: dict[tuple[str, str | None], Entry] = field(default_factory=dict)
+    samples: dict[TaskAndQueue, Entry] = field(default_factory=dict)
+    held: dict[TaskAndQueue, HeldEntries] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -62,6 +89,7 @@ class Demand:
         return Demand(
             {name: task for name, task in self.tasks.items() if name not in left_out},
             {key: entry for key, entry in self.samples.items() if key[0] not in left_out},
+            {key: held for key, held in self.held.items() if key[0] not in left_out},
         )
 
 
@@ -76,7 +104,7 @@ def demand_of(
     """
     moment = now or datetime.now(timezone.utc)
     demand = Demand()
-    own: dict[tuple[str, str | None], float | None] = {}
+    own: dict[TaskAndQueue, float | None] = {}
     for entry in entries:
         task = demand.tasks.get(entry.task)
         if task is None:
@@ -84,9 +112,11 @@ def demand_of(
         key = entry.task, entry.queue
         if key not in own:
             own[key] = own_limit(entry)
-        held = entry if own[key] is None else with_effective_timeout(entry, own[key])
-        _add(task, held, delay_of(entry, moment))
-        demand.samples.setdefault((entry.task, entry.queue), entry)
+            demand.samples[key], demand.held[key] = entry, HeldEntries()
+        limited = entry if own[key] is None else with_effective_timeout(entry, own[key])
+        delay = delay_of(entry, moment)
+        _add(task, limited, delay)
+        demand.held[key].add(limited, delay)
     return demand
 
 
@@ -107,13 +137,11 @@ def _add(task: TaskDemand, entry: Entry, delay: float) -> None:
         task.judges_descendants = entry.id
     task.unretried += entry.idempotent and not entry.retries
     task.longest_timeout = max(task.longest_timeout, entry.timeout)
-    if task.delayed is None or delay > task.longest_delay:
-        task.delayed, task.longest_delay = entry, delay
-    if task.occupied is None or delay + entry.timeout > task.longest_occupation:
-        task.occupied, task.longest_occupation = entry, delay + entry.timeout
+    task.longest_delay = max(task.longest_delay, delay)
+    task.longest_occupation = max(task.longest_occupation, delay + entry.timeout)
 
 
-def tasks_by_queue(queues: Mapping[tuple[str, str | None], str | None]) -> dict[str, set[str]]:
+def tasks_by_queue(queues: Mapping[TaskAndQueue, str | None]) -> dict[str, set[str]]:
     """Turn (task, asked queue) -> queue name around into queue name -> tasks."""
     found: dict[str, set[str]] = {}
     for (task, _), queue in queues.items():
@@ -131,16 +159,6 @@ MAX_NAMED: Final = 10  # tasks in one notice
 CELERY_OWN: Final = "celery."
 # kombu's default, for apps and workers that do not set visibility_timeout.
 VISIBILITY_TIMEOUT: Final = 3600.0  # s
-
-
-@dataclass(frozen=True, slots=True)
-class VisibilityModel:
-    """The way in which a stack holds messages, as the visibility rule needs it."""
-
-    timeout: float  # s
-    ahead: int  # jobs that a held message may wait behind
-    late: Callable[[str], bool]  # task name -> is it acknowledged late
-    where: str = "visibility_timeout in the app's broker_transport_options"  # it is set there
 
 
 def unknown_tasks(wanted: Iterable[str], workers: Iterable[Worker]) -> dict[str, list[str]]:
@@ -239,41 +257,3 @@ def _tasks_and_entries(counts: Mapping[str, tuple[int, int]]) -> tuple[str, str]
         names[MAX_NAMED:] = [f"{more} more"]
     who = f"tasks {', '.join(names[:-1])} and {names[-1]} are"
     return who, f"{meant} of their {entries} entries"
-
-
-def visibility_refusals(demand: Demand, holding: VisibilityModel) -> list[str]:
-    """Refuse tasks whose message may stay unacknowledged until the broker hands it out again.
-
-    A worker holds a message for its countdown, then while the jobs before it in the same slot
-    run, and a late-acknowledged one while it runs itself. One sentence a task, about its worst
-    entry.
-    """
-    refusals = []
-    for name, task in sorted(demand.tasks.items()):
-        sentence = _refusal(name, task, demand.longest_timeout, holding)
-        if sentence is not None:
-            refusals.append(sentence)
-    return refusals
-
-
-def _refusal(name: str, task: TaskDemand, longest: float, holding: VisibilityModel) -> str | None:
-    late = holding.late(name)
-    entry = task.occupied if late else task.delayed
-    if entry is None:
-        return None
-    own = entry.timeout if late else 0.0
-    delay = (task.longest_occupation - own) if late else task.longest_delay
-    held = delay + holding.ahead * longest + own
-    if held < holding.timeout:
-        return None
-    parts = [f"countdown or eta {delay:g} s"] if delay else []
-    if holding.ahead:
-        parts.append(f"{holding.ahead} prefetched jobs before it of up to {longest:g} s each")
-    if late:
-        parts.append(f"its own timeout {own:g} s, as {name} is acknowledged late")
-    return (
-        f"entry {entry.id!r} ({name}) may keep its message unacknowledged for {held:g} s "
-        f"({' + '.join(parts)}), but this broker hands it to another worker after "
-        f"{holding.timeout:g} s, and the job would run twice; raise {holding.where} "
-        f"above {held:g}, or shorten what adds up to it"
-    )

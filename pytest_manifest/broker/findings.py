@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Literal
 
 from pytest_manifest.broker.workers import Worker
-from pytest_manifest.text import listed
+from pytest_manifest.text import listed, printable
 
 Level = Literal["error", "warning", "unchecked", "ok"]
 LEVELS: Final[tuple[Level, ...]] = ("error", "warning", "unchecked", "ok")
+LEVEL_WIDTH: Final = len("unchecked")
+NARROWEST: Final = 60
+WIDEST: Final = 120
 SHOWN: Final = 5
 """Names in one message; the others are counted."""
 
@@ -50,3 +56,15 @@ class StackCheck:
     def add(self, level: Level, check: str, message: str) -> None:
         """Add a finding."""
         self.findings.append(Finding(level, check, message))
+
+
+def table_rows(findings: Sequence[Finding]) -> Iterator[tuple[Level, str]]:
+    """Yield the level of each finding with its lines, as wide as the terminal, worst first."""
+    width = min(max(shutil.get_terminal_size().columns, NARROWEST), WIDEST)
+    name = max((len(one.check) for one in findings), default=0)
+    indent = " " * (LEVEL_WIDTH + name + 4)
+    for one in sorted(findings, key=lambda one: LEVELS.index(one.level)):
+        text = printable(one.message)
+        first, *others = textwrap.wrap(text, width - len(indent), break_on_hyphens=False)
+        lines = [f"{one.level:<{LEVEL_WIDTH}}  {one.check:<{name}}  {first}"]
+        yield one.level, "\n".join([*lines, *(f"{indent}{line}" for line in others)])

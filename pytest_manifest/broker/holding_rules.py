@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from pytest_manifest.broker.checks import Demand
+from pytest_manifest.broker.checks import Demand, TaskAndQueue, tasks_by_queue
 from pytest_manifest.broker.client import AMQP_SCHEMES
 from pytest_manifest.broker.findings import Finding, some_of
-from pytest_manifest.broker.preflight import visibility_refusals
+from pytest_manifest.broker.redelivery import redelivery_findings
 from pytest_manifest.broker.visibility import hands_out_again, visibility_of
 from pytest_manifest.broker.workers import Worker, acks_late
 from pytest_manifest.urls import scheme_of
@@ -26,16 +26,18 @@ def holding_findings(
     publisher: Publisher,
     demand: Demand,
     workers: Sequence[Worker],
-    queues: Sequence[str],
+    queues: Mapping[TaskAndQueue, str | None],
     *,
     given: bool,
+    accepted: Collection[str] = (),
 ) -> Iterator[Finding]:
     """Yield what becomes of messages that workers hold for long, as far as this broker says it.
 
-    ``given``: the demand is that of manifests, not of all tasks of the app.
+    ``queues``: where the entries of a task and queue go. ``given``: the demand is that of
+    manifests, not of all tasks of the app. ``accepted``: the risks that are no errors.
     """
     if hands_out_again(publisher.address.broker_url):
-        yield from _limits(publisher, demand, workers, queues, given=given)
+        yield from _limits(publisher, demand, workers, queues, given=given, accepted=accepted)
     if scheme_of(publisher.address.broker_url) in AMQP_SCHEMES:
         late = late_tasks(publisher, demand, workers)
         version = publisher.call(lambda: _server_version(publisher))
@@ -46,9 +48,10 @@ def _limits(
     publisher: Publisher,
     demand: Demand,
     workers: Sequence[Worker],
-    queues: Sequence[str],
+    queues: Mapping[TaskAndQueue, str | None],
     *,
     given: bool,
+    accepted: Collection[str],
 ) -> Iterator[Finding]:
     timeouts = {one.visibility for one in workers if one.visibility is not None}
     if len(timeouts) > 1:
@@ -59,15 +62,15 @@ def _limits(
             f"workers have different visibility timeouts ({named}): the one with the shortest "
             "takes back what another still runs; set one visibility_timeout for all",
         )
-    held_for = visibility_of(publisher, workers, queues)
+    held_for = visibility_of(publisher, workers, sorted(tasks_by_queue(queues)))
     yield from (Finding("warning", "limits", sentence) for sentence in held_for.warnings())
     if not given:
         late = late_tasks(publisher, demand, workers)
         yield from late_limits(late, held_for.timeout, held_for.where)
         return
-    refused = visibility_refusals(publisher, demand, list(workers), held_for)
-    yield from (Finding("error", "limits", sentence) for sentence in refused)
-    if not refused:
+    found = redelivery_findings(publisher, demand, workers, queues, held_for, accepted)
+    yield from found
+    if not found:
         yield Finding("ok", "limits", f"all below the visibility timeout of {held_for.timeout:g} s")
 
 

@@ -7,7 +7,7 @@ is an error, what may is a warning, and what cannot be seen from here is said to
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from pytest_manifest.broker import checks, stores
@@ -59,10 +59,12 @@ def lint(
     workers: Sequence[Worker],
     entries: Iterable[Entry] | None,
     allowed: Sequence[str] | None = None,
+    accepted: Collection[str] = (),
 ) -> Iterator[Finding]:
     """Yield what the checks find, with the entries of manifests or, for None, the app's tasks.
 
-    ``allowed``: patterns of the tasks that a run may send; see ``may_send``.
+    ``allowed``: patterns of the tasks that a run may send; see ``may_send``. ``accepted``: the
+    risks that are warnings, by their words of ``manifest_accept``.
     """
     publisher.limits.update(workers)
     given = entries is not None
@@ -84,8 +86,7 @@ def lint(
         )
     yield from _tasks(demand, workers, given=given)
     yield from _queues(publisher, tasks_by_queue(queues), workers)
-    names_of_queues = sorted(tasks_by_queue(queues))
-    yield from holding_findings(publisher, demand, workers, names_of_queues, given=given)
+    yield from holding_findings(publisher, demand, workers, queues, given=given, accepted=accepted)
     yield from _acknowledgement(publisher, demand, workers, given=given)
     yield from _stores(publisher, demand, workers)
     yield from forking(publisher.address.broker_url, publisher.app.conf.broker_transport_options)

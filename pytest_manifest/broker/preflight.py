@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -11,7 +11,9 @@ from typing import Final
 from pytest_manifest.broker import checks, stores
 from pytest_manifest.broker.checks import Demand, demand_of, tasks_by_queue
 from pytest_manifest.broker.control import Answers, by_node
+from pytest_manifest.broker.findings import Finding
 from pytest_manifest.broker.publisher import Publisher
+from pytest_manifest.broker.redelivery import redelivery_findings
 from pytest_manifest.broker.routing import queue_name
 from pytest_manifest.broker.visibility import Visibility, hands_out_again, visibility_of
 from pytest_manifest.broker.workers import (
@@ -34,7 +36,6 @@ __all__ = [
     "add_consumers",
     "demand_of",
     "preflight",
-    "visibility_refusals",
 ]
 
 IN_MEMORY: Final = "memory:"
@@ -64,6 +65,7 @@ class Preflight:
     ``signers``: of each worker that listed its tasks, the id of the key that it signs with.
     ``codes``: the digest of each task's code that would run, as far as the workers tell it.
     ``held_for``: how long the broker lets a worker hold a message; None: as long as it likes.
+    ``holding``: what may be held for longer; an error among it is a reason not to send anything.
     """
 
     unknown_tasks: dict[str, list[str]] = field(default_factory=dict)
@@ -80,6 +82,7 @@ class Preflight:
     signers: dict[str, str | None] = field(default_factory=dict)
     codes: dict[str, str] = field(default_factory=dict)
     held_for: Visibility | None = None
+    holding: list[Finding] = field(default_factory=list)
 
 
 def preflight(
@@ -88,9 +91,11 @@ def preflight(
     *,
     expected_workers: int | None = None,
     timeout: float = TIMEOUT,
+    accepted: Collection[str] = (),
 ) -> Preflight:
     """Ask the workers, for ``timeout`` s at most, and hold the demand against their answers.
 
+    ``accepted``: the risks that are warnings, by their words of ``manifest_accept``.
     With ``expected_workers`` it ends when so many have answered, else when no more answers come
     and nothing is missing. On a stack of our own it has idle queues consumed.
 
@@ -134,7 +139,7 @@ def preflight(
         signers={worker.name: worker.key_id for worker in workers if worker.tasks},
         codes=known_codes(workers),
         held_for=held_for,
-        refusals=eager + elsewhere + visibility_refusals(publisher, sendable, workers, held_for),
+        refusals=eager + elsewhere,
         notices=checks.acknowledgement_notices(sendable, acks_late(workers)),
         warnings=perhaps
         + (
@@ -146,6 +151,8 @@ def preflight(
     result.warnings.extend(unsaid_warnings(workers, publisher.app.conf.task_serializer))
     if held_for is not None:
         result.warnings.extend(held_for.warnings())
+        risks = redelivery_findings(publisher, sendable, workers, queues, held_for, accepted)
+        result.holding.extend(risks)
     if not publisher.address.broker_url.startswith(IN_MEMORY):  # whose page says it
         result.warnings.extend(pool_warnings(workers))
     result.queues.extend(sorted(needed))
@@ -193,34 +200,6 @@ def _answer_warnings(workers: list[Worker], expected: int | None, timeout: float
         names = ", ".join(worker.name for worker in workers)
         return [f"only {len(workers)} of {expected} workers answered within {timeout:g} s: {names}"]
     return []
-
-
-def visibility_refusals(
-    publisher: Publisher, demand: Demand, workers: list[Worker], held_for: Visibility | None
-) -> list[str]:
-    """Refuse jobs whose message the broker may hand out again while a worker holds it.
-
-    ``held_for``: None where it does not do that.
-    """
-    if held_for is None:
-        return []
-    by_app = Worker("", prefetch=publisher.app.conf.worker_prefetch_multiplier)
-    asked = [one if one.has_stats else by_app for one in workers] or [by_app]
-    late = acks_late(workers)
-    holding = checks.VisibilityModel(
-        timeout=held_for.timeout,
-        where=held_for.where,
-        ahead=max(worker.ahead(demand.count) for worker in asked),
-        late=lambda task: late[task] if task in late else _acks_late_by_app(publisher, task),
-    )
-    return checks.visibility_refusals(demand, holding)
-
-
-def _acks_late_by_app(publisher: Publisher, task: str) -> bool:
-    known = publisher.tasks.get(task)
-    if known is None:
-        return bool(publisher.app.conf.task_acks_late)
-    return bool(known.acks_late)
 
 
 def _check_queues(

@@ -87,12 +87,16 @@ class Worker:
         marks = (name for name in self.tasks if name.startswith(SIGNED_MARK))
         return next((name.removeprefix(SIGNED_MARK) for name in marks), None)
 
-    def ahead(self, entries: int) -> int:
-        """Count the jobs that one of ``entries`` may wait behind once this worker holds it."""
-        others = -(-max(0, entries - 1) // self.slots)
-        if not self.prefetch:
-            return others
-        return min(others, -(-self.prefetch // self.slots))
+    def ahead(self, entries: int, *, late: bool = False) -> int:
+        """Count the jobs that one of ``entries`` may wait behind once this worker holds it.
+
+        ``late``: all are acknowledged late, so that those that run are among the prefetched ones.
+        """
+        others = max(0, entries - 1)
+        if self.prefetch:
+            others = min(others, self.prefetch - 1 + (0 if late else self.slots))
+        # The slot that is free first has run no more of them than its share.
+        return others // self.slots
 
 
 def workers_of(answers: Answers) -> dict[str, Worker]:

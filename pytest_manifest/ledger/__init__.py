@@ -42,6 +42,7 @@ from pytest_manifest.ledger.rows import (
     utc_now,
 )
 from pytest_manifest.ledger.run_info import (
+    ACCEPTED,
     CLASHING_STARTS,
     GAVE_UP,
     MERGED_SHARDS,
@@ -68,6 +69,7 @@ from pytest_manifest.ledger.run_info import (
 from pytest_manifest.ledger.tree_queries import SlowestTree, Statuses, TreeStep, TreeTotals
 
 __all__ = [
+    "ACCEPTED",
     "BAD_ROW_ERRORS",
     "BUDGET",
     "CLASHING_STARTS",

@@ -192,7 +192,16 @@ REUSED_RUNS: Final = "reused_runs"
 """The ledger's key for the runs that attempts were reused from: their ids, JSON."""
 TO_REUSE: Final = "to_reuse"
 """The ledger's key for the runs that attempts are to be reused from; empty once that is done."""
-UNITED_KEYS: Final = (SENT_ON_REQUEST, REVOKED_TASKS, CLASHING_STARTS, SECRETS, REUSED_RUNS)
+ACCEPTED: Final = "accepted"
+"""The ledger's key for risks that the settings accept, in sentences, a JSON list."""
+UNITED_KEYS: Final = (
+    SENT_ON_REQUEST,
+    REVOKED_TASKS,
+    CLASHING_STARTS,
+    SECRETS,
+    REUSED_RUNS,
+    ACCEPTED,
+)
 """Keys of lists of texts; a merged ledger has the texts of all its runs."""
 GAVE_UP: Final = "gave_up"
 """The ledger's key for why a run gave up; records that workers sent then may be lost."""

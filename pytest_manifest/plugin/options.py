@@ -114,6 +114,7 @@ class Options:
         metavar="TASKS",
         ini="tasks that may be sent, like shop.* tasks.resize",
     )
+    accept = run_values.accepted_risks()
     require_signature = Flag(
         "send nothing of a manifest that no trusted key has signed, or that was changed since",
         ini="send only manifests that a trusted key has signed",

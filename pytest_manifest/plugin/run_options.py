@@ -26,6 +26,7 @@ def run_settings(options: Options, own_key: Signer | None) -> RunSettings:
         deadline=options.deadline,
         strict=options.strict,
         allow=options.allow,
+        accept=options.accept,
         send_only=options.dispatch_only,
         canary=options.canary,
         max_failed=_failure_limit(options.max_failed),

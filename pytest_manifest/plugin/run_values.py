@@ -163,6 +163,22 @@ def secret_names(given: Given) -> tuple[str, ...]:
     return words
 
 
+_RISKS: Final = ("redelivery",)
+
+
+def accepted_risks() -> Option[tuple[str, ...]]:
+    """Return the option that names risks with which a run is sent all the same."""
+    about = "risks with which a run is sent all the same: redelivery"
+    return Option(_risks, NO_NAMES, ini=about)
+
+
+def _risks(given: Given) -> tuple[str, ...]:
+    words = tuple(given.text.replace(",", " ").split())
+    if unknown := [word for word in words if word not in _RISKS]:
+        raise given.refused(f"{unknown[0]!r} is no risk that can be accepted; write {_RISKS[0]}")
+    return words
+
+
 # As ``KEY_NAME`` of manifests, whose module would load pydantic here.
 _LIMIT: Final = re.compile(r"([A-Za-z0-9_.-]{1,60})=(.*)", re.ASCII | re.DOTALL)
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)

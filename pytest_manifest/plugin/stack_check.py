@@ -114,7 +114,7 @@ def check_stack(options: Options, entries: Iterable[Entry] | None) -> tuple[Stac
         trusted, key = None, ""
     try:
         with _stack(options, choice, key) as address:
-            _check(check, address, choice, entries, options.allow)
+            _check(check, address, choice, entries, options)
             check.findings += signing_findings(check.workers, trusted)
     except ManifestToolError as error:
         check.add("error", "workers" if private else "broker", str(error))
@@ -175,7 +175,7 @@ def _check(
     address: StackAddress,
     choice: StackChoice,
     entries: Iterable[Entry] | None,
-    allowed: Sequence[str] | None,
+    options: Options,
 ) -> None:
     from pytest_manifest.broker.lint import eager, lint
     from pytest_manifest.broker.publisher import Publisher
@@ -190,7 +190,7 @@ def _check(
             return
         _ask(check, publisher)
         with _transport_errors():
-            check.findings += lint(publisher, check.workers, entries, allowed)
+            check.findings += lint(publisher, check.workers, entries, options.allow, options.accept)
 
 
 @contextmanager

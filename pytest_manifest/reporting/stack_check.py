@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
-import textwrap
 from collections.abc import Iterator
 from typing import Final
 
-from pytest_manifest.broker.findings import LEVELS, Level, StackCheck
+from pytest_manifest.broker.findings import LEVEL_WIDTH, LEVELS, Level, StackCheck, table_rows
 from pytest_manifest.broker.lint import is_of_project
-from pytest_manifest.text import plural, printable
+from pytest_manifest.text import plural
 
 SCHEMA: Final = "manifest-check/1"
-NARROWEST: Final = 60
-WIDEST: Final = 120
 COLOURS: Final[dict[Level, str]] = {
     "error": "31;1",
     "warning": "33",
@@ -62,22 +58,12 @@ def document(check: StackCheck) -> str:
 def table(check: StackCheck, words: str) -> Iterator[str]:
     """Yield the lines of the table, as wide as the terminal; ``words`` say which stack it is of."""
     colours = sys.stdout.isatty()
-    width = min(max(shutil.get_terminal_size().columns, NARROWEST), WIDEST)
     yield f"manifest: {words}"
-    name = max((len(one.check) for one in check.findings), default=0)
-    indent = " " * (len("unchecked") + name + 4)
-    for level in LEVELS:
-        for one in check.findings:
-            if one.level != level:
-                continue
-            lines = textwrap.wrap(
-                printable(one.message), width - len(indent), break_on_hyphens=False
-            )
-            shown = f"{level:<{len('unchecked')}}"
-            if colours:
-                shown = f"\033[{COLOURS[level]}m{shown}\033[0m"
-            yield f"{shown}  {one.check:<{name}}  {lines[0]}"
-            yield from (f"{indent}{line}" for line in lines[1:])
+    for level, text in table_rows(check.findings):
+        if colours:
+            shown, rest = text[:LEVEL_WIDTH], text[LEVEL_WIDTH:]
+            text = f"\033[{COLOURS[level]}m{shown}\033[0m{rest}"
+        yield from text.split("\n")
     told = [
         plural(check.count(level), level) for level in ("error", "warning") if check.count(level)
     ]

@@ -21,7 +21,7 @@ from pytest_manifest.analysis.records import EntryRecord, summary_fields
 from pytest_manifest.analysis.statistics import Distribution, Statistics, statistics
 from pytest_manifest.errors import StackError
 from pytest_manifest.files import FILE_MODE, append, folder_of, write_whole
-from pytest_manifest.ledger import BUDGET, OVER_BUDGET, Ledger
+from pytest_manifest.ledger import ACCEPTED, BUDGET, OVER_BUDGET, Ledger
 from pytest_manifest.manifest.writer import atomic_file
 from pytest_manifest.redaction import redact_url
 from pytest_manifest.reporting.descendants import (
@@ -258,6 +258,7 @@ def _run(run: ReportedRun, ledger: Ledger, root: Path) -> SummaryRun:
         status=ledger.info.status,
         error=None if run.error is None else str(run.error),
         findings=list(run.warnings),
+        accepted=sorted(ledger.info.texts(ACCEPTED)),
         broker=info.broker,
         backend=info.backend,
         owned=info.is_private,

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from pytest_manifest.broker.allowed_tasks import CELERYS, task_refusals
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.broker.checks import Demand, demand_of
+from pytest_manifest.broker.findings import table_rows
 from pytest_manifest.broker.preflight import Preflight, preflight
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.stores import other_store
 from pytest_manifest.errors import DispatchError
-from pytest_manifest.ledger import OWN_STORE, STOCK_WORKERS
+from pytest_manifest.ledger import ACCEPTED, OWN_STORE, STOCK_WORKERS
 from pytest_manifest.results.stream import has_stream
 from pytest_manifest.run.budget import without_estimate
 from pytest_manifest.run.evaluation import Evaluated
@@ -42,12 +44,15 @@ def admit(strategy: Strategy, publisher: Publisher, expected_workers: int | None
     demand = demand_of(entries, own_limit=publisher.own_limit)
     if refused := task_refusals(demand.tasks, state.settings.allow):
         raise DispatchError("nothing was sent: " + " ".join(refused))
-    found = preflight(publisher, demand, expected_workers=expected_workers)
+    accepted = state.settings.accept
+    found = preflight(publisher, demand, expected_workers=expected_workers, accepted=accepted)
     _take_over(strategy, found)
     refusals = [*found.refusals, *_descendants_refusal(strategy, found, demand)]
     refusals += _signing_refusals(strategy, found)
-    if refusals:
-        raise DispatchError("nothing was sent: " + " ".join(refusals))
+    rows = [text for level, text in table_rows(found.holding) if level == "error"]
+    if refusals or rows:
+        sentences = " ".join(["nothing was sent:", *refusals])
+        raise DispatchError("\n".join([sentences, *rows]))
     if found.unknown_tasks:
         _handle_unknown_tasks(strategy, found.unknown_tasks)
     _record_stack(strategy, publisher, found, demand)
@@ -111,7 +116,9 @@ def _descendants_refusal(strategy: Strategy, found: Preflight, demand: Demand) -
 def _take_over(strategy: Strategy, found: Preflight) -> None:
     """Keep what the preflight found: messages, and the workers and queues of the run."""
     state, connections = strategy.state, strategy.connections
-    state.notices += found.warnings + found.notices
+    risks = [one.message for one in found.holding]
+    state.notices += found.warnings + risks + found.notices
+    state.warnings += risks
     state.workers = len(found.workers) if found.answered else None
     connections.slots = found.slots
     connections.nodes = set(found.workers)
@@ -163,6 +170,8 @@ def _record_stack(
     # Workers that do not report starts: what they had may have run.
     stock = [*found.stock, *unseen] if seen else [NO_WORKER]
     with strategy.writing() as ledger:
+        if accepted := {one.message for one in found.holding} | ledger.info.texts(ACCEPTED):
+            ledger.info.set_meta(ACCEPTED, json.dumps(sorted(accepted)))
         if stock:
             ledger.info.set_meta(STOCK_WORKERS, ", ".join(sorted(stock)))
         # These show where a worker runs other code of a task than is here.

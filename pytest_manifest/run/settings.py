@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -62,7 +62,8 @@ class RunSettings:
     holds on a broker that is not ours, too; ``low_memory``: read what is to be sent from the
     manifest again when its turn comes, and keep it not; ``receipt_keys``: the public keys, as PEM,
     by one of which each report of a worker must be signed, None where it need not be; ``reuse``:
-    the runs whose passes count for the same work, None: of none.
+    the runs whose passes count for the same work, None: of none; ``accept``: the risks with which
+    a run is sent all the same, by their words of ``manifest_accept``.
     """
 
     folder: Path
@@ -83,6 +84,7 @@ class RunSettings:
     low_memory: bool = False
     receipt_keys: str | None = None
     reuse: EarlierRuns | None = None
+    accept: Collection[str] = ()
 
     def window_for(self, slots: int) -> int:
         """Return the most entries in flight, where workers run ``slots`` jobs at once (0: not

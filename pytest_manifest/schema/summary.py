@@ -49,6 +49,8 @@ class SummaryRun(Document):
     """Why the run gave up."""
     findings: list[Text] = Field(default_factory=list)
     """What was noticed while it went on."""
+    accepted: list[Text] = Field(default_factory=list)
+    """The risks with which it was sent, as ``manifest_accept`` allows that."""
     broker: Text
     """The broker's URL, without its password."""
     backend: Text

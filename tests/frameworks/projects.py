@@ -127,6 +127,15 @@ CELERY_DJANGO = Project(
     variables=STANDARD,
     prepare=(("manage.py", "migrate", "-v0"),),
 )
+LONG_LIMITS = Project(
+    app="shop",
+    entries={
+        "report": ({"task": "shop.report", "args": [7]}, "passed"),
+        **{f"mail-{n}": (entry("shop.mail", n, expect=n), "passed") for n in range(5)},
+    },
+    variables=STANDARD,
+)
+"""Most of an app's jobs are short, and its limit is for the longest: half an hour."""
 ALL = {
     "flat": FLAT,
     "package": PACKAGE,
@@ -137,6 +146,7 @@ ALL = {
     "celery_next_steps": CELERY_NEXT_STEPS,
     "celery_periodic": CELERY_PERIODIC,
     "celery_django": CELERY_DJANGO,
+    "long_limits": LONG_LIMITS,
 }
 """By their folders."""
 

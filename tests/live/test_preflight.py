@@ -203,18 +203,18 @@ def test_visibility_rule(worker: str, publisher: Publisher) -> None:
         demand_of([Entry(id="far", task="stock.echo", countdown=4000)]),
         expected_workers=1,
     )
-    [refusal] = late.refusals
-    assert refusal.startswith(
-        "entry 'far' (stock.echo) may keep its message unacknowledged for 4000 s "
-        "(countdown or eta 4000 s), but this broker hands it to another worker after 3600 s"
+    [refusal] = late.holding
+    assert refusal.message.startswith(
+        "entry 'far' (stock.echo) has a countdown or eta of 4000 s, and this broker hands it to "
+        "another worker after 3600 s"
     )
 
     # Four are prefetched for one slot; the rule counts those that run before.
-    many = [Entry(id=f"e-{n}", task="stock.heavy", timeout=720, idempotent=True) for n in range(9)]
-    [refusal] = preflight(publisher, demand_of(many), expected_workers=1).refusals
-    assert "for 3600 s (4 prefetched jobs before it of up to 720 s each" in refusal
-    assert "its own timeout 720 s, as stock.heavy is acknowledged late" in refusal
-    assert preflight(publisher, demand_of(many[:4]), expected_workers=1).refusals == []
+    many = [Entry(id=f"e-{n}", task="stock.heavy", timeout=900, idempotent=True) for n in range(9)]
+    [refusal] = preflight(publisher, demand_of(many), expected_workers=1).holding
+    assert "That is 2700 s for 3 prefetched jobs before it" in refusal.message
+    assert "its own timeout of 900 s, as it is acknowledged late" in refusal.message
+    assert preflight(publisher, demand_of(many[:3]), expected_workers=1).holding == []
 
 
 def test_visibility_timeout_of_the_workers_counts(valkey: str, tmp_path: Path) -> None:
@@ -225,9 +225,9 @@ def test_visibility_timeout_of_the_workers_counts(valkey: str, tmp_path: Path) -
         publishing(where) as publisher,
     ):
         demand = demand_of([Entry(id="far", task="stock.echo", countdown=90)])
-        [refusal] = preflight(publisher, demand, expected_workers=1).refusals
+        [refusal] = preflight(publisher, demand, expected_workers=1).holding
 
-    assert "hands it to another worker after 60 s" in refusal
+    assert "hands it to another worker after 60 s" in refusal.message
 
 
 def test_acknowledgement_and_idempotence_disagree(worker: str, publisher: Publisher) -> None:

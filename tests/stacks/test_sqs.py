@@ -58,9 +58,9 @@ def test_that_nobody_can_be_asked_is_said(broker: str) -> None:
 def test_the_queue_says_how_long_it_waits(broker: str) -> None:
     """Its own timeout holds, whatever the app has configured for new ones."""
     held = Entry(id="one", task="jobs.add", countdown=10)
-    [refusal] = _preflight(broker, held).refusals
-    assert "after 7 s" in refusal
-    assert "raise the VisibilityTimeout of the queue" in refusal
+    [refusal] = _preflight(broker, held).holding
+    assert "after 7 s" in refusal.message
+    assert "raise the VisibilityTimeout of the queue" in refusal.message
 
 
 def test_a_timeout_that_cannot_be_read_is_told(broker: str) -> None:
@@ -71,7 +71,7 @@ def test_a_timeout_that_cannot_be_read_is_told(broker: str) -> None:
     with publishing(StackAddress(broker, "cache+memory://", None, False)) as publisher:
         publisher.app.conf.broker_transport_options = options
         found = preflight(publisher, demand_of([held]))
-    assert found.refusals == []
+    assert found.holding == []
     [warning] = [one for one in found.warnings if "cannot be read" in one]
     assert "queue 'celery'" in warning
     assert "1800 s count here" in warning
@@ -80,7 +80,7 @@ def test_a_timeout_that_cannot_be_read_is_told(broker: str) -> None:
 def test_a_queue_that_is_not_there_is_made_with_the_apps(broker: str) -> None:
     """kombu's default is half an hour."""
     held = Entry(id="one", task="jobs.add", queue="other", countdown=10)
-    assert _preflight(broker, held).refusals == []
+    assert _preflight(broker, held).holding == []
 
 
 def test_no_queue_is_made_for_answers(broker: str) -> None:

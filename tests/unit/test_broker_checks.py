@@ -10,9 +10,10 @@ import pytest
 from celery import Celery
 
 from pytest_manifest.broker import checks
-from pytest_manifest.broker.checks import Demand, VisibilityModel, demand_of
+from pytest_manifest.broker.checks import Demand, demand_of
 from pytest_manifest.broker.control import Answers
-from pytest_manifest.broker.preflight import visibility_refusals
+from pytest_manifest.broker.findings import Finding
+from pytest_manifest.broker.redelivery import findings_of, holdings, redelivery_findings
 from pytest_manifest.broker.visibility import Visibility, visibility_of
 from pytest_manifest.broker.workers import QUESTIONS, Worker, unsaid_warnings, workers_of
 from pytest_manifest.schema import Entry
@@ -24,9 +25,22 @@ if TYPE_CHECKING:
 NOW = datetime(2026, 11, 24, 15, 0, tzinfo=timezone.utc)
 
 
-def held(demand: Demand, *, ahead: int, late: bool, visibility: float = 3600) -> list[str]:
-    """Apply the visibility rule."""
-    return checks.visibility_refusals(demand, VisibilityModel(visibility, ahead, lambda _: late))
+def held(
+    demand: Demand,
+    *workers: Worker,
+    late: bool = False,
+    visibility: float = 3600,
+    accepted: tuple[str, ...] = (),
+) -> list[Finding]:
+    """Apply the visibility rule, where each task goes to the queue that its entries name."""
+    queues = {key: key[1] or "celery" for key in demand.samples}
+    found = holdings(demand, workers, queues, lambda task: late or task.startswith("late."))
+    return findings_of(list(found), Visibility(visibility, "visibility_timeout"), accepted)
+
+
+def batch(count: int, timeout: float, task: str = "t", queue: str | None = None) -> list[Entry]:
+    """Entries of one task."""
+    return [Entry(id=f"{task}{n}", task=task, timeout=timeout, queue=queue) for n in range(count)]
 
 
 def test_demand_is_summed_up() -> None:
@@ -49,7 +63,13 @@ def test_demand_is_summed_up() -> None:
     assert (demand.count, demand.longest_timeout, len(demand.samples)) == (1000, 1000, 4)
     task = demand.tasks["t.1"]
     assert (task.count, task.idempotent, task.longest_timeout) == (500, 5, 1000)
-    assert (task.longest_delay, task.delayed and task.delayed.id) == (999, "e-1")
+    assert task.longest_delay == 999
+    assert {one.delayed.id for one in demand.held.values() if one.delayed} == {
+        "e-0",
+        "e-1",
+        "e-2",
+        "e-3",
+    }
     assert task.longest_occupation == 1001
     assert list(demand.without(["t.1"]).tasks) == ["t.0"]
     assert {key[0] for key in demand.without(["t.1"]).samples} == {"t.0"}
@@ -70,48 +90,90 @@ def test_eta_counts_from_now() -> None:
 
 
 @pytest.mark.parametrize(
-    ("countdown", "timeout", "ahead", "late", "refused"),
+    ("countdown", "timeout", "prefetch", "late", "refused"),
     [
-        (0, 300, 4, True, False),  # 4 * 300 + 300 = 1500
-        (0, 900, 4, False, True),  # 3600 is not below 3600
+        (0, 300, 4, True, False),
+        (0, 900, 4, False, True),  # behind one that runs and three that wait: 3600 is not below
         (0, 899, 4, False, False),
-        (0, 720, 4, True, True),  # 4 * 720 + 720
-        (0, 719, 4, True, False),
-        (0, 3600, 0, True, True),
-        (0, 86400, 0, False, False),  # acknowledged when it starts
-        (3599, 1, 0, False, False),
-        (3600, 1, 0, False, True),
-        (3000, 300, 1, True, True),
-        (2999, 300, 1, True, False),
+        (0, 900, 4, True, True),  # what runs is one of the four: 3 * 900 + 900
+        (0, 899, 4, True, False),
+        (0, 3600, 1, True, True),
+        (0, 3599, 1, True, False),  # nothing is prefetched beside what runs
+        (0, 86400, 1, False, True),
+        (3599, 0.5, 1, False, False),
+        (3600, 1, 1, False, True),
+        (3000, 300, 2, True, True),
+        (2999, 300, 2, True, False),
     ],
 )
 def test_visibility_rule(
-    countdown: float, timeout: float, ahead: int, late: bool, refused: bool
+    countdown: float, timeout: float, prefetch: int, late: bool, refused: bool
 ) -> None:
     """Countdown, what runs before, and with late acks the own run must stay below the timeout."""
-    demand = demand_of([Entry(id="e", task="t", countdown=countdown, timeout=timeout)])
+    entries = [
+        Entry(id=f"e{n}", task="t", countdown=countdown or None, timeout=timeout) for n in range(99)
+    ]
+    found = held(demand_of(entries), Worker("w", prefetch=prefetch), late=late)
+    assert bool(found) is refused
 
-    assert bool(held(demand, ahead=ahead, late=late)) is refused
 
-
-def test_visibility_refusal_is_about_the_worst_entry_of_each_task() -> None:
-    """One sentence a task; with late acks the worst is not the one with the longest countdown."""
-    demand = demand_of(
-        [
-            Entry(id="far", task="t", countdown=100, timeout=10),
-            Entry(id="long", task="t", countdown=50, timeout=200),
-            Entry(id="other", task="u", countdown=60, timeout=10),
-        ]
+def test_what_is_prefetched_of_the_batch_counts_and_not_the_worst_of_any_task() -> None:
+    """One long entry is before the others once, and not four times."""
+    few = demand_of([*batch(1, 1800, "late.long"), *batch(50, 30, "late.short")])
+    assert held(few, Worker("w", prefetch=4)) == []
+    [found] = held(demand_of(batch(4, 1800, "late.long")), Worker("w", prefetch=4))
+    assert (
+        "That is 5400 s for 3 prefetched jobs before it + its own timeout of 1800 s"
+        in found.message
     )
-    early = held(demand, ahead=1, late=False, visibility=100)
-    late = held(demand, ahead=1, late=True, visibility=100)
 
-    assert [sentence.split("'")[1] for sentence in early] == ["far", "other"]
-    assert [sentence.split("'")[1] for sentence in late] == ["long", "other"]
-    assert "unacknowledged for 300 s (countdown or eta 100 s + 1 prefetched jobs" in early[0]
-    assert "unacknowledged for 450 s (countdown or eta 50 s + 1 prefetched jobs" in late[0]
-    assert "after 100 s" in early[0]
-    assert "raise visibility_timeout" in early[0]
+
+def test_only_what_the_same_worker_takes_is_before_an_entry() -> None:
+    """Reports and mails go to workers of their own; a queue that nobody has may be anyone's."""
+    demand = demand_of([*batch(9, 1800, "report", "reports"), *batch(9, 1, "mail", "mails")])
+    mails = Worker("m", queues=frozenset({"mails"}), prefetch=4)
+    reports = Worker("r", queues=frozenset({"reports"}), prefetch=1)
+    assert held(demand, mails, reports) == []
+    [found] = held(demand, mails)
+    assert "That is 7200 s for 4 prefetched jobs before it" in found.message
+    assert found.message.count("so may entries of") == 1
+
+
+def test_a_risk_names_the_simplest_remedy_first_and_can_be_accepted() -> None:
+    """The timeout that it names is short enough; what is certain is refused all the same."""
+    worker = Worker("w", prefetch=4)
+    many = demand_of(batch(10, 1800))
+    [found] = held(many, worker)
+    assert found.level == "error"
+    assert 'Give the entries a "timeout" of 899 s or less, or set worker_prefetch' in found.message
+    assert "raise visibility_timeout above 7200, or set manifest_accept" in found.message
+    assert all(len(sentence) <= 200 for sentence in found.message.split(". "))
+    assert held(demand_of(batch(10, 899)), worker) == []
+
+    [accepted] = held(many, worker, accepted=("redelivery",))
+    assert accepted.level == "warning"
+    assert accepted.message.endswith("accepted by manifest_accept = redelivery")
+    far = demand_of([Entry(id="far", task="t", countdown=4000)])
+    [certain] = held(far, worker, accepted=("redelivery",))
+    assert certain.level == "error"
+    assert "would run twice. Shorten it, or raise visibility_timeout above 4000" in certain.message
+
+
+def test_the_worst_entry_is_named_and_the_other_tasks_are_counted() -> None:
+    """One finding; with late acks the worst is not the one with the longest countdown."""
+    entries = [
+        Entry(id="far", task="t", countdown=90, timeout=10),
+        Entry(id="long", task="t", countdown=50, timeout=200),
+        Entry(id="other", task="u", countdown=40, timeout=10),
+    ]
+    [early] = held(demand_of(entries), Worker("w", prefetch=1), visibility=100)
+    [late] = held(demand_of(entries), Worker("w", prefetch=2), late=True, visibility=100)
+    assert "'far' (t) may be held by a worker for 290 s" in early.message
+    assert "'long' (t) may be held by a worker for 260 s" in late.message
+    assert (
+        "That is 90 s of countdown or eta + 200 s for 1 prefetched job before it" in early.message
+    )
+    assert early.message.count("; so may entries of u") == 1
 
 
 @pytest.mark.parametrize(
@@ -122,7 +184,7 @@ def test_visibility_refusal_is_about_the_worst_entry_of_each_task() -> None:
         (5, 2, 1000, 3),
         (4, 1, 3, 2),  # two others are all that there is
         (4, 1, 1, 0),
-        (0, 2, 1000, 500),  # no limit: all of them may be held
+        (0, 2, 1000, 499),  # no limit: all of them may be held
         (None, 1, 7, 6),
     ],
 )
@@ -278,8 +340,9 @@ def test_a_worker_without_stats_is_taken_to_be_as_the_app_here() -> None:
     assert _held_for(app, well).timeout == checks.VISIBILITY_TIMEOUT
     publisher = cast("Publisher", SimpleNamespace(app=app, tasks={}))
     many = demand_of([Entry(id=f"e{n}", task="t", timeout=10) for n in range(100)])
-    assert visibility_refusals(publisher, many, [slow], Visibility(100, "it")) == []
-    assert visibility_refusals(publisher, many, [Worker("all")], Visibility(100, "it"))
+    queues: dict[tuple[str, str | None], str | None] = {("t", None): "celery"}
+    assert redelivery_findings(publisher, many, [slow], queues, Visibility(100, "it")) == []
+    assert redelivery_findings(publisher, many, [Worker("all")], queues, Visibility(100, "it"))
 
 
 def test_a_queue_whose_timeout_cannot_be_read_is_told_with_the_reason() -> None:

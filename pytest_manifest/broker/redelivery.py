@@ -1,0 +1,212 @@
+"""Find the entries whose message a broker may hand out again while a worker holds it.
+
+A worker holds a message for its countdown or ETA, then while the jobs before it in the same slot
+run, and a late-acknowledged one while it runs itself. Counted are the entries of the batch, each
+with its own timeout, and as many of them as the worker prefetches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+from pytest_manifest.broker.checks import Demand, HeldEntries, TaskAndQueue
+from pytest_manifest.broker.findings import Finding, Level, some_of
+from pytest_manifest.broker.visibility import Visibility
+from pytest_manifest.broker.workers import Worker, acks_late
+from pytest_manifest.text import short
+
+if TYPE_CHECKING:
+    from pytest_manifest.broker.publisher import Publisher
+
+REDELIVERY: Final = "redelivery"
+"""What the setting ``manifest_accept`` calls the risk that a held message is handed out again."""
+LIMITS: Final = "limits"
+"""The check of how long a message may be held."""
+
+
+@dataclass(frozen=True)
+class Company:
+    """Sum up the entries that one worker may hold together.
+
+    ``late``: all of them are acknowledged late.
+    """
+
+    worker: Worker
+    timeouts: Counter[float]
+    late: bool
+
+    @cached_property
+    def ahead(self) -> int:
+        """Count the jobs that one of them may wait behind."""
+        return self.worker.ahead(self.timeouts.total(), late=self.late)
+
+    def seconds_ahead(self, own: float | None) -> float:
+        """Sum up the longest jobs that one may wait behind; ``own``: its timeout, if it is one of
+        the longest."""
+        left, total = self.ahead, 0.0
+        for timeout in sorted(self.timeouts, reverse=True):
+            count = min(left, self.timeouts[timeout] - (timeout == own))
+            total, left = total + count * timeout, left - count
+        return total
+
+
+@dataclass(frozen=True)
+class Holding:
+    """Say how long a worker may hold an entry's message; times in seconds.
+
+    ``own``: for how long it runs itself, where that counts, else 0.
+    """
+
+    entry: str
+    task: str
+    delay: float
+    ahead: int
+    seconds_ahead: float
+    own: float
+
+    @property
+    def held(self) -> float:
+        return self.delay + self.seconds_ahead + self.own
+
+    @property
+    def is_late(self) -> bool:
+        return self.own > 0
+
+    def longest_timeout(self, visibility: float) -> int:
+        """Return the longest timeout of all entries that keeps it below ``visibility``; 0: none."""
+        running = self.ahead + self.is_late
+        return max(0, math.ceil((visibility - self.delay) / running) - 1) if running else 0
+
+
+def redelivery_findings(
+    publisher: Publisher,
+    demand: Demand,
+    workers: Sequence[Worker],
+    queues: Mapping[TaskAndQueue, str | None],
+    held_for: Visibility,
+    accepted: Collection[str] = (),
+) -> list[Finding]:
+    """Return what would certainly run twice and what may, as errors; ``accepted``: as warnings.
+
+    ``queues``: where the entries of a task and queue go.
+    """
+    by_app = Worker("", prefetch=publisher.app.conf.worker_prefetch_multiplier)
+    asked = [one if one.has_stats else replace(by_app, queues=one.queues) for one in workers]
+    late = acks_late(workers)
+
+    def is_late(task: str) -> bool:
+        return late[task] if task in late else _acks_late_by_app(publisher, task)
+
+    found = list(holdings(demand, asked or [by_app], queues, is_late))
+    return findings_of(found, held_for, accepted)
+
+
+def _acks_late_by_app(publisher: Publisher, task: str) -> bool:
+    known = publisher.tasks.get(task)
+    if known is None:
+        return bool(publisher.app.conf.task_acks_late)
+    return bool(known.acks_late)
+
+
+def holdings(
+    demand: Demand,
+    workers: Sequence[Worker],
+    queues: Mapping[TaskAndQueue, str | None],
+    is_late: Callable[[str], bool],
+) -> Iterator[Holding]:
+    """Yield, for the entries of each task and queue, the longest that a worker may hold one."""
+    served = {name for one in workers for name in one.queues or ()}
+
+    def may_take(worker: Worker, key: TaskAndQueue) -> bool:
+        queue = queues.get(key)
+        return worker.queues is None or queue in worker.queues or queue not in served
+
+    companies: list[tuple[list[TaskAndQueue], Company]] = []
+    # Workers that are alike hold alike.
+    for worker in {(one.queues, one.prefetch, one.slots): one for one in workers}.values():
+        keys = [key for key in demand.held if may_take(worker, key)]
+        timeouts: Counter[float] = Counter()
+        for key in keys:
+            timeouts.update(demand.held[key].timeouts)
+        late = all(is_late(task) for task, _ in keys)
+        companies.append((keys, Company(worker, timeouts, late)))
+    for key, held in demand.held.items():
+        with_it = [company for keys, company in companies if key in keys]
+        late = is_late(key[0])
+        worst = [_holding(key[0], held, company, late=late) for company in with_it]
+        yield max(worst, key=lambda one: one.held)
+
+
+def _holding(task: str, held: HeldEntries, company: Company, *, late: bool) -> Holding:
+    entry = held.occupied if late else held.delayed
+    assert entry is not None, "a demand has no key without an entry"
+    own = entry.timeout if late else 0.0
+    delay = held.longest_occupation - own if late else held.longest_delay
+    before = company.seconds_ahead(entry.timeout if late else None)
+    return Holding(entry.id, task, delay, company.ahead, before, own)
+
+
+def findings_of(
+    found: Sequence[Holding], held_for: Visibility, accepted: Collection[str] = ()
+) -> list[Finding]:
+    """Word what is held for too long: one finding for what is certain, and one for what may be."""
+    limit = held_for.timeout
+    certain = [one for one in found if one.delay >= limit]
+    possible = [one for one in found if one.delay < limit <= one.held]
+    findings = []
+    if certain:
+        worst = max(certain, key=lambda one: one.delay)
+        sentence = (
+            f"entry {short(worst.entry)} ({worst.task}) has a countdown or eta of "
+            f"{worst.delay:g} s, and this broker hands it to another worker after {limit:g} s: its "
+            f"job would run twice{_others(certain, worst)}. Shorten it, or raise {held_for.where} "
+            f"above {worst.delay:g}"
+        )
+        findings.append(Finding("error", LIMITS, sentence))
+    if possible:
+        worst = max(possible, key=lambda one: one.held)
+        level: Level = "warning" if REDELIVERY in accepted else "error"
+        end = _remedies(worst, held_for)
+        if level == "warning":
+            end = f"This is accepted by manifest_accept = {REDELIVERY}"
+        sentence = (
+            f"entry {short(worst.entry)} ({worst.task}) may be held by a worker for "
+            f"{worst.held:g} s, and this broker hands it to another worker after {limit:g} s: its "
+            f"job may run twice{_others(possible, worst)}. {_sum(worst)}. {end}"
+        )
+        findings.append(Finding(level, LIMITS, sentence))
+    return findings
+
+
+def _others(found: Sequence[Holding], worst: Holding) -> str:
+    names = sorted({one.task for one in found} - {worst.task})
+    return f"; so may entries of {some_of(names)}" if names else ""
+
+
+def _sum(one: Holding) -> str:
+    parts = [f"{one.delay:g} s of countdown or eta"] if one.delay else []
+    if one.ahead:
+        jobs = "1 prefetched job" if one.ahead == 1 else f"{one.ahead} prefetched jobs"
+        parts.append(f"{one.seconds_ahead:g} s for {jobs} before it")
+    if one.is_late:
+        parts.append(f"its own timeout of {one.own:g} s, as it is acknowledged late")
+    return f"That is {' + '.join(parts)}"
+
+
+def _remedies(worst: Holding, held_for: Visibility) -> str:
+    ways = []
+    if timeout := worst.longest_timeout(held_for.timeout):
+        ways.append(f'give the entries a "timeout" of {timeout} s or less')
+    if worst.delay:
+        ways.append("shorten the countdown")
+    if worst.ahead > 1:
+        ways.append("set worker_prefetch_multiplier = 1")
+    ways.append(f"raise {held_for.where} above {worst.held:g}")
+    ways.append(f"set manifest_accept = {REDELIVERY} where running twice does no harm")
+    words = ", or ".join(ways)
+    return f"{words[0].upper()}{words[1:]}"
