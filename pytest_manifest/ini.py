@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +15,10 @@ else:
 
 from pytest_manifest.errors import StackError
 
+BATCH_INI: Final = "batch.ini"
+"""Settings of batches alone, which pytest reads with ``-c batch.ini``."""
 _SECTIONS: Final = {
+    BATCH_INI: "pytest",
     "pytest.ini": "pytest",
     ".pytest.ini": "pytest",
     "tox.ini": "pytest",
@@ -27,13 +31,26 @@ _FILES: Final = (*_OWN_FILES, "pyproject.toml", "tox.ini", "setup.cfg")
 """In the order in which pytest looks for them; before pytest 9 it knew none of the first two."""
 
 
+def batch_settings(folder: Path) -> tuple[Path | None, dict[str, object]]:
+    """Return the file with the settings of batches in a folder and these, by name.
+
+    It is ``batch.ini`` where there is one, else pytest's own. Raises StackError where a file cannot
+    be read.
+    """
+    return _settings(folder, (BATCH_INI, *_FILES))
+
+
 def pytest_settings(folder: Path) -> tuple[Path | None, dict[str, object]]:
     """Return pytest's configuration file in a folder and its settings, by name.
 
     The file is the first that pytest itself would choose there; None where none of them is for
     pytest. Raises StackError where a file cannot be read.
     """
-    for name in _FILES:
+    return _settings(folder, _FILES)
+
+
+def _settings(folder: Path, names: Iterable[str]) -> tuple[Path | None, dict[str, object]]:
+    for name in names:
         path = folder / name
         if path.is_file():
             settings = _of_toml(path) if path.suffix == ".toml" else _of_ini(path)
@@ -42,9 +59,9 @@ def pytest_settings(folder: Path) -> tuple[Path | None, dict[str, object]]:
     return None, {}
 
 
-def pytest_setting(folder: Path, name: str) -> str | None:
-    """Return a setting of pytest's configuration in a folder that is a text; None: it has none."""
-    value = pytest_settings(folder)[1].get(name)
+def batch_setting(folder: Path, name: str) -> str | None:
+    """Return a setting of batches in a folder that is a text; None: it has none."""
+    value = batch_settings(folder)[1].get(name)
     return value if isinstance(value, str) and value else None
 
 

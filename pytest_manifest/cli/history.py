@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pydantic import JsonValue
 from pytest_manifest.analysis.history import EntryHistory
 from pytest_manifest.analysis.reading import outcome_of
 from pytest_manifest.cli.output import say, write_rows_as_json, write_table
+from pytest_manifest.cli.runs_folder import pytest_command
 from pytest_manifest.errors import LedgerError, PlanError
 from pytest_manifest.ledger import Ledger, find_runs_of_manifest
 from pytest_manifest.ledger.queries import BATCH
@@ -66,7 +68,8 @@ def run(file: Path, folder: Path, choice: Choice, *, json: bool) -> None:
         if not ledgers:
             raise LedgerError(
                 f"{file}: there is no run of it in {folder}; dispatch it with "
-                f"pytest --manifest={file}, or name another folder with --runs"
+                f"{shlex.join(pytest_command())} --manifest={file}, or name another folder with "
+                "--runs"
             )
         for ledger in ledgers:
             ledger.check_types()

@@ -6,8 +6,9 @@ import importlib.util
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -15,11 +16,15 @@ from pytest_manifest.cli import scaffold
 from pytest_manifest.cli.find_app import SOURCES, FoundApp, find_apps, unnamed_app
 from pytest_manifest.cli.output import say, write_json
 from pytest_manifest.errors import PlanError
-from pytest_manifest.ini import pytest_settings
+from pytest_manifest.ini import BATCH_INI, batch_settings, pytest_settings
 
 PLAN: Final = "--manifest-plan=first --manifest-plan-run"
 PRIVATE: Final = "--manifest-broker=private"
 PLUGIN: Final = "workflows.first.plan"
+_OWN_TESTS: Final = ("test_*.py", "*_test.py", "tests", "test", "conftest.py")
+"""Files and folders of a project with tests of its own, here or one or two folders below."""
+_EARLY_PATHS: Final = (8, 4)
+"""Since this version pytest imports a plugin of ``-p`` from the folders of ``pythonpath``."""
 
 
 @dataclass
@@ -28,6 +33,8 @@ class _Scaffold:
 
     folder: Path
     app: str
+    settings: str | None = None
+    """The file by which the batch keeps to the private stack."""
     created: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     todo: list[str] = field(default_factory=list)
@@ -54,7 +61,7 @@ class _Scaffold:
 def run(folder: Path, app: str | None, *, json: bool) -> None:
     """Make the files that are not there, and print what was made and what to do next."""
     folder = folder.absolute()
-    config, settings = pytest_settings(folder)
+    config, settings = batch_settings(folder)
     configured = settings.get("manifest_app")
     found = [] if app or configured else find_apps(folder)
     chosen = app or (configured if isinstance(configured, str) and configured else None)
@@ -69,12 +76,17 @@ def run(folder: Path, app: str | None, *, json: bool) -> None:
         one = _choose(found, ask=not json)
         chosen, below_sources = one.name, one.below_sources
     made = _Scaffold(folder, chosen or scaffold.OWN_APP)
+    apart = _has_own_tests(folder, config, settings)
     _make_files(made, own=chosen is None or _is_ours(folder / "jobs.py"))
-    _name_app(made, config, configured)
+    if apart:
+        _make_batch_ini(made)
+    else:
+        made.make("conftest.py", scaffold.CONFTEST)
+        _name_app(made, config, configured)
     if below_sources:
         _check_installed(made)
     _check_server(made)
-    if made.app != scaffold.OWN_APP:
+    if made.settings is None and made.app != scaffold.OWN_APP:
         made.command.append(PRIVATE)  # the app may name a broker that others use, too
     made.command += shlex.split(PLAN)
     where = [str(one.path.relative_to(folder)) for one in found if one.name == made.app]
@@ -130,38 +142,51 @@ def _make_files(made: _Scaffold, *, own: bool) -> None:
     made.make("workflows/first/__init__.py", "")
     made.make("workflows/first/plan.py", scaffold.PLAN if own else scaffold.PLAN_FOR_APP)
     made.make("workflows/first/verify.py", scaffold.VERIFY if own else scaffold.VERIFY_FOR_APP)
-    _name_plan(made)
 
 
-def _name_plan(made: _Scaffold) -> None:
-    """Have pytest know the plan: by a new conftest.py, else by an option, and say so."""
-    if (made.folder / "conftest.py").exists() and _is_known(made.folder):
-        made.kept.append("conftest.py")
-        return
-    above = _tested_above(made.folder)
-    if above is not None:
-        made.todo.append(
-            f"give -p {PLUGIN} with each command: pytest, where it is started in {above}, takes no "
-            "pytest_plugins of a conftest.py below"
-        )
-    elif made.make("conftest.py", scaffold.CONFTEST):
-        return
-    else:
-        made.todo.append(
-            f'add "{PLUGIN}" to pytest_plugins in conftest.py; until then: -p {PLUGIN}'
-        )
-    made.command = ["python", "-m", "pytest", "-p", PLUGIN]
+def _has_own_tests(folder: Path, config: Path | None, settings: Mapping[str, object]) -> bool:
+    """Return whether the project has tests, or settings for them, here or above.
+
+    So it has where an earlier call has made settings for batches alone.
+    """
+    if config is not None and not (settings and all(map(_is_ours_by_name, settings))):
+        return True
+    if (folder / BATCH_INI).is_file() or _is_tested_above(folder):
+        return True
+    ours = folder / "conftest.py"
+    return any(
+        found != ours or found.read_bytes() != scaffold.CONFTEST.encode()
+        for name in _OWN_TESTS
+        for place in ("", "[!.]*/", "[!.]*/[!.]*/")
+        for found in folder.glob(place + name)
+    )
 
 
-def _tested_above(folder: Path) -> Path | None:
-    """Return the nearest folder above which pytest's settings, or a conftest.py, are in."""
-    return next(
-        (
-            one
-            for one in folder.parents
-            if (one / "conftest.py").is_file() or pytest_settings(one)[0] is not None
-        ),
-        None,
+def _is_ours_by_name(setting: str) -> bool:
+    return setting.startswith("manifest_")
+
+
+def _make_batch_ini(made: _Scaffold) -> None:
+    """Make the settings of batches alone: those of the tests would act on jobs, too."""
+    paths = f". {SOURCES}" if (made.folder / SOURCES).is_dir() else "."
+    name = BATCH_INI
+    made.make(name, scaffold.batch_ini(made.app, PLUGIN, paths))
+    made.command = ["pytest", "-c", name]
+    if _pytest_version() < _EARLY_PATHS:
+        made.command[:1] = ["python", "-m", "pytest"]
+    config, settings = batch_settings(made.folder)
+    _name_app(made, config, settings.get("manifest_app"))
+
+
+def _pytest_version() -> tuple[int, ...]:
+    return tuple(int(part) for part in version("pytest").split(".")[:2])
+
+
+def _is_tested_above(folder: Path) -> bool:
+    """Return whether pytest's settings, or a conftest.py, are in a folder above."""
+    return any(
+        (one / "conftest.py").is_file() or pytest_settings(one)[0] is not None
+        for one in folder.parents
     )
 
 
@@ -170,17 +195,15 @@ def _is_ours(path: Path) -> bool:
     return path.is_file() and path.read_bytes() == scaffold.JOBS.encode()
 
 
-def _is_known(folder: Path) -> bool:
-    """Return whether the conftest that is there names our plan."""
-    return PLUGIN in (folder / "conftest.py").read_text(encoding="utf-8", errors="replace")
-
-
 def _name_app(made: _Scaffold, config: Path | None, configured: object) -> None:
     """Have pytest know the app: by a new pytest.ini, else say what to write where."""
+    if config is not None and batch_settings(made.folder)[1].get("manifest_broker") == "private":
+        made.settings = config.name
     if configured == made.app:
         return
     if config is None:
         made.make("pytest.ini", scaffold.pytest_ini(made.app))
+        made.settings = "pytest.ini"
         return
     value = f'"{made.app}"' if config.suffix == ".toml" else made.app
     made.todo.append(
@@ -222,6 +245,7 @@ def _report(made: _Scaffold, where: str | None, found: Sequence[str], *, json: b
                 "created": list(made.created),
                 "kept": list(made.kept),
                 "todo": list(made.todo),
+                "private_by": made.settings,
                 "next": command,
             }
         )
@@ -241,7 +265,10 @@ def _report(made: _Scaffold, where: str | None, found: Sequence[str], *, json: b
     for line in made.todo:
         say(f"to do    {line}")
     say()
-    say("Next: run the first batch on a private stack. One of its tests fails, on purpose:")
+    if made.settings is not None:
+        taken_out = f"until manifest_broker = private is out of {made.settings}"
+        say(f"Jobs stay on a private stack of this machine {taken_out}.")
+    say("Next: run the first batch. One of its tests fails, on purpose:")
     if made.folder != Path(os.path.realpath(Path.cwd())):
         say(f"  cd {shlex.quote(os.path.relpath(made.folder))}")
     say(f"  {command}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_manifest.cli.output import say, write_json
-from pytest_manifest.cli.runs_folder import NAME, runs_folder
+from pytest_manifest.cli.runs_folder import NAME, pytest_command, runs_folder
 from pytest_manifest.text import plural, short_path
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def _judging(merged: MergedRun) -> tuple[list[str], list[str]]:
     folder = merged.ledger.parent.resolve()
     manifest = "FILE" if merged.manifest is None else _short(merged.manifest)
     command = [
-        "pytest",
+        *pytest_command(),
         f"--manifest={manifest}",
         "--manifest-audit",
         f"--manifest-run={merged.info.run}",

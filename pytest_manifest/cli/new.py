@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
+from shlex import join, quote
 from typing import Final
 
 from pydantic import JsonValue, ValidationError
 
 from pytest_manifest.cli.output import say, write_json
 from pytest_manifest.cli.rows import Row, Rows, csv_rows, sql_rows
+from pytest_manifest.cli.runs_folder import pytest_command
 from pytest_manifest.cli.target import check_target, make_folder
 from pytest_manifest.cli.task_arguments import TaskSignature, TaskSignatures, jsonable
 from pytest_manifest.errors import Fault, ManifestError, PlanError
@@ -77,7 +78,8 @@ def run(
 
 
 def _report(target: Path, count: int, *, filled: bool, json: bool) -> None:
-    command = f"pytest --manifest={target}" if filled else f"manifest lint {target}"
+    start = join(pytest_command())
+    command = f"{start} --manifest={target}" if filled else f"manifest lint {target}"
     if json:
         write_json({"file": str(target), "entries": count, "next": command})
         return

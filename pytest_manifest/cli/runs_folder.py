@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -9,7 +11,7 @@ from typing import Final
 from pytest_manifest import redaction
 from pytest_manifest.errors import LedgerError, StackError
 from pytest_manifest.files import FILE_MODE, MODE_HINT, parsed_mode
-from pytest_manifest.ini import pytest_setting, pytest_settings
+from pytest_manifest.ini import BATCH_INI, batch_setting, batch_settings
 from pytest_manifest.text import listed
 
 NAME: Final = "runs"
@@ -24,12 +26,20 @@ def runs_folder(given: Path | None) -> Path:
     if given is not None:
         return given
     root = _root()
-    return root / (pytest_setting(root, "manifest_dir") or ".manifest") / NAME
+    return root / (batch_setting(root, "manifest_dir") or ".manifest") / NAME
+
+
+def pytest_command() -> list[str]:
+    """Return how pytest is started here with the settings by which runs are found."""
+    config = batch_settings(_root())[0]
+    if config is None or config.name != BATCH_INI:
+        return ["pytest"]
+    return ["pytest", "-c", os.path.relpath(config)]
 
 
 def report_mode() -> int:
     """Return the mode of reports' files by pytest's configuration. Raises StackError."""
-    given = pytest_setting(_root(), "manifest_report_mode")
+    given = batch_setting(_root(), "manifest_report_mode")
     mode = FILE_MODE if given is None else parsed_mode(given)
     if mode is None:
         raise StackError(f"manifest_report_mode = {given}: {MODE_HINT}")
@@ -41,7 +51,7 @@ def hide_secrets() -> None:
 
     Raises StackError where its configuration names no names.
     """
-    settings = pytest_settings(_root())[1]
+    settings = batch_settings(_root())[1]
     names = settings.get("manifest_redact_names")
     words = names.replace(",", " ").split() if isinstance(names, str) else ()
     try:
@@ -63,7 +73,7 @@ def hide_secrets_of_newest(folder: Path) -> None:
 def _root() -> Path:
     """Return pytest's root folder here: the nearest that has its configuration."""
     here = Path.cwd()
-    roots = (place for place in (here, *here.parents) if pytest_settings(place)[0] is not None)
+    roots = (place for place in (here, *here.parents) if batch_settings(place)[0] is not None)
     return next(roots, here)
 
 
@@ -103,7 +113,8 @@ def _last(folder: Path) -> Path:
     runs = find_runs(folder)
     if not runs:
         raise LedgerError(
-            f"there is no run in {folder}; dispatch a manifest first with pytest --manifest=FILE, "
+            f"there is no run in {folder}; dispatch a manifest first with "
+            f"{shlex.join(pytest_command())} --manifest=FILE, "
             "or name another folder with --runs"
         )
     return runs[-1]

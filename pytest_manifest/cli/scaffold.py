@@ -89,6 +89,29 @@ def test_nothing_is_lost(entry: Entry, receipt: Receipt) -> None:
 '''
 
 
+PRIVATE: Final = """\
+# Jobs stay on a private stack of this machine. Take the next line out, and they go where
+# the app sends its own.
+manifest_broker = private
+"""
+
+
 def pytest_ini(app: str) -> str:
-    """Return a pytest.ini that names the app."""
-    return f"[pytest]\nmanifest_app = {app}\n"
+    """Return a pytest.ini that names the app, and keeps its jobs on the private stack."""
+    return f"[pytest]\nmanifest_app = {app}\n{PRIVATE}"
+
+
+def batch_ini(app: str, plugin: str, paths: str) -> str:
+    """Return the settings of batches alone, in a project whose tests have settings of their own.
+
+    ``plugin``: the module of the plan; ``paths``: the folders that modules are imported from.
+    """
+    return f"""\
+# Settings of batches, apart from those of the project's tests: pytest -c batch.ini --manifest=FILE
+[pytest]
+manifest_app = {app}
+{PRIVATE}pythonpath = {paths}
+# The tests' conftest.py, the variables of pytest-env and the blocked database of pytest-django are
+# for tests. A plan, or a fixture for verify.py, is named by -p MODULE.
+addopts = --noconftest -p no:env -p no:django -p {plugin}
+"""

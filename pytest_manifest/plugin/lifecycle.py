@@ -55,9 +55,13 @@ def _start_early(state: ManifestSession) -> None:
     options = state.context.options
     if options.may_dispatch and not state.manifests.shard_is_empty:
         from pytest_manifest.plugin.option_conflicts import refuse_unwritable
+        from pytest_manifest.plugin.settings_for_tests import settings_notice
         from pytest_manifest.plugin.stacks import start_stack_early
 
         refuse_unwritable(state.context.config, options)
+        notice = None if options.audit else settings_notice(state.context.config)
+        if notice is not None:
+            state.report.notices.append(notice)
         start_stack_early(state.session_runs, state.manifests)
 
 

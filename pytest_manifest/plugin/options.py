@@ -334,6 +334,7 @@ class Options:
     may_dispatch: bool
     ledgers: Path
     stacks: Path
+    settings_file: tuple[str, ...]
     stack_arguments: str
 
     def __init__(self, config: pytest.Config) -> None:
@@ -362,6 +363,7 @@ class Options:
             ),
             ledgers=self.folder / "runs",
             stacks=self.folder / "stacks",
+            settings_file=run_values.settings_file(config.option),
             stack_arguments="".join(run_values.stack_arguments(config.option, ROWS)),
         )
 

@@ -133,11 +133,17 @@ def plan_options(pairs: list[str]) -> dict[str, str]:
     return found
 
 
-def stack_arguments(given: argparse.Namespace, rows: Mapping[str, Option[Any]]) -> Iterator[str]:
-    """Yield the options of a command line that name the app and the stack, without passwords.
+def settings_file(given: argparse.Namespace) -> tuple[str, ...]:
+    """Return the arguments by which a command line names the file of pytest's settings."""
+    return ("-c", str(given.inifilename)) if given.inifilename else ()
 
-    A command that goes on with the run needs them, too.
+
+def stack_arguments(given: argparse.Namespace, rows: Mapping[str, Option[Any]]) -> Iterator[str]:
+    """Yield the options of a command line that name pytest's settings, the app and the stack.
+
+    They are without passwords. A command that goes on with the run needs them, too.
     """
+    yield from (f" {shlex.quote(one)}" for one in settings_file(given))
     for name in ("app", "broker", "backend"):
         if value := getattr(given, rows[name].dest):
             from pytest_manifest.redaction import redact_url

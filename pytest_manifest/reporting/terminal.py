@@ -92,6 +92,7 @@ def _write_previews(
         _write_notes(reporter, plans, f"{manifest.header.workflow}:{manifest.header.mode}")
         if not report.runs:
             name = short_path(manifest.path, root)
+            name += report.options.stack_arguments
             reporter.write_line(f"nothing was sent; to dispatch it: pytest --manifest={name}")
             reporter.write_line(f"it would go to: {plans.stack()}")
 

@@ -17,7 +17,7 @@ from pydantic import JsonValue
 
 from pytest_manifest import log
 from pytest_manifest.errors import StackError
-from pytest_manifest.ini import pytest_setting
+from pytest_manifest.ini import batch_setting
 from pytest_manifest.processes import has_ended, pid_scope
 from pytest_manifest.redaction import redact_url
 from pytest_manifest.stack.client import SupervisorClient
@@ -61,7 +61,7 @@ def default_app(folder: Path) -> str:
     app = os.environ.get("MANIFEST_APP")
     if app:
         return app
-    named = pytest_setting(folder, "manifest_app")
+    named = batch_setting(folder, "manifest_app")
     if named is None:
         raise StackError(
             "which Celery app? give --app=MODULE:ATTRIBUTE, set MANIFEST_APP, or set manifest_app "

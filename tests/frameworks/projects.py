@@ -27,7 +27,8 @@ class Project:
 
     ``app``: as ``celery -A`` has it. ``variables``: by which it is told where broker and store are.
     ``entries``: task, what it is given, and what comes of it: the expected result, or how its entry
-    fails. ``prepare``: commands that the project needs once.
+    fails. ``prepare``: commands that the project needs once. ``settings``: by which pytest is led
+    to the settings of batches, where those of the tests are not to act on them.
     """
 
     app: str
@@ -36,6 +37,7 @@ class Project:
     plugins: tuple[str, ...] = ()
     worker: tuple[str, ...] = ()
     prepare: tuple[tuple[str, ...], ...] = ()
+    settings: tuple[str, ...] = ()
 
 
 def entry(task: str, *args: object, expect: object = None, **kwargs: object) -> dict[str, object]:
@@ -136,6 +138,17 @@ LONG_LIMITS = Project(
     variables=STANDARD,
 )
 """Most of an app's jobs are short, and its limit is for the longest: half an hour."""
+SIGNED_MESSAGES = Project(
+    app="shop",
+    entries={
+        "tea": (entry("shop.price", "tea", 2, expect={"cents": 500}), "passed"),
+        "wrong": (entry("shop.price", "tea", 1, expect={"cents": 500}), "failed"),
+    },
+    variables=STANDARD,
+    prepare=(("pytest_manifest", "init"),),
+    settings=("-c", "batch.ini"),
+)
+"""Its tests set the key with which messages are signed, where it is imported by pytest."""
 ALL = {
     "flat": FLAT,
     "package": PACKAGE,
@@ -147,6 +160,7 @@ ALL = {
     "celery_periodic": CELERY_PERIODIC,
     "celery_django": CELERY_DJANGO,
     "long_limits": LONG_LIMITS,
+    "signed_messages": SIGNED_MESSAGES,
 }
 """By their folders."""
 
@@ -176,7 +190,7 @@ class Stranger:
     def dispatch(self, *options: str) -> beside.Outcome:
         """Run the manifest."""
         app = f"--manifest-app={self.project.app}"
-        return self.run("pytest", "--manifest=batch.jsonl", app, *options)
+        return self.run("pytest", *self.project.settings, "--manifest=batch.jsonl", app, *options)
 
     def use(self, broker: str) -> None:
         """Lead the app to this Redis, in the way that the project has for it."""

@@ -34,6 +34,20 @@ def test_on_their_own_worker(
     project = Stranger(name, tmp_path)
     project.use(valkey)
     with project.worker(*options):
-        done = project.dispatch()
+        done = project.dispatch(*(["--manifest-broker=app"] if project.project.settings else []))
     assert project.verdicts() == project.expected()
     assert done.status == ("failed" in project.expected().values()), done.text
+
+
+@pytest.mark.live
+def test_settings_of_tests_act_on_a_batch_without_its_own_ini(tmp_path: Path, valkey: str) -> None:
+    """The same project, its tests' conftest and all: no message is one that its worker takes."""
+    with redis.Redis.from_url(valkey) as client:
+        client.flushall()
+    project = Stranger("signed_messages", tmp_path, prepared=False)
+    project.use(valkey)
+    with project.worker(*INSTRUMENTED):
+        command = ("pytest", "--manifest=batch.jsonl", "--manifest-app=shop")
+        done = project.run(*command, "--manifest-deadline=5")
+    assert done.status == pytest.ExitCode.TESTS_FAILED
+    assert "passed" not in project.verdicts().values()

@@ -12,9 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from pytest_manifest.cli.find_app import find_apps
-from pytest_manifest.cli.init import PLUGIN
+from pytest_manifest.cli.init import PLAN
 from pytest_manifest.cli.main import app
-from pytest_manifest.ini import pytest_setting, pytest_settings
+from pytest_manifest.ini import batch_setting, batch_settings, pytest_settings
 
 
 def init(folder: Path, *options: str) -> dict[str, object]:
@@ -53,28 +53,60 @@ def test_an_app_that_is_there_is_used(tmp_path: Path) -> None:
     write(tmp_path, {"shop/celery.py": broken} | others)
     made = init(tmp_path)
     assert made["app"] == "shop.celery:queue"
-    assert pytest_setting(tmp_path, "manifest_app") == "shop.celery:queue"
+    assert batch_setting(tmp_path, "manifest_app") == "shop.celery:queue"
     assert not (tmp_path / "jobs.py").exists()
     assert "celery.accumulate" in (tmp_path / "workflows/first/plan.py").read_text("utf-8")
     assert (tmp_path / "shop/celery.py").read_text("utf-8") == broken
 
 
-def test_nothing_is_overwritten(tmp_path: Path) -> None:
-    """What cannot be written into a file that is there is said, and given on the command line."""
-    (tmp_path / "conftest.py").write_text("# mine\n", "utf-8")
-    (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\naddopts = []\n", "utf-8")
-    made = init(tmp_path, "--app=shop:app")
-    assert (tmp_path / "conftest.py").read_text("utf-8") == "# mine\n"
+def test_jobs_stay_on_the_private_stack_until_a_line_is_taken_out(tmp_path: Path) -> None:
+    """Also of an app that names a broker, which others use; and it is said."""
+    write(tmp_path, {"shop.py": "app = Celery(broker='amqp://production.example')\n"})
+    made = init(tmp_path)
+    assert made["next"] == "pytest --manifest-plan=first --manifest-plan-run"
+    assert made["private_by"] == "pytest.ini"
+    assert batch_setting(tmp_path, "manifest_broker") == "private"
+    said = CliRunner().invoke(app, ["init", str(tmp_path)]).stdout
+    assert "until manifest_broker = private is out of pytest.ini" in said
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"pyproject.toml": "[tool.pytest.ini_options]\naddopts = ['--cov']\n"},
+        {"conftest.py": "# mine\n"},
+        {"tests/conftest.py": "# mine\n"},
+        {"shop/tests/test_one.py": ""},
+        {"shop/test_one.py": ""},
+    ],
+    ids=lambda files: next(iter(files)),
+)
+def test_a_project_with_tests_gets_an_ini_of_the_batchs_own(
+    files: dict[str, str], tmp_path: Path
+) -> None:
+    """What is there stays as it is, a second call changes nothing, and commands find the file."""
+    write(tmp_path, {**files, "shop/celery.py": "app = Celery()\n"})
+    made = init(tmp_path)
+    assert made["next"] == "pytest -c batch.ini --manifest-plan=first --manifest-plan-run"
+    assert (made["private_by"], made["todo"]) == ("batch.ini", [])
     assert not (tmp_path / "pytest.ini").exists()
-    assert made["kept"] == ["conftest.py"]
-    assert made["next"] == (
-        "python -m pytest -p workflows.first.plan --manifest-app=shop:app "
-        "--manifest-broker=private --manifest-plan=first --manifest-plan-run"
+    assert {name: (tmp_path / name).read_text("utf-8") for name in files} == files
+    assert batch_settings(tmp_path)[0] == tmp_path / "batch.ini"
+    assert pytest_settings(tmp_path)[0] in (None, tmp_path / "pyproject.toml")
+    again = init(tmp_path)
+    assert (again["created"], again["next"]) == ([], made["next"])
+    assert init(tmp_path, "--app=other:app")["next"] == (
+        "pytest -c batch.ini --manifest-app=other:app --manifest-plan=first --manifest-plan-run"
     )
-    todo = made["todo"]
-    assert isinstance(todo, list)
-    assert any("pytest_plugins" in line for line in todo)
-    assert any("manifest_app" in line and "pyproject.toml" in line for line in todo)
+
+
+def test_a_project_whose_settings_name_the_app_gets_its_own_ini_too(tmp_path: Path) -> None:
+    """With that app; the settings for tests stay as they are."""
+    text = "[pytest]\nmanifest_app = shop:app\ntestpaths = tests\n"
+    write(tmp_path, {"pytest.ini": text})
+    assert init(tmp_path)["private_by"] == "batch.ini"
+    assert batch_setting(tmp_path, "manifest_app") == "shop:app"
+    assert (tmp_path / "pytest.ini").read_text("utf-8") == text
 
 
 def test_a_package_in_src_has_to_be_installed(tmp_path: Path) -> None:
@@ -82,7 +114,7 @@ def test_a_package_in_src_has_to_be_installed(tmp_path: Path) -> None:
     app = "from celery import Celery\napp = Celery()\n"
     write(tmp_path / "a", {"src/not_there/celery.py": app, "src/not_there/__init__.py": ""})
     made = init(tmp_path / "a")
-    private = "pytest --manifest-broker=private --manifest-plan=first --manifest-plan-run"
+    private = "pytest --manifest-plan=first --manifest-plan-run"
     assert made["next"] == f"PYTHONPATH=src {private}"
     assert "pip install -e ." in str(made["todo"])
     write(tmp_path / "b", {"src/pytest/celery.py": app, "src/pytest/__init__.py": ""})
@@ -170,7 +202,7 @@ def test_settings_are_read_as_pytest_does(file: str, text: str, tmp_path: Path) 
     (tmp_path / "setup.cfg").write_text("[metadata]\n", "utf-8")
     assert pytest_settings(tmp_path) == (None, {})
     (tmp_path / file).write_text(text, "utf-8")
-    assert pytest_setting(tmp_path, "manifest_app") == "a:b"
+    assert batch_setting(tmp_path, "manifest_app") == "a:b"
     assert pytest_settings(tmp_path)[0] == tmp_path / file
 
 
@@ -179,13 +211,6 @@ def test_pytest_reads_no_other_file_beside_its_own(file: str, tmp_path: Path) ->
     """Also where it has nothing in it: a ``pytest.ini`` made beside it would not be read."""
     write(tmp_path, {file: "", "pytest.ini": "[pytest]\nmanifest_app = a:b\n"})
     assert pytest_settings(tmp_path) == (tmp_path / file, {})
-
-
-def test_the_app_is_to_be_named_in_the_file_that_pytest_reads(tmp_path: Path) -> None:
-    write(tmp_path, {"pytest.toml": "[pytest]\n", "shop.py": "app = Celery()\n"})
-    made = init(tmp_path)
-    assert "pytest.ini" not in str(made["created"])
-    assert "section of pytest.toml; until then: --manifest-app=shop:app" in str(made["todo"])
 
 
 @pytest.mark.parametrize(
@@ -216,19 +241,20 @@ def test_an_app_that_is_made_is_said_to_be(tmp_path: Path) -> None:
     ("above", "text"), [("pyproject.toml", "[tool.pytest.ini_options]\n"), ("conftest.py", "")]
 )
 def test_the_tests_of_a_folder_above_still_run(above: str, text: str, tmp_path: Path) -> None:
-    """pytest ends there where a conftest.py below names plugins; each command names the plan."""
+    """pytest ends there where a conftest.py below names plugins; the batch's ini names the plan."""
     write(tmp_path, {above: text, "test_one.py": "def test_one(): ...\n"})
     made = init(tmp_path / "svc")
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     following = shlex.split(str(made["next"]))
-    assert following[:5] == ["python", "-m", "pytest", "-p", "workflows.first.plan"]
-    plan = [*command, *following[3:5], "--manifest-plan=first"]
+    assert following == ["pytest", "-c", "batch.ini", *PLAN.split()]
+    plan = [*command, "-c", "batch.ini", "--manifest-plan=first"]
     done = subprocess.run(plan, cwd=tmp_path / "svc", capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    [told] = [one for one in made["todo"] if PLUGIN in one]  # type: ignore[attr-defined]  # JSON
-    assert str(tmp_path) in told
+    assert (
+        "to dispatch it: pytest --manifest=manifests/first_all_01.jsonl -c batch.ini" in done.stdout
+    )
     again = init(tmp_path / "svc")
     assert (again["created"], again["next"]) == ([], made["next"])
 
