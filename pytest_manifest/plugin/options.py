@@ -115,6 +115,7 @@ class Options:
         ini="tasks that may be sent, like shop.* tasks.resize",
     )
     accept = run_values.accepted_risks()
+    no_worker = run_values.time_without_workers()
     require_signature = Flag(
         "send nothing of a manifest that no trusted key has signed, or that was changed since",
         ini="send only manifests that a trusted key has signed",

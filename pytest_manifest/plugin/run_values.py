@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import pytest
 
-from pytest_manifest.plugin.option_values import Given, Option
+from pytest_manifest.plugin.option_values import Given, Option, grace
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Balance, Limits, Shard
@@ -176,6 +176,12 @@ def accepted_risks() -> Option[tuple[str, ...]]:
     """Return the option that names risks with which a run is sent all the same."""
     about = "risks with which a run is sent all the same: redelivery"
     return Option(_risks, NO_NAMES, ini=about)
+
+
+def time_without_workers() -> Option[float]:
+    """Return the option that says for how long a run waits where no worker is, in seconds."""
+    about = "time without any worker after which a run ends, like 2m; 0: it waits for its deadline"
+    return Option(grace, 120.0, ini=about, ini_default="2m")
 
 
 def _risks(given: Given) -> tuple[str, ...]:

@@ -82,6 +82,8 @@ def _parts(stats: ProgressStats, encoding: str) -> Iterator[_Part]:
     yield _Part(f"running {stats.running}", WANTED)
     if stats.stranded:
         yield _Part(f"held {stats.stranded}", NEEDED, "yellow")
+    if stats.unattended is not None:
+        yield _Part(f"no worker for {clock(stats.unattended)}", NEEDED, "yellow")
     yield _Part(f"passed {stats.passed}", GOOD, "green" if stats.passed else None)
     # A zero is shown too; that none failed matters more than that none was lost.
     for name, count, rank in (("failed", stats.failed, GOOD), ("lost", stats.lost, EXTRA)):
@@ -112,6 +114,8 @@ def log_line(stats: ProgressStats) -> str:
         text += f", skipped {stats.skipped}"
     if stats.stranded:
         text += f", held by no worker that answers {stats.stranded}"
+    if stats.unattended is not None:
+        text += f"; no worker has answered for {clock(stats.unattended)}"
     if stats.rate is not None:
         text += f"; {short_rate(stats.rate)}"
     if stats.eta is not None:

@@ -31,7 +31,8 @@ class ProgressStats:
     ``eta`` is None without a verdict yet, if all that is left is running, and after a time without
     verdicts longer than itself. ``stranded``: taken by workers that do not answer. ``failed``:
     shown by pytest as failed; ``unknown``: that could not be judged, apart from the ``lost``;
-    ``slowest``: the entry that has been running longest, and its seconds.
+    ``slowest``: the entry that has been running longest, and its seconds. ``unattended``: seconds
+    since the last sign of a worker, where none is there.
     """
 
     total: int
@@ -48,6 +49,7 @@ class ProgressStats:
     eta: float | None = None
     slowest: tuple[str, float] | None = None
     stranded: int = 0
+    unattended: float | None = None
 
 
 class Pace:
@@ -142,7 +144,13 @@ class Meter:
             eta=self._eta(now, done, rate, left, apart=running + stranded),
             slowest=slowest,
             stranded=stranded,
+            unattended=self._unattended(now),
         )
+
+    def _unattended(self, now: float) -> float | None:
+        """Return the longest time for which a run has seen no worker, None if each has."""
+        since = [at for one in self._readers if (at := one.run.nobody_since) is not None]
+        return now - min(since) if since else None
 
     def _eta(
         self, now: float, done: int, rate: float | None, left: int, *, apart: int

@@ -8,6 +8,7 @@ from functools import partial
 
 from pytest_manifest.broker.bounded import BoundedCaller
 from pytest_manifest.broker.locating import Locator, open_locator, queues_of
+from pytest_manifest.broker.presence import Presence, look_for_workers
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.visibility import Visibility
 from pytest_manifest.ledger import Ledger
@@ -94,6 +95,11 @@ class RunConnections:
         expires = None if self.publisher is None else self.publisher.result_expires
         stream = float(self._state.info.stream_ttl)
         return stream if expires is None else min(stream, expires)
+
+    def look_for_workers(self) -> Presence:
+        """Look for workers of the run's queues. Raises StackError where the broker is away."""
+        assert self.publisher is not None
+        return look_for_workers(self.publisher, self.queues)
 
     def record_unknown_workers(self, ledger: Ledger) -> None:
         """Record workers that this run has not seen; our own stack has none."""

@@ -9,6 +9,7 @@ from loguru import logger
 
 from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.ledger import OVER_BUDGET
+from pytest_manifest.run.absence import Absence
 from pytest_manifest.run.context import EngineContext, FailureWindow
 from pytest_manifest.run.corrections import Correction
 from pytest_manifest.run.evaluation import revoked_message
@@ -58,6 +59,7 @@ class Engine:
         self.missing = MissingJobs(
             context, self._search, self._recorder, self._sender, self._withdrawal
         )
+        self._absence = Absence(context)
         self._deadline = float("inf")
         self._left = 0
         self._log = logger.bind(run=context.run)
@@ -111,6 +113,11 @@ class Engine:
             return True
         self._poll()
         self.missing.check(time.monotonic())
+        if ending := self._absence.check(time.monotonic()):
+            self._schedule.close(ending.note)
+            self.record_rest(ending.status, ending.note)
+            self._context.warnings.append(ending.advice)
+            return True
         if time.monotonic() <= self._deadline:
             return False
         self._time_is_over()
@@ -217,6 +224,8 @@ class Engine:
             self._note_outage(self._polling, error)
             return
         self._polling.close()
+        if batch:
+            self._absence.seen()
         self._recorder.record_batch(batch)
 
     # The end

@@ -90,6 +90,11 @@ class Run:
         return self._state.workers
 
     @property
+    def nobody_since(self) -> float | None:
+        """Return when the last sign of a worker came, where none is there (monotonic s)."""
+        return self._state.signals.nobody_since
+
+    @property
     def leaves_jobs(self) -> bool:
         """Return whether a stack of ours may still hold unstarted jobs for a resume to take up."""
         return self._state.leaves_jobs

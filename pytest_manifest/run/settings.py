@@ -63,7 +63,8 @@ class RunSettings:
     manifest again when its turn comes, and keep it not; ``receipt_keys``: the public keys, as PEM,
     by one of which each report of a worker must be signed, None where it need not be; ``reuse``:
     the runs whose passes count for the same work, None: of none; ``accept``: the risks with which
-    a run is sent all the same, by their words of ``manifest_accept``.
+    a run is sent all the same, by their words of ``manifest_accept``; ``no_worker``: seconds
+    without any worker after which it ends, 0 for no limit.
     """
 
     folder: Path
@@ -85,6 +86,7 @@ class RunSettings:
     receipt_keys: str | None = None
     reuse: EarlierRuns | None = None
     accept: Collection[str] = ()
+    no_worker: float = 120.0
 
     def window_for(self, slots: int) -> int:
         """Return the most entries in flight, where workers run ``slots`` jobs at once (0: not
@@ -118,6 +120,7 @@ class Signals:
 
     ``stop``: send no more and end; ``interrupted``: a person stopped it, so running jobs are waited
     for; ``force_stop``: wait for nothing. ``on_verdicts`` is called with entry ids.
+    ``nobody_since``: when the last sign of a worker came, where none is there (monotonic s).
     """
 
     stop: threading.Event = field(default_factory=threading.Event)
@@ -128,6 +131,7 @@ class Signals:
     on_verdicts: Callable[[Sequence[str]], None] = lambda _entries: None
     lost_workers: Callable[[], Sequence[WorkerLoss]] = lambda: ()
     stack_failure: Callable[[], str | None] = lambda: None
+    nobody_since: float | None = None
 
     def end(self) -> None:
         """Release whoever waits for the run, as it is over."""

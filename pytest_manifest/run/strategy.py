@@ -106,6 +106,7 @@ class Strategy(ABC):
                 warnings=state.warnings,
                 wait_budget=state.wait_budget,
                 record_unknown_workers=partial(connections.record_unknown_workers, ledger),
+                look_for_workers=connections.look_for_workers,
             )
         )
 

@@ -133,3 +133,10 @@ def test_what_has_no_receipt_is_told_too() -> None:
     entry = Entry(id="crud-1", task="t")
     verdict = evaluate(entry, None, attempt=1, problem="lost", note="it is nowhere")
     assert receipt_line(EntryVerdict(1, verdict, None)) == ("lost  crud-1  -  -", "red")
+
+
+def test_that_no_worker_is_there_is_said_in_every_line() -> None:
+    """It is what matters then, also where there is little room."""
+    alone = figures(unattended=65.0, running=0, rate=None, eta=None, slowest=None)
+    assert "no worker for 65 s" in live_line(alone, 80, plain)
+    assert "; no worker has answered for 65 s" in log_line(alone)

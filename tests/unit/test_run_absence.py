@@ -1,0 +1,118 @@
+"""Nobody is there: when a run ends for it, and when it must not."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from pytest_manifest.broker.locating import BrokerSnapshot
+from pytest_manifest.broker.presence import Presence
+from pytest_manifest.errors import StackError
+from pytest_manifest.run.absence import Absence, Ending
+from pytest_manifest.run.context import EngineContext
+from pytest_manifest.run.settings import RunSettings, Signals
+from pytest_manifest.schema import Entry
+
+NOBODY = Presence(frozenset(), frozenset(), 0)
+UNASKED = Presence(frozenset(), frozenset(), None)
+SILENT = Presence(frozenset(), frozenset(), 1)
+SOMEBODY = Presence(frozenset({"w@h"}), frozenset(), 0)
+
+
+class Watched:
+    """A run of so many jobs, and what is found of its workers."""
+
+    def __init__(self, found: Presence | StackError, **more: object) -> None:
+        job = SimpleNamespace(started=None, entry=Entry(id="e", task="t", timeout=100))
+        self.pending = {f"t{n}": job for n in range(2)}
+        self.found = found
+        self.look = BrokerSnapshot(visibility_timeout=3600.0)
+        self.context = SimpleNamespace(
+            run="r",
+            settings=RunSettings(folder=Path(), no_worker=120.0),
+            signals=Signals(),
+            is_private=False,
+            look_for_workers=self._look_for_workers,
+            pending=SimpleNamespace(by_task_id=self.pending),
+            queues=["celery"],
+            locator=SimpleNamespace(snapshot=lambda _: self.look),
+            live_warnings=[],
+        )
+        vars(self.context).update(more)
+        self.absence = Absence(cast("EngineContext", self.context))
+
+    def _look_for_workers(self) -> Presence:
+        if isinstance(self.found, StackError):
+            raise self.found
+        return self.found
+
+    def after(self, seconds: float) -> Ending | None:
+        return self.absence.check(time.monotonic() + seconds)
+
+
+def test_nobody_for_two_minutes_ends_the_run() -> None:
+    """Not before, and the time is shown from the first look on."""
+    run = Watched(NOBODY)
+    assert run.after(10) is None
+    assert run.context.signals.nobody_since is not None
+    ending = run.after(121)
+    assert ending is not None
+    assert ending.status == "pending"
+    assert "manifest_no_worker = 15m" in ending.advice
+    assert max(map(len, ending.advice.split("; "))) <= 200
+
+
+@pytest.mark.parametrize("found", [SOMEBODY, UNASKED, StackError("away")])
+def test_who_may_be_there_is_waited_for(found: Presence | StackError) -> None:
+    """A worker that answers, a broker that carries no question, and one that is away."""
+    run = Watched(found)
+    assert [run.after(seconds) for seconds in (10, 121, 200, 1000)] == [None] * 4
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"is_private": True},
+        {"settings": RunSettings(folder=Path(), no_worker=0)},
+        {"settings": RunSettings(folder=Path(), send_only=True)},
+        {"look_for_workers": None},
+    ],
+)
+def test_where_nobody_need_be_there_nobody_is_looked_for(more: dict[str, object]) -> None:
+    """Our own stack has its supervisor, and who only sends does not stay."""
+    assert Watched(NOBODY, **more).after(1000) is None
+
+
+def test_a_job_that_runs_and_a_report_show_that_somebody_is_there() -> None:
+    """Whatever the workers answer."""
+    run = Watched(NOBODY)
+    run.after(10)
+    next(iter(run.pending.values())).started = 1.0
+    assert run.after(1000) is None
+    assert run.context.signals.nobody_since is None
+
+
+def test_a_silent_worker_is_busy_until_more_is_gone_than_it_can_run() -> None:
+    """One without a pool runs one job at a time; two that left the queue were thrown away."""
+    queued = BrokerSnapshot(queued={"t0": "celery", "t1": "celery"}, visibility_timeout=3600.0)
+    run = Watched(SILENT)
+    run.look = queued
+    assert run.after(500) is None
+
+    one = Watched(SILENT)
+    one.look = BrokerSnapshot(queued={"t0": "celery"}, visibility_timeout=3600.0)
+    assert one.after(130) is None
+    assert len(one.context.live_warnings) == 1, "it is told, and may be busy with that one"
+    assert one.after(215) is None
+    ended = one.after(260)  # no job may run for longer
+    assert ended is not None
+    assert ended.status == "unknown"
+
+    both = Watched(SILENT)
+    ended = both.after(130)
+    assert ended is not None
+    assert "ContentDisallowed" in ended.advice
