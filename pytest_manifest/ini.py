@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -63,6 +64,26 @@ def batch_setting(folder: Path, name: str) -> str | None:
     """Return a setting of batches in a folder that is a text; None: it has none."""
     value = batch_settings(folder)[1].get(name)
     return value if isinstance(value, str) and value else None
+
+
+def put_on_path(folder: Path) -> None:
+    """Have modules found where pytest, started in this folder, finds them by its ``pythonpath``.
+
+    Its configuration file is the one of the folder, or of the nearest above it. Raises StackError
+    where a file cannot be read.
+    """
+    for place in (folder, *folder.parents):
+        path, settings = batch_settings(place)
+        if path is not None:
+            given = settings.get("pythonpath") or []
+            names = shlex.split(given) if isinstance(given, str) else given
+            found = [str((place / str(one)).absolute()) for one in _listed(names)]
+            sys.path[:0] = [one for one in found if one not in sys.path]
+            return
+
+
+def _listed(names: object) -> list[object]:
+    return list(names) if isinstance(names, (list, tuple)) else []
 
 
 def _of_toml(path: Path) -> dict[str, object] | None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
+from weakref import WeakSet
 
 from celery import Celery
 from celery.app.backends import by_url
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 SHOWN: Final = 5
 """Names of apps in one message."""
 AMQP_SCHEMES: Final = ("amqp", "amqps", "pyamqp", "librabbitmq")
+_complete: Final[WeakSet[object]] = WeakSet()
+"""The loaders of the apps whose modules of tasks have been imported."""
 
 
 def reply_queue_name(prefix: str) -> str:
@@ -42,11 +46,13 @@ def reply_queue_name(prefix: str) -> str:
 def load_app(address: StackAddress) -> Celery:
     """Give the app that the address names, or a plain Celery app that knows only URLs.
 
-    The working directory is on ``sys.path`` during the import, as in ``celery -A``.
+    The working directory is on ``sys.path`` during the import, as in ``celery -A``. The app is
+    whole, as a worker has it: Django is set up, then the modules of tasks are imported that the
+    app names, and then its tasks are made. Before that a task's own queue is not known.
 
     Raises:
-        StackError: the module cannot be imported, has no Celery app under that name, or has
-            several and the name says not which.
+        StackError: the module, or one of tasks, cannot be imported, has no Celery app under that
+            name, or has several and the name says not which.
     """
     if address.app is None:
         # fixups: without a project, DJANGO_SETTINGS_MODULE must not pull one in.
@@ -57,14 +63,36 @@ def load_app(address: StackAddress) -> Celery:
             broker=address.broker_url,
             backend=address.backend_url,
         )
-    found = _import_app(address.app)
-    _set_up_django(address.app)
+    with warnings.catch_warnings():
+        # Pytest may have been told to make errors of warnings, and a worker has not.
+        warnings.simplefilter("ignore")
+        return _complete_app(address.app)
+
+
+def _complete_app(name: str) -> Celery:
+    found = _import_app(name)
     if not isinstance(found, Celery):
-        raise StackError(_no_app(address.app, found))
-    choice = _choice(address.app, found)
+        raise StackError(_no_app(name, found))
+    choice = _choice(name, found)
     if len(choice) > 1:
         raise StackError(_which_app(choice))
+    if found.loader not in _complete:
+        _set_up_django(name)
+        _import_tasks(name, found)
+        _complete.add(found.loader)
     return found
+
+
+def _import_tasks(name: str, app: Celery) -> None:
+    """Import the modules of tasks that the app names, and then make its tasks, as a worker does."""
+    try:
+        app.loader.import_default_modules()
+    except (Exception, SystemExit) as error:  # whatever a project's module raises
+        raise StackError(tasks_failure(f"the app {name!r}", error)) from error
+    try:
+        app.finalize()  # Tasks made with @app.task are registered only now.
+    except (Exception, SystemExit) as error:  # a class of tasks is the project's own code
+        raise StackError(import_failure(name, error)) from error
 
 
 def _choice(name: str, found: Celery) -> list[str]:
@@ -120,23 +148,15 @@ def load_tasks(name: str) -> dict[str, object]:
     Raises:
         StackError: the app, or a module with tasks of it, cannot be imported.
     """
-    app = load_app(StackAddress("", "", name, is_private=False))
-    try:
-        app.loader.import_default_modules()
-    except (Exception, SystemExit) as error:  # as above
-        raise StackError(tasks_failure(f"the app {name!r}", error)) from error
-    return dict(app.tasks)
+    return dict(load_app(StackAddress("", "", name, is_private=False)).tasks)
 
 
 def _import_app(name: str) -> object:
     try:
-        found = find_app(name)
-        if isinstance(found, Celery):
-            found.finalize()  # Tasks made with @app.task are registered only now.
+        return find_app(name)
     except (Exception, SystemExit) as error:
         # A project's modules can raise anything while they are imported, or end the program.
         raise StackError(import_failure(name, error)) from error
-    return found
 
 
 def _set_up_django(name: str) -> None:

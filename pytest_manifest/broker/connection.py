@@ -206,15 +206,9 @@ class PublishConnection:
                 if self._unbound and unverified_destination(one.options) in self._unbound:
                     unroutable.append(one.attempt.task_id)
                     continue
-                self._send(
-                    self._producer,
-                    one.attempt.entry.task,
-                    one.message,
-                    declare=[],
-                    retry=False,
-                    **self._flags,
-                    **one.options,
-                )
+                # A route or task may say how its messages are sent; what we rely on comes last.
+                options = {**one.options, **self._flags, "declare": [], "retry": False}
+                self._send(self._producer, one.attempt.entry.task, one.message, **options)
                 self._confirms.published()
         return unroutable + self._confirms.wait()
 

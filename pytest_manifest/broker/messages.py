@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Final
 
-from celery import Celery
+from celery import Celery, Task
 from celery.utils.nodenames import anon_nodename
 from kombu.serialization import dumps
 from pydantic import JsonValue
@@ -46,7 +47,8 @@ class MessageBuilder:
     """Build messages for one run's stream of receipts.
 
     ``stream`` and ``ttl`` (s) tell the worker where receipts go; an empty ``stream`` leaves both
-    headers out. ``rpc`` asks for results on the run's own reply queue.
+    headers out. ``rpc`` asks for results on the run's own reply queue. ``tasks``: those whose own
+    say about a message counts, by name.
     """
 
     def __init__(
@@ -58,7 +60,9 @@ class MessageBuilder:
         ttl: int,
         rpc: bool = False,
         limits: TaskLimits | None = None,
+        tasks: Mapping[str, Task] = MappingProxyType({}),
     ) -> None:
+        self._tasks = tasks
         self._limits = limits or TaskLimits(app)
         self._as_task: Callable[..., object] = app.amqp.as_task_v2
         self._serializer: str = app.conf.task_serializer
@@ -128,10 +132,16 @@ class MessageBuilder:
             create_sent_event=self._sent_event,
             origin=self._origin,
             ignore_result=False,
+            shadow=self._shadow(entry),
             argsrepr=_short_repr(entry.args),
             # Flower shows the beginning beside the task's name, and searches all of it.
             kwargsrepr=f"[{entry.id}] {_short_repr(entry.kwargs)}  # run {attempt.run}",
         )
+
+    def _shadow(self, entry: Entry) -> object:
+        """Return the name that the task gives this job for logs, as ``.delay()`` asks it to."""
+        task = self._tasks.get(entry.task)
+        return None if task is None else task.shadow_name(entry.args, entry.kwargs, {})
 
 
 def _mapping(value: object) -> Options:
@@ -158,10 +168,10 @@ def _eta(entry: Entry, sent_at: datetime) -> datetime | None:
     return entry.eta
 
 
-def _expires(entry: Entry, default: object, sent_at: datetime) -> datetime | None:
+def _expires(entry: Entry, default: object, sent_at: datetime) -> object:
     # Only as a header: the transport's own time-to-live (RabbitMQ's) would drop the message
     # in silence, where a worker that reads the header says "expired".
     expires = entry.expires if entry.expires is not None else default
     if isinstance(expires, (int, float)):
         return sent_at + timedelta(seconds=expires)
-    return expires if isinstance(expires, datetime) else None
+    return expires

@@ -74,7 +74,13 @@ class Publisher:
         self.limits = TaskLimits(self.app)
         self._rpc = scheme_of(address.backend_url) == "rpc"
         self._builder = MessageBuilder(
-            self.app, self.routing, stream=stream, ttl=ttl, rpc=self._rpc, limits=self.limits
+            self.app,
+            self.routing,
+            stream=stream,
+            ttl=ttl,
+            rpc=self._rpc,
+            limits=self.limits,
+            tasks=self.tasks,
         )
         self._control = Control(self.app, address)
         self._connection: PublishConnection | None = None

@@ -75,10 +75,15 @@ class AppRouting:
 
     def _route(self, entry: Entry) -> Options:
         task = self._tasks.get(entry.task)
-        # @app.task(queue=..., priority=...): as with .delay(), these win over a route.
-        options = _given({name: getattr(task, name, None) for name in OF_TASKS})
-        if entry.queue is not None:
-            options["queue"] = entry.queue
+        # @app.task(queue=..., priority=...): as with .delay(), these win over a route, and a
+        # function among the routes sees them, what the task does not say included.
+        options: Options = {}
+        if task is not None:
+            options = {name: getattr(task, name, None) for name in OF_TASKS}
+        own = {name: options.pop(name) for name in MESSAGE_OPTIONS & options.keys()}
+        # One route is for all entries of a task where no function looks at them.
+        priority = None if self._by_name else entry.priority
+        options |= _given({"queue": entry.queue, "priority": priority})
         try:
             routed = self._router.route(options, entry.task, entry.args, entry.kwargs, task)
         except QueueNotFound as error:
@@ -90,7 +95,7 @@ class AppRouting:
         if self._app.conf.task_default_priority is not None:
             # Registered tasks have it from their class; send_task forgets it for others.
             routed.setdefault("priority", self._app.conf.task_default_priority)
-        return _given(routed)
+        return _given(routed) | _given(own)
 
 
 def _given(options: Options) -> Options:

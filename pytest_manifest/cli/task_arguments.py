@@ -11,6 +11,7 @@ from decimal import Decimal
 from difflib import get_close_matches
 from functools import cached_property
 from math import isfinite
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from pydantic.errors import PydanticUserError
 from pydantic_core import to_jsonable_python
 
 from pytest_manifest.errors import PlanError
+from pytest_manifest.ini import put_on_path
 from pytest_manifest.manifest.placeholders import placeholder
 from pytest_manifest.schema import Entry
 from pytest_manifest.text import listed
@@ -38,6 +40,7 @@ class TaskSignatures:
         """Import the app and its tasks. Raises StackError where that fails."""
         from pytest_manifest.broker.client import load_tasks
 
+        put_on_path(Path.cwd())
         self.app = app
         self._tasks = load_tasks(app)
         self._known: dict[str, TaskSignature] = {}

@@ -185,7 +185,6 @@ def _check(
     with closing(Publisher(address, stream="", ttl=0)) as publisher:
         if address.app:
             check.findings += eager(publisher.app.conf.task_always_eager)
-            _import_tasks(check, publisher)
         if any(one.level == "error" and one.check == "broker" for one in check.findings):
             return
         _ask(check, publisher)
@@ -218,16 +217,6 @@ def _reach(check: StackCheck, address: StackAddress, choice: StackChoice) -> Non
     check.add("ok", "broker", f"{check.broker} answers")
     if address.backend_url != address.broker_url:
         check.add("ok", "store", f"{check.backend} answers")
-
-
-def _import_tasks(check: StackCheck, publisher: Publisher) -> None:
-    """Import the modules of tasks that the app names, as its workers do."""
-    from pytest_manifest.broker.import_errors import tasks_failure
-
-    try:
-        publisher.app.loader.import_default_modules()
-    except (Exception, SystemExit) as error:  # whatever a project's module raises
-        check.add("error", "tasks", tasks_failure(check.app, error))
 
 
 def _ask(check: StackCheck, publisher: Publisher) -> None:

@@ -26,7 +26,12 @@ from pytest_manifest.plugin.run_history import (
 from pytest_manifest.plugin.runtest import OthersLogs
 from pytest_manifest.plugin.session_runs import SessionRuns
 from pytest_manifest.plugin.signatures import key_for_own_workers
-from pytest_manifest.plugin.stack_choice import EarlierStacks, StackChoice, choose_stack
+from pytest_manifest.plugin.stack_choice import (
+    EarlierStacks,
+    StackChoice,
+    choose_stack,
+    put_root_on_path,
+)
 from pytest_manifest.redaction import redact_url
 
 if TYPE_CHECKING:
@@ -133,6 +138,7 @@ def start_stack_early(session_runs: SessionRuns, manifests: ManifestStore) -> No
         )
     if nothing_to_resume(manifests):
         return
+    put_root_on_path(options)
     with user_errors():
         session_runs.stack_data = _stack_data(session_runs, manifests)
         session_runs.own_key, key = key_for_own_workers(options)

@@ -17,11 +17,17 @@ from pydantic import JsonValue
 
 from pytest_manifest import log
 from pytest_manifest.errors import StackError
-from pytest_manifest.ini import batch_setting
+from pytest_manifest.ini import batch_setting, put_on_path
 from pytest_manifest.processes import has_ended, pid_scope
 from pytest_manifest.redaction import redact_url
 from pytest_manifest.stack.client import SupervisorClient
-from pytest_manifest.stack.settings import FLOWER_USER, WORKER_PREFIX, Settings, State
+from pytest_manifest.stack.settings import (
+    FLOWER_USER,
+    WORKER_PREFIX,
+    Settings,
+    State,
+    import_path,
+)
 from pytest_manifest.stack.state import (
     changing,
     clean_up,
@@ -220,6 +226,7 @@ def _require_one_app(name: str) -> None:
 
 
 def _start(options: UpOptions, directory: Path) -> None:
+    put_on_path(options.cwd)
     _require_one_app(options.app)
     if options.flower and importlib.util.find_spec("flower") is None:
         raise StackError("Flower is not installed: install pytest-celery-manifest[flower]")
@@ -243,6 +250,7 @@ def _start(options: UpOptions, directory: Path) -> None:
             lock_file=str(lock_file(directory)),
             flower=options.flower,
             flower_port=options.flower_port,
+            path=import_path(),
         )
     )
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pytest_manifest.errors import StackError
 from pytest_manifest.stack.client import SupervisorClient, WorkerExit
-from pytest_manifest.stack.settings import INCLUDE, Settings
+from pytest_manifest.stack.settings import INCLUDE, Settings, import_path
 from pytest_manifest.stack.valkey import server_binary
 from pytest_manifest.urls import StackAddress
 
@@ -16,6 +16,8 @@ __all__ = ["EmbeddedStack", "WorkerExit"]
 
 class EmbeddedStack:
     """A broker and supervised workers of our own, run by a supervisor process.
+
+    Its workers import modules from where this process does when it starts them.
 
     ``start`` returns at once; the ``wait_*`` methods say when what is ready. Everything ends with
     ``stop``, and also when this process ends in any other way.
@@ -64,6 +66,7 @@ class EmbeddedStack:
                 log_format=self._log_format,
                 log_level=self._log_level,
                 include=self._include,
+                path=import_path(),
                 data=str(self._data.absolute()) if self._data is not None else "",
                 signing_key=self._signing_key,
             )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import signal
 import subprocess
@@ -191,7 +192,7 @@ def worker_children(
     """Make stock celery workers with one pool child each, not started yet."""
     spool = data.spool if data is not None else directory / "spool"
     spool.mkdir(mode=0o700, exist_ok=True)
-    env = _environment(url) | {
+    env = _environment(url, settings) | {
         variables.SUPERVISED: "1",
         variables.LOG_FORMAT: settings.log_format,
         variables.LOG_LEVEL: settings.log_level,
@@ -225,7 +226,7 @@ def _key_file(directory: Path, pem: str) -> Path:
 
 def flower_child(settings: Settings, directory: Path, url: str, port: int, password: str) -> Child:
     """Make Flower on loopback, behind the stack's password."""
-    env = _environment(url) | {"FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{password}"}
+    env = _environment(url, settings) | {"FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{password}"}
     env.setdefault("FLOWER_TASKS_COLUMNS", FLOWER_COLUMNS)
     module = "pytest_manifest.stack.celery_program"
     command = [settings.python, "-m", module, "celery", "-A", settings.app, "flower"]
@@ -240,8 +241,9 @@ def flower_child(settings: Settings, directory: Path, url: str, port: int, passw
     )
 
 
-def _environment(url: str) -> dict[str, str]:
-    return _without_key() | environment(url, os.environ) | {URL_VARIABLE: url}
+def _environment(url: str, settings: Settings) -> dict[str, str]:
+    given = {URL_VARIABLE: url, variables.PATH: json.dumps(settings.path)}
+    return _without_key() | environment(url, os.environ) | given
 
 
 def _without_key() -> dict[str, str]:

@@ -11,6 +11,8 @@ folder is kept. The supervisor writes events, one JSON object a line, to standar
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 from typing import Literal, NamedTuple, TypedDict
 
 from typing_extensions import NotRequired
@@ -34,6 +36,8 @@ class Settings(NamedTuple):
     log_format: str = "text"
     log_level: str = "INFO"
     include: str = INCLUDE
+    # The folders from which the client imports modules, the app among them.
+    path: tuple[str, ...] = ()
     # The folder in which the broker's data outlive a crash; empty: a temporary one.
     data: str = ""
     detached: bool = False
@@ -52,7 +56,19 @@ class Settings(NamedTuple):
 
     @classmethod
     def load(cls, line: str) -> Settings:
-        return cls(**json.loads(line))
+        fields = json.loads(line)
+        return cls(**{**fields, "path": tuple(fields["path"])})
+
+
+def import_path() -> tuple[str, ...]:
+    """Return the folders from which this process imports an app, for its workers to do likewise.
+
+    Those of pytest's ``pythonpath`` and of conftest files are among them; the working folder comes
+    first where it is none of them, as in ``celery -A``.
+    """
+    here = str(Path.cwd())
+    path = tuple(str(Path(one).absolute()) for one in sys.path)
+    return path if here in path else (here, *path)
 
 
 class WorkerState(TypedDict):

@@ -28,7 +28,8 @@ class Project:
     ``app``: as ``celery -A`` has it. ``variables``: by which it is told where broker and store are.
     ``entries``: task, what it is given, and what comes of it: the expected result, or how its entry
     fails. ``prepare``: commands that the project needs once. ``settings``: by which pytest is led
-    to the settings of batches, where those of the tests are not to act on them.
+    to the settings of batches, where those of the tests are not to act on them. ``home``: the
+    folder in which its owners start workers.
     """
 
     app: str
@@ -38,6 +39,7 @@ class Project:
     worker: tuple[str, ...] = ()
     prepare: tuple[tuple[str, ...], ...] = ()
     settings: tuple[str, ...] = ()
+    home: str = "."
 
 
 def entry(task: str, *args: object, expect: object = None, **kwargs: object) -> dict[str, object]:
@@ -149,6 +151,32 @@ SIGNED_MESSAGES = Project(
     settings=("-c", "batch.ini"),
 )
 """Its tests set the key with which messages are signed, where it is imported by pytest."""
+MONOREPO = Project(
+    app="shop.celery:app",
+    entries={
+        "mail": (
+            entry(
+                "shop.tasks.confirm",
+                7,
+                expect={
+                    "queue": "mails",
+                    "priority": 3,
+                    "expires": True,
+                    "limits": [20, None],
+                    "tenant": "tea-house",
+                },
+            ),
+            "passed",
+        ),
+        "count": (
+            entry("shop.tasks.count", expect={"queue": "celery", "shadow": "a count"}),
+            "passed",
+        ),
+    },
+    variables=STANDARD,
+    worker=("-Q", "celery,mails"),
+    home="backend",
+)
 ALL = {
     "flat": FLAT,
     "package": PACKAGE,
@@ -161,6 +189,7 @@ ALL = {
     "celery_django": CELERY_DJANGO,
     "long_limits": LONG_LIMITS,
     "signed_messages": SIGNED_MESSAGES,
+    "monorepo": MONOREPO,
 }
 """By their folders."""
 
@@ -210,7 +239,8 @@ class Stranger:
         def is_ready() -> bool:
             return "theirs@localhost ready." in log.read_text("utf-8")
 
-        with child(command, log=log, cwd=self.folder, env=self.environment) as process:
+        home = self.folder / self.project.home
+        with child(command, log=log, cwd=home, env=self.environment) as process:
             processes.wait_until(is_ready, process, log=log, name="the worker")
             yield
 

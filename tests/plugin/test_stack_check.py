@@ -128,7 +128,7 @@ def test_an_app_without_a_broker_is_checked_on_a_private_stack(project: Project)
         ("import no_such_module\n", "app", "'no_such_module'"),
         (
             "from celery import Celery\napp = Celery('jobs', include=['no_such_tasks'])\n",
-            "tasks",
+            "app",
             "'no_such_tasks'",
         ),
         (

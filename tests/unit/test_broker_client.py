@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 from celery import current_app
+from celery.signals import import_modules
 
 from pytest_manifest.broker.client import connection_to, load_app, result_backend
 from pytest_manifest.errors import StackError
+from pytest_manifest.ini import put_on_path
+from pytest_manifest.stack.private import import_from
 from pytest_manifest.urls import StackAddress, is_redis, scheme_of
 
 
@@ -188,3 +191,73 @@ def test_schemes() -> None:
     redis = ["redis://h", "rediss://h:1/0", "redis+socket:///run/x"]
     assert all(is_redis(url) for url in redis)
     assert not is_redis("amqp://h")
+
+
+LAZY = "from celery import Celery\napp = Celery('lazy', include=['lazy_client_tasks'])\n"
+TASKS = "from celery import shared_task\n@shared_task(queue='mails', priority=3)\ndef send(): ...\n"
+
+
+def test_the_modules_that_an_app_names_are_imported(project: Path) -> None:
+    """As a worker does it: before, a task's own queue is not known. Once, however often asked."""
+    (project / "lazy_client_app.py").write_text(LAZY)
+    (project / "lazy_client_tasks.py").write_text(TASKS)
+    app = load_app(address("lazy_client_app"))
+    assert app.tasks["lazy_client_tasks.send"].queue == "mails"
+
+    asked: list[object] = []
+
+    def ask(**_: object) -> None:
+        asked.append(app)
+
+    import_modules.connect(ask, sender=app)
+    assert load_app(address("lazy_client_app:app")) is app
+    assert asked == []
+
+
+def test_a_module_of_tasks_that_cannot_be_imported_is_named(project: Path) -> None:
+    """What its tasks say of their messages would not be known; the next try imports it again."""
+    (project / "lame_client_app.py").write_text(LAZY.replace("lazy", "lame"))
+    for _ in range(2):
+        with pytest.raises(StackError, match=r"'lame_client_app' names .* 'lame_client_tasks'"):
+            load_app(address("lame_client_app"))
+
+
+def test_warnings_are_no_errors_while_an_app_is_loaded(project: Path) -> None:
+    """Pytest's filters, which here make errors of them, are not for what workers do without."""
+    (project / "loud_client_app.py").write_text(LAZY.replace("lazy", "loud"))
+    (project / "loud_client_tasks.py").write_text(f"import warnings\nwarnings.warn('')\n{TASKS}")
+    assert "loud_client_tasks.send" in load_app(address("loud_client_app")).tasks
+
+
+def test_a_process_imports_from_where_its_client_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the client's order; its own working folder is first where the client has none such."""
+    monkeypatch.chdir(tmp_path)
+    here, own = str(tmp_path), ["/python/lib", "/python/site"]
+    for given, expected in (
+        (["/mono/backend", here, "/python/site"], ["/mono/backend", here]),
+        (["/mono/backend", "/python/lib"], [here, "/mono/backend"]),
+        ([], [here]),
+    ):
+        monkeypatch.setattr(sys, "path", [here, *own])
+        import_from(given)
+        assert sys.path == [*expected, *own]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("pytest.ini", "[pytest]\npythonpath = backend 'more libs'\n"),
+        ("pyproject.toml", "[tool.pytest.ini_options]\npythonpath = ['backend', 'more libs']\n"),
+    ],
+)
+def test_commands_import_from_where_pytest_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    """By the settings of the folder, or of the nearest above that has some."""
+    (tmp_path / name).write_text(text)
+    (below := tmp_path / "ops").mkdir()
+    monkeypatch.setattr(sys, "path", ["/python/lib"])
+    put_on_path(below)
+    assert sys.path == [f"{tmp_path}/backend", f"{tmp_path}/more libs", "/python/lib"]
