@@ -67,6 +67,9 @@ PARTS: Final[Mapping[str, object]] = MappingProxyType(
         "worker_pool": "prefork",
         # Without it these workers answer no question and revoke no job.
         "worker_enable_remote_control": True,
+        # An app may run at once what has no broker; here it has one, and so what a job sends is
+        # sent, as in production.
+        "task_always_eager": False,
     }
 )
 """The settings that are as if the app had not set them, and what they are then."""

@@ -150,6 +150,10 @@ def tasks_by_queue(queues: Mapping[TaskAndQueue, str | None]) -> dict[str, set[s
     return found
 
 
+EAGER_HERE: Final = (
+    "the app sets task_always_eager, which the private stack switches off for its run: what a job "
+    "sends is sent, and run by a worker"
+)
 EAGER: Final = (
     "the app sets task_always_eager, so what its code sends runs where it is sent and reaches no "
     "broker: a batch would not show what workers do; switch it off for this run"

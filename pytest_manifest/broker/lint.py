@@ -106,10 +106,15 @@ def is_of_project(task: str) -> bool:
     return not task.startswith(("celery.", WORKER_MARK))
 
 
-def eager(always: object) -> Iterator[Finding]:
-    """Refuse an app whose tasks never reach a worker."""
+def eager(always: object, *, ours: bool) -> Iterator[Finding]:
+    """Refuse an app whose tasks never reach a worker, but on a stack of ours: that is switched off
+    there."""
     if always:
-        yield Finding("error", "app", checks.EAGER)
+        yield (
+            Finding("ok", "app", checks.EAGER_HERE)
+            if ours
+            else Finding("error", "app", checks.EAGER)
+        )
 
 
 def _tasks(demand: Demand, workers: Sequence[Worker], *, given: bool) -> Iterator[Finding]:

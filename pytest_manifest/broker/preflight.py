@@ -123,7 +123,8 @@ def preflight(
     publisher.limits.update(workers)
     known = [publisher.tasks[name] for name in demand.tasks if name in publisher.tasks]
     elsewhere, perhaps = stores.refusals(publisher.app, address, known, workers)
-    eager = [checks.EAGER] if address.app and publisher.app.conf.task_always_eager else []
+    eager = address.app is not None and bool(publisher.app.conf.task_always_eager)
+    ours = address.is_private or address.is_managed
     unknown = checks.unknown_tasks(demand.tasks, workers)
     sendable = demand.without(unknown)
     needed = tasks_by_queue({key: queues[key] for key in sendable.samples})
@@ -139,8 +140,9 @@ def preflight(
         signers={worker.name: worker.key_id for worker in workers if worker.tasks},
         codes=known_codes(workers),
         held_for=held_for,
-        refusals=eager + elsewhere,
-        notices=checks.acknowledgement_notices(sendable, acks_late(workers)),
+        refusals=([checks.EAGER] if eager and not ours else []) + elsewhere,
+        notices=([checks.EAGER_HERE] if eager and ours else [])
+        + checks.acknowledgement_notices(sendable, acks_late(workers)),
         warnings=perhaps
         + (
             _answer_warnings(workers, expected_workers, timeout)

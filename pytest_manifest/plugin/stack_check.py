@@ -184,7 +184,8 @@ def _check(
     _reach(check, address, choice)
     with closing(Publisher(address, stream="", ttl=0)) as publisher:
         if address.app:
-            check.findings += eager(publisher.app.conf.task_always_eager)
+            ours = address.is_private or address.is_managed
+            check.findings += eager(publisher.app.conf.task_always_eager, ours=ours)
         if any(one.level == "error" and one.check == "broker" for one in check.findings):
             return
         _ask(check, publisher)

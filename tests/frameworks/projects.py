@@ -29,7 +29,7 @@ class Project:
     ``entries``: task, what it is given, and what comes of it: the expected result, or how its entry
     fails. ``prepare``: commands that the project needs once. ``settings``: by which pytest is led
     to the settings of batches, where those of the tests are not to act on them. ``home``: the
-    folder in which its owners start workers.
+    folder in which its owners start workers. ``notice``: what a run on a private stack speaks of.
     """
 
     app: str
@@ -40,6 +40,7 @@ class Project:
     prepare: tuple[tuple[str, ...], ...] = ()
     settings: tuple[str, ...] = ()
     home: str = "."
+    notice: str = ""
 
 
 def entry(task: str, *args: object, expect: object = None, **kwargs: object) -> dict[str, object]:
@@ -177,6 +178,19 @@ MONOREPO = Project(
     worker=("-Q", "celery,mails"),
     home="backend",
 )
+DJANGO_EAGER = Project(
+    app="school",
+    entries={
+        "mark": (
+            entry("audit.tasks.mark", "Ada", expect={"noted": True, "letter": "AsyncResult"}),
+            "passed",
+        ),
+        "ring": (entry("school.celery.ring", expect="ding"), "passed"),
+    },
+    variables={"BROKER": "{broker}", "STORE": "{store}"},
+    notice="task_always_eager",
+    prepare=(("manage.py", "migrate", "-v0"),),
+)
 ALL = {
     "flat": FLAT,
     "package": PACKAGE,
@@ -190,6 +204,7 @@ ALL = {
     "long_limits": LONG_LIMITS,
     "signed_messages": SIGNED_MESSAGES,
     "monorepo": MONOREPO,
+    "django_eager": DJANGO_EAGER,
 }
 """By their folders."""
 

@@ -19,6 +19,7 @@ def test_on_a_private_stack(name: str, tmp_path: Path) -> None:
     project = Stranger(name, tmp_path)
     done = project.dispatch(*PRIVATE)
     assert project.verdicts() == project.expected()
+    assert project.project.notice in done.text
     assert done.status == ("failed" in project.expected().values()), done.text
 
 

@@ -87,10 +87,12 @@ def test_a_database_as_broker_is_not_for_forked_processes(
 
 def test_an_eager_app_is_refused_with_a_sentence() -> None:
     """Nothing of it reaches a worker."""
-    assert not list(eager(always=False))
-    (found,) = eager(always=True)
+    assert not list(eager(always=False, ours=False))
+    (found,) = eager(always=True, ours=False)
     assert found.level == "error"
     assert "task_always_eager" in found.message
+    (found,) = eager(always=True, ours=True)
+    assert found.level == "ok"
 
 
 def test_workers_must_sign_with_a_key_that_is_trusted() -> None:
