@@ -44,11 +44,15 @@ class Signs:
     """Attempts whose process died: its worker stands still until it has another one."""
 
 
-def advice(signs: Signs) -> tuple[str, ...]:
-    """Return what would help, the most important first."""
+def advice(signs: Signs, *, takes_one: bool = False) -> tuple[str, ...]:
+    """Return what would help, the most important first.
+
+    ``takes_one``: each process takes one job at a time, so that no job waits for a busy one.
+    """
     if signs.entries < ENOUGH:
         return ()
-    return (*_waiting(signs), *_one_long_job(signs), *_uneven(signs), *_repeats(signs))
+    uneven = () if takes_one else _uneven(signs)
+    return (*_waiting(signs), *_one_long_job(signs), *uneven, *_repeats(signs))
 
 
 def _load(signs: Signs) -> float | None:

@@ -117,7 +117,7 @@ def statistics(
         fold.add(record)
     if tree_end is not None:
         fold.add_end(tree_end)
-    return fold.statistics(run.run)
+    return fold.statistics(run)
 
 
 class _Task:
@@ -266,12 +266,12 @@ class _Fold:
             return True
         return self.parts.number(last.sent_at) == self.parts.number(execution[0])
 
-    def statistics(self, run: str) -> Statistics:
+    def statistics(self, run: RunInfo) -> Statistics:
         workers, runtime = self.workers.rows(), self.runtime.distribution()
         over = self.first_sent is not None and self.last_end is not None
         slowest = tuple(record for _, _, record in sorted(self.slowest, reverse=True))
         return Statistics(
-            run=run,
+            run=run.run,
             entries=self.entries,
             reused=dict(self.reused.most_common()),
             verdicts=dict(self.verdicts),
@@ -292,7 +292,7 @@ class _Fold:
             throughput=self.worked.rate(self.ended) if over else None,
             wait=self.wait.distribution(),
             runtime=runtime,
-            advice=advice(self._signs(workers, runtime)),
+            advice=advice(self._signs(workers, runtime), takes_one=run.takes_one),
         )
 
     def _signs(self, workers: Sequence[WorkerRow], runtime: Distribution | None) -> Signs:

@@ -65,7 +65,8 @@ class Preflight:
     ``signers``: of each worker that listed its tasks, the id of the key that it signs with.
     ``codes``: the digest of each task's code that would run, as far as the workers tell it.
     ``held_for``: how long the broker lets a worker hold a message; None: as long as it likes.
-    ``holding``: what may be held for longer; an error among it is a reason not to send anything.
+    ``takes_one``: whether no worker holds more jobs than it runs. ``holding``: what may be held for
+    longer; an error among it is a reason not to send anything.
     """
 
     unknown_tasks: dict[str, list[str]] = field(default_factory=dict)
@@ -83,6 +84,7 @@ class Preflight:
     codes: dict[str, str] = field(default_factory=dict)
     held_for: Visibility | None = None
     holding: list[Finding] = field(default_factory=list)
+    takes_one: bool = False
 
 
 def preflight(
@@ -140,6 +142,7 @@ def preflight(
         signers={worker.name: worker.key_id for worker in workers if worker.tasks},
         codes=known_codes(workers),
         held_for=held_for,
+        takes_one=bool(workers) and all(worker.takes_one for worker in workers),
         refusals=([checks.EAGER] if eager and not ours else []) + elsewhere,
         notices=([checks.EAGER_HERE] if eager and ours else [])
         + checks.acknowledgement_notices(sendable, acks_late(workers)),

@@ -87,6 +87,11 @@ class Worker:
         marks = (name for name in self.tasks if name.startswith(SIGNED_MARK))
         return next((name.removeprefix(SIGNED_MARK) for name in marks), None)
 
+    @property
+    def takes_one(self) -> bool:
+        """Tell whether it holds no more jobs than it runs."""
+        return self.prefetch is not None and 0 < self.prefetch <= self.slots
+
     def ahead(self, entries: int, *, late: bool = False) -> int:
         """Count the jobs that one of ``entries`` may wait behind once this worker holds it.
 

@@ -26,6 +26,7 @@ from pytest_manifest.ledger.queries import (
 from pytest_manifest.ledger.rows import (
     BAD_ROW_ERRORS,
     MERGED,
+    TAKES_ONE,
     AttemptRow,
     EntryVerdict,
     HandedOn,
@@ -90,6 +91,7 @@ __all__ = [
     "SHARD",
     "STOCK_WORKERS",
     "STORE_EMPTIED",
+    "TAKES_ONE",
     "TO_REUSE",
     "UNITED_KEYS",
     "UNVERIFIED_WORKERS",

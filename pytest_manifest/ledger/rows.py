@@ -45,7 +45,8 @@ class RunInfo:
     """The description of a run; ``broker`` and ``backend`` are URLs without passwords.
 
     ``number``: its number among the runs in its folder, in the order in which they began; 0 for
-    those of earlier versions, which come before all others.
+    those of earlier versions, which come before all others. ``takes_one``: whether each process of
+    its workers took one job at a time.
     """
 
     run: str
@@ -60,6 +61,7 @@ class RunInfo:
     is_private: bool
     stream_ttl: int
     number: int = 0
+    takes_one: bool = False
 
     @property
     def age(self) -> tuple[int, datetime]:
@@ -257,6 +259,10 @@ def info_rows(info: RunInfo) -> list[tuple[str, str]]:
     return [(key, value) for key, value in rows.items() if value is not None]
 
 
+TAKES_ONE: Final = "takes_one"
+"""The ledger's key for whether no worker that answered prefetches: "1"."""
+
+
 def info_of(values: Mapping[str, str]) -> RunInfo:
     """Build a run's description from the rows that :func:`info_rows` returned.
 
@@ -278,6 +284,7 @@ def info_of(values: Mapping[str, str]) -> RunInfo:
         is_private=values["owned"] == "1",
         stream_ttl=int(values["stream_ttl"]),
         number=int(values.get("number", "0")),
+        takes_one=values["owned"] == "1" or values.get(TAKES_ONE) == "1",
     )
 
 

@@ -32,11 +32,7 @@ class Options:
     a URL. ``environment_source``: the variable that names a broker.
     """
 
-    manifests = Repeated(
-        "dispatch this manifest and verify every receipt; may be given several times",
-        name="",
-        metavar="FILE",
-    )
+    manifests = run_values.manifests()
     check = Flag(
         "check the stack and send nothing: who answers, tasks, queues, limits, stores; with "
         "--manifest=FILE also what that file needs; ends with 0, or with 4 for an error"

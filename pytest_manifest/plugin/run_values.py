@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import pytest
 
-from pytest_manifest.plugin.option_values import Given, Option, grace
+from pytest_manifest.plugin.option_values import Given, Option, Repeated, grace
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Balance, Limits, Shard
@@ -170,6 +170,12 @@ def secret_names(given: Given) -> tuple[str, ...]:
 
 
 _RISKS: Final = ("redelivery",)
+
+
+def manifests() -> Repeated:
+    """Return the option that names manifests."""
+    about = "dispatch this manifest and verify every receipt; may be given several times"
+    return Repeated(about, name="", metavar="FILE")
 
 
 def accepted_risks() -> Option[tuple[str, ...]]:

@@ -128,9 +128,9 @@ def annotation_lines(config: pytest.Config) -> Iterator[str]:
     more = sum(failing.count for _, failing in kept) - len(shown)
     if more > 0:
         entries = "1 more entry fails" if more == 1 else f"{more} more entries fail"
-        yield _command(
-            "notice", f"{entries}; all of them are in the step's summary", title="pytest"
-        )
+        causes = ", their causes are in the step's summary" if step_summary_file() else ""
+        message = f"{entries}{causes}; the run's summary.json has every one of them"
+        yield _command("notice", message, title="pytest")
 
 
 def _shared(chosen: Sequence[Annotation], runs: int) -> list[Annotation]:

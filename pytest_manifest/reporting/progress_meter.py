@@ -13,6 +13,7 @@ from pytest_manifest.verdict import outcome
 if TYPE_CHECKING:
     from pytest_manifest.ledger import EntryVerdict, Ledger
     from pytest_manifest.run import Run
+    from pytest_manifest.run.pending import PendingAttempt
     from pytest_manifest.schema import VerdictStatus
 
 NEVER_SENT: Final = frozenset({"skipped", "unknown_task"})
@@ -104,7 +105,9 @@ class Meter:
             counts.update(reader.status_counts())
             attempts = reader.run.in_flight()
             stranded += sum(attempt.stranded for attempt in attempts)
-            started = [(a.started, a.entry.id) for a in attempts if a.started is not None]
+            started = [
+                (since, a.entry.id) for a in attempts if (since := _running_since(a)) is not None
+            ]
             pending, running = pending + len(attempts), running + len(started)
             if started:
                 since, entry = min(started)
@@ -188,6 +191,12 @@ class Meter:
     def close(self) -> None:
         for reader in self._readers:
             reader.ledger.close()
+
+
+def _running_since(attempt: PendingAttempt) -> float | None:
+    """Return when it began (monotonic s), None where no process runs it: one that waits for its
+    next try keeps none, and neither does one whose process has died."""
+    return attempt.started if attempt.is_running and attempt.loss is None else None
 
 
 class _RunReader:

@@ -244,7 +244,7 @@ def _workers(workers: Sequence[WorkerRow], sheet: Sheet) -> Iterator[Line]:
     if len(workers) < 2:
         return
     yield BLANK
-    yield Line("  workers", bold=True)
+    yield Line("  worker processes", bold=True)
     shown = workers if sheet.all else workers[:_WORKERS]
     texts = [
         f"{row.share:>5.0%}  {plural(row.jobs, 'job')}, {seconds_cell(row.busy)} s" for row in shown

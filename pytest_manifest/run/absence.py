@@ -1,4 +1,4 @@
-"""Notice that nobody is there: no worker answers, and no job of the run has begun for a while."""
+"""Notice that nobody is there: no worker answers, and no job of the run runs, for a while."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Absence:
         if self._look is None:
             return None
         pending = self._context.pending.by_task_id.values()
-        if not pending or any(job.started is not None for job in pending):
+        if not pending or any(job.is_running for job in pending):
             self.seen()
             return None
         if now < self._look_at or now - self._seen_at < min(FIRST_LOOK, self._limit / 2):
@@ -82,7 +82,7 @@ class Absence:
 
     def _deserted(self, found: Presence) -> Ending:
         queues = ",".join(sorted(self._context.queues))
-        note = f"no worker has answered for {duration(self._limit)}, and no job has begun"
+        note = f"no worker has answered for {duration(self._limit)}, and no job runs"
         if found.others:
             names = listed(sorted(found.others), SHOWN)
             note += f" ({names} consume none of the queues {queues})"

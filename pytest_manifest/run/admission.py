@@ -14,7 +14,7 @@ from pytest_manifest.broker.preflight import Preflight, preflight
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.stores import other_store
 from pytest_manifest.errors import DispatchError
-from pytest_manifest.ledger import ACCEPTED, OWN_STORE, STOCK_WORKERS
+from pytest_manifest.ledger import ACCEPTED, OWN_STORE, STOCK_WORKERS, TAKES_ONE
 from pytest_manifest.results.stream import has_stream
 from pytest_manifest.run.budget import without_estimate
 from pytest_manifest.run.evaluation import Evaluated
@@ -172,6 +172,7 @@ def _record_stack(
     with strategy.writing() as ledger:
         if accepted := {one.message for one in found.holding} | ledger.info.texts(ACCEPTED):
             ledger.info.set_meta(ACCEPTED, json.dumps(sorted(accepted)))
+        ledger.info.set_meta(TAKES_ONE, "1" if found.takes_one else "")
         if stock:
             ledger.info.set_meta(STOCK_WORKERS, ", ".join(sorted(stock)))
         # These show where a worker runs other code of a task than is here.

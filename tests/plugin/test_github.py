@@ -191,7 +191,8 @@ def test_no_more_is_annotated_than_github_shows(project: Project, runner: Path) 
     assert sum(line.startswith("::error ") for line in found) == 10
     assert any("title=odd%3A failed" in line for line in found)
     assert found[-1].startswith("::notice ")
-    assert "16 more entries fail" in found[-1]
+    assert "16 more entries fail, their causes are in the step's summary" in found[-1]
+    assert "summary.json has every one of them" in found[-1]
     (cause, _) = cells(runner.read_text("utf-8"), "Entries | Cause")
     assert cause[0] == "25"
 

@@ -27,7 +27,7 @@ def test_a_run_without_any_worker_ends_and_can_go_on(project: Project, broker: s
     assert alone.ret == pytest.ExitCode.TESTS_FAILED
     assert set(project.verdicts().values()) == {"pending"}
     text = alone.stdout.str()
-    assert "no worker has answered for 3 s, and no job has begun" in text
+    assert "no worker has answered for 3 s, and no job runs" in text
     assert "start a worker (celery -A APP worker -Q celery)" in text
     with worker(project, broker):
         project.run(*at, "--manifest-resume").assert_outcomes(passed=3)
@@ -41,7 +41,7 @@ def test_nobody_on_rabbitmq(project: Project, rabbitmq_url: str, broker: str) ->
     at = (f"--manifest-broker={rabbitmq_url}", f"--manifest-backend={broker}")
     alone = project.run("--manifest=m.jsonl", *at)
     assert set(project.verdicts().values()) == {"pending"}
-    assert "no worker has answered for 3 s, and no job has begun" in alone.stdout.str()
+    assert "no worker has answered for 3 s, and no job runs" in alone.stdout.str()
 
 
 def test_workers_of_other_queues_do_not_count(project: Project, broker: str) -> None:

@@ -95,7 +95,7 @@ def test_the_embedded_stacks_workers_share_the_work(project: Project) -> None:
         "m.jsonl", [{"id": f"n-{n}", "task": "jobs.nap", "args": [0.1]} for n in range(8)]
     )
     lines = block(project.run("--manifest=m.jsonl"))
-    at = lines.index("  workers")
+    at = lines.index("  worker processes")
     shares = [
         re.search(r"manifest\d@\S+#\d+ .*?(\d+)%  (\d+) jobs?, ", x) for x in lines[at + 1 :][:2]
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import statistics as reference
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -395,9 +396,13 @@ def test_uneven_work_asks_for_no_prefetching() -> None:
             attempt(pid=pid, runtime=1.0, started_at=after(n), finished_at=after(n + 1)),
         )
 
-    made = figures(*(job(n, 1) for n in range(30)), *(job(0, pid) for pid in (2, 3, 4)))
+    made_of = [*(job(n, 1) for n in range(30)), *(job(0, pid) for pid in (2, 3, 4))]
+    made = figures(*made_of)
     (sentence,) = made.advice
     assert sentence.startswith("the busiest of 4 worker processes did 91% of the work")
+    one_by_one = replace(INFO, takes_one=True)
+    made = statistics(made_of, one_by_one)  # type: ignore[arg-type]  # records
+    assert made.advice == (), "no worker took more than it ran"
 
 
 def test_work_of_two_parts_is_not_called_uneven() -> None:

@@ -47,13 +47,14 @@ KEPT = {
     *("MERGED", "MERGED_SHARDS", "OWN_LIMITS", "BUDGET", "OVER_BUDGET", "UNSENT"),
     *("SENT_ON_REQUEST", "REVOKED_TASKS", "CLASHING_STARTS", "SECRETS", "RECEIPT_KEYS"),
     *("STORE_EMPTIED", "GAVE_UP", "OTHER_BROKER", "STOCK_WORKERS", "RECEIPT_KEYS", "REUSED_RUNS"),
-    "CLOCK",
+    *("CLOCK", "ACCEPTED"),
 }
 LEFT_OUT = {
     "SHARD": "all of them are in MERGED_SHARDS",
     "UNVERIFIED_WORKERS": "who may not have told of a start is in STOCK_WORKERS",
     "KNOWN_NODES": "of the workers of a stack, and no merged run is sent to one",
     "TO_REUSE": "of a run that has not looked for earlier passes yet, and sent nothing",
+    "TAKES_ONE": "of the workers of one dispatch, for its advice",
     "OWN_STORE": "for a sentence that names where results were looked for",
     "STACK_DATA": "the broker's data, which no merged run goes on with",
     "KEY_LIMITS": "of what one dispatcher had in flight, and each shard had its own part",

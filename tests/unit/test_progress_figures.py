@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from pytest_manifest.broker.attempt import task_id_for
-from pytest_manifest.ledger import Ledger, RunInfo, utc_now
+from pytest_manifest.ledger import HandedOn, Ledger, RunInfo, utc_now
 from pytest_manifest.reporting.progress_meter import Meter
 from pytest_manifest.run.pending import PendingAttempt
+from pytest_manifest.run.settings import WorkerLoss
 from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.verdict import evaluate
 
@@ -39,6 +40,7 @@ class Book:
             in_flight=lambda: self.flights,
             ended=threading.Event(),
             live_warnings=self.remarks,
+            nobody_since=None,
         )
         self.run = cast("Run", run)
 
@@ -67,10 +69,14 @@ def test_every_entry_is_counted_once(book: Book) -> None:
     book.fly("e-5", running_for=3.0)
     book.fly("e-6", running_for=20.0)
     book.fly("e-7")
+    book.fly("e-8", running_for=1.0)  # and waits for its next try
+    book.flights[-1].between = HandedOn("e-8", "x", "retry", None, None)
+    book.fly("e-9", running_for=1.0)  # in a process that has died
+    book.flights[-1].loss = WorkerLoss("w", -9)
     meter = Meter([book.run])
     known = meter.read()
     meter.close()
-    assert (known.total, known.done, known.sent, known.running) == (10, 5, 7, 2)
+    assert (known.total, known.done, known.sent, known.running) == (10, 5, 9, 2)
     counts = (known.passed, known.failed, known.lost, known.unknown, known.skipped)
     assert counts == (1, 2, 1, 0, 1)
     assert known.slowest is not None

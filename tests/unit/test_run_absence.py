@@ -27,7 +27,7 @@ class Watched:
     """A run of so many jobs, and what is found of its workers."""
 
     def __init__(self, found: Presence | StackError, **more: object) -> None:
-        job = SimpleNamespace(started=None, entry=Entry(id="e", task="t", timeout=100))
+        job = SimpleNamespace(is_running=False, entry=Entry(id="e", task="t", timeout=100))
         self.pending = {f"t{n}": job for n in range(2)}
         self.found = found
         self.look = BrokerSnapshot(visibility_timeout=3600.0)
@@ -91,7 +91,7 @@ def test_a_job_that_runs_and_a_report_show_that_somebody_is_there() -> None:
     """Whatever the workers answer."""
     run = Watched(NOBODY)
     run.after(10)
-    next(iter(run.pending.values())).started = 1.0
+    next(iter(run.pending.values())).is_running = True
     assert run.after(1000) is None
     assert run.context.signals.nobody_since is None
 

@@ -109,6 +109,7 @@ def _cause(cause: Cause) -> dict[str, object]:
 def _worker(row: WorkerRow) -> dict[str, object]:
     return {
         "place": pictured(row.place),
+        "name": pictured(row.worker),
         "host": None if row.host is None else pictured(row.host),
         "jobs": row.jobs,
         "busy": rounded(row.busy),

@@ -79,13 +79,20 @@ function facts(run, figures) {
     figures.throughput === null ? null : ['Throughput', rate(figures.throughput), 'jobs that ended'],
     figures.wait ? [name[0], ...spread(figures.wait)] : null,
     figures.runtime ? [name[1], ...spread(figures.runtime)] : null,
-    figures.workers.length ? [figures.workers.length === 1 ? 'Worker' : 'Workers', number(figures.workers.length), `${run.stack} stack`] : null,
+    figures.workers.length ? workerFacts(run, figures.workers) : null,
     ...again,
     TREES ? ['Descendants', number(TREES.total), treeCounts(TREES.counts)] : null,
     figures.cost === null ? null : ['Cost', significant(figures.cost), 'as the receipts tell']].filter(Boolean);
   byId('facts').hidden = !list.length;
   byId('facts').replaceChildren(...list.map(([title, value, note]) =>
     el('div', {}, el('dt', {}, title), el('dd', {}, value), el('dd', { class: 'note' }, note))));
+}
+
+/** How many workers there were, and their processes: each that has died left its place to another. */
+function workerFacts(run, processes) {
+  const names = new Set(processes.map((row) => row.name)).size;
+  const more = processes.length > names ? `${many(processes.length, 'process', 'processes')}, ` : '';
+  return [names === 1 ? 'Worker' : 'Workers', number(names), `${more}${run.stack} stack`];
 }
 
 /** Which entries, why, where and how long: what went wrong, the most frequent first. */
@@ -135,7 +142,7 @@ function whereAndWhen({ places, runs, first }) {
   const { low, high } = bounds(runs);
   const workers = DATA.figures.workers.length;
   return [
-    places.size === 1 ? `on ${NAMES.places[[...places][0]]}` : places.size ? `on ${number(places.size)} of ${many(workers, 'worker')}` : null,
+    places.size === 1 ? `on ${NAMES.places[[...places][0]]}` : places.size ? `on ${number(places.size)} of ${many(workers, 'worker process', 'worker processes')}` : null,
     !runs.length ? null : seconds(low) === seconds(high) ? `ran ${seconds(low)}` : `ran ${seconds(low)} to ${seconds(high)}`,
     first === Infinity ? null : `first at ${clock(first)}`,
   ].filter(Boolean).join(' · ');
