@@ -7,7 +7,14 @@ from datetime import datetime
 from typing import TypeAlias
 
 from pytest_manifest.ledger.database import LedgerPart
-from pytest_manifest.ledger.rows import AttemptRow, ReusedFrom, SendState, attempt_of_row, text
+from pytest_manifest.ledger.rows import (
+    AttemptRow,
+    ReusedFrom,
+    SendState,
+    attempt_of_row,
+    moment,
+    text,
+)
 
 PlanRow: TypeAlias = tuple[str, str, int, int] | tuple[str, str, int, int, str | None]
 """``(task_id, entry, attempt, position)``, and the reason of an attempt that is not the first."""
@@ -63,13 +70,18 @@ class Attempts(LedgerPart):
         note: str | None = None,
     ) -> None:
         """Set the sending state of attempts; ``sent_at`` and ``note`` stay where not given."""
-        moment = text(sent_at)
+        sent = text(sent_at)
         with self._db.writing() as db:
             db.executemany(
                 "UPDATE attempts SET state = ?, sent_at = coalesce(?, sent_at), "
                 "note = coalesce(?, note) WHERE task_id = ?",
-                ((state, moment, note, task_id) for task_id in task_ids),
+                ((state, sent, note, task_id) for task_id in task_ids),
             )
+
+    def last_sent_at(self) -> datetime | None:
+        """Return the latest time at which an attempt was sent; None where none was."""
+        query = "SELECT max(sent_at) FROM attempts WHERE state <> 'reused'"
+        return next(self._db.build_each(lambda row: moment(row[0]), query), None)
 
     def send_states(self) -> Mapping[str, int]:
         """Count the attempts in each sending state."""

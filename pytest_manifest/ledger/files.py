@@ -179,7 +179,7 @@ def _unescaped(escaped: re.Match[str]) -> str:
     return chr(int(escaped[1], 8))
 
 
-LEDGER_VERSION = 8
+LEDGER_VERSION = 9
 
 _HANDED_ON = """
     CREATE TABLE handed_on (
@@ -226,6 +226,40 @@ _WHEN_RECEIPTS_CAME = (
 _WHERE_ATTEMPTS_RAN = "ALTER TABLE attempts ADD COLUMN reused_from TEXT"
 # What an execution has reported whose job went on; its receipt has the last one's alone.
 _COSTS_OF_TRIES = "ALTER TABLE handed_on ADD COLUMN cost REAL"
+# What excuses an attempt's reports, since it happened while it was in flight.
+_EXCUSES = (
+    "ALTER TABLE attempts ADD COLUMN starts_lost INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE attempts ADD COLUMN set_back REAL NOT NULL DEFAULT 0",
+    "ALTER TABLE descendants ADD COLUMN starts_lost INTEGER NOT NULL DEFAULT 0",
+)
+# What was kept once a ledger holds as it has been judged: what was forged stays so. And each run
+# that a ledger was merged of has what the ledger had of all of them.
+_OLD_EXCUSES = (
+    """
+    UPDATE attempts SET starts_lost = EXISTS (SELECT 1 FROM run WHERE key = 'emptied'),
+        set_back = coalesce((
+            SELECT CAST(json_extract(value, '$.set_back') AS REAL) FROM run WHERE key = 'clock'
+        ), 0)
+    WHERE entry NOT IN (SELECT entry FROM settled WHERE kind = 'forged')
+    """,
+    """
+    UPDATE descendants SET starts_lost = EXISTS (SELECT 1 FROM run WHERE key = 'emptied')
+    WHERE kind IS NOT 'forged'
+    """,
+    """
+    INSERT OR IGNORE INTO run
+    SELECT r.key || ':' || j.value, r.value FROM run r, json_each((
+        SELECT value FROM run WHERE key = 'merged'
+    )) j WHERE r.key IN (
+        'emptied', 'gave_up', 'other_broker', 'plain_workers', 'own_limits', 'receipt_keys'
+    )
+    """,
+    """
+    DELETE FROM run WHERE key IN (
+        'emptied', 'gave_up', 'other_broker', 'plain_workers', 'own_limits'
+    ) AND EXISTS (SELECT 1 FROM run WHERE key = 'merged')
+    """,
+)
 # Of what came before they were kept, times are all there is.
 _WHEN_OLD_RECEIPTS_CAME = (
     """
@@ -285,6 +319,7 @@ TABLES: Sequence[str] = (
     *_WHEN_RECEIPTS_CAME,
     _WHERE_ATTEMPTS_RAN,
     _COSTS_OF_TRIES,
+    *_EXCUSES,
 )
 
 
@@ -331,6 +366,7 @@ _STEPS: Mapping[int, Sequence[str]] = {
     5: (*_WHEN_RECEIPTS_CAME, *_WHEN_OLD_RECEIPTS_CAME),
     6: (_WHERE_ATTEMPTS_RAN,),
     7: (_COSTS_OF_TRIES,),
+    8: (*_EXCUSES, *_OLD_EXCUSES),
 }
 """Statements that migrate a ledger from a version to the next one."""
 

@@ -23,13 +23,14 @@ MAX_ATTACHED: Final = 8
 _SETTINGS = ("journal_mode = OFF", "synchronous = OFF", "cache_size = -65536")
 _COLUMNS: Final = {
     "attempts": (
-        "task_id, entry, attempt, ordinal, state, sent_at, note, reason, kind, verdict, reused_from"
+        "task_id, entry, attempt, ordinal, state, sent_at, note, reason, kind, verdict, "
+        "reused_from, starts_lost, set_back"
     ),
     "starts": START_COLUMNS,
     "handed_on": HANDED_ON_COLUMNS,
     "receipts": "task_id, execution, receipt, arrived_at, newest_attempt, after_verdict",
     "settled": "entry, attempt, kind, verdict, receipt, settled_at",
-    "descendants": DESCENDANT_COLUMNS,
+    "descendants": f"{DESCENDANT_COLUMNS}, starts_lost",
     "announced": ANNOUNCED_COLUMNS,
     "corrections": "entry, attempt, was, kind, told_at, corrected_at",
 }

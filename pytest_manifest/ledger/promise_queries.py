@@ -11,7 +11,6 @@ from typing import Final
 
 from pytest_manifest.ledger.database import LedgerPart
 from pytest_manifest.ledger.rows import Row
-from pytest_manifest.ledger.run_info import OLDER, SEGMENTS, STORE_EMPTIED
 from pytest_manifest.ledger.tree_promises import TreePromiseQueries
 
 _NEVER_SENT: Final = "a.state IN ('planned', 'withheld')"
@@ -22,13 +21,10 @@ _RUN_UNSENT = f"""
             AND json_extract(r.receipt, '$.source') IS NOT 'harness')
     ) ORDER BY a.ordinal, a.attempt
 """  # noqa: S608 - fixed text
-# What a newer copy of the ledger has sent is uncertain here.
 _SENT_WITHOUT_TIME = f"""
     SELECT a.task_id, a.entry, a.attempt FROM attempts a
-    WHERE NOT ({_NEVER_SENT}) AND a.sent_at IS NULL AND NOT (
-        a.state = 'uncertain'
-        AND EXISTS (SELECT 1 FROM run WHERE key = '{STORE_EMPTIED}' AND value = '{OLDER}')
-    ) ORDER BY a.ordinal, a.attempt
+    WHERE NOT ({_NEVER_SENT}) AND (a.state = 'uncertain') = {{}} AND a.sent_at IS NULL
+    ORDER BY a.ordinal, a.attempt
 """  # noqa: S608 - fixed text
 _NUMBERED_TWICE = """
     SELECT min(task_id), entry, attempt FROM attempts
@@ -160,21 +156,19 @@ _CORRECTED = """
         )
         AND (SELECT count(*) FROM starts t WHERE t.task_id = a.task_id) < 2
 """
-# A session that goes on with a run judges it anew, by what the manifest expects then and by all
-# that has come; no correction says so.
-_CORRECTED_OTHERWISE = f"""
+_CORRECTED_TO_NOTHING = """
     SELECT '', c.entry, coalesce(c.attempt, 0) FROM corrections c
-    LEFT JOIN settled s ON s.entry = c.entry AND s.attempt = c.attempt
-    WHERE c.was = c.kind
-        OR NOT EXISTS (
-            SELECT 1 FROM attempts a WHERE a.entry = c.entry AND a.attempt = c.attempt
-        )
-        OR (c.kind <> s.kind
-            AND c.seq IN (SELECT max(seq) FROM corrections GROUP BY entry)
-            AND NOT EXISTS (
-                SELECT 1 FROM run WHERE key = '{SEGMENTS}' AND json_array_length(value) > 1
-            ))
-"""  # noqa: S608 - fixed text
+    WHERE c.was = c.kind OR NOT EXISTS (
+        SELECT 1 FROM attempts a WHERE a.entry = c.entry AND a.attempt = c.attempt
+    )
+"""
+_CORRECTED_OTHERWISE = """
+    SELECT a.task_id, c.entry, c.attempt FROM corrections c
+    JOIN settled s ON s.entry = c.entry AND s.attempt = c.attempt
+    JOIN attempts a ON a.entry = c.entry AND a.attempt = c.attempt
+    WHERE c.was <> c.kind AND c.kind <> s.kind
+        AND c.seq IN (SELECT max(seq) FROM corrections GROUP BY entry)
+"""
 _SKIPPED_YET_BEGUN = """
     SELECT a.task_id, s.entry, s.attempt FROM settled s
     JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
@@ -241,7 +235,11 @@ class PromiseQueries(TreePromiseQueries, LedgerPart):
 
     def sent_without_time(self) -> Iterator[Sending]:
         """Yield attempts that were sent, of which nobody wrote down when before they were."""
-        return self._sendings(_SENT_WITHOUT_TIME)
+        return self._sendings(_SENT_WITHOUT_TIME.format("FALSE"))
+
+    def uncertain_without_time(self) -> Iterator[Sending]:
+        """Yield attempts that may have been sent, by this ledger or by a newer copy of it."""
+        return self._sendings(_SENT_WITHOUT_TIME.format("TRUE"))
 
     def numbered_twice(self) -> Iterator[Sending]:
         """Yield attempts of an entry that share their number."""
@@ -316,8 +314,12 @@ class PromiseQueries(TreePromiseQueries, LedgerPart):
         """Yield verdicts that were changed after they had been told, with nothing that arrived."""
         return self._sendings(_CORRECTED)
 
+    def corrected_to_nothing(self) -> Iterator[Sending]:
+        """Yield corrections of what the run does not have, or that change nothing."""
+        return self._sendings(_CORRECTED_TO_NOTHING)
+
     def corrected_otherwise(self) -> Iterator[Sending]:
-        """Yield corrections of what the run does not have, or to a verdict that is another now."""
+        """Yield attempts whose last correction is to a verdict that is another now."""
         return self._sendings(_CORRECTED_OTHERWISE)
 
     def skipped_though_begun(self) -> Iterator[Sending]:

@@ -45,7 +45,8 @@ _NOT_PASSED = (
 )
 
 _PASSED = f"""
-    SELECT s.entry, s.attempt, a.task_id, a.sent_at, s.receipt, a.reused_from {_REQUESTED}
+    SELECT s.entry, s.attempt, a.task_id, a.sent_at, s.receipt, a.reused_from, a.set_back
+    {_REQUESTED}
     JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt WHERE s.kind = 'passed'
 """  # nosec B608 # fixed text
 
@@ -96,7 +97,8 @@ class StoredEntry:
 
 @dataclass(frozen=True, slots=True)
 class StoredPass:
-    """A passed entry as stored; ``receipt`` and ``reused_from``: not parsed."""
+    """A passed entry as stored; ``receipt`` and ``reused_from``: not parsed; ``set_back``: the
+    seconds by which the clock was set back while its attempt was in flight."""
 
     entry: str
     attempt: int
@@ -104,6 +106,7 @@ class StoredPass:
     sent_at: str | None
     receipt: str | None
     reused_from: str | None
+    set_back: float
 
 
 class Queries(LedgerPart):

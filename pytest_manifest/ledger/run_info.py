@@ -33,6 +33,11 @@ KEY_LIMITS: Final = "key_limits"
 """The ledger's key for the limits of keys, a JSON object; absent or empty where there are none."""
 
 
+def key_of(key: str, run: str) -> str:
+    """Return the key under which a merged ledger has what is known of one of its runs."""
+    return f"{key}:{run}"
+
+
 def segments_json(parts: Iterable[RunSegment]) -> str:
     """Encode segments for the key ``SEGMENTS``."""
     return json.dumps([(text(part.started), text(part.stopped)) for part in parts])
@@ -70,10 +75,24 @@ class RunMetadata(LedgerPart):
         row = self._db.read_one("SELECT value FROM run WHERE key = ?", (key,))
         return None if row is None else str(row[0])
 
-    def segments(self) -> list[RunSegment]:
-        """Return the segments of time in which the run was worked on, oldest first."""
+    def of_run(self, key: str, run: str | None = None) -> str | None:
+        """Return what is known under a key of one of the runs whose attempts the ledger has.
+
+        A merged ledger has it of each run; of all others it is the ledger's own. Without ``run``
+        what is known of any of them.
+        """
+        keys = [key_of(key, one) for one in (self.merged() if run is None else (run,))]
+        found = map(self.get_meta, [*keys, key])
+        return next((value for value in found if value is not None), None)
+
+    def segments(self, run: str | None = None) -> list[RunSegment]:
+        """Return the segments of time in which the run was worked on, oldest first.
+
+        ``run``: one of those whose attempts the ledger has; without, those of the whole.
+        """
+        noted = self.get_meta(SEGMENTS) if run is None else self.of_run(SEGMENTS, run)
         with self._db.parse_errors():
-            rows: list[tuple[str, str | None]] = json.loads(self.get_meta(SEGMENTS) or "[]")
+            rows: list[tuple[str, str | None]] = json.loads(noted or "[]")
             return [
                 RunSegment(datetime.fromisoformat(began), moment(stopped))
                 for began, stopped in rows
@@ -230,18 +249,21 @@ def stores_asked(info: RunMetadata) -> str:
     return f"; results were looked for in {run.backend}{other}"
 
 
-def has_all_starts(info: RunMetadata, *, some_start: bool) -> bool:
+def has_all_starts(info: RunMetadata, *, some_start: bool, run: str | None = None) -> bool:
     """Return whether every worker reports starts and every report was kept.
 
-    ``some_start``: at least one start was reported.
+    ``some_start``: at least one start was reported; ``run``: that which sent the attempt, where the
+    ledger may be merged. What a merge found of that is in what it knows of the run.
     """
-    return (some_start or info.read().is_private) and not may_lack_starts(info)
+    if may_lack_starts(info, run):
+        return False
+    return some_start or info.read().is_private or bool(info.merged())
 
 
-def may_lack_starts(info: RunMetadata) -> bool:
-    """Return whether a start may be unreported, or its report lost."""
-    lasting = any(info.get_meta(doubt) is not None for doubt in _PERMANENT)
-    return lasting or bool(info.get_meta(UNVERIFIED_WORKERS))
+def may_lack_starts(info: RunMetadata, run: str | None = None) -> bool:
+    """Return whether a start may be unreported, or its report lost, in a run or in any."""
+    lasting = any(info.of_run(doubt, run) is not None for doubt in _PERMANENT)
+    return lasting or bool(info.of_run(UNVERIFIED_WORKERS, run))
 
 
 class TaskRuns:

@@ -185,7 +185,7 @@ def _record_stack(
             tasks = (attempt.entry.task for attempt in state.to_send)
         record_code(ledger, tasks, publisher.tasks)
         record_own_limits(ledger, _own_limits(publisher, demand))
-        state.pending.with_own_limit = OwnLimits.read(ledger)
+        state.pending.with_own_limit = OwnLimits(ledger).of
 
 
 def _own_limits(publisher: Publisher, demand: Demand) -> dict[str, float]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
-from datetime import timedelta
 from typing import Final
 
 from loguru import logger
@@ -21,51 +19,40 @@ NOTICED: Final = 1.0
 
 
 class ClockWatch:
-    """Tell by how far the clock was set back since a run began.
+    """Record of what is in flight that the clock was set back meanwhile, and by how much.
 
     The monotonic clock, which nobody sets, goes on from one process to the next until the machine
-    is started anew. So the ledger has by how much the clock was ahead of it, at most, and since
-    which start; and how far it has fallen behind that. Call :meth:`look` often: what is set back
-    and forth between two looks is not seen.
+    is started anew. So the ledger has by how much the clock was ahead of it, at most and when that
+    last changed, and since which start. Call :meth:`look` often: what is set back and forth between
+    two looks is not seen.
     """
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         with ledger.parse_errors():
             noted: dict[str, object] = json.loads(ledger.info.get_meta(CLOCK) or "{}")
-            self._set_back = _seconds(noted)
-            ahead = noted.get("ahead")
-            known = isinstance(ahead, float) and noted.get("boot") == boot_id() is not None
-            self._ahead = ahead if known and isinstance(ahead, float) else None
-
-    @property
-    def set_back(self) -> timedelta:
-        return timedelta(seconds=self._set_back)
+            known = noted.get("boot") == boot_id() is not None
+            self._most = _seconds(noted, "ahead") if known else None
+            last = _seconds(noted, "last") if known else None
+            self._last = self._most if last is None else last
 
     def look(self) -> None:
         """Compare the clocks, and write down what is new, before anything is judged by it."""
         ahead = utc_now().timestamp() - time.monotonic()
-        most = ahead if self._ahead is None else max(self._ahead, ahead)
-        back = most - ahead
-        is_new = back > self._set_back + NOTICED
-        if self._ahead is not None and most <= self._ahead + NOTICED and not is_new:
+        last, most = self._last, self._most
+        if last is not None and abs(ahead - last) <= NOTICED:
             return
-        self._ahead = most
-        if is_new:
-            self._set_back = back
-            logger.warning("this machine's clock was set back by {:.0f} s", back)
-        noted = {"boot": boot_id(), "ahead": most, "set_back": self._set_back}
+        self._last = ahead
+        self._most = ahead if most is None else max(most, ahead)
+        if last is not None and ahead < last:
+            logger.warning("this machine's clock was set back by {:.0f} s", last - ahead)
+            self._ledger.excuses.note_set_back(last - ahead, self._most - ahead)
+        noted = {"boot": boot_id(), "ahead": self._most, "last": ahead}
         self._ledger.info.set_meta(CLOCK, json.dumps(noted))
 
 
-def merged_clock(metadata: Iterable[Mapping[str, str]]) -> dict[str, str]:
-    """Return the ledger row of a merged run of those with this metadata."""
-    back = max((_seconds(json.loads(one.get(CLOCK) or "{}")) for one in metadata), default=0.0)
-    return {CLOCK: json.dumps({"set_back": back})} if back else {}
-
-
-def _seconds(noted: Mapping[str, object]) -> float:
-    found = noted.get("set_back", 0.0)
-    if not isinstance(found, float):
-        raise TypeError("the clock's setting back is no number of seconds")
+def _seconds(noted: dict[str, object], name: str) -> float | None:
+    found = noted.get(name)
+    if found is not None and not isinstance(found, float):
+        raise TypeError("how far the clock was ahead is no number of seconds")
     return found

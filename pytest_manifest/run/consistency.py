@@ -9,18 +9,25 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import chain, groupby, islice
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from pytest_manifest.broker.attempt import is_of_attempt
 from pytest_manifest.errors import ManifestError
-from pytest_manifest.ledger import BAD_ROW_ERRORS, Ledger, ReusedFrom, damaged
+from pytest_manifest.ledger import (
+    BAD_ROW_ERRORS,
+    OLDER,
+    STORE_EMPTIED,
+    Ledger,
+    ReusedFrom,
+    damaged,
+)
 from pytest_manifest.ledger.promise_queries import Repetition, Sending
 from pytest_manifest.ledger.queries import BATCH
-from pytest_manifest.ledger.rows import receipt_of
+from pytest_manifest.ledger.rows import moment, receipt_of
 from pytest_manifest.manifest import Manifest, id_and_task
 from pytest_manifest.run.changes import kept_manifest
-from pytest_manifest.run.clock import ClockWatch
 from pytest_manifest.run.signatures import RECEIPT_KEYS
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.schema import Entry, VerdictStatus
@@ -32,6 +39,10 @@ Promise: TypeAlias = Literal["S1", "S2", "S3", "S4", "S5", "S6", "L1"]
 
 _BY_RECEIPT_ALONE: Final = frozenset({"succeeded", "failed", "ignored"})
 """Ends that only a receipt can prove."""
+
+
+_UNWRITTEN: Final = "was sent, and nobody had written down that it would be"
+_OTHERWISE: Final = "is said to have been corrected, and does not have that verdict"
 
 
 class Violation(NamedTuple):
@@ -75,7 +86,12 @@ def sendings(ledger: Ledger) -> Iterator[Violation]:
     for one in part.run_though_unsent():
         yield _of("S1", one, "was never sent by this record, and a worker tells of it")
     for one in part.sent_without_time():
-        yield _of("S1", one, "was sent, and nobody had written down that it would be")
+        yield _of("S1", one, _UNWRITTEN)
+    runs = ledger.info.task_runs()
+    for one in part.uncertain_without_time():
+        # A newer copy of the ledger may have sent it.
+        if ledger.info.of_run(STORE_EMPTIED, runs.run_of(one.task_id)) != OLDER:
+            yield _of("S1", one, _UNWRITTEN)
     for one in part.numbered_twice():
         yield _of("S1", one, "is there twice, under two task ids")
     for one in part.missing_numbers():
@@ -90,7 +106,6 @@ def sendings(ledger: Ledger) -> Iterator[Violation]:
         )
     for one in part.reused_from_nowhere():
         yield _of("S1", one, "is said to be an earlier run's, and its record does not say whose")
-    runs = ledger.info.task_runs()
     for one in part.attempts():
         if not is_of_attempt(one.task_id, runs.run_of(one.task_id), one.entry, one.attempt):
             yield _of("S1", one, "has a task id that is another's")
@@ -155,7 +170,7 @@ def passes(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
 def _unproven_passes(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
     """Judge each pass again by its receipt alone."""
     runs = ledger.info.task_runs()
-    limited, set_back = OwnLimits.read(ledger), ClockWatch(ledger).set_back
+    limits = OwnLimits(ledger)
     with manifest.open() as file:
         lines = enumerate(file, manifest.first_line)
         while some := list(islice(lines, BATCH)):
@@ -164,27 +179,30 @@ def _unproven_passes(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
                 if one.receipt is None:
                     continue
                 entry = manifest.parse(*by_id[one.entry])
+                run, number = runs.run_of(one.task_id), one.attempt
+                judging = run
                 try:
-                    receipt = receipt_of(one.receipt)
+                    receipt, at = receipt_of(one.receipt), moment(one.sent_at)
+                    if one.reused_from is not None:  # it is of another run's entry, as it was there
+                        origin = ReusedFrom.from_note(one.reused_from)
+                        entry = entry.model_copy(update={"id": origin.entry})
+                        number, judging, at = origin.attempt, origin.by, origin.at
                 except BAD_ROW_ERRORS as error:
                     raise damaged(ledger.path, error) from error
-                number = one.attempt
-                if one.reused_from is not None:  # it is of another run's entry, as it was there
-                    origin = ReusedFrom.from_note(one.reused_from)
-                    entry, number = entry.model_copy(update={"id": origin.entry}), origin.attempt
                 lie = contradiction(
                     entry,
                     receipt,
-                    run=runs.run_of(one.task_id),
+                    run=run,
                     task_id=one.task_id,
                     attempt=number,
                     sent_at=None,
-                    set_back=set_back,
+                    set_back=timedelta(seconds=one.set_back),
                 )
                 if lie:
                     yield Violation("S4", one.entry, f"passed by a receipt that lies: {lie}")
                     continue
-                again = evaluate(limited(entry), receipt, attempt=number)
+                limited = limits.of_run(entry, judging, at or receipt.sent_at)
+                again = evaluate(limited, receipt, attempt=number)
                 if again.verdict != "passed":
                     yield Violation(
                         "S4",
@@ -248,8 +266,14 @@ def corrections(ledger: Ledger) -> Iterator[Violation]:
         yield _of("S5", one, "has a verdict that says something else than its row")
     for one in part.corrected_without_evidence():
         yield _of("S5", one, "was told one verdict and has another, and nothing arrived between")
+    runs = ledger.info.task_runs()
     for one in part.corrected_otherwise():
-        yield _of("S5", one, "is said to have been corrected, and does not have that verdict")
+        # A session that goes on with a run judges it anew, by what the manifest expects then and by
+        # all that has come; no correction says so.
+        if len(ledger.info.segments(runs.run_of(one.task_id))) < 2:
+            yield _of("S5", one, _OTHERWISE)
+    for one in part.corrected_to_nothing():
+        yield _of("S5", one, _OTHERWISE)
 
 
 def completeness(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:

@@ -18,6 +18,7 @@ from pytest_manifest.broker.visibility import Visibility, visibility_of
 from pytest_manifest.errors import StackError
 from pytest_manifest.ledger import STORE_EMPTIED, Descendant, HandedOn, Ledger
 from pytest_manifest.results.collector import ReceiptCollector
+from pytest_manifest.run.doubts import note_emptied
 from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.schedule import Schedule
@@ -148,7 +149,7 @@ class EngineContext:
         """
         intact = self.collector.is_intact()
         if intact is False and self.ledger.info.get_meta(STORE_EMPTIED) is None:
-            self.ledger.info.set_meta(STORE_EMPTIED, "1")
+            note_emptied(self.ledger)
             self.warnings.append(
                 "the result store was emptied, or lost what it held, while the run was going on"
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from pytest_manifest.ledger import OLDER, STORE_EMPTIED
+from pytest_manifest.ledger import OLDER, STORE_EMPTIED, Ledger
 from pytest_manifest.ledger.run_info import RunMetadata
 
 EMPTIED_MEANWHILE: Final = (
@@ -27,13 +27,19 @@ UNCONFIRMED: Final = (
 )
 
 
-def emptied_phrase(info: RunMetadata, *, now: bool) -> str:
-    """Return a phrase where the store may have lost the end of any attempt, else "".
+def note_emptied(ledger: Ledger, how: str = "1") -> None:
+    """Record that the store has lost what it held of the run: starts of what is in flight, too."""
+    ledger.info.set_meta(STORE_EMPTIED, how)
+    ledger.excuses.note_lost_starts()
+
+
+def emptied_phrase(info: RunMetadata, run: str, *, now: bool) -> str:
+    """Return a phrase where the store may have lost the end of any attempt of a run, else "".
 
     ``now``: the store lacks its mark. One that is marked again has not got back what it had held,
     so the doubt stays for the rest of the run.
     """
-    noted = info.get_meta(STORE_EMPTIED)
+    noted = info.of_run(STORE_EMPTIED, run)
     if noted == OLDER:
         return OLDER_LEDGER
     if now:

@@ -152,7 +152,7 @@ def track_unsettled(
 
     ``only`` these entries, all where it is None.
     """
-    pending.with_own_limit = OwnLimits.read(ledger)
+    pending.with_own_limit = OwnLimits(ledger).of
     for row in ledger.attempts.all(undecided=True):
         wanted = row.entry in manifest and (only is None or row.entry in only)
         if wanted and row.state not in NOT_OURS:

@@ -87,8 +87,9 @@ class AttemptEvaluator:
         self._kills = kills
         self._lifetime = lifetime
         self.evidence = EvidenceEvaluator(run, ledger)
-        self.trees = TreeEvaluator(run, manifest, ledger)
-        self._with_own_limit = OwnLimits.read(ledger)
+        self.trees = TreeEvaluator(run, manifest, ledger, self.evidence.may_lack_starts)
+        self._own_limits = OwnLimits(ledger)
+        self._run_of = ledger.info.task_runs().run_of
         self._costs = Costs(ledger, manifest)
         self._resent: Counter[str] = Counter()
         self.to_repeat: set[str] = set()
@@ -135,7 +136,7 @@ class AttemptEvaluator:
         if self.evidence.signatures is not None:
             status, note = for_want_of_a_signed_end(self._ledger, job.task_id, status, note)
         seen = status in SELF_CAUSED and job.is_running
-        entry = self._with_own_limit(job.entry)
+        entry = self._own_limits.of(job)
         return evaluate(entry, None, attempt=job.number, problem=status, note=note, seen=seen)
 
     def infer_or_revoked(self, job: PendingAttempt, status: VerdictStatus, note: str) -> Evaluated:
@@ -156,7 +157,7 @@ class AttemptEvaluator:
 
     def explain_death(self, job: PendingAttempt, *, emptied: bool) -> tuple[VerdictStatus, str]:
         """Return the verdict on an attempt that a dead worker had begun and not acknowledged."""
-        if doubt := emptied_phrase(self._ledger.info, now=emptied):
+        if doubt := emptied_phrase(self._ledger.info, self._run_that_sent(job), now=emptied):
             return "unknown", doubt
         return "crashed", self.how_it_died(job)
 
@@ -166,9 +167,10 @@ class AttemptEvaluator:
             age = (utc_now() - job.sent_at).total_seconds()
             if age > self._lifetime:
                 return "unknown", "a receipt may have been, and be past its lifetime"
-        if doubt := emptied_phrase(self._ledger.info, now=emptied):
+        run = self._run_that_sent(job)
+        if doubt := emptied_phrase(self._ledger.info, run, now=emptied):
             return "unknown", doubt
-        other = self.elsewhere()
+        other = self._elsewhere(run)
         if other and not (job.is_running and is_alive(job) is False):
             return "unknown", other
         reported = job.unconfirmed
@@ -176,7 +178,7 @@ class AttemptEvaluator:
             return "revoked", "it was revoked, and nobody has it"
         if job.broker is not None and job.started is None:
             return "unknown", f"{OUT_OF_SIGHT}, {job.broker}, where it cannot be looked for"
-        if job.started is None and not self._starts_are_reported():
+        if job.started is None and not self._starts_are_reported(run):
             return "unknown", f"{UNREPORTED}{stores_asked(self._ledger.info)}"
         if job.started is None:
             return "lost", f"no worker has begun it{stores_asked(self._ledger.info)}"
@@ -190,14 +192,19 @@ class AttemptEvaluator:
             return "unknown", f"{self.how_it_died(job)}; {UNCONFIRMED}"
         return "lost", f"started on {job.worker}, which has it no more"
 
-    def elsewhere(self) -> str:
+    def _run_that_sent(self, job: PendingAttempt) -> str:
+        """Return the run of an attempt, or of a descendant: a ledger may be merged of several."""
+        return self._run_of(job.task_id if job.origin is None else job.origin.root)
+
+    def _elsewhere(self, run: str) -> str:
         """Return why a missing job may be on another broker; "" where this is the run's own."""
-        broker = self._ledger.info.get_meta(OTHER_BROKER)
+        broker = self._ledger.info.of_run(OTHER_BROKER, run)
         return "" if broker is None else f"this run's jobs were sent to another broker, {broker}"
 
-    def _starts_are_reported(self) -> bool:
-        """Return whether the start of any job would have been reported and kept."""
-        return has_all_starts(self._ledger.info, some_start=self._ledger.events.has_starts())
+    def _starts_are_reported(self, run: str) -> bool:
+        """Return whether the start of any job of a run would have been reported and kept."""
+        some_start = self._ledger.events.has_starts()
+        return has_all_starts(self._ledger.info, some_start=some_start, run=run)
 
     def cost(self, task_id: str) -> Decimal | None:
         """Return what an attempt cost by the ledger, None for one that is not the run's."""

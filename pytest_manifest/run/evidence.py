@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Final, TypeAlias
 
 from loguru import logger
@@ -17,7 +18,6 @@ from loguru import logger
 from pytest_manifest.ledger import (
     CLASHING_STARTS,
     REVOKED_TASKS,
-    STORE_EMPTIED,
     Ledger,
     ReusedFrom,
     Start,
@@ -28,8 +28,8 @@ from pytest_manifest.redaction import redacted
 from pytest_manifest.run.clock import ClockWatch
 from pytest_manifest.run.origins import SentJob, as_reused
 from pytest_manifest.run.pending import PendingAttempt
-from pytest_manifest.run.signatures import signatures_of, trusted_ends
-from pytest_manifest.run.task_metadata import CodeHistory, OwnLimits, code_key
+from pytest_manifest.run.signatures import SignaturesByRun, trusted_ends
+from pytest_manifest.run.task_metadata import CodeHistory, OwnLimits
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.signed import FILLABLE
 from pytest_manifest.text import short
@@ -203,10 +203,10 @@ class EvidenceEvaluator:
         self._ledger = ledger
         merged = ledger.info.merged()
         self._origins = TaskRuns(run, merged)
-        self._codes = {one: CodeHistory(ledger, code_key(one)) for one in merged}
-        self._codes[run] = CodeHistory(ledger)
-        self._with_own_limit = OwnLimits.read(ledger)
-        self.signatures = signatures_of(ledger)
+        self._codes = {one: CodeHistory(ledger, one) for one in (*merged, run)}
+        self._own_limits = OwnLimits(ledger)
+        self._signatures = SignaturesByRun(ledger)
+        self.signatures = self._signatures.all
         self.clock = ClockWatch(ledger)
         self._sets: dict[str, frozenset[str]] = {}  # of the ledger, which this run alone writes
         self.is_whole: Callable[[], bool] = lambda: True
@@ -256,7 +256,7 @@ class EvidenceEvaluator:
         exact_message: bool,
     ) -> tuple[Verdict, Receipt | None]:
         entry, task_id, number, sent_at = job.entry, job.task_id, job.number, job.sent_at
-        trusted, fault = trusted_ends(self.signatures, reported)
+        trusted, fault = trusted_ends(self._signatures.of(job.codes_of), reported)
         if not trusted:
             receipt = reported[0][1]
             verdict = evaluate(entry, None, attempt=number, problem="forged", note=fault)
@@ -279,9 +279,9 @@ class EvidenceEvaluator:
             ), whole
         codes = self._codes.get(job.codes_of)
         since = job.code_at or sent_at or whole.sent_at
-        code = None if codes is None else codes.digest(entry.task, since)
+        code = None if codes is None else codes.at(entry.task, since)
         left_out = missing_fields(entry, receipt, sent=sent_at is not None, code=code)
-        limited = self._with_own_limit(entry)
+        limited = self._own_limits.of_run(entry, job.codes_of, since)
         return evaluate(limited, whole, attempt=number, code=code, missing=left_out), whole
 
     def is_of(self, receipt: Receipt, entry: str, task_id: str, number: int) -> bool:
@@ -298,29 +298,39 @@ class EvidenceEvaluator:
         sent_at: datetime | None,
     ) -> str:
         entry, task_id = job.entry, job.task_id
-        lie = contradiction(
-            entry,
-            chosen[1],
+        contradicts = partial(
+            contradiction,
+            *(entry, chosen[1]),
             run=job.run,
             task_id=task_id,
             attempt=job.number,
             sent_at=sent_at,
-            set_back=self.clock.set_back,
         )
+        lie = contradicts()
+        if lie and (back := self._ledger.excuses.set_back(task_id)):
+            lie = contradicts(set_back=timedelta(seconds=back))
         lie = lie or disagreement(reported, by_failure=entry.expect.state == "failed")
         if (
             not lie
             and (lie := contradiction_with_starts(reported, starts))
-            and not self._has_all_starts()
+            and self.may_lack_starts(task_id)
         ):
             lie = ""
         if not lie and len(starts) and task_id in self._task_ids(CLASHING_STARTS):
             lie = "two records of the start of one of its executions differ"
         return lie
 
-    def _has_all_starts(self) -> bool:
-        """Return whether no start can be lost with a store that was emptied."""
-        return self._ledger.info.get_meta(STORE_EMPTIED) is None and self.is_whole()
+    def may_lack_starts(self, task_id: str) -> bool:
+        """Return whether starts of an attempt or a descendant may be lost with an emptied store.
+
+        What is found of the store now is of what arrives now, and is kept for a later evaluation.
+        """
+        if self._ledger.excuses.may_lack_starts(task_id):
+            return True
+        if self.is_whole():
+            return False
+        self._ledger.excuses.note_lost_starts_of(task_id)
+        return True
 
     def add_repeated_starts(self, task_id: str, starts: Iterable[Start]) -> None:
         """Record starts of an attempt that may have some already.

@@ -32,18 +32,23 @@ from pytest_manifest.ledger import (
     RunStatus,
     has_all_starts,
     info_rows,
+    key_of,
     merge_files,
     segments_json,
 )
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import Shard, manifest_digest, read_manifest
-from pytest_manifest.run.clock import merged_clock
 from pytest_manifest.run.locks import RunLock
-from pytest_manifest.run.signatures import merged_signatures
-from pytest_manifest.run.task_metadata import CODE_HISTORY, OwnLimits, code_key, merged_own_limits
+from pytest_manifest.run.signatures import RECEIPT_KEYS, merged_signatures
+from pytest_manifest.run.task_metadata import CODE_HISTORY, OWN_LIMITS, OwnLimits
 
 UNSENT = "unsent"
 """The merged ledger's key for the number of entries that no run has sent."""
+FACTS = (
+    *(STORE_EMPTIED, GAVE_UP, OTHER_BROKER, STOCK_WORKERS),
+    *(CODE_HISTORY, OWN_LIMITS, RECEIPT_KEYS, SEGMENTS),
+)
+"""Keys of what a run's attempts are judged by, and those of no other: it is kept by run."""
 IDS_AT_ONCE = 500
 """Entries of one SQL statement."""
 
@@ -215,7 +220,7 @@ def _read(path: Path) -> MergeInput:
         info, metadata = ledger.info.read(), ledger.info.all_meta()
         # What a merge planned for want of a ledger may be in another one now.
         entries = ledger.attempts.count_entries() - int(metadata.get(UNSENT, 0))
-        OwnLimits.read(ledger), float(metadata.get(BUDGET) or 0)  # before anything is made
+        OwnLimits(ledger), float(metadata.get(BUDGET) or 0)  # before anything is made
         counts = ledger.verdicts.counts()
         final = sum(n for kind, n in counts.items() if kind not in ("pending", "unknown"))
         status = ledger.info.status
@@ -323,25 +328,32 @@ def _metadata(info: RunInfo, sources: Sequence[MergeInput]) -> dict[str, str]:
         MERGED_SHARDS: json.dumps([None if shard is None else shard.note for shard in shards]),
     }
     for source in sources:
-        # Each attempt is held against the code that was there when and where it was sent.
-        code = source.metadata.get(CODE_HISTORY)
-        own = {} if code is None else {code_key(source.info.run): code}
-        metadata |= own | {k: v for k, v in source.metadata.items() if k.startswith(code_key(""))}
-    metadata |= merged_own_limits(source.metadata for source in sources)
-    metadata |= merged_clock(source.metadata for source in sources)
-    for key in (STORE_EMPTIED, GAVE_UP, OTHER_BROKER, STOCK_WORKERS, OVER_BUDGET):
-        said = [source.metadata[key] for source in sources if source.metadata.get(key)]
-        metadata |= {key: said[0]} if said else {}
+        metadata |= _facts(source)
+    over_budget = [one for source in sources if (one := source.metadata.get(OVER_BUDGET))]
+    metadata |= {OVER_BUDGET: over_budget[0]} if over_budget else {}
     for key in UNITED_KEYS:
         texts = frozenset[str]().union(*(source.texts[key] for source in sources))
         metadata |= {key: json.dumps(sorted(texts))} if texts else {}
     metadata |= merged_signatures([source.metadata for source in sources])
-    if not all(source.witnessed for source in sources):
-        metadata.setdefault(STOCK_WORKERS, "of a run that was merged")
     budgets = [source.metadata.get(BUDGET) for source in sources]
     if all(budgets):
         metadata[BUDGET] = str(sum(float(budget) for budget in budgets if budget))
     return metadata
+
+
+def _facts(source: MergeInput) -> dict[str, str]:
+    """Return what the attempts of a source's runs are judged by, under the names of these runs."""
+    found: dict[str, str] = {}
+    for key in FACTS:
+        for run in source.runs:
+            own = source.metadata.get(key_of(key, run))
+            # What a merged ledger has of itself was found since, and is of all its runs.
+            if own is None and not (source.merged and key == SEGMENTS):
+                own = source.metadata.get(key)
+            found |= {} if own is None else {key_of(key, run): own}
+    if not (source.witnessed or source.merged):
+        found.setdefault(key_of(STOCK_WORKERS, source.info.run), "of a run that was merged")
+    return found
 
 
 def _status(sources: Sequence[MergeInput]) -> RunStatus:

@@ -11,6 +11,7 @@ from collections.abc import Collection
 
 from pytest_manifest.ledger import OLDER, STORE_EMPTIED, TO_REUSE, Ledger
 from pytest_manifest.results.collector import ReceiptCollector
+from pytest_manifest.run.doubts import note_emptied
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.resume_rules import NOT_SENT
 from pytest_manifest.run.state import RunState
@@ -29,7 +30,7 @@ def was_read_on(ledger: Ledger, collector: ReceiptCollector) -> bool:
     # One that was emptied and marked anew has lost records, too.
     if ledger.info.get_meta(STORE_EMPTIED) is not None or not collector.was_read_on():
         return False
-    ledger.info.set_meta(STORE_EMPTIED, OLDER)
+    note_emptied(ledger, OLDER)
     return True
 
 
@@ -63,7 +64,7 @@ def doubt_unsent(state: RunState, ledger: Ledger) -> None:
     unsent = [row.task_id for row in ledger.attempts.newest() if row.state in NOT_SENT]
     with ledger.transaction():
         ledger.attempts.mark(unsent, "uncertain", note=NOTE)
-        ledger.info.set_meta(STORE_EMPTIED, OLDER)
+        note_emptied(ledger, OLDER)
         ledger.info.set_meta(TO_REUSE, "")
     state.warnings.append(
         f"{state.files.ledger} is older than what was sent by it: jobs are out, or have run, that "

@@ -141,8 +141,8 @@ class PendingAttempts:
     """Hold the attempts in flight by task id, oldest first."""
 
     def __init__(self) -> None:
-        self.with_own_limit: Callable[[Entry], Entry] = lambda entry: entry
-        """Gives an entry with the limit that holds for its job as its ``timeout``."""
+        self.with_own_limit: Callable[[PendingAttempt], Entry] = lambda job: job.entry
+        """Gives a job's entry with the limit that holds for it as its ``timeout``."""
         self.by_task_id: dict[str, PendingAttempt] = {}
         self.held: dict[str, HeldVerdict] = {}
         """Attempts that wait for their descendants, by task id: no message carries them."""
@@ -207,7 +207,7 @@ class PendingAttempts:
 
     def count_time(self, job: PendingAttempt, now: float) -> None:
         """Count a started job's timeout from now."""
-        timeout = self.with_own_limit(job.entry).timeout
+        timeout = self.with_own_limit(job).timeout
         note = f"it ran longer than its timeout of {timeout:g} s and its worker sent no receipt"
         when = now + timeout + TIMEOUT_GRACE
         heapq.heappush(self._due, _Due(when, job.task_id, "timed_out", note, since=job.started))
@@ -297,7 +297,7 @@ class PendingAttempts:
         """
         if not job.is_out_of_sight:
             return False
-        limit = self.with_own_limit(job.entry).timeout + job.delay + TIMEOUT_GRACE
+        limit = self.with_own_limit(job).timeout + job.delay + TIMEOUT_GRACE
         return job.sent_at is None or (utc_now() - job.sent_at).total_seconds() < limit
 
     def elsewhere(self) -> frozenset[str]:

@@ -204,9 +204,7 @@ class JobSearch:
         since = {node: self._silent_since.get(node, now) for node in look.unresponsive}
         self._silent_since = since
         pending = self._pending.by_task_id.values()
-        longest = max(
-            (self._pending.with_own_limit(job.entry).timeout for job in pending), default=0.0
-        )
+        longest = max((self._pending.with_own_limit(job).timeout for job in pending), default=0.0)
         return frozenset(node for node, t in since.items() if now - t > longest + SILENCE)
 
     def _starts(self, ids: frozenset[str]) -> dict[str, StartedOn]:

@@ -15,6 +15,7 @@ from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.run.admission import admit
 from pytest_manifest.run.budget import NOTHING, refuse_beyond
 from pytest_manifest.run.changes import keep_changes, kept_manifest
+from pytest_manifest.run.doubts import note_emptied
 from pytest_manifest.run.earlier import (
     NOT_OURS,
     EarlierRunStrategy,
@@ -144,7 +145,7 @@ class Resume(EarlierRunStrategy):
         # A session that was killed before its first message may not have marked the store at all.
         emptied = intact is False and not ledger.attempts.send_states().keys() <= NOT_OURS
         if emptied and not self._is_older:
-            ledger.info.set_meta(STORE_EMPTIED, "1")  # a new stream would not show it any more
+            note_emptied(ledger)  # a new stream would not show it any more
         statuses = ledger.verdicts.statuses()
         turned_away |= self._turned_away_since(ledger, searched)
         # What has come to its end since the search is not where it was seen; unless a worker turned
@@ -182,7 +183,7 @@ class Resume(EarlierRunStrategy):
         if nothing_sent or info.get_meta(STORE_EMPTIED) is not None:
             return
         if collector.is_intact() is False:
-            info.set_meta(STORE_EMPTIED, "1")
+            note_emptied(ledger)
 
     def _without_unsent(self, ledger: Ledger, locations: dict[str, Location]) -> frozenset[str]:
         """Await no longer what was never sent, and return it; nothing where that may be untrue."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pytest_manifest.errors import LedgerError, SigningError
-from pytest_manifest.ledger import Ledger
+from pytest_manifest.ledger import Ledger, key_of
 from pytest_manifest.schema import Receipt, VerdictStatus
 from pytest_manifest.signing.keys import SIGNING_KEY_VARIABLE, read_verifier
 from pytest_manifest.text import listed
@@ -67,6 +67,9 @@ def require_signatures(ledger: Ledger, pem: str | None) -> None:
             "without; name them by --manifest-receipt-key=FILE, the .pub file of the workers' key"
         )
     ledger.info.set_meta(RECEIPT_KEYS, keys)
+    for run in ledger.info.merged():
+        of_run = merged_keys([ledger.info.of_run(RECEIPT_KEYS, run), pem])
+        ledger.info.set_meta(key_of(RECEIPT_KEYS, run), of_run)
 
 
 def merged_keys(several: Sequence[str | None]) -> str:
@@ -78,7 +81,8 @@ def merged_keys(several: Sequence[str | None]) -> str:
 def merged_signatures(metadata: Sequence[Mapping[str, str]]) -> dict[str, str]:
     """Return what the ledger of a merged run has of signatures, of the ledgers that it is made of.
 
-    Raises LedgerError where some of these need them and others do not: a run has one rule for all.
+    Each run's attempts are judged by its own keys. Raises LedgerError where some of these need them
+    and others do not: a run has one rule for all.
     """
     keys = [one.get(RECEIPT_KEYS) for one in metadata]
     if any(keys) and not all(keys):
@@ -95,10 +99,28 @@ def merged_signatures(metadata: Sequence[Mapping[str, str]]) -> dict[str, str]:
     return noted | ({RECEIPT_KEYS: merged_keys(keys)} if all(keys) and keys else {})
 
 
-def signatures_of(ledger: Ledger) -> ReportSignatures | None:
-    """Return what checks the reports of this run; None where they need no signature."""
-    pem = ledger.info.get_meta(RECEIPT_KEYS)
+def signatures_of(ledger: Ledger, run: str | None = None) -> ReportSignatures | None:
+    """Return what checks the reports of this run; None where they need no signature.
+
+    ``run``: one of those that it was merged of; without, all of their keys count.
+    """
+    info = ledger.info
+    pem = info.get_meta(RECEIPT_KEYS) if run is None else info.of_run(RECEIPT_KEYS, run)
     return ReportSignatures(read_verifier(pem, RECEIPT_KEYS)) if pem else None
+
+
+class SignaturesByRun:
+    """Check the reports of each run whose attempts a ledger has by the keys of that run."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.all = signatures_of(ledger)
+        """Those of all runs; None where none of them needs a signature."""
+        merged = ledger.info.merged() if self.all is not None else ()
+        self._by_run = {run: signatures_of(ledger, run) for run in merged}
+
+    def of(self, run: str) -> ReportSignatures | None:
+        """Return what checks the reports of a run's attempts."""
+        return self._by_run.get(run, self.all)
 
 
 def trusted_ends(

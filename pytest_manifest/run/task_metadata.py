@@ -3,48 +3,57 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from datetime import datetime
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from pytest_manifest.broker.workers import with_effective_timeout
 from pytest_manifest.ledger import Ledger, utc_now
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.code_digest import code_digest
 
-CODE_HISTORY = "code_history"
+if TYPE_CHECKING:
+    from pytest_manifest.run.pending import PendingAttempt
+
+CODE_HISTORY: Final = "code_history"
+OWN_LIMITS: Final = "own_limits"
+"""The ledger's key for the limits (s) that tasks set themselves: steps as in ``CODE_HISTORY``."""
+
+Value = TypeVar("Value")
 
 
-def code_key(run: str) -> str:
-    """Return the key under which a merged ledger has the code history of one of its runs."""
-    return f"{CODE_HISTORY}:{run}"
+class _History(Generic[Value]):
+    """Hold values by task name, and the moments (UTC) from which they held: a list of steps.
 
-
-class CodeHistory:
-    """Hold digests by task name, and the moments (UTC) from which they held.
-
-    A run that is resumed after a task was mended has receipts of both codes, and each is held
-    against the code of its own attempt.
+    What a run is resumed with after a task was changed is of the attempts that are sent from then
+    on, and each is judged by what held when it was sent.
     """
 
-    def __init__(self, ledger: Ledger, key: str = CODE_HISTORY) -> None:
-        with ledger.parse_errors():
-            self._steps: list[tuple[datetime, dict[str, str]]] = [
-                (datetime.fromisoformat(since), dict(digests))
-                for since, digests in json.loads(ledger.info.get_meta(key) or "[]")
-            ]
+    def __init__(self, steps: Iterable[tuple[datetime, Mapping[str, Value]]]) -> None:
+        self._steps = list(steps)
 
-    def digest(self, task: str, sent_at: datetime | None) -> str | None:
-        """Return the digest of a task's code when it was sent; None where that is not known.
+    def at(self, task: str, sent_at: datetime | None) -> Value | None:
+        """Return what held of a task when an attempt was sent; None where that is not known.
 
         What seems to be sent before the first of them was sent after it, and the clock set back.
         """
         if sent_at is not None and self._steps:
             sent_at = max(sent_at, self._steps[0][0])
-        for since, digests in reversed(self._steps):
-            if task in digests and (sent_at is None or since <= sent_at):
-                return digests[task]
+        for since, values in reversed(self._steps):
+            if task in values and (sent_at is None or since <= sent_at):
+                return values[task]
         return None
+
+
+class CodeHistory(_History[str]):
+    """Hold the digests of tasks' code in a run, of this ledger or merged into it."""
+
+    def __init__(self, ledger: Ledger, run: str) -> None:
+        with ledger.parse_errors():
+            super().__init__(
+                (datetime.fromisoformat(since), dict(digests))
+                for since, digests in json.loads(ledger.info.of_run(CODE_HISTORY, run) or "[]")
+            )
 
 
 def record_code(ledger: Ledger, names: Iterable[str], tasks: Mapping[str, object]) -> None:
@@ -52,46 +61,71 @@ def record_code(ledger: Ledger, names: Iterable[str], tasks: Mapping[str, object
     found = {name: code_digest(tasks[name]) for name in sorted(set(names) & set(tasks))}
     with ledger.parse_errors():
         steps = list(json.loads(ledger.info.get_meta(CODE_HISTORY) or "[]"))
-    steps.append([utc_now().isoformat(), {n: digest for n, digest in found.items() if digest}])
+    digests = {name: digest for name, digest in found.items() if digest}
+    since = _since(ledger) if steps and steps[-1][1] != digests else utc_now()
+    steps.append([since.isoformat(), digests])
     ledger.info.set_meta(CODE_HISTORY, json.dumps(steps))
 
 
-OWN_LIMITS: Final = "own_limits"
-"""The ledger's key for them: a JSON object, seconds by the names of tasks."""
+def _since(ledger: Ledger) -> datetime:
+    """Return from when on what is recorded now holds: later than all that was sent before.
+
+    Where the clock was set back, what is sent next is judged by what held before for as long.
+    """
+    last = ledger.attempts.last_sent_at()
+    return utc_now() if last is None else max(utc_now(), last + timedelta(microseconds=1))
 
 
 class OwnLimits:
-    """Give an entry the limit that holds for its job as its ``timeout`` (s)."""
+    """Give an entry the limit that holds for a job as its ``timeout`` (s).
 
-    def __init__(self, seconds: Mapping[str, float] | None = None) -> None:
-        self._seconds = dict(seconds or {})
+    That is the limit which the task had in the run that sent the job, when that was.
+    """
 
-    @classmethod
-    def read(cls, ledger: Ledger) -> OwnLimits:
-        """Read the limits that a run's ledger has."""
-        with ledger.parse_errors():
-            noted = json.loads(ledger.info.get_meta(OWN_LIMITS) or "{}").items()
-            return cls({task: float(seconds) for task, seconds in noted})
+    def __init__(self, ledger: Ledger) -> None:
+        self._run_of: Callable[[str], str] = ledger.info.task_runs().run_of
+        steps = {
+            run: _limit_steps(ledger, ledger.info.of_run(OWN_LIMITS, run))
+            for run in (*ledger.info.merged(), ledger.info.read().run)
+        }
+        self._by_run = {run: _History(some) for run, some in steps.items() if some}
 
-    def __call__(self, entry: Entry) -> Entry:
-        own = self._seconds.get(entry.task)
+    def of_run(self, entry: Entry, run: str, sent_at: datetime | None) -> Entry:
+        """Return the entry with the limit of a job that this run sent then."""
+        history = self._by_run.get(run) if self._by_run else None
+        own = None if history is None else history.at(entry.task, sent_at)
         return entry if own is None else with_effective_timeout(entry, own)
+
+    def of(self, job: PendingAttempt) -> Entry:
+        """Return the entry of an attempt, or of a descendant, with the limit of its job."""
+        if not self._by_run:
+            return job.entry
+        root = job.task_id if job.origin is None else job.origin.root
+        return self.of_run(job.entry, self._run_of(root), job.sent_at)
+
+
+def _limit_steps(ledger: Ledger, noted: str | None) -> list[tuple[datetime, Mapping[str, float]]]:
+    """Parse the limits that a ledger has of a run."""
+    with ledger.parse_errors():
+        steps = json.loads(noted or "[]")
+        if isinstance(steps, dict):  # of a ledger that has not kept since when
+            steps = [[datetime.min.replace(tzinfo=timezone.utc).isoformat(), steps]]
+        return [
+            (datetime.fromisoformat(since), {task: float(own) for task, own in limits.items()})
+            for since, limits in steps
+        ]
 
 
 def record_own_limits(ledger: Ledger, seconds: Mapping[str, float]) -> None:
-    """Record the limits before something is sent; keep what is known of other tasks."""
-    before = ledger.info.get_meta(OWN_LIMITS)
-    if seconds or before:
-        with ledger.parse_errors():
-            known = {**json.loads(before or "{}"), **seconds}
-        ledger.info.set_meta(OWN_LIMITS, json.dumps(known))
+    """Record the limits before something is sent; keep what is known of other tasks.
 
-
-def merged_own_limits(metadata: Iterable[Mapping[str, str]]) -> dict[str, str]:
-    """Return the ledger rows of a merged run of those with this metadata: the longest limit of each
-    task."""
-    longest: dict[str, float] = {}
-    for of_run in metadata:
-        for task, seconds in json.loads(of_run.get(OWN_LIMITS) or "{}").items():
-            longest[task] = max(float(seconds), longest.get(task, 0.0))
-    return {OWN_LIMITS: json.dumps(longest)} if longest else {}
+    They hold for what is sent from now on.
+    """
+    steps = _limit_steps(ledger, ledger.info.get_meta(OWN_LIMITS))
+    known = steps[-1][1] if steps else {}
+    changed = {**known, **seconds}
+    if changed == known:
+        return
+    steps.append((_since(ledger), changed))
+    rows = [[moment.isoformat(), limits] for moment, limits in steps]
+    ledger.info.set_meta(OWN_LIMITS, json.dumps(rows))

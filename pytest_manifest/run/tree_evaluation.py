@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from pytest_manifest.errors import ManifestError
@@ -16,7 +16,7 @@ from pytest_manifest.run.evidence import (
     disagreement,
 )
 from pytest_manifest.run.pending import PendingAttempt
-from pytest_manifest.run.signatures import signatures_of, trusted_ends
+from pytest_manifest.run.signatures import SignaturesByRun, trusted_ends
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.models import ExpectedDescendants
@@ -45,12 +45,20 @@ _SILENT_ENDS: Final[frozenset[VerdictStatus]] = frozenset(
 class TreeEvaluator:
     """Evaluate the trees of one run's attempts, by the ledger."""
 
-    def __init__(self, run: str, manifest: Manifest, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        run: str,
+        manifest: Manifest,
+        ledger: Ledger,
+        may_lack_starts: Callable[[str], bool],
+    ) -> None:
         self._run = run
         self._manifest = manifest
         self._ledger = ledger
-        self._with_own_limit = OwnLimits.read(ledger)
-        self._signatures = signatures_of(ledger)
+        self._may_lack_starts = may_lack_starts
+        self._own_limits = OwnLimits(ledger)
+        self._signatures = SignaturesByRun(ledger)
+        self._run_of = ledger.info.task_runs().run_of
         self.has_trees = ledger.descendants.any()
         """Whether some job has started a task: a look into the ledger for each would be felt."""
 
@@ -69,16 +77,20 @@ class TreeEvaluator:
         self, job: PendingAttempt, reported: Sequence[ReportedEnd], starts: Sequence[Start]
     ) -> Verdict:
         """Return the verdict on a descendant: it is to succeed, once, in whatever time it took."""
-        trusted, fault = trusted_ends(self._signatures, reported)
+        root = job.task_id if job.origin is None else job.origin.root
+        trusted, fault = trusted_ends(self._signatures.of(self._run_of(root)), reported)
         if not trusted:
             return evaluate(job.entry, None, attempt=job.number, problem="forged", note=fault)
         reported = trusted
         _, receipt = decisive_end(reported)
-        lie = disagreement(reported) or contradiction_with_starts(reported, starts)
+        lie = disagreement(reported)
+        unbegun = "" if lie else contradiction_with_starts(reported, starts)
+        if unbegun and not self._may_lack_starts(job.task_id):
+            lie = unbegun
         if lie:
             return evaluate(job.entry, None, attempt=job.number, problem="forged", note=lie)
         whole = complete_receipt(receipt, starts)
-        entry = self._with_own_limit(job.entry)
+        entry = self._own_limits.of(job)
         if whole.runtime is not None and whole.runtime > entry.timeout:
             entry = entry.model_copy(update={"timeout": whole.runtime})
         verdict = evaluate(entry, whole, attempt=job.number)

@@ -32,10 +32,14 @@ class Costs:
 
     def by_attempt(self, without: Container[str] = ()) -> Iterator[tuple[str, Decimal]]:
         """Yield ``(task id, cost)`` of all attempts but these."""
-        witnessed = self._has_all_starts()
+        witnessed: dict[str, bool] = {}
         for attempt in self._ledger.queries.attempt_costs():
-            if attempt.task_id not in without:
-                yield attempt.task_id, self._cost(attempt, witnessed=witnessed)
+            if attempt.task_id in without:
+                continue
+            run = self._task_runs.run_of(attempt.task_id)
+            if run not in witnessed:
+                witnessed[run] = self._has_all_starts(run)
+            yield attempt.task_id, self._cost(attempt, run, witnessed=witnessed[run])
 
     def total(self) -> float:
         """Return the cost of the whole run."""
@@ -43,18 +47,20 @@ class Costs:
 
     def of(self, task_id: str) -> Decimal | None:
         """Return an attempt's cost; None where the run has no such attempt."""
-        witnessed = self._has_all_starts()
+        run = self._task_runs.run_of(task_id)
+        witnessed = self._has_all_starts(run)
         for attempt in self._ledger.queries.attempt_costs(task_id):
-            return self._cost(attempt, witnessed=witnessed)
+            return self._cost(attempt, run, witnessed=witnessed)
         return None
 
-    def _has_all_starts(self) -> bool:
-        return has_all_starts(self._ledger.info, some_start=self._ledger.events.has_starts())
+    def _has_all_starts(self, run: str) -> bool:
+        """Return whether a job of this run without a known start has never started."""
+        some_start = self._ledger.events.has_starts()
+        return has_all_starts(self._ledger.info, some_start=some_start, run=run)
 
-    def _cost(self, attempt: AttemptCost, *, witnessed: bool) -> Decimal:
+    def _cost(self, attempt: AttemptCost, run: str, *, witnessed: bool) -> Decimal:
         reported: dict[str | None, Decimal | None] = {}
         never_run = False
-        run = self._task_runs.run_of(attempt.task_id)
         ours = (run, attempt.entry, attempt.attempt, attempt.task_id)
         for execution, receipt in attempt.receipts:
             identity = (receipt.run, receipt.entry, receipt.attempt, receipt.task_id)

@@ -56,7 +56,7 @@ LAWFUL = {
     "ended before it was sent, by a clock that was set back since": (
         "UPDATE settled SET receipt = json_set(receipt, '$.started_at', '2026-11-24T14:00:02Z', "
         "'$.finished_at', '2026-11-24T14:00:03Z') WHERE entry = 'plain';"
-        """INSERT INTO run (key, value) VALUES ('clock', '{"set_back": 3600.0}')"""
+        "UPDATE attempts SET set_back = 3600.0 WHERE entry = 'plain'"
     ),
     "reused from another entry of an earlier run": REUSED,
     "sent twice after what was reused had failed": (
@@ -170,7 +170,8 @@ LAWFUL = {
         "INSERT INTO corrections (entry, attempt, was, kind, told_at, corrected_at) "
         "VALUES ('plain', 1, 'lost', 'failed', '2000-01-01', '2000-01-02');"
         f"UPDATE receipts SET after_verdict = 1 WHERE task_id = {PLAIN};"
-        """INSERT INTO run (key, value) VALUES ('parts', '[["2000", "2001"], ["2002", null]]')"""
+        """INSERT INTO run (key, value) VALUES ('parts', """
+        """'[["2000-01-01", "2001-01-01"], ["2002-01-01", null]]')"""
     ),
     "corrected before it was sent again": (
         "INSERT INTO corrections (entry, attempt, was, kind, told_at, corrected_at) "

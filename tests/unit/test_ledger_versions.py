@@ -14,6 +14,7 @@ import pytest
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import (
     LEDGER_VERSION,
+    STORE_EMPTIED,
     AttemptRow,
     Ledger,
     Start,
@@ -164,7 +165,7 @@ def test_an_old_ledger_that_cannot_be_migrated_says_what_to_do(old: Path) -> Non
     with closing(sqlite3.connect(old)) as db:
         db.execute("ALTER TABLE attempts RENAME TO elsewhere")
     with pytest.raises(
-        LedgerError, match=r"has version 1 and cannot be brought to version 8 \(no such table.*copy"
+        LedgerError, match=r"has version 1 and cannot be brought to version 9 \(no such table.*copy"
     ):
         Ledger.open(old)
     assert version(old) == "1"
@@ -207,3 +208,25 @@ def test_of_receipts_of_version_5_times_tell_what_they_found(tmp_path: Path) -> 
         ("t-b", 1, 1),
         ("t-c", 1, 0),
     ]
+
+
+def test_what_version_8_excused_is_excused_where_it_was_judged_so(tmp_path: Path) -> None:
+    """It was kept once a ledger: what had been forged stays so. Each of the runs that it was merged
+    of has what all of them had."""
+    path = ledger_of_version(8, tmp_path / "old.sqlite")
+    with Ledger.open(path) as ledger:
+        assert [ledger.excuses.may_lack_starts(one) for one in ("t-a2", "t-c", "of-a-child")] == [
+            True,
+            False,
+            True,
+        ]
+        assert [ledger.excuses.set_back(one) for one in ("t-a2", "t-b", "t-c")] == [
+            7200.0,
+            7200.0,
+            0,
+        ]
+        info = ledger.info
+        assert info.get_meta(STORE_EMPTIED) is None
+        for run in info.merged():
+            assert info.of_run(STORE_EMPTIED, run) == "1"
+            assert info.of_run("own_limits", run) == '{"t": 100.0}'

@@ -47,7 +47,7 @@ MORE: Mapping[str, str] = {
     ),
     "corrected to what it does not have, in the first session": (
         CORRECTION.format("2999-01-02").replace("'passed'", "'lost'")
-        + """INSERT INTO run (key, value) VALUES ('parts', '[["2000", "2001"]]')"""
+        + """INSERT INTO run (key, value) VALUES ('parts', '[["2000-01-01", "2001-01-01"]]')"""
     ),
     "corrected on no attempt, to what it was": (
         "INSERT INTO corrections (entry, attempt, was, kind, told_at, corrected_at) "
@@ -80,7 +80,7 @@ FOUND: Mapping[str, Mapping[str, Rows]] = json.loads(
 
 IN_ORDER = {
     *("run_though_unsent", "sent_without_time", "unsuccessful_descendants", "repetitions"),
-    "attempts",
+    *("attempts", "uncertain_without_time"),
 }
 """Queries that promise an order."""
 

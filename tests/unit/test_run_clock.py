@@ -10,13 +10,13 @@ from types import SimpleNamespace
 import pytest
 
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.ledger import Ledger
+from pytest_manifest.ledger import HandedOn, Ledger
 from pytest_manifest.run import clock
-from pytest_manifest.run.clock import CLOCK, ClockWatch, merged_clock
-from tests.unit.ledger_support import INFO
+from pytest_manifest.run.clock import CLOCK, ClockWatch
+from tests.unit.ledger_support import INFO, MOMENT, receipt
 from tests.unit.run_world import Clock
 
-HOUR = timedelta(hours=1)
+HOUR = 3600.0
 
 
 @pytest.fixture
@@ -34,65 +34,113 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return both
 
 
-def looked(ledger: Ledger, clocks: Clock, *hours: int) -> ClockWatch:
-    """A watch that looks first, and then each time that the clock was set by so many hours."""
+@pytest.fixture
+def sent(ledger: Ledger) -> str:
+    """The task id of an attempt that is in flight."""
+    ledger.attempts.plan([("t-a", "a", 1, 0), ("t-b", "b", 1, 1)])
+    ledger.attempts.mark(["t-a"], "sent", sent_at=MOMENT)
+    return "t-a"
+
+
+def looked(ledger: Ledger, clocks: Clock, *hours: int) -> None:
+    """A watch looks first, and then each time that the clock was set by so many hours."""
     watch = ClockWatch(ledger)
     watch.look()
     for one in hours:
         clocks.sleep(7)
         clocks.jump(one)
         watch.look()
-    return watch
 
 
 @pytest.mark.parametrize(
     ("hours", "back"),
-    [([], 0), ([2], 0), ([-2], 2), ([1, -2], 2), ([-2, 1], 2), ([-2, 2, -1], 2), ([-1, -2], 3)],
+    [
+        ([], 0),
+        ([2], 0),
+        ([-2], 2),
+        ([1, -2], 2),
+        ([-2, 1], 2),
+        ([-2, 2, -1], 2),
+        ([-1, -2], 3),
+        ([-2, 2, -2], 2),
+        ([3, -1, -1], 2),
+    ],
 )
-def test_the_clock_counts_as_set_back_by_the_most_that_it_ever_was(
-    ledger: Ledger, clocks: Clock, hours: list[int], back: int
+def test_what_is_in_flight_is_excused_by_as_much_as_the_clock_was_set_back(
+    ledger: Ledger, clocks: Clock, sent: str, hours: list[int], back: int
 ) -> None:
-    """From the moment at which it was ahead most: what was sent then is compared with any since."""
-    watch = looked(ledger, clocks, *hours)
-    assert watch.set_back == back * HOUR
-    assert ClockWatch(ledger).set_back == back * HOUR  # whoever reads the ledger knows it
+    """But by no more than it is behind the most that it ever was ahead."""
+    looked(ledger, clocks, *hours)
+    assert ledger.excuses.set_back(sent) == back * HOUR
+    assert ledger.excuses.set_back("t-b") == 0  # nobody has sent it
+    assert ledger.excuses.set_back("t-c") == 0  # there is no such attempt
 
 
-def test_another_process_sees_what_happened_before_it(ledger: Ledger, clocks: Clock) -> None:
+def test_what_is_sent_later_is_not_excused(ledger: Ledger, clocks: Clock, sent: str) -> None:
+    """Only what the clock is set back by while it is out; however far it was set back before."""
+    looked(ledger, clocks, -2)
+    ledger.attempts.mark(["t-b"], "sent", sent_at=MOMENT)
+    assert ledger.excuses.set_back("t-b") == 0
+    clocks.jump(-1)
+    ClockWatch(ledger).look()
+    assert (ledger.excuses.set_back(sent), ledger.excuses.set_back("t-b")) == (3 * HOUR, HOUR)
+
+
+def test_what_has_ended_is_not_excused(ledger: Ledger, clocks: Clock, sent: str) -> None:
+    """Unless that was no end: its job has sent its own message again, and goes on."""
+    ledger.events.add_receipts([(sent, "x", receipt("a"))])
+    looked(ledger, clocks, -2)
+    assert ledger.excuses.set_back(sent) == 0
+    ledger.events.add_handed_on([HandedOn(sent, "x", "retry", MOMENT, None)])
+    clocks.jump(-1)
+    ClockWatch(ledger).look()
+    assert ledger.excuses.set_back(sent) == HOUR
+
+
+def test_another_process_sees_what_happened_before_it(
+    ledger: Ledger, clocks: Clock, sent: str
+) -> None:
     looked(ledger, clocks)
     clocks.jump(-1)
     later = ClockWatch(ledger)
-    assert later.set_back == timedelta()
+    assert ledger.excuses.set_back(sent) == 0
     later.look()
-    assert later.set_back == HOUR
+    assert ledger.excuses.set_back(sent) == HOUR
+
+
+def test_what_one_process_has_seen_is_no_news_to_the_next(
+    ledger: Ledger, clocks: Clock, sent: str
+) -> None:
+    looked(ledger, clocks, -1)
+    ClockWatch(ledger).look()
+    assert ledger.excuses.set_back(sent) == HOUR
 
 
 def test_a_machine_that_was_started_anew_has_another_monotonic_clock(
-    ledger: Ledger, clocks: Clock, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, clocks: Clock, sent: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked(ledger, clocks, -2)
     monkeypatch.setattr(clock, "boot_id", lambda: "another")
     clocks.now += 50_000
     clocks.jump(-3)
-    watch = ClockWatch(ledger)
-    watch.look()
-    assert watch.set_back == 2 * HOUR
+    ClockWatch(ledger).look()
+    assert ledger.excuses.set_back(sent) == 2 * HOUR
 
 
 def test_where_no_start_of_the_machine_is_known_nothing_is_compared_with_it(
-    ledger: Ledger, clocks: Clock, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, clocks: Clock, sent: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clock, "boot_id", lambda: None)
     looked(ledger, clocks)
     clocks.jump(-3)
-    watch = ClockWatch(ledger)
-    watch.look()
-    assert watch.set_back == timedelta()
+    ClockWatch(ledger).look()
+    assert ledger.excuses.set_back(sent) == 0
 
 
 def test_what_is_not_news_is_not_written(ledger: Ledger, clocks: Clock) -> None:
-    watch = looked(ledger, clocks, -1)
+    looked(ledger, clocks, -1)
     noted = ledger.info.get_meta(CLOCK)
+    watch = ClockWatch(ledger)
     clocks.sleep(0.5)
     watch.look()
     clocks.jumped -= timedelta(seconds=0.5)
@@ -100,15 +148,9 @@ def test_what_is_not_news_is_not_written(ledger: Ledger, clocks: Clock) -> None:
     assert ledger.info.get_meta(CLOCK) == noted
 
 
-@pytest.mark.parametrize("noted", ["no", "[]", "1", '{"set_back": "1"}', '{"set_back": 1}'])
-def test_a_row_that_cannot_be_read_is_told_of(ledger: Ledger, noted: str) -> None:
-    ledger.info.set_meta(CLOCK, noted)
-    with pytest.raises(LedgerError, match=r"r\.sqlite"):
-        ClockWatch(ledger)
-
-
-def test_a_merged_run_has_the_most_of_all_of_them() -> None:
-    assert merged_clock([]) == {}
-    assert merged_clock([{}, {CLOCK: '{"boot": "b", "ahead": 1.0, "set_back": 0.0}'}]) == {}
-    rows = [{CLOCK: f'{{"set_back": {back}}}'} for back in (3.0, 7.0, 5.0)]
-    assert merged_clock([*rows, {}]) == {CLOCK: '{"set_back": 7.0}'}
+@pytest.mark.parametrize("known", ['"ahead": "1"', '"ahead": 1', '"ahead": 1.0, "last": 2'])
+def test_a_row_that_cannot_be_read_is_told_of(ledger: Ledger, clocks: Clock, known: str) -> None:
+    for noted in (f'{{"boot": "this", {known}}}', "no", "[]", "1"):
+        ledger.info.set_meta(CLOCK, noted)
+        with pytest.raises(LedgerError, match=r"r\.sqlite"):
+            ClockWatch(ledger)

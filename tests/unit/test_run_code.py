@@ -28,11 +28,11 @@ def test_a_receipt_is_held_against_the_code_of_its_own_sending(
             )
             monkeypatch.setattr(task_metadata, "code_digest", lambda _task, found=digest: found)
             record_code(ledger, ["t", "elsewhere"], {"t": object()})
-        history = CodeHistory(ledger)
-    assert history.digest("t", BEGIN + timedelta(minutes=59)) == "py3.11:old"
-    assert history.digest("t", BEGIN + timedelta(hours=1)) == "py3.11:new"
-    assert history.digest("t", None) == "py3.11:new"
-    assert history.digest("elsewhere", None) is None
+        history = CodeHistory(ledger, INFO.run)
+    assert history.at("t", BEGIN + timedelta(minutes=59)) == "py3.11:old"
+    assert history.at("t", BEGIN + timedelta(hours=1)) == "py3.11:new"
+    assert history.at("t", None) == "py3.11:new"
+    assert history.at("elsewhere", None) is None
 
 
 def test_what_was_sent_after_the_clock_was_set_back_is_held_against_the_code_as_well(
@@ -43,7 +43,7 @@ def test_what_was_sent_after_the_clock_was_set_back_is_held_against_the_code_as_
     monkeypatch.setattr(task_metadata, "code_digest", lambda _task: "py3.11:ours")
     with Ledger.create(tmp_path / "r.sqlite", INFO) as ledger:
         record_code(ledger, ["t"], {"t": object()})
-        assert CodeHistory(ledger).digest("t", BEGIN - timedelta(hours=1)) == "py3.11:ours"
+        assert CodeHistory(ledger, INFO.run).at("t", BEGIN - timedelta(hours=1)) == "py3.11:ours"
 
 
 def test_code_that_became_known_later_is_not_that_of_what_was_sent_before(
@@ -56,4 +56,4 @@ def test_code_that_became_known_later_is_not_that_of_what_was_sent_before(
     with Ledger.create(tmp_path / "r.sqlite", INFO) as ledger:
         record_code(ledger, ["t"], {})
         record_code(ledger, ["t"], {"t": object()})
-        assert CodeHistory(ledger).digest("t", BEGIN - timedelta(hours=1)) is None
+        assert CodeHistory(ledger, INFO.run).at("t", BEGIN - timedelta(hours=1)) is None

@@ -13,7 +13,15 @@ import pytest
 from loguru import logger
 
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.ledger import CLASHING_STARTS, REVOKED_TASKS, STORE_EMPTIED, Ledger, Start
+from pytest_manifest.ledger import (
+    CLASHING_STARTS,
+    REVOKED_TASKS,
+    HandedOn,
+    Ledger,
+    Start,
+    key_of,
+)
+from pytest_manifest.run.doubts import note_emptied
 from pytest_manifest.run.evidence import (
     EvidenceEvaluator,
     ReportedEnd,
@@ -26,7 +34,7 @@ from pytest_manifest.run.evidence import (
 )
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.signatures import RECEIPT_KEYS
-from pytest_manifest.run.task_metadata import CODE_HISTORY, OWN_LIMITS, code_key
+from pytest_manifest.run.task_metadata import CODE_HISTORY, OWN_LIMITS
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
 from pytest_manifest.signing import keys
@@ -510,7 +518,8 @@ def test_only_what_is_signed_counts_where_that_is_required(ledger: Ledger) -> No
     """What is left is judged as if there were no other; of none the first is told."""
     made = EvidenceEvaluator(INFO.run, ledger)
     assert made.signatures is None
-    made.signatures = Signatures()  # type: ignore[assignment]  # as much of them as is asked for
+    # As much of them as is asked for:
+    made._signatures.all = Signatures()  # type: ignore[assignment]
     theirs = failed(worker="v@i")
     assert status(ledger, ("x", theirs), ("x", OWN), made=made) == "passed"
     forged = ("x", theirs), ("x", failed(worker="u@i"))
@@ -586,17 +595,37 @@ def test_ends_that_contradict_one_another_are_none(ledger: Ledger) -> None:
 
 
 def test_an_end_without_a_start_is_none_where_all_starts_are_known(ledger: Ledger) -> None:
-    """An emptied store has lost some, and so may one of which nobody knows."""
+    """An emptied store has lost those of what was in flight, and so may one of which nobody knows:
+    that is kept."""
+    ledger.attempts.plan([(TASK_ID, "a", 1, 0), ("t-b", "b", 1, 1)])
+    ledger.attempts.mark([TASK_ID], "sent", sent_at=MOMENT)
     made = EvidenceEvaluator(INFO.run, ledger)
     verdict, _ = judged(ledger, starts=[start("y")], made=made)
     assert verdict.verdict == "forged"
     assert UNBEGUN in verdict.sentence
     made.is_whole = lambda: False
     assert status(ledger, starts=[start("y")], made=made) == "passed"
-    made.is_whole = lambda: True
-    ledger.info.set_meta(STORE_EMPTIED, "1")
-    assert status(ledger, starts=[start("y")], made=made) == "passed"
+    assert status(ledger, starts=[start("y")]) == "passed"
     assert status(ledger, ("x", receipt(task="jobs.u")), made=made) == "forged"
+    other = receipt(entry="b", task_id="t-b")
+    late: Fields = {"by": entry(id="b"), "task_id": "t-b", "starts": [start("y")]}
+    note_emptied(ledger)
+    assert status(ledger, ("x", other), **late) == "forged"  # it had not been sent
+    ledger.attempts.mark(["t-b"], "sent", sent_at=MOMENT)
+    note_emptied(ledger)
+    assert status(ledger, ("x", other), **late) == "passed"
+
+
+def test_a_store_that_is_emptied_has_kept_what_had_come(ledger: Ledger) -> None:
+    """An end that was read before was read with all that came before it."""
+    ledger.attempts.plan([(TASK_ID, "a", 1, 0)])
+    ledger.attempts.mark([TASK_ID], "sent", sent_at=MOMENT)
+    ledger.events.add_receipts([(TASK_ID, "x", OWN)])
+    note_emptied(ledger)
+    assert status(ledger, starts=[start("y")]) == "forged"
+    ledger.events.add_handed_on([HandedOn(TASK_ID, "x", "retry", MOMENT, None)])
+    note_emptied(ledger)
+    assert status(ledger, starts=[start("y")]) == "passed"  # that was no end: the job went on
 
 
 def test_what_the_run_took_back_itself_meets_no_expectation(ledger: Ledger) -> None:
@@ -744,7 +773,7 @@ def test_an_attempt_of_a_merged_run_is_that_runs(ledger: Ledger) -> None:
     """By its task id: its receipts, and its code."""
     ledger.info.set_meta("merged", json.dumps([MERGED]))
     ledger.info.set_meta(CODE_HISTORY, history((MOMENT, CODE)))
-    ledger.info.set_meta(code_key(MERGED), history((MOMENT, OTHER)))
+    ledger.info.set_meta(key_of(CODE_HISTORY, MERGED), history((MOMENT, OTHER)))
     mine = receipt(task_id="99999999-t", run=MERGED, code=OTHER)
     made = EvidenceEvaluator(INFO.run, ledger)
     assert status(ledger, ("x", mine), made=made, task_id="99999999-t") == "passed"

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.ledger import Ledger, ReusedFrom
-from pytest_manifest.run.clock import CLOCK
 from pytest_manifest.run.evidence import EvidenceEvaluator
 from pytest_manifest.run.task_metadata import CODE_HISTORY
 from tests.unit.ledger_support import INFO, MOMENT
@@ -74,9 +73,13 @@ def test_no_worker_says_that_its_job_was_reused(ledger: Ledger) -> None:
 
 
 def test_what_ends_after_the_clock_was_set_back_is_believed(ledger: Ledger) -> None:
-    """As far as it was set back."""
+    """As far as it was set back while the job was out."""
+    ledger.attempts.plan([(TASK_ID, "a", 1, 0)])
+    ledger.attempts.mark([TASK_ID], "sent", sent_at=MOMENT)
     ends = {"started_at": BEGAN - HOUR, "finished_at": ENDED - HOUR}
     told = "x", receipt(code=OLD, **ends)
     assert status(ledger, told) == "forged"
-    ledger.info.set_meta(CLOCK, json.dumps({"set_back": 3600.0}))
+    ledger.excuses.note_set_back(3000.0, 3600.0)
+    assert status(ledger, told) == "forged"
+    ledger.excuses.note_set_back(3000.0, 3600.0)
     assert status(ledger, told) == "passed"

@@ -1,0 +1,125 @@
+"""Runs of one entry each, made by hand and judged as a run judges; then merged, and audited."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+
+from pytest_manifest.broker.attempt import attempt_of
+from pytest_manifest.ledger import Ledger, Start, utc_now
+from pytest_manifest.manifest import Manifest, read_manifest
+from pytest_manifest.run import RunSettings, audit_run
+from pytest_manifest.run.changes import keep_manifest
+from pytest_manifest.run.consistency import violations
+from pytest_manifest.run.evaluation import AttemptEvaluator
+from pytest_manifest.run.merge import merge
+from pytest_manifest.run.pending import PendingAttempt
+from pytest_manifest.run.task_metadata import record_own_limits
+from pytest_manifest.schema import Receipt, VerdictStatus
+from pytest_manifest.urls import StackAddress
+from tests.unit.ledger_support import INFO, NOTHING
+
+NOWHERE = StackAddress("", "", None, is_private=False)
+
+
+@dataclass
+class Shards:
+    """The shards of a manifest of so many entries, ``e0`` and so on, each in a run of its own."""
+
+    folder: Path
+    total: int = 2
+    paths: list[Path] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        path = self.folder / "m.jsonl"
+        rows = [{"id": f"e{n}", "task": "t", "cost": 2} for n in range(self.total)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+        self.manifest: Manifest = read_manifest(path)
+
+    def run_id(self, number: int) -> str:
+        return f"20261124T1500{number:02}-{number:08x}"
+
+    def add(
+        self,
+        *,
+        limit: float | None = None,
+        runtime: float | None = 2.0,
+        starts: Sequence[str] = ("x",),
+        before: float = 0.0,
+        facts: Mapping[str, str] | None = None,
+        **said: object,
+    ) -> Path:
+        """Make the next shard: its job's task has this ``limit`` (s), ran for so long and began
+        ``before`` it was sent, by its worker's clock; ``starts``: the executions of which there is
+        a start. It is judged as its run has judged it; ``facts`` are there before that."""
+        number = len(self.paths)
+        run = self.run_id(number + 1)
+        info = replace(
+            INFO, run=run, manifest=self.manifest.path, sha256=self.manifest.sha256, entries=1
+        )
+        path = self.folder / "runs" / f"{run}.sqlite"
+        self.paths.append(path)
+        entry = self.manifest[f"e{number}"]
+        attempt = attempt_of(run, entry, 1, number)
+        with Ledger.create(path, info) as ledger:
+            keep_manifest(self.manifest, path)
+            ledger.info.begin_segment(info.created_at)
+            ledger.info.set_meta("shard", f"{number + 1}/{self.total}")
+            for key, value in (facts or {}).items():
+                ledger.info.set_meta(key, value)
+            if limit is not None:
+                record_own_limits(ledger, {"t": limit})
+            sent_at = utc_now()
+            ledger.attempts.plan([(attempt.task_id, entry.id, 1, number)])
+            ledger.attempts.mark([attempt.task_id], "sent", sent_at=sent_at)
+            began = sent_at - timedelta(seconds=before)
+            known = [
+                Start(attempt.task_id, name, began, 0, "w@h", "h", 1, redelivered=False)
+                for name in starts
+            ]
+            ledger.events.add_starts(known)
+            times: dict[str, object] = {}
+            if runtime is not None:
+                ended = began + timedelta(seconds=runtime)
+                times = {"started_at": began, "finished_at": ended}
+            document = {"run": run, "entry": entry.id, "attempt": 1, "task_id": attempt.task_id}
+            told = {"task": "t", "state": "succeeded", "sent_at": sent_at, "worker": "w@h", **times}
+            receipt = Receipt.model_validate(
+                {**document, **told, **NOTHING, "runtime": runtime, **said}
+            )
+            ledger.events.add_receipts([(attempt.task_id, "x", receipt)])
+            self.judge(ledger, receipt)
+            ledger.info.set_status("finished")
+        return path
+
+    def judge(self, ledger: Ledger, receipt: Receipt) -> None:
+        """Record the verdict by a receipt, as a run does."""
+        evaluator = AttemptEvaluator(receipt.run, self.manifest, ledger, kills=3, lifetime=1e6)
+        entry, sent_at = self.manifest[receipt.entry], receipt.sent_at
+        job = PendingAttempt(receipt.run, entry, 1, receipt.task_id, 0.0, sent_at)
+        ledger.verdicts.record([evaluator.evaluate(job, receipt)])
+
+    def merged(self, *, reverse: bool = False) -> Path:
+        return merge(self.paths[::-1] if reverse else self.paths).ledger
+
+    def statuses(self, path: Path) -> dict[str, VerdictStatus]:
+        with Ledger.open(path) as ledger:
+            return dict(sorted(ledger.verdicts.statuses().items()))
+
+    def audited(self, path: Path) -> dict[str, VerdictStatus]:
+        """The statuses after an audit without a stack."""
+        settings = RunSettings(folder=path.parent)
+        run = audit_run(self.manifest, path, NOWHERE, settings, wait=False)
+        run.prepare()
+        run.take_effect()
+        run.start()
+        return self.statuses(path)
+
+    def broken(self, path: Path) -> list[str]:
+        """What the check says."""
+        with Ledger.open(path) as ledger:
+            found = violations(ledger, self.manifest)
+            return [f"{one.promise} {one.entry}: {one.sentence}" for one in found]
