@@ -18,7 +18,7 @@ _IN_FLIGHT: Final = """
 
 
 class Excuses(LedgerPart):
-    """What excuses single attempts: starts that may be lost, a clock that was set back."""
+    """The excuses of single attempts: a store that may have lost starts, a clock set back."""
 
     def note_lost_starts(self) -> None:
         """Record that a store may have lost the starts of all that is in flight now."""

@@ -232,6 +232,7 @@ _EXCUSES = (
     "ALTER TABLE attempts ADD COLUMN set_back REAL NOT NULL DEFAULT 0",
     "ALTER TABLE descendants ADD COLUMN starts_lost INTEGER NOT NULL DEFAULT 0",
 )
+_OF_ALL_RUNS = "'emptied', 'gave_up', 'other_broker', 'plain_workers', 'own_limits'"
 # What was kept once a ledger holds as it has been judged: what was forged stays so. And each run
 # that a ledger was merged of has what the ledger had of all of them.
 _OLD_EXCUSES = (
@@ -242,23 +243,16 @@ _OLD_EXCUSES = (
         ), 0)
     WHERE entry NOT IN (SELECT entry FROM settled WHERE kind = 'forged')
     """,
-    """
-    UPDATE descendants SET starts_lost = EXISTS (SELECT 1 FROM run WHERE key = 'emptied')
-    WHERE kind IS NOT 'forged'
-    """,
-    """
-    INSERT OR IGNORE INTO run
-    SELECT r.key || ':' || j.value, r.value FROM run r, json_each((
+    "UPDATE descendants SET starts_lost = EXISTS (SELECT 1 FROM run WHERE key = 'emptied')",
+    f"""
+    INSERT OR IGNORE INTO run SELECT r.key || ':' || j.value, r.value FROM run r, json_each((
         SELECT value FROM run WHERE key = 'merged'
-    )) j WHERE r.key IN (
-        'emptied', 'gave_up', 'other_broker', 'plain_workers', 'own_limits', 'receipt_keys'
-    )
-    """,
-    """
-    DELETE FROM run WHERE key IN (
-        'emptied', 'gave_up', 'other_broker', 'plain_workers', 'own_limits'
-    ) AND EXISTS (SELECT 1 FROM run WHERE key = 'merged')
-    """,
+    )) j WHERE r.key IN ({_OF_ALL_RUNS}, 'receipt_keys')
+    """,  # noqa: S608 - fixed text
+    f"""
+    DELETE FROM run WHERE key IN ({_OF_ALL_RUNS})
+        AND EXISTS (SELECT 1 FROM run WHERE key = 'merged')
+    """,  # noqa: S608 - fixed text
 )
 # Of what came before they were kept, times are all there is.
 _WHEN_OLD_RECEIPTS_CAME = (

@@ -236,6 +236,8 @@ OWN_STORE: Final = "own_store"
 """The ledger's key for the result store that the app's settings name, where the run reads from
 another; without the password."""
 _PERMANENT: Final = (STORE_EMPTIED, GAVE_UP, STOCK_WORKERS, OTHER_BROKER)
+RUN_KEYS: Final = (*_PERMANENT, SEGMENTS)
+"""Keys of what is known of one run alone; a merged ledger has it of each of its runs."""
 
 
 def stores_asked(info: RunMetadata) -> str:

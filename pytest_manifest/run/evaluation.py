@@ -157,7 +157,7 @@ class AttemptEvaluator:
 
     def explain_death(self, job: PendingAttempt, *, emptied: bool) -> tuple[VerdictStatus, str]:
         """Return the verdict on an attempt that a dead worker had begun and not acknowledged."""
-        if doubt := emptied_phrase(self._ledger.info, self._run_that_sent(job), now=emptied):
+        if doubt := emptied_phrase(self._ledger.info, self._run_of(job.root), now=emptied):
             return "unknown", doubt
         return "crashed", self.how_it_died(job)
 
@@ -167,7 +167,7 @@ class AttemptEvaluator:
             age = (utc_now() - job.sent_at).total_seconds()
             if age > self._lifetime:
                 return "unknown", "a receipt may have been, and be past its lifetime"
-        run = self._run_that_sent(job)
+        run = self._run_of(job.root)
         if doubt := emptied_phrase(self._ledger.info, run, now=emptied):
             return "unknown", doubt
         other = self._elsewhere(run)
@@ -191,10 +191,6 @@ class AttemptEvaluator:
                 return "crashed", self.how_it_died(job)
             return "unknown", f"{self.how_it_died(job)}; {UNCONFIRMED}"
         return "lost", f"started on {job.worker}, which has it no more"
-
-    def _run_that_sent(self, job: PendingAttempt) -> str:
-        """Return the run of an attempt, or of a descendant: a ledger may be merged of several."""
-        return self._run_of(job.task_id if job.origin is None else job.origin.root)
 
     def _elsewhere(self, run: str) -> str:
         """Return why a missing job may be on another broker; "" where this is the run's own."""

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
-from itertools import islice
+from itertools import islice, product
+from operator import attrgetter
 from pathlib import Path
 
 from pytest_manifest.broker.attempt import new_run_id, run8, task_id_for
@@ -16,15 +16,13 @@ from pytest_manifest.files import copy_privately, private_folder
 from pytest_manifest.ledger import (
     BAD_ROW_ERRORS,
     BUDGET,
-    GAVE_UP,
     LEDGER_VERSION,
     MERGED,
     MERGED_SHARDS,
-    OTHER_BROKER,
     OVER_BUDGET,
+    RUN_KEYS,
     SEGMENTS,
     STOCK_WORKERS,
-    STORE_EMPTIED,
     UNITED_KEYS,
     Ledger,
     RunInfo,
@@ -44,11 +42,8 @@ from pytest_manifest.run.task_metadata import CODE_HISTORY, OWN_LIMITS, OwnLimit
 
 UNSENT = "unsent"
 """The merged ledger's key for the number of entries that no run has sent."""
-FACTS = (
-    *(STORE_EMPTIED, GAVE_UP, OTHER_BROKER, STOCK_WORKERS),
-    *(CODE_HISTORY, OWN_LIMITS, RECEIPT_KEYS, SEGMENTS),
-)
-"""Keys of what a run's attempts are judged by, and those of no other: it is kept by run."""
+FACTS = (*RUN_KEYS, CODE_HISTORY, OWN_LIMITS, RECEIPT_KEYS)
+"""Keys of what the attempts of one run are judged by, and those of no other."""
 IDS_AT_ONCE = 500
 """Entries of one SQL statement."""
 
@@ -243,8 +238,7 @@ def _read(path: Path) -> MergeInput:
 
 
 def _segments(ledger: Ledger, info: RunInfo) -> list[RunSegment]:
-    """Return when the run was worked on; a segment without a noted end ends with the last
-    receipt."""
+    """Return when the run was worked on; what has no noted end ends with the last receipt."""
     *before, last = ledger.info.segments() or [RunSegment(info.created_at)]
     ended = last.stopped or ledger.events.last_arrival() or last.started
     return [*before, replace(last, stopped=max(ended, last.started))]
@@ -253,17 +247,15 @@ def _segments(ledger: Ledger, info: RunInfo) -> list[RunSegment]:
 def _merged_segments(sources: Sequence[MergeInput]) -> list[RunSegment]:
     """Return when any of the runs was worked on: what overlaps is one segment."""
     segments: list[RunSegment] = []
-    for part in sorted((part for source in sources for part in source.segments), key=_began):
+    for part in sorted(
+        (part for source in sources for part in source.segments), key=attrgetter("started")
+    ):
         last = segments[-1] if segments else None
         if last is None or last.stopped is None or part.started > last.stopped:
             segments.append(part)
         elif part.stopped is not None:
             segments[-1] = replace(last, stopped=max(last.stopped, part.stopped))
     return segments
-
-
-def _began(part: RunSegment) -> datetime:
-    return part.started
 
 
 def _plan_missing(target: Path, info: RunInfo, manifests: Sequence[Path]) -> int:
@@ -343,14 +335,12 @@ def _metadata(info: RunInfo, sources: Sequence[MergeInput]) -> dict[str, str]:
 
 def _facts(source: MergeInput) -> dict[str, str]:
     """Return what the attempts of a source's runs are judged by, under the names of these runs."""
-    found: dict[str, str] = {}
-    for key in FACTS:
-        for run in source.runs:
-            own = source.metadata.get(key_of(key, run))
-            # What a merged ledger has of itself was found since, and is of all its runs.
-            if own is None and not (source.merged and key == SEGMENTS):
-                own = source.metadata.get(key)
-            found |= {} if own is None else {key_of(key, run): own}
+    noted, found = source.metadata, dict[str, str]()
+    for key, run in product(FACTS, source.runs):
+        # What a merged ledger has of itself was found since, and is of all its runs.
+        whole = None if source.merged and key == SEGMENTS else noted.get(key)
+        own = noted.get(key_of(key, run), whole)
+        found |= {} if own is None else {key_of(key, run): own}
     if not (source.witnessed or source.merged):
         found.setdefault(key_of(STOCK_WORKERS, source.info.run), "of a run that was merged")
     return found
@@ -382,8 +372,7 @@ def _new_files(ledger: Path, sources: Sequence[MergeInput]) -> Iterator[Path | N
         ) from error
     finally:
         lock.release()
-        leftovers = [] if ledger.is_file() else [target, RunFiles(ledger).lock]
-        for path in leftovers:
+        for path in () if ledger.is_file() else (target, RunFiles(ledger).lock):
             if path.exists():
                 path.unlink()
 

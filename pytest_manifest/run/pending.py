@@ -75,6 +75,11 @@ class PendingAttempt:
     earlier_end: datetime | None = None
 
     @property
+    def root(self) -> str:
+        """Return the task id of the attempt that it is, or that it is a descendant of."""
+        return self.task_id if self.origin is None else self.origin.root
+
+    @property
     def is_running(self) -> bool:
         """Return whether a process runs it, by all reports: it started, and did not end."""
         return self.started is not None and self.between is None

@@ -100,8 +100,7 @@ class OwnLimits:
         """Return the entry of an attempt, or of a descendant, with the limit of its job."""
         if not self._by_run:
             return job.entry
-        root = job.task_id if job.origin is None else job.origin.root
-        return self.of_run(job.entry, self._run_of(root), job.sent_at)
+        return self.of_run(job.entry, self._run_of(job.root), job.sent_at)
 
 
 def _limit_steps(ledger: Ledger, noted: str | None) -> list[tuple[datetime, Mapping[str, float]]]:

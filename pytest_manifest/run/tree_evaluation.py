@@ -77,8 +77,7 @@ class TreeEvaluator:
         self, job: PendingAttempt, reported: Sequence[ReportedEnd], starts: Sequence[Start]
     ) -> Verdict:
         """Return the verdict on a descendant: it is to succeed, once, in whatever time it took."""
-        root = job.task_id if job.origin is None else job.origin.root
-        trusted, fault = trusted_ends(self._signatures.of(self._run_of(root)), reported)
+        trusted, fault = trusted_ends(self._signatures.of(self._run_of(job.root)), reported)
         if not trusted:
             return evaluate(job.entry, None, attempt=job.number, problem="forged", note=fault)
         reported = trusted
