@@ -50,7 +50,7 @@ INTRODUCTION = """\
 
 What the owner of a Celery project types until pytest shows a verdict of one of its jobs, and how
 long that takes. No line of the project is changed, and nothing has to run before: a private stack
-is started. The projects are the nine of `tests/projects`, each with its own way to make an app.
+is started. The projects are nine of `tests/projects`, each with its own way to make an app.
 
 Two commands, and a manifest of one to four lines between them:
 
@@ -189,7 +189,7 @@ def page(found: Sequence[Measured]) -> str:
 def main() -> None:
     """Measure the projects that are named, or all."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("projects", nargs="*", choices=[[], *ALL], help="all where none is named")
+    parser.add_argument("projects", nargs="*", choices=[[], *ABOUT], help="all where none is named")
     parser.add_argument("--write", action="store_true", help=f"into {PAGE.relative_to(ROOT)}")
     arguments = parser.parse_args()
     if arguments.write and arguments.projects:
@@ -200,7 +200,7 @@ def main() -> None:
         build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(dist), str(ROOT)]
         subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
         (wheel,) = dist.glob("*.whl")
-        for name in arguments.projects or ALL:
+        for name in arguments.projects or ABOUT:
             folder = Path(scratch) / name
             folder.mkdir()
             found.append(measure(name, ALL[name], wheel, folder))

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping
 from datetime import timezone
@@ -82,6 +83,9 @@ class _ToLoguru(logging.Handler):
     """Pass a standard record on to loguru under its own name and place."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if _fork.records is not None:
+            _fork.records.append((self, record))
+            return
         try:
             level: str | int = logger.level(record.levelname).name
         except ValueError:
@@ -94,6 +98,31 @@ class _ToLoguru(logging.Handler):
 
         exception = record.exc_info if record.exc_info and record.exc_info[0] else None
         logger.patch(place).opt(exception=exception).log(level, "{}", record.getMessage())
+
+
+class _Fork(threading.local):
+    """The records that this thread logs while it forks, for afterwards; None: it does not fork.
+
+    loguru holds its locks then, and would wait for itself: eventlet, for one, warns of each fork.
+    """
+
+    records: list[tuple[logging.Handler, logging.LogRecord]] | None = None
+
+    def begin(self) -> None:
+        self.records = []
+
+    def end(self) -> None:
+        records, self.records = self.records or (), None
+        for handler, record in records:
+            handler.emit(record)
+
+    def forget(self) -> None:
+        self.records = None
+
+
+_fork = _Fork()
+# loguru has registered before: its locks are taken after this begins and given up before it ends.
+os.register_at_fork(before=_fork.begin, after_in_parent=_fork.end, after_in_child=_fork.forget)
 
 
 class _LogFile(io.TextIOBase):

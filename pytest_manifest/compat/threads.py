@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from types import MethodType
 from typing import Any
 
 from pytest_manifest.compat.celery import _once
@@ -28,17 +29,18 @@ def hand_on_to_threads(capture: Callable[[], Callable[[], AbstractContextManager
         context, run, own = capture(), thread.run, vars(thread)
         before = {"run": own["run"]} if "run" in own else {}
 
-        def run_within() -> None:
-            del own["run"]  # else the thread would hold itself
+        # As a method: who has replaced Thread.start before (Sentry) calls its function.
+        def run_within(_: threading.Thread) -> None:
+            own.pop("run", None)  # else the thread would hold itself
             own.update(before)
             with context():
                 run()
 
-        own["run"] = run_within
+        own["run"] = MethodType(run_within, thread)
         try:
             given_start(thread)
         except RuntimeError:  # no more threads can be had
-            del own["run"]
+            own.pop("run", None)
             own.update(before)
             raise
 

@@ -191,6 +191,18 @@ DJANGO_EAGER = Project(
     notice="task_always_eager",
     prepare=(("manage.py", "migrate", "-v0"),),
 )
+OBSERVED = Project(
+    app="shop",
+    entries={
+        "tea": (entry("shop.tasks.price", "tea", 2, expect={"cents": 500}), "passed"),
+        "retried": (entry("shop.tasks.fetch", "index", expect={"tries": 3}), "passed"),
+        "refused": (entry("shop.tasks.refuse", "rum") | {"expect": {"state": "failed"}}, "passed"),
+        "handed-on": (entry("shop.tasks.delegate", "salt", expect={"cents": 250}), "passed"),
+        "order": (entry("shop.tasks.order", "rice", expect="rice"), "passed"),
+        "stock": (entry("shop.tasks.stock", "oats", expect="oats"), "passed"),
+    },
+    variables=STANDARD,
+)
 ALL = {
     "flat": FLAT,
     "package": PACKAGE,
@@ -205,6 +217,7 @@ ALL = {
     "signed_messages": SIGNED_MESSAGES,
     "monorepo": MONOREPO,
     "django_eager": DJANGO_EAGER,
+    "observed": OBSERVED,
 }
 """By their folders."""
 

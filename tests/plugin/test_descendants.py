@@ -205,7 +205,9 @@ def test_what_handlers_start_after_the_end_is_followed(
             {"id": "none", "task": "jobs.speak", "args": ["none"]},
         ],
     )
-    project.run("--manifest=m.jsonl", *options).assert_outcomes(passed=2, failed=1)
+    result = project.run("--manifest=m.jsonl", *options)
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(["  record    consistent: 3 entries, 3 verdicts"])
     assert project.verdicts()["bad"] == "failed"
     assert project.ran() == dict.fromkeys(["good", "g1", "bad", "b1", "none"], 1)
 

@@ -58,6 +58,10 @@ LAWFUL = {
         "'$.finished_at', '2026-11-24T14:00:03Z') WHERE entry = 'plain';"
         "UPDATE attempts SET set_back = 3600.0 WHERE entry = 'plain'"
     ),
+    "handlers of an end, which started nothing": (
+        "INSERT INTO announced SELECT root, 'c1/after', 'c1', 'after', task, 1, '[]', 0 "
+        "FROM announced"
+    ),
     "reused from another entry of an earlier run": REUSED,
     "sent twice after what was reused had failed": (
         "INSERT INTO attempts (task_id, entry, attempt, ordinal, state, sent_at, reused_from) "

@@ -6,8 +6,25 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
 
-def test_threads_run_in_the_context_of_who_starts_them() -> None:
+SENTRY = """
+import threading
+given = threading.Thread.start
+
+def start(thread):
+    function = getattr(thread.run, "__func__", thread.run)
+    thread.run = lambda *a: function(threading.current_thread(), *a[1:])
+    given(thread)
+
+threading.Thread.start = start
+"""
+"""What Sentry does to threads, before or after us."""
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before us", "after us"])
+@pytest.mark.parametrize("other", ["", SENTRY], ids=["alone", "Sentry"])
+def test_threads_run_in_the_context_of_who_starts_them(other: str, before: bool) -> None:
     """Also in a pool whose threads somebody else has started; doing it twice does it once."""
     program = """
         import gc, threading, weakref
@@ -29,6 +46,7 @@ def test_threads_run_in_the_context_of_who_starts_them() -> None:
 
         hand_on_to_threads(capture)
         hand_on_to_threads(lambda: print("twice"))
+        # AFTER
 
         class Own(threading.Thread):
             def run(self):
@@ -51,8 +69,10 @@ def test_threads_run_in_the_context_of_who_starts_them() -> None:
         del thread
         print(gone())
     """
+    program = textwrap.dedent(program)
+    program = other + program if before else program.replace("# AFTER", other)
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     told = [
         line

@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import stat
+import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import datetime, timezone
@@ -358,3 +359,31 @@ def test_standard_exceptions_are_routed() -> None:
     first, second = [json.loads(line) for line in sink.getvalue().splitlines()]
     assert "ValueError: boom" in first["exception"]
     assert "exception" not in second
+
+
+FORKING = """
+import logging, os
+before = lambda: logging.getLogger("eventlet").warning("a fork is a bad idea")
+os.register_at_fork(before=before)  # as an app does that was imported first
+from pytest_manifest import log
+log.configure()
+log.intercept_stdlib()
+if os.fork():
+    os.wait()
+    logging.getLogger("parent").warning("goes on")
+else:
+    logging.getLogger("child").warning("goes on")
+"""
+
+
+def test_what_is_logged_while_a_process_forks_is_logged_afterwards() -> None:
+    """Once, by the parent: loguru holds its locks meanwhile, and would wait for itself."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING],
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    told = sorted(line.split(maxsplit=3)[3] for line in done.stderr.splitlines())
+    assert told == ["child goes on", "eventlet a fork is a bad idea", "parent goes on"]
