@@ -16,6 +16,7 @@ from typing import Final
 from pytest_manifest.broker.workers import Worker, with_effective_timeout
 from pytest_manifest.schema.models import Entry
 from pytest_manifest.schema.wire import WORKER_MARK
+from pytest_manifest.text import listed
 from pytest_manifest.verdict.descendants import expects_something
 
 
@@ -25,7 +26,8 @@ class TaskDemand:
 
     ``unretried`` are those that are idempotent and would not be sent again (no ``retries``).
     ``longest_delay``: by countdown or eta; ``longest_occupation``: with the timeout added.
-    ``judges_descendants``: the id of one that says what must become of the tasks that it starts.
+    ``judges_descendants``: the id of one that says what must become of the tasks that it starts;
+    ``judges_times``: of one that says how long its job may wait or run.
     """
 
     count: int = 0
@@ -35,6 +37,7 @@ class TaskDemand:
     longest_delay: float = 0.0
     longest_occupation: float = 0.0
     judges_descendants: str | None = None
+    judges_times: str | None = None
 
 
 @dataclass(slots=True)
@@ -135,6 +138,9 @@ def _add(task: TaskDemand, entry: Entry, delay: float) -> None:
     task.idempotent += entry.idempotent
     if task.judges_descendants is None and expects_something(entry):
         task.judges_descendants = entry.id
+    expect = entry.expect
+    if task.judges_times is None and (expect.max_runtime, expect.max_wait) != (None, None):
+        task.judges_times = entry.id
     task.unretried += entry.idempotent and not entry.retries
     task.longest_timeout = max(task.longest_timeout, entry.timeout)
     task.longest_delay = max(task.longest_delay, delay)
@@ -160,6 +166,7 @@ EAGER: Final = (
 )
 MAX_SIMILAR: Final = 3
 MAX_NAMED: Final = 10  # tasks in one notice
+MOST_NAMED: Final = 3
 CELERY_OWN: Final = "celery."
 # kombu's default, for apps and workers that do not set visibility_timeout.
 VISIBILITY_TIMEOUT: Final = 3600.0  # s
@@ -261,3 +268,20 @@ def _tasks_and_entries(counts: Mapping[str, tuple[int, int]]) -> tuple[str, str]
         names[MAX_NAMED:] = [f"{more} more"]
     who = f"tasks {', '.join(names[:-1])} and {names[-1]} are"
     return who, f"{meant} of their {entries} entries"
+
+
+def unmeasured_times(demand: Demand, stock: Collection[str]) -> list[str]:
+    """Say which entries judge times, where ``stock`` workers, which measure none, may run them."""
+    judging = [name for task in demand.tasks.values() if (name := task.judges_times)]
+    if not (judging and stock):
+        return []
+    entries, workers = (
+        listed(list(map(repr, judging)), MOST_NAMED),
+        listed(sorted(stock), MOST_NAMED),
+    )
+    sentence = (
+        f"{entries}: 'expect' has max_runtime or max_wait, and {workers} measure no times, so such "
+        "an entry would be 'unknown'; start your workers with -I pytest_manifest.worker, or take "
+        "it out of 'expect'"
+    )
+    return [sentence]

@@ -93,7 +93,10 @@ def lint(
     yield from (Finding("warning", "pools", said) for said in pool_warnings(workers))
     unsaid = unsaid_warnings(workers, publisher.app.conf.task_serializer)
     yield from (Finding("unchecked", "workers", said) for said in unsaid)
-    yield from _receipts(workers)
+    stock = [one.name for one in workers if one.is_stock]
+    unmeasured = checks.unmeasured_times(demand, stock) if given else []
+    yield from (Finding("warning", "receipts", said) for said in unmeasured)
+    yield from _receipts(stock)
 
 
 def own_tasks(publisher: Publisher) -> list[str]:
@@ -215,8 +218,7 @@ def forking(broker: str, options: object) -> Iterator[Finding]:
         )
 
 
-def _receipts(workers: Sequence[Worker]) -> Iterator[Finding]:
-    stock = [one.name for one in workers if one.is_stock]
+def _receipts(stock: Sequence[str]) -> Iterator[Finding]:
     if stock:
         yield Finding(
             "unchecked",

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
+from pytest_manifest.broker import checks
 from pytest_manifest.broker.allowed_tasks import CELERYS, task_refusals
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.broker.checks import Demand, demand_of
@@ -49,6 +50,11 @@ def admit(strategy: Strategy, publisher: Publisher, expected_workers: int | None
     _take_over(strategy, found)
     refusals = [*found.refusals, *_descendants_refusal(strategy, found, demand)]
     refusals += _signing_refusals(strategy, found)
+    unmeasured = [] if state.address.is_private else checks.unmeasured_times(demand, found.stock)
+    if state.settings.strict:
+        refusals += unmeasured
+    else:
+        state.notices += unmeasured
     rows = [text for level, text in table_rows(found.holding) if level == "error"]
     if refusals or rows:
         sentences = " ".join(["nothing was sent:", *refusals])

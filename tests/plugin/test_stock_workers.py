@@ -78,3 +78,23 @@ def test_a_late_job_that_exits_ran_once_on_older_celery(project: Project, broker
     found = project.verdicts()["a"], project.ran()["a"]
     assert found == (("passed", 2) if DELIVERS_AGAIN else ("unknown", 1))
     assert ("been handed on, or exited" in result.stdout.str()) is not DELIVERS_AGAIN
+
+
+@pytest.mark.live
+def test_that_times_are_not_measured_is_said_before_the_run(project: Project, broker: str) -> None:
+    """The entry will be unknown, however quick its job is; with --manifest-strict nothing is
+    sent."""
+    timed = {"id": "timed", "task": "jobs.double", "args": [1, "timed"]}
+    project.manifest("m.jsonl", [{**timed, "expect": {"max_runtime": 60}}])
+    at = ("--manifest=m.jsonl", f"--manifest-broker={broker}")
+    said = "'timed': 'expect' has max_runtime or max_wait, and outside@localhost measure no times"
+    with worker(project, broker):
+        refused = project.run(*at, "--manifest-strict")
+        assert refused.ret == pytest.ExitCode.USAGE_ERROR
+        assert said in refused.stderr.str()
+        assert not project.ran()
+        checked = project.run("--manifest-check-json", *at)
+        assert said in checked.stdout.str()
+        warned = project.run(*at)
+    assert f"note: {said}" in warned.stdout.str()
+    assert project.verdicts() == {"timed": "unknown"}
