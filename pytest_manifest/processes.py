@@ -8,11 +8,13 @@ from __future__ import annotations
 import fcntl
 import os
 import random
+import re
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -72,6 +74,101 @@ def has_ended(pid: int) -> bool:
     except OSError:  # macOS has no /proc; Linux can hide other users' processes
         return False
     return status.rpartition(")")[2].split()[:1] == ["Z"]
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessIdentity:
+    """A process that no later one can be taken for, and the process group that it is in.
+
+    ``scope``: the boot and the namespaces in which ``pid``, ``group`` and ``started`` (clock ticks
+    since the boot) mean something.
+    """
+
+    scope: str
+    pid: int
+    group: int
+    started: int
+
+    def __str__(self) -> str:
+        return f"{self.scope}_{self.pid}_{self.group}_{self.started}"
+
+    @property
+    def is_here(self) -> bool:
+        """Return whether the process can be looked at from this one."""
+        return self.scope == _scope()
+
+    @property
+    def has_ended(self) -> bool:
+        """Return whether it has ended, also where another process has its pid by now.
+
+        Raises ValueError for a process that is not here.
+        """
+        if not self.is_here:
+            raise ValueError(f"process {self.pid} is of another machine or container")
+        return has_ended(self.pid) or _started(self.pid) not in (None, self.started)
+
+    @property
+    def has_ended_with_its_group(self) -> bool:
+        """Return whether nothing is left of it, nor of what it has forked."""
+        return self.has_ended and not _has_members(self.group)
+
+
+def own_identity() -> ProcessIdentity | None:
+    """Return the identity of this process; None where the system does not tell enough."""
+    scope, started = _scope(), _started(os.getpid())
+    if not scope or started is None:
+        return None
+    return ProcessIdentity(scope, os.getpid(), os.getpgid(0), started)
+
+
+def parse_identity(text: str) -> ProcessIdentity | None:
+    """Read what ``str`` makes of an identity; None for anything else."""
+    scope, *numbers = text.split("_")
+    if len(numbers) != 3 or not all(one.isascii() and one.isdecimal() for one in numbers):
+        return None
+    pid, group, started = map(int, numbers)
+    # A group of 0 or 1 would be this process's own, or all processes.
+    return ProcessIdentity(scope, pid, group, started) if pid > 0 and group > 1 else None
+
+
+def _scope() -> str:
+    """Name the boot, and the namespaces of pids and of clocks; "" where one is unknown."""
+    boot, pids = boot_id(), pid_namespace()
+    clocks = ""
+    with suppress(OSError):  # a kernel without them
+        clocks = os.readlink("/proc/self/ns/time")  # noqa: PTH115 - as in pid_namespace
+    if boot is None or pids is None:
+        return ""
+    return "-".join([boot, *(re.sub(r"\D", "", one) for one in (pids, clocks))])
+
+
+def _started(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since the boot; None where it is not shown."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+        return int(status.rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _has_members(group: int) -> bool:
+    """Return whether a process of a group still runs, or may: zombies do not."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    seen = [state for state, its_group in _states() if its_group == group]
+    return not seen or any(state not in "ZX" for state in seen)
+
+
+def _states() -> Iterator[tuple[str, int]]:
+    """Yield state and process group of every process that is shown."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError, ValueError, IndexError):  # it has ended meanwhile
+            fields = path.read_text("utf-8", "replace").rpartition(")")[2].split()
+            yield fields[0], int(fields[2])
 
 
 def kill_group(group: int, number: signal.Signals = signal.SIGKILL) -> bool:

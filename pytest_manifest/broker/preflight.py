@@ -56,7 +56,8 @@ class Preflight:
 
     ``unknown_tasks``: task -> nearest registered names; these must not be sent. ``refusals``:
     reasons not to send anything. ``warnings`` and ``notices`` are to be shown, no more.
-    ``answered``: whether any worker did. ``workers``: their node names; ``slots``: jobs that they
+    ``answered``: whether any worker did. ``workers``: their node names, ``described`` as they
+    describe themselves; ``slots``: jobs that they
     run at once. ``added_queues``: queues
     that the workers were told to consume; a worker that restarts must be told again
     (:func:`add_consumers`). ``queues``: the names of all queues that the jobs go to. ``stock``: the
@@ -74,6 +75,7 @@ class Preflight:
     refusals: list[str] = field(default_factory=list)
     answered: bool = False
     workers: list[str] = field(default_factory=list)
+    described: list[Worker] = field(default_factory=list)
     slots: int = 0
     notices: list[str] = field(default_factory=list)
     added_queues: list[str] = field(default_factory=list)
@@ -137,6 +139,7 @@ def preflight(
         unknown_tasks=unknown,
         answered=bool(workers),
         workers=[worker.name for worker in workers],
+        described=workers,
         slots=sum(worker.slots for worker in workers),
         stock=[worker.name for worker in workers if worker.is_stock],
         signers={worker.name: worker.key_id for worker in workers if worker.tasks},

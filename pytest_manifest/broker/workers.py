@@ -15,9 +15,10 @@ from typing import Final
 from celery import Celery
 
 from pytest_manifest.broker.control import Answers, Arguments
+from pytest_manifest.processes import ProcessIdentity, parse_identity
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.code_digest import CODE_ATTRIBUTE, has_source
-from pytest_manifest.schema.wire import SIGNED_MARK, WORKER_MARK
+from pytest_manifest.schema.wire import PROCESS_MARK, SIGNED_MARK, WORKER_MARK
 
 # builtins: an entry may name one of Celery's own tasks, and those are registered as well.
 QUESTIONS: Final[Mapping[str, Arguments]] = {
@@ -91,6 +92,13 @@ class Worker:
     def takes_one(self) -> bool:
         """Tell whether it holds no more jobs than it runs."""
         return self.prefetch is not None and 0 < self.prefetch <= self.slots
+
+    @property
+    def process(self) -> ProcessIdentity | None:
+        """Give the identity of its main process; None where it names none."""
+        marks = (name for name in self.tasks if name.startswith(PROCESS_MARK))
+        texts = [name.removeprefix(PROCESS_MARK) for name in marks]
+        return parse_identity(texts[0]) if len(texts) == 1 else None
 
     def ahead(self, entries: int, *, late: bool = False) -> int:
         """Count the jobs that one of ``entries`` may wait behind once this worker holds it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
@@ -18,6 +19,7 @@ from pytest_manifest.errors import DispatchError
 from pytest_manifest.ledger import ACCEPTED, OWN_STORE, STOCK_WORKERS, TAKES_ONE
 from pytest_manifest.results.stream import has_stream
 from pytest_manifest.run.budget import without_estimate
+from pytest_manifest.run.departures import facts_of
 from pytest_manifest.run.evaluation import Evaluated
 from pytest_manifest.run.send_queue import FirstAttempts, is_withheld
 from pytest_manifest.run.signatures import RECEIPT_KEYS, signing_refusals
@@ -128,6 +130,7 @@ def _take_over(strategy: Strategy, found: Preflight) -> None:
     state.workers = len(found.workers) if found.answered else None
     connections.slots = found.slots
     connections.nodes = set(found.workers)
+    connections.departures.meet(facts_of(found.described), time.monotonic())
     connections.added_queues = found.added_queues
     connections.queues = found.queues
     connections.held_for = found.held_for
@@ -179,6 +182,7 @@ def _record_stack(
         if accepted := {one.message for one in found.holding} | ledger.info.texts(ACCEPTED):
             ledger.info.set_meta(ACCEPTED, json.dumps(sorted(accepted)))
         ledger.info.set_meta(TAKES_ONE, "1" if found.takes_one else "")
+        strategy.connections.departures.keep(ledger.info)
         if stock:
             ledger.info.set_meta(STOCK_WORKERS, ", ".join(sorted(stock)))
         # These show where a worker runs other code of a task than is here.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from pytest_manifest.broker.bounded import BoundedCaller
 from pytest_manifest.broker.locating import Locator, open_locator, queues_of
+from pytest_manifest.broker.locating.worker_replies import describe_workers
 from pytest_manifest.broker.presence import Presence, look_for_workers
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.visibility import Visibility
@@ -16,6 +17,7 @@ from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.results.read_errors import ReadErrors
 from pytest_manifest.results.stream import StreamReader, has_stream, open_client_at
+from pytest_manifest.run.departures import Departures, WorkerFacts, facts_of
 from pytest_manifest.run.state import RunState
 from pytest_manifest.run.workers import record_unknown_workers
 from pytest_manifest.schema import Entry
@@ -34,6 +36,7 @@ class RunConnections:
         self.slots = 0
         """Jobs that the workers run at once; 0: not known."""
         self.nodes: set[str] = set()
+        self.departures = Departures(self._describe_workers)
         self.queues: Sequence[str] = []
         self.added_queues: Sequence[str] = []
         self.held_for: Visibility | None = None
@@ -61,6 +64,10 @@ class RunConnections:
         """Count the queues of these entries among the run's, too."""
         assert self.publisher is not None
         self.queues = sorted({*self.queues, *queues_of(self.publisher, entries)})
+
+    def _describe_workers(self) -> Mapping[str, WorkerFacts]:
+        """Ask the workers what they are. Raises StackError where the broker is away."""
+        return {} if self.publisher is None else facts_of(describe_workers(self.publisher))
 
     def open_locator(self, publisher: Publisher, entries: Iterable[Entry]) -> Locator:
         """Open the job locator; ``entries`` are those whose queues no preflight has reported.

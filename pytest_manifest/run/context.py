@@ -18,6 +18,7 @@ from pytest_manifest.broker.visibility import Visibility, visibility_of
 from pytest_manifest.errors import StackError
 from pytest_manifest.ledger import STORE_EMPTIED, Descendant, HandedOn, Ledger
 from pytest_manifest.results.collector import ReceiptCollector
+from pytest_manifest.run.departures import Departures
 from pytest_manifest.run.doubts import note_emptied
 from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.pending import PendingAttempts
@@ -50,6 +51,8 @@ class EngineContext:
     queues: Sequence[str] = ()
     held_for: Visibility | None = None
     """How long the broker lets a worker hold a message, where the preflight found that."""
+    departures: Departures = field(default_factory=Departures)
+    """What is known of the workers, and which of them are gone."""
     live_warnings: list[str] = field(default_factory=list)
     """Messages to be shown as soon as they come up, while the run is going on."""
     warnings: list[str] = field(default_factory=list)

@@ -14,6 +14,7 @@ from pytest_manifest.run.context import EngineContext, FailureWindow
 from pytest_manifest.run.corrections import Correction
 from pytest_manifest.run.evaluation import revoked_message
 from pytest_manifest.run.missing import MissingJobs, job_search
+from pytest_manifest.run.recovery import is_alive
 from pytest_manifest.run.sending import Sender
 from pytest_manifest.run.verdict_recorder import VerdictRecorder
 from pytest_manifest.run.withdrawal import Withdrawal, withdrawn_message
@@ -167,6 +168,13 @@ class Engine:
             if one.origin is not None or self._recorder.unread.reason(one.task_id)
         ]
         self._recorder.commit_inferred((one, status, note) for one in own)
+        if status == "timed_out":  # of what is known to be dead that is no answer
+            dead = [one for one in self.pending.by_task_id.values() if one.is_running]
+            self._recorder.commit_inferred(
+                (one, *self._evaluator.explain_death(one, emptied=False))
+                for one in dead
+                if one not in own and is_alive(one) is False
+            )
         evaluated = self._evaluator.remaining(status, note)
         self._left += len(self.pending)
         self.pending.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 
 from loguru import logger
 
@@ -17,11 +18,15 @@ from pytest_manifest.run.recovery import (
     RETRY_AFTER,
     JobSearch,
     OrphanRecovery,
-    StrandedJobs,
+    is_alive,
 )
 from pytest_manifest.run.sending import Sender
+from pytest_manifest.run.stranded import StrandedJobs
 from pytest_manifest.run.verdict_recorder import InferredEnd, VerdictRecorder
 from pytest_manifest.run.withdrawal import Withdrawal
+
+SEARCHING = 15.0
+"""Seconds to search for an overdue job whose process is dead before it is judged all the same."""
 
 
 def job_search(context: EngineContext) -> JobSearch | None:
@@ -30,7 +35,7 @@ def job_search(context: EngineContext) -> JobSearch | None:
         return None
     allowed = context.moves_orphans
     stranded = StrandedJobs(context.pending, context.live_warnings, allowed=allowed)
-    return JobSearch(context.locator, context.pending, stranded)
+    return JobSearch(context.locator, context.pending, stranded, context.departures)
 
 
 class MissingJobs:
@@ -61,6 +66,8 @@ class MissingJobs:
                 allowed=context.moves_orphans,
                 starts_unknown=self._starts_unknown,
             )
+        self._searched_for: set[tuple[str, float | None]] = set()
+        """Task ids and starts of overdue jobs whose process is dead, and that were searched for."""
         self.given_up = 0
         """Attempts that were judged as their time was over; a worker may have them, or get them
         yet."""
@@ -73,7 +80,10 @@ class MissingJobs:
             self._search.schedule(now, *AFTER_LOSS)
         self._give_up_overdue(now)
         if self._search is not None:
+            self._search.beat(now)
             located = self._search.tick(now)
+            if self._context.departures.has_news:
+                self._context.departures.keep(self._context.ledger.info)
             if located is not None:
                 self.act_on(located)
 
@@ -150,10 +160,28 @@ class MissingJobs:
             self._log.warning("no last look for overdue jobs: {}", error)
         for task_id in self._given_back(overdue):
             self._pending.count_time(overdue.pop(task_id).job, now)
+        self._spare_dead(overdue, now)
         self._withdrawal.withdraw_overdue(overdue)
         late = {i: o for i, o in overdue.items() if self._pending.complete(i) is not None}
         self.given_up += len(late)
         self._recorder.record_inferred((o.job, o.status, o.reason) for o in late.values())
+
+    def _spare_dead(self, overdue: dict[str, Overdue], now: float) -> None:
+        """Say of what is overdue, and whose process is known to be dead, that it has crashed.
+
+        It is searched for first: what its worker had not acknowledged is taken out of the broker.
+        """
+        for task_id, one in list(overdue.items()):
+            if not one.by_start or is_alive(one.job) is not False:
+                continue
+            turn = task_id, one.job.started
+            if self._search is not None and turn not in self._searched_for:
+                self._searched_for.add(turn)
+                self._search.schedule(now)
+                self._pending.count_time(overdue.pop(task_id).job, now, SEARCHING)
+                continue
+            status, note = self._evaluator.explain_death(one.job, emptied=False)
+            overdue[task_id] = replace(one, status=status, reason=note)
 
     def _given_back(self, overdue: Mapping[str, Overdue]) -> Collection[str]:
         """Return which of these do not run too long, but wait for a worker once more.

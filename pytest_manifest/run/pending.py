@@ -210,11 +210,11 @@ class PendingAttempts:
         if len(self._due) > 2 * len(self.by_task_id) + SPARE:
             self._forget_past()
 
-    def count_time(self, job: PendingAttempt, now: float) -> None:
-        """Count a started job's timeout from now."""
+    def count_time(self, job: PendingAttempt, now: float, more: float | None = None) -> None:
+        """Count a started job's timeout from now; or give it so many seconds ``more``."""
         timeout = self.with_own_limit(job).timeout
         note = f"it ran longer than its timeout of {timeout:g} s and its worker sent no receipt"
-        when = now + timeout + TIMEOUT_GRACE
+        when = now + (timeout + TIMEOUT_GRACE if more is None else more)
         heapq.heappush(self._due, _Due(when, job.task_id, "timed_out", note, since=job.started))
 
     def handed_on(self, end: HandedOn) -> None:

@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import replace
-from datetime import datetime, timezone
 
 from loguru import logger
 
@@ -25,7 +24,9 @@ from pytest_manifest.broker.locating import (
 from pytest_manifest.broker.locating.base import Location
 from pytest_manifest.errors import StackError
 from pytest_manifest.processes import has_ended, means_the_same_here
+from pytest_manifest.run.departures import Departures
 from pytest_manifest.run.pending import PendingAttempt, PendingAttempts
+from pytest_manifest.run.stranded import StrandedJobs
 from pytest_manifest.text import plural
 
 SNAPSHOT_GAP = 1.0
@@ -47,9 +48,14 @@ class JobSearch:
     """Take two snapshots of the places where a job can be, with a gap. Use it from one thread."""
 
     def __init__(
-        self, locator: Locator, pending: PendingAttempts, stranded: StrandedJobs | None = None
+        self,
+        locator: Locator,
+        pending: PendingAttempts,
+        stranded: StrandedJobs | None = None,
+        departures: Departures | None = None,
     ) -> None:
         self._stranded = stranded
+        self.departures = departures or Departures()
         self._locator = locator
         self._pending = pending
         self._first: tuple[float, BrokerSnapshot, frozenset[str]] | None = None
@@ -57,6 +63,8 @@ class JobSearch:
         self._quiet = QUIET
         self._news_at = time.monotonic()
         self._silent_since: dict[str, float] = {}
+        self._dead: set[tuple[str, str | None]] = set()
+        """Task ids and executions whose process has ended, and that a search is due for."""
         self.seen: frozenset[str] = frozenset()
         """Task ids that one of the last two snapshots at least has shown."""
 
@@ -68,6 +76,27 @@ class JobSearch:
         """Schedule snapshots so many seconds from now, whatever is reported meanwhile."""
         for seconds in after or (0.0,):
             heapq.heappush(self._due, now + seconds)
+
+    def beat(self, now: float) -> None:
+        """Look at the processes of workers and jobs, every few seconds; search if one has ended."""
+        if not self._pending or not self.departures.is_beat_due(now):
+            return
+        lost = self.departures.has_lost_some(self._count_listeners())
+        dead = {
+            (job.task_id, job.execution)
+            for job in self._pending.by_task_id.values()
+            if job.is_running and is_alive(job) is False
+        }
+        if lost or not dead <= self._dead:
+            self.schedule(now, *AFTER_LOSS[:3])
+        self._dead = dead
+
+    def _count_listeners(self) -> int | None:
+        try:
+            return self._locator.listeners()
+        except StackError as error:  # the broker is away: there is a next time
+            logger.debug("the workers' connections could not be counted: {}", error)
+            return None
 
     def tick(self, now: float) -> JobLocations | None:
         """Take a snapshot where one is due; after a second one, return what the two show."""
@@ -142,12 +171,19 @@ class JobSearch:
         self.seen = frozenset(i for i in ids if first.contains(i) or second.contains(i))
         if self._stranded is not None:
             self._stranded.update(first, second)
-        first, second = self._with_starters(first, ids), self._with_starters(second, ids)
-        gone = self._gone(second)
+        now = time.monotonic()
+        left = self.departures.gone(first, second, now)
+        if (seconds := self.departures.still_leaving(now)) is not None:
+            self.schedule(now, seconds)
+        first, second = (
+            self._with_starters(first, ids, left),
+            self._with_starters(second, ids, left),
+        )
+        gone = self._gone(second) | left
         first = replace(first, unresponsive=first.unresponsive - gone)
         second = replace(second, unresponsive=second.unresponsive - gone)
         elsewhere = self._pending.elsewhere() & ids
-        located = compare(first, second, ids - elsewhere, started=self._starts(ids))
+        located = compare(first, second, ids - elsewhere, started=self._starts(ids, left))
         # Other messages carry these, under unknown ids; or another task may send them yet.
         to_come = self._to_come(located.missing, first, second)
         located = replace(
@@ -178,17 +214,19 @@ class JobSearch:
             or any(first.contains(one) or second.contains(one) for one in job.senders)
         )
 
-    def _with_starters(self, look: BrokerSnapshot, ids: frozenset[str]) -> BrokerSnapshot:
+    def _with_starters(
+        self, look: BrokerSnapshot, ids: frozenset[str], left: frozenset[str]
+    ) -> BrokerSnapshot:
         """Add to a snapshot every node that started one of these jobs and is not known to be gone.
 
         A session that found others at its start would ignore its silence.
         """
         began = {
             start.worker
-            for start in self._starts(ids).values()
+            for start in self._starts(ids, left).values()
             if start.alive is not False and start.worker is not None
         }
-        return replace(look, unresponsive=look.unresponsive | (began - look.answered))
+        return replace(look, unresponsive=look.unresponsive | (began - look.answered - left))
 
     def _snapshot(self, ids: frozenset[str]) -> BrokerSnapshot | None:
         try:
@@ -207,11 +245,13 @@ class JobSearch:
         longest = max((self._pending.with_own_limit(job).timeout for job in pending), default=0.0)
         return frozenset(node for node, t in since.items() if now - t > longest + SILENCE)
 
-    def _starts(self, ids: frozenset[str]) -> dict[str, StartedOn]:
+    def _starts(self, ids: frozenset[str], left: frozenset[str]) -> dict[str, StartedOn]:
         pending = (self._pending.by_task_id[i] for i in ids)
         # Between two tries any worker may hold the message: which one ran the last says nothing.
         return {
-            one.task_id: StartedOn(one.worker, is_alive(one)) for one in pending if one.is_running
+            one.task_id: StartedOn(one.worker, is_alive(one), one.worker in left)
+            for one in pending
+            if one.is_running
         }
 
 
@@ -302,70 +342,6 @@ class OrphanRecovery:
         sentence = f"a worker that is gone holds {jobs}{mark} {what}"
         if sentence not in self._warnings:
             self._warnings.append(sentence)
-
-
-class StrandedJobs:
-    """Mark jobs taken from their queue that no worker that answers has. Use it from one thread.
-
-    The worker may be dead, and then the broker requeues the job when its visibility timeout is
-    over; or it may be busy, as one whose only process runs a job answers nothing meanwhile. From
-    outside the two look alike, so each message in ``live_warnings`` covers both. ``allowed``: what
-    a dead worker had is requeued unasked.
-    """
-
-    def __init__(
-        self, pending: PendingAttempts, live_warnings: list[str], *, allowed: bool
-    ) -> None:
-        self._pending = pending
-        self._live_warnings = live_warnings
-        self._allowed = allowed
-
-    def update(self, first: BrokerSnapshot, second: BrokerSnapshot) -> None:
-        """Compare the two snapshots."""
-        found: list[str] = []
-        for task_id, job in self._pending.by_task_id.items():
-            taken = bool(
-                first.unacked.get(task_id, frozenset()) & second.unacked.get(task_id, frozenset())
-            )
-            had = first.has_worker(task_id) or second.has_worker(task_id)
-            job.stranded = taken and not had and not job.is_running
-            if job.stranded:
-                found.append(task_id)
-        if found and not (self._allowed and not second.unresponsive):
-            sentence = self._message(found, second)
-            if sentence not in self._live_warnings:
-                self._live_warnings.append(sentence)
-
-    def _message(self, task_ids: list[str], look: BrokerSnapshot) -> str:
-        names = sorted(self._pending.by_task_id[one].entry.id for one in task_ids)
-        jobs = f"{plural(len(names), 'job')}, {names[0]!r} first"
-        since = [look.delivered_at[one] for one in task_ids if one in look.delivered_at]
-        taken = f", since {_clock(min(since))}" if since else ""
-        back = "when its visibility timeout is over"
-        if since and look.visibility_timeout is not None:
-            back += f" (from {_clock(min(since) + look.visibility_timeout)} on)"
-        if not look.unresponsive:
-            return (
-                f"a worker that is gone holds {jobs}{taken}; the broker gives them back {back}, "
-                "--manifest-repair at once"
-            )
-        repaired = "this run does, " if self._allowed else "--manifest-repair does, "
-        return (
-            f"no worker that answers has {jobs}, taken from the queue{taken.lstrip(',')}; "
-            f"{_list(look.unresponsive)} {'does' if len(look.unresponsive) == 1 else 'do'} "
-            f"not answer: one that is busy may run them yet; of one that is gone the broker "
-            f"gives them back {back}, and {repaired}as soon as it has been silent for longer "
-            f"than any job may run"
-        )
-
-
-def _clock(moment: float) -> str:
-    """Format a moment of the epoch as the local time."""
-    return datetime.fromtimestamp(moment, timezone.utc).astimezone().strftime("%H:%M:%S")
-
-
-def _list(nodes: Iterable[str]) -> str:
-    return " and ".join(sorted(nodes))
 
 
 def locations_of(

@@ -260,7 +260,7 @@ class Resume(EarlierRunStrategy):
         if locator is None or not state.pending:
             return locations_with_trees({}, state.pending)
         try:
-            search = JobSearch(locator, state.pending)
+            search = JobSearch(locator, state.pending, departures=self.connections.departures)
             located = search.search_now()
             self._seen = search.seen
             if state.pending.task_ids() <= self._unsent:

@@ -78,6 +78,7 @@ class Strategy(ABC):
         state, connections = self.state, self.connections
         evaluator = self.make_evaluator(ledger)
         collector.signatures = evaluator.evidence.signatures
+        connections.departures.recall(ledger.info)
         return Engine(
             EngineContext(
                 run=state.info.run,
@@ -102,6 +103,7 @@ class Strategy(ABC):
                 added_queues=connections.added_queues,
                 queues=connections.queues,
                 held_for=connections.held_for,
+                departures=connections.departures,
                 live_warnings=state.live_warnings,
                 warnings=state.warnings,
                 wait_budget=state.wait_budget,

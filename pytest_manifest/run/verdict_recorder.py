@@ -76,6 +76,7 @@ class VerdictRecorder:
         with self._ledger.transaction():
             self._note_unsigned(batch.unsigned, now)
             self.trees.add(batch.descendants)
+            self._context.departures.hear_starts(batch.starts, now)
             first: list[Start] = []
             repeated: dict[str, list[Start]] = {}
             for start in batch.starts:

@@ -59,6 +59,8 @@ WORKER_MARK: Final = "pytest_manifest.receipts"
 """The task that instrumented workers register, by which the plugin recognises them."""
 SIGNED_MARK: Final = f"{WORKER_MARK}.signed_by_"
 """The beginning of the task that those register which sign; the key's id follows."""
+PROCESS_MARK: Final = f"{WORKER_MARK}.process_"
+"""The beginning of the task by which a worker names its main process; the identity follows."""
 
 RUN8_LENGTH: Final = 8
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from celery.signals import worker_init, worker_process_init
 from pydantic import JsonValue
 
-from pytest_manifest.schema.wire import SIGNED_MARK, WORKER_MARK
+from pytest_manifest.processes import own_identity
+from pytest_manifest.schema.wire import PROCESS_MARK, SIGNED_MARK, WORKER_MARK
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -82,6 +83,7 @@ def _on_worker_init(sender: object, **_: object) -> None:
     if not str(app.conf.broker_url).startswith("memory:"):  # no other process can ask there
         app.task(_mark, name=WORKER_MARK, ignore_result=True)
         _mark_as_signing(app)
+        _mark_process(app)
     _take_digests(app)
 
 
@@ -92,6 +94,13 @@ def _mark_as_signing(app: Celery) -> None:
     key = signer()
     if key is not None:
         app.task(_mark, name=f"{SIGNED_MARK}{key.key_id}", ignore_result=True)
+
+
+def _mark_process(app: Celery) -> None:
+    """Name the main process, so that whoever shares its machine can see whether it lives."""
+    identity = own_identity()
+    if identity is not None:
+        app.task(_mark, name=f"{PROCESS_MARK}{identity}", ignore_result=True)
 
 
 def _mark() -> None:

@@ -139,6 +139,12 @@ class FakeLocator:
             self.world.queue.remove(message)
         return [message.task_id for message in found]
 
+    def listeners(self) -> int | None:
+        """Count the workers that are connected."""
+        self.world.asked()
+        self._reach()
+        return sum(worker.alive for worker in self.world.workers.values())
+
     def close(self) -> None:
         pass
 

@@ -105,11 +105,15 @@ def test_an_orphan_was_taken_twice_and_is_held_by_nobody(
         common = first.unacked.get(task_id, frozenset()) & second.unacked.get(task_id, frozenset())
         start = started.get(task_id, StartedOn(None, None))
         dead = {start.worker} if start.alive is False else set()
-        nobodys = task_id not in second.queued and all(
-            task_id not in {*look.reserved, *look.running}
-            and look.unresponsive <= dead
-            and (look.answered or look.unresponsive)
-            for look in (first, second)
+        nobodys = (
+            not start.alive
+            and task_id not in second.queued
+            and all(
+                task_id not in {*look.reserved, *look.running}
+                and look.unresponsive <= dead
+                and (look.answered or look.unresponsive)
+                for look in (first, second)
+            )
         )
         expected = common if nobodys else frozenset()
         assert located.unacked_by_dead.get(task_id, frozenset()) == expected

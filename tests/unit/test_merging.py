@@ -53,6 +53,7 @@ LEFT_OUT = {
     "CLOCK": "of a clock that goes on; what was in flight when it was set back has that itself",
     "SHARD": "all of them are in MERGED_SHARDS",
     "UNVERIFIED_WORKERS": "who may not have told of a start is in STOCK_WORKERS",
+    "WORKERS": "of the workers of a stack, and no merged run is sent to one",
     "KNOWN_NODES": "of the workers of a stack, and no merged run is sent to one",
     "TO_REUSE": "of a run that has not looked for earlier passes yet, and sent nothing",
     "TAKES_ONE": "of the workers of one dispatch, for its advice",

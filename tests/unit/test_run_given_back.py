@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pytest_manifest.run.missing import SEARCHING
 from pytest_manifest.run.pending import TIMEOUT_GRACE
 from tests.unit.run_rig import Plan, Rig, rig
 from tests.unit.run_world import NOTICED
@@ -51,10 +52,12 @@ def test_its_deadline_counts_on() -> None:
         assert made.kinds() == {"a": "timed_out"}
 
 
-def test_where_the_broker_cannot_be_asked_it_is_judged_as_one_that_runs() -> None:
-    """Nothing shows that it waits; what is told then has its end, which nobody waits for longer."""
+def test_where_the_broker_cannot_be_asked_its_process_has_crashed() -> None:
+    """Nothing shows that it waits, but it does not run; it is searched for as long as may help."""
     with rig(Plan((entry(late=True),))) as made:
         given_back(made)
         made.world.broker_down = made.world.clock.now + 3 * TIMEOUT
         made.run(TIMEOUT)
-        assert made.kinds() == {"a": "timed_out"}
+        assert made.kinds() == {}
+        made.run(SEARCHING)
+        assert made.kinds() == {"a": "crashed"}

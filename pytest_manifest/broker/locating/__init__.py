@@ -96,5 +96,8 @@ class BoundedLocator:
         wanted = frozenset(task_ids)
         return self._publisher.call(lambda: self._inner.withdraw(wanted))
 
+    def listeners(self) -> int | None:
+        return self._publisher.call(self._inner.listeners)
+
     def close(self) -> None:
         self._inner.close()

@@ -20,7 +20,8 @@ class BrokerSnapshot:
     it runs it. ``unresponsive``: nodes known to exist that did not answer, or not everything;
     ``answered``: nodes that did. ``blind_spot``: a phrase that says what this broker cannot tell,
     "" where all was seen. ``maybe_alive``: unresponsive nodes that may be alive by what the broker
-    says of who is connected to it. ``delivered_at``: task id -> when it was taken last (s since
+    says of who is connected to it; ``absent``: those that it has no connection of, where it tells
+    that. ``delivered_at``: task id -> when it was taken last (s since
     the epoch); ``visibility_timeout``: seconds after which the broker gives back what was taken
     and not acknowledged, None: unknown.
     """
@@ -35,6 +36,7 @@ class BrokerSnapshot:
     delivered_at: Mapping[str, float] = field(default_factory=dict)
     visibility_timeout: float | None = None
     maybe_alive: frozenset[str] = frozenset()
+    absent: frozenset[str] = frozenset()
 
     def contains(self, task_id: str) -> bool:
         """Tell whether a queue or a worker has it."""
@@ -47,10 +49,14 @@ class BrokerSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class StartedOn:
-    """The node that a job began on; ``alive``: whether that process still is, None if unknown."""
+    """The node that a job began on; ``alive``: whether that process still is, None if unknown.
+
+    ``has_left``: that node is gone for all that it had taken, but not surely for what it runs.
+    """
 
     worker: str | None
     alive: bool | None
+    has_left: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +107,13 @@ class Locator(Protocol):
         """Remove what waits in a queue, so that no worker gets it; returns the task ids removed.
 
         What a worker has taken is not touched. Nothing is removed where no message can be seen.
+
+        Raises:
+            StackError: the broker cannot be reached.
+        """
+
+    def listeners(self) -> int | None:
+        """Count the connections of workers to the broker, None where it does not tell.
 
         Raises:
             StackError: the broker cannot be reached.
@@ -165,6 +178,8 @@ def _may_be_unacked_by_living(
     Any may, also where a start was seen: the message may have been given to another one since. Of
     one that is connected to the broker no silence, however long, shows that it is gone.
     """
+    if start is not None and (start.alive or (start.alive is None and start.has_left)):
+        return True
     gone = start.worker if start is not None and start.alive is False else None
     return any(
         _has_unresponsive(snapshot, but=gone) or snapshot.maybe_alive - {gone}

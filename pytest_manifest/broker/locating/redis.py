@@ -72,7 +72,8 @@ class RedisLocator:
                     taken |= broker.unacked(missing)
             since = {one: moment for one, tags in taken.items() if (moment := _last_delivery(tags))}
             had = queued.keys() | said.reserved.keys() | said.running.keys()
-            unheard = self._maybe_alive(said, since) if wanted - had else frozenset()
+            is_asked = bool(wanted - had)
+            unheard = self._maybe_alive(said, since) if is_asked else frozenset()
         options = self._publisher.app.conf.broker_transport_options or {}
         return BrokerSnapshot(
             queued,
@@ -84,6 +85,7 @@ class RedisLocator:
             unknown_queues(self._queues),
             delivered_at=since,
             maybe_alive=unheard,
+            absent=said.unresponsive if is_asked and not unheard else frozenset(),
             visibility_timeout=float(options.get("visibility_timeout") or VISIBILITY_TIMEOUT),
         )
 
@@ -111,6 +113,11 @@ class RedisLocator:
         everywhere = dict.fromkeys([*self._queues, *self._publisher.app.amqp.queues])
         with stack_errors(self._publisher), self._broker() as broker:
             return broker.withdraw(list(everywhere), frozenset(task_ids))
+
+    def listeners(self) -> int | None:
+        """Count the connections on which workers listen; see :class:`Locator`."""
+        with stack_errors(self._publisher):
+            return self._publisher.control.count_connected()
 
     def close(self) -> None:
         """Do nothing: only the publisher's connection is open."""

@@ -17,7 +17,7 @@ from typing import Final
 from pytest_manifest.broker.control import Answers, Arguments
 from pytest_manifest.broker.locating.base import BrokerSnapshot, DeliveryTags
 from pytest_manifest.broker.publisher import Publisher
-from pytest_manifest.broker.workers import QUESTIONS, workers_of
+from pytest_manifest.broker.workers import QUESTIONS, Worker, workers_of
 from pytest_manifest.errors import StackError
 from pytest_manifest.redaction import redact_error, redact_url
 from pytest_manifest.urls import is_redis, scheme_of
@@ -178,6 +178,10 @@ class WorkerLocator:
         """Remove nothing: this broker shows no messages."""
         return []
 
+    def listeners(self) -> int | None:
+        """Count nothing: this broker does not tell who is connected."""
+        return None
+
     def close(self) -> None:
         """Do nothing: only the publisher's connection is open."""
 
@@ -235,6 +239,24 @@ def _find_workers(publisher: Publisher, timeout: float) -> WorkerPresence:
     names = frozenset(worker.name for worker in workers)
     plain = frozenset(worker.name for worker in workers if worker.is_stock)
     return WorkerPresence(names - plain, plain, unresponsive_nodes(publisher, names))
+
+
+def describe_workers(publisher: Publisher, timeout: float = TIMEOUT) -> list[Worker]:
+    """Ask the workers that are there what they are: their tasks, their pools.
+
+    Raises:
+        StackError: the broker cannot be reached.
+    """
+    asked = {one: QUESTIONS[one] for one in ("registered", "stats")}
+    with stack_errors(publisher):
+        answers = publisher.call(
+            lambda: publisher.control.call(
+                asked,
+                timeout=timeout,
+                enough=lambda found, quiet: any(found.values()) and quiet >= QUIET_TIME,
+            )
+        )
+    return list(workers_of({method: {} for method in QUESTIONS} | answers).values())
 
 
 def unresponsive_nodes(publisher: Publisher, answered: Collection[str]) -> frozenset[str]:

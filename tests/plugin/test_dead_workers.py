@@ -1,0 +1,84 @@
+"""Workers that are killed with all they have begun: that is known at once, and acted upon."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+
+import pytest
+import redis
+
+from tests.plugin.conftest import Project
+from tests.plugin.outside import INSTRUMENTED, pytest_beside, unacknowledged, worker
+from tests.processes import ELSEWHERE
+from tests.support import eventually
+
+pytestmark = pytest.mark.live
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """kill -9 of a worker, of its pool, and of the command that runs it."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(30)
+
+
+@pytest.mark.parametrize(("prefix", "seconds"), [((), 60), (ELSEWHERE, 90)])
+def test_what_a_dead_worker_had_taken_is_put_back_before_any_timeout(
+    project: Project, broker: str, prefix: Sequence[str], seconds: int
+) -> None:
+    """Another of a new name takes over, as after each deployment. The entries' timeout is as by
+    default, five minutes; the run's deadline is far shorter, and is not needed."""
+    names = ["a", "b", "c"]
+    entries = [{"id": n, "task": "jobs.double", "args": [1, n], "countdown": 6} for n in names]
+    project.manifest("m.jsonl", entries)
+    command = ("--manifest=m.jsonl", f"--manifest-broker={broker}", "--manifest-repair")
+    with (
+        worker(project, broker, *INSTRUMENTED, name="old-pod", prefix=prefix) as old,
+        redis.Redis.from_url(broker) as client,
+        pytest_beside(project, *command, f"--manifest-deadline={seconds}") as session,
+    ):
+        eventually(lambda: unacknowledged(client) == {*names}, within=60, what="it has taken all")
+        kill(old)
+        with worker(project, broker, *INSTRUMENTED, name="new-pod"):
+            text, _ = session.communicate(timeout=seconds + 60)
+    assert project.verdicts() == dict.fromkeys(names, "passed"), text
+    assert project.ran() == dict.fromkeys(names, 1)
+    assert session.returncode == pytest.ExitCode.OK
+
+
+def test_a_job_whose_worker_was_killed_has_crashed_and_not_run_too_long(
+    project: Project, broker: str
+) -> None:
+    """Its process is dead on this very machine; what may run twice is sent again."""
+    held = [project.hold("once"), project.hold("safe")]
+    project.manifest(
+        "m.jsonl",
+        [
+            {"id": "once", "task": "jobs.hold", "args": ["once"], "timeout": 1},
+            {
+                "id": "safe",
+                "task": "jobs.hold",
+                "args": ["safe"],
+                "timeout": 1,
+                "idempotent": True,
+                "retries": 1,
+            },
+        ],
+    )
+    command = ("--manifest=m.jsonl", f"--manifest-broker={broker}", "--manifest-deadline=90")
+    with (
+        worker(project, broker, *INSTRUMENTED, name="old-pod") as old,
+        pytest_beside(project, *command) as session,
+    ):
+        eventually(lambda: len(project.ran()) == 2, within=60, what="both have begun")
+        kill(old)
+        for file in held:
+            file.unlink()
+        with worker(project, broker, *INSTRUMENTED, name="new-pod"):
+            text, _ = session.communicate(timeout=120)
+    assert project.verdicts() == {"once": "crashed", "safe": "passed"}, text
+    assert project.ran() == {"once": 1, "safe": 2}
+    assert "which had begun it, is gone" in text
+    assert "ran longer than its timeout" not in text
