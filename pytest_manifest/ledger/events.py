@@ -92,6 +92,11 @@ class WorkerEvents(LedgerPart):
         query = f"{_STARTS} WHERE task_id = ? {_IN_ORDER}"
         return list(self._db.build_each(start_of_row, query, (task_id,)))
 
+    def left_running(self, task_id: str) -> list[Start]:
+        """Return the starts of an attempt's executions that did not end while its job went on."""
+        ended = {end.execution for end in self.handed_on(task_id)}
+        return [start for start in self.starts(task_id) if start.execution not in ended]
+
     def starts_of(self, task_ids: Sequence[str]) -> dict[str, list[Start]]:
         """Return the starts of several attempts by task id, oldest first; of some there is none."""
         found: dict[str, list[Start]] = {}

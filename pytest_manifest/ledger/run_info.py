@@ -170,6 +170,16 @@ class RunMetadata(LedgerPart):
             noted = json.loads(self.get_meta(KEY_LIMITS) or "{}")
             return {str(name): int(most) for name, most in noted.items()}
 
+    def set_kills(self, number: int) -> None:
+        """Record after how many deaths of a worker the run calls an entry quarantined."""
+        self.set_meta(KILLS, str(number))
+
+    def kills(self) -> int | None:
+        """Return what :meth:`set_kills` has recorded last; None where it never has."""
+        with self._db.parse_errors():
+            noted = self.get_meta(KILLS)
+            return None if noted is None else int(noted)
+
     def sent_on_request(self) -> frozenset[str]:
         """Return the task ids of attempts that the user had sent though one may have run."""
         return self.task_ids(SENT_ON_REQUEST)
@@ -232,6 +242,8 @@ UNVERIFIED_WORKERS: Final = "strangers"
 """The ledger's key for workers of which only the name is known; empty where there are none."""
 OTHER_BROKER: Final = "other_broker"
 """The ledger's key for the broker that jobs were sent to, once they were searched in another."""
+KILLS: Final = "kills"
+"""The ledger's key for after how many deaths of a worker an entry is quarantined."""
 OWN_STORE: Final = "own_store"
 """The ledger's key for the result store that the app's settings name, where the run reads from
 another; without the password."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Final
 
 from pytest_manifest.errors import LedgerError
@@ -12,6 +13,7 @@ from pytest_manifest.ledger.rows import (
     Row,
     StoredVerdict,
     entry_verdict_of_row,
+    moment,
     text,
     utc_now,
 )
@@ -150,6 +152,11 @@ class Verdicts(LedgerPart):
     def of_entry(self, entry: str) -> EntryVerdict | None:
         query = "SELECT seq, verdict, receipt FROM settled WHERE entry = ?"
         return next(self._db.build_each(entry_verdict_of_row, query, (entry,)), None)
+
+    def moment_of(self, entry: str) -> datetime | None:
+        """Return when an entry's verdict was recorded; None where it has none."""
+        query = "SELECT settled_at FROM settled WHERE entry = ?"
+        return next(self._db.build_each(lambda row: moment(row[0]), query, (entry,)), None)
 
     def stored_from(self, entry: str, number: int) -> Iterator[tuple[str, StoredVerdict]]:
         """Yield ``number`` verdicts by entry: this entry's and those that came next, unparsed.

@@ -24,7 +24,7 @@ from pytest_manifest.run.earlier import (
     track_unsettled,
 )
 from pytest_manifest.run.engine import Engine
-from pytest_manifest.run.evaluation import Evaluated
+from pytest_manifest.run.evaluation import AttemptEvaluator, Evaluated
 from pytest_manifest.run.open_trees import waiting_phrases
 from pytest_manifest.run.recovery import JobSearch
 from pytest_manifest.run.reevaluation import manifest_lines, reevaluate
@@ -64,6 +64,11 @@ class Audit(EarlierRunStrategy):
     def queries_stack(self) -> bool:
         return bool(self.state.address.broker_url)
 
+    def make_evaluator(self, ledger: Ledger) -> AttemptEvaluator:
+        evaluator = super().make_evaluator(ledger)
+        evaluator.keeps_unknown = True
+        return evaluator
+
     def prepare(self, expected_workers: int | None) -> None:  # noqa: ARG002 - the base class's
         ledger = self._take_up()
         if self.queries_stack:
@@ -72,7 +77,13 @@ class Audit(EarlierRunStrategy):
         state, pending = self.state, self.state.pending
         if not self._already_evaluated:
             with ledger.transaction():
-                again = reevaluate(ledger, state.manifest, self._before, evaluator)
+                again = reevaluate(
+                    ledger,
+                    state.manifest,
+                    self._before,
+                    evaluator,
+                    by_other_keys=self.has_other_keys,
+                )
                 _record_verdicts(ledger, again)
         track_unsettled(pending, ledger, state.manifest, state.info)
         for job in list(pending.by_task_id.values()):
@@ -167,6 +178,10 @@ class Audit(EarlierRunStrategy):
                     if not rows or _is_unknown(ledger, name):
                         continue
                     status, note = _unfinished(rows[-1].state, expired=expired)
+                    known = rows[-1].verdict if rows[-1].status == "unknown" else None
+                    if known is not None and (note or rows[-1].task_id not in found):
+                        yield known, None  # nothing more is known than before
+                        continue
                     if not note:
                         otherwise = "" if self.queries_stack else "the stack was not asked"
                         note = found.get(rows[-1].task_id, otherwise)

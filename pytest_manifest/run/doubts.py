@@ -20,6 +20,12 @@ UNREPORTED: Final = (
     "exited"
 )
 """What may have become of a missing job whose start nobody would tell."""
+WAITED_FOR: Final = {
+    "retry": "where it asked to be tried again, and its next try is nowhere",
+    "task": "where it was handed on to another task, which is nowhere",
+    "canvas": "where it was handed on to other tasks, and nothing was heard of them",
+}
+"""What a missing job that no process runs had waited for, by how it was handed on."""
 OUT_OF_SIGHT: Final = "it was sent to another broker than the run's"
 UNCONFIRMED: Final = (
     "the result store has an end of it that its worker has not told, and that a task can store "

@@ -17,12 +17,12 @@ from pytest_manifest.ledger import OTHER_BROKER, AttemptRow, Ledger, RunInfo, ut
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.redaction import redact_url
 from pytest_manifest.run.evaluation import FIXED, INFERRED, AttemptEvaluator
-from pytest_manifest.run.pending import PendingAttempts, pending_descendant
+from pytest_manifest.run.pending import PendingAttempt, PendingAttempts, pending_descendant
 from pytest_manifest.run.signatures import require_signatures
 from pytest_manifest.run.strategy import Strategy
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.run.trees import Trees
-from pytest_manifest.schema import Entry, Verdict
+from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import NEVER_STARTED_STATES, is_revocation_notice
 from pytest_manifest.verdict.descendants import NOT_SENT, PATH, is_ignored
@@ -40,6 +40,8 @@ class EarlierRunStrategy(Strategy):
     """
 
     _open_ledger: Ledger | None = None
+    has_other_keys: bool = False
+    """Whether reports are trusted now that were not before, or the reverse."""
     _new_file: Path | None = None
     """A file beside the ledger that only the prepared transaction names."""
 
@@ -50,7 +52,7 @@ class EarlierRunStrategy(Strategy):
         self._open_ledger = Ledger.open(state.files.ledger, write=True)
         self._open_ledger.check_types()
         self._open_ledger.defer_commits()
-        require_signatures(self._open_ledger, state.settings.receipt_keys)
+        self.has_other_keys = require_signatures(self._open_ledger, state.settings.receipt_keys)
         if is_other_broker(state.info, state.address):
             self._open_ledger.info.set_meta(OTHER_BROKER, state.info.broker)
         return self._open_ledger
@@ -94,7 +96,8 @@ def evaluate_kept_receipts(
 ) -> None:
     """Judge pending attempts whose receipts the ledger has, rather than read them again.
 
-    Not those ``without``, by their task ids.
+    Not those ``without``, by their task ids. A job that had sent its own message again has not
+    ended by what that execution returned.
 
     A session that follows some entries reads the whole run's stream and keeps the receipts of the
     others; so does one that is killed between keeping a receipt and judging by it.
@@ -102,16 +105,28 @@ def evaluate_kept_receipts(
     trees = Trees(ledger, evaluator, pending)
     with ledger.transaction():
         for job in list(pending.by_task_id.values()):
-            kept = [
-                one
-                for _, one in ledger.events.receipts(job.task_id)
-                if not is_revocation_notice(one)
-            ]
-            if not kept or job.origin is not None or job.task_id in without:
+            if job.origin is not None or job.task_id in without:
+                continue
+            kept = _ends_of(ledger, pending, job)
+            if not kept:
                 continue
             pending.complete(job.task_id)
             if not trees.holds(job, *evaluator.evaluate_itself(job, kept[0])):
-                ledger.verdicts.record([evaluator.evaluate(job, kept[0])])
+                verdict, receipt = evaluator.evaluate(job, kept[0])
+                ledger.verdicts.record([(evaluator.final(job, verdict), receipt)])
+
+
+def _ends_of(ledger: Ledger, pending: PendingAttempts, job: PendingAttempt) -> list[Receipt]:
+    """Return the receipts that a pending attempt may have ended by."""
+    reported = ledger.events.receipts(job.task_id)
+    again = {end.execution for end in ledger.events.handed_on(job.task_id) if end.how != "canvas"}
+    found = []
+    for execution, end in reported:
+        if execution in again and end.state == "succeeded":
+            job.earlier_end = end.finished_at
+        elif not (is_revocation_notice(end) or pending.is_earlier(job.task_id, execution, end)):
+            found.append(end)
+    return found
 
 
 def is_other_broker(info: RunInfo, address: StackAddress) -> bool:

@@ -12,8 +12,8 @@ from pytest_manifest.ledger import OVER_BUDGET
 from pytest_manifest.run.absence import Absence
 from pytest_manifest.run.context import EngineContext, FailureWindow
 from pytest_manifest.run.corrections import Correction
-from pytest_manifest.run.evaluation import revoked_message
 from pytest_manifest.run.missing import MissingJobs, job_search
+from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.recovery import is_alive
 from pytest_manifest.run.sending import Sender
 from pytest_manifest.run.verdict_recorder import VerdictRecorder
@@ -136,7 +136,7 @@ class Engine:
         """Take back what waits after a stop; await what runs, where a person stopped the run."""
         by_a_person = self._signals.interrupted.is_set()
         back = self._withdrawal.take_back(self._settings.grace if by_a_person else 0.0)
-        self._recorder.commit_inferred((one, "revoked", revoked_message(one)) for one in back)
+        self._recorder.commit_inferred((one, "revoked", _revoked_phrase(one)) for one in back)
 
     def _time_is_over(self) -> None:
         """End at the deadline; on our own stack, let nothing start after its verdict."""
@@ -262,3 +262,10 @@ class Engine:
             self._poll()
         except StackError as error:
             self._log.warning("no look for what is left in the queues: {}", error)
+
+
+def _revoked_phrase(job: PendingAttempt) -> str:
+    """Return a phrase for what was revoked when the run was stopped."""
+    if job.started is None:
+        return "the run was stopped before a worker had begun it"
+    return "the run was stopped after a try of it, while it waited for the next one"

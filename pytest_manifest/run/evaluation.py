@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
@@ -27,8 +27,8 @@ from pytest_manifest.ledger import (
     utc_now,
 )
 from pytest_manifest.manifest import Manifest
+from pytest_manifest.run import doubts
 from pytest_manifest.run.corrections import Correction, is_no_news, note_correction
-from pytest_manifest.run.doubts import OUT_OF_SIGHT, UNCONFIRMED, UNREPORTED, emptied_phrase
 from pytest_manifest.run.evidence import EvidenceEvaluator, ReportedEnd, turn_of
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.recovery import is_alive
@@ -51,19 +51,6 @@ SELF_CAUSED: Final = frozenset({"timed_out", "crashed"})
 FIXED: Final = frozenset({"forged", "quarantined", "skipped"})
 """Verdicts that no further receipt changes: one false receipt makes all of them doubtful, and the
 run itself has revoked or blocked the others."""
-
-_WAITED_FOR: Final = {
-    "retry": "where it asked to be tried again, and its next try is nowhere",
-    "task": "where it was handed on to another task, which is nowhere",
-    "canvas": "where it was handed on to other tasks, and nothing was heard of them",
-}
-
-
-def revoked_message(job: PendingAttempt) -> str:
-    """Return a phrase for what was revoked when the run was stopped."""
-    if job.started is None:
-        return "the run was stopped before a worker had begun it"
-    return "the run was stopped after a try of it, while it waited for the next one"
 
 
 class AttemptEvaluator:
@@ -95,6 +82,8 @@ class AttemptEvaluator:
         self.to_repeat: set[str] = set()
         """Entries that are sent again when their attempt's tree has ended, unless it has passed."""
         self.corrections: list[Correction] = []
+        self.keeps_unknown = False
+        """Whether only a report makes something else of an attempt that was unknown."""
 
     # One attempt
 
@@ -127,14 +116,14 @@ class AttemptEvaluator:
         except Exception as error:  # one unforeseen receipt must not end the run for all
             return unforeseen_failure(entry, number, reported[0][1], error)
 
-    def has_started(self, task_id: str) -> bool:
-        """Return whether a worker has reported that it started the attempt."""
-        return bool(self._ledger.events.starts(task_id))
-
     def infer(self, job: PendingAttempt, status: VerdictStatus, note: str) -> Verdict:
         """Return the verdict on an attempt that no receipt will come of."""
         if self.evidence.signatures is not None:
             status, note = for_want_of_a_signed_end(self._ledger, job.task_id, status, note)
+        if status == "unknown" or self.keeps_unknown:
+            row = self._ledger.attempts.get(job.task_id)
+            if row is not None and row.status == "unknown" and row.verdict is not None:
+                return row.verdict  # nothing was reported since
         seen = status in SELF_CAUSED and job.is_running
         entry = self._own_limits.of(job)
         return evaluate(entry, None, attempt=job.number, problem=status, note=note, seen=seen)
@@ -157,7 +146,7 @@ class AttemptEvaluator:
 
     def explain_death(self, job: PendingAttempt, *, emptied: bool) -> tuple[VerdictStatus, str]:
         """Return the verdict on an attempt that a dead worker had begun and not acknowledged."""
-        if doubt := emptied_phrase(self._ledger.info, self._run_of(job.root), now=emptied):
+        if doubt := doubts.emptied_phrase(self._ledger.info, self._run_of(job.root), now=emptied):
             return "unknown", doubt
         return "crashed", self.how_it_died(job)
 
@@ -168,7 +157,7 @@ class AttemptEvaluator:
             if age > self._lifetime:
                 return "unknown", "a receipt may have been, and be past its lifetime"
         run = self._run_of(job.root)
-        if doubt := emptied_phrase(self._ledger.info, run, now=emptied):
+        if doubt := doubts.emptied_phrase(self._ledger.info, run, now=emptied):
             return "unknown", doubt
         other = self._elsewhere(run)
         if other and not (job.is_running and is_alive(job) is False):
@@ -177,19 +166,19 @@ class AttemptEvaluator:
         if reported is not None and is_revocation_notice(reported) and not job.is_running:
             return "revoked", "it was revoked, and nobody has it"
         if job.broker is not None and job.started is None:
-            return "unknown", f"{OUT_OF_SIGHT}, {job.broker}, where it cannot be looked for"
+            return "unknown", f"{doubts.OUT_OF_SIGHT}, {job.broker}, where it cannot be looked for"
         if job.started is None and not self._starts_are_reported(run):
-            return "unknown", f"{UNREPORTED}{stores_asked(self._ledger.info)}"
+            return "unknown", f"{doubts.UNREPORTED}{stores_asked(self._ledger.info)}"
         if job.started is None:
             return "lost", f"no worker has begun it{stores_asked(self._ledger.info)}"
         if job.between is not None:
-            return "lost", f"started on {job.worker}, {_WAITED_FOR[job.between.how]}"
+            return "lost", f"started on {job.worker}, {doubts.WAITED_FOR[job.between.how]}"
         if is_alive(job) is False:
             if (
                 reported is None or reported.state == "crashed" or is_revocation_notice(reported)
             ):  # the store says nothing else
                 return "crashed", self.how_it_died(job)
-            return "unknown", f"{self.how_it_died(job)}; {UNCONFIRMED}"
+            return "unknown", f"{self.how_it_died(job)}; {doubts.UNCONFIRMED}"
         return "lost", f"started on {job.worker}, which has it no more"
 
     def _elsewhere(self, run: str) -> str:
@@ -329,12 +318,22 @@ class AttemptEvaluator:
         settled = self._ledger.verdicts.of_entry(entry)
         return settled is not None and settled.verdict.verdict == "unknown"
 
-    def _outran(self, entry: Entry, task_id: str) -> bool:
-        """Return whether a started job has by now run longer than its own timeout (s)."""
-        limit = utc_now() - timedelta(seconds=entry.timeout)
-        ended = {end.execution for end in self._ledger.events.handed_on(task_id)}
-        starts = self._ledger.events.starts(task_id)
-        left = [one for one in starts if one.execution not in ended and not one.is_given_again]
+    def was_seen(self, entry: Entry, task_id: str, status: VerdictStatus) -> bool:
+        """Return whether a job itself had come to a status when it was judged without a receipt."""
+        if status == "crashed":
+            return bool(self._ledger.events.left_running(task_id))
+        if status != "timed_out":
+            return False
+        return self._outran(entry, task_id, self._ledger.verdicts.moment_of(entry.id))
+
+    def _outran(self, entry: Entry, task_id: str, by: datetime | None = None) -> bool:
+        """Return whether a started job had run longer than it may by then, by now for None."""
+        row = self._ledger.attempts.get(task_id)
+        sent_at = None if row is None else row.sent_at
+        limited = self._own_limits.of_run(entry, self._run_of(task_id), sent_at)
+        limit = (by or utc_now()) - timedelta(seconds=limited.timeout)
+        running = self._ledger.events.left_running(task_id)
+        left = (one for one in running if not one.is_given_again)
         return any(one.started_at is not None and one.started_at < limit for one in left)
 
     # What comes after the verdict

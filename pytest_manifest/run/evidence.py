@@ -266,6 +266,8 @@ class EvidenceEvaluator:
         receipt = without_unproven_claims(execution, receipt, starts)
         if receipt.reused is not None:  # which this run says itself, and no worker
             receipt = receipt.model_copy(update={"reused": None})
+        if exact_message and receipt.sent_at != sent_at and self._was_published_again(task_id):
+            exact_message = False  # which of its messages it is of is unknown
         known_at = sent_at if exact_message else None
         lie = self._find_contradiction(job, (execution, receipt), reported, starts, known_at)
         if lie:
@@ -283,6 +285,11 @@ class EvidenceEvaluator:
         left_out = missing_fields(entry, receipt, sent=sent_at is not None, code=code)
         limited = self._own_limits.of_run(entry, job.codes_of, since)
         return evaluate(limited, whole, attempt=number, code=code, missing=left_out), whole
+
+    def _was_published_again(self, task_id: str) -> bool:
+        """Return whether a message of the attempt may have got lost, and another one was sent."""
+        row = self._ledger.attempts.get(task_id)
+        return row is not None and row.note is not None
 
     def is_of(self, receipt: Receipt, entry: str, task_id: str, number: int) -> bool:
         """Return whether the receipt claims to be of this attempt, whatever else it claims."""

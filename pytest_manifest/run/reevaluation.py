@@ -13,7 +13,7 @@ from pytest_manifest.ledger.queries import BATCH, StoredPass
 from pytest_manifest.ledger.rows import moment, receipt_of
 from pytest_manifest.manifest import Manifest, id_and_task
 from pytest_manifest.run.changes import EarlierLines, change_of
-from pytest_manifest.run.evaluation import SELF_CAUSED, AttemptEvaluator, Evaluated
+from pytest_manifest.run.evaluation import FIXED, SELF_CAUSED, AttemptEvaluator, Evaluated
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Entry, Verdict
 from pytest_manifest.verdict import evaluate
@@ -28,12 +28,17 @@ def reevaluate(
     before: Manifest | None,
     evaluator: AttemptEvaluator,
     only: Container[str] | None = None,
+    *,
+    by_other_keys: bool = False,
 ) -> Iterator[Evaluated]:
-    """Judge every final verdict again by this manifest's expectations; yield those that differ.
+    """Judge final verdicts again by this manifest's expectations; yield those that differ.
 
-    What has passed is judged by its receipt, like all else: that it says so is no proof. ``before``
-    is the manifest that the run was made of, where that is known; ``only`` are the entries to
-    judge, all where it is None. Raises LedgerError where the ledger contradicts itself.
+    What has passed is judged by its receipt: that it says so is no proof. What has not passed is
+    judged again where the manifest expects something else of it now, and what is forged where other
+    keys are trusted now (``by_other_keys``): what excuses a job may have come since, and reaches
+    not back. ``before`` is the manifest that the run was made of, where that is known; ``only`` are
+    the entries to judge, all where it is None. Raises LedgerError where the ledger contradicts
+    itself.
     """
     ledger.verdicts.refuse_contradictions()
     with contextlib.closing(manifest_lines(ledger, manifest, before)) as lines:
@@ -43,7 +48,8 @@ def reevaluate(
             # All of them before the first is judged: what follows from that is written meanwhile.
             other = {name for name, line in some.items() if not line.same}
             same = [name for name in some if name not in other]
-            other.update(list(ledger.queries.ids_of_not_passed(same)))
+            if by_other_keys:
+                other.update(list(ledger.queries.ids_of_not_passed(same)))
             passed = list(ledger.queries.stored_passes(same))
             starts = ledger.events.starts_of([one.task_id for one in passed])
             for one in passed:
@@ -52,7 +58,9 @@ def reevaluate(
                     ledger, manifest, evaluator, some[one.entry], one, started
                 )
             for name in (name for name in some if name in other):
-                yield from _reevaluate_line(ledger, manifest, evaluator, some[name])
+                yield from _reevaluate_line(
+                    ledger, manifest, evaluator, some[name], by_other_keys=by_other_keys
+                )
 
 
 def _reevaluate_passed(
@@ -111,7 +119,12 @@ def manifest_lines(
 
 
 def _reevaluate_line(
-    ledger: Ledger, manifest: Manifest, evaluator: AttemptEvaluator, line: EntryLine
+    ledger: Ledger,
+    manifest: Manifest,
+    evaluator: AttemptEvaluator,
+    line: EntryLine,
+    *,
+    by_other_keys: bool,
 ) -> Iterator[Evaluated]:
     rows = ledger.attempts.of_entry(line.entry)
     if not rows:
@@ -126,7 +139,12 @@ def _reevaluate_line(
             "--manifest-resume-changed runs it"
         )
         yield evaluate(entry, None, attempt=row.attempt, problem="unknown", note=note), None
-    elif one is not None and one.verdict.verdict not in ("pending", "unknown"):
+    elif one is None or one.verdict.verdict in ("pending", "unknown"):
+        return
+    elif one.verdict.verdict in FIXED:
+        if by_other_keys and one.verdict.verdict == "forged":
+            yield from _reevaluate_verdict(evaluator, row, one, entry, old)
+    elif not line.same:
         yield from _reevaluate_verdict(evaluator, row, one, entry, old)
 
 
@@ -137,18 +155,23 @@ def _reevaluate_verdict(
     if settled.receipt is not None:
         job = PendingAttempt(evaluator.run, entry, row.attempt, row.task_id, 0.0, row.sent_at)
         anew, receipt = evaluator.evaluate(job, settled.receipt)
+        anew = evaluator.final(job, anew)
         if anew != verdict:
             yield anew, receipt
     elif change_of(entry, old)[0] is not None:
-        seen = evaluator.has_started(row.task_id)
-        yield _reevaluate_problem(verdict, entry, old, seen=seen), None
+        yield _reevaluate_problem(evaluator, row, settled, entry, old), None
 
 
-def _reevaluate_problem(verdict: Verdict, entry: Entry, old: Entry, *, seen: bool) -> Verdict:
-    """Judge what has no receipt by other expectations; ``seen``: it was started."""
+def _reevaluate_problem(
+    evaluator: AttemptEvaluator, row: AttemptRow, settled: EntryVerdict, entry: Entry, old: Entry
+) -> Verdict:
+    """Judge what has no receipt by other expectations, as of when it was judged."""
+    verdict = settled.verdict
     status, expected = verdict.verdict, old.expect.state
-    if status == "passed" and expected != "succeeded" and expected != "ignored":
+    had_passed = status == "passed"
+    if had_passed and expected != "succeeded" and expected != "ignored":
         status = expected  # what became of it was what the old expectations wanted
-    seen = seen and status in SELF_CAUSED
+    seen = had_passed and entry.timeout == old.timeout and status in SELF_CAUSED
+    seen = seen or evaluator.was_seen(entry, row.task_id, status)
     anew = evaluate(entry, None, attempt=verdict.attempt, problem=status, seen=seen)
     return verdict if anew.verdict == verdict.verdict else anew

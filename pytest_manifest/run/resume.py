@@ -94,6 +94,7 @@ class Resume(EarlierRunStrategy):
 
     def prepare(self, expected_workers: int | None) -> None:
         ledger = self._take_up()
+        ledger.info.set_kills(self.state.settings.kills)
         pending, connections = self.state.pending, self.connections
         publisher = connections.open_publisher()
         position = ledger.info.get_meta("stream_position") or "0"
@@ -138,7 +139,14 @@ class Resume(EarlierRunStrategy):
             state.pending.complete(task_id)  # it has its verdict: only its place was asked for
         statuses_before = ledger.verdicts.statuses()
         chosen = set(self._selected)
-        again = reevaluate(ledger, state.manifest, before, self.make_evaluator(ledger), chosen)
+        again = reevaluate(
+            ledger,
+            state.manifest,
+            before,
+            self.make_evaluator(ledger),
+            chosen,
+            by_other_keys=self.has_other_keys,
+        )
         with ledger.transaction():
             ledger.verdicts.record(list(again))
         intact = collector.is_intact()

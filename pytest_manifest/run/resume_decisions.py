@@ -105,7 +105,9 @@ def preview(
         if not stack_is_gone:
             locations.update(dict.fromkeys(sent | held, "unknown"))
         statuses_before = ledger.verdicts.statuses()
-        evaluator = AttemptEvaluator(ledger.info.read().run, manifest, ledger, kills=1, lifetime=0)
+        evaluator = AttemptEvaluator(
+            ledger.info.read().run, manifest, ledger, kills=ledger.info.kills() or 1, lifetime=0
+        )
         again = {v.entry: v.verdict for v, _ in reevaluate(ledger, manifest, before, evaluator)}
         # Pending and unknown ones are looked at anew.
         statuses = {

@@ -53,14 +53,16 @@ SHOWN: Final = 3
 """Workers that a message names."""
 
 
-def require_signatures(ledger: Ledger, pem: str | None) -> None:
+def require_signatures(ledger: Ledger, pem: str | None) -> bool:
     """Have receipts count only where one of these keys, or of those before, has signed them.
 
-    None: as before. Raises SigningError for "", none anew, where there are none before.
+    None: as before. Returns whether the keys are others than before. Raises SigningError for "",
+    none anew, where there are none before.
     """
     if pem is None:
-        return
-    keys = merged_keys([ledger.info.get_meta(RECEIPT_KEYS), pem])
+        return False
+    before = ledger.info.get_meta(RECEIPT_KEYS)
+    keys = merged_keys([before, pem])
     if not keys:
         raise SigningError(
             "signed receipts are required, and nothing says by which keys: the run was made "
@@ -70,6 +72,7 @@ def require_signatures(ledger: Ledger, pem: str | None) -> None:
     for run in ledger.info.merged():
         of_run = merged_keys([ledger.info.of_run(RECEIPT_KEYS, run), pem])
         ledger.info.set_meta(key_of(RECEIPT_KEYS, run), of_run)
+    return keys != before
 
 
 def merged_keys(several: Sequence[str | None]) -> str:

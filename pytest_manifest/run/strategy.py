@@ -114,12 +114,12 @@ class Strategy(ABC):
 
     def make_evaluator(self, ledger: Ledger) -> AttemptEvaluator:
         """Make what turns receipts into verdicts."""
-        state = self.state
+        state, kills = self.state, self.state.settings.kills
         return AttemptEvaluator(
             state.info.run,
             state.manifest,
             ledger,
-            kills=state.settings.kills,
+            kills=kills if self.sends else ledger.info.kills() or kills,
             lifetime=self.connections.result_lifetime,
         )
 

@@ -8,7 +8,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -164,6 +164,8 @@ class Simulation:
         done = self._session("resume" if ledger is not None else "dispatch", is_last=True)
         if done is not None and not self.violations:
             self.truth.complete()
+        for kind in OFFLINE if not self.violations else ():
+            self._session(kind, is_last=True)
 
     def bury(self) -> None:
         """Let go of what was killed, once its files are gone."""
@@ -179,6 +181,7 @@ class Simulation:
         kind = kind if ledger is not None else "dispatch"
         if self.program.is_private and kind not in OFFLINE:
             self.world.start_stack()
+        known = self.truth.known()
         first = self._spawn(kind, is_last=is_last)
         while self._alive:
             self._turn %= len(self._alive)
@@ -193,6 +196,8 @@ class Simulation:
                 for one in self._alive:
                     one.kill()
                 self._alive.clear()
+        if kind in OFFLINE and not self.violations:
+            self.truth.audited(known)
         return None if first.is_dead else first
 
     def _spawn(self, kind: str, *, is_last: bool = False) -> Process:
@@ -228,6 +233,8 @@ class Simulation:
         if kind == "dispatch":
             return dispatch_run(self.manifest, names, at, settings)
         assert ledger is not None
+        if kind in OFFLINE:
+            settings = replace(settings, kills=RunSettings(self.runs).kills)  # as nobody names them
         if kind in OFFLINE and self.program.is_private:
             return audit_run(self.manifest, ledger, NO_STACK, settings, wait=False)
         if kind in OFFLINE:

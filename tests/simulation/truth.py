@@ -6,8 +6,9 @@ Each complaint begins with the promise that does not hold; see ``docs/explanatio
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_manifest.broker.attempt import Attempt
@@ -22,6 +23,16 @@ from tests.simulation.world import SimulatedWorld
 
 MISSING = ("lost", "crashed")
 """What is said of a job that nobody has any more."""
+
+
+@dataclass(frozen=True)
+class KnownVerdict:
+    """Hold what an entry is said to be, and how much had been reported of it by then."""
+
+    status: VerdictStatus
+    sentence: str
+    reports: int
+    is_finished: bool
 
 
 class Truth:
@@ -141,6 +152,45 @@ class Truth:
             return  # its worker did die, and the broker gave it back between look and verdict
         if world.has(task_id, orphans=self._moves_orphans):
             self._complain(f"S3 {entry}: it is {status}, and there")
+
+    # What an audit may change
+
+    def known(self) -> dict[str, KnownVerdict]:
+        """Return each entry's verdict that is final: nothing but a new report changes these."""
+        if self._ledger() is None:
+            return {}
+        ledger = self._committed()
+        is_finished = ledger.info.status == "finished"
+        found: dict[str, KnownVerdict] = {}
+        for one in ledger.queries.all_verdicts():
+            name, verdict = one.verdict.entry, one.verdict
+            if verdict.verdict == "pending":
+                continue
+            reports = sum(
+                len(ledger.events.receipts(row.task_id)) + len(ledger.events.starts(row.task_id))
+                for row in ledger.attempts.of_entry(name)
+            )
+            found[name] = KnownVerdict(verdict.verdict, verdict.sentence, reports, is_finished)
+        return found
+
+    def audited(self, before: Mapping[str, KnownVerdict]) -> None:
+        """An audit is over: without a new report it has changed nothing of a finished run (S5).
+
+        Of one that goes on it may judge what was unknown, or given up, and make nothing green.
+        """
+        after = self.known()
+        for name, was in before.items():
+            now = after.get(name)
+            if now is not None and (now.reports != was.reports or now == was):
+                continue
+            self.reached["an audit looks at what is final"] += 1
+            status = "open" if now is None else now.status
+            if was.is_finished or (status == "passed" != was.status):
+                sentence = "" if now is None else now.sentence
+                self._complain(
+                    f"S5 {name}: an audit made {status} ({sentence}) of {was.status} "
+                    f"({was.sentence}), and nothing was reported"
+                )
 
     # When a session is over
 

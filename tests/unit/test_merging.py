@@ -60,6 +60,7 @@ LEFT_OUT = {
     "OWN_STORE": "for a sentence that names where results were looked for",
     "STACK_DATA": "the broker's data, which no merged run goes on with",
     "KEY_LIMITS": "of what one dispatcher had in flight, and each shard had its own part",
+    "KILLS": "each shard has judged by its own, and no merged run sends anything",
     "RECEIPTS_EXPORTED": "of a file beside the run's own ledger",
 }
 """Names of what a ledger knows of its run, by the constants for its keys."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -11,6 +12,7 @@ import pytest
 from pytest_manifest.ledger import (
     OWN_STORE,
     STOCK_WORKERS,
+    HandedOn,
     Ledger,
     Start,
     stores_asked,
@@ -147,22 +149,40 @@ def test_a_job_that_somebody_else_revoked_meets_its_expectation() -> None:
 
 
 def test_another_look_by_other_expectations_asks_whether_it_was_begun(tmp_path: Path) -> None:
-    """A verdict for want of a receipt does not become what the manifest expects now."""
-    made = MadeRun(tmp_path, [Entry(id=name, task="jobs.t") for name in "ab"])
+    """A verdict for want of a receipt does not become what the manifest expects now.
+
+    Nor where the run was over before the job had run for so long.
+    """
+    made = MadeRun(tmp_path, [Entry(id=name, task="jobs.t") for name in "abcde"])
     with made.ledger as ledger, ledger.transaction():
-        made.plan("a", "b")
-        for name in "ab":
-            made.settle(name, "timed_out", None)
-        task_id = ledger.attempts.of_entry("b")[-1].task_id
-        ledger.events.add_starts([Start(task_id, "x", utc_now(), 0, "w@h", "h", 1, False)])
+        made.plan(*"abcde")
+        ago = dict(zip("bcde", (301, 299, 0, 0), strict=True))
+        for name in "abcde":
+            made.settle(name, "crashed" if name in "de" else "timed_out", None)
+        task_ids = {name: ledger.attempts.of_entry(name)[-1].task_id for name in "bcde"}
+        for name, task_id in task_ids.items():
+            at = utc_now() - timedelta(seconds=ago[name])
+            ledger.events.add_starts([Start(task_id, "x", at, 0, "w@h", "h", 1, False)])
+        ledger.events.add_handed_on([HandedOn(task_ids["e"], "x", "retry", utc_now(), None)])
         entries = [
-            Entry(id=name, task="jobs.t", expect=Expectations(state="timed_out")) for name in "ab"
+            Entry(
+                id=name,
+                task="jobs.t",
+                expect=Expectations(state="crashed" if name in "de" else "timed_out"),
+            )
+            for name in "abcde"
         ]
         before = made.manifest
         after = write_manifest(tmp_path / "new.jsonl", Header(), entries)
         bench = AttemptEvaluator(INFO.run, after, ledger, kills=1, lifetime=0)
         again = {v.entry: v.verdict for v, _ in reevaluate(ledger, after, before, bench)}
-        assert again == {"a": "timed_out", "b": "passed"}
+        assert again == {
+            "a": "timed_out",
+            "b": "passed",
+            "c": "timed_out",
+            "d": "passed",
+            "e": "crashed",
+        }
 
 
 @pytest.mark.parametrize("own", [None, "redis://other:6379/1"])

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of
-from pytest_manifest.ledger import Ledger
+from pytest_manifest.ledger import HandedOn, Ledger, utc_now
 from pytest_manifest.manifest import Manifest, write_manifest
-from pytest_manifest.run.earlier import evaluate_kept_receipts
+from pytest_manifest.run.earlier import evaluate_kept_receipts, track_unsettled
 from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.schema import Entry, Header
@@ -54,6 +55,55 @@ def test_a_receipt_that_was_kept_is_judged_by(ledger: Ledger, manifest: Manifest
     )
     assert ledger.verdicts.statuses() == {"a": "passed"}
     assert list(flights.by_task_id) == [b.task_id, c.task_id]
+
+
+def test_a_job_that_sent_itself_again_has_not_ended_by_what_it_returned(
+    ledger: Ledger, manifest: Manifest
+) -> None:
+    """As while the run goes on: ``retry(throw=False)`` and a return; the next execution decides.
+
+    Nor by the copy of that in the result store. What its next execution has returned counts.
+    """
+    a, b, _ = sent(ledger)
+    ended = utc_now()
+    for attempt in (a, b):
+        ledger.events.add_starts([start(attempt.task_id, "x1")])
+        ledger.events.add_handed_on([HandedOn(attempt.task_id, "x1", "retry", ended, ended)])
+        told = make_receipt(attempt.entry, run=INFO.run, finished_at=ended)
+        stored = make_receipt(attempt.entry, run=INFO.run, finished_at=ended, source="backend")
+        ledger.events.add_receipts([(attempt.task_id, "x1", told), (attempt.task_id, None, stored)])
+    ledger.events.add_starts([replace(start(b.task_id, "x2"), retries=1)])
+    ledger.events.add_receipts([(b.task_id, "x2", make_receipt(b.entry, run=INFO.run, retries=1))])
+    flights = PendingAttempts()
+    info = ledger.info.read()
+    track_unsettled(flights, ledger, manifest, info)
+    evaluate_kept_receipts(
+        ledger, flights, AttemptEvaluator(INFO.run, manifest, ledger, kills=3, lifetime=60)
+    )
+    assert ledger.verdicts.statuses() == {"b": "passed"}
+    assert a.task_id in flights.by_task_id
+
+
+@pytest.mark.parametrize(("kills", "status"), [(2, "quarantined"), (3, "crashed")])
+def test_the_last_of_many_deaths_that_was_kept_is_counted(
+    ledger: Ledger, manifest: Manifest, kills: int, status: str
+) -> None:
+    """As while the run goes on: a resume would send again what is only crashed."""
+    first = sent(ledger)[0]
+    crashed = evaluate(first.entry, None, attempt=1, problem="crashed")
+    ledger.verdicts.end_attempt(first.task_id, crashed)
+    second = attempt_of(INFO.run, first.entry, 2)
+    ledger.attempts.plan([(second.task_id, "a", 2, 0, "crashed")])
+    ledger.attempts.mark([second.task_id], "sent")
+    ledger.events.add_starts([start(second.task_id, "y1")])
+    died = make_receipt(first.entry, run=INFO.run, attempt=2, state="crashed")
+    ledger.events.add_receipts([(second.task_id, "y1", died)])
+    flights = PendingAttempts()
+    flights.track(second, 0.0)
+    evaluate_kept_receipts(
+        ledger, flights, AttemptEvaluator(INFO.run, manifest, ledger, kills=kills, lifetime=60)
+    )
+    assert ledger.verdicts.statuses() == {"a": status}
 
 
 def test_unknown_is_an_end_unless_it_was_never_sent(ledger: Ledger) -> None:
