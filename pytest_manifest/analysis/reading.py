@@ -106,11 +106,10 @@ def _lines(ledger: Ledger, manifest: Manifest) -> Iterator[Line]:
     """Yield the manifest's lines of entries that may be of the run."""
     small = ledger.attempts.count_entries() * _FEW < len(manifest)
     known = frozenset(ledger.queries.sent_entries()) if small else None
-    with manifest.open() as file:
-        for number, raw in enumerate(file, manifest.first_line):
-            entry, task = id_and_task(raw)
-            if known is None or entry in known:
-                yield Line(number, raw, entry, task)
+    for number, _, raw in manifest.lines():
+        entry, task = id_and_task(raw)
+        if known is None or entry in known:
+            yield Line(number, raw, entry, task)
 
 
 def _record(entry: Entry, line: int, history: History, costs: Costs | None) -> EntryRecord:

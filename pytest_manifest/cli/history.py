@@ -90,8 +90,7 @@ def _check_ids(manifest: Manifest, ids: Collection[str]) -> None:
     """Raise PlanError where an entry is asked for that the manifest does not have."""
     if not ids:
         return
-    with manifest.open() as file:
-        missing = set(ids).difference(id_and_task(raw)[0] for raw in file)
+    missing = set(ids).difference(id_and_task(line.raw)[0] for line in manifest.lines())
     if missing:
         raise PlanError(
             f"{manifest.path}: there is no entry {min(missing)!r}; its ids are shown by "
@@ -128,14 +127,14 @@ def _described(ledger: Ledger) -> dict[str, JsonValue]:
 
 def _histories(manifest: Manifest, ledgers: Sequence[Ledger]) -> Iterator[EntryHistory]:
     """Yield each entry's history, in the manifest's order; memory does not grow with the runs."""
-    with manifest.open() as file:
-        while some := [id_and_task(raw) for raw in islice(file, BATCH)]:
-            ids = [entry for entry, _ in some]
-            stored = [list(ledger.queries.stored_entries(ids)) for ledger in ledgers]
-            for (entry, task), of_runs in zip(some, zip(*stored, strict=True), strict=True):
-                statuses: list[VerdictStatus | None] = [one.status for one in of_runs]
-                receipts = [one.receipt for one in of_runs]
-                yield EntryHistory(entry, task, statuses, [_runtime(one) for one in receipts])
+    lines = manifest.lines()
+    while some := [id_and_task(line.raw) for line in islice(lines, BATCH)]:
+        ids = [entry for entry, _ in some]
+        stored = [list(ledger.queries.stored_entries(ids)) for ledger in ledgers]
+        for (entry, task), of_runs in zip(some, zip(*stored, strict=True), strict=True):
+            statuses: list[VerdictStatus | None] = [one.status for one in of_runs]
+            receipts = [one.receipt for one in of_runs]
+            yield EntryHistory(entry, task, statuses, [_runtime(one) for one in receipts])
 
 
 def _runtime(receipt: str | None) -> float | None:

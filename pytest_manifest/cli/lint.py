@@ -87,6 +87,6 @@ def _check(
 def _faults(manifest: Manifest, signatures: TaskSignatures | None) -> Iterator[Fault]:
     if signatures is None:
         return
-    for line, entry in enumerate(manifest, manifest.first_line):
+    for line, entry in manifest.numbered():
         for message in signatures.problems(entry):
             yield Fault(manifest.path, line, f"entry {entry.id!r}: {message}")

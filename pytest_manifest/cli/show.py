@@ -85,7 +85,7 @@ def _show_manifest(path: Path, chosen: Filter, *, json: bool) -> None:
     manifest = read_manifest(path, lean=True)
     entries = (
         (line, shown_entry(entry))
-        for line, entry in enumerate(manifest, manifest.first_line)
+        for line, entry in manifest.numbered()
         if chosen.accepts(entry.task)
         and (chosen.tag is None or chosen.tag in entry.tags)
         and chosen.count()

@@ -20,6 +20,7 @@ from pytest_manifest.manifest.fast_path import may_be_deep, parse_quickly
 from pytest_manifest.schema import MAX_DEPTH, PARSED, Document, problems
 from pytest_manifest.schema.problems import in_json
 
+BLANK: Final = "the line is blank; remove it"
 _BOM = b"\xef\xbb\xbf"
 _BUFFER = 1 << 18
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -75,20 +76,40 @@ def whole_line(line: Line, faults: Faults) -> Line | None:
 
     Records a BOM, a blank line and a missing newline at its end as faults.
     """
-    number, _, raw = line
-    if number == 1 and raw.startswith(_BOM):
-        faults.add(1, "the file starts with a byte order mark (BOM); save it as UTF-8 without")
-        line = Line(1, len(_BOM), raw[len(_BOM) :])
-    if not raw.endswith(b"\n"):
+    line = without_bom(line, faults)
+    check_end(line, faults)
+    if is_blank(line.raw):
+        faults.add(line.number, BLANK)
+        return None
+    return line
+
+
+def without_bom(line: Line, faults: Faults) -> Line:
+    """Return the line without a BOM, which is recorded as a fault."""
+    if line.number != 1 or not line.raw.startswith(_BOM):
+        return line
+    faults.add(1, "the file starts with a byte order mark (BOM); save it as UTF-8 without")
+    return Line(1, len(_BOM), line.raw[len(_BOM) :])
+
+
+def check_end(line: Line, faults: Faults) -> None:
+    """Record a missing newline at the line's end as a fault."""
+    if not line.raw.endswith(b"\n"):
         faults.add(
-            number,
+            line.number,
             "the last line has no newline, so the file may be cut off here; "
             "write it again, or end the line if it is whole",
         )
-    if line.raw.isspace() or not line.raw:
-        faults.add(number, "the line is blank; remove it")
-        return None
-    return line
+
+
+def is_blank(raw: bytes) -> bool:
+    """Return whether a line has nothing in it."""
+    return not raw or raw.isspace()
+
+
+def is_remark(raw: bytes) -> bool:
+    """Return whether a line of a checked manifest is no entry: a comment, or blank at its end."""
+    return raw.startswith(b"#") or is_blank(raw)
 
 
 def parse_object(line: Line, faults: Faults) -> dict[str, Any] | None:

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from heapq import heapify, heapreplace
+from itertools import filterfalse, islice
 from typing import Final
 
 from typing_extensions import Self
 
-from pytest_manifest.manifest.jsonl import id_and_task
+from pytest_manifest.manifest.jsonl import id_and_task, is_remark
 from pytest_manifest.manifest.reader import Manifest
 
 
@@ -152,8 +153,7 @@ def _weights(manifest: Manifest, seconds: Mapping[str, float]) -> array[float]:
     An entry without a time of its own is expected to take what its task takes on average, and a
     task without a time what all tasks take.
     """
-    with manifest.open() as file:
-        tasks = [id_and_task(raw)[1] for raw in file]
+    tasks = [id_and_task(line.raw)[1] for line in manifest.lines()]
     own = [seconds.get(entry) for entry in manifest.ids]
     sums: dict[str, tuple[float, int]] = {}
     for task, time in zip(tasks, own, strict=True):
@@ -270,7 +270,7 @@ class Groups:
         with self.manifest.open() as file:
             for offset in group.offsets:
                 file.seek(offset)
-                for raw in file:
+                for raw in filterfalse(is_remark, file):
                     entry_id, task = id_and_task(raw)
                     if not left or (size is None and task != name):
                         break
@@ -290,22 +290,19 @@ class Groups:
             size = self.rule.size
             by_place = [numbers.get(name, 0) for name in self._whole]
             return array("I", (by_place[n // size] for n in range(len(self.manifest))))
-        with self.manifest.open() as file:
-            return array("I", (numbers.get(id_and_task(raw)[1], 0) for raw in file))
+        lines = self.manifest.lines()
+        return array("I", (numbers.get(id_and_task(line.raw)[1], 0) for line in lines))
 
 
 def _by_number(manifest: Manifest, size: int) -> Iterator[Group]:
     """Divide the entries by number; a group is named after its first and last: ``00001-01000``."""
     total = len(manifest)
     digits = max(_DIGITS, len(str(total)))
-    with manifest.open() as file:
-        offset = file.tell()
-        for first in range(0, total, size):
-            count = min(size, total - first)
-            name = f"{first + 1:0{digits}}-{first + count:0{digits}}"
-            yield Group(name, count, manifest.first_line + first, array("Q", [offset]))
-            for _ in range(count):
-                offset += len(file.readline())
+    starts = islice(manifest.lines(), 0, None, size)
+    for first, line in zip(range(0, total, size), starts, strict=True):
+        count = min(size, total - first)
+        name = f"{first + 1:0{digits}}-{first + count:0{digits}}"
+        yield Group(name, count, line.number, array("Q", [line.offset]))
 
 
 def _by_task(manifest: Manifest) -> Iterator[Group]:
@@ -315,14 +312,11 @@ def _by_task(manifest: Manifest) -> Iterator[Group]:
     lines: dict[str, int] = {}
     offsets: dict[str, array[int]] = {}
     before: str | None = None
-    with manifest.open() as file:
-        offset = file.tell()
-        for line, raw in enumerate(file, manifest.first_line):
-            _, task = id_and_task(raw)
-            lines.setdefault(task, line)
-            if task != before:
-                offsets.setdefault(task, array(kind)).append(offset)
-                before = task
-            counts[task] = counts.get(task, 0) + 1
-            offset += len(raw)
+    for number, offset, raw in manifest.lines():
+        _, task = id_and_task(raw)
+        lines.setdefault(task, number)
+        if task != before:
+            offsets.setdefault(task, array(kind)).append(offset)
+            before = task
+        counts[task] = counts.get(task, 0) + 1
     return (Group(task, count, lines[task], offsets[task]) for task, count in counts.items())

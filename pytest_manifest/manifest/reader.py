@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
@@ -19,6 +20,7 @@ from pytest_manifest.manifest.jsonl import (
     Line,
     file_error,
     id_and_task,
+    is_remark,
     open_regular,
     parse_document,
     parse_object,
@@ -109,21 +111,32 @@ class Manifest:
 
     def __iter__(self) -> Iterator[Entry]:
         """Stream all entries in the file's order."""
+        yield from (entry for _, entry in self.numbered())
+
+    def numbered(self) -> Iterator[tuple[int, Entry]]:
+        """Stream all entries in the file's order, each with the number, from 1, of its line."""
+        for line in self.lines():
+            yield line.number, self.parse(line.raw, line.number)
+
+    def lines(self) -> Iterator[Line]:
+        """Stream the lines of all entries, in the file's order, without comments."""
         with self.open() as file:
-            for number, raw in enumerate(file, self.first_line):
-                yield self.parse(raw, number)
+            offset = file.tell()
+            for number, raw in enumerate(file, self.summary.header_line + 1):
+                if not is_remark(raw):
+                    yield Line(number, offset, raw)
+                offset += len(raw)
 
     def documents(self) -> Iterator[dict[str, Any]]:
         """Stream all entries as JSON objects, in the file's order, with default values left out.
 
         For callers that need few fields of each entry: building Entry objects takes twice as long.
         """
-        with self.open() as file:
-            for number, raw in enumerate(file, self.first_line):
-                document = parse_object(Line(number, 0, raw), Faults(self.path))
-                if document is None:
-                    raise self._changed()
-                yield document
+        for line in self.lines():
+            document = parse_object(line._replace(offset=0), Faults(self.path))
+            if document is None:
+                raise self._changed()
+            yield document
 
     def outlines(self, entry_ids: Iterable[str] | None = None) -> Iterator[Outline]:
         """Yield the outlines of these entries, or of all; few lines need parsing for that.
@@ -131,8 +144,8 @@ class Manifest:
         Raises KeyError where there is no such entry.
         """
         with self.open() as file:
-            lines = enumerate(file, self.first_line)
-            for number, raw in lines if entry_ids is None else self._lines(file, entry_ids):
+            lines = self.lines() if entry_ids is None else self._lines(file, entry_ids)
+            for number, _, raw in lines:
                 if _may_have(b'"tags"', raw):
                     entry = self.parse(raw, number)
                     yield Outline(entry.id, entry.task, entry.tags)
@@ -141,20 +154,18 @@ class Manifest:
 
     def dependencies(self) -> Iterator[tuple[int, int]]:
         """Yield pairs of positions, from 0: an entry, and one that it waits for (``after``)."""
-        with self.open() as file:
-            for position, raw in enumerate(file):
-                if _may_have(b'"after"', raw):
-                    for needed in self.parse(raw, position + self.first_line).after:
-                        yield position, self._position[needed]
+        for position, (number, _, raw) in enumerate(self.lines()):
+            if _may_have(b'"after"', raw):
+                for needed in self.parse(raw, number).after:
+                    yield position, self._position[needed]
 
     def key_counts(self) -> Mapping[str, Counter[str]]:
         """Count the entries of each value of each key (``key``), by the key's name."""
         found: dict[str, Counter[str]] = {}
-        with self.open() as file:
-            for number, raw in enumerate(file, self.first_line):
-                if _may_have(b'"key"', raw):
-                    for name, value in self.parse(raw, number).key.items():
-                        found.setdefault(name, Counter())[value] += 1
+        for number, _, raw in self.lines():
+            if _may_have(b'"key"', raw):
+                for name, value in self.parse(raw, number).key.items():
+                    found.setdefault(name, Counter())[value] += 1
         return found
 
     def dependents(self, entry_ids: Iterable[str]) -> Iterator[tuple[int, Entry]]:
@@ -163,7 +174,7 @@ class Manifest:
         Raises KeyError where there is no such entry.
         """
         with self.open() as file:
-            for index, (number, raw) in enumerate(self._lines(file, entry_ids)):
+            for index, (number, _, raw) in enumerate(self._lines(file, entry_ids)):
                 if _may_have(b'"after"', raw) and (entry := self.parse(raw, number)).after:
                     yield index, entry
 
@@ -176,14 +187,13 @@ class Manifest:
         """
         count, first = 0, list[str]()
         ids: Iterable[str | None] = repeat(None) if among is None else self.ids
-        with self.open() as file:
-            for entry_id, raw in zip(ids, file):  # noqa: B905 - ids may go on without end
-                if among is not None and entry_id not in among:
-                    continue
-                if self._expects_nothing(raw):
-                    count += 1
-                    if count <= most:
-                        first.append(self._id_and_task(raw)[0])
+        for entry_id, line in zip(ids, self.lines()):  # noqa: B905 - ids may go on without end
+            if among is not None and entry_id not in among:
+                continue
+            if self._expects_nothing(line.raw):
+                count += 1
+                if count <= most:
+                    first.append(self._id_and_task(line.raw)[0])
         return count, first
 
     def __getitem__(self, entry_id: str) -> Entry:
@@ -204,18 +214,20 @@ class Manifest:
     def some(self, entry_ids: Iterable[str]) -> Iterator[Entry]:
         """Yield the entries with these ids, in this order; raise KeyError where there is none."""
         with self.open() as file:
-            for number, raw in self._lines(file, entry_ids):
+            for number, _, raw in self._lines(file, entry_ids):
                 yield self.parse(raw, number)
 
-    def _lines(self, file: IO[bytes], entry_ids: Iterable[str]) -> Iterator[tuple[int, bytes]]:
-        """Yield the number and the bytes of these entries' lines."""
+    def _lines(self, file: IO[bytes], entry_ids: Iterable[str]) -> Iterator[Line]:
+        """Yield these entries' lines."""
         for entry_id in entry_ids:
-            file.seek(self.offset_of(entry_id))
-            yield self.line_of(entry_id), file.readline()
+            offset = self.offset_of(entry_id)
+            file.seek(offset)
+            yield Line(self.line_of(entry_id), offset, file.readline())
 
     def line_of(self, entry_id: str) -> int:
         """Return the number, from 1, of the entry's line; raise KeyError where there is none."""
-        return self._position[entry_id] + self.first_line
+        position = self._position[entry_id]
+        return position + self.summary.header_line + 1 + bisect_right(self._before, position)
 
     def moved(self, path: Path) -> Manifest:
         """Return this manifest under its file's new path; raise ManifestError if it is unreadable.
@@ -228,10 +240,12 @@ class Manifest:
             return read_manifest(path)
         return Manifest(replace(self.summary, path=path), self._index)
 
-    @property
-    def first_line(self) -> int:
-        """Return the number, from 1, of the first entry's line."""
-        return 2 if self.summary.has_header else 1
+    @cached_property
+    def _before(self) -> Sequence[int]:
+        """Return how many entries are before each comment that follows the header."""
+        first = self.summary.header_line + 1
+        after = [number for number in self.summary.remarks if number >= first]
+        return [number - first - index for index, number in enumerate(after)]
 
     @cached_property
     def _position(self) -> dict[str, int]:
@@ -241,21 +255,18 @@ class Manifest:
     def _index(self) -> tuple[Sequence[str], array[int]]:
         ids: list[str] = []
         offsets = array("Q")
-        with self.open() as file:
-            offset = file.tell()
-            for raw in file:
-                ids.append(id_and_task(raw)[0])
-                offsets.append(offset)
-                offset += len(raw)
+        for line in self.lines():
+            ids.append(id_and_task(line.raw)[0])
+            offsets.append(line.offset)
         return tuple(ids), offsets
 
     def open(self) -> IO[bytes]:
-        """Open the file at its first entry; raise ManifestError where its content was changed."""
+        """Open the file after its header; raise ManifestError where its content was changed."""
         file = open_regular(self._file)
         if not self._is_this(file):
             file.close()
             raise self._changed()
-        if self.summary.has_header:
+        for _ in range(self.summary.header_line):
             file.readline()
         return file
 

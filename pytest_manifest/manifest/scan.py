@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -14,14 +14,18 @@ from typing import IO, Any, Final, Protocol
 from pytest_manifest.errors import Fault, ManifestError
 from pytest_manifest.manifest.fast_path import EntryLine, check_lines, is_deep_line, schema_size
 from pytest_manifest.manifest.jsonl import (
+    BLANK,
     MAX_FAULTS,
     Faults,
     Line,
     check_document,
+    check_end,
+    is_blank,
+    is_remark,
     open_regular,
     parse_object,
     read_lines,
-    whole_line,
+    without_bom,
 )
 from pytest_manifest.manifest.limits import Limits, beyond, longer_line
 from pytest_manifest.manifest.placeholders import MARK, placeholder_faults
@@ -42,17 +46,19 @@ class _Digest(Protocol):
 class Summary:
     """The totals of a whole manifest.
 
-    ``header`` always has ``entries`` and ``sha256``, also where the file has no header line;
-    ``stamp`` tells whether the file has changed since.
+    ``header`` always has ``entries`` and ``sha256``, also where the file has no header line, and
+    ``header_line`` is 0; ``remarks`` are the numbers, from 1, of the lines with comments and of the
+    blank ones at the end. ``stamp`` changes when the file does.
     """
 
     path: Path
     header: Header
-    has_header: bool
+    header_line: int
     entries: int
     sha256: str
     size: int
     stamp: tuple[int, int, int]
+    remarks: Sequence[int] = ()
 
 
 def check_manifest(path: Path) -> Summary:
@@ -77,9 +83,12 @@ def digest_of(file: IO[bytes], path: Path) -> str:
 
     The file has to stand at its beginning. ``path`` names it in errors.
     """
-    first = file.readline()
     digest = hashlib.sha256()
-    if not is_header(parse_object(Line(1, 0, first), Faults(path)), first):
+    while (first := file.readline()) and is_remark(first):
+        digest.update(first)
+    if is_header(parse_object(Line(1, 0, first), Faults(path)), first):
+        digest = hashlib.sha256()
+    else:
         digest.update(first)
     while block := file.read(1 << 20):
         digest.update(block)
@@ -141,7 +150,9 @@ class _Scan:
         self.ids = IdIndex()
         self.digest: _Digest = hashlib.sha256()
         self.header: Header | None = None
-        self.has_header = False
+        self.header_line = 0
+        self.remarks = array("Q")
+        self.blanks = array("Q")
         self.entries = 0
         self.lines = 0
         self.offset = 0
@@ -164,11 +175,12 @@ class _Scan:
         return Summary(
             path=self.path,
             header=(self.header or Header()).model_copy(update=facts),
-            has_header=self.has_header,
+            header_line=self.header_line,
             entries=self.entries,
             sha256=self.digest.hexdigest(),
             size=stamp[1],
             stamp=stamp,
+            remarks=self.remarks,
         )
 
     def _take(self, lines: list[bytes]) -> None:
@@ -179,10 +191,9 @@ class _Scan:
                 self._take([raw])
             return
         if entries is None:
-            entry = self._take_slowly(Line(self.lines + 1, self.offset, lines[0]))
-            self.entries += entry != b""
-            self.digest.update(entry)
+            self.digest.update(self._take_slowly(Line(self.lines + 1, self.offset, lines[0])))
         else:
+            self._refuse_blanks()
             self._note(entries, lines)
             self.entries += len(lines)
             self.digest.update(b"".join(lines))
@@ -201,20 +212,37 @@ class _Scan:
             self.places.offsets.extend(accumulate(map(len, lines[:-1]), initial=self.offset))
 
     def _take_slowly(self, line: Line) -> bytes:
-        """Check any line by the models; return its bytes to digest, b"" where it is no entry."""
-        whole = whole_line(line, self.faults)
-        if whole is None:
+        """Check any line by the models; return its bytes to digest, b"" of the header."""
+        line = without_bom(line, self.faults)
+        if is_blank(line.raw):
+            self.blanks.append(line.number)
+            self.remarks.append(line.number)
+            return line.raw
+        check_end(line, self.faults)
+        if is_remark(line.raw):
+            self.remarks.append(line.number)
+            return line.raw
+        self._refuse_blanks()
+        document = parse_object(line, self.faults)
+        if not (self.entries or self.header_line) and is_header(document, line.raw):
+            self._take_header(document, line)
             return b""
-        document = parse_object(whole, self.faults)
-        if line.number == 1 and is_header(document, whole.raw):
-            self._take_header(document, whole)
-            return b""
+        self.entries += 1
         if document is not None:
-            self._take_entry(document, whole)
-        return whole.raw
+            self._take_entry(document, line)
+        return line.raw
+
+    def _refuse_blanks(self) -> None:
+        """Record the blank lines before this one as faults: only at the end they are none."""
+        for number in self.blanks:
+            self.faults.add(number, BLANK)
+            if self.faults.enough(number):
+                break
+        del self.blanks[:]
 
     def _take_header(self, document: dict[str, Any] | None, line: Line) -> None:
-        self.has_header = True
+        self.header_line = line.number
+        self.digest = hashlib.sha256()  # of what follows
         if document is not None:
             self.header = check_document(document, line, Header, self.faults)
             if self.header is None and document.get("manifest") != 1:
@@ -267,9 +295,8 @@ class _Scan:
         if not size:
             self.faults.add(0, "the file is empty; plan it again, or write one entry a line")
         elif not self.entries and not self.faults:
-            self.faults.add(
-                0, "there is a header but no entries, so nothing would be run; plan it again"
-            )
+            what = "there is a header but no entries" if self.header_line else "it has no entries"
+            self.faults.add(0, f"{what}, so nothing would be run; plan it again")
         if self.header is None:
             return
         promised, digest = self.header.entries, self.header.sha256

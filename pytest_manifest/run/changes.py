@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Container, Iterator
+from itertools import filterfalse
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,7 @@ from pytest_manifest.errors import LedgerError
 from pytest_manifest.files import FILE_MODE, copy_privately
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import Manifest, id_and_task, read_manifest, sync, write_manifest
+from pytest_manifest.manifest.jsonl import is_remark
 from pytest_manifest.schema import Entry
 
 Change = Literal["new", "job", "expectation"]
@@ -95,7 +97,7 @@ class EarlierLines:
 
     def line(self, entry: str) -> bytes | None:
         """Return the line of this entry; None where there is none."""
-        self._next = self._next or self._file.readline()
+        self._next = self._next or next(filterfalse(is_remark, self._file), b"")
         if not self._next or id_and_task(self._next)[0] != entry:
             if entry not in self._manifest:
                 return None  # new: the one that was to come next is still to come

@@ -171,10 +171,9 @@ def _unproven_passes(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
     """Judge each pass again by its receipt alone."""
     runs = ledger.info.task_runs()
     limits = OwnLimits(ledger)
-    with manifest.open() as file:
-        lines = enumerate(file, manifest.first_line)
+    with closing(manifest.lines()) as lines:
         while some := list(islice(lines, BATCH)):
-            by_id = {id_and_task(raw)[0]: (raw, number) for number, raw in some}
+            by_id = {id_and_task(line.raw)[0]: (line.raw, line.number) for line in some}
             for one in ledger.queries.stored_passes(by_id):
                 if one.receipt is None:
                     continue

@@ -251,10 +251,10 @@ class EarlierPasses:
         The former count for these ids alone, and one of the latter could take such an entry from
         them.
         """
-        with manifest.open() as file:
-            lines = (raw for raw in file if self._offers.knows_id_of(raw) is of_own_ids)
-            while some := list(islice(lines, BATCH)):
-                yield some
+        raws = (line.raw for line in manifest.lines())
+        lines = (raw for raw in raws if self._offers.knows_id_of(raw) is of_own_ids)
+        while some := list(islice(lines, BATCH)):
+            yield some
 
     def _goes_on(self) -> bool:
         lock = RunFiles(self._path).lock

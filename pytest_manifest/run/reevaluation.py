@@ -108,11 +108,10 @@ def manifest_lines(
 ) -> Generator[EntryLine, None, None]:
     same = ledger.info.read().sha256 == manifest.sha256
     with contextlib.ExitStack() as files:
-        file = files.enter_context(manifest.open())
         earlier: EarlierLines | None = None
         if before is not None and not same:
             earlier = files.enter_context(contextlib.closing(EarlierLines(before)))
-        for number, raw in enumerate(file, manifest.first_line):
+        for number, _, raw in manifest.lines():
             entry, _ = id_and_task(raw)
             old = None if earlier is None else earlier.line(entry)
             yield EntryLine(number, entry, raw, old, same or old == raw)

@@ -126,11 +126,10 @@ class _Takeover:
             state.manifest, codes, state.info.run, utc_now(), signed_only=signed_only
         )
         selected = {entry for _, entry in names_of(state.to_send)}
-        with state.manifest.open() as file:
-            for position, raw in enumerate(file):
-                name, task = id_and_task(raw)
-                if name in selected:
-                    self._want(name, task, position, work_of(raw))
+        for position, line in enumerate(state.manifest.lines()):
+            name, task = id_and_task(line.raw)
+            if name in selected:
+                self._want(name, task, position, work_of(line.raw))
 
     def _want(self, name: str, task: str, position: int, entry: Mapping[str, JsonValue]) -> None:
         if after := waits_for(entry):

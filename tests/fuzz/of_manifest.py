@@ -76,6 +76,12 @@ def read_alike(manifest: Manifest) -> None:
     path = manifest.path
     entries = list(manifest)
     ids = [entry.id for entry in entries]
+    data = path.read_bytes()
+    for line, entry_id in zip(manifest.lines(), ids, strict=True):
+        number = data.count(b"\n", 0, line.offset) + 1
+        places = (manifest.offset_of(entry_id), manifest.line_of(entry_id), number)
+        expect(places == (line.offset, line.number, line.number), "another place", entry_id, places)
+        expect(data.startswith(line.raw, line.offset), "another line", entry_id)
     expect(len(manifest) == len(entries) == len(set(ids)), "not each id once", ids)
     expect(list(manifest.ids) == ids, "other ids", ids, manifest.ids)
     lean = read_manifest(path, lean=True, limits=LIMITS)

@@ -13,7 +13,13 @@ from typing import Any
 import pytest
 
 from pytest_manifest.errors import ManifestError
-from pytest_manifest.manifest import Manifest, check_manifest, manifest_digest, read_manifest
+from pytest_manifest.manifest import (
+    Limits,
+    Manifest,
+    check_manifest,
+    manifest_digest,
+    read_manifest,
+)
 from pytest_manifest.schema import Entry
 
 A = b'{"id": "a", "task": "t"}\n'
@@ -72,7 +78,16 @@ ABYSS = b'{"id": "a", "task": "t", "args": ' + b"[" * 100_000 + b"]" * 100_000 +
     [
         (b"", "the file is empty; plan it again"),
         (with_header(b""), "there is a header but no entries, so nothing would be run"),
-        (b"\n", "1: the line is blank; remove it"),
+        (b"\n", "it has no entries, so nothing would be run; plan it again"),
+        (b"# nothing\n", "it has no entries, so nothing would be run; plan it again"),
+        (b"\n" + A, "1: the line is blank; remove it"),
+        (b"\n" + with_header(A), "1: the line is blank; remove it"),
+        (A + b"# b\n\n# c\n" + B, "3: the line is blank; remove it"),
+        (A + b" # no comment\n", "2: bad JSON at column 2: expecting value"),
+        (A + b"# cut off", "2: the last line has no newline, so the file may be cut off here"),
+        (b"# one\n" + A + b'# two\n{"id": "b"}\n', "4: 'task' is missing"),
+        (A + b"# two\n" + A, "3: entry id 'a' was used on line 1 already"),
+        (A + b"#\n" + with_header(B), "3: a header may only be the first line; remove this one"),
         (A + b"  \t\n" + B, "2: the line is blank; remove it"),
         (A + b"\r\n" + B, "2: the line is blank; remove it"),
         (b"\xef\xbb\xbf" + A, "1: the file starts with a byte order mark (BOM); save it as UTF-8"),
@@ -275,6 +290,36 @@ def test_the_digest_is_what_sha256sum_shows(save: Callable[[bytes], Path]) -> No
     path = save(with_header(A + B, workflow="w"))
     assert read_manifest(path).sha256 == manifest_digest(path) == digest(A + B)
     assert manifest_digest(save(A + B)) == digest(A + B)
+
+
+@pytest.mark.parametrize(
+    ("before", "header", "after"),
+    [
+        (b"", False, b"# two\n" + A + b"# three\n#\n" + B + b"\n"),
+        (b"# one\n", True, A + b"# two {\n" + B + b"# three\n\n \n"),
+        (b"# one\n# fill in: \xff\n", True, b"# two\n" + A + B + b"\t"),
+        (b"", True, b"#" * 70_000 + b"\n" + A + B),
+    ],
+)
+@pytest.mark.parametrize("lean", [True, False])
+def test_comments_and_a_blank_end_are_no_entries(
+    before: bytes, header: bool, after: bytes, lean: bool, save: Callable[[bytes], Path]
+) -> None:
+    """Each entry keeps its number and its place in the file; the digest is of all bytes."""
+    data = before + (with_header(after) if header else after)
+    path = save(data)
+    manifest = read_manifest(path, lean=lean, limits=Limits())
+    assert [entry.id for entry in manifest] == list(manifest.ids) == ["a", "b"]
+    assert len(manifest) == manifest.header.entries == 2
+    assert manifest.sha256 == manifest_digest(path) == digest(after if header else data)
+    lines = data.splitlines(keepends=True)
+    for raw, name in ((A, "a"), (B, "b")):
+        number = lines.index(raw) + 1
+        assert manifest.line_of(name) == number
+        assert data[manifest.offset_of(name) :].startswith(raw)
+        assert manifest[name].id == name
+    assert [lines[number - 1] for number, _ in manifest.numbered()] == [A, B]
+    assert [one.id for one in manifest.outlines()] == ["a", "b"]
 
 
 def test_windows_line_ends_are_accepted(save: Callable[[bytes], Path]) -> None:

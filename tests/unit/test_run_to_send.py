@@ -69,7 +69,7 @@ def test_those_that_wait_are_found_without_parsing_the_others(
     parse = Manifest.parse
 
     def counted(self: Manifest, raw: bytes, number: int) -> Entry:
-        parsed.append(number - self.first_line)
+        parsed.append(number - 2)
         return parse(self, raw, number)
 
     monkeypatch.setattr(Manifest, "parse", counted)
