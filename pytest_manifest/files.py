@@ -9,12 +9,14 @@ import os
 import re
 import shutil
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final
 
 FOLDER_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
 _BLOCK: Final = 1 << 20
+_OWN_NAME: Final = ".manifest"
 
 
 MODE_HINT: Final = (
@@ -49,6 +51,21 @@ def private_folder(path: Path, mode: int = FOLDER_MODE) -> None:
             raise
     else:
         path.chmod(mode)  # whatever the umask has taken from it
+
+
+def git_ignored_folder(path: Path) -> None:
+    """Make a private folder with a ``.gitignore`` for all that is in it.
+
+    One that is there is left as it is, unless it has our own name: it may be the project's. An
+    OSError is left to whoever writes there next.
+    """
+    ignored = path / ".gitignore"
+    with suppress(OSError):
+        if not path.exists():
+            private_folder(path)
+        elif path.name != _OWN_NAME or ignored.exists():
+            return
+        write_whole(ignored, b"*\n")
 
 
 def folder_of(path: Path, mode: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import cached_property
 from itertools import repeat
@@ -118,7 +118,7 @@ class Manifest:
         for line in self.lines():
             yield line.number, self.parse(line.raw, line.number)
 
-    def lines(self) -> Iterator[Line]:
+    def lines(self) -> Generator[Line, None, None]:
         """Stream the lines of all entries, in the file's order, without comments."""
         with self.open() as file:
             offset = file.tell()

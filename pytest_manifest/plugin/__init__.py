@@ -5,7 +5,7 @@ Nothing heavy is imported here: an idle plugin must cost nothing.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -232,11 +232,21 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
 def pytest_report_header(config: pytest.Config) -> list[str]:
     state = known_session(config)
     if state is None or not state.context.options.active:
-        return []
+        return list(_typed_manifests(config))
     from pytest_manifest.plugin.lifecycle import manifest_lines, stack_line
     from pytest_manifest.reporting.terminal import header_lines
 
     return header_lines(manifest_lines(state.manifests), stack_line(state))
+
+
+def _typed_manifests(config: pytest.Config) -> Iterator[str]:
+    """Yield a line on each manifest that the command line names among its paths."""
+    names = {arg.partition("::")[0] for arg in config.args if ".jsonl" in arg}
+    looks_only = getattr(config.option, "collectonly", False)
+    for name in sorted(names):
+        if name.endswith(".jsonl") and (config.invocation_params.dir / name).is_file():
+            does = "would be sent" if looks_only else "are sent"
+            yield f"manifest: {name} is a manifest: its jobs {does}, as with --manifest={name}"
 
 
 @pytest.hookimpl(trylast=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_manifest.errors import DispatchError
+from pytest_manifest.files import git_ignored_folder
 from pytest_manifest.ledger import Ledger, RunInfo, RunStatus, find_runs_by_digest
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.plugin.options import Options
@@ -33,6 +34,7 @@ def one_at_a_time(options: Options, manifests: Sequence[Manifest]) -> Iterator[N
     """Lock these manifests, so that no other session begins to send one of them."""
     from pytest_manifest.run.locks import one_dispatch_at_a_time
 
+    git_ignored_folder(options.folder)
     with contextlib.ExitStack() as locks:
         for digest in sorted({manifest.sha256 for manifest in manifests}):
             locks.enter_context(one_dispatch_at_a_time(options.ledgers, digest))

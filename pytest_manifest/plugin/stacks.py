@@ -13,6 +13,7 @@ import pytest
 
 from pytest_manifest.console import begin_line, quiet_console
 from pytest_manifest.errors import DispatchError, StackError
+from pytest_manifest.files import git_ignored_folder
 from pytest_manifest.plugin.context import user_errors
 from pytest_manifest.plugin.manifest_store import ManifestStore
 from pytest_manifest.plugin.options import Options
@@ -183,6 +184,7 @@ def _stack_data(session_runs: SessionRuns, manifests: ManifestStore) -> Path:
     if kept:
         session_runs.stack_data_is_old = True
         return kept.pop()
+    git_ignored_folder(options.folder)
     return options.stacks / secrets.token_hex(8)
 
 

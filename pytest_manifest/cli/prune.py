@@ -1,0 +1,140 @@
+"""Remove old runs, and none that an unfinished one needs: ``manifest prune``."""
+
+from __future__ import annotations
+
+import json as json_module
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Final
+
+from pydantic import JsonValue
+
+from pytest_manifest.cli.output import say, write_json
+from pytest_manifest.errors import DispatchError, LedgerError, PlanError
+from pytest_manifest.ledger import Ledger, find_runs
+from pytest_manifest.ledger.run_files import RunFiles
+from pytest_manifest.run.locks import RunLock
+from pytest_manifest.text import plural
+
+_AGE: Final = re.compile(r"(\d{1,6})([hdw])", re.ASCII)
+_UNITS: Final = {"h": "hours", "d": "days", "w": "weeks"}
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredRun:
+    """A run; ``needs``: the ids of runs without which it cannot be completed or judged.
+
+    ``only_once``: its manifest is not to be sent again, which its ledger shows.
+    """
+
+    ledger: Path
+    created_at: datetime
+    sha256: str
+    is_finished: bool
+    only_once: bool
+    needs: frozenset[str]
+
+    @property
+    def run(self) -> str:
+        return self.ledger.stem
+
+    @classmethod
+    def read(cls, path: Path) -> _StoredRun:
+        """Read what is to be known of a run. Raises LedgerError."""
+        with Ledger.open(path) as ledger:
+            info, shard = ledger.info.read(), ledger.info.shard()
+            balance = None if shard is None else shard.balance
+            needs = {*ledger.info.merged(), *ledger.queries.reused_runs()}
+            return cls(
+                path,
+                info.created_at,
+                info.sha256,
+                ledger.info.status == "finished" and ledger.queries.all_final(),
+                _is_only_once(RunFiles(path).manifest(info.sha256)),
+                frozenset(needs if balance is None else {*needs, balance.run}),
+            )
+
+
+def age(text: str) -> timedelta:
+    """Read an age like ``30d``, ``12h`` or ``4w``. Raises PlanError where it is none."""
+    match = _AGE.fullmatch(text)
+    if match is None:
+        raise PlanError(f"--older={text}: name a number of hours, days or weeks, like 12h, 30d, 4w")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+def run(folder: Path, keep: int, older: str, *, dry_run: bool, json: bool) -> None:
+    """Remove the runs that are neither new nor needed, and print which."""
+    before = datetime.now(timezone.utc) - age(older)
+    stored: list[_StoredRun] = []
+    for path in find_runs(folder):
+        with suppress(LedgerError):  # one that cannot be read is kept
+            stored.append(_StoredRun.read(path))
+    needed = _needed(stored)
+    old = [one for one in stored[: len(stored) - keep] if one.created_at < before]
+    chosen = [one for one in old if one.run not in needed]
+    sizes = {one.run: _size(one) for one in chosen}
+    dropped = chosen if dry_run else [one for one in chosen if _remove(one)]
+    size = sum(sizes[one.run] for one in dropped)
+    if json:
+        names: list[JsonValue] = [one.run for one in dropped]
+        kept = len(stored) - len(dropped)
+        write_json({"dry_run": dry_run, "dropped": names, "bytes": size, "kept": kept})
+        return
+    for one in dropped:
+        say(f"{'would drop' if dry_run else 'dropped'} {one.run}")
+    kept_for_others = len(old) - len(chosen)
+    say(
+        f"{plural(len(dropped), 'run')}, {size / 1e6:.1f} MB; kept: "
+        f"{plural(len(stored) - len(dropped), 'run')}"
+        + (f", {kept_for_others} of them old, but unfinished or needed" if kept_for_others else "")
+    )
+
+
+def _needed(stored: Sequence[_StoredRun]) -> frozenset[str]:
+    """Return the ids of unfinished runs, of what they need, and of runs that forbid another."""
+    by_id = {one.run: one for one in stored}
+    newest = {one.sha256: one.run for one in stored if one.only_once}
+    waiting = [*newest.values(), *(one.run for one in stored if not one.is_finished)]
+    needed: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name not in needed:
+            needed.add(name)
+            waiting += by_id[name].needs if name in by_id else ()
+    return frozenset(needed)
+
+
+def _remove(one: _StoredRun) -> bool:
+    """Remove a run's files; return whether it was there to be removed, and not gone on with."""
+    lock = RunLock(RunFiles(one.ledger).lock)
+    try:
+        lock.acquire(one.run)
+        if not _StoredRun.read(one.ledger).is_finished:
+            return False
+        for path in RunFiles(one.ledger).all():
+            path.unlink(missing_ok=True)
+    except (DispatchError, LedgerError):  # another pytest has it
+        return False
+    except OSError as error:
+        raise LedgerError(f"{one.ledger}: cannot be removed ({error.strerror})") from error
+    finally:
+        lock.release()
+    return True
+
+
+def _size(one: _StoredRun) -> int:
+    return sum(path.stat().st_size for path in RunFiles(one.ledger).all() if path.exists())
+
+
+def _is_only_once(manifest: Path) -> bool:
+    """Return whether the header of a kept manifest forbids to run it again."""
+    with suppress(OSError, ValueError), manifest.open("rb") as file:
+        first = next((raw for raw in file if not raw.startswith(b"#")), b"{}")
+        header: object = json_module.loads(first)
+        return isinstance(header, Mapping) and header.get("rerun") is False
+    return False
