@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pytest_manifest.cli import INTERRUPTED, USER_ERROR, ExportFormat, signing, stack
+from pytest_manifest.cli import INTERRUPTED, USER_ERROR, ExportFormat, prune, signing, stack
 from pytest_manifest.cli.output import say, warn
 from pytest_manifest.errors import ManifestToolError
 
@@ -281,29 +281,6 @@ def runs(
 
 
 @app.command()
-def prune(
-    keep: Annotated[int, typer.Option(min=0, metavar="N", help="keep the newest N runs")] = 30,
-    older: Annotated[
-        str, typer.Option(metavar="AGE", help="keep those that are younger, like 12h, 30d, 4w")
-    ] = "30d",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="name them, and remove nothing")
-    ] = False,
-    folder: Runs = None,
-    json: Json = False,
-) -> None:
-    """Remove old runs.
-
-    Never one that is unfinished, or that an unfinished one needs, nor the last one of a manifest
-    that is to be run only once.
-    """
-    from pytest_manifest.cli import prune as command
-    from pytest_manifest.cli.runs_folder import runs_folder
-
-    command.run(runs_folder(folder), keep, older, dry_run=dry_run, json=json)
-
-
-@app.command()
 def diff(
     before: Annotated[
         str, typer.Argument(metavar="RUN", autocompletion=_run_ids, show_default=False)
@@ -404,5 +381,5 @@ def merge(
     command.run([find_run(run, runs_folder(folder)) for run in runs], into, json=json)
 
 
-for _command in (signing.keygen, signing.sign, signing.verify):
+for _command in (prune.prune, signing.keygen, signing.sign, signing.verify):
     app.command()(_command)

@@ -9,16 +9,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Annotated, Final
 
-from pydantic import JsonValue
+import typer
 
 from pytest_manifest.cli.output import say, write_json
 from pytest_manifest.errors import DispatchError, LedgerError, PlanError
-from pytest_manifest.ledger import Ledger, find_runs
-from pytest_manifest.ledger.run_files import RunFiles
-from pytest_manifest.run.locks import RunLock
 from pytest_manifest.text import plural
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue  # heavy, as are the ledgers: --help needs none of them
 
 _AGE: Final = re.compile(r"(\d{1,6})([hdw])", re.ASCII)
 _UNITS: Final = {"h": "hours", "d": "days", "w": "weeks"}
@@ -45,6 +45,9 @@ class _StoredRun:
     @classmethod
     def read(cls, path: Path) -> _StoredRun:
         """Read what is to be known of a run. Raises LedgerError."""
+        from pytest_manifest.ledger import Ledger
+        from pytest_manifest.ledger.run_files import RunFiles
+
         with Ledger.open(path) as ledger:
             info, shard = ledger.info.read(), ledger.info.shard()
             balance = None if shard is None else shard.balance
@@ -67,8 +70,28 @@ def age(text: str) -> timedelta:
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
-def run(folder: Path, keep: int, older: str, *, dry_run: bool, json: bool) -> None:
-    """Remove the runs that are neither new nor needed, and print which."""
+def prune(
+    keep: Annotated[int, typer.Option(min=0, metavar="N", help="keep the newest N runs")] = 30,
+    older: Annotated[
+        str, typer.Option(metavar="AGE", help="keep those that are younger, like 12h, 30d, 4w")
+    ] = "30d",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="name them, and remove nothing")
+    ] = False,
+    runs: Annotated[
+        Path | None, typer.Option("--runs", metavar="FOLDER", help="where the runs are")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Remove old runs.
+
+    Never one that is unfinished, or that an unfinished one needs, nor the last one of a manifest
+    that is to be run only once.
+    """
+    from pytest_manifest.cli.runs_folder import runs_folder
+    from pytest_manifest.ledger import find_runs
+
+    folder = runs_folder(runs)
     before = datetime.now(timezone.utc) - age(older)
     stored: list[_StoredRun] = []
     for path in find_runs(folder):
@@ -111,6 +134,9 @@ def _needed(stored: Sequence[_StoredRun]) -> frozenset[str]:
 
 def _remove(one: _StoredRun) -> bool:
     """Remove a run's files; return whether it was there to be removed, and not gone on with."""
+    from pytest_manifest.ledger.run_files import RunFiles
+    from pytest_manifest.run.locks import RunLock
+
     lock = RunLock(RunFiles(one.ledger).lock)
     try:
         lock.acquire(one.run)
@@ -128,6 +154,8 @@ def _remove(one: _StoredRun) -> bool:
 
 
 def _size(one: _StoredRun) -> int:
+    from pytest_manifest.ledger.run_files import RunFiles
+
     return sum(path.stat().st_size for path in RunFiles(one.ledger).all() if path.exists())
 
 
