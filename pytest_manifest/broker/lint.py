@@ -34,10 +34,16 @@ from pytest_manifest.text import plural
 from pytest_manifest.urls import scheme_of
 
 if TYPE_CHECKING:
+    from celery import Task
+
     from pytest_manifest.broker.publisher import Publisher
 
 ASKING: Final = 2.0  # s
 QUIET: Final = 0.5  # s
+RETRIED: Final = "retry_on_worker_lost"
+ON_TIMEOUT: Final = "acks_on_timeout"
+ON_FAILURE: Final = "acks_on_failure"
+"""Options of tasks, from Celery 5.7 on."""
 SQL_TRANSPORTS: Final = ("sqla", "sqlalchemy")
 
 
@@ -88,6 +94,7 @@ def lint(
     yield from _queues(publisher, tasks_by_queue(queues), workers)
     yield from holding_findings(publisher, demand, workers, queues, given=given, accepted=accepted)
     yield from _acknowledgement(publisher, demand, workers, given=given)
+    yield from ends(publisher.tasks, demand, given=given)
     yield from _stores(publisher, demand, workers)
     yield from forking(publisher.address.broker_url, publisher.app.conf.broker_transport_options)
     yield from (Finding("warning", "pools", said) for said in pool_warnings(workers))
@@ -179,6 +186,39 @@ def _acknowledgement(
             "acks_late",
             f"{some_of(named)}: acknowledged late, so a job runs again where its worker dies; "
             'whether that does harm only a manifest says ("idempotent"): add --manifest=FILE',
+        )
+
+
+def ends(tasks: Mapping[str, Task], demand: Demand, *, given: bool) -> Iterator[Finding]:
+    """Say which tasks Celery 5.7 sends or has delivered again after an end, or drops."""
+    known = {name: tasks[name] for name in demand.tasks if name in tasks}
+    needs = {name: one for name, one in demand.tasks.items() if one.idempotent < one.count}
+    retried = [name for name, task in known.items() if getattr(task, RETRIED, None)]
+    if given:
+        retried = [name for name in retried if name in needs]
+    if retried:
+        said = "are" if given else "may be"
+        yield Finding(
+            "warning" if given else "unchecked",
+            "acks_late",
+            f"{some_of(sorted(retried))}: a job whose process dies is sent again by its worker "
+            f"({RETRIED}), and entries of it {said} not declared idempotent; declare them "
+            '("idempotent": true), or leave the option out',
+        )
+    late = [(name, task) for name, task in known.items() if task.acks_late]
+    if named := sorted(name for name, task in late if getattr(task, ON_TIMEOUT, True) is False):
+        yield Finding(
+            "warning",
+            "acks_late",
+            f"{some_of(named)}: a job is delivered again after each time limit ({ON_TIMEOUT}="
+            "False), without end; a run revokes it once it has done so --manifest-kills times",
+        )
+    if named := sorted(name for name, task in late if getattr(task, ON_FAILURE, True) is False):
+        yield Finding(
+            "ok",
+            "acks_late",
+            f"{some_of(named)}: the message of a job that fails is rejected ({ON_FAILURE}=False), "
+            "so a broker may keep it as a dead letter; its verdict is the same",
         )
 
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from pytest_manifest.ledger import OLDER, STORE_EMPTIED, Ledger
 from pytest_manifest.ledger.run_info import RunMetadata
+from pytest_manifest.schema.stream_records import HANDED_ON_AFTER_DEATH
 
 EMPTIED_MEANWHILE: Final = (
     "the broker or the result store was emptied, or lost what it held, while it was out"
@@ -22,6 +23,7 @@ UNREPORTED: Final = (
 """What may have become of a missing job whose start nobody would tell."""
 WAITED_FOR: Final = {
     "retry": "where it asked to be tried again, and its next try is nowhere",
+    HANDED_ON_AFTER_DEATH: "where its process died and it was sent again, and is nowhere",
     "task": "where it was handed on to another task, which is nowhere",
     "canvas": "where it was handed on to other tasks, and nothing was heard of them",
 }

@@ -29,8 +29,9 @@ from pytest_manifest.ledger import (
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.run import doubts
 from pytest_manifest.run.corrections import Correction, is_no_news, note_correction
-from pytest_manifest.run.evidence import EvidenceEvaluator, ReportedEnd, turn_of
+from pytest_manifest.run.evidence import EvidenceEvaluator, ReportedEnd
 from pytest_manifest.run.pending import PendingAttempt
+from pytest_manifest.run.quarantine import Quarantine
 from pytest_manifest.run.recovery import is_alive
 from pytest_manifest.run.schedule import Skipped
 from pytest_manifest.run.signatures import for_want_of_a_signed_end, unsigned_end
@@ -71,7 +72,7 @@ class AttemptEvaluator:
         self.run = run
         self._manifest = manifest
         self._ledger = ledger
-        self._kills = kills
+        self.quarantine = Quarantine(ledger, kills)
         self._lifetime = lifetime
         self.evidence = EvidenceEvaluator(run, ledger)
         self.trees = TreeEvaluator(run, manifest, ledger, self.evidence.may_lack_starts)
@@ -232,44 +233,19 @@ class AttemptEvaluator:
             return False  # it ran; only whether it met its expectations is unknown
         if self._resent[entry.id] >= entry.retries:
             return False
-        return verdict.verdict != "crashed" or self._deaths(job) < self._kills
+        return verdict.verdict != "crashed" or not self.quarantine.has_killed_enough(job)
 
     def final(self, job: PendingAttempt, verdict: Verdict) -> Verdict:
         """Return the entry's verdict: quarantined, where its workers died of it too often."""
-        if verdict.verdict != "crashed":
-            return verdict
-        deaths = self._deaths(job)
-        return verdict if deaths < self._kills else self._quarantined(job, deaths)
-
-    def quarantine(self, job: PendingAttempt) -> Verdict | None:
-        """Return the verdict on a job that starts again and again; None below the limit."""
-        starts = self._ledger.events.starts(job.task_id)
-        by_turn = Counter(map(turn_of, starts))
-        deaths = self._earlier_crashes(job) + max(by_turn.values(), default=1) - 1
-        return None if deaths < self._kills else self._quarantined(job, deaths, starts)
+        is_crashed = verdict.verdict == "crashed"
+        return self.quarantine.of_crashed(job, verdict) if is_crashed else verdict
 
     def keeps_crashing(self, task_id: str) -> bool:
-        """Return whether a job given up as crashed is delivered and started again and again."""
+        """Return whether a job that was given up is delivered and started again and again."""
         row, settled = self._ledger.attempts.get(task_id), self._verdict_on(task_id)
-        status = settled.verdict.verdict if settled is not None else row and row.status
-        starts = Counter(map(turn_of, self._ledger.events.starts(task_id)))
-        return (
-            status in ("crashed", "quarantined") and max(starts.values(), default=0) > self._kills
-        )
-
-    def _deaths(self, job: PendingAttempt) -> int:
-        return self._earlier_crashes(job) + 1
-
-    def _earlier_crashes(self, job: PendingAttempt) -> int:
-        rows = self._ledger.attempts.of_entry(job.entry.id)
-        return sum(row.status == "crashed" for row in rows if row.attempt < job.number)
-
-    def _quarantined(
-        self, job: PendingAttempt, deaths: int, starts: Sequence[Start] = ()
-    ) -> Verdict:
-        pids = ", ".join(str(start.pid) for start in starts[:deaths] if start.pid is not None)
-        note = f"{deaths} processes died of it{f', with the pids {pids}' if pids else ''}"
-        return evaluate(job.entry, None, attempt=job.number, problem="quarantined", note=note)
+        if settled is not None:
+            return self.quarantine.is_to_be_revoked(task_id, settled.verdict.verdict)
+        return row is not None and self.quarantine.is_to_be_revoked(task_id, row.status)
 
     def blocked(self, skipped: Sequence[Skipped]) -> list[Evaluated]:
         """Return the verdicts of what will not be sent; call it within a transaction."""

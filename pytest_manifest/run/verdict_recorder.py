@@ -22,6 +22,7 @@ from pytest_manifest.run.trees import Trees
 from pytest_manifest.run.unconfirmed import FinalReceipt, UnconfirmedEnds, UnreadableResults
 from pytest_manifest.run.workers import WorkerDeaths
 from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
+from pytest_manifest.schema.stream_records import HANDED_ON_AFTER_DEATH
 
 REMIND_PERIOD = 10.0
 """Seconds from one repeated revocation to the next: shorter than brokers take to requeue what a
@@ -117,6 +118,9 @@ class VerdictRecorder:
                     evaluated += self._conclude(
                         job, *self._evaluator.evaluate_evidence(job, reported, starts)
                     )
+            for end in batch.handed_on:
+                if end.how == HANDED_ON_AFTER_DEATH and end.task_id not in repeated:
+                    evaluated += self._handle_repeated_start(end.task_id, again=False)
             for task_id in repeated:  # with a late receipt beside it, it is judged by both already
                 evaluated += self._handle_repeated_start(task_id, again=task_id not in judged_again)
             evaluated += self._conclude_trees()
@@ -306,7 +310,7 @@ class VerdictRecorder:
             if self._evaluator.keeps_crashing(task_id):  # no other job would get a turn
                 self._quarantined.append(task_id)
             return self._evaluator.started_after_end(task_id) if again else []
-        verdict = self._evaluator.quarantine(job)
+        verdict = self._evaluator.quarantine.of_restarted(job)
         if verdict is None:
             return []
         self._pending.complete(task_id)

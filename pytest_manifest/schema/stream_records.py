@@ -22,6 +22,8 @@ KIND_FINISHED: Final = "finished"
 KIND_HANDED_ON: Final = "handed_on"
 KIND_SPAWNED: Final = "spawned"
 
+HANDED_ON_AFTER_DEATH: Final = "lost"
+"""How a job is handed on whose process has died, and which its worker sends again."""
 HOW_AFTER: Final = "after"
 """How an announcement is about whatever a task's own handlers start once its end is stored."""
 HOW: Final = ("call", "group", "chain", "chord", "chord_body", "link", "errback", "replace")
@@ -122,9 +124,10 @@ class StartedRecord:
 class HandedOnRecord:
     """The end of an execution whose job goes on, in a next try or in the task that replaces it.
 
-    ``how``: "retry"; "task", one that has the job's own task id; "canvas", several, of which only
-    the last one has. ``next_at`` is when the next try is due; ``cost`` is what this execution has
-    reported of its own. ``unsent`` and ``elsewhere`` as in FinishedRecord.
+    ``how``: "retry"; "lost", a retry that its worker sends as its process has died; "task", one
+    that has the job's own task id; "canvas", several, of which only the last one has. ``next_at``
+    is when the next try is due; ``cost`` is what this execution has reported of its own.
+    ``unsent`` and ``elsewhere`` as in FinishedRecord.
     """
 
     task_id: str

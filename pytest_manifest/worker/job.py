@@ -83,6 +83,12 @@ def delivery_of(request: object) -> Delivery | None:
     return _delivery(fields)
 
 
+def delivery_of_fields(fields: Mapping[str, object]) -> Delivery | None:
+    """Read the fields of a request that a worker's main process keeps; None without our headers."""
+    is_ours = wire.HEADER_RUN in fields and wire.HEADER_EXECUTION in fields
+    return _delivery(fields) if is_ours else None
+
+
 def delivery_of_message(message: object, worker: str | None) -> Delivery | None:
     """Read a message that never became a task; None where it has none of our headers."""
     headers = getattr(message, "headers", None)

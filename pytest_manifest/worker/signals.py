@@ -64,6 +64,7 @@ from pytest_manifest.worker.job import (
     runs_in_pool_child,
 )
 from pytest_manifest.worker.log_capture import catch_stdlib
+from pytest_manifest.worker.lost_tries import record_lost_try
 from pytest_manifest.worker.outcome import refused
 from pytest_manifest.worker.receipt import EXECUTION, execution_of, remember_request, started_record
 from pytest_manifest.worker.spool import sweep_stale
@@ -327,6 +328,8 @@ def on_publish(
     execution = current_execution()
     # Celery's protocol 1 has in the body what protocol 2 has in the headers.
     fields = body if isinstance(body, Mapping) else headers
+    if execution is None and record_lost_try(fields, headers):
+        return
     if execution is None or fields.get("id") != execution.delivery.task_id:
         children = current_children()
         # One that has our headers carries a job to its end: see ``handoff``.

@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Sequence
 
+import celery
 import pytest
 import redis
 
@@ -82,3 +83,53 @@ def test_a_job_whose_worker_was_killed_has_crashed_and_not_run_too_long(
     assert project.ran() == {"once": 1, "safe": 2}
     assert "which had begun it, is gone" in text
     assert "ran longer than its timeout" not in text
+
+
+RETRIED = """
+@app.task(name="jobs.poison", retry_on_worker_lost=True, max_retries=5, default_retry_delay=0)
+def poison(key):
+    count(key)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(name="jobs.weak", retry_on_worker_lost=True, max_retries=5, default_retry_delay=0)
+def weak(key):
+    count(key)
+    if Path(__file__).with_name("ran.txt").read_text().count(key) < 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"key": key}
+
+
+@app.task(name="jobs.slow", acks_late=True, acks_on_timeout=False, time_limit=1)
+def slow(key):
+    count(key)
+    time.sleep(30)
+"""
+
+
+KNOWS = celery.VERSION >= (5, 7)
+"""Whether Celery has the options; earlier it takes no notice of them."""
+
+
+@pytest.mark.parametrize("is_private", [True, False])
+def test_deaths_count_whoever_sends_the_job_again(
+    project: Project, broker: str, is_private: bool
+) -> None:
+    """Celery retries it, up to five times; the third death is the last one."""
+    project.write("jobs.py", (project.path / "jobs.py").read_text("utf-8") + RETRIED)
+    names = "poison", "weak", "slow"
+    entries = [{"id": name, "task": f"jobs.{name}", "args": [name]} for name in names]
+    project.manifest("m.jsonl", entries)
+    command = ("--manifest=m.jsonl", "--manifest-deadline=120")
+    if is_private:
+        result = project.run(*command)
+    else:
+        with worker(project, broker, *INSTRUMENTED):
+            result = project.run(*command, f"--manifest-broker={broker}")
+    ends = ("quarantined", "passed") if KNOWS else ("crashed", "crashed")
+    assert project.verdicts() == {"poison": ends[0], "weak": ends[1], "slow": "timed_out"}
+    ran = project.ran()
+    # The third death is known before its retry is taken, or while that begins.
+    assert ran["poison"] in ((3, 4) if KNOWS else (1,))
+    assert ran["weak"] == (3 if KNOWS else 1)
+    assert ("3 processes died of it" in result.stdout.str()) is KNOWS

@@ -6,12 +6,13 @@ import json
 from collections.abc import Iterable
 
 import pytest
+from celery import Celery
 from sqlalchemy.pool import NullPool, QueuePool
 
 from pytest_manifest.broker.checks import demand_of
 from pytest_manifest.broker.findings import Finding, StackCheck
 from pytest_manifest.broker.holding_rules import late_limits, rabbitmq
-from pytest_manifest.broker.lint import eager, forking
+from pytest_manifest.broker.lint import eager, ends, forking
 from pytest_manifest.broker.workers import Worker
 from pytest_manifest.plugin.stack_check import signing_findings
 from pytest_manifest.reporting.stack_check import document, table
@@ -83,6 +84,40 @@ def test_a_database_as_broker_is_not_for_forked_processes(
 ) -> None:
     """Unless no connection is kept, and so none is shared; a file of SQLite's has no server."""
     assert levels(forking(broker, options)) == level
+
+
+def work() -> None:
+    """Do nothing."""
+
+
+def options(**given: object) -> list[tuple[str, str]]:
+    """What is found of a task with these options, with its one entry."""
+    task = Celery(set_as_current=False).task(name="jobs.a", shared=False, **given)(work)
+    demand = demand_of([Entry(id="a", task="jobs.a")])
+    return [(one.level, one.message) for one in ends({"jobs.a": task}, demand, given=True)]
+
+
+def test_what_celery_sends_again_or_drops_after_an_end_is_named() -> None:
+    """By options of its 5.7."""
+    assert not options()
+    assert not options(acks_on_timeout=False, acks_on_failure=False)  # they are for late ones
+    ((level, message),) = options(retry_on_worker_lost=True)
+    assert level == "warning"
+    assert "not declared idempotent" in message
+    found = options(acks_late=True, acks_on_timeout=False, acks_on_failure=False)
+    assert [level for level, _ in found] == ["warning", "ok"]
+    assert "delivered again after each time limit" in found[0][1]
+
+
+def test_who_declares_a_retried_job_idempotent_is_not_warned() -> None:
+    """Without a manifest nobody has said either."""
+    app = Celery(set_as_current=False)
+    task = app.task(name="jobs.a", shared=False, retry_on_worker_lost=True)(work)
+    tasks, safe = {"jobs.a": task}, Entry(id="a", task="jobs.a", idempotent=True)
+    assert not list(ends(tasks, demand_of([safe]), given=True))
+    assert levels(ends(tasks, demand_of([Entry(id="a", task="jobs.a")]), given=False)) == [
+        "unchecked"
+    ]
 
 
 def test_an_eager_app_is_refused_with_a_sentence() -> None:
