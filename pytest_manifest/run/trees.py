@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from uuid import NAMESPACE_OID, uuid5
 
 from loguru import logger
 
@@ -364,7 +365,7 @@ def _placeholders(root: str, tree: _Tree, key: str, one: _Expected) -> Iterator[
     """Yield what is awaited of an announcement: under the ids that it names, or one of our own."""
     announcers = frozenset(one.announcers)
     parent = min(announcers)
-    for task_id in sorted(one.task_ids) or [f"{key}:{one.how}"]:
+    for task_id in sorted(one.task_ids) or [str(uuid5(NAMESPACE_OID, f"{key}:{one.how}"))]:
         yield PendingAttempt(
             tree.attempt.run,
             entry_of_descendant(one.task, tree.attempt),

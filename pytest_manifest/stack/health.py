@@ -191,7 +191,7 @@ def _query_backend(address: StackAddress, app: Celery | None) -> None:
         backend_class, url = by_url(address.backend_url, asking.loader)
         backend = backend_class(app=asking, url=url)
         with WorkersDatabases() if is_of_django(backend) else nullcontext():
-            backend.get_task_meta(f"manifest-reach-{uuid.uuid4()}")
+            backend.get_task_meta(str(uuid.uuid4()))  # stores may check what an id is
 
 
 def _reason(error: BaseException, url: str) -> str:

@@ -252,6 +252,21 @@ def test_a_task_with_a_call_of_its_own_keeps_its_request(outcomes: Outcomes) -> 
     assert receipt.result == receipt.task_id
 
 
+@pytest.mark.live
+def test_a_store_is_asked_for_uuids_alone(valkey: str, tmp_path: Path) -> None:
+    """One that refuses other ids loses nothing, of whatever is kept in it or looked for.
+
+    No receipts are read from a store of an app's own, only results.
+    """
+    store = f"tests.contract.checking_store:CheckingStore+{database(valkey, 15)}"
+    with stacks.external(database(valkey, 14), store) as stack:
+        outcomes = run_all(stack, tmp_path)
+    assert outcomes.keys() == WORK.keys()
+    assert not [one for one in outcomes.values() if "UUID" in one.verdict.sentence]
+    assert {outcomes[name].verdict.verdict for name in ("succeeds", "countdown")} == {"passed"}
+    assert outcomes["raises"].verdict.verdict == "failed"
+
+
 def test_the_differences_are_on_the_page() -> None:
     """Whoever reads about the stack in memory is told what it cannot show."""
     table = re.findall(r"^\| ([A-Z][^|]+) \|", PAGE.read_text("utf-8"), re.MULTILINE)

@@ -75,6 +75,7 @@ DJANGO = Project(
         "slug": (entry("catalogue.tasks.make_slug", 1, expect="alien"), "passed"),
         "count": (entry("catalogue.tasks.count_films", expect=2), "passed"),
         "nobody": (entry("catalogue.tasks.make_slug", 99), "failed"),
+        "noted": (entry("catalogue.tasks.note_execution", expect=True), "passed"),
     },
     variables={"BROKER": "{broker}"},
     plugins=("pytest-django",),
@@ -203,6 +204,15 @@ OBSERVED = Project(
     },
     variables=STANDARD,
 )
+REPORTS = Project(
+    app="reports.celery",
+    entries={
+        "monday": (entry("reports.tasks.execute", "monday", expect=True), "passed"),
+        "friday": (entry("reports.tasks.execute", "friday", expect=True), "passed"),
+        "never": (entry("reports.tasks.retract", "sunday"), "failed"),
+    },
+    variables=STANDARD | {"CELERY_RESULT_BACKEND": "reports.store:ReportStore+{store}"},
+)
 ALL = {
     "flat": FLAT,
     "package": PACKAGE,
@@ -218,6 +228,7 @@ ALL = {
     "monorepo": MONOREPO,
     "django_eager": DJANGO_EAGER,
     "observed": OBSERVED,
+    "reports": REPORTS,
 }
 """By their folders."""
 

@@ -159,3 +159,24 @@ def test_one_of_several_brokers_is_enough(valkey: str, nobody: int) -> None:
     gone = f"redis://:s3cret@127.0.0.1:{nobody}/0"
     check_stack(StackAddress(f"{gone};{valkey}", "rpc://", None, is_private=False))
     assert "refused" in failure(f"{gone};{gone}")
+
+
+CHECKING = """
+from uuid import UUID
+from celery.backends.redis import RedisBackend
+
+class Checking(RedisBackend):
+    def get_key_for_task(self, task_id, key=""):
+        UUID(task_id)
+        return super().get_key_for_task(task_id, key)
+"""
+
+
+def test_a_store_may_refuse_ids_that_are_no_uuids(
+    valkey: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Celery's are, and so is the one of a result that is asked for to see whether it answers."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "checking_store.py").write_text(CHECKING, "utf-8")
+    backend = f"checking_store:Checking+{valkey}"
+    check_stack(StackAddress(valkey, backend, None, is_private=False), 30)

@@ -42,18 +42,35 @@ def test_task_id_belongs_to_one_attempt() -> None:
     }
 
     assert len(ids) == 24
-    assert len({task_id[18:] for task_id in ids}) == 12, "what is drawn is of no place"
-    assert task_id_for(RUN, "a", 1, 5) == "0a1b2c3d-00000005-af8b-84e7-a999-dc0392913b0c"
+    assert len({task_id[19:] for task_id in ids}) == 12, "what is drawn is of no place"
+    assert task_id_for(RUN, "a", 1, 5) == "0a1b2c3d-0000-8005-af8b-24e72999dc03"
     assert attempt_of(RUN, Entry(id="a", task="t"), 1, 5).task_id == task_id_for(RUN, "a", 1, 5)
 
 
-@pytest.mark.parametrize("place", [0, 9, 0xFFFFFFFF])
-def test_task_id_holds_a_uuid_of_our_own_form(place: int) -> None:
-    """RFC 9562, 5.8."""
+@pytest.mark.parametrize("place", [0, 9, 0xFFF, 0x1000, 0xFFFFFFF])
+def test_a_task_id_is_a_uuid_of_our_own_form(place: int) -> None:
+    """RFC 9562, 5.8: run, place and what is drawn, around version and variant."""
     for number in range(1, 20):
-        name = uuid.UUID(task_id_for(RUN, "a", number, place)[9:])
+        text = task_id_for(RUN, "a", number, place)
+        name = uuid.UUID(text)
+        assert (str(name), len(text)) == (text, 36)
         assert (name.version, name.variant) == (8, uuid.RFC_4122)
-        assert name.int >> 96 == place
+        assert name.int >> 96 == 0x0A1B2C3D
+        assert (name.int >> 80 & 0xFFFF) << 12 | name.int >> 64 & 0xFFF == place
+
+
+def test_all_bits_are_drawn() -> None:
+    """Each of the 62 is set in about half of the ids."""
+    ids = [uuid.UUID(task_id_for(RUN, f"e-{place}", 1)).int for place in range(1000)]
+    assert all(400 < sum(one >> bit & 1 for one in ids) < 600 for bit in range(62))
+
+
+def test_ids_of_the_form_before_are_known_again() -> None:
+    """Records of runs that were made before have them."""
+    former = "0a1b2c3d-00000005-af8b-84e7-a999-dc0392913b0c"
+    assert is_of_attempt(former, RUN, "a", 1)
+    assert not is_of_attempt(former, RUN, "a", 2)
+    assert not is_of_attempt(former.replace("af8b", "af8c"), RUN, "a", 1)
 
 
 def test_an_id_is_of_its_attempt_wherever_the_entry_stood() -> None:
@@ -63,13 +80,24 @@ def test_an_id_is_of_its_attempt_wherever_the_entry_stood() -> None:
     assert not is_of_attempt(made, RUN, "a", 2)
     assert not is_of_attempt(made, RUN, "b", 1)
     assert not is_of_attempt(made, f"{RUN[:-1]}e", "a", 1)
-    for other in ("", "x", f"{made}0", made.replace("-0000004d-", "-0000004D-"), RUN):
+    others = (
+        "",
+        "x",
+        "-",
+        "--",
+        "-0-",
+        f"{made}0",
+        made.replace("-804d-", "-804D-"),
+        RUN,
+        f"{made}-",
+    )
+    for other in (*others, made.replace("-804d-", "-904d-"), made.replace("-0000-", "-0_00-")):
         assert not is_of_attempt(other, RUN, "a", 1)
 
 
 def test_task_ids_come_in_the_order_of_entries() -> None:
     """As text, by which they are stored."""
-    ids = [task_id_for(RUN, f"e-{place}", 1, place) for place in range(0, 100_000, 97)]
+    ids = [task_id_for(RUN, f"e-{place}", 1, place) for place in range(0, 1 << 28, 99_991)]
     assert ids == sorted(ids)
 
 
