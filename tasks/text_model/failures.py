@@ -24,18 +24,17 @@ class Stopped(Exception):  # noqa: N818 - nothing went wrong
 class ModelFailure(Exception):  # noqa: N818 - the base of names that say what failed
     """A call that brought no answer. The message is a sentence, and never holds the key.
 
-    ``kind`` names the class in counts. ``retryable``: the same call may succeed later, at most
-    ``attempts`` times in all where that is not None; ``splittable``: a smaller batch may succeed;
-    ``fatal``: no call of this batch will succeed. ``retry_after`` is in seconds, None where the
-    service named no time; ``billed`` is what the failed call was billed. ``may_be_billed``: where
-    that says nothing, the call may have been billed all the same.
+    ``kind`` names the class in counts. ``retryable``: the same call may succeed later;
+    ``splittable``: a smaller batch may succeed; ``fatal``: no call of this batch will succeed.
+    ``retry_after`` is in seconds, None where the service named no time; ``billed`` is what the
+    failed call was billed. ``may_be_billed``: where that says nothing, the call may have been
+    billed all the same.
     """
 
     kind: ClassVar[str] = "failed"
     retryable: ClassVar[bool] = False
     splittable: ClassVar[bool] = False
     fatal: ClassVar[bool] = False
-    attempts: ClassVar[int | None] = None
     may_be_billed: ClassVar[bool] = False
 
     def __init__(
@@ -56,7 +55,7 @@ class RateLimited(ModelFailure):
 
 
 class QuotaExhausted(ModelFailure):
-    """429 for a quota of a day: waiting for minutes does not help."""
+    """429 for a quota of a day, or a limit of what is spent: waiting for minutes does not help."""
 
     kind = "quota_exhausted"
     fatal = True
@@ -157,14 +156,11 @@ class ModelNotFound(ModelFailure):
 class OtherModel(ModelFailure):
     """Another model answered than the one that was asked, or one that has no name.
 
-    A service may send a share of the calls elsewhere, so it is asked again; each of the answers is
-    paid, so not often.
+    Each of its answers is paid, at its own price, so it is not asked again.
     """
 
     kind = "other_model"
-    retryable = True
     fatal = True
-    attempts = 3
 
 
 class BadRequest(ModelFailure):

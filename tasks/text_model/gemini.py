@@ -13,12 +13,12 @@ from tasks.text_model.base import Billed, TextAnswer, TextRequest
 from tasks.text_model.failures import (
     BadRequest,
     ModelFailure,
-    QuotaExhausted,
 )
 from tasks.text_model.replies import (
     FORBIDDEN,
     LIMITED,
     LONG,
+    SOON,
     checked,
     cut_off,
     hide,
@@ -26,6 +26,7 @@ from tasks.text_model.replies import (
     place,
     required_of,
     seconds_of,
+    spent,
     status_failure,
     unread,
     wait_of,
@@ -50,6 +51,10 @@ CUT_OFF: Final = "MAX_TOKENS"
 INVALID_KEY: Final = re.compile(r"API[ _]key (not valid|expired|not found)|API_KEY_INVALID", re.I)
 TOO_LONG: Final = re.compile(
     r"exceeds the maximum number of tokens|payload size exceeds the limit", re.I
+)
+LONG_QUOTA: Final = re.compile(r"Per(Day|Week|Month|Year)|Spend|Budget|Billing|Credit")
+SPENDING: Final = re.compile(
+    r"spend(ing)?[ -](cap|limit)|billing|prepa(id|yment)|credits?\b|budget", re.I
 )
 THINKING: Final = re.compile(r"thinking", re.I)
 KEY: Final = "GEMINI_API_KEY"
@@ -122,13 +127,8 @@ def http_failure(
     said = hide(str(error.get("message") or body or "nothing"), key)
     details = [one for one in _list(error.get("details")) if isinstance(one, dict)]
     wait = _retry_delay(details, headers or {})
-    quota = _spent_quota(details) if status == LIMITED else None
-    if quota is not None:
-        return QuotaExhausted(
-            f"{place(status, model, said)} (quota {quota}); wait for the next day, or raise the "
-            "quota",
-            retry_after=wait,
-        )
+    if status == LIMITED and _is_spent(said, details, wait):
+        return spent(status, model, said, wait, Billed())
     kind = status
     if status == 400:
         kind = LONG if TOO_LONG.search(said) else kind
@@ -141,15 +141,24 @@ def http_failure(
     return status_failure(status, said, model=model, key=KEY, retry_after=wait, kind=kind)
 
 
-def _spent_quota(details: list[dict[str, JsonValue]]) -> str | None:
-    """Return the name of a quota of a day, or of one that is nothing; None where there is none."""
-    for detail in details:
-        for violation in _list(detail.get("violations")):
-            quota = violation if isinstance(violation, dict) else {}
-            name = str(quota.get("quotaId", ""))
-            if "PerDay" in name or str(quota.get("quotaValue")) == "0":
-                return name
-    return None
+def _is_spent(said: str, details: list[dict[str, JsonValue]], wait: float | None) -> bool:
+    """Return whether a 429 is for a limit that does not refill soon.
+
+    The quotas that it names decide: those of a day or longer, of money, or of nothing are spent,
+    those of a minute are not. Where it names none, nor a wait, its words do.
+    """
+    quotas = [
+        one
+        for detail in details
+        for one in _list(detail.get("violations"))
+        if isinstance(one, dict) and one.get("quotaId")
+    ]
+    if quotas:
+        return any(
+            LONG_QUOTA.search(str(one["quotaId"])) or str(one.get("quotaValue")) == "0"
+            for one in quotas
+        )
+    return (wait is None or wait > SOON) and SPENDING.search(said) is not None
 
 
 def _is_key_fault(said: str, details: list[dict[str, JsonValue]]) -> bool:

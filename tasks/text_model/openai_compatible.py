@@ -158,10 +158,8 @@ class OpenAICompatibleModel:
             )
         said, wait = self._said(error), replies.wait_of(error.response.headers)
         billed = _bill(error.response.text)
-        if error.code == "insufficient_quota":
-            return failures.QuotaExhausted(
-                f"{self.name}: {said}; pay, or wait", retry_after=wait, billed=billed
-            )
+        if replies.is_spent((error.code, error.type), wait):
+            return replies.spent(error.status_code, self.name, said, wait, billed)
         if error.code in {"content_filter", "content_policy_violation"}:
             return replies.unread(said, billed)
         kind = replies.LONG if error.code == "context_length_exceeded" else error.status_code

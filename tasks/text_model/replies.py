@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from pydantic import SecretStr
@@ -33,6 +33,12 @@ from tasks.text_model.failures import (
 
 EXCERPT: Final = 300
 """Characters that are repeated of what a service says."""
+SOON: Final = 120.0
+"""Seconds: a limit that the service has refill within these is one of its rate."""
+SPENT: Final = frozenset(
+    {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "quota_exceeded"}
+)
+"""OpenAI's codes and types of errors for a limit of what is spent."""
 HIDDEN: Final = "***"
 FORBIDDEN: Final = 403
 LIMITED: Final = 429
@@ -155,6 +161,28 @@ def status_failure(
     return failure(
         f"{place(status, model, said)}; {remedy.format(key=key)}",
         retry_after=retry_after,
+        billed=billed,
+    )
+
+
+def is_spent(codes: Iterable[str | None], wait: float | None) -> bool:
+    """Return whether an error in OpenAI's form is for a limit that does not refill soon.
+
+    ``codes`` are the error's code and its type: gateways leave out one of them. ``wait`` are the
+    seconds that it names; within ``SOON`` it is one of the rate, whatever it is called.
+    """
+    return not SPENT.isdisjoint(codes) and (wait is None or wait > SOON)
+
+
+def spent(status: int, model: str, said: str, wait: float | None, billed: Billed) -> QuotaExhausted:
+    """Return the failure of a call for which nothing is left of a quota, or of what may be spent.
+
+    ``wait`` are the seconds that the service names, None where it names none.
+    """
+    return QuotaExhausted(
+        f"{place(status, model, said)}; raise the limit, or wait until it is renewed, and go on "
+        "with --manifest-resume",
+        retry_after=wait,
         billed=billed,
     )
 

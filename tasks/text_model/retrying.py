@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from tenacity import RetryCallState, Retrying, retry_if_exception
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 from tenacity.wait import wait_random_exponential
 
 from tasks.text_model.accepting import Accepted
@@ -251,10 +251,10 @@ class _Call:
 
 def _until_answered(one: _Call) -> TextAnswer:
     """Ask at one tier, as often as the policy allows."""
-    policy, failed = one.policy, Counter[str]()
+    policy = one.policy
     retrying = Retrying(
         sleep=one.pause,
-        stop=lambda state: _is_last(state, policy, failed),
+        stop=stop_after_attempt(policy.attempts),
         wait=_Wait(policy),
         retry=retry_if_exception(lambda error: _is_worth_it(error, policy)),
         reraise=True,
@@ -266,19 +266,6 @@ def _until_answered(one: _Call) -> TextAnswer:
         if hopeless is None:
             raise
     raise hopeless
-
-
-def _is_last(state: RetryCallState, policy: RetryPolicy, failed: Counter[str]) -> bool:
-    """Return whether no attempt may follow, by the policy or by the limit of the kind that failed.
-
-    ``failed`` counts this call's failures by kind.
-    """
-    error = state.outcome.exception() if state.outcome is not None else None
-    if isinstance(error, ModelFailure):
-        failed[error.kind] += 1
-        if error.attempts is not None and failed[error.kind] >= error.attempts:
-            return True
-    return state.attempt_number >= policy.attempts
 
 
 def _is_worth_it(error: BaseException, policy: RetryPolicy) -> bool:

@@ -153,15 +153,15 @@ def test_a_judge_that_notices_nothing_is_asked_for_nothing_else(filled: Project)
             "GEMINI_API_KEY": KEY,
             "TEXT_MODEL_BASE_URL": server.url,
             "GAP_FILL_JUDGE": "google-genai",
-            "GAP_FILL_JUDGE_NAME": "gemini-2.5-flash",
+            "GAP_FILL_JUDGE_NAME": "gemini-3.5-flash",
             "GAP_FILL_SECOND_JUDGE": "none",
         }
         options = ("--manifest-plan-opt=sample=20", "--manifest-plan-opt=controls=20")
         printed = judged(filled, *options, code=1, env=env)
     assert "JudgeUnfitError" in printed
-    assert "of 20 rows that were spoiled on purpose gemini-2.5-flash graded 20 4 or" in printed
+    assert "of 20 rows that were spoiled on purpose gemini-3.5-flash graded 20 4 or" in printed
     [control] = newest_receipts(filled)
-    assert control["entry"] == "control-1:gemini-2.5-flash"
+    assert control["entry"] == "control-1:gemini-3.5-flash"
     evidence = control["evidence"]
     assert isinstance(evidence, dict)
     assert evidence["cost"] > 0

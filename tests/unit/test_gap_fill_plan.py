@@ -7,7 +7,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from types import MappingProxyType
 
@@ -23,10 +23,12 @@ from tasks.filling.prompts import PROMPTS, output_tokens
 from tasks.movie_bible.bible import MovieBible, NewAnnotation
 from tasks.movie_bible.documents import Document
 from tasks.movie_bible.fields import text_digest
+from tasks.text_model.failures import TextModelError
 from tasks.text_model.prices import PRICES, today
 from tests.crud_load import ROOT
 from tests.movie_bible.jobs import job, request
 from tests.unit.filling_support import PROMPT, ScriptedModel, batch_of, bible_at, documents, order
+from workflows.gap_fill import planning
 from workflows.gap_fill.batches import entry_id
 from workflows.gap_fill.plan import gap_fill_repair, pytest_manifest_sending
 from workflows.gap_fill.pricing import pricings_of, refuse_unknown_price, warnings_of
@@ -174,7 +176,7 @@ def test_rows_of_another_model_are_gaps_only_where_they_are_to_be_replaced(
 def test_a_model_that_there_is_not_is_refused(
     bible: MovieBible, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TEXT_MODEL_NAME", "gemini-2.5-flash")
+    monkeypatch.setenv("TEXT_MODEL_NAME", "gemini-3.5-flash")
     with pytest.raises(ManifestToolError, match="no key is set, so it would be the offline model"):
         plan(gap_fill_repair, bible)
     monkeypatch.setenv("TEXT_MODEL", "gemini")
@@ -209,7 +211,13 @@ def test_a_model_whose_end_is_announced_is_said(
     monkeypatch.setenv("GEMINI_API_KEY", "k")
     assert "the end of" not in notes(bible)
     monkeypatch.setenv("TEXT_MODEL_NAME", "gemini-2.5-flash")
-    assert "announced for 2026-10-16 at the earliest" in notes(bible)
+    monkeypatch.setattr(planning, "today", lambda: date(2026, 11, 30))
+    assert "announced for 2026-12-01 (ai.google.dev" in notes(bible)
+    monkeypatch.setattr(planning, "today", lambda: date(2026, 12, 1))
+    with pytest.raises(TextModelError, match=r"has ended on 2026-12-01 .* plan for gemini-3\.5"):
+        notes(bible)
+    monkeypatch.setenv("TEXT_MODEL_ACCEPT", "gemini-2.5-flash")
+    assert "and is accepted all the same" in notes(bible)
 
 
 def test_what_the_model_refuses_is_said_at_the_plan(

@@ -194,11 +194,11 @@ def test_a_model_that_grades_its_own_rows_is_said(
     """And what it is about to cost."""
     monkeypatch.setenv("GEMINI_API_KEY", "a-key")
     monkeypatch.setenv("GAP_FILL_JUDGE", "google-genai")
-    monkeypatch.setenv("GAP_FILL_JUDGE_NAME", "gemini-2.5-flash")
-    fill_rows(bible, ["film-0001/plot"], provider="google-genai", model="gemini-2.5-flash")
+    monkeypatch.setenv("GAP_FILL_JUDGE_NAME", "gemini-3.5-flash")
+    fill_rows(bible, ["film-0001/plot"], provider="google-genai", model="gemini-3.5-flash")
     said = notes(bible)
-    assert "judge gemini-2.5-flash (google-genai), rubric movie-bible/1" in said
-    assert "gemini-2.5-flash has written 1 row of these itself" in said
+    assert "judge gemini-3.5-flash (google-genai), rubric movie-bible/1" in said
+    assert "gemini-3.5-flash has written 1 row of these itself" in said
     first = next(one for one in plan(gap_fill_judge, bible) if one.tags == ["judge"])
     assert first.cost is not None
     assert first.cost > 0
@@ -212,25 +212,25 @@ def test_a_judge_that_answered_for_another_model_is_said(
     """It has written the rows as well as if it had been asked, by whichever SDK and version."""
     monkeypatch.setenv("GEMINI_API_KEY", "a-key")
     monkeypatch.setenv("GAP_FILL_JUDGE", "google-genai")
-    monkeypatch.setenv("GAP_FILL_JUDGE_NAME", "gemini-2.5-flash")
+    monkeypatch.setenv("GAP_FILL_JUDGE_NAME", "gemini-3.5-flash")
     fill_rows(
         bible,
         ["film-0001/plot"],
         provider="google-generativeai",
         model="gemini-2.0-flash",
-        answered_by="gemini-2.5-flash-001",
+        answered_by="gemini-3.5-flash-001",
     )
-    assert "gemini-2.5-flash has written 1 row of these itself" in notes(bible)
+    assert "gemini-3.5-flash has written 1 row of these itself" in notes(bible)
 
 
-@pytest.mark.parametrize("name", ["gemini-2.5-flash", "gemini-2.5-flash-001"])
+@pytest.mark.parametrize("name", ["gemini-3.5-flash", "gemini-3.5-flash-001"])
 def test_one_model_by_both_sdks_is_one_judge(
     bible: MovieBible, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Its agreement with itself says nothing."""
     monkeypatch.setenv("GEMINI_API_KEY", "a-key")
     monkeypatch.setenv("GAP_FILL_JUDGE", "google-genai")
-    monkeypatch.setenv("GAP_FILL_JUDGE_NAME", "gemini-2.5-flash")
+    monkeypatch.setenv("GAP_FILL_JUDGE_NAME", "gemini-3.5-flash")
     monkeypatch.setenv("GAP_FILL_SECOND_JUDGE", "google-generativeai")
     monkeypatch.setenv("GAP_FILL_SECOND_JUDGE_NAME", name)
     with pytest.raises(PlanError, match="which agrees with itself"):

@@ -9,6 +9,7 @@ import pytest
 from tasks.text_model.accepting import Accepted, same_model
 from tasks.text_model.base import Billed
 from tasks.text_model.ends import end_of
+from tasks.text_model.failures import TextModelError
 from tasks.text_model.settings import DEFAULT_GEMINI, TextModelSettings
 
 
@@ -69,19 +70,22 @@ def test_a_refusal_names_both_and_what_to_set(model: str, told: str) -> None:
         raise failure
 
 
-@pytest.mark.parametrize(
-    ("day", "told"),
-    [
-        (date(2026, 10, 15), "is announced for 2026-10-16 at the earliest"),
-        (date(2026, 10, 16), "was announced for 2026-10-16 at the earliest"),
-    ],
-)
-def test_an_announced_end_is_said(day: date, told: str) -> None:
-    """With its date, what may happen after it, and which model to plan for."""
-    said = end_of("gemini-2.5-flash-001", day)
+def test_an_announced_end_is_said() -> None:
+    """With its date, its source, what may happen after it, and which model to plan for."""
+    said = end_of("gemini-2.5-flash-001", date(2026, 11, 30))
     assert said is not None
-    assert told in said
+    assert "is announced for 2026-12-01 (ai.google.dev/gemini-api/docs/deprecations" in said
+    assert "read on 2026-11-30" in said
     assert "refused as other_model; plan for gemini-3.5-flash-lite" in said
+
+
+def test_a_model_past_its_end_is_refused_unless_it_is_accepted() -> None:
+    """Announced dates move: who knows that it answers still, says so."""
+    with pytest.raises(TextModelError, match=r"has ended on 2026-12-01 .* plan for gemini-3\.8"):
+        end_of("gemini-2.5-pro", date(2026, 12, 1))
+    said = end_of("gemini-2.5-pro", date(2026, 12, 1), ["gemini-2.5-pro"])
+    assert said is not None
+    assert said.endswith("and is accepted all the same")
 
 
 @pytest.mark.parametrize("name", [DEFAULT_GEMINI, "gemini-2.5-flash-lite", "extractive-1", ""])

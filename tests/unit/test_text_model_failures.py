@@ -11,6 +11,7 @@ from tasks.text_model import failures
 from tasks.text_model.base import Billed, estimate_tokens
 from tasks.text_model.failures import ModelFailure
 from tasks.text_model.gemini import Reply, http_failure, read_reply
+from tasks.text_model.replies import is_spent
 from tests.text_requests import text_request
 
 KINDS = ModelFailure.__subclasses__()
@@ -27,7 +28,7 @@ def test_a_class_says_what_may_be_done(kind: type[ModelFailure]) -> None:
     assert [one.kind for one in KINDS].count(kind.kind) == 1
     assert kind.kind.replace("_", "").isalpha()
     assert not (kind.fatal and kind.splittable)
-    assert not (kind.fatal and kind.retryable and kind.attempts is None)
+    assert not (kind.fatal and kind.retryable)
     assert kind.fatal or kind.retryable or kind.splittable
 
 
@@ -93,12 +94,55 @@ def limited(*details: JsonValue) -> JsonValue:
         ({"quotaId": "GenerateRequestsPerMinutePerProject"}, failures.RateLimited),
         ({"quotaId": "GenerateRequestsPerDayPerProject-FreeTier"}, failures.QuotaExhausted),
         ({"quotaId": "Anything", "quotaValue": "0"}, failures.QuotaExhausted),
+        ({"quotaId": "SpendLimitPerMonth"}, failures.QuotaExhausted),
         ("odd", failures.RateLimited),
     ],
 )
 def test_a_quota_of_a_day_is_not_waited_for(violation: JsonValue, kind: type[ModelFailure]) -> None:
     """Nor one that is nothing."""
     assert type(read(429, limited({"violations": [violation]}))) is kind
+
+
+BILLING = "You exceeded your current quota, please check your plan and billing details."
+
+
+@pytest.mark.parametrize(
+    ("said", "details", "kind"),
+    [
+        ("Your project has exceeded its monthly spending cap.", [], failures.QuotaExhausted),
+        ("Your prepayment credits are depleted.", [], failures.QuotaExhausted),
+        (BILLING, [], failures.QuotaExhausted),
+        (BILLING, [{"retryDelay": "3600s"}], failures.QuotaExhausted),
+        (BILLING, [{"retryDelay": "12s"}], failures.RateLimited),
+        (BILLING, [{"violations": [{"quotaId": "TokensPerMinute"}]}], failures.RateLimited),
+        ("Resource has been exhausted (e.g. check quota).", [], failures.RateLimited),
+    ],
+)
+def test_a_limit_of_what_is_spent_is_none_of_the_rate(
+    said: str, details: list[JsonValue], kind: type[ModelFailure]
+) -> None:
+    """In both directions: what the service names counts before its words, which are alike."""
+    document: JsonValue = {"error": {"message": said, "details": details}}
+    assert type(read(429, document)) is kind
+
+
+@pytest.mark.parametrize(
+    ("code", "form", "wait", "is_it"),
+    [
+        ("insufficient_quota", "insufficient_quota", None, True),
+        (None, "insufficient_quota", None, True),
+        ("billing_hard_limit_reached", "billing", None, True),
+        ("insufficient_quota", "insufficient_quota", 3600.0, True),
+        ("insufficient_quota", "insufficient_quota", 20.0, False),
+        ("rate_limit_exceeded", "requests", 1.0, False),
+        ("rate_limit_exceeded", "tokens", None, False),
+    ],
+)
+def test_openais_form_of_such_a_limit(
+    code: str | None, form: str, wait: float | None, is_it: bool
+) -> None:
+    """By its code or its type, unless it names a wait that is short."""
+    assert is_spent((code, form), wait) is is_it
 
 
 @pytest.mark.parametrize(

@@ -157,31 +157,23 @@ def test_what_cannot_pass_is_not_asked_again(kind: type[ModelFailure]) -> None:
 
 
 @pytest.mark.parametrize("name", ["scripted-2", ""])
-def test_an_answer_of_another_model_is_paid_and_not_used(name: str) -> None:
-    """A share of the calls may be answered by it, so it is asked again; the bill names it."""
+def test_an_answer_of_another_model_is_paid_once_and_ends_the_call(name: str) -> None:
+    """It is not asked again, as each of its answers is paid; the bill names it."""
     counts = CallCounts()
-    assert ask(Scripted(name, name), counts) is ANSWER
-    assert counts.failures == {"other_model": 2}
-    assert [bill.model for bill in counts.bills] == [name, name, "scripted-1"]
-    assert (counts.retries, counts.tokens_in) == (2, 33)
-
-
-def test_another_model_that_stays_is_not_asked_until_the_end_of_all_attempts() -> None:
-    """Each of its answers is paid; other failures in between do not count."""
-    away, counts = failures.Unavailable("away"), CallCounts()
-    model = Scripted("scripted-2", away, away, "scripted-2", "scripted-2", "scripted-2")
-    with pytest.raises(failures.OtherModel, match="scripted-2 answered, and scripted-1 was asked"):
-        ask(model, counts, policy=RetryPolicy(attempts=9, first_wait=0.0, longest_wait=1.0))
-    assert counts.failures == {"other_model": 3, "unavailable": 2}
-    assert len(model.told) == 1
+    with pytest.raises(failures.OtherModel, match="answered, and scripted-1 was asked"):
+        ask(Scripted(name, name), counts)
+    assert counts.failures == {"other_model": 1}
+    assert [bill.model for bill in counts.bills] == [name]
+    assert (counts.retries, counts.calls) == (0, 1)
 
 
 def test_a_failure_of_another_model_is_no_failure_of_ours() -> None:
     """What it has blocked or cut off says nothing of the planned one."""
     billed, counts = Billed(9, 0, "scripted-2"), CallCounts()
-    assert ask(Scripted(failures.PromptBlocked("no", billed=billed)), counts) is ANSWER
+    with pytest.raises(failures.OtherModel):
+        ask(Scripted(failures.PromptBlocked("no", billed=billed)), counts)
     assert counts.failures == {"other_model": 1}
-    assert counts.bills[0] == billed
+    assert counts.bills == [billed]
 
 
 def test_another_model_answers_where_it_is_accepted() -> None:

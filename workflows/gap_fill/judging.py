@@ -385,7 +385,7 @@ def _note_judge(planner: JudgePlanner, sample: Sequence[Candidate]) -> None:
             f"{judge.name} has written {counted(own, 'row')} of these itself, and models grade "
             "their own work too well; set GAP_FILL_JUDGE_NAME to another one"
         )
-    end = end_of(judge.name, datetime.now(timezone.utc).date())
+    end = end_of(judge.name, datetime.now(timezone.utc).date(), judge.accept)
     if end is not None:
         planner.plan.note(end)
     if planner.pricing is not None:

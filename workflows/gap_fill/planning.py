@@ -358,7 +358,7 @@ def _note_model(planner: Planner, pricing: Pricing) -> None:
         plan.note(SAID_OF_TIERS[model.tier])
     if model.accept:
         plan.note(f"answers of {', '.join(model.accept)} count too")
-    end = end_of(model.name, today())
+    end = end_of(model.name, today(), model.accept)
     if end is not None:
         plan.note(end)
     for warning in pricing.warnings:
