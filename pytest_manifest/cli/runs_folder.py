@@ -109,6 +109,7 @@ def run_ids(folder: Path) -> list[str]:
 
 def _last(folder: Path) -> Path:
     from pytest_manifest.ledger import find_runs
+    from pytest_manifest.ledger.files import merged_of
 
     runs = find_runs(folder)
     if not runs:
@@ -117,4 +118,4 @@ def _last(folder: Path) -> Path:
             f"{shlex.join(pytest_command())} --manifest=FILE, "
             "or name another folder with --runs"
         )
-    return runs[-1]
+    return merged_of(runs[-1]) or runs[-1]

@@ -268,9 +268,9 @@ class Options:
     workers = Option(
         values.positive,
         os.cpu_count() or 1,
-        "worker processes of the embedded stack (one a core)",
+        "worker processes of the private stack (one a core)",
         metavar="N",
-        ini="worker processes of the embedded stack",
+        ini="worker processes of the private stack",
     )
     use_running_stack = Flag(
         "use the stack that 'manifest stack up' keeps running",

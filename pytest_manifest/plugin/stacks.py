@@ -129,7 +129,7 @@ def start_stack_early(session_runs: SessionRuns, manifests: ManifestStore) -> No
 
     if not options.app:
         raise pytest.UsageError(
-            "the embedded stack needs your Celery application: add --manifest-app=module:app, or "
+            "the private stack needs your Celery application: add --manifest-app=module:app, or "
             "the ini option manifest_app; for an existing stack add --manifest-broker=URL"
         )
     if options.backend:
@@ -307,7 +307,7 @@ def external_address(options: Options, choice: StackChoice) -> StackAddress:
     if (backend or "").startswith("cache+memory:"):
         raise DispatchError(
             "a result store in memory lives in one process, and workers are others; "
-            "leave the URLs out for the embedded stack"
+            "leave the URLs out for the private stack"
         )
     if backend is None:
         raise DispatchError(_no_store(choice))

@@ -158,7 +158,7 @@ def failure_message(error: Exception, directory: Path) -> str:
     """Word an unforeseen error of the supervisor for users; ``directory`` is the stack's."""
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         return (
-            f"the embedded stack cannot write to {error.filename or directory} ({error.strerror}): "
+            f"the private stack cannot write to {error.filename or directory} ({error.strerror}): "
             "free some space there, or set TMPDIR to a folder that has some"
         )
     return f"the stack's supervisor failed: {type(error).__name__}: {error}"

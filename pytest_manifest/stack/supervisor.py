@@ -344,7 +344,7 @@ def _make_directory() -> Path:
         log = os.open(directory / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     except OSError as error:
         refuse(
-            f"no temporary directory for the embedded stack can be made ({error.strerror}): free "
+            f"no temporary directory for the private stack can be made ({error.strerror}): free "
             "some space, or set TMPDIR to a folder that has some and that you can write to"
         )
     os.dup2(log, 2)

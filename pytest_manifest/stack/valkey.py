@@ -72,7 +72,7 @@ def server_binary() -> Path:
     folders = spec.submodule_search_locations if spec else None
     if not folders:
         raise StackError(
-            "the embedded stack needs the Valkey server, which is not installed: "
+            "the private stack needs the Valkey server, which is not installed: "
             "install pytest-celery-manifest[embedded], or give --manifest-broker=URL"
         )
     binary = server_binary_in(folders[0])

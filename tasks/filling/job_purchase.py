@@ -322,10 +322,9 @@ class Purchase:
 
     def _may_help(self, passage: str, before: Sequence[StoredRequest]) -> bool:
         """Return whether a passage is worth asking for again; raise the failure that ends all."""
-        kinds = [why_of(one, passage)[0] for one in before]
         kind, said = why_of(before[-1], passage)
         failure = KINDS.get(kind)
-        if failure is not None and failure.fatal and kinds.count(kind) >= (failure.attempts or 1):
+        if failure is not None and failure.fatal:
             raise failure(said)
         if kind == failures.TooLong.kind and len(before[-1].passages) == 1:
             return False

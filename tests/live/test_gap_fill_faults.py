@@ -28,10 +28,8 @@ pytestmark = pytest.mark.live
 
 PASSAGES: Final = 500
 SHARE: Final = 0.05
-SHARE_OF_OTHERS: Final = 0.02
-"""Of calls that another model answers."""
 AT_MOST: Final = 2
-"""How often one kind befalls a passage in a row: three answers of another model end a batch."""
+"""How often one kind befalls a passage in a row."""
 FAILURE_OF: Final[Mapping[str, str]] = {
     "rate_limited": "rate_limited",
     "unavailable": "unavailable",
@@ -43,9 +41,8 @@ FAILURE_OF: Final[Mapping[str, str]] = {
     "empty": "empty_answer",
     "blocked_prompt": "prompt_blocked",
     "blocked_answer": "answer_blocked",
-    "other_model": "other_model",
 }
-"""The failure that the receipts must count for each fault of a whole call."""
+"""The failure that the receipts must count for each fault of a call that may be made again."""
 OF_ITEMS: Final = ("missing", "doubled", "foreign", "invalid")
 SHAPES: Final[Mapping[str, Mapping[str, JsonValue]]] = {
     "summary": {"type": "string"},
@@ -57,9 +54,8 @@ SHAPES: Final[Mapping[str, Mapping[str, JsonValue]]] = {
 
 @pytest.fixture
 def server() -> Iterator[GeminiServer]:
-    """Fails in each way with 5 % of the calls, and has another model answer 2 %."""
+    """Fails in each way that may pass with 5 % of the calls."""
     rates: dict[str, JsonValue] = dict.fromkeys([*FAILURE_OF, *OF_ITEMS], SHARE)
-    rates["other_model"] = SHARE_OF_OTHERS
     script: dict[str, JsonValue] = {"rates": rates, "at_most": AT_MOST, "seed": 1979, "cached": 0.3}
     with gemini_server(script) as serving:
         yield serving

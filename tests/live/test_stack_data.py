@@ -314,8 +314,8 @@ finally:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["0"], "no temporary directory for the embedded stack can be made"),
-        (["100"], "the embedded stack cannot write to"),
+        (["0"], "no temporary directory for the private stack can be made"),
+        (["100"], "the private stack cannot write to"),
         (["0", "data"], "the folder for the broker's data"),
     ],
 )

@@ -252,3 +252,4 @@ def test_a_run_that_is_merged_again_counts_once(
     found = as_json("runs", "m.jsonl")["runs"]
     assert isinstance(found, list)
     assert [one["run"] for one in found if isinstance(one, dict)] == [second]
+    assert as_json("show", "last")["run"] == second  # and "last" is no part of it
