@@ -109,7 +109,6 @@ def run_ids(folder: Path) -> list[str]:
 
 def _last(folder: Path) -> Path:
     from pytest_manifest.ledger import find_runs
-    from pytest_manifest.ledger.files import merged_of
 
     runs = find_runs(folder)
     if not runs:
@@ -118,4 +117,12 @@ def _last(folder: Path) -> Path:
             f"{shlex.join(pytest_command())} --manifest=FILE, "
             "or name another folder with --runs"
         )
-    return merged_of(runs[-1]) or runs[-1]
+    return next((path for path in reversed(runs) if runs[-1].stem in _parts(path)), runs[-1])
+
+
+def _parts(path: Path) -> list[str]:
+    """Return the runs that a run was merged of; none for others."""
+    from pytest_manifest.ledger import Ledger
+
+    with Ledger.open(path) as ledger:
+        return list(ledger.info.merged())

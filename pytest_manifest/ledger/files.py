@@ -131,13 +131,6 @@ def _runs(folder: Path) -> Iterator[tuple[Path, dict[str, str]]]:
     return ((path, noted) for *_, path, noted in sorted(found, key=lambda one: one[:4]))
 
 
-def merged_of(ledger: Path) -> Path | None:
-    """Return the last ledger beside this one of a run that was merged of it; None where none is."""
-    part = f'"{ledger.stem}"'
-    found = [path for path, noted in _runs(ledger.parent) if part in noted.get(MERGED, "")]
-    return found[-1] if found else None
-
-
 def run_number_of(noted: Mapping[str, str]) -> int:
     """Return a run's number in the order in which a folder's runs began; 0: it has none."""
     text = noted.get("number", "")
