@@ -16,6 +16,7 @@ from pytest_manifest.broker.checks import Demand, demand_of, tasks_by_queue
 from pytest_manifest.broker.control import Answers, by_node
 from pytest_manifest.broker.findings import Finding, some_of
 from pytest_manifest.broker.holding_rules import holding_findings, late_tasks
+from pytest_manifest.broker.own_sending import sending_notice
 from pytest_manifest.broker.routing import queue_name, reserved
 from pytest_manifest.broker.workers import (
     QUESTIONS,
@@ -98,6 +99,9 @@ def lint(
     yield from _stores(publisher, demand, workers)
     yield from forking(publisher.address.broker_url, publisher.app.conf.broker_transport_options)
     yield from (Finding("warning", "pools", said) for said in pool_warnings(workers))
+    if not publisher.calls_own_senders:
+        senders = sending_notice(publisher.own_senders, demand.tasks, called=False)
+        yield from (Finding("warning", "apply_async", said) for said in senders)
     unsaid = unsaid_warnings(workers, publisher.app.conf.task_serializer)
     yield from (Finding("unchecked", "workers", said) for said in unsaid)
     stock = [one.name for one in workers if one.is_stock]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from celery import Celery, Task
 from celery.utils.nodenames import anon_nodename
@@ -15,7 +15,8 @@ from pydantic import JsonValue
 
 from pytest_manifest.broker.attempt import Attempt, run8
 from pytest_manifest.broker.client import reply_queue_name
-from pytest_manifest.broker.routing import MESSAGE_OPTIONS, Options, Routing
+from pytest_manifest.broker.own_sending import make_message
+from pytest_manifest.broker.routing import MESSAGE_OPTIONS, Options, Routing, destination_of
 from pytest_manifest.broker.workers import TaskLimits, message_limits
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.redaction import may_hold_secret, redact, redacted
@@ -48,7 +49,8 @@ class MessageBuilder:
 
     ``stream`` and ``ttl`` (s) tell the worker where receipts go; an empty ``stream`` leaves both
     headers out. ``rpc`` asks for results on the run's own reply queue. ``tasks``: those whose own
-    say about a message counts, by name.
+    say about a message counts, by name; ``own``: the names of those whose own ``apply_async`` is to
+    make it.
     """
 
     def __init__(
@@ -61,8 +63,14 @@ class MessageBuilder:
         rpc: bool = False,
         limits: TaskLimits | None = None,
         tasks: Mapping[str, Task] = MappingProxyType({}),
+        own: Collection[str] = (),
     ) -> None:
+        self._app = app
         self._tasks = tasks
+        self._own = own
+        self._made: dict[str, Outgoing] = {}
+        """By task id, of what ``own`` has made and the broker has not certainly taken: it may have
+        taken a lock for that, and is called once."""
         self._limits = limits or TaskLimits(app)
         self._as_task: Callable[..., object] = app.amqp.as_task_v2
         self._serializer: str = app.conf.task_serializer
@@ -101,6 +109,9 @@ class MessageBuilder:
 
     def _build_one(self, attempt: Attempt, sent_at: datetime, headers: Options) -> Outgoing:
         entry = attempt.entry
+        if (made := self._made.get(attempt.task_id)) is not None:
+            made.options["headers"] = {**_mapping(made.options.get("headers")), **headers}
+            return made
         options = self._routing(entry)
         own = {name: options.pop(name) for name in MESSAGE_OPTIONS & options.keys()}
         serializer = str(options.get("serializer") or self._serializer)
@@ -108,13 +119,58 @@ class MessageBuilder:
         _check_serialisable((entry.args, entry.kwargs), serializer)
         options["headers"] = {
             **_mapping(options.get("headers")),
+            **entry.headers,
             **headers,
             HEADER_RUN: attempt.run,
             HEADER_ENTRY: entry.id,
             HEADER_ATTEMPT: attempt.number,
             HEADER_ROOT: attempt.task_id,
         }
-        return Outgoing(attempt, message, options)
+        if entry.task not in self._own:
+            return Outgoing(attempt, message, options)
+        made = self._made[attempt.task_id] = self._made_by_task(attempt, message, options)
+        return made
+
+    def forget(self, task_ids: Iterable[str]) -> None:
+        """Forget the messages of these jobs, which the broker has."""
+        for task_id in task_ids if self._made else ():
+            self._made.pop(task_id, None)
+
+    def _made_by_task(self, attempt: Attempt, ours: Any, options: Options) -> Outgoing:
+        """Have the task make the message by its own ``apply_async``; ``ours``: that of all others.
+
+        Raises DispatchError where it is not the message of this entry.
+        """
+        entry = attempt.entry
+        names = ("queue", "priority", "eta", "countdown", "expires")
+        said = {name: getattr(entry, name) for name in names}
+        given = {name: value for name, value in said.items() if value is not None}
+        task, task_id = self._tasks[entry.task], attempt.task_id
+        headers = _mapping(options["headers"])
+        made = make_message(
+            self._app,
+            lambda: task.apply_async(
+                list(entry.args), dict(entry.kwargs), task_id=task_id, headers=headers, **given
+            ),
+            task_id,
+        )
+        body, at = made.message.body, destination_of(made.options)
+        if [list(body[0]), dict(body[1])] != [entry.args, entry.kwargs]:
+            raise DispatchError(
+                "its own apply_async gives it other arguments than the entry has; write them there"
+            )
+        if at != destination_of(options):
+            raise DispatchError(
+                f"its own apply_async sends it to {' '.join(filter(None, at))}, and not where the "
+                "app's routes do; name that queue in the entry"
+            )
+        # How long it may run, and what is kept and shown of it, is the run's business.
+        ruled = ["timelimit", "ignore_result", "argsrepr", "kwargsrepr"]
+        ruled += [name for name in ("eta", "expires") if ours.headers[name] is not None]
+        made.message.headers.update({name: ours.headers[name] for name in ruled})
+        made.message.properties["reply_to"] = ours.properties["reply_to"]
+        made.options["headers"] = {**_mapping(made.options.get("headers")), **headers}
+        return Outgoing(attempt, made.message, made.options)
 
     def _message(self, attempt: Attempt, sent_at: datetime, own: Options) -> object:
         entry = attempt.entry

@@ -12,6 +12,7 @@ from pytest_manifest.broker import checks, stores
 from pytest_manifest.broker.checks import Demand, demand_of, tasks_by_queue
 from pytest_manifest.broker.control import Answers, by_node
 from pytest_manifest.broker.findings import Finding
+from pytest_manifest.broker.own_sending import sending_notice
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.redelivery import redelivery_findings
 from pytest_manifest.broker.routing import queue_name
@@ -155,6 +156,9 @@ def preflight(
             if can_answer
             else [NO_CONTROL.format(scheme=scheme_of(address.broker_url))]
         ),
+    )
+    result.warnings.extend(
+        sending_notice(publisher.own_senders, sendable.tasks, called=publisher.calls_own_senders)
     )
     result.warnings.extend(unsaid_warnings(workers, publisher.app.conf.task_serializer))
     if held_for is not None:

@@ -24,6 +24,7 @@ from pytest_manifest.broker.client import load_app
 from pytest_manifest.broker.connection import PublishConnection
 from pytest_manifest.broker.control import Control
 from pytest_manifest.broker.messages import MessageBuilder, Outgoing
+from pytest_manifest.broker.own_sending import own_senders
 from pytest_manifest.broker.routing import AppRouting, destination_of, queue_name, reserved
 from pytest_manifest.broker.workers import TaskLimits
 from pytest_manifest.errors import StackError
@@ -59,17 +60,27 @@ class Publisher:
     """Send attempts to the broker of ``address``, by task name.
 
     ``stream`` is the key of the run's receipts stream ("" where there is none), ``ttl`` the
-    seconds it lives. Connects at the first :meth:`publish`, and again after a failure. For one
+    seconds it lives. ``own_apply_async``: tasks with an ``apply_async`` of their own make their
+    messages by it. Connects at the first :meth:`publish`, and again after a failure. For one
     thread at a time.
     """
 
     def __init__(
-        self, address: StackAddress, *, stream: str, ttl: int, budget: WaitBudget | None = None
+        self,
+        address: StackAddress,
+        *,
+        stream: str,
+        ttl: int,
+        budget: WaitBudget | None = None,
+        own_apply_async: bool = False,
     ) -> None:
         self.address = address
         self.app: Celery = load_app(address)
         # Finalising a plain app would give it the tasks of every other app in this process.
         self.tasks: Mapping[str, Task] = self.app.tasks if address.app else {}
+        self.own_senders = own_senders(self.app, self.tasks)
+        """By task: what it sends by, where that is not Celery's own."""
+        self.calls_own_senders = own_apply_async
         self.routing = AppRouting(self.app, self.tasks)
         self.limits = TaskLimits(self.app)
         self._rpc = scheme_of(address.backend_url) == "rpc"
@@ -81,6 +92,7 @@ class Publisher:
             rpc=self._rpc,
             limits=self.limits,
             tasks=self.tasks,
+            own=self.own_senders if own_apply_async else (),
         )
         self._control = Control(self.app, address)
         self._connection: PublishConnection | None = None
@@ -126,6 +138,7 @@ class Publisher:
         refused |= _refused(outgoing, closed)
         result = self._send_all(link, _without(outgoing, refused))
         result.refused.update(refused)
+        self._builder.forget([*result.certain, *result.refused])
         return result
 
     def refusals(self, names: Iterable[str]) -> dict[str, str]:

@@ -16,7 +16,14 @@ from msgspec.json import Decoder, Encoder
 from msgspec.json import format as reformat
 
 from pytest_manifest.schema import ID_MAX_LENGTH, MAX_DEPTH, Document, Entry, Expectations
-from pytest_manifest.schema.fields import KEY_NAME, MOST_SECONDS, State
+from pytest_manifest.schema.fields import (
+    HEADER_LENGTH,
+    KEY_NAME,
+    MOST_HEADERS,
+    MOST_SECONDS,
+    State,
+    is_taken_header,
+)
 from pytest_manifest.schema.json_schemas import schema_problem
 from pytest_manifest.schema.json_values import MSGSPEC_ERRORS, is_deep, is_stock_json
 from pytest_manifest.schema.wire import MOST
@@ -26,6 +33,9 @@ _WHOLE: Final = 10**15
 
 Name = Annotated[str, Meta(min_length=1, max_length=ID_MAX_LENGTH)]
 KeyName = Annotated[str, Meta(pattern=rf"^{KEY_NAME}\Z")]
+HeaderValue = (
+    Annotated[str, Meta(max_length=HEADER_LENGTH)] | Annotated[int, Meta(ge=-MOST, le=MOST)] | bool
+)
 Number = Annotated[int, Meta(ge=0, lt=_WHOLE)] | Annotated[float, Meta(ge=0)]
 Duration = (
     Annotated[int, Meta(ge=0, le=MOST_SECONDS)] | Annotated[float, Meta(ge=0, le=MOST_SECONDS)]
@@ -57,6 +67,7 @@ class EntryLine(Struct, forbid_unknown_fields=True, gc=False):
     priority: Annotated[int, Meta(ge=0, le=255)] | UnsetType | None = UNSET
     countdown: Duration | UnsetType | None = UNSET
     expires: Duration | UnsetType | None = UNSET
+    headers: dict[KeyName, HeaderValue] | UnsetType = UNSET
     timeout: Positive | UnsetType = UNSET
     deadline: Positive | UnsetType | None = UNSET
     retries: Annotated[int, Meta(ge=0, le=MOST)] | UnsetType = UNSET
@@ -188,6 +199,10 @@ def _make_sense(entries: Iterable[EntryLine]) -> bool:
             names += entry.tags
         if entry.key:
             names += entry.key.values()
+        if entry.headers:
+            if len(entry.headers) > MOST_HEADERS or any(map(is_taken_header, entry.headers)):
+                return False
+            names += (one for one in entry.headers.values() if isinstance(one, str))
         if entry.after:
             if entry.id in entry.after:
                 return False

@@ -111,6 +111,7 @@ class Options:
         ini="tasks that may be sent, like shop.* tasks.resize",
     )
     accept = run_values.accepted_risks()
+    apply_async = run_values.own_apply_async()
     no_worker = run_values.time_without_workers()
     require_signature = Flag(
         "send nothing of a manifest that no trusted key has signed, or that was changed since",

@@ -27,6 +27,7 @@ def run_settings(options: Options, own_key: Signer | None) -> RunSettings:
         strict=options.strict,
         allow=options.allow,
         accept=options.accept,
+        own_apply_async=options.apply_async,
         no_worker=options.no_worker,
         send_only=options.dispatch_only,
         canary=options.canary,

@@ -190,6 +190,18 @@ def time_without_workers() -> Option[float]:
     return Option(grace, 120.0, ini=about, ini_default="2m")
 
 
+def own_apply_async() -> Option[bool]:
+    """Return the option that has tasks which override ``apply_async`` make their messages by it."""
+    about = "have tasks with an apply_async of their own make their messages by it: true or false"
+    return Option(_truth, False, ini=about, ini_default="false")
+
+
+def _truth(given: Given) -> bool:
+    if given.text.lower() not in ("true", "false"):
+        raise given.refused("write true or false")
+    return given.text.lower() == "true"
+
+
 def _risks(given: Given) -> tuple[str, ...]:
     words = tuple(given.text.replace(",", " ").split())
     if unknown := [word for word in words if word not in _RISKS]:

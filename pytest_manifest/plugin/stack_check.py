@@ -178,11 +178,10 @@ def _check(
     options: Options,
 ) -> None:
     from pytest_manifest.broker.lint import eager, lint
-    from pytest_manifest.broker.publisher import Publisher
 
     check.broker, check.backend = redact_url(address.broker_url), redact_url(address.backend_url)
     _reach(check, address, choice)
-    with closing(Publisher(address, stream="", ttl=0)) as publisher:
+    with closing(_publisher(address, options)) as publisher:
         if address.app:
             ours = address.is_private or address.is_managed
             check.findings += eager(publisher.app.conf.task_always_eager, ours=ours)
@@ -191,6 +190,12 @@ def _check(
         _ask(check, publisher)
         with _transport_errors():
             check.findings += lint(publisher, check.workers, entries, options.allow, options.accept)
+
+
+def _publisher(address: StackAddress, options: Options) -> Publisher:
+    from pytest_manifest.broker.publisher import Publisher
+
+    return Publisher(address, stream="", ttl=0, own_apply_async=options.apply_async)
 
 
 @contextmanager

@@ -51,6 +51,7 @@ class RunConnections:
             stream=stream_key(state.info.run),
             ttl=state.info.stream_ttl,
             budget=state.wait_budget,
+            own_apply_async=state.settings.own_apply_async,
         )
         return self.publisher
 

@@ -63,8 +63,9 @@ class RunSettings:
     manifest again when its turn comes, and keep it not; ``receipt_keys``: the public keys, as PEM,
     by one of which each report of a worker must be signed, None where it need not be; ``reuse``:
     the runs whose passes count for the same work, None: of none; ``accept``: the risks with which
-    a run is sent all the same, by their words of ``manifest_accept``; ``no_worker``: seconds
-    without any worker after which it ends, 0 for no limit.
+    a run is sent all the same, by their words of ``manifest_accept``;
+    ``own_apply_async``: whether tasks that override it make their messages by it; ``no_worker``:
+    seconds without any worker after which it ends, 0 for no limit.
     """
 
     folder: Path
@@ -86,6 +87,7 @@ class RunSettings:
     receipt_keys: str | None = None
     reuse: EarlierRuns | None = None
     accept: Collection[str] = ()
+    own_apply_async: bool = False
     no_worker: float = 120.0
 
     def window_for(self, slots: int) -> int:

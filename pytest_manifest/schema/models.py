@@ -13,6 +13,7 @@ from pytest_manifest.schema.fields import (
     Count,
     Document,
     Expiry,
+    Headers,
     Identifier,
     InParts,
     Json,
@@ -181,6 +182,8 @@ class Entry(Document):
     """The time before which the task must not start."""
     expires: Expiry | None = None
     """Seconds from the sending, or the time, after which the task must not start."""
+    headers: Headers = Field(default_factory=dict)
+    """Headers that its message carries besides Celery's, like a tenant's: texts, whole numbers."""
     timeout: PositiveSeconds = 300.0
     """The longest that the task may run, in seconds from its start."""
     deadline: PositiveSeconds | None = None

@@ -36,6 +36,7 @@ def secrets_of(entry: Entry, receipt: Receipt | None = None) -> Secrets:
         return ()
     found = {*secrets_in(entry.args), *secrets_in(entry.kwargs), *secrets_in(entry.meta)}
     found.update(secrets_in(dict[str, JsonValue](entry.key)))
+    found.update(secrets_in(dict[str, JsonValue](entry.headers)))
     if "result" in entry.expect.model_fields_set:
         found.update(secrets_in(entry.expect.result))
     if receipt is not None:
@@ -93,6 +94,7 @@ def shown_entry(entry: Entry, secrets: Secrets | None = None) -> Entry:
     changes: dict[str, object] = {
         "args": redacted(entry.args, secrets),
         "kwargs": redacted(entry.kwargs, secrets),
+        "headers": redacted(dict[str, JsonValue](entry.headers), secrets),
         "meta": redacted(entry.meta, secrets),
         "key": redacted(dict[str, JsonValue](entry.key), secrets),
         "tags": redacted(list[JsonValue](entry.tags), secrets),

@@ -213,6 +213,20 @@ REPORTS = Project(
     },
     variables=STANDARD | {"CELERY_RESULT_BACKEND": "reports.store:ReportStore+{store}"},
 )
+OWN_SENDING = Project(
+    app="shop.celery",
+    entries={
+        "bill": (entry("shop.tasks.bill", 7, expect={"tenant": "tea-house"}), "passed"),
+        "other": (
+            {**entry("shop.tasks.bill", 8, expect={"tenant": "bar"}), "headers": {"tenant": "bar"}},
+            "passed",
+        ),
+        "tidy": (entry("shop.tasks.tidy", "a", expect={"tenant": "tea-house"}), "passed"),
+        "again": (entry("shop.tasks.tidy", "a"), "rejected"),
+    },
+    variables=STANDARD,
+    notice="makes the messages, one by one",
+)
 ALL = {
     "flat": FLAT,
     "package": PACKAGE,
@@ -229,6 +243,7 @@ ALL = {
     "django_eager": DJANGO_EAGER,
     "observed": OBSERVED,
     "reports": REPORTS,
+    "own_sending": OWN_SENDING,
 }
 """By their folders."""
 

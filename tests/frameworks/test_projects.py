@@ -20,7 +20,7 @@ def test_on_a_private_stack(name: str, tmp_path: Path) -> None:
     done = project.dispatch(*PRIVATE)
     assert project.verdicts() == project.expected()
     assert project.project.notice in done.text
-    assert done.status == ("failed" in project.expected().values()), done.text
+    assert done.status == (set(project.expected().values()) != {"passed"}), done.text
 
 
 @pytest.mark.live
@@ -37,7 +37,7 @@ def test_on_their_own_worker(
     with project.worker(*options):
         done = project.dispatch(*(["--manifest-broker=app"] if project.project.settings else []))
     assert project.verdicts() == project.expected()
-    assert done.status == ("failed" in project.expected().values()), done.text
+    assert done.status == (set(project.expected().values()) != {"passed"}), done.text
 
 
 @pytest.mark.live

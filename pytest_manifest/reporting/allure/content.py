@@ -95,7 +95,7 @@ _SMALL: Final = 4000
 
 _BREAK: Final = re.compile(
     ',(?="(?:task_id|state|result|worker|sent_at|started_at|wait|retried|ended_at|error|code|cpu'
-    '|args_sha256|result_sha256|evidence|args|kwargs|timeout|after|key|tags|cost|meta|expect)":)'
+    '|args_sha256|result_sha256|evidence|args|kwargs|headers|timeout|after|key|tags|cost|meta|expect)":)'
 )
 """Commas after which a line ends; none is within a JSON string, where quotes are escaped."""
 _AFTER: Final = ",\n "
