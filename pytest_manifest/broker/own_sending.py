@@ -29,7 +29,8 @@ _NOT_OURS: Final = ("expiration", "retry", "retry_policy", "declare")
 
 @dataclass(frozen=True, slots=True)
 class OwnMessage:
-    """What a task's own ``apply_async`` would have sent: ``message`` is Celery's task_message."""
+    """The message that a task's own ``apply_async`` has made: Celery's task_message, and how it
+    goes."""
 
     message: Any
     options: dict[str, object]

@@ -47,7 +47,7 @@ _RFC3339 = re.compile(
 )
 
 
-def _printable(value: str) -> str:
+def printable_text(value: str) -> str:
     if not value.isprintable():
         bad = next(char for char in value if not char.isprintable())
         raise PydanticCustomError(
@@ -119,21 +119,6 @@ def _key_name(name: str) -> str:
     return name
 
 
-def _header_name(name: str) -> str:
-    if not re.fullmatch(KEY_NAME, name) or is_taken_header(name):
-        raise PydanticCustomError(
-            "header_name",
-            "must have names of 1 to 60 ASCII letters, digits, '_', '-' and '.', and none of those "
-            "that Celery or this plugin gives to messages",
-        )
-    return name
-
-
-def is_taken_header(name: str) -> bool:
-    """Tell whether a header of this name means something to Celery, or to us."""
-    return name in _TAKEN or name.startswith("manifest_")
-
-
 def _is_finite(number: float) -> bool:
     try:
         return math.isfinite(number)
@@ -164,7 +149,7 @@ _EXPIRY_SCHEMA: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": MOS
 Name = Annotated[
     str,
     Field(min_length=1, max_length=ID_MAX_LENGTH),
-    AfterValidator(_printable),
+    AfterValidator(printable_text),
     WithJsonSchema(_NAME_SCHEMA),
 ]
 """Printable text of 1 to 200 characters: ids, task names, queues, tags."""
@@ -198,54 +183,6 @@ Keys = Annotated[
     ),
 ]
 """Names and values: whose job it is, or what it uses."""
-HEADER_LENGTH: Final = 500
-MOST_HEADERS: Final = 32
-"""RabbitMQ takes no more in one frame than all of these together."""
-_TAKEN: Final = frozenset(
-    (
-        *("lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries"),
-        *("timelimit", "root_id", "parent_id", "argsrepr", "kwargsrepr", "origin", "args"),
-        *("ignore_result", "replaced_task_nesting", "stamped_headers", "stamps", "kwargs"),
-        *("callbacks", "errbacks", "chain", "chord", "reply_to", "correlation_id", "hostname"),
-        *("delivery_info", "properties", "headers", "compression", "is_eager", "called_directly"),
-        *("children", "utc", "taskset", "logfile", "loglevel", "redelivered", "x-death"),
-    )
-)
-"""The headers that Celery gives to messages, and names by which a task asks for what is of it."""
-_HEADER_NAME_SCHEMA: dict[str, Any] = {"minLength": 1, "maxLength": 60}
-_HEADER_NAME_SCHEMA["not"] = {
-    "anyOf": [
-        {"pattern": "[^A-Za-z0-9_.-]"},
-        {"pattern": "^manifest_"},
-        {"enum": sorted(_TAKEN)},
-    ]
-}
-Headers = Annotated[
-    dict[
-        Annotated[str, AfterValidator(_header_name)],
-        Annotated[str, Field(max_length=HEADER_LENGTH), AfterValidator(_printable)] | Whole | bool,
-    ],
-    Field(max_length=MOST_HEADERS),
-    WithJsonSchema(
-        {
-            "type": "object",
-            "propertyNames": _HEADER_NAME_SCHEMA,
-            "maxProperties": MOST_HEADERS,
-            "additionalProperties": {
-                "anyOf": [
-                    {
-                        "type": "string",
-                        "maxLength": HEADER_LENGTH,
-                        "not": {"pattern": f"[{UNPRINTABLE}]"},
-                    },
-                    {"type": "integer", "minimum": -MOST, "maximum": MOST},
-                    {"type": "boolean"},
-                ]
-            },
-        }
-    ),
-]
-"""Names and values that travel with a message."""
 Version = Annotated[
     Literal[1], BeforeValidator(_version), WithJsonSchema({"type": "integer", "const": 1})
 ]

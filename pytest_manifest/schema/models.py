@@ -13,7 +13,6 @@ from pytest_manifest.schema.fields import (
     Count,
     Document,
     Expiry,
-    Headers,
     Identifier,
     InParts,
     Json,
@@ -29,6 +28,7 @@ from pytest_manifest.schema.fields import (
     Version,
 )
 from pytest_manifest.schema.json_schemas import schema_problem
+from pytest_manifest.schema.message_headers import Headers
 from pytest_manifest.schema.patterns import pattern_problem
 from pytest_manifest.schema.wire import MOST
 from pytest_manifest.text import middle, number_unprintable

@@ -59,6 +59,12 @@ fields = st.fixed_dictionaries(
     optional={
         "key": st.dictionaries(st.sampled_from(["tenant", "a.b", "a b", "é", "a\n", ""]), names)
         | odd,
+        "headers": st.dictionaries(
+            st.sampled_from(["tenant", "x-a", "é", "", "id", "manifest_run"]),
+            names | numbers | st.booleans() | st.sampled_from(["x" * 501, 2**60, None, 1.5]),
+        )
+        | st.just({f"h{n}": n for n in range(33)})
+        | odd,
         "args": st.lists(values, max_size=2) | odd,
         "kwargs": objects | odd,
         "queue": st.none() | names,
