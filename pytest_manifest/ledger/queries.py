@@ -61,7 +61,7 @@ _FINAL = """
         = (SELECT count(DISTINCT entry) FROM attempts)
 """
 _VERDICTS = f"SELECT s.seq, s.verdict, s.receipt {_REQUESTED}"
-_RECEIPT = f"SELECT s.receipt {_REQUESTED}"
+_RECEIPT = f"SELECT s.receipt, s.verdict {_REQUESTED}"
 # Where the manifest has changed in between, the newest attempt has the position.
 _IN_ORDER = """
     SELECT a.entry FROM attempts a
@@ -173,11 +173,12 @@ class Queries(LedgerPart):
         found = self._built_in_batches(_verdict_or_none, _VERDICTS, self._in_order())
         return (settled for settled in found if settled is not None)
 
-    def raw_receipts(self) -> Iterator[str]:
-        """Yield the receipts on which verdicts rest, as JSON, in the manifest's order."""
-        for (receipt,) in self._in_batches(_RECEIPT, self._in_order()):
+    def raw_receipts(self) -> Iterator[tuple[str, str]]:
+        """Yield the receipts on which verdicts rest, and these verdicts, as JSON, in the manifest's
+        order."""
+        for receipt, verdict in self._in_batches(_RECEIPT, self._in_order()):
             if receipt is not None:
-                yield receipt
+                yield receipt, verdict
 
     def verdicts_version(self) -> str:
         """Return a text that changes whenever a verdict, or its receipt, does."""

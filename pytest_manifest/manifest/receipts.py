@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import JsonValue
 from pydantic_core import from_json
 from typing_extensions import Self
 
@@ -49,12 +50,14 @@ def read_receipts(path: Path) -> Iterator[Receipt]:
     faults.raise_any()
 
 
-def receipt_line(kept: str) -> bytes:
+def receipt_line(kept: str, judged: Mapping[str, JsonValue] | None = None) -> bytes:
     """Return a receipt's line, without its newline, from the JSON text that the ledger keeps.
 
-    The bytes are those of ``dump_document``, which takes three times as long.
+    The bytes are those of ``dump_document``, which takes three times as long. ``judged``: how its
+    run judged it, without fields that are null.
     """
     fields: dict[str, Any] = from_json(kept)
+    fields["judged"] = judged
     lean: dict[str, Any] = {"receipt": 1}
     lean |= {
         name: value

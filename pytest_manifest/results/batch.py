@@ -122,7 +122,7 @@ def worker_receipt(document: Mapping[str, object]) -> Receipt:
     return receipt.model_copy(update=_BY_WORKER)
 
 
-_BY_WORKER: Final = {"source": "worker", "reused": None}
+_BY_WORKER: Final = {"source": "worker", "reused": None, "judged": None}
 """What no worker can say of its receipt."""
 
 

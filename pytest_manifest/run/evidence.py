@@ -264,8 +264,8 @@ class EvidenceEvaluator:
         reported = trusted
         execution, receipt = decisive_end(reported)
         receipt = without_unproven_claims(execution, receipt, starts)
-        if receipt.reused is not None:  # which this run says itself, and no worker
-            receipt = receipt.model_copy(update={"reused": None})
+        if receipt.reused is not None or receipt.judged is not None:  # which no worker says
+            receipt = receipt.model_copy(update={"reused": None, "judged": None})
         if exact_message and receipt.sent_at != sent_at and self._was_published_again(task_id):
             exact_message = False  # which of its messages it is of is unknown
         known_at = sent_at if exact_message else None

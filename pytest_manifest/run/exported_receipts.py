@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Final
 
 from pytest_manifest.broker.attempt import is_of_attempt, task_id_for
+from pytest_manifest.broker.workers import with_effective_timeout
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import REUSED_RUNS, Ledger, ReusedFrom, RunInfo, utc_now
 from pytest_manifest.ledger.queries import BATCH
@@ -15,14 +17,16 @@ from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.ledger.transfers import ImportedEntry
 from pytest_manifest.manifest import Limits, Manifest
 from pytest_manifest.manifest.receipts import Exported, ReceiptIndex
-from pytest_manifest.run.evaluation import AttemptEvaluator
+from pytest_manifest.run.evaluation import FIXED, AttemptEvaluator, Evaluated
 from pytest_manifest.run.exported_trees import TreeImport
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.signatures import require_signatures
-from pytest_manifest.schema import Entry
-from pytest_manifest.schema.receipts import Reuse
+from pytest_manifest.schema import Entry, Receipt, Verdict
+from pytest_manifest.schema.receipts import Judged, Reuse
 from pytest_manifest.verdict import evaluate
 
+SHORTEST_LIMIT: Final = 1.0
+"""Seconds: a task that ran no longer was within any time limit that it may have had."""
 NO_RUN = "no-receipts"
 """The run id of a file without receipts."""
 
@@ -89,6 +93,16 @@ def _info(manifest: Manifest, run: str) -> RunInfo:
     )
 
 
+def _may_have_outrun(entry: Entry, receipt: Receipt) -> bool:
+    """Return whether a job may have run longer than a limit of its task that is not known.
+
+    A timeout that the entry has is the limit then, and no limit is below a second.
+    """
+    if "timeout" in entry.model_fields_set or receipt.source != "worker":
+        return False
+    return receipt.runtime is not None and receipt.runtime > SHORTEST_LIMIT
+
+
 @dataclass
 class _ReceiptsEvaluation:
     """Judge each entry of a manifest by its receipt in the file ``name``."""
@@ -128,7 +142,7 @@ class _ReceiptsEvaluation:
         if not is_of_attempt(task_id, self.run, entry.id, attempt):
             task_id = task_id_for(self.run, entry.id, attempt, ordinal)
         job = PendingAttempt(self.run, entry, attempt, task_id, 0.0, receipt.sent_at)
-        verdict, counted = self.evaluator.evaluate(job, receipt, ())
+        verdict, counted = self._evaluate(job, receipt)
         text = exported.text
         return ImportedEntry(
             task_id,
@@ -139,6 +153,44 @@ class _ReceiptsEvaluation:
             text,
             None if counted is None else text,
         )
+
+    def _evaluate(self, job: PendingAttempt, receipt: Receipt) -> Evaluated:
+        """Judge a job by its receipt, and by what its run has said of it.
+
+        That it did not pass is believed; that it did is held against the receipt, and against the
+        time limit that its task had.
+        """
+        entry, judged = job.entry, receipt.judged
+        if judged is not None and self._stands(judged, entry, receipt):
+            verdict = Verdict(
+                verdict=judged.verdict,
+                entry=entry.id,
+                attempt=job.number,
+                sentence=judged.sentence or "",
+                mismatches=judged.mismatches,
+            )
+            return verdict, receipt
+        if judged is not None and judged.limit is not None:
+            job.entry = with_effective_timeout(entry, judged.limit)
+        verdict, counted = self.evaluator.evaluate(job, receipt, ())
+        if verdict.verdict == "passed" and judged is None and _may_have_outrun(entry, receipt):
+            note = (
+                f"{self.name} does not say what time limit its task had, and the entry has no "
+                "timeout to go by; give it one, or judge the run by its ledger"
+            )
+            return evaluate(entry, None, attempt=job.number, problem="unknown", note=note), None
+        return verdict, counted
+
+    def _stands(self, judged: Judged, entry: Entry, receipt: Receipt) -> bool:
+        """Return whether what the run has said of a job holds, whatever its receipt says."""
+        if judged.verdict == "passed":
+            return False
+        if judged.verdict in FIXED or judged.manifest == self.manifest.sha256:
+            return True
+        if any(one.path == "code" for one in judged.mismatches):
+            return True
+        # By whom it was revoked the receipt does not say.
+        return judged.verdict == receipt.state == entry.expect.state == "revoked"
 
     def _reused(self, ordinal: int, entry: Entry, exported: Exported, by: Reuse) -> ImportedEntry:
         """Judge an entry by the receipt of an earlier run's job, which it has reused.
@@ -153,7 +205,7 @@ class _ReceiptsEvaluation:
         job = PendingAttempt(self.run, entry, 0, task_id, 0.0, receipt.sent_at)
         imported = self.evaluator.evidence.imported
         imported[task_id] = origin
-        verdict, counted = self.evaluator.evaluate(job, receipt, ())
+        verdict, counted = self._evaluate(job, receipt)
         del imported[task_id]
         if verdict.verdict == "passed" and self.evaluator.evidence.signatures is not None:
             note = (

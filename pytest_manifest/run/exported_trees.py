@@ -11,14 +11,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
+from pydantic_core import from_json
+
 from pytest_manifest.broker.attempt import is_of_attempt
 from pytest_manifest.ledger import Descendant, Ledger
 from pytest_manifest.ledger.queries import BATCH
+from pytest_manifest.ledger.rows import moment
 from pytest_manifest.manifest import Manifest, descendant_line, receipt_line
 from pytest_manifest.manifest.receipts import ReceiptIndex
+from pytest_manifest.run.changes import kept_manifest
 from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.evidence import complete_receipt, decisive_end
 from pytest_manifest.run.pending import PendingAttempt, entry_of_descendant
+from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.schema import Entry, Verdict
 from pytest_manifest.schema.receipts import ExportedDescendant
 from pytest_manifest.verdict import evaluate
@@ -27,14 +32,38 @@ _NO_RECEIPT = "it is said to have passed, and no receipt says so"
 _OTHER_TASK = "its receipt is of another task"
 
 
+_FORMAT = "judged "
+"""Changes with what a file holds beside the verdicts that it is of."""
+
+
 def exported_lines(ledger: Ledger) -> Iterator[bytes]:
     """Yield the lines of a run's receipts file: of entries, then of their descendants."""
-    return chain(map(receipt_line, ledger.queries.raw_receipts()), _descendant_lines(ledger))
+    return chain(_receipt_lines(ledger), _descendant_lines(ledger))
 
 
 def exported_version(ledger: Ledger) -> str:
     """Return a text that changes whenever a verdict, also on a descendant, does."""
-    return f"{ledger.queries.verdicts_version()}{ledger.trees.version()}"
+    return f"{_FORMAT}{ledger.queries.verdicts_version()}{ledger.trees.version()}"
+
+
+def _receipt_lines(ledger: Ledger) -> Iterator[bytes]:
+    limits, runs = OwnLimits(ledger), ledger.info.task_runs()
+    sha256 = ledger.info.read().sha256
+    manifest = kept_manifest(ledger.path, sha256)
+    for text, said in ledger.queries.raw_receipts():
+        receipt, verdict = from_json(text), from_json(said)
+        name, task = str(verdict["entry"]), str(receipt["task"])
+        if receipt.get("replaced") and manifest is not None and name in manifest:
+            task = manifest[name].task  # the limit is of the task that was sent
+        by = receipt.get("reused")
+        run = by["run"] if by else runs.run_of(str(receipt["task_id"]))
+        since = by["at"] if by else receipt.get("sent_at")
+        judged = {"verdict": verdict["verdict"]}
+        if verdict["verdict"] != "passed":
+            judged |= {name: verdict[name] for name in ("sentence", "mismatches") if verdict[name]}
+            judged["manifest"] = sha256
+        own = limits.seconds(task, run, moment(since))
+        yield receipt_line(text, judged if own is None else {**judged, "limit": own})
 
 
 def _descendant_lines(ledger: Ledger) -> Iterator[bytes]:

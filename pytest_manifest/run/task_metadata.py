@@ -92,9 +92,13 @@ class OwnLimits:
 
     def of_run(self, entry: Entry, run: str, sent_at: datetime | None) -> Entry:
         """Return the entry with the limit of a job that this run sent then."""
-        history = self._by_run.get(run) if self._by_run else None
-        own = None if history is None else history.at(entry.task, sent_at)
+        own = self.seconds(entry.task, run, sent_at)
         return entry if own is None else with_effective_timeout(entry, own)
+
+    def seconds(self, task: str, run: str, sent_at: datetime | None) -> float | None:
+        """Return the own limit (s) of a task's job that this run sent then; None: it had none."""
+        history = self._by_run.get(run) if self._by_run else None
+        return None if history is None else history.at(task, sent_at)
 
     def of(self, job: PendingAttempt) -> Entry:
         """Return the entry of an attempt, or of a descendant, with the limit of its job."""

@@ -76,6 +76,32 @@ class Reuse(Document):
     """When it was taken over."""
 
 
+class Mismatch(Document):
+    """One place where a receipt differs from what was expected."""
+
+    path: str
+    """Where, like ``result.lifecycle[1]``."""
+    expected: str
+    """What was expected there, shortened."""
+    actual: str
+    """What was found there, shortened."""
+
+
+class Judged(Document):
+    """How its run judged a job, in an exported receipts file: pytest says it, and no worker."""
+
+    verdict: VerdictStatus
+    """What the entry came to."""
+    sentence: Text | None = None
+    """What happened; null where it passed."""
+    mismatches: Annotated[list[Mismatch], InParts] = Field(default_factory=list)
+    """Where the receipt differs from the expectations."""
+    manifest: Sha256 | None = None
+    """The digest of the manifest that the run had; null where it passed."""
+    limit: Figure | None = None
+    """The time limit of the task itself, in seconds; null: it had none that is known."""
+
+
 class Receipt(Document):
     """The account of one attempt. Times are UTC.
 
@@ -157,17 +183,8 @@ class Receipt(Document):
     """The worker's signature, where it has a key."""
     reused: Reuse | None = None
     """The run that has reused it; all else is of the run that the job was sent in."""
-
-
-class Mismatch(Document):
-    """One place where a receipt differs from what was expected."""
-
-    path: str
-    """Where, like ``result.lifecycle[1]``."""
-    expected: str
-    """What was expected there, shortened."""
-    actual: str
-    """What was found there, shortened."""
+    judged: Judged | None = None
+    """How its run judged it, in an exported file."""
 
 
 class Verdict(Document):

@@ -27,7 +27,7 @@ _CANONICAL: Final = json.JSONEncoder(
 _TIMES: Final = ("sent_at", "received_at", "started_at", "finished_at")
 _NUMBERS: Final = ("wait", "runtime", "cpu")
 _LENGTH: Final = len("2026-11-24T15:00:00.000000+00:00")
-_UNSIGNED: Final = ("result", "source", "executions", "reused", SIGNATURE)
+_UNSIGNED: Final = ("result", "source", "executions", "reused", "judged", SIGNATURE)
 """A receipt's result is signed by its digest; what is signed is the worker's; how often it was
 executed, and who has reused it, is for the reader to say."""
 _DEFAULTS: Final = {

@@ -143,4 +143,4 @@ def test_the_file_is_written_again_when_a_descendant_is_judged_anew(tmp_path: Pa
         family = Family(made)
         family.end(family.started_children())
         made.step(2)
-        assert exported_version(made.ledger) == made.ledger.queries.verdicts_version()
+        assert exported_version(made.ledger) == f"judged {made.ledger.queries.verdicts_version()}"

@@ -105,7 +105,7 @@ def test_no_field_can_be_changed(signatures: ReportSignatures) -> None:
     """Each is signed, or its digest is, or it is for the reader to say."""
     record = end()
     assert signatures.fault_in_record(record, read(record)) == ""
-    said_by_reader = {"receipt", "executions", "reused", "signature"}
+    said_by_reader = {"receipt", "executions", "reused", "judged", "signature"}
     assert OTHERS.keys() | said_by_reader == Receipt.model_fields.keys()
     for name, value in OTHERS.items():
         changed = {**record, "receipt": {**record["receipt"], name: value}}
