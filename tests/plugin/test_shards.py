@@ -82,6 +82,70 @@ def test_shards_are_merged_and_judged_as_one(project: Project) -> None:
     assert made in (project.path / "run.html").read_text("utf-8")
 
 
+LIMITED = """
+
+LIMIT = float(Path(__file__).with_name("limit").read_text())
+
+
+@app.task(name="jobs.limited", time_limit=LIMIT)
+def limited():
+    count("limited")
+    time.sleep(1.5)
+"""
+"""A task with a limit of its own, which memory's worker does not enforce."""
+
+
+def limited(project: Project, seconds: float) -> None:
+    """Give the task another limit."""
+    (project.path / "limit").write_text(str(seconds), "utf-8")
+
+
+@pytest.fixture
+def with_limit(project: Project) -> Project:
+    """A project with two jobs of 1.5 s, whose task has a limit of its own."""
+    jobs = project.path / "jobs.py"
+    imports = "import time\nfrom pathlib import Path\n"
+    jobs.write_text(imports + jobs.read_text("utf-8") + LIMITED, "utf-8")
+    entries = [{"id": f"l-{n}", "task": "jobs.limited"} for n in range(2)]
+    project.manifest("m.jsonl", entries)
+    limited(project, 1.0)
+    return project
+
+
+def test_a_limit_of_one_shard_excuses_no_job_of_another(with_limit: Project) -> None:
+    """Each shard is judged by its own limit, also once they are merged."""
+    project = with_limit
+    assert shard(project, "1/2", MEMORY).ret == pytest.ExitCode.TESTS_FAILED
+    limited(project, 100.0)
+    assert shard(project, "2/2", MEMORY).ret == pytest.ExitCode.OK
+    made = merge(project, project.ledgers()[::-1])
+    result = project.run("--manifest=m.jsonl", "--manifest-audit", f"--manifest-run={made}")
+    result.assert_outcomes(passed=1, failed=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    checked = project.pytester.run(Path(sys.executable).with_name("manifest"), "check", made)
+    assert checked.ret == 0, checked.stdout.str()
+    assert project.verdicts() == {"l-0": "timed_out", "l-1": "passed"}
+    assert project.ran() == {"limited": 2}
+
+
+def test_a_limit_that_is_raised_excuses_nothing_of_before(with_limit: Project) -> None:
+    """A resume leaves what had run too long, and what waits for it; and so does the next audit."""
+    project = with_limit
+    rows: list[dict[str, object]] = [
+        {"id": "l-0", "task": "jobs.limited"},
+        {"id": "l-1", "task": "jobs.limited", "after": ["l-0"]},
+    ]
+    project.manifest("m.jsonl", rows)
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(failed=1, skipped=1)
+    limited(project, 100.0)
+    for how in (("--manifest-resume", MEMORY), ("--manifest-audit",), ("--manifest-audit",)):
+        result = project.run("--manifest=m.jsonl", *how)
+        result.assert_outcomes(failed=1, skipped=1)
+        assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert project.verdicts() == {"l-0": "timed_out", "l-1": "skipped"}
+    assert project.ran() == {"limited": 1}
+
+
 @XDIST
 def test_a_shard_without_entries_is_no_failure(project: Project, xdist: tuple[str, ...]) -> None:
     """The job of CI is green and says why it did nothing, whatever it was asked for."""

@@ -143,7 +143,8 @@ def _unknown(end: End) -> Complaint | None:
 
 def _timed_out(end: End) -> Complaint | None:
     now = end.world.clock.now
-    slow = any(now - run.began >= end.entry.timeout for run in end.runs)
+    limit = min(end.entry.timeout, end.world.least_limit)
+    slow = any(now - run.began >= limit for run in end.runs)
     has_deadline = end.entry.deadline is not None or end.world.has_deadline
     if slow or has_deadline or end.world.reached[CLOCK_SET]:
         return None

@@ -18,8 +18,10 @@ judges what is there, or judges it and waits for what is under way."""
 WorldAct = Literal[
     "take", "begin", "end", "work", "kill_child", "kill", "vanish", "pause", "go_on", "double",
     "give_back", "uncertain", "broker", "store", "fate", "flush", "jump", "refuse", "remove",
-    "revoke", "again",
+    "revoke", "again", "limit", "lie",
 ]  # fmt: skip
+Partner = Literal["excused", "strict"] | None
+"""Another shard that the run is merged with: what excuses all of its own jobs, or nothing."""
 SessionAct = Literal["crash", "second", "stop", "fair", "idle"]
 Act = Literal[WorldAct, SessionAct]
 OFTEN: Sequence[Act] = ("take", "begin", "end", "work", "work", "idle")
@@ -65,6 +67,7 @@ class Program:
     budget: float | None = None
     kills: int = 3
     deadline: float = 1e6
+    partner: Partner = None
     note: str = field(default="", compare=False)
     """What it showed, for people."""
 
@@ -131,6 +134,7 @@ def draw(seed: str) -> Program:
         budget=chance.choice((None, None, None, 1.0, 3.0)),
         kills=chance.choice((2, 3)),
         deadline=chance.choice((1e6, 1e6, 1e6, 45.0)),
+        partner=chance.choice((None, None, "excused", "strict")),
     )
 
 

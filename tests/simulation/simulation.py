@@ -26,7 +26,7 @@ from pytest_manifest.run.run import Run
 from pytest_manifest.run.settings import FailureLimit, RunSettings
 from pytest_manifest.run.workers import CRASH_LOOP
 from pytest_manifest.schema import Header
-from pytest_manifest.urls import StackAddress
+from tests.simulation.later import NO_STACK, PARTNERS_ENTRY, LaterJudges
 from tests.simulation.process import Process, belongings
 from tests.simulation.program import Program, Step
 from tests.simulation.redis_stack import connected_to_redis
@@ -53,7 +53,6 @@ LATER: Final = 5.0
 MOST_SESSIONS: Final = 12
 OFFLINE: Final = ("audit", "wait")
 """Sessions that need a stack of others; there is none where it was private."""
-NO_STACK: Final = StackAddress("", "", None, is_private=False)
 
 
 @dataclass
@@ -95,18 +94,25 @@ class Simulation:
         self.world.has_deadline = program.deadline < FOREVER
         self.actions = Actions(self.world)
         header = Header(workflow="simulation")
-        self.manifest = write_manifest(folder / "plan.jsonl", header, program.entries)
+        others = () if program.partner is None else (PARTNERS_ENTRY,)
+        entries = (*program.entries, *others)
+        self.manifest = write_manifest(folder / "plan.jsonl", header, entries)
+        self.names = [entry.id for entry in program.entries]
         self.runs = folder / "runs"
         self.reached = self.world.reached
         self.steps = 0
         self.truth = Truth(
             self.world,
             self.manifest,
+            self.names,
             self._ledger,
             self._outside,
             self.violations.append,
             self.reached,
             moves_orphans=program.is_private or program.repair,
+        )
+        self.later = LaterJudges(
+            self.manifest, folder, program.partner, self.violations.append, self.reached
         )
         self.world.on_publish = self.truth.published
         self._processes: list[Process] = []
@@ -228,7 +234,7 @@ class Simulation:
 
     def _make(self, kind: str, *, is_last: bool) -> Run:
         settings, at = self._settings(is_last=is_last), address(is_private=self.program.is_private)
-        names = list(self.manifest.ids)
+        names = self.names
         ledger = self._ledger()
         if kind == "dispatch":
             return dispatch_run(self.manifest, names, at, settings)
@@ -299,6 +305,13 @@ class Simulation:
             self.world.end_stack(forget=not leaves and run is not None and run.sends)
         if not self._alive:
             self.truth.consistent()
+            self._judge_later()
+
+    def _judge_later(self) -> None:
+        ledger = self._ledger()
+        if ledger is not None and not self.violations:
+            with self._outside():
+                self.later.look(ledger)
 
     def _settings(self, *, is_last: bool) -> RunSettings:
         program = self.program

@@ -70,6 +70,8 @@ SESSIONS: Sequence[str] = (
     *("session: refused beside another", "session: stopped"),
     *("what had certainly not run is sent anew", "a verdict is corrected"),
     *("a message lost on its way is sent again", "the wall's clock is set"),
+    *("a task's own limit is changed", "end told of what nobody had begun"),
+    *("a final red judged later", "two shards merged and audited"),
     *("killed between two replies of Redis", "a pipeline to Redis is cut"),
 )
 

@@ -77,8 +77,9 @@ class SessionPublisher(FakePublisher):
             return PublishResult(refused={one.task_id: REFUSAL for one in attempts})
         return super().publish(attempts, sent_at)
 
-    def own_limit(self, entry: Entry) -> None:
-        """Know of no limit that a task sets itself."""
+    def own_limit(self, entry: Entry) -> float | None:
+        """Return the limit that tasks have of their own now."""
+        return self._world.own_limit
 
     def call(self, function: Callable[[], T]) -> T:
         return function()

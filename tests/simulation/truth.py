@@ -42,6 +42,7 @@ class Truth:
         self,
         world: SimulatedWorld,
         manifest: Manifest,
+        names: Sequence[str],
         ledger: Callable[[], Path | None],
         outside: Callable[[], AbstractContextManager[None]],
         complain: Callable[[str], object],
@@ -51,6 +52,7 @@ class Truth:
     ) -> None:
         self._world = world
         self._manifest = manifest
+        self._names = names
         self._ledger = ledger
         self._outside = outside
         self._complain = complain
@@ -216,9 +218,9 @@ class Truth:
         """The last session ended in good order: every verdict is there, and true."""
         ledger = self._committed()
         verdicts = {one.verdict.entry: one for one in ledger.queries.all_verdicts()}
-        if set(verdicts) != set(self._manifest.ids):
+        if set(verdicts) != set(self._names):
             self._complain(f"S6 verdicts of {sorted(verdicts)} at the end")
-        for entry in self._manifest:
+        for entry in map(self._manifest.__getitem__, self._names):
             settled = verdicts.get(entry.id)
             rows = ledger.attempts.of_entry(entry.id)
             if settled is None:

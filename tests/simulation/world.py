@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 from pytest_manifest.schema import State
 from tests.simulation.program import UNKNOWN_TASK
@@ -12,6 +13,8 @@ from tests.unit.run_world import FIRST_PID, Delivery, Execution, Fate, How, Mess
 
 REFUSAL = "it is somebody else's"
 CLOCK_SET = "the wall's clock is set"
+LIMITS = (0.05, 100.0, 3.0)
+"""Seconds that tasks may run by limits of their own: jobs say that they ran for 0.1 s."""
 OUTAGES = (0.3, 1.2, 6.0, 20.0, 100.0)
 """Seconds that broker or store are away; a run gives up after a minute."""
 
@@ -28,6 +31,11 @@ class SimulatedWorld(World):
         """Called with what a session does that it must not."""
         self.refuses = 0.0
         """Until when the broker refuses the queue."""
+        self.own_limit: float | None = None
+        """The limit (s) that tasks have of their own, as a session finds it when it begins."""
+        self.least_limit = float("inf")
+        self.lies = False
+        """Whether the next end is told of an execution that nobody has begun."""
         self.turned_away: set[str] = set()
         """Task ids of messages that a worker took and did not run."""
 
@@ -98,6 +106,11 @@ class SimulatedWorld(World):
 
     def _store(self, execution: Execution, state: State, fate: Fate) -> None:
         self.reached[f"receipt {fate}"] += 1
+        if self.lies and state == "succeeded":
+            self.lies = False
+            self.forged.add(execution.message.task_id)
+            self.reached["end told of what nobody had begun"] += 1
+            execution = replace(execution, name=f"{execution.name}-unbegun")
         super()._store(execution, state, fate)
 
     # Processes and stacks
@@ -131,6 +144,17 @@ class Actions(WorldActions):
         """The broker will not have the queue for a while."""
         self.world.refuses = self.world.clock.now + OUTAGES[number % len(OUTAGES)]
         self.world.reached["broker refuses the queue"] += 1
+
+    def limit(self, worker: Worker, number: int) -> None:
+        """Tasks get another limit, for sessions that begin from now on."""
+        self.world.own_limit = LIMITS[number % len(LIMITS)]
+        self.world.least_limit = min(self.world.least_limit, self.world.own_limit)
+        self.world.reached["a task's own limit is changed"] += 1
+
+    def lie(self, worker: Worker, number: int) -> None:
+        """The end of a job that runs is told of an execution that nobody has begun."""
+        self.world.lies = True
+        self.end(worker, 0)
 
     def broker(self, worker: Worker, number: int) -> None:
         self.world.broker_down = self.world.clock.now + OUTAGES[number % len(OUTAGES)]

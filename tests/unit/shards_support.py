@@ -20,6 +20,7 @@ from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.task_metadata import record_own_limits
 from pytest_manifest.schema import Receipt, VerdictStatus
 from pytest_manifest.urls import StackAddress
+from pytest_manifest.worker.signing import sign_receipt
 from tests.unit.ledger_support import INFO, NOTHING
 
 NOWHERE = StackAddress("", "", None, is_private=False)
@@ -50,11 +51,13 @@ class Shards:
         starts: Sequence[str] = ("x",),
         before: float = 0.0,
         facts: Mapping[str, str] | None = None,
+        is_whole: bool = True,
         **said: object,
     ) -> Path:
         """Make the next shard: its job's task has this ``limit`` (s), ran for so long and began
         ``before`` it was sent, by its worker's clock; ``starts``: the executions of which there is
-        a start. It is judged as its run has judged it; ``facts`` are there before that."""
+        a start. It is signed by the key in use, if there is one, and judged as its run has judged
+        it; ``facts`` are there before that."""
         number = len(self.paths)
         run = self.run_id(number + 1)
         info = replace(
@@ -76,28 +79,30 @@ class Shards:
             ledger.attempts.plan([(attempt.task_id, entry.id, 1, number)])
             ledger.attempts.mark([attempt.task_id], "sent", sent_at=sent_at)
             began = sent_at - timedelta(seconds=before)
-            known = [
+            begun = [
                 Start(attempt.task_id, name, began, 0, "w@h", "h", 1, redelivered=False)
                 for name in starts
             ]
-            ledger.events.add_starts(known)
+            ledger.events.add_starts(begun)
             times: dict[str, object] = {}
             if runtime is not None:
                 ended = began + timedelta(seconds=runtime)
                 times = {"started_at": began, "finished_at": ended}
             document = {"run": run, "entry": entry.id, "attempt": 1, "task_id": attempt.task_id}
             told = {"task": "t", "state": "succeeded", "sent_at": sent_at, "worker": "w@h", **times}
-            receipt = Receipt.model_validate(
-                {**document, **told, **NOTHING, "runtime": runtime, **said}
-            )
+            known = {**document, **told, **NOTHING, "runtime": runtime, **said}
+            signed = sign_receipt(Receipt.model_validate(known).model_dump(mode="json"), "x")
+            receipt = Receipt.model_validate(signed)
             ledger.events.add_receipts([(attempt.task_id, "x", receipt)])
-            self.judge(ledger, receipt)
+            self.judge(ledger, receipt, is_whole=is_whole)
             ledger.info.set_status("finished")
         return path
 
-    def judge(self, ledger: Ledger, receipt: Receipt) -> None:
-        """Record the verdict by a receipt, as a run does."""
+    def judge(self, ledger: Ledger, receipt: Receipt, *, is_whole: bool) -> None:
+        """Record the verdict by a receipt, as a run does; ``is_whole``: what it finds of the
+        store."""
         evaluator = AttemptEvaluator(receipt.run, self.manifest, ledger, kills=3, lifetime=1e6)
+        evaluator.evidence.is_whole = lambda: is_whole
         entry, sent_at = self.manifest[receipt.entry], receipt.sent_at
         job = PendingAttempt(receipt.run, entry, 1, receipt.task_id, 0.0, sent_at)
         ledger.verdicts.record([evaluator.evaluate(job, receipt)])
@@ -109,9 +114,9 @@ class Shards:
         with Ledger.open(path) as ledger:
             return dict(sorted(ledger.verdicts.statuses().items()))
 
-    def audited(self, path: Path) -> dict[str, VerdictStatus]:
+    def audited(self, path: Path, *, receipt_keys: str | None = None) -> dict[str, VerdictStatus]:
         """The statuses after an audit without a stack."""
-        settings = RunSettings(folder=path.parent)
+        settings = RunSettings(folder=path.parent, receipt_keys=receipt_keys)
         run = audit_run(self.manifest, path, NOWHERE, settings, wait=False)
         run.prepare()
         run.take_effect()

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from pytest_manifest.ledger import GAVE_UP, OTHER_BROKER, STOCK_WORKERS, STORE_EMPTIED, Ledger
+from pytest_manifest.ledger import (
+    GAVE_UP,
+    OTHER_BROKER,
+    STOCK_WORKERS,
+    STORE_EMPTIED,
+    Descendant,
+    Ledger,
+)
 from pytest_manifest.ledger import utc_now as true_now
 from pytest_manifest.run import clock, task_metadata
 from pytest_manifest.run.clock import CLOCK, ClockWatch
+from pytest_manifest.run.doubts import note_emptied
+from pytest_manifest.run.evaluation import AttemptEvaluator
+from pytest_manifest.run.merge import merge
+from pytest_manifest.run.pending import PendingAttempt, pending_descendant
+from pytest_manifest.run.signatures import RECEIPT_KEYS
 from pytest_manifest.run.task_metadata import record_own_limits
+from pytest_manifest.signing import keys
 from pytest_manifest.verdict import Costs
+from pytest_manifest.worker import signing
+from tests.unit import ledger_support
 from tests.unit.shards_support import Shards
 
 BACK = 7200.0
@@ -28,8 +43,6 @@ def shards(tmp_path: Path) -> Shards:
 
 def in_rounds(shards: Shards, rounds: int, *, reverse: bool) -> Path:
     """Merge the shards, and what was merged once more for each further round."""
-    from pytest_manifest.run.merge import merge
-
     path = shards.merged(reverse=reverse)
     for _ in range(rounds - 1):
         path = merge([path]).ledger
@@ -98,6 +111,28 @@ def test_costs_of_a_merged_run_are_the_sums_of_its_shards(
         assert Costs(ledger, shards.manifest).total() == total
 
 
+@pytest.fixture
+def two_keys() -> Iterator[Sequence[tuple[bytes, str]]]:
+    yield [keys.generate(), keys.generate()]
+    signing.forget()
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_a_key_that_one_shard_trusts_is_none_of_another(
+    shards: Shards, two_keys: Sequence[tuple[bytes, str]], rounds: int
+) -> None:
+    """Whoever has the key of one shard's workers could speak for all of them; a key that is named
+    for the audit itself is trusted in all."""
+    (private, public), (_, other) = two_keys
+    signing.use(keys.read_signer(private.decode(), "key"))
+    shards.add(facts={RECEIPT_KEYS: other})
+    shards.add(facts={RECEIPT_KEYS: public})
+    assert shards.statuses(shards.paths[0]) == {"e0": "forged"}
+    path = in_rounds(shards, rounds, reverse=False)
+    assert shards.audited(path) == {"e0": "forged", "e1": "passed"}
+    assert shards.audited(path, receipt_keys=public) == {"e0": "passed", "e1": "passed"}
+
+
 # One run
 
 
@@ -134,6 +169,38 @@ def test_a_store_that_is_emptied_later_excuses_nothing_of_before(shards: Shards)
     with Ledger.open(path, write=True) as ledger:
         ledger.info.set_meta(STORE_EMPTIED, "1")
     assert shards.audited(path) == {"e0": "forged"}
+
+
+def test_a_store_that_was_away_when_a_job_was_judged_is_remembered(shards: Shards) -> None:
+    """What is believed since nobody could ask is believed by the next audit, too."""
+    path = shards.add(starts=(), is_whole=False)
+    assert shards.statuses(path) == {"e0": "passed"}
+    assert shards.audited(path) == {"e0": "passed"}
+    with Ledger.open(path) as ledger:
+        [row] = ledger.attempts.of_entry("e0")
+        assert ledger.excuses.may_lack_starts(row.task_id)
+
+
+@pytest.mark.parametrize(("is_known", "verdict"), [(False, "passed"), (True, "forged")])
+def test_a_descendant_whose_start_went_with_the_store_is_judged_by_its_end(
+    shards: Shards, is_known: bool, verdict: str
+) -> None:
+    """As an entry's own job is; one that had ended before is not excused."""
+    path = shards.add()
+    with Ledger.open(path, write=True) as ledger:
+        [row] = ledger.attempts.of_entry("e0")
+        one = Descendant("child", row.task_id, row.task_id, "t", "child")
+        ledger.descendants.add([one])
+        if is_known:
+            ledger.descendants.end({"child": ledger_support.verdict("e0", "forged")})
+        note_emptied(ledger)
+        run = shards.run_id(1)
+        evaluator = AttemptEvaluator(run, shards.manifest, ledger, kills=3, lifetime=1e6)
+        root = PendingAttempt(run, shards.manifest["e0"], 1, row.task_id, 0.0, row.sent_at)
+        job = pending_descendant(one, root, {})
+        ((_, receipt),) = ledger.events.receipts(row.task_id)
+        end = receipt.model_copy(update={"task_id": "child"})
+        assert evaluator.trees.evaluate_descendant(job, [("y", end)], []).verdict == verdict
 
 
 @pytest.fixture
