@@ -61,17 +61,16 @@ def require_signatures(ledger: Ledger, pem: str | None) -> bool:
     """
     if pem is None:
         return False
-    before = ledger.info.get_meta(RECEIPT_KEYS)
-    keys = merged_keys([before, pem])
-    if not keys:
+    names = [RECEIPT_KEYS, *(key_of(RECEIPT_KEYS, run) for run in ledger.info.merged())]
+    before = {name: ledger.info.get_meta(name) for name in names}
+    keys = {name: merged_keys([known, pem]) for name, known in before.items()}
+    if not keys[RECEIPT_KEYS]:
         raise SigningError(
             "signed receipts are required, and nothing says by which keys: the run was made "
             "without; name them by --manifest-receipt-key=FILE, the .pub file of the workers' key"
         )
-    ledger.info.set_meta(RECEIPT_KEYS, keys)
-    for run in ledger.info.merged():
-        of_run = merged_keys([ledger.info.of_run(RECEIPT_KEYS, run), pem])
-        ledger.info.set_meta(key_of(RECEIPT_KEYS, run), of_run)
+    for name, trusted in keys.items():
+        ledger.info.set_meta(name, trusted)
     return keys != before
 
 

@@ -1,5 +1,5 @@
 """Judge a record later: what a session leaves is compared with what the one before had left, and a
-copy of it is audited, alone and merged with another shard.
+copy of it is audited, alone or merged with another shard.
 
 None of these may turn a final red into a green without a new report (S5).
 """
@@ -74,8 +74,8 @@ class LaterJudges:
             late = _told_after_their_verdict(ledger)
         self._compare("a session", self._before, left, frozenset())
         self._before = left
-        self._compare("an audit", left, self._audited(path), late)
         if self._partner is None:
+            self._compare("an audit", left, self._audited(path), late)
             return
         merged = merge([path, self._partner], self._folder).ledger
         with Ledger.open(merged) as ledger, Ledger.open(self._partner) as partner:

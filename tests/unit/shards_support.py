@@ -115,13 +115,28 @@ class Shards:
             return dict(sorted(ledger.verdicts.statuses().items()))
 
     def audited(self, path: Path, *, receipt_keys: str | None = None) -> dict[str, VerdictStatus]:
-        """The statuses after an audit without a stack."""
+        """The statuses after an audit without a stack; what is judged anew comes to the same."""
         settings = RunSettings(folder=path.parent, receipt_keys=receipt_keys)
         run = audit_run(self.manifest, path, NOWHERE, settings, wait=False)
         run.prepare()
         run.take_effect()
         run.start()
+        assert self.judged_anew(path) == self.statuses(path)
         return self.statuses(path)
+
+    def judged_anew(self, path: Path) -> dict[str, VerdictStatus]:
+        """What each entry's receipt comes to by all that the ledger has, whatever was said of it;
+        an audit with other keys judges so."""
+        found: dict[str, VerdictStatus] = {}
+        with Ledger.open(path) as ledger:
+            run = ledger.info.read().run
+            evaluator = AttemptEvaluator(run, self.manifest, ledger, kills=3, lifetime=1e6)
+            for row in ledger.attempts.all():
+                ((_, receipt),) = ledger.events.receipts(row.task_id)
+                entry = self.manifest[row.entry]
+                job = PendingAttempt(run, entry, row.attempt, row.task_id, 0.0, row.sent_at)
+                found[row.entry] = evaluator.evaluate(job, receipt)[0].verdict
+        return found
 
     def broken(self, path: Path) -> list[str]:
         """What the check says."""
