@@ -1,7 +1,8 @@
 """Judge a record later: what a session leaves is compared with what the one before had left, and a
 copy of it is audited, alone or merged with another shard.
 
-None of these may turn a final red into a green without a new report (S5).
+None of these may turn a final red into a green without a new report (S5); nor may whoever judges
+all anew, as an audit does by another manifest, or by other keys.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from typing import Final, NamedTuple
 
 from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.ledger import GAVE_UP, STOCK_WORKERS, Ledger, RunInfo, Start
-from pytest_manifest.manifest import Manifest
+from pytest_manifest.manifest import Manifest, write_manifest
 from pytest_manifest.run import RunSettings, audit_run
 from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.run.consistency import violations
 from pytest_manifest.run.doubts import note_emptied
+from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.merge import merge
+from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.task_metadata import record_own_limits
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
@@ -60,6 +63,14 @@ class LaterJudges:
     ) -> None:
         self._manifest = manifest
         self._folder = folder / "later"
+        # Which forbids nothing, but has an audit judge each entry anew.
+        other = (
+            entry.model_copy(
+                update={"expect": entry.expect.model_copy(update={"max_runtime": _LONG})}
+            )
+            for entry in manifest
+        )
+        self._other = write_manifest(folder / "other.jsonl", manifest.header, other)
         self._complain = complain
         self._reached = reached
         self._before: Mapping[str, _Left] = {}
@@ -76,6 +87,7 @@ class LaterJudges:
         self._before = left
         if self._partner is None:
             self._compare("an audit", left, self._audited(path), late)
+            self._compare("judging anew", left, self._judged_anew(path, left), late)
             return
         merged = merge([path, self._partner], self._folder).ledger
         with Ledger.open(merged) as ledger, Ledger.open(self._partner) as partner:
@@ -86,6 +98,7 @@ class LaterJudges:
             for one in violations(ledger, self._manifest):
                 self._complain(f"{one.promise} once merged, {one.entry}: {one.sentence}")
         self._compare("an audit of the merged run", left, self._audited(merged), late)
+        self._compare("judging the merged run", left, self._judged_anew(merged, left), late)
         self._reached["two shards merged and audited"] += 1
         rmtree(self._folder)
 
@@ -93,13 +106,29 @@ class LaterJudges:
         scratch = self._folder / "audit"
         scratch.mkdir(parents=True)
         settings = RunSettings(folder=scratch)
-        run = audit_run(self._manifest, path, NO_STACK, settings, wait=False, scratch=scratch)
+        run = audit_run(self._other, path, NO_STACK, settings, wait=False, scratch=scratch)
         run.prepare()
         run.take_effect()
         run.start()
         with run.read() as ledger:
             found = _left(ledger)
         rmtree(scratch)
+        return found
+
+    def _judged_anew(self, path: Path, left: Mapping[str, _Left]) -> Mapping[str, _Left]:
+        """Judge what has ended by all that was reported of it, whatever was said of that."""
+        found: dict[str, _Left] = {}
+        with Ledger.open(path) as ledger:
+            run = ledger.info.read().run
+            evaluator = AttemptEvaluator(run, self._manifest, ledger, kills=3, lifetime=1e6)
+            for row in ledger.attempts.newest():
+                ends = [end for _, end in ledger.events.receipts(row.task_id)]
+                if row.entry not in left or not any(end.source == "worker" for end in ends):
+                    continue
+                entry = self._manifest[row.entry]
+                job = PendingAttempt(run, entry, row.attempt, row.task_id, 0.0, row.sent_at)
+                verdict, _ = evaluator.evaluate(job, ends[0])
+                found[row.entry] = left[row.entry]._replace(status=verdict.verdict)
         return found
 
     def _compare(

@@ -12,15 +12,18 @@ from unittest import mock
 
 import pytest
 
+from pytest_manifest.broker.workers import with_effective_timeout
 from pytest_manifest.ledger.attempts import Attempts
+from pytest_manifest.ledger.excuses import Excuses
 from pytest_manifest.run import resume_decisions
 from pytest_manifest.run.locks import RunLock
 from pytest_manifest.run.resume import Resume
+from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.schema import Entry
 from tests.simulation import __main__ as command
 from tests.simulation.__main__ import main
 from tests.simulation.process import Process
-from tests.simulation.program import Program, Step, draw
+from tests.simulation.program import Partner, Program, Step, draw
 from tests.simulation.shrink import promise_of, shrink
 from tests.simulation.simulation import play
 from tests.simulation.situations import (
@@ -106,6 +109,53 @@ def test_the_same_program_comes_to_the_same_end() -> None:
 def violations_of(steps: Sequence[Step], *, entries: Sequence[Entry] = ()) -> set[str]:
     program = Program(tuple(entries or plain("a")), tuple(steps), is_private=False)
     return {promise_of(one) for one in play(program).violations}
+
+
+def later(steps: Sequence[Step], *, partner: Partner) -> set[str]:
+    """The promises that are broken where one entry's job runs as these steps say."""
+    program = Program(plain("a"), tuple(steps), is_private=False, partner=partner)
+    return {promise_of(one) for one in play(program).violations}
+
+
+LIE = (Step("take", moments=8), Step("begin"), Step("lie"))
+TOO_LONG = (Step("limit", number=0), Step("work", moments=12), Step("limit", number=1))
+
+
+@pytest.mark.parametrize("partner", [None, "excused", "strict"])
+@pytest.mark.parametrize("steps", [LIE, TOO_LONG])
+def test_what_excuses_a_report_reaches_its_own_attempt(
+    steps: Sequence[Step], partner: Partner
+) -> None:
+    """The other shard's store, clock and limits excuse nothing, nor do those of a later session."""
+    assert later(steps, partner=partner) == set()
+
+
+@pytest.mark.parametrize("partner", [None, "excused"])
+def test_a_store_that_excuses_all_is_seen(partner: Partner) -> None:
+    """S5: an end that nobody had begun is believed later."""
+    forged: list[str] = []
+    may_lack_starts = Excuses.may_lack_starts
+
+    def excused(self: Excuses, task_id: str) -> bool:
+        if is_later := self._db.path.parent.name != "runs":
+            forged.append(task_id)
+        return is_later or may_lack_starts(self, task_id)
+
+    with mock.patch.object(Excuses, "may_lack_starts", excused):
+        assert ("S5" in later(LIE, partner=partner)) is (partner is not None)
+    assert bool(forged) is (partner is not None)
+
+
+def test_a_limit_that_excuses_what_was_sent_before_is_seen() -> None:
+    """S5: the last or the longest limit counted for all that the ledger has."""
+
+    def longest(limits: OwnLimits, entry: Entry, *_: object) -> Entry:
+        found = (own for one in limits._by_run.values() for _, own in one._steps)
+        own = max((seconds[entry.task] for seconds in found if entry.task in seconds), default=None)
+        return with_effective_timeout(entry, own)
+
+    with mock.patch.object(OwnLimits, "of_run", longest):
+        assert "S5" in later(TOO_LONG, partner="excused")
 
 
 def test_an_intent_that_is_not_written_down_is_seen() -> None:
