@@ -19,6 +19,9 @@ CODE_HISTORY: Final = "code_history"
 OWN_LIMITS: Final = "own_limits"
 """The ledger's key for the limits (s) that tasks set themselves: steps as in ``CODE_HISTORY``."""
 
+_ALWAYS: Final = datetime.min.replace(tzinfo=timezone.utc)
+"""Since when holds what nobody has kept the beginning of."""
+
 Value = TypeVar("Value")
 
 
@@ -112,7 +115,7 @@ def _limit_steps(ledger: Ledger, noted: str | None) -> list[tuple[datetime, Mapp
     with ledger.parse_errors():
         steps = json.loads(noted or "[]")
         if isinstance(steps, dict):  # of a ledger that has not kept since when
-            steps = [[datetime.min.replace(tzinfo=timezone.utc).isoformat(), steps]]
+            steps = [[_ALWAYS.isoformat(), steps]]
         return [
             (datetime.fromisoformat(since), {task: float(own) for task, own in limits.items()})
             for since, limits in steps
@@ -122,11 +125,14 @@ def _limit_steps(ledger: Ledger, noted: str | None) -> list[tuple[datetime, Mapp
 def record_own_limits(ledger: Ledger, seconds: Mapping[str, float]) -> None:
     """Record the limits before something is sent; keep what is known of other tasks.
 
-    They hold for what is sent from now on.
+    They hold for what is sent from now on. That there is none is recorded, too: one that a task
+    gets later is not of what was sent before.
     """
     steps = _limit_steps(ledger, ledger.info.get_meta(OWN_LIMITS))
-    known = steps[-1][1] if steps else {}
-    changed = {**known, **seconds}
+    if not steps and ledger.attempts.last_sent_at() is not None:
+        steps = [(_ALWAYS, {})]
+    known = steps[-1][1] if steps else None
+    changed = {**(known or {}), **seconds}
     if changed == known:
         return
     steps.append((_since(ledger), changed))

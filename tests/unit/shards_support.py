@@ -46,7 +46,7 @@ class Shards:
     def add(
         self,
         *,
-        limit: float | None = None,
+        limits: Mapping[str, float] | None = None,
         runtime: float | None = 2.0,
         starts: Sequence[str] = ("x",),
         before: float = 0.0,
@@ -54,7 +54,7 @@ class Shards:
         is_whole: bool = True,
         **said: object,
     ) -> Path:
-        """Make the next shard: its job's task has this ``limit`` (s), ran for so long and began
+        """Make the next shard: tasks have these ``limits`` (s), its job ran for so long and began
         ``before`` it was sent, by its worker's clock; ``starts``: the executions of which there is
         a start. It is signed by the key in use, if there is one, and judged as its run has judged
         it; ``facts`` are there before that."""
@@ -73,8 +73,8 @@ class Shards:
             ledger.info.set_meta("shard", f"{number + 1}/{self.total}")
             for key, value in (facts or {}).items():
                 ledger.info.set_meta(key, value)
-            if limit is not None:
-                record_own_limits(ledger, {"t": limit})
+            if limits is not None:
+                record_own_limits(ledger, limits)
             sent_at = utc_now()
             ledger.attempts.plan([(attempt.task_id, entry.id, 1, number)])
             ledger.attempts.mark([attempt.task_id], "sent", sent_at=sent_at)

@@ -58,8 +58,8 @@ def test_a_limit_holds_for_the_jobs_of_its_own_shard(
     shards: Shards, rounds: int, reverse: bool
 ) -> None:
     """Jobs of 2 s, with a limit of 1 s in one shard and of 100 s in the other."""
-    shards.add(limit=1.0)
-    shards.add(limit=100.0)
+    shards.add(limits={"t": 1.0})
+    shards.add(limits={"t": 100.0})
     assert [shards.statuses(path) for path in shards.paths] == [
         {"e0": "timed_out"},
         {"e1": "passed"},
@@ -138,15 +138,27 @@ def test_a_key_that_one_shard_trusts_is_none_of_another(
 
 def test_a_limit_that_is_raised_holds_for_what_is_sent_from_then_on(shards: Shards) -> None:
     """The attempt of before stays as it was judged, by an audit and by the check."""
-    path = shards.add(limit=1.0)
+    path = shards.add(limits={"t": 1.0})
     with Ledger.open(path, write=True) as ledger:
         record_own_limits(ledger, {"t": 100.0})
     assert shards.audited(path) == {"e0": "timed_out"}
     assert shards.broken(path) == []
 
 
+@pytest.mark.parametrize("limits", [{}, None])
+def test_a_limit_that_a_task_gets_later_reaches_no_pass_of_before(
+    shards: Shards, limits: dict[str, float] | None
+) -> None:
+    """Also where an earlier version has not kept that there was none."""
+    path = shards.add(limits=limits)
+    with Ledger.open(path, write=True) as ledger:
+        record_own_limits(ledger, {"t": 1.0})
+    assert shards.audited(path) == {"e0": "passed"}
+    assert shards.broken(path) == []
+
+
 def test_a_limit_that_is_lowered_reaches_no_pass_of_before(shards: Shards) -> None:
-    path = shards.add(limit=100.0)
+    path = shards.add(limits={"t": 100.0})
     with Ledger.open(path, write=True) as ledger:
         record_own_limits(ledger, {"t": 1.0})
     assert shards.audited(path) == {"e0": "passed"}
@@ -157,7 +169,7 @@ def test_a_raised_limit_reaches_nothing_of_before_where_the_clock_was_set_back(
     shards: Shards, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was sent before has the later time then."""
-    path = shards.add(limit=1.0)
+    path = shards.add(limits={"t": 1.0})
     monkeypatch.setattr(task_metadata, "utc_now", lambda: true_now() - timedelta(hours=1))
     with Ledger.open(path, write=True) as ledger:
         record_own_limits(ledger, {"t": 100.0})
