@@ -189,7 +189,7 @@ def reckless_resume() -> Iterator[None]:
 def test_a_resume_that_looks_for_nothing_is_seen() -> None:
     """S2: what was sent and has no receipt is searched before it is sent again."""
     with reckless_resume():
-        assert "S2" in violations_of([Step("crash", moments=20)])
+        assert "S2" in violations_of([Step("crash", moments=22)])
 
 
 def test_a_lock_that_holds_nobody_off_is_seen() -> None:
@@ -200,7 +200,7 @@ def test_a_lock_that_holds_nobody_off_is_seen() -> None:
 
 def test_a_violation_is_made_small() -> None:
     """What has no part in it is left out."""
-    steps = (Step("take"), Step("crash", moments=20), Step("go_on"))
+    steps = (Step("take"), Step("crash", moments=22), Step("go_on"))
     program = Program(plain("a", "b"), steps, ("resume",), is_private=False, kills=2)
     with reckless_resume():
         small = shrink(program)
