@@ -86,6 +86,10 @@ def evaluate(
     if receipt.entry != entry.id:
         raise ValueError(f"the receipt is of entry {receipt.entry!r}, not of {entry.id!r}")
     number = receipt.attempt if attempt is None else attempt
+    if messages.is_of_store(receipt):
+        error = shown_error(receipt.error, secrets_of(entry, receipt))
+        sentence = messages.refused_by_store(receipt.model_copy(update={"error": error}))
+        return Verdict(verdict="unknown", entry=entry.id, attempt=number, sentence=sentence)
     state = effective_state(entry, receipt)
     other_code = _other_code(receipt, code)
     if receipt.error is None and state == entry.expect.state:

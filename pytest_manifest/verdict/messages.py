@@ -15,6 +15,10 @@ _ERROR_LIMIT = 160
 _NOT_BY_ITSELF = "this entry expects that of its job, which was not seen to come to it by itself"
 NEVER_SENT = "it was never sent"
 """How a note begins where the run ended before the entry was sent."""
+RESULT_KEY = "celery-task-meta-"
+"""How the key of a result in a store begins; the task id follows."""
+REFUSALS = frozenset({"OutOfMemoryError", "ReadOnlyError", "ResponseError"})
+"""Errors by which a Redis refuses a command, which their text names."""
 SCHEMA_PATH = "expect.schema"
 """The path of a mismatch that is a fault of the schema itself."""
 
@@ -105,6 +109,30 @@ def other_code(receipt: Receipt) -> str:
     return (
         f"The worker{host} ran other code of {receipt.task!r} than is here, so what came of it "
         "says nothing of this code; deploy, or start the worker anew, and run it again."
+    )
+
+
+def is_of_store(receipt: Receipt) -> bool:
+    """Return whether a stored failure is only what the store raised at the job's own end.
+
+    Celery takes that for the task's failure, and stores it once the store takes something again.
+    """
+    error = receipt.error
+    if receipt.source != "backend" or error is None:
+        return False
+    own_key = f"{RESULT_KEY}{receipt.task_id}"
+    name = error.type.rpartition(".")[2]
+    if name == "BackendStoreError":
+        return error.message.startswith("failed to store result")
+    return name in REFUSALS and own_key in error.message
+
+
+def refused_by_store(receipt: Receipt) -> str:
+    """Write that it is not known how a job ended, as the store did not take it."""
+    return (
+        f"The result store refused what the job ended with{_where(receipt)}, so its own end is not "
+        f"known ({_error(receipt).strip()}); see to the store, and start workers with -I "
+        "pytest_manifest.worker."
     )
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from celery import states
 from celery.exceptions import Reject
 from loguru import logger
 
-from pytest_manifest.worker import store_waits
+from pytest_manifest.worker import store_waits, unstored
 from pytest_manifest.worker.announcements import End, announce_rest
 from pytest_manifest.worker.descendants import children_of, sending_for, wants_children
 from pytest_manifest.worker.elsewhere import note_elsewhere
@@ -107,13 +108,14 @@ class ReceiptBackend(Backend):
         state: str = states.SUCCESS,
     ) -> None:
         pending = self._prepare(request, End.SUCCESS, lambda: succeeded(result))
+        mark = partial(super().mark_as_done, task_id, result, request, store_result, state)
         if pending is None:
             with marking_by_celery():
-                super().mark_as_done(task_id, result, request, store_result, state)
+                mark()
             return
-        # No "finally": where storing fails there is no success, and Celery marks the failure next.
-        with sending_with_result(pending):
-            super().mark_as_done(task_id, result, request, store_result, state)
+        # No "finally": where storing fails Celery marks a failure next, see ``unstored``.
+        with unstored.kept(request, pending, mark), sending_with_result(pending):
+            mark()
         self.deliver_quietly(pending)
 
     def mark_as_failure(
@@ -125,6 +127,9 @@ class ReceiptBackend(Backend):
         *args: object,
         **kwargs: object,
     ) -> None:
+        if (end := unstored.taken(request)) is not None:
+            self._mark_with(end.pending, end.mark)
+            return
         pending = None
         if self.main_reports_rejections or not isinstance(exc, Reject):
             pending = self._prepare(
@@ -133,13 +138,19 @@ class ReceiptBackend(Backend):
                 lambda: failed(exc, traceback),
                 lambda: failed_in_main_process(exc, traceback),
             )
+        mark = partial(super().mark_as_failure, task_id, exc, traceback, request, *args, **kwargs)
         if pending is None:
             with marking_by_celery():
-                super().mark_as_failure(task_id, exc, traceback, request, *args, **kwargs)
+                mark()
             return
+        with unstored.kept(request, pending, mark):
+            self._mark_with(pending, mark)
+
+    def _mark_with(self, pending: PendingReceipt, mark: Callable[[], None]) -> None:
+        """Have Celery store an end with its receipt, which is sent whatever comes of that."""
         try:
             with sending_with_result(pending), sending_for(pending.children):
-                super().mark_as_failure(task_id, exc, traceback, request, *args, **kwargs)
+                mark()
         finally:
             self.deliver_quietly(pending)
 

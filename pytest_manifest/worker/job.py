@@ -193,6 +193,8 @@ class Execution:
         """Sends a record to the run's stream, where there is one."""
         self.store_own_state: Callable[[], str] | None = None
         """Stores, at its end, a final state that the task has given itself, and returns it."""
+        self.unstored_end: object = None
+        """Its own end, where the store has refused it: see ``unstored``."""
         self.unsent_start: bytes | None = None
         """The started record where it could not be sent: it goes with the receipt."""
         self.started = datetime.now(timezone.utc)

@@ -1,7 +1,4 @@
-"""Build what a worker sends: started records, receipts, finished records.
-
-Each execution sends one receipt: see :func:`prepare_receipt`.
-"""
+"""Build what a worker sends: started records, finished records, a receipt for each execution."""
 
 from __future__ import annotations
 
@@ -283,6 +280,10 @@ class PendingReceipt:
                 rest |= self.children.at_end()
             self._record = finished_record(self.delivery.execution, self.receipt, start, rest)
         return self._record
+
+    def forget_record(self) -> None:
+        """Have the record built anew, as the receipt has changed."""
+        self._record = None
 
     def belongs_to(self, key: bytes) -> bool:
         """Return whether this key of a result store is this task's."""
