@@ -47,6 +47,7 @@ from pytest_manifest.ledger.run_info import (
     CLASHING_STARTS,
     GAVE_UP,
     MERGED_SHARDS,
+    NO_WORKER,
     OLDER,
     OTHER_BROKER,
     OWN_STORE,
@@ -68,6 +69,7 @@ from pytest_manifest.ledger.run_info import (
     may_lack_starts,
     segments_json,
     stores_asked,
+    why_starts_may_lack,
 )
 from pytest_manifest.ledger.tree_queries import SlowestTree, Statuses, TreeStep, TreeTotals
 
@@ -81,6 +83,7 @@ __all__ = [
     "MERGED",
     "MERGED_SHARDS",
     "NETWORK_FILE_SYSTEMS",
+    "NO_WORKER",
     "OLDER",
     "OTHER_BROKER",
     "OVER_BUDGET",
@@ -135,4 +138,5 @@ __all__ = [
     "segments_json",
     "stores_asked",
     "utc_now",
+    "why_starts_may_lack",
 ]

@@ -22,6 +22,7 @@ from pytest_manifest.ledger.rows import (
 from pytest_manifest.manifest import Shard
 from pytest_manifest.redaction import SHORTEST_SECRET, manifest_secret
 from pytest_manifest.schema.wire import RUN8_LENGTH
+from pytest_manifest.text import listed
 
 SEGMENTS: Final = "parts"
 """The key of the run's segments: a JSON list of pairs of times, oldest first."""
@@ -213,6 +214,8 @@ REVOKED_TASKS: Final = "taken_back"
 """The ledger's key for what the run itself revoked and what expects that: task ids, JSON."""
 CLASHING_STARTS: Final = "clashing_starts"
 """The ledger's key for attempts of which two records of one start differ: task ids, JSON."""
+NO_WORKER: Final = "no worker that answered"
+"""The value of ``STOCK_WORKERS`` where nobody had answered when jobs were sent."""
 STOCK_WORKERS: Final = "plain_workers"
 """The ledger's key for workers that were seen without our instrumentation (stock workers)."""
 SECRETS: Final = "secrets"
@@ -278,6 +281,22 @@ def may_lack_starts(info: RunMetadata, run: str | None = None) -> bool:
     """Return whether a start may be unreported, or its report lost, in a run or in any."""
     lasting = any(info.of_run(doubt, run) is not None for doubt in _PERMANENT)
     return lasting or bool(info.of_run(UNVERIFIED_WORKERS, run))
+
+
+def why_starts_may_lack(info: RunMetadata) -> str:
+    """Return a phrase that says why a start may be unreported; "" where none can be."""
+    if info.get_meta(STORE_EMPTIED) is not None:
+        return "the result store has lost what workers had reported"
+    if info.get_meta(GAVE_UP) is not None:
+        return "a session of this run gave up, and may have missed reports"
+    if info.get_meta(OTHER_BROKER) is not None:
+        return "the run was searched for on another broker once"
+    if (stock := info.get_meta(STOCK_WORKERS)) is not None:
+        if stock == NO_WORKER:
+            return "no worker had answered when the jobs were sent, so it is not known who had them"
+        return f"of {stock} it is not known when it begins a job"
+    names = sorted(info.texts(UNVERIFIED_WORKERS))
+    return f"of {listed(names, 3)} nothing is known but the name" if names else ""
 
 
 class TaskRuns:

@@ -16,6 +16,7 @@ from pytest_manifest.reporting.descendants import (
     run_phrase,
     untold_lines,
 )
+from pytest_manifest.reporting.next_step import how_to_go_on
 from pytest_manifest.reporting.run_report import RunReport, artifacts
 from pytest_manifest.reporting.run_statistics import comparison_of, statistics_of
 from pytest_manifest.reporting.run_trees import trees_of
@@ -155,7 +156,7 @@ def warnings_and_next_steps(run: Run, report: RunReport) -> Iterator[str]:
     if merged:
         yield from _how_to_complete(status, left)
     else:
-        how = _how_to_go_on(run, name, status, unsent, left, blocked=blocked, resume=resume)
+        how = how_to_go_on(run, name, status, unsent, left, blocked=blocked, resume=resume)
         yield from (f"{line}{stack}" if ": pytest --" in line else line for line in how)
     if run.error is not None:
         yield f"  the run gave up: {run.error}"
@@ -256,30 +257,3 @@ def _how_to_complete(status: str, unjudged: int) -> Iterator[str]:
             "  to complete it: go on with the unfinished runs that it was merged of, each with "
             "--manifest-resume and its --manifest-shard, then merge again"
         )
-
-
-def stopped(unsent: int, running: int) -> str:
-    """Return the line on the entries that a stopped run has no verdict of."""
-    shares = [f"{unsent} not sent"] if unsent else []
-    if running > 0:
-        shares.append(f"{running} that {'was' if running == 1 else 'were'} running")
-    entries = plural(unsent + max(running, 0), "entry")
-    return f"  stopped: {entries} without a verdict ({', '.join(shares)})"
-
-
-def _how_to_go_on(
-    run: Run, name: str, status: str, unsent: int, unjudged: int, *, blocked: bool, resume: str
-) -> Iterator[str]:
-    if status == "stopped" and unjudged:
-        yield stopped(unsent, unjudged - unsent)
-    if status == "stopped" or (status == "finished" and blocked):
-        yield f"  to go on: pytest --manifest={name} {resume}"
-    if status == "detached":
-        left = f"; {plural(unsent, 'entry')} not sent" if unsent else ""
-        yield f"  the workers go on without pytest{left}"
-        if run.info.backend.startswith("rpc"):
-            yield "  nobody can look at them later: rpc:// serves only the process that sent them"
-        else:
-            yield f"  to go on: pytest --manifest={name} --manifest-audit --manifest-wait"
-            if unsent:
-                yield f"  to send the rest: pytest --manifest={name} --manifest-resume"

@@ -16,7 +16,7 @@ from pytest_manifest.broker.preflight import Preflight, preflight
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.stores import other_store
 from pytest_manifest.errors import DispatchError
-from pytest_manifest.ledger import ACCEPTED, OWN_STORE, STOCK_WORKERS, TAKES_ONE
+from pytest_manifest.ledger import ACCEPTED, NO_WORKER, OWN_STORE, STOCK_WORKERS, TAKES_ONE
 from pytest_manifest.results.stream import has_stream
 from pytest_manifest.run.budget import without_estimate
 from pytest_manifest.run.departures import facts_of
@@ -32,7 +32,6 @@ from pytest_manifest.text import listed
 from pytest_manifest.urls import scheme_of
 from pytest_manifest.verdict import evaluate
 
-NO_WORKER = "no worker that answered"
 SHOWN = 3
 """Names that a message lists."""
 

@@ -16,9 +16,8 @@ EMPTIED_EARLIER: Final = (
 )
 OLDER_LEDGER: Final = "this ledger is older than what was sent by it, and may lack what was told"
 UNREPORTED: Final = (
-    "it is in no queue and no worker has it, but only instrumented workers with a Redis as store "
-    "tell a job's start: it may have raised Ignore, stored a state of its own, been handed on, or "
-    "exited"
+    "no queue and no worker has it, and its start is not reported: it may have raised Ignore, "
+    "stored a state of its own, been handed on, or exited"
 )
 """What may have become of a missing job whose start nobody would tell."""
 WAITED_FOR: Final = {

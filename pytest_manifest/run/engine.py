@@ -12,7 +12,7 @@ from pytest_manifest.ledger import OVER_BUDGET
 from pytest_manifest.run.absence import Absence
 from pytest_manifest.run.context import EngineContext, FailureWindow
 from pytest_manifest.run.corrections import Correction
-from pytest_manifest.run.missing import MissingJobs, job_search
+from pytest_manifest.run.missing import MissingJobs, job_search, silent_holder
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.recovery import is_alive
 from pytest_manifest.run.sending import Sender
@@ -118,6 +118,7 @@ class Engine:
             self._schedule.close(ending.note)
             self.record_rest(ending.status, ending.note)
             self._context.warnings.append(ending.advice)
+            self._signals.is_deserted = True
             return True
         if time.monotonic() <= self._deadline:
             return False
@@ -165,9 +166,11 @@ class Engine:
         own = [
             one
             for one in self.pending.by_task_id.values()
-            if one.origin is not None or self._recorder.unread.reason(one.task_id)
+            if one.origin is not None or one.stranded or self._recorder.unread.reason(one.task_id)
         ]
-        self._recorder.commit_inferred((one, status, note) for one in own)
+        if not self._context.moves_orphans:
+            self._signals.held_by_dead |= any(one.stranded for one in own)
+        self._recorder.commit_inferred((one, status, f"{note}{silent_holder(one)}") for one in own)
         if status == "timed_out":  # of what is known to be dead that is no answer
             dead = [one for one in self.pending.by_task_id.values() if one.is_running]
             self._recorder.commit_inferred(

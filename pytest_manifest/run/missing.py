@@ -10,7 +10,7 @@ from loguru import logger
 
 from pytest_manifest.broker.locating import JobLocations
 from pytest_manifest.errors import StackError
-from pytest_manifest.ledger import STORE_EMPTIED, may_lack_starts
+from pytest_manifest.ledger import STORE_EMPTIED, may_lack_starts, why_starts_may_lack
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.pending import Overdue, PendingAttempt
 from pytest_manifest.run.recovery import (
@@ -36,6 +36,17 @@ def job_search(context: EngineContext) -> JobSearch | None:
     allowed = context.moves_orphans
     stranded = StrandedJobs(context.pending, context.live_warnings, allowed=allowed)
     return JobSearch(context.locator, context.pending, stranded, context.departures)
+
+
+def silent_holder(job: PendingAttempt) -> str:
+    """Return a phrase about who has its message and does not answer; "" where nobody has."""
+    if not job.stranded:
+        return ""
+    who = f"worker {job.holder}" if job.holder else "a worker"
+    return (
+        f"; {who} had taken it from its queue and answers no more: where that is gone, "
+        "--manifest-resume --manifest-repair puts it back"
+    )
 
 
 class MissingJobs:
@@ -89,6 +100,8 @@ class MissingJobs:
 
     def act_on(self, located: JobLocations) -> None:
         """Requeue, discard, send again or give up what two snapshots located."""
+        if not self._context.moves_orphans:
+            self._context.signals.held_by_dead = bool(located.unacked_by_dead)
         if not (located.unacked_by_dead or located.missing):
             return
         self.confirm(located.missing)
@@ -129,13 +142,13 @@ class MissingJobs:
         """Return the task ids that dead workers had and may have started: they were not moved."""
         return () if self._orphans is None else self._orphans.not_requeued
 
-    def _starts_unknown(self) -> bool:
-        """Return whether a job may have started unreported; our own workers report every start,
-        but a store that was emptied has lost what they reported."""
+    def _starts_unknown(self) -> str:
+        """Return why a job may have started unreported, "" where none may; our own workers report
+        every start, but a store that was emptied has lost what they reported."""
         info = self._context.ledger.info
-        if self._context.is_private:
-            return info.get_meta(STORE_EMPTIED) is not None
-        return may_lack_starts(info)
+        if self._context.is_private and info.get_meta(STORE_EMPTIED) is None:
+            return ""
+        return why_starts_may_lack(info)
 
     def _take_out_doubtful(self, located: JobLocations) -> list[str]:
         """Remove from our own stack what dead workers had and may have begun; return what it was.
@@ -164,7 +177,9 @@ class MissingJobs:
         self._withdrawal.withdraw_overdue(overdue)
         late = {i: o for i, o in overdue.items() if self._pending.complete(i) is not None}
         self.given_up += len(late)
-        self._recorder.record_inferred((o.job, o.status, o.reason) for o in late.values())
+        self._recorder.record_inferred(
+            (o.job, o.status, f"{o.reason}{silent_holder(o.job)}") for o in late.values()
+        )
 
     def _spare_dead(self, overdue: dict[str, Overdue], now: float) -> None:
         """Say of what is overdue, and whose process is known to be dead, that it has crashed.

@@ -32,7 +32,8 @@ class PendingAttempt:
     ``pid`` is of the process that started it, and valid where ``host``, ``boot`` and
     ``pid_namespace`` are the same; ``loss`` is how its worker ended. ``unconfirmed``: an end that
     the result store alone reports, until more is known. ``stranded``: it was taken from its queue,
-    and no worker that answers has it. ``only_start``: its single start; None where only the ledger
+    and no worker that answers has it; ``holder``: the node that was seen to have it last.
+    ``only_start``: its single start; None where only the ledger
     knows. ``execution`` started last, and ``between`` is its end, where the job goes on after it:
     no process runs the job then.
 
@@ -61,6 +62,7 @@ class PendingAttempt:
     loss: WorkerLoss | None = None
     unconfirmed: Receipt | None = None
     stranded: bool = False
+    holder: str | None = None
     only_start: Start | None = None
     execution: str | None = None
     between: HandedOn | None = None

@@ -271,7 +271,7 @@ class OrphanRecovery:
     """Requeue what dead workers had taken. Use it from one thread.
 
     ``allowed``: the messages on this broker may be moved; where they may not, ``warnings`` gets a
-    message about them. ``starts_unknown``: whether a worker may have started a job unreported; then
+    message about them. ``starts_unknown``: why a worker may have started a job unreported, ""; then
     only what may run twice is requeued.
     """
 
@@ -282,13 +282,14 @@ class OrphanRecovery:
         warnings: list[str],
         *,
         allowed: bool,
-        starts_unknown: Callable[[], bool] = lambda: False,
+        starts_unknown: Callable[[], str] = lambda: "",
     ) -> None:
         self._locator = locator
         self._pending = pending
         self._warnings = warnings
         self._allowed = allowed
         self._starts_unknown = starts_unknown
+        self._said: dict[str, str] = {}
         self.not_requeued: frozenset[str] = frozenset()
         """Task ids that were not requeued, though allowed, as they may have been started."""
 
@@ -318,12 +319,13 @@ class OrphanRecovery:
     def _not_to_be_repeated(self, waiting: Orphans) -> frozenset[str]:
         pending = self._pending.by_task_id
         once = frozenset(i for i in waiting if not pending[i].entry.idempotent)
-        if not once or not self._starts_unknown():
+        why = self._starts_unknown() if once else ""
+        if not why:
             return frozenset()
         self._warn(
             once,
-            "may have begun them, as not every worker says when it begins a job; they are not put "
-            "back, but the broker does so when its visibility timeout is over",
+            f"may have begun them, as {why}; they are not put back, but the broker does so when "
+            "its visibility timeout is over",
         )
         return once
 
@@ -340,8 +342,10 @@ class OrphanRecovery:
         names = sorted(self._pending.by_task_id[task_id].entry.id for task_id in orphans)
         jobs = f"{plural(len(names), 'job')}, {names[0]!r} first"
         sentence = f"a worker that is gone holds {jobs}{mark} {what}"
-        if sentence not in self._warnings:
-            self._warnings.append(sentence)
+        if self._said.get(mark) in self._warnings:  # the newest count stands for those before it
+            self._warnings.remove(self._said[mark])
+        self._said[mark] = sentence
+        self._warnings.append(sentence)
 
 
 def locations_of(

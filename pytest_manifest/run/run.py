@@ -90,6 +90,16 @@ class Run:
         return self._state.workers
 
     @property
+    def held_by_dead(self) -> bool:
+        """Return whether a worker that is gone holds messages that were not put back."""
+        return self._state.signals.held_by_dead
+
+    @property
+    def is_deserted(self) -> bool:
+        """Return whether it ended as nobody was there."""
+        return self._state.signals.is_deserted
+
+    @property
     def nobody_since(self) -> float | None:
         """Return when the last sign of a worker came, where none is there (monotonic s)."""
         return self._state.signals.nobody_since

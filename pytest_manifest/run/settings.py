@@ -122,7 +122,9 @@ class Signals:
 
     ``stop``: send no more and end; ``interrupted``: a person stopped it, so running jobs are waited
     for; ``force_stop``: wait for nothing. ``on_verdicts`` is called with entry ids.
-    ``nobody_since``: when the last sign of a worker came, where none is there (monotonic s).
+    ``held_by_dead``: a worker that is gone holds messages, and nobody may move them here;
+    ``is_deserted``: the run ended as nobody was there. ``nobody_since``: when the last sign of a
+    worker came, where none is there (monotonic s).
     """
 
     stop: threading.Event = field(default_factory=threading.Event)
@@ -134,6 +136,8 @@ class Signals:
     lost_workers: Callable[[], Sequence[WorkerLoss]] = lambda: ()
     stack_failure: Callable[[], str | None] = lambda: None
     nobody_since: float | None = None
+    held_by_dead: bool = False
+    is_deserted: bool = False
 
     def end(self) -> None:
         """Release whoever waits for the run, as it is over."""

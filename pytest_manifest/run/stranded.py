@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime, timezone
 
 from pytest_manifest.broker.locating import BrokerSnapshot
 from pytest_manifest.run.pending import PendingAttempts
-from pytest_manifest.text import plural
+from pytest_manifest.text import listed, plural
 
 
 class StrandedJobs:
@@ -25,6 +24,7 @@ class StrandedJobs:
         self._pending = pending
         self._live_warnings = live_warnings
         self._allowed = allowed
+        self._said = 0
 
     def update(self, first: BrokerSnapshot, second: BrokerSnapshot) -> None:
         """Compare the two snapshots."""
@@ -35,12 +35,14 @@ class StrandedJobs:
             )
             had = first.has_worker(task_id) or second.has_worker(task_id)
             job.stranded = taken and not had and not job.is_running
+            job.holder = second.reserved.get(task_id, job.holder)
             if job.stranded:
+                job.holder = job.holder or " or ".join(sorted(second.unresponsive)) or None
                 found.append(task_id)
-        if found and not (self._allowed and not second.unresponsive):
-            sentence = self._message(found, second)
-            if sentence not in self._live_warnings:
-                self._live_warnings.append(sentence)
+        # Said again where far more are stranded than before, and not at each look.
+        if len(found) >= 2 * self._said and not (self._allowed and not second.unresponsive):
+            self._said = len(found)
+            self._live_warnings += [self._message(found, second)] if found else []
 
     def _message(self, task_ids: list[str], look: BrokerSnapshot) -> str:
         names = sorted(self._pending.by_task_id[one].entry.id for one in task_ids)
@@ -58,16 +60,12 @@ class StrandedJobs:
         repaired = "this run does, " if self._allowed else "--manifest-repair does, "
         return (
             f"no worker that answers has {jobs}, taken from the queue{taken.lstrip(',')}; "
-            f"{_list(look.unresponsive)} {'does' if len(look.unresponsive) == 1 else 'do'} "
-            f"not answer: one that is busy may run them yet; of one that is gone the broker "
-            f"gives them back {back}, and {repaired}as soon as it is known to be gone"
+            f"{listed(sorted(look.unresponsive), 3)} did not answer: one that is busy may run them "
+            f"yet; of one that is gone the broker gives them back {back}, and {repaired}as soon as "
+            "it is known to be gone"
         )
 
 
 def _clock(moment: float) -> str:
     """Format a moment of the epoch as the local time."""
     return datetime.fromtimestamp(moment, timezone.utc).astimezone().strftime("%H:%M:%S")
-
-
-def _list(nodes: Iterable[str]) -> str:
-    return " and ".join(sorted(nodes))

@@ -186,6 +186,13 @@ class Receipt(Document):
     judged: Judged | None = None
     """How its run judged it, in an exported file."""
 
+    @property
+    def has_trace(self) -> bool:
+        """Return whether something in it shows that the task's code was entered."""
+        ran = (self.started_at, self.runtime, self.pid, self.cpu)
+        earlier = self.retries or self.retried or self.replaced
+        return bool(earlier) or any(one is not None for one in ran)
+
 
 class Verdict(Document):
     """A receipt held against its entry's expectations."""

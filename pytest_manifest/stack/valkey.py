@@ -233,7 +233,8 @@ class DataFolder:
         if lock is None:
             raise StackError(
                 f"the broker's data in {path} are in use by another stack "
-                f"({_holders_text(path / 'lock')}): end that one first"
+                f"({_holders_text(path / 'lock')}): where that is a pytest, it is at work on the "
+                "same run, so wait until it has ended, and end nothing that gets on"
             )
         return cls(path, lock)
 

@@ -37,7 +37,7 @@ def denies(receipt: Receipt, *, witnessed: bool) -> bool:
     ``witnessed``: every worker that may have had the job reports starts, and all reports were kept,
     so that a job without a known start never started.
     """
-    if receipt.state not in NEVER_STARTED_STATES or _has_trace(receipt):
+    if receipt.state not in NEVER_STARTED_STATES or receipt.has_trace:
         return False
     # A stock worker does not report what it, or one before it, did before the end.
     return witnessed or (receipt.source == "worker" and not receipt.redelivered)
@@ -57,12 +57,6 @@ def may_have_run(
     if not told:
         return not witnessed
     return not all(denies(receipt, witnessed=witnessed) for receipt in told)
-
-
-def _has_trace(receipt: Receipt) -> bool:
-    ran = (receipt.started_at, receipt.runtime, receipt.pid, receipt.cpu)
-    earlier = receipt.retries or receipt.retried or receipt.replaced
-    return bool(earlier) or any(one is not None for one in ran)
 
 
 CLOCK_TOLERANCE: Final = timedelta(minutes=5)

@@ -212,9 +212,19 @@ def _unknown_task(entry: Entry, receipt: Receipt) -> tuple[str, str]:
 
 def _rejected(_: Entry, receipt: Receipt) -> tuple[str, str]:
     why = _in_brackets(_error(receipt))
+    if receipt.has_trace:
+        return (
+            f"The task began{_where(receipt)}, and then its message was rejected{why}",
+            "what it did before that is done, so look at the worker's log before it is sent again",
+        )
+    if receipt.source == "worker" and not receipt.redelivered:
+        return (
+            f"The message was rejected{_where(receipt)} and the task not run{why}",
+            "look at the worker's log, the entry's 'eta' and the app's accepted content types",
+        )
     return (
-        f"The message was rejected{_where(receipt)} and the task not run{why}",
-        "look at the worker's log, and at the entry's 'eta' and the app's accepted content types",
+        f"The message was rejected{_where(receipt)}{why}; whether the task began is not known",
+        "look at the worker's log for what it has done before it is sent again",
     )
 
 

@@ -164,4 +164,4 @@ def test_what_a_dead_worker_had_is_told_of_while_it_is_waited_for(
     assert said.startswith(
         "note: no worker that answers has 1 job, 'b' first, taken from the queue"
     )
-    assert "outside@localhost does not answer: one that is busy may run them yet" in said
+    assert "outside@localhost did not answer: one that is busy may run them yet" in said

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 
 from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.broker.locating import BrokerSnapshot
+from pytest_manifest.run.missing import silent_holder
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.stranded import StrandedJobs
 from pytest_manifest.schema import Entry
@@ -61,7 +63,7 @@ def test_a_worker_that_does_not_answer_may_be_busy() -> None:
     busy = look(made, silent="w2@h")
     StrandedJobs(made, said, allowed=False).update(busy, busy)
     (sentence,) = said
-    assert "w2@h does not answer: one that is busy may run them yet" in sentence
+    assert "w2@h did not answer: one that is busy may run them yet" in sentence
     assert "of one that is gone the broker gives them back" in sentence
 
 
@@ -81,3 +83,39 @@ def test_what_has_begun_is_not_waiting_for_anybody() -> None:
     assert [flight.stranded for flight in made.by_task_id.values()] == [False, True, False]
     (sentence,) = said
     assert "holds 1 job, 'b' first" in sentence
+
+
+def test_who_had_them_is_remembered_and_said_of_each() -> None:
+    """A worker that held them when it answered last, else those that do not answer now."""
+    made = flights()
+    first, second, *_ = made.by_task_id.values()
+    stranded = StrandedJobs(made, [], allowed=False)
+    holding = look(made, held="w1@h")
+    stranded.update(holding, holding)
+    second.holder = None
+    silent = look(made, silent="w2@h")
+    stranded.update(silent, silent)
+    assert "worker w1@h had taken it from its queue and answers no more" in silent_holder(first)
+    assert "worker w2@h had taken it" in silent_holder(second)
+    stranded.update(holding, holding)
+    assert silent_holder(first) == ""
+
+
+def test_a_note_is_said_again_only_where_far_more_are_stranded() -> None:
+    """Not at each look, with another number; and of many silent workers some are named."""
+    made, said = flights(), list[str]()
+    first, *_ = made.by_task_id.values()
+    first.started = 1.0
+    stranded = StrandedJobs(made, said, allowed=False)
+    nodes = replace(look(made), unresponsive=frozenset(f"w{n}@h" for n in range(12)))
+    stranded.update(nodes, nodes)
+    stranded.update(nodes, nodes)
+    (sentence,) = said
+    assert "w0@h, w10@h, w11@h and 9 more did not answer" in sentence
+    assert max(map(len, sentence.split("; "))) <= 200
+    first.started = None
+    stranded.update(nodes, nodes)
+    assert [line.split(",")[0] for line in said] == [
+        "no worker that answers has 1 job",
+        "no worker that answers has 2 jobs",
+    ]

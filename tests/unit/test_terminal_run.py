@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_manifest.reporting.terminal_run import stopped
+from pytest_manifest.reporting.next_step import stopped
 
 
 @pytest.mark.parametrize(

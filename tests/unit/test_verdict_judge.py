@@ -179,7 +179,7 @@ def test_an_expected_failure_that_succeeds_says_so() -> None:
         ("crashed", "crashed", "The process that ran the task on celery@w1 (pid 77) died before"),
         ("timed_out", "timed_out", "The task was stopped after 1.25 s on celery@w1 (pid 77)"),
         ("unknown_task", "unknown_task", "knows no task named 'tasks.crud.work'"),
-        ("rejected", "rejected", "The message was rejected"),
+        ("rejected", "rejected", "then its message was rejected"),
         ("expired", "expired", "The job expired before it was started"),
         ("revoked", "revoked", "The job was revoked"),
         ("ignored", "failed", "raised celery.exceptions.Ignore"),

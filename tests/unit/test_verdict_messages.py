@@ -143,6 +143,10 @@ ENDED: Mapping[str, Told] = {
     "crashed, and said why": partial(
         wrong, "crashed", error=error("exitcode -9.", "WorkerLostError")
     ),
+    "rejected before it began": partial(wrong, "rejected", pid=None, runtime=None),
+    "rejected, by the store": partial(
+        wrong, "rejected", pid=None, runtime=None, source="backend", redelivered=True
+    ),
     "rejected, and said why": partial(wrong, "rejected", error=error("no such queue", "Reject")),
     "ran for too long, at its own word": partial(
         messages.wrong_state, entry(), receipt(runtime=45.2), "timed_out"

@@ -1,0 +1,123 @@
+"""Name the command by which a run goes on: one that gets some of its entries further, or none."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+from pytest_manifest.errors import ManifestToolError
+from pytest_manifest.text import listed, plural
+
+if TYPE_CHECKING:
+    from pytest_manifest.run import Run
+    from pytest_manifest.run.resume_rules import Decision
+
+MOST: Final = 1000
+"""Entries without a pass that are looked at: of more, these say what a resume would do."""
+SHOWN: Final = 3
+"""Names that a message lists."""
+
+
+def stopped(unsent: int, running: int) -> str:
+    """Return the line on the entries that a stopped run has no verdict of."""
+    shares = [f"{unsent} not sent"] if unsent else []
+    if running > 0:
+        shares.append(f"{running} that {'was' if running == 1 else 'were'} running")
+    entries = plural(unsent + max(running, 0), "entry")
+    return f"  stopped: {entries} without a verdict ({', '.join(shares)})"
+
+
+def how_to_go_on(
+    run: Run, name: str, status: str, unsent: int, unjudged: int, *, blocked: bool, resume: str
+) -> Iterator[str]:
+    """Yield what is left of a run and the commands that go on with it.
+
+    ``unsent`` and ``unjudged`` entries; ``blocked``: some wait for others that did not pass;
+    ``resume``: the options that send the rest.
+    """
+    if status == "stopped" and unjudged:
+        yield stopped(unsent, unjudged - unsent)
+    if status == "detached":
+        yield from _detached(run, name, unsent)
+    elif status == "stopped" or blocked or any(one.action == "leave" for one in run.decisions):
+        yield from _ended(run, name, status, resume, blocked=blocked)
+
+
+def _detached(run: Run, name: str, unsent: int) -> Iterator[str]:
+    left = f"; {plural(unsent, 'entry')} not sent" if unsent else ""
+    if not unsent and not _unpassed(run):
+        return  # what may go on is of entries that the manifest has no more
+    yield f"  the workers go on without pytest{left}"
+    command = f"pytest --manifest={name}"
+    if run.info.backend.startswith("rpc"):
+        yield "  nobody can look at them later: rpc:// serves only the process that sent them"
+    elif run.held_by_dead:
+        yield f"  to go on: {command} --manifest-resume --manifest-repair"
+    elif run.is_deserted:
+        yield f"  to go on: {command} --manifest-resume"
+    else:
+        yield f"  to go on: {command} --manifest-audit --manifest-wait"
+        if unsent:
+            yield f"  to send the rest: {command} --manifest-resume"
+
+
+def _ended(run: Run, name: str, status: str, resume: str, *, blocked: bool) -> Iterator[str]:
+    names = _unpassed(run)
+    if names is None:
+        yield f"  to go on: pytest --manifest={name} {resume}"
+        return
+    decided = _decisions(run, names)
+    going = going_further(decided, _prerequisites(run, decided))
+    if names and (going or not decided):
+        yield f"  to go on: pytest --manifest={name} {resume}"
+        return
+    left = [one.entry for one in decided if one.action == "leave" and one.unsafe]
+    if left:
+        yield (
+            f"  a resume sends nothing: {listed(list(map(repr, left)), SHOWN)} may have run and "
+            f"{'is' if len(left) == 1 else 'are'} not idempotent"
+        )
+        yield f"  to run them again: pytest --manifest={name} {resume} --manifest-resume-unsafe"
+        if status == "finished" and not blocked:
+            yield f"  or as a new run: pytest --manifest={name} --lf"
+
+
+def going_further(
+    decided: Sequence[Decision], prerequisites: Mapping[str, Sequence[str]]
+) -> frozenset[str]:
+    """Return the entries that a resume would send or wait for, and that nothing holds back."""
+    going = {one.entry for one in decided if one.action in ("send", "wait")}
+    stuck = {one.entry for one in decided} - going
+    while held := {one for one in going if stuck & set(prerequisites.get(one, ()))}:
+        going -= held
+        stuck |= held
+    return frozenset(going)
+
+
+def _unpassed(run: Run) -> list[str] | None:
+    """Return the run's entries of this manifest that have not passed, some of many; None: the
+    manifest cannot be read any more."""
+    with contextlib.suppress(ManifestToolError, OSError), run.read() as ledger:
+        statuses = ledger.verdicts.statuses()
+        planned = {row.entry for row in ledger.attempts.newest()}
+        ids = run.manifest.ids
+        return list(islice((i for i in ids if i in planned and statuses.get(i) != "passed"), MOST))
+    return None
+
+
+def _decisions(run: Run, names: Sequence[str]) -> Sequence[Decision]:
+    """Return what a resume would decide on these entries by the ledger alone."""
+    from pytest_manifest.run import ResumeRules, preview
+
+    with contextlib.suppress(ManifestToolError, OSError):
+        path, rules = run.ledger_path, ResumeRules()
+        return preview(path, run.manifest, names, rules, stack_is_gone=False)
+    return []
+
+
+def _prerequisites(run: Run, decided: Sequence[Decision]) -> Mapping[str, Sequence[str]]:
+    with contextlib.suppress(ManifestToolError, OSError):
+        return {one.entry: run.manifest[one.entry].after for one in decided}
+    return {}

@@ -1,0 +1,99 @@
+"""The command by which a run goes on: one that gets its entries further, and none that loops."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import redis
+
+from tests.plugin.conftest import Project
+from tests.plugin.outside import INSTRUMENTED, pytest_beside, worker
+from tests.support import eventually
+
+MEMORY = "--manifest-broker=memory://"
+UNSAFE = "to run them again: pytest --manifest=m.jsonl --manifest-resume --manifest-resume-unsafe"
+
+
+def fail(key: str, **more: object) -> dict[str, object]:
+    return {"id": key, "task": "jobs.fail", "args": ["no luck", key], **more}
+
+
+@pytest.mark.parametrize("quiet", [(), ("-q",)])
+def test_a_resume_that_would_send_nothing_is_not_named(
+    project: Project, quiet: tuple[str, ...]
+) -> None:
+    """What failed may have run and is not idempotent, and what waits for it is blocked: the hint
+    says so, also with -q, and names what sends it."""
+    after = {"id": "then", "task": "jobs.double", "args": [1, "then"], "after": ["f"]}
+    project.manifest("m.jsonl", [fail("f"), after])
+    for options in ((), ("--manifest-resume",)):
+        result = project.run("--manifest=m.jsonl", MEMORY, *options, *quiet)
+        lines = [line.strip() for line in result.outlines]
+        assert "a resume sends nothing: 'f' may have run and is not idempotent" in lines
+        assert f"{UNSAFE} {MEMORY}" in lines
+        assert not any(line.startswith("to go on:") for line in lines)
+    assert project.ran() == {"f": 1}
+    project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume", "--manifest-resume-unsafe")
+    assert project.ran() == {"f": 2}
+
+
+def test_a_resume_of_one_that_failed_names_a_new_run(project: Project) -> None:
+    """Nothing waits for it, so the failed ones alone may be sent anew."""
+    project.manifest("m.jsonl", [fail("f"), {"id": "a", "task": "jobs.double", "args": [1, "a"]}])
+    first = project.run("--manifest=m.jsonl", MEMORY)
+    assert "a resume sends nothing" not in first.stdout.str(), "nobody has asked to resume"
+    again = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume", "-q")
+    again.stdout.fnmatch_lines(["  or as a new run: pytest --manifest=m.jsonl --lf *"])
+    project.run("--manifest=m.jsonl", MEMORY, "--lf").assert_outcomes(failed=1)
+    assert project.ran() == {"f": 2, "a": 1}
+
+
+def test_what_an_idempotent_one_blocks_is_resumed(project: Project) -> None:
+    """There a resume gets further."""
+    after = {"id": "then", "task": "jobs.double", "args": [1, "then"], "after": ["f"]}
+    project.manifest("m.jsonl", [fail("f", idempotent=True), after])
+    result = project.run("--manifest=m.jsonl", MEMORY)
+    result.stdout.fnmatch_lines(["  to go on: pytest --manifest=m.jsonl --manifest-resume *"])
+
+
+def test_an_entry_that_was_taken_out_is_nothing_to_go_on_with(project: Project) -> None:
+    """All that is left in the manifest has passed."""
+    rows: list[dict[str, object]] = [
+        {"id": "a", "task": "jobs.double", "args": [1, "a"]},
+        fail("f", idempotent=True),
+    ]
+    rows.append({"id": "then", "task": "jobs.double", "args": [1, "then"], "after": ["f"]})
+    project.manifest("m.jsonl", rows)
+    project.run("--manifest=m.jsonl", MEMORY)
+    project.manifest("m.jsonl", rows[:1])
+    options = ("--manifest-resume", "--manifest-resume-changed")
+    left = project.run("--manifest=m.jsonl", MEMORY, *options)
+    left.assert_outcomes(passed=1)
+    assert "to go on" not in left.stdout.str()
+
+
+@pytest.mark.live
+def test_what_a_killed_worker_holds_is_resumed_with_repair(project: Project, broker: str) -> None:
+    """To wait for it would take as long as the broker's visibility timeout; each failure names the
+    worker."""
+    held = project.hold("a")
+    project.manifest("m.jsonl", [{"id": key, "task": "jobs.hold", "args": [key]} for key in "abc"])
+    at = ("--manifest=m.jsonl", f"--manifest-broker={broker}")
+    with (
+        worker(project, broker, *INSTRUMENTED, name="dying", slots=1) as dying,
+        pytest_beside(project, *at, "--manifest-deadline=30s") as session,
+        redis.Redis.from_url(broker) as client,
+    ):
+        eventually(lambda: client.hlen("unacked") == 2, within=60, what="two are prefetched")
+        os.killpg(dying.pid, signal.SIGKILL)
+        held.unlink()
+        with worker(project, broker, *INSTRUMENTED, name="other", slots=1):
+            text, _ = session.communicate(timeout=120)
+    assert "worker dying@localhost had taken it from its queue and answers no more" in text
+    assert "to go on: pytest --manifest=m.jsonl --manifest-resume --manifest-repair" in text
+    assert "--manifest-audit --manifest-wait" not in text
+    with worker(project, broker, *INSTRUMENTED, name="other", slots=1):
+        project.run(*at, "--manifest-resume", "--manifest-repair")
+    assert {key: project.ran()[key] for key in "bc"} == {"b": 1, "c": 1}
