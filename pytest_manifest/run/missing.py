@@ -43,10 +43,7 @@ def silent_holder(job: PendingAttempt) -> str:
     if not job.stranded:
         return ""
     who = f"worker {job.holder}" if job.holder else "a worker"
-    return (
-        f"; {who} had taken it from its queue and answers no more: where that is gone, "
-        "--manifest-resume --manifest-repair puts it back"
-    )
+    return f"; {who} had taken it and answers no more: --manifest-resume --manifest-repair helps"
 
 
 class MissingJobs:

@@ -238,7 +238,8 @@ def test_a_folder_in_use_is_refused(folder: Path, data: Path) -> None:
         with (
             embedded(folder, data=data) as second,
             pytest.raises(
-                StackError, match=rf"{data} are in use by .*supervisor {stack.supervisor_pid}"
+                StackError,
+                match=rf"{data} are in use by .*supervisor {stack.supervisor_pid}.*wait until",
             ),
         ):
             second.wait_broker(READY_SECONDS)

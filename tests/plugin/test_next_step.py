@@ -91,7 +91,7 @@ def test_what_a_killed_worker_holds_is_resumed_with_repair(project: Project, bro
         held.unlink()
         with worker(project, broker, *INSTRUMENTED, name="other", slots=1):
             text, _ = session.communicate(timeout=120)
-    assert "worker dying@localhost had taken it from its queue and answers no more" in text
+    assert "worker dying@localhost had taken it and answers no more" in text
     assert "to go on: pytest --manifest=m.jsonl --manifest-resume --manifest-repair" in text
     assert "--manifest-audit --manifest-wait" not in text
     with worker(project, broker, *INSTRUMENTED, name="other", slots=1):

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from unittest import mock
 
 import pytest
 
 from pytest_manifest.errors import DispatchError, StackError
-from pytest_manifest.ledger import STORE_EMPTIED
+from pytest_manifest.ledger import (
+    NO_WORKER,
+    STOCK_WORKERS,
+    STORE_EMPTIED,
+    UNVERIFIED_WORKERS,
+    Ledger,
+    may_lack_starts,
+    why_starts_may_lack,
+)
 from pytest_manifest.run.resume_rules import EntryState, ResumeRules, decide
+from tests.unit.ledger_support import INFO
 from tests.unit.run_fakes import FakeStream
 from tests.unit.run_rig import Plan, Rig, rig
 from tests.unit.test_run_engine import NOTHING_ARRIVES, begun, ended, entry, first
@@ -161,3 +171,25 @@ def test_a_run_that_another_session_goes_on_with_sends_nothing_more(
         with pytest.raises(DispatchError, match="by a copy of its ledger"):
             made.engine.step()
         assert list(made.world.published) == [made.task_id("a")]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        (STORE_EMPTIED, "1", "the result store has lost what workers had reported"),
+        (STOCK_WORKERS, NO_WORKER, "no worker had answered when the jobs were sent"),
+        (STOCK_WORKERS, "w@h", "of w@h it is not known when it begins a job"),
+        (UNVERIFIED_WORKERS, '["a@h", "b@h"]', "of a@h, b@h nothing is known but the name"),
+        (UNVERIFIED_WORKERS, "", ""),
+    ],
+)
+def test_why_a_start_may_be_unreported_is_said_as_it_is(
+    key: str, value: str, said: str, tmp_path: Path
+) -> None:
+    """Whoever reads that some worker reports no starts looks for it, where all of them do."""
+    with Ledger.create(tmp_path / "r.sqlite", INFO) as ledger:
+        assert why_starts_may_lack(ledger.info) == ""
+        ledger.info.set_meta(key, value)
+        found = why_starts_may_lack(ledger.info)
+        assert found.startswith(said) if said else found == ""
+        assert bool(found) == may_lack_starts(ledger.info)
