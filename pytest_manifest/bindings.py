@@ -17,6 +17,8 @@ BUILTIN_ENTRY = "manifest_builtin_entry"
 """The fixture of the built-in verification; a name that no project uses."""
 BUILTIN_GROUP = "manifest_builtin_group"
 """That of the built-in verification of a group of entries."""
+OF_VERDICT = "manifest_of_verdict"
+"""The attribute of a test's report that failed by its entry's verdict alone: the manifest."""
 NO_ENTRY = "no-entry"
 OUR_ARGUMENTS = frozenset({"entry", "manifest", BUILTIN_ENTRY, BUILTIN_GROUP})
 """The fixtures that we may parametrize a test by."""

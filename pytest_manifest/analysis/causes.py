@@ -11,7 +11,7 @@ from typing import Protocol, TypeAlias
 from pytest_manifest.analysis.records import Outcome
 from pytest_manifest.schema import Mismatch, Receipt, Verdict, VerdictStatus
 from pytest_manifest.text import middle, printable
-from pytest_manifest.verdict import reason_of
+from pytest_manifest.verdict import next_step, reason_of
 from pytest_manifest.verdict.descendants import PATH, named_descendant
 
 EXAMPLES = 3
@@ -46,7 +46,8 @@ class Cause:
     ``error`` and ``place``: type and last frame of what they raised; else ``path``: the first
     mismatch, with ``[*]`` for any index, ``expected`` and ``actual``: what that is for the first of
     them. Where a descendant did not end as expected, ``place`` is its task. ``title`` names it in
-    one line, ``message`` is what the first of them says. All are plain text, shortened.
+    one line, ``message`` is what the first of them says, ``step`` what its verdict advises to do.
+    All are plain text, shortened.
     """
 
     kind: VerdictStatus
@@ -59,6 +60,7 @@ class Cause:
     message: str
     expected: str | None = None
     actual: str | None = None
+    step: str = ""
 
     @property
     def sign(self) -> _Sign:
@@ -79,6 +81,7 @@ class _Group:
     title: str
     message: str
     pair: _Pair | None = None
+    step: str = ""
     count: int = 0
     examples: list[str] = field(default_factory=list)
     variants: dict[_Pair, _Group] = field(default_factory=dict)
@@ -95,13 +98,16 @@ class _Group:
         """Yield one cause, or where the same few values repeat, one for each of them."""
         repeated = not self.varies and self.count >= 2 * len(self.variants)
         for one in self.variants.values() if repeated and self.variants else (self,):
+            expected, actual = one.pair or (None, None)
             yield Cause(
                 *key,
                 one.title,
                 one.count,
                 tuple(one.examples),
                 one.message,
-                *(one.pair or (None, None)),
+                expected,
+                actual,
+                self.step,
             )
 
 
@@ -119,8 +125,9 @@ class Causes:
         message = middle(_one_line(message), _MESSAGE_LIMIT)
         group = self._groups.get(key)
         if group is None:
+            step = "" if record.verdict is None else next_step(record.verdict.sentence)
             title = _title(key, record.verdict)
-            group = self._groups[key] = _Group(title, message, pair)
+            group = self._groups[key] = _Group(title, message, pair, step)
         group.add(record.id)
         if pair is not None:
             _add_variant(group, record.id, message, pair)

@@ -117,8 +117,10 @@ def _configure(config: pytest.Config) -> None:
 
         register(config, state.report)
     if context.options.active:
+        from pytest_manifest.plugin.failed_once import FAILED_ONCE, FailedOnce
         from pytest_manifest.plugin.gc_tuning import nothing_thrown_away
 
+        config.pluginmanager.register(FailedOnce(), FAILED_ONCE)
         with nothing_thrown_away(owns_process=context.owns_process):
             from pytest_manifest.plugin.lifecycle import configure_active
 
@@ -270,6 +272,25 @@ def pytest_terminal_summary(
         write_summary(terminalreporter, state.report, plan_report(state))
 
 
+@pytest.hookimpl(specname="pytest_terminal_summary", wrapper=True, tryfirst=True)
+def pytest_manifest_around_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> Generator[None, object, object]:
+    # Outermost: pytest writes its failures before all others' parts, and its list of them after.
+    state = known_session(config)
+    if state is None or state.context.role == "worker" or not state.report.runs:
+        return (yield)
+    from pytest_manifest.reporting.repeated_failures import hide_repeated, show_repeated
+    from pytest_manifest.reporting.terminal_closing import write_closing
+
+    hide_repeated(terminalreporter, state.report)
+    try:
+        return (yield)
+    finally:
+        show_repeated(terminalreporter, state.report)
+        write_closing(terminalreporter, state.report)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_sessionfinish(
     session: pytest.Session,
@@ -331,6 +352,10 @@ def _write_summary_alone(config: pytest.Config, state: ManifestSession) -> None:
     reporter = pytest.TerminalReporter(config)
     config.pluginmanager.register(reporter, "terminalreporter")  # where others ask for its width
     pytest_terminal_summary(reporter, config)
+    if state.report.runs:
+        from pytest_manifest.reporting.terminal_closing import write_closing
+
+        write_closing(reporter, state.report)
 
 
 def _resume_commands(config: pytest.Config) -> None:

@@ -41,6 +41,8 @@ class AsCompletedScheduling:
         self._ready: deque[int] = deque()
         self._by_subject: dict[tuple[Path, str], list[int]] = {}
         self._by_run: dict[Path, list[int]] = {}
+        self._with_next: set[int] = set()
+        """Tests after which the next one of the same entry has to go to the same worker."""
         self._pending: dict[WorkerController, list[int]] = {}
         self._collection: list[str] = []
         self._bound = self._begun = False
@@ -166,7 +168,9 @@ class AsCompletedScheduling:
                 node.shutdown()
 
     def _give(self, node: WorkerController, number: int) -> None:
-        tests = [self._ready.popleft() for _ in range(min(number, len(self._ready)))]
+        tests: list[int] = []
+        while self._ready and (len(tests) < number or tests[-1] in self._with_next):
+            tests.append(self._ready.popleft())
         if tests:
             self._pending[node].extend(tests)
             node.send_runtest_some(tests)
@@ -176,15 +180,22 @@ class AsCompletedScheduling:
         if reader is None:
             return
         for subject in reader.refresh():
-            self._ready.extend(self._by_subject.pop(subject, ()))
+            self._make_ready(self._by_subject.pop(subject, ()))
         for manifest in list(self._by_run):
             if reader.is_ready(Binding(manifest, None, whole_run=True)):
                 self._ready.extend(self._by_run.pop(manifest))
         if self._state.session_runs.all_ended():
             # No further verdict will come; each test that is left reports that it has none.
             for subject in reader.refresh():
-                self._ready.extend(self._by_subject.pop(subject, ()))
-            for waiting in (self._by_subject, self._by_run):
-                for indices in waiting.values():
-                    self._ready.extend(indices)
-                waiting.clear()
+                self._make_ready(self._by_subject.pop(subject, ()))
+            for indices in self._by_subject.values():
+                self._make_ready(indices)
+            for indices in self._by_run.values():
+                self._ready.extend(indices)
+            self._by_subject.clear()
+            self._by_run.clear()
+
+    def _make_ready(self, tests: Sequence[int]) -> None:
+        """Queue the tests of one entry, for one xdist worker: a failed job fails one of them."""
+        self._ready.extend(tests)
+        self._with_next.update(tests[:-1])

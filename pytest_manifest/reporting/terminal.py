@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.redaction import redact
+from pytest_manifest.reporting.repeated_failures import show_repeated
 from pytest_manifest.reporting.run_report import ManifestLine, PlanReport, RunReport
 from pytest_manifest.text import plural, short_path
 
@@ -30,7 +31,10 @@ def header_lines(manifests: Iterable[ManifestLine], stack: str) -> list[str]:
 
 
 def write_summary(reporter: pytest.TerminalReporter, report: RunReport, plans: PlanReport) -> None:
-    """Write previews of what was planned, then one block a run."""
+    """Write how many failures were not shown, previews of what was planned, one block a run."""
+    if hidden := show_repeated(reporter, report):
+        failures = "1 more failure" if hidden == 1 else f"{hidden:,} more failures"
+        reporter.write_line(f"{failures} of the same causes not shown (-v shows all)")
     if plans.empty is not None:
         reporter.write_sep("=", "manifest")
         reporter.write_line(
@@ -47,10 +51,7 @@ def write_summary(reporter: pytest.TerminalReporter, report: RunReport, plans: P
     if not (report.runs or report.notices):
         return
     if report.runs and reporter.verbosity < 0:
-        from pytest_manifest.reporting.terminal_run import write_runs_in_short
-
-        write_runs_in_short(reporter, report)
-        return
+        return  # what little is shown stands at the end
     reporter.write_sep("=", "manifest runs")
     for notice in report.notices.take_new():
         reporter.write_line(f"note: {notice}", yellow=True)

@@ -38,12 +38,11 @@ _RUNS_SHOWN: Final = 3
 
 def write_runs(reporter: pytest.TerminalReporter, report: RunReport) -> None:
     """Write one block a run, then the files and addresses of the whole session."""
-    sheet = _sheet(reporter)
+    sheet = sheet_of(reporter)
     for run in report.runs:
-        with _reporting_faults(reporter, run, report):
+        with reporting_faults(reporter, run, report):
             for line in _run_lines(run, report, sheet):
-                text, bold, red, yellow, green = line
-                reporter.write_line(text, bold=bold, red=red, yellow=yellow, green=green)
+                write(reporter, line)
     for kind, location in artifacts(report.config):
         reporter.write_line(_artifact_line(kind, location, report.options.root))
 
@@ -51,13 +50,20 @@ def write_runs(reporter: pytest.TerminalReporter, report: RunReport) -> None:
 def write_runs_in_short(reporter: pytest.TerminalReporter, report: RunReport) -> None:
     """Write with ``-q`` one line a run, and what the user must know."""
     for run in report.runs:
-        with _reporting_faults(reporter, run, report):
-            for line in (run_line(run, report), *warnings_and_next_steps(run, report)):
+        with reporting_faults(reporter, run, report):
+            steps = next_steps(run, report)
+            for line in (run_line(run, report), *warnings_of(run), *steps):
                 reporter.write_line(line)
 
 
+def write(reporter: pytest.TerminalReporter, line: Line) -> None:
+    """Write a line in its colours."""
+    text, bold, red, yellow, green = line
+    reporter.write_line(text, bold=bold, red=red, yellow=yellow, green=green)
+
+
 @contextmanager
-def _reporting_faults(
+def reporting_faults(
     reporter: pytest.TerminalReporter, run: Run, report: RunReport
 ) -> Iterator[None]:
     """Report a ledger that cannot be read in a line, so that session and other blocks go on."""
@@ -69,7 +75,8 @@ def _reporting_faults(
         reporter.write_line(message, red=True)
 
 
-def _sheet(reporter: pytest.TerminalReporter) -> Sheet:
+def sheet_of(reporter: pytest.TerminalReporter) -> Sheet:
+    """Return the width and the abilities of pytest's terminal."""
     file = terminal_file(reporter.config)
     encoding = (getattr(file, "encoding", None) or "").lower().replace("-", "")
     return Sheet(
@@ -90,12 +97,12 @@ def _run_lines(run: Run, report: RunReport, sheet: Sheet) -> Iterator[Line]:
         limits = limits_phrase(ledger.info.key_limits())
         reused = ledger.queries.reused_runs()
     good = counts.get("passed", 0) == entries
-    for line in _whole(about, sheet):
+    for line in whole(about, sheet):
         yield Line(line, bold=True, red=not good, green=good)
     if reused:
         runs = [f"run {name} ({count})" for name, count in reused.items()]
         text = f"  {plural(sum(reused.values()), 'entry')} reused from {listed(runs, _RUNS_SHOWN)}"
-        yield from map(Line, _whole(text, sheet))
+        yield from map(Line, whole(text, sheet))
     if cost is not None:
         yield Line(cost)
     if limits:
@@ -104,14 +111,17 @@ def _run_lines(run: Run, report: RunReport, sheet: Sheet) -> Iterator[Line]:
         again = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
         yield Line(f"  further sendings: {again}")
     for text in untold_lines(trees_of(run, report.config), entries):
-        yield from map(Line, _whole(text, sheet))
+        yield from map(Line, whole(text, sheet))
     yield from _statistics_lines(run, report, sheet)
-    for text in warnings_and_next_steps(run, report):
-        yield from map(Line, _whole(text, sheet))
+    for text in warnings_of(run):
+        yield from map(Line, whole(text, sheet))
+    if len(report.runs) > 1:  # what is to be done about one run stands at the very end
+        for text in next_steps(run, report):
+            yield from map(Line, whole(text, sheet))
     yield from map(Line, _artifact_lines(run, report))
 
 
-def _whole(text: str, sheet: Sheet) -> Iterator[str]:
+def whole(text: str, sheet: Sheet) -> Iterator[str]:
     """Yield a message's lines, wrapped between words on a terminal; a command stays on one line."""
     if sheet.terminal and ": pytest --" not in text:
         indent = len(text) - len(text.lstrip())
@@ -120,11 +130,8 @@ def _whole(text: str, sheet: Sheet) -> Iterator[str]:
         yield text
 
 
-def warnings_and_next_steps(run: Run, report: RunReport) -> Iterator[str]:
-    """Yield what the user must know, also with ``-q``: corrections, warnings, next steps."""
-    from pytest_manifest.ledger import OVER_BUDGET
-
-    name = short_path(run.manifest.path, report.options.root)
+def warnings_of(run: Run) -> Iterator[str]:
+    """Yield what the user must know, also with ``-q``: corrections, warnings, why it gave up."""
     for correction in run.corrections:
         verdict = correction.verdict
         yield (
@@ -133,6 +140,15 @@ def warnings_and_next_steps(run: Run, report: RunReport) -> Iterator[str]:
         )
     for warning in run.warnings:
         yield f"  {warning}"
+    if run.error is not None:
+        yield f"  the run gave up: {run.error}"
+
+
+def next_steps(run: Run, report: RunReport) -> Iterator[str]:
+    """Yield what is left to do, also with ``-q``: the commands by which to go on."""
+    from pytest_manifest.ledger import OVER_BUDGET
+
+    name = short_path(run.manifest.path, report.options.root)
     with run.read() as ledger:
         counts, status, sending = (
             ledger.verdicts.counts(),
@@ -158,8 +174,6 @@ def warnings_and_next_steps(run: Run, report: RunReport) -> Iterator[str]:
     else:
         how = how_to_go_on(run, name, status, unsent, left, blocked=blocked, resume=resume)
         yield from (f"{line}{stack}" if ": pytest --" in line else line for line in how)
-    if run.error is not None:
-        yield f"  the run gave up: {run.error}"
 
 
 def _heading(run: Run, name: str, ledger: Ledger) -> str:

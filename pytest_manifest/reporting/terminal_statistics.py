@@ -35,10 +35,8 @@ if TYPE_CHECKING:
     from pytest_manifest.analysis.tree_comparison import TreeChange
 
 
-FEW = 4
-"""Entries from which statistics are shown: of fewer, pytest's own lines say everything."""
-SLOW = 6
-"""Entries from which the five slowest and the workers are shown."""
+FEW = 20
+"""Entries from which statistics are shown without ``-v``: of fewer, the end says everything."""
 _TASKS = 20
 _CAUSES = 10
 _WORKERS = 8
@@ -48,16 +46,14 @@ _BAR = 20
 def statistics_lines(stats: Statistics, sheet: Sheet) -> Iterator[Line]:
     """Yield the statistics beyond the counts of verdicts; nothing for a small run."""
     judged = stats.entries - stats.outcomes.get("pending", 0)
-    if stats.entries < FEW or judged == 0:
+    if (stats.entries < FEW and not sheet.all) or judged == 0:
         return
     for text in _pace(stats):
         yield from map(Line, sheet.wrapped(text, indent=2, hanging=2))
     yield from _by_task(stats.tasks, sheet)
-    if stats.entries >= SLOW:
-        yield from _slowest(stats.slowest, sheet)
+    yield from _slowest(stats.slowest, sheet)
     yield from _by_cause(stats.causes, sheet)
-    if stats.entries >= SLOW:
-        yield from _workers(stats.workers, sheet)
+    yield from _workers(stats.workers, sheet)
     if stats.advice:
         yield BLANK
     for sentence in stats.advice:

@@ -13,6 +13,7 @@ from pytest_manifest.verdict.explanation import (
     TreeText,
     brief,
     explain,
+    next_step,
     reason_of,
 )
 
@@ -30,6 +31,7 @@ __all__ = [
     "explain",
     "is_revocation_notice",
     "may_have_run",
+    "next_step",
     "outcome",
     "reason_of",
 ]

@@ -58,6 +58,12 @@ class TreeText:
     receipt: Receipt | None = None
 
 
+def next_step(sentence: str) -> str:
+    """Return what a verdict's message advises to do: what stands after its last semicolon."""
+    before, _, step = sentence.rpartition("; ")
+    return step.removesuffix(".") if before else ""
+
+
 def explain(
     entry: Entry,
     receipt: Receipt | None,

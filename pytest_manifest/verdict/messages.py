@@ -94,7 +94,7 @@ def duplicated(entry: Entry, receipt: Receipt) -> str:
     are = "is" if allowed == 1 else "are"
     why, pool = " (the broker delivered it again)", ""
     if not receipt.redelivered:
-        why, pool = "", "; a pool, too, gives a job again whose process died as it began"
+        why, pool = "", " (a pool, too, gives a job again whose process died as it began)"
     return (
         f"The job was started {plural(receipt.executions, 'time')} where {allowed} {are} allowed"
         f"{why}, and ended as {receipt.state!r}{_where(receipt)}; look for what it did more than "
@@ -287,7 +287,7 @@ _PROBLEM_MESSAGES: Mapping[VerdictStatus, tuple[str, str]] = {
     ),
     "rejected": (
         "The message was refused and the task not run",
-        "name another queue, or mend the entry, if it was refused here; else see the worker's log",
+        "name another queue, or mend the entry, if it was refused here, else see the worker's log",
     ),
     "expired": (
         "The job expired before a worker started it",
