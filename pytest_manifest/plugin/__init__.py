@@ -121,6 +121,10 @@ def _configure(config: pytest.Config) -> None:
         from pytest_manifest.plugin.gc_tuning import nothing_thrown_away
 
         config.pluginmanager.register(FailedOnce(), FAILED_ONCE)
+        if context.role != "worker":
+            from pytest_manifest.plugin.after_interrupt import AfterInterrupt
+
+            config.pluginmanager.register(AfterInterrupt())
         with nothing_thrown_away(owns_process=context.owns_process):
             from pytest_manifest.plugin.lifecycle import configure_active
 

@@ -1,10 +1,14 @@
-"""Have one failed job fail one test: further tests of the same entry are skipped, with its name."""
+"""See to it that what tests say of entries adds up to what the run is.
+
+One failed job fails one test, and further tests of the same entry are skipped with its name. A run
+of which something was taken back is no green session, though no test has failed.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Generator
-from typing import Final
+from typing import Final, Literal
 
 import pytest
 
@@ -25,6 +29,7 @@ class FailedOnce:
     """
 
     def __init__(self) -> None:
+        self._is_complete = True
         self._failed: dict[tuple[str, str], str] = {}
         self._skipped: list[str] = []
 
@@ -52,6 +57,10 @@ class FailedOnce:
             self._failed.setdefault((manifest, entry), report.nodeid)
         elif getattr(report, _REPEATED, False):
             self._skipped.append(report.nodeid)
+        elif report.skipped and self._is_complete:
+            rows = dict(report.user_properties)
+            ends = rows.get("manifest_verdict"), rows.get("manifest_verdicts")
+            self._is_complete = not any("withdrawn" in str(one) for one in ends)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
@@ -59,14 +68,21 @@ class FailedOnce:
         try:
             return (yield)
         finally:
+            if not self._is_complete and session.exitstatus == pytest.ExitCode.OK:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
             cache = getattr(session.config, "cache", None)
             if self._skipped and cache is not None and not hasattr(session.config, "workerinput"):
                 failed = cache.get(_LAST_FAILED, {})
                 cache.set(_LAST_FAILED, {**failed, **dict.fromkeys(self._skipped, True)})
 
 
-def skip_repeated(item: pytest.Item, binding: Binding) -> None:
-    """Skip a test whose entry has failed another test of this process already."""
+def mark_failure(report: pytest.TestReport, binding: Binding) -> None:
+    """Note in a test's report that it failed by its entry's verdict alone."""
+    setattr(report, OF_VERDICT, os.fspath(binding.manifest))
+
+
+def skip_repeated(item: pytest.Item, binding: Binding, when: Literal["setup", "call"]) -> None:
+    """Skip, in its set-up, a test whose entry has failed another test of this process already."""
     plugin = item.config.pluginmanager.get_plugin(FAILED_ONCE)
-    if isinstance(plugin, FailedOnce):
+    if when == "setup" and isinstance(plugin, FailedOnce):
         plugin.skip(item, binding)

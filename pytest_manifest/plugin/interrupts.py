@@ -156,6 +156,12 @@ class Interrupts:
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         if not isinstance(excinfo.value, KeyboardInterrupt):
             return  # pytest.exit(), called by a test or a plugin
+        self.notice()
+
+    def notice(self) -> None:
+        """Stop the runs, and say what happens to them; doing it again changes nothing."""
+        if self._is_noticed:
+            return
         self._is_noticed = True
         self._let_go_of_dead_terminal()
         reporter = self._config.pluginmanager.getplugin("terminalreporter")

@@ -14,14 +14,8 @@ import pytest
 from pydantic import JsonValue
 from pydantic_core import from_json
 
-from pytest_manifest.bindings import (
-    BUILTIN_ENTRY,
-    OF_VERDICT,
-    Binding,
-    binding_of,
-    is_builtin,
-)
-from pytest_manifest.plugin.failed_once import skip_repeated
+from pytest_manifest.bindings import BUILTIN_ENTRY, Binding, binding_of, is_builtin
+from pytest_manifest.plugin.failed_once import mark_failure, skip_repeated
 from pytest_manifest.plugin.session import ManifestSession, manifest_session
 from pytest_manifest.schema.wire import parse_moment
 from pytest_manifest.text import short_path
@@ -121,8 +115,7 @@ def assert_verdict(item: pytest.Item, when: Literal["setup", "call"]) -> None:
             item, properties_of(binding.entry, stored, run, state.verdicts.ledger_of(binding))
         )
     if stored.status != "passed":
-        if when == "setup":
-            skip_repeated(item, binding)
+        skip_repeated(item, binding, when)
         _fail_or_skip(state, binding, stored, when)
 
 
@@ -170,7 +163,7 @@ def place_at_entry(item: pytest.Item, report: pytest.TestReport) -> None:
     state = manifest_session(item.config)
     manifest = state.manifests.load(binding.manifest)
     crash.path, crash.lineno = str(manifest.path), manifest.line_of(binding.entry)
-    setattr(report, OF_VERDICT, os.fspath(binding.manifest))
+    mark_failure(report, binding)
     recorded = None if state.verdicts is None else state.verdicts.parsed(binding)
     if recorded is not None:
         crash.message = _brief(manifest[binding.entry], recorded)

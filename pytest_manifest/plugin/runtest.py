@@ -23,10 +23,12 @@ LOG = "Captured log "
 class Verifying:
     """Wait for an entry's verdict before its test, and assert it; a plugin of its own.
 
-    The session unregisters it where no test is of an entry.
+    The session unregisters it where no test is of an entry. ``was_broken_off``: Ctrl-C came while a
+    test was running, which has torn nothing down.
     """
 
     def __init__(self) -> None:
+        self.was_broken_off = False
         self._has_databases = False
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -36,7 +38,11 @@ class Verifying:
             from pytest_manifest.plugin.outcome import wait_for_verdict
 
             wait_for_verdict(item)
-        return (yield)
+        try:
+            return (yield)
+        except KeyboardInterrupt:
+            self.was_broken_off = True
+            raise
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -101,6 +101,15 @@ class ControllerHooks:
             raise self._session.Interrupted("errors during collection; nothing was dispatched")
         self._dispatched = True
         self._dispatch(self._session, collection.bindings, lists[0])
+
+    def tests(self) -> Iterator[tuple[str, Binding]]:
+        """Yield the tests that verify something, and what; none before they were dispatched."""
+        if not self._dispatched:
+            return
+        node, names = next(iter(self._collected.items()))
+        for name, binding in zip(names, self._coordination.collection(node).bindings, strict=True):
+            if binding is not None:
+                yield name, binding
 
     def _dispatch(
         self, session: pytest.Session, bindings: Sequence[Binding | None], tests: Sequence[str]

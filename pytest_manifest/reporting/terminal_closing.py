@@ -14,6 +14,7 @@ from pytest_manifest.reporting.run_report import RunReport, artifacts
 from pytest_manifest.reporting.run_statistics import statistics_of
 from pytest_manifest.reporting.terminal_layout import Line, Sheet
 from pytest_manifest.reporting.terminal_run import (
+    has_failures,
     next_steps,
     reporting_faults,
     sheet_of,
@@ -49,9 +50,9 @@ def write_closing(reporter: pytest.TerminalReporter, report: RunReport) -> None:
         return
     with reporting_faults(reporter, report.runs[0], report):
         counts, entries = _counts(report.runs)
-        good = counts["passed"] == entries
-        title = _title(report, counts, entries)
-        reporter.write_sep("=", title, bold=True, red=not good, green=good)
+        title, good = _title(report, counts, entries), counts["passed"] == entries
+        bad = has_failures(counts)
+        reporter.write_sep("=", title, bold=True, red=bad, green=good, yellow=not (bad or good))
         for line in closing_lines(report, sheet_of(reporter)):
             write(reporter, line)
 
@@ -152,7 +153,8 @@ def _again(run: Run, report: RunReport) -> Iterator[str]:
     with run.read() as ledger:
         shard = ledger.info.shard()
     part = "" if shard is None else f" --manifest-shard={shard}"
-    yield f"  to run these again: pytest --manifest={name}{part} --lf{report.options.stack_arguments}"
+    stack = report.options.stack_arguments
+    yield f"  to run these again: pytest --manifest={name}{part} --lf{stack}"
 
 
 def _files(report: RunReport) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 
 _RUNS_SHOWN: Final = 3
+_HARMLESS: Final = frozenset({"passed", "skipped", "withdrawn"})
+"""Verdicts of what has passed, and of what the run itself has not let run."""
 
 
 def write_runs(reporter: pytest.TerminalReporter, report: RunReport) -> None:
@@ -54,6 +56,11 @@ def write_runs_in_short(reporter: pytest.TerminalReporter, report: RunReport) ->
             steps = next_steps(run, report)
             for line in (run_line(run, report), *warnings_of(run), *steps):
                 reporter.write_line(line)
+
+
+def has_failures(statuses: Iterable[str]) -> bool:
+    """Return whether any of these verdicts is a failure, or an error."""
+    return not _HARMLESS.issuperset(statuses)
 
 
 def write(reporter: pytest.TerminalReporter, line: Line) -> None:
@@ -96,9 +103,9 @@ def _run_lines(run: Run, report: RunReport, sheet: Sheet) -> Iterator[Line]:
         cost, reasons = _cost_line(ledger, run), ledger.attempts.reasons()
         limits = limits_phrase(ledger.info.key_limits())
         reused = ledger.queries.reused_runs()
-    good = counts.get("passed", 0) == entries
+    good, bad = counts.get("passed", 0) == entries, has_failures(counts)
     for line in whole(about, sheet):
-        yield Line(line, bold=True, red=not good, green=good)
+        yield Line(line, bold=True, red=bad, green=good, yellow=not (bad or good))
     if reused:
         runs = [f"run {name} ({count})" for name, count in reused.items()]
         text = f"  {plural(sum(reused.values()), 'entry')} reused from {listed(runs, _RUNS_SHOWN)}"

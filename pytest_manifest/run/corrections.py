@@ -21,9 +21,10 @@ class Correction:
 def is_no_news(before: VerdictStatus, after: VerdictStatus) -> bool:
     """Return whether a later verdict says no more than the one before it.
 
-    What was given up at its deadline is taken back then, and its worker says so.
+    What was given up at its deadline, or when the run was stopped, is taken back then, and its
+    worker says so.
     """
-    return after == before or (before, after) == ("timed_out", "revoked")
+    return after == before or (before in ("timed_out", "withdrawn") and after == "revoked")
 
 
 def note_correction(ledger: Ledger, before: VerdictStatus, verdict: Verdict) -> Correction:

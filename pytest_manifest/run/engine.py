@@ -135,9 +135,10 @@ class Engine:
 
     def wind_down(self) -> None:
         """Take back what waits after a stop; await what runs, where a person stopped the run."""
+        self._recorder.unconfirmed.hold_revoked()  # what a worker drops now the run has taken back
         by_a_person = self._signals.interrupted.is_set()
         back = self._withdrawal.take_back(self._settings.grace if by_a_person else 0.0)
-        self._recorder.commit_inferred((one, "revoked", _revoked_phrase(one)) for one in back)
+        self._recorder.commit_inferred((one, "withdrawn", _stop_phrase(one)) for one in back)
 
     def _time_is_over(self) -> None:
         """End at the deadline; on our own stack, let nothing start after its verdict."""
@@ -267,7 +268,7 @@ class Engine:
             self._log.warning("no look for what is left in the queues: {}", error)
 
 
-def _revoked_phrase(job: PendingAttempt) -> str:
+def _stop_phrase(job: PendingAttempt) -> str:
     """Return a phrase for what was revoked when the run was stopped."""
     if job.started is None:
         return "the run was stopped before a worker had begun it"

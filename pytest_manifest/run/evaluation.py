@@ -45,7 +45,7 @@ Evaluated = tuple[Verdict, Receipt | None]
 
 RESENDABLE: Final = frozenset({"lost", "crashed", "unknown"})
 """Verdicts after which an idempotent entry with retries is sent again."""
-INFERRED: Final = frozenset({"lost", "crashed", "timed_out", "unknown", "revoked"})
+INFERRED: Final = frozenset({"lost", "crashed", "timed_out", "unknown", "revoked", "withdrawn"})
 """Verdicts for want of a receipt; a late receipt knows better."""
 SELF_CAUSED: Final = frozenset({"timed_out", "crashed"})
 """Verdicts that a started job may have come to by itself, though no receipt reports it."""

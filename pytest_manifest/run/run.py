@@ -169,6 +169,11 @@ class Run:
         self._state.wait_budget.end_at(time.monotonic())
         self._state.signals.stop.set()
 
+    @property
+    def is_forced_to_stop(self) -> bool:
+        """Return whether the user has asked for the end a second time."""
+        return self._state.signals.force_stop.is_set()
+
     def force_stop(self) -> None:
         """Stop at once, and wait for nothing that runs."""
         self._state.wait_budget.expire()

@@ -25,7 +25,7 @@ from pytest_manifest.text import listed
 CHAIN_SHOWN = 4
 """Entries of a chain of dependencies that a message names; the others are counted."""
 NAMES_SHOWN = 3
-NOT_FAILURES = frozenset({"passed", "skipped", "pending"})
+NOT_FAILURES = frozenset({"passed", "skipped", "withdrawn", "pending"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,9 @@ class UnconfirmedEnds:
         return (job.is_running or task_id in started) and task_id not in self._confirmed
 
 
-FOR_WANT_OF_A_RESULT = frozenset({"lost", "crashed", "timed_out", "revoked", "unknown", "pending"})
+FOR_WANT_OF_A_RESULT = frozenset(
+    {"lost", "crashed", "timed_out", "revoked", "withdrawn", "unknown", "pending"}
+)
 
 
 class UnreadableResults:

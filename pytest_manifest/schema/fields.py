@@ -283,6 +283,7 @@ VerdictStatus = Literal[
     "rejected",
     "expired",
     "revoked",
+    "withdrawn",
     "duplicated",
     "quarantined",
     "skipped",

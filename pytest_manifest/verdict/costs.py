@@ -10,6 +10,7 @@ from pytest_manifest.manifest import Manifest
 from pytest_manifest.schema import actual_cost, exact
 from pytest_manifest.verdict.evidence import denies, is_revocation_notice
 
+_TAKEN_BACK = frozenset({"revoked", "withdrawn"})
 _WITHHELD = frozenset({"skipped", "unknown_task"})
 """Verdicts on entries that were never sent."""
 
@@ -99,7 +100,7 @@ def cost_of_verdict(settled: EntryVerdict, manifest: Manifest) -> Decimal:
     if reported is not None:
         return exact(reported)
     if receipt is None:  # revoked by the run: the job reached no worker
-        never_run = verdict.verdict in _WITHHELD or verdict.verdict == "revoked"
+        never_run = verdict.verdict in _WITHHELD or verdict.verdict in _TAKEN_BACK
     else:
         never_run = denies(receipt, witnessed=False)
     return exact(None if never_run else manifest[verdict.entry].cost)
@@ -109,4 +110,4 @@ def _never_started(attempt: AttemptCost, *, witnessed: bool) -> bool:
     """Return whether an attempt without start and receipt was certainly never started."""
     if attempt.state in ("planned", "withheld", "withdrawn") or attempt.status in _WITHHELD:
         return True
-    return attempt.status in ("lost", "revoked") and witnessed
+    return (attempt.status == "lost" or attempt.status in _TAKEN_BACK) and witnessed

@@ -17,7 +17,7 @@ NOT_SENT: Final[VerdictStatus] = "skipped"
 CERTAIN_ENDS: Final[frozenset[VerdictStatus]] = frozenset(
     {
         *("passed", "failed", "crashed", "revoked", "expired", "rejected", "unknown_task"),
-        *("quarantined", NOT_SENT),
+        *("quarantined", "withdrawn", NOT_SENT),
     }
 )
 """Statuses of what has come to an end, whichever, once."""
@@ -34,6 +34,7 @@ _WORDS: Final[Mapping[VerdictStatus, str]] = {
     "lost": "was lost",
     "duplicated": "ran more than once",
     "revoked": "was revoked",
+    "withdrawn": "was taken back",
     "expired": "expired",
     "rejected": "was rejected",
     "unknown_task": "is of a task that no worker knows",

@@ -55,7 +55,7 @@ def outcome(status: VerdictStatus) -> Outcome:
         return "passed"
     if status in ("lost", "unknown", "pending"):
         return "error"
-    return "skipped" if status == "skipped" else "failed"
+    return "skipped" if status in ("skipped", "withdrawn") else "failed"
 
 
 def evaluate(

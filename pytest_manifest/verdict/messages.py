@@ -297,6 +297,10 @@ _PROBLEM_MESSAGES: Mapping[VerdictStatus, tuple[str, str]] = {
         "The job was revoked before it came to its end",
         "send it again (--manifest-resume) if it is still wanted",
     ),
+    "withdrawn": (
+        "The job was taken back before it came to its end",
+        "send it with --manifest-resume",
+    ),
     "duplicated": (
         "The job ran more often than it is allowed to",
         "look for what it did twice, and at acks_late and the broker's visibility timeout",

@@ -208,8 +208,8 @@ def test_sending_ends_when_the_money_is_spent(paying: Project) -> None:
         [
             "m.jsonl: run *, 6 entries: 3 passed, 3 skipped",
             "  cost 3 of a budget of 3",
-            "  to go on: pytest --manifest=m.jsonl --manifest-resume --manifest-budget=MORE",
             "SKIPPED [[]3[]]*(the run has cost 3 of its budget of 3; --manifest-resume *",
+            "  to go on: pytest --manifest=m.jsonl --manifest-resume --manifest-budget=MORE",
         ]
     )
 

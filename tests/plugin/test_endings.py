@@ -129,7 +129,7 @@ def test_ctrl_c_before_a_start_is_heard_of_waits_for_the_job(project: Project) -
     assert process.returncode == pytest.ExitCode.INTERRUPTED
     assert "Traceback" not in text
     assert project.ran() == {"n-0": 1}
-    assert project.verdicts() == {"n-0": "passed", "n-1": "revoked", "n-2": "revoked"}
+    assert project.verdicts() == {"n-0": "passed", "n-1": "withdrawn", "n-2": "withdrawn"}
 
 
 def is_pending(pid: int, number: signal.Signals) -> bool:
@@ -170,7 +170,7 @@ def test_impatience_leaves_nothing_behind(project: Project) -> None:
     for key in "ab":
         project.hold(key)
     project.manifest("m.jsonl", [{"id": key, "task": "jobs.hold", "args": [key]} for key in "abc"])
-    with pytest_beside(project, "--manifest=m.jsonl", "--manifest-grace=30s") as process:
+    with pytest_beside(project, "--manifest=m.jsonl", "--manifest-grace=2s") as process:
         eventually(lambda: len(project.ran()) == 2, within=100, what="two jobs have begun")
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
@@ -186,7 +186,7 @@ def test_impatience_leaves_nothing_behind(project: Project) -> None:
     psutil.wait_procs(children, timeout=30)
     assert not [child for child in children if child.is_running()]
     with Ledger.open(the_ledger(project)) as ledger:
-        assert ledger.verdicts.statuses() == {"c": "revoked"}
+        assert ledger.verdicts.statuses() == {"c": "withdrawn"}
         assert ledger.info.status == "stopped"
 
 

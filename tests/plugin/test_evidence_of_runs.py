@@ -51,7 +51,7 @@ def test_what_only_the_store_calls_revoked_is_still_queued(project: Project, bro
             )
             process.send_signal(signal.SIGINT)
             process.communicate(timeout=60)
-        assert project.verdicts() == dict.fromkeys("bcd", "revoked")
+        assert project.verdicts() == dict.fromkeys("bcd", "withdrawn")
         if not client.keys("celery-task-meta-*"):  # Celery before 5.7: as its workers do since
             store_revocations(project, broker, "bcd")
         assert len(client.keys("celery-task-meta-*")) == 3

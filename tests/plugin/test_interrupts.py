@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 import signal
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import psutil
@@ -16,6 +20,7 @@ import redis
 from pytest_manifest.ledger import Ledger
 from tests.plugin.conftest import Project
 from tests.plugin.outside import pytest_beside
+from tests.plugin.test_run_page import data_of
 from tests.support import eventually
 
 pytestmark = pytest.mark.live
@@ -35,17 +40,22 @@ def long(project: Project) -> Project:
 
 
 @contextmanager
-def running(project: Project, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def running(
+    project: Project, *arguments: str, output: Path | None = None
+) -> Iterator[subprocess.Popen[str]]:
     """pytest in the middle of a run: at least one job has started."""
     command = [sys.executable, "-m", "pytest", "--manifest=m.jsonl", *arguments]
-    with subprocess.Popen(
-        command,
-        cwd=project.path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
+    with (
+        nullcontext(subprocess.PIPE) if output is None else output.open("w") as written,
+        subprocess.Popen(
+            command,
+            cwd=project.path,
+            stdout=written,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        ) as process,
+    ):
         try:
             eventually(project.ran, within=100, what="a job starts")
             yield process
@@ -99,7 +109,7 @@ def test_a_signal_ends_everything(
         process.send_signal(number)
         text, _ = process.communicate(timeout=100)
     assert process.returncode == status
-    assert "6 entries: 4 revoked" in text
+    assert "6 entries: 4 withdrawn" in text
     assert "stopped: 2 entries without a verdict (2 that were running)" in text
     assert "to go on: pytest --manifest=m.jsonl --manifest-resume" in text
     assert "INTERNALERROR" not in text
@@ -251,3 +261,55 @@ def test_sigterm_while_a_plan_is_made_tears_its_fixtures_down(
     assert (project.path / "torn-down").exists()
     assert "no tests ran" in text
     assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
+def test_what_was_taken_back_is_no_failure(project: Project, xdist: tuple[str, ...]) -> None:
+    """After Ctrl-C it is skipped with its reason in every report, and both counts are the same."""
+    rows = [{"id": f"n-{n}", "task": "jobs.nap", "args": [0.02, f"n-{n}"]} for n in range(4)]
+    rows += [{"id": "held", "task": "jobs.hold", "args": ["held"]}]
+    rows += [{"id": f"z-{n}", "task": "jobs.nap", "args": [0.02, f"z-{n}"]} for n in range(30)]
+    project.manifest("m.jsonl", rows)
+    marker, log = project.hold("held"), project.path / "run.log"
+    reports = ["--junitxml=j.xml", "--manifest-report=r.html", "--manifest-markdown=r.md"]
+    reports += ["--alluredir=allure"] if not xdist else []
+    with running(project, "-rs", *reports, *xdist, output=log) as process:
+        eventually(lambda: "held" in project.ran(), within=100, what="the job has begun")
+        process.send_signal(signal.SIGINT)
+        eventually(lambda: "interrupted: " in log.read_text("utf-8"), what="pytest has heard of it")
+        marker.unlink()  # it comes to its end within the grace period
+        process.wait(timeout=100)
+    text = log.read_text("utf-8")
+    assert process.returncode == pytest.ExitCode.INTERRUPTED
+    counts = re.search(r"=+ m\.jsonl: (\d+) passed, (\d+) withdrawn of 35 entries =+", text)
+    assert counts is not None
+    passed, withdrawn = int(counts[1]), int(counts[2])
+    assert passed >= 5
+    assert passed + withdrawn == 35
+    assert re.search(rf"=+ {passed} passed, {withdrawn} skipped in ", text)
+    assert "failures by cause" not in text
+    assert re.search(rf"SKIPPED \[{withdrawn}\] m\.jsonl: The job was taken back before it ", text)
+    assert "to go on: pytest --manifest=m.jsonl --manifest-resume" in text
+
+    cases = list(ET.parse(project.path / "j.xml").iter("testcase"))
+    assert len(cases) == 35
+    assert sum(one.find("skipped") is not None for one in cases) == withdrawn
+    assert not [one for one in cases if one.find("failure") is not None]
+    markdown = (project.path / "r.md").read_text("utf-8")
+    assert markdown.startswith("### \u26a0\ufe0f ")
+    assert "Failures by cause" not in markdown
+    figures = data_of(project.path / "r.html")["figures"]
+    assert figures["outcomes"] == {"passed": passed, "skipped": withdrawn}
+    assert figures["causes"] == []
+    if not xdist:
+        results = (project.path / "allure").glob("*-result.json")
+        found = Counter(json.loads(one.read_text("utf-8"))["status"] for one in results)
+        assert found == {"passed": passed, "skipped": withdrawn}
+
+    audited = project.run("--manifest=m.jsonl", "--manifest-audit")
+    assert audited.ret == pytest.ExitCode.TESTS_FAILED, "the batch is not complete"
+    audited.assert_outcomes(passed=passed, skipped=withdrawn)
+    resumed = project.run("--manifest=m.jsonl", "--manifest-resume")
+    assert resumed.ret == 0
+    assert set(project.ran().values()) == {1}
+    assert len(project.ran()) == 35

@@ -193,7 +193,7 @@ def test_tests_run_as_completed(project: Project) -> None:
 
 
 def test_first_failure_stops_at_once(project: Project) -> None:
-    """-x ends the run at the first failure; what was queued behind is revoked, not run."""
+    """-x ends the run at the first failure; what was queued behind is taken back, not run."""
     entries: list[dict[str, object]] = [
         {"id": "bad", "task": "jobs.fail", "kwargs": {"message": "no", "key": "bad"}}
     ]
@@ -205,8 +205,8 @@ def test_first_failure_stops_at_once(project: Project) -> None:
     result = project.run("--manifest=m.jsonl", "-x")
     assert result.parseoutcomes()["failed"] == 1
     assert sum(project.ran().values()) < len(entries)
-    # Those that a worker has taken in advance may come to an end before the summary, as revoked.
-    result.stdout.re_match_lines([r"  stopped: |.* \d+ revoked"])
+    # Those that a worker has taken in advance may come to an end before the summary, as withdrawn.
+    result.stdout.re_match_lines([r"  stopped: |.* \d+ withdrawn"])
 
 
 @pytest.mark.usefixtures("in_memory")

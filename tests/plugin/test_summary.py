@@ -36,7 +36,7 @@ def wrong(text):
 HOSTILE = "<script>\x1b[31m\u202egnp\x00'\""
 
 
-def batch(project: Project, *, good: int = 6, bad: int = 3) -> None:
+def batch(project: Project, *, good: int = 17, bad: int = 3) -> None:
     """Jobs that double, and some that fail for the same reason."""
     rows: list[dict[str, object]] = [
         {"id": f"d-{n}", "task": "jobs.double", "args": [n]} for n in range(good)
@@ -46,7 +46,7 @@ def batch(project: Project, *, good: int = 6, bad: int = 3) -> None:
 
 
 def block(result: pytest.RunResult) -> list[str]:
-    """The lines between the heading of the runs and the next one."""
+    """The lines between the heading of the runs and the next one, pytest's own or the last."""
     lines = iter(result.stdout.lines)
     for line in lines:
         if re.fullmatch("=+ manifest runs =+", line):
@@ -76,12 +76,12 @@ def test_tasks_slowest_and_causes_are_told(
     assert re.search(
         r"^  \d.* s from first sending to last end, [\d.]+ jobs a (second|minute)$", lines[1]
     )
-    assert row(lines, "jobs.double")[1:4] == ["6", "6", "0"]
+    assert row(lines, "jobs.double")[1:4] == ["17", "17", "0"]
     assert row(lines, "jobs.fail")[1:4] == ["3", "0", "3"]
     assert len(row(lines, "jobs.double")) == 11  # wait and run in three columns each, and the rate
     slowest = lines.index("  slowest")
     assert all(
-        re.match(r"     [<.\d]+ s  [df]-\d  jobs\.", line) for line in lines[slowest + 1 :][:5]
+        re.match(r"     [<.\d]+ s  [df]-\d+ +jobs\.", line) for line in lines[slowest + 1 :][:5]
     )
     cause = lines.index("  failures by cause")
     assert re.fullmatch(r"    3  ValueError at jobs\.py:\d+ in fail", lines[cause + 1])
@@ -92,7 +92,7 @@ def test_tasks_slowest_and_causes_are_told(
 def test_the_embedded_stacks_workers_share_the_work(project: Project) -> None:
     project.workers(2)
     project.manifest(
-        "m.jsonl", [{"id": f"n-{n}", "task": "jobs.nap", "args": [0.1]} for n in range(8)]
+        "m.jsonl", [{"id": f"n-{n}", "task": "jobs.nap", "args": [0.1]} for n in range(20)]
     )
     lines = block(project.run("--manifest=m.jsonl"))
     at = lines.index("  worker processes")
@@ -100,7 +100,7 @@ def test_the_embedded_stacks_workers_share_the_work(project: Project) -> None:
         re.search(r"manifest\d@\S+#\d+ .*?(\d+)%  (\d+) jobs?, ", x) for x in lines[at + 1 :][:2]
     ]
     assert all(shares)
-    assert sum(int(share[2]) for share in shares if share) == 8
+    assert sum(int(share[2]) for share in shares if share) == 20
     assert 98 <= sum(int(share[1]) for share in shares if share) <= 102
 
 
@@ -114,11 +114,11 @@ def test_an_audit_tells_the_same(project: Project) -> None:
 
 def test_retries_and_costs_are_told(project: Project) -> None:
     project.write("jobs.py", JOBS + MORE_JOBS)
-    rows = [{"id": f"p-{n}", "task": "jobs.paid", "args": ["p", 0.1]} for n in range(3)]
+    rows = [{"id": f"p-{n}", "task": "jobs.paid", "args": ["p", 0.1]} for n in range(19)]
     rows.append({"id": "a", "task": "jobs.again", "args": ["a", 2]})
     project.manifest("m.jsonl", rows)
     lines = block(project.run("--manifest=m.jsonl", MEMORY))
-    assert "  cost 0.3" in lines
+    assert "  cost 1.9" in lines
     assert "  2 retries" in lines
 
 
@@ -132,20 +132,24 @@ def test_it_fits_a_narrow_window(
     rows: list[dict[str, object]] = [
         {"id": "x" * 150 + str(n), "task": "jobs.wrong", "args": ["w" * 300]} for n in range(8)
     ]
-    rows += [{"id": f"d-{n}", "task": "jobs.double", "args": [n]} for n in range(8)]
+    rows += [{"id": f"d-{n}", "task": "jobs.double", "args": [n]} for n in range(12)]
     # All expect something: a finding, like any warning, is one line where there is no terminal.
     project.manifest("m.jsonl", [{**one, "expect": {"max_runtime": 60}} for one in rows])
     lines = block(project.run("--manifest=m.jsonl", MEMORY))
     end = next(n for n, line in enumerate(lines) if line.startswith("  ledger"))
     assert [line for line in lines[1:end] if len(line) > width] == []
     assert any("KeyError" in line for line in lines)
-    assert row(lines, "jobs.double")[1:4] == ["8", "8", "0"]
+    assert row(lines, "jobs.double")[1:4] == ["12", "12", "0"]
 
 
 def test_a_small_run_is_told_in_few_lines(project: Project) -> None:
-    batch(project, good=2, bad=1)
+    """Its tables are there with ``-v``."""
+    batch(project, good=16, bad=3)
     lines = block(project.run("--manifest=m.jsonl", MEMORY))
-    assert lines[1].startswith("  ledger ")
+    assert lines[1].startswith("  19 of 19 entries expect nothing but an end")
+    assert lines[2].startswith("  ledger ")
+    whole = block(project.run("--manifest=m.jsonl", "--manifest-audit", "-v"))
+    assert row(whole, "jobs.double")[1:4] == ["16", "16", "0"]
 
 
 def test_quietly_it_is_one_line(project: Project) -> None:
@@ -153,7 +157,7 @@ def test_quietly_it_is_one_line(project: Project) -> None:
     result = project.run("--manifest=m.jsonl", MEMORY, "-q", "--tb=no")
     ours = [line for line in result.stdout.lines if "m.jsonl" in line and "FAILED" not in line]
     assert len(ours) == 1
-    assert re.fullmatch(r"m\.jsonl: run \S+, 9 entries: 3 failed, 6 passed", ours[0])
+    assert re.fullmatch(r"m\.jsonl: run \S+, 20 entries: 3 failed, 17 passed", ours[0])
     text = result.stdout.str()
     assert "manifest runs" not in text
     assert "slowest" not in text
@@ -161,7 +165,7 @@ def test_quietly_it_is_one_line(project: Project) -> None:
 
 
 def test_hostile_text_is_shown_as_text(project: Project) -> None:
-    rows = [{"id": f"f-{n}", "task": "jobs.fail", "args": [HOSTILE]} for n in range(6)]
+    rows = [{"id": f"f-{n}", "task": "jobs.fail", "args": [HOSTILE]} for n in range(20)]
     project.manifest("m.jsonl", rows)
     text = "\n".join(block(project.run("--manifest=m.jsonl", MEMORY)))
     assert "       <script>\\u202egnp\\x00'\"" in text
@@ -173,7 +177,7 @@ def test_a_terminal_shows_more_than_ascii(project: Project) -> None:
     """Bars of workers are blocks there, and headings are marked."""
     project.workers(2)
     project.manifest(
-        "m.jsonl", [{"id": f"n-{n}", "task": "jobs.nap", "args": [0.05]} for n in range(8)]
+        "m.jsonl", [{"id": f"n-{n}", "task": "jobs.nap", "args": [0.05]} for n in range(20)]
     )
     text = in_a_terminal(project, "--manifest=m.jsonl", "--color=yes")
     assert re.search(r"#\d+ +\u2588+ +\d+%", text)
@@ -208,7 +212,7 @@ def test_a_manifest_that_is_gone_at_the_end_is_read_from_the_runs_copy(project: 
         '    run.manifest.path.write_text(\'{"id": "other", "task": "jobs.double"}\\n\')\n',
     )
     lines = block(project.run("--manifest=m.jsonl", MEMORY))
-    assert row(lines, "jobs.double")[1:4] == ["6", "6", "0"]
+    assert row(lines, "jobs.double")[1:4] == ["17", "17", "0"]
 
 
 def test_what_reports_leave_behind_is_named(project: Project) -> None:

@@ -176,6 +176,7 @@ _CHECKS: Mapping[VerdictStatus, Callable[[End], Complaint | None]] = {
     "forged": _forged,
     "skipped": _skipped,
     "revoked": _revoked,
+    "withdrawn": _revoked,
     "unknown": _unknown,
     "timed_out": _timed_out,
     "unknown_task": _unknown_task,

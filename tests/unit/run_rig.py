@@ -343,12 +343,12 @@ class Rig:
     def _check_silence(self, rows: Sequence[AttemptRow], kind: VerdictStatus) -> None:
         """What the harness has spoken for has no receipt that could be believed.
 
-        What it takes back once its time is over is revoked, which says no more.
+        What it takes back once its time is over, or it is stopped, is revoked, which says no more.
         """
         task_id = rows[-1].task_id
         read = (one for one in self.world.read if one.raw["kind"] == "finished")
         said = [one for one in read if one.task_id == task_id]
-        if kind == "timed_out":
+        if kind in ("timed_out", "withdrawn"):
             said = [one for one in said if _state_of(one) != "revoked"]
         assert not said or self._may_be_forged(rows), f"{rows[-1].entry} has a receipt after all"
 
@@ -399,6 +399,12 @@ class Rig:
         ran = any(run.how == "succeeded" for run in self._runs(rows))
         # Of a message that there is twice, one may be dropped while the other one runs.
         assert not ran or rows[-1].task_id in self.world.meddled, f"{entry.id} ran"
+
+    def _check_withdrawn(
+        self, entry: Entry, rows: Sequence[AttemptRow], settled: EntryVerdict
+    ) -> None:
+        assert self.signals.stop.is_set()
+        self._check_revoked(entry, rows, settled)
 
     def _check_crashed(self, entry: Entry, rows: Sequence[AttemptRow], _: EntryVerdict) -> None:
         runs = self._runs(rows)

@@ -169,7 +169,8 @@ def test_an_entry_expects_something_or_nothing(
             "succeeded",
             [
                 *("crashed", "duplicated", "expired", "failed", "forged", "lost", "quarantined"),
-                *("rejected", "revoked", "timed_out", "unknown_task", "pending", "unknown"),
+                *("rejected", "revoked", "timed_out", "unknown_task", "withdrawn"),
+                *("pending", "unknown"),
             ],
         ),
         ("finished", ["duplicated", "forged", "lost", "timed_out", "pending", "unknown"]),
@@ -388,6 +389,7 @@ WORDS: Mapping[VerdictStatus, str] = {
     "lost": "was lost",
     "duplicated": "ran more than once",
     "revoked": "was revoked",
+    "withdrawn": "was taken back",
     "expired": "expired",
     "rejected": "was rejected",
     "unknown_task": "is of a task that no worker knows",

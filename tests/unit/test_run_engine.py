@@ -471,7 +471,7 @@ def test_a_stop_takes_back_a_try_that_waits() -> None:
         before = made.world.clock.now
         made.engine.wind_down()
         assert made.world.clock.now - before < 10
-        assert made.kinds() == {"a": "revoked"}
+        assert made.kinds() == {"a": "withdrawn"}
         assert "after a try of it" in made.sentence("a")
         # It is not as if nobody had begun it.
         assert [row.state for row in made.ledger.attempts.all()] == ["sent"]
@@ -675,7 +675,7 @@ def test_a_full_window_is_filled_up_in_batches() -> None:
 
 
 def test_a_stop_takes_back_what_no_worker_has_begun() -> None:
-    """What runs is gathered, what waits is revoked, and what was not sent has no verdict."""
+    """What runs is gathered, what waits is taken back, and what was not sent has no verdict."""
     with rig(Plan((entry("a"), entry("b"), entry("c")), window=2)) as made:
         made.step()
         begun(made)
@@ -683,7 +683,7 @@ def test_a_stop_takes_back_what_no_worker_has_begun() -> None:
         made.stop(by_a_person=True)
         made.finish()
         made.check()
-        assert made.kinds() == {"a": "passed", "b": "revoked"}
+        assert made.kinds() == {"a": "passed", "b": "withdrawn"}
         assert made.open_entries() == ["c"]
 
 
@@ -707,7 +707,7 @@ def test_a_stop_takes_out_of_the_queue_what_no_silent_worker_can_have() -> None:
             worker.paused = True
         made.stop(by_a_person=False)
         made.engine.wind_down()
-        assert made.kinds() == {"a": "revoked", "b": "revoked"}
+        assert made.kinds() == {"a": "withdrawn", "b": "withdrawn"}
         assert not made.world.queue
 
 

@@ -24,7 +24,7 @@ def test_a_run_that_is_stopped_takes_descendants_back(family: Family) -> None:
     family.made.stop(by_a_person=False)
     family.made.engine.wind_down()
     assert not family.world.queue
-    assert family.made.kind("a") == "revoked"
+    assert family.made.kind("a") == "withdrawn"
 
 
 def test_the_end_of_time_names_the_descendant_that_has_not_ended() -> None:

@@ -14,7 +14,7 @@ from tests.unit.analysis_support import INFO, error, record
 
 
 def lines_of(*records: EntryRecord, width: int = 80) -> list[str]:
-    sheet = Sheet(width=width)
+    sheet = Sheet(width=width, all=True)
     return [line.text for line in statistics_lines(statistics(records, INFO), sheet)]
 
 

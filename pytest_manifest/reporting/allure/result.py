@@ -12,6 +12,7 @@ from pytest_manifest.reporting.allure.content import description
 from pytest_manifest.reporting.allure.finished_test import OwnReport
 from pytest_manifest.reporting.allure.steps import Json, milliseconds, steps_of
 from pytest_manifest.reporting.allure.terms import (
+    NOT_RUN,
     Status,
     is_known,
     labels_of,
@@ -199,7 +200,7 @@ def _status(record: EntryRecord, subject: Subject, report: OwnReport) -> Status:
             else reported or "skipped"
         )
     if not _was_corrected(record, report) and (
-        reported == "passed" or (reported == "skipped" and record.kind != "skipped")
+        reported == "passed" or (reported == "skipped" and record.kind not in NOT_RUN)
     ):
         return reported  # the test was expected to fail, or did not run
     return status_of(record.kind)

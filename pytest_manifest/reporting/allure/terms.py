@@ -17,6 +17,8 @@ Status = Literal["passed", "failed", "broken", "skipped"]
 
 FAILED: Final[frozenset[VerdictStatus]] = frozenset({"failed", "timed_out"})
 """Verdicts of jobs that did not meet their entry's expectations."""
+NOT_RUN: Final[frozenset[VerdictStatus]] = frozenset({"skipped", "withdrawn"})
+"""Verdicts of jobs that the run itself has not let run."""
 
 CATEGORIES: Final[Sequence[tuple[str, str, tuple[Status, ...]]]] = (
     ("Expectation not met", "failed", ("failed",)),
@@ -33,6 +35,7 @@ CATEGORIES: Final[Sequence[tuple[str, str, tuple[Status, ...]]]] = (
     ("Still queued or running", "pending", ("broken",)),
     ("Unknown: it cannot be told", "unknown", ("broken",)),
     ("Held back", "skipped", ("skipped",)),
+    ("Taken back: the run was stopped", "withdrawn", ("skipped",)),
 )
 """A category for each verdict that is not ``passed``: its name, the verdict, Allure's statuses."""
 
@@ -43,7 +46,7 @@ def status_of(verdict: VerdictStatus | None) -> Status:
         return "passed"
     if verdict in FAILED:
         return "failed"
-    return "skipped" if verdict == "skipped" else "broken"
+    return "skipped" if verdict in NOT_RUN else "broken"
 
 
 def message_of(verdict: VerdictStatus | None, sentence: str | None) -> str:
