@@ -22,6 +22,8 @@ _CONTROLS: Final = r"\x00-\x08\x0b-\x1f\x7f-\x9f"
 _BIDIRECTIONAL: Final = r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _SURROGATES: Final = r"\ud800-\udfff"
 _ZERO_WIDTH: Final = r"\u200b-\u200d\u2028\u2029\u2060-\u2065\ufeff"
+JOINERS: Final = "\u200c\u200d"
+"""Zero-width non-joiner and joiner: words of Persian or Hindi, and pictures made of several."""
 _RARE: Final = r"\u00ad\u180e\u206a-\u206f\ufff9-\ufffb"
 """Soft hyphens, deprecated format characters and annotations: invisible as well."""
 
@@ -53,7 +55,7 @@ def visible(text: str) -> str:
 
 def escape_hidden(text: str) -> str:
     """Escape zero-width and bidirectional characters alone: a JSON text keeps its meaning."""
-    return text if text.isascii() else _HIDDEN.sub(lambda match: _escape(match[0]), text)
+    return text if text.isascii() else _HIDDEN.sub(_escape_match, text)
 
 
 def pictured(text: str) -> str:
@@ -99,7 +101,20 @@ def number_unprintable(text: str) -> str:
 def _escape_unprintable(text: str) -> str:
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else _escape(c) for c in text)
+    return "".join(
+        c if c.isprintable() or _joins(text, at) else _escape(c) for at, c in enumerate(text)
+    )
+
+
+def _joins(text: str, at: int) -> bool:
+    """Check for a joiner or non-joiner that shapes its neighbours: of a script or a picture."""
+    if text[at] not in JOINERS or at in (0, len(text) - 1):
+        return False
+    return not any(one.isascii() or not one.isprintable() for one in (text[at - 1], text[at + 1]))
+
+
+def _escape_match(match: re.Match[str]) -> str:
+    return match[0] if _joins(match.string, match.start()) else _escape(match[0])
 
 
 def _escape(character: str) -> str:
@@ -111,6 +126,8 @@ def _escape(character: str) -> str:
 
 def _picture(match: re.Match[str]) -> str:
     number = ord(match[0])
+    if _joins(match.string, match.start()):
+        return match[0]
     if number < 0x20:
         return chr(0x2400 + number)
     return "\u2421" if number == 0x7F else f"\\u{number:04x}"

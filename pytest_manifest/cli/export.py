@@ -135,8 +135,10 @@ def _write_markdown(run: StoredRun, path: Path, home: Path, mode: int) -> None:
 
 
 def _write_page(run: StoredRun, path: Path, _home: Path, mode: int) -> None:
+    from pytest_manifest.reporting.run_again import RunAgain, worker_logs
     from pytest_manifest.reporting.run_page.page import PageMetadata, write_page
     from pytest_manifest.reporting.run_page.trees import trees_of
+    from pytest_manifest.text import short_path
 
     with run.read() as ledger, run.records() as records:
         metadata = PageMetadata(
@@ -145,6 +147,8 @@ def _write_page(run: StoredRun, path: Path, _home: Path, mode: int) -> None:
             ledger.attempts.count_entries(),
             segments=ledger.info.segments(),
             trees=trees_of(ledger),
+            again=RunAgain(short_path(run.manifest.path, Path.cwd())),
+            logs=list(worker_logs(run, path.parent)),
         )
         write_page(path, metadata, records, mode)
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 AT_ONCE: Final = 500
 """Rows whose columns are made equally wide; more are written as they come."""
+WIDE: Final = 140
+"""Columns from which a sentence has room beside the other cells of its row."""
 NARROW: Final = 40
 """Columns of a terminal below which a table would leave cells out: rows are long lines there."""
 
@@ -64,23 +66,48 @@ def write_rows_as_json(
     print("\n}")
 
 
-def write_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def write_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, notes: bool = False
+) -> None:
     """Print rows below their columns' names: a table on a terminal, aligned columns elsewhere.
 
     A column whose name begins with ``#`` is aligned right. Nothing is printed where there is no
-    row.
+    row. ``notes``: the last column has sentences, which stand below their rows on a terminal that
+    is not wide.
     """
     left = iter(rows)
     width = shutil.get_terminal_size().columns
     on_terminal = sys.stdout.isatty() and width >= NARROW
     first = True
     while some := [[_shown(cell) for cell in row] for row in islice(left, AT_ONCE)]:
-        if on_terminal:
+        if on_terminal and notes and width < WIDE:
+            _write_with_notes(columns, some, width, header=first)
+        elif on_terminal:
             _write_rich(columns, some, width, header=first)
         else:
             for line in _aligned(columns, some, header=first):
                 print(line)
         first = False
+
+
+def _write_with_notes(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, header: bool
+) -> None:
+    """Print rows as lines, each with its last cell below it, indented and wrapped."""
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.text import Text
+
+    console = Console(width=width)
+    lines = list(_aligned(columns[:-1], [row[:-1] for row in rows], header=header))
+    if header:
+        console.print(Text(lines.pop(0), style="bold"))
+    for line, row in zip(lines, rows, strict=True):
+        text = Text(line)
+        text.stylize(_STYLES.get(row[0], ""), 0, len(row[0]))
+        console.print(text, overflow="fold")
+        if row[-1]:
+            console.print(Padding(Text(row[-1]), (0, 0, 0, 4)))
 
 
 def _write_rich(

@@ -140,7 +140,7 @@ def _show_run(run: StoredRun, chosen: Filter, *, json: bool) -> None:
         said = f"{said or 'no verdict yet'}{'; ' + counts_text(trees) if trees else ''}"
         say(f"run {run.info.run} of {run.info.manifest} ({status}): {said}")
         columns = ("status", "id", "task", "#runtime", "#attempts", "what happened")
-        write_table(columns, map(_cells, records))
+        write_table(columns, map(_cells, records), notes=True)
     _say_rest(chosen)
 
 

@@ -53,6 +53,12 @@ class ManifestStore:
             self._manifests[path] = manifest
         return self._manifests[path]
 
+    def place_of(self, binding: Binding) -> str:
+        """Return where a test's entry stands: ``orders.jsonl:17``."""
+        manifest = self.load(binding.manifest)
+        line = manifest.line_of(binding.entry or "")
+        return f"{short_path(manifest.path, self.options.root)}:{line}"
+
     def loaded(self, path: Path) -> Manifest | None:
         """Return the manifest in this file, by its resolved path; None where it was not read."""
         return self._manifests.get(path)

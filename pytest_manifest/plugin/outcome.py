@@ -134,14 +134,14 @@ def _fail_or_skip(
         assert state.verdicts is not None
         assert binding.entry is not None
         entry = state.manifests.load(binding.manifest)[binding.entry]
-        attempts = state.verdicts.attempts(binding)
-        lines = [line for row in attempts if (line := _attempt_line(row)) is not None]
+        lines = [line for row in state.verdicts.attempts(binding) if (line := _attempt_line(row))]
         ledger, tree = state.verdicts.ledger_of(binding), None
         if ledger is not None and stored.task_id is not None:
             from pytest_manifest.reporting.descendants import tree_text
 
             tree = tree_text(ledger, entry, stored.task_id, recorded.verdict, recorded.receipt)
-        text = explain(entry, recorded.receipt, recorded.verdict, lines, tree)
+        where = state.manifests.place_of(binding)
+        text = explain(entry, recorded.receipt, recorded.verdict, lines, tree, where)
         pytest.fail(text, pytrace=False)
 
 

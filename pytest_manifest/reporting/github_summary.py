@@ -23,6 +23,7 @@ from pytest_manifest.reporting.descendants import (
     slowest_phrase,
     untold_lines,
 )
+from pytest_manifest.reporting.run_again import RunAgain
 from pytest_manifest.reporting.run_report import ReportedRun, run_files
 from pytest_manifest.reporting.terminal_statistics import duration_phrase
 from pytest_manifest.schema import cost_text
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 TASKS: Final = 50
 CAUSES: Final = 50
+AGAIN: Final = 3
+"""Causes of which the command is shown that runs their first entry again."""
 CHANGES: Final = 20
 """Rows of each table, at most: GitHub shows no summary of more than 1 MiB."""
 _MESSAGE: Final = 300
@@ -47,15 +50,20 @@ def markdown(
     trees: RunTrees,
     links: Links,
     root: Path,
+    arguments: str = "",
 ) -> str:
-    """Return the summary of one run; ``links`` has the addresses of files and entries."""
+    """Return the summary of one run; ``links`` has the addresses of files and entries.
+
+    ``arguments``: what the command that runs an entry again needs beside its manifest.
+    """
+    again = RunAgain(short_path(run.manifest.path, root), arguments)
     paragraphs = [
         _heading(run, statistics, links, root),
         _metadata(run, statistics),
-        *_messages(run, statistics),
         _verdicts(statistics),
+        *_causes(statistics.causes, run.manifest, links, again),
+        *_messages(run, statistics),
         *_tasks(statistics.tasks),
-        *_causes(statistics.causes, run.manifest, links),
         *_trees(trees, statistics.entries, run.manifest, links),
         *_changes(comparison),
         *_files(run, links, root),
@@ -103,9 +111,9 @@ def _processes(found: Statistics) -> str:
 
 
 def _messages(run: ReportedRun, found: Statistics) -> Iterator[str]:
-    """Yield advice, warnings and the run's error as a quotation, which comes first."""
-    messages = [*found.advice, *run.warnings]
-    messages += [f"the run gave up: {run.error}"] if run.error is not None else []
+    """Yield the run's error, warnings and advice as a quotation."""
+    messages = [f"the run gave up: {run.error}"] if run.error is not None else []
+    messages += [*run.warnings, *found.advice]
     if messages:
         yield "\n".join(f"> {escaped(one, 500)}<br>" for one in messages[:CHANGES])
 
@@ -146,7 +154,9 @@ def _times(spread: Distribution | None) -> str:
     return " / ".join(f"{value:.3f}" for value in (spread.p50, spread.p95, spread.max))
 
 
-def _causes(causes: Sequence[Cause], manifest: Manifest, links: Links) -> Iterator[str]:
+def _causes(
+    causes: Sequence[Cause], manifest: Manifest, links: Links, again: RunAgain
+) -> Iterator[str]:
     if not causes:
         return
     yield "#### Failures by cause"
@@ -156,14 +166,18 @@ def _causes(causes: Sequence[Cause], manifest: Manifest, links: Links) -> Iterat
             code(cause.title),
             ", ".join(_entries(cause.examples, manifest, links)),
             code(cause.message, _MESSAGE),
+            escaped(cause.step, _MESSAGE),
         ]
         for cause in causes[:CAUSES]
     ]
-    yield _table(["Entries", "Cause", "Such as", "What it says"], "r---", rows)
+    yield _table(["Entries", "Cause", "Such as", "What it says", "Next"], "r----", rows)
     if len(causes) > CAUSES:
         rest = causes[CAUSES:]
         entries = sum(cause.count for cause in rest)
         yield f"{plural(len(rest), 'further cause')} of {entries} entries not shown."
+    commands = [again.command(cause.examples[0]) for cause in causes[:AGAIN]]
+    yield "Run the first of a cause again:"
+    yield "\n\n".join(map(fenced, commands))
 
 
 def _entries(ids: Iterable[str], manifest: Manifest, links: Links) -> Iterator[str]:
@@ -276,6 +290,14 @@ def code(text: str, limit: int = 200) -> str:
     A code span in backticks would serve except with ``|`` in a table.
     """
     return f"<code>{escaped(text, limit)}</code>" if text else ""
+
+
+def fenced(text: str) -> str:
+    """Return the text on one line as a block of code, which GitHub shows with a button to copy."""
+    line = " ".join(pictured(text).split())
+    longest = max(map(len, re.findall("`+", line)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}console\n{line}\n{fence}"
 
 
 def escaped(text: str, limit: int = 200) -> str:

@@ -63,6 +63,18 @@ def comparison_of(run: Run, config: pytest.Config) -> Comparison | None:
     return known[run.ledger_path]
 
 
+def comparison_or_last(run: Run, config: pytest.Config) -> Comparison | None:
+    """Compare as ``--manifest-compare`` asks, without it with the last run of the manifest, if any.
+
+    Raises LedgerError or ManifestError if that one cannot be read.
+    """
+    report = config.stash[REPORT_KEY]
+    if report.options.compare is not None:
+        return comparison_of(run, config)
+    earlier = _last(run, report.options.ledgers)
+    return None if earlier is None else _compare_with(earlier, run)
+
+
 @contextmanager
 def records_of(run: Run) -> Iterator[Iterator[EntryRecord]]:
     """Open the run's records, with its own copy of the manifest if the file has changed.
@@ -93,15 +105,15 @@ def _reading(ledger: Ledger, manifest: Manifest) -> Iterator[Iterator[EntryRecor
 
 
 def _compare(run: Run, report: RunReport) -> Comparison | None:
-    if report.options.compare is None:
-        return None
+    path = None if report.options.compare is None else _earlier(run, report)
+    return None if path is None else _compare_with(path, run)
+
+
+def _compare_with(path: Path, run: Run) -> Comparison:
     from pytest_manifest.analysis.comparison import compare
     from pytest_manifest.analysis.tree_comparison import compare_trees
     from pytest_manifest.ledger import Ledger
 
-    path = _earlier(run, report)
-    if path is None:
-        return None
     with Ledger.open(path) as ledger:
         info = ledger.info.read()
         manifest = _manifest_of(path, info, run)

@@ -139,10 +139,11 @@ def _write_markdown(
     from pytest_manifest.reporting.github_summary import GitHubLinks, LocalLinks, markdown
 
     trees = trees_of(run, report.config)
+    root, arguments = report.options.root, report.options.stack_arguments
     if step is not None:
         with report.writing("the step's summary was not written", run, needed=False):
             links = GitHubLinks.of_environment()
-            text = markdown(run, stats, comparison, trees, links, report.options.root)
+            text = markdown(run, stats, comparison, trees, links, root, arguments)
             with step.open("a", encoding="utf-8") as file:
                 file.write(text)
     if (path := report.options.markdown) is not None:
@@ -150,7 +151,7 @@ def _write_markdown(
             mode = report.options.report_mode
             folder_of(path, mode)
             local = LocalLinks(path.parent)
-            text = markdown(run, stats, comparison, trees, local, report.options.root)
+            text = markdown(run, stats, comparison, trees, local, root, arguments)
             write = write_whole if run is report.runs[0] else append
             write(path, text.encode(), mode)
             add_artifact(report.config, "markdown", path)

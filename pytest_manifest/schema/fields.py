@@ -26,6 +26,7 @@ from pydantic_core import PydanticCustomError, core_schema
 
 from pytest_manifest.schema.json_values import json_value as json_value
 from pytest_manifest.schema.wire import MOST, YEARS, parse_moment
+from pytest_manifest.text import JOINERS
 
 ID_MAX_LENGTH = 200
 MOST_SECONDS: Final = 36_525 * 86_400
@@ -47,9 +48,20 @@ _RFC3339 = re.compile(
 )
 
 
+_OF_NAMES = UNPRINTABLE.replace(r"\u2000-\u200f", r"\u2000-\u200b\u200e\u200f")
+"""The same without joiners, which words and pictures of a name may need within them."""
+
+
 def printable_text(value: str) -> str:
     if not value.isprintable():
-        bad = next(char for char in value if not char.isprintable())
+        last = len(value) - 1
+        unfit = (
+            char
+            for at, char in enumerate(value)
+            if not (char.isprintable() or (char in JOINERS and 0 < at < last))
+        )
+        if (bad := next(unfit, None)) is None:
+            return value
         raise PydanticCustomError(
             "unprintable",
             "must be printable text, but has the character U+{code}; take it out",
@@ -138,7 +150,7 @@ def _version(value: object) -> object:
 
 _NAME_SCHEMA: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": ID_MAX_LENGTH}
 # Not one pattern to its end: in Python a trailing newline would pass it.
-_NAME_SCHEMA["not"] = {"pattern": f"[{UNPRINTABLE}]"}
+_NAME_SCHEMA["not"] = {"pattern": rf"[{_OF_NAMES}]|^[\u200c\u200d]|[\u200c\u200d]$"}
 _TIME_SCHEMA: dict[str, Any] = {
     "type": "string",
     "format": "date-time",

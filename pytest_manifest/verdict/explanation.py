@@ -24,6 +24,8 @@ _WIDTH = 100
 _CELL = 60
 _LOG_LINES = 20
 _TRACEBACK_LINES = 60
+_LONGEST_LINE = 1000
+"""Characters of a traceback's line: an error's message may be a whole document."""
 _INTERNAL = re.compile(
     r"(site|dist)-packages/(celery|kombu|billiard|pytest_manifest)/|/pytest_manifest/worker/"
 )
@@ -70,11 +72,12 @@ def explain(
     verdict: Verdict,
     attempts: Sequence[AttemptLine] = (),
     tree: TreeText | None = None,
+    place: str = "",
 ) -> str:
     """Return several lines for a terminal or a report, without colours and control codes.
 
     ``attempts``, oldest first, are shown where there is more than one. ``tree``: None where the
-    attempt has no descendants.
+    attempt has no descendants. ``place``: the entry's file and line.
     """
     secrets = secrets_of(entry, receipt)
     entry, verdict = shown_entry(entry, secrets), shown_verdict(verdict, secrets)
@@ -83,6 +86,8 @@ def explain(
     if verdict.mismatches:
         parts.append("\n".join(_table(verdict.mismatches)))
     fields = list(_fields(entry, receipt))
+    if place:
+        fields.insert(1, ("line", place))
     if receipt is not None and verdict.verdict == "forged":
         fields.insert(2, ("receipt", "what follows is what it says, believed or not"))
     if tree is not None:
@@ -197,7 +202,7 @@ def _traceback(receipt: Receipt, of: str = "The worker's ") -> list[str]:
         half = _TRACEBACK_LINES // 2
         left_out = len(lines) - 2 * half
         lines = [*lines[:half], f"  ... {plural(left_out, 'line')} left out ...", *lines[-half:]]
-    return [f"{of}traceback:", *(f"  {line}".rstrip() for line in lines)]
+    return [f"{of}traceback:", *(f"  {middle(line, _LONGEST_LINE)}".rstrip() for line in lines)]
 
 
 def task_traceback(text: str) -> list[str]:

@@ -16,6 +16,7 @@ from pydantic import JsonValue
 from pytest_manifest.analysis.comparison import compare
 from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.ledger import RunSegment
+from pytest_manifest.reporting.run_again import RunAgain
 from pytest_manifest.reporting.run_page.page import PageMetadata, write_page
 from tests.browser import opened
 from tests.run_page_sample import BEGAN, HOSTILE, TASKS, run_info, sample_records
@@ -39,7 +40,15 @@ def file(records: list[EntryRecord], tmp_path_factory: pytest.TempPathFactory) -
     """A page with everything that a page can have."""
     comparison = compare(sample_records(COUNT, seed=7), records, before_run="r1", after_run="r2")
     path = tmp_path_factory.mktemp("page") / "run.html"
-    facts = PageMetadata(run_info(COUNT), "finished", COUNT, ["A worker ended."], comparison)
+    facts = PageMetadata(
+        run_info(COUNT),
+        "finished",
+        COUNT,
+        ["A worker ended."],
+        comparison,
+        again=RunAgain("nightly.jsonl", " --manifest-app=shop:app"),
+        logs=[("celery", "runs/r.worker-1.log")],
+    )
     write_page(path, facts, iter(records))
     return path
 
@@ -546,7 +555,7 @@ def test_colours_and_motion_follow_the_system(browser: Browser, file: Path) -> N
 def test_there_is_no_serious_fault_of_accessibility(
     browser: Browser, file: Path, records: list[EntryRecord], *, dark: bool, width: int
 ) -> None:
-    """axe-core finds none, neither in the page nor in an entry that is open."""
+    """axe-core finds none, and in an entry that is open not even a small one."""
     from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 
     record = next(r for r in records if r.kind == "failed")
@@ -557,7 +566,7 @@ def test_there_is_no_serious_fault_of_accessibility(
         assert serious(Axe().run(page).response) == []
         page.goto(f"{file.as_uri()}#entry={quote(record.id)}")
         page.wait_for_selector("#details:not([hidden])")
-        assert serious(Axe().run(page).response) == []
+        assert [(one["id"], one["nodes"]) for one in Axe().run(page).response["violations"]] == []
 
 
 def serious(response: dict[str, list[dict[str, object]]]) -> list[object]:
@@ -575,6 +584,12 @@ def test_a_phone_shows_everything_within_its_width(
     """Nothing makes the page wider than the screen; details fill it."""
     with shown(browser, file, width=390) as page:
         assert page.evaluate("document.documentElement.scrollWidth") == 390
+        why = page.locator(".tabulator-row [tabulator-field=reason]").first
+        box = why.bounding_box()
+        assert why.inner_text() != ""
+        assert box is not None
+        assert box["width"] >= 100
+        assert box["x"] + box["width"] <= 390
         open_row(page, page.locator(".tabulator-row").first)
         box = page.locator("#details").bounding_box()
         assert box is not None
@@ -662,3 +677,93 @@ def test_ten_thousand_entries_stay_fluent(browser: Browser, tmp_path: Path) -> N
         wait_for(page, "1 of 10,000 entries")
         page.keyboard.press("Enter")
         eventually(lambda: title(page).endswith("-09999"))
+
+
+def zoom(page: Page) -> None:
+    """Drag over a part of the timeline."""
+    plot = page.locator("#gantt .u-over")
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 200, box["y"] + 11)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 400, box["y"] + 11, steps=4)
+    page.mouse.up()
+    page.wait_for_selector("#zoomed:not([hidden])")
+
+
+def test_the_address_holds_what_is_shown(browser: Browser, file: Path) -> None:
+    """The filter, the zoom and the entry: whoever is sent the link sees the same."""
+    with shown(browser, file) as page:
+        page.click("#kinds [data-kind=failed]")
+        eventually(lambda: kinds_of(page) == {"failed"})
+        failed = ids(page)
+        zoom(page)
+        eventually(lambda: 0 < len(ids(page)) < len(failed), what="the zoom filters the entries")
+        few = ids(page)
+        open_row(page, page.locator(".tabulator-row").first)
+        name = title(page)
+        link = page.url.partition("#")[2]
+        assert all(f"{part}=" in link for part in ("verdict", "zoom", "entry"))
+    with shown(browser, file, fragment=f"#{link}") as page:
+        page.wait_for_selector("#details:not([hidden])")
+        assert title(page) == name
+        assert ids(page) == few
+        page.keyboard.press("Escape")
+        assert "entry=" not in page.url
+        page.click("#zoomed")
+        eventually(lambda: ids(page) == failed)
+        assert page.locator("#zoom-out").is_hidden()
+        page.click("#clear")
+        eventually(lambda: page.inner_text("#shown") == f"{COUNT} entries")
+        assert "#" not in page.url
+
+
+def test_a_link_to_an_entry_keeps_the_filter(browser: Browser, file: Path) -> None:
+    with shown(browser, file) as page:
+        page.click("#kinds [data-kind=failed]")
+        eventually(lambda: kinds_of(page) == {"failed"})
+        page.locator("#causes a:not(.log-link)").last.click()
+        page.wait_for_selector("#details:not([hidden])")
+        eventually(lambda: "verdict=failed" in page.url and "entry=" in page.url)
+        assert kinds_of(page) == {"failed"}
+
+
+def test_a_cause_says_what_to_do(browser: Browser, file: Path, records: list[EntryRecord]) -> None:
+    """Its next step, the command for its first entry, to be copied, and the log of its worker."""
+    with shown(browser, file) as page:
+        crashed = page.locator("#causes li", has_text="crashed").first
+        assert "Next see the worker's log" in crashed.inner_text()
+        first = page.locator("#causes li").first
+        name = first.locator(".cause-foot a").first.inner_text()
+        command = f"pytest --manifest=nightly.jsonl 'nightly.jsonl::entry[{name}]'"
+        assert first.locator("code").inner_text() == f"{command} --manifest-app=shop:app"
+        assert first.locator("a.log-link").get_attribute("href") == "runs/r.worker-1.log"
+        first.locator(".copy").click()
+        eventually(lambda: first.locator(".copy").inner_text() == "Copied")
+        page.locator("#search").focus()
+        page.keyboard.press("Control+V")
+        assert page.input_value("#search") == f"{command} --manifest-app=shop:app"
+        page.fill("#search", "")
+        first.locator(".cause-foot a").first.click()
+        page.wait_for_selector("#details:not([hidden])")
+        assert page.locator("#details code").inner_text() == f"{command} --manifest-app=shop:app"
+        assert page.locator("#details a.log-link").count() == 1
+
+
+def test_no_column_leaves_the_paper(browser: Browser, tmp_path: Path) -> None:
+    """However long ids, tasks and messages are."""
+    long = "".join(f"{n:05}" for n in range(31))
+    records = [
+        replace(record, entry=record.entry.model_copy(update={"id": f"{long}{n}", "task": long}))
+        for n, record in enumerate(sample_records(60, bad=0.5))
+    ]
+    with shown(browser, written(tmp_path, records), width=703) as page:
+        page.emulate_media(media="print")
+        page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+        outside = (
+            "[...document.querySelectorAll('main td, main th, main li, main p')]"
+            ".filter((one) => one.getBoundingClientRect().right > 704).length"
+        )
+        assert page.locator("#print-table tbody tr").count() == 60
+        assert page.evaluate(outside) == 0

@@ -127,3 +127,41 @@ def test_what_makes_no_sense_is_refused(
     assert done.ret == pytest.ExitCode.USAGE_ERROR
     done.stderr.fnmatch_lines([sentence])
     assert not project.ran()
+
+
+def test_a_page_compares_with_the_last_run_of_its_manifest(project: Project) -> None:
+    """Without being asked: what fails newly, what still fails, and what was fixed."""
+    for key in "ab":
+        project.break_(key)
+    rows = [{"id": key, "task": "jobs.flaky", "args": [key]} for key in "abc"]
+    project.manifest("m.jsonl", rows)
+    project.run("--manifest=m.jsonl", MEMORY, "--manifest-report=one.html")
+    assert data_of(project.path / "one.html")["comparison"] is None
+    (project.path / "broken-a").unlink()
+    project.break_("c")
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-report=two.html")
+    found = data_of(project.path / "two.html")["comparison"]
+    assert found["before"] == project.ledgers()[0].stem
+    names = {
+        kind: [one["id"] for one in found[kind]["items"]]
+        for kind in ("newly_failing", "still_failing", "fixed")
+    }
+    assert names == {"newly_failing": ["c"], "still_failing": ["b"], "fixed": ["a"]}
+    assert "since run" not in result.stdout.str(), "the terminal compares where it is asked to"
+
+
+def test_a_page_says_how_one_entry_is_run_again(project: Project) -> None:
+    """By a command that does so, and names the log of each private worker."""
+    project.break_("a b")
+    rows = [{"id": key, "task": "jobs.flaky", "args": [key]} for key in ("a b", "c")]
+    project.manifest("m.jsonl", rows)
+    project.run("--manifest=m.jsonl", "--manifest-report=build/run.html")
+    data = data_of(project.path / "build" / "run.html")
+    assert data["run"]["again"] == ["m.jsonl", ""]
+    ((worker, log),) = data["run"]["logs"]
+    assert worker == "manifest1"
+    assert (project.path / "build" / log).resolve().is_file()
+    assert data["figures"]["causes"][0]["step"] == "start from the worker's traceback"
+    (project.path / "broken-a b").unlink()
+    project.run("--manifest=m.jsonl", "m.jsonl::entry[a b]").assert_outcomes(passed=1)
+    assert project.order() == ["a b", "c", "a b"]

@@ -198,3 +198,22 @@ def test_no_terminal_is_too_narrow_for_what_is_shown(
     output.write_table(("status", "id", "task", "#runtime", "#attempts", "what happened"), [cells])
     shown = capsys.readouterr().out
     assert all(shown.count(letter) >= "".join(cells).count(letter) for letter in "phy5x")
+
+
+@pytest.mark.parametrize(("columns", "beside"), [("100", False), ("139", False), ("140", True)])
+def test_a_sentence_stands_below_its_row_where_there_is_no_room_beside_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: str, beside: bool
+) -> None:
+    """In lines as wide as the terminal, and not in a column of twenty letters."""
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    sentence = "The task raised ValueError; start from the worker's traceback."
+    rows = [("failed", "a" * 40, "t" * 30, sentence), ("passed", "b", "t", "")]
+    output.write_table(("status", "id", "task", "what happened"), rows, notes=True)
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    at = next(n for n, line in enumerate(lines) if "a" * 40 in line)
+    if beside:
+        assert "The task raised" in lines[at]
+    else:
+        assert lines[at + 1] == f"    {sentence}"
+        assert "b" in lines[at + 2]

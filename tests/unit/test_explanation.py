@@ -489,3 +489,15 @@ def test_a_failure_that_rests_on_a_descendant_says_what_that_did() -> None:
     )
     found = verdict("failed", mismatch("descendants")).model_copy(update={"sentence": said})
     assert brief(found, receipt()) == "its descendant 'jobs.u' failed: It did."
+
+
+def test_a_long_line_of_a_traceback_is_cut() -> None:
+    """An error's message may be a whole document."""
+    shown = text(receipt(error=error(f"{BEGIN}{OWN}ValueError: {'x' * 15_000}")))
+    assert max(map(len, shown.splitlines())) <= 1002
+    assert "xxx...xxx" in shown
+
+
+def test_a_failure_has_its_file_and_line() -> None:
+    shown = explain(ENTRY, None, verdict(), place="m.jsonl:17")
+    assert "  entry     a\n  line      m.jsonl:17\n" in shown

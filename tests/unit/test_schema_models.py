@@ -72,6 +72,8 @@ def refusal(document: object, model: type[Document] = Entry) -> list[str]:
         ({"id": "a" * 201}, "'id' must have at most 200 characters, not 201"),
         ({"id": "a\nb"}, "'id' must be printable text, but has the character U+000A; take it out"),
         ({"id": "a\u200bb"}, "U+200B"),
+        ({"id": "\u200dab"}, "U+200D"),
+        ({"id": "ab\u200c"}, "U+200C"),
         ({"id": "a\ud800"}, "'id' must be"),
         ({"task": "a\x00"}, "U+0000"),
         ({"queue": ""}, "'queue' must not be empty"),

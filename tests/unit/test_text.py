@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_manifest.text import (
+    JOINERS,
     beginning,
     cells,
     clock,
@@ -33,6 +34,9 @@ from pytest_manifest.text import (
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 HOSTILE = "<script>\x1b[2J\x1b]0;title\x07\r\n\x00\u202egnp\u2069\ud800\u200d\u2028"
+FAMILY = "\U0001f469\u200d\U0001f469\u200d\U0001f467"
+WORD = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"
+"""I want, in Persian: a word with a non-joiner within it."""
 TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
 
@@ -65,6 +69,7 @@ def test_plain(text: str, expected: str) -> None:
         ("\u2028\ufeff\u200b", "\\u2028\\ufeff\\u200b"),
         ("\u2066a\u2069\u061c", "\\u2066a\\u2069\\u061c"),
         ("řeka 川 🙂", "řeka 川 🙂"),
+        (f"{FAMILY} {WORD} a\u200db \u200c", f"{FAMILY} {WORD} a\\u200db \\u200c"),
     ],
 )
 def test_what_does_not_show_is_shown(text: str, shown: str) -> None:
@@ -91,10 +96,17 @@ def test_escaped_text_stays_as_it_is(text: str) -> None:
 @given(ANY_TEXT)
 def test_a_line_is_a_line(text: str) -> None:
     """Whatever is in a text, only characters that are drawn are left of it."""
-    assert one_line(text).isprintable()
-    assert terminal_line(text).isprintable()
+    for shown in (one_line(text), terminal_line(text)):
+        assert shown.translate(dict.fromkeys(map(ord, JOINERS))).isprintable()
     assert terminal_line(text, "ascii").isascii()
     assert number_unprintable(text).isprintable()
+
+
+@pytest.mark.parametrize("text", [FAMILY, WORD])
+def test_what_joiners_make_is_drawn(text: str) -> None:
+    """They are invisible only where they do nothing, as between letters of ASCII."""
+    for escape in (printable, visible, pictured, one_line, terminal_line, escape_hidden):
+        assert escape(text) == text
 
 
 def test_hostile_text_is_escaped() -> None:

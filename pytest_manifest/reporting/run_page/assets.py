@@ -18,12 +18,14 @@ SCRIPTS: Final = (
     "base.js",
     "names.js",
     "clocks.js",
+    "again.js",
     "details.js",
     "trees.js",
     "plots.js",
     "timeline.js",
     "summary.js",
     "entries.js",
+    "address.js",
     "main.js",
 )
 _MAP: Final = re.compile(r"(//|/\*)# sourceMappingURL=[^\s*]+( \*/)?")

@@ -9,6 +9,7 @@ from pytest_manifest.analysis.comparison import Change, Comparison, ResultChange
 from pytest_manifest.analysis.reading import outcome_of
 from pytest_manifest.analysis.statistics import Cause, Distribution, Statistics, TaskRow, WorkerRow
 from pytest_manifest.ledger import RunInfo
+from pytest_manifest.reporting.run_again import RunAgain
 from pytest_manifest.reporting.run_page.columns import cost_figure, rounded
 from pytest_manifest.text import beginning, pictured
 
@@ -18,11 +19,17 @@ _MESSAGE = 400
 
 
 def run_document(
-    info: RunInfo, status: str, warnings: Sequence[str], written: datetime
+    info: RunInfo,
+    status: str,
+    warnings: Sequence[str],
+    written: datetime,
+    again: RunAgain | None = None,
+    logs: Sequence[tuple[str, str]] = (),
 ) -> dict[str, object]:
     """Return the run's metadata, and when the page was written.
 
-    ``warnings``: warnings that were recorded during the run.
+    ``warnings``: warnings that were recorded during the run; ``again``: how an entry is run again;
+    ``logs``: worker and address of each log.
     """
     return {
         "id": info.run,
@@ -37,6 +44,8 @@ def run_document(
         "status": status,
         "written": written.isoformat(timespec="seconds"),
         "remarks": [pictured(warning) for warning in warnings],
+        "again": None if again is None else [again.manifest, again.arguments],
+        "logs": [[worker, address] for worker, address in logs],
     }
 
 
@@ -103,6 +112,7 @@ def _cause(cause: Cause) -> dict[str, object]:
         "count": cause.count,
         "examples": [pictured(entry) for entry in cause.examples],
         "message": pictured(cause.message)[:_MESSAGE],
+        "step": pictured(cause.step)[:_MESSAGE],
     }
 
 

@@ -20,6 +20,7 @@ from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.files import FILE_MODE, folder_of
 from pytest_manifest.ledger import RunInfo, RunSegment
 from pytest_manifest.manifest.writer import atomic_file
+from pytest_manifest.reporting.run_again import RunAgain, worker_logs
 from pytest_manifest.reporting.run_page.assets import page_frame
 from pytest_manifest.reporting.run_page.columns import Columns
 from pytest_manifest.reporting.run_page.details import details
@@ -32,8 +33,8 @@ from pytest_manifest.reporting.run_page.over_time import OverTime
 from pytest_manifest.reporting.run_page.sections import section_documents
 from pytest_manifest.reporting.run_page.trees import TreeColumns, TreeSource, trees_of
 from pytest_manifest.reporting.run_report import RunReport, add_artifact
-from pytest_manifest.reporting.run_statistics import comparison_of, records_of
-from pytest_manifest.text import pictured
+from pytest_manifest.reporting.run_statistics import comparison_or_last, records_of
+from pytest_manifest.text import pictured, short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.run import Run
@@ -63,6 +64,10 @@ class PageMetadata:
     trees: TreeSource | None = None
     sections: Sequence[dict[str, object]] = ()
     """Sections that projects add, as ``section_documents`` returns them."""
+    again: RunAgain | None = None
+    """How one entry is run again, where that is known."""
+    logs: Sequence[tuple[str, str]] = ()
+    """Worker and address, seen from the page, of the logs that workers have left."""
     written: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
 
 
@@ -155,7 +160,9 @@ class _Body:
         self._columns.number_causes(found.causes)
         document = {
             "format": FORMAT,
-            "run": run_document(about.info, about.status, about.warnings, about.written),
+            "run": run_document(
+                about.info, about.status, about.warnings, about.written, about.again, about.logs
+            ),
             "figures": statistics_document(found),
             "comparison": None if about.comparison is None else changes_document(about.comparison),
             "details": {"size": BLOCK, "blocks": self._blocks},
@@ -198,6 +205,11 @@ def write_run_page(report: RunReport, run: Run) -> None:
                 ledger.info.segments(),
                 trees_of(ledger),
                 sections,
+                RunAgain(
+                    short_path(run.manifest.path, report.options.root),
+                    report.options.stack_arguments,
+                ),
+                list(worker_logs(run, path.parent)),
             )
             write_page(path, metadata, records, report.options.report_mode)
         add_artifact(report.config, "page", path, run.info.run)
@@ -221,7 +233,7 @@ def page_path(report: Path, run: str, *, alone: bool) -> Path:
 def _comparison(report: RunReport, run: Run) -> Comparison | None:
     """Return the comparison; None if there is none or it cannot be read, which the summary says."""
     try:
-        return comparison_of(run, report.config)
+        return comparison_or_last(run, report.config)
     except ManifestToolError:
         return None
 

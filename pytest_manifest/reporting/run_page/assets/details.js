@@ -39,7 +39,7 @@ async function openEntry(row, wanted) {
   panel.focus({ preventScroll: true });
   document.body.classList.add('open');
   coverAll();
-  followHash(row);
+  writeAddress();
   markRow(row);
   if (wanted) revealTask(wanted);
 }
@@ -51,7 +51,7 @@ function closeEntry() {
   byId('details').hidden = true;
   document.body.classList.remove('open');
   coverAll();
-  history.replaceState(null, '', location.pathname + location.search);
+  writeAddress();
   if (cameFrom && cameFrom.isConnected && cameFrom !== document.body) cameFrom.focus({ preventScroll: true });
   else focusTable();
   markRow(row);
@@ -67,11 +67,6 @@ function coverAll() {
 const NARROW_SCREEN = matchMedia('(max-width: 640px)');
 NARROW_SCREEN.addEventListener('change', coverAll);
 
-function followHash(row) {
-  const hash = entryHash(ROWS.id[row]);
-  if (location.hash !== hash) history.replaceState(null, '', hash);
-}
-
 function panelOf(row, found, problem) {
   const id = ROWS.id[row];
   const outcome = OUTCOMES[ROWS.outcome[row]];
@@ -82,13 +77,14 @@ function panelOf(row, found, problem) {
     el('span', { class: 'muted' }, position.text),
     el('a', { class: 'quiet link', href: entryHash(id) }, 'Link'),
     el('button', { type: 'button', class: 'quiet', 'aria-label': 'Close', onclick: closeEntry }, '✕'));
-  const head = el('header', {},
+  const head = el('div', {},
     el('h2', { id: 'details-title', class: 'mono' }, id),
     el('p', { class: 'panel-line' }, badge(outcome, NAMES.kinds[ROWS.kind[row]]), el('span', { class: 'mono' }, NAMES.tasks[ROWS.task[row]])),
     ROWS.tags[row] < 0 ? null : el('p', { class: 'tags' }, NAMES.tags[ROWS.tags[row]].split('\n').map((tag) => el('span', {}, tag))),
     el('p', { class: 'muted notes' }, whereAndHowLong(row).map((text) => el('span', {}, text))),
     problem ? el('p', { class: 'notice' }, problem) : null,
-    found.sentence ? el('p', { class: `sentence ${outcome}` }, found.sentence) : null);
+    found.sentence ? el('p', { class: `sentence ${outcome}` }, found.sentence) : null,
+    again(id), logLink(row));
   const left = found.left_out || {};
   return [bar, head, ...[
     mismatches(found),

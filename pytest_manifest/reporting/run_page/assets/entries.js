@@ -4,7 +4,7 @@ let table = null;
 const SHORT_PLACES = fitted(NAMES.places, 12, (name) => name.length);
 let current = -1;
 let order = null;
-const filter = { text: '', words: [], task: -1, kinds: new Set(), cause: null };
+const filter = { text: '', words: [], task: -1, kinds: new Set(), cause: null, zoom: null, rows: null };
 const TALL = 620;
 
 /** What went wrong first, and within that as the manifest has them. */
@@ -62,6 +62,7 @@ function entries() {
     if (filter.kinds.size && !filter.kinds.has(kind)) return false;
     if (filter.cause && ROWS.cause[row] !== filter.cause.at) return false;
     if (filter.task >= 0 && ROWS.task[row] !== filter.task) return false;
+    if (filter.rows && !filter.rows.has(row)) return false;
     if (!filter.text) return true;
     hay[row] ??= haystack(row);
     return filter.words.every((word) => hay[row].includes(word) || treeTexts?.get(row)?.includes(word));
@@ -77,11 +78,12 @@ function columns() {
     return el('span', { class: 'mono', title: cell.getValue() || null }, at < 0 ? '' : SHORT_PLACES[at]);
   };
   const time = (cell) => seconds(cell.getValue());
+  const phone = NARROW_SCREEN.matches; // which has room for the reason, and for little else
   const verdict = 62 + Math.ceil(1.1 * Math.max(...NAMES.kinds.map((kind) => textWidth(words(kind))), 30));
   const list = [
     { title: 'Verdict', field: 'outcome', width: verdict, responsive: 0, formatter: (cell) => badge(OUTCOMES[RANK.indexOf(cell.getValue())], cell.getData().kind) },
-    { title: 'Entry', field: 'id', minWidth: 130, widthGrow: 2.4, responsive: 0, formatter: (cell) => text(ROWS.id[cell.getValue()]), sorter: (one, other) => placeOf(one) - placeOf(other) },
-    { title: 'Why', field: 'reason', minWidth: 240, widthGrow: 5, responsive: 2, formatter: reason },
+    { title: 'Entry', field: 'id', minWidth: phone ? 92 : 130, widthGrow: 2.4, responsive: 0, formatter: (cell) => text(ROWS.id[cell.getValue()]), sorter: (one, other) => placeOf(one) - placeOf(other) },
+    { title: 'Why', field: 'reason', minWidth: phone ? 120 : 240, widthGrow: 5, responsive: phone ? 0 : 2, formatter: reason },
     { title: 'Task', field: 'task', minWidth: 110, widthGrow: 1.6, responsive: 4, formatter: (cell) => text(cell.getValue()) },
     { title: 'Worker', field: 'place', width: 112, responsive: 5, formatter: place },
     { title: 'Sent', field: 'sent', width: 88, responsive: 6, hozAlign: 'right', formatter: (cell) => clock(cell.getValue()).split(', ').at(-1) },
@@ -147,6 +149,7 @@ function filters() {
   }, 90));
   byId('clear').onclick = clearFilter;
   byId('cause').onclick = () => { filter.cause = null; applyFilter(); byId('search').focus(); };
+  byId('zoomed').onclick = () => { zoomOut(); filter.zoom = null; applyFilter(); byId('search').focus(); };
   const counts = verdictCounts();
   byId('kinds').replaceChildren(...counts.map(([kind, outcome, count]) => el('button', {
     type: 'button', class: 'chip', 'aria-pressed': 'false', 'data-kind': kind, onclick: () => toggleKind(kind),
@@ -183,6 +186,8 @@ function resetFilter() {
   filter.text = '';
   filter.task = -1;
   filter.cause = null;
+  if (filter.zoom) zoomOut();
+  filter.zoom = null;
   filter.kinds.clear();
   byId('search').value = '';
   byId('task').value = '-1';
@@ -198,12 +203,15 @@ function applyFilter() {
   for (const chip of byId('kinds').children) chip.setAttribute('aria-pressed', String(filter.kinds.has(chip.dataset.kind)));
   filter.words = filter.text.split(/\s+/);
   if (filter.text) readTreeTexts();
-  const some = Boolean(filter.text || filter.kinds.size || filter.task >= 0 || filter.cause);
+  const some = Boolean(filter.text || filter.kinds.size || filter.task >= 0 || filter.cause || filter.zoom);
+  filter.rows = filter.zoom ? zoomRows() : null;
+  byId('zoomed').hidden = !filter.zoom;
   byId('cause').hidden = !filter.cause;
   byId('cause').replaceChildren(...(filter.cause ? [badge(filter.cause.outcome, filter.cause.title), ' ', el('span', { class: 'muted' }, '✕')] : []));
   byId('clear').hidden = !some;
   if (some) table.setFilter(table.filterRow);
   else table.clearFilter();
+  writeAddress();
 }
 
 /** Rows as they stand in the table now. */
@@ -254,23 +262,6 @@ function tableKey(event) {
 
 function focusTable() {
   document.querySelector('#table .tabulator-tableholder')?.focus({ preventScroll: true });
-}
-
-/** Open what the address names, and say so where this page has no such entry. */
-function openByHash() {
-  const match = /^#entry=(.*)$/s.exec(location.hash);
-  byId('notice').hidden = true;
-  if (!match) {
-    if (!location.hash) closeEntry();
-    return;
-  }
-  let id = match[1];
-  try {
-    id = decodeURIComponent(id);
-  } catch { /* a percent sign of the id's own */ }
-  const row = rowOf.get(id);
-  if (row === undefined) sayMissing(id);
-  else if (row !== opened) openEntry(row);
 }
 
 function sayMissing(id) {

@@ -104,7 +104,9 @@ function causes() {
     el('div', { class: 'cause-head' }, badge(cause.outcome, cause.kind), words(cause.title) === words(cause.kind) ? null : el('b', {}, cause.title),
       el('span', { class: 'count' }, many(cause.count, 'entry', 'entries'))),
     cause.message && ![cause.title, cause.kind].includes(cause.message) ? el('p', { class: 'wrapped' }, cause.message) : null,
-    el('div', { class: 'cause-foot' }, examples(cause, at), el('span', { class: 'muted' }, whereAndWhen(facts.get(at))))));
+    cause.step ? el('p', { class: 'step' }, el('b', {}, 'Next'), ` ${cause.step}`) : null,
+    again(cause.examples[0]),
+    el('div', { class: 'cause-foot' }, examples(cause, at), el('span', { class: 'muted' }, whereAndWhen(facts.get(at)), ' ', logLink(rowOf.get(cause.examples[0]))))));
   const shown = found.length <= SHOWN_CAUSES + 1 ? found.length : SHOWN_CAUSES;
   const body = show('causes');
   body.append(el('ol', { class: 'causes' }, items.slice(0, shown)));
@@ -234,7 +236,7 @@ function comparison() {
 
 /** The changes in a few words, below the verdicts. */
 function headlineChanges(found) {
-  const told = [[found.newly_failing.count, 'newly failing'], [found.fixed.count, 'fixed'], [found.slower.length, found.slower.length === 1 ? 'task slower' : 'tasks slower']]
+  const told = [[found.newly_failing.count, 'newly failing'], [found.still_failing.count, 'still failing'], [found.fixed.count, 'fixed'], [found.slower.length, found.slower.length === 1 ? 'task slower' : 'tasks slower']]
     .filter(([count]) => count).map(([count, what]) => `${number(count)} ${what}`).join(', ');
   byId('since').hidden = false;
   byId('since').append(el('a', { href: '#comparison' }, told || 'no entry changed its verdict'), ` since run ${found.before}`);

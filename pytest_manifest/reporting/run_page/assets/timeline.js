@@ -12,6 +12,7 @@ let lanes = [];
 let bands = [];
 let pointed = -1;
 let gantt = null;
+let zoomOut = () => {};
 /** Bars that are descendants' come behind the others, with their tree and their place in it. */
 const OWN_BARS = BARS.row.length;
 const NODES = [];
@@ -78,6 +79,7 @@ function timeline() {
         if (key !== 'x') return;
         made.zoomed = u.scales.x.min > whole.min + 1e-6 || u.scales.x.max < whole.max - 1e-6;
         byId('zoom-out').hidden = !made.zoomed;
+        followZoom();
         point(u, -1);
       }],
       ready: [(u) => {
@@ -88,8 +90,9 @@ function timeline() {
       }],
     },
   }));
+  zoomOut = () => gantt.drawn.setScale('x', whole);
   byId('zoom-out').onclick = () => {
-    gantt.drawn.setScale('x', whole);
+    zoomOut();
     byId('lanes').querySelector('[tabindex="0"]').focus({ preventScroll: true });
   };
 }
