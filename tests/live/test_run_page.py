@@ -221,10 +221,10 @@ def test_an_entry_is_opened_by_a_click(
             "180 MiB",
         ):
             assert part in text, part
-        assert page.evaluate("location.hash") == f"#entry={record.id}"
+        assert page.evaluate("location.hash") == f"#entry={record.id}&text={record.id}"
         page.click("#details [aria-label=Close]")
         assert page.locator("#details").is_hidden()
-        assert page.evaluate("location.hash") == ""
+        assert page.evaluate("location.hash") == f"#text={record.id}"
 
 
 def test_a_cause_leads_to_its_entries(
