@@ -39,11 +39,11 @@ class AfterInterrupt:
             interrupts = manifest_session(session.config).session_runs.interrupts
             if interrupts is not None:
                 interrupts.notice()
-                _report_rest(session)
+                _complete(session)
             raise
 
 
-def _report_rest(session: pytest.Session) -> None:
+def _complete(session: pytest.Session) -> None:
     """Wait until the runs have ended, then report the tests that pytest has not reached.
 
     Tests of a project's own are not run any more: only the built-in ones, and what is skipped.
@@ -59,12 +59,18 @@ def _report_rest(session: pytest.Session) -> None:
     state.verdicts.refresh()
     state.verdicts.forget()
     reported = {
-        one.nodeid for kind in reporter.stats.values() for one in kind if hasattr(one, "nodeid")
+        one.nodeid
+        for category, reports in reporter.stats.items()
+        for one in reports
+        if category and hasattr(one, "nodeid")  # without a name: parts of tests that passed
     }
     if state.context.role == "controller":
-        left = _report_for_workers(session, state, reported)
+        left = _report_rest(
+            session, state, (one for one in _tests(session) if one[0] not in reported)
+        )
     else:
-        left = _run_rest(state, [one for one in session.items if one.nodeid not in reported])
+        items = [one for one in session.items if one.nodeid not in reported]
+        left = _run_rest(session, state, items)
     if left:
         state.report.notices.append(
             f"{many(left, 'test')} of jobs with a verdict did not run any more; --manifest-audit "
@@ -72,14 +78,15 @@ def _report_rest(session: pytest.Session) -> None:
         )
 
 
-def _run_rest(state: ManifestSession, items: Sequence[pytest.Item]) -> int:
+def _run_rest(session: pytest.Session, state: ManifestSession, items: Sequence[pytest.Item]) -> int:
     """Run the tests that need no more than the verdict; return how many others there are."""
     from pytest_manifest.plugin.runtest import NAME, Verifying
 
-    judged = [(item, binding) for item, binding in _bound(items) if _verdict(state, binding)]
-    verifying = state.context.config.pluginmanager.get_plugin(NAME)
+    verifying = session.config.pluginmanager.get_plugin(NAME)
     if isinstance(verifying, Verifying) and verifying.was_broken_off:
-        return len(judged)  # what that test has set up is still there
+        # What that test has set up is still there, so that no other one can be run.
+        return _report_rest(session, state, ((one.nodeid, known) for one, known in _bound(items)))
+    judged = [(item, binding) for item, binding in _bound(items) if _verdict(state, binding)]
     due = [item for item, binding in judged if _is_short(state, binding)]
     until = time.monotonic() + SECONDS
     for number, item in enumerate(due):
@@ -90,18 +97,22 @@ def _run_rest(state: ManifestSession, items: Sequence[pytest.Item]) -> int:
     return len(judged) - len(due)
 
 
-def _report_for_workers(
-    session: pytest.Session, state: ManifestSession, reported: Iterable[str]
-) -> int:
-    """Report, in place of xdist's workers, what needs no test of a project's own."""
+def _tests(session: pytest.Session) -> Iterator[tuple[str, Binding]]:
+    """Yield the tests of xdist's workers, and what they verify."""
     from pytest_manifest.plugin.xdist_controller import ControllerHooks
 
     hooks = session.config.pluginmanager.get_plugin("manifest-controller")
-    assert isinstance(hooks, ControllerHooks)
-    left, done = 0, set(reported)
+    return hooks.tests() if isinstance(hooks, ControllerHooks) else iter(())
+
+
+def _report_rest(
+    session: pytest.Session, state: ManifestSession, tests: Iterable[tuple[str, Binding]]
+) -> int:
+    """Report what needs no test of a project's own, without running it; return how many do."""
+    left = 0
     until = time.monotonic() + SECONDS
-    for nodeid, binding in hooks.tests():
-        stored = None if nodeid in done else _verdict(state, binding)
+    for nodeid, binding in tests:
+        stored = _verdict(state, binding)
         if stored is None:
             continue
         if _is_short(state, binding) and time.monotonic() <= until and not _is_forced(state):
