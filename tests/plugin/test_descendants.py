@@ -104,7 +104,7 @@ def test_the_end_of_a_run_tells_of_its_trees(project: Project) -> None:
             *({"id": f"n-{n}", "task": "jobs.double", "args": [n]} for n in range(3)),
         ],
     )
-    options = "--manifest-broker=memory://", "--manifest-markdown=run.md"
+    options = "--manifest-broker=memory://", "--manifest-markdown=run.md", "-v"
     result = project.run("--manifest=m.jsonl", *options)
     result.stdout.fnmatch_lines(
         [
