@@ -52,21 +52,24 @@ _OF_NAMES = UNPRINTABLE.replace(r"\u2000-\u200f", r"\u2000-\u200b\u200e\u200f")
 """The same without joiners, which words and pictures of a name may need within them."""
 
 
+_WITHOUT_JOINERS: Final = dict.fromkeys(map(ord, JOINERS))
+
+
 def printable_text(value: str) -> str:
     if not value.isprintable():
-        last = len(value) - 1
-        unfit = (
-            char
-            for at, char in enumerate(value)
-            if not (char.isprintable() or (char in JOINERS and 0 < at < last))
-        )
-        if (bad := next(unfit, None)) is None:
-            return value
+        bad = next(char for char in value if not char.isprintable())
         raise PydanticCustomError(
             "unprintable",
             "must be printable text, but has the character U+{code}; take it out",
             {"code": f"{ord(bad):04X}"},
         )
+    return value
+
+
+def _printable_name(value: str) -> str:
+    """Return a name that is printable but for joiners within it."""
+    if not value.isprintable():
+        printable_text(value[:1] + value[1:-1].translate(_WITHOUT_JOINERS) + value[-1:])
     return value
 
 
@@ -161,7 +164,7 @@ _EXPIRY_SCHEMA: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": MOS
 Name = Annotated[
     str,
     Field(min_length=1, max_length=ID_MAX_LENGTH),
-    AfterValidator(printable_text),
+    AfterValidator(_printable_name),
     WithJsonSchema(_NAME_SCHEMA),
 ]
 """Printable text of 1 to 200 characters: ids, task names, queues, tags."""
