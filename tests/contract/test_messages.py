@@ -49,7 +49,7 @@ def options(**values: st.SearchStrategy[object]) -> st.SearchStrategy[dict[str, 
 
 
 PRIORITY: Final = st.integers(0, 9)
-SERIALIZER: Final = st.sampled_from(["json", "yaml", "pickle"])
+SERIALIZER: Final = st.sampled_from(["json", "pickle"])
 OF_TASK: Final = options(
     queue=st.sampled_from(QUEUES),
     routing_key=st.sampled_from(["post.a", "mails"]),
