@@ -5,7 +5,7 @@ from __future__ import annotations
 import configparser
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -75,15 +75,16 @@ def put_on_path(folder: Path) -> None:
     for place in (folder, *folder.parents):
         path, settings = batch_settings(place)
         if path is not None:
-            given = settings.get("pythonpath") or []
-            names = shlex.split(given) if isinstance(given, str) else given
-            found = [str((place / str(one)).absolute()) for one in _listed(names)]
+            found = [str((place / one).absolute()) for one in import_folders(settings)]
             sys.path[:0] = [one for one in found if one not in sys.path]
             return
 
 
-def _listed(names: object) -> list[object]:
-    return list(names) if isinstance(names, (list, tuple)) else []
+def import_folders(settings: Mapping[str, object]) -> list[str]:
+    """Return the folders of pytest's ``pythonpath``, as its settings name them."""
+    given = settings.get("pythonpath") or []
+    names = shlex.split(given) if isinstance(given, str) else given
+    return [str(one) for one in names] if isinstance(names, list) else []
 
 
 def _of_toml(path: Path) -> dict[str, object] | None:

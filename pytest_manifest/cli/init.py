@@ -16,7 +16,7 @@ from pytest_manifest.cli import scaffold
 from pytest_manifest.cli.find_app import SOURCES, FoundApp, find_apps, unnamed_app
 from pytest_manifest.cli.output import say, write_json
 from pytest_manifest.errors import PlanError
-from pytest_manifest.ini import BATCH_INI, batch_settings, pytest_settings
+from pytest_manifest.ini import BATCH_INI, batch_settings, import_folders, pytest_settings
 
 PLAN: Final = "--manifest-plan=first --manifest-plan-run"
 PRIVATE: Final = "--manifest-broker=private"
@@ -167,8 +167,13 @@ def _is_ours_by_name(setting: str) -> bool:
 
 
 def _make_batch_ini(made: _Scaffold) -> None:
-    """Make the settings of batches alone: those of the tests would act on jobs, too."""
-    paths = f". {SOURCES}" if (made.folder / SOURCES).is_dir() else "."
+    """Make the settings of batches alone: those of the tests would act on jobs, too.
+
+    Modules are imported from where the tests import them.
+    """
+    folders = [".", *([SOURCES] if (made.folder / SOURCES).is_dir() else [])]
+    known = import_folders(pytest_settings(made.folder)[1])
+    paths = shlex.join(dict.fromkeys([*folders, *known]))
     name = BATCH_INI
     made.make(name, scaffold.batch_ini(made.app, PLUGIN, paths))
     made.command = ["pytest", "-c", name]

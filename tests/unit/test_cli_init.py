@@ -14,7 +14,12 @@ from typer.testing import CliRunner
 from pytest_manifest.cli.find_app import find_apps
 from pytest_manifest.cli.init import PLAN
 from pytest_manifest.cli.main import app
-from pytest_manifest.ini import batch_setting, batch_settings, pytest_settings
+from pytest_manifest.ini import (
+    batch_setting,
+    batch_settings,
+    import_folders,
+    pytest_settings,
+)
 
 
 def init(folder: Path, *options: str) -> dict[str, object]:
@@ -98,6 +103,14 @@ def test_a_project_with_tests_gets_an_ini_of_the_batchs_own(
     assert init(tmp_path, "--app=other:app")["next"] == (
         "pytest -c batch.ini --manifest-app=other:app --manifest-plan=first --manifest-plan-run"
     )
+
+
+def test_batches_import_from_where_the_tests_do(tmp_path: Path) -> None:
+    """The folders of pytest's own ``pythonpath`` are among those of the batch's own ini."""
+    settings = "[tool.pytest.ini_options]\npythonpath = ['backend', 'more libs', 'src']\n"
+    write(tmp_path, {"pyproject.toml": settings, "src/shop/celery.py": "app = Celery()\n"})
+    init(tmp_path)
+    assert import_folders(batch_settings(tmp_path)[1]) == [".", "src", "backend", "more libs"]
 
 
 def test_a_project_whose_settings_name_the_app_gets_its_own_ini_too(tmp_path: Path) -> None:
