@@ -107,11 +107,7 @@ def refusals(
             alike = "same"
         said = redact_url(worker.store or "")
         if alike == "other":
-            kept = "no results" if _is_none(worker.store or "") else f"its results in {said}"
-            refused.append(
-                f"worker {worker.name} keeps {kept}, and this run would look for them in {read}: "
-                "name the workers' store with --manifest-backend=URL, or start them with this one"
-            )
+            refused.append(_in_vain(worker, said, read))
         elif alike == "perhaps":
             told.append(
                 f"worker {worker.name} calls its result store {said}, and this run reads from "
@@ -126,6 +122,21 @@ def refusals(
         if _parse(own) not in known
     ]
     return refused[:1], told[:1]
+
+
+def _in_vain(worker: Worker, theirs: str, read: str) -> str:
+    """Word that this run would find no results of a worker, and what helps."""
+    if _is_none(worker.store or ""):
+        return (
+            f"worker {worker.name} keeps no results, so nothing says how jobs end: start it with "
+            f"'celery --result-backend={read}', where this run looks, or set result_backend in the "
+            "app's settings"
+        )
+    return (
+        f"worker {worker.name} keeps its results in {theirs}, and this run would look for them in "
+        f"{read}: name the workers' store with --manifest-backend=URL, or start them with "
+        "'celery --result-backend=URL'"
+    )
 
 
 def compare(address: StackAddress, worker: Worker) -> Comparison:

@@ -315,14 +315,16 @@ def external_address(options: Options, choice: StackChoice) -> StackAddress:
 
 
 def _no_store(choice: StackChoice) -> str:
+    started = "'celery --result-backend=URL'"
     if choice.kind != "app":
         return (
-            "the broker is not a Redis that could keep results as well; "
-            "name the result store with --manifest-backend=URL"
+            "the broker is not a Redis that could keep results as well. Name the store of the "
+            f"workers with --manifest-backend=URL; one that has none is started with {started}"
         )
     return (
         f"{choice.words} is not a Redis that could keep results as well, and the app names no "
-        "result store; set result_backend in its settings, or name one with --manifest-backend=URL"
+        f"result store. Set result_backend in its settings, or start its workers with {started} "
+        "and name the same here with --manifest-backend=URL"
     )
 
 

@@ -16,6 +16,7 @@ from tests import processes
 from tests.plugin.conftest import Project
 
 INSTRUMENTED = ("-I", "pytest_manifest.worker")
+PROGRAM = (sys.executable, "-m", "celery", "-A", "jobs")
 
 
 @contextmanager
@@ -27,15 +28,17 @@ def worker(
     name: str = "outside",
     slots: int = 2,
     prefix: Sequence[str] = (),
+    program: Sequence[str] = PROGRAM,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A ``celery worker`` of the project's app, up and answering; with all it starts it is the
-    process group of its pid. ``prefix`` is a command that runs it."""
+    process group of its pid. ``prefix`` is a command that runs it, ``backend`` its store: ""
+    none, None the broker."""
     node = f"{name}@localhost"
-    command = [*prefix, sys.executable, "-m", "celery", "-A", "jobs", "worker", "-n", node]
+    command = [*prefix, *program, "worker", "-n", node]
     command += ["-c", str(slots), "-l", "info", *options]
     env = dict(os.environ) | {
         "CELERY_BROKER_URL": broker,
-        "CELERY_RESULT_BACKEND": backend or broker,
+        "CELERY_RESULT_BACKEND": broker if backend is None else backend,
     }
     log = project.path / f"{name}.log"
     begins = log.stat().st_size if log.exists() else 0

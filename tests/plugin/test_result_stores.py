@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
 import pytest
@@ -114,6 +115,35 @@ def test_another_store_than_the_workers_is_refused(project: Project, broker: str
         project.run("--manifest=m.jsonl", f"--manifest-broker={broker}", right).assert_outcomes(
             passed=3
         )
+
+
+def test_workers_without_a_store_are_refused_with_what_helps(project: Project, broker: str) -> None:
+    """To name a store here does not make them keep results; what is said does."""
+    project.doubles(count=2)
+    with worker(project, broker, backend=""):
+        for options in ([], [f"--manifest-backend={broker}"]):
+            result = project.run("--manifest=m.jsonl", f"--manifest-broker={broker}", *options)
+            assert result.ret == pytest.ExitCode.USAGE_ERROR
+            said = result.stderr.str()
+            assert "nothing was sent" in said
+            assert (
+                "keeps no results, so nothing says how jobs end: start it with 'celery --result-"
+                in said
+            )
+            assert "--manifest-backend" not in said, "that would give the same error again"
+        assert not project.ran()
+        assert not waiting(broker)
+    app = [sys.executable, "-m", "celery", "-A", "jobs", f"--result-backend={broker}"]
+    with worker(project, broker, backend="", program=app):
+        project.run("--manifest=m.jsonl", f"--manifest-broker={broker}").assert_outcomes(passed=2)
+
+
+def test_a_broker_that_keeps_no_results_is_refused_with_what_helps(project: Project) -> None:
+    """Before anybody is asked: a store named here alone would not make workers keep results."""
+    project.doubles(count=1)
+    result = project.run("--manifest=m.jsonl", "--manifest-broker=amqp://nowhere.invalid//")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "one that has none is started with 'celery --result-backend=URL'" in result.stderr.str()
 
 
 def test_a_task_with_a_store_of_its_own_is_refused(project: Project, broker: str) -> None:
