@@ -190,6 +190,12 @@ CONNECTED = BrokerSnapshot(
         (CONNECTED, TAKEN, None, "unknown"),
         (TAKEN, CONNECTED, StartedOn("w2", True), "unknown"),
         (CONNECTED, CONNECTED, StartedOn("w2", False), "unacked_by_dead"),
+        # A worker may be gone for all else, and a child of it run the job to its end.
+        (TAKEN, TAKEN, StartedOn("w1", True), "unknown"),
+        (TAKEN, TAKEN, StartedOn("w2", True, has_left=True), "unknown"),
+        (TAKEN, TAKEN, StartedOn("w2", None), "unacked_by_dead"),
+        (TAKEN, TAKEN, StartedOn("w2", None, has_left=True), "unknown"),
+        (TAKEN, TAKEN, StartedOn("w2", False, has_left=True), "unacked_by_dead"),
     ],
 )
 def test_places_of_typical_jobs(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_manifest.broker.locating import BrokerSnapshot, StartedOn, compare
+from pytest_manifest.broker.locating import BrokerSnapshot
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.processes import ProcessIdentity, own_identity, parse_identity
 from pytest_manifest.run.departures import HEARD_WITHIN, LEFT_FOR, Departures, WorkerFacts
@@ -182,24 +182,3 @@ def test_what_was_known_is_known_to_the_next_session(
         worker.wait(30)
         after.recall(ledger.info)
     assert after.gone(SILENT, SILENT, 1.0) == NODE
-
-
-TAKEN = BrokerSnapshot(unacked={"t": frozenset({"tag"})}, answered=OTHER)
-
-
-@pytest.mark.parametrize(
-    ("start", "place"),
-    [
-        (None, "unacked_by_dead"),
-        (StartedOn("a@h", alive=False), "unacked_by_dead"),
-        (StartedOn("a@h", alive=True), "unknown"),
-        (StartedOn("a@h", alive=None, has_left=True), "unknown"),
-    ],
-)
-def test_what_has_begun_may_run_on_while_its_process_is_not_known_to_be_dead(
-    start: StartedOn | None, place: str
-) -> None:
-    """Its worker may be gone for all else, and a child of it may run the job to its end."""
-    started = {} if start is None else {"t": start}
-    found = compare(TAKEN, TAKEN, ["t"], started=started)
-    assert "t" in getattr(found, place)
