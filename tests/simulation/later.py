@@ -16,12 +16,14 @@ from typing import Final, NamedTuple
 
 from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.ledger import GAVE_UP, STOCK_WORKERS, Ledger, RunInfo, Start
-from pytest_manifest.manifest import Manifest, write_manifest
+from pytest_manifest.manifest import Manifest, write_manifest, write_receipt_lines
 from pytest_manifest.run import RunSettings, audit_run
 from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.run.consistency import violations
 from pytest_manifest.run.doubts import note_emptied
 from pytest_manifest.run.evaluation import AttemptEvaluator
+from pytest_manifest.run.exported_receipts import ledger_of_receipts
+from pytest_manifest.run.exported_trees import exported_lines
 from pytest_manifest.run.merge import merge
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.task_metadata import record_own_limits
@@ -88,6 +90,7 @@ class LaterJudges:
         if self._partner is None:
             self._compare("an audit", left, self._audited(path), late)
             self._compare("judging anew", left, self._judged_anew(path, left), late)
+            self._compare("an import", left, self._imported(path, left), frozenset())
             return
         merged = merge([path, self._partner], self._folder).ledger
         with Ledger.open(merged) as ledger, Ledger.open(self._partner) as partner:
@@ -114,6 +117,21 @@ class LaterJudges:
             found = _left(ledger)
         rmtree(scratch)
         return found
+
+    def _imported(self, path: Path, left: Mapping[str, _Left]) -> Mapping[str, _Left]:
+        """Judge what the run has exported, and that alone."""
+        scratch = self._folder / "import"
+        scratch.mkdir(parents=True)
+        file = scratch / "receipts.jsonl"
+        with Ledger.open(path) as ledger:
+            write_receipt_lines(file, exported_lines(ledger))
+        made, _ = ledger_of_receipts(self._manifest, file, scratch)
+        with Ledger.open(made) as ledger:
+            statuses = ledger.verdicts.statuses()
+        rmtree(scratch)
+        self._reached["its receipts exported and judged alone"] += 1
+        known = {entry: status for entry, status in statuses.items() if entry in left}
+        return {entry: left[entry]._replace(status=known[entry]) for entry in known}
 
     def _judged_anew(self, path: Path, left: Mapping[str, _Left]) -> Mapping[str, _Left]:
         """Judge what has ended by all that was reported of it, whatever was said of that."""

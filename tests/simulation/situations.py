@@ -72,6 +72,7 @@ SESSIONS: Sequence[str] = (
     *("a message lost on its way is sent again", "the wall's clock is set"),
     *("a task's own limit is changed", "end told of what nobody had begun"),
     *("a final red judged later", "two shards merged and audited"),
+    "its receipts exported and judged alone",
     *("killed between two replies of Redis", "a pipeline to Redis is cut"),
 )
 
