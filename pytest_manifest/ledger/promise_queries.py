@@ -169,6 +169,21 @@ _CORRECTED_OTHERWISE = """
     WHERE c.was <> c.kind AND c.kind <> s.kind
         AND c.seq IN (SELECT max(seq) FROM corrections GROUP BY entry)
 """
+# A verdict that was replaced stands at its attempt. These come of a receipt, or for good; what else
+# was given up may be taken up again, as by a session that goes on with the run.
+_CHANGED = """
+    SELECT a.task_id, s.entry, s.attempt FROM settled s
+    JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
+    WHERE a.kind <> s.kind AND a.kind IN (
+            'passed', 'failed', 'duplicated', 'rejected', 'expired', 'unknown_task', 'forged',
+            'quarantined', 'skipped'
+        )
+        AND s.attempt = (SELECT max(b.attempt) FROM attempts b WHERE b.entry = s.entry)
+        AND NOT EXISTS (
+            SELECT 1 FROM corrections c
+            WHERE c.entry = s.entry AND c.attempt = s.attempt AND c.kind = s.kind
+        )
+"""
 _SKIPPED_YET_BEGUN = """
     SELECT a.task_id, s.entry, s.attempt FROM settled s
     JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
@@ -317,6 +332,10 @@ class PromiseQueries(TreePromiseQueries, LedgerPart):
     def corrected_to_nothing(self) -> Iterator[Sending]:
         """Yield corrections of what the run does not have, or that change nothing."""
         return self._sendings(_CORRECTED_TO_NOTHING)
+
+    def changed_without_correction(self) -> Iterator[Sending]:
+        """Yield verdicts that have replaced others on the same attempt, with no correction."""
+        return self._sendings(_CHANGED)
 
     def corrected_otherwise(self) -> Iterator[Sending]:
         """Yield attempts whose last correction is to a verdict that is another now."""

@@ -78,7 +78,7 @@ class Verdicts(LedgerPart):
                 db.executemany(_INSERT, rows)
                 return
             for row in rows:
-                db.execute(_KEEP + "entry = ? AND attempt IS NOT ?)", row[:2])
+                db.execute(_KEEP + "entry = ? AND (attempt IS NOT ? OR kind <> ?))", row[:3])
                 db.execute(_REPLACE, row)
 
     def _row(self, verdict: Verdict, receipt: Receipt | None, now: str | None) -> Row:

@@ -266,11 +266,15 @@ def corrections(ledger: Ledger) -> Iterator[Violation]:
     for one in part.corrected_without_evidence():
         yield _of("S5", one, "was told one verdict and has another, and nothing arrived between")
     runs = ledger.info.task_runs()
+    # A session that goes on with a run judges it anew, by what the manifest expects then and by all
+    # that has come, and one that trusts other keys by these; no correction says so.
     for one in part.corrected_otherwise():
-        # A session that goes on with a run judges it anew, by what the manifest expects then and by
-        # all that has come; no correction says so.
         if len(ledger.info.segments(runs.run_of(one.task_id))) < 2:
             yield _of("S5", one, _OTHERWISE)
+    signed = ledger.info.get_meta(RECEIPT_KEYS) is not None
+    for one in () if signed else part.changed_without_correction():
+        if len(ledger.info.segments(runs.run_of(one.task_id))) < 2:
+            yield _of("S5", one, "had another verdict, and no correction says that it changed")
     for one in part.corrected_to_nothing():
         yield _of("S5", one, _OTHERWISE)
 

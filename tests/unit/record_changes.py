@@ -405,6 +405,13 @@ BROKEN: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
             )
         ],
     ),
+    "an audit has made another verdict of it, and says nothing": (
+        (
+            "UPDATE attempts SET kind = 'quarantined', verdict = json_object('verdict', "
+            "'quarantined', 'entry', 'plain', 'attempt', 1, 'sentence', '.') WHERE entry = 'plain'"
+        ),
+        [("S5", "plain", "attempt 1 had another verdict, and no correction says that it changed")],
+    ),
     "another word in a verdict on what was never sent": (
         "UPDATE settled SET kind = 'failed' WHERE entry = 'held'",
         [("S5", "held", "has a verdict that says something else than its row")],

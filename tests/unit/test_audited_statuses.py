@@ -14,6 +14,7 @@ from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.ledger import STORE_EMPTIED, Ledger
 from pytest_manifest.manifest import Manifest, read_manifest, write_manifest, write_receipt_lines
 from pytest_manifest.run import audit_run
+from pytest_manifest.run.consistency import corrections
 from pytest_manifest.run.exported_receipts import ledger_of_receipts
 from pytest_manifest.run.exported_trees import exported_lines
 from pytest_manifest.run.settings import RunSettings
@@ -186,3 +187,19 @@ def test_what_a_file_lacks_is_unknown_where_it_could_make_a_difference(
 
 def _entries(ledger: Path) -> list[Entry]:
     return list(read_manifest(ledger.with_name("m.jsonl")))
+
+
+def test_the_check_finds_a_verdict_that_was_changed_in_silence(ledger: Path) -> None:
+    """As an audit once made 'crashed' of 'quarantined'; what a correction says is no fault."""
+    name = "quarantined-receipt"
+    crashed = Verdict(verdict="crashed", entry=name, attempt=1, sentence="It died.")
+    with Ledger.open(ledger, write=True) as made:
+        assert [one for one in corrections(made) if one.entry == name] == []
+        made.verdicts.note_correction(name, 1, "crashed")
+        made.verdicts.record([(crashed, None)])
+        said = [one.sentence for one in corrections(made) if one.entry == name]
+        assert "no correction says" not in " ".join(said)
+        made.verdicts.record([(crashed.model_copy(update={"verdict": "failed"}), None)])
+        made.verdicts.record([(crashed.model_copy(update={"verdict": "lost"}), None)])
+        said = [one.sentence for one in corrections(made) if one.entry == name]
+    assert "attempt 1 had another verdict, and no correction says that it changed" in said
