@@ -148,7 +148,7 @@ def rabbitmq(version: str, demand: Demand, late: Iterable[str], *, quorum: str) 
             )
         )
     if (delayed or quorum) and not number:
-        said = "the server does not tell its version; delayed jobs are tried from 4.0.1 on"
+        said = "the server does not report its version; delayed jobs are tried from 4.0.1 on"
         found.append(Finding("unchecked", "rabbitmq", said))
     if delayed and quorum:
         found.append(

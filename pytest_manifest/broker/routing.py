@@ -177,7 +177,7 @@ def reserved(name: str, app: Celery, broker_url: str) -> str | None:
         return "that is a mailbox by which workers are controlled"
     events = conf.event_queue_prefix or "celeryev"
     if name == events or name.startswith(f"{events}."):
-        return "that is where workers tell of events"
+        return "that is where workers report events"
     if not is_redis(broker_url):
         return None
     if name.startswith(BINDINGS):

@@ -270,8 +270,8 @@ UNENFORCED_POOLS: Final[Mapping[str, str]] = {
     "gevent": "cannot stop a job that computes or blocks",
 }
 """Celery's pools that do not enforce time limits, by the name of their module."""
-TIMED: Final = "which its verdict tells afterwards"
-UNTIMED: Final = "and no verdict tells it, as a worker without our instrumentation times no job"
+TIMED: Final = "which its verdict says afterwards"
+UNTIMED: Final = "and no verdict says it, as a worker without our instrumentation times no job"
 
 
 class TaskLimits:
@@ -359,7 +359,7 @@ def unsaid_warnings(workers: Iterable[Worker], serializer: str) -> list[str]:
     if serializer != "json":
         why += f", or cannot write that as {serializer}, the app's task_serializer"
     return [
-        f"worker {worker.name} answered, but did not tell in time "
+        f"worker {worker.name} answered, but did not report in time "
         f"{' and '.join(PARTS[one] for one in PARTS if one in worker.unsaid)} (it {why}): that is "
         "unchecked, or taken to be as the app here has it"
         for worker in workers

@@ -15,7 +15,7 @@ from pytest_manifest.errors import ManifestToolError
 
 app = typer.Typer(
     name="manifest",
-    help="Batches of Celery jobs as pytest tests: what needs no pytest.",
+    help="Batches of Celery jobs as pytest tests: the commands beside pytest.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -315,7 +315,7 @@ def check(
     folder: Runs = None,
     json: Json = False,
 ) -> None:
-    """Hold the records of runs against what is promised.
+    """Check the records of runs: what is promised of them holds.
 
     Each job sent once, no pass without its receipt, a verdict for each entry; the exit status is 1
     where a record breaks a promise. RUN is a run's id, the beginning of one, "last", or the path of

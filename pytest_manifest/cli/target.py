@@ -12,7 +12,7 @@ def check_target(target: Path | None, *, force: bool, json: bool) -> None:
     """Raise PlanError for a file that is there, or for ``--json`` without a file."""
     if target is None:
         if json:
-            raise PlanError("--json tells of a file that was written; name one with -o FILE")
+            raise PlanError("--json describes a file that was written; name one with -o FILE")
     elif target.exists() and not force:
         raise PlanError(f"{target}: is there already; name another file, or add --force")
 

@@ -82,7 +82,7 @@ class TaskSignature:
     def of(cls, name: str, task: Any) -> TaskSignature:
         """Read the signature and types of a task of Celery's, which ships no types.
 
-        A type that cannot be told is left out.
+        A type that is not known is left out.
         """
         run = getattr(task, "run", task)
         function = inspect.unwrap(getattr(run, "__func__", run))

@@ -183,5 +183,5 @@ def _duplicate_message(entry: str, sources: Sequence[Path]) -> str:
                 found.append(str(source))
     return (
         f"entry {entry!r} is in {' and in '.join(found[:2])}: it was sent twice, and which of the "
-        "two counts cannot be told; leave one of these ledgers out"
+        "two counts is not known; leave one of these ledgers out"
     )

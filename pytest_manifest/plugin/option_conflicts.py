@@ -58,7 +58,7 @@ CONFLICTS: Final[tuple[tuple[Callable[[Options], object], str], ...]] = (
     ),
     (
         lambda o: o.compare and (o.dispatch_only or _only_plans(o)),
-        "--manifest-compare is told at a run's end; use it there, or with --manifest-audit",
+        "--manifest-compare is shown at a run's end; use it there, or with --manifest-audit",
     ),
     (
         lambda o: o.reuse and _only_plans(o),

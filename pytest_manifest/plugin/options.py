@@ -88,19 +88,19 @@ class Options:
     compare = Option(
         run_values.compared,
         None,
-        "tell what changed since an earlier run: its id, its ledger's file, or the last one",
+        "show what changed since an earlier run: its id, its ledger's file, or the last one",
         metavar="RUN|last",
     )
     reuse = Option(
         run_values.reused,
         None,
-        "send nothing whose very same work has passed in this run, or in any: judge it anew",
+        "send nothing that has passed unchanged in this run, or in any: judge its receipt again",
         metavar="RUN|all",
     )
     rerun = Flag("dispatch although an earlier run is unfinished or must not be repeated")
     strict = Flag(
-        "send nothing when a task is unknown to every worker, or an entry expects nothing but an "
-        "end and no test looks at its receipt",
+        "send nothing when a task is unknown to every worker, or an entry expects no more "
+        "than that its job ends, and no test looks at its receipt",
         ini="send nothing for unknown tasks and weak evidence",
     )
     allow = Option(
@@ -243,7 +243,7 @@ class Options:
         "not passed",
         renamed=True,
     )
-    repair = Flag("on an existing broker, too, put back what a worker that is gone had taken")
+    repair = Flag("on an existing broker, too, put back the jobs that a lost worker had taken")
     broker = Option(
         values.broker,
         None,

@@ -106,8 +106,8 @@ def _run_to_resume(options: Options, manifest: Manifest) -> Path:
         merged = ledger.info.merged()
     if merged:
         raise DispatchError(
-            f"run {path.stem} was merged of others ({listed(merged, _SHOWN)}) and cannot be gone "
-            "on with; go on with each of these, with --manifest-resume and its --manifest-shard, "
+            f"run {path.stem} was merged of others ({listed(merged, _SHOWN)}) and cannot be "
+            "resumed; go on with each of these, with --manifest-resume and its --manifest-shard, "
             "then merge their ledgers again"
         )
     return path

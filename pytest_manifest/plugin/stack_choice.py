@@ -112,7 +112,7 @@ def try_to_choose(options: Options, earlier: Callable[[], EarlierStacks]) -> str
     try:
         return choose_stack(options, earlier).words
     except (ManifestToolError, pytest.UsageError) as error:
-        return f"that cannot be told yet: {error}"
+        return f"that is not known yet: {error}"
 
 
 def queues_by_app(options: Options, tasks: Iterable[str]) -> dict[str, str]:

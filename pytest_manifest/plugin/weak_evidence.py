@@ -46,9 +46,9 @@ class WeakEvidence:
             else ("expect", "their receipts", "them")
         )
         return (
-            f"{self.weak} of {plural(self.selected, 'entry')} {expect} nothing but an end, and no "
-            f"test looks at {receipts} ({self._examples}): give {them} 'expect', or a test that "
-            f"verifies {them}"
+            f"{self.weak} of {plural(self.selected, 'entry')} {expect} no more than that the "
+            f"job ends, and no test looks at {receipts} ({self._examples}): give {them} 'expect', "
+            f"or a test that verifies {them}"
         )
 
     @property

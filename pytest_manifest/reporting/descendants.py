@@ -29,9 +29,9 @@ _TIMES: Final = ("waited, s", "began, s", "ran, s")
 _HOW_TO_READ: Final = "critical path: each task was sent by the one above it, waited, and ran"
 _REASONS: Final[Mapping[str, str]] = {
     "stock": "their workers send no receipts",
-    "older": "their workers tell nothing of them",
-    "fewer": "their workers did not tell of all",
-    "silent": "workers of their descendants tell nothing of what these start",
+    "older": "their workers report nothing of them",
+    "fewer": "their workers did not report all",
+    "silent": "workers of their descendants report nothing of what these start",
 }
 _OF_ITS_PROCESS: Final = ("succeeded", "failed", "ignored")
 _ENDS_SHOWN: Final = 6

@@ -67,7 +67,7 @@ class JobsInReport:
                 try:
                     describe_jobs(self._config, self._path, runs)
                 except (ManifestToolError, OSError, ET.ParseError, UnicodeError) as error:
-                    self._report.notices.append(f"{self._path} does not tell of jobs: {error}")
+                    self._report.notices.append(f"{self._path} says nothing of jobs: {error}")
         return None
 
 

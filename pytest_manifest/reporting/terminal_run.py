@@ -78,7 +78,7 @@ def reporting_faults(
         yield
     except ManifestToolError as error:
         name = short_path(run.manifest.path, report.options.root)
-        message = f"{name}: the rest of what is known of run {run.info.run} cannot be told: {error}"
+        message = f"{name}: the rest of what is known of run {run.info.run} is not known: {error}"
         reporter.write_line(message, red=True)
 
 
@@ -217,7 +217,7 @@ def _statistics_lines(run: Run, report: RunReport, sheet: Sheet) -> Iterator[Lin
     try:
         lines += statistics_lines(statistics_of(run, report.config), sheet)
     except ManifestToolError as error:
-        lines.append(Line(f"  its figures cannot be told: {error}", yellow=True))
+        lines.append(Line(f"  it has no figures: {error}", yellow=True))
     if path := list(path_lines(trees_of(run, report.config), sheet)):
         lines += [BLANK, *path]
     comparison = comparison_of(run, report.config)
@@ -267,7 +267,7 @@ def _cost_line(ledger: Ledger, run: Run) -> str | None:
         return None
     limit = f" of a budget of {cost_text(float(budget))}" if budget else ""
     if not (costs.reported or total):
-        return f"  cost not known, as no receipt tells one{limit and f':{limit}'}"
+        return f"  cost not known, as no receipt has one{limit and f':{limit}'}"
     return f"  cost {cost_text(total)}{limit}"
 
 

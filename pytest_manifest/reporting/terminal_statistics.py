@@ -359,6 +359,6 @@ def _cost(found: Comparison) -> Iterator[Line]:
     before, after = found.cost_before, found.cost_after
     if before == after:
         return
-    texts = ["not told" if cost is None else cost_text(cost) for cost in (before, after)]
+    texts = ["not known" if cost is None else cost_text(cost) for cost in (before, after)]
     change = f" ({after / before - 1:+.0%})" if before and after is not None else ""
     yield Line(f"    cost {texts[0]} -> {texts[1]}{change}")

@@ -108,13 +108,13 @@ def _descendants_refusal(strategy: Strategy, found: Preflight, demand: Demand) -
             "-I pytest_manifest.worker"
         )
     elif not has_stream(strategy.state.address.backend_url):
-        why = "only a Redis (or Valkey) as result store can be told of them while they come"
+        why = "only a Redis (or Valkey) as result store takes their reports as they come"
     if not why:
         return []
     names = listed(list(map(repr, judging)), SHOWN)
     sentence = (
         f"{names}: 'expect' says what must become of the tasks that the job starts "
-        f"('descendants'), and here nobody tells of them, as {why}; or take 'descendants' out of "
+        f"('descendants'), which is not seen here: {why}; or take 'descendants' out of "
         "'expect'."
     )
     return [sentence]

@@ -112,5 +112,5 @@ def without_estimate(entries: Iterable[Entry]) -> str | None:
         return None
     return (
         f"{count} of {total} entries have no estimated cost: for the budget they count only when "
-        "their receipts tell a cost"
+        "their receipts report a cost"
     )

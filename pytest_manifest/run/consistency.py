@@ -84,7 +84,7 @@ def sendings(ledger: Ledger) -> Iterator[Violation]:
     """S1: each attempt is written down before it is sent, once, under an id of its own."""
     part = ledger.promises
     for one in part.run_though_unsent():
-        yield _of("S1", one, "was never sent by this record, and a worker tells of it")
+        yield _of("S1", one, "was never sent by this record, and a worker reports it")
     for one in part.sent_without_time():
         yield _of("S1", one, _UNWRITTEN)
     runs = ledger.info.task_runs()
@@ -102,7 +102,7 @@ def sendings(ledger: Ledger) -> Iterator[Violation]:
         yield Violation(
             "S1",
             "",
-            f"a worker tells of the task id {short(one.task_id)}, which this run never sent",
+            f"a worker reports the task id {short(one.task_id)}, which this run never sent",
         )
     for one in part.reused_from_nowhere():
         yield _of("S1", one, "is said to be an earlier run's, and its record does not say whose")
@@ -138,7 +138,7 @@ def _repeated(
 def losses(ledger: Ledger) -> Iterator[Violation]:
     """S3: what is called lost was begun by no worker, or its verdict says by which."""
     for one in ledger.promises.lost_though_ended():
-        yield _of("S3", one, "is called lost, and a worker told its end")
+        yield _of("S3", one, "is called lost, and a worker reported its end")
     for one in ledger.promises.lost_though_begun():
         yield _of("S3", one, "is called lost, and a worker had begun it")
 
@@ -159,7 +159,7 @@ def passes(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
     # Where signatures are asked for, an end that nobody has signed contradicts nothing.
     signed = ledger.info.get_meta(RECEIPT_KEYS) is not None
     for one in () if signed else part.passed_and_contradicted():
-        yield _of("S4", one, "passed, and one of its executions was told to have ended otherwise")
+        yield _of("S4", one, "passed, and one of its executions is reported to end otherwise")
     for name, executions in part.repeated_executions():
         entry = _entry(manifest, name)
         if entry is not None and executions > entry.expect.executions:
@@ -264,7 +264,7 @@ def corrections(ledger: Ledger) -> Iterator[Violation]:
     for one in part.other_documents():
         yield _of("S5", one, "has a verdict that says something else than its row")
     for one in part.corrected_without_evidence():
-        yield _of("S5", one, "was told one verdict and has another, and nothing arrived between")
+        yield _of("S5", one, "was given one verdict and has another, and nothing arrived between")
     runs = ledger.info.task_runs()
     # A session that goes on with a run judges it anew, by what the manifest expects then and by all
     # that has come, and one that trusts other keys by these; no correction says so.

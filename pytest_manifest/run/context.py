@@ -124,14 +124,14 @@ class EngineContext:
         return self.is_private or self.settings.repair
 
     def can_ask_workers(self) -> bool:
-        """Return whether this broker carries questions to workers; True where it cannot be told."""
+        """Return whether this broker carries questions to workers; True where it is not known."""
         publisher = self.publisher
         if publisher is None:
             return True
         try:
             return publisher.call(lambda: publisher.control.is_supported())
         except Exception as error:  # of a transport, which may raise anything
-            logger.bind(run=self.run).debug("the broker does not tell what it carries: {}", error)
+            logger.bind(run=self.run).debug("the broker does not say what it carries: {}", error)
             return True
 
     def is_store_intact(self) -> bool | None:

@@ -1,4 +1,4 @@
-"""Say why it cannot be told what became of a job that nobody has any more."""
+"""Say why it is not known what became of a job that nobody has any more."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ EMPTIED_MEANWHILE: Final = (
 EMPTIED_EARLIER: Final = (
     "the result store was emptied, or lost what it held, in this run, maybe what it held of this"
 )
-OLDER_LEDGER: Final = "this ledger is older than what was sent by it, and may lack what was told"
+OLDER_LEDGER: Final = (
+    "this ledger is older than what was sent by it, and may lack what was reported"
+)
 UNREPORTED: Final = (
     "no queue and no worker has it, and its start is not reported: it may have raised Ignore, "
     "stored a state of its own, been handed on, or exited"
@@ -29,7 +31,7 @@ WAITED_FOR: Final = {
 """What a missing job that no process runs had waited for, by how it was handed on."""
 OUT_OF_SIGHT: Final = "it was sent to another broker than the run's"
 UNCONFIRMED: Final = (
-    "the result store has an end of it that its worker has not told, and that a task can store "
+    "the result store has an end of it that its worker has not reported, and that a task can store "
     "before it ends"
 )
 

@@ -217,7 +217,7 @@ class EarlierPasses:
         if self._goes_on():
             raise LedgerError(
                 f"{self._path}: its run goes on in another pytest, and may yet correct what it has "
-                "told; reuse it when that has ended"
+                "said; reuse it when that has ended"
             )
         with Ledger.open(self._path) as ledger:
             sha256 = ledger.info.read().sha256
@@ -226,7 +226,7 @@ class EarlierPasses:
                 fault = "not beside it" if manifest is None else "another one now"
                 raise LedgerError(
                     f"{self._path}: the manifest that it was made of is {fault}, so what has "
-                    "passed there cannot be told; put it back, or name another run"
+                    "passed there is not known; put it back, or name another run"
                 )
             is_checked = False
             runs, clashing = ledger.info.task_runs(), ledger.info.task_ids(CLASHING_STARTS)
@@ -262,7 +262,7 @@ class EarlierPasses:
             return is_held(lock)
         except OSError as error:
             raise LedgerError(
-                f"{lock}: whether its run goes on cannot be told ({error.strerror}); name a copy "
+                f"{lock}: whether its run goes on is not known ({error.strerror}); name a copy "
                 f"of {self._path.name} and of its manifest, without the lock"
             ) from error
 

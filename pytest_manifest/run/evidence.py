@@ -73,7 +73,7 @@ def disagreement(reported: Sequence[ReportedEnd], *, by_failure: bool = False) -
     none.
 
     Two failures can: Celery tells a second one where it cannot send what is to follow the first.
-    Not so where the entry passes ``by_failure``: which of them was its job's cannot be told.
+    Not so where the entry passes ``by_failure``: which of them was its job's is not known.
     """
     if len(reported) == 1:
         return ""
@@ -118,7 +118,7 @@ def contradiction_with_starts(reported: Sequence[ReportedEnd], starts: Sequence[
             continue
         started = any(start.execution == execution for start in starts)
         if not started and receipt.state in OF_ITS_PROCESS:
-            return "it tells the end of an execution that no worker has begun"
+            return "it reports the end of an execution that no worker has begun"
         if started and receipt.state in _WITHOUT_START:
             return f"it says that the job was {receipt.state!r}, which a worker had begun"
     return ""

@@ -187,7 +187,7 @@ def _locked(ledger: Path) -> Iterator[None]:
         lock.acquire(ledger.stem)
     except OSError as error:
         raise LedgerError(
-            f"{path}: whether the run is going on cannot be told ({error}); make a copy of "
+            f"{path}: whether the run is going on is not known ({error}); make a copy of "
             f"{ledger.name} without its lock, and merge that"
         ) from error
     try:
@@ -397,4 +397,4 @@ def _warnings(sources: Sequence[MergeInput], copy: Path | None, unsent: int) -> 
                 "one without entries has none"
             )
     if copy is None:
-        yield "no ledger has a copy of the manifest beside it, so a change of it will not be told"
+        yield "no ledger has a copy of the manifest beside it, so no change of it will be noticed"

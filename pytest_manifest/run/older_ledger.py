@@ -1,7 +1,7 @@
 """Tell a ledger that is older than what was sent by it: a copy, or one without its last records.
 
 Whoever copies ``RUN.sqlite`` alone from a session that was killed leaves what is in its write-ahead
-log behind; and a copy that was gone on with elsewhere has sent what this one calls unsent. What
+log behind; and a copy that was resumed elsewhere has sent what this one calls unsent. What
 such a ledger calls unsent may have been sent, and so may each other attempt.
 """
 
@@ -68,7 +68,7 @@ def doubt_unsent(state: RunState, ledger: Ledger) -> None:
         ledger.info.set_meta(TO_REUSE, "")
     state.warnings.append(
         f"{state.files.ledger} is older than what was sent by it: jobs are out, or have run, that "
-        f"it calls unsent. It is a copy that was gone on with elsewhere, or lacks the -wal file "
+        f"it calls unsent. It is a copy that was resumed elsewhere, or lacks the -wal file "
         f"that was beside it. So {plural(len(unsent), 'entry')} may have been sent, and what is "
         "nowhere and not idempotent is left; go on with the newest ledger, if there is one"
     )

@@ -256,7 +256,7 @@ class JobSearch:
 
 
 def is_alive(job: PendingAttempt) -> bool | None:
-    """Return whether the process that started the job still lives; None where that cannot be told
+    """Return whether the process that started the job still lives; None where that is not known
     from here."""
     here = means_the_same_here(job.host, job.boot, job.pid_namespace)
     if job.pid is None or not here:

@@ -280,7 +280,7 @@ class Resume(EarlierRunStrategy):
         except StackError as error:
             raise DispatchError(
                 f"run {state.info.run} is not resumed and nothing was sent, as the broker does not "
-                f"tell which of its jobs still wait ({error}); try again when it answers"
+                f"say which of its jobs still wait ({error}); try again when it answers"
             ) from error
         requeues = state.address.is_private or state.settings.repair
         not_requeued = engine.missing.not_requeued

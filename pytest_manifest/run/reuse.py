@@ -278,7 +278,7 @@ class _Takeover:
         if left.unknown_code:
             tasks = listed(sorted(map(repr, left.unknown_code)), _SHOWN)
             told.append(
-                f"{_unused(left.unknown_code.total())}, as no worker tells, or not all tell "
+                f"{_unused(left.unknown_code.total())}, as no worker says, or not all say "
                 f"alike, what code would run of {tasks}"
             )
         if left.excluded:
@@ -286,7 +286,7 @@ class _Takeover:
         if outdated := self._offers.outdated.difference(self.reused):
             told.append(
                 f"{_unused(len(outdated))}, having passed with other code than would run now, or "
-                "with code that nobody told"
+                "with code that nobody reported"
             )
         if left.held_back:
             told.append(f"{_unused(left.held_back)}, not having run after what is waited for now")

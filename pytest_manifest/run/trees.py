@@ -277,7 +277,7 @@ class Trees:
             if self._strangers <= LOGGED:
                 known = short(root)
                 logger.debug(
-                    "a task tells that it descends from {}, which is not of this run", known
+                    "a task reports that it descends from {}, which is not of this run", known
                 )
             return None
         tree = _Tree(attempt, is_ignored(attempt.entry))

@@ -82,7 +82,7 @@ class WorkerDeaths:
         try:
             add_consumers(self._publisher, self._queues)
         except Exception as error:  # the broker may be away: there is a next time
-            logger.warning("a new worker was not told of its queues: {}", error)
+            logger.warning("a new worker was not informed of its queues: {}", error)
 
 
 KNOWN_NODES: Final = "known_nodes"

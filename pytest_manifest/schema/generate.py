@@ -22,13 +22,13 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _DOCUMENTS: Mapping[str, tuple[type[Document], str]] = {
     "manifest-entry": (Entry, "Manifest entry: one background job"),
     "manifest-header": (Header, "Manifest header: the optional first line of a manifest"),
-    "run-summary": (Summary, "Run summary: what a run came to, and which files it has left"),
+    "run-summary": (Summary, "Run summary: the outcome of a run, and the files it has left"),
     "receipt": (Receipt, "Receipt: what became of one attempt"),
     "receipt-descendant": (
         ExportedDescendant,
         "Descendant: a task that a job started, in a file of receipts",
     ),
-    "verdict": (Verdict, "Verdict: a receipt held against its entry's expectations"),
+    "verdict": (Verdict, "Verdict: a receipt judged by its entry's expectations"),
 }
 
 

@@ -220,7 +220,7 @@ class SummaryDescendants(Document):
     entries: Count
     """How many entries have some."""
     not_known: Count
-    """Of how many entries they are not known, as their workers tell nothing of them."""
+    """Of how many entries they are not known, as their workers report nothing of them."""
     slowest: SummaryTree | None
     """The slowest tree; null: no descendant has ended."""
 

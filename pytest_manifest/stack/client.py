@@ -146,7 +146,7 @@ class SupervisorClient:
 
     def _say(self, line: str) -> None:
         if self._process.stdin is not None:
-            # a supervisor that is gone, or was hung up on, cannot be told any more.
+            # a supervisor that is gone, or was hung up on, is not known any more.
             with contextlib.suppress(OSError, ValueError):
                 self._process.stdin.write(f"{line}\n")
                 self._process.stdin.flush()

@@ -103,7 +103,7 @@ class DaemonPool(BasePool):
             try:
                 _do(job)
             except Exception as error:  # The thread is for the other jobs, too.
-                logger.error("the end of a job of the in-memory stack was not told: {!r}", error)
+                logger.error("the end of a job in memory was not reported: {!r}", error)
 
     @property
     def info(self) -> dict[str, object]:

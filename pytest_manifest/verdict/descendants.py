@@ -25,7 +25,7 @@ DOUBTFUL: Final[frozenset[VerdictStatus]] = frozenset({"unknown", "pending"})
 PATH: Final = "descendants"
 """The path of a verdict's first mismatch where a descendant has not ended as expected."""
 _STOCK: Final = "its worker sends no receipts"
-_OLDER: Final = "its worker tells nothing of them"
+_OLDER: Final = "its worker reports nothing of them"
 _NAMES_SHOWN: Final = 3
 _WORDS: Final[Mapping[VerdictStatus, str]] = {
     "failed": "failed",
@@ -41,7 +41,7 @@ _WORDS: Final[Mapping[VerdictStatus, str]] = {
     "quarantined": "was quarantined",
     "forged": "has a receipt that is not to be believed",
     "pending": "has not ended",
-    "unknown": "came to an end that cannot be told",
+    "unknown": "came to an end that is not known",
 }
 
 _NAMED: Final = re.compile(
@@ -115,7 +115,7 @@ def untold_of(part: Descendants, root: str, source: Source, children: int | None
     reason = untold(source, children, told)
     silent = 0 if reason else part.number_silent(root)
     if silent:
-        return f"of what {plural(silent, 'descendant')} started in turn nothing was told"
+        return f"it is not known what {plural(silent, 'descendant')} started"
     return reason
 
 
@@ -130,7 +130,7 @@ def untold(source: Source, children: int | None, told: int) -> str:
     if children is None:
         return _OLDER
     if told < children:
-        return f"it started {children:,}, and {told:,} of them were told of"
+        return f"it started {children:,}, and {told:,} of them were reported"
     return ""
 
 
@@ -204,7 +204,7 @@ def with_descendants(entry: Entry, verdict: Verdict, ends: TreeEnds) -> Verdict:
         return _by_descendant(verdict, expected, ends, ends.first)
     if ends.untold and (expects_something(entry) or (ends.is_short and not is_ignored(entry))):
         sentence = (
-            f"The job passed, but what became of the tasks that it started cannot be told "
+            f"The job passed, but what became of the tasks that it started is not known "
             f"({ends.untold}); use workers with receipts and a Redis as result store, or take "
             "'descendants' out of 'expect'."
         )
@@ -214,7 +214,7 @@ def with_descendants(entry: Entry, verdict: Verdict, ends: TreeEnds) -> Verdict:
         first = differences[0]
         sentence = (
             f"The job passed, but {first.path} is {first.actual} where {first.expected} was "
-            "expected; find out whether the task or the plan's 'expect' is wrong, and correct it."
+            "expected; find out whether the task or the entry's 'expect' is wrong, and correct it."
         )
         return verdict.model_copy(
             update={"verdict": "failed", "sentence": sentence, "mismatches": differences}

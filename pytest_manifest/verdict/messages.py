@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from pytest_manifest.schema import Entry, Mismatch, Receipt, State, VerdictStatus
 from pytest_manifest.text import middle, plural, printable, seconds
@@ -33,6 +35,10 @@ def passed(receipt: Receipt) -> str:
     )
 
 
+_RUN_DEADLINE: Final = re.compile(r"the run's deadline of (\S+ s) is over")
+_OUT_OF_TIME: Final = "The job did not finish before the run's deadline"
+
+
 def expected_problem(status: VerdictStatus, note: str) -> str:
     """Write that the job, without a receipt, ended as the entry expects."""
     return f"The job ended as {status!r}{_in_brackets(note)}, as expected."
@@ -54,7 +60,7 @@ def unmet(receipt: Receipt, found: Sequence[Mismatch], *, is_all: bool) -> str:
     did = "succeeded" if receipt.state == "succeeded" else f"ended as {receipt.state!r}"
     return (
         f"The task {did}{_where(receipt)}, but {first.path} is {first.actual} where "
-        f"{first.expected} was expected{rest}; find out whether the task or the plan's 'expect' "
+        f"{first.expected} was expected{rest}; find out whether the task or the entry's 'expect' "
         "is wrong, and correct it."
     )
 
@@ -82,7 +88,7 @@ def incomplete(receipt: Receipt, names: Sequence[str]) -> str:
     """Write which fields the receipt lacks."""
     return (
         f"The task ended as {receipt.state!r}{_where(receipt)}, but its receipt leaves out "
-        f"{', '.join(names)}, by which it could be told whether that is true; bring the worker's "
+        f"{', '.join(names)}, by which it could be known whether that is true; bring the worker's "
         "pytest-celery-manifest up to date, or find out what else writes to this run's result "
         "store, then run it again."
     )
@@ -156,6 +162,8 @@ def problem(entry: Entry, status: VerdictStatus, note: str) -> str:
     fields = {"task": repr(entry.task), "timeout": seconds(entry.timeout)}
     if status == entry.expect.state and entry.expect.error is None:
         then = f"{_NOT_BY_ITSELF}, so {then}"
+    if status == "timed_out" and (over := _RUN_DEADLINE.fullmatch(note)):
+        return f"{_OUT_OF_TIME} ({over[1]}, --manifest-deadline); {then}."
     return f"{what.format_map(fields)}{_in_brackets(note)}; {then}."
 
 
@@ -263,7 +271,7 @@ _PROBLEM_MESSAGES: Mapping[VerdictStatus, tuple[str, str]] = {
         "look again with --manifest-audit, or wait for it with --manifest-audit --manifest-wait",
     ),
     "unknown": (
-        "What became of the job cannot be told",
+        "What became of the job is not known",
         f"look at the worker's log, then {_RESEND}",
     ),
     "crashed": (
@@ -278,7 +286,7 @@ _PROBLEM_MESSAGES: Mapping[VerdictStatus, tuple[str, str]] = {
         f"look at the worker's and the broker's logs, then {_RESEND}",
     ),
     "timed_out": (
-        "No end of the job was seen in time, its timeout being {timeout} from the start",
+        "The job was not seen to finish in time: its timeout is {timeout} from the start",
         "see whether workers are running and free, and what held it up, or raise its limits",
     ),
     "unknown_task": (
@@ -294,7 +302,7 @@ _PROBLEM_MESSAGES: Mapping[VerdictStatus, tuple[str, str]] = {
         "add workers, or give it a later 'expires', and send it again",
     ),
     "revoked": (
-        "The job was revoked before it came to its end",
+        "The job was revoked before it ended",
         "send it again (--manifest-resume) if it is still wanted",
     ),
     "withdrawn": (

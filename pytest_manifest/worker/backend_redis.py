@@ -142,7 +142,7 @@ class RedisReceipts(WithoutLook, ReceiptBackend):
         self._persist(self._send, delivery.stream, delivery.ttl, pending.record())
 
     def announce(self, stream: str | None, ttl: int, record: bytes) -> None:
-        # Before the task's body, however long it takes: an unrecorded start cannot be told later
+        # Before the task's body, however long it takes: an unrecorded start is not known later
         # from a job that never started.
         self._persist(self._send, stream, ttl, record)
         if stream and _disk_is_low():

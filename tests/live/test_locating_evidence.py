@@ -105,7 +105,7 @@ def test_a_run_that_is_taken_up_again_begins_anew(store: str, client: redis.Redi
 
 
 def test_a_store_that_is_away_raises() -> None:
-    """With a sentence: whether it is intact cannot be told."""
+    """With a sentence: whether it is intact is not known."""
     with reading(f"redis://{processes.LOOPBACK}:{processes.free_port()}/0") as reader:
         with pytest.raises(StackError, match="cannot be read from"):
             reader.is_intact()

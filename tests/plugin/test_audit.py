@@ -213,7 +213,7 @@ def audited(project: Project, how: Callable[[list[Row]], list[Row]]) -> pytest.R
 
 
 def test_a_receipt_that_is_missing_is_an_error(done: Project) -> None:
-    """The one entry whose receipt was dropped cannot be told; the others pass."""
+    """The one entry whose receipt was dropped is not known; the others pass."""
     result = audited(done, lambda rows: [r for r in rows if r["entry"] != "d-2"])
     result.assert_outcomes(passed=3, errors=1)
     result.stdout.fnmatch_lines(["*entry[[]d-2] ERROR*", "*r.jsonl has no receipt of it*"])

@@ -318,7 +318,7 @@ def test_a_merged_run_is_only_looked_at(project: Project) -> None:
     result.stdout.fnmatch_lines(["*to complete it: go on with the unfinished runs*merge again"])
     resumed = project.run("--manifest=m.jsonl", "--manifest-resume", MEMORY)
     assert resumed.ret == pytest.ExitCode.USAGE_ERROR
-    resumed.stderr.fnmatch_lines([f"*run {made} was merged of others (*cannot be gone on with*"])
+    resumed.stderr.fnmatch_lines([f"*run {made} was merged of others (*cannot be resumed*"])
     preview = project.run("--manifest=m.jsonl", "--manifest-resume", "--collect-only")
     preview.stderr.fnmatch_lines(["*was merged of others*"])
     waiting = project.run("--manifest=m.jsonl", "--manifest-audit", "--manifest-wait", MEMORY)

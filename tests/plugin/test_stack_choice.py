@@ -134,7 +134,7 @@ def test_what_sends_nothing_says_where_it_would_go(
     project.write("jobs.py", "import no_such_module\n")
     broken = project.run(*arguments)
     assert broken.ret == 0
-    broken.stdout.fnmatch_lines([f"{line}that cannot be told yet: *no_such_module*"])
+    broken.stdout.fnmatch_lines([f"{line}that is not known yet: *no_such_module*"])
 
 
 PLAN = """

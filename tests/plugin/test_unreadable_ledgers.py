@@ -126,7 +126,7 @@ def test_a_ledger_that_breaks_before_the_summary_is_a_sentence(
     result = project.run("--manifest=m.jsonl", MEMORY, option)
     result.assert_outcomes(passed=2)
     (ledger,) = project.ledgers()
-    result.stdout.fnmatch_lines([f"m.jsonl: *cannot be told*{ledger.name}*"])
+    result.stdout.fnmatch_lines([f"m.jsonl: *is not known*{ledger.name}*"])
     for output in (result.stdout, result.stderr):
         output.no_fnmatch_line("*INTERNALERROR*")
         output.no_fnmatch_line("*Traceback*")

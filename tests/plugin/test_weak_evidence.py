@@ -1,4 +1,4 @@
-"""Entries that expect nothing but an end, while no test looks at their receipts."""
+"""Entries that expect no more than that the job ends, while no test looks at their receipts."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def planned(project: Project, *, bare: int, full: int = 0) -> None:
 
 def said(lines: Sequence[str]) -> list[str]:
     """The lines that tell of weak evidence."""
-    return [line.strip() for line in lines if "nothing but an end" in line]
+    return [line.strip() for line in lines if "no more than that the job ends" in line]
 
 
 def findings(project: Project) -> list[str]:
@@ -63,8 +63,8 @@ def test_a_run_says_it_once(project: Project, xdist: tuple[str, ...]) -> None:
     result = project.run("--manifest=m.jsonl", MEMORY, *xdist)
     result.assert_outcomes(passed=12)
     finding = (
-        "9 of 12 entries expect nothing but an end, and no test looks at their receipts "
-        "('b-0', 'b-1', 'b-2', ...): give them 'expect', or a test that verifies them"
+        "9 of 12 entries expect no more than that the job ends, and no test looks at their "
+        "receipts ('b-0', 'b-1', 'b-2', ...): give them 'expect', or a test that verifies them"
     )
     assert said(result.outlines) == [finding]
     assert findings(project) == [finding]
@@ -74,8 +74,8 @@ def test_one_entry_is_told_as_one(project: Project) -> None:
     batch(project, bare=1, full=ENOUGH)
     result = project.run("--manifest=m.jsonl", MEMORY, "-q")
     finding = (
-        "1 of 11 entries expects nothing but an end, and no test looks at its receipt ('b-0'): "
-        "give it 'expect', or a test that verifies it"
+        "1 of 11 entries expects no more than that the job ends, and no test looks at its "
+        "receipt ('b-0'): give it 'expect', or a test that verifies it"
     )
     assert said(result.outlines) == [finding]
 
@@ -142,7 +142,7 @@ def test_only_selected_entries_count(project: Project) -> None:
     batch(project, bare=2, full=ENOUGH)
     result = project.run("--manifest=m.jsonl", MEMORY, "-k", "f- or b-1")
     (finding,) = said(result.outlines)
-    assert finding.startswith("1 of 11 entries expects nothing but an end")
+    assert finding.startswith("1 of 11 entries expects no more than that the job ends")
     assert "('b-1')" in finding
     result = project.run("--manifest=m.jsonl", MEMORY, "-k", "f-")
     assert said(result.outlines) == []
@@ -191,7 +191,7 @@ def test_a_collection_tells_what_a_run_would(project: Project, xdist: tuple[str,
     result = project.run("--manifest=m.jsonl", "--collect-only", "--manifest-strict", *xdist)
     assert result.ret == pytest.ExitCode.OK
     (line,) = said(result.outlines)
-    assert line.startswith("note: m.jsonl: 10 of 10 entries expect nothing but an end")
+    assert line.startswith("note: m.jsonl: 10 of 10 entries expect no more than that the job ends")
     result = project.run("--manifest=m.jsonl", "--collect-only", "-q", *xdist)
     assert said(result.outlines) == []
 
@@ -204,9 +204,10 @@ def test_a_strict_run_is_refused(project: Project, xdist: tuple[str, ...]) -> No
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     (line,) = said([*result.outlines, *result.errlines])
     assert line == (
-        "ERROR: nothing was sent: m.jsonl: 4 of 6 entries expect nothing but an end, and no test "
-        "looks at their receipts ('b-0', 'b-1', 'b-2', ...): give them 'expect', or a test that "
-        "verifies them; without --manifest-strict (manifest_strict) they are sent as they are"
+        "ERROR: nothing was sent: m.jsonl: 4 of 6 entries expect no more than that the job "
+        "ends, and no test looks at their receipts ('b-0', 'b-1', 'b-2', ...): give them 'expect', "
+        "or a test that verifies them; without --manifest-strict (manifest_strict) they are sent "
+        "as they are"
     )
     assert not project.ran()
     assert project.ledgers() == []

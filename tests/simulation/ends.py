@@ -135,7 +135,7 @@ def _unknown(end: End) -> Complaint | None:
     # Workers of others from which no start was ever seen need not tell of any.
     silent = not (info.read().is_private or end.ledger.events.has_starts())
     silent = silent or "only instrumented workers" in end.sentence  # which was so at that time
-    untold = "an end of it that its worker has not told" in end.sentence
+    untold = "an end of it that its worker has not reported" in end.sentence
     if end.world.flushed or strangers or silent or untold or end.world.reached[CLOCK_SET]:
         return None
     return "L1", f"it was there to be known what became of it ({end.sentence})"

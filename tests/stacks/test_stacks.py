@@ -35,7 +35,7 @@ TRUE = (
     "cannot represent an object",
 )
 """Celery's own words of a store and of a format, and the true ends of jobs that ask for these."""
-NO_END = "No end of the job was seen in time"
+NO_END = "The job did not finish before the run's deadline"
 ENDLESS = {
     ("valkey/valkey/prefork/instrumented/task protocol 1", "by a chain that fails"),
     *(

@@ -282,7 +282,7 @@ BROKEN: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
             "'$.verdict', 'failed') WHERE entry = 'fails'"
         ),
         [
-            ("S1", name, "attempt 1 was never sent by this record, and a worker tells of it")
+            ("S1", name, "attempt 1 was never sent by this record, and a worker reports it")
             for name in ("once", "fails")
         ],
     ),
@@ -360,12 +360,12 @@ BROKEN: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
     "lost, and its own end came since": (
         f"UPDATE receipts SET after_verdict = 1 WHERE task_id = {PLAIN};"
         + called("lost", "plain", "It was lost (started on w@h)."),
-        [("S3", "plain", "attempt 1 is called lost, and a worker told its end")],
+        [("S3", "plain", "attempt 1 is called lost, and a worker reported its end")],
     ),
     "lost, though the end of another entry had come under its id": (
         f"UPDATE receipts SET receipt = json_set(receipt, '$.entry', 'other') WHERE task_id = "
         f"{PLAIN};" + called("lost", "plain", "It was lost (started on w@h)."),
-        [("S3", "plain", "attempt 1 is called lost, and a worker told its end")],
+        [("S3", "plain", "attempt 1 is called lost, and a worker reported its end")],
     ),
     "lost, and it says so of another path": (
         (

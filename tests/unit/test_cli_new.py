@@ -318,7 +318,7 @@ def test_a_long_text_is_a_value_like_others(folder: Path) -> None:
         (["--from-task=shop.any", "--sql=selekt", "--url=sqlite://"], "the query failed (near"),
         (["--from-task=shop.any", "--sql=x", "--url=no"], "no: the query failed (Could not parse"),
         (["--from-task=shop.any", "-o", "pytest.ini"], "pytest.ini: is there already"),
-        (["--from-task=shop.any", "--json"], "--json tells of a file"),
+        (["--from-task=shop.any", "--json"], "--json describes a file"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_a_sentence(

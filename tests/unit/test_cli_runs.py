@@ -86,7 +86,7 @@ def test_runs_are_found_from_a_folder_below(file: Path, monkeypatch: pytest.Monk
         (["runs", "m.jsonl", "--runs=other"], "m.jsonl: there is no run of it in other"),
         (["runs", "m.jsonl", "--entry=a", "--entry=zz"], "m.jsonl: there is no entry 'zz'; its"),
         (["runs", "none.jsonl"], "none.jsonl: there is no such file"),
-        (["export", "last", "--json"], "--json tells of a file that was written"),
+        (["export", "last", "--json"], "--json describes a file that was written"),
         (["export", "last", "-o", "m.jsonl"], "m.jsonl: is there already"),
     ],
 )

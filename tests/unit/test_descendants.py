@@ -99,9 +99,9 @@ def test_ends_are_told_in_the_order_of_their_names() -> None:
     ("source", "children", "told", "why"),
     [
         ("backend", 2, 2, "its worker sends no receipts"),
-        ("worker", None, 2, "its worker tells nothing of them"),
-        ("worker", 1200, 1100, "it started 1,200, and 1,100 of them were told of"),
-        ("worker", 2, 1, "it started 2, and 1 of them were told of"),
+        ("worker", None, 2, "its worker reports nothing of them"),
+        ("worker", 1200, 1100, "it started 1,200, and 1,100 of them were reported"),
+        ("worker", 2, 1, "it started 2, and 1 of them were reported"),
         ("worker", 2, 2, ""),
         ("worker", 2, 3, ""),
         ("worker", 0, 0, ""),
@@ -121,8 +121,8 @@ def test_only_children_count_as_what_a_job_has_started(trees: Trees) -> None:
     trees.child(root, "c2", "c1")
     part = trees.ledger.descendants
     assert untold_of(part, root, "worker", 1) == ""
-    assert untold_of(part, root, "worker", 2) == "it started 2, and 1 of them were told of"
-    assert untold_of(part, root, "worker", None) == "its worker tells nothing of them"
+    assert untold_of(part, root, "worker", 2) == "it started 2, and 1 of them were reported"
+    assert untold_of(part, root, "worker", None) == "its worker reports nothing of them"
     assert untold_of(part, root, "backend", 1) == "its worker sends no receipts"
     assert untold_of(part, trees.entry("b"), "worker", 0) == ""
 
@@ -132,12 +132,12 @@ def test_a_descendant_may_have_started_what_nobody_tells_of(trees: Trees) -> Non
     root = trees.entry("a")
     trees.child(root, "c1", received={**TOLD, "children": None})
     part = trees.ledger.descendants
-    one = "of what 1 descendant started in turn nothing was told"
+    one = "it is not known what 1 descendant started"
     assert untold_of(part, root, "worker", 1) == one
     assert untold_of(part, root, "worker", 0) == one
-    assert untold_of(part, root, "worker", 2) == "it started 2, and 1 of them were told of"
+    assert untold_of(part, root, "worker", 2) == "it started 2, and 1 of them were reported"
     trees.child(root, "c2", received={**TOLD, "children": None})
-    assert "of what 2 descendants started" in untold_of(part, root, "worker", 2)
+    assert "it is not known what 2 descendants started" in untold_of(part, root, "worker", 2)
 
 
 # What is expected
@@ -279,7 +279,7 @@ def test_a_pass_says_what_became_of_its_descendants(
 
 
 UNTOLD = (
-    "The job passed, but what became of the tasks that it started cannot be told (nobody says); "
+    "The job passed, but what became of the tasks that it started is not known (nobody says); "
     "use workers with receipts and a Redis as result store, or take 'descendants' out of 'expect'."
 )
 
@@ -334,7 +334,7 @@ def test_there_must_be_as_many_as_expected(count: object, number: int, wanted: s
     assert found == verdict(
         "failed",
         f"The job passed, but descendants.count is {number} where {wanted} was expected; find out "
-        "whether the task or the plan's 'expect' is wrong, and correct it.",
+        "whether the task or the entry's 'expect' is wrong, and correct it.",
     ).model_copy(
         update={
             "mismatches": [Mismatch(path="descendants.count", expected=wanted, actual=str(number))]
@@ -396,7 +396,7 @@ WORDS: Mapping[VerdictStatus, str] = {
     "quarantined": "was quarantined",
     "forged": "has a receipt that is not to be believed",
     "pending": "has not ended",
-    "unknown": "came to an end that cannot be told",
+    "unknown": "came to an end that is not known",
 }
 
 

@@ -275,7 +275,7 @@ def test_a_run_goes_on_past_all_of_them(tmp_path: Path, monkeypatch: pytest.Monk
     with run.read() as ledger:
         settled = {one.verdict.entry: one.verdict for one in ledger.queries.all_verdicts()}
     kinds = {name: verdict.verdict for name, verdict in settled.items()}
-    # Made-up starts of e-0 stand beside its own, so that one cannot be told from the other.
+    # Made-up starts of e-0 stand beside its own, so that one is not known from the other.
     assert kinds.pop("e-0") in ("forged", "duplicated", "quarantined")
     assert kinds == {f"e-{n}": "passed" for n in range(1, 6)} | {odd: "unknown"}
     assert "ZeroDivisionError: nobody foresaw this" in settled[odd].sentence

@@ -131,7 +131,7 @@ def test_a_folder_for_runs_that_is_none(tmp_path: Path, what: str) -> None:
 
 
 def test_links_that_lead_to_one_another_are_a_sentence(tmp_path: Path) -> None:
-    """What is behind them cannot be told."""
+    """What is behind them is not known."""
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(LedgerError, match=r"cannot be read .*symbolic links"):
         ledgers_in(tmp_path / "loop/runs")

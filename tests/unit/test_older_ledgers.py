@@ -45,7 +45,7 @@ def doubted(rig: ResumeRig) -> bool:
     assert all(row.note == NOTE for row in uncertain)
     warning = (
         f"{rig.path} is older than what was sent by it: jobs are out, or have run, that it calls "
-        "unsent. It is a copy that was gone on with elsewhere, or lacks the -wal file that was "
+        "unsent. It is a copy that was resumed elsewhere, or lacks the -wal file that was "
         f"beside it. So {plural(len(uncertain), 'entry')} may have been sent, and what is nowhere "
         "and not idempotent is left; go on with the newest ledger, if there is one"
     )

@@ -313,7 +313,7 @@ def test_a_run_of_which_nobody_can_tell_whether_it_goes_on_is_not_reused(
 
     rig.passed([double("a")])
     monkeypatch.setattr("pytest_manifest.run.earlier_passes.is_held", is_held)
-    refused(rig, [double("a")], "whether its run goes on cannot be told", named=named)
+    refused(rig, [double("a")], "whether its run goes on is not known", named=named)
 
 
 def refused(rig: Rig, plan: Sequence[Row], why: str, *, named: bool) -> None:

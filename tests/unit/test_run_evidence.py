@@ -209,7 +209,7 @@ def test_two_failures_may_both_be_true_unless_one_makes_the_entry_pass() -> None
 
 # Ends and starts
 
-UNBEGUN = "it tells the end of an execution that no worker has begun"
+UNBEGUN = "it reports the end of an execution that no worker has begun"
 
 
 @pytest.mark.parametrize("state", ["succeeded", "failed", "ignored"])

@@ -234,7 +234,7 @@ def test_an_attempt_is_nobodys_descendant() -> None:
         family.end(job)
         made.step(2)
         assert made.kinds() == {"a": "unknown"}
-        assert "it started 1, and 0 of them were told of" in made.sentence("a")
+        assert "it started 1, and 0 of them were reported" in made.sentence("a")
         family.end(other, "failed")
         made.step(2)
         assert made.kinds() == {"a": "unknown", "b": "failed"}

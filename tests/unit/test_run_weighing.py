@@ -62,7 +62,7 @@ def test_two_failures_of_one_execution_are_no_lie() -> None:
 
 
 def test_an_entry_that_expects_a_failure_passes_by_none_of_two() -> None:
-    """Whichever comes first: which of them was the job's own cannot be told."""
+    """Whichever comes first: which of them was the job's own is not known."""
     expects = ENTRY.model_validate(
         {**ENTRY.model_dump(by_alias=True), "expect": {"state": "failed"}}
     )

@@ -54,7 +54,7 @@ def test_a_late_task_without_a_limit_is_a_warning(
         ("4.0.5", 5.0, "", []),
         ("4.0.5", 5.0, "q", ["is a quorum queue"]),
         ("4.0.5", 1800.0, "", ["consumer_timeout"]),
-        ("unknown", 5.0, "", ["does not tell its version"]),
+        ("unknown", 5.0, "", ["does not report its version"]),
         ("", 0.0, "", []),
     ],
 )

@@ -100,8 +100,8 @@ def test_details_say_where_descendants_are_not_known(trees: Trees) -> None:
     """With the reason; nothing of one that has none."""
     for name, more, said in (
         ("a", {"source": "backend", "children": None}, "its worker sends no receipts"),
-        ("b", {"children": None}, "its worker tells nothing of them"),
-        ("c", {"children": 3}, "it started 3, and 0 of them were told of"),
+        ("b", {"children": None}, "its worker reports nothing of them"),
+        ("c", {"children": 3}, "it started 3, and 0 of them were reported"),
         ("d", {}, ""),
         ("e", {"state": "crashed", "children": None}, ""),
     ):
@@ -153,7 +153,7 @@ def test_one_line_says_of_how_many_entries_they_are_not_known(trees: Trees) -> N
     ]
     trees.entry("c", children=None)
     (line,) = untold_lines(read_trees(trees.ledger), 3)
-    said = "(1: their workers tell nothing of them, 1: their workers send no receipts)"
+    said = "(1: their workers report nothing of them, 1: their workers send no receipts)"
     assert line == f"  descendants: not known of 2 of 3 entries {said}"
 
 

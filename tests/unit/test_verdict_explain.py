@@ -69,8 +69,8 @@ def test_expected_and_actual_stand_side_by_side() -> None:
     )
     assert explained(ENTRY, found) == (
         "The task succeeded on celery@w1 (pid 77), but result.lifecycle[1] is 'deleted' where "
-        "'verified' was expected (and 2 more differences); find out whether the task or the plan's "
-        "'expect' is wrong, and correct it.\n"
+        "'verified' was expected (and 2 more differences); find out whether the task or the "
+        "entry's 'expect' is wrong, and correct it.\n"
         "\n"
         "                       expected    actual\n"
         "  result.lifecycle[1]  'verified'  'deleted'\n"

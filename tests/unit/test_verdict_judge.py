@@ -274,7 +274,7 @@ def test_a_receipt_that_leaves_out_what_workers_always_say_passes_nothing() -> N
     assert verdict.verdict == "unknown"
     assert verdict.sentence.startswith(
         "The task ended as 'succeeded' on celery@w1 (pid 77), but its receipt leaves out sent_at, "
-        "code, by which it could be told whether that is true; "
+        "code, by which it could be known whether that is true; "
     )
     other = evaluate(entry({"result": 1}), receipt(), attempt=1, missing=["sent_at"])
     assert other.verdict == "failed"
@@ -296,7 +296,7 @@ def test_limits_need_no_result(
     verdict = evaluate(entry({limit: 1}), seen, attempt=1)
     assert verdict.verdict == "failed"
     assert [(m.path, m.expected, m.actual) for m in verdict.mismatches] == [mismatch]
-    # What is found counts for more than what cannot be told.
+    # What is found counts for more than what is not known.
     assert evaluate(entry({limit: 1, "result": 1}), seen, attempt=1).verdict == "failed"
 
 
@@ -426,7 +426,7 @@ def test_neither_receipt_nor_problem_is_unknown() -> None:
     """Nothing is made up."""
     verdict = evaluate(entry(), None, attempt=None)
     assert verdict.verdict == "unknown"
-    assert verdict.sentence.startswith("What became of the job cannot be told; look at ")
+    assert verdict.sentence.startswith("What became of the job is not known; look at ")
 
 
 def test_a_receipt_speaks_for_itself() -> None:
@@ -509,10 +509,10 @@ def test_code_that_is_the_same_or_cannot_be_compared_passes(
         ("lost", "started on celery@w1, and nobody has it any more", "in flight", "look at that"),
         ("lost", "", "and the result store has no result of it", "look at the"),
         ("skipped", "the canary failed", "held back and never sent", "put right what held it"),
-        ("revoked", "the run was interrupted", "revoked before it came to its end", "send it"),
+        ("revoked", "the run was interrupted", "revoked before it ended", "send it"),
         ("quarantined", "3 starts", "as it killed its worker again and again", "run the task"),
         ("crashed", "exit status -9", "died before the task ended", "look at the worker's log"),
-        ("unknown", "the store was emptied", "What became of the job cannot be told", "look at"),
+        ("unknown", "the store was emptied", "What became of the job is not known", "look at"),
     ],
 )
 def test_a_note_and_its_sentence_say_one_thing(

@@ -87,7 +87,7 @@ class Writer:
         with Ledger.open(self.path, write=True) as ledger:
             write_batch(ledger, found)
             if whole_batches(ledger) != found + 1:
-                yield "it cannot be gone on with"
+                yield "it cannot be resumed"
         if not is_sound(self.path):
             yield "SQLite finds it damaged"
 

@@ -80,7 +80,7 @@ class AmqpLocator(WorkerLocator):
         for node in sorted(said.busy):
             pool = self._pools.get(node)
             if pool is None:
-                return f"worker {node!r} has not told what pool it has"
+                return f"worker {node!r} has not reported what pool it has"
             if pool in GREEN:
                 return f"worker {node!r} may have messages that it reads later, as its pool is full"
         return ""

@@ -33,7 +33,7 @@ CATEGORIES: Final[Sequence[tuple[str, str, tuple[Status, ...]]]] = (
     ("Revoked", "revoked", ("broken",)),
     ("Forged receipt", "forged", ("broken",)),
     ("Still queued or running", "pending", ("broken",)),
-    ("Unknown: it cannot be told", "unknown", ("broken",)),
+    ("Unknown: it is not known", "unknown", ("broken",)),
     ("Held back", "skipped", ("skipped",)),
     ("Taken back: the run was stopped", "withdrawn", ("skipped",)),
 )
