@@ -101,7 +101,7 @@ def test_quietly_the_end_is_the_run(project: Project) -> None:
     project.manifest(
         "m.jsonl",
         [
-            {"id": "a", "task": "jobs.fail", "args": ["x"]},
+            {"id": "a", "task": "jobs.fail", "args": ["x"], "idempotent": True},
             {"id": "b", "task": "jobs.double", "args": [1], "after": ["a"]},
         ],
     )
