@@ -14,6 +14,8 @@ _RESEND = (
     "(--manifest-resume, or --manifest-resume-unsafe)"
 )
 _ERROR_LIMIT = 160
+_OUT_OF_TIME: Final = "The job did not finish before the run's deadline"
+_RUN_DEADLINE: Final = re.compile(r"the run's deadline of (\S+ s) is over")
 _NOT_BY_ITSELF = "this entry expects that of its job, which was not seen to come to it by itself"
 NEVER_SENT = "it was never sent"
 """How a note begins where the run ended before the entry was sent."""
@@ -33,10 +35,6 @@ def passed(receipt: Receipt) -> str:
     return (
         f"The task ended as {receipt.state!r}{_with_error(receipt)}{_where(receipt)}, as expected."
     )
-
-
-_RUN_DEADLINE: Final = re.compile(r"the run's deadline of (\S+ s) is over")
-_OUT_OF_TIME: Final = "The job did not finish before the run's deadline"
 
 
 def expected_problem(status: VerdictStatus, note: str) -> str:
@@ -163,7 +161,7 @@ def problem(entry: Entry, status: VerdictStatus, note: str) -> str:
     if status == entry.expect.state and entry.expect.error is None:
         then = f"{_NOT_BY_ITSELF}, so {then}"
     if status == "timed_out" and (over := _RUN_DEADLINE.fullmatch(note)):
-        return f"{_OUT_OF_TIME} ({over[1]}, --manifest-deadline); {then}."
+        what, note = _OUT_OF_TIME, f"{over[1]}, --manifest-deadline"
     return f"{what.format_map(fields)}{_in_brackets(note)}; {then}."
 
 
