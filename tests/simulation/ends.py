@@ -12,6 +12,7 @@ from pytest_manifest.ledger import (
     EntryVerdict,
     Ledger,
 )
+from pytest_manifest.run.doubts import UNCONFIRMED, UNREPORTED
 from pytest_manifest.schema import Entry, VerdictStatus
 from tests.simulation.program import UNKNOWN_TASK
 from tests.simulation.world import CLOCK_SET, SimulatedWorld
@@ -134,8 +135,8 @@ def _unknown(end: End) -> Complaint | None:
     strangers = info.get_meta(STOCK_WORKERS) or info.get_meta(UNVERIFIED_WORKERS)
     # Workers of others from which no start was ever seen need not tell of any.
     silent = not (info.read().is_private or end.ledger.events.has_starts())
-    silent = silent or "only instrumented workers" in end.sentence  # which was so at that time
-    untold = "an end of it that its worker has not reported" in end.sentence
+    silent = silent or UNREPORTED in end.sentence  # which was so at that time
+    untold = UNCONFIRMED in end.sentence
     if end.world.flushed or strangers or silent or untold or end.world.reached[CLOCK_SET]:
         return None
     return "L1", f"it was there to be known what became of it ({end.sentence})"

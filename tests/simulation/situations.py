@@ -59,6 +59,7 @@ ELSEWHERE: Mapping[str, str] = {
     "message damaged, of a content type that is refused, or with a bad `eta`": "tests/chaos",
     "handed on by `Task.replace`": "tests/live",
     "result that this side cannot decode (another serializer, say), and no receipt": "tests/live",
+    "result store refuses the end of a job (no memory, no connection)": "tests/plugin",
     "worker with other code": "tests/plugin",
     "xdist worker killed": "tests/plugin",
     "disk full": "tests/chaos",
