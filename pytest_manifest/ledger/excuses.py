@@ -35,10 +35,10 @@ class Excuses(LedgerPart):
     def may_lack_starts(self, task_id: str) -> bool:
         """Return whether a store may have lost starts of an attempt, or of a descendant."""
         query = """
-            SELECT 1 FROM attempts WHERE task_id = ?1 AND starts_lost
-            UNION ALL SELECT 1 FROM descendants WHERE task_id = ?1 AND starts_lost
+            SELECT 1 FROM attempts WHERE task_id = ? AND starts_lost
+            UNION ALL SELECT 1 FROM descendants WHERE task_id = ? AND starts_lost
         """
-        return self._db.read_one(query, (task_id,)) is not None
+        return self._db.read_one(query, (task_id, task_id)) is not None
 
     def note_set_back(self, by: float, most: float) -> None:
         """Record that the clock was set ``by`` so many seconds back, while things were in flight.

@@ -88,7 +88,7 @@ class Mismatch(Document):
 
 
 class Judged(Document):
-    """How its run judged a job, in an exported receipts file: pytest says it, and no worker."""
+    """A job's judgement by its run, in an exported receipts file: pytest says it, and no worker."""
 
     verdict: VerdictStatus
     """What the entry came to."""
