@@ -246,11 +246,14 @@ class Descendants(LedgerPart):
         row = self._db.read_one(query, (root, status))
         return 0 if row is None else int(row[0])
 
-    def number_silent(self, root: str) -> int:
-        """Count an attempt's descendants whose workers told nothing of what they started."""
-        query = f"SELECT count(*) FROM ({silent('WHERE d.root = ?')})"  # noqa: S608 - fixed text
-        row = self._db.read_one(query, (root,))
-        return 0 if row is None else int(row[0])
+    def number_untold(self, root: str) -> tuple[int, int]:
+        """Count an attempt's descendants whose own children are not all known.
+
+        Those that count more than are known, and those whose workers told nothing of any.
+        """
+        query = f"SELECT count(*), total(is_short) FROM ({untold('root = ?1')})"  # noqa: S608 - fixed text
+        number, short = self._db.read_one(query, (root,)) or (0, 0)
+        return int(short), int(number - short)
 
     def of_chord(self, root: str, chord: str) -> Set[VerdictStatus | None]:
         """Return the statuses of those of an attempt's descendants that a chord waits for."""
@@ -288,12 +291,24 @@ class Descendants(LedgerPart):
         return self._db.build_each(_announced_of_row, _ANNOUNCED + "WHERE root = ?", (root,))
 
 
-def silent(where: str = "") -> str:
-    """Return a query of the roots of those descendants whose own children nobody has told of."""
+def untold(where: str = "TRUE") -> str:
+    """Return a query of descendants whose own children are not all known, by their root.
+
+    ``is_short``: whether a receipt counts more of them than are known; of others it counts none.
+    ``where``: a condition on the descendants that are looked at, and on their children.
+    """
     return f"""
-        SELECT d.root FROM descendants d JOIN receipts r ON r.task_id = d.task_id {where}
-        GROUP BY d.task_id HAVING count(json_extract(r.receipt, '$.children')) = 0
-        AND max(json_extract(r.receipt, '$.state') IN ('succeeded', 'failed', 'ignored'))
+        SELECT t.root AS root, coalesce(t.children > coalesce(k.known, 0), 0) AS is_short FROM (
+            SELECT d.root, d.task_id, max(json_extract(r.receipt, '$.children')) AS children,
+                max(json_extract(r.receipt, '$.state') IN ('succeeded', 'failed', 'ignored'))
+                    AS ended
+            FROM descendants d JOIN receipts r ON r.task_id = d.task_id WHERE {where}
+            GROUP BY d.task_id
+        ) t LEFT JOIN (
+            SELECT root, parent, count(*) AS known FROM descendants WHERE {where}
+            GROUP BY root, parent
+        ) k ON k.root = t.root AND k.parent = t.task_id
+        WHERE is_short OR (t.children IS NULL AND t.ended)
     """  # noqa: S608 - fixed text
 
 

@@ -48,6 +48,19 @@ _FEWER_CHILDREN = """
         WHERE s.kind = 'passed' AND json_extract(s.receipt, '$.children') > 0
     ) WHERE told > known
 """
+_FEWER_OF_DESCENDANTS = """
+    SELECT s.entry, d.task, d.task_id, max(json_extract(r.receipt, '$.children')) AS told,
+        coalesce(k.number, 0) AS known
+    FROM settled s
+    JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
+    JOIN descendants d ON d.root = a.task_id
+    JOIN receipts r ON r.task_id = d.task_id AND json_extract(r.receipt, '$.children') > 0
+    LEFT JOIN (
+        SELECT root, parent, count(*) AS number FROM descendants GROUP BY root, parent
+    ) k ON k.root = d.root AND k.parent = d.task_id
+    WHERE s.kind = 'passed'
+    GROUP BY d.task_id HAVING told > known
+"""
 # Counted once for all keys: a job may announce as much as it starts. CROSS JOIN: in this order.
 # Handlers of a task's end may start as much as they like, and need not start anything.
 _UNFULFILLED = f"""
@@ -83,6 +96,13 @@ class TreePromiseQueries(LedgerPart):
     def fewer_children(self) -> Iterator[tuple[str, int, int]]:
         """Yield passed entries with the children that were counted, and the fewer told of."""
         yield from self._db.read(_FEWER_CHILDREN)
+
+    def fewer_children_of_descendants(self) -> Iterator[tuple[str, str, str, int, int]]:
+        """Yield the same of descendants of passed entries: ``(entry, task, task_id, told, known)``.
+
+        The largest number counts of those that its receipts have.
+        """
+        yield from self._db.read(_FEWER_OF_DESCENDANTS)
 
     def unfulfilled(self) -> Iterator[tuple[str, str, int]]:
         """Yield passed entries with what was announced of their trees, and how many never came."""

@@ -14,7 +14,7 @@ from pytest_manifest.ledger.descendants import (
     DESCENDANT_COLUMNS,
     Descendant,
     descendant_of_row,
-    silent,
+    untold,
 )
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.wire import parse_timestamp
@@ -47,19 +47,21 @@ _BY_ENTRY = f"""
 # Only the process that ran a job can say what it started; of others all was told that there is.
 _UNTOLD = f"""
     SELECT CASE WHEN source = 'backend' THEN 'stock' WHEN children IS NULL THEN 'older'
-        WHEN children > told THEN 'fewer' ELSE 'silent' END, count(*)
+        WHEN children > told OR is_short THEN 'fewer' ELSE 'silent' END, count(*)
     FROM (
         SELECT s.entry, coalesce(json_extract(receipt, '$.source'), 'worker') AS source,
             json_extract(receipt, '$.state') AS state,
             json_extract(receipt, '$.children') AS children, (
                 SELECT count(*) FROM descendants d WHERE json_extract(receipt, '$.children') > 0
                 AND d.root = a.task_id AND d.parent = a.task_id
-            ) AS told, a.task_id IN ({silent()}) AS is_silent
+            ) AS told, u.is_short AS is_short
         FROM settled s LEFT JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
+        LEFT JOIN (SELECT root, max(is_short) AS is_short FROM ({untold()}) GROUP BY root) u
+            ON u.root = a.task_id
         WHERE receipt IS NOT NULL
     )
     WHERE source <> 'harness' AND state IN ('succeeded', 'failed', 'ignored')
-        AND (source = 'backend' OR children IS NULL OR children > told OR is_silent)
+        AND (source = 'backend' OR children IS NULL OR children > told OR is_short IS NOT NULL)
     GROUP BY 1
 """  # noqa: S608 - fixed text
 
@@ -138,8 +140,8 @@ class TreeTotals:
 
     ``statuses``: how many there are by status; ``entries``: how many entries have some. ``untold``:
     of how many entries the descendants are not known, by the reason: "stock" (their workers send no
-    receipts), "older" (they tell nothing of descendants), "fewer" (not of all that were started),
-    "silent" (the workers of some descendants tell nothing).
+    receipts), "older" (they tell nothing of descendants), "fewer" (not of all that were started,
+    by the job or by a descendant), "silent" (the workers of some descendants tell nothing).
     """
 
     statuses: Statuses = field(default_factory=dict)

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from pytest_manifest.ledger import AttemptRow, Ledger, SlowestTree, Statuses, TreeStep, TreeTotals
 from pytest_manifest.reporting.terminal_layout import Line, Sheet, table_lines
-from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
+from pytest_manifest.schema import Entry, Receipt, Source, Verdict, VerdictStatus
 from pytest_manifest.schema.summary import SummaryDescendants, SummaryStep, SummaryTree
 from pytest_manifest.text import many, printable, seconds_cell
 from pytest_manifest.verdict import TreeText
@@ -91,9 +91,8 @@ def _untold(ledger: Ledger, root: str, receipt: Mapping[str, JsonValue]) -> str:
     known = children if isinstance(children, int) else None
     if known == 0:  # as of nearly all, which must cost no look into the ledger
         return ""
-    return untold_of(
-        ledger.descendants, root, "backend" if source == "backend" else "worker", known
-    )
+    told_by: Source = "backend" if source == "backend" else "worker"
+    return untold_of(ledger.descendants, root, told_by, known)[0]
 
 
 def not_known_of(ledger: Ledger, attempt: AttemptRow) -> str:

@@ -243,6 +243,15 @@ def trees(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
                 name,
                 f"passed, and of the {plural(told, 'task')} that its job started {known} are known",
             )
+    for name, task, task_id, told, known in part.fewer_children_of_descendants():
+        entry = _entry(manifest, name)
+        if entry is None or not is_ignored(entry):
+            its = f"its descendant {short(task)} ({short(task_id)})"
+            yield Violation(
+                "S4",
+                name,
+                f"passed, and of the {plural(told, 'task')} that {its} started {known} are known",
+            )
     for name, how, missing in part.unfulfilled():
         entry = _entry(manifest, name)
         if entry is None or not is_ignored(entry):

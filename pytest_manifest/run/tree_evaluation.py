@@ -165,9 +165,10 @@ class TreeEvaluator:
             said = one.verdict or self._not_ended(entry, one, receipt)
             first = FailedDescendant(one.task_id, one.task, parent, said)
         tasks = () if expected.tasks is None else part.tasks(root)
-        children = None if receipt is None else receipt.children
-        short = bool(children) and part.number_of_children(root, root) < (children or 0)
-        return TreeEnds(counts, tasks, first, self._untold(root, receipt), is_short=short)
+        if receipt is None:
+            return TreeEnds(counts, tasks, first)
+        reason, is_short = untold_of(part, root, receipt.source, receipt.children)
+        return TreeEnds(counts, tasks, first, reason, is_short=is_short)
 
     def _not_ended(self, entry: Entry, one: Descendant, receipt: Receipt | None) -> Verdict:
         awaited = Entry.model_construct(id=entry.id, task=one.task, timeout=entry.timeout)
@@ -180,9 +181,3 @@ class TreeEvaluator:
             return entry.task
         one = self._ledger.descendants.get(parent)
         return parent if one is None else one.task
-
-    def _untold(self, root: str, receipt: Receipt | None) -> str:
-        """Return a phrase for what the workers could not tell of an attempt's descendants."""
-        if receipt is None:
-            return ""
-        return untold_of(self._ledger.descendants, root, receipt.source, receipt.children)

@@ -69,7 +69,8 @@ class TreeEnds:
     ``counts``: how many there are by status, None: without a verdict. ``tasks``: the names of their
     tasks. ``first``: the first that counts among those with a status that is not expected, None
     where there is none. ``untold``: a phrase for what the workers could not tell, "" where they
-    could. ``is_short``: whether fewer were told of than the job's receipt counts.
+    could. ``is_short``: whether fewer were told of than the receipts of the job, or of a
+    descendant, count.
     """
 
     counts: Mapping[VerdictStatus | None, int]
@@ -106,17 +107,22 @@ def ends_text(counts: Mapping[VerdictStatus | None, int]) -> str:
     return ", ".join(f"{count:,} {status}" for status, count in ends)
 
 
-def untold_of(part: Descendants, root: str, source: Source, children: int | None) -> str:
+def untold_of(
+    part: Descendants, root: str, source: Source, children: int | None
+) -> tuple[str, bool]:
     """Return why an attempt's descendants are not all known, by its ledger; "" where they are.
 
-    ``source`` and ``children`` are of the attempt's receipt.
+    And whether fewer are known than receipts count. ``source`` and ``children`` are of the
+    attempt's receipt.
     """
     told = part.number_of_children(root, root) if children else 0
-    reason = untold(source, children, told)
-    silent = 0 if reason else part.number_silent(root)
-    if silent:
-        return f"it is not known what {plural(silent, 'descendant')} started"
-    return reason
+    reason, is_short = untold(source, children, told), told < (children or 0)
+    short, silent = part.number_untold(root)
+    if not reason and short:
+        reason = f"{plural(short, 'descendant')} started more tasks than were reported"
+    elif not reason and silent:
+        reason = f"it is not known what {plural(silent, 'descendant')} started"
+    return reason, is_short or short > 0
 
 
 def untold(source: Source, children: int | None, told: int) -> str:

@@ -12,6 +12,14 @@ OF = "(SELECT task_id FROM attempts WHERE entry = '{}' AND attempt = {})"
 PLAIN, OTHER, LOOSE = (OF.format(name, 1) for name in ("plain", "other", "loose"))
 CHORD, ONCE, TREE = (OF.format(name, 1) for name in ("chord", "once", "tree"))
 TWICE = OF.format("twice", 1)
+GRANDCHILD = (
+    "INSERT INTO descendants (task_id, root, parent, task, how, kind, verdict) SELECT '{0}', "
+    "root, task_id, task, how, kind, verdict FROM descendants WHERE task_id = 't1';"
+    "INSERT INTO receipts (task_id, execution, receipt, arrived_at) SELECT '{0}', 'g', "
+    "json_set(receipt, '$.children', 0), arrived_at FROM receipts WHERE task_id = 't1'"
+)
+COUNTED = "UPDATE receipts SET receipt = json_set(receipt, '$.children', {}) WHERE task_id = '{}'"
+SHORT = "passed, and of the {} that its descendant 'jobs.t' ('{}') started {} are known"
 START = "INSERT INTO starts (task_id, execution, retries, redelivered, hop) VALUES "
 
 
@@ -213,11 +221,13 @@ LAWFUL = {
     "a child of nobody, of which nothing is asked": (
         "UPDATE descendants SET kind = 'passed', parent = 'nobody' WHERE task_id = 'k1'"
     ),
-    "a grandchild": (
-        "INSERT INTO descendants (task_id, root, parent, task, how, kind, verdict) SELECT 'g1', "
-        "root, task_id, task, how, kind, verdict FROM descendants WHERE task_id = 't1';"
-        "INSERT INTO receipts (task_id, execution, receipt, arrived_at) SELECT 'g1', 'g', "
-        "receipt, arrived_at FROM receipts WHERE task_id = 't1'"
+    "a grandchild": GRANDCHILD.format("g1"),
+    "two grandchildren, as counted": (
+        f"{GRANDCHILD.format('g1')}; {GRANDCHILD.format('g2')}; {COUNTED.format(2, 't1')}"
+    ),
+    "a grandchild is forgotten of which nothing is asked": (
+        "INSERT INTO receipts (task_id, receipt, arrived_at) SELECT 'k1', "
+        "json_set(receipt, '$.children', 1), arrived_at FROM receipts WHERE task_id = 't1'"
     ),
     "left out the second time": (
         "UPDATE attempts SET state = 'withheld' WHERE entry = 'again' AND attempt = 2;"
@@ -390,6 +400,29 @@ BROKEN: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
     "a grandchild is no child": (
         "UPDATE descendants SET parent = 't1' WHERE task_id = 't2'",
         [("S4", "tree", "passed, and of the 2 tasks that its job started 1 are known")],
+    ),
+    "a grandchild is forgotten": (
+        f"{COUNTED.format(2, 't1')}; {GRANDCHILD.format('g1')}",
+        [
+            (
+                "S4",
+                "tree",
+                SHORT.format("2 tasks", "t1", 1),
+            )
+        ],
+    ),
+    "one of two ends of a child counts what is forgotten": (
+        "INSERT INTO receipts (task_id, receipt, arrived_at) SELECT task_id, "
+        "json_set(receipt, '$.children', 1), arrived_at FROM receipts WHERE task_id = 'c1'; "
+        + COUNTED.format(1, "t2"),
+        [
+            (
+                "S4",
+                name,
+                SHORT.format("1 task", task_id, 0),
+            )
+            for name, task_id in (("chord", "c1"), ("tree", "t2"))
+        ],
     ),
     "an only child is forgotten": (
         "DELETE FROM descendants WHERE task_id = 'l1'",

@@ -11,10 +11,10 @@ from typing import Any, Final, get_args
 import pytest
 
 from pytest_manifest.broker.attempt import attempt_of
-from pytest_manifest.ledger import STORE_EMPTIED, Ledger
+from pytest_manifest.ledger import STORE_EMPTIED, Descendant, Ledger
 from pytest_manifest.manifest import Manifest, read_manifest, write_manifest, write_receipt_lines
 from pytest_manifest.run import audit_run
-from pytest_manifest.run.consistency import corrections
+from pytest_manifest.run.consistency import corrections, trees
 from pytest_manifest.run.exported_receipts import ledger_of_receipts
 from pytest_manifest.run.exported_trees import exported_lines
 from pytest_manifest.run.settings import RunSettings
@@ -183,6 +183,34 @@ def test_what_a_file_lacks_is_unknown_where_it_could_make_a_difference(
     told = made.ran("a", runtime)
     file.write_text(told.model_dump_json() + "\n", "utf-8")
     assert imported(made.manifest, file, tmp_path / "scratch")["a"].verdict == status
+
+
+@pytest.mark.parametrize(("counted", "status"), [(1, "passed"), (2, "unknown")])
+def test_a_pass_whose_descendant_started_more_than_is_known_is_unknown_to_all(
+    tmp_path: Path, counted: int, status: VerdictStatus
+) -> None:
+    """The record's check, an audit and an import; so an older version's pass does not stay one."""
+    made = Run(tmp_path, [Entry(id="a", task="jobs.t")])
+    with made.ledger as ledger:
+        made.plan("a")
+        root = made.task_id("a")
+        for name, parent, children in (("c1", root, counted), ("c2", "c1", 0)):
+            ledger.descendants.add([Descendant(name, root, parent, "jobs.t", "call")])
+            ended = made.receipt("a", task_id=name, children=children, **WHOLE)
+            ledger.events.add_starts([start(name, "x")])
+            ledger.events.add_receipts([(name, "x", ended)])
+            ended_well = Verdict(verdict="passed", entry="a", attempt=1, sentence="It ended.")
+            ledger.descendants.end({name: ended_well})
+        ledger.events.add_starts([start(root, "x")])
+        told = made.ran("a", 0.1).model_copy(update={"children": 1})
+        made.settle("a", "passed", told)
+        ledger.info.set_status("finished")
+        broken = [one.sentence for one in trees(ledger, made.manifest)]
+    said = "passed, and of the 2 tasks that its descendant 'jobs.t' ('c1') started 1 are known"
+    assert broken == ([] if status == "passed" else [said])
+    file = exported(ledger.path, tmp_path)
+    assert imported(made.manifest, file, tmp_path / "scratch")["a"].verdict == status
+    assert audit(ledger.path)["a"].verdict == status
 
 
 def _entries(ledger: Path) -> list[Entry]:

@@ -120,11 +120,13 @@ def test_only_children_count_as_what_a_job_has_started(trees: Trees) -> None:
     trees.child(root, "c1")
     trees.child(root, "c2", "c1")
     part = trees.ledger.descendants
-    assert untold_of(part, root, "worker", 1) == ""
-    assert untold_of(part, root, "worker", 2) == "it started 2, and 1 of them were reported"
-    assert untold_of(part, root, "worker", None) == "its worker reports nothing of them"
-    assert untold_of(part, root, "backend", 1) == "its worker sends no receipts"
-    assert untold_of(part, trees.entry("b"), "worker", 0) == ""
+    fewer = "it started 2, and 1 of them were reported"
+    assert untold_of(part, root, "worker", 1) == ("", False)
+    assert untold_of(part, root, "worker", 2) == (fewer, True)
+    assert untold_of(part, root, "worker", None) == ("its worker reports nothing of them", False)
+    assert untold_of(part, root, "backend", 1) == ("its worker sends no receipts", False)
+    assert untold_of(part, root, "backend", 2) == ("its worker sends no receipts", True)
+    assert untold_of(part, trees.entry("b"), "worker", 0) == ("", False)
 
 
 def test_a_descendant_may_have_started_what_nobody_tells_of(trees: Trees) -> None:
@@ -133,11 +135,35 @@ def test_a_descendant_may_have_started_what_nobody_tells_of(trees: Trees) -> Non
     trees.child(root, "c1", received={**TOLD, "children": None})
     part = trees.ledger.descendants
     one = "it is not known what 1 descendant started"
-    assert untold_of(part, root, "worker", 1) == one
-    assert untold_of(part, root, "worker", 0) == one
-    assert untold_of(part, root, "worker", 2) == "it started 2, and 1 of them were reported"
+    assert untold_of(part, root, "worker", 1) == (one, False)
+    assert untold_of(part, root, "worker", 0) == (one, False)
+    fewer = "it started 2, and 1 of them were reported"
+    assert untold_of(part, root, "worker", 2) == (fewer, True)
     trees.child(root, "c2", received={**TOLD, "children": None})
-    assert "it is not known what 2 descendants started" in untold_of(part, root, "worker", 2)
+    two = "it is not known what 2 descendants started"
+    assert untold_of(part, root, "worker", 2) == (two, False)
+
+
+def test_a_descendant_may_have_started_more_than_was_told_of(trees: Trees) -> None:
+    """Which is as if the job had, and is told before what nobody counts."""
+    root = trees.entry("a")
+    trees.child(root, "c1", received={**TOLD, "children": 2})
+    trees.child(root, "c2", "c1")
+    trees.child("t-other", "c3", "c1")
+    part = trees.ledger.descendants
+    one = "1 descendant started more tasks than were reported"
+    assert untold_of(part, root, "worker", 1) == (one, True)
+    fewer = "it started 2, and 1 of them were reported"
+    assert untold_of(part, root, "worker", 2) == (fewer, True)
+    assert untold_of(part, root, "backend", 1) == ("its worker sends no receipts", True)
+    trees.child(root, "c4", received={**TOLD, "children": None})
+    trees.child(root, "c5", received={**TOLD, "children": 1})
+    two = "2 descendants started more tasks than were reported"
+    assert untold_of(part, root, "worker", 3) == (two, True)
+    trees.child(root, "c6", "c5")
+    trees.child(root, "c7", "c1")
+    silent = "it is not known what 1 descendant started"
+    assert untold_of(part, root, "worker", 3) == (silent, False)
 
 
 # What is expected

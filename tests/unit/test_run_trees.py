@@ -56,6 +56,51 @@ def test_the_children_of_children_count_as_well(family: Family) -> None:
     assert "1 more" not in said
 
 
+@pytest.mark.parametrize(
+    ("expected", "status"),
+    [
+        (None, "unknown"),
+        ("succeeded", "unknown"),
+        ("finished", "unknown"),
+        ({"outcome": "ignored", "count": 2}, "unknown"),
+        ("ignored", "passed"),
+    ],
+)
+def test_a_descendant_that_started_more_than_was_reported_leaves_its_entry_unknown(
+    expected: str | Mapping[str, object] | None, status: VerdictStatus
+) -> None:
+    """As the entry's own job would; the others of the tree have all succeeded."""
+    expect = {} if expected is None else {"descendants": expected}
+    with rig(Plan((entry(expect=expect),))) as made:
+        family = Family(made)
+        family.end(family.started_children("c1"))
+        middle = family.begin()
+        family.spawn("c2", parent="c1")
+        family.send("c2")
+        family.children["c1"] += 1
+        family.end(middle)
+        family.run("succeeded")
+        assert family.status() == status
+        said = "is not known (1 descendant started more tasks than were reported)"
+        assert (said in made.sentence("a")) == (status == "unknown")
+
+
+def test_a_report_of_what_a_descendant_started_may_follow_the_verdict(family: Family) -> None:
+    """It corrects it, once that task has ended as well."""
+    family.end(family.started_children("c1"))
+    middle = family.begin()
+    family.children["c1"] += 1
+    family.end(middle)
+    assert family.status() == "unknown"
+    family.children["c1"] -= 1
+    family.spawn("c2", parent="c1")
+    family.send("c2")
+    family.run("succeeded")
+    family.made.look()
+    assert family.made.kind("a") == "passed"
+    assert "its 2 descendants succeeded" in family.made.sentence("a")
+
+
 def test_the_first_that_failed_is_named_and_the_others_counted(family: Family) -> None:
     """With its own sentence."""
     family.end(family.started_children("c1", "c2", "c3"))

@@ -53,7 +53,11 @@ def test_entries_are_counted_of_which_descendants_are_not_known(trees: Trees) ->
     trees.entry("stock", source="backend", children=None)
     trees.entry("older", children=None)
     trees.child(trees.entry("fewer", children=2), "c1")
-    trees.entry("knows")
+    trees.child(trees.entry("deeper", children=1), "c5", received={"children": 2})
+    trees.child("t-deeper", "c6", "c5", received={"children": None})
+    knows = trees.entry("knows", children=1)
+    trees.child(knows, "c7", received={"children": 1})
+    trees.child(knows, "c8", "c7", received={})
     root = trees.entry("silent", children=2)
     trees.child(root, "c2", received={"children": None, "source": "backend"})
     trees.child(root, "c3", received={"children": None, "source": "backend"})
@@ -65,11 +69,13 @@ def test_entries_are_counted_of_which_descendants_are_not_known(trees: Trees) ->
     assert trees.ledger.trees.totals().untold == {
         "stock": 1,
         "older": 1,
-        "fewer": 1,
+        "fewer": 2,
         "silent": 1,
     }
-    assert trees.ledger.descendants.number_silent("t-silent") == 2
-    assert trees.ledger.descendants.number_silent("t-told") == 0
+    part = trees.ledger.descendants
+    assert part.number_untold("t-silent") == (0, 2)
+    assert part.number_untold("t-deeper") == (1, 1)
+    assert part.number_untold("t-told") == part.number_untold("t-knows") == (0, 0)
 
 
 def test_what_was_never_sent_is_not_the_first(trees: Trees) -> None:
