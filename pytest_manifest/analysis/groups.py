@@ -26,7 +26,7 @@ _ID = 80
 _SENTENCE = 300
 _WORDS: Final[dict[Outcome, str]] = {
     "failed": "failed",
-    "error": "was not known",
+    "error": "remained unknown",
     "pending": "pending",
     "skipped": "held back",
     "passed": "passed",

@@ -292,7 +292,7 @@ class _Fold:
             throughput=self.worked.rate(self.ended) if over else None,
             wait=self.wait.distribution(),
             runtime=runtime,
-            advice=advice(self._signs(workers, runtime), takes_one=run.takes_one),
+            advice=advice(self._signs(workers, runtime), takes_one=run.takes_one or run.is_private),
         )
 
     def _signs(self, workers: Sequence[WorkerRow], runtime: Distribution | None) -> Signs:

@@ -284,7 +284,7 @@ def info_of(values: Mapping[str, str]) -> RunInfo:
         is_private=values["owned"] == "1",
         stream_ttl=int(values["stream_ttl"]),
         number=int(values.get("number", "0")),
-        takes_one=values["owned"] == "1" or values.get(TAKES_ONE) == "1",
+        takes_one=values.get(TAKES_ONE) == "1",
     )
 
 

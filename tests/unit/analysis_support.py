@@ -34,7 +34,7 @@ INFO = RunInfo(
     created_at=START,
     broker="redis://127.0.0.1:1/0",
     backend="redis://127.0.0.1:1/0",
-    is_private=True,
+    is_private=False,
     stream_ttl=3600,
 )
 

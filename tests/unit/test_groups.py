@@ -149,15 +149,15 @@ def settle(ledger: Ledger, **kinds: str) -> list[str]:
 def test_the_worst_of_its_entries_decides(
     ledger: Ledger, kinds: dict[str, str], expected: str
 ) -> None:
-    """Failed before could not be told, before pending, before held back, before passed."""
+    """Failed before unknown, before pending, before held back, before passed."""
     assert tally(ledger, settle(ledger, **kinds)).outcome == expected
 
 
-def test_entries_without_a_verdict_cannot_be_told(ledger: Ledger) -> None:
+def test_entries_without_a_verdict_are_unknown(ledger: Ledger) -> None:
     """They were not part of the run: nobody knows what they would have come to."""
     found = tally(ledger, [*settle(ledger, a="passed"), "new"])
     assert found.outcome == "error"
-    assert headline(found) == "1 of 2 entries could not be told, 1 passed"
+    assert headline(found) == "1 of 2 entries remained unknown, 1 passed"
     assert found.kinds == {"no verdict": 1}
     assert "was not part of the run" in found.first[0].sentence
 
@@ -184,7 +184,7 @@ def test_a_failed_group_tells_causes_and_first_entries(ledger: Ledger) -> None:
     found = tally(ledger, [*(f"e-{n}" for n in range(14)), "good"])
     text = explain_group(found, [("receipts", "r.jsonl"), ("one in full", "pytest ...")])
     assert text.splitlines() == [
-        "13 of 15 entries failed, 1 could not be told, 1 passed.",
+        "13 of 15 entries failed, 1 remained unknown, 1 passed.",
         "",
         "By cause:",
         "  13  ValueError",

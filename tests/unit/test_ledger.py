@@ -237,15 +237,15 @@ def test_an_earlier_attempt_keeps_its_verdict_when_the_entry_gets_another(ledger
 
 
 def test_a_verdict_is_kept_once(ledger: Ledger) -> None:
-    """With the entry while it stands, and with its attempt once it is taken back."""
+    """With the entry while it stands, and with its attempt once it is taken back or replaced."""
     found = "SELECT count(*) FROM attempts WHERE kind IS NOT NULL OR verdict IS NOT NULL"
     for kind in ("unknown", "passed"):
         ledger.verdicts.record(
             [(verdict("a", kind), receipt("a")), (verdict("b", "pending"), None)]
         )
-    assert ledger._db.connection.execute(found).fetchone() == (0,)
-    ledger.verdicts.reopen()
     assert ledger._db.connection.execute(found).fetchone() == (1,)
+    ledger.verdicts.reopen()
+    assert ledger._db.connection.execute(found).fetchone() == (2,)
     ledger.verdicts.record([(verdict("b", "pending"), None)])
     ledger.verdicts.reopen(entry for entry in "ab")
     assert ledger._db.connection.execute(found).fetchone() == (2,)

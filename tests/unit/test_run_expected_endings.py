@@ -109,8 +109,8 @@ def test_what_a_stopped_run_takes_back_was_not_revoked_for_the_test(*, by_a_pers
         made.world.become_fair()
         made.world.clock.sleep(5)
         made.look()
-        assert made.kinds() == {"a": "revoked", "b": "revoked"}
-        assert NOT_BY_ITSELF in made.sentence("a")
+        assert made.kinds() == {"a": "withdrawn", "b": "withdrawn"}
+        assert made.sentence("a").startswith("The job was taken back")
 
 
 def test_what_is_revoked_as_too_much_has_failed_was_not_revoked_for_the_test() -> None:
