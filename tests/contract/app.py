@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from celery import Celery, Task, chain, chord, group
@@ -165,3 +168,41 @@ def sends(self: Any) -> str:
     """Send another job, as tasks do."""
     self.app.send_task("contract.add", (1, 1), queue=self.request.delivery_info["routing_key"])
     return "sent"
+
+
+def count(file: str) -> int:
+    """Write down one more execution; return how many there are."""
+    with Path(file).open("a", encoding="utf-8") as out:
+        out.write("x")
+    return Path(file).stat().st_size
+
+
+@job("dies", retry_on_worker_lost=True, max_retries=5, default_retry_delay=0)
+def dies(file: str, times: int) -> str:
+    """Kill the process that runs it, so often."""
+    if count(file) <= times:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "lives"
+
+
+@job("held_up", acks_late=True, acks_on_timeout=False, time_limit=0.5)
+def held_up(file: str) -> None:
+    count(file)
+    time.sleep(60)
+
+
+@job("refused", acks_late=True, acks_on_failure=False)
+def refused(file: str) -> None:
+    count(file)
+    raise ValueError("no")
+
+
+@job("watch")
+def watch(file: str, times: int, quiet: float) -> int:
+    """Return how often another job has run, once it was that often and no more for a while."""
+    path, number, since = Path(file), 0, time.monotonic()
+    while number < times or time.monotonic() - since < quiet:
+        now = path.stat().st_size if path.exists() else 0
+        number, since = now, since if now == number else time.monotonic()
+        time.sleep(0.05)
+    return number

@@ -45,9 +45,9 @@ def memory() -> Iterator[MemoryStack]:
 
 
 @contextmanager
-def embedded() -> Iterator[EmbeddedStack]:
+def embedded(concurrency: int = 1) -> Iterator[EmbeddedStack]:
     """A Valkey and a worker of our own."""
-    stack = EmbeddedStack(app=APP, workers=1, cwd=ROOT)
+    stack = EmbeddedStack(app=APP, workers=concurrency, cwd=ROOT)
     try:
         stack.start()
         stack.wait_broker(START_SECONDS)
@@ -58,11 +58,12 @@ def embedded() -> Iterator[EmbeddedStack]:
 
 
 @contextmanager
-def external(broker: str, backend: str) -> Iterator[ExternalStack]:
+def external(broker: str, backend: str, concurrency: int = 1) -> Iterator[ExternalStack]:
     """A broker that is there already, with a worker as its owner starts one."""
     name = f"w{secrets.token_hex(4)}@localhost"
-    command = [sys.executable, "-m", "celery", "-A", APP, "worker", "-n", name, "-c", "1"]
+    command = [sys.executable, "-m", "celery", "-A", APP, "worker", "-n", name, "-c"]
     command += [
+        f"{concurrency}",
         "-l",
         "info",
         "-I",

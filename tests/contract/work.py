@@ -93,11 +93,18 @@ def run_all(stack: Stack, folder: Path) -> dict[str, EntryVerdict]:
 
 
 def run_work(
-    address: StackAddress, folder: Path, work: Mapping[str, Entry], deadline: float = DEADLINE
+    address: StackAddress,
+    folder: Path,
+    work: Mapping[str, Entry],
+    deadline: float = DEADLINE,
+    **options: Any,
 ) -> Run:
-    """Run these entries of :data:`WORK` once, to the end of the run, which may have an error."""
+    """Run these entries once, to the end of the run, which may have an error.
+
+    ``options``: of :class:`RunSettings`.
+    """
     manifest = write_manifest(folder / "contract.jsonl", Header(), work.values())
-    settings = RunSettings(folder=folder / "runs", deadline=deadline)
+    settings = RunSettings(folder=folder / "runs", deadline=deadline, **options)
     run = dispatch_run(manifest, manifest.ids, address, settings)
     run.prepare(expected_workers=1)
     try:

@@ -413,15 +413,14 @@ BROKEN: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
     ),
     "one of two ends of a child counts what is forgotten": (
         "INSERT INTO receipts (task_id, receipt, arrived_at) SELECT task_id, "
-        "json_set(receipt, '$.children', 1), arrived_at FROM receipts WHERE task_id = 'c1'; "
-        + COUNTED.format(1, "t2"),
+        "json_set(receipt, '$.children', 2), arrived_at FROM receipts WHERE task_id = 't2'; "
+        "UPDATE receipts SET receipt = json_set(receipt, '$.children', 1) WHERE task_id = 't2' "
+        "AND execution IS NOT NULL; UPDATE descendants SET parent = 't2' WHERE task_id = 't1'; "
+        "UPDATE settled SET receipt = json_set(receipt, '$.children', 1) WHERE entry = 'tree'; "
+        + COUNTED.format(1, "c1"),
         [
-            (
-                "S4",
-                name,
-                SHORT.format("1 task", task_id, 0),
-            )
-            for name, task_id in (("chord", "c1"), ("tree", "t2"))
+            ("S4", "chord", SHORT.format("1 task", "c1", 0)),
+            ("S4", "tree", SHORT.format("2 tasks", "t2", 1)),
         ],
     ),
     "an only child is forgotten": (
