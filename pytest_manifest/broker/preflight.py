@@ -205,7 +205,7 @@ def _answer_warnings(workers: list[Worker], expected: int | None, timeout: float
     if not workers:
         sentence = (
             f"no worker answered within {timeout:g} s (none started yet, or all busy), so task "
-            f"names and queues could not be checked; jobs wait in their queue until one comes"
+            f"names and queues could not be checked; jobs wait in their queue until one starts"
         )
         return [sentence]
     if expected is not None and len(workers) < expected:

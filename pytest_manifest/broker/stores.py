@@ -128,7 +128,7 @@ def _in_vain(worker: Worker, theirs: str, read: str) -> str:
     """Word that this run would find no results of a worker, and what helps."""
     if _is_none(worker.store or ""):
         return (
-            f"worker {worker.name} keeps no results, so nothing says how jobs end: start it with "
+            f"worker {worker.name} keeps no results, so how jobs end is not known: start it with "
             f"'celery --result-backend={read}', where this run looks, or set result_backend in the "
             "app's settings"
         )

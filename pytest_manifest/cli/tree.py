@@ -64,7 +64,7 @@ def run(stored: StoredRun, entry: str, limit: int, *, json: bool) -> None:
     if left and limit:
         say(f"and {left:,} more; --limit=0 shows all")
     elif left:
-        say(f"and {left:,} whose parent nobody has reported")
+        say(f"and {left:,} whose parent is unknown")
 
 
 def _write_lines(rows: Iterable[Sequence[str]], width: int) -> None:

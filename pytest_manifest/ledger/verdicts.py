@@ -58,7 +58,7 @@ _UNKNOWN_RECEIPT: Final = f"""
     LIMIT 1
 """  # noqa: S608 - fixed text
 _ADVICE: Final = (
-    "somebody has changed it, so it is not believed; restore it from a copy, or judge what was "
+    "it was changed from outside, so it is not used; restore it from a copy, or judge what was "
     "exported beside it by --manifest-audit --manifest-receipts=FILE"
 )
 
@@ -188,12 +188,12 @@ class Verdicts(LedgerPart):
         if row is not None:
             entry, kind, said = row
             raise LedgerError(
-                f"{self._db.path}: the ledger contradicts itself: entry {entry!r} is settled as "
-                f"{kind}, and the verdict beside that says {said}; {_ADVICE}"
+                f"{self._db.path}: the ledger is not consistent: entry {entry!r} is recorded as "
+                f"{kind}, and its verdict says {said}; {_ADVICE}"
             )
         row = self._db.read_one(_UNKNOWN_RECEIPT)
         if row is not None:
             raise LedgerError(
-                f"{self._db.path}: the ledger contradicts itself: entry {row[0]!r} was judged by a "
-                f"receipt that never arrived; {_ADVICE}"
+                f"{self._db.path}: the ledger is not consistent: entry {row[0]!r} was judged by a "
+                f"receipt that it does not have; {_ADVICE}"
             )

@@ -300,7 +300,7 @@ def _refuse_dependencies(manifest: Manifest, entries: Sequence[str]) -> None:
     if waiting is not None:
         raise DispatchError(
             f"nothing was sent: entry {waiting!r} waits for others ('after'), and with "
-            "--manifest-dispatch-only nobody stays to send it when they have passed; leave "
+            "--manifest-dispatch-only pytest does not stay to send it when they have passed; leave "
             "--manifest-dispatch-only out"
         )
 

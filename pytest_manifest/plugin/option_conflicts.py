@@ -40,7 +40,7 @@ CONFLICTS: Final[tuple[tuple[Callable[[Options], object], str], ...]] = (
     (
         lambda o: o.plan_run and o.require_signature,
         (
-            "--manifest-plan-run sends what nobody has signed, and signatures are required; plan, "
+            "--manifest-plan-run sends an unsigned plan, and signatures are required; plan, "
             "look at the plan, sign it with 'manifest sign FILE', and run it with --manifest=FILE"
         ),
     ),
@@ -50,7 +50,7 @@ CONFLICTS: Final[tuple[tuple[Callable[[Options], object], str], ...]] = (
     ),
     (
         lambda o: o.plan and o.resumes,
-        "--manifest-plan plans anew; name the manifest to go on with by --manifest=FILE",
+        "--manifest-plan makes a new plan; name the manifest to go on with by --manifest=FILE",
     ),
     (
         lambda o: (o.audit or o.dispatch_only) and _only_plans(o),
@@ -132,27 +132,27 @@ CONFLICTS: Final[tuple[tuple[Callable[[Options], object], str], ...]] = (
     ),
     (
         lambda o: o.resumes and o.rerun,
-        "--manifest-resume goes on with a run and --manifest-rerun begins anew; choose one",
+        "--manifest-resume goes on with a run and --manifest-rerun begins a new run; choose one",
     ),
     (
         lambda o: o.dispatch_only and (o.canary or o.max_failed is not None),
         (
-            "with --manifest-dispatch-only nobody stays to judge a canary or to count failures; "
-            "leave it out, or --manifest-canary and --manifest-max-failed"
+            "with --manifest-dispatch-only pytest does not stay to judge a canary or to count "
+            "failures; leave it out, or --manifest-canary and --manifest-max-failed"
         ),
     ),
     (
         lambda o: o.dispatch_only and o.budget is not None,
         (
-            "with --manifest-dispatch-only nobody stays to count what the jobs cost; "
+            "with --manifest-dispatch-only pytest does not stay to count what the jobs cost; "
             "leave it out, or --manifest-budget"
         ),
     ),
     (
         lambda o: o.dispatch_only and o.key_limits,
         (
-            "with --manifest-dispatch-only nobody stays to hold jobs back until others have ended; "
-            "leave it out, or --manifest-limit"
+            "with --manifest-dispatch-only pytest does not stay to hold jobs back until others "
+            "have ended; leave it out, or --manifest-limit"
         ),
     ),
     (

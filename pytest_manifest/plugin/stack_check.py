@@ -102,7 +102,7 @@ def check_stack(options: Options, entries: Iterable[Entry] | None) -> tuple[Stac
         return check, "no stack (the app cannot be used)"
     check = StackCheck(choice.kind, choice.reason, redact_url(choice.broker), app=options.app or "")
     if choice.kind == "memory":
-        said = "a stack in memory is in the pytest that runs the jobs, so there is nobody to ask"
+        said = "a stack in memory is in the pytest that runs the jobs, so there is no worker to ask"
         check.add("unchecked", "workers", said)
         return check, choice.words
     private = choice.kind == "private"
@@ -262,5 +262,5 @@ def _ask(check: StackCheck, publisher: Publisher) -> None:
             "error",
             "workers",
             f"no worker answered within {ASKING:g} s, so jobs would wait in their queue until one "
-            "comes; start one with celery -A APP worker, or see that it uses this broker",
+            "starts; start one with celery -A APP worker, or see that it uses this broker",
         )

@@ -1,4 +1,4 @@
-"""Hold the record of each run of a session against what is promised of it, once it is over."""
+"""Check the record of each run of a session for what is promised of it, once it is over."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _warning(run: Run, broken: Sequence[Violation], number: int) -> str:
     )
     more = f" (and {number - len(broken)} more)" if number > len(broken) else ""
     return (
-        f"the run's record contradicts itself, so this session fails: {named}{more}; "
-        f"'manifest check {run.info.run}' names all of them: trust no verdict of these entries, "
-        "and report it"
+        f"the run's record is not consistent, so this session fails: {named}{more}; "
+        f"'manifest check {run.info.run}' names all of them; do not rely on the verdicts of these "
+        "entries, and report this"
     )

@@ -103,7 +103,7 @@ class Absence:
         workers = plural(connected, "worker")
         note = (
             f"{plural(gone, 'message')} of this run left the queue, {workers} that the broker "
-            "knows of answered nothing, and nobody has reported a job"
+            "knows of answered nothing, and no worker reports a job"
         )
         advice = (
             f"{note}: a worker throws away what it cannot decode (its log says ContentDisallowed), "

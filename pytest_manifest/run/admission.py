@@ -108,7 +108,7 @@ def _descendants_refusal(strategy: Strategy, found: Preflight, demand: Demand) -
             "-I pytest_manifest.worker"
         )
     elif not has_stream(strategy.state.address.backend_url):
-        why = "only a Redis (or Valkey) as result store takes their reports as they come"
+        why = "only a Redis (or Valkey) as result store takes their reports while they run"
     if not why:
         return []
     names = listed(list(map(repr, judging)), SHOWN)
@@ -173,7 +173,7 @@ def _record_stack(
     """Record in the ledger what verdicts go by: workers, the tasks' code, their own limits."""
     state = strategy.state
     is_private = state.address.is_private
-    unseen = [f"whoever comes for queue {name!r}" for name in found.idle]
+    unseen = [f"any worker of queue {name!r}" for name in found.idle]
     seen = found.answered or is_private
     # Workers that do not report starts: what they had may have run.
     stock = [*found.stock, *unseen] if seen else [NO_WORKER]

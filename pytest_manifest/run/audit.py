@@ -243,7 +243,7 @@ def _is_unknown(ledger: Ledger, entry: str) -> bool:
 
 def _unfinished(state: str, *, expired: bool) -> tuple[VerdictStatus, str]:
     if state == "planned":
-        return "unknown", "it was never sent: the run ended before its turn came"
+        return "unknown", "it was never sent: the run ended before its turn"
     if expired:
         return "unknown", "a receipt may have been, and be past its lifetime in the result store"
     return "pending", ""

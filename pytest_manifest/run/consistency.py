@@ -1,4 +1,4 @@
-"""Hold a run's ledger against what the project promises of it (docs/explanation/promises.md).
+"""Check a run's ledger for what the project promises of it (docs/explanation/promises.md).
 
 Each function reads the ledger and yields a sentence for each promise that the record breaks. None
 of them asks how the run came to its verdicts: a fault in that is what they are there to find.
@@ -41,8 +41,8 @@ _BY_RECEIPT_ALONE: Final = frozenset({"succeeded", "failed", "ignored"})
 """Ends that only a receipt can prove."""
 
 
-_UNWRITTEN: Final = "was sent, and nobody had written down that it would be"
-_OTHERWISE: Final = "is said to have been corrected, and does not have that verdict"
+_UNWRITTEN: Final = "was sent, and was not recorded before that"
+_OTHERWISE: Final = "has a correction, and not the verdict that it names"
 
 
 class Violation(NamedTuple):
@@ -97,7 +97,7 @@ def sendings(ledger: Ledger) -> Iterator[Violation]:
     for one in part.missing_numbers():
         yield _of("S1", one, "is there, and one before it is not")
     for one in part.repeated_without_reason():
-        yield _of("S1", one, "was made, and nothing says why")
+        yield _of("S1", one, "was made without a recorded reason")
     for one in part.strangers():
         yield Violation(
             "S1",
@@ -105,7 +105,9 @@ def sendings(ledger: Ledger) -> Iterator[Violation]:
             f"a worker reports the task id {short(one.task_id)}, which this run never sent",
         )
     for one in part.reused_from_nowhere():
-        yield _of("S1", one, "is said to be an earlier run's, and its record does not say whose")
+        yield _of(
+            "S1", one, "is recorded as an earlier run's, and the record does not name that run"
+        )
     for one in part.attempts():
         if not is_of_attempt(one.task_id, runs.run_of(one.task_id), one.entry, one.attempt):
             yield _of("S1", one, "has a task id that is another's")
@@ -130,8 +132,7 @@ def _repeated(
         yield Violation(
             "S2",
             name,
-            f"is not idempotent, and its attempts {numbers} were both begun; nobody "
-            "had asked for that",
+            f"is not idempotent, and its attempts {numbers} both began, unasked",
         )
 
 
@@ -153,7 +154,7 @@ def passes(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
         if entry is None or entry.expect.state in _BY_RECEIPT_ALONE:
             yield _of("S4", one, "passed, and no receipt says so")
     for one in part.passed_by_another():
-        yield _of("S4", one, "passed by a receipt that is not its own, or never arrived")
+        yield _of("S4", one, "passed by a receipt that is not its own, or is not in the record")
     for one in part.passed_by_another_sending():
         yield _of("S4", one, "passed by a receipt of another sending")
     # Where signatures are asked for, an end that nobody has signed contradicts nothing.
@@ -198,7 +199,7 @@ def _unproven_passes(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
                     set_back=timedelta(seconds=one.set_back),
                 )
                 if lie:
-                    yield Violation("S4", one.entry, f"passed by a receipt that lies: {lie}")
+                    yield Violation("S4", one.entry, f"passed by a false receipt: {lie}")
                     continue
                 limited = limits.of_run(entry, judging, at or receipt.sent_at)
                 again = evaluate(limited, receipt, attempt=number)
@@ -233,7 +234,8 @@ def trees(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
             yield Violation(
                 "S4",
                 name,
-                f"passed, its descendant {short(task)} ({short(task_id)}) is said to have, {why}",
+                f"passed; its descendant {short(task)} ({short(task_id)}) is recorded as "
+                f"passed, {why}",
             )
     for name, told, known in part.fewer_children():
         entry = _entry(manifest, name)
@@ -258,7 +260,8 @@ def trees(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
             yield Violation(
                 "S4",
                 name,
-                f"passed, and {missing} of what was announced of its tree ({how}) never came",
+                f"passed, and its tree has {plural(missing, 'announcement')} ({how}) without a "
+                "report",
             )
 
 
@@ -306,12 +309,12 @@ def completeness(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
     for one in part.judged_without_attempt():
         yield _of("S6", one, "has a verdict, and the run does not have it")
     for one in part.skipped_though_begun():
-        yield _of("S6", one, "is said to have been left out, and a worker had begun it")
+        yield _of("S6", one, "is recorded as skipped, and a worker had begun it")
     for one in part.superseded():
         yield _of("S6", one, "has a verdict, and was sent again since")
     if status == "finished":
         for one in part.unjudged():
-            yield _of("L1", one, "has no verdict, and the run is said to have finished")
+            yield _of("L1", one, "has no verdict, and the run is recorded as finished")
 
 
 def _never_known(ledger: Ledger, names: Iterator[str]) -> Iterator[str]:

@@ -165,7 +165,7 @@ class AttemptEvaluator:
             return "unknown", other
         reported = job.unconfirmed
         if reported is not None and is_revocation_notice(reported) and not job.is_running:
-            return "revoked", "it was revoked, and nobody has it"
+            return "revoked", "it was revoked, and no queue or worker has it"
         if job.broker is not None and job.started is None:
             return "unknown", f"{doubts.OUT_OF_SIGHT}, {job.broker}, where it cannot be looked for"
         if job.started is None and not self._starts_are_reported(run):

@@ -87,8 +87,7 @@ def disagreement(reported: Sequence[ReportedEnd], *, by_failure: bool = False) -
             continue
         if _essence(other) != _essence(receipt):
             return (
-                f"two receipts of one execution contradict one another: {_in_short(other)} and "
-                f"{_in_short(receipt)}"
+                f"two receipts of one execution differ: {_in_short(other)} and {_in_short(receipt)}"
             )
     return ""
 
@@ -271,7 +270,7 @@ class EvidenceEvaluator:
         known_at = sent_at if exact_message else None
         lie = self._find_contradiction(job, (execution, receipt), reported, starts, known_at)
         if lie:
-            logger.bind(entry=entry.id).info("a receipt is not to be believed: {}", lie)
+            logger.bind(entry=entry.id).info("a receipt cannot be trusted: {}", lie)
             verdict = evaluate(entry, None, attempt=number, problem="forged", note=lie)
             return verdict, receipt if receipt.entry == entry.id else None
         whole = complete_receipt(receipt, starts)

@@ -209,7 +209,7 @@ class _ReceiptsEvaluation:
         del imported[task_id]
         if verdict.verdict == "passed" and self.evaluator.evidence.signatures is not None:
             note = (
-                f"its receipt is of run {origin.run}, and nobody has signed that run {by.run} has "
+                f"its receipt is of run {origin.run}, and it is not signed that run {by.run} has "
                 "reused it; judge the run by its ledger"
             )
             verdict, counted = evaluate(entry, None, attempt=0, problem="unknown", note=note), None

@@ -28,7 +28,7 @@ from pytest_manifest.schema import Entry, Verdict
 from pytest_manifest.schema.receipts import ExportedDescendant
 from pytest_manifest.verdict import evaluate
 
-_NO_RECEIPT = "it is said to have passed, and no receipt says so"
+_NO_RECEIPT = "it is recorded as passed, and no receipt says so"
 _OTHER_TASK = "its receipt is of another task"
 
 

@@ -75,7 +75,7 @@ def _reevaluate_passed(
     entry = manifest.parse(line.raw, line.number)
     if one.receipt is None:
         if entry.expect.state in _BY_RECEIPT_ALONE:
-            note = "it is said to have passed, and no receipt says so"
+            note = "it is recorded as passed, and no receipt says so"
             yield evaluate(entry, None, attempt=one.attempt, problem="unknown", note=note), None
         return
     try:

@@ -286,7 +286,7 @@ class _Takeover:
         if outdated := self._offers.outdated.difference(self.reused):
             told.append(
                 f"{_unused(len(outdated))}, having passed with other code than would run now, or "
-                "with code that nobody reported"
+                "with unreported code"
             )
         if left.held_back:
             told.append(f"{_unused(left.held_back)}, not having run after what is waited for now")

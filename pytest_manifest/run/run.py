@@ -190,7 +190,7 @@ class Run:
             if not ended:
                 self.warnings.append(
                     f"run {self.info.run} did not end within {JOIN_SECONDS:g} s; its ledger may "
-                    "lack what came last"
+                    "lack the last reports"
                 )
 
     def _main(self) -> None:

@@ -66,8 +66,8 @@ def require_signatures(ledger: Ledger, pem: str | None) -> bool:
     keys = {name: merged_keys([known, pem]) for name, known in before.items()}
     if not keys[RECEIPT_KEYS]:
         raise SigningError(
-            "signed receipts are required, and nothing says by which keys: the run was made "
-            "without; name them by --manifest-receipt-key=FILE, the .pub file of the workers' key"
+            "signed receipts are required, and this run has no keys to check them by; "
+            "name them by --manifest-receipt-key=FILE, the .pub file of the workers' key"
         )
     for name, trusted in keys.items():
         ledger.info.set_meta(name, trusted)

@@ -53,7 +53,7 @@ def unfinished_message(left: Counter[str], stack: str) -> str:
     number = f"{total} or more jobs" if total >= LIMIT else f"{total} job{'s'[: total != 1]}"
     return (
         f"{number} that jobs of this session had sent ({names}{others}) were not done yet, and "
-        f"went with the {stack}: nobody has waited for them, and nobody runs them now"
+        f"went with the {stack}: they were not waited for, and will not run"
     )
 
 

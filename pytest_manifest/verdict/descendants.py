@@ -39,9 +39,9 @@ _WORDS: Final[Mapping[VerdictStatus, str]] = {
     "rejected": "was rejected",
     "unknown_task": "is of a task that no worker knows",
     "quarantined": "was quarantined",
-    "forged": "has a receipt that is not to be believed",
+    "forged": "has a receipt that cannot be trusted",
     "pending": "has not ended",
-    "unknown": "came to an end that is not known",
+    "unknown": "has no known end",
 }
 
 _NAMED: Final = re.compile(

@@ -89,7 +89,7 @@ def explain(
     if place:
         fields.insert(1, ("line", place))
     if receipt is not None and verdict.verdict == "forged":
-        fields.insert(2, ("receipt", "what follows is what it says, believed or not"))
+        fields.insert(2, ("receipt", "what follows is what it says, true or not"))
     if tree is not None:
         fields.append(("tree", tree.phrase))
     parts.append(_table_of(fields))
@@ -113,7 +113,7 @@ def _descendant(tree: TreeText) -> Iterator[str]:
     """Yield the blocks about the descendant that made its entry fail."""
     fields = [("task id", printable(tree.task_id))]
     if tree.receipt is None:
-        fields.append(("receipt", "none came"))
+        fields.append(("receipt", "none received"))
     else:
         fields += _course(tree.receipt)
     yield f"The descendant {printable(tree.task)!r}:\n{_table_of(fields)}"

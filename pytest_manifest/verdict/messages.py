@@ -16,7 +16,7 @@ _RESEND = (
 _ERROR_LIMIT = 160
 _OUT_OF_TIME: Final = "The job did not finish before the run's deadline"
 _RUN_DEADLINE: Final = re.compile(r"the run's deadline of (\S+ s) is over")
-_NOT_BY_ITSELF = "this entry expects that of its job, which was not seen to come to it by itself"
+_NOT_BY_ITSELF = "this entry expects this end, and it is not known that the job ended so by itself"
 NEVER_SENT = "it was never sent"
 """How a note begins where the run ended before the entry was sent."""
 RESULT_KEY = "celery-task-meta-"
@@ -111,8 +111,8 @@ def other_code(receipt: Receipt) -> str:
     """Write that the worker ran other code than is here."""
     host = f" on {printable(receipt.host)}" if receipt.host else ""
     return (
-        f"The worker{host} ran other code of {receipt.task!r} than is here, so what came of it "
-        "says nothing of this code; deploy, or start the worker anew, and run it again."
+        f"The worker{host} ran other code of {receipt.task!r} than is here, so its end "
+        "says nothing of this code; deploy, or restart the worker, and run it again."
     )
 
 
@@ -265,7 +265,7 @@ _PROBLEM_MESSAGES: Mapping[VerdictStatus, tuple[str, str]] = {
         "look at the worker's log",
     ),
     "pending": (
-        "No receipt has come yet; the job may still be queued or running",
+        "There is no receipt yet; the job may still be queued or running",
         "look again with --manifest-audit, or wait for it with --manifest-audit --manifest-wait",
     ),
     "unknown": (
@@ -304,7 +304,7 @@ _PROBLEM_MESSAGES: Mapping[VerdictStatus, tuple[str, str]] = {
         "send it again (--manifest-resume) if it is still wanted",
     ),
     "withdrawn": (
-        "The job was taken back before it came to its end",
+        "The job was taken back before it ended",
         "send it with --manifest-resume",
     ),
     "duplicated": (
@@ -320,7 +320,7 @@ _PROBLEM_MESSAGES: Mapping[VerdictStatus, tuple[str, str]] = {
         "put right what held it back, then send it with --manifest-resume",
     ),
     "forged": (
-        "The receipt is not to be believed",
+        "The receipt cannot be trusted",
         f"find out what else writes to this run's result store, then {_RESEND}",
     ),
 }

@@ -22,7 +22,7 @@ from pytest_manifest.signing.keys import Verifier
 UNSIGNED: Final = "it is not signed, and only what a trusted worker has signed counts here"
 UNTRUSTED: Final = "its signature does not hold: it is of a key that is not trusted, or was changed"
 OF_ANOTHER: Final = "it is signed as the end of another execution"
-CHANGED_REST: Final = "what it came with is not what was signed with it"
+CHANGED_REST: Final = "the rest of it is not what was signed with it"
 CHANGED_RESULT: Final = "its result is not the one that was signed"
 IN_STORE_ALONE: Final = "the result store alone has its end, and no worker has signed that"
 

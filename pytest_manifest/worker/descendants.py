@@ -136,7 +136,7 @@ def tell_group(members: Iterable[Any], options: Mapping[str, Any]) -> Iterator[A
         try:
             messages = list(_ahead(chunk, options))
         except Exception as error:  # each is told of when it is sent
-            logger.warning("the members of a group are told of one by one: {!r}", error)
+            logger.warning("the members of a group are reported one by one: {!r}", error)
             messages = []
         if len(messages) > 1:
             children.tell_ahead(messages)

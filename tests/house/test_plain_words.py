@@ -14,6 +14,10 @@ OURS = re.compile(
     r"\b(cannot|could not) be told\b|\bnobody tells\b|\bnobody has told\b|\btells? nothing of\b"
     r"|\bheld against\b|\bgiven again\b|\bfor want of\b|\bstrangers?\b|\buntold\b"
     r"|\bvery same work\b|\bnothing but an end\b|\b(worker|task|broker|receipt|store)s? tells?\b"
+    r"|\bcontradicts? (itself|one another)|\b(never|none|its turn) came\b|\breceipt has come\b"
+    r"|\btold (by|of)\b|\b(is|are) said to\b|\bto be believed\b|\b(what|none) came\b|\bcame to\b"
+    r"|\bnobody (had|has|stays)\b|\breceipt that lies\b|\bno(thing|body) says (how|why|by which)\b"
+    r"|\banew\b|\bas they come\b|\b(one|whoever) comes\b|\bnot seen to come\b"
     r"|\b(was|were) (not )?told\b|\bcannot be gone on with\b|\bNo end of the job was seen\b",
     re.IGNORECASE,
 )

@@ -159,8 +159,8 @@ def test_an_audit_of_a_run_whose_pytest_was_killed(project: Project) -> None:
     assert outcomes["passed"] == 1
     assert outcomes["errors"] == 4
     text = result.stdout.str()
-    assert "it was never sent: the run ended before its turn came" in text
-    assert "No receipt has come yet" in text
+    assert "it was never sent: the run ended before its turn" in text
+    assert "There is no receipt yet" in text
     assert "  to go on: pytest --manifest=m.jsonl --manifest-resume" in result.outlines
     assert project.verdicts()["n-0"] == "passed"
 
@@ -232,7 +232,7 @@ def test_receipts_swapped_between_two_entries_are_not_believed(done: Project) ->
     assert sum(outcomes.values()) == 2
     text = result.stdout.str()
     said = text.partition("= manifest runs =")[0]
-    assert said.count("The receipt is not to be believed (it is of another task id") == 2
+    assert said.count("The receipt cannot be trusted (it is of another task id") == 2
     for name in ("d-1", "d-2"):
         assert f"entry[{name}] PASSED" not in text
 
@@ -250,7 +250,7 @@ def test_bodies_swapped_between_two_entries_are_not_believed(done: Project) -> N
     result = audited(done, swap)
     said = result.stdout.str().partition("= manifest runs =")[0]
     assert result.parseoutcomes()["passed"] == 2
-    assert said.count("not to be believed (the job ran with other arguments") == 2
+    assert said.count("cannot be trusted (the job ran with other arguments") == 2
 
 
 def test_an_edited_result_is_not_believed(done: Project) -> None:
@@ -264,7 +264,7 @@ def test_an_edited_result_is_not_believed(done: Project) -> None:
     result = audited(done, forge)
     assert result.parseoutcomes()["passed"] == 3
     text = result.stdout.str()
-    assert "The receipt is not to be believed (its result" in text
+    assert "The receipt cannot be trusted (its result" in text
     assert "so it was changed on its way" in text
     assert "entry[d-3] PASSED" not in text
 

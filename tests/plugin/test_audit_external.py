@@ -100,7 +100,7 @@ def test_what_was_never_sent_is_said_so(project: Project) -> None:
     kill_in_the_middle(project)
     result = project.run(*AUDIT)
     sentence = (
-        "The job was not run (it was never sent: the run ended before its turn came); send it "
+        "The job was not run (it was never sent: the run ended before its turn); send it "
         "with --manifest-resume"
     )
     assert result.stdout.str().count(sentence) >= 2

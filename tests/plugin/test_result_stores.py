@@ -127,7 +127,7 @@ def test_workers_without_a_store_are_refused_with_what_helps(project: Project, b
             said = result.stderr.str()
             assert "nothing was sent" in said
             assert (
-                "keeps no results, so nothing says how jobs end: start it with 'celery --result-"
+                "keeps no results, so how jobs end is not known: start it with 'celery --result-"
                 in said
             )
             assert "--manifest-backend" not in said, "that would give the same error again"

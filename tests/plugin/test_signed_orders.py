@@ -85,4 +85,4 @@ def test_a_plan_that_nobody_has_signed_is_not_run_at_once(project: Project) -> N
         "--manifest-plan=work:jobs", "--manifest-plan-run", "--manifest-require-signature"
     )
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*--manifest-plan-run sends what nobody has signed*"])
+    result.stderr.fnmatch_lines(["*--manifest-plan-run sends an unsigned plan*"])

@@ -35,7 +35,7 @@ UNHEARD = (
     f"DELETE FROM receipts WHERE task_id = {PLAIN}; DELETE FROM starts WHERE task_id = {PLAIN};"
 )
 OF_A_NEWER_COPY = "UPDATE attempts SET state = 'uncertain', sent_at = NULL WHERE entry = 'plain';"
-UNANNOUNCED = ("S1", "plain", "attempt 1 was sent, and nobody had written down that it would be")
+UNANNOUNCED = ("S1", "plain", "attempt 1 was sent, and was not recorded before that")
 EARLIER: Final = "20261123T150000-0badcafe"
 JOB: Final = task_id_for(EARLIER, "before", 2, 7)
 """The run that has sent what was reused, as the second attempt of another entry there."""
@@ -56,9 +56,9 @@ REUSED: Final = (
     f"INSERT INTO run (key, value) VALUES ('reused_runs', '[\"{EARLIER}\"]');"
 )
 """SQL that makes an entry one that an earlier run's job stands for."""
-FROM_NOWHERE: Final = "is said to be an earlier run's, and its record does not say whose"
-NOT_ITS_OWN: Final = "passed by a receipt that is not its own, or never arrived"
-LIES: Final = "passed by a receipt that lies: it is of another"
+FROM_NOWHERE: Final = "is recorded as an earlier run's, and the record does not name that run"
+NOT_ITS_OWN: Final = "passed by a receipt that is not its own, or is not in the record"
+LIES: Final = "passed by a false receipt: it is of another"
 ANOTHERS_ID: Final = "has a task id that is another's"
 LAWFUL = {
     "ended before it was sent, by a clock that was set back since": (
@@ -259,7 +259,7 @@ THIRD = (
     f"({OF.format('once', 3)}, 'z', 0, 0, 0); UPDATE settled SET attempt = 3, verdict = "
     "json_set(verdict, '$.attempt', 3) WHERE entry = 'once';"
 )
-BOTH_BEGUN = "is not idempotent, and its attempts {} were both begun; nobody had asked for that"
+BOTH_BEGUN = "is not idempotent, and its attempts {} both began, unasked"
 BROKEN: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
     "told otherwise, and it is not so": (
         (
@@ -271,7 +271,7 @@ BROKEN: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
             (
                 "S5",
                 "plain",
-                "attempt 1 is said to have been corrected, and does not have that verdict",
+                "attempt 1 has a correction, and not the verdict that it names",
             )
         ],
     ),
@@ -281,7 +281,7 @@ BROKEN: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
             "WHERE entry IN ('plain', 'tree')"
         ),
         [
-            ("S1", name, "attempt 1 was sent, and nobody had written down that it would be")
+            ("S1", name, "attempt 1 was sent, and was not recorded before that")
             for name in ("tree", "plain")
         ],
     ),
@@ -433,7 +433,7 @@ BROKEN: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
             (
                 "S4",
                 "chord",
-                "passed, and 2 of what was announced of its tree (chord_body) never came",
+                "passed, and its tree has 2 announcements (chord_body) without a report",
             )
         ],
     ),
@@ -461,16 +461,13 @@ BROKEN: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
             (
                 "S2",
                 "once",
-                (
-                    "is not idempotent, and its attempts 1 and 2 were both begun; nobody had "
-                    "asked for that"
-                ),
+                "is not idempotent, and its attempts 1 and 2 both began, unasked",
             )
         ],
     ),
     "the last attempt has no verdict": (
         "DELETE FROM settled WHERE entry = 'again'",
-        [("L1", "again", "attempt 2 has no verdict, and the run is said to have finished")],
+        [("L1", "again", "attempt 2 has no verdict, and the run is recorded as finished")],
     ),
     "passed by a state that another receipt has": (
         "UPDATE settled SET receipt = json_set(receipt, '$.attempt', 2) WHERE entry = 'other'",
@@ -478,9 +475,9 @@ BROKEN: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
             (
                 "S4",
                 "other",
-                "attempt 1 passed by a receipt that is not its own, or never arrived",
+                "attempt 1 passed by a receipt that is not its own, or is not in the record",
             ),
-            ("S4", "other", "passed by a receipt that lies: it is of another attempt: 2, not 1"),
+            ("S4", "other", "passed by a false receipt: it is of another attempt: 2, not 1"),
         ],
     ),
     "begun three times, of which one was asked for": (
@@ -502,11 +499,15 @@ BROKEN: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
         [
             ("S1", "more", "attempt 1 has a task id that is another's"),
             ("S1", "more", "attempt 2 has a task id that is another's"),
-            ("S4", "again", "attempt 2 passed by a receipt that is not its own, or never arrived"),
+            (
+                "S4",
+                "again",
+                "attempt 2 passed by a receipt that is not its own, or is not in the record",
+            ),
             ("S5", "more", "attempt 1 has a verdict that says something else than its row"),
             ("S6", "more", "was sent, and is not in the run's manifest"),
             ("S6", "again", "attempt 2 has a verdict, and the run does not have it"),
-            ("L1", "more", "attempt 2 has no verdict, and the run is said to have finished"),
+            ("L1", "more", "attempt 2 has no verdict, and the run is recorded as finished"),
         ],
     ),
     "a failure that nobody told of": (
@@ -522,12 +523,16 @@ BROKEN: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
         ),
         [
             ("S1", "more", "attempt 1 has a task id that is another's"),
-            ("S4", "more", "attempt 1 passed by a receipt that is not its own, or never arrived"),
+            (
+                "S4",
+                "more",
+                "attempt 1 passed by a receipt that is not its own, or is not in the record",
+            ),
             ("S4", "more", "passed, and of the 3 tasks that its job started 2 are known"),
             (
                 "S4",
                 "more",
-                "passed, and 1 of what was announced of its tree (chord_body) never came",
+                "passed, and its tree has 1 announcement (chord_body) without a report",
             ),
             ("S5", "more", "attempt 1 has a verdict that says something else than its row"),
             ("S6", "more", "was sent, and is not in the run's manifest"),
@@ -552,7 +557,11 @@ BROKEN: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
         ),
         [
             ("S1", "more", "attempt 1 has a task id that is another's"),
-            ("S4", "more", "attempt 1 passed by a receipt that is not its own, or never arrived"),
+            (
+                "S4",
+                "more",
+                "attempt 1 passed by a receipt that is not its own, or is not in the record",
+            ),
             ("S5", "more", "attempt 1 has a verdict that says something else than its row"),
             ("S6", "more", "was sent, and is not in the run's manifest"),
         ],

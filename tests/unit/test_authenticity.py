@@ -201,7 +201,7 @@ def test_each_lie_is_named(fields: dict[str, Any], says: str) -> None:
     assert says in lie
     verdict = evaluate(ENTRY, liar, attempt=1, problem="forged", note=lie)
     assert verdict.verdict == "forged"
-    assert verdict.sentence.startswith(f"The receipt is not to be believed ({lie}); find out what")
+    assert verdict.sentence.startswith(f"The receipt cannot be trusted ({lie}); find out what")
     assert verdict.mismatches == []
 
 

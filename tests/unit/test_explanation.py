@@ -132,7 +132,7 @@ def test_little_is_known_without_a_receipt() -> None:
 
 def test_what_is_not_to_be_believed_is_marked() -> None:
     """Before the first of what the receipt says."""
-    marked = "\n  receipt   what follows is what it says, believed or not\n  attempt "
+    marked = "\n  receipt   what follows is what it says, true or not\n  attempt "
     assert text(receipt(), status="forged") == ATTEMPT.replace("\n  attempt ", marked)
 
 
@@ -141,7 +141,7 @@ def test_a_descendant_without_a_receipt_has_none() -> None:
     found = text(tree=TreeText("1 descendant", "jobs.\x07", "t\x1b[2J\x07"))
     assert found == (
         f"{HEAD}\n  tree      1 descendant\n\n"
-        "The descendant 'jobs.\\\\x07':\n  task id   t\\x07\n  receipt   none came"
+        "The descendant 'jobs.\\\\x07':\n  task id   t\\x07\n  receipt   none received"
     )
 
 

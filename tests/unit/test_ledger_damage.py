@@ -149,8 +149,11 @@ RECEIPT = "receipt = json_set(receipt, '$.state', 'succeeded', '$.error', json('
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        (AS_PASSED, "'e-3' is settled as passed, and the verdict beside that says failed"),
-        (f"{AS_PASSED}, {DOCUMENT}, {RECEIPT}", "'e-3' was judged by a receipt that never arrived"),
+        (AS_PASSED, "'e-3' is recorded as passed, and its verdict says failed"),
+        (
+            f"{AS_PASSED}, {DOCUMENT}, {RECEIPT}",
+            "'e-3' was judged by a receipt that it does not have",
+        ),
     ],
     ids=["kind", "kind-verdict-receipt"],
 )

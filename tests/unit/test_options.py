@@ -69,11 +69,11 @@ CONFLICTS = [
     ([M, "--manifest-reuse=last"], "there is no such run, and no such file; give a run's id"),
     (
         ["--manifest-plan=x", "--manifest-resume"],
-        "--manifest-plan plans anew; name the manifest to go on with by",
+        "--manifest-plan makes a new plan; name the manifest to go on with by",
     ),
     (
         ["--manifest-plan=x", "--manifest-plan-run", "--manifest-resume-changed"],
-        "--manifest-plan plans anew; name the manifest",
+        "--manifest-plan makes a new plan; name the manifest",
     ),
     (
         ["--manifest-plan=x", "--manifest-audit"],
@@ -161,12 +161,18 @@ CONFLICTS = [
         [M, "--manifest-audit", "--manifest-resume-changed"],
         "--manifest-audit sends nothing and --manifest-resume goes on sending",
     ),
-    ([M, "--manifest-resume", "--manifest-rerun"], "--manifest-rerun begins anew; choose one"),
-    ([M, "--manifest-dispatch-only", "--manifest-canary=3"], "nobody stays to judge a canary"),
-    ([M, "--manifest-dispatch-only", "--manifest-max-failed=0"], "nobody stays to judge a canary"),
+    ([M, "--manifest-resume", "--manifest-rerun"], "--manifest-rerun begins a new run; choose one"),
+    (
+        [M, "--manifest-dispatch-only", "--manifest-canary=3"],
+        "pytest does not stay to judge a canary",
+    ),
+    (
+        [M, "--manifest-dispatch-only", "--manifest-max-failed=0"],
+        "pytest does not stay to judge a canary",
+    ),
     (
         [M, "--manifest-dispatch-only", "--manifest-budget=5"],
-        "nobody stays to count what the jobs cost",
+        "pytest does not stay to count what the jobs cost",
     ),
     (["--manifest=folder"], "folder: is a folder; name a manifest in it"),
     (["--manifest=none.jsonl"], "none.jsonl: there is no such manifest; correct its name"),
@@ -203,7 +209,7 @@ CONFLICTS = [
     ([M, "--manifest-limit=a=1", "--manifest-limit=a=2"], "the key 'a' was limited twice"),
     (
         [M, "--manifest-dispatch-only", "--manifest-limit=a=1"],
-        "nobody stays to hold jobs back until others have ended",
+        "pytest does not stay to hold jobs back until others have ended",
     ),
     ([M, "--manifest-deadline=0"], "--manifest-deadline 0: write it like 90s, 30m or 6h"),
     ([M, "--manifest-deadline=1w"], "--manifest-deadline 1w: write it like 90s, 30m or 6h"),
@@ -513,7 +519,7 @@ def test_a_word_instead_of_a_url_is_no_broker(
 def test_gates_of_the_configuration_file_do_not_forbid_only_sending(
     pytester: pytest.Pytester,
 ) -> None:
-    """With --manifest-dispatch-only nobody stays to judge: the gates of the file do not apply."""
+    """With --manifest-dispatch-only pytest does not stay to judge: its gates do not apply."""
     options = read(pytester, M, "--manifest-dispatch-only", ini=INI)
     assert (options.canary, options.max_failed, options.budget) == (0, None, None)
     assert options.key_limits == {}

@@ -215,7 +215,7 @@ def test_exported_receipts_cannot_say_of_themselves_that_they_were_reused(
         with Ledger.open(path) as ledger:
             told += [one.verdict for one in ledger.queries.all_verdicts()]
     assert [one.verdict for one in told] == ["passed", "unknown"]
-    assert f"nobody has signed that run {run.state.info.run} has reused it" in told[1].sentence
+    assert f"it is not signed that run {run.state.info.run} has reused it" in told[1].sentence
 
 
 # What else is told of it

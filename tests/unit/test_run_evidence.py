@@ -134,7 +134,7 @@ def test_of_several_executions_the_last_counts_that_a_worker_tells_of() -> None:
 
 # Ends that contradict one another
 
-DIFFERENT = "two receipts of one execution contradict one another: "
+DIFFERENT = "two receipts of one execution differ: "
 SUCCESS = "'succeeded' with 5"
 
 
@@ -560,7 +560,7 @@ def test_a_receipt_of_something_else_is_not_believed(
     assert (verdict.verdict, verdict.attempt) == ("forged", 1)
     assert f"({why})" in verdict.sentence
     assert found == receipt(**fields)
-    assert [told_of for told, told_of in said if f"not to be believed: {why}" in told] == ["a"]
+    assert [told_of for told, told_of in said if f"cannot be trusted: {why}" in told] == ["a"]
 
 
 def test_the_receipt_of_another_entry_is_not_kept(ledger: Ledger) -> None:

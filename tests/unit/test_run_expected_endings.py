@@ -29,7 +29,7 @@ from tests.unit.run_world import Delivery
 
 Both = Literal["timed_out", "revoked", "crashed", "expired", "unknown_task"]
 """Names of states that verdicts have, too."""
-NOT_BY_ITSELF = "which was not seen to come to it by itself"
+NOT_BY_ITSELF = "it is not known that the job ended so by itself"
 
 
 def expecting(state: State, name: str = "a", *, deadline: float | None = None) -> Entry:

@@ -93,7 +93,7 @@ def test_two_ends_of_one_execution_that_differ_are_no_end(
         made.step(2)
         made.look()
         assert made.kinds() == {"a": "forged"}
-        assert "two receipts of one execution contradict one another" in made.sentence("a")
+        assert "two receipts of one execution differ" in made.sentence("a")
         assert "'succeeded' with 'result of a'" in made.sentence("a")
 
 

@@ -88,7 +88,7 @@ def test_a_descendant_without_a_receipt_is_named_all_the_same(trees: Trees) -> N
     root = trees.entry("b", "lost", children=1)
     trees.child(root, "c3", kind="lost")
     text = explained(trees, entry.model_copy(update={"id": "b"}), verdict)
-    assert "The descendant 'task.c3':\n  task id   c3\n  receipt   none came" in text
+    assert "The descendant 'task.c3':\n  task id   c3\n  receipt   none received" in text
 
 
 def test_a_failure_in_one_line_is_its_sentence(trees: Trees) -> None:

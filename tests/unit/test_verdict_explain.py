@@ -123,8 +123,7 @@ def test_what_a_forged_receipt_says_is_marked() -> None:
     note = "it is of another entry: 'crud-0004', not 'crud-0003'"
     text = explain(ENTRY, liar, evaluate(ENTRY, liar, attempt=1, problem="forged", note=note))
     assert (
-        "  receipt   what follows is what it says, believed or not\n"
-        "  attempt   1, task id 0a1b2c3d-x\n"
+        "  receipt   what follows is what it says, true or not\n  attempt   1, task id 0a1b2c3d-x\n"
     ) in text
 
 

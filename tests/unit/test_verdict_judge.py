@@ -480,8 +480,8 @@ def test_a_worker_that_ran_other_code_fails_the_entry(
     assert (code.expected, code.actual) == (repr(CODE), repr(OTHER))
     if kind == "failed":
         assert verdict.sentence == (
-            "The worker on w1 ran other code of 'tasks.crud.work' than is here, so what came of it "
-            "says nothing of this code; deploy, or start the worker anew, and run it again."
+            "The worker on w1 ran other code of 'tasks.crud.work' than is here, so its end "
+            "says nothing of this code; deploy, or restart the worker, and run it again."
         )
 
 
@@ -530,7 +530,7 @@ def test_a_receipt_of_another_entry_may_be_forged() -> None:
     note = "it is of another entry: 'e-2', not 'e-1'"
     verdict = evaluate(entry(), swapped, attempt=1, problem="forged", note=note)
     assert (verdict.verdict, verdict.entry, verdict.mismatches) == ("forged", "e-1", [])
-    assert verdict.sentence.startswith(f"The receipt is not to be believed ({note}); find out ")
+    assert verdict.sentence.startswith(f"The receipt cannot be trusted ({note}); find out ")
 
 
 def test_another_entrys_receipt_is_a_mistake_of_the_caller() -> None:

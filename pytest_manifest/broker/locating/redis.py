@@ -215,7 +215,7 @@ class _RedisBroker:
             return False
         if not self._is_bound(raw):
             # kombu would remove it, and put it nowhere.
-            logger.error("{} stays unacknowledged: no queue is bound where it came from", task_id)
+            logger.error("{} stays unacknowledged: no queue is bound to where it was sent", task_id)
             return False
         with self._channel.conn_or_acquire() as client:
             guarded = _ConditionalTransaction(

@@ -173,7 +173,7 @@ def _metadata(record: EntryRecord) -> list[tuple[str, str]]:
 
 
 def _receipt_metadata(receipt: Receipt) -> list[tuple[str, str]]:
-    rows = [("state", receipt.state.replace("_", " ")), ("told by", receipt.source)]
+    rows = [("state", receipt.state.replace("_", " ")), ("reported by", receipt.source)]
     if receipt.cpu is not None:
         rows.append(("CPU", f"{receipt.cpu:.3g} s"))
     if receipt.max_rss is not None:
