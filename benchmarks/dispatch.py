@@ -58,7 +58,9 @@ def by_loop(task: Any, entries: int) -> float:
     return time.perf_counter() - began
 
 
-def by_sender(manifest: Manifest, address: StackAddress, folder: Path) -> tuple[float, float]:
+def by_sender(
+    manifest: Manifest, address: StackAddress, folder: Path, *, own_apply_async: bool = False
+) -> tuple[float, float]:
     """Seconds that ours takes, and that publishing alone takes of them."""
     run = new_run_id()
     attempts = [attempt_of(run, entry, 1, n) for n, entry in enumerate(manifest)]
@@ -66,7 +68,9 @@ def by_sender(manifest: Manifest, address: StackAddress, folder: Path) -> tuple[
     info = RunInfo(
         run, manifest.path, manifest.sha256, None, None, len(manifest), now, "", "", False, 3600
     )
-    publisher = Publisher(address, stream="manifest:bench:receipts", ttl=3600)
+    publisher = Publisher(
+        address, stream="manifest:bench:receipts", ttl=3600, own_apply_async=own_apply_async
+    )
     published = _count_time(publisher)
     with closing(publisher), Ledger.create(folder / f"{run}.sqlite", info) as ledger:
         with ledger.transaction():
@@ -114,11 +118,11 @@ def measure(name: str, broker: str, backend: str, entries: int, rounds: int) -> 
             # 100,000 sendings of one app it waits two minutes for room in the connection.
             task = their_app(broker, backend)
             theirs = by_group(task, entries)
-            _empty(task.app)
+            empty_queue(task.app)
             loop = by_loop(task, entries)
-            _empty(task.app)
+            empty_queue(task.app)
             ours, publishing = by_sender(manifest, address, path)
-            _empty(task.app)
+            empty_queue(task.app)
             task.app.close()
             if turn:
                 ratios.append(theirs / ours)
@@ -139,7 +143,7 @@ def measure(name: str, broker: str, backend: str, entries: int, rounds: int) -> 
     ]
 
 
-def _empty(app: Celery) -> None:
+def empty_queue(app: Celery) -> None:
     """A broker with a full queue is slower, and one that still writes it down takes processor."""
     with app.connection_for_write() as connection:
         connection.default_channel.queue_purge("celery")

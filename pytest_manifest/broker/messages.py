@@ -31,6 +31,7 @@ from pytest_manifest.schema.wire import (
     HEADER_TTL,
     timestamp,
 )
+from pytest_manifest.verdict.messages import OWN_SENDING
 
 REPR_LENGTH: Final = 100  # characters of args and kwargs that Flower and worker logs show
 
@@ -157,11 +158,11 @@ class MessageBuilder:
         body, at = made.message.body, destination_of(made.options)
         if [list(body[0]), dict(body[1])] != [entry.args, entry.kwargs]:
             raise DispatchError(
-                "its own apply_async gives it other arguments than the entry has; write them there"
+                f"{OWN_SENDING} gives it other arguments than the entry has; write them there"
             )
         if at != destination_of(options):
             raise DispatchError(
-                f"its own apply_async sends it to {' '.join(filter(None, at))}, and not where the "
+                f"{OWN_SENDING} sends it to {' '.join(filter(None, at))}, and not where the "
                 "app's routes do; name that queue in the entry"
             )
         # How long it may run, and what is kept and shown of it, is the run's business.

@@ -21,6 +21,7 @@ from pytest_manifest.compat.celery import in_place_of, settings_on_top
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.redaction import redact
 from pytest_manifest.text import short
+from pytest_manifest.verdict.messages import OWN_SENDING
 
 SETTING: Final = "manifest_apply_async"
 _NOT_OURS: Final = ("expiration", "retry", "retry_policy", "declare")
@@ -68,7 +69,8 @@ def sending_notice(senders: Mapping[str, str], names: Iterable[str], *, called: 
         return []
     where = some_of(sorted({senders[name] for name in wanted}))
     if called:
-        return [f"{some_of(wanted)}: {where} makes the messages, one by one, which takes longer"]
+        how = "makes the messages, one by one, which takes 2 to 3 times as long"
+        return [f"{some_of(wanted)}: {where} {how}"]
     remedy = f'set {SETTING} = true, or give the entries "headers"'
     return [f"{some_of(wanted)}: {where} is not called, so what it adds is missing; {remedy}"]
 
@@ -99,7 +101,7 @@ def make_message(app: Celery, call: Callable[[], object], task_id: str) -> OwnMe
             returned = call()
         except Exception as error:  # of the project's own code
             raise DispatchError(
-                f"its own apply_async raised {redact(f'{type(error).__name__}: {error}')}"
+                f"{OWN_SENDING} raised {redact(f'{type(error).__name__}: {error}')}"
             ) from error
     ids = [str(one.message.headers.get("id")) for one in kept]
     if ids != [task_id]:
@@ -117,7 +119,7 @@ def _refusal(ids: list[str], task_id: str, returned: object) -> str:
     if not ids:
         other = str(getattr(returned, "id", "") or "")
         what = f"the result of job {other}" if other and other != task_id else short(returned)
-        return f"its own apply_async sent nothing, and returned {redact(what)}"
+        return f"{OWN_SENDING} sent nothing, and returned {redact(what)}"
     if len(ids) > 1:
-        return f"its own apply_async sends {len(ids)} messages, and a run answers for one"
-    return f"its own apply_async gives the job another id, {ids[0]}, and no report would be found"
+        return f"{OWN_SENDING} sends {len(ids)} messages, and a run answers for one"
+    return f"{OWN_SENDING} gives the job another id, {ids[0]}, and no report would be found"

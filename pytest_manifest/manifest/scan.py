@@ -64,9 +64,10 @@ class Summary:
 def check_manifest(path: Path) -> Summary:
     """Check a whole manifest without keeping it: 12 bytes an entry, plus 12 for each ``after``.
 
-    Raises ManifestError with every fault (at most 20, and the number of the others).
+    Placeholders are faults, too. Raises ManifestError with every fault (at most 20, and the number
+    of the others).
     """
-    return scan(path)
+    return scan(path, is_new=True)
 
 
 def manifest_digest(path: Path) -> str:
@@ -124,16 +125,19 @@ def scan(
     shown: Path | None = None,
     most_faults: int = MAX_FAULTS,
     limits: Limits | None = None,
+    is_new: bool = False,
 ) -> Summary:
     """Check a whole manifest; store the entries' ids and offsets in ``places``, if given.
 
     Faults name ``shown`` instead of ``path`` where it is given. ``limits``: None for a file that
-    was accepted before. Raises ManifestError.
+    was accepted before, unless it ``is_new``: placeholders are faults then. Raises ManifestError.
     """
     with open_regular(path) as file:
         if limits is not None and (line := longer_line(file, limits.line)):
             raise ManifestError([Fault(shown or path, line, beyond("line", limits.line))])
-        return _Scan(Faults(shown or path, most_faults), file, places, limits).run()
+        state = _Scan(Faults(shown or path, most_faults), file, places, limits)
+        state.is_new = is_new or limits is not None
+        return state.run()
 
 
 class _Scan:
@@ -146,6 +150,7 @@ class _Scan:
         self.file = file
         self.places = places
         self.limits = limits
+        self.is_new = False
         self.faults = faults
         self.ids = IdIndex()
         self.digest: _Digest = hashlib.sha256()
@@ -164,6 +169,7 @@ class _Scan:
             self._take(lines)
             if self.limits is not None:
                 self._check_limits(lines, self.limits)
+            if self.is_new:
                 self._check_placeholders(lines)
             if self.faults.enough(self.lines):
                 raise self.faults.error()

@@ -5,11 +5,12 @@ pytest's own short summary names every one of them, and its count has all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import pytest
 
+from pytest_manifest.analysis.causes import EXAMPLES
 from pytest_manifest.bindings import OF_VERDICT
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.reporting.run_report import RunReport
@@ -40,7 +41,7 @@ def hide_repeated(reporter: pytest.TerminalReporter, report: RunReport) -> None:
     hidden = config.stash.setdefault(_ALL, {})
     for kind in _KINDS:
         every = reporter.stats.get(kind, [])
-        few = [one for one in every if _is_shown(one, named)]
+        few = list(_shown(every, named))
         if len(few) < len(every):
             hidden[kind], reporter.stats[kind] = every, few
 
@@ -56,11 +57,21 @@ def show_repeated(reporter: pytest.TerminalReporter, report: RunReport) -> int:
     return number
 
 
-def _is_shown(report: object, named: set[tuple[str, str]]) -> bool:
-    """Check that a report is of an entry that a cause names, or says more than a verdict."""
-    if not isinstance(report, pytest.TestReport) or not getattr(report, OF_VERDICT, False):
-        return True
-    return entry_of(report.user_properties) in named
+def _shown(every: Iterable[object], named: set[tuple[str, str]]) -> Iterator[object]:
+    """Yield reports of entries that a cause names, that say more than a verdict, or lack one.
+
+    Of those that lack one, which is of no cause, the first few.
+    """
+    room = EXAMPLES
+    for report in every:
+        if not isinstance(report, pytest.TestReport) or not getattr(report, OF_VERDICT, False):
+            yield report
+        elif "manifest_verdict" not in dict(report.user_properties):
+            if room > 0:
+                yield report
+            room -= 1
+        elif entry_of(report.user_properties) in named:
+            yield report
 
 
 def entry_of(rows: Sequence[tuple[str, object]]) -> tuple[str, str]:

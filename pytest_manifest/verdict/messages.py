@@ -19,6 +19,8 @@ _RUN_DEADLINE: Final = re.compile(r"the run's deadline of (\S+ s) is over")
 _NOT_BY_ITSELF = "this entry expects this end, and it is not known that the job ended so by itself"
 NEVER_SENT = "it was never sent"
 """How a note begins where the run ended before the entry was sent."""
+OWN_SENDING = "its own apply_async"
+"""How a note begins where the task's own ``apply_async`` made no message that can be sent."""
 RESULT_KEY = "celery-task-meta-"
 """How the key of a result in a store begins; the task id follows."""
 REFUSALS = frozenset({"OutOfMemoryError", "ReadOnlyError", "ResponseError"})
@@ -155,6 +157,8 @@ def problem(entry: Entry, status: VerdictStatus, note: str) -> str:
     what, then = _PROBLEM_MESSAGES[status]
     if note.startswith(NEVER_SENT):
         what, then = "The job was not run", "send it with --manifest-resume"
+    if note.startswith(OWN_SENDING):
+        what, then = _NOT_MADE
     if status == "lost" and note.startswith("started"):
         what, then = _LOST_IN_FLIGHT
     fields = {"task": repr(entry.task), "timeout": seconds(entry.timeout)}
@@ -260,10 +264,7 @@ _END_MESSAGES: Mapping[State, Callable[[Entry, Receipt], tuple[str, str]]] = {
 }
 _PROBLEM_MESSAGES: Mapping[VerdictStatus, tuple[str, str]] = {
     "passed": ("The job passed, though its receipt is not at hand", "look at the run's ledger"),
-    "failed": (
-        "The job failed, and no receipt says how",
-        "look at the worker's log",
-    ),
+    "failed": ("The job failed, and no receipt says how", "look at the worker's log"),
     "pending": (
         "There is no receipt yet; the job may still be queued or running",
         "look again with --manifest-audit, or wait for it with --manifest-audit --manifest-wait",
@@ -303,10 +304,7 @@ _PROBLEM_MESSAGES: Mapping[VerdictStatus, tuple[str, str]] = {
         "The job was revoked before it ended",
         "send it again (--manifest-resume) if it is still wanted",
     ),
-    "withdrawn": (
-        "The job was taken back before it ended",
-        "send it with --manifest-resume",
-    ),
+    "withdrawn": ("The job was taken back before it ended", "send it with --manifest-resume"),
     "duplicated": (
         "The job ran more often than it is allowed to",
         "look for what it did twice, and at acks_late and the broker's visibility timeout",
@@ -327,6 +325,10 @@ _PROBLEM_MESSAGES: Mapping[VerdictStatus, tuple[str, str]] = {
 _LOST_IN_FLIGHT = (
     "The job was lost in flight",
     f"look at that worker's log and for a lack of memory, then {_RESEND}",
+)
+_NOT_MADE = (
+    "No message was made, so the task was not run",
+    "correct the entry or that method, or leave manifest_apply_async out",
 )
 
 
@@ -350,8 +352,7 @@ def _error(receipt: Receipt, otherwise: str = "") -> str:
 
 
 def _with_error(receipt: Receipt) -> str:
-    error = _error(receipt)
-    return f" with{error}" if error else ""
+    return f" with{error}" if (error := _error(receipt)) else ""
 
 
 def _in_brackets(note: str) -> str:

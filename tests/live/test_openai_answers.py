@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -28,6 +28,8 @@ class Server(ThreadingHTTPServer):
     """Answers everything by ``body``."""
 
     status, body = 200, b""
+    wait: Mapping[str, str] = {}
+    """Its headers about when to ask again."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -41,6 +43,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(self.server.status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(self.server.body)))
+        for name, value in self.server.wait.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(self.server.body)
 
@@ -174,6 +178,92 @@ def test_an_error_that_comes_as_a_success_is_one(
     failure = failure_of(model)
     assert type(failure) is kind
     assert str(error["message"] if isinstance(error, dict) else error) in str(failure)
+
+
+QUOTA = (
+    "You exceeded your current quota, please check your plan and billing details. For more "
+    "information on this error, read the docs: "
+    "https://platform.openai.com/docs/guides/error-codes/api-errors."
+)
+TOKENS = (
+    "Rate limit reached for small-1 in organization org-1 on tokens per min (TPM): Limit 30000, "
+    "Used 29000, Requested 2000. Please try again in 2s."
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "fields", "wait", "kind"),
+    [
+        (429, (QUOTA, "insufficient_quota", "insufficient_quota"), {}, failures.QuotaExhausted),
+        (429, (QUOTA, "insufficient_quota", None), {}, failures.QuotaExhausted),
+        (
+            429,
+            (QUOTA, "insufficient_quota", "insufficient_quota"),
+            {"Retry-After": "86400"},
+            failures.QuotaExhausted,
+        ),
+        (
+            400,
+            (
+                "Billing hard limit has been reached",
+                "invalid_request_error",
+                "billing_hard_limit_reached",
+            ),
+            {},
+            failures.QuotaExhausted,
+        ),
+        (
+            429,
+            ("Your account is not active.", "billing_not_active", "billing_not_active"),
+            {},
+            failures.QuotaExhausted,
+        ),
+        (402, ("Insufficient Balance", "unknown_error", "1"), {}, failures.QuotaExhausted),
+        (
+            429,
+            (TOKENS, "tokens", "rate_limit_exceeded"),
+            {"Retry-After": "2"},
+            failures.RateLimited,
+        ),
+        (429, (TOKENS, "requests", "rate_limit_exceeded"), {}, failures.RateLimited),
+        (
+            429,
+            (QUOTA, "insufficient_quota", "insufficient_quota"),
+            {"Retry-After": "20"},
+            failures.RateLimited,
+        ),
+    ],
+    ids=[
+        "quota",
+        "quota, by its type alone",
+        "quota of a day",
+        "hard limit",
+        "not active",
+        "of another service",
+        "tokens",
+        "requests",
+        "quota that refills",
+    ],
+)
+def test_a_limit_of_what_is_spent_is_none_of_the_rate(
+    server: Server,
+    model: TextModel,
+    status: int,
+    fields: tuple[str, str, str | None],
+    wait: dict[str, str],
+    kind: type[ModelFailure],
+) -> None:
+    """In each form in which it is sent, in both directions; only one of the rate is asked again."""
+    message, form, code = fields
+    error = {"message": message, "type": form, "param": None, "code": code}
+    server.status, server.body = status, json.dumps({"error": error}).encode()
+    server.wait = wait
+    try:
+        failure = failure_of(model)
+    finally:
+        server.wait = {}
+    assert type(failure) is kind
+    assert failure.retry_after == (float(wait["Retry-After"]) if wait else None)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ RULES: Mapping[str, tuple[str, Rule]] = {
     "completeness": ("S6", lambda ledger, manifest: consistency.completeness(ledger, manifest)),
 }
 """What each is about, and how it is called."""
-OF_TREES = ("its descendant", "that its job started", "of its tree")
+OF_TREES = ("its descendant", "that its job started", "its tree has")
 
 
 def subject(one: Violation) -> str:

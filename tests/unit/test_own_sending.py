@@ -17,6 +17,7 @@ from pytest_manifest.broker.messages import MessageBuilder, Outgoing
 from pytest_manifest.broker.own_sending import own_senders, sending_notice
 from pytest_manifest.broker.routing import AppRouting
 from pytest_manifest.schema import Entry
+from pytest_manifest.verdict.messages import problem
 
 RUN = "20261124T150000-0a1b2c3d"
 SENT_AT = datetime(2026, 11, 24, 15, 0, tzinfo=timezone.utc)
@@ -151,6 +152,9 @@ def test_what_is_not_the_one_message_of_its_entry_is_refused(sending: Sending, r
     said = build(app_of(sending))
     assert isinstance(said, str)
     assert reason in said
+    sentence = problem(Entry(id="a", task="bill"), "rejected", said)
+    assert sentence.startswith(f"No message was made, so the task was not run ({said})")
+    assert "name another queue" not in sentence
 
 
 def test_what_it_is_told_to_write_there_is_then_sent() -> None:

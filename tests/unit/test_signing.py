@@ -228,6 +228,21 @@ def test_a_manifest_is_signed_by_the_key_that_was_made_here(
     assert as_json("sign", "m.jsonl")["key_id"] != made["key_id"]
 
 
+def test_a_manifest_with_placeholders_is_not_signed(
+    tmp_path: Path,
+    pair: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """pytest would refuse it, and its values would be written after somebody has signed."""
+    monkeypatch.chdir(tmp_path)
+    unwritten = b'{"id": "b", "task": "t", "kwargs": {"n": "<fill in: int>"}}\n'
+    (tmp_path / "m.jsonl").write_bytes(ENTRY + unwritten)
+    said = refusal(monkeypatch, capsys, "sign", f"--key={pair[0]}", "m.jsonl")
+    assert "m.jsonl:2: entry 'b': kwargs.n is still '<fill in: int>'; write its value" in said
+    assert not (tmp_path / "m.jsonl.sig").exists()
+
+
 def test_what_is_no_key_is_refused(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     """Of another kind, with a password, the wrong half, or not there."""
     more = pair[1].read_text() + "-----END PUBLIC KEY-----"

@@ -53,7 +53,7 @@ def environment(report: RunReport, runs: Sequence[Run]) -> dict[str, str]:
         add("run", run.info.run)
         add("entries", run.info.entries)
         add("broker", run.info.broker)
-        add("stack", "of its own" if run.info.is_private else "existing")
+        add("stack", "private" if run.info.is_private else "existing")
         add("workers", run.workers)
         for name, value in shown_params(run.manifest.header).items():
             add(f"option {name}", value if isinstance(value, str) else short(value))

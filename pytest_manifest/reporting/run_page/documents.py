@@ -39,7 +39,7 @@ def run_document(
         "created": info.created_at.isoformat(),
         "broker": pictured(info.broker),
         "backend": pictured(info.backend),
-        "stack": "embedded" if info.is_private else "existing",
+        "stack": "private" if info.is_private else "existing",
         "sha256": info.sha256,
         "status": status,
         "written": written.isoformat(timespec="seconds"),
