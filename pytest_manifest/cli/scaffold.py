@@ -107,11 +107,11 @@ def batch_ini(app: str, plugin: str, paths: str) -> str:
     ``plugin``: the module of the plan; ``paths``: the folders that modules are imported from.
     """
     return f"""\
-# Settings of batches, apart from those of the project's tests: pytest -c batch.ini --manifest=FILE
+# Settings of batches, apart from those of the tests here: pytest -c batch.ini --manifest=FILE
 [pytest]
 manifest_app = {app}
 {PRIVATE}pythonpath = {paths}
-# The tests' conftest.py, the variables of pytest-env and the blocked database of pytest-django are
+# The conftest.py of tests, the variables of pytest-env and the block of pytest-django are
 # for tests. A plan, or a fixture for verify.py, is named by -p MODULE.
 addopts = --noconftest -p no:env -p no:django -p {plugin}
 """
