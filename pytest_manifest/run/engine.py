@@ -164,21 +164,21 @@ class Engine:
 
     def record_rest(self, status: VerdictStatus, note: str) -> None:
         """Give every entry that has no verdict this one."""
-        own = [
-            one
-            for one in self.pending.by_task_id.values()
-            if one.origin is not None or one.stranded or self._recorder.unread.reason(one.task_id)
-        ]
+        dead: list[PendingAttempt] = []
+        own: list[PendingAttempt] = []
+        for one in self.pending.by_task_id.values():
+            unread = bool(self._recorder.unread.reason(one.task_id))
+            # Of what is known to be dead, that its time is over is no answer.
+            if status == "timed_out" and one.is_running and not unread and is_alive(one) is False:
+                dead.append(one)
+            elif one.origin is not None or one.stranded or unread:
+                own.append(one)
         if not self._context.moves_orphans:
             self._signals.held_by_dead |= any(one.stranded for one in own)
+        self._recorder.commit_inferred(
+            (one, *self._evaluator.explain_death(one, emptied=False)) for one in dead
+        )
         self._recorder.commit_inferred((one, status, f"{note}{silent_holder(one)}") for one in own)
-        if status == "timed_out":  # of what is known to be dead that is no answer
-            dead = [one for one in self.pending.by_task_id.values() if one.is_running]
-            self._recorder.commit_inferred(
-                (one, *self._evaluator.explain_death(one, emptied=False))
-                for one in dead
-                if one not in own and is_alive(one) is False
-            )
         evaluated = self._evaluator.remaining(status, note)
         self._left += len(self.pending)
         self.pending.clear()

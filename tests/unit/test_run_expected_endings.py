@@ -24,6 +24,8 @@ from pytest_manifest.run.reevaluation import reevaluate
 from pytest_manifest.schema import Entry, Expectations, Header, State
 from pytest_manifest.verdict import evaluate
 from tests.unit.analysis_support import INFO, MadeRun
+from tests.unit.run_family import Family
+from tests.unit.run_family import entry as of_family
 from tests.unit.run_rig import Plan, Rig, rig
 from tests.unit.run_world import Delivery
 
@@ -44,6 +46,14 @@ def begun(made: Rig) -> Delivery:
     delivery = made.world.begin(worker)
     assert delivery is not None
     return delivery
+
+
+def die(made: Rig, delivery: Delivery) -> None:
+    """The process that runs a job dies, and its message, acknowledged before, is gone with it."""
+    assert delivery.execution is not None
+    made.world.dead.add(delivery.execution.pid)
+    made.world.workers["w1@box"].running.remove(delivery)
+    made.world.unacked.pop(delivery.tag, None)
 
 
 @pytest.mark.parametrize("state", get_args(Both))
@@ -96,6 +106,49 @@ def test_the_end_of_the_run_is_no_timeout_of_a_job(ran: float, kind: str) -> Non
         made.world.clock.sleep(ran)
         made.engine.record_rest("timed_out", "the run's deadline is over")
         assert made.kinds() == {"a": kind, "b": "timed_out", "c": "timed_out"}
+
+
+@pytest.mark.parametrize("status", ["timed_out", "pending"])
+def test_a_job_that_is_known_to_be_dead_when_the_run_is_over_has_crashed(
+    status: Literal["timed_out", "pending"],
+) -> None:
+    """No more is said of one that may live, that waits, or that runs where nobody can look."""
+    entries = [Entry(id=one, task="t") for one in ("dead", "lives", "elsewhere")]
+    entries += [expecting("crashed", "meant to"), Entry(id="waits", task="t")]
+    with rig(Plan(tuple(entries), owned=False)) as made:
+        made.step()
+        for name in ("dead", "lives", "elsewhere", "meant to"):
+            delivery = begun(made)
+            if name != "lives":
+                die(made, delivery)
+        made.step()
+        made.engine.pending.by_task_id[made.task_id("elsewhere")].host = "another"
+        made.engine.record_rest(status, "the run's deadline is over")
+        kinds = {"dead": "crashed", "meant to": "passed"} if status == "timed_out" else {}
+        assert made.kinds() == dict.fromkeys(made.manifest.ids, status) | kinds
+        if status == "timed_out":
+            assert "The process that ran the task died" in made.sentence("dead")
+            assert "deadline" not in made.sentence("dead")
+            assert "deadline" in made.sentence("lives")
+
+
+@pytest.mark.parametrize("others", [(), ("lives",)])
+def test_a_descendant_that_is_known_to_be_dead_when_the_run_is_over_has_crashed(
+    others: tuple[str, ...],
+) -> None:
+    """And its entry by it, whatever else of its tree goes on."""
+    with rig(Plan((of_family(),), owned=False)) as made:
+        family = Family(made)
+        family.end(family.started_children("dead", *others))
+        die(made, family.begin())
+        for _ in others:
+            family.begin()
+        made.step()
+        made.engine.record_rest("timed_out", "the run's deadline is over")
+        found = {one.task_id: one.status for one in made.ledger.descendants.of_root(family.root)}
+        assert found == {"dead": "crashed"} | dict.fromkeys(others, "timed_out")
+        assert made.kinds() == {"a": "crashed"}
+        assert "'task.dead' (dead), started by 't', crashed" in made.sentence("a")
 
 
 @pytest.mark.parametrize("by_a_person", [False, True])
