@@ -186,7 +186,7 @@ class _Scan:
             sha256=self.digest.hexdigest(),
             size=stamp[1],
             stamp=stamp,
-            remarks=self.remarks,
+            remarks=self.remarks or (),
         )
 
     def _take(self, lines: list[bytes]) -> None:

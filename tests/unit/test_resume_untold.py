@@ -156,7 +156,7 @@ def test_what_the_session_itself_says_of_what_it_left_out_is_no_trace(rig: Resum
     unsend(rig, "a", state="withheld")
     rig.judge("a", "skipped", rig.receipt("a", "rejected", source="harness"))
     made = rig.resume(["a"])
-    assert rig.decided() == {"a": ("send", "never sent (rejected)")}
+    assert rig.decided() == {"a": ("send", "never sent (skipped)")}
     assert made.state.warnings == []
 
 
