@@ -146,7 +146,7 @@ def test_without_an_answer_of_the_broker_nothing_is_sent(rig: ResumeRig) -> None
         made.prepare(None)
     assert str(refused.value) == (
         "run 20261124T150000-0123abcd is not resumed and nothing was sent, as the broker does not "
-        "tell which of its jobs still wait (the broker cannot be reached); try again when it "
+        "say which of its jobs still wait (the broker cannot be reached); try again when it "
         "answers"
     )
     made.abandon()
