@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from pytest_manifest.compat.celery import in_place_of
 
+REFUSED_REDIS: Final = "Redis transport requires redis-py"
+"""How kombu begins to say that it does not work with the redis-py that is installed."""
 OUT_OF_MEMORY: Final = "OOM "
 """How a server's error begins when it has no memory for a command."""
 
@@ -82,3 +84,13 @@ def is_out_of_memory(error: Exception, said: str) -> bool:
     if known is not None and isinstance(error, known):
         return True
     return isinstance(error, exceptions.ResponseError) and said.startswith(OUT_OF_MEMORY)
+
+
+def way_to_redis(said: str) -> str:
+    """Return how to install the redis-py that kombu needs, where it has said that it needs one.
+
+    Relies on the words of the ``VersionMismatch`` that kombu's transport for Redis raises
+    (kombu 5.7).
+    Test: ``test_compat_older.py::test_a_redis_py_that_kombu_refuses_is_known_by_its_words``.
+    """
+    return 'pip install "kombu[redis]"' if REFUSED_REDIS in said else ""

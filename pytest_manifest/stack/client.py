@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from loguru import logger
 
+from pytest_manifest.compat.older import way_to_redis
 from pytest_manifest.errors import StackError
 from pytest_manifest.redaction import hide, redact, redact_url
 from pytest_manifest.stack.services import ready_file, tail
@@ -306,7 +307,9 @@ def failure_message(event: Event) -> str:
     if not reason:
         return message
     shown = "".join(f"\n    {line}" for line in tail[-TAIL_LINES:])
-    return f"{message}{'' if message.endswith('?') else ':'} {reason}{shown}"
+    way = way_to_redis(reason)
+    said = f"{reason} ({way})" if way else reason
+    return f"{message}{'' if message.endswith('?') else ':'} {said}{shown}"
 
 
 ROOT_WITH_PICKLE: Final = "serialized with pickle is a very bad idea"

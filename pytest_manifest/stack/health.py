@@ -16,6 +16,7 @@ from celery.app.backends import by_url
 from kombu import Connection
 
 from pytest_manifest.broker.client import AMQP_SCHEMES
+from pytest_manifest.compat.older import way_to_redis
 from pytest_manifest.errors import ResultStoreError, StackError
 from pytest_manifest.redaction import redact_about, redact_url
 from pytest_manifest.results.django_results import WorkersDatabases, is_of_django
@@ -61,9 +62,9 @@ def check_stack(
         reason = attempt.failure(max(0.0, deadline - time.monotonic()), timeout)
         if reason:
             kind = StackError if attempt.what == BROKER else ResultStoreError
+            hint = way_to_redis(reason) or attempt.hint
             raise kind(
-                f"{attempt.what} {redact_url(attempt.url)} cannot be used: {reason} "
-                f"({attempt.hint})"
+                f"{attempt.what} {redact_url(attempt.url)} cannot be used: {reason} ({hint})"
             )
 
 

@@ -9,9 +9,14 @@ from billiard.common import human_status
 from celery import Celery, Task
 from celery.exceptions import WorkerLostError
 from kombu import Connection, Producer
+from kombu.exceptions import VersionMismatch
 from redis import exceptions
 
 from pytest_manifest.compat import older as compat
+from pytest_manifest.errors import StackError
+from pytest_manifest.stack.client import failure_message
+from pytest_manifest.stack.health import check_stack
+from pytest_manifest.urls import StackAddress
 
 
 def test_messages_are_sent_together_where_kombu_can() -> None:
@@ -90,3 +95,23 @@ def test_a_server_without_memory_is_known() -> None:
     assert compat.is_out_of_memory(known(without_word), without_word) == (
         known is not exceptions.ResponseError
     )
+
+
+def test_a_redis_py_that_kombu_refuses_is_known_by_its_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """kombu names two versions; the advice that leads out is ours."""
+    from kombu.transport import redis as transport
+
+    monkeypatch.setattr(transport.redis, "VERSION", (2, 10, 6))
+    with Connection("redis://127.0.0.1:1") as connection:
+        with pytest.raises(VersionMismatch) as refused:
+            connection.channel()
+        address = StackAddress("redis://127.0.0.1:1", "", None, is_private=False)
+        with pytest.raises(StackError, match=r'\(pip install "kombu\[redis\]"\)$'):
+            check_stack(address)
+    log = ["Traceback (most recent call last):", f"VersionMismatch: {refused.value}"]
+    said = failure_message({"event": "failed", "message": "it cannot start", "tail": log})
+    assert said.splitlines()[0].endswith(' (pip install "kombu[redis]")')
+    assert compat.way_to_redis(str(refused.value)) == 'pip install "kombu[redis]"'
+    assert compat.way_to_redis("the connection was refused") == ""
