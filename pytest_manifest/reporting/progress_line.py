@@ -80,6 +80,9 @@ def _parts(stats: ProgressStats, encoding: str) -> Iterator[_Part]:
     yield _Part(f"{stats.done}/{stats.total}", ALWAYS)
     yield _Part(f"sent {stats.sent}", EXTRA if stats.sent < stats.total else LAST)
     yield _Part(f"running {stats.running}", WANTED)
+    if stats.retrying:
+        due = _due(stats)
+        yield _Part(f"retry {stats.retrying}{f' in {due}' if due else ''}", WANTED)
     if stats.stranded:
         yield _Part(f"held {stats.stranded}", NEEDED, "yellow")
     if stats.unattended is not None:
@@ -101,6 +104,11 @@ def _parts(stats: ProgressStats, encoding: str) -> Iterator[_Part]:
         yield _Part("slowest ", GOOD, None, terminal_line(entry, encoding), f" {clock(seconds)}")
 
 
+def _due(stats: ProgressStats) -> str:
+    """Return the time until the first next try, nothing where it is not known or over."""
+    return clock(stats.next_try) if stats.next_try is not None and stats.next_try >= 1 else ""
+
+
 def log_line(stats: ProgressStats) -> str:
     """Return all numbers on one line of ASCII, for a log."""
     text = (
@@ -114,6 +122,10 @@ def log_line(stats: ProgressStats) -> str:
         text += f", skipped {stats.skipped}"
     if stats.stranded:
         text += f", held by no worker that answers {stats.stranded}"
+    if stats.retrying:
+        due = _due(stats)
+        text += f", waiting for their own next try {stats.retrying}"
+        text += f" (the first in {due})" if due else ""
     if stats.unattended is not None:
         text += f"; no worker has answered for {clock(stats.unattended)}"
     if stats.rate is not None:

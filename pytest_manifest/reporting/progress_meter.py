@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from pytest_manifest.ledger import utc_now
 from pytest_manifest.verdict import outcome
 
 if TYPE_CHECKING:
-    from pytest_manifest.ledger import EntryVerdict, Ledger
+    from pytest_manifest.ledger import EntryVerdict, HandedOn, Ledger
     from pytest_manifest.run import Run
     from pytest_manifest.run.pending import PendingAttempt
     from pytest_manifest.schema import VerdictStatus
@@ -33,7 +34,8 @@ class ProgressStats:
     verdicts longer than itself. ``stranded``: taken by workers that do not answer. ``failed``:
     shown by pytest as failed; ``unknown``: that could not be judged, apart from the ``lost``;
     ``slowest``: the entry that has been running longest, and its seconds. ``unattended``: seconds
-    since the last sign of a worker, where none is there.
+    since the last sign of a worker, where none is there. ``retrying``: that wait for a next try
+    which their task asked for; ``next_try``: the seconds until the first of these is due.
     """
 
     total: int
@@ -51,6 +53,8 @@ class ProgressStats:
     slowest: tuple[str, float] | None = None
     stranded: int = 0
     unattended: float | None = None
+    retrying: int = 0
+    next_try: float | None = None
 
 
 class Pace:
@@ -101,10 +105,12 @@ class Meter:
         counts: Counter[VerdictStatus] = Counter()
         pending = running = stranded = 0
         slowest: tuple[str, float] | None = None
+        between: list[HandedOn] = []
         for reader in self._readers:
             counts.update(reader.status_counts())
             attempts = reader.run.in_flight()
             stranded += sum(attempt.stranded for attempt in attempts)
+            between += [end for a in attempts if (end := a.between) and end.how == "retry"]
             started = [
                 (since, a.entry.id) for a in attempts if (since := _running_since(a)) is not None
             ]
@@ -113,7 +119,8 @@ class Meter:
                 since, entry = min(started)
                 if slowest is None or now - since > slowest[1]:
                     slowest = (entry, now - since)
-        return self._stats(now, counts, pending, running, stranded, slowest)
+        stats = self._stats(now, counts, pending, running, stranded, slowest)
+        return replace(stats, retrying=len(between), next_try=_next_try(between))
 
     def _stats(
         self,
@@ -197,6 +204,12 @@ def _running_since(attempt: PendingAttempt) -> float | None:
     """Return when it began (monotonic s), None where no process runs it: one that waits for its
     next try keeps none, and neither does one whose process has died."""
     return attempt.started if attempt.is_running and attempt.loss is None else None
+
+
+def _next_try(between: Sequence[HandedOn]) -> float | None:
+    """Return the seconds until the first of these tries is due, None where no time is known."""
+    due = [end.next_at for end in between if end.next_at is not None]
+    return (min(due) - utc_now()).total_seconds() if due else None
 
 
 class _RunReader:

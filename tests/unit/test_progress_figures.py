@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
@@ -122,6 +123,24 @@ def test_what_an_earlier_run_has_done_is_no_news(book: Book, anew: bool, news: l
     assert [s.verdict.entry for s in meter.new_verdicts()] == news
     assert (known.rate is None) == (not anew)
     meter.close()
+
+
+def test_what_waits_for_its_own_next_try_is_counted_with_the_time_of_the_first(book: Book) -> None:
+    """A task may wait for minutes between its tries: what looks stuck has a reason and a time."""
+    meter = Meter([book.run])
+    quiet = meter.read()
+    assert (quiet.retrying, quiet.next_try) == (0, None)
+    now = utc_now()
+    for entry, after in (("e-1", 300), ("e-2", 60), ("e-3", None)):
+        book.fly(entry, running_for=100.0)
+        due = None if after is None else now + timedelta(seconds=after)
+        book.flights[-1].between = HandedOn(entry, "x", "retry", now, due)
+    book.fly("e-4", running_for=100.0)  # goes on as other tasks: no try of its own is due
+    book.flights[-1].between = HandedOn("e-4", "x", "canvas", now, None)
+    known = meter.read()
+    meter.close()
+    assert (known.running, known.retrying) == (0, 3)
+    assert known.next_try == pytest.approx(60, abs=10)
 
 
 def test_several_runs_are_added_up(book: Book, tmp_path: Path) -> None:

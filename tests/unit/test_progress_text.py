@@ -99,6 +99,21 @@ def test_a_log_line_has_every_figure_in_ascii() -> None:
     assert log_line(bare).endswith("failed 2, lost 1")
 
 
+@pytest.mark.parametrize(
+    ("next_try", "live", "log"),
+    [
+        (262.0, "retry 1 in 4:22", ", waiting for their own next try 1 (the first in 4:22)"),
+        (-3.0, "retry 1", ", waiting for their own next try 1"),
+        (None, "retry 1", ", waiting for their own next try 1"),
+    ],
+)
+def test_what_waits_for_its_next_try_is_named(next_try: float | None, live: str, log: str) -> None:
+    """A session that waits minutes for a task's countdown says what it waits for, and how long."""
+    known = figures(running=0, retrying=1, next_try=next_try, slowest=None)
+    assert f" \xb7 running 0 \xb7 {live} \xb7 passed" in live_line(known, 200, plain)
+    assert f"skipped 1{log}; 41.3/s" in log_line(known)
+
+
 def test_the_pace_is_of_late() -> None:
     """A rate is of the last 20 s, or of the last ten entries where those took longer."""
     speed = Pace(0.0, 100)
