@@ -11,6 +11,7 @@ from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.stream_records import (
     FinishedRecord,
     HandedOnRecord,
+    ReceiverFailedRecord,
     SpawnedRecord,
     StartedRecord,
     parse_record,
@@ -35,6 +36,7 @@ class ReceiptBatch:
     starts: list[Start] = field(default_factory=list)
     handed_on: list[HandedOn] = field(default_factory=list)
     finals: list[tuple[str, str | None, Receipt]] = field(default_factory=list)
+    receiver_failures: list[ReceiverFailedRecord] = field(default_factory=list)
     unsigned: list[tuple[str, str, Receipt]] = field(default_factory=list)
     """Ends that do not count, as they are not signed: task id, why, receipt."""
     position: str | None = None
@@ -43,7 +45,7 @@ class ReceiptBatch:
 
     def __bool__(self) -> bool:
         told = self.starts or self.handed_on or self.finals or self.unsigned
-        return bool(told or self.descendants or self.closed)
+        return bool(told or self.descendants or self.closed or self.receiver_failures)
 
 
 def add_record(
@@ -88,6 +90,8 @@ def add_record(
         batch.unsent += record.unsent
         batch.elsewhere |= record.elsewhere
         batch.handed_on.append(HandedOn(*end, cost=record.cost))
+    elif isinstance(record, ReceiverFailedRecord):
+        batch.receiver_failures.append(record)
 
 
 def _add_start(record: StartedRecord, batch: ReceiptBatch) -> None:

@@ -22,6 +22,7 @@ from pytest_manifest.run.departures import Departures
 from pytest_manifest.run.doubts import note_emptied
 from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.pending import PendingAttempts
+from pytest_manifest.run.receivers import FailedReceivers
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.settings import WINDOW, RunSettings, Signals
 from pytest_manifest.text import seconds, short
@@ -57,6 +58,7 @@ class EngineContext:
     """Messages to be shown as soon as they come up, while the run is going on."""
     warnings: list[str] = field(default_factory=list)
     """Messages for the summary that are no entry's verdict."""
+    receivers: FailedReceivers = field(init=False)
     wait_budget: WaitBudget = field(default_factory=WaitBudget)
     record_unknown_workers: Callable[[], None] = lambda: None
     """Records workers that may have started a job unreported; raises StackError."""
@@ -64,6 +66,9 @@ class EngineContext:
     """Looks for workers of the run's queues; raises StackError. None: nobody need be there."""
     _told_delays: set[str] = field(default_factory=set)
     """The tasks of which a delay was told."""
+
+    def __post_init__(self) -> None:
+        self.receivers = FailedReceivers(self.warnings, self.live_warnings)
 
     def meet(self, one: Descendant, is_awaited: bool) -> None:
         """Take note of a descendant that was told of: its queue, and its countdown or ETA."""

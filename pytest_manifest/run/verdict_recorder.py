@@ -61,6 +61,7 @@ class VerdictRecorder:
 
     def record_batch(self, batch: ReceiptBatch) -> None:
         """Commit a batch of receipts and the verdicts that follow at once; then report them."""
+        self._context.receivers.note(batch.receiver_failures)
         finals = self.unconfirmed.confirmed(batch.finals, batch.starts)
         told = batch.descendants or batch.closed or batch.starts or batch.handed_on
         if not (told or finals or batch.unsigned):

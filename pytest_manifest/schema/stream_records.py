@@ -21,6 +21,7 @@ KIND_STARTED: Final = "started"
 KIND_FINISHED: Final = "finished"
 KIND_HANDED_ON: Final = "handed_on"
 KIND_SPAWNED: Final = "spawned"
+KIND_RECEIVER_FAILED: Final = "receiver_failed"
 
 HANDED_ON_AFTER_DEATH: Final = "lost"
 """How a job is handed on whose process has died, and which its worker sends again."""
@@ -160,7 +161,21 @@ class FinishedRecord:
     elsewhere: Mapping[str, str] = field(default_factory=dict)
 
 
-Record = StartedRecord | HandedOnRecord | FinishedRecord | SpawnedRecord
+@dataclass(frozen=True, slots=True)
+class ReceiverFailedRecord:
+    """A receiver of one of Celery's signals that has raised while a job ran; Celery goes on then.
+
+    ``at_start``: it was called when the worker started, before its first job, which is this one.
+    """
+
+    entry: str
+    execution: str
+    receiver: str
+    error: str
+    at_start: bool = False
+
+
+Record = StartedRecord | HandedOnRecord | FinishedRecord | SpawnedRecord | ReceiverFailedRecord
 
 
 def parse_record(record: Mapping[str, object]) -> Record | None:
@@ -174,6 +189,8 @@ def parse_record(record: Mapping[str, object]) -> Record | None:
         return handed_on_record(record)
     if kind == KIND_SPAWNED:
         return spawned_record(record)
+    if kind == KIND_RECEIVER_FAILED:
+        return receiver_failed_record(record)
     return None
 
 
@@ -256,6 +273,17 @@ def handed_on_record(record: Mapping[str, object]) -> HandedOnRecord:
         unsent=_texts(record, "unsent"),
         elsewhere=_texts_by_name(record, "elsewhere"),
         cost=amount(record.get("cost")),
+    )
+
+
+def receiver_failed_record(record: Mapping[str, object]) -> ReceiverFailedRecord:
+    """Parse a ``receiver_failed`` document; raises ValueError where it names no receiver."""
+    return ReceiverFailedRecord(
+        entry=_text(record, "entry"),
+        execution=_text(record, "execution"),
+        receiver=_text(record, "receiver"),
+        error=_text(record, "error"),
+        at_start=record.get("at_start") is True,
     )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from celery.signals import worker_init, worker_process_init
 from pydantic import JsonValue
 
+from pytest_manifest.compat.signals import after_receiver_failed
 from pytest_manifest.processes import own_identity
 from pytest_manifest.schema.wire import PROCESS_MARK, SIGNED_MARK, WORKER_MARK
 
@@ -129,5 +130,13 @@ def _on_process_init(**_: object) -> None:
     enter_process(is_pool_child=os.getpid() not in _main_process)
 
 
+def _on_failed_receiver(receiver: object, error: BaseException) -> None:
+    from pytest_manifest.worker.receivers import note_failure
+
+    note_failure(receiver, error)
+
+
+# An app's receivers are called before ours where it has connected them before, so now.
+after_receiver_failed(_on_failed_receiver)
 worker_init.connect(_on_worker_init, dispatch_uid="pytest_manifest.worker.init")
 worker_process_init.connect(_on_process_init, dispatch_uid="pytest_manifest.worker.process")

@@ -67,6 +67,7 @@ from pytest_manifest.worker.log_capture import catch_stdlib
 from pytest_manifest.worker.lost_tries import record_lost_try
 from pytest_manifest.worker.outcome import refused
 from pytest_manifest.worker.receipt import EXECUTION, execution_of, remember_request, started_record
+from pytest_manifest.worker.receivers import report_failures_at_start
 from pytest_manifest.worker.spool import sweep_stale
 
 if TYPE_CHECKING:
@@ -265,6 +266,7 @@ def on_prerun(task: Any, args: object, kwargs: object, **_: object) -> None:
             links = request.callbacks or ()
             execution.children = children_of(delivery, backend.announce, links, following)
         announce(execution, started_record(execution), START)
+        report_failures_at_start(task, request)
     execution.start_clocks()
 
 

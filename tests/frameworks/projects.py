@@ -227,6 +227,15 @@ OWN_SENDING = Project(
     variables=STANDARD,
     notice="makes the messages, one by one",
 )
+OWN_COMMAND = Project(
+    app="serve",
+    entries={
+        "kept": (entry("notes.tasks.write", "milk", "two bottles"), "passed"),
+        "lost": (entry("notes.tasks.write", "a/b", "never stored"), "passed"),
+    },
+    variables=STANDARD,
+    notice="notes.celery.commit raised ValueError",
+)
 ALL = {
     "flat": FLAT,
     "package": PACKAGE,
@@ -244,6 +253,7 @@ ALL = {
     "observed": OBSERVED,
     "reports": REPORTS,
     "own_sending": OWN_SENDING,
+    "own_command": OWN_COMMAND,
 }
 """By their folders."""
 
