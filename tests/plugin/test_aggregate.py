@@ -200,7 +200,7 @@ def test_an_audit_tells_of_groups_as_the_run_did(project: Project, xdist: tuple[
         "entries[00005-00006]": "ERROR",
     }
     result.stdout.fnmatch_lines(
-        ["1 of 2 entries could not be told, 1 passed.", "*r.jsonl has no receipt of it*"]
+        ["1 of 2 entries remained unknown, 1 passed.", "*r.jsonl has no receipt of it*"]
     )
 
 
@@ -215,8 +215,8 @@ def test_a_group_that_is_not_finished_is_no_failure(project: Project) -> None:
     }
     text = result.stdout.str()
     assert "1 of 2 entries pending, 1 passed." in text
-    assert "1 of 2 entries could not be told, 1 pending." in text
-    assert "1 of 1 entry could not be told." in text
+    assert "1 of 2 entries remained unknown, 1 pending." in text
+    assert "1 of 1 entry remained unknown." in text
 
 
 def test_new_entries_have_no_verdict_in_an_old_run(project: Project) -> None:
@@ -230,7 +230,7 @@ def test_new_entries_have_no_verdict_in_an_old_run(project: Project) -> None:
 
 
 def test_allure_has_one_result_a_group(project: Project) -> None:
-    """What could not be told is broken, and no failure; the history outlives the file's name."""
+    """What remained unknown is broken, and no failure; the history outlives the file's name."""
     batch(project)
     project.run("--manifest=m.jsonl", MEMORY)
     rows = (project.path / "m.jsonl").read_text("utf-8").splitlines()
