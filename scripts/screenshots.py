@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import re
 import shutil
 import struct
 import subprocess
@@ -47,6 +48,9 @@ SECTION = "Two minutes"
 """README's section that the terminal's picture is of."""
 COLUMNS, LINES = 96, 120
 SECONDS = 120
+RUNS: Final = 3
+"""What else the machine does is no part of the picture."""
+LASTED: Final = re.compile(r"in (\d+\.\d+)s")
 PLUGINS = "pytest_manifest.plugin", "allure_pytest.plugin"
 COLOURS: Final = {
     "black": "#8b949e",
@@ -139,11 +143,21 @@ def first_batch(folder: Path) -> str:
     return steps(last)[0].command
 
 
+def _seconds(printed: str) -> float:
+    """Return the time that pytest's last line says."""
+    return float(LASTED.findall(printed)[-1])
+
+
 def first_run(browser: Browser, folder: Path) -> None:
-    """Take README's first command as it looks in a terminal."""
-    command = first_batch(folder)
-    printed = in_terminal(command, folder).replace(str(folder), "~/shop")
-    assert "1 failed" in printed, printed
+    """Take README's first command as it looks in a terminal: the quickest of a few runs."""
+    runs: list[str] = []
+    for number in range(RUNS):
+        own = folder / str(number)
+        own.mkdir()
+        command = first_batch(own)
+        runs.append(in_terminal(command, own).replace(str(own), "~/shop"))
+        assert "1 failed" in runs[-1], runs[-1]
+    printed = min(runs, key=_seconds)
     with page(browser, width=1400) as shown:
         shown.set_content(as_html(command, printed))
         save("first-run", shown.locator("body").screenshot())
