@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from celery import Celery
+from kombu.exceptions import EncodeError, SerializerNotInstalled
 from kombu.transport import virtual
 
 from pytest_manifest.broker.client import connect
@@ -36,6 +37,8 @@ FIRST_POLL: Final = 0.001  # s
 LAST_POLL: Final = 0.02  # s
 NOT_FOUND: Final = "404"
 REVOKE_CHUNK: Final = 1000  # ids a message
+FORMATS: Final = ("json", "yaml", "msgpack", "pickle")
+"""Those that Celery's ``accept_content`` may name without more ado."""
 
 
 class Control:
@@ -82,6 +85,35 @@ class Control:
                 # Left alone it would stay for control_queue_expires seconds, with its binding.
                 with suppress(Exception):
                     replies.delete()
+
+    def count_by_format(self, *, timeout: float) -> dict[str, int]:
+        """Ping every worker in each format, the app's own first; count answers for ``timeout`` s.
+
+        What they say is not read: it may be in any format, too. A worker that cannot decode one of
+        the questions logs that. A format that is not installed here is left out.
+        """
+        with self._lend() as (connection, channel):
+            if not _is_supported(connection):
+                return {}
+            mailbox: Mailbox = self._app.control.mailbox(connection)
+            replies: Queue = mailbox.get_reply_queue()(channel)
+            replies.declare()
+            try:
+                tickets: dict[str, str] = {}
+                for name in dict.fromkeys((mailbox.serializer, *FORMATS)):
+                    ticket = str(uuid4())
+                    with suppress(EncodeError, SerializerNotInstalled):
+                        publish_command(mailbox, channel, "ping", {}, ticket, name)
+                        tickets[ticket] = name
+                return _count(replies, tickets, timeout)
+            finally:
+                with suppress(Exception):
+                    replies.delete()
+
+    @property
+    def format(self) -> str:
+        """Return the format of all other questions: the app's own."""
+        return str(self._app.control.mailbox.serializer)
 
     def is_supported(self) -> bool:
         """Tell whether this broker carries remote control at all; not all transports do."""
@@ -201,6 +233,19 @@ class Control:
             if message is None:
                 time.sleep(pause)
                 pause = min(pause * 2, LAST_POLL)
+
+
+def _count(replies: Queue, tickets: Mapping[str, str], timeout: float) -> dict[str, int]:
+    """Count the replies by what ``tickets`` has of them, and read none."""
+    counts: Counter[str] = Counter()
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        message = replies.get(no_ack=True)
+        if message is None:
+            time.sleep(LAST_POLL)
+        elif (name := tickets.get(message.headers.get("ticket"))) is not None:
+            counts[name] += 1
+    return dict(counts)
 
 
 def _is_supported(connection: Connection) -> bool:

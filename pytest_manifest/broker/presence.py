@@ -6,7 +6,7 @@ it is asked; but its broker knows that it is there.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from pytest_manifest.broker.client import AMQP_SCHEMES
@@ -41,6 +41,34 @@ def look_for_workers(publisher: Publisher, queues: Collection[str]) -> Presence:
     """
     with stack_errors(publisher):
         return publisher.call(lambda: _look(publisher, frozenset(queues)))
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Hold what shows that workers cannot decode the app's messages.
+
+    ``workers``: how many answer nothing in the app's ``format``, and in one of ``answered``.
+    """
+
+    workers: int
+    format: str
+    answered: Sequence[str]
+
+
+def look_for_unreadable(publisher: Publisher) -> Unreadable | None:
+    """Ask for a second who understands another format than the app's; None: nobody, or not sure.
+
+    A worker that is busy answers in none, and one that has become free in the app's, too.
+
+    Raises:
+        StackError: the broker cannot be reached.
+    """
+    with stack_errors(publisher):
+        found = publisher.call(lambda: publisher.control.count_by_format(timeout=TIMEOUT))
+    own = publisher.control.format
+    if not found or own in found:
+        return None
+    return Unreadable(max(found.values()), own, sorted(found))
 
 
 def _look(publisher: Publisher, queues: frozenset[str]) -> Presence:

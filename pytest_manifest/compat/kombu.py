@@ -44,11 +44,17 @@ def on_event(channel: Any, name: str, call: Callable[..., None]) -> None:
 
 
 def publish_command(
-    mailbox: Any, channel: Any, method: str, arguments: Mapping[str, object], ticket: str = ""
+    mailbox: Any,
+    channel: Any,
+    method: str,
+    arguments: Mapping[str, object],
+    ticket: str = "",
+    serializer: str = "",
 ) -> None:
     """Publish a remote-control command to all workers, over this channel and no other.
 
-    ``ticket``: what replies are to be marked with; without one there are none.
+    ``ticket``: what replies are to be marked with; without one there are none. ``serializer``: the
+    mailbox's own where it is "".
     Relies on the form of the message that ``Mailbox._publish`` sends (kombu 5.7).
     Test: ``test_compat_kombu.py::test_a_command_is_as_kombu_sends_it``.
     """
@@ -72,7 +78,7 @@ def publish_command(
         exchange=mailbox.exchange.name,
         declare=[mailbox.exchange],
         headers={"clock": mailbox.clock.forward(), "expires": 0},
-        serializer=mailbox.serializer,
+        serializer=serializer or mailbox.serializer,
     )
 
 

@@ -46,10 +46,12 @@ class Absence:
         self._seen_at = time.monotonic()
         self._look_at = self._seen_at + min(FIRST_LOOK, self._limit / 2)
         self._has_warned = False
+        self._ask_after = self._questions()
 
     def seen(self) -> None:
         """Note that somebody is there."""
         self._seen_at = time.monotonic()
+        self._ask_after = self._questions()
         self._context.signals.nobody_since = None
 
     def check(self, now: float) -> Ending | None:
@@ -76,6 +78,8 @@ class Absence:
             return None
         self._context.signals.nobody_since = self._seen_at
         waited = now - self._seen_at
+        if found.silent and (ending := self._unreadable(found.silent, waited)):
+            return ending
         if waited < self._limit or found.silent is None:
             return None
         return self._silent(found.silent, waited) if found.silent else self._deserted(found)
@@ -93,6 +97,39 @@ class Absence:
             f"-A APP worker{queues and f' -Q {queues}'}), then go on with --manifest-resume; "
             "where workers begin later, give them time with manifest_no_worker = 15m",
         )
+
+    def _questions(self) -> list[float]:
+        """Return when to ask in other formats: twice, as who cannot read that logs each."""
+        return [self._limit / 2, self._limit]
+
+    def _unreadable(self, connected: int, waited: float) -> Ending | None:
+        """Ask silent workers in other formats; who answers then cannot decode the run's messages.
+
+        The run ends where that goes for all of them.
+        """
+        if not self._ask_after or waited < self._ask_after[0]:
+            return None
+        self._ask_after.pop(0)
+        found = self._context.look_for_unreadable()
+        if found is None:
+            return None
+        note = (
+            f"{plural(found.workers, 'worker')} answered in {listed(found.answered, SHOWN)}, and "
+            f"none in {found.format}, the format of the app's messages"
+        )
+        advice = (
+            f"{note}: a worker throws away what it cannot decode (its log says ContentDisallowed), "
+            "so give it the app's serializer in accept_content"
+        )
+        if waited >= self._limit and found.workers >= connected:
+            return Ending("unknown", note, f"{advice}. The run has ended")
+        self._warn(advice)
+        return None
+
+    def _warn(self, advice: str) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            self._context.live_warnings.append(advice)
 
     def _silent(self, connected: int, waited: float) -> Ending | None:
         """Judge workers that are connected and answer nothing: busy, or unable to decode."""
@@ -112,9 +149,7 @@ class Absence:
         # A worker without a pool runs one job at a time, and answers nothing meanwhile.
         if gone > connected or waited > self._limit + longest:
             return Ending("unknown", note, f"{advice}. The run has ended")
-        if not self._has_warned:
-            self._has_warned = True
-            self._context.live_warnings.append(advice)
+        self._warn(advice)
         return None
 
     def _thrown_away(self) -> int:

@@ -9,7 +9,12 @@ from functools import partial
 from pytest_manifest.broker.bounded import BoundedCaller
 from pytest_manifest.broker.locating import Locator, open_locator, queues_of
 from pytest_manifest.broker.locating.worker_replies import describe_workers
-from pytest_manifest.broker.presence import Presence, look_for_workers
+from pytest_manifest.broker.presence import (
+    Presence,
+    Unreadable,
+    look_for_unreadable,
+    look_for_workers,
+)
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.visibility import Visibility
 from pytest_manifest.ledger import Ledger
@@ -108,6 +113,11 @@ class RunConnections:
         """Look for workers of the run's queues. Raises StackError where the broker is away."""
         assert self.publisher is not None
         return look_for_workers(self.publisher, self.queues)
+
+    def look_for_unreadable(self) -> Unreadable | None:
+        """Look for workers that cannot decode. Raises StackError where the broker is away."""
+        assert self.publisher is not None
+        return look_for_unreadable(self.publisher)
 
     def record_unknown_workers(self, ledger: Ledger) -> None:
         """Record workers that this run has not seen; our own stack has none."""

@@ -12,7 +12,7 @@ from loguru import logger
 from pytest_manifest.broker.bounded import WaitBudget
 from pytest_manifest.broker.locating import Locator
 from pytest_manifest.broker.preflight import add_consumers
-from pytest_manifest.broker.presence import Presence
+from pytest_manifest.broker.presence import Presence, Unreadable
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.visibility import Visibility, visibility_of
 from pytest_manifest.errors import StackError
@@ -64,6 +64,8 @@ class EngineContext:
     """Records workers that may have started a job unreported; raises StackError."""
     look_for_workers: Callable[[], Presence] | None = None
     """Looks for workers of the run's queues; raises StackError. None: nobody need be there."""
+    look_for_unreadable: Callable[[], Unreadable | None] = lambda: None
+    """Looks for workers that cannot decode the run's messages; raises StackError."""
     _told_delays: set[str] = field(default_factory=set)
     """The tasks of which a delay was told."""
 

@@ -109,6 +109,7 @@ class Strategy(ABC):
                 wait_budget=state.wait_budget,
                 record_unknown_workers=partial(connections.record_unknown_workers, ledger),
                 look_for_workers=connections.look_for_workers,
+                look_for_unreadable=connections.look_for_unreadable,
             )
         )
 

@@ -82,8 +82,11 @@ def _freed(line: str, free: object) -> bool:
     return True
 
 
-def test_a_worker_that_cannot_decode_the_messages_is_told(project: Project, broker: str) -> None:
-    """It throws each away, and answers nothing, as it cannot decode the question either."""
+@pytest.mark.parametrize("kind", ["redis", "rabbitmq"])
+def test_a_worker_that_cannot_decode_the_messages_is_told(
+    project: Project, broker: str, request: pytest.FixtureRequest, kind: str
+) -> None:
+    """It throws each away, and answers nothing but a question that it can decode."""
     wait_for(project, "3s")
     project.doubles(count=4)
     jobs = (project.path / "jobs.py").read_text("utf-8")
@@ -91,8 +94,12 @@ def test_a_worker_that_cannot_decode_the_messages_is_told(project: Project, brok
         "jobs.py",
         f"{jobs}\nimport sys\nif 'worker' in sys.argv:\n    app.conf.accept_content = ['yaml']\n",
     )
-    with worker(project, broker):
-        alone = project.run("--manifest=m.jsonl", f"--manifest-broker={broker}")
+    url = broker if kind == "redis" else request.getfixturevalue("rabbitmq_url")
+    at = (f"--manifest-broker={url}", f"--manifest-backend={broker}", "--manifest-deadline=60")
+    with worker(project, url, backend=broker):
+        alone = project.run("--manifest=m.jsonl", *at)
     assert set(project.verdicts().values()) == {"unknown"}
-    assert "its log says ContentDisallowed" in alone.stdout.str()
+    text = alone.stdout.str()
+    assert "1 worker answered in yaml, and none in json, the format of the app's messages" in text
+    assert "its log says ContentDisallowed" in text
     assert not project.ran()

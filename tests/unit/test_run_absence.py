@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from pytest_manifest.broker.locating import BrokerSnapshot
-from pytest_manifest.broker.presence import Presence
+from pytest_manifest.broker.presence import Presence, Unreadable
 from pytest_manifest.errors import StackError
 from pytest_manifest.run.absence import Absence, Ending
 from pytest_manifest.run.context import EngineContext
@@ -37,6 +37,7 @@ class Watched:
             signals=Signals(),
             is_private=False,
             look_for_workers=self._look_for_workers,
+            look_for_unreadable=lambda: None,
             pending=SimpleNamespace(by_task_id=self.pending),
             queues=["celery"],
             locator=SimpleNamespace(snapshot=lambda _: self.look),
@@ -116,3 +117,42 @@ def test_a_silent_worker_is_busy_until_more_is_gone_than_it_can_run() -> None:
     ended = both.after(130)
     assert ended is not None
     assert "ContentDisallowed" in ended.advice
+
+
+UNREADABLE = Unreadable(1, "json", ["yaml"])
+
+
+def test_workers_that_answer_in_another_format_alone_cannot_decode() -> None:
+    """It is said at half the time, and ends the run after all of it; twice is asked, no more."""
+    asked: list[None] = []
+
+    def unreadable() -> Unreadable:
+        asked.append(None)
+        return UNREADABLE
+
+    run = Watched(SILENT, look_for_unreadable=unreadable, locator=None)
+    assert [run.after(seconds) for seconds in (10, 50)] == [None, None]
+    assert not asked
+    assert [run.after(seconds) for seconds in (61, 95)] == [None, None]
+    assert len(asked) == len(run.context.live_warnings) == 1
+    ending = run.after(130)
+    assert ending is not None
+    assert (ending.status, len(asked)) == ("unknown", 2)
+    assert "1 worker answered in yaml, and none in json" in ending.advice
+    assert "ContentDisallowed" in ending.advice
+    assert run.after(300) is None, "it has ended already; nobody is asked for ever"
+    assert len(asked) == 2
+
+
+def test_a_busy_worker_beside_one_that_cannot_decode_is_waited_for() -> None:
+    """It may take the jobs yet."""
+    two = Presence(frozenset(), frozenset(), 2)
+    run = Watched(two, look_for_unreadable=lambda: UNREADABLE, locator=None)
+    assert [run.after(seconds) for seconds in (70, 130, 500)] == [None, None, None]
+    assert len(run.context.live_warnings) == 1
+
+
+def test_only_who_is_silent_is_asked_in_other_formats() -> None:
+    """A worker that cannot decode logs each question."""
+    run = Watched(NOBODY, look_for_unreadable=lambda: pytest.fail("it was asked"))
+    assert run.after(130) is not None
