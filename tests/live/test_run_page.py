@@ -234,7 +234,7 @@ def test_a_cause_leads_to_its_entries(
     raised = [r.id for r in records if r.error_place is not None]
     with shown(browser, file) as page:
         cause = page.locator("#causes li").filter(has_text="UnsupportedImageError").first
-        for told in (f"{len(raised)} entries", " workers", "ran ", "first at 21:40:"):
+        for told in (f"{len(raised)} entries", " worker processes", "ran ", "first at 21:40:"):
             assert told in cause.inner_text(), told
         cause.get_by_role("button", name=f"and {len(raised) - 3} more").click()
         wait_for(page, f"{len(raised)} of 400 entries")
