@@ -37,7 +37,7 @@ def test_names_of_the_brokers_own_on_the_private_stack(project: Project) -> None
     )
     names = ("_kombu.binding.celery", "celery.pidbox", "celeryev.1", "elsewhere")
     entries(project, *names, routed=True)
-    result = project.run("--manifest=m.jsonl")
+    result = project.run("--manifest=m.jsonl", "-v")
     result.assert_outcomes(passed=4, failed=4)
     result.stdout.fnmatch_lines_random(
         [
