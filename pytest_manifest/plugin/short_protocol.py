@@ -19,6 +19,7 @@ import pytest
 from pytest_manifest.bindings import BUILTIN_ENTRY, binding_of
 from pytest_manifest.compat.pytest import let_go_of_arguments
 from pytest_manifest.plugin.collection import EntryItem
+from pytest_manifest.plugin.failed_once import FailedOnce
 from pytest_manifest.plugin.outcome import properties_of, record_properties
 from pytest_manifest.plugin.runtest import SHORT, Verifying
 from pytest_manifest.plugin.session import manifest_session
@@ -44,6 +45,7 @@ _REPORTING: Final = (
 _KNOWN: Final = frozenset(
     {
         Verifying.__module__,
+        FailedOnce.__module__,  # marks reports of tests that were skipped
         __name__,
         # These act on tests of their own kind alone: coroutines, and property-based tests.
         "anyio.pytest_plugin",
