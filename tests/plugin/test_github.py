@@ -143,9 +143,9 @@ def test_nothing_that_a_job_says_is_carried_out(
     assert "<script" not in text
     assert "http://a.example" not in text
     (row,) = cells(text, "Entries | Cause")
-    assert len(row) == 4
+    assert len(row) == 5
     assert name in shown(row[2])
-    assert "</code><script>alert(1)</script>[x](http://a.example) @me" in shown(row[3])
+    assert "</code><script>alert(1)</script>[x](http://a.example) @me" in shown(row[4])
 
 
 def test_a_manifest_that_a_test_asks_for_stops_commands_too(project: Project, runner: Path) -> None:

@@ -252,7 +252,7 @@ def test_of_workers_that_tell_no_code_nothing_is_reused(project: Project, broker
             result.assert_outcomes(passed=1)
     assert project.ran() == {"a": 2}
     result.stdout.fnmatch_lines(
-        ["note: new.jsonl: 1 entry is not reused, as no worker tells, *'jobs.double'"]
+        ["note: new.jsonl: 1 entry is not reused, as no worker says, *'jobs.double'"]
     )
 
 
