@@ -145,7 +145,7 @@ def test_nothing_that_a_job_says_is_carried_out(
     (row,) = cells(text, "Entries | Cause")
     assert len(row) == 5
     assert name in shown(row[2])
-    assert "</code><script>alert(1)</script>[x](http://a.example) @me" in shown(row[4])
+    assert "</code><script>alert(1)</script>[x](http://a.example) @me" in shown(row[3])
 
 
 def test_a_manifest_that_a_test_asks_for_stops_commands_too(project: Project, runner: Path) -> None:

@@ -39,8 +39,8 @@ def test_giving_up_is_no_success_and_judges_nothing_that_was_sent(
     result.stdout.fnmatch_lines(
         [
             "*run *, 30 entries: none yet",
-            "*to send the rest: pytest --manifest=m.jsonl --manifest-resume --manifest-broker=*",
             "*the run gave up: the run's deadline of 0.001 s is over, and 10 entries had not been*",
+            "*to send the rest: pytest --manifest=m.jsonl --manifest-resume --manifest-broker=*",
         ]
     )
     with redis.Redis.from_url(broker) as client:

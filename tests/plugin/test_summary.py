@@ -146,7 +146,7 @@ def test_a_small_run_is_told_in_few_lines(project: Project) -> None:
     """Its tables are there with ``-v``."""
     batch(project, good=16, bad=3)
     lines = block(project.run("--manifest=m.jsonl", MEMORY))
-    assert lines[1].startswith("  19 of 19 entries expect nothing but an end")
+    assert lines[1].startswith("  19 of 19 entries expect no more than that the job ends")
     assert lines[2].startswith("  ledger ")
     whole = block(project.run("--manifest=m.jsonl", "--manifest-audit", "-v"))
     assert row(whole, "jobs.double")[1:4] == ["16", "16", "0"]
