@@ -19,6 +19,8 @@ from pytest_manifest.reporting.run_statistics import statistics_of
 _KINDS: Final = ("failed", "error")
 _WITHOUT_TEXT: Final = ("no", "line")
 """Values of ``--tb`` with which no failure takes more than a line."""
+_WITHOUT_CAUSE: Final = (None, "pending")
+"""Verdicts that no cause names: that of an entry which has none, and one that is not reached."""
 _ALL: Final = pytest.StashKey[dict[str, list[object]]]()
 
 
@@ -58,15 +60,15 @@ def show_repeated(reporter: pytest.TerminalReporter, report: RunReport) -> int:
 
 
 def _shown(every: Iterable[object], named: set[tuple[str, str]]) -> Iterator[object]:
-    """Yield reports of entries that a cause names, that say more than a verdict, or lack one.
+    """Yield reports of entries that a cause names, that say more than a verdict, or have no cause.
 
-    Of those that lack one, which is of no cause, the first few.
+    Of the last, the first few.
     """
     room = EXAMPLES
     for report in every:
         if not isinstance(report, pytest.TestReport) or not getattr(report, OF_VERDICT, False):
             yield report
-        elif "manifest_verdict" not in dict(report.user_properties):
+        elif dict(report.user_properties).get("manifest_verdict") in _WITHOUT_CAUSE:
             if room > 0:
                 yield report
             room -= 1

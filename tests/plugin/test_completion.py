@@ -48,7 +48,7 @@ def test_a_pause_is_no_part_of_a_runs_duration(project: Project) -> None:
     assert (first["parts"], first["pauses"]) == (1, 0)
     broken.unlink()
     reports = ("--manifest-report=run.html", "--manifest-markdown=run.md")
-    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume", *reports)
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume", "-v", *reports)
 
     told = newest(project)["statistics"]
     whole = parse_moment(told["ended"]) - parse_moment(told["began"])

@@ -121,6 +121,7 @@ def test_nobody_works_and_the_run_ends_all_the_same(project: Project, broker: st
     )
     result.assert_outcomes(errors=2)
     result.stdout.fnmatch_lines(["*deadline of 2 s is over*"])
+    result.stdout.no_fnmatch_line("*not shown*")
 
 
 @pytest.mark.live

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from celery import current_app
+from celery import _state, current_app
 from celery.signals import import_modules
 
 from pytest_manifest.broker.client import connection_to, load_app, result_backend
@@ -29,6 +29,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [one for one in sys.path if one not in ("", str(tmp_path))])
     known = set(sys.modules)
+    # Shared tasks would be those of all apps that other tests make in this process.
+    monkeypatch.setattr(_state, "_on_app_finalizers", set(_state._on_app_finalizers))
     yield tmp_path
     for name in set(sys.modules) - known:
         del sys.modules[name]

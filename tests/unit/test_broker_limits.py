@@ -104,9 +104,9 @@ def test_pools_that_enforce_nothing_are_named_once() -> None:
     gevent, threads = pool_warnings(workers)
     assert "three (gevent)" in gevent
     assert "one, two (thread)" in threads
-    assert "its verdict tells afterwards" in threads
+    assert "its verdict says afterwards" in threads
     [untimed] = pool_warnings([Worker("stock", {"t": False}, pool="solo")])
-    assert "no verdict tells it" in untimed
+    assert "no verdict says it" in untimed
 
 
 def test_what_a_job_may_occupy_is_by_its_tasks_own_limit() -> None:
