@@ -84,7 +84,7 @@ class AttemptEvaluator:
         """Entries that are sent again when their attempt's tree has ended, unless it has passed."""
         self.corrections: list[Correction] = []
         self.keeps_unknown = False
-        """Whether only a report makes something else of an attempt that was unknown."""
+        """Whether only a report changes what was unknown, or given up as overdue."""
 
     # One attempt
 
@@ -123,7 +123,8 @@ class AttemptEvaluator:
             status, note = for_want_of_a_signed_end(self._ledger, job.task_id, status, note)
         if status == "unknown" or self.keeps_unknown:
             row = self._ledger.attempts.get(job.task_id)
-            if row is not None and row.status == "unknown" and row.verdict is not None:
+            kept = ("unknown", "timed_out") if self.keeps_unknown else ("unknown",)
+            if row is not None and row.status in kept and row.verdict is not None:
                 return row.verdict  # nothing was reported since
         seen = status in SELF_CAUSED and job.is_running
         entry = self._own_limits.of(job)

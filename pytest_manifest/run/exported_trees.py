@@ -16,7 +16,6 @@ from pydantic_core import from_json
 from pytest_manifest.broker.attempt import is_of_attempt
 from pytest_manifest.ledger import Descendant, Ledger
 from pytest_manifest.ledger.queries import BATCH
-from pytest_manifest.ledger.rows import moment
 from pytest_manifest.manifest import Manifest, descendant_line, receipt_line
 from pytest_manifest.manifest.receipts import ReceiptIndex
 from pytest_manifest.run.changes import kept_manifest
@@ -26,6 +25,7 @@ from pytest_manifest.run.pending import PendingAttempt, entry_of_descendant
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.schema import Entry, Verdict
 from pytest_manifest.schema.receipts import ExportedDescendant
+from pytest_manifest.schema.wire import parse_moment
 from pytest_manifest.verdict import evaluate
 
 _NO_RECEIPT = "it is recorded as passed, and no receipt says so"
@@ -62,7 +62,7 @@ def _receipt_lines(ledger: Ledger) -> Iterator[bytes]:
         if verdict["verdict"] != "passed":
             judged |= {name: verdict[name] for name in ("sentence", "mismatches") if verdict[name]}
             judged["manifest"] = sha256
-        own = limits.seconds(task, run, moment(since))
+        own = limits.seconds(task, run, None if since is None else parse_moment(since))
         yield receipt_line(text, judged if own is None else {**judged, "limit": own})
 
 

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pytest_manifest.cli.find_app import find_apps
-from pytest_manifest.cli.init import PLAN
+from pytest_manifest.cli.init import _EARLY_PATHS, PLAN, _pytest_version
 from pytest_manifest.cli.main import app
 from pytest_manifest.ini import (
     batch_setting,
@@ -20,6 +20,8 @@ from pytest_manifest.ini import (
     import_folders,
     pytest_settings,
 )
+
+PYTEST = "pytest" if _pytest_version() >= _EARLY_PATHS else "python -m pytest"
 
 
 def init(folder: Path, *options: str) -> dict[str, object]:
@@ -92,7 +94,7 @@ def test_a_project_with_tests_gets_an_ini_of_the_batchs_own(
     """What is there stays as it is, a second call changes nothing, and commands find the file."""
     write(tmp_path, {**files, "shop/celery.py": "app = Celery()\n"})
     made = init(tmp_path)
-    assert made["next"] == "pytest -c batch.ini --manifest-plan=first --manifest-plan-run"
+    assert made["next"] == f"{PYTEST} -c batch.ini --manifest-plan=first --manifest-plan-run"
     assert (made["private_by"], made["todo"]) == ("batch.ini", [])
     assert not (tmp_path / "pytest.ini").exists()
     assert {name: (tmp_path / name).read_text("utf-8") for name in files} == files
@@ -101,7 +103,7 @@ def test_a_project_with_tests_gets_an_ini_of_the_batchs_own(
     again = init(tmp_path)
     assert (again["created"], again["next"]) == ([], made["next"])
     assert init(tmp_path, "--app=other:app")["next"] == (
-        "pytest -c batch.ini --manifest-app=other:app --manifest-plan=first --manifest-plan-run"
+        f"{PYTEST} -c batch.ini --manifest-app=other:app --manifest-plan=first --manifest-plan-run"
     )
 
 
@@ -261,7 +263,7 @@ def test_the_tests_of_a_folder_above_still_run(above: str, text: str, tmp_path: 
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     following = shlex.split(str(made["next"]))
-    assert following == ["pytest", "-c", "batch.ini", *PLAN.split()]
+    assert following == [*PYTEST.split(), "-c", "batch.ini", *PLAN.split()]
     plan = [*command, "-c", "batch.ini", "--manifest-plan=first"]
     done = subprocess.run(plan, cwd=tmp_path / "svc", capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
