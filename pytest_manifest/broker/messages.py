@@ -137,6 +137,7 @@ class MessageBuilder:
         for task_id in task_ids if self._made else ():
             self._made.pop(task_id, None)
 
+    # ``ours``: Celery's own message, which has no types.
     def _made_by_task(self, attempt: Attempt, ours: Any, options: Options) -> Outgoing:
         """Have the task make the message by its own ``apply_async``; ``ours``: that of all others.
 

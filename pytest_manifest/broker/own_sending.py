@@ -33,7 +33,7 @@ class OwnMessage:
     """The message that a task's own ``apply_async`` has made: Celery's task_message, and how it
     goes."""
 
-    message: Any
+    message: Any  # kombu ships no types
     options: dict[str, object]
 
 
@@ -84,6 +84,7 @@ def make_message(app: Celery, call: Callable[[], object], task_id: str) -> OwnMe
     thread = threading.get_ident()
     send = app.amqp.send_task_message
 
+    # As Celery calls it, which ships no types.
     def keep(producer: object, name: str, message: Any, **options: Any) -> object:
         if threading.get_ident() != thread:  # somebody else's, at the same moment
             return send(producer, name, message, **options)
