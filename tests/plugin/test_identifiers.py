@@ -25,7 +25,7 @@ def test_a_receipts_run_is_no_path(project: Project) -> None:
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2)
     (ledger,) = project.ledgers()
     text = ledger.with_suffix(".receipts.jsonl").read_text("utf-8")
-    for run in (str(ledger.with_name("29991231T000000-planted")), "../planted"):
+    for run in (str(ledger.with_name("29991231T000000-run-of-nobody")), "../run-of-nobody"):
         project.write("r.jsonl", text.replace(f'"{ledger.stem}"', json.dumps(run)))
         result = project.run(
             "--manifest=m.jsonl", "--manifest-audit", "--manifest-receipts=r.jsonl"
@@ -33,7 +33,7 @@ def test_a_receipts_run_is_no_path(project: Project) -> None:
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         result.stderr.fnmatch_lines(["*r.jsonl:1: 'run'*must be a plain name*"])
     assert project.ledgers() == [ledger]
-    assert not list(project.path.parent.rglob("*planted*"))
+    assert not list(project.path.parent.rglob("*run-of-nobody*"))
 
 
 def test_a_workflow_is_no_path(project: Project) -> None:
