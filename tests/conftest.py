@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import pytest
 
-from tests import processes, services
+from tests import processes, rings, services
 from tests.browser import browser, page  # fixtures are found by their names here
 from tests.records import broken_promises
 
@@ -26,6 +26,19 @@ os.environ["NOSETPS"] = "1"
 
 # A shell that starts the suite behind others (``&``, ``nohup``) has it ignore Ctrl-C and more.
 processes.give_children_default_signals()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    rings.add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    rings.configure(config)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    rings.select(config, items)
+
 
 # No session that tests run is about these; importing them is a third of what a short one takes.
 NOT_NEEDED = ("hypothesispytest", "anyio", "valkey", "platformdirs", "xdist.looponfail")
@@ -46,6 +59,8 @@ def _consistent_records(request: pytest.FixtureRequest) -> Iterator[None]:
     Unless the test has the mark ``broken_record``, with the reason.
     """
     yield
+    if not rings.checks_records(request.config, request.node.nodeid):
+        return
     folder = getattr(request.node, "funcargs", {}).get("tmp_path")
     if isinstance(folder, Path) and request.node.get_closest_marker("broken_record") is None:
         broken = list(islice(broken_promises(folder), 20))
