@@ -12,7 +12,7 @@ unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help venv neighbours demo demo-gap-fill test durations model simulate fuzz proof forgeries writes mutants canary test-compose pin-images matrix chaos compiled bench stacks guard lint format types layers schema schema-check lock lock-check check dist audit docs screenshots report clean
+.PHONY: help venv neighbours demo demo-gap-fill test test-all test-part nightly weekly durations model simulate fuzz proof forgeries writes mutants canary test-compose pin-images matrix chaos compiled bench stacks guard lint format types layers schema schema-check lock lock-check check dist audit docs screenshots report clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | column -t -s @ 2>/dev/null || \
@@ -40,20 +40,34 @@ demo-gap-fill: venv ## load films, plan and fill their gaps with the offline mod
 	$(PY) -m workflows.gap_fill.corpus stats
 
 # Tests write a module twice within a second, and Python tells cached ones apart by second and size.
-test chaos: export PYTHONDONTWRITEBYTECODE = 1
-test: venv neighbours compiled ## all tests; those without their server are skipped, except with CI=true
-	$(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal --ignore=tests/chaos || $(ONCE_MORE) --ignore=tests/chaos; }
-	$(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal tests/chaos || $(ONCE_MORE) tests/chaos; }
+test test-all test-part chaos: export PYTHONDONTWRITEBYTECODE = 1
+RING = $(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal --durations=10 --durations-min=1
+test: venv compiled ## ring 1, before each push; tests without their server are skipped, except with CI=true
+	$(RING) --ring=1 $(ARGS)
 
-# Beside three others on two cores a stack may take longer to come up than its test waits. Only failed tests
-# (status 1) have this second chance, by themselves, and in sight; a fault of the code fails there, too.
-ONCE_MORE = { [ $$? -eq 1 ] && echo "Once more, one at a time: what has failed above" && \
- $(PY) -m pytest --last-failed --last-failed-no-failures=none
+test-all: venv neighbours compiled ## rings 1 and 2, before a change of what judges lands, and each night
+	$(RING) $(ARGS)
+
+test-part: venv neighbours compiled ## a part of ring 2 (PART=K/N: the K-th of N)
+	$(RING) --ring=2 --part=$(or $(PART),0/12) $(ARGS)
+
+nightly: venv ## what runs for hours each night: chaos, model, simulation, hostile bytes, every write, the matrix
+	$(MAKE) chaos
+	$(MAKE) model
+	$(MAKE) simulate SECONDS=1800
+	$(MAKE) fuzz SECONDS=1800
+	$(MAKE) writes
+	$(MAKE) matrix
+
+weekly: venv ## what runs each week: mutants, containers, batches of a million entries
+	$(MAKE) mutants
+	$(MAKE) test-compose
+	$(MAKE) bench
 
 durations: export PYTHONDONTWRITEBYTECODE = 1
 durations: venv neighbours compiled ## what every test costs, by folder and file (WRITE=before: into tests/README.md); see build/durations
 	rm -rf build/durations
-	-$(PY) -m pytest -p tests.durations -n $(TEST_PROCESSES) --dist worksteal --ignore=tests/chaos $(ARGS)
+	-$(PY) -m pytest -p tests.durations -n $(TEST_PROCESSES) --dist worksteal $(ARGS)
 	$(PY) -m tests.durations $(if $(WRITE),--write $(WRITE))
 
 chaos: venv compiled ## every fault at 25 random moments (ROUNDS=n WRITE=1: into the docs; FAULT='name' SEED=n: one); see build/chaos.md
@@ -138,7 +152,7 @@ lock: venv ## lock the dependencies anew (make lock UPGRADE=1: the newest versio
 lock-check: venv ## are the locks current?
 	$(PY) scripts/lock.py --check
 
-check: lint types layers schema-check test ## all of the above
+check: lint types layers schema-check test ## what a change must pass before it is pushed
 
 dist: venv ## build the wheel and the sdist into dist/
 	rm -rf dist

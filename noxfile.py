@@ -139,27 +139,11 @@ def _asked_for(arguments: list[str]) -> tuple[list[str], list[str]]:
 def _run_suite(
     session: nox.Session, suite: str, report: Path, options: list[str]
 ) -> dict[str, int]:
-    """Run a suite; what has failed is run once more, one at a time and in sight.
-
-    As ``make test`` does: beside three others on two cores a stack may take too long to come up.
-    """
+    """Run a suite, and return what came of it."""
     processes = os.environ.get("MANIFEST_MATRIX_PROCESSES", str(2 * (os.cpu_count() or 2)))
     always = ["-o", f"cache_dir={report.with_suffix('.cache')}", *options]
     began = time.monotonic()
     counts = _pytest(session, suite, report, ["-n", processes, "--dist", "worksteal", *always])
-    if counts["failed"]:
-        session.log("Once more, one at a time: what has failed above")
-        once_more = ["--last-failed", "--last-failed-no-failures=none", *always]
-        # Without xdist a file that cannot be imported keeps the others from their second try.
-        once_more.append("--continue-on-collection-errors")
-        second = _pytest(session, suite, report.with_suffix(".again.xml"), once_more)
-        if second["passed"] + second["failed"] == counts["failed"]:
-            counts = {
-                "passed": counts["passed"] + second["passed"],
-                "failed": second["failed"],
-                "skipped": counts["skipped"],
-                "again": second["passed"],
-            }
     return {**counts, "seconds": round(time.monotonic() - began)}
 
 

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import pytest
 
-from tests import processes, rings, services
+from tests import flaky, processes, rings, services
 from tests.browser import browser, page  # fixtures are found by their names here
 from tests.records import broken_promises
 
@@ -38,6 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     rings.select(config, items)
+    flaky.mark(items, flaky.read(), flaky.today())
 
 
 # No session that tests run is about these; importing them is a third of what a short one takes.

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import pytest
+from hypothesis import settings
 
 from tests.turns import WHOLE_VARIABLE
 
@@ -32,6 +33,10 @@ OF_FOLDERS: Final = {
     **dict.fromkeys(("pipelines", "writes", "chaos"), 2),
 }
 """The ring of each folder of tests; a folder that is not here cannot be collected."""
+ORDINARY: Final = 100
+"""How many examples Hypothesis tries of itself."""
+FEW: Final = 20
+"""How many it tries in ring 1."""
 RECORDS_ARE_CHECKED: Final = frozenset({"simulation", "contract", "live"})
 """The folders whose tests' records of runs are checked in ring 1, too."""
 
@@ -95,7 +100,8 @@ def add_options(parser: pytest.Parser) -> None:
 
 
 def configure(config: pytest.Config) -> None:
-    """Refuse a part that is none, and have samples be whole where parts take turns."""
+    """Refuse a part that is none; have samples be whole where parts take turns; choose examples."""
+    choose_examples(1 if config.getoption("ring", None) == 1 else 2)
     text = config.getoption("part", None)
     if text is None:
         return
@@ -104,6 +110,23 @@ def configure(config: pytest.Config) -> None:
     except ValueError:
         raise pytest.UsageError(f"--part={text}: give K/N, like 3/12") from None
     os.environ[WHOLE_VARIABLE] = "1"
+
+
+def choose_examples(ring: int) -> None:
+    """Load Hypothesis' profile of a ring, before the modules of tests read it.
+
+    Ring 1 tries a few examples, the same ones each time: no run draws another end. Ring 2 tries as
+    many as Hypothesis does of itself. Neither asks how long one takes: that is the machine's.
+    """
+    fewer = {"max_examples": FEW, "derandomize": True} if ring == 1 else {}
+    name = f"ring {ring}"
+    settings.register_profile(name, settings(), deadline=None, **fewer)
+    settings.load_profile(name)
+
+
+def examples(count: int) -> int:
+    """Return how many of the examples that a test asks for are tried in the ring that is run."""
+    return max(count * settings().max_examples // ORDINARY, 1)
 
 
 def select(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -114,7 +114,28 @@ def test_both_pipelines_of_this_project_run_everything() -> None:
     assert commands(ROOT / ".github" / "workflows" / "ci.yml") == [".ci/run"]
     flow = yaml.safe_load((ROOT / ".gitlab-ci.yml").read_text("utf-8"))
     assert flow["all"]["script"] == [".ci/run"]
-    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    assert all(os.access(ROOT / ".ci" / name, os.X_OK) for name in ("run", "servers"))
+
+
+def test_both_rings_are_run_each_night() -> None:
+    """By both forges; and each target that the commands of the hours name is the Makefile's."""
+    night = ROOT / ".github" / "workflows" / "nightly.yml"
+    assert "make test-all" in commands(night)
+    flow = yaml.safe_load((ROOT / ".gitlab-ci.yml").read_text("utf-8"))
+    assert flow["nightly"]["script"] == [".ci/servers", "make test-all", "make nightly"]
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    for target in ("nightly", "weekly"):
+        recipe = makefile.partition(f"\n{target}: ")[2].partition("\n\n")[0]
+        made = re.findall(r"\$\(MAKE\) ([\w-]+)", recipe)
+        job = workflow(night)["jobs"]["hours" if target == "nightly" else target]
+        assert job["strategy"]["matrix"]["what"] == made
+        assert all(f"\n{one}: " in makefile for one in made)
+
+
+def test_no_test_has_a_second_chance() -> None:
+    """But those of tests/flaky.toml, which are counted."""
+    for path in (ROOT / "Makefile", ROOT / ".ci" / "run", ROOT / "noxfile.py", *GITLAB, *OURS):
+        assert not re.search(r"--last-failed|--lf\b|--reruns", path.read_text("utf-8")), path.name
 
 
 def test_a_release_is_built_by_what_ci_runs_each_time() -> None:

@@ -31,6 +31,7 @@ from pytest_manifest.testing import MemoryStack
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import contradiction, evaluate
 from pytest_manifest.worker.backend_memory import store
+from tests.rings import examples
 from tests.unit.ledger_support import INFO
 
 RUN: Final = INFO.run
@@ -118,7 +119,7 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
         yield made
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(
     changes=st.lists(st.tuples(st.sampled_from([STARTED, None]), _FIELDS), max_size=4),
     text=st.sampled_from(["deep", "", "[]", "\x00", '{"kind": "finished"}']),

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from pytest_manifest.ledger import AttemptRow, EntryVerdict, Ledger, SendState, Start
 from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
+from tests.rings import examples
 from tests.unit.ledger_support import INFO, MOMENT, receipt, start, verdict
 
 OPEN_KINDS = ("pending", "unknown")
@@ -228,7 +229,9 @@ class LedgerMachine(RuleBasedStateMachine):
         assert ledger.verdicts.counts() == Counter(v.verdict for v, _ in settled.values())
 
 
-LedgerMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=25, database=None)
+LedgerMachine.TestCase.settings = settings(
+    max_examples=examples(40), stateful_step_count=25, database=None
+)
 
 
 TestLedger = LedgerMachine.TestCase

@@ -23,6 +23,7 @@ from pytest_manifest.manifest.jsonl import Faults, Line, check_document, parse_o
 from pytest_manifest.planning import PlanBuilder, plan_spec
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.json_values import is_deep
+from tests.rings import examples
 
 deep: list[Any] = []
 for _ in range(120):
@@ -54,6 +55,7 @@ expectations = st.fixed_dictionaries(
         "executions": numbers,
     },
 )
+
 fields = st.fixed_dictionaries(
     {"id": names, "task": names},
     optional={
@@ -85,7 +87,7 @@ fields = st.fixed_dictionaries(
     },
 )
 relaxed = settings(
-    max_examples=200,
+    max_examples=examples(200),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 

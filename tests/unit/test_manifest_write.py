@@ -18,6 +18,7 @@ from pytest_manifest.errors import ManifestError
 from pytest_manifest.manifest import dump_entry, read_manifest, write_manifest
 from pytest_manifest.schema import Entry, Expectations, Header
 from pytest_manifest.schema.fields import is_identifier
+from tests.rings import examples
 
 HEADER = Header(
     workflow="system_test",
@@ -277,7 +278,7 @@ headers = st.builds(Header, workflow=workflows, params=objects, planned_at=times
 
 
 @settings(
-    max_examples=60,
+    max_examples=examples(60),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(header=headers, plan=st.lists(entries, min_size=1, max_size=3, unique_by=lambda e: e.id))

@@ -22,6 +22,7 @@ from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.task_metadata import CODE_HISTORY
 from pytest_manifest.schema import Entry, Receipt, wire
+from tests.rings import examples
 from tests.unit.ledger_support import INFO, MOMENT
 
 CODE, OTHER = ("py3.11:" + letter * 64 for letter in "ab")
@@ -196,7 +197,7 @@ def test_less_evidence_or_more_claims_turn_nothing_green(
 
 
 @given(st.data())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(100))
 def test_several_things_less_turn_nothing_green_either(court: Court, data: st.DataObject) -> None:
     """Of receipts with several faults at once, several fields removed."""
     faults = data.draw(st.lists(st.sampled_from(sorted(FAULTS)), min_size=1, max_size=3))

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests import rings
 from tests.turns import WHOLE_VARIABLE, part_of_the_day
+
+
+@pytest.fixture
+def restored_profile() -> Iterator[None]:
+    """The profile of Hypothesis' own, and afterwards that of this run again."""
+    before = settings.get_current_profile_name()
+    settings.load_profile("default")
+    yield
+    settings.load_profile(before)
+
 
 IDS = [f"tests/live/test_{n % 7}.py::test_{n}[{n}]" for n in range(500)]
 
@@ -63,6 +75,21 @@ def test_samples_are_whole_where_parts_take_turns(monkeypatch: pytest.MonkeyPatc
     """Else what is in another day's sample and in this commit's part were never played."""
     monkeypatch.setenv(WHOLE_VARIABLE, "1")
     assert part_of_the_day(range(10), 3) == list(range(10))
+
+
+def test_ring_1_tries_fewer_examples_and_the_same_ones(
+    restored_profile: None,
+) -> None:
+    rings.choose_examples(1)
+    assert settings().derandomize
+    assert settings().deadline is None
+    assert [rings.examples(count) for count in (200, 60, 3)] == [40, 12, 1]
+
+
+def test_ring_2_tries_as_many_as_are_asked_for(restored_profile: None) -> None:
+    rings.choose_examples(2)
+    assert settings().deadline is None
+    assert [rings.examples(count) for count in (200, 60, 3)] == [200, 60, 3]
 
 
 def test_a_run_of_a_ring_plays_what_is_of_it(

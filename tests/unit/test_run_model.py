@@ -16,6 +16,7 @@ from pydantic import JsonValue
 from pytest_manifest.errors import StackError
 from pytest_manifest.run.workers import CRASH_LOOP
 from pytest_manifest.schema import Entry
+from tests.rings import examples
 from tests.unit.run_actions import FATES, HOWS, SECONDS, WorldActions
 from tests.unit.run_rig import Plan, Rig, rig
 from tests.unit.run_world import Worker
@@ -249,7 +250,7 @@ POISON_ON_A_STACK_OF_OTHERS = Plan(
 @example(plain("a"), EMPTIED_BEFORE_THE_STOP, 0)
 @example(plain("ab", max_failed=0), REVOKED_IN_AN_EMPTIED_STORE, None)
 @given(plans(), programs, stops)
-@settings(max_examples=150, database=None)
+@settings(max_examples=examples(150), database=None)
 def test_no_verdict_is_wrong_whatever_happens(
     plan: Plan, program: tuple[Step, ...], stop: int | None
 ) -> None:

@@ -14,6 +14,7 @@ from pytest_manifest.run.budget import Budget
 from pytest_manifest.run.schedule import Schedule, Skipped
 from pytest_manifest.run.settings import FailureLimit
 from pytest_manifest.schema import Entry, VerdictStatus
+from tests.rings import examples
 
 RUN = "20261124T150000-0123abcd"
 
@@ -262,7 +263,7 @@ def graphs(draw: st.DrawFn) -> list[Attempt]:
     return made
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(
     todo=graphs(),
     verdicts=st.data(),
