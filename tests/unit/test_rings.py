@@ -120,7 +120,9 @@ def test_a_run_of_a_ring_plays_what_is_of_it(
             f"    @pytest.mark.ring({3 - mark})\n    def test_inner(self): pass\n",
             "utf-8",
         )
+    (pytester.path / "verify.py").write_text("def test_entry(): pass\n", "utf-8")
     root = ("--rootdir=.", "-p", "no:cacheprovider")
+    pytester.inline_run(*root, "verify.py").assertoutcome(passed=1)  # a manifest's, in the project
     pytester.inline_run(*root).assertoutcome(passed=6)
     one = pytester.inline_run(*root, "--ring=1")
     one.assertoutcome(passed=3)
