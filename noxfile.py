@@ -43,8 +43,7 @@ KEPT += ("cryptography",)
 BEYOND = re.compile(
     r"^\s*(?:from|import) (?:tasks|workflows|sqlalchemy|markdown_it|playwright|yaml|flower|django"
     r"|gevent|eventlet|moto|boto3|pymysql|securesystemslib|trustme|benchmarks"
-    r"|tests\.(?:stacks\.servers|movie_bible|gemini_server|openai_server|text_models|text_requests"
-    r"|crud_load|browser|neighbours|unit\.filling_support|live\.gemini_support))\b",
+    r"|tests\.(?:stacks\.servers|workflows|browser|neighbours))\b",
     re.MULTILINE,
 )
 """Imports of tests that need more than the group ``matrix``: they belong to the example tasks, or

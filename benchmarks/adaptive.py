@@ -45,10 +45,10 @@ from tasks.text_model.choosing import open_limiter
 from tasks.text_model.failures import ModelFailure, RateLimited, Stopped
 from tasks.text_model.retrying import CallCounts, RetryPolicy, call
 from tasks.text_model.settings import TextModelSettings
-from tests.gemini_server.script import Script
-from tests.gemini_server.server import KEY
 from tests.services import valkey_server
-from tests.text_requests import text_request
+from tests.workflows.gemini_server.script import Script
+from tests.workflows.gemini_server.server import KEY
+from tests.workflows.text_requests import text_request
 
 ROOT: Final = Path(__file__).parents[1]
 LIMITS: Final = (4, 12, 6, 2)
@@ -107,7 +107,7 @@ def gemini(script: Script) -> Iterator[TextModel]:
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(script.model_dump(mode="json"), file)
         file.flush()
-        command = [sys.executable, "-m", "tests.gemini_server", "--script", file.name]
+        command = [sys.executable, "-m", "tests.workflows.gemini_server", "--script", file.name]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
             try:
                 assert process.stdout is not None

@@ -173,7 +173,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="gap-fill-") as folder:
         script = Path(folder) / "script.json"
         script.write_text(json.dumps({"latency": LATENCY}))
-        command = [sys.executable, "-m", "tests.gemini_server", "--script", str(script)]
+        command = [sys.executable, "-m", "tests.workflows.gemini_server", "--script", str(script)]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
             try:
                 assert server.stdout is not None

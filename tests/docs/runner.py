@@ -40,12 +40,13 @@ COPIED = (
     ".env.example",
     # The contract of a language model, which is a reader's, too.
     "tests/__init__.py",
-    "tests/gemini_server",
-    "tests/openai_server",
+    "tests/workflows/__init__.py",
+    "tests/workflows/gemini_server",
+    "tests/workflows/openai_server",
     "tests/processes.py",
     "tests/support.py",
-    "tests/text_models",
-    "tests/text_requests.py",
+    "tests/workflows/text_models",
+    "tests/workflows/text_requests.py",
 )
 
 

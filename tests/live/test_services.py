@@ -22,10 +22,11 @@ from redis.retry import Retry
 
 from tests import processes, services
 from tests.conftest import missing
-from tests.crud_load import ROOT
 from tests.support import eventually
 
 pytestmark = pytest.mark.live
+
+ROOT = Path(__file__).resolve().parents[2]
 
 HOLD = """
 import sys, tempfile
