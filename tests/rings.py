@@ -31,13 +31,15 @@ OF_FOLDERS: Final = {
     **dict.fromkeys(("simulation", "model", "fuzz", "mutants"), 1),
     **dict.fromkeys(("live", "docs", "stacks", "frameworks", "neighbours"), 2),
     **dict.fromkeys(("pipelines", "writes", "chaos"), 2),
+    "workflows": 2,
+    "workflows/unit": 1,
 }
 """The ring of each folder of tests; a folder that is not here cannot be collected."""
 ORDINARY: Final = 100
 """How many examples Hypothesis tries of itself."""
 FEW: Final = 20
 """How many it tries in ring 1."""
-RECORDS_ARE_CHECKED: Final = frozenset({"simulation", "contract", "live"})
+RECORDS_ARE_CHECKED: Final = frozenset({"simulation", "contract", "live", "workflows"})
 """The folders whose tests' records of runs are checked in ring 1, too."""
 
 
@@ -47,12 +49,19 @@ def folder_of(nodeid: str) -> str:
     return parts[1] if parts[0] == "tests" and len(parts) > 2 else ""
 
 
+def _of_folders(nodeid: str) -> int | None:
+    """Return the ring of the innermost folder that has one."""
+    folders = nodeid.partition("::")[0].split("/")[1:-1]
+    names = ("/".join(folders[:deep]) for deep in range(len(folders), 0, -1))
+    return next((OF_FOLDERS[name] for name in names if name in OF_FOLDERS), None)
+
+
 def ring_of(nodeid: str, marked: int | None) -> int:
-    """Return a test's ring: that of its innermost mark, else that of its folder.
+    """Return a test's ring: that of its innermost mark, else that of its innermost folder.
 
     Raises ``pytest.UsageError`` for a folder without a ring and for a mark of no ring.
     """
-    ring = OF_FOLDERS.get(folder_of(nodeid)) if marked is None else marked
+    ring = _of_folders(nodeid) if marked is None else marked
     if ring not in RINGS:
         where = "is marked with no ring" if marked is not None else "is in a folder of no ring"
         raise pytest.UsageError(f"{nodeid} {where}: {ring}; see tests/rings.py")

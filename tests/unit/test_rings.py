@@ -29,6 +29,8 @@ def test_a_test_is_of_its_folders_ring_where_no_mark_says_otherwise() -> None:
     assert rings.ring_of("tests/live/test_a.py::TestA::test_b[1/2]", None) == 2
     assert rings.ring_of("tests/live/test_a.py::test_b", 1) == 1
     assert rings.ring_of("tests/unit/test_a.py::test_b", 2) == 2
+    assert rings.ring_of("tests/workflows/live/test_a.py::test_b[unit/x]", None) == 2
+    assert rings.ring_of("tests/workflows/unit/test_a.py::test_b", None) == 1
 
 
 @pytest.mark.parametrize(
@@ -49,7 +51,8 @@ def test_every_folder_with_tests_has_a_ring() -> None:
     """But those that no run of the suite collects."""
     tests = Path(rings.__file__).parent
     folders = {path.relative_to(tests).parts[0] for path in tests.rglob("test_*.py")}
-    assert folders - {"compose", "projects"} == set(rings.OF_FOLDERS)
+    assert folders - {"compose", "projects"} == {name.split("/")[0] for name in rings.OF_FOLDERS}
+    assert all((tests / name).is_dir() for name in rings.OF_FOLDERS)
 
 
 @pytest.mark.parametrize("parts", [1, 2, 12])
