@@ -112,10 +112,11 @@ pin-images: ## pin the images that a registry gives by their digests, in .env (n
 matrix: venv ## the lowest versions, each minor of Celery, each Python (ARGS: as nox takes them)
 	MANIFEST_MATRIX_PROCESSES=$(TEST_PROCESSES) $(PY) scripts/matrix.py $(ARGS)
 
-# Hundreds of processes of the tests import what is compiled here, as pytest does it.
+# Hundreds of processes of the tests import what is compiled here, and each process of a run the tests as
+# pytest rewrites them, which takes it longer than to import them.
 compiled: venv
 	$(PY) -m compileall -q pytest_manifest tasks workflows tests
-	env -u PYTHONDONTWRITEBYTECODE $(PY) -m pytest --collect-only -q tests/unit >/dev/null
+	env -u PYTHONDONTWRITEBYTECODE $(PY) -m pytest --collect-only -q >/dev/null
 
 bench: venv ## measure everything side by side; the page is docs/reference/benchmarks.md
 	$(PY) -m benchmarks $(BENCH)

@@ -36,6 +36,10 @@ def pytest_configure(config: pytest.Config) -> None:
     rings.configure(config)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return rings.ignore(collection_path, config)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     rings.select(config, items)
     flaky.mark(items, flaky.read(), flaky.today())

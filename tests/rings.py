@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -25,6 +26,7 @@ from hypothesis import settings
 
 from tests.turns import WHOLE_VARIABLE
 
+ROOT: Final = Path(__file__).resolve().parent.parent
 RINGS: Final = (1, 2)
 OF_FOLDERS: Final = {
     **dict.fromkeys(("unit", "house", "typing", "contract", "plugin"), 1),
@@ -101,6 +103,28 @@ def chosen(
     return played, left
 
 
+def is_without(path: Path, ring: int) -> bool:
+    """Return whether no test of a file is of a ring: by its folder, and as no mark names the ring.
+
+    Importing the tests of the other ring takes each process longer than many of them take to run.
+    """
+    place = path.relative_to(ROOT).as_posix()
+    if not path.name.startswith("test_") or _of_folders(place) in (None, ring):
+        return False
+    return f"mark.ring({ring})" not in path.read_text("utf-8")
+
+
+def refuse_hidden(items: Sequence[pytest.Item]) -> None:
+    """Raise ``pytest.UsageError`` for a test whose mark stands elsewhere than in its file.
+
+    A run of its ring would pass over the file, and nobody would miss the test.
+    """
+    found = {(item.path, mark): item for item in items if (mark := mark_of(item)) is not None}
+    for (path, ring), item in found.items():
+        if path.is_relative_to(ROOT / "tests") and is_without(path, ring):
+            raise pytest.UsageError(f"{item.nodeid}: write mark.ring({ring}) into {path.name}")
+
+
 def add_options(parser: pytest.Parser) -> None:
     """Add ``--ring`` and ``--part``."""
     group = parser.getgroup("rings", "rings of this suite")
@@ -142,9 +166,17 @@ def select(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect what is not of the ring or the part that is asked for."""
     text = config.getoption("part", None)
     played, left = chosen(items, config.getoption("ring", None), text and part_of(text))
+    refuse_hidden(items)
     if left:
         config.hook.pytest_deselected(items=left)
         items[:] = played
+
+
+def ignore(path: Path, config: pytest.Config) -> bool | None:
+    """Have a file passed over of which the ring that is asked for has no test."""
+    ring = config.getoption("ring", None)
+    is_ours = ring is not None and path.is_file() and path.is_relative_to(ROOT / "tests")
+    return True if is_ours and is_without(path, ring) else None
 
 
 def checks_records(config: pytest.Config, nodeid: str) -> bool:

@@ -55,6 +55,41 @@ def test_every_folder_with_tests_has_a_ring() -> None:
     assert all((tests / name).is_dir() for name in rings.OF_FOLDERS)
 
 
+def test_a_file_without_a_test_of_the_ring_is_not_even_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mark within keeps it; conftest.py, helpers and folders of no ring are none of this."""
+    monkeypatch.setattr(rings, "ROOT", tmp_path)
+    for name, text, without_1, without_2 in (
+        ("unit/test_a.py", "", False, True),
+        ("unit/test_b.py", "@pytest.mark.ring(2)", False, False),
+        ("live/test_c.py", "@pytest.mark.ring(2)", True, False),
+        ("live/test_d.py", "marks=pytest.mark.ring(1)", False, False),
+        ("live/conftest.py", "", False, False),
+        ("elsewhere/test_e.py", "", False, False),
+    ):
+        path = tmp_path / "tests" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+        assert rings.is_without(path, 1) is without_1, name
+        assert rings.is_without(path, 2) is without_2, name
+
+
+def test_a_mark_that_stands_in_another_file_is_refused(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rings, "ROOT", pytester.path)
+    path = pytester.path / "tests" / "live" / "test_a.py"
+    path.parent.mkdir(parents=True)
+    path.write_text("def test_it(): pass", "utf-8")
+    items, _ = pytester.inline_genitems(path)
+    (item,) = items
+    rings.refuse_hidden([item])
+    item.add_marker(pytest.mark.ring(1))
+    with pytest.raises(pytest.UsageError, match=r"write mark\.ring\(1\) into test_a\.py"):
+        rings.refuse_hidden([item])
+
+
 @pytest.mark.parametrize("parts", [1, 2, 12])
 def test_so_many_parts_play_each_test_once(parts: int) -> None:
     played = [one for k in range(parts) for one in IDS if rings.is_in_part(one, k, parts)]
