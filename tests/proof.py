@@ -14,6 +14,9 @@ from typing import Final
 from pytest_manifest.text import plural
 from tests.broken_records import MUTATIONS
 from tests.mutants.judging import changed_since
+from tests.nodes import Node
+from tests.owners import PROMISES as OWNED
+from tests.owners import read
 from tests.page_tables import FAULTS, PROMISES, put, rows, taken
 
 NAMES: Final = ("S1", "S2", "S3", "S4", "S5", "S6", "L1")
@@ -100,12 +103,20 @@ def in_mutants(promise: str) -> str:
     return f"{killed:,} of {made:,}{others}"
 
 
+def owner(promise: str) -> str:
+    """Name the test that owns a promise."""
+    return f"`{Node.read(read()[OWNED][promise]).function}`"
+
+
 def table() -> str:
     """Make the table in Markdown."""
-    head = ("promise", "model", "simulation", "chaos", "check", "mutants killed")
+    head = ("promise", "model", "simulation", "chaos", "check", "mutants killed", "owner")
     lines = [head, ("---",) * len(head)]
     lines += [
-        (one, in_model(one), in_simulation(), in_chaos(one), in_check(one), in_mutants(one))
+        (
+            *(one, in_model(one), in_simulation(), in_chaos(one)),
+            *(in_check(one), in_mutants(one), owner(one)),
+        )
         for one in NAMES
     ]
     return "\n".join(map(_line, lines))

@@ -212,9 +212,19 @@ SCENARIOS: dict[tuple[str, int, str], Provoked] = {
     ("manifest", 3, "no stack is up:"): command_ends("stack", "status"),
     ("manifest", 130, "Ctrl-C"): command_interrupted,
 }
+LIKE_CTRL_C = (128 + signal.SIGHUP, 128 + signal.SIGTERM)
+"""Statuses of signals that are taken as Ctrl-C is, which unit/test_interrupts.py holds, too."""
 
 
-@pytest.mark.parametrize("row", SCENARIOS, ids=lambda row: f"{row[0]}-{row[1]}-{row[2][:12]}")
+@pytest.mark.ring(1)
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, marks=pytest.mark.ring(2) if row[1] in LIKE_CTRL_C else ())
+        for row in SCENARIOS
+    ],
+    ids=[f"{program}-{status}-{words[:12]}" for program, status, words in SCENARIOS],
+)
 def test_each_status_is_what_the_command_ends_with(
     row: tuple[str, int, str], project: Project, broker: str
 ) -> None:
@@ -223,6 +233,7 @@ def test_each_status_is_what_the_command_ends_with(
     assert SCENARIOS[row](project, broker) == row[1]
 
 
+@pytest.mark.ring(1)
 def test_every_row_is_provoked() -> None:
     """A row without a scenario would be a promise that nobody holds."""
     assert table().keys() == SCENARIOS.keys()

@@ -36,6 +36,13 @@ def test_the_changelog_starts_with_the_version(root: Path, project: dict[str, st
     assert next(v for v in versions if v != "Unreleased") == project["version"]
 
 
+def test_no_dependency_pins_redis_py_by_an_extra_of_another(root: Path) -> None:
+    """Those of Celery and kombu forbid some that work, which projects have pinned beside us."""
+    told = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
+    assert [one for one in told if re.match(r"(celery|kombu)\W*\[", one)] == []
+    assert sum(re.match(r"(celery|kombu|redis)\b", one) is not None for one in told) == 3
+
+
 def test_the_licence_is_whole(root: Path, project: dict[str, str]) -> None:
     """Apache-2.0, with its full text."""
     text = (root / "LICENSE").read_text("utf-8")

@@ -147,6 +147,7 @@ def test_a_store_that_kept_its_data_is_intact_after_a_crash(tmp_path: Path) -> N
             assert eventually(lambda: reader.is_intact() and [True], what="it answers") == [True]
 
 
+@pytest.mark.ring(1)
 def test_a_store_that_went_back_to_what_it_had_saved_is_not_intact(tmp_path: Path) -> None:
     """kill -9 and a restart from a snapshot: the mark is there, and what came since is gone.
 

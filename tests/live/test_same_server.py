@@ -34,6 +34,7 @@ def is_refused(
     return bool(refused)
 
 
+@pytest.mark.ring(1)
 def test_one_server_by_two_ports_is_one_store(valkey: str) -> None:
     """In whichever way it is called; another database, another server, and silence are not."""
     direct, other = database(valkey, 11), database(valkey, 12)

@@ -166,6 +166,7 @@ def test_a_stop_can_keep_the_data(folder: Path, data: Path) -> None:
         assert has(stack, "kept")
 
 
+@pytest.mark.ring(1)
 def test_a_stack_knows_no_worker_of_the_one_before(folder: Path, data: Path) -> None:
     """Names of killed workers, under any prefix and namespace: what they held would wait for them.
 

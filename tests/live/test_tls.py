@@ -95,6 +95,7 @@ def failure(url: str, app: Celery | None) -> str:
     return sentence
 
 
+@pytest.mark.ring(1)
 @pytest.mark.parametrize("kind", ["redis", "rabbitmq"])
 @pytest.mark.parametrize(
     ("fault", "said"),

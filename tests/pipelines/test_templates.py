@@ -228,6 +228,7 @@ def test_a_night_of_github_is_sent_and_judged(tmp_path: Path, stack: dict[str, s
         assert "Judge" not in {one.name for one in late.done}
 
 
+@pytest.mark.ring(1)
 @pytest.mark.parametrize(("kept", "found"), [(9, "run=9\n"), (7, "run=7\n"), (6, "")])
 def test_the_newest_ledger_of_a_night_is_found(kept: int, found: str, tmp_path: Path) -> None:
     """That of the run itself, where it is run again; runs that have left none are passed over."""
@@ -243,6 +244,7 @@ def test_the_newest_ledger_of_a_night_is_found(kept: int, found: str, tmp_path: 
         assert (done.returncode == 0) is (found != ""), done.stdout
 
 
+@pytest.mark.ring(1)
 @pytest.mark.parametrize(
     ("name", "context"),
     [

@@ -43,6 +43,7 @@ def test_the_environment(project: Project) -> None:
     assert told["entries"] == "1"
     assert told["option_language"] == "\\u65e5\\u672c"
     assert told["broker"].startswith("redis://:***@")
+    assert told["stack"] == "private"
     assert told["run"] in project.ledgers()[-1].name
     assert {"python", "celery", "pytest", "workers", "system"} <= set(told)
 

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
 
+from pytest_manifest.broker.locating import BrokerSnapshot, JobLocations, StartedOn, compare
 from pytest_manifest.broker.workers import with_effective_timeout
 from pytest_manifest.ledger.attempts import Attempts
 from pytest_manifest.ledger.excuses import Excuses
-from pytest_manifest.run import resume_decisions
+from pytest_manifest.run import recovery, resume_decisions
+from pytest_manifest.run.engine import Engine
+from pytest_manifest.run.evidence import EvidenceEvaluator
 from pytest_manifest.run.locks import RunLock
+from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.resume import Resume
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.schema import Entry
@@ -196,6 +201,47 @@ def test_a_lock_that_holds_nobody_off_is_seen() -> None:
     """S1: two pytests with one ledger."""
     with mock.patch.object(RunLock, "acquire"):
         assert violations_of([Step("second", moments=8)])
+
+
+def test_silence_that_counts_as_a_no_is_seen() -> None:
+    """S3: what a paused worker runs is nowhere else, and is not lost."""
+
+    def silence(*looks: BrokerSnapshot, **more: Mapping[str, StartedOn]) -> JobLocations:
+        found = compare(*looks, **more)  # type: ignore[arg-type]
+        return replace(found, missing=found.missing | found.unknown, unknown=frozenset())
+
+    steps = [Step("take", moments=24), Step("begin"), Step("pause")]
+    waiting = [Step("idle", number=3, moments=1)] * 8
+    assert violations_of([*steps, *waiting]) == set()
+    with mock.patch.object(recovery, "compare", silence):
+        assert "S3" in violations_of([*steps, *waiting])
+
+
+def test_a_receipt_that_is_held_against_nothing_is_seen() -> None:
+    """S4: a result that was changed on its way is not the one of its digest."""
+    changed = [Step("fate", number=5), Step("work", moments=24), Step("work")]
+    assert violations_of(changed) == set()
+    with mock.patch.object(EvidenceEvaluator, "_find_contradiction", return_value=""):
+        assert "S4" in violations_of(changed)
+
+
+def test_an_end_before_all_is_judged_is_seen() -> None:
+    """S6: a session that ends in good order leaves no entry without a verdict."""
+    program = Program(plain("a", "b"), (Step("work", moments=24),), is_private=False, window=1)
+    assert play(program).violations == []
+    with mock.patch.object(Engine, "_finished", property(lambda _: True)):
+        assert {promise_of(one) for one in play(program).violations} == {"S6"}
+
+
+def test_a_wait_without_end_is_seen() -> None:
+    """L1: what is neither searched for nor overdue is waited for as long as one likes."""
+    gone = [Step("fate", number=0), Step("work", moments=24), Step("work")]
+    assert violations_of(gone) == set()
+    with (
+        mock.patch.object(recovery.JobSearch, "tick", return_value=None),
+        mock.patch.object(PendingAttempts, "overdue", return_value={}),
+    ):
+        assert "L1" in violations_of(gone)
 
 
 def test_a_violation_is_made_small() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +53,15 @@ def test_a_suite_without_tests_has_the_properties() -> None:
     assert (
         ET.fromstring(written.partition("?>")[2]).find("testsuite/properties/property") is not None
     )
+
+
+def test_what_is_no_plain_file_is_left_alone(tmp_path: Path) -> None:
+    """A pipe can be read once, by whoever waits for it; opening it here would wait for ever."""
+    pipe, file = tmp_path / "pipe.xml", tmp_path / "j.xml"
+    os.mkfifo(pipe)
+    file.write_text(report(""), "utf-8")
+    assert [junit._is_whole(path, None) for path in (pipe, Path(os.devnull), file)] == [
+        False,
+        False,
+        True,
+    ]

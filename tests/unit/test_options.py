@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from pytest_manifest.errors import SigningError
+from pytest_manifest.manifest import Limits, read_manifest
 from pytest_manifest.plugin import option_values
 from pytest_manifest.plugin.option_conflicts import read_options, refuse_unwritable
-from pytest_manifest.plugin.options import Options, any_given
+from pytest_manifest.plugin.options import ROWS, Options, any_given
+from pytest_manifest.plugin.signatures import check_work_order, worker_keys
 from pytest_manifest.schema.fields import MOST_SECONDS
+from pytest_manifest.signing import keys
+from pytest_manifest.signing.orders import sign_order
 
 
 @pytest.fixture(autouse=True)
@@ -404,6 +409,75 @@ def test_the_configuration_file_sets_what_is_not_given(pytester: pytest.Pytester
     assert not options.broker_given
 
 
+FURTHER = {
+    "manifest_no_worker = 15m": ("no_worker", 900.0),
+    "manifest_strict = true": ("strict", True),
+    "manifest_allow = shop.* tasks.resize": ("allow", ("shop.*", "tasks.resize")),
+    "manifest_accept = redelivery": ("accept", ("redelivery",)),
+    "manifest_apply_async = true": ("apply_async", True),
+    "manifest_require_signature = true": ("require_signature", True),
+    "manifest_public_key = keys/people.pub": ("public_key", "keys/people.pub"),
+    "manifest_require_signed_receipts = true": ("require_signed_receipts", True),
+    "manifest_receipt_key = keys/workers.pub": ("receipt_key", "keys/workers.pub"),
+    "manifest_redact = no": ("redact", "no"),
+    "manifest_redact_names = pin !token": ("redact_names", ("pin", "!token")),
+    "manifest_limits = entries=500": ("limits", Limits(entries=500)),
+    "manifest_plans = orders": ("plans", "orders"),
+    "manifest_workflows = flows": ("workflows", "flows"),
+    "manifest_progress = log": ("progress", "log"),
+    "manifest_report = build/run.html": ("report", "build/run.html"),
+    "manifest_report_mode = 640": ("report_mode", 0o640),
+    "manifest_issue_link = https://x.example/{}": ("issue_link", "https://x.example/{}"),
+}
+PATHS = {"public_key", "receipt_key", "plans", "workflows", "report"}
+
+
+@pytest.mark.parametrize("line", FURTHER)
+def test_each_further_setting_of_the_configuration_file_arrives(
+    pytester: pytest.Pytester, line: str
+) -> None:
+    """As what its kind is; files and folders are below the configuration's own."""
+    attribute, value = FURTHER[line]
+    expected = pytester.path / str(value) if attribute in PATHS else value
+    assert getattr(read(pytester, M, ini=line), attribute) == expected
+    assert getattr(read(pytester, M), attribute) != expected
+
+
+def test_no_setting_of_the_configuration_file_is_left_out() -> None:
+    """Each is set above to something that it is not by itself."""
+    lines = [*INI.strip().splitlines(), *FURTHER]
+    names = [line.partition(" = ")[0] for line in lines]
+    assert sorted(names) == sorted(row.dest for row in ROWS.values() if row.ini)
+
+
+def test_the_environment_names_keys_where_nothing_else_does(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of who may sign manifests, and of the workers; the option and the file go before it."""
+    private, public = keys.generate()
+    other = keys.generate()[1]
+    (pytester.path / "people.pub").write_text(public, "utf-8")
+    (pytester.path / "other.pub").write_text(other, "utf-8")
+    order = read_manifest(pytester.path / "m.jsonl")
+    signer = keys.read_signer(private.decode(), "--key")
+    sign_order(order.path, len(order), order.sha256, signer)
+    arguments = (M, "--manifest-require-signature")
+    with pytest.raises(SigningError, match="MANIFEST_PUBLIC_KEY, with"):
+        check_work_order(order, read(pytester, *arguments))
+    with pytest.raises(SigningError, match="MANIFEST_RECEIPT_KEY, with"):
+        worker_keys(read(pytester, M), may_lack=False)
+    assert worker_keys(read(pytester, M), may_lack=True) == ""
+
+    monkeypatch.setenv("MANIFEST_PUBLIC_KEY", str(pytester.path / "people.pub"))
+    monkeypatch.setenv("MANIFEST_RECEIPT_KEY", public)
+    check_work_order(order, read(pytester, *arguments))
+    assert worker_keys(read(pytester, M), may_lack=False) == public
+    with pytest.raises(SigningError, match="none of its signatures is of a key that is trusted"):
+        check_work_order(order, read(pytester, *arguments, "--manifest-public-key=other.pub"))
+    by_file = read(pytester, M, ini="manifest_receipt_key = other.pub")
+    assert worker_keys(by_file, may_lack=False) == other
+
+
 @pytest.mark.parametrize(
     ("arguments", "ini", "strict"),
     [
@@ -490,6 +564,16 @@ def test_a_mistake_in_the_configuration_file_is_named_as_it_stands_there(
     with pytest.raises(pytest.UsageError) as caught:
         read(pytester, ini=line)
     assert sentence in str(caught.value)
+
+
+def test_a_command_that_goes_on_names_app_and_stack_again(pytester: pytest.Pytester) -> None:
+    """As the command line did, without a password; what the file says need not be said again."""
+    given = ("--manifest-app=b:app", "--manifest-broker=redis://:secret@h/1", "--manifest-resume")
+    assert read(pytester, M, *given, ini=INI).stack_arguments == (
+        " --manifest-app=b:app --manifest-broker='redis://:***@h/1'"
+    )
+    assert read(pytester, M, "--manifest-stack").stack_arguments == " --manifest-stack"
+    assert read(pytester, M, ini=INI).stack_arguments == ""
 
 
 def test_the_environment_names_a_stack_where_nothing_else_does(

@@ -308,6 +308,7 @@ def test_a_stuck_job_is_cancelled_and_asked_for_again(
     check_rows(bible, 20)
 
 
+@pytest.mark.ring(1)
 @pytest.mark.parametrize(("fault", "patience"), [("ok", 0.0), ("lost_late", 600.0)])
 def test_a_job_that_ends_before_it_can_be_cancelled_is_read(
     server: GeminiServer,

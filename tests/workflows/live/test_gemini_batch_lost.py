@@ -31,6 +31,7 @@ def raises(failure: Exception) -> Callable[..., NoReturn]:
     return fail
 
 
+@pytest.mark.ring(1)
 @pytest.mark.parametrize("settle", [600.0, 0.0])
 def test_a_job_that_is_not_known_at_first_is_not_bought_again(
     server: GeminiServer, jobs: BatchJobs, bible: MovieBible, settle: float
@@ -102,6 +103,7 @@ def test_answers_that_are_not_there_are_waited_for_as_long_as_a_job(
     assert len(server.jobs.jobs) == bought
 
 
+@pytest.mark.ring(1)
 def test_a_refused_job_is_asked_for_again_after_a_poll_at_most(
     bible: MovieBible, jobs: BatchJobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

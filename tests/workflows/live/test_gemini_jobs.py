@@ -123,6 +123,7 @@ def test_a_job_is_found_by_its_display_name_on_any_page(
     assert jobs.named("RUN/d/1") == []
 
 
+@pytest.mark.ring(1)
 def test_a_page_that_does_not_come_is_asked_for_again(server: GeminiServer) -> None:
     """And not the whole list, which would hardly ever come where each fifth page does not."""
     server.use({"jobs": {"page": 1, "away": 0.2, "seed": 1}})
@@ -135,6 +136,7 @@ def test_a_page_that_does_not_come_is_asked_for_again(server: GeminiServer) -> N
     jobs.close()
 
 
+@pytest.mark.ring(1)
 def test_a_page_without_jobs_does_not_end_the_list(jobs: BatchJobs, server: GeminiServer) -> None:
     """A service may send one, and say that others follow."""
     server.use({"jobs": {"page": 1, "hollow": True}})
@@ -143,6 +145,7 @@ def test_a_page_without_jobs_does_not_end_the_list(jobs: BatchJobs, server: Gemi
     assert jobs.named("RUN/a/3") == []
 
 
+@pytest.mark.ring(1)
 def test_a_list_without_an_end_is_given_up(jobs: BatchJobs, server: GeminiServer) -> None:
     """What is not on it is not said to be not there."""
     server.use({"jobs": {"page": 1, "endless": True}})
@@ -152,6 +155,7 @@ def test_a_list_without_an_end_is_given_up(jobs: BatchJobs, server: GeminiServer
         jobs.named("RUN/a/3")
 
 
+@pytest.mark.ring(1)
 def test_a_job_that_is_told_of_without_its_name_is_found(
     jobs: BatchJobs, server: GeminiServer
 ) -> None:

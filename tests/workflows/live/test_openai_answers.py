@@ -110,6 +110,7 @@ def test_a_document_of_another_form_is_a_malformed_answer(
     assert "small-1 sent what is no chat completion" in str(failure)
 
 
+@pytest.mark.ring(1)
 @pytest.mark.parametrize("document", OF_ANOTHER_FORM)
 def test_what_cannot_be_read_costs_what_the_service_says_that_it_used(
     server: Server, model: TextModel, document: JsonValue
@@ -161,6 +162,7 @@ def test_what_is_no_count_of_tokens_is_none(
     assert answer.billed == Billed(0, 5, "small-1")
 
 
+@pytest.mark.ring(1)
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
@@ -281,6 +283,7 @@ def test_words_of_a_server_of_another_form_are_told(
     assert told in str(failure_of(model))
 
 
+@pytest.mark.ring(1)
 def test_who_must_pay_is_told_so(server: Server, model: TextModel) -> None:
     """No other form of the request would help."""
     server.status, server.body = 402, b'{"error": {"message": "Insufficient credits"}}'

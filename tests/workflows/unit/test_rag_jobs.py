@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from pydantic import JsonValue
 
@@ -38,3 +40,25 @@ def test_jobs_are_those_of_an_entry() -> None:
         submit_batch_task(["a"], data("batch"))
     with pytest.raises(BadOrderError, match="runs for none"):
         collect_batch_task(["a"], data("batch"), "submit-1")
+
+
+def test_loading_is_a_part_of_a_batchs_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first one loads for seconds, and must end by itself before it is ended."""
+    now = [1000.0]
+    left: list[float] = []
+
+    def load(_order: object) -> SimpleNamespace:
+        now[0] += 3.0
+        report = SimpleNamespace(over_time=dict)
+        return SimpleNamespace(
+            asker=SimpleNamespace(price=None),
+            batch=lambda *_: SimpleNamespace(report=report, may_have_cost=False),
+            document=lambda _: {},
+            seconds=lambda _: 10.0,
+        )
+
+    monkeypatch.setattr("tasks.rag.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("tasks.rag._equipment", load)
+    monkeypatch.setattr("tasks.rag._run", lambda *given: left.append(given[-1]))
+    process_batch_task(["a"], data("flex"))
+    assert left == [7.0]
