@@ -27,6 +27,8 @@ from workflows.gap_fill.gaps import NOT_LOADED
 from workflows.gap_fill.misspelled import SETTINGS, names_of
 from workflows.gap_fill.plan import gap_fill_judge, gap_fill_repair
 
+pytestmark = pytest.mark.ring(1)
+
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "docs" / "reference"
 OUTCOMES = {"passed": "PASSED", "failed": "FAILED", "error": "ERROR", "skipped": "SKIPPED"}

@@ -9,6 +9,8 @@ import pytest
 from tests.docs.blocks import blocks, missing_line, steps
 from tests.docs.runner import Reader
 
+pytestmark = pytest.mark.ring(1)
+
 
 def document(tmp_path: Path, text: str) -> Path:
     """A Markdown file; ~~~ stands for a fence."""

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from scripts import screenshots
+
+pytestmark = pytest.mark.ring(1)
 
 
 def test_each_picture_can_be_made_anew() -> None:

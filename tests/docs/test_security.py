@@ -6,8 +6,12 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.forgeries.kinds import KINDS
 from tests.page_tables import SECURITY, rows, taken
+
+pytestmark = pytest.mark.ring(1)
 
 ROOT = Path(__file__).resolve().parents[2]
 

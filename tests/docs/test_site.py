@@ -10,6 +10,8 @@ import pytest
 from scripts import docs_site
 from scripts.docs_links import faults
 
+pytestmark = pytest.mark.ring(1)
+
 
 def test_the_navigation_has_each_page_once() -> None:
     """docs/README.md lists every page under tutorial, how-to, reference or explanation."""

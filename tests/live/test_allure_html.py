@@ -240,6 +240,7 @@ def test_an_allure_that_is_not_as_expected_is_not_mended(tmp_path: Path) -> None
     assert [file.read_bytes() for file in files] == before
 
 
+@pytest.mark.ring(1)
 def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     """Without results, and where the folder to write is no report."""
     script = str(ROOT / "scripts" / "report")

@@ -99,6 +99,7 @@ def assert_endings(results: dict[str, BackendResult], *, timed: bool = True) -> 
             assert abs(result.finished_at - datetime.now(timezone.utc)) < timedelta(minutes=5)
 
 
+@pytest.mark.ring(1)
 def test_every_ending_from_redis(valkey: str, tmp_path: Path) -> None:
     """Each way a task can end is told apart, from Redis, with the app's own key prefix."""
     where = address(database(valkey, 7), app=APP)
@@ -120,6 +121,7 @@ def test_extended_results_say_where_they_ran(valkey: str, tmp_path: Path) -> Non
     assert (result.queue, result.retries) == ("standard", 0)
 
 
+@pytest.mark.ring(1)
 def test_what_is_not_final_is_left_out(valkey: str, tmp_path: Path) -> None:
     """Unknown ids, started and retried tasks have no result yet; many ids are asked in chunks."""
     url = database(valkey, 9)
@@ -139,6 +141,7 @@ def test_what_is_not_final_is_left_out(valkey: str, tmp_path: Path) -> None:
     assert found == {ids[-1]: BackendResult(state="succeeded", result=3)}
 
 
+@pytest.mark.ring(1)
 def test_embedded_receipt_comes_out(valkey: str) -> None:
     """A receipt that the worker put around its result is unwrapped; the result stays itself."""
     url = database(valkey, 10)
@@ -184,6 +187,7 @@ def test_every_ending_from_sqlite(valkey: str, tmp_path: Path) -> None:
     assert_endings(results)
 
 
+@pytest.mark.ring(1)
 @pytest.mark.postgres
 def test_every_ending_from_postgres(valkey: str, postgres_url: str, tmp_path: Path) -> None:
     """The same endings from PostgreSQL, through psycopg 3."""
@@ -232,6 +236,7 @@ def test_replies_over_rabbitmq(rabbitmq_url: str, tmp_path: Path) -> None:
     assert [named[f"e-{n}"].result for n in range(150)] == list(range(150))
 
 
+@pytest.mark.ring(1)
 def test_no_result_backend_gives_nothing(valkey: str) -> None:
     """Where results are disabled there is nothing to read, and that is no error."""
     with closing(ResultReader(address(database(valkey, 15), "disabled://"))) as reader:

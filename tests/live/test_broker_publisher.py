@@ -35,7 +35,7 @@ from tests.live.broker_support import (
 )
 from tests.support import eventually
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.ring(1)]
 
 
 @pytest.fixture
@@ -157,6 +157,7 @@ def _everything(url: str) -> dict[str, list[dict[str, object]]]:
     return found
 
 
+@pytest.mark.ring(2)
 def test_higher_priority_is_taken_first(broker: str, tmp_path: Path) -> None:
     """A worker takes from the priority lists in the order of the app's steps: low numbers first."""
     where = address(broker, app=APP)
@@ -190,6 +191,7 @@ def test_an_entry_that_no_message_can_be_made_of_stops_no_other(broker: str) -> 
     assert "OverflowError" in result.refused[sent[-1].task_id]
 
 
+@pytest.mark.ring(2)
 @pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 0.97], ids="cut at {}".format)
 @pytest.mark.parametrize("replies", [False, True], ids=["on the way out", "on the way back"])
 def test_connection_cut_within_a_batch(broker: str, part: float, replies: bool) -> None:
@@ -358,6 +360,7 @@ def test_stock_worker_runs_what_was_sent(broker: str, tmp_path: Path) -> None:
     assert [results[attempt.task_id].result for attempt in sent] == list(range(20))
 
 
+@pytest.mark.ring(2)
 def test_revoked_jobs_do_not_run(broker: str, tmp_path: Path) -> None:
     """Jobs revoked while they wait for their eta end as revoked; the others run."""
     where = address(broker, app=APP)
@@ -376,6 +379,7 @@ def test_revoked_jobs_do_not_run(broker: str, tmp_path: Path) -> None:
     assert states == ["revoked", "revoked", "succeeded", "succeeded"]
 
 
+@pytest.mark.ring(2)
 def test_expired_jobs_say_so(broker: str, tmp_path: Path) -> None:
     """A job taken after its ``expires``, counted from the sending, ends as expired."""
     where = address(broker, app=APP)

@@ -30,7 +30,7 @@ from tests.live.broker_support import (
     stock_worker,
 )
 
-pytestmark = [pytest.mark.live, pytest.mark.rabbitmq]
+pytestmark = [pytest.mark.live, pytest.mark.rabbitmq, pytest.mark.ring(1)]
 
 QUEUES = ["celery", "standard", "heavy", "news", "own"]
 
@@ -123,6 +123,7 @@ def test_what_comes_back_where_each_message_is_confirmed(
     assert result.certain == [sent[1].task_id]
 
 
+@pytest.mark.ring(2)
 @pytest.mark.parametrize("part", [0.05, 0.5, 0.97], ids="cut at {}".format)
 def test_connection_cut_on_the_way_out(broker: str, part: float) -> None:
     """Certain ids are in the queue, unsent ones are not, and one chunk at most is in doubt."""

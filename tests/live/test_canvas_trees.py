@@ -88,6 +88,8 @@ FATES: Mapping[str, Mapping[str, str]] = {
     },
 }
 """Fates that are not met by all shapes in one worker, by its pool, each with the reason."""
+SMOKE = ("redis", "threads")
+"""What is tried at each push."""
 DEADLINE = 30
 """Seconds after which a solo worker's silence is no longer waited for; it starts in far fewer."""
 FINISHED = {"link_error": {"fail", "exit", "killed"}}
@@ -105,8 +107,12 @@ def planted(name: str, shape: str, fate: str = "", **fields: object) -> Entry:
 def stacks(*pools: str) -> Sequence[object]:
     """Each broker with each of these pools."""
     return [
-        pytest.param((broker, pool), id=f"{broker}-{pool}", marks=marks)
-        for broker, marks in (("redis", ()), ("rabbitmq", pytest.mark.rabbitmq))
+        pytest.param(
+            (broker, pool),
+            id=f"{broker}-{pool}",
+            marks=[*marks, *([pytest.mark.ring(1)] if (broker, pool) == SMOKE else [])],
+        )
+        for broker, marks in (("redis", []), ("rabbitmq", [pytest.mark.rabbitmq]))
         for pool in pools
     ]
 
@@ -163,6 +169,7 @@ def as_fated(
                 yield f"{name!r} names {told}, not {victim}: {sentence}"
 
 
+@pytest.mark.ring(2)
 def test_one_that_meets_its_fate(where: Bench) -> None:
     """Of each shape an entry for each fate, in one run: each is told, and none of another."""
     fates = sorted(VERDICTS.keys() - {"killed"} - FATES[where.pool].keys())
@@ -190,6 +197,7 @@ def test_one_that_meets_its_fate(where: Bench) -> None:
     assert played.told.keys() <= played.noted.keys()
 
 
+@pytest.mark.ring(2)
 @pytest.mark.parametrize("where", stacks("prefork", "threads"), indirect=True)
 def test_a_worker_that_dies_while_it_runs_one(where: Bench) -> None:
     """Of each shape one that runs when it does; what had ended before is as it was."""

@@ -157,6 +157,7 @@ def test_a_run_that_names_the_broker_is_led_there_too(command: Command, runtime:
     assert f"{known['flower_url']}/tasks" in run.stdout
 
 
+@pytest.mark.ring(1)
 def test_workers_are_shown_as_alive(command: Command, runtime: Path) -> None:
     """Their heartbeats come with the events."""
     assert stack(command, "up", "--app=jobs:app", "--workers=2", "--flower").returncode == 0

@@ -18,7 +18,7 @@ import yaml
 from tests.processes import LOOPBACK, child, free_port
 from tests.support import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.live, pytest.mark.timeout(120), pytest.mark.ring(1)]
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = 'sec,ret"#$ \\'

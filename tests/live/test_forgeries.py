@@ -52,6 +52,7 @@ def test_without_signatures_some_turn_green(valkey: str, tmp_path: Path) -> None
     assert "an execution that no worker has begun" in trial.sentences[name_of(number)]
 
 
+@pytest.mark.ring(1)
 def test_a_forgery_that_comes_first_does_not_keep_out_the_true_end(
     valkey: str, tmp_path: Path
 ) -> None:

@@ -42,7 +42,7 @@ from tests.live.broker_support import (
 )
 from tests.support import eventually
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.ring(1)]
 
 SLEEPER = Entry(id="sleeper", task="stock.sleep", args=[120])
 GREEDY = ["--prefetch-multiplier=8"]
@@ -132,6 +132,7 @@ def test_queued_jobs_are_found_at_every_priority(where: StackAddress) -> None:
     assert (found.unacked, found.answered, found.blind_spot) == ({}, frozenset(), "")
 
 
+@pytest.mark.ring(2)
 def test_ten_thousand_queued_jobs_are_found(
     where: StackAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +153,7 @@ def test_ten_thousand_queued_jobs_are_found(
     assert max(sizes) == LARGEST_CHUNK
 
 
+@pytest.mark.ring(2)
 def test_large_messages_come_few_at_a_time(
     where: StackAddress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +247,7 @@ def held(look: BrokerSnapshot, ids: Sequence[str]) -> list[BrokerSnapshot]:
     return [look] if waits and look.running else []
 
 
+@pytest.mark.ring(2)
 def test_what_was_discarded_never_runs(where: StackAddress, tmp_path: Path) -> None:
     """It is gone from the broker's hash and index; what was not to be discarded is still there."""
     sent = attempts(entries(3))
@@ -275,6 +278,7 @@ def orphans(located: JobLocations, count: int) -> list[JobLocations]:
     return [located] if len(located.unacked_by_dead) == count else []
 
 
+@pytest.mark.ring(2)
 def test_a_tag_of_another_task_is_left_alone(where: StackAddress) -> None:
     """Neither put back nor removed."""
     sent = attempts(entries(1))
@@ -345,6 +349,7 @@ def test_of_several_copies_one_goes_back(where: StackAddress) -> None:
         assert taken_in(where) == {}
 
 
+@pytest.mark.ring(2)
 def test_two_that_restore_at_once_restore_once(where: StackAddress) -> None:
     """Every message is in its queue once, each with two publishers after it at the same time."""
     sent = attempts(entries(40))
@@ -376,6 +381,7 @@ def test_two_that_restore_at_once_restore_once(where: StackAddress) -> None:
     assert taken_in(where) == {}
 
 
+@pytest.mark.ring(2)
 def test_a_message_of_a_topic_exchange_goes_back_to_its_queue(where: StackAddress) -> None:
     """kombu has to know the exchange's type, else it would put the message nowhere."""
     sent = attempts([Entry(id="t", task="stock.topical")])
@@ -387,6 +393,7 @@ def test_a_message_of_a_topic_exchange_goes_back_to_its_queue(where: StackAddres
         assert locator.snapshot(ids_of(sent)).queued == {sent[0].task_id: "news"}
 
 
+@pytest.mark.ring(2)
 def test_a_message_that_has_no_queue_any_more_stays(where: StackAddress) -> None:
     """Nothing is lost: it is still among the taken, and not said to be restored."""
     sent = attempts([Entry(id="t", task="stock.topical")])
@@ -409,6 +416,7 @@ def paused(node: str) -> Iterator[None]:
         signal_worker(node, signal.SIGCONT)
 
 
+@pytest.mark.ring(2)
 def test_nothing_is_said_of_what_a_paused_worker_may_hold(
     where: StackAddress, tmp_path: Path
 ) -> None:

@@ -20,7 +20,7 @@ from tests import processes
 from tests.live.broker_support import database
 from tests.support import eventually
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.ring(1)]
 
 KEY = "manifest:0123abcd:receipts"
 TTL = 600

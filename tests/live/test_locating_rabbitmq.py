@@ -24,7 +24,7 @@ from tests.live.broker_support import (
 from tests.live.test_locating import ids_of, paused, search_now, signal_worker
 from tests.support import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.rabbitmq]
+pytestmark = [pytest.mark.live, pytest.mark.rabbitmq, pytest.mark.ring(1)]
 
 QUEUES = ["standard"]
 DELAYING = ["celery_delayed_0", "celery_delayed_1"]
@@ -78,6 +78,7 @@ def test_with_empty_queues_the_workers_know(broker: str, tmp_path: Path) -> None
         signal_worker(node, signal.SIGKILL)
 
 
+@pytest.mark.ring(2)
 def test_a_busy_worker_of_greenlets_may_have_more_than_it_says(broker: str, tmp_path: Path) -> None:
     """While its pool is full it reads no messages, and answers; an idle one has read them all."""
     pytest.importorskip("gevent")

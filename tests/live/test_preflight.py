@@ -31,7 +31,7 @@ from tests.live.broker_support import (
     stock_worker,
 )
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.ring(1)]
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +170,7 @@ def test_unconsumed_queue_on_an_external_stack(worker: str, publisher: Publisher
     assert found.added_queues == []
 
 
+@pytest.mark.ring(2)
 def test_unconsumed_queue_on_our_own_stack(valkey: str, tmp_path: Path) -> None:
     """On our own stack the workers are told to consume it, and jobs sent there run."""
     where = address(database(valkey, 4), app=APP, owned=True)

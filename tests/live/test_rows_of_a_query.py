@@ -8,7 +8,7 @@ import pytest
 from pytest_manifest.cli.rows import sql_rows
 from pytest_manifest.errors import PlanError
 
-pytestmark = [pytest.mark.live, pytest.mark.postgres]
+pytestmark = [pytest.mark.live, pytest.mark.postgres, pytest.mark.ring(1)]
 
 
 def test_a_query_changes_nothing(postgres_url: str) -> None:

@@ -108,6 +108,7 @@ def title(page: Page) -> str:
     return text
 
 
+@pytest.mark.ring(1)
 def test_the_top_tells_what_came_of_the_run(
     browser: Browser, file: Path, records: list[EntryRecord]
 ) -> None:
@@ -197,6 +198,7 @@ def open_row(page: Page, row: Locator) -> None:
     eventually(is_open, what="the details of a row")
 
 
+@pytest.mark.ring(1)
 def test_an_entry_is_opened_by_a_click(
     browser: Browser, file: Path, records: list[EntryRecord]
 ) -> None:
@@ -640,6 +642,7 @@ def test_paper_has_every_failure_with_its_reason(browser: Browser, tmp_path: Pat
         assert f"and {len(records) - len(bad)} more that passed" in page.inner_text("#print-table")
 
 
+@pytest.mark.ring(1)
 def test_hostile_text_is_shown_as_text(browser: Browser, tmp_path: Path) -> None:
     """Nothing of it runs, nothing becomes an element, all of it can be read."""
     nasty = list(sample_records(60, hostile=True, bad=0.5))

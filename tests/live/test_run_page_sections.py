@@ -17,7 +17,7 @@ from tests.support import eventually
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.ring(1)]
 
 
 def test_a_section_is_shown_and_leads_to_its_entries(browser: Browser, tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ def names(page: Page) -> list[str]:
     return found
 
 
+@pytest.mark.ring(1)
 def test_an_entry_s_tree_is_folded_until_it_is_asked_for(browser: Browser, file: Path) -> None:
     """Its line tells how many there are and how long it took; opened, each task has its bar."""
     entry, tree = expected()

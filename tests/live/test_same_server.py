@@ -17,7 +17,7 @@ from tests.live.broker_support import database, proxied
 from tests.services import ServiceUnavailableError
 from tests.stacks.servers import Settings, redis_tls
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.ring(1)]
 
 
 def is_refused(

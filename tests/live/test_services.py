@@ -139,6 +139,7 @@ def test_a_killed_owner_takes_its_server_along(kind: Kind, folder: Path) -> None
     eventually(lambda: not processes_of(folder), within=30, what="no process is left")
 
 
+@pytest.mark.ring(1)
 def test_a_password_is_needed() -> None:
     """Another user of this machine who finds the port is not let in."""
     with services.valkey_server() as url:
@@ -148,6 +149,7 @@ def test_a_password_is_needed() -> None:
             stranger.ping()
 
 
+@pytest.mark.ring(1)
 def test_a_port_that_is_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another port is tried; when none is to be had, the error shows the server's last words."""
     with services.valkey_server() as url:

@@ -79,6 +79,7 @@ def read(runtime: Path) -> State:
     return cast("State", json.loads(state.state_file(runtime).read_text()))
 
 
+@pytest.mark.ring(1)
 def test_a_stack_from_up_to_down(run: Run, runtime: Path) -> None:
     """``up`` starts a stack that stays, all commands know it, and ``down`` leaves nothing."""
     up = run("up", "--app=stackapp:app", "--workers=2")
@@ -184,6 +185,7 @@ def test_workers_are_restarted_and_shown(run: Run, runtime: Path) -> None:
     assert call(address, "add", 1, 2) == 3
 
 
+@pytest.mark.ring(1)
 @pytest.mark.parametrize("command", ["status", "logs", "url"])
 def test_nothing_up_is_exit_code_3(command: str, run: Run) -> None:
     """Where no stack is up, a script can tell, and a person reads what to do."""
@@ -193,6 +195,7 @@ def test_nothing_up_is_exit_code_3(command: str, run: Run) -> None:
     assert "manifest stack up" in shown.stderr
 
 
+@pytest.mark.ring(1)
 def test_down_without_a_stack_is_fine(run: Run) -> None:
     """``down`` is done when nothing is up."""
     shown = run("down")

@@ -28,7 +28,7 @@ from tests.live.stack_support import (
 )
 from tests.support import eventually
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.ring(1)]
 
 JOBS = 200
 APP = """
@@ -106,6 +106,7 @@ def ran(folder: Path) -> Counter[int]:
     return Counter(map(int, path.read_text().split())) if path.exists() else Counter()
 
 
+@pytest.mark.ring(2)
 def test_a_killed_client_leaves_its_data(folder: Path, data: Path) -> None:
     """After kill -9 in the middle of a batch a new stack runs the rest, once, and has all results.
 
@@ -189,6 +190,7 @@ def test_a_stack_knows_no_worker_of_the_one_before(folder: Path, data: Path) -> 
             assert broker.scard(queue) == 1
 
 
+@pytest.mark.ring(2)
 @pytest.mark.parametrize("guard_too", [False, True])
 def test_a_killed_keeper_leaves_the_data(guard_too: bool, folder: Path, data: Path) -> None:
     """kill -9 of the supervisor ends all, keeps the folder, and the next stack waits for that."""
@@ -218,6 +220,7 @@ def test_a_killed_keeper_leaves_the_data(guard_too: bool, folder: Path, data: Pa
             assert_gone(pids, directory)
 
 
+@pytest.mark.ring(2)
 def test_a_paused_broker_holds_nothing_up(folder: Path, data: Path) -> None:
     """A broker paused while the supervisor is killed ends, too, and frees the folder."""
     with embedded(folder, data=data) as stack:

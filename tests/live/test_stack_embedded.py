@@ -31,7 +31,7 @@ from tests.live.stack_support import (
 )
 from tests.support import eventually
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.ring(1)]
 
 
 @pytest.fixture(scope="module")

@@ -75,6 +75,7 @@ def run_busy(stack: EmbeddedStack, folder: Path) -> list[int]:
     return [int(pid) for pid in mark.read_text().split()]
 
 
+@pytest.mark.ring(1)
 def test_a_killed_worker_is_restarted(stack: EmbeddedStack) -> None:
     """A worker that was killed comes back under its name, is noted, and jobs run on."""
     pid = stack.worker_pids["manifest1"]
@@ -128,6 +129,7 @@ def test_a_killed_pool_child_is_replaced(stack: EmbeddedStack) -> None:
     assert_gone(pids, stack.directory)
 
 
+@pytest.mark.ring(1)
 def test_stop_does_not_wait_for_a_job(stack: EmbeddedStack, tmp_path: Path) -> None:
     """A job of minutes does not hold up the end of a private stack."""
     pids = [*run_busy(stack, tmp_path), *family(stack.supervisor_pid or 0)]
@@ -137,6 +139,7 @@ def test_stop_does_not_wait_for_a_job(stack: EmbeddedStack, tmp_path: Path) -> N
     assert_gone(pids, stack.directory)
 
 
+@pytest.mark.ring(1)
 def test_a_killed_broker_comes_back_with_its_data(stack: EmbeddedStack) -> None:
     """Valkey is restarted on its port, from its append-only file."""
     address = stack.wait_broker(1.0)
@@ -158,6 +161,7 @@ def test_a_killed_broker_comes_back_with_its_data(stack: EmbeddedStack) -> None:
     assert call(address, "add", 1, 2) == 3
 
 
+@pytest.mark.ring(1)
 @pytest.mark.parametrize("mode", ["plain", "fork"])
 def test_everything_ends_with_a_killed_client(mode: str, tmp_path: Path) -> None:
     """kill -9 of the owner ends the stack, also while a fork of it holds the pipe open."""
@@ -169,6 +173,7 @@ def test_everything_ends_with_a_killed_client(mode: str, tmp_path: Path) -> None
         assert_gone(pids, Path(directory))
 
 
+@pytest.mark.ring(1)
 def test_ctrl_c_is_for_the_client(tmp_path: Path) -> None:
     """A Ctrl-C in the terminal interrupts the owner, which stops the stack in its own time."""
     with python(OWNER, cwd=write_app(tmp_path)) as owner:
@@ -278,6 +283,7 @@ def test_a_crash_loop_is_one_clear_error(tmp_path: Path) -> None:
         assert [died.returncode for died in stack.exits] == [7, 7, 7]
 
 
+@pytest.mark.ring(1)
 def test_a_missing_folder_is_one_clear_error(tmp_path: Path) -> None:
     """A working directory that is not there is named."""
     with (

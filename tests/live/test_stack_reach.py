@@ -18,7 +18,7 @@ from tests.services import ServiceUnavailableError
 from tests.stacks.servers import redis_tls
 
 # Not an assertion on time: a hang must end the test, not the test run.
-pytestmark = pytest.mark.timeout(30)
+pytestmark = [pytest.mark.timeout(30), pytest.mark.ring(1)]
 
 
 @pytest.fixture

@@ -133,6 +133,7 @@ def test_a_result_outlives_the_brokers_death(stack: EmbeddedStack, tmp_path: Pat
     assert broker_pid(address) != broker
 
 
+@pytest.mark.ring(1)
 def test_a_brokers_death_does_not_end_a_job(stack: EmbeddedStack, tmp_path: Path) -> None:
     """A job that still runs when the broker is back hands in its receipt as if nothing had been."""
     address = stack.wait_broker(1.0)

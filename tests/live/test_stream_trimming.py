@@ -14,6 +14,8 @@ from pytest_manifest.urls import StackAddress
 from tests.support import eventually
 from tests.unit.test_results_collector import check_trimming
 
+pytestmark = pytest.mark.ring(1)
+
 
 def test_a_stream_in_valkey_is_trimmed(valkey: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the one in memory is."""

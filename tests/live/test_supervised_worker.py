@@ -31,6 +31,7 @@ def bench(valkey: str) -> Iterator[Bench]:
         yield running
 
 
+@pytest.mark.ring(1)
 def test_a_busy_process_gets_no_second_job(bench: Bench) -> None:
     """What is short goes to the other, and does not wait behind what is long."""
     marker = bench.directory / uuid.uuid4().hex
@@ -43,6 +44,7 @@ def test_a_busy_process_gets_no_second_job(bench: Bench) -> None:
     assert bench.receipt(held).result == "released"
 
 
+@pytest.mark.ring(1)
 @pytest.mark.parametrize("size", [3_000, 300_000])
 def test_long_arguments_arrive_whole(bench: Bench, size: int) -> None:
     """Also what a pipe does not take at once."""

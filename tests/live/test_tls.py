@@ -24,7 +24,7 @@ from tests.processes import LOOPBACK
 from tests.services import ServiceUnavailableError, rabbitmq_tls_server
 from tests.stacks.servers import redis_tls
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(170)]
+pytestmark = [pytest.mark.live, pytest.mark.timeout(170), pytest.mark.ring(1)]
 
 Kind = Literal["redis", "rabbitmq"]
 NOW = datetime.now(timezone.utc)

@@ -15,7 +15,11 @@ from tests.support import eventually
 pytestmark = pytest.mark.live
 
 
-@pytest.fixture(scope="module", params=POOLS, ids=lambda flavour: flavour.name)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(POOLS[0], marks=pytest.mark.ring(1)), *POOLS[1:]],
+    ids=lambda flavour: flavour.name,
+)
 def bench(request: pytest.FixtureRequest, valkey: str) -> Iterator[Bench]:
     flavour: Flavour = request.param
     with running_worker(valkey, valkey, flavour) as running:

@@ -20,7 +20,11 @@ POOLS = [
 ]
 
 
-@pytest.fixture(scope="module", params=POOLS, ids=lambda flavour: flavour.name)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(POOLS[0], marks=pytest.mark.ring(1)), *POOLS[1:]],
+    ids=lambda flavour: flavour.name,
+)
 def bench(request: pytest.FixtureRequest, valkey: str) -> Iterator[Bench]:
     with running_worker(valkey, valkey, request.param) as running:
         yield running
@@ -177,6 +181,7 @@ def test_a_task_that_waits_for_its_children(bench: Bench) -> None:
     assert tree.ends[tree.root].receipt["result"] == 3
 
 
+@pytest.mark.ring(2)
 def test_a_message_that_no_broker_took(bench: Bench) -> None:
     """Its task was told of before; the end of its parent says that it was not sent."""
     tree = grown(bench, "unsent")

@@ -33,7 +33,11 @@ FLAVOURS = [
 ]
 
 
-@pytest.fixture(scope="module", params=FLAVOURS, ids=lambda flavour: flavour.name)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(FLAVOURS[0], marks=pytest.mark.ring(1)), *FLAVOURS[1:]],
+    ids=lambda flavour: flavour.name,
+)
 def bench(request: pytest.FixtureRequest, valkey: str) -> Iterator[Bench]:
     with running_worker(valkey, valkey, request.param) as running:
         yield running

@@ -36,7 +36,11 @@ POOLS = [
 ]
 
 
-@pytest.fixture(scope="module", params=POOLS, ids=lambda flavour: flavour.name)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(POOLS[0], marks=pytest.mark.ring(1)), *POOLS[1:]],
+    ids=lambda flavour: flavour.name,
+)
 def bench(request: pytest.FixtureRequest, valkey: str) -> Iterator[Bench]:
     with running_worker(valkey, valkey, request.param) as running:
         yield running

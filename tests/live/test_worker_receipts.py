@@ -39,7 +39,11 @@ FLAVOURS = [
 ]
 
 
-@pytest.fixture(scope="module", params=FLAVOURS, ids=lambda flavour: flavour.name)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(FLAVOURS[0], marks=pytest.mark.ring(1)), *FLAVOURS[1:]],
+    ids=lambda flavour: flavour.name,
+)
 def bench(request: pytest.FixtureRequest, valkey: str) -> Iterator[Bench]:
     with running_worker(valkey, valkey, request.param) as running:
         yield running
@@ -240,6 +244,7 @@ def test_revoked(bench: Bench) -> None:
     assert bench.starts(sent) == []
 
 
+@pytest.mark.ring(2)
 def test_terminated(bench: Bench) -> None:
     """A running task that is revoked with its process says so, with the lines that it logged."""
     sent = bench.send("hang", "running")
@@ -314,6 +319,7 @@ def test_killed_child(bench: Bench) -> None:
     assert bench.spooled() == []
 
 
+@pytest.mark.ring(2)
 def test_exit_in_a_task(bench: Bench) -> None:
     """A task that calls sys.exit is told as crashed, with what it said before."""
     receipt = bench.ask("leave")
@@ -338,6 +344,7 @@ def test_soft_time_limit(bench: Bench) -> None:
     assert bench.ask("impatient").state == "timed_out"
 
 
+@pytest.mark.ring(2)
 def test_late_ack_runs_again(bench: Bench) -> None:
     """A late-acknowledged task whose process dies starts twice, as two executions."""
     marker = bench.directory / uuid.uuid4().hex
@@ -418,6 +425,7 @@ def test_no_warnings_of_our_own(bench: Bench) -> None:
     assert "was lost" not in log
 
 
+@pytest.mark.ring(2)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_stays_flat(bench: Bench) -> None:
     """Many tasks leave nothing behind in the child that ran them or in the main process."""

@@ -44,7 +44,11 @@ OUTCOMES = [
 ]
 
 
-@pytest.fixture(scope="module", params=FLAVOURS, ids=lambda flavour: flavour.name)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(FLAVOURS[0], marks=pytest.mark.ring(1)), *FLAVOURS[1:]],
+    ids=lambda flavour: flavour.name,
+)
 def bench(
     request: pytest.FixtureRequest, valkey: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Bench]:
@@ -56,7 +60,11 @@ def bench(
         yield running
 
 
-@pytest.fixture(scope="module", params=FLAVOURS, ids=lambda flavour: flavour.name)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(FLAVOURS[0], marks=pytest.mark.ring(1)), *FLAVOURS[1:]],
+    ids=lambda flavour: flavour.name,
+)
 def rabbit_bench(request: pytest.FixtureRequest, rabbitmq_url: str) -> Iterator[Bench]:
     with running_worker(rabbitmq_url, "rpc://", request.param) as running:
         yield running
@@ -122,6 +130,7 @@ def test_rejection_keeps_its_lines(bench: Bench) -> None:
     assert bench.spooled() == []
 
 
+@pytest.mark.ring(2)
 def test_time_limit_rides_too(bench: Bench) -> None:
     """A hard time limit, which Celery stores twice, leaves the receipt in what it stored last."""
     sent = bench.send("hang", "slow", time_limit=1)
@@ -137,6 +146,7 @@ def test_revoked_rides_too(bench: Bench) -> None:
     assert riding(bench, bench.send("add", 1, 2, expires=late))[0].state == "expired"
 
 
+@pytest.mark.ring(2)
 def test_long_log_does_not_break_the_store(bench: Bench) -> None:
     """A receipt behind a traceback is kept small enough for a database's text column."""
     receipt, _, meta = riding(bench, bench.send("long_story_and_die", 20_000))
@@ -181,6 +191,7 @@ def test_receipt_rides_over_rabbitmq(
         assert value == result
 
 
+@pytest.mark.ring(2)
 @pytest.mark.rabbitmq
 def test_time_limit_over_rabbitmq(rabbit_bench: Bench) -> None:
     """A hard time limit is told over RabbitMQ as well, with the lines of the killed child."""

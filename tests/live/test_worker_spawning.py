@@ -17,6 +17,8 @@ POOLS = ("prefork", "solo", "threads", "gevent", "eventlet")
 SPAWNING, SPEAKING = (f"tests.live.apps.worker_{name}" for name in ("spawning", "speaking"))
 GEVENT = ("spawn", "later", "pool", "map", "nested")
 EVENTLET = ("spawn", "spawn_n", "later", "pool", "map", "nested")
+SMOKE = (SPAWNING, "threads")
+"""What is tried at each push."""
 
 
 def flavours(app: str, pools: Sequence[str] = POOLS) -> Sequence[object]:
@@ -25,9 +27,12 @@ def flavours(app: str, pools: Sequence[str] = POOLS) -> Sequence[object]:
         pytest.param(
             Flavour(f"{pool}-{app.rpartition('_')[2]}", app, (*INCLUDE, "-P", pool, "-c", "4")),
             id=pool,
-            marks=pytest.mark.skipif(
-                pool in ("gevent", "eventlet") and find_spec(pool) is None,
-                reason=f"{pool} is not installed",
+            marks=(
+                pytest.mark.ring(1) if (app, pool) == SMOKE else pytest.mark.ring(2),
+                pytest.mark.skipif(
+                    pool in ("gevent", "eventlet") and find_spec(pool) is None,
+                    reason=f"{pool} is not installed",
+                ),
             ),
         )
         for pool in pools
@@ -60,6 +65,7 @@ def test_what_a_task_spawns_belongs_to_it(bench: Bench) -> None:
     assert found == {key: {("leaf", "call"): 3} for key in found}
 
 
+@pytest.mark.ring(2)
 @pytest.mark.parametrize(
     "bench", flavours(SPAWNING, ["threads", "gevent", "eventlet"]), indirect=True
 )

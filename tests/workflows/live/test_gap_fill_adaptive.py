@@ -28,6 +28,7 @@ def server() -> Iterator[GeminiServer]:
         yield serving
 
 
+@pytest.mark.ring(1)
 def test_a_batch_tells_what_was_allowed_and_refused(
     tmp_path: Path, valkey: str, server: GeminiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,7 +94,13 @@ def test_two_hundred_entries_run_once_each(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("mode", "passed"),
-    [("debug", 8), ("sleep", 13), ("crud", 8), ("crud_latency", 14), ("crud_stress", 14)],
+    [
+        pytest.param("debug", 8, marks=pytest.mark.ring(1)),
+        ("sleep", 13),
+        ("crud", 8),
+        ("crud_latency", 14),
+        ("crud_stress", 14),
+    ],
 )
 def test_each_mode(tmp_path: Path, mode: str, passed: int) -> None:
     """On the embedded stack: one test an entry, and the tests of the run as a whole."""

@@ -100,7 +100,12 @@ def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/tasks.sqlite3"
 
 
-@pytest.fixture(params=["sqlite_url", pytest.param("postgres_url", marks=pytest.mark.postgres)])
+@pytest.fixture(
+    params=[
+        pytest.param("sqlite_url", marks=pytest.mark.ring(1)),
+        pytest.param("postgres_url", marks=pytest.mark.postgres),
+    ]
+)
 def database_url(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each kind of database, also set in this process's environment."""
     url: str = request.getfixturevalue(request.param)

@@ -36,6 +36,7 @@ STREAMED: Final = frozenset({"cut_stream", "stalled_stream"})
 GEMINI: Final = {"key": SecretStr(KEY)}
 
 
+@pytest.mark.ring(1)
 class TestOffline(ModelContract):
     rig = Rig({"choice": OFFLINE})
 
@@ -140,6 +141,7 @@ class TestOpenAICompatible(ServiceContract):
             open_model(self.rig.settings_at(None))
 
 
+@pytest.mark.ring(1)
 @pytest.mark.parametrize(
     "rig", [one.rig for one in ServiceContract.__subclasses__() if one.__module__ == __name__]
 )
@@ -150,6 +152,7 @@ def test_every_fault_is_tried_with_every_model(rig: Rig) -> None:
     assert os.environ.get("OPENAI_API_KEY") != KEY, "a rig's environment lasts for a test"
 
 
+@pytest.mark.ring(1)
 def test_a_batch_is_filled_by_a_model_of_ones_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
