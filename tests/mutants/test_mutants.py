@@ -27,6 +27,7 @@ from tests.mutants.judging import (
 )
 from tests.mutants.making import Mutant, of_constants, users_of
 from tests.mutants.modules import BY_NAME, JUDGES, Judge
+from tests.nodes import functions, outside_ring_1
 from tests.page_tables import PROMISES, taken
 
 SURVIVOR = Mutant("f", "a = 1", "a = 2")
@@ -43,6 +44,14 @@ def test_what_is_written_down_is_in_the_module(judge: Judge) -> None:
     for mutant in read_equivalent(judge):
         name = mutant.where.rpartition(".")[2]
         assert any(name in line for line in lines), f"{judge.name} has no {mutant.where}"
+
+
+def test_what_kills_mutants_is_of_ring_1() -> None:
+    """A change of the code that judges is seen by what everyone waits for."""
+    files = {file for judge in JUDGES for file in judge.tests}
+    nodes = {f"{file}::{name}" for file in files for name in functions(file)}
+    assert len(nodes) > 300
+    assert outside_ring_1(nodes) == []
 
 
 def test_the_page_has_a_row_for_each_module() -> None:
