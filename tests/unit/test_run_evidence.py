@@ -583,6 +583,17 @@ def test_a_receipt_is_of_the_message_that_was_sent(ledger: Ledger) -> None:
     assert "leaves out sent_at, by which" in verdict.sentence
 
 
+def test_what_was_published_twice_may_be_of_either_message(ledger: Ledger) -> None:
+    """The first may have got lost, and nobody knows which of them its worker had."""
+    later = MOMENT + timedelta(seconds=9)
+    ledger.attempts.plan([(TASK_ID, "a", 1, 0)])
+    ledger.attempts.mark([TASK_ID], "sent", sent_at=later)
+    assert status(ledger, sent_at=later) == "forged"
+    ledger.attempts.mark([TASK_ID], "sent", note="its message may have got lost")
+    assert status(ledger, sent_at=later) == "passed"
+    assert status(ledger, ("x", receipt(task_id="t-b")), sent_at=later) == "forged"
+
+
 def test_ends_that_contradict_one_another_are_none(ledger: Ledger) -> None:
     """Also two failures, where one of them is what the entry expects."""
     verdict, _ = judged(ledger, ("x", OWN), ("x", failed()))
