@@ -41,7 +41,8 @@ demo-gap-fill: venv ## load films, plan and fill their gaps with the offline mod
 
 # Tests write a module twice within a second, and Python tells cached ones apart by second and size.
 test test-all test-part chaos: export PYTHONDONTWRITEBYTECODE = 1
-RING = $(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal --durations=10 --durations-min=1
+# The launcher ends all that the tests have started when they end, or within five seconds of Ctrl-C.
+RING = $(PY) -m tests.launcher -n $(TEST_PROCESSES) --dist worksteal --durations=10 --durations-min=1
 test: venv compiled ## ring 1, before each push; tests without their server are skipped, except with CI=true
 	$(RING) --ring=1 $(ARGS)
 
@@ -67,14 +68,14 @@ weekly: venv ## what runs each week: mutants, containers, batches of a million e
 durations: export PYTHONDONTWRITEBYTECODE = 1
 durations: venv neighbours compiled ## what every test costs, by folder and file (WRITE=before: into tests/README.md); see build/durations
 	rm -rf build/durations
-	-$(PY) -m pytest -p tests.durations -n $(TEST_PROCESSES) --dist worksteal $(ARGS)
+	-$(PY) -m tests.launcher -p tests.durations -n $(TEST_PROCESSES) --dist worksteal $(ARGS)
 	$(PY) -m tests.durations $(if $(WRITE),--write $(WRITE))
 
 chaos: venv compiled ## every fault at 25 random moments (ROUNDS=n WRITE=1: into the docs; FAULT='name' SEED=n: one); see build/chaos.md
 	mkdir -p build
 	MANIFEST_CHAOS_ROUNDS=$(or $(ROUNDS),25) MANIFEST_CHAOS_REPORT=build/chaos.md \
 	 MANIFEST_CHAOS_SEED=$(or $(SEED),1) MANIFEST_CHAOS_FAULT='$(FAULT)' \
-	 $(PY) -m pytest -n $(TEST_PROCESSES) --dist worksteal tests/chaos$(if $(FAULT),/test_faults.py)
+	 $(PY) -m tests.launcher -n $(TEST_PROCESSES) --dist worksteal tests/chaos$(if $(FAULT),/test_faults.py)
 	$(if $(WRITE),$(PY) -m tests.chaos)
 
 fuzz: venv ## hostile bytes for all that reads other people's (SECONDS=3600, TARGET=manifest, SEED=n; ARGS=--write); see build/fuzz

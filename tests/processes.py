@@ -24,6 +24,8 @@ START_SECONDS = 60.0
 STOP_SECONDS = 20.0
 ELSEWHERE = ("unshare", *(() if os.geteuid() == 0 else ("-U", "-r")), "-p", "-f", "--mount-proc")
 """As a container that shares the host's network: another PID namespace, the same host name."""
+TEMPORARY_VARIABLE = "MANIFEST_TESTS_TEMPORARY"
+"""The folder for all temporary ones of a whole run of the tests, which is removed at its end."""
 TRIES = 3
 """How often a server is started: someone may take the port between our look and its bind."""
 
@@ -71,7 +73,9 @@ def bound_to_us(command: Sequence[str], signal_name: str) -> list[str]:
 @contextmanager
 def temporary_directory(owner: str | None = None) -> Iterator[Path]:
     """Make a directory (mode 0700) that ``owner``, a user name, can use; remove it at the end."""
-    directory = Path(tempfile.mkdtemp(prefix="manifest-test-"))
+    directory = Path(
+        tempfile.mkdtemp(prefix="manifest-test-", dir=os.environ.get(TEMPORARY_VARIABLE))
+    )
     try:
         if owner is not None:
             shutil.chown(directory, owner)

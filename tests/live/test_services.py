@@ -92,6 +92,7 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with processes.temporary_directory() as directory:
         directory.chmod(0o755)
         monkeypatch.setattr(tempfile, "tempdir", str(directory))
+        monkeypatch.delenv(processes.TEMPORARY_VARIABLE, raising=False)
         yield directory
 
 
