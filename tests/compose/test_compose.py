@@ -83,9 +83,12 @@ def test_a_service_has_limits(stack: ComposeStack, service: str) -> None:
 
 
 def test_processes_without_end_are_stopped(stack: ComposeStack) -> None:
-    """A container that starts ever more of them gets no more than its share."""
-    begin = "import subprocess as s; [s.Popen(['sleep', '20']) for _ in range(400)]"
-    done = stack.compose("exec", "-T", "shell", "python", "-c", begin)
+    """A container that starts ever more of them gets no more than its share.
+
+    It is one of the same service, and ends with its first process: all of them end with it.
+    """
+    begin = "import subprocess as s; [s.Popen(['sleep', '600']) for _ in range(400)]"
+    done = stack.compose("run", "--rm", "-T", "shell", "python", "-c", begin)
     assert done.returncode != 0
     assert "Resource temporarily unavailable" in done.stdout
 
