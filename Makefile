@@ -12,7 +12,7 @@ unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help venv neighbours demo demo-gap-fill test test-all test-part nightly weekly durations model simulate fuzz proof forgeries writes mutants canary test-compose pin-images matrix chaos compiled bench stacks guard lint format types layers schema schema-check lock lock-check check dist audit docs screenshots report clean
+.PHONY: help venv neighbours demo demo-gap-fill quick test test-all test-part nightly weekly durations model simulate fuzz proof forgeries writes mutants canary test-compose pin-images matrix chaos compiled bench stacks guard lint format types layers schema schema-check lock lock-check check dist audit docs screenshots report clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | column -t -s @ 2>/dev/null || \
@@ -38,6 +38,9 @@ demo-gap-fill: venv ## load films, plan and fill their gaps with the offline mod
 	$(PY) -m pytest --manifest=$(DEMO)/gap_fill.jsonl -o manifest_dir=$(DEMO)
 	$(PY) -m pytest --manifest-plan=gap_fill --manifest-plan-run -o manifest_dir=$(DEMO)
 	$(PY) -m workflows.gap_fill.corpus stats
+
+quick: venv ## rules, types, layers and the tests of what was changed, in a minute (SINCE=ref: since that commit)
+	@$(PY) -m tests.quick $(if $(SINCE),--since $(SINCE))
 
 # Tests write a module twice within a second, and Python tells cached ones apart by second and size.
 test test-all test-part chaos: export PYTHONDONTWRITEBYTECODE = 1
