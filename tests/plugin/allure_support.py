@@ -15,6 +15,14 @@ from tests.plugin.conftest import Project
 
 Result = dict[str, Any]  # Allure's own format
 MEMORY = "--manifest-broker=memory://"
+THOUSAND_IDS = [
+    f"{word}{a}{b}{c}x"
+    for word in ("key", "Key", "kEy", "keY", "KEY")
+    for a in ".-_:/ ,;~@"
+    for b in ".-_:/#,;~@"
+    for c in "!?"
+]
+"""Ids of entries that differ in case and punctuation only."""
 
 
 @dataclass(frozen=True)

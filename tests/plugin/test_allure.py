@@ -10,7 +10,17 @@ import pytest
 from tests.plugin import allure_support as allure
 from tests.plugin.allure_support import MEMORY
 from tests.plugin.conftest import Project
+from tests.plugin.ways import XDIST_LATER
 
+STACKS = pytest.mark.parametrize(
+    "stack",
+    [
+        pytest.param((MEMORY,), id="memory"),
+        pytest.param(
+            ("--manifest-workers=2",), id="private", marks=[pytest.mark.live, pytest.mark.ring(2)]
+        ),
+    ],
+)
 HOSTILE = "<script>alert(1)</script> \"'`*_ \x1b[31mred\x1b[0m \u202eback \u0000 & <b>"
 
 
@@ -55,10 +65,11 @@ def test_what_a_result_says(project: Project) -> None:
     assert "m.jsonl:2" in result["description"]
 
 
-def test_times_and_places_are_the_jobs(project: Project) -> None:
+@STACKS
+def test_times_and_places_are_the_jobs(project: Project, stack: tuple[str, ...]) -> None:
     """Start, stop, host, thread and steps are those of the receipts, so the timeline is a Gantt."""
     project.doubles(count=4)
-    found = allure.run(project, "--manifest-workers=2")
+    found = allure.run(project, *stack)
     for entry, receipt in allure.receipts(project).items():
         result = found.of(entry)
         assert result["start"] == allure.milliseconds(receipt.started_at)
@@ -74,7 +85,8 @@ def test_times_and_places_are_the_jobs(project: Project) -> None:
         assert begins == sorted(begins)
 
 
-def test_what_is_attached(project: Project) -> None:
+@STACKS
+def test_what_is_attached(project: Project, stack: tuple[str, ...]) -> None:
     """Entry, receipt, log lines, error and differences, each a file that is there."""
     project.write(
         "jobs.py",
@@ -95,7 +107,7 @@ def test_what_is_attached(project: Project) -> None:
             {"id": "quiet", "task": "jobs.double", "kwargs": {"n": 1}},
         ],
     )
-    found = allure.run(project)
+    found = allure.run(project, *stack)
     tells, fails = found.of("tells"), found.of("fails")
     assert json.loads(found.attached(tells, "entry"))["args"] == ["news"]
     assert json.loads(found.attached(tells, "receipt"))["result"] == {"text": "news"}
@@ -125,38 +137,40 @@ def test_statuses(project: Project) -> None:
             {"id": "raises", "task": "jobs.fail", "kwargs": {"message": "x"}, "meta": known},
             {"id": "held", "task": "jobs.double", "kwargs": {"n": 1}, "after": ["wrong"]},
             {"id": "nobody", "task": "jobs.nobody"},
-            {"id": "dies", "task": "jobs.die", "kwargs": {"key": "dies"}},
         ],
     )
-    found = allure.run(project)
-    said = {e: found.of(e)["status"] for e in ("good", "wrong", "raises", "held", "nobody", "dies")}
+    found = allure.run(project, MEMORY)
+    said = {e: found.of(e)["status"] for e in ("good", "wrong", "raises", "held", "nobody")}
     assert said == {
         "good": "passed",
         "wrong": "failed",
         "raises": "failed",
         "held": "skipped",
         "nobody": "broken",
-        "dies": "broken",
     }
     details = {entry: found.of(entry).get("statusDetails", {}) for entry in said}
     assert details["held"]["message"].startswith("skipped: The job was held back")
     assert details["nobody"]["message"].startswith("unknown_task: ")
-    assert details["dies"]["message"].startswith("crashed: ")
     assert {entry for entry, one in details.items() if one.get("known")} == {"raises"}
     assert not [entry for entry, one in details.items() if one.get("flaky")]
     # What no worker had has no place in the timeline.
     assert not allure.labels(found.of("held"), "host") + allure.labels(found.of("nobody"), "thread")
     assert allure.step_names(found.of("held"))[-1] == "not sent: skipped"
-    assert "found dead: crashed" in allure.step_names(found.of("dies"))
 
 
+@pytest.mark.live
+@pytest.mark.ring(2)
 def test_a_repeated_attempt_is_a_retry(project: Project) -> None:
-    """Its own result with the same identity and an earlier stop; the entry is flaky."""
+    """Its own result with the same identity and an earlier stop; the entry is flaky.
+
+    One whose only attempt has crashed is broken, and says so.
+    """
     entry = {"id": "e", "task": "jobs.die_once", "kwargs": {"key": "e"}}
-    planned(project, [entry | {"idempotent": True, "retries": 1}])
+    dies = {"id": "dies", "task": "jobs.die", "kwargs": {"key": "dies"}}
+    planned(project, [entry | {"idempotent": True, "retries": 1}, dies])
     found = allure.run(project)
     first, last = found.by_entry()["e"]
-    assert len(found.all) == 2
+    assert len(found.all) == 3
     assert first["historyId"] == last["historyId"]
     assert first["testCaseId"] == last["testCaseId"]
     assert (first["status"], last["status"]) == ("broken", "passed")
@@ -170,17 +184,20 @@ def test_a_repeated_attempt_is_a_retry(project: Project) -> None:
     assert "WorkerLostError" in found.attached(first, "error")
     assert [step["name"] for step in last["steps"]] == ["attempt 1: crashed", "attempt 2: passed"]
     assert last["steps"][1]["steps"][0]["name"].startswith("planned again: ")
+    assert found.of("dies")["status"] == "broken"
+    assert found.of("dies")["statusDetails"]["message"].startswith("crashed: ")
+    assert "found dead: crashed" in allure.step_names(found.of("dies"))
 
 
-@pytest.mark.parametrize("processes", ["-n3"])
-def test_the_same_identities_in_every_way_of_running(project: Project, processes: str) -> None:
+@pytest.mark.ring(2)
+def test_the_same_identities_in_every_way_of_running(project: Project) -> None:
     """Plain, distributed, and audited, one result an entry and the same identity for each."""
     planned(
         project,
         [{"id": f"d-{n}", "task": "jobs.double", "kwargs": {"n": n}} for n in range(12)],
     )
     plain = allure.run(project, MEMORY)
-    spread = allure.run(project, MEMORY, processes)
+    spread = allure.run(project, MEMORY, "-n3")
     audited = allure.run(project, "--manifest-audit")
     assert len(plain.all) == len(plain.history_ids) == 12
     assert spread.identities() == plain.identities() == audited.identities()
@@ -191,7 +208,7 @@ def test_the_same_identities_in_every_way_of_running(project: Project, processes
     }
 
 
-@pytest.mark.parametrize("options", [(), ("-n2",)], ids=["plain", "distributed"])
+@pytest.mark.parametrize("options", XDIST_LATER)
 def test_resumed_into_the_same_folder(project: Project, options: tuple[str, ...]) -> None:
     """What was done is there once, what was repeated as a retry, and all identities stay."""
     entries: list[dict[str, object]] = [
@@ -217,19 +234,17 @@ def test_resumed_into_the_same_folder(project: Project, options: tuple[str, ...]
         assert last["statusDetails"] == {"flaky": True}
 
 
+@pytest.mark.ring(2)
 @pytest.mark.parametrize("options", [(), ("-n4",)], ids=["plain", "distributed"])
 def test_ids_that_differ_in_case_and_punctuation_only(
     project: Project, options: tuple[str, ...]
 ) -> None:
     """A thousand of them are a thousand tests to Allure."""
-    marks = [a + b + c for a in ".-_:/ ,;~@" for b in ".-_:/#,;~@" for c in "!?"]
-    words = ["key", "Key", "kEy", "keY", "KEY"]
-    ids = [f"{word}{mark}x" for word in words for mark in marks]
-    assert len(set(ids)) == 1000
-    planned(project, [{"id": i, "task": "jobs.double", "kwargs": {"n": 1}} for i in ids])
+    rows = [{"id": i, "task": "jobs.double", "kwargs": {"n": 1}} for i in allure.THOUSAND_IDS]
+    planned(project, rows)
     found = allure.run(project, MEMORY, *options)
     assert len(found.all) == len(found.history_ids) == 1000
-    assert set(found.by_entry()) == set(ids)
+    assert set(found.by_entry()) == set(allure.THOUSAND_IDS)
 
 
 def test_hostile_text_is_shown_as_text(project: Project) -> None:
@@ -242,7 +257,7 @@ def test_hostile_text_is_shown_as_text(project: Project) -> None:
     )
     entry = {"id": "<img src=x> \"&'`", "task": "jobs.shout", "args": [HOSTILE]}
     planned(project, [entry | {"meta": {"title": HOSTILE, "owner": HOSTILE, "<i>k": HOSTILE}}])
-    found = allure.run(project)
+    found = allure.run(project, MEMORY)
     (result,) = found.all
     texts = [json.dumps(result, ensure_ascii=False)]
     texts += [found.attached(result, one["name"]) for one in result["attachments"]]
@@ -338,6 +353,7 @@ def test_a_built_in_test_that_is_run_again_stays_failed(project: Project) -> Non
     assert {one["status"] for one in found.all} == {"failed"}
 
 
+@pytest.mark.ring(2)
 def test_an_xdist_worker_that_dies_takes_no_results_with_it(project: Project) -> None:
     """The one that replaces it does not clean the folder again."""
     planned(

@@ -6,7 +6,7 @@ import json
 import xml.etree.ElementTree as ET
 
 from tests.plugin import allure_support as allure
-from tests.plugin.allure_support import Result
+from tests.plugin.allure_support import MEMORY, Result
 from tests.plugin.conftest import Project
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -40,7 +40,7 @@ def grow(project: Project, *entries: dict[str, object]) -> allure.Results:
     jobs = (project.path / "jobs.py").read_text("utf-8")
     project.write("jobs.py", jobs + TREE)
     project.manifest("m.jsonl", [{"task": "jobs.tree", "timeout": 60, **one} for one in entries])
-    return allure.run(project)
+    return allure.run(project, MEMORY)
 
 
 def tree_step(result: Result) -> Result:
@@ -134,7 +134,7 @@ def test_each_attempt_has_its_own_picture(project: Project) -> None:
     """An earlier one in its result, the last one in the test's."""
     entry = {"id": "a", "kwargs": {"branches": [1], "fails": True}, "idempotent": True}
     grow(project, entry)
-    results = allure.run(project, "--manifest-resume")
+    results = allure.run(project, MEMORY, "--manifest-resume")
     found = [picture["source"] for one in results.all for picture in pictures(one)]
     assert len(found) == len(set(found)) == 2
     assert all((project.path / "allure-results" / name).is_file() for name in found)

@@ -6,6 +6,7 @@ import pytest
 
 from pytest_manifest.ledger import AttemptRow, Ledger
 from tests.plugin.conftest import Project
+from tests.plugin.ways import BOTH
 
 pytestmark = pytest.mark.live
 
@@ -42,7 +43,8 @@ def test_what_crashes_once_is_sent_again_where_that_does_no_harm(project: Projec
     result.stdout.fnmatch_lines(["*further sendings: 1 crashed"])
 
 
-@pytest.mark.parametrize("xdist", [(), ("-n", "1")], ids=["plain", "xdist"])
+@pytest.mark.ring(2)
+@pytest.mark.parametrize("xdist", BOTH)
 def test_an_entry_that_crashes_at_all_attempts_tells_of_each(
     project: Project, xdist: tuple[str, ...]
 ) -> None:
@@ -72,6 +74,7 @@ def test_a_task_that_fails_is_not_sent_again(project: Project) -> None:
     assert project.ran() == {"bad": 1}
 
 
+@pytest.mark.ring(2)
 @pytest.mark.parametrize(
     "poison",
     [
@@ -95,6 +98,7 @@ def test_what_kills_its_worker_again_and_again_is_quarantined(
     result.stdout.fnmatch_lines(["*killed its worker again and again (2 processes died of it*"])
 
 
+@pytest.mark.ring(2)
 def test_how_many_deaths_quarantine_is_an_ini_option(project: Project) -> None:
     """manifest_kills = 1 takes an entry out at its first death, whatever its retries."""
     ini = (project.path / "pytest.ini").read_text("utf-8")

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.plugin.conftest import Project, kill_in_the_middle
+from tests.plugin.ways import XDIST_LATER
 
 MEMORY = "--manifest-broker=memory://"
-XDIST = pytest.mark.parametrize("xdist", [(), ("-n", "1")], ids=["plain", "xdist"])
 
 Row = dict[str, object]
 
@@ -47,7 +47,7 @@ def edit(file: Path, how: Callable[[list[Row]], list[Row]]) -> None:
 # From the ledger
 
 
-@XDIST
+@pytest.mark.parametrize("xdist", XDIST_LATER)
 def test_an_audit_of_a_finished_run_needs_no_stack(
     project: Project, xdist: tuple[str, ...]
 ) -> None:
@@ -74,6 +74,7 @@ def test_an_audit_of_a_finished_run_needs_no_stack(
 
 
 @pytest.mark.live
+@pytest.mark.ring(2)
 def test_an_audit_after_the_embedded_stack_is_gone(project: Project) -> None:
     """The ledger holds every receipt, with the process that ran it."""
     project.doubles(count=2)

@@ -10,7 +10,7 @@ from tests.plugin.conftest import Project, kill_in_the_middle
 from tests.plugin.outside import INSTRUMENTED, worker
 from tests.support import eventually
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.ring(2)]
 
 AUDIT = ("--manifest=m.jsonl", "--manifest-audit")
 

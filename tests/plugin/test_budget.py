@@ -10,8 +10,10 @@ import pytest
 from pytest_manifest.ledger import BUDGET, OVER_BUDGET, Ledger
 from pytest_manifest.verdict import Costs
 from tests.plugin.conftest import JOBS, Project
+from tests.plugin.ways import BOTH, XDIST_LATER
 
 MEMORY = "--manifest-broker=memory://"
+MORE = "--manifest-budget=MORE"
 PAY = '''
 from pytest_manifest import evidence
 
@@ -54,6 +56,15 @@ def pay_all(plan, *, limit: int = 4, cost: float = 0.5):
     for n in range(limit):
         plan.add("jobs.pay", id=f"p-{n}", args=[f"p-{n}", cost], cost=cost)
 '''
+PLAN_AND_RUN = pytest.mark.parametrize(
+    "run",
+    [
+        (),
+        ("--manifest-plan-run", MEMORY),
+        pytest.param(("--manifest-plan-run", MEMORY, "-n", "2"), marks=pytest.mark.ring(2)),
+    ],
+    ids=["plan", "run", "xdist"],
+)
 WHOLE = """
 def test_cost(manifest_run):
     print("told", manifest_run.run, manifest_run.budget, manifest_run.cost())
@@ -113,7 +124,7 @@ def test_a_planner_says_something_beside_the_preview(paying: Project) -> None:
     assert "prices" not in (paying.path / "manifests/pay_all_01.jsonl").read_text("utf-8")
 
 
-@pytest.mark.parametrize("run", [(), ("--manifest-plan-run", MEMORY, "-n", "2")])
+@PLAN_AND_RUN
 def test_an_empty_plan_says_it_too_and_does_nothing(paying: Project, run: tuple[str, ...]) -> None:
     """Exit status 0, no file, nothing sent."""
     result = paying.run("--manifest-plan=pay", "--manifest-plan-opt", "limit=0", *run)
@@ -130,7 +141,7 @@ def test_an_empty_plan_says_it_too_and_does_nothing(paying: Project, run: tuple[
     assert not paying.ledgers()
 
 
-@pytest.mark.parametrize("run", [(), ("--manifest-plan-run", MEMORY, "-n", "2")])
+@PLAN_AND_RUN
 def test_a_plan_beyond_the_budget_is_not_written(paying: Project, run: tuple[str, ...]) -> None:
     """One sentence says how much, how many, and what to do."""
     result = paying.run("--manifest-plan=pay:all", "--manifest-budget=1.5", *run)
@@ -150,7 +161,7 @@ def test_a_plan_beyond_the_budget_is_not_written(paying: Project, run: tuple[str
 # Before anything is sent
 
 
-@pytest.mark.parametrize("xdist", [(), ("-n", "1")], ids=["plain", "xdist"])
+@pytest.mark.parametrize("xdist", XDIST_LATER)
 def test_what_is_estimated_beyond_the_budget_is_not_sent(
     paying: Project, xdist: tuple[str, ...]
 ) -> None:
@@ -181,26 +192,25 @@ def test_with_dispatch_only_a_budget_is_refused(paying: Project) -> None:
 # While it runs
 
 
-@pytest.mark.live
 def test_how_to_go_on_is_said_quietly_too(paying: Project) -> None:
     """With ``-q`` what nobody may miss is still there: here, why the session is not green."""
     jobs(paying, 4, estimate=0.5, cost=1.0)
-    result = paying.run("--manifest=m.jsonl", "--manifest-budget=2", "--manifest-window=1", "-q")
+    options = ("--manifest-budget=2", "--manifest-window=1", "-q")
+    result = paying.run("--manifest=m.jsonl", MEMORY, *options)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
         [
             "m.jsonl: run *, 4 entries: 2 passed, 2 skipped",
-            "  to go on: pytest --manifest=m.jsonl --manifest-resume --manifest-budget=MORE",
+            f"  to go on: pytest --manifest=m.jsonl --manifest-resume {MORE} {MEMORY}",
         ]
     )
 
 
-@pytest.mark.live
 def test_sending_ends_when_the_money_is_spent(paying: Project) -> None:
     """The rest is skipped and says why; the session is not green, and the summary has the cost."""
     jobs(paying, 6, estimate=0.5, cost=1.0)
     options = ("--manifest-budget=3", "--manifest-window=1", "-rs")
-    result = paying.run("--manifest=m.jsonl", *options)
+    result = paying.run("--manifest=m.jsonl", MEMORY, *options)
     result.assert_outcomes(passed=3, skipped=3)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert paying.order() == ["p-0", "p-1", "p-2"]
@@ -209,7 +219,7 @@ def test_sending_ends_when_the_money_is_spent(paying: Project) -> None:
             "m.jsonl: run *, 6 entries: 3 passed, 3 skipped",
             "  cost 3 of a budget of 3",
             "SKIPPED [[]3[]]*(the run has cost 3 of its budget of 3; --manifest-resume *",
-            "  to go on: pytest --manifest=m.jsonl --manifest-resume --manifest-budget=MORE",
+            f"  to go on: pytest --manifest=m.jsonl --manifest-resume {MORE} {MEMORY}",
         ]
     )
 
@@ -278,6 +288,7 @@ def test_failed_jobs_have_cost_something(paying: Project) -> None:
 
 
 @pytest.mark.live
+@pytest.mark.ring(2)
 def test_what_is_sent_again_is_paid_again(paying: Project) -> None:
     """The estimate of the crash, and what the second attempt tells."""
     rows = [
@@ -313,7 +324,7 @@ def test_a_budget_may_stand_in_the_configuration_file(paying: Project) -> None:
 # What tests and reports see
 
 
-@pytest.mark.parametrize("xdist", [(), ("-n", "1")], ids=["plain", "xdist"])
+@pytest.mark.parametrize("xdist", BOTH)
 def test_a_test_of_the_whole_run_sees_what_it_has_cost(
     paying: Project, xdist: tuple[str, ...]
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.canary import planted, session
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.live, pytest.mark.ring(2), pytest.mark.timeout(1200)]
 
 
 def test_no_secret_is_shown(tmp_path: Path) -> None:

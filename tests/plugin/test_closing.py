@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.plugin.conftest import Project
+from tests.plugin.ways import PLAIN
 
 MEMORY = "--manifest-broker=memory://"
-WAYS = pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["plain", "xdist"])
+TWO = ("-n", "2")
 VERIFY = """
 import pytest
 from pathlib import Path
@@ -51,7 +52,9 @@ def closing(result: pytest.RunResult) -> list[str]:
     return result.outlines[headings[-2] : -1]
 
 
-@WAYS
+@pytest.mark.parametrize(
+    "workers", [PLAIN, pytest.param(TWO, id="xdist", marks=pytest.mark.ring(2))]
+)
 def test_the_end_is_the_answer(project: Project, workers: Sequence[str]) -> None:
     """Counts, the largest causes, what to do first, how to go on, and where all of it is."""
     batch(project)
@@ -125,7 +128,9 @@ def test_the_end_fits(project: Project, monkeypatch: pytest.MonkeyPatch, width: 
     assert [line for line in lines[1:4] if len(line) > width and "pytest" not in line] == []
 
 
-@WAYS
+@pytest.mark.parametrize(
+    "workers", [PLAIN, pytest.param(TWO, id="xdist", marks=pytest.mark.ring(2))]
+)
 def test_a_cause_shows_three_failures(project: Project, workers: Sequence[str]) -> None:
     """The others are counted; their names, pytest's count and other reports have all."""
     batch(project)
@@ -176,7 +181,7 @@ def lines_of(path: Path) -> list[str]:
     return sorted(path.read_text().split()) if path.exists() else []
 
 
-@WAYS
+@pytest.mark.parametrize("workers", [PLAIN, pytest.param(TWO, id="xdist")])
 def test_one_failed_job_fails_one_test(project: Project, workers: Sequence[str]) -> None:
     """The other tests of its entry are skipped with its name, and --lf runs all of them again."""
     keys = [f"k-{n}" for n in range(8)]

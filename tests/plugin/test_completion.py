@@ -16,6 +16,7 @@ from pytest_manifest.schema.summary import Summary
 from pytest_manifest.schema.wire import parse_moment
 from tests.plugin.conftest import Project
 from tests.plugin.test_run_page import data_of
+from tests.plugin.ways import XDIST_LATER
 
 MEMORY = "--manifest-broker=memory://"
 
@@ -63,7 +64,7 @@ def test_a_pause_is_no_part_of_a_runs_duration(project: Project) -> None:
     assert figures["duration"] == pytest.approx(told["duration"], rel=0.01)
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["plain", "xdist"])
+@pytest.mark.parametrize("workers", XDIST_LATER)
 def test_what_succeeded_and_what_failed_stands_apart(
     project: Project, workers: tuple[str, ...]
 ) -> None:
@@ -93,15 +94,25 @@ def test_what_succeeded_and_what_failed_stands_apart(
     result.stdout.fnmatch_lines(["  summary   .manifest/runs/*.summary.json"])
 
 
-def test_files_have_checksums(project: Project) -> None:
+@pytest.mark.parametrize(
+    ("stack", "logs"),
+    [
+        pytest.param((MEMORY,), (), id="memory"),
+        pytest.param(
+            (), ("worker-log",), id="private", marks=[pytest.mark.live, pytest.mark.ring(2)]
+        ),
+    ],
+)
+def test_files_have_checksums(
+    project: Project, stack: tuple[str, ...], logs: tuple[str, ...]
+) -> None:
     """What is written to no more has its checksum; ledger and log have none."""
     project.doubles(count=2)
-    project.run("--manifest=m.jsonl")
+    project.run("--manifest=m.jsonl", *stack)
     files = newest(project)["files"]
 
-    assert {file["kind"] for file in files} == {
-        *("manifest", "ledger", "receipts", "log", "worker-log")
-    }
+    kinds = {file["kind"] for file in files}
+    assert kinds == {"manifest", "ledger", "receipts", "log", *logs}
     for file in files:
         path = project.path / file["path"]
         if file["kind"] in ("ledger", "log"):

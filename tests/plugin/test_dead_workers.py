@@ -16,7 +16,7 @@ from tests.plugin.outside import INSTRUMENTED, pytest_beside, unacknowledged, wo
 from tests.processes import ELSEWHERE
 from tests.support import eventually
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.ring(2)]
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:

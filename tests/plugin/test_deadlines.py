@@ -13,7 +13,7 @@ from tests.plugin.conftest import Project
 from tests.plugin.outside import pytest_beside
 from tests.support import eventually
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.ring(2)]
 
 
 def private_broker(pid: int) -> str:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 
 from tests.plugin.conftest import Project
+from tests.plugin.ways import XDIST_LATER
 
 MEMORY = "--manifest-broker=memory://"
-XDIST = pytest.mark.parametrize("xdist", [(), ("-n", "1")], ids=["plain", "xdist"])
 
 
 def entry(name: str, *after: str, task: str = "jobs.flaky") -> dict[str, object]:
     return {"id": name, "task": task, "kwargs": {"key": name}, "after": list(after)}
 
 
-@XDIST
+@pytest.mark.parametrize("xdist", XDIST_LATER)
 def test_jobs_begin_in_the_order_of_their_dependencies(
     project: Project, xdist: tuple[str, ...]
 ) -> None:
@@ -31,6 +31,7 @@ def test_jobs_begin_in_the_order_of_their_dependencies(
 
 
 @pytest.mark.live
+@pytest.mark.ring(2)
 def test_what_waits_begins_when_its_predecessor_has_ended(project: Project) -> None:
     """With a free worker at hand, the second job still waits until the first has passed."""
     project.manifest(
@@ -45,7 +46,7 @@ def test_what_waits_begins_when_its_predecessor_has_ended(project: Project) -> N
     assert project.order()[-1] == "next"
 
 
-@XDIST
+@pytest.mark.parametrize("xdist", XDIST_LATER)
 def test_a_failed_entry_holds_back_the_chain_behind_it(
     project: Project, xdist: tuple[str, ...]
 ) -> None:
@@ -138,7 +139,7 @@ def test_an_unsatisfied_wait_is_held_anew_by_resume(project: Project) -> None:
     result.stdout.fnmatch_lines(["*it waits for 'a', which did not pass (failed)*"])
 
 
-@XDIST
+@pytest.mark.parametrize("xdist", XDIST_LATER)
 def test_entries_that_wait_for_one_another_are_refused(
     project: Project, xdist: tuple[str, ...]
 ) -> None:

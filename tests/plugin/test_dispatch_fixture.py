@@ -6,6 +6,7 @@ import pytest
 
 from tests.plugin.conftest import Project
 
+MEMORY = "--manifest-broker=memory://"
 OVERRIDE = """
 import pytest
 
@@ -24,7 +25,7 @@ def test_an_override_in_the_root_conftest_is_used_once(
     """A project may prepare something before anything is sent."""
     project.write("conftest.py", OVERRIDE)
     project.doubles(count=3)
-    project.run("--manifest=m.jsonl", *xdist).assert_outcomes(passed=3)
+    project.run("--manifest=m.jsonl", MEMORY, *xdist).assert_outcomes(passed=3)
     assert (project.path / "prepared.txt").read_text() == "x"
 
 
@@ -33,7 +34,7 @@ def test_an_override_that_would_not_be_seen_is_reported(project: Project) -> Non
     project.write("sub/conftest.py", OVERRIDE)
     project.write("sub/test_it.py", "def test_it(receipt): pass\n")
     project.doubles(count=2)
-    result = project.run("--manifest=m.jsonl", "sub")
+    result = project.run("--manifest=m.jsonl", MEMORY, "sub")
     assert result.ret != 0
     text = result.stdout.str() + result.stderr.str()
     assert "move the override into the root conftest.py" in text
@@ -44,7 +45,7 @@ def test_an_override_that_raises_is_an_ordinary_error(project: Project) -> None:
     """The override's own traceback is shown, and nothing is sent."""
     project.write("conftest.py", OVERRIDE.replace("return request", "raise OSError('no seed')  #"))
     project.doubles(count=2)
-    result = project.run("--manifest=m.jsonl")
+    result = project.run("--manifest=m.jsonl", MEMORY)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["*ERROR at setup of dispatch*", "*OSError: no seed*"])
     assert not project.ran()

@@ -72,6 +72,7 @@ def in_the_way(path: Path) -> None:
 
 
 @pytest.mark.live
+@pytest.mark.ring(2)
 def test_papers_that_cannot_be_written_do_not_stop_the_end(project: Project) -> None:
     """The session fails and says what could not be kept; no traceback, and all is stopped."""
     held = project.hold("a")
@@ -114,6 +115,7 @@ def test_after_too_many_failures_it_is_said_how_to_go_on(project: Project) -> No
 
 
 @pytest.mark.live
+@pytest.mark.ring(2)
 def test_ctrl_c_before_a_start_is_heard_of_waits_for_the_job(project: Project) -> None:
     """What a worker has taken and not yet announced is given its time too, and has its verdict."""
     taken = project.path / "taken"
@@ -140,6 +142,7 @@ def is_pending(pid: int, number: signal.Signals) -> bool:
 
 
 @pytest.mark.live
+@pytest.mark.ring(2)
 @pytest.mark.parametrize("xdist", [(), ("-n", "1")], ids=["plain", "xdist"])
 def test_a_second_ctrl_c_at_once_is_no_crash(project: Project, xdist: tuple[str, ...]) -> None:
     """Two within the time in which pytest reports of the first: it ends, waits for nothing."""
@@ -162,6 +165,7 @@ def test_a_second_ctrl_c_at_once_is_no_crash(project: Project, xdist: tuple[str,
 
 
 @pytest.mark.live
+@pytest.mark.ring(2)
 def test_impatience_leaves_nothing_behind(project: Project) -> None:
     """Ctrl-C again and again while it ends: nothing is broken off, and jobs that run stay open."""
     project.workers(2)
@@ -191,6 +195,7 @@ def test_impatience_leaves_nothing_behind(project: Project) -> None:
 
 
 @pytest.mark.live
+@pytest.mark.ring(2)
 def test_ctrl_c_twice_while_the_stack_starts_is_no_crash(project: Project) -> None:
     """Before there is a run: the worker is still importing its application."""
     gate, booting = project.write("gate", ""), project.path / "booting"

@@ -15,6 +15,8 @@ from tests.plugin.conftest import Project
 from tests.plugin.outside import INSTRUMENTED, pytest_beside, worker
 from tests.support import eventually
 
+pytestmark = [pytest.mark.live, pytest.mark.ring(2)]
+
 REJECTING = """
 from celery.exceptions import Reject
 
@@ -29,7 +31,6 @@ def hold(key: str) -> dict[str, object]:
     return {"id": key, "task": "jobs.hold", "args": [key]}
 
 
-@pytest.mark.live
 def test_what_only_the_store_calls_revoked_is_still_queued(project: Project, broker: str) -> None:
     """The worker that heard of the revocation is killed, and the next one knows nothing of it."""
     held = project.hold("a")
@@ -77,7 +78,6 @@ def store_revocations(project: Project, broker: str, keys: str) -> None:
             app.backend.mark_as_revoked(sent[key], reason="revoked", store_result=True)
 
 
-@pytest.mark.live
 @pytest.mark.parametrize("kind", [INSTRUMENTED, ()], ids=["instrumented", "stock"])
 def test_what_worked_before_it_was_turned_away_is_not_sent_again(
     project: Project, broker: str, kind: tuple[str, ...]
@@ -114,7 +114,6 @@ def running(app: Celery) -> str:
     return str(task_id)
 
 
-@pytest.mark.live
 def test_that_the_store_was_emptied_is_not_forgotten(project: Project, broker: str) -> None:
     """What was said in it before is gone for good, though it holds what is said from then on."""
     project.manifest("m.jsonl", [hold("h"), hold("a"), {**hold("b"), "idempotent": True}])
@@ -139,7 +138,6 @@ def test_that_the_store_was_emptied_is_not_forgotten(project: Project, broker: s
     assert project.ran() == {"h": 1, "a": 1, "b": 1}
 
 
-@pytest.mark.live
 def test_what_a_dead_worker_had_is_told_of_while_it_is_waited_for(
     project: Project, broker: str
 ) -> None:

@@ -23,7 +23,7 @@ def count_in_redis(**_):
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("xdist", ["0", "4"])
+@pytest.mark.parametrize("xdist", ["0", pytest.param("4", marks=pytest.mark.ring(2))])
 def test_the_workers_own_count_is_the_number_of_entries(
     project: Project, broker: str, xdist: str
 ) -> None:
@@ -38,6 +38,7 @@ def test_the_workers_own_count_is_the_number_of_entries(
 
 
 @pytest.mark.live
+@pytest.mark.ring(2)
 def test_a_worker_that_knows_nothing_of_us_yields_verdicts(project: Project, broker: str) -> None:
     """A stock worker's plain results are enough to pass and to fail by."""
     project.manifest(
@@ -92,6 +93,7 @@ def test_dispatch_only_then_audit(project: Project, broker: str) -> None:
 
 
 @pytest.mark.live
+@pytest.mark.ring(2)
 def test_a_stopped_run_is_detached_from_a_foreign_stack(project: Project, broker: str) -> None:
     """-x leaves what is queued to the workers, and says how to go on."""
     rows: list[dict[str, object]] = [{"id": "bad", "task": "jobs.fail", "kwargs": {"message": "x"}}]
@@ -125,6 +127,7 @@ def test_nobody_works_and_the_run_ends_all_the_same(project: Project, broker: st
 
 
 @pytest.mark.live
+@pytest.mark.ring(2)
 @pytest.mark.rabbitmq
 @pytest.mark.parametrize("store", ["redis", "rpc"])
 def test_rabbitmq_with_either_result_store(
@@ -146,6 +149,7 @@ def test_rabbitmq_with_either_result_store(
 
 
 @pytest.mark.live
+@pytest.mark.ring(2)
 def test_two_at_once_send_once(project: Project, broker: str) -> None:
     """Of two pytest processes that begin together on one manifest, one sends and one is refused."""
     project.doubles(count=5)
@@ -173,6 +177,7 @@ def test_two_at_once_send_once(project: Project, broker: str) -> None:
 
 
 @pytest.mark.live
+@pytest.mark.ring(2)
 def test_an_audit_of_a_part_ends(project: Project, broker: str) -> None:
     """Entries that the run never had are errors, under xdist too, and nothing waits for ever."""
     project.doubles(count=4)
@@ -186,6 +191,7 @@ def test_an_audit_of_a_part_ends(project: Project, broker: str) -> None:
 
 
 @pytest.mark.live
+@pytest.mark.ring(2)
 def test_a_late_audit_finds_what_came_in_time(project: Project, broker: str) -> None:
     """Entries whose deadline is long over, and that succeeded before it, pass an audit."""
     rows = [

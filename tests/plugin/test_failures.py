@@ -6,6 +6,9 @@ import pytest
 
 from tests.plugin.conftest import Project
 
+MEMORY = "--manifest-broker=memory://"
+LATER = [pytest.mark.live, pytest.mark.ring(2)]
+
 SEVEN: dict[str, dict[str, object]] = {
     "exception": {"task": "jobs.fail", "kwargs": {"message": "no such film"}},
     "wrong-result": {"task": "jobs.double", "kwargs": {"n": 2}, "expect": {"result": {"n": 5}}},
@@ -25,7 +28,14 @@ SEVEN: dict[str, dict[str, object]] = {
 }
 
 
-def entries() -> list[dict[str, object]]:
+STACKS = [
+    pytest.param((MEMORY,), id="memory"),
+    pytest.param((), id="private", marks=LATER),
+    pytest.param(("-n", "2"), id="xdist", marks=LATER),
+]
+
+
+def entries(*left_out: str) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = [
         {
             "id": f"good-{n}",
@@ -36,33 +46,35 @@ def entries() -> list[dict[str, object]]:
         for n in range(93)
     ]
     for n, (name, fields) in enumerate(SEVEN.items()):
-        rows.insert(n * 12, {"id": name, **fields})
+        if name not in left_out:
+            rows.insert(n * 12, {"id": name, **fields})
     return rows
 
 
-@pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
+@pytest.mark.parametrize("stack", STACKS)
 def test_seven_kinds_of_failure_turn_exactly_their_tests_red(
-    project: Project, xdist: tuple[str, ...]
+    project: Project, stack: tuple[str, ...]
 ) -> None:
-    """Of 100 entries the seven that go wrong fail, each with a sentence of its own."""
-    project.manifest("m.jsonl", entries())
-    result = project.run("--manifest=m.jsonl", *xdist)
-    result.assert_outcomes(passed=93, failed=7)
+    """Of 100 entries the seven that go wrong fail, each with a sentence of its own.
+
+    In memory the worker is pytest's process, and none is killed.
+    """
+    left_out = {"killed"} if MEMORY in stack else set()
+    project.manifest("m.jsonl", entries(*left_out))
+    result = project.run("--manifest=m.jsonl", *stack)
+    red = SEVEN.keys() - left_out
+    result.assert_outcomes(passed=93, failed=len(red))
     text = result.stdout.str()
-    for name in SEVEN:
+    for name in red:
         assert f"FAILED m.jsonl::entry[{name}]" in text
-    for part in (
-        "no such film",
-        "result.n",
-        "jobs.duoble",
-        "did you mean 'jobs.double'",
-        "SIGKILL",
-    ):
+    parts = ("no such film", "result.n", "jobs.duoble", "did you mean 'jobs.double'")
+    for part in (*parts, *(["SIGKILL"] if "killed" in red else [])):
         assert part in text
     assert "pytest_manifest/" not in text.replace("rootdir", "")
 
 
-def test_a_workflow_verifies_with_its_own_tests(project: Project) -> None:
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_workflow_verifies_with_its_own_tests(project: Project, stack: tuple[str, ...]) -> None:
     """The workflow's verify.py is used; entries that it leaves alone are verified too."""
     project.workers(2)
     project.write(
@@ -91,16 +103,11 @@ def test_whole(manifest_run):
         '{"id": "b", "task": "jobs.double", "kwargs": {"n": 2}}\n'
         '{"id": "nap", "task": "jobs.nap", "kwargs": {"sec": 0}}\n',
     )
-    for xdist in ((), ("-n", "2")):
-        result = project.run("--manifest=m.jsonl", "-v", *xdist)
-        result.assert_outcomes(passed=4)
-        text = result.stdout.str()
-        for node in (
-            "verify.py::test_double[a]",
-            "m.jsonl::entry[nap]",
-            "verify.py::test_whole[m]",
-        ):
-            assert node in text
+    result = project.run("--manifest=m.jsonl", "-v", *stack)
+    result.assert_outcomes(passed=4)
+    text = result.stdout.str()
+    for node in ("verify.py::test_double[a]", "m.jsonl::entry[nap]", "verify.py::test_whole[m]"):
+        assert node in text
 
 
 def test_a_strict_run_is_refused_for_an_unknown_task(project: Project) -> None:
@@ -113,7 +120,7 @@ def test_a_strict_run_is_refused_for_an_unknown_task(project: Project) -> None:
             {"id": "b", "task": "jobs.duoble", "kwargs": {"n": 1}, **sound},
         ],
     )
-    result = project.run("--manifest=m.jsonl", "--manifest-strict")
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-strict")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*nothing was sent: no worker knows the task 'jobs.duoble'*"])
     assert not project.ran()

@@ -64,7 +64,14 @@ def test_a_former_name_ends_pytest_as_a_usage_error(
     assert "collected" not in result.stdout.str()
 
 
-@pytest.mark.parametrize("loaded", ["before", "after", "conftest"])
+@pytest.mark.parametrize(
+    "loaded",
+    [
+        pytest.param("before", marks=pytest.mark.ring(2)),
+        pytest.param("after", marks=pytest.mark.ring(2)),
+        "conftest",
+    ],
+)
 def test_an_option_of_another_plugin_is_left_to_it(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, loaded: str
 ) -> None:

@@ -18,7 +18,7 @@ from tests.plugin.outside import pytest_beside
 from tests.services import frozen_server
 from tests.support import eventually
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.ring(2)]
 
 DEADLINE = 4
 WIDE = 80.0

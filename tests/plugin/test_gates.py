@@ -6,6 +6,7 @@ import pytest
 
 from pytest_manifest.ledger import Ledger
 from tests.plugin.conftest import Project
+from tests.plugin.ways import XDIST_LATER
 
 MEMORY = "--manifest-broker=memory://"
 
@@ -39,7 +40,7 @@ def test_the_others_follow_a_canary_that_passes(project: Project) -> None:
     assert len(project.order()) == 9
 
 
-@pytest.mark.parametrize("xdist", [(), ("-n", "1")], ids=["plain", "xdist"])
+@pytest.mark.parametrize("xdist", XDIST_LATER)
 def test_nothing_follows_a_canary_that_fails(project: Project, xdist: tuple[str, ...]) -> None:
     """The others are skipped, and each says which entry of the canary did not pass."""
     flaky(project, 9, 3)
@@ -145,6 +146,7 @@ def naps(project: Project) -> None:
 
 
 @pytest.mark.live
+@pytest.mark.ring(2)
 @pytest.mark.parametrize("choice", ["drain", "revoke"])
 def test_what_is_sent_already_is_drained_or_revoked(project: Project, choice: str) -> None:
     """Of six in flight all run to their end, or those that have not begun are taken back."""

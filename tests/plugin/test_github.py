@@ -9,6 +9,7 @@ from urllib.parse import unquote
 import pytest
 
 from tests.plugin.conftest import Project
+from tests.plugin.ways import BOTH
 
 MEMORY = "--manifest-broker=memory://"
 HOSTILE = (
@@ -62,7 +63,7 @@ def shown(markdown: str) -> str:
     return re.sub(r"&#(\d+);", lambda match: chr(int(match[1])), text)
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["plain", "xdist"])
+@pytest.mark.parametrize("workers", BOTH)
 def test_the_steps_summary_and_annotations(
     project: Project, runner: Path, workers: tuple[str, ...]
 ) -> None:
@@ -120,8 +121,13 @@ def talk(what):
 
 @pytest.mark.parametrize(
     "arguments",
-    [(MEMORY,), (MEMORY, "-s"), (MEMORY, "-q", "-o", "log_cli=1"), (MEMORY, "-vv"), ("-n", "2")],
-    ids=["memory", "-s", "-q", "-vv", "xdist"],
+    [
+        pytest.param((MEMORY,), id="memory"),
+        pytest.param((MEMORY, "-s"), id="-s"),
+        pytest.param((MEMORY, "-q", "-o", "log_cli=1"), id="-q", marks=pytest.mark.ring(2)),
+        pytest.param((MEMORY, "-vv"), id="-vv", marks=pytest.mark.ring(2)),
+        pytest.param(("-n", "2"), id="xdist", marks=[pytest.mark.live, pytest.mark.ring(2)]),
+    ],
 )
 def test_nothing_that_a_job_says_is_carried_out(
     project: Project, runner: Path, arguments: tuple[str, ...]

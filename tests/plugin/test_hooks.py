@@ -13,6 +13,7 @@ import pytest
 
 from tests.docs.blocks import blocks
 from tests.plugin.conftest import Project
+from tests.plugin.ways import BOTH, XDIST_LATER
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "hooks.md"
 MEMORY = ("--manifest=m.jsonl", "--manifest-broker=memory://")
@@ -42,7 +43,7 @@ def receiver() -> Iterator[tuple[str, list[bytes]]]:
             thread.join()
 
 
-@pytest.mark.parametrize("more", [(), ("-n", "1")], ids=["plain", "xdist"])
+@pytest.mark.parametrize("more", BOTH)
 def test_a_finished_run_is_told_elsewhere_once(
     project: Project, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
 ) -> None:
@@ -68,7 +69,7 @@ def pytest_manifest_sending(manifest, entries, budget):
 """
 
 
-@pytest.mark.parametrize("more", [(), ("-n", "1")], ids=["plain", "xdist"])
+@pytest.mark.parametrize("more", XDIST_LATER)
 def test_a_project_refuses_what_is_to_be_sent(project: Project, more: tuple[str, ...]) -> None:
     """Before anything is; with the entries that are selected."""
     project.doubles(count=2)

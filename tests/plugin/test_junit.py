@@ -10,6 +10,7 @@ import pytest
 
 from tests.plugin.conftest import Project
 from tests.plugin.junit_schema import offences
+from tests.plugin.ways import BOTH
 
 MEMORY = "--manifest-broker=memory://"
 HOSTILE = "a\x00b\x1b[31m\x7f \ud83c ]]> <b>&amp; \"'` \u202e \ufffe \x85 \r\n  ::error::x"
@@ -56,7 +57,7 @@ def properties(found: ET.Element) -> dict[str, str]:
     return {one.get("name", ""): one.get("value", "") for one in found.iter("property")}
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["plain", "xdist"])
+@pytest.mark.parametrize("workers", BOTH)
 def test_an_entry_tells_of_its_job(project: Project, workers: tuple[str, ...]) -> None:
     """Run, worker, times and verdict are there, ``time`` is the job's own; others keep theirs."""
     project.write("test_other.py", "import time\ndef test_slow(): time.sleep(0.3)")
@@ -114,8 +115,11 @@ def test_xunit1_has_elements_and_a_timestamp(project: Project) -> None:
 
 @pytest.mark.parametrize(
     ("workers", "family"),
-    [((), "xunit1"), ((), "xunit2"), (("-n", "2"), "xunit2")],
-    ids=["plain-xunit1", "plain-xunit2", "xdist-xunit2"],
+    [
+        pytest.param((), "xunit1", id="plain-xunit1"),
+        pytest.param((), "xunit2", id="plain-xunit2"),
+        pytest.param(("-n", "2"), "xunit2", id="xdist-xunit2", marks=pytest.mark.ring(2)),
+    ],
 )
 def test_any_text_leaves_a_report_that_can_be_read(
     project: Project, workers: tuple[str, ...], family: str
@@ -159,19 +163,12 @@ def test_a_job_without_a_receipt_took_no_time(project: Project) -> None:
 
 def test_a_repeated_attempt_is_counted(project: Project) -> None:
     """The properties are of the attempt that was judged, and say how many there were."""
-    project.manifest(
-        "m.jsonl",
-        [
-            {
-                "id": "f",
-                "task": "jobs.die_once",
-                "kwargs": {"key": "f"},
-                "retries": 1,
-                "idempotent": True,
-            }
-        ],
-    )
-    root = report(project, "--manifest=m.jsonl")
+    broken = project.break_("f")
+    row = {"id": "f", "task": "jobs.flaky", "args": ["f"], "idempotent": True}
+    project.manifest("m.jsonl", [row])
+    project.run("--manifest=m.jsonl", MEMORY)
+    broken.unlink()
+    root = report(project, "--manifest=m.jsonl", MEMORY, "--manifest-resume")
     told = lines(case(root, "f"))
     assert told["verdict"] == "passed"
     assert (told["attempt"], told["attempts"]) == ("2", "2")

@@ -64,6 +64,8 @@ def recorded_limits(project: Project) -> Mapping[str, int]:
         return ledger.info.key_limits()
 
 
+@pytest.mark.live
+@pytest.mark.ring(2)
 @pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
 def test_no_more_are_in_flight_of_a_tenant(project: Project, xdist: tuple[str, ...]) -> None:
     """Real workers that could take all: of each tenant two at a time, the others unlimited."""
