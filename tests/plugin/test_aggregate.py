@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from tests.plugin.allure_support import label, parameter, results
-from tests.plugin.conftest import Project, kill_in_the_middle
+from tests.plugin.conftest import Project
 from tests.plugin.ways import BOTH, XDIST_LATER
 
 MEMORY = "--manifest-broker=memory://"
@@ -202,21 +202,6 @@ def test_an_audit_tells_of_groups_as_the_run_did(project: Project, xdist: tuple[
     result.stdout.fnmatch_lines(
         ["1 of 2 entries remained unknown, 1 passed.", "*r.jsonl has no receipt of it*"]
     )
-
-
-def test_a_group_that_is_not_finished_is_no_failure(project: Project) -> None:
-    """Pending and unknown entries make an ERROR, and the text says which it is."""
-    kill_in_the_middle(project)
-    result = project.run("--manifest=m.jsonl", "--manifest-audit", BY_TWO, "-v")
-    assert outcomes(result) == {
-        "entries[00001-00002]": "ERROR",
-        "entries[00003-00004]": "ERROR",
-        "entries[00005-00005]": "ERROR",
-    }
-    text = result.stdout.str()
-    assert "1 of 2 entries pending, 1 passed." in text
-    assert "1 of 2 entries remained unknown, 1 pending." in text
-    assert "1 of 1 entry remained unknown." in text
 
 
 def test_new_entries_have_no_verdict_in_an_old_run(project: Project) -> None:

@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from pytest_manifest.ledger import Ledger
-from tests.plugin.conftest import Project, kill_in_the_middle
+from tests.plugin.conftest import Project
 from tests.plugin.outside import INSTRUMENTED, worker
 from tests.support import eventually
 
@@ -93,14 +93,3 @@ def test_a_look_finds_what_came_after_it_was_given_up(
         eventually(lambda: len(project.ran()) == 2, what="both have run")
     project.run(*AUDIT, url).assert_outcomes(passed=2)
     assert project.ran() == {"d-0": 1, "d-1": 1}
-
-
-def test_what_was_never_sent_is_said_so(project: Project) -> None:
-    """Of a run that was killed: what its turn had not come of did not run, and can be sent."""
-    kill_in_the_middle(project)
-    result = project.run(*AUDIT)
-    sentence = (
-        "The job was not run (it was never sent: the run ended before its turn); send it "
-        "with --manifest-resume"
-    )
-    assert result.stdout.str().count(sentence) >= 2

@@ -97,23 +97,6 @@ def test_papers_that_cannot_be_written_do_not_stop_the_end(project: Project) -> 
     assert not [child for child in children if child.is_running()]
 
 
-def test_after_too_many_failures_it_is_said_how_to_go_on(project: Project) -> None:
-    """What --manifest-max-failed has held back is sent by a resume, as the summary says."""
-    for key in ("f-0", "f-1"):
-        project.break_(key)
-    project.manifest(
-        "m.jsonl",
-        [{"id": f"f-{n}", "task": "jobs.flaky", "args": [f"f-{n}"]} for n in range(6)],
-    )
-    limit = ("--manifest-max-failed=1", "--manifest-window=1")
-    result = project.run("--manifest=m.jsonl", MEMORY, *limit)
-    assert result.parseoutcomes()["failed"] == 2
-    assert result.parseoutcomes()["skipped"] == 4
-    result.stdout.fnmatch_lines(
-        [f"  to go on: pytest --manifest=m.jsonl --manifest-resume {MEMORY}"]
-    )
-
-
 @pytest.mark.live
 @pytest.mark.ring(2)
 def test_ctrl_c_before_a_start_is_heard_of_waits_for_the_job(project: Project) -> None:
