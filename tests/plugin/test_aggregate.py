@@ -172,7 +172,7 @@ def test_stop_at_the_first_failed_group(project: Project) -> None:
     project.manifest(
         "m.jsonl",
         [{"id": "bad", "task": "jobs.fail", "args": ["no luck"]}]
-        + [{"id": f"n-{n}", "task": "jobs.nap", "args": [30, f"n-{n}"]} for n in range(20)],
+        + [{"id": f"n-{n}", "task": "jobs.nap", "args": [0.5, f"n-{n}"]} for n in range(20)],
     )
     result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-aggregate=chunk:1", "-x")
     result.assert_outcomes(failed=1)

@@ -44,7 +44,8 @@ def test_what_a_result_says(project: Project) -> None:
     }
     planned(project, [entry | {"meta": meta, "expect": {"result": {"n": 4}}}])
     pattern = "manifest_issue_link=https://tracker.example.com/{}"
-    result = allure.run(project, MEMORY, "-o", pattern).of("d-1")
+    found = allure.run(project, MEMORY, "-o", pattern)
+    result = found.of("d-1")
 
     assert result["name"] == "d-1: Twice two"
     assert result["status"] == "passed"
@@ -63,6 +64,8 @@ def test_what_a_result_says(project: Project) -> None:
     assert identity == ["entry"]
     assert "jobs.double(n=2)" in result["description"]
     assert "m.jsonl:2" in result["description"]
+    # How the verdict was read is nobody's question; the fixture that dispatches stays.
+    assert len(list(found.folder.glob("*-container.json"))) <= 1
 
 
 @STACKS
@@ -325,32 +328,29 @@ def test_tests_of_the_projects_own(project: Project) -> None:
     assert "MainThread" in allure.label(whole, "thread")
 
 
-def test_fixtures_of_ours_are_not_reported(project: Project) -> None:
-    """How the verdict was read is nobody's question; the fixture that dispatches stays."""
-    project.doubles(count=3)
-    allure.run(project, MEMORY)
-    containers = list((project.path / "allure-results").glob("*-container.json"))
-    assert len(containers) <= 1
+def test_a_test_that_is_run_again_hides_nothing(project: Project) -> None:
+    """With rerunfailures both looks at the same job are there, under one identity.
 
-
-def test_a_judge_that_is_run_again_hides_nothing(project: Project) -> None:
-    """With rerunfailures both looks at the same job are there, under one identity."""
-    planned(project, [{"id": "d", "task": "jobs.double", "kwargs": {"n": 1}}])
+    A built-in test stays failed, though the plugin reports its phases when all of them are over.
+    """
+    wrong = {"expect": {"result": {"n": 5}}}
+    planned(
+        project,
+        [
+            {"id": "own", "task": "jobs.double", "kwargs": {"n": 1}, "tags": ["own"]},
+            {"id": "bad", "task": "jobs.double", "kwargs": {"n": 1}, **wrong},
+        ],
+    )
     project.write(
         "workflows/films/verify.py",
-        "seen = []\n\ndef test_one(entry):\n    seen.append(1)\n    assert len(seen) == 2\n",
+        "import pytest\n\nseen = []\n\n@pytest.mark.entries(tag='own')\n"
+        "def test_one(entry):\n    seen.append(1)\n    assert len(seen) == 2\n",
     )
     found = allure.run(project, MEMORY, "--reruns=1")
-    assert sorted(one["status"] for one in found.all) == ["failed", "passed"]
-    assert len(found.history_ids) == 1
-
-
-def test_a_built_in_test_that_is_run_again_stays_failed(project: Project) -> None:
-    """pytest-rerunfailures tells of its phases when all of them are over."""
-    expected = {"result": {"n": 5}}
-    planned(project, [{"id": "bad", "task": "jobs.double", "kwargs": {"n": 1}, "expect": expected}])
-    found = allure.run(project, MEMORY, "--reruns=1")
-    assert {one["status"] for one in found.all} == {"failed"}
+    own, bad = found.by_entry()["own"], found.by_entry()["bad"]
+    assert sorted(one["status"] for one in own) == ["failed", "passed"]
+    assert {one["status"] for one in bad} == {"failed"}
+    assert len(found.history_ids) == 2
 
 
 @pytest.mark.ring(2)

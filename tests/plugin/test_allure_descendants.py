@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 from tests.plugin import allure_support as allure
 from tests.plugin.allure_support import MEMORY, Result
@@ -54,9 +55,35 @@ def values(step: Result) -> dict[str, str]:
     return {one["name"]: one["value"] for one in step["parameters"]}
 
 
-def test_descendants_are_steps_within_the_step_of_what_started_them(project: Project) -> None:
-    """With the times, the worker and the task id that workers have told of each."""
-    result = grow(project, {"id": "a", "kwargs": {"branches": [2, 1]}}).of("a")
+def pictures(result: Result) -> list[dict[str, str]]:
+    return [one for one in result["attachments"] if one["name"] == "timeline"]
+
+
+def test_what_a_job_starts_is_steps_and_a_picture_of_its_result(project: Project) -> None:
+    """Of each entry its own tree; Allure's counts stay those of the entries."""
+    results = grow(
+        project,
+        {"id": "good", "kwargs": {"branches": [2, 1]}},
+        {"id": "fails", "kwargs": {"branches": [2], "fails": True}},
+        {"id": "many", "kwargs": {"branches": [210], "fails": True}},
+        {"id": "alone", "kwargs": {"branches": []}},
+    )
+    assert len(results.all) == 4
+    are_within_what_started_them(results.of("good"))
+    has_message_and_trace_of_what_failed(results.of("fails"))
+    shows_some_and_counts_the_rest(results.of("many"))
+    ends_with_the_jobs_own_end(results.of("alone"))
+    assert {name: len(pictures(results.of(name))) for name in results.by_entry()} == {
+        "good": 1,
+        "fails": 1,
+        "many": 1,
+        "alone": 0,
+    }
+    shows_times(results.folder, pictures(results.of("fails"))[0])
+
+
+def are_within_what_started_them(result: Result) -> None:
+    """With the times, the worker and the task id that workers have reported of each."""
     assert result["status"] == "passed"
     step = tree_step(result)
     assert (step["name"], step["status"]) == ("5 descendants: 5 passed", "passed")
@@ -70,18 +97,16 @@ def test_descendants_are_steps_within_the_step_of_what_started_them(project: Pro
     assert max(one["stop"] for one in everything) == path[-1]["stop"] == step["stop"]
     for one in everything:
         assert result["start"] <= one["start"] <= one["stop"]
-        told = values(one)
-        assert told["started as"] == "call"
-        assert told["worker"].rpartition("#")[2].isdigit()
-        assert len(told["task id"]) == 36
+        reported = values(one)
+        assert reported["started as"] == "call"
+        assert reported["worker"].rpartition("#")[2].isdigit()
+        assert len(reported["task id"]) == 36
 
 
-def test_a_descendant_that_failed_has_its_message_and_its_trace(project: Project) -> None:
-    """Its entry has failed, and the step says where and why."""
-    result = grow(project, {"id": "a", "kwargs": {"branches": [1], "fails": True}}).of("a")
+def has_message_and_trace_of_what_failed(result: Result) -> None:
     assert result["status"] == "failed"
     step = tree_step(result)
-    assert (step["name"], step["status"]) == ("3 descendants: 2 passed, 1 failed", "failed")
+    assert (step["name"], step["status"]) == ("4 descendants: 3 passed, 1 failed", "failed")
     broken = step["steps"][-1]
     assert broken["name"].startswith("jobs.leaf: failed")
     assert broken["status"] == "failed"
@@ -90,10 +115,9 @@ def test_a_descendant_that_failed_has_its_message_and_its_trace(project: Project
     assert "statusDetails" not in step["steps"][0]
 
 
-def test_of_many_descendants_some_are_steps_and_the_rest_is_counted(project: Project) -> None:
-    """A result stays small: what failed, what was slow, and a count."""
-    entry: dict[str, object] = {"id": "a", "kwargs": {"branches": [210], "fails": True}}
-    step = tree_step(grow(project, entry).of("a"))
+def shows_some_and_counts_the_rest(result: Result) -> None:
+    """So that a result stays small: what failed, what was slow, and a count."""
+    step = tree_step(result)
     assert step["name"] == "212 descendants: 211 passed, 1 failed"
     text = json.dumps(step)
     assert text.count('"task id"') == 200
@@ -101,33 +125,17 @@ def test_of_many_descendants_some_are_steps_and_the_rest_is_counted(project: Pro
     assert step["steps"][-1]["name"] == "and 12 more: 12 passed"
 
 
-def test_a_job_that_starts_no_other_has_no_such_step(project: Project) -> None:
-    """Its way ends with its own end, and there is nothing to draw."""
-    result = grow(project, {"id": "a", "kwargs": {"branches": []}}).of("a")
+def ends_with_the_jobs_own_end(result: Result) -> None:
     assert result["steps"][-1]["name"].startswith("finished")
-    assert pictures(result) == []
 
 
-def pictures(result: Result) -> list[dict[str, str]]:
-    return [one for one in result["attachments"] if one["name"] == "timeline"]
-
-
-def test_the_times_of_a_tree_are_drawn_in_an_attachment(project: Project) -> None:
-    """Allure's own timeline has tests alone, and its counts stay those of the entries."""
-    results = grow(
-        project,
-        {"id": "a", "kwargs": {"branches": [2], "fails": True}},
-        {"id": "b", "kwargs": {"branches": [1]}},
-    )
-    assert len(results.all) == 2
-    (picture,) = pictures(results.of("a"))
+def shows_times(folder: Path, picture: dict[str, str]) -> None:
     assert picture["type"] == "image/svg+xml"
-    drawn = ET.parse(project.path / "allure-results" / picture["source"]).getroot()
+    drawn = ET.parse(folder / picture["source"]).getroot()
     texts = ["".join(one.itertext()) for one in drawn.iter(f"{SVG}text")]
     for name, count in {"the job itself": 1, "jobs.branch": 1, "jobs.leaf": 3}.items():
         assert texts.count(name) == count
     assert len([text for text in texts if text.endswith(", failed")]) == 1
-    assert len(pictures(results.of("b"))) == 1
 
 
 def test_each_attempt_has_its_own_picture(project: Project) -> None:

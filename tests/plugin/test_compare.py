@@ -66,28 +66,22 @@ def test_a_first_run_has_nothing_to_be_compared_with(project: Project) -> None:
     result.stdout.fnmatch_lines(["  there is no earlier run of m.jsonl to compare with"])
 
 
-def test_the_run_is_named_by_its_id_or_its_ledger(project: Project) -> None:
+def test_the_run_to_compare_with_is_named_or_the_one_before(project: Project) -> None:
+    """By its id or its ledger; an audit of an earlier run is compared with the one before that."""
     flaky(project, "a")
     project.break_("a")
-    project.run("--manifest=m.jsonl", MEMORY)
-    first = project.ledgers()[-1]
-    project.run("--manifest=m.jsonl", MEMORY)
-    for name in (first.stem, str(first.relative_to(project.path)), str(first)):
-        lines = told(
-            project.run("--manifest=m.jsonl", "--manifest-audit", f"--manifest-compare={name}")
-        )
-        assert lines[0] == f"  since run {first.stem}"
-        assert lines[2] == "    1 still failing: a"
-
-
-def test_an_audit_of_an_earlier_run_is_compared_with_the_one_before_it(project: Project) -> None:
-    flaky(project, "a")
     for _ in range(3):
         project.run("--manifest=m.jsonl", MEMORY)
-    first, second, _ = project.ledgers()
-    run = f"--manifest-run={second.stem}"
-    lines = told(project.run("--manifest=m.jsonl", "--manifest-audit", run, LAST))
+    first, second, third = project.ledgers()
+    audit = ("--manifest=m.jsonl", "--manifest-audit")
+    for name in (first.stem, str(first.relative_to(project.path)), str(first)):
+        lines = told(project.run(*audit, f"--manifest-compare={name}"))
+        assert lines[0] == f"  since run {first.stem}"
+        assert lines[2] == "    1 still failing: a"
+    lines = told(project.run(*audit, f"--manifest-run={second.stem}", LAST))
     assert lines[0] == f"  since run {first.stem}"
+    itself = project.run(*audit, f"--manifest-compare={third.stem}")
+    itself.stdout.fnmatch_lines([f"  run {third.stem} was not compared with itself"])
 
 
 def test_a_resumed_run_is_compared_with_the_one_before_it(project: Project) -> None:
@@ -101,14 +95,6 @@ def test_a_resumed_run_is_compared_with_the_one_before_it(project: Project) -> N
     lines = told(project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume", LAST))
     assert lines[0] == f"  since run {first}"
     assert lines[2:] == ["    no difference that counts"]  # b has passed, and was not run again
-
-
-def test_a_run_is_not_compared_with_itself(project: Project) -> None:
-    project.doubles(count=1)
-    project.run("--manifest=m.jsonl", MEMORY)
-    run = project.ledgers()[-1].stem
-    result = project.run("--manifest=m.jsonl", "--manifest-audit", f"--manifest-compare={run}")
-    result.stdout.fnmatch_lines([f"  run {run} was not compared with itself"])
 
 
 def test_an_earlier_run_that_cannot_be_read_is_told_and_stops_nothing(project: Project) -> None:
