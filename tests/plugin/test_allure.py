@@ -169,7 +169,7 @@ def test_a_repeated_attempt_is_a_retry(project: Project) -> None:
     One whose only attempt has crashed is broken, and says so.
     """
     entry = {"id": "e", "task": "jobs.die_once", "kwargs": {"key": "e"}}
-    dies = {"id": "dies", "task": "jobs.die", "kwargs": {"key": "dies"}}
+    dies: dict[str, object] = {"id": "dies", "task": "jobs.die", "kwargs": {"key": "dies"}}
     planned(project, [entry | {"idempotent": True, "retries": 1}, dies])
     found = allure.run(project)
     first, last = found.by_entry()["e"]
@@ -243,7 +243,9 @@ def test_ids_that_differ_in_case_and_punctuation_only(
     project: Project, options: tuple[str, ...]
 ) -> None:
     """A thousand of them are a thousand tests to Allure."""
-    rows = [{"id": i, "task": "jobs.double", "kwargs": {"n": 1}} for i in allure.THOUSAND_IDS]
+    rows: list[dict[str, object]] = [
+        {"id": i, "task": "jobs.double", "kwargs": {"n": 1}} for i in allure.THOUSAND_IDS
+    ]
     planned(project, rows)
     found = allure.run(project, MEMORY, *options)
     assert len(found.all) == len(found.history_ids) == 1000
@@ -333,7 +335,7 @@ def test_a_test_that_is_run_again_hides_nothing(project: Project) -> None:
 
     A built-in test stays failed, though the plugin reports its phases when all of them are over.
     """
-    wrong = {"expect": {"result": {"n": 5}}}
+    wrong: dict[str, object] = {"expect": {"result": {"n": 5}}}
     planned(
         project,
         [

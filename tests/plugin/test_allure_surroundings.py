@@ -52,7 +52,7 @@ def test_the_environment(project: Project, stack: tuple[str, ...], broker: str) 
     assert told["entries"] == "1"
     assert told["option_language"] == "\\u65e5\\u672c"
     assert told["broker"].startswith(broker)
-    assert told["stack"] == ("existing" if stack else "private")
+    assert told["stack"] == "private"
     assert told["run"] in project.ledgers()[-1].name
     assert {"python", "celery", "pytest", "workers", "system"} <= set(told)
 

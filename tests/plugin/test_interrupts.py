@@ -156,6 +156,9 @@ def test_after_a_kill_the_run_is_gone_on_with(project: Project) -> None:
     refused = project.run("--manifest=m.jsonl")
     assert refused.ret == pytest.ExitCode.USAGE_ERROR
     refused.stderr.fnmatch_lines(["*is unfinished*go on with it by --manifest-resume*"])
+    # Refused, or nothing to be done: what the broker held stays.
+    unknown = project.run("--manifest=m.jsonl", "--manifest-resume", "--manifest-run=none")
+    assert unknown.ret == pytest.ExitCode.USAGE_ERROR
     result = project.run("--manifest=m.jsonl", "--manifest-resume")
     result.assert_outcomes(passed=4, failed=2)
     result.stdout.fnmatch_lines(
