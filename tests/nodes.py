@@ -69,7 +69,8 @@ def marked(source: str) -> Iterator[tuple[str, int | None]]:
     for node in tree.body:
         match node:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                known.update((name, ring) for ring in _rings(value, known))
+                rings = _rings(value, known)
+                known.update((name, one) for one in rings if one == 1 or not _has_examples(value))
     yield from _functions(tree, "", known.get("pytestmark"), known)
 
 

@@ -114,7 +114,7 @@ def _by_task(tasks: Sequence[TaskRow], sheet: Sheet) -> Iterator[Line]:
     else:
         yield Line("  by task (seconds: median, 95 %, longest)", bold=True)
         for name, row in zip(names[1:], shown, strict=True):
-            yield from _task_in_lines(name, row)
+            yield from _task_in_lines(name, row, sheet)
     if len(shown) < len(tasks):
         yield Line(f"  and {plural(len(tasks) - len(shown), 'more task')} (-v shows all)")
 
@@ -166,13 +166,13 @@ def _spread_cells(times: Distribution | None) -> tuple[str, ...]:
     return tuple(map(seconds_cell, (times.p50, times.p95, times.max)))
 
 
-def _task_in_lines(name: str, row: TaskRow) -> Iterator[Line]:
+def _task_in_lines(name: str, row: TaskRow, sheet: Sheet) -> Iterator[Line]:
     yield Line(f"  {name}")
     counts = [plural(row.count, "entry"), f"{row.passed} passed"]
     counts += [f"{row.failed} failed"] if row.failed else []
     counts += [f"{_RARE[name](row)} {name}" for name in _RARE if _RARE[name](row)]
     rate = "" if row.throughput is None else f"; {rate_text(row.throughput)} a second"
-    yield Line(f"    {', '.join(counts)}{rate}")
+    yield from map(Line, sheet.wrapped(f"{', '.join(counts)}{rate}", indent=4, hanging=2))
     for what, times in (("wait", row.wait), ("run", row.runtime)):
         if times is not None:
             yield Line(f"    {what:<5}{'  '.join(cell.rjust(6) for cell in _spread_cells(times))}")

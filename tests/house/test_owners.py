@@ -75,6 +75,13 @@ def test_owners_are_of_ring_1_but_where_a_reason_says_why_not() -> None:
             None,
         ),
         ("@pytest.mark.parametrize('a', [pytest.param(2, marks=pytest.mark.ring(1))])\n{}", 1),
+        (
+            (
+                "X = pytest.mark.parametrize('a', [1, pytest.param(2, marks=pytest.mark.ring(2))])"
+                "\n@X\n{}"
+            ),
+            None,
+        ),
     ],
 )
 def test_a_ring_is_read_from_marks(source: str, ring: int | None) -> None:

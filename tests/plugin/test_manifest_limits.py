@@ -15,7 +15,9 @@ ENTRIES = (
 
 
 @pytest.mark.usefixtures("in_memory")
-@pytest.mark.parametrize("is_ini", [False, True], ids=["option", "ini"])
+@pytest.mark.parametrize(
+    "is_ini", [False, pytest.param(True, marks=pytest.mark.ring(2))], ids=["option", "ini"]
+)
 def test_xdist_workers_read_what_the_controller_may_read(project: Project, is_ini: bool) -> None:
     """Each process reads the manifest, with the same limits."""
     project.manifest("m.jsonl", ENTRIES)
@@ -31,7 +33,11 @@ def test_xdist_workers_read_what_the_controller_may_read(project: Project, is_in
     ("given", "said"),
     [
         ("--manifest-limits=schema=1K", "*m.jsonl:1:*--manifest-limits='schema=...'*"),
-        ("--manifest-allow=shop.*", "*nothing was sent: 'jobs.double' may not be sent: *"),
+        pytest.param(
+            "--manifest-allow=shop.*",
+            "*nothing was sent: 'jobs.double' may not be sent: *",
+            marks=pytest.mark.ring(2),
+        ),
     ],
 )
 def test_xdist_is_refused_in_one_sentence(project: Project, given: str, said: str) -> None:

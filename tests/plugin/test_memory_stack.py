@@ -15,7 +15,9 @@ from tests.plugin.conftest import Project
 MEMORY = "--manifest-broker=memory://"
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["plain", "xdist"])
+@pytest.mark.parametrize(
+    "workers", [(), pytest.param(("-n", "1"), marks=pytest.mark.ring(2))], ids=["plain", "xdist"]
+)
 def test_a_batch_runs_in_memory(project: Project, workers: tuple[str, ...]) -> None:
     """Each entry is a test and runs once, in the process that dispatches; a failed one is shown."""
     project.doubles(count=5)

@@ -60,7 +60,10 @@ def _is_ours(path: Path) -> bool:
     return path.is_file() and not path.name.endswith("-container.json")
 
 
-@pytest.mark.parametrize(("asked", "folder"), [("640", "750"), ("644", "755")])
+@pytest.mark.parametrize(
+    ("asked", "folder"),
+    [("640", "750"), pytest.param("644", "755", marks=pytest.mark.ring(2))],
+)
 def test_reports_are_shared_with_whom_the_option_names(
     project: Project, asked: str, folder: str
 ) -> None:
@@ -71,15 +74,3 @@ def test_reports_are_shared_with_whom_the_option_names(
     allure = modes(project.path / "allure")
     assert {allure[name] for name in allure if _is_ours(project.path / name)} == {asked}
     assert set(modes(project.path / ".manifest").values()) == {"600", "700"}
-
-
-@pytest.mark.parametrize("text", ["755", "400", "rw", "0o600"])
-def test_another_mode_is_refused(project: Project, text: str) -> None:
-    """With what was written, and what to write instead; nothing is sent."""
-    project.doubles(count=1)
-    result = project.run("--manifest=m.jsonl", MEMORY, f"--manifest-report-mode={text}")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(
-        [f"ERROR: --manifest-report-mode *{text}: give the mode of a file*"]
-    )
-    assert project.ledgers() == []

@@ -74,6 +74,7 @@ def test_an_entry_that_was_taken_out_is_nothing_to_go_on_with(project: Project) 
     assert "to go on" not in left.stdout.str()
 
 
+@pytest.mark.ring(2)
 @pytest.mark.live
 def test_what_a_killed_worker_holds_is_resumed_with_repair(project: Project, broker: str) -> None:
     """To wait for it would take as long as the broker's visibility timeout; each failure names the

@@ -11,7 +11,7 @@ from tests.plugin.conftest import INI, Project
 from tests.plugin.outside import pytest_beside, worker
 from tests.support import eventually
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.ring(2)]
 
 
 def wait_for(project: Project, seconds: str) -> None:

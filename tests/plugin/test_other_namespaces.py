@@ -10,6 +10,7 @@ from tests.processes import ELSEWHERE
 from tests.support import eventually
 
 
+@pytest.mark.ring(2)
 @pytest.mark.live
 def test_a_job_that_runs_in_another_namespace_is_not_dead(project: Project, broker: str) -> None:
     """Its worker is busy and says nothing, and its pid is none, or another's, out here."""

@@ -19,7 +19,9 @@ def pytest_manifest_sections(config, run):
 """
 
 
-@pytest.mark.parametrize("more", [(), ("-n", "1")], ids=["plain", "xdist"])
+@pytest.mark.parametrize(
+    "more", [(), pytest.param(("-n", "1"), marks=pytest.mark.ring(2))], ids=["plain", "xdist"]
+)
 def test_a_project_adds_a_section(project: Project, more: tuple[str, ...]) -> None:
     """From the receipts of the run; the controller asks for it once, and so does an audit."""
     project.doubles(count=2)

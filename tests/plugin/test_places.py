@@ -10,7 +10,9 @@ import pytest
 from tests.plugin.conftest import Project
 
 MEMORY = "--manifest-broker=memory://"
-XDIST = pytest.mark.parametrize("xdist", [(), ("-n", "1")], ids=["plain", "xdist"])
+XDIST = pytest.mark.parametrize(
+    "xdist", [(), pytest.param(("-n", "1"), marks=pytest.mark.ring(2))], ids=["plain", "xdist"]
+)
 
 
 def batch(project: Project) -> None:

@@ -153,6 +153,7 @@ def test_a_workflow_with_one_mode_needs_no_mode(planned: Project) -> None:
     assert body(planned.path / "manifests/lone_only_01.jsonl")[0]["rerun"] is False
 
 
+@pytest.mark.usefixtures("in_memory")
 @pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
 def test_plan_run_plans_and_runs_in_one_call(planned: Project, xdist: tuple[str, ...]) -> None:
     """--manifest-plan-run dispatches its plan once, and the planner's fixtures are set up once."""
@@ -173,7 +174,9 @@ def test_an_empty_plan_dispatches_nothing(planned: Project) -> None:
 
 
 @pytest.mark.usefixtures("in_memory")
-@pytest.mark.parametrize("xdist", [(), ("-n", "1")], ids=["plain", "xdist"])
+@pytest.mark.parametrize(
+    "xdist", [(), pytest.param(("-n", "1"), marks=pytest.mark.ring(2))], ids=["plain", "xdist"]
+)
 def test_a_planner_that_raises_is_an_ordinary_error(
     planned: Project, xdist: tuple[str, ...]
 ) -> None:
@@ -221,7 +224,9 @@ def test_doubled(entry, receipt):
 
 
 @pytest.mark.usefixtures("in_memory")
-@pytest.mark.parametrize("xdist", [(), ("-n", "3")], ids=["plain", "xdist"])
+@pytest.mark.parametrize(
+    "xdist", [(), pytest.param(("-n", "3"), marks=pytest.mark.ring(2))], ids=["plain", "xdist"]
+)
 def test_a_module_can_ask_for_a_plan(planned: Project, xdist: tuple[str, ...]) -> None:
     """A marker plans, dispatches and verifies in one call, once, under xdist too."""
     planned.write("test_marked.py", MARKED)
@@ -241,7 +246,9 @@ def test_looking_does_not_plan(planned: Project, option: str) -> None:
 
 
 @pytest.mark.usefixtures("in_memory")
-@pytest.mark.parametrize("xdist", [(), ("-n", "1")], ids=["plain", "xdist"])
+@pytest.mark.parametrize(
+    "xdist", [(), pytest.param(("-n", "1"), marks=pytest.mark.ring(2))], ids=["plain", "xdist"]
+)
 def test_a_marked_plan_that_raises_stops_the_session(
     planned: Project, xdist: tuple[str, ...]
 ) -> None:

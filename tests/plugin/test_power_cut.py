@@ -10,6 +10,7 @@ from tests.plugin.outside import pytest_beside
 from tests.support import eventually
 
 
+@pytest.mark.ring(2)
 @pytest.mark.live
 def test_what_was_queued_before_a_power_cut_may_have_begun(project: Project) -> None:
     """The start of the machine that the data were written in is not this one."""

@@ -142,7 +142,7 @@ def _visits(client: redis.Redis) -> int:
     return int(client.info("stats")["total_connections_received"])
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.ring(2))])
 def test_everything_by_which_an_app_names_its_broker(
     project: Project, broker: str, method: str
 ) -> None:
@@ -223,7 +223,11 @@ def order(n):
 """
 
 
-@pytest.mark.parametrize("options", [(), ("--manifest-broker=memory://",)], ids=["own", "memory"])
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param((), marks=pytest.mark.ring(2)), ("--manifest-broker=memory://",)],
+    ids=["own", "memory"],
+)
 def test_children_that_go_with_the_stack_are_told(
     project: Project, options: tuple[str, ...]
 ) -> None:

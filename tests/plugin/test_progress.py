@@ -11,6 +11,7 @@ from tests.plugin.conftest import Project
 from tests.plugin.terminal import Terminal, terminal
 
 pytestmark = pytest.mark.live
+LATER = pytest.mark.ring(2)
 BROKER = "--manifest-broker=memory://"
 MANIFEST = "--manifest=m.jsonl"
 QUICK = ("-p", "no:cacheprovider", "-p", "no:sugar", BROKER)
@@ -84,14 +85,14 @@ BOTTOM, NARROW, TALL = (80, 9), (40, 60), (80, 100)
 @pytest.mark.parametrize(
     ("arguments", "size"),
     [
-        ((MANIFEST,), TALL),
         ((MANIFEST,), NARROW),
-        ((MANIFEST, "-v"), BOTTOM),
-        ((MANIFEST, "--color=no"), BOTTOM),
         (("test_it.py", "-s"), BOTTOM),
-        (("test_it.py", "-v", "-s"), NARROW),
-        (("test_it.py", "--capture=sys"), BOTTOM),
-        (("test_it.py", "--capture=tee-sys"), BOTTOM),
+        pytest.param((MANIFEST,), TALL, marks=LATER),
+        pytest.param((MANIFEST, "-v"), BOTTOM, marks=LATER),
+        pytest.param((MANIFEST, "--color=no"), BOTTOM, marks=LATER),
+        pytest.param(("test_it.py", "-v", "-s"), NARROW, marks=LATER),
+        pytest.param(("test_it.py", "--capture=sys"), BOTTOM, marks=LATER),
+        pytest.param(("test_it.py", "--capture=tee-sys"), BOTTOM, marks=LATER),
     ],
     ids=lambda value: " ".join(map(str, value)),
 )
@@ -107,7 +108,9 @@ def test_leaves_everything_as_it_is_without(
     assert with_it == without
 
 
-@pytest.mark.parametrize("columns", [40, 80, 120])
+@pytest.mark.parametrize(
+    "columns", [pytest.param(40, marks=LATER), 80, pytest.param(120, marks=LATER)]
+)
 def test_shows_the_figures_below_the_dots(project: Project, columns: int) -> None:
     """In the middle of a run the line stands below pytest's own, in whatever room there is."""
     held = held_in_the_middle(project)
@@ -126,6 +129,7 @@ def test_shows_the_figures_below_the_dots(project: Project, columns: int) -> Non
         assert not any("running 1" in row for row in shown.transcript)
 
 
+@LATER
 def test_names_what_runs_longest(project: Project) -> None:
     """The entry that runs longest is named, in a line that wide characters do not break."""
     name = "映画" * 30
@@ -152,7 +156,7 @@ def test_follows_the_size_of_the_window(project: Project) -> None:
         assert shown.finish() == 0
 
 
-@pytest.mark.parametrize("verbose", [(), ("-v",)], ids=["dots", "-v"])
+@pytest.mark.parametrize("verbose", [(), pytest.param(("-v",), marks=LATER)], ids=["dots", "-v"])
 def test_goes_on_in_the_controller_of_xdist(project: Project, verbose: tuple[str, ...]) -> None:
     """Under -n the line stands below xdist's own lines, is renewed, and leaves nothing behind."""
     held = held_in_the_middle(project)
@@ -171,7 +175,9 @@ def test_goes_on_in_the_controller_of_xdist(project: Project, verbose: tuple[str
         assert re.fullmatch(r"\.{7} +\[100%\]", text[text.index("2 workers [7 items]") + 1])
 
 
-@pytest.mark.parametrize("xdist", [(), ("-n", "1")], ids=["plain", "xdist"])
+@pytest.mark.parametrize(
+    "xdist", [(), pytest.param(("-n", "1"), marks=LATER)], ids=["plain", "xdist"]
+)
 def test_ctrl_c_takes_the_line_away(project: Project, xdist: tuple[str, ...]) -> None:
     """After Ctrl-C only pytest's own words are there."""
     held = held_in_the_middle(project)
@@ -212,6 +218,7 @@ def test_tells_each_receipt_with_vv(project: Project) -> None:
         assert text.index(receipt) < tests[0]
 
 
+@LATER
 def test_writes_no_colours_where_none_are_wanted(project: Project) -> None:
     """--color=no: the line is drawn, without any colour."""
     held = held_in_the_middle(project)
@@ -226,11 +233,11 @@ def test_writes_no_colours_where_none_are_wanted(project: Project) -> None:
     ("arguments", "environment"),
     [
         (("-q",), {}),
-        (("--manifest-progress=off",), {}),
-        (("-p", "another_reporter"), {}),
-        ((), {"CI": "true"}),
-        ((), {"TERM": "dumb"}),
-        (("-n", "1", "-s"), {}),
+        pytest.param(("--manifest-progress=off",), {}, marks=LATER),
+        pytest.param(("-p", "another_reporter"), {}, marks=LATER),
+        pytest.param((), {"CI": "true"}, marks=LATER),
+        pytest.param((), {"TERM": "dumb"}, marks=LATER),
+        pytest.param(("-n", "1", "-s"), {}, marks=LATER),
     ],
     ids=lambda value: " ".join(value) or "-",
 )
@@ -262,7 +269,9 @@ def pytest_configure(config):
 """
 
 
-@pytest.mark.parametrize("xdist", [(), ("-n", "1")], ids=["plain", "xdist"])
+@pytest.mark.parametrize(
+    "xdist", [(), pytest.param(("-n", "1"), marks=LATER)], ids=["plain", "xdist"]
+)
 def test_writes_sparse_lines_into_a_log(project: Project, xdist: tuple[str, ...]) -> None:
     """Not a terminal: whole lines of ASCII; here the first is not waited for as long as usual."""
     project.write(
@@ -279,6 +288,7 @@ def test_writes_sparse_lines_into_a_log(project: Project, xdist: tuple[str, ...]
     assert "\x1b" not in result.stdout.str()
 
 
+@LATER
 def test_a_line_that_is_asked_for_is_drawn_for_another_reporter(project: Project) -> None:
     """--manifest-progress=line: the user knows better."""
     project.write("another_reporter.py", ANOTHER_REPORTER)
@@ -299,11 +309,3 @@ def test_goes_on_in_the_files_own_order(project: Project) -> None:
         held.unlink()
         assert shown.finish() == 0
         assert not any("running 1" in line for line in shown.transcript)
-
-
-def test_a_value_that_nobody_knows_is_refused(project: Project) -> None:
-    """The setting of the configuration file is checked, as the option is."""
-    project.doubles(count=1)
-    result = project.run(MANIFEST, "-o", "manifest_progress=bar")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*manifest_progress = bar: write auto, line, log or off"])

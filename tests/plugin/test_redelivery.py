@@ -15,6 +15,7 @@ pytestmark = pytest.mark.live
 LIMIT = "\napp.conf.task_time_limit = 30 * 60\n"
 
 
+@pytest.mark.ring(2)
 def test_a_risk_is_refused_in_a_table_that_names_the_way_out(project: Project, broker: str) -> None:
     """Five jobs that may take half an hour each, for one worker that prefetches four of them: they
     are sent with a timeout of their own, or where the setting accepts what may happen."""

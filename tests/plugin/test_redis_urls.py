@@ -17,7 +17,7 @@ from tests.plugin.conftest import Project
 from tests.plugin.outside import INSTRUMENTED, worker
 from tests.processes import LOOPBACK, child, free_port, wait_until
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.live, pytest.mark.ring(2), pytest.mark.timeout(240)]
 
 
 def socket_url(url: str) -> str:
@@ -76,6 +76,7 @@ def test_a_socket_with_a_number_of_its_database(project: Project, broker: str) -
     result.assert_outcomes(passed=2)
 
 
+@pytest.mark.ring(1)
 def test_an_option_that_no_connection_has_is_a_sentence(project: Project, broker: str) -> None:
     """No traceback for a mistake in a URL."""
     project.doubles(count=1)

@@ -49,6 +49,7 @@ def test_names_of_the_brokers_own_on_the_private_stack(project: Project) -> None
     assert project.ran() == {"odd-3": 1, "d-0": 1, "d-1": 1, "d-2": 1}
 
 
+@pytest.mark.ring(2)
 def test_a_key_of_another_type(project: Project, broker: str) -> None:
     """A queue whose name is somebody's key on the broker is refused by it; the others are sent."""
     with redis.Redis.from_url(broker) as client:
@@ -63,6 +64,7 @@ def test_a_key_of_another_type(project: Project, broker: str) -> None:
     result.stdout.fnmatch_lines(["*3 pending*"])
 
 
+@pytest.mark.ring(2)
 @pytest.mark.rabbitmq
 def test_a_queue_that_was_declared_otherwise(
     project: Project, broker: str, rabbitmq_url: str

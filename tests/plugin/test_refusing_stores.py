@@ -8,6 +8,8 @@ from pytest_manifest.ledger import Ledger
 from tests.plugin.conftest import Project
 from tests.plugin.outside import INSTRUMENTED, worker
 
+pytestmark = [pytest.mark.live, pytest.mark.ring(2)]
+
 REFUSING = """
 from celery.signals import task_internal_error
 
@@ -38,7 +40,6 @@ def ends(key, fails):
 """
 
 
-@pytest.mark.live
 @pytest.mark.parametrize(
     ("fails", "expect"),
     [(False, {"result": {"key": "a"}}), (True, {"state": "failed", "error": {"match": "its own"}})],
@@ -63,7 +64,6 @@ def test_the_own_end_of_a_job_counts_where_the_store_had_no_memory_for_it(
     assert "OutOfMemoryError" in str(settled.receipt.evidence["store_refused"])
 
 
-@pytest.mark.live
 @pytest.mark.parametrize("fails", [False, True])
 def test_of_a_stock_worker_only_the_refusal_is_known(
     project: Project, broker: str, fails: bool

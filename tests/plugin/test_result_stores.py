@@ -11,7 +11,7 @@ import redis
 from tests.plugin.conftest import Project
 from tests.plugin.outside import INSTRUMENTED, worker
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.live, pytest.mark.ring(2), pytest.mark.timeout(240)]
 
 OWN_CLASS = """
 from pathlib import Path
@@ -138,6 +138,7 @@ def test_workers_without_a_store_are_refused_with_what_helps(project: Project, b
         project.run("--manifest=m.jsonl", f"--manifest-broker={broker}").assert_outcomes(passed=2)
 
 
+@pytest.mark.ring(1)
 def test_a_broker_that_keeps_no_results_is_refused_with_what_helps(project: Project) -> None:
     """Before anybody is asked: a store named here alone would not make workers keep results."""
     project.doubles(count=1)
@@ -146,6 +147,7 @@ def test_a_broker_that_keeps_no_results_is_refused_with_what_helps(project: Proj
     assert "one that has none is started with 'celery --result-backend=URL'" in result.stderr.str()
 
 
+@pytest.mark.ring(1)
 def test_a_task_with_a_store_of_its_own_is_refused(project: Project, broker: str) -> None:
     """Its results would never be found; on a private stack they are."""
     jobs = (project.path / "jobs.py").read_text("utf-8")

@@ -17,6 +17,7 @@ from tests.support import eventually
 
 MEMORY = "--manifest-broker=memory://"
 XDIST = pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
+LATER = pytest.mark.ring(2)
 
 BROKEN = """
 
@@ -65,7 +66,8 @@ def reasons(project: Project) -> dict[str, str | None]:
 def test_what_passed_is_kept_and_what_failed_runs_again(
     project: Project, xdist: tuple[str, ...]
 ) -> None:
-    """Three passed and one failed: only that one runs a second time, in the same run."""
+    """Three passed and one failed: only that one runs a second time, in the same run, and its
+    receipt comes from its worker, as the first ones."""
     broken = project.break_("b")
     project.manifest("m.jsonl", [flaky(n, idempotent=True) for n in "abcd"])
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=3, failed=1)
@@ -79,17 +81,7 @@ def test_what_passed_is_kept_and_what_failed_runs_again(
     with Ledger.open(project.ledgers()[0]) as ledger:
         first, second = ledger.attempts.of_entry("b")
         assert (first.status, second.status) == ("failed", "passed")
-
-
-def test_the_receipts_of_a_resumed_run_are_as_good_as_the_first_ones(project: Project) -> None:
-    """The second attempt's receipt comes from its worker, with its process and its times."""
-    broken = project.break_("a")
-    project.manifest("m.jsonl", [flaky("a", idempotent=True), *(flaky(n) for n in "bcd")])
-    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=3, failed=1)
-    broken.unlink()
-    project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume").assert_outcomes(passed=4)
-    with Ledger.open(project.ledgers()[0]) as ledger:
-        settled = ledger.verdicts.of_entry("a")
+        settled = ledger.verdicts.of_entry("b")
     assert settled is not None
     assert settled.receipt is not None
     assert (settled.receipt.source, settled.receipt.attempt) == ("worker", 2)
@@ -116,12 +108,15 @@ def test_what_may_have_run_and_must_not_run_twice_is_left(project: Project) -> N
 
 
 def test_there_may_be_nothing_to_go_on_with(project: Project) -> None:
-    """Where all have passed, all tests pass and nothing runs; without a run it is refused."""
+    """Where all have passed, all tests pass and nothing runs, and a look says so; without a run it
+    is refused."""
     project.doubles(count=3)
     refused = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume")
     assert refused.ret == pytest.ExitCode.USAGE_ERROR
     refused.stderr.fnmatch_lines(["*there is no run of this manifest*dispatch it first*"])
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=3)
+    shown = project.run("--manifest=m.jsonl", "--manifest-resume", "--collect-only", "-q")
+    shown.stdout.fnmatch_lines(["there is nothing to be sent: every entry has passed"])
     result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume")
     result.assert_outcomes(passed=3)
     assert project.ran() == {f"d-{n}": 1 for n in range(3)}
@@ -178,6 +173,8 @@ def test_after_a_first_failure_the_rest_is_sent(project: Project) -> None:
     project.manifest("m.jsonl", rows)
     first = project.run("--manifest=m.jsonl", "-x", "--manifest-window=6")
     assert first.parseoutcomes()["failed"] == 1
+    # Those that a worker has taken in advance may come to an end before the summary, as withdrawn.
+    first.stdout.re_match_lines([r"  stopped: |.* \d+ withdrawn"])
     before = project.ran()
     assert len(before) < len(rows)
     result = project.run("--manifest=m.jsonl", "--manifest-resume")
@@ -194,6 +191,7 @@ def test_after_a_first_failure_the_rest_is_sent(project: Project) -> None:
         result.stdout.fnmatch_lines([f"resume: leaves '{name}': *may have run*"])
 
 
+@LATER
 @pytest.mark.live
 def test_after_ctrl_c_the_rest_is_sent(project: Project) -> None:
     """What was never sent and what was revoked runs once; what passed before is not sent again."""
@@ -248,19 +246,26 @@ def test_after_a_kill_only_what_is_certain_or_harmless_is_sent(project: Project)
 
 
 def test_a_changed_manifest_is_refused(project: Project) -> None:
-    """Plain --manifest-resume says that it was changed, and what to do; nothing runs."""
+    """Plain --manifest-resume says that it was changed, and what to do; nothing runs. A look is
+    refused alike; with --manifest-resume-changed it shows the change."""
     path = project.doubles(count=2)
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2)
     change(path, "d-0", {"kwargs": {"n": 7, "key": "d-0"}})
-    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(
-        ["*m.jsonl: was changed since run *changed with --manifest-resume-changed, or restore*"]
-    )
+    look = ("--manifest=m.jsonl", "--collect-only", "-q")
+    for call in (("--manifest=m.jsonl", MEMORY), look):
+        result = project.run(*call, "--manifest-resume")
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        result.stderr.fnmatch_lines(
+            ["*m.jsonl: was changed since run *changed with --manifest-resume-changed, or restore*"]
+        )
+    shown = project.run(*look, "--manifest-resume-changed")
+    shown.stdout.fnmatch_lines(["sends 'd-0': its job was changed (kwargs)"])
     assert project.ran() == {"d-0": 1, "d-1": 1}
 
 
-@XDIST
+@pytest.mark.parametrize(
+    "xdist", [(), pytest.param(("-n", "2"), marks=LATER)], ids=["plain", "xdist"]
+)
 def test_only_what_changed_is_sent(project: Project, xdist: tuple[str, ...]) -> None:
     """Changed arguments and a new entry run; what failed before and is unchanged does not."""
     project.break_("bad")
@@ -335,37 +340,30 @@ def test_changes_and_what_has_not_passed_go_together(project: Project) -> None:
     )
 
 
-def test_a_changed_expectation_that_still_holds_sends_nothing(project: Project) -> None:
-    """The receipt that is there passes by the new expectation too, so the job need not run."""
-    path = project.doubles(count=2)
-    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2)
-    change(path, "d-1", {"expect": {"result": {"n": 2, "type": "number"}}})
-    project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume-changed").assert_outcomes(passed=2)
-    assert project.ran() == {"d-0": 1, "d-1": 1}
-
-
-@pytest.mark.parametrize("idempotent", [True, False])
-def test_a_changed_expectation_that_fails_is_sent_where_that_does_no_harm(
-    project: Project, idempotent: bool
-) -> None:
-    """The old receipt fails by it: an idempotent entry runs again, another is left and is red."""
-    path = project.manifest("m.jsonl", [double("a", 1, idempotent=idempotent), double("b", 2)])
-    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2)
-    change(path, "a", {"expect": {"result": {"n": 99}}})
+def test_a_changed_expectation_is_held_against_the_receipt_that_is_there(project: Project) -> None:
+    """Where it passes, the job need not run, be it that it failed before. Where it fails, an
+    idempotent entry runs again, and another is left and is red."""
+    rows = [double(n, 1, idempotent=n == "again") for n in ("holds", "again", "left")]
+    rows.append(double("mended", 1, expect={"result": {"n": 3}}))
+    path = project.manifest("m.jsonl", rows)
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=3, failed=1)
+    change(path, "holds", {"expect": {"result": {"n": 2, "type": "number"}}})
+    change(path, "again", {"expect": {"result": {"n": 99}}})
+    change(path, "left", {"expect": {"result": {"n": 99}}})
+    change(path, "mended", {"expect": {"result": {"n": 2}}})
     result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume-changed")
-    result.assert_outcomes(passed=1, failed=1)
-    assert project.ran() == {"a": 2 if idempotent else 1, "b": 1}
-    verb = "sends" if idempotent else "leaves"
-    result.stdout.fnmatch_lines([f"resume: {verb} 'a': expectation changed (result)*"])
-
-
-def test_a_changed_expectation_may_turn_red_into_green(project: Project) -> None:
-    """What failed only by its expectation passes by the new one, and does not run again."""
-    path = project.manifest("m.jsonl", [double("a", 1, expect={"result": {"n": 3}})])
-    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(failed=1)
-    change(path, "a", {"expect": {"result": {"n": 2}}})
-    project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume-changed").assert_outcomes(passed=1)
-    assert project.ran() == {"a": 1}
+    result.assert_outcomes(passed=2, failed=2)
+    assert project.verdicts() == {
+        **dict.fromkeys(("holds", "mended"), "passed"),
+        **dict.fromkeys(("again", "left"), "failed"),
+    }
+    assert project.ran() == {"holds": 1, "again": 2, "left": 1, "mended": 1}
+    result.stdout.fnmatch_lines_random(
+        [
+            "resume: sends 'again': expectation changed (result)*",
+            "resume: leaves 'left': expectation changed (result)*",
+        ]
+    )
 
 
 def test_a_removed_entry_is_no_hindrance(project: Project) -> None:
@@ -417,26 +415,6 @@ def test_collect_only_shows_and_sends_nothing(project: Project) -> None:
     assert project.ledgers()[0].read_bytes() == before
 
 
-def test_collect_only_says_so_where_nothing_would_be_sent(project: Project) -> None:
-    """All have passed: a line says that."""
-    project.doubles(count=2)
-    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2)
-    result = project.run("--manifest=m.jsonl", "--manifest-resume", "--collect-only", "-q")
-    result.stdout.fnmatch_lines(["there is nothing to be sent: every entry has passed"])
-
-
-def test_collect_only_of_a_changed_manifest_is_refused_and_shown_alike(project: Project) -> None:
-    """As --manifest-resume itself would; with --manifest-resume-changed the change is shown."""
-    path = project.doubles(count=2)
-    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2)
-    change(path, "d-0", {"kwargs": {"n": 7, "key": "d-0"}})
-    refused = project.run("--manifest=m.jsonl", "--manifest-resume", "--collect-only", "-q")
-    assert refused.ret == pytest.ExitCode.USAGE_ERROR
-    shown = project.run("--manifest=m.jsonl", "--manifest-resume-changed", "--collect-only", "-q")
-    shown.stdout.fnmatch_lines(["sends 'd-0': its job was changed (kwargs)"])
-    assert project.ran() == {"d-0": 1, "d-1": 1}
-
-
 def test_an_older_run_is_gone_on_with_by_its_name(project: Project) -> None:
     """--manifest-run picks the first of two runs; an unknown name is refused with those known."""
     broken = project.break_("b")
@@ -457,26 +435,6 @@ def test_an_older_run_is_gone_on_with_by_its_name(project: Project) -> None:
     assert project.ran() == {"a": 2, "b": 3}
     with Ledger.open(first) as ledger:
         assert len(ledger.attempts.of_entry("b")) == 2
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        ("--manifest-audit", "--manifest-resume"),
-        ("--manifest-resume", "--manifest-rerun"),
-        ("--manifest-resume-unsafe",),
-    ],
-    ids=" ".join,
-)
-def test_options_that_contradict_one_another_send_nothing(
-    project: Project, options: tuple[str, ...]
-) -> None:
-    """pytest ends with a usage error before a stack is started."""
-    project.doubles(count=1)
-    result = project.run("--manifest=m.jsonl", *options)
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    assert not project.ran()
-    assert not (project.path / ".manifest").exists()
 
 
 def test_two_manifests_are_gone_on_with_or_none(project: Project) -> None:

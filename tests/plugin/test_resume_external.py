@@ -28,6 +28,7 @@ def hold(key: str, **fields: object) -> dict[str, object]:
     return {"id": key, "task": "jobs.hold", "args": [key], **fields}
 
 
+@pytest.mark.ring(2)
 @pytest.mark.live
 def test_what_a_plain_worker_had_may_have_run(project: Project, broker: str) -> None:
     """A stock worker dies with a job: that others announce their starts says nothing of it."""
@@ -60,6 +61,7 @@ def test_what_a_plain_worker_had_may_have_run(project: Project, broker: str) -> 
     assert project.ran() == {"a": 2, "b": 1}
 
 
+@pytest.mark.ring(2)
 @pytest.mark.live
 def test_another_broker_tells_nothing_of_what_waits(project: Project, broker: str) -> None:
     """What is in none of its queues may be in the first one's, and will run from there."""
@@ -85,6 +87,7 @@ def test_another_broker_tells_nothing_of_what_waits(project: Project, broker: st
     result.stdout.fnmatch_lines(["*jobs were sent to another broker, redis://*"])
 
 
+@pytest.mark.ring(2)
 @pytest.mark.live
 def test_after_a_run_gave_up_starts_may_be_unknown(project: Project, broker: str) -> None:
     """What is in no queue any more, and no worker said it had begun, may have run all the same."""
@@ -115,7 +118,9 @@ def test_after_a_run_gave_up_starts_may_be_unknown(project: Project, broker: str
 
 
 @pytest.mark.parametrize(
-    "stack", [(MEMORY,), pytest.param((), marks=pytest.mark.live)], ids=["memory", "embedded"]
+    "stack",
+    [(MEMORY,), pytest.param((), marks=[pytest.mark.live, pytest.mark.ring(2)])],
+    ids=["memory", "embedded"],
 )
 def test_a_run_that_is_going_on_is_not_gone_on_with(
     project: Project, stack: tuple[str, ...]
@@ -148,6 +153,18 @@ def kill_in_the_first_job(project: Project, name: str, keys: str) -> None:
 
 
 @pytest.mark.live
+def test_what_a_killed_run_left_in_its_broker_is_gone_on_with(project: Project) -> None:
+    """A new private stack takes up its data: what ran may not run again, what waited runs once."""
+    kill_in_the_first_job(project, "m.jsonl", "ab")
+    result = project.run("--manifest=m.jsonl", "--manifest-resume")
+    result.assert_outcomes(passed=1, failed=1)
+    assert project.verdicts() == {"a": "crashed", "b": "passed"}
+    assert project.ran() == dict.fromkeys("ab", 1)
+    assert not list((project.path / ".manifest/stacks").iterdir())
+
+
+@pytest.mark.ring(2)
+@pytest.mark.live
 def test_what_two_killed_runs_left_is_gone_on_with_one_by_one(project: Project) -> None:
     """One stack can take up one broker's jobs: both at once are refused, and nothing is lost."""
     kill_in_the_first_job(project, "one.jsonl", "ab")
@@ -166,6 +183,7 @@ def test_what_two_killed_runs_left_is_gone_on_with_one_by_one(project: Project) 
     assert not list(stacks.iterdir())
 
 
+@pytest.mark.ring(2)
 @pytest.mark.live
 def test_a_ledger_that_has_lost_its_last_records_sends_nothing_twice(
     project: Project, broker: str
@@ -190,6 +208,7 @@ def test_a_ledger_that_has_lost_its_last_records_sends_nothing_twice(
     assert project.ran() == dict.fromkeys("dbc", 1)
 
 
+@pytest.mark.ring(2)
 @pytest.mark.live
 def test_what_is_not_selected_keeps_what_was_heard_of_it(project: Project, broker: str) -> None:
     """Its receipt is read along with the others', once: it is judged by it when its turn comes."""
@@ -216,6 +235,7 @@ def test_what_is_not_selected_keeps_what_was_heard_of_it(project: Project, broke
     assert project.ran() == dict.fromkeys("ab", 1)
 
 
+@pytest.mark.ring(2)
 @pytest.mark.live
 def test_what_nobody_can_tell_is_an_end(project: Project, broker: str) -> None:
     """A finished run is finished, whatever its verdicts are; without a worker none is invented."""

@@ -9,7 +9,7 @@ from tests.plugin.conftest import Project
 from tests.plugin.outside import INSTRUMENTED, pytest_beside, worker
 from tests.support import eventually
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.ring(2)]
 
 STARTING = """
 import os

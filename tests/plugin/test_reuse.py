@@ -20,7 +20,9 @@ from tests.unit.cli_support import manifest
 
 MEMORY = "--manifest-broker=memory://"
 ALL = "--manifest-reuse=all"
-XDIST = pytest.mark.parametrize("xdist", [(), ("-n", "2")], ids=["plain", "xdist"])
+XDIST = pytest.mark.parametrize(
+    "xdist", [(), pytest.param(("-n", "2"), marks=pytest.mark.ring(2))], ids=["plain", "xdist"]
+)
 
 Row = dict[str, object]
 
@@ -219,6 +221,7 @@ def test_shards_of_several_machines_are_merged_and_reused(project: Project) -> N
     assert "its record is consistent" in manifest("check", str(project.ledgers()[-1]))
 
 
+@pytest.mark.ring(2)
 @pytest.mark.live
 def test_a_workers_own_code_decides(project: Project, broker: str) -> None:
     """It is asked before anything is sent: it may have started before the code was changed here."""
@@ -240,6 +243,7 @@ def test_a_workers_own_code_decides(project: Project, broker: str) -> None:
     assert project.ran()["a"] == 2
 
 
+@pytest.mark.ring(2)
 @pytest.mark.live
 def test_of_workers_that_tell_no_code_nothing_is_reused(project: Project, broker: str) -> None:
     """A stock worker beside an instrumented one may get any of the jobs."""
@@ -256,6 +260,7 @@ def test_of_workers_that_tell_no_code_nothing_is_reused(project: Project, broker
     )
 
 
+@pytest.mark.ring(2)
 @pytest.mark.live
 def test_the_private_stack_reuses_what_it_has_run_before(project: Project) -> None:
     """Also a whole tree: of a job that starts others, all are of the same code."""

@@ -86,10 +86,11 @@ def test_the_setting_is_below_the_root(project: Project) -> None:
     assert len(data["bars"]["row"]) == 3
 
 
+@pytest.mark.ring(2)
 def test_under_xdist_there_is_one_page(project: Project) -> None:
     """The controller writes it; the workers write none."""
     project.doubles()
-    done = project.run("--manifest=m.jsonl", "-n2", "--manifest-report=run.html")
+    done = project.run("--manifest=m.jsonl", MEMORY, "-n2", "--manifest-report=run.html")
     done.assert_outcomes(passed=6)
     assert [path.name for path in project.path.glob("*.html")] == ["run.html"]
     assert data_of(project.path / "run.html")["figures"]["outcomes"] == {"passed": 6}
@@ -163,5 +164,5 @@ def test_a_page_says_how_one_entry_is_run_again(project: Project) -> None:
     assert (project.path / "build" / log).resolve().is_file()
     assert data["figures"]["causes"][0]["step"] == "start from the worker's traceback"
     (project.path / "broken-a b").unlink()
-    project.run("--manifest=m.jsonl", "m.jsonl::entry[a b]").assert_outcomes(passed=1)
+    project.run("--manifest=m.jsonl", "m.jsonl::entry[a b]", MEMORY).assert_outcomes(passed=1)
     assert project.order() == ["a b", "c", "a b"]

@@ -1,4 +1,7 @@
-"""A note names the plugins by which settings for tests act on a batch."""
+"""A note names the plugins by which settings for tests act on a batch.
+
+What it says is held by ``unit/test_settings_for_tests.py``.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import pytest
 from tests import beside
 from tests.plugin.conftest import INI, Project
 
+MEMORY = "--manifest-broker=memory://"
 ENV = """
 def pytest_addoption(parser):
     parser.addini("env", "variables, as pytest-env has them", type="linelist", default=[])
@@ -24,36 +28,31 @@ def note(text: str) -> str:
     return "" if found is None else found[0]
 
 
-@pytest.mark.usefixtures("in_memory")
-def test_the_variables_of_pytest_env_are_named(project: Project) -> None:
-    """Not their values; a file of the batch's own has none of it."""
+def test_a_run_says_it_and_its_audit_does_not(project: Project) -> None:
+    """The audit sends nothing."""
     project.write("env.py", ENV)
     project.write("pytest.ini", SETTINGS)
-    project.write("batch.ini", INI)
     project.doubles(count=1)
-    said = note(project.run("--manifest=m.jsonl", "-p", "env").stdout.str())
+    said = note(project.run("--manifest=m.jsonl", MEMORY, "-p", "env").stdout.str())
     assert "pytest-env (sets SHOP_KEY, SHOP_URL); 'manifest init' writes a batch.ini" in said
-    result = project.run("--manifest=m.jsonl", "--manifest-rerun", "-c", "batch.ini", "-p", "env")
-    result.assert_outcomes(passed=1)
-    assert not note(result.stdout.str())
-    project.write("pyproject.toml", "[tool.pytest_env]\nSHOP_KEY = 'of tests'\n")
-    result = project.run("--manifest=m.jsonl", "--manifest-rerun", "-c", "batch.ini", "-p", "env")
-    assert "pytest-env (sets those of [tool.pytest_env])" in note(result.stdout.str())
+    audit = project.run("--manifest=m.jsonl", "--manifest-audit", "-p", "env")
+    audit.assert_outcomes(passed=1)
+    assert not note(audit.stdout.str())
 
 
-@pytest.mark.usefixtures("in_memory")
+@pytest.mark.ring(2)
 def test_what_addopts_starts_is_named_and_what_the_command_starts_is_meant(
     project: Project,
 ) -> None:
-    """xdist, here; the audit of such a run sends nothing, and says nothing of it."""
+    """xdist, here."""
     project.doubles(count=2)
-    assert not note(project.run("--manifest=m.jsonl", "-n1").stdout.str())
+    assert not note(project.run("--manifest=m.jsonl", MEMORY, "-n1").stdout.str())
     project.write("pytest.ini", f"{INI}addopts = -n1\n")
-    said = note(project.run("--manifest=m.jsonl", "--manifest-rerun").stdout.str())
+    said = note(project.run("--manifest=m.jsonl", MEMORY, "--manifest-rerun").stdout.str())
     assert "too: pytest-xdist (-n in addopts);" in said
-    assert not note(project.run("--manifest=m.jsonl", "--manifest-audit").stdout.str())
 
 
+@pytest.mark.ring(2)
 def test_django_and_coverage_are_named(tmp_path: Path) -> None:
     """As they are."""
     (tmp_path / "jobs.py").write_text("from celery import Celery\napp = Celery()\n", "utf-8")

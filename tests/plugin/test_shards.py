@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -13,9 +12,12 @@ import pytest
 
 from pytest_manifest.ledger import Ledger
 from tests.plugin.conftest import Project, kill_in_the_middle
+from tests.unit.cli_support import manifest
 
 MEMORY = "--manifest-broker=memory://"
-XDIST = pytest.mark.parametrize("xdist", [(), ("-n", "1")], ids=["plain", "xdist"])
+XDIST = pytest.mark.parametrize(
+    "xdist", [(), pytest.param(("-n", "1"), marks=pytest.mark.ring(2))], ids=["plain", "xdist"]
+)
 
 
 def shard(project: Project, text: str, *arguments: str) -> pytest.RunResult:
@@ -24,10 +26,7 @@ def shard(project: Project, text: str, *arguments: str) -> pytest.RunResult:
 
 def merge(project: Project, ledgers: Sequence[Path]) -> str:
     """Merge the ledgers with the command; returns the new run's id."""
-    command = Path(sys.executable).with_name("manifest")
-    done = project.pytester.run(command, "merge", *map(str, ledgers))
-    assert done.ret == 0, done.stderr.str()
-    found = re.search(r"--manifest-run=(\S+)", done.stdout.str())
+    found = re.search(r"--manifest-run=(\S+)", manifest("merge", *map(str, ledgers)))
     assert found is not None
     return found[1]
 
@@ -51,7 +50,7 @@ def test_shards_are_merged_and_judged_as_one(project: Project) -> None:
         ["manifest: m.jsonl, shard 1 of 2: 3 of 5 entries", "*run *, shard 1 of 2, 3 entries: *"]
     )
     assert set(project.ran()) == {"d-0", "d-2", "d-3"}
-    shard(project, "2/2", MEMORY, "-n", "2").assert_outcomes(passed=2)
+    shard(project, "2/2", MEMORY).assert_outcomes(passed=2)
     with Ledger.open(project.ledgers()[-1]) as ledger:  # as the whole manifest numbers them
         assert [row.position for row in ledger.attempts.all()] == [1, 4]
     assert project.ran() == dict.fromkeys(["d-0", "d-1", "d-2", "d-3", "d-4"], 1)
@@ -65,8 +64,6 @@ def test_shards_are_merged_and_judged_as_one(project: Project) -> None:
         "--manifest-summary=summary.json",
         "--manifest-report=run.html",
         "--alluredir=allure",
-        "-n",
-        "2",
     )
     result.assert_outcomes(passed=4, failed=1)
     result.stdout.fnmatch_lines([f"*run {made}, merged of 2 runs, 5 entries: 1 failed, 4 passed"])
@@ -90,7 +87,7 @@ LIMIT = float(Path(__file__).with_name("limit").read_text())
 @app.task(name="jobs.limited", time_limit=LIMIT)
 def limited():
     count("limited")
-    time.sleep(1.5)
+    time.sleep(0.5)
 """
 """A task with a limit of its own, which memory's worker does not enforce."""
 
@@ -102,13 +99,13 @@ def limited(project: Project, seconds: float) -> None:
 
 @pytest.fixture
 def with_limit(project: Project) -> Project:
-    """A project with two jobs of 1.5 s, whose task has a limit of its own."""
+    """A project with two jobs of 0.5 s, whose task has a limit of its own."""
     jobs = project.path / "jobs.py"
     imports = "import time\nfrom pathlib import Path\n"
     jobs.write_text(imports + jobs.read_text("utf-8") + LIMITED, "utf-8")
     entries = [{"id": f"l-{n}", "task": "jobs.limited"} for n in range(2)]
     project.manifest("m.jsonl", entries)
-    limited(project, 1.0)
+    limited(project, 0.2)
     return project
 
 
@@ -122,8 +119,7 @@ def test_a_limit_of_one_shard_excuses_no_job_of_another(with_limit: Project) -> 
     result = project.run("--manifest=m.jsonl", "--manifest-audit", f"--manifest-run={made}")
     result.assert_outcomes(passed=1, failed=1)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    checked = project.pytester.run(Path(sys.executable).with_name("manifest"), "check", made)
-    assert checked.ret == 0, checked.stdout.str()
+    manifest("check", made)
     assert project.verdicts() == {"l-0": "timed_out", "l-1": "passed"}
     assert project.ran() == {"limited": 2}
 
@@ -217,7 +213,7 @@ def test_a_plan_that_is_run_is_dealt_out(project: Project) -> None:
         "        plan.add('jobs.double', args=[n], id=f'd-{n}')\n",
     )
     options = ("--manifest-plan=w:x", "--manifest-plan-run", MEMORY)
-    project.run(*options, "--manifest-shard=2/2", "-n", "2").assert_outcomes(passed=2)
+    project.run(*options, "--manifest-shard=2/2").assert_outcomes(passed=2)
     project.run(*options, "--manifest-shard=1/2").assert_outcomes(passed=3)
     assert project.run(*options, "--manifest-shard=9/9").ret == pytest.ExitCode.OK
 
@@ -266,7 +262,7 @@ def test_each_shard_finds_its_own_run(project: Project) -> None:
     (second, first) = (path.stem for path in project.ledgers())
     shard(project, "2/2", "--manifest-audit").assert_outcomes(failed=1)
     broken.unlink()
-    shard(project, "2/2", "--manifest-resume", MEMORY, "-n", "2").assert_outcomes(passed=1)
+    shard(project, "2/2", "--manifest-resume", MEMORY).assert_outcomes(passed=1)
     shard(project, "1/2", "--manifest-audit").assert_outcomes(passed=2)
     again = shard(project, "1/2", "--manifest-resume", MEMORY)
     again.assert_outcomes(passed=2)
@@ -350,7 +346,7 @@ def test_giving_up_a_shard_leaves_its_sisters(project: Project) -> None:
 
 def test_an_earlier_run_balances_the_shards(project: Project) -> None:
     """The job that ran long has a shard for itself; the run is named by its id or file."""
-    naps = {"n-0": 1.5, "n-1": 0, "n-2": 0, "n-3": 0}
+    naps = {"n-0": 1.0, "n-1": 0, "n-2": 0, "n-3": 0}
     rows = [
         {"id": key, "task": "jobs.nap", "kwargs": {"sec": sec, "key": key}, "idempotent": True}
         for key, sec in naps.items()
@@ -362,7 +358,7 @@ def test_an_earlier_run_balances_the_shards(project: Project) -> None:
     elsewhere.write_bytes(past.read_bytes())
     none = shard(project, "1/2@last", MEMORY)
     none.stderr.fnmatch_lines(["*there is no run 'last'*(not 'last', which each shard is when*"])
-    first = shard(project, f"1/2@{past.stem[:-1]}", MEMORY, "--manifest-rerun", "-n", "1", "-v")
+    first = shard(project, f"1/2@{past.stem[:-1]}", MEMORY, "--manifest-rerun", "-v")
     first.assert_outcomes(passed=1)
     first.stdout.fnmatch_lines(
         [f"manifest: m.jsonl, shard 1 of 2 by the times of run {past.stem}: 1 of 4 entries"]

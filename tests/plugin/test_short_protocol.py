@@ -51,8 +51,8 @@ def pytest_runtest_logfinish(nodeid, location):
     told.append(["finish", nodeid, location])
 
 
-def pytest_unconfigure(config):
-    worker = getattr(config, "workerinput", {}).get("workerid", "main")
+def pytest_sessionfinish(session):  # an xdist worker may be ended before it has done more
+    worker = getattr(session.config, "workerinput", {}).get("workerid", "main")
     Path(f"told-{worker}.json").write_text(json.dumps([told, usual]))
 """
 
@@ -87,26 +87,19 @@ def test_reports_are_those_of_the_usual_protocol(project: Project) -> None:
     assert rows == rows_of_usual
 
 
-def test_an_xdist_worker_runs_them_in_short(project: Project) -> None:
-    """But for the last one of each."""
-    project.doubles(count=12)
-    project.write("conftest.py", WITNESS)
-    project.run(*MEMORY, "-n", "2").assert_outcomes(passed=12)
-    for process in ("gw0", "gw1"):
-        rows, usual = told(project, process)
-        names = {row[1] for row in rows}
-        assert len(usual) <= 1 < len(names)
-
-
 USUAL_TOO = "\n\ndef pytest_runtest_call():\n    pass\n"
 
 
 def test_the_controller_of_xdist_is_told_the_same_as_of_usual_tests(project: Project) -> None:
-    """Its plugins hear the same, in the same order."""
+    """Its plugins hear the same, in the same order; its workers run all in short but for the last
+    one of each."""
     project.doubles(count=30)
     project.write("conftest.py", WITNESS)
     project.run(*MEMORY, "-n", "2").assert_outcomes(passed=30)
     of_short = told(project)[0]
+    for process in ("gw0", "gw1"):
+        rows, usual = told(project, process)
+        assert len(usual) <= 1 < len({row[1] for row in rows})
     project.write("conftest.py", WITNESS + USUAL_TOO)
     project.run(*MEMORY, "-n", "2").assert_outcomes(passed=30)
     of_usual = told(project)[0]
@@ -174,72 +167,76 @@ def test_a_crash_beside_rerunfailures_is_a_rerun(project: Project) -> None:
 
 ADDED = """
 
+import json
 import os
 
 import pytest
 
-at_all = []
+seen = {}
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist
 def pytest_runtest_logreport(report):
+    entry = report.nodeid.partition("[d-")[2].rstrip("]")
+    kind = int(entry) % len(KINDS) if entry else None
+    if kind is None:
+        return
+    added, found = KINDS[kind]
     if "PYTEST_XDIST_WORKER" in os.environ:
-        {added}
+        exec(added)
     else:
-        at_all.append({found})
+        seen.setdefault(kind, set()).add(str(eval(found)))
 
 
 def pytest_unconfigure(config):
     if "PYTEST_XDIST_WORKER" not in os.environ:
-        with open("found.txt", "w") as file:
-            file.write(repr(sorted(set(at_all))))
+        with open("found.json", "w") as file:
+            json.dump({kind: sorted(values) for kind, values in seen.items()}, file)
 """
+ADDITIONS = {
+    "an attribute": ("report.film = report.when", "report.film", {"call", "setup", "teardown"}),
+    "a section": (
+        "report.sections.append(('Film', 'text'))",
+        "report.sections",
+        {"[('Film', 'text')]"},
+    ),
+    "a property": (
+        "report.user_properties.append(('film', (1, 2)))",
+        "dict(report.user_properties).get('film')",
+        {"(1, 2)"},
+    ),
+    "keywords": ("report.keywords = {'film': 1}", "'film' in report.keywords", {"True"}),
+    "a list of keywords": ("report.keywords = ['film']", "report.keywords", {"['film']"}),
+    "a number as keyword": ("report.keywords = {5: 1}", "report.keywords", {"{5: 1}"}),
+    "a property of three": (
+        "report.user_properties[:] = [('a', 1, 2)]",
+        "report.user_properties",
+        {"[('a', 1, 2)]"},
+    ),
+    "what is equal": (
+        "report.odd = 1 if report.when == 'setup' else True",
+        "report.odd",
+        {"1", "True"},
+    ),
+    "a list as location": (
+        "report.location = list(report.location)",
+        "type(report.location).__name__",
+        {"list"},
+    ),
+}
+"""What a worker does to a report, what the controller looks at, and what it finds."""
 
 
-@pytest.mark.parametrize(
-    ("added", "found", "seen"),
-    [
-        ("report.film = report.when", "report.film", ["call", "setup", "teardown"]),
-        (
-            "report.sections.append(('Film', 'text'))",
-            "str(report.sections)",
-            ["[('Film', 'text')]"],
-        ),
-        (
-            "report.user_properties.append(('film', (1, 2)))",
-            "str(dict(report.user_properties).get('film'))",
-            ["(1, 2)"],
-        ),
-        ("report.keywords = {'film': 1}", "'film' in report.keywords", [True]),
-        ("report.keywords = ['film']", "str(report.keywords)", ["['film']"]),
-        ("report.keywords = {5: 1}", "str(report.keywords)", ["{5: 1}"]),
-        (
-            "report.user_properties[:] = [('a', 1, 2)]",
-            "str(report.user_properties)",
-            ["[('a', 1, 2)]"],
-        ),
-        ("report.odd = 1 if report.when == 'setup' else True", "str(report.odd)", ["1", "True"]),
-        ("report.location = list(report.location)", "type(report.location).__name__", ["list"]),
-    ],
-    ids=[
-        "attribute",
-        "section",
-        "property",
-        "keywords",
-        "list of keywords",
-        "number",
-        "three",
-        "true",
-        "location",
-    ],
-)
-def test_what_a_worker_adds_to_reports_arrives(
-    project: Project, added: str, found: str, seen: list[object]
-) -> None:
-    project.doubles(count=6)
-    project.write("conftest.py", ADDED.format(added=added, found=found))
-    project.run(*MEMORY, "-n", "2").assert_outcomes(passed=6)
-    assert (project.path / "found.txt").read_text("utf-8") == repr(seen)
+def test_what_a_worker_adds_to_reports_arrives(project: Project) -> None:
+    """Each in reports of several tests, as the last one of a worker is not run in short."""
+    project.doubles(count=3 * len(ADDITIONS))
+    kinds = [(added, found) for added, found, _ in ADDITIONS.values()]
+    project.write("conftest.py", f"KINDS = {kinds!r}\n{ADDED}")
+    project.run(*MEMORY, "-n", "2").assert_outcomes(passed=3 * len(ADDITIONS))
+    found = json.loads((project.path / "found.json").read_text("utf-8"))
+    assert {name: set(found[str(kind)]) for kind, name in enumerate(ADDITIONS)} == {
+        name: seen for name, (_, _, seen) in ADDITIONS.items()
+    }
 
 
 @pytest.mark.parametrize("side", ["to", "from"])
@@ -261,7 +258,7 @@ def pytest_report_{side}_serializable({argument}):
     return found
 """,
     )
-    project.run(*MEMORY, "-n", "2").assert_outcomes(passed=6)
+    project.run(*MEMORY, "-n", "1").assert_outcomes(passed=6)
     assert (project.path / "said.txt").read_text("utf-8").count("m.jsonl::entry[d-") == 6 * 3
 
 
@@ -284,7 +281,7 @@ def pytest_report_from_serializable(data):
         return pytest.TestReport._from_json(data["payload"])
 """,
     )
-    project.run(*MEMORY, "-n", "2").assert_outcomes(passed=6)
+    project.run(*MEMORY, "-n", "1").assert_outcomes(passed=6)
 
 
 SAID = """

@@ -88,6 +88,7 @@ def test_a_receipt_that_was_changed_in_the_ledger_is_told_by_an_audit(project: P
     project.run(*REQUIRED, "--manifest-audit").assert_outcomes(passed=1, failed=1)
 
 
+@pytest.mark.ring(2)
 @pytest.mark.usefixtures("in_memory")
 def test_under_xdist_the_controller_alone_checks(project: Project) -> None:
     """The workers of xdist read its verdicts."""
@@ -165,6 +166,7 @@ def spy():
 """
 
 
+@pytest.mark.ring(2)
 @pytest.mark.live
 def test_workers_that_do_not_sign_are_told_before_anything_is_sent(
     project: Project, broker: str, monkeypatch: pytest.MonkeyPatch
@@ -194,6 +196,7 @@ def test_workers_that_do_not_sign_are_told_before_anything_is_sent(
             project.run(*given, "--manifest-audit").assert_outcomes(passed=3)
 
 
+@pytest.mark.ring(2)
 @pytest.mark.live
 def test_an_app_may_name_the_key_and_a_database_may_keep_the_receipts(
     project: Project, broker: str
@@ -227,9 +230,9 @@ def test_an_app_may_name_the_key_and_a_database_may_keep_the_receipts(
     result.assert_outcomes(passed=3)
 
 
-@pytest.mark.live
+@pytest.mark.usefixtures("in_memory")
 def test_a_resumed_run_trusts_the_keys_of_all_its_sessions(project: Project) -> None:
-    """Each private stack has a key of its own; one without a key is sent nothing."""
+    """Each stack of a session's own has a key of its own; one without a key is sent nothing."""
     gate = project.break_("b")
     project.manifest(
         "m.jsonl",

@@ -15,7 +15,7 @@ from tests.plugin.conftest import Project
 from tests.plugin.outside import INSTRUMENTED, pytest_beside, unacknowledged, worker
 from tests.support import eventually
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.ring(2)]
 
 
 def hold(key: str, **more: object) -> Mapping[str, object]:

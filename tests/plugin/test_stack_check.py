@@ -55,6 +55,7 @@ def test_a_sound_stack_passes_and_stays_as_it_is(project: Project, broker: str) 
     assert not project.ran()
 
 
+@pytest.mark.ring(2)
 @pytest.mark.live
 def test_each_fault_of_a_stack_is_found(project: Project, broker: str) -> None:
     """A task that was not deployed, a queue nobody consumes, a limit that is too long."""
@@ -78,6 +79,7 @@ def test_each_fault_of_a_stack_is_found(project: Project, broker: str) -> None:
     assert json.loads(narrow.stdout.str())["ok"] is True
 
 
+@pytest.mark.ring(2)
 @pytest.mark.live
 def test_a_manifest_is_held_against_the_stack(project: Project, broker: str) -> None:
     """Its tasks, its queues, and how long its messages would be held."""
@@ -98,6 +100,7 @@ def test_a_manifest_is_held_against_the_stack(project: Project, broker: str) -> 
     assert "entry 'c'" in errors["limits"]
 
 
+@pytest.mark.ring(2)
 @pytest.mark.live
 def test_a_stack_without_workers_or_broker(project: Project, broker: str) -> None:
     """No worker answers; then the broker is away, and then the result store alone."""

@@ -25,7 +25,7 @@ def names(project: Project, url: str) -> None:
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("verbosity", ["-v", "-q"])
+@pytest.mark.parametrize("verbosity", ["-v", pytest.param("-q", marks=pytest.mark.ring(2))])
 def test_an_app_that_names_a_broker_has_its_jobs_there(
     project: Project, broker: str, verbosity: str
 ) -> None:
@@ -58,12 +58,9 @@ def test_a_private_stack_is_had_for_the_asking(project: Project, broker: str) ->
     shown.stdout.fnmatch_lines(["*would go to: private stack (manifest_broker = private)"])
 
 
-def test_an_app_that_names_none_has_a_private_stack(project: Project) -> None:
-    """The reason is said, too; nobody's default broker is taken for the app's choice."""
+def test_the_apps_own_broker_is_refused_where_it_names_none(project: Project) -> None:
+    """Nobody's default broker is taken for the app's choice."""
     project.doubles(count=1)
-    result = project.run("--manifest=m.jsonl")
-    result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["manifest: private stack (the app names no broker)"])
     refused = project.run("--manifest=m.jsonl", "--manifest-broker=app")
     assert refused.ret == pytest.ExitCode.USAGE_ERROR
     refused.stderr.fnmatch_lines(["*=app: the app jobs:app names no broker*set broker_url*"])
@@ -85,7 +82,8 @@ def test_a_module_with_two_apps_is_no_answer(project: Project, where: tuple[str,
     assert "'pair' has 2 Celery apps" in said
     assert "name the one that is meant: pair:shop, pair:till" in said
     assert not project.ledgers()
-    assert project.run("--manifest=m.jsonl", "--manifest-app=pair:till", *where).ret == 0
+    looks = where if where else ("--collect-only",)
+    assert project.run("--manifest=m.jsonl", "--manifest-app=pair:till", *looks).ret == 0
 
 
 def test_an_own_broker_that_is_away_is_refused_with_both_ways_out(project: Project) -> None:
@@ -162,11 +160,15 @@ def test_a_broker_in_memory_by_the_environment_needs_the_app(
 FLAKY = {"id": "f", "task": "jobs.flaky", "kwargs": {"key": "f"}, "idempotent": True}
 
 
-def test_a_run_with_a_private_stack_is_resumed_with_one(project: Project) -> None:
-    """Its jobs are nowhere else, whatever the app has come to name meanwhile."""
+def test_an_app_that_names_none_has_a_private_stack_and_is_resumed_with_one(
+    project: Project,
+) -> None:
+    """The reason is said, too. Its jobs are nowhere else, whatever the app has come to name."""
     project.manifest("m.jsonl", [FLAKY])
     mended = project.break_("f")
-    project.run("--manifest=m.jsonl").assert_outcomes(failed=1)
+    first = project.run("--manifest=m.jsonl")
+    first.assert_outcomes(failed=1)
+    first.stdout.fnmatch_lines(["manifest: private stack (the app names no broker)"])
     mended.unlink()
     jobs = (project.path / "jobs.py").read_text("utf-8")
     project.write("jobs.py", jobs + NAMING.format(url=UNREACHABLE))
@@ -175,6 +177,7 @@ def test_a_run_with_a_private_stack_is_resumed_with_one(project: Project) -> Non
     result.stdout.fnmatch_lines(["manifest: private stack (the run to resume had one; *=app *)"])
 
 
+@pytest.mark.ring(2)
 @pytest.mark.live
 def test_a_run_on_another_broker_is_not_resumed_on_the_apps_own(
     project: Project, broker: str
@@ -214,6 +217,7 @@ def kept_stack(
     subprocess.run((*command, "down"), cwd=project.path, check=True, timeout=60)
 
 
+@pytest.mark.ring(2)
 @pytest.mark.live
 @pytest.mark.usefixtures("kept_stack")
 def test_a_run_on_the_kept_stack_is_resumed_there(
@@ -230,6 +234,7 @@ def test_a_run_on_the_kept_stack_is_resumed_there(
     result.stdout.fnmatch_lines(["manifest: the stack that * (the run to resume was sent there)"])
 
 
+@pytest.mark.ring(2)
 @pytest.mark.live
 @pytest.mark.usefixtures("kept_stack")
 def test_an_audit_asks_the_broker_that_the_run_was_sent_to(project: Project, broker: str) -> None:

@@ -37,6 +37,7 @@ NO_TRACE = {
 ENDED = {"plain": ("jobs.double",), "replaced": ("jobs.hand_over", "celery")}
 
 
+@pytest.mark.ring(2)
 @pytest.mark.live
 def test_what_leaves_no_end_behind_is_unknown_and_not_lost(project: Project, broker: str) -> None:
     """Each has run, once; who believes that it was lost sends it again."""
@@ -68,6 +69,7 @@ DELIVERS_AGAIN = celery.VERSION >= (5, 7) or billiard.VERSION < (4, 3)
 """Whether a late-acknowledged job that has left its process is delivered again."""
 
 
+@pytest.mark.ring(2)
 @pytest.mark.live
 def test_a_late_job_that_exits_ran_once_on_older_celery(project: Project, broker: str) -> None:
     """Celery takes it for a failure there, and cannot store it: it leaves no trace, either."""
@@ -80,6 +82,7 @@ def test_a_late_job_that_exits_ran_once_on_older_celery(project: Project, broker
     assert ("been handed on, or exited" in result.stdout.str()) is not DELIVERS_AGAIN
 
 
+@pytest.mark.ring(2)
 @pytest.mark.live
 def test_that_times_are_not_measured_is_said_before_the_run(project: Project, broker: str) -> None:
     """The entry will be unknown, however quick its job is; with --manifest-strict nothing is

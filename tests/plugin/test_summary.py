@@ -7,6 +7,7 @@ import pty
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import pytest
 
@@ -47,7 +48,12 @@ def batch(project: Project, *, good: int = 17, bad: int = 3) -> None:
 
 def block(result: pytest.RunResult) -> list[str]:
     """The lines between the heading of the runs and the next one, pytest's own or the last."""
-    lines = iter(result.stdout.lines)
+    return lines_of_runs(result.stdout.lines)
+
+
+def lines_of_runs(output: Sequence[str]) -> list[str]:
+    """Likewise of the lines that a session has written."""
+    lines = iter(output)
     for line in lines:
         if re.fullmatch("=+ manifest runs =+", line):
             break
@@ -64,7 +70,9 @@ def row(lines: list[str], name: str) -> list[str]:
     return next(cells for line in lines if (cells := line.split()) and cells[0] == name)
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["plain", "xdist"])
+@pytest.mark.parametrize(
+    "workers", [(), pytest.param(("-n", "1"), marks=pytest.mark.ring(2))], ids=["plain", "xdist"]
+)
 def test_tasks_slowest_and_causes_are_told(
     project: Project, monkeypatch: pytest.MonkeyPatch, workers: tuple[str, ...]
 ) -> None:
@@ -122,11 +130,9 @@ def test_retries_and_costs_are_told(project: Project) -> None:
     assert "  2 retries" in lines
 
 
-@pytest.mark.parametrize("width", [60, 72])
-def test_it_fits_a_narrow_window(
-    project: Project, monkeypatch: pytest.MonkeyPatch, width: int
-) -> None:
+def test_it_fits_a_narrow_window(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for the run's own line and for paths, which are to be copied whole."""
+    width = 60
     monkeypatch.setenv("COLUMNS", str(width))
     project.write("jobs.py", JOBS + MORE_JOBS)
     rows: list[dict[str, object]] = [
@@ -173,6 +179,7 @@ def test_hostile_text_is_shown_as_text(project: Project) -> None:
     assert text.replace("\n", "").isprintable()
 
 
+@pytest.mark.ring(2)
 def test_a_terminal_shows_more_than_ascii(project: Project) -> None:
     """Bars of workers are blocks there, and headings are marked."""
     project.workers(2)
@@ -230,18 +237,3 @@ def test_what_reports_leave_behind_is_named(project: Project) -> None:
     lines = block(project.run("--manifest=m.jsonl", MEMORY))
     assert lines.count("  page      p.html") == 1
     assert lines[-1] == "  flower    http://127.0.0.1:5555"
-
-
-def test_many_tasks_and_causes_are_cut_short_unless_all_is_wanted(project: Project) -> None:
-    jobs = "\n".join(
-        f"@app.task(name='jobs.t{n:02}')\ndef t{n}():\n    raise ValueError('{n}')\n"
-        for n in range(25)
-    )
-    project.write("jobs.py", f"{JOBS}\n{jobs}")
-    project.manifest("m.jsonl", [{"id": f"e-{n}", "task": f"jobs.t{n:02}"} for n in range(25)])
-    short = block(project.run("--manifest=m.jsonl", MEMORY))
-    assert "  and 5 more tasks (-v shows all)" in short
-    assert "    and 15 more causes (-v shows all)" in short
-    whole = block(project.run("--manifest=m.jsonl", "--manifest-audit", "-v"))
-    assert sum(line.startswith("  jobs.t") for line in whole) == 25
-    assert sum("ValueError at" in line for line in whole) == 25

@@ -46,16 +46,24 @@ def red(project: Project) -> Project:
     return project
 
 
-def test_no_tag_hides_a_failure_and_each_one_selects(red: Project) -> None:
-    """With plugins that know a marker of that name, by -m and -k, under xdist, and by node ids."""
-    arguments = ("--manifest=m.jsonl", "--manifest-audit", "--strict-markers")
-    others = len(ACTING) - 3
-    result = red.run(*arguments, "-m", "skip or timeout or flaky", "-n", "2", "--dist=loadgroup")
+AUDIT = ("--manifest=m.jsonl", "--manifest-audit", "--strict-markers")
+
+
+@pytest.mark.ring(2)
+def test_no_tag_groups_tests_under_xdist(red: Project) -> None:
+    result = red.run(*AUDIT, "-m", "skip or timeout or flaky", "-n", "2", "--dist=loadgroup")
     result.assert_outcomes(failed=3)
-    result = red.run(*arguments, "-k", "xfail or hidden or ann")
+
+
+def test_no_tag_hides_a_failure_and_each_one_selects(red: Project) -> None:
+    """With plugins that know a marker of that name, by -m and -k, and by node ids."""
+    others = len(ACTING) - 3
+    result = red.run(*AUDIT, "-m", "skip or timeout or flaky")
+    result.assert_outcomes(failed=3, deselected=others)
+    result = red.run(*AUDIT, "-k", "xfail or hidden or ann")
     result.assert_outcomes(failed=3, deselected=others)
     named = [f"m.jsonl::entry[e-{tag}]" for tag in ("xfail", "xdist_group", "xfail")]
-    result = red.run(*arguments, "--keep-duplicates", *named, "-m", "xfail or skip")
+    result = red.run(*AUDIT, "--keep-duplicates", *named, "-m", "xfail or skip")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.assert_outcomes(failed=1, deselected=1)
 

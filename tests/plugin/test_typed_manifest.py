@@ -9,13 +9,14 @@ from tests.plugin.conftest import Project
 
 @pytest.mark.usefixtures("in_memory")
 def test_a_manifest_among_the_paths_is_said_to_be_sent(project: Project) -> None:
-    """In the first line of the header; with --collect-only nothing is."""
-    project.doubles(count=1)
+    """Just what is named of it; in the first line of the header; with --collect-only nothing is."""
+    project.doubles(count=3)
     result = project.run("m.jsonl", "--collect-only")
     result.stdout.fnmatch_lines(["manifest: m.jsonl is a manifest: its jobs would be sent, *"])
     assert not project.ran()
-    result = project.run("m.jsonl::entry[d-0]")
+    result = project.run("m.jsonl::entry[d-1]")
     result.assert_outcomes(passed=1)
+    assert project.ran() == {"d-1": 1}
     header = [line for line in result.stdout.lines if line.startswith(("platform", "manifest: "))]
     assert header[1] == (
         "manifest: m.jsonl is a manifest: its jobs are sent, as with --manifest=m.jsonl"

@@ -28,27 +28,38 @@ def newer(ledger: Path) -> None:
         db.execute("UPDATE run SET value = '99' WHERE key = 'ledger'")
 
 
-DAMAGES = (garbage, truncated, newer)
-
-
-@pytest.fixture(params=DAMAGES, ids=[damage.__name__ for damage in DAMAGES])
-def damaged(project: Project, request: pytest.FixtureRequest) -> Path:
-    """The ledger of a run of m.jsonl, d-0 and d-1, that nobody can read any more."""
+@pytest.fixture
+def ledger(project: Project) -> Path:
+    """The ledger of a run of m.jsonl, d-0 and d-1."""
     project.doubles(count=2)
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2)
     (ledger,) = project.ledgers()
-    damage: Callable[[Path], None] = request.param
-    damage(ledger)
     return ledger
 
 
-def test_nothing_is_sent_where_the_ledger_cannot_be_read(project: Project, damaged: Path) -> None:
-    """A run, an audit and a resume are refused and name the file; --manifest-rerun insists."""
+@pytest.fixture
+def damaged(ledger: Path) -> Path:
+    """That ledger, which nobody can read any more."""
+    garbage(ledger)
+    return ledger
+
+
+@pytest.mark.parametrize("damage", [garbage, truncated, newer])
+def test_nothing_is_sent_where_the_ledger_cannot_be_read(
+    project: Project, ledger: Path, damage: Callable[[Path], None]
+) -> None:
+    """In whichever way it is damaged."""
+    damage(ledger)
     plain = project.run("--manifest=m.jsonl", MEMORY)
     assert plain.ret == pytest.ExitCode.USAGE_ERROR
     plain.stderr.fnmatch_lines(
-        [f"*an earlier run of this manifest may be unfinished*{damaged.name}*add --manifest-rerun"]
+        [f"*an earlier run of this manifest may be unfinished*{ledger.name}*add --manifest-rerun"]
     )
+    assert project.ran() == {"d-0": 1, "d-1": 1}
+
+
+def test_an_unreadable_ledger_is_given_up_once(project: Project, damaged: Path) -> None:
+    """An audit and a resume are refused and name the file; --manifest-rerun insists."""
     for option in ("--manifest-audit", "--manifest-resume"):
         refused = project.run("--manifest=m.jsonl", MEMORY, option)
         assert refused.ret == pytest.ExitCode.USAGE_ERROR

@@ -67,7 +67,9 @@ def test_allures_files_of_a_run_that_cannot_be_written_fail_the_session(project:
     assert list((project.path / ".manifest/runs").glob("*.summary.json"))
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["plain", "xdist"])
+@pytest.mark.parametrize(
+    "workers", [(), pytest.param(("-n", "1"), marks=pytest.mark.ring(2))], ids=["plain", "xdist"]
+)
 def test_allures_results_that_cannot_be_written_fail_the_session(
     project: Project, workers: tuple[str, ...]
 ) -> None:

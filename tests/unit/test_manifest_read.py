@@ -170,6 +170,35 @@ def test_a_fault_is_named_with_its_line(
     assert extra == []
 
 
+@pytest.mark.parametrize(
+    ("fields", "place"),
+    [
+        ({"args": ["<fill in: int>", "a"]}, "args[0]"),
+        ({"kwargs": {"n": 1, "key": {"of": "<fill in: int>"}}}, "kwargs.key.of"),
+        ({"expect": {"result": {"n": "<fill in: int>"}}}, "expect.result.n"),
+    ],
+)
+def test_a_placeholder_is_refused_where_the_file_is_to_be_sent(
+    save: Callable[[bytes], Path], fields: dict[str, object], place: str
+) -> None:
+    """With its place; a file that was accepted before is not asked again."""
+    path = save(B + line(**fields))
+    with pytest.raises(ManifestError) as refused:
+        read_manifest(path, limits=Limits())
+    said = f":2: entry 'a': {place} is still '<fill in: int>'; write its value"
+    assert str(refused.value).endswith(said)
+    assert read_manifest(path).ids == ("b", "a")
+
+
+def test_a_text_that_merely_speaks_of_filling_in_is_no_placeholder(
+    save: Callable[[bytes], Path],
+) -> None:
+    """A prompt, for one."""
+    prompt = "<fill in> the blanks: fill in: <fill in: nothing"
+    manifest = read_manifest(save(line(args=[prompt])), limits=Limits())
+    assert [entry.args for entry in manifest] == [[prompt]]
+
+
 def test_all_faults_of_a_file_are_listed_in_order(faults: Callable[[bytes], list[str]]) -> None:
     """Faults that are only known at the end stand at their line too."""
     found = faults(A + line(id="x", after=["y"]) + b"oops\n" + A + line(id="y", retries=-1))

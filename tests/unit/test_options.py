@@ -222,6 +222,10 @@ CONFLICTS = [
     ([M, "--manifest-deadline=36526d"], "--manifest-deadline 36526d: it is more than a hundred"),
     ([M, "--manifest-grace=36526d"], "--manifest-grace 36526d: it is more than a hundred years"),
     ([M, "--manifest-grace=soon"], "--manifest-grace soon: write it like 90s, 30m or 6h"),
+    *(
+        ([M, f"--manifest-report-mode={text}"], f"-mode {text}: give the mode of a file")
+        for text in ("755", "400", "rw", "0o600")
+    ),
 ]
 
 
@@ -555,6 +559,7 @@ def test_the_command_line_wins_over_the_configuration_file(pytester: pytest.Pyte
         ("manifest_grace = soon", "manifest_grace = soon: write it like 90s, 30m or 6h"),
         ("manifest_deadline = 0", "manifest_deadline = 0: write it like 90s, 30m or 6h"),
         ("manifest_on_interrupt = ask", "manifest_on_interrupt = ask: write revoke or detach"),
+        ("manifest_progress = bar", "manifest_progress = bar: write auto, line, log or off"),
     ],
 )
 def test_a_mistake_in_the_configuration_file_is_named_as_it_stands_there(

@@ -10,7 +10,7 @@ from pytest_manifest.reporting.terminal_layout import Sheet
 from pytest_manifest.reporting.terminal_statistics import statistics_lines
 from pytest_manifest.schema import Mismatch
 from pytest_manifest.text import cells
-from tests.unit.analysis_support import INFO, error, record
+from tests.unit.analysis_support import INFO, attempt, error, record
 
 
 def lines_of(*records: EntryRecord, width: int = 80) -> list[str]:
@@ -64,3 +64,60 @@ def test_a_wrapped_sentence_fits_and_is_whole(text: str, width: int) -> None:
     assert all(line.startswith("      ") for line in lines[1:])
     if text.startswith("two"):
         assert all(line.endswith(("two", "words")) for line in lines)
+
+
+def block(*records: EntryRecord, sheet: Sheet) -> list[str]:
+    return [line.text for line in statistics_lines(statistics(records, INFO), sheet)]
+
+
+def test_many_tasks_and_causes_are_cut_short_unless_all_is_wanted() -> None:
+    records = [
+        record(f"e-{n}", "failed", task=f"jobs.t{n:02}", error=error(message=f"{n}"), place=f"{n}")
+        for n in range(25)
+    ]
+    short = block(*records, sheet=Sheet())
+    assert "  and 5 more tasks (-v shows all)" in short
+    assert "    and 15 more causes (-v shows all)" in short
+    whole = block(*records, sheet=Sheet(all=True))
+    assert sum(line.startswith("  jobs.t") for line in whole) == 25
+    assert sum("ValueError at" in line for line in whole) == 25
+    assert "-v" not in "\n".join(whole)
+
+
+def test_a_small_run_has_no_statistics_unless_all_is_wanted() -> None:
+    records = [record(f"e-{n}") for n in range(19)]
+    assert block(*records, sheet=Sheet()) == []
+    assert block(*records, record("e-19"), sheet=Sheet()) != []
+    assert block(*records, sheet=Sheet(all=True)) != []
+
+
+def test_retries_are_counted() -> None:
+    again = record("a", "passed", attempt(retries=2))
+    lines = block(again, *(record(f"e-{n}") for n in range(19)), sheet=Sheet())
+    assert "  2 retries" in lines
+
+
+@pytest.mark.parametrize(("rich", "mark"), [(True, "\u2588"), (False, "#")])
+def test_the_share_of_each_worker_process_is_a_bar(rich: bool, mark: str) -> None:
+    """Of two that have run as long, as long a bar each; of a single one there is none."""
+    both = [record(f"e-{n}", "passed", attempt(pid=n % 2)) for n in range(20)]
+    lines = block(*both, sheet=Sheet(rich=rich))
+    at = lines.index("  worker processes")
+    for number, line in enumerate(lines[at + 1 : at + 3]):
+        assert line.split() == [f"w@h#{number}", mark * 20, "50%", "10", "jobs,", "10.00", "s"]
+    alone = [record(f"e-{n}") for n in range(20)]
+    assert "  worker processes" not in block(*alone, sheet=Sheet(rich=rich))
+
+
+@pytest.mark.parametrize("width", [60, 72])
+def test_all_of_it_fits_a_narrow_window(width: int) -> None:
+    """Long ids, tasks, messages and rare columns."""
+    failed = [
+        record(f"{'x' * 150}{n}", "failed", error=error("KeyError", "w" * 300), task="jobs.wrong")
+        for n in range(8)
+    ]
+    good = [record(f"d-{n}", task="jobs.double") for n in range(12)]
+    waiting = [record("w", None), record("s", "skipped"), record("u", "unknown")]
+    lines = block(*failed, *good, *waiting, sheet=Sheet(width=width))
+    assert [line for line in lines if cells(line) > width] == []
+    assert any("KeyError" in line for line in lines)
