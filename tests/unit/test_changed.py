@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
@@ -98,6 +99,31 @@ def test_what_pytest_printed_is_a_line(status: int, output: str, holds: bool, li
     """It does not hold where there was no time for any test."""
     found = quick.judged(status, output, 3, 4)
     assert (found.holds, found.note) == (holds, f"{line}; 4 more files are left to make test")
+
+
+def test_each_check_has_a_line_and_what_fails_is_shown_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The checks are those of the environment; one that fails decides the status."""
+    module = tmp_path / "module.py"
+    module.write_text("import os\n")
+    commands = {"rules": ("ruff", "check"), "format": ("ruff", "format", "--check")}
+    given = {name: (*words, "--isolated", str(module)) for name, words in commands.items()}
+    monkeypatch.setattr(quick, "COMMANDS", given)
+    monkeypatch.setattr(sys, "argv", ["quick", "--only", *given])
+    assert quick.main() == 1
+    printed = capsys.readouterr().out
+    lines = {line.split()[0]: line.split()[1] for line in printed.splitlines()[:2]}
+    assert lines == {"rules": "FAILED", "format": "ok"}
+    assert "`os` imported but unused" in printed
+
+
+def test_the_project_passes_a_check_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["quick", "--only", "layers"])
+    assert quick.main() == 0
+    assert capsys.readouterr().out.startswith("layers   ok ")
 
 
 @pytest.mark.parametrize("processes", [(), ("-n", "1")], ids=["alone", "xdist"])

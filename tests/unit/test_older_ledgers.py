@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.ledger import OLDER, STORE_EMPTIED, TO_REUSE
+from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.run.doubts import OLDER_LEDGER
-from pytest_manifest.run.older_ledger import NOTE, has_traces
+from pytest_manifest.run.older_ledger import NOTE, has_traces, was_read_on
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.resume_rules import ResumeRules
 from pytest_manifest.schema import Receipt
@@ -125,6 +128,15 @@ def test_a_stream_that_another_has_read_is_a_trace(
     assert len(rig.resumed.state.warnings) == 1
     assert [one.entry.id for one in rig.to_send()] == ["i"]
     assert doubted(rig)
+
+
+def test_what_another_has_read_is_not_said_to_be_emptied(rig: ResumeRig) -> None:
+    """Also where nothing was unsent, and nothing more is written down."""
+    stream = cast("ReceiptCollector", SimpleNamespace(was_read_on=lambda: True))
+    with rig.ledger() as ledger:
+        assert was_read_on(ledger, stream)
+        assert ledger.info.get_meta(STORE_EMPTIED) == OLDER
+        assert not was_read_on(ledger, stream)
 
 
 def test_an_emptied_stream_is_none(rig: ResumeRig, monkeypatch: pytest.MonkeyPatch) -> None:
