@@ -11,11 +11,11 @@ from typing import NoReturn
 
 import pytest
 
-from tests import flaky, processes, rings, services
+from tests import flaky, processes, rings, services, shared
 from tests.browser import browser, page  # fixtures are found by their names here
 from tests.records import broken_promises
 
-__all__ = ["browser", "given_or_started", "missing", "page"]
+__all__ = ["browser", "given_or_started", "missing", "page", "started_or_missing"]
 
 # A test that runs pytest must get one that knows nothing of the xdist worker around it.
 for _name in [name for name in os.environ if name.startswith("PYTEST_XDIST")]:
@@ -34,6 +34,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     rings.configure(config)
+
+
+@pytest.hookimpl(trylast=True)  # all that uses them has ended
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    shared.close(session.config)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -84,7 +89,12 @@ def given_or_started(variable: str, server: AbstractContextManager[str]) -> Iter
     given = os.environ.get(variable)
     if given:
         yield given
-        return
+    else:
+        yield from started_or_missing(server)
+
+
+def started_or_missing(server: AbstractContextManager[str]) -> Iterator[str]:
+    """Yield the URL of a server that runs as long as whoever asks for it."""
     with ExitStack() as stack:
         try:
             url = stack.enter_context(server)
@@ -101,15 +111,21 @@ def valkey() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def rabbitmq_url() -> Iterator[str]:
-    """AMQP URL of ``MANIFEST_TEST_RABBITMQ_URL``, or of a private RabbitMQ."""
-    yield from given_or_started("MANIFEST_TEST_RABBITMQ_URL", services.rabbitmq_server())
+def rabbitmq_url(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """AMQP URL of ``MANIFEST_TEST_RABBITMQ_URL``, or of a virtual host of the shared RabbitMQ."""
+    ours = shared.of(pytestconfig, tmp_path_factory)
+    yield from given_or_started("MANIFEST_TEST_RABBITMQ_URL", shared.rabbitmq(ours))
 
 
 @pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """``postgresql://`` URL of ``MANIFEST_TEST_POSTGRES_URL``, or of a private PostgreSQL."""
-    yield from given_or_started("MANIFEST_TEST_POSTGRES_URL", services.postgres_server())
+def postgres_url(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """``postgresql://`` URL of ``MANIFEST_TEST_POSTGRES_URL``, or of a database of one shared."""
+    ours = shared.of(pytestconfig, tmp_path_factory)
+    yield from given_or_started("MANIFEST_TEST_POSTGRES_URL", shared.postgres(ours))
 
 
 # Other people's projects, with tests of their own; and what needs an engine: make test-compose.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import os
 import pwd
 import secrets
@@ -9,7 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -71,14 +74,15 @@ def _start_valkey(stack: ExitStack) -> str:
 
 
 @contextmanager
-def rabbitmq_server() -> Iterator[str]:
+def rabbitmq_server(vhosts: Sequence[str] = ()) -> Iterator[str]:
     """Run RabbitMQ from the system's package; yield its AMQP URL (own user and password).
 
     It has an Erlang port mapper, cookie, node name and directories of its own, so that it neither
-    meets nor leaves behind anything of another RabbitMQ on this machine.
+    meets nor leaves behind anything of another RabbitMQ on this machine. ``vhosts``: made beside
+    the usual one, to which the URL leads.
     """
     with ExitStack() as stack:
-        yield started(stack, _start_rabbitmq)
+        yield started(stack, partial(_start_rabbitmq, vhosts=vhosts))
 
 
 def rabbitmq_binaries() -> tuple[str, str]:
@@ -102,7 +106,11 @@ def rabbitmq_tls_server(certificate: trustme.LeafCert, authority: Path) -> Itera
         yield started(stack, partial(_start_rabbitmq, tls=(certificate, authority)))
 
 
-def _start_rabbitmq(stack: ExitStack, tls: tuple[trustme.LeafCert, Path] | None = None) -> str:
+def _start_rabbitmq(
+    stack: ExitStack,
+    tls: tuple[trustme.LeafCert, Path] | None = None,
+    vhosts: Sequence[str] = (),
+) -> str:
     server, epmd = rabbitmq_binaries()
     directory = stack.enter_context(temporary_directory())
     port, user, password = free_port(), "manifest", secrets.token_hex(16)
@@ -111,7 +119,7 @@ def _start_rabbitmq(stack: ExitStack, tls: tuple[trustme.LeafCert, Path] | None 
     (directory / "rabbitmq.conf").write_text(
         (_tls_lines(directory, tls_port, *tls) if tls else "")
         + f"listeners.tcp.1 = {LOOPBACK}:{port}\n"
-        f"default_user = {user}\ndefault_pass = {password}\n"
+        f"load_definitions = {_definitions(directory, user, password, ('/', *vhosts))}\n"
         "disk_free_limit.absolute = 10MB\n"
         "log.console = true\nlog.console.level = warning\nlog.file = false\n"
     )
@@ -137,6 +145,24 @@ def _start_rabbitmq(stack: ExitStack, tls: tuple[trustme.LeafCert, Path] | None 
 
     wait_until(answers, process, log=log, name="RabbitMQ")
     return url.replace("amqp:", "amqps:").replace(f":{port}/", f":{tls_port}/") if tls else url
+
+
+def _definitions(directory: Path, user: str, password: str, vhosts: Sequence[str]) -> Path:
+    """Write what it has from the start: a user, and virtual hosts where that may do everything."""
+    salt = secrets.token_bytes(4)
+    digest = hashlib.sha256(salt + password.encode()).digest()
+    rights = dict.fromkeys(("configure", "write", "read"), ".*")
+    path = directory / "definitions.json"
+    hashed = base64.b64encode(salt + digest).decode()
+    account = {"name": user, "password_hash": hashed, "tags": ["administrator"]}
+    account["hashing_algorithm"] = "rabbit_password_hashing_sha256"
+    definitions = {
+        "users": [account],
+        "vhosts": [{"name": name} for name in vhosts],
+        "permissions": [{"user": user, "vhost": name, **rights} for name in vhosts],
+    }
+    path.write_text(json.dumps(definitions), "utf-8")
+    return path
 
 
 def _tls_lines(directory: Path, port: int, certificate: trustme.LeafCert, authority: Path) -> str:
@@ -219,7 +245,7 @@ def _start_postgres(stack: ExitStack) -> str:
         "port": str(port),
         "unix_socket_directories": "",
         "fsync": "off",  # a test's database need not outlive a power cut
-        "max_connections": "50",
+        "max_connections": "200",  # of all processes of the suite
     }
     arguments = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
     process = stack.enter_context(

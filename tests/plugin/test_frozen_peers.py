@@ -13,6 +13,8 @@ import redis
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import AttemptRow, Ledger
+from tests import services
+from tests.conftest import started_or_missing
 from tests.plugin.conftest import Project
 from tests.plugin.outside import pytest_beside
 from tests.services import frozen_server
@@ -23,6 +25,25 @@ pytestmark = [pytest.mark.live, pytest.mark.ring(2)]
 DEADLINE = 4
 WIDE = 80.0
 """Seconds within which all must be over: far more than is needed, far less than a library waits."""
+
+
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[str]:
+    """Of this module alone, as it is stopped."""
+    with services.valkey_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def rabbitmq_url() -> Iterator[str]:
+    """Of this module alone, as it is stopped."""
+    yield from started_or_missing(services.rabbitmq_server())
+
+
+@pytest.fixture(scope="module")
+def postgres_url() -> Iterator[str]:
+    """Of this module alone, as it is stopped."""
+    yield from started_or_missing(services.postgres_server())
 
 
 def queued(broker: str) -> int:
