@@ -15,7 +15,8 @@ from functools import cache
 from importlib.metadata import Distribution, distributions, version
 from pathlib import Path
 
-from tests.conftest import NOT_NEEDED, missing
+from tests.conftest import missing
+from tests.support import lean
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = Path(sys.prefix) / "neighbours"
@@ -50,7 +51,7 @@ def path_and_plugins(*neighbours: str) -> dict[str, str]:
     blocked -= {name for one in neighbours for name in plugin_names(one)}
     return {
         "PYTHONPATH": str(FOLDER),
-        "PYTEST_ADDOPTS": " ".join(f"-p no:{name}" for name in (*NOT_NEEDED, *sorted(blocked))),
+        "PYTEST_ADDOPTS": lean(*sorted(blocked)),
     }
 
 

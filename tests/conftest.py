@@ -14,6 +14,7 @@ import pytest
 from tests import flaky, processes, rings, services, shared
 from tests.browser import browser, page  # fixtures are found by their names here
 from tests.records import broken_promises
+from tests.support import lean
 
 __all__ = ["browser", "given_or_started", "missing", "page", "started_or_missing"]
 
@@ -50,15 +51,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     flaky.mark(items, flaky.read(), flaky.today())
 
 
-# No session that tests run is about these; importing them is a third of what a short one takes.
-NOT_NEEDED = ("hypothesispytest", "anyio", "valkey", "platformdirs", "xdist.looponfail")
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _lean_sessions() -> Iterator[None]:
     """Sessions that are run by tests do without plugins that are here for other reasons."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("PYTEST_ADDOPTS", " ".join(f"-p no:{name}" for name in NOT_NEEDED))
+        patched.setenv("PYTEST_ADDOPTS", lean())
         yield
 
 

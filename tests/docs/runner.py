@@ -16,6 +16,7 @@ from types import MappingProxyType
 
 from tests.docs.blocks import Block, blocks, missing_line, steps
 from tests.services import valkey_server
+from tests.support import lean
 
 COMMAND_SECONDS = 120
 BROKER = "redis://broker.example.com:6379/0"
@@ -83,6 +84,7 @@ class Reader:
             "TMPDIR": str(self.home),
             "COLUMNS": "100",
             "PYTHONWARNINGS": "default",
+            "PYTEST_ADDOPTS": lean(),  # a reader has no such plugins
             **settings,
         }
         self.broker: str | None = None

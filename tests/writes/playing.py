@@ -16,7 +16,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from tests.conftest import NOT_NEEDED
+from tests.support import lean
 from tests.writes.disk import Call, FailingDisk
 from tests.writes.trials import Trial
 
@@ -56,7 +56,7 @@ class Player:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(_OTHERS)}
         # What pytest has compiled of its plugins is kept: a third of what a session computes.
         kept.pop("PYTHONDONTWRITEBYTECODE", None)
-        kept["PYTEST_ADDOPTS"] = " ".join(f"-p no:{name}" for name in NOT_NEEDED)
+        kept["PYTEST_ADDOPTS"] = lean()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.writes.player", str(scratch), *stack],
             stdin=subprocess.PIPE,
