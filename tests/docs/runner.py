@@ -230,9 +230,9 @@ class Reader:
 
 def copy_project(root: Path, folder: Path) -> None:
     """A clone of the project, its environment already installed: the one that runs the tests."""
-    (folder / "tests").mkdir()  # pytest's configuration names it
     for name in COPIED:
         source = root / name
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
             shutil.copytree(source, folder / name)  # with what is compiled, which is as fresh
         elif source.exists():
