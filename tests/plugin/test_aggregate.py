@@ -9,7 +9,7 @@ import pytest
 
 from tests.plugin.allure_support import label, parameter, results
 from tests.plugin.conftest import Project
-from tests.plugin.ways import BOTH, XDIST_LATER
+from tests.plugin.ways import BOTH, xdist_in
 
 MEMORY = "--manifest-broker=memory://"
 BY_TWO, BY_TASK = "--manifest-aggregate=chunk:2", "--manifest-aggregate=task"
@@ -141,7 +141,7 @@ def test_resume_sends_what_has_not_passed_of_a_group(project: Project) -> None:
     assert project.ran() == {"f-0": 1, "f-1": 1, "f-2": 2, "f-3": 1}
 
 
-@pytest.mark.parametrize("xdist", XDIST_LATER)
+@pytest.mark.parametrize("xdist", xdist_in(pytest.mark.ring(2)))
 def test_a_group_is_judged_when_its_last_verdict_is_there(
     project: Project, xdist: tuple[str, ...]
 ) -> None:
@@ -182,7 +182,7 @@ def test_stop_at_the_first_failed_group(project: Project) -> None:
 # Audits
 
 
-@pytest.mark.parametrize("xdist", XDIST_LATER)
+@pytest.mark.parametrize("xdist", xdist_in(pytest.mark.ring(2)))
 def test_an_audit_tells_of_groups_as_the_run_did(project: Project, xdist: tuple[str, ...]) -> None:
     """From the ledger, and from receipts alone, where what was held back has no receipt."""
     batch(project)

@@ -10,7 +10,7 @@ import pytest
 from tests.plugin import allure_support as allure
 from tests.plugin.allure_support import MEMORY
 from tests.plugin.conftest import Project
-from tests.plugin.ways import XDIST_LATER
+from tests.plugin.ways import xdist_in
 
 STACKS = pytest.mark.parametrize(
     "stack",
@@ -211,7 +211,7 @@ def test_the_same_identities_in_every_way_of_running(project: Project) -> None:
     }
 
 
-@pytest.mark.parametrize("options", XDIST_LATER)
+@pytest.mark.parametrize("options", xdist_in(pytest.mark.ring(2)))
 def test_resumed_into_the_same_folder(project: Project, options: tuple[str, ...]) -> None:
     """What was done is there once, what was repeated as a retry, and all identities stay."""
     entries: list[dict[str, object]] = [

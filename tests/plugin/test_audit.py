@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.plugin.conftest import Project, kill_in_the_middle
-from tests.plugin.ways import XDIST_LATER
+from tests.plugin.ways import xdist_in
 
 MEMORY = "--manifest-broker=memory://"
 RECEIPTS = ("--manifest-audit", "--manifest-receipts=r.jsonl")
@@ -48,7 +48,7 @@ def edit(file: Path, how: Callable[[list[Row]], list[Row]]) -> None:
 # From the ledger
 
 
-@pytest.mark.parametrize("xdist", XDIST_LATER)
+@pytest.mark.parametrize("xdist", xdist_in(pytest.mark.ring(2)))
 def test_an_audit_of_a_finished_run_needs_no_stack(
     project: Project, xdist: tuple[str, ...]
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from pytest_manifest.ledger import BUDGET, OVER_BUDGET, Ledger
 from pytest_manifest.verdict import Costs
 from tests.plugin.conftest import JOBS, Project
-from tests.plugin.ways import BOTH, XDIST_LATER
+from tests.plugin.ways import BOTH, xdist_in
 
 MEMORY = "--manifest-broker=memory://"
 MORE = "--manifest-budget=MORE"
@@ -161,7 +161,7 @@ def test_a_plan_beyond_the_budget_is_not_written(paying: Project, run: tuple[str
 # Before anything is sent
 
 
-@pytest.mark.parametrize("xdist", XDIST_LATER)
+@pytest.mark.parametrize("xdist", xdist_in(pytest.mark.ring(2)))
 def test_what_is_estimated_beyond_the_budget_is_not_sent(
     paying: Project, xdist: tuple[str, ...]
 ) -> None:

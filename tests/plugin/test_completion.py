@@ -16,7 +16,7 @@ from pytest_manifest.schema.summary import Summary
 from pytest_manifest.schema.wire import parse_moment
 from tests.plugin.conftest import Project
 from tests.plugin.test_run_page import data_of
-from tests.plugin.ways import XDIST_LATER
+from tests.plugin.ways import xdist_in
 
 MEMORY = "--manifest-broker=memory://"
 
@@ -64,7 +64,7 @@ def test_a_pause_is_no_part_of_a_runs_duration(project: Project) -> None:
     assert figures["duration"] == pytest.approx(told["duration"], rel=0.01)
 
 
-@pytest.mark.parametrize("workers", XDIST_LATER)
+@pytest.mark.parametrize("workers", xdist_in(pytest.mark.ring(2)))
 def test_what_succeeded_and_what_failed_stands_apart(
     project: Project, workers: tuple[str, ...]
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.plugin.conftest import Project
-from tests.plugin.ways import XDIST_LATER
+from tests.plugin.ways import xdist_in
 
 MEMORY = "--manifest-broker=memory://"
 
@@ -14,7 +14,7 @@ def entry(name: str, *after: str, task: str = "jobs.flaky") -> dict[str, object]
     return {"id": name, "task": task, "kwargs": {"key": name}, "after": list(after)}
 
 
-@pytest.mark.parametrize("xdist", XDIST_LATER)
+@pytest.mark.parametrize("xdist", xdist_in(pytest.mark.ring(2)))
 def test_what_waits_is_sent_when_what_it_waits_for_has_passed(
     project: Project, xdist: tuple[str, ...]
 ) -> None:
@@ -125,7 +125,7 @@ def test_a_run_that_is_resumed_knows_what_has_passed(project: Project) -> None:
     )
 
 
-@pytest.mark.parametrize("xdist", XDIST_LATER)
+@pytest.mark.parametrize("xdist", xdist_in(pytest.mark.ring(2)))
 def test_entries_that_wait_for_one_another_are_refused(
     project: Project, xdist: tuple[str, ...]
 ) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from pytest_manifest.ledger import Ledger
 from tests.plugin.conftest import Project
-from tests.plugin.ways import XDIST_LATER
+from tests.plugin.ways import xdist_in
 
 MEMORY = "--manifest-broker=memory://"
 
@@ -40,7 +40,7 @@ def test_the_others_follow_a_canary_that_passes(project: Project) -> None:
     assert len(project.order()) == 9
 
 
-@pytest.mark.parametrize("xdist", XDIST_LATER)
+@pytest.mark.parametrize("xdist", xdist_in(pytest.mark.ring(2)))
 def test_nothing_follows_a_canary_that_fails(project: Project, xdist: tuple[str, ...]) -> None:
     """The others are skipped, and each says which entry of the canary did not pass."""
     flaky(project, 9, 3)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.docs.blocks import blocks
 from tests.plugin.conftest import Project
-from tests.plugin.ways import BOTH, XDIST_LATER
+from tests.plugin.ways import BOTH, xdist_in
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "hooks.md"
 MEMORY = ("--manifest=m.jsonl", "--manifest-broker=memory://")
@@ -69,7 +69,7 @@ def pytest_manifest_sending(manifest, entries, budget):
 """
 
 
-@pytest.mark.parametrize("more", XDIST_LATER)
+@pytest.mark.parametrize("more", xdist_in(pytest.mark.ring(2)))
 def test_a_project_refuses_what_is_to_be_sent(project: Project, more: tuple[str, ...]) -> None:
     """Before anything is; with the entries that are selected."""
     project.doubles(count=2)

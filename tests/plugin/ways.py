@@ -10,5 +10,8 @@ import pytest
 
 PLAIN = pytest.param((), id="plain")
 BOTH = [PLAIN, pytest.param(("-n", "1"), id="xdist")]
-XDIST_LATER = [PLAIN, pytest.param(("-n", "1"), id="xdist", marks=pytest.mark.ring(2))]
-"""Both, of which ring 1 has the first."""
+
+
+def xdist_in(ring: pytest.MarkDecorator) -> list[object]:
+    """Return both ways, the second with a ring of its own; the mark stands where it is read."""
+    return [PLAIN, pytest.param(("-n", "1"), id="xdist", marks=ring)]
