@@ -65,6 +65,7 @@ def test_a_file_without_a_test_of_the_ring_is_not_even_imported(
         ("unit/test_b.py", "@pytest.mark.ring(2)", False, False),
         ("live/test_c.py", "@pytest.mark.ring(2)", True, False),
         ("live/test_d.py", "marks=pytest.mark.ring(1)", False, False),
+        ("plugin/test_f.py", "import XDIST_LATER", False, False),
         ("live/conftest.py", "", False, False),
         ("elsewhere/test_e.py", "", False, False),
     ):
