@@ -172,7 +172,10 @@ def test_after_a_first_failure_the_rest_is_sent(project: Project) -> None:
     ]
     project.manifest("m.jsonl", rows)
     first = project.run("--manifest=m.jsonl", "-x", "--manifest-window=6")
-    assert first.parseoutcomes()["failed"] == 1
+    outcomes = first.parseoutcomes()
+    assert outcomes["failed"] == 1
+    assert outcomes.keys() <= {"failed", "passed"}, "no test runs after the failure"
+    first.stdout.fnmatch_lines(["*stopping after 1 failures*"])
     # Those that a worker has taken in advance may come to an end before the summary, as withdrawn.
     first.stdout.re_match_lines([r"  stopped: |.* \d+ withdrawn"])
     before = project.ran()
