@@ -229,15 +229,16 @@ def test_writes_no_colours_where_none_are_wanted(project: Project) -> None:
         assert not re.search(rb"\x1b\[[1-9][0-9;]*m", shown.written)
 
 
+@LATER  # which way suits a terminal is held by unit/test_progress_modes.py
 @pytest.mark.parametrize(
     ("arguments", "environment"),
     [
         (("-q",), {}),
-        pytest.param(("--manifest-progress=off",), {}, marks=LATER),
-        pytest.param(("-p", "another_reporter"), {}, marks=LATER),
-        pytest.param((), {"CI": "true"}, marks=LATER),
-        pytest.param((), {"TERM": "dumb"}, marks=LATER),
-        pytest.param(("-n", "1", "-s"), {}, marks=LATER),
+        (("--manifest-progress=off",), {}),
+        (("-p", "another_reporter"), {}),
+        ((), {"CI": "true"}),
+        ((), {"TERM": "dumb"}),
+        (("-n", "1", "-s"), {}),
     ],
     ids=lambda value: " ".join(value) or "-",
 )
