@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from typing import TYPE_CHECKING, TextIO, TypeGuard
+from typing import TYPE_CHECKING, Final, TextIO, TypeGuard
 
 import pytest
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from loguru import Record
 
 
+FIRST_HANDLER: Final = 0
+"""The id of the handler that loguru begins with."""
 _TERMINAL = pytest.StashKey[TextIO]()
 
 
@@ -47,17 +49,28 @@ def begin_line(reporter: pytest.TerminalReporter) -> None:
         reporter.line("")
 
 
-def quiet_console() -> None:
+def quiet_console(config: pytest.Config) -> None:
     """Keep what this package logs, short of warnings, out of the terminal that pytest writes to.
 
     loguru begins with one handler that prints everything to standard error; a project's own
-    handlers are left alone, and so are other packages' records.
+    handlers are left alone, and so are other packages' records. It has its handler again when the
+    session ends.
     """
     from loguru import logger
 
-    with contextlib.suppress(ValueError):  # the project has removed it already
-        logger.remove(0)
-        logger.add(_write_to_console, filter=_for_console, level="DEBUG")
+    from pytest_manifest.compat.loguru import set_aside
+
+    restore = set_aside(FIRST_HANDLER)
+    if restore is None:  # the project has removed it already, or it was set aside before
+        return
+    ours = logger.add(_write_to_console, filter=_for_console, level="DEBUG")
+
+    def end() -> None:
+        with contextlib.suppress(ValueError):  # the project has removed it since
+            logger.remove(ours)
+            restore()
+
+    config.add_cleanup(end)
 
 
 def _write_to_console(text: str) -> None:

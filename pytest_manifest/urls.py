@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from pytest_manifest.redaction import redact_url
@@ -65,6 +65,7 @@ class StackAddress:
     ``app`` is the Celery app as ``module:attribute``, None where only URLs are known;
     ``flower_url`` is empty where no Flower is known to watch it. ``is_managed``: broker and workers
     were started by us, so what the app says of its own broker (a user, TLS) is not meant for it.
+    ``loaded``: the app itself, where it is not to be imported by its name.
     """
 
     broker_url: str
@@ -73,6 +74,7 @@ class StackAddress:
     is_private: bool
     flower_url: str = ""
     is_managed: bool = False
+    loaded: object = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         return (

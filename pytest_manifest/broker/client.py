@@ -54,6 +54,8 @@ def load_app(address: StackAddress) -> Celery:
         StackError: the module, or one of tasks, cannot be imported, has no Celery app under that
             name, or has several and the name says not which.
     """
+    if isinstance(address.loaded, Celery):
+        return address.loaded
     if address.app is None:
         # fixups: without a project, DJANGO_SETTINGS_MODULE must not pull one in.
         return Celery(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from pytest_manifest.compat.celery import _once
+from pytest_manifest.compat.replaced import _put_in_place
 
 SENT_OTHERWISE: Final = ("celery.map", "celery.starmap", "celery.chunks")
 """Tasks of signatures that are sent under another id (before Celery 5.7), or as a group."""
@@ -26,11 +26,12 @@ class FirstMessage(NamedTuple):
 
 def before_group_is_sent(
     prepare: Callable[[Iterable[Any], Mapping[str, Any]], Iterator[Any]],
-) -> None:
+) -> Callable[[], None]:
     """Have a group's members pass through ``prepare`` before their messages are sent.
 
     It gets the members, each a signature with its id, a result and the group's id, and the options
-    of all of them; it yields the members again. Doing it again changes nothing.
+    of all of them; it yields the members again. Doing it again changes nothing. Returns what takes
+    it back.
     Relies on ``group._apply_tasks`` being given the members (Celery 5.3).
     Test: ``test_compat_canvas.py::test_members_of_a_group_are_prepared``.
     """
@@ -41,7 +42,7 @@ def before_group_is_sent(
     def apply_tasks(one: Any, tasks: Iterable[Any], *args: object, **options: Any) -> Any:
         return given(one, prepare(tasks, options), *args, **options)
 
-    group._apply_tasks = _once(given, apply_tasks)
+    return _put_in_place(group, "_apply_tasks", apply_tasks)
 
 
 def is_one_message(sig: Any) -> bool:

@@ -12,18 +12,9 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 
 from pytest_manifest.compat.billiard import OtherTime
+from pytest_manifest.compat.replaced import TOLD, _put_in_place
 
 _MISSING: Final = object()
-TOLD: Final = "tells_manifest"
-"""The mark of a function of ours that stands in a place of Celery's."""
-
-
-def _once(given: Any, wrapped: Callable[..., object]) -> Any:
-    """Return what stands in a place of Celery's: ``wrapped``, unless one of ours does already."""
-    if getattr(given, TOLD, False):
-        return given
-    setattr(wrapped, TOLD, True)
-    return wrapped
 
 
 @contextmanager
@@ -216,10 +207,10 @@ def running(task: Any, call: Callable[..., object]) -> AbstractContextManager[No
     return in_place_of(task, "_orig_run" if hasattr(task, "_orig_run") else "run", call)
 
 
-def before_replacing(prepare: Callable[[Any, Any], None]) -> None:
+def before_replacing(prepare: Callable[[Any, Any], None]) -> Callable[[], None]:
     """Have ``prepare`` called with a task and the signature that it is about to be replaced by.
 
-    Doing it again changes nothing.
+    Doing it again changes nothing. Returns what takes it back.
     Relies on ``Task.on_replace`` being called by ``Task.replace`` (Celery 5.3).
     Test: ``test_compat_celery.py::test_what_replaces_a_task_is_prepared``.
     """
@@ -231,7 +222,7 @@ def before_replacing(prepare: Callable[[Any, Any], None]) -> None:
         prepare(task, sig)
         return given(task, sig)
 
-    Task.on_replace = _once(given, on_replace)
+    return _put_in_place(Task, "on_replace", on_replace)
 
 
 # Workers
@@ -284,7 +275,7 @@ def after_undecodable(consumer: Any, tell: Callable[[object, BaseException], Non
         given(message, exc)
         tell(message, exc)
 
-    consumer.on_decode_error = _once(given, on_decode_error)
+    _put_in_place(consumer, "on_decode_error", on_decode_error)
 
 
 def turn_store_into(backend: object, kind: type) -> None:
@@ -320,8 +311,8 @@ class WithoutLook:
         return self.earlier_meta(task_id)
 
 
-_first: dict[str, Callable[..., None]] = {}
-"""What the processes of a pool began with before ``begin_processes_by``."""
+FIRST: Final = "manifest_first"
+"""The attribute of what a pool's processes begin with: what they began with before."""
 
 
 def begin_processes_by(begin: Callable[[Any, str], None]) -> None:
@@ -335,7 +326,7 @@ def begin_processes_by(begin: Callable[[Any, str], None]) -> None:
     from celery.concurrency import prefork
 
     if prefork.process_initializer is not begin:
-        _first["initializer"] = prefork.process_initializer
+        setattr(begin, FIRST, prefork.process_initializer)
         prefork.process_initializer = begin
 
 
@@ -343,7 +334,8 @@ def begin_process(app: Any, hostname: str) -> None:
     """Do what a process of a pool begins with in Celery."""
     from celery.concurrency import prefork
 
-    _first.get("initializer", prefork.process_initializer)(app, hostname)
+    stock = prefork.process_initializer
+    getattr(stock, FIRST, stock)(app, hostname)
 
 
 def put_off_limits(

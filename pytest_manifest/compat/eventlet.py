@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pytest_manifest.compat.celery import _once
+from pytest_manifest.compat.replaced import _all_of, _put_in_place
 
 
-def before_greenthreads_run(prepare: Callable[[Any], None]) -> None:
+def before_greenthreads_run(prepare: Callable[[Any], None]) -> Callable[[], None]:
     """Call ``prepare`` with each new greenthread, in the one that spawns it.
 
-    Doing it again changes nothing.
+    Doing it again changes nothing. Returns what takes it back.
     Relies on ``GreenThread.__init__`` being called for each that ``spawn`` makes, and on
     ``greenthread._spawn_n`` returning a timer and what ``spawn_n`` makes (eventlet 0.41).
     Test: ``test_compat_eventlet.py::test_greenthreads_are_prepared_where_they_are_spawned``.
@@ -29,5 +29,7 @@ def before_greenthreads_run(prepare: Callable[[Any], None]) -> None:
         prepare(thread)
         return timer, thread
 
-    greenthread.GreenThread.__init__ = _once(given_init, init)
-    greenthread._spawn_n = _once(given_spawn, spawn_n)
+    return _all_of(
+        _put_in_place(greenthread.GreenThread, "__init__", init),
+        _put_in_place(greenthread, "_spawn_n", spawn_n),
+    )

@@ -12,13 +12,16 @@ from contextlib import AbstractContextManager
 from types import MethodType
 from typing import Any
 
-from pytest_manifest.compat.celery import _once
+from pytest_manifest.compat.replaced import _all_of, _put_in_place
 
 
-def hand_on_to_threads(capture: Callable[[], Callable[[], AbstractContextManager[None]]]) -> None:
+def hand_on_to_threads(
+    capture: Callable[[], Callable[[], AbstractContextManager[None]]],
+) -> Callable[[], None]:
     """Have what threads are given to do run in the context of who gives it.
 
     ``capture`` is called there and returns what makes that context. Doing it again changes nothing.
+    Returns what takes it back.
     Relies on ``Thread.start`` having the new thread call the object's ``run``, and on what
     ``ThreadPoolExecutor.submit`` is given being called once (Python 3.14).
     Test: ``test_compat_threads.py::test_threads_run_in_the_context_of_who_starts_them``.
@@ -53,5 +56,7 @@ def hand_on_to_threads(capture: Callable[[], Callable[[], AbstractContextManager
 
         return given_submit(pool, call_within)
 
-    threading.Thread.start = _once(given_start, start)  # type: ignore[method-assign]  # replaced
-    ThreadPoolExecutor.submit = _once(given_submit, submit)  # type: ignore[method-assign]  # replaced
+    return _all_of(
+        _put_in_place(threading.Thread, "start", start),
+        _put_in_place(ThreadPoolExecutor, "submit", submit),
+    )

@@ -27,7 +27,7 @@ from pytest_manifest.plugin.fixtures import (  # fixtures are found by their nam
 from pytest_manifest.plugin.former_names import refuse_former_names
 from pytest_manifest.plugin.options import add_options, any_given
 from pytest_manifest.plugin.runtest import NAME, SHORT, Verifying, stop_verifying
-from pytest_manifest.plugin.session import known_session, manifest_session
+from pytest_manifest.plugin.session import known_session, manifest_session, own_process_state
 
 if TYPE_CHECKING:
     from pytest_manifest.plugin.collection import ManifestFile
@@ -55,6 +55,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_load_initial_conftests(
     early_config: pytest.Config, parser: pytest.Parser, args: list[str]
 ) -> Generator[None, object, object]:
+    own_process_state(early_config)  # before a conftest registers secrets
     result = yield  # conftests register options, too
     known = early_config.known_args_namespace
     if not known.help:
@@ -88,6 +89,7 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, object, object
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    own_process_state(config)  # where a conftest has brought the plugin
     config.addinivalue_line(
         "markers",
         "manifest(plan, **options): plan WORKFLOW:MODE (or take FILE.jsonl), dispatch it, and "
@@ -199,7 +201,7 @@ def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> Generator[None, object, object]:
     state = known_session(config)
-    if state is None or not state.manifests.has_tags:
+    if state is None or not state.manifests.tags:
         return (yield)
     from pytest_manifest.plugin.parametrize import shown_to_selection
 

@@ -82,7 +82,7 @@ class SessionDispatch:
         self._session_runs.dispatch_begun = True
         refuse_unwritable(context.config, options)
         put_root_on_path(options)
-        quiet_console()
+        quiet_console(context.config)
         with user_errors(), nothing_thrown_away(owns_process=context.owns_process):
             if options.audit:
                 self._audit()

@@ -21,14 +21,16 @@ class ManifestStore:
     """Keep the manifests of a session, each read and checked once.
 
     ``files``: the manifests that the session runs. ``covered``: the entries of each that tests of
-    the user's verify. ``has_tags``: a collected test is of an entry with a tag.
+    the user's verify. ``tags``: those of the collected entries that have
+    some, each as the one tuple that such entries share; ``markers``: all that are registered.
     """
 
     def __init__(self, options: Options) -> None:
         self.options = options
         self.files: list[Path] = list(options.files) if not options.plan else []
         self.covered: dict[Path, set[str]] = {}
-        self.has_tags = False
+        self.tags: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self.markers: set[str] = set()
         self._manifests: dict[Path, Manifest] = {}
         self._resolved: dict[Path, Path] = {}
         self._groups: dict[Path, Groups] = {}

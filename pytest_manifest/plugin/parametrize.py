@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,7 +86,11 @@ def _by_entry(metafunc: pytest.Metafunc, argument: str, *, builtin: bool) -> Non
         for entry in _chosen(state.manifests, metafunc, manifest):
             if builtin and entry.id in covered:
                 continue
-            tags = _tags(metafunc.config, tuple(entry.tags)) if entry.tags else ()
+            tags: tuple[str, ...] = ()
+            if entry.tags:
+                given = tuple(entry.tags)
+                known = state.manifests.tags.get(given)
+                tags = _new_tags(metafunc.config, given) if known is None else known
             values.append(EntryId(entry.id, path, tags, builtin=builtin))
             ids.append(RawId(f"{path.stem}:{entry.id}" if several else entry.id))
             if not builtin:
@@ -240,23 +243,19 @@ def _matches(patterns: str | Sequence[str] | None, values: Sequence[str]) -> boo
     return any(fnmatchcase(value, pattern) for value in values for pattern in listed)
 
 
-@cache
-def _tags(config: pytest.Config, tags: tuple[str, ...]) -> tuple[str, ...]:
+def _new_tags(config: pytest.Config, given: tuple[str, ...]) -> tuple[str, ...]:
     """Return an entry's tags as one tuple shared by all entries with the same tags.
 
     Registers each tag as a marker, as pytest's ``--strict-markers`` refuses ``-m`` with unknown
     names.
     """
-    manifest_session(config).manifests.has_tags = True
-    for tag in tags:
-        _register(config, tag)
-    return tuple(tag for tag in tags if tag)
-
-
-@cache
-def _register(config: pytest.Config, tag: str) -> None:
-    if not set(tag) & set(":("):  # pytest ends a marker's name at these
-        config.addinivalue_line("markers", f"{tag}: a tag of manifest entries")
+    manifests = manifest_session(config).manifests
+    for tag in given:
+        if tag not in manifests.markers:
+            manifests.markers.add(tag)
+            if not set(tag) & set(":("):  # pytest ends a marker's name at these
+                config.addinivalue_line("markers", f"{tag}: a tag of manifest entries")
+    return manifests.tags.setdefault(given, tuple(tag for tag in given if tag))
 
 
 @contextlib.contextmanager

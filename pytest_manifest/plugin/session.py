@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from pytest_manifest.plugin.context import PluginContext, role_of
+from pytest_manifest.process_state import begin_session
 
 if TYPE_CHECKING:
     from pytest_manifest.plugin.verdict_reader import VerdictReader
@@ -61,6 +62,19 @@ class ManifestSession:
 SALT: Final = "manifest_salt"
 """The key of what xdist hands its workers for the salt of hidden values, in hex."""
 SESSION_KEY = pytest.StashKey[ManifestSession]()
+
+
+_HAS_OWN_STATE = pytest.StashKey[bool]()
+
+
+def own_process_state(config: pytest.Config) -> None:
+    """Have this session begin with nothing of another one in its process, and leave nothing.
+
+    It ends after all hooks: what their reports show is still redacted.
+    """
+    if _HAS_OWN_STATE not in config.stash:
+        config.stash[_HAS_OWN_STATE] = True
+        config.add_cleanup(begin_session())
 
 
 def known_session(config: pytest.Config) -> ManifestSession | None:

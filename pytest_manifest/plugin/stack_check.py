@@ -54,7 +54,7 @@ class CheckCommand:
         """Check, show the findings, and return 0, or 4 where there is an error among them."""
         from pytest_manifest.reporting.stack_check import document, table
 
-        quiet_console()
+        quiet_console(config)
         options = read_options(config)
         entries = _entries(ManifestStore(options))
         with _stdout_kept_free(options):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import pytest
 
 from pytest_manifest.errors import DispatchError, ManifestToolError, StackError
+from pytest_manifest.process_state import ProcessState
 from pytest_manifest.redaction import redact, redact_url
 
 if TYPE_CHECKING:
@@ -216,3 +217,20 @@ def put_root_on_path(options: Options) -> None:
     root = str(options.root)
     if root not in sys.path:
         sys.path.insert(0, root)
+        _on_path.now.folders.append(root)
+
+
+class _OnPath:
+    """The folders that this session has put on ``sys.path``."""
+
+    def __init__(self) -> None:
+        self.folders: list[str] = []
+
+    def close(self) -> None:
+        """Take them off."""
+        for folder in self.folders:
+            if folder in sys.path:
+                sys.path.remove(folder)
+
+
+_on_path: Final = ProcessState(_OnPath)

@@ -118,7 +118,7 @@ def start_stack_early(session_runs: SessionRuns, manifests: ManifestStore) -> No
 
     Raises pytest.UsageError where no Celery application is named, or the stack cannot start.
     """
-    quiet_console()
+    quiet_console(session_runs.context.config)
     options = session_runs.context.options
     if session_runs.stack is not None:
         return

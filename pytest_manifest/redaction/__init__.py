@@ -15,13 +15,13 @@ from pytest_manifest.redaction.documents import (
     secret_step,
     secrets_in,
 )
+from pytest_manifest.redaction.literals import registered_secrets
 from pytest_manifest.redaction.names import DEFAULT_NAMES, parse_names
 from pytest_manifest.redaction.registry import (
     SHORTEST_SECRET,
     hide,
     hide_environment,
     manifest_secret,
-    registered_secrets,
 )
 from pytest_manifest.redaction.settings import (
     configure,

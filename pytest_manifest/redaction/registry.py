@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from pytest_manifest.redaction.literals import add_literals
+from pytest_manifest.redaction.literals import add_literals, register
 from pytest_manifest.redaction.settings import is_secret_name
 from pytest_manifest.redaction.spellings import spellings
 from pytest_manifest.redaction.urls import passwords_of
@@ -18,9 +18,6 @@ SHORTEST_LITERAL: Final = 8
 blanked out of innocent text."""
 SHORTEST_SECRET: Final = 4
 """Characters that a secret must have that somebody registers."""
-
-
-_registered: frozenset[str] = frozenset()
 
 
 def manifest_secret(secret: str) -> str:
@@ -35,15 +32,9 @@ def manifest_secret(secret: str) -> str:
             f"a secret of {len(secret)} characters cannot be hidden without blanking out other "
             f"text; it must have {SHORTEST_SECRET} or more"
         )
-    global _registered
     add_literals(spellings(secret))
-    _registered |= {secret}  # not changed in place: other threads may be reading it
+    register(secret)
     return secret
-
-
-def registered_secrets() -> list[str]:
-    """Return what was registered in this process, for other processes of the same run."""
-    return sorted(_registered)
 
 
 def hide(secret: str) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final
 
+from pytest_manifest.process_state import ProcessState
 from pytest_manifest.redaction.names import Names, compile_names, parse_names
 
 _SALT_BYTES: Final = 16
@@ -20,7 +21,7 @@ class _Settings:
     salt: bytes = field(default_factory=lambda: secrets.token_bytes(_SALT_BYTES))
 
 
-_settings = _Settings()
+settings: Final = ProcessState(_Settings)
 
 
 def configure(*, names: Sequence[str] = (), is_on: bool = True) -> None:
@@ -28,13 +29,12 @@ def configure(*, names: Sequence[str] = (), is_on: bool = True) -> None:
 
     Raises ValueError for a word that is no name.
     """
-    global _settings
     compiled = parse_names(names) if names else None
-    _settings = replace(_settings, names=compiled, is_on=is_on)
+    settings.now = replace(settings.now, names=compiled, is_on=is_on)
 
 
 def names_in_force() -> Names:
-    return _settings.names or _defaults()
+    return settings.now.names or _defaults()
 
 
 @lru_cache(maxsize=1)
@@ -49,15 +49,14 @@ def is_secret_name(name: str) -> bool:
 
 def is_on() -> bool:
     """Return whether documents are redacted before they are shown."""
-    return _settings.is_on
+    return settings.now.is_on
 
 
 def current_salt() -> bytes:
     """Return the session's salt: random, and in no file."""
-    return _settings.salt
+    return settings.now.salt
 
 
 def use_salt(salt: bytes) -> None:
     """Take the salt of the session that this process is part of."""
-    global _settings
-    _settings = replace(_settings, salt=salt)
+    settings.now = replace(settings.now, salt=salt)

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_manifest.process_state import ProcessState
 from pytest_manifest.results.final_states import FINAL_STATES
 
 if TYPE_CHECKING:
@@ -20,8 +21,16 @@ if TYPE_CHECKING:
 
 Reading = Callable[[Sequence[str]], dict[str, Mapping[str, object]]]
 PACKAGE: Final = "django_celery_results"
-_before: dict[str, dict[str, object]] = {}
-"""``settings.DATABASES`` before anything exchanged a database for one of tests."""
+
+
+class _Before:
+    """``settings.DATABASES`` before anything exchanged a database for one of tests."""
+
+    def __init__(self) -> None:
+        self.databases: dict[str, dict[str, object]] = {}
+
+
+_before: Final = ProcessState(_Before)
 
 
 def remember_databases() -> None:
@@ -30,24 +39,25 @@ def remember_databases() -> None:
     Whoever makes a test database writes its name into the same dictionaries.
     """
     conf = sys.modules.get("django.conf")
-    if not _before and conf is not None and conf.settings.configured:
-        _before.update(copy.deepcopy(conf.settings.DATABASES))
+    known = _before.now.databases
+    if not known and conf is not None and conf.settings.configured:
+        known.update(copy.deepcopy(conf.settings.DATABASES))
 
 
 def databases_before() -> dict[str, str]:
     """Map alias -> name of the database that workers use, as far as it was noted."""
-    return {alias: str(one.get("NAME")) for alias, one in _before.items()}
+    return {alias: str(one.get("NAME")) for alias, one in _before.now.databases.items()}
 
 
 def test_databases() -> dict[str, tuple[str, str]]:
     """Map alias -> (name of the test database in use now, name before), for those that differ."""
     conf = sys.modules.get("django.conf")
-    if not _before or conf is None:
+    if not _before.now.databases or conf is None:
         return {}
     now: Mapping[str, Mapping[str, object]] = conf.settings.DATABASES
     names = {
         alias: (str(now.get(alias, {}).get("NAME")), str(old.get("NAME")))
-        for alias, old in _before.items()
+        for alias, old in _before.now.databases.items()
     }
     return {alias: both for alias, both in names.items() if both[0] != both[1]}
 
@@ -92,7 +102,7 @@ def _connections() -> dict[str, Any]:
     """Make a connection for each alias, not open yet."""
     from django.db.utils import ConnectionHandler, load_backend
 
-    settings = ConnectionHandler(copy.deepcopy(_before)).settings
+    settings = ConnectionHandler(copy.deepcopy(_before.now.databases)).settings
     return {
         alias: _allowed(load_backend(one["ENGINE"]).DatabaseWrapper)(one, alias)
         for alias, one in settings.items()

@@ -61,9 +61,9 @@ def open_client_at(address: StackAddress) -> Redis:
 def open_client(backend_url: str) -> Redis:
     """Open a client for the store's streams; the in-memory store has the same methods."""
     if backend_url.startswith(MEMORY_SCHEME):
-        from pytest_manifest.worker.backend_memory import store
+        from pytest_manifest.worker.backend_memory import stores
 
-        return cast("Redis", store)
+        return cast("Redis", stores.now)
     from redis import Redis
     from redis.backoff import NoBackoff
     from redis.retry import Retry

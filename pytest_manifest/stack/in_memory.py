@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from celery import Celery
 from kombu.transport.memory import Channel
@@ -20,6 +20,7 @@ from pytest_manifest.broker.client import load_app
 from pytest_manifest.broker.import_errors import tasks_failure
 from pytest_manifest.compat.older import requests_kept
 from pytest_manifest.errors import StackError
+from pytest_manifest.process_state import worker_within
 from pytest_manifest.redaction import redact
 from pytest_manifest.signing.keys import Signer
 from pytest_manifest.stack.client import WorkerExit
@@ -33,17 +34,7 @@ from pytest_manifest.worker import instrument, signing
 START_SECONDS: Final = 30.0
 JOIN_SECONDS: Final = STOP_SECONDS + 5.0
 
-APP: Final = f"{__name__}:app"
-"""The name of the running stack's app: an address names its app as text, as a command line does."""
-_running: list[Celery] = []
 _one_at_a_time = threading.Lock()
-
-if not TYPE_CHECKING:  # or every name would be one of this module
-
-    def __getattr__(name: str) -> Celery:
-        if name == "app" and _running:
-            return _running[-1]
-        raise AttributeError(f"no in-memory stack runs, so {__name__} has no attribute {name!r}")
 
 
 class MemoryStack:
@@ -108,8 +99,8 @@ class MemoryStack:
                     "memory for all of it: stop that one first, or use it here too"
                 )
             parts.callback(_one_at_a_time.release)
+            parts.enter_context(worker_within())
             signing.use(self._signing_key)
-            parts.callback(signing.forget)
             parts.enter_context(logs_redacted())
             self._prepare(parts)
             parts.callback(self._end_worker)
@@ -151,8 +142,8 @@ class MemoryStack:
         """Return where jobs are sent; raise StackError before ``start`` and after ``stop``."""
         if self._parts is None:
             raise StackError("this in-memory stack does not run: use it as 'with MemoryStack(...)'")
-        name = self._given if isinstance(self._given, str) else APP
-        return StackAddress(URL, URL, app=name, is_private=True)
+        name = self._given if isinstance(self._given, str) else str(self.app.main)
+        return StackAddress(URL, URL, app=name, is_private=True, loaded=self.app)
 
     @property
     def app(self) -> Celery:
@@ -209,8 +200,6 @@ class MemoryStack:
         parts.enter_context(requests_kept(app.tasks.values()))
         parts.enter_context(standing_in(app, self._tasks))
         instrument(app)
-        _running.append(app)
-        parts.callback(_running.remove, app)
 
     def _start_worker(self) -> None:
         ready = threading.Event()

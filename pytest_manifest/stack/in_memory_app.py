@@ -22,8 +22,7 @@ from pytest_manifest.compat.celery import (
     settings_on_top,
 )
 from pytest_manifest.errors import StackError
-from pytest_manifest.worker import log_capture
-from pytest_manifest.worker.backend_memory import SCHEME, store
+from pytest_manifest.worker.backend_memory import SCHEME, stores
 
 URL: Final = f"{SCHEME}://localhost/"  # kombu warns where no host is named
 POLL_SECONDS: Final = 0.002
@@ -49,8 +48,7 @@ def borrowed(app: Celery) -> Iterator[None]:
         parts.enter_context(_settings(app))
         parts.enter_context(_made_anew(app))
         parts.callback(worker_state.reset_state)
-        parts.callback(log_capture.release)
-        parts.callback(store.clear)
+        parts.callback(stores.now.clear)
         yield
 
 

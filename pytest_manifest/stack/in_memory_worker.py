@@ -21,6 +21,7 @@ from loguru import logger
 
 from pytest_manifest.compat.billiard import exception_info
 from pytest_manifest.compat.celery import tracer_under
+from pytest_manifest.worker.job import end_what_is_left
 
 STOP_SECONDS: Final = 5.0
 """How long jobs that run may go on when the worker is told to stop."""
@@ -104,6 +105,7 @@ class DaemonPool(BasePool):
                 _do(job)
             except Exception as error:  # The thread is for the other jobs, too.
                 logger.error("the end of a job in memory was not reported: {!r}", error)
+            end_what_is_left()
 
     @property
     def info(self) -> dict[str, object]:

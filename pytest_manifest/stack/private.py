@@ -32,6 +32,7 @@ from pytest_manifest.compat.celery import (
     keep_results_by,
 )
 from pytest_manifest.files import write_whole
+from pytest_manifest.process_state import ProcessState
 
 URL_VARIABLE: Final = "MANIFEST_PRIVATE_URL"
 """The stack's broker, for the processes that the supervisor starts."""
@@ -43,9 +44,17 @@ ONE_AT_A_TIME: Final = "worker_disable_prefetch"
 Not asked for by the option ``--disable-prefetch``: before 5.6 Celery has neither, and fails at an
 option that it does not know.
 """
-_kept: list[str] = []
 USAGE_ERROR: Final = 2
 """What ``celery`` ends with where an app is of no use: the supervisor does not try again."""
+
+
+class _Kept:
+    """The broker that this process is kept to; "": none."""
+
+    url = ""
+
+
+_kept: Final = ProcessState(_Kept, is_of_worker=True)
 
 
 def keep_to(url: str) -> None:
@@ -58,7 +67,7 @@ def keep_to(url: str) -> None:
         return kind(app=app, url=place)
 
     _exchange_settings(url)
-    _kept.append(url)
+    _kept.now.url = url
     # Not by a setting: an app's class may name a class of backends.
     keep_results_by(own_backend)
 
@@ -74,7 +83,7 @@ def keep_to(url: str) -> None:
 
 def is_kept() -> bool:
     """Tell whether this process has been kept to a stack."""
-    return bool(_kept)
+    return bool(_kept.now.url)
 
 
 def leads_elsewhere(app: Any, url: str) -> str:

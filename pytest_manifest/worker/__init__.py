@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from celery.signals import worker_init, worker_process_init
 from pydantic import JsonValue
 
 from pytest_manifest.compat.signals import after_receiver_failed
+from pytest_manifest.process_state import ProcessState
 from pytest_manifest.processes import own_identity
 from pytest_manifest.schema.wire import PROCESS_MARK, SIGNED_MARK, WORKER_MARK
 
@@ -74,11 +75,18 @@ def current_job() -> Job | None:
     return None if facts is None else Job(facts.run, facts.entry, facts.attempt, facts.task_id)
 
 
-_main_process: list[int] = []
+class _Main:
+    """The main process of the worker that this process belongs to, by its pid."""
+
+    def __init__(self) -> None:
+        self.pid: int | None = None
+
+
+_main: Final = ProcessState(_Main, is_of_worker=True)
 
 
 def _on_worker_init(sender: object, **_: object) -> None:
-    _main_process[:] = [os.getpid()]
+    _main.now.pid = os.getpid()
     app: Celery = sender.app  # type: ignore[attr-defined]  # a WorkController; celery has no types
     instrument(app)
     if not str(app.conf.broker_url).startswith("memory:"):  # no other process can ask there
@@ -127,7 +135,7 @@ def _on_process_init(**_: object) -> None:
 
     instrument(current_app)
     # A solo worker, which has no process of its own for its tasks, sends this signal too.
-    enter_process(is_pool_child=os.getpid() not in _main_process)
+    enter_process(is_pool_child=os.getpid() != _main.now.pid)
 
 
 def _on_failed_receiver(receiver: object, error: BaseException) -> None:

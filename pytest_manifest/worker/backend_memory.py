@@ -13,6 +13,7 @@ from typing import Final
 
 from celery.backends.base import KeyValueStoreBackend
 
+from pytest_manifest.process_state import ProcessState
 from pytest_manifest.schema import stream_records
 from pytest_manifest.worker.backend_base import ReceiptBackend, current_receipt
 from pytest_manifest.worker.receipt import PendingReceipt
@@ -118,11 +119,12 @@ class MemoryStore:
         return rows[bisect_right(rows, after, key=lambda row: _parse_id(row[0])) :]
 
 
-store: Final = MemoryStore()
+stores: Final = ProcessState(MemoryStore, is_of_worker=True)
+"""The one of this process, or of the in-memory stack that runs in it."""
 
 
 class MemoryBackend(ReceiptBackend, KeyValueStoreBackend):
-    """Keep Celery's results in :data:`store`; a receipt is written before its result."""
+    """Keep Celery's results in this process's store; a receipt is written before its result."""
 
     supports_autoexpire = True
     has_stream = True
@@ -132,25 +134,26 @@ class MemoryBackend(ReceiptBackend, KeyValueStoreBackend):
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self.thread_safe = True
+        self._store = stores.now  # a job that outlives its stack has no other one's
 
     def get(self, key: bytes) -> bytes | None:
-        return store.get(key)
+        return self._store.get(key)
 
     def mget(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        return [store.get(key) for key in keys]
+        return [self._store.get(key) for key in keys]
 
     def set(self, key: bytes, value: str | bytes) -> None:
         pending = current_receipt()
         if pending is not None and pending.belongs_to(key):
             self.deliver(pending)
             pending.mark_sent()
-        store.set(key, _bytes(value))
+        self._store.set(key, _bytes(value))
 
     def incr(self, key: bytes) -> int:
-        return store.incr(key)
+        return self._store.incr(key)
 
     def delete(self, key: bytes) -> None:
-        store.delete(key)
+        self._store.delete(key)
 
     def as_uri(self, *_: object, **__: object) -> str:
         return f"{SCHEME}://"
@@ -160,7 +163,7 @@ class MemoryBackend(ReceiptBackend, KeyValueStoreBackend):
 
     def announce(self, stream: str | None, ttl: int, record: bytes) -> None:  # noqa: ARG002
         if stream:
-            store.xadd(stream, {stream_records.STREAM_FIELD: record})
+            self._store.xadd(stream, {stream_records.STREAM_FIELD: record})
 
 
 MemoryBackend.original_class = MemoryBackend

@@ -9,6 +9,7 @@ may send much later: so the headers are kept in the signature.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any, Final
 
@@ -77,9 +78,9 @@ def job_headers(delivery: Delivery, hop: int) -> dict[str, object]:
     return {name: value for name, value in headers.items() if value is not None}
 
 
-def follow_replacements() -> None:
-    """Give our headers to whatever replaces a task of this process; idempotent."""
-    before_replacing(_carry)
+def follow_replacements() -> Callable[[], None]:
+    """Give our headers to whatever replaces a task of this process; return what takes it back."""
+    return before_replacing(_carry)
 
 
 def _carry(task: Any, sig: Any) -> None:

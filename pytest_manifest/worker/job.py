@@ -22,6 +22,7 @@ from typing import Final
 from loguru import logger
 from pydantic import JsonValue
 
+from pytest_manifest.process_state import ProcessState
 from pytest_manifest.redaction import redact
 from pytest_manifest.schema import wire
 from pytest_manifest.schema.fields import json_value
@@ -199,7 +200,7 @@ class Execution:
         """The started record where it could not be sent: it goes with the receipt."""
         self.started = datetime.now(timezone.utc)
         self._spool = (
-            Spool(delivery.task_id, delivery.execution) if _process.is_pool_child else None
+            Spool(delivery.task_id, delivery.execution) if _process.now.is_pool_child else None
         )
         self._evidence_bytes = 0
         self._last: tuple[str, str] | None = None
@@ -224,14 +225,14 @@ class Execution:
         )
         self._log_context.__enter__()
         self._token = _current.set(self)
-        _process.running = self if _process.runs_one_task else None
+        _process.now.running = self if _process.now.runs_one_task else None
 
     def end(self, *, killed: bool) -> None:
         """End the task. ``killed``: its process ends too, and the main process reports it."""
         self.has_ended = True
         if self.children is not None:
             self.children.close()
-        _process.running = None
+        _process.now.running = None
         if self._token is not None:
             _current.reset(self._token)
             self._token = None
@@ -275,7 +276,7 @@ class Execution:
             wait=seconds_since(self.delivery.sent_at, self.started),
             runtime=round(time.monotonic() - self._begun, 6),
             cpu=round(self._clock() - self._cpu, 6),
-            max_rss=_max_rss() if _process.is_pool_child else None,
+            max_rss=_max_rss() if _process.now.is_pool_child else None,
         )
 
     def output(self) -> TaskOutput:
@@ -292,7 +293,7 @@ class _Process:
         self.is_pool_child = False
 
 
-_process = _Process()
+_process: Final = ProcessState(_Process, is_of_worker=True)
 _current: ContextVar[Execution | None] = ContextVar("manifest_execution", default=None)
 
 
@@ -303,7 +304,7 @@ def current_execution() -> Execution | None:
     """
     execution = _current.get()
     if execution is None:
-        return _process.running
+        return _process.now.running
     return None if execution.has_ended else execution  # a thread may outlive its task
 
 
@@ -311,6 +312,13 @@ def end_what_is_over() -> None:
     """End the execution of this thread if its task is over, as no more handlers are called."""
     execution = _current.get()
     if execution is not None and execution.is_over and not execution.has_ended:
+        execution.end(killed=False)
+
+
+def end_what_is_left() -> None:
+    """End the execution of this thread whatever it has come to: its worker may be gone by now."""
+    execution = _current.get()
+    if execution is not None and not execution.has_ended:
         execution.end(killed=False)
 
 
@@ -354,13 +362,13 @@ def run_one_task_at_a_time(*, is_pool_child: bool) -> None:
 
     A pool's child can be killed with its task; the worker's main process then reports it.
     """
-    _process.runs_one_task = True
-    _process.is_pool_child = is_pool_child
+    _process.now.runs_one_task = True
+    _process.now.is_pool_child = is_pool_child
 
 
 def runs_in_pool_child() -> bool:
     """Return whether this process is one that a prefork pool can lose with its task."""
-    return _process.is_pool_child
+    return _process.now.is_pool_child
 
 
 def seconds_since(earlier: str | None, later: datetime) -> float | None:
@@ -375,7 +383,7 @@ def seconds_since(earlier: str | None, later: datetime) -> float | None:
 
 def _cpu_clock() -> Callable[[], float]:
     # In a pool of threads the process's clock would count the other tasks too.
-    return time.process_time if _process.runs_one_task else time.thread_time
+    return time.process_time if _process.now.runs_one_task else time.thread_time
 
 
 def _max_rss() -> int:

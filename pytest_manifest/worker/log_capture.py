@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from loguru import logger
 
 from pytest_manifest import log, variables
+from pytest_manifest.process_state import ProcessState
 from pytest_manifest.redaction import hide_environment
 from pytest_manifest.worker.job import current_execution
 
@@ -46,10 +47,11 @@ def set_up_own_logging() -> None:
 
 def catch_loguru(*, again: bool = False) -> None:
     """Add the sink that keeps tasks' lines; ``again``: also where one was added before."""
-    if _sink.handler is None or again:
+    here = _added.now
+    if here.to_loguru is None or again:
         hide_environment()
-        _sink.handler = logger.add(
-            _sink,
+        here.to_loguru = logger.add(
+            _keep,
             level=_level(),
             format=_loguru_format,
             filter=_is_wanted,
@@ -63,30 +65,18 @@ def catch_stdlib() -> None:
     """Capture records of the standard library's loggers; cheap enough to call for every task."""
     if sets_up_logging():
         return  # they come by loguru
+    handler = _added.now.to_logging
     for name in _ROOTS:
         target = logging.getLogger(name)
-        if _handler not in target.handlers and (target.parent is None or not target.propagate):
-            target.addHandler(_handler)
+        if handler not in target.handlers and (target.parent is None or not target.propagate):
+            target.addHandler(handler)
 
 
-def release() -> None:
-    """Remove what this module has added to this process's loggers."""
-    handler, _sink.handler = _sink.handler, None
-    if handler is not None:
-        with contextlib.suppress(ValueError):  # the app has removed all sinks
-            logger.remove(handler)
-    for name in _ROOTS:
-        logging.getLogger(name).removeHandler(_handler)
-
-
-class _Sink:
-    handler: int | None = None
-
-    def __call__(self, message: Message) -> None:
-        execution = current_execution()
-        if execution is not None:
-            record = message.record
-            execution.add_log(str(message), message=record["message"], origin="loguru")
+def _keep(message: Message) -> None:
+    execution = current_execution()
+    if execution is not None:
+        record = message.record
+        execution.add_log(str(message), message=record["message"], origin="loguru")
 
 
 class _Handler(logging.Handler):
@@ -106,9 +96,24 @@ class _Formatter(logging.Formatter):
         return moment.strftime("%H:%M:%S.") + f"{moment.microsecond // 1000:03d}"
 
 
-_sink = _Sink()
-_handler = _Handler()
-_handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+class _Added:
+    """The handlers that a worker has added to its process's loggers."""
+
+    def __init__(self) -> None:
+        self.to_loguru: int | None = None
+        self.to_logging = _Handler()
+        self.to_logging.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+
+    def close(self) -> None:
+        """Remove them."""
+        if self.to_loguru is not None:
+            with contextlib.suppress(ValueError):  # the app has removed all sinks
+                logger.remove(self.to_loguru)
+        for name in _ROOTS:
+            logging.getLogger(name).removeHandler(self.to_logging)
+
+
+_added: Final = ProcessState(_Added, is_of_worker=True)
 
 
 def _level() -> str:

@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 from pydantic import JsonValue
 
 from pytest_manifest.log import log_failure
+from pytest_manifest.process_state import ProcessState
 from pytest_manifest.processes import boot_id, pid_namespace
 from pytest_manifest.schema import MAX_DEPTH, stream_records, wire
 from pytest_manifest.schema.fields import json_value
@@ -249,7 +250,7 @@ def _remark_line(remark: Document) -> str:
 EXECUTION: Final = "manifest_running_execution"
 FINISHED: Final = "manifest_finished"
 
-_taken_requests: WeakValueDictionary[str, Any] = WeakValueDictionary()
+_taken_requests: Final = ProcessState(WeakValueDictionary[str, Any], is_of_worker=True)
 """Requests that this worker has received and not released yet, by execution."""
 
 
@@ -358,12 +359,12 @@ def sent_receipt(request: object, task_id: str) -> PendingReceipt | None:
 
 def remember_request(execution: str, request: object) -> None:
     """Remember a request that this worker received, for as long as Celery keeps it."""
-    _taken_requests[execution] = request
+    _taken_requests.now[execution] = request
 
 
 def taken_requests() -> list[tuple[str, Any]]:
     """Return (execution, request) of what this worker has received and not released yet."""
-    return list(_taken_requests.items())
+    return list(_taken_requests.now.items())
 
 
 def _receipt_from_outside(delivery: Delivery, outcome: TaskResult, request: object) -> Document:
@@ -382,7 +383,7 @@ def _receipt_from_outside(delivery: Delivery, outcome: TaskResult, request: obje
 
 
 def _measures_from_outside(delivery: Delivery) -> RunMeasures:
-    request = _taken_requests.get(delivery.execution)
+    request = _taken_requests.now.get(delivery.execution)
     if request is None or not request.time_start:
         return RunMeasures()
     now, started = (

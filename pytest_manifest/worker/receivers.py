@@ -12,6 +12,7 @@ from typing import Final
 from celery import current_task
 from loguru import logger
 
+from pytest_manifest.process_state import ProcessState
 from pytest_manifest.redaction import redact
 from pytest_manifest.schema import stream_records, wire
 from pytest_manifest.worker.backend_base import ReceiptBackend
@@ -24,7 +25,15 @@ LONGEST: Final = 300
 MOST: Final = 5
 """Failures at a worker's start that are kept for its jobs."""
 
-_at_start: list[dict[str, str]] = []
+
+class _Waiting:
+    """Failures at the start of this worker, for its first job."""
+
+    def __init__(self) -> None:
+        self.failures: list[dict[str, str]] = []
+
+
+_at_start: Final = ProcessState(_Waiting, is_of_worker=True)
 
 
 def note_failure(receiver: object, error: BaseException) -> None:
@@ -32,8 +41,9 @@ def note_failure(receiver: object, error: BaseException) -> None:
     request = getattr(current_task, "request", None)
     failure = {"receiver": _name(receiver), "error": _text(error)}
     if not is_of_manifest(request):
-        if getattr(request, "id", None) is None and len(_at_start) < MOST:
-            _at_start.append(failure)
+        waiting = _at_start.now.failures
+        if getattr(request, "id", None) is None and len(waiting) < MOST:
+            waiting.append(failure)
         return
     try:
         _send(current_task, request, failure, at_start=False)
@@ -43,8 +53,8 @@ def note_failure(receiver: object, error: BaseException) -> None:
 
 def report_failures_at_start(task: object, request: object) -> None:
     """Report, with the first job of this process, what failed before it."""
-    waiting, _at_start[:] = list(_at_start), []
-    for failure in waiting:
+    waiting, _at_start.now = _at_start.now, _Waiting()
+    for failure in waiting.failures:
         try:
             _send(task, request, failure, at_start=True)
         except Exception as failed:  # as above

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import AbstractContextManager
 from datetime import datetime, timezone
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from celery import signals as celery_signals
@@ -33,6 +33,7 @@ from pytest_manifest.worker import backends, log_capture, measuring, store_waits
 from pytest_manifest.worker.announcements import goes_on
 from pytest_manifest.worker.backend_base import ReceiptBackend
 from pytest_manifest.worker.backends import ensure_receipts
+from pytest_manifest.worker.connections import connections
 from pytest_manifest.worker.descendants import (
     children_of,
     current_children,
@@ -99,7 +100,7 @@ def instrument_app(app: Celery) -> None:
 def enter_process(*, is_pool_child: bool) -> None:
     """Set up a new process of a prefork pool, or the one process of a solo worker."""
     run_one_task_at_a_time(is_pool_child=is_pool_child)
-    hand_on_to_threads(_captured)
+    connections.now.make("threads", partial(hand_on_to_threads, _captured))
     if is_pool_child:
         store_waits.open_wait_file()
     log_capture.catch_loguru()
@@ -107,8 +108,9 @@ def enter_process(*, is_pool_child: bool) -> None:
 
 def connect() -> None:
     """Connect the signals; a second call changes nothing."""
-    follow_replacements()
-    before_group_is_sent(tell_group)
+    here = connections.now
+    here.make("replacements", follow_replacements)
+    here.make("groups", partial(before_group_is_sent, tell_group))
     for signal, receiver in (
         (celery_signals.task_received, on_received),
         (celery_signals.task_unknown, on_unknown),
@@ -123,17 +125,16 @@ def connect() -> None:
         (celery_signals.worker_process_shutdown, store_waits.remove_wait_file),
         (celery_signals.worker_shutting_down, store_waits.begin_stop),
     ):
-        signal.connect(receiver, dispatch_uid=f"{receiver.__module__}.{receiver.__name__}")
+        here.receive(signal, receiver, f"{receiver.__module__}.{receiver.__name__}")
     if log_capture.sets_up_logging():
-        celery_signals.setup_logging.connect(_on_setup_logging, dispatch_uid=f"{__name__}.logging")
+        here.receive(celery_signals.setup_logging, _on_setup_logging, f"{__name__}.logging")
     if variables.SUPERVISED in os.environ:
-        celery_signals.celeryd_after_setup.connect(_on_set_up, dispatch_uid=f"{__name__}.settings")
-        celery_signals.worker_shutting_down.connect(
-            on_shutting_down, dispatch_uid=f"{__name__}.ending"
-        )
-        celery_signals.worker_process_shutdown.connect(
-            on_process_shutdown, dispatch_uid=f"{__name__}.process_ending"
-        )
+        for signal, receiver, name in (
+            (celery_signals.celeryd_after_setup, _on_set_up, "settings"),
+            (celery_signals.worker_shutting_down, on_shutting_down, "ending"),
+            (celery_signals.worker_process_shutdown, on_process_shutdown, "process_ending"),
+        ):
+            here.receive(signal, receiver, f"{__name__}.{name}")
 
 
 def _on_ready(sender: Any, **_: object) -> None:
@@ -143,7 +144,7 @@ def _on_ready(sender: Any, **_: object) -> None:
     sweep_stale()
     store_waits.sweep()
     store_waits.extend_time_limits(sender.pool, getattr(sender, "hub", None))
-    hand_on_to_threads(_captured)
+    connections.now.make("threads", partial(hand_on_to_threads, _captured))
 
 
 def _captured() -> Callable[[], AbstractContextManager[None]]:
@@ -196,12 +197,12 @@ def _keep_hard_limit(request: Any) -> None:
         request.time_limits = (hard, hard)
 
 
-@cache
 def _warn_without_store() -> None:
-    logger.warning(
-        "jobs of a manifest come in, but this app has no result store for their receipts; "
-        "set result_backend (or CELERY_RESULT_BACKEND), best to Redis"
-    )
+    if connections.now.is_first("warned of no store"):
+        logger.warning(
+            "jobs of a manifest come in, but this app has no result store for their receipts; "
+            "set result_backend (or CELERY_RESULT_BACKEND), best to Redis"
+        )
 
 
 def on_unknown(sender: Any, message: object, name: str = "", **_: object) -> None:

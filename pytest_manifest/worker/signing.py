@@ -9,6 +9,7 @@ from typing import Any, Final
 from loguru import logger
 
 from pytest_manifest.errors import SigningError
+from pytest_manifest.process_state import ProcessState
 from pytest_manifest.schema import signed
 from pytest_manifest.signing.keys import SIGNING_KEY_VARIABLE, Signer, read_signer
 from pytest_manifest.worker.children import Document
@@ -25,17 +26,17 @@ class _Key:
         self.is_read = False
 
 
-_key = _Key()
+_key: Final = ProcessState(_Key, is_of_worker=True)
 
 
 def use(signer: Signer | None) -> None:
     """Sign with this key from here on; None: with none."""
-    _key.signer, _key.is_read = signer, True
+    _key.now.signer, _key.now.is_read = signer, True
 
 
 def forget() -> None:
     """Read the key anew at its next use."""
-    _key.signer, _key.is_read = None, False
+    _key.reset()
 
 
 def signer() -> Signer | None:
@@ -43,13 +44,13 @@ def signer() -> Signer | None:
 
     One that cannot be used is logged, once: the worker goes on, and what it reports is unsigned.
     """
-    if not _key.is_read:
+    if not _key.now.is_read:
         try:
             use(_configured())
         except SigningError as error:
             use(None)
             logger.error("what this worker reports is not signed: {}", error)
-    return _key.signer
+    return _key.now.signer
 
 
 def _configured() -> Signer | None:

@@ -27,6 +27,7 @@ from loguru import logger
 
 from pytest_manifest.compat.celery import put_off_limits
 from pytest_manifest.files import write_whole
+from pytest_manifest.process_state import ProcessState
 from pytest_manifest.processes import has_ended
 from pytest_manifest.worker.receipt import taken_requests
 from pytest_manifest.worker.spool import prepared_directory, spool_directory
@@ -42,14 +43,17 @@ Long enough for a store that is restarted, and less than the 30 seconds that Kub
 """
 _PREFIX: Final = "waits-"
 _STOP: Final = struct.Struct("<d")
-_stop = mmap.mmap(-1, _STOP.size)
-"""When this worker began to stop (0: it has not); processes that are forked later share it."""
 
 
 class _WaitFile:
-    """The file in which this process of a pool, which runs one task at a time, records waits."""
+    """The file in which this process of a pool, which runs one task at a time, records waits.
+
+    ``stop``: when its worker began to stop (0: it has not); processes that are forked later share
+    it.
+    """
 
     def __init__(self) -> None:
+        self.stop = mmap.mmap(-1, _STOP.size)
         self._memory: mmap.mmap | None = None
         self._execution = b""
         self._waited = self._since = 0.0
@@ -90,7 +94,7 @@ class _WaitFile:
 
     def waited_stopping(self) -> float:
         """Return the seconds that this process has waited since its worker began to stop."""
-        began: float = _STOP.unpack(_stop)[0]
+        began: float = _STOP.unpack(self.stop)[0]
         if not (began and self._since):
             return self._waited_stopping
         return self._waited_stopping + time.monotonic() - max(began, self._since)
@@ -100,37 +104,38 @@ class _WaitFile:
             _WAIT.pack_into(self._memory, 0, self._execution, self._waited, self._since)
 
 
-_wait_file = _WaitFile()
+_wait_file: Final = ProcessState(_WaitFile, is_of_worker=True)
 
 
 def open_wait_file() -> None:
     """Create the file of a new process of a prefork pool."""
-    _wait_file.open()
+    _wait_file.now.open()
 
 
 def begin(execution: str) -> None:
     """Record that this process begins this execution, without a wait so far."""
-    _wait_file.begin(execution)
+    _wait_file.now.begin(execution)
 
 
 @contextmanager
 def waiting() -> Iterator[None]:
     """Record the time spent inside as waiting for the broker or the store."""
-    _wait_file.enter()
+    file = _wait_file.now
+    file.enter()
     try:
         yield
     finally:
-        _wait_file.leave()
+        file.leave()
 
 
 def begin_stop(**_: object) -> None:
     """Record, in the main process, that this worker stops; its pool's processes see it."""
-    _STOP.pack_into(_stop, 0, time.monotonic())
+    _STOP.pack_into(_wait_file.now.stop, 0, time.monotonic())
 
 
 def has_given_up() -> bool:
     """Return whether this worker stops, and has waited for its store for as long as it may."""
-    return _wait_file.waited_stopping() > STOP_SECONDS
+    return _wait_file.now.waited_stopping() > STOP_SECONDS
 
 
 def remove_wait_file(**_: object) -> None:

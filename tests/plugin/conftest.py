@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,10 +19,16 @@ from kombu import Connection
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import Ledger
-from tests.plugin import forked
+from tests.plugin import inline
 from tests.support import eventually
 
 SESSION_SECONDS = 300
+Play = Callable[[Sequence[str], tuple[Path, Path]], int]
+"""What plays a session with these arguments, output and errors into files; it gives the status."""
+OF_XDIST = re.compile(r"-n\b|-n\d|--numprocesses|--dist\b|--tx\b|-f$")
+AT_START = re.compile("PYTHON|LD_|LC_|LANG|TZ$")
+"""Variables that Python, or its libraries, read when they start."""
+HERE = {name: one for name, one in os.environ.items() if AT_START.match(name)}
 
 JOBS = """
 import os, signal, time
@@ -109,6 +116,8 @@ class Project:
         self.pytester = pytester
         self.path = pytester.path
         self._sessions = 0
+        self.leaks: list[str] = []
+        """What sessions in this process have left in it."""
         self.write("jobs.py", JOBS)
         self.write("pytest.ini", INI)
 
@@ -145,7 +154,22 @@ class Project:
         )
 
     def run(self, *arguments: str) -> pytest.RunResult:
+        """Run pytest in the project, in this process, which it must leave as it was.
+
+        Where a border of a process is what is tested, :meth:`run_process` does: signals, what a
+        process ends with, its descriptors, jobs that outlive their session. So are sessions with
+        xdist, whose connections and their threads stay until the process ends, and those that get
+        variables which Python reads when it starts.
+        """
+        if _needs_process(arguments):
+            return self.run_process(*arguments)
+        return self._run(arguments, self._inline)
+
+    def run_process(self, *arguments: str) -> pytest.RunResult:
         """Run pytest in the project, in a process of its own."""
+        return self._run(arguments, self._process)
+
+    def _run(self, arguments: Sequence[str], play: Play) -> pytest.RunResult:
         self._sessions += 1
         base = f"--basetemp={self.path / f'runpytest-{self._sessions}'}"
         print("running: pytest", *arguments)
@@ -153,17 +177,33 @@ class Project:
         for path in outputs:
             path.write_bytes(b"")
         began = time.perf_counter()
-        status = forked.session([base, *arguments], outputs, SESSION_SECONDS)
-        took = time.perf_counter() - began
-        out, err = (path.read_text("utf-8").splitlines() for path in outputs)
-        print(*out, sep="\n")
-        print(*err, sep="\n", file=sys.stderr)
-        if status is None:
+        try:
+            status = play([base, *arguments], outputs)
+        except (inline.SessionTooLongError, subprocess.TimeoutExpired):
             pytest.fail(f"the session did not end within {SESSION_SECONDS} s")
+        finally:
+            took = time.perf_counter() - began
+            out, err = (path.read_text("utf-8").splitlines() for path in outputs)
+            print(*out, sep="\n")
+            print(*err, sep="\n", file=sys.stderr)
         known = {int(code) for code in pytest.ExitCode}
         return pytest.RunResult(
             pytest.ExitCode(status) if status in known else status, out, err, took
         )
+
+    def _inline(self, arguments: Sequence[str], outputs: tuple[Path, Path]) -> int:
+        status, left = inline.session(Path.cwd(), arguments, outputs, SESSION_SECONDS)
+        self.leaks += left
+        inline.keep_modules(self.pytester)
+        return status
+
+    def _process(self, arguments: Sequence[str], outputs: tuple[Path, Path]) -> int:
+        command = [sys.executable, "-m", "pytest", *arguments]
+        with outputs[0].open("ab") as out, outputs[1].open("ab") as err:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, timeout=SESSION_SECONDS
+            )
+        return done.returncode
 
     def ran(self) -> Counter[str]:
         """How often each job's code has run, by its key."""
@@ -191,6 +231,11 @@ class Project:
         """The ledgers of all runs, oldest first, also where two began in the same second."""
         found = (self.path / ".manifest" / "runs").glob("*.sqlite")
         return sorted(found, key=lambda path: path.with_suffix(".lock").stat().st_mtime_ns)
+
+
+def _needs_process(arguments: Sequence[str]) -> bool:
+    now = {name: one for name, one in os.environ.items() if AT_START.match(name)}
+    return now != HERE or any(OF_XDIST.match(one) for one in arguments)
 
 
 def kill_in_the_middle(project: Project) -> None:
@@ -236,13 +281,15 @@ def _begun(project: Project) -> int:
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """An empty project; nothing of the surrounding session reaches into it."""
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """An empty project; nothing of the surrounding session reaches into it, nor of it out."""
     for name in list(os.environ):
         if name.startswith(("CELERY_", "MANIFEST_", "PYTEST_XDIST", "GITHUB_")):
             monkeypatch.delenv(name)
     monkeypatch.delenv("CI", raising=False)
-    return Project(pytester)
+    made = Project(pytester)
+    yield made
+    assert not made.leaks, "\n".join(["a session has left in its process:", *made.leaks])
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from pytest_manifest.schema.wire import stream_key
 from pytest_manifest.testing import MemoryStack
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import contradiction, evaluate
-from pytest_manifest.worker.backend_memory import store
+from pytest_manifest.worker.backend_memory import stores
 from tests.rings import examples
 from tests.unit.ledger_support import INFO
 
@@ -89,7 +89,7 @@ def put(*records: object, key: str = KEY) -> None:
     """Write records to the stream; text as it stands."""
     for record in records:
         text = record if isinstance(record, str) else json.dumps(record)
-        store.xadd(key, {"r": text})
+        stores.now.xadd(key, {"r": text})
 
 
 class NoResults(ResultReader):
@@ -128,7 +128,7 @@ def test_no_record_stops_what_comes_behind_it(
     ledger: Ledger, changes: list[Any], text: str
 ) -> None:
     """All are read, kept and judged, or passed over; the good one at the end always is there."""
-    store.clear()
+    stores.now.clear()
     bad = [finished(**more) if kind is None else {**kind, **more} for kind, more in changes]
     # By its name: Hypothesis warns of an example that takes 30 kB to write.
     put(*bad, DEEP if text == "deep" else text, STARTED, finished())
@@ -148,7 +148,7 @@ def test_no_record_stops_what_comes_behind_it(
         facts = {"run": RUN, "task_id": "t-a", "attempt": 1}
         if not contradiction(ENTRY, receipt, sent_at=datetime.now(timezone.utc), **facts):  # type: ignore[arg-type]  # the names are right
             evaluate(ENTRY, complete_receipt(receipt, starts), attempt=1)
-    store.clear()
+    stores.now.clear()
 
 
 @given(

@@ -26,7 +26,7 @@ def own_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Leave loguru, the root logger and the hidden values as they were."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    monkeypatch.setattr(literals, "_literals", ())
+    monkeypatch.setattr(literals.hidden_values, "now", literals.Hidden())
     yield
     root.handlers[:] = handlers
     root.setLevel(level)

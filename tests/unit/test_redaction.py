@@ -49,7 +49,7 @@ from pytest_manifest.worker.outcome import TaskResult, without_arguments
 @pytest.fixture(autouse=True)
 def nothing_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the hidden values as they were."""
-    monkeypatch.setattr(literals, "_literals", ())
+    monkeypatch.setattr(literals.hidden_values, "now", literals.Hidden())
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_looking_for_signs_first_hides_no_less(text: str) -> None:
 @pytest.fixture
 def salt(monkeypatch: pytest.MonkeyPatch) -> None:
     """A salt of this test's own, and names and options as by default afterwards."""
-    monkeypatch.setattr(in_force, "_settings", in_force._Settings(salt=b"salt of this test"))
+    monkeypatch.setattr(in_force.settings, "now", in_force._Settings(salt=b"salt of this test"))
 
 
 def test_what_stands_under_the_name_of_a_secret_is_hidden(salt: None) -> None:

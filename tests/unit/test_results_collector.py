@@ -17,7 +17,7 @@ from pytest_manifest.run.context import OUTAGE_LIMIT, FailureWindow
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.stream_records import STREAM_FIELD
-from pytest_manifest.worker.backend_memory import store
+from pytest_manifest.worker.backend_memory import stores
 
 RUN = "20261124T150000-0123abcd"
 AWAITED = {"t-a": PendingAttempt(RUN, Entry(id="a", task="t"), 1, "t-a", sent=0.0)}
@@ -164,14 +164,14 @@ def test_a_stream_in_memory_tells_as_one_in_redis_does() -> None:
     gatherer.begin(60)
     assert gatherer.is_intact() is True
     assert stream.read() == []
-    store.clear()
+    stores.now.clear()
     assert gatherer.is_intact() is False
 
 
 def test_what_was_read_is_taken_out_of_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only when that is asked for; the mark stays, and so does what was not read."""
-    check_trimming("memory://", store, monkeypatch)
-    store.clear()
+    check_trimming("memory://", stores.now, monkeypatch)
+    stores.now.clear()
 
 
 def test_the_mark_says_nothing_of_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +187,7 @@ def test_the_mark_says_nothing_of_the_workers(monkeypatch: pytest.MonkeyPatch) -
     results = FakeResults({"t-a": BackendResult(state="succeeded")})
     monkeypatch.setattr(gatherer, "_results", results)
     assert len(gatherer.poll(AWAITED, 0).finals) == 1
-    store.clear()
+    stores.now.clear()
 
 
 @pytest.mark.parametrize(

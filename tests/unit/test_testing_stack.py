@@ -24,7 +24,7 @@ from pytest_manifest.errors import StackError
 from pytest_manifest.schema import Entry, Expectations
 from pytest_manifest.stack.in_memory_app import SETTINGS, URL
 from pytest_manifest.testing import MemoryStack, run
-from pytest_manifest.worker.backend_memory import store
+from pytest_manifest.worker.backend_memory import MemoryStore, stores
 from tests.support import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -168,8 +168,10 @@ def test_nothing_is_kept() -> None:
         app.control.revoke("some-id")
         eventually(lambda: "some-id" in worker_state.revoked, what="the id to be revoked")
         key = app.backend.get_key_for_task(result.id)
-        assert store.get(key) is not None
-    assert store.get(key) is None
+        kept = stores.now
+        assert kept.get(key) is not None
+    assert kept.get(key) is None
+    assert stores.now is not kept
     assert "some-id" not in worker_state.revoked
     handlers = {type(one).__module__ for one in logging.getLogger().handlers}
     assert "pytest_manifest.worker.log_capture" not in handlers
@@ -375,15 +377,15 @@ print("leaving")
 def test_a_receipt_is_there_before_its_result(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever sees the plain result finds the better words; Redis gets both at once."""
     early: list[str] = []
-    keep = store.set
+    keep = MemoryStore.set
 
-    def keep_and_look(key: bytes, value: bytes) -> None:
+    def keep_and_look(store: MemoryStore, key: bytes, value: bytes) -> None:
         records = [str(row) for rows in store._streams.values() for row in rows]
         if not any("finished" in text and key.decode()[-36:] in text for text in records):
             early.append(str(value))
-        keep(key, value)
+        keep(store, key, value)
 
-    monkeypatch.setattr(store, "set", keep_and_look)
+    monkeypatch.setattr(MemoryStore, "set", keep_and_look)
     with MemoryStack(make_app()) as stack:
         assert price_of(stack, 1) == 250
     assert early == []

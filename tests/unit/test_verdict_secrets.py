@@ -17,7 +17,7 @@ HIDDEN = "***"
 
 @pytest.fixture(autouse=True)
 def _salt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(in_force, "_settings", in_force._Settings(salt=b"salt of this test"))
+    monkeypatch.setattr(in_force.settings, "now", in_force._Settings(salt=b"salt of this test"))
 
 
 def verdict(
