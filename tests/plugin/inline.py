@@ -17,6 +17,7 @@ import logging
 import os
 import pkgutil
 import signal
+import socket
 import sys
 import threading
 import time
@@ -100,6 +101,7 @@ def session(
         marks = Marks()
         status = _be_pytest(arguments)
         _flush()
+        _end_reruns()
         left = marks.left(THREADS_END)
     return status, left
 
@@ -124,6 +126,21 @@ def _be_pytest(arguments: Sequence[str]) -> int:
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
+
+
+def _end_reruns() -> None:
+    """End the server that pytest-rerunfailures starts beside xdist, and leaves to its process."""
+    hook, threading.excepthook = threading.excepthook, lambda _: None
+    try:
+        for thread in threading.enumerate():
+            serves = getattr(getattr(thread, "_target", None), "__self__", None)
+            if type(serves).__name__ == "ServerStatusDB":
+                with contextlib.suppress(OSError):
+                    serves.sock.shutdown(socket.SHUT_RDWR)  # its thread raises, and says so
+                thread.join(THREADS_END)
+                serves.sock.close()
+    finally:
+        threading.excepthook = hook
 
 
 @contextmanager
