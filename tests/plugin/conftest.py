@@ -25,10 +25,8 @@ from tests.support import eventually
 SESSION_SECONDS = 300
 Play = Callable[[Sequence[str], tuple[Path, Path]], int]
 """What plays a session with these arguments, output and errors into files; it gives the status."""
-OF_XDIST = re.compile(r"-n\b|-n\d|--numprocesses|--dist\b|--tx\b|-f$")
 AT_START = re.compile("PYTHON|LD_|LC_|LANG|TZ$")
 """Variables that Python, or its libraries, read when they start."""
-HERE = {name: one for name, one in os.environ.items() if AT_START.match(name)}
 
 JOBS = """
 import os, signal, time
@@ -109,6 +107,13 @@ manifest_workers = 1
 """
 
 
+def _read_at_start() -> dict[str, str]:
+    return {name: one for name, one in os.environ.items() if AT_START.match(name)}
+
+
+HERE = _read_at_start()
+
+
 class Project:
     """A folder with jobs.py and pytest.ini, in which pytest is run as a user would."""
 
@@ -156,12 +161,11 @@ class Project:
     def run(self, *arguments: str) -> pytest.RunResult:
         """Run pytest in the project, in this process, which it must leave as it was.
 
-        Where a border of a process is what is tested, :meth:`run_process` does: signals, what a
-        process ends with, its descriptors, jobs that outlive their session. So are sessions with
-        xdist, whose connections and their threads stay until the process ends, and those that get
-        variables which Python reads when it starts.
+        xdist's workers are processes all the same. Where a border of this one is what is tested,
+        :meth:`run_process` plays the session: signals, what a process ends with, its descriptors,
+        jobs that outlive their session. So are those with variables that Python reads as it starts.
         """
-        if _needs_process(arguments):
+        if _read_at_start() != HERE:
             return self.run_process(*arguments)
         return self._run(arguments, self._inline)
 
@@ -231,11 +235,6 @@ class Project:
         """The ledgers of all runs, oldest first, also where two began in the same second."""
         found = (self.path / ".manifest" / "runs").glob("*.sqlite")
         return sorted(found, key=lambda path: path.with_suffix(".lock").stat().st_mtime_ns)
-
-
-def _needs_process(arguments: Sequence[str]) -> bool:
-    now = {name: one for name, one in os.environ.items() if AT_START.match(name)}
-    return now != HERE or any(OF_XDIST.match(one) for one in arguments)
 
 
 def kill_in_the_middle(project: Project) -> None:

@@ -94,6 +94,7 @@ def session(
             _logging(),
             _loguru(),
             _celery(),
+            _xdist(),
             _signals(seconds),
             _exit_functions(),
         ):
@@ -295,6 +296,19 @@ def _celery() -> Iterator[None]:
             one.receivers[:] = had
             one.sender_receivers_cache.clear()
         pools.reset()
+
+
+@contextmanager
+def _xdist() -> Iterator[None]:
+    """Have workers import from where this session does: xdist notes that when it is imported."""
+    from xdist import plugin
+
+    kept = list(plugin._sys_path)
+    plugin._sys_path[:] = sys.path
+    try:
+        yield
+    finally:
+        plugin._sys_path[:] = kept
 
 
 @contextmanager
