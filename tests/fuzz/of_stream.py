@@ -21,7 +21,7 @@ from pytest_manifest.run.settings import RunSettings, Signals
 from pytest_manifest.run.verdict_recorder import VerdictRecorder
 from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.wire import stream_key
-from pytest_manifest.worker.backend_memory import store
+from pytest_manifest.worker.backend_memory import stores
 from tests.fuzz.made_run import (
     ENTRIES,
     MOMENT,
@@ -83,9 +83,9 @@ def check(data: bytes) -> None:
 
 def records(lines: list[bytes]) -> list[str]:
     """Read these records into a run; return the warnings that came of them."""
-    store.clear()
+    stores.now.clear()
     for raw in [*lines, json.dumps(LAST).encode()]:
-        store.xadd(KEY, {"r": raw})
+        stores.now.xadd(KEY, {"r": raw})
     warnings: list[str] = []
     flaws = ReadErrors(warnings)
     ledger = _ledger()

@@ -13,7 +13,7 @@ from pytest_manifest.results.batch import ReceiptBatch, add_record
 from pytest_manifest.results.read_errors import ReadErrors
 from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.schema.wire import stream_key
-from pytest_manifest.worker.backend_memory import store
+from pytest_manifest.worker.backend_memory import stores
 from tests.fuzz.json_kinds import FORMATS, KINDS, OBJECT, Kind
 from tests.fuzz.oracles import scratch
 
@@ -71,8 +71,8 @@ def _in_receipts(line: bytes) -> Any:
 
 
 def _in_stream(line: bytes) -> Any:
-    store.clear()
-    store.xadd(KEY, {"r": line})
+    stores.now.clear()
+    stores.now.xadd(KEY, {"r": line})
     warnings: list[str] = []
     records = StreamReader("memory://", KEY, flaws=ReadErrors(warnings)).read()
     if not records:

@@ -26,7 +26,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import FrameType, FunctionType, ModuleType
 from typing import Any, Final
 
 import pytest
@@ -47,6 +47,8 @@ OWN: Final = (
 )
 HIDDEN: Final = ("tests", "tasks", "workflows", "benchmarks", "conftest")
 """Modules of this suite by names that a project may have, too."""
+PATCHED: Final = ("pytest_manifest", "_pytest")
+"""Packages of which projects of tests replace functions."""
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ENDED_OTHERWISE: Final = 70
 """The status of a session that ended without one of pytest's."""
@@ -90,6 +92,7 @@ def session(
             _descriptors(outputs),
             _surroundings(folder),
             _modules(folder),
+            _patches(),
             _warnings(),
             _logging(),
             _loguru(),
@@ -212,6 +215,30 @@ def _modules(folder: Path) -> Iterator[None]:
             if name.partition(".")[0] in HIDDEN or _is_of(folder, sys.modules[name]):
                 del sys.modules[name]
         sys.modules.update(hidden)
+
+
+@contextmanager
+def _patches() -> Iterator[None]:
+    """Put back what a project's conftest.py replaces in the plugin, or in pytest."""
+    owners = [(one, dict(vars(one))) for one in _patched()]
+    try:
+        yield
+    finally:
+        for owner, before in owners:
+            now = vars(owner)
+            for name in [name for name, one in before.items() if now.get(name) is not one]:
+                if isinstance(before[name], (FunctionType, type)):
+                    setattr(owner, name, before[name])
+
+
+def _patched() -> Iterator[ModuleType | type]:
+    """Yield the modules whose functions projects of tests replace, and their classes."""
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in PATCHED:
+            yield module
+            for one in list(vars(module).values()):
+                if isinstance(one, type) and one.__module__ == name:
+                    yield one
 
 
 def _is_of(folder: Path, module: ModuleType) -> bool:

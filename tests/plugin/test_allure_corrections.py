@@ -19,19 +19,19 @@ CONFTEST = """
 import json
 from pathlib import Path
 from pytest_manifest.schema.stream_records import STREAM_FIELD
-from pytest_manifest.worker.backend_memory import store
+from pytest_manifest.worker.backend_memory import MemoryStore
 
 over = set()
 begun = []  # what is read of a stream is taken out of it
-add = store.xadd
+add = MemoryStore.xadd
 
-def keeping(name, fields, **options):
+def keeping(store, name, fields, **options):
     told = json.loads(fields[STREAM_FIELD])
     if told["kind"] == "started" and told["entry"] in ("twice", "own"):
-        begun.append((name, told))
-    return add(name, fields, **options)
+        begun.append((store, name, told))
+    return add(store, name, fields, **options)
 
-store.xadd = keeping
+MemoryStore.xadd = keeping
 
 def pytest_runtest_logreport(report):
     if report.when == "teardown":
@@ -41,8 +41,8 @@ def pytest_runtest_logreport(report):
             begin_again()
 
 def begin_again():
-    for name, told in begun:
-        add(name, {STREAM_FIELD: json.dumps(told | {"execution": "again"})})
+    for store, name, told in begun:
+        add(store, name, {STREAM_FIELD: json.dumps(told | {"execution": "again"})})
         Path("hold-last").unlink(missing_ok=True)
 """
 VERIFY = """
