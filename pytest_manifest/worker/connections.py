@@ -13,7 +13,7 @@ class Connections:
     """What has been connected, each once, until it is closed; that of ``before`` stays so."""
 
     def __init__(self, before: Connections | None = None) -> None:
-        self._made = set[str]() if before is None else set(before._made)
+        self._made: set[str] = set() if before is None else set(before._made)
         self._ends = ExitStack()
 
     def make(self, name: str, connect: Callable[[], Callable[[], object]]) -> None:

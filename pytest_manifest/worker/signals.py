@@ -129,12 +129,13 @@ def connect() -> None:
     if log_capture.sets_up_logging():
         here.receive(celery_signals.setup_logging, _on_setup_logging, f"{__name__}.logging")
     if variables.SUPERVISED in os.environ:
-        for signal, receiver, name in (
+        ends: tuple[tuple[Any, Callable[..., object], str], ...] = (
             (celery_signals.celeryd_after_setup, _on_set_up, "settings"),
             (celery_signals.worker_shutting_down, on_shutting_down, "ending"),
             (celery_signals.worker_process_shutdown, on_process_shutdown, "process_ending"),
-        ):
-            here.receive(signal, receiver, f"{__name__}.{name}")
+        )
+        for signal, end, name in ends:
+            here.receive(signal, end, f"{__name__}.{name}")
 
 
 def _on_ready(sender: Any, **_: object) -> None:

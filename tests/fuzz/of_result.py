@@ -15,7 +15,7 @@ from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.urls import StackAddress
-from pytest_manifest.worker.backend_memory import MemoryBackend, store
+from pytest_manifest.worker.backend_memory import MemoryBackend, stores
 from tests.fuzz.lines import foreign, objects
 from tests.fuzz.made_run import RUN, TASK_ID, made_ledger, made_manifest
 from tests.fuzz.oracles import expect, expect_sentence
@@ -50,7 +50,7 @@ def check(data: bytes) -> None:
 def _stored(raw: bytes) -> None:
     """Read bytes of a store, through Celery's own decoder."""
     flaws = ReadErrors()
-    store.set(_backend().get_key_for_task(TASK_ID).decode(), raw)
+    stores.now.set(_backend().get_key_for_task(TASK_ID).decode(), raw)
     reader = ResultReader(StackAddress("memory://", "memory://", None, is_private=True), flaws)
     reader._source = KeyValueSource(_backend(), flaws)
     found = reader.read([TASK_ID])

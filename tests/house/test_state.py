@@ -96,6 +96,8 @@ def _changed(function: Function) -> Iterator[tuple[str, int]]:
     """Yield the names at the root of what a function changes."""
     for node in ast.walk(function):
         changed: ast.expr | None = None
+        if not isinstance(node, ast.expr):
+            continue
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             changed = node.func.value if node.func.attr in CHANGE else None
         elif isinstance(node, (ast.Subscript, ast.Attribute)):

@@ -137,8 +137,8 @@ def _end_reruns() -> None:
     hook, threading.excepthook = threading.excepthook, lambda _: None
     try:
         for thread in threading.enumerate():
-            serves = getattr(getattr(thread, "_target", None), "__self__", None)
-            if type(serves).__name__ == "ServerStatusDB":
+            serves: Any = getattr(getattr(thread, "_target", None), "__self__", None)
+            if serves is not None and type(serves).__name__ == "ServerStatusDB":
                 with contextlib.suppress(OSError):
                     serves.sock.shutdown(socket.SHUT_RDWR)  # its thread raises, and says so
                 thread.join(THREADS_END)
@@ -153,7 +153,7 @@ def _descriptors(outputs: tuple[Path, Path]) -> Iterator[None]:
     _flush()
     saved = [os.dup(number) for number in range(3)]
     streams = sys.stdin, sys.stdout, sys.stderr
-    for number, path in enumerate([os.devnull, *outputs]):
+    for number, path in enumerate([Path(os.devnull), *outputs]):
         opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND if number else os.O_RDONLY)
         os.dup2(opened, number)
         os.close(opened)
@@ -377,6 +377,6 @@ def _exit_functions() -> Iterator[None]:
     try:
         yield
     finally:
-        atexit.register = given  # type: ignore[assignment]
+        atexit.register = given
         for one in reversed(calls):
             one()

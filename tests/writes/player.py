@@ -7,30 +7,50 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.plugin import forked
+from tests.plugin import inline
 from tests.writes.disk import FAULTS, FailingDisk
 from tests.writes.trials import SECONDS, Project, play
 
 
 def forked_session(folder: Path, arguments: Sequence[str]) -> tuple[int | None, str]:
-    """Run pytest in a process that is forked from one with all its imports."""
+    """Run pytest in a child of this process, which has all its imports, and no other thread.
+
+    A disk that fails may end a session as it likes. Returns None for one whose time was over.
+    """
     output = folder / "output.txt"
     output.unlink(missing_ok=True)
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        status = forked.session(arguments, [output, output], SECONDS)
-    finally:
-        os.chdir(before)
-    return status, output.read_text("utf-8", "replace")
+    output.touch()
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        status = inline.ENDED_OTHERWISE
+        try:
+            status, _ = inline.session(folder, arguments, (output, output), 2 * SECONDS)
+        finally:
+            os._exit(status)
+    return _end_of(child), output.read_text("utf-8", "replace")
+
+
+def _end_of(child: int) -> int | None:
+    until = time.monotonic() + SECONDS
+    while (ended := os.waitpid(child, os.WNOHANG))[0] == 0:
+        if time.monotonic() > until:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return None
+        time.sleep(0.01)
+    return os.waitstatus_to_exitcode(ended[1])
 
 
 def main() -> None:
+    inline.load()
     scratch, stack = Path(sys.argv[1]), sys.argv[2:]
     project = Project(scratch / "project", stack)
     disk = FailingDisk(scratch, project.folders)
