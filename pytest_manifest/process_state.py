@@ -16,7 +16,7 @@ End = Callable[[], None]
 
 
 class Place(Protocol):
-    """Where an object of this process is, whatever its type."""
+    """The place of an object of this process, whatever its type."""
 
     is_of_worker: bool
 

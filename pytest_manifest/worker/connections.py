@@ -10,7 +10,7 @@ from pytest_manifest.process_state import ProcessState
 
 
 class Connections:
-    """What has been connected, each once, until it is closed; that of ``before`` stays so."""
+    """The connections of this process, each made once, until closed; those of ``before`` stay."""
 
     def __init__(self, before: Connections | None = None) -> None:
         self._made: set[str] = set() if before is None else set(before._made)
