@@ -174,7 +174,7 @@ def test_stop_at_the_first_failed_group(project: Project) -> None:
         [{"id": "bad", "task": "jobs.fail", "args": ["no luck"]}]
         + [{"id": f"n-{n}", "task": "jobs.nap", "args": [0.5, f"n-{n}"]} for n in range(20)],
     )
-    result = project.run_process("--manifest=m.jsonl", MEMORY, "--manifest-aggregate=chunk:1", "-x")
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-aggregate=chunk:1", "-x")
     result.assert_outcomes(failed=1)
     assert len(project.ran()) < 20
 
