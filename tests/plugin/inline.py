@@ -19,6 +19,7 @@ import pkgutil
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -50,6 +51,8 @@ HIDDEN: Final = ("tests", "tasks", "workflows", "benchmarks", "conftest")
 PATCHED: Final = ("pytest_manifest", "_pytest")
 """Packages of which projects of tests replace functions."""
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PROJECTS: Final = (tempfile.gettempdir() + os.sep, os.path.realpath(tempfile.gettempdir()) + os.sep)
+"""Where the folders of tests are, whichever of them a session imports from."""
 ENDED_OTHERWISE: Final = 70
 """The status of a session that ended without one of pytest's."""
 THREADS_END: Final = 10.0
@@ -91,7 +94,7 @@ def session(
         for part in (
             _descriptors(outputs),
             _surroundings(folder),
-            _modules(folder),
+            _modules(),
             _patches(),
             _warnings(),
             _logging(),
@@ -189,7 +192,7 @@ def _surroundings(folder: Path) -> Iterator[None]:
         sys.argv, sys.path[:], sys.meta_path[:] = kept[2], kept[3], kept[4]
         os.umask(umask)
         sys.excepthook, sys.unraisablehook, threading.excepthook = hooks
-        for place in [one for one in sys.path_importer_cache if one.startswith(str(folder))]:
+        for place in [one for one in sys.path_importer_cache if one.startswith(PROJECTS)]:
             del sys.path_importer_cache[place]
 
 
@@ -202,9 +205,13 @@ def _restore_environment(kept: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def _modules(folder: Path) -> Iterator[None]:
-    """Have no modules of this suite's, nor afterwards any of the project's; libraries stay."""
-    hidden = {n: one for n, one in sys.modules.items() if n.partition(".")[0] in HIDDEN}
+def _modules() -> Iterator[None]:
+    """Have no modules of this suite's, nor of any project's, before or after; libraries stay."""
+    hidden = {
+        name: one
+        for name, one in sys.modules.items()
+        if name.partition(".")[0] in HIDDEN or _is_of_project(one)
+    }
     for name in hidden:
         del sys.modules[name]
     before = set(sys.modules)
@@ -212,7 +219,8 @@ def _modules(folder: Path) -> Iterator[None]:
         yield
     finally:
         for name in [name for name in sys.modules if name not in before]:
-            if name.partition(".")[0] in HIDDEN or _is_of(folder, sys.modules[name]):
+            is_made = getattr(sys.modules[name], "__spec__", None) is None  # without a file
+            if is_made or name.partition(".")[0] in HIDDEN or _is_of_project(sys.modules[name]):
                 del sys.modules[name]
         sys.modules.update(hidden)
 
@@ -241,13 +249,11 @@ def _patched() -> Iterator[ModuleType | type]:
                     yield one
 
 
-def _is_of(folder: Path, module: ModuleType) -> bool:
-    """Whether a module was imported from this folder, or made there without a file."""
+def _is_of_project(module: ModuleType) -> bool:
+    """Whether a module was imported from a folder of none of the installed packages."""
     places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
     named = [one for one in places if isinstance(one, str)]
-    if not named:
-        return getattr(module, "__spec__", None) is None
-    return any(Path(one).is_relative_to(folder) for one in named)
+    return any(one.startswith(PROJECTS) for one in named)
 
 
 @contextmanager
