@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Final
@@ -122,6 +123,7 @@ def of(config: pytest.Config, factory: pytest.TempPathFactory) -> Shared:
         folder = base if worker is None else base.parent
         number = 0 if worker is None else int(worker["workerid"].removeprefix("gw"))
         config.stash[KEY] = Shared(folder, number % PLACES)
+        config.add_cleanup(partial(close, config))  # where a session has the fixtures alone
     return config.stash[KEY]
 
 
