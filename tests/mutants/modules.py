@@ -65,7 +65,7 @@ JUDGES = (
     Judge("verdict/signatures.py", "S4", _unit("report_signatures")),
     Judge("verdict/messages.py", "-", _unit("verdict_messages")),
     Judge("verdict/explanation.py", "-", _unit("explanation")),
-    Judge("verdict/costs.py", "-", _unit("costs")),
+    Judge("verdict/costs.py", "-", _unit("costs", "excuses")),
 )
 
 BY_NAME: Mapping[str, Judge] = {judge.name: judge for judge in JUDGES}

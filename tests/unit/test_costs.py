@@ -311,6 +311,7 @@ def test_a_notice_of_a_revocation_tells_no_cost(book: Book) -> None:
         ("expired", receipt(state="expired", source="backend"), 0.5),
         ("crashed", None, 0.5),
         ("revoked", None, 0),
+        ("withdrawn", None, 0),
         ("skipped", None, 0),
         ("unknown_task", None, 0),
     ],
@@ -322,6 +323,14 @@ def test_a_verdict_alone_tells_a_cost(
     verdict = Verdict(verdict=kind, entry=ENTRY.id, sentence="So.")
     found = cost_of_verdict(EntryVerdict(1, verdict, told), book.manifest)
     assert found == Decimal(str(cost))
+
+
+def test_attempts_are_left_out_of_the_sum_one_by_one(book: Book) -> None:
+    """Those after them count."""
+    first, second = book.sent(ENTRY), book.sent(OTHER)
+    found = dict(Costs(book.ledger, book.manifest).by_attempt({first}))
+    assert first not in found
+    assert found[second] == Decimal("0.25")
 
 
 def test_a_run_made_by_hand_has_a_cost_too(book: Book) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -101,14 +102,17 @@ def test_costs_of_a_merged_run_are_the_sums_of_its_shards(
     shards: Shards, key: str, rounds: int
 ) -> None:
     """What may have run unreported in one shard has not in the other, which never lacks a start."""
-    shards.add(state="revoked", runtime=None, starts=())
-    shards.add(facts={key: "1"})
+    late: dict[str, Any] = {"state": "expired", "source": "backend", "runtime": None}
+    shards.add(starts=(), **late)
+    shards.add(starts=(), facts={key: "1"}, **late)
     total = 0.0
     for path in shards.paths:
         with Ledger.open(path) as ledger:
             total += Costs(ledger, shards.manifest).total()
     with Ledger.open(in_rounds(shards, rounds, reverse=False)) as ledger:
-        assert Costs(ledger, shards.manifest).total() == total
+        merged = Costs(ledger, shards.manifest)
+        assert merged.total() == total
+        assert [merged.of(row.task_id) for row in ledger.attempts.all()] == [0, 2]
 
 
 @pytest.fixture

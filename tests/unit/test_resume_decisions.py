@@ -332,6 +332,23 @@ def test_verdicts_are_held_against_the_manifest_as_it_is_now(run: Resumed) -> No
     ]
 
 
+@pytest.mark.parametrize(
+    ("kills", "said"), [(None, "quarantined"), (1, "quarantined"), (2, "crashed")]
+)
+def test_deaths_count_by_what_the_run_has_allowed(
+    run: Resumed, kills: int | None, said: str
+) -> None:
+    """Where its line was changed since; an older ledger has not kept how many are allowed."""
+    run.judge("a", "crashed", receipt("a", "crashed", runtime=None))
+    run.begin("a")
+    if kills is not None:
+        run.ledger.info.set_kills(kills)
+    tagged = entry("a", tags=["x"])
+    changed = written(run.folder / "n.jsonl", tagged, *map(entry, ("b", "c")))
+    run.keep(run.manifest)
+    assert run.preview(manifest=changed) == [leaves(f"{said}{RISKY}")]
+
+
 def test_receipts_are_of_the_run_itself(run: Resumed) -> None:
     """One of another run is not believed, whatever was said before."""
     run.judge("a", "passed", receipt("a", run="20200101T000000-0badcafe"))
