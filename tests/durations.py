@@ -5,11 +5,11 @@ As a pytest plugin (``-p tests.durations``) it writes a line for each test into
 
     python -m tests.durations [--write before|after]
 
-``--write`` puts the table of folders into tests/README.md. Seconds by the clock are those of the
-test with its fixtures; a server that lives as long as the session is counted where it was first
-asked for. Seconds of processors are those of pytest's process and of the children that it has
-waited for; children of theirs count once those have waited for them. Processes are those that
-pytest's process has started itself.
+``--write`` puts the table of folders, each ring by itself, into tests/README.md. Seconds by the
+clock are those of the test with its fixtures; a server that lives as long as the session is
+counted where it was first asked for. Seconds of processors are those of pytest's process and of
+the children that it has waited for; children of theirs count once those have waited for them.
+Processes are those that pytest's process has started itself.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from typing import Final
 
 import pytest
 
+from tests import rings
 from tests.page_tables import put
 
 FOLDER: Final = Path(__file__).resolve().parent.parent / "build" / "durations"
@@ -80,6 +81,7 @@ class _Measurement:
         finally:
             row = {
                 "test": item.nodeid,
+                "ring": rings.ring_of(item.nodeid, rings.mark_of(item)),
                 "seconds": round(time.monotonic() - began, 4),
                 "processor": round(sum(os.times()[:4]) - processor, 4),
                 "processes": _started[0] - started,
@@ -93,14 +95,16 @@ def _count_start(event: str, _: tuple[object, ...]) -> None:
         _started[0] += 1
 
 
-def read() -> dict[str, Cost]:
-    """Return what each test has cost, by its node id."""
+def read() -> tuple[dict[str, Cost], dict[str, int]]:
+    """Return what each test has cost, and its ring, by its node id."""
     costs: dict[str, Cost] = defaultdict(Cost)
+    ring_of: dict[str, int] = {}
     for path in sorted(FOLDER.glob("*.jsonl")):
         for line in path.read_text("utf-8").splitlines():
             row = json.loads(line)
             costs[row["test"]] += Cost(1, row["seconds"], row["processor"], row["processes"])
-    return dict(costs)
+            ring_of[row["test"]] = row["ring"]
+    return dict(costs), ring_of
 
 
 def summed(costs: dict[str, Cost], key: Callable[[str], str]) -> list[tuple[str, Cost]]:
@@ -119,6 +123,16 @@ def file_of(test: str) -> str:
 def folder_of(test: str) -> str:
     """Return the folder below the tests of a node id; the file's name where it is in none."""
     return file_of(test).removeprefix("tests/").partition("/")[0]
+
+
+def by_ring(costs: dict[str, Cost], ring_of: dict[str, int]) -> list[tuple[str, Cost]]:
+    """Return the sums by folder and ring, each ring's own sum at the end of it."""
+    rows: list[tuple[str, Cost]] = []
+    for ring in rings.RINGS:
+        here = {test: cost for test, cost in costs.items() if ring_of[test] == ring}
+        rows += [(f"{name}, ring {ring}", one) for name, one in summed(here, folder_of)]
+        rows.append((f"all of ring {ring}", sum(here.values(), Cost())))
+    return rows
 
 
 def table(head: str, rows: Iterable[tuple[str, Cost]]) -> str:
@@ -140,17 +154,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.durations")
     parser.add_argument("--write", choices=("before", "after"))
     options = parser.parse_args()
-    costs = read()
+    costs, ring_of = read()
     if not costs:
         print(f"{FOLDER} has no measurement: run make durations", file=sys.stderr)
         return 2
-    folders = summed(costs, folder_of)
-    every = ("all", sum(costs.values(), Cost()))
-    print(table("folder", [*folders, every]), end="\n\n")
+    folders = table("folder", by_ring(costs, ring_of))
+    print(folders, end="\n\n")
     print(table("file", summed(costs, file_of)[:DEAREST]), end="\n\n")
     print(table("test", summed(costs, str)[:DEAREST]))
     if options.write:
-        put(PAGE, f"durations {options.write}", table("folder", [*folders, every]))
+        put(PAGE, f"durations {options.write}", folders)
     return 0
 
 
