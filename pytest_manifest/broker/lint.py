@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from pytest_manifest.broker.publisher import Publisher
 
 ASKING: Final = 2.0  # s
+ASKING_LISTENERS: Final = 8.0  # s, once more, as those who listen may be slow: on a loaded machine
 QUIET: Final = 0.5  # s
 RETRIED: Final = "retry_on_worker_lost"
 ON_TIMEOUT: Final = "acks_on_timeout"
@@ -48,15 +49,15 @@ ON_FAILURE: Final = "acks_on_failure"
 SQL_TRANSPORTS: Final = ("sqla", "sqlalchemy")
 
 
-def ask_workers(publisher: Publisher) -> list[Worker]:
-    """Ask who works here, for two seconds at most; raises what the transport raises."""
+def ask_workers(publisher: Publisher, seconds: float = ASKING) -> list[Worker]:
+    """Ask who works here, for so long at most; raises what the transport raises."""
 
     def enough(answers: Answers, quiet: float) -> bool:
         return math.isinf(quiet) or (bool(by_node(answers)) and quiet > QUIET)
 
     questions = {**QUESTIONS, **STORE_QUESTION}
     answers = publisher.call(
-        lambda: publisher.control.call(questions, timeout=ASKING, enough=enough)
+        lambda: publisher.control.call(questions, timeout=seconds, enough=enough)
     )
     return list(workers_of(answers).values())
 

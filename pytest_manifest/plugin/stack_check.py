@@ -227,7 +227,7 @@ def _reach(check: StackCheck, address: StackAddress, choice: StackChoice) -> Non
 
 def _ask(check: StackCheck, publisher: Publisher) -> None:
     """Ask the workers, and add who answered."""
-    from pytest_manifest.broker.lint import ASKING, ask_workers
+    from pytest_manifest.broker.lint import ASKING, ASKING_LISTENERS, ask_workers
     from pytest_manifest.broker.preflight import NO_CONTROL
     from pytest_manifest.text import plural
     from pytest_manifest.urls import is_redis, scheme_of
@@ -241,6 +241,8 @@ def _ask(check: StackCheck, publisher: Publisher) -> None:
         busy = 0
         if not check.workers and is_redis(url):
             busy = publisher.call(publisher.control.count_connected)
+        if busy:
+            check.workers = ask_workers(publisher, ASKING_LISTENERS)
     except Exception as error:  # whatever a transport raises
         reason = redact(f"{type(error).__name__}: {error}")
         check.add(
@@ -254,8 +256,9 @@ def _ask(check: StackCheck, publisher: Publisher) -> None:
         check.add(
             "unchecked",
             "workers",
-            f"{busy} workers listen and none answered within {ASKING:g} s, as all are busy; tasks, "
-            "queues and limits could not be checked, so check again when they are free",
+            f"{busy} workers listen and none answered within {ASKING + ASKING_LISTENERS:g} s, as "
+            "all are busy; tasks, queues and limits could not be checked, so check again when they "
+            "are free",
         )
     else:
         check.add(

@@ -20,11 +20,11 @@ from tests.page_tables import rows
 
 MOST_LINES = 400
 BOUNDS = {
-    "modules of the package": 365,
-    "lines of code of the package": 45_300,
+    "modules of the package": 369,
+    "lines of code of the package": 45_500,
     "options and settings": 59,
-    "words of the documents": 96_100,
-    "lines of the tests": 105_000,
+    "words of the documents": 96_300,
+    "lines of the tests": 109_500,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 47

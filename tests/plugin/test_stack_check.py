@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
 
+from pytest_manifest.broker.lint import ASKING
 from tests.plugin.conftest import Project
 from tests.plugin.outside import INSTRUMENTED, worker
 
@@ -53,6 +57,32 @@ def test_a_sound_stack_passes_and_stays_as_it_is(project: Project, broker: str) 
     result.stdout.fnmatch_lines(["ok * tasks *each known to a worker", "*; nothing was sent"])
     assert not (project.path / ".manifest").exists()
     assert not project.ran()
+
+
+@pytest.mark.ring(2)
+@pytest.mark.live
+def test_a_worker_that_answers_late_is_waited_for(project: Project, broker: str) -> None:
+    """Who listens is asked once more, for longer: the first time nobody has an answer in time."""
+    with (
+        worker(project, broker, *INSTRUMENTED) as process,
+        redis.Redis.from_url(broker) as client,
+        client.pubsub() as questions,
+        ThreadPoolExecutor(1) as beside,
+    ):
+        questions.psubscribe("*pidbox*")
+        questions.get_message(timeout=60)
+
+        def go_on_after_the_first_question() -> None:
+            asked = questions.get_message(ignore_subscribe_messages=True, timeout=60)
+            time.sleep(ASKING + 1)
+            process.send_signal(signal.SIGCONT)
+            assert asked is not None
+
+        process.send_signal(signal.SIGSTOP)
+        gone_on = beside.submit(go_on_after_the_first_question)
+        result = project.run(CHECK, f"--manifest-broker={broker}")
+        gone_on.result()
+    result.stdout.fnmatch_lines(["ok * workers *outside@localhost*"])
 
 
 @pytest.mark.ring(2)
