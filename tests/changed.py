@@ -181,7 +181,7 @@ def _is_test(path: str) -> bool:
 def costs_of_files() -> dict[str, float]:
     """Return the seconds of each measured file of tests; nothing where none was measured."""
     sums: dict[str, float] = defaultdict(float)
-    for test, cost in durations.read().items():
+    for test, cost in durations.read()[0].items():
         sums[durations.file_of(test)] += cost.seconds
     return {path: seconds for path, seconds in sums.items() if path.split("/")[1] in FOLDERS}
 

@@ -130,6 +130,8 @@ def by_ring(costs: dict[str, Cost], ring_of: dict[str, int]) -> list[tuple[str, 
     rows: list[tuple[str, Cost]] = []
     for ring in rings.RINGS:
         here = {test: cost for test, cost in costs.items() if ring_of[test] == ring}
+        if not here:
+            continue
         rows += [(f"{name}, ring {ring}", one) for name, one in summed(here, folder_of)]
         rows.append((f"all of ring {ring}", sum(here.values(), Cost())))
     return rows
