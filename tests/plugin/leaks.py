@@ -32,6 +32,7 @@ class Marks:
         self._states = [(one, one.now) for one in known_states()]
         self._patches = set(_patches())
         self._queues = _queues()
+        self._receivers = set(map(id, _receivers()))
 
     def left(self, seconds: float) -> list[str]:
         """Name what is left; threads and children have so many seconds to end."""
@@ -42,7 +43,11 @@ class Marks:
             *(f"the handler of {one.name}" for one in SIGNALS if _is_ours(signal.getsignal(one))),
             *(f"a handler of a logger: {one!r}" for one in _handlers()),
             *(f"a function of ours in place of {one}" for one in set(_patches()) - self._patches),
-            *(f"a receiver of a signal: {one!r}" for one in _receivers()),
+            *(
+                f"a receiver of a signal: {one!r}"
+                for one in _receivers()
+                if id(one) not in self._receivers
+            ),
             *(f"a state of {one.now!r}" for one, now in self._states if one.now is not now),
             *(f"queues in memory: {one}" for one in _queues() if one not in self._queues),
             *_of_celery(),
