@@ -29,10 +29,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType, FunctionType, ModuleType
 from typing import Any, Final
+from weakref import ReferenceType
 
 import pytest
 
-from tests.plugin.leaks import Marks
+from tests.plugin.leaks import AT_IMPORT, OURS, Marks
 
 LIBRARIES: Final = (
     *("pytest", "_pytest.pytester", "pygments.lexers.python", "attr", "asyncio", "sqlite3"),
@@ -308,10 +309,15 @@ def _loguru() -> Iterator[None]:
 
 @contextmanager
 def _celery() -> Iterator[None]:
-    """Begin without an app; put back receivers of signals, and what every new app gets."""
+    """Begin without an app, and without receivers of signals that this suite's apps have.
+
+    Those and what every new app gets are put back.
+    """
     from celery import _state, signals
     from celery.utils.dispatch import Signal
     from kombu import pools
+
+    from pytest_manifest.worker.connections import Connections, connections
 
     state: Any = _state
     known = [one for one in vars(signals).values() if isinstance(one, Signal)]
@@ -321,14 +327,27 @@ def _celery() -> Iterator[None]:
     # Not what modules of this suite have given every app by @shared_task.
     own = {one for one in kept[2] if one.__module__ == "celery.app.builtins"}
     state._on_app_finalizers = own
+    for one, had in receivers:
+        one.receivers[:] = [entry for entry in had if not _is_of_suite(entry)]
+        one.sender_receivers_cache.clear()
+    connected, connections.now = connections.now, Connections()
     try:
         yield
     finally:
+        connections.now = connected
         state._tls.current_app, state.default_app, state._on_app_finalizers = kept
         for one, had in receivers:
             one.receivers[:] = had
             one.sender_receivers_cache.clear()
         pools.reset()
+
+
+def _is_of_suite(entry: tuple[tuple[object, object], object]) -> bool:
+    """Whether a receiver was connected by a module or for an app of this suite's."""
+    (identity, _), receiver = entry
+    found = receiver() if isinstance(receiver, ReferenceType) else receiver
+    package = str(getattr(found, "__module__", "")).partition(".")[0]
+    return package in HIDDEN or (package == OURS and identity not in AT_IMPORT)
 
 
 @contextmanager

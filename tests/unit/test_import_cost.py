@@ -44,6 +44,7 @@ LIGHT = {
     "pytest_manifest.bindings",
     "pytest_manifest.errors",
     "pytest_manifest.files",
+    "pytest_manifest.process_state",
     *(
         f"pytest_manifest.plugin.{name}"
         for name in (
