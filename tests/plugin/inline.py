@@ -54,6 +54,8 @@ PATCHED: Final = ("pytest_manifest", "_pytest")
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PROJECTS: Final = (tempfile.gettempdir() + os.sep, os.path.realpath(tempfile.gettempdir()) + os.sep)
 """Where the folders of tests are, whichever of them a session imports from."""
+INSTALLED: Final = (str(Path(__file__).resolve().parents[2]) + os.sep, sys.prefix + os.sep)
+"""Where this checkout and its packages are, which may be a temporary folder, too."""
 ENDED_OTHERWISE: Final = 70
 """The status of a session that ended without one of pytest's."""
 THREADS_END: Final = 10.0
@@ -254,7 +256,7 @@ def _is_of_project(module: ModuleType) -> bool:
     """Whether a module was imported from a folder of none of the installed packages."""
     places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
     named = [one for one in places if isinstance(one, str)]
-    return any(one.startswith(PROJECTS) for one in named)
+    return any(one.startswith(PROJECTS) and not one.startswith(INSTALLED) for one in named)
 
 
 @contextmanager
