@@ -117,10 +117,12 @@ matrix: venv ## the lowest versions, each minor of Celery, each Python (ARGS: as
 	MANIFEST_MATRIX_PROCESSES=$(TEST_PROCESSES) $(PY) scripts/matrix.py $(ARGS)
 
 # Hundreds of processes of the tests import what is compiled here, and each process of a run the tests as
-# pytest rewrites them, which takes it longer than to import them.
+# pytest rewrites them, which takes it longer than to import them. A few files are not worth a collection.
 compiled: venv
-	$(PY) -m compileall -q pytest_manifest tasks workflows tests
-	env -u PYTHONDONTWRITEBYTECODE $(PY) -m pytest --collect-only -q >/dev/null
+	@$(PY) -m compileall -q pytest_manifest tasks workflows tests
+	@if [ ! -e build/compiled ] || [ "$$(find tests -name '*.py' -newer build/compiled | wc -l)" -gt 20 ]; then \
+	 echo "Compiling the tests"; \
+	 env -u PYTHONDONTWRITEBYTECODE $(PY) -m pytest --collect-only -q >/dev/null; mkdir -p build; touch build/compiled; fi
 
 bench: venv ## measure everything side by side; the page is docs/reference/benchmarks.md
 	$(PY) -m benchmarks $(BENCH)
