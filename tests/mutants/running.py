@@ -30,6 +30,7 @@ import pytest
 from mutmut.mutation.trampoline import set_mutant_under_test
 from mutmut.state import state
 
+from tests import rings
 from tests.mutants.making import (
     NUMBER,
     Switch,
@@ -106,6 +107,10 @@ class MutantLoop:
         self._items: Sequence[pytest.Item] = ()
         self._values: dict[str, object] = {}
         self.fates: list[tuple[Switch, Fate]] = []
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Leave out what is not of ring 1: what everyone waits for must kill each mutant alone."""
+        items[:], _ = rings.chosen(items, 1, None)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note that a test has failed."""

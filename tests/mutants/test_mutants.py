@@ -27,6 +27,7 @@ from tests.mutants.judging import (
 )
 from tests.mutants.making import Mutant, of_constants, users_of
 from tests.mutants.modules import BY_NAME, JUDGES, Judge
+from tests.mutants.running import MutantLoop, MutatedFinder
 from tests.nodes import functions, outside_ring_1
 from tests.page_tables import PROMISES, taken
 
@@ -52,6 +53,24 @@ def test_what_kills_mutants_is_of_ring_1() -> None:
     nodes = {f"{file}::{name}" for file in files for name in functions(file)}
     assert len(nodes) > 300
     assert outside_ring_1(nodes) == []
+
+
+def test_what_is_of_ring_2_is_not_run_against_mutants(pytester: pytest.Pytester) -> None:
+    """Nor is an example of a test that is of ring 1 otherwise."""
+    pytester.makeini("[pytest]\nmarkers = ring: of a test")
+    path = pytester.path / "tests" / "unit" / "test_a.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(
+        "import pytest\nlater = pytest.mark.ring(2)\n"
+        "@later\ndef test_later(): pass\n"
+        "@pytest.mark.parametrize('n', [1, pytest.param(2, marks=later)])\n"
+        "def test_now(n): pass\n"
+    )
+    items, _ = pytester.inline_genitems(path)
+    assert len(items) == 3
+    loop = MutantLoop(JUDGES[0], MutatedFinder(JUDGES[0]), ())
+    loop.pytest_collection_modifyitems(items)
+    assert [one.name for one in items] == ["test_now[1]"]
 
 
 def test_the_page_has_a_row_for_each_module() -> None:
