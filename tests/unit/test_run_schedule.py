@@ -143,16 +143,17 @@ def test_a_failed_canary_holds_everything_else() -> None:
     ("limit", "words"), [(FailureLimit(number=1), "1"), (FailureLimit(share=0.25), "25%")]
 )
 def test_more_failures_than_allowed_end_the_sending(limit: FailureLimit, words: str) -> None:
-    """The first failure too many holds what is left, and skips do not count as failures."""
-    schedule = Schedule(plain(4), max_failed=limit)
+    """The first failure too many holds what is left; what was not run does not count as one."""
+    schedule = Schedule(plain(5), max_failed=limit)
     schedule.start()
-    schedule.take(3)
+    schedule.take(4)
     schedule.finished("e0", "failed")
     schedule.finished("e1", "skipped")
+    schedule.finished("e2", "withdrawn")
     assert schedule.closed is None
-    found = held(schedule.finished("e2", "lost"))
+    found = held(schedule.finished("e3", "lost"))
     assert found == {
-        "e3": f"2 of 4 entries have failed, more than --manifest-max-failed={words} allows"
+        "e4": f"2 of 5 entries have failed, more than --manifest-max-failed={words} allows"
     }
     again = schedule.add(attempt_of(RUN, Entry(id="e0", task="t"), 2))
     assert again is not None

@@ -111,6 +111,12 @@ RECEIVED: Mapping[str, Told] = {
     "other code": partial(messages.other_code, receipt()),
     "other code, nobody knows where": partial(messages.other_code, receipt(host=None)),
     "other code on a hostile host": partial(messages.other_code, receipt(host="w\x1b[2J1\x07")),
+    "refused by its store": partial(
+        messages.refused_by_store, receipt(error=error(" of pipeline ", "ResponseError"))
+    ),
+    "refused by its store, nobody knows where": partial(
+        messages.refused_by_store, receipt(error=error(""), **NOBODY)
+    ),
 }
 
 
@@ -146,6 +152,9 @@ ENDED: Mapping[str, Told] = {
     "rejected before it began": partial(wrong, "rejected", pid=None, runtime=None),
     "rejected, by the store": partial(
         wrong, "rejected", pid=None, runtime=None, source="backend", redelivered=True
+    ),
+    "rejected, by a worker that got it again": partial(
+        wrong, "rejected", pid=None, runtime=None, redelivered=True
     ),
     "rejected, and said why": partial(wrong, "rejected", error=error("no such queue", "Reject")),
     "ran for too long, at its own word": partial(
@@ -189,6 +198,13 @@ MISSING: Mapping[str, Told] = {
     },
     "a note that ends in a name": partial(unreceived, "unknown", "nobody knows worker X."),
     "never sent": partial(unreceived, "unknown", "it was never sent, as the run ended"),
+    "made no message": partial(unreceived, "unknown", "its own apply_async returned None"),
+    "over at the run's deadline": partial(
+        unreceived, "timed_out", "the run's deadline of 90 s is over"
+    ),
+    "lost, and the run's deadline is over": partial(
+        unreceived, "lost", "the run's deadline of 90 s is over"
+    ),
     "never sent, and skipped": partial(unreceived, "skipped", "it was never sent"),
     "lost on its worker": partial(unreceived, "lost", "started on w@h, and is nowhere"),
     "crashed on its worker": partial(unreceived, "crashed", "started on w@h, and is nowhere"),
@@ -215,6 +231,37 @@ SAID: Mapping[str, Told] = {
 def test_each_situation_has_its_sentence(name: str) -> None:
     """What happened, what is known, what to do next; a change of it is read before it lands."""
     assert SAID[name]() == SENTENCES[name]
+
+
+OWN_KEY = "Command # 1 (SETEX celery-task-meta-t-1 86400) of pipeline caused error"
+
+
+@pytest.mark.parametrize(
+    ("message", "kind", "is_of_store"),
+    [
+        (OWN_KEY, "redis.exceptions.ResponseError", True),
+        (OWN_KEY, "redis.exceptions.OutOfMemoryError", True),
+        (OWN_KEY, "ReadOnlyError", True),
+        (OWN_KEY, "jobs.DiskFull", False),
+        ("SETEX celery-task-meta-t-2", "ResponseError", False),
+        ("failed to store result on the backend", "celery.exceptions.BackendStoreError", True),
+        ("failed to store result on the backend", "BackendStoreError", True),
+        (f"the job's own: {OWN_KEY}", "BackendStoreError", False),
+        ("failed to store result on the backend", "jobs.DiskFull", False),
+    ],
+)
+def test_what_a_store_refused_at_a_jobs_end_is_no_failure_of_its_task(
+    message: str, kind: str, *, is_of_store: bool
+) -> None:
+    """Only a stored failure can be that: a worker reports what the task itself raised."""
+    raised = error(message, kind)
+    stored = receipt("failed", source="backend", error=raised)
+    assert messages.is_of_store(stored) is is_of_store
+    assert not messages.is_of_store(receipt("failed", error=raised))
+
+
+def test_a_stored_end_without_an_error_is_no_refusal_of_the_store() -> None:
+    assert not messages.is_of_store(receipt("failed", source="backend"))
 
 
 def test_no_sentence_is_of_a_situation_that_is_gone() -> None:
