@@ -15,6 +15,7 @@ from pytest_manifest.verdict.explanation import (
     brief,
     error_place,
     explain,
+    next_step,
     reason_of,
     task_traceback,
 )
@@ -501,3 +502,17 @@ def test_a_long_line_of_a_traceback_is_cut() -> None:
 def test_a_failure_has_its_file_and_line() -> None:
     shown = explain(ENTRY, None, verdict(), place="m.jsonl:17")
     assert "  entry     a\n  line      m.jsonl:17\n" in shown
+
+
+@pytest.mark.parametrize(
+    ("sentence", "step"),
+    [
+        ("It failed; look at its log.", "look at its log"),
+        ("It failed; nobody knows why; look at its log.", "look at its log"),
+        ("It failed; look at a;b, then at its log", "look at a;b, then at its log"),
+        ("The job passed.", ""),
+    ],
+)
+def test_what_to_do_stands_after_the_last_semicolon_of_a_message(sentence: str, step: str) -> None:
+    """Without its full stop; a message without one advises nothing."""
+    assert next_step(sentence) == step
