@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import astuple
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias, get_args
 from unittest import mock
 
 import pytest
 
 from pytest_manifest.ledger import Ledger, events, verdicts
+from pytest_manifest.schema import VerdictStatus
 from tests.broken_records import MUTATIONS
 from tests.unit.ledger_support import INFO, MOMENT, receipt, verdict
 from tests.unit.record_changes import BROKEN, LAWFUL, OF, START
@@ -176,3 +177,31 @@ def test_a_verdict_is_changed_by_what_came_after_it_whatever_the_clock_says(
             ledger.verdicts.note_correction("a", 1, "passed")
         found = [one.task_id for one in ledger.promises.corrected_without_evidence()]
     assert found == ([] if came == "after" else ["t-a"])
+
+
+OF_A_RECEIPT: Final = {"passed", "failed", "duplicated", "rejected", "expired", "unknown_task"}
+FOR_GOOD: Final = {"forged", "quarantined", "skipped"}
+STATUSES: Final[tuple[VerdictStatus, ...]] = get_args(VerdictStatus)
+
+
+def test_what_is_judged_for_good_is_replaced_by_a_correction_alone(tmp_path: Path) -> None:
+    """One of this entry, this attempt and this verdict; what was given up may be taken up again."""
+    others: dict[VerdictStatus, VerdictStatus] = {
+        one: "lost" if one == "passed" else "passed" for one in STATUSES
+    }
+    with Ledger.create(tmp_path / "run.sqlite", INFO) as ledger, ledger.transaction():
+        for entry in ("other", *STATUSES):
+            ledger.attempts.plan([(f"t-{entry}", entry, 1, 0)])
+        ledger.verdicts.record([(verdict("other"), None)])
+        for was in STATUSES:
+            ledger.verdicts.record([(verdict(was, was), None)])
+            ledger.verdicts.record([(verdict(was, others[was]), None)])
+        for was in STATUSES:
+            ledger.verdicts.note_correction("other", 1, others[was])
+            ledger.verdicts.note_correction(was, 2, others[was])
+            ledger.verdicts.note_correction(was, 1, was)
+        found = [one.entry for one in ledger.promises.changed_without_correction()]
+        assert sorted(found) == sorted(OF_A_RECEIPT | FOR_GOOD)
+        for was in STATUSES:
+            ledger.verdicts.note_correction(was, 1, others[was])
+        assert list(ledger.promises.changed_without_correction()) == []
