@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -13,14 +15,19 @@ from pytest_manifest.errors import DispatchError, LedgerError
 from pytest_manifest.ledger import STORE_EMPTIED, Descendant, ReusedFrom
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import write_manifest
+from pytest_manifest.processes import own_identity
+from pytest_manifest.run.departures import Departures, WorkerFacts
 from pytest_manifest.run.resume import Resume, resume_run
 from pytest_manifest.run.resume_rules import ResumeRules
 from pytest_manifest.run.settings import RunSettings
-from pytest_manifest.schema import Header
+from pytest_manifest.run.signatures import require_signatures
+from pytest_manifest.schema import Header, Receipt
+from pytest_manifest.signing import keys
+from pytest_manifest.worker import signing
 from tests.simulation.stack import address
-from tests.unit.ledger_support import INFO
+from tests.unit.ledger_support import INFO, NOTHING
 from tests.unit.resume_rig import ResumeRig, entry, resume_rig
-from tests.unit.run_world import Message
+from tests.unit.run_world import FIRST_PID, Message
 
 QUEUED = ("wait", "still queued")
 LOST = ("send", "lost")
@@ -214,6 +221,28 @@ def test_what_a_dead_worker_holds_is_put_back_where_that_is_ours_to_do(
         assert len(rig.world.queue) == put_back
 
 
+@pytest.mark.parametrize("is_known", [True, False])
+def test_what_a_silent_worker_has_taken_is_put_back_where_the_run_knew_its_process(
+    rig: ResumeRig, *, is_known: bool
+) -> None:
+    """As an earlier session had asked for it; any other that says nothing may be busy."""
+    worker = rig.world.workers["w1@box"]
+    rig.queue("a")
+    rig.world.take(worker)
+    worker.alive = False
+    own = own_identity()
+    assert own is not None
+    ended = replace(own, pid=FIRST_PID, group=FIRST_PID)
+    known = Departures()
+    known.meet({worker.name: WorkerFacts(ended if is_known else None, "prefork")}, 0.0)
+    with rig.ledger() as ledger:
+        known.keep(ledger.info)
+    rig.resume(["a"])
+    silent = ("wait", "it may still be queued or running")
+    assert rig.decided() == {"a": QUEUED if is_known else silent}
+    assert len(rig.world.queue) == is_known
+
+
 # An emptied store
 
 
@@ -373,6 +402,36 @@ def test_a_budget_refuses_nothing_where_nothing_is_sent(tmp_path: Path) -> None:
 
 
 # What is written down
+
+
+def test_after_how_many_deaths_an_entry_is_quarantined_is_written_down(rig: ResumeRig) -> None:
+    """Of this session: what is judged later is judged by it."""
+    rig.resume(kills=4)
+    with rig.ledger() as ledger:
+        assert ledger.info.kills() == 4
+
+
+@pytest.mark.parametrize("is_trusted", [True, False])
+def test_what_was_forged_is_judged_again_by_the_keys_that_are_trusted_now(
+    rig: ResumeRig, *, is_trusted: bool
+) -> None:
+    """The key of its worker was not among those that the run knew."""
+    private, public = keys.generate()
+    earlier, other = (keys.generate()[1] for _ in range(2))
+    began = rig.sent_at + timedelta(seconds=1)
+    times = {"sent_at": rig.sent_at, "started_at": began, "finished_at": began}
+    told = rig.receipt("a", "succeeded", **times, **NOTHING)
+    signing.use(keys.read_signer(private.decode(), "key"))
+    try:
+        signed = signing.sign_receipt(told.model_dump(mode="json"), "x")
+    finally:
+        signing.forget()
+    with rig.ledger() as ledger:
+        require_signatures(ledger, earlier)
+    rig.judge("a", "forged", Receipt.model_validate_json(json.dumps(signed)))
+    rig.resume(["a"], receipt_keys=public if is_trusted else other)
+    still = ("leave", f"forged{RISKY}")
+    assert rig.decided() == {"a": ("keep", "passed") if is_trusted else still}
 
 
 def test_what_was_withdrawn_and_is_there_was_not(rig: ResumeRig) -> None:
