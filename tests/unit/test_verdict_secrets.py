@@ -51,6 +51,20 @@ def test_an_error_that_is_not_expected_tells_none_of_the_receipts() -> None:
     assert f"ValueError: no user {HIDDEN}" in verdict({}, told).sentence
 
 
+@pytest.mark.parametrize("expect", [{}, {"state": "failed"}])
+def test_an_end_that_its_store_refused_is_unknown_and_tells_none(
+    expect: dict[str, JsonValue],
+) -> None:
+    """Also where a failure is expected: how the task ended was not stored."""
+    told = failure("", source="backend")
+    told["error"] = {"type": "BackendStoreError", "message": f"failed to store result {SECRET}"}
+    of_arguments = verdict(expect, told, kwargs={"password": SECRET})
+    of_evidence = verdict(expect, {**told, "evidence": {"password": SECRET}})
+    for found in (of_arguments, of_evidence):
+        assert (found.verdict, found.entry) == ("unknown", "e")
+        assert f"(BackendStoreError: failed to store result {HIDDEN})" in found.sentence
+
+
 def test_an_expected_error_tells_none_where_its_message_differs() -> None:
     """Neither the arguments' nor the receipt's."""
     expect: dict[str, JsonValue] = {"state": "failed", "error": {"match": "no film"}}
