@@ -35,8 +35,10 @@ COPY conftest.py pyproject.toml ./
 COPY tasks tasks
 COPY workflows workflows
 COPY --chown=$USER_ID manifests manifests
+# Python's images have their library without its bytecode; each check would compile what it imports.
+RUN PYTHONDONTWRITEBYTECODE= python -c "import celery.bin.celery, pytest, tasks.ping"
 USER $USER_ID
 # A worker that hangs is not healthy, whatever its process list says: ask it.
-HEALTHCHECK --interval=30s --timeout=15s --start-period=60s --start-interval=2s --retries=3 \
+HEALTHCHECK --interval=30s --timeout=60s --start-period=180s --start-interval=2s --retries=3 \
     CMD ["python", "-m", "tasks.ping"]
 CMD ["celery", "-A", "tasks", "worker", "-I", "pytest_manifest.worker", "--loglevel", "INFO"]

@@ -21,7 +21,7 @@ def authorization() -> str:
 def ask(url: str) -> None:
     """Ask a page with the password; raise OSError where it is refused or nobody answers."""
     request = urllib.request.Request(url, headers={"Authorization": authorization()})  # noqa: S310 - compose.yaml's own
-    urllib.request.urlopen(request, timeout=3).close()  # noqa: S310 - the same
+    urllib.request.urlopen(request, timeout=30).close()  # noqa: S310 - the same
 
 
 if __name__ == "__main__":

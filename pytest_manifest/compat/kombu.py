@@ -6,7 +6,7 @@ kombu is imported where it is needed. It has no types, so what is handed to it i
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -50,11 +50,12 @@ def publish_command(
     arguments: Mapping[str, object],
     ticket: str = "",
     serializer: str = "",
+    to: Sequence[str] | None = None,
 ) -> None:
-    """Publish a remote-control command to all workers, over this channel and no other.
+    """Publish a remote-control command over this channel and no other.
 
     ``ticket``: what replies are to be marked with; without one there are none. ``serializer``: the
-    mailbox's own where it is "".
+    mailbox's own where it is "". ``to``: names of workers; without them it is for all.
     Relies on the form of the message that ``Mailbox._publish`` sends (kombu 5.7).
     Test: ``test_compat_kombu.py::test_a_command_is_as_kombu_sends_it``.
     """
@@ -63,7 +64,7 @@ def publish_command(
     message: dict[str, object] = {
         "method": method,
         "arguments": dict(arguments),
-        "destination": None,
+        "destination": to,
         "pattern": None,
         "matcher": None,
     }

@@ -75,7 +75,10 @@ def test_a_channel_tells_of_what_the_broker_confirms() -> None:
 
 
 @pytest.mark.parametrize("ticket", ["", "a ticket"])
-def test_a_command_is_as_kombu_sends_it(monkeypatch: pytest.MonkeyPatch, ticket: str) -> None:
+@pytest.mark.parametrize("to", [None, ["celery@one"]])
+def test_a_command_is_as_kombu_sends_it(
+    monkeypatch: pytest.MonkeyPatch, ticket: str, to: list[str] | None
+) -> None:
     """Message, exchange and headers; but nothing is tried twice."""
     sent: list[tuple[object, dict[str, Any]]] = []
     monkeypatch.setattr(
@@ -85,8 +88,8 @@ def test_a_command_is_as_kombu_sends_it(monkeypatch: pytest.MonkeyPatch, ticket:
         clock = SimpleNamespace(forward=lambda: 7)
         mailbox = Mailbox("app", type="fanout", connection=connection, clock=clock)
         channel = connection.channel()
-        mailbox._publish("ping", {"a": 1}, reply_ticket=ticket, channel=channel)
-        compat.publish_command(mailbox, channel, "ping", {"a": 1}, ticket)
+        mailbox._publish("ping", {"a": 1}, to, reply_ticket=ticket, channel=channel)
+        compat.publish_command(mailbox, channel, "ping", {"a": 1}, ticket, to=to)
     theirs, ours = sent
     assert theirs[1].pop("retry") is True
     assert ours == theirs

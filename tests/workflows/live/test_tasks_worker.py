@@ -186,7 +186,7 @@ def test_tables_that_several_create_at_once(
 
 def test_the_health_check_asks_the_worker_itself(valkey: str, sqlite_url: str) -> None:
     """It is content with a worker that answers, and not with one that is not there."""
-    program = "import sys; from tasks import ping; ping.TRY_SECONDS, ping.TRIES = 5.0, 1; "
+    program = "import sys; from tasks import ping; ping.PATIENCE_SECONDS = 5.0; "
     program += "sys.exit(not ping.answers(sys.argv[1]))"
     environment = os.environ | {"CELERY_BROKER_URL": valkey}
 
