@@ -6,13 +6,14 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from scripts.pin_images import images
 from tests.compose.base_image import make_base_image
 from tests.processes import child, temporary_directory, wait_until
 from tests.services import ServiceUnavailableError
+from tests.support import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("docker.io", "docker-cli", "docker-compose", "iptables", "debootstrap")
@@ -47,7 +48,7 @@ def base_images() -> list[str]:
 
 
 def docker(
-    environment: Mapping[str, str], *arguments: str, seconds: float = 60
+    environment: Mapping[str, str], *arguments: str, seconds: float = 180
 ) -> subprocess.CompletedProcess[str]:
     """Run ``docker`` to its end; it may fail. A prompt finds nobody."""
     return subprocess.run(
@@ -83,12 +84,16 @@ def _can_make() -> bool:
 
 @contextmanager
 def _own_engine() -> Iterator[str]:
-    """Run an engine that shares nothing with another one; yield its address."""
+    """Run an engine that shares nothing with another one; yield its address.
+
+    Nothing of it is left at the end, else AssertionError says what.
+    """
     if not _can_make():
         raise ServiceUnavailableError(
             "no container engine answers `docker info`; root on Debian gets one started here"
         )
     _install()
+    links = _links()
     with temporary_directory() as folder, _network_as_before(), _without_mounts_at_end(folder):
         socket = f"unix://{folder}/docker.sock"
         command = ["dockerd", "--host", socket, "--data-root", f"{folder}/data"]
@@ -97,14 +102,53 @@ def _own_engine() -> Iterator[str]:
         environment = os.environ | {"DOCKER_HOST": socket}
         with child(command, log=log, cwd=folder) as process:
             wait_until(lambda: _answers(environment), process, log=log, name="dockerd")
-            yield socket
+            try:
+                yield socket
+            finally:  # an engine that is waited for in vain would leave them running
+                docker(environment, "rm", "--force", *_containers(environment))
+    left: list[str] = []
+
+    def nothing_is_left() -> bool:
+        left[:] = [*left_behind(folder), *sorted(_links() - links)]
+        return not left
+
+    with suppress(AssertionError):  # a process that ends takes its time
+        eventually(nothing_is_left)
+    assert left == []
+
+
+def _containers(environment: Mapping[str, str]) -> list[str]:
+    return docker(environment, "ps", "--all", "--quiet").stdout.split()
+
+
+def _links() -> set[str]:
+    """The interfaces that engines have made: bridges, and containers' ends."""
+    names = {path.name for path in Path("/sys/class/net").iterdir()}
+    return {name for name in names if name.startswith(("docker", "br-", "veth"))}
+
+
+def left_behind(folder: Path) -> list[str]:
+    """What there is of an engine that had this folder: itself, mounts in it, processes.
+
+    A process is one of its, by its command, or of a container, by what is mounted as its root.
+    """
+    found = [str(folder)] if folder.exists() else []
+    found += _mounted(folder)
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            command = (process / "cmdline").read_text(errors="replace").replace("\0", " ")
+            mounts = (process / "mountinfo").read_text(errors="replace").splitlines()
+            roots = [mount for mount in mounts if mount.split()[4] == "/"]
+            if any(f"{folder}/" in text for text in (command, *roots)):
+                found.append(f"{process.name}: {command}")
+    return found
 
 
 @contextmanager
 def _network_as_before() -> Iterator[None]:
-    """Take back the bridge, the rules and the forwarding that an engine makes and leaves behind."""
-    forwards, bridge = Path("/proc/sys/net/ipv4/ip_forward"), Path("/sys/class/net/docker0")
-    forwarded, had_bridge = forwards.read_text("ascii"), bridge.exists()
+    """Take back the bridges, rules and forwarding that an engine makes and leaves behind."""
+    forwards = Path("/proc/sys/net/ipv4/ip_forward")
+    forwarded, links = forwards.read_text("ascii"), _links()
     rules = subprocess.run(["iptables-save"], capture_output=True, text=True, check=True).stdout
     for table, chains in TABLES.items():
         if f"*{table}\n" not in rules:  # what has no rules is not in there
@@ -114,8 +158,8 @@ def _network_as_before() -> Iterator[None]:
     finally:
         subprocess.run(["iptables-restore"], input=rules, text=True, check=True)
         forwards.write_text(forwarded, "ascii")
-        if not had_bridge:
-            subprocess.run(["ip", "link", "delete", bridge.name], check=True)
+        for link in _links() - links:
+            subprocess.run(["ip", "link", "delete", link], check=True)
 
 
 @contextmanager
@@ -124,9 +168,13 @@ def _without_mounts_at_end(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        mounted = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
-        for path in reversed([name for name in mounted if name.startswith(f"{folder}/")]):
+        for path in reversed(_mounted(folder)):
             subprocess.run(["umount", "--lazy", path], check=True)
+
+
+def _mounted(folder: Path) -> list[str]:
+    mounted = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    return [name for name in mounted if name.startswith(f"{folder}/")]
 
 
 def _install() -> None:

@@ -6,22 +6,35 @@ import json
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.compose.engine import docker
 from tests.house.conftest import ROOT, project_files
-from tests.processes import free_port, temporary_directory
+from tests.processes import LOOPBACK, temporary_directory
 
 PYTHON_SERVICES = ("shell", "worker", "flower")
 UP = ("up", "--detach", "--wait")
 ASCII = """ "\\#$HOME${PATH}$(id)`id`%41@/:?,&;<>|*"""
 """Characters that end something in a shell, a URL, a configuration, or a list of passwords."""
-UP_SECONDS = 600
+UP_SECONDS = 1200
 """For a build from nothing beside other tests, too."""
+
+
+PORTS = range(20_000, 32_000)
+"""None that the system gives to a connection, which could have it while the stack is down."""
+
+
+def lasting_port() -> int:
+    """Return a TCP port of the loopback address that nobody has, nor gets without asking for it."""
+    while True:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((LOOPBACK, port := secrets.choice(PORTS)))
+            return port
 
 
 @dataclass
@@ -33,7 +46,7 @@ class ComposeStack:
     user: int
     name: str
     password: str = field(default_factory=lambda: f"{secrets.token_hex(12)}{ASCII}")
-    flower_port: int = field(default_factory=free_port)
+    flower_port: int = field(default_factory=lasting_port)
 
     def configure(self, user: int | None = None) -> None:
         """Fill in .env.example, and have the folder belong to the user."""
@@ -43,7 +56,7 @@ class ComposeStack:
             "FLOWER_PASSWORD": f"'{self.password}'",
             "USER_ID": str(self.user),
             "FLOWER_PORT": str(self.flower_port),
-            "REDIS_PORT": str(free_port()),
+            "REDIS_PORT": str(lasting_port()),
         }
         example = (self.folder / ".env.example").read_text("utf-8").splitlines()
         lines = [
@@ -120,10 +133,11 @@ def compose_stack(environment: Mapping[str, str], user: int) -> Iterator[Compose
         try:
             yield stack
         finally:
-            stack.compose("down", "--volumes", "--timeout=5", "--remove-orphans")
+            down = stack.compose("down", "--volumes", "--timeout=5", "--remove-orphans")
             _remove_volumes(stack)
             for image in set(own_images(environment)) - built:
                 docker(environment, "rmi", image)
+            assert down.returncode == 0, down.stdout
 
 
 def own_images(environment: Mapping[str, str]) -> list[str]:

@@ -22,7 +22,7 @@ from tests.house.conftest import ROOT
 from tests.processes import LOOPBACK
 from tests.support import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.live, pytest.mark.timeout(2400)]
 
 SERVICES = {"redis", *PYTHON_SERVICES}
 PAGE = ROOT / "docs" / "how-to" / "containers.md"
@@ -80,6 +80,14 @@ def test_a_service_has_limits(stack: ComposeStack, service: str) -> None:
     assert limits["PidsLimit"] == 256
     names = {one.partition("=")[0] for one in config["Env"]}
     assert ("GEMINI_API_KEY" in names) == (service == "worker")
+
+
+def test_no_check_compiles_what_it_imports(stack: ComposeStack) -> None:
+    """Nothing can be written there, so each of them would do it once more."""
+    verbose = stack.in_shell("python -v -c 'import tasks.ping' 2>&1")
+    loaded = [line for line in verbose.splitlines() if line.startswith("# code object from")]
+    assert [line for line in loaded if not line.endswith(".pyc'")] == []
+    assert loaded
 
 
 def test_processes_without_end_are_stopped(stack: ComposeStack) -> None:
