@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import pytest
 
+from pytest_manifest.redaction import literals
 from tests import flaky, processes, rings, services, shared
 from tests.browser import browser, page  # fixtures are found by their names here
 from tests.records import broken_promises
@@ -57,6 +58,14 @@ def _lean_sessions() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("PYTEST_ADDOPTS", lean())
         yield
+
+
+@pytest.fixture(autouse=True)
+def _no_secrets_left() -> Iterator[None]:
+    """What a test hides in this process is not hidden in the next one."""
+    before = literals.registered_secrets()
+    yield
+    assert literals.registered_secrets() == before, "the test leaves secrets registered"
 
 
 @pytest.fixture(autouse=True)
