@@ -25,6 +25,8 @@ POLL_PERIOD = 0.05
 """Seconds from one poll to the next: eager reading costs three times as much."""
 DRAIN = 10.0
 """Seconds to wait for messages that are left when every verdict is there."""
+ACKNOWLEDGING = 0.2
+"""Seconds that a worker has to acknowledge what it has reported to have ended."""
 
 OVERTAKEN = (
     "another pytest has begun to go on with this run, by a copy of its ledger; this one sends "
@@ -252,8 +254,11 @@ class Engine:
         return ""
 
     def _drain(self) -> None:
-        """Wait for messages of ours that are left in our own stack's queues, which would run
-        again."""
+        """Leave nothing on our own stack that would run again: wait for what is left in its queues.
+
+        And remove what its broker keeps for workers that have ended it, as it has refused their
+        acknowledgement: with a full disk it refuses all writes.
+        """
         publisher = self._publisher
         if publisher is None or not self._context.is_private or self._settings.send_only:
             return
@@ -264,8 +269,14 @@ class Engine:
                     return
                 self._poll()
             self._poll()
+            locator = self._context.locator
+            if locator is None or not (kept := locator.kept()):
+                return
+            self._signals.stop.wait(ACKNOWLEDGING)
+            known = self._ledger.attempts.known([*kept])
+            locator.discard({i: tags for i, tags in locator.kept().items() if i in known})
         except StackError as error:
-            self._log.warning("no look for what is left in the queues: {}", error)
+            self._log.warning("no look for what is left on the broker: {}", error)
 
 
 def _stop_phrase(job: PendingAttempt) -> str:
