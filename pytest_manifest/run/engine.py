@@ -96,6 +96,7 @@ class Engine:
                 return
             if not self._has_room:
                 self._signals.stop.wait(max(0.0, POLL_PERIOD - (time.monotonic() - began)))
+        self.end()
 
     def begin(self) -> None:
         """Sort what is to be sent; before the first :meth:`step`."""
@@ -126,6 +127,14 @@ class Engine:
             return False
         self._time_is_over()
         return True
+
+    def end(self) -> None:
+        """Leave our own stack clean, where the run was stopped when its work was done already.
+
+        The last test may end the session before this thread has gone round again.
+        """
+        if self._finished and not self._signals.force_stop.is_set():
+            self._drain()
 
     def poll_once(self) -> None:
         """Poll everything that is there now, and wait for nothing."""
@@ -266,7 +275,7 @@ class Engine:
         try:
             while any(publisher.queue_lengths(self._context.queues).values()):
                 if time.monotonic() > until or self._signals.stop.wait(POLL_PERIOD):
-                    return
+                    break
                 self._poll()
             self._poll()
             locator = self._context.locator
