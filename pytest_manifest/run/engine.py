@@ -281,9 +281,11 @@ class Engine:
             locator = self._context.locator
             if locator is None or not (kept := locator.kept()):
                 return
-            self._signals.stop.wait(ACKNOWLEDGING)
-            known = self._ledger.attempts.known([*kept])
-            locator.discard({i: tags for i, tags in locator.kept().items() if i in known})
+            time.sleep(ACKNOWLEDGING)
+            there = locator.snapshot(self._ledger.attempts.known([*kept]))
+            if not there.maybe_alive:
+                refused = {i: t for i, t in there.unacked.items() if not there.has_worker(i)}
+                locator.discard(refused)
         except StackError as error:
             self._log.warning("no look for what is left on the broker: {}", error)
 
