@@ -261,8 +261,9 @@ def test_sigterm_while_a_plan_is_made_tears_its_fixtures_down(
     assert "Traceback" not in text
 
 
-@LATER
-@pytest.mark.parametrize("xdist", [(), TWO], ids=["plain", "xdist"])
+@pytest.mark.parametrize(
+    "xdist", [pytest.param((), id="plain"), pytest.param(TWO, id="xdist", marks=LATER)]
+)
 def test_what_was_taken_back_is_no_failure(project: Project, xdist: tuple[str, ...]) -> None:
     """After Ctrl-C it is skipped with its reason in every report, and both counts are the same."""
     rows = [{"id": f"n-{n}", "task": "jobs.nap", "args": [0.02, f"n-{n}"]} for n in range(4)]
