@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import pytest_manifest
 from pytest_manifest.broker.attempt import attempt_of
-from pytest_manifest.cli.main import app, ledger_main, main
+from pytest_manifest.cli.main import app, main
 from pytest_manifest.errors import LedgerError, ManifestToolError
 from pytest_manifest.ledger import (
     CLASHING_STARTS,
@@ -38,7 +38,7 @@ from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.task_metadata import CODE_HISTORY, CodeHistory
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.verdict import Costs
-from tests.unit.ledger_support import INFO, MOMENT, NOTHING, is_sound, old_ledger, verdict
+from tests.unit.ledger_support import INFO, MOMENT, NOTHING, is_sound, verdict
 
 Make = Callable[..., Path]
 
@@ -404,14 +404,6 @@ def test_what_is_no_ledger(make: Make, tmp_path: Path) -> None:
     assert "the ledger has version 99, this program reads version" in refused(first, later)
 
 
-def test_a_ledger_of_an_older_version_is_read(make: Make, tmp_path: Path) -> None:
-    """It is brought to the present one first, as everywhere."""
-    old = old_ledger(tmp_path / "old" / "runs" / "old.sqlite")
-    merged = merge([old])
-    with Ledger.open(merged.ledger) as ledger, Ledger.open(old) as source:
-        assert list(ledger.attempts.newest()) == list(source.attempts.newest())
-
-
 def test_a_run_that_is_going_on(make: Make) -> None:
     """While somebody holds its lock, its ledger is not read; afterwards it is."""
     first, second = make(1, 2), make(2, 2)
@@ -471,7 +463,7 @@ def test_the_command_names_what_it_made_as_json(
 def test_the_command_tells_errors_in_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit status 2, as for a wrong argument; the former name says that it is one."""
+    """Exit status 2, as for a wrong argument."""
     missing = str(tmp_path / "none.sqlite")
     for arguments in (["merge", missing], ["merge"]):
         monkeypatch.setattr("sys.argv", ["manifest", *arguments])
@@ -481,12 +473,6 @@ def test_the_command_tells_errors_in_a_sentence(
         told = capsys.readouterr()
         assert not told.out
         assert told.err.startswith(("manifest: ", "Usage: manifest merge"))
-    monkeypatch.setattr("sys.argv", ["manifest-ledger", "merge", missing])
-    with pytest.raises(SystemExit):
-        ledger_main()
-    first, second = capsys.readouterr().err.splitlines()
-    assert first.startswith("manifest-ledger: this is 'manifest' now")
-    assert second.startswith("manifest-ledger: ")
 
 
 def test_what_no_ledger_has_is_planned_and_unsent(make: Make) -> None:
