@@ -28,18 +28,6 @@ def main() -> None:
     _run(app, "manifest")
 
 
-def stack_main() -> None:
-    """Run ``manifest-stack``, the former name of ``manifest stack``."""
-    _renamed("manifest-stack", "manifest stack")
-    _run(stack.app, "manifest-stack")
-
-
-def ledger_main() -> None:
-    """Run ``manifest-ledger``, the former name of ``manifest merge``."""
-    _renamed("manifest-ledger", "manifest")
-    _run(app, "manifest-ledger")
-
-
 def _run(program: typer.Typer, name: str) -> None:
     _open_streams()
     try:
@@ -87,10 +75,6 @@ def _was_caused_by(kind: type[BaseException], ended: SystemExit) -> bool:
 def _leave_unwritten() -> None:
     """Have what is still to be printed lead nowhere: at exit Python would try again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _renamed(old: str, new: str) -> None:
-    warn(f"{old}: this is '{new}' now, and the old name goes with the next release")
 
 
 def _run_ids(incomplete: str) -> list[str]:

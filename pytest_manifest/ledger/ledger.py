@@ -1,4 +1,4 @@
-"""Create, open, migrate and copy a ledger, and hold the parts by which it is read and written."""
+"""Create, open and copy a ledger, and hold the parts by which it is read and written."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from pytest_manifest.files import private_folder
 from pytest_manifest.ledger.attempts import Attempts
 from pytest_manifest.ledger.database import (
     Database,
-    cannot_open,
-    is_of_environment,
     unreadable,
     unwritable,
 )
@@ -29,8 +27,6 @@ from pytest_manifest.ledger.files import (
     LEDGER_VERSION,
     TABLES,
     connect,
-    is_older,
-    migrate,
     refuse_cut,
     refuse_network,
     type_queries,
@@ -38,7 +34,7 @@ from pytest_manifest.ledger.files import (
 )
 from pytest_manifest.ledger.promise_queries import PromiseQueries
 from pytest_manifest.ledger.queries import Queries
-from pytest_manifest.ledger.rows import EXPORTED_INSTEAD, RunInfo, damaged, info_rows
+from pytest_manifest.ledger.rows import RunInfo, damaged, info_rows
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.ledger.run_info import RunMetadata
 from pytest_manifest.ledger.transfers import Transfers
@@ -101,8 +97,7 @@ class Ledger:
     def open(cls, path: Path, *, write: bool = False) -> Self:
         """Open an existing ledger, by default for reading only.
 
-        One of an older version is migrated first. Raises LedgerError where it is missing, of
-        another version, or not a ledger.
+        Raises LedgerError where it is missing, of another version, or not a ledger.
         """
         try:
             with closing(connect(path, "ro")) as db:
@@ -110,8 +105,6 @@ class Ledger:
                 refuse_cut(path, db)
         except (OSError, *DAMAGE_ERRORS) as error:
             raise unreadable(path, error) from error
-        if is_older(version):
-            version = _migrated(path, version)
         if version != str(LEDGER_VERSION):
             raise LedgerError(
                 f"{path}: the ledger has version {version}, this program reads version "
@@ -256,23 +249,6 @@ def _uncreated(path: Path, error: Exception) -> LedgerError:
         f"{path}: the ledger cannot be created ({error}); free some space, or choose a writable "
         "local folder with the ini option manifest_dir"
     )
-
-
-def _migrated(path: Path, version: str | None) -> str | None:
-    """Migrate an older ledger and return its version then."""
-    try:
-        with closing(connect(path, keep_journal=True)) as db:
-            migrate(db)
-            return version_of(db)
-    except DAMAGE_ERRORS as error:
-        advice = "copy it to a folder that is writable and has free space, and name that with the "
-        advice += "ini option manifest_dir"
-        if not is_of_environment(error) and not cannot_open(error):
-            advice = f"it is damaged, so restore it from a copy: {EXPORTED_INSTEAD}"
-        raise LedgerError(
-            f"{path}: the ledger has version {version} and cannot be brought to version "
-            f"{LEDGER_VERSION} ({error}); {advice}"
-        ) from error
 
 
 def _uncopied(path: Path, error: Exception) -> LedgerError:

@@ -44,8 +44,8 @@ Row: TypeAlias = tuple[Any, ...]
 class RunInfo:
     """The description of a run; ``broker`` and ``backend`` are URLs without passwords.
 
-    ``number``: its number among the runs in its folder, in the order in which they began; 0 for
-    those of earlier versions, which come before all others. ``takes_one``: whether each process of
+    ``number``: its number among the runs in its folder, in the order in which they began, from 1.
+    ``takes_one``: whether each process of
     its workers took one job at a time.
     """
 
@@ -283,7 +283,7 @@ def info_of(values: Mapping[str, str]) -> RunInfo:
         backend=values["backend"],
         is_private=values["owned"] == "1",
         stream_ttl=int(values["stream_ttl"]),
-        number=int(values.get("number", "0")),
+        number=int(values["number"]),
         takes_one=values.get(TAKES_ONE) == "1",
     )
 

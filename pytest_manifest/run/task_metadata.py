@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from pytest_manifest.broker.workers import with_effective_timeout
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 CODE_HISTORY: Final = "code_history"
 OWN_LIMITS: Final = "own_limits"
 """The ledger's key for the limits (s) that tasks set themselves: steps as in ``CODE_HISTORY``."""
-
-_ALWAYS: Final = datetime.min.replace(tzinfo=timezone.utc)
-"""Since when holds what nobody has kept the beginning of."""
 
 Value = TypeVar("Value")
 
@@ -114,8 +111,6 @@ def _limit_steps(ledger: Ledger, noted: str | None) -> list[tuple[datetime, Mapp
     """Parse the limits that a ledger has of a run."""
     with ledger.parse_errors():
         steps = json.loads(noted or "[]")
-        if isinstance(steps, dict):  # of a ledger that has not kept since when
-            steps = [[_ALWAYS.isoformat(), steps]]
         return [
             (datetime.fromisoformat(since), {task: float(own) for task, own in limits.items()})
             for since, limits in steps
@@ -129,8 +124,6 @@ def record_own_limits(ledger: Ledger, seconds: Mapping[str, float]) -> None:
     gets later is not of what was sent before.
     """
     steps = _limit_steps(ledger, ledger.info.get_meta(OWN_LIMITS))
-    if not steps and ledger.attempts.last_sent_at() is not None:
-        steps = [(_ALWAYS, {})]
     known = steps[-1][1] if steps else None
     changed = {**(known or {}), **seconds}
     if changed == known:
