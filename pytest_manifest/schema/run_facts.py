@@ -129,9 +129,10 @@ class SetBack(Fact):
     most: float
 
 
-RunOverReason = Literal["deadline", "nobody", "undecodable", "gave_up"]
+RunOverReason = Literal["deadline", "nobody", "undecodable", "gave_up", "ended"]
 """deadline: the run's; nobody: no worker answers, and all waits; undecodable: workers answer, and
-cannot decode the messages; gave_up: a server stayed out of reach, or the stack has ended."""
+cannot decode the messages; gave_up: a server stayed out of reach, or the stack has ended; ended:
+an audit looks at a run that was stopped, or killed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,8 +223,9 @@ class JobFacts:
 class RunFacts:
     """The facts of the run that sent a job; immutable, each as of its ``seq``.
 
-    ``signed_only``: only what trusted workers have signed counts. ``first_start``: the ``seq`` of
-    the first start that any job of it reported, None where none has.
+    ``signed_only``: only what trusted workers have signed counts. ``has_stream``: workers can
+    report starts into its store. ``first_start``: the ``seq`` of the first start that any job of it
+    reported, None where none has.
     """
 
     run: str
@@ -232,6 +234,7 @@ class RunFacts:
     backend: str = ""
     stream_ttl: float = 0.0
     signed_only: bool = False
+    has_stream: bool = True
     first_start: int | None = None
     facts: tuple[RunFact, ...] = ()
 
