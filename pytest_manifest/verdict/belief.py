@@ -417,11 +417,14 @@ def set_back(job: JobFacts, run: RunFacts) -> timedelta:
 def _flight(job: JobFacts) -> tuple[float, float]:
     """Return between which facts the job was in flight: sent, and no end reported yet."""
     sent = min((one.seq for one in job.facts if isinstance(one, Sending)), default=job.job.seq)
-    again = {one.execution for one in job.facts if isinstance(one, HandedOn)}
+    handed_on = (one for one in job.facts if isinstance(one, HandedOn))
+    again = {one.execution for one in handed_on if one.how != "canvas"}
     ended = (
         one.seq
         for one in job.facts
-        if isinstance(one, Ended) and not one.fault and one.execution not in again
+        if isinstance(one, Ended)
+        and not one.fault
+        and not (one.execution in again and one.receipt.state == "succeeded")
     )
     return sent, min(ended, default=float("inf"))
 

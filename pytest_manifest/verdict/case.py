@@ -218,10 +218,13 @@ def _kills(run: RunFacts, seq: int) -> int:
     return next((one.kills for one in reversed(run.segments) if one.seq <= seq), 1)
 
 
-def restarted_too_often(case: Case, traces: Traces, seq: int) -> Finding | None:
+def restarted_too_often(case: Case, traces: Traces) -> Finding | None:
     """Find a job that starts again and again, as its processes die of it."""
     again = max(turns(traces.starts) - 1, 0) + deaths_survived(traces)
-    is_deadly = again > 0 and case.deaths + again >= _kills(case.run, seq)
+    if not again:
+        return None
+    last = max(one.seq for one in (*traces.starts, *traces.handed_on.values()))
+    is_deadly = case.deaths + again >= _kills(case.run, last)
     return _quarantined(case.deaths + again, traces) if is_deadly else None
 
 

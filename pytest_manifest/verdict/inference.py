@@ -73,7 +73,7 @@ def _as_of(case: Case, milestone: Milestone, known: Traces) -> Own | None:
     count makes every other word about it doubtful (C1); and what the entry expects, its job may
     have come to by itself (F7).
     """
-    restarted = restarted_too_often(case, known, milestone.seq)
+    restarted = restarted_too_often(case, known)
     if restarted is not None:
         return Own(restarted, known, end=milestone.seq)
     found = _found(case, milestone, known)

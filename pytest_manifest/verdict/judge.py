@@ -171,7 +171,7 @@ def _judge_job(case: Case) -> Own:
     ends = counted_ends(case.facts, traces, case.base)
     if ends:
         last = ends[-1]
-        if last.receipt.state == "revoked":
+        if all(one.receipt.state == "revoked" for one in ends):
             before = infer(case)
             is_before = before is not None and (before.end or last.seq) < last.seq
             if before is not None and is_before and before.finding.status in _OVER:
@@ -182,14 +182,10 @@ def _judge_job(case: Case) -> Own:
     inferred = infer(case)
     if inferred is not None and inferred.finding.status != "pending":
         return replace(inferred, traces=traces)
-    restarted = restarted_too_often(case, traces, _last_seq(case))
+    restarted = restarted_too_often(case, traces)
     if restarted is not None:
         return Own(restarted, traces)
     return inferred if inferred is not None else Own(_awaited(case), traces)
-
-
-def _last_seq(case: Case) -> int:
-    return max((one.seq for one in case.facts.facts), default=case.base)
 
 
 # A: which attempt counts

@@ -65,7 +65,7 @@ class _Awaited:
     is_over: bool = False
     """Whether nothing more comes by it: it is off, or closed."""
     since: int = 0
-    """The ``seq`` of the last fact that has announced something by it."""
+    """The ``seq`` of the first fact that has announced something by it."""
 
 
 class Tree:
@@ -104,7 +104,7 @@ class Tree:
                 one = self._awaited.setdefault(fact.key, _Awaited())
                 one.number = max(one.number, fact.number)
                 one.task_ids.update(fact.task_ids)
-                one.since = max(one.since, fact.seq)
+                one.since = min(one.since or fact.seq, fact.seq)
                 one.is_over = one.is_over or fact.is_off
             elif isinstance(fact, Closed):
                 self._awaited.setdefault(fact.key, _Awaited()).is_over = True

@@ -7,7 +7,7 @@ says so.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import TypeAlias, TypeVar
 
@@ -415,3 +415,54 @@ def closed(key: str) -> Step:
         w.of[w.root].append(replace(w.made(f.Closed, key=key), job=w.root))
 
     return step
+
+
+# Rows of a table
+
+
+@dataclass(frozen=True)
+class Row:
+    """A story, and what it comes to: status and code."""
+
+    name: str
+    steps: list[Step]
+    comes_to: tuple[str, str]
+    entry: Entry = field(default_factory=an_entry)
+    is_private: bool = True
+    signed_only: bool = False
+    rules: Rules | None = None
+    is_final: bool = True
+
+
+PASSED = ("passed", "as_expected")
+AS_EXPECTED = ("passed", "ended_as_expected")
+CRASHES = an_entry(expect={"state": "crashed"})
+IS_LATE = an_entry(expect={"state": "timed_out"})
+IS_REVOKED = an_entry(expect={"state": "revoked"})
+REPEATABLE = an_entry(idempotent=True, retries=9)
+FINISHES = an_entry(expect={"descendants": "finished"})
+GIVEN = an_entry(expect={"descendants": "succeeded"})
+
+
+def crash(execution: str) -> Step:
+    return several(started(execution), ended("crashed", execution, pid=11))
+
+
+def dead(execution: str) -> Step:
+    """Start, and die so that the search finds the job nowhere."""
+    return several(started(execution), gone(execution), search(), nowhere())
+
+
+def passed_with(*steps: Step) -> list[Step]:
+    return [sent(), started(), *steps, of_root(), ended()]
+
+
+def child_ended(name: str = "c1", state: str = "succeeded", **fields: object) -> Step:
+    begun = several(started(f"{name}-x"), ended(state, f"{name}-x", **fields))
+    return several(spawned(name), begun)
+
+
+def judged(row: Row) -> Judgement:
+    """Return what a row's story comes to."""
+    world = play(row.steps, row.entry, is_private=row.is_private, signed_only=row.signed_only)
+    return world.judge(row.rules)

@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import timedelta
 
 import pytest
 
-from pytest_manifest.schema import Entry
 from pytest_manifest.verdict.judge import Rules
 from tests.unit.judge_world import (
+    AS_EXPECTED,
     BEGAN,
+    CRASHES,
+    FINISHES,
+    GIVEN,
+    IS_LATE,
+    IS_REVOKED,
     LIFETIME,
     OTHER_CODE,
-    Step,
+    PASSED,
+    REPEATABLE,
+    Row,
     about,
     an_entry,
     announced,
+    child_ended,
     code,
+    crash,
+    dead,
     elsewhere,
     ended,
     gone,
     handed_on,
+    judged,
     later,
     moved,
     node,
     nowhere,
     of_root,
     other_broker,
+    passed_with,
     placeholder,
     planned,
-    play,
     recalled,
     resent,
     result,
@@ -51,49 +61,6 @@ from tests.unit.judge_world import (
     unsent,
     withheld,
 )
-
-
-@dataclass(frozen=True)
-class Row:
-    """A story, and what it comes to: status and code."""
-
-    name: str
-    steps: list[Step]
-    comes_to: tuple[str, str]
-    entry: Entry = field(default_factory=an_entry)
-    is_private: bool = True
-    signed_only: bool = False
-    rules: Rules | None = None
-    is_final: bool = True
-
-
-PASSED = ("passed", "as_expected")
-AS_EXPECTED = ("passed", "ended_as_expected")
-CRASHES = an_entry(expect={"state": "crashed"})
-IS_LATE = an_entry(expect={"state": "timed_out"})
-IS_REVOKED = an_entry(expect={"state": "revoked"})
-REPEATABLE = an_entry(idempotent=True, retries=9)
-FINISHES = an_entry(expect={"descendants": "finished"})
-GIVEN = an_entry(expect={"descendants": "succeeded"})
-
-
-def crash(execution: str) -> Step:
-    return several(started(execution), ended("crashed", execution, pid=11))
-
-
-def dead(execution: str) -> Step:
-    """Start, and die so that the search finds the job nowhere."""
-    return several(started(execution), gone(execution), search(), nowhere())
-
-
-def passed_with(*steps: Step) -> list[Step]:
-    return [sent(), started(), *steps, of_root(), ended()]
-
-
-def child_ended(name: str = "c1", state: str = "succeeded", **fields: object) -> Step:
-    begun = several(started(f"{name}-x"), ended(state, f"{name}-x", **fields))
-    return several(spawned(name), begun)
-
 
 A = [
     Row(
@@ -1067,6 +1034,5 @@ L = [
 @pytest.mark.parametrize("row", [*A, *B, *C, *D, *E, *F, *G, *J, *L], ids=lambda row: row.name)
 def test_a_rule(row: Row) -> None:
     """The facts of the story come to this, and are final where nothing more is awaited."""
-    world = play(row.steps, row.entry, is_private=row.is_private, signed_only=row.signed_only)
-    found = world.judge(row.rules)
+    found = judged(row)
     assert ((found.status, found.code), found.is_final) == (row.comes_to, row.is_final)
