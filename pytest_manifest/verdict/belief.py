@@ -245,8 +245,9 @@ def counted_ends(job: JobFacts, traces: Traces, base: int) -> Sequence[End]:
     ``base``: when the job was sent, or taken up again, last.
     """
     ends = believed_ends(job, traces)
-    if not traces.is_running and any(one.receipt.state == "revoked" for one in ends):
-        ends = [one for one in ends if not _is_recalled(job, one, base)]
+    if any(one.receipt.state == "revoked" for one in ends):
+        begun = {start.execution for start in traces.starts}
+        ends = [one for one in ends if one.execution in begun or not _is_recalled(job, one, base)]
     if traces.handed_on:
         ends = _without_earlier(ends, traces)
     if len(ends) < 2:
@@ -265,7 +266,8 @@ def believed_ends(job: JobFacts, traces: Traces) -> list[End]:
 def _is_recalled(job: JobFacts, end: End, base: int) -> bool:
     """Return whether a worker has only dropped what the run took back as its time was over.
 
-    Then that is why the job did not run.
+    Then that is why the job did not run. A worker drops a job that it has taken in advance once it
+    could begin it.
     """
     return end.receipt.state == "revoked" and any(
         isinstance(one, Recalled) and one.why in ("stop", "time") and base < one.seq < end.seq
@@ -292,8 +294,7 @@ def _without_earlier(ends: Sequence[End], traces: Traces) -> list[End]:
     A task may do so and succeed (``retry(throw=False)``): the last of its runs decides. And what
     the store has of that end.
     """
-    again = {name for name, one in traces.handed_on.items() if one.how != "canvas"}
-    earlier = [one for one in ends if one.execution in again and one.receipt.state == "succeeded"]
+    earlier = [one for one in ends if _goes_on_after(one, traces)]
     ended = [one.receipt.finished_at for one in earlier if one.receipt.finished_at is not None]
     last = max(ended, default=None)
 
@@ -304,6 +305,12 @@ def _without_earlier(ends: Sequence[End], traces: Traces) -> list[End]:
         return finished - last < STORING
 
     return [one for one in ends if one not in earlier and not is_copy(one)]
+
+
+def _goes_on_after(end: End, traces: Traces) -> bool:
+    """Return whether the job goes on after an execution's success."""
+    after = None if end.execution is None else traces.handed_on.get(end.execution)
+    return after is not None and after.how != "canvas" and end.receipt.state == "succeeded"
 
 
 def _end_order(end: End, began: Mapping[str, Started]) -> tuple[object, ...]:
@@ -350,7 +357,11 @@ def contradiction(
     if job.job.spawn is None:
         for end in ends:
             receipt = without_unproven_claims(end, traces.starts)
-            lie = _other_job(entry, receipt) or _other_result(receipt) or _other_time(job, end, run)
+            lie = (
+                _other_job(entry, receipt)
+                or _other_result(receipt)
+                or _other_time(job, traces, end, run)
+            )
             if lie is not None:
                 return lie
     return _disagreement(ends, by_failure=entry.expect.state == "failed") or _against_starts(
@@ -380,7 +391,7 @@ def _other_result(receipt: Receipt) -> Finding | None:
     return Finding("forged", "changed_result", {"result": short(redacted(receipt.result))})
 
 
-def _other_time(job: JobFacts, end: End, run: RunFacts) -> Finding | None:
+def _other_time(job: JobFacts, traces: Traces, end: End, run: RunFacts) -> Finding | None:
     """Find an end of no sending of this job, or one that is older than it.
 
     Which of its messages a receipt is of is known by their times alone.
@@ -398,34 +409,26 @@ def _other_time(job: JobFacts, end: End, run: RunFacts) -> Finding | None:
     for did, moment in (("started", receipt.started_at), ("finished", receipt.finished_at)):
         if moment is None or sent - moment <= CLOCK_TOLERANCE:
             continue
-        if sent - moment > CLOCK_TOLERANCE + set_back(job, run):
+        if sent - moment > CLOCK_TOLERANCE + set_back(job, traces, run):
             fields = {"did": did, "moment": moment.isoformat(), "sent": sent.isoformat()}
             return Finding("forged", "before_sending", {**fields, "host": receipt.host})
     return None
 
 
-def set_back(job: JobFacts, run: RunFacts) -> timedelta:
+def set_back(job: JobFacts, traces: Traces, run: RunFacts) -> timedelta:
     """Return by how much the controller's clock was set back while the job was in flight."""
     back = 0.0
-    begin, end = _flight(job)
+    begin, end = _flight(job, traces)
     own = (one for one in job.extra if isinstance(one, SetBack))
     for one in (*(one for one in run.set_backs if begin < one.seq < end), *own):
         back = max(back, min(back + one.by, one.most))
     return timedelta(seconds=back)
 
 
-def _flight(job: JobFacts) -> tuple[float, float]:
+def _flight(job: JobFacts, traces: Traces) -> tuple[float, float]:
     """Return between which facts the job was in flight: sent, and no end reported yet."""
     sent = min((one.seq for one in job.facts if isinstance(one, Sending)), default=job.job.seq)
-    handed_on = (one for one in job.facts if isinstance(one, HandedOn))
-    again = {one.execution for one in handed_on if one.how != "canvas"}
-    ended = (
-        one.seq
-        for one in job.facts
-        if isinstance(one, Ended)
-        and not one.fault
-        and not (one.execution in again and one.receipt.state == "succeeded")
-    )
+    ended = (one.seq for one in traces.ends if not _goes_on_after(one, traces))
     return sent, min(ended, default=float("inf"))
 
 
@@ -480,12 +483,12 @@ def _against_starts(
             code = "end_without_start"
         elif end.execution in begun and state in _WITHOUT_START:
             code = "end_after_start"
-        if code and not _may_lack_starts(job, end, run):
+        if code and not _may_lack_starts(job, traces, end, run):
             return Finding("forged", code, {"state": state})
     return Finding("forged", "starts_differ") if traces.clashes and ends else None
 
 
-def _may_lack_starts(job: JobFacts, end: End, run: RunFacts) -> bool:
+def _may_lack_starts(job: JobFacts, traces: Traces, end: End, run: RunFacts) -> bool:
     """Return whether the store may have lost the start of an execution of which this is the end.
 
     It was emptied while the job was in flight, or was not found intact when the end was looked at.
@@ -493,7 +496,7 @@ def _may_lack_starts(job: JobFacts, end: End, run: RunFacts) -> bool:
     lost = ("emptied", "older")
     if any(one.what in lost for one in job.extra if isinstance(one, StoreFact)):
         return True
-    begin, until = _flight(job)
+    begin, until = _flight(job, traces)
     if any(one.what in lost and begin < one.seq < until for one in run.store):
         return True
     looks = [one for one in run.store if one.what in ("intact", "emptied", "unreachable")]

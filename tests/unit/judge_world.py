@@ -145,9 +145,8 @@ def node(name: str, what: str) -> Step:
     return lambda w: w.run.append(w.made(r.NodeFact, name=name, what=what))
 
 
-def other_broker() -> Step:
-    url = "redis://other"
-    return lambda w: w.run.append(w.made(r.PlaceFact, what="other_broker", url=url))
+def other_place(what: str = "other_broker") -> Step:
+    return lambda w: w.run.append(w.made(r.PlaceFact, what=what, url="redis://other"))
 
 
 def set_back(seconds: float) -> Step:

@@ -37,7 +37,7 @@ from tests.unit.judge_world import (
     node,
     nowhere,
     of_root,
-    other_broker,
+    other_place,
     passed_with,
     placeholder,
     planned,
@@ -47,6 +47,7 @@ from tests.unit.judge_world import (
     run_over,
     search,
     seen,
+    segment,
     sending,
     sent,
     set_back,
@@ -569,12 +570,12 @@ F = [
     ),
     Row(
         "F4: sent to another broker",
-        [sent(), other_broker(), nowhere()],
+        [sent(), other_place(), nowhere()],
         ("unknown", "other_broker"),
     ),
     Row(
         "F4: sent to another broker, and its process is gone",
-        [sent(), started(), other_broker(), gone(), nowhere()],
+        [sent(), started(), other_place(), gone(), nowhere()],
         ("crashed", "process_gone"),
     ),
     Row(
@@ -780,6 +781,193 @@ F = [
         is_final=False,
     ),
 ]
+FOUR = [started(f"x{n}", redelivered=n > 1, pid=n) for n in range(1, 5)]
+F += [
+    Row(
+        "F1: unreadable, and it is revoked",
+        [sent(), unreadable(), stored("revoked"), nowhere()],
+        ("unknown", "unreadable"),
+    ),
+    Row(
+        "F1: unreadable, and its process is gone",
+        [sent(), started(), unreadable(), gone(), nowhere()],
+        ("unknown", "unreadable"),
+    ),
+    Row(
+        "F1: unreadable, and taken back",
+        [sent(), unreadable(), recalled(stage="heard")],
+        ("unknown", "unreadable"),
+    ),
+    Row(
+        "F1: unreadable, and nobody is there",
+        [sent(), unreadable(), run_over("nobody")],
+        ("unknown", "unreadable"),
+    ),
+    Row(
+        "F1: unreadable, and the store was emptied",
+        [sent(), unreadable(), store("emptied"), nowhere()],
+        ("unknown", "unreadable"),
+    ),
+    Row(
+        "F1: not sent, so nothing is stored",
+        [planned(), unreadable(), run_over()],
+        ("timed_out", "run_deadline"),
+    ),
+    Row(
+        "F2: and then its time was over",
+        [sent(), *FOUR, time_over()],
+        ("quarantined", "kills_workers"),
+    ),
+    Row(
+        "F2: its time was over before",
+        [sent(), started(), time_over(), *FOUR[1:]],
+        ("timed_out", "timeout_over"),
+    ),
+    Row(
+        "F2: it allows no death at all",
+        [segment(kills=1), sent(), started(), gone(), nowhere()],
+        ("quarantined", "kills_workers"),
+    ),
+    Row(
+        "F2: it expects to crash",
+        [segment(kills=1), sent(), started(), gone(), nowhere()],
+        AS_EXPECTED,
+        CRASHES,
+    ),
+    Row(
+        "F3: begun, and put back",
+        [sent(), started(), moved("put_back")],
+        ("pending", "awaited"),
+        is_final=False,
+    ),
+    Row(
+        "F3: not begun, and taken out",
+        [sent(), moved("taken_out")],
+        ("pending", "awaited"),
+        is_final=False,
+    ),
+    Row(
+        "F3: not begun, taken out, and nowhere",
+        [sent(), moved("taken_out"), nowhere()],
+        ("lost", "never_begun"),
+    ),
+    Row(
+        "F4: the app has a store of its own",
+        [other_place("own_store"), sent(), nowhere()],
+        ("lost", "never_begun"),
+    ),
+    Row(
+        "F4: the store keeps results for longer since",
+        [sent(), later(LIFETIME + 1), segment(lifetime=2 * LIFETIME), nowhere()],
+        ("lost", "never_begun"),
+    ),
+    Row(
+        "F4: a queue had no worker",
+        [node("q", "unserved"), sent(), nowhere()],
+        ("unknown", "start_unreported"),
+    ),
+    Row(
+        "F4: nobody had answered",
+        [node("", "nobody"), sent(), nowhere()],
+        ("unknown", "start_unreported"),
+    ),
+    Row(
+        "F4: some job has begun, and workers report that",
+        [sent(), started(), nowhere()],
+        ("lost", "lost_in_flight"),
+        is_private=False,
+    ),
+    Row(
+        "F4: a worker that answers",
+        [node("w2@h", "heard"), sent(), nowhere()],
+        ("lost", "never_begun"),
+    ),
+    Row(
+        "F5: its deadline is over, and it never began",
+        [sent(), time_over("deadline")],
+        ("timed_out", "deadline_over"),
+        IS_LATE,
+    ),
+    Row(
+        "F5: a deadline while it waits",
+        [sent(), started(), seen("queue"), time_over("deadline")],
+        ("timed_out", "deadline_over"),
+    ),
+    Row(
+        "F5: it was seen waiting before it began again",
+        [sent(), started(), seen("queue"), started("x2", redelivered=True, pid=12), time_over()],
+        ("timed_out", "timeout_over"),
+    ),
+    Row(
+        "F5: a worker has it",
+        [sent(), started(), seen("worker"), time_over()],
+        ("timed_out", "timeout_over"),
+    ),
+    *(
+        Row(
+            f"F6: recalled ({why}), and every worker has heard",
+            [sent(), recalled(why, "heard")],
+            ("withdrawn", "taken_back"),
+        )
+        for why in ("max_failed", "operator")
+    ),
+    Row(
+        "F6: recalled at its deadline, which says so",
+        [sent(), recalled("deadline", "withdrawn")],
+        ("pending", "awaited"),
+        is_final=False,
+    ),
+    Row(
+        "F6: stopped between two tries",
+        [sent(), started(), handed_on(), recalled(stage="heard")],
+        ("withdrawn", "taken_back"),
+    ),
+    Row(
+        "F6: nobody is there, and a search finds it nowhere",
+        [sent(), run_over("nobody"), nowhere()],
+        ("lost", "never_begun"),
+    ),
+    Row(
+        "F6: the run gives up, and its process is gone",
+        [sent(), started(), gone(), run_over("gave_up")],
+        ("unknown", "run_gave_up"),
+    ),
+    Row(
+        "F6: the run's deadline is over, its process is gone, and the store was emptied",
+        [sent(), started(), store("emptied"), gone(), run_over()],
+        ("unknown", "store_emptied"),
+    ),
+    Row(
+        "F8: an audit sees it in no certain place",
+        [sent(), later(LIFETIME + 1), seen("unknown"), run_over("ended")],
+        ("unknown", "past_lifetime"),
+    ),
+    Row(
+        "F8: an audit after another has seen it",
+        [sent(), seen("queue"), taken_up(), later(LIFETIME + 1), run_over("ended")],
+        ("unknown", "past_lifetime"),
+    ),
+]
+C += [
+    Row(
+        "C1: unsigned, and its process is gone",
+        [sent(), started(), ended(fault="not signed"), gone(), nowhere()],
+        ("forged", "unsigned"),
+        signed_only=True,
+    ),
+    Row(
+        "C1: unsigned, and the store was emptied",
+        [sent(), started(), ended(fault="not signed"), store("emptied"), nowhere()],
+        ("forged", "unsigned"),
+        signed_only=True,
+    ),
+    Row(
+        "C1: unsigned, since it was found nowhere",
+        [sent(), nowhere(), ended(fault="not signed")],
+        ("lost", "never_begun"),
+        signed_only=True,
+    ),
+]
 G = [
     Row(
         "G: a late end corrects what was inferred", [sent(), started(), nowhere(), ended()], PASSED
@@ -828,6 +1016,11 @@ G = [
     ),
 ]
 J = [
+    Row(
+        "J1: a descendant that crashed, where no death is allowed",
+        passed_with(segment(kills=1), spawned("c1"), started("y1"), gone("y1"), nowhere()),
+        ("crashed", "descendant"),
+    ),
     Row("J1: a descendant that passed", passed_with(child_ended()), PASSED),
     Row(
         "J1: a descendant in whatever time it takes",

@@ -36,7 +36,7 @@ from tests.unit.judge_world import (
     node,
     nowhere,
     of_root,
-    other_broker,
+    other_place,
     play,
     recalled,
     resent,
@@ -107,7 +107,7 @@ milestones = st.one_of(
     st.builds(run_over, st.sampled_from(["deadline", "nobody", "gave_up", "ended"])),
     st.sampled_from(
         [
-            *(search(), nowhere(), several(search(), nowhere()), taken_up(), other_broker()),
+            *(search(), nowhere(), several(search(), nowhere()), taken_up(), other_place()),
             *(store("emptied"), store("intact"), store("unreachable"), later(61), later(4000)),
             *(node("w2@h", "stock"), node("w2@h", "silent"), node("w2@h", "reports")),
             *(segment(kills=1), segment(kills=2), resent()),
