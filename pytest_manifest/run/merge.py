@@ -39,6 +39,7 @@ from pytest_manifest.manifest import Shard, manifest_digest, read_manifest
 from pytest_manifest.run.locks import RunLock
 from pytest_manifest.run.signatures import RECEIPT_KEYS, merged_signatures
 from pytest_manifest.run.task_metadata import CODE_HISTORY, OWN_LIMITS, OwnLimits
+from pytest_manifest.schema.statuses import OPEN
 
 UNSENT = "unsent"
 """The merged ledger's key for the number of entries that no run has sent."""
@@ -216,8 +217,7 @@ def _read(path: Path) -> MergeInput:
         # What a merge planned for want of a ledger may be in another one now.
         entries = ledger.attempts.count_entries() - int(metadata.get(UNSENT, 0))
         OwnLimits(ledger), float(metadata.get(BUDGET) or 0)  # before anything is made
-        counts = ledger.verdicts.counts()
-        final = sum(n for kind, n in counts.items() if kind not in ("pending", "unknown"))
+        final = sum(n for kind, n in ledger.verdicts.counts().items() if kind not in OPEN)
         status = ledger.info.status
         if status == "stopped" and UNSENT in metadata and entries == final:
             status = "finished"  # all its runs are: it was stopped for the shards that it lacks
