@@ -28,10 +28,10 @@ from pytest_manifest.schema.facts import (
 )
 from pytest_manifest.schema.run_facts import JobFact, JobFacts, RunFacts, SetBack, StoreFact
 from pytest_manifest.schema.signed import FILLABLE
+from pytest_manifest.schema.statuses import OF_ITS_PROCESS, WITHOUT_START
 from pytest_manifest.text import short
 from pytest_manifest.verdict.evidence import (
     CLOCK_TOLERANCE,
-    OF_ITS_PROCESS,
     is_revocation_notice,
 )
 from pytest_manifest.verdict.expectations import result_left_out
@@ -42,8 +42,6 @@ Fields: TypeAlias = Mapping[str, FieldValue]
 STORING: Final = timedelta(seconds=1)
 """How long after a task's end its result is stored, at most."""
 _BEFORE_ALL: Final = datetime.min.replace(tzinfo=timezone.utc)
-_WITHOUT_START: Final = frozenset({"expired", "unknown_task"})
-"""Ends of an execution that no worker began."""
 _STRANGERS: Final = ("run", "entry", "attempt", "task_id")
 
 
@@ -481,7 +479,7 @@ def _against_starts(
         state, code = end.receipt.state, ""
         if end.execution not in begun and state in OF_ITS_PROCESS:
             code = "end_without_start"
-        elif end.execution in begun and state in _WITHOUT_START:
+        elif end.execution in begun and state in WITHOUT_START:
             code = "end_after_start"
         if code and not _may_lack_starts(job, traces, end, run):
             return Finding("forged", code, {"state": state})

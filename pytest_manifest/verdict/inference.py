@@ -21,6 +21,7 @@ from pytest_manifest.schema.facts import (
     TimeOver,
 )
 from pytest_manifest.schema.run_facts import RunFacts, RunOver, RunOverReason
+from pytest_manifest.schema.statuses import INFERRED, OPEN, SILENT
 from pytest_manifest.verdict.belief import FieldValue, Finding, Traces
 from pytest_manifest.verdict.case import (
     Case,
@@ -34,10 +35,7 @@ from pytest_manifest.verdict.evidence import is_revocation_notice
 
 Milestone: TypeAlias = Recalled | Moved | Nowhere | TimeOver | RunOver
 
-_FOR_WANT: Final = frozenset(
-    {"lost", "crashed", "timed_out", "revoked", "withdrawn", "unknown", "pending"}
-)
-_WITHOUT_END: Final = frozenset({"lost", "crashed", "timed_out", "unknown"})
+_FOR_WANT: Final = INFERRED | OPEN
 
 
 def infer(case: Case) -> Own | None:
@@ -81,7 +79,7 @@ def _as_of(case: Case, milestone: Milestone, known: Traces) -> Own | None:
         return None
     if known.unreadable and found.status in _FOR_WANT and case.was_sent:
         found = Finding("unknown", "unreadable", {"why": known.unreadable})
-    if known.disbelieved is not None and found.status in _WITHOUT_END:
+    if known.disbelieved is not None and found.status in SILENT:
         return Own(known.disbelieved, known, end=milestone.seq)
     if found.status == "revoked":  # as the store says: that is its end
         notices = [one for one in known.stored if is_revocation_notice(one.receipt)]

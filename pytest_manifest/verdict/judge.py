@@ -30,6 +30,7 @@ from pytest_manifest.schema.facts import (
     Withheld,
 )
 from pytest_manifest.schema.run_facts import JobFact, JobFacts, RunFacts
+from pytest_manifest.schema.statuses import DEATHS, GIVEN_UP, NOT_SENT, OF_ITS_PROCESS, RESENDABLE
 from pytest_manifest.verdict.belief import (
     Finding,
     believed_ends,
@@ -47,9 +48,9 @@ from pytest_manifest.verdict.case import (
     reports_starts,
     restarted_too_often,
 )
-from pytest_manifest.verdict.evidence import OF_ITS_PROCESS, denies
+from pytest_manifest.verdict.evidence import denies
 from pytest_manifest.verdict.inference import infer, run_over
-from pytest_manifest.verdict.tree import NOT_SENT, Descendant, Tree, by_part, is_ignored, with_tree
+from pytest_manifest.verdict.tree import Descendant, Tree, by_part, is_ignored, with_tree
 
 REPEATS: Final = 3
 """How often a message that got lost on its way is published again."""
@@ -140,7 +141,7 @@ def judge_descendant(entry: Entry, root: Job, facts: JobFacts, run: RunFacts) ->
     own = _judge_job(case)
     found, traces = own.finding, own.traces
     was_sent = not any(isinstance(one, ChildUnsent) for one in facts.facts)
-    if not was_sent and not traces.starts and found.status in ("lost", "unknown"):
+    if not was_sent and not traces.starts and found.status in RESENDABLE - DEATHS:
         found = Finding(NOT_SENT, "not_sent")
     if found.status == "duplicated" and facts.job.spawn is not None and facts.job.spawn.delay:
         found = replace(found, fields={**found.fields, "delay": facts.job.spawn.delay})
@@ -174,7 +175,7 @@ def _judge_job(case: Case) -> Own:
         if all(one.receipt.state == "revoked" for one in ends):
             before = infer(case)
             is_before = before is not None and (before.end or last.seq) < last.seq
-            if before is not None and is_before and before.finding.status in _OVER:
+            if before is not None and is_before and before.finding.status in GIVEN_UP:
                 return replace(before, traces=traces)  # G: its time was over before
         return judge_ends(case, traces, ends)
     if held is not None:
@@ -209,9 +210,6 @@ def _earlier(entry: Entry, attempts: Sequence[Attempt], run: RunFacts) -> tuple[
 
 
 # B: what was never sent
-
-
-_OVER: Final = frozenset({"timed_out", "withdrawn"})
 
 
 def _held_back(case: Case) -> Finding | None:
@@ -259,7 +257,7 @@ def _again(case: Case, own: Own, whole: Finding, attempts: Sequence[Attempt]) ->
     if _is_message_lost(case, own):
         return "message"
     entry, tree = case.entry, attempts[-1].tree
-    if whole.status not in ("lost", "crashed", "unknown") or not entry.idempotent:
+    if whole.status not in RESENDABLE or not entry.idempotent:
         return ""
     if not case.was_sent or (whole.status == "unknown" and own.receipt is not None):
         return ""  # it ran; only whether it met its expectations is unknown

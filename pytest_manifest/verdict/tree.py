@@ -12,25 +12,15 @@ from pytest_manifest.schema import Entry, Mismatch, Receipt, VerdictStatus
 from pytest_manifest.schema.facts import Announced, Closed, Job
 from pytest_manifest.schema.models import CountRange, ExpectedDescendants
 from pytest_manifest.schema.run_facts import JobFact
+from pytest_manifest.schema.statuses import DEATHS, ENDS, NOT_SENT, OPEN, SILENT
 from pytest_manifest.schema.stream_records import HOW_AFTER
 from pytest_manifest.text import listed, short
 from pytest_manifest.verdict.belief import FieldValue, Finding
 
-NOT_SENT: Final[VerdictStatus] = "skipped"
-"""The status of a descendant whose message never left: its parent saw that, and it did not run."""
 PATH: Final = "descendants"
 """The path of a verdict's first mismatch where a descendant has not ended as expected."""
-_CERTAIN_ENDS: Final[frozenset[VerdictStatus]] = frozenset(
-    {
-        *("passed", "failed", "crashed", "revoked", "expired", "rejected", "unknown_task"),
-        *("quarantined", "withdrawn", NOT_SENT),
-    }
-)
-_DOUBTFUL: Final[frozenset[VerdictStatus]] = frozenset({"unknown", "pending"})
-_SILENT_ENDS: Final[frozenset[VerdictStatus]] = frozenset(
-    {"lost", "crashed", "timed_out", "unknown", "quarantined"}
-)
-"""Statuses that no worker may have reported: nobody says then that a chord has no body any more."""
+_UNREPORTED: Final = SILENT | DEATHS
+"""Ends that no worker may have reported: nobody says then that a chord has no body any more."""
 _NAMES_SHOWN: Final = 3
 _LAST: Final = datetime.max.replace(tzinfo=timezone.utc)
 
@@ -160,7 +150,7 @@ class Tree:
             finding = Finding(NOT_SENT, "dropped_body")
         if one.was_split and finding.status != "passed":
             part = first_of(whole, _unexpected(ExpectedDescendants(), whole)[:1])
-            if part is not None and part.finding.status not in _DOUBTFUL:
+            if part is not None and part.finding.status not in OPEN:
                 found = part.finding
                 names = {"task": _task(part), "task_id": part.job.task_id, "end": found.code}
                 finding = Finding(found.status, "by_part", names, found.mismatches)
@@ -181,9 +171,9 @@ class Tree:
             status = one.finding.status
             if of.chords is None and not of.announcement:
                 # Of which nobody reports what chord it is of, it may be of this one.
-                if status in _SILENT_ENDS:
+                if status in _UNREPORTED:
                     return True
-            elif chord in (of.chords or ()) and status in {*_SILENT_ENDS, NOT_SENT}:
+            elif chord in (of.chords or ()) and status in {*_UNREPORTED, NOT_SENT}:
                 return True
         return False
 
@@ -256,9 +246,9 @@ def _unexpected(expected: ExpectedDescendants, ends: Iterable[Descendant]) -> li
     """Return the statuses that are not expected, those first that leave no doubt."""
     if expected.outcome == "ignored":
         return []
-    allowed = {"passed", NOT_SENT} if expected.outcome == "succeeded" else _CERTAIN_ENDS
+    allowed = {"passed", NOT_SENT} if expected.outcome == "succeeded" else ENDS
     found = {one.finding.status for one in ends if not _has_finished(expected, one)}
-    return sorted(found - allowed, key=lambda status: (status in _DOUBTFUL, status))
+    return sorted(found - allowed, key=lambda status: (status in OPEN, status))
 
 
 def _has_finished(expected: ExpectedDescendants, one: Descendant) -> bool:
@@ -301,7 +291,7 @@ def by_part(entry: Entry, own: Finding, tree: Tree) -> Finding:
     Where one of its descendants has not ended as expected, that is why.
     """
     ends = tree.ends()
-    bad = [one for one in _unexpected(entry.expect.of_descendants, ends) if one not in _DOUBTFUL]
+    bad = [one for one in _unexpected(entry.expect.of_descendants, ends) if one not in OPEN]
     return _by_descendant(entry, own, tree, ends, bad) if bad else own
 
 
@@ -314,7 +304,7 @@ def _by_descendant(
 ) -> Finding:
     expected = entry.expect.of_descendants
     counted = [one for one in ends if not _has_finished(expected, one)]
-    certain = [status for status in bad if status not in _DOUBTFUL]
+    certain = [status for status in bad if status not in OPEN]
     first = first_of(counted, certain or bad)
     if first is None:
         return own
