@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -203,7 +203,10 @@ KINDS: Final[Mapping[Kind, type[JobFact | RunFact]]] = {
 # What the judge takes
 
 
-@dataclass(frozen=True, slots=True)
+AnyFact = TypeVar("AnyFact", bound=Fact)
+
+
+@dataclass(frozen=True)
 class JobFacts:
     """A job with its facts, by ``seq``.
 
@@ -216,7 +219,18 @@ class JobFacts:
 
     def until(self, seq: int) -> JobFacts:
         """Return what was known of it by then."""
-        return replace(self, facts=_until(self.facts, seq), extra=_until(self.extra, seq))
+        return JobFacts(self.job, _until(self.facts, seq), _until(self.extra, seq))
+
+    def each(self, kind: type[AnyFact]) -> Sequence[AnyFact]:
+        """Return its facts of one kind, by ``seq``."""
+        return self._by_kind.get(kind, ())  # type: ignore[return-value]  # by its own class
+
+    @cached_property
+    def _by_kind(self) -> Mapping[type[Fact], Sequence[Fact]]:
+        found: dict[type[Fact], list[Fact]] = {}
+        for one in self.facts:
+            found.setdefault(type(one), []).append(one)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,9 +288,6 @@ class RunFacts:
 
     def _of(self, kind: type[AnyFact]) -> tuple[AnyFact, ...]:
         return tuple(one for one in self.facts if isinstance(one, kind))
-
-
-AnyFact = TypeVar("AnyFact", bound=Fact)
 
 
 def _until(facts: Iterable[AnyFact], seq: int) -> tuple[AnyFact, ...]:

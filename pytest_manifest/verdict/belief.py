@@ -8,7 +8,7 @@ of several machines say, and those before names.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from itertools import groupby
@@ -26,7 +26,7 @@ from pytest_manifest.schema.facts import (
     Started,
     Stored,
 )
-from pytest_manifest.schema.run_facts import JobFact, JobFacts, RunFacts, SetBack, StoreFact
+from pytest_manifest.schema.run_facts import JobFacts, RunFacts, SetBack, StoreFact
 from pytest_manifest.schema.signed import FILLABLE
 from pytest_manifest.schema.statuses import OF_ITS_PROCESS, WITHOUT_START
 from pytest_manifest.text import short
@@ -124,49 +124,54 @@ class Traces:
         return [one for one in self.stored if not is_revocation_notice(one.receipt)]
 
 
-def traces_of(facts: Iterable[JobFact], of: Identity | None) -> Traces:
-    """Sort a job's reports; with ``of`` (not of a descendant), ends of other jobs do not count."""
-    starts: list[Started] = []
-    handed_on: dict[str, HandedOn] = {}
-    ends: list[End] = []
-    stored: list[End] = []
-    gone: list[Gone] = []
-    doubted: list[Finding] = []
-    unreadable: list[str] = []
-    for fact in facts:
-        if isinstance(fact, Started):
-            starts.append(fact)
-        elif isinstance(fact, Ended | Stored):
-            if fact.receipt is None:
-                unreadable += [fact.unreadable] if isinstance(fact, Stored) else []
-            elif fact.fault:
-                doubted.append(Finding("forged", "unsigned", {"fault": fact.fault}))
-            elif of is not None and (stranger := _of_another(of, fact.receipt)) is not None:
-                doubted.append(stranger)
-            elif isinstance(fact, Ended):
-                ends.append(End(fact.seq, fact.execution, fact.receipt))
-            else:
-                stored.append(End(fact.seq, None, fact.receipt))
-        elif isinstance(fact, HandedOn):
-            same = handed_on.setdefault(fact.execution, fact)
-            handed_on[fact.execution] = min(same, fact, key=lambda one: (one.how, one.cost or 0.0))
-        elif isinstance(fact, Gone):
-            gone.append(fact)
+def traces_of(job: JobFacts, of: Identity) -> Traces:
+    """Sort a job's reports, each once; ends of other jobs do not count."""
+    starts: Sequence[Started] = job.each(Started)
     clashes = False
     if len(starts) > 1:
         starts, clashes = _in_order(starts)
+    doubted: list[Finding] = []
+    ends = [
+        End(one.seq, one.execution, one.receipt)
+        for one in job.each(Ended)
+        if _is_believed(one.receipt, one.fault, of, doubted)
+    ]
+    found = job.each(Stored)
+    stored = [
+        End(one.seq, None, one.receipt)
+        for one in found
+        if one.receipt is not None and _is_believed(one.receipt, one.fault, of, doubted)
+    ]
     return Traces(
         starts=tuple(starts),
-        handed_on=handed_on,
+        handed_on=_handed_on(job.each(HandedOn)),
         ends=_each_once(ends),
         stored=_each_once(stored),
-        gone=tuple(gone),
-        disbelieved=min(doubted, key=lambda one: (one.code, *map(str, one.fields.values())))
-        if doubted
-        else None,
-        unreadable=min(unreadable, default=""),
+        gone=tuple(job.each(Gone)),
+        disbelieved=min(doubted, key=_finding_order) if doubted else None,
+        unreadable=min((one.unreadable for one in found if one.receipt is None), default=""),
         clashes=clashes,
     )
+
+
+def _is_believed(receipt: Receipt, fault: str, of: Identity, doubted: list[Finding]) -> bool:
+    """Return whether a receipt is of this job, and of somebody who is believed (C1, C2)."""
+    doubt = Finding("forged", "unsigned", {"fault": fault}) if fault else _of_another(of, receipt)
+    if doubt is not None:
+        doubted.append(doubt)
+    return doubt is None
+
+
+def _finding_order(one: Finding) -> tuple[str, ...]:
+    return one.code, *map(str, one.fields.values())
+
+
+def _handed_on(facts: Sequence[HandedOn]) -> Mapping[str, HandedOn]:
+    found: dict[str, HandedOn] = {}
+    for fact in facts:
+        same = found.setdefault(fact.execution, fact)
+        found[fact.execution] = min(same, fact, key=lambda one: (one.how, one.cost or 0.0))
+    return found
 
 
 def _is_of(death: Gone, start: Started) -> bool:
@@ -268,8 +273,7 @@ def _is_recalled(job: JobFacts, end: End, base: int) -> bool:
     could begin it.
     """
     return end.receipt.state == "revoked" and any(
-        isinstance(one, Recalled) and one.why in ("stop", "time") and base < one.seq < end.seq
-        for one in job.facts
+        one.why in ("stop", "time") and base < one.seq < end.seq for one in job.each(Recalled)
     )
 
 
@@ -279,11 +283,12 @@ def _is_confirmed(job: JobFacts, end: End) -> bool:
     A task can store an end of its own in the middle of its work. Not where its process is gone: it
     may have died in its work.
     """
-    searches = [one for one in job.facts if isinstance(one, Nowhere) and one.as_of >= end.seq]
+    searches = [one for one in job.each(Nowhere) if one.as_of >= end.seq]
     if not searches:
         return False
-    known = traces_of(job.until(searches[0].seq).facts, None)
-    return known.death is None
+    then = job.until(searches[0].seq)
+    starts = _in_order(then.each(Started))[0]
+    return not any(_is_of(one, starts[-1]) for one in then.each(Gone)) if starts else True
 
 
 def _without_earlier(ends: Sequence[End], traces: Traces) -> list[End]:
@@ -395,7 +400,7 @@ def _other_time(job: JobFacts, traces: Traces, end: End, run: RunFacts) -> Findi
     Which of its messages a receipt is of is known by their times alone.
     """
     receipt = end.receipt
-    sendings = [one.sent_at for one in job.facts if isinstance(one, Sending)]
+    sendings = [one.sent_at for one in job.each(Sending)]
     known = [moment for moment in sendings if moment is not None]
     is_all_known = len(known) == len(sendings) and bool(known)
     if is_all_known and receipt.sent_at is not None and receipt.sent_at not in known:
@@ -425,7 +430,7 @@ def set_back(job: JobFacts, traces: Traces, run: RunFacts) -> timedelta:
 
 def _flight(job: JobFacts, traces: Traces) -> tuple[float, float]:
     """Return between which facts the job was in flight: sent, and no end reported yet."""
-    sent = min((one.seq for one in job.facts if isinstance(one, Sending)), default=job.job.seq)
+    sent = min((one.seq for one in job.each(Sending)), default=job.job.seq)
     ended = (one.seq for one in traces.ends if not _goes_on_after(one, traces))
     return sent, min(ended, default=float("inf"))
 

@@ -56,12 +56,8 @@ class Case:
         """Return whether the broker may have had its message, or an earlier run has sent it."""
         if self.is_descendant or self.facts.job.reused is not None:
             return True
-        outcomes: dict[int, str] = {}
-        for one in self.facts.facts:
-            if isinstance(one, Sending):
-                outcomes[one.number] = "published"  # until more is known
-            elif isinstance(one, SendResult):
-                outcomes[one.number] = one.outcome
+        outcomes = {one.number: "published" for one in self.facts.each(Sending)}
+        outcomes |= {one.number: one.outcome for one in self.facts.each(SendResult)}
         return any(one in ("published", "uncertain") for one in outcomes.values())
 
     @property
@@ -69,12 +65,12 @@ class Case:
         spawn = self.facts.job.spawn
         if spawn is not None:
             return spawn.spawned_at
-        sent = [one.sent_at for one in self.facts.facts if isinstance(one, Sending)]
-        return sent[-1] if sent else None
+        sent = self.facts.each(Sending)
+        return sent[-1].sent_at if sent else None
 
     def known(self, seq: int) -> Traces:
         """Return what was reported by then."""
-        return traces_of(self.facts.until(seq).facts, self.identity)
+        return traces_of(self.facts.until(seq), self.identity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +87,9 @@ def case_of(
     entry: Entry, facts: JobFacts, run: RunFacts, *, deaths: int = 0, root: Job | None = None
 ) -> Case:
     job = facts.job
-    base = since = job.seq
-    for one in facts.facts:
-        if isinstance(one, Sending):
-            base = since = one.seq
-        elif isinstance(one, TakenUp) and one.why == "resume":
-            base = one.seq
+    sendings = facts.each(Sending)
+    since = sendings[-1].seq if sendings else job.seq
+    base = max([since, *(one.seq for one in facts.each(TakenUp) if one.why == "resume")])
     of = job if root is None else root
     origin = of.reused  # K: identity and doubts of the run that sent it; code and rules of this one
     if origin is not None:
@@ -176,7 +169,7 @@ def judge_ends(case: Case, traces: Traces, ends: Sequence[End]) -> Own:
 
 def _held_against(case: Case, said: Receipt, whole: Receipt, seq: int) -> Finding:
     entry, number = case.entry, case.identity.attempt
-    recalls = (one for one in case.facts.facts if isinstance(one, Recalled))
+    recalls = case.facts.each(Recalled)
     if whole.state == entry.expect.state == "revoked" and any(one.seq < seq for one in recalls):
         return Finding("revoked", "recalled_by_run")  # E1
     missing: Sequence[str] = ()

@@ -54,10 +54,9 @@ def infer(case: Case) -> Own | None:
 
 
 def _milestones(case: Case) -> Iterator[Milestone]:
+    kinds = Recalled, Moved, Nowhere, TimeOver
     own: list[Milestone] = [
-        one
-        for one in case.facts.facts
-        if isinstance(one, Recalled | Moved | Nowhere | TimeOver) and one.seq > case.base
+        one for kind in kinds for one in case.facts.each(kind) if one.seq > case.base
     ]
     own += [one for one in case.run.overs if one.seq > case.base]
     yield from sorted(own, key=lambda one: one.seq)
@@ -190,7 +189,7 @@ def _missing(case: Case, nowhere: Nowhere, known: Traces) -> Finding | None:
 
 
 def _missing_unstarted(case: Case, nowhere: Nowhere) -> Finding:
-    brokers = [one.broker for one in case.facts.facts if isinstance(one, ChildElsewhere)]
+    brokers = [one.broker for one in case.facts.each(ChildElsewhere)]
     if brokers:
         return Finding("unknown", "elsewhere", {"broker": min(brokers)})
     if not keeps_all_starts(case.run, nowhere.seq):
@@ -200,7 +199,7 @@ def _missing_unstarted(case: Case, nowhere: Nowhere) -> Finding:
 
 def _overdue(case: Case, over: TimeOver, known: Traces) -> Finding | None:
     """Find a job whose own time is over (F5)."""
-    seen = [one for one in case.facts.facts if isinstance(one, Seen) and one.seq < over.seq]
+    seen = [one for one in case.facts.each(Seen) if one.seq < over.seq]
     if over.of == "deadline":
         if not case.was_sent:
             return Finding("timed_out", "never_taken", {"limit": over.limit})
@@ -229,7 +228,7 @@ def run_over(case: Case, over: RunOver, known: Traces) -> Finding | None:
     status = _AT_THE_END[over.why]
     if status == "timed_out" and known.is_running and known.death and not known.unreadable:
         return _died(case, known, over.seq)  # of what is dead, that its time is over is no answer
-    seen = [one for one in case.facts.facts if isinstance(one, Seen) and one.seq < over.seq]
+    seen = [one for one in case.facts.each(Seen) if one.seq < over.seq]
     fields: dict[str, FieldValue] = {
         **over.fields,
         "sent": "yes" if is_sent else "",
@@ -254,7 +253,7 @@ def _looked_at(case: Case, over: RunOver, *, is_sent: bool) -> Finding | None:
     """Say of an audited run's job why it has no end: its report may be past its lifetime (F8)."""
     if not is_sent:
         return Finding("unknown", "never_sent")
-    seen = [one for one in case.facts.facts if isinstance(one, Seen) and one.seq > case.base]
+    seen = [one for one in case.facts.each(Seen) if one.seq > case.base]
     is_somewhere = bool(seen) and seen[-1].place != "unknown"
     age = (over.at - case.run.created_at).total_seconds()
     if age > case.run.stream_ttl and not is_somewhere:

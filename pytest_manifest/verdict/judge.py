@@ -12,7 +12,7 @@ An inferred finding is of its milestone: it takes doubts, starts and deaths as o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import pairwise
 from typing import Final, Literal
@@ -29,7 +29,7 @@ from pytest_manifest.schema.facts import (
     TakenUp,
     Withheld,
 )
-from pytest_manifest.schema.run_facts import JobFact, JobFacts, RunFacts
+from pytest_manifest.schema.run_facts import JobFacts, RunFacts
 from pytest_manifest.schema.statuses import DEATHS, GIVEN_UP, NOT_SENT, OF_ITS_PROCESS, RESENDABLE
 from pytest_manifest.verdict.belief import (
     Finding,
@@ -75,24 +75,22 @@ class Attempt:
     tree: Tree | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Judgement:
     """What became of an entry.
 
     ``is_final``: nothing more is awaited of it; where not, a verdict that was reported stands.
     ``end``: the ``seq`` of what decided. ``receipt``: the one that counts, with what the starts
-    know. ``cost``: of all attempts.
+    know. What follows is worked out when it is asked for.
     """
 
     finding: Finding
     attempt: int | None = None
     is_final: bool = False
-    may_have_run: bool = False
-    executions: int = 0
-    cost: Decimal = Decimal(0)
-    again: Again = ""
     receipt: Receipt | None = None
     end: int | None = None
+    _attempts: Sequence[Attempt] = field(default=(), repr=False, compare=False)
+    _jobs: Sequence[tuple[Case, Own]] = field(default=(), repr=False, compare=False)
 
     @property
     def status(self) -> VerdictStatus:
@@ -101,6 +99,29 @@ class Judgement:
     @property
     def code(self) -> str:
         return self.finding.code
+
+    @property
+    def executions(self) -> int:
+        """Return how often its last attempt has begun, in one turn."""
+        starts = self._jobs[-1][1].traces.starts if self._jobs else ()
+        return turns(starts) or (0 if self.receipt is None else self.receipt.executions)
+
+    @property
+    def may_have_run(self) -> bool:
+        """Return whether the code of its last attempt's task may have been entered (I)."""
+        return bool(self._jobs) and _may_have_run(*self._jobs[-1])
+
+    @property
+    def again(self) -> Again:
+        """Return what may be sent again (H)."""
+        if not self.is_final or not self._jobs:
+            return ""
+        return _again(*self._jobs[-1], self.finding, self._attempts)
+
+    @property
+    def cost(self) -> Decimal:
+        """Return what all attempts have cost, in the entries' unit (I)."""
+        return sum((_cost(*one) for one in self._jobs), Decimal(0))
 
 
 def judge(
@@ -113,25 +134,15 @@ def judge(
     if not attempts:
         return Judgement(Finding("pending", "not_planned"))
     newest = attempts[-1]
-    deaths, cost = _earlier(entry, attempts, run)
+    earlier, deaths = _earlier(entry, attempts, run) if len(attempts) > 1 else ([], 0)
     case = case_of(entry, newest.own, run, deaths=deaths)
     own = _judge_job(case)
-    whole = _with_tree(case, own, None if is_ignored(entry) else newest.tree)
+    whole = _with_tree(case, own, newest.tree)
     if rules is not None and rules.other_work and case.was_sent:
         whole = Finding("unknown", "other_work", {"what": rules.other_work})  # L
     is_final = whole.status != "pending" and whole.code != "never_sent"
-    receipt, starts = own.receipt, own.traces.starts
-    return Judgement(
-        whole,
-        attempt=newest.own.job.number,
-        is_final=is_final,
-        may_have_run=_may_have_run(case, own),
-        executions=turns(starts) or (0 if receipt is None else receipt.executions),
-        cost=cost + _cost(case, own),
-        again=_again(case, own, whole, attempts) if is_final else "",
-        receipt=receipt,
-        end=own.end,
-    )
+    number, jobs = newest.own.job.number, [*earlier, (case, own)]
+    return Judgement(whole, number, is_final, own.receipt, own.end, attempts, jobs)
 
 
 def judge_descendant(entry: Entry, root: Job, facts: JobFacts, run: RunFacts) -> Descendant:
@@ -140,7 +151,7 @@ def judge_descendant(entry: Entry, root: Job, facts: JobFacts, run: RunFacts) ->
     case = case_of(entry, facts, run, root=root)
     own = _judge_job(case)
     found, traces = own.finding, own.traces
-    was_sent = not any(isinstance(one, ChildUnsent) for one in facts.facts)
+    was_sent = not facts.each(ChildUnsent)
     if not was_sent and not traces.starts and found.status in RESENDABLE - DEATHS:
         found = Finding(NOT_SENT, "not_sent")
     if found.status == "duplicated" and facts.job.spawn is not None and facts.job.spawn.delay:
@@ -165,7 +176,7 @@ def _judge_job(case: Case) -> Own:
     """Judge a job: by its end, where one counts, else by what was found in want of it."""
     if (fixed := _poisoned(case)) is not None:
         return fixed  # G
-    traces = traces_of(case.facts.facts, case.identity)
+    traces = traces_of(case.facts, case.identity)
     held = _held_back(case)
     if held is not None and held.status == "skipped":
         return Own(held, traces)  # G
@@ -192,21 +203,22 @@ def _judge_job(case: Case) -> Own:
 # A: which attempt counts
 
 
-def _earlier(entry: Entry, attempts: Sequence[Attempt], run: RunFacts) -> tuple[int, Decimal]:
-    """Return how many deaths the attempts before the last have caused, and what they have cost.
+def _earlier(
+    entry: Entry, attempts: Sequence[Attempt], run: RunFacts
+) -> tuple[list[tuple[Case, Own]], int]:
+    """Judge the attempts before the last; return these, and how many deaths they have caused.
 
     Each is judged by what was known of it when the next was planned.
     """
-    deaths, cost = 0, Decimal(0)
+    deaths, jobs = 0, list[tuple[Case, Own]]()
     for one, following in pairwise(attempts):
         seq = following.own.job.seq - 1
         case = case_of(entry, one.own.until(seq), run.until(seq), deaths=deaths)
         own = _judge_job(case)
-        deaths += deaths_survived(own.traces)
-        deaths += own.finding.status == "crashed"
-        all_traces = traces_of(one.own.facts, case.identity)
-        cost += _cost(replace(case, facts=one.own, run=run), replace(own, traces=all_traces))
-    return deaths, cost
+        deaths += deaths_survived(own.traces) + (own.finding.status == "crashed")
+        later = replace(case, facts=one.own, run=run)
+        jobs.append((later, replace(own, traces=traces_of(one.own, case.identity))))
+    return jobs, deaths
 
 
 # B: what was never sent
@@ -215,6 +227,9 @@ def _earlier(entry: Entry, attempts: Sequence[Attempt], run: RunFacts) -> tuple[
 def _held_back(case: Case) -> Finding | None:
     """Find an attempt that is not sent, or that the broker has refused (B1, B2)."""
     found: Finding | None = None
+    held = case.facts.each(Withheld), case.facts.each(SendResult)
+    if not held[0] and all(one.outcome != "refused" for one in held[1]):
+        return None
     for one in case.facts.facts:
         if isinstance(one, Sending | TakenUp):
             found = None
@@ -229,7 +244,7 @@ def _held_back(case: Case) -> Finding | None:
 def _awaited(case: Case) -> Finding:
     """Say of what is under way where it was seen last."""
     code = "awaited" if case.was_sent else "not_sent_yet"
-    seen = [one for one in case.facts.facts if isinstance(one, Seen) and one.seq > case.base]
+    seen = [one for one in case.facts.each(Seen) if one.seq > case.base]
     return Finding("pending", code, {"place": seen[-1].place} if seen else {})
 
 
@@ -238,12 +253,12 @@ def _awaited(case: Case) -> Finding:
 
 def _poisoned(case: Case) -> Own | None:
     """Return the finding on a job that was recalled as it kills workers, by what was known then."""
-    for one in case.facts.facts:
-        if isinstance(one, Recalled) and one.why == "poison" and one.seq > case.base:
+    for one in case.facts.each(Recalled):
+        if one.why == "poison" and one.seq > case.base:
             facts = replace(case.facts, facts=case.facts.until(one.seq - 1).facts)
             then = _judge_job(replace(case, facts=facts, run=case.run.until(one.seq)))
             if then.finding.status == "quarantined":
-                return replace(then, traces=traces_of(case.facts.facts, case.identity))
+                return replace(then, traces=traces_of(case.facts, case.identity))
             return None
     return None
 
@@ -271,9 +286,8 @@ def _is_message_lost(case: Case, own: Own) -> bool:
 
     The broker failed while it was published, and it is nowhere since.
     """
-    facts, seq = case.facts.facts, own.end or 0
-    results = [one for one in facts if isinstance(one, SendResult)]
-    is_nowhere = any(isinstance(one, Nowhere) and one.seq == seq for one in facts)
+    results, seq = case.facts.each(SendResult), own.end or 0
+    is_nowhere = any(one.seq == seq for one in case.facts.each(Nowhere))
     if not results or results[-1].outcome != "uncertain" or own.traces.starts or not is_nowhere:
         return False
     if own.traces.unreadable or own.receipt is not None:
@@ -300,7 +314,8 @@ def _may_have_run(case: Case, own: Own) -> bool:
         return False
     if traces.starts:
         return True
-    if any(_is_withdrawal(one, case.base) for one in case.facts.facts):
+    recalls = case.facts.each(Recalled)
+    if any(one.stage == "withdrawn" and one.seq > case.base for one in recalls):
         return False  # it was out, and everybody who could have had it was asked
     if own.finding.status == "forged":  # its writer need not have been the job's worker
         return True
@@ -309,10 +324,6 @@ def _may_have_run(case: Case, own: Own) -> bool:
     if not receipts:
         return not witnessed
     return not all(denies(one, witnessed=witnessed) for one in receipts)
-
-
-def _is_withdrawal(fact: JobFact, base: int) -> bool:
-    return isinstance(fact, Recalled) and fact.stage == "withdrawn" and fact.seq > base
 
 
 def _last_of_all(case: Case) -> int:
@@ -360,7 +371,7 @@ def _cost(case: Case, own: Own) -> Decimal:
 def _with_tree(case: Case, own: Own, tree: Tree | None) -> Finding:
     """Return the finding on an attempt and on its descendants, whatever became of them."""
     found, entry = own.finding, case.entry
-    if found.status == "pending":
+    if found.status == "pending" or (tree is not None and is_ignored(entry)):
         return found
     if tree is not None and not tree.is_complete():
         since = tree.missing_since()
