@@ -57,7 +57,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a job's receipts must say that they are of: of the run that had sent it."""
+    """The identity of a job in the run that had sent it, which its receipts must have."""
 
     run: str
     entry: str
@@ -76,7 +76,7 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Traces:
-    """What is known of a job as of some moment, each report once.
+    """All that is known of a job as of some moment, each report once.
 
     ``starts``: the oldest first; ``ends``: of this job by workers; ``stored``: what the result
     store alone has; ``disbelieved``: the first end that does not count, as a finding.

@@ -75,7 +75,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """What became of a job itself."""
+    """The finding on a job itself, and what it goes by."""
 
     finding: Finding
     traces: Traces
@@ -89,6 +89,8 @@ def case_of(
     job = facts.job
     sendings = facts.each(Sending)
     since = sendings[-1].seq if sendings else job.seq
+    if job.spawn is not None and facts.facts:  # what is reported of it may come before its record
+        since = min(since, facts.facts[0].seq - 1)
     base = max([since, *(one.seq for one in facts.each(TakenUp) if one.why == "resume")])
     of = job if root is None else root
     origin = of.reused  # K: identity and doubts of the run that sent it; code and rules of this one

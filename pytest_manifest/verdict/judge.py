@@ -62,7 +62,7 @@ nothing."""
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What holds today. ``other_work``: what of the entry's work its manifest has otherwise now."""
+    """Rules of today. ``other_work``: what of the entry's work its manifest has otherwise now."""
 
     other_work: str = ""
 
@@ -77,7 +77,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What became of an entry.
+    """The judgement of an entry.
 
     ``is_final``: nothing more is awaited of it; where not, a verdict that was reported stands.
     ``end``: the ``seq`` of what decided. ``receipt``: the one that counts, with what the starts

@@ -48,7 +48,7 @@ class Descendant:
 
 @dataclass(slots=True)
 class _Awaited:
-    """What is announced under one key: so many messages, maybe under these ids."""
+    """Messages that are announced under one key: so many, maybe under these ids."""
 
     number: int = 0
     task_ids: set[str] = field(default_factory=set)
