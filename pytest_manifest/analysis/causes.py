@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from pytest_manifest.analysis.records import Outcome
 from pytest_manifest.schema import Mismatch, Receipt, Verdict, VerdictStatus
+from pytest_manifest.schema.statuses import BAD, Outcome
 from pytest_manifest.text import middle, printable
 from pytest_manifest.verdict import next_step, reason_of
 from pytest_manifest.verdict.descendants import PATH, named_descendant
@@ -161,7 +161,7 @@ class CauseNumbers:
 
 def _sign_and_message(record: EvaluatedEntry) -> tuple[_Sign, str] | None:
     """Return by what a record is grouped, and its message; None where nothing went wrong."""
-    if record.verdict is None or record.outcome not in ("failed", "error"):
+    if record.verdict is None or record.outcome not in BAD:
         return None
     kind, mismatch = record.verdict.verdict, _first_mismatch(record.verdict)
     reason = reason_of(record.verdict, record.receipt)

@@ -128,7 +128,7 @@ def _show_run(run: StoredRun, chosen: Filter, *, json: bool) -> None:
                 "manifest": str(run.info.manifest),
                 "created_at": run.info.created_at.isoformat(),
                 "status": status,
-                "verdicts": dict(counts),
+                "verdicts": {str(one): number for one, number in counts.items()},
                 "reused": dict(reused),
                 "descendants": {one or "pending": number for one, number in trees.items()},
             }

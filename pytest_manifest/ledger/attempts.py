@@ -15,6 +15,7 @@ from pytest_manifest.ledger.rows import (
     moment,
     text,
 )
+from pytest_manifest.schema.statuses import OPEN, in_sql
 
 PlanRow: TypeAlias = tuple[str, str, int, int] | tuple[str, str, int, int, str | None]
 """``(task_id, entry, attempt, position)``, and the reason of an attempt that is not the first."""
@@ -27,16 +28,15 @@ _ATTEMPTS = """
 """
 _NEWEST = "WHERE a.attempt = (SELECT max(b.attempt) FROM attempts b WHERE b.entry = a.entry) "
 # Without a verdict, or with one that may change later.
-_NOT_FINAL = (
-    "AND a.entry NOT IN (SELECT entry FROM settled WHERE kind NOT IN ('pending', 'unknown')) "
-)
-_UNDECIDED = _NEWEST + _NOT_FINAL
+_FINAL = f"SELECT entry FROM settled WHERE kind NOT IN {in_sql(OPEN)}"  # noqa: S608 - fixed text
+_UNDECIDED = f"{_NEWEST} AND a.entry NOT IN ({_FINAL}) "
 _FIRST_UNDECIDED = f"SELECT 1 FROM attempts a {_UNDECIDED} LIMIT 1"  # noqa: S608 - fixed text
 
 _FIRST_OPEN = f"""
     SELECT 1 FROM attempts a LEFT JOIN settled s ON s.entry = a.entry
     {_NEWEST} AND (
-        s.kind IS NULL OR s.kind = 'pending' OR (s.kind = 'unknown' AND a.state = 'planned')
+        s.kind IS NULL
+        OR (s.kind IN {in_sql(OPEN)} AND (s.kind = 'pending' OR a.state = 'planned'))
     ) LIMIT 1
 """  # noqa: S608 - fixed text
 

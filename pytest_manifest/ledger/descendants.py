@@ -6,11 +6,12 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, get_args
+from typing import Final
 
 from pytest_manifest.ledger.database import LedgerPart, placeholders
 from pytest_manifest.ledger.rows import NEWEST_FIRST, Row, moment, text
 from pytest_manifest.schema import Verdict, VerdictStatus
+from pytest_manifest.schema.statuses import OF_ITS_PROCESS, STATUSES, in_sql
 
 DESCENDANT_COLUMNS: Final = (
     "task_id, root, parent, task, how, queue, fulfils, spawned_at, kind, verdict, chords, due, "
@@ -24,7 +25,6 @@ _ANNOUNCED = f"SELECT {ANNOUNCED_COLUMNS} FROM announced "  # noqa: S608 - fixed
 _WAS_SPLIT = (
     "EXISTS (SELECT 1 FROM handed_on h WHERE h.task_id = descendants.task_id AND h.how = 'canvas')"
 )
-_STATUSES: Final = frozenset(get_args(VerdictStatus))
 _TOLD = f"""
     SELECT d.task_id, d.parent, d.task, d.how, d.spawned_at, d.kind,
         CASE WHEN d.kind IS NOT 'passed' THEN d.verdict END,
@@ -300,7 +300,7 @@ def untold(where: str = "TRUE") -> str:
     return f"""
         SELECT t.root AS root, coalesce(t.children > coalesce(k.known, 0), 0) AS is_short FROM (
             SELECT d.root, d.task_id, max(json_extract(r.receipt, '$.children')) AS children,
-                max(json_extract(r.receipt, '$.state') IN ('succeeded', 'failed', 'ignored'))
+                max(json_extract(r.receipt, '$.state') IN {in_sql(OF_ITS_PROCESS)})
                     AS ended
             FROM descendants d JOIN receipts r ON r.task_id = d.task_id WHERE {where}
             GROUP BY d.task_id
@@ -337,7 +337,7 @@ def _told_of_row(row: Row) -> ToldDescendant:
 
 def _refuse_no_status(kind: object) -> None:
     """Raise ValueError for what is no verdict's status, where there is one."""
-    if kind is not None and kind not in _STATUSES:
+    if kind is not None and kind not in STATUSES:
         raise ValueError("the status of a descendant is none")
 
 

@@ -18,6 +18,7 @@ from pytest_manifest.ledger.rows import (
     utc_now,
 )
 from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
+from pytest_manifest.schema.statuses import OPEN, in_sql
 
 # Verdicts are long, so an entry's present one is stored once, in `settled`. Before such a row is
 # deleted, it is copied to its attempt; a condition on those rows completes the statement.
@@ -122,7 +123,7 @@ class Verdicts(LedgerPart):
     def reopen_not_final(self, entries: Iterable[str]) -> None:
         """Withdraw those verdicts of these entries that are not final."""
         kinds = self.statuses()
-        self.reopen([one for one in entries if kinds.get(one) in ("pending", "unknown")])
+        self.reopen([one for one in entries if kinds.get(one) in OPEN])
 
     def reopen(self, entries: Iterable[str] | None = None) -> None:
         """Withdraw the verdicts of these entries, or all that are not final.
@@ -131,8 +132,8 @@ class Verdicts(LedgerPart):
         """
         with self._db.writing() as db:
             if entries is None:
-                db.execute(_KEEP + "kind IN ('pending', 'unknown'))")
-                db.execute("DELETE FROM settled WHERE kind IN ('pending', 'unknown')")
+                db.execute(_KEEP + f"kind IN {in_sql(OPEN)})")
+                db.execute(f"DELETE FROM settled WHERE kind IN {in_sql(OPEN)}")  # noqa: S608 - fixed text
             else:
                 for entry in entries:
                     db.execute(_KEEP + "entry = ?)", (entry,))
@@ -178,7 +179,7 @@ class Verdicts(LedgerPart):
         """
         return self._db.read_one(query) is not None
 
-    def counts(self) -> Mapping[str, int]:
+    def counts(self) -> Mapping[VerdictStatus, int]:
         rows = self._db.read("SELECT kind, count(*) FROM settled GROUP BY kind")
         return {kind: int(count) for kind, count in rows}
 

@@ -21,6 +21,7 @@ from pytest_manifest.reporting.terminal_run import (
     write,
     write_runs_in_short,
 )
+from pytest_manifest.schema.statuses import VerdictStatus
 from pytest_manifest.text import listed, plural, short_path
 
 if TYPE_CHECKING:
@@ -75,9 +76,9 @@ def closing_lines(report: RunReport, sheet: Sheet) -> Iterator[Line]:
     yield from map(Line, files)
 
 
-def _counts(runs: Sequence[Run]) -> tuple[Counter[str], int]:
+def _counts(runs: Sequence[Run]) -> tuple[Counter[VerdictStatus], int]:
     """Return how many entries of all runs have which verdict, and how many there are."""
-    counts: Counter[str] = Counter()
+    counts: Counter[VerdictStatus] = Counter()
     entries = 0
     for run in runs:
         with run.read() as ledger:
@@ -86,7 +87,7 @@ def _counts(runs: Sequence[Run]) -> tuple[Counter[str], int]:
     return counts, entries
 
 
-def _title(report: RunReport, counts: Counter[str], entries: int) -> str:
+def _title(report: RunReport, counts: Counter[VerdictStatus], entries: int) -> str:
     runs = report.runs
     what = plural(len(runs), "run")
     if len(runs) == 1:

@@ -26,6 +26,7 @@ from pytest_manifest.reporting.terminal_statistics import (
     comparison_phrase,
     statistics_lines,
 )
+from pytest_manifest.schema.statuses import BAD, VerdictStatus, outcome
 from pytest_manifest.text import limits_phrase, listed, many, plural, short_path
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 
 _RUNS_SHOWN: Final = 3
-_HARMLESS: Final = frozenset({"passed", "skipped", "withdrawn"})
-"""Verdicts of what has passed, and of what the run itself has not let run."""
 
 
 def write_runs(reporter: pytest.TerminalReporter, report: RunReport) -> None:
@@ -58,9 +57,9 @@ def write_runs_in_short(reporter: pytest.TerminalReporter, report: RunReport) ->
                 reporter.write_line(line)
 
 
-def has_failures(statuses: Iterable[str]) -> bool:
+def has_failures(statuses: Iterable[VerdictStatus]) -> bool:
     """Return whether any of these verdicts is a failure, or an error."""
-    return not _HARMLESS.issuperset(statuses)
+    return any(outcome(one) in BAD for one in statuses)
 
 
 def write(reporter: pytest.TerminalReporter, line: Line) -> None:

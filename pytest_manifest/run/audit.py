@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -25,13 +26,14 @@ from pytest_manifest.run.earlier import (
 )
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.evaluation import AttemptEvaluator, Evaluated
-from pytest_manifest.run.open_trees import waiting_phrases
+from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.recovery import JobSearch
 from pytest_manifest.run.reevaluation import manifest_lines, reevaluate
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.state import RunState
 from pytest_manifest.schema import VerdictStatus
+from pytest_manifest.text import plural
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import evaluate
 
@@ -247,3 +249,15 @@ def _unfinished(state: str, *, expired: bool) -> tuple[VerdictStatus, str]:
     if expired:
         return "unknown", "a receipt may have been, and be past its lifetime in the result store"
     return "pending", ""
+
+
+def waiting_phrases(pending: PendingAttempts) -> dict[str, str]:
+    """Return a phrase for each attempt that has ended while descendants of it have not."""
+    open_ends = Counter(
+        job.origin.root for job in pending.by_task_id.values() if job.origin is not None
+    )
+    return {
+        root: f"it has ended itself, and {plural(open_ends[root], 'task')} that it started "
+        f"{'has' if open_ends[root] == 1 else 'have'} not"
+        for root in pending.held
+    }

@@ -16,16 +16,17 @@ from pytest_manifest.broker.servers import Servers, is_same, with_host
 from pytest_manifest.ledger import OTHER_BROKER, AttemptRow, Ledger, RunInfo, utc_now
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.redaction import redact_url
-from pytest_manifest.run.evaluation import FIXED, INFERRED, AttemptEvaluator
+from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.pending import PendingAttempt, PendingAttempts, pending_descendant
 from pytest_manifest.run.signatures import require_signatures
 from pytest_manifest.run.strategy import Strategy
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.run.trees import Trees
 from pytest_manifest.schema import Entry, Receipt, Verdict
+from pytest_manifest.schema.statuses import FIXED, INFERRED, NEVER_STARTED_STATES, NOT_SENT
 from pytest_manifest.urls import StackAddress
-from pytest_manifest.verdict import NEVER_STARTED_STATES, is_revocation_notice
-from pytest_manifest.verdict.descendants import NOT_SENT, PATH, is_ignored
+from pytest_manifest.verdict import is_revocation_notice
+from pytest_manifest.verdict.descendants import PATH, is_ignored
 
 NOT_OURS: Final = frozenset({"planned", "withheld", "reused"})
 """States of attempts that the run has not sent, so that none of its jobs can be looked for."""

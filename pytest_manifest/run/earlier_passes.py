@@ -41,9 +41,8 @@ from pytest_manifest.run.changes import kept_manifest
 from pytest_manifest.run.evidence import ReportedEnd
 from pytest_manifest.run.signatures import signatures_of
 from pytest_manifest.schema import Receipt
+from pytest_manifest.schema.statuses import NOT_SENT, OF_ITS_PROCESS
 from pytest_manifest.schema.wire import canonical
-from pytest_manifest.verdict.descendants import NOT_SENT
-from pytest_manifest.verdict.evidence import OF_ITS_PROCESS
 
 
 def work_of(raw: bytes) -> Mapping[str, JsonValue]:

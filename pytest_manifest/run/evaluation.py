@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Final
 
 from loguru import logger
 
@@ -39,19 +38,10 @@ from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.run.tree_evaluation import TreeEvaluator
 from pytest_manifest.run.unforeseen import failure_ignored, unforeseen_failure
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
+from pytest_manifest.schema.statuses import FIXED, OWN, RESENDABLE
 from pytest_manifest.verdict import Costs, evaluate, is_revocation_notice
 
 Evaluated = tuple[Verdict, Receipt | None]
-
-RESENDABLE: Final = frozenset({"lost", "crashed", "unknown"})
-"""Verdicts after which an idempotent entry with retries is sent again."""
-INFERRED: Final = frozenset({"lost", "crashed", "timed_out", "unknown", "revoked", "withdrawn"})
-"""Verdicts for want of a receipt; a late receipt knows better."""
-SELF_CAUSED: Final = frozenset({"timed_out", "crashed"})
-"""Verdicts that a started job may have come to by itself, though no receipt reports it."""
-FIXED: Final = frozenset({"forged", "quarantined", "skipped"})
-"""Verdicts that no further receipt changes: one false receipt makes all of them doubtful, and the
-run itself has revoked or blocked the others."""
 
 
 class AttemptEvaluator:
@@ -123,10 +113,11 @@ class AttemptEvaluator:
             status, note = for_want_of_a_signed_end(self._ledger, job.task_id, status, note)
         if status == "unknown" or self.keeps_unknown:
             row = self._ledger.attempts.get(job.task_id)
-            kept = ("unknown", "timed_out") if self.keeps_unknown else ("unknown",)
-            if row is not None and row.status in kept and row.verdict is not None:
-                return row.verdict  # nothing was reported since
-        seen = status in SELF_CAUSED and job.is_running
+            known = None if row is None else row.verdict
+            given_up = known is not None and self.keeps_unknown and known.verdict == "timed_out"
+            if known is not None and (known.verdict == "unknown" or given_up):
+                return known  # nothing was reported since
+        seen = status in OWN and job.is_running
         entry = self._own_limits.of(job)
         return evaluate(entry, None, attempt=job.number, problem=status, note=note, seen=seen)
 

@@ -32,14 +32,13 @@ from pytest_manifest.run.signatures import SignaturesByRun, trusted_ends
 from pytest_manifest.run.task_metadata import CodeHistory, OwnLimits
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.signed import FILLABLE
+from pytest_manifest.schema.statuses import OF_ITS_PROCESS, WITHOUT_START
 from pytest_manifest.text import short
 from pytest_manifest.verdict import contradiction, evaluate, is_revocation_notice
-from pytest_manifest.verdict.evidence import OF_ITS_PROCESS, missing_fields
+from pytest_manifest.verdict.evidence import missing_fields
 
 ReportedEnd: TypeAlias = tuple[str | None, Receipt]
 """An end and its execution; None where that is not reported: not by way of a stream."""
-
-_WITHOUT_START: Final = frozenset({"expired", "unknown_task"})
 
 
 def decisive_end(reported: Sequence[ReportedEnd]) -> ReportedEnd:
@@ -118,7 +117,7 @@ def contradiction_with_starts(reported: Sequence[ReportedEnd], starts: Sequence[
         started = any(start.execution == execution for start in starts)
         if not started and receipt.state in OF_ITS_PROCESS:
             return "it reports the end of an execution that no worker has begun"
-        if started and receipt.state in _WITHOUT_START:
+        if started and receipt.state in WITHOUT_START:
             return f"it says that the job was {receipt.state!r}, which a worker had begun"
     return ""
 

@@ -17,12 +17,13 @@ from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.ledger.transfers import ImportedEntry
 from pytest_manifest.manifest import Limits, Manifest
 from pytest_manifest.manifest.receipts import Exported, ReceiptIndex
-from pytest_manifest.run.evaluation import FIXED, AttemptEvaluator, Evaluated
+from pytest_manifest.run.evaluation import AttemptEvaluator, Evaluated
 from pytest_manifest.run.exported_trees import TreeImport
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.signatures import require_signatures
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.receipts import Judged, Reuse
+from pytest_manifest.schema.statuses import FIXED
 from pytest_manifest.verdict import evaluate
 
 SHORTEST_LIMIT: Final = 1.0

@@ -39,6 +39,7 @@ from pytest_manifest.manifest import Shard, manifest_digest, read_manifest
 from pytest_manifest.run.locks import RunLock
 from pytest_manifest.run.signatures import RECEIPT_KEYS, merged_signatures
 from pytest_manifest.run.task_metadata import CODE_HISTORY, OWN_LIMITS, OwnLimits
+from pytest_manifest.schema.statuses import OPEN
 from pytest_manifest.text import listed
 
 UNSENT = "unsent"
@@ -222,8 +223,7 @@ def _read(path: Path) -> MergeInput:
         info, metadata = ledger.info.read(), ledger.info.all_meta()
         entries = ledger.attempts.count_entries()
         OwnLimits(ledger), float(metadata.get(BUDGET) or 0)  # before anything is made
-        counts = ledger.verdicts.counts()
-        final = sum(n for kind, n in counts.items() if kind not in ("pending", "unknown"))
+        final = sum(n for kind, n in ledger.verdicts.counts().items() if kind not in OPEN)
         return MergeInput(
             path=path,
             info=info,

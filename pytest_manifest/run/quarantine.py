@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final
 
 from pytest_manifest.ledger import Ledger, Start
 from pytest_manifest.run.evidence import turn_of
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Verdict
+from pytest_manifest.schema.statuses import DEATHS, OWN
 from pytest_manifest.schema.stream_records import HANDED_ON_AFTER_DEATH
 from pytest_manifest.verdict import evaluate
-
-GOES_ON_KILLING: Final = frozenset({"crashed", "quarantined", "timed_out"})
-"""Verdicts of jobs that a broker may deliver again and again for all that."""
 
 
 class Quarantine:
@@ -46,7 +43,7 @@ class Quarantine:
     def is_to_be_revoked(self, task_id: str, status: str | None) -> bool:
         """Return whether a job with this verdict starts again all the same, too often."""
         again = _delivered_again(self._ledger.events.starts(task_id)) + self._retried(task_id)
-        return status in GOES_ON_KILLING and again >= self._kills
+        return status in DEATHS | OWN and again >= self._kills
 
     def _deaths(self, job: PendingAttempt) -> int:
         return self._earlier(job) + self._retried(job.task_id) + 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pytest_manifest.broker.locating.base import Location
@@ -29,7 +29,7 @@ from pytest_manifest.run.earlier import (
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.older_ledger import doubt_unsent, has_traces, was_read_on
-from pytest_manifest.run.open_trees import locations_with_trees
+from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.recovery import JobSearch, locations_of
 from pytest_manifest.run.reevaluation import reevaluate
 from pytest_manifest.run.resume_decisions import Known, decisions
@@ -43,8 +43,9 @@ from pytest_manifest.run.run import Run
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.state import RunState
 from pytest_manifest.run.unconfirmed import UnreadableResults
+from pytest_manifest.schema.statuses import NEVER_STARTED_STATES
 from pytest_manifest.urls import StackAddress
-from pytest_manifest.verdict import NEVER_STARTED_STATES, Costs, evaluate
+from pytest_manifest.verdict import Costs, evaluate
 
 
 class Resume(EarlierRunStrategy):
@@ -322,3 +323,16 @@ def resume_run(
         info = ledger.info.read()
     state = RunState(manifest, RunFiles(ledger_path), info, address, settings)
     return Run(Resume(state, selected, rules))
+
+
+def locations_with_trees(
+    locations: Mapping[str, Location], pending: PendingAttempts
+) -> dict[str, Location]:
+    """Return where attempts are, by task id: with a worker, too, while a descendant may go on."""
+    alive: dict[str, bool] = dict.fromkeys(pending.held, True)
+    jobs = [(i, job.origin.root) for i, job in pending.by_task_id.items() if job.origin is not None]
+    alive.update(dict.fromkeys((root for _, root in jobs), False))
+    for task_id, root in jobs:
+        alive[root] = alive[root] or locations.get(task_id, "unknown") != "missing"
+    found: dict[str, Location] = {root: "with_worker" for root, goes_on in alive.items() if goes_on}
+    return {**locations, **found}

@@ -20,12 +20,12 @@ from pytest_manifest.run.key_limits import KeyedQueue, KeyLimits
 from pytest_manifest.run.send_queue import SendQueue, dependents, names_of
 from pytest_manifest.run.settings import FailureLimit
 from pytest_manifest.schema import VerdictStatus
+from pytest_manifest.schema.statuses import BAD, STATUSES
 from pytest_manifest.text import listed
 
 CHAIN_SHOWN = 4
 """Entries of a chain of dependencies that a message names; the others are counted."""
 NAMES_SHOWN = 3
-NOT_FAILURES = frozenset({"passed", "skipped", "withdrawn", "pending"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +276,7 @@ class Schedule:
     def _failed_with(self, entry: str, status: VerdictStatus) -> list[Skipped]:
         self._dead[entry] = _Dead((entry,), f"which did not pass ({status})")
         skipped = self._block_dependents(entry)
-        if status not in NOT_FAILURES:
+        if STATUSES[status].outcome in BAD:
             self._failed += 1
         return skipped + self._block_for_failures()
 

@@ -11,6 +11,7 @@ from typing import Final
 from pytest_manifest.errors import LedgerError, SigningError
 from pytest_manifest.ledger import Ledger, key_of
 from pytest_manifest.schema import Receipt, VerdictStatus
+from pytest_manifest.schema.statuses import SILENT
 from pytest_manifest.signing.keys import SIGNING_KEY_VARIABLE, read_verifier
 from pytest_manifest.text import listed
 from pytest_manifest.verdict.signatures import ReportSignatures
@@ -46,8 +47,6 @@ def signing_refusals(signers: Mapping[str, str | None], pem: str | None) -> list
         )
     return refused
 
-
-_WITHOUT_END: Final = frozenset({"lost", "crashed", "timed_out", "unknown"})
 
 SHOWN: Final = 3
 """Workers that a message names."""
@@ -156,5 +155,5 @@ def for_want_of_a_signed_end(
 
     It is forged where another end was reported of it, whatever the search has found.
     """
-    fault = unsigned_end(ledger, task_id) if status in _WITHOUT_END else ""
+    fault = unsigned_end(ledger, task_id) if status in SILENT else ""
     return ("forged", fault) if fault else (status, note)

@@ -18,12 +18,11 @@ from pytest_manifest.run.evidence import (
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.signatures import SignaturesByRun, trusted_ends
 from pytest_manifest.run.task_metadata import OwnLimits
-from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
+from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.models import ExpectedDescendants
+from pytest_manifest.schema.statuses import DEATHS, NOT_SENT, OPEN, SILENT
 from pytest_manifest.verdict import evaluate
 from pytest_manifest.verdict.descendants import (
-    DOUBTFUL,
-    NOT_SENT,
     FailedDescendant,
     TreeEnds,
     by_part,
@@ -36,9 +35,7 @@ from pytest_manifest.verdict.descendants import (
     with_descendants,
 )
 
-_SILENT_ENDS: Final[frozenset[VerdictStatus]] = frozenset(
-    {"lost", "crashed", "timed_out", "unknown", "quarantined"}
-)
+_SILENT_ENDS: Final = SILENT | DEATHS
 """Statuses that no worker may have told of: nobody says then that a chord has no body any more."""
 
 
@@ -125,7 +122,7 @@ class TreeEvaluator:
         """
         part = self._ledger.descendants
         found = unexpected(ExpectedDescendants(), part.statuses(root))
-        if verdict.verdict == "passed" or not found or found[0] in DOUBTFUL:
+        if verdict.verdict == "passed" or not found or found[0] in OPEN:
             return verdict
         one = part.first(root, found[:1])
         if one is None or one.verdict is None:

@@ -29,9 +29,10 @@ from pytest_manifest.run.pending import (
 )
 from pytest_manifest.run.unforeseen import unforeseen_failure
 from pytest_manifest.schema import Entry, Receipt, Verdict
+from pytest_manifest.schema.statuses import NOT_SENT, STATUSES
 from pytest_manifest.schema.stream_records import HOW_AFTER, Origin
 from pytest_manifest.text import short
-from pytest_manifest.verdict.descendants import NOT_SENT, is_ignored
+from pytest_manifest.verdict.descendants import is_ignored
 
 UNSENT = "its parent could not send it"
 """The reason of a verdict on a descendant whose message never left."""
@@ -196,7 +197,7 @@ class Trees:
         root = job.origin.root
         if job.announcers and job.how != HOW_AFTER:  # nobody has told of it
             self._ledger.descendants.add([_row_of(job)])
-        if not job.was_sent and verdict.verdict in ("lost", "unknown"):
+        if not job.was_sent and STATUSES[verdict.verdict].outcome == "error":
             verdict = verdict.model_copy(update={"verdict": NOT_SENT, "sentence": UNSENT})
         if self._evaluator.trees.is_dropped(job, verdict):
             verdict = verdict.model_copy(update={"verdict": NOT_SENT, "sentence": DROPPED})

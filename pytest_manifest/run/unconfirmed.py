@@ -18,6 +18,7 @@ from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.run.pending import PendingAttempt, PendingAttempts
 from pytest_manifest.run.recovery import JobSearch, is_alive
 from pytest_manifest.schema import Receipt, VerdictStatus
+from pytest_manifest.schema.statuses import INFERRED, OPEN
 from pytest_manifest.verdict import is_revocation_notice
 
 FinalReceipt = tuple[str, str | None, Receipt]
@@ -93,11 +94,6 @@ class UnconfirmedEnds:
         return (job.is_running or task_id in started) and task_id not in self._confirmed
 
 
-FOR_WANT_OF_A_RESULT = frozenset(
-    {"lost", "crashed", "timed_out", "revoked", "withdrawn", "unknown", "pending"}
-)
-
-
 class UnreadableResults:
     """Judge jobs with a stored result that cannot be read here. For one thread.
 
@@ -119,6 +115,6 @@ class UnreadableResults:
         """Return the verdict and reason for an attempt without a receipt, given those without this
         check."""
         phrase = self.reason(job.task_id)
-        if not phrase or status not in FOR_WANT_OF_A_RESULT:
+        if not phrase or status not in INFERRED | OPEN:
             return status, note
         return "unknown", phrase

@@ -18,13 +18,12 @@ from pytest_manifest.schema.fields import (
     Name,
     Sha256,
     Source,
-    State,
     Text,
     Time,
-    VerdictStatus,
     Version,
     Whole,
 )
+from pytest_manifest.schema.statuses import State, VerdictStatus
 from pytest_manifest.schema.wire import amount
 
 

@@ -10,43 +10,17 @@ from typing import Final
 from pytest_manifest.ledger.descendants import Descendant, Descendants
 from pytest_manifest.schema import Entry, Mismatch, Source, Verdict, VerdictStatus
 from pytest_manifest.schema.models import CountRange, ExpectedDescendants
+from pytest_manifest.schema.statuses import ENDS, NOT_SENT, OPEN, STATUSES
 from pytest_manifest.text import listed, many, plural, printable, seconds, short
 
-NOT_SENT: Final[VerdictStatus] = "skipped"
-"""The status of a descendant whose message never left: its parent saw that, and it did not run."""
-CERTAIN_ENDS: Final[frozenset[VerdictStatus]] = frozenset(
-    {
-        *("passed", "failed", "crashed", "revoked", "expired", "rejected", "unknown_task"),
-        *("quarantined", "withdrawn", NOT_SENT),
-    }
-)
-"""Statuses of what has come to an end, whichever, once."""
-DOUBTFUL: Final[frozenset[VerdictStatus]] = frozenset({"unknown", "pending"})
 PATH: Final = "descendants"
 """The path of a verdict's first mismatch where a descendant has not ended as expected."""
 _STOCK: Final = "its worker sends no receipts"
 _OLDER: Final = "its worker reports nothing of them"
 _NAMES_SHOWN: Final = 3
-_WORDS: Final[Mapping[VerdictStatus, str]] = {
-    "failed": "failed",
-    "timed_out": "timed out",
-    "crashed": "crashed",
-    "lost": "was lost",
-    "duplicated": "ran more than once",
-    "revoked": "was revoked",
-    "withdrawn": "was taken back",
-    "expired": "expired",
-    "rejected": "was rejected",
-    "unknown_task": "is of a task that no worker knows",
-    "quarantined": "was quarantined",
-    "forged": "has a receipt that cannot be trusted",
-    "pending": "has not ended",
-    "unknown": "has no known end",
-}
-
 _NAMED: Final = re.compile(
     r" its descendant (?P<task>'[^']*'|\"[^\"]*\") \([^()]*\), started by .*?, "
-    rf"(?P<end>{'|'.join(map(re.escape, _WORDS.values()))}): (?P<why>.*)"
+    rf"(?P<end>{'|'.join(re.escape(one.words) for one in STATUSES.values())}): (?P<why>.*)"
     r" \((?:it has|[\d,]+ more of its) [^()]*\)$",
     re.DOTALL,
 )
@@ -156,9 +130,9 @@ def unexpected(
     """Return which of these statuses are not expected, those first that leave no doubt."""
     if expected.outcome == "ignored":
         return []
-    allowed = {"passed", NOT_SENT} if expected.outcome == "succeeded" else CERTAIN_ENDS
+    allowed = {"passed", NOT_SENT} if expected.outcome == "succeeded" else ENDS
     found: set[VerdictStatus] = {status or "pending" for status in counts}
-    return sorted(found - allowed, key=lambda status: (status in DOUBTFUL, status))
+    return sorted(found - allowed, key=lambda status: (status in OPEN, status))
 
 
 def ends_as_expected(
@@ -191,8 +165,8 @@ def first_unexpected(
     """
     found = unexpected(expected, counts)
     untold: VerdictStatus | None = "timed_out" if expected.outcome == "finished" else None
-    doubtful = [status for status in found if status in DOUBTFUL]
-    for some in ([status for status in found if status not in DOUBTFUL], doubtful):
+    doubtful = [status for status in found if status in OPEN]
+    for some in ([status for status in found if status not in OPEN], doubtful):
         if some and (one := part.first(root, some, untold=untold)) is not None:
             return one
     return None
@@ -239,7 +213,7 @@ def by_part(entry: Entry, verdict: Verdict, ends: TreeEnds) -> Verdict:
     Where one of its descendants has not ended as expected, that is why.
     """
     first = ends.first
-    if first is None or first.verdict.verdict in DOUBTFUL:
+    if first is None or first.verdict.verdict in OPEN:
         return verdict
     expected = entry.expect.of_descendants
     return _by_descendant(verdict, expected, ends, first, "The job was handed on to others, and")
@@ -261,7 +235,7 @@ def of_part(task: str, task_id: str, verdict: Verdict) -> str:
     status = verdict.verdict
     return (
         f"The task was handed on to others, and {printable(task)!r} ({printable(task_id)}) "
-        f"{_WORDS.get(status, status)}: {verdict.sentence}"
+        f"{STATUSES[status].words}: {verdict.sentence}"
     )
 
 
@@ -282,7 +256,7 @@ def _by_descendant(
     sentence = (
         f"{itself} its descendant {printable(first.task)!r} "
         f"({printable(first.task_id)}), started by {printable(first.parent_task)!r}, "
-        f"{_WORDS.get(status, status)}: {first.verdict.sentence} ({rest})"
+        f"{STATUSES[status].words}: {first.verdict.sentence} ({rest})"
     )
     wanted = "each succeeded" if expected.outcome == "succeeded" else "each ended"
     mismatch = Mismatch(

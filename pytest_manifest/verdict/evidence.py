@@ -13,13 +13,9 @@ from typing import Final
 
 from pytest_manifest.redaction import redacted
 from pytest_manifest.schema import Entry, Receipt, wire
+from pytest_manifest.schema.statuses import NEVER_STARTED_STATES, OF_ITS_PROCESS
 from pytest_manifest.text import printable, short
 from pytest_manifest.verdict.expectations import result_left_out
-
-OF_ITS_PROCESS: Final = frozenset({"succeeded", "failed", "ignored"})
-"""Ends that only the process which ran the task can report, after it reported the start."""
-NEVER_STARTED_STATES: Final = frozenset({"revoked", "expired", "rejected", "unknown_task"})
-"""Final states that a job can reach without having been started."""
 
 
 def is_revocation_notice(receipt: Receipt) -> bool:

@@ -6,9 +6,9 @@ An expected object is contained in the result; an expected array equals it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Final, Literal
+from typing import Final
 
 from pydantic import JsonValue
 
@@ -26,36 +26,13 @@ from pytest_manifest.schema.code_digest import comparable
 from pytest_manifest.schema.json_schemas import SchemaFlawError, Violation, violations
 from pytest_manifest.schema.patterns import found_in
 from pytest_manifest.schema.shown import Secrets, secrets_of, shown_error, shown_text
+from pytest_manifest.schema.statuses import FIXED, OF_ITS_PROCESS
 from pytest_manifest.schema.wire import json_sha256
 from pytest_manifest.text import VALUE_LIMIT, middle, plural, printable, seconds, short
 from pytest_manifest.verdict import messages
 
-Outcome = Literal["passed", "failed", "error", "skipped"]
-
 MAX_MISMATCHES: Final = 20
 _OF_NULL: Final = json_sha256(None)
-_OVERRIDES = frozenset({"forged", "quarantined", "skipped"})
-"""Problems that hold even where a receipt exists: it is not credible, or does not matter."""
-_STATUS_OF: Mapping[State, VerdictStatus] = {
-    "succeeded": "failed",  # that is: where something else was expected
-    "failed": "failed",
-    "ignored": "failed",
-    "timed_out": "timed_out",
-    "crashed": "crashed",
-    "revoked": "revoked",
-    "expired": "expired",
-    "rejected": "rejected",
-    "unknown_task": "unknown_task",
-}
-
-
-def outcome(status: VerdictStatus) -> Outcome:
-    """Return what a test report shows: ``error`` where the job's fate is unknown."""
-    if status == "passed":
-        return "passed"
-    if status in ("lost", "unknown", "pending"):
-        return "error"
-    return "skipped" if status in ("skipped", "withdrawn") else "failed"
 
 
 def evaluate(
@@ -81,7 +58,7 @@ def evaluate(
     receipt should have and lacks: what would pass without them is ``unknown``. Raises ValueError
     for another entry's receipt, unless that is what makes it forged.
     """
-    if receipt is None or problem in _OVERRIDES:
+    if receipt is None or problem in FIXED:
         return _evaluate_problem(entry, attempt, problem or "unknown", note, seen=seen)
     if receipt.entry != entry.id:
         raise ValueError(f"the receipt is of entry {receipt.entry!r}, not of {entry.id!r}")
@@ -105,7 +82,7 @@ def evaluate(
 def effective_state(entry: Entry, receipt: Receipt) -> State:
     """Return how it ended, where a runtime past the timeout counts that no pool enforced."""
     too_long = receipt.runtime is not None and receipt.runtime > entry.timeout
-    if too_long and receipt.state in ("succeeded", "failed", "ignored"):
+    if too_long and receipt.state in OF_ITS_PROCESS:
         return "timed_out"
     return receipt.state
 
@@ -124,7 +101,9 @@ def _evaluate_problem(
 def _wrong_state(
     entry: Entry, receipt: Receipt, state: State, attempt: int, other_code: list[Mismatch]
 ) -> Verdict:
-    status = _STATUS_OF[state]
+    status: VerdictStatus = "failed"
+    if state != "succeeded" and state != "ignored":
+        status = state
     mismatches = [*other_code, Mismatch(path="state", expected=entry.expect.state, actual=state)]
     if state != receipt.state and receipt.runtime is not None:
         limit = f"at most {seconds(entry.timeout)} (timeout)"

@@ -15,9 +15,9 @@ from pytest_manifest.schema.shown import (
     shown_text,
     shown_verdict,
 )
+from pytest_manifest.schema.statuses import RAISED
 from pytest_manifest.text import middle, plural, printable, seconds, short
 from pytest_manifest.verdict.descendants import PATH, named_descendant
-from pytest_manifest.verdict.evidence import NEVER_STARTED_STATES
 from pytest_manifest.verdict.messages import SCHEMA_PATH
 
 _WIDTH = 100
@@ -264,8 +264,6 @@ def _one_line(text: str) -> str:
 
 
 _LIMIT: Final = 300
-_BY_MESSAGE: Final = NEVER_STARTED_STATES | {"forged", "quarantined", "lost"}
-"""Verdicts that are not about what a job has raised."""
 
 
 def brief(verdict: Verdict, receipt: Receipt | None) -> str:
@@ -284,7 +282,7 @@ def brief(verdict: Verdict, receipt: Receipt | None) -> str:
 def reason_of(verdict: Verdict, receipt: Receipt | None) -> Mismatch | ErrorInfo | None:
     """Return what best explains a failure; None where the verdict's sentence does."""
     error = None
-    if receipt is not None and verdict.verdict not in _BY_MESSAGE:
+    if receipt is not None and verdict.verdict in RAISED:
         error = receipt.error
     mismatch = verdict.mismatches[0] if verdict.mismatches else None
     if mismatch is None or mismatch.path in ("code", SCHEMA_PATH, PATH):

@@ -7,12 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from pytest_manifest.schema import Entry, Mismatch, Receipt, State, VerdictStatus
+from pytest_manifest.schema.statuses import RESEND, STATUSES
 from pytest_manifest.text import middle, plural, printable, seconds
 
-_RESEND = (
-    "if running it twice does no harm, send it again "
-    "(--manifest-resume, or --manifest-resume-unsafe)"
-)
 _ERROR_LIMIT = 160
 _OUT_OF_TIME: Final = "The job did not finish before the run's deadline"
 _RUN_DEADLINE: Final = re.compile(r"the run's deadline of (\S+ s) is over")
@@ -154,7 +151,7 @@ def wrong_state(entry: Entry, receipt: Receipt, state: State) -> str:
 
 def problem(entry: Entry, status: VerdictStatus, note: str) -> str:
     """Write what is known where there is no receipt."""
-    what, then = _PROBLEM_MESSAGES[status]
+    what, then = STATUSES[status].what, STATUSES[status].then
     if note.startswith(NEVER_SENT):
         what, then = "The job was not run", "send it with --manifest-resume"
     if note.startswith(OWN_SENDING):
@@ -196,7 +193,7 @@ def _crashed(_: Entry, receipt: Receipt) -> tuple[str, str]:
     why = _in_brackets(_error(receipt))
     return (
         f"The process that ran the task{_where(receipt)} died before the task ended{why}",
-        f"look at the worker's log and for a lack of memory, then {_RESEND}",
+        f"look at the worker's log and for a lack of memory, then {RESEND}",
     )
 
 
@@ -262,69 +259,9 @@ _END_MESSAGES: Mapping[State, Callable[[Entry, Receipt], tuple[str, str]]] = {
     "expired": _expired,
     "revoked": _revoked,
 }
-_PROBLEM_MESSAGES: Mapping[VerdictStatus, tuple[str, str]] = {
-    "passed": ("The job passed, though its receipt is not at hand", "look at the run's ledger"),
-    "failed": ("The job failed, and no receipt says how", "look at the worker's log"),
-    "pending": (
-        "There is no receipt yet; the job may still be queued or running",
-        "look again with --manifest-audit, or wait for it with --manifest-audit --manifest-wait",
-    ),
-    "unknown": (
-        "What became of the job is not known",
-        f"look at the worker's log, then {_RESEND}",
-    ),
-    "crashed": (
-        "The process that ran the task died before the task ended",
-        f"look at the worker's log and for a lack of memory, then {_RESEND}",
-    ),
-    "lost": (
-        (
-            "The job was sent and cannot be found: it waits in no queue of the broker, no worker "
-            "has it, and the result store has no result of it"
-        ),
-        f"look at the worker's and the broker's logs, then {_RESEND}",
-    ),
-    "timed_out": (
-        "The job was not seen to finish in time: its timeout is {timeout} from the start",
-        "see whether workers are running and free, and what held it up, or raise its limits",
-    ),
-    "unknown_task": (
-        "No worker has a task named {task}, so the job was not run",
-        "correct the name, or start a worker whose app has that task",
-    ),
-    "rejected": (
-        "The message was refused and the task not run",
-        "name another queue, or mend the entry, if it was refused here, else see the worker's log",
-    ),
-    "expired": (
-        "The job expired before a worker started it",
-        "add workers, or give it a later 'expires', and send it again",
-    ),
-    "revoked": (
-        "The job was revoked before it ended",
-        "send it again (--manifest-resume) if it is still wanted",
-    ),
-    "withdrawn": ("The job was taken back before it ended", "send it with --manifest-resume"),
-    "duplicated": (
-        "The job ran more often than it is allowed to",
-        "look for what it did twice, and at acks_late and the broker's visibility timeout",
-    ),
-    "quarantined": (
-        "The job was taken out of the queue, as it killed its worker again and again",
-        "run the task by hand under a debugger or with more memory before sending it again",
-    ),
-    "skipped": (
-        "The job was held back and never sent",
-        "put right what held it back, then send it with --manifest-resume",
-    ),
-    "forged": (
-        "The receipt cannot be trusted",
-        f"find out what else writes to this run's result store, then {_RESEND}",
-    ),
-}
 _LOST_IN_FLIGHT = (
     "The job was lost in flight",
-    f"look at that worker's log and for a lack of memory, then {_RESEND}",
+    f"look at that worker's log and for a lack of memory, then {RESEND}",
 )
 _NOT_MADE = (
     "No message was made, so the task was not run",

@@ -18,10 +18,10 @@ from pytest_manifest.plugin.options import Options
 from tests.house.conftest import ROOT
 from tests.page_tables import rows
 
-MOST_LINES = 400
+MOST_LINES = 600
 BOUNDS = {
-    "modules of the package": 369,
-    "lines of code of the package": 45_500,
+    "modules of the package": 371,
+    "lines of code of the package": 45_900,
     "options and settings": 59,
     "words of the documents": 96_300,
     "lines of the tests": 109_500,

@@ -516,13 +516,12 @@ def test_the_differences_of_the_descendant_are_its_entrys_too() -> None:
     assert (found.mismatches[1].expected, found.mismatches[1].actual) == ("1", "2")
 
 
-def test_a_status_without_a_word_is_its_own() -> None:
-    """One that no rule calls unexpected."""
+def test_a_status_that_no_rule_calls_unexpected_has_words() -> None:
     told = verdict("skipped", "It says why.")
-    assert " skipped: It says why." in of_part("jobs.page", "c1", told)
+    assert " was held back: It says why." in of_part("jobs.page", "c1", told)
     ends = TreeEnds({"skipped": 1}, (), first("skipped"))
     found = with_descendants(entry(), verdict(), ends)
-    assert ", skipped: It says why. (it has 0 descendants)" in found.sentence
+    assert ", was held back: It says why. (it has 0 descendants)" in found.sentence
 
 
 def test_names_are_told_without_what_a_terminal_obeys() -> None:

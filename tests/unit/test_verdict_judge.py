@@ -10,8 +10,9 @@ import pytest
 
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.json_schemas import SchemaFlawError
+from pytest_manifest.schema.statuses import outcome
 from pytest_manifest.schema.wire import json_sha256
-from pytest_manifest.verdict import evaluate, expectations, outcome
+from pytest_manifest.verdict import evaluate, expectations
 
 
 def entry(expect: dict[str, Any] | None = None, **fields: Any) -> Entry:
