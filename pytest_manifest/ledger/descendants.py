@@ -123,11 +123,12 @@ class Descendants(LedgerPart):
         ]
         if rows:
             with self._db.writing() as db:
+                seq = self._db.take_seq()
                 db.executemany(
-                    "INSERT OR IGNORE INTO descendants "
-                    "(task_id, root, parent, task, how, queue, fulfils, spawned_at, chords, due) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    rows,
+                    "INSERT OR IGNORE INTO descendants (task_id, root, parent, task, how, queue, "
+                    "fulfils, spawned_at, chords, due, seq) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    ((*row, seq) for row in rows),
                 )
 
     def announce(self, announced: Iterable[Announced]) -> None:

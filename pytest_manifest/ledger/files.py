@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.ledger.rows import MERGED
+from pytest_manifest.ledger.rows import FACT_TABLES, MERGED
 from pytest_manifest.ledger.run_files import ledgers_in
 
 NETWORK_FILE_SYSTEMS = (
@@ -314,6 +314,7 @@ TABLES: Sequence[str] = (
     _WHERE_ATTEMPTS_RAN,
     _COSTS_OF_TRIES,
     *_EXCUSES,
+    *FACT_TABLES,
 )
 
 
@@ -360,7 +361,7 @@ _STEPS: Mapping[int, Sequence[str]] = {
     5: (*_WHEN_RECEIPTS_CAME, *_WHEN_OLD_RECEIPTS_CAME),
     6: (_WHERE_ATTEMPTS_RAN,),
     7: (_COSTS_OF_TRIES,),
-    8: (*_EXCUSES, *_OLD_EXCUSES),
+    8: (*_EXCUSES, *_OLD_EXCUSES, *FACT_TABLES),
 }
 """Statements that migrate a ledger from a version to the next one."""
 

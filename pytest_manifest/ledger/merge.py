@@ -14,7 +14,7 @@ from pytest_manifest.files import private_folder
 from pytest_manifest.ledger.database import placeholders
 from pytest_manifest.ledger.descendants import ANNOUNCED_COLUMNS, DESCENDANT_COLUMNS
 from pytest_manifest.ledger.files import TABLES, refuse_network, sqlite_uri
-from pytest_manifest.ledger.rows import HANDED_ON_COLUMNS, START_COLUMNS
+from pytest_manifest.ledger.rows import HANDED_ON_COLUMNS, SEQ, START_COLUMNS, last_seq_query
 from pytest_manifest.manifest import sync
 
 MAX_ATTACHED: Final = 8
@@ -33,13 +33,17 @@ _COLUMNS: Final = {
     "descendants": f"{DESCENDANT_COLUMNS}, starts_lost",
     "announced": ANNOUNCED_COLUMNS,
     "corrections": "entry, attempt, was, kind, told_at, corrected_at",
+    "numbers": "kind, name",
+    "facts": "kind, at, source, execution, hop, retries, redelivered, worker, pid, data",
 }
-_ORDER: Final = {
-    "receipts": "ORDER BY arrived_at",
-    "settled": "ORDER BY settled_at",
-    "corrections": "ORDER BY corrected_at",
+_ORDER: Final = {"corrections": "ORDER BY corrected_at"}
+"""Tables whose rows are numbered anew, by time."""
+_SHIFTED: Final = {
+    **dict.fromkeys(("starts", "handed_on", "receipts", "settled", "descendants"), ("seq",)),
+    "numbers": ("n",),
+    "facts": ("seq", "entry", "job"),
 }
-"""Tables whose rows are numbered by arrival; they are numbered anew by time."""
+"""Columns with numbers of a ledger's own: each ledger's come after those of the ledgers before."""
 
 
 def merge_files(
@@ -124,21 +128,37 @@ def _merge_into(
         _refuse_duplicates(db, names, left_out, without)
         for statement in TABLES:
             db.execute(statement)
+        before = _numbers_before(db, names)
         for table, columns in _COLUMNS.items():
             values: Sequence[str] = without if table in ("attempts", "settled") else ()
+            shifted = _SHIFTED.get(table, ())
             rows = " UNION ALL ".join(
-                f"SELECT {columns} FROM {name}.{table} {_kept(name, table, left_out)}"  # noqa: S608 - fixed text
+                f"SELECT {', '.join([f'{one} + {before[name]}' for one in shifted] + [columns])} "  # noqa: S608 - fixed text
+                f"FROM {name}.{table} {_kept(name, table, left_out)}"
                 for name in names
             )
             order = _ORDER.get(table, "")
             every = [value for _ in names for value in values]
-            db.execute(f"INSERT INTO main.{table} ({columns}) {rows} {order}", every)
-        db.executemany("INSERT INTO run VALUES (?, ?)", metadata)
+            target = ", ".join([*shifted, columns])
+            db.execute(f"INSERT INTO main.{table} ({target}) {rows} {order}", every)
+        noted = dict(metadata) | {SEQ: str(before[""])}
+        db.executemany("INSERT INTO run VALUES (?, ?)", noted.items())
         db.execute("COMMIT")
         for name in names:
             db.execute(f"DETACH {name}")
         db.execute("PRAGMA journal_mode = WAL")
     return path
+
+
+def _numbers_before(db: sqlite3.Connection, names: Iterable[str]) -> dict[str, int]:
+    """Return, for each ledger, the highest number of those before it; for "", that of all."""
+    found, highest = dict[str, int](), 0
+    for name in names:
+        found[name] = highest
+        (numbers,) = db.execute(f"SELECT coalesce(max(n), 0) FROM {name}.numbers").fetchone()  # noqa: S608 - fixed text
+        (seq,) = db.execute(last_seq_query(name)).fetchone()
+        highest += max(numbers, seq)
+    return found | {"": highest}
 
 
 def _kept(name: str, table: str, left_out: str) -> str:

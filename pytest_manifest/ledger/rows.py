@@ -23,6 +23,34 @@ back before any worker had begun it; reused: never sent by this run, but by an e
 it passed."""
 RunStatus = Literal["running", "finished", "stopped", "detached"]
 
+SEQ: Final = "seq"
+"""The ledger's key for the last number given of its order, of facts and all else that arrives."""
+
+
+def last_seq_query(schema: str = "main") -> str:
+    """Return a query for that number, also of a ledger that has rows which were numbered alone."""
+    tables = ("facts", "receipts", "settled")
+    found = ", ".join(f"coalesce((SELECT max(seq) FROM {schema}.{one}), 0)" for one in tables)  # noqa: S608 - fixed text
+    kept = f"SELECT CAST(value AS INTEGER) FROM {schema}.run WHERE key = '{SEQ}'"  # noqa: S608 - fixed text
+    return f"SELECT max({found}, coalesce(({kept}), 0))"
+
+
+FACT_TABLES: Final = (
+    """
+    CREATE TABLE facts (
+        seq INTEGER PRIMARY KEY, entry INTEGER NOT NULL, job INTEGER NOT NULL,
+        kind INTEGER NOT NULL, at INTEGER NOT NULL, source INTEGER NOT NULL, execution TEXT,
+        hop INTEGER, retries INTEGER, redelivered INTEGER, worker TEXT, pid INTEGER, data TEXT
+    )
+    """,
+    "CREATE INDEX facts_by_entry ON facts (entry)",
+    "CREATE TABLE numbers (n INTEGER PRIMARY KEY, kind INTEGER NOT NULL, name TEXT NOT NULL)",
+    "CREATE UNIQUE INDEX numbers_by_name ON numbers (kind, name)",
+    "ALTER TABLE starts ADD COLUMN seq INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE handed_on ADD COLUMN seq INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE descendants ADD COLUMN seq INTEGER NOT NULL DEFAULT 0",
+)
+
 BAD_ROW_ERRORS: Final = (
     *(ValueError, TypeError, KeyError, AttributeError, OverflowError),
     RecursionError,  # of JSON that is nested too deeply

@@ -85,14 +85,16 @@ class Transfers(LedgerPart):
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",
                 map(_attempt_values, passages),
             )
+            received = [p for p in passages if p.received is not None]
+            numbered = enumerate(received, self._db.take_seq(len(received)))
             db.executemany(
-                ADD_RECEIPT,
-                ((p.task_id, None, p.received, now) for p in passages if p.received is not None),
+                ADD_RECEIPT, ((seq, p.task_id, None, p.received, now) for seq, p in numbered)
             )
+            numbered = enumerate(passages, self._db.take_seq(len(passages)))
             db.executemany(
-                "INSERT INTO settled (entry, attempt, kind, verdict, receipt, settled_at) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
-                ((*_verdict_values(p.verdict), p.verdict_receipt, now) for p in passages),
+                "INSERT INTO settled (seq, entry, attempt, kind, verdict, receipt, settled_at) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                ((seq, *_verdict_values(p.verdict), p.verdict_receipt, now) for seq, p in numbered),
             )
 
     def rows_of(self, task_ids: Sequence[str]) -> dict[str, TreeRows]:
@@ -136,9 +138,11 @@ class Transfers(LedgerPart):
                 (_insert("handed_on", HANDED_ON_COLUMNS), (one.handed_on for one in rows)),
                 (_insert("descendants", DESCENDANT_COLUMNS), (one.descendants for one in rows)),
                 (_insert("announced", ANNOUNCED_COLUMNS), (one.announced for one in rows)),
-                (ADD_RECEIPT, (one.receipts for one in rows)),
             ):
                 db.executemany(query, chain.from_iterable(some))
+            receipts = [receipt for one in rows for receipt in one.receipts]
+            numbered = enumerate(receipts, self._db.take_seq(len(receipts)))
+            db.executemany(ADD_RECEIPT, ((seq, *receipt) for seq, receipt in numbered))
 
     def drop_reused(self, task_ids: Sequence[str]) -> None:
         """Remove attempts that were added, and all that was added with them."""

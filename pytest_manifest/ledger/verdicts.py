@@ -28,9 +28,9 @@ _KEEP = """
     )
     WHERE (entry, attempt) IN (SELECT entry, attempt FROM settled WHERE """
 
-_COLUMNS = "INTO settled (entry, attempt, kind, verdict, receipt, settled_at) VALUES "
-_INSERT = f"INSERT {_COLUMNS} (?, ?, ?, ?, ?, ?)"
-_REPLACE = f"INSERT OR REPLACE {_COLUMNS} (?, ?, ?, ?, ?, ?)"
+_COLUMNS = "INTO settled (seq, entry, attempt, kind, verdict, receipt, settled_at) VALUES "
+_INSERT = f"INSERT {_COLUMNS} (?, ?, ?, ?, ?, ?, ?)"
+_REPLACE = f"INSERT OR REPLACE {_COLUMNS} (?, ?, ?, ?, ?, ?, ?)"
 _STORED_VERDICTS = """
     SELECT s.entry, s.seq, s.kind, s.attempt, s.verdict, s.receipt,
         (SELECT count(*) FROM attempts a WHERE a.entry = s.entry AND a.state <> 'reused'),
@@ -73,13 +73,16 @@ class Verdicts(LedgerPart):
         """
         now = text(utc_now())
         rows = [self._row(verdict, receipt, now) for verdict, receipt in verdicts]
+        if not rows:
+            return
         with self._db.writing() as db:
+            numbered = enumerate(rows, self._db.take_seq(len(rows)))
             if self._are_new([row[0] for row in rows]):
-                db.executemany(_INSERT, rows)
+                db.executemany(_INSERT, ((seq, *row) for seq, row in numbered))
                 return
-            for row in rows:
+            for seq, row in numbered:
                 db.execute(_KEEP + "entry = ? AND (attempt IS NOT ? OR kind <> ?))", row[:3])
-                db.execute(_REPLACE, row)
+                db.execute(_REPLACE, (seq, *row))
 
     def _row(self, verdict: Verdict, receipt: Receipt | None, now: str | None) -> Row:
         received = None if receipt is None else self._db.receipt_text(receipt)
