@@ -44,13 +44,17 @@ _FIRST_OPEN = f"""
 class Attempts(LedgerPart):
     """Attempts and their sending states."""
 
-    def plan(self, rows: Iterable[PlanRow]) -> None:
-        """Record ``(task_id, entry, attempt, position[, reason])`` of all that is to be sent."""
+    def plan(self, rows: Iterable[PlanRow], *, why: str | None = None) -> None:
+        """Record ``(task_id, entry, attempt, position[, reason])`` of all that is to be sent.
+
+        ``why``: what makes an attempt that is not the first, see ``facts.Why``.
+        """
         with self._db.writing() as db:
+            seq = self._db.take_seq()
             db.executemany(
-                "INSERT INTO attempts (task_id, entry, attempt, ordinal, reason, state) "
-                "VALUES (?, ?, ?, ?, ?, 'planned')",
-                (row if len(row) == 5 else (*row, None) for row in rows),
+                "INSERT INTO attempts (task_id, entry, attempt, ordinal, reason, state, cause, seq) "
+                "VALUES (?, ?, ?, ?, ?, 'planned', ?, ?)",
+                ((*(row if len(row) == 5 else (*row, None)), why, seq) for row in rows),
             )
 
     def known_entries(self, entries: Sequence[str]) -> set[str]:
@@ -69,13 +73,17 @@ class Attempts(LedgerPart):
         sent_at: datetime | None = None,
         note: str | None = None,
     ) -> None:
-        """Set the sending state of attempts; ``sent_at`` and ``note`` stay where not given."""
+        """Set the sending state of attempts; ``sent_at`` and ``note`` stay where not given.
+
+        With ``sent_at`` they are about to be sent, and have their place in the order by that.
+        """
         sent = text(sent_at)
         with self._db.writing() as db:
+            sending = None if sent is None else self._db.take_seq()
             db.executemany(
                 "UPDATE attempts SET state = ?, sent_at = coalesce(?, sent_at), "
-                "note = coalesce(?, note) WHERE task_id = ?",
-                ((state, sent, note, task_id) for task_id in task_ids),
+                "note = coalesce(?, note), sending = coalesce(?, sending) WHERE task_id = ?",
+                ((state, sent, note, sending, task_id) for task_id in task_ids),
             )
 
     def last_sent_at(self) -> datetime | None:

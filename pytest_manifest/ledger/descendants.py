@@ -143,8 +143,11 @@ class Descendants(LedgerPart):
         ]
         if rows:
             with self._db.writing() as db:
+                seq = self._db.take_seq()
                 db.executemany(
-                    "INSERT OR IGNORE INTO announced VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows
+                    f"INSERT OR IGNORE INTO announced ({ANNOUNCED_COLUMNS}, seq) "  # noqa: S608 - fixed text
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    ((*row, seq) for row in rows),
                 )
 
     def end(self, verdicts: Mapping[str, Verdict]) -> None:

@@ -17,14 +17,14 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import cache
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from pydantic import TypeAdapter
 
 from pytest_manifest.ledger.database import LedgerPart
 from pytest_manifest.ledger.rows import Row
 from pytest_manifest.schema import PARSED
-from pytest_manifest.schema.facts import Fact, FactSource, Kind
+from pytest_manifest.schema.facts import FactSource, Kind
 from pytest_manifest.schema.run_facts import KINDS, JobFact, RunFact
 
 _OF_RUN, _OF_ENTRY, _OF_JOB = range(3)
@@ -44,6 +44,10 @@ _READ: Final = f"""
 """  # noqa: S608 - fixed text
 
 
+Owned: TypeAlias = tuple[str | None, JobFact | RunFact]
+"""A fact, and the entry that it is of; None: it is of the run."""
+
+
 class StoredFact(NamedTuple):
     """A fact, and the entry that it is of; of a fact of a run that is None, and ``run`` its id."""
 
@@ -55,14 +59,16 @@ class StoredFact(NamedTuple):
 class Facts(LedgerPart):
     """The table of facts: it only grows."""
 
-    def append(self, run: str, facts: Iterable[tuple[str | None, Fact]]) -> None:
+    def append(self, facts: Iterable[Owned]) -> None:
         """Record facts with their entries, in this order; their own ``seq`` is not looked at.
 
-        The entry is None of a fact of the ``run``.
+        The entry is None of a fact of the ledger's run.
         """
         rows = list(facts)
         if not rows:
             return
+        found = self._db.read_one("SELECT value FROM run WHERE key = 'run'")
+        run = "" if found is None else str(found[0])
         owners = [_owner(run, entry) for entry, _ in rows]
         jobs = [(_OF_JOB, fact.job) for _, fact in rows if fact.job]
         with self._db.writing() as db:
@@ -117,7 +123,7 @@ def _adapter(kind: Kind) -> TypeAdapter[JobFact | RunFact]:
     return TypeAdapter(KINDS[kind])
 
 
-def _row(fact: Fact) -> Row:
+def _row(fact: JobFact | RunFact) -> Row:
     """Return a fact's columns in the order of :data:`_APPEND`, from its job on."""
     document = _adapter(fact.kind).dump_python(
         fact, mode="json", exclude={"seq", "at", "source", "job"}, exclude_defaults=True

@@ -24,7 +24,7 @@ _SETTINGS = ("journal_mode = OFF", "synchronous = OFF", "cache_size = -65536")
 _COLUMNS: Final = {
     "attempts": (
         "task_id, entry, attempt, ordinal, state, sent_at, note, reason, kind, verdict, "
-        "reused_from, starts_lost, set_back"
+        "reused_from, starts_lost, set_back, cause"
     ),
     "starts": START_COLUMNS,
     "handed_on": HANDED_ON_COLUMNS,
@@ -39,7 +39,10 @@ _COLUMNS: Final = {
 _ORDER: Final = {"corrections": "ORDER BY corrected_at"}
 """Tables whose rows are numbered anew, by time."""
 _SHIFTED: Final = {
-    **dict.fromkeys(("starts", "handed_on", "receipts", "settled", "descendants"), ("seq",)),
+    **dict.fromkeys(
+        ("starts", "handed_on", "receipts", "settled", "descendants", "announced"), ("seq",)
+    ),
+    "attempts": ("seq", "sending"),
     "numbers": ("n",),
     "facts": ("seq", "entry", "job"),
 }

@@ -12,6 +12,7 @@ import pytest
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import Ledger
+from pytest_manifest.ledger.facts import Owned
 from pytest_manifest.schema import ErrorInfo
 from pytest_manifest.schema.facts import (
     Announced,
@@ -19,7 +20,6 @@ from pytest_manifest.schema.facts import (
     ChildUnsent,
     Closed,
     Ended,
-    Fact,
     FactSource,
     Gone,
     HandedOn,
@@ -38,8 +38,10 @@ from pytest_manifest.schema.facts import (
 )
 from pytest_manifest.schema.run_facts import (
     KINDS,
+    JobFact,
     NodeFact,
     PlaceFact,
+    RunFact,
     RunOver,
     Search,
     Segment,
@@ -52,7 +54,7 @@ from pytest_manifest.schema.run_facts import (
 from tests.unit.ledger_support import INFO, MOMENT, receipt, start, verdict
 
 RUN = INFO.run
-ONE_OF_EACH: tuple[Fact, ...] = (
+ONE_OF_EACH: tuple[JobFact | RunFact, ...] = (
     Withheld(seq=0, at=MOMENT, job="t-a", code="after", names=("x", "y"), fields={"left_out": 3}),
     Sending(seq=0, at=MOMENT, job="t-a", number=2, sent_at=MOMENT),
     SendResult(seq=0, at=MOMENT, job="t-a", number=2, outcome="uncertain", error="the 'wire'"),
@@ -111,7 +113,7 @@ ONE_OF_EACH: tuple[Fact, ...] = (
 )  # fmt: skip
 
 
-def owned(fact: Fact) -> tuple[str | None, Fact]:
+def owned(fact: JobFact | RunFact) -> Owned:
     return "a" if fact.job else None, fact
 
 
@@ -127,9 +129,9 @@ def test_there_is_one_of_each_kind() -> None:
 
 
 @pytest.mark.parametrize("fact", ONE_OF_EACH, ids=lambda one: one.kind.name)
-def test_a_fact_comes_back_as_it_was(ledger: Ledger, fact: Fact) -> None:
+def test_a_fact_comes_back_as_it_was(ledger: Ledger, fact: JobFact | RunFact) -> None:
     """With the next number of the order, whatever number it had."""
-    ledger.facts.append(RUN, [owned(replace(fact, seq=77))])
+    ledger.facts.append([owned(replace(fact, seq=77))])
     (found,) = ledger.facts.of_entry("a") if fact.job else ledger.facts.of_run(RUN)
     assert found == replace(fact, seq=1)
 
@@ -137,7 +139,7 @@ def test_a_fact_comes_back_as_it_was(ledger: Ledger, fact: Fact) -> None:
 def test_each_reader_has_the_same_facts(ledger: Ledger) -> None:
     """Of an entry, of the run, by entry, by kind, and after a position."""
     other = replace(ONE_OF_EACH[4], job="t-b")
-    ledger.facts.append(RUN, [("b", other), *map(owned, ONE_OF_EACH)])
+    ledger.facts.append([("b", other), *map(owned, ONE_OF_EACH)])
     every = list(ledger.facts.after(0))
     assert [one.fact.seq for one in every] == list(range(1, len(ONE_OF_EACH) + 2))
     assert [one.fact for one in every if one.entry == "a"] == ledger.facts.of_entry("a")
@@ -150,37 +152,37 @@ def test_each_reader_has_the_same_facts(ledger: Ledger) -> None:
 
 def test_facts_receipts_and_verdicts_have_one_order(ledger: Ledger) -> None:
     """So that it is known what had been seen when a verdict was given, also by another writer."""
-    ledger.facts.append(RUN, [owned(ONE_OF_EACH[4])])
+    ledger.facts.append([owned(ONE_OF_EACH[4])])
     with ledger.transaction():
         ledger.events.add_starts([start("t-a", "x")])
         ledger.events.add_receipts([("t-a", "x", receipt("a"))])
         ledger.verdicts.record([(verdict("a"), receipt("a"))])
     assert [ledger.verdicts.since(0), ledger.facts.last_seq()] == [[(4, "a")], 4]
     with Ledger.open(ledger.path, write=True) as other:
-        other.facts.append(RUN, [owned(ONE_OF_EACH[6])])
-    ledger.facts.append(RUN, [owned(ONE_OF_EACH[7])])
+        other.facts.append([owned(ONE_OF_EACH[6])])
+    ledger.facts.append([owned(ONE_OF_EACH[7])])
     assert [one.seq for one in ledger.facts.of_entry("a")] == [1, 5, 6]
 
 
 def test_what_is_not_committed_has_taken_no_number(ledger: Ledger) -> None:
     """Nor is anything of it there."""
     with suppress(ZeroDivisionError), ledger.transaction():
-        ledger.facts.append(RUN, [owned(ONE_OF_EACH[4])])
+        ledger.facts.append([owned(ONE_OF_EACH[4])])
         raise ZeroDivisionError
     assert list(ledger.facts.after(0)) == []
-    ledger.facts.append(RUN, [owned(ONE_OF_EACH[6])])
+    ledger.facts.append([owned(ONE_OF_EACH[6])])
     assert [one.seq for one in ledger.facts.of_entry("a")] == [1]
 
 
 def test_times_are_kept_to_the_microsecond(ledger: Ledger) -> None:
     moments = [MOMENT + timedelta(microseconds=n) for n in range(3)]
-    ledger.facts.append(RUN, [owned(replace(ONE_OF_EACH[4], at=at)) for at in moments])
+    ledger.facts.append([owned(replace(ONE_OF_EACH[4], at=at)) for at in moments])
     assert [one.at for one in ledger.facts.of_entry("a")] == moments
 
 
 @pytest.mark.parametrize("change", ["kind = 99", "source = 99", "data = '[]'", "data = 'x'"])
 def test_a_damaged_fact_is_named_as_damage(ledger: Ledger, change: str) -> None:
-    ledger.facts.append(RUN, [owned(ONE_OF_EACH[4])])
+    ledger.facts.append([owned(ONE_OF_EACH[4])])
     ledger._db.connection.execute(f"UPDATE facts SET {change}")
     with pytest.raises(LedgerError, match="the ledger is damaged"):
         ledger.facts.of_entry("a")
