@@ -52,7 +52,8 @@ class Attempts(LedgerPart):
         with self._db.writing() as db:
             seq = self._db.take_seq()
             db.executemany(
-                "INSERT INTO attempts (task_id, entry, attempt, ordinal, reason, state, cause, seq) "
+                "INSERT INTO attempts "
+                "(task_id, entry, attempt, ordinal, reason, state, cause, seq) "
                 "VALUES (?, ?, ?, ?, ?, 'planned', ?, ?)",
                 ((*(row if len(row) == 5 else (*row, None)), why, seq) for row in rows),
             )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger.database import LedgerPart, chunks, placeholders
+from pytest_manifest.ledger.facts import Facts
 from pytest_manifest.ledger.rows import (
     EntryVerdict,
     Row,
@@ -18,6 +19,10 @@ from pytest_manifest.ledger.rows import (
     utc_now,
 )
 from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
+from pytest_manifest.schema.facts import TakenUp
+
+Reason: TypeAlias = Literal["resume", "audit", "keys"]
+"""Why a verdict is taken back."""
 
 # Verdicts are long, so an entry's present one is stored once, in `settled`. Before such a row is
 # deleted, it is copied to its attempt; a condition on those rows completes the statement.
@@ -40,6 +45,10 @@ _STORED_VERDICTS = """
 # Each row of `settled` must agree with its document, and its receipt, except for what start
 # records add to it, must be one that arrived. SQLite checks a row in a few microseconds; validating
 # each row by a model is left to an audit.
+_NEWEST_JOBS: Final = """
+    SELECT s.entry, a.task_id FROM settled s JOIN attempts a ON a.entry = s.entry
+    WHERE a.attempt = (SELECT max(b.attempt) FROM attempts b WHERE b.entry = s.entry)
+"""
 _MISMATCH: Final = """
     SELECT entry, kind, json_extract(verdict, '$.verdict') FROM settled
     WHERE kind IS NOT json_extract(verdict, '$.verdict')
@@ -127,12 +136,14 @@ class Verdicts(LedgerPart):
         kinds = self.statuses()
         self.reopen([one for one in entries if kinds.get(one) in ("pending", "unknown")])
 
-    def reopen(self, entries: Iterable[str] | None = None) -> None:
+    def reopen(self, entries: Iterable[str] | None = None, *, why: Reason = "resume") -> None:
         """Withdraw the verdicts of these entries, or all that are not final.
 
-        The verdicts on their attempts stay.
+        The verdicts on their attempts stay. ``why`` is kept as a fact.
         """
+        entries = None if entries is None else list(entries)
         with self._db.writing() as db:
+            self._take_up(entries, why)
             if entries is None:
                 db.execute(_KEEP + "kind IN ('pending', 'unknown'))")
                 db.execute("DELETE FROM settled WHERE kind IN ('pending', 'unknown')")
@@ -140,6 +151,24 @@ class Verdicts(LedgerPart):
                 for entry in entries:
                     db.execute(_KEEP + "entry = ?)", (entry,))
                     db.execute("DELETE FROM settled WHERE entry = ?", (entry,))
+
+    def _take_up(self, entries: Sequence[str] | None, why: Reason) -> None:
+        """Record that what these verdicts are on is awaited again."""
+        if entries is None:
+            found = list(self._db.read(f"{_NEWEST_JOBS} AND s.kind IN ('pending', 'unknown')"))
+        else:
+            found = [
+                row
+                for some in chunks(entries)
+                for row in self._db.read(
+                    f"{_NEWEST_JOBS} AND s.entry IN ({placeholders(some)})",
+                    some,
+                )
+            ]
+        now = utc_now()
+        Facts(self._db).append(
+            (entry, TakenUp(seq=0, at=now, job=job, why=why)) for entry, job in found
+        )
 
     def since(self, seq: int) -> list[tuple[int, str]]:
         """Return ``(seq, entry)`` of the verdicts after ``seq``, in order."""

@@ -146,10 +146,18 @@ class EngineContext:
         try:
             return self.look_at_store()
         except StackError as error:
+            self.evaluator.facts.store("unreachable")
             logger.bind(run=self.run).warning(
                 "the receipts stream could not be looked at: {}", error
             )
             return None
+
+    def is_store_whole(self) -> bool:
+        """Return whether the store is known to have all that was reported, for a verdict."""
+        intact = self.is_store_intact()
+        if intact is not None:
+            self.evaluator.facts.store("intact" if intact else "emptied", always=True)
+        return intact is True
 
     def look_at_store(self) -> bool | None:
         """Return whether the result store still has all that was reported; None: it has no stream.
@@ -158,6 +166,8 @@ class EngineContext:
         be reached: that says nothing of what it has.
         """
         intact = self.collector.is_intact()
+        if intact:
+            self.evaluator.facts.store("intact")
         if intact is False and self.ledger.info.get_meta(STORE_EMPTIED) is None:
             note_emptied(self.ledger)
             self.warnings.append(

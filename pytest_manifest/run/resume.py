@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pytest_manifest.broker.locating.base import Location
+from pytest_manifest.broker.locating.base import JobLocations, Location
 from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.ledger import STORE_EMPTIED, Ledger
 from pytest_manifest.ledger.run_files import RunFiles
@@ -28,6 +28,7 @@ from pytest_manifest.run.earlier import (
 )
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.evaluation import AttemptEvaluator
+from pytest_manifest.run.fact_log import end_segment, stamp
 from pytest_manifest.run.older_ledger import doubt_unsent, has_traces, was_read_on
 from pytest_manifest.run.open_trees import locations_with_trees
 from pytest_manifest.run.recovery import JobSearch, locations_of
@@ -43,6 +44,7 @@ from pytest_manifest.run.run import Run
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.state import RunState
 from pytest_manifest.run.unconfirmed import UnreadableResults
+from pytest_manifest.schema.run_facts import StoreFact
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import NEVER_STARTED_STATES, Costs, evaluate
 
@@ -57,6 +59,8 @@ class Resume(EarlierRunStrategy):
         self._taken_up = False
         # Also where it is refused: the stack has taken over what an earlier one has left.
         state.leaves_jobs = state.address.is_private
+        self._search: tuple[JobSearch, JobLocations, int] | None = None
+        """A search, what it has found, and the last number of the ledger's order then."""
         self._seen: frozenset[str] = frozenset()
         """Task ids that the search has seen in some place."""
         self._unsent: frozenset[str] = frozenset()
@@ -83,7 +87,7 @@ class Resume(EarlierRunStrategy):
         if self._taken_up:  # another run of the session could not be written down
             self._taken_up = False
             with Ledger.open(self.state.files.ledger, write=True) as ledger:
-                ledger.info.set_status("stopped" if self.state.info.is_private else "detached")
+                end_segment(ledger, "stopped" if self.state.info.is_private else "detached")
 
     def make_evaluator(self, ledger: Ledger) -> AttemptEvaluator:
         evaluator = super().make_evaluator(ledger)
@@ -97,6 +101,7 @@ class Resume(EarlierRunStrategy):
         ledger.info.set_kills(self.state.settings.kills)
         pending, connections = self.state.pending, self.connections
         publisher = connections.open_publisher()
+        ledger.facts.append([(None, self.segment())])
         position = ledger.info.get_meta("stream_position") or "0"
         with contextlib.closing(connections.open_collector(position)) as collector:
             self._track(ledger)
@@ -134,7 +139,7 @@ class Resume(EarlierRunStrategy):
         searched = frozenset(state.pending.by_task_id)
         locations = self._locate(engine)
         engine.poll_once()
-        searched -= self._without_unsent(ledger, locations)
+        searched -= self._without_unsent(ledger, locations, engine)
         for task_id in turned_away:
             state.pending.complete(task_id)  # it has its verdict: only its place was asked for
         statuses_before = ledger.verdicts.statuses()
@@ -181,6 +186,7 @@ class Resume(EarlierRunStrategy):
                 "stream_position", "0"
             )  # a stream that begins anew may count from 1 again
             self._restarts_stream = True
+            ledger.facts.append([(None, StoreFact(**stamp(), what="marked"))])
 
     def _note_ended_store(self, ledger: Ledger, collector: ReceiptCollector) -> None:
         """Record that a private stack's store has ended with its session: nobody has emptied it."""
@@ -193,12 +199,16 @@ class Resume(EarlierRunStrategy):
         if collector.is_intact() is False:
             note_emptied(ledger)
 
-    def _without_unsent(self, ledger: Ledger, locations: dict[str, Location]) -> frozenset[str]:
+    def _without_unsent(
+        self, ledger: Ledger, locations: dict[str, Location], engine: Engine
+    ) -> frozenset[str]:
         """Await no longer what was never sent, and return it; nothing where that may be untrue."""
         pending, unsent = self.state.pending, self._unsent
         if self._is_older or has_traces(ledger, pending, unsent, self._seen):
             self._is_older = True
             doubt_unsent(self.state, ledger)
+            if self._search is not None:
+                engine.missing.note_search(*self._search, self._search[1].missing & unsent)
             evaluate_kept_receipts(ledger, pending, self.make_evaluator(ledger))
             return frozenset()
         refuse_unlooked(ledger)  # nothing of it is out
@@ -271,12 +281,14 @@ class Resume(EarlierRunStrategy):
             search = JobSearch(locator, state.pending, departures=self.connections.departures)
             located = search.search_now()
             self._seen = search.seen
+            self._search = search, located, self.facts_of(engine.ledger).last_seq()
             if state.pending.task_ids() <= self._unsent:
                 engine.poll_once()  # a store that lacks its mark has had nothing to lose
             else:
                 engine.missing.read_reports()
             engine.missing.confirm(located.missing)
             taken_out = set(engine.missing.requeue(located))
+            engine.missing.note_search(*self._search, located.missing - self._unsent)
         except StackError as error:
             raise DispatchError(
                 f"run {state.info.run} is not resumed and nothing was sent, as the broker does not "
@@ -306,6 +318,7 @@ class Resume(EarlierRunStrategy):
                 status, note = unread.adjust(job, status, f"{decision.reason}; {why}")
                 entry = state.manifest[decision.entry]
                 verdict = evaluate(entry, None, attempt=row.attempt, problem=status, note=note)
+                evaluator.facts.write()
                 ledger.verdicts.record([(verdict, None)])
 
 

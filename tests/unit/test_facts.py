@@ -54,6 +54,8 @@ from pytest_manifest.schema.run_facts import (
 from tests.unit.ledger_support import INFO, MOMENT, receipt, start, verdict
 
 RUN = INFO.run
+PLANNED = 1
+"""The number that the planned attempts have."""
 ONE_OF_EACH: tuple[JobFact | RunFact, ...] = (
     Withheld(seq=0, at=MOMENT, job="t-a", code="after", names=("x", "y"), fields={"left_out": 3}),
     Sending(seq=0, at=MOMENT, job="t-a", number=2, sent_at=MOMENT),
@@ -133,7 +135,7 @@ def test_a_fact_comes_back_as_it_was(ledger: Ledger, fact: JobFact | RunFact) ->
     """With the next number of the order, whatever number it had."""
     ledger.facts.append([owned(replace(fact, seq=77))])
     (found,) = ledger.facts.of_entry("a") if fact.job else ledger.facts.of_run(RUN)
-    assert found == replace(fact, seq=1)
+    assert found == replace(fact, seq=PLANNED + 1)
 
 
 def test_each_reader_has_the_same_facts(ledger: Ledger) -> None:
@@ -141,10 +143,10 @@ def test_each_reader_has_the_same_facts(ledger: Ledger) -> None:
     other = replace(ONE_OF_EACH[4], job="t-b")
     ledger.facts.append([("b", other), *map(owned, ONE_OF_EACH)])
     every = list(ledger.facts.after(0))
-    assert [one.fact.seq for one in every] == list(range(1, len(ONE_OF_EACH) + 2))
+    assert [one.fact.seq for one in every] == [PLANNED + n for n in range(1, len(ONE_OF_EACH) + 2)]
     assert [one.fact for one in every if one.entry == "a"] == ledger.facts.of_entry("a")
     assert [one.fact for one in every if one.run == RUN] == ledger.facts.of_run(RUN)
-    assert list(ledger.facts.after(3)) == every[3:]
+    assert list(ledger.facts.after(PLANNED + 3)) == every[3:]
     assert sorted(ledger.facts.by_entry(), key=lambda one: one.fact.seq) == every
     assert [one.fact.job for one in ledger.facts.of_kind(Kind.NOWHERE)] == ["t-b", "t-a"]
     assert ledger.facts.of_entry("nobody's") == []
@@ -157,11 +159,11 @@ def test_facts_receipts_and_verdicts_have_one_order(ledger: Ledger) -> None:
         ledger.events.add_starts([start("t-a", "x")])
         ledger.events.add_receipts([("t-a", "x", receipt("a"))])
         ledger.verdicts.record([(verdict("a"), receipt("a"))])
-    assert [ledger.verdicts.since(0), ledger.facts.last_seq()] == [[(4, "a")], 4]
+    assert [ledger.verdicts.since(0), ledger.facts.last_seq()] == [[(PLANNED + 4, "a")], PLANNED + 4]
     with Ledger.open(ledger.path, write=True) as other:
         other.facts.append([owned(ONE_OF_EACH[6])])
     ledger.facts.append([owned(ONE_OF_EACH[7])])
-    assert [one.seq for one in ledger.facts.of_entry("a")] == [1, 5, 6]
+    assert [one.seq for one in ledger.facts.of_entry("a")] == [PLANNED + n for n in (1, 5, 6)]
 
 
 def test_what_is_not_committed_has_taken_no_number(ledger: Ledger) -> None:
@@ -171,7 +173,7 @@ def test_what_is_not_committed_has_taken_no_number(ledger: Ledger) -> None:
         raise ZeroDivisionError
     assert list(ledger.facts.after(0)) == []
     ledger.facts.append([owned(ONE_OF_EACH[6])])
-    assert [one.seq for one in ledger.facts.of_entry("a")] == [1]
+    assert [one.seq for one in ledger.facts.of_entry("a")] == [PLANNED + 1]
 
 
 def test_times_are_kept_to_the_microsecond(ledger: Ledger) -> None:
