@@ -292,7 +292,7 @@ class Descendants(LedgerPart):
 
     def announced(self, root: str) -> Iterator[Announced]:
         """Yield what was announced of an attempt's tree."""
-        return self._db.build_each(_announced_of_row, _ANNOUNCED + "WHERE root = ?", (root,))
+        return self._db.build_each(announced_of_row, _ANNOUNCED + "WHERE root = ?", (root,))
 
 
 def untold(where: str = "TRUE") -> str:
@@ -345,7 +345,7 @@ def _refuse_no_status(kind: object) -> None:
         raise ValueError("the status of a descendant is none")
 
 
-def _announced_of_row(row: Row) -> Announced:
+def announced_of_row(row: Row) -> Announced:
     root, key, announcer, how, task, number, task_ids, is_off = row
     ids = json.loads(task_ids)
     return Announced(root, key, announcer, how, task, number, ids, bool(is_off))

@@ -1,7 +1,7 @@
 """Append facts, and read those of an entry, of the run, or all that came after a position.
 
 The table has what no other table of the ledger has: what a session knew that sent, searched, took
-back or gave up. ``run.loaded_facts`` puts all of it in one order with what the other tables have.
+back or gave up. ``jobs`` puts all of it in one order with what the other tables have.
 
 **The order.** ``seq`` of facts, receipts and verdicts is from one counter, which the transaction
 that writes takes from (``Database.take_seq``; there is one writer), so that any two of them can be
@@ -19,7 +19,7 @@ from datetime import datetime, timedelta, timezone
 from functools import cache
 from typing import Final, NamedTuple, TypeAlias
 
-from pydantic import TypeAdapter
+from pydantic import JsonValue, TypeAdapter
 
 from pytest_manifest.ledger.database import LedgerPart
 from pytest_manifest.ledger.rows import Row
@@ -123,11 +123,17 @@ def _adapter(kind: Kind) -> TypeAdapter[JobFact | RunFact]:
     return TypeAdapter(KINDS[kind])
 
 
-def _row(fact: JobFact | RunFact) -> Row:
-    """Return a fact's columns in the order of :data:`_APPEND`, from its job on."""
-    document = _adapter(fact.kind).dump_python(
+def document_of(fact: JobFact | RunFact) -> dict[str, JsonValue]:
+    """Return the fields of a fact that are not as by default, but for those that all facts have."""
+    document: dict[str, JsonValue] = _adapter(fact.kind).dump_python(
         fact, mode="json", exclude={"seq", "at", "source", "job"}, exclude_defaults=True
     )
+    return document
+
+
+def _row(fact: JobFact | RunFact) -> Row:
+    """Return a fact's columns in the order of :data:`_APPEND`, from its job on."""
+    document = document_of(fact)
     columns = [document.pop(name, None) for name in _COLUMNS]
     data = json.dumps(document, ensure_ascii=False) if document else None
     return _OF_JOB, fact.job, fact.kind, microseconds(fact.at), fact.source, *columns, data

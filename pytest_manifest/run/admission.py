@@ -16,14 +16,21 @@ from pytest_manifest.broker.preflight import Preflight, preflight
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.stores import other_store
 from pytest_manifest.errors import DispatchError
-from pytest_manifest.ledger import ACCEPTED, NO_WORKER, OWN_STORE, STOCK_WORKERS, TAKES_ONE
+from pytest_manifest.ledger import (
+    ACCEPTED,
+    NO_WORKER,
+    OWN_STORE,
+    RECEIPT_KEYS,
+    STOCK_WORKERS,
+    TAKES_ONE,
+)
 from pytest_manifest.results.stream import has_stream
 from pytest_manifest.run.budget import without_estimate
 from pytest_manifest.run.departures import facts_of
 from pytest_manifest.run.evaluation import Evaluated
 from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.run.send_queue import FirstAttempts, is_withheld
-from pytest_manifest.run.signatures import RECEIPT_KEYS, signing_refusals
+from pytest_manifest.run.signatures import signing_refusals
 from pytest_manifest.run.strategy import Strategy
 from pytest_manifest.run.task_metadata import OwnLimits, record_code, record_own_limits
 from pytest_manifest.run.workers import add_nodes, record_known_workers

@@ -146,7 +146,7 @@ class EngineContext:
         try:
             return self.look_at_store()
         except StackError as error:
-            self.evaluator.facts.store("unreachable")
+            self.evaluator.facts.store("unreachable", always=True)
             logger.bind(run=self.run).warning(
                 "the receipts stream could not be looked at: {}", error
             )

@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias, TypedDict
 from pytest_manifest.broker.locating import JobLocations
 from pytest_manifest.ledger import Ledger, Start, utc_now
 from pytest_manifest.ledger.facts import Owned
+from pytest_manifest.ledger.jobs import started_of
 from pytest_manifest.run.pending import Overdue, PendingAttempt
 from pytest_manifest.run.recovery import Handling, Looks, is_alive
 from pytest_manifest.schema import Receipt
@@ -27,7 +28,6 @@ from pytest_manifest.schema.facts import (
     Recalled,
     RecallReason,
     Seen,
-    Started,
     Stored,
     TimeOver,
 )
@@ -150,7 +150,7 @@ class FactLog:
     def clashing(self, start: Start) -> None:
         """Add the record of a start that differs from the one before it."""
         if self.is_new("start", start):
-            self.of_task(start.task_id, started_of(start, stamp(start.task_id)))
+            self.of_task(start.task_id, started_of(start, 0, utc_now(), FactSource.WORKER))
 
     def unreadable(self, task_id: str, why: str) -> None:
         """Add that what the store has of a job cannot be read here."""
@@ -230,24 +230,6 @@ class FactLog:
         self.add(None, search)
         for job in nowhere:
             self.of(job, Nowhere(**stamp(job.task_id), source=by, as_of=as_of))
-
-
-def started_of(start: Start, base: Stamp) -> Started:
-    """Return the fact of a start."""
-    return Started(
-        **base,
-        source=FactSource.WORKER,
-        execution=start.execution,
-        started_at=start.started_at,
-        retries=start.retries,
-        hop=start.hop,
-        redelivered=start.redelivered,
-        worker=start.worker,
-        host=start.host,
-        pid=start.pid,
-        boot=start.boot,
-        namespace=start.pid_namespace,
-    )
 
 
 def end_segment(ledger: Ledger, how: Literal["finished", "stopped", "detached"]) -> None:

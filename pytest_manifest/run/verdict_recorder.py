@@ -139,6 +139,7 @@ class VerdictRecorder:
             for task_id in repeated:  # with a late receipt beside it, it is judged by both already
                 evaluated += self._handle_repeated_start(task_id, again=task_id not in judged_again)
             evaluated += self._conclude_trees()
+            self._facts.write()  # what was looked for while judging
             self._ledger.verdicts.record(evaluated)
             self._charge_budget()
             if batch.position is not None:

@@ -159,7 +159,10 @@ def test_facts_receipts_and_verdicts_have_one_order(ledger: Ledger) -> None:
         ledger.events.add_starts([start("t-a", "x")])
         ledger.events.add_receipts([("t-a", "x", receipt("a"))])
         ledger.verdicts.record([(verdict("a"), receipt("a"))])
-    assert [ledger.verdicts.since(0), ledger.facts.last_seq()] == [[(PLANNED + 4, "a")], PLANNED + 4]
+    assert [ledger.verdicts.since(0), ledger.facts.last_seq()] == [
+        [(PLANNED + 4, "a")],
+        PLANNED + 4,
+    ]
     with Ledger.open(ledger.path, write=True) as other:
         other.facts.append([owned(ONE_OF_EACH[6])])
     ledger.facts.append([owned(ONE_OF_EACH[7])])
