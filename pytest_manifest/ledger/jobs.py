@@ -6,7 +6,7 @@ what was handed on, receipts, descendants and announcements. The rest are rows o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -36,6 +36,7 @@ from pytest_manifest.ledger.rows import (
     start_of_row,
 )
 from pytest_manifest.ledger.run_info import RECEIPT_KEYS, RunMetadata, TaskRuns
+from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.facts import (
     Announced,
     Ended,
@@ -109,8 +110,8 @@ class _Found:
     def sorted(self) -> JobFacts:
         """Return it in order; of one number, as the reports of a batch are recorded."""
         facts = [*self._own_sending(), *self.facts]
-        ordered = sorted(facts, key=lambda one: (one.seq, one.kind))
-        return JobFacts(self.job, tuple(ordered), tuple(self.extra))
+        facts.sort(key=lambda one: (one.seq, one.kind))
+        return JobFacts(self.job, tuple(_stored_once(facts)), tuple(self.extra))
 
     def _own_sending(self) -> Sequence[Sending | SendResult]:
         """Return the sending of the job's own row; nothing where that is among the facts."""
@@ -123,6 +124,20 @@ class _Found:
         if any(one.sent_at == last.sent_at for one in known):
             return ()
         return [replace(last, number=1 + max(one.number for one in known))]
+
+
+def _stored_once(facts: Iterable[JobFact]) -> Iterator[JobFact]:
+    """Yield facts without what the store has told before.
+
+    It is read again and again, and what counts at last is among the receipts, too.
+    """
+    known: list[Receipt] = []
+    for one in facts:
+        if isinstance(one, Stored) and one.receipt is not None:
+            if one.receipt in known:
+                continue
+            known.append(one.receipt)
+        yield one
 
 
 class Jobs(LedgerPart):

@@ -205,10 +205,17 @@ class FactLog:
 
     # What is found of the run
 
-    def store(self, what: StoreFinding, *, always: bool = False) -> None:
-        """Add the finding of a look at the result store where it is another than the last one."""
-        if always or what != self._store:
-            self._store = what
+    def look_anew(self) -> None:
+        """Have the next look at the result store added, whatever the last one has shown."""
+        self._store = None
+
+    def store(self, what: StoreFinding, *, is_recorded: bool = False) -> None:
+        """Add the finding of a look at the result store where it is another than the last one.
+
+        ``is_recorded``: it is written where it was found.
+        """
+        before, self._store = self._store, what
+        if what != before and not is_recorded:
             self.add(None, StoreFact(**stamp(), what=what))
 
     def searched(

@@ -139,7 +139,7 @@ class Resume(EarlierRunStrategy):
         searched = frozenset(state.pending.by_task_id)
         locations = self._locate(engine)
         engine.poll_once()
-        searched -= self._without_unsent(ledger, locations, engine)
+        searched -= self._without_unsent(ledger, locations)
         for task_id in turned_away:
             state.pending.complete(task_id)  # it has its verdict: only its place was asked for
         statuses_before = ledger.verdicts.statuses()
@@ -159,6 +159,8 @@ class Resume(EarlierRunStrategy):
         emptied = intact is False and not ledger.attempts.send_states().keys() <= NOT_OURS
         if emptied and not self._is_older:
             note_emptied(ledger)  # a new stream would not show it any more
+        if self._search is not None:  # after all that makes it doubtful
+            engine.missing.note_search(*self._search, self._search[1].missing)
         statuses = ledger.verdicts.statuses()
         turned_away |= self._turned_away_since(ledger, searched)
         # What has come to its end since the search is not where it was seen; unless a worker turned
@@ -199,16 +201,12 @@ class Resume(EarlierRunStrategy):
         if collector.is_intact() is False:
             note_emptied(ledger)
 
-    def _without_unsent(
-        self, ledger: Ledger, locations: dict[str, Location], engine: Engine
-    ) -> frozenset[str]:
+    def _without_unsent(self, ledger: Ledger, locations: dict[str, Location]) -> frozenset[str]:
         """Await no longer what was never sent, and return it; nothing where that may be untrue."""
         pending, unsent = self.state.pending, self._unsent
         if self._is_older or has_traces(ledger, pending, unsent, self._seen):
             self._is_older = True
             doubt_unsent(self.state, ledger)
-            if self._search is not None:
-                engine.missing.note_search(*self._search, self._search[1].missing & unsent)
             evaluate_kept_receipts(ledger, pending, self.make_evaluator(ledger))
             return frozenset()
         refuse_unlooked(ledger)  # nothing of it is out
@@ -288,7 +286,6 @@ class Resume(EarlierRunStrategy):
                 engine.missing.read_reports()
             engine.missing.confirm(located.missing)
             taken_out = set(engine.missing.requeue(located))
-            engine.missing.note_search(*self._search, located.missing - self._unsent)
         except StackError as error:
             raise DispatchError(
                 f"run {state.info.run} is not resumed and nothing was sent, as the broker does not "

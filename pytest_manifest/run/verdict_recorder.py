@@ -62,7 +62,6 @@ class VerdictRecorder:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         """Record what is written inside, after the facts that it follows from."""
-        self.unread.note(self._facts)
         with self._ledger.transaction():
             self._facts.write()
             yield
@@ -74,6 +73,7 @@ class VerdictRecorder:
     def record_batch(self, batch: ReceiptBatch) -> None:
         """Commit a batch of receipts and the verdicts that follow at once; then report them."""
         self._context.receivers.note(batch.receiver_failures)
+        self.unread.note(self._facts)
         finals = self.unconfirmed.confirmed(batch.finals, batch.starts)
         told = batch.descendants or batch.closed or batch.starts or batch.handed_on
         if not (told or finals or batch.unsigned):
