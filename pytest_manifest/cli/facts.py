@@ -35,7 +35,9 @@ class _Line:
     seq: int
     at: datetime
     source: str
+    task_id: str
     job: str
+    """The job as a person is shown it; "" of what is of the run."""
     what: str
     fields: Mapping[str, JsonValue]
 
@@ -90,7 +92,7 @@ def _lines(
         sentence = shown_text(found.verdict.sentence)
         fields: dict[str, JsonValue] = {"status": found.verdict.verdict, "sentence": sentence}
         job = "" if found.verdict.attempt is None else f"attempt {found.verdict.attempt}"
-        yield _Line(found.seq, at, "controller", job, "verdict", fields)
+        yield _Line(found.seq, at, "controller", "", job, "verdict", fields)
 
 
 def _secrets(stored: StoredRun, entry: str) -> Secrets:
@@ -107,17 +109,17 @@ def _planned(job: Job, name: str) -> _Line:
         fields: dict[str, JsonValue] = {"why": job.why, "task_id": job.task_id}
         fields |= {"asked_for": True} if job.asked_for else {}
         fields |= {"reused_from": job.reused.run} if job.reused is not None else {}
-        return _Line(job.seq, job.at, "controller", name, "planned", fields)
+        return _Line(job.seq, job.at, "controller", job.task_id, name, "planned", fields)
     fields = {"how": spawn.how, "parent": spawn.parent, "task_id": job.task_id}
-    return _Line(job.seq, job.at, "worker", name, "spawned", fields)
+    return _Line(job.seq, job.at, "worker", job.task_id, name, "spawned", fields)
 
 
 def _line(fact: JobFact | RunFact, names: Mapping[str, str], secrets: Secrets) -> _Line:
     fields = document_of(_shown(fact, secrets))
     hidden = redacted(fields, secrets)
     assert isinstance(hidden, dict)
-    job = names.get(fact.job, fact.job)
-    return _Line(fact.seq, fact.at, _words(fact.source.name), job, _words(fact.kind.name), hidden)
+    who, what = _words(fact.source.name), _words(fact.kind.name)
+    return _Line(fact.seq, fact.at, who, fact.job, names.get(fact.job, ""), what, hidden)
 
 
 def _shown(fact: JobFact | RunFact, secrets: Secrets) -> JobFact | RunFact:
@@ -137,7 +139,7 @@ def _document(line: _Line) -> JsonValue:
         "seq": line.seq,
         "at": line.at.isoformat(),
         "source": line.source,
-        "job": line.job or None,
+        "task_id": line.task_id or None,
         "what": line.what,
         "fields": dict(line.fields),
     }

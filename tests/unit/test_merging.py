@@ -168,11 +168,11 @@ def test_what_arrived_keeps_its_order_within_its_run(make: Make) -> None:
         SELECT seq FROM receipts UNION ALL SELECT seq FROM settled UNION ALL SELECT seq FROM starts
         ORDER BY 1
     """
-    before = [[int(row[0]) for row in rows(path, query)] for path in sources]
+    before = [[int(str(row[0])) for row in rows(path, query)] for path in sources]
     with Ledger.open(sources[0]) as ledger:
         last = ledger.facts.last_seq()
     made = merge(sources).ledger
-    assert [int(row[0]) for row in rows(made, query)] == [
+    assert [int(str(row[0])) for row in rows(made, query)] == [
         *before[0],
         *(last + seq for seq in before[1]),
     ]
