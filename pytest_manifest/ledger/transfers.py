@@ -25,8 +25,8 @@ from pytest_manifest.schema import Verdict
 _RECEIPTS: Final = "task_id, execution, receipt, arrived_at"
 _ADD_REUSED: Final = """
     INSERT INTO attempts (
-        task_id, entry, attempt, ordinal, state, sent_at, reused_from
-    ) VALUES (?, ?, 0, ?, 'reused', ?, ?)
+        task_id, entry, attempt, ordinal, state, sent_at, reused_from, seq
+    ) VALUES (?, ?, 0, ?, 'reused', ?, ?, ?)
 """
 
 
@@ -126,10 +126,11 @@ class Transfers(LedgerPart):
         """Record attempts of an earlier run, with all that was known of them there."""
         rows = [one for _, one in taken]
         with self._db.writing() as db:
+            seq = self._db.take_seq()
             db.executemany(
                 _ADD_REUSED,
                 (
-                    (one.task_id, one.entry, one.position, one.sent_at, one.origin.note())
+                    (one.task_id, one.entry, one.position, one.sent_at, one.origin.note(), seq)
                     for one, _ in taken
                 ),
             )
@@ -139,7 +140,7 @@ class Transfers(LedgerPart):
                 (_insert("descendants", DESCENDANT_COLUMNS), (one.descendants for one in rows)),
                 (_insert("announced", ANNOUNCED_COLUMNS), (one.announced for one in rows)),
             ):
-                db.executemany(query, chain.from_iterable(some))
+                db.executemany(query, ((*row, seq) for row in chain.from_iterable(some)))
             receipts = [receipt for one in rows for receipt in one.receipts]
             numbered = enumerate(receipts, self._db.take_seq(len(receipts)))
             db.executemany(ADD_RECEIPT, ((seq, *receipt) for seq, receipt in numbered))
@@ -171,7 +172,8 @@ class Transfers(LedgerPart):
 
 
 def _insert(table: str, columns: str) -> str:
-    return f"INSERT INTO {table} ({columns}) VALUES ({placeholders(columns.split(','))})"  # noqa: S608 - fixed text
+    marks = placeholders([*columns.split(","), "seq"])
+    return f"INSERT INTO {table} ({columns}, seq) VALUES ({marks})"  # noqa: S608 - fixed text
 
 
 def _attempt_values(one: ImportedEntry) -> Row:

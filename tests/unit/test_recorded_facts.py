@@ -17,10 +17,13 @@ from pytest_manifest.run.pending import TIMEOUT_GRACE
 from pytest_manifest.run.sending import REPEATS
 from pytest_manifest.run.task_metadata import record_own_limits
 from pytest_manifest.run.workers import NodeFinding, add_nodes, record_unknown_workers
-from pytest_manifest.schema.facts import FactSource, Kind
+from pytest_manifest.schema.facts import FactSource, Kind, Sending
 from pytest_manifest.schema.run_facts import JobFact, JobFacts, RunFact, Segment
-from tests.unit.ledger_support import INFO, receipt, start
+from tests.unit.ledger_support import INFO, MOMENT, receipt, start
+from tests.unit.record_support import SENT_AT
 from tests.unit.resume_rig import ResumeRig, resume_rig
+from tests.unit.reuse_rig import CODE, double
+from tests.unit.reuse_rig import Rig as ReuseRig
 from tests.unit.run_family import Family, announced, chord, with_announced
 from tests.unit.run_family import entry as family_entry
 from tests.unit.run_rig import Plan, Rig, rig
@@ -495,6 +498,32 @@ def test_a_limit_of_a_task_is_kept_as_it_changes(tmp_path: Path) -> None:
             *[("t", 5.0), ("u", 1.0)],
             ("t", 6.0),
         ]
+
+
+# What goes over to another ledger
+
+
+def test_a_reused_job_has_its_facts_and_what_excused_it(tmp_path: Path) -> None:
+    """Those of its run are of this job alone here."""
+    reusing = ReuseRig(tmp_path)
+    record = reusing.begun([double("a")])
+    record.attempt("a", code=CODE)
+    job = record.task_id("a")
+    twice = Sending(seq=0, at=MOMENT, job=job, number=2, sent_at=SENT_AT)
+    record.ledger.facts.append([("a", twice)])
+    record.ledger.excuses.note_lost_starts_of(job)
+    reusing.finish(record)
+    made = reusing.reuse([double("a")])
+    assert made.sent == []
+    with Ledger.open(made.path) as ledger:
+        found = own(ledger)
+        assert (found.job.why, found.job.number) == ("reuse", 0)
+        assert found.job.reused is not None
+        assert found.job.reused.run == INFO.run
+        assert [said(one) for one in found.facts] == [
+            *[("started",), ("ended", "succeeded"), ("sending", 2)]
+        ]
+        assert [said(one) for one in found.extra] == [("store", "emptied")]
 
 
 # A session that goes on
