@@ -22,9 +22,9 @@ from typing import Final, NamedTuple, TypeAlias
 from pydantic import JsonValue, TypeAdapter
 
 from pytest_manifest.ledger.database import LedgerPart
-from pytest_manifest.ledger.rows import Row
+from pytest_manifest.ledger.rows import Row, Start
 from pytest_manifest.schema import PARSED
-from pytest_manifest.schema.facts import FactSource, Kind
+from pytest_manifest.schema.facts import FactSource, Kind, Started
 from pytest_manifest.schema.run_facts import KINDS, JobFact, RunFact
 
 _OF_RUN, _OF_ENTRY, _OF_JOB = range(3)
@@ -147,6 +147,27 @@ def _fact_of_row(row: Row) -> StoredFact:
     values |= {"seq": seq, "at": moment_of(at), "source": FactSource(source), "job": job or ""}
     fact = _adapter(Kind(kind)).validate_python(values, context=PARSED)
     return StoredFact(name, None, fact) if of == _OF_ENTRY else StoredFact(None, name, fact)
+
+
+def started_of(start: Start, seq: int, at: datetime, source: FactSource) -> Started:
+    """Return the fact of a start, under the name of its execution as its worker has given it."""
+    name = start.execution
+    return Started(
+        seq=seq,
+        at=at,
+        source=source,
+        job=start.task_id,
+        execution=name.removesuffix(f".{start.pid}") if start.is_given_again else name,
+        started_at=start.started_at,
+        retries=start.retries,
+        hop=start.hop,
+        redelivered=start.redelivered,
+        worker=start.worker,
+        host=start.host,
+        pid=start.pid,
+        boot=start.boot,
+        namespace=start.pid_namespace,
+    )
 
 
 def microseconds(at: datetime) -> int:

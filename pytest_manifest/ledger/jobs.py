@@ -22,14 +22,13 @@ from pytest_manifest.ledger.descendants import (
     announced_of_row,
     descendant_of_row,
 )
-from pytest_manifest.ledger.facts import Facts
+from pytest_manifest.ledger.facts import Facts, started_of
 from pytest_manifest.ledger.rows import (
     HANDED_ON_COLUMNS,
     START_COLUMNS,
     ReusedFrom,
     Row,
     RunInfo,
-    Start,
     moment,
     origin_of,
     receipt_of,
@@ -49,7 +48,6 @@ from pytest_manifest.schema.facts import (
     SendOutcome,
     SendResult,
     Spawn,
-    Started,
     Stored,
     Why,
 )
@@ -348,27 +346,6 @@ def _sending_of(
     if outcome is None:
         return [sending]
     return [sending, SendResult(seq=number, at=at, job=job.task_id, number=1, outcome=outcome)]
-
-
-def started_of(start: Start, seq: int, at: datetime, source: FactSource) -> Started:
-    """Return the fact of a start, under the name of its execution as its worker has given it."""
-    name = start.execution
-    return Started(
-        seq=seq,
-        at=at,
-        source=source,
-        job=start.task_id,
-        execution=name.removesuffix(f".{start.pid}") if start.is_given_again else name,
-        started_at=start.started_at,
-        retries=start.retries,
-        hop=start.hop,
-        redelivered=start.redelivered,
-        worker=start.worker,
-        host=start.host,
-        pid=start.pid,
-        boot=start.boot,
-        namespace=start.pid_namespace,
-    )
 
 
 def _why(number: int, cause: str | None, reused: ReusedFrom | None) -> Why:

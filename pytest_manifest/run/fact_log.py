@@ -13,8 +13,7 @@ from typing import Literal, TypeAlias, TypedDict
 
 from pytest_manifest.broker.locating import JobLocations
 from pytest_manifest.ledger import Ledger, Start, utc_now
-from pytest_manifest.ledger.facts import Owned
-from pytest_manifest.ledger.jobs import started_of
+from pytest_manifest.ledger.facts import Owned, started_of
 from pytest_manifest.run.pending import Overdue, PendingAttempt
 from pytest_manifest.run.recovery import Handling, Looks, is_alive
 from pytest_manifest.schema import Receipt
