@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from pytest_manifest.ledger.database import LedgerPart
 from pytest_manifest.ledger.rows import (
@@ -44,18 +44,20 @@ _FIRST_OPEN = f"""
 class Attempts(LedgerPart):
     """Attempts and their sending states."""
 
-    def plan(self, rows: Iterable[PlanRow], *, why: str | None = None) -> None:
+    def plan(
+        self, rows: Iterable[PlanRow], *, why: Literal["retry", "resume"] | None = None
+    ) -> None:
         """Record ``(task_id, entry, attempt, position[, reason])`` of all that is to be sent.
 
         ``why``: what makes an attempt that is not the first, see ``facts.Why``.
         """
+        cause = "NULL" if why is None else f"'{why}'"
         with self._db.writing() as db:
-            seq = self._db.take_seq()
             db.executemany(
-                "INSERT INTO attempts "
+                "INSERT INTO attempts "  # noqa: S608 - fixed text, and a number
                 "(task_id, entry, attempt, ordinal, reason, state, cause, seq) "
-                "VALUES (?, ?, ?, ?, ?, 'planned', ?, ?)",
-                ((*(row if len(row) == 5 else (*row, None)), why, seq) for row in rows),
+                f"VALUES (?, ?, ?, ?, ?, 'planned', {cause}, {self._db.take_seq()})",
+                (row if len(row) == 5 else (*row, None) for row in rows),
             )
 
     def known_entries(self, entries: Sequence[str]) -> set[str]:
@@ -78,14 +80,15 @@ class Attempts(LedgerPart):
 
         With ``sent_at`` they are about to be sent, and have their place in the order by that.
         """
-        sent = text(sent_at)
+        changes, values = "state = ?", list[str | None]([state])
+        if note is not None:
+            changes, values = f"{changes}, note = ?", [*values, note]
         with self._db.writing() as db:
-            sending = None if sent is None else self._db.take_seq()
-            db.executemany(
-                "UPDATE attempts SET state = ?, sent_at = coalesce(?, sent_at), "
-                "note = coalesce(?, note), sending = coalesce(?, sending) WHERE task_id = ?",
-                ((state, sent, note, sending, task_id) for task_id in task_ids),
-            )
+            if sent_at is not None:
+                changes += f", sent_at = ?, sending = {self._db.take_seq()}"
+                values.append(text(sent_at))
+            query = f"UPDATE attempts SET {changes} WHERE task_id = ?"  # noqa: S608 - fixed text
+            db.executemany(query, ((*values, task_id) for task_id in task_ids))
 
     def last_sent_at(self) -> datetime | None:
         """Return the latest time at which an attempt was sent; None where none was."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import count
 from typing import Final
 
 from pytest_manifest.ledger.database import LedgerPart, chunks, placeholders
@@ -132,13 +133,9 @@ class WorkerEvents(LedgerPart):
         rows, now = list(receipts), text(utc_now())
         if rows:
             with self._db.writing() as db:
-                numbered = enumerate(rows, self._db.take_seq(len(rows)))
+                seqs, text_of = count(self._db.take_seq(len(rows))), self._db.receipt_text
                 db.executemany(
-                    ADD_RECEIPT,
-                    (
-                        (seq, i, execution, self._db.receipt_text(one), now)
-                        for seq, (i, execution, one) in numbered
-                    ),
+                    ADD_RECEIPT, ((next(seqs), i, name, text_of(one), now) for i, name, one in rows)
                 )
 
     def receipts(self, task_id: str) -> list[tuple[str | None, Receipt]]:

@@ -296,14 +296,14 @@ TABLES: Sequence[str] = (
     _HANDED_ON,
     """
     CREATE TABLE receipts (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT, task_id TEXT NOT NULL, execution TEXT,
+        seq INTEGER PRIMARY KEY, task_id TEXT NOT NULL, execution TEXT,
         receipt TEXT NOT NULL, arrived_at TEXT NOT NULL
     )
     """,
     "CREATE INDEX receipts_by_task ON receipts (task_id)",
     """
     CREATE TABLE settled (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT, entry TEXT NOT NULL UNIQUE, attempt INTEGER,
+        seq INTEGER PRIMARY KEY, entry TEXT NOT NULL UNIQUE, attempt INTEGER,
         kind TEXT NOT NULL, verdict TEXT NOT NULL, receipt TEXT, settled_at TEXT NOT NULL
     )
     """,

@@ -143,7 +143,9 @@ def _merge_into(
             order = _ORDER.get(table, "")
             every = [value for _ in names for value in values]
             target = ", ".join([*shifted, columns])
-            db.execute(f"INSERT INTO main.{table} ({target}) {rows} {order}", every)
+            # An entry that is left out of one ledger is another's, and may have a number in both.
+            insert = "INSERT OR IGNORE" if table == "numbers" else "INSERT"
+            db.execute(f"{insert} INTO main.{table} ({target}) {rows} {order}", every)
         noted = dict(metadata) | {SEQ: str(before[""])}
         db.executemany("INSERT INTO run VALUES (?, ?)", noted.items())
         db.execute("COMMIT")

@@ -32,7 +32,7 @@ from pytest_manifest.run.run import Run
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.state import RunState
 from pytest_manifest.schema import VerdictStatus
-from pytest_manifest.schema.facts import Place
+from pytest_manifest.schema.facts import Kind, Place, Seen
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import evaluate
 
@@ -160,9 +160,12 @@ class Audit(EarlierRunStrategy):
             "worker": located.with_worker,
             "unacked": located.unacked_by_dead,
         }
+        seen = (one.fact for one in engine.ledger.facts.of_kind(Kind.SEEN))
+        before = {one.job: one.place for one in seen if isinstance(one, Seen)}
         for place, found in places.items():
             for job in filter(None, map(engine.pending.by_task_id.get, found)):
-                self.facts_of(engine.ledger).seen(job, place, as_of)
+                if before.get(job.task_id) != place:  # an audit may look every hour
+                    self.facts_of(engine.ledger).seen(job, place, as_of)
         return location_phrases(located)
 
     def _close(self, ledger: Ledger, found: dict[str, str]) -> None:

@@ -32,6 +32,7 @@ from pytest_manifest.schema.facts import (
 )
 from pytest_manifest.schema.run_facts import JobFact, RunFact, Search, SegmentEnded, StoreFact
 
+Ending: TypeAlias = Literal["finished", "stopped", "detached"]
 Stage: TypeAlias = Literal["asked", "heard", "withdrawn"]
 StoreFinding: TypeAlias = Literal["marked", "intact", "emptied", "older", "unreachable", "read_on"]
 
@@ -81,8 +82,9 @@ class FactLog:
 
     def write(self) -> None:
         """Record what was added, before all else of the caller's transaction."""
-        facts, self._waiting = self._waiting, []
-        self.ledger.facts.append(facts)
+        if self._waiting:
+            facts, self._waiting = self._waiting, []
+            self.ledger.facts.append(facts)
 
     def last_seq(self) -> int:
         """Write what was added, and return the last number of the ledger's order."""
@@ -132,7 +134,8 @@ class FactLog:
 
         The result store is read again and again: each content counts once.
         """
-        if not self.is_new("end", task_id, execution, receipt.model_dump_json(), fault):
+        content = hash(receipt.model_dump_json())
+        if not self.is_new("end", task_id, execution, content, fault):
             return
         if receipt.source == "worker":
             fact: JobFact = Ended(
@@ -238,8 +241,10 @@ class FactLog:
             self.of(job, Nowhere(**stamp(job.task_id), source=by, as_of=as_of))
 
 
-def end_segment(ledger: Ledger, how: Literal["finished", "stopped", "detached"]) -> None:
-    """Record how a stretch of a run ends."""
+def end_segment(ledger: Ledger, how: Ending, *, stopped: datetime | None = None) -> None:
+    """Record how a stretch of a run ends; ``stopped``: when, if its jobs end with it."""
     with ledger.transaction():
         ledger.info.set_status(how)
+        if stopped is not None:
+            ledger.info.stop_segment(stopped)
         ledger.facts.append([(None, SegmentEnded(**stamp(), how=how))])

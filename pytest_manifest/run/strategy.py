@@ -15,7 +15,7 @@ from pytest_manifest.run.connections import RunConnections
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.evaluation import AttemptEvaluator
-from pytest_manifest.run.fact_log import FactLog, end_segment, stamp
+from pytest_manifest.run.fact_log import Ending, FactLog, end_segment, stamp
 from pytest_manifest.run.key_limits import KeyLimits
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.state import RunState
@@ -177,9 +177,8 @@ class Strategy(ABC):
         On a stack of others they go on; on our own they end with the stack.
         """
         is_private = self.state.address.is_private
-        end_segment(ledger, "stopped" if is_private else "detached")
-        if is_private:
-            ledger.info.stop_segment(utc_now())
+        how: Ending = "stopped" if is_private else "detached"
+        end_segment(ledger, how, stopped=utc_now() if is_private else None)
 
     def _close_dispatch(self, engine: Engine, ledger: Ledger) -> None:
         state = self.state
@@ -194,9 +193,9 @@ class Strategy(ABC):
                 end_segment(ledger, "stopped" if has_open else "finished")
             state.leaves_jobs = is_private and has_open
         elif self.revokes_on_stop and not state.settings.send_only:
-            end_segment(ledger, "stopped")
+            ledger.info.set_status("stopped")  # before what may take long
             engine.wind_down()
-            ledger.info.stop_segment(utc_now())
+            end_segment(ledger, "stopped", stopped=utc_now())
             state.leaves_jobs = is_private and bool(engine.pending.unstarted())
         else:
             self.end_unrevoked(ledger)
