@@ -211,7 +211,7 @@ def lint(
 @app.command()
 def show(
     what: Annotated[
-        str, typer.Argument(metavar="FILE|RUN", autocompletion=_run_ids, show_default=False)
+        str, typer.Argument(metavar="FILE|RUN|ENTRY", autocompletion=_run_ids, show_default=False)
     ],
     status: Annotated[
         list[str] | None, typer.Option(metavar="STATUS", help="only these verdicts of a run")
@@ -224,6 +224,12 @@ def show(
         str | None,
         typer.Option(metavar="ENTRY", help="the tasks that the job of this entry of a run started"),
     ] = None,
+    facts: Annotated[
+        bool, typer.Option("--facts", help="all that is recorded of ENTRY, in order")
+    ] = False,
+    run: Annotated[
+        str, typer.Option(metavar="RUN", autocompletion=_run_ids, help="the run of --facts")
+    ] = "last",
     limit: Limit = 50,
     folder: Runs = None,
     json: Json = False,
@@ -235,6 +241,9 @@ def show(
     from pytest_manifest.cli import show as command
     from pytest_manifest.cli.runs_folder import runs_folder
 
+    if facts:
+        command.show_facts(what, run, runs_folder(folder), limit, json=json)
+        return
     chosen = command.Filter(frozenset(status or ()), task, tag, limit)
     command.run(what, runs_folder(folder), chosen, tree, json=json)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from pytest_manifest.ledger.database import LedgerPart
 from pytest_manifest.ledger.rows import (
@@ -44,12 +44,19 @@ _FIRST_OPEN = f"""
 class Attempts(LedgerPart):
     """Attempts and their sending states."""
 
-    def plan(self, rows: Iterable[PlanRow]) -> None:
-        """Record ``(task_id, entry, attempt, position[, reason])`` of all that is to be sent."""
+    def plan(
+        self, rows: Iterable[PlanRow], *, why: Literal["retry", "resume"] | None = None
+    ) -> None:
+        """Record ``(task_id, entry, attempt, position[, reason])`` of all that is to be sent.
+
+        ``why``: what makes an attempt that is not the first, see ``facts.Why``.
+        """
+        cause = "NULL" if why is None else f"'{why}'"
         with self._db.writing() as db:
             db.executemany(
-                "INSERT INTO attempts (task_id, entry, attempt, ordinal, reason, state) "
-                "VALUES (?, ?, ?, ?, ?, 'planned')",
+                "INSERT INTO attempts "  # noqa: S608 - fixed text, and a number
+                "(task_id, entry, attempt, ordinal, reason, state, cause, seq) "
+                f"VALUES (?, ?, ?, ?, ?, 'planned', {cause}, {self._db.take_seq()})",
                 (row if len(row) == 5 else (*row, None) for row in rows),
             )
 
@@ -69,14 +76,19 @@ class Attempts(LedgerPart):
         sent_at: datetime | None = None,
         note: str | None = None,
     ) -> None:
-        """Set the sending state of attempts; ``sent_at`` and ``note`` stay where not given."""
-        sent = text(sent_at)
+        """Set the sending state of attempts; ``sent_at`` and ``note`` stay where not given.
+
+        With ``sent_at`` they are about to be sent, and have their place in the order by that.
+        """
+        changes, values = "state = ?", list[str | None]([state])
+        if note is not None:
+            changes, values = f"{changes}, note = ?", [*values, note]
         with self._db.writing() as db:
-            db.executemany(
-                "UPDATE attempts SET state = ?, sent_at = coalesce(?, sent_at), "
-                "note = coalesce(?, note) WHERE task_id = ?",
-                ((state, sent, note, task_id) for task_id in task_ids),
-            )
+            if sent_at is not None:
+                changes += f", sent_at = ?, sending = {self._db.take_seq()}"
+                values.append(text(sent_at))
+            query = f"UPDATE attempts SET {changes} WHERE task_id = ?"  # noqa: S608 - fixed text
+            db.executemany(query, ((*values, task_id) for task_id in task_ids))
 
     def last_sent_at(self) -> datetime | None:
         """Return the latest time at which an attempt was sent; None where none was."""

@@ -123,11 +123,12 @@ class Descendants(LedgerPart):
         ]
         if rows:
             with self._db.writing() as db:
+                seq = self._db.take_seq()
                 db.executemany(
-                    "INSERT OR IGNORE INTO descendants "
-                    "(task_id, root, parent, task, how, queue, fulfils, spawned_at, chords, due) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    rows,
+                    "INSERT OR IGNORE INTO descendants (task_id, root, parent, task, how, queue, "
+                    "fulfils, spawned_at, chords, due, seq) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    ((*row, seq) for row in rows),
                 )
 
     def announce(self, announced: Iterable[Announced]) -> None:
@@ -142,8 +143,11 @@ class Descendants(LedgerPart):
         ]
         if rows:
             with self._db.writing() as db:
+                seq = self._db.take_seq()
                 db.executemany(
-                    "INSERT OR IGNORE INTO announced VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows
+                    f"INSERT OR IGNORE INTO announced ({ANNOUNCED_COLUMNS}, seq) "  # noqa: S608 - fixed text
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    ((*row, seq) for row in rows),
                 )
 
     def end(self, verdicts: Mapping[str, Verdict]) -> None:
@@ -288,7 +292,7 @@ class Descendants(LedgerPart):
 
     def announced(self, root: str) -> Iterator[Announced]:
         """Yield what was announced of an attempt's tree."""
-        return self._db.build_each(_announced_of_row, _ANNOUNCED + "WHERE root = ?", (root,))
+        return self._db.build_each(announced_of_row, _ANNOUNCED + "WHERE root = ?", (root,))
 
 
 def untold(where: str = "TRUE") -> str:
@@ -341,7 +345,7 @@ def _refuse_no_status(kind: object) -> None:
         raise ValueError("the status of a descendant is none")
 
 
-def _announced_of_row(row: Row) -> Announced:
+def announced_of_row(row: Row) -> Announced:
     root, key, announcer, how, task, number, task_ids, is_off = row
     ids = json.loads(task_ids)
     return Announced(root, key, announcer, how, task, number, ids, bool(is_off))

@@ -186,7 +186,8 @@ TABLES: Sequence[str] = (
         task_id TEXT PRIMARY KEY, entry TEXT NOT NULL, attempt INTEGER NOT NULL,
         ordinal INTEGER NOT NULL, state TEXT NOT NULL, sent_at TEXT, note TEXT,
         reason TEXT, kind TEXT, verdict TEXT, reused_from TEXT,
-        starts_lost INTEGER NOT NULL DEFAULT 0, set_back REAL NOT NULL DEFAULT 0
+        starts_lost INTEGER NOT NULL DEFAULT 0, set_back REAL NOT NULL DEFAULT 0,
+        seq INTEGER NOT NULL DEFAULT 0, sending INTEGER NOT NULL DEFAULT 0, cause TEXT
     ) WITHOUT ROWID
     """,
     "CREATE INDEX attempts_by_entry ON attempts (entry, attempt)",
@@ -195,21 +196,22 @@ TABLES: Sequence[str] = (
         task_id TEXT NOT NULL, execution TEXT NOT NULL, started_at TEXT, retries INTEGER NOT NULL,
         worker TEXT, host TEXT, pid INTEGER, redelivered INTEGER NOT NULL,
         boot TEXT, pid_namespace TEXT,
-        hop INTEGER NOT NULL DEFAULT 0,
+        hop INTEGER NOT NULL DEFAULT 0, seq INTEGER NOT NULL DEFAULT 0,
         PRIMARY KEY (task_id, execution)
     ) WITHOUT ROWID
     """,
     """
     CREATE TABLE handed_on (
         task_id TEXT NOT NULL, execution TEXT NOT NULL, how TEXT NOT NULL, ended_at TEXT,
-        next_at TEXT, cost REAL, PRIMARY KEY (task_id, execution)
+        next_at TEXT, cost REAL, seq INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (task_id, execution)
     ) WITHOUT ROWID
     """,
     # What a receipt found when it came. Times do not say: clocks are set back, and an attempt that
     # is sent once more is of a later time.
     """
     CREATE TABLE receipts (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT, task_id TEXT NOT NULL, execution TEXT,
+        seq INTEGER PRIMARY KEY, task_id TEXT NOT NULL, execution TEXT,
         receipt TEXT NOT NULL, arrived_at TEXT NOT NULL, newest_attempt INTEGER,
         after_verdict INTEGER NOT NULL DEFAULT 0
     )
@@ -217,7 +219,7 @@ TABLES: Sequence[str] = (
     "CREATE INDEX receipts_by_task ON receipts (task_id)",
     """
     CREATE TABLE settled (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT, entry TEXT NOT NULL UNIQUE, attempt INTEGER,
+        seq INTEGER PRIMARY KEY, entry TEXT NOT NULL UNIQUE, attempt INTEGER,
         kind TEXT NOT NULL, verdict TEXT NOT NULL, receipt TEXT, settled_at TEXT NOT NULL
     )
     """,
@@ -225,7 +227,8 @@ TABLES: Sequence[str] = (
     CREATE TABLE descendants (
         task_id TEXT PRIMARY KEY, root TEXT NOT NULL, parent TEXT NOT NULL, task TEXT NOT NULL,
         how TEXT NOT NULL, queue TEXT, fulfils TEXT, spawned_at TEXT, kind TEXT, verdict TEXT,
-        chords TEXT, due TEXT, broker TEXT, starts_lost INTEGER NOT NULL DEFAULT 0
+        chords TEXT, due TEXT, broker TEXT, starts_lost INTEGER NOT NULL DEFAULT 0,
+        seq INTEGER NOT NULL DEFAULT 0
     ) WITHOUT ROWID
     """,
     "CREATE INDEX descendants_by_root ON descendants (root, kind)",
@@ -233,7 +236,8 @@ TABLES: Sequence[str] = (
     CREATE TABLE announced (
         root TEXT NOT NULL, key TEXT NOT NULL, announcer TEXT NOT NULL, how TEXT NOT NULL,
         task TEXT NOT NULL, number INTEGER NOT NULL, task_ids TEXT NOT NULL,
-        is_off INTEGER NOT NULL, PRIMARY KEY (root, key, announcer)
+        is_off INTEGER NOT NULL, seq INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (root, key, announcer)
     ) WITHOUT ROWID
     """,
     """
@@ -242,6 +246,16 @@ TABLES: Sequence[str] = (
         was TEXT NOT NULL, kind TEXT NOT NULL, told_at TEXT NOT NULL, corrected_at TEXT NOT NULL
     )
     """,
+    """
+    CREATE TABLE facts (
+        seq INTEGER PRIMARY KEY, entry INTEGER NOT NULL, job INTEGER NOT NULL,
+        kind INTEGER NOT NULL, at INTEGER NOT NULL, source INTEGER NOT NULL, execution TEXT,
+        hop INTEGER, retries INTEGER, redelivered INTEGER, worker TEXT, pid INTEGER, data TEXT
+    )
+    """,
+    "CREATE INDEX facts_by_entry ON facts (entry)",
+    "CREATE TABLE numbers (n INTEGER PRIMARY KEY, kind INTEGER NOT NULL, name TEXT NOT NULL)",
+    "CREATE UNIQUE INDEX numbers_by_name ON numbers (kind, name)",
 )
 
 

@@ -21,6 +21,7 @@ from pytest_manifest.ledger.database import (
 from pytest_manifest.ledger.descendants import Descendants
 from pytest_manifest.ledger.events import WorkerEvents
 from pytest_manifest.ledger.excuses import Excuses
+from pytest_manifest.ledger.facts import Facts
 from pytest_manifest.ledger.files import (
     CACHE_KB,
     DAMAGE_ERRORS,
@@ -32,6 +33,7 @@ from pytest_manifest.ledger.files import (
     type_queries,
     version_of,
 )
+from pytest_manifest.ledger.jobs import Jobs
 from pytest_manifest.ledger.promise_queries import PromiseQueries
 from pytest_manifest.ledger.queries import Queries
 from pytest_manifest.ledger.rows import RunInfo, damaged, info_rows
@@ -47,11 +49,12 @@ class Ledger:
     """A run's ledger; see :meth:`create` and :meth:`open`. Use one instance per thread.
 
     Its parts are ``info`` (the run's metadata), ``attempts``, ``events`` (what arrives from
-    workers), ``excuses`` (what excuses that), ``descendants`` (tasks that jobs start),
-    ``verdicts``, ``queries`` (of many entries at once), ``trees`` (of many descendants at once),
-    ``transfers`` (attempts that others have sent) and ``promises`` (what does not fit together). A
-    method of a part that writes does so atomically: in the caller's :meth:`transaction`, or in its
-    own. All raise LedgerError where the file cannot be read or written.
+    workers), ``excuses`` (what excuses that), ``facts`` (what only a session knew), ``jobs`` (those
+    of an entry with all their facts), ``descendants`` (tasks that jobs start), ``verdicts``,
+    ``queries`` (of many entries at once), ``trees`` (of many descendants at once), ``transfers``
+    (attempts that others have sent) and ``promises`` (what does not fit together). A method of a
+    part that writes does so atomically: in the caller's :meth:`transaction`, or in its own. All
+    raise LedgerError where the file cannot be read or written.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
@@ -63,6 +66,8 @@ class Ledger:
         self.attempts = Attempts(self._db)
         self.events = WorkerEvents(self._db)
         self.excuses = Excuses(self._db)
+        self.facts = Facts(self._db)
+        self.jobs = Jobs(self._db, self.facts, self.info)
         self.descendants = Descendants(self._db)
         self.verdicts = Verdicts(self._db)
         self.queries = Queries(self._db)

@@ -13,7 +13,7 @@ from pytest_manifest.errors import LedgerError
 from pytest_manifest.files import private_folder
 from pytest_manifest.ledger.descendants import ANNOUNCED_COLUMNS, DESCENDANT_COLUMNS
 from pytest_manifest.ledger.files import TABLES, refuse_network, sqlite_uri
-from pytest_manifest.ledger.rows import HANDED_ON_COLUMNS, START_COLUMNS
+from pytest_manifest.ledger.rows import HANDED_ON_COLUMNS, SEQ, START_COLUMNS, last_seq_query
 from pytest_manifest.manifest import sync
 
 MAX_ATTACHED: Final = 8
@@ -23,7 +23,7 @@ _SETTINGS = ("journal_mode = OFF", "synchronous = OFF", "cache_size = -65536")
 _COLUMNS: Final = {
     "attempts": (
         "task_id, entry, attempt, ordinal, state, sent_at, note, reason, kind, verdict, "
-        "reused_from, starts_lost, set_back"
+        "reused_from, starts_lost, set_back, cause"
     ),
     "starts": START_COLUMNS,
     "handed_on": HANDED_ON_COLUMNS,
@@ -32,13 +32,20 @@ _COLUMNS: Final = {
     "descendants": f"{DESCENDANT_COLUMNS}, starts_lost",
     "announced": ANNOUNCED_COLUMNS,
     "corrections": "entry, attempt, was, kind, told_at, corrected_at",
+    "numbers": "kind, name",
+    "facts": "kind, at, source, execution, hop, retries, redelivered, worker, pid, data",
 }
-_ORDER: Final = {
-    "receipts": "ORDER BY arrived_at",
-    "settled": "ORDER BY settled_at",
-    "corrections": "ORDER BY corrected_at",
+_ORDER: Final = {"corrections": "ORDER BY corrected_at"}
+"""Tables whose rows are numbered anew, by time."""
+_SHIFTED: Final = {
+    **dict.fromkeys(
+        ("starts", "handed_on", "receipts", "settled", "descendants", "announced"), ("seq",)
+    ),
+    "attempts": ("seq", "sending"),
+    "numbers": ("n",),
+    "facts": ("seq", "entry", "job"),
 }
-"""Tables whose rows are numbered by arrival; they are numbered anew by time."""
+"""Columns with numbers of a ledger's own: each ledger's come after those of the ledgers before."""
 
 
 def merge_files(
@@ -118,18 +125,34 @@ def _merge_into(
         _refuse_duplicates(db, names)
         for statement in TABLES:
             db.execute(statement)
+        before = _numbers_before(db, names)
         for table, columns in _COLUMNS.items():
+            shifted = _SHIFTED.get(table, ())
             rows = " UNION ALL ".join(
-                f"SELECT {columns} FROM {name}.{table}"  # noqa: S608 - fixed text
+                f"SELECT {', '.join([f'{one} + {before[name]}' for one in shifted] + [columns])} "  # noqa: S608 - fixed text
+                f"FROM {name}.{table}"
                 for name in names
             )
-            db.execute(f"INSERT INTO main.{table} ({columns}) {rows} {_ORDER.get(table, '')}")
-        db.executemany("INSERT INTO run VALUES (?, ?)", metadata)
+            target = ", ".join([*shifted, columns])
+            db.execute(f"INSERT INTO main.{table} ({target}) {rows} {_ORDER.get(table, '')}")
+        noted = dict(metadata) | {SEQ: str(before[""])}
+        db.executemany("INSERT INTO run VALUES (?, ?)", noted.items())
         db.execute("COMMIT")
         for name in names:
             db.execute(f"DETACH {name}")
         db.execute("PRAGMA journal_mode = WAL")
     return path
+
+
+def _numbers_before(db: sqlite3.Connection, names: Iterable[str]) -> dict[str, int]:
+    """Return, for each ledger, the highest number of those before it; for "", that of all."""
+    found, highest = dict[str, int](), 0
+    for name in names:
+        found[name] = highest
+        (numbers,) = db.execute(f"SELECT coalesce(max(n), 0) FROM {name}.numbers").fetchone()  # noqa: S608 - fixed text
+        (seq,) = db.execute(last_seq_query(name)).fetchone()
+        highest += max(numbers, seq)
+    return found | {"": highest}
 
 
 def _refuse_duplicates(db: sqlite3.Connection, names: Sequence[str]) -> None:

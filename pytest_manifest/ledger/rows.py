@@ -23,6 +23,18 @@ back before any worker had begun it; reused: never sent by this run, but by an e
 it passed."""
 RunStatus = Literal["running", "finished", "stopped", "detached"]
 
+SEQ: Final = "seq"
+"""The ledger's key for the last number given of its order, of facts and all else that arrives."""
+
+
+def last_seq_query(schema: str = "main") -> str:
+    """Return a query for that number, also of a ledger that has rows which were numbered alone."""
+    tables = ("facts", "receipts", "settled")
+    found = ", ".join(f"coalesce((SELECT max(seq) FROM {schema}.{one}), 0)" for one in tables)  # noqa: S608 - fixed text
+    kept = f"SELECT CAST(value AS INTEGER) FROM {schema}.run WHERE key = '{SEQ}'"  # noqa: S608 - fixed text
+    return f"SELECT max({found}, coalesce(({kept}), 0))"
+
+
 BAD_ROW_ERRORS: Final = (
     *(ValueError, TypeError, KeyError, AttributeError, OverflowError),
     RecursionError,  # of JSON that is nested too deeply

@@ -16,18 +16,28 @@ from pytest_manifest.broker.preflight import Preflight, preflight
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.stores import other_store
 from pytest_manifest.errors import DispatchError
-from pytest_manifest.ledger import ACCEPTED, NO_WORKER, OWN_STORE, STOCK_WORKERS, TAKES_ONE
+from pytest_manifest.ledger import (
+    ACCEPTED,
+    NO_WORKER,
+    OWN_STORE,
+    RECEIPT_KEYS,
+    STOCK_WORKERS,
+    TAKES_ONE,
+)
 from pytest_manifest.results.stream import has_stream
 from pytest_manifest.run.budget import without_estimate
 from pytest_manifest.run.departures import facts_of
 from pytest_manifest.run.evaluation import Evaluated
+from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.run.send_queue import FirstAttempts, is_withheld
-from pytest_manifest.run.signatures import RECEIPT_KEYS, signing_refusals
+from pytest_manifest.run.signatures import signing_refusals
 from pytest_manifest.run.strategy import Strategy
 from pytest_manifest.run.task_metadata import OwnLimits, record_code, record_own_limits
-from pytest_manifest.run.workers import record_known_workers
+from pytest_manifest.run.workers import add_nodes, record_known_workers
 from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.schema.code_digest import code_digest
+from pytest_manifest.schema.facts import Withheld
+from pytest_manifest.schema.run_facts import PlaceFact
 from pytest_manifest.text import listed
 from pytest_manifest.urls import scheme_of
 from pytest_manifest.verdict import evaluate
@@ -145,12 +155,14 @@ def _handle_unknown_tasks(strategy: Strategy, unknown: Mapping[str, Sequence[str
             for name, hint in hints.items()
         )
         raise DispatchError(f"nothing was sent: {names}")
-    _withhold(strategy, hints)
+    _withhold(strategy, hints, {name: tuple(near) for name, near in unknown.items()})
     strategy.connections.add_queues(a.entry for a in state.to_send if a.entry.task in hints)
 
 
-def _withhold(strategy: Strategy, notes: Mapping[str, str]) -> None:
-    """Judge entries whose task no worker knows, and do not send them.
+def _withhold(
+    strategy: Strategy, notes: Mapping[str, str], near: Mapping[str, tuple[str, ...]]
+) -> None:
+    """Judge entries whose task no worker knows, and do not send them; ``near``: similar names.
 
     Those that expect it are sent: there a worker has to report it.
     """
@@ -161,6 +173,10 @@ def _withhold(strategy: Strategy, notes: Mapping[str, str]) -> None:
     else:
         state.to_send = [a for a in state.to_send if not is_withheld(a.entry, notes)]
     with strategy.writing() as ledger, ledger.transaction():
+        for a in withheld:
+            names = near[a.entry.task]
+            fact = Withheld(**stamp(a.task_id), code="unknown_task", names=names)
+            ledger.facts.append([(a.entry.id, fact)])
         ledger.attempts.mark((a.task_id for a in withheld), "withheld", note="unknown task")
         ledger.verdicts.record(
             _without_receipt(a, "unknown_task", notes[a.entry.task]) for a in withheld
@@ -184,11 +200,16 @@ def _record_stack(
         strategy.connections.departures.keep(ledger.info)
         if stock:
             ledger.info.set_meta(STOCK_WORKERS, ", ".join(sorted(stock)))
+        add_nodes(ledger, found.stock, "stock")
+        add_nodes(ledger, found.idle if seen else (), "unserved")
+        add_nodes(ledger, () if seen else [""], "nobody")
         # These show where a worker runs other code of a task than is here.
         if not is_private:
             record_known_workers(ledger, publisher, set(found.workers) - set(found.stock))
             if store := other_store(publisher.app, state.address):
                 ledger.info.set_meta(OWN_STORE, store)
+                place = PlaceFact(**stamp(), what="own_store", url=store)
+                ledger.facts.append([(None, place)])
         tasks: Iterable[str] = demand.tasks
         if found.unknown_tasks:  # entries of them may be withheld
             tasks = (attempt.entry.task for attempt in state.to_send)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from pytest_manifest.run.run import Run
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.state import RunState
 from pytest_manifest.schema import VerdictStatus
+from pytest_manifest.schema.facts import Kind, Place, Seen
 from pytest_manifest.text import plural
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import evaluate
@@ -74,7 +75,7 @@ class Audit(EarlierRunStrategy):
     def prepare(self, expected_workers: int | None) -> None:  # noqa: ARG002 - the base class's
         ledger = self._take_up()
         if self.queries_stack:
-            ledger.verdicts.reopen()
+            ledger.verdicts.reopen(why="audit")
         evaluator = self.make_evaluator(ledger)
         state, pending = self.state, self.state.pending
         if not self._already_evaluated:
@@ -112,7 +113,7 @@ class Audit(EarlierRunStrategy):
         self._keep_inferred_verdicts(ledger)
         waited_for = [job.entry.id for job in self.state.pending.by_task_id.values()]
         with ledger.transaction():
-            ledger.verdicts.reopen(waited_for)
+            ledger.verdicts.reopen(waited_for, why="audit")
             if ledger.info.status == "finished" and ledger.attempts.has_open():
                 ledger.info.set_status("detached")  # until they have a verdict again
 
@@ -149,11 +150,24 @@ class Audit(EarlierRunStrategy):
         if locator is None or not engine.pending:
             return {}
         try:
-            located = JobSearch(locator, engine.pending).search_now()
-            engine.missing.act_on(located)
+            search = JobSearch(locator, engine.pending)
+            located = search.search_now()
+            as_of = self.facts_of(engine.ledger).last_seq()
+            engine.missing.act_on(located, search)
         except StackError as error:
             logger.warning("the jobs could not be looked for: {}", error)
             return {}
+        places: Mapping[Place, Collection[str]] = {
+            "queue": located.queued,
+            "worker": located.with_worker,
+            "unacked": located.unacked_by_dead,
+        }
+        seen = (one.fact for one in engine.ledger.facts.of_kind(Kind.SEEN))
+        before = {one.job: one.place for one in seen if isinstance(one, Seen)}
+        for place, found in places.items():
+            for job in filter(None, map(engine.pending.by_task_id.get, found)):
+                if before.get(job.task_id) != place:  # an audit may look every hour
+                    self.facts_of(engine.ledger).seen(job, place, as_of)
         return location_phrases(located)
 
     def _close(self, ledger: Ledger, found: dict[str, str]) -> None:
@@ -161,6 +175,7 @@ class Audit(EarlierRunStrategy):
         age = (utc_now() - self.state.info.created_at).total_seconds()
         if not ledger.queries.all_final():
             with ledger.transaction():
+                self.facts_of(ledger).write()
                 _record_verdicts(
                     ledger,
                     self._unfinished(ledger, found, expired=age > self.state.info.stream_ttl),

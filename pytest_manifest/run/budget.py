@@ -76,6 +76,13 @@ class Budget:
             f"entry, with {next_one}, would go beyond it; {more}"
         )
 
+    def figures(self, entry: Entry | None) -> Mapping[str, str | int]:
+        """Return what :meth:`why_closed` says in figures; ``estimate``: "" where there is none."""
+        found = {"spent": cost_text(self.spent), "limit": cost_text(self.limit)}
+        if self.reached or entry is None:
+            return found
+        return found | {"estimate": "" if entry.cost is None else cost_text(entry.cost)}
+
 
 def refuse_beyond(
     budget: float | None, entries: Iterable[Entry], name: str, spent: Decimal = NOTHING

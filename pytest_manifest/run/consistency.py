@@ -18,6 +18,7 @@ from pytest_manifest.errors import ManifestError
 from pytest_manifest.ledger import (
     BAD_ROW_ERRORS,
     OLDER,
+    RECEIPT_KEYS,
     STORE_EMPTIED,
     Ledger,
     ReusedFrom,
@@ -28,7 +29,6 @@ from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.ledger.rows import moment, receipt_of
 from pytest_manifest.manifest import Manifest, id_and_task
 from pytest_manifest.run.changes import kept_manifest
-from pytest_manifest.run.signatures import RECEIPT_KEYS
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.schema.statuses import ENDS, OF_ITS_PROCESS

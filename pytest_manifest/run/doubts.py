@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
-from pytest_manifest.ledger import OLDER, STORE_EMPTIED, Ledger
+from pytest_manifest.ledger import OLDER, STORE_EMPTIED, Ledger, utc_now
 from pytest_manifest.ledger.run_info import RunMetadata
+from pytest_manifest.schema.run_facts import StoreFact
 from pytest_manifest.schema.stream_records import HANDED_ON_AFTER_DEATH
 
 EMPTIED_MEANWHILE: Final = (
@@ -38,6 +39,8 @@ UNCONFIRMED: Final = (
 
 def note_emptied(ledger: Ledger, how: str = "1") -> None:
     """Record that the store has lost what it held of the run: starts of what is in flight, too."""
+    what: Literal["older", "emptied"] = "older" if how == OLDER else "emptied"
+    ledger.facts.append([(None, StoreFact(seq=0, at=utc_now(), what=what))])
     ledger.info.set_meta(STORE_EMPTIED, how)
     ledger.excuses.note_lost_starts()
 

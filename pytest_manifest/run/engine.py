@@ -12,13 +12,14 @@ from pytest_manifest.ledger import OVER_BUDGET
 from pytest_manifest.run.absence import Absence
 from pytest_manifest.run.context import EngineContext, FailureWindow
 from pytest_manifest.run.corrections import Correction
+from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.run.missing import MissingJobs, job_search, silent_holder
 from pytest_manifest.run.pending import PendingAttempt
-from pytest_manifest.run.recovery import is_alive
 from pytest_manifest.run.sending import Sender
 from pytest_manifest.run.verdict_recorder import VerdictRecorder
 from pytest_manifest.run.withdrawal import Withdrawal, withdrawn_message
 from pytest_manifest.schema import VerdictStatus
+from pytest_manifest.schema.run_facts import RunOver, RunOverReason
 from pytest_manifest.text import plural
 
 POLL_PERIOD = 0.05
@@ -39,16 +40,19 @@ class Engine:
         self._context = context
         self._settings = context.settings
         self._signals = context.signals
-        self._ledger = context.ledger
+        self.ledger = context.ledger
         self._collector = context.collector
         self._publisher = context.publisher
         self._evaluator = context.evaluator
+        self._facts = context.evaluator.facts
         self._schedule = context.schedule
         self.pending = context.pending
         self._sender: Sender | None = None
         if context.publisher is not None:
             self._sender = Sender(
-                context.ledger, context.publisher, context.schedule, context.pending, context.window
+                *(context.ledger, context.publisher, context.schedule, context.pending),
+                context.window,
+                context.evaluator.facts,
             )
         self._search = job_search(context)
         self._recorder = VerdictRecorder(context, self._search)
@@ -64,7 +68,7 @@ class Engine:
         self._deadline = float("inf")
         self._left = 0
         self._log = logger.bind(run=context.run)
-        self._evaluator.evidence.is_whole = lambda: context.is_store_intact() is True
+        self._evaluator.evidence.is_whole = context.is_store_whole
 
     @property
     def given_up(self) -> int:
@@ -116,7 +120,10 @@ class Engine:
         self.missing.check(time.monotonic())
         if ending := self._absence.check(time.monotonic()):
             self._schedule.close(ending.note)
-            self.record_rest(ending.status, ending.note)
+            why: RunOverReason = "nobody" if ending.status == "pending" else "undecodable"
+            limit = self._settings.no_worker
+            over = RunOver(**stamp(), why=why, limit=limit, error=ending.note)
+            self.record_rest(ending.status, ending.note, over)
             self._context.warnings.append(ending.advice)
             self._signals.is_deserted = True
             return True
@@ -137,7 +144,7 @@ class Engine:
         """Take back what waits after a stop; await what runs, where a person stopped the run."""
         self._recorder.unconfirmed.hold_revoked()  # what a worker drops now the run has taken back
         by_a_person = self._signals.interrupted.is_set()
-        back = self._withdrawal.take_back(self._settings.grace if by_a_person else 0.0)
+        back = self._withdrawal.take_back(self._settings.grace if by_a_person else 0.0, "stop")
         self._recorder.commit_inferred((one, "withdrawn", _stop_phrase(one)) for one in back)
 
     def _time_is_over(self) -> None:
@@ -149,7 +156,7 @@ class Engine:
         unread = self._last_poll()
         if self._context.is_private:
             self._recorder.unconfirmed.hold_revoked()
-            back = self._withdrawal.take_back(self._settings.grace)
+            back = self._withdrawal.take_back(self._settings.grace, "time")
             self._recorder.commit_inferred(
                 (one, "timed_out", f"{note}; {withdrawn_message(one)}") for one in back
             )
@@ -158,21 +165,29 @@ class Engine:
             silence = "no worker has answered: is one started?"
             if not self._context.can_ask_workers():
                 silence = "no worker can be asked on this broker"
-            self.record_rest("pending", f"{note}, and {silence}{unread}")
+            error = f"{silence}{unread}"
+            over = RunOver(**stamp(), why="nobody", limit=self._settings.deadline, error=error)
+            self.record_rest("pending", f"{note}, and {error}", over)
             return
-        self.record_rest("timed_out", f"{note}{unread}")
+        over = RunOver(
+            **stamp(), why="deadline", limit=self._settings.deadline, error=unread.lstrip(", ")
+        )
+        self.record_rest("timed_out", f"{note}{unread}", over)
 
-    def record_rest(self, status: VerdictStatus, note: str) -> None:
-        """Give every entry that has no verdict this one."""
+    def record_rest(self, status: VerdictStatus, note: str, over: RunOver) -> None:
+        """Give every entry that has no verdict this one, as the run is over."""
         dead: list[PendingAttempt] = []
         own: list[PendingAttempt] = []
         for one in self.pending.by_task_id.values():
             unread = bool(self._recorder.unread.reason(one.task_id))
             # Of what is known to be dead, that its time is over is no answer.
-            if status == "timed_out" and one.is_running and not unread and is_alive(one) is False:
+            is_judged = status == "timed_out" and one.is_running and not unread
+            if is_judged and self._facts.has_died(one):
                 dead.append(one)
             elif one.origin is not None or one.stranded or unread:
                 own.append(one)
+                self._facts.stranded(one)
+        self._facts.add(None, over)
         if not self._context.moves_orphans:
             self._signals.held_by_dead |= any(one.stranded for one in own)
         self._recorder.commit_inferred(
@@ -208,7 +223,7 @@ class Engine:
     def _block_beyond_budget(self) -> None:
         skipped = self._schedule.over_budget()
         if skipped:
-            self._ledger.info.set_meta(OVER_BUDGET, skipped[0].reason)
+            self.ledger.info.set_meta(OVER_BUDGET, skipped[0].reason)
             self._recorder.record_blocked(skipped)
 
     def _note_outage(self, outage: FailureWindow, error: StackError) -> None:

@@ -29,15 +29,16 @@ from pytest_manifest.manifest import Manifest
 from pytest_manifest.run import doubts
 from pytest_manifest.run.corrections import Correction, is_no_news, note_correction
 from pytest_manifest.run.evidence import EvidenceEvaluator, ReportedEnd
+from pytest_manifest.run.fact_log import FactLog, stamp
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.quarantine import Quarantine
-from pytest_manifest.run.recovery import is_alive
 from pytest_manifest.run.schedule import Skipped
 from pytest_manifest.run.signatures import for_want_of_a_signed_end, unsigned_end
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.run.tree_evaluation import TreeEvaluator
 from pytest_manifest.run.unforeseen import failure_ignored, unforeseen_failure
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
+from pytest_manifest.schema.facts import Withheld
 from pytest_manifest.schema.statuses import FIXED, OWN, RESENDABLE
 from pytest_manifest.verdict import Costs, evaluate, is_revocation_notice
 
@@ -58,13 +59,15 @@ class AttemptEvaluator:
         *,
         kills: int,
         lifetime: float,
+        facts: FactLog | None = None,
     ) -> None:
         self.run = run
+        self.facts = facts or FactLog(ledger)
         self._manifest = manifest
         self._ledger = ledger
         self.quarantine = Quarantine(ledger, kills)
         self._lifetime = lifetime
-        self.evidence = EvidenceEvaluator(run, ledger)
+        self.evidence = EvidenceEvaluator(run, ledger, self.facts)
         self.trees = TreeEvaluator(run, manifest, ledger, self.evidence.may_lack_starts)
         self._own_limits = OwnLimits(ledger)
         self._run_of = ledger.info.task_runs().run_of
@@ -139,6 +142,7 @@ class AttemptEvaluator:
 
     def explain_death(self, job: PendingAttempt, *, emptied: bool) -> tuple[VerdictStatus, str]:
         """Return the verdict on an attempt that a dead worker had begun and not acknowledged."""
+        self.facts.has_died(job)
         if doubt := doubts.emptied_phrase(self._ledger.info, self._run_of(job.root), now=emptied):
             return "unknown", doubt
         return "crashed", self.how_it_died(job)
@@ -153,7 +157,7 @@ class AttemptEvaluator:
         if doubt := doubts.emptied_phrase(self._ledger.info, run, now=emptied):
             return "unknown", doubt
         other = self._elsewhere(run)
-        if other and not (job.is_running and is_alive(job) is False):
+        if other and not (job.is_running and self.facts.has_died(job)):
             return "unknown", other
         reported = job.unconfirmed
         if reported is not None and is_revocation_notice(reported) and not job.is_running:
@@ -166,7 +170,7 @@ class AttemptEvaluator:
             return "lost", f"no worker has begun it{stores_asked(self._ledger.info)}"
         if job.between is not None:
             return "lost", f"started on {job.worker}, {doubts.WAITED_FOR[job.between.how]}"
-        if is_alive(job) is False:
+        if self.facts.has_died(job):
             if (
                 reported is None or reported.state == "crashed" or is_revocation_notice(reported)
             ):  # the store says nothing else
@@ -208,7 +212,7 @@ class AttemptEvaluator:
         attempt = attempt_of(self.run, entry, job.number + 1, ordinal)
         self._ledger.verdicts.end_attempt(job.task_id, verdict)
         row = (attempt.task_id, entry.id, attempt.number, ordinal, verdict.verdict)
-        self._ledger.attempts.plan([row])
+        self._ledger.attempts.plan([row], why="resume" if was_asked_for else "retry")
         if was_asked_for:
             self._ledger.info.add_sent_on_request([attempt.task_id])
         logger.bind(entry=entry.id).info(
@@ -243,6 +247,12 @@ class AttemptEvaluator:
         """Return the verdicts of what will not be sent; call it within a transaction."""
         if not skipped:  # nearly always: this is asked after each verdict
             return []
+        for one in skipped:
+            if (cause := one.cause) is not None:
+                why = stamp(one.attempt.task_id)
+                fact = Withheld(**why, code=cause.code, names=cause.names, fields=cause.fields)
+                self.facts.add(one.attempt.entry.id, fact)
+        self.facts.write()
         self._ledger.attempts.mark((one.attempt.task_id for one in skipped), "withheld")
         return [(self._skipped(one.attempt, one.reason), None) for one in skipped]
 

@@ -26,6 +26,7 @@ from pytest_manifest.ledger import (
 )
 from pytest_manifest.redaction import redacted
 from pytest_manifest.run.clock import ClockWatch
+from pytest_manifest.run.fact_log import FactLog
 from pytest_manifest.run.origins import SentJob, as_reused
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.signatures import SignaturesByRun, trusted_ends
@@ -197,8 +198,9 @@ REVOKED_BY_RUN: Final = "the run itself took it back"
 class EvidenceEvaluator:
     """Evaluate the evidence of one run; ``is_whole``: whether the store kept all it was given."""
 
-    def __init__(self, run: str, ledger: Ledger) -> None:
+    def __init__(self, run: str, ledger: Ledger, facts: FactLog | None = None) -> None:
         self._ledger = ledger
+        self._facts = facts or FactLog(ledger)
         merged = ledger.info.merged()
         self._origins = TaskRuns(run, merged)
         self._codes = {one: CodeHistory(ledger, one) for one in (*merged, run)}
@@ -358,6 +360,7 @@ class EvidenceEvaluator:
                 known[start.execution] = start
             elif _start_identity(same) != _start_identity(start):
                 self._add_task_ids(CLASHING_STARTS, [task_id])
+                self._facts.clashing(start)
 
     def mark_revoked(self, jobs: Iterable[PendingAttempt]) -> None:
         """Record that the run itself revokes these, so that none meets an expectation by it.

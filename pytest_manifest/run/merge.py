@@ -37,14 +37,14 @@ from pytest_manifest.ledger import (
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import Shard, manifest_digest, read_manifest
 from pytest_manifest.run.locks import RunLock
-from pytest_manifest.run.signatures import RECEIPT_KEYS, merged_signatures
+from pytest_manifest.run.signatures import merged_signatures
 from pytest_manifest.run.task_metadata import CODE_HISTORY, OWN_LIMITS, OwnLimits
 from pytest_manifest.schema.statuses import OPEN
 from pytest_manifest.text import listed
 
 UNSENT = "unsent"
 """The merged ledger's key for the number of entries that no run has sent."""
-FACTS = (*RUN_KEYS, CODE_HISTORY, OWN_LIMITS, RECEIPT_KEYS)
+FACTS = (*RUN_KEYS, CODE_HISTORY, OWN_LIMITS)
 """Keys of what the attempts of one run are judged by, and those of no other."""
 IDS_AT_ONCE = 500
 """Entries of one SQL statement."""

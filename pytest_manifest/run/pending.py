@@ -33,17 +33,16 @@ class PendingAttempt:
     ``pid_namespace`` are the same; ``loss`` is how its worker ended. ``unconfirmed``: an end that
     the result store alone reports, until more is known. ``stranded``: it was taken from its queue,
     and no worker that answers has it; ``holder``: the node that was seen to have it last.
-    ``only_start``: its single start; None where only the ledger
-    knows. ``execution`` started last, and ``between`` is its end, where the job goes on after it:
-    no process runs the job then.
+    ``only_start``: its single start; None where only the ledger knows. ``execution`` started last,
+    and ``between`` is its end, where the job goes on after it: no process runs the job then.
 
     Of a descendant ``origin`` and ``how`` say where it comes from, and the ``entry`` has its task
-    and the limits of the attempt's. ``was_sent``: whether a broker took its message, as far as its
-    parent could tell. ``announcers``: the tasks that announced it, by the key ``announcement``,
-    where nobody has told yet that it is sent. ``parts``: the tasks of its tree that have succeeded,
-    where it was handed on to some of them, and all others have ended: one of these sends its own
-    message then, or nobody does. ``delay``: seconds of its countdown, or until its ETA. ``broker``:
-    where its message went, if that is another broker than its parent's. ``earlier_end``: when an
+    and the limits of the attempt's. ``was_sent``: whether its message was sent, by its parent.
+    ``announcers``: the tasks that announced it, by the key ``announcement``, where nobody has told
+    yet that it is sent. ``parts``: the tasks of its tree that have succeeded, where it was handed
+    on to some of them, and all others have ended: one of these sends its own message then, or
+    nobody does. ``delay``: seconds of its countdown, or until its ETA. ``broker``: where its
+    message went, if that is another broker than its parent's. ``earlier_end``: when an
     execution succeeded that had sent the job's message again.
     """
 
@@ -259,11 +258,13 @@ class PendingAttempts:
         job = self.by_task_id.get(due.task_id)
         return job is not None and due.since in (None, job.started)
 
-    def worker_lost(self, loss: WorkerLoss) -> None:
-        """Note the death of a worker process at what it was running."""
-        for job in self.by_task_id.values():
-            if job.between is None and node_of(job.worker) == loss.worker:
-                job.loss = loss
+    def worker_lost(self, loss: WorkerLoss) -> list[PendingAttempt]:
+        """Note the death of a worker process at what it was running, and return that."""
+        jobs = self.by_task_id.values()
+        lost = [j for j in jobs if j.between is None and node_of(j.worker) == loss.worker]
+        for job in lost:
+            job.loss = loss
+        return lost
 
     def attempts(self) -> list[Attempt]:
         """Return the attempts that are under way, by themselves or by descendants."""

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from pytest_manifest.broker.locating.base import Location
+from pytest_manifest.broker.locating.base import JobLocations, Location
 from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.ledger import STORE_EMPTIED, Ledger
 from pytest_manifest.ledger.run_files import RunFiles
@@ -28,6 +28,7 @@ from pytest_manifest.run.earlier import (
 )
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.evaluation import AttemptEvaluator
+from pytest_manifest.run.fact_log import end_segment, stamp
 from pytest_manifest.run.older_ledger import doubt_unsent, has_traces, was_read_on
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.recovery import JobSearch, locations_of
@@ -43,6 +44,7 @@ from pytest_manifest.run.run import Run
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.state import RunState
 from pytest_manifest.run.unconfirmed import UnreadableResults
+from pytest_manifest.schema.run_facts import StoreFact
 from pytest_manifest.schema.statuses import NEVER_STARTED_STATES
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import Costs, evaluate
@@ -58,6 +60,8 @@ class Resume(EarlierRunStrategy):
         self._taken_up = False
         # Also where it is refused: the stack has taken over what an earlier one has left.
         state.leaves_jobs = state.address.is_private
+        self._search: tuple[JobSearch, JobLocations, int] | None = None
+        """A search, what it has found, and the last number of the ledger's order then."""
         self._seen: frozenset[str] = frozenset()
         """Task ids that the search has seen in some place."""
         self._unsent: frozenset[str] = frozenset()
@@ -84,7 +88,7 @@ class Resume(EarlierRunStrategy):
         if self._taken_up:  # another run of the session could not be written down
             self._taken_up = False
             with Ledger.open(self.state.files.ledger, write=True) as ledger:
-                ledger.info.set_status("stopped" if self.state.info.is_private else "detached")
+                end_segment(ledger, "stopped" if self.state.info.is_private else "detached")
 
     def make_evaluator(self, ledger: Ledger) -> AttemptEvaluator:
         evaluator = super().make_evaluator(ledger)
@@ -98,6 +102,7 @@ class Resume(EarlierRunStrategy):
         ledger.info.set_kills(self.state.settings.kills)
         pending, connections = self.state.pending, self.connections
         publisher = connections.open_publisher()
+        ledger.facts.append([(None, self.segment())])
         position = ledger.info.get_meta("stream_position") or "0"
         with contextlib.closing(connections.open_collector(position)) as collector:
             self._track(ledger)
@@ -155,6 +160,8 @@ class Resume(EarlierRunStrategy):
         emptied = intact is False and not ledger.attempts.send_states().keys() <= NOT_OURS
         if emptied and not self._is_older:
             note_emptied(ledger)  # a new stream would not show it any more
+        if self._search is not None:  # after all that makes it doubtful
+            engine.missing.note_search(*self._search, self._search[1].missing)
         statuses = ledger.verdicts.statuses()
         turned_away |= self._turned_away_since(ledger, searched)
         # What has come to its end since the search is not where it was seen; unless a worker turned
@@ -182,6 +189,7 @@ class Resume(EarlierRunStrategy):
                 "stream_position", "0"
             )  # a stream that begins anew may count from 1 again
             self._restarts_stream = True
+            ledger.facts.append([(None, StoreFact(**stamp(), what="marked"))])
 
     def _note_ended_store(self, ledger: Ledger, collector: ReceiptCollector) -> None:
         """Record that a private stack's store has ended with its session: nobody has emptied it."""
@@ -272,6 +280,7 @@ class Resume(EarlierRunStrategy):
             search = JobSearch(locator, state.pending, departures=self.connections.departures)
             located = search.search_now()
             self._seen = search.seen
+            self._search = search, located, self.facts_of(engine.ledger).last_seq()
             if state.pending.task_ids() <= self._unsent:
                 engine.poll_once()  # a store that lacks its mark has had nothing to lose
             else:
@@ -307,6 +316,7 @@ class Resume(EarlierRunStrategy):
                 status, note = unread.adjust(job, status, f"{decision.reason}; {why}")
                 entry = state.manifest[decision.entry]
                 verdict = evaluate(entry, None, attempt=row.attempt, problem=status, note=note)
+                evaluator.facts.write()
                 ledger.verdicts.record([(verdict, None)])
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import merge
 from itertools import islice
 
@@ -20,6 +20,7 @@ from pytest_manifest.run.key_limits import KeyedQueue, KeyLimits
 from pytest_manifest.run.send_queue import SendQueue, dependents, names_of
 from pytest_manifest.run.settings import FailureLimit
 from pytest_manifest.schema import VerdictStatus
+from pytest_manifest.schema.facts import WithheldCode
 from pytest_manifest.schema.statuses import BAD, STATUSES
 from pytest_manifest.text import listed
 
@@ -29,11 +30,21 @@ NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
+class Cause:
+    """Say why something is not sent: see ``facts.Withheld``."""
+
+    code: WithheldCode
+    names: tuple[str, ...] = ()
+    fields: Mapping[str, str | int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Skipped:
     """Hold an attempt that will not be sent, and the reason: a phrase for its verdict."""
 
     attempt: Attempt
     reason: str
+    cause: Cause | None = field(default=None, compare=False)
 
 
 @dataclass(slots=True)
@@ -50,14 +61,25 @@ class _Dead:
     """
 
     chain: tuple[str, ...]
-    end: str
+    status: VerdictStatus | None
+    """None: it was not selected and has not passed."""
     left_out: int = 0
+
+    @property
+    def end(self) -> str:
+        if self.status is None:
+            return "which was not selected and has not passed in this run"
+        return f"which did not pass ({self.status})"
+
+    @property
+    def cause(self) -> Cause:
+        return Cause("after", self.chain, {"status": self.status or "", "left_out": self.left_out})
 
     def behind(self, entry: str) -> _Dead:
         chain = (entry, *self.chain)
         if len(chain) <= CHAIN_SHOWN:
-            return _Dead(chain, self.end)
-        return _Dead((*chain[:2], *chain[-2:]), self.end, self.left_out + 1)
+            return _Dead(chain, self.status)
+        return _Dead((*chain[:2], *chain[-2:]), self.status, self.left_out + 1)
 
     def reason(self) -> str:
         parts = [f"it waits for {self.chain[0]!r}"]
@@ -138,7 +160,7 @@ class Schedule:
         for place, attempt in waiting:
             for name in attempt.entry.after:
                 if name not in coming and self._verdicts.get(name) != "passed":
-                    self._dead.setdefault(name, _Dead((name,), self._why_dead(name)))
+                    self._dead.setdefault(name, _Dead((name,), self._verdicts.get(name)))
             missing = {n for n in attempt.entry.after if n in coming or n in self._dead}
             if missing:
                 self._blocked[attempt.entry.id] = _Blocked(attempt, missing)
@@ -147,12 +169,6 @@ class Schedule:
             else:
                 freed.append(place)
         return array("I", merge(free, freed)) if freed else free
-
-    def _why_dead(self, name: str) -> str:
-        status = self._verdicts.get(name)
-        if status is None:
-            return "which was not selected and has not passed in this run"
-        return f"which did not pass ({status})"
 
     def _line_up(self, free: array[int]) -> None:
         """Queue the attempts at the ``free`` positions, the canary first."""
@@ -250,9 +266,10 @@ class Schedule:
         is_affordable = following is None or self._affordable(following)
         if (is_affordable or budget.has_reservations) and not budget.reached:
             return []
-        return self.close(budget.why_closed(None if following is None else following.entry))
+        entry = None if following is None else following.entry
+        return self.close(budget.why_closed(entry), Cause("budget", (), budget.figures(entry)))
 
-    def close(self, reason: str) -> list[Skipped]:
+    def close(self, reason: str, cause: Cause | None = None) -> list[Skipped]:
         """Send no more; return everything that was left."""
         self.closed = reason
         left = [*self._ready, *self._after_canary, *(b.attempt for b in self._blocked.values())]
@@ -260,7 +277,7 @@ class Schedule:
         self._after_canary.clear()
         self._blocked.clear()
         self._waiting_for.clear()
-        return [Skipped(attempt, reason) for attempt in left]
+        return [Skipped(attempt, reason, cause) for attempt in left]
 
     def _passed(self, entry: str) -> list[Skipped]:
         for name in self._waiting_for.pop(entry, ()):
@@ -274,7 +291,7 @@ class Schedule:
         return []
 
     def _failed_with(self, entry: str, status: VerdictStatus) -> list[Skipped]:
-        self._dead[entry] = _Dead((entry,), f"which did not pass ({status})")
+        self._dead[entry] = _Dead((entry,), status)
         skipped = self._block_dependents(entry)
         if STATUSES[status].outcome in BAD:
             self._failed += 1
@@ -284,9 +301,15 @@ class Schedule:
         limit = self._max_failed
         if limit is None or self.closed or limit.allows(self._failed, self._entries):
             return []
+        figures: dict[str, str | int] = {
+            "failed": self._failed,
+            "entries": self._entries,
+            "limit": str(limit),
+        }
         return self.close(
             f"{self._failed} of {self._entries} entries have failed, more than "
-            f"--manifest-max-failed={limit} allows"
+            f"--manifest-max-failed={limit} allows",
+            Cause("max_failed", (), figures),
         )
 
     def _block_dependents(self, entry: str) -> list[Skipped]:
@@ -298,7 +321,8 @@ class Schedule:
             for name in self._waiting_for.pop(culprit, ()):
                 blocked = self._blocked.pop(name, None)
                 if blocked is not None:
-                    skipped.append(Skipped(blocked.attempt, self._dead[culprit].reason()))
+                    dead = self._dead[culprit]
+                    skipped.append(Skipped(blocked.attempt, dead.reason(), dead.cause))
                     self._dead[name] = self._dead[culprit].behind(name)
                     fallen.append(name)
         return skipped
@@ -320,4 +344,5 @@ class Schedule:
         if self.closed is not None:
             return []
         names = listed([*map(repr, self._canary_failed)], NAMES_SHOWN)
-        return self.close(f"the canary failed: {names} did not pass")
+        cause = Cause("canary", tuple(self._canary_failed))
+        return self.close(f"the canary failed: {names} did not pass", cause)

@@ -9,15 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pytest_manifest.errors import LedgerError, SigningError
-from pytest_manifest.ledger import Ledger, key_of
+from pytest_manifest.ledger import RECEIPT_KEYS, Ledger, key_of
 from pytest_manifest.schema import Receipt, VerdictStatus
 from pytest_manifest.schema.statuses import SILENT
 from pytest_manifest.signing.keys import SIGNING_KEY_VARIABLE, read_verifier
 from pytest_manifest.text import listed
 from pytest_manifest.verdict.signatures import ReportSignatures
 
-RECEIPT_KEYS: Final = "receipt_keys"
-"""The ledger's key for the public keys that receipts must be signed by, as PEM."""
 _NOTE: Final = "unsigned_end:"
 """The ledger's key, before a task id, for why an end that was reported of it did not count."""
 

@@ -20,6 +20,7 @@ from pytest_manifest.results.read_errors import LOGGED
 from pytest_manifest.run.corrections import is_no_news
 from pytest_manifest.run.evaluation import AttemptEvaluator, Evaluated
 from pytest_manifest.run.evidence import ReportedEnd
+from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.run.pending import (
     HeldVerdict,
     PendingAttempt,
@@ -29,6 +30,7 @@ from pytest_manifest.run.pending import (
 )
 from pytest_manifest.run.unforeseen import unforeseen_failure
 from pytest_manifest.schema import Entry, Receipt, Verdict
+from pytest_manifest.schema.facts import ChildElsewhere, ChildUnsent, Closed, FactSource
 from pytest_manifest.schema.statuses import NOT_SENT, STATUSES
 from pytest_manifest.schema.stream_records import HOW_AFTER, Origin
 from pytest_manifest.text import short
@@ -97,6 +99,7 @@ class Trees:
     ) -> None:
         self._ledger = ledger
         self._evaluator = evaluator
+        self._facts = evaluator.facts
         self._pending = pending
         self._on_new = on_new
         """Called with each new descendant, and whether it is awaited."""
@@ -161,6 +164,8 @@ class Trees:
         for root, key in closed:
             tree = self._tree(root)
             if tree is not None and not tree.is_ignored:
+                fact = Closed(**stamp(root), source=FactSource.WORKER, key=key)
+                self._facts.add(tree.attempt.entry.id, fact)
                 tree.came[key] += 1
                 self._touched.add(root)
                 self._drop_placeholders(tree, key)
@@ -169,6 +174,8 @@ class Trees:
         """Note descendants whose message no broker took, as far as their parent could tell."""
         for task_id in task_ids:
             job = self._pending.by_task_id.get(task_id)
+            if job is not None:
+                self._facts.of(job, ChildUnsent(**stamp(task_id), source=FactSource.WORKER))
             if job is not None and job.started is None:
                 job.was_sent = False
 
@@ -177,6 +184,8 @@ class Trees:
         for task_id, broker in brokers.items():
             job = self._pending.by_task_id.get(task_id)
             if job is not None and job.origin is not None:
+                fact = ChildElsewhere(**stamp(task_id), source=FactSource.WORKER, broker=broker)
+                self._facts.of(job, fact)
                 job.broker = broker
         self._ledger.descendants.mark_elsewhere(brokers)
 

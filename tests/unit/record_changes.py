@@ -6,8 +6,10 @@ import json
 from typing import Final
 
 from pytest_manifest.broker.attempt import task_id_for
+from pytest_manifest.ledger.descendants import ANNOUNCED_COLUMNS
 from tests.unit.ledger_support import INFO
 
+ANNOUNCE = f"INSERT INTO announced ({ANNOUNCED_COLUMNS}) "
 OF = "(SELECT task_id FROM attempts WHERE entry = '{}' AND attempt = {})"
 PLAIN, OTHER, LOOSE = (OF.format(name, 1) for name in ("plain", "other", "loose"))
 CHORD, ONCE, TREE = (OF.format(name, 1) for name in ("chord", "once", "tree"))
@@ -67,8 +69,7 @@ LAWFUL = {
         "UPDATE attempts SET set_back = 3600.0 WHERE entry = 'plain'"
     ),
     "handlers of an end, which started nothing": (
-        "INSERT INTO announced SELECT root, 'c1/after', 'c1', 'after', task, 1, '[]', 0 "
-        "FROM announced"
+        ANNOUNCE + "SELECT root, 'c1/after', 'c1', 'after', task, 1, '[]', 0 FROM announced"
     ),
     "reused from another entry of an earlier run": REUSED,
     "sent twice after what was reused had failed": (
@@ -146,7 +147,7 @@ LAWFUL = {
         "DELETE FROM receipts WHERE task_id = 'body'"
     ),
     "the chord was called off by another": (
-        "INSERT INTO announced SELECT root, key, 'c1', how, task, number, task_ids, 1 "
+        ANNOUNCE + "SELECT root, key, 'c1', how, task, number, task_ids, 1 "
         "FROM announced; DELETE FROM descendants WHERE task_id = 'body';"
         "DELETE FROM receipts WHERE task_id = 'body'"
     ),
@@ -428,7 +429,7 @@ BROKEN: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
         [("S4", "loose", "passed, and of the 1 task that its job started 0 are known")],
     ),
     "of several announcements the largest counts": (
-        "INSERT INTO announced SELECT root, key, 'c1', how, task, 3, '[]', 0 FROM announced",
+        ANNOUNCE + "SELECT root, key, 'c1', how, task, 3, '[]', 0 FROM announced",
         [
             (
                 "S4",

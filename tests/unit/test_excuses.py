@@ -14,6 +14,7 @@ import pytest
 from pytest_manifest.ledger import (
     GAVE_UP,
     OTHER_BROKER,
+    RECEIPT_KEYS,
     STOCK_WORKERS,
     STORE_EMPTIED,
     Descendant,
@@ -26,7 +27,6 @@ from pytest_manifest.run.doubts import note_emptied
 from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.merge import merge
 from pytest_manifest.run.pending import PendingAttempt, pending_descendant
-from pytest_manifest.run.signatures import RECEIPT_KEYS
 from pytest_manifest.run.task_metadata import record_own_limits
 from pytest_manifest.signing import keys
 from pytest_manifest.verdict import Costs

@@ -62,6 +62,7 @@ LEFT_OUT = {
     "STACK_DATA": "the broker's data, which no merged run goes on with",
     "KEY_LIMITS": "of what one dispatcher had in flight, and each shard had its own part",
     "KILLS": "each shard has judged by its own, and no merged run sends anything",
+    "SEQ": "of rows that are numbered anew, one run after the other",
     "RECEIPTS_EXPORTED": "of a file beside the run's own ledger",
 }
 """Names of what a ledger knows of its run, by the constants for its keys."""
@@ -161,20 +162,23 @@ def test_all_rows_are_there(make: Make) -> None:
         )
 
 
-def test_verdicts_are_numbered_by_their_time(make: Make) -> None:
-    """What settled first has the lowest number, whichever ledger it comes from."""
-    days = [f"2026-01-0{n}T00:00:00.000000+00:00" for n in range(1, 5)]
+def test_what_arrived_keeps_its_order_within_its_run(make: Make) -> None:
+    """Facts, receipts and verdicts of one run are numbered as they were, after those of another."""
     sources = [make(1, 2), make(2, 2)]
-    for path, moments in zip(sources, ((days[0], days[3]), (days[1], days[2])), strict=True):
-        with closing(sqlite3.connect(path)) as db, db:
-            for table, column in (("settled", "settled_at"), ("receipts", "arrived_at")):
-                db.execute(f"UPDATE {table} SET {column} = ?", (moments[1],))
-                db.execute(f"UPDATE {table} SET {column} = ? WHERE seq = 1", (moments[0],))
+    query = """
+        SELECT seq FROM receipts UNION ALL SELECT seq FROM settled UNION ALL SELECT seq FROM starts
+        ORDER BY 1
+    """
+    before = [[int(str(row[0])) for row in rows(path, query)] for path in sources]
+    with Ledger.open(sources[0]) as ledger:
+        last = ledger.facts.last_seq()
     made = merge(sources).ledger
-    for table, column in (("settled", "settled_at"), ("receipts", "arrived_at")):
-        times = [str(row[0]) for row in rows(made, f"SELECT {column} FROM {table} ORDER BY seq")]
-        assert times == sorted(times), table
-        assert [times[0], times[1]] == days[:2]
+    assert [int(str(row[0])) for row in rows(made, query)] == [
+        *before[0],
+        *(last + seq for seq in before[1]),
+    ]
+    with Ledger.open(sources[1]) as other, Ledger.open(made) as ledger:
+        assert ledger.facts.last_seq() >= last + other.facts.last_seq()
 
 
 def test_more_ledgers_than_sqlite_attaches(make: Make) -> None:

@@ -15,6 +15,7 @@ from loguru import logger
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import (
     CLASHING_STARTS,
+    RECEIPT_KEYS,
     REVOKED_TASKS,
     HandedOn,
     Ledger,
@@ -33,7 +34,6 @@ from pytest_manifest.run.evidence import (
     without_unproven_claims,
 )
 from pytest_manifest.run.pending import PendingAttempt
-from pytest_manifest.run.signatures import RECEIPT_KEYS
 from pytest_manifest.run.task_metadata import CODE_HISTORY, OWN_LIMITS
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
