@@ -10,15 +10,18 @@ from typing import TypeAlias
 import pytest
 
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.ledger import Ledger
+from pytest_manifest.ledger import OLDER, SEGMENTS, STORE_EMPTIED, Ledger, key_of
 from pytest_manifest.ledger.queries import Queries, StoredPass
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.run import consistency
 from pytest_manifest.run.consistency import RecordSize, Violation, record_size
+from pytest_manifest.run.signatures import RECEIPT_KEYS
+from pytest_manifest.run.task_metadata import OWN_LIMITS
 from pytest_manifest.schema import Entry
 from tests.broken_records import MUTATIONS
-from tests.unit.record_changes import BROKEN, LAWFUL
+from tests.unit.ledger_support import INFO
+from tests.unit.record_changes import BROKEN, EARLIER, LAWFUL, OF_A_NEWER_COPY, UNANNOUNCED
 from tests.unit.record_support import KeptRecord, RecordWriter, write_record
 from tests.unit.test_run_consistency import SAID
 
@@ -178,3 +181,88 @@ def test_what_a_manifest_had_before_is_the_runs_as_well(
     with Ledger.open(writer.finish()) as ledger:
         found = list(consistency.completeness(ledger, now))
     assert found == [Violation("S6", name, STRANGE) for name in strange]
+
+
+# What one of several runs, or one moment of it, excuses
+
+
+def known(key: str, value: object, run: str = "") -> str:
+    """SQL that has the record know this, of one of its runs where one is named."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return f"INSERT INTO run VALUES ('{key_of(key, run) if run else key}', '{text}');"
+
+
+MERGED = known("merged", [INFO.run, EARLIER])
+"""Whose attempts are all of the first of these."""
+ONCE = [["2000-01-01", None]]
+TWICE = [["2000-01-01", "2001-01-01"], ["2002-01-01", None]]
+OTHERWISE = (
+    "INSERT INTO corrections (entry, attempt, was, kind, told_at, corrected_at) "
+    "VALUES ('plain', 1, 'lost', 'failed', '2000-01-01', '2000-01-02');"
+    "UPDATE receipts SET after_verdict = 1;"
+)
+CHANGED = (
+    "UPDATE attempts SET kind = 'failed', verdict = json_object('verdict', 'failed', 'entry', "
+    "'plain', 'attempt', 1, 'sentence', '.') WHERE entry = 'plain';"
+)
+BY_CHANGE: Mapping[str, str] = {
+    OTHERWISE: "attempt 1 has a correction, and not the verdict that it names",
+    CHANGED: "attempt 1 had another verdict, and no correction says that it changed",
+}
+
+
+@pytest.mark.parametrize("run", [INFO.run, EARLIER])
+def test_a_newer_copy_excuses_what_its_own_run_has_sent(run: str, sound: KeptRecord) -> None:
+    """Not what the others have, of a merged record."""
+    with sound.changed(OF_A_NEWER_COPY + MERGED + known(STORE_EMPTIED, OLDER, run)) as ledger:
+        found = list(consistency.sendings(ledger))
+    assert found == ([] if run == INFO.run else [UNANNOUNCED])
+
+
+@pytest.mark.parametrize("change", BY_CHANGE)
+@pytest.mark.parametrize(
+    ("of_own", "of_other", "is_lawful"), [(TWICE, ONCE, True), (ONCE, TWICE, False)]
+)
+def test_a_session_that_goes_on_with_a_run_judges_it_anew(
+    change: str, of_own: object, of_other: object, is_lawful: bool, sound: KeptRecord
+) -> None:
+    """That run alone, of a merged record."""
+    parts = known(SEGMENTS, of_own, INFO.run) + known(SEGMENTS, of_other, EARLIER)
+    with sound.changed(change + MERGED + parts) as ledger:
+        found = list(consistency.corrections(ledger))
+    assert found == ([] if is_lawful else [Violation("S5", "plain", BY_CHANGE[change])])
+
+
+@pytest.mark.parametrize("change", BY_CHANGE)
+def test_other_keys_judge_anew_and_correct_nothing(change: str, sound: KeptRecord) -> None:
+    """What is recorded as corrected is so all the same."""
+    with sound.changed(change + known(RECEIPT_KEYS, [])) as ledger:
+        found = list(consistency.corrections(ledger))
+    assert bool(found) == (change == OTHERWISE)
+
+
+LONG = (
+    "UPDATE settled SET receipt = json_set(receipt, '$.runtime', 400, '$.sent_at', '{}') "
+    "WHERE entry = 'plain';"
+)
+EARLY, SENT = "2026-11-24T14:00:00Z", "2026-11-24T15:00:00Z"
+LIMITED = known(
+    OWN_LIMITS,
+    [["2026-11-24T00:00:00Z", {"jobs.double": 60}], ["2026-11-24T14:30:00Z", {"jobs.double": 600}]],
+)
+
+
+@pytest.mark.parametrize(
+    ("sent_at", "told", "passes"),
+    [(None, SENT, True), (None, EARLY, False), (EARLY, SENT, False), (SENT, EARLY, True)],
+)
+def test_a_pass_keeps_the_limit_that_its_task_had_when_its_job_was_sent(
+    sent_at: str | None, told: str, passes: bool, sound: KeptRecord
+) -> None:
+    """By the record, and by the receipt where that has no time."""
+    at = "NULL" if sent_at is None else f"'{sent_at}'"
+    sent = f"UPDATE attempts SET sent_at = {at} WHERE entry = 'plain';"
+    with sound.changed(sent + LONG.format(told) + LIMITED) as ledger:
+        found = list(consistency._unproven_passes(ledger, sound.manifest))
+    assert [one.entry for one in found] == ([] if passes else ["plain"])
+    assert all("own time limit of 60 s" in one.sentence for one in found)

@@ -22,6 +22,7 @@ from pytest_manifest.ledger import (
     Start,
     key_of,
 )
+from pytest_manifest.run.clock import CLOCK
 from pytest_manifest.run.doubts import note_emptied
 from pytest_manifest.run.evidence import (
     EvidenceEvaluator,
@@ -34,12 +35,14 @@ from pytest_manifest.run.evidence import (
     without_unproven_claims,
 )
 from pytest_manifest.run.pending import PendingAttempt
+from pytest_manifest.run.signatures import merged_keys
 from pytest_manifest.run.task_metadata import CODE_HISTORY, OWN_LIMITS
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
 from pytest_manifest.signing import keys
 from pytest_manifest.verdict.evidence import missing_fields
 from pytest_manifest.verdict.signatures import UNSIGNED
+from pytest_manifest.worker import signing
 from tests.unit.ledger_support import INFO, MOMENT
 
 Fields: TypeAlias = Mapping[str, Any]
@@ -795,6 +798,33 @@ def test_an_attempt_of_a_merged_run_is_that_runs(ledger: Ledger) -> None:
     assert not made.is_of(mine, "a", TASK_ID, 1)
 
 
+@pytest.mark.parametrize("is_its_own", [True, False])
+def test_an_attempt_of_a_merged_run_is_signed_by_the_keys_of_that_run(
+    ledger: Ledger, *, is_its_own: bool
+) -> None:
+    """Those of the others do not count for it."""
+    private, public = keys.generate()
+    _, other = keys.generate()
+    ledger.info.set_meta("merged", json.dumps([MERGED]))
+    ledger.info.set_meta(RECEIPT_KEYS, merged_keys([public, other]))
+    ledger.info.set_meta(key_of(RECEIPT_KEYS, MERGED), public if is_its_own else other)
+    told = receipt(task_id="99999999-t", run=MERGED)
+    signing.use(keys.read_signer(private.decode(), "key"))
+    try:
+        document = signing.sign_receipt(told.model_dump(mode="json"), "x")
+    finally:
+        signing.forget()
+    signed = Receipt.model_validate_json(json.dumps(document))
+    found = status(ledger, ("x", signed), task_id="99999999-t")
+    assert found == ("passed" if is_its_own else "forged")
+
+
+def test_the_clock_is_watched_by_the_record_of_the_run(ledger: Ledger) -> None:
+    assert ledger.info.get_meta(CLOCK) is None
+    EvidenceEvaluator(INFO.run, ledger).clock.look()
+    assert ledger.info.get_meta(CLOCK) is not None
+
+
 @pytest.mark.parametrize("name", ["run", "entry", "attempt", "task_id"])
 def test_a_receipt_claims_to_be_of_one_attempt(ledger: Ledger, name: str) -> None:
     """By all four."""
@@ -814,3 +844,15 @@ def test_the_limit_of_the_task_itself_holds(ledger: Ledger) -> None:
     assert status(ledger, ("x", long), by=silent.model_copy(update={"task": "t"})) == "forged"
     too_long = receipt(runtime=601.0, finished_at=MOMENT + timedelta(seconds=603))
     assert status(ledger, ("x", too_long), by=silent) == "timed_out"
+
+
+def test_the_limit_of_the_task_is_that_which_it_had_when_the_job_was_sent(ledger: Ledger) -> None:
+    later = MOMENT + timedelta(hours=1)
+    steps = [[MOMENT.isoformat(), {"jobs.t": 600}], [later.isoformat(), {"jobs.t": 300}]]
+    ledger.info.set_meta(OWN_LIMITS, json.dumps(steps))
+    silent = Entry.model_validate({"id": "a", "task": "jobs.t", "args": [1]})
+    for sent_at, expected in ((MOMENT, "passed"), (later, "timed_out")):
+        began, ended = sent_at + timedelta(seconds=2), sent_at + timedelta(seconds=402)
+        long = receipt(runtime=400.0, sent_at=sent_at, started_at=began, finished_at=ended)
+        starts = [start(started_at=began)]
+        assert status(ledger, ("x", long), by=silent, sent_at=sent_at, starts=starts) == expected

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -64,10 +64,18 @@ def test_its_receipt_is_of_the_message_that_the_earlier_run_has_sent(ledger: Led
     assert reused(ledger, reusing(ledger), code=NEW, sent_at=MOMENT - HOUR) == "forged"
 
 
-def test_no_worker_says_that_its_job_was_reused(ledger: Ledger) -> None:
+REUSED = {"run": INFO.run, "entry": "a", "at": MOMENT}
+JUDGED = {"verdict": "failed"}
+
+
+@pytest.mark.parametrize(
+    "claims", [{"reused": REUSED}, {"judged": JUDGED}, {"reused": REUSED, "judged": JUDGED}]
+)
+def test_no_worker_says_that_its_job_was_reused_or_how_it_is_judged(
+    ledger: Ledger, claims: Mapping[str, object]
+) -> None:
     """That is for the run to say."""
-    claim = {"run": INFO.run, "entry": "a", "at": MOMENT}
-    verdict, found = judged(ledger, ("x", receipt(code=OLD, reused=claim)))
+    verdict, found = judged(ledger, ("x", receipt(code=OLD, **claims)))
     assert verdict.verdict == "passed"
     assert found == receipt(code=OLD)
 
