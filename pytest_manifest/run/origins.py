@@ -9,7 +9,8 @@ from datetime import datetime
 from pytest_manifest.ledger import ReusedFrom
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.receipts import Reuse
-from pytest_manifest.text import short
+from pytest_manifest.verdict.messages import Reused
+from pytest_manifest.verdict.reasons import reason_of, verdict_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +34,9 @@ def as_reused(
     verdict: Verdict, receipt: Receipt | None, entry: str, number: int, origin: ReusedFrom
 ) -> tuple[Verdict, Receipt | None]:
     """Return verdict and receipt of an earlier run's job as those of the entry that reuses it."""
-    other = "" if origin.entry == entry else f", entry {short(origin.entry)}"
-    sentence = f"Reused from run {origin.run}{other}: {verdict.sentence}"
-    told = {"entry": entry, "attempt": number, "sentence": sentence}
+    other = "" if origin.entry == entry else origin.entry
+    reason = Reused(run=origin.run, entry=other, why=reason_of(verdict))
     if receipt is not None:
         mark = Reuse(run=origin.by, entry=entry, at=origin.at)
         receipt = receipt.model_copy(update={"reused": mark})
-    return verdict.model_copy(update=told), receipt
+    return verdict_of(entry, number, verdict.verdict, reason, verdict.mismatches), receipt
