@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeAlias
@@ -26,17 +27,18 @@ from pytest_manifest.ledger import (
 )
 from pytest_manifest.redaction import redacted
 from pytest_manifest.run.clock import ClockWatch
-from pytest_manifest.run.origins import SentJob, as_reused
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.signatures import SignaturesByRun, trusted_ends
 from pytest_manifest.run.task_metadata import CodeHistory, OwnLimits
 from pytest_manifest.schema import Entry, Receipt, Verdict
+from pytest_manifest.schema.receipts import Reuse
 from pytest_manifest.schema.signed import FILLABLE
 from pytest_manifest.schema.statuses import OF_ITS_PROCESS, WITHOUT_START
 from pytest_manifest.text import short
 from pytest_manifest.verdict import contradiction, evaluate, is_revocation_notice, problems
 from pytest_manifest.verdict.evidence import missing_fields
-from pytest_manifest.verdict.reasons import Problem
+from pytest_manifest.verdict.messages import Reused
+from pytest_manifest.verdict.reasons import Problem, reason_of, verdict_of
 
 ReportedEnd: TypeAlias = tuple[str | None, Receipt]
 """An end and its execution; None where that is not reported: not by way of a stream."""
@@ -189,6 +191,35 @@ def _executions(starts: Sequence[Start]) -> int:
 def turn_of(start: Start) -> tuple[int, int]:
     """Return the turn of a job: how often it had been handed on, and retried since."""
     return start.hop, start.retries
+
+
+@dataclass(frozen=True, slots=True)
+class SentJob:
+    """An attempt as it was sent, by the run ``run``.
+
+    ``codes_of``: the run whose record has the code that it is held against; ``code_at``: as it was
+    then, None: when the attempt was sent.
+    """
+
+    entry: Entry
+    task_id: str
+    number: int
+    run: str
+    codes_of: str
+    sent_at: datetime | None
+    code_at: datetime | None = None
+
+
+def as_reused(
+    verdict: Verdict, receipt: Receipt | None, entry: str, number: int, origin: ReusedFrom
+) -> tuple[Verdict, Receipt | None]:
+    """Return verdict and receipt of an earlier run's job as those of the entry that reuses it."""
+    other = "" if origin.entry == entry else origin.entry
+    reason = Reused(run=origin.run, entry=other, why=reason_of(verdict))
+    if receipt is not None:
+        mark = Reuse(run=origin.by, entry=entry, at=origin.at)
+        receipt = receipt.model_copy(update={"reused": mark})
+    return verdict_of(entry, number, verdict.verdict, reason, verdict.mismatches), receipt
 
 
 class EvidenceEvaluator:
