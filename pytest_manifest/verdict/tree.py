@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Final
 
@@ -151,22 +151,17 @@ class Tree:
         if not any(one.was_split or _is_body(one) for one in own):
             return own
         whole = [one for one in own if not one.was_split]
-        return [self._by_others(one, whole) for one in own]
+        part = _failed_part(whole)
+        found = (part if one.was_split else self._dropped(one, whole) for one in own)
+        return [
+            one if other is None else replace(one, finding=other)
+            for one, other in zip(own, found, strict=True)
+        ]
 
-    def _by_others(self, one: Descendant, whole: Sequence[Descendant]) -> Descendant:
-        finding = one.finding
-        if _is_body(one) and finding.status == "lost" and self._is_dropped(one, whole):
-            finding = Finding(NOT_SENT, ChordDropped())
-        if one.was_split and finding.status != "passed":
-            part = first_of(whole, _unexpected(ExpectedDescendants(), whole)[:1])
-            if part is not None and part.finding.status not in OPEN:
-                found, name = part.finding, part.job.task_id
-                why = found.reason
-                reason = PartFailed(task=_task(part), task_id=name, ended=found.status, why=why)
-                finding = Finding(found.status, reason, found.mismatches)
-        if finding is one.finding:
-            return one
-        return Descendant(one.job, finding, one.has_end, one.children, one.is_silent, one.was_split)
+    def _dropped(self, one: Descendant, whole: Sequence[Descendant]) -> Finding | None:
+        is_lost = _is_body(one) and one.finding.status == "lost"
+        is_dropped = is_lost and self._is_dropped(one, whole)
+        return Finding(NOT_SENT, ChordDropped()) if is_dropped else None
 
     def _is_dropped(self, body: Descendant, whole: Sequence[Descendant]) -> bool:
         """Return whether a chord's body is nowhere because its chord cannot be complete.
@@ -226,6 +221,17 @@ class Tree:
         """Return the task of a descendant, or its id."""
         one = self._sent.get(task_id)
         return task_id if one is None else _task(one)
+
+
+def _failed_part(whole: Sequence[Descendant]) -> Finding | None:
+    """Return the finding on tasks that were handed on to others, by the first that failed."""
+    part = first_of(whole, _unexpected(ExpectedDescendants(), whole)[:1])
+    if part is None or part.finding.status in OPEN:
+        return None
+    found = part.finding
+    why, name, task = found.reason, part.job.task_id, _task(part)
+    reason = PartFailed(task=task, task_id=name, ended=found.status, why=why)
+    return Finding(found.status, reason, found.mismatches)
 
 
 def _is_body(one: Descendant) -> bool:
