@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from itertools import groupby
-from typing import Final
+from typing import Final, TypeAlias
 
 from pytest_manifest.redaction import redacted
 from pytest_manifest.schema import Entry, Mismatch, Receipt, VerdictStatus, wire
@@ -246,8 +246,7 @@ def counted_ends(job: JobFacts, traces: Traces, base: int) -> Sequence[End]:
         ends = _without_earlier(ends, traces)
     if len(ends) < 2:
         return ends
-    began = {start.execution: start for start in traces.starts}
-    return sorted(ends, key=lambda one: _end_order(one, began))
+    return _in_order_of_ends(ends, traces.starts)
 
 
 def believed_ends(job: JobFacts, traces: Traces) -> list[End]:
@@ -307,35 +306,33 @@ def _goes_on_after(end: End, traces: Traces) -> bool:
     return after is not None and after.how != "canvas" and end.receipt.state == "succeeded"
 
 
-def _end_order(end: End, began: Mapping[str, Started]) -> tuple[object, ...]:
-    """Return what ends are sorted by, the one that decides last (D1).
+def _in_order_of_ends(ends: Sequence[End], starts: Sequence[Started]) -> Sequence[End]:
+    """Sort ends, the one that decides last (D1).
 
     Workers before the store: that of the last execution, by its own process, which alone knows what
     it has done; the main process reports a child that it has ended, or found dead.
     """
-    receipt = end.receipt
-    start = None if end.execution is None else began.get(end.execution)
-    turn = (0, receipt.retries, receipt.redelivered, receipt.started_at or _BEFORE_ALL)
-    if start is not None:
-        turn = start_order(start)[:4]
-    return (
-        receipt.source == "worker",
-        end.execution is not None,
-        *turn,
-        end.execution or "",
-        is_from_child(receipt),
-        receipt.finished_at or _BEFORE_ALL,
-        *_content(receipt),
-    )
+    turn: dict[str | None, _Turn] = {}
+    for end in ends:
+        said = end.receipt
+        own = (0, said.retries, said.redelivered, said.started_at or _BEFORE_ALL)
+        turn[end.execution] = max(turn.get(end.execution, own), own)
+    turn |= {start.execution: start_order(start)[:4] for start in starts}
+
+    def order(end: End) -> tuple[object, ...]:
+        said, name = end.receipt, end.execution
+        place = said.source == "worker", name is not None, *turn[name], name or ""
+        return *place, is_from_child(said), said.finished_at or _BEFORE_ALL, repr(_essence(said))
+
+    return sorted(ends, key=order)
+
+
+_Turn: TypeAlias = tuple[int, int, bool, datetime]
 
 
 def is_from_child(receipt: Receipt) -> bool:
     """Return whether the process that ran a task says how it ended."""
     return receipt.state in OF_ITS_PROCESS or receipt.cpu is not None
-
-
-def _content(receipt: Receipt) -> tuple[str, str]:
-    return receipt.state, repr(receipt.result_sha256 or receipt.result)
 
 
 # C: what cannot be true

@@ -318,6 +318,14 @@ D = [
         PASSED,
     ),
     Row(
+        "D1: its process knows better, also where its start is lost",
+        [
+            *(sent(), store("emptied"), ended("succeeded", "x1")),
+            ended("crashed", "x1", cpu=None, pid=11, redelivered=True),
+        ],
+        ("passed", "as_expected"),
+    ),
+    Row(
         "D1: a worker knows better than the store",
         [sent(), stored("failed"), started(), ended()],
         PASSED,
