@@ -74,7 +74,10 @@ _LOST_YET_BEGUN = f"""
     SELECT a.task_id, a.entry, a.attempt FROM attempts a
     LEFT JOIN settled s ON s.entry = a.entry AND s.attempt = a.attempt
     WHERE {_LOST_ITSELF}
-        AND instr(json_extract(coalesce(s.verdict, a.verdict), '$.sentence'), 'started on') = 0
+        AND coalesce(
+            json_extract(coalesce(s.verdict, a.verdict), '$.reason.why.code'),
+            json_extract(coalesce(s.verdict, a.verdict), '$.reason.code'), ''
+        ) NOT IN ('lost_in_flight', 'lost_between')
         AND EXISTS (
             SELECT 1 FROM starts t WHERE t.task_id = a.task_id AND NOT EXISTS (
                 SELECT 1 FROM handed_on h WHERE h.task_id = t.task_id

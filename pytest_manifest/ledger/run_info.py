@@ -257,15 +257,13 @@ RUN_KEYS: Final = (*_PERMANENT, SEGMENTS, RECEIPT_KEYS)
 """Keys of what is known of one run alone; a merged ledger has it of each of its runs."""
 
 
-def stores_asked(info: RunMetadata) -> str:
-    """Name the store that a run's results were looked for in, and the app's own where that is
-    another, as the end of a sentence; "" for a private stack."""
+def stores_asked(info: RunMetadata) -> tuple[str, str]:
+    """Return the store that a run's results were looked for in, "" for a private stack, and the
+    app's own where that is another."""
     run = info.read()
     if run.is_private or not run.backend:
-        return ""
-    own = info.get_meta(OWN_STORE)
-    other = f", while the app's own settings keep results in {own}" if own else ""
-    return f"; results were looked for in {run.backend}{other}"
+        return "", ""
+    return run.backend, info.get_meta(OWN_STORE) or ""
 
 
 def has_all_starts(info: RunMetadata, *, some_start: bool, run: str | None = None) -> bool:

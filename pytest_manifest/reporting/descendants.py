@@ -92,7 +92,8 @@ def _untold(ledger: Ledger, root: str, receipt: Mapping[str, JsonValue]) -> str:
     if known == 0:  # as of nearly all, which must cost no look into the ledger
         return ""
     told_by: Source = "backend" if source == "backend" else "worker"
-    return untold_of(ledger.descendants, root, told_by, known)[0]
+    why = untold_of(ledger.descendants, root, told_by, known)[0]
+    return "" if why is None else why.phrase()
 
 
 def not_known_of(ledger: Ledger, attempt: AttemptRow) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import pytest
 
 from pytest_manifest.errors import ManifestToolError
+from pytest_manifest.reporting.next_step import Command
 from pytest_manifest.reporting.run_report import RunReport, artifacts
 from pytest_manifest.reporting.run_statistics import statistics_of
 from pytest_manifest.reporting.terminal_layout import Line, Sheet
@@ -32,7 +33,6 @@ MOST: Final = 8
 """Lines of the block, its heading included."""
 _CAUSES: Final = 3
 _PAGE: Final = "page"
-_COMMAND: Final = ": pytest --"
 
 
 class _Found(NamedTuple):
@@ -62,7 +62,7 @@ def closing_lines(report: RunReport, sheet: Sheet) -> Iterator[Line]:
     """Yield what stands below the heading: at most MOST - 1 lines."""
     found = _causes(report)
     steps = [line for run in report.runs for line in next_steps(run, report)]
-    if found and not any(_COMMAND in line for line in steps):
+    if found and not any(isinstance(line, Command) for line in steps):
         steps += _again(found[0].run, report)
     files = list(_files(report))
     room = MOST - 1 - len(files)

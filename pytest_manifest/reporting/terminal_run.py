@@ -16,7 +16,7 @@ from pytest_manifest.reporting.descendants import (
     run_phrase,
     untold_lines,
 )
-from pytest_manifest.reporting.next_step import how_to_go_on
+from pytest_manifest.reporting.next_step import Command, how_to_go_on
 from pytest_manifest.reporting.run_report import RunReport, artifacts
 from pytest_manifest.reporting.run_statistics import comparison_of, statistics_of
 from pytest_manifest.reporting.run_trees import trees_of
@@ -179,7 +179,7 @@ def next_steps(run: Run, report: RunReport) -> Iterator[str]:
         yield from _how_to_complete(status, left)
     else:
         how = how_to_go_on(run, name, status, unsent, left, blocked=blocked, resume=resume)
-        yield from (f"{line}{stack}" if ": pytest --" in line else line for line in how)
+        yield from (Command(one + stack) if isinstance(one, Command) else one for one in how)
 
 
 def _heading(run: Run, name: str, ledger: Ledger) -> str:

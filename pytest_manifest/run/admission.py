@@ -34,13 +34,14 @@ from pytest_manifest.run.signatures import signing_refusals
 from pytest_manifest.run.strategy import Strategy
 from pytest_manifest.run.task_metadata import OwnLimits, record_code, record_own_limits
 from pytest_manifest.run.workers import add_nodes, record_known_workers
-from pytest_manifest.schema import Entry, VerdictStatus
+from pytest_manifest.schema import Entry
 from pytest_manifest.schema.code_digest import code_digest
-from pytest_manifest.schema.facts import Withheld
 from pytest_manifest.schema.run_facts import PlaceFact
 from pytest_manifest.text import listed
 from pytest_manifest.urls import scheme_of
 from pytest_manifest.verdict import evaluate
+from pytest_manifest.verdict.problems import UnknownTask
+from pytest_manifest.verdict.reasons import Problem, in_brackets
 
 SHOWN = 3
 """Names that a message lists."""
@@ -148,39 +149,34 @@ def _take_over(strategy: Strategy, found: Preflight) -> None:
 def _handle_unknown_tasks(strategy: Strategy, unknown: Mapping[str, Sequence[str]]) -> None:
     """Withhold entries of tasks that no worker knows, or raise DispatchError if told so."""
     state = strategy.state
-    hints = {name: _did_you_mean(near) for name, near in unknown.items()}
+    why = {name: UnknownTask(names=tuple(near)) for name, near in unknown.items()}
     if state.settings.strict:
         names = "; ".join(
-            f"no worker knows the task {name!r}{hint and f' ({hint})'}"
-            for name, hint in hints.items()
+            f"no worker knows the task {name!r}{in_brackets(one.phrase())}"
+            for name, one in why.items()
         )
         raise DispatchError(f"nothing was sent: {names}")
-    _withhold(strategy, hints, {name: tuple(near) for name, near in unknown.items()})
-    strategy.connections.add_queues(a.entry for a in state.to_send if a.entry.task in hints)
+    _withhold(strategy, why)
+    strategy.connections.add_queues(a.entry for a in state.to_send if a.entry.task in why)
 
 
-def _withhold(
-    strategy: Strategy, notes: Mapping[str, str], near: Mapping[str, tuple[str, ...]]
-) -> None:
-    """Judge entries whose task no worker knows, and do not send them; ``near``: similar names.
+def _withhold(strategy: Strategy, why: Mapping[str, UnknownTask]) -> None:
+    """Judge entries whose task no worker knows, and do not send them.
 
     Those that expect it are sent: there a worker has to report it.
     """
     state = strategy.state
-    withheld = [a for a in state.to_send if is_withheld(a.entry, notes)]
+    withheld = [a for a in state.to_send if is_withheld(a.entry, why)]
     if isinstance(state.to_send, FirstAttempts):
-        state.to_send = state.to_send.without_tasks(notes)
+        state.to_send = state.to_send.without_tasks(why)
     else:
-        state.to_send = [a for a in state.to_send if not is_withheld(a.entry, notes)]
+        state.to_send = [a for a in state.to_send if not is_withheld(a.entry, why)]
     with strategy.writing() as ledger, ledger.transaction():
         for a in withheld:
-            names = near[a.entry.task]
-            fact = Withheld(**stamp(a.task_id), code="unknown_task", names=names)
-            ledger.facts.append([(a.entry.id, fact)])
+            if (fact := withheld(a.task_id, why[a.entry.task])) is not None:
+                ledger.facts.append([(a.entry.id, fact)])
         ledger.attempts.mark((a.task_id for a in withheld), "withheld", note="unknown task")
-        ledger.verdicts.record(
-            _without_receipt(a, "unknown_task", notes[a.entry.task]) for a in withheld
-        )
+        ledger.verdicts.record(_without_receipt(a, why[a.entry.task]) for a in withheld)
 
 
 def _record_stack(
@@ -229,10 +225,6 @@ def _own_limits(publisher: Publisher, demand: Demand) -> dict[str, float]:
     return found
 
 
-def _without_receipt(attempt: Attempt, status: VerdictStatus, note: str) -> Evaluated:
-    verdict = evaluate(attempt.entry, None, attempt=attempt.number, problem=status, note=note)
-    return verdict, None
-
-
-def _did_you_mean(nearest: Sequence[str]) -> str:
-    return f"did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
+def _without_receipt(attempt: Attempt, why: Problem) -> Evaluated:
+    number = attempt.number
+    return evaluate(attempt.entry, None, attempt=number, problem="unknown_task", why=why), None

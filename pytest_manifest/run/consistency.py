@@ -196,7 +196,7 @@ def _unproven_passes(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
                     set_back=timedelta(seconds=one.set_back),
                 )
                 if lie:
-                    yield Violation("S4", one.entry, f"passed by a false receipt: {lie}")
+                    yield Violation("S4", one.entry, f"passed by a false receipt: {lie.phrase()}")
                     continue
                 limited = limits.of_run(entry, judging, at or receipt.sent_at)
                 again = evaluate(limited, receipt, attempt=number)

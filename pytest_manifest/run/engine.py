@@ -12,15 +12,16 @@ from pytest_manifest.ledger import OVER_BUDGET
 from pytest_manifest.run.absence import Absence
 from pytest_manifest.run.context import EngineContext, FailureWindow
 from pytest_manifest.run.corrections import Correction
-from pytest_manifest.run.fact_log import stamp
+from pytest_manifest.run.fact_log import run_over
 from pytest_manifest.run.missing import MissingJobs, job_search, silent_holder
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.sending import Sender
 from pytest_manifest.run.verdict_recorder import VerdictRecorder
-from pytest_manifest.run.withdrawal import Withdrawal, withdrawn_message
+from pytest_manifest.run.withdrawal import Withdrawal
 from pytest_manifest.schema import VerdictStatus
-from pytest_manifest.schema.run_facts import RunOver, RunOverReason
 from pytest_manifest.text import plural
+from pytest_manifest.verdict import problems
+from pytest_manifest.verdict.reasons import Problem
 
 POLL_PERIOD = 0.05
 """Seconds from one poll to the next: eager reading costs three times as much."""
@@ -119,11 +120,8 @@ class Engine:
         self._poll()
         self.missing.check(time.monotonic())
         if ending := self._absence.check(time.monotonic()):
-            self._schedule.close(ending.note)
-            why: RunOverReason = "nobody" if ending.status == "pending" else "undecodable"
-            limit = self._settings.no_worker
-            over = RunOver(**stamp(), why=why, limit=limit, error=ending.note)
-            self.record_rest(ending.status, ending.note, over)
+            self._schedule.close(ending.why)
+            self.record_rest(ending.status, ending.why)
             self._context.warnings.append(ending.advice)
             self._signals.is_deserted = True
             return True
@@ -138,44 +136,41 @@ class Engine:
 
     def send_nothing(self) -> None:
         """Close the schedule: no attempt follows from what is found."""
-        self._schedule.close("the run is only looked at")
+        self._schedule.close(problems.LookedAt())
 
     def wind_down(self) -> None:
         """Take back what waits after a stop; await what runs, where a person stopped the run."""
         self._recorder.unconfirmed.hold_revoked()  # what a worker drops now the run has taken back
         by_a_person = self._signals.interrupted.is_set()
         back = self._withdrawal.take_back(self._settings.grace if by_a_person else 0.0, "stop")
-        self._recorder.commit_inferred((one, "withdrawn", _stop_phrase(one)) for one in back)
+        self._recorder.commit_inferred((one, "withdrawn", _stopped(one)) for one in back)
 
     def _time_is_over(self) -> None:
         """End at the deadline; on our own stack, let nothing start after its verdict."""
-        note = f"the run's deadline of {self._settings.deadline:g} s is over"
-        left = self._schedule.close(note)
+        limit = self._settings.deadline
+        over: problems.RunOver = problems.RunDeadline(limit=limit)
+        left = self._schedule.close(over)
         if self._settings.send_only:  # what was sent is the workers', and not judged here
-            raise DispatchError(f"{note}, and {plural(len(left), 'entry')} had not been sent yet")
+            unsent = plural(len(left), "entry")
+            raise DispatchError(f"{over.phrase()}, and {unsent} had not been sent yet")
         unread = self._last_poll()
         if self._context.is_private:
             self._recorder.unconfirmed.hold_revoked()
             back = self._withdrawal.take_back(self._settings.grace, "time")
             self._recorder.commit_inferred(
-                (one, "timed_out", f"{note}; {withdrawn_message(one)}") for one in back
+                (one, "timed_out", _taken_back(one, limit)) for one in back
             )
             unread = self._last_poll()
         elif self._search is not None and self._search.is_deserted():
-            silence = "no worker has answered: is one started?"
+            over = problems.RunDeadlineUnanswered(limit=limit, unread=unread)
             if not self._context.can_ask_workers():
-                silence = "no worker can be asked on this broker"
-            error = f"{silence}{unread}"
-            over = RunOver(**stamp(), why="nobody", limit=self._settings.deadline, error=error)
-            self.record_rest("pending", f"{note}, and {error}", over)
+                over = problems.RunDeadlineUnasked(limit=limit, unread=unread)
+            self.record_rest("pending", over)
             return
-        over = RunOver(
-            **stamp(), why="deadline", limit=self._settings.deadline, error=unread.lstrip(", ")
-        )
-        self.record_rest("timed_out", f"{note}{unread}", over)
+        self.record_rest("timed_out", over.having(unread=unread))
 
-    def record_rest(self, status: VerdictStatus, note: str, over: RunOver) -> None:
-        """Give every entry that has no verdict this one, as the run is over."""
+    def record_rest(self, status: VerdictStatus, why: problems.RunOver) -> None:
+        """Give every entry that has no verdict this one."""
         dead: list[PendingAttempt] = []
         own: list[PendingAttempt] = []
         for one in self.pending.by_task_id.values():
@@ -187,14 +182,16 @@ class Engine:
             elif one.origin is not None or one.stranded or unread:
                 own.append(one)
                 self._facts.stranded(one)
-        self._facts.add(None, over)
+        self._facts.add(None, run_over(why))
         if not self._context.moves_orphans:
             self._signals.held_by_dead |= any(one.stranded for one in own)
         self._recorder.commit_inferred(
             (one, *self._evaluator.explain_death(one, emptied=False)) for one in dead
         )
-        self._recorder.commit_inferred((one, status, f"{note}{silent_holder(one)}") for one in own)
-        evaluated = self._evaluator.remaining(status, note)
+        self._recorder.commit_inferred(
+            (one, status, why.having(holder=silent_holder(one))) for one in own
+        )
+        evaluated = self._evaluator.remaining(status, why)
         self._left += len(self.pending)
         self.pending.clear()
         self._recorder.commit(evaluated)
@@ -223,7 +220,7 @@ class Engine:
     def _block_beyond_budget(self) -> None:
         skipped = self._schedule.over_budget()
         if skipped:
-            self.ledger.info.set_meta(OVER_BUDGET, skipped[0].reason)
+            self.ledger.info.set_meta(OVER_BUDGET, skipped[0].why.phrase())
             self._recorder.record_blocked(skipped)
 
     def _note_outage(self, outage: FailureWindow, error: StackError) -> None:
@@ -258,12 +255,12 @@ class Engine:
     # The end
 
     def _last_poll(self) -> str:
-        """Read once more; return a phrase that says why that failed, "" where it did not."""
+        """Read once more; return why that failed, "" where it did not."""
         try:
             self.poll_once()
         except StackError as error:
             self._log.warning("no last look before the deadline: {}", error)
-            return f", and {error}"
+            return f"{error}"
         return ""
 
     def _drain(self) -> None:
@@ -283,8 +280,13 @@ class Engine:
             self._log.warning("no look for what is left in the queues: {}", error)
 
 
-def _stop_phrase(job: PendingAttempt) -> str:
-    """Return a phrase for what was revoked when the run was stopped."""
+def _stopped(job: PendingAttempt) -> Problem:
+    """Return the reason for what was revoked when the run was stopped."""
+    return problems.StoppedBeforeStart() if job.started is None else problems.StoppedBetweenTries()
+
+
+def _taken_back(job: PendingAttempt, limit: float) -> Problem:
+    """Return the reason for what was taken back when the run's time was over."""
     if job.started is None:
-        return "the run was stopped before a worker had begun it"
-    return "the run was stopped after a try of it, while it waited for the next one"
+        return problems.RunDeadlineBeforeStart(limit=limit)
+    return problems.RunDeadlineBetweenTries(limit=limit)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
 from datetime import datetime
-from typing import Literal, TypeAlias, TypedDict
+from typing import Final, Literal, TypeAlias, TypedDict
 
 from pytest_manifest.broker.locating import JobLocations
 from pytest_manifest.ledger import Ledger, Start, utc_now
@@ -29,8 +29,20 @@ from pytest_manifest.schema.facts import (
     Seen,
     Stored,
     TimeOver,
+    Withheld,
+    WithheldCode,
 )
-from pytest_manifest.schema.run_facts import JobFact, RunFact, Search, SegmentEnded, StoreFact
+from pytest_manifest.schema.run_facts import (
+    JobFact,
+    RunFact,
+    RunOver,
+    RunOverReason,
+    Search,
+    SegmentEnded,
+    StoreFact,
+)
+from pytest_manifest.verdict import problems
+from pytest_manifest.verdict.reasons import Problem
 
 Ending: TypeAlias = Literal["finished", "stopped", "detached"]
 Stage: TypeAlias = Literal["asked", "heard", "withdrawn"]
@@ -48,6 +60,53 @@ class Stamp(TypedDict):
 def stamp(job: str = "") -> Stamp:
     """Return the fields of a fact of a job, or of the run, of this moment."""
     return Stamp(seq=0, at=utc_now(), job=job)
+
+
+_OVER: Final[Mapping[type[problems.RunOver], RunOverReason]] = {
+    problems.RunDeadline: "deadline",
+    problems.RunDeadlineUnanswered: "unanswered",
+    problems.RunDeadlineUnasked: "unasked",
+    problems.RunNobody: "nobody",
+    problems.RunUndecodable: "undecodable",
+    problems.RunUnanswered: "silent",
+    problems.RunGaveUp: "gave_up",
+}
+_WITHHELD: Final[Mapping[type[Problem], WithheldCode]] = {
+    problems.UnknownTask: "unknown_task",
+    problems.WaitsFor: "after",
+    problems.CanaryFailed: "canary",
+    problems.TooManyFailed: "max_failed",
+    problems.BudgetReached: "budget",
+}
+_OF_ANY: Final = ("unread", "unsent", "holder", "limit", "error", "names")
+
+
+def run_over(why: problems.RunOver) -> RunOver:
+    """Return the fact that a run is over, for this reason."""
+    fields = vars(why)
+    limit = fields.get("limit")
+    return RunOver(
+        **stamp(),
+        why=_OVER[type(why)],
+        limit=limit if isinstance(limit, float) else None,
+        error=str(fields.get("error", why.unread)),
+        fields=_figures(why),
+    )
+
+
+def _figures(why: Problem) -> dict[str, str | int]:
+    """Return the fields of a reason that a fact has by their names."""
+    return {name: one for name, one in vars(why).items() if name not in _OF_ANY}
+
+
+def withheld(task_id: str, why: Problem) -> Withheld | None:
+    """Return the fact that an attempt is held back; None where it is only looked at."""
+    code = _WITHHELD.get(type(why))
+    if code is None:
+        return None
+    fields = vars(why)
+    figures = _figures(why) | ({"limit": fields["limit"]} if "limit" in fields else {})
+    return Withheld(**stamp(task_id), code=code, names=fields.get("names", ()), fields=figures)
 
 
 class FactLog:

@@ -24,6 +24,8 @@ from pytest_manifest.run.sending import Sender
 from pytest_manifest.run.stranded import StrandedJobs
 from pytest_manifest.run.verdict_recorder import InferredEnd, VerdictRecorder
 from pytest_manifest.run.withdrawal import Withdrawal
+from pytest_manifest.verdict.problems import DeadlineOver, TimeoutOver
+from pytest_manifest.verdict.reasons import Problem
 
 SEARCHING = 15.0
 """Seconds to search for an overdue job whose process is dead before it is judged all the same."""
@@ -39,11 +41,15 @@ def job_search(context: EngineContext) -> JobSearch | None:
 
 
 def silent_holder(job: PendingAttempt) -> str:
-    """Return a phrase about who has its message and does not answer; "" where nobody has."""
+    """Return who has its message and does not answer; "" where nobody has."""
     if not job.stranded:
         return ""
-    who = f"worker {job.holder}" if job.holder else "a worker"
-    return f"; {who} had taken it and answers no more: --manifest-resume --manifest-repair helps"
+    return f"worker {job.holder}" if job.holder else "a worker"
+
+
+def _with_holder(why: Problem, job: PendingAttempt) -> Problem:
+    is_held = isinstance(why, DeadlineOver | TimeoutOver)
+    return why.having(holder=silent_holder(job)) if is_held else why
 
 
 class MissingJobs:
@@ -203,7 +209,7 @@ class MissingJobs:
             self._facts.stranded(one.job)
             self._facts.time_over(one, self._limit_of(one))
         self._recorder.record_inferred(
-            (o.job, o.status, f"{o.reason}{silent_holder(o.job)}") for o in late.values()
+            (o.job, o.status, _with_holder(o.why, o.job)) for o in late.values()
         )
 
     def _limit_of(self, overdue: Overdue) -> float:
@@ -225,8 +231,8 @@ class MissingJobs:
                 self._search.schedule(now)
                 self._pending.count_time(overdue.pop(task_id).job, now, SEARCHING)
                 continue
-            status, note = self._evaluator.explain_death(one.job, emptied=False)
-            overdue[task_id] = replace(one, status=status, reason=note)
+            status, why = self._evaluator.explain_death(one.job, emptied=False)
+            overdue[task_id] = replace(one, status=status, why=why)
 
     def _given_back(self, overdue: Mapping[str, Overdue]) -> Collection[str]:
         """Return which of these do not run too long, but wait for a worker once more.
@@ -247,8 +253,7 @@ class MissingJobs:
         for job in self._pending.complete_all(missing):
             if job.started is None and not emptied and self._resend(job):
                 continue
-            status, note = self._evaluator.explain_missing(job, emptied=emptied)
-            rows.append((job, status, note))
+            rows.append((job, *self._evaluator.explain_missing(job, emptied=emptied)))
         self._recorder.record_inferred(rows)
 
     def _resend(self, job: PendingAttempt) -> bool:

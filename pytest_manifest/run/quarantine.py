@@ -12,6 +12,7 @@ from pytest_manifest.schema import Verdict
 from pytest_manifest.schema.statuses import DEATHS, OWN
 from pytest_manifest.schema.stream_records import HANDED_ON_AFTER_DEATH
 from pytest_manifest.verdict import evaluate
+from pytest_manifest.verdict.problems import KillsWorkers
 
 
 class Quarantine:
@@ -67,6 +68,6 @@ def _delivered_again(starts: Sequence[Start]) -> int:
 
 
 def _quarantined(job: PendingAttempt, deaths: int, starts: Sequence[Start] = ()) -> Verdict:
-    pids = ", ".join(str(start.pid) for start in starts[:deaths] if start.pid is not None)
-    note = f"{deaths} processes died of it{f', with the pids {pids}' if pids else ''}"
-    return evaluate(job.entry, None, attempt=job.number, problem="quarantined", note=note)
+    pids = tuple(start.pid for start in starts[:deaths] if start.pid is not None)
+    why = KillsWorkers(deaths=deaths, pids=pids)
+    return evaluate(job.entry, None, attempt=job.number, problem="quarantined", why=why)

@@ -16,7 +16,7 @@ from pytest_manifest.run.evaluation import AttemptEvaluator, Evaluated
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Entry, Verdict
 from pytest_manifest.schema.statuses import FIXED, OF_ITS_PROCESS, OPEN, OWN
-from pytest_manifest.verdict import evaluate
+from pytest_manifest.verdict import evaluate, problems
 
 
 def reevaluate(
@@ -72,8 +72,8 @@ def _reevaluate_passed(
     entry = manifest.parse(line.raw, line.number)
     if one.receipt is None:
         if entry.expect.state in OF_ITS_PROCESS:
-            note = "it is recorded as passed, and no receipt says so"
-            yield evaluate(entry, None, attempt=one.attempt, problem="unknown", note=note), None
+            why = problems.NoReceipt()
+            yield evaluate(entry, None, attempt=one.attempt, problem="unknown", why=why), None
         return
     try:
         receipt, sent_at = receipt_of(one.receipt), moment(one.sent_at)
@@ -130,11 +130,8 @@ def _reevaluate_line(
     old = entry if line.old is None or line.same else manifest.parse(line.old, line.number)
     change, words = change_of(entry, old)
     if change == "job" and row.state not in ("planned", "withheld"):  # also what was reused
-        note = (
-            f"{words} since, so what the run says is of other work; "
-            "--manifest-resume-changed runs it"
-        )
-        yield evaluate(entry, None, attempt=row.attempt, problem="unknown", note=note), None
+        why = problems.OtherWork(changed=words)
+        yield evaluate(entry, None, attempt=row.attempt, problem="unknown", why=why), None
     elif one is None or one.verdict.verdict in OPEN:
         return
     elif one.verdict.verdict in FIXED:

@@ -47,7 +47,7 @@ from pytest_manifest.run.unconfirmed import UnreadableResults
 from pytest_manifest.schema.run_facts import StoreFact
 from pytest_manifest.schema.statuses import NEVER_STARTED_STATES
 from pytest_manifest.urls import StackAddress
-from pytest_manifest.verdict import Costs, evaluate
+from pytest_manifest.verdict import Costs, evaluate, problems
 
 
 class Resume(EarlierRunStrategy):
@@ -313,9 +313,10 @@ class Resume(EarlierRunStrategy):
                 if job is None or ledger.verdicts.of_entry(decision.entry) is not None:
                     continue
                 status, why = evaluator.explain_missing(job, emptied=emptied)
-                status, note = unread.adjust(job, status, f"{decision.reason}; {why}")
+                left = problems.Left(because=decision.reason, why=why)
+                status, found = unread.adjust(job, status, left)
                 entry = state.manifest[decision.entry]
-                verdict = evaluate(entry, None, attempt=row.attempt, problem=status, note=note)
+                verdict = evaluate(entry, None, attempt=row.attempt, problem=status, why=found)
                 evaluator.facts.write()
                 ledger.verdicts.record([(verdict, None)])
 

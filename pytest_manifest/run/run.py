@@ -24,14 +24,13 @@ from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.run.corrections import Correction
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.exported_trees import exported_lines, exported_version
-from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.resume_rules import Decision
 from pytest_manifest.run.send_queue import names_of
 from pytest_manifest.run.settings import WorkerLoss
 from pytest_manifest.run.strategy import Strategy
 from pytest_manifest.schema import Receipt
-from pytest_manifest.schema.run_facts import RunOver
+from pytest_manifest.verdict.problems import RunGaveUp
 
 JOIN_SECONDS = 30.0
 RECEIPTS_EXPORTED = "receipts_exported"
@@ -238,8 +237,7 @@ class Run:
         # What was only sent has workers, and an audit will judge it.
         if not self._state.settings.send_only:
             with self._failure_logged("not all verdicts were written"):
-                over = RunOver(**stamp(), why="gave_up", error=str(error))
-                engine.record_rest("unknown", f"the run gave up: {error}", over)
+                engine.record_rest("unknown", RunGaveUp(error=str(error)))
         with self._failure_logged("that the run gave up was not written"):
             ledger.info.set_meta(GAVE_UP, str(error))
         with self._failure_logged("the run's end was not written"):

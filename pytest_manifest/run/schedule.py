@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from heapq import merge
 from itertools import islice
 
@@ -20,9 +20,9 @@ from pytest_manifest.run.key_limits import KeyedQueue, KeyLimits
 from pytest_manifest.run.send_queue import SendQueue, dependents, names_of
 from pytest_manifest.run.settings import FailureLimit
 from pytest_manifest.schema import VerdictStatus
-from pytest_manifest.schema.facts import WithheldCode
 from pytest_manifest.schema.statuses import BAD, STATUSES
-from pytest_manifest.text import listed
+from pytest_manifest.verdict import problems
+from pytest_manifest.verdict.reasons import Problem
 
 CHAIN_SHOWN = 4
 """Entries of a chain of dependencies that a message names; the others are counted."""
@@ -30,21 +30,11 @@ NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Cause:
-    """Say why something is not sent: see ``facts.Withheld``."""
-
-    code: WithheldCode
-    names: tuple[str, ...] = ()
-    fields: Mapping[str, str | int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class Skipped:
-    """Hold an attempt that will not be sent, and the reason: a phrase for its verdict."""
+    """Hold an attempt that will not be sent, and why."""
 
     attempt: Attempt
-    reason: str
-    cause: Cause | None = field(default=None, compare=False)
+    why: Problem
 
 
 @dataclass(slots=True)
@@ -55,39 +45,23 @@ class _Blocked:
 
 @dataclass(frozen=True, slots=True)
 class _Dead:
-    """Hold an entry that did not pass: the chain from it to the culprit, and that one's end.
+    """Hold an entry that did not pass: the chain from it to the culprit, and that one's status.
 
     A chain may be as long as the manifest: of a long one only the two ends are kept.
     """
 
     chain: tuple[str, ...]
-    status: VerdictStatus | None
-    """None: it was not selected and has not passed."""
+    end: str
     left_out: int = 0
-
-    @property
-    def end(self) -> str:
-        if self.status is None:
-            return "which was not selected and has not passed in this run"
-        return f"which did not pass ({self.status})"
-
-    @property
-    def cause(self) -> Cause:
-        return Cause("after", self.chain, {"status": self.status or "", "left_out": self.left_out})
 
     def behind(self, entry: str) -> _Dead:
         chain = (entry, *self.chain)
         if len(chain) <= CHAIN_SHOWN:
-            return _Dead(chain, self.status)
-        return _Dead((*chain[:2], *chain[-2:]), self.status, self.left_out + 1)
+            return _Dead(chain, self.end)
+        return _Dead((*chain[:2], *chain[-2:]), self.end, self.left_out + 1)
 
-    def reason(self) -> str:
-        parts = [f"it waits for {self.chain[0]!r}"]
-        for position, name in enumerate(self.chain[1:], 1):
-            left_out = self.left_out if position == CHAIN_SHOWN // 2 else 0
-            through = f" (through {left_out} others)" if left_out else ""
-            parts.append(f"which waits{through} for {name!r}")
-        return f"{', '.join(parts)}, {self.end}"
+    def why(self) -> Problem:
+        return problems.WaitsFor(names=self.chain, end=self.end, left_out=self.left_out)
 
 
 class Schedule:
@@ -122,7 +96,7 @@ class Schedule:
         self._dead: dict[str, _Dead] = {}
         self._failed = 0
         self.budget = budget
-        self.closed: str | None = None
+        self.closed: Problem | None = None
 
     def _queue(self, positions: Iterable[int]) -> SendQueue:
         """Return a queue of the attempts at these positions, by their keys where those count."""
@@ -160,7 +134,7 @@ class Schedule:
         for place, attempt in waiting:
             for name in attempt.entry.after:
                 if name not in coming and self._verdicts.get(name) != "passed":
-                    self._dead.setdefault(name, _Dead((name,), self._verdicts.get(name)))
+                    self._dead.setdefault(name, _Dead((name,), self._verdicts.get(name, "")))
             missing = {n for n in attempt.entry.after if n in coming or n in self._dead}
             if missing:
                 self._blocked[attempt.entry.id] = _Blocked(attempt, missing)
@@ -267,17 +241,17 @@ class Schedule:
         if (is_affordable or budget.has_reservations) and not budget.reached:
             return []
         entry = None if following is None else following.entry
-        return self.close(budget.why_closed(entry), Cause("budget", (), budget.figures(entry)))
+        return self.close(budget.why_closed(entry))
 
-    def close(self, reason: str, cause: Cause | None = None) -> list[Skipped]:
+    def close(self, why: Problem) -> list[Skipped]:
         """Send no more; return everything that was left."""
-        self.closed = reason
+        self.closed = why
         left = [*self._ready, *self._after_canary, *(b.attempt for b in self._blocked.values())]
         self._ready.clear()
         self._after_canary.clear()
         self._blocked.clear()
         self._waiting_for.clear()
-        return [Skipped(attempt, reason, cause) for attempt in left]
+        return [Skipped(attempt, why) for attempt in left]
 
     def _passed(self, entry: str) -> list[Skipped]:
         for name in self._waiting_for.pop(entry, ()):
@@ -301,16 +275,8 @@ class Schedule:
         limit = self._max_failed
         if limit is None or self.closed or limit.allows(self._failed, self._entries):
             return []
-        figures: dict[str, str | int] = {
-            "failed": self._failed,
-            "entries": self._entries,
-            "limit": str(limit),
-        }
-        return self.close(
-            f"{self._failed} of {self._entries} entries have failed, more than "
-            f"--manifest-max-failed={limit} allows",
-            Cause("max_failed", (), figures),
-        )
+        failed, entries = self._failed, self._entries
+        return self.close(problems.TooManyFailed(failed=failed, entries=entries, limit=str(limit)))
 
     def _block_dependents(self, entry: str) -> list[Skipped]:
         """Skip everything that waits for an entry that did not pass, directly or not."""
@@ -321,8 +287,7 @@ class Schedule:
             for name in self._waiting_for.pop(culprit, ()):
                 blocked = self._blocked.pop(name, None)
                 if blocked is not None:
-                    dead = self._dead[culprit]
-                    skipped.append(Skipped(blocked.attempt, dead.reason(), dead.cause))
+                    skipped.append(Skipped(blocked.attempt, self._dead[culprit].why()))
                     self._dead[name] = self._dead[culprit].behind(name)
                     fallen.append(name)
         return skipped
@@ -343,6 +308,6 @@ class Schedule:
             return []
         if self.closed is not None:
             return []
-        names = listed([*map(repr, self._canary_failed)], NAMES_SHOWN)
-        cause = Cause("canary", tuple(self._canary_failed))
-        return self.close(f"the canary failed: {names} did not pass", cause)
+        names = tuple(self._canary_failed[:NAMES_SHOWN])
+        more = len(self._canary_failed) - len(names)
+        return self.close(problems.CanaryFailed(names=names, more=more))

@@ -14,6 +14,7 @@ from pytest_manifest.run.fact_log import FactLog, stamp
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.schedule import Schedule, Skipped
 from pytest_manifest.schema.facts import Kind, Sending, SendOutcome, SendResult
+from pytest_manifest.verdict.problems import NeverTaken
 
 BATCH = 500
 FIRST_BATCH = 20
@@ -107,9 +108,7 @@ class Sender:
         # What was put back comes first, after further attempts that were added since.
         waiting = self._schedule.first(len(self._tried) + BATCH)
         skipped = [
-            Skipped(
-                one, f"its deadline of {one.entry.deadline:g} s is over, and the broker took none"
-            )
+            Skipped(one, NeverTaken(limit=one.entry.deadline))
             for one in waiting
             if one.entry.deadline is not None
             and now >= self._tried.get(one.task_id, now) + one.entry.deadline
@@ -145,8 +144,8 @@ class Sender:
             self._ledger.attempts.mark(result.certain, "sent")
             self._ledger.attempts.mark(result.uncertain, "uncertain", note=result.error)
             self._ledger.attempts.mark(result.unsent, "planned", note=result.error)
-            for task_id, reason in result.refused.items():
-                self._ledger.attempts.mark([task_id], "withheld", note=reason)
+            for task_id, why in result.refused.items():
+                self._ledger.attempts.mark([task_id], "withheld", note=why.phrase())
         return result
 
     def _note_results(self, batch: Sequence[Attempt], result: PublishResult) -> None:

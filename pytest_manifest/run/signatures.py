@@ -14,6 +14,8 @@ from pytest_manifest.schema import Receipt, VerdictStatus
 from pytest_manifest.schema.statuses import SILENT
 from pytest_manifest.signing.keys import SIGNING_KEY_VARIABLE, read_verifier
 from pytest_manifest.text import listed
+from pytest_manifest.verdict.problems import Unsigned
+from pytest_manifest.verdict.reasons import UNEXPLAINED, Problem
 from pytest_manifest.verdict.signatures import ReportSignatures
 
 _NOTE: Final = "unsigned_end:"
@@ -124,13 +126,13 @@ class SignaturesByRun:
 
 def trusted_ends(
     signatures: ReportSignatures | None, reported: Sequence[tuple[str | None, Receipt]]
-) -> tuple[Sequence[tuple[str | None, Receipt]], str]:
-    """Return the ends that count, and a phrase that says why the first of the others does not."""
+) -> tuple[Sequence[tuple[str | None, Receipt]], Problem]:
+    """Return the ends that count, and why the first of the others does not."""
     if signatures is None:
-        return reported, ""
+        return reported, UNEXPLAINED
     faults = [signatures.fault_of(receipt) for _, receipt in reported]
     kept = [one for one, fault in zip(reported, faults, strict=True) if not fault]
-    return kept, next((fault for fault in faults if fault), "")
+    return kept, Unsigned(fault=next((fault for fault in faults if fault), ""))
 
 
 def note_unsigned(ledger: Ledger, task_id: str, fault: str) -> bool:
@@ -147,11 +149,11 @@ def unsigned_end(ledger: Ledger, task_id: str) -> str:
 
 
 def for_want_of_a_signed_end(
-    ledger: Ledger, task_id: str, status: VerdictStatus, note: str
-) -> tuple[VerdictStatus, str]:
+    ledger: Ledger, task_id: str, status: VerdictStatus, why: Problem
+) -> tuple[VerdictStatus, Problem]:
     """Return verdict and reason for an attempt without an end that counts.
 
     It is forged where another end was reported of it, whatever the search has found.
     """
     fault = unsigned_end(ledger, task_id) if status in SILENT else ""
-    return ("forged", fault) if fault else (status, note)
+    return ("forged", Unsigned(fault=fault)) if fault else (status, why)

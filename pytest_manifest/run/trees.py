@@ -29,17 +29,13 @@ from pytest_manifest.run.pending import (
     pending_descendant,
 )
 from pytest_manifest.run.unforeseen import unforeseen_failure
-from pytest_manifest.schema import Entry, Receipt, Verdict
-from pytest_manifest.schema.facts import ChildElsewhere, ChildUnsent, Closed, FactSource
+from pytest_manifest.schema import Entry, Receipt, Verdict, facts
+from pytest_manifest.schema.facts import ChildElsewhere, Closed, FactSource
 from pytest_manifest.schema.statuses import NOT_SENT, STATUSES
 from pytest_manifest.schema.stream_records import HOW_AFTER, Origin
 from pytest_manifest.text import short
-from pytest_manifest.verdict.descendants import is_ignored
-
-UNSENT = "its parent could not send it"
-"""The reason of a verdict on a descendant whose message never left."""
-DROPPED = "it is the body of a chord that was not completed"
-"""The same of what was not sent as another task came to no end that a worker could tell."""
+from pytest_manifest.verdict.descendants import ChildUnsent, ChordDropped, is_ignored
+from pytest_manifest.verdict.reasons import verdict_of
 
 
 @dataclass(slots=True)
@@ -175,7 +171,7 @@ class Trees:
         for task_id in task_ids:
             job = self._pending.by_task_id.get(task_id)
             if job is not None:
-                self._facts.of(job, ChildUnsent(**stamp(task_id), source=FactSource.WORKER))
+                self._facts.of(job, facts.ChildUnsent(**stamp(task_id), source=FactSource.WORKER))
             if job is not None and job.started is None:
                 job.was_sent = False
 
@@ -207,9 +203,9 @@ class Trees:
         if job.announcers and job.how != HOW_AFTER:  # nobody has told of it
             self._ledger.descendants.add([_row_of(job)])
         if not job.was_sent and STATUSES[verdict.verdict].outcome == "error":
-            verdict = verdict.model_copy(update={"verdict": NOT_SENT, "sentence": UNSENT})
+            verdict = verdict_of(verdict.entry, verdict.attempt, NOT_SENT, ChildUnsent())
         if self._evaluator.trees.is_dropped(job, verdict):
-            verdict = verdict.model_copy(update={"verdict": NOT_SENT, "sentence": DROPPED})
+            verdict = verdict_of(verdict.entry, verdict.attempt, NOT_SENT, ChordDropped())
         if job.was_split:
             verdict = self._evaluator.trees.by_others(root, verdict)
         self._ledger.descendants.end({job.task_id: verdict})

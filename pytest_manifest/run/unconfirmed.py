@@ -21,6 +21,8 @@ from pytest_manifest.run.recovery import JobSearch
 from pytest_manifest.schema import Receipt, VerdictStatus
 from pytest_manifest.schema.statuses import INFERRED, OPEN
 from pytest_manifest.verdict import is_revocation_notice
+from pytest_manifest.verdict.problems import Unreadable
+from pytest_manifest.verdict.reasons import Problem
 
 FinalReceipt = tuple[str, str | None, Receipt]
 """Task id, execution, receipt."""
@@ -108,9 +110,8 @@ class UnreadableResults:
         self._collector = collector
 
     def reason(self, task_id: str) -> str:
-        """Return a phrase for a result that cannot be read here; "" where there is none."""
-        why = self._collector.unreadable_reason(task_id)
-        return f"something is stored for it that cannot be read here: {why}" if why else ""
+        """Return why a result cannot be read here; "" where there is none."""
+        return self._collector.unreadable_reason(task_id)
 
     def note(self, facts: FactLog) -> None:
         """Add what cannot be read to the facts."""
@@ -118,11 +119,11 @@ class UnreadableResults:
             facts.unreadable(task_id, why)
 
     def adjust(
-        self, job: PendingAttempt, status: VerdictStatus, note: str
-    ) -> tuple[VerdictStatus, str]:
+        self, job: PendingAttempt, status: VerdictStatus, why: Problem
+    ) -> tuple[VerdictStatus, Problem]:
         """Return the verdict and reason for an attempt without a receipt, given those without this
         check."""
-        phrase = self.reason(job.task_id)
-        if not phrase or status not in INFERRED | OPEN:
-            return status, note
-        return "unknown", phrase
+        fault = self.reason(job.task_id)
+        if not fault or status not in INFERRED | OPEN:
+            return status, why
+        return "unknown", Unreadable(why=fault)

@@ -26,12 +26,13 @@ from pytest_manifest.run.workers import WorkerDeaths
 from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.facts import RecallReason, TimeOver
 from pytest_manifest.schema.stream_records import HANDED_ON_AFTER_DEATH
+from pytest_manifest.verdict.reasons import Problem
 
 REMIND_PERIOD = 10.0
 """Seconds from one repeated revocation to the next: shorter than brokers take to requeue what a
 dead worker had."""
 
-InferredEnd: TypeAlias = tuple[PendingAttempt, VerdictStatus, str]
+InferredEnd: TypeAlias = tuple[PendingAttempt, VerdictStatus, Problem]
 """A verdict on an attempt for want of a receipt, and the reason."""
 
 
@@ -175,9 +176,9 @@ class VerdictRecorder:
         evaluated: list[Evaluated] = []
         rows = list(ends)
         with self._transaction():
-            for job, status, note in rows:
-                status, note = self.unread.adjust(job, status, note)
-                verdict, receipt = self._evaluator.infer_or_revoked(job, status, note)
+            for job, status, why in rows:
+                found = self.unread.adjust(job, status, why)
+                verdict, receipt = self._evaluator.infer_or_revoked(job, *found)
                 if receipt is not None and job.unconfirmed is not None:  # it counts now
                     self._ledger.events.add_receipts([(job.task_id, None, job.unconfirmed)])
                 evaluated += self._conclude(job, verdict, receipt)
@@ -221,8 +222,8 @@ class VerdictRecorder:
         evaluated: list[Evaluated] = []
         rows = list(ends)
         with self._transaction():
-            for job, status, note in rows:
-                verdict = self._evaluator.infer(job, *self.unread.adjust(job, status, note))
+            for job, status, why in rows:
+                verdict = self._evaluator.infer(job, *self.unread.adjust(job, status, why))
                 if job.origin is not None:
                     self.trees.end(job, verdict)
                 elif not self.trees.holds(job, verdict, None):

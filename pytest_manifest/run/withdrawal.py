@@ -25,12 +25,6 @@ START_DELAY = 0.3
 """Seconds within which a job that a worker holds, and whose turn it is, has started."""
 
 
-def withdrawn_message(job: PendingAttempt) -> str:
-    """Return a phrase for what was taken back when the run's time was over."""
-    when = "before a worker had begun it" if job.started is None else "between two tries of it"
-    return f"it was taken back {when}"
-
-
 class Withdrawal:
     """Take back jobs of one run, in its thread.
 

@@ -199,12 +199,13 @@ nothing of it; refused: no broker ever will, ``error`` says why."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendResult(Fact):
-    """The result of a sending."""
+    """The result of a sending; ``is_unmade``: the task's own ``apply_async`` made no message."""
 
     kind = Kind.SEND_RESULT
     number: int
     outcome: SendOutcome
     error: str = ""
+    is_unmade: bool = False
 
 
 Place = Literal["queue", "worker", "unacked", "unknown"]

@@ -129,15 +129,23 @@ class SetBack(Fact):
     most: float
 
 
-RunOverReason = Literal["deadline", "nobody", "undecodable", "gave_up", "ended"]
-"""deadline: the run's; nobody: no worker answers, and all waits; undecodable: workers answer, and
-cannot decode the messages; gave_up: a server stayed out of reach, or the stack has ended; ended:
-an audit looks at a run that was stopped, or killed."""
+RunOverReason = Literal[
+    "deadline", "unanswered", "unasked", "nobody", "undecodable", "silent", "gave_up", "ended"
+]
+"""deadline: the run's; unanswered: the same, while all waits and no worker has answered; unasked:
+while none can be asked; nobody: no worker has answered for long; undecodable: workers answer, and
+cannot decode the messages; silent: messages left the queue, and their workers answer nothing;
+gave_up: a server stayed out of reach, or the stack has ended; ended: an audit looks at a run that
+was stopped, or killed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOver(Fact):
-    """The run ends before its work: of all that has no verdict it is recorded as time over."""
+    """The run ends before its work, with all that has no verdict.
+
+    ``error``: why there was no last look, or why it gave up; ``fields``: figures, by their names in
+    the verdicts' reason.
+    """
 
     kind = Kind.RUN_OVER
     why: RunOverReason

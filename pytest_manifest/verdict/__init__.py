@@ -11,16 +11,17 @@ from pytest_manifest.verdict.expectations import differences, evaluate
 from pytest_manifest.verdict.explanation import (
     AttemptLine,
     TreeText,
+    best_known,
     brief,
     explain,
     next_step,
-    reason_of,
 )
 
 __all__ = [
     "AttemptLine",
     "Costs",
     "TreeText",
+    "best_known",
     "brief",
     "contradiction",
     "cost_of_verdict",
@@ -31,5 +32,4 @@ __all__ = [
     "may_have_run",
     "next_step",
     "outcome",
-    "reason_of",
 ]

@@ -30,14 +30,10 @@ from pytest_manifest.schema.run_facts import JobFacts, RunFacts, SetBack, StoreF
 from pytest_manifest.schema.signed import FILLABLE
 from pytest_manifest.schema.statuses import OF_ITS_PROCESS, WITHOUT_START
 from pytest_manifest.text import short
-from pytest_manifest.verdict.evidence import (
-    CLOCK_TOLERANCE,
-    is_revocation_notice,
-)
+from pytest_manifest.verdict import problems
+from pytest_manifest.verdict.evidence import CLOCK_TOLERANCE, is_revocation_notice
 from pytest_manifest.verdict.expectations import result_left_out
-
-FieldValue: TypeAlias = str | int | float | None
-Fields: TypeAlias = Mapping[str, FieldValue]
+from pytest_manifest.verdict.reasons import Problem, Reason
 
 STORING: Final = timedelta(seconds=1)
 """How long after a task's end its result is stored, at most."""
@@ -47,11 +43,10 @@ _STRANGERS: Final = ("run", "entry", "attempt", "task_id")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A status with the code of its reason, the reason's fields, and what was not as expected."""
+    """A status with its reason, and what was not as expected."""
 
     status: VerdictStatus
-    code: str
-    fields: Fields = field(default_factory=dict)
+    reason: Reason
     mismatches: Sequence[Mismatch] = ()
 
 
@@ -79,7 +74,7 @@ class Traces:
     """All that is known of a job as of some moment, each report once.
 
     ``starts``: the oldest first; ``ends``: of this job by workers; ``stored``: what the result
-    store alone has; ``disbelieved``: the first end that does not count, as a finding.
+    store alone has; ``disbelieved``: the first end that does not count, as a reason.
     """
 
     starts: tuple[Started, ...] = ()
@@ -87,7 +82,7 @@ class Traces:
     ends: tuple[End, ...] = ()
     stored: tuple[End, ...] = ()
     gone: tuple[Gone, ...] = ()
-    disbelieved: Finding | None = None
+    disbelieved: Problem | None = None
     unreadable: str = ""
     clashes: bool = False
 
@@ -130,7 +125,7 @@ def traces_of(job: JobFacts, of: Identity) -> Traces:
     clashes = False
     if len(starts) > 1:
         starts, clashes = _in_order(starts)
-    doubted: list[Finding] = []
+    doubted: list[Problem] = []
     ends = [
         End(one.seq, one.execution, one.receipt)
         for one in job.each(Ended)
@@ -148,22 +143,18 @@ def traces_of(job: JobFacts, of: Identity) -> Traces:
         ends=_each_once(ends),
         stored=_each_once(stored),
         gone=tuple(job.each(Gone)),
-        disbelieved=min(doubted, key=_finding_order) if doubted else None,
+        disbelieved=min(doubted, key=repr) if doubted else None,
         unreadable=min((one.unreadable for one in found if one.receipt is None), default=""),
         clashes=clashes,
     )
 
 
-def _is_believed(receipt: Receipt, fault: str, of: Identity, doubted: list[Finding]) -> bool:
+def _is_believed(receipt: Receipt, fault: str, of: Identity, doubted: list[Problem]) -> bool:
     """Return whether a receipt is of this job, and of somebody who is believed (C1, C2)."""
-    doubt = Finding("forged", "unsigned", {"fault": fault}) if fault else _of_another(of, receipt)
+    doubt = problems.Unsigned(fault=fault) if fault else _of_another(of, receipt)
     if doubt is not None:
         doubted.append(doubt)
     return doubt is None
-
-
-def _finding_order(one: Finding) -> tuple[str, ...]:
-    return one.code, *map(str, one.fields.values())
 
 
 def _handed_on(facts: Sequence[HandedOn]) -> Mapping[str, HandedOn]:
@@ -222,13 +213,13 @@ def _identity(start: Started) -> tuple[object, ...]:
     return start.started_at, start.retries, start.worker, start.host
 
 
-def _of_another(of: Identity, receipt: Receipt) -> Finding | None:
+def _of_another(of: Identity, receipt: Receipt) -> Problem | None:
     """Find the receipt of another job: it is no end of this one (C2)."""
     for name in _STRANGERS:
         found, true = getattr(receipt, name), getattr(of, name)
         if found != true:
-            fields = {"what": name, "found": short(found), "true": short(true)}
-            return Finding("forged", "of_another", fields)
+            what = name.replace("_", " ")
+            return problems.OfAnother(of_what=what, found=short(found), true=short(true))
     return None
 
 
@@ -255,8 +246,7 @@ def counted_ends(job: JobFacts, traces: Traces, base: int) -> Sequence[End]:
         ends = _without_earlier(ends, traces)
     if len(ends) < 2:
         return ends
-    began = {start.execution: start for start in traces.starts}
-    return sorted(ends, key=lambda one: _end_order(one, began))
+    return _in_order_of_ends(ends, traces.starts)
 
 
 def believed_ends(job: JobFacts, traces: Traces) -> list[End]:
@@ -316,26 +306,28 @@ def _goes_on_after(end: End, traces: Traces) -> bool:
     return after is not None and after.how != "canvas" and end.receipt.state == "succeeded"
 
 
-def _end_order(end: End, began: Mapping[str, Started]) -> tuple[object, ...]:
-    """Return what ends are sorted by, the one that decides last (D1).
+def _in_order_of_ends(ends: Sequence[End], starts: Sequence[Started]) -> Sequence[End]:
+    """Sort ends, the one that decides last (D1).
 
     Workers before the store: that of the last execution, by its own process, which alone knows what
     it has done; the main process reports a child that it has ended, or found dead.
     """
-    receipt = end.receipt
-    start = None if end.execution is None else began.get(end.execution)
-    turn = (0, receipt.retries, receipt.redelivered, receipt.started_at or _BEFORE_ALL)
-    if start is not None:
-        turn = start_order(start)[:4]
-    return (
-        receipt.source == "worker",
-        end.execution is not None,
-        *turn,
-        end.execution or "",
-        is_from_child(receipt),
-        receipt.finished_at or _BEFORE_ALL,
-        *_content(receipt),
-    )
+    turn: dict[str | None, _Turn] = {}
+    for end in ends:
+        said = end.receipt
+        own = (0, said.retries, said.redelivered, said.started_at or _BEFORE_ALL)
+        turn[end.execution] = max(turn.get(end.execution, own), own)
+    turn |= {start.execution: start_order(start)[:4] for start in starts}
+
+    def order(end: End) -> tuple[object, ...]:
+        said, name = end.receipt, end.execution
+        place = said.source == "worker", name is not None, *turn[name], name or ""
+        return *place, is_from_child(said), said.finished_at or _BEFORE_ALL, repr(_essence(said))
+
+    return sorted(ends, key=order)
+
+
+_Turn: TypeAlias = tuple[int, int, bool, datetime]
 
 
 def is_from_child(receipt: Receipt) -> bool:
@@ -343,16 +335,12 @@ def is_from_child(receipt: Receipt) -> bool:
     return receipt.state in OF_ITS_PROCESS or receipt.cpu is not None
 
 
-def _content(receipt: Receipt) -> tuple[str, str]:
-    return receipt.state, repr(receipt.result_sha256 or receipt.result)
-
-
 # C: what cannot be true
 
 
 def contradiction(
     entry: Entry, job: JobFacts, traces: Traces, ends: Sequence[End], run: RunFacts
-) -> Finding | None:
+) -> Problem | None:
     """Return why the ends of an attempt cannot all be true; None where they can.
 
     Of a descendant only its own reports are compared: nobody knows what it was to do.
@@ -372,29 +360,29 @@ def contradiction(
     )
 
 
-def _other_job(entry: Entry, receipt: Receipt) -> Finding | None:
+def _other_job(entry: Entry, receipt: Receipt) -> Problem | None:
     if receipt.replaced:  # Celery lets another task replace this one
         return None
     if receipt.task != entry.task:
-        fields = {"found": short(receipt.task), "true": short(entry.task)}
-        return Finding("forged", "other_task", fields)
+        found, true = short(receipt.task), short(entry.task)
+        return problems.OfAnother(of_what="task", found=found, true=true)
     if receipt.retries or receipt.args_sha256 is None:  # a retry may be with other arguments
         return None
     digest = wire.arguments_sha256(entry.args, entry.kwargs)
     if digest is not None and digest != receipt.args_sha256:
-        return Finding("forged", "other_arguments")
+        return problems.OtherArguments()
     return None
 
 
-def _other_result(receipt: Receipt) -> Finding | None:
+def _other_result(receipt: Receipt) -> Problem | None:
     if receipt.result_sha256 is None or result_left_out(receipt):
         return None
     if wire.json_sha256(receipt.result) in (None, receipt.result_sha256):
         return None
-    return Finding("forged", "changed_result", {"result": short(redacted(receipt.result))})
+    return problems.ChangedResult(result=short(redacted(receipt.result)))
 
 
-def _other_time(job: JobFacts, traces: Traces, end: End, run: RunFacts) -> Finding | None:
+def _other_time(job: JobFacts, traces: Traces, end: End, run: RunFacts) -> Problem | None:
     """Find an end of no sending of this job, or one that is older than it.
 
     Which of its messages a receipt is of is known by their times alone.
@@ -404,8 +392,8 @@ def _other_time(job: JobFacts, traces: Traces, end: End, run: RunFacts) -> Findi
     known = [moment for moment in sendings if moment is not None]
     is_all_known = len(known) == len(sendings) and bool(known)
     if is_all_known and receipt.sent_at is not None and receipt.sent_at not in known:
-        fields = {"found": receipt.sent_at.isoformat(), "true": max(known).isoformat()}
-        return Finding("forged", "of_another_message", fields)
+        found, true = _time(receipt.sent_at), _time(max(known))
+        return problems.OfAnotherMessage(found=found, true=true)
     sent = receipt.sent_at or (min(known) if is_all_known else None)
     if sent is None:
         return None
@@ -413,9 +401,13 @@ def _other_time(job: JobFacts, traces: Traces, end: End, run: RunFacts) -> Findi
         if moment is None or sent - moment <= CLOCK_TOLERANCE:
             continue
         if sent - moment > CLOCK_TOLERANCE + set_back(job, traces, run):
-            fields = {"did": did, "moment": moment.isoformat(), "sent": sent.isoformat()}
-            return Finding("forged", "before_sending", {**fields, "host": receipt.host})
+            when, host = _time(moment), receipt.host or ""
+            return problems.BeforeSending(did=did, moment=when, sent=_time(sent), host=host)
     return None
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S.%f} UTC"
 
 
 def set_back(job: JobFacts, traces: Traces, run: RunFacts) -> timedelta:
@@ -435,7 +427,7 @@ def _flight(job: JobFacts, traces: Traces) -> tuple[float, float]:
     return sent, min(ended, default=float("inf"))
 
 
-def _disagreement(ends: Sequence[End], *, by_failure: bool) -> Finding | None:
+def _disagreement(ends: Sequence[End], *, by_failure: bool) -> Problem | None:
     """Find two ends of one execution that cannot both be true (C3).
 
     Two failures can: Celery reports a second one where it cannot send what is to follow the first.
@@ -450,8 +442,7 @@ def _disagreement(ends: Sequence[End], *, by_failure: bool) -> Finding | None:
         if failed and _subject(other) == _subject(receipt):
             continue
         if _essence(other) != _essence(receipt):
-            fields = {"one": _in_short(other), "other": _in_short(receipt)}
-            return Finding("forged", "ends_differ", fields)
+            return problems.EndsDiffer(one=_in_short(other), other=_in_short(receipt))
     return None
 
 
@@ -475,20 +466,21 @@ def _in_short(receipt: Receipt) -> str:
 
 def _against_starts(
     job: JobFacts, traces: Traces, ends: Sequence[End], run: RunFacts
-) -> Finding | None:
+) -> Problem | None:
     """Find an end that the starts contradict, where none of these can be lost (C4)."""
     begun = {start.execution for start in traces.starts}
     for end in ends:
         if end.execution is None:
             continue
-        state, code = end.receipt.state, ""
+        state = end.receipt.state
+        lie: Problem | None = None
         if end.execution not in begun and state in OF_ITS_PROCESS:
-            code = "end_without_start"
+            lie = problems.EndWithoutStart()
         elif end.execution in begun and state in WITHOUT_START:
-            code = "end_after_start"
-        if code and not _may_lack_starts(job, traces, end, run):
-            return Finding("forged", code, {"state": state})
-    return Finding("forged", "starts_differ") if traces.clashes and ends else None
+            lie = problems.EndAfterStart(state=state)
+        if lie is not None and not _may_lack_starts(job, traces, end, run):
+            return lie
+    return problems.StartsDiffer() if traces.clashes and ends else None
 
 
 def _may_lack_starts(job: JobFacts, traces: Traces, end: End, run: RunFacts) -> bool:

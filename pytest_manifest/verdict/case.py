@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 
-from pytest_manifest.schema import Entry, Receipt, VerdictStatus
+from pydantic import JsonValue
+
+from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.schema.facts import Job, Recalled, Sending, SendResult, TakenUp
-from pytest_manifest.schema.run_facts import JobFacts, RunFacts
+from pytest_manifest.schema.run_facts import JobFacts, RunFacts, Segment
 from pytest_manifest.schema.stream_records import HANDED_ON_AFTER_DEATH
-from pytest_manifest.verdict import messages
+from pytest_manifest.verdict import messages, problems
 from pytest_manifest.verdict.belief import (
     End,
-    FieldValue,
     Finding,
     Identity,
     Traces,
@@ -29,6 +29,7 @@ from pytest_manifest.verdict.belief import (
 )
 from pytest_manifest.verdict.evidence import missing_fields
 from pytest_manifest.verdict.expectations import evaluate
+from pytest_manifest.verdict.reasons import UNEXPLAINED, Problem, read_reason, reason_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +151,15 @@ def reports_starts(run: RunFacts, seq: int) -> bool:
     return not any(one.what == "silent" and one.name not in reporting for one in nodes)
 
 
+def problem_of(code: type[Problem], fields: Mapping[str, JsonValue]) -> Problem:
+    """Return a reason with the figures that a fact has; of another version it has no reason."""
+    try:
+        found = read_reason({"code": code.code, **fields})
+    except ValueError:
+        return UNEXPLAINED
+    return found if isinstance(found, Problem) else UNEXPLAINED
+
+
 # E: what its end is held against
 
 
@@ -158,7 +168,7 @@ def judge_ends(case: Case, traces: Traces, ends: Sequence[End]) -> Own:
     end = ends[-1]
     lie = contradiction(case.entry, case.facts, traces, ends, case.run)  # C
     if lie is not None:
-        return Own(lie, traces, end.receipt, end.seq)
+        return Own(Finding("forged", lie), traces, end.receipt, end.seq)
     said = without_unproven_claims(end, traces.starts)
     if said.reused is not None or said.judged is not None:  # which no worker says
         said = said.model_copy(update={"reused": None, "judged": None})
@@ -173,7 +183,7 @@ def _held_against(case: Case, said: Receipt, whole: Receipt, seq: int) -> Findin
     entry, number = case.entry, case.identity.attempt
     recalls = case.facts.each(Recalled)
     if whole.state == entry.expect.state == "revoked" and any(one.seq < seq for one in recalls):
-        return Finding("revoked", "recalled_by_run")  # E1
+        return Finding("revoked", problems.RecalledByRun())  # E1
     missing: Sequence[str] = ()
     if case.is_descendant:
         if whole.runtime is not None and whole.runtime > entry.timeout:
@@ -181,36 +191,25 @@ def _held_against(case: Case, said: Receipt, whole: Receipt, seq: int) -> Findin
     else:
         missing = missing_fields(entry, said, sent=case.sent_at is not None, code=case.code)
     verdict = evaluate(entry, whole, attempt=number, code=case.code, missing=missing)
-    fields: dict[str, FieldValue] = {
-        "state": whole.state,
-        "begun": "yes" if whole.has_trace else "",
-    }
-    code = _BY_STATUS.get(verdict.verdict, "other_state")
-    if verdict.verdict == "unknown":
-        code = "incomplete" if missing else "unverifiable"
-        code = "refused_by_store" if messages.is_of_store(whole) else code
-        fields["missing"] = ", ".join(missing)
-    elif verdict.verdict == "failed" and verdict.mismatches:
-        first = verdict.mismatches[0].path
-        code = {"state": "other_state", "code": "other_code"}.get(first, "unmet")
-    if case.facts.job.reused is not None:
-        fields["reused_from"] = case.identity.run
-    return Finding(verdict.verdict, code, fields, verdict.mismatches)
-
-
-_BY_STATUS: Final[Mapping[VerdictStatus, str]] = {
-    "passed": "as_expected",
-    "duplicated": "too_many_executions",
-    "failed": "unmet",
-}
+    reason, reused = reason_of(verdict), case.facts.job.reused
+    if reused is not None:
+        other = reused.entry if reused.entry != case.facts.job.entry else ""
+        reason = messages.Reused(run=reused.run, entry=other, why=reason)
+    return Finding(verdict.verdict, reason, verdict.mismatches)
 
 
 # F2: what kills its workers
 
 
+def segment_at(run: RunFacts, seq: int) -> Segment | None:
+    """Return the stretch of the run that had begun last by then."""
+    return next((one for one in reversed(run.segments) if one.seq <= seq), None)
+
+
 def _kills(run: RunFacts, seq: int) -> int:
     """Return after how many deaths an entry was quarantined then."""
-    return next((one.kills for one in reversed(run.segments) if one.seq <= seq), 1)
+    segment = segment_at(run, seq)
+    return 1 if segment is None else segment.kills
 
 
 def restarted_too_often(case: Case, traces: Traces) -> Finding | None:
@@ -220,19 +219,19 @@ def restarted_too_often(case: Case, traces: Traces) -> Finding | None:
         return None
     last = max(one.seq for one in (*traces.starts, *traces.handed_on.values()))
     is_deadly = case.deaths + again >= _kills(case.run, last)
-    return _quarantined(case.deaths + again, traces) if is_deadly else None
+    pids = tuple(one.pid for one in traces.starts if one.pid is not None)
+    return _quarantined(case.deaths + again, pids) if is_deadly else None
 
 
 def too_deadly(case: Case, traces: Traces, crashed: Finding, seq: int) -> Finding:
     """Return the finding on a job that has crashed: it is quarantined where that was too often."""
     deaths = case.deaths + deaths_survived(traces) + 1
-    return crashed if deaths < _kills(case.run, seq) else _quarantined(deaths, traces)
+    return crashed if deaths < _kills(case.run, seq) else _quarantined(deaths)
 
 
 def deaths_survived(traces: Traces) -> int:
     return sum(one.how == HANDED_ON_AFTER_DEATH for one in traces.handed_on.values())
 
 
-def _quarantined(deaths: int, traces: Traces) -> Finding:
-    pids = [str(one.pid) for one in traces.starts[:deaths] if one.pid is not None]
-    return Finding("quarantined", "kills_workers", {"deaths": deaths, "pids": ", ".join(pids)})
+def _quarantined(deaths: int, pids: Sequence[int] = ()) -> Finding:
+    return Finding("quarantined", problems.KillsWorkers(deaths=deaths, pids=tuple(pids[:deaths])))

@@ -30,6 +30,7 @@ from pytest_manifest.schema.statuses import FIXED, OF_ITS_PROCESS
 from pytest_manifest.schema.wire import json_sha256
 from pytest_manifest.text import VALUE_LIMIT, middle, plural, printable, seconds, short
 from pytest_manifest.verdict import messages
+from pytest_manifest.verdict.reasons import UNEXPLAINED, Problem, verdict_of
 
 MAX_MISMATCHES: Final = 20
 _OF_NULL: Final = json_sha256(None)
@@ -41,16 +42,16 @@ def evaluate(
     *,
     attempt: int | None,
     problem: VerdictStatus | None = None,
-    note: str = "",
+    why: Problem = UNEXPLAINED,
     code: str | None = None,
     seen: bool = False,
     missing: Sequence[str] = (),
 ) -> Verdict:
     """Return the verdict on an attempt (``None``: on an entry that was never sent).
 
-    ``problem``: what the run found where there is no receipt; ``note``: a phrase about it ("the
-    nearest names are ..."). An existing receipt decides, unless the problem is that it is forged,
-    or that the job was quarantined or skipped. Neither given: ``unknown``.
+    ``problem``: what the run found where there is no receipt; ``why``: the reason of that. An
+    existing receipt decides, unless the problem is that it is forged, or that the job was
+    quarantined or skipped. Neither given: ``unknown``.
     ``seen``: the job itself is known to have come to that problem; only then can the entry expect
     it, as what the run does or misses is nothing that a job has done.
     ``code``: the digest of the task's code on this side (``schema.code_digest``): a worker of the
@@ -59,14 +60,14 @@ def evaluate(
     for another entry's receipt, unless that is what makes it forged.
     """
     if receipt is None or problem in FIXED:
-        return _evaluate_problem(entry, attempt, problem or "unknown", note, seen=seen)
+        return _evaluate_problem(entry, attempt, problem or "unknown", why, seen=seen)
     if receipt.entry != entry.id:
         raise ValueError(f"the receipt is of entry {receipt.entry!r}, not of {entry.id!r}")
     number = receipt.attempt if attempt is None else attempt
     if messages.is_of_store(receipt):
         error = shown_error(receipt.error, secrets_of(entry, receipt))
-        sentence = messages.refused_by_store(receipt.model_copy(update={"error": error}))
-        return Verdict(verdict="unknown", entry=entry.id, attempt=number, sentence=sentence)
+        reason = messages.refused_by_store(receipt.model_copy(update={"error": error}))
+        return verdict_of(entry.id, number, "unknown", reason)
     state = effective_state(entry, receipt)
     other_code = _other_code(receipt, code)
     if receipt.error is None and state == entry.expect.state:
@@ -88,14 +89,14 @@ def effective_state(entry: Entry, receipt: Receipt) -> State:
 
 
 def _evaluate_problem(
-    entry: Entry, attempt: int | None, problem: VerdictStatus, note: str, *, seen: bool
+    entry: Entry, attempt: int | None, problem: VerdictStatus, why: Problem, *, seen: bool
 ) -> Verdict:
-    expect = entry.expect
+    expect, secrets = entry.expect, secrets_of(entry)
+    why = why.mapped(lambda text: shown_text(text, secrets))
     if problem == expect.state and expect.error is None and seen:
-        sentence = messages.expected_problem(problem, note)
-        return Verdict(verdict="passed", entry=entry.id, attempt=attempt, sentence=sentence)
-    sentence = messages.problem(entry, problem, note)
-    return Verdict(verdict=problem, entry=entry.id, attempt=attempt, sentence=sentence)
+        reason = messages.EndedAsExpected(ended=problem, why=why)
+        return verdict_of(entry.id, attempt, "passed", reason)
+    return verdict_of(entry.id, attempt, problem, why.of(entry, problem))
 
 
 def _wrong_state(
@@ -110,16 +111,10 @@ def _wrong_state(
         mismatches += [Mismatch(path="runtime", expected=limit, actual=seconds(receipt.runtime))]
     mismatches += _executions(entry, receipt)
     if other_code and status == "failed":  # which explains the other end
-        sentence = messages.other_code(receipt)
+        reason = messages.other_code(receipt)
     else:
-        sentence = messages.wrong_state(entry, receipt, state)
-    return Verdict(
-        verdict=status,
-        entry=entry.id,
-        attempt=attempt,
-        sentence=sentence,
-        mismatches=mismatches,
-    )
+        reason = messages.wrong_state(entry, receipt, state)
+    return verdict_of(entry.id, attempt, status, reason, mismatches)
 
 
 def _right_state(
@@ -135,25 +130,20 @@ def _right_state(
     unverifiable = _unverifiable(entry, receipt)
     status: VerdictStatus = "passed"
     if repeated:
-        status, sentence = "duplicated", messages.duplicated(entry, told)
+        status, reason = "duplicated", messages.duplicated(entry, told)
     elif other_code:
-        status, sentence = "failed", messages.other_code(told)
+        status, reason = "failed", messages.other_code(told)
     elif found:
         is_all = len(found) <= MAX_MISMATCHES
-        status, sentence = "failed", messages.unmet(told, found, is_all=is_all)
+        status, reason = "failed", messages.unmet(told, found, is_all=is_all)
     elif unverifiable:
-        status, sentence = "unknown", messages.unverifiable(told, unverifiable)
+        status, reason = "unknown", messages.unverifiable(told, unverifiable)
     elif missing:
-        status, sentence = "unknown", messages.incomplete(told, missing)
+        status, reason = "unknown", messages.incomplete(told, missing)
     else:
-        sentence = messages.passed(told)
-    return Verdict(
-        verdict=status,
-        entry=entry.id,
-        attempt=attempt,
-        sentence=sentence,
-        mismatches=(repeated + other_code + found)[:MAX_MISMATCHES],
-    )
+        reason = messages.passed(told)
+    mismatches = (repeated + other_code + found)[:MAX_MISMATCHES]
+    return verdict_of(entry.id, attempt, status, reason, mismatches)
 
 
 def _executions(entry: Entry, receipt: Receipt) -> list[Mismatch]:

@@ -11,26 +11,33 @@ An inferred finding is of its milestone: it takes doubts, starts and deaths as o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import pairwise
 from typing import Final, Literal
+
+from pydantic import JsonValue
 
 from pytest_manifest.schema import Entry, Receipt, VerdictStatus, actual_cost, exact
 from pytest_manifest.schema.facts import (
     ChildUnsent,
     Job,
     Nowhere,
+    Place,
     Recalled,
     Seen,
     Sending,
     SendResult,
     TakenUp,
     Withheld,
+    WithheldCode,
 )
 from pytest_manifest.schema.run_facts import JobFacts, RunFacts
+from pytest_manifest.schema.shown import secrets_of, shown_text
 from pytest_manifest.schema.statuses import DEATHS, GIVEN_UP, NOT_SENT, OF_ITS_PROCESS, RESENDABLE
+from pytest_manifest.verdict import problems
 from pytest_manifest.verdict.belief import (
     Finding,
     believed_ends,
@@ -45,11 +52,16 @@ from pytest_manifest.verdict.case import (
     deaths_survived,
     judge_ends,
     keeps_all_starts,
+    problem_of,
     reports_starts,
     restarted_too_often,
 )
+from pytest_manifest.verdict.descendants import ChildUnsent as NotSent
 from pytest_manifest.verdict.evidence import denies
 from pytest_manifest.verdict.inference import infer, run_over
+from pytest_manifest.verdict.messages import Duplicated, EndedAsExpected
+from pytest_manifest.verdict.problems import NeverSent, OtherWork
+from pytest_manifest.verdict.reasons import UNEXPLAINED, Problem
 from pytest_manifest.verdict.tree import Descendant, Tree, by_part, is_ignored, with_tree
 
 REPEATS: Final = 3
@@ -98,7 +110,7 @@ class Judgement:
 
     @property
     def code(self) -> str:
-        return self.finding.code
+        return self.finding.reason.code
 
     @property
     def executions(self) -> int:
@@ -114,7 +126,7 @@ class Judgement:
     @property
     def again(self) -> Again:
         """Return what may be sent again (H)."""
-        if not self.is_final or not self._jobs:
+        if not self.is_final or not self._jobs or isinstance(self.finding.reason, OtherWork):
             return ""
         return _again(*self._jobs[-1], self.finding, self._attempts)
 
@@ -132,15 +144,15 @@ def judge(
     Of its run alone: ``run`` is that which has sent the attempts, or has reused them.
     """
     if not attempts:
-        return Judgement(Finding("pending", "not_planned"))
+        return Judgement(Finding("pending", UNEXPLAINED))
     newest = attempts[-1]
     earlier, deaths = _earlier(entry, attempts, run) if len(attempts) > 1 else ([], 0)
     case = case_of(entry, newest.own, run, deaths=deaths)
     own = _judge_job(case)
     whole = _with_tree(case, own, newest.tree)
     if rules is not None and rules.other_work and case.was_sent:
-        whole = Finding("unknown", "other_work", {"what": rules.other_work})  # L
-    is_final = whole.status != "pending" and whole.code != "never_sent"
+        whole = Finding("unknown", OtherWork(changed=rules.other_work))  # L
+    is_final = whole.status != "pending" and not isinstance(whole.reason, NeverSent)
     number, jobs = newest.own.job.number, [*earlier, (case, own)]
     return Judgement(whole, number, is_final, own.receipt, own.end, attempts, jobs)
 
@@ -153,9 +165,10 @@ def judge_descendant(entry: Entry, root: Job, facts: JobFacts, run: RunFacts) ->
     found, traces = own.finding, own.traces
     was_sent = not facts.each(ChildUnsent)
     if not was_sent and not traces.starts and found.status in RESENDABLE - DEATHS:
-        found = Finding(NOT_SENT, "not_sent")
-    if found.status == "duplicated" and facts.job.spawn is not None and facts.job.spawn.delay:
-        found = replace(found, fields={**found.fields, "delay": facts.job.spawn.delay})
+        found = Finding(NOT_SENT, NotSent())
+    delay = 0.0 if facts.job.spawn is None else facts.job.spawn.delay
+    if delay and isinstance(found.reason, Duplicated):
+        found = replace(found, reason=found.reason.having(delay=delay))
     receipts = [one.receipt for one in (*traces.ends, *traces.stored)]
     counts = [one.children for one in receipts if one.children is not None]
     between = traces.between
@@ -173,6 +186,24 @@ def judge_descendant(entry: Entry, root: Job, facts: JobFacts, run: RunFacts) ->
 
 
 def _judge_job(case: Case) -> Own:
+    """Judge a job, and give a reason for want of a receipt what it takes of the entry."""
+    own = _found_of(case)
+    found, entry = own.finding, case.entry
+    reason = found.reason
+    if isinstance(reason, Problem):
+        reason = _hidden(reason, entry).of(entry, found.status)
+    elif isinstance(reason, EndedAsExpected):
+        reason = reason.having(why=_hidden(reason.why, entry))
+    return own if reason is found.reason else replace(own, finding=replace(found, reason=reason))
+
+
+def _hidden(reason: Problem, entry: Entry) -> Problem:
+    """Return a reason without secrets."""
+    secrets = secrets_of(entry)
+    return reason.mapped(lambda text: shown_text(text, secrets))
+
+
+def _found_of(case: Case) -> Own:
     """Judge a job: by its end, where one counts, else by what was found in want of it."""
     if (fixed := _poisoned(case)) is not None:
         return fixed  # G
@@ -234,18 +265,42 @@ def _held_back(case: Case) -> Finding | None:
         if isinstance(one, Sending | TakenUp):
             found = None
         elif isinstance(one, Withheld):
-            status: VerdictStatus = "unknown_task" if one.code == "unknown_task" else "skipped"
-            found = Finding(status, one.code, {**one.fields, "names": ", ".join(one.names)})
+            found = _withheld(one)
         elif isinstance(one, SendResult) and one.outcome == "refused":
-            found = Finding("rejected", "refused", {"error": one.error})
+            code = problems.NotMade if one.is_unmade else problems.Refused
+            found = Finding("rejected", code(error=one.error))
     return found
+
+
+def _withheld(one: Withheld) -> Finding:
+    status: VerdictStatus = "unknown_task" if one.code == "unknown_task" else "skipped"
+    fields: dict[str, JsonValue] = {**one.fields}
+    if one.names:
+        fields["names"] = [*one.names]
+    return Finding(status, problem_of(_WITHHELD[one.code], fields))
+
+
+_WITHHELD: Final[Mapping[WithheldCode, type[Problem]]] = {
+    "unknown_task": problems.UnknownTask,
+    "after": problems.WaitsFor,
+    "canary": problems.CanaryFailed,
+    "max_failed": problems.TooManyFailed,
+    "budget": problems.BudgetReached,
+}
 
 
 def _awaited(case: Case) -> Finding:
     """Say of what is under way where it was seen last."""
-    code = "awaited" if case.was_sent else "not_sent_yet"
     seen = [one for one in case.facts.each(Seen) if one.seq > case.base]
-    return Finding("pending", code, {"place": seen[-1].place} if seen else {})
+    place = _PLACES.get(seen[-1].place, Problem) if seen else Problem
+    return Finding("pending", place())
+
+
+_PLACES: Final[Mapping[Place, type[Problem]]] = {
+    "queue": problems.InQueue,
+    "worker": problems.WithWorker,
+    "unacked": problems.WithDeadWorker,
+}
 
 
 # G: what no later report changes
@@ -301,6 +356,8 @@ def _is_message_lost(case: Case, own: Own) -> bool:
     return is_known or case.entry.idempotent
 
 
+_NOW: Final = sys.maxsize
+"""Later than any fact."""
 _LOOKS: Final = frozenset({"marked", "intact", "emptied"})
 
 
@@ -319,19 +376,11 @@ def _may_have_run(case: Case, own: Own) -> bool:
         return False  # it was out, and everybody who could have had it was asked
     if own.finding.status == "forged":  # its writer need not have been the job's worker
         return True
-    witnessed = keeps_all_starts(case.run, _last_of_all(case))
+    witnessed = keeps_all_starts(case.run, _NOW)
     receipts = [one.receipt for one in believed_ends(case.facts, traces)]
     if not receipts:
         return not witnessed
     return not all(denies(one, witnessed=witnessed) for one in receipts)
-
-
-def _last_of_all(case: Case) -> int:
-    seqs = (one.seq for one in (*case.facts.facts, *case.run.facts))
-    return max(seqs, default=case.base) if case.run.first_start is None else _NOW
-
-
-_NOW: Final = 2**63
 
 
 def _cost(case: Case, own: Own) -> Decimal:
@@ -345,7 +394,7 @@ def _cost(case: Case, own: Own) -> Decimal:
         return Decimal(0)
     traces, is_forged = own.traces, own.finding.status == "forged"
     reported: dict[str | None, float | None] = {}
-    witnessed = keeps_all_starts(case.run, _last_of_all(case))
+    witnessed = keeps_all_starts(case.run, _NOW)
     for end in () if is_forged else believed_ends(case.facts, traces):
         cost = actual_cost(end.receipt)
         if cost is not None or not denies(end.receipt, witnessed=witnessed):
@@ -379,8 +428,9 @@ def _with_tree(case: Case, own: Own, tree: Tree | None) -> Finding:
         for over in overs:
             at_end = None if over.why == "ended" else run_over(case, over, own.traces)
             if at_end is not None and at_end.status != "pending":
-                return at_end
-        return Finding("pending", "tree_open", {"own": found.status})
+                reason = _hidden(at_end.reason, entry).of(entry, at_end.status)
+                return Finding(at_end.status, reason)
+        return Finding("pending", problems.AwaitsTree(tasks=tree.open_ones))
     receipt = own.receipt
     if found.status != "passed":
         by_others = receipt is None or receipt.source != "worker"

@@ -11,7 +11,7 @@ from pytest_manifest.schema import State, VerdictStatus
 from pytest_manifest.schema.statuses import RESEND
 from pytest_manifest.schema.stream_records import HANDED_ON_AFTER_DEATH
 from pytest_manifest.text import plural
-from pytest_manifest.verdict.reasons import Problem, worded
+from pytest_manifest.verdict.reasons import Problem, Reason, worded
 
 # Never sent
 
@@ -103,7 +103,7 @@ class NeverSent(Problem):
 class Inferred(Problem):
     """Base of what is found where no report is."""
 
-    is_inferred = True
+    inferred = True
 
 
 _HOLDER: Final = (
@@ -238,7 +238,7 @@ class RecalledByRun(Problem):
 class Silent(Inferred):
     """Base of what is found where nobody reports how the job ended: it may be sent again."""
 
-    is_sent_again = True
+    sent_again = True
 
 
 class PastLifetime(Silent):
@@ -310,7 +310,7 @@ class LostBetween(LostInFlight):
     how: str
 
     def phrase(self) -> str:
-        return f"started on {self.worker}, {_WAITED_FOR[self.how]}"
+        return f"started on {self.worker}, {_WAITED_FOR.get(self.how, _HANDED_ON)}"
 
 
 _WAITED_FOR: Final = {
@@ -319,6 +319,8 @@ _WAITED_FOR: Final = {
     "task": "where it was handed on to another task, which is nowhere",
     "canvas": "where it was handed on to other tasks, and nothing was heard of them",
 }
+_HANDED_ON: Final = "where it was handed on, and is nowhere"
+"""Also where the word for it is that of a secret, and hidden."""
 _UNCONFIRMED: Final = (
     "; the result store has an end of it that its worker has not reported, and that a task can "
     "store before it ends"
@@ -341,11 +343,11 @@ class ProcessEnded(Silent):
     says = "worker {worker} ended (exit code {exit_code}) while it was running it"
 
 
-class EndUnconfirmed(ProcessGone):
+class ProcessGoneUnconfirmed(ProcessGone):
     says = ProcessGone.says + _UNCONFIRMED
 
 
-class EndUnconfirmedBeforeDeath(ProcessEnded):
+class ProcessEndedUnconfirmed(ProcessEnded):
     says = ProcessEnded.says + _UNCONFIRMED
 
 
@@ -363,6 +365,10 @@ class Left(Silent):
 
     because: str
     why: Problem
+
+    @property
+    def cause(self) -> Reason:
+        return self.why
 
     def phrase(self) -> str:
         return f"{self.because}; {self.why.phrase()}"
@@ -407,6 +413,35 @@ class NoEndReported(Problem):
     says = "nothing was heard of its end"
 
 
+# What is not known of its tree
+
+
+class NoTreeReports(Problem):
+    says = "its worker sends no receipts"
+
+
+class NoTreeReportsYet(Problem):
+    """Its worker's version reports nothing of them."""
+
+    says = "its worker reports nothing of them"
+
+
+class ChildrenMissing(Problem):
+    children: int
+    known: int
+    says = "it started {children:,}, and {known:,} of them were reported"
+
+
+class GrandchildrenMissing(Problem):
+    descendants: int
+    says = "{descendants:#descendant} started more tasks than were reported"
+
+
+class GrandchildrenUnknown(Problem):
+    descendants: int
+    says = "it is not known what {descendants:#descendant} started"
+
+
 # What cannot be judged
 
 
@@ -448,7 +483,7 @@ class ReuseNotSigned(Problem):
     )
 
 
-class Unexplained(Problem):
+class ExpectationUnread(Problem):
     """An entry of which it cannot be read what it expects."""
 
     why: Problem

@@ -8,20 +8,18 @@ hidden when they are made. The codes are in ``verdict.problems``, of jobs withou
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence, Set
 from inspect import get_annotations
 from string import Formatter
 from typing import ClassVar, Final
 
-from pydantic import JsonValue
 from typing_extensions import Self, dataclass_transform
 
-from pytest_manifest.schema import Entry, VerdictStatus
+from pytest_manifest.schema import Entry, Mismatch, Verdict, VerdictStatus
 from pytest_manifest.schema.statuses import STATUSES
 from pytest_manifest.text import duration, plural, printable, seconds
 
-CODES: Final[dict[str, type[Reason]]] = {}
-"""The reasons by their codes."""
+_PLAIN: Final = str, int, float
 _REQUIRED: Final = object()
 _NOT_BY_ITSELF = "this entry expects this end, and it is not known that the job ended so by itself"
 _WORD_STARTS: Final = re.compile(r"(?<=.)(?=[A-Z])")
@@ -58,27 +56,28 @@ def worded(template: str, values: Mapping[str, object]) -> str:
 class Reason:
     """Base of all reasons: a subclass is a code, and its annotated attributes are the fields.
 
-    ``is_inferred``: nobody has reported it, so that a later report knows better.
-    ``is_sent_again``: the job's own end is not known, or it died, so that an entry which allows it
-    is sent once more.
+    ``inferred``: nobody has reported it, so that a later report knows better. ``sent_again``: the
+    job's own end is not known, or it died, so that an entry which allows it is sent once more.
     """
 
     code: ClassVar[str] = ""
-    is_inferred: ClassVar[bool] = False
-    is_sent_again: ClassVar[bool] = False
-    _defaults: ClassVar[Mapping[str, object]] = {}
+    inferred: ClassVar[bool] = False
+    sent_again: ClassVar[bool] = False
+    by_code: ClassVar[dict[str, type[Reason]]] = {}
+    _defaults: ClassVar[dict[str, object]] = {}
+    _needed: ClassVar[Set[str]] = frozenset()
 
     # Dataclasses are not used, as making a hundred of them would cost each start of pytest 60 ms.
     def __init_subclass__(cls) -> None:
         own = (name for name, kind in get_annotations(cls).items() if "ClassVar" not in str(kind))
         cls._defaults = {**cls._defaults, **{name: vars(cls).get(name, _REQUIRED) for name in own}}
+        cls._needed = {name for name, value in cls._defaults.items() if value is _REQUIRED}
         cls.code = _WORD_STARTS.sub("_", cls.__name__).lower()
-        CODES[cls.code] = cls
+        cls.by_code[cls.code] = cls
 
     def __init__(self, **given: object) -> None:
-        values = {**self._defaults, **given}
-        lacking = [name for name, value in values.items() if value is _REQUIRED]
-        if lacking or values.keys() != self._defaults.keys():
+        values = self._defaults | given
+        if len(values) > len(self._defaults) or not given.keys() >= self._needed:
             raise TypeError(f"{self.code} has the fields {', '.join(self._defaults)}: {given}")
         vars(self).update(values)
 
@@ -98,9 +97,18 @@ class Reason:
         """Return it with other values of these fields."""
         return type(self)(**{**vars(self), **changes})
 
+    @property
+    def cause(self) -> Reason:
+        """Return the reason that this one rests on: that of a descendant, or of another run."""
+        return self
+
     def parts(self, status: VerdictStatus) -> tuple[str, str]:
         """Return what happened, and what to do; "" where nothing is."""
         raise NotImplementedError
+
+    def with_tree(self, descendants: int, did: str) -> Reason:  # noqa: ARG002 - see AsExpected
+        """Return it with what all tasks of the job's tree did, where it is of one that passed."""
+        return self
 
     def sentence(self, status: VerdictStatus) -> str:
         what, then = self.parts(status)
@@ -110,11 +118,14 @@ class Reason:
         """Return what to do; "" where nothing is."""
         return self.parts(status)[1]
 
-    def document(self) -> dict[str, JsonValue]:
+    def document(self) -> dict[str, object]:
         """Return code and fields as a ledger keeps them, without what is as by default."""
-        given = vars(self).items()
-        kept = {name: _plain(one) for name, one in given if one != self._defaults[name]}
-        return {"code": self.code, **kept}
+        told: dict[str, object] = {"code": self.code}
+        given = vars(self)
+        for name, default in self._defaults.items():
+            if (value := given[name]) != default:
+                told[name] = value if isinstance(value, _PLAIN) else _plain(value)
+        return told
 
     def mapped(self, change: Callable[[str], str]) -> Self:
         """Return it with all texts of its fields changed, as where secrets are hidden."""
@@ -129,33 +140,68 @@ def _mapped(value: object, change: Callable[[str], str]) -> object:
     return value.mapped(change) if isinstance(value, Reason) else value
 
 
-def _plain(value: object) -> JsonValue:
-    if isinstance(value, Reason):
-        return value.document()
+def _plain(value: object) -> object:
     if isinstance(value, tuple):
         return [_plain(one) for one in value]
-    assert value is None or isinstance(value, str | int | float)
-    return value
+    return value.document() if isinstance(value, Reason) else value
 
 
-def read_reason(document: Mapping[str, JsonValue]) -> Reason:
+def read_reason(document: Mapping[str, object]) -> Reason:
     """Return a reason as a ledger keeps it. Raises ValueError for what is none."""
     given = {name: _read(value) for name, value in document.items() if name != "code"}
     try:
-        return CODES[str(document["code"])](**given)
+        return Reason.by_code[str(document["code"])](**given)
     except (KeyError, TypeError) as error:
         raise ValueError(f"no reason of a verdict: {document!r}") from error
 
 
-def _read(value: JsonValue) -> object:
+def _read(value: object) -> object:
     if isinstance(value, dict):
         return read_reason(value)
     return tuple(map(_read, value)) if isinstance(value, list) else value
 
 
+def verdict_of(
+    entry: str,
+    attempt: int | None,
+    status: VerdictStatus,
+    reason: Reason,
+    mismatches: Sequence[Mismatch] = (),
+) -> Verdict:
+    """Return a verdict with its reason, and the sentence that follows from it."""
+    return Verdict(
+        verdict=status,
+        entry=entry,
+        attempt=attempt,
+        sentence=reason.sentence(status),
+        reason=reason.document(),
+        mismatches=list(mismatches),
+    )
+
+
+def reason_of(verdict: Verdict) -> Reason:
+    """Return a verdict's reason; of a verdict of another version, which has none, its sentence."""
+    try:
+        return read_reason(verdict.reason or {})
+    except ValueError:
+        return Said(text=verdict.sentence)
+
+
 def in_brackets(phrase: str) -> str:
     phrase = phrase.strip().rstrip(".")
     return f" ({phrase})" if phrase else ""
+
+
+class Said(Reason):
+    """The sentence of a verdict without a reason that is known here."""
+
+    text: str
+
+    def sentence(self, status: VerdictStatus) -> str:  # noqa: ARG002 - whichever it is
+        return self.text
+
+    def advice(self, status: VerdictStatus) -> str:  # noqa: ARG002 - it is not known
+        return ""
 
 
 class Problem(Reason):
@@ -191,3 +237,6 @@ class Problem(Reason):
             then = f"{_NOT_BY_ITSELF}, so {then}"
         of_entry = {"task": repr(self.task), "timeout": seconds(self.timeout)}
         return f"{what.format_map(of_entry)}{in_brackets(self.phrase())}", then
+
+
+UNEXPLAINED: Final = Problem()

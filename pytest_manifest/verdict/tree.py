@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Final
 
@@ -15,7 +15,16 @@ from pytest_manifest.schema.run_facts import JobFact
 from pytest_manifest.schema.statuses import DEATHS, ENDS, NOT_SENT, OPEN, SILENT
 from pytest_manifest.schema.stream_records import HOW_AFTER
 from pytest_manifest.text import listed, short
-from pytest_manifest.verdict.belief import FieldValue, Finding
+from pytest_manifest.verdict import problems
+from pytest_manifest.verdict.belief import Finding
+from pytest_manifest.verdict.descendants import (
+    ByDescendant,
+    ChordDropped,
+    DescendantsDiffer,
+    DescendantsUnknown,
+    PartFailed,
+)
+from pytest_manifest.verdict.reasons import Problem
 
 PATH: Final = "descendants"
 """The path of a verdict's first mismatch where a descendant has not ended as expected."""
@@ -142,21 +151,17 @@ class Tree:
         if not any(one.was_split or _is_body(one) for one in own):
             return own
         whole = [one for one in own if not one.was_split]
-        return [self._by_others(one, whole) for one in own]
+        part = _failed_part(whole)
+        found = (part if one.was_split else self._dropped(one, whole) for one in own)
+        return [
+            one if other is None else replace(one, finding=other)
+            for one, other in zip(own, found, strict=True)
+        ]
 
-    def _by_others(self, one: Descendant, whole: Sequence[Descendant]) -> Descendant:
-        finding = one.finding
-        if _is_body(one) and finding.status == "lost" and self._is_dropped(one, whole):
-            finding = Finding(NOT_SENT, "dropped_body")
-        if one.was_split and finding.status != "passed":
-            part = first_of(whole, _unexpected(ExpectedDescendants(), whole)[:1])
-            if part is not None and part.finding.status not in OPEN:
-                found = part.finding
-                names = {"task": _task(part), "task_id": part.job.task_id, "end": found.code}
-                finding = Finding(found.status, "by_part", names, found.mismatches)
-        if finding is one.finding:
-            return one
-        return Descendant(one.job, finding, one.has_end, one.children, one.is_silent, one.was_split)
+    def _dropped(self, one: Descendant, whole: Sequence[Descendant]) -> Finding | None:
+        is_lost = _is_body(one) and one.finding.status == "lost"
+        is_dropped = is_lost and self._is_dropped(one, whole)
+        return Finding(NOT_SENT, ChordDropped()) if is_dropped else None
 
     def _is_dropped(self, body: Descendant, whole: Sequence[Descendant]) -> bool:
         """Return whether a chord's body is nowhere because its chord cannot be complete.
@@ -177,26 +182,32 @@ class Tree:
                 return True
         return False
 
-    def unknown_children(self, receipt: Receipt) -> tuple[str, bool]:
-        """Return why not all descendants are known, "" where they are (J4).
+    def unknown_children(self, receipt: Receipt) -> tuple[Problem | None, bool]:
+        """Return why not all descendants are known, None where they are (J4).
 
         And whether fewer are known than receipts count; ``receipt`` is the attempt's own.
         """
         known = Counter(one.job.spawn.parent for one in self._sent.values() if one.job.spawn)
-        is_short = known[self.root] < (receipt.children or 0)
+        children, own = receipt.children, known[self.root]
         short_ones = sum(one.children > known[one.job.task_id] for one in self._sent.values())
+        silent_ones = sum(one.is_silent for one in self._sent.values())
+        why: Problem | None = None
         if receipt.source == "backend":
-            why = "no_receipts"
-        elif receipt.children is None:
-            why = "no_children_reported"
-        elif is_short:
-            why = "children_short"
+            why = problems.NoTreeReports()
+        elif children is None:
+            why = problems.NoTreeReportsYet()
+        elif own < children:
+            why = problems.ChildrenMissing(children=children, known=own)
         elif short_ones:
-            why = "descendants_short"
-        else:
-            is_silent = any(one.is_silent for one in self._sent.values())
-            why = "descendants_silent" if is_silent else ""
-        return why, is_short or short_ones > 0
+            why = problems.GrandchildrenMissing(descendants=short_ones)
+        elif silent_ones:
+            why = problems.GrandchildrenUnknown(descendants=silent_ones)
+        return why, own < (children or 0) or short_ones > 0
+
+    @property
+    def open_ones(self) -> int:
+        """Return how many tasks have not ended, or are to be looked for."""
+        return self._open + sum(one.is_open for one in self._lacking()) + len(self.missing_keys())
 
     @property
     def may_go_on(self) -> bool:
@@ -210,6 +221,17 @@ class Tree:
         """Return the task of a descendant, or its id."""
         one = self._sent.get(task_id)
         return task_id if one is None else _task(one)
+
+
+def _failed_part(whole: Sequence[Descendant]) -> Finding | None:
+    """Return the finding on tasks that were handed on to others, by the first that failed."""
+    part = first_of(whole, _unexpected(ExpectedDescendants(), whole)[:1])
+    if part is None or part.finding.status in OPEN:
+        return None
+    found = part.finding
+    why, name, task = found.reason, part.job.task_id, _task(part)
+    reason = PartFailed(task=task, task_id=name, ended=found.status, why=why)
+    return Finding(found.status, reason, found.mismatches)
 
 
 def _is_body(one: Descendant) -> bool:
@@ -272,17 +294,20 @@ def with_tree(entry: Entry, own: Finding, tree: Tree, receipt: Receipt | None) -
     bad = _unexpected(expected, ends)
     if bad:
         return _by_descendant(entry, own, tree, ends, bad)
-    why, is_short = ("", False) if receipt is None else tree.unknown_children(receipt)
+    why, is_short = (None, False) if receipt is None else tree.unknown_children(receipt)
     asked = "descendants" in entry.expect.model_fields_set
-    if receipt is not None and why and (asked or is_short) and not is_ignored(entry):
-        return Finding("unknown", why, {"children": receipt.children})
+    if why is not None and (asked or is_short) and not is_ignored(entry):
+        return Finding("unknown", DescendantsUnknown(why=why))
     differences = list(_differences(expected, ends))
     if differences:
-        return Finding("failed", "descendants_differ", {}, differences)
+        one = differences[0]
+        reason = DescendantsDiffer(path=one.path, expected=one.expected, actual=one.actual)
+        return Finding("failed", reason, differences)
     number = _number_of(ends)
     if not number or expected.outcome == "ignored":
         return own
-    return Finding(own.status, own.code, {**own.fields, "descendants": number}, own.mismatches)
+    did = "succeeded" if expected.outcome == "succeeded" else "ended"
+    return Finding(own.status, own.reason.with_tree(number, did), own.mismatches)
 
 
 def by_part(entry: Entry, own: Finding, tree: Tree) -> Finding:
@@ -311,21 +336,22 @@ def _by_descendant(
     found, spawn = first.finding, first.job.spawn
     number = sum(one.finding.status in bad for one in counted)
     parent = "" if spawn is None else spawn.parent
-    did = "did not succeed" if expected.outcome == "succeeded" else "did not end"
-    wanted = "each succeeded" if expected.outcome == "succeeded" else "each ended"
-    total = _number_of(ends)
+    total, ended_only = _number_of(ends), expected.outcome != "succeeded"
+    reason = ByDescendant(
+        task=_task(first),
+        task_id=first.job.task_id,
+        parent=entry.task if parent == tree.root else tree.task_of(parent),
+        ended=found.status,
+        why=found.reason,
+        total=total,
+        more=max(number - 1, 0),
+        ended_only=ended_only,
+        handed_on=own.status != "passed",
+    )
+    wanted, did = "each ended" if ended_only else "each succeeded", reason.did
     own_part = Mismatch(path=PATH, expected=wanted, actual=f"{number:,} of {total:,} {did}")
     parts = (one.model_copy(update={"path": f"descendant.{one.path}"}) for one in found.mismatches)
-    fields: dict[str, FieldValue] = {
-        "task": _task(first),
-        "task_id": first.job.task_id,
-        "parent": entry.task if parent == tree.root else tree.task_of(parent),
-        "end": found.code,
-        "more": number - 1,
-        "total": total,
-        "own": own.status,
-    }
-    return Finding(found.status, "descendant", fields, [own_part, *parts])
+    return Finding(found.status, reason, [own_part, *parts])
 
 
 def _number_of(ends: Iterable[Descendant]) -> int:

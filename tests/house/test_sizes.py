@@ -20,8 +20,8 @@ from tests.page_tables import rows
 
 MOST_LINES = 600
 BOUNDS = {
-    "modules of the package": 371,
-    "lines of code of the package": 45_900,
+    "modules of the package": 370,
+    "lines of code of the package": 46_000,
     "options and settings": 59,
     "words of the documents": 96_300,
     "lines of the tests": 109_500,

@@ -73,6 +73,7 @@ class World:
             created_at=BEGAN,
             is_private=self.is_private,
             stream_ttl=LIFETIME,
+            backend="redis://results",
             signed_only=self.signed_only,
             first_start=min(starts, default=None),
             facts=tuple(self.run),
@@ -129,8 +130,9 @@ def later(seconds: float) -> Step:
     return step
 
 
-def segment(*, kills: int = 3, lifetime: float = LIFETIME) -> Step:
-    return lambda w: w.run.append(w.made(r.Segment, kills=kills, lifetime=lifetime))
+def segment(*, kills: int = 3, lifetime: float = LIFETIME, deadline: float | None = None) -> Step:
+    given = {"kills": kills, "lifetime": lifetime, "deadline": deadline}
+    return lambda w: w.run.append(w.made(r.Segment, **given))
 
 
 def code(digest: str | None = CODE, limit: float | None = None, task: str = TASK) -> Step:
@@ -160,7 +162,9 @@ def set_back(seconds: float) -> Step:
 
 
 def run_over(why: str = "deadline", **fields: object) -> Step:
-    return lambda w: w.run.append(w.made(r.RunOver, why=why, **fields))
+    limit = 20.0 if why in ("deadline", "unanswered", "unasked", "nobody") else None
+    given = {"limit": limit, **fields}
+    return lambda w: w.run.append(w.made(r.RunOver, why=why, **given))
 
 
 # An attempt
@@ -186,8 +190,8 @@ def sending(number: int = 1, *, is_known: bool = True) -> Step:
     return step
 
 
-def result(outcome: str = "published", number: int = 1, error: str = "") -> Step:
-    return lambda w: w.add(w.made(f.SendResult, number=number, outcome=outcome, error=error))
+def result(outcome: str = "published", number: int = 1, **fields: object) -> Step:
+    return lambda w: w.add(w.made(f.SendResult, number=number, outcome=outcome, **fields))
 
 
 def sent() -> Step:
@@ -208,8 +212,8 @@ def several(*steps: Step) -> Step:
     return step
 
 
-def withheld(code: str, *names: str) -> Step:
-    return lambda w: w.add(w.made(f.Withheld, code=code, names=names))
+def withheld(code: str, *names: str, **fields: object) -> Step:
+    return lambda w: w.add(w.made(f.Withheld, code=code, names=names, fields=fields))
 
 
 def time_over(of: str = "timeout", execution: str | None = None) -> Step:
@@ -228,8 +232,8 @@ def moved(how: str) -> Step:
     return lambda w: w.add(w.made(f.Moved, how=how))
 
 
-def gone(execution: str = "x1", pid: int | None = None, exit_code: int | None = None) -> Step:
-    return lambda w: w.add(w.made(f.Gone, execution=execution, pid=pid, exit_code=exit_code))
+def gone(execution: str = "x1", **fields: object) -> Step:
+    return lambda w: w.add(w.made(f.Gone, execution=execution, worker="w1", **fields))
 
 
 def search() -> Step:
@@ -456,9 +460,14 @@ def passed_with(*steps: Step) -> list[Step]:
     return [sent(), started(), *steps, of_root(), ended()]
 
 
-def child_ended(name: str = "c1", state: str = "succeeded", **fields: object) -> Step:
-    begun = several(started(f"{name}-x"), ended(state, f"{name}-x", **fields))
-    return several(spawned(name), begun)
+def child_ended(
+    name: str = "c1", state: str = "succeeded", parent: str = "", /, **fields: object
+) -> Step:
+    given = dict(fields)
+    parent = str(given.pop("parent", parent))
+    spawn = {key: given.pop(key) for key in ("fulfils", "chords") if key in given}
+    begun = several(started(f"{name}-x"), ended(state, f"{name}-x", **given))
+    return several(spawned(name, "tasks.part", parent, **spawn), begun)
 
 
 def judged(row: Row) -> Judgement:

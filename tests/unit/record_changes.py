@@ -25,11 +25,11 @@ SHORT = "passed, and of the {} that its descendant 'jobs.t' ('{}') started {} ar
 START = "INSERT INTO starts (task_id, execution, retries, redelivered, hop) VALUES "
 
 
-def called(status: str, entry: str, sentence: str = "nobody has it") -> str:
-    """SQL that gives an entry another verdict, without a receipt."""
+def called(status: str, entry: str, reason: str = "problem") -> str:
+    """SQL that gives an entry another verdict, without a receipt, for a reason with this code."""
     return (
         f"UPDATE settled SET kind = '{status}', receipt = NULL, verdict = json_set(verdict, "
-        f"'$.verdict', '{status}', '$.sentence', '{sentence}') WHERE entry = '{entry}';"
+        f"'$.verdict', '{status}', '$.reason.code', '{reason}') WHERE entry = '{entry}';"
     )
 
 
@@ -95,8 +95,7 @@ LAWFUL = {
         "'$.mismatches', json('[{\"path\": \"descendants\"}]')) WHERE entry = 'tree'"
     ),
     "lost, and the verdict says by whom": (
-        f"DELETE FROM receipts WHERE task_id = {PLAIN};"
-        + called("lost", "plain", "It was lost (started on w@h).")
+        f"DELETE FROM receipts WHERE task_id = {PLAIN};" + called("lost", "plain", "lost_in_flight")
     ),
     "lost once its pool gave it to another process, which handed it on": (
         f"DELETE FROM receipts WHERE task_id = {PLAIN};"
@@ -119,15 +118,15 @@ LAWFUL = {
     ),
     "lost, and the end of another entry came under its id since": (
         "UPDATE receipts SET after_verdict = 1, receipt = json_set(receipt, '$.entry', 'other') "
-        f"WHERE task_id = {PLAIN};" + called("lost", "plain", "It was lost (started on w@h).")
+        f"WHERE task_id = {PLAIN};" + called("lost", "plain", "lost_in_flight")
     ),
     "lost, and the end of another attempt came under its id since": (
         "UPDATE receipts SET after_verdict = 1, receipt = json_set(receipt, '$.attempt', 2) "
-        f"WHERE task_id = {PLAIN};" + called("lost", "plain", "It was lost (started on w@h).")
+        f"WHERE task_id = {PLAIN};" + called("lost", "plain", "lost_in_flight")
     ),
     "lost, and the end of another sending came under its id since": (
         "UPDATE receipts SET after_verdict = 1, receipt = json_set(receipt, '$.task_id', 'x') "
-        f"WHERE task_id = {PLAIN};" + called("lost", "plain", "It was lost (started on w@h).")
+        f"WHERE task_id = {PLAIN};" + called("lost", "plain", "lost_in_flight")
     ),
     "sent by a newer copy of the ledger": OF_A_NEWER_COPY
     + "INSERT INTO run (key, value) VALUES ('emptied', 'older')",
@@ -370,12 +369,12 @@ BROKEN: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
     ),
     "lost, and its own end came since": (
         f"UPDATE receipts SET after_verdict = 1 WHERE task_id = {PLAIN};"
-        + called("lost", "plain", "It was lost (started on w@h)."),
+        + called("lost", "plain", "lost_in_flight"),
         [("S3", "plain", "attempt 1 is called lost, and a worker reported its end")],
     ),
     "lost, though the end of another entry had come under its id": (
         f"UPDATE receipts SET receipt = json_set(receipt, '$.entry', 'other') WHERE task_id = "
-        f"{PLAIN};" + called("lost", "plain", "It was lost (started on w@h)."),
+        f"{PLAIN};" + called("lost", "plain", "lost_in_flight"),
         [("S3", "plain", "attempt 1 is called lost, and a worker reported its end")],
     ),
     "lost, and it says so of another path": (

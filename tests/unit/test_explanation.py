@@ -9,16 +9,18 @@ from typing import Any, TypeAlias
 import pytest
 
 from pytest_manifest.schema import Entry, ErrorInfo, Mismatch, Receipt, Verdict, VerdictStatus
+from pytest_manifest.verdict.descendants import ByDescendant
 from pytest_manifest.verdict.explanation import (
     AttemptLine,
     TreeText,
+    best_known,
     brief,
     error_place,
     explain,
     next_step,
-    reason_of,
     task_traceback,
 )
+from pytest_manifest.verdict.reasons import Said, verdict_of
 
 Fields: TypeAlias = Mapping[str, Any]
 SENT = datetime(2026, 11, 24, 15, 0, 1, 250000, tzinfo=timezone.utc)
@@ -420,18 +422,18 @@ BY_ITSELF = (*NEVER, "forged", "quarantined", "lost")
 def test_a_failure_is_explained_by_its_error(status: VerdictStatus) -> None:
     """Where it has one, and nothing of it was compared."""
     told = receipt("failed", error=error())
-    assert reason_of(verdict(status), told) == error()
-    assert reason_of(verdict(status), receipt()) is None
-    assert reason_of(verdict(status), None) is None
+    assert best_known(verdict(status), told) == error()
+    assert best_known(verdict(status), receipt()) is None
+    assert best_known(verdict(status), None) is None
 
 
 @pytest.mark.parametrize("status", BY_ITSELF)
 def test_what_a_job_raised_does_not_explain_this(status: VerdictStatus) -> None:
     """The verdict is about something else."""
     told = receipt("failed", error=error())
-    assert reason_of(verdict(status), told) is None
-    assert reason_of(verdict(status, mismatch("state")), told) is None
-    assert reason_of(verdict(status, mismatch()), told) == mismatch()
+    assert best_known(verdict(status), told) is None
+    assert best_known(verdict(status, mismatch("state")), told) is None
+    assert best_known(verdict(status, mismatch()), told) == mismatch()
 
 
 @pytest.mark.parametrize(
@@ -456,7 +458,7 @@ def test_a_difference_explains_a_failure(
 ) -> None:
     """The first, unless it only says that there was a failure."""
     told = receipt("failed", error=error() if raised else None)
-    found = reason_of(verdict(status, mismatch(path), mismatch("result.b")), told)
+    found = best_known(verdict(status, mismatch(path), mismatch("result.b")), told)
     assert found == {"error": error(), "mismatch": mismatch(path), None: None}[by]
 
 
@@ -483,12 +485,20 @@ def test_a_failure_has_one_line(found: Verdict, told: Receipt | None, line: str)
 
 
 def test_a_failure_that_rests_on_a_descendant_says_what_that_did() -> None:
-    """Where the sentence names it."""
-    said = (
+    """Whatever its own sentence is."""
+    reason = ByDescendant(
+        task="jobs.u",
+        task_id="t-u",
+        parent="jobs.t",
+        ended="failed",
+        why=Said(text="It did."),
+        total=1,
+    )
+    found = verdict_of("a", 1, "failed", reason, [mismatch("descendants")])
+    assert found.sentence == (
         "The job passed, but its descendant 'jobs.u' (t-u), started by 'jobs.t', failed: It did. "
         "(it has 1 descendant)"
     )
-    found = verdict("failed", mismatch("descendants")).model_copy(update={"sentence": said})
     assert brief(found, receipt()) == "its descendant 'jobs.u' failed: It did."
 
 

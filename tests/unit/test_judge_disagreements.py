@@ -80,7 +80,7 @@ ROWS = [
     Row(
         "1: a third death, where more are allowed",
         [segment(kills=9), sent(), crash("x1"), resent(), crash("x2"), resent(), crash("x3")],
-        ("crashed", "other_state"),
+        ("crashed", "died"),
         REPEATABLE,
     ),
     Row(
@@ -106,12 +106,12 @@ ROWS = [
     Row(
         "3: an end of another entry under this id, after the true one",
         [sent(), started(), ended("failed"), ended(entry="e2")],
-        ("failed", "other_state"),
+        ("failed", "raised"),
     ),
     Row(
         "3: an end of another entry under this id, and the job runs",
         [sent(), started(), ended(entry="e2")],
-        ("pending", "awaited"),
+        ("pending", "problem"),
         is_final=False,
     ),
     Row(
@@ -140,7 +140,7 @@ ROWS = [
     Row(
         "5: imported: past the task's own limit",
         [code(limit=5.0), sent(), started(), ended(runtime=6.0)],
-        ("timed_out", "other_state"),
+        ("timed_out", "ran_too_long"),
     ),
     Row(
         "6: a shard's own limit, clock and store",
@@ -150,7 +150,7 @@ ROWS = [
     Row(
         "7: it sent itself again and succeeded, and pytest was killed",
         [sent(), started(), handed_on(), ended(), segment(), taken_up()],
-        ("pending", "awaited"),
+        ("pending", "problem"),
         is_final=False,
     ),
     Row(
@@ -186,12 +186,12 @@ ROWS = [
             ended("succeeded", "y1", children=3),
             *(several(spawned(n, parent="c1"), started(n), ended("succeeded", n)) for n in "de"),
         ),
-        ("unknown", "descendants_short"),
+        ("unknown", "descendants_unknown"),
     ),
     Row(
         "13: a descendant timed out without an end, where ends are all that is expected",
         passed_with(spawned("c1"), started("y1"), time_over()),
-        ("timed_out", "descendant"),
+        ("timed_out", "by_descendant"),
         FINISHES,
     ),
     Row(
@@ -201,7 +201,7 @@ ROWS = [
             *(resent(), started("x2"), CRASHED_CHILD, ended("succeeded", "x2")),
             *(resent(), started("x3"), CRASHED_CHILD, ended("succeeded", "x3")),
         ],
-        ("crashed", "descendant"),
+        ("crashed", "by_descendant"),
         REPEATABLE,
     ),
     Row(
@@ -230,14 +230,14 @@ ROWS = [
     Row(
         "18: unknown with a receipt, by what was expected",
         [sent(), stored()],
-        ("unknown", "unverifiable"),
+        ("unknown", "times_not_reported"),
         an_entry(expect={"max_runtime": 9.0}),
     ),
     Row("18: and as that is expected no more", [sent(), stored()], PASSED),
     Row(
         "19: seen queued, and the run is older than its stream",
         [sent(), later(LIFETIME + 1), seen("queue"), run_over("ended")],
-        ("pending", "awaited"),
+        ("pending", "in_queue"),
         is_final=False,
     ),
     Row(
@@ -263,7 +263,7 @@ ROWS = [
     Row(
         "24: a fourth start and an end, in one poll",
         [sent(), *FOUR_STARTS, ended("succeeded", "x4")],
-        ("duplicated", "too_many_executions"),
+        ("duplicated", "duplicated"),
     ),
     Row(
         "24: a fourth start, quarantined, and an end",

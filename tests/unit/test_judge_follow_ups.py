@@ -11,6 +11,7 @@ from pytest_manifest.schema import Entry
 from pytest_manifest.schema import facts as f
 from pytest_manifest.schema import run_facts as r
 from pytest_manifest.verdict.judge import Again
+from pytest_manifest.verdict.messages import Reused
 from tests.unit.judge_world import (
     BEGAN,
     OTHER_CODE,
@@ -191,7 +192,6 @@ OF_ORIGIN = {"run": "run-0", "entry": "e0", "attempt": 3}
     ("fields", "comes_to"),
     [
         (OF_ORIGIN, PASSED),
-        ({**OF_ORIGIN, "entry": "e1"}, ("pending", "awaited")),
         ({**OF_ORIGIN, "code": OTHER_CODE}, ("failed", "other_code")),
     ],
 )
@@ -200,8 +200,16 @@ def test_what_is_reused_is_judged_as_what_it_was(
 ) -> None:
     """K: by the identity that it had, and by the code that would run now; it has cost nothing."""
     found = play([reused, started(), ended("succeeded", "x1", **fields), code(OTHER_CODE)]).judge()
-    assert (found.status, found.code) == comes_to
+    reason = found.finding.reason
+    assert isinstance(reason, Reused)
+    assert (found.status, reason.why.code, reason.run, reason.entry) == (*comes_to, "run-0", "e0")
     assert (found.cost, found.may_have_run, found.again) == (Decimal(0), False, "")
+
+
+def test_an_end_of_this_run_is_none_of_what_is_reused() -> None:
+    """K: who reused it has not sent it."""
+    found = play([reused, started(), ended(), nowhere()]).judge()
+    assert (found.status, found.code) == ("forged", "of_another")
 
 
 def test_what_is_reused_keeps_its_excuses() -> None:

@@ -139,7 +139,7 @@ doubts = st.sampled_from([store("emptied"), node("w9@h", "stock"), segment(kills
 def in_short(found: Judgement) -> tuple[object, ...]:
     finding = found.finding
     mismatches = [one.model_dump() for one in finding.mismatches]
-    return finding.status, finding.code, dict(finding.fields), mismatches, found.is_final
+    return finding.status, finding.reason, mismatches, found.is_final
 
 
 def repeated(world: World, number: int) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_manifest.schema import Entry
-from pytest_manifest.verdict import problems
-from pytest_manifest.verdict.reasons import CODES, Problem, read_reason, worded
+from pytest_manifest.schema import Entry, Receipt
+from pytest_manifest.verdict import evaluate, problems
+from pytest_manifest.verdict.reasons import Problem, Reason, read_reason, reason_of, worded
 
 GONE = problems.ProcessGone(worker="w@h", pid=77)
 
@@ -62,7 +62,36 @@ def test_what_the_entry_expects_is_said() -> None:
     )
 
 
-@pytest.mark.parametrize("code", [name for name in CODES if name not in ("reason", "problem")])
+@pytest.mark.parametrize(
+    "code", [name for name in Reason.by_code if name not in ("reason", "problem")]
+)
 def test_what_is_sent_again_was_inferred_or_had_died(code: str) -> None:
-    one = CODES[code]
-    assert one.is_inferred or not one.is_sent_again
+    one = Reason.by_code[code]
+    assert one.inferred or not one.sent_again or code == "died"
+
+
+@pytest.mark.parametrize("secret", ["correct-horse-battery", "retry"])
+def test_a_verdict_has_no_secret_of_its_entry(secret: str) -> None:
+    """Neither in its sentence nor in the fields of its reason, whoever looks at them."""
+    entry = Entry(id="a", task="jobs.a", kwargs={"password": secret})
+    error = problems.NotJudged(error=f"ValueError: {secret}")
+    for why in (error, problems.LostBetween(worker=secret, how="retry")):
+        verdict = evaluate(entry, None, attempt=1, problem="lost", why=why)
+        assert secret not in f"{verdict.reason}"
+        assert "***" in f"{verdict.reason}"
+        assert reason_of(verdict).sentence("lost") == verdict.sentence
+    receipt = Receipt.model_validate(
+        {
+            "run": "20261124T150000-0a1b2c3d",
+            "entry": "a",
+            "attempt": 1,
+            "task_id": "t",
+            "task": "jobs.a",
+            "state": "failed",
+            "worker": "w@h",
+            "error": {"type": "ValueError", "message": f"it was {secret}"},
+        }
+    )
+    verdict = evaluate(entry, receipt, attempt=1)
+    assert secret not in verdict.model_dump_json()
+    assert reason_of(verdict).sentence("failed") == verdict.sentence
