@@ -22,6 +22,7 @@ from pytest_manifest.manifest import write_manifest
 from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.reevaluation import reevaluate
 from pytest_manifest.schema import Entry, Expectations, Header, State
+from pytest_manifest.schema.run_facts import RunOver
 from pytest_manifest.verdict import evaluate
 from tests.unit.analysis_support import INFO, MadeRun
 from tests.unit.run_family import Family
@@ -31,6 +32,7 @@ from tests.unit.run_world import Delivery
 
 Both = Literal["timed_out", "revoked", "crashed", "expired", "unknown_task"]
 """Names of states that verdicts have, too."""
+OVER = RunOver(seq=0, at=utc_now(), why="deadline")
 NOT_BY_ITSELF = "it is not known that the job ended so by itself"
 
 
@@ -104,7 +106,7 @@ def test_the_end_of_the_run_is_no_timeout_of_a_job(ran: float, kind: str) -> Non
         begun(made)
         made.step()
         made.world.clock.sleep(ran)
-        made.engine.record_rest("timed_out", "the run's deadline is over")
+        made.engine.record_rest("timed_out", "the run's deadline is over", OVER)
         assert made.kinds() == {"a": kind, "b": "timed_out", "c": "timed_out"}
 
 
@@ -123,7 +125,7 @@ def test_a_job_that_is_known_to_be_dead_when_the_run_is_over_has_crashed(
                 die(made, delivery)
         made.step()
         made.engine.pending.by_task_id[made.task_id("elsewhere")].host = "another"
-        made.engine.record_rest(status, "the run's deadline is over")
+        made.engine.record_rest(status, "the run's deadline is over", OVER)
         kinds = {"dead": "crashed", "meant to": "passed"} if status == "timed_out" else {}
         assert made.kinds() == dict.fromkeys(made.manifest.ids, status) | kinds
         if status == "timed_out":
@@ -144,7 +146,7 @@ def test_a_descendant_that_is_known_to_be_dead_when_the_run_is_over_has_crashed(
         for _ in others:
             family.begin()
         made.step()
-        made.engine.record_rest("timed_out", "the run's deadline is over")
+        made.engine.record_rest("timed_out", "the run's deadline is over", OVER)
         found = {one.task_id: one.status for one in made.ledger.descendants.of_root(family.root)}
         assert found == {"dead": "crashed"} | dict.fromkeys(others, "timed_out")
         assert made.kinds() == {"a": "crashed"}
