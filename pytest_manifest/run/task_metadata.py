@@ -63,12 +63,12 @@ def record_code(ledger: Ledger, names: Iterable[str], tasks: Mapping[str, object
     with ledger.parse_errors():
         steps = list(json.loads(ledger.info.get_meta(CODE_HISTORY) or "[]"))
     digests = {name: digest for name, digest in found.items() if digest}
+    since = _since(ledger) if steps and steps[-1][1] != digests else utc_now()
     known = steps[-1][1] if steps else {}
     fresh = [(task, code) for task, code in digests.items() if known.get(task) != code]
     ledger.facts.append(
-        (None, TaskFact(seq=0, at=utc_now(), task=task, code=code)) for task, code in fresh
+        (None, TaskFact(seq=0, at=since, task=task, code=code)) for task, code in fresh
     )
-    since = _since(ledger) if steps and steps[-1][1] != digests else utc_now()
     steps.append([since.isoformat(), digests])
     ledger.info.set_meta(CODE_HISTORY, json.dumps(steps))
 
@@ -134,11 +134,12 @@ def record_own_limits(ledger: Ledger, seconds: Mapping[str, float]) -> None:
     changed = {**(known or {}), **seconds}
     if changed == known:
         return
-    steps.append((_since(ledger), changed))
+    since = _since(ledger)
+    steps.append((since, changed))
     before = known or {}
     fresh = [(task, own) for task, own in changed.items() if before.get(task) != own]
     ledger.facts.append(
-        (None, TaskFact(seq=0, at=utc_now(), task=task, limit=own)) for task, own in fresh
+        (None, TaskFact(seq=0, at=since, task=task, limit=own)) for task, own in fresh
     )
     rows = [[moment.isoformat(), limits] for moment, limits in steps]
     ledger.info.set_meta(OWN_LIMITS, json.dumps(rows))
