@@ -28,7 +28,7 @@ from pytest_manifest.results.stream import has_stream
 from pytest_manifest.run.budget import without_estimate
 from pytest_manifest.run.departures import facts_of
 from pytest_manifest.run.evaluation import Evaluated
-from pytest_manifest.run.fact_log import stamp
+from pytest_manifest.run.fact_log import stamp, withheld
 from pytest_manifest.run.send_queue import FirstAttempts, is_withheld
 from pytest_manifest.run.signatures import signing_refusals
 from pytest_manifest.run.strategy import Strategy
@@ -166,17 +166,17 @@ def _withhold(strategy: Strategy, why: Mapping[str, UnknownTask]) -> None:
     Those that expect it are sent: there a worker has to report it.
     """
     state = strategy.state
-    withheld = [a for a in state.to_send if is_withheld(a.entry, why)]
+    held = [a for a in state.to_send if is_withheld(a.entry, why)]
     if isinstance(state.to_send, FirstAttempts):
         state.to_send = state.to_send.without_tasks(why)
     else:
         state.to_send = [a for a in state.to_send if not is_withheld(a.entry, why)]
     with strategy.writing() as ledger, ledger.transaction():
-        for a in withheld:
+        for a in held:
             if (fact := withheld(a.task_id, why[a.entry.task])) is not None:
                 ledger.facts.append([(a.entry.id, fact)])
-        ledger.attempts.mark((a.task_id for a in withheld), "withheld", note="unknown task")
-        ledger.verdicts.record(_without_receipt(a, why[a.entry.task]) for a in withheld)
+        ledger.attempts.mark((a.task_id for a in held), "withheld", note="unknown task")
+        ledger.verdicts.record(_without_receipt(a, why[a.entry.task]) for a in held)
 
 
 def _record_stack(

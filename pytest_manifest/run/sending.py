@@ -14,7 +14,7 @@ from pytest_manifest.run.fact_log import FactLog, stamp
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.schedule import Schedule, Skipped
 from pytest_manifest.schema.facts import Kind, Sending, SendOutcome, SendResult
-from pytest_manifest.verdict.problems import NeverTaken
+from pytest_manifest.verdict.problems import NeverTaken, NotMade
 
 BATCH = 500
 FIRST_BATCH = 20
@@ -168,9 +168,18 @@ class Sender:
                 continue
             number += 1
             self._sendings[name] = number, outcome
-            why = result.refused.get(name, (result.error or "") if outcome != "published" else "")
+            refusal = result.refused.get(name)
+            error = (result.error or "") if outcome != "published" else ""
+            why = error if refusal is None else str(vars(refusal)["error"])
+            is_unmade = isinstance(refusal, NotMade)
             one = Sending(**stamp(name), number=number, sent_at=self._sent_at)
-            end = SendResult(**stamp(name), number=number, outcome=outcome, error=why)
+            end = SendResult(
+                **stamp(name),
+                number=number,
+                outcome=outcome,
+                error=why,
+                is_unmade=isinstance(refusal, NotMade),
+            )
             self._facts.add(attempt.entry.id, one)
             self._facts.add(attempt.entry.id, end)
 

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from pytest_manifest.schema import Entry, ErrorInfo, Mismatch, Receipt, Verdict, VerdictStatus
+from pytest_manifest.verdict import problems
 from pytest_manifest.verdict.descendants import ByDescendant
 from pytest_manifest.verdict.explanation import (
     AttemptLine,
@@ -20,7 +21,7 @@ from pytest_manifest.verdict.explanation import (
     next_step,
     task_traceback,
 )
-from pytest_manifest.verdict.reasons import Said, verdict_of
+from pytest_manifest.verdict.reasons import Reason, Said, verdict_of
 
 Fields: TypeAlias = Mapping[str, Any]
 SENT = datetime(2026, 11, 24, 15, 0, 1, 250000, tzinfo=timezone.utc)
@@ -515,14 +516,12 @@ def test_a_failure_has_its_file_and_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sentence", "step"),
+    ("status", "reason", "step"),
     [
-        ("It failed; look at its log.", "look at its log"),
-        ("It failed; nobody knows why; look at its log.", "look at its log"),
-        ("It failed; look at a;b, then at its log", "look at a;b, then at its log"),
-        ("The job passed.", ""),
+        ("unknown", problems.NeverSent(), "send it with --manifest-resume"),
+        ("passed", Said(text="The job passed."), ""),
     ],
 )
-def test_what_to_do_stands_after_the_last_semicolon_of_a_message(sentence: str, step: str) -> None:
-    """Without its full stop; a message without one advises nothing."""
-    assert next_step(sentence) == step
+def test_what_to_do_is_of_the_reason(status: VerdictStatus, reason: Reason, step: str) -> None:
+    """One without advice has none."""
+    assert next_step(verdict_of("a", 1, status, reason)) == step
