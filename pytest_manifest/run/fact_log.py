@@ -78,7 +78,8 @@ _WITHHELD: Final[Mapping[type[Problem], WithheldCode]] = {
     problems.TooManyFailed: "max_failed",
     problems.BudgetReached: "budget",
 }
-_OF_ANY: Final = ("unread", "unsent", "holder", "limit", "error", "names")
+_OF_ANY: Final = {*vars(Problem()), "unread", "unsent", "holder", "limit", "error", "names"}
+"""Fields of reasons that are no figures of the fact's own."""
 
 
 def run_over(why: problems.RunOver) -> RunOver:

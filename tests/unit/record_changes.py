@@ -248,7 +248,8 @@ LAWFUL = {
     "resumed for more entries than at first": "UPDATE run SET value = '1' WHERE key = 'entries'",
     "a limit of the task's own": (
         "UPDATE settled SET receipt = json_set(receipt, '$.runtime', 400) WHERE entry = 'plain';"
-        "INSERT INTO run VALUES ('own_limits', '{\"jobs.double\": 600}')"
+        "INSERT INTO run VALUES ('own_limits', "
+        '\'[["2026-01-01T00:00:00+00:00", {"jobs.double": 600}]]\')'
     ),
 }
 """What a record may hold, by the SQL that puts it there."""

@@ -840,7 +840,7 @@ def test_a_receipt_claims_to_be_of_one_attempt(ledger: Ledger, name: str) -> Non
 
 def test_the_limit_of_the_task_itself_holds(ledger: Ledger) -> None:
     """Where the entry names none."""
-    ledger.info.set_meta(OWN_LIMITS, '{"jobs.t": 600}')
+    ledger.info.set_meta(OWN_LIMITS, '[["2026-01-01T00:00:00+00:00", {"jobs.t": 600}]]')
     silent = Entry.model_validate({"id": "a", "task": "jobs.t", "args": [1]})
     late = MOMENT + timedelta(seconds=402)
     long = receipt(runtime=400.0, finished_at=late)
