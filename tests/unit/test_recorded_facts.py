@@ -137,14 +137,14 @@ def test_why_an_entry_is_not_sent_is_kept_as_a_code() -> None:
         assert document_of(fact) == {
             "code": "after",
             "names": ["b", "a"],
-            "fields": {"status": "failed", "left_out": 0},
+            "fields": {"end": "failed", "left_out": 0},
         }
 
 
 @pytest.mark.parametrize(
     ("plan", "code", "fields"),
     [
-        (Plan((entry("a"), entry("b"), entry("c")), canary=1), "canary", None),
+        (Plan((entry("a"), entry("b"), entry("c")), canary=1), "canary", {"more": 0}),
         (
             Plan((entry("a"), entry("b"), entry("c")), window=1, max_failed=0),
             "max_failed",
@@ -445,7 +445,7 @@ def test_a_run_that_nobody_serves_is_over_for_that() -> None:
             made.world.kill(worker, restart=None)
         made.run(30)
         assert made.kinds() == {"a": "pending"}
-        assert of_run(made)[-1] == ("run over", "nobody")
+        assert of_run(made)[-1] == ("run over", "unanswered")
 
 
 # The run
