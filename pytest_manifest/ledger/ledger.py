@@ -181,6 +181,10 @@ class Ledger:
         """
         return self._db.transaction()
 
+    def writing(self) -> AbstractContextManager[sqlite3.Connection]:
+        """Commit everything written inside together: in the caller's transaction, or in its own."""
+        return self._db.writing()
+
     def defer_commits(self) -> None:
         """Commit nothing from now on until :meth:`commit_deferred`.
 

@@ -46,9 +46,11 @@ _STORED_VERDICTS = """
 # Each row of `settled` must agree with its document, and its receipt, except for what start
 # records add to it, must be one that arrived. SQLite checks a row in a few microseconds; validating
 # each row by a model is left to an audit.
-_NEWEST_JOBS: Final = """
+_JUDGED_JOBS: Final = """
     SELECT s.entry, a.task_id FROM settled s JOIN attempts a ON a.entry = s.entry
-    WHERE a.attempt = (SELECT max(b.attempt) FROM attempts b WHERE b.entry = s.entry)
+    WHERE a.attempt = coalesce(
+        s.attempt, (SELECT max(b.attempt) FROM attempts b WHERE b.entry = s.entry)
+    )
 """
 _MISMATCH: Final = """
     SELECT entry, kind, json_extract(verdict, '$.verdict') FROM settled
@@ -156,13 +158,13 @@ class Verdicts(LedgerPart):
     def _take_up(self, entries: Sequence[str] | None, why: Reason) -> None:
         """Record that what these verdicts are on is awaited again."""
         if entries is None:
-            found = list(self._db.read(f"{_NEWEST_JOBS} AND s.kind IN ('pending', 'unknown')"))
+            found = list(self._db.read(f"{_JUDGED_JOBS} AND s.kind IN ('pending', 'unknown')"))
         else:
             found = [
                 row
                 for some in chunks(entries)
                 for row in self._db.read(
-                    f"{_NEWEST_JOBS} AND s.entry IN ({placeholders(some)})",
+                    f"{_JUDGED_JOBS} AND s.entry IN ({placeholders(some)})",
                     some,
                 )
             ]

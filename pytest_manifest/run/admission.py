@@ -195,17 +195,19 @@ def _record_stack(
         ledger.info.set_meta(TAKES_ONE, "1" if found.takes_one else "")
         strategy.connections.departures.keep(ledger.info)
         if stock:
-            ledger.info.set_meta(STOCK_WORKERS, ", ".join(sorted(stock)))
-        add_nodes(ledger, found.stock, "stock")
-        add_nodes(ledger, found.idle if seen else (), "unserved")
-        add_nodes(ledger, () if seen else [""], "nobody")
+            with ledger.writing():
+                ledger.info.set_meta(STOCK_WORKERS, ", ".join(sorted(stock)))
+                add_nodes(ledger, found.stock if seen else (), "stock")
+                add_nodes(ledger, found.idle if seen else (), "unserved")
+                add_nodes(ledger, () if seen else [""], "nobody")
         # These show where a worker runs other code of a task than is here.
         if not is_private:
             record_known_workers(ledger, publisher, set(found.workers) - set(found.stock))
             if store := other_store(publisher.app, state.address):
-                ledger.info.set_meta(OWN_STORE, store)
-                place = PlaceFact(**stamp(), what="own_store", url=store)
-                ledger.facts.append([(None, place)])
+                with ledger.writing():
+                    ledger.info.set_meta(OWN_STORE, store)
+                    place = PlaceFact(**stamp(), what="own_store", url=store)
+                    ledger.facts.append([(None, place)])
         tasks: Iterable[str] = demand.tasks
         if found.unknown_tasks:  # entries of them may be withheld
             tasks = (attempt.entry.task for attempt in state.to_send)

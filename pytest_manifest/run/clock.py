@@ -48,8 +48,9 @@ class ClockWatch:
         if last is not None and ahead < last:
             logger.warning("this machine's clock was set back by {:.0f} s", last - ahead)
             by, most = last - ahead, self._most - ahead
-            self._ledger.facts.append([(None, SetBack(seq=0, at=utc_now(), by=by, most=most))])
-            self._ledger.excuses.note_set_back(by, most)
+            with self._ledger.writing():
+                self._ledger.facts.append([(None, SetBack(seq=0, at=utc_now(), by=by, most=most))])
+                self._ledger.excuses.note_set_back(by, most)
         noted = {"boot": boot_id(), "ahead": self._most, "last": ahead}
         self._ledger.info.set_meta(CLOCK, json.dumps(noted))
 

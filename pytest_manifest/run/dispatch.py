@@ -15,7 +15,7 @@ from pytest_manifest.redaction import redact_url
 from pytest_manifest.run.admission import admit
 from pytest_manifest.run.budget import refuse_beyond
 from pytest_manifest.run.changes import keep_manifest
-from pytest_manifest.run.fact_log import stamp
+from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.locks import remove_unmade_runs
 from pytest_manifest.run.reuse import planned_note, take_over_passes
 from pytest_manifest.run.run import Run
@@ -24,7 +24,6 @@ from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.signatures import require_signatures
 from pytest_manifest.run.state import RunState
 from pytest_manifest.run.strategy import Strategy
-from pytest_manifest.schema.run_facts import StoreFact
 from pytest_manifest.urls import StackAddress
 
 TTL_MARGIN = 24 * 3600
@@ -40,9 +39,12 @@ class Dispatch(Strategy):
         self.connections.open_locator(publisher, ())
         with contextlib.closing(self.connections.open_collector("0")) as collector:
             collector.begin(self.state.info.stream_ttl)
-        with self.writing() as ledger:
-            marked = StoreFact(**stamp(), what="marked")
-            ledger.facts.append([(None, self.segment()), (None, marked)])
+
+    def work(self, engine: Engine, ledger: Ledger) -> None:
+        facts = self.facts_of(ledger)
+        facts.add(None, self.segment())
+        facts.store("marked")
+        super().work(engine, ledger)
 
     def reuse(self, codes: Mapping[str, str]) -> None:
         if self.state.settings.reuse is None:

@@ -14,8 +14,9 @@ from pytest_manifest.verdict.reasons import Problem
 def note_emptied(ledger: Ledger, how: str = "1") -> None:
     """Record that the store has lost what it held of the run: starts of what is in flight, too."""
     what: Literal["older", "emptied"] = "older" if how == OLDER else "emptied"
-    ledger.facts.append([(None, StoreFact(seq=0, at=utc_now(), what=what))])
-    ledger.info.set_meta(STORE_EMPTIED, how)
+    with ledger.writing():
+        ledger.facts.append([(None, StoreFact(seq=0, at=utc_now(), what=what))])
+        ledger.info.set_meta(STORE_EMPTIED, how)
     ledger.excuses.note_lost_starts()
 
 

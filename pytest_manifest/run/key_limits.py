@@ -202,16 +202,18 @@ class KeyedQueue(SendQueue):
 
     def remove(self, task_ids: Iterable[str]) -> None:
         gone = set(task_ids)
+        found: list[tuple[int, Attempt]] = []
         for place in merge(*self._lanes.values()):
-            if not gone:
-                return
+            if len(found) == len(gone):
+                break
             attempt = self._attempt(place)
             if attempt.task_id in gone:
-                gone.discard(attempt.task_id)
-                lane = self._lane_of(attempt)
-                lane.discard(place)
-                self._added.pop(place, None)
-                self._offer(lane)
+                found.append((place, attempt))
+        for place, attempt in found:  # not above: that goes through the lanes
+            lane = self._lane_of(attempt)
+            lane.discard(place)
+            self._added.pop(place, None)
+            self._offer(lane)
 
     def clear(self) -> None:
         for held in (self._lanes, self._added, self._open, self._waiting):

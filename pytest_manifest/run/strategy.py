@@ -15,7 +15,7 @@ from pytest_manifest.run.connections import RunConnections
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.evaluation import AttemptEvaluator
-from pytest_manifest.run.fact_log import Ending, FactLog, end_segment, stamp
+from pytest_manifest.run.fact_log import FactLog, end_segment, stamp
 from pytest_manifest.run.key_limits import KeyLimits
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.state import RunState
@@ -177,8 +177,9 @@ class Strategy(ABC):
         On a stack of others they go on; on our own they end with the stack.
         """
         is_private = self.state.address.is_private
-        how: Ending = "stopped" if is_private else "detached"
-        end_segment(ledger, how, stopped=utc_now() if is_private else None)
+        end_segment(ledger, "stopped" if is_private else "detached")
+        if is_private:
+            ledger.info.stop_segment(utc_now())
 
     def _close_dispatch(self, engine: Engine, ledger: Ledger) -> None:
         state = self.state

@@ -66,11 +66,12 @@ def record_code(ledger: Ledger, names: Iterable[str], tasks: Mapping[str, object
     since = _since(ledger) if steps and steps[-1][1] != digests else utc_now()
     known = steps[-1][1] if steps else {}
     fresh = [(task, code) for task, code in digests.items() if known.get(task) != code]
-    ledger.facts.append(
-        (None, TaskFact(seq=0, at=since, task=task, code=code)) for task, code in fresh
-    )
     steps.append([since.isoformat(), digests])
-    ledger.info.set_meta(CODE_HISTORY, json.dumps(steps))
+    with ledger.writing():
+        ledger.facts.append(
+            (None, TaskFact(seq=0, at=since, task=task, code=code)) for task, code in fresh
+        )
+        ledger.info.set_meta(CODE_HISTORY, json.dumps(steps))
 
 
 def _since(ledger: Ledger) -> datetime:
@@ -138,8 +139,9 @@ def record_own_limits(ledger: Ledger, seconds: Mapping[str, float]) -> None:
     steps.append((since, changed))
     before = known or {}
     fresh = [(task, own) for task, own in changed.items() if before.get(task) != own]
-    ledger.facts.append(
-        (None, TaskFact(seq=0, at=since, task=task, limit=own)) for task, own in fresh
-    )
     rows = [[moment.isoformat(), limits] for moment, limits in steps]
-    ledger.info.set_meta(OWN_LIMITS, json.dumps(rows))
+    with ledger.writing():
+        ledger.facts.append(
+            (None, TaskFact(seq=0, at=since, task=task, limit=own)) for task, own in fresh
+        )
+        ledger.info.set_meta(OWN_LIMITS, json.dumps(rows))

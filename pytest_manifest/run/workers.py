@@ -102,8 +102,10 @@ def record_known_workers(ledger: Ledger, publisher: Publisher, telling: Collecti
     """
     with stack_errors(publisher):
         ended = publisher.call(lambda: _ended_nodes(publisher, telling))
-    add_nodes(ledger, (frozenset(telling) | ended) - _read_known(ledger), "reports")
-    _write_known(ledger, _read_known(ledger) | frozenset(telling) | ended)
+    before = _read_known(ledger)
+    with ledger.writing():
+        add_nodes(ledger, (frozenset(telling) | ended) - before, "reports")
+        _write_known(ledger, before | frozenset(telling) | ended)
 
 
 def _ended_nodes(publisher: Publisher, telling: Collection[str]) -> frozenset[str]:
@@ -122,16 +124,18 @@ def record_unknown_workers(ledger: Ledger, publisher: Publisher) -> None:
     now = find_workers(publisher)
     known = _read_known(ledger) | now.instrumented | ledger.events.workers_with_starts()
     if now.stock:
-        add_nodes(ledger, now.stock, "stock", unless=ledger.info.get_meta(STOCK_WORKERS))
-        ledger.info.set_meta(STOCK_WORKERS, ", ".join(sorted(now.stock)))
+        with ledger.writing():
+            add_nodes(ledger, now.stock, "stock", unless=ledger.info.get_meta(STOCK_WORKERS))
+            ledger.info.set_meta(STOCK_WORKERS, ", ".join(sorted(now.stock)))
     # One that was only slow to answer is none any more once it has.
     before = ledger.info.texts(UNVERIFIED_WORKERS)
     strangers = (before | now.unresponsive) - known
-    add_nodes(ledger, known - _read_known(ledger), "reports")
-    add_nodes(ledger, strangers - before, "silent")
     if strangers or before:
         ledger.info.set_meta(UNVERIFIED_WORKERS, json.dumps(sorted(strangers)) if strangers else "")
-    _write_known(ledger, known)
+    with ledger.writing():
+        add_nodes(ledger, known - _read_known(ledger), "reports")
+        add_nodes(ledger, strangers - before, "silent")
+        _write_known(ledger, known)
 
 
 def add_nodes(

@@ -8,7 +8,7 @@ from collections import deque
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of
@@ -112,6 +112,7 @@ STEP = st.one_of(
 )
 
 
+@example(size=0, steps=["right", "right", "pop", "left", "left", ("out", 3)], by_keys=True)
 @given(st.integers(0, 6), st.lists(STEP, max_size=30), st.booleans())
 def test_a_queue_is_a_queue(size: int, steps: list[object], by_keys: bool) -> None:
     """Whatever is put where: as a deque of all attempts would have it, also where keys count."""
