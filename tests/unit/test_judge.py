@@ -77,6 +77,21 @@ A = [
         REPEATABLE,
         is_final=False,
     ),
+    Row(
+        "A: a death that was reported after the next was planned",
+        [
+            *(segment(kills=2), sent(), started(), nowhere(), resent()),
+            *(about("a1"), ended("crashed"), about("a2"), crash("x2")),
+        ],
+        ("crashed", "died"),
+        REPEATABLE,
+    ),
+    Row(
+        "A: a death that was reported before",
+        [segment(kills=2), sent(), crash("x1"), resent(), crash("x2")],
+        ("quarantined", "kills_workers"),
+        REPEATABLE,
+    ),
     Row("A: nothing is planned", [], ("pending", "problem"), is_final=False),
     Row("A: planned", [planned()], ("pending", "problem"), is_final=False),
     Row("A: sent", [sent()], ("pending", "problem"), is_final=False),
