@@ -333,6 +333,11 @@ D = [
         PASSED,
     ),
     Row(
+        "D1: its process knows better than who stopped it later",
+        [sent(), started(), ended(), ended("timed_out", finished_at=BEGAN + timedelta(seconds=9))],
+        PASSED,
+    ),
+    Row(
         "D1: its process knows better, also where its start is lost",
         [
             *(sent(), store("emptied"), ended("succeeded", "x1")),
