@@ -452,6 +452,12 @@ E = [
         IS_REVOKED,
     ),
     Row(
+        "E1: revoked, as expected, and recalled by the run since",
+        [sent(), ended("revoked"), recalled("max_failed")],
+        ("passed", "ended_so_as_expected"),
+        IS_REVOKED,
+    ),
+    Row(
         "E2: ran past its limit",
         [sent(), started(), ended(runtime=61.0)],
         ("timed_out", "ran_too_long"),
@@ -558,6 +564,15 @@ F = [
         "F2: a second crash",
         [sent(), crash("x1"), resent(), crash("x2")],
         ("crashed", "died"),
+        REPEATABLE,
+    ),
+    Row(
+        "F2: a restart after an earlier attempt's death",
+        [
+            *(segment(kills=2), sent(), crash("x1"), resent()),
+            *(started("x2"), started("x3", redelivered=True, pid=12)),
+        ],
+        ("quarantined", "kills_workers"),
         REPEATABLE,
     ),
     Row(
