@@ -338,6 +338,11 @@ D = [
         PASSED,
     ),
     Row(
+        "D1: of two stored ends the later one decides",
+        [sent(), stored("failed"), stored(finished_at=BEGAN + timedelta(seconds=9))],
+        PASSED,
+    ),
+    Row(
         "D1: its process knows better, also where its start is lost",
         [
             *(sent(), store("emptied"), ended("succeeded", "x1")),

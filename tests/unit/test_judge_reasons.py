@@ -362,6 +362,15 @@ def test_a_task_that_runs_twice_had_a_delay() -> None:
     assert (why["code"], why["delay"]) == ("duplicated", 90.0)
 
 
+def test_of_two_failures_the_first_is_the_tasks_own() -> None:
+    """The second is of what could not be sent after it, in whatever order they arrive."""
+    own = ended("failed", "x1", error={"type": "Own", "message": "m"})
+    second = ended("failed", finished_at=BEGAN + timedelta(seconds=1))
+    for ends in ([own, second], [second, own]):
+        reason = play([sent(), started(), *ends]).judge().finding.reason
+        assert reason.document()["error"] == "Own: m"
+
+
 def test_other_work_is_named() -> None:
     """By what of it was changed."""
     rules, entry = Rules(other_work="its task was changed"), an_entry(idempotent=True, retries=1)
