@@ -319,12 +319,19 @@ def _in_order_of_ends(ends: Sequence[End], starts: Sequence[Started]) -> Sequenc
         turn[end.execution] = max(turn.get(end.execution, own), own)
     turn |= {start.execution: start_order(start)[:4] for start in starts}
 
-    def order(end: End) -> tuple[object, ...]:
+    def place(end: End) -> tuple[object, ...]:
         said, name = end.receipt, end.execution
-        place = said.source == "worker", name is not None, *turn[name], name or ""
-        return *place, is_from_child(said), said.finished_at or _BEFORE_ALL, repr(_essence(said))
+        is_known = said.source == "worker", name is not None
+        return *is_known, *turn[name], name or "", is_from_child(said)
 
-    return sorted(ends, key=order)
+    def moment(end: End) -> tuple[datetime, str]:
+        return end.receipt.finished_at or _BEFORE_ALL, repr(_essence(end.receipt))
+
+    # Of two failures the second is of what could not be sent after the first; what the store has
+    # last takes the place of what it had.
+    by_time = sorted(ends, key=moment)
+    stored = [end for end in by_time if end.receipt.source != "worker"]
+    return sorted([*stored, *(end for end in reversed(by_time) if end not in stored)], key=place)
 
 
 _Turn: TypeAlias = tuple[int, int, bool, datetime]
@@ -434,7 +441,7 @@ def _disagreement(ends: Sequence[End], *, by_failure: bool) -> Problem | None:
     Not so where the entry passes ``by_failure``: which of them was its job's is not known.
     """
     own: dict[str, Receipt] = {}
-    for end in ends if len(ends) > 1 else ():
+    for end in reversed(ends):  # the first one first
         if end.execution is None or not is_from_child(end.receipt):
             continue
         other, receipt = own.setdefault(end.execution, end.receipt), end.receipt

@@ -245,7 +245,7 @@ def _overdue(case: Case, over: TimeOver, known: Traces) -> Found | None:
         return None  # it waits once more: its process had died, and the broker has it again
     if known.death is not None:
         return _died(case, known, over.seq)
-    return Found("timed_out", problems.TimeoutOver(limit=over.limit, holder=_holder(seen)))
+    return Found("timed_out", problems.TimeoutOver(limit=over.limit))
 
 
 def _holder(seen: Sequence[Seen]) -> str:

@@ -77,6 +77,21 @@ A = [
         REPEATABLE,
         is_final=False,
     ),
+    Row(
+        "A: a death that was reported after the next was planned",
+        [
+            *(segment(kills=2), sent(), started(), nowhere(), resent()),
+            *(about("a1"), ended("crashed"), about("a2"), crash("x2")),
+        ],
+        ("crashed", "died"),
+        REPEATABLE,
+    ),
+    Row(
+        "A: a death that was reported before",
+        [segment(kills=2), sent(), crash("x1"), resent(), crash("x2")],
+        ("quarantined", "kills_workers"),
+        REPEATABLE,
+    ),
     Row("A: nothing is planned", [], ("pending", "problem"), is_final=False),
     Row("A: planned", [planned()], ("pending", "problem"), is_final=False),
     Row("A: sent", [sent()], ("pending", "problem"), is_final=False),
@@ -318,6 +333,16 @@ D = [
         PASSED,
     ),
     Row(
+        "D1: its process knows better than who stopped it later",
+        [sent(), started(), ended(), ended("timed_out", finished_at=BEGAN + timedelta(seconds=9))],
+        PASSED,
+    ),
+    Row(
+        "D1: of two stored ends the later one decides",
+        [sent(), stored("failed"), stored(finished_at=BEGAN + timedelta(seconds=9))],
+        PASSED,
+    ),
+    Row(
         "D1: its process knows better, also where its start is lost",
         [
             *(sent(), store("emptied"), ended("succeeded", "x1")),
@@ -432,6 +457,12 @@ E = [
         IS_REVOKED,
     ),
     Row(
+        "E1: revoked, as expected, and recalled by the run since",
+        [sent(), ended("revoked"), recalled("max_failed")],
+        ("passed", "ended_so_as_expected"),
+        IS_REVOKED,
+    ),
+    Row(
         "E2: ran past its limit",
         [sent(), started(), ended(runtime=61.0)],
         ("timed_out", "ran_too_long"),
@@ -538,6 +569,15 @@ F = [
         "F2: a second crash",
         [sent(), crash("x1"), resent(), crash("x2")],
         ("crashed", "died"),
+        REPEATABLE,
+    ),
+    Row(
+        "F2: a restart after an earlier attempt's death",
+        [
+            *(segment(kills=2), sent(), crash("x1"), resent()),
+            *(started("x2"), started("x3", redelivered=True, pid=12)),
+        ],
+        ("quarantined", "kills_workers"),
         REPEATABLE,
     ),
     Row(

@@ -178,6 +178,17 @@ REASONS: list[tuple[list[Step], Entry, dict[str, object]]] = [
         {"code": "store_emptied_earlier"},
     ),
     (
+        [sent(), store("emptied"), store("intact"), nowhere()],
+        PLAIN,
+        {"code": "store_emptied_earlier"},
+    ),
+    ([sent(), started(), store("emptied"), gone(), time_over()], PLAIN, {"code": "store_emptied"}),
+    (
+        [segment(), sent(), recalled("time", "heard")],
+        PLAIN,
+        {"code": "run_deadline_before_start", "limit": 0.0, "timeout": 60.0},
+    ),
+    (
         [sent(), store("emptied"), store("unreachable"), nowhere()],
         PLAIN,
         {"code": "store_emptied"},
@@ -329,10 +340,8 @@ def test_where_results_were_looked_for_is_said_of_a_stack_that_is_not_ours() -> 
     found = world.judge().finding.reason.document()
     own = {"store": "redis://results", "own": "redis://other"}
     assert found == {"code": "never_begun", **own}
-    assert play([sent(), nowhere()], is_private=False).judge().finding.reason.document() == {
-        "code": "start_unreported",
-        "store": "redis://results",
-    }
+    unreported = play([sent(), other_place("own_store"), nowhere()], is_private=False).judge()
+    assert unreported.finding.reason.document() == {"code": "start_unreported", **own}
 
 
 def test_a_descendant_on_another_broker_is_out_of_sight() -> None:
@@ -351,6 +360,15 @@ def test_a_task_that_runs_twice_had_a_delay() -> None:
     why = found.finding.reason.document()["why"]
     assert isinstance(why, dict)
     assert (why["code"], why["delay"]) == ("duplicated", 90.0)
+
+
+def test_of_two_failures_the_first_is_the_tasks_own() -> None:
+    """The second is of what could not be sent after it, in whatever order they arrive."""
+    own = ended("failed", "x1", error={"type": "Own", "message": "m"})
+    second = ended("failed", finished_at=BEGAN + timedelta(seconds=1))
+    for ends in ([own, second], [second, own]):
+        reason = play([sent(), started(), *ends]).judge().finding.reason
+        assert reason.document()["error"] == "Own: m"
 
 
 def test_other_work_is_named() -> None:
@@ -378,6 +396,9 @@ def test_what_decided_is_named() -> None:
     by_search = play([sent(), started(), nowhere(), search()]).judge()
     assert (by_end.end, by_end.attempt, by_end.executions) == (7, 1, 1)
     assert by_end.receipt is not None
+    by_restarts = play([sent(), *RESTARTS, time_over()]).judge()
+    disbelieved = play([sent(), started(), ended(fault="no"), nowhere()]).judge()
+    assert (by_restarts.end, disbelieved.end) == (10, 9)
     assert (by_search.end, by_search.receipt, by_search.executions) == (8, None, 1)
     assert play([sent(), *RESTARTS[:2], time_over()]).judge().executions == 2
     assert play([sent(), stored(executions=4)]).judge().executions == 4
