@@ -43,14 +43,29 @@ class Flaky:
 
 
 def read(path: Path = FILE) -> list[Flaky]:
-    """Return the entries of a file; raises ``pytest.UsageError`` for one without cause or day."""
-    entries = tomllib.loads(path.read_text("utf-8")).get("test", [])
+    """Return the entries of a file; raises ``pytest.UsageError`` for anything else in it."""
+    try:
+        given = tomllib.loads(path.read_text("utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise pytest.UsageError(f"{path.name}: {error}") from None
+    entries = given.pop("test", [])
+    if given or not isinstance(entries, list):
+        raise pytest.UsageError(f"{path.name}: give nothing but [[test]]")
     for number, entry in enumerate(entries, 1):
-        if set(entry) != KEYS or not entry["cause"].strip() or type(entry["until"]) is not date:
+        if not _is_whole(entry):
             raise pytest.UsageError(
                 f"{path.name}: [[test]] {number}: give id, cause and until, a day like 2026-12-31"
             )
     return [Flaky(**entry) for entry in entries]
+
+
+def _is_whole(entry: object) -> bool:
+    return (
+        isinstance(entry, dict)
+        and set(entry) == KEYS
+        and all(isinstance(entry[key], str) and entry[key].strip() for key in ("id", "cause"))
+        and type(entry["until"]) is date
+    )
 
 
 def today() -> date:

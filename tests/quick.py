@@ -27,7 +27,7 @@ from typing import Final
 
 import pytest
 
-from tests.changed import ROOT, selection
+from tests.changed import ROOT, Selection, UnknownChangesError, selection
 
 UNTIL_SECONDS: Final = 45.0
 """When the last test may begin; what remains of the minute is for it, and for a slow moment."""
@@ -110,7 +110,10 @@ def _check(name: str) -> Outcome:
 
 def tests_of_changes(since: str | None, until: float) -> Outcome:
     """Run the tests of what was changed, those that can begin until then."""
-    chosen = selection(since)
+    try:
+        chosen = selection(since)
+    except UnknownChangesError as unknown:
+        return Outcome(False, f"{unknown}\n", "no test was run")
     if not chosen.files:
         return Outcome(True, "", "nothing was changed")
     # A commit's hook has variables that lead git into this repository, from wherever it is called.
@@ -123,21 +126,24 @@ def tests_of_changes(since: str | None, until: float) -> Outcome:
         # Tests write a module twice within a second, and Python tells cached ones apart by second.
         environment={**kept, UNTIL_VARIABLE: str(until), "PYTHONDONTWRITEBYTECODE": "1"},
     )
-    return judged(status, output, len(chosen.files), chosen.left)
+    return judged(status, output, chosen)
 
 
-def judged(status: int, output: str, files: int, left: int) -> Outcome:
-    """Return what became of the tests, and in a line what is left for ``make test``.
+def judged(status: int, output: str, chosen: Selection) -> Outcome:
+    """Return what became of the tests, and in a line what is left for the other rings.
 
     Where there was time for none of them nothing is known, and so it does not hold.
     """
     ended = re.findall(r"^(?:=+ )?((?:\d+ \w+(?:, )?)+) in [\d.]+s", output, re.MULTILINE)
     late = int(next(iter(re.findall(r"^left over: (\d+)$", output, re.MULTILINE)), 0))
-    note = f"{ended[-1] if ended else 'no test ended'}, of {files} files"
+    note = f"{ended[-1] if ended else 'no test ended'}, of {len(chosen.files)} files"
     if late:
         note += f"; no time for {late} tests of them"
     holds = status in {0, NO_TESTS} and (bool(ended) or not late)
-    return Outcome(holds, output, f"{note}; {left} more files are left to make test")
+    note += f"; {chosen.left} more files are left to make test"
+    if chosen.later:
+        note += f", {chosen.later} to make test-all"
+    return Outcome(holds, output, note)
 
 
 def main() -> int:

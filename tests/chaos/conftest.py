@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pytest_manifest.text import plural
+from tests import services
 from tests.chaos import report
+from tests.conftest import given_or_started
 
 ROUNDS_VARIABLE = "MANIFEST_CHAOS_ROUNDS"
 SEED_VARIABLE = "MANIFEST_CHAOS_SEED"
@@ -21,6 +24,18 @@ def seeds() -> list[int]:
     """The seeds of this session: so many rounds, from a first one."""
     rounds, first = (int(os.environ.get(v, "1")) for v in (ROUNDS_VARIABLE, SEED_VARIABLE))
     return list(range(first, first + rounds))
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_url() -> Iterator[str]:
+    """Of a RabbitMQ of this process alone: rounds stop it, and other tests share theirs."""
+    yield from given_or_started("MANIFEST_TEST_RABBITMQ_URL", services.rabbitmq_server())
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """Of a PostgreSQL of this process alone."""
+    yield from given_or_started("MANIFEST_TEST_POSTGRES_URL", services.postgres_server())
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -108,8 +108,10 @@ def kill_xdist_worker(stage: Stage) -> None:
         found = []
         for process in stage.session.children():
             with suppress(psutil.Error):
-                # How execnet starts an interpreter: what it runs comes through a pipe.
-                if any("sys.stdin.readline" in word for word in process.cmdline()):
+                # How execnet starts an interpreter: what it runs comes through a pipe; with
+                # setproctitle xdist gives it another title soon.
+                words = process.cmdline()
+                if any("sys.stdin.readline" in one or "pytest-xdist" in one for one in words):
                     found.append(process)
         return found
 

@@ -24,7 +24,7 @@ BOUNDS = {
     "lines of code of the package": 46_000,
     "options and settings": 59,
     "words of the documents": 96_300,
-    "lines of the tests": 109_500,
+    "lines of the tests": 109_800,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42

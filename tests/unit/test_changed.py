@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
 
+import grimp
 import pytest
+from grimp.exceptions import SourceSyntaxError
 
 from tests import changed, quick
 
@@ -23,15 +27,24 @@ IMPORTERS = {
     "tests.unit.test_top": set[str](),
     "tests.unit.test_supported": set[str](),
     "tests.live.test_servers": set[str](),
+    "tests.plugin.test_sessions": set[str](),
+    "tests.workflows.unit.test_jobs": set[str](),
+    "jobs": {"tests.workflows.unit.test_jobs", "tests.plugin.test_sessions"},
     "tests.chaos.test_faults": {"p.top"},
 }
 """Who imports each module of a project."""
+SOURCES = {
+    **dict.fromkeys(IMPORTERS, ""),
+    "p.leaf": 'SHOWN = Path(__file__).with_name("assets")',
+    "p.middle": 'RULES = TESTS / "rules.toml"',
+}
+"""What stands in the modules."""
 HOUSE = ["tests/house/test_words.py"]
 
 
 def chosen(*files: str, seconds: float = 100, costs: dict[str, float] | None = None) -> list[str]:
     """The names of the tests that these files lead to."""
-    modules = changed.changed_modules(files, IMPORTERS)
+    modules = changed.changed_modules(files, SOURCES)
     far = changed.distances(changed.with_implied(IMPORTERS, modules), modules)
     found = changed.selected(far, files, HOUSE, costs or {}, seconds)
     return [Path(path).stem.removeprefix("test_") for path in found.files]
@@ -52,6 +65,13 @@ def chosen(*files: str, seconds: float = 100, costs: dict[str, float] | None = N
         ("tests/unit/conftest.py", ["leaf", "middle", "supported", "top", "words"]),
         ("p/__init__.py", ["leaf", "middle", "top", "words", "supported"]),
         ("p/page.html", ["leaf", "middle", "top", "supported", "words"]),
+        ("p/assets/page.css", ["leaf", "middle", "words", "supported", "top"]),
+        ("tests/rules.toml", ["middle", "supported", "top", "words"]),
+        ("tests/les.toml", ["words"]),
+        ("p/deleted.py", ["leaf", "middle", "top", "supported", "words"]),
+        ("tests/unit/test_deleted.py", ["words"]),
+        ("tests/unit/notes.txt", ["leaf", "middle", "supported", "top", "words"]),
+        ("jobs.py", ["jobs", "words"]),
     ],
 )
 def test_the_nearest_tests_are_taken_first(file: str, tests: list[str]) -> None:
@@ -68,8 +88,99 @@ def test_as_many_are_taken_as_there_is_time_for() -> None:
 
 
 def test_what_was_left_out_is_counted() -> None:
-    found = changed.selected({"tests.unit.test_a": 1, "tests.unit.test_b": 1}, [], HOUSE, {}, 1)
-    assert (found.files, found.left) == (["tests/unit/test_a.py"], 2)
+    """By the ring that has it: also tests that need servers, and a changed one of ring 2."""
+    far = {"tests.unit.test_a": 1, "tests.unit.test_b": 1, "tests.plugin.test_c": 1}
+    far |= {"tests.live.test_d": 0, "tests.live.test_e": 1}
+    later = ["tests/live/test_d.py", "tests/live/test_e.py"]
+    found = changed.selected(far, ["tests/live/test_d.py"], HOUSE, {}, 1, later)
+    assert found == changed.Selection(["tests/unit/test_a.py"], 3, 2)
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository of one commit, which has the files ``kept`` and ``gone``."""
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("LC_ALL", "C")
+    root = tmp_path / "a clone"
+    root.mkdir()
+    git(root, "init", "--initial-branch=main")
+    commit(root, "kept", "gone")
+    return root
+
+
+def git(root: Path, *words: str) -> None:
+    somebody = ("-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
+    subprocess.run(["git", *somebody, *words], cwd=root, check=True, capture_output=True)
+
+
+def commit(root: Path, *names: str) -> None:
+    """Commit new files of these names."""
+    for name in names:
+        root.joinpath(name).write_text(name)
+    git(root, "add", ".")
+    git(root, "commit", "-m", "Change")
+
+
+def test_what_was_changed_is_what_git_would_commit(repository: Path) -> None:
+    """New files and deleted ones, too; in a folder of a larger repository those of the folder."""
+    repository.joinpath("new one").touch()
+    repository.joinpath("kept").write_text("otherwise")
+    repository.joinpath("gone").unlink()
+    assert changed.changed_files(root=repository) == ["gone", "kept", "new one"]
+    folder = repository / "folder"
+    folder.mkdir()
+    commit(repository, "folder/old")
+    folder.joinpath("old").unlink()
+    assert changed.changed_files(root=folder) == ["old"]
+
+
+def test_where_nothing_was_changed_the_last_commit_is_looked_at(repository: Path) -> None:
+    """The first one, and a merge, too: of it what it brought to the branch."""
+    assert changed.changed_files(root=repository) == ["gone", "kept"]
+    git(repository, "checkout", "-b", "other")
+    commit(repository, "others")
+    git(repository, "checkout", "main")
+    commit(repository, "ours")
+    git(repository, "merge", "--no-ff", "-m", "Merge", "other")
+    assert changed.changed_files(root=repository) == ["others"]
+
+
+def test_a_branch_is_compared_with_where_it_left_another(repository: Path) -> None:
+    """What the other has had since was not changed by the branch."""
+    git(repository, "checkout", "-b", "ours")
+    commit(repository, "ours")
+    git(repository, "checkout", "main")
+    commit(repository, "theirs")
+    git(repository, "checkout", "--detach", "ours")
+    repository.joinpath("new").touch()
+    assert changed.changed_files("main", repository) == ["new", "ours"]
+
+
+def test_what_git_does_not_know_is_said(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(changed.UnknownChangesError, match="does not say what was changed: fatal: "):
+        changed.changed_files("nonsense", repository)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    with pytest.raises(changed.UnknownChangesError, match="not a git repository"):
+        changed.changed_files(root=tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(changed.UnknownChangesError, match="git is not installed"):
+        changed.changed_files(root=repository)
+
+
+def test_without_changes_that_are_known_the_check_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module with a syntax error is in no graph; the other checks go on."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise SourceSyntaxError("module.py", 3, "def (")
+
+    monkeypatch.setattr(grimp, "build_graph", refuse)
+    monkeypatch.setattr(changed, "changed_files", lambda _: ["module.py"])
+    found = quick.tests_of_changes(None, 0.0)
+    assert not found.holds
+    assert "module.py, line 3: def (" in found.output
 
 
 def test_the_graph_is_the_projects_own() -> None:
@@ -97,8 +208,15 @@ def test_the_graph_is_the_projects_own() -> None:
 )
 def test_what_pytest_printed_is_a_line(status: int, output: str, holds: bool, line: str) -> None:
     """It does not hold where there was no time for any test."""
-    found = quick.judged(status, output, 3, 4)
+    found = quick.judged(status, output, changed.Selection(["a", "b", "c"], 4))
     assert (found.holds, found.note) == (holds, f"{line}; 4 more files are left to make test")
+
+
+def test_what_is_left_to_another_ring_is_said() -> None:
+    found = quick.judged(0, "2 passed in 0.10s\n", changed.Selection(["a"], 4, 2))
+    assert (
+        found.note == "2 passed, of 1 files; 4 more files are left to make test, 2 to make test-all"
+    )
 
 
 def test_each_check_has_a_line_and_what_fails_is_shown_whole(

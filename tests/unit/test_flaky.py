@@ -64,12 +64,30 @@ def test_past_its_day_it_fails_for_good(pytester: pytest.Pytester) -> None:
         ENTRY.replace("the second look comes before the first", " "),
         ENTRY.replace("2026-03-04", '"soon"'),
         ENTRY.replace("until", "#"),
+        ENTRY.replace('"the second look comes before the first"', "3"),
+        "test = [3]",
     ],
 )
 def test_one_without_cause_or_day_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "flaky.toml"
     path.write_text(text, "utf-8")
     with pytest.raises(pytest.UsageError, match="give id, cause and until"):
+        flaky.read(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[[test]", "flaky.toml: .*at line 1"),
+        ("test = 3", r"nothing but \[\[test\]\]"),
+        (ENTRY.replace("[[test]]", "[[tset]]"), r"nothing but \[\[test\]\]"),
+    ],
+)
+def test_what_is_no_list_of_tests_is_refused(text: str, said: str, tmp_path: Path) -> None:
+    """A misspelled table would have its test fail by chance, and nobody would know why."""
+    path = tmp_path / "flaky.toml"
+    path.write_text(text, "utf-8")
+    with pytest.raises(pytest.UsageError, match=said):
         flaky.read(path)
 
 
