@@ -171,7 +171,6 @@ class Sender:
             refusal = result.refused.get(name)
             error = (result.error or "") if outcome != "published" else ""
             why = error if refusal is None else str(vars(refusal)["error"])
-            is_unmade = isinstance(refusal, NotMade)
             one = Sending(**stamp(name), number=number, sent_at=self._sent_at)
             end = SendResult(
                 **stamp(name),
