@@ -56,8 +56,8 @@ def _start_valkey(stack: ExitStack) -> str:
     port, password, log = free_port(), secrets.token_hex(16), directory / "valkey.log"
     config = directory / "valkey.conf"  # a file, so that the password is in no process list
     config.write_text(
-        f'bind {LOOPBACK}\nport {port}\nrequirepass {password}\nsave ""\ndir {directory}\n'
-        f"unixsocket {directory}/valkey.sock\nunixsocketperm 700\n"
+        f'bind {LOOPBACK}\nport {port}\nrequirepass {password}\nsave ""\n'
+        f'dir "{directory}"\nunixsocket "{directory}/valkey.sock"\nunixsocketperm 700\n'
     )
     process = stack.enter_context(
         child([str(get_binary_path()), str(config)], log=log, cwd=directory)

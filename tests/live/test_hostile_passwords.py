@@ -60,7 +60,7 @@ def broker(folder: Path, password: str) -> Iterator[int]:
         command = service("redis")["command"]
         assert isinstance(command, list)
         *shell, script = (str(word).replace("$$", "$") for word in command)
-        script = script.replace("dir /data", f"dir {folder}")
+        script = script.replace("dir /data", "dir .")
         script = script.replace(
             "valkey-server -", f"valkey-server --bind {LOOPBACK} --port {port} -"
         )

@@ -88,9 +88,11 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 @pytest.fixture
 def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where servers of this test make their directories; open to any user."""
-    with processes.temporary_directory() as directory:
-        directory.chmod(0o755)
+    """Where servers of this test make their directories; open to any user, of two words."""
+    with processes.temporary_directory() as outer:
+        outer.chmod(0o755)
+        directory = outer / "two words"
+        directory.mkdir()
         monkeypatch.setattr(tempfile, "tempdir", str(directory))
         monkeypatch.delenv(processes.TEMPORARY_VARIABLE, raising=False)
         yield directory

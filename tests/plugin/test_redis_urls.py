@@ -33,7 +33,7 @@ def sentinel(url: str, folder: Path) -> Iterator[str]:
     master, port, log = urlsplit(url), free_port(), folder / "sentinel.log"
     config = folder / "sentinel.conf"
     config.write_text(
-        f"bind {LOOPBACK}\nport {port}\ndir {folder}\n"
+        f'bind {LOOPBACK}\nport {port}\ndir "{folder}"\n'
         f"sentinel monitor shop {master.hostname} {master.port} 1\n"
         f"sentinel auth-pass shop {master.password}\n"
     )

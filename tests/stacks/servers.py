@@ -290,8 +290,8 @@ def _running_redis(
     secret = secrets.token_hex(16) if password else ""
     with ExitStack() as stack:
         directory = stack.enter_context(temporary_directory())
-        lines = [f"bind {LOOPBACK}", 'save ""', f"dir {directory}", "unixsocketperm 700"]
-        lines += [f"unixsocket {directory}/redis.sock"]
+        lines = [f"bind {LOOPBACK}", 'save ""', f'dir "{directory}"', "unixsocketperm 700"]
+        lines += [f'unixsocket "{directory}/redis.sock"']
         lines += [f"requirepass {secret}"] if password else []
         lines += [acl.format(secret)] if acl else []
         lines += _certificates(directory) if tls else []
@@ -330,9 +330,9 @@ def _certificates(directory: Path) -> list[str]:
     authority.cert_pem.write_to_path(directory / "ca.pem")
     certificate.private_key_and_cert_chain_pem.write_to_path(directory / "server.pem")
     return [
-        f"tls-cert-file {directory}/server.pem",
-        f"tls-key-file {directory}/server.pem",
-        f"tls-ca-cert-file {directory}/ca.pem",
+        f'tls-cert-file "{directory}/server.pem"',
+        f'tls-key-file "{directory}/server.pem"',
+        f'tls-ca-cert-file "{directory}/ca.pem"',
         "tls-auth-clients no",
     ]
 
@@ -342,7 +342,7 @@ def _start_sentinel(master: RedisServer, stack: ExitStack) -> str:
     port, log = free_port(), directory / "sentinel.log"
     config = directory / "sentinel.conf"
     config.write_text(
-        f"bind {LOOPBACK}\nport {port}\ndir {directory}\n"
+        f'bind {LOOPBACK}\nport {port}\ndir "{directory}"\n'
         f"sentinel monitor {MASTER} {LOOPBACK} {master.port} 1\n"
     )
     command = [redis_binary(), str(config), "--sentinel"]
