@@ -158,7 +158,7 @@ class Verdicts(LedgerPart):
     def _take_up(self, entries: Sequence[str] | None, why: Reason) -> None:
         """Record that what these verdicts are on is awaited again."""
         if entries is None:
-            found = list(self._db.read(f"{_JUDGED_JOBS} AND s.kind IN ('pending', 'unknown')"))
+            found = list(self._db.read(f"{_JUDGED_JOBS} AND s.kind IN {in_sql(OPEN)}"))
         else:
             found = [
                 row

@@ -170,7 +170,7 @@ class Sender:
             self._sendings[name] = number, outcome
             refusal = result.refused.get(name)
             error = (result.error or "") if outcome != "published" else ""
-            why = error if refusal is None else str(vars(refusal)["error"])
+            why = error if refusal is None else str(vars(refusal).get("error", refusal.phrase()))
             one = Sending(**stamp(name), number=number, sent_at=self._sent_at)
             end = SendResult(
                 **stamp(name),
