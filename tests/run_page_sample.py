@@ -12,7 +12,6 @@ from uuid import NAMESPACE_OID, uuid5
 
 from pydantic import JsonValue
 
-from pytest_manifest.analysis.reading import outcome_of
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord
 from pytest_manifest.analysis.tree_reading import (
     DescendantRecord,
@@ -31,6 +30,7 @@ from pytest_manifest.schema import (
     Verdict,
     VerdictStatus,
 )
+from pytest_manifest.schema.statuses import outcome_of
 
 RUN: Final = "20260317-214005-5f1c9a2e"
 BEGAN: Final = datetime(2026, 3, 17, 21, 40, 5, tzinfo=timezone.utc)

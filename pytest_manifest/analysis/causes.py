@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from pytest_manifest.analysis.records import Outcome
 from pytest_manifest.schema import Mismatch, Receipt, Verdict, VerdictStatus
+from pytest_manifest.schema.statuses import BAD, Outcome
 from pytest_manifest.text import middle, printable
-from pytest_manifest.verdict import next_step, reason_of
-from pytest_manifest.verdict.descendants import PATH, named_descendant
+from pytest_manifest.verdict import best_known, next_step
+from pytest_manifest.verdict.descendants import PATH, descendant_of
 
 EXAMPLES = 3
 _MESSAGE_LIMIT = 400
@@ -125,7 +125,7 @@ class Causes:
         message = middle(_one_line(message), _MESSAGE_LIMIT)
         group = self._groups.get(key)
         if group is None:
-            step = "" if record.verdict is None else next_step(record.verdict.sentence)
+            step = "" if record.verdict is None else next_step(record.verdict)
             title = _title(key, record.verdict)
             group = self._groups[key] = _Group(title, message, pair, step)
         group.add(record.id)
@@ -161,18 +161,18 @@ class CauseNumbers:
 
 def _sign_and_message(record: EvaluatedEntry) -> tuple[_Sign, str] | None:
     """Return by what a record is grouped, and its message; None where nothing went wrong."""
-    if record.verdict is None or record.outcome not in ("failed", "error"):
+    if record.verdict is None or record.outcome not in BAD:
         return None
     kind, mismatch = record.verdict.verdict, _first_mismatch(record.verdict)
-    reason = reason_of(record.verdict, record.receipt)
+    reason = best_known(record.verdict, record.receipt)
     if reason is not None and not isinstance(reason, Mismatch):
         return ((kind, _name(reason.type), record.error_place, None), None), reason.message
     key: _Key = (kind, None, None, None if mismatch is None else _path(mismatch))
     if reason is None:
-        named = named_descendant(record.verdict)
+        named = descendant_of(record.verdict)
         if named is None:
             return (key, None), record.verdict.sentence
-        return ((kind, None, _name(named[0]), key[3]), None), named[2]
+        return ((kind, None, _name(named.task), key[3]), None), named.said
     pair = _value(reason.expected), _value(reason.actual)
     return (key, pair), f"{pair[1]} where {pair[0]} was expected"
 
@@ -211,9 +211,9 @@ def _title(key: _Key, verdict: Verdict | None) -> str:
     kind, error, place, path = key
     before = "" if kind == "failed" else f"{kind}: "
     mismatch = _first_mismatch(verdict)
-    named = None if verdict is None or error is not None else named_descendant(verdict)
+    named = None if verdict is None or error is not None else descendant_of(verdict)
     if named is not None:
-        return f"a descendant {place} {named[1]}"
+        return f"a descendant {place} {named.came_to}"
     if error is not None:
         return f"{before}{error} at {place}" if place else f"{before}{error}"
     if mismatch is None or path is None:

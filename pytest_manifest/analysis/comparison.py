@@ -13,10 +13,11 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from pytest_manifest.analysis.records import EntryRecord, Outcome
+from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.analysis.tree_comparison import TreeChange
 from pytest_manifest.schema import Receipt, VerdictStatus
 from pytest_manifest.schema.receipts import exact
+from pytest_manifest.schema.statuses import BAD, Outcome
 from pytest_manifest.schema.wire import json_sha256
 
 THRESHOLD: Final = 1.25
@@ -162,7 +163,7 @@ class _Digest:
 
     @property
     def fails(self) -> bool:
-        return self.outcome in ("failed", "error")
+        return self.outcome in BAD
 
 
 class _Totals:

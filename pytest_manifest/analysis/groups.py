@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pytest_manifest.analysis.causes import Cause, Causes
-from pytest_manifest.analysis.reading import outcome_of
-from pytest_manifest.analysis.records import Outcome
 from pytest_manifest.ledger import Ledger, Statuses
 from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
+from pytest_manifest.schema.statuses import Outcome, outcome_of
 from pytest_manifest.text import middle, plural, printable
 from pytest_manifest.verdict.descendants import counts_text, number_of
 from pytest_manifest.verdict.explanation import error_place

@@ -9,8 +9,8 @@ from statistics import median
 from typing import Final
 
 from pytest_manifest.analysis.comparison import NOTICEABLE, THRESHOLD
-from pytest_manifest.analysis.reading import outcome_of
 from pytest_manifest.schema import VerdictStatus
+from pytest_manifest.schema.statuses import BAD, outcome_of
 
 CHANGES: Final = 2
 """Changes between passed and not passed that make an entry flaky: one is a fault, or its mend."""
@@ -37,7 +37,7 @@ class EntryHistory:
         ended = [
             outcome == "passed"
             for outcome in map(outcome_of, self.statuses)
-            if outcome in ("passed", "failed", "error")
+            if outcome in BAD or outcome == "passed"
         ]
         return sum(one != other for one, other in pairwise(ended)) >= CHANGES
 
@@ -65,4 +65,4 @@ class EntryHistory:
     def fails(self) -> bool:
         """Return whether the newest verdict on it is not that it passed."""
         newest = next((one for one in reversed(self.statuses) if one is not None), None)
-        return outcome_of(newest) in ("failed", "error")
+        return outcome_of(newest) in BAD

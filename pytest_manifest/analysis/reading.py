@@ -14,7 +14,6 @@ from pytest_manifest.analysis.records import (
     AttemptRecord,
     EntryRecord,
     Origin,
-    Outcome,
     TryRecord,
 )
 from pytest_manifest.analysis.stored_records import Line, stored_record
@@ -25,7 +24,6 @@ from pytest_manifest.schema import (
     Entry,
     Receipt,
     Retried,
-    VerdictStatus,
     actual_cost,
 )
 from pytest_manifest.schema.shown import (
@@ -37,7 +35,8 @@ from pytest_manifest.schema.shown import (
     shown_text,
     shown_verdict,
 )
-from pytest_manifest.verdict import Costs, outcome
+from pytest_manifest.schema.statuses import outcome_of
+from pytest_manifest.verdict import Costs
 from pytest_manifest.verdict.explanation import error_place
 
 _AT_ONCE = 64
@@ -149,11 +148,6 @@ def _origin(row: AttemptRow) -> Origin | None:
     if origin is None:
         return None
     return Origin(origin.run, origin.entry, origin.attempt, row.task_id)
-
-
-def outcome_of(kind: VerdictStatus | None) -> Outcome:
-    """Return how pytest shows a verdict of this status; None counts as pending."""
-    return "pending" if kind in (None, "pending") else outcome(kind)
 
 
 def _received(row: AttemptRow, history: History) -> Receipt | None:

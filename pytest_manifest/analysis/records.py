@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
 
 from pydantic import JsonValue
 
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
+from pytest_manifest.schema.statuses import NEVER_STARTED_STATES, Outcome
 from pytest_manifest.text import short
-from pytest_manifest.verdict import NEVER_STARTED_STATES
 
-Outcome = Literal["passed", "failed", "error", "skipped", "pending"]
 """How pytest shows a verdict: failed is an expectation that does not hold, error a job whose fate
 the run or the stack could not tell."""
 

@@ -18,15 +18,15 @@ from typing import Final
 from pytest_manifest.analysis.advice import Signs, advice
 from pytest_manifest.analysis.causes import Cause, Causes
 from pytest_manifest.analysis.quantiles import Distribution, Times
-from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, Outcome
+from pytest_manifest.analysis.records import AttemptRecord, EntryRecord
 from pytest_manifest.ledger import RunInfo, RunSegment
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.receipts import exact
+from pytest_manifest.schema.statuses import DEATHS, Outcome
 
 __all__ = ["Cause", "Distribution", "Statistics", "TaskRow", "WorkerRow", "statistics"]
 
 SLOWEST: Final = 5
-DEATHS: Final = frozenset({"crashed", "quarantined"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,13 +17,13 @@ from msgspec import Struct
 from msgspec.json import Decoder
 from pydantic_core import from_json
 
-from pytest_manifest.analysis.reading import outcome_of
-from pytest_manifest.analysis.records import AttemptRecord, Outcome
+from pytest_manifest.analysis.records import AttemptRecord
 from pytest_manifest.analysis.trees import critical_path, last_known, nested, path_to
 from pytest_manifest.ledger import Ledger, ToldDescendant
 from pytest_manifest.schema import State, VerdictStatus
 from pytest_manifest.schema.json_values import MSGSPEC_ERRORS
 from pytest_manifest.schema.shown import shown_text
+from pytest_manifest.schema.statuses import Outcome, outcome_of
 from pytest_manifest.schema.wire import parse_moment
 
 LONGEST_PATH: Final = 1000

@@ -48,7 +48,7 @@ def task_id_for(run: str, entry_id: str, number: int, position: int = 0) -> str:
     10,000 runs some two have these in common with a chance of 1 %, and where both have a million
     entries, one id of theirs is the same with a chance of 2e-13.
     """
-    drawn = _drawn(run, entry_id, number)
+    drawn = sha1(f"{run}/{entry_id}/{number}".encode(), usedforsecurity=False).digest()
     bits = int.from_bytes(drawn[:8], "big") & _DRAWN | _VARIANT
     high, low, text = position >> 12 & 0xFFFF, position & 0xFFF, f"{bits:016x}"
     return f"{run8(run)}-{high:04x}-8{low:03x}-{text[:4]}-{text[4:]}"
@@ -58,32 +58,14 @@ _DRAWN: Final = (1 << 62) - 1
 _VARIANT: Final = 0b10 << 62
 
 
-def _drawn(run: str, entry_id: str, number: int) -> bytes:
-    return sha1(f"{run}/{entry_id}/{number}".encode(), usedforsecurity=False).digest()
-
-
 def is_of_attempt(task_id: str, run: str, entry_id: str, number: int) -> bool:
     """Tell whether an id belongs to this attempt, at whatever position its entry was sent."""
     _, *parts = task_id.split("-")
     try:
-        if len(parts) == _FORMER_PARTS:
-            return task_id == _former_id(run, entry_id, number, int(parts[0], 16))
         position = int(parts[0], 16) << 12 | int(parts[1][1:], 16)
     except (ValueError, IndexError):
         return False
     return task_id == task_id_for(run, entry_id, number, position)
-
-
-_FORMER_PARTS: Final = 5
-
-
-def _former_id(run: str, entry_id: str, number: int, position: int) -> str:
-    """Name an attempt as the records of runs do that were made before ids were UUIDs."""
-    drawn = bytearray(_drawn(run, entry_id, number))
-    drawn[2] = drawn[2] & 0x0F | 0x80
-    drawn[4] = drawn[4] & 0x3F | 0x80
-    text = drawn.hex()
-    return f"{run8(run)}-{position:08x}-{text[:4]}-{text[4:8]}-{text[8:12]}-{text[12:24]}"
 
 
 def attempt_of(run: str, entry: Entry, number: int, position: int = 0) -> Attempt:

@@ -15,7 +15,7 @@ from pydantic import JsonValue
 
 from pytest_manifest.broker.attempt import Attempt, run8
 from pytest_manifest.broker.client import reply_queue_name
-from pytest_manifest.broker.own_sending import make_message
+from pytest_manifest.broker.own_sending import NotMadeError, make_message
 from pytest_manifest.broker.routing import MESSAGE_OPTIONS, Options, Routing, destination_of
 from pytest_manifest.broker.workers import TaskLimits, message_limits
 from pytest_manifest.errors import DispatchError
@@ -31,7 +31,8 @@ from pytest_manifest.schema.wire import (
     HEADER_TTL,
     timestamp,
 )
-from pytest_manifest.verdict.messages import OWN_SENDING
+from pytest_manifest.verdict.problems import NotMade, Refused
+from pytest_manifest.verdict.reasons import Problem
 
 REPR_LENGTH: Final = 100  # characters of args and kwargs that Flower and worker logs show
 
@@ -87,7 +88,7 @@ class MessageBuilder:
 
     def build(
         self, attempts: Sequence[Attempt], sent_at: datetime
-    ) -> tuple[list[Outgoing], dict[str, str]]:
+    ) -> tuple[list[Outgoing], dict[str, Problem]]:
         """Build the messages of a batch; relative times count from ``sent_at``.
 
         Also task id -> why, of what no message can be made of: that is its own fault, and nothing
@@ -95,17 +96,18 @@ class MessageBuilder:
         """
         headers = self._headers | {HEADER_SENT_AT: timestamp(sent_at)}
         built: list[Outgoing] = []
-        refused: dict[str, str] = {}
+        refused: dict[str, Problem] = {}
         for attempt in attempts:
             try:
                 built.append(self._build_one(attempt, sent_at, headers))
+            except NotMadeError as error:
+                refused[attempt.task_id] = NotMade(error=str(error))
             except DispatchError as error:
-                refused[attempt.task_id] = str(error)
+                refused[attempt.task_id] = Refused(error=str(error))
             except Exception as error:  # the app's own router or serializer may raise anything
-                refused[attempt.task_id] = (
-                    f"no message for {attempt.entry.task} can be made of it "
-                    f"({type(error).__name__}: {redact(str(error))})"
-                )
+                said = f"{type(error).__name__}: {redact(str(error))}"
+                fault = f"no message for {attempt.entry.task} can be made of it ({said})"
+                refused[attempt.task_id] = Refused(error=fault)
         return built, refused
 
     def _build_one(self, attempt: Attempt, sent_at: datetime, headers: Options) -> Outgoing:
@@ -141,7 +143,7 @@ class MessageBuilder:
     def _made_by_task(self, attempt: Attempt, ours: Any, options: Options) -> Outgoing:
         """Have the task make the message by its own ``apply_async``; ``ours``: that of all others.
 
-        Raises DispatchError where it is not the message of this entry.
+        Raises NotMadeError where it is not the message of this entry.
         """
         entry = attempt.entry
         names = ("queue", "priority", "eta", "countdown", "expires")
@@ -158,12 +160,10 @@ class MessageBuilder:
         )
         body, at = made.message.body, destination_of(made.options)
         if [list(body[0]), dict(body[1])] != [entry.args, entry.kwargs]:
-            raise DispatchError(
-                f"{OWN_SENDING} gives it other arguments than the entry has; write them there"
-            )
+            raise NotMadeError("gives it other arguments than the entry has; write them there")
         if at != destination_of(options):
-            raise DispatchError(
-                f"{OWN_SENDING} sends it to {' '.join(filter(None, at))}, and not where the "
+            raise NotMadeError(
+                f"sends it to {' '.join(filter(None, at))}, and not where the "
                 "app's routes do; name that queue in the entry"
             )
         # How long it may run, and what is kept and shown of it, is the run's business.

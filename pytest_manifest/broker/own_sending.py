@@ -21,7 +21,6 @@ from pytest_manifest.compat.celery import in_place_of, settings_on_top
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.redaction import redact
 from pytest_manifest.text import short
-from pytest_manifest.verdict.messages import OWN_SENDING
 
 SETTING: Final = "manifest_apply_async"
 _NOT_OURS: Final = ("expiration", "retry", "retry_policy", "declare")
@@ -78,7 +77,7 @@ def sending_notice(senders: Mapping[str, str], names: Iterable[str], *, called: 
 def make_message(app: Celery, call: Callable[[], object], task_id: str) -> OwnMessage:
     """Call a task's own ``apply_async``, and return the message that it would have sent.
 
-    Raises DispatchError where that is not one message, of this id.
+    Raises NotMadeError where that is not one message, of this id.
     """
     kept: list[OwnMessage] = []
     thread = threading.get_ident()
@@ -101,15 +100,17 @@ def make_message(app: Celery, call: Callable[[], object], task_id: str) -> OwnMe
         try:
             returned = call()
         except Exception as error:  # of the project's own code
-            raise DispatchError(
-                f"{OWN_SENDING} raised {redact(f'{type(error).__name__}: {error}')}"
-            ) from error
+            raise NotMadeError(f"raised {redact(f'{type(error).__name__}: {error}')}") from error
     ids = [str(one.message.headers.get("id")) for one in kept]
     if ids != [task_id]:
-        raise DispatchError(_refusal(ids, task_id, returned))
+        raise NotMadeError(_refusal(ids, task_id, returned))
     [made] = kept
     options = {name: value for name, value in made.options.items() if name not in _NOT_OURS}
     return OwnMessage(made.message, options)
+
+
+class NotMadeError(DispatchError):
+    """The fault, after "its own apply_async", by which a task makes no message of an entry."""
 
 
 def _nothing(*_: object, **__: object) -> dict[str, object]:
@@ -120,7 +121,7 @@ def _refusal(ids: list[str], task_id: str, returned: object) -> str:
     if not ids:
         other = str(getattr(returned, "id", "") or "")
         what = f"the result of job {other}" if other and other != task_id else short(returned)
-        return f"{OWN_SENDING} sent nothing, and returned {redact(what)}"
+        return f"sent nothing, and returned {redact(what)}"
     if len(ids) > 1:
-        return f"{OWN_SENDING} sends {len(ids)} messages, and a run answers for one"
-    return f"{OWN_SENDING} gives the job another id, {ids[0]}, and no report would be found"
+        return f"sends {len(ids)} messages, and a run answers for one"
+    return f"gives the job another id, {ids[0]}, and no report would be found"

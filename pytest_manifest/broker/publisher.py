@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -31,6 +31,8 @@ from pytest_manifest.errors import StackError
 from pytest_manifest.redaction import redact_about, redact_url
 from pytest_manifest.schema import Entry
 from pytest_manifest.urls import StackAddress, scheme_of
+from pytest_manifest.verdict.problems import Refused
+from pytest_manifest.verdict.reasons import Problem
 
 # One chunk is one round trip and one unit of doubt, whose entries are located after a failure;
 # more at once are no faster by much, and large arguments are in memory together.
@@ -45,7 +47,7 @@ class PublishResult:
 
     ``certain``: the broker has the message. ``uncertain``: it may have it; locate these before
     sending them again. ``unsent``: it certainly does not have it. ``refused``: nor has it these,
-    and trying again is no use; with a phrase that says why. ``error``: one sentence, or None when
+    and trying again is no use; with the reason. ``error``: one sentence, or None when
     every attempt is certain or refused.
     """
 
@@ -53,7 +55,7 @@ class PublishResult:
     uncertain: list[str] = field(default_factory=list)
     error: str | None = None
     unsent: list[str] = field(default_factory=list)
-    refused: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, Problem] = field(default_factory=dict)
 
 
 class Publisher:
@@ -288,17 +290,18 @@ def _ids(outgoing: Sequence[Outgoing]) -> list[str]:
     return [one.attempt.task_id for one in outgoing]
 
 
-def _refused(outgoing: Iterable[Outgoing], closed: Mapping[str, str]) -> dict[str, str]:
+def _refused(outgoing: Iterable[Outgoing], closed: Mapping[str, str]) -> dict[str, Problem]:
     """Map task id -> why it is not sent, for messages to a refused queue."""
-    refused = {}
+    refused: dict[str, Problem] = {}
     for one in outgoing if closed else ():
         name = queue_name(one.options)
         if name is not None and name in closed:
-            refused[one.attempt.task_id] = f"it goes to queue {name!r}, and {closed[name]}"
+            fault = f"it goes to queue {name!r}, and {closed[name]}"
+            refused[one.attempt.task_id] = Refused(error=fault)
     return refused
 
 
-def _without(outgoing: Sequence[Outgoing], refused: Mapping[str, str]) -> Sequence[Outgoing]:
+def _without(outgoing: Sequence[Outgoing], refused: Container[str]) -> Sequence[Outgoing]:
     if not refused:
         return outgoing
     return [one for one in outgoing if one.attempt.task_id not in refused]
@@ -308,16 +311,16 @@ def _with_error(result: PublishResult, error: str) -> PublishResult:
     return replace(result, error=error)
 
 
-def _unroutable(chunk: Iterable[Outgoing], returned: Collection[str]) -> dict[str, str]:
+def _unroutable(chunk: Iterable[Outgoing], returned: Collection[str]) -> dict[str, Problem]:
     """Map task id -> why it is not sent, for messages that no queue is bound for."""
-    refused = {}
+    refused: dict[str, Problem] = {}
     for one in chunk:
         task_id = one.attempt.task_id
         if task_id in returned:
             exchange, key = destination_of(one.options)
-            refused[task_id] = (
-                f"no queue of the broker is bound to where it goes: its route leads to exchange "
-                f"{exchange!r} with routing key {key!r}"
+            refused[task_id] = Refused(
+                error="no queue of the broker is bound to where it goes: its route leads to "
+                f"exchange {exchange!r} with routing key {key!r}"
             )
     return refused
 

@@ -15,7 +15,6 @@ from msgspec.json import Decoder
 from pydantic import JsonValue
 
 from pytest_manifest.analysis.history import EntryHistory
-from pytest_manifest.analysis.reading import outcome_of
 from pytest_manifest.cli.output import say, write_rows_as_json, write_table
 from pytest_manifest.cli.runs_folder import pytest_command
 from pytest_manifest.errors import LedgerError, PlanError
@@ -24,10 +23,10 @@ from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.manifest import Manifest, id_and_task, read_manifest
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.json_values import MSGSPEC_ERRORS
+from pytest_manifest.schema.statuses import SIGNS, outcome_of
 from pytest_manifest.text import rate_text, seconds
 from pytest_manifest.verdict.descendants import number_of
 
-LETTERS: Final = {"passed": ".", "failed": "F", "error": "E", "skipped": "s", "pending": "?"}
 """How pytest abbreviates an outcome."""
 ABSENT: Final = "-"
 
@@ -197,7 +196,8 @@ def _counts(verdicts: JsonValue, reused: JsonValue) -> str:
 
 def _cells(history: EntryHistory) -> tuple[str, ...]:
     letters = "".join(
-        ABSENT if status is None else LETTERS[outcome_of(status)] for status in history.statuses
+        ABSENT if status is None else SIGNS[outcome_of(status)].letter
+        for status in history.statuses
     )
     known = [runtime for runtime in history.runtimes if runtime is not None]
     remarks = ["flaky"] if history.is_flaky else []

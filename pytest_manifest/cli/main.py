@@ -28,18 +28,6 @@ def main() -> None:
     _run(app, "manifest")
 
 
-def stack_main() -> None:
-    """Run ``manifest-stack``, the former name of ``manifest stack``."""
-    _renamed("manifest-stack", "manifest stack")
-    _run(stack.app, "manifest-stack")
-
-
-def ledger_main() -> None:
-    """Run ``manifest-ledger``, the former name of ``manifest merge``."""
-    _renamed("manifest-ledger", "manifest")
-    _run(app, "manifest-ledger")
-
-
 def _run(program: typer.Typer, name: str) -> None:
     _open_streams()
     try:
@@ -87,10 +75,6 @@ def _was_caused_by(kind: type[BaseException], ended: SystemExit) -> bool:
 def _leave_unwritten() -> None:
     """Have what is still to be printed lead nowhere: at exit Python would try again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _renamed(old: str, new: str) -> None:
-    warn(f"{old}: this is '{new}' now, and the old name goes with the next release")
 
 
 def _run_ids(incomplete: str) -> list[str]:
@@ -227,7 +211,7 @@ def lint(
 @app.command()
 def show(
     what: Annotated[
-        str, typer.Argument(metavar="FILE|RUN", autocompletion=_run_ids, show_default=False)
+        str, typer.Argument(metavar="FILE|RUN|ENTRY", autocompletion=_run_ids, show_default=False)
     ],
     status: Annotated[
         list[str] | None, typer.Option(metavar="STATUS", help="only these verdicts of a run")
@@ -240,6 +224,12 @@ def show(
         str | None,
         typer.Option(metavar="ENTRY", help="the tasks that the job of this entry of a run started"),
     ] = None,
+    facts: Annotated[
+        bool, typer.Option("--facts", help="all that is recorded of ENTRY, in order")
+    ] = False,
+    run: Annotated[
+        str, typer.Option(metavar="RUN", autocompletion=_run_ids, help="the run of --facts")
+    ] = "last",
     limit: Limit = 50,
     folder: Runs = None,
     json: Json = False,
@@ -251,6 +241,9 @@ def show(
     from pytest_manifest.cli import show as command
     from pytest_manifest.cli.runs_folder import runs_folder
 
+    if facts:
+        command.show_facts(what, run, runs_folder(folder), limit, json=json)
+        return
     chosen = command.Filter(frozenset(status or ()), task, tag, limit)
     command.run(what, runs_folder(folder), chosen, tree, json=json)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+from pytest_manifest.schema.statuses import SIGNS, STATUSES
 from pytest_manifest.text import cells, terminal_line
 
 if TYPE_CHECKING:
@@ -130,16 +131,9 @@ def _write_rich(
     Console(width=width).print(table)  # rich believes a COLUMNS of 0
 
 
-_STYLES: Final = {
-    "passed": "green",
-    "failed": "red",
-    "lost": "red",
-    "crashed": "red",
-    "duplicated": "red",
-    "unknown": "yellow",
-    "pending": "yellow",
-    "flaky": "yellow",
-    "slowing": "yellow",
+_STYLES: Final[Mapping[str, str]] = {
+    **{name: SIGNS[status.outcome].colour for name, status in STATUSES.items()},
+    **dict.fromkeys(("flaky", "slowing"), "yellow"),
 }
 """Colours of cells with these words; others have the terminal's own."""
 

@@ -60,6 +60,13 @@ class Filter:
         return f"and {left:,} more; --limit=0 shows all" if left else None
 
 
+def show_facts(entry: str, run: str, folder: Path, limit: int, *, json: bool) -> None:
+    """Print what a run's ledger has of one of its entries."""
+    from pytest_manifest.cli import facts as command
+
+    command.run(StoredRun.open(find_run(run, folder)), entry, limit, json=json)
+
+
 def run(what: str, folder: Path, chosen: Filter, tree: str | None = None, *, json: bool) -> None:
     """Print the manifest's entries, or the run's verdicts, or what one of its entries started."""
     path = Path(what)
@@ -128,7 +135,7 @@ def _show_run(run: StoredRun, chosen: Filter, *, json: bool) -> None:
                 "manifest": str(run.info.manifest),
                 "created_at": run.info.created_at.isoformat(),
                 "status": status,
-                "verdicts": dict(counts),
+                "verdicts": {str(one): number for one, number in counts.items()},
                 "reused": dict(reused),
                 "descendants": {one or "pending": number for one, number in trees.items()},
             }

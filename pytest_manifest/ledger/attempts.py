@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from pytest_manifest.ledger.database import LedgerPart
 from pytest_manifest.ledger.rows import (
@@ -15,6 +15,7 @@ from pytest_manifest.ledger.rows import (
     moment,
     text,
 )
+from pytest_manifest.schema.statuses import OPEN, in_sql
 
 PlanRow: TypeAlias = tuple[str, str, int, int] | tuple[str, str, int, int, str | None]
 """``(task_id, entry, attempt, position)``, and the reason of an attempt that is not the first."""
@@ -27,16 +28,15 @@ _ATTEMPTS = """
 """
 _NEWEST = "WHERE a.attempt = (SELECT max(b.attempt) FROM attempts b WHERE b.entry = a.entry) "
 # Without a verdict, or with one that may change later.
-_NOT_FINAL = (
-    "AND a.entry NOT IN (SELECT entry FROM settled WHERE kind NOT IN ('pending', 'unknown')) "
-)
-_UNDECIDED = _NEWEST + _NOT_FINAL
+_FINAL = f"SELECT entry FROM settled WHERE kind NOT IN {in_sql(OPEN)}"  # noqa: S608 - fixed text
+_UNDECIDED = f"{_NEWEST} AND a.entry NOT IN ({_FINAL}) "
 _FIRST_UNDECIDED = f"SELECT 1 FROM attempts a {_UNDECIDED} LIMIT 1"  # noqa: S608 - fixed text
 
 _FIRST_OPEN = f"""
     SELECT 1 FROM attempts a LEFT JOIN settled s ON s.entry = a.entry
     {_NEWEST} AND (
-        s.kind IS NULL OR s.kind = 'pending' OR (s.kind = 'unknown' AND a.state = 'planned')
+        s.kind IS NULL
+        OR (s.kind IN {in_sql(OPEN)} AND (s.kind = 'pending' OR a.state = 'planned'))
     ) LIMIT 1
 """  # noqa: S608 - fixed text
 
@@ -44,12 +44,19 @@ _FIRST_OPEN = f"""
 class Attempts(LedgerPart):
     """Attempts and their sending states."""
 
-    def plan(self, rows: Iterable[PlanRow]) -> None:
-        """Record ``(task_id, entry, attempt, position[, reason])`` of all that is to be sent."""
+    def plan(
+        self, rows: Iterable[PlanRow], *, why: Literal["retry", "resume"] | None = None
+    ) -> None:
+        """Record ``(task_id, entry, attempt, position[, reason])`` of all that is to be sent.
+
+        ``why``: what makes an attempt that is not the first, see ``facts.Why``.
+        """
+        cause = "NULL" if why is None else f"'{why}'"
         with self._db.writing() as db:
             db.executemany(
-                "INSERT INTO attempts (task_id, entry, attempt, ordinal, reason, state) "
-                "VALUES (?, ?, ?, ?, ?, 'planned')",
+                "INSERT INTO attempts "  # noqa: S608 - fixed text, and a number
+                "(task_id, entry, attempt, ordinal, reason, state, cause, seq) "
+                f"VALUES (?, ?, ?, ?, ?, 'planned', {cause}, {self._db.take_seq()})",
                 (row if len(row) == 5 else (*row, None) for row in rows),
             )
 
@@ -69,14 +76,19 @@ class Attempts(LedgerPart):
         sent_at: datetime | None = None,
         note: str | None = None,
     ) -> None:
-        """Set the sending state of attempts; ``sent_at`` and ``note`` stay where not given."""
-        sent = text(sent_at)
+        """Set the sending state of attempts; ``sent_at`` and ``note`` stay where not given.
+
+        With ``sent_at`` they are about to be sent, and have their place in the order by that.
+        """
+        changes, values = "state = ?", list[str | None]([state])
+        if note is not None:
+            changes, values = f"{changes}, note = ?", [*values, note]
         with self._db.writing() as db:
-            db.executemany(
-                "UPDATE attempts SET state = ?, sent_at = coalesce(?, sent_at), "
-                "note = coalesce(?, note) WHERE task_id = ?",
-                ((state, sent, note, task_id) for task_id in task_ids),
-            )
+            if sent_at is not None:
+                changes += f", sent_at = ?, sending = {self._db.take_seq()}"
+                values.append(text(sent_at))
+            query = f"UPDATE attempts SET {changes} WHERE task_id = ?"  # noqa: S608 - fixed text
+            db.executemany(query, ((*values, task_id) for task_id in task_ids))
 
     def last_sent_at(self) -> datetime | None:
         """Return the latest time at which an attempt was sent; None where none was."""

@@ -10,7 +10,14 @@ from typing import TypeVar
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger.files import DAMAGE_ERRORS
-from pytest_manifest.ledger.rows import BAD_ROW_ERRORS, EXPORTED_INSTEAD, Row, damaged
+from pytest_manifest.ledger.rows import (
+    BAD_ROW_ERRORS,
+    EXPORTED_INSTEAD,
+    SEQ,
+    Row,
+    damaged,
+    last_seq_query,
+)
 from pytest_manifest.schema import Receipt
 
 Built = TypeVar("Built")
@@ -33,6 +40,7 @@ _SAVEPOINT = ("SAVEPOINT part", "RELEASE part", "ROLLBACK TO part")
 BUSY_AGAIN_MS = 1000
 """Milliseconds that a connection waits for another process once it has waited in vain: what is
 left to be written, as a run gives up, would take half a minute each."""
+_LAST_SEQ = last_seq_query()
 CHUNK = 500
 """Values in one statement: far fewer than any version of SQLite allows."""
 
@@ -56,6 +64,8 @@ class Database:
         self._in_transaction = False
         self._deferred = False
         self._texts: dict[int, tuple[Receipt, str]] = {}
+        self._seq: int | None = None
+        """The last number given of the ledger's order, once a transaction has asked for one."""
 
     def defer_commits(self, *, has_begun: bool = False) -> None:
         """Commit nothing from now on until :meth:`commit_deferred`.
@@ -101,6 +111,7 @@ class Database:
         try:
             yield
             with self.write_errors():
+                self._keep_seq()
                 self.connection.execute(commit)
         except BaseException:
             with suppress(sqlite3.Error):  # after a full disk SQLite has rolled back already
@@ -108,6 +119,7 @@ class Database:
             raise
         finally:
             self._in_transaction = False
+            self._seq = None
             self._texts.clear()
 
     @contextmanager
@@ -121,6 +133,29 @@ class Database:
                 yield self.connection
         else:
             raise unwritable(self.path, "an earlier record of the transaction failed")
+
+    def take_seq(self, count: int = 1) -> int:
+        """Return the first of so many numbers of the ledger's order; call it while writing.
+
+        What is taken and not committed is given again: numbers are in the order of commits.
+        """
+        if self._seq is None:
+            self._seq = self.last_seq()
+        first = self._seq + 1
+        self._seq += count
+        return first
+
+    def last_seq(self) -> int:
+        """Return the last number that was given and committed, or given in this transaction."""
+        if self._seq is not None:
+            return self._seq
+        row = self.read_one(_LAST_SEQ)
+        return 0 if row is None else int(row[0])
+
+    def _keep_seq(self) -> None:
+        if self._seq is not None:
+            values = SEQ, str(self._seq)
+            self.connection.execute("INSERT OR REPLACE INTO run VALUES (?, ?)", values)
 
     def receipt_text(self, receipt: Receipt) -> str:
         """Return a receipt as JSON, encoded once a transaction, which may write it twice."""

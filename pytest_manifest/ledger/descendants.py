@@ -6,11 +6,12 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, get_args
+from typing import Final
 
 from pytest_manifest.ledger.database import LedgerPart, placeholders
 from pytest_manifest.ledger.rows import NEWEST_FIRST, Row, moment, text
 from pytest_manifest.schema import Verdict, VerdictStatus
+from pytest_manifest.schema.statuses import OF_ITS_PROCESS, STATUSES, in_sql
 
 DESCENDANT_COLUMNS: Final = (
     "task_id, root, parent, task, how, queue, fulfils, spawned_at, kind, verdict, chords, due, "
@@ -24,7 +25,6 @@ _ANNOUNCED = f"SELECT {ANNOUNCED_COLUMNS} FROM announced "  # noqa: S608 - fixed
 _WAS_SPLIT = (
     "EXISTS (SELECT 1 FROM handed_on h WHERE h.task_id = descendants.task_id AND h.how = 'canvas')"
 )
-_STATUSES: Final = frozenset(get_args(VerdictStatus))
 _TOLD = f"""
     SELECT d.task_id, d.parent, d.task, d.how, d.spawned_at, d.kind,
         CASE WHEN d.kind IS NOT 'passed' THEN d.verdict END,
@@ -123,11 +123,12 @@ class Descendants(LedgerPart):
         ]
         if rows:
             with self._db.writing() as db:
+                seq = self._db.take_seq()
                 db.executemany(
-                    "INSERT OR IGNORE INTO descendants "
-                    "(task_id, root, parent, task, how, queue, fulfils, spawned_at, chords, due) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    rows,
+                    "INSERT OR IGNORE INTO descendants (task_id, root, parent, task, how, queue, "
+                    "fulfils, spawned_at, chords, due, seq) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    ((*row, seq) for row in rows),
                 )
 
     def announce(self, announced: Iterable[Announced]) -> None:
@@ -142,8 +143,11 @@ class Descendants(LedgerPart):
         ]
         if rows:
             with self._db.writing() as db:
+                seq = self._db.take_seq()
                 db.executemany(
-                    "INSERT OR IGNORE INTO announced VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows
+                    f"INSERT OR IGNORE INTO announced ({ANNOUNCED_COLUMNS}, seq) "  # noqa: S608 - fixed text
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    ((*row, seq) for row in rows),
                 )
 
     def end(self, verdicts: Mapping[str, Verdict]) -> None:
@@ -288,7 +292,7 @@ class Descendants(LedgerPart):
 
     def announced(self, root: str) -> Iterator[Announced]:
         """Yield what was announced of an attempt's tree."""
-        return self._db.build_each(_announced_of_row, _ANNOUNCED + "WHERE root = ?", (root,))
+        return self._db.build_each(announced_of_row, _ANNOUNCED + "WHERE root = ?", (root,))
 
 
 def untold(where: str = "TRUE") -> str:
@@ -300,7 +304,7 @@ def untold(where: str = "TRUE") -> str:
     return f"""
         SELECT t.root AS root, coalesce(t.children > coalesce(k.known, 0), 0) AS is_short FROM (
             SELECT d.root, d.task_id, max(json_extract(r.receipt, '$.children')) AS children,
-                max(json_extract(r.receipt, '$.state') IN ('succeeded', 'failed', 'ignored'))
+                max(json_extract(r.receipt, '$.state') IN {in_sql(OF_ITS_PROCESS)})
                     AS ended
             FROM descendants d JOIN receipts r ON r.task_id = d.task_id WHERE {where}
             GROUP BY d.task_id
@@ -337,11 +341,11 @@ def _told_of_row(row: Row) -> ToldDescendant:
 
 def _refuse_no_status(kind: object) -> None:
     """Raise ValueError for what is no verdict's status, where there is one."""
-    if kind is not None and kind not in _STATUSES:
+    if kind is not None and kind not in STATUSES:
         raise ValueError("the status of a descendant is none")
 
 
-def _announced_of_row(row: Row) -> Announced:
+def announced_of_row(row: Row) -> Announced:
     root, key, announcer, how, task, number, task_ids, is_off = row
     ids = json.loads(task_ids)
     return Announced(root, key, announcer, how, task, number, ids, bool(is_off))

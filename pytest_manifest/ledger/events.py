@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import count
 from typing import Final
 
 from pytest_manifest.ledger.database import LedgerPart, chunks, placeholders
@@ -24,17 +25,18 @@ from pytest_manifest.schema import Receipt
 
 ADD_RECEIPT: Final = """
     INSERT INTO receipts (
-        task_id, execution, receipt, arrived_at, newest_attempt, after_verdict
+        seq, task_id, execution, receipt, arrived_at, newest_attempt, after_verdict
     )
-    SELECT r.task_id, r.execution, r.receipt, r.arrived_at, (
+    SELECT r.seq, r.task_id, r.execution, r.receipt, r.arrived_at, (
         SELECT max(b.attempt) FROM attempts a JOIN attempts b ON b.entry = a.entry
         WHERE a.task_id = r.task_id
     ), EXISTS (
         SELECT 1 FROM attempts a JOIN settled s ON s.entry = a.entry WHERE a.task_id = r.task_id
     )
-    FROM (SELECT ? AS task_id, ? AS execution, ? AS receipt, ? AS arrived_at) r
+    FROM (SELECT ? AS seq, ? AS task_id, ? AS execution, ? AS receipt, ? AS arrived_at) r
 """
-"""Record ``(task_id, execution, receipt, arrived_at)``, and what its entry had come to by then."""
+"""Record ``(seq, task_id, execution, receipt, arrived_at)``, and what its entry had come to by
+then."""
 _STARTS = f"SELECT {START_COLUMNS} FROM starts "  # noqa: S608 - fixed text
 _IN_ORDER = f"ORDER BY task_id, {OLDEST_FIRST}"
 
@@ -49,12 +51,15 @@ class WorkerEvents(LedgerPart):
 
     def add_starts(self, starts: Iterable[Start]) -> None:
         """Record starts; one that is known stays as it is."""
-        with self._db.writing() as db:
-            db.executemany(
-                f"INSERT OR IGNORE INTO starts ({START_COLUMNS}) "  # noqa: S608 - fixed text
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                map(row_of_start, starts),
-            )
+        rows = list(map(row_of_start, starts))
+        if rows:
+            with self._db.writing() as db:
+                seq = self._db.take_seq()
+                db.executemany(
+                    f"INSERT OR IGNORE INTO starts ({START_COLUMNS}, seq) "  # noqa: S608 - fixed text
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    ((*row, seq) for row in rows),
+                )
 
     def rename_start(self, start: Start, renamed: Start) -> None:
         """Give the start of an execution another name; where it is taken, nothing is changed."""
@@ -71,10 +76,11 @@ class WorkerEvents(LedgerPart):
         ]
         if rows:
             with self._db.writing() as db:
+                seq = self._db.take_seq()
                 db.executemany(
-                    f"INSERT OR IGNORE INTO handed_on ({HANDED_ON_COLUMNS}) "  # noqa: S608 - fixed text
-                    "VALUES (?, ?, ?, ?, ?, ?)",
-                    rows,
+                    f"INSERT OR IGNORE INTO handed_on ({HANDED_ON_COLUMNS}, seq) "  # noqa: S608 - fixed text
+                    "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    ((*row, seq) for row in rows),
                 )
 
     def handed_on(self, task_id: str) -> list[HandedOn]:
@@ -124,12 +130,13 @@ class WorkerEvents(LedgerPart):
 
     def add_receipts(self, receipts: Iterable[tuple[str, str | None, Receipt]]) -> None:
         """Record ``(task_id, execution, receipt)`` as they arrive, repeated ones too."""
-        now = text(utc_now())
-        with self._db.writing() as db:
-            db.executemany(
-                ADD_RECEIPT,
-                ((i, execution, self._db.receipt_text(one), now) for i, execution, one in receipts),
-            )
+        rows, now = list(receipts), text(utc_now())
+        if rows:
+            with self._db.writing() as db:
+                seqs, text_of = count(self._db.take_seq(len(rows))), self._db.receipt_text
+                db.executemany(
+                    ADD_RECEIPT, ((next(seqs), i, name, text_of(one), now) for i, name, one in rows)
+                )
 
     def receipts(self, task_id: str) -> list[tuple[str | None, Receipt]]:
         """Return ``(execution, receipt)`` of an attempt in the order of arrival."""

@@ -114,16 +114,14 @@ def find_runs_of_manifest(folder: Path, manifest: Path, sha256: str | None = Non
 def _runs(folder: Path) -> Iterator[tuple[Path, dict[str, str]]]:
     """Yield each run in the folder with its metadata, oldest first.
 
-    Ledgers of unknown versions, or cut off at creation, are skipped; those of older versions are
-    read as they are. A merged run is as old as the oldest of its runs, and comes after it. Creation
-    times decide only between runs without a number, or with the same one (from different folders),
-    because a clock can be set back.
+    Ledgers of other versions, or cut off at creation, are skipped. A merged run is as old as the
+    oldest of its runs, and comes after it. Creation times decide only between runs with the same
+    number (from different folders), because a clock can be set back.
     """
     found: list[tuple[int, str, bool, Path, dict[str, str]]] = []
     for path in ledgers_in(folder):
         with suppress(OSError, *DAMAGE_ERRORS), closing(connect(path, "ro")) as db:
-            version = version_of(db)
-            if version == str(LEDGER_VERSION) or is_older(version):
+            if version_of(db) == str(LEDGER_VERSION):
                 rows = db.execute("SELECT key, value FROM run").fetchall()
                 noted = {str(key): str(value) for key, value in rows}
                 age = run_number_of(noted), noted.get("created_at", ""), MERGED in noted
@@ -179,100 +177,7 @@ def _unescaped(escaped: re.Match[str]) -> str:
     return chr(int(escaped[1], 8))
 
 
-LEDGER_VERSION = 9
-
-_HANDED_ON = """
-    CREATE TABLE handed_on (
-        task_id TEXT NOT NULL, execution TEXT NOT NULL, how TEXT NOT NULL, ended_at TEXT,
-        next_at TEXT, PRIMARY KEY (task_id, execution)
-    ) WITHOUT ROWID
-"""
-
-_DESCENDANTS = (
-    """
-    CREATE TABLE descendants (
-        task_id TEXT PRIMARY KEY, root TEXT NOT NULL, parent TEXT NOT NULL, task TEXT NOT NULL,
-        how TEXT NOT NULL, queue TEXT, fulfils TEXT, spawned_at TEXT, kind TEXT, verdict TEXT
-    ) WITHOUT ROWID
-    """,
-    "CREATE INDEX descendants_by_root ON descendants (root, kind)",
-    """
-    CREATE TABLE announced (
-        root TEXT NOT NULL, key TEXT NOT NULL, announcer TEXT NOT NULL, how TEXT NOT NULL,
-        task TEXT NOT NULL, number INTEGER NOT NULL, task_ids TEXT NOT NULL,
-        is_off INTEGER NOT NULL, PRIMARY KEY (root, key, announcer)
-    ) WITHOUT ROWID
-    """,
-)
-
-_MORE_OF_DESCENDANTS = (
-    "ALTER TABLE descendants ADD COLUMN chords TEXT",
-    "ALTER TABLE descendants ADD COLUMN due TEXT",
-    "ALTER TABLE descendants ADD COLUMN broker TEXT",
-)
-_CORRECTIONS = """
-    CREATE TABLE corrections (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT, entry TEXT NOT NULL, attempt INTEGER,
-        was TEXT NOT NULL, kind TEXT NOT NULL, told_at TEXT NOT NULL, corrected_at TEXT NOT NULL
-    )
-"""
-# What a receipt found when it came. Times cannot tell: clocks are set back, and an attempt that is
-# sent once more is of a later time.
-_WHEN_RECEIPTS_CAME = (
-    "ALTER TABLE receipts ADD COLUMN newest_attempt INTEGER",
-    "ALTER TABLE receipts ADD COLUMN after_verdict INTEGER NOT NULL DEFAULT 0",
-)
-# Where an attempt that an earlier run has sent, and this one has reused, had run.
-_WHERE_ATTEMPTS_RAN = "ALTER TABLE attempts ADD COLUMN reused_from TEXT"
-# What an execution has reported whose job went on; its receipt has the last one's alone.
-_COSTS_OF_TRIES = "ALTER TABLE handed_on ADD COLUMN cost REAL"
-# What excuses an attempt's reports, since it happened while it was in flight.
-_EXCUSES = (
-    "ALTER TABLE attempts ADD COLUMN starts_lost INTEGER NOT NULL DEFAULT 0",
-    "ALTER TABLE attempts ADD COLUMN set_back REAL NOT NULL DEFAULT 0",
-    "ALTER TABLE descendants ADD COLUMN starts_lost INTEGER NOT NULL DEFAULT 0",
-)
-_OF_ALL_RUNS = "'emptied', 'gave_up', 'other_broker', 'plain_workers', 'own_limits'"
-# What was kept once a ledger holds as it has been judged: what was forged stays so. And each run
-# that a ledger was merged of has what the ledger had of all of them.
-_OLD_EXCUSES = (
-    """
-    UPDATE attempts SET starts_lost = EXISTS (SELECT 1 FROM run WHERE key = 'emptied'),
-        set_back = coalesce((
-            SELECT CAST(json_extract(value, '$.set_back') AS REAL) FROM run WHERE key = 'clock'
-        ), 0)
-    WHERE entry NOT IN (SELECT entry FROM settled WHERE kind = 'forged')
-    """,
-    "UPDATE descendants SET starts_lost = EXISTS (SELECT 1 FROM run WHERE key = 'emptied')",
-    f"""
-    INSERT OR IGNORE INTO run SELECT r.key || ':' || j.value, r.value FROM run r, json_each((
-        SELECT value FROM run WHERE key = 'merged'
-    )) j WHERE r.key IN ({_OF_ALL_RUNS}, 'receipt_keys')
-    """,  # noqa: S608 - fixed text
-    f"""
-    DELETE FROM run WHERE key IN ({_OF_ALL_RUNS})
-        AND EXISTS (SELECT 1 FROM run WHERE key = 'merged')
-    """,  # noqa: S608 - fixed text
-)
-# Of what came before they were kept, times are all there is.
-_WHEN_OLD_RECEIPTS_CAME = (
-    """
-    UPDATE receipts SET newest_attempt = (
-        SELECT max(b.attempt) FROM attempts a JOIN attempts b ON b.entry = a.entry
-        WHERE a.task_id = receipts.task_id AND (
-            b.attempt <= a.attempt OR b.sent_at IS NULL OR b.sent_at <= receipts.arrived_at
-        )
-    )
-    """,
-    """
-    UPDATE receipts SET after_verdict = EXISTS (
-        SELECT 1 FROM attempts a
-        JOIN corrections c ON c.entry = a.entry AND c.attempt = a.attempt
-        WHERE a.task_id = receipts.task_id
-            AND (c.told_at <= receipts.arrived_at OR c.corrected_at < c.told_at)
-    )
-    """,
-)
+LEDGER_VERSION = 1
 
 TABLES: Sequence[str] = (
     "CREATE TABLE run (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
@@ -280,7 +185,9 @@ TABLES: Sequence[str] = (
     CREATE TABLE attempts (
         task_id TEXT PRIMARY KEY, entry TEXT NOT NULL, attempt INTEGER NOT NULL,
         ordinal INTEGER NOT NULL, state TEXT NOT NULL, sent_at TEXT, note TEXT,
-        reason TEXT, kind TEXT, verdict TEXT
+        reason TEXT, kind TEXT, verdict TEXT, reused_from TEXT,
+        starts_lost INTEGER NOT NULL DEFAULT 0, set_back REAL NOT NULL DEFAULT 0,
+        seq INTEGER NOT NULL DEFAULT 0, sending INTEGER NOT NULL DEFAULT 0, cause TEXT
     ) WITHOUT ROWID
     """,
     "CREATE INDEX attempts_by_entry ON attempts (entry, attempt)",
@@ -289,31 +196,66 @@ TABLES: Sequence[str] = (
         task_id TEXT NOT NULL, execution TEXT NOT NULL, started_at TEXT, retries INTEGER NOT NULL,
         worker TEXT, host TEXT, pid INTEGER, redelivered INTEGER NOT NULL,
         boot TEXT, pid_namespace TEXT,
-        hop INTEGER NOT NULL DEFAULT 0,
+        hop INTEGER NOT NULL DEFAULT 0, seq INTEGER NOT NULL DEFAULT 0,
         PRIMARY KEY (task_id, execution)
     ) WITHOUT ROWID
     """,
-    _HANDED_ON,
+    """
+    CREATE TABLE handed_on (
+        task_id TEXT NOT NULL, execution TEXT NOT NULL, how TEXT NOT NULL, ended_at TEXT,
+        next_at TEXT, cost REAL, seq INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (task_id, execution)
+    ) WITHOUT ROWID
+    """,
+    # What a receipt found when it came. Times do not say: clocks are set back, and an attempt that
+    # is sent once more is of a later time.
     """
     CREATE TABLE receipts (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT, task_id TEXT NOT NULL, execution TEXT,
-        receipt TEXT NOT NULL, arrived_at TEXT NOT NULL
+        seq INTEGER PRIMARY KEY, task_id TEXT NOT NULL, execution TEXT,
+        receipt TEXT NOT NULL, arrived_at TEXT NOT NULL, newest_attempt INTEGER,
+        after_verdict INTEGER NOT NULL DEFAULT 0
     )
     """,
     "CREATE INDEX receipts_by_task ON receipts (task_id)",
     """
     CREATE TABLE settled (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT, entry TEXT NOT NULL UNIQUE, attempt INTEGER,
+        seq INTEGER PRIMARY KEY, entry TEXT NOT NULL UNIQUE, attempt INTEGER,
         kind TEXT NOT NULL, verdict TEXT NOT NULL, receipt TEXT, settled_at TEXT NOT NULL
     )
     """,
-    *_DESCENDANTS,
-    *_MORE_OF_DESCENDANTS,
-    _CORRECTIONS,
-    *_WHEN_RECEIPTS_CAME,
-    _WHERE_ATTEMPTS_RAN,
-    _COSTS_OF_TRIES,
-    *_EXCUSES,
+    """
+    CREATE TABLE descendants (
+        task_id TEXT PRIMARY KEY, root TEXT NOT NULL, parent TEXT NOT NULL, task TEXT NOT NULL,
+        how TEXT NOT NULL, queue TEXT, fulfils TEXT, spawned_at TEXT, kind TEXT, verdict TEXT,
+        chords TEXT, due TEXT, broker TEXT, starts_lost INTEGER NOT NULL DEFAULT 0,
+        seq INTEGER NOT NULL DEFAULT 0
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX descendants_by_root ON descendants (root, kind)",
+    """
+    CREATE TABLE announced (
+        root TEXT NOT NULL, key TEXT NOT NULL, announcer TEXT NOT NULL, how TEXT NOT NULL,
+        task TEXT NOT NULL, number INTEGER NOT NULL, task_ids TEXT NOT NULL,
+        is_off INTEGER NOT NULL, seq INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (root, key, announcer)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE corrections (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, entry TEXT NOT NULL, attempt INTEGER,
+        was TEXT NOT NULL, kind TEXT NOT NULL, told_at TEXT NOT NULL, corrected_at TEXT NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE facts (
+        seq INTEGER PRIMARY KEY, entry INTEGER NOT NULL, job INTEGER NOT NULL,
+        kind INTEGER NOT NULL, at INTEGER NOT NULL, source INTEGER NOT NULL, execution TEXT,
+        hop INTEGER, retries INTEGER, redelivered INTEGER, worker TEXT, pid INTEGER, data TEXT
+    )
+    """,
+    "CREATE INDEX facts_by_entry ON facts (entry)",
+    "CREATE TABLE numbers (n INTEGER PRIMARY KEY, kind INTEGER NOT NULL, name TEXT NOT NULL)",
+    "CREATE UNIQUE INDEX numbers_by_name ON numbers (kind, name)",
 )
 
 
@@ -343,27 +285,6 @@ def type_queries() -> Mapping[str, str]:
 _TABLE_NAMES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
 _OR_NULL = ", 'null'"
 
-_STEPS: Mapping[int, Sequence[str]] = {
-    1: (
-        "ALTER TABLE attempts ADD COLUMN reason TEXT",
-        "ALTER TABLE attempts ADD COLUMN kind TEXT",
-        "ALTER TABLE attempts ADD COLUMN verdict TEXT",
-    ),
-    2: (
-        "ALTER TABLE starts ADD COLUMN boot TEXT",
-        "ALTER TABLE starts ADD COLUMN pid_namespace TEXT",
-        "ALTER TABLE starts ADD COLUMN hop INTEGER NOT NULL DEFAULT 0",
-        _HANDED_ON,
-    ),
-    3: _DESCENDANTS,
-    4: (*_MORE_OF_DESCENDANTS, _CORRECTIONS),
-    5: (*_WHEN_RECEIPTS_CAME, *_WHEN_OLD_RECEIPTS_CAME),
-    6: (_WHERE_ATTEMPTS_RAN,),
-    7: (_COSTS_OF_TRIES,),
-    8: (*_EXCUSES, *_OLD_EXCUSES),
-}
-"""Statements that migrate a ledger from a version to the next one."""
-
 
 def version_of(db: sqlite3.Connection) -> str | None:
     """Return the version that a ledger states, None where it states none.
@@ -372,28 +293,3 @@ def version_of(db: sqlite3.Connection) -> str | None:
     """
     row = db.execute("SELECT value FROM run WHERE key = 'ledger'").fetchone()
     return None if row is None else str(row[0])
-
-
-def is_older(version: str | None) -> bool:
-    """Return whether a ledger of this version can be migrated to the present one."""
-    return any(version == str(number) for number in _STEPS)
-
-
-def migrate(db: sqlite3.Connection) -> None:
-    """Migrate an older ledger to the present version in one transaction.
-
-    Of several processes at once one does it, and the others find it done. Raises sqlite3.Error,
-    with nothing changed, where the file cannot be written.
-    """
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        while is_older(version := version_of(db)):
-            number = int(version or 0)
-            for statement in _STEPS[number]:
-                db.execute(statement)
-            db.execute("UPDATE run SET value = ? WHERE key = 'ledger'", (str(number + 1),))
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise

@@ -1,4 +1,4 @@
-"""Create, open, migrate and copy a ledger, and hold the parts by which it is read and written."""
+"""Create, open and copy a ledger, and hold the parts by which it is read and written."""
 
 from __future__ import annotations
 
@@ -15,30 +15,28 @@ from pytest_manifest.files import private_folder
 from pytest_manifest.ledger.attempts import Attempts
 from pytest_manifest.ledger.database import (
     Database,
-    cannot_open,
-    is_of_environment,
     unreadable,
     unwritable,
 )
 from pytest_manifest.ledger.descendants import Descendants
 from pytest_manifest.ledger.events import WorkerEvents
 from pytest_manifest.ledger.excuses import Excuses
+from pytest_manifest.ledger.facts import Facts
 from pytest_manifest.ledger.files import (
     CACHE_KB,
     DAMAGE_ERRORS,
     LEDGER_VERSION,
     TABLES,
     connect,
-    is_older,
-    migrate,
     refuse_cut,
     refuse_network,
     type_queries,
     version_of,
 )
+from pytest_manifest.ledger.jobs import Jobs
 from pytest_manifest.ledger.promise_queries import PromiseQueries
 from pytest_manifest.ledger.queries import Queries
-from pytest_manifest.ledger.rows import EXPORTED_INSTEAD, RunInfo, damaged, info_rows
+from pytest_manifest.ledger.rows import RunInfo, damaged, info_rows
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.ledger.run_info import RunMetadata
 from pytest_manifest.ledger.transfers import Transfers
@@ -51,11 +49,12 @@ class Ledger:
     """A run's ledger; see :meth:`create` and :meth:`open`. Use one instance per thread.
 
     Its parts are ``info`` (the run's metadata), ``attempts``, ``events`` (what arrives from
-    workers), ``excuses`` (what excuses that), ``descendants`` (tasks that jobs start),
-    ``verdicts``, ``queries`` (of many entries at once), ``trees`` (of many descendants at once),
-    ``transfers`` (attempts that others have sent) and ``promises`` (what does not fit together). A
-    method of a part that writes does so atomically: in the caller's :meth:`transaction`, or in its
-    own. All raise LedgerError where the file cannot be read or written.
+    workers), ``excuses`` (what excuses that), ``facts`` (what only a session knew), ``jobs`` (those
+    of an entry with all their facts), ``descendants`` (tasks that jobs start), ``verdicts``,
+    ``queries`` (of many entries at once), ``trees`` (of many descendants at once), ``transfers``
+    (attempts that others have sent) and ``promises`` (what does not fit together). A method of a
+    part that writes does so atomically: in the caller's :meth:`transaction`, or in its own. All
+    raise LedgerError where the file cannot be read or written.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
@@ -67,6 +66,8 @@ class Ledger:
         self.attempts = Attempts(self._db)
         self.events = WorkerEvents(self._db)
         self.excuses = Excuses(self._db)
+        self.facts = Facts(self._db)
+        self.jobs = Jobs(self._db, self.facts, self.info)
         self.descendants = Descendants(self._db)
         self.verdicts = Verdicts(self._db)
         self.queries = Queries(self._db)
@@ -101,8 +102,7 @@ class Ledger:
     def open(cls, path: Path, *, write: bool = False) -> Self:
         """Open an existing ledger, by default for reading only.
 
-        One of an older version is migrated first. Raises LedgerError where it is missing, of
-        another version, or not a ledger.
+        Raises LedgerError where it is missing, of another version, or not a ledger.
         """
         try:
             with closing(connect(path, "ro")) as db:
@@ -110,8 +110,6 @@ class Ledger:
                 refuse_cut(path, db)
         except (OSError, *DAMAGE_ERRORS) as error:
             raise unreadable(path, error) from error
-        if is_older(version):
-            version = _migrated(path, version)
         if version != str(LEDGER_VERSION):
             raise LedgerError(
                 f"{path}: the ledger has version {version}, this program reads version "
@@ -182,6 +180,10 @@ class Ledger:
         Raises LedgerError where that fails; then nothing was written.
         """
         return self._db.transaction()
+
+    def writing(self) -> AbstractContextManager[sqlite3.Connection]:
+        """Commit everything written inside together: in the caller's transaction, or in its own."""
+        return self._db.writing()
 
     def defer_commits(self) -> None:
         """Commit nothing from now on until :meth:`commit_deferred`.
@@ -256,23 +258,6 @@ def _uncreated(path: Path, error: Exception) -> LedgerError:
         f"{path}: the ledger cannot be created ({error}); free some space, or choose a writable "
         "local folder with the ini option manifest_dir"
     )
-
-
-def _migrated(path: Path, version: str | None) -> str | None:
-    """Migrate an older ledger and return its version then."""
-    try:
-        with closing(connect(path, keep_journal=True)) as db:
-            migrate(db)
-            return version_of(db)
-    except DAMAGE_ERRORS as error:
-        advice = "copy it to a folder that is writable and has free space, and name that with the "
-        advice += "ini option manifest_dir"
-        if not is_of_environment(error) and not cannot_open(error):
-            advice = f"it is damaged, so restore it from a copy: {EXPORTED_INSTEAD}"
-        raise LedgerError(
-            f"{path}: the ledger has version {version} and cannot be brought to version "
-            f"{LEDGER_VERSION} ({error}); {advice}"
-        ) from error
 
 
 def _uncopied(path: Path, error: Exception) -> LedgerError:

@@ -11,10 +11,9 @@ from typing import Final
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.files import private_folder
-from pytest_manifest.ledger.database import placeholders
 from pytest_manifest.ledger.descendants import ANNOUNCED_COLUMNS, DESCENDANT_COLUMNS
 from pytest_manifest.ledger.files import TABLES, refuse_network, sqlite_uri
-from pytest_manifest.ledger.rows import HANDED_ON_COLUMNS, START_COLUMNS
+from pytest_manifest.ledger.rows import HANDED_ON_COLUMNS, SEQ, START_COLUMNS, last_seq_query
 from pytest_manifest.manifest import sync
 
 MAX_ATTACHED: Final = 8
@@ -24,7 +23,7 @@ _SETTINGS = ("journal_mode = OFF", "synchronous = OFF", "cache_size = -65536")
 _COLUMNS: Final = {
     "attempts": (
         "task_id, entry, attempt, ordinal, state, sent_at, note, reason, kind, verdict, "
-        "reused_from, starts_lost, set_back"
+        "reused_from, starts_lost, set_back, cause"
     ),
     "starts": START_COLUMNS,
     "handed_on": HANDED_ON_COLUMNS,
@@ -33,27 +32,32 @@ _COLUMNS: Final = {
     "descendants": f"{DESCENDANT_COLUMNS}, starts_lost",
     "announced": ANNOUNCED_COLUMNS,
     "corrections": "entry, attempt, was, kind, told_at, corrected_at",
+    "numbers": "kind, name",
+    "facts": "kind, at, source, execution, hop, retries, redelivered, worker, pid, data",
 }
-_ORDER: Final = {
-    "receipts": "ORDER BY arrived_at",
-    "settled": "ORDER BY settled_at",
-    "corrections": "ORDER BY corrected_at",
+_ORDER: Final = {"corrections": "ORDER BY corrected_at"}
+"""Tables whose rows are numbered anew, by time."""
+_SHIFTED: Final = {
+    **dict.fromkeys(
+        ("starts", "handed_on", "receipts", "settled", "descendants", "announced"), ("seq",)
+    ),
+    "attempts": ("seq", "sending"),
+    "numbers": ("n",),
+    "facts": ("seq", "entry", "job"),
 }
-"""Tables whose rows are numbered by arrival; they are numbered anew by time."""
+"""Columns with numbers of a ledger's own: each ledger's come after those of the ledgers before."""
 
 
 def merge_files(
     target: Path,
     sources: Sequence[Path],
     metadata: Iterable[tuple[str, str]],
-    *,
-    without: Sequence[str] = (),
 ) -> None:
     """Create at ``target`` a ledger with all rows of ``sources``, which stay as they are.
 
-    ``metadata``: keys and values of its table ``run``; ``without``: the first eight characters of
-    the task ids of attempts to leave out. All are of the present version. Raises LedgerError where
-    an entry is in two of them, or the file cannot be written; then ``target`` does not exist.
+    ``metadata``: keys and values of its table ``run``. All are of the present version. Raises
+    LedgerError where an entry is in two of them, or the file cannot be written; then ``target``
+    does not exist.
     """
     try:
         private_folder(target.parent)
@@ -66,12 +70,11 @@ def merge_files(
                     _merge_into(
                         scratch / f"{level}-{first}.sqlite",
                         pending[first : first + MAX_ATTACHED],
-                        without,
                     )
                     for first in range(0, len(pending), MAX_ATTACHED)
                 ]
                 level += 1
-            made = _merge_into(scratch / target.name, pending, without, metadata)
+            made = _merge_into(scratch / target.name, pending, metadata)
             sync(made)
             made.chmod(0o600)
             made.replace(target)
@@ -109,10 +112,8 @@ class _DuplicateJobError(Exception):
 def _merge_into(
     path: Path,
     sources: Sequence[Path],
-    without: Sequence[str],
     metadata: Iterable[tuple[str, str]] = (),
 ) -> Path:
-    left_out = f"WHERE substr(task_id, 1, 8) NOT IN ({placeholders(without)})"
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=rwc", uri=True)) as db:
         db.isolation_level = None
         for setting in _SETTINGS:
@@ -121,19 +122,21 @@ def _merge_into(
         for name, source in zip(names, sources, strict=True):
             db.execute(f"ATTACH ? AS {name}", (sqlite_uri(source, "ro"),))
         db.execute("BEGIN")
-        _refuse_duplicates(db, names, left_out, without)
+        _refuse_duplicates(db, names)
         for statement in TABLES:
             db.execute(statement)
+        before = _numbers_before(db, names)
         for table, columns in _COLUMNS.items():
-            values: Sequence[str] = without if table in ("attempts", "settled") else ()
+            shifted = _SHIFTED.get(table, ())
             rows = " UNION ALL ".join(
-                f"SELECT {columns} FROM {name}.{table} {_kept(name, table, left_out)}"  # noqa: S608 - fixed text
+                f"SELECT {', '.join([f'{one} + {before[name]}' for one in shifted] + [columns])} "  # noqa: S608 - fixed text
+                f"FROM {name}.{table}"
                 for name in names
             )
-            order = _ORDER.get(table, "")
-            every = [value for _ in names for value in values]
-            db.execute(f"INSERT INTO main.{table} ({columns}) {rows} {order}", every)
-        db.executemany("INSERT INTO run VALUES (?, ?)", metadata)
+            target = ", ".join([*shifted, columns])
+            db.execute(f"INSERT INTO main.{table} ({target}) {rows} {_ORDER.get(table, '')}")
+        noted = dict(metadata) | {SEQ: str(before[""])}
+        db.executemany("INSERT INTO run VALUES (?, ?)", noted.items())
         db.execute("COMMIT")
         for name in names:
             db.execute(f"DETACH {name}")
@@ -141,25 +144,24 @@ def _merge_into(
     return path
 
 
-def _kept(name: str, table: str, left_out: str) -> str:
-    """Return the condition that leaves out rows of attempts that are not to be copied."""
-    if table == "attempts":
-        return left_out
-    if table != "settled":
-        return ""
-    kept = f"SELECT entry FROM {name}.attempts {left_out}"  # noqa: S608 - fixed text
-    return f"WHERE entry IN ({kept})"
+def _numbers_before(db: sqlite3.Connection, names: Iterable[str]) -> dict[str, int]:
+    """Return, for each ledger, the highest number of those before it; for "", that of all."""
+    found, highest = dict[str, int](), 0
+    for name in names:
+        found[name] = highest
+        (numbers,) = db.execute(f"SELECT coalesce(max(n), 0) FROM {name}.numbers").fetchone()  # noqa: S608 - fixed text
+        (seq,) = db.execute(last_seq_query(name)).fetchone()
+        highest += max(numbers, seq)
+    return found | {"": highest}
 
 
-def _refuse_duplicates(
-    db: sqlite3.Connection, names: Sequence[str], left_out: str, without: Sequence[str]
-) -> None:
+def _refuse_duplicates(db: sqlite3.Connection, names: Sequence[str]) -> None:
     each = " UNION ALL ".join(
-        f"SELECT DISTINCT entry FROM {name}.attempts {left_out}"  # noqa: S608 - fixed text
+        f"SELECT DISTINCT entry FROM {name}.attempts"  # noqa: S608 - fixed text
         for name in names
     )
     query = f"SELECT entry FROM ({each}) GROUP BY entry HAVING count(*) > 1 LIMIT 1"  # noqa: S608 - fixed text
-    row = db.execute(query, [value for _ in names for value in without]).fetchone()
+    row = db.execute(query).fetchone()
     if row is not None:
         raise _DuplicateEntryError(str(row[0]))
     jobs = " UNION ALL ".join(

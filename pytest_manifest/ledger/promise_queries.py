@@ -12,6 +12,7 @@ from typing import Final
 from pytest_manifest.ledger.database import LedgerPart
 from pytest_manifest.ledger.rows import Row
 from pytest_manifest.ledger.tree_promises import TreePromiseQueries
+from pytest_manifest.schema.statuses import INFERRED, OF_ITS_PROCESS, OPEN, in_sql
 
 _NEVER_SENT: Final = "a.state IN ('planned', 'withheld')"
 _RUN_UNSENT = f"""
@@ -73,7 +74,10 @@ _LOST_YET_BEGUN = f"""
     SELECT a.task_id, a.entry, a.attempt FROM attempts a
     LEFT JOIN settled s ON s.entry = a.entry AND s.attempt = a.attempt
     WHERE {_LOST_ITSELF}
-        AND instr(json_extract(coalesce(s.verdict, a.verdict), '$.sentence'), 'started on') = 0
+        AND coalesce(
+            json_extract(coalesce(s.verdict, a.verdict), '$.reason.why.code'),
+            json_extract(coalesce(s.verdict, a.verdict), '$.reason.code'), ''
+        ) NOT IN ('lost_in_flight', 'lost_between')
         AND EXISTS (
             SELECT 1 FROM starts t WHERE t.task_id = a.task_id AND NOT EXISTS (
                 SELECT 1 FROM handed_on h WHERE h.task_id = t.task_id
@@ -112,15 +116,15 @@ _PASSED_BY_ANOTHER_SENDING = """
         AND s.entry NOT IN (SELECT entry FROM corrections)
 """
 # Only the process that ran a job tells these ends, and each execution has one.
-_PASSED_AND_CONTRADICTED = """
+_PASSED_AND_CONTRADICTED = f"""
     SELECT a.task_id, s.entry, s.attempt FROM settled s
     JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
     WHERE s.kind = 'passed' AND EXISTS (
         SELECT 1 FROM receipts r WHERE r.task_id = a.task_id AND r.execution IS NOT NULL
-            AND json_extract(r.receipt, '$.state') IN ('succeeded', 'failed', 'ignored')
+            AND json_extract(r.receipt, '$.state') IN {in_sql(OF_ITS_PROCESS)}
         GROUP BY r.execution HAVING count(DISTINCT json_extract(r.receipt, '$.state')) > 1
     )
-"""
+"""  # noqa: S608 - fixed text
 _PASSED_UNSENT = f"""
     SELECT a.task_id, s.entry, s.attempt FROM settled s
     JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
@@ -171,19 +175,16 @@ _CORRECTED_OTHERWISE = """
 """
 # A verdict that was replaced stands at its attempt. These come of a receipt, or for good; what else
 # was given up may be taken up again, as by a session that goes on with the run.
-_CHANGED = """
+_CHANGED = f"""
     SELECT a.task_id, s.entry, s.attempt FROM settled s
     JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
-    WHERE a.kind <> s.kind AND a.kind IN (
-            'passed', 'failed', 'duplicated', 'rejected', 'expired', 'unknown_task', 'forged',
-            'quarantined', 'skipped'
-        )
+    WHERE a.kind <> s.kind AND a.kind NOT IN {in_sql(INFERRED | OPEN)}
         AND s.attempt = (SELECT max(b.attempt) FROM attempts b WHERE b.entry = s.entry)
         AND NOT EXISTS (
             SELECT 1 FROM corrections c
             WHERE c.entry = s.entry AND c.attempt = s.attempt AND c.kind = s.kind
         )
-"""
+"""  # noqa: S608 - fixed text
 _SKIPPED_YET_BEGUN = """
     SELECT a.task_id, s.entry, s.attempt FROM settled s
     JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt

@@ -28,6 +28,7 @@ from pytest_manifest.ledger.rows import (
     start_of_row,
 )
 from pytest_manifest.schema import Receipt, VerdictStatus
+from pytest_manifest.schema.statuses import OPEN, in_sql
 
 BATCH: Final = 500
 """Entries requested in one statement."""
@@ -56,10 +57,10 @@ _REUSED = """
     JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
     WHERE a.state = 'reused' GROUP BY run ORDER BY 2 DESC, run
 """
-_FINAL = """
-    SELECT (SELECT count(*) FROM settled WHERE kind NOT IN ('pending', 'unknown'))
+_FINAL = f"""
+    SELECT (SELECT count(*) FROM settled WHERE kind NOT IN {in_sql(OPEN)})
         = (SELECT count(DISTINCT entry) FROM attempts)
-"""
+"""  # noqa: S608 - fixed text
 _VERDICTS = f"SELECT s.seq, s.verdict, s.receipt {_REQUESTED}"
 _RECEIPT = f"SELECT s.receipt, s.verdict {_REQUESTED}"
 # Where the manifest has changed in between, the newest attempt has the position.
@@ -155,7 +156,7 @@ class Queries(LedgerPart):
 
     def ids_of_not_final(self, entries: Iterable[str]) -> Iterator[str]:
         """Yield the ids of those of these entries that have no final verdict."""
-        query = f"{_IDS} s.kind IS NULL OR s.kind IN ('pending', 'unknown')"
+        query = f"{_IDS} s.kind IS NULL OR s.kind IN {in_sql(OPEN)}"
         return (row[0] for row in self._in_batches(query, entries))
 
     def all_have_verdicts(self, entries: Iterable[str]) -> bool:

@@ -23,6 +23,18 @@ back before any worker had begun it; reused: never sent by this run, but by an e
 it passed."""
 RunStatus = Literal["running", "finished", "stopped", "detached"]
 
+SEQ: Final = "seq"
+"""The ledger's key for the last number given of its order, of facts and all else that arrives."""
+
+
+def last_seq_query(schema: str = "main") -> str:
+    """Return a query for that number, also of a ledger that has rows which were numbered alone."""
+    tables = ("facts", "receipts", "settled")
+    found = ", ".join(f"coalesce((SELECT max(seq) FROM {schema}.{one}), 0)" for one in tables)  # noqa: S608 - fixed text
+    kept = f"SELECT CAST(value AS INTEGER) FROM {schema}.run WHERE key = '{SEQ}'"  # noqa: S608 - fixed text
+    return f"SELECT max({found}, coalesce(({kept}), 0))"
+
+
 BAD_ROW_ERRORS: Final = (
     *(ValueError, TypeError, KeyError, AttributeError, OverflowError),
     RecursionError,  # of JSON that is nested too deeply
@@ -44,8 +56,8 @@ Row: TypeAlias = tuple[Any, ...]
 class RunInfo:
     """The description of a run; ``broker`` and ``backend`` are URLs without passwords.
 
-    ``number``: its number among the runs in its folder, in the order in which they began; 0 for
-    those of earlier versions, which come before all others. ``takes_one``: whether each process of
+    ``number``: its number among the runs in its folder, in the order in which they began, from 1.
+    ``takes_one``: whether each process of
     its workers took one job at a time.
     """
 
@@ -283,7 +295,7 @@ def info_of(values: Mapping[str, str]) -> RunInfo:
         backend=values["backend"],
         is_private=values["owned"] == "1",
         stream_ttl=int(values["stream_ttl"]),
-        number=int(values.get("number", "0")),
+        number=int(values["number"]),
         takes_one=values.get(TAKES_ONE) == "1",
     )
 

@@ -214,6 +214,8 @@ REVOKED_TASKS: Final = "taken_back"
 """The ledger's key for what the run itself revoked and what expects that: task ids, JSON."""
 CLASHING_STARTS: Final = "clashing_starts"
 """The ledger's key for attempts of which two records of one start differ: task ids, JSON."""
+RECEIPT_KEYS: Final = "receipt_keys"
+"""The ledger's key for the public keys that receipts must be signed by, as PEM."""
 NO_WORKER: Final = "no worker that answered"
 """The value of ``STOCK_WORKERS`` where nobody had answered when jobs were sent."""
 STOCK_WORKERS: Final = "plain_workers"
@@ -251,19 +253,17 @@ OWN_STORE: Final = "own_store"
 """The ledger's key for the result store that the app's settings name, where the run reads from
 another; without the password."""
 _PERMANENT: Final = (STORE_EMPTIED, GAVE_UP, STOCK_WORKERS, OTHER_BROKER)
-RUN_KEYS: Final = (*_PERMANENT, SEGMENTS)
+RUN_KEYS: Final = (*_PERMANENT, SEGMENTS, RECEIPT_KEYS)
 """Keys of what is known of one run alone; a merged ledger has it of each of its runs."""
 
 
-def stores_asked(info: RunMetadata) -> str:
-    """Name the store that a run's results were looked for in, and the app's own where that is
-    another, as the end of a sentence; "" for a private stack."""
+def stores_asked(info: RunMetadata) -> tuple[str, str]:
+    """Return the store that a run's results were looked for in, "" for a private stack, and the
+    app's own where that is another."""
     run = info.read()
     if run.is_private or not run.backend:
-        return ""
-    own = info.get_meta(OWN_STORE)
-    other = f", while the app's own settings keep results in {own}" if own else ""
-    return f"; results were looked for in {run.backend}{other}"
+        return "", ""
+    return run.backend, info.get_meta(OWN_STORE) or ""
 
 
 def has_all_starts(info: RunMetadata, *, some_start: bool, run: str | None = None) -> bool:

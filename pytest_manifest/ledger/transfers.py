@@ -25,8 +25,8 @@ from pytest_manifest.schema import Verdict
 _RECEIPTS: Final = "task_id, execution, receipt, arrived_at"
 _ADD_REUSED: Final = """
     INSERT INTO attempts (
-        task_id, entry, attempt, ordinal, state, sent_at, reused_from
-    ) VALUES (?, ?, 0, ?, 'reused', ?, ?)
+        task_id, entry, attempt, ordinal, state, sent_at, reused_from, seq
+    ) VALUES (?, ?, 0, ?, 'reused', ?, ?, ?)
 """
 
 
@@ -85,14 +85,16 @@ class Transfers(LedgerPart):
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",
                 map(_attempt_values, passages),
             )
+            received = [p for p in passages if p.received is not None]
+            numbered = enumerate(received, self._db.take_seq(len(received)))
             db.executemany(
-                ADD_RECEIPT,
-                ((p.task_id, None, p.received, now) for p in passages if p.received is not None),
+                ADD_RECEIPT, ((seq, p.task_id, None, p.received, now) for seq, p in numbered)
             )
+            numbered = enumerate(passages, self._db.take_seq(len(passages)))
             db.executemany(
-                "INSERT INTO settled (entry, attempt, kind, verdict, receipt, settled_at) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
-                ((*_verdict_values(p.verdict), p.verdict_receipt, now) for p in passages),
+                "INSERT INTO settled (seq, entry, attempt, kind, verdict, receipt, settled_at) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                ((seq, *_verdict_values(p.verdict), p.verdict_receipt, now) for seq, p in numbered),
             )
 
     def rows_of(self, task_ids: Sequence[str]) -> dict[str, TreeRows]:
@@ -124,10 +126,11 @@ class Transfers(LedgerPart):
         """Record attempts of an earlier run, with all that was known of them there."""
         rows = [one for _, one in taken]
         with self._db.writing() as db:
+            seq = self._db.take_seq()
             db.executemany(
                 _ADD_REUSED,
                 (
-                    (one.task_id, one.entry, one.position, one.sent_at, one.origin.note())
+                    (one.task_id, one.entry, one.position, one.sent_at, one.origin.note(), seq)
                     for one, _ in taken
                 ),
             )
@@ -136,9 +139,11 @@ class Transfers(LedgerPart):
                 (_insert("handed_on", HANDED_ON_COLUMNS), (one.handed_on for one in rows)),
                 (_insert("descendants", DESCENDANT_COLUMNS), (one.descendants for one in rows)),
                 (_insert("announced", ANNOUNCED_COLUMNS), (one.announced for one in rows)),
-                (ADD_RECEIPT, (one.receipts for one in rows)),
             ):
-                db.executemany(query, chain.from_iterable(some))
+                db.executemany(query, ((*row, seq) for row in chain.from_iterable(some)))
+            receipts = [receipt for one in rows for receipt in one.receipts]
+            numbered = enumerate(receipts, self._db.take_seq(len(receipts)))
+            db.executemany(ADD_RECEIPT, ((seq, *receipt) for seq, receipt in numbered))
 
     def drop_reused(self, task_ids: Sequence[str]) -> None:
         """Remove attempts that were added, and all that was added with them."""
@@ -167,7 +172,8 @@ class Transfers(LedgerPart):
 
 
 def _insert(table: str, columns: str) -> str:
-    return f"INSERT INTO {table} ({columns}) VALUES ({placeholders(columns.split(','))})"  # noqa: S608 - fixed text
+    marks = placeholders([*columns.split(","), "seq"])
+    return f"INSERT INTO {table} ({columns}, seq) VALUES ({marks})"  # noqa: S608 - fixed text
 
 
 def _attempt_values(one: ImportedEntry) -> Row:

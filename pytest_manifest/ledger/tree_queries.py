@@ -17,6 +17,7 @@ from pytest_manifest.ledger.descendants import (
     untold,
 )
 from pytest_manifest.schema import VerdictStatus
+from pytest_manifest.schema.statuses import OF_ITS_PROCESS, in_sql
 from pytest_manifest.schema.wire import parse_timestamp
 
 Statuses = Mapping[VerdictStatus | None, int]
@@ -60,7 +61,7 @@ _UNTOLD = f"""
             ON u.root = a.task_id
         WHERE receipt IS NOT NULL
     )
-    WHERE source <> 'harness' AND state IN ('succeeded', 'failed', 'ignored')
+    WHERE source <> 'harness' AND state IN {in_sql(OF_ITS_PROCESS)}
         AND (source = 'backend' OR children IS NULL OR children > told OR is_short IS NOT NULL)
     GROUP BY 1
 """  # noqa: S608 - fixed text

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger.database import LedgerPart, chunks, placeholders
+from pytest_manifest.ledger.facts import Facts
 from pytest_manifest.ledger.rows import (
     EntryVerdict,
     Row,
@@ -18,6 +19,11 @@ from pytest_manifest.ledger.rows import (
     utc_now,
 )
 from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
+from pytest_manifest.schema.facts import TakenUp
+from pytest_manifest.schema.statuses import OPEN, in_sql
+
+Reason: TypeAlias = Literal["resume", "audit", "keys"]
+"""Why a verdict is taken back."""
 
 # Verdicts are long, so an entry's present one is stored once, in `settled`. Before such a row is
 # deleted, it is copied to its attempt; a condition on those rows completes the statement.
@@ -28,9 +34,9 @@ _KEEP = """
     )
     WHERE (entry, attempt) IN (SELECT entry, attempt FROM settled WHERE """
 
-_COLUMNS = "INTO settled (entry, attempt, kind, verdict, receipt, settled_at) VALUES "
-_INSERT = f"INSERT {_COLUMNS} (?, ?, ?, ?, ?, ?)"
-_REPLACE = f"INSERT OR REPLACE {_COLUMNS} (?, ?, ?, ?, ?, ?)"
+_COLUMNS = "INTO settled (seq, entry, attempt, kind, verdict, receipt, settled_at) VALUES "
+_INSERT = f"INSERT {_COLUMNS} (?, ?, ?, ?, ?, ?, ?)"
+_REPLACE = f"INSERT OR REPLACE {_COLUMNS} (?, ?, ?, ?, ?, ?, ?)"
 _STORED_VERDICTS = """
     SELECT s.entry, s.seq, s.kind, s.attempt, s.verdict, s.receipt,
         (SELECT count(*) FROM attempts a WHERE a.entry = s.entry AND a.state <> 'reused'),
@@ -40,6 +46,12 @@ _STORED_VERDICTS = """
 # Each row of `settled` must agree with its document, and its receipt, except for what start
 # records add to it, must be one that arrived. SQLite checks a row in a few microseconds; validating
 # each row by a model is left to an audit.
+_JUDGED_JOBS: Final = """
+    SELECT s.entry, a.task_id FROM settled s JOIN attempts a ON a.entry = s.entry
+    WHERE a.attempt = coalesce(
+        s.attempt, (SELECT max(b.attempt) FROM attempts b WHERE b.entry = s.entry)
+    )
+"""
 _MISMATCH: Final = """
     SELECT entry, kind, json_extract(verdict, '$.verdict') FROM settled
     WHERE kind IS NOT json_extract(verdict, '$.verdict')
@@ -73,13 +85,16 @@ class Verdicts(LedgerPart):
         """
         now = text(utc_now())
         rows = [self._row(verdict, receipt, now) for verdict, receipt in verdicts]
+        if not rows:
+            return
         with self._db.writing() as db:
+            numbered = enumerate(rows, self._db.take_seq(len(rows)))
             if self._are_new([row[0] for row in rows]):
-                db.executemany(_INSERT, rows)
+                db.executemany(_INSERT, ((seq, *row) for seq, row in numbered))
                 return
-            for row in rows:
+            for seq, row in numbered:
                 db.execute(_KEEP + "entry = ? AND (attempt IS NOT ? OR kind <> ?))", row[:3])
-                db.execute(_REPLACE, row)
+                db.execute(_REPLACE, (seq, *row))
 
     def _row(self, verdict: Verdict, receipt: Receipt | None, now: str | None) -> Row:
         received = None if receipt is None else self._db.receipt_text(receipt)
@@ -122,21 +137,41 @@ class Verdicts(LedgerPart):
     def reopen_not_final(self, entries: Iterable[str]) -> None:
         """Withdraw those verdicts of these entries that are not final."""
         kinds = self.statuses()
-        self.reopen([one for one in entries if kinds.get(one) in ("pending", "unknown")])
+        self.reopen([one for one in entries if kinds.get(one) in OPEN])
 
-    def reopen(self, entries: Iterable[str] | None = None) -> None:
+    def reopen(self, entries: Iterable[str] | None = None, *, why: Reason = "resume") -> None:
         """Withdraw the verdicts of these entries, or all that are not final.
 
-        The verdicts on their attempts stay.
+        The verdicts on their attempts stay. ``why`` is kept as a fact.
         """
+        entries = None if entries is None else list(entries)
         with self._db.writing() as db:
+            self._take_up(entries, why)
             if entries is None:
-                db.execute(_KEEP + "kind IN ('pending', 'unknown'))")
-                db.execute("DELETE FROM settled WHERE kind IN ('pending', 'unknown')")
+                db.execute(_KEEP + f"kind IN {in_sql(OPEN)})")
+                db.execute(f"DELETE FROM settled WHERE kind IN {in_sql(OPEN)}")  # noqa: S608 - fixed text
             else:
                 for entry in entries:
                     db.execute(_KEEP + "entry = ?)", (entry,))
                     db.execute("DELETE FROM settled WHERE entry = ?", (entry,))
+
+    def _take_up(self, entries: Sequence[str] | None, why: Reason) -> None:
+        """Record that what these verdicts are on is awaited again."""
+        if entries is None:
+            found = list(self._db.read(f"{_JUDGED_JOBS} AND s.kind IN {in_sql(OPEN)}"))
+        else:
+            found = [
+                row
+                for some in chunks(entries)
+                for row in self._db.read(
+                    f"{_JUDGED_JOBS} AND s.entry IN ({placeholders(some)})",
+                    some,
+                )
+            ]
+        now = utc_now()
+        Facts(self._db).append(
+            (entry, TakenUp(seq=0, at=now, job=job, why=why)) for entry, job in found
+        )
 
     def since(self, seq: int) -> list[tuple[int, str]]:
         """Return ``(seq, entry)`` of the verdicts after ``seq``, in order."""
@@ -178,7 +213,7 @@ class Verdicts(LedgerPart):
         """
         return self._db.read_one(query) is not None
 
-    def counts(self) -> Mapping[str, int]:
+    def counts(self) -> Mapping[VerdictStatus, int]:
         rows = self._db.read("SELECT kind, count(*) FROM settled GROUP BY kind")
         return {kind: int(count) for kind, count in rows}
 

@@ -24,7 +24,6 @@ from pytest_manifest.plugin.fixtures import (  # fixtures are found by their nam
     receipt,
     secret_registry,
 )
-from pytest_manifest.plugin.former_names import refuse_former_names
 from pytest_manifest.plugin.options import add_options, any_given
 from pytest_manifest.plugin.runtest import NAME, SHORT, Verifying, stop_verifying
 from pytest_manifest.plugin.session import known_session, manifest_session, own_process_state
@@ -53,17 +52,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_load_initial_conftests(
-    early_config: pytest.Config, parser: pytest.Parser, args: list[str]
+    early_config: pytest.Config,
 ) -> Generator[None, object, object]:
     own_process_state(early_config)  # before a conftest registers secrets
     result = yield  # conftests register options, too
     known = early_config.known_args_namespace
-    if not known.help:
-        refuse_former_names(parser, args)
-        if known.manifest_check or known.manifest_check_json:
-            from pytest_manifest.plugin.stack_check import CheckCommand
+    if not known.help and (known.manifest_check or known.manifest_check_json):
+        from pytest_manifest.plugin.stack_check import CheckCommand
 
-            early_config.pluginmanager.register(CheckCommand(), "manifest-check")
+        early_config.pluginmanager.register(CheckCommand(), "manifest-check")
     return result
 
 

@@ -24,8 +24,6 @@ SECONDS: Final = 10.0
 """Seconds that are spent on it at most: a person waits for the prompt."""
 _END: Final = 60.0
 """Seconds, beyond the time that running jobs are given, in which a run has ended."""
-_WITHOUT_TEST: Final = frozenset({"skipped", "withdrawn"})
-"""Verdicts with which a test is skipped before anything of it runs."""
 
 
 class AfterInterrupt:
@@ -133,8 +131,10 @@ def _verdict(state: ManifestSession, binding: Binding) -> StoredVerdict | None:
 
 def _is_short(state: ManifestSession, binding: Binding) -> bool:
     """Return whether a test with this verdict runs nothing of the project's."""
+    from pytest_manifest.verdict import outcome
+
     stored = _verdict(state, binding)
-    return stored is not None and (binding.builtin or stored.status in _WITHOUT_TEST)
+    return stored is not None and (binding.builtin or outcome(stored.status) == "skipped")
 
 
 def _is_forced(state: ManifestSession) -> bool:

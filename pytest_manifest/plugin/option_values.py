@@ -66,8 +66,7 @@ class Option(Generic[Value]):
 
     ``help`` and ``ini`` are what pytest's help says of it on the command line and in the file;
     empty where it does not exist there. ``attended``: in the file it does not apply with
-    ``--manifest-dispatch-only``, since pytest does not stay to see to it. ``renamed``: it was
-    ``--NAME`` before it became ``--manifest-NAME``.
+    ``--manifest-dispatch-only``, since pytest does not stay to see to it.
     """
 
     def __init__(
@@ -82,7 +81,6 @@ class Option(Generic[Value]):
         ini: str = "",
         ini_default: str = "",
         attended: bool = False,
-        renamed: bool = False,
     ) -> None:
         self._parse = parse
         self._default = default
@@ -91,7 +89,6 @@ class Option(Generic[Value]):
         self._attended = attended
         self.help = help
         self.ini = ini
-        self.renamed = renamed
         self.keywords: dict[str, object] = {"choices": choices} if choices else {"metavar": metavar}
 
     def __set_name__(self, owner: type, attribute: str) -> None:
@@ -142,9 +139,8 @@ class Flag(Option[bool]):
         *,
         name: str | None = None,
         ini: str = "",
-        renamed: bool = False,
     ) -> None:
-        super().__init__(lambda _: True, False, help, name=name, ini=ini, renamed=renamed)
+        super().__init__(lambda _: True, False, help, name=name, ini=ini)
         self.keywords = {"action": "store_true"}
 
     def declare(self, parser: pytest.Parser, group: pytest.OptionGroup) -> None:
@@ -172,9 +168,8 @@ class Repeated(Option[list[str]]):
         *,
         metavar: str,
         name: str,
-        renamed: bool = False,
     ) -> None:
-        super().__init__(lambda given: [given.text], [], help, name=name, renamed=renamed)
+        super().__init__(lambda given: [given.text], [], help, name=name)
         self.keywords = {"action": "append", "default": [], "metavar": metavar}
 
     def read(self, config: pytest.Config) -> list[str]:

@@ -50,23 +50,17 @@ class Options:
         None,
         "run a planning fixture, write its manifest, show a preview and stop",
         metavar="WORKFLOW[:MODE]",
-        renamed=True,
     )
     plan_pairs = Repeated(
         "an option of the plan; may be given several times",
         name="plan_opt",
         metavar="NAME=VALUE",
-        renamed=True,
     )
-    plan_run = Flag("with --manifest-plan: dispatch and verify what was planned", renamed=True)
-    plan_force = Flag(
-        "with --manifest-plan --manifest=FILE: replace a different manifest", renamed=True
-    )
-    dispatch_only = Flag(
-        "send and return with a run id; needs a stack that outlives pytest", renamed=True
-    )
-    audit = Flag("send nothing: judge the newest run of the manifest from its ledger", renamed=True)
-    wait = Flag("with --manifest-audit: wait for what is still pending", renamed=True)
+    plan_run = Flag("with --manifest-plan: dispatch and verify what was planned")
+    plan_force = Flag("with --manifest-plan --manifest=FILE: replace a different manifest")
+    dispatch_only = Flag("send and return with a run id; needs a stack that outlives pytest")
+    audit = Flag("send nothing: judge the newest run of the manifest from its ledger")
+    wait = Flag("with --manifest-audit: wait for what is still pending")
     receipts = Option(
         values.path,
         None,
@@ -231,17 +225,13 @@ class Options:
         metavar="TIME",
         ini="time for running jobs after Ctrl-C, like 10s",
     )
-    resume = Flag(
-        "go on with the manifest's newest run: send what has no passing verdict", renamed=True
-    )
+    resume = Flag("go on with the manifest's newest run: send what has no passing verdict")
     resume_unsafe = Flag(
         "with --manifest-resume: send also what may have run and is not declared idempotent",
-        renamed=True,
     )
     resume_changed = Flag(
         "the manifest was changed: send what changed; with --manifest-resume also what has "
         "not passed",
-        renamed=True,
     )
     repair = Flag("on an existing broker, too, put back the jobs that a lost worker had taken")
     broker = Option(

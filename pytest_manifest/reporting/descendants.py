@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from pytest_manifest.ledger import AttemptRow, Ledger, SlowestTree, Statuses, TreeStep, TreeTotals
 from pytest_manifest.reporting.terminal_layout import Line, Sheet, table_lines
 from pytest_manifest.schema import Entry, Receipt, Source, Verdict, VerdictStatus
+from pytest_manifest.schema.statuses import OF_ITS_PROCESS
 from pytest_manifest.schema.summary import SummaryDescendants, SummaryStep, SummaryTree
 from pytest_manifest.text import many, printable, seconds_cell
 from pytest_manifest.verdict import TreeText
@@ -33,7 +34,6 @@ _REASONS: Final[Mapping[str, str]] = {
     "fewer": "their workers did not report all",
     "silent": "workers of their descendants report nothing of what these start",
 }
-_OF_ITS_PROCESS: Final = ("succeeded", "failed", "ignored")
 _ENDS_SHOWN: Final = 6
 """Steps of a long path that are shown from each of its ends."""
 _FAILED_SHOWN: Final = 20
@@ -86,13 +86,14 @@ def _untold(ledger: Ledger, root: str, receipt: Mapping[str, JsonValue]) -> str:
     Only the process that ran a job can say what it started; of others all was told that there is.
     """
     source, children = receipt.get("source"), receipt.get("children")
-    if source == "harness" or receipt.get("state") not in _OF_ITS_PROCESS:
+    if source == "harness" or receipt.get("state") not in OF_ITS_PROCESS:
         return ""
     known = children if isinstance(children, int) else None
     if known == 0:  # as of nearly all, which must cost no look into the ledger
         return ""
     told_by: Source = "backend" if source == "backend" else "worker"
-    return untold_of(ledger.descendants, root, told_by, known)[0]
+    why = untold_of(ledger.descendants, root, told_by, known)[0]
+    return "" if why is None else why.phrase()
 
 
 def not_known_of(ledger: Ledger, attempt: AttemptRow) -> str:

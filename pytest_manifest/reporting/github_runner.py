@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from pytest_manifest.console import begin_line
+from pytest_manifest.schema.statuses import BAD
 from pytest_manifest.text import pictured
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class FailingEntries:
         self._by_cause: dict[tuple[str, str, str], list[tuple[int, str, str]]] = {}
 
     def add(self, record: EntryRecord) -> None:
-        if record.outcome not in ("failed", "error") or record.verdict is None:
+        if record.outcome not in BAD or record.verdict is None:
             return
         self.count += 1
         verdict, receipt = record.verdict, record.receipt

@@ -20,6 +20,12 @@ SHOWN: Final = 3
 """Names that a message lists."""
 
 
+class Command(str):
+    """A line with a command by which a run goes on."""
+
+    __slots__ = ()
+
+
 def stopped(unsent: int, running: int) -> str:
     """Return the line on the entries that a stopped run has no verdict of."""
     shares = [f"{unsent} not sent"] if unsent else []
@@ -54,24 +60,24 @@ def _detached(run: Run, name: str, unsent: int) -> Iterator[str]:
     if run.info.backend.startswith("rpc"):
         yield "  nobody can look at them later: rpc:// serves only the process that sent them"
     elif run.held_by_dead:
-        yield f"  to go on: {command} --manifest-resume --manifest-repair"
+        yield Command(f"  to go on: {command} --manifest-resume --manifest-repair")
     elif run.is_deserted:
-        yield f"  to go on: {command} --manifest-resume"
+        yield Command(f"  to go on: {command} --manifest-resume")
     else:
-        yield f"  to go on: {command} --manifest-audit --manifest-wait"
+        yield Command(f"  to go on: {command} --manifest-audit --manifest-wait")
         if unsent:
-            yield f"  to send the rest: {command} --manifest-resume"
+            yield Command(f"  to send the rest: {command} --manifest-resume")
 
 
 def _ended(run: Run, name: str, status: str, resume: str, *, blocked: bool) -> Iterator[str]:
     names = _unpassed(run)
     if names is None:
-        yield f"  to go on: pytest --manifest={name} {resume}"
+        yield Command(f"  to go on: pytest --manifest={name} {resume}")
         return
     decided = _decisions(run, names)
     going = going_further(decided, _prerequisites(run, decided))
     if names and (going or not decided):
-        yield f"  to go on: pytest --manifest={name} {resume}"
+        yield Command(f"  to go on: pytest --manifest={name} {resume}")
         return
     left = [one.entry for one in decided if one.action == "leave" and one.unsafe]
     if left:
@@ -79,9 +85,11 @@ def _ended(run: Run, name: str, status: str, resume: str, *, blocked: bool) -> I
             f"  a resume sends nothing: {listed(list(map(repr, left)), SHOWN)} may have run and "
             f"{'is' if len(left) == 1 else 'are'} not idempotent"
         )
-        yield f"  to run them again: pytest --manifest={name} {resume} --manifest-resume-unsafe"
+        yield Command(
+            f"  to run them again: pytest --manifest={name} {resume} --manifest-resume-unsafe"
+        )
         if status == "finished" and not blocked:
-            yield f"  or as a new run: pytest --manifest={name} --lf"
+            yield Command(f"  or as a new run: pytest --manifest={name} --lf")
 
 
 def going_further(

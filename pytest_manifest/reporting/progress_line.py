@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from pytest_manifest.reporting.progress_meter import ProgressStats
+from pytest_manifest.schema.statuses import SIGNS, outcome
 from pytest_manifest.text import cells, clock, cut, short_rate, terminal_line
-from pytest_manifest.verdict import outcome
 
 if TYPE_CHECKING:
     from pytest_manifest.ledger import EntryVerdict
@@ -21,7 +21,6 @@ ROOMY: Final = 60
 NOTEWORTHY: Final = 1.0
 """Seconds that an entry must have been running to be named as the slowest."""
 ALWAYS, NEEDED, WANTED, GOOD, EXTRA, LAST = range(6)
-COLORS: Final = {"passed": "green", "failed": "red", "error": "red", "skipped": "yellow"}
 
 
 class Markup(Protocol):
@@ -158,4 +157,4 @@ def receipt_line(found: EntryVerdict, encoding: str = "utf-8") -> tuple[str, str
         took,
         terminal_line(worker or "-", encoding),
     ]
-    return "  ".join(words), COLORS[outcome(verdict.verdict)]
+    return "  ".join(words), SIGNS[outcome(verdict.verdict)].colour

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from pytest_manifest.ledger import utc_now
-from pytest_manifest.verdict import outcome
+from pytest_manifest.schema.statuses import UNSENT, outcome
 
 if TYPE_CHECKING:
     from pytest_manifest.ledger import EntryVerdict, HandedOn, Ledger
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pytest_manifest.run.pending import PendingAttempt
     from pytest_manifest.schema import VerdictStatus
 
-NEVER_SENT: Final = frozenset({"skipped", "unknown_task"})
 SPAN: Final = 20.0
 """Seconds over which a rate is measured; more if fewer than ENOUGH verdicts came in them."""
 ENOUGH: Final = 10
@@ -138,7 +137,7 @@ class Meter:
         self._pace.add(now, done)
         rate = self._pace.rate(now, done)
         left = self._total - done
-        never = sum(count for status, count in counts.items() if status in NEVER_SENT)
+        never = sum(count for status, count in counts.items() if status in UNSENT)
         return ProgressStats(
             total=self._total,
             done=done,

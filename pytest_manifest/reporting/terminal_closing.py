@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import pytest
 
 from pytest_manifest.errors import ManifestToolError
+from pytest_manifest.reporting.next_step import Command
 from pytest_manifest.reporting.run_report import RunReport, artifacts
 from pytest_manifest.reporting.run_statistics import statistics_of
 from pytest_manifest.reporting.terminal_layout import Line, Sheet
@@ -21,6 +22,7 @@ from pytest_manifest.reporting.terminal_run import (
     write,
     write_runs_in_short,
 )
+from pytest_manifest.schema.statuses import VerdictStatus
 from pytest_manifest.text import listed, plural, short_path
 
 if TYPE_CHECKING:
@@ -31,7 +33,6 @@ MOST: Final = 8
 """Lines of the block, its heading included."""
 _CAUSES: Final = 3
 _PAGE: Final = "page"
-_COMMAND: Final = ": pytest --"
 
 
 class _Found(NamedTuple):
@@ -61,7 +62,7 @@ def closing_lines(report: RunReport, sheet: Sheet) -> Iterator[Line]:
     """Yield what stands below the heading: at most MOST - 1 lines."""
     found = _causes(report)
     steps = [line for run in report.runs for line in next_steps(run, report)]
-    if found and not any(_COMMAND in line for line in steps):
+    if found and not any(isinstance(line, Command) for line in steps):
         steps += _again(found[0].run, report)
     files = list(_files(report))
     room = MOST - 1 - len(files)
@@ -75,9 +76,9 @@ def closing_lines(report: RunReport, sheet: Sheet) -> Iterator[Line]:
     yield from map(Line, files)
 
 
-def _counts(runs: Sequence[Run]) -> tuple[Counter[str], int]:
+def _counts(runs: Sequence[Run]) -> tuple[Counter[VerdictStatus], int]:
     """Return how many entries of all runs have which verdict, and how many there are."""
-    counts: Counter[str] = Counter()
+    counts: Counter[VerdictStatus] = Counter()
     entries = 0
     for run in runs:
         with run.read() as ledger:
@@ -86,7 +87,7 @@ def _counts(runs: Sequence[Run]) -> tuple[Counter[str], int]:
     return counts, entries
 
 
-def _title(report: RunReport, counts: Counter[str], entries: int) -> str:
+def _title(report: RunReport, counts: Counter[VerdictStatus], entries: int) -> str:
     runs = report.runs
     what = plural(len(runs), "run")
     if len(runs) == 1:

@@ -16,7 +16,7 @@ from pytest_manifest.reporting.descendants import (
     run_phrase,
     untold_lines,
 )
-from pytest_manifest.reporting.next_step import how_to_go_on
+from pytest_manifest.reporting.next_step import Command, how_to_go_on
 from pytest_manifest.reporting.run_report import RunReport, artifacts
 from pytest_manifest.reporting.run_statistics import comparison_of, statistics_of
 from pytest_manifest.reporting.run_trees import trees_of
@@ -26,6 +26,7 @@ from pytest_manifest.reporting.terminal_statistics import (
     comparison_phrase,
     statistics_lines,
 )
+from pytest_manifest.schema.statuses import BAD, VerdictStatus, outcome
 from pytest_manifest.text import limits_phrase, listed, many, plural, short_path
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 
 _RUNS_SHOWN: Final = 3
-_HARMLESS: Final = frozenset({"passed", "skipped", "withdrawn"})
-"""Verdicts of what has passed, and of what the run itself has not let run."""
 
 
 def write_runs(reporter: pytest.TerminalReporter, report: RunReport) -> None:
@@ -58,9 +57,9 @@ def write_runs_in_short(reporter: pytest.TerminalReporter, report: RunReport) ->
                 reporter.write_line(line)
 
 
-def has_failures(statuses: Iterable[str]) -> bool:
+def has_failures(statuses: Iterable[VerdictStatus]) -> bool:
     """Return whether any of these verdicts is a failure, or an error."""
-    return not _HARMLESS.issuperset(statuses)
+    return any(outcome(one) in BAD for one in statuses)
 
 
 def write(reporter: pytest.TerminalReporter, line: Line) -> None:
@@ -180,7 +179,7 @@ def next_steps(run: Run, report: RunReport) -> Iterator[str]:
         yield from _how_to_complete(status, left)
     else:
         how = how_to_go_on(run, name, status, unsent, left, blocked=blocked, resume=resume)
-        yield from (f"{line}{stack}" if ": pytest --" in line else line for line in how)
+        yield from (Command(one + stack) if isinstance(one, Command) else one for one in how)
 
 
 def _heading(run: Run, name: str, ledger: Ledger) -> str:

@@ -100,6 +100,11 @@ class ReceiptCollector:
         """Say why the stored result of this job cannot be read; "" where there is none."""
         return self._flaws.results.get(task_id, "")
 
+    @property
+    def unreadable_results(self) -> Mapping[str, str]:
+        """Return why the stored results of some jobs cannot be read, by task id."""
+        return self._flaws.results
+
     def is_intact(self) -> bool | None:
         """Tell whether the store still has what it was given; None where there is no stream.
 

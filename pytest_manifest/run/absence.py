@@ -12,7 +12,8 @@ from pytest_manifest.broker.presence import Presence
 from pytest_manifest.errors import StackError
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.schema import VerdictStatus
-from pytest_manifest.text import duration, listed, plural
+from pytest_manifest.text import listed
+from pytest_manifest.verdict.problems import RunNobody, RunOver, RunUnanswered, RunUndecodable
 
 FIRST_LOOK: Final = 5.0
 """Seconds without any report after which the workers are looked for."""
@@ -24,10 +25,10 @@ SHOWN: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """Say how a run ends as nobody is there: the verdict of the rest, its note, and what to do."""
+    """The end of a run as nobody is there: the verdict of the rest, its reason, and what to do."""
 
     status: VerdictStatus
-    note: str
+    why: RunOver
     advice: str
 
 
@@ -86,15 +87,14 @@ class Absence:
 
     def _deserted(self, found: Presence) -> Ending:
         queues = ",".join(sorted(self._context.queues))
-        note = f"no worker has answered for {duration(self._limit)}, and no job runs"
-        if found.others:
-            names = listed(sorted(found.others), SHOWN)
-            note += f" ({names} consume none of the queues {queues})"
+        names = listed(sorted(found.others), SHOWN) if found.others else ""
+        why = RunNobody(limit=self._limit, others=names, queues=queues)
         return Ending(
             "pending",
-            note,
-            f"{note}, so the run has ended; its jobs wait in their queue: start a worker (celery "
-            f"-A APP worker{queues and f' -Q {queues}'}), then go on with --manifest-resume; "
+            why,
+            f"{why.phrase()}, so the run has ended; its jobs wait in their queue: start a worker "
+            f"(celery -A APP worker{queues and f' -Q {queues}'}), then go on with "
+            "--manifest-resume; "
             "where workers begin later, give them time with manifest_no_worker = 15m",
         )
 
@@ -113,16 +113,14 @@ class Absence:
         found = self._context.look_for_unreadable()
         if found is None:
             return None
-        note = (
-            f"{plural(found.workers, 'worker')} answered in {listed(found.answered, SHOWN)}, and "
-            f"none in {found.format}, the format of the app's messages"
-        )
+        answered = listed(found.answered, SHOWN)
+        why = RunUndecodable(workers=found.workers, answered=answered, format=found.format)
         advice = (
-            f"{note}: a worker throws away what it cannot decode (its log says ContentDisallowed), "
-            "so give it the app's serializer in accept_content"
+            f"{why.phrase()}: a worker throws away what it cannot decode (its log says "
+            "ContentDisallowed), so give it the app's serializer in accept_content"
         )
         if waited >= self._limit and found.workers >= connected:
-            return Ending("unknown", note, f"{advice}. The run has ended")
+            return Ending("unknown", why, f"{advice}. The run has ended")
         self._warn(advice)
         return None
 
@@ -137,18 +135,15 @@ class Absence:
         if not gone:
             return None
         longest = max(one.entry.timeout for one in self._context.pending.by_task_id.values())
-        workers = plural(connected, "worker")
-        note = (
-            f"{plural(gone, 'message')} of this run left the queue, {workers} that the broker "
-            "knows of answered nothing, and no worker reports a job"
-        )
+        why = RunUnanswered(gone=gone, workers=connected)
         advice = (
-            f"{note}: a worker throws away what it cannot decode (its log says ContentDisallowed), "
-            "so give it the app's serializer in accept_content; or its only process is busy"
+            f"{why.phrase()}: a worker throws away what it cannot decode (its log says "
+            "ContentDisallowed), so give it the app's serializer in accept_content; or its only "
+            "process is busy"
         )
         # A worker without a pool runs one job at a time, and answers nothing meanwhile.
         if gone > connected or waited > self._limit + longest:
-            return Ending("unknown", note, f"{advice}. The run has ended")
+            return Ending("unknown", why, f"{advice}. The run has ended")
         self._warn(advice)
         return None
 

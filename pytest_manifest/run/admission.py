@@ -16,21 +16,32 @@ from pytest_manifest.broker.preflight import Preflight, preflight
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.stores import other_store
 from pytest_manifest.errors import DispatchError
-from pytest_manifest.ledger import ACCEPTED, NO_WORKER, OWN_STORE, STOCK_WORKERS, TAKES_ONE
+from pytest_manifest.ledger import (
+    ACCEPTED,
+    NO_WORKER,
+    OWN_STORE,
+    RECEIPT_KEYS,
+    STOCK_WORKERS,
+    TAKES_ONE,
+)
 from pytest_manifest.results.stream import has_stream
 from pytest_manifest.run.budget import without_estimate
 from pytest_manifest.run.departures import facts_of
 from pytest_manifest.run.evaluation import Evaluated
+from pytest_manifest.run.fact_log import stamp, withheld
 from pytest_manifest.run.send_queue import FirstAttempts, is_withheld
-from pytest_manifest.run.signatures import RECEIPT_KEYS, signing_refusals
+from pytest_manifest.run.signatures import signing_refusals
 from pytest_manifest.run.strategy import Strategy
 from pytest_manifest.run.task_metadata import OwnLimits, record_code, record_own_limits
-from pytest_manifest.run.workers import record_known_workers
-from pytest_manifest.schema import Entry, VerdictStatus
+from pytest_manifest.run.workers import add_nodes, record_known_workers
+from pytest_manifest.schema import Entry
 from pytest_manifest.schema.code_digest import code_digest
+from pytest_manifest.schema.run_facts import PlaceFact
 from pytest_manifest.text import listed
 from pytest_manifest.urls import scheme_of
 from pytest_manifest.verdict import evaluate
+from pytest_manifest.verdict.problems import UnknownTask
+from pytest_manifest.verdict.reasons import Problem, in_brackets
 
 SHOWN = 3
 """Names that a message lists."""
@@ -138,33 +149,34 @@ def _take_over(strategy: Strategy, found: Preflight) -> None:
 def _handle_unknown_tasks(strategy: Strategy, unknown: Mapping[str, Sequence[str]]) -> None:
     """Withhold entries of tasks that no worker knows, or raise DispatchError if told so."""
     state = strategy.state
-    hints = {name: _did_you_mean(near) for name, near in unknown.items()}
+    why = {name: UnknownTask(names=tuple(near)) for name, near in unknown.items()}
     if state.settings.strict:
         names = "; ".join(
-            f"no worker knows the task {name!r}{hint and f' ({hint})'}"
-            for name, hint in hints.items()
+            f"no worker knows the task {name!r}{in_brackets(one.phrase())}"
+            for name, one in why.items()
         )
         raise DispatchError(f"nothing was sent: {names}")
-    _withhold(strategy, hints)
-    strategy.connections.add_queues(a.entry for a in state.to_send if a.entry.task in hints)
+    _withhold(strategy, why)
+    strategy.connections.add_queues(a.entry for a in state.to_send if a.entry.task in why)
 
 
-def _withhold(strategy: Strategy, notes: Mapping[str, str]) -> None:
+def _withhold(strategy: Strategy, why: Mapping[str, UnknownTask]) -> None:
     """Judge entries whose task no worker knows, and do not send them.
 
     Those that expect it are sent: there a worker has to report it.
     """
     state = strategy.state
-    withheld = [a for a in state.to_send if is_withheld(a.entry, notes)]
+    held = [a for a in state.to_send if is_withheld(a.entry, why)]
     if isinstance(state.to_send, FirstAttempts):
-        state.to_send = state.to_send.without_tasks(notes)
+        state.to_send = state.to_send.without_tasks(why)
     else:
-        state.to_send = [a for a in state.to_send if not is_withheld(a.entry, notes)]
+        state.to_send = [a for a in state.to_send if not is_withheld(a.entry, why)]
     with strategy.writing() as ledger, ledger.transaction():
-        ledger.attempts.mark((a.task_id for a in withheld), "withheld", note="unknown task")
-        ledger.verdicts.record(
-            _without_receipt(a, "unknown_task", notes[a.entry.task]) for a in withheld
-        )
+        for a in held:
+            if (fact := withheld(a.task_id, why[a.entry.task])) is not None:
+                ledger.facts.append([(a.entry.id, fact)])
+        ledger.attempts.mark((a.task_id for a in held), "withheld", note="unknown task")
+        ledger.verdicts.record(_without_receipt(a, why[a.entry.task]) for a in held)
 
 
 def _record_stack(
@@ -183,12 +195,19 @@ def _record_stack(
         ledger.info.set_meta(TAKES_ONE, "1" if found.takes_one else "")
         strategy.connections.departures.keep(ledger.info)
         if stock:
-            ledger.info.set_meta(STOCK_WORKERS, ", ".join(sorted(stock)))
+            with ledger.writing():
+                ledger.info.set_meta(STOCK_WORKERS, ", ".join(sorted(stock)))
+                add_nodes(ledger, found.stock if seen else (), "stock")
+                add_nodes(ledger, found.idle if seen else (), "unserved")
+                add_nodes(ledger, () if seen else [""], "nobody")
         # These show where a worker runs other code of a task than is here.
         if not is_private:
             record_known_workers(ledger, publisher, set(found.workers) - set(found.stock))
             if store := other_store(publisher.app, state.address):
-                ledger.info.set_meta(OWN_STORE, store)
+                with ledger.writing():
+                    ledger.info.set_meta(OWN_STORE, store)
+                    place = PlaceFact(**stamp(), what="own_store", url=store)
+                    ledger.facts.append([(None, place)])
         tasks: Iterable[str] = demand.tasks
         if found.unknown_tasks:  # entries of them may be withheld
             tasks = (attempt.entry.task for attempt in state.to_send)
@@ -208,10 +227,6 @@ def _own_limits(publisher: Publisher, demand: Demand) -> dict[str, float]:
     return found
 
 
-def _without_receipt(attempt: Attempt, status: VerdictStatus, note: str) -> Evaluated:
-    verdict = evaluate(attempt.entry, None, attempt=attempt.number, problem=status, note=note)
-    return verdict, None
-
-
-def _did_you_mean(nearest: Sequence[str]) -> str:
-    return f"did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
+def _without_receipt(attempt: Attempt, why: Problem) -> Evaluated:
+    number = attempt.number
+    return evaluate(attempt.entry, None, attempt=number, problem="unknown_task", why=why), None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -25,15 +26,17 @@ from pytest_manifest.run.earlier import (
 )
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.evaluation import AttemptEvaluator, Evaluated
-from pytest_manifest.run.open_trees import waiting_phrases
+from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.recovery import JobSearch
 from pytest_manifest.run.reevaluation import manifest_lines, reevaluate
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.state import RunState
 from pytest_manifest.schema import VerdictStatus
+from pytest_manifest.schema.facts import Kind, Place, Seen
 from pytest_manifest.urls import StackAddress
-from pytest_manifest.verdict import evaluate
+from pytest_manifest.verdict import evaluate, problems
+from pytest_manifest.verdict.reasons import UNEXPLAINED, Problem
 
 
 class Audit(EarlierRunStrategy):
@@ -72,7 +75,7 @@ class Audit(EarlierRunStrategy):
     def prepare(self, expected_workers: int | None) -> None:  # noqa: ARG002 - the base class's
         ledger = self._take_up()
         if self.queries_stack:
-            ledger.verdicts.reopen()
+            ledger.verdicts.reopen(why="audit")
         evaluator = self.make_evaluator(ledger)
         state, pending = self.state, self.state.pending
         if not self._already_evaluated:
@@ -110,7 +113,7 @@ class Audit(EarlierRunStrategy):
         self._keep_inferred_verdicts(ledger)
         waited_for = [job.entry.id for job in self.state.pending.by_task_id.values()]
         with ledger.transaction():
-            ledger.verdicts.reopen(waited_for)
+            ledger.verdicts.reopen(waited_for, why="audit")
             if ledger.info.status == "finished" and ledger.attempts.has_open():
                 ledger.info.set_status("detached")  # until they have a verdict again
 
@@ -122,9 +125,9 @@ class Audit(EarlierRunStrategy):
         engine.send_nothing()
         if self._wait:
             engine.work()
-            found: dict[str, str] = {}
+            found: dict[str, Problem] = {}
         else:
-            found = self._locate(engine) | waiting_phrases(self.state.pending)
+            found = self._locate(engine) | awaited_trees(self.state.pending)
         self._close(ledger, found)
 
     def _keep_inferred_verdicts(self, ledger: Ledger) -> None:
@@ -141,24 +144,38 @@ class Audit(EarlierRunStrategy):
                 waited_for.add(entry)
         pending.drop_all_but(waited_for)
 
-    def _locate(self, engine: Engine) -> dict[str, str]:
-        """Locate the jobs without a verdict: task id -> a phrase; judge missing ones lost."""
+    def _locate(self, engine: Engine) -> dict[str, Problem]:
+        """Locate the jobs without a verdict, by task id; judge missing ones lost."""
         locator = self.connections.locator
         if locator is None or not engine.pending:
             return {}
         try:
-            located = JobSearch(locator, engine.pending).search_now()
-            engine.missing.act_on(located)
+            search = JobSearch(locator, engine.pending)
+            located = search.search_now()
+            as_of = self.facts_of(engine.ledger).last_seq()
+            engine.missing.act_on(located, search)
         except StackError as error:
             logger.warning("the jobs could not be looked for: {}", error)
             return {}
-        return location_phrases(located)
+        where: Mapping[Place, Collection[str]] = {
+            "queue": located.queued,
+            "worker": located.with_worker,
+            "unacked": located.unacked_by_dead,
+        }
+        seen = (one.fact for one in engine.ledger.facts.of_kind(Kind.SEEN))
+        before = {one.job: one.place for one in seen if isinstance(one, Seen)}
+        for place, found in where.items():
+            for job in filter(None, map(engine.pending.by_task_id.get, found)):
+                if before.get(job.task_id) != place:  # an audit may look every hour
+                    self.facts_of(engine.ledger).seen(job, place, as_of)
+        return places(located)
 
-    def _close(self, ledger: Ledger, found: dict[str, str]) -> None:
+    def _close(self, ledger: Ledger, found: dict[str, Problem]) -> None:
         """Record what is unfinished as pending, expired or never sent: nothing final."""
         age = (utc_now() - self.state.info.created_at).total_seconds()
         if not ledger.queries.all_final():
             with ledger.transaction():
+                self.facts_of(ledger).write()
                 _record_verdicts(
                     ledger,
                     self._unfinished(ledger, found, expired=age > self.state.info.stream_ttl),
@@ -168,7 +185,7 @@ class Audit(EarlierRunStrategy):
             ledger.info.set_status("finished")
 
     def _unfinished(
-        self, ledger: Ledger, found: Mapping[str, str], *, expired: bool
+        self, ledger: Ledger, found: Mapping[str, Problem], *, expired: bool
     ) -> Iterator[Evaluated]:
         manifest = self.state.manifest
         with contextlib.closing(manifest_lines(ledger, manifest, manifest)) as lines:
@@ -177,17 +194,18 @@ class Audit(EarlierRunStrategy):
                     rows = ledger.attempts.of_entry(name)
                     if not rows or _is_unknown(ledger, name):
                         continue
-                    status, note = _unfinished(rows[-1].state, expired=expired)
+                    why = _unfinished(rows[-1].state, expired=expired)
+                    status: VerdictStatus = "pending" if why is None else "unknown"
                     known = rows[-1].verdict if rows[-1].status == "unknown" else None
-                    if known is not None and (note or rows[-1].task_id not in found):
+                    if known is not None and (why or rows[-1].task_id not in found):
                         yield known, None  # nothing more is known than before
                         continue
-                    if not note:
-                        otherwise = "" if self.queries_stack else "the stack was not asked"
-                        note = found.get(rows[-1].task_id, otherwise)
+                    if why is None:
+                        otherwise = UNEXPLAINED if self.queries_stack else problems.NotAsked()
+                        why = found.get(rows[-1].task_id, otherwise)
                     entry = manifest.parse(some[name].raw, some[name].number)
                     number = rows[-1].attempt
-                    yield evaluate(entry, None, attempt=number, problem=status, note=note), None
+                    yield evaluate(entry, None, attempt=number, problem=status, why=why), None
 
 
 def audit_run(
@@ -226,11 +244,11 @@ def _record_verdicts(ledger: Ledger, already_evaluated: Iterator[Evaluated]) -> 
         ledger.verdicts.record(some)
 
 
-def location_phrases(located: JobLocations) -> dict[str, str]:
-    """Say in words where two snapshots located jobs, by task id."""
-    found = dict.fromkeys(located.queued, "it waits in its queue")
-    found.update(dict.fromkeys(located.with_worker, "a worker has it"))
-    found.update(dict.fromkeys(located.unacked_by_dead, "a worker that is gone had taken it"))
+def places(located: JobLocations) -> dict[str, Problem]:
+    """Return where two snapshots located jobs, by task id."""
+    found: dict[str, Problem] = dict.fromkeys(located.queued, problems.InQueue())
+    found.update(dict.fromkeys(located.with_worker, problems.WithWorker()))
+    found.update(dict.fromkeys(located.unacked_by_dead, problems.WithDeadWorker()))
     return found
 
 
@@ -241,9 +259,15 @@ def _is_unknown(ledger: Ledger, entry: str) -> bool:
     return settled is not None and settled.verdict.verdict == "unknown"
 
 
-def _unfinished(state: str, *, expired: bool) -> tuple[VerdictStatus, str]:
+def _unfinished(state: str, *, expired: bool) -> Problem | None:
+    """Return why no more is to be expected of a job; None where it may still end."""
     if state == "planned":
-        return "unknown", "it was never sent: the run ended before its turn"
-    if expired:
-        return "unknown", "a receipt may have been, and be past its lifetime in the result store"
-    return "pending", ""
+        return problems.NeverSent()
+    return problems.PastLifetime(where="the result store") if expired else None
+
+
+def awaited_trees(pending: PendingAttempts) -> dict[str, Problem]:
+    """Return the attempts that have ended while descendants of them have not."""
+    descendants = (job.origin for job in pending.by_task_id.values() if job.origin is not None)
+    open_ends = Counter(origin.root for origin in descendants)
+    return {root: problems.AwaitsTree(tasks=open_ends[root]) for root in pending.held}

@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.schema import Entry, cost_text, exact
+from pytest_manifest.verdict.problems import BudgetReached
 
 NOTHING = Decimal(0)
 
@@ -60,21 +61,13 @@ class Budget:
     def _release(self, task_id: str) -> None:
         self._reserved -= self._reservations.pop(task_id, NOTHING)
 
-    def why_closed(self, entry: Entry | None) -> str:
-        """Return a phrase: why no more is sent; ``entry`` would have come next."""
-        limit, more = (
-            cost_text(self.limit),
-            "--manifest-resume --manifest-budget=MORE sends the rest",
-        )
+    def why_closed(self, entry: Entry | None) -> BudgetReached:
+        """Return why no more is sent; ``entry`` would have come next."""
+        why = BudgetReached(spent=cost_text(self.spent), budget=cost_text(self.limit))
         if self.reached or entry is None:
-            return f"the run has cost {cost_text(self.spent)} of its budget of {limit}; {more}"
-        next_one = (
-            "no estimate" if entry.cost is None else f"an estimate of {cost_text(entry.cost)}"
-        )
-        return (
-            f"the run has cost {cost_text(self.spent)} of its budget of {limit}, and the next "
-            f"entry, with {next_one}, would go beyond it; {more}"
-        )
+            return why
+        known = "no estimate" if entry.cost is None else f"an estimate of {cost_text(entry.cost)}"
+        return why.having(estimate=known)
 
 
 def refuse_beyond(

@@ -11,6 +11,7 @@ from loguru import logger
 
 from pytest_manifest.ledger import Ledger, utc_now
 from pytest_manifest.processes import boot_id
+from pytest_manifest.schema.run_facts import SetBack
 
 CLOCK: Final = "clock"
 """The ledger's key for what is known of the clock: JSON, see :class:`ClockWatch`."""
@@ -46,7 +47,10 @@ class ClockWatch:
         self._most = ahead if most is None else max(most, ahead)
         if last is not None and ahead < last:
             logger.warning("this machine's clock was set back by {:.0f} s", last - ahead)
-            self._ledger.excuses.note_set_back(last - ahead, self._most - ahead)
+            by, most = last - ahead, self._most - ahead
+            with self._ledger.writing():
+                self._ledger.facts.append([(None, SetBack(seq=0, at=utc_now(), by=by, most=most))])
+                self._ledger.excuses.note_set_back(by, most)
         noted = {"boot": boot_id(), "ahead": self._most, "last": ahead}
         self._ledger.info.set_meta(CLOCK, json.dumps(noted))
 

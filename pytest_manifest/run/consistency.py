@@ -18,6 +18,7 @@ from pytest_manifest.errors import ManifestError
 from pytest_manifest.ledger import (
     BAD_ROW_ERRORS,
     OLDER,
+    RECEIPT_KEYS,
     STORE_EMPTIED,
     Ledger,
     ReusedFrom,
@@ -28,18 +29,14 @@ from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.ledger.rows import moment, receipt_of
 from pytest_manifest.manifest import Manifest, id_and_task
 from pytest_manifest.run.changes import kept_manifest
-from pytest_manifest.run.signatures import RECEIPT_KEYS
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.schema import Entry, VerdictStatus
+from pytest_manifest.schema.statuses import ENDS, OF_ITS_PROCESS
 from pytest_manifest.text import plural, short
 from pytest_manifest.verdict import contradiction, evaluate
-from pytest_manifest.verdict.descendants import CERTAIN_ENDS, is_ignored
+from pytest_manifest.verdict.descendants import is_ignored
 
 Promise: TypeAlias = Literal["S1", "S2", "S3", "S4", "S5", "S6", "L1"]
-
-_BY_RECEIPT_ALONE: Final = frozenset({"succeeded", "failed", "ignored"})
-"""Ends that only a receipt can prove."""
-
 
 _UNWRITTEN: Final = "was sent, and was not recorded before that"
 _OTHERWISE: Final = "has a correction, and not the verdict that it names"
@@ -151,7 +148,7 @@ def passes(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
         yield _of("S4", one, "passed, and was never sent")
     for one in part.passed_without_receipt():
         entry = _entry(manifest, one.entry)
-        if entry is None or entry.expect.state in _BY_RECEIPT_ALONE:
+        if entry is None or entry.expect.state in OF_ITS_PROCESS:
             yield _of("S4", one, "passed, and no receipt says so")
     for one in part.passed_by_another():
         yield _of("S4", one, "passed by a receipt that is not its own, or is not in the record")
@@ -199,7 +196,7 @@ def _unproven_passes(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
                     set_back=timedelta(seconds=one.set_back),
                 )
                 if lie:
-                    yield Violation("S4", one.entry, f"passed by a false receipt: {lie}")
+                    yield Violation("S4", one.entry, f"passed by a false receipt: {lie.phrase()}")
                     continue
                 limited = limits.of_run(entry, judging, at or receipt.sent_at)
                 again = evaluate(limited, receipt, attempt=number)
@@ -267,7 +264,7 @@ def trees(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
 
 def _has_ended(status: VerdictStatus) -> bool:
     # A task that its worker stopped at its limit has ended; what nobody heard of has not.
-    return status in CERTAIN_ENDS or status == "timed_out"
+    return status in ENDS or status == "timed_out"
 
 
 def corrections(ledger: Ledger) -> Iterator[Violation]:

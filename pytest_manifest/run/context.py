@@ -21,6 +21,7 @@ from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.run.departures import Departures
 from pytest_manifest.run.doubts import note_emptied
 from pytest_manifest.run.evaluation import AttemptEvaluator
+from pytest_manifest.run.fact_log import StoreFinding
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.receivers import FailedReceivers
 from pytest_manifest.run.schedule import Schedule
@@ -146,10 +147,16 @@ class EngineContext:
         try:
             return self.look_at_store()
         except StackError as error:
+            self.evaluator.facts.store("unreachable")
             logger.bind(run=self.run).warning(
                 "the receipts stream could not be looked at: {}", error
             )
             return None
+
+    def is_store_whole(self) -> bool:
+        """Return whether the store is known to have all that was reported, for a verdict."""
+        self.evaluator.facts.look_anew()
+        return self.is_store_intact() is True
 
     def look_at_store(self) -> bool | None:
         """Return whether the result store still has all that was reported; None: it has no stream.
@@ -158,7 +165,11 @@ class EngineContext:
         be reached: that says nothing of what it has.
         """
         intact = self.collector.is_intact()
-        if intact is False and self.ledger.info.get_meta(STORE_EMPTIED) is None:
+        is_news = intact is False and self.ledger.info.get_meta(STORE_EMPTIED) is None
+        if intact is not None:
+            found: StoreFinding = "intact" if intact else "emptied"
+            self.evaluator.facts.store(found, is_recorded=is_news)
+        if is_news:
             note_emptied(self.ledger)
             self.warnings.append(
                 "the result store was emptied, or lost what it held, while the run was going on"

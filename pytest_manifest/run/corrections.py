@@ -8,6 +8,7 @@ from loguru import logger
 
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.schema import Verdict, VerdictStatus
+from pytest_manifest.schema.statuses import GIVEN_UP
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ def is_no_news(before: VerdictStatus, after: VerdictStatus) -> bool:
     What was given up at its deadline, or when the run was stopped, is taken back then, and its
     worker says so.
     """
-    return after == before or (before in ("timed_out", "withdrawn") and after == "revoked")
+    return after == before or (before in GIVEN_UP and after == "revoked")
 
 
 def note_correction(ledger: Ledger, before: VerdictStatus, verdict: Verdict) -> Correction:

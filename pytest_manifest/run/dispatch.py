@@ -15,6 +15,7 @@ from pytest_manifest.redaction import redact_url
 from pytest_manifest.run.admission import admit
 from pytest_manifest.run.budget import refuse_beyond
 from pytest_manifest.run.changes import keep_manifest
+from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.locks import remove_unmade_runs
 from pytest_manifest.run.reuse import planned_note, take_over_passes
 from pytest_manifest.run.run import Run
@@ -38,6 +39,12 @@ class Dispatch(Strategy):
         self.connections.open_locator(publisher, ())
         with contextlib.closing(self.connections.open_collector("0")) as collector:
             collector.begin(self.state.info.stream_ttl)
+
+    def work(self, engine: Engine, ledger: Ledger) -> None:
+        facts = self.facts_of(ledger)
+        facts.add(None, self.segment())
+        facts.store("marked")
+        super().work(engine, ledger)
 
     def reuse(self, codes: Mapping[str, str]) -> None:
         if self.state.settings.reuse is None:

@@ -16,16 +16,19 @@ from pytest_manifest.broker.servers import Servers, is_same, with_host
 from pytest_manifest.ledger import OTHER_BROKER, AttemptRow, Ledger, RunInfo, utc_now
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.redaction import redact_url
-from pytest_manifest.run.evaluation import FIXED, INFERRED, AttemptEvaluator
+from pytest_manifest.run.evaluation import AttemptEvaluator
+from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.run.pending import PendingAttempt, PendingAttempts, pending_descendant
 from pytest_manifest.run.signatures import require_signatures
 from pytest_manifest.run.strategy import Strategy
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.run.trees import Trees
 from pytest_manifest.schema import Entry, Receipt, Verdict
+from pytest_manifest.schema.run_facts import PlaceFact
+from pytest_manifest.schema.statuses import FIXED, INFERRED, NEVER_STARTED_STATES, NOT_SENT
 from pytest_manifest.urls import StackAddress
-from pytest_manifest.verdict import NEVER_STARTED_STATES, is_revocation_notice
-from pytest_manifest.verdict.descendants import NOT_SENT, PATH, is_ignored
+from pytest_manifest.verdict import is_revocation_notice
+from pytest_manifest.verdict.descendants import PATH, is_ignored
 
 NOT_OURS: Final = frozenset({"planned", "withheld", "reused"})
 """States of attempts that the run has not sent, so that none of its jobs can be looked for."""
@@ -55,11 +58,14 @@ class EarlierRunStrategy(Strategy):
         self.has_other_keys = require_signatures(self._open_ledger, state.settings.receipt_keys)
         if is_other_broker(state.info, state.address):
             self._open_ledger.info.set_meta(OTHER_BROKER, state.info.broker)
+            place = PlaceFact(**stamp(), what="other_broker", url=state.info.broker)
+            self._open_ledger.facts.append([(None, place)])
         return self._open_ledger
 
     def take_effect(self) -> None:
         ledger = self._open_ledger
         if ledger is not None:
+            self.facts_of(ledger).write()
             ledger.commit_deferred()
             self._new_file = None
             self._close_ledger()
@@ -104,6 +110,7 @@ def evaluate_kept_receipts(
     """
     trees = Trees(ledger, evaluator, pending)
     with ledger.transaction():
+        evaluator.facts.write()
         for job in list(pending.by_task_id.values()):
             if job.origin is not None or job.task_id in without:
                 continue

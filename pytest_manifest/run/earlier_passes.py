@@ -41,9 +41,9 @@ from pytest_manifest.run.changes import kept_manifest
 from pytest_manifest.run.evidence import ReportedEnd
 from pytest_manifest.run.signatures import signatures_of
 from pytest_manifest.schema import Receipt
+from pytest_manifest.schema.run_facts import JobFact, RunFact
+from pytest_manifest.schema.statuses import NOT_SENT, OF_ITS_PROCESS
 from pytest_manifest.schema.wire import canonical
-from pytest_manifest.verdict.descendants import NOT_SENT
-from pytest_manifest.verdict.evidence import OF_ITS_PROCESS
 
 
 def work_of(raw: bytes) -> Mapping[str, JsonValue]:
@@ -83,10 +83,10 @@ _WORK: Final[Sequence[tuple[str, JsonValue]]] = (
 class OfferedPass:
     """A pass of an earlier run that may count for an entry.
 
-    ``key``: of its work; ``rows``: all that the earlier ledger has of it, ``reported`` and
-    ``starts`` of the attempt itself; ``waited_for``: the task ids of the passes in its ledger that
-    its entry waited for there; ``is_sound``: whether all that the job started is known, and ran
-    the code that would run now.
+    ``key``: of its work; ``rows``: all that the earlier ledger has of it, but for its ``facts``;
+    ``reported`` and ``starts`` of the attempt itself; ``waited_for``: the task ids of the passes in
+    its ledger that its entry waited for there; ``is_sound``: whether all that the job started is
+    known, and ran the code that would run now.
     """
 
     key: bytes
@@ -94,6 +94,7 @@ class OfferedPass:
     rows: TreeRows
     reported: Sequence[ReportedEnd]
     starts: Sequence[Start]
+    facts: Sequence[JobFact | RunFact]
     waited_for: Container[str]
     is_sound: bool
 
@@ -352,7 +353,10 @@ class EarlierPasses:
                 raise damaged(self._path, error) from error
             attempt = ReusedAttempt(one.task_id, match.entry, match.position, match.sent_at, origin)
             waited_for = {jobs[name] for name in match.after if name in jobs}
-            yield OfferedPass(match.key, attempt, its_rows, reported, starts, waited_for, sound)
+            names = {one.task_id, *(row[0] for row in its_rows.descendants)}
+            facts = ledger.jobs.facts_to_copy(one.entry, one.task_id, names)
+            evidence = its_rows, reported, starts, facts
+            yield OfferedPass(match.key, attempt, *evidence, waited_for, sound)
 
     def _is_sound(self, rows: TreeRows) -> bool:
         """Return whether each task that the job started has ended, by the code that runs now."""

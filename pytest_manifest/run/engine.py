@@ -12,14 +12,16 @@ from pytest_manifest.ledger import OVER_BUDGET
 from pytest_manifest.run.absence import Absence
 from pytest_manifest.run.context import EngineContext, FailureWindow
 from pytest_manifest.run.corrections import Correction
+from pytest_manifest.run.fact_log import run_over
 from pytest_manifest.run.missing import MissingJobs, job_search, silent_holder
 from pytest_manifest.run.pending import PendingAttempt
-from pytest_manifest.run.recovery import is_alive
 from pytest_manifest.run.sending import Sender
 from pytest_manifest.run.verdict_recorder import VerdictRecorder
-from pytest_manifest.run.withdrawal import Withdrawal, withdrawn_message
+from pytest_manifest.run.withdrawal import Withdrawal
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.text import plural
+from pytest_manifest.verdict import problems
+from pytest_manifest.verdict.reasons import Problem
 
 POLL_PERIOD = 0.05
 """Seconds from one poll to the next: eager reading costs three times as much."""
@@ -41,16 +43,19 @@ class Engine:
         self._context = context
         self._settings = context.settings
         self._signals = context.signals
-        self._ledger = context.ledger
+        self.ledger = context.ledger
         self._collector = context.collector
         self._publisher = context.publisher
         self._evaluator = context.evaluator
+        self._facts = context.evaluator.facts
         self._schedule = context.schedule
         self.pending = context.pending
         self._sender: Sender | None = None
         if context.publisher is not None:
             self._sender = Sender(
-                context.ledger, context.publisher, context.schedule, context.pending, context.window
+                *(context.ledger, context.publisher, context.schedule, context.pending),
+                context.window,
+                context.evaluator.facts,
             )
         self._search = job_search(context)
         self._recorder = VerdictRecorder(context, self._search)
@@ -66,7 +71,7 @@ class Engine:
         self._deadline = float("inf")
         self._left = 0
         self._log = logger.bind(run=context.run)
-        self._evaluator.evidence.is_whole = lambda: context.is_store_intact() is True
+        self._evaluator.evidence.is_whole = context.is_store_whole
 
     @property
     def given_up(self) -> int:
@@ -118,8 +123,8 @@ class Engine:
         self._poll()
         self.missing.check(time.monotonic())
         if ending := self._absence.check(time.monotonic()):
-            self._schedule.close(ending.note)
-            self.record_rest(ending.status, ending.note)
+            self._schedule.close(ending.why)
+            self.record_rest(ending.status, ending.why)
             self._context.warnings.append(ending.advice)
             self._signals.is_deserted = True
             return True
@@ -142,55 +147,62 @@ class Engine:
 
     def send_nothing(self) -> None:
         """Close the schedule: no attempt follows from what is found."""
-        self._schedule.close("the run is only looked at")
+        self._schedule.close(problems.LookedAt())
 
     def wind_down(self) -> None:
         """Take back what waits after a stop; await what runs, where a person stopped the run."""
         self._recorder.unconfirmed.hold_revoked()  # what a worker drops now the run has taken back
         by_a_person = self._signals.interrupted.is_set()
-        back = self._withdrawal.take_back(self._settings.grace if by_a_person else 0.0)
-        self._recorder.commit_inferred((one, "withdrawn", _stop_phrase(one)) for one in back)
+        back = self._withdrawal.take_back(self._settings.grace if by_a_person else 0.0, "stop")
+        self._recorder.commit_inferred((one, "withdrawn", _stopped(one)) for one in back)
 
     def _time_is_over(self) -> None:
         """End at the deadline; on our own stack, let nothing start after its verdict."""
-        note = f"the run's deadline of {self._settings.deadline:g} s is over"
-        left = self._schedule.close(note)
+        limit = self._settings.deadline
+        over: problems.RunOver = problems.RunDeadline(limit=limit)
+        left = self._schedule.close(over)
         if self._settings.send_only:  # what was sent is the workers', and not judged here
-            raise DispatchError(f"{note}, and {plural(len(left), 'entry')} had not been sent yet")
+            unsent = plural(len(left), "entry")
+            raise DispatchError(f"{over.phrase()}, and {unsent} had not been sent yet")
         unread = self._last_poll()
         if self._context.is_private:
             self._recorder.unconfirmed.hold_revoked()
-            back = self._withdrawal.take_back(self._settings.grace)
+            back = self._withdrawal.take_back(self._settings.grace, "time")
             self._recorder.commit_inferred(
-                (one, "timed_out", f"{note}; {withdrawn_message(one)}") for one in back
+                (one, "timed_out", _taken_back(one, limit)) for one in back
             )
             unread = self._last_poll()
         elif self._search is not None and self._search.is_deserted():
-            silence = "no worker has answered: is one started?"
+            over = problems.RunDeadlineUnanswered(limit=limit, unread=unread)
             if not self._context.can_ask_workers():
-                silence = "no worker can be asked on this broker"
-            self.record_rest("pending", f"{note}, and {silence}{unread}")
+                over = problems.RunDeadlineUnasked(limit=limit, unread=unread)
+            self.record_rest("pending", over)
             return
-        self.record_rest("timed_out", f"{note}{unread}")
+        self.record_rest("timed_out", over.having(unread=unread))
 
-    def record_rest(self, status: VerdictStatus, note: str) -> None:
+    def record_rest(self, status: VerdictStatus, why: problems.RunOver) -> None:
         """Give every entry that has no verdict this one."""
         dead: list[PendingAttempt] = []
         own: list[PendingAttempt] = []
         for one in self.pending.by_task_id.values():
             unread = bool(self._recorder.unread.reason(one.task_id))
             # Of what is known to be dead, that its time is over is no answer.
-            if status == "timed_out" and one.is_running and not unread and is_alive(one) is False:
+            is_judged = status == "timed_out" and one.is_running and not unread
+            if is_judged and self._facts.has_died(one):
                 dead.append(one)
             elif one.origin is not None or one.stranded or unread:
                 own.append(one)
+                self._facts.stranded(one)
+        self._facts.add(None, run_over(why))
         if not self._context.moves_orphans:
             self._signals.held_by_dead |= any(one.stranded for one in own)
         self._recorder.commit_inferred(
             (one, *self._evaluator.explain_death(one, emptied=False)) for one in dead
         )
-        self._recorder.commit_inferred((one, status, f"{note}{silent_holder(one)}") for one in own)
-        evaluated = self._evaluator.remaining(status, note)
+        self._recorder.commit_inferred(
+            (one, status, why.having(holder=silent_holder(one))) for one in own
+        )
+        evaluated = self._evaluator.remaining(status, why)
         self._left += len(self.pending)
         self.pending.clear()
         self._recorder.commit(evaluated)
@@ -219,7 +231,7 @@ class Engine:
     def _block_beyond_budget(self) -> None:
         skipped = self._schedule.over_budget()
         if skipped:
-            self._ledger.info.set_meta(OVER_BUDGET, skipped[0].reason)
+            self.ledger.info.set_meta(OVER_BUDGET, skipped[0].why.phrase())
             self._recorder.record_blocked(skipped)
 
     def _note_outage(self, outage: FailureWindow, error: StackError) -> None:
@@ -254,12 +266,12 @@ class Engine:
     # The end
 
     def _last_poll(self) -> str:
-        """Read once more; return a phrase that says why that failed, "" where it did not."""
+        """Read once more; return why that failed, "" where it did not."""
         try:
             self.poll_once()
         except StackError as error:
             self._log.warning("no last look before the deadline: {}", error)
-            return f", and {error}"
+            return f"{error}"
         return ""
 
     def _drain(self) -> None:
@@ -290,8 +302,13 @@ class Engine:
             self._log.warning("no look for what is left on the broker: {}", error)
 
 
-def _stop_phrase(job: PendingAttempt) -> str:
-    """Return a phrase for what was revoked when the run was stopped."""
+def _stopped(job: PendingAttempt) -> Problem:
+    """Return the reason for what was revoked when the run was stopped."""
+    return problems.StoppedBeforeStart() if job.started is None else problems.StoppedBetweenTries()
+
+
+def _taken_back(job: PendingAttempt, limit: float) -> Problem:
+    """Return the reason for what was taken back when the run's time was over."""
     if job.started is None:
-        return "the run was stopped before a worker had begun it"
-    return "the run was stopped after a try of it, while it waited for the next one"
+        return problems.RunDeadlineBeforeStart(limit=limit)
+    return problems.RunDeadlineBetweenTries(limit=limit)

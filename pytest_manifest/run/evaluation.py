@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Final
 
 from loguru import logger
 
@@ -30,28 +29,21 @@ from pytest_manifest.manifest import Manifest
 from pytest_manifest.run import doubts
 from pytest_manifest.run.corrections import Correction, is_no_news, note_correction
 from pytest_manifest.run.evidence import EvidenceEvaluator, ReportedEnd
+from pytest_manifest.run.fact_log import FactLog, withheld
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.quarantine import Quarantine
-from pytest_manifest.run.recovery import is_alive
 from pytest_manifest.run.schedule import Skipped
 from pytest_manifest.run.signatures import for_want_of_a_signed_end, unsigned_end
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.run.tree_evaluation import TreeEvaluator
 from pytest_manifest.run.unforeseen import failure_ignored, unforeseen_failure
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
-from pytest_manifest.verdict import Costs, evaluate, is_revocation_notice
+from pytest_manifest.schema.statuses import FIXED, OWN
+from pytest_manifest.verdict import Costs, evaluate, is_revocation_notice, problems
+from pytest_manifest.verdict.problems import RunOver
+from pytest_manifest.verdict.reasons import Problem, reason_of, verdict_of
 
 Evaluated = tuple[Verdict, Receipt | None]
-
-RESENDABLE: Final = frozenset({"lost", "crashed", "unknown"})
-"""Verdicts after which an idempotent entry with retries is sent again."""
-INFERRED: Final = frozenset({"lost", "crashed", "timed_out", "unknown", "revoked", "withdrawn"})
-"""Verdicts for want of a receipt; a late receipt knows better."""
-SELF_CAUSED: Final = frozenset({"timed_out", "crashed"})
-"""Verdicts that a started job may have come to by itself, though no receipt reports it."""
-FIXED: Final = frozenset({"forged", "quarantined", "skipped"})
-"""Verdicts that no further receipt changes: one false receipt makes all of them doubtful, and the
-run itself has revoked or blocked the others."""
 
 
 class AttemptEvaluator:
@@ -68,13 +60,15 @@ class AttemptEvaluator:
         *,
         kills: int,
         lifetime: float,
+        facts: FactLog | None = None,
     ) -> None:
         self.run = run
+        self.facts = facts or FactLog(ledger)
         self._manifest = manifest
         self._ledger = ledger
         self.quarantine = Quarantine(ledger, kills)
         self._lifetime = lifetime
-        self.evidence = EvidenceEvaluator(run, ledger)
+        self.evidence = EvidenceEvaluator(run, ledger, self.facts)
         self.trees = TreeEvaluator(run, manifest, ledger, self.evidence.may_lack_starts)
         self._own_limits = OwnLimits(ledger)
         self._run_of = ledger.info.task_runs().run_of
@@ -117,76 +111,69 @@ class AttemptEvaluator:
         except Exception as error:  # one unforeseen receipt must not end the run for all
             return unforeseen_failure(entry, number, reported[0][1], error)
 
-    def infer(self, job: PendingAttempt, status: VerdictStatus, note: str) -> Verdict:
+    def infer(self, job: PendingAttempt, status: VerdictStatus, why: Problem) -> Verdict:
         """Return the verdict on an attempt that no receipt will come of."""
         if self.evidence.signatures is not None:
-            status, note = for_want_of_a_signed_end(self._ledger, job.task_id, status, note)
+            status, why = for_want_of_a_signed_end(self._ledger, job.task_id, status, why)
         if status == "unknown" or self.keeps_unknown:
             row = self._ledger.attempts.get(job.task_id)
-            kept = ("unknown", "timed_out") if self.keeps_unknown else ("unknown",)
-            if row is not None and row.status in kept and row.verdict is not None:
-                return row.verdict  # nothing was reported since
-        seen = status in SELF_CAUSED and job.is_running
+            known = None if row is None else row.verdict
+            given_up = known is not None and self.keeps_unknown and known.verdict == "timed_out"
+            if known is not None and (known.verdict == "unknown" or given_up):
+                return known  # nothing was reported since
+        seen = status in OWN and job.is_running
         entry = self._own_limits.of(job)
-        return evaluate(entry, None, attempt=job.number, problem=status, note=note, seen=seen)
+        return evaluate(entry, None, attempt=job.number, problem=status, why=why, seen=seen)
 
-    def infer_or_revoked(self, job: PendingAttempt, status: VerdictStatus, note: str) -> Evaluated:
+    def infer_or_revoked(
+        self, job: PendingAttempt, status: VerdictStatus, why: Problem
+    ) -> Evaluated:
         """Infer the verdict, or judge by the revocation that the result store has."""
         notice = job.unconfirmed
         if status == "revoked" and notice is not None and is_revocation_notice(notice):
             return self.evaluate(job, notice)
-        return self.infer(job, status, note), None
+        return self.infer(job, status, why), None
 
-    def how_it_died(self, job: PendingAttempt) -> str:
-        """Return a phrase for an attempt whose process is gone."""
-        loss = job.loss
-        if loss is not None:
-            how = f"exit code {loss.returncode}"
-            return f"worker {loss.worker} ended ({how}) while it was running it"
-        where = f"process {job.pid} of {job.worker or job.host}"
-        return f"{where}, which had begun it, is gone"
-
-    def explain_death(self, job: PendingAttempt, *, emptied: bool) -> tuple[VerdictStatus, str]:
+    def explain_death(self, job: PendingAttempt, *, emptied: bool) -> tuple[VerdictStatus, Problem]:
         """Return the verdict on an attempt that a dead worker had begun and not acknowledged."""
-        if doubt := doubts.emptied_phrase(self._ledger.info, self._run_of(job.root), now=emptied):
-            return "unknown", doubt
-        return "crashed", self.how_it_died(job)
+        self.facts.has_died(job)
+        doubt = doubts.emptied(self._ledger.info, self._run_of(job.root), now=emptied)
+        return ("crashed", _death(job)) if doubt is None else ("unknown", doubt)
 
-    def explain_missing(self, job: PendingAttempt, *, emptied: bool) -> tuple[VerdictStatus, str]:
+    def explain_missing(
+        self, job: PendingAttempt, *, emptied: bool
+    ) -> tuple[VerdictStatus, Problem]:
         """Return the verdict on an attempt that is missing, and why."""
         if job.sent_at is not None:
             age = (utc_now() - job.sent_at).total_seconds()
             if age > self._lifetime:
-                return "unknown", "a receipt may have been, and be past its lifetime"
-        run = self._run_of(job.root)
-        if doubt := doubts.emptied_phrase(self._ledger.info, run, now=emptied):
+                return "unknown", problems.PastLifetime()
+        info, run = self._ledger.info, self._run_of(job.root)
+        if doubt := doubts.emptied(info, run, now=emptied):
             return "unknown", doubt
-        other = self._elsewhere(run)
-        if other and not (job.is_running and is_alive(job) is False):
-            return "unknown", other
+        other = info.of_run(OTHER_BROKER, run)
+        if other is not None and not (job.is_running and self.facts.has_died(job)):
+            return "unknown", problems.OtherBroker(broker=other)
         reported = job.unconfirmed
         if reported is not None and is_revocation_notice(reported) and not job.is_running:
-            return "revoked", "it was revoked, and no queue or worker has it"
-        if job.broker is not None and job.started is None:
-            return "unknown", f"{doubts.OUT_OF_SIGHT}, {job.broker}, where it cannot be looked for"
-        if job.started is None and not self._starts_are_reported(run):
-            return "unknown", f"{doubts.UNREPORTED}{stores_asked(self._ledger.info)}"
+            return "revoked", problems.RevokedAndGone()
         if job.started is None:
-            return "lost", f"no worker has begun it{stores_asked(self._ledger.info)}"
+            return self._explain_unstarted(job, run)
         if job.between is not None:
-            return "lost", f"started on {job.worker}, {doubts.WAITED_FOR[job.between.how]}"
-        if is_alive(job) is False:
-            if (
-                reported is None or reported.state == "crashed" or is_revocation_notice(reported)
-            ):  # the store says nothing else
-                return "crashed", self.how_it_died(job)
-            return "unknown", f"{self.how_it_died(job)}; {doubts.UNCONFIRMED}"
-        return "lost", f"started on {job.worker}, which has it no more"
+            return "lost", problems.LostBetween(worker=job.worker, how=job.between.how)
+        if not self.facts.has_died(job):
+            return "lost", problems.LostInFlight(worker=job.worker)
+        # The store says nothing else.
+        is_crash = reported is None or reported.state == "crashed" or is_revocation_notice(reported)
+        return ("crashed", _death(job)) if is_crash else ("unknown", _death(job, unconfirmed=True))
 
-    def _elsewhere(self, run: str) -> str:
-        """Return why a missing job may be on another broker; "" where this is the run's own."""
-        broker = self._ledger.info.of_run(OTHER_BROKER, run)
-        return "" if broker is None else f"this run's jobs were sent to another broker, {broker}"
+    def _explain_unstarted(self, job: PendingAttempt, run: str) -> tuple[VerdictStatus, Problem]:
+        if job.broker is not None:
+            return "unknown", problems.Elsewhere(broker=job.broker)
+        store, own = stores_asked(self._ledger.info)
+        if not self._starts_are_reported(run):
+            return "unknown", problems.StartUnreported(store=store, own=own)
+        return "lost", problems.NeverBegun(store=store, own=own)
 
     def _starts_are_reported(self, run: str) -> bool:
         """Return whether the start of any job of a run would have been reported and kept."""
@@ -217,7 +204,7 @@ class AttemptEvaluator:
         attempt = attempt_of(self.run, entry, job.number + 1, ordinal)
         self._ledger.verdicts.end_attempt(job.task_id, verdict)
         row = (attempt.task_id, entry.id, attempt.number, ordinal, verdict.verdict)
-        self._ledger.attempts.plan([row])
+        self._ledger.attempts.plan([row], why="resume" if was_asked_for else "retry")
         if was_asked_for:
             self._ledger.info.add_sent_on_request([attempt.task_id])
         logger.bind(entry=entry.id).info(
@@ -228,7 +215,9 @@ class AttemptEvaluator:
     def _is_resent(self, job: PendingAttempt, verdict: Verdict, receipt: Receipt | None) -> bool:
         """Return whether the entry's ``retries`` allow for another attempt after this verdict."""
         entry = job.entry
-        if verdict.verdict not in RESENDABLE or not entry.idempotent:
+        if verdict.verdict == "passed" or not entry.idempotent:
+            return False
+        if not reason_of(verdict).cause.sent_again:
             return False
         if verdict.verdict == "unknown" and receipt is not None:
             return False  # it ran; only whether it met its expectations is unknown
@@ -252,41 +241,40 @@ class AttemptEvaluator:
         """Return the verdicts of what will not be sent; call it within a transaction."""
         if not skipped:  # nearly always: this is asked after each verdict
             return []
+        for one in skipped:
+            if (fact := withheld(one.attempt.task_id, one.why)) is not None:
+                self.facts.add(one.attempt.entry.id, fact)
+        self.facts.write()
         self._ledger.attempts.mark((one.attempt.task_id for one in skipped), "withheld")
-        return [(self._skipped(one.attempt, one.reason), None) for one in skipped]
-
-    def _skipped(self, attempt: Attempt, note: str) -> Verdict:
-        return evaluate(attempt.entry, None, attempt=attempt.number, problem="skipped", note=note)
+        return self.unsent(skipped, "skipped")
 
     def unsent(self, unsent: Sequence[Skipped], status: VerdictStatus) -> list[Evaluated]:
         """Return the verdicts of what was never sent, each with its reason."""
         return [
-            (evaluate(a.entry, None, attempt=a.number, problem=status, note=note), None)
-            for a, note in ((one.attempt, one.reason) for one in unsent)
+            (evaluate(a.entry, None, attempt=a.number, problem=status, why=why), None)
+            for a, why in ((one.attempt, one.why) for one in unsent)
         ]
 
-    def remaining(self, status: VerdictStatus, note: str) -> list[Evaluated]:
+    def remaining(self, status: VerdictStatus, why: RunOver) -> list[Evaluated]:
         """Return this verdict for every entry that has none."""
         evaluated: list[Evaluated] = []
         for row in self._ledger.attempts.all(undecided=True):
             if self._is_unknown(row.entry):
                 continue
-            why = f"{note}; it had not been sent yet" if row.state == "planned" else note
+            known = why.having(unsent=True) if row.state == "planned" else why
             try:
                 if row.entry not in self._manifest:
                     continue
                 entry = self._manifest[row.entry]
             except ManifestError as error:  # it is known what to say, whatever the entry expects
-                why = f"{why} (what it expects cannot be read: {error})"
-                verdict = Verdict(
-                    verdict=status, entry=row.entry, attempt=row.attempt, sentence=why
-                )
+                unread = problems.ExpectationUnread(why=known, error=str(error))
+                verdict = verdict_of(row.entry, row.attempt, status, unread)
             else:
-                own, why = for_want_of_a_signed_end(self._ledger, row.task_id, status, why)
+                own, found = for_want_of_a_signed_end(self._ledger, row.task_id, status, known)
                 seen = own == entry.expect.state == "timed_out"
                 seen = seen and self._outran(entry, row.task_id)
                 number = row.attempt
-                verdict = evaluate(entry, None, attempt=number, problem=own, note=why, seen=seen)
+                verdict = evaluate(entry, None, attempt=number, problem=own, why=found, seen=seen)
             evaluated.append((verdict, None))
         return evaluated
 
@@ -374,3 +362,13 @@ class AttemptEvaluator:
         if verdict.verdict != before:
             self.corrections.append(note_correction(self._ledger, before, verdict))
         return [(verdict, receipt)]
+
+
+def _death(job: PendingAttempt, *, unconfirmed: bool = False) -> Problem:
+    """Return how the process that ran a job is known to be gone."""
+    loss = job.loss
+    if loss is not None:
+        ended = problems.ProcessEndedUnconfirmed if unconfirmed else problems.ProcessEnded
+        return ended(worker=loss.worker, exit_code=loss.returncode)
+    gone = problems.ProcessGoneUnconfirmed if unconfirmed else problems.ProcessGone
+    return gone(worker=job.worker or job.host, pid=job.pid)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from loguru import logger
 
@@ -26,20 +27,22 @@ from pytest_manifest.ledger import (
 )
 from pytest_manifest.redaction import redacted
 from pytest_manifest.run.clock import ClockWatch
-from pytest_manifest.run.origins import SentJob, as_reused
+from pytest_manifest.run.fact_log import FactLog
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.signatures import SignaturesByRun, trusted_ends
 from pytest_manifest.run.task_metadata import CodeHistory, OwnLimits
 from pytest_manifest.schema import Entry, Receipt, Verdict
+from pytest_manifest.schema.receipts import Reuse
 from pytest_manifest.schema.signed import FILLABLE
+from pytest_manifest.schema.statuses import OF_ITS_PROCESS, WITHOUT_START
 from pytest_manifest.text import short
-from pytest_manifest.verdict import contradiction, evaluate, is_revocation_notice
-from pytest_manifest.verdict.evidence import OF_ITS_PROCESS, missing_fields
+from pytest_manifest.verdict import contradiction, evaluate, is_revocation_notice, problems
+from pytest_manifest.verdict.evidence import missing_fields
+from pytest_manifest.verdict.messages import Reused
+from pytest_manifest.verdict.reasons import Problem, reason_of, verdict_of
 
 ReportedEnd: TypeAlias = tuple[str | None, Receipt]
 """An end and its execution; None where that is not reported: not by way of a stream."""
-
-_WITHOUT_START: Final = frozenset({"expired", "unknown_task"})
 
 
 def decisive_end(reported: Sequence[ReportedEnd]) -> ReportedEnd:
@@ -68,15 +71,14 @@ def _is_from_child(receipt: Receipt) -> bool:
     return receipt.state in OF_ITS_PROCESS or receipt.cpu is not None
 
 
-def disagreement(reported: Sequence[ReportedEnd], *, by_failure: bool = False) -> str:
-    """Return a phrase for two ends of one execution that cannot both be true, "" where there are
-    none.
+def disagreement(reported: Sequence[ReportedEnd], *, by_failure: bool = False) -> Problem | None:
+    """Return which two ends of one execution cannot both be true, None where there are none.
 
     Two failures can: Celery tells a second one where it cannot send what is to follow the first.
     Not so where the entry passes ``by_failure``: which of them was its job's is not known.
     """
     if len(reported) == 1:
-        return ""
+        return None
     own: dict[str, Receipt] = {}
     for execution, receipt in reported:
         if execution is None or not _is_from_child(receipt):
@@ -86,10 +88,8 @@ def disagreement(reported: Sequence[ReportedEnd], *, by_failure: bool = False) -
         if failed and _subject(other) == _subject(receipt):
             continue
         if _essence(other) != _essence(receipt):
-            return (
-                f"two receipts of one execution differ: {_in_short(other)} and {_in_short(receipt)}"
-            )
-    return ""
+            return problems.EndsDiffer(one=_in_short(other), other=_in_short(receipt))
+    return None
 
 
 def _essence(receipt: Receipt) -> tuple[object, ...]:
@@ -110,17 +110,19 @@ def _in_short(receipt: Receipt) -> str:
     return f"{receipt.state!r}{error}"
 
 
-def contradiction_with_starts(reported: Sequence[ReportedEnd], starts: Sequence[Start]) -> str:
-    """Return a phrase for an end that the starts contradict, "" where there is none."""
+def contradiction_with_starts(
+    reported: Sequence[ReportedEnd], starts: Sequence[Start]
+) -> Problem | None:
+    """Return an end that the starts contradict, None where there is none."""
     for execution, receipt in reported:
         if execution is None:
             continue
         started = any(start.execution == execution for start in starts)
         if not started and receipt.state in OF_ITS_PROCESS:
-            return "it reports the end of an execution that no worker has begun"
-        if started and receipt.state in _WITHOUT_START:
-            return f"it says that the job was {receipt.state!r}, which a worker had begun"
-    return ""
+            return problems.EndWithoutStart()
+        if started and receipt.state in WITHOUT_START:
+            return problems.EndAfterStart(state=receipt.state)
+    return None
 
 
 def without_unproven_claims(
@@ -192,14 +194,41 @@ def turn_of(start: Start) -> tuple[int, int]:
     return start.hop, start.retries
 
 
-REVOKED_BY_RUN: Final = "the run itself took it back"
+@dataclass(frozen=True, slots=True)
+class SentJob:
+    """An attempt as it was sent, by the run ``run``.
+
+    ``codes_of``: the run whose record has the code that it is held against; ``code_at``: as it was
+    then, None: when the attempt was sent.
+    """
+
+    entry: Entry
+    task_id: str
+    number: int
+    run: str
+    codes_of: str
+    sent_at: datetime | None
+    code_at: datetime | None = None
+
+
+def as_reused(
+    verdict: Verdict, receipt: Receipt | None, entry: str, number: int, origin: ReusedFrom
+) -> tuple[Verdict, Receipt | None]:
+    """Return verdict and receipt of an earlier run's job as those of the entry that reuses it."""
+    other = "" if origin.entry == entry else origin.entry
+    reason = Reused(run=origin.run, entry=other, why=reason_of(verdict))
+    if receipt is not None:
+        mark = Reuse(run=origin.by, entry=entry, at=origin.at)
+        receipt = receipt.model_copy(update={"reused": mark})
+    return verdict_of(entry, number, verdict.verdict, reason, verdict.mismatches), receipt
 
 
 class EvidenceEvaluator:
     """Evaluate the evidence of one run; ``is_whole``: whether the store kept all it was given."""
 
-    def __init__(self, run: str, ledger: Ledger) -> None:
+    def __init__(self, run: str, ledger: Ledger, facts: FactLog | None = None) -> None:
         self._ledger = ledger
+        self._facts = facts or FactLog(ledger)
         merged = ledger.info.merged()
         self._origins = TaskRuns(run, merged)
         self._codes = {one: CodeHistory(ledger, one) for one in (*merged, run)}
@@ -258,7 +287,7 @@ class EvidenceEvaluator:
         trusted, fault = trusted_ends(self._signatures.of(job.codes_of), reported)
         if not trusted:
             receipt = reported[0][1]
-            verdict = evaluate(entry, None, attempt=number, problem="forged", note=fault)
+            verdict = evaluate(entry, None, attempt=number, problem="forged", why=fault)
             return verdict, receipt if receipt.entry == entry.id else None
         reported = trusted
         execution, receipt = decisive_end(reported)
@@ -270,13 +299,13 @@ class EvidenceEvaluator:
         known_at = sent_at if exact_message else None
         lie = self._find_contradiction(job, (execution, receipt), reported, starts, known_at)
         if lie:
-            logger.bind(entry=entry.id).info("a receipt cannot be trusted: {}", lie)
-            verdict = evaluate(entry, None, attempt=number, problem="forged", note=lie)
+            logger.bind(entry=entry.id).info("a receipt cannot be trusted: {}", lie.phrase())
+            verdict = evaluate(entry, None, attempt=number, problem="forged", why=lie)
             return verdict, receipt if receipt.entry == entry.id else None
         whole = complete_receipt(receipt, starts)
         if self._is_revoked_by_run(entry, whole, task_id):
             return evaluate(
-                entry, None, attempt=number, problem="revoked", note=REVOKED_BY_RUN
+                entry, None, attempt=number, problem="revoked", why=problems.RecalledByRun()
             ), whole
         codes = self._codes.get(job.codes_of)
         since = job.code_at or sent_at or whole.sent_at
@@ -302,7 +331,7 @@ class EvidenceEvaluator:
         reported: Sequence[ReportedEnd],
         starts: Sequence[Start],
         sent_at: datetime | None,
-    ) -> str:
+    ) -> Problem | None:
         entry, task_id = job.entry, job.task_id
         contradicts = partial(
             contradiction,
@@ -321,9 +350,9 @@ class EvidenceEvaluator:
             and (lie := contradiction_with_starts(reported, starts))
             and self.may_lack_starts(task_id)
         ):
-            lie = ""
+            lie = None
         if not lie and len(starts) and task_id in self._task_ids(CLASHING_STARTS):
-            lie = "two records of the start of one of its executions differ"
+            lie = problems.StartsDiffer()
         return lie
 
     def may_lack_starts(self, task_id: str) -> bool:
@@ -359,6 +388,7 @@ class EvidenceEvaluator:
                 known[start.execution] = start
             elif _start_identity(same) != _start_identity(start):
                 self._add_task_ids(CLASHING_STARTS, [task_id])
+                self._facts.clashing(start)
 
     def mark_revoked(self, jobs: Iterable[PendingAttempt]) -> None:
         """Record that the run itself revokes these, so that none meets an expectation by it.

@@ -17,13 +17,14 @@ from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.ledger.transfers import ImportedEntry
 from pytest_manifest.manifest import Limits, Manifest
 from pytest_manifest.manifest.receipts import Exported, ReceiptIndex
-from pytest_manifest.run.evaluation import FIXED, AttemptEvaluator, Evaluated
+from pytest_manifest.run.evaluation import AttemptEvaluator, Evaluated
 from pytest_manifest.run.exported_trees import TreeImport
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.signatures import require_signatures
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.receipts import Judged, Reuse
-from pytest_manifest.verdict import evaluate
+from pytest_manifest.schema.statuses import FIXED
+from pytest_manifest.verdict import evaluate, problems
 
 SHORTEST_LIMIT: Final = 1.0
 """Seconds: a task that ran no longer was within any time limit that it may have had."""
@@ -130,8 +131,8 @@ class _ReceiptsEvaluation:
 
     def _passage(self, ordinal: int, entry: Entry, exported: Exported | None) -> ImportedEntry:
         if exported is None:
-            note = f"{self.name} has no receipt of it"
-            verdict = evaluate(entry, None, attempt=None, problem="unknown", note=note)
+            why = problems.NotExported(file=self.name)
+            verdict = evaluate(entry, None, attempt=None, problem="unknown", why=why)
             task_id = task_id_for(self.run, entry.id, 1, ordinal)
             return ImportedEntry(task_id, 1, ordinal, None, verdict, None, None)
         receipt = exported.receipt
@@ -167,6 +168,7 @@ class _ReceiptsEvaluation:
                 entry=entry.id,
                 attempt=job.number,
                 sentence=judged.sentence or "",
+                reason=judged.reason,
                 mismatches=judged.mismatches,
             )
             return verdict, receipt
@@ -174,11 +176,8 @@ class _ReceiptsEvaluation:
             job.entry = with_effective_timeout(entry, judged.limit)
         verdict, counted = self.evaluator.evaluate(job, receipt, ())
         if verdict.verdict == "passed" and judged is None and _may_have_outrun(entry, receipt):
-            note = (
-                f"{self.name} does not say what time limit its task had, and the entry has no "
-                "timeout to go by; give it one, or judge the run by its ledger"
-            )
-            return evaluate(entry, None, attempt=job.number, problem="unknown", note=note), None
+            why = problems.LimitNotExported(file=self.name)
+            return evaluate(entry, None, attempt=job.number, problem="unknown", why=why), None
         return verdict, counted
 
     def _stands(self, judged: Judged, entry: Entry, receipt: Receipt) -> bool:
@@ -208,11 +207,8 @@ class _ReceiptsEvaluation:
         verdict, counted = self._evaluate(job, receipt)
         del imported[task_id]
         if verdict.verdict == "passed" and self.evaluator.evidence.signatures is not None:
-            note = (
-                f"its receipt is of run {origin.run}, and it is not signed that run {by.run} has "
-                "reused it; judge the run by its ledger"
-            )
-            verdict, counted = evaluate(entry, None, attempt=0, problem="unknown", note=note), None
+            why = problems.ReuseNotSigned(run=origin.run, by=by.run)
+            verdict, counted = evaluate(entry, None, attempt=0, problem="unknown", why=why), None
         text = exported.text
         kept = None if counted is None else text
         return ImportedEntry(

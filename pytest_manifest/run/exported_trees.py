@@ -26,11 +26,8 @@ from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.schema import Entry, Verdict
 from pytest_manifest.schema.receipts import ExportedDescendant
 from pytest_manifest.schema.wire import parse_moment
-from pytest_manifest.verdict import evaluate
-
-_NO_RECEIPT = "it is recorded as passed, and no receipt says so"
-_OTHER_TASK = "its receipt is of another task"
-
+from pytest_manifest.verdict import evaluate, problems
+from pytest_manifest.verdict.reasons import Problem
 
 _FORMAT = "judged "
 """Changes with what a file holds beside the verdicts that it is of."""
@@ -60,7 +57,8 @@ def _receipt_lines(ledger: Ledger) -> Iterator[bytes]:
         since = by["at"] if by else receipt.get("sent_at")
         judged = {"verdict": verdict["verdict"]}
         if verdict["verdict"] != "passed":
-            judged |= {name: verdict[name] for name in ("sentence", "mismatches") if verdict[name]}
+            names = ("sentence", "reason", "mismatches")
+            judged |= {name: verdict[name] for name in names if verdict.get(name)}
             judged["manifest"] = sha256
         own = limits.seconds(task, run, None if since is None else parse_moment(since))
         yield receipt_line(text, judged if own is None else {**judged, "limit": own})
@@ -155,8 +153,10 @@ class TreeImport:
         attempt = PendingAttempt(self.run, self._entry, one.attempt, one.root, 0.0)
         entry = entry_of_descendant(one.task, attempt)
         if one.receipt is None:
-            return evaluate(entry, None, attempt=one.attempt, problem="unknown", note=_NO_RECEIPT)
+            why: Problem = problems.NoReceipt()
+            return evaluate(entry, None, attempt=one.attempt, problem="unknown", why=why)
         if (one.receipt.run, one.receipt.task_id) != (one.run, one.task_id):
-            return evaluate(entry, None, attempt=one.attempt, problem="forged", note=_OTHER_TASK)
+            why = problems.OfAnotherTask()
+            return evaluate(entry, None, attempt=one.attempt, problem="forged", why=why)
         job = PendingAttempt(self.run, entry, one.attempt, one.task_id, 0.0)
         return self.evaluator.trees.evaluate_descendant(job, [(None, one.receipt)], ())

@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice, product
+from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 
-from pytest_manifest.broker.attempt import new_run_id, run8, task_id_for
+from pytest_manifest.broker.attempt import new_run_id, task_id_for
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.files import copy_privately, private_folder
 from pytest_manifest.ledger import (
@@ -37,12 +37,14 @@ from pytest_manifest.ledger import (
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import Shard, manifest_digest, read_manifest
 from pytest_manifest.run.locks import RunLock
-from pytest_manifest.run.signatures import RECEIPT_KEYS, merged_signatures
+from pytest_manifest.run.signatures import merged_signatures
 from pytest_manifest.run.task_metadata import CODE_HISTORY, OWN_LIMITS, OwnLimits
+from pytest_manifest.schema.statuses import OPEN
+from pytest_manifest.text import listed
 
 UNSENT = "unsent"
 """The merged ledger's key for the number of entries that no run has sent."""
-FACTS = (*RUN_KEYS, CODE_HISTORY, OWN_LIMITS, RECEIPT_KEYS)
+FACTS = (*RUN_KEYS, CODE_HISTORY, OWN_LIMITS)
 """Keys of what the attempts of one run are judged by, and those of no other."""
 IDS_AT_ONCE = 500
 """Entries of one SQL statement."""
@@ -52,30 +54,27 @@ IDS_AT_ONCE = 500
 class MergeInput:
     """Hold a ledger that is to be merged.
 
-    ``runs``: its own run, or those that it was ``merged`` of; ``segments``: when it was worked on;
-    ``texts``: those under ``UNITED_KEYS``; ``metadata``: its table ``run``; ``entries``: their
-    number, ``open``: the number of them without a final verdict.
+    ``shard``: None for the whole manifest; ``segments``: when it was worked on; ``texts``: those
+    under ``UNITED_KEYS``; ``metadata``: its table ``run``; ``entries``: their number, ``open``: the
+    number of them without a final verdict.
     """
 
     path: Path
     info: RunInfo
     status: RunStatus
-    runs: Sequence[str]
-    shards: Sequence[Shard | None]
+    shard: Shard | None
     texts: Mapping[str, frozenset[str]]
     metadata: dict[str, str]
     witnessed: bool
     entries: int
     open: int
-    merged: bool
     segments: Sequence[RunSegment]
 
     @property
     def label(self) -> str:
         """Return a label like ``shard 2 of 8 (run ...)``."""
-        shard = self.shards[0] if len(self.shards) == 1 else None
         run = f"run {self.info.run}"
-        return run if shard is None else f"{shard.words} ({run})"
+        return run if self.shard is None else f"{self.shard.words} ({run})"
 
 
 @dataclass(frozen=True)
@@ -102,19 +101,17 @@ def merge(ledgers: Sequence[Path], into: Path | None = None) -> MergedRun:
     """
     _refuse_twice(ledgers)
     with ExitStack() as locks:
-        sources = []
         for path in ledgers:
             locks.enter_context(_locked(path))
-            sources.append(_source(path))
-        sources, contained = _without_contained(sources)
+        shards, contained = _without_merged(ledgers)
+        sources = [_source(path) for path in shards]
         _refuse_mixture(sources)
         folder = ledgers[0].parent if into is None else into
         info = _info(sources)
         target = RunFiles.of(folder, info.run).ledger
         with _new_files(target, sources) as copy:
             metadata = sorted(_metadata(info, sources).items())
-            planned = [run8(source.info.run) for source in sources if source.merged]
-            merge_files(target, [source.path for source in sources], metadata, without=planned)
+            merge_files(target, [source.path for source in sources], metadata)
             manifests = [path for path in (info.manifest, copy) if path is not None]
             unsent = _plan_missing(target, info, manifests)
             info = replace(info, entries=info.entries + unsent)
@@ -122,7 +119,7 @@ def merge(ledgers: Sequence[Path], into: Path | None = None) -> MergedRun:
     return MergedRun(
         ledger=target,
         info=info,
-        runs=sum(len(source.runs) for source in sources),
+        runs=len(sources),
         open=sum(source.open for source in sources) + unsent,
         warnings=[*contained, *_warnings(sources, copy, unsent)],
         manifest=original,
@@ -144,17 +141,28 @@ def _refuse_twice(ledgers: Sequence[Path]) -> None:
         seen.add(path.resolve())
 
 
-def _without_contained(sources: Sequence[MergeInput]) -> tuple[list[MergeInput], list[str]]:
-    """Drop ledgers that were merged of others which are named, as ``*.sqlite`` names all."""
-    own = {source.info.run for source in sources if not source.merged}
-    left: list[MergeInput] = []
-    warnings: list[str] = []
-    for source in sources:
-        if source.merged and own.issuperset(source.runs):
-            warnings.append(f"{source.path.name} is left out: it was merged of runs named here")
-        else:
-            left.append(source)
-    return left, warnings
+def _without_merged(ledgers: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Drop ledgers that were merged of others which are named, as ``*.sqlite`` names all.
+
+    Raises LedgerError for other merged ones: a merge is of what pytest has written.
+    """
+    merged: dict[Path, Sequence[str]] = {}
+    own: set[str] = set()
+    for path in ledgers:
+        with Ledger.open(path) as ledger:
+            merged[path] = ledger.info.merged()
+            own.add(ledger.info.read().run)
+    for path, runs in merged.items():
+        if not own.issuperset(runs):
+            raise LedgerError(
+                f"{path}: was merged of {listed(runs, 3)}; name the ledgers of these runs instead"
+            )
+    warnings = [
+        f"{path.name} is left out: it was merged of runs named here"
+        for path, runs in merged.items()
+        if runs
+    ]
+    return [path for path, runs in merged.items() if not runs], warnings
 
 
 def _refuse_mixture(sources: Sequence[MergeInput]) -> None:
@@ -167,12 +175,12 @@ def _refuse_mixture(sources: Sequence[MergeInput]) -> None:
                 f"{source.info.sha256[:12]}...) than {first.path} ({first.info.manifest.name}, "
                 f"{first.info.sha256[:12]}...); merge runs of one manifest"
             )
-        for run in source.runs:
-            if run in runs:
-                raise LedgerError(
-                    f"{source.path}: run {run} is in {runs[run]}, too; name one of these ledgers"
-                )
-            runs[run] = source.path
+        run = source.info.run
+        if run in runs:
+            raise LedgerError(
+                f"{source.path}: run {run} is in {runs[run]}, too; name one of these ledgers"
+            )
+        runs[run] = source.path
 
 
 @contextmanager
@@ -213,26 +221,19 @@ def _read(path: Path) -> MergeInput:
     with Ledger.open(path) as ledger:
         ledger.check_types()
         info, metadata = ledger.info.read(), ledger.info.all_meta()
-        # What a merge planned for want of a ledger may be in another one now.
-        entries = ledger.attempts.count_entries() - int(metadata.get(UNSENT, 0))
+        entries = ledger.attempts.count_entries()
         OwnLimits(ledger), float(metadata.get(BUDGET) or 0)  # before anything is made
-        counts = ledger.verdicts.counts()
-        final = sum(n for kind, n in counts.items() if kind not in ("pending", "unknown"))
-        status = ledger.info.status
-        if status == "stopped" and UNSENT in metadata and entries == final:
-            status = "finished"  # all its runs are: it was stopped for the shards that it lacks
+        final = sum(n for kind, n in ledger.verdicts.counts().items() if kind not in OPEN)
         return MergeInput(
             path=path,
             info=info,
-            status=status,
-            runs=ledger.info.merged() or [info.run],
-            shards=ledger.info.shards(),
+            status=ledger.info.status,
+            shard=ledger.info.shard(),
             texts={key: ledger.info.texts(key) for key in UNITED_KEYS},
             metadata=metadata,
             witnessed=has_all_starts(ledger.info, some_start=ledger.events.has_starts()),
             entries=entries,
             open=entries - final,
-            merged=bool(ledger.info.merged()),
             segments=_segments(ledger, info),
         )
 
@@ -311,12 +312,12 @@ def _info(sources: Sequence[MergeInput]) -> RunInfo:
 
 def _metadata(info: RunInfo, sources: Sequence[MergeInput]) -> dict[str, str]:
     """Return keys and values of the merged ledger's table ``run``."""
-    shards = [shard for source in sources for shard in source.shards]
+    shards = [source.shard for source in sources]
     metadata = dict(info_rows(info)) | {
         SEGMENTS: segments_json(_merged_segments(sources)),
         "ledger": str(LEDGER_VERSION),
         "status": _status(sources),
-        MERGED: json.dumps([run for source in sources for run in source.runs]),
+        MERGED: json.dumps([source.info.run for source in sources]),
         MERGED_SHARDS: json.dumps([None if shard is None else shard.note for shard in shards]),
     }
     for source in sources:
@@ -334,15 +335,11 @@ def _metadata(info: RunInfo, sources: Sequence[MergeInput]) -> dict[str, str]:
 
 
 def _facts(source: MergeInput) -> dict[str, str]:
-    """Return what the attempts of a source's runs are judged by, under the names of these runs."""
-    noted, found = source.metadata, dict[str, str]()
-    for key, run in product(FACTS, source.runs):
-        # What a merged ledger has of itself was found since, and is of all its runs.
-        whole = None if source.merged and key == SEGMENTS else noted.get(key)
-        own = noted.get(key_of(key, run), whole)
-        found |= {} if own is None else {key_of(key, run): own}
-    if not (source.witnessed or source.merged):
-        found.setdefault(key_of(STOCK_WORKERS, source.info.run), "of a run that was merged")
+    """Return what the attempts of a source's run are judged by, under the names of that run."""
+    noted, run = source.metadata, source.info.run
+    found = {key_of(key, run): noted[key] for key in FACTS if key in noted}
+    if not source.witnessed:
+        found.setdefault(key_of(STOCK_WORKERS, run), "of a run that was merged")
     return found
 
 
@@ -386,7 +383,7 @@ def _warnings(sources: Sequence[MergeInput], copy: Path | None, unsent: int) -> 
                 f"{source.label} is unfinished: {source.open:,} of its {source.entries:,} "
                 "entries have no final verdict"
             )
-    shards = [shard for source in sources for shard in source.shards]
+    shards = [source.shard for source in sources]
     totals = {None if shard is None else shard.total for shard in shards}
     if len(totals) == 1 and (total := totals.pop()) is not None:
         given = {shard.number for shard in shards if shard is not None}

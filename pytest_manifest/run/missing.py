@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 
 from loguru import logger
 
@@ -18,12 +19,13 @@ from pytest_manifest.run.recovery import (
     RETRY_AFTER,
     JobSearch,
     OrphanRecovery,
-    is_alive,
 )
 from pytest_manifest.run.sending import Sender
 from pytest_manifest.run.stranded import StrandedJobs
 from pytest_manifest.run.verdict_recorder import InferredEnd, VerdictRecorder
 from pytest_manifest.run.withdrawal import Withdrawal
+from pytest_manifest.verdict.problems import DeadlineOver, TimeoutOver
+from pytest_manifest.verdict.reasons import Problem
 
 SEARCHING = 15.0
 """Seconds to search for an overdue job whose process is dead before it is judged all the same."""
@@ -39,11 +41,15 @@ def job_search(context: EngineContext) -> JobSearch | None:
 
 
 def silent_holder(job: PendingAttempt) -> str:
-    """Return a phrase about who has its message and does not answer; "" where nobody has."""
+    """Return who has its message and does not answer; "" where nobody has."""
     if not job.stranded:
         return ""
-    who = f"worker {job.holder}" if job.holder else "a worker"
-    return f"; {who} had taken it and answers no more: --manifest-resume --manifest-repair helps"
+    return f"worker {job.holder}" if job.holder else "a worker"
+
+
+def _with_holder(why: Problem, job: PendingAttempt) -> Problem:
+    is_held = isinstance(why, DeadlineOver | TimeoutOver)
+    return why.having(holder=silent_holder(job)) if is_held else why
 
 
 class MissingJobs:
@@ -65,6 +71,7 @@ class MissingJobs:
         self._recorder = recorder
         self._sender = sender
         self._withdrawal = withdrawal
+        self._facts = context.evaluator.facts
         self._orphans: OrphanRecovery | None = None
         if context.locator is not None:
             self._orphans = OrphanRecovery(
@@ -73,6 +80,7 @@ class MissingJobs:
                 context.warnings,
                 allowed=context.moves_orphans,
                 starts_unknown=self._starts_unknown,
+                note=partial(self._facts.moved, context.pending.by_task_id),
             )
         self._searched_for: set[tuple[str, float | None]] = set()
         """Task ids and starts of overdue jobs whose process is dead, and that were searched for."""
@@ -95,12 +103,16 @@ class MissingJobs:
             if located is not None:
                 self.act_on(located)
 
-    def act_on(self, located: JobLocations) -> None:
-        """Requeue, discard, send again or give up what two snapshots located."""
+    def act_on(self, located: JobLocations, search: JobSearch | None = None) -> None:
+        """Requeue, discard, send again or give up what the snapshots of a search located.
+
+        ``search``: where it was not the engine's own.
+        """
         if not self._context.moves_orphans:
             self._context.signals.held_by_dead = bool(located.unacked_by_dead)
         if not (located.unacked_by_dead or located.missing):
             return
+        as_of = self._facts.last_seq()
         self.confirm(located.missing)
         try:
             intact = self.read_reports()
@@ -115,7 +127,21 @@ class MissingJobs:
         # An end that was told since the search is searched for anew, and then counts.
         since = self._recorder.unconfirmed.is_to_be_confirmed
         nowhere = [task_id for task_id in missing if not since(task_id)]
+        self.note_search(search or self._search, located, as_of, missing)
         self._give_up(started, nowhere, emptied=intact is False)
+
+    def note_search(
+        self,
+        search: JobSearch | None,
+        located: JobLocations,
+        as_of: int,
+        missing: Iterable[str],
+    ) -> None:
+        """Add a search that has found these in no place; ``as_of``: see ``facts.Nowhere``."""
+        pending = self._pending.by_task_id
+        jobs = [pending[task_id] for task_id in missing if task_id in pending]
+        if jobs and search is not None and search.looks is not None:
+            self._facts.searched(search.looks, located, as_of, jobs)
 
     def read_reports(self) -> bool | None:
         """Read what was told by the second snapshot, before anything is moved or judged by it.
@@ -155,7 +181,9 @@ class MissingJobs:
         if not self._context.is_private or self._context.locator is None or not self.not_requeued:
             return []
         tags = {i: located.unacked_by_dead[i] for i in self.not_requeued}
-        return self._context.locator.discard(tags)
+        removed = self._context.locator.discard(tags)
+        self._facts.moved(self._pending.by_task_id, removed, "taken_out")
+        return removed
 
     def _give_up_overdue(self, now: float) -> None:
         overdue = self._pending.overdue(now)
@@ -168,15 +196,26 @@ class MissingJobs:
             )
         except StackError as error:
             self._log.warning("no last look for overdue jobs: {}", error)
+        as_of = self._facts.last_seq()
         for task_id in self._given_back(overdue):
-            self._pending.count_time(overdue.pop(task_id).job, now)
+            job = overdue.pop(task_id).job
+            self._facts.seen(job, "queue", as_of)
+            self._pending.count_time(job, now)
         self._spare_dead(overdue, now)
         self._withdrawal.withdraw_overdue(overdue)
         late = {i: o for i, o in overdue.items() if self._pending.complete(i) is not None}
         self.given_up += len(late)
+        for one in late.values():
+            self._facts.stranded(one.job)
+            self._facts.time_over(one, self._limit_of(one))
         self._recorder.record_inferred(
-            (o.job, o.status, f"{o.reason}{silent_holder(o.job)}") for o in late.values()
+            (o.job, o.status, _with_holder(o.why, o.job)) for o in late.values()
         )
+
+    def _limit_of(self, overdue: Overdue) -> float:
+        """Return the limit (s) that is over."""
+        entry = self._pending.with_own_limit(overdue.job)
+        return entry.timeout if overdue.by_start else entry.deadline or 0.0
 
     def _spare_dead(self, overdue: dict[str, Overdue], now: float) -> None:
         """Say of what is overdue, and whose process is known to be dead, that it has crashed.
@@ -184,7 +223,7 @@ class MissingJobs:
         It is searched for first: what its worker had not acknowledged is taken out of the broker.
         """
         for task_id, one in list(overdue.items()):
-            if not one.by_start or is_alive(one.job) is not False:
+            if not one.by_start or not self._facts.has_died(one.job):
                 continue
             turn = task_id, one.job.started
             if self._search is not None and turn not in self._searched_for:
@@ -192,8 +231,8 @@ class MissingJobs:
                 self._search.schedule(now)
                 self._pending.count_time(overdue.pop(task_id).job, now, SEARCHING)
                 continue
-            status, note = self._evaluator.explain_death(one.job, emptied=False)
-            overdue[task_id] = replace(one, status=status, reason=note)
+            status, why = self._evaluator.explain_death(one.job, emptied=False)
+            overdue[task_id] = replace(one, status=status, why=why)
 
     def _given_back(self, overdue: Mapping[str, Overdue]) -> Collection[str]:
         """Return which of these do not run too long, but wait for a worker once more.
@@ -214,8 +253,7 @@ class MissingJobs:
         for job in self._pending.complete_all(missing):
             if job.started is None and not emptied and self._resend(job):
                 continue
-            status, note = self._evaluator.explain_missing(job, emptied=emptied)
-            rows.append((job, status, note))
+            rows.append((job, *self._evaluator.explain_missing(job, emptied=emptied)))
         self._recorder.record_inferred(rows)
 
     def _resend(self, job: PendingAttempt) -> bool:

@@ -7,14 +7,17 @@ such a ledger calls unsent may have been sent, and so may each other attempt.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 
 from pytest_manifest.ledger import OLDER, STORE_EMPTIED, TO_REUSE, Ledger
+from pytest_manifest.ledger.facts import Owned
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.run.doubts import note_emptied
+from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.resume_rules import NOT_SENT
 from pytest_manifest.run.state import RunState
+from pytest_manifest.schema.facts import Sending, SendResult
 from pytest_manifest.text import plural
 
 NOTE = "a newer copy of this ledger may have sent it"
@@ -64,6 +67,7 @@ def doubt_unsent(state: RunState, ledger: Ledger) -> None:
     unsent = [row.task_id for row in ledger.attempts.newest() if row.state in NOT_SENT]
     with ledger.transaction():
         ledger.attempts.mark(unsent, "uncertain", note=NOTE)
+        ledger.facts.append(_doubted_sendings(ledger, unsent))
         note_emptied(ledger, OLDER)
         ledger.info.set_meta(TO_REUSE, "")
     state.warnings.append(
@@ -72,3 +76,15 @@ def doubt_unsent(state: RunState, ledger: Ledger) -> None:
         f"that was beside it. So {plural(len(unsent), 'entry')} may have been sent, and what is "
         "nowhere and not idempotent is left; go on with the newest ledger, if there is one"
     )
+
+
+def _doubted_sendings(ledger: Ledger, task_ids: Iterable[str]) -> Iterator[Owned]:
+    """Yield the facts that these may have been sent, at a time that only another ledger has."""
+    for name in task_ids:
+        row = ledger.attempts.get(name)
+        if row is not None:
+            known = (one for one in ledger.facts.of_entry(row.entry) if one.job == name)
+            base, number = stamp(name), 1 + sum(isinstance(one, Sending) for one in known)
+            yield row.entry, Sending(**base, number=number, sent_at=None)
+            end = SendResult(**base, number=number, outcome="uncertain", error=NOTE)
+            yield row.entry, end

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from pytest_manifest.broker.attempt import Attempt
@@ -12,6 +12,8 @@ from pytest_manifest.ledger import Descendant, HandedOn, Start, utc_now
 from pytest_manifest.run.settings import WorkerLoss
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.stream_records import Origin
+from pytest_manifest.verdict import problems
+from pytest_manifest.verdict.reasons import Problem
 
 TIMEOUT_GRACE = 5.0
 """Seconds to wait for an overdue job's own receipt before the run judges it."""
@@ -33,17 +35,16 @@ class PendingAttempt:
     ``pid_namespace`` are the same; ``loss`` is how its worker ended. ``unconfirmed``: an end that
     the result store alone reports, until more is known. ``stranded``: it was taken from its queue,
     and no worker that answers has it; ``holder``: the node that was seen to have it last.
-    ``only_start``: its single start; None where only the ledger
-    knows. ``execution`` started last, and ``between`` is its end, where the job goes on after it:
-    no process runs the job then.
+    ``only_start``: its single start; None where only the ledger knows. ``execution`` started last,
+    and ``between`` is its end, where the job goes on after it: no process runs the job then.
 
     Of a descendant ``origin`` and ``how`` say where it comes from, and the ``entry`` has its task
-    and the limits of the attempt's. ``was_sent``: whether a broker took its message, as far as its
-    parent could tell. ``announcers``: the tasks that announced it, by the key ``announcement``,
-    where nobody has told yet that it is sent. ``parts``: the tasks of its tree that have succeeded,
-    where it was handed on to some of them, and all others have ended: one of these sends its own
-    message then, or nobody does. ``delay``: seconds of its countdown, or until its ETA. ``broker``:
-    where its message went, if that is another broker than its parent's. ``earlier_end``: when an
+    and the limits of the attempt's. ``was_sent``: whether its message was sent, by its parent.
+    ``announcers``: the tasks that announced it, by the key ``announcement``, where nobody has told
+    yet that it is sent. ``parts``: the tasks of its tree that have succeeded, where it was handed
+    on to some of them, and all others have ended: one of these sends its own message then, or
+    nobody does. ``delay``: seconds of its countdown, or until its ETA. ``broker``: where its
+    message went, if that is another broker than its parent's. ``earlier_end``: when an
     execution succeeded that had sent the job's message again.
     """
 
@@ -125,9 +126,9 @@ class HeldVerdict:
 class _Due:
     when: float
     task_id: str
-    status: VerdictStatus
-    reason: str
-    since: float | None = None
+    status: VerdictStatus = field(compare=False)
+    why: Problem = field(compare=False)
+    since: float | None = field(default=None, compare=False)
     """The start that it is about; None: about the attempt, whatever it does."""
 
 
@@ -140,7 +141,7 @@ class Overdue:
 
     job: PendingAttempt
     status: VerdictStatus
-    reason: str
+    why: Problem
     by_start: bool
 
 
@@ -176,17 +177,17 @@ class PendingAttempts:
             attempt.run, entry, attempt.number, attempt.task_id, sent, sent_at
         )
         if entry.deadline is not None:
-            note = f"its deadline of {entry.deadline:g} s from dispatch is over"
+            why = problems.DeadlineOver(limit=entry.deadline)
             when = (sent if tried is None else tried) + entry.deadline
-            heapq.heappush(self._due, _Due(when, attempt.task_id, "timed_out", note))
+            heapq.heappush(self._due, _Due(when, attempt.task_id, "timed_out", why))
 
     def track_descendant(self, job: PendingAttempt) -> None:
         """Wait for a descendant; the deadline of its attempt's entry holds for it, too."""
         self.by_task_id[job.task_id] = job
         deadline = job.entry.deadline
         if deadline is not None:
-            note = f"the deadline of {deadline:g} s from dispatch is over"
-            due = _Due(job.sent + deadline, job.task_id, "timed_out", note)
+            why = problems.DeadlineOver(limit=deadline, whose="the")
+            due = _Due(job.sent + deadline, job.task_id, "timed_out", why)
             heapq.heappush(self._due, due)
 
     def started(self, start: Start, now: float) -> None:
@@ -215,9 +216,9 @@ class PendingAttempts:
     def count_time(self, job: PendingAttempt, now: float, more: float | None = None) -> None:
         """Count a started job's timeout from now; or give it so many seconds ``more``."""
         timeout = self.with_own_limit(job).timeout
-        note = f"it ran longer than its timeout of {timeout:g} s and its worker sent no receipt"
+        why = problems.TimeoutOver(limit=timeout)
         when = now + (timeout + TIMEOUT_GRACE if more is None else more)
-        heapq.heappush(self._due, _Due(when, job.task_id, "timed_out", note, since=job.started))
+        heapq.heappush(self._due, _Due(when, job.task_id, "timed_out", why, since=job.started))
 
     def handed_on(self, end: HandedOn) -> None:
         """Note that an execution ended, and that the job waits for its next try or another task.
@@ -259,11 +260,13 @@ class PendingAttempts:
         job = self.by_task_id.get(due.task_id)
         return job is not None and due.since in (None, job.started)
 
-    def worker_lost(self, loss: WorkerLoss) -> None:
-        """Note the death of a worker process at what it was running."""
-        for job in self.by_task_id.values():
-            if job.between is None and node_of(job.worker) == loss.worker:
-                job.loss = loss
+    def worker_lost(self, loss: WorkerLoss) -> list[PendingAttempt]:
+        """Note the death of a worker process at what it was running, and return that."""
+        jobs = self.by_task_id.values()
+        lost = [j for j in jobs if j.between is None and node_of(j.worker) == loss.worker]
+        for job in lost:
+            job.loss = loss
+        return lost
 
     def attempts(self) -> list[Attempt]:
         """Return the attempts that are under way, by themselves or by descendants."""
@@ -339,7 +342,7 @@ class PendingAttempts:
             if job is None or (due.since is not None and not _still_runs(job, due.since)):
                 continue  # settled meanwhile, or its try is over: a retry, another worker
             by_start = due.since is not None
-            found[due.task_id] = Overdue(job, due.status, due.reason, by_start)
+            found[due.task_id] = Overdue(job, due.status, due.why, by_start)
         return found
 
     def postpone_timeouts(self, now: float) -> None:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final
 
 from pytest_manifest.ledger import Ledger, Start
 from pytest_manifest.run.evidence import turn_of
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Verdict
+from pytest_manifest.schema.statuses import DEATHS, OWN
 from pytest_manifest.schema.stream_records import HANDED_ON_AFTER_DEATH
 from pytest_manifest.verdict import evaluate
-
-GOES_ON_KILLING: Final = frozenset({"crashed", "quarantined", "timed_out"})
-"""Verdicts of jobs that a broker may deliver again and again for all that."""
+from pytest_manifest.verdict.problems import KillsWorkers
 
 
 class Quarantine:
@@ -46,7 +44,7 @@ class Quarantine:
     def is_to_be_revoked(self, task_id: str, status: str | None) -> bool:
         """Return whether a job with this verdict starts again all the same, too often."""
         again = _delivered_again(self._ledger.events.starts(task_id)) + self._retried(task_id)
-        return status in GOES_ON_KILLING and again >= self._kills
+        return status in DEATHS | OWN and again >= self._kills
 
     def _deaths(self, job: PendingAttempt) -> int:
         return self._earlier(job) + self._retried(job.task_id) + 1
@@ -70,6 +68,6 @@ def _delivered_again(starts: Sequence[Start]) -> int:
 
 
 def _quarantined(job: PendingAttempt, deaths: int, starts: Sequence[Start] = ()) -> Verdict:
-    pids = ", ".join(str(start.pid) for start in starts[:deaths] if start.pid is not None)
-    note = f"{deaths} processes died of it{f', with the pids {pids}' if pids else ''}"
-    return evaluate(job.entry, None, attempt=job.number, problem="quarantined", note=note)
+    pids = tuple(start.pid for start in starts[:deaths] if start.pid is not None)
+    why = KillsWorkers(deaths=deaths, pids=pids)
+    return evaluate(job.entry, None, attempt=job.number, problem="quarantined", why=why)

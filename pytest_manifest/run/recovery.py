@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import replace
+from typing import Literal, TypeAlias
 
 from loguru import logger
 
@@ -67,6 +68,8 @@ class JobSearch:
         """Task ids and executions whose process has ended, and that a search is due for."""
         self.seen: frozenset[str] = frozenset()
         """Task ids that one of the last two snapshots at least has shown."""
+        self.looks: Looks | None = None
+        """The last two snapshots, without the nodes that are gone."""
 
     def reset_quiet(self, now: float) -> None:
         """Note that a report arrived: jobs are on their way."""
@@ -182,6 +185,7 @@ class JobSearch:
         gone = self._gone(second) | left
         first = replace(first, unresponsive=first.unresponsive - gone)
         second = replace(second, unresponsive=second.unresponsive - gone)
+        self.looks = first, second
         elsewhere = self._pending.elsewhere() & ids
         located = compare(first, second, ids - elsewhere, started=self._starts(ids, left))
         # Other messages carry these, under unknown ids; or another task may send them yet.
@@ -264,7 +268,10 @@ def is_alive(job: PendingAttempt) -> bool | None:
     return not has_ended(job.pid)
 
 
+Looks: TypeAlias = tuple[BrokerSnapshot, BrokerSnapshot]
 Orphans = Mapping[str, frozenset[str]]
+Handling = Literal["put_back", "taken_out", "left"]
+"""What is done with a dead worker's message, see ``facts.Moved``."""
 
 
 class OrphanRecovery:
@@ -272,7 +279,7 @@ class OrphanRecovery:
 
     ``allowed``: the messages on this broker may be moved; where they may not, ``warnings`` gets a
     message about them. ``starts_unknown``: why a worker may have started a job unreported, ""; then
-    only what may run twice is requeued.
+    only what may run twice is requeued. ``note`` is called with what was done with messages.
     """
 
     def __init__(
@@ -283,12 +290,14 @@ class OrphanRecovery:
         *,
         allowed: bool,
         starts_unknown: Callable[[], str] = lambda: "",
+        note: Callable[[Iterable[str], Handling], None] = lambda _ids, _how: None,
     ) -> None:
         self._locator = locator
         self._pending = pending
         self._warnings = warnings
         self._allowed = allowed
         self._starts_unknown = starts_unknown
+        self._note = note
         self._said: dict[str, str] = {}
         self.not_requeued: frozenset[str] = frozenset()
         """Task ids that were not requeued, though allowed, as they may have been started."""
@@ -305,16 +314,21 @@ class OrphanRecovery:
         waiting = {i: t for i, t in orphans.items() if i not in started}
         if not self._allowed:
             self._warn_of_orphans(waiting)
+            self._note(started, "left")
             return list(started)
         self.not_requeued = self._not_to_be_repeated(waiting)
         waiting = {i: tags for i, tags in waiting.items() if i not in self.not_requeued}
-        for task_id in self._locator.restore(waiting) if waiting else ():
+        restored = self._locator.restore(waiting) if waiting else []
+        self._note(restored, "put_back")
+        for task_id in restored:
             entry = in_flight[task_id].entry.id
             logger.bind(entry=entry).info(
                 "a worker died before it began {!r}; it is back in its queue", entry
             )
         # What the broker has given to another worker meanwhile is not ours to judge.
-        return self._locator.discard(started) if started else []
+        discarded = self._locator.discard(started) if started else []
+        self._note(discarded, "taken_out")
+        return discarded
 
     def _not_to_be_repeated(self, waiting: Orphans) -> frozenset[str]:
         pending = self._pending.by_task_id

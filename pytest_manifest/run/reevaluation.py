@@ -6,20 +6,17 @@ import contextlib
 from collections.abc import Container, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final
 
 from pytest_manifest.ledger import BAD_ROW_ERRORS, AttemptRow, EntryVerdict, Ledger, Start, damaged
 from pytest_manifest.ledger.queries import BATCH, StoredPass
 from pytest_manifest.ledger.rows import moment, receipt_of
 from pytest_manifest.manifest import Manifest, id_and_task
 from pytest_manifest.run.changes import EarlierLines, change_of
-from pytest_manifest.run.evaluation import FIXED, SELF_CAUSED, AttemptEvaluator, Evaluated
+from pytest_manifest.run.evaluation import AttemptEvaluator, Evaluated
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Entry, Verdict
-from pytest_manifest.verdict import evaluate
-
-_BY_RECEIPT_ALONE: Final = frozenset({"succeeded", "failed", "ignored"})
-"""Ends that only the worker can report."""
+from pytest_manifest.schema.statuses import FIXED, OF_ITS_PROCESS, OPEN, OWN
+from pytest_manifest.verdict import evaluate, problems
 
 
 def reevaluate(
@@ -74,9 +71,9 @@ def _reevaluate_passed(
     """Judge an entry recorded as passed by the line that the manifest has now."""
     entry = manifest.parse(line.raw, line.number)
     if one.receipt is None:
-        if entry.expect.state in _BY_RECEIPT_ALONE:
-            note = "it is recorded as passed, and no receipt says so"
-            yield evaluate(entry, None, attempt=one.attempt, problem="unknown", note=note), None
+        if entry.expect.state in OF_ITS_PROCESS:
+            why = problems.NoReceipt()
+            yield evaluate(entry, None, attempt=one.attempt, problem="unknown", why=why), None
         return
     try:
         receipt, sent_at = receipt_of(one.receipt), moment(one.sent_at)
@@ -133,12 +130,9 @@ def _reevaluate_line(
     old = entry if line.old is None or line.same else manifest.parse(line.old, line.number)
     change, words = change_of(entry, old)
     if change == "job" and row.state not in ("planned", "withheld"):  # also what was reused
-        note = (
-            f"{words} since, so what the run says is of other work; "
-            "--manifest-resume-changed runs it"
-        )
-        yield evaluate(entry, None, attempt=row.attempt, problem="unknown", note=note), None
-    elif one is None or one.verdict.verdict in ("pending", "unknown"):
+        why = problems.OtherWork(changed=words)
+        yield evaluate(entry, None, attempt=row.attempt, problem="unknown", why=why), None
+    elif one is None or one.verdict.verdict in OPEN:
         return
     elif one.verdict.verdict in FIXED:
         if by_other_keys and one.verdict.verdict == "forged":
@@ -170,7 +164,7 @@ def _reevaluate_problem(
     had_passed = status == "passed"
     if had_passed and expected != "succeeded" and expected != "ignored":
         status = expected  # what became of it was what the old expectations wanted
-    seen = had_passed and entry.timeout == old.timeout and status in SELF_CAUSED
+    seen = had_passed and entry.timeout == old.timeout and status in OWN
     seen = seen or evaluator.was_seen(entry, row.task_id, status)
     anew = evaluate(entry, None, attempt=verdict.attempt, problem=status, seen=seen)
     return verdict if anew.verdict == verdict.verdict else anew

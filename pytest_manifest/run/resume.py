@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from pytest_manifest.broker.locating.base import Location
+from pytest_manifest.broker.locating.base import JobLocations, Location
 from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.ledger import STORE_EMPTIED, Ledger
 from pytest_manifest.ledger.run_files import RunFiles
@@ -28,8 +28,9 @@ from pytest_manifest.run.earlier import (
 )
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.evaluation import AttemptEvaluator
+from pytest_manifest.run.fact_log import end_segment, stamp
 from pytest_manifest.run.older_ledger import doubt_unsent, has_traces, was_read_on
-from pytest_manifest.run.open_trees import locations_with_trees
+from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.recovery import JobSearch, locations_of
 from pytest_manifest.run.reevaluation import reevaluate
 from pytest_manifest.run.resume_decisions import Known, decisions
@@ -43,8 +44,10 @@ from pytest_manifest.run.run import Run
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.state import RunState
 from pytest_manifest.run.unconfirmed import UnreadableResults
+from pytest_manifest.schema.run_facts import StoreFact
+from pytest_manifest.schema.statuses import NEVER_STARTED_STATES
 from pytest_manifest.urls import StackAddress
-from pytest_manifest.verdict import NEVER_STARTED_STATES, Costs, evaluate
+from pytest_manifest.verdict import Costs, evaluate, problems
 
 
 class Resume(EarlierRunStrategy):
@@ -57,6 +60,8 @@ class Resume(EarlierRunStrategy):
         self._taken_up = False
         # Also where it is refused: the stack has taken over what an earlier one has left.
         state.leaves_jobs = state.address.is_private
+        self._search: tuple[JobSearch, JobLocations, int] | None = None
+        """A search, what it has found, and the last number of the ledger's order then."""
         self._seen: frozenset[str] = frozenset()
         """Task ids that the search has seen in some place."""
         self._unsent: frozenset[str] = frozenset()
@@ -83,7 +88,7 @@ class Resume(EarlierRunStrategy):
         if self._taken_up:  # another run of the session could not be written down
             self._taken_up = False
             with Ledger.open(self.state.files.ledger, write=True) as ledger:
-                ledger.info.set_status("stopped" if self.state.info.is_private else "detached")
+                end_segment(ledger, "stopped" if self.state.info.is_private else "detached")
 
     def make_evaluator(self, ledger: Ledger) -> AttemptEvaluator:
         evaluator = super().make_evaluator(ledger)
@@ -97,6 +102,7 @@ class Resume(EarlierRunStrategy):
         ledger.info.set_kills(self.state.settings.kills)
         pending, connections = self.state.pending, self.connections
         publisher = connections.open_publisher()
+        ledger.facts.append([(None, self.segment())])
         position = ledger.info.get_meta("stream_position") or "0"
         with contextlib.closing(connections.open_collector(position)) as collector:
             self._track(ledger)
@@ -154,6 +160,8 @@ class Resume(EarlierRunStrategy):
         emptied = intact is False and not ledger.attempts.send_states().keys() <= NOT_OURS
         if emptied and not self._is_older:
             note_emptied(ledger)  # a new stream would not show it any more
+        if self._search is not None:  # after all that makes it doubtful
+            engine.missing.note_search(*self._search, self._search[1].missing)
         statuses = ledger.verdicts.statuses()
         turned_away |= self._turned_away_since(ledger, searched)
         # What has come to its end since the search is not where it was seen; unless a worker turned
@@ -181,6 +189,7 @@ class Resume(EarlierRunStrategy):
                 "stream_position", "0"
             )  # a stream that begins anew may count from 1 again
             self._restarts_stream = True
+            ledger.facts.append([(None, StoreFact(**stamp(), what="marked"))])
 
     def _note_ended_store(self, ledger: Ledger, collector: ReceiptCollector) -> None:
         """Record that a private stack's store has ended with its session: nobody has emptied it."""
@@ -271,6 +280,7 @@ class Resume(EarlierRunStrategy):
             search = JobSearch(locator, state.pending, departures=self.connections.departures)
             located = search.search_now()
             self._seen = search.seen
+            self._search = search, located, self.facts_of(engine.ledger).last_seq()
             if state.pending.task_ids() <= self._unsent:
                 engine.poll_once()  # a store that lacks its mark has had nothing to lose
             else:
@@ -303,9 +313,11 @@ class Resume(EarlierRunStrategy):
                 if job is None or ledger.verdicts.of_entry(decision.entry) is not None:
                     continue
                 status, why = evaluator.explain_missing(job, emptied=emptied)
-                status, note = unread.adjust(job, status, f"{decision.reason}; {why}")
+                left = problems.Left(because=decision.reason, why=why)
+                status, found = unread.adjust(job, status, left)
                 entry = state.manifest[decision.entry]
-                verdict = evaluate(entry, None, attempt=row.attempt, problem=status, note=note)
+                verdict = evaluate(entry, None, attempt=row.attempt, problem=status, why=found)
+                evaluator.facts.write()
                 ledger.verdicts.record([(verdict, None)])
 
 
@@ -322,3 +334,16 @@ def resume_run(
         info = ledger.info.read()
     state = RunState(manifest, RunFiles(ledger_path), info, address, settings)
     return Run(Resume(state, selected, rules))
+
+
+def locations_with_trees(
+    locations: Mapping[str, Location], pending: PendingAttempts
+) -> dict[str, Location]:
+    """Return where attempts are, by task id: with a worker, too, while a descendant may go on."""
+    alive: dict[str, bool] = dict.fromkeys(pending.held, True)
+    jobs = [(i, job.origin.root) for i, job in pending.by_task_id.items() if job.origin is not None]
+    alive.update(dict.fromkeys((root for _, root in jobs), False))
+    for task_id, root in jobs:
+        alive[root] = alive[root] or locations.get(task_id, "unknown") != "missing"
+    found: dict[str, Location] = {root: "with_worker" for root, goes_on in alive.items() if goes_on}
+    return {**locations, **found}

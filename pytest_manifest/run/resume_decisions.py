@@ -21,6 +21,7 @@ from pytest_manifest.run.resume_rules import (
     may_have_started,
 )
 from pytest_manifest.schema import Entry, VerdictStatus
+from pytest_manifest.schema.statuses import OPEN
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,7 @@ def preview(
         again = {v.entry: v.verdict for v, _ in reevaluate(ledger, manifest, before, evaluator)}
         # Pending and unknown ones are looked at anew.
         statuses = {
-            e: status
-            for e, status in statuses_before.items()
-            if status not in ("pending", "unknown")
+            e: status for e, status in statuses_before.items() if status not in OPEN
         } | again
         known = Known(
             ledger,

@@ -199,7 +199,11 @@ def record_decisions(
     known = [a for a in rows if a.entry.id in last and last[a.entry.id].attempt == a.number]
     with ledger.transaction():
         ledger.attempts.plan(
-            (a.task_id, a.entry.id, a.number, order[a.entry.id], reasons[a.entry.id]) for a in fresh
+            (
+                (a.task_id, a.entry.id, a.number, order[a.entry.id], reasons[a.entry.id])
+                for a in fresh
+            ),
+            why="resume",
         )
         ledger.attempts.mark((a.task_id for a in known), "planned")
         risky = {decision.entry for decision in decided if decision.unsafe}

@@ -182,6 +182,7 @@ class _Takeover:
             evaluated = self._evaluate(evaluator, entry, one) if one.is_sound else None
             if evaluated is not None and evaluated[0].verdict == "passed":
                 passed.append(evaluated)
+                self._ledger.facts.append((entry.id, fact) for fact in one.facts)
                 self.reused[entry.id] = one.attempt
                 self._waited_for[entry.id] = one.waited_for
                 self._runs[one.attempt.origin.run] += 1

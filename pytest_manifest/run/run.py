@@ -30,6 +30,7 @@ from pytest_manifest.run.send_queue import names_of
 from pytest_manifest.run.settings import WorkerLoss
 from pytest_manifest.run.strategy import Strategy
 from pytest_manifest.schema import Receipt
+from pytest_manifest.verdict.problems import RunGaveUp
 
 JOIN_SECONDS = 30.0
 RECEIPTS_EXPORTED = "receipts_exported"
@@ -236,7 +237,7 @@ class Run:
         # What was only sent has workers, and an audit will judge it.
         if not self._state.settings.send_only:
             with self._failure_logged("not all verdicts were written"):
-                engine.record_rest("unknown", f"the run gave up: {error}")
+                engine.record_rest("unknown", RunGaveUp(error=str(error)))
         with self._failure_logged("that the run gave up was not written"):
             ledger.info.set_meta(GAVE_UP, str(error))
         with self._failure_logged("the run's end was not written"):

@@ -20,20 +20,21 @@ from pytest_manifest.run.key_limits import KeyedQueue, KeyLimits
 from pytest_manifest.run.send_queue import SendQueue, dependents, names_of
 from pytest_manifest.run.settings import FailureLimit
 from pytest_manifest.schema import VerdictStatus
-from pytest_manifest.text import listed
+from pytest_manifest.schema.statuses import BAD, STATUSES
+from pytest_manifest.verdict import problems
+from pytest_manifest.verdict.reasons import Problem
 
 CHAIN_SHOWN = 4
 """Entries of a chain of dependencies that a message names; the others are counted."""
 NAMES_SHOWN = 3
-NOT_FAILURES = frozenset({"passed", "skipped", "withdrawn", "pending"})
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Hold an attempt that will not be sent, and the reason: a phrase for its verdict."""
+    """Hold an attempt that will not be sent, and why."""
 
     attempt: Attempt
-    reason: str
+    why: Problem
 
 
 @dataclass(slots=True)
@@ -44,7 +45,7 @@ class _Blocked:
 
 @dataclass(frozen=True, slots=True)
 class _Dead:
-    """Hold an entry that did not pass: the chain from it to the culprit, and that one's end.
+    """Hold an entry that did not pass: the chain from it to the culprit, and that one's status.
 
     A chain may be as long as the manifest: of a long one only the two ends are kept.
     """
@@ -59,13 +60,8 @@ class _Dead:
             return _Dead(chain, self.end)
         return _Dead((*chain[:2], *chain[-2:]), self.end, self.left_out + 1)
 
-    def reason(self) -> str:
-        parts = [f"it waits for {self.chain[0]!r}"]
-        for position, name in enumerate(self.chain[1:], 1):
-            left_out = self.left_out if position == CHAIN_SHOWN // 2 else 0
-            through = f" (through {left_out} others)" if left_out else ""
-            parts.append(f"which waits{through} for {name!r}")
-        return f"{', '.join(parts)}, {self.end}"
+    def why(self) -> Problem:
+        return problems.WaitsFor(names=self.chain, end=self.end, left_out=self.left_out)
 
 
 class Schedule:
@@ -100,7 +96,7 @@ class Schedule:
         self._dead: dict[str, _Dead] = {}
         self._failed = 0
         self.budget = budget
-        self.closed: str | None = None
+        self.closed: Problem | None = None
 
     def _queue(self, positions: Iterable[int]) -> SendQueue:
         """Return a queue of the attempts at these positions, by their keys where those count."""
@@ -138,7 +134,7 @@ class Schedule:
         for place, attempt in waiting:
             for name in attempt.entry.after:
                 if name not in coming and self._verdicts.get(name) != "passed":
-                    self._dead.setdefault(name, _Dead((name,), self._why_dead(name)))
+                    self._dead.setdefault(name, _Dead((name,), self._verdicts.get(name, "")))
             missing = {n for n in attempt.entry.after if n in coming or n in self._dead}
             if missing:
                 self._blocked[attempt.entry.id] = _Blocked(attempt, missing)
@@ -147,12 +143,6 @@ class Schedule:
             else:
                 freed.append(place)
         return array("I", merge(free, freed)) if freed else free
-
-    def _why_dead(self, name: str) -> str:
-        status = self._verdicts.get(name)
-        if status is None:
-            return "which was not selected and has not passed in this run"
-        return f"which did not pass ({status})"
 
     def _line_up(self, free: array[int]) -> None:
         """Queue the attempts at the ``free`` positions, the canary first."""
@@ -250,17 +240,18 @@ class Schedule:
         is_affordable = following is None or self._affordable(following)
         if (is_affordable or budget.has_reservations) and not budget.reached:
             return []
-        return self.close(budget.why_closed(None if following is None else following.entry))
+        entry = None if following is None else following.entry
+        return self.close(budget.why_closed(entry))
 
-    def close(self, reason: str) -> list[Skipped]:
+    def close(self, why: Problem) -> list[Skipped]:
         """Send no more; return everything that was left."""
-        self.closed = reason
+        self.closed = why
         left = [*self._ready, *self._after_canary, *(b.attempt for b in self._blocked.values())]
         self._ready.clear()
         self._after_canary.clear()
         self._blocked.clear()
         self._waiting_for.clear()
-        return [Skipped(attempt, reason) for attempt in left]
+        return [Skipped(attempt, why) for attempt in left]
 
     def _passed(self, entry: str) -> list[Skipped]:
         for name in self._waiting_for.pop(entry, ()):
@@ -274,9 +265,9 @@ class Schedule:
         return []
 
     def _failed_with(self, entry: str, status: VerdictStatus) -> list[Skipped]:
-        self._dead[entry] = _Dead((entry,), f"which did not pass ({status})")
+        self._dead[entry] = _Dead((entry,), status)
         skipped = self._block_dependents(entry)
-        if status not in NOT_FAILURES:
+        if STATUSES[status].outcome in BAD:
             self._failed += 1
         return skipped + self._block_for_failures()
 
@@ -284,10 +275,8 @@ class Schedule:
         limit = self._max_failed
         if limit is None or self.closed or limit.allows(self._failed, self._entries):
             return []
-        return self.close(
-            f"{self._failed} of {self._entries} entries have failed, more than "
-            f"--manifest-max-failed={limit} allows"
-        )
+        failed, entries = self._failed, self._entries
+        return self.close(problems.TooManyFailed(failed=failed, entries=entries, limit=str(limit)))
 
     def _block_dependents(self, entry: str) -> list[Skipped]:
         """Skip everything that waits for an entry that did not pass, directly or not."""
@@ -298,7 +287,7 @@ class Schedule:
             for name in self._waiting_for.pop(culprit, ()):
                 blocked = self._blocked.pop(name, None)
                 if blocked is not None:
-                    skipped.append(Skipped(blocked.attempt, self._dead[culprit].reason()))
+                    skipped.append(Skipped(blocked.attempt, self._dead[culprit].why()))
                     self._dead[name] = self._dead[culprit].behind(name)
                     fallen.append(name)
         return skipped
@@ -319,5 +308,6 @@ class Schedule:
             return []
         if self.closed is not None:
             return []
-        names = listed([*map(repr, self._canary_failed)], NAMES_SHOWN)
-        return self.close(f"the canary failed: {names} did not pass")
+        names = tuple(self._canary_failed[:NAMES_SHOWN])
+        more = len(self._canary_failed) - len(names)
+        return self.close(problems.CanaryFailed(names=names, more=more))

@@ -10,8 +10,11 @@ from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.broker.publisher import Publisher, PublishResult
 from pytest_manifest.errors import StackError
 from pytest_manifest.ledger import Ledger, utc_now
+from pytest_manifest.run.fact_log import FactLog, stamp
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.schedule import Schedule, Skipped
+from pytest_manifest.schema.facts import Kind, Sending, SendOutcome, SendResult
+from pytest_manifest.verdict.problems import NeverTaken, NotMade
 
 BATCH = 500
 FIRST_BATCH = 20
@@ -30,8 +33,11 @@ class Sender:
         schedule: Schedule,
         pending: PendingAttempts,
         window: int,
+        facts: FactLog | None = None,
     ) -> None:
         self._ledger = ledger
+        self._facts = facts or FactLog(ledger)
+        self._sendings = _sendings_of(ledger)
         self._publisher = publisher
         self._schedule = schedule
         self._pending = pending
@@ -102,9 +108,7 @@ class Sender:
         # What was put back comes first, after further attempts that were added since.
         waiting = self._schedule.first(len(self._tried) + BATCH)
         skipped = [
-            Skipped(
-                one, f"its deadline of {one.entry.deadline:g} s is over, and the broker took none"
-            )
+            Skipped(one, NeverTaken(limit=one.entry.deadline))
             for one in waiting
             if one.entry.deadline is not None
             and now >= self._tried.get(one.task_id, now) + one.entry.deadline
@@ -134,10 +138,52 @@ class Sender:
         with self._ledger.transaction():
             self._ledger.attempts.mark((a.task_id for a in batch), "intent", sent_at=self._sent_at)
         result = self._publisher.publish(batch, self._sent_at)
+        self._note_results(batch, result)
         with self._ledger.transaction():
+            self._facts.write()
             self._ledger.attempts.mark(result.certain, "sent")
             self._ledger.attempts.mark(result.uncertain, "uncertain", note=result.error)
             self._ledger.attempts.mark(result.unsent, "planned", note=result.error)
-            for task_id, reason in result.refused.items():
-                self._ledger.attempts.mark([task_id], "withheld", note=reason)
+            for task_id, why in result.refused.items():
+                self._ledger.attempts.mark([task_id], "withheld", note=why.phrase())
         return result
+
+    def _note_results(self, batch: Sequence[Attempt], result: PublishResult) -> None:
+        """Add the sendings of what is sent again, or was not certainly taken; few are.
+
+        Of all others the attempt itself has the only one. Tries in a row of which the broker took
+        nothing are one.
+        """
+        if len(result.certain) == len(batch) and not self._sendings:
+            return
+        outcomes: dict[str, SendOutcome] = {
+            **dict.fromkeys(result.unsent, "unsent"),
+            **dict.fromkeys(result.uncertain, "uncertain"),
+            **dict.fromkeys(result.refused, "refused"),
+        }
+        for attempt in batch:
+            name, outcome = attempt.task_id, outcomes.get(attempt.task_id, "published")
+            number, last = self._sendings.get(name, (0, "published"))
+            if outcome == last and (outcome == "unsent" or not number):
+                continue
+            number += 1
+            self._sendings[name] = number, outcome
+            refusal = result.refused.get(name)
+            error = (result.error or "") if outcome != "published" else ""
+            why = error if refusal is None else str(vars(refusal).get("error", refusal.phrase()))
+            one = Sending(**stamp(name), number=number, sent_at=self._sent_at)
+            end = SendResult(
+                **stamp(name),
+                number=number,
+                outcome=outcome,
+                error=why,
+                is_unmade=isinstance(refusal, NotMade),
+            )
+            self._facts.add(attempt.entry.id, one)
+            self._facts.add(attempt.entry.id, end)
+
+
+def _sendings_of(ledger: Ledger) -> dict[str, tuple[int, SendOutcome]]:
+    """Return the number and outcome of the last sending of what has facts of it, by task id."""
+    facts = (one.fact for one in ledger.facts.of_kind(Kind.SEND_RESULT))
+    return {one.job: (one.number, one.outcome) for one in facts if isinstance(one, SendResult)}

@@ -9,14 +9,15 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pytest_manifest.errors import LedgerError, SigningError
-from pytest_manifest.ledger import Ledger, key_of
+from pytest_manifest.ledger import RECEIPT_KEYS, Ledger, key_of
 from pytest_manifest.schema import Receipt, VerdictStatus
+from pytest_manifest.schema.statuses import SILENT
 from pytest_manifest.signing.keys import SIGNING_KEY_VARIABLE, read_verifier
 from pytest_manifest.text import listed
+from pytest_manifest.verdict.problems import Unsigned
+from pytest_manifest.verdict.reasons import UNEXPLAINED, Problem
 from pytest_manifest.verdict.signatures import ReportSignatures
 
-RECEIPT_KEYS: Final = "receipt_keys"
-"""The ledger's key for the public keys that receipts must be signed by, as PEM."""
 _NOTE: Final = "unsigned_end:"
 """The ledger's key, before a task id, for why an end that was reported of it did not count."""
 
@@ -46,8 +47,6 @@ def signing_refusals(signers: Mapping[str, str | None], pem: str | None) -> list
         )
     return refused
 
-
-_WITHOUT_END: Final = frozenset({"lost", "crashed", "timed_out", "unknown"})
 
 SHOWN: Final = 3
 """Workers that a message names."""
@@ -127,13 +126,13 @@ class SignaturesByRun:
 
 def trusted_ends(
     signatures: ReportSignatures | None, reported: Sequence[tuple[str | None, Receipt]]
-) -> tuple[Sequence[tuple[str | None, Receipt]], str]:
-    """Return the ends that count, and a phrase that says why the first of the others does not."""
+) -> tuple[Sequence[tuple[str | None, Receipt]], Problem]:
+    """Return the ends that count, and why the first of the others does not."""
     if signatures is None:
-        return reported, ""
+        return reported, UNEXPLAINED
     faults = [signatures.fault_of(receipt) for _, receipt in reported]
     kept = [one for one, fault in zip(reported, faults, strict=True) if not fault]
-    return kept, next((fault for fault in faults if fault), "")
+    return kept, Unsigned(fault=next((fault for fault in faults if fault), ""))
 
 
 def note_unsigned(ledger: Ledger, task_id: str, fault: str) -> bool:
@@ -150,11 +149,11 @@ def unsigned_end(ledger: Ledger, task_id: str) -> str:
 
 
 def for_want_of_a_signed_end(
-    ledger: Ledger, task_id: str, status: VerdictStatus, note: str
-) -> tuple[VerdictStatus, str]:
+    ledger: Ledger, task_id: str, status: VerdictStatus, why: Problem
+) -> tuple[VerdictStatus, Problem]:
     """Return verdict and reason for an attempt without an end that counts.
 
     It is forged where another end was reported of it, whatever the search has found.
     """
-    fault = unsigned_end(ledger, task_id) if status in _WITHOUT_END else ""
-    return ("forged", fault) if fault else (status, note)
+    fault = unsigned_end(ledger, task_id) if status in SILENT else ""
+    return ("forged", Unsigned(fault=fault)) if fault else (status, why)

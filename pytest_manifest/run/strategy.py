@@ -15,9 +15,11 @@ from pytest_manifest.run.connections import RunConnections
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.evaluation import AttemptEvaluator
+from pytest_manifest.run.fact_log import FactLog, end_segment, stamp
 from pytest_manifest.run.key_limits import KeyLimits
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.state import RunState
+from pytest_manifest.schema.run_facts import Segment
 
 
 class Strategy(ABC):
@@ -29,6 +31,7 @@ class Strategy(ABC):
     def __init__(self, state: RunState, connections: RunConnections | None = None) -> None:
         self.state = state
         self.connections = connections or RunConnections(state)
+        self._facts: FactLog | None = None
 
     @property
     def queries_stack(self) -> bool:
@@ -122,6 +125,27 @@ class Strategy(ABC):
             ledger,
             kills=kills if self.sends else ledger.info.kills() or kills,
             lifetime=self.connections.result_lifetime,
+            facts=self.facts_of(ledger),
+        )
+
+    def facts_of(self, ledger: Ledger) -> FactLog:
+        """Return where the facts of this session are collected for an open ledger."""
+        if self._facts is None or self._facts.ledger is not ledger:
+            self._facts = FactLog(ledger)
+        return self._facts
+
+    def segment(self) -> Segment:
+        """Return the fact that a stretch of the run begins, with the settings that hold in it."""
+        settings = self.state.settings
+        return Segment(
+            **stamp(),
+            kills=settings.kills,
+            lifetime=self.connections.result_lifetime,
+            deadline=settings.deadline,
+            canary=settings.canary,
+            max_failed=None if settings.max_failed is None else str(settings.max_failed),
+            budget=settings.budget,
+            limits=dict(settings.key_limits),
         )
 
     def _budget(self) -> Budget | None:
@@ -153,7 +177,7 @@ class Strategy(ABC):
         On a stack of others they go on; on our own they end with the stack.
         """
         is_private = self.state.address.is_private
-        ledger.info.set_status("stopped" if is_private else "detached")
+        end_segment(ledger, "stopped" if is_private else "detached")
         if is_private:
             ledger.info.stop_segment(utc_now())
 
@@ -165,14 +189,14 @@ class Strategy(ABC):
         if not was_stopped and not engine.pending:
             # What is open then is of entries that were not selected.
             if not is_private and (engine.given_up or has_open):
-                ledger.info.set_status("detached")
+                end_segment(ledger, "detached")
             else:
-                ledger.info.set_status("stopped" if has_open else "finished")
+                end_segment(ledger, "stopped" if has_open else "finished")
             state.leaves_jobs = is_private and has_open
         elif self.revokes_on_stop and not state.settings.send_only:
-            ledger.info.set_status("stopped")
+            ledger.info.set_status("stopped")  # before what may take long
             engine.wind_down()
-            ledger.info.stop_segment(utc_now())
+            end_segment(ledger, "stopped", stopped=utc_now())
             state.leaves_jobs = is_private and bool(engine.pending.unstarted())
         else:
             self.end_unrevoked(ledger)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from pytest_manifest.broker.workers import with_effective_timeout
 from pytest_manifest.ledger import Ledger, utc_now
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.code_digest import code_digest
+from pytest_manifest.schema.run_facts import TaskFact
 
 if TYPE_CHECKING:
     from pytest_manifest.run.pending import PendingAttempt
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 CODE_HISTORY: Final = "code_history"
 OWN_LIMITS: Final = "own_limits"
 """The ledger's key for the limits (s) that tasks set themselves: steps as in ``CODE_HISTORY``."""
-
-_ALWAYS: Final = datetime.min.replace(tzinfo=timezone.utc)
-"""Since when holds what nobody has kept the beginning of."""
 
 Value = TypeVar("Value")
 
@@ -66,8 +64,14 @@ def record_code(ledger: Ledger, names: Iterable[str], tasks: Mapping[str, object
         steps = list(json.loads(ledger.info.get_meta(CODE_HISTORY) or "[]"))
     digests = {name: digest for name, digest in found.items() if digest}
     since = _since(ledger) if steps and steps[-1][1] != digests else utc_now()
+    known = steps[-1][1] if steps else {}
+    fresh = [(task, code) for task, code in digests.items() if known.get(task) != code]
     steps.append([since.isoformat(), digests])
-    ledger.info.set_meta(CODE_HISTORY, json.dumps(steps))
+    with ledger.writing():
+        ledger.facts.append(
+            (None, TaskFact(seq=0, at=since, task=task, code=code)) for task, code in fresh
+        )
+        ledger.info.set_meta(CODE_HISTORY, json.dumps(steps))
 
 
 def _since(ledger: Ledger) -> datetime:
@@ -114,8 +118,6 @@ def _limit_steps(ledger: Ledger, noted: str | None) -> list[tuple[datetime, Mapp
     """Parse the limits that a ledger has of a run."""
     with ledger.parse_errors():
         steps = json.loads(noted or "[]")
-        if isinstance(steps, dict):  # of a ledger that has not kept since when
-            steps = [[_ALWAYS.isoformat(), steps]]
         return [
             (datetime.fromisoformat(since), {task: float(own) for task, own in limits.items()})
             for since, limits in steps
@@ -129,12 +131,17 @@ def record_own_limits(ledger: Ledger, seconds: Mapping[str, float]) -> None:
     gets later is not of what was sent before.
     """
     steps = _limit_steps(ledger, ledger.info.get_meta(OWN_LIMITS))
-    if not steps and ledger.attempts.last_sent_at() is not None:
-        steps = [(_ALWAYS, {})]
     known = steps[-1][1] if steps else None
     changed = {**(known or {}), **seconds}
     if changed == known:
         return
-    steps.append((_since(ledger), changed))
+    since = _since(ledger)
+    steps.append((since, changed))
+    before = known or {}
+    fresh = [(task, own) for task, own in changed.items() if before.get(task) != own]
     rows = [[moment.isoformat(), limits] for moment, limits in steps]
-    ledger.info.set_meta(OWN_LIMITS, json.dumps(rows))
+    with ledger.writing():
+        ledger.facts.append(
+            (None, TaskFact(seq=0, at=since, task=task, limit=own)) for task, own in fresh
+        )
+        ledger.info.set_meta(OWN_LIMITS, json.dumps(rows))

@@ -18,12 +18,11 @@ from pytest_manifest.run.evidence import (
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.signatures import SignaturesByRun, trusted_ends
 from pytest_manifest.run.task_metadata import OwnLimits
-from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
+from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.models import ExpectedDescendants
-from pytest_manifest.verdict import evaluate
+from pytest_manifest.schema.statuses import DEATHS, NOT_SENT, OPEN, SILENT
+from pytest_manifest.verdict import evaluate, problems
 from pytest_manifest.verdict.descendants import (
-    DOUBTFUL,
-    NOT_SENT,
     FailedDescendant,
     TreeEnds,
     by_part,
@@ -36,9 +35,7 @@ from pytest_manifest.verdict.descendants import (
     with_descendants,
 )
 
-_SILENT_ENDS: Final[frozenset[VerdictStatus]] = frozenset(
-    {"lost", "crashed", "timed_out", "unknown", "quarantined"}
-)
+_SILENT_ENDS: Final = SILENT | DEATHS
 """Statuses that no worker may have told of: nobody says then that a chord has no body any more."""
 
 
@@ -79,15 +76,15 @@ class TreeEvaluator:
         """Return the verdict on a descendant: it is to succeed, once, in whatever time it took."""
         trusted, fault = trusted_ends(self._signatures.of(self._run_of(job.root)), reported)
         if not trusted:
-            return evaluate(job.entry, None, attempt=job.number, problem="forged", note=fault)
+            return evaluate(job.entry, None, attempt=job.number, problem="forged", why=fault)
         reported = trusted
         _, receipt = decisive_end(reported)
         lie = disagreement(reported)
-        unbegun = "" if lie else contradiction_with_starts(reported, starts)
+        unbegun = None if lie else contradiction_with_starts(reported, starts)
         if unbegun and not self._may_lack_starts(job.task_id):
             lie = unbegun
         if lie:
-            return evaluate(job.entry, None, attempt=job.number, problem="forged", note=lie)
+            return evaluate(job.entry, None, attempt=job.number, problem="forged", why=lie)
         whole = complete_receipt(receipt, starts)
         entry = self._own_limits.of(job)
         if whole.runtime is not None and whole.runtime > entry.timeout:
@@ -125,14 +122,12 @@ class TreeEvaluator:
         """
         part = self._ledger.descendants
         found = unexpected(ExpectedDescendants(), part.statuses(root))
-        if verdict.verdict == "passed" or not found or found[0] in DOUBTFUL:
+        if verdict.verdict == "passed" or not found or found[0] in OPEN:
             return verdict
         one = part.first(root, found[:1])
         if one is None or one.verdict is None:
             return verdict
-        return verdict.model_copy(
-            update={"verdict": found[0], "sentence": of_part(one.task, one.task_id, one.verdict)}
-        )
+        return of_part(verdict, one, one.verdict)
 
     def is_dropped(self, job: PendingAttempt, verdict: Verdict) -> bool:
         """Return whether a chord's body is nowhere because its chord cannot be complete.
@@ -173,8 +168,9 @@ class TreeEvaluator:
     def _not_ended(self, entry: Entry, one: Descendant, receipt: Receipt | None) -> Verdict:
         awaited = Entry.model_construct(id=entry.id, task=one.task, timeout=entry.timeout)
         number = None if receipt is None else receipt.attempt
-        note = "nothing was heard of its end"
-        return evaluate(awaited, None, attempt=number, problem="pending", note=note)
+        return evaluate(
+            awaited, None, attempt=number, problem="pending", why=problems.NoEndReported()
+        )
 
     def _task_of(self, parent: str, entry: Entry, root: str) -> str:
         if parent == root:

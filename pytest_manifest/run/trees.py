@@ -20,6 +20,7 @@ from pytest_manifest.results.read_errors import LOGGED
 from pytest_manifest.run.corrections import is_no_news
 from pytest_manifest.run.evaluation import AttemptEvaluator, Evaluated
 from pytest_manifest.run.evidence import ReportedEnd
+from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.run.pending import (
     HeldVerdict,
     PendingAttempt,
@@ -28,15 +29,13 @@ from pytest_manifest.run.pending import (
     pending_descendant,
 )
 from pytest_manifest.run.unforeseen import unforeseen_failure
-from pytest_manifest.schema import Entry, Receipt, Verdict
+from pytest_manifest.schema import Entry, Receipt, Verdict, facts
+from pytest_manifest.schema.facts import ChildElsewhere, Closed, FactSource
+from pytest_manifest.schema.statuses import NOT_SENT, STATUSES
 from pytest_manifest.schema.stream_records import HOW_AFTER, Origin
 from pytest_manifest.text import short
-from pytest_manifest.verdict.descendants import NOT_SENT, is_ignored
-
-UNSENT = "its parent could not send it"
-"""The reason of a verdict on a descendant whose message never left."""
-DROPPED = "it is the body of a chord that was not completed"
-"""The same of what was not sent as another task came to no end that a worker could tell."""
+from pytest_manifest.verdict.descendants import ChildUnsent, ChordDropped, is_ignored
+from pytest_manifest.verdict.reasons import verdict_of
 
 
 @dataclass(slots=True)
@@ -96,6 +95,7 @@ class Trees:
     ) -> None:
         self._ledger = ledger
         self._evaluator = evaluator
+        self._facts = evaluator.facts
         self._pending = pending
         self._on_new = on_new
         """Called with each new descendant, and whether it is awaited."""
@@ -160,6 +160,8 @@ class Trees:
         for root, key in closed:
             tree = self._tree(root)
             if tree is not None and not tree.is_ignored:
+                fact = Closed(**stamp(root), source=FactSource.WORKER, key=key)
+                self._facts.add(tree.attempt.entry.id, fact)
                 tree.came[key] += 1
                 self._touched.add(root)
                 self._drop_placeholders(tree, key)
@@ -168,6 +170,8 @@ class Trees:
         """Note descendants whose message no broker took, as far as their parent could tell."""
         for task_id in task_ids:
             job = self._pending.by_task_id.get(task_id)
+            if job is not None:
+                self._facts.of(job, facts.ChildUnsent(**stamp(task_id), source=FactSource.WORKER))
             if job is not None and job.started is None:
                 job.was_sent = False
 
@@ -176,6 +180,8 @@ class Trees:
         for task_id, broker in brokers.items():
             job = self._pending.by_task_id.get(task_id)
             if job is not None and job.origin is not None:
+                fact = ChildElsewhere(**stamp(task_id), source=FactSource.WORKER, broker=broker)
+                self._facts.of(job, fact)
                 job.broker = broker
         self._ledger.descendants.mark_elsewhere(brokers)
 
@@ -196,10 +202,10 @@ class Trees:
         root = job.origin.root
         if job.announcers and job.how != HOW_AFTER:  # nobody has told of it
             self._ledger.descendants.add([_row_of(job)])
-        if not job.was_sent and verdict.verdict in ("lost", "unknown"):
-            verdict = verdict.model_copy(update={"verdict": NOT_SENT, "sentence": UNSENT})
+        if not job.was_sent and STATUSES[verdict.verdict].outcome == "error":
+            verdict = verdict_of(verdict.entry, verdict.attempt, NOT_SENT, ChildUnsent())
         if self._evaluator.trees.is_dropped(job, verdict):
-            verdict = verdict.model_copy(update={"verdict": NOT_SENT, "sentence": DROPPED})
+            verdict = verdict_of(verdict.entry, verdict.attempt, NOT_SENT, ChordDropped())
         if job.was_split:
             verdict = self._evaluator.trees.by_others(root, verdict)
         self._ledger.descendants.end({job.task_id: verdict})

@@ -15,10 +15,14 @@ from collections.abc import Container, Iterable, Sequence
 
 from pytest_manifest.ledger import Start
 from pytest_manifest.results.collector import ReceiptCollector
+from pytest_manifest.run.fact_log import FactLog
 from pytest_manifest.run.pending import PendingAttempt, PendingAttempts
-from pytest_manifest.run.recovery import JobSearch, is_alive
+from pytest_manifest.run.recovery import JobSearch
 from pytest_manifest.schema import Receipt, VerdictStatus
+from pytest_manifest.schema.statuses import INFERRED, OPEN
 from pytest_manifest.verdict import is_revocation_notice
+from pytest_manifest.verdict.problems import Unreadable
+from pytest_manifest.verdict.reasons import Problem
 
 FinalReceipt = tuple[str, str | None, Receipt]
 """Task id, execution, receipt."""
@@ -27,8 +31,9 @@ FinalReceipt = tuple[str, str | None, Receipt]
 class UnconfirmedEnds:
     """Keep ends that only the store reports at the pending attempts. For one thread."""
 
-    def __init__(self, pending: PendingAttempts, search: JobSearch | None) -> None:
+    def __init__(self, pending: PendingAttempts, search: JobSearch | None, facts: FactLog) -> None:
         self._pending = pending
+        self._facts = facts
         self._search = search
         self._confirmed: set[str] = set()
         self._holds_revoked = False
@@ -48,7 +53,7 @@ class UnconfirmedEnds:
         """
         pending = (self._pending.by_task_id.get(task_id) for task_id in nowhere)
         unconfirmed = [job for job in pending if job is not None and job.unconfirmed is not None]
-        self._confirmed |= {job.task_id for job in unconfirmed if is_alive(job) is not False}
+        self._confirmed |= {job.task_id for job in unconfirmed if not self._facts.has_died(job)}
 
     def is_to_be_confirmed(self, task_id: str) -> bool:
         """Return whether the store has told an end of this one since it was searched for last.
@@ -58,7 +63,7 @@ class UnconfirmedEnds:
         job = self._pending.by_task_id.get(task_id)
         if job is None or job.unconfirmed is None or is_revocation_notice(job.unconfirmed):
             return False
-        return task_id not in self._confirmed and is_alive(job) is not False
+        return task_id not in self._confirmed and not self._facts.has_died(job)
 
     def confirmed(
         self, finals: Iterable[FinalReceipt], starts: Sequence[Start] = ()
@@ -74,6 +79,7 @@ class UnconfirmedEnds:
             if not self._is_doubtful(final, job, started):
                 receipts.append(final)
                 continue
+            self._facts.reported(*final)
             if job is not None and job.unconfirmed is None:
                 job.unconfirmed, fresh = final[2], True
         if fresh and self._search is not None:
@@ -93,11 +99,6 @@ class UnconfirmedEnds:
         return (job.is_running or task_id in started) and task_id not in self._confirmed
 
 
-FOR_WANT_OF_A_RESULT = frozenset(
-    {"lost", "crashed", "timed_out", "revoked", "withdrawn", "unknown", "pending"}
-)
-
-
 class UnreadableResults:
     """Judge jobs with a stored result that cannot be read here. For one thread.
 
@@ -109,16 +110,20 @@ class UnreadableResults:
         self._collector = collector
 
     def reason(self, task_id: str) -> str:
-        """Return a phrase for a result that cannot be read here; "" where there is none."""
-        why = self._collector.unreadable_reason(task_id)
-        return f"something is stored for it that cannot be read here: {why}" if why else ""
+        """Return why a result cannot be read here; "" where there is none."""
+        return self._collector.unreadable_reason(task_id)
+
+    def note(self, facts: FactLog) -> None:
+        """Add what cannot be read to the facts."""
+        for task_id, why in self._collector.unreadable_results.items():
+            facts.unreadable(task_id, why)
 
     def adjust(
-        self, job: PendingAttempt, status: VerdictStatus, note: str
-    ) -> tuple[VerdictStatus, str]:
+        self, job: PendingAttempt, status: VerdictStatus, why: Problem
+    ) -> tuple[VerdictStatus, Problem]:
         """Return the verdict and reason for an attempt without a receipt, given those without this
         check."""
-        phrase = self.reason(job.task_id)
-        if not phrase or status not in FOR_WANT_OF_A_RESULT:
-            return status, note
-        return "unknown", phrase
+        fault = self.reason(job.task_id)
+        if not fault or status not in INFERRED | OPEN:
+            return status, why
+        return "unknown", Unreadable(why=fault)

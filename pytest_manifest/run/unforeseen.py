@@ -10,6 +10,7 @@ from pytest_manifest.log import log_failure
 from pytest_manifest.redaction import redact
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.verdict import evaluate
+from pytest_manifest.verdict.problems import NotJudged
 
 
 def unforeseen_failure(
@@ -23,9 +24,9 @@ def unforeseen_failure(
     if isinstance(error, ManifestToolError):
         raise error
     log_failure(f"{entry.id!r} could not be judged", error, entry=entry.id)
-    note = f"its receipt could not be judged ({redact(f'{type(error).__name__}: {error}')})"
-    reported = note.encode("utf-8", "replace").decode()
-    verdict = evaluate(entry, None, attempt=attempt, problem="unknown", note=reported)
+    fault = redact(f"{type(error).__name__}: {error}").encode("utf-8", "replace").decode()
+    why = NotJudged(error=fault)
+    verdict = evaluate(entry, None, attempt=attempt, problem="unknown", why=why)
     return verdict, receipt
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TypeAlias
 
 from loguru import logger
@@ -14,6 +15,7 @@ from pytest_manifest.results.batch import ReceiptBatch
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.evaluation import Evaluated
 from pytest_manifest.run.evidence import ReportedEnd
+from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.recovery import JobSearch
 from pytest_manifest.run.schedule import Skipped
@@ -22,13 +24,15 @@ from pytest_manifest.run.trees import Trees
 from pytest_manifest.run.unconfirmed import FinalReceipt, UnconfirmedEnds, UnreadableResults
 from pytest_manifest.run.workers import WorkerDeaths
 from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
+from pytest_manifest.schema.facts import RecallReason, TimeOver
 from pytest_manifest.schema.stream_records import HANDED_ON_AFTER_DEATH
+from pytest_manifest.verdict.reasons import Problem
 
 REMIND_PERIOD = 10.0
 """Seconds from one repeated revocation to the next: shorter than brokers take to requeue what a
 dead worker had."""
 
-InferredEnd: TypeAlias = tuple[PendingAttempt, VerdictStatus, str]
+InferredEnd: TypeAlias = tuple[PendingAttempt, VerdictStatus, Problem]
 """A verdict on an attempt for want of a receipt, and the reason."""
 
 
@@ -44,16 +48,24 @@ class VerdictRecorder:
         self._schedule = context.schedule
         self._pending = context.pending
         self._search = search
+        self._facts = context.evaluator.facts
         self.unread = UnreadableResults(context.collector)
-        self.unconfirmed = UnconfirmedEnds(context.pending, search)
+        self.unconfirmed = UnconfirmedEnds(context.pending, search, self._facts)
         self.deaths = WorkerDeaths(context)
         self.trees = Trees(context.ledger, context.evaluator, context.pending, context.meet)
-        self._quarantined: list[str] = []
-        self._dropped: list[str] = []
+        self._to_revoke: dict[str, RecallReason] = {}
+        self._dropped: dict[str, RecallReason] = {}
         self._remind_at = 0.0
         self._uncharged: list[str] = []
         """Task ids whose cost is not charged to the budget yet."""
         self._log = logger.bind(run=context.run)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Record what is written inside, after the facts that it follows from."""
+        with self._ledger.transaction():
+            self._facts.write()
+            yield
 
     def poll_once(self) -> None:
         """Record everything that is there now, and wait for nothing."""
@@ -62,6 +74,7 @@ class VerdictRecorder:
     def record_batch(self, batch: ReceiptBatch) -> None:
         """Commit a batch of receipts and the verdicts that follow at once; then report them."""
         self._context.receivers.note(batch.receiver_failures)
+        self.unread.note(self._facts)
         finals = self.unconfirmed.confirmed(batch.finals, batch.starts)
         told = batch.descendants or batch.closed or batch.starts or batch.handed_on
         if not (told or finals or batch.unsigned):
@@ -69,13 +82,14 @@ class VerdictRecorder:
                 batch.moved and batch.position is not None
             ):  # so that --manifest-resume does not read it again
                 self._ledger.info.set_meta("stream_position", batch.position)
+            self._facts.write()
             return
         self._evaluator.evidence.clock.look()
         now = time.monotonic()
         if self._search is not None:
             self._search.reset_quiet(now)
         evaluated: list[Evaluated] = []
-        with self._ledger.transaction():
+        with self._transaction():
             self._note_unsigned(batch.unsigned, now)
             self.trees.add(batch.descendants)
             self._context.departures.hear_starts(batch.starts, now)
@@ -96,12 +110,13 @@ class VerdictRecorder:
             for end in batch.handed_on:
                 self._pending.handed_on(end)
                 self._context.check_retry(end)
-            finals = [final for final in finals if not self._pending.is_earlier(*final)]
+            finals = self._without_earlier(finals)
             self._ledger.events.add_receipts(finals)
             self.trees.announce(batch.announced)
             self.trees.close(batch.closed)
             self.trees.mark_unsent(batch.unsent)
             self.trees.mark_elsewhere(batch.elsewhere)
+            self._facts.write()
             known = self._starts_of(finals)
             judged_again: set[str] = set()
             for task_id, reported in _by_attempt(finals).items():
@@ -125,6 +140,7 @@ class VerdictRecorder:
             for task_id in repeated:  # with a late receipt beside it, it is judged by both already
                 evaluated += self._handle_repeated_start(task_id, again=task_id not in judged_again)
             evaluated += self._conclude_trees()
+            self._facts.write()  # what was looked for while judging
             self._ledger.verdicts.record(evaluated)
             self._charge_budget()
             if batch.position is not None:
@@ -134,13 +150,21 @@ class VerdictRecorder:
         self._report([verdict for verdict, _ in evaluated])
         self._revoke_quarantined()
 
+    def _without_earlier(self, finals: Sequence[FinalReceipt]) -> list[FinalReceipt]:
+        """Return these without what is stored of an execution after which the job goes on."""
+        earlier = [final for final in finals if self._pending.is_earlier(*final)]
+        for one in earlier:
+            self._facts.reported(*one)
+        return [final for final in finals if final not in earlier] if earlier else list(finals)
+
     def _note_unsigned(self, ends: Iterable[tuple[str, str, Receipt]], now: float) -> None:
         """Keep that ends were reported which no worker has signed, and search for their jobs.
 
         A job goes on being awaited: its true end may come yet.
         """
         first = False
-        for task_id, fault, _ in ends:
+        for task_id, fault, receipt in ends:
+            self._facts.reported(task_id, None, receipt, fault)
             if task_id in self._pending.by_task_id:
                 first = note_unsigned(self._ledger, task_id, fault) or first
         if first and self._search is not None:
@@ -150,10 +174,11 @@ class VerdictRecorder:
         """Record the verdicts of attempts that no receipt will come of; they are not pending any
         more."""
         evaluated: list[Evaluated] = []
-        with self._ledger.transaction():
-            for job, status, note in ends:
-                status, note = self.unread.adjust(job, status, note)
-                verdict, receipt = self._evaluator.infer_or_revoked(job, status, note)
+        rows = list(ends)
+        with self._transaction():
+            for job, status, why in rows:
+                found = self.unread.adjust(job, status, why)
+                verdict, receipt = self._evaluator.infer_or_revoked(job, *found)
                 if receipt is not None and job.unconfirmed is not None:  # it counts now
                     self._ledger.events.add_receipts([(job.task_id, None, job.unconfirmed)])
                 evaluated += self._conclude(job, verdict, receipt)
@@ -167,7 +192,12 @@ class VerdictRecorder:
         """Record the verdicts of what will never be sent: refused, or overdue within an outage."""
         if not unsent:
             return
-        with self._ledger.transaction():
+        for one in unsent:
+            entry = one.attempt.entry
+            if status == "timed_out" and entry.deadline is not None:
+                task_id, limit = one.attempt.task_id, entry.deadline
+                self._facts.add(entry.id, TimeOver(**stamp(task_id), of="deadline", limit=limit))
+        with self._transaction():
             evaluated = self._evaluator.unsent(unsent, status)
             for one in unsent:
                 if self._schedule.budget is not None:
@@ -179,7 +209,7 @@ class VerdictRecorder:
 
     def record_blocked(self, skipped: Sequence[Skipped]) -> None:
         if skipped:
-            with self._ledger.transaction():
+            with self._transaction():
                 evaluated = self._evaluator.blocked(skipped)
                 self._ledger.verdicts.record(evaluated)
             self._report([verdict for verdict, _ in evaluated])
@@ -190,9 +220,10 @@ class VerdictRecorder:
         An attempt whose descendants have all ended by it gets its verdict, too.
         """
         evaluated: list[Evaluated] = []
-        with self._ledger.transaction():
-            for job, status, note in ends:
-                verdict = self._evaluator.infer(job, *self.unread.adjust(job, status, note))
+        rows = list(ends)
+        with self._transaction():
+            for job, status, why in rows:
+                verdict = self._evaluator.infer(job, *self.unread.adjust(job, status, why))
                 if job.origin is not None:
                     self.trees.end(job, verdict)
                 elif not self.trees.holds(job, verdict, None):
@@ -205,7 +236,7 @@ class VerdictRecorder:
         """Record verdicts, then report them."""
         rows = list(evaluated)
         if rows:
-            with self._ledger.transaction():
+            with self._transaction():
                 self._ledger.verdicts.record(rows)
             self._report([verdict for verdict, _ in rows])
 
@@ -238,7 +269,7 @@ class VerdictRecorder:
 
     def record_complete_trees(self) -> None:
         """Record the verdicts of attempts whose descendants had all ended before this pass."""
-        with self._ledger.transaction():
+        with self._transaction():
             evaluated = self._conclude_trees()
             self._ledger.verdicts.record(evaluated)
         self._report([verdict for verdict, _ in evaluated])
@@ -277,7 +308,7 @@ class VerdictRecorder:
         skipped = self._schedule.finished(entry, status)
         closes = was_open and self._schedule.closed is not None
         if closes and self._context.settings.revoke_on_max_failed:
-            self._quarantined += self._pending.unstarted()
+            self._to_revoke |= dict.fromkeys(self._pending.unstarted(), "max_failed")
         return self._evaluator.blocked(skipped)
 
     def _charge_budget(self) -> None:
@@ -309,13 +340,13 @@ class VerdictRecorder:
             if corrected:
                 return corrected
             if self._evaluator.keeps_crashing(task_id):  # no other job would get a turn
-                self._quarantined.append(task_id)
+                self._to_revoke[task_id] = "poison"
             return self._evaluator.started_after_end(task_id) if again else []
         verdict = self._evaluator.quarantine.of_restarted(job)
         if verdict is None:
             return []
         self._pending.complete(task_id)
-        self._quarantined.append(task_id)
+        self._to_revoke[task_id] = "poison"
         return self._conclude(job, verdict, None)
 
     def remind_workers(self, now: float) -> None:
@@ -329,18 +360,20 @@ class VerdictRecorder:
             self.revoke(self._dropped)
 
     def _revoke_quarantined(self) -> None:
-        if self._quarantined:
-            task_ids, self._quarantined = self._quarantined, []
-            self._dropped += task_ids
-            self.revoke(task_ids)
+        if self._to_revoke:
+            found, self._to_revoke = self._to_revoke, {}
+            self._dropped |= found
+            self.revoke(found)
 
-    def revoke(self, task_ids: Sequence[str]) -> None:
-        """Have the workers drop what is sent and not finished."""
-        if self._context.publisher is None or not task_ids:
+    def revoke(self, reasons: Mapping[str, RecallReason]) -> None:
+        """Have the workers drop what is sent and not finished, by task id."""
+        if self._context.publisher is None or not reasons:
             return
-        self._evaluator.evidence.mark_revoked(
-            f for f in map(self._pending.by_task_id.get, task_ids) if f
-        )
+        task_ids, pending = list(reasons), self._pending.by_task_id
+        self._evaluator.evidence.mark_revoked(f for f in map(pending.get, task_ids) if f)
+        for task_id, why in reasons.items():
+            job = pending.get(task_id)
+            self._facts.recalled(task_id, why, "asked", job.entry.id if job is not None else "")
         try:
             self._context.publisher.revoke(task_ids)
         except StackError as error:

@@ -8,7 +8,7 @@ leave the queues, too.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from loguru import logger
 
@@ -16,6 +16,7 @@ from pytest_manifest.broker.locating import BrokerSnapshot
 from pytest_manifest.errors import StackError
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.pending import PendingAttempt
+from pytest_manifest.schema.facts import RecallReason
 from pytest_manifest.verdict import is_revocation_notice
 
 POLL_PERIOD = 0.05
@@ -24,23 +25,17 @@ START_DELAY = 0.3
 """Seconds within which a job that a worker holds, and whose turn it is, has started."""
 
 
-def withdrawn_message(job: PendingAttempt) -> str:
-    """Return a phrase for what was taken back when the run's time was over."""
-    when = "before a worker had begun it" if job.started is None else "between two tries of it"
-    return f"it was taken back {when}"
-
-
 class Withdrawal:
     """Take back jobs of one run, in its thread.
 
-    ``revoke`` casts to the workers, ``poll`` reads what they report next and ``read_all`` all that
-    is there; ``intact`` returns whether the store still has all of it.
+    ``revoke`` casts to the workers, by task id and reason, ``poll`` reads what they report next and
+    ``read_all`` all that is there; ``intact`` returns whether the store still has all of it.
     """
 
     def __init__(
         self,
         context: EngineContext,
-        revoke: Callable[[Sequence[str]], None],
+        revoke: Callable[[Mapping[str, RecallReason]], None],
         poll: Callable[[], None],
         read_all: Callable[[], None],
         intact: Callable[[], bool | None],
@@ -48,6 +43,7 @@ class Withdrawal:
         self._locator = context.locator
         self._pending = context.pending
         self._ledger = context.ledger
+        self._facts = context.evaluator.facts
         self._force_stop = context.signals.force_stop
         self._is_private = context.is_private
         self._revoke = revoke
@@ -55,7 +51,7 @@ class Withdrawal:
         self._read_all = read_all
         self._intact = intact
 
-    def take_back(self, seconds: float) -> list[PendingAttempt]:
+    def take_back(self, seconds: float, why: RecallReason) -> list[PendingAttempt]:
         """Take back what waits, and await what runs for so many seconds; return what is completed
         by it.
 
@@ -63,30 +59,33 @@ class Withdrawal:
         be.
         """
         revoked = self._pending.waiting()
-        self._revoke(list(revoked))
+        self._revoke(dict.fromkeys(revoked, why))
         removed = self._withdraw(revoked)
         if seconds:
             self._await_running(seconds)
             # What runs may have started others meanwhile.
             while fresh := self._pending.waiting() - revoked:
                 revoked |= fresh
-                self._revoke(list(fresh))
+                self._revoke(dict.fromkeys(fresh, why))
                 removed |= self._withdraw(fresh)
                 self._poll()
         started = self._started_or_unknown() - removed - self._dropped()
         completed = self._pending.complete_all(self._pending.waiting() - started)
+        for job in completed:
+            self._facts.recalled(job.task_id, why, "heard", job.entry.id)
         if (
             self._is_private
         ):  # a broker of others may give it to a worker that heard of no revocation
-            self._mark_withdrawn(job.task_id for job in completed if job.started is None)
+            self._mark_withdrawn([job for job in completed if job.started is None], why)
         return completed
 
     def withdraw_overdue(self, task_ids: Collection[str]) -> None:
         """Withdraw from our own stack's queues what an entry's own deadline leaves there."""
         waiting = self._pending.waiting().intersection(task_ids)
         if self._is_private and waiting:
-            self._revoke(list(waiting))
-            self._mark_withdrawn(self._withdraw(waiting) & self._pending.unstarted())
+            self._revoke(dict.fromkeys(waiting, "deadline"))
+            removed = self._withdraw(waiting) & self._pending.unstarted()
+            self._mark_withdrawn([self._pending.by_task_id[i] for i in removed], "deadline")
 
     def _withdraw(self, task_ids: Collection[str]) -> set[str]:
         if self._locator is None or not self._is_private or not task_ids:
@@ -107,9 +106,12 @@ class Withdrawal:
             and not is_revocation_notice(job.unconfirmed)
         }
 
-    def _mark_withdrawn(self, task_ids: Iterable[str]) -> None:
+    def _mark_withdrawn(self, jobs: Sequence[PendingAttempt], why: RecallReason) -> None:
+        for job in jobs:
+            self._facts.recalled(job.task_id, why, "withdrawn", job.entry.id)
         with self._ledger.transaction():
-            self._ledger.attempts.mark(task_ids, "withdrawn")
+            self._facts.write()
+            self._ledger.attempts.mark((job.task_id for job in jobs), "withdrawn")
 
     def _await_running(self, seconds: float) -> None:
         until = time.monotonic() + seconds

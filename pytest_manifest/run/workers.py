@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, deque
 from collections.abc import Collection, Sequence
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from loguru import logger
 
@@ -20,10 +20,13 @@ from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.errors import StackError
 from pytest_manifest.ledger import STOCK_WORKERS, UNVERIFIED_WORKERS, Ledger
 from pytest_manifest.run.context import EngineContext
+from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.run.pending import node_of
 from pytest_manifest.run.recovery import AFTER_LOSS
 from pytest_manifest.run.settings import WorkerLoss
+from pytest_manifest.schema.run_facts import NodeFact
 
+NodeFinding: TypeAlias = Literal["reports", "stock", "unserved", "nobody", "silent"]
 CRASH_LOOP = 6
 """Deaths in a row of one worker, none of them after it had started a job, that end the run."""
 
@@ -34,6 +37,7 @@ class WorkerDeaths:
     def __init__(self, context: EngineContext) -> None:
         self._signals = context.signals
         self._pending = context.pending
+        self._facts = context.evaluator.facts
         self._publisher = context.publisher
         self._queues = list(context.added_queues)
         self._seen = 0
@@ -52,7 +56,8 @@ class WorkerDeaths:
         """
         # One call after the news of a death, so that the starts that came before it are known.
         for loss in self._fresh:
-            self._pending.worker_lost(loss)
+            for job in self._pending.worker_lost(loss):
+                self._facts.gone(job)
             self._count(loss)
         losses = self._signals.lost_workers()
         self._fresh, self._seen = losses[self._seen :], len(losses)
@@ -97,7 +102,10 @@ def record_known_workers(ledger: Ledger, publisher: Publisher, telling: Collecti
     """
     with stack_errors(publisher):
         ended = publisher.call(lambda: _ended_nodes(publisher, telling))
-    _write_known(ledger, _read_known(ledger) | frozenset(telling) | ended)
+    before = _read_known(ledger)
+    with ledger.writing():
+        add_nodes(ledger, (frozenset(telling) | ended) - before, "reports")
+        _write_known(ledger, before | frozenset(telling) | ended)
 
 
 def _ended_nodes(publisher: Publisher, telling: Collection[str]) -> frozenset[str]:
@@ -116,13 +124,28 @@ def record_unknown_workers(ledger: Ledger, publisher: Publisher) -> None:
     now = find_workers(publisher)
     known = _read_known(ledger) | now.instrumented | ledger.events.workers_with_starts()
     if now.stock:
-        ledger.info.set_meta(STOCK_WORKERS, ", ".join(sorted(now.stock)))
+        with ledger.writing():
+            add_nodes(ledger, now.stock, "stock", unless=ledger.info.get_meta(STOCK_WORKERS))
+            ledger.info.set_meta(STOCK_WORKERS, ", ".join(sorted(now.stock)))
     # One that was only slow to answer is none any more once it has.
     before = ledger.info.texts(UNVERIFIED_WORKERS)
     strangers = (before | now.unresponsive) - known
     if strangers or before:
         ledger.info.set_meta(UNVERIFIED_WORKERS, json.dumps(sorted(strangers)) if strangers else "")
-    _write_known(ledger, known)
+    with ledger.writing():
+        add_nodes(ledger, known - _read_known(ledger), "reports")
+        add_nodes(ledger, strangers - before, "silent")
+        _write_known(ledger, known)
+
+
+def add_nodes(
+    ledger: Ledger, nodes: Collection[str], what: NodeFinding, *, unless: str | None = None
+) -> None:
+    """Record what was found of these nodes; not where it is as they were listed before."""
+    if nodes and ", ".join(sorted(nodes)) != unless:
+        ledger.facts.append(
+            (None, NodeFact(**stamp(), name=name, what=what)) for name in sorted(nodes)
+        )
 
 
 def _read_known(ledger: Ledger) -> frozenset[str]:

@@ -8,8 +8,6 @@ from pytest_manifest.schema.fields import (
     Document,
     Identifier,
     Source,
-    State,
-    VerdictStatus,
     is_identifier,
 )
 from pytest_manifest.schema.json_values import MAX_DEPTH
@@ -25,6 +23,7 @@ from pytest_manifest.schema.receipts import (
     cost_text,
     exact,
 )
+from pytest_manifest.schema.statuses import State, VerdictStatus
 
 __all__ = [
     "ID_MAX_LENGTH",

@@ -275,35 +275,6 @@ JsonArray = Annotated[list[JsonValue], _JsonField(list)]
 
 SCHEMA_VERSION: Literal[1] = 1
 
-State = Literal[
-    "succeeded",
-    "failed",
-    "timed_out",
-    "crashed",
-    "revoked",
-    "expired",
-    "rejected",
-    "ignored",
-    "unknown_task",
-]
-VerdictStatus = Literal[
-    "passed",
-    "failed",
-    "pending",
-    "unknown",
-    "crashed",
-    "lost",
-    "timed_out",
-    "unknown_task",
-    "rejected",
-    "expired",
-    "revoked",
-    "withdrawn",
-    "duplicated",
-    "quarantined",
-    "skipped",
-    "forged",
-]
 Source = Literal["worker", "backend", "harness"]
 
 

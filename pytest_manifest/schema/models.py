@@ -23,13 +23,13 @@ from pytest_manifest.schema.fields import (
     PositiveSeconds,
     Seconds,
     Sha256,
-    State,
     Time,
     Version,
 )
 from pytest_manifest.schema.json_schemas import schema_problem
 from pytest_manifest.schema.message_headers import Headers
 from pytest_manifest.schema.patterns import pattern_problem
+from pytest_manifest.schema.statuses import State
 from pytest_manifest.schema.wire import MOST
 from pytest_manifest.text import middle, number_unprintable
 

@@ -18,13 +18,12 @@ from pytest_manifest.schema.fields import (
     Name,
     Sha256,
     Source,
-    State,
     Text,
     Time,
-    VerdictStatus,
     Version,
     Whole,
 )
+from pytest_manifest.schema.statuses import State, VerdictStatus
 from pytest_manifest.schema.wire import amount
 
 
@@ -94,6 +93,8 @@ class Judged(Document):
     """What the entry came to."""
     sentence: Text | None = None
     """What happened; null where it passed."""
+    reason: dict[str, object] | None = None
+    """Why: a code, and what it is about; null where it passed."""
     mismatches: Annotated[list[Mismatch], InParts] = Field(default_factory=list)
     """Where the receipt differs from the expectations."""
     manifest: Sha256 | None = None
@@ -205,6 +206,8 @@ class Verdict(Document):
     """The attempt that was judged."""
     sentence: str
     """What happened, what is known, and what to do next."""
+    reason: dict[str, object] | None = None
+    """Why: a code, and what it is about; the sentence says the same in words."""
     mismatches: Annotated[list[Mismatch], InParts] = Field(default_factory=list)
     """Where the receipt differs from the expectations."""
 

@@ -15,9 +15,9 @@ from pytest_manifest.schema.fields import (
     Sha256,
     Text,
     Time,
-    VerdictStatus,
     Version,
 )
+from pytest_manifest.schema.statuses import VerdictStatus
 
 FileKind = Literal["manifest", "ledger", "receipts", "log", "worker-log"]
 

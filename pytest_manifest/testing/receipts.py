@@ -9,9 +9,9 @@ from pydantic import JsonValue
 
 from pytest_manifest.broker.attempt import attempt_of, new_run_id
 from pytest_manifest.schema import Entry, ErrorInfo, Receipt, State
+from pytest_manifest.schema.statuses import NEVER_STARTED_STATES
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
 
-NEVER_BEGUN: Final = frozenset({"expired", "rejected", "revoked", "unknown_task"})
 WAIT: Final = 0.05  # s
 RUNTIME: Final = 0.1  # s
 
@@ -56,7 +56,7 @@ def make_receipt(
 def _times(state: State, fields: dict[str, Any]) -> dict[str, Any]:
     """Make the times of a receipt; a job that never began has only those of sending and ending."""
     ended = fields.get("finished_at") or datetime.now(timezone.utc)
-    if state in NEVER_BEGUN:
+    if state in NEVER_STARTED_STATES:
         sent = ended - timedelta(seconds=WAIT)
         return {"sent_at": sent, "received_at": ended, "finished_at": ended, "executions": 1}
     runtime, wait = fields.get("runtime", RUNTIME), fields.get("wait", WAIT)

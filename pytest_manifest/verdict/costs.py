@@ -8,11 +8,8 @@ from decimal import Decimal
 from pytest_manifest.ledger import AttemptCost, EntryVerdict, Ledger, has_all_starts
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.schema import actual_cost, exact
+from pytest_manifest.schema.statuses import TAKEN_BACK, UNSENT
 from pytest_manifest.verdict.evidence import denies, is_revocation_notice
-
-_TAKEN_BACK = frozenset({"revoked", "withdrawn"})
-_WITHHELD = frozenset({"skipped", "unknown_task"})
-"""Verdicts on entries that were never sent."""
 
 
 class Costs:
@@ -100,7 +97,7 @@ def cost_of_verdict(settled: EntryVerdict, manifest: Manifest) -> Decimal:
     if reported is not None:
         return exact(reported)
     if receipt is None:  # revoked by the run: the job reached no worker
-        never_run = verdict.verdict in _WITHHELD or verdict.verdict in _TAKEN_BACK
+        never_run = verdict.verdict in UNSENT | TAKEN_BACK
     else:
         never_run = denies(receipt, witnessed=False)
     return exact(None if never_run else manifest[verdict.entry].cost)
@@ -108,6 +105,6 @@ def cost_of_verdict(settled: EntryVerdict, manifest: Manifest) -> Decimal:
 
 def _never_started(attempt: AttemptCost, *, witnessed: bool) -> bool:
     """Return whether an attempt without start and receipt was certainly never started."""
-    if attempt.state in ("planned", "withheld", "withdrawn") or attempt.status in _WITHHELD:
+    if attempt.state in ("planned", "withheld", "withdrawn") or attempt.status in UNSENT:
         return True
-    return (attempt.status == "lost" or attempt.status in _TAKEN_BACK) and witnessed
+    return (attempt.status == "lost" or attempt.status in TAKEN_BACK) and witnessed

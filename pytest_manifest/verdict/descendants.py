@@ -2,54 +2,120 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from pytest_manifest.ledger.descendants import Descendant, Descendants
 from pytest_manifest.schema import Entry, Mismatch, Source, Verdict, VerdictStatus
 from pytest_manifest.schema.models import CountRange, ExpectedDescendants
-from pytest_manifest.text import listed, many, plural, printable, seconds, short
-
-NOT_SENT: Final[VerdictStatus] = "skipped"
-"""The status of a descendant whose message never left: its parent saw that, and it did not run."""
-CERTAIN_ENDS: Final[frozenset[VerdictStatus]] = frozenset(
-    {
-        *("passed", "failed", "crashed", "revoked", "expired", "rejected", "unknown_task"),
-        *("quarantined", "withdrawn", NOT_SENT),
-    }
+from pytest_manifest.schema.statuses import ENDS, NOT_SENT, OPEN, STATUSES
+from pytest_manifest.text import listed, many, printable, short
+from pytest_manifest.verdict.messages import (
+    Duplicated,
+    Resting,
+    Reused,
+    Unmet,
+    Worded,
 )
-"""Statuses of what has come to an end, whichever, once."""
-DOUBTFUL: Final[frozenset[VerdictStatus]] = frozenset({"unknown", "pending"})
+from pytest_manifest.verdict.problems import (
+    ChildrenMissing,
+    GrandchildrenMissing,
+    GrandchildrenUnknown,
+    NoTreeReports,
+    NoTreeReportsYet,
+)
+from pytest_manifest.verdict.reasons import Problem, Reason, reason_of, verdict_of
+
 PATH: Final = "descendants"
 """The path of a verdict's first mismatch where a descendant has not ended as expected."""
-_STOCK: Final = "its worker sends no receipts"
-_OLDER: Final = "its worker reports nothing of them"
 _NAMES_SHOWN: Final = 3
-_WORDS: Final[Mapping[VerdictStatus, str]] = {
-    "failed": "failed",
-    "timed_out": "timed out",
-    "crashed": "crashed",
-    "lost": "was lost",
-    "duplicated": "ran more than once",
-    "revoked": "was revoked",
-    "withdrawn": "was taken back",
-    "expired": "expired",
-    "rejected": "was rejected",
-    "unknown_task": "is of a task that no worker knows",
-    "quarantined": "was quarantined",
-    "forged": "has a receipt that cannot be trusted",
-    "pending": "has not ended",
-    "unknown": "has no known end",
-}
 
-_NAMED: Final = re.compile(
-    r" its descendant (?P<task>'[^']*'|\"[^\"]*\") \([^()]*\), started by .*?, "
-    rf"(?P<end>{'|'.join(map(re.escape, _WORDS.values()))}): (?P<why>.*)"
-    r" \((?:it has|[\d,]+ more of its) [^()]*\)$",
-    re.DOTALL,
-)
+
+class ByDescendant(Resting):
+    """A descendant that did not end as expected, the first one of ``more``, and why it did not.
+
+    ``parent``: the task that started it; ``ended_only``: it was only to end, however;
+    ``handed_on``: its job was handed on to it, and has no other end.
+    """
+
+    task: str
+    task_id: str
+    parent: str
+    ended: VerdictStatus
+    total: int
+    more: int = 0
+    ended_only: bool = False
+    handed_on: bool = False
+
+    @property
+    def did(self) -> str:
+        return "did not end" if self.ended_only else "did not succeed"
+
+    @property
+    def said(self) -> str:
+        return self.why.sentence(self.ended)
+
+    @property
+    def came_to(self) -> str:
+        return STATUSES[self.ended].words
+
+    def sentence(self, status: VerdictStatus) -> str:  # noqa: ARG002 - that of the descendant
+        itself = "The job was handed on to others, and" if self.handed_on else "The job passed, but"
+        total = many(self.total, "descendant")
+        rest = f"{self.more:,} more of its {total} {self.did}" if self.more else f"it has {total}"
+        return (
+            f"{itself} its descendant {printable(self.task)!r} ({printable(self.task_id)}), "
+            f"started by {printable(self.parent)!r}, {self.came_to}: "
+            f"{self.said} ({rest})"
+        )
+
+    def advice(self, status: VerdictStatus) -> str:  # noqa: ARG002 - that of the descendant
+        return self.why.advice(self.ended)
+
+
+class PartFailed(Resting):
+    """A task that was handed on to others, of which this one failed it."""
+
+    task: str
+    task_id: str
+    ended: VerdictStatus
+
+    def sentence(self, status: VerdictStatus) -> str:  # noqa: ARG002 - that of the part
+        name = f"{printable(self.task)!r} ({printable(self.task_id)})"
+        said = f"{STATUSES[self.ended].words}: {self.why.sentence(self.ended)}"
+        return f"The task was handed on to others, and {name} {said}"
+
+    def advice(self, status: VerdictStatus) -> str:  # noqa: ARG002 - that of the part
+        return self.why.advice(self.ended)
+
+
+class DescendantsDiffer(Worded):
+    path: str
+    expected: str
+    actual: str
+    says = "The job passed, but {path} is {actual} where {expected} was expected"
+    then = Unmet.then
+
+
+class DescendantsUnknown(Worded):
+    why: Problem
+    says = "The job passed, but what became of the tasks that it started is not known ({phrase})"
+    then = (
+        "use workers with receipts and a Redis as result store, or take 'descendants' out of "
+        "'expect'"
+    )
+
+    def words(self) -> dict[str, object]:
+        return {"phrase": self.why.phrase()}
+
+
+class ChildUnsent(Worded):
+    says = "its parent could not send it"
+
+
+class ChordDropped(Worded):
+    says = "it is the body of a chord that was not completed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +134,14 @@ class TreeEnds:
 
     ``counts``: how many there are by status, None: without a verdict. ``tasks``: the names of their
     tasks. ``first``: the first that counts among those with a status that is not expected, None
-    where there is none. ``untold``: a phrase for what the workers could not tell, "" where they
-    could. ``is_short``: whether fewer were told of than the receipts of the job, or of a
-    descendant, count.
+    where there is none. ``untold``: what the workers could not report, None where they could.
+    ``is_short``: whether fewer are known than the receipts of the job, or of a descendant, count.
     """
 
     counts: Mapping[VerdictStatus | None, int]
     tasks: Collection[str] = ()
     first: FailedDescendant | None = None
-    untold: str = ""
+    untold: Problem | None = None
     is_short: bool = False
 
     @property
@@ -109,8 +174,8 @@ def ends_text(counts: Mapping[VerdictStatus | None, int]) -> str:
 
 def untold_of(
     part: Descendants, root: str, source: Source, children: int | None
-) -> tuple[str, bool]:
-    """Return why an attempt's descendants are not all known, by its ledger; "" where they are.
+) -> tuple[Problem | None, bool]:
+    """Return why an attempt's descendants are not all known, by its ledger; None where they are.
 
     And whether fewer are known than receipts count. ``source`` and ``children`` are of the
     attempt's receipt.
@@ -118,26 +183,24 @@ def untold_of(
     told = part.number_of_children(root, root) if children else 0
     reason, is_short = untold(source, children, told), told < (children or 0)
     short, silent = part.number_untold(root)
-    if not reason and short:
-        reason = f"{plural(short, 'descendant')} started more tasks than were reported"
-    elif not reason and silent:
-        reason = f"it is not known what {plural(silent, 'descendant')} started"
+    if reason is None and short:
+        reason = GrandchildrenMissing(descendants=short)
+    elif reason is None and silent:
+        reason = GrandchildrenUnknown(descendants=silent)
     return reason, is_short or short > 0
 
 
-def untold(source: Source, children: int | None, told: int) -> str:
-    """Return a phrase for what the workers could not tell of an attempt's descendants, or "".
+def untold(source: Source, children: int | None, told: int) -> Problem | None:
+    """Return what the workers could not report of an attempt's descendants; None for nothing.
 
     ``source`` and ``children`` are those of its receipt, ``told``: how many of its own children
-    were told of.
+    are known.
     """
     if source == "backend":
-        return _STOCK
+        return NoTreeReports()
     if children is None:
-        return _OLDER
-    if told < children:
-        return f"it started {children:,}, and {told:,} of them were reported"
-    return ""
+        return NoTreeReportsYet()
+    return ChildrenMissing(children=children, known=told) if told < children else None
 
 
 def expects_something(entry: Entry) -> bool:
@@ -156,9 +219,9 @@ def unexpected(
     """Return which of these statuses are not expected, those first that leave no doubt."""
     if expected.outcome == "ignored":
         return []
-    allowed = {"passed", NOT_SENT} if expected.outcome == "succeeded" else CERTAIN_ENDS
+    allowed = {"passed", NOT_SENT} if expected.outcome == "succeeded" else ENDS
     found: set[VerdictStatus] = {status or "pending" for status in counts}
-    return sorted(found - allowed, key=lambda status: (status in DOUBTFUL, status))
+    return sorted(found - allowed, key=lambda status: (status in OPEN, status))
 
 
 def ends_as_expected(
@@ -191,8 +254,8 @@ def first_unexpected(
     """
     found = unexpected(expected, counts)
     untold: VerdictStatus | None = "timed_out" if expected.outcome == "finished" else None
-    doubtful = [status for status in found if status in DOUBTFUL]
-    for some in ([status for status in found if status not in DOUBTFUL], doubtful):
+    doubtful = [status for status in found if status in OPEN]
+    for some in ([status for status in found if status not in OPEN], doubtful):
         if some and (one := part.first(root, some, untold=untold)) is not None:
             return one
     return None
@@ -209,28 +272,16 @@ def with_descendants(entry: Entry, verdict: Verdict, ends: TreeEnds) -> Verdict:
     if ends.first is not None:
         return _by_descendant(verdict, expected, ends, ends.first)
     if ends.untold and (expects_something(entry) or (ends.is_short and not is_ignored(entry))):
-        sentence = (
-            f"The job passed, but what became of the tasks that it started is not known "
-            f"({ends.untold}); use workers with receipts and a Redis as result store, or take "
-            "'descendants' out of 'expect'."
-        )
-        return verdict.model_copy(update={"verdict": "unknown", "sentence": sentence})
+        return _otherwise(verdict, "unknown", DescendantsUnknown(why=ends.untold))
     differences = list(_differences(expected, ends))
     if differences:
-        first = differences[0]
-        sentence = (
-            f"The job passed, but {first.path} is {first.actual} where {first.expected} was "
-            "expected; find out whether the task or the entry's 'expect' is wrong, and correct it."
-        )
-        return verdict.model_copy(
-            update={"verdict": "failed", "sentence": sentence, "mismatches": differences}
-        )
+        one = differences[0]
+        reason = DescendantsDiffer(path=one.path, expected=one.expected, actual=one.actual)
+        return _otherwise(verdict, "failed", reason, differences)
     if not ends.total or expected.outcome == "ignored":
         return verdict
     did = "succeeded" if expected.outcome == "succeeded" else "ended"
-    its = "its descendant" if ends.total == 1 else f"its {ends.total:,} descendants"
-    sentence = f"{verdict.sentence.removesuffix('.')}; {its} {did}."
-    return verdict.model_copy(update={"sentence": sentence})
+    return _otherwise(verdict, "passed", reason_of(verdict).with_tree(ends.total, did))
 
 
 def by_part(entry: Entry, verdict: Verdict, ends: TreeEnds) -> Verdict:
@@ -239,10 +290,10 @@ def by_part(entry: Entry, verdict: Verdict, ends: TreeEnds) -> Verdict:
     Where one of its descendants has not ended as expected, that is why.
     """
     first = ends.first
-    if first is None or first.verdict.verdict in DOUBTFUL:
+    if first is None or first.verdict.verdict in OPEN:
         return verdict
     expected = entry.expect.of_descendants
-    return _by_descendant(verdict, expected, ends, first, "The job was handed on to others, and")
+    return _by_descendant(verdict, expected, ends, first, handed_on=True)
 
 
 def with_delay(verdict: Verdict, delay: float) -> Verdict:
@@ -250,19 +301,28 @@ def with_delay(verdict: Verdict, delay: float) -> Verdict:
 
     ``delay``: seconds of its countdown, or until its ETA.
     """
-    if not delay:
+    reason = reason_of(verdict)
+    if not delay or not isinstance(reason, Duplicated):
         return verdict
-    why = f" It had a countdown or an ETA of {seconds(delay)}, for which a worker held its message."
-    return verdict.model_copy(update={"sentence": verdict.sentence + why})
+    return _otherwise(verdict, verdict.verdict, reason.having(delay=delay))
 
 
-def of_part(task: str, task_id: str, verdict: Verdict) -> str:
-    """Return the sentence on a task that was handed on to others, of which this one failed it."""
-    status = verdict.verdict
-    return (
-        f"The task was handed on to others, and {printable(task)!r} ({printable(task_id)}) "
-        f"{_WORDS.get(status, status)}: {verdict.sentence}"
-    )
+def of_part(verdict: Verdict, part: Descendant, ended: Verdict) -> Verdict:
+    """Return the verdict on a task that was handed on to others, of which this one failed it."""
+    status, why = ended.verdict, reason_of(ended)
+    reason = PartFailed(task=part.task, task_id=part.task_id, ended=status, why=why)
+    return _otherwise(verdict, status, reason)
+
+
+def _otherwise(
+    verdict: Verdict,
+    status: VerdictStatus,
+    reason: Reason,
+    mismatches: Sequence[Mismatch] | None = None,
+) -> Verdict:
+    """Return a verdict with another status and reason, and with these mismatches, where given."""
+    found = verdict.mismatches if mismatches is None else mismatches
+    return verdict_of(verdict.entry, verdict.attempt, status, reason, found)
 
 
 def _by_descendant(
@@ -270,42 +330,34 @@ def _by_descendant(
     expected: ExpectedDescendants,
     ends: TreeEnds,
     first: FailedDescendant,
-    itself: str = "The job passed, but",
+    *,
+    handed_on: bool = False,
 ) -> Verdict:
-    bad = unexpected(expected, ends.counts)
-    others = sum(number for status, number in ends.counts.items() if (status or "pending") in bad)
-    others -= 1  # the first
-    total = many(ends.total, "descendant")
-    did = "did not succeed" if expected.outcome == "succeeded" else "did not end"
-    rest = f"{others:,} more of its {total} {did}" if others > 0 else f"it has {total}"
+    bad, ended_only = unexpected(expected, ends.counts), expected.outcome != "succeeded"
+    number = sum(number for status, number in ends.counts.items() if (status or "pending") in bad)
     status = first.verdict.verdict
-    sentence = (
-        f"{itself} its descendant {printable(first.task)!r} "
-        f"({printable(first.task_id)}), started by {printable(first.parent_task)!r}, "
-        f"{_WORDS.get(status, status)}: {first.verdict.sentence} ({rest})"
+    reason = ByDescendant(
+        task=first.task,
+        task_id=first.task_id,
+        parent=first.parent_task,
+        ended=status,
+        why=reason_of(first.verdict),
+        total=ends.total,
+        more=max(number - 1, 0),
+        ended_only=ended_only,
+        handed_on=handed_on,
     )
-    wanted = "each succeeded" if expected.outcome == "succeeded" else "each ended"
-    mismatch = Mismatch(
-        path=PATH, expected=wanted, actual=f"{others + 1:,} of {ends.total:,} {did}"
-    )
-    return verdict.model_copy(
-        update={
-            "verdict": status,
-            "sentence": sentence,
-            "mismatches": [mismatch, *map(_of_descendant, first.verdict.mismatches)],
-        }
-    )
+    wanted, did = "each ended" if ended_only else "each succeeded", reason.did
+    mismatch = Mismatch(path=PATH, expected=wanted, actual=f"{number:,} of {ends.total:,} {did}")
+    own = map(_of_descendant, first.verdict.mismatches)
+    return _otherwise(verdict, status, reason, [mismatch, *own])
 
 
-def named_descendant(verdict: Verdict) -> tuple[str, str, str] | None:
-    """Return the task of the descendant that a verdict rests on, how it ended, and why.
-
-    They are words of the verdict's sentence; None where it rests on none.
-    """
-    if not (verdict.mismatches and verdict.mismatches[0].path == PATH):
-        return None
-    found = _NAMED.search(verdict.sentence)
-    return None if found is None else (found["task"][1:-1], found["end"], found["why"])
+def descendant_of(verdict: Verdict) -> ByDescendant | None:
+    """Return the descendant that a verdict rests on, and why; None where it rests on none."""
+    reason = reason_of(verdict)
+    reason = reason.why if isinstance(reason, Reused) else reason
+    return reason if isinstance(reason, ByDescendant) else None
 
 
 def _of_descendant(mismatch: Mismatch) -> Mismatch:

@@ -13,13 +13,11 @@ from typing import Final
 
 from pytest_manifest.redaction import redacted
 from pytest_manifest.schema import Entry, Receipt, wire
-from pytest_manifest.text import printable, short
+from pytest_manifest.schema.statuses import NEVER_STARTED_STATES, OF_ITS_PROCESS
+from pytest_manifest.text import short
+from pytest_manifest.verdict import problems
 from pytest_manifest.verdict.expectations import result_left_out
-
-OF_ITS_PROCESS: Final = frozenset({"succeeded", "failed", "ignored"})
-"""Ends that only the process which ran the task can report, after it reported the start."""
-NEVER_STARTED_STATES: Final = frozenset({"revoked", "expired", "rejected", "unknown_task"})
-"""Final states that a job can reach without having been started."""
+from pytest_manifest.verdict.reasons import Problem
 
 
 def is_revocation_notice(receipt: Receipt) -> bool:
@@ -72,8 +70,8 @@ def contradiction(
     attempt: int,
     sent_at: datetime | None,
     set_back: timedelta = timedelta(),
-) -> str:
-    """Return a phrase that names a receipt's first contradiction, or "" where there is none.
+) -> Problem | None:
+    """Return a receipt's first contradiction, None where there is none.
 
     The receipt is compared with attempt ``attempt`` of ``entry`` in ``run``, whose message was
     created at ``sent_at`` (UTC; None: unknown) under ``task_id``; ``set_back`` says by how much the
@@ -89,7 +87,9 @@ def contradiction(
     )
 
 
-def _another_sending(entry: Entry, receipt: Receipt, run: str, task_id: str, attempt: int) -> str:
+def _another_sending(
+    entry: Entry, receipt: Receipt, run: str, task_id: str, attempt: int
+) -> Problem | None:
     fields = (
         ("run", receipt.run, run),
         ("entry", receipt.entry, entry.id),
@@ -98,52 +98,45 @@ def _another_sending(entry: Entry, receipt: Receipt, run: str, task_id: str, att
     )
     for name, found, true in fields:
         if found != true:
-            return f"it is of another {name}: {short(found)}, not {short(true)}"
-    return ""
+            return problems.OfAnother(of_what=name, found=short(found), true=short(true))
+    return None
 
 
-def _another_job(entry: Entry, receipt: Receipt) -> str:
+def _another_job(entry: Entry, receipt: Receipt) -> Problem | None:
     if receipt.replaced:  # Celery lets another task replace this one
-        return ""
+        return None
     if receipt.task != entry.task:
-        return f"it is of another task: {short(receipt.task)}, not {short(entry.task)}"
+        found, true = short(receipt.task), short(entry.task)
+        return problems.OfAnother(of_what="task", found=found, true=true)
     if receipt.retries or receipt.args_sha256 is None:  # a retry may be with other arguments
-        return ""
+        return None
     digest = wire.arguments_sha256(entry.args, entry.kwargs)
-    if digest is not None and digest != receipt.args_sha256:
-        return "the job ran with other arguments than this entry has now"
-    return ""
+    is_other = digest is not None and digest != receipt.args_sha256
+    return problems.OtherArguments() if is_other else None
 
 
-def _another_result(receipt: Receipt) -> str:
+def _another_result(receipt: Receipt) -> Problem | None:
     if receipt.result_sha256 is None or result_left_out(receipt):
-        return ""
+        return None
     if wire.json_sha256(receipt.result) in (None, receipt.result_sha256):
-        return ""
-    return (
-        f"its result {short(redacted(receipt.result))} is not the one that the worker made its "
-        "digest of, so it was changed on its way"
-    )
+        return None
+    return problems.ChangedResult(result=short(redacted(receipt.result)))
 
 
-def _another_time(receipt: Receipt, sent_at: datetime | None, set_back: timedelta) -> str:
+def _another_time(
+    receipt: Receipt, sent_at: datetime | None, set_back: timedelta
+) -> Problem | None:
     if sent_at is not None and receipt.sent_at is not None and receipt.sent_at != sent_at:
-        return (
-            f"it is of a message sent at {_time(receipt.sent_at)}, "
-            f"where this one was sent at {_time(sent_at)}"
-        )
+        return problems.OfAnotherMessage(found=_time(receipt.sent_at), true=_time(sent_at))
     sent = sent_at or receipt.sent_at
     times = ("started", receipt.started_at), ("finished", receipt.finished_at)
     for did, moment in times:
         if sent is None or moment is None:
             continue
         if sent - moment > CLOCK_TOLERANCE + set_back:
-            where = f" on {printable(receipt.host)}" if receipt.host else ""
-            return (
-                f"it says that the job {did} at {_time(moment)}, before it was sent at "
-                f"{_time(sent)}: it is old, or the clock{where} is wrong"
-            )
-    return ""
+            at, host = _time(moment), receipt.host or ""
+            return problems.BeforeSending(did=did, moment=at, sent=_time(sent), host=host)
+    return None
 
 
 def _time(moment: datetime) -> str:

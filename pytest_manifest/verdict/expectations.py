@@ -6,9 +6,9 @@ An expected object is contained in the result; an expected array equals it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Final, Literal
+from typing import Final
 
 from pydantic import JsonValue
 
@@ -26,36 +26,14 @@ from pytest_manifest.schema.code_digest import comparable
 from pytest_manifest.schema.json_schemas import SchemaFlawError, Violation, violations
 from pytest_manifest.schema.patterns import found_in
 from pytest_manifest.schema.shown import Secrets, secrets_of, shown_error, shown_text
+from pytest_manifest.schema.statuses import FIXED, OF_ITS_PROCESS
 from pytest_manifest.schema.wire import json_sha256
 from pytest_manifest.text import VALUE_LIMIT, middle, plural, printable, seconds, short
 from pytest_manifest.verdict import messages
-
-Outcome = Literal["passed", "failed", "error", "skipped"]
+from pytest_manifest.verdict.reasons import UNEXPLAINED, Problem, verdict_of
 
 MAX_MISMATCHES: Final = 20
 _OF_NULL: Final = json_sha256(None)
-_OVERRIDES = frozenset({"forged", "quarantined", "skipped"})
-"""Problems that hold even where a receipt exists: it is not credible, or does not matter."""
-_STATUS_OF: Mapping[State, VerdictStatus] = {
-    "succeeded": "failed",  # that is: where something else was expected
-    "failed": "failed",
-    "ignored": "failed",
-    "timed_out": "timed_out",
-    "crashed": "crashed",
-    "revoked": "revoked",
-    "expired": "expired",
-    "rejected": "rejected",
-    "unknown_task": "unknown_task",
-}
-
-
-def outcome(status: VerdictStatus) -> Outcome:
-    """Return what a test report shows: ``error`` where the job's fate is unknown."""
-    if status == "passed":
-        return "passed"
-    if status in ("lost", "unknown", "pending"):
-        return "error"
-    return "skipped" if status in ("skipped", "withdrawn") else "failed"
 
 
 def evaluate(
@@ -64,16 +42,16 @@ def evaluate(
     *,
     attempt: int | None,
     problem: VerdictStatus | None = None,
-    note: str = "",
+    why: Problem = UNEXPLAINED,
     code: str | None = None,
     seen: bool = False,
     missing: Sequence[str] = (),
 ) -> Verdict:
     """Return the verdict on an attempt (``None``: on an entry that was never sent).
 
-    ``problem``: what the run found where there is no receipt; ``note``: a phrase about it ("the
-    nearest names are ..."). An existing receipt decides, unless the problem is that it is forged,
-    or that the job was quarantined or skipped. Neither given: ``unknown``.
+    ``problem``: what the run found where there is no receipt; ``why``: the reason of that. An
+    existing receipt decides, unless the problem is that it is forged, or that the job was
+    quarantined or skipped. Neither given: ``unknown``.
     ``seen``: the job itself is known to have come to that problem; only then can the entry expect
     it, as what the run does or misses is nothing that a job has done.
     ``code``: the digest of the task's code on this side (``schema.code_digest``): a worker of the
@@ -81,15 +59,15 @@ def evaluate(
     receipt should have and lacks: what would pass without them is ``unknown``. Raises ValueError
     for another entry's receipt, unless that is what makes it forged.
     """
-    if receipt is None or problem in _OVERRIDES:
-        return _evaluate_problem(entry, attempt, problem or "unknown", note, seen=seen)
+    if receipt is None or problem in FIXED:
+        return _evaluate_problem(entry, attempt, problem or "unknown", why, seen=seen)
     if receipt.entry != entry.id:
         raise ValueError(f"the receipt is of entry {receipt.entry!r}, not of {entry.id!r}")
     number = receipt.attempt if attempt is None else attempt
     if messages.is_of_store(receipt):
         error = shown_error(receipt.error, secrets_of(entry, receipt))
-        sentence = messages.refused_by_store(receipt.model_copy(update={"error": error}))
-        return Verdict(verdict="unknown", entry=entry.id, attempt=number, sentence=sentence)
+        reason = messages.refused_by_store(receipt.model_copy(update={"error": error}))
+        return verdict_of(entry.id, number, "unknown", reason)
     state = effective_state(entry, receipt)
     other_code = _other_code(receipt, code)
     if receipt.error is None and state == entry.expect.state:
@@ -105,42 +83,38 @@ def evaluate(
 def effective_state(entry: Entry, receipt: Receipt) -> State:
     """Return how it ended, where a runtime past the timeout counts that no pool enforced."""
     too_long = receipt.runtime is not None and receipt.runtime > entry.timeout
-    if too_long and receipt.state in ("succeeded", "failed", "ignored"):
+    if too_long and receipt.state in OF_ITS_PROCESS:
         return "timed_out"
     return receipt.state
 
 
 def _evaluate_problem(
-    entry: Entry, attempt: int | None, problem: VerdictStatus, note: str, *, seen: bool
+    entry: Entry, attempt: int | None, problem: VerdictStatus, why: Problem, *, seen: bool
 ) -> Verdict:
-    expect = entry.expect
+    expect, secrets = entry.expect, secrets_of(entry)
+    why = why.mapped(lambda text: shown_text(text, secrets))
     if problem == expect.state and expect.error is None and seen:
-        sentence = messages.expected_problem(problem, note)
-        return Verdict(verdict="passed", entry=entry.id, attempt=attempt, sentence=sentence)
-    sentence = messages.problem(entry, problem, note)
-    return Verdict(verdict=problem, entry=entry.id, attempt=attempt, sentence=sentence)
+        reason = messages.EndedAsExpected(ended=problem, why=why)
+        return verdict_of(entry.id, attempt, "passed", reason)
+    return verdict_of(entry.id, attempt, problem, why.of(entry, problem))
 
 
 def _wrong_state(
     entry: Entry, receipt: Receipt, state: State, attempt: int, other_code: list[Mismatch]
 ) -> Verdict:
-    status = _STATUS_OF[state]
+    status: VerdictStatus = "failed"
+    if state != "succeeded" and state != "ignored":
+        status = state
     mismatches = [*other_code, Mismatch(path="state", expected=entry.expect.state, actual=state)]
     if state != receipt.state and receipt.runtime is not None:
         limit = f"at most {seconds(entry.timeout)} (timeout)"
         mismatches += [Mismatch(path="runtime", expected=limit, actual=seconds(receipt.runtime))]
     mismatches += _executions(entry, receipt)
     if other_code and status == "failed":  # which explains the other end
-        sentence = messages.other_code(receipt)
+        reason = messages.other_code(receipt)
     else:
-        sentence = messages.wrong_state(entry, receipt, state)
-    return Verdict(
-        verdict=status,
-        entry=entry.id,
-        attempt=attempt,
-        sentence=sentence,
-        mismatches=mismatches,
-    )
+        reason = messages.wrong_state(entry, receipt, state)
+    return verdict_of(entry.id, attempt, status, reason, mismatches)
 
 
 def _right_state(
@@ -156,25 +130,20 @@ def _right_state(
     unverifiable = _unverifiable(entry, receipt)
     status: VerdictStatus = "passed"
     if repeated:
-        status, sentence = "duplicated", messages.duplicated(entry, told)
+        status, reason = "duplicated", messages.duplicated(entry, told)
     elif other_code:
-        status, sentence = "failed", messages.other_code(told)
+        status, reason = "failed", messages.other_code(told)
     elif found:
         is_all = len(found) <= MAX_MISMATCHES
-        status, sentence = "failed", messages.unmet(told, found, is_all=is_all)
+        status, reason = "failed", messages.unmet(told, found, is_all=is_all)
     elif unverifiable:
-        status, sentence = "unknown", messages.unverifiable(told, unverifiable)
+        status, reason = "unknown", messages.unverifiable(told, unverifiable)
     elif missing:
-        status, sentence = "unknown", messages.incomplete(told, missing)
+        status, reason = "unknown", messages.incomplete(told, missing)
     else:
-        sentence = messages.passed(told)
-    return Verdict(
-        verdict=status,
-        entry=entry.id,
-        attempt=attempt,
-        sentence=sentence,
-        mismatches=(repeated + other_code + found)[:MAX_MISMATCHES],
-    )
+        reason = messages.passed(told)
+    mismatches = (repeated + other_code + found)[:MAX_MISMATCHES]
+    return verdict_of(entry.id, attempt, status, reason, mismatches)
 
 
 def _executions(entry: Entry, receipt: Receipt) -> list[Mismatch]:

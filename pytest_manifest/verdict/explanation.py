@@ -15,10 +15,11 @@ from pytest_manifest.schema.shown import (
     shown_text,
     shown_verdict,
 )
+from pytest_manifest.schema.statuses import RAISED
 from pytest_manifest.text import middle, plural, printable, seconds, short
-from pytest_manifest.verdict.descendants import PATH, named_descendant
-from pytest_manifest.verdict.evidence import NEVER_STARTED_STATES
+from pytest_manifest.verdict.descendants import PATH, descendant_of
 from pytest_manifest.verdict.messages import SCHEMA_PATH
+from pytest_manifest.verdict.reasons import reason_of
 
 _WIDTH = 100
 _CELL = 60
@@ -60,10 +61,9 @@ class TreeText:
     receipt: Receipt | None = None
 
 
-def next_step(sentence: str) -> str:
-    """Return what a verdict's message advises to do: what stands after its last semicolon."""
-    before, _, step = sentence.rpartition("; ")
-    return step.removesuffix(".") if before else ""
+def next_step(verdict: Verdict) -> str:
+    """Return what a verdict's message advises to do; "" for nothing."""
+    return reason_of(verdict).advice(verdict.verdict)
 
 
 def explain(
@@ -264,27 +264,26 @@ def _one_line(text: str) -> str:
 
 
 _LIMIT: Final = 300
-_BY_MESSAGE: Final = NEVER_STARTED_STATES | {"forged", "quarantined", "lost"}
-"""Verdicts that are not about what a job has raised."""
 
 
 def brief(verdict: Verdict, receipt: Receipt | None) -> str:
     """Return one line of text for a list of failures."""
-    reason = reason_of(verdict, receipt)
+    reason = best_known(verdict, receipt)
     if isinstance(reason, Mismatch):
         return _brief_line(f"{reason.path} is {reason.actual} where {reason.expected} was expected")
     if reason is not None and verdict.verdict == "failed":
         return _brief_line(f"{reason.type}: {reason.message}" if reason.message else reason.type)
-    if named := named_descendant(verdict):
-        task, ended, why = named
-        return _brief_line(f"its descendant {task!r} {ended}: {why}")
+    if found := descendant_of(verdict):
+        return _brief_line(
+            f"its descendant {printable(found.task)!r} {found.came_to}: {found.said}"
+        )
     return _brief_line(verdict.sentence)
 
 
-def reason_of(verdict: Verdict, receipt: Receipt | None) -> Mismatch | ErrorInfo | None:
+def best_known(verdict: Verdict, receipt: Receipt | None) -> Mismatch | ErrorInfo | None:
     """Return what best explains a failure; None where the verdict's sentence does."""
     error = None
-    if receipt is not None and verdict.verdict not in _BY_MESSAGE:
+    if receipt is not None and verdict.verdict in RAISED:
         error = receipt.error
     mismatch = verdict.mismatches[0] if verdict.mismatches else None
     if mismatch is None or mismatch.path in ("code", SCHEMA_PATH, PATH):

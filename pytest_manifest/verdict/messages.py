@@ -1,26 +1,21 @@
-"""Write each verdict's message: what happened, what is known, what to do next."""
+"""Make the reasons of verdicts on jobs whose end was reported, and on the trees of such jobs.
+
+Each function takes what the reason is about, without secrets, and returns code and fields.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from collections.abc import Sequence
+from typing import ClassVar, Final, TypedDict
+
+from typing_extensions import Self
 
 from pytest_manifest.schema import Entry, Mismatch, Receipt, State, VerdictStatus
-from pytest_manifest.text import middle, plural, printable, seconds
+from pytest_manifest.schema.statuses import RESEND, STATUSES
+from pytest_manifest.text import middle, plural, printable, seconds, short
+from pytest_manifest.verdict.reasons import Problem, Reason, in_brackets, worded
 
-_RESEND = (
-    "if running it twice does no harm, send it again "
-    "(--manifest-resume, or --manifest-resume-unsafe)"
-)
 _ERROR_LIMIT = 160
-_OUT_OF_TIME: Final = "The job did not finish before the run's deadline"
-_RUN_DEADLINE: Final = re.compile(r"the run's deadline of (\S+ s) is over")
-_NOT_BY_ITSELF = "this entry expects this end, and it is not known that the job ended so by itself"
-NEVER_SENT = "it was never sent"
-"""How a note begins where the run ended before the entry was sent."""
-OWN_SENDING = "its own apply_async"
-"""How a note begins where the task's own ``apply_async`` made no message that can be sent."""
 RESULT_KEY = "celery-task-meta-"
 """How the key of a result in a store begins; the task id follows."""
 REFUSALS = frozenset({"OutOfMemoryError", "ReadOnlyError", "ResponseError"})
@@ -29,93 +24,286 @@ SCHEMA_PATH = "expect.schema"
 """The path of a mismatch that is a fault of the schema itself."""
 
 
-def passed(receipt: Receipt) -> str:
-    """Write that all expectations hold."""
-    took = f" in {seconds(receipt.runtime)}" if receipt.runtime is not None else ""
+class Worded(Reason):
+    """Base of reasons with a template of what happened, and one of what to do ``then``."""
+
+    says: ClassVar[str] = ""
+    then: ClassVar[str] = ""
+
+    def words(self) -> dict[str, object]:
+        """Return what the templates take: the fields, and what follows of them."""
+        return {**vars(self)}
+
+    def parts(self, status: VerdictStatus) -> tuple[str, str]:  # noqa: ARG002 - whichever it is
+        words = self.words()
+        return worded(self.says, words), worded(self.then, words)
+
+
+class Reported(Worded):
+    """Base of the reasons of jobs whose end was reported, by ``worker``, or its host."""
+
+    worker: str = ""
+    pid: int | None = None
+
+    def words(self) -> dict[str, object]:
+        pid = "" if self.pid is None else f" (pid {self.pid})"
+        return {**vars(self), "where": f" on {self.worker}{pid}" if self.worker else ""}
+
+
+class _Place(TypedDict):
+    worker: str
+    pid: int | None
+
+
+def _place(receipt: Receipt) -> _Place:
+    return {"worker": receipt.worker or receipt.host or "", "pid": receipt.pid}
+
+
+def _error(receipt: Receipt) -> str:
+    if receipt.error is None:
+        return ""
+    message = " ".join(printable(receipt.error.message).split())
+    kind = printable(receipt.error.type)
+    return middle(f"{kind}: {message}" if message else kind, _ERROR_LIMIT)
+
+
+class InState(Reported):
+    """Base of the reasons in which the ``state`` of the job's end is named."""
+
+    state: State
+
+    def words(self) -> dict[str, object]:
+        did = "succeeded" if self.state == "succeeded" else f"ended as {self.state!r}"
+        return {**super().words(), "did": did}
+
+
+# As it was expected
+
+
+class AsExpected(Reported):
+    """All expectations hold; ``descendants``: how many tasks of its tree ``did`` so, too."""
+
+    runtime: float | None = None
+    descendants: int = 0
+    did: str = ""
+
+    def with_tree(self, descendants: int, did: str) -> Self:
+        return self.having(descendants=descendants, did=did)
+
+    # Without a template, as it is made of each entry that passes.
+    def sentence(self, status: VerdictStatus) -> str:  # noqa: ARG002 - it passed
+        pid = "" if self.pid is None else f" (pid {self.pid})"
+        where = f" on {printable(self.worker)}{pid}" if self.worker else ""
+        took = "" if self.runtime is None else f" in {seconds(self.runtime)}"
+        tree = _with_tree(self.descendants, self.did)
+        return f"The task succeeded{where}{took}, as expected{tree}."
+
+
+class EndedSoAsExpected(InState):
+    """All expectations hold, one of which is of another end than success."""
+
+    error: str = ""
+    descendants: int = 0
+    did: str = ""
+    says = "The task ended as {state!r}[ with {error}]{where}, as expected{tree}."
+
+    def with_tree(self, descendants: int, did: str) -> Self:
+        return self.having(descendants=descendants, did=did)
+
+    def words(self) -> dict[str, object]:
+        return {**super().words(), "tree": _with_tree(self.descendants, self.did)}
+
+
+class EndedAsExpected(Reason):
+    """A job, without a receipt, that ended as the entry expects; ``why``: how that is known."""
+
+    ended: VerdictStatus
+    why: Problem
+    descendants: int = 0
+    did: str = ""
+
+    def with_tree(self, descendants: int, did: str) -> Self:
+        return self.having(descendants=descendants, did=did)
+
+    def parts(self, status: VerdictStatus) -> tuple[str, str]:  # noqa: ARG002 - it passed
+        known = f"The job ended as {self.ended!r}{in_brackets(self.why.phrase())}, as expected"
+        return f"{known}{_with_tree(self.descendants, self.did)}.", ""
+
+
+def _with_tree(descendants: int, did: str) -> str:
+    if not descendants:
+        return ""
+    its = "descendant" if descendants == 1 else f"{descendants:,} descendants"
+    return f"; its {its} {did}"
+
+
+def passed(receipt: Receipt) -> Reason:
+    """Return the reason that all expectations hold."""
+    worker, pid = receipt.worker or receipt.host or "", receipt.pid
     if receipt.state == "succeeded":
-        return f"The task succeeded{_where(receipt)}{took}, as expected."
-    return (
-        f"The task ended as {receipt.state!r}{_with_error(receipt)}{_where(receipt)}, as expected."
+        return AsExpected(worker=worker, pid=pid, runtime=receipt.runtime)
+    state, error = receipt.state, _error(receipt)
+    return EndedSoAsExpected(worker=worker, pid=pid, state=state, error=error)
+
+
+# Not as it was expected, though in the right state
+
+
+class Unmet(InState):
+    """An expectation that fails, and how many ``more`` do; ``beyond``: there are still others."""
+
+    path: str
+    expected: str
+    actual: str
+    more: int = 0
+    beyond: bool = False
+    says = "The task {did}{where}, but {path} is {actual} where {expected} was expected{rest}"
+    then = "find out whether the task or the entry's 'expect' is wrong, and correct it"
+
+    def words(self) -> dict[str, object]:
+        rest = f" (and {'at least ' * self.beyond}{plural(self.more, 'more difference')})"
+        return {**super().words(), "rest": rest if self.more else ""}
+
+
+class SchemaFlaw(InState):
+    flaw: str
+    says = (
+        "The task ended as {state!r}{where}, but 'expect.schema' cannot be applied to its result: "
+        "it {flaw}"
     )
+    then = "correct the schema in the plan"
 
 
-def expected_problem(status: VerdictStatus, note: str) -> str:
-    """Write that the job, without a receipt, ended as the entry expects."""
-    return f"The job ended as {status!r}{_in_brackets(note)}, as expected."
-
-
-def unmet(receipt: Receipt, found: Sequence[Mismatch], *, is_all: bool) -> str:
-    """Write which expectation fails although the state is right.
+def unmet(receipt: Receipt, found: Sequence[Mismatch], *, is_all: bool) -> Reason:
+    """Return which expectation fails although the state is right.
 
     ``is_all``: whether there are no more differences than those found.
     """
-    first, more = found[0], len(found) - 1
+    first, state, place = found[0], receipt.state, _place(receipt)
     if first.path == SCHEMA_PATH:
-        return (
-            f"The task ended as {receipt.state!r}{_where(receipt)}, but 'expect.schema' cannot be "
-            f"applied to its result: it {first.actual}; correct the schema in the plan."
-        )
-    at_least = "" if is_all else "at least "
-    rest = f" (and {at_least}{plural(more, 'more difference')})" if more else ""
-    did = "succeeded" if receipt.state == "succeeded" else f"ended as {receipt.state!r}"
-    return (
-        f"The task {did}{_where(receipt)}, but {first.path} is {first.actual} where "
-        f"{first.expected} was expected{rest}; find out whether the task or the entry's 'expect' "
-        "is wrong, and correct it."
+        return SchemaFlaw(state=state, flaw=first.actual, **place)
+    path, expected, actual, more = first.path, first.expected, first.actual, len(found) - 1
+    beyond = not is_all
+    return Unmet(
+        **place,
+        state=state,
+        path=path,
+        expected=expected,
+        actual=actual,
+        more=more,
+        beyond=beyond,
     )
 
 
-def unverifiable(receipt: Receipt, names: Sequence[str]) -> str:
-    """Write which expectations cannot be checked."""
-    what = " and ".join(names)
-    ended = f"The task ended as {receipt.state!r}{_where(receipt)}, but {what} cannot be checked: "
-    asks_for_result = not {"result", "schema"}.isdisjoint(names)
-    if asks_for_result and "result_omitted" in receipt.evidence:
-        return (
-            f"{ended}its result of {receipt.evidence['result_omitted']} bytes is too large for a "
-            "receipt; return less, or raise MANIFEST_RESULT_LIMIT (bytes) for the workers."
-        )
-    if asks_for_result and "result_not_json" in receipt.evidence:
-        return f"{ended}its result is not JSON; return plain values, or drop the expectation."
-    return (
-        f"{ended}the "
-        "receipt has no such time, as the worker does not report any; instrument the worker "
-        "(celery worker -I pytest_manifest.worker), or drop the expectation."
+_UNCHECKED: Final = "The task ended as {state!r}{where}, but {names} cannot be checked: "
+
+
+class ResultTooLarge(InState):
+    names: str
+    size: str
+    says = f"{_UNCHECKED}its result of {{size}} bytes is too large for a receipt"
+    then = "return less, or raise MANIFEST_RESULT_LIMIT (bytes) for the workers"
+
+
+class ResultNotJson(InState):
+    names: str
+    says = f"{_UNCHECKED}its result is not JSON"
+    then = "return plain values, or drop the expectation"
+
+
+class TimesNotReported(InState):
+    names: str
+    says = f"{_UNCHECKED}the receipt has no such time, as the worker does not report any"
+    then = (
+        "instrument the worker (celery worker -I pytest_manifest.worker), or drop the expectation"
     )
 
 
-def incomplete(receipt: Receipt, names: Sequence[str]) -> str:
-    """Write which fields the receipt lacks."""
-    return (
-        f"The task ended as {receipt.state!r}{_where(receipt)}, but its receipt leaves out "
-        f"{', '.join(names)}, by which it could be known whether that is true; bring the worker's "
-        "pytest-celery-manifest up to date, or find out what else writes to this run's result "
-        "store, then run it again."
+def unverifiable(receipt: Receipt, names: Sequence[str]) -> Reason:
+    """Return which expectations cannot be checked."""
+    told, state, place = " and ".join(names), receipt.state, _place(receipt)
+    if not {"result", "schema"}.isdisjoint(names):
+        if (size := receipt.evidence.get("result_omitted")) is not None:
+            return ResultTooLarge(names=told, state=state, size=str(size), **place)
+        if "result_not_json" in receipt.evidence:
+            return ResultNotJson(names=told, state=state, **place)
+    return TimesNotReported(names=told, state=state, **place)
+
+
+class Incomplete(InState):
+    names: str
+    says = (
+        "The task ended as {state!r}{where}, but its receipt leaves out {names}, by which it could "
+        "be known whether that is true"
+    )
+    then = (
+        "bring the worker's pytest-celery-manifest up to date, or find out what else writes to "
+        "this run's result store, then run it again"
     )
 
 
-def duplicated(entry: Entry, receipt: Receipt) -> str:
-    """Write that the job ran more often than allowed."""
-    allowed = entry.expect.executions
-    are = "is" if allowed == 1 else "are"
-    why, pool = " (the broker delivered it again)", ""
-    if not receipt.redelivered:
-        why, pool = "", " (a pool, too, gives a job again whose process died as it began)"
-    return (
-        f"The job was started {plural(receipt.executions, 'time')} where {allowed} {are} allowed"
-        f"{why}, and ended as {receipt.state!r}{_where(receipt)}; look for what it did more than "
-        "once, and at acks_late and the broker's visibility timeout, which decide about redelivery"
-        f"{pool}."
+def incomplete(receipt: Receipt, names: Sequence[str]) -> Reason:
+    """Return which fields the receipt lacks."""
+    return Incomplete(names=", ".join(names), state=receipt.state, **_place(receipt))
+
+
+class Duplicated(InState):
+    """``delay``: seconds of its countdown, or until its ETA, for which a worker held it."""
+
+    executions: int
+    allowed: int
+    redelivered: bool = False
+    delay: float = 0.0
+    says = (
+        "The job was started {executions:#time} where {allowed} {are} allowed{why}, and ended as "
+        "{state!r}{where}"
+    )
+    then = (
+        "look for what it did more than once, and at acks_late and the broker's visibility "
+        "timeout, which decide about redelivery{pool}"
+    )
+
+    def words(self) -> dict[str, object]:
+        again = {
+            "are": "is" if self.allowed == 1 else "are",
+            "why": " (the broker delivered it again)" if self.redelivered else "",
+            "pool": "" if self.redelivered else _BY_A_POOL,
+        }
+        return {**super().words(), **again}
+
+    def sentence(self, status: VerdictStatus) -> str:
+        due = f" It had a countdown or an ETA of {seconds(self.delay)}"
+        held = f"{due}, for which a worker held its message." if self.delay else ""
+        return super().sentence(status) + held
+
+
+_BY_A_POOL: Final = " (a pool, too, gives a job again whose process died as it began)"
+
+
+def duplicated(entry: Entry, receipt: Receipt) -> Reason:
+    """Return that the job ran more often than allowed."""
+    return Duplicated(
+        **_place(receipt),
+        state=receipt.state,
+        executions=receipt.executions,
+        allowed=entry.expect.executions,
+        redelivered=receipt.redelivered,
     )
 
 
-def other_code(receipt: Receipt) -> str:
-    """Write that the worker ran other code than is here."""
-    host = f" on {printable(receipt.host)}" if receipt.host else ""
-    return (
-        f"The worker{host} ran other code of {receipt.task!r} than is here, so its end "
-        "says nothing of this code; deploy, or restart the worker, and run it again."
+class OtherCode(Reported):
+    task: str
+    host: str = ""
+    says = (
+        "The worker[ on {host}] ran other code of {task!r} than is here, so its end says nothing "
+        "of this code"
     )
+    then = "deploy, or restart the worker, and run it again"
+
+
+def other_code(receipt: Receipt) -> Reason:
+    """Return that the worker ran other code than is here."""
+    return OtherCode(task=receipt.task, host=receipt.host or "")
 
 
 def is_of_store(receipt: Receipt) -> bool:
@@ -133,256 +321,185 @@ def is_of_store(receipt: Receipt) -> bool:
     return name in REFUSALS and own_key in error.message
 
 
-def refused_by_store(receipt: Receipt) -> str:
-    """Write that it is not known how a job ended, as the store did not take it."""
-    return (
-        f"The result store refused what the job ended with{_where(receipt)}, so its own end is not "
-        f"known ({_error(receipt).strip()}); see to the store, and start workers with -I "
-        "pytest_manifest.worker."
+class RefusedByStore(Reported):
+    error: str
+    says = (
+        "The result store refused what the job ended with{where}, so its own end is not known "
+        "({error})"
+    )
+    then = "see to the store, and start workers with -I pytest_manifest.worker"
+
+
+def refused_by_store(receipt: Receipt) -> Reason:
+    """Return that it is not known how a job ended, as the store did not take it."""
+    return RefusedByStore(error=_error(receipt), **_place(receipt))
+
+
+# In another state than expected
+
+
+class Otherwise(Reported):
+    """Base of ends in another state than ``wanted``, "" for success; ``error``: what was raised."""
+
+    wanted: str = ""
+    error: str = ""
+
+    def words(self) -> dict[str, object]:
+        why = in_brackets(self.error)
+        return {**super().words(), "why": why}
+
+    def parts(self, status: VerdictStatus) -> tuple[str, str]:
+        what, then = super().parts(status)
+        return f"{what}{f', where {self.wanted!r} was expected' if self.wanted else ''}", then
+
+
+class SucceededInstead(Reported):
+    wanted: str
+    error: str = ""
+    says = (
+        "The task succeeded{where}, but this entry expects it to end as {wanted!r}[ with {error}]"
+    )
+    then = (
+        "if success is right now, correct 'expect' in the plan, else find out why the task no "
+        "longer fails"
     )
 
 
-def wrong_state(entry: Entry, receipt: Receipt, state: State) -> str:
-    """Write that the job ended otherwise than expected."""
-    if state == "succeeded":
-        return _succeeded(entry, receipt)
-    what, then = _END_MESSAGES[state](entry, receipt)
-    wanted = entry.expect.state
-    instead = "" if wanted == "succeeded" else f", where {wanted!r} was expected"
-    return f"{what}{instead}; {then}."
+class Raised(Otherwise):
+    error: str = "an error that was not reported"
+    says = "The task raised {error}{where}"
+    then = "start from the worker's traceback"
 
 
-def problem(entry: Entry, status: VerdictStatus, note: str) -> str:
-    """Write what is known where there is no receipt."""
-    what, then = _PROBLEM_MESSAGES[status]
-    if note.startswith(NEVER_SENT):
-        what, then = "The job was not run", "send it with --manifest-resume"
-    if note.startswith(OWN_SENDING):
-        what, then = _NOT_MADE
-    if status == "lost" and note.startswith("started"):
-        what, then = _LOST_IN_FLIGHT
-    fields = {"task": repr(entry.task), "timeout": seconds(entry.timeout)}
-    if status == entry.expect.state and entry.expect.error is None:
-        then = f"{_NOT_BY_ITSELF}, so {then}"
-    if status == "timed_out" and (over := _RUN_DEADLINE.fullmatch(note)):
-        what, note = _OUT_OF_TIME, f"{over[1]}, --manifest-deadline"
-    return f"{what.format_map(fields)}{_in_brackets(note)}; {then}."
+class Died(Otherwise):
+    """``Died``, as its worker reports, which has seen the process end."""
+
+    sent_again = True
+    says = "The process that ran the task{where} died before the task ended{why}"
+    then = f"look at the worker's log and for a lack of memory, then {RESEND}"
 
 
-def _succeeded(entry: Entry, receipt: Receipt) -> str:
-    error = entry.expect.error
-    wanted = ""
-    if error is not None and error.type:
-        wanted = f" with {error.type}"
-    return (
-        f"The task succeeded{_where(receipt)}, but this entry expects it to end as "
-        f"{entry.expect.state!r}{wanted}; if success is right now, correct 'expect' in the plan, "
-        "else find out why the task no longer fails."
+class Ignored(Otherwise):
+    says = (
+        "The task raised celery.exceptions.Ignore{where}, by which Celery stores no state and no "
+        "result of it"
+    )
+    then = (
+        'if that is how it is to end, write "expect": {{"state": "ignored"}} into the entry, else '
+        "have the task return a value or raise another error"
     )
 
 
-def _failed(_: Entry, receipt: Receipt) -> tuple[str, str]:
-    return (
-        f"The task raised{_error(receipt, ' an error that was not reported')}{_where(receipt)}",
-        "start from the worker's traceback",
-    )
+class NotRegistered(Otherwise):
+    task: str
+    says = "The worker{where} knows no task named {task!r}"
+    then = STATUSES["unknown_task"].then
 
 
-def _timed_out(entry: Entry, receipt: Receipt) -> tuple[str, str]:
-    return timed_out(entry, receipt, _where(receipt))
+class RejectedAfterStart(Otherwise):
+    says = "The task began{where}, and then its message was rejected{why}"
+    then = "what it did before that is done, so look at the worker's log before it is sent again"
 
 
-def _crashed(_: Entry, receipt: Receipt) -> tuple[str, str]:
-    why = _in_brackets(_error(receipt))
-    return (
-        f"The process that ran the task{_where(receipt)} died before the task ended{why}",
-        f"look at the worker's log and for a lack of memory, then {_RESEND}",
-    )
+class RejectedUnrun(Otherwise):
+    says = "The message was rejected{where} and the task not run{why}"
+    then = "look at the worker's log, the entry's 'eta' and the app's accepted content types"
 
 
-def _ignored(_: Entry, receipt: Receipt) -> tuple[str, str]:
-    return (
-        (
-            f"The task raised celery.exceptions.Ignore{_where(receipt)}, by which Celery stores no "
-            "state and no result of it"
-        ),
-        (
-            'if that is how it is to end, write "expect": {"state": "ignored"} into the entry, '
-            "else have the task return a value or raise another error"
-        ),
-    )
+class RejectedUnclear(Otherwise):
+    says = "The message was rejected{where}{why}; whether the task began is not known"
+    then = "look at the worker's log for what it has done before it is sent again"
 
 
-def _unknown_task(entry: Entry, receipt: Receipt) -> tuple[str, str]:
-    return (
-        f"The worker{_where(receipt)} knows no task named {entry.task!r}",
-        "correct the name, or start a worker whose app has that task",
-    )
+class Expired(Otherwise):
+    says = "The job expired before it was started{where}"
+    then = STATUSES["expired"].then
 
 
-def _rejected(_: Entry, receipt: Receipt) -> tuple[str, str]:
-    why = _in_brackets(_error(receipt))
+class Revoked(Otherwise):
+    says = "The job was revoked{where}"
+    then = STATUSES["revoked"].then
+
+
+_HINT: Final = "find in its log lines what held it up, or raise"
+
+
+class RanTooLong(Otherwise):
+    """``own``: the limit is the task's, and not the entry's."""
+
+    runtime: float | None
+    limit: float
+    own: bool = False
+    says = "The task ran for {took}{where}, longer than its {what} of {most}"
+    then = f"{_HINT} {{whose}}"
+
+    def words(self) -> dict[str, object]:
+        took = "" if self.runtime is None else seconds(self.runtime)
+        what = "own time limit" if self.own else "timeout"
+        whose = "the task's 'time_limit'" if self.own else "its 'timeout'"
+        most = seconds(self.limit)
+        return {**super().words(), "took": took, "what": what, "whose": whose, "most": most}
+
+
+class StoppedAtLimit(RanTooLong):
+    says = "The task was stopped[ after {took}]{where}, as its {what} of {most} was over"
+
+
+class StoppedAtOwnLimit(RanTooLong):
+    says = "The task was stopped[ after {took}]{where}, as its own time limit was over"
+    then = f"{_HINT} it"
+
+
+class StoppedAtSoftLimit(RanTooLong):
+    says = "The task was stopped[ after {took}]{where}, as its own soft time limit was over"
+    then = f"{_HINT} the task's 'soft_time_limit'"
+
+
+def wrong_state(entry: Entry, receipt: Receipt, state: State) -> Reason:
+    """Return that the job ended otherwise than expected."""
+    expect, place, error = entry.expect, _place(receipt), _error(receipt)
+    wanted = "" if expect.state == "succeeded" else str(expect.state)
+    match state:
+        case "succeeded":
+            kind = expect.error.type if expect.error is not None else None
+            return SucceededInstead(wanted=wanted, error=kind or "", **place)
+        case "failed":
+            return Raised(wanted=wanted, **place, **({"error": error} if error else {}))
+        case "timed_out":
+            return _timed_out(entry, receipt, wanted)
+        case "crashed":
+            return Died(wanted=wanted, error=error, **place)
+        case "ignored":
+            return Ignored(wanted=wanted, **place)
+        case "unknown_task":
+            return NotRegistered(wanted=wanted, task=entry.task, **place)
+        case "expired":
+            return Expired(wanted=wanted, **place)
+        case "revoked":
+            return Revoked(wanted=wanted, **place)
     if receipt.has_trace:
-        return (
-            f"The task began{_where(receipt)}, and then its message was rejected{why}",
-            "what it did before that is done, so look at the worker's log before it is sent again",
-        )
+        return RejectedAfterStart(wanted=wanted, error=error, **place)
     if receipt.source == "worker" and not receipt.redelivered:
-        return (
-            f"The message was rejected{_where(receipt)} and the task not run{why}",
-            "look at the worker's log, the entry's 'eta' and the app's accepted content types",
-        )
-    return (
-        f"The message was rejected{_where(receipt)}{why}; whether the task began is not known",
-        "look at the worker's log for what it has done before it is sent again",
-    )
+        return RejectedUnrun(wanted=wanted, error=error, **place)
+    return RejectedUnclear(wanted=wanted, error=error, **place)
 
 
-def _expired(_: Entry, receipt: Receipt) -> tuple[str, str]:
-    return (
-        f"The job expired before it was started{_where(receipt)}",
-        "add workers, or give it a later 'expires', and send it again",
-    )
-
-
-def _revoked(_: Entry, receipt: Receipt) -> tuple[str, str]:
-    return (
-        f"The job was revoked{_where(receipt)}",
-        "send it again (--manifest-resume) if it is still wanted",
-    )
-
-
-_END_MESSAGES: Mapping[State, Callable[[Entry, Receipt], tuple[str, str]]] = {
-    "failed": _failed,
-    "timed_out": _timed_out,
-    "crashed": _crashed,
-    "ignored": _ignored,
-    "unknown_task": _unknown_task,
-    "rejected": _rejected,
-    "expired": _expired,
-    "revoked": _revoked,
-}
-_PROBLEM_MESSAGES: Mapping[VerdictStatus, tuple[str, str]] = {
-    "passed": ("The job passed, though its receipt is not at hand", "look at the run's ledger"),
-    "failed": ("The job failed, and no receipt says how", "look at the worker's log"),
-    "pending": (
-        "There is no receipt yet; the job may still be queued or running",
-        "look again with --manifest-audit, or wait for it with --manifest-audit --manifest-wait",
-    ),
-    "unknown": (
-        "What became of the job is not known",
-        f"look at the worker's log, then {_RESEND}",
-    ),
-    "crashed": (
-        "The process that ran the task died before the task ended",
-        f"look at the worker's log and for a lack of memory, then {_RESEND}",
-    ),
-    "lost": (
-        (
-            "The job was sent and cannot be found: it waits in no queue of the broker, no worker "
-            "has it, and the result store has no result of it"
-        ),
-        f"look at the worker's and the broker's logs, then {_RESEND}",
-    ),
-    "timed_out": (
-        "The job was not seen to finish in time: its timeout is {timeout} from the start",
-        "see whether workers are running and free, and what held it up, or raise its limits",
-    ),
-    "unknown_task": (
-        "No worker has a task named {task}, so the job was not run",
-        "correct the name, or start a worker whose app has that task",
-    ),
-    "rejected": (
-        "The message was refused and the task not run",
-        "name another queue, or mend the entry, if it was refused here, else see the worker's log",
-    ),
-    "expired": (
-        "The job expired before a worker started it",
-        "add workers, or give it a later 'expires', and send it again",
-    ),
-    "revoked": (
-        "The job was revoked before it ended",
-        "send it again (--manifest-resume) if it is still wanted",
-    ),
-    "withdrawn": ("The job was taken back before it ended", "send it with --manifest-resume"),
-    "duplicated": (
-        "The job ran more often than it is allowed to",
-        "look for what it did twice, and at acks_late and the broker's visibility timeout",
-    ),
-    "quarantined": (
-        "The job was taken out of the queue, as it killed its worker again and again",
-        "run the task by hand under a debugger or with more memory before sending it again",
-    ),
-    "skipped": (
-        "The job was held back and never sent",
-        "put right what held it back, then send it with --manifest-resume",
-    ),
-    "forged": (
-        "The receipt cannot be trusted",
-        f"find out what else writes to this run's result store, then {_RESEND}",
-    ),
-}
-_LOST_IN_FLIGHT = (
-    "The job was lost in flight",
-    f"look at that worker's log and for a lack of memory, then {_RESEND}",
-)
-_NOT_MADE = (
-    "No message was made, so the task was not run",
-    "correct the entry or that method, or leave manifest_apply_async out",
-)
-
-
-def _where(receipt: Receipt) -> str:
-    """Format `` on worker@host (pid 12)``, as far as it is known."""
-    name = receipt.worker or receipt.host
-    if not name:
-        return ""
-    pid = f" (pid {receipt.pid})" if receipt.pid is not None else ""
-    return f" on {printable(name)}{pid}"
-
-
-def _error(receipt: Receipt, otherwise: str = "") -> str:
-    if receipt.error is None:
-        return otherwise
-    message = " ".join(printable(receipt.error.message).split())
-    shown = (
-        f"{printable(receipt.error.type)}: {message}" if message else printable(receipt.error.type)
-    )
-    return f" {middle(shown, _ERROR_LIMIT)}"
-
-
-def _with_error(receipt: Receipt) -> str:
-    return f" with{error}" if (error := _error(receipt)) else ""
-
-
-def _in_brackets(note: str) -> str:
-    note = note.strip().rstrip(".")
-    return f" ({note})" if note else ""
-
-
-_HINT = "find in its log lines what held it up, or raise"
-_TASKS = "the task's 'time_limit'"
 _SOON = 0.9
 """The share of its timeout before which a task was stopped at another limit: a descendant's own."""
-_ENTRYS = "its 'timeout'"
 
 
-def timed_out(entry: Entry, receipt: Receipt, where: str) -> tuple[str, str]:
-    """Return what happened, and what to do; the entry's ``timeout`` is the limit in force."""
+def _timed_out(entry: Entry, receipt: Receipt, wanted: str) -> Reason:
+    """Return at which limit it was stopped; the entry's ``timeout`` is the limit in force."""
+    runtime = receipt.runtime
+    code: type[RanTooLong] = StoppedAtLimit
+    if receipt.state != "timed_out" and runtime is not None:
+        code = RanTooLong
+    elif _is_own_soft_limit(entry, receipt):
+        code = StoppedAtSoftLimit
+    elif runtime is not None and runtime < _SOON * entry.timeout:
+        code = StoppedAtOwnLimit
     own = _is_of_the_task(entry)
-    what = "own time limit" if own else "timeout"
-    then = f"{_HINT} {_TASKS if own else _ENTRYS}"
-    took = None if receipt.runtime is None else seconds(receipt.runtime)
-    limit = seconds(entry.timeout)
-    if receipt.state != "timed_out" and took is not None:
-        return f"The task ran for {took}{where}, longer than its {what} of {limit}", then
-    after = "" if took is None else f" after {took}"
-    if _is_own_soft_limit(entry, receipt):
-        stopped = f"The task was stopped{after}{where}, as its own soft time limit was over"
-        return stopped, f"{_HINT} the task's 'soft_time_limit'"
-    if receipt.runtime is not None and receipt.runtime < _SOON * entry.timeout:
-        return f"The task was stopped{after}{where}, as its own time limit was over", f"{_HINT} it"
-    return f"The task was stopped{after}{where}, as its {what} of {limit} was over", then
+    return code(wanted=wanted, runtime=runtime, limit=entry.timeout, own=own, **_place(receipt))
 
 
 def _is_of_the_task(entry: Entry) -> bool:
@@ -398,3 +515,33 @@ def _is_own_soft_limit(entry: Entry, receipt: Receipt) -> bool:
     """
     soft = receipt.error is not None and receipt.error.type.endswith("SoftTimeLimitExceeded")
     return soft and (receipt.runtime is None or receipt.runtime < entry.timeout)
+
+
+# Of another run
+
+
+class Resting(Reason):
+    """Base of what rests on another reason, ``why``."""
+
+    why: Reason
+
+    @property
+    def cause(self) -> Reason:
+        return self.why.cause
+
+
+class Reused(Resting):
+    """The judgement of the job of an earlier ``run``; ``entry``: its id there, if it is another."""
+
+    run: str
+    entry: str = ""
+
+    def with_tree(self, descendants: int, did: str) -> Self:
+        return self.having(why=self.why.with_tree(descendants, did))
+
+    def sentence(self, status: VerdictStatus) -> str:
+        other = f", entry {short(self.entry)}" if self.entry else ""
+        return f"Reused from run {self.run}{other}: {self.why.sentence(status)}"
+
+    def advice(self, status: VerdictStatus) -> str:
+        return self.why.advice(status)

@@ -18,7 +18,7 @@ from celery.utils.serialization import UnpickleableExceptionWrapper
 
 from pytest_manifest.compat.older import worker_lost
 from pytest_manifest.redaction import redact, secrets_in, spelled, without
-from pytest_manifest.schema.fields import State
+from pytest_manifest.schema.statuses import State
 
 MAX_MESSAGE = 16 * 1024
 MAX_TRACEBACK = 32 * 1024

@@ -28,7 +28,7 @@ from pytest_manifest.compat.celery import after_undecodable, sleep_at_end_by
 from pytest_manifest.compat.threads import hand_on_to_threads
 from pytest_manifest.schema import wire
 from pytest_manifest.schema.code_digest import told_digest
-from pytest_manifest.schema.fields import State
+from pytest_manifest.schema.statuses import State
 from pytest_manifest.worker import backends, log_capture, measuring, store_waits
 from pytest_manifest.worker.announcements import goes_on
 from pytest_manifest.worker.backend_base import ReceiptBackend

@@ -15,8 +15,8 @@ from pydantic import BaseModel
 import tasks.text_model.failures
 from pytest_manifest.planning import PlanSpec
 from pytest_manifest.schema import Entry, Expectations, Header, Receipt, summary
-from pytest_manifest.schema.fields import State, VerdictStatus
 from pytest_manifest.schema.receipts import ExportedDescendant
+from pytest_manifest.schema.statuses import State, VerdictStatus, outcome
 from tasks.filling.gaps import SAYINGS
 from tasks.judging.order import JudgeOrder
 from tasks.movie_bible.models import Annotation
@@ -134,7 +134,6 @@ def test_every_state_is_named() -> None:
 
 def test_every_verdict_is_listed_with_what_pytest_shows() -> None:
     """verdicts.md has each verdict, and how it comes out."""
-    from pytest_manifest.verdict import outcome
 
     table = rows("verdicts.md", "Verdicts")
     assert set(table) == set(get_args(VerdictStatus))

@@ -21,6 +21,7 @@ from pytest_manifest.run.settings import RunSettings, Signals
 from pytest_manifest.run.verdict_recorder import VerdictRecorder
 from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.wire import stream_key
+from pytest_manifest.verdict.problems import RunDeadline
 from pytest_manifest.worker.backend_memory import stores
 from tests.fuzz.made_run import (
     ENTRIES,
@@ -52,7 +53,7 @@ LAST: Final[dict[str, Any]] = {
 }
 """A record that comes behind all others, and must be there."""
 _OF_EVENTS: Final = ("starts", "receipts", "handed_on", "descendants", "announced")
-_TABLES: Final = (*_OF_EVENTS, "settled", "corrections")
+_TABLES: Final = (*_OF_EVENTS, "settled", "corrections", "facts", "numbers")
 
 
 class _NoResults(ResultReader):
@@ -95,8 +96,8 @@ def records(lines: list[bytes]) -> list[str]:
             context = _context(ledger, collector, warnings)
             recorder = VerdictRecorder(context, None)
             recorder.poll_once()
-            open_ends = [(job, "unknown", "the run was over") for job in _open(context.pending)]
-            recorder.commit_inferred(open_ends)  # type: ignore[arg-type]  # "unknown" is a status
+            over = RunDeadline(limit=60.0)
+            recorder.commit_inferred((job, "unknown", over) for job in _open(context.pending))
         _read_back(ledger)
     finally:
         _empty(ledger)

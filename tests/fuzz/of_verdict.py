@@ -18,6 +18,7 @@ from tests.fuzz.lines import objects
 from tests.fuzz.made_run import RUN, TASK_ID, made_ledger
 from tests.fuzz.oracles import expect
 from tests.fuzz.verdicts import expect_verdict
+from tests.reasons import noted
 
 DEFAULTS: dict[str, Any] = {
     "run": RUN,
@@ -126,7 +127,7 @@ def _judge_without(entry: Entry, one: dict[str, Any]) -> None:
     if problem not in known or not isinstance(note, str) or not note.isprintable():
         return
     seen = one.get("seen") is True
-    verdict = evaluate(entry, None, attempt=1, problem=problem, note=note[:200], seen=seen)
+    verdict = evaluate(entry, None, attempt=1, problem=problem, why=noted(note[:200]), seen=seen)
     passed = verdict.verdict == "passed"
     expect(verdict.verdict in (problem, "passed"), "a verdict on something else", verdict)
     expect(not passed or (seen and problem == entry.expect.state), "passed unseen", verdict)

@@ -18,13 +18,13 @@ from pytest_manifest.plugin.options import Options
 from tests.house.conftest import ROOT
 from tests.page_tables import rows
 
-MOST_LINES = 400
+MOST_LINES = 600
 BOUNDS = {
-    "modules of the package": 369,
-    "lines of code of the package": 45_500,
+    "modules of the package": 381,
+    "lines of code of the package": 48_800,
     "options and settings": 59,
-    "words of the documents": 96_300,
-    "lines of the tests": 109_800,
+    "words of the documents": 96_500,
+    "lines of the tests": 113_900,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42

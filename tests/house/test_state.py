@@ -32,6 +32,7 @@ EXCEPTIONS: Final = {
     "results/django_results.py: connections": "Django's, put back at the end of the block",
     "signing/keys.py: _require_library": "whether a library is installed",
     "worker/backends.py: with_receipts": "a class for each class of result stores",
+    "ledger/facts.py: _adapter": "the fields of a class of facts",
     "manifest/writer.py: _fields": "the fields of a class of documents",
 }
 """Each name that may change, and why nothing of a session stays there."""

@@ -188,7 +188,7 @@ def test_an_entry_that_no_message_can_be_made_of_stops_no_other(broker: str) -> 
         assert publisher.queue_lengths(["celery"]) == {"celery": 150}
     assert (len(result.certain), result.error) == (150, None)
     assert list(result.refused) == [sent[-1].task_id]
-    assert "OverflowError" in result.refused[sent[-1].task_id]
+    assert "OverflowError" in result.refused[sent[-1].task_id].phrase()
 
 
 @pytest.mark.ring(2)
@@ -320,8 +320,8 @@ def test_message_that_no_queue_is_bound_for(broker: str) -> None:
 
     assert (result.certain, result.uncertain, result.unsent) == ([ids[0], ids[2]], [], [])
     assert (list(result.refused), result.error) == ([ids[1], ids[3]], None)
-    assert "exchange 'news' with routing key 'weather.rain'" in result.refused[ids[1]]
-    assert "exchange 'void' with routing key 'x'" in result.refused[ids[3]]
+    assert "exchange 'news' with routing key 'weather.rain'" in result.refused[ids[1]].phrase()
+    assert "exchange 'void' with routing key 'x'" in result.refused[ids[3]].phrase()
 
 
 def test_each_sending_is_logged(broker: str) -> None:

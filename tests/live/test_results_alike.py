@@ -122,7 +122,7 @@ def test_results_are_the_json_that_kombu_made(
             attempt=attempt.number,
             sent_at=None,
         )
-        assert told == ""
+        assert told is None
     verdicts = {a.entry.id: evaluate(a.entry, receipts[a.entry.id], attempt=1) for a in sent}
     kinds = {entry: verdict.verdict for entry, verdict in verdicts.items()}
     no_number = "its result is not JSON" in verdicts["not_a_number"].sentence

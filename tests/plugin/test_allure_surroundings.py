@@ -20,7 +20,7 @@ from pytest_manifest.reporting.allure.terms import (
     status_of,
 )
 from pytest_manifest.schema import Entry
-from pytest_manifest.schema.fields import VerdictStatus
+from pytest_manifest.schema.statuses import VerdictStatus
 from pytest_manifest.text import visible
 from tests.plugin import allure_support as allure
 from tests.plugin.allure_support import MEMORY

@@ -15,6 +15,8 @@ import pytest
 from pytest_manifest.cli.stored_run import StoredRun
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.run.consistency import violations
+from pytest_manifest.schema.facts import Kind
+from pytest_manifest.schema.run_facts import Segment, SegmentEnded, StoreFact, TaskFact
 from tests.broken_records import ENTRIES, MUTATIONS
 from tests.plugin.conftest import Project
 from tests.plugin.test_descendants import STARTING
@@ -126,3 +128,19 @@ def test_the_command_tells_what_each_record_breaks(project: Project) -> None:
     document = json.loads(command(project, "check", "last", "--json").stdout)
     assert [one["violations"] for one in document["runs"]] == [2]
     assert {one["entry"] for one in document["runs"][0]["shown"]} == {"d-1", "d-2"}
+
+
+def test_a_real_record_has_the_facts_of_its_run(record: Path) -> None:
+    """Each start of pytest with its settings and its end, the store, and the code of the tasks."""
+    with Ledger.open(record) as ledger:
+        facts = ledger.jobs.run_facts().facts
+        segments = [one for one in facts if isinstance(one, Segment | SegmentEnded)]
+        assert [type(one) for one in segments] == [Segment, SegmentEnded] * 2
+        tasks = {one.task for one in facts if isinstance(one, TaskFact) and one.code is not None}
+        assert tasks >= {entry["task"] for entry in ENTRIES}
+        assert "marked" in {one.what for one in facts if isinstance(one, StoreFact)}
+        attempts = ledger.jobs.of_entry("again")
+        assert [one.own.job.why for one in attempts] == ["first", "resume"]
+        kinds = [fact.kind for fact in attempts[0].own.facts]
+        assert kinds[-1] is Kind.TAKEN_UP
+        assert Kind.ENDED in kinds

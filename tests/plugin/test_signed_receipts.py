@@ -16,8 +16,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization as _once  # noqa: F401
 from cryptography.hazmat.primitives.asymmetric import ed25519 as _once_too  # noqa: F401
 
-from pytest_manifest.ledger import Ledger
-from pytest_manifest.run.signatures import RECEIPT_KEYS, signatures_of
+from pytest_manifest.ledger import RECEIPT_KEYS, Ledger
+from pytest_manifest.run.signatures import signatures_of
 from pytest_manifest.signing import keys
 from tests.plugin.conftest import INI, Project
 from tests.plugin.outside import INSTRUMENTED, worker

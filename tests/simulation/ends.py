@@ -12,8 +12,8 @@ from pytest_manifest.ledger import (
     EntryVerdict,
     Ledger,
 )
-from pytest_manifest.run.doubts import UNCONFIRMED, UNREPORTED
 from pytest_manifest.schema import Entry, VerdictStatus
+from pytest_manifest.verdict.reasons import reason_of
 from tests.simulation.program import UNKNOWN_TASK
 from tests.simulation.world import CLOCK_SET, SimulatedWorld
 from tests.unit.run_world import Execution, result_of
@@ -42,8 +42,9 @@ class End:
         self.runs: Sequence[Execution] = world.of(self.task_id)
 
     @property
-    def sentence(self) -> str:
-        return self.settled.verdict.sentence
+    def code(self) -> str:
+        """Return the code of what is known of the job, also where a resumed run has left it."""
+        return reason_of(self.settled.verdict).cause.code
 
     @property
     def is_meddled(self) -> bool:
@@ -93,7 +94,7 @@ def _failed(end: End) -> Complaint | None:
 
 def _lost(end: End) -> Complaint | None:
     begun = [run for run in end.runs if run.how != "retried"]
-    if begun and "started on" not in end.sentence:
+    if begun and end.code not in ("lost_in_flight", "lost_between"):
         return "S3", "it had begun, and that is not said"
     if end.ended("succeeded") and end.task_id not in end.world.dropped:
         return "S3", "its receipt was there"
@@ -135,11 +136,11 @@ def _unknown(end: End) -> Complaint | None:
     strangers = info.get_meta(STOCK_WORKERS) or info.get_meta(UNVERIFIED_WORKERS)
     # Workers of others from which no start was ever seen need not tell of any.
     silent = not (info.read().is_private or end.ledger.events.has_starts())
-    silent = silent or UNREPORTED in end.sentence  # which was so at that time
-    untold = UNCONFIRMED in end.sentence
+    silent = silent or end.code == "start_unreported"  # which was so at that time
+    untold = end.code in ("process_gone_unconfirmed", "process_ended_unconfirmed")
     if end.world.flushed or strangers or silent or untold or end.world.reached[CLOCK_SET]:
         return None
-    return "L1", f"it was there to be known what became of it ({end.sentence})"
+    return "L1", f"it was there to be known what became of it ({end.code})"
 
 
 def _timed_out(end: End) -> Complaint | None:

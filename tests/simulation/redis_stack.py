@@ -20,6 +20,7 @@ from pytest_manifest.broker.locating.base import DeliveryTags
 from pytest_manifest.broker.publisher import Publisher, PublishResult
 from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.run import connections
+from pytest_manifest.verdict.problems import Refused
 from tests.simulation.redis_world import BROKER_DB, Cut, RedisWorld
 from tests.simulation.stack import Moment, stand_ins, watched
 from tests.simulation.world import REFUSAL
@@ -93,7 +94,7 @@ class WatchedPublisher(Publisher):
     def publish(self, attempts: Sequence[Attempt], sent_at: datetime) -> PublishResult:
         world = self.world
         if world.clock.now < world.refuses:
-            return PublishResult(refused={one.task_id: REFUSAL for one in attempts})
+            return PublishResult(refused={one.task_id: Refused(error=REFUSAL) for one in attempts})
         world.reached["broker away at a sending"] += world.clock.now < world.broker_down
         world.on_publish(attempts)
         world.sends(attempts, sent_at)

@@ -25,6 +25,7 @@ from pytest_manifest.run.connections import RunConnections
 from pytest_manifest.run.state import RunState
 from pytest_manifest.schema import Entry
 from pytest_manifest.urls import StackAddress
+from pytest_manifest.verdict.problems import Refused
 from tests.simulation.program import UNKNOWN_TASK
 from tests.simulation.world import REFUSAL, SimulatedWorld
 from tests.unit.run_fakes import FakeLocator, FakePublisher, FakeResults, FakeStream
@@ -74,7 +75,7 @@ class SessionPublisher(FakePublisher):
             self._world.clock.now < self._world.broker_down
         )
         if self._world.clock.now < self._world.refuses:
-            return PublishResult(refused={one.task_id: REFUSAL for one in attempts})
+            return PublishResult(refused={one.task_id: Refused(error=REFUSAL) for one in attempts})
         return super().publish(attempts, sent_at)
 
     def own_limit(self, entry: Entry) -> float | None:

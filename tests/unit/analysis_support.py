@@ -9,7 +9,6 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from pytest_manifest.analysis.reading import outcome_of
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord
 from pytest_manifest.ledger import Ledger, RunInfo
 from pytest_manifest.manifest import Manifest, read_manifest, write_manifest
@@ -22,6 +21,7 @@ from pytest_manifest.schema import (
     Verdict,
     VerdictStatus,
 )
+from pytest_manifest.schema.statuses import outcome_of
 
 START = datetime(2026, 11, 24, 15, tzinfo=timezone.utc)
 INFO = RunInfo(

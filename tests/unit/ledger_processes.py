@@ -15,17 +15,14 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from pytest_manifest.ledger import Ledger, files
-from pytest_manifest.ledger.files import connect
+from pytest_manifest.ledger import Ledger
 from tests.support import eventually
-from tests.unit.ledger_support import INFO, old_ledger, receipt, start, verdict
+from tests.unit.ledger_support import INFO, receipt, start, verdict
 
 BATCH = 4
 """Entries in a transaction."""
 INSTRUCTIONS = 12_000
 """Those of SQLite's machine in some ten batches."""
-MIGRATION_INSTRUCTIONS = 450
-"""Those of fewer than a migration has."""
 
 
 def write_batch(ledger: Ledger, number: int) -> None:
@@ -67,15 +64,6 @@ def die_writing(folder: Path, seeds: int) -> None:
                 os.kill(child, signal.SIGKILL)
 
 
-def die_migrating(folder: Path, seeds: int) -> None:
-    """For each seed a child that migrates an old ledger, and dies within SQLite."""
-    for seed in range(seeds):
-        path = old_ledger(folder / str(seed) / "run.sqlite")
-        instructions = random.Random(seed).randint(1, MIGRATION_INSTRUCTIONS)
-        with forked(partial(_migrate_and_die, path, instructions)):
-            pass
-
-
 @contextmanager
 def forked(work: Callable[[], None]) -> Iterator[int]:
     """A child's pid; when the block ends, the child must end by SIGKILL."""
@@ -97,14 +85,6 @@ def forked(work: Callable[[], None]) -> Iterator[int]:
     assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
 
 
-def migrate(path: Path) -> None:
-    """Open an old ledger for writing as soon as a line comes in, and add a fact."""
-    print("ready", flush=True)
-    sys.stdin.readline()
-    with Ledger.open(path, write=True) as ledger:
-        ledger.info.set_meta(f"seen by {os.getpid()}", "1")
-
-
 def _write_for_good(folder: Path, instructions: int | None) -> None:
     ledger = Ledger.create(folder / "run.sqlite", INFO)
     acknowledged = os.open(folder / "acknowledged", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -113,12 +93,6 @@ def _write_for_good(folder: Path, instructions: int | None) -> None:
     for number in count():
         write_batch(ledger, number)
         os.write(acknowledged, b"+")
-
-
-def _migrate_and_die(path: Path, instructions: int) -> None:
-    db = connect(path)
-    die_after(instructions, db)
-    files.migrate(db)
 
 
 def die_after(instructions: int, db: sqlite3.Connection) -> None:
@@ -142,12 +116,7 @@ def _wait_for_the_moment(acknowledged: Path, rng: random.Random) -> None:
 
 def main() -> None:
     what, path, *rest = sys.argv[1:]
-    if what == "migrate":
-        migrate(Path(path))
-    else:
-        {"write": write, "die-writing": die_writing, "die-migrating": die_migrating}[what](
-            Path(path), int(rest[0])
-        )
+    {"write": write, "die-writing": die_writing}[what](Path(path), int(rest[0]))
 
 
 if __name__ == "__main__":

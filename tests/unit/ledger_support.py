@@ -12,7 +12,6 @@ from pytest_manifest.schema import Receipt, Verdict
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
 
 ROOT = Path(__file__).resolve().parents[2]
-OLD_LEDGER = Path(__file__).with_name("data") / "ledger-v1.sql"
 """Everything that a ledger of version 1 held, as SQL."""
 MOMENT = datetime(2026, 11, 24, 15, 0, 1, 123456, tzinfo=timezone.utc)
 INFO = RunInfo(
@@ -51,15 +50,6 @@ def verdict(entry: str, kind: str = "passed", attempt: int | None = 1) -> Verdic
 
 def start(task_id: str, execution: str) -> Start:
     return Start(task_id, execution, MOMENT, 0, "w@h", "h", 1, redelivered=False)
-
-
-def old_ledger(path: Path) -> Path:
-    """A ledger of version 1 at ``path``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(path)) as db:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.executescript(OLD_LEDGER.read_text("utf-8"))
-    return path
 
 
 def is_sound(path: Path) -> bool:

@@ -6,8 +6,10 @@ import json
 from typing import Final
 
 from pytest_manifest.broker.attempt import task_id_for
+from pytest_manifest.ledger.descendants import ANNOUNCED_COLUMNS
 from tests.unit.ledger_support import INFO
 
+ANNOUNCE = f"INSERT INTO announced ({ANNOUNCED_COLUMNS}) "
 OF = "(SELECT task_id FROM attempts WHERE entry = '{}' AND attempt = {})"
 PLAIN, OTHER, LOOSE = (OF.format(name, 1) for name in ("plain", "other", "loose"))
 CHORD, ONCE, TREE = (OF.format(name, 1) for name in ("chord", "once", "tree"))
@@ -23,11 +25,11 @@ SHORT = "passed, and of the {} that its descendant 'jobs.t' ('{}') started {} ar
 START = "INSERT INTO starts (task_id, execution, retries, redelivered, hop) VALUES "
 
 
-def called(status: str, entry: str, sentence: str = "nobody has it") -> str:
-    """SQL that gives an entry another verdict, without a receipt."""
+def called(status: str, entry: str, reason: str = "problem") -> str:
+    """SQL that gives an entry another verdict, without a receipt, for a reason with this code."""
     return (
         f"UPDATE settled SET kind = '{status}', receipt = NULL, verdict = json_set(verdict, "
-        f"'$.verdict', '{status}', '$.sentence', '{sentence}') WHERE entry = '{entry}';"
+        f"'$.verdict', '{status}', '$.reason.code', '{reason}') WHERE entry = '{entry}';"
     )
 
 
@@ -67,8 +69,7 @@ LAWFUL = {
         "UPDATE attempts SET set_back = 3600.0 WHERE entry = 'plain'"
     ),
     "handlers of an end, which started nothing": (
-        "INSERT INTO announced SELECT root, 'c1/after', 'c1', 'after', task, 1, '[]', 0 "
-        "FROM announced"
+        ANNOUNCE + "SELECT root, 'c1/after', 'c1', 'after', task, 1, '[]', 0 FROM announced"
     ),
     "reused from another entry of an earlier run": REUSED,
     "sent twice after what was reused had failed": (
@@ -94,8 +95,7 @@ LAWFUL = {
         "'$.mismatches', json('[{\"path\": \"descendants\"}]')) WHERE entry = 'tree'"
     ),
     "lost, and the verdict says by whom": (
-        f"DELETE FROM receipts WHERE task_id = {PLAIN};"
-        + called("lost", "plain", "It was lost (started on w@h).")
+        f"DELETE FROM receipts WHERE task_id = {PLAIN};" + called("lost", "plain", "lost_in_flight")
     ),
     "lost once its pool gave it to another process, which handed it on": (
         f"DELETE FROM receipts WHERE task_id = {PLAIN};"
@@ -118,15 +118,15 @@ LAWFUL = {
     ),
     "lost, and the end of another entry came under its id since": (
         "UPDATE receipts SET after_verdict = 1, receipt = json_set(receipt, '$.entry', 'other') "
-        f"WHERE task_id = {PLAIN};" + called("lost", "plain", "It was lost (started on w@h).")
+        f"WHERE task_id = {PLAIN};" + called("lost", "plain", "lost_in_flight")
     ),
     "lost, and the end of another attempt came under its id since": (
         "UPDATE receipts SET after_verdict = 1, receipt = json_set(receipt, '$.attempt', 2) "
-        f"WHERE task_id = {PLAIN};" + called("lost", "plain", "It was lost (started on w@h).")
+        f"WHERE task_id = {PLAIN};" + called("lost", "plain", "lost_in_flight")
     ),
     "lost, and the end of another sending came under its id since": (
         "UPDATE receipts SET after_verdict = 1, receipt = json_set(receipt, '$.task_id', 'x') "
-        f"WHERE task_id = {PLAIN};" + called("lost", "plain", "It was lost (started on w@h).")
+        f"WHERE task_id = {PLAIN};" + called("lost", "plain", "lost_in_flight")
     ),
     "sent by a newer copy of the ledger": OF_A_NEWER_COPY
     + "INSERT INTO run (key, value) VALUES ('emptied', 'older')",
@@ -146,7 +146,7 @@ LAWFUL = {
         "DELETE FROM receipts WHERE task_id = 'body'"
     ),
     "the chord was called off by another": (
-        "INSERT INTO announced SELECT root, key, 'c1', how, task, number, task_ids, 1 "
+        ANNOUNCE + "SELECT root, key, 'c1', how, task, number, task_ids, 1 "
         "FROM announced; DELETE FROM descendants WHERE task_id = 'body';"
         "DELETE FROM receipts WHERE task_id = 'body'"
     ),
@@ -248,7 +248,8 @@ LAWFUL = {
     "resumed for more entries than at first": "UPDATE run SET value = '1' WHERE key = 'entries'",
     "a limit of the task's own": (
         "UPDATE settled SET receipt = json_set(receipt, '$.runtime', 400) WHERE entry = 'plain';"
-        "INSERT INTO run VALUES ('own_limits', '{\"jobs.double\": 600}')"
+        "INSERT INTO run VALUES ('own_limits', "
+        '\'[["2026-01-01T00:00:00+00:00", {"jobs.double": 600}]]\')'
     ),
 }
 """What a record may hold, by the SQL that puts it there."""
@@ -369,12 +370,12 @@ BROKEN: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
     ),
     "lost, and its own end came since": (
         f"UPDATE receipts SET after_verdict = 1 WHERE task_id = {PLAIN};"
-        + called("lost", "plain", "It was lost (started on w@h)."),
+        + called("lost", "plain", "lost_in_flight"),
         [("S3", "plain", "attempt 1 is called lost, and a worker reported its end")],
     ),
     "lost, though the end of another entry had come under its id": (
         f"UPDATE receipts SET receipt = json_set(receipt, '$.entry', 'other') WHERE task_id = "
-        f"{PLAIN};" + called("lost", "plain", "It was lost (started on w@h)."),
+        f"{PLAIN};" + called("lost", "plain", "lost_in_flight"),
         [("S3", "plain", "attempt 1 is called lost, and a worker reported its end")],
     ),
     "lost, and it says so of another path": (
@@ -428,7 +429,7 @@ BROKEN: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
         [("S4", "loose", "passed, and of the 1 task that its job started 0 are known")],
     ),
     "of several announcements the largest counts": (
-        "INSERT INTO announced SELECT root, key, 'c1', how, task, 3, '[]', 0 FROM announced",
+        ANNOUNCE + "SELECT root, key, 'c1', how, task, 3, '[]', 0 FROM announced",
         [
             (
                 "S4",

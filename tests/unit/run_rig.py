@@ -28,12 +28,13 @@ from pytest_manifest.run.earlier import (
     track_unsettled,
 )
 from pytest_manifest.run.engine import Engine
-from pytest_manifest.run.evaluation import INFERRED, AttemptEvaluator
+from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.key_limits import KeyLimits
 from pytest_manifest.run.pending import TIMEOUT_GRACE, PendingAttempt, PendingAttempts
-from pytest_manifest.run.schedule import NOT_FAILURES, Schedule
+from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.settings import FailureLimit, RunSettings, Signals
 from pytest_manifest.schema import Entry, VerdictStatus, exact
+from pytest_manifest.schema.statuses import BAD, INFERRED, STATUSES
 from pytest_manifest.verdict import Costs
 from tests.unit.ledger_support import INFO
 from tests.unit.run_clocks import replaced_clocks
@@ -230,7 +231,7 @@ class Rig:
         assert not self.signals.stop.is_set(), "something was sent after the stop"
         assert self.schedule.closed is None, f"sent although {self.schedule.closed}"
         limit = self.plan.max_failed
-        failed = [e for e, kinds in self.told.items() if kinds[0] not in NOT_FAILURES]
+        failed = [e for e, kinds in self.told.items() if STATUSES[kinds[0]].outcome in BAD]
         assert limit is None or len(failed) <= limit, f"sent after {failed} had failed"
         self._affordable(attempts)
         self._within_key_limits(attempts)

@@ -17,8 +17,8 @@ from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.results.backend_results import BackendResult
 from pytest_manifest.run.settings import WorkerLoss
 from pytest_manifest.schema import Entry, ErrorInfo, Receipt, State
+from pytest_manifest.schema.statuses import NEVER_STARTED_STATES
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256, timestamp
-from pytest_manifest.verdict import NEVER_STARTED_STATES
 
 HOST = "box"
 EPOCH = datetime(2026, 11, 24, 15, tzinfo=timezone.utc)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from pytest_manifest.analysis.reading import outcome_of, read_records
+from pytest_manifest.analysis.reading import read_records
 from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.ledger import Start
 from pytest_manifest.schema import Entry
+from pytest_manifest.schema.statuses import outcome_of
 from pytest_manifest.verdict.explanation import error_place
 from tests.unit.analysis_support import START, MadeRun, after, verdict
 

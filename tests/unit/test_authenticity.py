@@ -23,6 +23,7 @@ from pytest_manifest.worker.job import RunMeasures, delivery_of
 from pytest_manifest.worker.outcome import TaskResult, failed, succeeded
 from pytest_manifest.worker.receipt import finished_record, receipt_document
 from pytest_manifest.worker.spool import TaskOutput
+from tests.reasons import noted, phrase
 
 SENT_AT = datetime(2026, 11, 24, 15, 0, 0, 123456, tzinfo=timezone.utc)
 
@@ -40,7 +41,7 @@ class Sending:
 
     def lie(self, receipt: Receipt) -> str:
         """What is said of a receipt that came for it."""
-        return contradiction(
+        why = contradiction(
             self.entry,
             receipt,
             run=self.run,
@@ -49,6 +50,7 @@ class Sending:
             sent_at=self.sent_at,
             set_back=self.set_back,
         )
+        return phrase(why)
 
     def honest(self, ending: TaskResult, finished_at: datetime = SENT_AT) -> Receipt:
         """The receipt that an instrumented worker makes, after its way through JSON."""
@@ -199,7 +201,7 @@ def test_each_lie_is_named(fields: dict[str, Any], says: str) -> None:
     liar = altered(HONEST, **fields)
     lie = SENDING.lie(liar)
     assert says in lie
-    verdict = evaluate(ENTRY, liar, attempt=1, problem="forged", note=lie)
+    verdict = evaluate(ENTRY, liar, attempt=1, problem="forged", why=noted(lie))
     assert verdict.verdict == "forged"
     assert verdict.sentence.startswith(f"The receipt cannot be trusted ({lie}); find out what")
     assert verdict.mismatches == []

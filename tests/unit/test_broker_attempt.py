@@ -65,14 +65,6 @@ def test_all_bits_are_drawn() -> None:
     assert all(400 < sum(one >> bit & 1 for one in ids) < 600 for bit in range(62))
 
 
-def test_ids_of_the_form_before_are_known_again() -> None:
-    """Records of runs that were made before have them."""
-    former = "0a1b2c3d-00000005-af8b-84e7-a999-dc0392913b0c"
-    assert is_of_attempt(former, RUN, "a", 1)
-    assert not is_of_attempt(former, RUN, "a", 2)
-    assert not is_of_attempt(former.replace("af8b", "af8c"), RUN, "a", 1)
-
-
 def test_an_id_is_of_its_attempt_wherever_the_entry_stood() -> None:
     """And of no other, nor is any text."""
     made = task_id_for(RUN, "a", 1, 77)

@@ -33,7 +33,7 @@ def refusal(entry: Entry, app: Celery) -> str:
     built, refused = builder.build(tried, SENT_AT)
     assert [one.attempt for one in built] == [tried[0], tried[2]]
     assert list(refused) == [tried[1].task_id]
-    return refused[tried[1].task_id]
+    return refused[tried[1].task_id].phrase()
 
 
 def build(entry: Entry, app: Celery | None = None, *, rpc: bool = False) -> Outgoing:

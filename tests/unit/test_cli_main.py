@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pytest_manifest.cli import output
-from pytest_manifest.cli.main import app, stack_main
+from pytest_manifest.cli.main import app
 from tests.unit.cli_support import make_run, write_manifest
 
 COMMAND = (sys.executable, "-m", "pytest_manifest")
@@ -48,20 +48,6 @@ def test_the_version_is_that_of_the_package() -> None:
     """As a report of a fault has it."""
     done = CliRunner().invoke(app, ["--version"])
     assert (done.exit_code, done.stdout) == (0, f"manifest {version('pytest-celery-manifest')}\n")
-
-
-def test_the_former_name_says_that_it_is_one(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    """On stderr: what scripts read of stdout is as it was."""
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.setattr("sys.argv", ["manifest-stack", "down"])
-    with pytest.raises(SystemExit) as ended:
-        stack_main()
-    assert ended.value.code == 0
-    told = capsys.readouterr()
-    assert told.out == "none was up\n"
-    assert told.err.startswith("manifest-stack: this is 'manifest stack' now")
 
 
 def test_a_reader_may_leave_early(tmp_path: Path) -> None:

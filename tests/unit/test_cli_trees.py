@@ -1,19 +1,25 @@
-"""``manifest show``, ``runs`` and ``export`` of runs whose jobs started other tasks."""
+"""``manifest show``, ``runs`` and ``export`` of runs whose jobs started other tasks; facts."""
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from pathlib import Path
 
 import pytest
+from pydantic import JsonValue
 
 from pytest_manifest.cli.tree import tree_lines
 from pytest_manifest.ledger import Descendant, Ledger
 from pytest_manifest.schema import VerdictStatus
+from pytest_manifest.schema.facts import FactSource, Nowhere, Stored
+from pytest_manifest.schema.run_facts import StoreFact
 from tests.unit.cli_support import as_json, make_run, manifest, refusal, write_manifest
 from tests.unit.ledger_support import MOMENT, verdict
 from tests.unit.tree_support import descendant_receipt, times
+
+MOMENT_SHOWN = "2026-11-24 15:00:01.123"
 
 
 def add_tree(path: Path, entry: str, ends: dict[str, VerdictStatus]) -> str:
@@ -113,3 +119,64 @@ def test_a_tree_fits_a_terminal_of_eighty_columns() -> None:
     wide = list(tree_lines(rows, 120))
     assert "chord_body" in wide[1]
     assert "  shop.tasks.a_long_name_of_a_task" in wide[1]
+
+
+# All that is recorded of an entry
+
+
+def test_the_facts_of_an_entry_are_shown_in_order(run: Path) -> None:
+    """Each with who knows it, of the run, the job and its tree; no more than wanted."""
+    with Ledger.open(run, write=True) as ledger:
+        nowhere = Nowhere(seq=0, at=MOMENT, source=FactSource.SEARCH, job="c3", as_of=7)
+        ledger.facts.append([("b", nowhere), (None, StoreFact(seq=0, at=MOMENT, what="emptied"))])
+    lines = manifest("show", "b", "--facts").splitlines()
+    assert lines[0] == f"b of run {run.stem} (failed): 1 attempt, 13 facts"
+    assert [re.split("  +", line.strip())[:5] for line in lines[2:5]] == [
+        ["5", MOMENT_SHOWN, "controller", "attempt 1", "planned"],
+        ["6", MOMENT_SHOWN, "controller", "attempt 1", "sending"],
+        ["6", MOMENT_SHOWN, "controller", "attempt 1", "send result"],
+    ]
+    assert "state=failed" in lines[5]
+    assert "search      shop.c3 c3  nowhere" in lines[-2]
+    assert lines[-1].endswith("what=emptied")
+    few = manifest("show", "b", "--facts", f"--run={run.stem}", "--limit=2").splitlines()
+    assert (few[0], len(few), few[-1]) == (lines[0], 5, "and 11 more; --limit=0 shows all")
+
+
+def test_a_program_gets_the_facts_whole(run: Path) -> None:
+    """Receipts, too, and without what is hidden."""
+    shown = as_json("show", "a", "--facts")
+    assert (shown["verdict"], shown["matching"], shown["shown"]) == ("passed", 5, 5)
+    facts = shown["facts"]
+    assert isinstance(facts, list)
+    found = [one for one in facts if isinstance(one, dict) and one["what"] == "ended"]
+    (task_id,) = {one["task_id"] for one in found}
+    assert shown["task_ids"] == [task_id]
+    fields = found[0]["fields"]
+    assert isinstance(fields, dict)
+    told = fields["receipt"]
+    assert isinstance(told, dict)
+    assert (told["state"], told["entry"]) == ("succeeded", "a")
+    assert "args_sha256" not in told
+
+
+def test_facts_show_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by its name, nor where an error's message repeats what an argument holds."""
+    monkeypatch.chdir(tmp_path)
+    secret = "hunter2-and-more"
+    entry: dict[str, JsonValue] = {"id": "a", "task": "t", "kwargs": {"password": secret}}
+    path = make_run(write_manifest(Path("m.jsonl"), entry), 1, ["passed"])
+    with Ledger.open(path, write=True) as ledger:
+        job = ledger.attempts.of_entry("a")[0].task_id
+        fault = f"no {secret}"
+        stored = Stored(seq=0, at=MOMENT, job=job, source=FactSource.STORE, unreadable=fault)
+        ledger.facts.append([("a", stored)])
+    for arguments in (["--json"], []):
+        assert secret not in manifest("show", "a", "--facts", *arguments)
+
+
+def test_facts_of_no_entry_are_refused(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = refusal(monkeypatch, capsys, "show", "x", "--facts")
+    assert f"run {run.stem}: there is no entry 'x' in it" in told

@@ -10,13 +10,12 @@ from typing import TypeAlias
 import pytest
 
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.ledger import OLDER, SEGMENTS, STORE_EMPTIED, Ledger, key_of
+from pytest_manifest.ledger import OLDER, RECEIPT_KEYS, SEGMENTS, STORE_EMPTIED, Ledger, key_of
 from pytest_manifest.ledger.queries import Queries, StoredPass
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.run import consistency
 from pytest_manifest.run.consistency import RecordSize, Violation, record_size
-from pytest_manifest.run.signatures import RECEIPT_KEYS
 from pytest_manifest.run.task_metadata import OWN_LIMITS
 from pytest_manifest.schema import Entry
 from tests.broken_records import MUTATIONS

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias, get_args
 
 import pytest
 
+from pytest_manifest.ledger.descendants import Descendant, Descendants
 from pytest_manifest.schema import Entry, Mismatch, Source, Verdict, VerdictStatus
 from pytest_manifest.schema.models import DescendantsOutcome, ExpectedDescendants
 from pytest_manifest.verdict.descendants import (
@@ -15,13 +16,13 @@ from pytest_manifest.verdict.descendants import (
     TreeEnds,
     by_part,
     counts_text,
+    descendant_of,
     ends_as_expected,
     ends_text,
     expects_something,
     failed_of,
     first_unexpected,
     is_ignored,
-    named_descendant,
     number_of,
     of_part,
     unexpected,
@@ -30,6 +31,9 @@ from pytest_manifest.verdict.descendants import (
     with_delay,
     with_descendants,
 )
+from pytest_manifest.verdict.messages import AsExpected, Duplicated
+from pytest_manifest.verdict.reasons import Said, verdict_of
+from tests.reasons import noted, phrase
 from tests.unit.tree_support import Trees, times
 
 Counts: TypeAlias = Mapping[VerdictStatus | None, int]
@@ -57,13 +61,36 @@ def expected(outcome: DescendantsOutcome, **fields: Any) -> ExpectedDescendants:
     return ExpectedDescendants(outcome=outcome, **fields)
 
 
-def verdict(status: VerdictStatus = "passed", sentence: str = "It is so, as expected.") -> Verdict:
-    return Verdict(verdict=status, entry="a", attempt=1, sentence=sentence)
+WELL = "The task succeeded, as expected"
+
+
+def verdict(status: VerdictStatus = "passed", sentence: str = "") -> Verdict:
+    reason = Said(text=sentence) if sentence else AsExpected()
+    return verdict_of("a", 1, status, reason)
+
+
+def bare(found: Verdict) -> Verdict:
+    """Return a verdict as its sentence says it, whatever its reason is called."""
+    return verdict(found.verdict, found.sentence).model_copy(
+        update={"mismatches": found.mismatches}
+    )
+
+
+def reported(
+    part: Descendants, root: str, source: Source, children: int | None
+) -> tuple[str, bool]:
+    why, is_short = untold_of(part, root, source, children)
+    return phrase(why), is_short
 
 
 def first(status: VerdictStatus, *mismatches: Mismatch) -> FailedDescendant:
     why = verdict(status, "It says why.").model_copy(update={"mismatches": list(mismatches)})
     return FailedDescendant("c1", "jobs.page", "jobs.book", why)
+
+
+def part_failed(ended: Verdict, task: str = "jobs.page", task_id: str = "c1") -> str:
+    one = Descendant(task_id, "r", "r", task, "apply")
+    return of_part(verdict("lost", "It is lost."), one, ended).sentence
 
 
 # Numbers
@@ -111,7 +138,7 @@ def test_a_reason_is_given_for_what_is_not_known(
     source: Source, children: int | None, told: int, why: str
 ) -> None:
     """None where all were told of, or more."""
-    assert untold(source, children, told) == why
+    assert phrase(untold(source, children, told)) == why
 
 
 def test_only_children_count_as_what_a_job_has_started(trees: Trees) -> None:
@@ -121,12 +148,12 @@ def test_only_children_count_as_what_a_job_has_started(trees: Trees) -> None:
     trees.child(root, "c2", "c1")
     part = trees.ledger.descendants
     fewer = "it started 2, and 1 of them were reported"
-    assert untold_of(part, root, "worker", 1) == ("", False)
-    assert untold_of(part, root, "worker", 2) == (fewer, True)
-    assert untold_of(part, root, "worker", None) == ("its worker reports nothing of them", False)
-    assert untold_of(part, root, "backend", 1) == ("its worker sends no receipts", False)
-    assert untold_of(part, root, "backend", 2) == ("its worker sends no receipts", True)
-    assert untold_of(part, trees.entry("b"), "worker", 0) == ("", False)
+    assert reported(part, root, "worker", 1) == ("", False)
+    assert reported(part, root, "worker", 2) == (fewer, True)
+    assert reported(part, root, "worker", None) == ("its worker reports nothing of them", False)
+    assert reported(part, root, "backend", 1) == ("its worker sends no receipts", False)
+    assert reported(part, root, "backend", 2) == ("its worker sends no receipts", True)
+    assert reported(part, trees.entry("b"), "worker", 0) == ("", False)
 
 
 def test_a_descendant_may_have_started_what_nobody_tells_of(trees: Trees) -> None:
@@ -135,13 +162,13 @@ def test_a_descendant_may_have_started_what_nobody_tells_of(trees: Trees) -> Non
     trees.child(root, "c1", received={**TOLD, "children": None})
     part = trees.ledger.descendants
     one = "it is not known what 1 descendant started"
-    assert untold_of(part, root, "worker", 1) == (one, False)
-    assert untold_of(part, root, "worker", 0) == (one, False)
+    assert reported(part, root, "worker", 1) == (one, False)
+    assert reported(part, root, "worker", 0) == (one, False)
     fewer = "it started 2, and 1 of them were reported"
-    assert untold_of(part, root, "worker", 2) == (fewer, True)
+    assert reported(part, root, "worker", 2) == (fewer, True)
     trees.child(root, "c2", received={**TOLD, "children": None})
     two = "it is not known what 2 descendants started"
-    assert untold_of(part, root, "worker", 2) == (two, False)
+    assert reported(part, root, "worker", 2) == (two, False)
 
 
 def test_a_descendant_may_have_started_more_than_was_told_of(trees: Trees) -> None:
@@ -152,18 +179,18 @@ def test_a_descendant_may_have_started_more_than_was_told_of(trees: Trees) -> No
     trees.child("t-other", "c3", "c1")
     part = trees.ledger.descendants
     one = "1 descendant started more tasks than were reported"
-    assert untold_of(part, root, "worker", 1) == (one, True)
+    assert reported(part, root, "worker", 1) == (one, True)
     fewer = "it started 2, and 1 of them were reported"
-    assert untold_of(part, root, "worker", 2) == (fewer, True)
-    assert untold_of(part, root, "backend", 1) == ("its worker sends no receipts", True)
+    assert reported(part, root, "worker", 2) == (fewer, True)
+    assert reported(part, root, "backend", 1) == ("its worker sends no receipts", True)
     trees.child(root, "c4", received={**TOLD, "children": None})
     trees.child(root, "c5", received={**TOLD, "children": 1})
     two = "2 descendants started more tasks than were reported"
-    assert untold_of(part, root, "worker", 3) == (two, True)
+    assert reported(part, root, "worker", 3) == (two, True)
     trees.child(root, "c6", "c5")
     trees.child(root, "c7", "c1")
     silent = "it is not known what 1 descendant started"
-    assert untold_of(part, root, "worker", 3) == (silent, False)
+    assert reported(part, root, "worker", 3) == (silent, False)
 
 
 # What is expected
@@ -278,22 +305,30 @@ def test_the_first_that_was_too_late_is_one_that_nobody_told_of(trees: Trees) ->
 def test_a_job_that_has_not_passed_is_judged_by_itself(status: VerdictStatus) -> None:
     """Whatever it has started."""
     judged = verdict(status)
-    ends = TreeEnds({"failed": 1}, (), first("failed"), "nobody told", is_short=True)
+    ends = TreeEnds({"failed": 1}, (), first("failed"), noted("nobody told"), is_short=True)
     assert with_descendants(entry("finished"), judged, ends) is judged
 
 
 @pytest.mark.parametrize(
     ("descendants", "counts", "said"),
     [
-        (None, {}, "It is so, as expected."),
-        (None, {"skipped": 2}, "It is so, as expected."),
-        (None, {"passed": 1}, "It is so, as expected; its descendant succeeded."),
-        (None, {"passed": 1, "skipped": 1}, "It is so, as expected; its descendant succeeded."),
-        (None, {"passed": 1200}, "It is so, as expected; its 1,200 descendants succeeded."),
-        ("finished", {"failed": 1}, "It is so, as expected; its descendant ended."),
-        ("finished", {"failed": 2}, "It is so, as expected; its 2 descendants ended."),
-        ("ignored", {"failed": 2}, "It is so, as expected."),
-        ({"outcome": "ignored", "count": 2}, {"failed": 2}, "It is so, as expected."),
+        (None, {}, f"{WELL}."),
+        (None, {"skipped": 2}, f"{WELL}."),
+        (None, {"passed": 1}, f"{WELL}; its descendant succeeded."),
+        (
+            None,
+            {"passed": 1, "skipped": 1},
+            f"{WELL}; its descendant succeeded.",
+        ),
+        (
+            None,
+            {"passed": 1200},
+            f"{WELL}; its 1,200 descendants succeeded.",
+        ),
+        ("finished", {"failed": 1}, f"{WELL}; its descendant ended."),
+        ("finished", {"failed": 2}, f"{WELL}; its 2 descendants ended."),
+        ("ignored", {"failed": 2}, f"{WELL}."),
+        ({"outcome": "ignored", "count": 2}, {"failed": 2}, f"{WELL}."),
     ],
 )
 def test_a_pass_says_what_became_of_its_descendants(
@@ -301,7 +336,7 @@ def test_a_pass_says_what_became_of_its_descendants(
 ) -> None:
     """Nothing of what does not matter, or never was."""
     found = with_descendants(entry(descendants), verdict(), TreeEnds(counts))
-    assert found == verdict(sentence=said)
+    assert (found.verdict, found.sentence) == ("passed", said)
 
 
 UNTOLD = (
@@ -324,10 +359,10 @@ def test_what_nobody_can_tell_is_no_pass_where_it_matters(
     descendants: object, is_known: bool | None, *, is_short: bool
 ) -> None:
     """To an entry that says nothing of it, only where some are known to be missing."""
-    ends = TreeEnds({"passed": 0}, untold="nobody says", is_short=is_short)
+    ends = TreeEnds({"passed": 0}, untold=noted("nobody says"), is_short=is_short)
     found = with_descendants(entry(descendants), verdict(), ends)
     passes = not is_short if is_known is None else is_known
-    assert found == (verdict() if passes else verdict("unknown", UNTOLD))
+    assert bare(found) == bare(verdict() if passes else verdict("unknown", UNTOLD))
 
 
 def test_what_is_short_and_was_told_of_all_the_same_passes() -> None:
@@ -357,7 +392,7 @@ def test_there_must_be_as_many_as_expected(count: object, number: int, wanted: s
     if not wanted:
         assert found.verdict == "passed"
         return
-    assert found == verdict(
+    assert bare(found) == verdict(
         "failed",
         f"The job passed, but descendants.count is {number} where {wanted} was expected; find out "
         "whether the task or the entry's 'expect' is wrong, and correct it.",
@@ -435,7 +470,7 @@ def test_a_descendant_that_failed_fails_its_entry(status: VerdictStatus) -> None
         f"{WORDS[status]}: It says why. (it has 3 descendants)"
     )
     found = with_descendants(entry(), verdict(), ends)
-    assert found == verdict(status, said).model_copy(
+    assert bare(found) == verdict(status, said).model_copy(
         update={
             "mismatches": [
                 Mismatch(
@@ -446,8 +481,10 @@ def test_a_descendant_that_failed_fails_its_entry(status: VerdictStatus) -> None
             ]
         }
     )
-    assert named_descendant(found) == ("jobs.page", WORDS[status], "It says why.")
-    assert of_part("jobs.page", "c1", verdict(status, "It says why.")) == (
+    rests = descendant_of(found)
+    assert rests is not None
+    assert (rests.task, rests.came_to, rests.said) == ("jobs.page", WORDS[status], "It says why.")
+    assert part_failed(verdict(status, "It says why.")) == (
         f"The task was handed on to others, and 'jobs.page' (c1) {WORDS[status]}: It says why."
     )
 
@@ -516,13 +553,12 @@ def test_the_differences_of_the_descendant_are_its_entrys_too() -> None:
     assert (found.mismatches[1].expected, found.mismatches[1].actual) == ("1", "2")
 
 
-def test_a_status_without_a_word_is_its_own() -> None:
-    """One that no rule calls unexpected."""
+def test_a_status_that_no_rule_calls_unexpected_has_words() -> None:
     told = verdict("skipped", "It says why.")
-    assert " skipped: It says why." in of_part("jobs.page", "c1", told)
+    assert " was held back: It says why." in part_failed(told)
     ends = TreeEnds({"skipped": 1}, (), first("skipped"))
     found = with_descendants(entry(), verdict(), ends)
-    assert ", skipped: It says why. (it has 0 descendants)" in found.sentence
+    assert ", was held back: It says why. (it has 0 descendants)" in found.sentence
 
 
 def test_names_are_told_without_what_a_terminal_obeys() -> None:
@@ -531,7 +567,7 @@ def test_names_are_told_without_what_a_terminal_obeys() -> None:
     ends = TreeEnds({"failed": 1}, (), failed)
     said = with_descendants(entry(), verdict(), ends).sentence
     assert r"its descendant 't\\x07' (c\x07), started by 'p\\x07', failed" in said
-    said = of_part("t\x07", "c\x07", verdict("failed", "It did."))
+    said = part_failed(verdict("failed", "It did."), "t\x07", "c\x07")
     assert r"'t\\x07' (c\x07) failed" in said
 
 
@@ -555,22 +591,9 @@ def test_a_job_that_was_handed_on_failed_for_one_of_its_parts() -> None:
 
 def test_what_ran_too_often_had_a_delay() -> None:
     """For which a worker held its message, until the broker gave it to another."""
-    judged = verdict("duplicated", "It ran twice.")
+    reason = Duplicated(state="succeeded", executions=2, allowed=1)
+    judged = verdict_of("a", 1, "duplicated", reason)
     assert with_delay(judged, 0.0) is judged
-    assert with_delay(judged, 90.0) == verdict(
-        "duplicated",
-        "It ran twice. It had a countdown or an ETA of 90 s, for which a worker held its message.",
-    )
-
-
-def test_a_descendant_is_named_by_words_of_the_sentence_alone() -> None:
-    """Where they are others, or the verdict rests on something else, there is none."""
-    tree = Mismatch(path="descendants", expected="each succeeded", actual="1 of 1 did not")
-    other = Mismatch(path="state", expected="succeeded", actual="failed")
-    ends = TreeEnds({"failed": 1}, (), first("failed"))
-    found = with_descendants(entry(), verdict(), ends)
-    assert named_descendant(found.model_copy(update={"mismatches": [other, tree]})) is None
-    assert named_descendant(found.model_copy(update={"mismatches": []})) is None
-    assert named_descendant(found.model_copy(update={"sentence": "It failed."})) is None
-    lines = found.model_copy(update={"sentence": found.sentence.replace("says", "says\nin lines")})
-    assert named_descendant(lines) == ("jobs.page", "failed", "It says\nin lines why.")
+    held = with_delay(judged, 90.0)
+    due = " It had a countdown or an ETA of 90 s, for which a worker held its message."
+    assert (held.verdict, held.sentence) == ("duplicated", judged.sentence + due)

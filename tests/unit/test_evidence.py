@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from pytest_manifest.schema import Receipt, Source, State
-from pytest_manifest.verdict import NEVER_STARTED_STATES, may_have_run
+from pytest_manifest.schema.statuses import NEVER_STARTED_STATES
+from pytest_manifest.verdict import may_have_run
 
 RAN: tuple[dict[str, Any], ...] = (
     {"started_at": datetime(2026, 11, 24, 15, tzinfo=timezone.utc)},

@@ -14,6 +14,7 @@ import pytest
 from pytest_manifest.ledger import (
     GAVE_UP,
     OTHER_BROKER,
+    RECEIPT_KEYS,
     STOCK_WORKERS,
     STORE_EMPTIED,
     Descendant,
@@ -24,9 +25,7 @@ from pytest_manifest.run import clock, task_metadata
 from pytest_manifest.run.clock import CLOCK, ClockWatch
 from pytest_manifest.run.doubts import note_emptied
 from pytest_manifest.run.evaluation import AttemptEvaluator
-from pytest_manifest.run.merge import merge
 from pytest_manifest.run.pending import PendingAttempt, pending_descendant
-from pytest_manifest.run.signatures import RECEIPT_KEYS
 from pytest_manifest.run.task_metadata import record_own_limits
 from pytest_manifest.signing import keys
 from pytest_manifest.verdict import Costs
@@ -42,22 +41,11 @@ def shards(tmp_path: Path) -> Shards:
     return Shards(tmp_path)
 
 
-def in_rounds(shards: Shards, rounds: int, *, reverse: bool) -> Path:
-    """Merge the shards, and what was merged once more for each further round."""
-    path = shards.merged(reverse=reverse)
-    for _ in range(rounds - 1):
-        path = merge([path]).ledger
-    return path
-
-
 # Shards
 
 
-@pytest.mark.parametrize("rounds", [1, 2])
 @pytest.mark.parametrize("reverse", [False, True])
-def test_a_limit_holds_for_the_jobs_of_its_own_shard(
-    shards: Shards, rounds: int, reverse: bool
-) -> None:
+def test_a_limit_holds_for_the_jobs_of_its_own_shard(shards: Shards, reverse: bool) -> None:
     """Jobs of 2 s, with a limit of 1 s in one shard and of 100 s in the other."""
     shards.add(limits={"t": 1.0})
     shards.add(limits={"t": 100.0})
@@ -65,22 +53,21 @@ def test_a_limit_holds_for_the_jobs_of_its_own_shard(
         {"e0": "timed_out"},
         {"e1": "passed"},
     ]
-    path = in_rounds(shards, rounds, reverse=reverse)
+    path = shards.merged(reverse=reverse)
     assert shards.audited(path) == {"e0": "timed_out", "e1": "passed"}
     assert shards.broken(path) == []
 
 
-@pytest.mark.parametrize("rounds", [1, 2])
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("starts", [("another",), ()])
 def test_a_store_that_was_emptied_excuses_no_other_shard(
-    shards: Shards, starts: tuple[str, ...], rounds: int, reverse: bool
+    shards: Shards, starts: tuple[str, ...], reverse: bool
 ) -> None:
     """An end of an execution that nobody had begun, also where nobody had begun any."""
     shards.add(starts=starts)
     shards.add(facts={STORE_EMPTIED: "1"})
     assert shards.statuses(shards.paths[0]) == {"e0": "forged"}
-    path = in_rounds(shards, rounds, reverse=reverse)
+    path = shards.merged(reverse=reverse)
     assert shards.audited(path) == {"e0": "forged", "e1": "passed"}
     assert shards.broken(path) == []
 
@@ -97,10 +84,7 @@ def test_a_clock_that_was_set_back_excuses_no_other_shard(shards: Shards, revers
 
 
 @pytest.mark.parametrize("key", [STORE_EMPTIED, GAVE_UP, OTHER_BROKER, STOCK_WORKERS])
-@pytest.mark.parametrize("rounds", [1, 2])
-def test_costs_of_a_merged_run_are_the_sums_of_its_shards(
-    shards: Shards, key: str, rounds: int
-) -> None:
+def test_costs_of_a_merged_run_are_the_sums_of_its_shards(shards: Shards, key: str) -> None:
     """What may have run unreported in one shard has not in the other, which never lacks a start."""
     late: dict[str, Any] = {"state": "expired", "source": "backend", "runtime": None}
     shards.add(starts=(), **late)
@@ -109,7 +93,7 @@ def test_costs_of_a_merged_run_are_the_sums_of_its_shards(
     for path in shards.paths:
         with Ledger.open(path) as ledger:
             total += Costs(ledger, shards.manifest).total()
-    with Ledger.open(in_rounds(shards, rounds, reverse=False)) as ledger:
+    with Ledger.open(shards.merged(reverse=False)) as ledger:
         merged = Costs(ledger, shards.manifest)
         assert merged.total() == total
         assert [merged.of(row.task_id) for row in ledger.attempts.all()] == [0, 2]
@@ -121,9 +105,8 @@ def two_keys() -> Iterator[Sequence[tuple[bytes, str]]]:
     signing.forget()
 
 
-@pytest.mark.parametrize("rounds", [1, 2])
 def test_a_key_that_one_shard_trusts_is_none_of_another(
-    shards: Shards, two_keys: Sequence[tuple[bytes, str]], rounds: int
+    shards: Shards, two_keys: Sequence[tuple[bytes, str]]
 ) -> None:
     """Whoever has the key of one shard's workers could speak for all of them; a key that is named
     for the audit itself is trusted in all."""
@@ -132,7 +115,7 @@ def test_a_key_that_one_shard_trusts_is_none_of_another(
     shards.add(facts={RECEIPT_KEYS: other})
     shards.add(facts={RECEIPT_KEYS: public})
     assert shards.statuses(shards.paths[0]) == {"e0": "forged"}
-    path = in_rounds(shards, rounds, reverse=False)
+    path = shards.merged(reverse=False)
     assert shards.audited(path) == {"e0": "forged", "e1": "passed"}
     assert shards.audited(path, receipt_keys=public) == {"e0": "passed", "e1": "passed"}
 
@@ -149,12 +132,8 @@ def test_a_limit_that_is_raised_holds_for_what_is_sent_from_then_on(shards: Shar
     assert shards.broken(path) == []
 
 
-@pytest.mark.parametrize("limits", [{}, None])
-def test_a_limit_that_a_task_gets_later_reaches_no_pass_of_before(
-    shards: Shards, limits: dict[str, float] | None
-) -> None:
-    """Also where an earlier version has not kept that there was none."""
-    path = shards.add(limits=limits)
+def test_a_limit_that_a_task_gets_later_reaches_no_pass_of_before(shards: Shards) -> None:
+    path = shards.add(limits={})
     with Ledger.open(path, write=True) as ledger:
         record_own_limits(ledger, {"t": 1.0})
     assert shards.audited(path) == {"e0": "passed"}

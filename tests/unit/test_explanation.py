@@ -9,16 +9,19 @@ from typing import Any, TypeAlias
 import pytest
 
 from pytest_manifest.schema import Entry, ErrorInfo, Mismatch, Receipt, Verdict, VerdictStatus
+from pytest_manifest.verdict import problems
+from pytest_manifest.verdict.descendants import ByDescendant
 from pytest_manifest.verdict.explanation import (
     AttemptLine,
     TreeText,
+    best_known,
     brief,
     error_place,
     explain,
     next_step,
-    reason_of,
     task_traceback,
 )
+from pytest_manifest.verdict.reasons import Reason, Said, verdict_of
 
 Fields: TypeAlias = Mapping[str, Any]
 SENT = datetime(2026, 11, 24, 15, 0, 1, 250000, tzinfo=timezone.utc)
@@ -420,18 +423,18 @@ BY_ITSELF = (*NEVER, "forged", "quarantined", "lost")
 def test_a_failure_is_explained_by_its_error(status: VerdictStatus) -> None:
     """Where it has one, and nothing of it was compared."""
     told = receipt("failed", error=error())
-    assert reason_of(verdict(status), told) == error()
-    assert reason_of(verdict(status), receipt()) is None
-    assert reason_of(verdict(status), None) is None
+    assert best_known(verdict(status), told) == error()
+    assert best_known(verdict(status), receipt()) is None
+    assert best_known(verdict(status), None) is None
 
 
 @pytest.mark.parametrize("status", BY_ITSELF)
 def test_what_a_job_raised_does_not_explain_this(status: VerdictStatus) -> None:
     """The verdict is about something else."""
     told = receipt("failed", error=error())
-    assert reason_of(verdict(status), told) is None
-    assert reason_of(verdict(status, mismatch("state")), told) is None
-    assert reason_of(verdict(status, mismatch()), told) == mismatch()
+    assert best_known(verdict(status), told) is None
+    assert best_known(verdict(status, mismatch("state")), told) is None
+    assert best_known(verdict(status, mismatch()), told) == mismatch()
 
 
 @pytest.mark.parametrize(
@@ -456,7 +459,7 @@ def test_a_difference_explains_a_failure(
 ) -> None:
     """The first, unless it only says that there was a failure."""
     told = receipt("failed", error=error() if raised else None)
-    found = reason_of(verdict(status, mismatch(path), mismatch("result.b")), told)
+    found = best_known(verdict(status, mismatch(path), mismatch("result.b")), told)
     assert found == {"error": error(), "mismatch": mismatch(path), None: None}[by]
 
 
@@ -483,12 +486,20 @@ def test_a_failure_has_one_line(found: Verdict, told: Receipt | None, line: str)
 
 
 def test_a_failure_that_rests_on_a_descendant_says_what_that_did() -> None:
-    """Where the sentence names it."""
-    said = (
+    """Whatever its own sentence is."""
+    reason = ByDescendant(
+        task="jobs.u",
+        task_id="t-u",
+        parent="jobs.t",
+        ended="failed",
+        why=Said(text="It did."),
+        total=1,
+    )
+    found = verdict_of("a", 1, "failed", reason, [mismatch("descendants")])
+    assert found.sentence == (
         "The job passed, but its descendant 'jobs.u' (t-u), started by 'jobs.t', failed: It did. "
         "(it has 1 descendant)"
     )
-    found = verdict("failed", mismatch("descendants")).model_copy(update={"sentence": said})
     assert brief(found, receipt()) == "its descendant 'jobs.u' failed: It did."
 
 
@@ -505,14 +516,12 @@ def test_a_failure_has_its_file_and_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sentence", "step"),
+    ("status", "reason", "step"),
     [
-        ("It failed; look at its log.", "look at its log"),
-        ("It failed; nobody knows why; look at its log.", "look at its log"),
-        ("It failed; look at a;b, then at its log", "look at a;b, then at its log"),
-        ("The job passed.", ""),
+        ("unknown", problems.NeverSent(), "send it with --manifest-resume"),
+        ("passed", Said(text="The job passed."), ""),
     ],
 )
-def test_what_to_do_stands_after_the_last_semicolon_of_a_message(sentence: str, step: str) -> None:
-    """Without its full stop; a message without one advises nothing."""
-    assert next_step(sentence) == step
+def test_what_to_do_is_of_the_reason(status: VerdictStatus, reason: Reason, step: str) -> None:
+    """One without advice has none."""
+    assert next_step(verdict_of("a", 1, status, reason)) == step

@@ -31,6 +31,7 @@ from pytest_manifest.testing import MemoryStack
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import contradiction, evaluate
 from pytest_manifest.worker.backend_memory import stores
+from tests.reasons import phrase
 from tests.rings import examples
 from tests.unit.ledger_support import INFO
 
@@ -182,7 +183,8 @@ def test_a_late_receipt_of_the_year_1_is_told_as_old(
 ) -> None:
     """Reckoned with, it would be before all time."""
     receipt = Receipt.model_validate(RECEIPT).model_copy(update=times)
-    said = contradiction(ENTRY, receipt, run=RUN, task_id="t-a", attempt=1, sent_at=sent_at)
+    why = contradiction(ENTRY, receipt, run=RUN, task_id="t-a", attempt=1, sent_at=sent_at)
+    said = phrase(why)
     assert said.startswith(lie)
     assert bool(said) == bool(lie)
 

@@ -50,7 +50,6 @@ LIGHT = {
         for name in (
             "context",
             "fixtures",
-            "former_names",
             "hookspecs",
             "option_values",
             "run_values",

@@ -378,7 +378,7 @@ def test_what_is_no_ledger_is_refused(tmp_path: Path, ledger: Ledger, path: Path
     with pytest.raises(LedgerError, match="not a ledger that can be read"):
         Ledger.open(text)
     ledger.info.set_meta("ledger", "99")
-    with pytest.raises(LedgerError, match="version 99, this program reads version 9"):
+    with pytest.raises(LedgerError, match="version 99, this program reads version 1"):
         Ledger.open(path)
     with pytest.raises(LedgerError, match="cannot be created"):
         Ledger.create(path, INFO)

@@ -17,7 +17,7 @@ from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import Ledger
 from tests.conftest import missing
 from tests.unit.ledger_processes import BATCH, write_batch
-from tests.unit.ledger_support import INFO, ROOT, is_sound, old_ledger
+from tests.unit.ledger_support import INFO, ROOT, is_sound
 
 SEEDS = 25
 MODULE = [sys.executable, "-m", "tests.unit.ledger_processes"]
@@ -168,38 +168,16 @@ def test_a_full_disk_takes_nothing_of_a_transaction(disk: SmallDisk) -> None:
         assert whole_batches(reader) == written + 1
 
 
-def test_an_old_ledger_on_a_full_disk_stays_an_old_one(disk: SmallDisk) -> None:
-    """The migration asks for room, and succeeds once there is some."""
-    with Ledger.create(disk.folder / "run.sqlite", INFO) as other:
-        path = old_ledger(disk.folder / "old.sqlite")
-        if not disk.mounted:
-            return
-        disk.fill(other)
-        with pytest.raises(LedgerError, match=r"old\.sqlite: .*cannot be.*free"):
-            Ledger.open(path)
-        with pytest.raises(LedgerError, match="cannot be created"):
-            Ledger.create(disk.folder / "third.sqlite", INFO)
-        assert not (disk.folder / "third.sqlite").exists()
-        disk.free(other)
-    with Ledger.open(path) as reader:
-        assert reader.attempts.count_entries() == 4
-
-
 def test_a_read_only_medium_is_read(disk: SmallDisk) -> None:
-    """A ledger that is one file is read there; an old one asks to be copied elsewhere."""
+    """A ledger that is one file is read there."""
     path = disk.folder / "run.sqlite"
     with Ledger.create(path, INFO) as ledger:
         write_batch(ledger, 0)
         ledger.compact()
-    old = old_ledger(disk.folder / "old.sqlite")
     disk.make_read_only()
     with Ledger.open(path) as reader:
         assert whole_batches(reader) == 1
         with pytest.raises(LedgerError, match="cannot be written"):
             reader.info.set_meta("key", "value")
-    with pytest.raises(
-        LedgerError, match=r"old\.sqlite: .*cannot be brought to version \d+ .*copy"
-    ):
-        Ledger.open(old)
     with pytest.raises(LedgerError, match=r"run\.sqlite: cannot be written.*writable"):
         Ledger.open(path, write=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 
 import pytest_manifest
 from pytest_manifest.broker.attempt import attempt_of
-from pytest_manifest.cli.main import app, ledger_main, main
+from pytest_manifest.cli.main import app, main
 from pytest_manifest.errors import LedgerError, ManifestToolError
 from pytest_manifest.ledger import (
     CLASHING_STARTS,
@@ -38,7 +39,7 @@ from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.task_metadata import CODE_HISTORY, CodeHistory
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.verdict import Costs
-from tests.unit.ledger_support import INFO, MOMENT, NOTHING, is_sound, old_ledger, verdict
+from tests.unit.ledger_support import INFO, MOMENT, NOTHING, is_sound, verdict
 
 Make = Callable[..., Path]
 
@@ -61,6 +62,7 @@ LEFT_OUT = {
     "STACK_DATA": "the broker's data, which no merged run goes on with",
     "KEY_LIMITS": "of what one dispatcher had in flight, and each shard had its own part",
     "KILLS": "each shard has judged by its own, and no merged run sends anything",
+    "SEQ": "of rows that are numbered anew, one run after the other",
     "RECEIPTS_EXPORTED": "of a file beside the run's own ledger",
 }
 """Names of what a ledger knows of its run, by the constants for its keys."""
@@ -160,20 +162,23 @@ def test_all_rows_are_there(make: Make) -> None:
         )
 
 
-def test_verdicts_are_numbered_by_their_time(make: Make) -> None:
-    """What settled first has the lowest number, whichever ledger it comes from."""
-    days = [f"2026-01-0{n}T00:00:00.000000+00:00" for n in range(1, 5)]
+def test_what_arrived_keeps_its_order_within_its_run(make: Make) -> None:
+    """Facts, receipts and verdicts of one run are numbered as they were, after those of another."""
     sources = [make(1, 2), make(2, 2)]
-    for path, moments in zip(sources, ((days[0], days[3]), (days[1], days[2])), strict=True):
-        with closing(sqlite3.connect(path)) as db, db:
-            for table, column in (("settled", "settled_at"), ("receipts", "arrived_at")):
-                db.execute(f"UPDATE {table} SET {column} = ?", (moments[1],))
-                db.execute(f"UPDATE {table} SET {column} = ? WHERE seq = 1", (moments[0],))
+    query = """
+        SELECT seq FROM receipts UNION ALL SELECT seq FROM settled UNION ALL SELECT seq FROM starts
+        ORDER BY 1
+    """
+    before = [[int(str(row[0])) for row in rows(path, query)] for path in sources]
+    with Ledger.open(sources[0]) as ledger:
+        last = ledger.facts.last_seq()
     made = merge(sources).ledger
-    for table, column in (("settled", "settled_at"), ("receipts", "arrived_at")):
-        times = [str(row[0]) for row in rows(made, f"SELECT {column} FROM {table} ORDER BY seq")]
-        assert times == sorted(times), table
-        assert [times[0], times[1]] == days[:2]
+    assert [int(str(row[0])) for row in rows(made, query)] == [
+        *before[0],
+        *(last + seq for seq in before[1]),
+    ]
+    with Ledger.open(sources[1]) as other, Ledger.open(made) as ledger:
+        assert ledger.facts.last_seq() >= last + other.facts.last_seq()
 
 
 def test_more_ledgers_than_sqlite_attaches(make: Make) -> None:
@@ -190,25 +195,36 @@ def test_more_ledgers_than_sqlite_attaches(make: Make) -> None:
         merge(sources)
 
 
-def test_a_merged_ledger_can_be_merged(make: Make) -> None:
-    """With its runs, and not as a run of its own."""
-    first = merge([make(1, 3), make(2, 3)])
-    assert first.warnings == [
+def test_what_shards_lack_is_said(make: Make) -> None:
+    """And shown as never sent."""
+    merged = merge([make(1, 3), make(2, 3)])
+    assert merged.warnings == [
         "3 entries of the manifest are in no ledger: they were never sent",
         "of 3 shards, no ledger was given of 3; one without entries has none",
     ]
-    assert (first.info.entries, first.open) == (10, 3)
-    second = merge([first.ledger, make(3, 3)])
-    with Ledger.open(second.ledger) as ledger:
-        assert ledger.info.merged() == [run_id(1), run_id(2), run_id(3)]
-        assert ledger.attempts.count_entries() == 10
-    assert (second.runs, second.warnings) == (3, [])
+    assert (merged.info.entries, merged.open) == (10, 3)
+
+
+def test_a_merged_ledger_is_not_merged_again(make: Make) -> None:
+    """Its shards are: what they know of their own jobs is theirs."""
+    first = merge([make(1, 3), make(2, 3)]).ledger
+    with pytest.raises(LedgerError) as refusal:
+        merge([first, make(3, 3)])
+    assert str(refusal.value) == (
+        f"{first}: was merged of {run_id(1)}, {run_id(2)}; name the ledgers of these runs instead"
+    )
+
+
+def test_a_run_is_named_once(make: Make) -> None:
+    """Also where its ledger was copied."""
+    first = make(1, 2)
+    again = shutil.copy(first, first.with_name("again.sqlite"))
     with pytest.raises(LedgerError, match=f"run {run_id(1)} is in .*, too; name one of these"):
-        merge([first.ledger, make(4, 9).with_name(f"{run_id(1)}.sqlite")])
+        merge([first, Path(again)])
 
 
 def test_what_was_sent_on_request_stays_so(make: Make) -> None:
-    """What a user has insisted on in a run is no contradiction of the merged run, however often."""
+    """What a user has insisted on in a run is no contradiction of the merged run."""
     sources = [make(1, 2), make(2, 2)]
     asked_for = set()
     for number, path in enumerate(sources, 1):
@@ -221,7 +237,7 @@ def test_what_was_sent_on_request_stays_so(make: Make) -> None:
             ledger.verdicts.record([(verdict(name, "failed", attempt=2), None)])
             ledger.info.add_sent_on_request([again])
             asked_for.add(again)
-    merged = merge([merge(sources[:1]).ledger, sources[1]])
+    merged = merge(sources)
     with Ledger.open(merged.ledger) as ledger:
         assert ledger.info.sent_on_request() == asked_for
         assert list(repetitions(ledger, read_manifest(merged.info.manifest))) == []
@@ -231,9 +247,8 @@ def test_what_was_sent_on_request_stays_so(make: Make) -> None:
     ("key", "state", "verdict"),
     [(REVOKED_TASKS, "revoked", "revoked"), (CLASHING_STARTS, "succeeded", "forged")],
 )
-@pytest.mark.parametrize("rounds", [1, 2])
 def test_what_speaks_against_a_receipt_stays_so(
-    make: Make, key: str, state: str, verdict: str, rounds: int
+    make: Make, key: str, state: str, verdict: str
 ) -> None:
     """What the run itself took back meets no expectation, and starts that differ are a lie."""
     sources = [make(1, 2), make(2, 2)]
@@ -241,10 +256,8 @@ def test_what_speaks_against_a_receipt_stays_so(
     task_id = attempt_of(run_id(2), entry, 1).task_id
     with Ledger.open(sources[1], write=True) as ledger:
         ledger.info.add_task_ids(key, [task_id])
-    for _ in range(rounds):  # a merged run may be merged
-        sources = [merge(sources).ledger]
     manifest = read_manifest(sources[0].parent.parent / "m.jsonl")
-    with Ledger.open(sources[0]) as ledger:
+    with Ledger.open(merge(sources).ledger) as ledger:
         bench = AttemptEvaluator(ledger.info.read().run, manifest, ledger, kills=1, lifetime=0)
         ((_, own),) = ledger.events.receipts(task_id)
         told = own.model_copy(update={"state": state})
@@ -404,14 +417,6 @@ def test_what_is_no_ledger(make: Make, tmp_path: Path) -> None:
     assert "the ledger has version 99, this program reads version" in refused(first, later)
 
 
-def test_a_ledger_of_an_older_version_is_read(make: Make, tmp_path: Path) -> None:
-    """It is brought to the present one first, as everywhere."""
-    old = old_ledger(tmp_path / "old" / "runs" / "old.sqlite")
-    merged = merge([old])
-    with Ledger.open(merged.ledger) as ledger, Ledger.open(old) as source:
-        assert list(ledger.attempts.newest()) == list(source.attempts.newest())
-
-
 def test_a_run_that_is_going_on(make: Make) -> None:
     """While somebody holds its lock, its ledger is not read; afterwards it is."""
     first, second = make(1, 2), make(2, 2)
@@ -471,7 +476,7 @@ def test_the_command_names_what_it_made_as_json(
 def test_the_command_tells_errors_in_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit status 2, as for a wrong argument; the former name says that it is one."""
+    """Exit status 2, as for a wrong argument."""
     missing = str(tmp_path / "none.sqlite")
     for arguments in (["merge", missing], ["merge"]):
         monkeypatch.setattr("sys.argv", ["manifest", *arguments])
@@ -481,27 +486,14 @@ def test_the_command_tells_errors_in_a_sentence(
         told = capsys.readouterr()
         assert not told.out
         assert told.err.startswith(("manifest: ", "Usage: manifest merge"))
-    monkeypatch.setattr("sys.argv", ["manifest-ledger", "merge", missing])
-    with pytest.raises(SystemExit):
-        ledger_main()
-    first, second = capsys.readouterr().err.splitlines()
-    assert first.startswith("manifest-ledger: this is 'manifest' now")
-    assert second.startswith("manifest-ledger: ")
 
 
 def test_what_no_ledger_has_is_planned_and_unsent(make: Make) -> None:
-    """So every report tells of it; where its shard comes later, that one counts."""
+    """So every report shows it."""
     first = merge([make(1, 2)])
     with Ledger.open(first.ledger, write=True) as ledger:
         assert (ledger.info.status, ledger.info.read().entries) == ("stopped", 10)
         assert ledger.attempts.send_states()["planned"] == 5
-        for number in range(1, 10, 2):  # as an audit does
-            ledger.verdicts.record([(verdict(f"e{number}", "unknown"), None)])
-    whole = merge([first.ledger, make(2, 2)])
-    assert (whole.info.entries, whole.open, whole.warnings) == (10, 0, [])
-    with Ledger.open(whole.ledger) as ledger:
-        assert ledger.info.status == "finished"
-        assert ledger.verdicts.counts() == {"passed": 10}
 
 
 def test_a_merged_ledger_beside_its_sources_is_left_out(make: Make) -> None:

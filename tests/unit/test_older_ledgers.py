@@ -14,12 +14,12 @@ from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.ledger import OLDER, STORE_EMPTIED, TO_REUSE
 from pytest_manifest.results.collector import ReceiptCollector
-from pytest_manifest.run.doubts import OLDER_LEDGER
 from pytest_manifest.run.older_ledger import NOTE, has_traces, was_read_on
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.resume_rules import ResumeRules
 from pytest_manifest.schema import Receipt
 from pytest_manifest.text import plural
+from pytest_manifest.verdict.problems import StoreOlder
 from tests.unit.resume_rig import ResumeRig, entry, resume_rig
 from tests.unit.run_fakes import FakeStream
 
@@ -94,7 +94,7 @@ def test_what_waits_is_waited_for(rig: ResumeRig) -> None:
     with rig.ledger() as ledger:
         found = ledger.verdicts.of_entry("a")
     assert found is not None
-    assert OLDER_LEDGER in found.verdict.sentence
+    assert StoreOlder.says in found.verdict.sentence
     assert doubted(rig)
 
 

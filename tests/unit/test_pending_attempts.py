@@ -35,7 +35,7 @@ def test_a_timeout_counts_from_the_start() -> None:
     assert made.overdue(200 + 10 + TIMEOUT_GRACE - 0.1) == {}
     (late,) = made.overdue(200 + 10 + TIMEOUT_GRACE).values()
     assert (late.job.entry.id, late.status) == ("slow", "timed_out")
-    assert "timeout of 10 s" in late.reason
+    assert "timeout of 10 s" in late.why.phrase()
     assert made.complete(slow) is late.job
     assert list(made.by_task_id) == [waiting]
 

@@ -11,6 +11,7 @@ from pytest_manifest.schema import Entry
 from pytest_manifest.testing import make_receipt
 from pytest_manifest.text import cells
 from pytest_manifest.verdict import evaluate
+from tests.reasons import noted
 
 HOSTILE = "<script>\x1b[2J\x1b]0;title\x07\r\n\x00\u202egnp\u2069\ud800\u200d\u2028"
 
@@ -146,7 +147,7 @@ def test_a_receipt_is_told_in_one_line() -> None:
 def test_what_has_no_receipt_is_told_too() -> None:
     """A dash stands where nobody knows."""
     entry = Entry(id="crud-1", task="t")
-    verdict = evaluate(entry, None, attempt=1, problem="lost", note="it is nowhere")
+    verdict = evaluate(entry, None, attempt=1, problem="lost", why=noted("it is nowhere"))
     assert receipt_line(EntryVerdict(1, verdict, None)) == ("lost  crud-1  -  -", "red")
 
 

@@ -44,6 +44,7 @@ from pytest_manifest.stack.health import check_stack
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import evaluate, explain
 from pytest_manifest.worker.outcome import TaskResult, without_arguments
+from tests.reasons import phrase
 
 
 @pytest.fixture(autouse=True)
@@ -441,7 +442,7 @@ def test_receipts_that_contradict_one_another_show_no_part_of_a_secret(salt: Non
         ("x", Receipt.model_validate({**base, "result": f"{'y' * 50} ghp_{one * 30}"}))
         for one in "ab"
     ]
-    said = disagreement(both)
+    said = phrase(disagreement(both))
     assert "differ" in said
     assert "aaaa" not in said
 

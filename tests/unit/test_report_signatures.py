@@ -24,6 +24,7 @@ from pytest_manifest.schema import Entry, Header, Receipt
 from pytest_manifest.schema.signed import FILLABLE, receipt_bytes, record_bytes
 from pytest_manifest.schema.wire import parse_moment
 from pytest_manifest.signing import keys
+from pytest_manifest.verdict.problems import RunDeadline
 from pytest_manifest.verdict.signatures import (
     CHANGED_REST,
     CHANGED_RESULT,
@@ -34,6 +35,7 @@ from pytest_manifest.verdict.signatures import (
 )
 from pytest_manifest.worker import signing
 from tests.forgeries.reports import FORGED, TASK, TRUE, Fields, Job
+from tests.reasons import noted
 from tests.unit.ledger_support import INFO
 
 SENT_AT: Final = "2026-11-24T15:00:00.000000+00:00"
@@ -283,15 +285,15 @@ def test_the_true_end_corrects_what_was_called_forged_for_want_of_it(tmp_path: P
         require_signatures(ledger, PUBLIC)
         evaluator = AttemptEvaluator(JOB.run, manifest, ledger, kills=1, lifetime=1e9)
         job = PendingAttempt(JOB.run, ENTRY, 1, JOB.task_id, 0.0, parse_moment(SENT_AT))
-        assert evaluator.infer(job, "lost", "it is nowhere").verdict == "lost"
+        assert evaluator.infer(job, "lost", noted("it is nowhere")).verdict == "lost"
         assert note_unsigned(ledger, JOB.task_id, UNSIGNED)
         assert not note_unsigned(ledger, JOB.task_id, UNTRUSTED)
         for status in ("lost", "crashed", "timed_out", "unknown"):
-            verdict = evaluator.infer(job, status, "it is nowhere")
+            verdict = evaluator.infer(job, status, noted("it is nowhere"))
             assert verdict.verdict == "forged"
             assert UNSIGNED in verdict.sentence
-        assert evaluator.infer(job, "revoked", "stopped").verdict == "revoked"
-        (at_the_end,) = evaluator.remaining("timed_out", "time is over")
+        assert evaluator.infer(job, "revoked", noted("stopped")).verdict == "revoked"
+        (at_the_end,) = evaluator.remaining("timed_out", RunDeadline(limit=1.0))
         assert at_the_end[0].verdict == "forged"
         ledger.verdicts.record([(verdict, None)])
 

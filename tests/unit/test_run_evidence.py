@@ -15,6 +15,7 @@ from loguru import logger
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import (
     CLASHING_STARTS,
+    RECEIPT_KEYS,
     REVOKED_TASKS,
     HandedOn,
     Ledger,
@@ -34,7 +35,7 @@ from pytest_manifest.run.evidence import (
     without_unproven_claims,
 )
 from pytest_manifest.run.pending import PendingAttempt
-from pytest_manifest.run.signatures import RECEIPT_KEYS, merged_keys
+from pytest_manifest.run.signatures import merged_keys
 from pytest_manifest.run.task_metadata import CODE_HISTORY, OWN_LIMITS
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
@@ -42,6 +43,7 @@ from pytest_manifest.signing import keys
 from pytest_manifest.verdict.evidence import missing_fields
 from pytest_manifest.verdict.signatures import UNSIGNED
 from pytest_manifest.worker import signing
+from tests.reasons import phrase
 from tests.unit.ledger_support import INFO, MOMENT
 
 Fields: TypeAlias = Mapping[str, Any]
@@ -180,10 +182,10 @@ SUCCESS = "'succeeded' with 5"
 def test_two_ends_that_differ_cannot_both_be_true(one: Receipt, other: Receipt, said: str) -> None:
     """Where its own process told them both, of one execution; whatever else is told."""
     ends: list[ReportedEnd] = [(None, STOCK), ("x", OF_MAIN), ("y", OWN), ("x", one), ("x", other)]
-    assert disagreement(ends) == DIFFERENT + said
-    assert disagreement(ends[:-1]) == ""
-    assert disagreement([("x", one), ("z", other)]) == ""
-    assert disagreement([(None, one), (None, other)]) == ""
+    assert phrase(disagreement(ends)) == DIFFERENT + said
+    assert phrase(disagreement(ends[:-1])) == ""
+    assert phrase(disagreement([("x", one), ("z", other)])) == ""
+    assert phrase(disagreement([(None, one), (None, other)])) == ""
 
 
 @pytest.mark.parametrize(
@@ -197,16 +199,19 @@ def test_two_ends_that_differ_cannot_both_be_true(one: Receipt, other: Receipt, 
 )
 def test_ends_that_say_the_same_may_both_be_true(one: Receipt, other: Receipt) -> None:
     """A digest says of what result they are."""
-    assert disagreement([("x", one), ("x", other)], by_failure=True) == ""
+    assert phrase(disagreement([("x", one), ("x", other)], by_failure=True)) == ""
 
 
 def test_two_failures_may_both_be_true_unless_one_makes_the_entry_pass() -> None:
     """And a third end is held against the first of them."""
     ends: list[ReportedEnd] = [("x", failed()), ("x", failed("then", "Other"))]
-    assert disagreement(ends) == ""
+    assert phrase(disagreement(ends)) == ""
     said = "'failed' with 'Boom' and 'failed' with 'Other'"
-    assert disagreement(ends, by_failure=True) == DIFFERENT + said
-    assert disagreement([*ends, ("x", OWN)]) == f"{DIFFERENT}'failed' with 'Boom' and {SUCCESS}"
+    assert phrase(disagreement(ends, by_failure=True)) == DIFFERENT + said
+    assert (
+        phrase(disagreement([*ends, ("x", OWN)]))
+        == f"{DIFFERENT}'failed' with 'Boom' and {SUCCESS}"
+    )
 
 
 # Ends and starts
@@ -218,10 +223,10 @@ UNBEGUN = "it reports the end of an execution that no worker has begun"
 def test_what_ends_has_begun(state: str) -> None:
     """As far as only its own process can tell the end, in a stream."""
     ends: list[ReportedEnd] = [(None, STOCK), ("x", receipt(state=state))]
-    assert contradiction_with_starts(ends, [start("y")]) == UNBEGUN
-    assert contradiction_with_starts(ends, []) == UNBEGUN
-    assert contradiction_with_starts(ends, [start("y"), start("x")]) == ""
-    assert contradiction_with_starts(ends[:1], []) == ""
+    assert phrase(contradiction_with_starts(ends, [start("y")])) == UNBEGUN
+    assert phrase(contradiction_with_starts(ends, [])) == UNBEGUN
+    assert phrase(contradiction_with_starts(ends, [start("y"), start("x")])) == ""
+    assert phrase(contradiction_with_starts(ends[:1], [])) == ""
 
 
 @pytest.mark.parametrize("state", ["expired", "unknown_task"])
@@ -229,16 +234,16 @@ def test_what_never_began_has_no_start(state: str) -> None:
     """Its own: another execution may have one."""
     ends: list[ReportedEnd] = [("x", receipt(state=state))]
     said = f"it says that the job was {state!r}, which a worker had begun"
-    assert contradiction_with_starts(ends, [start("y"), start("x")]) == said
-    assert contradiction_with_starts(ends, [start("y")]) == ""
+    assert phrase(contradiction_with_starts(ends, [start("y"), start("x")])) == said
+    assert phrase(contradiction_with_starts(ends, [start("y")])) == ""
 
 
 @pytest.mark.parametrize("state", ["crashed", "timed_out", "revoked", "rejected"])
 def test_other_ends_may_come_with_a_start_or_without(state: str) -> None:
     """A main process tells them, of a child that had begun or had not."""
     ends: list[ReportedEnd] = [("x", receipt(state=state))]
-    assert contradiction_with_starts(ends, [start("x")]) == ""
-    assert contradiction_with_starts(ends, []) == ""
+    assert phrase(contradiction_with_starts(ends, [start("x")])) == ""
+    assert phrase(contradiction_with_starts(ends, [])) == ""
 
 
 RETRIED: Fields = {"retries": 1}
@@ -835,7 +840,7 @@ def test_a_receipt_claims_to_be_of_one_attempt(ledger: Ledger, name: str) -> Non
 
 def test_the_limit_of_the_task_itself_holds(ledger: Ledger) -> None:
     """Where the entry names none."""
-    ledger.info.set_meta(OWN_LIMITS, '{"jobs.t": 600}')
+    ledger.info.set_meta(OWN_LIMITS, '[["2026-01-01T00:00:00+00:00", {"jobs.t": 600}]]')
     silent = Entry.model_validate({"id": "a", "task": "jobs.t", "args": [1]})
     late = MOMENT + timedelta(seconds=402)
     long = receipt(runtime=400.0, finished_at=late)

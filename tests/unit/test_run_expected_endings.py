@@ -23,6 +23,7 @@ from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.reevaluation import reevaluate
 from pytest_manifest.schema import Entry, Expectations, Header, State
 from pytest_manifest.verdict import evaluate
+from pytest_manifest.verdict.problems import NeverBegun, RunDeadline
 from tests.unit.analysis_support import INFO, MadeRun
 from tests.unit.run_family import Family
 from tests.unit.run_family import entry as of_family
@@ -104,7 +105,7 @@ def test_the_end_of_the_run_is_no_timeout_of_a_job(ran: float, kind: str) -> Non
         begun(made)
         made.step()
         made.world.clock.sleep(ran)
-        made.engine.record_rest("timed_out", "the run's deadline is over")
+        made.engine.record_rest("timed_out", RunDeadline(limit=1.0))
         assert made.kinds() == {"a": kind, "b": "timed_out", "c": "timed_out"}
 
 
@@ -123,7 +124,7 @@ def test_a_job_that_is_known_to_be_dead_when_the_run_is_over_has_crashed(
                 die(made, delivery)
         made.step()
         made.engine.pending.by_task_id[made.task_id("elsewhere")].host = "another"
-        made.engine.record_rest(status, "the run's deadline is over")
+        made.engine.record_rest(status, RunDeadline(limit=1.0))
         kinds = {"dead": "crashed", "meant to": "passed"} if status == "timed_out" else {}
         assert made.kinds() == dict.fromkeys(made.manifest.ids, status) | kinds
         if status == "timed_out":
@@ -144,7 +145,7 @@ def test_a_descendant_that_is_known_to_be_dead_when_the_run_is_over_has_crashed(
         for _ in others:
             family.begin()
         made.step()
-        made.engine.record_rest("timed_out", "the run's deadline is over")
+        made.engine.record_rest("timed_out", RunDeadline(limit=1.0))
         found = {one.task_id: one.status for one in made.ledger.descendants.of_root(family.root)}
         assert found == {"dead": "crashed"} | dict.fromkeys(others, "timed_out")
         assert made.kinds() == {"a": "crashed"}
@@ -245,6 +246,9 @@ def test_a_lost_job_names_the_store_that_was_asked(own: str | None, tmp_path: Pa
     with Ledger.create(tmp_path / "run.sqlite", info) as ledger:
         if own is not None:
             ledger.info.set_meta(OWN_STORE, own)
-        told = stores_asked(ledger.info)
-    assert told.startswith("; results were looked for in redis://asked:6379/0")
+        store, other = stores_asked(ledger.info)
+    told = NeverBegun(store=store, own=other).phrase()
+    assert told.startswith(
+        "no worker has begun it; results were looked for in redis://asked:6379/0"
+    )
     assert ("the app's own settings keep results in redis://other" in told) is bool(own)

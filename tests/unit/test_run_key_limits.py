@@ -17,6 +17,7 @@ from pytest_manifest.run.key_limits import SPARE, KeyLimits
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.send_queue import FirstAttempts
 from pytest_manifest.schema import Entry, VerdictStatus
+from tests.reasons import noted
 from tests.unit.run_rig import Plan, rig
 from tests.unit.test_run_schedule import RUN, held, names
 
@@ -148,7 +149,7 @@ def test_a_closed_schedule_returns_what_waited_for_its_key() -> None:
     """Nothing is forgotten, and nothing is sent any more."""
     sending = limited(of_tenants("aab"), tenant=1)
     assert sending.send(1) == ["e0"]
-    assert held(sending.schedule.close("over")) == {"e1": "over", "e2": "over"}
+    assert held(sending.schedule.close(noted("over"))) == {"e1": "over", "e2": "over"}
     assert sending.send() == []
     assert sending.schedule.exhausted
 

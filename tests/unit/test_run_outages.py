@@ -9,6 +9,8 @@ from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.broker.publisher import PublishResult
 from pytest_manifest.run.context import OUTAGE_LIMIT
 from pytest_manifest.schema import Entry
+from pytest_manifest.verdict.reasons import Problem
+from tests.reasons import noted
 from tests.unit.run_rig import Plan, Rig, rig
 
 
@@ -21,7 +23,8 @@ def refuse(made: Rig, name: str) -> None:
     publish = made.publisher.publish
 
     def refusing(attempts: Sequence[Attempt], sent_at: datetime) -> PublishResult:
-        refused = {a.task_id: "its queue is locked" for a in attempts if a.entry.id == name}
+        locked: Problem = noted("its queue is locked")
+        refused = {a.task_id: locked for a in attempts if a.entry.id == name}
         result = publish([a for a in attempts if a.entry.id != name], sent_at)
         return PublishResult(result.certain, refused=refused)
 

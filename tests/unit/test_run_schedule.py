@@ -14,6 +14,7 @@ from pytest_manifest.run.budget import Budget
 from pytest_manifest.run.schedule import Schedule, Skipped
 from pytest_manifest.run.settings import FailureLimit
 from pytest_manifest.schema import Entry, VerdictStatus
+from tests.reasons import noted
 from tests.rings import examples
 
 RUN = "20261124T150000-0123abcd"
@@ -36,7 +37,7 @@ def names(taken: list[Attempt]) -> list[str]:
 
 
 def held(found: list[Skipped]) -> dict[str, str]:
-    return {one.attempt.entry.id: one.reason for one in found}
+    return {one.attempt.entry.id: one.why.phrase() for one in found}
 
 
 def test_an_entry_waits_until_all_that_it_names_have_passed() -> None:
@@ -191,8 +192,9 @@ def test_another_attempt_goes_first_as_long_as_something_is_sent() -> None:
     again = attempt_of(RUN, first.entry, 2)
     assert schedule.add(again) is None
     assert schedule.take(2)[0] == again
-    assert schedule.close("it was stopped") == [Skipped(plain(3)[2], "it was stopped")]
-    assert schedule.add(again) == Skipped(again, "it was stopped")
+    stopped = noted("it was stopped")
+    assert schedule.close(stopped) == [Skipped(plain(3)[2], stopped)]
+    assert schedule.add(again) == Skipped(again, stopped)
     assert schedule.exhausted
 
 
@@ -208,9 +210,9 @@ def test_a_canary_is_never_larger_than_what_is_free() -> None:
     closed = Schedule(plain(4), canary=1)
     closed.start()
     closed.take(1)
-    closed.close("it was stopped")
+    closed.close(noted("it was stopped"))
     assert closed.finished("e0", "failed") == []
-    assert closed.closed == "it was stopped"
+    assert closed.closed == noted("it was stopped")
 
 
 def test_what_waits_for_several_is_held_by_the_first_that_fails() -> None:

@@ -10,6 +10,7 @@ from pytest_manifest.run.key_limits import KeyLimits
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.settings import FailureLimit
 from pytest_manifest.schema import Entry
+from tests.reasons import noted, phrase
 from tests.unit.test_run_schedule import RUN, attempts, held, names
 
 
@@ -59,7 +60,7 @@ def test_what_never_fits_is_held_when_nothing_is_in_flight() -> None:
         "would go beyond it; --manifest-resume --manifest-budget=MORE sends the rest"
     )
     assert found == {"e1": note, "e2": note}
-    assert schedule.closed == note
+    assert phrase(schedule.closed) == note
     assert schedule.exhausted
     assert schedule.over_budget() == []
 
@@ -160,7 +161,7 @@ def test_the_first_reason_for_which_nothing_is_sent_stands() -> None:
     reason = "1 of 3 entries have failed, more than --manifest-max-failed=0 allows"
     assert held(schedule.finished(first.entry.id, "failed")) == {"e2": reason}
     assert schedule.finished(second.entry.id, "failed") == []
-    assert schedule.closed == reason
+    assert phrase(schedule.closed) == reason
     assert schedule.over_budget() == []
 
 
@@ -169,7 +170,7 @@ def test_what_comes_back_after_the_end_does_not_change_its_reason() -> None:
     schedule = within(1, 0.5, 0.5)
     first, second = schedule.take(9)
     land(schedule, first, "2")
-    assert schedule.close("it was stopped") == []
+    assert schedule.close(noted("it was stopped")) == []
     schedule.put_back([second])
     assert schedule.over_budget() == []
-    assert schedule.closed == "it was stopped"
+    assert schedule.closed == noted("it was stopped")

@@ -17,7 +17,7 @@ from pytest_manifest.verdict import brief
 from pytest_manifest.verdict.descendants import (
     FailedDescendant,
     TreeEnds,
-    named_descendant,
+    descendant_of,
     with_descendants,
 )
 from tests.unit.analysis_support import INFO, after, record, timed
@@ -57,24 +57,23 @@ def test_a_verdict_names_the_descendant_that_it_rests_on(
     status: VerdictStatus, failed: int
 ) -> None:
     """Its task and why, whichever way it ended, and whatever number did like it."""
-    found = named_descendant(resting_on(status, failed=failed))
+    found = descendant_of(resting_on(status, failed=failed))
     assert found is not None
-    assert (found[0], found[2]) == ("jobs.page", "It raised E: no, (really).")
-    assert found[1] in resting_on(status).sentence
+    assert (found.task, found.said) == ("jobs.page", "It raised E: no, (really).")
+    assert found.came_to in resting_on(status).sentence
 
 
 @pytest.mark.parametrize("task", ["it's", 'say "it"', "a (b), started by 'c', failed: d", "größe"])
 def test_odd_names_of_tasks_are_told_or_left_out(task: str) -> None:
     """Never another task's, nor half of one."""
-    found = named_descendant(resting_on(task=task))
-    assert found is None or found[0] == task
+    found = descendant_of(resting_on(task=task))
+    assert found is not None
+    assert found.task == task
 
 
 def test_other_verdicts_rest_on_no_descendant() -> None:
     """Whatever their sentences say."""
-    told = resting_on().model_copy(update={"mismatches": []})
-    assert named_descendant(told) is None
-    assert named_descendant(verdict("a", "failed")) is None
+    assert descendant_of(verdict("a", "failed")) is None
 
 
 def test_a_list_of_failures_says_first_what_the_descendant_did() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.verdict import AttemptLine, evaluate, explain
+from tests.reasons import noted
 
 TRACEBACK = """Traceback (most recent call last):
   File "/srv/app/lib/python3.11/site-packages/celery/app/trace.py", line 453, in trace_task
@@ -121,7 +122,7 @@ def test_what_a_forged_receipt_says_is_marked() -> None:
     """It is shown, for whoever looks for its origin, but not as a fact."""
     liar = receipt(entry="crud-0004")
     note = "it is of another entry: 'crud-0004', not 'crud-0003'"
-    text = explain(ENTRY, liar, evaluate(ENTRY, liar, attempt=1, problem="forged", note=note))
+    text = explain(ENTRY, liar, evaluate(ENTRY, liar, attempt=1, problem="forged", why=noted(note)))
     assert (
         "  receipt   what follows is what it says, true or not\n  attempt   1, task id 0a1b2c3d-x\n"
     ) in text

@@ -12,14 +12,16 @@ import pytest
 
 from pytest_manifest.broker.workers import with_effective_timeout
 from pytest_manifest.schema import Entry, Mismatch, Receipt, State, VerdictStatus
-from pytest_manifest.verdict import messages
+from pytest_manifest.verdict import messages, problems
+from pytest_manifest.verdict.reasons import Problem, Reason, read_reason
+from tests.reasons import noted
 
 SENTENCES: dict[str, str] = json.loads(
     Path(__file__).with_name("data").joinpath("messages.json").read_text("utf-8")
 )
 """What is said in each of these situations."""
 Fields: TypeAlias = Mapping[str, Any]
-Told: TypeAlias = Callable[[], str]
+Told: TypeAlias = Callable[[], Reason | str]
 NOBODY: Fields = {"worker": None, "host": None, "pid": None}
 SOFT: Fields = {"error": {"type": "billiard.exceptions.SoftTimeLimitExceeded", "message": ""}}
 
@@ -120,7 +122,7 @@ RECEIVED: Mapping[str, Told] = {
 }
 
 
-def wrong(state: State, expect: Fields | None = None, **fields: Any) -> str:
+def wrong(state: State, expect: Fields | None = None, **fields: Any) -> Reason:
     return messages.wrong_state(entry(expect), receipt(state, **fields), state)
 
 
@@ -187,7 +189,8 @@ ENDED: Mapping[str, Told] = {
 
 
 def unreceived(status: VerdictStatus, note: str = "", expect: Fields | None = None) -> str:
-    return messages.problem(entry(expect), status, note)
+    why = noted(note).of(entry(expect), status)
+    return why.sentence(status)
 
 
 MISSING: Mapping[str, Told] = {
@@ -197,17 +200,10 @@ MISSING: Mapping[str, Told] = {
         for status in get_args(VerdictStatus)
     },
     "a note that ends in a name": partial(unreceived, "unknown", "nobody knows worker X."),
-    "never sent": partial(unreceived, "unknown", "it was never sent, as the run ended"),
-    "made no message": partial(unreceived, "unknown", "its own apply_async returned None"),
-    "over at the run's deadline": partial(
-        unreceived, "timed_out", "the run's deadline of 90 s is over"
-    ),
-    "lost, and the run's deadline is over": partial(
-        unreceived, "lost", "the run's deadline of 90 s is over"
-    ),
-    "never sent, and skipped": partial(unreceived, "skipped", "it was never sent"),
-    "lost on its worker": partial(unreceived, "lost", "started on w@h, and is nowhere"),
-    "crashed on its worker": partial(unreceived, "crashed", "started on w@h, and is nowhere"),
+    "never sent": partial(problems.NeverSent().sentence, "unknown"),
+    "made no message": partial(problems.NotMade(error="returned None").sentence, "unknown"),
+    "over at the run's deadline": partial(problems.RunDeadline(limit=90.0).sentence, "timed_out"),
+    "lost on its worker": partial(problems.LostInFlight(worker="w@h").sentence, "lost"),
     "crashed, as expected of its job": partial(unreceived, "crashed", expect={"state": "crashed"}),
     "timed out, as expected of its job": partial(
         unreceived, "timed_out", "as nobody told", {"state": "timed_out"}
@@ -216,8 +212,12 @@ MISSING: Mapping[str, Told] = {
         unreceived, "crashed", expect={"state": "crashed", "error": {"type": "WorkerLostError"}}
     ),
     "crashed, where a failure is expected": partial(unreceived, "crashed", expect=FAILS),
-    "ended as expected": partial(messages.expected_problem, "revoked", "an order came."),
-    "ended as expected, without a note": partial(messages.expected_problem, "crashed", ""),
+    "ended as expected": partial(
+        messages.EndedAsExpected, ended="revoked", why=noted("an order came.")
+    ),
+    "ended as expected, without a note": partial(
+        messages.EndedAsExpected, ended="crashed", why=Problem()
+    ),
 }
 """Without a receipt."""
 SAID: Mapping[str, Told] = {
@@ -230,7 +230,11 @@ SAID: Mapping[str, Told] = {
 @pytest.mark.parametrize("name", SAID)
 def test_each_situation_has_its_sentence(name: str) -> None:
     """What happened, what is known, what to do next; a change of it is read before it lands."""
-    assert SAID[name]() == SENTENCES[name]
+    said = SAID[name]()
+    if isinstance(said, Reason):
+        assert read_reason(json.loads(json.dumps(said.document()))) == said
+        said = said.sentence("passed")
+    assert said == SENTENCES[name]
 
 
 OWN_KEY = "Command # 1 (SETEX celery-task-meta-t-1 86400) of pipeline caused error"

@@ -8,23 +8,23 @@ from typing import Final
 
 from pytest_manifest.analysis.tree_reading import DescendantRecord, TreeRecord
 from pytest_manifest.reporting.allure.steps import Json, step_between
-from pytest_manifest.reporting.allure.terms import NOT_RUN, Status, message_of, status_of
-from pytest_manifest.schema import VerdictStatus
+from pytest_manifest.reporting.allure.terms import message_of, status_of
+from pytest_manifest.schema.statuses import AllureStatus, VerdictStatus
 from pytest_manifest.text import plural, visible
 
 MOST: Final = 200
 """Descendants of an attempt that are steps; of more, the failed, the critical path, the slowest."""
 CRITICAL: Final = "critical path"
 """What the name of a step ends with that the end of its tree depended on."""
-_WORST_FIRST: Final[tuple[Status, ...]] = ("failed", "broken", "passed")
+_WORST_FIRST: Final[tuple[AllureStatus, ...]] = ("failed", "broken", "passed")
 
 
 def step_of_tree(tree: TreeRecord) -> Json:
     """Return one step for an attempt's descendants, with a step for each of them inside."""
     moments = [one.spawned_at or one.started_at for _, one in tree.tasks]
     began = min((moment for moment in moments if moment is not None), default=None)
-    statuses = {status_of(status) for status in tree.counts if status not in NOT_RUN}
-    worst: Status = next((one for one in _WORST_FIRST if one in statuses), "passed")
+    statuses = {status_of(status) for status in tree.counts}
+    worst: AllureStatus = next((one for one in _WORST_FIRST if one in statuses), "passed")
     number = "1 descendant" if tree.total == 1 else f"{tree.total:,} descendants"
     step = step_between(f"{number}: {_counted(tree.counts)}", began, tree.ended_at, worst)
     step["steps"] = _nested(tree)

@@ -12,8 +12,7 @@ import pytest
 from pytest_manifest.bindings import BUILTIN_ENTRY, BUILTIN_GROUP, Binding, is_builtin, tags_of
 from pytest_manifest.reporting.allure.content import escaped
 from pytest_manifest.reporting.allure.steps import Json
-from pytest_manifest.reporting.allure.terms import Status
-from pytest_manifest.schema import VerdictStatus
+from pytest_manifest.schema.statuses import AllureStatus, VerdictStatus
 from pytest_manifest.text import printable, visible
 
 
@@ -22,7 +21,7 @@ class AllureResult(Protocol):
 
     uuid: str
     name: str
-    status: Status | None
+    status: AllureStatus | None
     statusDetails: Any  # noqa: N815 - Allure's names; it ships no types
     fullName: str | None  # noqa: N815
     historyId: str | None  # noqa: N815
@@ -84,7 +83,7 @@ class OwnReport:
     by the test; ``doc``: its description in Markdown; ``html``: HTML to show instead.
     """
 
-    status: Status | None
+    status: AllureStatus | None
     message: str | None
     trace: str | None
     start: int

@@ -12,8 +12,6 @@ from pytest_manifest.reporting.allure.content import description
 from pytest_manifest.reporting.allure.finished_test import OwnReport
 from pytest_manifest.reporting.allure.steps import Json, milliseconds, steps_of
 from pytest_manifest.reporting.allure.terms import (
-    NOT_RUN,
-    Status,
     is_known,
     labels_of,
     links_of,
@@ -21,6 +19,7 @@ from pytest_manifest.reporting.allure.terms import (
     status_of,
 )
 from pytest_manifest.schema import Mismatch
+from pytest_manifest.schema.statuses import AllureStatus
 from pytest_manifest.text import seconds, visible
 
 _ONE_OF = frozenset({"severity", "owner", "layer"})
@@ -185,7 +184,7 @@ def times(one: AttemptRecord | None, subject: Subject, report: OwnReport) -> dic
     return {"start": start, "stop": max(start, stop)}
 
 
-def _status(record: EntryRecord, subject: Subject, report: OwnReport) -> Status:
+def _status(record: EntryRecord, subject: Subject, report: OwnReport) -> AllureStatus:
     """Return the verdict's status, or the test's own where the verdict does not decide.
 
     The test decides if the verdict is ``passed`` or missing, or if the test was expected to fail.
@@ -200,7 +199,7 @@ def _status(record: EntryRecord, subject: Subject, report: OwnReport) -> Status:
             else reported or "skipped"
         )
     if not _was_corrected(record, report) and (
-        reported == "passed" or (reported == "skipped" and record.kind not in NOT_RUN)
+        reported == "passed" or (reported == "skipped" and status_of(record.kind) != "skipped")
     ):
         return reported  # the test was expected to fail, or did not run
     return status_of(record.kind)
@@ -211,7 +210,9 @@ def _was_corrected(record: EntryRecord, report: OwnReport) -> bool:
     return report.verdict_read not in (None, record.kind)
 
 
-def _details(record: EntryRecord, subject: Subject, report: OwnReport, status: Status) -> Json:
+def _details(
+    record: EntryRecord, subject: Subject, report: OwnReport, status: AllureStatus
+) -> Json:
     details: Json = {}
     message, trace = _message_and_trace(record, subject, report)
     if record.verdict is not None and record.kind != "passed" and record.verdict.mismatches:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 from pytest_manifest.analysis.records import AttemptRecord, TryRecord
-from pytest_manifest.reporting.allure.terms import Status, message_of, status_of
+from pytest_manifest.reporting.allure.terms import message_of, status_of
+from pytest_manifest.schema.statuses import AllureStatus
 from pytest_manifest.text import visible
 
 Json = dict[str, object]
@@ -106,7 +107,7 @@ def _started(one: AttemptRecord) -> Json:
 
 
 def step_between(
-    name: str, start: datetime | None, stop: datetime | None, status: Status = "passed"
+    name: str, start: datetime | None, stop: datetime | None, status: AllureStatus = "passed"
 ) -> Json:
     """Return a step; of two times, one that is not known equals the other, or both are left out."""
     begin, end = milliseconds(start), milliseconds(stop)

@@ -4,49 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 from urllib.parse import quote
 
 import pytest
 from pydantic import JsonValue
 
-from pytest_manifest.schema import Entry, VerdictStatus
+from pytest_manifest.schema import Entry
+from pytest_manifest.schema.statuses import STATUSES, AllureStatus, VerdictStatus
 from pytest_manifest.text import visible
 
-Status = Literal["passed", "failed", "broken", "skipped"]
-
-FAILED: Final[frozenset[VerdictStatus]] = frozenset({"failed", "timed_out"})
-"""Verdicts of jobs that did not meet their entry's expectations."""
-NOT_RUN: Final[frozenset[VerdictStatus]] = frozenset({"skipped", "withdrawn"})
-"""Verdicts of jobs that the run itself has not let run."""
-
-CATEGORIES: Final[Sequence[tuple[str, str, tuple[Status, ...]]]] = (
-    ("Expectation not met", "failed", ("failed",)),
-    ("Timed out", "timed_out", ("failed",)),
-    ("Crashed: the process that ran it died", "crashed", ("broken",)),
-    ("Quarantined: killed its worker too often", "quarantined", ("broken",)),
-    ("Lost: neither a queue nor a worker has it", "lost", ("broken",)),
-    ("Ran more often than is allowed", "duplicated", ("broken",)),
-    ("Unknown task", "unknown_task", ("broken",)),
-    ("Rejected by the worker", "rejected", ("broken",)),
-    ("Expired before it was started", "expired", ("broken",)),
-    ("Revoked", "revoked", ("broken",)),
-    ("Forged receipt", "forged", ("broken",)),
-    ("Still queued or running", "pending", ("broken",)),
-    ("Unknown: it is not known", "unknown", ("broken",)),
-    ("Held back", "skipped", ("skipped",)),
-    ("Taken back: the run was stopped", "withdrawn", ("skipped",)),
+CATEGORIES: Final[Sequence[tuple[str, str, tuple[AllureStatus, ...]]]] = tuple(
+    (one.title, name, (one.allure,)) for name, one in STATUSES.items() if one.title
 )
 """A category for each verdict that is not ``passed``: its name, the verdict, Allure's statuses."""
 
 
-def status_of(verdict: VerdictStatus | None) -> Status:
+def status_of(verdict: VerdictStatus | None) -> AllureStatus:
     """Return ``failed`` for an expectation not met, ``broken`` for a fault of stack or harness."""
-    if verdict == "passed":
-        return "passed"
-    if verdict in FAILED:
-        return "failed"
-    return "skipped" if verdict in NOT_RUN else "broken"
+    return STATUSES[verdict or "pending"].allure
 
 
 def message_of(verdict: VerdictStatus | None, sentence: str | None) -> str:

@@ -13,8 +13,8 @@ from xml.sax.saxutils import escape  # nosec B406  # writes XML, and parses none
 
 from pytest_manifest.analysis.records import AttemptRecord
 from pytest_manifest.analysis.tree_reading import DescendantRecord, TreeRecord
-from pytest_manifest.reporting.allure.terms import Status, status_of
-from pytest_manifest.schema import VerdictStatus
+from pytest_manifest.reporting.allure.terms import status_of
+from pytest_manifest.schema.statuses import AllureStatus, VerdictStatus
 from pytest_manifest.text import many, middle, seconds, visible
 
 NAME: Final = "timeline"
@@ -24,7 +24,7 @@ _ROW, _HEAD, _FOOT = 20, 34, 30
 _INDENT, _DEEPEST, _LETTER = 12, 8, 7.3
 _LETTERS: Final = 34
 """Letters of a task's name that have room where it is not indented."""
-_COLOURS: Final[dict[Status, str]] = {
+_COLOURS: Final[dict[AllureStatus, str]] = {
     "passed": "#2b7a5d",
     "failed": "#b8322a",
     "broken": "#8f5200",

@@ -6,15 +6,15 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import chain
-from typing import Final
+from typing import Final, get_args
 
 from pytest_manifest.analysis.causes import Cause, CauseNumbers
-from pytest_manifest.analysis.reading import outcome_of
-from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, Outcome
+from pytest_manifest.analysis.records import AttemptRecord, EntryRecord
+from pytest_manifest.schema.statuses import Outcome, outcome_of
 from pytest_manifest.text import pictured
 from pytest_manifest.verdict import brief
 
-OUTCOMES: Final[tuple[Outcome, ...]] = ("passed", "failed", "error", "skipped", "pending")
+OUTCOMES: Final = get_args(Outcome)
 _PLACES: Final = 5
 """Decimal places of moments: a hundredth of a millisecond."""
 _ROWS: Final = ("task", "kind", "outcome", "place", "reason", "cause", "tags", "tries", "line")

@@ -9,10 +9,10 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from pytest_manifest.analysis.reading import outcome_of
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, origin_text
 from pytest_manifest.reporting.run_page.columns import cost_figure, rounded
 from pytest_manifest.schema import Receipt
+from pytest_manifest.schema.statuses import outcome_of
 from pytest_manifest.text import pictured
 
 Since = Callable[[datetime | None], float | None]

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from pytest_manifest.analysis.comparison import Change, Comparison, ResultChange, TimeChange
-from pytest_manifest.analysis.reading import outcome_of
 from pytest_manifest.analysis.statistics import Cause, Distribution, Statistics, TaskRow, WorkerRow
 from pytest_manifest.ledger import RunInfo
 from pytest_manifest.reporting.run_again import RunAgain
 from pytest_manifest.reporting.run_page.columns import cost_figure, rounded
+from pytest_manifest.schema.statuses import outcome_of
 from pytest_manifest.text import beginning, pictured
 
 SHOWN_CAUSES = 50

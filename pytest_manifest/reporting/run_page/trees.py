@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from pytest_manifest.analysis.reading import outcome_of
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord
 from pytest_manifest.analysis.tree_reading import DescendantRecord, TreeRecord, read_trees
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.reporting.run_page.columns import OUTCOMES, Columns, Names, rounded
 from pytest_manifest.schema import VerdictStatus
+from pytest_manifest.schema.statuses import outcome_of
 from pytest_manifest.text import pictured
 
 BUDGET: Final = 100_000

@@ -1,0 +1,163 @@
+"""Show all that a ledger has of an entry, in order: ``manifest show ENTRY --facts``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import islice
+from typing import Final
+
+from pydantic import JsonValue
+
+from pytest_manifest.cli.output import say, write_rows_as_json, write_table
+from pytest_manifest.cli.stored_run import StoredRun
+from pytest_manifest.errors import ManifestError, PlanError
+from pytest_manifest.ledger import Ledger
+from pytest_manifest.ledger.facts import document_of
+from pytest_manifest.ledger.jobs import LoadedAttempt
+from pytest_manifest.redaction import redacted
+from pytest_manifest.schema.facts import Ended, Job, Stored
+from pytest_manifest.schema.run_facts import JobFact, RunFact
+from pytest_manifest.schema.shown import Secrets, secrets_of, shown_receipt, shown_text
+from pytest_manifest.text import plural, short
+
+_COLUMNS: Final = ("#seq", "recorded at", "who", "job", "what", "fields")
+_OF_RECEIPT: Final = ("state", "attempt", "worker", "pid", "runtime", "error")
+"""Fields of a receipt that a person is shown; a program gets all."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A fact, or what is shown as one: an attempt, a descendant or a verdict."""
+
+    seq: int
+    at: datetime
+    source: str
+    task_id: str
+    job: str
+    """The job as a person is shown it; "" of what is of the run."""
+    what: str
+    fields: Mapping[str, JsonValue]
+
+
+def run(stored: StoredRun, entry: str, limit: int, *, json: bool) -> None:
+    """Print the facts of an entry and of its run, at most ``limit``, all where that is 0."""
+    with stored.read() as ledger:
+        attempts = ledger.jobs.of_entry(entry)
+        if not attempts:
+            raise PlanError(
+                f"run {stored.info.run}: there is no entry {entry!r} in it; its entries are shown "
+                f"by manifest show {stored.info.run}"
+            )
+        status = ledger.verdicts.statuses().get(entry)
+        lines = sorted(_lines(stored, ledger, entry, attempts), key=lambda one: one.seq)
+    numbers = {"matching": len(lines), "shown": len(lines[: limit or None])}
+    some = islice(lines, limit or None)
+    if json:
+        head: dict[str, JsonValue] = {
+            "run": stored.info.run,
+            "entry": entry,
+            "verdict": status,
+            "task_ids": [one.own.job.task_id for one in attempts],
+        }
+        write_rows_as_json(head, "facts", map(_document, some), numbers)
+        return
+    said = f"{plural(len(attempts), 'attempt')}, {plural(len(lines), 'fact')}"
+    say(f"{entry} of run {stored.info.run} ({status or 'pending'}): {said}")
+    write_table(_COLUMNS, map(_cells, some))
+    if left := numbers["matching"] - numbers["shown"]:
+        say(f"and {left:,} more; --limit=0 shows all")
+
+
+def _lines(
+    stored: StoredRun, ledger: Ledger, entry: str, attempts: Sequence[LoadedAttempt]
+) -> Iterator[_Line]:
+    secrets = _secrets(stored, entry)
+    names: dict[str, str] = {}
+    for attempt in attempts:
+        for one in (attempt.own, *attempt.descendants):
+            spawn = one.job.spawn
+            task_id, number = one.job.task_id, one.job.number
+            names[task_id] = f"attempt {number}" if spawn is None else f"{spawn.task} {task_id[:8]}"
+            yield _planned(one.job, names[task_id])
+            for fact in (*one.facts, *one.extra):
+                yield _line(fact, names, secrets)
+    for run in {one.own.job.run for one in attempts}:
+        for of_run in ledger.jobs.run_facts(run).facts:
+            yield _line(of_run, names, secrets)
+    found, at = ledger.verdicts.of_entry(entry), ledger.verdicts.moment_of(entry)
+    if found is not None and at is not None:
+        sentence = shown_text(found.verdict.sentence)
+        fields: dict[str, JsonValue] = {"status": found.verdict.verdict, "sentence": sentence}
+        job = "" if found.verdict.attempt is None else f"attempt {found.verdict.attempt}"
+        yield _Line(found.seq, at, "controller", "", job, "verdict", fields)
+
+
+def _secrets(stored: StoredRun, entry: str) -> Secrets:
+    """Return what an entry's texts have under names of secrets."""
+    with suppress(ManifestError):
+        if entry in stored.manifest:
+            return secrets_of(stored.manifest[entry])
+    return ()
+
+
+def _planned(job: Job, name: str) -> _Line:
+    spawn = job.spawn
+    if spawn is None:
+        fields: dict[str, JsonValue] = {"why": job.why, "task_id": job.task_id}
+        fields |= {"asked_for": True} if job.asked_for else {}
+        fields |= {"reused_from": job.reused.run} if job.reused is not None else {}
+        return _Line(job.seq, job.at, "controller", job.task_id, name, "planned", fields)
+    fields = {"how": spawn.how, "parent": spawn.parent, "task_id": job.task_id}
+    return _Line(job.seq, job.at, "worker", job.task_id, name, "spawned", fields)
+
+
+def _line(fact: JobFact | RunFact, names: Mapping[str, str], secrets: Secrets) -> _Line:
+    fields = document_of(_shown(fact, secrets))
+    hidden = redacted(fields, secrets)
+    assert isinstance(hidden, dict)
+    who, what = _words(fact.source.name), _words(fact.kind.name)
+    return _Line(fact.seq, fact.at, who, fact.job, names.get(fact.job, ""), what, hidden)
+
+
+def _shown(fact: JobFact | RunFact, secrets: Secrets) -> JobFact | RunFact:
+    if isinstance(fact, Ended):
+        return replace(fact, receipt=shown_receipt(fact.receipt, secrets))
+    if isinstance(fact, Stored) and fact.receipt is not None:
+        return replace(fact, receipt=shown_receipt(fact.receipt, secrets))
+    return fact
+
+
+def _words(name: str) -> str:
+    return name.lower().replace("_", " ")
+
+
+def _document(line: _Line) -> JsonValue:
+    return {
+        "seq": line.seq,
+        "at": line.at.isoformat(),
+        "source": line.source,
+        "task_id": line.task_id or None,
+        "what": line.what,
+        "fields": dict(line.fields),
+    }
+
+
+def _cells(line: _Line) -> tuple[str, ...]:
+    at = line.at.isoformat(sep=" ", timespec="milliseconds").removesuffix("+00:00")
+    return str(line.seq), at, line.source, line.job, line.what, _text(line.fields)
+
+
+def _text(fields: Mapping[str, JsonValue]) -> str:
+    shown: dict[str, JsonValue] = {}
+    for name, value in fields.items():
+        if name == "receipt" and isinstance(value, dict):
+            shown |= {key: value[key] for key in _OF_RECEIPT if value.get(key) is not None}
+        else:
+            shown[name] = value
+    return ", ".join(
+        f"{name}={value if isinstance(value, str) else short(value)}"
+        for name, value in shown.items()
+    )

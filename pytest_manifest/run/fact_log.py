@@ -1,0 +1,310 @@
+"""Collect the facts that a session sees or makes, and write them with what follows from them.
+
+They wait in memory for the next transaction of the run's thread, whose first rows they are: so a
+verdict comes after all that it went by, and a look costs no commit. What nothing has followed from
+when a session is killed is gone with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from datetime import datetime
+from typing import Final, Literal, TypeAlias, TypedDict
+
+from pytest_manifest.broker.locating import JobLocations
+from pytest_manifest.ledger import Ledger, Start, utc_now
+from pytest_manifest.ledger.facts import Owned, started_of
+from pytest_manifest.run.pending import Overdue, PendingAttempt
+from pytest_manifest.run.recovery import Handling, Looks, is_alive
+from pytest_manifest.schema import Receipt
+from pytest_manifest.schema.facts import (
+    Ended,
+    FactSource,
+    Gone,
+    Moved,
+    Nowhere,
+    Place,
+    Recalled,
+    RecallReason,
+    Seen,
+    Stored,
+    TimeOver,
+    Withheld,
+    WithheldCode,
+)
+from pytest_manifest.schema.run_facts import (
+    JobFact,
+    RunFact,
+    RunOver,
+    RunOverReason,
+    Search,
+    SegmentEnded,
+    StoreFact,
+)
+from pytest_manifest.verdict import problems
+from pytest_manifest.verdict.reasons import Problem
+
+Ending: TypeAlias = Literal["finished", "stopped", "detached"]
+Stage: TypeAlias = Literal["asked", "heard", "withdrawn"]
+StoreFinding: TypeAlias = Literal["marked", "intact", "emptied", "older", "unreachable", "read_on"]
+
+
+class Stamp(TypedDict):
+    """The fields that every fact has; its ``seq`` is given as it is written."""
+
+    seq: int
+    at: datetime
+    job: str
+
+
+def stamp(job: str = "") -> Stamp:
+    """Return the fields of a fact of a job, or of the run, of this moment."""
+    return Stamp(seq=0, at=utc_now(), job=job)
+
+
+_OVER: Final[Mapping[type[problems.RunOver], RunOverReason]] = {
+    problems.RunDeadline: "deadline",
+    problems.RunDeadlineUnanswered: "unanswered",
+    problems.RunDeadlineUnasked: "unasked",
+    problems.RunNobody: "nobody",
+    problems.RunUndecodable: "undecodable",
+    problems.RunUnanswered: "silent",
+    problems.RunGaveUp: "gave_up",
+}
+_WITHHELD: Final[Mapping[type[Problem], WithheldCode]] = {
+    problems.UnknownTask: "unknown_task",
+    problems.WaitsFor: "after",
+    problems.CanaryFailed: "canary",
+    problems.TooManyFailed: "max_failed",
+    problems.BudgetReached: "budget",
+}
+_OF_ANY: Final = {*vars(Problem()), "unread", "unsent", "holder", "limit", "error", "names"}
+"""Fields of reasons that are no figures of the fact's own."""
+
+
+def run_over(why: problems.RunOver) -> RunOver:
+    """Return the fact that a run is over, for this reason."""
+    fields = vars(why)
+    limit = fields.get("limit")
+    return RunOver(
+        **stamp(),
+        why=_OVER[type(why)],
+        limit=limit if isinstance(limit, float) else None,
+        error=str(fields.get("error", why.unread)),
+        fields=_figures(why),
+    )
+
+
+def _figures(why: Problem) -> dict[str, str | int]:
+    """Return the fields of a reason that a fact has by their names."""
+    return {name: one for name, one in vars(why).items() if name not in _OF_ANY}
+
+
+def withheld(task_id: str, why: Problem) -> Withheld | None:
+    """Return the fact that an attempt is held back; None where it is only looked at."""
+    code = _WITHHELD.get(type(why))
+    if code is None:
+        return None
+    fields = vars(why)
+    figures = _figures(why) | ({"limit": fields["limit"]} if "limit" in fields else {})
+    return Withheld(**stamp(task_id), code=code, names=fields.get("names", ()), fields=figures)
+
+
+class FactLog:
+    """See the module. Use it from one thread."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self._waiting: list[Owned] = []
+        self._known: set[Hashable] = set()
+        self._store: StoreFinding | None = None
+
+    def add(self, entry: str | None, fact: JobFact | RunFact) -> None:
+        """Add a fact of an entry, of the run for None."""
+        self._waiting.append((entry, fact))
+
+    def of(self, job: PendingAttempt, fact: JobFact) -> None:
+        """Add a fact of a job."""
+        self._waiting.append((job.entry.id, fact))
+
+    def of_task(self, task_id: str, fact: JobFact) -> None:
+        """Add a fact of whatever has this task id; nothing where nobody knows that."""
+        entry = self.entry_of(task_id)
+        if entry is not None:
+            self._waiting.append((entry, fact))
+
+    def is_new(self, *key: Hashable) -> bool:
+        """Return whether this is asked for the first time in this session."""
+        if key in self._known:
+            return False
+        self._known.add(key)
+        return True
+
+    def write(self) -> None:
+        """Record what was added, before all else of the caller's transaction."""
+        if self._waiting:
+            facts, self._waiting = self._waiting, []
+            self.ledger.facts.append(facts)
+
+    def last_seq(self) -> int:
+        """Write what was added, and return the last number of the ledger's order."""
+        self.write()
+        return self.ledger.facts.last_seq()
+
+    def entry_of(self, task_id: str) -> str | None:
+        """Return the entry of an attempt, or of a descendant of one; None: it is of none."""
+        row = self.ledger.attempts.get(task_id)
+        if row is None and (one := self.ledger.descendants.get(task_id)) is not None:
+            row = self.ledger.attempts.get(one.root)
+        return None if row is None else row.entry
+
+    # What is seen of a job
+
+    def has_died(self, job: PendingAttempt) -> bool:
+        """Return whether the process that ran a job is known to be gone."""
+        if is_alive(job) is not False:
+            return False
+        self.gone(job)
+        return True
+
+    def gone(self, job: PendingAttempt) -> None:
+        """Add that the process is gone which ran a job's last execution."""
+        loss, execution = job.loss, job.execution or ""
+        if not self.is_new("gone", job.task_id, execution, job.pid, loss):
+            return
+        if loss is None:
+            source, code = FactSource.SEARCH, None
+        else:
+            source, code = FactSource.SUPERVISOR, loss.returncode
+        worker = job.worker if loss is None else loss.worker
+        fact = Gone(
+            **stamp(job.task_id),
+            source=source,
+            execution=execution,
+            pid=job.pid,
+            exit_code=code,
+            worker=worker,
+        )
+        self.of(job, fact)
+
+    def reported(
+        self, task_id: str, execution: str | None, receipt: Receipt, fault: str = ""
+    ) -> None:
+        """Add an end that is not among the receipts, as it does not count, or not yet.
+
+        The result store is read again and again: each content counts once.
+        """
+        content = hash(receipt.model_dump_json())
+        if not self.is_new("end", task_id, execution, content, fault):
+            return
+        if receipt.source == "worker":
+            fact: JobFact = Ended(
+                **stamp(task_id),
+                source=FactSource.WORKER,
+                execution=execution,
+                receipt=receipt,
+                fault=fault,
+            )
+        else:
+            fact = Stored(**stamp(task_id), source=FactSource.STORE, receipt=receipt, fault=fault)
+        self.of_task(task_id, fact)
+
+    def clashing(self, start: Start) -> None:
+        """Add the record of a start that differs from the one before it."""
+        if self.is_new("start", start):
+            self.of_task(start.task_id, started_of(start, 0, utc_now(), FactSource.WORKER))
+
+    def unreadable(self, task_id: str, why: str) -> None:
+        """Add that what the store has of a job cannot be read here."""
+        if self.is_new("unreadable", task_id, why):
+            fact = Stored(**stamp(task_id), source=FactSource.STORE, unreadable=why)
+            self.of_task(task_id, fact)
+
+    def seen(
+        self, job: PendingAttempt, place: Place, as_of: int, holder: str | None = None
+    ) -> None:
+        """Add where a job was found, as that decides something."""
+        by = FactSource.SEARCH
+        fact = Seen(**stamp(job.task_id), source=by, place=place, as_of=as_of, holder=holder)
+        self.of(job, fact)
+
+    def stranded(self, job: PendingAttempt) -> None:
+        """Add that a silent worker had taken a job, where one had, as its time is over."""
+        if job.stranded:
+            self.seen(job, "unacked", self.ledger.facts.last_seq(), job.holder)
+
+    def moved(
+        self, pending: Mapping[str, PendingAttempt], task_ids: Iterable[str], how: Handling
+    ) -> None:
+        """Add what was done with the messages that dead workers had."""
+        for task_id in task_ids:
+            self.of(pending[task_id], Moved(**stamp(task_id), how=how))
+
+    # What is done with a job
+
+    def time_over(self, overdue: Overdue, limit: float) -> None:
+        """Add that a job's own time is over (s)."""
+        job, by_start = overdue.job, overdue.by_start
+        fact = TimeOver(
+            **stamp(job.task_id),
+            of="timeout" if by_start else "deadline",
+            limit=limit,
+            execution=job.execution if by_start else None,
+        )
+        self.of(job, fact)
+
+    def recalled(self, task_id: str, why: RecallReason, stage: Stage, entry: str = "") -> None:
+        """Add that the run takes a job back, once for each reason and stage.
+
+        ``entry``: whose job it is, where that is known.
+        """
+        if self.is_new("recalled", task_id, why, stage):
+            fact = Recalled(**stamp(task_id), why=why, stage=stage)
+            if entry:
+                self.add(entry, fact)
+            else:
+                self.of_task(task_id, fact)
+
+    # What is found of the run
+
+    def look_anew(self) -> None:
+        """Have the next look at the result store added, whatever the last one has shown."""
+        self._store = None
+
+    def store(self, what: StoreFinding, *, is_recorded: bool = False) -> None:
+        """Add the finding of a look at the result store where it is another than the last one.
+
+        ``is_recorded``: it is written where it was found.
+        """
+        before, self._store = self._store, what
+        if what != before and not is_recorded:
+            self.add(None, StoreFact(**stamp(), what=what))
+
+    def searched(
+        self, looks: Looks, found: JobLocations, as_of: int, nowhere: Iterable[PendingAttempt]
+    ) -> None:
+        """Add a search, and which jobs it found in no place; ``as_of``: see ``facts.Nowhere``."""
+        by, (first, second) = FactSource.SEARCH, looks
+        places = (found.queued, found.with_worker, found.unacked_by_dead, found.missing)
+        names = ("queued", "with_worker", "unacked_by_dead", "missing")
+        search = Search(
+            **stamp(),
+            source=by,
+            as_of=as_of,
+            answered=tuple(sorted(first.answered & second.answered)),
+            silent=tuple(sorted(first.unresponsive | second.unresponsive)),
+            blind_spot=first.blind_spot or second.blind_spot,
+            counts=dict(zip(names, map(len, places), strict=True)),
+        )
+        self.add(None, search)
+        for job in nowhere:
+            self.of(job, Nowhere(**stamp(job.task_id), source=by, as_of=as_of))
+
+
+def end_segment(ledger: Ledger, how: Ending, *, stopped: datetime | None = None) -> None:
+    """Record how a stretch of a run ends; ``stopped``: when, if its jobs end with it."""
+    with ledger.transaction():
+        ledger.info.set_status(how)
+        if stopped is not None:
+            ledger.info.stop_segment(stopped)
+        ledger.facts.append([(None, SegmentEnded(**stamp(), how=how))])

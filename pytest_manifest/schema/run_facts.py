@@ -1,0 +1,302 @@
+"""Define the facts of a run that a ledger holds, and what the judge takes: a job's and a run's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cached_property
+from typing import Final, Literal, TypeAlias, TypeVar
+
+from pytest_manifest.schema.facts import (
+    Announced,
+    ChildElsewhere,
+    ChildUnsent,
+    Closed,
+    Ended,
+    Fact,
+    Gone,
+    HandedOn,
+    Job,
+    Kind,
+    Moved,
+    Nowhere,
+    Recalled,
+    Seen,
+    Sending,
+    SendResult,
+    Started,
+    Stored,
+    TakenUp,
+    TimeOver,
+    Withheld,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment(Fact):
+    """A stretch of a run begins, with the settings of this start of pytest.
+
+    ``lifetime``: seconds for which the result store keeps a result.
+    """
+
+    kind = Kind.SEGMENT
+    kills: int
+    lifetime: float
+    deadline: float | None = None
+    canary: int = 0
+    max_failed: str | None = None
+    budget: float | None = None
+    limits: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentEnded(Fact):
+    """A stretch of a run ends."""
+
+    kind = Kind.SEGMENT_ENDED
+    how: Literal["finished", "stopped", "detached"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFact(Fact):
+    """A task's code or own time limit (s), for what is sent from here on; None: not this one."""
+
+    kind = Kind.TASK
+    task: str
+    code: str | None = None
+    limit: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreFact(Fact):
+    """The finding of a look at the result store.
+
+    marked: it begins; intact: it has all; emptied: it has lost what it held; older: another
+    session may have read what this ledger lacks; unreachable: it does not answer; read_on: another
+    reader went on from this one's position. With a ``job``: of that one alone, as of one that was
+    reused.
+    """
+
+    kind = Kind.STORE
+    what: Literal["marked", "intact", "emptied", "older", "unreachable", "read_on"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFact(Fact):
+    """Something known of a worker, or of a queue's.
+
+    reports: it reports each start, or ended before the first message; stock: it does not report
+    starts; unserved: no worker of this queue had answered; nobody: none at all had; silent: only
+    its name is known; heard, left: it answered, it is gone.
+    """
+
+    kind = Kind.NODE
+    name: str
+    what: Literal["reports", "stock", "unserved", "nobody", "silent", "heard", "left"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaceFact(Fact):
+    """Another broker that jobs were sent to, or the store that the app's own settings name."""
+
+    kind = Kind.PLACE
+    what: Literal["other_broker", "own_store"]
+    url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search(Fact):
+    """Both looks of a search: one row, if something is missing; ``counts`` by place."""
+
+    kind = Kind.SEARCH
+    as_of: int
+    answered: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()
+    blind_spot: str = ""
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetBack(Fact):
+    """The clock was set back ``by`` so many seconds; ``most``: behind the most that it ever was.
+
+    With a ``job``: of that one alone.
+    """
+
+    kind = Kind.SET_BACK
+    by: float
+    most: float
+
+
+RunOverReason = Literal[
+    "deadline", "unanswered", "unasked", "nobody", "undecodable", "silent", "gave_up", "ended"
+]
+"""deadline: the run's; unanswered: the same, while all waits and no worker has answered; unasked:
+while none can be asked; nobody: no worker has answered for long; undecodable: workers answer, and
+cannot decode the messages; silent: messages left the queue, and their workers answer nothing;
+gave_up: a server stayed out of reach, or the stack has ended; ended: an audit looks at a run that
+was stopped, or killed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOver(Fact):
+    """The run ends before its work, with all that has no verdict.
+
+    ``error``: why there was no last look, or why it gave up; ``fields``: figures, by their names in
+    the verdicts' reason.
+    """
+
+    kind = Kind.RUN_OVER
+    why: RunOverReason
+    limit: float | None = None
+    error: str = ""
+    fields: Mapping[str, str | int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steered(Fact):
+    """An operator has steered the run."""
+
+    kind = Kind.STEERED
+    what: Literal["paused", "resumed", "limited", "cancelled", "requeued"]
+    who: str
+    why: str = ""
+    value: str = ""
+
+
+JobFact: TypeAlias = (
+    Withheld
+    | Sending
+    | SendResult
+    | Gone
+    | Nowhere
+    | Seen
+    | Moved
+    | TimeOver
+    | Recalled
+    | TakenUp
+    | Started
+    | HandedOn
+    | Ended
+    | Stored
+    | ChildUnsent
+    | ChildElsewhere
+    | Announced
+    | Closed
+)
+
+RunFact: TypeAlias = (
+    Segment
+    | SegmentEnded
+    | TaskFact
+    | StoreFact
+    | NodeFact
+    | PlaceFact
+    | Search
+    | SetBack
+    | RunOver
+    | Steered
+)
+
+KINDS: Final[Mapping[Kind, type[JobFact | RunFact]]] = {
+    one.kind: one
+    for one in (
+        *(Withheld, Sending, SendResult, Gone, Nowhere, Seen, Moved, TimeOver, Recalled, TakenUp),
+        *(Started, HandedOn, Ended, Stored, ChildUnsent, ChildElsewhere, Announced, Closed),
+        *(Segment, SegmentEnded, TaskFact, StoreFact, NodeFact, PlaceFact, Search, SetBack),
+        *(RunOver, Steered),
+    )
+}
+# What the judge takes
+
+
+AnyFact = TypeVar("AnyFact", bound=Fact)
+
+
+@dataclass(frozen=True)
+class JobFacts:
+    """A job with its facts, by ``seq``.
+
+    ``extra`` are facts of the run that were copied for this job alone, as one is reused.
+    """
+
+    job: Job
+    facts: tuple[JobFact, ...] = ()
+    extra: tuple[StoreFact | SetBack, ...] = ()
+
+    def until(self, seq: int) -> JobFacts:
+        """Return what was known of it by then."""
+        return JobFacts(self.job, _until(self.facts, seq), _until(self.extra, seq))
+
+    def each(self, kind: type[AnyFact]) -> Sequence[AnyFact]:
+        """Return its facts of one kind, by ``seq``."""
+        return self._by_kind.get(kind, ())  # type: ignore[return-value]  # by its own class
+
+    @cached_property
+    def _by_kind(self) -> Mapping[type[Fact], Sequence[Fact]]:
+        found: dict[type[Fact], list[Fact]] = {}
+        for one in self.facts:
+            found.setdefault(type(one), []).append(one)
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """The facts of the run that sent a job; immutable, each as of its ``seq``.
+
+    ``signed_only``: only what trusted workers have signed counts. ``has_stream``: workers can
+    report starts into its store. ``first_start``: the ``seq`` of the first start that any job of it
+    reported, None where none has.
+    """
+
+    run: str
+    created_at: datetime
+    is_private: bool
+    backend: str = ""
+    stream_ttl: float = 0.0
+    signed_only: bool = False
+    has_stream: bool = True
+    first_start: int | None = None
+    facts: tuple[RunFact, ...] = ()
+
+    @cached_property
+    def segments(self) -> tuple[Segment, ...]:
+        return self._of(Segment)
+
+    @cached_property
+    def tasks(self) -> tuple[TaskFact, ...]:
+        return self._of(TaskFact)
+
+    @cached_property
+    def store(self) -> tuple[StoreFact, ...]:
+        return self._of(StoreFact)
+
+    @cached_property
+    def nodes(self) -> tuple[NodeFact, ...]:
+        return self._of(NodeFact)
+
+    @cached_property
+    def places(self) -> tuple[PlaceFact, ...]:
+        return self._of(PlaceFact)
+
+    @cached_property
+    def set_backs(self) -> tuple[SetBack, ...]:
+        return self._of(SetBack)
+
+    @cached_property
+    def overs(self) -> tuple[RunOver, ...]:
+        return self._of(RunOver)
+
+    def until(self, seq: int) -> RunFacts:
+        """Return what was known of the run by then."""
+        first = self.first_start
+        started = first if first is not None and first <= seq else None
+        return replace(self, facts=_until(self.facts, seq), first_start=started)
+
+    def _of(self, kind: type[AnyFact]) -> tuple[AnyFact, ...]:
+        return tuple(one for one in self.facts if isinstance(one, kind))
+
+
+def _until(facts: Iterable[AnyFact], seq: int) -> tuple[AnyFact, ...]:
+    return tuple(one for one in facts if one.seq <= seq)

@@ -1,0 +1,563 @@
+"""Believe reports of a job: which starts and ends count, which end decides, and which are forged.
+
+Rules C1 to C5 and D1 to D4. Nothing here depends on the order of reports between two milestones:
+what was sent, how often it was handed on, retried and delivered again comes before what the clocks
+of several machines say, and those before names.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from itertools import groupby
+from typing import Final, TypeAlias
+
+from pytest_manifest.redaction import redacted
+from pytest_manifest.schema import Entry, Mismatch, Receipt, VerdictStatus, wire
+from pytest_manifest.schema.facts import (
+    Ended,
+    Gone,
+    HandedOn,
+    Nowhere,
+    Recalled,
+    Sending,
+    Started,
+    Stored,
+)
+from pytest_manifest.schema.run_facts import JobFacts, RunFacts, SetBack, StoreFact
+from pytest_manifest.schema.signed import FILLABLE
+from pytest_manifest.schema.statuses import OF_ITS_PROCESS, WITHOUT_START
+from pytest_manifest.text import short
+from pytest_manifest.verdict import problems
+from pytest_manifest.verdict.evidence import CLOCK_TOLERANCE, is_revocation_notice
+from pytest_manifest.verdict.expectations import result_left_out
+from pytest_manifest.verdict.reasons import Problem, Reason
+
+STORING: Final = timedelta(seconds=1)
+"""How long after a task's end its result is stored, at most."""
+_BEFORE_ALL: Final = datetime.min.replace(tzinfo=timezone.utc)
+_STRANGERS: Final = ("run", "entry", "attempt", "task_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A status with its reason, and what was not as expected."""
+
+    status: VerdictStatus
+    reason: Reason
+    mismatches: Sequence[Mismatch] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The identity of a job in the run that had sent it, which its receipts must have."""
+
+    run: str
+    entry: str
+    attempt: int
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """An end that counts: of which execution, None where that is not known, and who says so."""
+
+    seq: int
+    execution: str | None
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """All that is known of a job as of some moment, each report once.
+
+    ``starts``: the oldest first; ``ends``: of this job by workers; ``stored``: what the result
+    store alone has; ``disbelieved``: the first end that does not count, as a reason.
+    """
+
+    starts: tuple[Started, ...] = ()
+    handed_on: Mapping[str, HandedOn] = field(default_factory=dict)
+    ends: tuple[End, ...] = ()
+    stored: tuple[End, ...] = ()
+    gone: tuple[Gone, ...] = ()
+    disbelieved: Problem | None = None
+    unreadable: str = ""
+    clashes: bool = False
+
+    @property
+    def last(self) -> Started | None:
+        """Return the newest start."""
+        return self.starts[-1] if self.starts else None
+
+    @property
+    def between(self) -> HandedOn | None:
+        """Return the end of the newest start's execution, where the job goes on after it."""
+        return self.handed_on.get(self.starts[-1].execution) if self.starts else None
+
+    @property
+    def is_running(self) -> bool:
+        """Return whether a process runs it, by all starts and what was handed on."""
+        return bool(self.starts) and self.between is None
+
+    @property
+    def death(self) -> Gone | None:
+        """Return how the process of the newest start is known to have ended; None: it is not."""
+        last = self.last
+        return None if last is None else next((one for one in self.gone if _is_of(one, last)), None)
+
+    @property
+    def has_notice(self) -> bool:
+        """Return whether a worker has stored that the job was revoked, which may run all the
+        same."""
+        return any(is_revocation_notice(one.receipt) for one in self.stored)
+
+    @property
+    def hearsay(self) -> Sequence[End]:
+        """Return the ends that the store alone has, but notices of a revocation."""
+        return [one for one in self.stored if not is_revocation_notice(one.receipt)]
+
+
+def traces_of(job: JobFacts, of: Identity) -> Traces:
+    """Sort a job's reports, each once; ends of other jobs do not count."""
+    starts: Sequence[Started] = job.each(Started)
+    clashes = False
+    if len(starts) > 1:
+        starts, clashes = _in_order(starts)
+    doubted: list[Problem] = []
+    ends = [
+        End(one.seq, one.execution, one.receipt)
+        for one in job.each(Ended)
+        if _is_believed(one.receipt, one.fault, of, doubted)
+    ]
+    found = job.each(Stored)
+    stored = [
+        End(one.seq, None, one.receipt)
+        for one in found
+        if one.receipt is not None and _is_believed(one.receipt, one.fault, of, doubted)
+    ]
+    return Traces(
+        starts=tuple(starts),
+        handed_on=_handed_on(job.each(HandedOn)),
+        ends=_each_once(ends),
+        stored=_each_once(stored),
+        gone=tuple(job.each(Gone)),
+        disbelieved=min(doubted, key=repr) if doubted else None,
+        unreadable=min((one.unreadable for one in found if one.receipt is None), default=""),
+        clashes=clashes,
+    )
+
+
+def _is_believed(receipt: Receipt, fault: str, of: Identity, doubted: list[Problem]) -> bool:
+    """Return whether a receipt is of this job, and of somebody who is believed (C1, C2)."""
+    doubt = problems.Unsigned(fault=fault) if fault else _of_another(of, receipt)
+    if doubt is not None:
+        doubted.append(doubt)
+    return doubt is None
+
+
+def _handed_on(facts: Sequence[HandedOn]) -> Mapping[str, HandedOn]:
+    found: dict[str, HandedOn] = {}
+    for fact in facts:
+        same = found.setdefault(fact.execution, fact)
+        found[fact.execution] = min(same, fact, key=lambda one: (one.how, one.cost or 0.0))
+    return found
+
+
+def _is_of(death: Gone, start: Started) -> bool:
+    is_same = None in (death.pid, start.pid) or death.pid == start.pid
+    return is_same and death.execution == start.execution
+
+
+def _each_once(ends: Sequence[End]) -> tuple[End, ...]:
+    """Leave out what was reported before, in the same words."""
+    if len(ends) < 2:
+        return tuple(ends)
+    kept: list[End] = []
+    for end in ends:
+        if not any(end.execution == one.execution and end.receipt == one.receipt for one in kept):
+            kept.append(end)
+    return tuple(kept)
+
+
+def start_order(start: Started) -> tuple[int, int, bool, datetime, int, str]:
+    """Return what starts are sorted by, the oldest first.
+
+    What a job's messages count comes before the times, which are by the clocks of several machines.
+    """
+    began = start.started_at or _BEFORE_ALL
+    where = start.hop, start.retries, start.redelivered, began
+    return *where, start.pid or 0, start.execution
+
+
+def _in_order(starts: Sequence[Started]) -> tuple[list[Started], bool]:
+    """Sort starts, each once; return whether two records of one process's start differ.
+
+    Those of one execution by two processes of a worker are two starts: the pool gives a job to
+    another process when the first has died before its worker heard that it had begun.
+    """
+    ordered = sorted(starts, key=start_order)
+    kept: dict[tuple[str, int | None], Started] = {}
+    clashes = False
+    for start in ordered:
+        same = kept.setdefault((start.execution, start.pid), start)
+        clashes = clashes or _identity(same) != _identity(start)
+    by_execution = sorted(kept.values(), key=lambda one: one.execution)
+    for _, several in groupby(by_execution, key=lambda one: one.execution):
+        clashes = clashes or len({(one.worker, one.host) for one in several}) > 1
+    return sorted(kept.values(), key=start_order), clashes
+
+
+def _identity(start: Started) -> tuple[object, ...]:
+    return start.started_at, start.retries, start.worker, start.host
+
+
+def _of_another(of: Identity, receipt: Receipt) -> Problem | None:
+    """Find the receipt of another job: it is no end of this one (C2)."""
+    for name in _STRANGERS:
+        found, true = getattr(receipt, name), getattr(of, name)
+        if found != true:
+            what = name.replace("_", " ")
+            return problems.OfAnother(of_what=what, found=short(found), true=short(true))
+    return None
+
+
+def turns(starts: Sequence[Started]) -> int:
+    """Return the most starts of one turn: as often handed on, and retried since (D4)."""
+    if len(starts) < 2:
+        return len(starts)
+    return max(Counter((start.hop, start.retries) for start in starts).values())
+
+
+# D: which ends count, and which decides
+
+
+def counted_ends(job: JobFacts, traces: Traces, base: int) -> Sequence[End]:
+    """Return the ends that count, the one that decides last.
+
+    ``base``: when the job was sent, or taken up again, last.
+    """
+    ends = believed_ends(job, traces)
+    if any(one.receipt.state == "revoked" for one in ends):
+        begun = {start.execution for start in traces.starts}
+        ends = [one for one in ends if one.execution in begun or not _is_recalled(job, one, base)]
+    if traces.handed_on:
+        ends = _without_earlier(ends, traces)
+    if len(ends) < 2:
+        return ends
+    return _in_order_of_ends(ends, traces.starts)
+
+
+def believed_ends(job: JobFacts, traces: Traces) -> list[End]:
+    """Return all ends of the job that are believed, also of executions after which it went on."""
+    hearsay, is_running = traces.hearsay, traces.is_running
+    confirmed = (one for one in hearsay if not is_running or _is_confirmed(job, one))
+    return [*traces.ends, *confirmed]
+
+
+def _is_recalled(job: JobFacts, end: End, base: int) -> bool:
+    """Return whether a worker has only dropped what the run took back as its time was over.
+
+    Then that is why the job did not run. A worker drops a job that it has taken in advance once it
+    could begin it.
+    """
+    return end.receipt.state == "revoked" and any(
+        one.why in ("stop", "time") and base < one.seq < end.seq for one in job.each(Recalled)
+    )
+
+
+def _is_confirmed(job: JobFacts, end: End) -> bool:
+    """Return whether a search since has found nowhere what the store alone says has ended (D2).
+
+    A task can store an end of its own in the middle of its work. Not where its process is gone: it
+    may have died in its work.
+    """
+    searches = [one for one in job.each(Nowhere) if one.as_of >= end.seq]
+    if not searches:
+        return False
+    then = job.until(searches[0].seq)
+    starts = _in_order(then.each(Started))[0]
+    return not any(_is_of(one, starts[-1]) for one in then.each(Gone)) if starts else True
+
+
+def _without_earlier(ends: Sequence[End], traces: Traces) -> list[End]:
+    """Leave out the success of an execution that has sent its job's message again (D3).
+
+    A task may do so and succeed (``retry(throw=False)``): the last of its runs decides. And what
+    the store has of that end.
+    """
+    earlier = [one for one in ends if _goes_on_after(one, traces)]
+    ended = [one.receipt.finished_at for one in earlier if one.receipt.finished_at is not None]
+    last = max(ended, default=None)
+
+    def is_copy(end: End) -> bool:
+        finished = end.receipt.finished_at
+        if end.execution is not None or last is None or finished is None:
+            return False
+        return finished - last < STORING
+
+    return [one for one in ends if one not in earlier and not is_copy(one)]
+
+
+def _goes_on_after(end: End, traces: Traces) -> bool:
+    """Return whether the job goes on after an execution's success."""
+    after = None if end.execution is None else traces.handed_on.get(end.execution)
+    return after is not None and after.how != "canvas" and end.receipt.state == "succeeded"
+
+
+def _in_order_of_ends(ends: Sequence[End], starts: Sequence[Started]) -> Sequence[End]:
+    """Sort ends, the one that decides last (D1).
+
+    Workers before the store: that of the last execution, by its own process, which alone knows what
+    it has done; the main process reports a child that it has ended, or found dead.
+    """
+    turn: dict[str | None, _Turn] = {}
+    for end in ends:
+        said = end.receipt
+        own = (0, said.retries, said.redelivered, said.started_at or _BEFORE_ALL)
+        turn[end.execution] = max(turn.get(end.execution, own), own)
+    turn |= {start.execution: start_order(start)[:4] for start in starts}
+
+    def place(end: End) -> tuple[object, ...]:
+        said, name = end.receipt, end.execution
+        is_known = said.source == "worker", name is not None
+        return *is_known, *turn[name], name or "", is_from_child(said)
+
+    def moment(end: End) -> tuple[datetime, str]:
+        return end.receipt.finished_at or _BEFORE_ALL, repr(_essence(end.receipt))
+
+    # Of two failures the second is of what could not be sent after the first; what the store has
+    # last takes the place of what it had.
+    by_time = sorted(ends, key=moment)
+    stored = [end for end in by_time if end.receipt.source != "worker"]
+    return sorted([*stored, *(end for end in reversed(by_time) if end not in stored)], key=place)
+
+
+_Turn: TypeAlias = tuple[int, int, bool, datetime]
+
+
+def is_from_child(receipt: Receipt) -> bool:
+    """Return whether the process that ran a task says how it ended."""
+    return receipt.state in OF_ITS_PROCESS or receipt.cpu is not None
+
+
+# C: what cannot be true
+
+
+def contradiction(
+    entry: Entry, job: JobFacts, traces: Traces, ends: Sequence[End], run: RunFacts
+) -> Problem | None:
+    """Return why the ends of an attempt cannot all be true; None where they can.
+
+    Of a descendant only its own reports are compared: nobody knows what it was to do.
+    """
+    if job.job.spawn is None:
+        for end in ends:
+            receipt = without_unproven_claims(end, traces.starts)
+            lie = (
+                _other_job(entry, receipt)
+                or _other_result(receipt)
+                or _other_time(job, traces, end, run)
+            )
+            if lie is not None:
+                return lie
+    return _disagreement(ends, by_failure=entry.expect.state == "failed") or _against_starts(
+        job, traces, ends, run
+    )
+
+
+def _other_job(entry: Entry, receipt: Receipt) -> Problem | None:
+    if receipt.replaced:  # Celery lets another task replace this one
+        return None
+    if receipt.task != entry.task:
+        found, true = short(receipt.task), short(entry.task)
+        return problems.OfAnother(of_what="task", found=found, true=true)
+    if receipt.retries or receipt.args_sha256 is None:  # a retry may be with other arguments
+        return None
+    digest = wire.arguments_sha256(entry.args, entry.kwargs)
+    if digest is not None and digest != receipt.args_sha256:
+        return problems.OtherArguments()
+    return None
+
+
+def _other_result(receipt: Receipt) -> Problem | None:
+    if receipt.result_sha256 is None or result_left_out(receipt):
+        return None
+    if wire.json_sha256(receipt.result) in (None, receipt.result_sha256):
+        return None
+    return problems.ChangedResult(result=short(redacted(receipt.result)))
+
+
+def _other_time(job: JobFacts, traces: Traces, end: End, run: RunFacts) -> Problem | None:
+    """Find an end of no sending of this job, or one that is older than it.
+
+    Which of its messages a receipt is of is known by their times alone.
+    """
+    receipt = end.receipt
+    sendings = [one.sent_at for one in job.each(Sending)]
+    known = [moment for moment in sendings if moment is not None]
+    is_all_known = len(known) == len(sendings) and bool(known)
+    if is_all_known and receipt.sent_at is not None and receipt.sent_at not in known:
+        found, true = _time(receipt.sent_at), _time(max(known))
+        return problems.OfAnotherMessage(found=found, true=true)
+    sent = receipt.sent_at or (min(known) if is_all_known else None)
+    if sent is None:
+        return None
+    for did, moment in (("started", receipt.started_at), ("finished", receipt.finished_at)):
+        if moment is None or sent - moment <= CLOCK_TOLERANCE:
+            continue
+        if sent - moment > CLOCK_TOLERANCE + set_back(job, traces, run):
+            when, host = _time(moment), receipt.host or ""
+            return problems.BeforeSending(did=did, moment=when, sent=_time(sent), host=host)
+    return None
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S.%f} UTC"
+
+
+def set_back(job: JobFacts, traces: Traces, run: RunFacts) -> timedelta:
+    """Return by how much the controller's clock was set back while the job was in flight."""
+    back = 0.0
+    begin, end = _flight(job, traces)
+    own = (one for one in job.extra if isinstance(one, SetBack))
+    for one in (*(one for one in run.set_backs if begin < one.seq < end), *own):
+        back = max(back, min(back + one.by, one.most))
+    return timedelta(seconds=back)
+
+
+def _flight(job: JobFacts, traces: Traces) -> tuple[float, float]:
+    """Return between which facts the job was in flight: sent, and no end reported yet."""
+    sent = min((one.seq for one in job.each(Sending)), default=job.job.seq)
+    ended = (one.seq for one in traces.ends if not _goes_on_after(one, traces))
+    return sent, min(ended, default=float("inf"))
+
+
+def _disagreement(ends: Sequence[End], *, by_failure: bool) -> Problem | None:
+    """Find two ends of one execution that cannot both be true (C3).
+
+    Two failures can: Celery reports a second one where it cannot send what is to follow the first.
+    Not so where the entry passes ``by_failure``: which of them was its job's is not known.
+    """
+    own: dict[str, Receipt] = {}
+    for end in reversed(ends):  # the first one first
+        if end.execution is None or not is_from_child(end.receipt):
+            continue
+        other, receipt = own.setdefault(end.execution, end.receipt), end.receipt
+        failed = other.state == receipt.state == "failed" and not by_failure
+        if failed and _subject(other) == _subject(receipt):
+            continue
+        if _essence(other) != _essence(receipt):
+            return problems.EndsDiffer(one=_in_short(other), other=_in_short(receipt))
+    return None
+
+
+def _essence(receipt: Receipt) -> tuple[object, ...]:
+    error = receipt.error
+    described = None if error is None else (error.type, error.message)
+    result = receipt.result_sha256 or repr(receipt.result)
+    return receipt.state, described, result, *_subject(receipt)
+
+
+def _subject(receipt: Receipt) -> tuple[object, ...]:
+    return receipt.task, receipt.args_sha256
+
+
+def _in_short(receipt: Receipt) -> str:
+    if receipt.state == "succeeded":
+        return f"'succeeded' with {short(redacted(receipt.result))}"  # before it is cut
+    error = f" with {short(receipt.error.type)}" if receipt.error is not None else ""
+    return f"{receipt.state!r}{error}"
+
+
+def _against_starts(
+    job: JobFacts, traces: Traces, ends: Sequence[End], run: RunFacts
+) -> Problem | None:
+    """Find an end that the starts contradict, where none of these can be lost (C4)."""
+    begun = {start.execution for start in traces.starts}
+    for end in ends:
+        if end.execution is None:
+            continue
+        state = end.receipt.state
+        lie: Problem | None = None
+        if end.execution not in begun and state in OF_ITS_PROCESS:
+            lie = problems.EndWithoutStart()
+        elif end.execution in begun and state in WITHOUT_START:
+            lie = problems.EndAfterStart(state=state)
+        if lie is not None and not _may_lack_starts(job, traces, end, run):
+            return lie
+    return problems.StartsDiffer() if traces.clashes and ends else None
+
+
+def _may_lack_starts(job: JobFacts, traces: Traces, end: End, run: RunFacts) -> bool:
+    """Return whether the store may have lost the start of an execution of which this is the end.
+
+    It was emptied while the job was in flight, or was not found intact when the end was looked at.
+    """
+    lost = ("emptied", "older")
+    if any(one.what in lost for one in job.extra if isinstance(one, StoreFact)):
+        return True
+    begin, until = _flight(job, traces)
+    if any(one.what in lost and begin < one.seq < until for one in run.store):
+        return True
+    looks = [one for one in run.store if one.what in ("intact", "emptied", "unreachable")]
+    at_end = next((one for one in looks if one.seq > end.seq), None)
+    if at_end is not None:
+        return at_end.what != "intact"
+    before = [one.what for one in run.store if one.seq < end.seq and one.what != "unreachable"]
+    return bool(before) and before[-1] == "emptied"
+
+
+def without_unproven_claims(end: End, starts: Sequence[Started]) -> Receipt:
+    """Strike the claims that switch checks off from a receipt, where no start proves them (C5).
+
+    Other arguments are allowed to a retry, and another task to a job that was handed on. In a store
+    without a stream, which has no starts, the tries that the receipt lists must do.
+    """
+    receipt = end.receipt
+    if not (receipt.retries or receipt.replaced) or receipt.source != "worker":
+        return receipt
+    own = [start for start in starts if start.execution == end.execution] or starts
+    if starts:
+        retried = any(start.retries == receipt.retries for start in own)
+        replaced = len(starts) > 1 or any(start.hop for start in own)
+    else:
+        retried, replaced = bool(receipt.retried), True
+    struck: dict[str, object] = {}
+    if receipt.retries and not retried:
+        struck["retries"] = 0
+    if receipt.replaced and not replaced:
+        struck["replaced"] = False
+    return receipt.model_copy(update=struck) if struck else receipt
+
+
+def complete_receipt(receipt: Receipt, starts: Sequence[Started]) -> Receipt:
+    """Add what the starts know: the executions, and what a killed process could not report (D4).
+
+    Executions are counted per turn: neither Celery's own retry of a task, nor another task that a
+    task handed its job on to, is a second execution.
+    """
+    if not starts:
+        return receipt
+    last = starts[-1]
+    started_at, wait = receipt.started_at or last.started_at, receipt.wait
+    if wait is None and started_at is not None and receipt.sent_at is not None:
+        wait = max(0.0, (started_at - receipt.sent_at).total_seconds())
+    more = {
+        "executions": turns(starts),
+        "redelivered": receipt.redelivered or any(start.redelivered for start in starts),
+        "started_at": started_at,
+        "wait": wait,
+        "worker": receipt.worker or last.worker,
+        "host": receipt.host or last.host,
+        "pid": receipt.pid or last.pid,
+    }
+    changed: dict[str, object] = {
+        name: value for name, value in more.items() if getattr(receipt, name) != value
+    }
+    if changed and (signature := receipt.signature) is not None:
+        filled = [name for name in changed if name in FILLABLE and name not in signature.filled]
+        own = {"filled": [*signature.filled, *filled]}
+        changed |= {"signature": signature.model_copy(update=own)} if filled else {}
+    return receipt.model_copy(update=changed) if changed else receipt

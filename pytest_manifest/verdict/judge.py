@@ -1,0 +1,442 @@
+"""Judge what became of an entry by its facts: the rules of the product, from top to bottom.
+
+Pure: that time is over, a process is gone or a search found nothing are facts with a place in the
+order. Letters are those of the rules: A which attempt counts, B what was never sent, C and D which
+reports are believed (``verdict.belief``), E what is expected, F what is inferred for want of an
+end, G what a later end does not change, H what is sent again, I what may have run, J the tasks that
+a job starts (``verdict.tree``), L other work.
+
+An inferred finding is of its milestone: it takes doubts, starts and deaths as of then.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from itertools import pairwise
+from typing import Final, Literal
+
+from pydantic import JsonValue
+
+from pytest_manifest.schema import Entry, Receipt, VerdictStatus, actual_cost, exact
+from pytest_manifest.schema.facts import (
+    ChildUnsent,
+    Job,
+    Nowhere,
+    Place,
+    Recalled,
+    Seen,
+    Sending,
+    SendResult,
+    TakenUp,
+    Withheld,
+    WithheldCode,
+)
+from pytest_manifest.schema.run_facts import JobFacts, RunFacts
+from pytest_manifest.schema.shown import secrets_of, shown_text
+from pytest_manifest.schema.statuses import DEATHS, GIVEN_UP, NOT_SENT, OF_ITS_PROCESS, RESENDABLE
+from pytest_manifest.verdict import problems
+from pytest_manifest.verdict.belief import (
+    Finding,
+    believed_ends,
+    counted_ends,
+    traces_of,
+    turns,
+)
+from pytest_manifest.verdict.case import (
+    Case,
+    Own,
+    case_of,
+    deaths_survived,
+    judge_ends,
+    keeps_all_starts,
+    problem_of,
+    reports_starts,
+    restarted_too_often,
+)
+from pytest_manifest.verdict.descendants import ChildUnsent as NotSent
+from pytest_manifest.verdict.evidence import denies
+from pytest_manifest.verdict.inference import infer, run_over
+from pytest_manifest.verdict.messages import Duplicated, EndedAsExpected
+from pytest_manifest.verdict.problems import NeverSent, OtherWork
+from pytest_manifest.verdict.reasons import UNEXPLAINED, Problem
+from pytest_manifest.verdict.tree import Descendant, Tree, by_part, is_ignored, with_tree
+
+REPEATS: Final = 3
+"""How often a message that got lost on its way is published again."""
+
+Again = Literal["", "attempt", "message"]
+"""What may be sent again: another attempt, the very message, which no worker can have had, or
+nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Rules of today. ``other_work``: what of the entry's work its manifest has otherwise now."""
+
+    other_work: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt of an entry, and the tasks that it started."""
+
+    own: JobFacts
+    tree: Tree | None = None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The judgement of an entry.
+
+    ``is_final``: nothing more is awaited of it; where not, a verdict that was reported stands.
+    ``end``: the ``seq`` of what decided. ``receipt``: the one that counts, with what the starts
+    know. What follows is worked out when it is asked for.
+    """
+
+    finding: Finding
+    attempt: int | None = None
+    is_final: bool = False
+    receipt: Receipt | None = None
+    end: int | None = None
+    _attempts: Sequence[Attempt] = field(default=(), repr=False, compare=False)
+    _jobs: Sequence[tuple[Case, Own]] = field(default=(), repr=False, compare=False)
+
+    @property
+    def status(self) -> VerdictStatus:
+        return self.finding.status
+
+    @property
+    def code(self) -> str:
+        return self.finding.reason.code
+
+    @property
+    def executions(self) -> int:
+        """Return how often its last attempt has begun, in one turn."""
+        starts = self._jobs[-1][1].traces.starts if self._jobs else ()
+        return turns(starts) or (0 if self.receipt is None else self.receipt.executions)
+
+    @property
+    def may_have_run(self) -> bool:
+        """Return whether the code of its last attempt's task may have been entered (I)."""
+        return bool(self._jobs) and _may_have_run(*self._jobs[-1])
+
+    @property
+    def again(self) -> Again:
+        """Return what may be sent again (H)."""
+        if not self.is_final or not self._jobs or isinstance(self.finding.reason, OtherWork):
+            return ""
+        return _again(*self._jobs[-1], self.finding, self._attempts)
+
+    @property
+    def cost(self) -> Decimal:
+        """Return what all attempts have cost, in the entries' unit (I)."""
+        return sum((_cost(*one) for one in self._jobs), Decimal(0))
+
+
+def judge(
+    entry: Entry, attempts: Sequence[Attempt], run: RunFacts, rules: Rules | None = None
+) -> Judgement:
+    """Return what became of an entry, by its attempts in their order and the run's facts.
+
+    Of its run alone: ``run`` is that which has sent the attempts, or has reused them.
+    """
+    if not attempts:
+        return Judgement(Finding("pending", UNEXPLAINED))
+    newest = attempts[-1]
+    earlier, deaths = _earlier(entry, attempts, run) if len(attempts) > 1 else ([], 0)
+    case = case_of(entry, newest.own, run, deaths=deaths)
+    own = _judge_job(case)
+    whole = _with_tree(case, own, newest.tree)
+    if rules is not None and rules.other_work and case.was_sent:
+        whole = Finding("unknown", OtherWork(changed=rules.other_work))  # L
+    is_final = whole.status != "pending" and not isinstance(whole.reason, NeverSent)
+    number, jobs = newest.own.job.number, [*earlier, (case, own)]
+    return Judgement(whole, number, is_final, own.receipt, own.end, attempts, jobs)
+
+
+def judge_descendant(entry: Entry, root: Job, facts: JobFacts, run: RunFacts) -> Descendant:
+    """Return a descendant of an attempt of this entry, judged: it is to succeed, once, in whatever
+    time it takes (J1)."""
+    case = case_of(entry, facts, run, root=root)
+    own = _judge_job(case)
+    found, traces = own.finding, own.traces
+    was_sent = not facts.each(ChildUnsent)
+    if not was_sent and not traces.starts and found.status in RESENDABLE - DEATHS:
+        found = Finding(NOT_SENT, NotSent())
+    delay = 0.0 if facts.job.spawn is None else facts.job.spawn.delay
+    if delay and isinstance(found.reason, Duplicated):
+        found = replace(found, reason=found.reason.having(delay=delay))
+    receipts = [one.receipt for one in (*traces.ends, *traces.stored)]
+    counts = [one.children for one in receipts if one.children is not None]
+    between = traces.between
+    return Descendant(
+        facts.job,
+        found,
+        has_end=bool(traces.ends or own.receipt is not None),
+        children=max(counts, default=0),
+        is_silent=not counts and any(one.state in OF_ITS_PROCESS for one in receipts),
+        was_split=between is not None and between.how == "canvas" and found.status != "passed",
+    )
+
+
+# One job
+
+
+def _judge_job(case: Case) -> Own:
+    """Judge a job, and give a reason for want of a receipt what it takes of the entry."""
+    own = _found_of(case)
+    found, entry = own.finding, case.entry
+    reason = found.reason
+    if isinstance(reason, Problem):
+        reason = _hidden(reason, entry).of(entry, found.status)
+    elif isinstance(reason, EndedAsExpected):
+        reason = reason.having(why=_hidden(reason.why, entry))
+    return own if reason is found.reason else replace(own, finding=replace(found, reason=reason))
+
+
+def _hidden(reason: Problem, entry: Entry) -> Problem:
+    """Return a reason without secrets."""
+    secrets = secrets_of(entry)
+    return reason.mapped(lambda text: shown_text(text, secrets))
+
+
+def _found_of(case: Case) -> Own:
+    """Judge a job: by its end, where one counts, else by what was found in want of it."""
+    if (fixed := _poisoned(case)) is not None:
+        return fixed  # G
+    traces = traces_of(case.facts, case.identity)
+    held = _held_back(case)
+    if held is not None and held.status == "skipped":
+        return Own(held, traces)  # G
+    ends = counted_ends(case.facts, traces, case.base)
+    if ends:
+        last = ends[-1]
+        if all(one.receipt.state == "revoked" for one in ends):
+            before = infer(case)
+            is_before = before is not None and (before.end or last.seq) < last.seq
+            if before is not None and is_before and before.finding.status in GIVEN_UP:
+                return replace(before, traces=traces)  # G: its time was over before
+        return judge_ends(case, traces, ends)
+    if held is not None:
+        return Own(held, traces)
+    inferred = infer(case)
+    if inferred is not None and inferred.finding.status != "pending":
+        return replace(inferred, traces=traces)
+    restarted = restarted_too_often(case, traces)
+    if restarted is not None:
+        return Own(restarted, traces)
+    return inferred if inferred is not None else Own(_awaited(case), traces)
+
+
+# A: which attempt counts
+
+
+def _earlier(
+    entry: Entry, attempts: Sequence[Attempt], run: RunFacts
+) -> tuple[list[tuple[Case, Own]], int]:
+    """Judge the attempts before the last; return these, and how many deaths they have caused.
+
+    Each is judged by what was known of it when the next was planned.
+    """
+    deaths, jobs = 0, list[tuple[Case, Own]]()
+    for one, following in pairwise(attempts):
+        seq = following.own.job.seq - 1
+        case = case_of(entry, one.own.until(seq), run.until(seq), deaths=deaths)
+        own = _judge_job(case)
+        deaths += deaths_survived(own.traces) + (own.finding.status == "crashed")
+        later = replace(case, facts=one.own, run=run)
+        jobs.append((later, replace(own, traces=traces_of(one.own, case.identity))))
+    return jobs, deaths
+
+
+# B: what was never sent
+
+
+def _held_back(case: Case) -> Finding | None:
+    """Find an attempt that is not sent, or that the broker has refused (B1, B2)."""
+    found: Finding | None = None
+    held = case.facts.each(Withheld), case.facts.each(SendResult)
+    if not held[0] and all(one.outcome != "refused" for one in held[1]):
+        return None
+    for one in case.facts.facts:
+        if isinstance(one, Sending | TakenUp):
+            found = None
+        elif isinstance(one, Withheld):
+            found = _withheld(one)
+        elif isinstance(one, SendResult) and one.outcome == "refused":
+            code = problems.NotMade if one.is_unmade else problems.Refused
+            found = Finding("rejected", code(error=one.error))
+    return found
+
+
+def _withheld(one: Withheld) -> Finding:
+    status: VerdictStatus = "unknown_task" if one.code == "unknown_task" else "skipped"
+    fields: dict[str, JsonValue] = {**one.fields}
+    if one.names:
+        fields["names"] = [*one.names]
+    return Finding(status, problem_of(_WITHHELD[one.code], fields))
+
+
+_WITHHELD: Final[Mapping[WithheldCode, type[Problem]]] = {
+    "unknown_task": problems.UnknownTask,
+    "after": problems.WaitsFor,
+    "canary": problems.CanaryFailed,
+    "max_failed": problems.TooManyFailed,
+    "budget": problems.BudgetReached,
+}
+
+
+def _awaited(case: Case) -> Finding:
+    """Say of what is under way where it was seen last."""
+    seen = [one for one in case.facts.each(Seen) if one.seq > case.base]
+    place = _PLACES.get(seen[-1].place, Problem) if seen else Problem
+    return Finding("pending", place())
+
+
+_PLACES: Final[Mapping[Place, type[Problem]]] = {
+    "queue": problems.InQueue,
+    "worker": problems.WithWorker,
+    "unacked": problems.WithDeadWorker,
+}
+
+
+# G: what no later report changes
+
+
+def _poisoned(case: Case) -> Own | None:
+    """Return the finding on a job that was recalled as it kills workers, by what was known then."""
+    for one in case.facts.each(Recalled):
+        if one.why == "poison" and one.seq > case.base:
+            facts = replace(case.facts, facts=case.facts.until(one.seq - 1).facts)
+            then = _judge_job(replace(case, facts=facts, run=case.run.until(one.seq)))
+            if then.finding.status == "quarantined":
+                return replace(then, traces=traces_of(case.facts, case.identity))
+            return None
+    return None
+
+
+# H: what is sent again
+
+
+def _again(case: Case, own: Own, whole: Finding, attempts: Sequence[Attempt]) -> Again:
+    if case.is_descendant or case.facts.job.reused is not None:
+        return ""
+    if _is_message_lost(case, own):
+        return "message"
+    entry, tree = case.entry, attempts[-1].tree
+    if whole.status not in RESENDABLE or not entry.idempotent:
+        return ""
+    if not case.was_sent or (whole.status == "unknown" and own.receipt is not None):
+        return ""  # it ran; only whether it met its expectations is unknown
+    if sum(one.own.job.why == "retry" for one in attempts) >= entry.retries:
+        return ""
+    return "" if tree is not None and tree.may_go_on else "attempt"
+
+
+def _is_message_lost(case: Case, own: Own) -> bool:
+    """Return whether the very message may be published again: no worker can have had it.
+
+    The broker failed while it was published, and it is nowhere since.
+    """
+    results, seq = case.facts.each(SendResult), own.end or 0
+    is_nowhere = any(one.seq == seq for one in case.facts.each(Nowhere))
+    if not results or results[-1].outcome != "uncertain" or own.traces.starts or not is_nowhere:
+        return False
+    if own.traces.unreadable or own.receipt is not None:
+        return False
+    if sum(one.outcome == "uncertain" for one in results) > REPEATS:
+        return False
+    looks = [one.what for one in case.run.store if one.seq <= seq and one.what in _LOOKS]
+    if looks and looks[-1] == "emptied":
+        return False
+    is_known = case.run.has_stream and reports_starts(case.run, seq)
+    return is_known or case.entry.idempotent
+
+
+_NOW: Final = sys.maxsize
+"""Later than any fact."""
+_LOOKS: Final = frozenset({"marked", "intact", "emptied"})
+
+
+# I: what may have run, and what that has cost
+
+
+def _may_have_run(case: Case, own: Own) -> bool:
+    """Return whether the code of the job's task may have been entered."""
+    traces, job = own.traces, case.facts.job
+    if job.reused is not None or not case.was_sent:
+        return False
+    if traces.starts:
+        return True
+    recalls = case.facts.each(Recalled)
+    if any(one.stage == "withdrawn" and one.seq > case.base for one in recalls):
+        return False  # it was out, and everybody who could have had it was asked
+    if own.finding.status == "forged":  # its writer need not have been the job's worker
+        return True
+    witnessed = keeps_all_starts(case.run, _NOW)
+    receipts = [one.receipt for one in believed_ends(case.facts, traces)]
+    if not receipts:
+        return not witnessed
+    return not all(denies(one, witnessed=witnessed) for one in receipts)
+
+
+def _cost(case: Case, own: Own) -> Decimal:
+    """Return what an attempt has cost, in the entries' unit.
+
+    Every execution counts, also a failed one, a second one, and a try that the task has asked to be
+    repeated: as it reports or else as the entry estimates. What may have run counts its estimate;
+    what certainly never ran, and what was reused, nothing.
+    """
+    if case.facts.job.reused is not None:
+        return Decimal(0)
+    traces, is_forged = own.traces, own.finding.status == "forged"
+    reported: dict[str | None, float | None] = {}
+    witnessed = keeps_all_starts(case.run, _NOW)
+    for end in () if is_forged else believed_ends(case.facts, traces):
+        cost = actual_cost(end.receipt)
+        if cost is not None or not denies(end.receipt, witnessed=witnessed):
+            reported[end.execution] = cost
+    if None in reported and len(reported) > 1:
+        del reported[None]  # the result store's copy of one of the others
+    handed = {} if is_forged else traces.handed_on
+    tries = {name: one.cost for name, one in handed.items() if one.cost is not None}
+    costs = [cost for cost in reported.values() if cost is not None]
+    costs += [cost for name, cost in tries.items() if name not in reported]
+    known = {*reported, *tries}
+    again = len(traces.starts) - len({one.execution for one in traces.starts})
+    silent = len({one.execution for one in traces.starts} - known) + again - (None in reported)
+    unreported = sum(cost is None for cost in reported.values()) + max(silent, 0)
+    if not (reported or traces.starts or tries):
+        unreported = int(_may_have_run(case, own))
+    return sum(map(exact, costs), Decimal(0)) + unreported * exact(case.entry.cost)
+
+
+# J: the tasks that it started
+
+
+def _with_tree(case: Case, own: Own, tree: Tree | None) -> Finding:
+    """Return the finding on an attempt and on its descendants, whatever became of them."""
+    found, entry = own.finding, case.entry
+    if found.status == "pending" or (tree is not None and is_ignored(entry)):
+        return found
+    if tree is not None and not tree.is_complete():
+        since = tree.missing_since()
+        overs = [one for one in case.run.overs if since is not None and one.seq > since]
+        for over in overs:
+            at_end = None if over.why == "ended" else run_over(case, over, own.traces)
+            if at_end is not None and at_end.status != "pending":
+                reason = _hidden(at_end.reason, entry).of(entry, at_end.status)
+                return Finding(at_end.status, reason)
+        return Finding("pending", problems.AwaitsTree(tasks=tree.open_ones))
+    receipt = own.receipt
+    if found.status != "passed":
+        by_others = receipt is None or receipt.source != "worker"
+        is_split = any(one.how == "canvas" for one in own.traces.handed_on.values())
+        return by_part(entry, found, tree) if tree and by_others and is_split else found
+    asked = "descendants" in entry.expect.model_fields_set
+    if not (asked or tree or (receipt is not None and receipt.children)):
+        return found
+    return with_tree(entry, found, tree or Tree(case.facts.job.task_id), receipt)

@@ -1,0 +1,388 @@
+"""Fold the judged descendants of an attempt into what its entry's verdict takes of them (J)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from typing import Final
+
+from pytest_manifest.schema import Entry, Mismatch, Receipt, VerdictStatus
+from pytest_manifest.schema.facts import Announced, Closed, Job
+from pytest_manifest.schema.models import CountRange, ExpectedDescendants
+from pytest_manifest.schema.run_facts import JobFact
+from pytest_manifest.schema.statuses import DEATHS, ENDS, NOT_SENT, OPEN, SILENT
+from pytest_manifest.schema.stream_records import HOW_AFTER
+from pytest_manifest.text import listed, short
+from pytest_manifest.verdict import problems
+from pytest_manifest.verdict.belief import Finding
+from pytest_manifest.verdict.descendants import (
+    ByDescendant,
+    ChordDropped,
+    DescendantsDiffer,
+    DescendantsUnknown,
+    PartFailed,
+)
+from pytest_manifest.verdict.reasons import Problem
+
+PATH: Final = "descendants"
+"""The path of a verdict's first mismatch where a descendant has not ended as expected."""
+_UNREPORTED: Final = SILENT | DEATHS
+"""Ends that no worker may have reported: nobody says then that a chord has no body any more."""
+_NAMES_SHOWN: Final = 3
+_LAST: Final = datetime.max.replace(tzinfo=timezone.utc)
+
+
+@dataclass(frozen=True, slots=True)
+class Descendant:
+    """A judged descendant.
+
+    ``has_end``: a worker has reported its end; ``children``: how many tasks its receipts count,
+    ``is_silent``: its process has ended, and counts none; ``was_split``: it was handed on to
+    several tasks, the last of which has not begun.
+    """
+
+    job: Job
+    finding: Finding
+    has_end: bool = False
+    children: int = 0
+    is_silent: bool = False
+    was_split: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        return self.finding.status == "pending"
+
+
+@dataclass(slots=True)
+class _Awaited:
+    """Messages that are announced under one key: so many, maybe under these ids."""
+
+    number: int = 0
+    task_ids: set[str] = field(default_factory=set)
+    is_over: bool = False
+    """Whether nothing more comes by it: it is off, or closed."""
+    since: int = 0
+    """The ``seq`` of the first fact that has announced something by it."""
+
+
+class Tree:
+    """The descendants of one attempt: add each with its last judgement, in any order."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self._sent: dict[str, Descendant] = {}
+        self._placeholders: dict[str, Descendant] = {}
+        """What stands for something announced that nobody has reported sent; it is looked for."""
+        self._open = 0
+        self._came: Counter[str] = Counter()
+        self._awaited: dict[str, _Awaited] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._sent or self._placeholders or self._awaited)
+
+    def add(self, one: Descendant) -> None:
+        """Add a descendant, or judge it anew."""
+        task_id, spawn = one.job.task_id, one.job.spawn
+        if spawn is not None and spawn.announcement:
+            self._placeholders[task_id] = one
+            return
+        before = self._sent.get(task_id)
+        if before is not None:
+            self._open -= before.is_open
+        elif spawn is not None and spawn.fulfils is not None:
+            self._came[spawn.fulfils] += 1
+        self._sent[task_id] = one
+        self._open += one.is_open
+
+    def announce(self, facts: Iterable[JobFact]) -> None:
+        """Take from an attempt's facts what is announced of its tree."""
+        for fact in facts:
+            if isinstance(fact, Announced):
+                one = self._awaited.setdefault(fact.key, _Awaited())
+                one.number = max(one.number, fact.number)
+                one.task_ids.update(fact.task_ids)
+                one.since = min(one.since or fact.seq, fact.seq)
+                one.is_over = one.is_over or fact.is_off
+            elif isinstance(fact, Closed):
+                self._awaited.setdefault(fact.key, _Awaited()).is_over = True
+
+    # Whether it is complete
+
+    def is_complete(self) -> bool:
+        """Return whether all has ended that is known of, and all is known that is announced (J2).
+
+        Or was looked for in vain.
+        """
+        if self._open or any(one.is_open for one in self._lacking()):
+            return False
+        return not self.missing_keys()
+
+    def missing_keys(self) -> list[str]:
+        """Return the keys of what is announced, not known, and to be looked for."""
+        looked_for = {_announcement(one) for one in self._placeholders.values()}
+        return [key for key in self._awaited if key not in looked_for and self._lacks(key)]
+
+    def missing_since(self) -> int | None:
+        """Return since which fact something is to be looked for; None: nothing is."""
+        return max((self._awaited[key].since for key in self.missing_keys()), default=None)
+
+    def _lacks(self, key: str) -> bool:
+        one = self._awaited.get(key)
+        if one is None or one.is_over:
+            return False
+        by_id = (self._sent[task_id] for task_id in one.task_ids if task_id in self._sent)
+        known = sum(of.job.spawn is None or of.job.spawn.fulfils is None for of in by_id)
+        return self._came[key] + known < one.number
+
+    def _lacking(self) -> Iterator[Descendant]:
+        """Yield what stands for something announced that has not come all the same."""
+        return (one for one in self._placeholders.values() if self._lacks(_announcement(one)))
+
+    # How it ended
+
+    def ends(self) -> Sequence[Descendant]:
+        """Return the descendants with what follows for some from others (J1): which were split
+        off, and which were never sent as their chord was not complete."""
+        # Of what a task's own handlers may start nobody says that there is something.
+        others = (one for one in self._lacking() if one.is_open or _how(one) != HOW_AFTER)
+        own = [*self._sent.values(), *others]
+        if not any(one.was_split or _is_body(one) for one in own):
+            return own
+        whole = [one for one in own if not one.was_split]
+        part = _failed_part(whole)
+        found = (part if one.was_split else self._dropped(one, whole) for one in own)
+        return [
+            one if other is None else replace(one, finding=other)
+            for one, other in zip(own, found, strict=True)
+        ]
+
+    def _dropped(self, one: Descendant, whole: Sequence[Descendant]) -> Finding | None:
+        is_lost = _is_body(one) and one.finding.status == "lost"
+        is_dropped = is_lost and self._is_dropped(one, whole)
+        return Finding(NOT_SENT, ChordDropped()) if is_dropped else None
+
+    def _is_dropped(self, body: Descendant, whole: Sequence[Descendant]) -> bool:
+        """Return whether a chord's body is nowhere because its chord cannot be complete.
+
+        Celery sends none where a member was not sent, has no end, or one that no worker stored.
+        """
+        chord = _announcement(body)
+        for one in whole:
+            of = one.job.spawn
+            if of is None or one is body:
+                continue
+            status = one.finding.status
+            if of.chords is None and not of.announcement:
+                # Of which nobody reports what chord it is of, it may be of this one.
+                if status in _UNREPORTED:
+                    return True
+            elif chord in (of.chords or ()) and status in {*_UNREPORTED, NOT_SENT}:
+                return True
+        return False
+
+    def unknown_children(self, receipt: Receipt) -> tuple[Problem | None, bool]:
+        """Return why not all descendants are known, None where they are (J4).
+
+        And whether fewer are known than receipts count; ``receipt`` is the attempt's own.
+        """
+        known = Counter(one.job.spawn.parent for one in self._sent.values() if one.job.spawn)
+        children, own = receipt.children, known[self.root]
+        short_ones = sum(one.children > known[one.job.task_id] for one in self._sent.values())
+        silent_ones = sum(one.is_silent for one in self._sent.values())
+        why: Problem | None = None
+        if receipt.source == "backend":
+            why = problems.NoTreeReports()
+        elif children is None:
+            why = problems.NoTreeReportsYet()
+        elif own < children:
+            why = problems.ChildrenMissing(children=children, known=own)
+        elif short_ones:
+            why = problems.GrandchildrenMissing(descendants=short_ones)
+        elif silent_ones:
+            why = problems.GrandchildrenUnknown(descendants=silent_ones)
+        return why, own < (children or 0) or short_ones > 0
+
+    @property
+    def open_ones(self) -> int:
+        """Return how many tasks have not ended, or are to be looked for."""
+        return self._open + sum(one.is_open for one in self._lacking()) + len(self.missing_keys())
+
+    @property
+    def may_go_on(self) -> bool:
+        """Return whether a descendant may run yet whose time was over."""
+        return any(
+            one.finding.status == "timed_out" and not one.has_end
+            for one in (*self._sent.values(), *self._lacking())
+        )
+
+    def task_of(self, task_id: str) -> str:
+        """Return the task of a descendant, or its id."""
+        one = self._sent.get(task_id)
+        return task_id if one is None else _task(one)
+
+
+def _failed_part(whole: Sequence[Descendant]) -> Finding | None:
+    """Return the finding on tasks that were handed on to others, by the first that failed."""
+    part = first_of(whole, _unexpected(ExpectedDescendants(), whole)[:1])
+    if part is None or part.finding.status in OPEN:
+        return None
+    found = part.finding
+    why, name, task = found.reason, part.job.task_id, _task(part)
+    reason = PartFailed(task=task, task_id=name, ended=found.status, why=why)
+    return Finding(found.status, reason, found.mismatches)
+
+
+def _is_body(one: Descendant) -> bool:
+    return _how(one) == "chord_body" and bool(_announcement(one))
+
+
+def _task(one: Descendant) -> str:
+    return "" if one.job.spawn is None else one.job.spawn.task
+
+
+def _how(one: Descendant) -> str:
+    return "" if one.job.spawn is None else one.job.spawn.how
+
+
+def _announcement(one: Descendant) -> str:
+    return "" if one.job.spawn is None else one.job.spawn.announcement
+
+
+def first_of(ends: Iterable[Descendant], statuses: Collection[VerdictStatus]) -> Descendant | None:
+    """Return the first started of these with one of the statuses.
+
+    One that was handed on to other tasks comes after these, and one that was announced and never
+    sent after all that were.
+    """
+
+    def order(one: Descendant) -> tuple[bool, datetime, str]:
+        spawned = None if one.job.spawn is None else one.job.spawn.spawned_at
+        return one.was_split, spawned or _LAST, one.job.task_id
+
+    return min((one for one in ends if one.finding.status in statuses), key=order, default=None)
+
+
+def _unexpected(expected: ExpectedDescendants, ends: Iterable[Descendant]) -> list[VerdictStatus]:
+    """Return the statuses that are not expected, those first that leave no doubt."""
+    if expected.outcome == "ignored":
+        return []
+    allowed = {"passed", NOT_SENT} if expected.outcome == "succeeded" else ENDS
+    found = {one.finding.status for one in ends if not _has_finished(expected, one)}
+    return sorted(found - allowed, key=lambda status: (status in OPEN, status))
+
+
+def _has_finished(expected: ExpectedDescendants, one: Descendant) -> bool:
+    """Return whether a task that its worker stopped at a time limit has come to an end, where ends
+    are all that is expected."""
+    ended = one.finding.status == "timed_out" and one.has_end
+    return ended and expected.outcome == "finished"
+
+
+def is_ignored(entry: Entry) -> bool:
+    """Return whether nothing about its descendants matters to the entry: none is awaited."""
+    return entry.expect.of_descendants == ExpectedDescendants(outcome="ignored")
+
+
+def with_tree(entry: Entry, own: Finding, tree: Tree, receipt: Receipt | None) -> Finding:
+    """Return the finding on an attempt that has passed, given what its descendants came to (J3).
+
+    ``receipt`` is the attempt's own; None: nobody has reported its end.
+    """
+    expected, ends = entry.expect.of_descendants, tree.ends()
+    bad = _unexpected(expected, ends)
+    if bad:
+        return _by_descendant(entry, own, tree, ends, bad)
+    why, is_short = (None, False) if receipt is None else tree.unknown_children(receipt)
+    asked = "descendants" in entry.expect.model_fields_set
+    if why is not None and (asked or is_short) and not is_ignored(entry):
+        return Finding("unknown", DescendantsUnknown(why=why))
+    differences = list(_differences(expected, ends))
+    if differences:
+        one = differences[0]
+        reason = DescendantsDiffer(path=one.path, expected=one.expected, actual=one.actual)
+        return Finding("failed", reason, differences)
+    number = _number_of(ends)
+    if not number or expected.outcome == "ignored":
+        return own
+    did = "succeeded" if expected.outcome == "succeeded" else "ended"
+    return Finding(own.status, own.reason.with_tree(number, did), own.mismatches)
+
+
+def by_part(entry: Entry, own: Finding, tree: Tree) -> Finding:
+    """Return the finding on an attempt that was handed on to other tasks, and did not pass.
+
+    Where one of its descendants has not ended as expected, that is why.
+    """
+    ends = tree.ends()
+    bad = [one for one in _unexpected(entry.expect.of_descendants, ends) if one not in OPEN]
+    return _by_descendant(entry, own, tree, ends, bad) if bad else own
+
+
+def _by_descendant(
+    entry: Entry,
+    own: Finding,
+    tree: Tree,
+    ends: Sequence[Descendant],
+    bad: Sequence[VerdictStatus],
+) -> Finding:
+    expected = entry.expect.of_descendants
+    counted = [one for one in ends if not _has_finished(expected, one)]
+    certain = [status for status in bad if status not in OPEN]
+    first = first_of(counted, certain or bad)
+    if first is None:
+        return own
+    found, spawn = first.finding, first.job.spawn
+    number = sum(one.finding.status in bad for one in counted)
+    parent = "" if spawn is None else spawn.parent
+    total, ended_only = _number_of(ends), expected.outcome != "succeeded"
+    reason = ByDescendant(
+        task=_task(first),
+        task_id=first.job.task_id,
+        parent=entry.task if parent == tree.root else tree.task_of(parent),
+        ended=found.status,
+        why=found.reason,
+        total=total,
+        more=max(number - 1, 0),
+        ended_only=ended_only,
+        handed_on=own.status != "passed",
+    )
+    wanted, did = "each ended" if ended_only else "each succeeded", reason.did
+    own_part = Mismatch(path=PATH, expected=wanted, actual=f"{number:,} of {total:,} {did}")
+    parts = (one.model_copy(update={"path": f"descendant.{one.path}"}) for one in found.mismatches)
+    return Finding(found.status, reason, [own_part, *parts])
+
+
+def _number_of(ends: Iterable[Descendant]) -> int:
+    """Return how many descendants ran, or should have."""
+    return sum(one.finding.status != NOT_SENT for one in ends)
+
+
+def _differences(expected: ExpectedDescendants, ends: Sequence[Descendant]) -> Iterator[Mismatch]:
+    count, total = expected.count, _number_of(ends)
+    if count is not None and not _is_in(count, total):
+        yield Mismatch(path=f"{PATH}.count", expected=_range_text(count), actual=str(total))
+    if expected.tasks is None:
+        return
+    wanted, found = set(expected.tasks), {_task(one) for one in ends}
+    if wanted != found:
+        yield Mismatch(path=f"{PATH}.tasks", expected=_names(wanted), actual=_names(found))
+
+
+def _names(tasks: Collection[str]) -> str:
+    return listed([short(name) for name in sorted(tasks)], _NAMES_SHOWN) or "none"
+
+
+def _is_in(count: int | CountRange, number: int) -> bool:
+    if isinstance(count, int):
+        return number == count
+    return count.min <= number and (count.max is None or number <= count.max)
+
+
+def _range_text(count: int | CountRange) -> str:
+    if isinstance(count, int):
+        return str(count)
+    if count.max is None:
+        return f"at least {count.min}"
+    return f"{count.min} to {count.max}"
