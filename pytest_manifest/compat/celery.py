@@ -6,13 +6,12 @@ so what is taken from it or handed to it is ``Any``.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 
 from pytest_manifest.compat.billiard import OtherTime
-from pytest_manifest.compat.replaced import TOLD, _put_in_place
+from pytest_manifest.compat.replaced import _put_in_place
 
 _MISSING: Final = object()
 
@@ -336,47 +335,6 @@ def begin_process(app: Any, hostname: str) -> None:
 
     stock = prefork.process_initializer
     getattr(stock, FIRST, stock)(app, hostname)
-
-
-def put_off_limits(
-    worker_pool: Any,
-    hub: Any,
-    left: Callable[[Any, float], float],
-    is_pointless: Callable[[Any], bool],
-) -> None:
-    """Have a job whose time limit is over asked how many seconds are ``left`` to it after all.
-
-    ``left`` gets the pool's job and the seconds since its limit was first over, and is asked again
-    after so many seconds as it returns. A soft limit that ``is_pointless`` is never told.
-    Doing it again changes nothing; a pool without an event loop stays as it is.
-    Relies on ``TaskPool._pool`` calling its ``on_soft_timeout`` and ``on_hard_timeout``, looked up
-    each time, with a job (Celery 5.7, billiard 4.3).
-    Test: ``test_compat_celery.py::test_a_job_whose_limit_is_over_is_asked_what_is_left``.
-    """
-    pool: Any = getattr(worker_pool, "_pool", None)
-    hard = getattr(pool, "on_hard_timeout", None)
-    soft = getattr(pool, "on_soft_timeout", None)
-    if hub is None or hard is None or soft is None or hasattr(hard, TOLD):
-        return
-
-    def ends(limit: Callable[[Any], None], job: Any, since: float) -> None:
-        if job.ready():
-            return
-        later = left(job, time.monotonic() - since)
-        if later > 0:
-            hub.call_later(later, ends, limit, job, since)
-        else:
-            limit(job)
-
-    def on_hard_timeout(job: Any) -> None:
-        ends(hard, job, time.monotonic())
-
-    def on_soft_timeout(job: Any) -> None:
-        if not is_pointless(job):
-            ends(soft, job, time.monotonic())
-
-    setattr(on_hard_timeout, TOLD, True)
-    pool.on_hard_timeout, pool.on_soft_timeout = on_hard_timeout, on_soft_timeout
 
 
 def sleep_at_end_by(sleep: Callable[[float], None]) -> None:

@@ -101,8 +101,6 @@ def enter_process(*, is_pool_child: bool) -> None:
     """Set up a new process of a prefork pool, or the one process of a solo worker."""
     run_one_task_at_a_time(is_pool_child=is_pool_child)
     connections.now.make("threads", partial(hand_on_to_threads, _captured))
-    if is_pool_child:
-        store_waits.open_wait_file()
     log_capture.catch_loguru()
 
 
@@ -122,7 +120,6 @@ def connect() -> None:
         (celery_signals.after_task_publish, on_published),
         (celery_signals.worker_process_init, measuring.on_process_init),
         (celery_signals.worker_process_shutdown, measuring.on_process_shutdown),
-        (celery_signals.worker_process_shutdown, store_waits.remove_wait_file),
         (celery_signals.worker_shutting_down, store_waits.begin_stop),
     ):
         here.receive(signal, receiver, f"{receiver.__module__}.{receiver.__name__}")
@@ -143,8 +140,6 @@ def _on_ready(sender: Any, **_: object) -> None:
     ensure_receipts(sender.app.backend)
     log_capture.catch_loguru()
     sweep_stale()
-    store_waits.sweep()
-    store_waits.extend_time_limits(sender.pool, getattr(sender, "hub", None))
     connections.now.make("threads", partial(hand_on_to_threads, _captured))
 
 
@@ -257,7 +252,6 @@ def on_prerun(task: Any, args: object, kwargs: object, **_: object) -> None:
     backend = ensure_receipts(task.backend)
     catch_stdlib()
     follow_greenlets()
-    store_waits.begin(delivery.execution)
     execution = Execution(delivery, args, kwargs, told_digest(task))
     setattr(request, EXECUTION, execution)
     execution.begin()

@@ -339,6 +339,12 @@ def test_hard_time_limit(bench: Bench) -> None:
     assert bench.spooled() == []
 
 
+def test_a_later_soft_limit_does_not_take_the_hard_one_away(bench: Bench) -> None:
+    """Celery counts the hard one from the soft one on, which here would be in some minutes."""
+    sent = bench.send("hang", time_limit=0.5, soft_time_limit=300)
+    assert bench.receipt(sent).state == "timed_out"
+
+
 def test_soft_time_limit(bench: Bench) -> None:
     """A task that ends by its soft time limit is told as timed out."""
     assert bench.ask("impatient").state == "timed_out"

@@ -8,12 +8,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
-import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from billiard.pool import TimeoutHandler
 from celery import Celery
 from celery.app.backends import by_name
 from celery.app.defaults import _TO_NEW_KEY
@@ -22,7 +20,6 @@ from celery.app.trace import trace_task_ret
 from celery.backends.base import KeyValueStoreBackend
 from celery.backends.redis import RedisBackend
 from celery.concurrency import prefork
-from celery.concurrency.asynpool import AsynPool
 from celery.worker.consumer import Consumer, Tasks
 from kombu.pools import ProducerPool
 
@@ -305,70 +302,6 @@ def test_processes_of_a_pool_begin_with_another_function(
     assert made[0]["initializer"] is begin
     begin("app", "host")
     assert begun == [("app", "host")]
-
-
-class Timer:
-    """What a hub returns, of which a pool keeps weak references."""
-
-    def cancel(self) -> None:
-        """Nothing is under way."""
-
-
-class Hub:
-    """Keeps what is to be called later."""
-
-    def __init__(self) -> None:
-        self.later: list[tuple[float, Any, tuple[object, ...]]] = []
-
-    def call_later(self, seconds: float, function: Any, *args: object) -> Timer:
-        self.later.append((seconds, function, args))
-        return Timer()
-
-    def pass_time(self) -> None:
-        _, function, args = self.later.pop(0)
-        function(*args)
-
-
-@pytest.mark.parametrize("limits", [(None, 5.0), (3.0, None)], ids=["hard", "soft"])
-def test_a_job_whose_limit_is_over_is_asked_what_is_left(
-    limits: tuple[float | None, float | None],
-) -> None:
-    """A pool's own timers end it only when nothing is."""
-    ended: list[str] = []
-    handler = SimpleNamespace(
-        on_soft_timeout=lambda _job: ended.append("soft"),
-        on_hard_timeout=lambda _job: ended.append("hard"),
-    )
-    assert callable(TimeoutHandler.on_soft_timeout)
-    assert callable(TimeoutHandler.on_hard_timeout)
-    pool, hub, job = object.__new__(AsynPool), Hub(), SimpleNamespace(_job=1, ready=lambda: False)
-    pool.on_soft_timeout, pool.on_hard_timeout = handler.on_soft_timeout, handler.on_hard_timeout
-    pool._cache = {1: job}
-    pool._create_timelimit_handlers(hub)
-    left = [7.0, 0.0]
-    for _ in range(2):
-        compat.put_off_limits(
-            SimpleNamespace(_pool=pool), hub, lambda _job, _over: left.pop(0), lambda _job: False
-        )
-    soft, hard = limits
-    pool.on_timeout_set(job, soft, hard)
-    assert hub.later[0][0] == soft or hard
-    hub.pass_time()
-    assert (hub.later[0][0], ended) == (7.0, [])
-    hub.pass_time()
-    assert ended == ["soft" if soft else "hard"]
-    assert (left, hub.later) == ([], [])
-
-
-def test_a_pointless_soft_limit_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
-    told: list[object] = []
-    pool = SimpleNamespace(on_soft_timeout=told.append, on_hard_timeout=told.append)
-    compat.put_off_limits(
-        SimpleNamespace(_pool=pool), Hub(), lambda _job, _over: 0.0, lambda _job: True
-    )
-    pool.on_soft_timeout(SimpleNamespace(ready=lambda: False))
-    assert told == []
 
 
 def test_options_that_a_task_may_have_are_those_of_celery() -> None:

@@ -15,7 +15,7 @@ def test_a_worker_that_stops_waits_for_its_store_for_seconds_in_all(
     """Waits before the stop do not count; those after it count together, over all jobs."""
     clock = [100.0]
     monkeypatch.setattr(store_waits, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    monkeypatch.setattr(store_waits._wait_file, "now", store_waits._WaitFile())
+    monkeypatch.setattr(store_waits._waits, "now", store_waits._Waits())
     with store_waits.waiting():
         clock[0] += 600
         assert not store_waits.has_given_up()
