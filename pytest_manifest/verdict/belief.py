@@ -15,7 +15,7 @@ from itertools import groupby
 from typing import Final, TypeAlias
 
 from pytest_manifest.redaction import redacted
-from pytest_manifest.schema import Entry, Mismatch, Receipt, VerdictStatus, wire
+from pytest_manifest.schema import Entry, Receipt, wire
 from pytest_manifest.schema.facts import (
     Ended,
     Gone,
@@ -33,21 +33,12 @@ from pytest_manifest.text import short
 from pytest_manifest.verdict import problems
 from pytest_manifest.verdict.evidence import CLOCK_TOLERANCE, is_revocation_notice
 from pytest_manifest.verdict.expectations import result_left_out
-from pytest_manifest.verdict.reasons import Problem, Reason
+from pytest_manifest.verdict.reasons import Problem
 
 STORING: Final = timedelta(seconds=1)
 """How long after a task's end its result is stored, at most."""
 _BEFORE_ALL: Final = datetime.min.replace(tzinfo=timezone.utc)
 _STRANGERS: Final = ("run", "entry", "attempt", "task_id")
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A status with its reason, and what was not as expected."""
-
-    status: VerdictStatus
-    reason: Reason
-    mismatches: Sequence[Mismatch] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ And count the deaths of processes that it has caused (F2).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from pydantic import JsonValue
@@ -18,7 +18,6 @@ from pytest_manifest.schema.stream_records import HANDED_ON_AFTER_DEATH
 from pytest_manifest.verdict import messages, problems
 from pytest_manifest.verdict.belief import (
     End,
-    Finding,
     Identity,
     Traces,
     complete_receipt,
@@ -28,8 +27,8 @@ from pytest_manifest.verdict.belief import (
     without_unproven_claims,
 )
 from pytest_manifest.verdict.evidence import missing_fields
-from pytest_manifest.verdict.expectations import evaluate
-from pytest_manifest.verdict.reasons import UNEXPLAINED, Problem, read_reason, reason_of
+from pytest_manifest.verdict.expectations import held_against
+from pytest_manifest.verdict.reasons import UNEXPLAINED, Finding, Problem, read_reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +179,7 @@ def judge_ends(case: Case, traces: Traces, ends: Sequence[End]) -> Own:
 
 
 def _held_against(case: Case, said: Receipt, whole: Receipt, seq: int) -> Finding:
-    entry, number = case.entry, case.identity.attempt
+    entry = case.entry
     recalls = case.facts.each(Recalled)
     if whole.state == entry.expect.state == "revoked" and any(one.seq < seq for one in recalls):
         return Finding("revoked", problems.RecalledByRun())  # E1
@@ -190,12 +189,15 @@ def _held_against(case: Case, said: Receipt, whole: Receipt, seq: int) -> Findin
             entry = entry.model_copy(update={"timeout": whole.runtime})
     else:
         missing = missing_fields(entry, said, sent=case.sent_at is not None, code=case.code)
-    verdict = evaluate(entry, whole, attempt=number, code=case.code, missing=missing)
-    reason, reused = reason_of(verdict), case.facts.job.reused
+    found, reused = (
+        held_against(entry, whole, code=case.code, missing=missing),
+        case.facts.job.reused,
+    )
     if reused is not None:
         other = reused.entry if reused.entry != case.facts.job.entry else ""
-        reason = messages.Reused(run=reused.run, entry=other, why=reason)
-    return Finding(verdict.verdict, reason, verdict.mismatches)
+        reason = messages.Reused(run=reused.run, entry=other, why=found.reason)
+        return replace(found, reason=reason)
+    return found
 
 
 # F2: what kills its workers

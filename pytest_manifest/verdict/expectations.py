@@ -30,7 +30,7 @@ from pytest_manifest.schema.statuses import FIXED, OF_ITS_PROCESS
 from pytest_manifest.schema.wire import json_sha256
 from pytest_manifest.text import VALUE_LIMIT, middle, plural, printable, seconds, short
 from pytest_manifest.verdict import messages
-from pytest_manifest.verdict.reasons import UNEXPLAINED, Problem, verdict_of
+from pytest_manifest.verdict.reasons import UNEXPLAINED, Finding, Problem, verdict_of
 
 MAX_MISMATCHES: Final = 20
 _OF_NULL: Final = json_sha256(None)
@@ -64,20 +64,28 @@ def evaluate(
     if receipt.entry != entry.id:
         raise ValueError(f"the receipt is of entry {receipt.entry!r}, not of {entry.id!r}")
     number = receipt.attempt if attempt is None else attempt
+    found = held_against(entry, receipt, code=code, missing=missing)
+    return verdict_of(entry.id, number, found.status, found.reason, found.mismatches)
+
+
+def held_against(
+    entry: Entry, receipt: Receipt, *, code: str | None = None, missing: Sequence[str] = ()
+) -> Finding:
+    """Hold a receipt of this entry against what the entry expects; see :func:`evaluate`."""
     if messages.is_of_store(receipt):
         error = shown_error(receipt.error, secrets_of(entry, receipt))
         reason = messages.refused_by_store(receipt.model_copy(update={"error": error}))
-        return verdict_of(entry.id, number, "unknown", reason)
+        return Finding("unknown", reason)
     state = effective_state(entry, receipt)
     other_code = _other_code(receipt, code)
     if receipt.error is None and state == entry.expect.state:
-        return _right_state(entry, receipt, receipt, number, other_code, missing)
+        return _right_state(entry, receipt, receipt, other_code, missing)
     # What is held against the expectations is true, what is said of it has no secrets.
     secrets = secrets_of(entry, receipt)
     told = receipt.model_copy(update={"error": shown_error(receipt.error, secrets)})
     if state != entry.expect.state:
-        return _wrong_state(entry, told, state, number, other_code)
-    return _right_state(entry, receipt, told, number, other_code, missing)
+        return _wrong_state(entry, told, state, other_code)
+    return _right_state(entry, receipt, told, other_code, missing)
 
 
 def effective_state(entry: Entry, receipt: Receipt) -> State:
@@ -100,8 +108,8 @@ def _evaluate_problem(
 
 
 def _wrong_state(
-    entry: Entry, receipt: Receipt, state: State, attempt: int, other_code: list[Mismatch]
-) -> Verdict:
+    entry: Entry, receipt: Receipt, state: State, other_code: list[Mismatch]
+) -> Finding:
     status: VerdictStatus = "failed"
     if state != "succeeded" and state != "ignored":
         status = state
@@ -114,17 +122,16 @@ def _wrong_state(
         reason = messages.other_code(receipt)
     else:
         reason = messages.wrong_state(entry, receipt, state)
-    return verdict_of(entry.id, attempt, status, reason, mismatches)
+    return Finding(status, reason, mismatches)
 
 
 def _right_state(
     entry: Entry,
     receipt: Receipt,
     told: Receipt,
-    attempt: int,
     other_code: list[Mismatch],
     missing: Sequence[str],
-) -> Verdict:
+) -> Finding:
     repeated = _executions(entry, receipt)
     found = list(islice(_unmet(entry, receipt, told), MAX_MISMATCHES + 1))
     unverifiable = _unverifiable(entry, receipt)
@@ -142,8 +149,7 @@ def _right_state(
         status, reason = "unknown", messages.incomplete(told, missing)
     else:
         reason = messages.passed(told)
-    mismatches = (repeated + other_code + found)[:MAX_MISMATCHES]
-    return verdict_of(entry.id, attempt, status, reason, mismatches)
+    return Finding(status, reason, (repeated + other_code + found)[:MAX_MISMATCHES])
 
 
 def _executions(entry: Entry, receipt: Receipt) -> list[Mismatch]:

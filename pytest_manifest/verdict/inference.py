@@ -25,7 +25,7 @@ from pytest_manifest.schema.facts import (
 from pytest_manifest.schema.run_facts import RunFacts, RunOver, RunOverReason
 from pytest_manifest.schema.statuses import INFERRED, OPEN, SILENT
 from pytest_manifest.verdict import problems
-from pytest_manifest.verdict.belief import Finding, Traces
+from pytest_manifest.verdict.belief import Traces
 from pytest_manifest.verdict.case import (
     Case,
     Own,
@@ -38,7 +38,7 @@ from pytest_manifest.verdict.case import (
 )
 from pytest_manifest.verdict.evidence import is_revocation_notice
 from pytest_manifest.verdict.messages import EndedAsExpected
-from pytest_manifest.verdict.reasons import Problem
+from pytest_manifest.verdict.reasons import Finding, Problem
 
 Milestone: TypeAlias = Recalled | Moved | Nowhere | TimeOver | RunOver
 

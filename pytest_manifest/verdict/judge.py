@@ -39,7 +39,6 @@ from pytest_manifest.schema.shown import secrets_of, shown_text
 from pytest_manifest.schema.statuses import DEATHS, GIVEN_UP, NOT_SENT, OF_ITS_PROCESS, RESENDABLE
 from pytest_manifest.verdict import problems
 from pytest_manifest.verdict.belief import (
-    Finding,
     believed_ends,
     counted_ends,
     traces_of,
@@ -61,7 +60,7 @@ from pytest_manifest.verdict.evidence import denies
 from pytest_manifest.verdict.inference import infer, run_over
 from pytest_manifest.verdict.messages import Duplicated, EndedAsExpected
 from pytest_manifest.verdict.problems import NeverSent, OtherWork
-from pytest_manifest.verdict.reasons import UNEXPLAINED, Problem
+from pytest_manifest.verdict.reasons import UNEXPLAINED, Finding, Problem
 from pytest_manifest.verdict.tree import Descendant, Tree, by_part, is_ignored, with_tree
 
 REPEATS: Final = 3

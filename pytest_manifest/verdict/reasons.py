@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
 from inspect import get_annotations
 from string import Formatter
 from typing import ClassVar, Final
@@ -159,6 +160,15 @@ def _read(value: object) -> object:
     if isinstance(value, dict):
         return read_reason(value)
     return tuple(map(_read, value)) if isinstance(value, list) else value
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A status with its reason, and what was not as expected."""
+
+    status: VerdictStatus
+    reason: Reason
+    mismatches: Sequence[Mismatch] = ()
 
 
 def verdict_of(

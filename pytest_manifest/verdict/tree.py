@@ -16,7 +16,6 @@ from pytest_manifest.schema.statuses import DEATHS, ENDS, NOT_SENT, OPEN, SILENT
 from pytest_manifest.schema.stream_records import HOW_AFTER
 from pytest_manifest.text import listed, short
 from pytest_manifest.verdict import problems
-from pytest_manifest.verdict.belief import Finding
 from pytest_manifest.verdict.descendants import (
     ByDescendant,
     ChordDropped,
@@ -24,7 +23,7 @@ from pytest_manifest.verdict.descendants import (
     DescendantsUnknown,
     PartFailed,
 )
-from pytest_manifest.verdict.reasons import Problem
+from pytest_manifest.verdict.reasons import Finding, Problem
 
 PATH: Final = "descendants"
 """The path of a verdict's first mismatch where a descendant has not ended as expected."""
