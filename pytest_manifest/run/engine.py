@@ -294,7 +294,7 @@ class Engine:
             if locator is None or not (kept := locator.kept()):
                 return
             time.sleep(ACKNOWLEDGING)
-            there = locator.snapshot(self._ledger.attempts.known([*kept]))
+            there = locator.snapshot(self.ledger.attempts.known([*kept]))
             if not there.maybe_alive:
                 refused = {i: t for i, t in there.unacked.items() if not there.has_worker(i)}
                 locator.discard(refused)
