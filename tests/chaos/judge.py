@@ -66,7 +66,8 @@ class Outcome:
 @dataclass(frozen=True)
 class Evidence:
     """What a round left behind. ``counted``: executions until pytest had ended; ``afterwards``: and
-    until the workers had; ``hits``: pid and time of killed processes; ``forced``: the fault itself
+    until the workers had; ``hits``: pid and time of killed processes; ``hurried``: from when until
+    when pytest, told a second time to end, killed what it had started; ``forced``: the fault itself
     makes jobs run twice, so that only a second run is a flaw of which pytest could have told."""
 
     members: Mapping[str, Group]
@@ -76,6 +77,7 @@ class Evidence:
     announced: Sequence[Announced] = ()
     hits: Sequence[tuple[int, float]] = ()
     aimed: frozenset[str] = frozenset()
+    hurried: tuple[float, float] | None = None
     forced: bool = False
     damage: int | None = None
     injected: float | None = None
@@ -109,7 +111,7 @@ def judge(fault: str, seed: int, evidence: Evidence) -> Outcome:
                 f"{contradicts}): {told.sentence}"
             )
         every = evidence.in_the_end(name)
-        if is_undeclared(group, every, told.kind, forced=evidence.forced):
+        if is_undeclared(group, every, told.kind, evidence):
             outcome.doubles.append(f"{name} is {told.kind!r} ({_figures(every)})")
     _check_damage(outcome, evidence)
     last = max((told.at for told in evidence.verdicts.values()), default=None)
@@ -138,7 +140,7 @@ def _judge_tree(name: str, group: Group, evidence: Evidence, outcome: Outcome) -
             f"{name} is {told.kind!r}, not {expected} ({figures}{flaw}): {told.sentence}"
         )
     every = [evidence.in_the_end(key) for key in counts]
-    if any(is_undeclared(group, one, told.kind, forced=evidence.forced) for one in every):
+    if any(is_undeclared(group, one, told.kind, evidence) for one in every):
         outcome.doubles.append(f"{name} is {told.kind!r} ({figures})")
 
 
@@ -209,13 +211,28 @@ def contradiction(kind: str, counted: Counted, *, aimed: bool) -> str:
     return ""
 
 
-def is_undeclared(group: Group, counted: Counted, kind: str, *, forced: bool) -> bool:
-    """Whether it ran more than once, and its manifest did not allow it, or nobody said so."""
-    if kind == "duplicated" and (forced or group.is_late):
+def is_undeclared(group: Group, counted: Counted, kind: str, evidence: Evidence) -> bool:
+    """Whether it ran more than once, and its manifest did not allow it, or nobody said so.
+
+    Where a worker is killed as its process begins a job, its broker may not have heard yet that
+    it has the job, and delivers it again, though it is acknowledged early.
+    """
+    forced = evidence.forced
+    if kind == "duplicated" and (
+        forced or group.is_late or _is_killed_at_the_start(counted, evidence)
+    ):
         return False
     if not group.is_idempotent and not group.is_late and not forced:
         return counted.runs > group.executions
     return counted.most > group.executions and kind in ("passed", "failed")
+
+
+def _is_killed_at_the_start(counted: Counted, evidence: Evidence) -> bool:
+    killed = dict(evidence.hits)
+    return counted.most == counted.runs == 2 and any(
+        start.pid in killed and 0.0 <= killed[start.pid] - start.at < GRAZE_SECONDS
+        for start in counted.starts
+    )
 
 
 def unlike_reports(
@@ -246,9 +263,10 @@ def _check_damage(outcome: Outcome, evidence: Evidence) -> None:
 
 def _is_grazed(counted: Counted, evidence: Evidence) -> bool:
     """Whether what ended was killed before it can have handed in a receipt."""
-    killed = dict(evidence.hits)
+    killed, (since, until) = dict(evidence.hits), evidence.hurried or (0.0, 0.0)
     return all(
-        end.pid in killed and 0.0 <= killed[end.pid] - end.at < GRAZE_SECONDS
+        (end.pid in killed and 0.0 <= killed[end.pid] - end.at < GRAZE_SECONDS)
+        or since - GRAZE_SECONDS < end.at < until
         for end in counted.ends
     )
 

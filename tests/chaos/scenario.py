@@ -141,6 +141,7 @@ def _play(
         afterwards=count(folder),
         announced=read_starts(stage.ledgers()),
         hits=stage.hits,
+        hurried=stage.hurried,
         aimed=frozenset(stage.aimed),
         forced=scenario.forced,
         damage=scenario.damage,

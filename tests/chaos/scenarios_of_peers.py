@@ -151,11 +151,17 @@ SESSIONS = (
         then=RESUME,
         disk=".manifest/stacks",
     ),
-    Scenario("ended by a signal", (plain(16), safe(8)), sessions.end_by_signal(), then=RESUME),
+    # A second signal has it kill what still runs.
+    Scenario(
+        "ended by a signal",
+        (plain(16, cut=CRASHED | UNTOLD), safe(8)),
+        sessions.end_by_signal(),
+        then=RESUME,
+    ),
     *(
         Scenario(
             f"ended by a signal, {phase}",
-            (plain(16), safe(8)),
+            (plain(16, cut=CRASHED | UNTOLD), safe(8)),
             sessions.end_by_signal(phase),
             then=RESUME,
         )

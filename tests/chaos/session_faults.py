@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sqlite3
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
@@ -17,6 +18,9 @@ from tests.disks import fill
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FULL_SECONDS = 8.0
 """At most so long is a disk full: some sessions give up meanwhile, and others go on."""
+
+GIVEN_UP_SECONDS = 30.0
+"""So long is a session waited for that was told to end a second time."""
 
 
 def _verdicts(stage: Stage) -> int:
@@ -46,10 +50,14 @@ def end_by_signal(phase: str = "") -> Fault:
         stage.pause(AFTERWARDS.get(chosen, 0.4))
         number = stage.rng.choice(SIGNALS)
         stage.strike()
-        for _ in range(stage.rng.choice((1, 1, 2))):
+        for is_second in range(stage.rng.choice((1, 1, 2))):
             if not stage.session.has_ended:  # else it was quicker
+                since = time.time()
                 stage.note([psutil.Process(stage.session.pid)])  # its exit code says the signal
                 stage.session.process.send_signal(number)
+                if is_second:  # it kills what it has started
+                    stage.session.wait(GIVEN_UP_SECONDS)
+                    stage.hurried = since, time.time()
             stage.pause(0.5)
 
     return fault

@@ -29,7 +29,9 @@ class Stage:
     """``hits``: pid and wall-clock time of every process that was killed; ``aimed``: the entries
     that the fault was aimed at; ``injected``: the wall-clock time of the (first) fault;
     ``leftovers``: processes of pytest that had to be killed at the end; ``counted``: what had been
-    executed then; ``remains``: what the brokers still held, once the workers had ended, too."""
+    executed then; ``remains``: what the brokers still held, once the workers had ended, too;
+    ``hurried``: from when until when pytest, told a second time to end, killed what it had
+    started."""
 
     folder: Path
     rng: random.Random
@@ -43,6 +45,7 @@ class Stage:
     leftovers: list[str] = field(default_factory=list)
     counted: Mapping[str, executions.Counted] = field(default_factory=dict)
     remains: list[Remains] = field(default_factory=list)
+    hurried: tuple[float, float] | None = None
 
     def end(self) -> None:
         """Let no pytest run on, nor anything that one has started."""

@@ -88,6 +88,25 @@ def test_the_rules_of_the_fault_hold() -> None:
     assert not judged("crashed", counted("start"), {"members": members}).flaws
 
 
+def test_a_job_that_ends_as_pytest_kills_what_it_has_started_may_be_cut() -> None:
+    """Told a second time to end; before that, and after it has ended, that is no excuse."""
+    members = {"e": plain(1, cut=kinds("unknown"))}
+    assert not judged("unknown", ONCE, {"members": members, "hurried": (0.9, 2.0)}).flaws
+    assert judged("unknown", ONCE, {"members": members, "hurried": (1.6, 2.0)}).wrong
+    assert judged("unknown", ONCE, {"members": members, "hurried": (0.1, 0.9)}).wrong
+
+
+def test_a_job_whose_process_was_killed_as_it_began_may_be_delivered_again() -> None:
+    """Its acknowledgement had not left the worker; a third time, or later, that is a double run."""
+    twice = counted("start", "start", "end")
+    assert judged("duplicated", twice).doubles
+    assert not judged("duplicated", twice, {"hits": [(7, 1.1)]}).doubles
+    assert judged("duplicated", twice, {"hits": [(7, 31.0)]}).doubles
+    assert judged("duplicated", twice, {"hits": [(8, 1.1)]}).doubles
+    assert judged("passed", twice, {"hits": [(7, 1.1)]}).flaws
+    assert judged("duplicated", counted("start", "start", tasks="12"), {"hits": [(7, 1.1)]}).doubles
+
+
 def test_a_job_killed_right_behind_its_end_may_be_crashed() -> None:
     """Its receipt may never have left the process; half a minute later that is no excuse."""
     members = {"e": plain(1, cut=kinds("crashed"))}
