@@ -11,7 +11,6 @@ from pydantic import JsonValue
 from tasks.filling.batch import BatchStoppedError
 from tasks.filling.cap import CapReachedError
 from tasks.movie_bible.fields import FIELDS
-from tasks.movie_bible.per_process import close_movie_bible
 from tasks.rag import process_batch_task
 from tasks.text_model.base import TextRequest
 from tests.workflows.filling_support import (
@@ -41,7 +40,6 @@ def test_a_batch_that_may_ask_nothing_has_cost_nothing(
     }
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    close_movie_bible()  # another test's, which stays open in its process
     told: dict[str, JsonValue] = {}
     monkeypatch.setattr("tasks.rag.evidence", told.update)
     data: dict[str, JsonValue] = {
@@ -51,12 +49,8 @@ def test_a_batch_that_may_ask_nothing_has_cost_nothing(
         "model": {"provider": "google-genai", "name": MODEL},
         "cap": 0.000001,
     }
-    with bible_at(tmp_path, documents(2)):
-        try:
-            with pytest.raises(CapReachedError):
-                process_batch_task([one.id for one in documents(2)], data)
-        finally:
-            close_movie_bible()
+    with bible_at(tmp_path, documents(2)), pytest.raises(CapReachedError):
+        process_batch_task([one.id for one in documents(2)], data)
     assert told["cost"] == 0.0
 
 
