@@ -27,6 +27,8 @@ POLL_PERIOD = 0.05
 """Seconds from one poll to the next: eager reading costs three times as much."""
 DRAIN = 10.0
 """Seconds to wait for messages that are left when every verdict is there."""
+ACKNOWLEDGING = 0.2
+"""Seconds that a worker has to acknowledge what it has reported to have ended."""
 
 OVERTAKEN = (
     "another pytest has begun to go on with this run, by a copy of its ledger; this one sends "
@@ -99,6 +101,7 @@ class Engine:
                 return
             if not self._has_room:
                 self._signals.stop.wait(max(0.0, POLL_PERIOD - (time.monotonic() - began)))
+        self.end()
 
     def begin(self) -> None:
         """Sort what is to be sent; before the first :meth:`step`."""
@@ -129,6 +132,14 @@ class Engine:
             return False
         self._time_is_over()
         return True
+
+    def end(self) -> None:
+        """Leave our own stack clean, where the run was stopped when its work was done already.
+
+        The last test may end the session before this thread has gone round again.
+        """
+        if self._finished and not self._signals.force_stop.is_set():
+            self._drain()
 
     def poll_once(self) -> None:
         """Poll everything that is there now, and wait for nothing."""
@@ -264,8 +275,11 @@ class Engine:
         return ""
 
     def _drain(self) -> None:
-        """Wait for messages of ours that are left in our own stack's queues, which would run
-        again."""
+        """Leave nothing on our own stack that would run again: wait for what is left in its queues.
+
+        And remove what its broker keeps for workers that have ended it, as it has refused their
+        acknowledgement: with a full disk it refuses all writes.
+        """
         publisher = self._publisher
         if publisher is None or not self._context.is_private or self._settings.send_only:
             return
@@ -273,11 +287,19 @@ class Engine:
         try:
             while any(publisher.queue_lengths(self._context.queues).values()):
                 if time.monotonic() > until or self._signals.stop.wait(POLL_PERIOD):
-                    return
+                    break
                 self._poll()
             self._poll()
+            locator = self._context.locator
+            if locator is None or not (kept := locator.kept()):
+                return
+            time.sleep(ACKNOWLEDGING)
+            there = locator.snapshot(self.ledger.attempts.known([*kept]))
+            if not there.maybe_alive:
+                refused = {i: t for i, t in there.unacked.items() if not there.has_worker(i)}
+                locator.discard(refused)
         except StackError as error:
-            self._log.warning("no look for what is left in the queues: {}", error)
+            self._log.warning("no look for what is left on the broker: {}", error)
 
 
 def _stopped(job: PendingAttempt) -> Problem:

@@ -145,7 +145,8 @@ SESSIONS = (
     ),
     Scenario(
         "disk full, private broker's",
-        (plain(16), safe(8)),
+        # A message that a worker has just taken is gone when the broker refuses to keep it.
+        (plain(16, never=LOST), safe(8)),
         sessions.fill_disk(".manifest/stacks"),
         then=RESUME,
         disk=".manifest/stacks",

@@ -113,6 +113,14 @@ class FakeLocator:
             answered=frozenset(nodes),
         )
 
+    def kept(self) -> Mapping[str, frozenset[str]]:
+        self.world.asked()
+        self._reach()
+        found: dict[str, frozenset[str]] = {}
+        for tag, message in self.world.unacked.items():
+            found[message.task_id] = found.get(message.task_id, frozenset()) | {tag}
+        return found
+
     def restore(self, orphans: Mapping[str, Collection[str]]) -> list[str]:
         done = []
         for task_id, tag, message in self._orphans(orphans):

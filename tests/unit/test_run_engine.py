@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, cast
 
@@ -203,6 +204,29 @@ def test_nothing_is_published_again_once_too_much_has_failed() -> None:
 
 
 # What a dead worker had
+
+
+@pytest.mark.parametrize("is_told", [False, True], ids=["by itself", "told by its session"])
+def test_what_our_own_broker_keeps_of_what_has_ended_is_removed_at_the_end(is_told: bool) -> None:
+    """As with a full disk, where it refuses acknowledgements; not what another run has sent.
+
+    A session may end, and tell its run so, as soon as the last verdict is there.
+    """
+    with rig(Plan((entry(),))) as made:
+        made.step()
+        delivery = begun(made)
+        made.world.end(first(made), delivery, "succeeded")
+        made.world.unacked["refused"] = delivery.message
+        other = replace(delivery.message.attempt, task_id="another's")
+        made.world.unacked["of another"] = replace(delivery.message, attempt=other)
+        if is_told:
+            made.look()
+            made.stop(by_a_person=False)
+            made.engine.end()
+        else:
+            made.finish()
+        assert [*made.world.unacked] == ["of another"]
+        made.world.unacked.clear()
 
 
 def test_an_orphan_that_no_worker_had_begun_is_put_back_into_its_queue() -> None:

@@ -86,6 +86,9 @@ class BoundedLocator:
         wanted = frozenset(task_ids)
         return self._publisher.call(lambda: self._inner.snapshot(wanted))
 
+    def kept(self) -> Mapping[str, DeliveryTags]:
+        return self._publisher.call(self._inner.kept)
+
     def restore(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:
         return self._publisher.call(lambda: self._inner.restore(orphans))
 

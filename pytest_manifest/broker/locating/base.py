@@ -87,6 +87,15 @@ class Locator(Protocol):
             StackError: the broker cannot be reached.
         """
 
+    def kept(self) -> Mapping[str, DeliveryTags]:
+        """Return all that workers took and have not acknowledged, by task id; no worker is asked.
+
+        Nothing where the broker does not show that.
+
+        Raises:
+            StackError: the broker cannot be reached.
+        """
+
     def restore(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:
         """Put orphans (task id -> tags) back into their queue; returns the task ids that are.
 

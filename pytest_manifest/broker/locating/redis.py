@@ -96,6 +96,11 @@ class RedisLocator:
         alive = may_be_alive(self._publisher, silent, said.answered, longest)
         return silent if alive else frozenset()
 
+    def kept(self) -> Mapping[str, DeliveryTags]:
+        """Return what is in the ``unacked`` hash; see :class:`Locator`."""
+        with stack_errors(self._publisher), self._broker() as broker:
+            return broker.unacked()
+
     def restore(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:
         """Put back what is still there under these tags; see :class:`Locator`."""
         return self._each(
@@ -190,15 +195,17 @@ class _RedisBroker:
                     start, size = start + len(chunk) - len(found), _next_size(size, chunk)
         return removed
 
-    def unacked(self, task_ids: Container[str]) -> dict[str, DeliveryTags]:
+    def unacked(self, task_ids: Container[str] | None = None) -> dict[str, DeliveryTags]:
         """Map task id -> deliveries: the tag, and the time at which a worker took the message.
+
+        Of these tasks, of all for None.
 
         A message that was put back keeps its tag, so the next worker takes it under the same one.
         """
         found: dict[str, DeliveryTags] = {}
         for raw_tag, raw in self._client.hscan_iter(self._unacked, count=SCAN):
             task_id = task_id_of(unacked_message(raw))
-            if task_id is not None and task_id in task_ids:
+            if task_id is not None and (task_ids is None or task_id in task_ids):
                 taking = self._delivery(raw_tag.decode())
                 found[task_id] = found.get(task_id, DeliveryTags()) | {taking}
         return found

@@ -166,6 +166,10 @@ class WorkerLocator:
             or self.unread_messages(said),
         )
 
+    def kept(self) -> Mapping[str, DeliveryTags]:
+        """Return nothing: this broker shows no messages."""
+        return {}
+
     def restore(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:  # noqa: ARG002
         """Restore nothing: this broker shows no messages."""
         return []
