@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import JsonValue
 
+from tasks.filling import batch as filling_batch
 from tasks.filling.batch import BatchStoppedError
 from tasks.filling.cap import CapReachedError
 from tasks.movie_bible.fields import FIELDS
@@ -15,6 +16,7 @@ from tasks.rag import process_batch_task
 from tasks.text_model.base import TextRequest
 from tests.workflows.filling_support import (
     PROMPT,
+    Ending,
     Item,
     ScriptedModel,
     batch_of,
@@ -58,11 +60,11 @@ def test_a_call_of_which_nothing_is_heard_may_have_cost_something(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The batch ends before it is answered."""
-    monkeypatch.setattr("tasks.filling.batch.SALVAGE_SECONDS", 0.0)
-    asked, ended = threading.Event(), threading.Event()
+    ending = Ending(monkeypatch, filling_batch, is_patient=False)
+    ended = threading.Event()
 
     def slow(request: TextRequest, items: list[Item]) -> list[Item]:
-        asked.set()
+        ending.over.set()
         assert ended.wait(SECONDS)
         return items
 
@@ -71,8 +73,7 @@ def test_a_call_of_which_nothing_is_heard_may_have_cost_something(
         assert not batch.may_have_cost
         try:
             with pytest.raises(BatchStoppedError):
-                batch.run([one.id for one in documents(2)], order(), seconds=0.5)
-            assert asked.wait(SECONDS)
+                batch.run([one.id for one in documents(2)], order(), seconds=SECONDS)
             assert batch.may_have_cost
         finally:
             ended.set()
