@@ -21,7 +21,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from pydantic import JsonValue, TypeAdapter
 
-from pytest_manifest.ledger.database import LedgerPart
+from pytest_manifest.ledger.database import LedgerPart, chunks, placeholders
 from pytest_manifest.ledger.rows import Row, Start
 from pytest_manifest.schema import PARSED
 from pytest_manifest.schema.facts import FactSource, Kind, Started
@@ -89,6 +89,13 @@ class Facts(LedgerPart):
     def of_entry(self, entry: str) -> list[JobFact | RunFact]:
         """Return the facts of an entry's jobs, in their order."""
         return self._of(_OF_ENTRY, entry)
+
+    def of_entries(self, entries: Sequence[str]) -> Iterator[JobFact | RunFact]:
+        """Yield the facts of the jobs of these entries, those of each in their order."""
+        for some in chunks(entries):
+            numbers = f"SELECT n FROM numbers WHERE kind = ? AND name IN ({placeholders(some)})"  # noqa: S608 - question marks
+            which = f"WHERE f.entry IN ({numbers}) ORDER BY f.entry, f.seq"
+            yield from (one.fact for one in self._read(which, (_OF_ENTRY, *some)))
 
     def of_run(self, run: str) -> list[JobFact | RunFact]:
         """Return the facts of a run as a whole, in their order."""

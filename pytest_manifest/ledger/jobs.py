@@ -22,6 +22,7 @@ from pytest_manifest.ledger.descendants import (
     announced_of_row,
     descendant_of_row,
 )
+from pytest_manifest.ledger.descendants import Announced as AnnouncedTasks
 from pytest_manifest.ledger.facts import Facts, started_of
 from pytest_manifest.ledger.rows import (
     HANDED_ON_COLUMNS,
@@ -159,17 +160,24 @@ class Jobs(LedgerPart):
                 found = self._attempt_of_row(row)
             attempts[found.job.entry].append(found)
         roots = {one.job.task_id: one for some in attempts.values() for one in some}
-        trees = self._add_trees(roots)
+        trees, announced = self._add_trees(roots)
         jobs = roots | {one.job.task_id: one for tree in trees.values() for one in tree}
+        facts = list(self._facts.of_entries(entries))
+        for fact in facts:
+            spawn = announced.get(fact.job)
+            if fact.job in jobs or spawn is None:
+                continue
+            found = _Found(_descendant_of(spawn, fact.job, roots[spawn.root].job, fact.seq))
+            jobs[fact.job] = found
+            trees[spawn.root].append(found)
         self._add_reports(jobs)
-        for entry in entries:
-            for fact in self._facts.of_entry(entry):
-                if (job := jobs.get(fact.job)) is None:
-                    continue
-                if isinstance(fact, StoreFact | SetBack):
-                    job.extra.append(fact)
-                else:
-                    job.facts.append(cast("JobFact", fact))
+        for fact in facts:
+            if (job := jobs.get(fact.job)) is None:
+                continue
+            if isinstance(fact, StoreFact | SetBack):
+                job.extra.append(fact)
+            else:
+                job.facts.append(cast("JobFact", fact))
         return {
             entry: [
                 LoadedAttempt(one.sorted(), [each.sorted() for each in trees[one.job.task_id]])
@@ -255,9 +263,15 @@ class Jobs(LedgerPart):
 
     # Trees, and reports
 
-    def _add_trees(self, roots: Mapping[str, _Found]) -> dict[str, list[_Found]]:
-        """Return the descendants of attempts by these; add what was announced of each tree."""
+    def _add_trees(
+        self, roots: Mapping[str, _Found]
+    ) -> tuple[dict[str, list[_Found]], Mapping[str, Spawn]]:
+        """Return the descendants of attempts by these; add what was announced of each tree.
+
+        And what stands for something announced, by the task ids under which it is looked for.
+        """
         keys: dict[str, dict[str, str]] = {root: {} for root in roots}
+        announced: dict[str, Spawn] = {}
         for row in self._rows(_ANNOUNCED, list(roots)):
             with self._db.parse_errors():
                 one = announced_of_row(row[:-1])
@@ -276,8 +290,10 @@ class Jobs(LedgerPart):
                 is_off=one.is_off,
             )
             roots[one.root].facts.append(fact)
-            keys[one.root] |= dict.fromkeys(one.task_ids, one.key)
-            keys[one.root][str(uuid5(NAMESPACE_OID, f"{one.key}:{one.how}"))] = one.key
+            names = [*one.task_ids, str(uuid5(NAMESPACE_OID, f"{one.key}:{one.how}"))]
+            keys[one.root] |= dict.fromkeys(names, one.key)
+            for name in names:
+                _announce(announced, name, one)
         trees: dict[str, list[_Found]] = {root: [] for root in roots}
         for row in self._rows(_DESCENDANTS, list(roots)):
             with self._db.parse_errors():
@@ -285,7 +301,7 @@ class Jobs(LedgerPart):
             key = keys[child.root].get(child.task_id, "") if child.how != "call" else ""
             job = _descendant(child, roots[child.root].job, row[-1], key)
             trees[child.root].append(_Found(job))
-        return trees
+        return trees, announced
 
     def _add_reports(self, jobs: Mapping[str, _Found]) -> None:
         """Add what workers and the store have reported of these jobs."""
@@ -376,13 +392,31 @@ def _descendant(one: Descendant, root: Job, seq: int, announcement: str) -> Job:
         by_record=by_record,
         announcement="" if by_record else announcement,
     )
+    return _descendant_of(spawn, one.task_id, root, seq)
+
+
+def _descendant_of(spawn: Spawn, task_id: str, root: Job, seq: int) -> Job:
     return Job(
-        task_id=one.task_id,
+        task_id=task_id,
         entry=root.entry,
         number=root.number,
         run=root.run,
         seq=seq,
-        at=one.spawned_at or root.at,
+        at=spawn.spawned_at or root.at,
         position=root.position,
         spawn=spawn,
+    )
+
+
+def _announce(found: dict[str, Spawn], task_id: str, one: AnnouncedTasks) -> None:
+    """Add what stands for something announced, of whom nobody has reported that it was sent."""
+    same = found.get(task_id)
+    parent = one.announcer if same is None else min(same.parent, one.announcer)
+    found[task_id] = Spawn(
+        root=one.root,
+        parent=parent,
+        task=one.task,
+        how=one.how,
+        by_record=False,
+        announcement=one.key,
     )

@@ -238,6 +238,7 @@ class FactLog:
     ) -> None:
         """Add what was done with the messages that dead workers had."""
         for task_id in task_ids:
+            self.has_died(pending[task_id])
             self.of(pending[task_id], Moved(**stamp(task_id), how=how))
 
     # What is done with a job
@@ -283,7 +284,13 @@ class FactLog:
     def searched(
         self, looks: Looks, found: JobLocations, as_of: int, nowhere: Iterable[PendingAttempt]
     ) -> None:
-        """Add a search, and which jobs it found in no place; ``as_of``: see ``facts.Nowhere``."""
+        """Add a search, and which jobs it found in no place; ``as_of``: see ``facts.Nowhere``.
+
+        And which of their processes have ended: that is of the same moment, and comes before it.
+        """
+        jobs = list(nowhere)
+        for job in jobs:
+            self.has_died(job)
         by, (first, second) = FactSource.SEARCH, looks
         places = (found.queued, found.with_worker, found.unacked_by_dead, found.missing)
         names = ("queued", "with_worker", "unacked_by_dead", "missing")
@@ -297,7 +304,7 @@ class FactLog:
             counts=dict(zip(names, map(len, places), strict=True)),
         )
         self.add(None, search)
-        for job in nowhere:
+        for job in jobs:
             self.of(job, Nowhere(**stamp(job.task_id), source=by, as_of=as_of))
 
 

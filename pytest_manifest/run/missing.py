@@ -113,7 +113,7 @@ class MissingJobs:
         if not (located.unacked_by_dead or located.missing):
             return
         as_of = self._facts.last_seq()
-        self.confirm(located.missing)
+        self.confirm(located, as_of, search or self._search)
         try:
             intact = self.read_reports()
             self._context.record_unknown_workers()
@@ -152,9 +152,10 @@ class MissingJobs:
         self._recorder.poll_once()
         return self._context.look_at_store()
 
-    def confirm(self, missing: Iterable[str]) -> None:
-        """Count what the store alone reports of these; see :class:`UnconfirmedEnds`."""
-        self._recorder.unconfirmed.confirm_missing(missing)
+    def confirm(self, located: JobLocations, as_of: int, search: JobSearch | None) -> None:
+        """Count what the store alone reports of what is missing; see :class:`UnconfirmedEnds`."""
+        ended = self._recorder.unconfirmed.confirm_missing(located.missing)
+        self.note_search(search, located, as_of, ended)
 
     def requeue(self, located: JobLocations) -> list[str]:
         """Requeue what dead workers had taken, where allowed; see :class:`OrphanRecovery`."""

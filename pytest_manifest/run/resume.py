@@ -280,12 +280,13 @@ class Resume(EarlierRunStrategy):
             search = JobSearch(locator, state.pending, departures=self.connections.departures)
             located = search.search_now()
             self._seen = search.seen
-            self._search = search, located, self.facts_of(engine.ledger).last_seq()
+            as_of = self.facts_of(engine.ledger).last_seq()
+            self._search = search, located, as_of
             if state.pending.task_ids() <= self._unsent:
                 engine.poll_once()  # a store that lacks its mark has had nothing to lose
             else:
                 engine.missing.read_reports()
-            engine.missing.confirm(located.missing)
+            engine.missing.confirm(located, as_of, search)
             taken_out = set(engine.missing.requeue(located))
         except StackError as error:
             raise DispatchError(

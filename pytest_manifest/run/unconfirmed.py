@@ -46,14 +46,15 @@ class UnconfirmedEnds:
         """
         self._holds_revoked = True
 
-    def confirm_missing(self, nowhere: Iterable[str]) -> None:
+    def confirm_missing(self, nowhere: Iterable[str]) -> list[str]:
         """Count what the store reports of these from here on: no worker has them any more.
 
         Not where the process is gone: it may have died in its work, which the store cannot tell.
+        Returns which of them that is.
         """
-        pending = (self._pending.by_task_id.get(task_id) for task_id in nowhere)
-        unconfirmed = [job for job in pending if job is not None and job.unconfirmed is not None]
-        self._confirmed |= {job.task_id for job in unconfirmed if not self._facts.has_died(job)}
+        found = [task_id for task_id in nowhere if self.is_to_be_confirmed(task_id)]
+        self._confirmed.update(found)
+        return found
 
     def is_to_be_confirmed(self, task_id: str) -> bool:
         """Return whether the store has told an end of this one since it was searched for last.

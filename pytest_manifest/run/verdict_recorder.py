@@ -140,8 +140,7 @@ class VerdictRecorder:
             for task_id in repeated:  # with a late receipt beside it, it is judged by both already
                 evaluated += self._handle_repeated_start(task_id, again=task_id not in judged_again)
             evaluated += self._conclude_trees()
-            self._facts.write()  # what was looked for while judging
-            self._ledger.verdicts.record(evaluated)
+            self._record(evaluated)
             self._charge_budget()
             if batch.position is not None:
                 self._ledger.info.set_meta("stream_position", batch.position)
@@ -183,7 +182,7 @@ class VerdictRecorder:
                     self._ledger.events.add_receipts([(job.task_id, None, job.unconfirmed)])
                 evaluated += self._conclude(job, verdict, receipt)
             evaluated += self._conclude_trees()
-            self._ledger.verdicts.record(evaluated)
+            self._record(evaluated)
             self._charge_budget()
         self._report([verdict for verdict, _ in evaluated])
         self._revoke_quarantined()
@@ -203,7 +202,7 @@ class VerdictRecorder:
                 if self._schedule.budget is not None:
                     self._schedule.budget.cancel(one.attempt.task_id)
                 evaluated += self._finish(one.attempt.entry.id, status)
-            self._ledger.verdicts.record(evaluated)
+            self._record(evaluated)
         self._report([verdict for verdict, _ in evaluated])
         self._revoke_quarantined()
 
@@ -211,7 +210,7 @@ class VerdictRecorder:
         if skipped:
             with self._transaction():
                 evaluated = self._evaluator.blocked(skipped)
-                self._ledger.verdicts.record(evaluated)
+                self._record(evaluated)
             self._report([verdict for verdict, _ in evaluated])
 
     def commit_inferred(self, ends: Iterable[InferredEnd]) -> None:
@@ -229,7 +228,7 @@ class VerdictRecorder:
                 elif not self.trees.holds(job, verdict, None):
                     evaluated.append((verdict, None))
             evaluated += self._conclude_trees()
-            self._ledger.verdicts.record(evaluated)
+            self._record(evaluated)
         self._report([verdict for verdict, _ in evaluated])
 
     def commit(self, evaluated: Iterable[Evaluated]) -> None:
@@ -237,8 +236,13 @@ class VerdictRecorder:
         rows = list(evaluated)
         if rows:
             with self._transaction():
-                self._ledger.verdicts.record(rows)
+                self._record(rows)
             self._report([verdict for verdict, _ in rows])
+
+    def _record(self, evaluated: Sequence[Evaluated]) -> None:
+        """Record verdicts after what was added to the facts while judging."""
+        self._facts.write()
+        self._ledger.verdicts.record(evaluated)
 
     def _starts_of(self, finals: Iterable[FinalReceipt]) -> Mapping[str, Sequence[Start]]:
         """Return the starts of these attempts; few have more than the one just reported."""
@@ -271,7 +275,7 @@ class VerdictRecorder:
         """Record the verdicts of attempts whose descendants had all ended before this pass."""
         with self._transaction():
             evaluated = self._conclude_trees()
-            self._ledger.verdicts.record(evaluated)
+            self._record(evaluated)
         self._report([verdict for verdict, _ in evaluated])
 
     def _conclude_trees(self) -> list[Evaluated]:
@@ -300,6 +304,8 @@ class VerdictRecorder:
                 self._schedule.add(another)
                 return []
         verdict = self._evaluator.final(job, verdict)
+        if verdict.verdict == "quarantined":
+            self._poison(job.task_id)
         return [(verdict, receipt), *self._finish(job.entry.id, verdict.verdict)]
 
     def _finish(self, entry: str, status: VerdictStatus) -> list[Evaluated]:
@@ -340,14 +346,22 @@ class VerdictRecorder:
             if corrected:
                 return corrected
             if self._evaluator.keeps_crashing(task_id):  # no other job would get a turn
-                self._to_revoke[task_id] = "poison"
+                self._poison(task_id)
             return self._evaluator.started_after_end(task_id) if again else []
         verdict = self._evaluator.quarantine.of_restarted(job)
         if verdict is None:
             return []
         self._pending.complete(task_id)
-        self._to_revoke[task_id] = "poison"
+        self._poison(task_id)
         return self._conclude(job, verdict, None)
+
+    def _poison(self, task_id: str) -> None:
+        """Have a job revoked as it kills its workers, which the next transaction records.
+
+        It is that of its verdict: no later report changes that.
+        """
+        self._to_revoke[task_id] = "poison"
+        self._facts.recalled(task_id, "poison", "asked")
 
     def remind_workers(self, now: float) -> None:
         """Repeat the revocation of quarantined jobs.

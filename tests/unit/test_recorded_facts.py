@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 import pytest
+from pydantic import JsonValue
 
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.facts import document_of
@@ -629,3 +630,59 @@ def test_a_broker_that_fails_while_messages_are_moved_leaves_the_facts_for_the_n
         assert of(made)[-1] == ("nowhere",)
         with closing(Ledger.open(made.ledger.path)) as reading:
             assert of(made) == [said(one) for one in own(reading).facts]
+
+
+# What a verdict goes by comes before it
+
+
+def test_a_process_is_gone_before_its_job_is_nowhere() -> None:
+    """What is found of the job takes its death as of the search."""
+    with rig(Plan((entry(),), owned=False)) as made:
+        made.step()
+        delivery = begun(made)
+        made.step()
+        made.world.kill_child(first(made), delivery)
+        made.world.losses.clear()
+        first(made).running.clear()
+        made.run(60)
+        assert made.kind("a") == "crashed"
+        assert [one[0] for one in of(made)[3:]] == ["gone", "nowhere"]
+
+
+def test_what_stands_for_an_announced_task_is_a_job(family: Family) -> None:
+    """Nobody has reported that it was sent; that it is nowhere is what completes the tree."""
+    job = family.started_children()
+    key: list[JsonValue] = [{"key": "x/after", "how": "after", "task": "t", "count": 1}]
+    family.end(job, facts={"announced": key})
+    family.made.run(30)
+    (attempt,) = family.made.ledger.jobs.of_entry("a")
+    (awaited,) = attempt.descendants
+    assert awaited.job.spawn is not None
+    assert awaited.job.spawn.announcement == "x/after"
+    assert [said(one)[0] for one in awaited.facts] == ["nowhere"]
+
+
+def test_a_stored_end_counts_once_its_job_is_nowhere() -> None:
+    with rig(Plan((entry(),))) as made:
+        made.step()
+        begun(made)
+        made.step()
+        made.world.results[made.task_id("a")] = BackendResult("succeeded")
+        made.run(1)
+        first(made).running.clear()
+        made.world.unacked.clear()
+        made.run(30)
+        assert of(made)[2:] == [("started",), ("stored", "succeeded"), ("nowhere",)]
+        assert len(made.ledger.events.receipts(made.task_id("a"))) == 1
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_what_kills_its_workers_is_recalled_before_its_verdict(late: bool) -> None:
+    """A death that is reported later changes nothing of that."""
+    with rig(Plan((entry(late=late, retries=5, poison="child"),), kills=2)) as made:
+        made.finish()
+        assert made.kind("a") == "quarantined"
+        (recalled,) = (one for one in own(made.ledger).facts if one.kind is Kind.RECALLED)
+        settled = made.ledger.verdicts.since(0)
+        assert recalled.seq < settled[0][0]
+        assert said(recalled) == ("recalled", "poison", "asked")

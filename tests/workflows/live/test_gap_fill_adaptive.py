@@ -10,7 +10,6 @@ import pytest
 from pydantic import JsonValue
 
 from tasks.movie_bible.fields import FIELDS
-from tasks.movie_bible.per_process import close_movie_bible
 from tasks.rag import process_batch_task
 from tests.workflows.filling_support import PROMPT, bible_at, documents
 from tests.workflows.gemini_server import KEY, GeminiServer, gemini_server
@@ -59,10 +58,7 @@ def test_a_batch_tells_what_was_allowed_and_refused(
         "model": {"provider": "google-genai", "name": MODEL},
     }
     with bible_at(tmp_path, documents(PASSAGES)) as bible:
-        try:
-            result = process_batch_task(ids, data)
-        finally:
-            close_movie_bible()
+        result = process_batch_task(ids, data)
         assert result["unfilled"] == []
         rows = bible.annotations(ids, PROMPT.version)
         assert [row.revision for row in rows.values()] == [1] * PASSAGES

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 from pydantic import JsonValue
 
+from tasks.filling import batch as filling_batch
 from tasks.filling.batch import BatchStoppedError
 from tasks.filling.cap import CapReachedError
 from tasks.movie_bible.fields import FIELDS
-from tasks.movie_bible.per_process import close_movie_bible
 from tasks.rag import process_batch_task
 from tasks.text_model.base import TextRequest
 from tests.workflows.filling_support import (
     PROMPT,
+    Ending,
     Item,
     ScriptedModel,
     batch_of,
@@ -41,7 +42,6 @@ def test_a_batch_that_may_ask_nothing_has_cost_nothing(
     }
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    close_movie_bible()  # another test's, which stays open in its process
     told: dict[str, JsonValue] = {}
     monkeypatch.setattr("tasks.rag.evidence", told.update)
     data: dict[str, JsonValue] = {
@@ -51,12 +51,8 @@ def test_a_batch_that_may_ask_nothing_has_cost_nothing(
         "model": {"provider": "google-genai", "name": MODEL},
         "cap": 0.000001,
     }
-    with bible_at(tmp_path, documents(2)):
-        try:
-            with pytest.raises(CapReachedError):
-                process_batch_task([one.id for one in documents(2)], data)
-        finally:
-            close_movie_bible()
+    with bible_at(tmp_path, documents(2)), pytest.raises(CapReachedError):
+        process_batch_task([one.id for one in documents(2)], data)
     assert told["cost"] == 0.0
 
 
@@ -64,11 +60,11 @@ def test_a_call_of_which_nothing_is_heard_may_have_cost_something(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The batch ends before it is answered."""
-    monkeypatch.setattr("tasks.filling.batch.SALVAGE_SECONDS", 0.0)
-    asked, ended = threading.Event(), threading.Event()
+    ending = Ending(monkeypatch, filling_batch, is_patient=False)
+    ended = threading.Event()
 
     def slow(request: TextRequest, items: list[Item]) -> list[Item]:
-        asked.set()
+        ending.over.set()
         assert ended.wait(SECONDS)
         return items
 
@@ -77,8 +73,7 @@ def test_a_call_of_which_nothing_is_heard_may_have_cost_something(
         assert not batch.may_have_cost
         try:
             with pytest.raises(BatchStoppedError):
-                batch.run([one.id for one in documents(2)], order(), seconds=0.5)
-            assert asked.wait(SECONDS)
+                batch.run([one.id for one in documents(2)], order(), seconds=SECONDS)
             assert batch.may_have_cost
         finally:
             ended.set()
