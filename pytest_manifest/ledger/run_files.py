@@ -69,11 +69,6 @@ class RunFiles:
         """Return where the run keeps the manifest with this digest."""
         return self.ledger.with_suffix(f".{sha256[:12]}.manifest.jsonl")
 
-    @property
-    def merged_manifest(self) -> Path:
-        """Return where a manifest of changes taken up in part is written, until it is whole."""
-        return self.ledger.with_suffix(".merged.manifest.jsonl")
-
     def all(self) -> list[Path]:
         """Return all files of the run, its ledger first: without it the others belong to none."""
         beside = sorted(self.ledger.parent.glob(f"{self.ledger.stem}.*"))

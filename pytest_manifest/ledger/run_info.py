@@ -189,23 +189,6 @@ class RunMetadata(LedgerPart):
         """Record attempts that the user has sent though one before them may have run."""
         self.add_task_ids(SENT_ON_REQUEST, task_ids)
 
-    def set_digest(self, sha256: str) -> None:
-        """Set the digest of the manifest with which the run continues.
-
-        Earlier ones are kept under ``earlier_sha256``: a JSON list, oldest first.
-        """
-        with self._db.writing():
-            present = self.get_meta("sha256")
-            if present == sha256:
-                return
-            self.set_meta("earlier_sha256", json.dumps([*self.earlier_digests(), present]))
-            self.set_meta("sha256", sha256)
-
-    def earlier_digests(self) -> list[str]:
-        """Return the digests of the manifests that the run was of before, oldest first."""
-        with self._db.parse_errors():
-            return [str(one) for one in json.loads(self.get_meta("earlier_sha256") or "[]")]
-
 
 SENT_ON_REQUEST: Final = "sent_on_request"
 """The ledger's key for attempts that were sent though one before them may have run, as the user

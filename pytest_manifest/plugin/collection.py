@@ -150,7 +150,7 @@ def record_collection(session: pytest.Session, state: ManifestSession) -> None:
         context.coordination.publish_collection(worker, Collection(bindings, problem))
     elif problem is not None:
         raise pytest.UsageError(problem)
-    if context.options.resumes and session.config.option.collectonly:
+    if context.options.resume and session.config.option.collectonly:
         from pytest_manifest.plugin.dispatching import preview_resume
 
         preview_resume(session, state)

@@ -89,7 +89,7 @@ class SessionDispatch:
             elif nothing_to_resume(self._manifests):
                 self._state.resume_lines.append("nothing is sent: every entry has passed")
                 self._audit()
-            elif options.resumes:
+            elif options.resume:
                 self._resume()
             else:
                 self._dispatch()
@@ -140,8 +140,8 @@ class SessionDispatch:
         address, expected = find_stack(self._session_runs, self._manifests)
         settings = run_settings(options, self._session_runs.own_key)
         with one_at_a_time(options, manifests):
-            for manifest in manifests:
-                guard_against_repetition(options, manifest, self._notices)
+            for manifest, entries in work:
+                guard_against_repetition(options, manifest, entries, self._notices)
             made: list[Run] = []
             with _none_but_all(made):
                 for manifest, entries in work:

@@ -29,7 +29,7 @@ CONFLICTS: Final[tuple[tuple[Callable[[Options], object], str], ...]] = (
     (
         lambda o: (
             (o.check or o.check_json)
-            and (o.plan is not None or o.audit or o.resumes or o.dispatch_only)
+            and (o.plan is not None or o.audit or o.resume or o.dispatch_only)
         ),
         "--manifest-check sends and judges nothing; give it alone, or with --manifest=FILE",
     ),
@@ -49,7 +49,7 @@ CONFLICTS: Final[tuple[tuple[Callable[[Options], object], str], ...]] = (
         "--manifest-plan-opt needs --manifest-plan=WORKFLOW:MODE",
     ),
     (
-        lambda o: o.plan and o.resumes,
+        lambda o: o.plan and o.resume,
         "--manifest-plan makes a new plan; name the manifest to go on with by --manifest=FILE",
     ),
     (
@@ -65,7 +65,7 @@ CONFLICTS: Final[tuple[tuple[Callable[[Options], object], str], ...]] = (
         "--manifest-plan only plans; give --manifest-reuse when the manifest is run",
     ),
     (
-        lambda o: o.reuse and (o.audit or o.resumes),
+        lambda o: o.reuse and (o.audit or o.resume),
         (
             "--manifest-reuse is for a run that begins; --manifest-resume and --manifest-audit "
             "keep what has passed in theirs anyway"
@@ -80,7 +80,7 @@ CONFLICTS: Final[tuple[tuple[Callable[[Options], object], str], ...]] = (
         "--manifest-plan writes one manifest; give --manifest=FILE once",
     ),
     (
-        lambda o: (o.audit or o.dispatch_only or o.resumes) and not o.active,
+        lambda o: (o.audit or o.dispatch_only or o.resume) and not o.active,
         "name the manifest with --manifest=FILE",
     ),
     (
@@ -88,7 +88,7 @@ CONFLICTS: Final[tuple[tuple[Callable[[Options], object], str], ...]] = (
         "--manifest-stack and --manifest-broker name two stacks; choose one",
     ),
     (
-        lambda o: o.run and not (o.audit or o.resumes),
+        lambda o: o.run and not (o.audit or o.resume),
         "--manifest-run names an earlier run; it goes with --manifest-audit or --manifest-resume",
     ),
     (
@@ -123,15 +123,15 @@ CONFLICTS: Final[tuple[tuple[Callable[[Options], object], str], ...]] = (
         "--manifest-receipts is of one manifest; give --manifest=FILE once",
     ),
     (
-        lambda o: o.resume_unsafe and not o.resumes,
+        lambda o: o.resume_unsafe and not o.resume,
         "--manifest-resume-unsafe belongs to --manifest-resume; add it",
     ),
     (
-        lambda o: o.resumes and o.audit,
+        lambda o: o.resume and o.audit,
         "--manifest-audit sends nothing and --manifest-resume goes on sending; choose one",
     ),
     (
-        lambda o: o.resumes and o.rerun,
+        lambda o: o.resume and o.rerun,
         "--manifest-resume goes on with a run and --manifest-rerun begins a new run; choose one",
     ),
     (
@@ -162,14 +162,6 @@ CONFLICTS: Final[tuple[tuple[Callable[[Options], object], str], ...]] = (
     (
         lambda o: o.shard and o.receipts,
         "--manifest-receipts is all there is to judge; leave out --manifest-shard",
-    ),
-    (
-        lambda o: o.shard and o.resume_changed,
-        (
-            "--manifest-resume-changed cannot go on with a shard, as a changed manifest has other "
-            "shards; finish the shards of the manifest as it was, or run the changed one as a new "
-            "one"
-        ),
     ),
 )
 """When options are refused, and by which message; the first that applies counts."""

@@ -229,10 +229,6 @@ class Options:
     resume_unsafe = Flag(
         "with --manifest-resume: send also what may have run and is not declared idempotent",
     )
-    resume_changed = Flag(
-        "the manifest was changed: send what changed; with --manifest-resume also what has "
-        "not passed",
-    )
     repair = Flag("on an existing broker, too, put back the jobs that a lost worker had taken")
     broker = Option(
         values.broker,
@@ -362,11 +358,6 @@ class Options:
     def active(self) -> bool:
         """Return whether the command line names a manifest or a plan."""
         return bool(self.files or self.plan)
-
-    @property
-    def resumes(self) -> bool:
-        """Return whether an earlier run is resumed."""
-        return self.resume or self.resume_changed
 
 
 ROWS: Final = {name: row for name, row in vars(Options).items() if isinstance(row, Option)}

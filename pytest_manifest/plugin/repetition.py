@@ -1,5 +1,7 @@
 """Refuse to send one manifest twice: after an earlier run, beside another session, by two files.
 
+Also one that was edited under its run: runs of the same file count, whatever was in it.
+
 A session that dispatches a manifest looks for earlier unfinished runs, and a session that resumes
 one looks for newer ones. Each has to record in a ledger what it does before the other looks.
 """
@@ -10,11 +12,11 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.files import git_ignored_folder
-from pytest_manifest.ledger import Ledger, RunInfo, RunStatus, find_runs_by_digest
+from pytest_manifest.ledger import Ledger, RunInfo, RunStatus, find_runs_of_manifest
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.plugin.options import Options
 from pytest_manifest.plugin.run_history import (
@@ -23,7 +25,8 @@ from pytest_manifest.plugin.run_history import (
     ledger_to_resume,
     unreadable_ledgers,
 )
-from pytest_manifest.text import short_path
+from pytest_manifest.schema.wire import sha256
+from pytest_manifest.text import listed, short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
@@ -36,7 +39,8 @@ def one_at_a_time(options: Options, manifests: Sequence[Manifest]) -> Iterator[N
 
     git_ignored_folder(options.folder)
     with contextlib.ExitStack() as locks:
-        for digest in sorted({manifest.sha256 for manifest in manifests}):
+        files = (sha256(bytes(one.path.resolve())) for one in manifests)
+        for digest in sorted({*files, *(manifest.sha256 for manifest in manifests)}):
             locks.enter_context(one_dispatch_at_a_time(options.ledgers, digest))
         yield
 
@@ -96,11 +100,15 @@ def refuse_one_run_twice(
             )
 
 
-def guard_against_repetition(options: Options, manifest: Manifest, notices: list[str]) -> None:
+def guard_against_repetition(
+    options: Options, manifest: Manifest, entries: Sequence[str], notices: list[str]
+) -> None:
     """Refuse to send a batch twice by accident.
 
-    Raises DispatchError where an earlier run of the manifest may still be going on, or where the
-    manifest's header forbids a second run. Adds a notice where an earlier run was stopped midway.
+    Raises DispatchError where an earlier run of the manifest, or of its file before that was
+    edited, may still be going on, where work of these entries may have run in the latter, or where
+    the manifest's header forbids a second run. Adds a notice where an earlier run was stopped
+    midway.
     """
     if options.rerun:
         return
@@ -110,9 +118,12 @@ def guard_against_repetition(options: Options, manifest: Manifest, notices: list
             f"{name}: an earlier run of this manifest may be unfinished, and its ledger cannot be "
             f"read: {error}; to send everything again add --manifest-rerun"
         )
-    earlier = [_earlier_run(path) for path in _overlapping_runs(options, manifest)]
-    for run in earlier:
-        _refuse_unfinished(run, name)
+    every = [_earlier_run(path) for path in _overlapping_runs(options, manifest)]
+    for run in every:
+        _refuse_unfinished(run, name, is_edited=run.info.sha256 != manifest.sha256)
+    if every and every[-1].info.sha256 != manifest.sha256:
+        _refuse_left_work(every[-1], manifest, entries, name)
+    earlier = [run for run in every if run.info.sha256 == manifest.sha256]
     sent_before = sum(run.sent for run in earlier)
     if not sent_before:
         return
@@ -162,7 +173,7 @@ def _earlier_run(path: Path) -> _EarlierRun:
         )
 
 
-def _refuse_unfinished(run: _EarlierRun, name: str) -> None:
+def _refuse_unfinished(run: _EarlierRun, name: str, *, is_edited: bool) -> None:
     """Raise DispatchError where jobs of an earlier run may still be queued or running."""
     from pytest_manifest.processes import is_held
 
@@ -172,29 +183,63 @@ def _refuse_unfinished(run: _EarlierRun, name: str) -> None:
             "it, or send everything again with --manifest-rerun"
         )
     outlives = not run.info.is_private and run.status in ("running", "detached")
-    if (outlives or run.is_kept) and run.sent:
-        attach = "attach to it with --manifest-audit --manifest-wait, "
-        how = "go on with the runs that it was merged of" if run.is_merged else "go on with it"
+    if not (outlives or run.is_kept) or not run.sent:
+        return
+    if is_edited:
+        kept = RunFiles(run.path).manifest(run.info.sha256).name
         raise DispatchError(
-            f"{name}: run {run.info.run} of this manifest is unfinished and its jobs may still be "
-            f"queued or running; {'' if run.is_kept or run.is_merged else attach}{how} by "
-            "--manifest-resume, or send everything again with --manifest-rerun"
+            f"{name}: was changed under run {run.info.run}, whose jobs may still be queued or "
+            f"running; restore it from {kept} and add --manifest-resume, or insist with "
+            "--manifest-rerun"
         )
+    attach = "attach to it with --manifest-audit --manifest-wait, "
+    how = "go on with the runs that it was merged of" if run.is_merged else "go on with it"
+    raise DispatchError(
+        f"{name}: run {run.info.run} of this manifest is unfinished and its jobs may still be "
+        f"queued or running; {'' if run.is_kept or run.is_merged else attach}{how} by "
+        "--manifest-resume, or send everything again with --manifest-rerun"
+    )
+
+
+def _refuse_left_work(
+    run: _EarlierRun, manifest: Manifest, entries: Sequence[str], name: str
+) -> None:
+    """Raise DispatchError where work of these entries may have run in an unfinished run.
+
+    Of the same file, before it was edited.
+    """
+    from pytest_manifest.run.changes import left_work
+
+    if run.status == "finished" or not run.sent:
+        return
+    left = left_work(run.path, manifest, entries)
+    if left:
+        raise DispatchError(
+            f"{name}: what {listed(list(map(repr, left)), _SHOWN)} would do may have run in run "
+            f"{run.info.run}, did not pass there and is not idempotent; deselect it, or insist "
+            "with --manifest-rerun"
+        )
+
+
+_SHOWN: Final = 3
 
 
 def _overlapping_runs(options: Options, manifest: Manifest) -> list[Path]:
     """Return the ledgers of runs that may have sent what this session would send, oldest first.
 
+    Those of the manifest as it is, of this file as it was, whose shards were others.
     Leaves out a merged run where the runs that it was merged of are here too: it would count twice.
     """
     from pytest_manifest.manifest import overlap
 
     found: list[Path] = []
-    for path in find_runs_by_digest(options.ledgers, manifest.sha256):
+    for path in find_runs_of_manifest(options.ledgers, manifest.path, manifest.sha256):
         with Ledger.open(path) as ledger:
             merged, shards = ledger.info.merged(), ledger.info.shards()
+            is_edited = ledger.info.read().sha256 != manifest.sha256
         here = [RunFiles.of(options.ledgers, run).ledger.is_file() for run in merged]
-        if any(overlap(options.shard, shard) for shard in shards) and not (here and all(here)):
+        overlaps = is_edited or any(overlap(options.shard, shard) for shard in shards)
+        if overlaps and not (here and all(here)):
             found.append(path)
     return found
 

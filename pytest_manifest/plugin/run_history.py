@@ -78,8 +78,8 @@ def audit_source(session_runs: SessionRuns, manifest: Manifest) -> AuditSource:
 def ledger_to_resume(options: Options, manifest: Manifest) -> Path:
     """Return the ledger of the run to resume.
 
-    Raises LedgerError where there is no run, or the manifest was changed since it (unless
-    --manifest-resume-changed is given), and DispatchError where it is going on in another pytest.
+    Raises LedgerError where there is no run, or the manifest was changed since it, and
+    DispatchError where it is going on in another pytest.
     """
     from pytest_manifest.processes import is_held
 
@@ -90,11 +90,11 @@ def ledger_to_resume(options: Options, manifest: Manifest) -> Path:
         raise DispatchError(
             f"run {info.run} is going on in another pytest; wait until that has ended"
         )
-    if info.sha256 != manifest.sha256 and not options.resume_changed:
+    if info.sha256 != manifest.sha256:
         raise LedgerError(
-            f"{short_path(manifest.path, options.root)}: was changed since run {info.run} (its "
-            f"digest was {info.sha256[:12]}... and is {manifest.sha256[:12]}...); send what "
-            "changed with --manifest-resume-changed, or restore the manifest"
+            f"{short_path(manifest.path, options.root)}: was changed since run {info.run}; "
+            f"restore it from {RunFiles(path).manifest(info.sha256).name}, beside the ledger, or "
+            f"begin a new run with --manifest-reuse={info.run}"
         )
     return path
 

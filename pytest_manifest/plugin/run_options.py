@@ -68,7 +68,7 @@ def _failure_limit(value: int | float | None) -> FailureLimit | None:
 def resume_rules(options: Options) -> ResumeRules:
     from pytest_manifest.run import ResumeRules
 
-    return ResumeRules(unsafe=options.resume_unsafe, unfinished=options.resume)
+    return ResumeRules(unsafe=options.resume_unsafe)
 
 
 def receipt_keys(options: Options, own_key: Signer | None) -> str | None:
@@ -81,4 +81,4 @@ def receipt_keys(options: Options, own_key: Signer | None) -> str | None:
         return None
     if own_key is not None:
         return own_key.public_pem()
-    return worker_keys(options, may_lack=options.audit or options.resumes)
+    return worker_keys(options, may_lack=options.audit or options.resume)

@@ -90,7 +90,7 @@ def choose_stack(options: Options, earlier: Callable[[], EarlierStacks]) -> Stac
     if options.stack_word == "private":
         by = "--manifest-broker=private" if options.broker_given else "manifest_broker = private"
         return _running("it outlives pytest") if outlives else StackChoice("private", by)
-    if options.resumes and options.stack_word is None:
+    if options.resume and options.stack_word is None:
         before = earlier()
         if before.private and options.app is not None:
             return StackChoice("private", f"the run to resume had one; {APP_INSTEAD}")

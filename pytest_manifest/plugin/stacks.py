@@ -84,7 +84,7 @@ def _refuse_another_broker(manifests: ManifestStore, address: StackAddress) -> N
 
     options = manifests.options
     asked = options.broker_named or options.stack_word or options.use_running_stack
-    if asked or not options.resumes:
+    if asked or not options.resume:
         return
     for info in _earlier_runs(manifests):
         if is_other_broker(info, address):
@@ -158,7 +158,7 @@ def start_stack_early(session_runs: SessionRuns, manifests: ManifestStore) -> No
 def nothing_to_resume(manifests: ManifestStore) -> bool:
     """Check whether a resume finds that every entry has passed, so that no stack is needed."""
     options = manifests.options
-    if not options.resumes:
+    if not options.resume:
         return False
     with user_errors():
         own = map(manifests.load, manifests.files_with_work)
@@ -172,7 +172,7 @@ def _stack_data(session_runs: SessionRuns, manifests: ManifestStore) -> Path:
     """
     options = manifests.options
     kept: set[Path] = set()
-    if options.resumes:
+    if options.resume:
         own = map(manifests.load, manifests.files_with_work)
         found = [kept_stack_data(options, one) for one in own]
         kept = {path for path in found if path is not None}
@@ -208,7 +208,7 @@ def find_stack(
     address = external_address(options, choice)
     from pytest_manifest.results.backend_results import needs_this_process
 
-    later = options.audit or options.dispatch_only or options.resumes
+    later = options.audit or options.dispatch_only or options.resume
     if needs_this_process(address) and later:
         raise DispatchError(
             "results of rpc:// come back only to the process that sent the jobs, so nobody "

@@ -151,7 +151,7 @@ def begin_progress(config: pytest.Config, report: RunReport) -> None:
     mode = mode_for(reporter, report)
     if mode == "off":
         return
-    earlier = report.options.resumes or report.options.audit
+    earlier = report.options.resume or report.options.audit
     receipts = reporter.verbosity >= 2
     # A run of a few quick jobs may be over by now; its receipts are shown in any case.
     if all(run.ended.is_set() for run in report.runs) and (earlier or not receipts):

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Container, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import filterfalse
 from pathlib import Path
 from typing import Literal
 
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.files import FILE_MODE, copy_privately
+from pytest_manifest.files import copy_privately
+from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.run_files import RunFiles
-from pytest_manifest.manifest import Manifest, id_and_task, read_manifest, sync, write_manifest
+from pytest_manifest.manifest import Manifest, id_and_task, read_manifest, sync
 from pytest_manifest.manifest.jsonl import is_remark
+from pytest_manifest.run.earlier import NOT_OURS
+from pytest_manifest.run.judging import Judging
 from pytest_manifest.schema import Entry
+from pytest_manifest.schema.wire import canonical
 
 Change = Literal["new", "job", "expectation"]
 
@@ -44,41 +48,37 @@ def _keeping(target: Path) -> Iterator[None]:
         ) from error
 
 
-def keep_changes(
-    manifest: Manifest, before: Manifest | None, ledger: Path, applied: Container[str]
-) -> tuple[str, Path | None]:
-    """Keep a changed manifest, with the entries that were not ``applied`` as they were.
-
-    Of a change that was taken up in part the rest is still a change the next time. Returns the
-    digest of what is kept: the manifest's own where all of it was taken up; and the file, None
-    where that was there before. It counts when the ledger has this digest, not before.
-    """
-    old = {} if before is None else {entry.id: entry for entry in before}
-    if before is None or all(e.id in applied or old.get(e.id) == e for e in manifest):
-        target = RunFiles(ledger).manifest(manifest.sha256)
-        is_new = not target.exists()
-        keep_manifest(manifest, ledger)
-        return manifest.sha256, target if is_new else None
-    kept = [e if e.id in applied else old.get(e.id) for e in manifest]
-    entries = [entry for entry in kept if entry is not None]
-    names = {entry.id for entry in entries}
-    known = [
-        entry.model_copy(update={"after": [name for name in entry.after if name in names]})
-        for entry in entries
-    ]
-    scratch = RunFiles(ledger).merged_manifest
-    made = write_manifest(scratch, manifest.header, known, mode=FILE_MODE)
-    target = RunFiles(ledger).manifest(made.sha256)
-    is_new = not target.exists()
-    with _keeping(target):
-        scratch.replace(target)
-    return made.sha256, target if is_new else None
-
-
 def kept_manifest(ledger: Path, sha256: str) -> Manifest | None:
     """Return the manifest that a run was made of; None for runs that kept none."""
     path = RunFiles(ledger).manifest(sha256)
     return read_manifest(path, lean=True) if path.is_file() else None
+
+
+def left_work(ledger: Path, manifest: Manifest, names: Iterable[str]) -> list[str]:
+    """Return those of these entries whose work may have run in this run, and is not to run again.
+
+    It has not passed there, and the entry is not idempotent. Where the run kept no manifest the
+    ids stand for the work.
+    """
+    with Ledger.open(ledger) as before:
+        kept = kept_manifest(ledger, before.info.read().sha256)
+        statuses = before.verdicts.statuses()
+        sent = [one.entry for one in before.attempts.newest() if one.state not in NOT_OURS]
+        left = [name for name in sent if statuses.get(name) != "passed"]
+        if kept is None:
+            risky: set[bytes | str | None] = {*left}
+        else:
+            entries = map(kept.__getitem__, left)
+            judged = Judging(before).each(entries)
+            risky = {_work(one.entry) for one in judged if one.judgement.may_have_run}
+    if not risky:
+        return []
+    once = (entry for entry in manifest.some(names) if not entry.idempotent)
+    return [one.id for one in once if (one.id if kept is None else _work(one)) in risky]
+
+
+def _work(entry: Entry) -> bytes | None:
+    return canonical([getattr(entry, name) for name in WORK_FIELDS])
 
 
 class EarlierLines:

@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import chain, groupby, islice
+from itertools import groupby, islice
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from pytest_manifest.broker.attempt import is_of_attempt
@@ -28,7 +28,6 @@ from pytest_manifest.ledger.promise_queries import Repetition, Sending
 from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.ledger.rows import moment, receipt_of
 from pytest_manifest.manifest import Manifest, id_and_task
-from pytest_manifest.run.changes import kept_manifest
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.schema.statuses import ENDS, OF_ITS_PROCESS
@@ -301,7 +300,7 @@ def completeness(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
             "S6", "", f"{plural(info.entries, 'entry')} were selected, and the record has {number}"
         )
     unknown = (name for name in ledger.queries.sent_entries() if name not in manifest)
-    for name in _never_known(ledger, unknown):
+    for name in unknown:
         yield Violation("S6", name, "was sent, and is not in the run's manifest")
     for one in part.judged_without_attempt():
         yield _of("S6", one, "has a verdict, and the run does not have it")
@@ -312,20 +311,6 @@ def completeness(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
     if status == "finished":
         for one in part.unjudged():
             yield _of("L1", one, "has no verdict, and the run is recorded as finished")
-
-
-def _never_known(ledger: Ledger, names: Iterator[str]) -> Iterator[str]:
-    """Yield those of the entries that were in no manifest which the run was of before.
-
-    None where one of these manifests is there no longer.
-    """
-    some = next(names, None)
-    if some is None:  # the manifests of most runs need not be read
-        return
-    earlier = [kept_manifest(ledger.path, sha256) for sha256 in ledger.info.earlier_digests()]
-    for name in chain([some], names):
-        if not any(one is None or name in one for one in earlier):
-            yield name
 
 
 def _entry(manifest: Manifest, name: str) -> Entry | None:

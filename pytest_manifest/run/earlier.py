@@ -6,7 +6,6 @@ import contextlib
 import time
 from collections.abc import Container, Iterator
 from datetime import datetime
-from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -45,8 +44,6 @@ class EarlierRunStrategy(Strategy):
     _open_ledger: Ledger | None = None
     has_other_keys: bool = False
     """Whether reports are trusted now that were not before, or the reverse."""
-    _new_file: Path | None = None
-    """A file beside the ledger that only the prepared transaction names."""
 
     def _take_up(self) -> Ledger:
         """Lock the ledger for this process, and open it for a transaction that may be dropped."""
@@ -67,15 +64,12 @@ class EarlierRunStrategy(Strategy):
         if ledger is not None:
             self.facts_of(ledger).write()
             ledger.commit_deferred()
-            self._new_file = None
             self._close_ledger()
 
     def abandon(self) -> None:
         """Leave the ledger as it was."""
         self.connections.close()
         self._close_ledger()
-        if self._new_file is not None:
-            self._new_file.unlink(missing_ok=True)
         self.state.lock.release()
 
     def _close_ledger(self) -> None:

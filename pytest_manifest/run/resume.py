@@ -14,7 +14,6 @@ from pytest_manifest.manifest import Manifest
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.run.admission import admit
 from pytest_manifest.run.budget import NOTHING, refuse_beyond
-from pytest_manifest.run.changes import keep_changes, kept_manifest
 from pytest_manifest.run.doubts import note_emptied
 from pytest_manifest.run.earlier import (
     NOT_OURS,
@@ -124,7 +123,6 @@ class Resume(EarlierRunStrategy):
     def _reconcile(self, ledger: Ledger, collector: ReceiptCollector) -> None:
         """Read what arrived since, search for what is under way, and decide what is to be sent."""
         state = self.state
-        before = kept_manifest(state.files.ledger, state.info.sha256)
         self._is_older = bool(self._unsent) and was_read_on(ledger, collector)
         self._note_ended_store(ledger, collector)
         engine = self.make_engine(ledger, collector)
@@ -143,12 +141,11 @@ class Resume(EarlierRunStrategy):
         searched -= self._without_unsent(ledger, locations)
         for task_id in turned_away:
             state.pending.complete(task_id)  # it has its verdict: only its place was asked for
-        statuses_before = ledger.verdicts.statuses()
         chosen = set(self._selected)
         again = reevaluate(
             ledger,
             state.manifest,
-            before,
+            state.manifest,
             self.make_evaluator(ledger),
             chosen,
             by_other_keys=self.has_other_keys,
@@ -171,8 +168,6 @@ class Resume(EarlierRunStrategy):
             locations.pop(task_id, None)
         known = Known(
             ledger,
-            before,
-            statuses_before,
             statuses,
             locations,
             frozenset(state.pending.held),
@@ -183,7 +178,7 @@ class Resume(EarlierRunStrategy):
         self._to_repeat |= {one.entry for one in state.decisions if one.sends_later}
         self._check_budget(ledger)
         self._record_left(ledger, engine.unread, emptied=emptied)
-        self._plan(ledger, before)
+        self._plan(ledger)
         if intact is False and state.to_send and not self._is_older:
             ledger.info.set_meta(
                 "stream_position", "0"
@@ -247,7 +242,7 @@ class Resume(EarlierRunStrategy):
             sum(state.costs.values(), NOTHING),
         )
 
-    def _plan(self, ledger: Ledger, before: Manifest | None) -> None:
+    def _plan(self, ledger: Ledger) -> None:
         """Record what is to be sent, and what is waited for."""
         state = self.state
         last = {row.entry: row for row in ledger.attempts.newest()}
@@ -259,13 +254,7 @@ class Resume(EarlierRunStrategy):
             # It was not withdrawn after all, and any worker may run it from here on.
             ledger.attempts.mark((row.task_id for row in back), "sent")
         state.pending.drop_all_but(waiting)
-        digest = state.info.sha256
-        if state.manifest.sha256 != digest:
-            applied = {d.entry for d in state.decisions if d.action != "leave"}
-            digest, self._new_file = keep_changes(
-                state.manifest, before, state.files.ledger, applied
-            )
-        record_decisions(ledger, state.manifest, state.decisions, attempts, last, digest)
+        record_decisions(ledger, state.manifest, state.decisions, attempts, last)
         if attempts or self._to_repeat:
             self.record_gates(ledger)
         state.to_send = attempts

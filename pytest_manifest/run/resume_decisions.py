@@ -9,7 +9,6 @@ from pathlib import Path
 from pytest_manifest.broker.locating.base import Location
 from pytest_manifest.ledger import Ledger, has_all_starts
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.run.changes import Change, change_of, kept_manifest
 from pytest_manifest.run.earlier import NOT_OURS, open_trees
 from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.reevaluation import reevaluate
@@ -20,7 +19,7 @@ from pytest_manifest.run.resume_rules import (
     decide,
     may_have_started,
 )
-from pytest_manifest.schema import Entry, VerdictStatus
+from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.statuses import OPEN
 
 
@@ -28,16 +27,13 @@ from pytest_manifest.schema.statuses import OPEN
 class Known:
     """Hold what is known when the decisions are taken.
 
-    ``before``: the manifest of the run; ``statuses_before``: the verdicts by it; ``statuses``:
-    those by the present one; ``locations``: where attempts without a receipt were found, by task
+    ``statuses``: the verdicts; ``locations``: where attempts without a receipt were found, by task
     id; ``held``: task ids of jobs that have ended while tasks that they started have not;
     ``witnessed``: all that workers reported has been kept; ``turned_away``: task ids that a
     worker turned away, which may have another message.
     """
 
     ledger: Ledger
-    before: Manifest | None
-    statuses_before: Mapping[str, VerdictStatus]
     statuses: Mapping[str, VerdictStatus]
     locations: Mapping[str, Location]
     held: Set[str]
@@ -58,13 +54,9 @@ def decisions(
         row, settled = last.get(name), ledger.verdicts.of_entry(name)
         passed = known.statuses.get(name) == "passed"  # which is kept, whatever else was reported
         received = [] if row is None or passed else ledger.events.receipts(row.task_id)
-        change, changed = _change(manifest[name], known.before)
         state = EntryState(
             last=row,
             status=known.statuses.get(name),
-            before=known.statuses_before.get(name),
-            change=change,
-            changed=changed,
             location=None if row is None else known.locations.get(row.task_id),
             turned_away=row is not None and row.task_id in known.turned_away,
             may_have_started=may_have_started(
@@ -97,7 +89,6 @@ def preview(
     """
     names = list(selected)
     with Ledger.open(ledger_path) as ledger:
-        before = kept_manifest(ledger_path, ledger.info.read().sha256)
         sent = {
             row.task_id for row in ledger.attempts.all(undecided=True) if row.state not in NOT_OURS
         }
@@ -109,24 +100,16 @@ def preview(
         evaluator = AttemptEvaluator(
             ledger.info.read().run, manifest, ledger, kills=ledger.info.kills() or 1, lifetime=0
         )
-        again = {v.entry: v.verdict for v, _ in reevaluate(ledger, manifest, before, evaluator)}
+        again = {v.entry: v.verdict for v, _ in reevaluate(ledger, manifest, manifest, evaluator)}
         # Pending and unknown ones are looked at anew.
         statuses = {
             e: status for e, status in statuses_before.items() if status not in OPEN
         } | again
         known = Known(
             ledger,
-            before,
-            statuses_before,
             statuses,
             locations,
             held,
             witnessed=ledger.info.status != "running",
         )
         return decisions(known, manifest, names, rules)
-
-
-def _change(entry: Entry, before: Manifest | None) -> tuple[Change | None, str]:
-    if before is None:
-        return None, ""
-    return change_of(entry, before[entry.id] if entry.id in before else None)  # noqa: SIM401 - no dict

@@ -11,7 +11,6 @@ from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.broker.locating.base import Location
 from pytest_manifest.ledger import AttemptRow, EntryVerdict, Ledger, utc_now
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.run.changes import Change
 from pytest_manifest.schema import Entry, Receipt, VerdictStatus
 from pytest_manifest.verdict import may_have_run
 
@@ -30,20 +29,17 @@ EXAMPLES = 5
 class ResumeRules:
     """Hold what the user allows.
 
-    ``unsafe``: send also what is not idempotent and may have started; ``unfinished``: send what has
-    no passing verdict, not only what was changed.
+    ``unsafe``: to send also what is not idempotent and may have started.
     """
 
     unsafe: bool = False
-    unfinished: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class EntryState:
     """Hold what is known of an entry when its run is resumed.
 
-    ``status`` is its verdict by the present expectations; ``before`` the one it had; ``changed``
-    names what was changed; ``location`` is where its last attempt was found, None where it has a
+    ``status`` is its verdict; ``location`` is where its last attempt was found, None where it has a
     receipt or was never sent. ``tree_goes_on``: its job had ended, and so had the run's patience,
     but not all that the job started. ``turned_away``: a worker has turned that attempt away, so
     what was found is another message of it.
@@ -51,9 +47,6 @@ class EntryState:
 
     last: AttemptRow | None
     status: VerdictStatus | None = None
-    before: VerdictStatus | None = None
-    change: Change | None = None
-    changed: str = ""
     location: Location | None = None
     may_have_started: bool = False
     tree_goes_on: bool = False
@@ -75,8 +68,6 @@ class Decision:
 
 def decide(entry: Entry, state: EntryState, rules: ResumeRules) -> Decision:
     """Apply the rule of ``--manifest-resume`` to one entry."""
-    if state.change == "job":
-        return _decide_changed_job(entry, state)
     if state.status == "passed":
         return Decision(entry.id, "keep", "passed")
     if state.location in UNDER_WAY and not state.turned_away:
@@ -88,8 +79,6 @@ def decide(entry: Entry, state: EntryState, rules: ResumeRules) -> Decision:
     reason = _why(state)
     if state.location in UNDER_WAY and not rules.unsafe:  # turned away, and there all the same
         return Decision(entry.id, "leave", f"{reason}, but its message is there twice", unsafe=True)
-    if not rules.unfinished and state.change is None:
-        return Decision(entry.id, "keep", f"{reason}; unchanged")
     risky = state.may_have_started and not entry.idempotent
     if risky and not rules.unsafe:
         reason = f"{reason}; it may have run and is not idempotent"
@@ -109,21 +98,9 @@ _WHERE: Mapping[Location, str] = {
 _TREE_GOES_ON: Final = "its job has ended, and tasks that it started may still run"
 
 
-def _decide_changed_job(entry: Entry, state: EntryState) -> Decision:
-    if state.location in UNDER_WAY:
-        reason = f"{state.changed}, but the old one is under way ({_WHERE[state.location]})"
-        return Decision(entry.id, "leave", reason)
-    # Other work than before, whatever became of that.
-    return Decision(entry.id, "send", state.changed, unsafe=state.may_have_started)
-
-
 def _why(state: EntryState) -> str:
-    if state.change == "new":
-        return state.changed
     if state.last is None or (state.status is None and state.last.state in NOT_SENT):
         return "never sent"
-    if state.change == "expectation" and state.before == "passed":
-        return state.changed
     if state.last.state == "reused":
         return f"what was reused is {state.status or 'of no use'}"
     if state.status is not None:
@@ -184,12 +161,10 @@ def record_decisions(
     decisions: Iterable[Decision],
     attempts: Iterable[Attempt],
     last: Mapping[str, AttemptRow],
-    digest: str,
 ) -> None:
     """Record what is about to be sent, and take back the verdicts that it replaces.
 
-    With it, at once, the ``digest`` of the manifest that the run is of from now on. What was asked
-    for and has certainly not run is still asked for.
+    What was asked for and has certainly not run is still asked for.
     """
     decided = list(decisions)
     reasons = {decision.entry: decision.reason for decision in decided}
@@ -214,7 +189,6 @@ def record_decisions(
             if a.entry.id in risky or (a.entry.id in last and last[a.entry.id].task_id in asked_for)
         )
         ledger.verdicts.reopen([a.entry.id for a in rows])
-        ledger.info.set_digest(digest)
         ledger.info.begin_segment(utc_now())
         ledger.info.set_status("running")
 

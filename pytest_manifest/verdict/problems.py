@@ -457,7 +457,8 @@ class NoReceipt(Problem):
 class OtherWork(Problem):
     changed: str
     says = (
-        "{changed} since, so what the run says is of other work; --manifest-resume-changed runs it"
+        "{changed} since, so what the run says is of other work; a new run with --manifest-reuse "
+        "does it"
     )
 
 

@@ -98,7 +98,7 @@ def test_an_audit_judges_by_the_manifest_as_it_is_now(done: Project) -> None:
     result.assert_outcomes(passed=2, failed=1, errors=2)
     result.stdout.fnmatch_lines_random(
         [
-            "*its job was changed (kwargs) since*--manifest-resume-changed runs it*",
+            "*its job was changed (kwargs) since*a new run with --manifest-reuse does it*",
             "*result.n*5*4*",
             "*'d-4'*has no verdict: it was not part of the run*",
             "note: m.jsonl is not what run * was made of*",

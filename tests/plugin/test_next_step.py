@@ -58,22 +58,6 @@ def test_what_an_idempotent_one_blocks_is_resumed(project: Project) -> None:
     result.stdout.fnmatch_lines(["  to go on: pytest --manifest=m.jsonl --manifest-resume *"])
 
 
-def test_an_entry_that_was_taken_out_is_nothing_to_go_on_with(project: Project) -> None:
-    """All that is left in the manifest has passed."""
-    rows: list[dict[str, object]] = [
-        {"id": "a", "task": "jobs.double", "args": [1, "a"]},
-        fail("f", idempotent=True),
-    ]
-    rows.append({"id": "then", "task": "jobs.double", "args": [1, "then"], "after": ["f"]})
-    project.manifest("m.jsonl", rows)
-    project.run("--manifest=m.jsonl", MEMORY)
-    project.manifest("m.jsonl", rows[:1])
-    options = ("--manifest-resume", "--manifest-resume-changed")
-    left = project.run("--manifest=m.jsonl", MEMORY, *options)
-    left.assert_outcomes(passed=1)
-    assert "to go on" not in left.stdout.str()
-
-
 @pytest.mark.ring(2)
 @pytest.mark.live
 def test_what_a_killed_worker_holds_is_resumed_with_repair(project: Project, broker: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_manifest.ledger import Ledger
 from tests.plugin.conftest import Project
-from tests.plugin.test_resume import MEMORY, change, double, flaky
+from tests.plugin.test_resume import MEMORY, double, flaky
 
 SOUND = {"expect": {"schema": {"type": "object"}}}
 """An expectation: without one --manifest-strict would refuse an entry for that."""
@@ -46,13 +46,10 @@ def refused(project: Project, *arguments: str) -> pytest.RunResult:
 
 
 def test_what_the_budget_refuses_leaves_the_ledger_as_it_was(bought: Project) -> None:
-    """A changed entry that had passed is too dear now: its old verdict stands."""
+    """What had failed is too dear to be sent again: its verdict stands."""
     project = bought
-    change(project.path / "m.jsonl", "b", {"kwargs": {"n": 3, "key": "b"}})
     before = ledgers_as_they_are(project)
-    result = refused(
-        project, "--manifest=m.jsonl", "--manifest-resume-changed", "--manifest-budget=0.5"
-    )
+    result = refused(project, "--manifest=m.jsonl", "--manifest-resume", "--manifest-budget=0.5")
     result.stderr.fnmatch_lines(["*nothing was sent*--manifest-budget is 0.5*"])
     assert ledgers_as_they_are(project) == before
     assert project.verdicts() == {"a": "passed", "b": "passed", "c": "failed"}
@@ -62,22 +59,19 @@ def test_what_the_budget_refuses_leaves_the_ledger_as_it_was(bought: Project) ->
 def test_one_run_that_is_refused_stops_all_of_the_session(bought: Project) -> None:
     """The first manifest could be gone on with; the second one's task is known to nobody."""
     project = bought
-    project.manifest("n.jsonl", [{**flaky("x", idempotent=True), **SOUND}])
-    project.break_("x")
+    project.manifest("n.jsonl", [{**flaky("x", idempotent=True), **SOUND, "task": "jobs.nobody"}])
     project.run("--manifest=n.jsonl", MEMORY).assert_outcomes(failed=1)
-    change(project.path / "n.jsonl", "x", {"task": "jobs.nobody"})
     before = ledgers_as_they_are(project)
     result = refused(
         project,
         "--manifest=m.jsonl",
         "--manifest=n.jsonl",
         "--manifest-resume",
-        "--manifest-resume-changed",
         "--manifest-strict",
     )
     result.stderr.fnmatch_lines(["*no worker knows the task 'jobs.nobody'*"])
     assert ledgers_as_they_are(project) == before
-    assert project.ran() == {"a": 1, "b": 1, "c": 1, "x": 1}
+    assert project.ran() == {"a": 1, "b": 1, "c": 1}
 
 
 def test_a_dispatch_that_is_refused_never_was(bought: Project) -> None:
@@ -137,19 +131,3 @@ def test_two_copies_of_what_must_not_be_repeated_are_refused(project: Project) -
     result = refused(project, *both, "--manifest-resume")
     result.stderr.fnmatch_lines(["*m.jsonl and n.jsonl are both of run *give one of them"])
     assert project.ran() == {"a": 1}
-
-
-def test_how_a_job_is_sent_is_not_its_work(project: Project) -> None:
-    """Another priority, lifetime, delay or queue sends nothing again that has passed; a failed one
-    counts as unchanged, too."""
-    project.break_("c")
-    project.manifest("m.jsonl", [double("a", 1), double("b", 1), double("d", 1), flaky("c")])
-    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=3, failed=1)
-    change(project.path / "m.jsonl", "a", {"priority": 3, "expires": 3600})
-    change(project.path / "m.jsonl", "b", {"queue": "other", "countdown": 1})
-    change(project.path / "m.jsonl", "d", {"eta": "2020-01-01T00:00:00Z"})
-    change(project.path / "m.jsonl", "c", {"expires": 3600})
-    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume-changed")
-    result.assert_outcomes(passed=3, failed=1)
-    assert project.ran() == {"a": 1, "b": 1, "d": 1, "c": 1}
-    project.run("--manifest=m.jsonl", "--manifest-audit").assert_outcomes(passed=3, failed=1)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_manifest.ledger import Ledger
+from pytest_manifest.ledger import Ledger, RunStatus
 from tests.plugin.conftest import Project, kill_in_the_middle
 from tests.support import eventually
 
@@ -249,68 +249,68 @@ def test_after_a_kill_only_what_is_certain_or_harmless_is_sent(project: Project)
 
 
 def test_a_changed_manifest_is_refused(project: Project) -> None:
-    """Plain --manifest-resume says that it was changed, and what to do; nothing runs. A look is
-    refused alike; with --manifest-resume-changed it shows the change."""
+    """Also only to look; what has passed there a new run reuses."""
     path = project.doubles(count=2)
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2)
     change(path, "d-0", {"kwargs": {"n": 7, "key": "d-0"}})
+    run = project.ledgers()[-1].stem
     look = ("--manifest=m.jsonl", "--collect-only", "-q")
     for call in (("--manifest=m.jsonl", MEMORY), look):
         result = project.run(*call, "--manifest-resume")
         assert result.ret == pytest.ExitCode.USAGE_ERROR
-        result.stderr.fnmatch_lines(
-            ["*m.jsonl: was changed since run *changed with --manifest-resume-changed, or restore*"]
-        )
-    shown = project.run(*look, "--manifest-resume-changed")
-    shown.stdout.fnmatch_lines(["sends 'd-0': its job was changed (kwargs)"])
+        kept, then = f"{run}.*.manifest.jsonl", f"begin a new run with --manifest-reuse={run}"
+        said = f"*m.jsonl: was changed since run {run}; restore it from {kept}*, or {then}"
+        result.stderr.fnmatch_lines([said])
     assert project.ran() == {"d-0": 1, "d-1": 1}
+    again = project.run("--manifest=m.jsonl", MEMORY, f"--manifest-reuse={run}")
+    again.assert_outcomes(passed=1, failed=1)
+    assert project.ran() == {"d-0": 2, "d-1": 1}
 
 
-@pytest.mark.parametrize(
-    "xdist", [(), pytest.param(("-n", "2"), marks=LATER)], ids=["plain", "xdist"]
-)
-def test_only_what_changed_is_sent(project: Project, xdist: tuple[str, ...]) -> None:
-    """Changed arguments and a new entry run; what failed before and is unchanged does not."""
-    project.break_("bad")
-    rows = [double("a", 1), double("b", 2), flaky("bad", idempotent=True)]
+def unfinished(project: Project, status: RunStatus) -> str:
+    """Have the only run look unfinished, on a stack that goes on; return its id."""
+    (ledger,) = project.ledgers()
+    with Ledger.open(ledger, write=True) as writing:
+        writing.info.set_meta("owned", "0")
+        writing.info.set_status(status)
+    return ledger.stem
+
+
+def test_what_is_edited_under_its_run_is_not_sent_beside_it(project: Project) -> None:
+    """While jobs of that may go on, whatever was edited, unless one insists."""
+    path = project.doubles(count=2)
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2)
+    run = unfinished(project, "detached")
+    change(path, "d-0", {"kwargs": {"n": 7, "key": "d-0"}})
+    for more in ((), ("--manifest-reuse=all",)):
+        result = project.run("--manifest=m.jsonl", MEMORY, *more)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        result.stderr.fnmatch_lines([f"*m.jsonl: was changed under run {run}, whose jobs may*"])
+    assert project.ran() == {"d-0": 1, "d-1": 1}
+    project.run("--manifest=m.jsonl", MEMORY, "--manifest-rerun", "-k", "d-1")
+    assert project.ran() == {"d-0": 1, "d-1": 2}
+
+
+def test_work_that_may_have_run_before_its_manifest_was_edited_is_left(project: Project) -> None:
+    """Where it has not passed in the run that was stopped, is the same work and not idempotent."""
+    for name in "abc":
+        project.break_(name)
+    rows = [flaky("a"), flaky("b"), flaky("c", idempotent=True), double("d", 1)]
     path = project.manifest("m.jsonl", rows)
-    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2, failed=1)
-    (project.path / "broken-bad").unlink()
-    project.manifest("m.jsonl", [*rows, double("new", 4)])
-    change(path, "b", {"kwargs": {"n": 3, "key": "b"}, "expect": {"result": {"n": 6}}})
-    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume-changed", *xdist)
-    result.assert_outcomes(passed=3, failed=1)
-    assert project.ran() == {"a": 1, "b": 2, "bad": 1, "new": 1}
-    result.stdout.fnmatch_lines_random(
-        [
-            "resume: sends 'b': its job was changed (kwargs)",
-            "resume: sends 'new': new in the manifest",
-        ]
+    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=1, failed=3)
+    run = unfinished(project, "stopped")
+    change(path, "b", {"task": "jobs.double", "kwargs": {"n": 2, "key": "b"}})
+    change(path, "a", {"tags": ["edited"]})
+    result = project.run("--manifest=m.jsonl", MEMORY)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        [f"*m.jsonl: what 'a' would do may have run in run {run}, did not*"]
     )
-    # The changed manifest is the run's from now on.
-    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume")
-    result.assert_outcomes(passed=4)
-    assert project.ran() == {"a": 1, "b": 2, "bad": 2, "new": 1}
-
-
-def test_a_change_that_was_not_selected_is_still_a_change_the_next_time(project: Project) -> None:
-    """Of two changed entries one is sent; --manifest-resume-changed alone sends the other."""
-    path = project.manifest("m.jsonl", [double("a", 1), double("b", 2), double("c", 3)])
-    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=3)
-    for name in ("a", "b"):
-        change(path, name, double(name, 10))
-    result = project.run(
-        "--manifest=m.jsonl", MEMORY, "--manifest-resume-changed", "-k", "entry[b]"
-    )
-    result.assert_outcomes(passed=1, deselected=2)
-    assert (
-        project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume").ret
-        == pytest.ExitCode.USAGE_ERROR
-    )
-    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume-changed")
-    result.assert_outcomes(passed=3)
-    result.stdout.fnmatch_lines(["resume: sends 'a': its job was changed (kwargs)"])
-    assert project.ran() == {"a": 2, "b": 2, "c": 1}
+    assert project.ran() == {"a": 1, "b": 1, "c": 1, "d": 1}
+    project.run("--manifest=m.jsonl", MEMORY, "-k", "not entry[a]")
+    assert project.ran() == {"a": 1, "b": 2, "c": 2, "d": 2}
+    project.run("--manifest=m.jsonl", MEMORY, "--manifest-rerun", "-k", "entry[a]")
+    assert project.ran() == {"a": 2, "b": 2, "c": 2, "d": 2}
 
 
 def test_mended_code_leaves_what_passed_as_it_is(project: Project) -> None:
@@ -323,75 +323,6 @@ def test_mended_code_leaves_what_passed_as_it_is(project: Project) -> None:
     for _ in range(2):
         project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume").assert_outcomes(passed=2)
     assert project.ran() == {"a": 1, "b": 2}
-
-
-def test_changes_and_what_has_not_passed_go_together(project: Project) -> None:
-    """--manifest-resume --manifest-resume-changed sends both, each with its reason."""
-    project.break_("bad")
-    rows = [double("a", 1), double("b", 2), flaky("bad", idempotent=True)]
-    path = project.manifest("m.jsonl", rows)
-    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2, failed=1)
-    (project.path / "broken-bad").unlink()
-    change(path, "b", {"kwargs": {"n": 3, "key": "b"}, "expect": {"result": {"n": 6}}})
-    result = project.run(
-        "--manifest=m.jsonl", MEMORY, "--manifest-resume", "--manifest-resume-changed"
-    )
-    result.assert_outcomes(passed=3)
-    assert project.ran() == {"a": 1, "b": 2, "bad": 2}
-    result.stdout.fnmatch_lines_random(
-        ["resume: sends 'b': its job was changed (kwargs)", "resume: sends 'bad': failed"]
-    )
-
-
-def test_a_changed_expectation_is_held_against_the_receipt_that_is_there(project: Project) -> None:
-    """Where it passes, the job need not run, be it that it failed before. Where it fails, an
-    idempotent entry runs again, and another is left and is red."""
-    rows = [double(n, 1, idempotent=n == "again") for n in ("holds", "again", "left")]
-    rows.append(double("mended", 1, expect={"result": {"n": 3}}))
-    path = project.manifest("m.jsonl", rows)
-    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=3, failed=1)
-    change(path, "holds", {"expect": {"result": {"n": 2, "type": "number"}}})
-    change(path, "again", {"expect": {"result": {"n": 99}}})
-    change(path, "left", {"expect": {"result": {"n": 99}}})
-    change(path, "mended", {"expect": {"result": {"n": 2}}})
-    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume-changed")
-    result.assert_outcomes(passed=2, failed=2)
-    assert project.verdicts() == {
-        **dict.fromkeys(("holds", "mended"), "passed"),
-        **dict.fromkeys(("again", "left"), "failed"),
-    }
-    assert project.ran() == {"holds": 1, "again": 2, "left": 1, "mended": 1}
-    result.stdout.fnmatch_lines_random(
-        [
-            "resume: sends 'again': expectation changed (result)*",
-            "resume: leaves 'left': expectation changed (result)*",
-        ]
-    )
-
-
-def test_a_removed_entry_is_no_hindrance(project: Project) -> None:
-    """What is no longer in the manifest is neither sent nor judged."""
-    project.break_("b")
-    project.manifest("m.jsonl", [flaky(n, idempotent=True) for n in "abc"])
-    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2, failed=1)
-    project.manifest("m.jsonl", [flaky(n, idempotent=True) for n in "ac"])
-    for option in "--manifest-resume-changed", "--manifest-audit":
-        result = project.run("--manifest=m.jsonl", MEMORY, option)
-        result.assert_outcomes(passed=2)
-        assert result.ret == pytest.ExitCode.OK
-        result.stdout.no_fnmatch_line("*contradict*")
-    assert project.ran() == {"a": 1, "b": 1, "c": 1}
-
-
-def test_nothing_but_layout_was_changed(project: Project) -> None:
-    """Entries in another order and other white space are the same work: nothing runs."""
-    path = project.doubles(count=3)
-    project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=3)
-    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    text = "".join(json.dumps(row, separators=(",", ": ")) + "\n" for row in reversed(lines))
-    path.write_text(text, "utf-8")
-    project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume-changed").assert_outcomes(passed=3)
-    assert project.ran() == {f"d-{n}": 1 for n in range(3)}
 
 
 # Looking first, and choosing a run

@@ -273,20 +273,6 @@ def test_the_order_is_that_of_the_newest_attempts(ledger: Ledger) -> None:
     assert [row.task_id for row in ledger.attempts.newest()] == ["t-b", "t-a2"]
 
 
-def test_a_run_goes_on_with_a_changed_manifest(ledger: Ledger, path: Path) -> None:
-    """It is a run of the present digest; the earlier ones are remembered."""
-    for digest in ("1" * 64, "1" * 64, "2" * 64):
-        ledger.info.set_digest(digest)
-    assert ledger.info.read().sha256 == "2" * 64
-    assert json.loads(ledger.info.get_meta("earlier_sha256") or "") == ["0" * 64, "1" * 64]
-    assert (
-        find_runs_by_digest(path.parent, "0" * 64)
-        == find_runs_by_digest(path.parent, "1" * 64)
-        == []
-    )
-    assert find_runs_by_digest(path.parent, "2" * 64) == [path]
-
-
 def test_the_parts_of_a_run_are_kept(ledger: Ledger) -> None:
     """When each began, and when one was stopped; an older ledger knows of none."""
     assert ledger.info.segments() == []

@@ -24,7 +24,6 @@ ENTRIES = st.sampled_from("abc")
 KINDS = st.sampled_from(get_args(VerdictStatus))
 STATES = st.sampled_from(get_args(SendState))
 NOTES = st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
-DIGESTS = st.sampled_from(["1" * 64, "2" * 64, "3" * 64])
 
 
 @dataclass
@@ -36,7 +35,6 @@ class Model:
     receipts: list[tuple[str, str | None, Receipt]] = field(default_factory=list)
     settled: dict[str, tuple[Verdict, Receipt | None]] = field(default_factory=dict)
     """In the order in which they settled."""
-    sha256: str = INFO.sha256
 
     def of(self, entry: str) -> list[AttemptRow]:
         rows = [row for row in self.attempts.values() if row.entry == entry]
@@ -149,11 +147,6 @@ class LedgerMachine(RuleBasedStateMachine):
             if judged.verdict in OPEN_KINDS if entries is None else entry in entries:
                 del self.model.settled[entry]
 
-    @rule(digest=DIGESTS)
-    def set_digest(self, digest: str) -> None:
-        self.ledger.info.set_digest(digest)
-        self.model.sha256 = digest
-
     @rule(data=st.data())
     def fail_within_a_transaction(self, data: st.DataObject) -> None:
         """Writes by some other rules, all of which are taken back."""
@@ -162,7 +155,6 @@ class LedgerMachine(RuleBasedStateMachine):
             lambda: self.ledger.attempts.plan([("t-x", "x", 1, 0)]),
             lambda: self.ledger.attempts.mark(self.model.attempts, "sent", note="no"),
             lambda: self.ledger.verdicts.record([(verdict("a"), None)]),
-            lambda: self.ledger.info.set_digest("4" * 64),
         ]
         with suppress(ZeroDivisionError), self.ledger.transaction():
             for write in data.draw(st.permutations(everything), "writes"):
@@ -191,7 +183,7 @@ class LedgerMachine(RuleBasedStateMachine):
             by_task.setdefault(task_id, []).append(one)
         assert ledger.events.starts_by_task() == by_task
         assert list(ledger.events.all_receipts()) == self.model.receipts
-        assert ledger.info.read() == replace(INFO, sha256=self.model.sha256)
+        assert ledger.info.read() == INFO
         for task_id in self.model.attempts:
             mine = [(x, r) for task, x, r in self.model.receipts if task == task_id]
             assert ledger.events.receipts(task_id) == mine

@@ -77,10 +77,6 @@ CONFLICTS = [
         "--manifest-plan makes a new plan; name the manifest to go on with by",
     ),
     (
-        ["--manifest-plan=x", "--manifest-plan-run", "--manifest-resume-changed"],
-        "--manifest-plan makes a new plan; name the manifest",
-    ),
-    (
         ["--manifest-plan=x", "--manifest-audit"],
         "--manifest-plan only plans; plan first, then use the manifest",
     ),
@@ -102,7 +98,6 @@ CONFLICTS = [
     ),
     (["--manifest-audit"], "name the manifest with --manifest=FILE"),
     (["--manifest-resume"], "name the manifest with --manifest=FILE"),
-    (["--manifest-resume-changed"], "name the manifest with --manifest=FILE"),
     (["--manifest-dispatch-only"], "name the manifest with --manifest=FILE"),
     ([M, "--manifest-stack", "--manifest-broker=redis://x"], "name two stacks; choose one"),
     ([M, "--manifest-run=r"], "it goes with --manifest-audit or --manifest-resume"),
@@ -151,19 +146,11 @@ CONFLICTS = [
     ),
     ([M, "--manifest-audit", RECEIPTS, "--manifest-shard=1/2"], "leave out --manifest-shard"),
     (
-        [M, "--manifest-resume-changed", "--manifest-shard=1/2"],
-        "cannot go on with a shard, as a changed",
-    ),
-    (
         [M, "--manifest-resume-unsafe"],
         "--manifest-resume-unsafe belongs to --manifest-resume; add it",
     ),
     (
         [M, "--manifest-audit", "--manifest-resume"],
-        "--manifest-audit sends nothing and --manifest-resume goes on sending",
-    ),
-    (
-        [M, "--manifest-audit", "--manifest-resume-changed"],
         "--manifest-audit sends nothing and --manifest-resume goes on sending",
     ),
     ([M, "--manifest-resume", "--manifest-rerun"], "--manifest-rerun begins a new run; choose one"),
@@ -300,14 +287,7 @@ def test_what_does_not_go_together_is_refused(
         [M, "--manifest-audit", RECEIPTS],
         [M, "--manifest-audit", "--manifest-run=r"],
         [M, "--manifest-resume", "--manifest-run=r"],
-        [M, "--manifest-resume-changed", "--manifest-run=r", "--manifest-resume-unsafe"],
-        [
-            M,
-            "--manifest-resume",
-            "--manifest-resume-changed",
-            "--manifest-resume-unsafe",
-            "--manifest-canary=2",
-        ],
+        [M, "--manifest-resume", "--manifest-resume-unsafe", "--manifest-canary=2"],
         [M, "--manifest-dispatch-only", "--manifest-broker=redis://x"],
         [M, "--manifest-reuse=all", "--manifest-rerun"],
         [M, "--manifest-stack", "--manifest-backend=redis://x"],
@@ -325,7 +305,7 @@ def test_without_any_option_there_are_defaults_and_nothing_to_do(pytester: pytes
     """An ordinary session: inactive, and every setting has its documented default."""
     options = read(pytester)
     assert not options.active
-    assert not options.resumes
+    assert not options.resume
     assert (options.canary, options.max_failed, options.revoke_on_max_failed) == (0, None, False)
     assert (options.kills, options.grace, options.on_interrupt) == (3, 10.0, None)
     assert (options.window, options.deadline) == (None, 6 * 3600.0)

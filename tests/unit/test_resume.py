@@ -14,14 +14,13 @@ import pytest
 from pytest_manifest.errors import DispatchError, LedgerError
 from pytest_manifest.ledger import STORE_EMPTIED, Descendant, ReusedFrom
 from pytest_manifest.ledger.run_files import RunFiles
-from pytest_manifest.manifest import write_manifest
 from pytest_manifest.processes import own_identity
 from pytest_manifest.run.departures import Departures, WorkerFacts
 from pytest_manifest.run.resume import Resume, resume_run
 from pytest_manifest.run.resume_rules import ResumeRules
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.signatures import require_signatures
-from pytest_manifest.schema import Header, Receipt
+from pytest_manifest.schema import Receipt
 from pytest_manifest.signing import keys
 from pytest_manifest.worker import signing
 from tests.simulation.stack import address
@@ -448,28 +447,6 @@ def test_what_was_withdrawn_and_is_there_was_not(rig: ResumeRig) -> None:
     assert states[("a", 1)] == "sent"
     assert states[("b", 1)] == "withdrawn"
     assert "a" not in rig.statuses()
-
-
-def test_changes_that_were_taken_up_are_the_runs(rig: ResumeRig) -> None:
-    """Of those that were left the run keeps what it had."""
-    rig.queue("a")
-    changed = [entry("a", args=[1]), entry("b", args=[1]), entry("c")]
-    manifest = write_manifest(rig.folder / "n.jsonl", Header(), changed)
-    made = rig.make(manifest=manifest)
-    made.prepare(None)
-    kept = sorted(rig.folder.glob("*.manifest.jsonl"))
-    assert len(kept) == 2
-    made.abandon()
-    assert len(list(rig.folder.glob("*.manifest.jsonl"))) == 1
-    rig.resume(manifest=manifest)
-    assert rig.decided()["a"][0] == "leave"
-    assert rig.decided()["b"] == ("send", "its job was changed (args)")
-    with rig.ledger() as ledger:
-        digest = ledger.info.read().sha256
-    assert digest not in (manifest.sha256, rig.manifest.sha256)
-    lines = RunFiles(rig.path).manifest(digest).read_text("utf-8")
-    assert '"id":"b","task":"t","args":[1]' in lines.replace(" ", "")
-    assert '"id":"a","task":"t","args":[1]' not in lines.replace(" ", "")
 
 
 def test_a_session_that_is_refused_leaves_the_ledger_as_it_was(rig: ResumeRig) -> None:

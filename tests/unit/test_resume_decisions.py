@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -101,8 +101,6 @@ class Resumed:
     ) -> list[Decision]:
         statuses = self.ledger.verdicts.statuses()
         given: dict[str, Any] = {
-            "before": None,
-            "statuses_before": statuses,
             "statuses": statuses,
             "locations": {},
             "held": frozenset(),
@@ -219,36 +217,6 @@ def test_what_has_passed_is_kept_whatever_else_was_told(run: Resumed) -> None:
     assert run.decide() == [Decision("a", "keep", "passed")]
 
 
-def test_a_change_of_the_manifest_counts(run: Resumed) -> None:
-    """Against that which the run was made of; without one nothing is known to have changed."""
-    run.judge("a", "passed", receipt("a"))
-    changed = written(run.folder / "n.jsonl", entry("a", args=[1]), *map(entry, ("b", "c", "d")))
-    assert run.decide(["a", "d"], manifest=changed, before=run.manifest) == [
-        sends("its job was changed (args)", unsafe=True),
-        sends("new in the manifest", "d"),
-    ]
-    assert run.decide(["a", "b"], manifest=changed) == [
-        Decision("a", "keep", "passed"),
-        sends("lost", "b"),
-    ]
-
-
-def test_an_expectation_that_was_changed_is_named_where_it_has_passed_before(
-    run: Resumed,
-) -> None:
-    """Else what became of the job is the reason."""
-    expects = entry("a", expect={"result": 1})
-    changed = written(run.folder / "n.jsonl", expects, *map(entry, ("b", "c")))
-    failed: Mapping[str, VerdictStatus] = {"a": "failed"}
-    more: dict[str, Any] = {"manifest": changed, "before": run.manifest, "statuses": failed}
-    found = run.decide(**more, statuses_before={"a": "passed"})
-    assert found == [sends("expectation changed (result)")]
-    assert run.decide(**more, statuses_before=failed) == [sends("failed")]
-    only = ResumeRules(unfinished=False)
-    more.pop("manifest")
-    assert run.decide(rules=only, **more) == [Decision("a", "keep", "failed; unchanged")]
-
-
 def test_what_was_turned_away_and_is_there_all_the_same_is_left(run: Resumed) -> None:
     """It has another message."""
     run.judge("a", "rejected", denial("a"))
@@ -309,44 +277,7 @@ def test_an_old_tree_may_go_on_where_its_stack_does(run: Resumed) -> None:
     assert run.preview(gone=True) == [sends("timed_out")]
     ignoring = entry("a", expect={"descendants": "ignored"})
     careless = written(run.folder / "n.jsonl", ignoring, *map(entry, ("b", "c")))
-    assert run.preview(manifest=careless) == [sends("rejected")]
-
-
-def test_verdicts_are_held_against_the_manifest_as_it_is_now(run: Resumed) -> None:
-    """By their receipts, and in the words of what was changed since."""
-    run.judge("a", "passed", receipt("a"))
-    run.judge("b", "failed", receipt("b"))
-    run.begin("a")
-    run.begin("b")
-    expects = entry("a", expect={"result": 1})
-    changed = written(run.folder / "n.jsonl", expects, *map(entry, ("b", "c")))
-    run.keep(run.manifest)
-    assert run.preview(["a", "b"], manifest=changed) == [
-        leaves(f"expectation changed (result){RISKY}"),
-        replace(leaves(f"failed{RISKY}"), entry="b"),
-    ]
-    only = ResumeRules(unsafe=True, unfinished=False)
-    assert run.preview(["a", "c"], only, manifest=changed, gone=True) == [
-        sends("expectation changed (result)", unsafe=True),
-        Decision("c", "keep", "lost; unchanged"),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("kills", "said"), [(None, "quarantined"), (1, "quarantined"), (2, "crashed")]
-)
-def test_deaths_count_by_what_the_run_has_allowed(
-    run: Resumed, kills: int | None, said: str
-) -> None:
-    """Where its line was changed since; an older ledger has not kept how many are allowed."""
-    run.judge("a", "crashed", receipt("a", "crashed", runtime=None))
-    run.begin("a")
-    if kills is not None:
-        run.ledger.info.set_kills(kills)
-    tagged = entry("a", tags=["x"])
-    changed = written(run.folder / "n.jsonl", tagged, *map(entry, ("b", "c")))
-    run.keep(run.manifest)
-    assert run.preview(manifest=changed) == [leaves(f"{said}{RISKY}")]
+    assert run.preview(manifest=careless) == [sends("timed_out")]
 
 
 def test_receipts_are_of_the_run_itself(run: Resumed) -> None:

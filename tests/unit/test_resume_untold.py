@@ -308,13 +308,6 @@ def test_what_a_search_was_made_for_knows_what_is_repeated_later(tmp_path: Path)
 # What is written down
 
 
-def test_a_manifest_that_is_the_same_is_not_kept_again(rig: ResumeRig) -> None:
-    """There is nothing to be taken up."""
-    with mock.patch.object(resume, "keep_changes") as kept:
-        rig.resume()
-    kept.assert_not_called()
-
-
 def test_the_number_of_workers_is_handed_on(rig: ResumeRig) -> None:
     """So many must answer before something is sent."""
     made = rig.make()

@@ -57,12 +57,6 @@ def receipt(state: str) -> Receipt:
         (EntryState(row(), status="passed"), "keep", "passed"),
         (EntryState(row(), status="lost"), "send", "lost"),
         (EntryState(row(), location="missing"), "send", "lost"),
-        (EntryState(row(), status="failed", before="passed"), "send", "failed"),
-        (
-            EntryState(row(), status="failed", change="expectation", changed="it was changed"),
-            "send",
-            "failed",
-        ),
         (EntryState(row("reused", 0)), "send", "what was reused is of no use"),
         (EntryState(row("reused", 0), status="failed"), "send", "what was reused is failed"),
         (
@@ -119,7 +113,6 @@ def test_what_may_have_run_is_sent_where_that_is_declared_or_demanded() -> None:
         (IDEMPOTENT, ResumeRules(), True),
         (ONCE, ResumeRules(unsafe=True), True),
         (ONCE, ResumeRules(), False),
-        (IDEMPOTENT, ResumeRules(unfinished=False), False),
     ],
 )
 def test_an_old_tree_is_waited_for_before_its_entry_is_sent_again(
@@ -135,39 +128,6 @@ def test_an_old_tree_is_waited_for_before_its_entry_is_sent_again(
     assert decision == Decision("a", "wait", reason, risky, later)
     (line, *_) = describe_decisions([decision])
     assert line == f"waits for 'a': {reason}{'; then it is sent again' if later else ''}"
-
-
-def test_changes_alone_are_sent_when_only_they_are_wanted() -> None:
-    """Without --manifest-resume an unchanged entry is left as it is, whatever became of it."""
-    only_changes = ResumeRules(unfinished=False)
-    kept = decide(ONCE, EntryState(row(), status="lost"), only_changes)
-    assert kept == Decision("a", "keep", "lost; unchanged")
-    new = EntryState(None, change="new", changed="new in the manifest")
-    assert decide(ONCE, new, only_changes) == Decision("a", "send", "new in the manifest")
-
-
-def test_a_changed_job_is_other_work() -> None:
-    """It is sent although the old one passed, but not while the old one is under way."""
-    changed = "its job was changed (kwargs)"
-    state = EntryState(row(), status="passed", change="job", changed=changed, may_have_started=True)
-    assert decide(ONCE, state, ResumeRules()) == Decision("a", "send", changed, unsafe=True)
-    queued = EntryState(row(), change="job", changed=changed, location="queued")
-    left = decide(ONCE, queued, ResumeRules(unsafe=True))
-    reason = f"{changed}, but the old one is under way (still queued)"
-    assert left == Decision("a", "leave", reason)
-
-
-def test_a_changed_expectation_sends_what_no_longer_passes() -> None:
-    """What passes by the new one too is not sent again."""
-    changed = "expectation changed (result)"
-    state = EntryState(
-        row(), status="failed", before="passed", change="expectation", changed=changed
-    )
-    assert decide(ONCE, state, ResumeRules()) == Decision("a", "send", changed)
-    passes = EntryState(
-        row(), status="passed", before="passed", change="expectation", changed=changed
-    )
-    assert decide(ONCE, passes, ResumeRules()).action == "keep"
 
 
 KINDS: tuple[VerdictStatus | None, ...] = (
@@ -190,14 +150,12 @@ PLACES: tuple[Location | None, ...] = (
     "unknown",
     "missing",
 )
-CHANGES: tuple[Change | None, ...] = (None, "job", "expectation")
 
 
 @given(
     send_state=st.sampled_from(STATES),
     status=st.sampled_from(KINDS),
     location=st.sampled_from(PLACES),
-    change=st.sampled_from(CHANGES),
     started=st.booleans(),
     idempotent=st.booleans(),
     unsafe=st.booleans(),
@@ -206,20 +164,19 @@ def test_nothing_is_silently_run_twice(
     send_state: SendState,
     status: VerdictStatus | None,
     location: Location | None,
-    change: Change | None,
     started: bool,
     idempotent: bool,
     unsafe: bool,
 ) -> None:
     """What is under way, or may have run and is not idempotent, is never sent of itself."""
     entry = IDEMPOTENT if idempotent else ONCE
-    state = EntryState(row(send_state), status, None, change, "changed", location, started)
+    state = EntryState(row(send_state), status, location, started)
     decision = decide(entry, state, ResumeRules(unsafe=unsafe))
     if decision.action != "send":
         return
     assert location in (None, "missing")
-    assert change == "job" or status != "passed"
-    assert change == "job" or not started or idempotent or unsafe
+    assert status != "passed"
+    assert not started or idempotent or unsafe
 
 
 @pytest.mark.parametrize(
@@ -284,7 +241,7 @@ def test_decisions_are_in_the_ledger_before_anything_is_sent(tmp_path: Path) -> 
         last = {one.entry: one for one in ledger.attempts.newest()}
         decided = [Decision(name, "send", f"{name} was lost") for name in ("a", "b", "c")]
         attempts = list(attempts_to_send(decided, manifest, RUN, last))
-        record_decisions(ledger, manifest, decided, attempts, last, "1" * 64)
+        record_decisions(ledger, manifest, decided, attempts, last)
         assert [
             (one.entry, one.attempt, one.position, one.state, one.reason)
             for one in sorted(ledger.attempts.all(), key=lambda one: (one.entry, one.attempt))
@@ -297,7 +254,7 @@ def test_decisions_are_in_the_ledger_before_anything_is_sent(tmp_path: Path) -> 
         ]
         assert ledger.verdicts.statuses() == {"d": "failed"}
         assert ledger.info.sent_on_request() == set()
-        assert (ledger.info.status, ledger.info.read().sha256) == ("running", "1" * 64)
+        assert ledger.info.status == "running"
         assert len(ledger.info.segments()) == segments + 1
 
 
@@ -311,7 +268,7 @@ def test_what_was_asked_for_and_has_not_run_is_still_asked_for(tmp_path: Path) -
             last = {"a": row("sent", number - 1)}
             decided = [Decision("a", "send", "revoked", unsafe=unsafe)]
             attempts = [Attempt(RUN, ONCE, number, f"t-{number}")]
-            record_decisions(ledger, manifest, decided, attempts, last, manifest.sha256)
+            record_decisions(ledger, manifest, decided, attempts, last)
         assert ledger.info.sent_on_request() == {"t-2", "t-3", "t-4"}
 
 

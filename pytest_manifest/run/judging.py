@@ -1,0 +1,109 @@
+"""Judge entries by the facts that a ledger has of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import NamedTuple
+
+from pytest_manifest.ledger import Ledger
+from pytest_manifest.ledger.jobs import BATCH, LoadedAttempt
+from pytest_manifest.run.signatures import SignaturesByRun
+from pytest_manifest.schema import Entry, Receipt, Verdict
+from pytest_manifest.schema.facts import Ended, Job
+from pytest_manifest.schema.receipts import Reuse
+from pytest_manifest.schema.run_facts import JobFacts, RunFacts
+from pytest_manifest.verdict.judge import Attempt, Judgement, Rules, judge, judge_descendant
+from pytest_manifest.verdict.reasons import verdict_of
+from pytest_manifest.verdict.tree import Tree
+
+
+class Judged(NamedTuple):
+    """An entry, its attempts with their facts, and what the judge says of them."""
+
+    entry: Entry
+    attempts: Sequence[LoadedAttempt]
+    judgement: Judgement
+
+    @property
+    def is_planned(self) -> bool:
+        """Return whether the entry has an attempt, be it that none was sent."""
+        return bool(self.attempts)
+
+
+class Judging:
+    """Judge entries of one ledger, by the facts of its runs as of when they are first asked for.
+
+    ``by_present_keys``: whether an end is believed is checked by the keys that the ledger has now,
+    as where these are others than when it was reported.
+    """
+
+    def __init__(self, ledger: Ledger, *, by_present_keys: bool = False) -> None:
+        self._jobs = ledger.jobs
+        self._own = ledger.info.read().run
+        self._merged = frozenset(ledger.info.merged())
+        self._runs: dict[str, RunFacts] = {}
+        self._signatures = SignaturesByRun(ledger) if by_present_keys else None
+
+    def of(self, entry: Entry, rules: Rules | None = None) -> Judged:
+        return self.judge(entry, self._jobs.of_entry(entry.id), rules)
+
+    def each(self, entries: Iterable[Entry]) -> Iterator[Judged]:
+        """Judge these entries in their order; memory stays flat."""
+        left = iter(entries)
+        while some := list(islice(left, BATCH)):
+            loaded = self._jobs.of_entries([entry.id for entry in some])
+            for entry in some:
+                yield self.judge(entry, loaded[entry.id])
+
+    def judge(
+        self, entry: Entry, loaded: Sequence[LoadedAttempt], rules: Rules | None = None
+    ) -> Judged:
+        """Judge an entry by its attempts, by the facts of the run that has sent or reused them."""
+        run = self.run_facts(self._run_of(loaded[-1].own.job) if loaded else self._own)
+        attempts = [self._attempt(entry, one, run) for one in loaded]
+        return Judged(entry, loaded, judge(entry, attempts, run, rules))
+
+    def run_facts(self, run: str) -> RunFacts:
+        if run not in self._runs:
+            self._runs[run] = self._jobs.run_facts(run)
+        return self._runs[run]
+
+    def _run_of(self, job: Job) -> str:
+        run = job.run if job.reused is None else job.reused.by
+        return run if run in self._merged else self._own
+
+    def _attempt(self, entry: Entry, one: LoadedAttempt, run: RunFacts) -> Attempt:
+        own = self._believed(one.own)
+        tree = Tree(own.job.task_id)
+        tree.announce(own.facts)
+        for facts in one.descendants:
+            tree.add(judge_descendant(entry, own.job, self._believed(facts), run))
+        return Attempt(own, tree if tree else None)
+
+    def _believed(self, job: JobFacts) -> JobFacts:
+        """Return a job's facts with its ends believed by the present keys, where these count."""
+        if self._signatures is None or not job.each(Ended):
+            return job
+        signatures = self._signatures.of(job.job.run)
+        checked = (
+            replace(one, fault="" if signatures is None else signatures.fault_of(one.receipt))
+            if isinstance(one, Ended)
+            else one
+            for one in job.facts
+        )
+        return replace(job, facts=tuple(checked))
+
+
+def recorded(judged: Judged) -> tuple[Verdict, Receipt | None]:
+    """Return a judgement as a ledger keeps it, with the receipt that counts."""
+    entry, attempts, judgement = judged
+    found, receipt = judgement.finding, judgement.receipt
+    reason, mismatches = found.reason, found.mismatches
+    verdict = verdict_of(entry.id, judgement.attempt, found.status, reason, mismatches)
+    origin = attempts[-1].own.job.reused if attempts else None
+    if receipt is not None and origin is not None:
+        mark = Reuse(run=origin.by, entry=entry.id, at=origin.at)
+        receipt = receipt.model_copy(update={"reused": mark})
+    return verdict, receipt
