@@ -552,7 +552,7 @@ def test_what_was_reused_and_passes_no_more_is_sent_when_the_run_goes_on() -> No
     origin = ReusedFrom(RUN, "a", 1, "20261125T150000-0badcafe", SENT_AT)
     row = AttemptRow("t", "a", 0, 0, "reused", SENT_AT, None, reused_from=origin)
     assert not may_have_started(row, None, [], begun=True, witnessed=False)
-    state = EntryState(last=row, status="failed", before="passed")
+    state = EntryState(last=row, status="failed")
     entry = Entry.model_validate(double("a"))
     decided = decide(entry, state, ResumeRules())
     assert decided == Decision("a", "send", "what was reused is failed")
