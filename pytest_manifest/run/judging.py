@@ -13,7 +13,7 @@ from pytest_manifest.run.signatures import SignaturesByRun
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.facts import Ended, Job
 from pytest_manifest.schema.receipts import Reuse
-from pytest_manifest.schema.run_facts import JobFacts, RunFacts
+from pytest_manifest.schema.run_facts import JobFacts, RunFact, RunFacts
 from pytest_manifest.verdict.judge import Attempt, Judgement, Rules, judge, judge_descendant
 from pytest_manifest.verdict.reasons import verdict_of
 from pytest_manifest.verdict.tree import Tree
@@ -36,10 +36,14 @@ class Judging:
     """Judge entries of one ledger, by the facts of its runs as of when they are first asked for.
 
     ``by_present_keys``: whether an end is believed is checked by the keys that the ledger has now,
-    as where these are others than when it was reported.
+    as where these are others than when it was reported. ``also``: facts of each run that are in no
+    ledger.
     """
 
-    def __init__(self, ledger: Ledger, *, by_present_keys: bool = False) -> None:
+    def __init__(
+        self, ledger: Ledger, *, by_present_keys: bool = False, also: Sequence[RunFact] = ()
+    ) -> None:
+        self._also = tuple(also)
         self._jobs = ledger.jobs
         self._own = ledger.info.read().run
         self._merged = frozenset(ledger.info.merged())
@@ -67,7 +71,8 @@ class Judging:
 
     def run_facts(self, run: str) -> RunFacts:
         if run not in self._runs:
-            self._runs[run] = self._jobs.run_facts(run)
+            found = self._jobs.run_facts(run)
+            self._runs[run] = replace(found, facts=(*found.facts, *self._also))
         return self._runs[run]
 
     def _run_of(self, job: Job) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 from pytest_manifest.broker.locating.base import JobLocations, Location
 from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.ledger import STORE_EMPTIED, Ledger
+from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.results.collector import ReceiptCollector
@@ -28,12 +30,13 @@ from pytest_manifest.run.earlier import (
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.fact_log import end_segment, stamp
+from pytest_manifest.run.judging import Judged, Judging, recorded
 from pytest_manifest.run.older_ledger import doubt_unsent, has_traces, was_read_on
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.recovery import JobSearch, locations_of
-from pytest_manifest.run.reevaluation import reevaluate
-from pytest_manifest.run.resume_decisions import Known, decisions
+from pytest_manifest.run.resume_decisions import Known, decisions, is_unproven
 from pytest_manifest.run.resume_rules import (
+    Decision,
     ResumeRules,
     attempts_to_send,
     record_decisions,
@@ -42,11 +45,12 @@ from pytest_manifest.run.reuse import refuse_unlooked
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.state import RunState
-from pytest_manifest.run.unconfirmed import UnreadableResults
+from pytest_manifest.schema import Receipt, Verdict
 from pytest_manifest.schema.run_facts import StoreFact
 from pytest_manifest.schema.statuses import NEVER_STARTED_STATES
 from pytest_manifest.urls import StackAddress
-from pytest_manifest.verdict import Costs, evaluate, problems
+from pytest_manifest.verdict import Costs, problems
+from pytest_manifest.verdict.reasons import Problem, verdict_of
 
 
 class Resume(EarlierRunStrategy):
@@ -141,17 +145,6 @@ class Resume(EarlierRunStrategy):
         searched -= self._without_unsent(ledger, locations)
         for task_id in turned_away:
             state.pending.complete(task_id)  # it has its verdict: only its place was asked for
-        chosen = set(self._selected)
-        again = reevaluate(
-            ledger,
-            state.manifest,
-            state.manifest,
-            self.make_evaluator(ledger),
-            chosen,
-            by_other_keys=self.has_other_keys,
-        )
-        with ledger.transaction():
-            ledger.verdicts.record(list(again))
         intact = collector.is_intact()
         # A session that was killed before its first message may not have marked the store at all.
         emptied = intact is False and not ledger.attempts.send_states().keys() <= NOT_OURS
@@ -159,7 +152,6 @@ class Resume(EarlierRunStrategy):
             note_emptied(ledger)  # a new stream would not show it any more
         if self._search is not None:  # after all that makes it doubtful
             engine.missing.note_search(*self._search, self._search[1].missing)
-        statuses = ledger.verdicts.statuses()
         turned_away |= self._turned_away_since(ledger, searched)
         # What has come to its end since the search is not where it was seen; unless a worker turned
         # it away: then it may be another message that was seen.
@@ -167,17 +159,15 @@ class Resume(EarlierRunStrategy):
         for task_id in ended - (turned_away & self._seen):
             locations.pop(task_id, None)
         known = Known(
-            ledger,
-            statuses,
+            {row.entry: row for row in ledger.attempts.newest()},
+            ledger.verdicts.statuses(),
             locations,
             frozenset(state.pending.held),
-            witnessed=not emptied,
-            turned_away=turned_away,
+            turned_away,
         )
-        state.decisions = decisions(known, state.manifest, self._selected, self._rules)
+        self._decide(ledger, known)
         self._to_repeat |= {one.entry for one in state.decisions if one.sends_later}
         self._check_budget(ledger)
-        self._record_left(ledger, engine.unread, emptied=emptied)
         self._plan(ledger)
         if intact is False and state.to_send and not self._is_older:
             ledger.info.set_meta(
@@ -289,26 +279,47 @@ class Resume(EarlierRunStrategy):
         )
         return locations_with_trees(found, state.pending)
 
-    def _record_left(self, ledger: Ledger, unread: UnreadableResults, *, emptied: bool) -> None:
-        """Record a verdict for what is not sent again and has none."""
-        state = self.state
-        last = {row.entry: row for row in ledger.attempts.newest()}
-        evaluator = self.make_evaluator(ledger)
+    def _decide(self, ledger: Ledger, known: Known) -> None:
+        """Judge each entry, decide on it, and record what is judged otherwise than before.
+
+        And of what is not sent again and had no verdict.
+        """
+        ledger.verdicts.refuse_contradictions()
+        selected = self.state.manifest.some(self._selected)
+        decided: list[Decision] = []
         with ledger.transaction():
-            for decision in state.decisions:
-                row = last.get(decision.entry)
-                if decision.action != "leave" or row is None:
-                    continue
-                job = state.pending.by_task_id.get(row.task_id)
-                if job is None or ledger.verdicts.of_entry(decision.entry) is not None:
-                    continue
-                status, why = evaluator.explain_missing(job, emptied=emptied)
-                left = problems.Left(because=decision.reason, why=why)
-                status, found = unread.adjust(job, status, left)
-                entry = state.manifest[decision.entry]
-                verdict = evaluate(entry, None, attempt=row.attempt, problem=status, why=found)
-                evaluator.facts.write()
-                ledger.verdicts.record([(verdict, None)])
+            self.facts_of(ledger).write()
+            judging = Judging(ledger, by_present_keys=self.has_other_keys)
+            found = decisions(known, judging.each(selected), self._rules)
+            while some := list(islice(found, BATCH)):
+                decided += [decision for _, decision in some]
+                verdicts = (_verdict(*one, known) for one in some)
+                ledger.verdicts.record([one for one in verdicts if one is not None])
+        self.state.decisions = decided
+
+
+def _verdict(
+    judged: Judged, decision: Decision, known: Known
+) -> tuple[Verdict, Receipt | None] | None:
+    """Return the verdict that is to be recorded of an entry; None where it has it."""
+    name, judgement = decision.entry, judged.judgement
+    stored = known.statuses.get(name)
+    if is_unproven(stored, judged):
+        unproven = problems.NoReceipt().of(judged.entry, "unknown")
+        return verdict_of(name, judgement.attempt, "unknown", unproven), None
+    if stored is not None:
+        is_news = judgement.is_final and judgement.status != stored
+        return recorded(judged) if is_news else None
+    if decision.action not in ("keep", "leave") or name not in known.last:
+        return None
+    verdict, receipt = recorded(judged)
+    why = judgement.finding.reason
+    if decision.action == "keep" or receipt is not None or not isinstance(why, Problem):
+        return verdict, receipt
+    status = judgement.status if judgement.is_final else "unknown"
+    left = problems.Left(because=decision.reason, why=why)
+    reason = left.of(judged.entry, status)
+    return verdict_of(name, verdict.attempt, status, reason), None
 
 
 def resume_run(

@@ -9,10 +9,9 @@ from typing import Final, Literal
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.broker.locating.base import Location
-from pytest_manifest.ledger import AttemptRow, EntryVerdict, Ledger, utc_now
+from pytest_manifest.ledger import AttemptRow, Ledger, utc_now
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.schema import Entry, Receipt, VerdictStatus
-from pytest_manifest.verdict import may_have_run
+from pytest_manifest.schema import Entry, VerdictStatus
 
 Action = Literal["keep", "send", "wait", "leave"]
 """keep: its verdict stands; send: now; wait: it is under way; leave: it might run twice."""
@@ -106,37 +105,6 @@ def _why(state: EntryState) -> str:
     if state.status is not None:
         return state.status if state.last.state not in NOT_SENT else f"never sent ({state.status})"
     return "lost in flight" if state.may_have_started else "lost"
-
-
-def may_have_started(
-    row: AttemptRow | None,
-    settled: EntryVerdict | None,
-    received: Iterable[Receipt] = (),
-    *,
-    begun: bool,
-    witnessed: bool,
-) -> bool:
-    """Return whether the last attempt's body may have been entered; ``received``: all its receipts.
-
-    ``begun``: a worker reported it; ``witnessed``: all that workers reported has been kept and
-    read.
-    """
-    known_receipts = list(received)
-    if settled is not None and settled.receipt is not None:
-        known_receipts.append(settled.receipt)
-    if settled is not None and settled.verdict.verdict == "forged":
-        # Its writer need not have been the job's worker; and no search has looked for the job
-        # since, which may be queued or running.
-        known_receipts, witnessed = [], False
-    # What was withdrawn was out, and everybody who could have had it was asked.
-    # What was reused an earlier run has sent, and this one has not.
-    sent = (
-        row is not None
-        and row.state not in NOT_SENT
-        and row.state != "reused"
-        and (begun or row.state != "withdrawn")
-    )
-    return may_have_run(sent=sent, begun=begun, receipts=known_receipts, witnessed=witnessed)
 
 
 def attempts_to_send(

@@ -13,9 +13,12 @@ import pytest
 from pytest_manifest.ledger import Descendant, Ledger
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import Manifest, write_manifest
+from pytest_manifest.run.doubts import note_emptied
+from pytest_manifest.run.judging import Judging
 from pytest_manifest.run.resume_decisions import Known, decisions, preview
 from pytest_manifest.run.resume_rules import Decision, ResumeRules
 from pytest_manifest.schema import Entry, Header, Receipt, VerdictStatus
+from pytest_manifest.schema.statuses import OF_ITS_PROCESS
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
 from tests.unit.ledger_support import INFO, MOMENT, start, verdict
 
@@ -75,6 +78,8 @@ class Resumed:
 
     def judge(self, name: str, status: VerdictStatus, told: Receipt | None = None) -> None:
         if told is not None:
+            if told.state in OF_ITS_PROCESS:
+                self.begin(name)
             self.ledger.events.add_receipts([(f"t-{name}", "x", told)])
         self.ledger.verdicts.record([(verdict(name, status), told)])
 
@@ -99,15 +104,11 @@ class Resumed:
         manifest: Manifest | None = None,
         **known: Any,
     ) -> list[Decision]:
-        statuses = self.ledger.verdicts.statuses()
-        given: dict[str, Any] = {
-            "statuses": statuses,
-            "locations": {},
-            "held": frozenset(),
-            "witnessed": True,
-            **known,
-        }
-        return decisions(Known(self.ledger, **given), manifest or self.manifest, selected, rules)
+        last = {row.entry: row for row in self.ledger.attempts.newest()}
+        made = Known(last, self.ledger.verdicts.statuses(), **known)
+        entries = (manifest or self.manifest).some(selected)
+        judged = Judging(self.ledger).each(entries)
+        return [decision for _, decision in decisions(made, judged, rules)]
 
     def preview(
         self,
@@ -175,11 +176,10 @@ def test_what_a_worker_has_begun_may_have_run(run: Resumed) -> None:
 
 
 def test_without_all_reports_any_job_may_have_run(run: Resumed) -> None:
-    """Where some are lost now, or may have been before."""
-    assert run.decide(witnessed=True) == [sends()]
-    assert run.decide(witnessed=False) == [leaves(f"lost in flight{RISKY}")]
-    run.ledger.info.set_meta("emptied", "1")
-    assert run.decide(witnessed=True) == [leaves(f"lost in flight{RISKY}")]
+    """Where some may be lost."""
+    assert run.decide() == [sends()]
+    note_emptied(run.ledger)
+    assert run.decide() == [leaves(f"lost in flight{RISKY}")]
 
 
 def test_workers_of_others_report_starts_if_one_did(tmp_path: Path) -> None:
@@ -193,28 +193,29 @@ def test_workers_of_others_report_starts_if_one_did(tmp_path: Path) -> None:
 
 def test_all_that_arrived_of_an_attempt_says_whether_it_may_have_run(run: Resumed) -> None:
     """And not of another."""
-    run.ledger.events.add_receipts([("t-a", None, denial("a")), ("t-b", "x", receipt("b"))])
-    found = run.decide(["a", "b", "c"], witnessed=False)
+    ended = receipt("b", "failed", error={"type": "E", "message": "no"})
+    run.begin("b")
+    run.ledger.events.add_receipts([("t-a", None, denial("a")), ("t-b", "x", ended)])
+    note_emptied(run.ledger)
+    found = run.decide(["a", "b", "c"])
     assert found == [
-        sends(),
-        leaves(f"lost in flight{RISKY}", "b"),
+        sends("rejected"),
+        leaves(f"failed{RISKY}", "b"),
         leaves(f"lost in flight{RISKY}", "c"),
     ]
 
 
-def test_the_receipt_of_a_verdict_says_so_too(run: Resumed) -> None:
-    """And a verdict on a lie says that nobody knows."""
-    run.judge("a", "failed")
-    run.ledger.verdicts.record([(verdict("a", "failed"), receipt("a"))])
-    run.judge("b", "forged", denial("b"))
-    assert run.decide(["a", "b"]) == [leaves(f"failed{RISKY}"), leaves(f"forged{RISKY}", "b")]
+def test_of_what_lies_nobody_knows_whether_it_has_run(run: Resumed) -> None:
+    """Its writer need not have been the job's worker."""
+    run.judge("b", "forged", receipt("b", args_sha256="0" * 64))
+    assert run.decide(["b"]) == [leaves(f"forged{RISKY}", "b")]
 
 
-def test_what_has_passed_is_kept_whatever_else_was_told(run: Resumed) -> None:
-    """Its other receipts are not even read: there may be as many entries as a ledger holds."""
-    run.judge("a", "passed", receipt("a"))
-    run.ledger._db.connection.execute("UPDATE receipts SET receipt = '{}'")
-    assert run.decide() == [Decision("a", "keep", "passed")]
+def test_what_is_judged_otherwise_now_is_decided_by_that(run: Resumed) -> None:
+    """That a ledger says so is no proof; what is not final leaves its verdict as it is."""
+    run.judge("a", "passed", receipt("a", args_sha256="0" * 64))
+    run.judge("b", "failed")
+    assert run.decide(["a", "b"]) == [leaves(f"forged{RISKY}"), sends("failed", "b")]
 
 
 def test_what_was_turned_away_and_is_there_all_the_same_is_left(run: Resumed) -> None:
@@ -277,11 +278,10 @@ def test_an_old_tree_may_go_on_where_its_stack_does(run: Resumed) -> None:
     assert run.preview(gone=True) == [sends("timed_out")]
     ignoring = entry("a", expect={"descendants": "ignored"})
     careless = written(run.folder / "n.jsonl", ignoring, *map(entry, ("b", "c")))
-    assert run.preview(manifest=careless) == [sends("timed_out")]
+    assert run.preview(manifest=careless) == [sends("rejected")]
 
 
 def test_receipts_are_of_the_run_itself(run: Resumed) -> None:
-    """One of another run is not believed, whatever was said before."""
+    """One of another run is no end of the job, whatever was said before."""
     run.judge("a", "passed", receipt("a", run="20200101T000000-0badcafe"))
-    run.begin("a")
-    assert run.preview() == [leaves(f"forged{RISKY}")]
+    assert run.preview() == [leaves(f"unknown{RISKY}")]

@@ -10,12 +10,13 @@ import pytest
 
 from pytest_manifest.ledger import OLDER, STORE_EMPTIED, Descendant, ReusedFrom
 from pytest_manifest.ledger.run_info import STOCK_WORKERS
-from pytest_manifest.manifest import write_manifest
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.run import resume
+from pytest_manifest.run.doubts import note_emptied
+from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.run.older_ledger import NOTE
 from pytest_manifest.run.resume_rules import ResumeRules
-from pytest_manifest.schema import Header
+from pytest_manifest.schema.facts import Recalled, Withheld
 from tests.unit.ledger_support import INFO
 from tests.unit.resume_rig import ResumeRig, entry, resume_rig
 
@@ -154,6 +155,9 @@ def test_an_older_ledger_stays_one_where_its_store_was_emptied(rig: ResumeRig) -
 def test_what_the_session_itself_says_of_what_it_left_out_is_no_trace(rig: ResumeRig) -> None:
     """No worker has told it."""
     unsend(rig, "a", state="withheld")
+    with rig.ledger() as ledger:
+        held = Withheld(**stamp(rig.task_id("a")), code="budget")
+        ledger.facts.append([("a", held)])
     rig.judge("a", "skipped", rig.receipt("a", "rejected", source="harness"))
     made = rig.resume(["a"])
     assert rig.decided() == {"a": ("send", "never sent (skipped)")}
@@ -224,35 +228,6 @@ def test_what_a_dead_worker_holds_of_another_entry_is_left_alone(
     assert not rig.world.queue
 
 
-@pytest.mark.parametrize(("selected", "status"), [("a", "passed"), ("ab", "failed")])
-def test_what_is_expected_now_is_held_against_what_is_selected(
-    rig: ResumeRig, selected: str, status: str
-) -> None:
-    """The receipt of another entry is judged by what was expected of it then."""
-    rig.end("b")
-    rig.resume(["b"])
-    assert rig.statuses() == {"b": "passed"}
-    rig.resumed.state.lock.release()  # type: ignore[union-attr]  # it was made just now
-    expecting = [entry("a"), entry("b", expect={"result": "another"}), entry("c")]
-    manifest = write_manifest(rig.folder / "n.jsonl", Header(), expecting)
-    rig.resume([*selected], manifest=manifest)
-    assert rig.decided().get("b", ("", ""))[0] == ("" if selected == "a" else "leave")
-    assert rig.statuses()["b"] == status
-
-
-def test_a_pass_of_other_work_is_none_any_more(rig: ResumeRig) -> None:
-    """Its attempt says so, while the entry is sent again."""
-    rig.end("b")
-    rig.resume(["b"])
-    rig.resumed.state.lock.release()  # type: ignore[union-attr]  # it was made just now
-    other = [entry("a"), entry("b", args=[1]), entry("c")]
-    rig.resume(["b"], manifest=write_manifest(rig.folder / "n.jsonl", Header(), other))
-    with rig.ledger() as ledger:
-        (first, _) = ledger.attempts.of_entry("b")
-    assert first.verdict is not None
-    assert "what the run says is of other work" in first.verdict.sentence
-
-
 # What is left
 
 
@@ -268,7 +243,9 @@ def test_what_is_waited_for_or_sent_again_is_not_judged(rig: ResumeRig) -> None:
 def test_a_verdict_that_is_there_stays_and_the_others_get_one(rig: ResumeRig) -> None:
     """One that was told for want of a receipt is not told anew where nothing has come."""
     with rig.ledger() as ledger:
-        ledger.info.set_meta(STORE_EMPTIED, "1")
+        back = Recalled(**stamp(rig.task_id("a")), why="time", stage="heard")
+        ledger.facts.append([("a", back)])
+        note_emptied(ledger)
     rig.judge("a", "timed_out")
     rig.resume()
     assert {action for action, _ in rig.decided().values()} == {"leave"}

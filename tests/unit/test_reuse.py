@@ -44,7 +44,6 @@ from pytest_manifest.run.resume_rules import (
     EntryState,
     ResumeRules,
     decide,
-    may_have_started,
 )
 from pytest_manifest.run.reuse import refuse_unlooked, take_over_passes
 from pytest_manifest.run.state import RunState
@@ -551,7 +550,6 @@ def test_what_was_reused_and_passes_no_more_is_sent_when_the_run_goes_on() -> No
     """This run has never sent it, so it cannot run twice by that, ``idempotent`` or not."""
     origin = ReusedFrom(RUN, "a", 1, "20261125T150000-0badcafe", SENT_AT)
     row = AttemptRow("t", "a", 0, 0, "reused", SENT_AT, None, reused_from=origin)
-    assert not may_have_started(row, None, [], begun=True, witnessed=False)
     state = EntryState(last=row, status="failed")
     entry = Entry.model_validate(double("a"))
     decided = decide(entry, state, ResumeRules())

@@ -23,7 +23,6 @@ from pytest_manifest.run.resume_rules import (
     attempts_to_send,
     decide,
     describe_decisions,
-    may_have_started,
     record_decisions,
 )
 from pytest_manifest.schema import Entry, Header, Receipt, Verdict, VerdictStatus
@@ -177,33 +176,6 @@ def test_nothing_is_silently_run_twice(
     assert location in (None, "missing")
     assert status != "passed"
     assert not started or idempotent or unsafe
-
-
-@pytest.mark.parametrize(
-    ("state", "verdict", "begun", "witnessed", "expected"),
-    [
-        ("planned", None, False, False, False),
-        ("sent", None, True, True, True),
-        ("sent", None, False, True, False),
-        ("sent", None, False, False, True),
-        ("intent", settled("lost"), False, False, True),
-        ("sent", settled("revoked"), False, False, True),
-        ("sent", settled("revoked"), False, True, False),
-        ("withdrawn", settled("timed_out"), False, False, False),
-        ("withdrawn", settled("timed_out"), True, True, True),
-        ("sent", settled("failed", receipt("failed")), False, True, True),
-        ("sent", settled("expired", receipt("expired")), False, False, False),
-        # A record that lies ended the waiting for it: nobody has looked where the job is.
-        ("sent", settled("forged", receipt("expired")), False, True, True),
-        # The job whose receipt this is was another run's.
-        ("reused", settled("failed", receipt("failed")), False, False, False),
-    ],
-)
-def test_whether_a_job_may_have_started(
-    state: SendState, verdict: EntryVerdict | None, begun: bool, witnessed: bool, expected: bool
-) -> None:
-    """A start or a receipt says so; without them it is the completeness of the records."""
-    assert may_have_started(row(state), verdict, begun=begun, witnessed=witnessed) is expected
 
 
 def test_only_what_was_really_sent_gets_another_attempt(tmp_path: Path) -> None:
