@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from pytest_manifest.ledger import Descendant
 from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.run.signatures import require_signatures
 from pytest_manifest.schema.facts import ChildUnsent, Ended, Moved
+from pytest_manifest.schema.run_facts import Segment
 from pytest_manifest.signing import keys
 from tests.unit.ledger_support import start
 from tests.unit.resume_rig import ResumeRig, entry, resume_rig
@@ -95,7 +97,9 @@ def test_a_job_with_an_unsigned_end_alone_is_forged(rig: ResumeRig) -> None:
 def test_what_a_dead_worker_had_begun_has_crashed(rig: ResumeRig) -> None:
     """Also where its process cannot be asked for from here: its message was taken out."""
     with rig.ledger() as ledger:
-        ledger.events.add_starts([start(rig.task_id("a"), "x")])
+        begun = replace(start(rig.task_id("a"), "x"), worker="w1@box")
+        ledger.events.add_starts([begun])
+        ledger.facts.append([(None, Segment(**stamp(), kills=3, lifetime=3600.0))])
         ledger.facts.append([("a", Moved(**stamp(rig.task_id("a")), how="taken_out"))])
     rig.resume(["a"])
     assert rig.decided() == {"a": ("leave", f"lost in flight{RISKY}")}
