@@ -27,7 +27,7 @@ from pytest_manifest.schema import PARSED
 from pytest_manifest.schema.facts import FactSource, Kind, Started
 from pytest_manifest.schema.run_facts import KINDS, JobFact, RunFact
 
-_OF_RUN, _OF_ENTRY, _OF_JOB = range(3)
+_OF_RUN, _OF_ENTRY, OF_JOB = range(3)
 """What a number is of: a run, an entry, or a job."""
 _COLUMNS: Final = ("execution", "hop", "retries", "redelivered", "worker", "pid")
 """Fields that have a column of their own; all others are in ``data``."""
@@ -70,7 +70,7 @@ class Facts(LedgerPart):
         found = self._db.read_one("SELECT value FROM run WHERE key = 'run'")
         run = "" if found is None else str(found[0])
         owners = [_owner(run, entry) for entry, _ in rows]
-        jobs = [(_OF_JOB, fact.job) for _, fact in rows if fact.job]
+        jobs = [(OF_JOB, fact.job) for _, fact in rows if fact.job]
         with self._db.writing() as db:
             db.executemany(
                 "INSERT OR IGNORE INTO numbers (kind, name) VALUES (?, ?)",
@@ -143,7 +143,7 @@ def _row(fact: JobFact | RunFact) -> Row:
     document = document_of(fact)
     columns = [document.pop(name, None) for name in _COLUMNS]
     data = json.dumps(document, ensure_ascii=False) if document else None
-    return _OF_JOB, fact.job, fact.kind, microseconds(fact.at), fact.source, *columns, data
+    return OF_JOB, fact.job, fact.kind, microseconds(fact.at), fact.source, *columns, data
 
 
 def _fact_of_row(row: Row) -> StoredFact:

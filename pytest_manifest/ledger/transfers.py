@@ -11,6 +11,7 @@ from typing import Final
 from pytest_manifest.ledger.database import LedgerPart, chunks, placeholders
 from pytest_manifest.ledger.descendants import ANNOUNCED_COLUMNS, DESCENDANT_COLUMNS
 from pytest_manifest.ledger.events import ADD_RECEIPT
+from pytest_manifest.ledger.facts import OF_JOB
 from pytest_manifest.ledger.rows import (
     HANDED_ON_COLUMNS,
     START_COLUMNS,
@@ -159,6 +160,9 @@ class Transfers(LedgerPart):
                     for part in chunks(every):
                         query = f"DELETE FROM {table} WHERE task_id IN ({placeholders(part)})"  # noqa: S608 - fixed text
                         db.execute(query, part)
+                for part in chunks(every):
+                    query = f"DELETE FROM facts WHERE job IN ({_numbers_of(placeholders(part))})"  # noqa: S608 - question marks
+                    db.execute(query, part)
                 for table in ("descendants", "announced"):
                     db.execute(f"DELETE FROM {table} WHERE root IN ({marks})", some)  # noqa: S608 - fixed text
 
@@ -169,6 +173,10 @@ class Transfers(LedgerPart):
                 "DELETE FROM attempts WHERE entry = ? AND state = 'planned'",
                 ((entry,) for entry in entries),
             )
+
+
+def _numbers_of(marks: str) -> str:
+    return f"SELECT n FROM numbers WHERE kind = {OF_JOB} AND name IN ({marks})"  # noqa: S608 - question marks
 
 
 def _insert(table: str, columns: str) -> str:

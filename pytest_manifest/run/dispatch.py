@@ -50,7 +50,7 @@ class Dispatch(Strategy):
         if self.state.settings.reuse is None:
             return
         with self.writing() as ledger:
-            take_over_passes(self.state, ledger, self.make_evaluator, codes)
+            take_over_passes(self.state, ledger, codes)
         state = self.state
         entries = (attempt.entry for attempt in state.to_send)
         refuse_beyond(state.settings.budget, entries, state.manifest.path.name)

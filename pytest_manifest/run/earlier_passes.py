@@ -20,7 +20,6 @@ from pytest_manifest.ledger import (
     SECRETS,
     Ledger,
     ReusedFrom,
-    Start,
     TaskRuns,
     damaged,
 )
@@ -28,7 +27,6 @@ from pytest_manifest.ledger.descendants import descendant_of_row
 from pytest_manifest.ledger.queries import BATCH, StoredPass
 from pytest_manifest.ledger.rows import (
     BAD_ROW_ERRORS,
-    order_of_start,
     origin_of,
     receipt_of,
     start_of_row,
@@ -38,7 +36,6 @@ from pytest_manifest.ledger.transfers import ReusedAttempt, TreeRows
 from pytest_manifest.manifest import Manifest, id_and_task
 from pytest_manifest.processes import is_held
 from pytest_manifest.run.changes import kept_manifest
-from pytest_manifest.run.evidence import ReportedEnd
 from pytest_manifest.run.signatures import signatures_of
 from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.run_facts import JobFact, RunFact
@@ -84,16 +81,14 @@ class OfferedPass:
     """A pass of an earlier run that may count for an entry.
 
     ``key``: of its work; ``rows``: all that the earlier ledger has of it, but for its ``facts``;
-    ``reported`` and ``starts`` of the attempt itself; ``waited_for``: the task ids of the passes in
-    its ledger that its entry waited for there; ``is_sound``: whether all that the job started is
+    ``waited_for``: the task ids of the passes in its ledger that its entry waited for there;
+    ``is_sound``: whether all that the job started is
     known, and ran the code that would run now.
     """
 
     key: bytes
     attempt: ReusedAttempt
     rows: TreeRows
-    reported: Sequence[ReportedEnd]
-    starts: Sequence[Start]
     facts: Sequence[JobFact | RunFact]
     waited_for: Container[str]
     is_sound: bool
@@ -340,13 +335,11 @@ class EarlierPasses:
                 origin = self._offers.origin(one, runs)
                 # All of them are read: a row that cannot be is a fault of this ledger alone.
                 ends = [(row[0], row[1], receipt_of(row[2])) for row in its_rows.receipts]
-                begun = [start_of_row(row) for row in its_rows.starts]
+                for row in its_rows.starts:
+                    start_of_row(row)
                 for row in its_rows.descendants:
                     descendant_of_row(row)
-                reported = [(name, end) for task_id, name, end in ends if task_id == one.task_id]
-                own = (start for start in begun if start.task_id == one.task_id)
-                starts = sorted(own, key=order_of_start)
-                sound = bool(reported) and self._is_sound(its_rows)
+                sound = self._is_sound(its_rows)
                 sound = sound and _knows_all_children(ends, its_rows)
                 sound = sound and (trusts_trees or not its_rows.descendants)
             except BAD_ROW_ERRORS as error:
@@ -355,8 +348,7 @@ class EarlierPasses:
             waited_for = {jobs[name] for name in match.after if name in jobs}
             names = {one.task_id, *(row[0] for row in its_rows.descendants)}
             facts = ledger.jobs.facts_to_copy(one.entry, one.task_id, names)
-            evidence = its_rows, reported, starts, facts
-            yield OfferedPass(match.key, attempt, *evidence, waited_for, sound)
+            yield OfferedPass(match.key, attempt, its_rows, facts, waited_for, sound)
 
     def _is_sound(self, rows: TreeRows) -> bool:
         """Return whether each task that the job started has ended, by the code that runs now."""

@@ -16,7 +16,7 @@ from pytest_manifest.schema.receipts import Reuse
 from pytest_manifest.schema.run_facts import JobFacts, RunFact, RunFacts
 from pytest_manifest.verdict.judge import Attempt, Judgement, Rules, judge, judge_descendant
 from pytest_manifest.verdict.reasons import verdict_of
-from pytest_manifest.verdict.tree import Tree
+from pytest_manifest.verdict.tree import Descendant, Tree
 
 
 class Judged(NamedTuple):
@@ -62,12 +62,28 @@ class Judging:
                 yield self.judge(entry, loaded[entry.id])
 
     def judge(
-        self, entry: Entry, loaded: Sequence[LoadedAttempt], rules: Rules | None = None
+        self,
+        entry: Entry,
+        loaded: Sequence[LoadedAttempt],
+        rules: Rules | None = None,
+        *,
+        tree: Tree | None = None,
     ) -> Judged:
-        """Judge an entry by its attempts, by the facts of the run that has sent or reused them."""
+        """Judge an entry by its attempts, by the facts of the run that has sent or reused them.
+
+        ``tree``: of the last attempt, where that is known already.
+        """
         run = self.run_facts(self._run_of(loaded[-1].own.job) if loaded else self._own)
-        attempts = [self._attempt(entry, one, run) for one in loaded]
+        attempts = [self._attempt(entry, one) for one in loaded]
+        if tree is not None and attempts:
+            tree.announce(attempts[-1].own.facts)
+            attempts[-1] = Attempt(attempts[-1].own, tree if tree else None)
         return Judged(entry, loaded, judge(entry, attempts, run, rules))
+
+    def descendant(self, entry: Entry, root: Job, facts: JobFacts) -> Descendant:
+        """Judge a task that an attempt of this entry, the ``root``, has started."""
+        run = self.run_facts(self._run_of(root))
+        return judge_descendant(entry, root, self._believed(facts), run)
 
     def run_facts(self, run: str) -> RunFacts:
         if run not in self._runs:
@@ -79,12 +95,12 @@ class Judging:
         run = job.run if job.reused is None else job.reused.by
         return run if run in self._merged else self._own
 
-    def _attempt(self, entry: Entry, one: LoadedAttempt, run: RunFacts) -> Attempt:
+    def _attempt(self, entry: Entry, one: LoadedAttempt) -> Attempt:
         own = self._believed(one.own)
         tree = Tree(own.job.task_id)
         tree.announce(own.facts)
         for facts in one.descendants:
-            tree.add(judge_descendant(entry, own.job, self._believed(facts), run))
+            tree.add(self.descendant(entry, own.job, facts))
         return Attempt(own, tree if tree else None)
 
     def _believed(self, job: JobFacts) -> JobFacts:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -17,7 +17,6 @@ from pydantic import JsonValue
 
 from pytest_manifest.errors import DispatchError, LedgerError, ManifestError
 from pytest_manifest.ledger import REUSED_RUNS, SECRETS, TO_REUSE, Ledger, utc_now
-from pytest_manifest.ledger.rows import moment
 from pytest_manifest.ledger.transfers import ReusedAttempt
 from pytest_manifest.manifest import id_and_task
 from pytest_manifest.run.earlier_passes import (
@@ -28,13 +27,13 @@ from pytest_manifest.run.earlier_passes import (
     work_key,
     work_of,
 )
-from pytest_manifest.run.evaluation import AttemptEvaluator, Evaluated
-from pytest_manifest.run.pending import PendingAttempt, pending_descendant
+from pytest_manifest.run.judging import Judged, Judging, recorded
 from pytest_manifest.run.send_queue import FirstAttempts, names_of
 from pytest_manifest.run.settings import EarlierRuns
 from pytest_manifest.run.signatures import signatures_of
 from pytest_manifest.run.state import RunState
-from pytest_manifest.schema import Entry
+from pytest_manifest.schema import Receipt, Verdict
+from pytest_manifest.schema.statuses import NOT_SENT
 from pytest_manifest.text import listed, plural
 
 _SHOWN: Final = 3
@@ -62,7 +61,6 @@ def refuse_unlooked(ledger: Ledger) -> None:
 def take_over_passes(
     state: RunState,
     ledger: Ledger,
-    make_evaluator: Callable[[Ledger], AttemptEvaluator],
     codes: Mapping[str, str],
 ) -> None:
     """Judge what is to be sent by earlier passes of the same work, and leave the rest to be sent.
@@ -75,7 +73,7 @@ def take_over_passes(
         return
     selected = len(state.to_send)
     with ledger.transaction():
-        found = _Takeover(state, ledger, make_evaluator, codes)
+        found = _Takeover(state, ledger, codes)
         found.search(earlier)
         found.hold_back_dependents()
         found.keep_secrets()
@@ -106,12 +104,10 @@ class _Takeover:
         self,
         state: RunState,
         ledger: Ledger,
-        make_evaluator: Callable[[Ledger], AttemptEvaluator],
         codes: Mapping[str, str],
     ) -> None:
         self._state = state
         self._ledger = ledger
-        self._make_evaluator = make_evaluator
         self.reused: dict[str, ReusedAttempt] = {}
         """What was taken over, by the entry that it counts for."""
         self._runs: Counter[str] = Counter()
@@ -172,17 +168,19 @@ class _Takeover:
         """Copy these passes, judge each anew, and remove those that do not pass."""
         transfers = self._ledger.transfers
         transfers.add_reused([(one.attempt, one.rows) for one in batch])
+        self._ledger.facts.append((one.attempt.entry, fact) for one in batch for fact in one.facts)
         origins = {one.attempt.origin.run for one in batch}
         self._ledger.info.add_task_ids(REUSED_RUNS, origins)
-        evaluator = self._make_evaluator(self._ledger)
+        judging = Judging(self._ledger, by_present_keys=True)
         entries = self._state.manifest.some(one.attempt.entry for one in batch)
-        passed: list[Evaluated] = []
+        passed: list[tuple[Verdict, Receipt | None]] = []
         left: list[str] = []
+        loaded = self._ledger.jobs.of_entries([one.attempt.entry for one in batch])
         for entry, one in zip(entries, batch, strict=True):
-            evaluated = self._evaluate(evaluator, entry, one) if one.is_sound else None
-            if evaluated is not None and evaluated[0].verdict == "passed":
-                passed.append(evaluated)
-                self._ledger.facts.append((entry.id, fact) for fact in one.facts)
+            taken = [each for each in loaded[entry.id] if each.own.job.reused is not None]
+            judged = judging.judge(entry, taken)  # not what is planned yet
+            if one.is_sound and judged.judgement.status == "passed" and _is_sound(judging, judged):
+                passed.append(recorded(judged))
                 self.reused[entry.id] = one.attempt
                 self._waited_for[entry.id] = one.waited_for
                 self._runs[one.attempt.origin.run] += 1
@@ -195,36 +193,6 @@ class _Takeover:
                 self._offers.give_back(one.key, entry.id, one.attempt.position, one.attempt.task_id)
         transfers.drop_reused(left)
         self._ledger.verdicts.record(passed)
-
-    def _evaluate(
-        self, evaluator: AttemptEvaluator, entry: Entry, one: OfferedPass
-    ) -> Evaluated | None:
-        """Judge an entry by all that was copied of an earlier attempt; None: it counts for none."""
-        task_id, sent_at = one.attempt.task_id, moment(one.attempt.sent_at)
-        job = PendingAttempt(evaluator.run, entry, 0, task_id, 0.0, sent_at)
-        # As the ledger has it already: to ask for each would be felt.
-        evaluator.evidence.imported[task_id] = one.attempt.origin
-        verdict, receipt = evaluator.evaluate_evidence(job, one.reported, one.starts)
-        if one.rows.descendants and not self._has_sound_tree(evaluator, job):
-            return None
-        return evaluator.trees.with_tree(entry, task_id, verdict, receipt), receipt
-
-    def _has_sound_tree(self, evaluator: AttemptEvaluator, job: PendingAttempt) -> bool:
-        """Return whether what a job started has ended as is written, by this run's keys and limits.
-
-        An end by which this run could judge no attempt of its own cannot be part of one.
-        """
-        entries: dict[str, Entry] = {}
-        events = self._ledger.events
-        for one in list(self._ledger.descendants.of_root(job.task_id)):
-            reported = events.receipts(one.task_id)
-            if not reported:  # it was never sent: of all others there is an end
-                continue
-            awaited, starts = pending_descendant(one, job, entries), events.starts(one.task_id)
-            anew = evaluator.trees.evaluate_descendant(awaited, reported, starts).verdict
-            if anew == "forged" or (one.status == "passed" and anew != "passed"):
-                return False
-        return True
 
     def hold_back_dependents(self) -> None:
         """Remove what waits for an entry that runs again, or whose job it did not wait for.
@@ -308,6 +276,19 @@ class _Takeover:
             unusable = listed([path.stem for path in self._unreadable], _SHOWN)
             told.append(f"nothing is reused of {unusable}: it goes on, or cannot be read")
         return [f"{name}: {one}" for one in told]
+
+
+def _is_sound(judging: Judging, judged: Judged) -> bool:
+    """Return whether each task that a job started has passed as well, by this run's keys.
+
+    Also where the entry ignores its descendants. What was never sent has no end.
+    """
+    attempt = judged.attempts[-1]
+    return all(
+        judging.descendant(judged.entry, attempt.own.job, facts).finding.status
+        in ("passed", NOT_SENT)
+        for facts in attempt.descendants
+    )
 
 
 def _unused(number: int) -> str:

@@ -288,6 +288,15 @@ class RunFacts:
     def overs(self) -> tuple[RunOver, ...]:
         return self._of(RunOver)
 
+    @cached_property
+    def of_reused(self) -> RunFacts:
+        """Return what of it judges a job that another run had sent: rules and code alone.
+
+        What that run knew of its store, clock and workers is among the job's own facts.
+        """
+        kept = tuple(one for one in self.facts if isinstance(one, Segment | TaskFact))
+        return replace(self, facts=kept, first_start=None)
+
     def until(self, seq: int) -> RunFacts:
         """Return what was known of the run by then."""
         first = self.first_start

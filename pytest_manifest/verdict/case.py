@@ -95,7 +95,7 @@ def case_of(
     of = job if root is None else root
     origin = of.reused  # K: identity and doubts of the run that sent it; code and rules of this one
     if origin is not None:
-        since = of.seq
+        since, run = of.seq, run.of_reused
         identity = Identity(origin.run, origin.entry, origin.attempt, job.task_id)
         entry = entry.model_copy(update={"id": origin.entry})
     else:

@@ -15,10 +15,12 @@ from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.run.consistency import violations
 from pytest_manifest.run.dispatch import Dispatch
+from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.run.reuse import take_over_passes
 from pytest_manifest.run.settings import EarlierRuns, RunSettings
 from pytest_manifest.run.state import RunState
 from pytest_manifest.run.task_metadata import CODE_HISTORY
+from pytest_manifest.schema.run_facts import TaskFact
 from pytest_manifest.urls import StackAddress
 from tests.unit.ledger_support import INFO
 from tests.unit.record_support import RecordWriter
@@ -93,7 +95,10 @@ class Rig:
         with Ledger.open(state.files.ledger, write=True) as ledger:
             since = [["2026-01-01T00:00:00+00:00", dict(codes)]]
             ledger.info.set_meta(CODE_HISTORY, json.dumps(since))
-            take_over_passes(state, ledger, Dispatch(state).make_evaluator, codes)
+            ledger.facts.append(
+                (None, TaskFact(**stamp(), task=task, code=code)) for task, code in codes.items()
+            )
+            take_over_passes(state, ledger, codes)
             ledger.info.set_status("stopped")
         return Reused(state)
 

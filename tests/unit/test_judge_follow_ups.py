@@ -36,6 +36,7 @@ from tests.unit.judge_world import (
     segment,
     sending,
     sent,
+    set_back,
     several,
     spawned,
     started,
@@ -223,6 +224,16 @@ def test_what_is_reused_keeps_its_excuses() -> None:
     early = {"started_at": BEGAN - timedelta(minutes=9), **OF_ORIGIN}
     steps = [reused, ended("succeeded", "x1", **early)]
     assert [play(one).judge().status for one in (steps, [*steps, excused])] == ["forged", "passed"]
+
+
+def test_what_the_present_run_doubts_is_no_excuse_of_what_is_reused() -> None:
+    """K: its reports were never in this run's store, nor by this run's clock."""
+    early = {"started_at": BEGAN - timedelta(minutes=9), **OF_ORIGIN}
+    doubts = [store("emptied"), set_back(600.0)]
+    for fields in (OF_ORIGIN, early):
+        assert (
+            play([reused, *doubts, ended("succeeded", "x1", **fields)]).judge().status == "forged"
+        )
 
 
 def test_each_receipt_gets_what_the_starts_know() -> None:

@@ -466,7 +466,7 @@ def test_a_run_that_goes_on_is_not_reused(rig: Rig) -> None:
             Ledger.open(state.files.ledger, write=True) as ledger,
             pytest.raises(DispatchError, match="goes on in another pytest"),
         ):
-            take_over_passes(state, ledger, Dispatch(state).make_evaluator, CODES)
+            take_over_passes(state, ledger, CODES)
     finally:
         lock.release()
 

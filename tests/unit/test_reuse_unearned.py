@@ -14,7 +14,6 @@ import pytest
 
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.ledger import OLDER, STORE_EMPTIED, Ledger, Start
-from pytest_manifest.run.dispatch import Dispatch
 from pytest_manifest.run.exported_receipts import ledger_of_receipts
 from pytest_manifest.run.exported_trees import exported_lines
 from pytest_manifest.run.older_ledger import NOTE
@@ -328,7 +327,7 @@ def refused(rig: Rig, plan: Sequence[Row], why: str, *, named: bool) -> None:
         Ledger.open(state.files.ledger, write=True) as ledger,
         pytest.raises(DispatchError, match=why),
     ):
-        take_over_passes(state, ledger, Dispatch(state).make_evaluator, CODES)
+        take_over_passes(state, ledger, CODES)
 
 
 # What it waited for
