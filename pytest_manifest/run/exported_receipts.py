@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 from pytest_manifest.broker.attempt import is_of_attempt, task_id_for
-from pytest_manifest.broker.workers import with_effective_timeout
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import REUSED_RUNS, Ledger, ReusedFrom, RunInfo, utc_now
 from pytest_manifest.ledger.queries import BATCH
@@ -17,14 +16,15 @@ from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.ledger.transfers import ImportedEntry
 from pytest_manifest.manifest import Limits, Manifest
 from pytest_manifest.manifest.receipts import Exported, ReceiptIndex
-from pytest_manifest.run.evaluation import AttemptEvaluator, Evaluated
+from pytest_manifest.run.exported_facts import ExportedFacts
 from pytest_manifest.run.exported_trees import TreeImport
-from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.signatures import require_signatures
 from pytest_manifest.schema import Entry, Receipt, Verdict
+from pytest_manifest.schema.facts import Job, Reused
 from pytest_manifest.schema.receipts import Judged, Reuse
 from pytest_manifest.schema.statuses import FIXED
 from pytest_manifest.verdict import evaluate, problems
+from pytest_manifest.verdict.reasons import verdict_of
 
 SHORTEST_LIMIT: Final = 1.0
 """Seconds: a task that ran no longer was within any time limit that it may have had."""
@@ -53,7 +53,7 @@ def ledger_of_receipts(
             require_signatures(ledger, receipt_keys)
             judging = _ReceiptsEvaluation(run, manifest, index, file.name, ledger)
             several = len(index.runs) > 1
-            trees = TreeImport(run, manifest, ledger, judging.evaluator)
+            trees = TreeImport(manifest, ledger, judging.facts)
             if not several:
                 trees.add_all(index)
             for passages in () if several else judging.passages():
@@ -115,7 +115,7 @@ class _ReceiptsEvaluation:
     ledger: Ledger
 
     def __post_init__(self) -> None:
-        self.evaluator = AttemptEvaluator(self.run, self.manifest, self.ledger, kills=1, lifetime=0)
+        self.facts = ExportedFacts(self.ledger)
 
     def passages(self) -> Iterator[list[ImportedEntry]]:
         """Yield the outcome of the entries in batches, in the manifest's order."""
@@ -142,8 +142,8 @@ class _ReceiptsEvaluation:
         task_id = receipt.task_id  # with the place that the entry had when it was sent
         if not is_of_attempt(task_id, self.run, entry.id, attempt):
             task_id = task_id_for(self.run, entry.id, attempt, ordinal)
-        job = PendingAttempt(self.run, entry, attempt, task_id, 0.0, receipt.sent_at)
-        verdict, counted = self._evaluate(job, receipt)
+        job = self.facts.attempt(entry, task_id, attempt)
+        verdict, counted = self._evaluate(entry, job, receipt)
         text = exported.text
         return ImportedEntry(
             task_id,
@@ -155,13 +155,13 @@ class _ReceiptsEvaluation:
             None if counted is None else text,
         )
 
-    def _evaluate(self, job: PendingAttempt, receipt: Receipt) -> Evaluated:
+    def _evaluate(self, entry: Entry, job: Job, receipt: Receipt) -> tuple[Verdict, Receipt | None]:
         """Judge a job by its receipt, and by what its run has said of it.
 
         That it did not pass is believed; that it did is held against the receipt, and against the
         time limit that its task had.
         """
-        entry, judged = job.entry, receipt.judged
+        judged = receipt.judged
         if judged is not None and self._stands(judged, entry, receipt):
             verdict = Verdict(
                 verdict=judged.verdict,
@@ -172,13 +172,13 @@ class _ReceiptsEvaluation:
                 mismatches=judged.mismatches,
             )
             return verdict, receipt
-        if judged is not None and judged.limit is not None:
-            job.entry = with_effective_timeout(entry, judged.limit)
-        verdict, counted = self.evaluator.evaluate(job, receipt, ())
-        if verdict.verdict == "passed" and judged is None and _may_have_outrun(entry, receipt):
+        found = self.facts.judge(entry, job, receipt, None if judged is None else judged.limit)
+        if found.status == "passed" and judged is None and _may_have_outrun(entry, receipt):
             why = problems.LimitNotExported(file=self.name)
             return evaluate(entry, None, attempt=job.number, problem="unknown", why=why), None
-        return verdict, counted
+        what = found.finding
+        verdict = verdict_of(entry.id, job.number, what.status, what.reason, what.mismatches)
+        return verdict, found.receipt
 
     def _stands(self, judged: Judged, entry: Entry, receipt: Receipt) -> bool:
         """Return whether what the run has said of a job holds, whatever its receipt says."""
@@ -201,12 +201,12 @@ class _ReceiptsEvaluation:
         task_id = receipt.task_id
         if not is_of_attempt(task_id, origin.run, origin.entry, origin.attempt):
             task_id = task_id_for(origin.run, origin.entry, origin.attempt, ordinal)
-        job = PendingAttempt(self.run, entry, 0, task_id, 0.0, receipt.sent_at)
-        imported = self.evaluator.evidence.imported
-        imported[task_id] = origin
-        verdict, counted = self._evaluate(job, receipt)
-        del imported[task_id]
-        if verdict.verdict == "passed" and self.evaluator.evidence.signatures is not None:
+        reused = Reused(
+            run=origin.run, entry=origin.entry, attempt=origin.attempt, by=origin.by, at=origin.at
+        )
+        job = self.facts.attempt(entry, task_id, 0, reused)
+        verdict, counted = self._evaluate(entry, job, receipt)
+        if verdict.verdict == "passed" and self.facts.signatures is not None:
             why = problems.ReuseNotSigned(run=origin.run, by=by.run)
             verdict, counted = evaluate(entry, None, attempt=0, problem="unknown", why=why), None
         text = exported.text

@@ -19,15 +19,15 @@ from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.manifest import Manifest, descendant_line, receipt_line
 from pytest_manifest.manifest.receipts import ReceiptIndex
 from pytest_manifest.run.changes import kept_manifest
-from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.evidence import complete_receipt, decisive_end
-from pytest_manifest.run.pending import PendingAttempt, entry_of_descendant
+from pytest_manifest.run.exported_facts import ExportedFacts
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.schema import Entry, Verdict
+from pytest_manifest.schema.facts import Reused
 from pytest_manifest.schema.receipts import ExportedDescendant
 from pytest_manifest.schema.wire import parse_moment
-from pytest_manifest.verdict import evaluate, problems
-from pytest_manifest.verdict.reasons import Problem
+from pytest_manifest.verdict import problems
+from pytest_manifest.verdict.reasons import verdict_of
 
 _FORMAT = "judged "
 """Changes with what a file holds beside the verdicts that it is of."""
@@ -98,10 +98,9 @@ def _descendant_lines(ledger: Ledger) -> Iterator[bytes]:
 class TreeImport:
     """Record the descendants of a receipts file in a ledger that is made of it."""
 
-    run: str
     manifest: Manifest
     ledger: Ledger
-    evaluator: AttemptEvaluator
+    facts: ExportedFacts
     strange: int = 0
     """How many are of no attempt of the run, and left out."""
     _entry: Entry | None = field(default=None, init=False)
@@ -110,11 +109,8 @@ class TreeImport:
         """Record all of them, with their receipts and verdicts, in batches."""
         lines = index.descendants()
         while some := list(islice(lines, BATCH)):
-            ours = [
-                one.model_copy(update={"entry": entry})
-                for one in some
-                if (entry := self._entry_of(one, index)) is not None
-            ]
+            known = ((self._entry_of(one, index), one) for one in some)
+            ours = [(entry, one) for entry, one in known if entry is not None]
             self.strange += len(some) - len(ours)
             with self.ledger.transaction():
                 self._add(ours)
@@ -126,37 +122,37 @@ class TreeImport:
         """
         if not is_of_attempt(one.root, one.run, one.entry, one.attempt):
             return None
-        entry = one.entry if one.run == self.run else index.reusing_entry(one.root)
+        entry = one.entry if one.run == self.facts.run else index.reusing_entry(one.root)
         return entry if entry is not None and entry in self.manifest else None
 
-    def _add(self, some: list[ExportedDescendant]) -> None:
+    def _add(self, some: list[tuple[str, ExportedDescendant]]) -> None:
         self.ledger.descendants.add(
             Descendant(
                 *(one.task_id, one.root, one.parent, one.task, one.how), spawned_at=one.spawned_at
             )
-            for one in some
+            for _, one in some
         )
         self.ledger.events.add_receipts(
-            (one.task_id, None, one.receipt) for one in some if one.receipt is not None
+            (one.task_id, None, one.receipt) for _, one in some if one.receipt is not None
         )
-        verdicts = ((one.task_id, self._verdict(one)) for one in some)
+        verdicts = ((one.task_id, self._verdict(entry, one)) for entry, one in some)
         self.ledger.descendants.end(
             {task_id: verdict for task_id, verdict in verdicts if verdict is not None}
         )
 
-    def _verdict(self, one: ExportedDescendant) -> Verdict | None:
+    def _verdict(self, name: str, one: ExportedDescendant) -> Verdict | None:
         """Judge a descendant by its receipt; that it has not passed is believed without one."""
         if one.verdict is None or one.verdict.verdict != "passed":
             return one.verdict
-        if self._entry is None or self._entry.id != one.entry:
-            self._entry = self.manifest[one.entry]
-        attempt = PendingAttempt(self.run, self._entry, one.attempt, one.root, 0.0)
-        entry = entry_of_descendant(one.task, attempt)
+        if self._entry is None or self._entry.id != name:
+            self._entry = self.manifest[name]
+        entry, origin = self._entry, None
         if one.receipt is None:
-            why: Problem = problems.NoReceipt()
-            return evaluate(entry, None, attempt=one.attempt, problem="unknown", why=why)
-        if (one.receipt.run, one.receipt.task_id) != (one.run, one.task_id):
-            why = problems.OfAnotherTask()
-            return evaluate(entry, None, attempt=one.attempt, problem="forged", why=why)
-        job = PendingAttempt(self.run, entry, one.attempt, one.task_id, 0.0)
-        return self.evaluator.trees.evaluate_descendant(job, [(None, one.receipt)], ())
+            reason = problems.NoReceipt()
+            return verdict_of(one.entry, one.attempt, "unknown", reason)
+        if one.run != self.facts.run:
+            at, by = self.facts.at, self.facts.run
+            origin = Reused(run=one.run, entry=one.entry, attempt=one.attempt, by=by, at=at)
+        root = self.facts.attempt(entry, one.root, one.attempt, origin)
+        found = self.facts.judge_descendant(entry, root, one)
+        return verdict_of(one.entry, one.attempt, found.status, found.reason, found.mismatches)

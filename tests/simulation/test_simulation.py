@@ -186,7 +186,7 @@ def reckless_resume() -> Iterator[None]:
 
     with (
         mock.patch.object(Resume, "_locate", nothing),
-        mock.patch.object(resume_decisions, "may_have_started", never),
+        mock.patch.object(resume_decisions, "_may_have_run", never),
     ):
         yield
 
