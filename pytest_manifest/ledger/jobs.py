@@ -86,8 +86,13 @@ _DESCENDANTS: Final = f"""
     ORDER BY spawned_at, task_id
 """  # noqa: S608 - fixed text
 _ENTRIES: Final = "SELECT DISTINCT entry FROM attempts ORDER BY ordinal, entry"
-_FIRST_START: Final = "SELECT min(seq) FROM starts WHERE seq > 0"
-_OF_THE_RUN: Final = " AND substr(task_id, 1, 8) = ?"
+_FIRST_START: Final = """
+    SELECT min(s.seq) FROM starts s LEFT JOIN descendants d ON d.task_id = s.task_id
+    WHERE s.seq > 0 AND coalesce(d.root, s.task_id) NOT IN (
+        SELECT task_id FROM attempts WHERE state = 'reused'
+    )
+"""
+_OF_THE_RUN: Final = " AND substr(coalesce(d.root, s.task_id), 1, 8) = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,10 +199,11 @@ class Jobs(LedgerPart):
 
     def run_facts(self, run: str | None = None) -> RunFacts:
         """Return the facts of a run: of those that were merged into this one, or its own."""
-        info = self._info.read()
-        name = info.run if run is None else run
+        own = self._info.read().run
+        name = own if run is None else run
+        info = self._info.read_run(name)
         query, values = _FIRST_START, list[str]()
-        if name != info.run:
+        if name != own:
             query, values = query + _OF_THE_RUN, [name[-8:]]
         row = self._db.read_one(query, values)
         return RunFacts(

@@ -51,6 +51,13 @@ class RunMetadata(LedgerPart):
         with self._db.parse_errors():
             return info_of(self.all_meta())
 
+    def read_run(self, run: str) -> RunInfo:
+        """Return the description of one of the runs whose attempts the ledger has."""
+        meta = self.all_meta()
+        own = {key: meta[name] for key in DESCRIBED if (name := key_of(key, run)) in meta}
+        with self._db.parse_errors():
+            return info_of(meta | own | {"run": run})
+
     def hide_secrets(self) -> None:
         """Hide in this process what was registered as a secret of this run."""
         for secret in self.texts(SECRETS):
@@ -236,7 +243,9 @@ OWN_STORE: Final = "own_store"
 """The ledger's key for the result store that the app's settings name, where the run reads from
 another; without the password."""
 _PERMANENT: Final = (STORE_EMPTIED, GAVE_UP, STOCK_WORKERS, OTHER_BROKER)
-RUN_KEYS: Final = (*_PERMANENT, SEGMENTS, RECEIPT_KEYS)
+DESCRIBED: Final = ("created_at", "owned", "broker", "backend", "stream_ttl")
+"""Keys of a run's description that its jobs are judged by."""
+RUN_KEYS: Final = (*_PERMANENT, *DESCRIBED, SEGMENTS, RECEIPT_KEYS)
 """Keys of what is known of one run alone; a merged ledger has it of each of its runs."""
 
 
