@@ -31,7 +31,7 @@ from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.fact_log import end_segment, stamp
 from pytest_manifest.run.judging import Judged, Judging, recorded
-from pytest_manifest.run.older_ledger import doubt_unsent, has_traces, was_read_on
+from pytest_manifest.run.older_ledger import refuse_read_on, refuse_traces
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.recovery import JobSearch, locations_of
 from pytest_manifest.run.resume_decisions import Known, decisions, is_unproven
@@ -69,8 +69,6 @@ class Resume(EarlierRunStrategy):
         """Task ids that the search has seen in some place."""
         self._unsent: frozenset[str] = frozenset()
         """Task ids of what was never sent by the ledger, which are searched for, too."""
-        self._is_older = False
-        """Whether the ledger is older than what was sent by it, so that this is not true."""
         self._restarts_stream = False
         """Whether the result store lacks its mark, so that its stream is to be marked as begun."""
         self._to_repeat: set[str] = set()
@@ -127,7 +125,8 @@ class Resume(EarlierRunStrategy):
     def _reconcile(self, ledger: Ledger, collector: ReceiptCollector) -> None:
         """Read what arrived since, search for what is under way, and decide what is to be sent."""
         state = self.state
-        self._is_older = bool(self._unsent) and was_read_on(ledger, collector)
+        if state.pending:
+            refuse_read_on(ledger, collector)
         self._note_ended_store(ledger, collector)
         engine = self.make_engine(ledger, collector)
         engine.send_nothing()
@@ -148,7 +147,7 @@ class Resume(EarlierRunStrategy):
         intact = collector.is_intact()
         # A session that was killed before its first message may not have marked the store at all.
         emptied = intact is False and not ledger.attempts.send_states().keys() <= NOT_OURS
-        if emptied and not self._is_older:
+        if emptied:
             note_emptied(ledger)  # a new stream would not show it any more
         if self._search is not None:  # after all that makes it doubtful
             engine.missing.note_search(*self._search, self._search[1].missing)
@@ -169,7 +168,7 @@ class Resume(EarlierRunStrategy):
         self._to_repeat |= {one.entry for one in state.decisions if one.sends_later}
         self._check_budget(ledger)
         self._plan(ledger)
-        if intact is False and state.to_send and not self._is_older:
+        if intact is False and state.to_send:
             ledger.info.set_meta(
                 "stream_position", "0"
             )  # a stream that begins anew may count from 1 again
@@ -188,14 +187,9 @@ class Resume(EarlierRunStrategy):
             note_emptied(ledger)
 
     def _without_unsent(self, ledger: Ledger, locations: dict[str, Location]) -> frozenset[str]:
-        """Await no longer what was never sent, and return it; nothing where that may be untrue."""
+        """Await no longer what was never sent, and return it: nothing of it is out."""
         pending, unsent = self.state.pending, self._unsent
-        if self._is_older or has_traces(ledger, pending, unsent, self._seen):
-            self._is_older = True
-            doubt_unsent(self.state, ledger)
-            evaluate_kept_receipts(ledger, pending, self.make_evaluator(ledger))
-            return frozenset()
-        refuse_unlooked(ledger)  # nothing of it is out
+        refuse_unlooked(ledger)
         for task_id in unsent:
             pending.complete(task_id)
             locations.pop(task_id, None)
@@ -250,7 +244,10 @@ class Resume(EarlierRunStrategy):
         state.to_send = attempts
 
     def _locate(self, engine: Engine) -> dict[str, Location]:
-        """Locate what has no receipt, by task id. Raises DispatchError where that is impossible."""
+        """Locate what has no receipt, by task id.
+
+        Raises DispatchError where that is impossible, or the ledger is an older one.
+        """
         state = self.state
         locator = self.connections.locator
         if locator is None or not state.pending:
@@ -265,6 +262,7 @@ class Resume(EarlierRunStrategy):
                 engine.poll_once()  # a store that lacks its mark has had nothing to lose
             else:
                 engine.missing.read_reports()
+            refuse_traces(engine.ledger, state.pending, self._unsent, self._seen)
             engine.missing.confirm(located, as_of, search)
             taken_out = set(engine.missing.requeue(located))
         except StackError as error:

@@ -8,14 +8,12 @@ from unittest import mock
 
 import pytest
 
-from pytest_manifest.ledger import OLDER, STORE_EMPTIED, Descendant, ReusedFrom
+from pytest_manifest.ledger import STORE_EMPTIED, Descendant, ReusedFrom
 from pytest_manifest.ledger.run_info import STOCK_WORKERS
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.run import resume
 from pytest_manifest.run.doubts import note_emptied
 from pytest_manifest.run.fact_log import stamp
-from pytest_manifest.run.older_ledger import NOTE
-from pytest_manifest.run.resume_rules import ResumeRules
 from pytest_manifest.schema.facts import Recalled, Withheld
 from tests.unit.ledger_support import INFO
 from tests.unit.resume_rig import ResumeRig, entry, resume_rig
@@ -83,73 +81,6 @@ def test_a_run_without_a_search_is_resumed(rig: ResumeRig) -> None:
     assert None not in [call.args[0] for call in opened.call_args_list]
     asked_for = [[one.id for one in call.args[1]] for call in opened.call_args_list]
     assert asked_for == [["a", "b", "c"], []]
-
-
-def doubted(rig: ResumeRig, *names: str) -> None:
-    """That these are unsent is not believed any more."""
-    assert rig.resumed is not None
-    assert any("is older than what was sent" in one for one in rig.resumed.state.warnings)
-    with rig.ledger() as ledger:
-        assert ledger.info.get_meta(STORE_EMPTIED) == OLDER
-        newest = {one.entry: (one.state, one.note) for one in ledger.attempts.newest()}
-    assert {newest[name] for name in names} == {("uncertain", NOTE)}
-
-
-def test_a_message_of_what_is_called_unsent_makes_all_of_that_doubtful(rig: ResumeRig) -> None:
-    """A newer copy of the ledger has sent it, and so perhaps the others."""
-    unsend(rig, "a", "b")
-    rig.queue("a")
-    rig.end("c")
-    rig.resume()
-    assert rig.decided() == {
-        "a": ("wait", "still queued"),
-        "b": ("leave", f"lost in flight{RISKY}"),
-        "c": ("keep", "passed"),
-    }
-    doubted(rig, "a", "b")
-
-
-def test_a_receipt_of_what_is_called_unsent_counts(rig: ResumeRig) -> None:
-    """It is kept in the ledger already, which has forgotten that it has sent its job."""
-    rig.end("a")
-    rig.resume(["a"])
-    rig.resumed.state.lock.release()  # type: ignore[union-attr]  # it was made just now
-    unsend(rig, "a", "b")
-    rig.world.results.clear()
-    with rig.ledger() as ledger:
-        ledger.verdicts.reopen(["a"])
-    rig.resume()
-    assert rig.decided()["a"] == ("keep", "passed")
-    doubted(rig, "a", "b")
-
-
-def test_a_store_that_was_read_on_makes_it_doubtful_as_well(rig: ResumeRig) -> None:
-    """Also where no message is left; and where nothing is called unsent nobody asks for that."""
-    unsend(rig, "a", "b")
-
-    def read_on(ledger: object, _: object) -> bool:
-        ledger.info.set_meta(STORE_EMPTIED, OLDER)  # type: ignore[attr-defined]  # a ledger
-        return True
-
-    with mock.patch.object(resume, "was_read_on", side_effect=read_on):
-        rig.resume()
-    assert rig.decided()["a"] == rig.decided()["b"] == ("leave", f"lost in flight{RISKY}")
-    doubted(rig, "a", "b")
-
-
-def test_an_older_ledger_stays_one_where_its_store_was_emptied(rig: ResumeRig) -> None:
-    """And it is read on from where it was."""
-    unsend(rig, "a", "b")
-    rig.world.began_stream = False
-    with rig.ledger() as ledger:
-        ledger.info.set_meta("stream_position", "7")
-        ledger.info.set_status("running")
-    rig.queue("a")
-    rig.resume(rules=ResumeRules(unsafe=True))
-    doubted(rig, "a")
-    assert [one.entry.id for one in rig.to_send()] == ["b", "c"]
-    with rig.ledger() as ledger:
-        assert ledger.info.get_meta("stream_position") == "7"
 
 
 def test_what_the_session_itself_says_of_what_it_left_out_is_no_trace(rig: ResumeRig) -> None:
