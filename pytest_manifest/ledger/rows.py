@@ -335,11 +335,6 @@ NEWEST_FIRST: Final = "hop DESC, retries DESC, redelivered DESC, started_at DESC
 the clocks of several machines."""
 
 
-def order_of_start(start: Start) -> tuple[int, int, bool, str]:
-    """Return what an attempt's starts are sorted by, the oldest first: see ``OLDEST_FIRST``."""
-    return start.hop, start.retries, start.redelivered, text(start.started_at) or ""
-
-
 def row_of_start(start: Start) -> Row:
     """Return a start's columns in the order of the table."""
     return (

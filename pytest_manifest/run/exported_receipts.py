@@ -16,8 +16,7 @@ from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.ledger.transfers import ImportedEntry
 from pytest_manifest.manifest import Limits, Manifest
 from pytest_manifest.manifest.receipts import Exported, ReceiptIndex
-from pytest_manifest.run.exported_facts import ExportedFacts
-from pytest_manifest.run.exported_trees import TreeImport
+from pytest_manifest.run.exported_trees import ExportedFacts, TreeImport
 from pytest_manifest.run.signatures import require_signatures
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.facts import Job, Reused

@@ -26,11 +26,6 @@ class Judged(NamedTuple):
     attempts: Sequence[LoadedAttempt]
     judgement: Judgement
 
-    @property
-    def is_planned(self) -> bool:
-        """Return whether the entry has an attempt, be it that none was sent."""
-        return bool(self.attempts)
-
 
 class Judging:
     """Judge entries of one ledger, by the facts of its runs as of when they are first asked for.

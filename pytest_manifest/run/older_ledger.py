@@ -55,6 +55,5 @@ def _was_reported(pending: PendingAttempts, task_id: str) -> bool:
 def _refusal(ledger: Ledger, why: str) -> DispatchError:
     return DispatchError(
         f"{ledger.path}: is older than what was sent by it: {why}; nothing was sent: go on with "
-        "the newest ledger of the run, its -wal file beside it, or begin anew with "
-        "--manifest-rerun"
+        "the newest ledger of the run and its -wal file, or begin a new run with --manifest-rerun"
     )

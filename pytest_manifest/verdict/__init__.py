@@ -5,7 +5,6 @@ from pytest_manifest.verdict.costs import Costs, cost_of_verdict
 from pytest_manifest.verdict.evidence import (
     contradiction,
     is_revocation_notice,
-    may_have_run,
 )
 from pytest_manifest.verdict.expectations import differences, evaluate
 from pytest_manifest.verdict.explanation import (
@@ -29,7 +28,6 @@ __all__ = [
     "evaluate",
     "explain",
     "is_revocation_notice",
-    "may_have_run",
     "next_step",
     "outcome",
 ]

@@ -7,7 +7,7 @@ depend on this.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -39,22 +39,6 @@ def denies(receipt: Receipt, *, witnessed: bool) -> bool:
         return False
     # A stock worker does not report what it, or one before it, did before the end.
     return witnessed or (receipt.source == "worker" and not receipt.redelivered)
-
-
-def may_have_run(
-    *, sent: bool, begun: bool, receipts: Iterable[Receipt] = (), witnessed: bool
-) -> bool:
-    """Return whether the code of an attempt's task may have been entered.
-
-    ``sent``: the broker may have had it; ``begun``: a worker reported its start; ``receipts``: all
-    of the attempt; ``witnessed`` as in :func:`denies`.
-    """
-    if not sent or begun:
-        return sent
-    told = [receipt for receipt in receipts if not is_revocation_notice(receipt)]
-    if not told:
-        return not witnessed
-    return not all(denies(receipt, witnessed=witnessed) for receipt in told)
 
 
 CLOCK_TOLERANCE: Final = timedelta(minutes=5)

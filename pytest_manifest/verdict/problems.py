@@ -512,10 +512,6 @@ class OfAnother(Problem):
     says = "it is of another {of_what}: {found}, not {true}"
 
 
-class OfAnotherTask(Problem):
-    says = "its receipt is of another task"
-
-
 class OtherArguments(Problem):
     says = "the job ran with other arguments than this entry has now"
 

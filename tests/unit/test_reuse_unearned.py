@@ -16,7 +16,6 @@ from pytest_manifest.errors import DispatchError
 from pytest_manifest.ledger import OLDER, STORE_EMPTIED, Ledger, Start
 from pytest_manifest.run.exported_receipts import ledger_of_receipts
 from pytest_manifest.run.exported_trees import exported_lines
-from pytest_manifest.run.older_ledger import NOTE
 from pytest_manifest.run.reuse import take_over_passes
 from pytest_manifest.run.signatures import require_signatures
 from pytest_manifest.schema import Entry, Receipt
@@ -229,7 +228,7 @@ def test_of_an_older_copy_of_a_ledger_what_it_knows_is_reused(rig: Rig) -> None:
     number = list(record.manifest.ids).index("c")
     record.ledger.attempts.plan([(record.task_id("c"), "c", 1, number)])
     doubted = [record.task_id(name) for name in "bc"]
-    record.ledger.attempts.mark(doubted, "uncertain", note=NOTE)
+    record.ledger.attempts.mark(doubted, "uncertain", note="a newer copy may have sent it")
     record.ledger._db.connection.execute(
         "UPDATE attempts SET sent_at = NULL WHERE state = 'uncertain'"
     )
