@@ -42,9 +42,8 @@ from pytest_manifest.schema.statuses import OF_ITS_PROCESS
 from pytest_manifest.schema.wire import parse_moment
 from pytest_manifest.verdict import problems
 from pytest_manifest.verdict import tree as of_tree
-from pytest_manifest.verdict.belief import Finding
 from pytest_manifest.verdict.judge import Attempt, Judgement, judge, judge_descendant
-from pytest_manifest.verdict.reasons import UNEXPLAINED, reason_of, verdict_of
+from pytest_manifest.verdict.reasons import UNEXPLAINED, Finding, reason_of, verdict_of
 
 _FORMAT = "judged "
 """Changes with what a file holds beside the verdicts that it is of."""

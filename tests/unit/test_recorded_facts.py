@@ -556,21 +556,6 @@ def test_a_verdict_that_is_taken_back_is_kept_as_that(tmp_path: Path) -> None:
         assert [said(one) for one in own(made.reading, "b").facts] == SENT
 
 
-def test_what_another_copy_may_have_sent_has_an_uncertain_sending(tmp_path: Path) -> None:
-    """At a time that only the other one knows."""
-    with resume_rig(tmp_path) as made:
-        with made.ledger() as ledger:
-            ledger.attempts.mark([made.task_id("a")], "planned")
-        made.begin("a")
-        made.resume()
-        found = own(made.reading, "a").facts
-        assert [said(one) for one in found[1:]] == [
-            *[("sending", 1), ("send result", 1, "uncertain")]
-        ]
-        assert document_of(found[1]).get("sent_at") is None
-        assert of_run(made)[-2:] == [("store", "older"), ("search",)]
-
-
 def test_what_may_not_be_sent_there_is_told_apart(tmp_path: Path) -> None:
     """The broker that a run was sent to, once it is searched for on another."""
     with resume_rig(tmp_path, is_private=False) as made:
