@@ -285,14 +285,17 @@ class StreamReader:
         return server, server is None or bool(said.get("aof_enabled"))
 
     def was_read_on(self) -> bool:
-        """Tell whether records behind the first position were removed: another reader has them.
+        """Return whether records behind the first position were removed: another reader has them.
 
-        Raises StackError where the store cannot be reached.
+        No reader removes the mark: without it the stream was emptied. Raises StackError where the
+        store cannot be reached.
         """
         with self._stack_errors("read from"):
             if self._is_truncated is None:
                 self._is_truncated = self._was_truncated()
-        return self._is_truncated
+            if self._is_truncated and self._mark is None:
+                self._mark = self._find_mark()
+        return self._is_truncated and self._mark is not None
 
     def _was_truncated(self) -> bool:
         """Tell whether records behind the position were removed: by a copy of the ledger, or since

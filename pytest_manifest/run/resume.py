@@ -187,8 +187,12 @@ class Resume(EarlierRunStrategy):
             note_emptied(ledger)
 
     def _without_unsent(self, ledger: Ledger, locations: dict[str, Location]) -> frozenset[str]:
-        """Await no longer what was never sent, and return it: nothing of it is out."""
+        """Await no longer what was never sent, and return it.
+
+        Raises DispatchError where some of it is out, as the ledger is an older one.
+        """
         pending, unsent = self.state.pending, self._unsent
+        refuse_traces(ledger, pending, unsent, self._seen)
         refuse_unlooked(ledger)
         for task_id in unsent:
             pending.complete(task_id)
