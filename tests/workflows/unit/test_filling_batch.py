@@ -312,9 +312,27 @@ def test_rows_are_committed_call_by_call(bible: MovieBible) -> None:
     assert seen == [0, 2, 4, 6]  # when the next call is answered
 
 
-def test_time_that_is_over_keeps_what_is_answered(bible: MovieBible) -> None:
+def ended_by_its_first_write(
+    bible: MovieBible, monkeypatch: pytest.MonkeyPatch, *, is_patient: bool
+) -> Ending:
+    """The end of a batch's time, which comes as soon as the answers of a call are written."""
+    ending, write = Ending(monkeypatch, filling_batch, is_patient=is_patient), bible.write
+
+    def write_and_end(rows: list[NewAnnotation]) -> object:
+        result = write(rows)
+        ending.over.set()
+        return result
+
+    monkeypatch.setattr(bible, "write", write_and_end)
+    return ending
+
+
+def test_time_that_is_over_keeps_what_is_answered(
+    bible: MovieBible, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The second call hangs until the batch has given up; what came before is there."""
     hanging = threading.Event()
+    ended_by_its_first_write(bible, monkeypatch, is_patient=False)
 
     def hang(request: TextRequest) -> bool:
         if holds(request, 5):
@@ -476,8 +494,11 @@ def test_what_may_have_been_billed_is_told_however_a_batch_ends(
     assert told[-1] is batch.report
 
 
-def test_a_call_that_waits_for_its_turn_when_time_is_over_is_not_done(bible: MovieBible) -> None:
+def test_a_call_that_waits_for_its_turn_when_time_is_over_is_not_done(
+    bible: MovieBible, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is given up between its retries, and its passages are left to the next sending."""
+    ended_by_its_first_write(bible, monkeypatch, is_patient=True)
     away = raising(Unavailable("503", retry_after=30.0), lambda request: holds(request, 1))
     limits = Limits(concurrency=2, per_call=4)
     batch = batch_of(bible, ScriptedModel(away), limits, policy=RetryPolicy(longest_wait=60.0))
