@@ -64,7 +64,9 @@ def tree_text(
     one = first_unexpected(ledger.descendants, expected, root, ends)
     if one is None:
         return TreeText(phrase)
-    return TreeText(phrase, one.task, one.task_id, received(ledger, one.task_id))
+    from pytest_manifest.run.judging import receipt_that_counts
+
+    return TreeText(phrase, one.task, one.task_id, receipt_that_counts(ledger, one.task_id))
 
 
 def properties_of_tree(
@@ -110,16 +112,6 @@ def _said(receipt: Receipt | None) -> dict[str, JsonValue]:
     if receipt is None:
         return {"source": "harness"}
     return receipt.model_dump(include={"source", "state", "children"})
-
-
-def received(ledger: Ledger, task_id: str) -> Receipt | None:
-    """Return a descendant's receipt that counts, with what its starts add; None: none came."""
-    from pytest_manifest.run.evidence import complete_receipt, decisive_end
-
-    reported = ledger.events.receipts(task_id)
-    if not reported:
-        return None
-    return complete_receipt(decisive_end(reported)[1], ledger.events.starts(task_id))
 
 
 # Of a run

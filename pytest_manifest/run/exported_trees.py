@@ -16,25 +16,22 @@ from typing import Final
 from pydantic_core import from_json
 
 from pytest_manifest.broker.attempt import is_of_attempt
-from pytest_manifest.ledger import Descendant, Ledger, utc_now
-from pytest_manifest.ledger.facts import started_of
+from pytest_manifest.ledger import Descendant, Ledger
 from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.manifest import Manifest, descendant_line, receipt_line
 from pytest_manifest.manifest.receipts import ReceiptIndex
 from pytest_manifest.run.changes import kept_manifest
+from pytest_manifest.run.judging import end_of, receipt_that_counts
 from pytest_manifest.run.signatures import signatures_of
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.facts import (
-    Ended,
-    FactSource,
     Job,
     Nowhere,
     Reused,
     Sending,
     SendResult,
     Spawn,
-    Stored,
 )
 from pytest_manifest.schema.receipts import ExportedDescendant
 from pytest_manifest.schema.run_facts import JobFact, JobFacts, RunFacts, TaskFact
@@ -42,7 +39,6 @@ from pytest_manifest.schema.statuses import OF_ITS_PROCESS
 from pytest_manifest.schema.wire import parse_moment
 from pytest_manifest.verdict import problems
 from pytest_manifest.verdict import tree as of_tree
-from pytest_manifest.verdict.belief import Identity, complete_receipt, counted_ends, traces_of
 from pytest_manifest.verdict.judge import Attempt, Judgement, judge, judge_descendant
 from pytest_manifest.verdict.reasons import UNEXPLAINED, Finding, reason_of, verdict_of
 
@@ -91,7 +87,8 @@ def _descendant_lines(ledger: Ledger) -> Iterator[bytes]:
             if one.status == "passed" and one.receipts == 1 and one.starts <= 1:
                 receipt = one.receipt  # nothing else is known of it
             else:
-                receipt = _decisive(ledger, one.task_id).model_dump_json()
+                counted = receipt_that_counts(ledger, one.task_id)
+                receipt = None if counted is None else counted.model_dump_json()
         yield descendant_line(
             {
                 "run": runs.run_of(one.root),
@@ -107,38 +104,6 @@ def _descendant_lines(ledger: Ledger) -> Iterator[bytes]:
             one.verdict,
             receipt,
         )
-
-
-def _decisive(ledger: Ledger, task_id: str) -> Receipt:
-    """Return the receipt by which a descendant has ended, with what its starts know."""
-    receipts = ledger.events.receipts(task_id)
-    first = receipts[0][1]
-    at, of = utc_now(), Identity(first.run, first.entry, first.attempt, task_id)
-    starts = ledger.events.starts(task_id)
-    facts: list[JobFact] = [started_of(one, 0, at, FactSource.WORKER) for one in starts]
-    facts += [
-        _end(number, at, task_id, receipt, execution)
-        for number, (execution, receipt) in enumerate(receipts, 1)
-    ]
-    job = JobFacts(Job(task_id=task_id, entry="", number=0, run="", seq=0, at=at), tuple(facts))
-    traces = traces_of(job, of)
-    ends = counted_ends(job, traces, 0)
-    return complete_receipt(ends[-1].receipt if ends else receipts[-1][1], traces.starts)
-
-
-def _end(
-    seq: int,
-    at: datetime,
-    job: str,
-    receipt: Receipt,
-    execution: str | None = None,
-    fault: str = "",
-) -> Ended | Stored:
-    """Return the fact of an end, by who reports it."""
-    if receipt.source == "worker":
-        return Ended(seq=seq, at=at, job=job, receipt=receipt, execution=execution, fault=fault)
-    by = FactSource.STORE
-    return Stored(seq=seq, at=at, source=by, job=job, receipt=receipt, fault=fault)
 
 
 @dataclass
@@ -293,7 +258,7 @@ class ExportedFacts:
         facts: list[JobFact] = [nowhere]
         if receipt is not None:
             fault = "" if self.signatures is None else self.signatures.fault_of(receipt)
-            end = _end(_ENDED, at, task_id, receipt, fault=fault)
+            end = end_of(_ENDED, at, task_id, receipt, fault=fault)
             facts = [end, nowhere]
         if job.spawn is None:
             sending = Sending(seq=_SENT, at=at, job=task_id, number=1, sent_at=sent_at)

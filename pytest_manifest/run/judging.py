@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 from itertools import islice
 from typing import NamedTuple
 
-from pytest_manifest.ledger import Ledger
+from pytest_manifest.ledger import Ledger, utc_now
+from pytest_manifest.ledger.facts import started_of
 from pytest_manifest.ledger.jobs import BATCH, LoadedAttempt
 from pytest_manifest.run.signatures import SignaturesByRun
 from pytest_manifest.schema import Entry, Receipt, Verdict
-from pytest_manifest.schema.facts import Ended, Job
+from pytest_manifest.schema.facts import Ended, FactSource, Job, Stored
 from pytest_manifest.schema.receipts import Reuse
-from pytest_manifest.schema.run_facts import JobFacts, RunFact, RunFacts
+from pytest_manifest.schema.run_facts import JobFact, JobFacts, RunFact, RunFacts
+from pytest_manifest.verdict.belief import Identity, complete_receipt, counted_ends, traces_of
 from pytest_manifest.verdict.judge import Attempt, Judgement, Rules, judge, judge_descendant
 from pytest_manifest.verdict.reasons import verdict_of
 from pytest_manifest.verdict.tree import Descendant, Tree
@@ -123,3 +126,37 @@ def recorded(judged: Judged) -> tuple[Verdict, Receipt | None]:
         mark = Reuse(run=origin.by, entry=entry.id, at=origin.at)
         receipt = receipt.model_copy(update={"reused": mark})
     return verdict, receipt
+
+
+def receipt_that_counts(ledger: Ledger, task_id: str) -> Receipt | None:
+    """Return the receipt by which a job has ended, with what its starts know; None: it has none."""
+    receipts = ledger.events.receipts(task_id)
+    if not receipts:
+        return None
+    first = receipts[0][1]
+    at, of = utc_now(), Identity(first.run, first.entry, first.attempt, task_id)
+    starts = ledger.events.starts(task_id)
+    facts: list[JobFact] = [started_of(one, 0, at, FactSource.WORKER) for one in starts]
+    facts += [
+        end_of(number, at, task_id, receipt, execution)
+        for number, (execution, receipt) in enumerate(receipts, 1)
+    ]
+    job = JobFacts(Job(task_id=task_id, entry="", number=0, run="", seq=0, at=at), tuple(facts))
+    traces = traces_of(job, of)
+    ends = counted_ends(job, traces, 0)
+    return complete_receipt(ends[-1].receipt if ends else receipts[-1][1], traces.starts)
+
+
+def end_of(
+    seq: int,
+    at: datetime,
+    job: str,
+    receipt: Receipt,
+    execution: str | None = None,
+    fault: str = "",
+) -> Ended | Stored:
+    """Return the fact of a job's end, by who reports it."""
+    if receipt.source == "worker":
+        return Ended(seq=seq, at=at, job=job, receipt=receipt, execution=execution, fault=fault)
+    by = FactSource.STORE
+    return Stored(seq=seq, at=at, source=by, job=job, receipt=receipt, fault=fault)
