@@ -75,20 +75,23 @@ class Attempts(LedgerPart):
         *,
         sent_at: datetime | None = None,
         note: str | None = None,
-    ) -> None:
+    ) -> int:
         """Set the sending state of attempts; ``sent_at`` and ``note`` stay where not given.
 
-        With ``sent_at`` they are about to be sent, and have their place in the order by that.
+        With ``sent_at`` they are about to be sent, and have their place in the order by that, which
+        is returned.
         """
-        changes, values = "state = ?", list[str | None]([state])
+        changes, values, seq = "state = ?", list[str | None]([state]), 0
         if note is not None:
             changes, values = f"{changes}, note = ?", [*values, note]
         with self._db.writing() as db:
             if sent_at is not None:
-                changes += f", sent_at = ?, sending = {self._db.take_seq()}"
+                seq = self._db.take_seq()
+                changes += f", sent_at = ?, sending = {seq}"
                 values.append(text(sent_at))
             query = f"UPDATE attempts SET {changes} WHERE task_id = ?"  # noqa: S608 - fixed text
             db.executemany(query, ((*values, task_id) for task_id in task_ids))
+        return seq
 
     def last_sent_at(self) -> datetime | None:
         """Return the latest time at which an attempt was sent; None where none was."""

@@ -49,9 +49,9 @@ class WorkerEvents(LedgerPart):
         query = "SELECT max(arrived_at) FROM receipts"
         return next(self._db.build_each(lambda row: moment(row[0]), query), None)
 
-    def add_starts(self, starts: Iterable[Start]) -> None:
-        """Record starts; one that is known stays as it is."""
-        rows = list(map(row_of_start, starts))
+    def add_starts(self, starts: Iterable[Start]) -> int:
+        """Record starts; one that is known stays as it is. Returns their number in the order."""
+        rows, seq = list(map(row_of_start, starts)), 0
         if rows:
             with self._db.writing() as db:
                 seq = self._db.take_seq()
@@ -60,6 +60,7 @@ class WorkerEvents(LedgerPart):
                     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     ((*row, seq) for row in rows),
                 )
+        return seq
 
     def rename_start(self, start: Start, renamed: Start) -> None:
         """Give the start of an execution another name; where it is taken, nothing is changed."""
@@ -128,15 +129,20 @@ class WorkerEvents(LedgerPart):
         rows = self._db.read("SELECT DISTINCT worker FROM starts WHERE worker IS NOT NULL")
         return frozenset(str(worker) for (worker,) in rows)
 
-    def add_receipts(self, receipts: Iterable[tuple[str, str | None, Receipt]]) -> None:
-        """Record ``(task_id, execution, receipt)`` as they arrive, repeated ones too."""
-        rows, now = list(receipts), text(utc_now())
+    def add_receipts(self, receipts: Iterable[tuple[str, str | None, Receipt]]) -> int:
+        """Record ``(task_id, execution, receipt)`` as they arrive, repeated ones too.
+
+        Returns the number of the first in the order; the others follow it.
+        """
+        rows, now, first = list(receipts), text(utc_now()), 0
         if rows:
             with self._db.writing() as db:
-                seqs, text_of = count(self._db.take_seq(len(rows))), self._db.receipt_text
+                first = self._db.take_seq(len(rows))
+                seqs, text_of = count(first), self._db.receipt_text
                 db.executemany(
                     ADD_RECEIPT, ((next(seqs), i, name, text_of(one), now) for i, name, one in rows)
                 )
+        return first
 
     def receipts(self, task_id: str) -> list[tuple[str | None, Receipt]]:
         """Return ``(execution, receipt)`` of an attempt in the order of arrival."""

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from pydantic import JsonValue, TypeAdapter
 
-from pytest_manifest.ledger.database import LedgerPart, chunks, placeholders
+from pytest_manifest.ledger.database import Database, LedgerPart, chunks, placeholders
 from pytest_manifest.ledger.rows import Row, Start
 from pytest_manifest.schema import PARSED
 from pytest_manifest.schema.facts import FactSource, Kind, Started
@@ -57,7 +57,15 @@ class StoredFact(NamedTuple):
 
 
 class Facts(LedgerPart):
-    """The table of facts: it only grows."""
+    """The table of facts: it only grows.
+
+    ``of_run_added``: how many facts of the run were added by this, so that who has these knows of
+    more.
+    """
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.of_run_added = 0
 
     def append(self, facts: Iterable[Owned]) -> None:
         """Record facts with their entries, in this order; their own ``seq`` is not looked at.
@@ -70,6 +78,7 @@ class Facts(LedgerPart):
         found = self._db.read_one("SELECT value FROM run WHERE key = 'run'")
         run = "" if found is None else str(found[0])
         owners = [_owner(run, entry) for entry, _ in rows]
+        self.of_run_added += sum(entry is None for entry, _ in rows)
         jobs = [(OF_JOB, fact.job) for _, fact in rows if fact.job]
         with self._db.writing() as db:
             db.executemany(
@@ -96,6 +105,19 @@ class Facts(LedgerPart):
             numbers = f"SELECT n FROM numbers WHERE kind = ? AND name IN ({placeholders(some)})"  # noqa: S608 - question marks
             which = f"WHERE f.entry IN ({numbers}) ORDER BY f.entry, f.seq"
             yield from (one.fact for one in self._read(which, (_OF_ENTRY, *some)))
+
+    def owners(self, entries: Sequence[str]) -> set[str]:
+        """Return those of these entries that have facts in this table."""
+        query = f"SELECT name FROM numbers WHERE kind = {_OF_ENTRY} AND name IN ({{}})"  # noqa: S608 - fixed text
+        return self._present(query, entries)
+
+    def of_jobs(self, entry: str, task_ids: Sequence[str]) -> Iterator[JobFact | RunFact]:
+        """Yield the facts of some of an entry's jobs, in their order."""
+        for some in chunks(task_ids):
+            numbers = f"SELECT n FROM numbers WHERE kind = ? AND name IN ({placeholders(some)})"  # noqa: S608 - question marks
+            which = f"WHERE f.entry = {_NUMBER} AND f.job IN ({numbers}) ORDER BY f.seq"
+            values: list[str | int] = [_OF_ENTRY, entry, OF_JOB, *some]
+            yield from (one.fact for one in self._read(which, values))
 
     def of_run(self, run: str) -> list[JobFact | RunFact]:
         """Return the facts of a run as a whole, in their order."""

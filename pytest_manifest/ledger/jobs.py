@@ -81,10 +81,11 @@ _RECEIPTS: Final = (
     "SELECT task_id, execution, receipt, arrived_at, seq FROM receipts WHERE task_id IN ({})"
 )
 _ANNOUNCED: Final = f"SELECT {ANNOUNCED_COLUMNS}, seq FROM announced WHERE root IN ({{}})"  # noqa: S608 - fixed text
-_DESCENDANTS: Final = f"""
+_OF_ROOTS: Final = f"""
     SELECT {DESCENDANT_COLUMNS}, seq FROM descendants WHERE root IN ({{}})
     ORDER BY spawned_at, task_id
 """  # noqa: S608 - fixed text
+_BY_ID: Final = f"SELECT {DESCENDANT_COLUMNS}, seq FROM descendants WHERE task_id IN ({{}})"  # noqa: S608 - fixed text
 _ENTRIES: Final = "SELECT DISTINCT entry FROM attempts ORDER BY ordinal, entry"
 _FIRST_START: Final = """
     SELECT min(s.seq) FROM starts s LEFT JOIN descendants d ON d.task_id = s.task_id
@@ -157,24 +158,25 @@ class Jobs(LedgerPart):
         """Return an entry's attempts, oldest first."""
         return self.of_entries([entry])[entry]
 
-    def of_entries(self, entries: Sequence[str]) -> dict[str, list[LoadedAttempt]]:
-        """Return the attempts of each of these entries, oldest first."""
+    def of_entries(
+        self, entries: Sequence[str], *, trees: bool = True
+    ) -> dict[str, list[LoadedAttempt]]:
+        """Return the attempts of each of these entries, oldest first.
+
+        Without ``trees`` they are without the tasks of these, but for what was announced.
+        """
         attempts: dict[str, list[_Found]] = {entry: [] for entry in entries}
         for row in self._rows(_ATTEMPTS, entries):
             with self._db.parse_errors():
                 found = self._attempt_of_row(row)
             attempts[found.job.entry].append(found)
         roots = {one.job.task_id: one for some in attempts.values() for one in some}
-        trees, announced = self._add_trees(roots)
-        jobs = roots | {one.job.task_id: one for tree in trees.values() for one in tree}
-        facts = list(self._facts.of_entries(entries))
-        for fact in facts:
-            spawn = announced.get(fact.job)
-            if fact.job in jobs or spawn is None:
-                continue
-            found = _Found(_descendant_of(spawn, fact.job, roots[spawn.root].job, fact.seq))
-            jobs[fact.job] = found
-            trees[spawn.root].append(found)
+        announced = self._add_announced(roots)
+        facts, tasks = list(self._facts.of_entries(entries)), dict[str, _Found]()
+        if trees:
+            tasks = self._descendants(_OF_ROOTS, list(roots), roots, announced)
+            _add_awaited(tasks, facts, roots, announced)
+        jobs = roots | tasks
         self._add_reports(jobs)
         for fact in facts:
             if (job := jobs.get(fact.job)) is None:
@@ -183,13 +185,26 @@ class Jobs(LedgerPart):
                 job.extra.append(fact)
             else:
                 job.facts.append(cast("JobFact", fact))
+        trees_of: dict[str, list[JobFacts]] = {root: [] for root in roots}
+        for each in tasks.values():
+            trees_of[each.job.root].append(each.sorted())
         return {
-            entry: [
-                LoadedAttempt(one.sorted(), [each.sorted() for each in trees[one.job.task_id]])
-                for one in some
-            ]
+            entry: [LoadedAttempt(one.sorted(), trees_of[one.job.task_id]) for one in some]
             for entry, some in attempts.items()
         }
+
+    def of_tree(self, root: Job, task_ids: Sequence[str]) -> list[JobFacts]:
+        """Return tasks of an attempt's tree with their facts: those of these ids that are known."""
+        roots = {root.task_id: _Found(root)}
+        announced = self._add_announced(roots)
+        found = self._descendants(_BY_ID, task_ids, roots, announced)
+        facts = list(self._facts.of_jobs(root.entry, task_ids))
+        _add_awaited(found, facts, roots, announced)
+        self._add_reports(found)
+        for fact in facts:
+            if fact.job in found:
+                found[fact.job].facts.append(cast("JobFact", fact))
+        return [one.sorted() for one in found.values()]
 
     def all(self) -> Iterator[tuple[str, list[LoadedAttempt]]]:
         """Yield every entry with its attempts, in the manifest's order; memory stays flat."""
@@ -269,14 +284,11 @@ class Jobs(LedgerPart):
 
     # Trees, and reports
 
-    def _add_trees(
-        self, roots: Mapping[str, _Found]
-    ) -> tuple[dict[str, list[_Found]], Mapping[str, Spawn]]:
-        """Return the descendants of attempts by these; add what was announced of each tree.
+    def _add_announced(self, roots: Mapping[str, _Found]) -> Mapping[str, Spawn]:
+        """Add what was announced of the trees of these attempts.
 
-        And what stands for something announced, by the task ids under which it is looked for.
+        Returns what stands for it, by the task ids under which it is looked for.
         """
-        keys: dict[str, dict[str, str]] = {root: {} for root in roots}
         announced: dict[str, Spawn] = {}
         for row in self._rows(_ANNOUNCED, list(roots)):
             with self._db.parse_errors():
@@ -296,18 +308,28 @@ class Jobs(LedgerPart):
                 is_off=one.is_off,
             )
             roots[one.root].facts.append(fact)
-            names = [*one.task_ids, str(uuid5(NAMESPACE_OID, f"{one.key}:{one.how}"))]
-            keys[one.root] |= dict.fromkeys(names, one.key)
-            for name in names:
+            for name in (*one.task_ids, str(uuid5(NAMESPACE_OID, f"{one.key}:{one.how}"))):
                 _announce(announced, name, one)
-        trees: dict[str, list[_Found]] = {root: [] for root in roots}
-        for row in self._rows(_DESCENDANTS, list(roots)):
+        return announced
+
+    def _descendants(
+        self,
+        query: str,
+        names: Sequence[str],
+        roots: Mapping[str, _Found],
+        announced: Mapping[str, Spawn],
+    ) -> dict[str, _Found]:
+        """Return the tasks that jobs of these trees have started, by task id."""
+        found: dict[str, _Found] = {}
+        for row in self._rows(query, names):
             with self._db.parse_errors():
                 child = descendant_of_row(row[:-1])
-            key = keys[child.root].get(child.task_id, "") if child.how != "call" else ""
-            job = _descendant(child, roots[child.root].job, row[-1], key)
-            trees[child.root].append(_Found(job))
-        return trees, announced
+            spawn = announced.get(child.task_id) if child.how != "call" else None
+            key = spawn.announcement if spawn is not None and spawn.root == child.root else ""
+            if child.root in roots:
+                job = _descendant(child, roots[child.root].job, row[-1], key)
+                found[child.task_id] = _Found(job)
+        return found
 
     def _add_reports(self, jobs: Mapping[str, _Found]) -> None:
         """Add what workers and the store have reported of these jobs."""
@@ -412,6 +434,20 @@ def _descendant_of(spawn: Spawn, task_id: str, root: Job, seq: int) -> Job:
         position=root.position,
         spawn=spawn,
     )
+
+
+def _add_awaited(
+    found: dict[str, _Found],
+    facts: Iterable[JobFact | RunFact],
+    roots: Mapping[str, _Found],
+    announced: Mapping[str, Spawn],
+) -> None:
+    """Add what is looked for as it was announced, and nobody has reported it sent."""
+    for fact in facts:
+        spawn = announced.get(fact.job)
+        if spawn is not None and fact.job not in found:
+            root = roots[spawn.root].job
+            found[fact.job] = _Found(_descendant_of(spawn, fact.job, root, fact.seq))
 
 
 def _announce(found: dict[str, Spawn], task_id: str, one: AnnouncedTasks) -> None:

@@ -11,7 +11,6 @@ from loguru import logger
 from pytest_manifest.broker.presence import Presence
 from pytest_manifest.errors import StackError
 from pytest_manifest.run.context import EngineContext
-from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.text import listed
 from pytest_manifest.verdict.problems import RunNobody, RunOver, RunUnanswered, RunUndecodable
 
@@ -25,9 +24,8 @@ SHOWN: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The end of a run as nobody is there: the verdict of the rest, its reason, and what to do."""
+    """The end of a run as nobody is there: the reason of the rest, and what to do."""
 
-    status: VerdictStatus
     why: RunOver
     advice: str
 
@@ -90,7 +88,6 @@ class Absence:
         names = listed(sorted(found.others), SHOWN) if found.others else ""
         why = RunNobody(limit=self._limit, others=names, queues=queues)
         return Ending(
-            "pending",
             why,
             f"{why.phrase()}, so the run has ended; its jobs wait in their queue: start a worker "
             f"(celery -A APP worker{queues and f' -Q {queues}'}), then go on with "
@@ -120,7 +117,7 @@ class Absence:
             "ContentDisallowed), so give it the app's serializer in accept_content"
         )
         if waited >= self._limit and found.workers >= connected:
-            return Ending("unknown", why, f"{advice}. The run has ended")
+            return Ending(why, f"{advice}. The run has ended")
         self._warn(advice)
         return None
 
@@ -143,7 +140,7 @@ class Absence:
         )
         # A worker without a pool runs one job at a time, and answers nothing meanwhile.
         if gone > connected or waited > self._limit + longest:
-            return Ending("unknown", why, f"{advice}. The run has ended")
+            return Ending(why, f"{advice}. The run has ended")
         self._warn(advice)
         return None
 

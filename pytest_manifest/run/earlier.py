@@ -15,6 +15,7 @@ from pytest_manifest.broker.servers import Servers, is_same, with_host
 from pytest_manifest.ledger import OTHER_BROKER, AttemptRow, Ledger, RunInfo, utc_now
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.redaction import redact_url
+from pytest_manifest.run.casebook import Casebook, verdict_on
 from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.run.pending import PendingAttempt, PendingAttempts, pending_descendant
@@ -22,7 +23,7 @@ from pytest_manifest.run.signatures import require_signatures
 from pytest_manifest.run.strategy import Strategy
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.run.trees import Trees
-from pytest_manifest.schema import Entry, Receipt, Verdict
+from pytest_manifest.schema import Entry, Verdict
 from pytest_manifest.schema.run_facts import PlaceFact
 from pytest_manifest.schema.statuses import FIXED, INFERRED, NEVER_STARTED_STATES, NOT_SENT
 from pytest_manifest.urls import StackAddress
@@ -102,32 +103,26 @@ def evaluate_kept_receipts(
     A session that follows some entries reads the whole run's stream and keeps the receipts of the
     others; so does one that is killed between keeping a receipt and judging by it.
     """
-    trees = Trees(ledger, evaluator, pending)
+    cases = Casebook(ledger)
+    trees = Trees(ledger, evaluator.manifest, cases, evaluator.facts, pending)
+    own = [job for job in pending.by_task_id.values() if job.origin is None]
     with ledger.transaction():
         evaluator.facts.write()
-        for job in list(pending.by_task_id.values()):
-            if job.origin is not None or job.task_id in without:
-                continue
-            kept = _ends_of(ledger, pending, job)
-            if not kept:
+        for job, found in cases.judge([job for job in own if job.task_id not in without]):
+            note_earlier_end(ledger, job)
+            if found.own.status == "pending" or found.receipt is None:
                 continue
             pending.complete(job.task_id)
-            if not trees.holds(job, *evaluator.evaluate_itself(job, kept[0])):
-                verdict, receipt = evaluator.evaluate(job, kept[0])
-                ledger.verdicts.record([(evaluator.final(job, verdict), receipt)])
+            if not trees.holds(job):
+                ledger.verdicts.record([verdict_on(job, found)])
 
 
-def _ends_of(ledger: Ledger, pending: PendingAttempts, job: PendingAttempt) -> list[Receipt]:
-    """Return the receipts that a pending attempt may have ended by."""
-    reported = ledger.events.receipts(job.task_id)
+def note_earlier_end(ledger: Ledger, job: PendingAttempt) -> None:
+    """Note what a job had returned when it sent its own message again: that is not its end."""
     again = {end.execution for end in ledger.events.handed_on(job.task_id) if end.how != "canvas"}
-    found = []
-    for execution, end in reported:
+    for execution, end in ledger.events.receipts(job.task_id) if again else ():
         if execution in again and end.state == "succeeded":
             job.earlier_end = end.finished_at
-        elif not (is_revocation_notice(end) or pending.is_earlier(job.task_id, execution, end)):
-            found.append(end)
-    return found
 
 
 def is_other_broker(info: RunInfo, address: StackAddress) -> bool:

@@ -13,15 +13,13 @@ from pytest_manifest.run.absence import Absence
 from pytest_manifest.run.context import EngineContext, FailureWindow
 from pytest_manifest.run.corrections import Correction
 from pytest_manifest.run.fact_log import run_over
-from pytest_manifest.run.missing import MissingJobs, job_search, silent_holder
-from pytest_manifest.run.pending import PendingAttempt
+from pytest_manifest.run.missing import MissingJobs, job_search
 from pytest_manifest.run.sending import Sender
 from pytest_manifest.run.verdict_recorder import VerdictRecorder
 from pytest_manifest.run.withdrawal import Withdrawal
-from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.text import plural
 from pytest_manifest.verdict import problems
-from pytest_manifest.verdict.reasons import Problem
+from pytest_manifest.verdict.inference import AT_THE_END
 
 POLL_PERIOD = 0.05
 """Seconds from one poll to the next: eager reading costs three times as much."""
@@ -46,8 +44,8 @@ class Engine:
         self.ledger = context.ledger
         self._collector = context.collector
         self._publisher = context.publisher
-        self._evaluator = context.evaluator
         self._facts = context.evaluator.facts
+        self._clock = context.evaluator.evidence.clock
         self._schedule = context.schedule
         self.pending = context.pending
         self._sender: Sender | None = None
@@ -71,7 +69,6 @@ class Engine:
         self._deadline = float("inf")
         self._left = 0
         self._log = logger.bind(run=context.run)
-        self._evaluator.evidence.is_whole = context.is_store_whole
 
     @property
     def given_up(self) -> int:
@@ -81,7 +78,7 @@ class Engine:
 
     @property
     def corrections(self) -> Sequence[Correction]:
-        return self._evaluator.corrections
+        return self._recorder.corrections
 
     @property
     def _finished(self) -> bool:
@@ -115,7 +112,7 @@ class Engine:
     def step(self) -> bool:
         """Go round once: send, poll, handle what is missing; return whether the work is done."""
         self._check_stack()
-        self._evaluator.evidence.clock.look()
+        self._clock.look()
         self._send_some()
         if self._finished:
             self._drain()
@@ -124,7 +121,7 @@ class Engine:
         self.missing.check(time.monotonic())
         if ending := self._absence.check(time.monotonic()):
             self._schedule.close(ending.why)
-            self.record_rest(ending.status, ending.why)
+            self.record_rest(ending.why)
             self._context.warnings.append(ending.advice)
             self._signals.is_deserted = True
             return True
@@ -154,7 +151,7 @@ class Engine:
         self._recorder.unconfirmed.hold_revoked()  # what a worker drops now the run has taken back
         by_a_person = self._signals.interrupted.is_set()
         back = self._withdrawal.take_back(self._settings.grace if by_a_person else 0.0, "stop")
-        self._recorder.commit_inferred((one, "withdrawn", _stopped(one)) for one in back)
+        self._recorder.record_judged(back)
 
     def _time_is_over(self) -> None:
         """End at the deadline; on our own stack, let nothing start after its verdict."""
@@ -167,45 +164,30 @@ class Engine:
         unread = self._last_poll()
         if self._context.is_private:
             self._recorder.unconfirmed.hold_revoked()
-            back = self._withdrawal.take_back(self._settings.grace, "time")
-            self._recorder.commit_inferred(
-                (one, "timed_out", _taken_back(one, limit)) for one in back
-            )
+            self._recorder.record_judged(self._withdrawal.take_back(self._settings.grace, "time"))
             unread = self._last_poll()
         elif self._search is not None and self._search.is_deserted():
             over = problems.RunDeadlineUnanswered(limit=limit, unread=unread)
             if not self._context.can_ask_workers():
                 over = problems.RunDeadlineUnasked(limit=limit, unread=unread)
-            self.record_rest("pending", over)
+            self.record_rest(over)
             return
-        self.record_rest("timed_out", over.having(unread=unread))
+        self.record_rest(over.having(unread=unread))
 
-    def record_rest(self, status: VerdictStatus, why: problems.RunOver) -> None:
-        """Give every entry that has no verdict this one."""
-        dead: list[PendingAttempt] = []
-        own: list[PendingAttempt] = []
+    def record_rest(self, why: problems.RunOver) -> None:
+        """Record a verdict of every entry that has none, as the run is over."""
+        over = run_over(why)
+        status, _ = AT_THE_END[over.why]
         for one in self.pending.by_task_id.values():
-            unread = bool(self._recorder.unread.reason(one.task_id))
             # Of what is known to be dead, that its time is over is no answer.
-            is_judged = status == "timed_out" and one.is_running and not unread
-            if is_judged and self._facts.has_died(one):
-                dead.append(one)
-            elif one.origin is not None or one.stranded or unread:
-                own.append(one)
-                self._facts.stranded(one)
-        self._facts.add(None, run_over(why))
-        if not self._context.moves_orphans:
-            self._signals.held_by_dead |= any(one.stranded for one in own)
-        self._recorder.commit_inferred(
-            (one, *self._evaluator.explain_death(one, emptied=False)) for one in dead
-        )
-        self._recorder.commit_inferred(
-            (one, status, why.having(holder=silent_holder(one))) for one in own
-        )
-        evaluated = self._evaluator.remaining(status, why)
+            if status == "timed_out" and one.is_running:
+                self._facts.has_died(one)
+            self._facts.stranded(one)
+            if not self._context.moves_orphans:
+                self._signals.held_by_dead |= one.stranded
+        self._facts.add(None, over)
         self._left += len(self.pending)
-        self.pending.clear()
-        self._recorder.commit(evaluated)
+        self._recorder.record_rest(status, why)
 
     # Sending
 
@@ -300,15 +282,3 @@ class Engine:
                 locator.discard(refused)
         except StackError as error:
             self._log.warning("no look for what is left on the broker: {}", error)
-
-
-def _stopped(job: PendingAttempt) -> Problem:
-    """Return the reason for what was revoked when the run was stopped."""
-    return problems.StoppedBeforeStart() if job.started is None else problems.StoppedBetweenTries()
-
-
-def _taken_back(job: PendingAttempt, limit: float) -> Problem:
-    """Return the reason for what was taken back when the run's time was over."""
-    if job.started is None:
-        return problems.RunDeadlineBeforeStart(limit=limit)
-    return problems.RunDeadlineBetweenTries(limit=limit)

@@ -64,7 +64,7 @@ class AttemptEvaluator:
     ) -> None:
         self.run = run
         self.facts = facts or FactLog(ledger)
-        self._manifest = manifest
+        self.manifest = manifest
         self._ledger = ledger
         self.quarantine = Quarantine(ledger, kills)
         self._lifetime = lifetime
@@ -263,9 +263,9 @@ class AttemptEvaluator:
                 continue
             known = why.having(unsent=True) if row.state == "planned" else why
             try:
-                if row.entry not in self._manifest:
+                if row.entry not in self.manifest:
                     continue
-                entry = self._manifest[row.entry]
+                entry = self.manifest[row.entry]
             except ManifestError as error:  # it is known what to say, whatever the entry expects
                 unread = problems.ExpectationUnread(why=known, error=str(error))
                 verdict = verdict_of(row.entry, row.attempt, status, unread)
@@ -328,7 +328,7 @@ class AttemptEvaluator:
     def _reevaluate(self, settled: EntryVerdict, task_id: str) -> list[Evaluated]:
         """Judge again by all that the ledger has; return nothing where the verdict is the same."""
         name, number = settled.verdict.entry, settled.verdict.attempt
-        if name not in self._manifest or number is None:
+        if name not in self.manifest or number is None:
             return []
         receipts = self._ledger.events.receipts(task_id)
         reported = [one for one in receipts if self.evidence.is_of(one[1], name, task_id, number)]
@@ -338,9 +338,9 @@ class AttemptEvaluator:
         sent_at = None if row is None else row.sent_at
         # Of what was published twice it is unknown which message a receipt is of.
         verdict, receipt = self.evidence.evaluate(
-            self._manifest[name], task_id, number, reported, starts, sent_at, exact_message=False
+            self.manifest[name], task_id, number, reported, starts, sent_at, exact_message=False
         )
-        verdict = self.trees.with_tree(self._manifest[name], task_id, verdict, receipt)
+        verdict = self.trees.with_tree(self.manifest[name], task_id, verdict, receipt)
         if verdict == settled.verdict and receipt == settled.receipt:
             return []
         if verdict.verdict == "revoked" and is_no_news(settled.verdict.verdict, "revoked"):

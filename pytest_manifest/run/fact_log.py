@@ -7,7 +7,7 @@ when a session is killed is gone with it.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from datetime import datetime
 from typing import Final, Literal, TypeAlias, TypedDict
 
@@ -118,20 +118,24 @@ class FactLog:
         self._waiting: list[Owned] = []
         self._known: set[Hashable] = set()
         self._store: StoreFinding | None = None
+        self.watch: Callable[[str], None] = lambda _task_id: None
+        """Called with the job of each fact that is added."""
 
     def add(self, entry: str | None, fact: JobFact | RunFact) -> None:
         """Add a fact of an entry, of the run for None."""
         self._waiting.append((entry, fact))
+        if fact.job:
+            self.watch(fact.job)
 
     def of(self, job: PendingAttempt, fact: JobFact) -> None:
         """Add a fact of a job."""
-        self._waiting.append((job.entry.id, fact))
+        self.add(job.entry.id, fact)
 
     def of_task(self, task_id: str, fact: JobFact) -> None:
         """Add a fact of whatever has this task id; nothing where nobody knows that."""
         entry = self.entry_of(task_id)
         if entry is not None:
-            self._waiting.append((entry, fact))
+            self.add(entry, fact)
 
     def is_new(self, *key: Hashable) -> bool:
         """Return whether this is asked for the first time in this session."""

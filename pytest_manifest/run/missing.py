@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
 from functools import partial
 
 from loguru import logger
 
 from pytest_manifest.broker.locating import JobLocations
 from pytest_manifest.errors import StackError
-from pytest_manifest.ledger import STORE_EMPTIED, may_lack_starts, why_starts_may_lack
+from pytest_manifest.ledger import STORE_EMPTIED, why_starts_may_lack
 from pytest_manifest.run.context import EngineContext
-from pytest_manifest.run.pending import Overdue, PendingAttempt
+from pytest_manifest.run.pending import Overdue
 from pytest_manifest.run.recovery import (
     AFTER_LOSS,
     RETRY_AFTER,
@@ -22,10 +21,8 @@ from pytest_manifest.run.recovery import (
 )
 from pytest_manifest.run.sending import Sender
 from pytest_manifest.run.stranded import StrandedJobs
-from pytest_manifest.run.verdict_recorder import InferredEnd, VerdictRecorder
+from pytest_manifest.run.verdict_recorder import VerdictRecorder
 from pytest_manifest.run.withdrawal import Withdrawal
-from pytest_manifest.verdict.problems import DeadlineOver, TimeoutOver
-from pytest_manifest.verdict.reasons import Problem
 
 SEARCHING = 15.0
 """Seconds to search for an overdue job whose process is dead before it is judged all the same."""
@@ -38,18 +35,6 @@ def job_search(context: EngineContext) -> JobSearch | None:
     allowed = context.moves_orphans
     stranded = StrandedJobs(context.pending, context.live_warnings, allowed=allowed)
     return JobSearch(context.locator, context.pending, stranded, context.departures)
-
-
-def silent_holder(job: PendingAttempt) -> str:
-    """Return who has its message and does not answer; "" where nobody has."""
-    if not job.stranded:
-        return ""
-    return f"worker {job.holder}" if job.holder else "a worker"
-
-
-def _with_holder(why: Problem, job: PendingAttempt) -> Problem:
-    is_held = isinstance(why, DeadlineOver | TimeoutOver)
-    return why.having(holder=silent_holder(job)) if is_held else why
 
 
 class MissingJobs:
@@ -65,7 +50,6 @@ class MissingJobs:
     ) -> None:
         self._context = context
         self._collector = context.collector
-        self._evaluator = context.evaluator
         self._pending = context.pending
         self._search = search
         self._recorder = recorder
@@ -82,6 +66,8 @@ class MissingJobs:
                 starts_unknown=self._starts_unknown,
                 note=partial(self._facts.moved, context.pending.by_task_id),
             )
+        if sender is not None:
+            recorder.resend = sender.resend
         self._searched_for: set[tuple[str, float | None]] = set()
         """Task ids and starts of overdue jobs whose process is dead, and that were searched for."""
         self.given_up = 0
@@ -115,7 +101,7 @@ class MissingJobs:
         as_of = self._facts.last_seq()
         self.confirm(located, as_of, search or self._search)
         try:
-            intact = self.read_reports()
+            self.read_reports()
             self._context.record_unknown_workers()
             started = self.requeue(located)
             missing = located.missing.union(self._take_out_doubtful(located))
@@ -124,11 +110,8 @@ class MissingJobs:
             if self._search is not None:
                 self._search.schedule(time.monotonic(), RETRY_AFTER)
             return
-        # An end that was told since the search is searched for anew, and then counts.
-        since = self._recorder.unconfirmed.is_to_be_confirmed
-        nowhere = [task_id for task_id in missing if not since(task_id)]
         self.note_search(search or self._search, located, as_of, missing)
-        self._give_up(started, nowhere, emptied=intact is False)
+        self._recorder.record_judged([*started, *missing])
 
     def note_search(
         self,
@@ -204,14 +187,13 @@ class MissingJobs:
             self._pending.count_time(job, now)
         self._spare_dead(overdue, now)
         self._withdrawal.withdraw_overdue(overdue)
-        late = {i: o for i, o in overdue.items() if self._pending.complete(i) is not None}
-        self.given_up += len(late)
+        pending = self._pending.by_task_id
+        late = {i: o for i, o in overdue.items() if i in pending}
         for one in late.values():
             self._facts.stranded(one.job)
             self._facts.time_over(one, self._limit_of(one))
-        self._recorder.record_inferred(
-            (o.job, o.status, _with_holder(o.why, o.job)) for o in late.values()
-        )
+        self._recorder.record_judged(late)
+        self.given_up += sum(task_id not in pending for task_id in late)
 
     def _limit_of(self, overdue: Overdue) -> float:
         """Return the limit (s) that is over."""
@@ -219,9 +201,9 @@ class MissingJobs:
         return entry.timeout if overdue.by_start else entry.deadline or 0.0
 
     def _spare_dead(self, overdue: dict[str, Overdue], now: float) -> None:
-        """Say of what is overdue, and whose process is known to be dead, that it has crashed.
+        """Search first for what is overdue, and whose process is known to be dead.
 
-        It is searched for first: what its worker had not acknowledged is taken out of the broker.
+        What its worker had not acknowledged is taken out of the broker.
         """
         for task_id, one in list(overdue.items()):
             if not one.by_start or not self._facts.has_died(one.job):
@@ -231,9 +213,6 @@ class MissingJobs:
                 self._searched_for.add(turn)
                 self._search.schedule(now)
                 self._pending.count_time(overdue.pop(task_id).job, now, SEARCHING)
-                continue
-            status, why = self._evaluator.explain_death(one.job, emptied=False)
-            overdue[task_id] = replace(one, status=status, why=why)
 
     def _given_back(self, overdue: Mapping[str, Overdue]) -> Collection[str]:
         """Return which of these do not run too long, but wait for a worker once more.
@@ -244,25 +223,3 @@ class MissingJobs:
             return ()
         pending = self._pending.by_task_id
         return self._search.waiting([i for i, o in overdue.items() if o.by_start and i in pending])
-
-    def _give_up(self, started: Iterable[str], missing: Iterable[str], *, emptied: bool) -> None:
-        """Judge what died with its worker, and what is missing."""
-        rows: list[InferredEnd] = [
-            (job, *self._evaluator.explain_death(job, emptied=emptied))
-            for job in self._pending.complete_all(started)
-        ]
-        for job in self._pending.complete_all(missing):
-            if job.started is None and not emptied and self._resend(job):
-                continue
-            rows.append((job, *self._evaluator.explain_missing(job, emptied=emptied)))
-        self._recorder.record_inferred(rows)
-
-    def _resend(self, job: PendingAttempt) -> bool:
-        """Publish again a message that got lost on its way, and that no worker can have started."""
-        if self._sender is None or job.origin is not None:  # whose message is its parent's
-            return False
-        if self._recorder.unread.reason(job.task_id):
-            return False
-        ledger = self._context.ledger
-        starts_reported = self._collector.reports_starts and not may_lack_starts(ledger.info)
-        return (starts_reported or job.entry.idempotent) and self._sender.resend(job.attempt)

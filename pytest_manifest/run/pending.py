@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.ledger import Descendant, HandedOn, Start, utc_now
+from pytest_manifest.ledger.facts import started_of
 from pytest_manifest.run.settings import WorkerLoss
-from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
+from pytest_manifest.schema import Entry, Receipt, VerdictStatus
+from pytest_manifest.schema.facts import FactSource, Started
+from pytest_manifest.schema.run_facts import JobFact
 from pytest_manifest.schema.stream_records import Origin
 from pytest_manifest.verdict import problems
 from pytest_manifest.verdict.reasons import Problem
@@ -35,17 +38,16 @@ class PendingAttempt:
     ``pid_namespace`` are the same; ``loss`` is how its worker ended. ``unconfirmed``: an end that
     the result store alone reports, until more is known. ``stranded``: it was taken from its queue,
     and no worker that answers has it; ``holder``: the node that was seen to have it last.
-    ``only_start``: its single start; None where only the ledger knows. ``execution`` started last,
-    and ``between`` is its end, where the job goes on after it: no process runs the job then.
+    ``facts``: all that there are of it; None where only the ledger knows. ``execution`` started
+    last, and ``between`` is its end, where the job goes on after it: no process runs the job then.
 
     Of a descendant ``origin`` and ``how`` say where it comes from, and the ``entry`` has its task
-    and the limits of the attempt's. ``was_sent``: whether its message was sent, by its parent.
-    ``announcers``: the tasks that announced it, by the key ``announcement``, where nobody has told
-    yet that it is sent. ``parts``: the tasks of its tree that have succeeded, where it was handed
-    on to some of them, and all others have ended: one of these sends its own message then, or
-    nobody does. ``delay``: seconds of its countdown, or until its ETA. ``broker``: where its
-    message went, if that is another broker than its parent's. ``earlier_end``: when an
-    execution succeeded that had sent the job's message again.
+    and the limits of the attempt's. ``announcers``: the tasks that announced it, by the key
+    ``announcement``, where nobody has reported yet that it is sent. ``parts``: the tasks of its
+    tree that have succeeded, where it was handed on to some of them, and all others have ended: one
+    of these sends its own message then, or nobody does. ``delay``: seconds of its countdown, or
+    until its ETA. ``broker``: where its message went, if that is another broker than its parent's.
+    ``earlier_end``: when an execution succeeded that had sent the job's message again.
     """
 
     run: str
@@ -64,12 +66,11 @@ class PendingAttempt:
     unconfirmed: Receipt | None = None
     stranded: bool = False
     holder: str | None = None
-    only_start: Start | None = None
+    facts: list[JobFact] | None = None
     execution: str | None = None
     between: HandedOn | None = None
     origin: Origin | None = None
     how: str = ""
-    was_sent: bool = True
     announcers: frozenset[str] = frozenset()
     parts: frozenset[str] | None = None
     announcement: str = ""
@@ -113,15 +114,6 @@ class PendingAttempt:
         return Attempt(self.run, self.entry, self.number, self.task_id)
 
 
-@dataclass(frozen=True, slots=True)
-class HeldVerdict:
-    """Hold an attempt that has come to its own end, while descendants of it have not."""
-
-    job: PendingAttempt
-    verdict: Verdict
-    receipt: Receipt | None
-
-
 @dataclass(frozen=True, slots=True, order=True)
 class _Due:
     when: float
@@ -152,8 +144,8 @@ class PendingAttempts:
         self.with_own_limit: Callable[[PendingAttempt], Entry] = lambda job: job.entry
         """Gives a job's entry with the limit that holds for it as its ``timeout``."""
         self.by_task_id: dict[str, PendingAttempt] = {}
-        self.held: dict[str, HeldVerdict] = {}
-        """Attempts that wait for their descendants, by task id: no message carries them."""
+        self.held: dict[str, PendingAttempt] = {}
+        """Attempts that have ended and wait for their descendants, by task id."""
         self._due: list[_Due] = []
         self._postponed_until = float("-inf")
 
@@ -167,15 +159,17 @@ class PendingAttempts:
         sent_at: datetime | None = None,
         *,
         tried: float | None = None,
+        facts: Sequence[JobFact] | None = None,
     ) -> None:
         """Wait for this attempt, which was sent at this moment.
 
-        Its deadline counts from when it was first ``tried``, where that was earlier.
+        Its deadline counts from when it was first ``tried``, where that was earlier. ``facts``: all
+        that there are of it, where these are known.
         """
         entry = attempt.entry
-        self.by_task_id[attempt.task_id] = PendingAttempt(
-            attempt.run, entry, attempt.number, attempt.task_id, sent, sent_at
-        )
+        job = PendingAttempt(attempt.run, entry, attempt.number, attempt.task_id, sent, sent_at)
+        job.facts = None if facts is None else list(facts)
+        self.by_task_id[attempt.task_id] = job
         if entry.deadline is not None:
             why = problems.DeadlineOver(limit=entry.deadline)
             when = (sent if tried is None else tried) + entry.deadline
@@ -190,18 +184,20 @@ class PendingAttempts:
             due = _Due(job.sent + deadline, job.task_id, "timed_out", why)
             heapq.heappush(self._due, due)
 
-    def started(self, start: Start, now: float) -> None:
-        """Note that a worker started it: its timeout counts from now."""
+    def started(self, start: Start, now: float, seq: int = 0) -> None:
+        """Note that a worker started it: its timeout counts from now.
+
+        ``seq``: the start's number in the order of facts, of a job's first one.
+        """
         job = self.by_task_id.get(start.task_id)
         if job is None:
             return
-        # Of one that was sent just now no other start can be in the ledger.
-        first = job.started is None and job.sent_at is not None
-        # One execution in two processes is two starts: its pool has given the job again.
-        is_repeat = job.only_start is not None and (
-            (job.only_start.execution, job.only_start.pid) == (start.execution, start.pid)
-        )
-        job.only_start = start if first or is_repeat else None
+        if job.facts is not None and not _is_known(start, job.facts):
+            if job.started is None and seq:
+                at = start.started_at or job.sent_at or utc_now()
+                job.facts.append(started_of(start, seq, at, FactSource.WORKER))
+            else:
+                job.facts = None
         is_again, job.started = job.started == now, now
         job.execution, job.between = start.execution, None
         job.worker, job.host, job.pid = start.worker, start.host, start.pid
@@ -226,6 +222,8 @@ class PendingAttempts:
         Its timeout does not count meanwhile: that is of what runs, one try at a time.
         """
         job = self.by_task_id.get(end.task_id)
+        if job is not None:
+            job.facts = None
         if job is not None and job.execution == end.execution:
             job.between, job.loss, job.parts = end, None, None
 
@@ -271,7 +269,7 @@ class PendingAttempts:
     def attempts(self) -> list[Attempt]:
         """Return the attempts that are under way, by themselves or by descendants."""
         own = (job.attempt for job in self.by_task_id.values() if job.origin is None)
-        return [*own, *(held.job.attempt for held in self.held.values())]
+        return [*own, *(held.attempt for held in self.held.values())]
 
     def task_ids(self) -> set[str]:
         """Return the task ids of all that is awaited: jobs, and those that await descendants."""
@@ -327,7 +325,7 @@ class PendingAttempts:
             del self.by_task_id[task_id]
         self._due = [due for due in self._due if due.task_id in self.by_task_id]
         heapq.heapify(self._due)
-        for task_id in [i for i, one in self.held.items() if one.job.entry.id not in entries]:
+        for task_id in [i for i, one in self.held.items() if one.entry.id not in entries]:
             del self.held[task_id]
 
     def overdue(self, now: float) -> dict[str, Overdue]:
@@ -355,10 +353,25 @@ class PendingAttempts:
         jobs = (job for job in pending if job.parts or (job.origin and job.started is None))
         return frozenset().union(*(job.senders for job in jobs))
 
+    def forget_facts(self, task_id: str) -> None:
+        """Have a job judged by what the ledger has of it, as memory has not all of it."""
+        job = self.by_task_id.get(task_id)
+        if job is not None:
+            job.facts = None
+
     def clear(self) -> None:
         self.by_task_id.clear()
         self.held.clear()
         self._due.clear()
+
+
+def _is_known(start: Start, facts: Sequence[JobFact]) -> bool:
+    """Return whether this start was reported before.
+
+    One execution in two processes is two starts: its pool has given the job again.
+    """
+    known = (one for one in facts if isinstance(one, Started))
+    return any((one.execution, one.pid) == (start.execution, start.pid) for one in known)
 
 
 def _still_runs(job: PendingAttempt, since: float) -> bool:

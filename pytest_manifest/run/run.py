@@ -237,7 +237,7 @@ class Run:
         # What was only sent has workers, and an audit will judge it.
         if not self._state.settings.send_only:
             with self._failure_logged("not all verdicts were written"):
-                engine.record_rest("unknown", RunGaveUp(error=str(error)))
+                engine.record_rest(RunGaveUp(error=str(error)))
         with self._failure_logged("that the run gave up was not written"):
             ledger.info.set_meta(GAVE_UP, str(error))
         with self._failure_logged("the run's end was not written"):

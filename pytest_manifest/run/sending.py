@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.broker.publisher import Publisher, PublishResult
@@ -14,6 +15,7 @@ from pytest_manifest.run.fact_log import FactLog, stamp
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.schedule import Schedule, Skipped
 from pytest_manifest.schema.facts import Kind, Sending, SendOutcome, SendResult
+from pytest_manifest.schema.run_facts import JobFact
 from pytest_manifest.verdict.problems import NeverTaken, NotMade
 
 BATCH = 500
@@ -71,7 +73,7 @@ class Sender:
         batch = self._schedule.take(min(size, self._window - len(self._pending)))
         self._has_begun_sending = True
         self._was_full = len(batch) >= self._window - len(self._pending)
-        result = self._publish(batch)
+        result, seq = self._publish(batch)
         now = time.monotonic()
         unsent, uncertain = set(result.unsent), set(result.uncertain)
         for attempt in batch:
@@ -79,9 +81,12 @@ class Sender:
                 self._refused.append(Skipped(attempt, result.refused[attempt.task_id]))
             elif attempt.task_id not in unsent:
                 # Of what was published twice it is unknown which message a receipt will be of.
-                once = self._repeats[attempt.task_id] == 0
-                first = self._tried.pop(attempt.task_id, None)
-                self._pending.track(attempt, now, self._sent_at if once else None, tried=first)
+                name = attempt.task_id
+                sent_at = self._sent_at if self._repeats[name] == 0 else None
+                is_usual = attempt.number == 1 and name not in self._sendings
+                known = _sent_once(name, seq, self._sent_at) if is_usual else None
+                first = self._tried.pop(name, None)
+                self._pending.track(attempt, now, sent_at, tried=first, facts=known)
                 if attempt.task_id in uncertain:
                     self._tried[attempt.task_id] = now if first is None else first
         self.uncertain.update(uncertain)
@@ -132,11 +137,15 @@ class Sender:
         self._schedule.put_back([attempt])
         return True
 
-    def _publish(self, batch: Sequence[Attempt]) -> PublishResult:
-        """Publish, with the intent in the ledger before, and the result right after."""
+    def _publish(self, batch: Sequence[Attempt]) -> tuple[PublishResult, int]:
+        """Publish, with the intent in the ledger before, and the result right after.
+
+        Returns the result, and the number of the sending in the order of facts.
+        """
         self._sent_at = utc_now()
         with self._ledger.transaction():
-            self._ledger.attempts.mark((a.task_id for a in batch), "intent", sent_at=self._sent_at)
+            names = (attempt.task_id for attempt in batch)
+            seq = self._ledger.attempts.mark(names, "intent", sent_at=self._sent_at)
         result = self._publisher.publish(batch, self._sent_at)
         self._note_results(batch, result)
         with self._ledger.transaction():
@@ -146,7 +155,7 @@ class Sender:
             self._ledger.attempts.mark(result.unsent, "planned", note=result.error)
             for task_id, why in result.refused.items():
                 self._ledger.attempts.mark([task_id], "withheld", note=why.phrase())
-        return result
+        return result, seq
 
     def _note_results(self, batch: Sequence[Attempt], result: PublishResult) -> None:
         """Add the sendings of what is sent again, or was not certainly taken; few are.
@@ -181,6 +190,13 @@ class Sender:
             )
             self._facts.add(attempt.entry.id, one)
             self._facts.add(attempt.entry.id, end)
+
+
+def _sent_once(task_id: str, seq: int, sent_at: datetime) -> list[JobFact]:
+    """Return the facts of a job that was published once, as the ledger has them."""
+    sending = Sending(seq=seq, at=sent_at, job=task_id, number=1, sent_at=sent_at)
+    result = SendResult(seq=seq, at=sent_at, job=task_id, number=1, outcome="published")
+    return [sending, result]
 
 
 def _sendings_of(ledger: Ledger) -> dict[str, tuple[int, SendOutcome]]:

@@ -15,27 +15,26 @@ from uuid import NAMESPACE_OID, uuid5
 
 from loguru import logger
 
-from pytest_manifest.ledger import Announced, Descendant, Ledger, Start
+from pytest_manifest.errors import ManifestError
+from pytest_manifest.ledger import Announced, Descendant, Ledger
+from pytest_manifest.manifest import Manifest
 from pytest_manifest.results.read_errors import LOGGED
+from pytest_manifest.run.casebook import Casebook
 from pytest_manifest.run.corrections import is_no_news
-from pytest_manifest.run.evaluation import AttemptEvaluator, Evaluated
-from pytest_manifest.run.evidence import ReportedEnd
-from pytest_manifest.run.fact_log import stamp
+from pytest_manifest.run.fact_log import FactLog, stamp
 from pytest_manifest.run.pending import (
-    HeldVerdict,
     PendingAttempt,
     PendingAttempts,
     entry_of_descendant,
     pending_descendant,
 )
-from pytest_manifest.run.unforeseen import unforeseen_failure
-from pytest_manifest.schema import Entry, Receipt, Verdict, facts
-from pytest_manifest.schema.facts import ChildElsewhere, Closed, FactSource
-from pytest_manifest.schema.statuses import NOT_SENT, STATUSES
+from pytest_manifest.schema import Entry
+from pytest_manifest.schema.facts import ChildElsewhere, ChildUnsent, Closed, FactSource
 from pytest_manifest.schema.stream_records import HOW_AFTER, Origin
 from pytest_manifest.text import short
-from pytest_manifest.verdict.descendants import ChildUnsent, ChordDropped, is_ignored
 from pytest_manifest.verdict.reasons import verdict_of
+from pytest_manifest.verdict.tree import Descendant as Judged
+from pytest_manifest.verdict.tree import is_ignored
 
 
 @dataclass(slots=True)
@@ -64,6 +63,8 @@ class _Tree:
     expected: dict[str, _Expected] = field(default_factory=dict)
     came: Counter[str] = field(default_factory=Counter)
     failed: bool = False
+    by_others: set[str] = field(default_factory=set)
+    """Those whose end follows from others': split off, or the body of a chord."""
     searched: list[PendingAttempt] = field(default_factory=list)
     """Those that were handed on to tasks which have all ended."""
     entries: dict[str, Entry] = field(default_factory=dict)
@@ -89,13 +90,16 @@ class Trees:
     def __init__(
         self,
         ledger: Ledger,
-        evaluator: AttemptEvaluator,
+        manifest: Manifest,
+        cases: Casebook,
+        facts: FactLog,
         pending: PendingAttempts,
         on_new: Callable[[Descendant, bool], None] = lambda _one, _is_awaited: None,
     ) -> None:
         self._ledger = ledger
-        self._evaluator = evaluator
-        self._facts = evaluator.facts
+        self._manifest = manifest
+        self._cases = cases
+        self._facts = facts
         self._pending = pending
         self._on_new = on_new
         """Called with each new descendant, and whether it is awaited."""
@@ -128,6 +132,7 @@ class Trees:
                 continue
             known.add(one.task_id)
             new.append(one)
+            self._pending.forget_facts(one.root)
             self._on_new(one, not tree.is_ignored)
             if tree.is_ignored:
                 continue  # it is written down, and nobody waits for it
@@ -142,7 +147,7 @@ class Trees:
             tree.open.add(one.task_id)
             self._pending.track_descendant(pending_descendant(one, tree.attempt, tree.entries))
         self._ledger.descendants.add(new)
-        self._evaluator.trees.has_trees = self._evaluator.trees.has_trees or bool(new)
+        self._cases.has_trees = self._cases.has_trees or bool(new)
 
     def announce(self, announced: Sequence[Announced]) -> None:
         """Note what is to come of trees of this run."""
@@ -152,8 +157,10 @@ class Trees:
             if tree is not None and not tree.is_ignored:
                 kept.append(one)
                 self._touched.add(one.root)
+                self._pending.forget_facts(one.root)
                 _expect(tree, one)
         self._ledger.descendants.announce(kept)
+        self._cases.has_trees = self._cases.has_trees or bool(kept)
 
     def close(self, closed: Iterable[tuple[str, str]]) -> None:
         """Note announcements, by root and key, of which nothing more comes."""
@@ -171,9 +178,7 @@ class Trees:
         for task_id in task_ids:
             job = self._pending.by_task_id.get(task_id)
             if job is not None:
-                self._facts.of(job, facts.ChildUnsent(**stamp(task_id), source=FactSource.WORKER))
-            if job is not None and job.started is None:
-                job.was_sent = False
+                self._facts.of(job, ChildUnsent(**stamp(task_id), source=FactSource.WORKER))
 
     def mark_elsewhere(self, brokers: Mapping[str, str]) -> None:
         """Note descendants whose message went to another broker, by task id."""
@@ -187,50 +192,113 @@ class Trees:
 
     # Ends
 
-    def evaluate(
-        self, job: PendingAttempt, reported: Sequence[ReportedEnd], starts: Sequence[Start]
-    ) -> Verdict:
-        """Return the verdict on a descendant by its ends and starts."""
-        try:
-            return self._evaluator.trees.evaluate_descendant(job, reported, starts)
-        except Exception as error:  # one unforeseen receipt must not end the run for all
-            return unforeseen_failure(job.entry, job.number, reported[0][1], error)[0]
+    def judge(self, task_ids: Iterable[str]) -> tuple[list[str], set[str]]:
+        """Judge descendants by what was recorded of them; those that have ended are awaited no
+        more.
 
-    def end(self, job: PendingAttempt, verdict: Verdict) -> None:
-        """Record a descendant's verdict; it is no longer pending."""
-        assert job.origin is not None
-        root = job.origin.root
-        if job.announcers and job.how != HOW_AFTER:  # nobody has told of it
+        Returns those that kill their workers; and the attempts that had their verdict before this
+        was known of their trees.
+        """
+        deadly: list[str] = []
+        late: set[str] = set()
+        for root, some in self._by_root(task_ids).items():
+            attempt = self._attempt(root)
+            if attempt is None:
+                continue
+            for found in self._cases.descendants(attempt, some):
+                if found.is_open:
+                    continue
+                name = found.job.task_id
+                job = self._pending.complete(name)
+                if job is not None:
+                    self._end(attempt, found, job)
+                elif self._correct(attempt, found):
+                    late.add(root)
+                if found.finding.status == "quarantined":
+                    deadly.append(name)
+        return deadly, late
+
+    def _by_root(self, task_ids: Iterable[str]) -> dict[str, list[str]]:
+        """Sort descendants by the attempts that they are of; others are left out."""
+        found: dict[str, list[str]] = {}
+        for task_id in task_ids:
+            job = self._pending.by_task_id.get(task_id)
+            if job is not None and job.origin is not None:
+                found.setdefault(job.origin.root, []).append(task_id)
+            elif job is None and (one := self._ledger.descendants.get(task_id)) is not None:
+                found.setdefault(one.root, []).append(task_id)
+        return found
+
+    def _end(self, attempt: PendingAttempt, found: Judged, job: PendingAttempt) -> None:
+        """Record what became of a descendant."""
+        if job.announcers and job.how != HOW_AFTER:  # nobody has reported that it was sent
             self._ledger.descendants.add([_row_of(job)])
-        if not job.was_sent and STATUSES[verdict.verdict].outcome == "error":
-            verdict = verdict_of(verdict.entry, verdict.attempt, NOT_SENT, ChildUnsent())
-        if self._evaluator.trees.is_dropped(job, verdict):
-            verdict = verdict_of(verdict.entry, verdict.attempt, NOT_SENT, ChordDropped())
-        if job.was_split:
-            verdict = self._evaluator.trees.by_others(root, verdict)
-        self._ledger.descendants.end({job.task_id: verdict})
-        self._touched.add(root)
-        tree = self._tree(root)
+        whole = self._cases.tree(attempt)
+        whole.add(found)
+        tree = self._tree(attempt.task_id)
         if tree is not None:
             tree.open.discard(job.task_id)
-            tree.failed = tree.failed or verdict.verdict != "passed"
+            tree.failed = tree.failed or found.finding.status != "passed"
+            if found.was_split or job.how == "chord_body":
+                tree.by_others.add(job.task_id)
+        self._record(attempt, [found])
+        self._touched.add(attempt.task_id)
 
-    def holds(self, job: PendingAttempt, verdict: Verdict, receipt: Receipt | None) -> bool:
-        """Keep the verdict on an attempt until its descendants have ended; False: they have."""
+    def _correct(self, attempt: PendingAttempt, found: Judged) -> bool:
+        """Record what is known of a descendant that had ended; return whether its attempt is to be
+        judged again for it."""
+        one = self._ledger.descendants.get(found.job.task_id)
+        before = None if one is None else one.verdict
+        if before is not None and is_no_news(before.verdict, found.finding.status):
+            return False
+        self._record(attempt, [found])
+        if not self._pending.awaits(attempt.task_id):
+            return before is not None
+        self._cases.tree(attempt).add(found)
+        return False
+
+    def _record(self, attempt: PendingAttempt, ends: Iterable[Judged]) -> None:
+        entry, number = attempt.entry.id, attempt.number
+        self._ledger.descendants.end(
+            {
+                one.job.task_id: verdict_of(
+                    entry,
+                    number,
+                    one.finding.status,
+                    one.finding.reason,
+                    one.finding.mismatches,
+                )
+                for one in ends
+            }
+        )
+
+    def holds(self, job: PendingAttempt) -> bool:
+        """Keep an attempt that has ended until its descendants have; False: they have."""
         tree = self._tree(job.task_id, only_known=True)
         if tree is None or not (tree.open or tree.unfulfilled()):
-            self._trees.pop(job.task_id, None)
+            self._forget(job)
             return False
-        self._pending.held[job.task_id] = HeldVerdict(job, verdict, receipt)
+        self._pending.held[job.task_id] = job
         self._touched.add(job.task_id)
         return True
 
-    def completed(self) -> list[HeldVerdict | str]:
+    def _forget(self, attempt: PendingAttempt) -> None:
+        """Forget the tree of an attempt, of which all has ended.
+
+        What follows for some from others is recorded: which were split off, and which were never
+        sent as their chord was not complete.
+        """
+        tree = self._trees.pop(attempt.task_id, None)
+        if tree is not None and tree.by_others:
+            ends = self._cases.tree(attempt).ends()
+            self._record(attempt, (one for one in ends if one.job.task_id in tree.by_others))
+
+    def completed(self) -> list[PendingAttempt | str]:
         """Return the attempts whose trees are complete now, once each.
 
-        By task id alone those that had their verdict before more was told of their trees.
+        By task id alone those that had their verdict before more was known of their trees.
         """
-        found: list[HeldVerdict | str] = []
+        found: list[PendingAttempt | str] = []
         touched, self._touched = self._touched, set()
         for root in touched:
             tree = self._tree(root, only_known=True)
@@ -240,32 +308,15 @@ class Trees:
                 continue  # the job itself has not ended
             if tree is not None and (tree.open or self._awaits(root, tree)):
                 continue
-            self._trees.pop(root, None)
             if root in self._pending.held:
-                found.append(self._pending.held.pop(root))
+                job = self._pending.held.pop(root)
+                self._forget(job)
+                found.append(job)
             elif tree is not None:
+                del self._trees[root]
+                self._cases.forget(root)
                 found.append(root)
         return found
-
-    def corrected(self, task_ids: Iterable[str]) -> list[Evaluated]:
-        """Judge descendants again of which more was told after their end, and their entries."""
-        changed: set[str] = set()
-        for task_id in task_ids:
-            one = self._ledger.descendants.get(task_id)
-            if one is None:
-                continue
-            attempt = self._attempt(one.root)
-            reported = self._ledger.events.receipts(task_id)
-            if attempt is None or not reported:
-                continue
-            starts = self._ledger.events.starts(task_id)
-            verdict = self.evaluate(pending_descendant(one, attempt, {}), reported, starts)
-            if one.verdict is not None and is_no_news(one.verdict.verdict, verdict.verdict):
-                continue
-            self._ledger.descendants.end({task_id: verdict})
-            if one.verdict is not None:
-                changed.add(one.root)
-        return [again for root in changed for again in self._evaluator.late_receipt(root)]
 
     # Trees
 
@@ -308,10 +359,20 @@ class Trees:
             tree.came[key] = max(tree.came[key], len(told))
 
     def _attempt(self, root: str) -> PendingAttempt | None:
-        held = self._pending.held.get(root)
-        if held is not None:
-            return held.job
-        return self._pending.by_task_id.get(root) or self._evaluator.trees.attempt_with(root)
+        held = self._pending.held.get(root) or self._pending.by_task_id.get(root)
+        return held or self._attempt_of_ledger(root)
+
+    def _attempt_of_ledger(self, task_id: str) -> PendingAttempt | None:
+        """Return the run's attempt with this task id; None where it has none."""
+        row = self._ledger.attempts.get(task_id)
+        try:
+            if row is None or row.entry not in self._manifest:
+                return None
+            entry = self._manifest[row.entry]
+        except ManifestError:
+            return None
+        run = self._ledger.info.read().run
+        return PendingAttempt(run, entry, row.attempt, task_id, 0.0, row.sent_at)
 
     # What does not come
 

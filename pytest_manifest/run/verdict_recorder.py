@@ -1,21 +1,25 @@
-"""Turn what is received into verdicts: commit them, then report them."""
+"""Turn what is received into verdicts: commit the facts with what follows, then report that."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from typing import TypeAlias
+from datetime import datetime
+from itertools import islice
 
 from loguru import logger
 
-from pytest_manifest.errors import StackError
-from pytest_manifest.ledger import Start
+from pytest_manifest.broker.attempt import Attempt, attempt_of
+from pytest_manifest.errors import ManifestError, StackError
+from pytest_manifest.ledger import HandedOn, Start, utc_now
+from pytest_manifest.ledger.jobs import BATCH
 from pytest_manifest.results.batch import ReceiptBatch
+from pytest_manifest.run.casebook import Casebook, Evaluated, verdict_on
 from pytest_manifest.run.context import EngineContext
-from pytest_manifest.run.evaluation import Evaluated
-from pytest_manifest.run.evidence import ReportedEnd
-from pytest_manifest.run.fact_log import stamp
+from pytest_manifest.run.corrections import Correction, note_correction
+from pytest_manifest.run.fact_log import stamp, withheld
+from pytest_manifest.run.judging import Judged, recorded
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.recovery import JobSearch
 from pytest_manifest.run.schedule import Skipped
@@ -23,17 +27,26 @@ from pytest_manifest.run.signatures import note_unsigned
 from pytest_manifest.run.trees import Trees
 from pytest_manifest.run.unconfirmed import FinalReceipt, UnconfirmedEnds, UnreadableResults
 from pytest_manifest.run.workers import WorkerDeaths
-from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
-from pytest_manifest.schema.facts import RecallReason, TimeOver
+from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
+from pytest_manifest.schema.facts import (
+    Ended,
+    FactSource,
+    RecallReason,
+    Started,
+    Stored,
+    TimeOver,
+)
+from pytest_manifest.schema.statuses import OF_ITS_PROCESS
 from pytest_manifest.schema.stream_records import HANDED_ON_AFTER_DEATH
-from pytest_manifest.verdict.reasons import Problem
+from pytest_manifest.verdict import Costs
+from pytest_manifest.verdict.judge import Judgement
+from pytest_manifest.verdict.problems import ExpectationUnread
+from pytest_manifest.verdict.problems import RunOver as RunOverReason
+from pytest_manifest.verdict.reasons import verdict_of
 
 REMIND_PERIOD = 10.0
 """Seconds from one repeated revocation to the next: shorter than brokers take to requeue what a
 dead worker had."""
-
-InferredEnd: TypeAlias = tuple[PendingAttempt, VerdictStatus, Problem]
-"""A verdict on an attempt for want of a receipt, and the reason."""
 
 
 class VerdictRecorder:
@@ -43,16 +56,30 @@ class VerdictRecorder:
         self._context = context
         self._signals = context.signals
         self._ledger = context.ledger
+        self._manifest = context.evaluator.manifest
         self._collector = context.collector
-        self._evaluator = context.evaluator
         self._schedule = context.schedule
         self._pending = context.pending
         self._search = search
         self._facts = context.evaluator.facts
+        self._facts.watch = context.pending.forget_facts
+        self._clock = context.evaluator.evidence.clock
+        self._cases = Casebook(context.ledger, has_stream=context.collector.reports_starts)
         self.unread = UnreadableResults(context.collector)
         self.unconfirmed = UnconfirmedEnds(context.pending, search, self._facts)
         self.deaths = WorkerDeaths(context)
-        self.trees = Trees(context.ledger, context.evaluator, context.pending, context.meet)
+        self.trees = Trees(
+            *(context.ledger, self._manifest, self._cases, self._facts, context.pending),
+            context.meet,
+        )
+        evidence = context.evaluator.evidence
+        self._add_repeated_starts = evidence.add_repeated_starts
+        self._mark_revoked = evidence.mark_revoked
+        self._costs = Costs(context.ledger, self._manifest)
+        self.resend: Callable[[Attempt], bool] = lambda _attempt: False
+        """Publishes the very message of an attempt again, where that is of use."""
+        self.corrections: list[Correction] = []
+        self._to_repeat = context.evaluator.to_repeat
         self._to_revoke: dict[str, RecallReason] = {}
         self._dropped: dict[str, RecallReason] = {}
         self._remind_at = 0.0
@@ -72,7 +99,7 @@ class VerdictRecorder:
         self.record_batch(self._collector.poll_all(self._pending.by_task_id))
 
     def record_batch(self, batch: ReceiptBatch) -> None:
-        """Commit a batch of receipts and the verdicts that follow at once; then report them."""
+        """Commit a batch of reports and the verdicts that follow at once; then report these."""
         self._context.receivers.note(batch.receiver_failures)
         self.unread.note(self._facts)
         finals = self.unconfirmed.confirmed(batch.finals, batch.starts)
@@ -84,70 +111,99 @@ class VerdictRecorder:
                 self._ledger.info.set_meta("stream_position", batch.position)
             self._facts.write()
             return
-        self._evaluator.evidence.clock.look()
+        self._clock.look()
         now = time.monotonic()
         if self._search is not None:
             self._search.reset_quiet(now)
-        evaluated: list[Evaluated] = []
         with self._transaction():
             self._note_unsigned(batch.unsigned, now)
             self.trees.add(batch.descendants)
-            self._context.departures.hear_starts(batch.starts, now)
-            first: list[Start] = []
-            repeated: dict[str, list[Start]] = {}
-            for start in batch.starts:
-                self.deaths.has_started(start.worker)
-                job = self._pending.by_task_id.get(start.task_id)
-                if job is None or job.started is not None:
-                    repeated.setdefault(start.task_id, []).append(start)
-                else:
-                    first.append(start)
-                self._pending.started(start, now)
-            self._ledger.events.add_starts(first)
-            for task_id, again in repeated.items():
-                self._evaluator.evidence.add_repeated_starts(task_id, again)
-            self._ledger.events.add_handed_on(batch.handed_on)
-            for end in batch.handed_on:
-                self._pending.handed_on(end)
-                self._context.check_retry(end)
-            finals = self._without_earlier(finals)
-            self._ledger.events.add_receipts(finals)
+            touched = self._add_starts(batch.starts, now)
+            touched |= self._add_handed_on(batch.handed_on)
+            touched |= self._add_ends(self._without_earlier(finals))
             self.trees.announce(batch.announced)
             self.trees.close(batch.closed)
             self.trees.mark_unsent(batch.unsent)
             self.trees.mark_elsewhere(batch.elsewhere)
             self._facts.write()
-            known = self._starts_of(finals)
-            judged_again: set[str] = set()
-            for task_id, reported in _by_attempt(finals).items():
-                if self._pending.goes_on(task_id, reported):
-                    continue
-                job = self._pending.complete(task_id)
-                if job is None:
-                    judged_again.add(task_id)
-                    evaluated += self._handle_late_receipt(task_id)
-                elif job.origin is not None:
-                    starts = known.get(task_id, ())
-                    self.trees.end(job, self.trees.evaluate(job, reported, starts))
-                else:
-                    starts = known.get(task_id, ())
-                    evaluated += self._conclude(
-                        job, *self._evaluator.evaluate_evidence(job, reported, starts)
-                    )
-            for end in batch.handed_on:
-                if end.how == HANDED_ON_AFTER_DEATH and end.task_id not in repeated:
-                    evaluated += self._handle_repeated_start(end.task_id, again=False)
-            for task_id in repeated:  # with a late receipt beside it, it is judged by both already
-                evaluated += self._handle_repeated_start(task_id, again=task_id not in judged_again)
-            evaluated += self._conclude_trees()
+            evaluated = [*self._settle(touched), *self._conclude_trees()]
             self._record(evaluated)
-            self._charge_budget()
             if batch.position is not None:
                 self._ledger.info.set_meta("stream_position", batch.position)
         if not self._ledger.commits_deferred:
             self._collector.trim()
         self._report([verdict for verdict, _ in evaluated])
         self._revoke_quarantined()
+
+    # Facts
+
+    def _add_starts(self, starts: Sequence[Start], now: float) -> dict[str, None]:
+        """Record starts; return the jobs that had started before, or ended."""
+        self._context.departures.hear_starts(starts, now)
+        first: dict[str, Start] = {}
+        repeated: dict[str, list[Start]] = {}
+        for start in starts:
+            self.deaths.has_started(start.worker)
+            name = start.task_id
+            job = self._pending.by_task_id.get(name)
+            if job is None or job.started is not None or name in first:
+                repeated.setdefault(name, []).append(start)
+            else:
+                first[name] = start
+        seq = self._ledger.events.add_starts(first.values())
+        for start in starts:
+            is_first = first.get(start.task_id) is start
+            self._pending.started(start, now, seq if is_first else 0)
+        for task_id, again in repeated.items():
+            self._add_repeated_starts(task_id, again)
+        if starts:
+            self._cases.note_starts()
+        return dict.fromkeys(repeated)
+
+    def _add_handed_on(self, ends: Sequence[HandedOn]) -> dict[str, None]:
+        """Record ends of executions whose jobs go on; return those that were deaths."""
+        self._ledger.events.add_handed_on(ends)
+        for end in ends:
+            self._pending.handed_on(end)
+            self._context.check_retry(end)
+        return dict.fromkeys(end.task_id for end in ends if end.how == HANDED_ON_AFTER_DEATH)
+
+    def _add_ends(self, finals: Sequence[FinalReceipt]) -> dict[str, None]:
+        """Record ends; return their jobs.
+
+        Where the start of one is not known, the store is looked at: has it lost some?
+        """
+        seq, now = self._ledger.events.add_receipts(finals), utc_now()
+        unknown: dict[str, set[str]] = {}
+        for number, (task_id, execution, receipt) in enumerate(finals, seq):
+            job = self._pending.by_task_id.get(task_id)
+            facts = None if job is None else job.facts
+            if facts is not None:
+                facts.append(_end(task_id, execution, receipt, number, now))
+            if execution is None or receipt.state not in OF_ITS_PROCESS:
+                continue
+            if facts is None or not any(
+                isinstance(one, Started) and one.execution == execution for one in facts
+            ):
+                unknown.setdefault(task_id, set()).add(execution)
+        for task_id, reported in _by_attempt(finals).items():
+            self._pending.goes_on(task_id, reported)
+        lacking = self._without_start(unknown)
+        if lacking and not self._context.is_store_whole():
+            for task_id in lacking:
+                self._ledger.excuses.note_lost_starts_of(task_id)
+        return dict.fromkeys(task_id for task_id, _, _ in finals)
+
+    def _without_start(self, executions: Mapping[str, Set[str]]) -> list[str]:
+        """Return the jobs of which the start of one of these executions is not known."""
+        if not executions:
+            return []
+        starts = self._ledger.events.starts_of(list(executions))
+        return [
+            task_id
+            for task_id, some in executions.items()
+            if not some <= {one.execution for one in starts.get(task_id, ())}
+        ]
 
     def _without_earlier(self, finals: Sequence[FinalReceipt]) -> list[FinalReceipt]:
         """Return these without what is stored of an execution after which the job goes on."""
@@ -169,21 +225,16 @@ class VerdictRecorder:
         if first and self._search is not None:
             self._search.schedule(now)
 
-    def record_inferred(self, ends: Iterable[InferredEnd]) -> None:
-        """Record the verdicts of attempts that no receipt will come of; they are not pending any
-        more."""
-        evaluated: list[Evaluated] = []
-        rows = list(ends)
+    # Verdicts
+
+    def record_judged(self, task_ids: Iterable[str]) -> None:
+        """Judge these by the facts that were added, and record what follows.
+
+        Also for attempts whose last descendant has ended by it.
+        """
         with self._transaction():
-            for job, status, why in rows:
-                found = self.unread.adjust(job, status, why)
-                verdict, receipt = self._evaluator.infer_or_revoked(job, *found)
-                if receipt is not None and job.unconfirmed is not None:  # it counts now
-                    self._ledger.events.add_receipts([(job.task_id, None, job.unconfirmed)])
-                evaluated += self._conclude(job, verdict, receipt)
-            evaluated += self._conclude_trees()
+            evaluated = [*self._settle(task_ids), *self._conclude_trees()]
             self._record(evaluated)
-            self._charge_budget()
         self._report([verdict for verdict, _ in evaluated])
         self._revoke_quarantined()
 
@@ -191,17 +242,19 @@ class VerdictRecorder:
         """Record the verdicts of what will never be sent: refused, or overdue within an outage."""
         if not unsent:
             return
+        entries = [one.attempt.entry for one in unsent]
         for one in unsent:
-            entry = one.attempt.entry
-            if status == "timed_out" and entry.deadline is not None:
-                task_id, limit = one.attempt.task_id, entry.deadline
-                self._facts.add(entry.id, TimeOver(**stamp(task_id), of="deadline", limit=limit))
+            task_id, limit = one.attempt.task_id, one.attempt.entry.deadline
+            if status == "timed_out" and limit is not None:
+                over = TimeOver(**stamp(task_id), of="deadline", limit=limit)
+                self._facts.add(one.attempt.entry.id, over)
+            if self._schedule.budget is not None:
+                self._schedule.budget.cancel(task_id)
+        evaluated: list[Evaluated] = []
         with self._transaction():
-            evaluated = self._evaluator.unsent(unsent, status)
-            for one in unsent:
-                if self._schedule.budget is not None:
-                    self._schedule.budget.cancel(one.attempt.task_id)
-                evaluated += self._finish(one.attempt.entry.id, status)
+            for judged in self._cases.judge_entries(entries):
+                evaluated.append(recorded(judged))
+                evaluated += self._finish(judged.entry.id, judged.judgement.status)
             self._record(evaluated)
         self._report([verdict for verdict, _ in evaluated])
         self._revoke_quarantined()
@@ -209,67 +262,9 @@ class VerdictRecorder:
     def record_blocked(self, skipped: Sequence[Skipped]) -> None:
         if skipped:
             with self._transaction():
-                evaluated = self._evaluator.blocked(skipped)
+                evaluated = self._blocked(skipped)
                 self._record(evaluated)
             self._report([verdict for verdict, _ in evaluated])
-
-    def commit_inferred(self, ends: Iterable[InferredEnd]) -> None:
-        """Record and report verdicts for want of a receipt, of attempts that end with the run.
-
-        An attempt whose descendants have all ended by it gets its verdict, too.
-        """
-        evaluated: list[Evaluated] = []
-        rows = list(ends)
-        with self._transaction():
-            for job, status, why in rows:
-                verdict = self._evaluator.infer(job, *self.unread.adjust(job, status, why))
-                if job.origin is not None:
-                    self.trees.end(job, verdict)
-                elif not self.trees.holds(job, verdict, None):
-                    evaluated.append((verdict, None))
-            evaluated += self._conclude_trees()
-            self._record(evaluated)
-        self._report([verdict for verdict, _ in evaluated])
-
-    def commit(self, evaluated: Iterable[Evaluated]) -> None:
-        """Record verdicts, then report them."""
-        rows = list(evaluated)
-        if rows:
-            with self._transaction():
-                self._record(rows)
-            self._report([verdict for verdict, _ in rows])
-
-    def _record(self, evaluated: Sequence[Evaluated]) -> None:
-        """Record verdicts after what was added to the facts while judging."""
-        self._facts.write()
-        self._ledger.verdicts.record(evaluated)
-
-    def _starts_of(self, finals: Iterable[FinalReceipt]) -> Mapping[str, Sequence[Start]]:
-        """Return the starts of these attempts; few have more than the one just reported."""
-        known: dict[str, Sequence[Start]] = {}
-        queried: list[str] = []
-        for task_id, _, _ in finals:
-            job = self._pending.by_task_id.get(task_id)
-            if job is None or job.only_start is None:
-                queried.append(task_id)
-            else:
-                known[task_id] = (job.only_start,)
-        return known | self._ledger.events.starts_of(queried)
-
-    def _conclude(
-        self, job: PendingAttempt, verdict: Verdict, receipt: Receipt | None
-    ) -> list[Evaluated]:
-        """Return what follows from a verdict: the entry's verdict, another attempt, or nothing yet.
-
-        Nothing follows from a descendant's, nor from an attempt's before its descendants have
-        ended. Call it within a transaction, for what is no longer pending.
-        """
-        if job.origin is not None:
-            self.trees.end(job, verdict)
-            return []
-        if self.trees.holds(job, verdict, receipt):
-            return []
-        return self._conclude_whole(job, verdict, receipt)
 
     def record_complete_trees(self) -> None:
         """Record the verdicts of attempts whose descendants had all ended before this pass."""
@@ -278,35 +273,148 @@ class VerdictRecorder:
             self._record(evaluated)
         self._report([verdict for verdict, _ in evaluated])
 
+    def record_rest(self, status: VerdictStatus, why: RunOverReason) -> None:
+        """Record a verdict of every entry that has none, as its run is over."""
+        with self._transaction():
+            self.trees.judge(i for i, job in self._pending.by_task_id.items() if job.origin)
+            evaluated = list(self._remaining(status, why))
+            self._pending.clear()
+            self._record(evaluated)
+        self._report([verdict for verdict, _ in evaluated])
+
+    def _remaining(self, status: VerdictStatus, why: RunOverReason) -> Iterator[Evaluated]:
+        rows = self._ledger.attempts.all(undecided=True)
+        while some := list(islice(rows, BATCH)):
+            awaited: list[Entry] = []
+            owners = self._ledger.facts.owners([row.entry for row in some])
+            for row in some:
+                settled = self._ledger.verdicts.of_entry(row.entry)
+                if settled is not None and settled.verdict.verdict == "unknown":
+                    continue  # with its reason
+                try:
+                    if row.entry not in self._manifest:
+                        continue
+                    entry = self._manifest[row.entry]
+                except ManifestError as error:  # it is known what to say, whatever it expects
+                    known = why.having(unsent=True) if row.state == "planned" else why
+                    unread = ExpectationUnread(why=known, error=str(error))
+                    yield verdict_of(row.entry, row.attempt, status, unread), None
+                    continue
+                if row.state != "planned" or row.attempt > 1 or row.entry in owners:
+                    awaited.append(entry)
+                    continue
+                attempt = Attempt(self._context.run, entry, row.attempt, row.task_id)
+                yield verdict_on(attempt, self._cases.judge_unsent(attempt))
+            yield from map(recorded, self._cases.judge_entries(awaited))
+
+    def _record(self, evaluated: Sequence[Evaluated]) -> None:
+        """Record verdicts after what was added to the facts while judging."""
+        self._facts.write()
+        self._ledger.verdicts.record(evaluated)
+        self._charge_budget()
+
+    def _settle(self, task_ids: Iterable[str]) -> list[Evaluated]:
+        """Judge these anew, in flight or not; return the verdicts of entries that follow."""
+        own: list[PendingAttempt] = []
+        others: list[str] = []
+        for task_id in task_ids:
+            job = self._pending.by_task_id.get(task_id)
+            if job is not None and job.origin is None:
+                own.append(job)
+            else:
+                others.append(task_id)
+        evaluated: list[Evaluated] = []
+        deadly, late = self.trees.judge(others) if self._cases.has_trees else ([], set[str]())
+        for task_id in deadly:
+            self._poison(task_id)
+        for job, found in self._cases.judge(own):
+            evaluated += self._conclude(job, found)
+        late.update(task_id for task_id in others if not self._pending.awaits(task_id))
+        return evaluated + self._judge_late(late)
+
+    def _conclude(self, job: PendingAttempt, found: Judgement) -> list[Evaluated]:
+        """Return what follows from a judgement of an attempt: the entry's verdict, another attempt,
+        or nothing yet.
+
+        Nothing follows before its job has ended, and all that this has started.
+        """
+        if found.own.status == "pending" or not self._is_news(job, found):
+            job.facts = None  # there may be more of it than memory has
+            return []
+        self._pending.complete(job.task_id)
+        if found.again == "message" and self.resend(job.attempt):
+            return []
+        end, of_store = job.unconfirmed, found.receipt is not None
+        if end is not None and of_store and not self._ledger.events.receipts(job.task_id):
+            self._ledger.events.add_receipts([(job.task_id, None, end)])  # it counts now
+        if self.trees.holds(job):
+            return []
+        return self._conclude_whole(job, found)
+
+    def _is_news(self, job: PendingAttempt, found: Judgement) -> bool:
+        """Return whether something is found that the entry's verdict did not go by, if it has one.
+
+        An earlier stretch of the run may have given up what is awaited again.
+        """
+        settled = None if job.facts is not None else self._ledger.verdicts.of_entry(job.entry.id)
+        if settled is None or settled.verdict.verdict == "pending":
+            return True
+        return found.end is None or found.end > settled.seq
+
     def _conclude_trees(self) -> list[Evaluated]:
         """Return what follows for the attempts whose last descendant has ended."""
-        evaluated: list[Evaluated] = []
         completed = self.trees.completed()
         if self.trees.wants_search and self._search is not None:
             self.trees.wants_search = False
             self._search.schedule(time.monotonic())
-        for one in completed:
-            if isinstance(one, str):  # it had its verdict before the last of its descendants
-                evaluated += self._evaluator.late_receipt(one)
-            else:
-                evaluated += self._conclude_whole(one.job, one.verdict, one.receipt)
-        return evaluated
+        held = [one for one in completed if not isinstance(one, str)]
+        evaluated: list[Evaluated] = []
+        for job, found in self._cases.judge(held):
+            evaluated += self._conclude_whole(job, found)
+        return evaluated + self._judge_late(one for one in completed if isinstance(one, str))
 
-    def _conclude_whole(
-        self, job: PendingAttempt, verdict: Verdict, receipt: Receipt | None
-    ) -> list[Evaluated]:
+    def _conclude_whole(self, job: PendingAttempt, found: Judgement) -> list[Evaluated]:
         """Return what follows from the end of an attempt and of all its descendants."""
-        verdict = self._evaluator.trees.with_tree(job.entry, job.task_id, verdict, receipt)
+        self._cases.forget(job.task_id)
         self._uncharged.append(job.task_id)
         if not self._signals.stop.is_set() and self._schedule.closed is None:
-            another = self._evaluator.next_attempt(job, verdict, receipt)
+            another = self._next_attempt(job, found)
             if another is not None:
                 self._schedule.add(another)
                 return []
-        verdict = self._evaluator.final(job, verdict)
-        if verdict.verdict == "quarantined":
+        if found.status == "quarantined":
             self._poison(job.task_id)
-        return [(verdict, receipt), *self._finish(job.entry.id, verdict.verdict)]
+        return [self._verdict_on(job, found), *self._finish(job.entry.id, found.status)]
+
+    def _verdict_on(self, job: PendingAttempt, found: Judgement) -> Evaluated:
+        """Return an entry's verdict; what is as it was before says what it said then."""
+        row = self._ledger.attempts.get(job.task_id) if found.is_as_before else None
+        if row is None or row.verdict is None or row.verdict.verdict != found.status:
+            return verdict_on(job, found)
+        return row.verdict, found.receipt
+
+    def _next_attempt(self, job: PendingAttempt, found: Judgement) -> Attempt | None:
+        """Plan another attempt, where the entry allows one, and close the last in the ledger."""
+        entry = job.entry
+        was_asked_for = entry.id in self._to_repeat
+        self._to_repeat.discard(entry.id)
+        is_due = found.may_repeat
+        if was_asked_for:
+            is_due = found.status != "passed" and not found.goes_on
+        if not is_due:
+            return None
+        ordinal = self._ledger.attempts.of_entry(entry.id)[-1].position
+        attempt = attempt_of(self._context.run, entry, job.number + 1, ordinal)
+        verdict, _ = verdict_on(job, found)
+        self._ledger.verdicts.end_attempt(job.task_id, verdict)
+        row = (attempt.task_id, entry.id, attempt.number, ordinal, found.status)
+        self._ledger.attempts.plan([row], why="resume" if was_asked_for else "retry")
+        if was_asked_for:
+            self._ledger.info.add_sent_on_request([attempt.task_id])
+        self._log.bind(entry=entry.id).info(
+            "attempt {} of {!r} was {}; it is sent again", job.number, entry.id, found.status
+        )
+        return attempt
 
     def _finish(self, entry: str, status: VerdictStatus) -> list[Evaluated]:
         """Give the schedule a final verdict; return the verdicts of what it blocks."""
@@ -315,45 +423,71 @@ class VerdictRecorder:
         closes = was_open and self._schedule.closed is not None
         if closes and self._context.settings.revoke_on_max_failed:
             self._to_revoke |= dict.fromkeys(self._pending.unstarted(), "max_failed")
-        return self._evaluator.blocked(skipped)
+        return self._blocked(skipped)
+
+    def _blocked(self, skipped: Sequence[Skipped]) -> list[Evaluated]:
+        """Return the verdicts of what will not be sent; call it within a transaction."""
+        evaluated: list[Evaluated] = []
+        for one in skipped:
+            fact = withheld(one.attempt.task_id, one.why)
+            if fact is not None:
+                self._facts.add(one.attempt.entry.id, fact)
+                judgement = self._cases.judge_unsent(one.attempt, [fact])
+                evaluated.append(verdict_on(one.attempt, judgement))
+        if skipped:  # hardly ever: this is asked after each verdict
+            self._facts.write()
+            self._ledger.attempts.mark((one.attempt.task_id for one in skipped), "withheld")
+        return evaluated
 
     def _charge_budget(self) -> None:
         """Charge the budget with the recorded cost of attempts that have ended."""
         ended, self._uncharged = self._uncharged, []
         budget = self._schedule.budget
         for task_id in ended if budget is not None else ():
-            cost = self._evaluator.cost(task_id)
+            cost = self._costs.of(task_id)
             if budget is not None and cost is not None:
                 budget.charge(task_id, cost)
 
-    def _handle_late_receipt(self, task_id: str) -> list[Evaluated]:
-        """Judge again what had ended before this receipt came."""
-        again = self.trees.corrected([task_id])
-        if again:
-            return again
-        self._uncharged.append(task_id)
-        return self._evaluator.late_receipt(task_id)
+    # What comes after the verdict
 
-    def _handle_repeated_start(self, task_id: str, *, again: bool) -> list[Evaluated]:
-        """Judge a job that started a second time: as it kills its workers, or after its end.
+    def _judge_late(self, task_ids: Iterable[str]) -> list[Evaluated]:
+        """Judge again entries of which more is known after their verdict, by attempts of theirs.
 
-        What has ended is judged ``again``, or has been already.
+        What is reported later may know better, or belie what was reported first.
         """
-        job = self._pending.by_task_id.get(task_id)
-        if job is None:
-            self._uncharged.append(task_id)
-            corrected = self.trees.corrected([task_id]) if again else []
-            if corrected:
-                return corrected
-            if self._evaluator.keeps_crashing(task_id):  # no other job would get a turn
+        entries: dict[str, Entry] = {}
+        for task_id in task_ids:
+            row = self._ledger.attempts.get(task_id)
+            if row is not None and row.entry in self._manifest:
+                entries[row.entry] = self._manifest[row.entry]
+                self._uncharged.append(task_id)
+        corrected: list[Evaluated] = []
+        for judged in self._cases.judge_entries(entries.values()):
+            for task_id in judged.judgement.deadly:  # no other job would get a turn
                 self._poison(task_id)
-            return self._evaluator.started_after_end(task_id) if again else []
-        verdict = self._evaluator.quarantine.of_restarted(job)
-        if verdict is None:
-            return []
-        self._pending.complete(task_id)
-        self._poison(task_id)
-        return self._conclude(job, verdict, None)
+            if (evaluated := self._correct(judged)) is not None:
+                corrected.append(evaluated)
+        return corrected
+
+    def _correct(self, judged: Judged) -> Evaluated | None:
+        """Return the verdict that takes the place of an entry's; None where that stands.
+
+        It stands where nothing final is known, and where nobody has reported an end.
+        """
+        settled = self._ledger.verdicts.of_entry(judged.entry.id)
+        found = judged.judgement
+        if settled is None or not found.is_final or found.receipt is None:
+            return None
+        verdict, receipt = recorded(judged)
+        before = settled.verdict
+        if before.attempt != verdict.attempt or (before, settled.receipt) == (verdict, receipt):
+            return None
+        if verdict.verdict != before.verdict:
+            correction = note_correction(self._ledger, before.verdict, verdict)
+            self.corrections.append(correction)
+        return verdict, receipt
+
+    # What kills its workers
 
     def _poison(self, task_id: str) -> None:
         """Have a job revoked as it kills its workers, which the next transaction records.
@@ -384,7 +518,7 @@ class VerdictRecorder:
         if self._context.publisher is None or not reasons:
             return
         task_ids, pending = list(reasons), self._pending.by_task_id
-        self._evaluator.evidence.mark_revoked(f for f in map(pending.get, task_ids) if f)
+        self._mark_revoked(job for job in map(pending.get, task_ids) if job is not None)
         for task_id, why in reasons.items():
             job = pending.get(task_id)
             self._facts.recalled(task_id, why, "asked", job.entry.id if job is not None else "")
@@ -404,9 +538,21 @@ class VerdictRecorder:
         self._signals.on_verdicts([verdict.entry for verdict in verdicts])
 
 
-def _by_attempt(finals: Iterable[FinalReceipt]) -> Mapping[str, Sequence[ReportedEnd]]:
+def _end(
+    task_id: str, execution: str | None, receipt: Receipt, seq: int, at: datetime
+) -> Ended | Stored:
+    """Return the fact of a receipt that was recorded as such."""
+    if receipt.source == "worker":
+        by = FactSource.WORKER
+        return Ended(seq=seq, at=at, source=by, job=task_id, receipt=receipt, execution=execution)
+    return Stored(seq=seq, at=at, source=FactSource.STORE, job=task_id, receipt=receipt)
+
+
+def _by_attempt(
+    finals: Iterable[FinalReceipt],
+) -> Mapping[str, Sequence[tuple[str | None, Receipt]]]:
     """Group the reported ends by attempt, in the order in which they arrived."""
-    found: dict[str, list[ReportedEnd]] = {}
+    found: dict[str, list[tuple[str | None, Receipt]]] = {}
     for task_id, execution, receipt in finals:
         found.setdefault(task_id, []).append((execution, receipt))
     return found

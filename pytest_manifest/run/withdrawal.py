@@ -51,9 +51,8 @@ class Withdrawal:
         self._read_all = read_all
         self._intact = intact
 
-    def take_back(self, seconds: float, why: RecallReason) -> list[PendingAttempt]:
-        """Take back what waits, and await what runs for so many seconds; return what is completed
-        by it.
+    def take_back(self, seconds: float, why: RecallReason) -> Collection[str]:
+        """Take back what waits, and await what runs for so many seconds; return what is taken back.
 
         A job that no worker has started, now that all of them know that it is revoked, never will
         be.
@@ -70,14 +69,15 @@ class Withdrawal:
                 removed |= self._withdraw(fresh)
                 self._poll()
         started = self._started_or_unknown() - removed - self._dropped()
-        completed = self._pending.complete_all(self._pending.waiting() - started)
-        for job in completed:
+        left = self._pending.waiting() - started
+        back = [self._pending.by_task_id[task_id] for task_id in left]
+        for job in back:
             self._facts.recalled(job.task_id, why, "heard", job.entry.id)
         if (
             self._is_private
         ):  # a broker of others may give it to a worker that heard of no revocation
-            self._mark_withdrawn([job for job in completed if job.started is None], why)
-        return completed
+            self._mark_withdrawn([job for job in back if job.started is None], why)
+        return left
 
     def withdraw_overdue(self, task_ids: Collection[str]) -> None:
         """Withdraw from our own stack's queues what an entry's own deadline leaves there."""

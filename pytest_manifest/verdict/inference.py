@@ -258,7 +258,7 @@ def run_over(case: Case, over: RunOver, known: Traces) -> Found | None:
     """Find what is said of a job as its run ends before it (B3, F6, F8)."""
     if over.why == "ended":
         return _looked_at(case, over)
-    status, code = _AT_THE_END[over.why]
+    status, code = AT_THE_END[over.why]
     if status == "timed_out" and known.is_running and known.death and not known.unreadable:
         return _died(case, known, over.seq)  # of what is dead, that its time is over is no answer
     seen = [one for one in case.facts.each(Seen) if one.seq < over.seq]
@@ -270,7 +270,7 @@ def run_over(case: Case, over: RunOver, known: Traces) -> Found | None:
     return Found(status, problem_of(code, fields))
 
 
-_AT_THE_END: Final[Mapping[RunOverReason, tuple[VerdictStatus, type[Problem]]]] = {
+AT_THE_END: Final[Mapping[RunOverReason, tuple[VerdictStatus, type[Problem]]]] = {
     "deadline": ("timed_out", problems.RunDeadline),
     "unanswered": ("pending", problems.RunDeadlineUnanswered),
     "unasked": ("pending", problems.RunDeadlineUnasked),

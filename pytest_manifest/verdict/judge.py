@@ -36,7 +36,14 @@ from pytest_manifest.schema.facts import (
 )
 from pytest_manifest.schema.run_facts import JobFacts, RunFacts
 from pytest_manifest.schema.shown import secrets_of, shown_text
-from pytest_manifest.schema.statuses import DEATHS, GIVEN_UP, NOT_SENT, OF_ITS_PROCESS, RESENDABLE
+from pytest_manifest.schema.statuses import (
+    DEATHS,
+    GIVEN_UP,
+    NOT_SENT,
+    OF_ITS_PROCESS,
+    OWN,
+    RESENDABLE,
+)
 from pytest_manifest.verdict import problems
 from pytest_manifest.verdict.belief import (
     believed_ends,
@@ -112,6 +119,28 @@ class Judgement:
         return self.finding.reason.code
 
     @property
+    def own(self) -> Finding:
+        """Return the finding on its last attempt itself, whatever became of the tasks that it
+        started."""
+        return self._jobs[-1][1].finding if self._jobs else self.finding
+
+    @property
+    def is_as_before(self) -> bool:
+        """Return whether it was decided before the entry was taken up again last."""
+        taken_up = self._jobs[-1][0].facts.each(TakenUp) if self._jobs else ()
+        return bool(taken_up) and self.end is not None and self.end < taken_up[-1].seq
+
+    @property
+    def deadly(self) -> Sequence[str]:
+        """Return the attempts, by task id, that are given up and start again and again all the
+        same, as their processes die of them."""
+        return [
+            case.facts.job.task_id
+            for case, own in self._jobs
+            if own.finding.status in DEATHS | OWN and restarted_too_often(case, own.traces)
+        ]
+
+    @property
     def executions(self) -> int:
         """Return how often its last attempt has begun, in one turn."""
         starts = self._jobs[-1][1].traces.starts if self._jobs else ()
@@ -124,15 +153,40 @@ class Judgement:
 
     @property
     def again(self) -> Again:
-        """Return what may be sent again (H)."""
+        """Return what may be sent again (H): the very message, else another attempt."""
+        if self._may_be_sent and _is_message_lost(*self._jobs[-1]):
+            return "message"
+        return "attempt" if self.may_repeat else ""
+
+    @property
+    def may_repeat(self) -> bool:
+        """Return whether another attempt may be sent (H)."""
+        if not self._may_be_sent:
+            return False
+        return _may_repeat(*self._jobs[-1], self.finding, self._attempts)
+
+    @property
+    def _may_be_sent(self) -> bool:
         if not self.is_final or not self._jobs or isinstance(self.finding.reason, OtherWork):
-            return ""
-        return _again(*self._jobs[-1], self.finding, self._attempts)
+            return False
+        case = self._jobs[-1][0]
+        return not case.is_descendant and case.facts.job.reused is None
+
+    @property
+    def goes_on(self) -> bool:
+        """Return whether a task that the last attempt has started may run yet, past its time."""
+        tree = self._attempts[-1].tree if self._attempts else None
+        return tree is not None and tree.may_go_on
 
     @property
     def cost(self) -> Decimal:
         """Return what all attempts have cost, in the entries' unit (I)."""
-        return sum((_cost(*one) for one in self._jobs), Decimal(0))
+        return sum(self.costs.values(), Decimal(0))
+
+    @property
+    def costs(self) -> Mapping[str, Decimal]:
+        """Return what each attempt has cost, by its task id."""
+        return {case.facts.job.task_id: _cost(case, own) for case, own in self._jobs}
 
 
 def judge(
@@ -320,19 +374,15 @@ def _poisoned(case: Case) -> Own | None:
 # H: what is sent again
 
 
-def _again(case: Case, own: Own, whole: Finding, attempts: Sequence[Attempt]) -> Again:
-    if case.is_descendant or case.facts.job.reused is not None:
-        return ""
-    if _is_message_lost(case, own):
-        return "message"
+def _may_repeat(case: Case, own: Own, whole: Finding, attempts: Sequence[Attempt]) -> bool:
     entry, tree = case.entry, attempts[-1].tree
     if whole.status not in RESENDABLE or not entry.idempotent:
-        return ""
+        return False
     if not case.was_sent or (whole.status == "unknown" and own.receipt is not None):
-        return ""  # it ran; only whether it met its expectations is unknown
+        return False  # it ran; only whether it met its expectations is unknown
     if sum(one.own.job.why == "retry" for one in attempts) >= entry.retries:
-        return ""
-    return "" if tree is not None and tree.may_go_on else "attempt"
+        return False
+    return tree is None or not tree.may_go_on
 
 
 def _is_message_lost(case: Case, own: Own) -> bool:

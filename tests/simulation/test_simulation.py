@@ -19,12 +19,12 @@ from pytest_manifest.ledger.attempts import Attempts
 from pytest_manifest.ledger.excuses import Excuses
 from pytest_manifest.run import recovery, resume_decisions
 from pytest_manifest.run.engine import Engine
-from pytest_manifest.run.evidence import EvidenceEvaluator
 from pytest_manifest.run.locks import RunLock
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.resume import Resume
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.schema import Entry
+from pytest_manifest.verdict import case
 from tests.simulation import __main__ as command
 from tests.simulation.__main__ import main
 from tests.simulation.process import Process
@@ -221,7 +221,7 @@ def test_a_receipt_that_is_held_against_nothing_is_seen() -> None:
     """S4: a result that was changed on its way is not the one of its digest."""
     changed = [Step("fate", number=5), Step("work", moments=24), Step("work")]
     assert violations_of(changed) == set()
-    with mock.patch.object(EvidenceEvaluator, "_find_contradiction", return_value=""):
+    with mock.patch.object(case, "contradiction", return_value=None):
         assert "S4" in violations_of(changed)
 
 

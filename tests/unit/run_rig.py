@@ -14,7 +14,7 @@ from loguru import logger
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.broker.publisher import Publisher
-from pytest_manifest.ledger import AttemptRow, EntryVerdict, Ledger
+from pytest_manifest.ledger import STOCK_WORKERS, AttemptRow, EntryVerdict, Ledger
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.results.collector import ReceiptCollector
@@ -29,11 +29,14 @@ from pytest_manifest.run.earlier import (
 )
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.evaluation import AttemptEvaluator
+from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.run.key_limits import KeyLimits
 from pytest_manifest.run.pending import TIMEOUT_GRACE, PendingAttempt, PendingAttempts
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.settings import FailureLimit, RunSettings, Signals
+from pytest_manifest.run.workers import add_nodes
 from pytest_manifest.schema import Entry, VerdictStatus, exact
+from pytest_manifest.schema.run_facts import Segment
 from pytest_manifest.schema.statuses import BAD, INFERRED, STATUSES
 from pytest_manifest.verdict import Costs
 from tests.unit.ledger_support import INFO
@@ -132,6 +135,9 @@ class Rig:
         self.bench = AttemptEvaluator(
             RUN, self.manifest, self.ledger, kills=plan.kills, lifetime=FOREVER
         )
+        segment = Segment(**stamp(), kills=plan.kills, lifetime=FOREVER, deadline=plan.deadline)
+        self.bench.facts.add(None, segment)
+        self.bench.facts.store("marked")
         return EngineContext(
             run=RUN,
             settings=settings,
@@ -447,6 +453,12 @@ def _state_of(record: Record) -> object:
     """The state that a receipt in the stream tells."""
     receipt = record.raw.get("receipt")
     return receipt.get("state") if isinstance(receipt, Mapping) else None
+
+
+def note_stock(ledger: Ledger, name: str) -> None:
+    """Record a worker that reports no starts, as it is recorded when it is found."""
+    ledger.info.set_meta(STOCK_WORKERS, name)
+    add_nodes(ledger, [name], "stock")
 
 
 @contextmanager

@@ -10,8 +10,10 @@ from pytest_manifest.ledger import HandedOn, Start
 from pytest_manifest.run.pending import SPARE, TIMEOUT_GRACE, PendingAttempts
 from pytest_manifest.run.settings import WorkerLoss
 from pytest_manifest.schema import Entry
+from pytest_manifest.schema.facts import Sending
 
 RUN = "20261124T150000-0123abcd"
+MOMENT = datetime(2026, 11, 24, 15, tzinfo=timezone.utc)
 
 
 def flights(*entries: Entry) -> tuple[PendingAttempts, list[str]]:
@@ -161,29 +163,33 @@ def test_moments_of_jobs_that_have_landed_are_forgotten() -> None:
     assert list(made.overdue(200 + 10 + TIMEOUT_GRACE)) == ids[:1]
 
 
-def test_the_only_start_is_known_without_the_ledger() -> None:
-    """Of an attempt that was sent just now, begun once; said twice, it is still one start."""
+def test_what_is_known_of_a_job_is_known_without_the_ledger() -> None:
+    """Of an attempt that was sent just now, begun once; reported twice, it is still one start."""
     made = PendingAttempts()
     attempt = attempt_of(RUN, Entry(id="a", task="t"), 1)
-    made.track(attempt, sent=100.0, sent_at=datetime.now(timezone.utc))
+    sending = Sending(seq=5, at=MOMENT, job=attempt.task_id, number=1, sent_at=MOMENT)
+    made.track(attempt, sent=100.0, sent_at=MOMENT, facts=[sending])
     flight = made.by_task_id[attempt.task_id]
-    assert flight.only_start is None
     first = start(attempt.task_id)
-    made.started(first, now=101.0)
-    made.started(first, now=102.0)
-    assert flight.only_start == first
+    for now in (101.0, 102.0):
+        made.started(first, now, seq=7)
+        assert [one.seq for one in flight.facts or ()] == [5, 7]
     made.started(replace(first, pid=4321), now=102.5)  # its pool gave the job to another process
-    assert flight.only_start is None
-    made.started(first, now=102.6)
-    assert flight.only_start is None
-    made.started(start(attempt.task_id, retries=1), now=103.0)
-    assert flight.only_start is None
-    made.started(start(attempt.task_id, retries=2), now=104.0)
-    assert flight.only_start is None
+    assert flight.facts is None
+    made.started(first, now=102.6, seq=8)
+    assert flight.facts is None
+
+
+def test_what_goes_on_is_known_by_the_ledger() -> None:
+    made = PendingAttempts()
+    attempt = attempt_of(RUN, Entry(id="a", task="t"), 1)
+    made.track(attempt, sent=100.0, facts=[])
+    made.handed_on(HandedOn(attempt.task_id, "x1", "retry", MOMENT, None))
+    assert made.by_task_id[attempt.task_id].facts is None
 
 
 def test_there_may_be_other_starts_of_what_was_sent_before() -> None:
     """An attempt of an earlier process, or one whose message was sent twice: the ledger knows."""
     made, (task_id,) = flights(Entry(id="a", task="t"))
     made.started(start(task_id), now=200.0)
-    assert made.by_task_id[task_id].only_start is None
+    assert made.by_task_id[task_id].facts is None

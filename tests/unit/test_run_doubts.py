@@ -17,6 +17,7 @@ from pytest_manifest.ledger import (
     may_lack_starts,
     why_starts_may_lack,
 )
+from pytest_manifest.run.doubts import note_emptied
 from pytest_manifest.run.resume_rules import EntryState, ResumeRules, decide
 from tests.unit.ledger_support import INFO
 from tests.unit.run_fakes import FakeStream
@@ -108,7 +109,7 @@ def test_a_store_that_was_emptied_and_marked_again_knows_no_more_than_before() -
         made.step()
         made.world.end(first(made), delivery, "succeeded")
         made.world.flush(everything=False)
-        made.ledger.info.set_meta(STORE_EMPTIED, "1")
+        note_emptied(made.ledger)
         made.world.began_stream = True  # as a resumed run has it
         made.run(20)
         assert made.kinds() == {"a": "unknown"}

@@ -10,7 +10,7 @@ import pytest
 from pydantic import JsonValue
 
 from pytest_manifest.errors import StackError
-from pytest_manifest.ledger import OVER_BUDGET, STOCK_WORKERS, Ledger
+from pytest_manifest.ledger import OVER_BUDGET, Ledger
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.manifest.jsonl import file_error
 from pytest_manifest.results.backend_results import BackendResult
@@ -18,7 +18,7 @@ from pytest_manifest.run.pending import TIMEOUT_GRACE
 from pytest_manifest.run.sending import REPEATS
 from pytest_manifest.run.workers import CRASH_LOOP
 from pytest_manifest.schema import Entry, VerdictStatus
-from tests.unit.run_rig import Plan, Rig, rig
+from tests.unit.run_rig import Plan, Rig, note_stock, rig
 from tests.unit.run_world import Delivery, How, Worker
 
 NOTHING_ARRIVES = 0
@@ -145,7 +145,7 @@ def test_what_a_plain_worker_may_have_had_is_not_published_again(*, idempotent: 
     """The error may have come after the message had arrived, and its worker may have died with it:
     only where each says what it begins is nothing heard nothing begun."""
     with rig(Plan((entry(idempotent=idempotent),))) as made:
-        made.ledger.info.set_meta(STOCK_WORKERS, "plain@box")
+        note_stock(made.ledger, "plain@box")
         made.world.uncertain.append(NOTHING_ARRIVES)
         made.step()
         made.finish()
@@ -156,9 +156,7 @@ def test_what_a_plain_worker_may_have_had_is_not_published_again(*, idempotent: 
 def strange_worker(made: Rig) -> None:
     """One that says nothing of what it begins came after the dispatch, and is found only when it
     is asked who is there."""
-    made.engine._context.record_unknown_workers = lambda: made.ledger.info.set_meta(
-        STOCK_WORKERS, "stock@box"
-    )
+    made.engine._context.record_unknown_workers = lambda: note_stock(made.ledger, "stock@box")
 
 
 @pytest.mark.parametrize("idempotent", [False, True])
@@ -524,13 +522,14 @@ def test_a_receipt_that_comes_twice_counts_once() -> None:
 
 
 def test_receipts_that_changed_places_are_forged() -> None:
-    """Each entry is given the other one's receipt: both are red, and no other one is."""
+    """Each entry is given the other one's receipt: that is no end of it, and none comes."""
     with rig(Plan((entry("a"), entry("b"), entry("c")))) as made:
         made.step()
         made.world.results = {}
         made.world.fates.extend(["swapped", "swapped"])
         ended(made)
         ended(made)
+        made.world.results = {}  # else that is what they came to
         made.finish()
         made.check()
         assert made.kinds() == {"a": "forged", "b": "forged", "c": "passed"}
@@ -1015,7 +1014,7 @@ def test_every_entry_gets_its_verdict_although_the_manifest_is_gone() -> None:
         made.step()
         begun(made)
         gone = Gone((one.id, one) for one in (entry("a"), entry("b")))
-        made.bench._manifest = cast("Manifest", gone)
+        made.engine._recorder._manifest = cast("Manifest", gone)
         made.run(60)
         assert made.kinds() == {"a": "timed_out", "b": "timed_out"}
         assert "what it expects cannot be read" in made.sentence("b")

@@ -11,7 +11,6 @@ import pytest
 
 from pytest_manifest.ledger import (
     OWN_STORE,
-    STOCK_WORKERS,
     HandedOn,
     Ledger,
     Start,
@@ -21,13 +20,18 @@ from pytest_manifest.ledger import (
 from pytest_manifest.manifest import write_manifest
 from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.reevaluation import reevaluate
-from pytest_manifest.schema import Entry, Expectations, Header, State
+from pytest_manifest.schema import Entry, Expectations, Header, State, VerdictStatus
 from pytest_manifest.verdict import evaluate
-from pytest_manifest.verdict.problems import NeverBegun, RunDeadline
+from pytest_manifest.verdict.problems import (
+    NeverBegun,
+    RunDeadline,
+    RunDeadlineUnanswered,
+    RunOver,
+)
 from tests.unit.analysis_support import INFO, MadeRun
 from tests.unit.run_family import Family
 from tests.unit.run_family import entry as of_family
-from tests.unit.run_rig import Plan, Rig, rig
+from tests.unit.run_rig import Plan, Rig, note_stock, rig
 from tests.unit.run_world import Delivery
 
 Both = Literal["timed_out", "revoked", "crashed", "expired", "unknown_task"]
@@ -105,13 +109,15 @@ def test_the_end_of_the_run_is_no_timeout_of_a_job(ran: float, kind: str) -> Non
         begun(made)
         made.step()
         made.world.clock.sleep(ran)
-        made.engine.record_rest("timed_out", RunDeadline(limit=1.0))
+        made.engine.record_rest(RunDeadline(limit=1.0))
         assert made.kinds() == {"a": kind, "b": "timed_out", "c": "timed_out"}
 
 
-@pytest.mark.parametrize("status", ["timed_out", "pending"])
+@pytest.mark.parametrize(
+    ("status", "over"), [("timed_out", RunDeadline), ("pending", RunDeadlineUnanswered)]
+)
 def test_a_job_that_is_known_to_be_dead_when_the_run_is_over_has_crashed(
-    status: Literal["timed_out", "pending"],
+    status: VerdictStatus, over: type[RunOver]
 ) -> None:
     """No more is said of one that may live, that waits, or that runs where nobody can look."""
     entries = [Entry(id=one, task="t") for one in ("dead", "lives", "elsewhere")]
@@ -124,7 +130,7 @@ def test_a_job_that_is_known_to_be_dead_when_the_run_is_over_has_crashed(
                 die(made, delivery)
         made.step()
         made.engine.pending.by_task_id[made.task_id("elsewhere")].host = "another"
-        made.engine.record_rest(status, RunDeadline(limit=1.0))
+        made.engine.record_rest(over(limit=1.0))
         kinds = {"dead": "crashed", "meant to": "passed"} if status == "timed_out" else {}
         assert made.kinds() == dict.fromkeys(made.manifest.ids, status) | kinds
         if status == "timed_out":
@@ -145,7 +151,7 @@ def test_a_descendant_that_is_known_to_be_dead_when_the_run_is_over_has_crashed(
         for _ in others:
             family.begin()
         made.step()
-        made.engine.record_rest("timed_out", RunDeadline(limit=1.0))
+        made.engine.record_rest(RunDeadline(limit=1.0))
         found = {one.task_id: one.status for one in made.ledger.descendants.of_root(family.root)}
         assert found == {"dead": "crashed"} | dict.fromkeys(others, "timed_out")
         assert made.kinds() == {"a": "crashed"}
@@ -185,7 +191,7 @@ def test_what_stock_workers_leave_no_trace_of_is_unknown() -> None:
     for stock, kind in ((True, "unknown"), (False, "lost")):
         with rig(Plan((Entry(id="a", task="t"),))) as made:
             if stock:
-                made.ledger.info.set_meta(STOCK_WORKERS, "w1@box")
+                note_stock(made.ledger, "w1@box")
             made.step()
             made.world.queue.clear()
             made.run(30)

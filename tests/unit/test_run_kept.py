@@ -13,8 +13,10 @@ from pytest_manifest.ledger import HandedOn, Ledger, utc_now
 from pytest_manifest.manifest import Manifest, write_manifest
 from pytest_manifest.run.earlier import evaluate_kept_receipts, track_unsettled
 from pytest_manifest.run.evaluation import AttemptEvaluator
+from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.schema import Entry, Header
+from pytest_manifest.schema.run_facts import Segment
 from pytest_manifest.testing import make_receipt
 from pytest_manifest.verdict import evaluate
 from tests.unit.ledger_support import INFO, start
@@ -33,7 +35,8 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
         yield made
 
 
-def sent(ledger: Ledger) -> list[Attempt]:
+def sent(ledger: Ledger, *, kills: int = 3) -> list[Attempt]:
+    ledger.facts.append([(None, Segment(**stamp(), kills=kills, lifetime=60.0))])
     attempts = [attempt_of(INFO.run, entry, 1) for entry in ENTRIES]
     ledger.attempts.plan((a.task_id, a.entry.id, 1, n) for n, a in enumerate(attempts))
     ledger.attempts.mark([a.task_id for a in attempts], "sent")
@@ -89,8 +92,11 @@ def test_the_last_of_many_deaths_that_was_kept_is_counted(
     ledger: Ledger, manifest: Manifest, kills: int, status: str
 ) -> None:
     """As while the run goes on: a resume would send again what is only crashed."""
-    first = sent(ledger)[0]
+    first = sent(ledger, kills=kills)[0]
     crashed = evaluate(first.entry, None, attempt=1, problem="crashed")
+    died = make_receipt(first.entry, run=INFO.run, state="crashed")
+    ledger.events.add_starts([start(first.task_id, "x1")])
+    ledger.events.add_receipts([(first.task_id, "x1", died)])
     ledger.verdicts.end_attempt(first.task_id, crashed)
     second = attempt_of(INFO.run, first.entry, 2)
     ledger.attempts.plan([(second.task_id, "a", 2, 0, "crashed")])

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.broker.locating import BrokerSnapshot
-from pytest_manifest.run.missing import silent_holder
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.stranded import StrandedJobs
 from pytest_manifest.schema import Entry
@@ -95,10 +94,10 @@ def test_who_had_them_is_remembered_and_said_of_each() -> None:
     second.holder = None
     silent = look(made, silent="w2@h")
     stranded.update(silent, silent)
-    assert silent_holder(first) == "worker w1@h"
-    assert silent_holder(second) == "worker w2@h"
+    assert (first.stranded, first.holder) == (True, "w1@h")
+    assert (second.stranded, second.holder) == (True, "w2@h")
     stranded.update(holding, holding)
-    assert silent_holder(first) == ""
+    assert not first.stranded
 
 
 def test_a_note_is_said_again_only_where_far_more_are_stranded() -> None:

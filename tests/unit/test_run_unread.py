@@ -11,12 +11,11 @@ from kombu import Connection
 
 from pytest_manifest.broker.attempt import run8
 from pytest_manifest.broker.connection import reply_queue
-from pytest_manifest.ledger import STOCK_WORKERS
 from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.results.read_errors import ReadErrors
 from pytest_manifest.schema import Entry
 from pytest_manifest.urls import StackAddress
-from tests.unit.run_rig import RUN, Plan, Rig, rig
+from tests.unit.run_rig import RUN, Plan, Rig, note_stock, rig
 
 WHY = "it cannot be decoded"
 TASK_ID = f"{run8(RUN)}-1"
@@ -68,7 +67,7 @@ def test_a_deadline_makes_no_other_end_of_it(plan: Plan) -> None:
 def test_what_nobody_can_tell_stays_so_at_the_deadline() -> None:
     """An entry that was told of with the reason has not run out of time with those that go on."""
     with rig(Plan((Entry(id="a", task="t"), Entry(id="b", task="t")), deadline=20)) as made:
-        made.ledger.info.set_meta(STOCK_WORKERS, "w")
+        note_stock(made.ledger, "w")
         made.step()
         worker = next(iter(made.world.workers.values()))
         made.world.take(worker, vanishes=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pytest_manifest.run.judging import Judging, recorded
 from pytest_manifest.schema import Entry, ErrorInfo, Receipt
 from tests.unit.run_rig import Plan, Rig, rig
 from tests.unit.run_world import Delivery, Record, finished, receipt_of
@@ -249,12 +250,9 @@ def test_what_was_forged_stays_so_when_it_is_looked_at_again() -> None:
         told(made, delivery)
         told(made, delivery, **FAILED)
         made.step(2)
-        flight = made.flight("a")
         settled = made.ledger.verdicts.of_entry("a")
         assert settled is not None
-        assert settled.receipt is not None
-        verdict, _ = made.engine._evaluator.evaluate(flight, settled.receipt)
-        assert verdict == settled.verdict
+        assert recorded(Judging(made.ledger).of(ENTRY)) == (settled.verdict, settled.receipt)
 
 
 def test_another_source_is_not_believed_of_what_workers_alone_write() -> None:

@@ -1,0 +1,170 @@
+"""Judge what is in flight: by memory where a job goes its usual way, else by its ledger's facts.
+
+The usual way is one message, one start and an end: memory has all of these facts, with the numbers
+that the ledger has given them (``PendingAttempt.facts``). Whatever else becomes of a job is in the
+ledger before it is judged, and is loaded from there. Of what has ended nothing is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from itertools import islice
+from typing import Final, TypeAlias
+
+from pytest_manifest.broker.attempt import Attempt as Sent
+from pytest_manifest.ledger import Ledger
+from pytest_manifest.ledger.jobs import BATCH
+from pytest_manifest.run.judging import Judged, Judging
+from pytest_manifest.run.pending import PendingAttempt
+from pytest_manifest.schema import Entry, Receipt, Verdict
+from pytest_manifest.schema.facts import Job
+from pytest_manifest.schema.run_facts import JobFact, JobFacts, RunFacts
+from pytest_manifest.verdict.judge import Attempt, Judgement, judge
+from pytest_manifest.verdict.reasons import verdict_of
+from pytest_manifest.verdict.tree import Descendant, Tree
+
+Sendable: TypeAlias = Sent | PendingAttempt
+Evaluated: TypeAlias = tuple[Verdict, Receipt | None]
+"""A verdict on an entry, and the receipt that counts."""
+
+
+class _RunJudging(Judging):
+    """Judge jobs of a run of which it is known whether workers can report starts to its store."""
+
+    def __init__(self, ledger: Ledger, *, has_stream: bool) -> None:
+        super().__init__(ledger)
+        self._has_stream = has_stream
+
+    def run_facts(self, run: str) -> RunFacts:
+        return replace(super().run_facts(run), has_stream=self._has_stream)
+
+
+class Casebook:
+    """See the module. Use it from the run's thread, after the facts of a moment were written."""
+
+    def __init__(self, ledger: Ledger, *, has_stream: bool = True) -> None:
+        self.ledger = ledger
+        self._run = ledger.info.read().run
+        self._run_of = ledger.info.task_runs().run_of
+        self._has_stream = has_stream
+        self._added = -1
+        self._judging: Judging | None = None
+        self._facts: RunFacts | None = None
+        self._trees: dict[str, Tree] = {}
+        """Of attempts in flight what became of their descendants, by task id."""
+        self.has_trees = ledger.descendants.any()
+        """Whether some job has started a task: a look into the ledger for each would be felt."""
+
+    # The run
+
+    @property
+    def judging(self) -> Judging:
+        """Return what judges by the facts that the run has at this moment."""
+        added = self.ledger.facts.of_run_added
+        if self._judging is None or added != self._added:
+            self._added, self._facts = added, None
+            self._judging = _RunJudging(self.ledger, has_stream=self._has_stream)
+        return self._judging
+
+    @property
+    def _run_facts(self) -> RunFacts:
+        judging = self.judging
+        if self._facts is None:
+            self._facts = judging.run_facts(self._run)
+        return self._facts
+
+    def note_starts(self) -> None:
+        """Note that starts were recorded: the first one of all is a fact of the run."""
+        if self._facts is not None and self._facts.first_start is None:
+            self._judging = None
+
+    # Attempts
+
+    def judge(self, jobs: Iterable[PendingAttempt]) -> Iterator[tuple[PendingAttempt, Judgement]]:
+        """Judge attempts that are in flight, or that await their descendants."""
+        others: list[PendingAttempt] = []
+        for job in jobs:
+            if job.facts is None:
+                others.append(job)
+            else:
+                yield job, self._by_memory(job, job.facts)
+        left = iter(others)
+        while some := list(islice(left, BATCH)):
+            names = [job.entry.id for job in some]
+            loaded = self.ledger.jobs.of_entries(names, trees=False)
+            for job in some:
+                tree = self.tree(job) if self.has_trees else None
+                found = self.judging.judge(job.entry, loaded[job.entry.id], tree=tree)
+                yield job, found.judgement
+
+    def judge_unsent(self, attempt: Sendable, facts: Sequence[JobFact] = ()) -> Judgement:
+        """Judge an attempt that no broker has, by all facts that matter then."""
+        return self._by_memory(attempt, facts)
+
+    def judge_entries(self, entries: Iterable[Entry]) -> Iterator[Judged]:
+        """Judge entries by all that the ledger has of them."""
+        return self.judging.each(entries)
+
+    def _by_memory(self, attempt: Sendable, facts: Sequence[JobFact]) -> Judgement:
+        entry = attempt.entry
+        job = Job(
+            task_id=attempt.task_id,
+            entry=entry.id,
+            number=attempt.number,
+            run=attempt.run,
+            seq=0,
+            at=_ANY_TIME,
+        )
+        return judge(entry, [Attempt(JobFacts(job, tuple(facts)))], self._run_facts)
+
+    # Trees
+
+    def tree(self, attempt: PendingAttempt) -> Tree:
+        """Return what became of an attempt's descendants, as far as they have ended."""
+        root = attempt.task_id
+        tree = self._trees.get(root)
+        if tree is not None:
+            return tree
+        tree = self._trees[root] = Tree(root)
+        part = self.ledger.descendants
+        if root in part.roots([root]) or next(part.announced(root), None) is not None:
+            loaded = self.ledger.jobs.of_entry(attempt.entry.id)
+            own = next(one for one in loaded if one.own.job.task_id == root)
+            for facts in own.descendants:
+                found = self.judging.descendant(attempt.entry, own.own.job, facts)
+                if not found.is_open:
+                    tree.add(found)
+        return tree
+
+    def descendants(self, attempt: PendingAttempt, task_ids: Sequence[str]) -> list[Descendant]:
+        """Judge tasks of an attempt's tree: those of these ids that are known."""
+        root, entry = attempt.task_id, attempt.entry
+        job = Job(
+            task_id=root,
+            entry=entry.id,
+            number=attempt.number,
+            run=self._run_of(root),
+            seq=0,
+            at=_ANY_TIME,
+        )
+        return [
+            self.judging.descendant(entry, job, facts)
+            for facts in self.ledger.jobs.of_tree(job, task_ids)
+        ]
+
+    def forget(self, root: str) -> None:
+        """Forget the tree of an attempt that has ended."""
+        self._trees.pop(root, None)
+
+
+_ANY_TIME: Final = datetime.min.replace(tzinfo=timezone.utc)
+"""When an attempt was planned, which is of no account."""
+
+
+def verdict_on(attempt: Sendable, found: Judgement) -> Evaluated:
+    """Return a judgement as a verdict on the attempt's entry, and the receipt that counts."""
+    reason, mismatches = found.finding.reason, found.finding.mismatches
+    verdict = verdict_of(attempt.entry.id, attempt.number, found.status, reason, mismatches)
+    return verdict, found.receipt
