@@ -168,3 +168,10 @@ def verdict_on(attempt: Sendable, found: Judgement) -> Evaluated:
     reason, mismatches = found.finding.reason, found.finding.mismatches
     verdict = verdict_of(attempt.entry.id, attempt.number, found.status, reason, mismatches)
     return verdict, found.receipt
+
+
+def keep_stored_end(ledger: Ledger, task_id: str, found: Judgement) -> None:
+    """Keep an end that the result store alone has among the receipts, as it counts now."""
+    end = found.stored_end
+    if end is not None and all(end != one for _, one in ledger.events.receipts(task_id)):
+        ledger.events.add_receipts([(task_id, None, end)])

@@ -15,7 +15,7 @@ from pytest_manifest.broker.servers import Servers, is_same, with_host
 from pytest_manifest.ledger import OTHER_BROKER, AttemptRow, Ledger, RunInfo, utc_now
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.redaction import redact_url
-from pytest_manifest.run.casebook import Casebook, verdict_on
+from pytest_manifest.run.casebook import Casebook, keep_stored_end, verdict_on
 from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.run.pending import PendingAttempt, PendingAttempts, pending_descendant
@@ -113,6 +113,7 @@ def evaluate_kept_receipts(
             if found.own.status == "pending" or found.receipt is None:
                 continue
             pending.complete(job.task_id)
+            keep_stored_end(ledger, job.task_id, found)
             if not trees.holds(job):
                 ledger.verdicts.record([verdict_on(job, found)])
 

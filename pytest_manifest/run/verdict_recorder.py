@@ -15,7 +15,7 @@ from pytest_manifest.errors import ManifestError, StackError
 from pytest_manifest.ledger import HandedOn, Start, utc_now
 from pytest_manifest.ledger.jobs import BATCH
 from pytest_manifest.results.batch import ReceiptBatch
-from pytest_manifest.run.casebook import Casebook, Evaluated, verdict_on
+from pytest_manifest.run.casebook import Casebook, Evaluated, keep_stored_end, verdict_on
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.corrections import Correction, note_correction
 from pytest_manifest.run.fact_log import stamp, withheld
@@ -344,9 +344,8 @@ class VerdictRecorder:
         self._pending.complete(job.task_id)
         if found.again == "message" and self.resend(job.attempt):
             return []
-        end, of_store = job.unconfirmed, found.receipt is not None
-        if end is not None and of_store and not self._ledger.events.receipts(job.task_id):
-            self._ledger.events.add_receipts([(job.task_id, None, end)])  # it counts now
+        if job.facts is None:
+            keep_stored_end(self._ledger, job.task_id, found)
         if self.trees.holds(job):
             return []
         return self._conclude_whole(job, found)
@@ -482,6 +481,7 @@ class VerdictRecorder:
         before = settled.verdict
         if before.attempt != verdict.attempt or (before, settled.receipt) == (verdict, receipt):
             return None
+        keep_stored_end(self._ledger, judged.attempts[-1].own.job.task_id, found)
         if verdict.verdict != before.verdict:
             correction = note_correction(self._ledger, before.verdict, verdict)
             self.corrections.append(correction)

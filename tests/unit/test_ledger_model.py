@@ -150,7 +150,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def fail_within_a_transaction(self, data: st.DataObject) -> None:
         """Writes by some other rules, all of which are taken back."""
-        everything: list[Callable[[], None]] = [
+        everything: list[Callable[[], object]] = [
             lambda: self.ledger.verdicts.reopen(list("abc")),
             lambda: self.ledger.attempts.plan([("t-x", "x", 1, 0)]),
             lambda: self.ledger.attempts.mark(self.model.attempts, "sent", note="no"),

@@ -26,7 +26,6 @@ from pytest_manifest.verdict.problems import (
     NeverBegun,
     RunDeadline,
     RunDeadlineUnanswered,
-    RunOver,
 )
 from tests.unit.analysis_support import INFO, MadeRun
 from tests.unit.run_family import Family
@@ -117,7 +116,7 @@ def test_the_end_of_the_run_is_no_timeout_of_a_job(ran: float, kind: str) -> Non
     ("status", "over"), [("timed_out", RunDeadline), ("pending", RunDeadlineUnanswered)]
 )
 def test_a_job_that_is_known_to_be_dead_when_the_run_is_over_has_crashed(
-    status: VerdictStatus, over: type[RunOver]
+    status: VerdictStatus, over: type[RunDeadline] | type[RunDeadlineUnanswered]
 ) -> None:
     """No more is said of one that may live, that waits, or that runs where nobody can look."""
     entries = [Entry(id=one, task="t") for one in ("dead", "lives", "elsewhere")]
