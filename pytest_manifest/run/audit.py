@@ -25,7 +25,7 @@ from pytest_manifest.run.earlier import (
     track_unsettled,
 )
 from pytest_manifest.run.engine import Engine
-from pytest_manifest.run.evaluation import AttemptEvaluator, Evaluated
+from pytest_manifest.run.evaluation import Evaluated
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.recovery import JobSearch
 from pytest_manifest.run.reevaluation import manifest_lines, reevaluate
@@ -66,11 +66,6 @@ class Audit(EarlierRunStrategy):
     @property
     def queries_stack(self) -> bool:
         return bool(self.state.address.broker_url)
-
-    def make_evaluator(self, ledger: Ledger) -> AttemptEvaluator:
-        evaluator = super().make_evaluator(ledger)
-        evaluator.keeps_unknown = True
-        return evaluator
 
     def prepare(self, expected_workers: int | None) -> None:  # noqa: ARG002 - the base class's
         ledger = self._take_up()

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from pytest_manifest.ledger import Ledger, Start
-from pytest_manifest.run.evidence import turn_of
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Verdict
-from pytest_manifest.schema.statuses import DEATHS, OWN
 from pytest_manifest.schema.stream_records import HANDED_ON_AFTER_DEATH
 from pytest_manifest.verdict import evaluate
 from pytest_manifest.verdict.problems import KillsWorkers
@@ -26,25 +23,10 @@ class Quarantine:
         self._ledger = ledger
         self._kills = kills
 
-    def has_killed_enough(self, job: PendingAttempt) -> bool:
-        """Return whether a job that has now crashed is not sent again for that."""
-        return self._deaths(job) >= self._kills
-
     def of_crashed(self, job: PendingAttempt, verdict: Verdict) -> Verdict:
         """Return the verdict on the entry of a job that has crashed: quarantined, if too often."""
         deaths = self._deaths(job)
         return verdict if deaths < self._kills else _quarantined(job, deaths)
-
-    def of_restarted(self, job: PendingAttempt) -> Verdict | None:
-        """Return the verdict on a job that starts again and again; None below the limit."""
-        starts = self._ledger.events.starts(job.task_id)
-        deaths = self._earlier(job) + self._retried(job.task_id) + _delivered_again(starts)
-        return None if deaths < self._kills else _quarantined(job, deaths, starts)
-
-    def is_to_be_revoked(self, task_id: str, status: str | None) -> bool:
-        """Return whether a job with this verdict starts again all the same, too often."""
-        again = _delivered_again(self._ledger.events.starts(task_id)) + self._retried(task_id)
-        return status in DEATHS | OWN and again >= self._kills
 
     def _deaths(self, job: PendingAttempt) -> int:
         return self._earlier(job) + self._retried(job.task_id) + 1
@@ -60,11 +42,6 @@ class Quarantine:
         """Count the deaths after which Celery sent the job again."""
         ends = self._ledger.events.handed_on(task_id)
         return sum(end.how == HANDED_ON_AFTER_DEATH for end in ends)
-
-
-def _delivered_again(starts: Sequence[Start]) -> int:
-    """Count the deaths after which the broker delivered the very message again."""
-    return max(Counter(map(turn_of, starts)).values(), default=1) - 1
 
 
 def _quarantined(job: PendingAttempt, deaths: int, starts: Sequence[Start] = ()) -> Verdict:

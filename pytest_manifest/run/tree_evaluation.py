@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
 
-from pytest_manifest.errors import ManifestError
 from pytest_manifest.ledger import Descendant, Ledger, Start
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.run.evidence import (
@@ -19,8 +17,6 @@ from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.signatures import SignaturesByRun, trusted_ends
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.schema import Entry, Receipt, Verdict
-from pytest_manifest.schema.models import ExpectedDescendants
-from pytest_manifest.schema.statuses import DEATHS, NOT_SENT, OPEN, SILENT
 from pytest_manifest.verdict import evaluate, problems
 from pytest_manifest.verdict.descendants import (
     FailedDescendant,
@@ -28,15 +24,10 @@ from pytest_manifest.verdict.descendants import (
     by_part,
     ends_as_expected,
     first_unexpected,
-    of_part,
-    unexpected,
     untold_of,
     with_delay,
     with_descendants,
 )
-
-_SILENT_ENDS: Final = SILENT | DEATHS
-"""Statuses that no worker may have told of: nobody says then that a chord has no body any more."""
 
 
 class TreeEvaluator:
@@ -58,17 +49,6 @@ class TreeEvaluator:
         self._run_of = ledger.info.task_runs().run_of
         self.has_trees = ledger.descendants.any()
         """Whether some job has started a task: a look into the ledger for each would be felt."""
-
-    def attempt_with(self, task_id: str) -> PendingAttempt | None:
-        """Return the run's attempt with this task id; None where it has none."""
-        row = self._ledger.attempts.get(task_id)
-        try:
-            if row is None or row.entry not in self._manifest:
-                return None
-            entry = self._manifest[row.entry]
-        except ManifestError:
-            return None
-        return PendingAttempt(self._run, entry, row.attempt, task_id, 0.0, row.sent_at)
 
     def evaluate_descendant(
         self, job: PendingAttempt, reported: Sequence[ReportedEnd], starts: Sequence[Start]
@@ -106,44 +86,8 @@ class TreeEvaluator:
             return verdict
         return with_descendants(entry, verdict, self._ends(entry, task_id, receipt))
 
-    def goes_on(self, root: str) -> bool:
-        """Return whether descendants of an attempt may run yet whose time was over."""
-        return self.has_trees and bool(
-            self._ledger.descendants.number_without_end(root, "timed_out")
-        )
-
     def _has_tree(self, root: str) -> bool:
         return bool(self._ledger.descendants.roots([root]))
-
-    def by_others(self, root: str, verdict: Verdict) -> Verdict:
-        """Return the verdict on a descendant that was handed on to other tasks of its tree.
-
-        Where one of these did not succeed, that is its end, too.
-        """
-        part = self._ledger.descendants
-        found = unexpected(ExpectedDescendants(), part.statuses(root))
-        if verdict.verdict == "passed" or not found or found[0] in OPEN:
-            return verdict
-        one = part.first(root, found[:1])
-        if one is None or one.verdict is None:
-            return verdict
-        return of_part(verdict, one, one.verdict)
-
-    def is_dropped(self, job: PendingAttempt, verdict: Verdict) -> bool:
-        """Return whether a chord's body is nowhere because its chord cannot be complete.
-
-        Celery sends none where a member was not sent, has no end, or one that no worker stored.
-        """
-        if job.how != "chord_body" or not job.announcers or verdict.verdict != "lost":
-            return False
-        assert job.origin is not None
-        part, root = self._ledger.descendants, job.origin.root
-        members = part.of_chord(root, job.announcement)
-        return not (
-            members.isdisjoint({*_SILENT_ENDS, NOT_SENT})
-            # Of whom nobody told what chord they are of, they may be of this one.
-            and part.of_unknown_chords(root).isdisjoint(_SILENT_ENDS)
-        )
 
     def _ended_by_others(self, task_id: str, receipt: Receipt | None) -> bool:
         """Return whether a job was handed on to several tasks, and no worker ended it itself."""

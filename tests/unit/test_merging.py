@@ -33,6 +33,7 @@ from pytest_manifest.manifest import read_manifest
 from pytest_manifest.run.changes import keep_manifest, kept_manifest
 from pytest_manifest.run.consistency import repetitions
 from pytest_manifest.run.evaluation import AttemptEvaluator
+from pytest_manifest.run.judging import Judging
 from pytest_manifest.run.locks import RunLock
 from pytest_manifest.run.merge import merge
 from pytest_manifest.run.pending import PendingAttempt
@@ -355,13 +356,10 @@ def test_a_late_receipt_of_its_own_run_is_believed(make: Make) -> None:
     made = merge([source, make(2, 2)]).ledger
     manifest = read_manifest(made.parent.parent / "m.jsonl")
     with Ledger.open(made, write=True) as ledger:
-        bench = AttemptEvaluator(ledger.info.read().run, manifest, ledger, kills=1, lifetime=0)
         [row] = ledger.attempts.of_entry("e0")
-        ledger.events.add_receipts([(row.task_id, None, received(bench.run, 0, row.task_id))])
-        assert bench.late_receipt(row.task_id) == []
-        ledger.events.add_receipts([(row.task_id, None, received(run_id(1), 0, row.task_id))])
-        [(judged, _)] = bench.late_receipt(row.task_id)
-        assert judged.verdict == "passed"
+        for run, status in ((ledger.info.read().run, "pending"), (run_id(1), "passed")):
+            ledger.events.add_receipts([(row.task_id, None, received(run, 0, row.task_id))])
+            assert Judging(ledger).of(manifest["e0"]).judgement.status == status
 
 
 # What is refused

@@ -5,26 +5,20 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_manifest.ledger import Ledger, Start
-from pytest_manifest.manifest import dump_document, receipt_line, write_manifest
+from pytest_manifest.ledger import Start
+from pytest_manifest.manifest import dump_document, receipt_line
 from pytest_manifest.results.batch import ReceiptBatch, add_record
-from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.evidence import complete_receipt
-from pytest_manifest.run.pending import PendingAttempt
-from pytest_manifest.run.signatures import note_unsigned, require_signatures
-from pytest_manifest.schema import Entry, Header, Receipt
+from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.schema.signed import FILLABLE, receipt_bytes, record_bytes
 from pytest_manifest.schema.wire import parse_moment
 from pytest_manifest.signing import keys
-from pytest_manifest.verdict.problems import RunDeadline
 from pytest_manifest.verdict.signatures import (
     CHANGED_REST,
     CHANGED_RESULT,
@@ -34,9 +28,7 @@ from pytest_manifest.verdict.signatures import (
     ReportSignatures,
 )
 from pytest_manifest.worker import signing
-from tests.forgeries.reports import FORGED, TASK, TRUE, Fields, Job
-from tests.reasons import noted
-from tests.unit.ledger_support import INFO
+from tests.forgeries.reports import TASK, TRUE, Fields, Job
 
 SENT_AT: Final = "2026-11-24T15:00:00.000000+00:00"
 JOB: Final = Job("20261124T150000-0badcafe", "a", 1, "t-a", SENT_AT, "s", 7)
@@ -273,51 +265,6 @@ def test_a_worker_without_a_key_signs_nothing_and_goes_on(monkeypatch: pytest.Mo
         assert "signature" not in record["receipt"]
         assert "execution" not in record["receipt"]
         assert "signature" not in JOB.signed_start()
-
-
-def test_the_true_end_corrects_what_was_called_forged_for_want_of_it(tmp_path: Path) -> None:
-    """It was given up, as only an unsigned end had come; a second lie corrects nothing."""
-    manifest = write_manifest(tmp_path / "m.jsonl", Header(), [ENTRY])
-    info = replace(INFO, run=JOB.run, manifest=manifest.path, sha256=manifest.sha256)
-    with Ledger.create(tmp_path / "runs" / f"{JOB.run}.sqlite", info) as ledger:
-        ledger.attempts.plan([(JOB.task_id, ENTRY.id, 1, 0)])
-        ledger.attempts.mark([JOB.task_id], "sent", sent_at=parse_moment(SENT_AT))
-        require_signatures(ledger, PUBLIC)
-        evaluator = AttemptEvaluator(JOB.run, manifest, ledger, kills=1, lifetime=1e9)
-        job = PendingAttempt(JOB.run, ENTRY, 1, JOB.task_id, 0.0, parse_moment(SENT_AT))
-        assert evaluator.infer(job, "lost", noted("it is nowhere")).verdict == "lost"
-        assert note_unsigned(ledger, JOB.task_id, UNSIGNED)
-        assert not note_unsigned(ledger, JOB.task_id, UNTRUSTED)
-        for status in ("lost", "crashed", "timed_out", "unknown"):
-            verdict = evaluator.infer(job, status, noted("it is nowhere"))
-            assert verdict.verdict == "forged"
-            assert UNSIGNED in verdict.sentence
-        assert evaluator.infer(job, "revoked", noted("stopped")).verdict == "revoked"
-        (at_the_end,) = evaluator.remaining("timed_out", RunDeadline(limit=1.0))
-        assert at_the_end[0].verdict == "forged"
-        ledger.verdicts.record([(verdict, None)])
-
-        lie = Receipt.model_validate(JOB.receipt(execution=TRUE))
-        ledger.events.add_receipts([(JOB.task_id, TRUE, lie)])
-        assert [again[0].verdict for again in evaluator.late_receipt(JOB.task_id)] == ["forged"]
-        began = parse_moment(JOB.moment(0.02))
-        start = Start(JOB.task_id, TRUE, began, 0, "w@h", "h", 77, redelivered=False)
-        ledger.events.add_starts([start])
-        ledger.events.add_receipts([(JOB.task_id, TRUE, read(end()))])
-        ((corrected, receipt),) = evaluator.late_receipt(JOB.task_id)
-        assert corrected.verdict == "passed"
-        assert receipt is not None
-        assert receipt.result == JOB.value
-        assert [one.before for one in evaluator.corrections] == ["forged"]
-
-        by_itself = evaluator.trees.evaluate_descendant
-        assert by_itself(job, [(TRUE, lie)], [start]).verdict == "forged"
-        assert by_itself(job, [(TRUE, read(end()))], [start]).verdict == "passed"
-
-        ledger.verdicts.record([(corrected, receipt)])
-        another = Receipt.model_validate({**JOB.failure(), "execution": FORGED})
-        ledger.events.add_receipts([(JOB.task_id, FORGED, another)])
-        assert evaluator.late_receipt(JOB.task_id) == []
 
 
 @pytest.mark.parametrize(
