@@ -6,7 +6,7 @@ import os
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,16 +21,11 @@ from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.ledger import find_runs
 from pytest_manifest.manifest import write_manifest
 from pytest_manifest.run import audit_run, dispatch, dispatch_run, engine, resume_run
-from pytest_manifest.run.casebook import Casebook
-from pytest_manifest.run.judging import Judging
-from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.resume_rules import ResumeRules
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.settings import FailureLimit, RunSettings
 from pytest_manifest.run.workers import CRASH_LOOP
 from pytest_manifest.schema import Header
-from pytest_manifest.verdict.judge import Judgement
-from pytest_manifest.verdict.problems import AwaitsTree
 from tests.simulation.later import NO_STACK, PARTNERS_ENTRY, LaterJudges
 from tests.simulation.process import Process, belongings
 from tests.simulation.program import Program, Step
@@ -40,6 +35,7 @@ from tests.simulation.script import Script
 from tests.simulation.stack import address, connected
 from tests.simulation.truth import Truth
 from tests.simulation.world import Actions, SimulatedWorld
+from tests.unit.reloading import judged_twice
 from tests.unit.run_actions import SECONDS
 from tests.unit.run_clocks import replaced_clocks
 from tests.unit.run_world import VirtualEvent
@@ -58,10 +54,6 @@ LATER: Final = 5.0
 MOST_SESSIONS: Final = 12
 OFFLINE: Final = ("audit", "wait")
 """Sessions that need a stack of others; there is none where it was private."""
-
-
-def _essence(found: Judgement) -> tuple[object, ...]:
-    return found.finding, found.own, found.attempt, found.is_final, found.receipt, found.end
 
 
 @dataclass
@@ -152,7 +144,7 @@ class Simulation:
             names = (f"20261124T150000-{number:08x}" for number in count(1))
             stack.enter_context(mock.patch.object(dispatch, "new_run_id", names.__next__))
             stack.enter_context(mock.patch.object(engine.Engine, "step", self._counting_step()))
-            stack.enter_context(mock.patch.object(Casebook, "judge", self._comparing_judge()))
+            stack.enter_context(judged_twice(self.violations.append, self._outside))
             yield
 
     def _counting_step(self) -> object:
@@ -163,23 +155,6 @@ class Simulation:
             return step(one)
 
         return counted
-
-    def _comparing_judge(self) -> object:
-        """Have each judgement by memory held against that by all that the ledger has."""
-        judge = Casebook.judge
-
-        def compared(
-            book: Casebook, jobs: Iterable[PendingAttempt]
-        ) -> Iterator[tuple[PendingAttempt, Judgement]]:
-            for job, found in judge(book, jobs):
-                with self._outside():
-                    anew = Judging(book.ledger).of(job.entry).judgement
-                one, other = _essence(found), _essence(anew)
-                if one != other and not isinstance(anew.finding.reason, AwaitsTree):
-                    self.violations.append(f"P6 of {job.entry.id}: {one}, by its ledger {other}")
-                yield job, found
-
-        return compared
 
     def play(self) -> None:
         """Play all sessions; what is wrong is in ``violations``."""

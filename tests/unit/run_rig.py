@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
+import pytest
 from loguru import logger
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of
@@ -40,6 +41,7 @@ from pytest_manifest.schema.run_facts import Segment
 from pytest_manifest.schema.statuses import BAD, INFERRED, STATUSES
 from pytest_manifest.verdict import Costs
 from tests.unit.ledger_support import INFO
+from tests.unit.reloading import judged_twice
 from tests.unit.run_clocks import replaced_clocks
 from tests.unit.run_fakes import FakeLocator, FakePublisher, FakeResults, FakeStream
 from tests.unit.run_world import Execution, Record, VirtualEvent, World, result_of
@@ -473,6 +475,7 @@ def rig(plan: Plan) -> Iterator[Rig]:
         logger.disable("pytest_manifest")
         stack.callback(logger.enable, "pytest_manifest")
         stack.enter_context(replaced_clocks(world))
+        stack.enter_context(judged_twice(pytest.fail))
         made = Rig(plan, ledger, world)
         with ledger.transaction():
             ledger.attempts.plan((a.task_id, a.entry.id, 1, n) for n, a in enumerate(made.attempts))
