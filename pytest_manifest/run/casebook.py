@@ -18,11 +18,12 @@ from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.jobs import BATCH
 from pytest_manifest.run.judging import Judged, Judging
 from pytest_manifest.run.pending import PendingAttempt
-from pytest_manifest.schema import Entry, Receipt, Verdict
-from pytest_manifest.schema.facts import Job
+from pytest_manifest.run.unforeseen import not_judged
+from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
+from pytest_manifest.schema.facts import Ended, Job
 from pytest_manifest.schema.run_facts import JobFact, JobFacts, RunFacts
 from pytest_manifest.verdict.judge import Attempt, Judgement, judge
-from pytest_manifest.verdict.reasons import verdict_of
+from pytest_manifest.verdict.reasons import Finding, verdict_of
 from pytest_manifest.verdict.tree import Descendant, Tree
 
 Sendable: TypeAlias = Sent | PendingAttempt
@@ -88,16 +89,33 @@ class Casebook:
         for job in jobs:
             if job.facts is None:
                 others.append(job)
-            else:
-                yield job, self._by_memory(job, job.facts)
+                continue
+            try:
+                found = self._by_memory(job, job.facts)
+            except Exception as error:  # one unforeseen receipt must not end the run for all
+                found = self._unforeseen(job, error)
+            yield job, found
         left = iter(others)
         while some := list(islice(left, BATCH)):
             names = [job.entry.id for job in some]
             loaded = self.ledger.jobs.of_entries(names, trees=False)
             for job in some:
-                tree = self.tree(job) if self.has_trees else None
-                found = self.judging.judge(job.entry, loaded[job.entry.id], tree=tree)
-                yield job, found.judgement
+                try:
+                    tree = self.tree(job) if self.has_trees else None
+                    found = self.judging.judge(job.entry, loaded[job.entry.id], tree=tree).judgement
+                except Exception as error:  # as above
+                    found = self._unforeseen(job, error)
+                yield job, found
+
+    def _unforeseen(self, job: PendingAttempt, error: Exception) -> Judgement:
+        """Return what is said of a job that could not be judged: it goes on without a receipt."""
+        why = not_judged(job.entry, error)
+        receipts = self.ledger.events.receipts(job.task_id)
+        if not receipts:
+            return Judgement(Finding("pending", why), job.number)
+        return Judgement(
+            Finding("unknown", why), job.number, is_final=True, receipt=receipts[-1][1]
+        )
 
     def judge_unsent(self, attempt: Sendable, facts: Sequence[JobFact] = ()) -> Judgement:
         """Judge an attempt that no broker has, by all facts that matter then."""
@@ -149,10 +167,14 @@ class Casebook:
             seq=0,
             at=_ANY_TIME,
         )
-        return [
-            self.judging.descendant(entry, job, facts)
-            for facts in self.ledger.jobs.of_tree(job, task_ids)
-        ]
+        found: list[Descendant] = []
+        for facts in self.ledger.jobs.of_tree(job, task_ids):
+            try:
+                found.append(self.judging.descendant(entry, job, facts))
+            except Exception as error:  # as above
+                status: VerdictStatus = "unknown" if facts.each(Ended) else "pending"
+                found.append(Descendant(facts.job, Finding(status, not_judged(entry, error))))
+        return found
 
     def forget(self, root: str) -> None:
         """Forget the tree of an attempt that has ended."""

@@ -192,11 +192,11 @@ class PendingAttempts:
         job = self.by_task_id.get(start.task_id)
         if job is None:
             return
-        if job.facts is not None and not _is_known(start, job.facts):
+        if job.facts is not None:
             if job.started is None and seq:
                 at = start.started_at or job.sent_at or utc_now()
                 job.facts.append(started_of(start, seq, at, FactSource.WORKER))
-            else:
+            elif not _is_known(start, job.facts):
                 job.facts = None
         is_again, job.started = job.started == now, now
         job.execution, job.between = start.execution, None

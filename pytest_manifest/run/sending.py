@@ -76,6 +76,7 @@ class Sender:
         result, seq = self._publish(batch)
         now = time.monotonic()
         unsent, uncertain = set(result.unsent), set(result.uncertain)
+        usual = _sent_once(seq, self._sent_at)
         for attempt in batch:
             if attempt.task_id in result.refused:
                 self._refused.append(Skipped(attempt, result.refused[attempt.task_id]))
@@ -84,7 +85,7 @@ class Sender:
                 name = attempt.task_id
                 sent_at = self._sent_at if self._repeats[name] == 0 else None
                 is_usual = attempt.number == 1 and name not in self._sendings
-                known = _sent_once(name, seq, self._sent_at) if is_usual else None
+                known = usual if is_usual else None
                 first = self._tried.pop(name, None)
                 self._pending.track(attempt, now, sent_at, tried=first, facts=known)
                 if attempt.task_id in uncertain:
@@ -192,10 +193,10 @@ class Sender:
             self._facts.add(attempt.entry.id, end)
 
 
-def _sent_once(task_id: str, seq: int, sent_at: datetime) -> list[JobFact]:
-    """Return the facts of a job that was published once, as the ledger has them."""
-    sending = Sending(seq=seq, at=sent_at, job=task_id, number=1, sent_at=sent_at)
-    result = SendResult(seq=seq, at=sent_at, job=task_id, number=1, outcome="published")
+def _sent_once(seq: int, sent_at: datetime) -> list[JobFact]:
+    """Return the facts of each job of a batch that is published once, without its name."""
+    sending = Sending(seq=seq, at=sent_at, number=1, sent_at=sent_at)
+    result = SendResult(seq=seq, at=sent_at, number=1, outcome="published")
     return [sending, result]
 
 

@@ -21,13 +21,18 @@ def unforeseen_failure(
     With the receipt: the job ran, so that it is not sent again for it. Raises ManifestToolError
     again, which concerns the whole run: the ledger, say, cannot be read.
     """
+    why = not_judged(entry, error)
+    verdict = evaluate(entry, None, attempt=attempt, problem="unknown", why=why)
+    return verdict, receipt
+
+
+def not_judged(entry: Entry, error: Exception) -> NotJudged:
+    """Log that a job could not be judged; return why. Raises ManifestToolError again."""
     if isinstance(error, ManifestToolError):
         raise error
     log_failure(f"{entry.id!r} could not be judged", error, entry=entry.id)
     fault = redact(f"{type(error).__name__}: {error}").encode("utf-8", "replace").decode()
-    why = NotJudged(error=fault)
-    verdict = evaluate(entry, None, attempt=attempt, problem="unknown", why=why)
-    return verdict, receipt
+    return NotJudged(error=fault)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from pytest_manifest.run.schedule import Skipped
 from pytest_manifest.run.signatures import note_unsigned
 from pytest_manifest.run.trees import Trees
 from pytest_manifest.run.unconfirmed import FinalReceipt, UnconfirmedEnds, UnreadableResults
+from pytest_manifest.run.unforeseen import failure_ignored
 from pytest_manifest.run.workers import WorkerDeaths
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.facts import (
@@ -175,9 +176,12 @@ class VerdictRecorder:
         """
         seq, now = self._ledger.events.add_receipts(finals), utc_now()
         unknown: dict[str, set[str]] = {}
+        between: dict[str, list[tuple[str | None, Receipt]]] = {}
         for number, (task_id, execution, receipt) in enumerate(finals, seq):
             job = self._pending.by_task_id.get(task_id)
             facts = None if job is None else job.facts
+            if job is not None and job.between is not None:
+                between.setdefault(task_id, []).append((execution, receipt))
             if facts is not None:
                 facts.append(_end(task_id, execution, receipt, number, now))
             if execution is None or receipt.state not in OF_ITS_PROCESS:
@@ -186,7 +190,7 @@ class VerdictRecorder:
                 isinstance(one, Started) and one.execution == execution for one in facts
             ):
                 unknown.setdefault(task_id, set()).add(execution)
-        for task_id, reported in _by_attempt(finals).items():
+        for task_id, reported in between.items():
             self._pending.goes_on(task_id, reported)
         lacking = self._without_start(unknown)
         if lacking and not self._context.is_store_whole():
@@ -342,9 +346,9 @@ class VerdictRecorder:
             job.facts = None  # there may be more of it than memory has
             return []
         self._pending.complete(job.task_id)
-        if found.again == "message" and self.resend(job.attempt):
-            return []
-        if job.facts is None:
+        if job.facts is None:  # else there was nothing but an end
+            if found.again == "message" and self.resend(job.attempt):
+                return []
             keep_stored_end(self._ledger, job.task_id, found)
         if self.trees.holds(job):
             return []
@@ -387,7 +391,8 @@ class VerdictRecorder:
 
     def _verdict_on(self, job: PendingAttempt, found: Judgement) -> Evaluated:
         """Return an entry's verdict; what is as it was before says what it said then."""
-        row = self._ledger.attempts.get(job.task_id) if found.is_as_before else None
+        is_as_before = job.facts is None and found.is_as_before
+        row = self._ledger.attempts.get(job.task_id) if is_as_before else None
         if row is None or row.verdict is None or row.verdict.verdict != found.status:
             return verdict_on(job, found)
         return row.verdict, found.receipt
@@ -397,10 +402,7 @@ class VerdictRecorder:
         entry = job.entry
         was_asked_for = entry.id in self._to_repeat
         self._to_repeat.discard(entry.id)
-        is_due = found.may_repeat
-        if was_asked_for:
-            is_due = found.status != "passed" and not found.goes_on
-        if not is_due:
+        if found.status == "passed" or (found.goes_on if was_asked_for else not found.may_repeat):
             return None
         ordinal = self._ledger.attempts.of_entry(entry.id)[-1].position
         attempt = attempt_of(self._context.run, entry, job.number + 1, ordinal)
@@ -461,11 +463,13 @@ class VerdictRecorder:
                 entries[row.entry] = self._manifest[row.entry]
                 self._uncharged.append(task_id)
         corrected: list[Evaluated] = []
-        for judged in self._cases.judge_entries(entries.values()):
-            for task_id in judged.judgement.deadly:  # no other job would get a turn
-                self._poison(task_id)
-            if (evaluated := self._correct(judged)) is not None:
-                corrected.append(evaluated)
+        for entry in entries.values():
+            with failure_ignored(f"what is known now of {entry.id}"):
+                judged = self._cases.judging.of(entry)
+                for task_id in judged.judgement.deadly:  # no other job would get a turn
+                    self._poison(task_id)
+                if (evaluated := self._correct(judged)) is not None:
+                    corrected.append(evaluated)
         return corrected
 
     def _correct(self, judged: Judged) -> Evaluated | None:
@@ -546,13 +550,3 @@ def _end(
         by = FactSource.WORKER
         return Ended(seq=seq, at=at, source=by, job=task_id, receipt=receipt, execution=execution)
     return Stored(seq=seq, at=at, source=FactSource.STORE, job=task_id, receipt=receipt)
-
-
-def _by_attempt(
-    finals: Iterable[FinalReceipt],
-) -> Mapping[str, Sequence[tuple[str | None, Receipt]]]:
-    """Group the reported ends by attempt, in the order in which they arrived."""
-    found: dict[str, list[tuple[str | None, Receipt]]] = {}
-    for task_id, execution, receipt in finals:
-        found.setdefault(task_id, []).append((execution, receipt))
-    return found

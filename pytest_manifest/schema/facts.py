@@ -9,12 +9,13 @@ are never reordered. The facts of a run are in ``schema.run_facts``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from enum import IntEnum
 from typing import ClassVar, Final, Literal
 
 from pytest_manifest.schema.receipts import Receipt
+from pytest_manifest.schema.values import named_value
 
 
 class Kind(IntEnum):
@@ -80,7 +81,7 @@ class FactSource(IntEnum):
     OPERATOR = 7
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class Fact:
     """A fact; ``at`` is the controller's time (UTC), ``job`` a task id, "" of a fact of the run."""
 
@@ -97,7 +98,7 @@ Why = Literal["first", "retry", "resume", "requeue", "reuse"]
 """Why an attempt is made: ``retry`` counts towards the entry's ``retries``."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class Reused:
     """The origin of a reused attempt; ``by`` is the run that reuses it, ``at`` (UTC) when."""
 
@@ -108,7 +109,7 @@ class Reused:
     at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class Spawn:
     """The start of a descendant by its parent; see ``stream_records.Child``.
 
@@ -136,7 +137,7 @@ class Spawn:
         return max((self.due - self.spawned_at).total_seconds(), 0.0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class Job:
     """A job: an attempt that was planned at ``seq``, or a descendant that was reported then.
 
@@ -166,7 +167,7 @@ class Job:
 WithheldCode = Literal["unknown_task", "after", "canary", "max_failed", "budget"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class Withheld(Fact):
     """The attempt is not sent.
 
@@ -180,7 +181,7 @@ class Withheld(Fact):
     fields: Mapping[str, str | int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class Sending(Fact):
     """The job's message is about to be published for the ``number``-th time, from 1.
 
@@ -197,7 +198,7 @@ SendOutcome = Literal["published", "uncertain", "unsent", "refused"]
 nothing of it; refused: no broker ever will, ``error`` says why."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class SendResult(Fact):
     """The result of a sending; ``is_unmade``: the task's own ``apply_async`` made no message."""
 
@@ -213,7 +214,7 @@ Place = Literal["queue", "worker", "unacked", "unknown"]
 gone, had taken it; unknown: two looks do not tell."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class Gone(Fact):
     """The process that ran an execution has ended: by its pid here, or as its supervisor says."""
 
@@ -224,7 +225,7 @@ class Gone(Fact):
     worker: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class Nowhere(Fact):
     """Two looks found the job in no place, and could see all of them.
 
@@ -235,7 +236,7 @@ class Nowhere(Fact):
     as_of: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class Seen(Fact):
     """A search found the job, where its place decides something; ``holder``: the silent node."""
 
@@ -245,7 +246,7 @@ class Seen(Fact):
     holder: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class Moved(Fact):
     """A dead worker's message was handled.
 
@@ -256,7 +257,7 @@ class Moved(Fact):
     how: Literal["put_back", "taken_out", "left"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class TimeOver(Fact):
     """A job's own time is over: an execution's ``timeout``, or its entry's ``deadline``.
 
@@ -272,7 +273,7 @@ class TimeOver(Fact):
 RecallReason = Literal["stop", "time", "deadline", "max_failed", "poison", "operator"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class Recalled(Fact):
     """The run takes a job back.
 
@@ -286,7 +287,7 @@ class Recalled(Fact):
     stage: Literal["asked", "heard", "withdrawn"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class TakenUp(Fact):
     """The entry's verdict is taken back: what the run had given up is awaited again."""
 
@@ -297,7 +298,7 @@ class TakenUp(Fact):
 # What workers report of a job, and what the result store has of it
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class Started(Fact):
     """An execution began; ``started_at`` is the worker's time.
 
@@ -317,7 +318,7 @@ class Started(Fact):
     namespace: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class HandedOn(Fact):
     """An execution ended and its job goes on; see ``stream_records.HandedOnRecord``."""
 
@@ -329,7 +330,7 @@ class HandedOn(Fact):
     cost: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class Ended(Fact):
     """A worker's receipt of the job's end; ``execution`` is None where that is not reported.
 
@@ -342,7 +343,7 @@ class Ended(Fact):
     fault: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class Stored(Fact):
     """The result store's own record of an end, once per content, by hearsay.
 
@@ -356,14 +357,14 @@ class Stored(Fact):
     fault: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class ChildUnsent(Fact):
     """No broker took the descendant's message, as far as its parent could see."""
 
     kind = Kind.CHILD_UNSENT
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class ChildElsewhere(Fact):
     """The descendant's message went to another broker than its parent's."""
 
@@ -371,7 +372,7 @@ class ChildElsewhere(Fact):
     broker: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class Announced(Fact):
     """Messages to come of a tree, of which ``job`` is the root; see ``stream_records``."""
 
@@ -385,7 +386,7 @@ class Announced(Fact):
     is_off: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class Closed(Fact):
     """Nothing more comes by an announcement of a tree, of which ``job`` is the root."""
 

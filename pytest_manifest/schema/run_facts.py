@@ -31,9 +31,10 @@ from pytest_manifest.schema.facts import (
     TimeOver,
     Withheld,
 )
+from pytest_manifest.schema.values import named_value, value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class Segment(Fact):
     """A stretch of a run begins, with the settings of this start of pytest.
 
@@ -50,7 +51,7 @@ class Segment(Fact):
     limits: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class SegmentEnded(Fact):
     """A stretch of a run ends."""
 
@@ -58,7 +59,7 @@ class SegmentEnded(Fact):
     how: Literal["finished", "stopped", "detached"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class TaskFact(Fact):
     """A task's code or own time limit (s), for what is sent from here on; None: not this one."""
 
@@ -68,7 +69,7 @@ class TaskFact(Fact):
     limit: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class StoreFact(Fact):
     """The finding of a look at the result store.
 
@@ -82,7 +83,7 @@ class StoreFact(Fact):
     what: Literal["marked", "intact", "emptied", "older", "unreachable", "read_on"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class NodeFact(Fact):
     """Something known of a worker, or of a queue's.
 
@@ -96,7 +97,7 @@ class NodeFact(Fact):
     what: Literal["reports", "stock", "unserved", "nobody", "silent", "heard", "left"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class PlaceFact(Fact):
     """Another broker that jobs were sent to, or the store that the app's own settings name."""
 
@@ -105,7 +106,7 @@ class PlaceFact(Fact):
     url: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class Search(Fact):
     """Both looks of a search: one row, if something is missing; ``counts`` by place."""
 
@@ -117,7 +118,7 @@ class Search(Fact):
     counts: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class SetBack(Fact):
     """The clock was set back ``by`` so many seconds; ``most``: behind the most that it ever was.
 
@@ -139,7 +140,7 @@ gave_up: a server stayed out of reach, or the stack has ended; ended: an audit l
 was stopped, or killed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class RunOver(Fact):
     """The run ends before its work, with all that has no verdict.
 
@@ -154,7 +155,7 @@ class RunOver(Fact):
     fields: Mapping[str, str | int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@named_value
 class Steered(Fact):
     """An operator has steered the run."""
 
@@ -214,7 +215,7 @@ KINDS: Final[Mapping[Kind, type[JobFact | RunFact]]] = {
 AnyFact = TypeVar("AnyFact", bound=Fact)
 
 
-@dataclass(frozen=True)
+@value
 class JobFacts:
     """A job with its facts, by ``seq``.
 
@@ -224,6 +225,9 @@ class JobFacts:
     job: Job
     facts: tuple[JobFact, ...] = ()
     extra: tuple[StoreFact | SetBack, ...] = ()
+    _by_kind: dict[type[Fact], list[Fact]] | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
 
     def until(self, seq: int) -> JobFacts:
         """Return what was known of it by then."""
@@ -231,14 +235,13 @@ class JobFacts:
 
     def each(self, kind: type[AnyFact]) -> Sequence[AnyFact]:
         """Return its facts of one kind, by ``seq``."""
-        return self._by_kind.get(kind, ())  # type: ignore[return-value]  # by its own class
-
-    @cached_property
-    def _by_kind(self) -> Mapping[type[Fact], Sequence[Fact]]:
-        found: dict[type[Fact], list[Fact]] = {}
-        for one in self.facts:
-            found.setdefault(type(one), []).append(one)
-        return found
+        found = self._by_kind
+        if found is None:
+            found = {}
+            for one in self.facts:
+                found.setdefault(type(one), []).append(one)
+            object.__setattr__(self, "_by_kind", found)
+        return found.get(kind, ())  # type: ignore[return-value]  # by its own class
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta, timezone
 from itertools import groupby
 from typing import Final, TypeAlias
@@ -29,6 +29,7 @@ from pytest_manifest.schema.facts import (
 from pytest_manifest.schema.run_facts import JobFacts, RunFacts, SetBack, StoreFact
 from pytest_manifest.schema.signed import FILLABLE
 from pytest_manifest.schema.statuses import OF_ITS_PROCESS, WITHOUT_START
+from pytest_manifest.schema.values import value
 from pytest_manifest.text import short
 from pytest_manifest.verdict import problems
 from pytest_manifest.verdict.evidence import CLOCK_TOLERANCE, is_revocation_notice
@@ -38,10 +39,11 @@ from pytest_manifest.verdict.reasons import Problem
 STORING: Final = timedelta(seconds=1)
 """How long after a task's end its result is stored, at most."""
 _BEFORE_ALL: Final = datetime.min.replace(tzinfo=timezone.utc)
+_NONE: Final[Mapping[str, HandedOn]] = {}
 _STRANGERS: Final = ("run", "entry", "attempt", "task_id")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Identity:
     """The identity of a job in the run that had sent it, which its receipts must have."""
 
@@ -51,7 +53,7 @@ class Identity:
     task_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class End:
     """An end that counts: of which execution, None where that is not known, and who says so."""
 
@@ -60,7 +62,7 @@ class End:
     receipt: Receipt
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Traces:
     """All that is known of a job as of some moment, each report once.
 
@@ -122,20 +124,23 @@ def traces_of(job: JobFacts, of: Identity) -> Traces:
         for one in job.each(Ended)
         if _is_believed(one.receipt, one.fault, of, doubted)
     ]
-    found = job.each(Stored)
-    stored = [
-        End(one.seq, None, one.receipt)
-        for one in found
-        if one.receipt is not None and _is_believed(one.receipt, one.fault, of, doubted)
-    ]
+    handed_on, gone = _handed_on(job.each(HandedOn)), tuple(job.each(Gone))
+    stored, unreadable = list[End](), ""
+    if found := job.each(Stored):
+        stored = [
+            End(one.seq, None, one.receipt)
+            for one in found
+            if one.receipt is not None and _is_believed(one.receipt, one.fault, of, doubted)
+        ]
+        unreadable = min((one.unreadable for one in found if one.receipt is None), default="")
     return Traces(
         starts=tuple(starts),
-        handed_on=_handed_on(job.each(HandedOn)),
+        handed_on=handed_on,
         ends=_each_once(ends),
         stored=_each_once(stored),
-        gone=tuple(job.each(Gone)),
+        gone=gone,
         disbelieved=min(doubted, key=repr) if doubted else None,
-        unreadable=min((one.unreadable for one in found if one.receipt is None), default=""),
+        unreadable=unreadable,
         clashes=clashes,
     )
 
@@ -149,6 +154,8 @@ def _is_believed(receipt: Receipt, fault: str, of: Identity, doubted: list[Probl
 
 
 def _handed_on(facts: Sequence[HandedOn]) -> Mapping[str, HandedOn]:
+    if not facts:
+        return _NONE
     found: dict[str, HandedOn] = {}
     for fact in facts:
         same = found.setdefault(fact.execution, fact)
@@ -242,6 +249,8 @@ def counted_ends(job: JobFacts, traces: Traces, base: int) -> Sequence[End]:
 
 def believed_ends(job: JobFacts, traces: Traces) -> list[End]:
     """Return all ends of the job that are believed, also of executions after which it went on."""
+    if not traces.stored:
+        return list(traces.ends)
     hearsay, is_running = traces.hearsay, traces.is_running
     confirmed = (one for one in hearsay if not is_running or _is_confirmed(job, one))
     return [*traces.ends, *confirmed]
@@ -432,7 +441,7 @@ def _disagreement(ends: Sequence[End], *, by_failure: bool) -> Problem | None:
     Not so where the entry passes ``by_failure``: which of them was its job's is not known.
     """
     own: dict[str, Receipt] = {}
-    for end in reversed(ends):  # the first one first
+    for end in reversed(ends) if len(ends) > 1 else ():  # the first one first
         if end.execution is None or not is_from_child(end.receipt):
             continue
         other, receipt = own.setdefault(end.execution, end.receipt), end.receipt

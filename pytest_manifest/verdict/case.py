@@ -6,7 +6,7 @@ And count the deaths of processes that it has caused (F2).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 from pydantic import JsonValue
@@ -15,6 +15,7 @@ from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.schema.facts import Job, Recalled, Sending, SendResult, TakenUp
 from pytest_manifest.schema.run_facts import JobFacts, RunFacts, Segment
 from pytest_manifest.schema.stream_records import HANDED_ON_AFTER_DEATH
+from pytest_manifest.schema.values import value
 from pytest_manifest.verdict import messages, problems
 from pytest_manifest.verdict.belief import (
     End,
@@ -31,7 +32,7 @@ from pytest_manifest.verdict.expectations import held_against
 from pytest_manifest.verdict.reasons import UNEXPLAINED, Finding, Problem, read_reason
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Case:
     """A job to judge: an attempt, or a descendant of one.
 
@@ -73,7 +74,7 @@ class Case:
         return traces_of(self.facts.until(seq), self.identity)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Own:
     """The finding on a job itself, and what it goes by."""
 
@@ -91,7 +92,9 @@ def case_of(
     since = sendings[-1].seq if sendings else job.seq
     if job.spawn is not None and facts.facts:  # what is reported of it may come before its record
         since = min(since, facts.facts[0].seq - 1)
-    base = max([since, *(one.seq for one in facts.each(TakenUp) if one.why == "resume")])
+    base = since
+    if taken_up := facts.each(TakenUp):
+        base = max([since, *(one.seq for one in taken_up if one.why == "resume")])
     of = job if root is None else root
     origin = of.reused  # K: identity and doubts of the run that sent it; code and rules of this one
     if origin is not None:
@@ -180,8 +183,9 @@ def judge_ends(case: Case, traces: Traces, ends: Sequence[End]) -> Own:
 
 def _held_against(case: Case, said: Receipt, whole: Receipt, seq: int) -> Finding:
     entry = case.entry
-    recalls = case.facts.each(Recalled)
-    if whole.state == entry.expect.state == "revoked" and any(one.seq < seq for one in recalls):
+    if whole.state == entry.expect.state == "revoked" and any(
+        one.seq < seq for one in case.facts.each(Recalled)
+    ):
         return Finding("revoked", problems.RecalledByRun())  # E1
     missing: Sequence[str] = ()
     if case.is_descendant:
@@ -189,10 +193,8 @@ def _held_against(case: Case, said: Receipt, whole: Receipt, seq: int) -> Findin
             entry = entry.model_copy(update={"timeout": whole.runtime})
     else:
         missing = missing_fields(entry, said, sent=case.sent_at is not None, code=case.code)
-    found, reused = (
-        held_against(entry, whole, code=case.code, missing=missing),
-        case.facts.job.reused,
-    )
+    found = held_against(entry, whole, code=case.code, missing=missing)
+    reused = case.facts.job.reused
     if reused is not None:
         other = reused.entry if reused.entry != case.facts.job.entry else ""
         reason = messages.Reused(run=reused.run, entry=other, why=found.reason)

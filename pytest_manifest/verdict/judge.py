@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from decimal import Decimal
 from itertools import pairwise
 from typing import Final, Literal
@@ -45,6 +45,7 @@ from pytest_manifest.schema.statuses import (
     OWN,
     RESENDABLE,
 )
+from pytest_manifest.schema.values import value
 from pytest_manifest.verdict import problems
 from pytest_manifest.verdict.belief import (
     believed_ends,
@@ -79,14 +80,14 @@ Again = Literal["", "attempt", "message"]
 nothing."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Rules:
     """Rules of today. ``other_work``: what of the entry's work its manifest has otherwise now."""
 
     other_work: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Attempt:
     """An attempt of an entry, and the tasks that it started."""
 
@@ -94,7 +95,7 @@ class Attempt:
     tree: Tree | None = None
 
 
-@dataclass(frozen=True)
+@value
 class Judgement:
     """The judgement of an entry.
 

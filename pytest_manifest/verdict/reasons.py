@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass
 from inspect import get_annotations
 from string import Formatter
 from typing import ClassVar, Final
@@ -18,6 +17,7 @@ from typing_extensions import Self, dataclass_transform
 
 from pytest_manifest.schema import Entry, Mismatch, Verdict, VerdictStatus
 from pytest_manifest.schema.statuses import STATUSES
+from pytest_manifest.schema.values import value
 from pytest_manifest.text import duration, plural, printable, seconds
 
 _PLAIN: Final = str, int, float
@@ -162,7 +162,7 @@ def _read(value: object) -> object:
     return tuple(map(_read, value)) if isinstance(value, list) else value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Finding:
     """A status with its reason, and what was not as expected."""
 

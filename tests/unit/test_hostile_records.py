@@ -22,14 +22,14 @@ from pytest_manifest.results.backend_results import BackendResult, ResultReader,
 from pytest_manifest.results.collector import ReceiptCollector, backend_receipt
 from pytest_manifest.results.read_errors import LOGGED, ReadErrors
 from pytest_manifest.results.stream import StreamReader
-from pytest_manifest.run import RunSettings, dispatch_run, evidence
+from pytest_manifest.run import RunSettings, dispatch_run
 from pytest_manifest.run.evidence import complete_receipt
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Entry, Header, Receipt
 from pytest_manifest.schema.wire import stream_key
 from pytest_manifest.testing import MemoryStack
 from pytest_manifest.urls import StackAddress
-from pytest_manifest.verdict import contradiction, evaluate
+from pytest_manifest.verdict import belief, contradiction, evaluate
 from pytest_manifest.worker.backend_memory import stores
 from tests.reasons import phrase
 from tests.rings import examples
@@ -251,14 +251,14 @@ def test_bad_records_are_counted_and_the_log_stays_short() -> None:
 def test_a_run_goes_on_past_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every job passes; the one that the judge did not foresee is unknown, and says why."""
     entries = [Entry(id=f"e-{n}", task="contract.add", args=[n, 1]) for n in range(6)]
-    odd, real = entries[3].id, evidence.complete_receipt
+    odd, real = entries[3].id, belief.complete_receipt
 
     def fails(receipt: Any, *more: Any) -> Any:
         if receipt.entry == odd:
             raise ZeroDivisionError("nobody foresaw this")
         return real(receipt, *more)
 
-    monkeypatch.setattr("pytest_manifest.run.evidence.complete_receipt", fails)
+    monkeypatch.setattr("pytest_manifest.verdict.case.complete_receipt", fails)
     with MemoryStack("tests.contract.app:app") as stack:
         address = stack.wait_broker(30)
         manifest = write_manifest(tmp_path / "m.jsonl", Header(), entries)
