@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -258,19 +258,6 @@ class Descendants(LedgerPart):
         query = f"SELECT count(*), total(is_short) FROM ({untold('root = ?1')})"  # noqa: S608 - fixed text
         number, short = self._db.read_one(query, (root,)) or (0, 0)
         return int(short), int(number - short)
-
-    def of_chord(self, root: str, chord: str) -> Set[VerdictStatus | None]:
-        """Return the statuses of those of an attempt's descendants that a chord waits for."""
-        query = (
-            "SELECT DISTINCT d.kind FROM descendants d, json_each(d.chords) j "
-            "WHERE d.root = ? AND j.value = ?"
-        )
-        return {row[0] for row in self._db.read(query, (root, chord))}
-
-    def of_unknown_chords(self, root: str) -> Set[VerdictStatus | None]:
-        """Return the statuses of those of which no worker told what chords wait for them."""
-        query = "SELECT DISTINCT kind FROM descendants WHERE root = ? AND chords IS NULL"
-        return {row[0] for row in self._db.read(query, (root,))}
 
     def first(
         self, root: str, statuses: Sequence[VerdictStatus], *, untold: VerdictStatus | None = None

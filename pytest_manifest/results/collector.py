@@ -96,10 +96,6 @@ class ReceiptCollector:
         stream = self._stream
         return stream is not None and self._call(stream.was_read_on)
 
-    def unreadable_reason(self, task_id: str) -> str:
-        """Say why the stored result of this job cannot be read; "" where there is none."""
-        return self._flaws.results.get(task_id, "")
-
     @property
     def unreadable_results(self) -> Mapping[str, str]:
         """Return why the stored results of some jobs cannot be read, by task id."""

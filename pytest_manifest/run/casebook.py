@@ -8,21 +8,25 @@ ledger before it is judged, and is loaded from there. Of what has ended nothing 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
 from itertools import islice
 from typing import Final, TypeAlias
 
 from pytest_manifest.broker.attempt import Attempt as Sent
+from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.jobs import BATCH
+from pytest_manifest.log import log_failure
+from pytest_manifest.redaction import redact
 from pytest_manifest.run.judging import Judged, Judging
 from pytest_manifest.run.pending import PendingAttempt
-from pytest_manifest.run.unforeseen import not_judged
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.facts import Ended, Job
 from pytest_manifest.schema.run_facts import JobFact, JobFacts, RunFacts
 from pytest_manifest.verdict.judge import Attempt, Judgement, judge
+from pytest_manifest.verdict.problems import NotJudged
 from pytest_manifest.verdict.reasons import Finding, verdict_of
 from pytest_manifest.verdict.tree import Descendant, Tree
 
@@ -197,3 +201,36 @@ def keep_stored_end(ledger: Ledger, task_id: str, found: Judgement) -> None:
     end = found.stored_end
     if end is not None and all(end != one for _, one in ledger.events.receipts(task_id)):
         ledger.events.add_receipts([(task_id, None, end)])
+
+
+def unforeseen_failure(
+    entry: Entry, attempt: int, receipt: Receipt, error: Exception
+) -> tuple[Verdict, Receipt]:
+    """Return the verdict on an attempt whose receipt could not be judged.
+
+    With the receipt: the job ran, so that it is not sent again for it. Raises ManifestToolError
+    again, which concerns the whole run: the ledger, say, cannot be read.
+    """
+    why = not_judged(entry, error)
+    verdict = verdict_of(entry.id, attempt, "unknown", why)
+    return verdict, receipt
+
+
+def not_judged(entry: Entry, error: Exception) -> NotJudged:
+    """Log that a job could not be judged; return why. Raises ManifestToolError again."""
+    if isinstance(error, ManifestToolError):
+        raise error
+    log_failure(f"{entry.id!r} could not be judged", error, entry=entry.id)
+    fault = redact(f"{type(error).__name__}: {error}").encode("utf-8", "replace").decode()
+    return NotJudged(error=fault)
+
+
+@contextmanager
+def failure_ignored(what: str) -> Iterator[None]:
+    """Let a late receipt that cannot be judged change nothing."""
+    try:
+        yield
+    except ManifestToolError:
+        raise  # the ledger's, which are everybody's affair
+    except Exception as error:  # the verdict that stands is as true as it was
+        log_failure(f"{what} could not be judged", error)

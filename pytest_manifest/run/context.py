@@ -19,9 +19,8 @@ from pytest_manifest.errors import StackError
 from pytest_manifest.ledger import STORE_EMPTIED, Descendant, HandedOn, Ledger
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.run.departures import Departures
-from pytest_manifest.run.doubts import note_emptied
 from pytest_manifest.run.evaluation import AttemptEvaluator
-from pytest_manifest.run.fact_log import StoreFinding
+from pytest_manifest.run.fact_log import StoreFinding, note_emptied
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.receivers import FailedReceivers
 from pytest_manifest.run.schedule import Schedule

@@ -57,7 +57,6 @@ class Engine:
             )
         self._search = job_search(context)
         self._recorder = VerdictRecorder(context, self._search)
-        self.unread = self._recorder.unread
         self._sending, self._polling = FailureWindow(), FailureWindow()
         self._withdrawal = Withdrawal(
             context, self._recorder.revoke, self._poll, self.poll_once, context.look_at_store

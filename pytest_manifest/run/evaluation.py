@@ -11,25 +11,19 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from pytest_manifest.ledger import (
-    OTHER_BROKER,
     Ledger,
     Start,
-    has_all_starts,
-    stores_asked,
     utc_now,
 )
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.run import doubts
+from pytest_manifest.run.casebook import unforeseen_failure
 from pytest_manifest.run.evidence import EvidenceEvaluator, ReportedEnd
 from pytest_manifest.run.fact_log import FactLog
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.quarantine import Quarantine
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.run.tree_evaluation import TreeEvaluator
-from pytest_manifest.run.unforeseen import unforeseen_failure
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
-from pytest_manifest.verdict import is_revocation_notice, problems
-from pytest_manifest.verdict.reasons import Problem
 
 Evaluated = tuple[Verdict, Receipt | None]
 
@@ -94,46 +88,6 @@ class AttemptEvaluator:
         except Exception as error:  # one unforeseen receipt must not end the run for all
             return unforeseen_failure(entry, number, reported[0][1], error)
 
-    def explain_missing(
-        self, job: PendingAttempt, *, emptied: bool
-    ) -> tuple[VerdictStatus, Problem]:
-        """Return the verdict on an attempt that is missing, and why."""
-        if job.sent_at is not None:
-            age = (utc_now() - job.sent_at).total_seconds()
-            if age > self._lifetime:
-                return "unknown", problems.PastLifetime()
-        info, run = self._ledger.info, self._run_of(job.root)
-        if doubt := doubts.emptied(info, run, now=emptied):
-            return "unknown", doubt
-        other = info.of_run(OTHER_BROKER, run)
-        if other is not None and not (job.is_running and self.facts.has_died(job)):
-            return "unknown", problems.OtherBroker(broker=other)
-        reported = job.unconfirmed
-        if reported is not None and is_revocation_notice(reported) and not job.is_running:
-            return "revoked", problems.RevokedAndGone()
-        if job.started is None:
-            return self._explain_unstarted(job, run)
-        if job.between is not None:
-            return "lost", problems.LostBetween(worker=job.worker, how=job.between.how)
-        if not self.facts.has_died(job):
-            return "lost", problems.LostInFlight(worker=job.worker)
-        # The store says nothing else.
-        is_crash = reported is None or reported.state == "crashed" or is_revocation_notice(reported)
-        return ("crashed", _death(job)) if is_crash else ("unknown", _death(job, unconfirmed=True))
-
-    def _explain_unstarted(self, job: PendingAttempt, run: str) -> tuple[VerdictStatus, Problem]:
-        if job.broker is not None:
-            return "unknown", problems.Elsewhere(broker=job.broker)
-        store, own = stores_asked(self._ledger.info)
-        if not self._starts_are_reported(run):
-            return "unknown", problems.StartUnreported(store=store, own=own)
-        return "lost", problems.NeverBegun(store=store, own=own)
-
-    def _starts_are_reported(self, run: str) -> bool:
-        """Return whether the start of any job of a run would have been reported and kept."""
-        some_start = self._ledger.events.has_starts()
-        return has_all_starts(self._ledger.info, some_start=some_start, run=run)
-
     def final(self, job: PendingAttempt, verdict: Verdict) -> Verdict:
         """Return the entry's verdict: quarantined, where its workers died of it too often."""
         is_crashed = verdict.verdict == "crashed"
@@ -156,13 +110,3 @@ class AttemptEvaluator:
         running = self._ledger.events.left_running(task_id)
         left = (one for one in running if not one.is_given_again)
         return any(one.started_at is not None and one.started_at < limit for one in left)
-
-
-def _death(job: PendingAttempt, *, unconfirmed: bool = False) -> Problem:
-    """Return how the process that ran a job is known to be gone."""
-    loss = job.loss
-    if loss is not None:
-        ended = problems.ProcessEndedUnconfirmed if unconfirmed else problems.ProcessEnded
-        return ended(worker=loss.worker, exit_code=loss.returncode)
-    gone = problems.ProcessGoneUnconfirmed if unconfirmed else problems.ProcessGone
-    return gone(worker=job.worker or job.host, pid=job.pid)

@@ -319,11 +319,6 @@ class EvidenceEvaluator:
         row = self._ledger.attempts.get(task_id)
         return row is not None and row.note is not None
 
-    def is_of(self, receipt: Receipt, entry: str, task_id: str, number: int) -> bool:
-        """Return whether the receipt claims to be of this attempt, whatever else it claims."""
-        ours = self._origins.run_of(task_id), entry, number, task_id
-        return (receipt.run, receipt.entry, receipt.attempt, receipt.task_id) == ours
-
     def _find_contradiction(
         self,
         job: SentJob,

@@ -11,12 +11,10 @@ from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.ledger import Descendant, HandedOn, Start, utc_now
 from pytest_manifest.ledger.facts import started_of
 from pytest_manifest.run.settings import WorkerLoss
-from pytest_manifest.schema import Entry, Receipt, VerdictStatus
+from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.schema.facts import FactSource, Started
 from pytest_manifest.schema.run_facts import JobFact
 from pytest_manifest.schema.stream_records import Origin
-from pytest_manifest.verdict import problems
-from pytest_manifest.verdict.reasons import Problem
 
 TIMEOUT_GRACE = 5.0
 """Seconds to wait for an overdue job's own receipt before the run judges it."""
@@ -118,22 +116,15 @@ class PendingAttempt:
 class _Due:
     when: float
     task_id: str
-    status: VerdictStatus = field(compare=False)
-    why: Problem = field(compare=False)
     since: float | None = field(default=None, compare=False)
     """The start that it is about; None: about the attempt, whatever it does."""
 
 
 @dataclass(frozen=True, slots=True)
 class Overdue:
-    """Hold an attempt that is judged for want of a receipt, with the verdict and the reason.
-
-    ``by_start``: its time is counted from a start of it.
-    """
+    """Hold a job whose time is over; ``by_start``: it is counted from a start of it."""
 
     job: PendingAttempt
-    status: VerdictStatus
-    why: Problem
     by_start: bool
 
 
@@ -171,18 +162,15 @@ class PendingAttempts:
         job.facts = None if facts is None else list(facts)
         self.by_task_id[attempt.task_id] = job
         if entry.deadline is not None:
-            why = problems.DeadlineOver(limit=entry.deadline)
             when = (sent if tried is None else tried) + entry.deadline
-            heapq.heappush(self._due, _Due(when, attempt.task_id, "timed_out", why))
+            heapq.heappush(self._due, _Due(when, attempt.task_id))
 
     def track_descendant(self, job: PendingAttempt) -> None:
         """Wait for a descendant; the deadline of its attempt's entry holds for it, too."""
         self.by_task_id[job.task_id] = job
         deadline = job.entry.deadline
         if deadline is not None:
-            why = problems.DeadlineOver(limit=deadline, whose="the")
-            due = _Due(job.sent + deadline, job.task_id, "timed_out", why)
-            heapq.heappush(self._due, due)
+            heapq.heappush(self._due, _Due(job.sent + deadline, job.task_id))
 
     def started(self, start: Start, now: float, seq: int = 0) -> None:
         """Note that a worker started it: its timeout counts from now.
@@ -212,9 +200,8 @@ class PendingAttempts:
     def count_time(self, job: PendingAttempt, now: float, more: float | None = None) -> None:
         """Count a started job's timeout from now; or give it so many seconds ``more``."""
         timeout = self.with_own_limit(job).timeout
-        why = problems.TimeoutOver(limit=timeout)
         when = now + (timeout + TIMEOUT_GRACE if more is None else more)
-        heapq.heappush(self._due, _Due(when, job.task_id, "timed_out", why, since=job.started))
+        heapq.heappush(self._due, _Due(when, job.task_id, since=job.started))
 
     def handed_on(self, end: HandedOn) -> None:
         """Note that an execution ended, and that the job waits for its next try or another task.
@@ -316,9 +303,6 @@ class PendingAttempts:
         """Remove an attempt and return it; None where it was completed before, or is not ours."""
         return self.by_task_id.pop(task_id, None)
 
-    def complete_all(self, task_ids: Iterable[str]) -> list[PendingAttempt]:
-        return [job for job in map(self.complete, task_ids) if job is not None]
-
     def drop_all_but(self, entries: Container[str]) -> None:
         """Track only what is of these entries from here on, and forget when the rest was due."""
         for task_id in [i for i, job in self.by_task_id.items() if job.entry.id not in entries]:
@@ -340,7 +324,7 @@ class PendingAttempts:
             if job is None or (due.since is not None and not _still_runs(job, due.since)):
                 continue  # settled meanwhile, or its try is over: a retry, another worker
             by_start = due.since is not None
-            found[due.task_id] = Overdue(job, due.status, due.why, by_start)
+            found[due.task_id] = Overdue(job, by_start)
         return found
 
     def postpone_timeouts(self, now: float) -> None:

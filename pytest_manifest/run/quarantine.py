@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from pytest_manifest.ledger import Ledger, Start
+from pytest_manifest.ledger import Ledger
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Verdict
 from pytest_manifest.schema.stream_records import HANDED_ON_AFTER_DEATH
@@ -44,7 +42,6 @@ class Quarantine:
         return sum(end.how == HANDED_ON_AFTER_DEATH for end in ends)
 
 
-def _quarantined(job: PendingAttempt, deaths: int, starts: Sequence[Start] = ()) -> Verdict:
-    pids = tuple(start.pid for start in starts[:deaths] if start.pid is not None)
-    why = KillsWorkers(deaths=deaths, pids=pids)
+def _quarantined(job: PendingAttempt, deaths: int) -> Verdict:
+    why = KillsWorkers(deaths=deaths, pids=())
     return evaluate(job.entry, None, attempt=job.number, problem="quarantined", why=why)

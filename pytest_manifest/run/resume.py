@@ -16,7 +16,6 @@ from pytest_manifest.manifest import Manifest
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.run.admission import admit
 from pytest_manifest.run.budget import NOTHING, refuse_beyond
-from pytest_manifest.run.doubts import note_emptied
 from pytest_manifest.run.earlier import (
     NOT_OURS,
     EarlierRunStrategy,
@@ -29,7 +28,7 @@ from pytest_manifest.run.earlier import (
 )
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.evaluation import AttemptEvaluator
-from pytest_manifest.run.fact_log import end_segment, stamp
+from pytest_manifest.run.fact_log import end_segment, note_emptied, stamp
 from pytest_manifest.run.judging import Judged, Judging, recorded
 from pytest_manifest.run.older_ledger import refuse_read_on, refuse_traces
 from pytest_manifest.run.pending import PendingAttempts

@@ -10,8 +10,7 @@ from typing import Final
 
 from pytest_manifest.errors import LedgerError, SigningError
 from pytest_manifest.ledger import RECEIPT_KEYS, Ledger, key_of
-from pytest_manifest.schema import Receipt, VerdictStatus
-from pytest_manifest.schema.statuses import SILENT
+from pytest_manifest.schema import Receipt
 from pytest_manifest.signing.keys import SIGNING_KEY_VARIABLE, read_verifier
 from pytest_manifest.text import listed
 from pytest_manifest.verdict.problems import Unsigned
@@ -141,19 +140,3 @@ def note_unsigned(ledger: Ledger, task_id: str, fault: str) -> bool:
         return False
     ledger.info.set_meta(_NOTE + task_id, fault)
     return True
-
-
-def unsigned_end(ledger: Ledger, task_id: str) -> str:
-    """Return why an end that was reported of an attempt did not count; "" where there is none."""
-    return ledger.info.get_meta(_NOTE + task_id) or ""
-
-
-def for_want_of_a_signed_end(
-    ledger: Ledger, task_id: str, status: VerdictStatus, why: Problem
-) -> tuple[VerdictStatus, Problem]:
-    """Return verdict and reason for an attempt without an end that counts.
-
-    It is forged where another end was reported of it, whatever the search has found.
-    """
-    fault = unsigned_end(ledger, task_id) if status in SILENT else ""
-    return ("forged", Unsigned(fault=fault)) if fault else (status, why)

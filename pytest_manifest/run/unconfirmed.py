@@ -14,15 +14,11 @@ import time
 from collections.abc import Container, Iterable, Sequence
 
 from pytest_manifest.ledger import Start
-from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.run.fact_log import FactLog
 from pytest_manifest.run.pending import PendingAttempt, PendingAttempts
 from pytest_manifest.run.recovery import JobSearch
-from pytest_manifest.schema import Receipt, VerdictStatus
-from pytest_manifest.schema.statuses import INFERRED, OPEN
+from pytest_manifest.schema import Receipt
 from pytest_manifest.verdict import is_revocation_notice
-from pytest_manifest.verdict.problems import Unreadable
-from pytest_manifest.verdict.reasons import Problem
 
 FinalReceipt = tuple[str, str | None, Receipt]
 """Task id, execution, receipt."""
@@ -98,33 +94,3 @@ class UnconfirmedEnds:
         if receipt.source != "backend" or job is None or self._search is None:
             return False
         return (job.is_running or task_id in started) and task_id not in self._confirmed
-
-
-class UnreadableResults:
-    """Judge jobs with a stored result that cannot be read here. For one thread.
-
-    They are not lost: they came to an end, or to a state of their own, which is stored. So no
-    verdict for want of a result, or of time, may be given.
-    """
-
-    def __init__(self, collector: ReceiptCollector) -> None:
-        self._collector = collector
-
-    def reason(self, task_id: str) -> str:
-        """Return why a result cannot be read here; "" where there is none."""
-        return self._collector.unreadable_reason(task_id)
-
-    def note(self, facts: FactLog) -> None:
-        """Add what cannot be read to the facts."""
-        for task_id, why in self._collector.unreadable_results.items():
-            facts.unreadable(task_id, why)
-
-    def adjust(
-        self, job: PendingAttempt, status: VerdictStatus, why: Problem
-    ) -> tuple[VerdictStatus, Problem]:
-        """Return the verdict and reason for an attempt without a receipt, given those without this
-        check."""
-        fault = self.reason(job.task_id)
-        if not fault or status not in INFERRED | OPEN:
-            return status, why
-        return "unknown", Unreadable(why=fault)

@@ -15,7 +15,13 @@ from pytest_manifest.errors import ManifestError, StackError
 from pytest_manifest.ledger import HandedOn, Start, utc_now
 from pytest_manifest.ledger.jobs import BATCH
 from pytest_manifest.results.batch import ReceiptBatch
-from pytest_manifest.run.casebook import Casebook, Evaluated, keep_stored_end, verdict_on
+from pytest_manifest.run.casebook import (
+    Casebook,
+    Evaluated,
+    failure_ignored,
+    keep_stored_end,
+    verdict_on,
+)
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.corrections import Correction, note_correction
 from pytest_manifest.run.fact_log import stamp, withheld
@@ -25,8 +31,7 @@ from pytest_manifest.run.recovery import JobSearch
 from pytest_manifest.run.schedule import Skipped
 from pytest_manifest.run.signatures import note_unsigned
 from pytest_manifest.run.trees import Trees
-from pytest_manifest.run.unconfirmed import FinalReceipt, UnconfirmedEnds, UnreadableResults
-from pytest_manifest.run.unforeseen import failure_ignored
+from pytest_manifest.run.unconfirmed import FinalReceipt, UnconfirmedEnds
 from pytest_manifest.run.workers import WorkerDeaths
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.facts import (
@@ -66,7 +71,6 @@ class VerdictRecorder:
         self._facts.watch = context.pending.forget_facts
         self._clock = context.evaluator.evidence.clock
         self._cases = Casebook(context.ledger, has_stream=context.collector.reports_starts)
-        self.unread = UnreadableResults(context.collector)
         self.unconfirmed = UnconfirmedEnds(context.pending, search, self._facts)
         self.deaths = WorkerDeaths(context)
         self.trees = Trees(
@@ -102,7 +106,8 @@ class VerdictRecorder:
     def record_batch(self, batch: ReceiptBatch) -> None:
         """Commit a batch of reports and the verdicts that follow at once; then report these."""
         self._context.receivers.note(batch.receiver_failures)
-        self.unread.note(self._facts)
+        for task_id, unreadable in self._collector.unreadable_results.items():
+            self._facts.unreadable(task_id, unreadable)
         finals = self.unconfirmed.confirmed(batch.finals, batch.starts)
         told = batch.descendants or batch.closed or batch.starts or batch.handed_on
         if not (told or finals or batch.unsigned):

@@ -307,13 +307,6 @@ def with_delay(verdict: Verdict, delay: float) -> Verdict:
     return _otherwise(verdict, verdict.verdict, reason.having(delay=delay))
 
 
-def of_part(verdict: Verdict, part: Descendant, ended: Verdict) -> Verdict:
-    """Return the verdict on a task that was handed on to others, of which this one failed it."""
-    status, why = ended.verdict, reason_of(ended)
-    reason = PartFailed(task=part.task, task_id=part.task_id, ended=status, why=why)
-    return _otherwise(verdict, status, reason)
-
-
 def _otherwise(
     verdict: Verdict,
     status: VerdictStatus,

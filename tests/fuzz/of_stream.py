@@ -15,6 +15,7 @@ from pytest_manifest.results.read_errors import ReadErrors
 from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.evaluation import AttemptEvaluator
+from pytest_manifest.run.fact_log import run_over
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.settings import RunSettings, Signals
@@ -97,7 +98,8 @@ def records(lines: list[bytes]) -> list[str]:
             recorder = VerdictRecorder(context, None)
             recorder.poll_once()
             over = RunDeadline(limit=60.0)
-            recorder.commit_inferred((job, "unknown", over) for job in _open(context.pending))
+            context.evaluator.facts.add(None, run_over(over))
+            recorder.record_rest("timed_out", over)
         _read_back(ledger)
     finally:
         _empty(ledger)
@@ -105,10 +107,6 @@ def records(lines: list[bytes]) -> list[str]:
     for one in warnings:
         expect_sentence(one)
     return warnings
-
-
-def _open(pending: PendingAttempts) -> list[Any]:
-    return [pending.complete(task_id) for task_id in list(pending.by_task_id)]
 
 
 def _context(ledger: Ledger, collector: ReceiptCollector, warnings: list[str]) -> EngineContext:

@@ -20,10 +20,10 @@ from pytest_manifest.manifest import Manifest, write_manifest, write_receipt_lin
 from pytest_manifest.run import RunSettings, audit_run
 from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.run.consistency import violations
-from pytest_manifest.run.doubts import note_emptied
 from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.exported_receipts import ledger_of_receipts
 from pytest_manifest.run.exported_trees import exported_lines
+from pytest_manifest.run.fact_log import note_emptied
 from pytest_manifest.run.merge import merge
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.task_metadata import record_own_limits

@@ -8,11 +8,12 @@ from typing import Any, TypeAlias, get_args
 
 import pytest
 
-from pytest_manifest.ledger.descendants import Descendant, Descendants
+from pytest_manifest.ledger.descendants import Descendants
 from pytest_manifest.schema import Entry, Mismatch, Source, Verdict, VerdictStatus
 from pytest_manifest.schema.models import DescendantsOutcome, ExpectedDescendants
 from pytest_manifest.verdict.descendants import (
     FailedDescendant,
+    PartFailed,
     TreeEnds,
     by_part,
     counts_text,
@@ -24,7 +25,6 @@ from pytest_manifest.verdict.descendants import (
     first_unexpected,
     is_ignored,
     number_of,
-    of_part,
     unexpected,
     untold,
     untold_of,
@@ -32,7 +32,7 @@ from pytest_manifest.verdict.descendants import (
     with_descendants,
 )
 from pytest_manifest.verdict.messages import AsExpected, Duplicated
-from pytest_manifest.verdict.reasons import Said, verdict_of
+from pytest_manifest.verdict.reasons import Said, reason_of, verdict_of
 from tests.reasons import noted, phrase
 from tests.unit.tree_support import Trees, times
 
@@ -89,8 +89,8 @@ def first(status: VerdictStatus, *mismatches: Mismatch) -> FailedDescendant:
 
 
 def part_failed(ended: Verdict, task: str = "jobs.page", task_id: str = "c1") -> str:
-    one = Descendant(task_id, "r", "r", task, "apply")
-    return of_part(verdict("lost", "It is lost."), one, ended).sentence
+    why = reason_of(ended)
+    return PartFailed(task=task, task_id=task_id, ended=ended.verdict, why=why).sentence("lost")
 
 
 # Numbers

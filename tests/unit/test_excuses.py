@@ -23,8 +23,8 @@ from pytest_manifest.ledger import (
 from pytest_manifest.ledger import utc_now as true_now
 from pytest_manifest.run import clock, task_metadata
 from pytest_manifest.run.clock import CLOCK, ClockWatch
-from pytest_manifest.run.doubts import note_emptied
 from pytest_manifest.run.evaluation import AttemptEvaluator
+from pytest_manifest.run.fact_log import note_emptied
 from pytest_manifest.run.pending import PendingAttempt, pending_descendant
 from pytest_manifest.run.task_metadata import record_own_limits
 from pytest_manifest.signing import keys

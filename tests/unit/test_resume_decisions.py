@@ -13,7 +13,7 @@ import pytest
 from pytest_manifest.ledger import Descendant, Ledger
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import Manifest, write_manifest
-from pytest_manifest.run.doubts import note_emptied
+from pytest_manifest.run.fact_log import note_emptied
 from pytest_manifest.run.judging import Judging
 from pytest_manifest.run.resume_decisions import Known, decisions, preview
 from pytest_manifest.run.resume_rules import Decision, ResumeRules

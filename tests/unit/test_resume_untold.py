@@ -12,8 +12,7 @@ from pytest_manifest.ledger import STORE_EMPTIED, Descendant, ReusedFrom
 from pytest_manifest.ledger.run_info import STOCK_WORKERS
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.run import resume
-from pytest_manifest.run.doubts import note_emptied
-from pytest_manifest.run.fact_log import stamp
+from pytest_manifest.run.fact_log import note_emptied, stamp
 from pytest_manifest.schema.facts import Recalled, Withheld
 from tests.unit.ledger_support import INFO
 from tests.unit.resume_rig import ResumeRig, entry, resume_rig

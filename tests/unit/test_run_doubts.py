@@ -17,7 +17,7 @@ from pytest_manifest.ledger import (
     may_lack_starts,
     why_starts_may_lack,
 )
-from pytest_manifest.run.doubts import note_emptied
+from pytest_manifest.run.fact_log import note_emptied
 from pytest_manifest.run.resume_rules import EntryState, ResumeRules, decide
 from tests.unit.ledger_support import INFO
 from tests.unit.run_fakes import FakeStream

@@ -23,7 +23,6 @@ from pytest_manifest.ledger import (
     key_of,
 )
 from pytest_manifest.run.clock import CLOCK
-from pytest_manifest.run.doubts import note_emptied
 from pytest_manifest.run.evidence import (
     EvidenceEvaluator,
     ReportedEnd,
@@ -34,6 +33,7 @@ from pytest_manifest.run.evidence import (
     turn_of,
     without_unproven_claims,
 )
+from pytest_manifest.run.fact_log import note_emptied
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.signatures import merged_keys
 from pytest_manifest.run.task_metadata import CODE_HISTORY, OWN_LIMITS
@@ -798,8 +798,6 @@ def test_an_attempt_of_a_merged_run_is_that_runs(ledger: Ledger) -> None:
     theirs = mine.model_copy(update={"code": CODE})
     assert status(ledger, ("x", theirs), made=made, task_id="99999999-t") == "failed"
     assert status(ledger, ("x", receipt(code=CODE)), made=made) == "passed"
-    assert made.is_of(mine, "a", "99999999-t", 1)
-    assert not made.is_of(mine, "a", TASK_ID, 1)
 
 
 @pytest.mark.parametrize("is_its_own", [True, False])
@@ -827,15 +825,6 @@ def test_the_clock_is_watched_by_the_record_of_the_run(ledger: Ledger) -> None:
     assert ledger.info.get_meta(CLOCK) is None
     EvidenceEvaluator(INFO.run, ledger).clock.look()
     assert ledger.info.get_meta(CLOCK) is not None
-
-
-@pytest.mark.parametrize("name", ["run", "entry", "attempt", "task_id"])
-def test_a_receipt_claims_to_be_of_one_attempt(ledger: Ledger, name: str) -> None:
-    """By all four."""
-    made = EvidenceEvaluator(INFO.run, ledger)
-    assert made.is_of(OWN, "a", TASK_ID, 1)
-    changed = 2 if name == "attempt" else MERGED if name == "run" else "b"
-    assert not made.is_of(receipt(**{name: changed}), "a", TASK_ID, 1)
 
 
 def test_the_limit_of_the_task_itself_holds(ledger: Ledger) -> None:
