@@ -131,14 +131,7 @@ class Casebook:
 
     def _by_memory(self, attempt: Sendable, facts: Sequence[JobFact]) -> Judgement:
         entry = attempt.entry
-        job = Job(
-            task_id=attempt.task_id,
-            entry=entry.id,
-            number=attempt.number,
-            run=attempt.run,
-            seq=0,
-            at=_ANY_TIME,
-        )
+        job = _job(attempt, attempt.run)
         return judge(entry, [Attempt(JobFacts(job, tuple(facts)))], self._run_facts)
 
     # Trees
@@ -162,15 +155,7 @@ class Casebook:
 
     def descendants(self, attempt: PendingAttempt, task_ids: Sequence[str]) -> list[Descendant]:
         """Judge tasks of an attempt's tree: those of these ids that are known."""
-        root, entry = attempt.task_id, attempt.entry
-        job = Job(
-            task_id=root,
-            entry=entry.id,
-            number=attempt.number,
-            run=self._run_of(root),
-            seq=0,
-            at=_ANY_TIME,
-        )
+        entry, job = attempt.entry, _job(attempt, self._run_of(attempt.task_id))
         found: list[Descendant] = []
         for facts in self.ledger.jobs.of_tree(job, task_ids):
             try:
@@ -187,6 +172,11 @@ class Casebook:
 
 _ANY_TIME: Final = datetime.min.replace(tzinfo=timezone.utc)
 """When an attempt was planned, which is of no account."""
+
+
+def _job(attempt: Sendable, run: str) -> Job:
+    name, entry = attempt.task_id, attempt.entry.id
+    return Job(task_id=name, entry=entry, number=attempt.number, run=run, seq=0, at=_ANY_TIME)
 
 
 def verdict_on(attempt: Sendable, found: Judgement) -> Evaluated:

@@ -41,7 +41,7 @@ class AttemptEvaluator:
         ledger: Ledger,
         *,
         kills: int,
-        lifetime: float,
+        lifetime: float,  # noqa: ARG002 - the judge takes it from the stretch of the run
         facts: FactLog | None = None,
     ) -> None:
         self.run = run
@@ -49,7 +49,6 @@ class AttemptEvaluator:
         self.manifest = manifest
         self._ledger = ledger
         self.quarantine = Quarantine(ledger, kills)
-        self._lifetime = lifetime
         self.evidence = EvidenceEvaluator(run, ledger, self.facts)
         self.trees = TreeEvaluator(run, manifest, ledger, self.evidence.may_lack_starts)
         self._own_limits = OwnLimits(ledger)
@@ -66,17 +65,12 @@ class AttemptEvaluator:
 
         What became of its descendants counts, as far as the ledger has it.
         """
-        verdict, whole = self.evaluate_itself(job, receipt, starts)
+        reported: Sequence[ReportedEnd] = [(None, receipt)]
+        if starts is None:
+            reported = self._ledger.events.receipts(job.task_id) or reported
+            starts = self._ledger.events.starts(job.task_id)
+        verdict, whole = self.evaluate_evidence(job, reported, starts)
         return self.trees.with_tree(job.entry, job.task_id, verdict, whole), whole
-
-    def evaluate_itself(
-        self, job: PendingAttempt, receipt: Receipt, starts: Sequence[Start] | None = None
-    ) -> Evaluated:
-        """Return the verdict as :meth:`evaluate` does, but whatever became of its descendants."""
-        if starts is not None:
-            return self.evaluate_evidence(job, [(None, receipt)], starts)
-        reported = self._ledger.events.receipts(job.task_id) or [(None, receipt)]
-        return self.evaluate_evidence(job, reported, self._ledger.events.starts(job.task_id))
 
     def evaluate_evidence(
         self, job: PendingAttempt, reported: Sequence[ReportedEnd], starts: Sequence[Start]
