@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from datetime import datetime, timedelta, timezone
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Final, TypeAlias
 
 from pytest_manifest.redaction import redacted
@@ -78,6 +78,7 @@ class Traces:
     disbelieved: Problem | None = None
     unreadable: str = ""
     clashes: bool = False
+    _flight: tuple[float, float] | None = field(default=None, init=False, compare=False)
 
     @property
     def last(self) -> Started | None:
@@ -172,11 +173,12 @@ def _each_once(ends: Sequence[End]) -> tuple[End, ...]:
     """Leave out what was reported before, in the same words."""
     if len(ends) < 2:
         return tuple(ends)
-    kept: list[End] = []
+    kept: dict[str | None, list[End]] = {}
     for end in ends:
-        if not any(end.execution == one.execution and end.receipt == one.receipt for one in kept):
-            kept.append(end)
-    return tuple(kept)
+        same = kept.setdefault(end.execution, [])
+        if all(end.receipt != one.receipt for one in same):
+            same.append(end)
+    return tuple(sorted(chain.from_iterable(kept.values()), key=lambda one: one.seq))
 
 
 def start_order(start: Started) -> tuple[int, int, bool, datetime, int, str]:
@@ -429,9 +431,13 @@ def set_back(job: JobFacts, traces: Traces, run: RunFacts) -> timedelta:
 
 def _flight(job: JobFacts, traces: Traces) -> tuple[float, float]:
     """Return between which facts the job was in flight: sent, and no end reported yet."""
-    sent = min((one.seq for one in job.each(Sending)), default=job.job.seq)
-    ended = (one.seq for one in traces.ends if not _goes_on_after(one, traces))
-    return sent, min(ended, default=float("inf"))
+    if traces._flight is None:
+        sent = min((one.seq for one in job.each(Sending)), default=job.job.seq)
+        ended = (one.seq for one in traces.ends if not _goes_on_after(one, traces))
+        flight = sent, min(ended, default=float("inf"))
+        object.__setattr__(traces, "_flight", flight)
+        return flight
+    return traces._flight
 
 
 def _disagreement(ends: Sequence[End], *, by_failure: bool) -> Problem | None:
