@@ -18,10 +18,12 @@ from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.facts import document_of
 from pytest_manifest.ledger.jobs import LoadedAttempt
 from pytest_manifest.redaction import redacted
+from pytest_manifest.run.judging import Judging
 from pytest_manifest.schema.facts import Ended, Job, Stored
 from pytest_manifest.schema.run_facts import JobFact, RunFact
 from pytest_manifest.schema.shown import Secrets, secrets_of, shown_receipt, shown_text
 from pytest_manifest.text import plural, short
+from pytest_manifest.verdict.reasons import RULES
 
 _COLUMNS: Final = ("#seq", "recorded at", "who", "job", "what", "fields")
 _OF_RECEIPT: Final = ("state", "attempt", "worker", "pid", "runtime", "error")
@@ -52,6 +54,7 @@ def run(stored: StoredRun, entry: str, limit: int, *, json: bool) -> None:
                 f"by manifest show {stored.info.run}"
             )
         status = ledger.verdicts.statuses().get(entry)
+        rule = _rule(stored, ledger, entry, attempts)
         lines = sorted(_lines(stored, ledger, entry, attempts), key=lambda one: one.seq)
     numbers = {"matching": len(lines), "shown": len(lines[: limit or None])}
     some = islice(lines, limit or None)
@@ -60,6 +63,7 @@ def run(stored: StoredRun, entry: str, limit: int, *, json: bool) -> None:
             "run": stored.info.run,
             "entry": entry,
             "verdict": status,
+            "rule": rule,
             "task_ids": [one.own.job.task_id for one in attempts],
         }
         write_rows_as_json(head, "facts", map(_document, some), numbers)
@@ -69,6 +73,8 @@ def run(stored: StoredRun, entry: str, limit: int, *, json: bool) -> None:
     write_table(_COLUMNS, map(_cells, some))
     if left := numbers["matching"] - numbers["shown"]:
         say(f"and {left:,} more; --limit=0 shows all")
+    if rule is not None:
+        say(str(rule["sentence"]))
 
 
 def _lines(
@@ -93,6 +99,20 @@ def _lines(
         fields: dict[str, JsonValue] = {"status": found.verdict.verdict, "sentence": sentence}
         job = "" if found.verdict.attempt is None else f"attempt {found.verdict.attempt}"
         yield _Line(found.seq, at, "controller", "", job, "verdict", fields)
+
+
+def _rule(
+    stored: StoredRun, ledger: Ledger, entry: str, attempts: Sequence[LoadedAttempt]
+) -> dict[str, JsonValue] | None:
+    """Return the rule of the judge that decides by these facts; None: the entry cannot be read."""
+    with suppress(ManifestError):
+        if entry in stored.manifest:
+            found = Judging(ledger).judge(stored.manifest[entry], attempts).judgement
+            letter, code = found.finding.reason.rule, found.code
+            by = "" if found.end is None else f" by fact {found.end}"
+            sentence = f"judged {found.status}{by}: {code}, rule {letter} ({RULES[letter]})"
+            return {"letter": letter, "code": code, "fact": found.end, "sentence": sentence}
+    return None
 
 
 def _secrets(stored: StoredRun, entry: str) -> Secrets:

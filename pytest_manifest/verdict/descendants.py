@@ -39,6 +39,7 @@ class ByDescendant(Resting):
     ``handed_on``: its job was handed on to it, and has no other end.
     """
 
+    rule = "J"
     task: str
     task_id: str
     parent: str
@@ -77,6 +78,7 @@ class ByDescendant(Resting):
 class PartFailed(Resting):
     """A task that was handed on to others, of which this one failed it."""
 
+    rule = "J"
     task: str
     task_id: str
     ended: VerdictStatus
@@ -91,6 +93,7 @@ class PartFailed(Resting):
 
 
 class DescendantsDiffer(Worded):
+    rule = "J"
     path: str
     expected: str
     actual: str
@@ -99,6 +102,7 @@ class DescendantsDiffer(Worded):
 
 
 class DescendantsUnknown(Worded):
+    rule = "J"
     why: Problem
     says = "The job passed, but what became of the tasks that it started is not known ({phrase})"
     then = (
@@ -111,10 +115,12 @@ class DescendantsUnknown(Worded):
 
 
 class ChildUnsent(Worded):
+    rule = "J"
     says = "its parent could not send it"
 
 
 class ChordDropped(Worded):
+    rule = "J"
     says = "it is the body of a chord that was not completed"
 
 

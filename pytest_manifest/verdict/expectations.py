@@ -1,4 +1,4 @@
-"""Evaluate one receipt, or the lack of one, against one entry's expectations.
+"""Hold one receipt, or the lack of one, against one entry's expectations (E).
 
 An expected object is contained in the result; an expected array equals it.
 """

@@ -533,6 +533,7 @@ class Resting(Reason):
 class Reused(Resting):
     """The judgement of the job of an earlier ``run``; ``entry``: its id there, if it is another."""
 
+    rule = "K"
     run: str
     entry: str = ""
 

@@ -16,7 +16,13 @@ from pytest_manifest.verdict.reasons import Problem, Reason, worded
 # Never sent
 
 
-class WaitsFor(Problem):
+class Unsent(Problem):
+    """Base of what holds a job back, or was found as it was sent."""
+
+    rule = "B"
+
+
+class WaitsFor(Unsent):
     """A wait for others (``names``, the nearest first) of which the last has not passed.
 
     ``end`` is that one's, "" where it is not part of the run. ``left_out``: how many in the middle.
@@ -38,13 +44,13 @@ class WaitsFor(Problem):
 _NOT_SELECTED: Final = "which was not selected and has not passed in this run"
 
 
-class CanaryFailed(Problem):
+class CanaryFailed(Unsent):
     names: tuple[str, ...]
     more: int = 0
     says = "the canary failed: {names}[ and {more} more] did not pass"
 
 
-class TooManyFailed(Problem):
+class TooManyFailed(Unsent):
     failed: int
     entries: int
     limit: str
@@ -53,7 +59,7 @@ class TooManyFailed(Problem):
     )
 
 
-class BudgetReached(Problem):
+class BudgetReached(Unsent):
     """``estimate``: words for that of the entry that comes next, "" where all is spent."""
 
     spent: str
@@ -65,33 +71,33 @@ class BudgetReached(Problem):
     )
 
 
-class LookedAt(Problem):
+class LookedAt(Unsent):
     says = "the run is only looked at"
 
 
-class UnknownTask(Problem):
+class UnknownTask(Unsent):
     names: tuple[str, ...] = ()
     says = "[did you mean {names: or }?]"
 
 
-class Refused(Problem):
+class Refused(Unsent):
     error: str
     says = "{error}"
 
 
-class NotMade(Problem):
+class NotMade(Unsent):
     error: str
     says = "its own apply_async {error}"
     what = "No message was made, so the task was not run"
     then = "correct the entry or that method, or leave manifest_apply_async out"
 
 
-class NeverTaken(Problem):
+class NeverTaken(Unsent):
     limit: float
     says = "its deadline of {limit:g} s is over, and the broker took none"
 
 
-class NeverSent(Problem):
+class NeverSent(Unsent):
     says = "it was never sent: the run ended before its turn"
     what = "The job was not run"
     then = "send it with --manifest-resume"
@@ -229,6 +235,7 @@ class StoppedBetweenTries(Inferred):
 
 
 class RecalledByRun(Problem):
+    rule = "E"
     says = "the run itself took it back"
 
 
@@ -402,6 +409,7 @@ class NotAsked(Problem):
 class AwaitsTree(Problem):
     """So many tasks that it started have not ended."""
 
+    rule = "J"
     tasks: int
 
     def phrase(self) -> str:
@@ -416,28 +424,34 @@ class NoEndReported(Problem):
 # What is not known of its tree
 
 
-class NoTreeReports(Problem):
+class UnknownTree(Problem):
+    """Base of what is missing of the tasks that a job started."""
+
+    rule = "J"
+
+
+class NoTreeReports(UnknownTree):
     says = "its worker sends no receipts"
 
 
-class NoTreeReportsYet(Problem):
+class NoTreeReportsYet(UnknownTree):
     """Its worker's version reports nothing of them."""
 
     says = "its worker reports nothing of them"
 
 
-class ChildrenMissing(Problem):
+class ChildrenMissing(UnknownTree):
     children: int
     known: int
     says = "it started {children:,}, and {known:,} of them were reported"
 
 
-class GrandchildrenMissing(Problem):
+class GrandchildrenMissing(UnknownTree):
     descendants: int
     says = "{descendants:#descendant} started more tasks than were reported"
 
 
-class GrandchildrenUnknown(Problem):
+class GrandchildrenUnknown(UnknownTree):
     descendants: int
     says = "it is not known what {descendants:#descendant} started"
 
@@ -456,6 +470,7 @@ class NoReceipt(Problem):
 
 class OtherWork(Problem):
     changed: str
+    rule = "L"
     says = (
         "{changed} since, so what the run says is of other work; a new run with --manifest-reuse "
         "does it"
@@ -498,12 +513,18 @@ class ExpectationUnread(Problem):
 # Not to be believed
 
 
-class Unsigned(Problem):
+class Unbelieved(Problem):
+    """Base of what shows that a report is not of the job, or cannot be true."""
+
+    rule = "C"
+
+
+class Unsigned(Unbelieved):
     fault: str
     says = "{fault}"
 
 
-class OfAnother(Problem):
+class OfAnother(Unbelieved):
     """The receipt is of another run, entry, attempt, task id or task: ``of``."""
 
     of_what: str
@@ -512,11 +533,11 @@ class OfAnother(Problem):
     says = "it is of another {of_what}: {found}, not {true}"
 
 
-class OtherArguments(Problem):
+class OtherArguments(Unbelieved):
     says = "the job ran with other arguments than this entry has now"
 
 
-class ChangedResult(Problem):
+class ChangedResult(Unbelieved):
     result: str
     says = (
         "its result {result} is not the one that the worker made its digest of, so it was changed "
@@ -524,13 +545,13 @@ class ChangedResult(Problem):
     )
 
 
-class OfAnotherMessage(Problem):
+class OfAnotherMessage(Unbelieved):
     found: str
     true: str
     says = "it is of a message sent at {found}, where this one was sent at {true}"
 
 
-class BeforeSending(Problem):
+class BeforeSending(Unbelieved):
     did: str
     moment: str
     sent: str
@@ -541,20 +562,20 @@ class BeforeSending(Problem):
     )
 
 
-class EndsDiffer(Problem):
+class EndsDiffer(Unbelieved):
     one: str
     other: str
     says = "two receipts of one execution differ: {one} and {other}"
 
 
-class EndWithoutStart(Problem):
+class EndWithoutStart(Unbelieved):
     says = "it reports the end of an execution that no worker has begun"
 
 
-class EndAfterStart(Problem):
+class EndAfterStart(Unbelieved):
     state: State
     says = "it says that the job was {state!r}, which a worker had begun"
 
 
-class StartsDiffer(Problem):
+class StartsDiffer(Unbelieved):
     says = "two records of the start of one of its executions differ"

@@ -28,6 +28,18 @@ _OPTIONAL: Final = re.compile(r"\[([^][]*)\]")
 _NAMED: Final = re.compile(r"\{(\w+)")
 
 
+RULES: Final[Mapping[str, str]] = {
+    "B": "what was never sent, verdict/judge.py",
+    "C": "what is not to be believed, verdict/belief.py",
+    "E": "what its end is held against, verdict/expectations.py",
+    "F": "what is inferred for want of an end, verdict/inference.py",
+    "J": "the tasks that it started, verdict/tree.py",
+    "K": "the pass of an earlier run, verdict/case.py",
+    "L": "other work in the manifest, verdict/judge.py",
+}
+"""The judge's rules by the letters that its modules name them by, each with where it stands."""
+
+
 class _Words(Formatter):
     """Format fields for people: ``{n:#worker}`` a count, ``{s:time}`` seconds, tuples as lists."""
 
@@ -57,11 +69,13 @@ def worded(template: str, values: Mapping[str, object]) -> str:
 class Reason:
     """Base of all reasons: a subclass is a code, and its annotated attributes are the fields.
 
-    ``inferred``: nobody has reported it, so that a later report knows better. ``sent_again``: the
+    ``rule``: which of :data:`RULES` it is a finding by. ``inferred``: nobody has reported it, so
+    that a later report knows better. ``sent_again``: the
     job's own end is not known, or it died, so that an entry which allows it is sent once more.
     """
 
     code: ClassVar[str] = ""
+    rule: ClassVar[str] = "E"
     inferred: ClassVar[bool] = False
     sent_again: ClassVar[bool] = False
     by_code: ClassVar[dict[str, type[Reason]]] = {}
@@ -222,6 +236,7 @@ class Problem(Reason):
     came to it by itself) are what the sentence takes of the entry; :meth:`of` sets them.
     """
 
+    rule: ClassVar[str] = "F"
     says: ClassVar[str] = ""
     what: ClassVar[str] = ""
     then: ClassVar[str] = ""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 import pytest
 
+from pytest_manifest.verdict.reasons import RULES, Reason
 from tests.house.conftest import ROOT
 
 PACKAGE = ROOT / "pytest_manifest"
@@ -70,3 +72,13 @@ def test_who_reads_a_sentence_is_found(code: str) -> None:
 )
 def test_who_shows_a_sentence_is_not_found(code: str) -> None:
     assert list(readings(ast.parse(code))) == []
+
+
+def test_each_rule_stands_where_it_is_said_to() -> None:
+    """A reason names the rule that it is a finding by, and the module has its letter."""
+    found = {one.rule for one in Reason.by_code.values()}
+    assert found == RULES.keys()
+    for letter, where in RULES.items():
+        text = (PACKAGE / where.rpartition(", ")[2]).read_text("utf-8")
+        letters = set(re.findall(r"\b[A-L](?=\d?\b)", text))
+        assert letter in letters, where

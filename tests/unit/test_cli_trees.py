@@ -137,16 +137,27 @@ def test_the_facts_of_an_entry_are_shown_in_order(run: Path) -> None:
         ["6", MOMENT_SHOWN, "controller", "attempt 1", "send result"],
     ]
     assert "state=failed" in lines[5]
-    assert "search      shop.c3 c3  nowhere" in lines[-2]
-    assert lines[-1].endswith("what=emptied")
+    assert "search      shop.c3 c3  nowhere" in lines[-3]
+    assert lines[-2].endswith("what=emptied")
+    assert re.fullmatch(
+        r"judged pending by fact 7: awaits_tree, rule J \(.*, verdict/tree.py\)", lines[-1]
+    )
     few = manifest("show", "b", "--facts", f"--run={run.stem}", "--limit=2").splitlines()
-    assert (few[0], len(few), few[-1]) == (lines[0], 5, "and 11 more; --limit=0 shows all")
+    assert (few[0], len(few), few[-2:]) == (
+        lines[0],
+        6,
+        ["and 11 more; --limit=0 shows all", lines[-1]],
+    )
 
 
 def test_a_program_gets_the_facts_whole(run: Path) -> None:
     """Receipts, too, and without what is hidden."""
     shown = as_json("show", "a", "--facts")
     assert (shown["verdict"], shown["matching"], shown["shown"]) == ("passed", 5, 5)
+    rule = shown["rule"]
+    assert isinstance(rule, dict)
+    # The record has no start.
+    assert (rule["letter"], rule["code"]) == ("C", "end_without_start")
     facts = shown["facts"]
     assert isinstance(facts, list)
     found = [one for one in facts if isinstance(one, dict) and one["what"] == "ended"]
