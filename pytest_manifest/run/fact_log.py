@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Final, Literal, TypeAlias, TypedDict
 
 from pytest_manifest.broker.locating import JobLocations
-from pytest_manifest.ledger import OLDER, STORE_EMPTIED, Ledger, Start, utc_now
+from pytest_manifest.ledger import STORE_EMPTIED, Ledger, Start, utc_now
 from pytest_manifest.ledger.facts import Owned, started_of
 from pytest_manifest.run.pending import Overdue, PendingAttempt
 from pytest_manifest.run.recovery import Handling, Looks, is_alive
@@ -46,7 +46,7 @@ from pytest_manifest.verdict.reasons import Problem
 
 Ending: TypeAlias = Literal["finished", "stopped", "detached"]
 Stage: TypeAlias = Literal["asked", "heard", "withdrawn"]
-StoreFinding: TypeAlias = Literal["marked", "intact", "emptied", "older", "unreachable", "read_on"]
+StoreFinding: TypeAlias = Literal["marked", "intact", "emptied", "unreachable"]
 
 
 class Stamp(TypedDict):
@@ -321,10 +321,9 @@ def end_segment(ledger: Ledger, how: Ending, *, stopped: datetime | None = None)
         ledger.facts.append([(None, SegmentEnded(**stamp(), how=how))])
 
 
-def note_emptied(ledger: Ledger, how: str = "1") -> None:
+def note_emptied(ledger: Ledger) -> None:
     """Record that the store has lost what it held of the run: starts of what is in flight, too."""
-    what: Literal["older", "emptied"] = "older" if how == OLDER else "emptied"
     with ledger.writing():
-        ledger.facts.append([(None, StoreFact(**stamp(), what=what))])
-        ledger.info.set_meta(STORE_EMPTIED, how)
+        ledger.facts.append([(None, StoreFact(**stamp(), what="emptied"))])
+        ledger.info.set_meta(STORE_EMPTIED, "1")
     ledger.excuses.note_lost_starts()

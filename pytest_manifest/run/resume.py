@@ -16,6 +16,7 @@ from pytest_manifest.manifest import Manifest
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.run.admission import admit
 from pytest_manifest.run.budget import NOTHING, refuse_beyond
+from pytest_manifest.run.casebook import Evaluated, keep_stored_end
 from pytest_manifest.run.earlier import (
     NOT_OURS,
     EarlierRunStrategy,
@@ -44,7 +45,6 @@ from pytest_manifest.run.reuse import refuse_unlooked
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.state import RunState
-from pytest_manifest.schema import Receipt, Verdict
 from pytest_manifest.schema.run_facts import StoreFact
 from pytest_manifest.schema.statuses import NEVER_STARTED_STATES
 from pytest_manifest.urls import StackAddress
@@ -294,14 +294,20 @@ class Resume(EarlierRunStrategy):
             found = decisions(known, judging.each(selected), self._rules)
             while some := list(islice(found, BATCH)):
                 decided += [decision for _, decision in some]
-                verdicts = (_verdict(*one, known) for one in some)
-                ledger.verdicts.record([one for one in verdicts if one is not None])
+                for judged, decision in some:
+                    _record(ledger, judged, _verdict(judged, decision, known))
         self.state.decisions = decided
 
 
-def _verdict(
-    judged: Judged, decision: Decision, known: Known
-) -> tuple[Verdict, Receipt | None] | None:
+def _record(ledger: Ledger, judged: Judged, verdict: Evaluated | None) -> None:
+    """Record the verdict of an entry, where it gets one, and the end that it goes by."""
+    if verdict is not None:
+        if verdict[1] is not None:
+            keep_stored_end(ledger, judged.attempts[-1].own.job.task_id, judged.judgement)
+        ledger.verdicts.record([verdict])
+
+
+def _verdict(judged: Judged, decision: Decision, known: Known) -> Evaluated | None:
     """Return the verdict that is to be recorded of an entry; None where it has it."""
     name, judgement = decision.entry, judged.judgement
     stored = known.statuses.get(name)

@@ -113,7 +113,7 @@ def preview(
             held=held,
         )
         # What a session that goes on, or was killed, has not read yet, may be a start.
-        unread = [StoreFact(seq=LATER, at=utc_now(), what="older")]
+        unread = [StoreFact(seq=LATER, at=utc_now(), what="emptied")]
         judging = Judging(ledger, also=unread if ledger.info.status == "running" else ())
         found = decisions(known, judging.each(manifest.some(names)), rules)
         return [decision for _, decision in found]

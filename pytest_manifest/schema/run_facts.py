@@ -73,14 +73,12 @@ class TaskFact(Fact):
 class StoreFact(Fact):
     """The finding of a look at the result store.
 
-    marked: it begins; intact: it has all; emptied: it has lost what it held; older: another
-    session may have read what this ledger lacks; unreachable: it does not answer; read_on: another
-    reader went on from this one's position. With a ``job``: of that one alone, as of one that was
-    reused.
+    marked: it begins; intact: it has all; emptied: it has lost what it held; unreachable: it does
+    not answer. With a ``job``: of that one alone, as of one that was reused.
     """
 
     kind = Kind.STORE
-    what: Literal["marked", "intact", "emptied", "older", "unreachable", "read_on"]
+    what: Literal["marked", "intact", "emptied", "unreachable"]
 
 
 @named_value

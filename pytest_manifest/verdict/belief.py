@@ -501,11 +501,10 @@ def _may_lack_starts(job: JobFacts, traces: Traces, end: End, run: RunFacts) -> 
 
     It was emptied while the job was in flight, or was not found intact when the end was looked at.
     """
-    lost = ("emptied", "older")
-    if any(one.what in lost for one in job.extra if isinstance(one, StoreFact)):
+    if any(one.what == "emptied" for one in job.extra if isinstance(one, StoreFact)):
         return True
     begin, until = _flight(job, traces)
-    if any(one.what in lost and begin < one.seq < until for one in run.store):
+    if any(one.what == "emptied" and begin < one.seq < until for one in run.store):
         return True
     looks = [one for one in run.store if one.what in ("intact", "emptied", "unreachable")]
     at_end = next((one for one in looks if one.seq > end.seq), None)

@@ -141,7 +141,7 @@ def keeps_all_starts(run: RunFacts, seq: int) -> bool:
 def reports_starts(run: RunFacts, seq: int) -> bool:
     """Return whether by then no start of the run can have been unreported, or lost."""
     doubts = (
-        *(one for one in run.store if one.what in ("emptied", "older")),
+        *(one for one in run.store if one.what == "emptied"),
         *(one for one in run.overs if one.why == "gave_up"),
         *(one for one in run.nodes if one.what in ("stock", "unserved", "nobody")),
         *(one for one in run.places if one.what == "other_broker"),

@@ -176,8 +176,6 @@ def _death(known: Traces, *, is_confirmed: bool = True) -> Problem:
 def _emptied(run: RunFacts, seq: int) -> Found | None:
     """Find that the store may have lost the end of any job of the run."""
     looks = [one.what for one in run.store if one.seq <= seq]
-    if "older" in looks:
-        return Found("unknown", problems.StoreOlder())
     if "emptied" not in looks:
         return None
     now = [what for what in looks if what in ("marked", "intact", "emptied")][-1]

@@ -266,10 +266,6 @@ class StoreEmptiedEarlier(Silent):
     )
 
 
-class StoreOlder(Silent):
-    says = "this ledger is older than what was sent by it, and may lack what was reported"
-
-
 class OtherBroker(Silent):
     broker: str
     says = "this run's jobs were sent to another broker, {broker}"

@@ -628,11 +628,6 @@ F = [
         ("unknown", "store_emptied"),
     ),
     Row(
-        "F4: a newer copy of the ledger may know",
-        [sent(), store("older"), nowhere()],
-        ("unknown", "store_older"),
-    ),
-    Row(
         "F4: sent to another broker",
         [sent(), other_place(), nowhere()],
         ("unknown", "other_broker"),

@@ -193,7 +193,6 @@ REASONS: list[tuple[list[Step], Entry, dict[str, object]]] = [
         PLAIN,
         {"code": "store_emptied"},
     ),
-    ([sent(), store("emptied"), store("older"), nowhere()], PLAIN, {"code": "store_older"}),
     (
         [sent(), other_place(), nowhere()],
         PLAIN,

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pytest_manifest.errors import DispatchError
-from pytest_manifest.ledger import OLDER, STORE_EMPTIED, Ledger, Start
+from pytest_manifest.ledger import STORE_EMPTIED, Ledger, Start
 from pytest_manifest.run.exported_receipts import ledger_of_receipts
 from pytest_manifest.run.exported_trees import exported_lines
 from pytest_manifest.run.reuse import take_over_passes
@@ -232,7 +232,7 @@ def test_of_an_older_copy_of_a_ledger_what_it_knows_is_reused(rig: Rig) -> None:
     record.ledger._db.connection.execute(
         "UPDATE attempts SET sent_at = NULL WHERE state = 'uncertain'"
     )
-    record.ledger.info.set_meta(STORE_EMPTIED, OLDER)
+    record.ledger.info.set_meta(STORE_EMPTIED, "1")
     rig.finish(record)
     run = rig.reuse(plan)
     assert (run.sent, run.broken()) == (["b", "c"], [])
