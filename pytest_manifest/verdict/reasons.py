@@ -30,9 +30,9 @@ _NAMED: Final = re.compile(r"\{(\w+)")
 
 RULES: Final[Mapping[str, str]] = {
     "B": "what was never sent, verdict/judge.py",
-    "C": "what is not to be believed, verdict/belief.py",
-    "E": "what its end is held against, verdict/expectations.py",
-    "F": "what is inferred for want of an end, verdict/inference.py",
+    "C": "which reports count, verdict/belief.py",
+    "E": "what an entry expects of it, verdict/expectations.py",
+    "F": "what is inferred where there is no end, verdict/inference.py",
     "J": "the tasks that it started, verdict/tree.py",
     "K": "the pass of an earlier run, verdict/case.py",
     "L": "other work in the manifest, verdict/judge.py",
