@@ -38,7 +38,6 @@ from pytest_manifest.schema.facts import (
     Ended,
     FactSource,
     RecallReason,
-    Started,
     Stored,
     TimeOver,
 )
@@ -191,9 +190,7 @@ class VerdictRecorder:
                 facts.append(_end(task_id, execution, receipt, number, now))
             if execution is None or receipt.state not in OF_ITS_PROCESS:
                 continue
-            if facts is None or not any(
-                isinstance(one, Started) and one.execution == execution for one in facts
-            ):
+            if job is None or job.execution != execution:
                 unknown.setdefault(task_id, set()).add(execution)
         for task_id, reported in between.items():
             self._pending.goes_on(task_id, reported)

@@ -213,6 +213,9 @@ KINDS: Final[Mapping[Kind, type[JobFact | RunFact]]] = {
 AnyFact = TypeVar("AnyFact", bound=Fact)
 
 
+_PLAIN: Final = frozenset({Sending, SendResult, Started, Ended})
+
+
 @value
 class JobFacts:
     """A job with its facts, by ``seq``.
@@ -235,11 +238,25 @@ class JobFacts:
         """Return its facts of one kind, by ``seq``."""
         found = self._by_kind
         if found is None:
-            found = {}
-            for one in self.facts:
-                found.setdefault(type(one), []).append(one)
-            object.__setattr__(self, "_by_kind", found)
+            found = self._sorted()
         return found.get(kind, ())  # type: ignore[return-value]  # by its own class
+
+    def _sorted(self) -> dict[type[Fact], list[Fact]]:
+        found: dict[type[Fact], list[Fact]] = {}
+        for one in self.facts:
+            found.setdefault(type(one), []).append(one)
+        object.__setattr__(self, "_by_kind", found)
+        return found
+
+    @property
+    def is_plain(self) -> bool:
+        """Return whether all that is known of it is that it was sent, began and ended."""
+        found = self._by_kind
+        if found is None:
+            found = self._sorted()
+        if not found.keys() <= _PLAIN:
+            return False
+        return all(one.outcome == "published" for one in self.each(SendResult))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -125,6 +125,8 @@ def traces_of(job: JobFacts, of: Identity) -> Traces:
         for one in job.each(Ended)
         if _is_believed(one.receipt, one.fault, of, doubted)
     ]
+    if job.is_plain and not doubted:
+        return Traces(starts=tuple(starts), ends=_each_once(ends), clashes=clashes)
     handed_on, gone = _handed_on(job.each(HandedOn)), tuple(job.each(Gone))
     stored, unreadable = list[End](), ""
     if found := job.each(Stored):
@@ -239,7 +241,7 @@ def counted_ends(job: JobFacts, traces: Traces, base: int) -> Sequence[End]:
     ``base``: when the job was sent, or taken up again, last.
     """
     ends = believed_ends(job, traces)
-    if any(one.receipt.state == "revoked" for one in ends):
+    if not job.is_plain and any(one.receipt.state == "revoked" for one in ends):
         begun = {start.execution for start in traces.starts}
         ends = [one for one in ends if one.execution in begun or not _is_recalled(job, one, base)]
     if traces.handed_on:

@@ -246,6 +246,7 @@ def judge_descendant(entry: Entry, root: Job, facts: JobFacts, run: RunFacts) ->
         has_end=bool(traces.ends or own.receipt is not None),
         children=max(counts, default=0),
         is_silent=not counts and any(one.state in OF_ITS_PROCESS for one in receipts),
+        has_parts=any(one.how == "canvas" for one in traces.handed_on.values()),
         was_split=between is not None and between.how == "canvas" and found.status != "passed",
     )
 
@@ -273,16 +274,17 @@ def _hidden(reason: Problem, entry: Entry) -> Problem:
 
 def _found_of(case: Case) -> Own:
     """Judge a job: by its end, where one counts, else by what was found in want of it."""
-    if (fixed := _poisoned(case)) is not None:
+    is_plain = case.facts.is_plain
+    if not is_plain and (fixed := _poisoned(case)) is not None:
         return fixed  # G
     traces = traces_of(case.facts, case.identity)
-    held = _held_back(case)
+    held = None if is_plain else _held_back(case)
     if held is not None and held.status == "skipped":
         return Own(held, traces)  # G
     ends = counted_ends(case.facts, traces, case.base)
     if ends:
         last = ends[-1]
-        if all(one.receipt.state == "revoked" for one in ends):
+        if last.receipt.state == "revoked" and all(one.receipt.state == "revoked" for one in ends):
             before = infer(case)
             is_before = before is not None and (before.end or last.seq) < last.seq
             if before is not None and is_before and before.finding.status in GIVEN_UP:

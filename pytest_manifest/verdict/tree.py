@@ -38,8 +38,8 @@ class Descendant:
     """A judged descendant.
 
     ``has_end``: a worker has reported its end; ``children``: how many tasks its receipts count,
-    ``is_silent``: its process has ended, and counts none; ``was_split``: it was handed on to
-    several tasks, the last of which has not begun.
+    ``is_silent``: its process has ended, and counts none; ``has_parts``: it was handed on to
+    several tasks, and ``was_split``: the last of these has not begun.
     """
 
     job: Job
@@ -47,6 +47,7 @@ class Descendant:
     has_end: bool = False
     children: int = 0
     is_silent: bool = False
+    has_parts: bool = False
     was_split: bool = False
 
     @property
@@ -258,7 +259,7 @@ def first_of(ends: Iterable[Descendant], statuses: Collection[VerdictStatus]) ->
 
     def order(one: Descendant) -> tuple[bool, datetime, str]:
         spawned = None if one.job.spawn is None else one.job.spawn.spawned_at
-        return one.was_split, spawned or _LAST, one.job.task_id
+        return one.has_parts, spawned or _LAST, one.job.task_id
 
     return min((one for one in ends if one.finding.status in statuses), key=order, default=None)
 

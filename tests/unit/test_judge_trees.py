@@ -116,6 +116,15 @@ def test_a_split_task_that_ended_itself_is_judged_by_its_end() -> None:
     assert status(steps, last) == "passed"
 
 
+def test_what_was_handed_on_is_named_after_its_parts() -> None:
+    """Also once the last of them has run under its id: what these did comes before it."""
+    last = several(about("c"), started("z", hop=1), ended("failed", "z", replaced=True))
+    own = several(spawned("c"), started("y"), handed_on("canvas", "y"))
+    found = play(passed_with(own, later(1), child_ended("d", "failed"), last)).judge().finding
+    assert isinstance(found.reason, ByDescendant)
+    assert (found.reason.task_id, found.reason.more) == ("d", 1)
+
+
 def test_the_first_that_failed_is_named_and_the_others_counted() -> None:
     """With what started it; what was split, and what was never sent, come last."""
     steps = [
