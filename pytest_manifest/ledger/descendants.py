@@ -307,7 +307,7 @@ def descendant_of_row(row: Row) -> Descendant:
     """Build a descendant from the columns of :data:`DESCENDANT_COLUMNS`."""
     task_id, root, parent, task, how, queue, fulfils, spawned_at, kind, verdict, *rest = row
     chords, due, broker = rest
-    _refuse_no_status(kind)
+    refuse_no_status(kind)
     judged = None if verdict is None else Verdict.model_validate_json(verdict)
     return Descendant(
         *(task_id, root, parent, task, how, queue, fulfils, moment(spawned_at), kind, judged),
@@ -319,14 +319,14 @@ def descendant_of_row(row: Row) -> Descendant:
 
 def _told_of_row(row: Row) -> ToldDescendant:
     task_id, parent, task, how, spawned_at, kind, verdict, receipt, started_at, *where = row
-    _refuse_no_status(kind)
+    refuse_no_status(kind)
     spawned, started = moment(spawned_at), moment(started_at)
     return ToldDescendant(
         task_id, parent, task, how, spawned, kind, verdict, receipt, started, *where
     )
 
 
-def _refuse_no_status(kind: object) -> None:
+def refuse_no_status(kind: object) -> None:
     """Raise ValueError for what is no verdict's status, where there is one."""
     if kind is not None and kind not in STATUSES:
         raise ValueError("the status of a descendant is none")

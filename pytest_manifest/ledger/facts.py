@@ -67,16 +67,17 @@ class Facts(LedgerPart):
         super().__init__(database)
         self.of_run_added = 0
 
-    def append(self, facts: Iterable[Owned]) -> None:
+    def append(self, facts: Iterable[Owned], run: str | None = None) -> None:
         """Record facts with their entries, in this order; their own ``seq`` is not looked at.
 
-        The entry is None of a fact of the ledger's run.
+        The entry is None of a fact of the ledger's run, or of ``run``, one that was merged into it.
         """
         rows = list(facts)
         if not rows:
             return
-        found = self._db.read_one("SELECT value FROM run WHERE key = 'run'")
-        run = "" if found is None else str(found[0])
+        if run is None:
+            found = self._db.read_one("SELECT value FROM run WHERE key = 'run'")
+            run = "" if found is None else str(found[0])
         owners = [_owner(run, entry) for entry, _ in rows]
         self.of_run_added += sum(entry is None for entry, _ in rows)
         jobs = [(OF_JOB, fact.job) for _, fact in rows if fact.job]

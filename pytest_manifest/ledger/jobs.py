@@ -186,12 +186,13 @@ class Jobs(LedgerPart):
             else:
                 job.facts.append(cast("JobFact", fact))
         trees_of: dict[str, list[JobFacts]] = {root: [] for root in roots}
-        for each in tasks.values():
-            trees_of[each.job.root].append(each.sorted())
-        return {
-            entry: [LoadedAttempt(one.sorted(), trees_of[one.job.task_id]) for one in some]
-            for entry, some in attempts.items()
-        }
+        with self._db.parse_errors():
+            for each in tasks.values():
+                trees_of[each.job.root].append(each.sorted())
+            return {
+                entry: [LoadedAttempt(one.sorted(), trees_of[one.job.task_id]) for one in some]
+                for entry, some in attempts.items()
+            }
 
     def of_tree(self, root: Job, task_ids: Sequence[str]) -> list[JobFacts]:
         """Return tasks of an attempt's tree with their facts: those of these ids that are known."""

@@ -33,8 +33,8 @@ from pytest_manifest.ledger.files import (
     type_queries,
     version_of,
 )
+from pytest_manifest.ledger.invariants import Invariants
 from pytest_manifest.ledger.jobs import Jobs
-from pytest_manifest.ledger.promise_queries import PromiseQueries
 from pytest_manifest.ledger.queries import Queries
 from pytest_manifest.ledger.rows import RunInfo, damaged, info_rows
 from pytest_manifest.ledger.run_files import RunFiles
@@ -73,7 +73,7 @@ class Ledger:
         self.queries = Queries(self._db)
         self.trees = TreeQueries(self._db)
         self.transfers = Transfers(self._db)
-        self.promises = PromiseQueries(self._db)
+        self.invariants = Invariants(self._db)
 
     @classmethod
     def create(cls, path: Path, info: RunInfo, *, deferred: bool = False) -> Self:

@@ -69,7 +69,6 @@ _IN_ORDER = """
     WHERE a.attempt = (SELECT max(b.attempt) FROM attempts b WHERE b.entry = a.entry)
     ORDER BY a.ordinal, a.entry
 """
-_IDS = f"SELECT j.value {_REQUESTED} WHERE "
 _WITHOUT_VERDICT = f"SELECT count(*) {_REQUESTED} WHERE s.seq IS NULL"
 
 _STORED_ENTRIES = f"SELECT j.value, s.kind, s.verdict, s.receipt {_REQUESTED}"
@@ -146,18 +145,9 @@ class Queries(LedgerPart):
         row = self._db.read_one(_FINAL)
         return row is not None and bool(row[0])
 
-    def ids_of_not_passed(self, entries: Iterable[str]) -> Iterator[str]:
-        """Yield the ids of those of these entries that have not passed, or have no verdict."""
-        return (row[0] for row in self._in_batches(f"{_IDS} s.kind IS NOT 'passed'", entries))
-
     def stored_passes(self, entries: Iterable[str]) -> Iterator[StoredPass]:
         """Yield those of these entries that have passed."""
         return (StoredPass(*row) for row in self._in_batches(_PASSED, entries))
-
-    def ids_of_not_final(self, entries: Iterable[str]) -> Iterator[str]:
-        """Yield the ids of those of these entries that have no final verdict."""
-        query = f"{_IDS} s.kind IS NULL OR s.kind IN {in_sql(OPEN)}"
-        return (row[0] for row in self._in_batches(query, entries))
 
     def all_have_verdicts(self, entries: Iterable[str]) -> bool:
         """Return whether each of these entries has a verdict."""

@@ -14,6 +14,7 @@ from pytest_manifest.ledger.descendants import (
     DESCENDANT_COLUMNS,
     Descendant,
     descendant_of_row,
+    refuse_no_status,
     untold,
 )
 from pytest_manifest.schema import VerdictStatus
@@ -261,6 +262,8 @@ class TreeQueries(LedgerPart):
     def step(self, task_id: str) -> TreeStep:
         """Return what is known of one task of a tree, or of the attempt itself."""
         known = self._db.read_one(_OF_TASK, (task_id,)) or (None, None, None)
+        with self._db.parse_errors():
+            refuse_no_status(known[1])
         began = self._db.read_one(_STARTED, (task_id,)) or (None,)
         started, finished, task = self._db.read_one(_RECEIVED, (task_id,)) or (None, None, None)
         return TreeStep(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+from pydantic import JsonValue
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger.database import LedgerPart, chunks, placeholders
@@ -46,8 +49,11 @@ _STORED_VERDICTS = """
 # Each row of `settled` must agree with its document, and its receipt, except for what start
 # records add to it, must be one that arrived. SQLite checks a row in a few microseconds; validating
 # each row by a model is left to an audit.
+_REASONS: Final = """
+    SELECT entry, seq, kind, json_extract(verdict, '$.reason') FROM settled WHERE entry IN ({})
+"""
 _JUDGED_JOBS: Final = """
-    SELECT s.entry, a.task_id FROM settled s JOIN attempts a ON a.entry = s.entry
+    SELECT s.entry, a.task_id, s.kind FROM settled s JOIN attempts a ON a.entry = s.entry
     WHERE a.attempt = coalesce(
         s.attempt, (SELECT max(b.attempt) FROM attempts b WHERE b.entry = s.entry)
     )
@@ -73,6 +79,14 @@ _ADVICE: Final = (
     "it was changed from outside, so it is not used; restore it from a copy, or judge what was "
     "exported beside it by --manifest-audit --manifest-receipts=FILE"
 )
+
+
+class StoredReason(NamedTuple):
+    """A verdict's status and reason, which is empty where it has none, and its ``seq``."""
+
+    seq: int
+    status: VerdictStatus
+    reason: Mapping[str, JsonValue]
 
 
 class Verdicts(LedgerPart):
@@ -142,7 +156,8 @@ class Verdicts(LedgerPart):
     def reopen(self, entries: Iterable[str] | None = None, *, why: Reason = "resume") -> None:
         """Withdraw the verdicts of these entries, or all that are not final.
 
-        The verdicts on their attempts stay. ``why`` is kept as a fact.
+        The verdicts on their attempts stay. ``why`` is kept as a fact, but of an audit that looks
+        again at what goes on: that takes nothing back.
         """
         entries = None if entries is None else list(entries)
         with self._db.writing() as db:
@@ -170,7 +185,9 @@ class Verdicts(LedgerPart):
             ]
         now = utc_now()
         Facts(self._db).append(
-            (entry, TakenUp(seq=0, at=now, job=job, why=why)) for entry, job in found
+            (entry, TakenUp(seq=0, at=now, job=job, why=why))
+            for entry, job, kind in found
+            if why == "resume" or kind != "pending"
         )
 
     def since(self, seq: int) -> list[tuple[int, str]]:
@@ -200,6 +217,15 @@ class Verdicts(LedgerPart):
         """
         for of, *row in self._db.read(_STORED_VERDICTS, (entry, number)):
             yield of, StoredVerdict(*row)
+
+    def reasons(self, entries: Sequence[str]) -> dict[str, StoredReason]:
+        """Return status and reason of those of these entries that have a verdict."""
+        rows = list(self._db.read(_REASONS.format(placeholders(entries)), entries))
+        with self._db.parse_errors():
+            return {
+                entry: StoredReason(seq, kind, json.loads(reason) if reason else {})
+                for entry, seq, kind, reason in rows
+            }
 
     def statuses(self) -> dict[str, VerdictStatus]:
         """Return the verdict's status of every entry that has one, by entry."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pytest_manifest.ledger import Ledger
     from pytest_manifest.manifest import Manifest
     from pytest_manifest.run import Run
-    from pytest_manifest.run.consistency import Violation
+    from pytest_manifest.run.invariants import Violation
 
 SHOWN: Final = 3
 """Broken promises that the summary names; ``manifest check`` names all."""

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
 from loguru import logger
 
-from pytest_manifest.broker.locating import JobLocations
 from pytest_manifest.errors import StackError
-from pytest_manifest.ledger import Ledger, utc_now
-from pytest_manifest.ledger.queries import BATCH
+from pytest_manifest.ledger import Ledger
+from pytest_manifest.ledger.jobs import BATCH, LoadedAttempt
 from pytest_manifest.ledger.run_files import RunFiles
+from pytest_manifest.ledger.verdicts import StoredReason
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.run.changes import kept_manifest
+from pytest_manifest.run.casebook import keep_stored_end
+from pytest_manifest.run.changes import EntryLine, change_of, kept_manifest, manifest_lines
 from pytest_manifest.run.connections import RunConnections
 from pytest_manifest.run.earlier import (
     EarlierRunStrategy,
@@ -26,17 +26,19 @@ from pytest_manifest.run.earlier import (
 )
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.evaluation import Evaluated
-from pytest_manifest.run.pending import PendingAttempts
+from pytest_manifest.run.fact_log import stamp
+from pytest_manifest.run.judging import Judged, Judging, is_same, recorded
 from pytest_manifest.run.recovery import JobSearch
-from pytest_manifest.run.reevaluation import manifest_lines, reevaluate
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.state import RunState
-from pytest_manifest.schema import VerdictStatus
+from pytest_manifest.schema import Entry
 from pytest_manifest.schema.facts import Kind, Place, Seen
+from pytest_manifest.schema.run_facts import RunOver
 from pytest_manifest.urls import StackAddress
-from pytest_manifest.verdict import evaluate, problems
-from pytest_manifest.verdict.reasons import UNEXPLAINED, Problem
+from pytest_manifest.verdict import problems
+from pytest_manifest.verdict.judge import Rules
+from pytest_manifest.verdict.reasons import UNEXPLAINED, verdict_of
 
 
 class Audit(EarlierRunStrategy):
@@ -69,34 +71,21 @@ class Audit(EarlierRunStrategy):
 
     def prepare(self, expected_workers: int | None) -> None:  # noqa: ARG002 - the base class's
         ledger = self._take_up()
-        if self.queries_stack:
-            ledger.verdicts.reopen(why="audit")
+        if not self.queries_stack:
+            self._judge(ledger, is_over=True)
+            return
+        statuses = ledger.verdicts.statuses()
+        ledger.verdicts.reopen([name for name, one in statuses.items() if one == "pending"])
+        self._judge(ledger, is_over=False)
         evaluator = self.make_evaluator(ledger)
         state, pending = self.state, self.state.pending
-        if not self._already_evaluated:
-            with ledger.transaction():
-                again = reevaluate(
-                    ledger,
-                    state.manifest,
-                    self._before,
-                    evaluator,
-                    by_other_keys=self.has_other_keys,
-                )
-                _record_verdicts(ledger, again)
         track_unsettled(pending, ledger, state.manifest, state.info)
-        for job in list(pending.by_task_id.values()):
-            settled = ledger.verdicts.of_entry(job.entry.id)
-            if settled is not None and settled.verdict.verdict != "pending":
-                pending.complete(job.task_id)  # it is other work now, or unknown
         evaluate_kept_receipts(ledger, pending, evaluator)
-        if not self.queries_stack:
-            pending.clear()
-        else:
-            track_inferred(pending, ledger, state.manifest, state.info)
-            evaluate_kept_receipts(ledger, pending, evaluator)  # of those with descendants
-            publisher = self.connections.open_publisher()
-            self.connections.open_locator(publisher, pending.entries())
-            self._poll_first(ledger)
+        track_inferred(pending, ledger, state.manifest, state.info)
+        evaluate_kept_receipts(ledger, pending, evaluator)  # of those with descendants
+        publisher = self.connections.open_publisher()
+        self.connections.open_locator(publisher, pending.entries())
+        self._poll_first(ledger)
 
     def _poll_first(self, ledger: Ledger) -> None:
         """Read what arrived since, so that no test sees a verdict that this replaces."""
@@ -114,16 +103,18 @@ class Audit(EarlierRunStrategy):
 
     def finish_offline(self) -> None:
         with Ledger.open(self.state.files.ledger, write=True) as ledger:
-            self._close(ledger, {})
+            self._close(ledger)
 
     def work(self, engine: Engine, ledger: Ledger) -> None:
         engine.send_nothing()
         if self._wait:
             engine.work()
-            found: dict[str, Problem] = {}
         else:
-            found = self._locate(engine) | awaited_trees(self.state.pending)
-        self._close(ledger, found)
+            self._locate(engine)
+        with ledger.transaction():
+            self.facts_of(ledger).write()
+        self._judge(ledger, is_over=True)
+        self._close(ledger)
 
     def _keep_inferred_verdicts(self, ledger: Ledger) -> None:
         """Keep the verdicts that were inferred for want of a receipt, where there is still none.
@@ -139,11 +130,11 @@ class Audit(EarlierRunStrategy):
                 waited_for.add(entry)
         pending.drop_all_but(waited_for)
 
-    def _locate(self, engine: Engine) -> dict[str, Problem]:
+    def _locate(self, engine: Engine) -> None:
         """Locate the jobs without a verdict, by task id; judge missing ones lost."""
         locator = self.connections.locator
         if locator is None or not engine.pending:
-            return {}
+            return
         try:
             search = JobSearch(locator, engine.pending)
             located = search.search_now()
@@ -151,7 +142,7 @@ class Audit(EarlierRunStrategy):
             engine.missing.act_on(located, search)
         except StackError as error:
             logger.warning("the jobs could not be looked for: {}", error)
-            return {}
+            return
         where: Mapping[Place, Collection[str]] = {
             "queue": located.queued,
             "worker": located.with_worker,
@@ -163,44 +154,91 @@ class Audit(EarlierRunStrategy):
             for job in filter(None, map(engine.pending.by_task_id.get, found)):
                 if before.get(job.task_id) != place:  # an audit may look every hour
                     self.facts_of(engine.ledger).seen(job, place, as_of)
-        return places(located)
 
-    def _close(self, ledger: Ledger, found: dict[str, Problem]) -> None:
-        """Record what is unfinished as pending, expired or never sent: nothing final."""
-        age = (utc_now() - self.state.info.created_at).total_seconds()
-        if not ledger.queries.all_final():
-            with ledger.transaction():
-                self.facts_of(ledger).write()
-                _record_verdicts(
-                    ledger,
-                    self._unfinished(ledger, found, expired=age > self.state.info.stream_ttl),
-                )
+    def _close(self, ledger: Ledger) -> None:
+        """End the run where nothing of it is awaited any more."""
         self.state.signals.on_verdicts([])
         if ledger.info.status in ("running", "detached") and not ledger.attempts.has_open():
             ledger.info.set_status("finished")
 
-    def _unfinished(
-        self, ledger: Ledger, found: Mapping[str, Problem], *, expired: bool
-    ) -> Iterator[Evaluated]:
-        manifest = self.state.manifest
-        with contextlib.closing(manifest_lines(ledger, manifest, manifest)) as lines:
-            while some := {line.entry: line for line in islice(lines, BATCH)}:
-                for name in list(ledger.queries.ids_of_not_final(some)):
-                    rows = ledger.attempts.of_entry(name)
-                    if not rows or _is_unknown(ledger, name):
-                        continue
-                    why = _unfinished(rows[-1].state, expired=expired)
-                    status: VerdictStatus = "pending" if why is None else "unknown"
-                    known = rows[-1].verdict if rows[-1].status == "unknown" else None
-                    if known is not None and (why or rows[-1].task_id not in found):
-                        yield known, None  # nothing more is known than before
-                        continue
-                    if why is None:
-                        otherwise = UNEXPLAINED if self.queries_stack else problems.NotAsked()
-                        why = found.get(rows[-1].task_id, otherwise)
-                    entry = manifest.parse(some[name].raw, some[name].number)
-                    number = rows[-1].attempt
-                    yield evaluate(entry, None, attempt=number, problem=status, why=why), None
+    # Judging
+
+    def _judge(self, ledger: Ledger, *, is_over: bool) -> None:
+        """Judge all entries, and record what is said of them now.
+
+        What goes on gets a verdict where the audit ``is_over``, and loses its verdict else.
+        """
+        if self._already_evaluated:
+            return
+        state = self.state
+        ledger.verdicts.refuse_contradictions()
+        with ledger.transaction():
+            if is_over and _is_unfinished(ledger):
+                for run in ledger.info.merged() or [state.info.run]:
+                    ledger.facts.append([(None, RunOver(**stamp(), why="ended"))], run)
+            judging = Judging(ledger, by_present_keys=self.has_other_keys)
+            with contextlib.closing(manifest_lines(ledger, state.manifest, self._before)) as lines:
+                while some := {line.entry: line for line in islice(lines, BATCH)}:
+                    self._judge_some(ledger, judging, some, is_over=is_over)
+
+    def _judge_some(
+        self, ledger: Ledger, judging: Judging, some: Mapping[str, EntryLine], *, is_over: bool
+    ) -> None:
+        stored = ledger.verdicts.reasons(list(some))
+        loaded = ledger.jobs.of_entries(list(some))
+        found: list[Evaluated] = []
+        taken_back: list[str] = []
+        for name, line in some.items():
+            known, attempts = stored.get(name), loaded[name]
+            if not attempts or (known is not None and self._stands(known, line, attempts)):
+                continue
+            entry = self.state.manifest.parse(line.raw, line.number)
+            judged = judging.judge(entry, attempts, Rules(other_work=self._other_work(entry, line)))
+            if known is not None and is_same(judged, known):
+                continue
+            goes_on = judged.judgement.status == "pending"
+            if goes_on and known is not None and known.status != "pending":
+                taken_back.append(name)
+            if is_over or not goes_on:
+                keep_stored_end(ledger, attempts[-1].own.job.task_id, judged.judgement)
+                found.append(_recorded(judged, is_asked=self.queries_stack))
+        if taken_back:
+            ledger.verdicts.reopen(taken_back, why="keys" if self.has_other_keys else "audit")
+        ledger.verdicts.record(found)
+
+    def _stands(
+        self, known: StoredReason, line: EntryLine, attempts: Sequence[LoadedAttempt]
+    ) -> bool:
+        """Return whether a verdict is final, and nothing has changed by which it is judged.
+
+        What has passed is judged all the same: that it says so is no proof.
+        """
+        if known.status in ("pending", "passed") or self.has_other_keys or not line.same:
+            return False
+        jobs = [one for of in attempts for one in (of.own, *of.descendants)]
+        return all(fact.seq <= known.seq for job in jobs for fact in job.facts)
+
+    def _other_work(self, entry: Entry, line: EntryLine) -> str:
+        """Return what of the entry's work is another than the run's own manifest says."""
+        if line.same or line.old is None:
+            return ""
+        change, words = change_of(entry, self.state.manifest.parse(line.old, line.number))
+        return words if change == "job" else ""
+
+
+def _is_unfinished(ledger: Ledger) -> bool:
+    """Return whether some entry has no verdict, or one that says that it goes on."""
+    counts = ledger.verdicts.counts()
+    return "pending" in counts or sum(counts.values()) < ledger.attempts.count_entries()
+
+
+def _recorded(judged: Judged, *, is_asked: bool) -> Evaluated:
+    """Return a judgement as it is recorded; of what goes on, that nobody was asked for it."""
+    verdict, receipt = recorded(judged)
+    if is_asked or verdict.verdict != "pending" or judged.judgement.code != UNEXPLAINED.code:
+        return verdict, receipt
+    reason = problems.NotAsked().of(judged.entry, "pending")
+    return verdict_of(judged.entry.id, verdict.attempt, "pending", reason), receipt
 
 
 def audit_run(
@@ -231,38 +269,3 @@ def audit_run(
     return Run(
         Audit(state, connections, wait=wait, before=before, already_evaluated=already_evaluated)
     )
-
-
-def _record_verdicts(ledger: Ledger, already_evaluated: Iterator[Evaluated]) -> None:
-    """Record verdicts in batches, so that memory stays flat; call within a transaction."""
-    while some := list(islice(already_evaluated, BATCH)):
-        ledger.verdicts.record(some)
-
-
-def places(located: JobLocations) -> dict[str, Problem]:
-    """Return where two snapshots located jobs, by task id."""
-    found: dict[str, Problem] = dict.fromkeys(located.queued, problems.InQueue())
-    found.update(dict.fromkeys(located.with_worker, problems.WithWorker()))
-    found.update(dict.fromkeys(located.unacked_by_dead, problems.WithDeadWorker()))
-    return found
-
-
-def _is_unknown(ledger: Ledger, entry: str) -> bool:
-    """Return whether the entry was judged unknown, with a reason that only a new search could
-    change."""
-    settled = ledger.verdicts.of_entry(entry)
-    return settled is not None and settled.verdict.verdict == "unknown"
-
-
-def _unfinished(state: str, *, expired: bool) -> Problem | None:
-    """Return why no more is to be expected of a job; None where it may still end."""
-    if state == "planned":
-        return problems.NeverSent()
-    return problems.PastLifetime(where="the result store") if expired else None
-
-
-def awaited_trees(pending: PendingAttempts) -> dict[str, Problem]:
-    """Return the attempts that have ended while descendants of them have not."""
-    descendants = (job.origin for job in pending.by_task_id.values() if job.origin is not None)
-    open_ends = Counter(origin.root for origin in descendants)
-    return {root: problems.AwaitsTree(tasks=open_ends[root]) for root in pending.held}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import filterfalse
 from pathlib import Path
 from typing import Literal
@@ -129,3 +130,33 @@ def change_of(entry: Entry, before: Entry | None) -> tuple[Change | None, str]:
 def _expected(entry: Entry, name: str) -> tuple[bool, object]:
     # "result": null is not the same as no expectation of a result.
     return name in entry.expect.model_fields_set, getattr(entry.expect, name)
+
+
+@dataclass(frozen=True, slots=True)
+class EntryLine:
+    """Hold an entry's line of the manifest.
+
+    ``old``: that of the run's own manifest, None: unknown, or the entry is new; ``same``: nothing
+    about it can have changed.
+    """
+
+    number: int
+    entry: str
+    raw: bytes
+    old: bytes | None
+    same: bool
+
+
+def manifest_lines(
+    ledger: Ledger, manifest: Manifest, before: Manifest | None
+) -> Generator[EntryLine, None, None]:
+    """Yield a manifest's lines; ``before``: that of which the ledger's run was made, if known."""
+    same = ledger.info.read().sha256 == manifest.sha256
+    with contextlib.ExitStack() as files:
+        earlier: EarlierLines | None = None
+        if before is not None and not same:
+            earlier = files.enter_context(contextlib.closing(EarlierLines(before)))
+        for number, _, raw in manifest.lines():
+            entry, _ = id_and_task(raw)
+            old = None if earlier is None else earlier.line(entry)
+            yield EntryLine(number, entry, raw, old, same or old == raw)

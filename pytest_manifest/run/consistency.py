@@ -1,52 +1,20 @@
-"""Check a run's ledger for what the project promises of it (docs/explanation/promises.md).
-
-Each function reads the ledger and yields a sentence for each promise that the record breaks. None
-of them asks how the run came to its verdicts: a fault in that is what they are there to find.
-"""
+"""Check a run's record: hold it against the promises, and judge each entry again by its facts."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import timedelta
-from itertools import groupby, islice
-from typing import Final, Literal, NamedTuple, TypeAlias
+from itertools import islice
+from typing import NamedTuple
 
-from pytest_manifest.broker.attempt import is_of_attempt
-from pytest_manifest.errors import ManifestError
-from pytest_manifest.ledger import (
-    BAD_ROW_ERRORS,
-    OLDER,
-    RECEIPT_KEYS,
-    STORE_EMPTIED,
-    Ledger,
-    ReusedFrom,
-    damaged,
-)
-from pytest_manifest.ledger.promise_queries import Repetition, Sending
-from pytest_manifest.ledger.queries import BATCH
-from pytest_manifest.ledger.rows import moment, receipt_of
-from pytest_manifest.manifest import Manifest, id_and_task
-from pytest_manifest.run.task_metadata import OwnLimits
-from pytest_manifest.schema import Entry, VerdictStatus
-from pytest_manifest.schema.statuses import ENDS, OF_ITS_PROCESS
-from pytest_manifest.text import plural, short
-from pytest_manifest.verdict import contradiction, evaluate
-from pytest_manifest.verdict.descendants import is_ignored
-
-Promise: TypeAlias = Literal["S1", "S2", "S3", "S4", "S5", "S6", "L1"]
-
-_UNWRITTEN: Final = "was sent, and was not recorded before that"
-_OTHERWISE: Final = "has a correction, and not the verdict that it names"
-
-
-class Violation(NamedTuple):
-    """A promise that the record of a run breaks; ``entry``: "" where it is of none."""
-
-    promise: Promise
-    entry: str
-    sentence: str
+from pytest_manifest.ledger import Ledger
+from pytest_manifest.ledger.jobs import BATCH
+from pytest_manifest.ledger.verdicts import StoredReason
+from pytest_manifest.manifest import Manifest
+from pytest_manifest.run.invariants import Promise, Violation, broken_invariants
+from pytest_manifest.run.judging import Judged, Judging, is_same
+from pytest_manifest.schema import VerdictStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,260 +35,46 @@ def violations(ledger: Ledger, manifest: Manifest) -> Generator[Violation, None,
 
     Raises LedgerError where the ledger, ManifestError where the manifest cannot be read.
     """
-    yield from sendings(ledger)
-    yield from repetitions(ledger, manifest)
-    yield from losses(ledger)
-    yield from passes(ledger, manifest)
-    yield from trees(ledger, manifest)
-    yield from corrections(ledger)
-    yield from completeness(ledger, manifest)
+    yield from broken_invariants(ledger, manifest)
+    for one in judged_otherwise(ledger, manifest):
+        promise: Promise = "S4" if one.stored == "passed" else "S5"
+        yield Violation(promise, one.entry, one.sentence)
 
 
-def sendings(ledger: Ledger) -> Iterator[Violation]:
-    """S1: each attempt is written down before it is sent, once, under an id of its own."""
-    part = ledger.promises
-    for one in part.run_though_unsent():
-        yield _of("S1", one, "was never sent by this record, and a worker reports it")
-    for one in part.sent_without_time():
-        yield _of("S1", one, _UNWRITTEN)
-    runs = ledger.info.task_runs()
-    for one in part.uncertain_without_time():
-        # A newer copy of the ledger may have sent it.
-        if ledger.info.of_run(STORE_EMPTIED, runs.run_of(one.task_id)) != OLDER:
-            yield _of("S1", one, _UNWRITTEN)
-    for one in part.numbered_twice():
-        yield _of("S1", one, "is there twice, under two task ids")
-    for one in part.missing_numbers():
-        yield _of("S1", one, "is there, and one before it is not")
-    for one in part.repeated_without_reason():
-        yield _of("S1", one, "was made without a recorded reason")
-    for one in part.strangers():
-        yield Violation(
-            "S1",
-            "",
-            f"a worker reports the task id {short(one.task_id)}, which this run never sent",
-        )
-    for one in part.reused_from_nowhere():
-        yield _of(
-            "S1", one, "is recorded as an earlier run's, and the record does not name that run"
-        )
-    for one in part.attempts():
-        if not is_of_attempt(one.task_id, runs.run_of(one.task_id), one.entry, one.attempt):
-            yield _of("S1", one, "has a task id that is another's")
+class Difference(NamedTuple):
+    """An entry whose verdict is another than its facts give; codes are those of the reasons."""
+
+    entry: str
+    stored: VerdictStatus
+    code: str
+    judged: VerdictStatus
+    judged_code: str
+
+    @property
+    def sentence(self) -> str:
+        stored, judged = f"{self.stored} ({self.code})", f"{self.judged} ({self.judged_code})"
+        return f"is recorded as {stored}, and by its facts it is {judged}"
 
 
-def repetitions(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
-    """S2: of an entry that is not idempotent at most one attempt ran, unless that was asked for."""
-    asked_for = ledger.info.sent_on_request()
-    with closing(ledger.promises.repetitions()) as rows:
-        for name, group in groupby(rows, key=lambda row: row.entry):
-            attempts = list(group)
-            if name in manifest and not manifest[name].idempotent:
-                yield from _repeated(name, [row for row in attempts if row.ran], asked_for)
+def judged_otherwise(ledger: Ledger, manifest: Manifest) -> Iterator[Difference]:
+    """Judge each entry again, and yield those whose status, code or fields are others.
 
-
-def _repeated(
-    name: str, ran: Sequence[Repetition], asked_for: frozenset[str]
-) -> Iterator[Violation]:
-    unasked = [row for row in ran[1:] if row.task_id not in asked_for]
-    if unasked:
-        numbers = " and ".join(str(row.attempt) for row in (ran[0], unasked[0]))
-        yield Violation(
-            "S2",
-            name,
-            f"is not idempotent, and its attempts {numbers} both began, unasked",
-        )
-
-
-def losses(ledger: Ledger) -> Iterator[Violation]:
-    """S3: what is called lost was begun by no worker, or its verdict says by which."""
-    for one in ledger.promises.lost_though_ended():
-        yield _of("S3", one, "is called lost, and a worker reported its end")
-    for one in ledger.promises.lost_though_begun():
-        yield _of("S3", one, "is called lost, and a worker had begun it")
-
-
-def passes(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
-    """S4: what passed has one receipt to be believed, of this very sending, and ran once."""
-    part = ledger.promises
-    for one in part.passed_though_unsent():
-        yield _of("S4", one, "passed, and was never sent")
-    for one in part.passed_without_receipt():
-        entry = _entry(manifest, one.entry)
-        if entry is None or entry.expect.state in OF_ITS_PROCESS:
-            yield _of("S4", one, "passed, and no receipt says so")
-    for one in part.passed_by_another():
-        yield _of("S4", one, "passed by a receipt that is not its own, or is not in the record")
-    for one in part.passed_by_another_sending():
-        yield _of("S4", one, "passed by a receipt of another sending")
-    # Where signatures are asked for, an end that nobody has signed contradicts nothing.
-    signed = ledger.info.get_meta(RECEIPT_KEYS) is not None
-    for one in () if signed else part.passed_and_contradicted():
-        yield _of("S4", one, "passed, and one of its executions is reported to end otherwise")
-    for name, executions in part.repeated_executions():
-        entry = _entry(manifest, name)
-        if entry is not None and executions > entry.expect.executions:
-            yield Violation("S4", name, f"passed, and its job was begun {executions} times")
-    yield from _unproven_passes(ledger, manifest)
-
-
-def _unproven_passes(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
-    """Judge each pass again by its receipt alone."""
-    runs = ledger.info.task_runs()
-    limits = OwnLimits(ledger)
+    By all facts, or by those that were known when the verdict was recorded: what was reported since
+    is judged when the run is taken up again.
+    """
+    judging = Judging(ledger)
     with closing(manifest.lines()) as lines:
         while some := list(islice(lines, BATCH)):
-            by_id = {id_and_task(line.raw)[0]: (line.raw, line.number) for line in some}
-            for one in ledger.queries.stored_passes(by_id):
-                if one.receipt is None:
-                    continue
-                entry = manifest.parse(*by_id[one.entry])
-                run, number = runs.run_of(one.task_id), one.attempt
-                judging = run
-                try:
-                    receipt, at = receipt_of(one.receipt), moment(one.sent_at)
-                    if one.reused_from is not None:  # it is of another run's entry, as it was there
-                        origin = ReusedFrom.from_note(one.reused_from)
-                        entry = entry.model_copy(update={"id": origin.entry})
-                        number, judging, at = origin.attempt, origin.by, origin.at
-                except BAD_ROW_ERRORS as error:
-                    raise damaged(ledger.path, error) from error
-                lie = contradiction(
-                    entry,
-                    receipt,
-                    run=run,
-                    task_id=one.task_id,
-                    attempt=number,
-                    sent_at=None,
-                    set_back=timedelta(seconds=one.set_back),
-                )
-                if lie:
-                    yield Violation("S4", one.entry, f"passed by a false receipt: {lie.phrase()}")
-                    continue
-                limited = limits.of_run(entry, judging, at or receipt.sent_at)
-                again = evaluate(limited, receipt, attempt=number)
-                if again.verdict != "passed":
-                    yield Violation(
-                        "S4",
-                        one.entry,
-                        f"passed, and by its receipt it is {again.verdict}: {again.sentence}",
-                    )
-
-
-def trees(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
-    """S4: all that a passed entry's job has started came to the end that the entry expects."""
-    part = ledger.promises
-    with closing(part.unsuccessful_descendants()) as rows:
-        for name, group in groupby(rows, key=lambda row: row[0]):
-            entry = _entry(manifest, name)
-            if entry is None or is_ignored(entry):
-                continue
-            some = entry.expect.of_descendants.outcome
-            for _, status, task, task_id in group:
-                if some == "succeeded" or (some == "finished" and not _has_ended(status)):
-                    yield Violation(
-                        "S4",
-                        name,
-                        f"passed, and its descendant {short(task)} ({short(task_id)}) is {status}",
-                    )
-                    break
-    for name, task, task_id, why in part.unearned_descendants():
-        entry = _entry(manifest, name)
-        if entry is None or not is_ignored(entry):
-            yield Violation(
-                "S4",
-                name,
-                f"passed; its descendant {short(task)} ({short(task_id)}) is recorded as "
-                f"passed, {why}",
-            )
-    for name, told, known in part.fewer_children():
-        entry = _entry(manifest, name)
-        if entry is None or not is_ignored(entry):
-            yield Violation(
-                "S4",
-                name,
-                f"passed, and of the {plural(told, 'task')} that its job started {known} are known",
-            )
-    for name, task, task_id, told, known in part.fewer_children_of_descendants():
-        entry = _entry(manifest, name)
-        if entry is None or not is_ignored(entry):
-            its = f"its descendant {short(task)} ({short(task_id)})"
-            yield Violation(
-                "S4",
-                name,
-                f"passed, and of the {plural(told, 'task')} that {its} started {known} are known",
-            )
-    for name, how, missing in part.unfulfilled():
-        entry = _entry(manifest, name)
-        if entry is None or not is_ignored(entry):
-            yield Violation(
-                "S4",
-                name,
-                f"passed, and its tree has {plural(missing, 'announcement')} ({how}) without a "
-                "report",
+            entries = [manifest.parse(line.raw, line.number) for line in some]
+            stored = ledger.verdicts.reasons([entry.id for entry in entries])
+            judged = judging.each(entry for entry in entries if entry.id in stored)
+            yield from filter(
+                None, (_difference(judging, one, stored[one.entry.id]) for one in judged)
             )
 
 
-def _has_ended(status: VerdictStatus) -> bool:
-    # A task that its worker stopped at its limit has ended; what nobody heard of has not.
-    return status in ENDS or status == "timed_out"
-
-
-def corrections(ledger: Ledger) -> Iterator[Violation]:
-    """S5: a verdict that was told was changed by what arrived later alone, and stands as told."""
-    part = ledger.promises
-    for one in part.other_documents():
-        yield _of("S5", one, "has a verdict that says something else than its row")
-    for one in part.corrected_without_evidence():
-        yield _of("S5", one, "was given one verdict and has another, and nothing arrived between")
-    runs = ledger.info.task_runs()
-    # A session that goes on with a run judges it anew, by what the manifest expects then and by all
-    # that has come, and one that trusts other keys by these; no correction says so.
-    for one in part.corrected_otherwise():
-        if len(ledger.info.segments(runs.run_of(one.task_id))) < 2:
-            yield _of("S5", one, _OTHERWISE)
-    signed = ledger.info.get_meta(RECEIPT_KEYS) is not None
-    for one in () if signed else part.changed_without_correction():
-        if len(ledger.info.segments(runs.run_of(one.task_id))) < 2:
-            yield _of("S5", one, "had another verdict, and no correction says that it changed")
-    for one in part.corrected_to_nothing():
-        yield _of("S5", one, _OTHERWISE)
-
-
-def completeness(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
-    """S6 and L1: the run's entries are the manifest's, and each has one verdict, once it ended.
-
-    An entry that was taken out of the manifest since is the run's as well.
-    """
-    part = ledger.promises
-    info, status = ledger.info.read(), ledger.info.status
-    number = ledger.attempts.count_entries()
-    if number < info.entries:  # a resumed run may have others, too
-        yield Violation(
-            "S6", "", f"{plural(info.entries, 'entry')} were selected, and the record has {number}"
-        )
-    unknown = (name for name in ledger.queries.sent_entries() if name not in manifest)
-    for name in unknown:
-        yield Violation("S6", name, "was sent, and is not in the run's manifest")
-    for one in part.judged_without_attempt():
-        yield _of("S6", one, "has a verdict, and the run does not have it")
-    for one in part.skipped_though_begun():
-        yield _of("S6", one, "is recorded as skipped, and a worker had begun it")
-    for one in part.superseded():
-        yield _of("S6", one, "has a verdict, and was sent again since")
-    if status == "finished":
-        for one in part.unjudged():
-            yield _of("L1", one, "has no verdict, and the run is recorded as finished")
-
-
-def _entry(manifest: Manifest, name: str) -> Entry | None:
-    """Return an entry; None for what the manifest does not have, or has no longer as it was."""
-    try:
-        return manifest[name]
-    except (KeyError, ManifestError):
+def _difference(judging: Judging, one: Judged, stored: StoredReason) -> Difference | None:
+    if not one.attempts or is_same(one, stored) or is_same(judging.as_of(one, stored.seq), stored):
         return None
-
-
-def _of(promise: Promise, one: Sending, said: str) -> Violation:
-    attempt = f"attempt {one.attempt} " if one.attempt else ""
-    return Violation(promise, one.entry, f"{attempt}{said}")
+    found, code = one.judgement.finding, str(stored.reason.get("code", ""))
+    return Difference(one.entry.id, stored.status, code, found.status, found.reason.code)

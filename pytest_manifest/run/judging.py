@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from datetime import datetime
 from itertools import islice
@@ -11,6 +12,7 @@ from typing import NamedTuple
 from pytest_manifest.ledger import Ledger, utc_now
 from pytest_manifest.ledger.facts import started_of
 from pytest_manifest.ledger.jobs import BATCH, LoadedAttempt
+from pytest_manifest.ledger.verdicts import StoredReason
 from pytest_manifest.run.signatures import SignaturesByRun
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.facts import Ended, FactSource, Job, Stored
@@ -18,6 +20,7 @@ from pytest_manifest.schema.receipts import Reuse
 from pytest_manifest.schema.run_facts import JobFact, JobFacts, RunFact, RunFacts
 from pytest_manifest.verdict.belief import Identity, complete_receipt, counted_ends, traces_of
 from pytest_manifest.verdict.judge import Attempt, Judgement, Rules, judge, judge_descendant
+from pytest_manifest.verdict.problems import Left
 from pytest_manifest.verdict.reasons import verdict_of
 from pytest_manifest.verdict.tree import Descendant, Tree
 
@@ -82,6 +85,22 @@ class Judging:
         """Judge a task that an attempt of this entry, the ``root``, has started."""
         run = self.run_facts(self._run_of(root))
         return judge_descendant(entry, root, self._believed(facts), run)
+
+    def as_of(self, judged: Judged, seq: int) -> Judged:
+        """Judge it by what was known up to a number of the ledger's order."""
+        loaded = [
+            LoadedAttempt(
+                one.own.until(seq),
+                [each.until(seq) for each in one.descendants if each.job.seq <= seq],
+            )
+            for one in judged.attempts
+            if one.own.job.seq <= seq
+        ]
+        if not loaded:
+            return judged
+        run, then = self._run_of(loaded[-1].own.job), copy(self)
+        then._runs = {run: self.run_facts(run).until(seq)}
+        return then.judge(judged.entry, loaded)
 
     def run_facts(self, run: str) -> RunFacts:
         if run not in self._runs:
@@ -160,3 +179,14 @@ def end_of(
         return Ended(seq=seq, at=at, job=job, receipt=receipt, execution=execution, fault=fault)
     by = FactSource.STORE
     return Stored(seq=seq, at=at, source=by, job=job, receipt=receipt, fault=fault)
+
+
+def is_same(judged: Judged, stored: StoredReason) -> bool:
+    """Return whether a judgement is as stored; of what goes on its status is enough."""
+    found, reason = judged.judgement.finding, stored.reason
+    if found.status != stored.status:
+        return False
+    if found.status == "pending" or not reason:
+        return True
+    known = reason.get("why") if reason.get("code") == Left.code else reason
+    return found.reason.document() == known

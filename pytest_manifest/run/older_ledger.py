@@ -36,7 +36,7 @@ def refuse_traces(
     ``unsent``: those that were searched for, and that ``pending`` awaited; ``seen``: task ids that
     the search has seen in some place.
     """
-    found = {one.entry for one in ledger.promises.run_though_unsent()} if unsent else set()
+    found = {one.entry for one in ledger.invariants.run_though_unsent()} if unsent else set()
     for task_id in unsent:
         row = ledger.attempts.get(task_id)
         if row is not None and (task_id in seen or _was_reported(pending, task_id)):

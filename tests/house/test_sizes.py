@@ -24,7 +24,7 @@ BOUNDS = {
     "lines of code of the package": 48_800,
     "options and settings": 59,
     "words of the documents": 96_500,
-    "lines of the tests": 113_900,
+    "lines of the tests": 113_700,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42

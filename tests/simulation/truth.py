@@ -17,6 +17,7 @@ from pytest_manifest.manifest import Manifest
 from pytest_manifest.run.consistency import violations
 from pytest_manifest.run.run import Run
 from pytest_manifest.schema import VerdictStatus
+from pytest_manifest.verdict.reasons import Reason, reason_of
 from tests.simulation.ends import complaint
 from tests.simulation.process import Process
 from tests.simulation.world import SimulatedWorld
@@ -31,6 +32,7 @@ class KnownVerdict:
 
     status: VerdictStatus
     sentence: str
+    reason: Reason
     reports: int
     is_finished: bool
 
@@ -172,7 +174,9 @@ class Truth:
                 len(ledger.events.receipts(row.task_id)) + len(ledger.events.starts(row.task_id))
                 for row in ledger.attempts.of_entry(name)
             )
-            found[name] = KnownVerdict(verdict.verdict, verdict.sentence, reports, is_finished)
+            found[name] = KnownVerdict(
+                verdict.verdict, verdict.sentence, reason_of(verdict), reports, is_finished
+            )
         return found
 
     def audited(self, before: Mapping[str, KnownVerdict]) -> None:

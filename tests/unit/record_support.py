@@ -15,12 +15,16 @@ from pytest_manifest.broker.attempt import task_id_for
 from pytest_manifest.ledger import Descendant, Ledger, Start
 from pytest_manifest.ledger.descendants import Announced
 from pytest_manifest.manifest import Manifest, read_manifest
-from pytest_manifest.run.consistency import Violation, violations
+from pytest_manifest.run.fact_log import stamp
+from pytest_manifest.run.invariants import Violation, broken_invariants
+from pytest_manifest.run.judging import Judging, recorded
 from pytest_manifest.schema import Entry, Receipt, Verdict
+from pytest_manifest.schema.facts import TimeOver, Withheld
+from pytest_manifest.schema.run_facts import JobFact, RunFact
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
 from pytest_manifest.verdict import evaluate
 from tests.broken_records import ENTRIES
-from tests.unit.ledger_support import INFO, verdict
+from tests.unit.ledger_support import INFO
 
 RUN = INFO.run
 SENT_AT = datetime(2026, 11, 24, 15, 0, 1, tzinfo=timezone.utc)
@@ -125,8 +129,25 @@ FAILED: dict[str, Any] = {
 }
 
 
+class JudgedRecord(RecordWriter):
+    """A record whose verdicts follow from its facts."""
+
+    def child(self, name: str, task_id: str, *, how: str = "call", status: str = "passed") -> None:  # type: ignore[override]
+        """A task that the entry's first attempt has started, its start and its end."""
+        super().child(name, task_id, how=how, status=status, told=False)
+        self.begin(task_id)
+        said = {} if status == "passed" else FAILED
+        received = self.receipt(self.manifest[name], task_id, 1, task="jobs.t", **said)
+        self.ledger.events.add_receipts([(task_id, f"x-{task_id}", received)])
+
+    def judge(self) -> None:
+        """Record what the facts say of all entries."""
+        judging = Judging(self.ledger)
+        self.ledger.verdicts.record(recorded(judging.of(entry)) for entry in self.manifest)
+
+
 MORE: Sequence[Mapping[str, object]] = (
-    {"id": "gone", "task": "jobs.nap", "expect": {"state": "revoked"}},
+    {"id": "gone", "task": "jobs.nap", "expect": {"state": "timed_out"}},
     {"id": "careless", "task": "jobs.start", "expect": {"descendants": "ignored"}},
     {"id": "twice", "task": "jobs.double", "args": [2], "expect": {"executions": 2}},
     {"id": "held", "task": "jobs.double", "args": [3]},
@@ -147,7 +168,7 @@ def write_record(folder: Path) -> Path:
 
     And of ``MORE``.
     """
-    record = RecordWriter(folder, [*ENTRIES, *MORE])
+    record = JudgedRecord(folder, [*ENTRIES, *MORE])
     record.attempt("plain")
     record.attempt("other")
     record.attempt("fails", **FAILED)
@@ -172,8 +193,8 @@ def write_record(folder: Path) -> Path:
     record.attempt("once", 2, **FAILED)
     record.attempt("careless", children=2)
     record.child("careless", "k1", status="failed")
-    record.attempt("twice", executions=2)
     record.begin(record.task_id("twice"), "again")
+    record.attempt("twice")
     record.attempt("silent", state="ignored", result=None)
     record.attempt("counted", children=1)
     record.child("counted", "n1", status="failed")
@@ -183,8 +204,13 @@ def write_record(folder: Path) -> Path:
     record.ledger.attempts.plan([(held, "held", 1, numbers["held"])])
     record.ledger.attempts.mark([gone], "sent", sent_at=SENT_AT)
     record.ledger.attempts.mark([held], "withheld")
-    record.ledger.verdicts.record([(verdict("gone"), None)])
-    record.ledger.verdicts.record([(verdict("held", "skipped", None), None)])
+    record.begin(gone)
+    facts: list[tuple[str | None, JobFact | RunFact]] = [
+        ("gone", TimeOver(**stamp(gone), of="timeout", limit=300.0, execution=f"x-{gone}")),
+        ("held", Withheld(**stamp(held), code="budget", fields={"spent": "1", "budget": "1"})),
+    ]
+    record.ledger.facts.append(facts)
+    record.judge()
     return record.finish()
 
 
@@ -211,9 +237,9 @@ class KeptRecord:
             self._db.execute("ROLLBACK")
 
     def broken(self, statements: str = "") -> list[Violation]:
-        """Return what the record breaks then."""
+        """Return what the record breaks then, whatever a judge says of it."""
         with (
             self.changed(statements) as ledger,
-            closing(violations(ledger, self.manifest)) as found,
+            closing(broken_invariants(ledger, self.manifest)) as found,
         ):
             return list(found)

@@ -15,10 +15,12 @@ from pytest_manifest.run import RunSettings, audit_run
 from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.run.consistency import violations
 from pytest_manifest.run.evaluation import AttemptEvaluator
+from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.run.merge import merge
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.task_metadata import record_own_limits
 from pytest_manifest.schema import Receipt, VerdictStatus
+from pytest_manifest.schema.run_facts import StoreFact
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.worker.signing import sign_receipt
 from tests.unit.ledger_support import INFO, NOTHING
@@ -94,6 +96,9 @@ class Shards:
             signed = sign_receipt(Receipt.model_validate(known).model_dump(mode="json"), "x")
             receipt = Receipt.model_validate(signed)
             ledger.events.add_receipts([(attempt.task_id, "x", receipt)])
+            if not is_whole:
+                away = StoreFact(**stamp(), what="unreachable")
+                ledger.facts.append([(None, away)])
             self.judge(ledger, receipt, is_whole=is_whole)
             ledger.info.set_status("finished")
         return path

@@ -1,4 +1,4 @@
-"""After a finished run an audit changes no status and no sentence, and makes nothing green."""
+"""What a finished run says its exported receipts say, too; an audit makes nothing green."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any, Final, get_args
 import pytest
 
 from pytest_manifest.broker.attempt import attempt_of
-from pytest_manifest.ledger import STORE_EMPTIED, Descendant, Ledger
+from pytest_manifest.ledger import Descendant, Ledger
 from pytest_manifest.manifest import Manifest, read_manifest, write_manifest, write_receipt_lines
 from pytest_manifest.run import audit_run
-from pytest_manifest.run.consistency import corrections, trees
 from pytest_manifest.run.exported_receipts import ledger_of_receipts
 from pytest_manifest.run.exported_trees import exported_lines
+from pytest_manifest.run.invariants import corrections, trees
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.task_metadata import record_own_limits
 from pytest_manifest.schema import Entry, Header, Receipt, Verdict, VerdictStatus
@@ -94,24 +94,6 @@ def audit(path: Path) -> dict[str, Verdict]:
     run.take_effect()
     run.start()
     return verdicts(path)
-
-
-def test_an_audit_of_a_finished_run_changes_nothing(ledger: Path) -> None:
-    """No status and no sentence; nor does the second one."""
-    before = verdicts(ledger)
-    assert {one.verdict for one in before.values()} == set(FINAL)
-    assert audit(ledger) == before
-    assert audit(ledger) == before
-
-
-def test_what_comes_after_a_verdict_excuses_nothing(ledger: Path) -> None:
-    """A limit that was raised, a store that was emptied, other kills."""
-    before = verdicts(ledger)
-    with Ledger.open(ledger, write=True) as made:
-        record_own_limits(made, {"jobs.t": 1000.0})
-        made.info.set_meta(STORE_EMPTIED, "1")
-        made.info.set_kills(1)
-    assert audit(ledger) == before
 
 
 def exported(path: Path, folder: Path) -> Path:

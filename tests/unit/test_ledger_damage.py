@@ -171,7 +171,10 @@ def test_an_audit_judges_by_receipts(made: Path) -> None:
     assert verdicts.pop("e-3") == "failed"
     assert set(verdicts.values()) == {"passed"}
     change(made, f"UPDATE settled SET {AS_PASSED}, {DOCUMENT}, receipt = NULL WHERE entry = 'e-3'")
-    assert audit(made)["e-3"] == "unknown"
+    assert audit(made)["e-3"] == "failed"
+    change(made, f"UPDATE settled SET {AS_PASSED}, {DOCUMENT}, receipt = NULL WHERE entry = 'e-3'")
+    change(made, "DELETE FROM receipts WHERE json_extract(receipt, '$.entry') = 'e-3'")
+    assert audit(made)["e-3"] == "pending"
 
 
 def test_what_is_no_document_is_a_sentence(made: Path) -> None:

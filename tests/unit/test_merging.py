@@ -31,8 +31,8 @@ from pytest_manifest.ledger.merge import MAX_ATTACHED
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import read_manifest
 from pytest_manifest.run.changes import keep_manifest, kept_manifest
-from pytest_manifest.run.consistency import repetitions
 from pytest_manifest.run.evaluation import AttemptEvaluator
+from pytest_manifest.run.invariants import repetitions
 from pytest_manifest.run.judging import Judging
 from pytest_manifest.run.locks import RunLock
 from pytest_manifest.run.merge import merge

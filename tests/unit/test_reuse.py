@@ -26,19 +26,17 @@ from pytest_manifest.ledger import (
 )
 from pytest_manifest.ledger.merge import merge_files
 from pytest_manifest.ledger.run_files import RunFiles
-from pytest_manifest.manifest import Manifest, read_manifest
+from pytest_manifest.manifest import read_manifest
 from pytest_manifest.plugin.options import Options
 from pytest_manifest.plugin.plans import Plans
 from pytest_manifest.redaction import literals
 from pytest_manifest.reporting.progress_line import receipt_line
 from pytest_manifest.reporting.run_page.details import details
 from pytest_manifest.reporting.run_page.documents import statistics_document
-from pytest_manifest.run.changes import kept_manifest
-from pytest_manifest.run.dispatch import Dispatch
+from pytest_manifest.run import RunSettings, audit_run
 from pytest_manifest.run.exported_receipts import ledger_of_receipts
 from pytest_manifest.run.exported_trees import exported_lines
 from pytest_manifest.run.locks import RunLock
-from pytest_manifest.run.reevaluation import reevaluate
 from pytest_manifest.run.resume_rules import (
     Decision,
     EntryState,
@@ -46,11 +44,11 @@ from pytest_manifest.run.resume_rules import (
     decide,
 )
 from pytest_manifest.run.reuse import refuse_unlooked, take_over_passes
-from pytest_manifest.run.state import RunState
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.schema.summary import Summary
 from pytest_manifest.schema.wire import json_sha256
 from pytest_manifest.signing import keys
+from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import Costs
 from pytest_manifest.worker import signing
 from tests.unit.cli_support import as_json, manifest
@@ -406,19 +404,21 @@ def test_it_is_judged_anew_by_what_is_expected_later(rig: Rig) -> None:
     run = rig.reuse([double("a")])
     path = run.manifest.path
     path.write_text(json.dumps(double("a", expect={"result": {"n": 7}})) + "\n", "utf-8")
-    changed = read_manifest(path)
-    before = kept_manifest(run.path, run.state.info.sha256)
-    with Ledger.open(run.path, write=True) as ledger:
-        evaluator = Dispatch(replace_manifest(run.state, changed)).make_evaluator(ledger)
-        ((verdict, receipt),) = reevaluate(ledger, changed, before, evaluator)
-    assert verdict.verdict == "failed"
-    assert verdict.sentence.startswith(f"Reused from run {RUN}: ")
-    assert receipt is not None
-    assert receipt.reused is not None
-
-
-def replace_manifest(state: RunState, manifest: Manifest) -> RunState:
-    return RunState(manifest, state.files, state.info, state.address, state.settings)
+    changed, scratch = read_manifest(path), run.path.with_name("scratch")
+    scratch.mkdir()
+    nowhere = StackAddress("", "", None, is_private=False)
+    settings = RunSettings(folder=scratch)
+    audit = audit_run(changed, run.path, nowhere, settings, wait=False, scratch=scratch)
+    audit.prepare()
+    audit.take_effect()
+    audit.start()
+    with audit.read() as ledger:
+        settled = ledger.verdicts.of_entry("a")
+    assert settled is not None
+    assert settled.verdict.verdict == "failed"
+    assert settled.verdict.sentence.startswith(f"Reused from run {RUN}: ")
+    assert settled.receipt is not None
+    assert settled.receipt.reused is not None
 
 
 def test_exported_receipts_say_which_were_reused(rig: Rig, tmp_path: Path) -> None:

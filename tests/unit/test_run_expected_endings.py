@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -11,23 +10,17 @@ import pytest
 
 from pytest_manifest.ledger import (
     OWN_STORE,
-    HandedOn,
     Ledger,
-    Start,
     stores_asked,
-    utc_now,
 )
-from pytest_manifest.manifest import write_manifest
-from pytest_manifest.run.evaluation import AttemptEvaluator
-from pytest_manifest.run.reevaluation import reevaluate
-from pytest_manifest.schema import Entry, Expectations, Header, State, VerdictStatus
+from pytest_manifest.schema import Entry, Expectations, State, VerdictStatus
 from pytest_manifest.verdict import evaluate
 from pytest_manifest.verdict.problems import (
     NeverBegun,
     RunDeadline,
     RunDeadlineUnanswered,
 )
-from tests.unit.analysis_support import INFO, MadeRun
+from tests.unit.analysis_support import INFO
 from tests.unit.run_family import Family
 from tests.unit.run_family import entry as of_family
 from tests.unit.run_rig import Plan, Rig, note_stock, rig
@@ -205,43 +198,6 @@ def test_a_job_that_somebody_else_revoked_meets_its_expectation() -> None:
         made.publisher.revoke([made.task_id("a")])
         made.finish()
         assert made.kinds() == {"a": "passed"}
-
-
-def test_another_look_by_other_expectations_asks_whether_it_was_begun(tmp_path: Path) -> None:
-    """A verdict for want of a receipt does not become what the manifest expects now.
-
-    Nor where the run was over before the job had run for so long.
-    """
-    made = MadeRun(tmp_path, [Entry(id=name, task="jobs.t") for name in "abcde"])
-    with made.ledger as ledger, ledger.transaction():
-        made.plan(*"abcde")
-        ago = dict(zip("bcde", (301, 299, 0, 0), strict=True))
-        for name in "abcde":
-            made.settle(name, "crashed" if name in "de" else "timed_out", None)
-        task_ids = {name: ledger.attempts.of_entry(name)[-1].task_id for name in "bcde"}
-        for name, task_id in task_ids.items():
-            at = utc_now() - timedelta(seconds=ago[name])
-            ledger.events.add_starts([Start(task_id, "x", at, 0, "w@h", "h", 1, False)])
-        ledger.events.add_handed_on([HandedOn(task_ids["e"], "x", "retry", utc_now(), None)])
-        entries = [
-            Entry(
-                id=name,
-                task="jobs.t",
-                expect=Expectations(state="crashed" if name in "de" else "timed_out"),
-            )
-            for name in "abcde"
-        ]
-        before = made.manifest
-        after = write_manifest(tmp_path / "new.jsonl", Header(), entries)
-        bench = AttemptEvaluator(INFO.run, after, ledger, kills=1, lifetime=0)
-        again = {v.entry: v.verdict for v, _ in reevaluate(ledger, after, before, bench)}
-        assert again == {
-            "a": "timed_out",
-            "b": "passed",
-            "c": "timed_out",
-            "d": "passed",
-            "e": "crashed",
-        }
 
 
 @pytest.mark.parametrize("own", [None, "redis://other:6379/1"])

@@ -1,4 +1,4 @@
-"""``manifest check`` on a record written by hand: what breaks a promise, and what does not."""
+"""What of a record written by hand breaks a promise, by the invariants alone: nothing is judged."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_manifest.run.consistency import Violation
+from pytest_manifest.run.invariants import Violation
 from tests.broken_records import MUTATIONS
 from tests.unit.record_changes import BROKEN, LAWFUL
 from tests.unit.record_support import KeptRecord, write_record

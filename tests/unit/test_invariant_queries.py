@@ -74,7 +74,7 @@ CHANGES: Mapping[str, str] = {
 }
 """Records, by the SQL that makes them of a sound one."""
 FOUND: Mapping[str, Mapping[str, Rows]] = json.loads(
-    Path(__file__).with_name("data").joinpath("promise_queries.json").read_text("utf-8")
+    Path(__file__).with_name("data").joinpath("invariants.json").read_text("utf-8")
 )
 """All that each query finds in each record, where it finds something else than in a sound one."""
 
@@ -87,7 +87,7 @@ IN_ORDER = {
 
 
 def rows(ledger: Ledger, query: str) -> Rows:
-    found = getattr(ledger.promises, query)()
+    found = getattr(ledger.invariants, query)()
     told = [list(one if isinstance(one, tuple) else astuple(one)) for one in found]
     return told if query in IN_ORDER else sorted(told, key=repr)
 
@@ -137,7 +137,7 @@ def test_an_end_that_is_told_once_the_entry_is_sent_again_is_late(
             ledger.events.add_receipts([("t-a", None, receipt("a", source="worker"))])
         if not is_late:
             send_again()
-        found = [one.task_id for one in ledger.promises.lost_though_ended()]
+        found = [one.task_id for one in ledger.invariants.lost_though_ended()]
     assert found == ([] if is_late else ["t-a"])
 
 
@@ -150,7 +150,7 @@ def test_an_end_that_comes_between_two_sendings_of_an_attempt_is_late(tmp_path: 
         with mock.patch.object(events, "utc_now", return_value=MOMENT + timedelta(seconds=1)):
             ledger.events.add_receipts([("t-a", None, receipt("a", source="worker"))])
         ledger.attempts.mark(["t-a2"], "sent", sent_at=MOMENT + timedelta(seconds=2))
-        assert list(ledger.promises.lost_though_ended()) == []
+        assert list(ledger.invariants.lost_though_ended()) == []
 
 
 @pytest.mark.parametrize("seconds", [-1, 1])
@@ -175,7 +175,7 @@ def test_a_verdict_is_changed_by_what_came_after_it_whatever_the_clock_says(
             come()
         with mock.patch.object(verdicts, "utc_now", return_value=MOMENT + timedelta(seconds=2)):
             ledger.verdicts.note_correction("a", 1, "passed")
-        found = [one.task_id for one in ledger.promises.corrected_without_evidence()]
+        found = [one.task_id for one in ledger.invariants.corrected_without_evidence()]
     assert found == ([] if came == "after" else ["t-a"])
 
 
@@ -200,8 +200,8 @@ def test_what_is_judged_for_good_is_replaced_by_a_correction_alone(tmp_path: Pat
             ledger.verdicts.note_correction("other", 1, others[was])
             ledger.verdicts.note_correction(was, 2, others[was])
             ledger.verdicts.note_correction(was, 1, was)
-        found = [one.entry for one in ledger.promises.changed_without_correction()]
+        found = [one.entry for one in ledger.invariants.changed_without_correction()]
         assert sorted(found) == sorted(OF_A_RECEIPT | FOR_GOOD)
         for was in STATUSES:
             ledger.verdicts.note_correction(was, 1, others[was])
-        assert list(ledger.promises.changed_without_correction()) == []
+        assert list(ledger.invariants.changed_without_correction()) == []

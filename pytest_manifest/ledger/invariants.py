@@ -1,18 +1,21 @@
 """Find what contradicts itself in a ledger: sendings, verdicts and trees that do not fit together.
 
-Each query reads whole tables in SQLite, and yields only what does not fit: memory stays flat.
+Nothing here is shared with what judges, nor may be: a fault of that would be invisible. Each query
+reads whole tables in SQLite, and yields only what does not fit: memory stays flat.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from pytest_manifest.ledger.database import LedgerPart
 from pytest_manifest.ledger.rows import Row
-from pytest_manifest.ledger.tree_promises import TreePromiseQueries
+from pytest_manifest.schema import VerdictStatus
+from pytest_manifest.schema.facts import Kind
 from pytest_manifest.schema.statuses import INFERRED, OF_ITS_PROCESS, OPEN, in_sql
+from pytest_manifest.schema.stream_records import HOW_AFTER
 
 _NEVER_SENT: Final = "a.state IN ('planned', 'withheld')"
 _RUN_UNSENT = f"""
@@ -50,16 +53,25 @@ _STRANGERS = """
         AND NOT EXISTS (SELECT 1 FROM descendants d WHERE d.task_id = t.task_id)
 """
 # An entry is lost, too, where one of its descendants is: then its own job has ended.
-_LOST_ITSELF: Final = (
-    "coalesce(s.kind, a.kind) = 'lost' AND json_extract(coalesce(s.verdict, a.verdict), "
-    "'$.mismatches[0].path') IS NOT 'descendants'"
-)
+_LOST: Final = """
+    WITH lost AS (
+        SELECT a.task_id, a.entry, a.attempt, s.verdict FROM settled s
+        JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt WHERE s.kind = 'lost'
+        UNION ALL SELECT a.task_id, a.entry, a.attempt, a.verdict FROM attempts a
+        WHERE a.kind = 'lost' AND NOT EXISTS (
+            SELECT 1 FROM settled s WHERE s.entry = a.entry AND s.attempt = a.attempt
+        )
+    )
+    SELECT a.task_id, a.entry, a.attempt FROM lost a
+    WHERE 'by_descendant' NOT IN (
+        coalesce(json_extract(a.verdict, '$.reason.code'), ''),
+        coalesce(json_extract(a.verdict, '$.reason.why.code'), '')
+    )
+"""
 # What comes once the entry has another attempt is late: it changes no verdict. Nor does what comes
 # after the verdict under the attempt's id, and is the end of something else.
 _LOST_YET_ENDED = f"""
-    SELECT a.task_id, a.entry, a.attempt FROM attempts a
-    LEFT JOIN settled s ON s.entry = a.entry AND s.attempt = a.attempt
-    WHERE {_LOST_ITSELF} AND EXISTS (
+    {_LOST} AND EXISTS (
         SELECT 1 FROM receipts r WHERE r.task_id = a.task_id
             AND json_extract(r.receipt, '$.source') = 'worker'
             AND r.newest_attempt = a.attempt
@@ -71,25 +83,22 @@ _LOST_YET_ENDED = f"""
     )
 """  # noqa: S608 - fixed text
 _LOST_YET_BEGUN = f"""
-    SELECT a.task_id, a.entry, a.attempt FROM attempts a
-    LEFT JOIN settled s ON s.entry = a.entry AND s.attempt = a.attempt
-    WHERE {_LOST_ITSELF}
-        AND coalesce(
-            json_extract(coalesce(s.verdict, a.verdict), '$.reason.why.code'),
-            json_extract(coalesce(s.verdict, a.verdict), '$.reason.code'), ''
-        ) NOT IN ('lost_in_flight', 'lost_between')
-        AND EXISTS (
-            SELECT 1 FROM starts t WHERE t.task_id = a.task_id AND NOT EXISTS (
-                SELECT 1 FROM handed_on h WHERE h.task_id = t.task_id
-                    AND t.execution IN (h.execution, h.execution || '.' || t.pid)
-            )
+    {_LOST} AND coalesce(
+        json_extract(a.verdict, '$.reason.why.code'), json_extract(a.verdict, '$.reason.code'), ''
+    ) NOT IN ('lost_in_flight', 'lost_between')
+    AND EXISTS (
+        SELECT 1 FROM starts t WHERE t.task_id = a.task_id AND NOT EXISTS (
+            SELECT 1 FROM handed_on h WHERE h.task_id = t.task_id
+                AND t.execution IN (h.execution, h.execution || '.' || t.pid)
         )
+    )
 """  # noqa: S608 - fixed text
 _PASSED_WITHOUT_RECEIPT = """
     SELECT a.task_id, s.entry, s.attempt FROM settled s
     LEFT JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
     WHERE s.kind = 'passed' AND s.receipt IS NULL
 """
+# A task id begins as the id of its run ends.
 _PASSED_BY_ANOTHER = """
     SELECT a.task_id, s.entry, s.attempt FROM settled s
     LEFT JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
@@ -100,10 +109,12 @@ _PASSED_BY_ANOTHER = """
             IS NOT coalesce(json_extract(a.reused_from, '$[2]'), s.attempt)
         OR (a.reused_from IS NULL) <> (json_extract(s.receipt, '$.reused') IS NULL)
         OR json_extract(s.receipt, '$.task_id') IS NOT a.task_id
+        OR substr(json_extract(s.receipt, '$.run'), -8) IS NOT substr(a.task_id, 1, 8)
         OR NOT EXISTS (
-            SELECT 1 FROM receipts r WHERE r.task_id = a.task_id
-                AND json_extract(r.receipt, '$.state') IS json_extract(s.receipt, '$.state')
+            SELECT 1 FROM receipts r WHERE r.task_id = a.task_id AND (r.receipt = s.receipt OR (
+                json_extract(r.receipt, '$.state') IS json_extract(s.receipt, '$.state')
                 AND json_extract(r.receipt, '$.result') IS json_extract(s.receipt, '$.result')
+            ))
         )
     )
 """
@@ -115,15 +126,18 @@ _PASSED_BY_ANOTHER_SENDING = """
         AND abs(julianday(a.sent_at) - julianday(json_extract(s.receipt, '$.sent_at'))) > 1e-6
         AND s.entry NOT IN (SELECT entry FROM corrections)
 """
-# Only the process that ran a job tells these ends, and each execution has one.
+# Only the process that ran a job reports these ends, and each execution has one.
 _PASSED_AND_CONTRADICTED = f"""
-    SELECT a.task_id, s.entry, s.attempt FROM settled s
-    JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
-    WHERE s.kind = 'passed' AND EXISTS (
-        SELECT 1 FROM receipts r WHERE r.task_id = a.task_id AND r.execution IS NOT NULL
-            AND json_extract(r.receipt, '$.state') IN {in_sql(OF_ITS_PROCESS)}
-        GROUP BY r.execution HAVING count(DISTINCT json_extract(r.receipt, '$.state')) > 1
-    )
+    SELECT DISTINCT a.task_id, s.entry, s.attempt FROM (
+        SELECT task_id, execution FROM receipts WHERE execution IS NOT NULL
+        GROUP BY task_id, execution HAVING count(*) > 1
+    ) r JOIN attempts a ON a.task_id = r.task_id
+    JOIN settled s ON s.entry = a.entry AND s.attempt = a.attempt
+    WHERE s.kind = 'passed' AND (
+        SELECT count(DISTINCT json_extract(o.receipt, '$.state')) FROM receipts o
+        WHERE o.task_id = r.task_id AND o.execution = r.execution
+            AND json_extract(o.receipt, '$.state') IN {in_sql(OF_ITS_PROCESS)}
+    ) > 1
 """  # noqa: S608 - fixed text
 _PASSED_UNSENT = f"""
     SELECT a.task_id, s.entry, s.attempt FROM settled s
@@ -214,11 +228,93 @@ _MANY_ATTEMPTS = """
         AND a.state <> 'reused'
     ORDER BY a.entry, a.attempt
 """
+_LONGEST_LIMITS = f"""
+    SELECT json_extract(data, '$.task'), max(json_extract(data, '$.limit')) AS most FROM facts
+    WHERE kind = {Kind.TASK:d} GROUP BY 1 HAVING most IS NOT NULL
+"""  # noqa: S608 - fixed text
 _IDS = """
     SELECT task_id, coalesce(json_extract(reused_from, '$[1]'), entry),
         coalesce(json_extract(reused_from, '$[2]'), attempt) FROM attempts
     ORDER BY entry, attempt
 """
+
+# Trees
+
+_TREES = """
+    SELECT s.entry, coalesce(d.kind, 'pending'), d.task, d.task_id, EXISTS (
+        SELECT 1 FROM receipts r WHERE r.task_id = d.task_id
+            AND json_extract(r.receipt, '$.source') = 'worker'
+    ) FROM settled s
+    JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
+    JOIN descendants d ON d.root = a.task_id
+    WHERE s.kind = 'passed' AND d.kind IS NOT 'passed' AND d.kind IS NOT 'skipped'
+    ORDER BY s.entry
+"""
+_UNEARNED_DESCENDANTS = """
+    SELECT s.entry, d.task, d.task_id, CASE
+        WHEN d.kind IS NOT json_extract(d.verdict, '$.verdict') THEN 'and its verdict differs'
+        WHEN NOT EXISTS (
+            SELECT 1 FROM receipts r WHERE r.task_id = d.task_id
+                AND json_extract(r.receipt, '$.state') = 'succeeded'
+        ) THEN 'and no receipt says so'
+        WHEN EXISTS (
+            SELECT 1 FROM starts t WHERE t.task_id = d.task_id
+            GROUP BY t.hop, t.retries HAVING count(*) > 1
+        ) THEN 'and it was begun twice'
+        WHEN d.parent = d.task_id OR NOT EXISTS (
+            SELECT 1 FROM attempts x WHERE x.task_id = d.parent
+            UNION ALL
+            SELECT 1 FROM descendants p WHERE p.task_id = d.parent AND p.root = d.root
+        ) THEN 'and what started it is not known'
+    END AS why FROM settled s
+    JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
+    JOIN descendants d ON d.root = a.task_id
+    WHERE s.kind = 'passed' AND d.kind = 'passed' AND why IS NOT NULL
+"""
+_FEWER_CHILDREN = """
+    SELECT entry, counted, known FROM (
+        SELECT s.entry AS entry, json_extract(s.receipt, '$.children') AS counted, (
+            SELECT count(*) FROM descendants d WHERE d.root = a.task_id AND d.parent = a.task_id
+        ) AS known FROM settled s
+        JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
+        WHERE s.kind = 'passed' AND json_extract(s.receipt, '$.children') > 0
+    ) WHERE counted > known
+"""
+_FEWER_OF_DESCENDANTS = """
+    SELECT s.entry, d.task, d.task_id, max(json_extract(r.receipt, '$.children')) AS counted,
+        coalesce(k.number, 0) AS known
+    FROM settled s
+    JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
+    JOIN descendants d ON d.root = a.task_id
+    JOIN receipts r ON r.task_id = d.task_id AND json_extract(r.receipt, '$.children') > 0
+    LEFT JOIN (
+        SELECT root, parent, count(*) AS number FROM descendants GROUP BY root, parent
+    ) k ON k.root = d.root AND k.parent = d.task_id
+    WHERE s.kind = 'passed'
+    GROUP BY d.task_id HAVING counted > known
+"""
+# Counted once for all keys: a job may announce as much as it starts. CROSS JOIN: in this order.
+# Handlers of a task's end may start as much as they like, and need not start anything; of what is
+# closed nothing more comes.
+_UNFULFILLED = f"""
+    SELECT s.entry, n.how, max(n.number) - max(
+        coalesce(f.number, 0),
+        (SELECT count(*) FROM json_each(n.task_ids) j
+            CROSS JOIN descendants d ON d.task_id = j.value AND d.root = n.root)
+    ) AS missing FROM announced n
+    JOIN attempts a ON a.task_id = n.root
+    JOIN settled s ON s.entry = a.entry AND s.attempt = a.attempt
+    LEFT JOIN (
+        SELECT root, fulfils, count(*) AS number FROM descendants
+        WHERE fulfils IS NOT NULL GROUP BY root, fulfils
+    ) f ON f.root = n.root AND f.fulfils = n.key
+    LEFT JOIN (
+        SELECT j.name AS root, json_extract(c.data, '$.key') AS key FROM facts c
+        JOIN numbers j ON j.n = c.job WHERE c.kind = {Kind.CLOSED:d}
+    ) c ON c.root = n.root AND c.key = n.key
+    WHERE s.kind = 'passed' AND n.how <> '{HOW_AFTER}' AND c.key IS NULL
+    GROUP BY n.root, n.key HAVING max(n.is_off) = 0 AND missing > 0
+"""  # noqa: S608 - fixed text
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +328,7 @@ class Sending:
 
 @dataclass(frozen=True, slots=True)
 class Repetition:
-    """An attempt of an entry with several; ``ran``: whether a worker told that it began."""
+    """An attempt of an entry with several; ``ran``: whether a worker reported that it began."""
 
     entry: str
     task_id: str
@@ -242,11 +338,11 @@ class Repetition:
     ran: bool
 
 
-class PromiseQueries(TreePromiseQueries, LedgerPart):
+class Invariants(LedgerPart):
     """Queries for what must not be in a ledger; each yields what is there all the same."""
 
     def run_though_unsent(self) -> Iterator[Sending]:
-        """Yield attempts that were never sent, of which a worker tells."""
+        """Yield attempts that were never sent, that a worker reports."""
         return self._sendings(_RUN_UNSENT)
 
     def sent_without_time(self) -> Iterator[Sending]:
@@ -274,11 +370,11 @@ class PromiseQueries(TreePromiseQueries, LedgerPart):
         return self._sendings(_REUSED_FROM_NOWHERE)
 
     def strangers(self) -> Iterator[Sending]:
-        """Yield task ids that workers told of, and that are of no attempt and no descendant."""
+        """Yield task ids that workers reported, and that are of no attempt and no descendant."""
         return self._sendings(_STRANGERS)
 
     def lost_though_ended(self) -> Iterator[Sending]:
-        """Yield attempts called lost of which a worker told the end."""
+        """Yield attempts called lost of which a worker reported the end."""
         return self._sendings(_LOST_YET_ENDED)
 
     def lost_though_begun(self) -> Iterator[Sending]:
@@ -298,7 +394,7 @@ class PromiseQueries(TreePromiseQueries, LedgerPart):
         return self._sendings(_PASSED_BY_ANOTHER_SENDING)
 
     def passed_and_contradicted(self) -> Iterator[Sending]:
-        """Yield attempts that passed, of one execution of which two different ends were told."""
+        """Yield attempts that passed, with two different ends of one execution."""
         return self._sendings(_PASSED_AND_CONTRADICTED)
 
     def passed_though_unsent(self) -> Iterator[Sending]:
@@ -327,7 +423,7 @@ class PromiseQueries(TreePromiseQueries, LedgerPart):
         return self._sendings(_UNJUDGED)
 
     def corrected_without_evidence(self) -> Iterator[Sending]:
-        """Yield verdicts that were changed after they had been told, with nothing that arrived."""
+        """Yield verdicts that were changed once reported, with nothing that arrived since."""
         return self._sendings(_CORRECTED)
 
     def corrected_to_nothing(self) -> Iterator[Sending]:
@@ -353,6 +449,38 @@ class PromiseQueries(TreePromiseQueries, LedgerPart):
     def attempts(self) -> Iterator[Sending]:
         """Yield all attempts, entry by entry: a reused one as what it was in its own run."""
         return self._sendings(_IDS)
+
+    def longest_limits(self) -> Mapping[str, float]:
+        """Return the longest time limit of its own (s) that each task was known to have."""
+        return {str(task): float(limit) for task, limit in self._db.read(_LONGEST_LIMITS)}
+
+    # Trees
+
+    def unsuccessful_descendants(
+        self,
+    ) -> Generator[tuple[str, VerdictStatus, str, str, bool], None, None]:
+        """Yield ``(entry, status, task, task_id, has_end)`` of what did not succeed in passed
+        trees; ``has_end``: a worker has reported its end."""
+        yield from self._db.read(_TREES)
+
+    def unearned_descendants(self) -> Iterator[tuple[str, str, str, str]]:
+        """Yield ``(entry, task, task_id, why)`` of what did not earn its pass in passed trees."""
+        yield from self._db.read(_UNEARNED_DESCENDANTS)
+
+    def fewer_children(self) -> Iterator[tuple[str, int, int]]:
+        """Yield passed entries with the children that are counted, and the fewer known."""
+        yield from self._db.read(_FEWER_CHILDREN)
+
+    def fewer_children_of_descendants(self) -> Iterator[tuple[str, str, str, int, int]]:
+        """Yield the same of descendants: ``(entry, task, task_id, counted, known)``.
+
+        The largest number counts of those that its receipts have.
+        """
+        yield from self._db.read(_FEWER_OF_DESCENDANTS)
+
+    def unfulfilled(self) -> Iterator[tuple[str, str, int]]:
+        """Yield passed entries with what was announced of their trees, and how many never came."""
+        yield from self._db.read(_UNFULFILLED)
 
     def _sendings(self, query: str) -> Iterator[Sending]:
         return self._db.build_each(_sending_of_row, query)

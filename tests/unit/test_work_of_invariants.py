@@ -35,11 +35,11 @@ def work_of(folder: Path, number: int) -> dict[str, int]:
         )
     found = {}
     with Ledger.open(folder / "run.sqlite") as ledger:
-        ledger.promises._db.connection.set_progress_handler(step, 1000)
-        for name, query in inspect.getmembers(type(ledger.promises), inspect.isfunction):
+        ledger.invariants._db.connection.set_progress_handler(step, 1000)
+        for name, query in inspect.getmembers(type(ledger.invariants), inspect.isfunction):
             if not name.startswith("_"):
                 before = steps
-                list(query(ledger.promises))
+                list(query(ledger.invariants))
                 found[name] = steps - before
     return found
 

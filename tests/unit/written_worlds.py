@@ -1,0 +1,96 @@
+"""Write the facts of a story into a ledger, as a run would have recorded them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from pytest_manifest.ledger import RECEIPT_KEYS, Announced, Descendant, Ledger, RunInfo, Start
+from pytest_manifest.manifest import Manifest, read_manifest
+from pytest_manifest.run.changes import keep_manifest
+from pytest_manifest.schema import facts as f
+from pytest_manifest.schema import run_facts as r
+from tests.unit.judge_world import BEGAN, LIFETIME, RUN, World
+
+
+def written(world: World, folder: Path) -> tuple[Path, Manifest]:
+    """Write the ledger of a finished run, of which no verdict is recorded yet."""
+    line = world.entry.model_dump_json(exclude_unset=True, by_alias=True)
+    (folder / "m.jsonl").write_text(f"{line}\n", "utf-8")
+    manifest = read_manifest(folder / "m.jsonl")
+    info = RunInfo(
+        run=RUN,
+        manifest=manifest.path,
+        sha256=manifest.sha256,
+        workflow=None,
+        mode=None,
+        entries=1,
+        created_at=BEGAN,
+        broker="redis://jobs",
+        backend="redis://results",
+        is_private=world.is_private,
+        stream_ttl=int(LIFETIME),
+    )
+    path = folder / "run.sqlite"
+    with Ledger.create(path, info) as ledger, ledger.transaction():
+        keep_manifest(manifest, path)
+        if world.signed_only:
+            ledger.info.set_meta(RECEIPT_KEYS, "[]")
+        steps: list[f.Job | r.JobFact | r.RunFact] = [*world.jobs.values(), *world.run]
+        steps += [one for facts in world.of.values() for one in facts]
+        for one in sorted(steps, key=lambda step: step.seq):
+            _write(ledger, world, one)
+        ledger.info.set_status("finished")
+    return path, manifest
+
+
+def _write(ledger: Ledger, world: World, one: f.Job | r.JobFact | r.RunFact) -> None:
+    if isinstance(one, f.Job):
+        _plan(ledger, world, one)
+    elif not one.job:
+        ledger.facts.append([(None, one)])
+    elif isinstance(one, f.Started) and not any(
+        start.execution == one.execution for start in ledger.events.starts(one.job)
+    ):
+        start = Start(
+            one.job,
+            one.execution,
+            one.started_at,
+            one.retries,
+            one.worker,
+            one.host,
+            one.pid,
+            redelivered=one.redelivered,
+            hop=one.hop,
+        )
+        ledger.events.add_starts([start])
+    elif isinstance(one, f.Ended) and not one.fault:
+        ledger.events.add_receipts([(one.job, one.execution, one.receipt)])
+    elif isinstance(one, f.Announced):
+        row = Announced(
+            one.job,
+            one.key,
+            one.announcer,
+            one.how,
+            one.task,
+            one.number,
+            list(one.task_ids),
+            is_off=one.is_off,
+        )
+        ledger.descendants.announce([row])
+    else:
+        ledger.facts.append([(world.entry.id, one)])
+
+
+def _plan(ledger: Ledger, world: World, job: f.Job) -> None:
+    spawn = job.spawn
+    if spawn is None:
+        why = job.why if job.why in ("retry", "resume") else None
+        ledger.attempts.plan([(job.task_id, job.entry, job.number, 0, job.why)], why=why)
+        sent = [one for one in world.of[job.task_id] if isinstance(one, f.Sending)]
+        if sent:
+            ledger.attempts.mark([job.task_id], "sent", sent_at=sent[0].sent_at)
+        return
+    row = Descendant(job.task_id, spawn.root, spawn.parent, spawn.task, spawn.how)
+    more = {name: getattr(spawn, name) for name in ("queue", "fulfils", "chords", "due")}
+    ledger.descendants.add([replace(row, spawned_at=spawn.spawned_at, **more)])
