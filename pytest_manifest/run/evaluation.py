@@ -23,7 +23,7 @@ from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.quarantine import Quarantine
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.run.tree_evaluation import TreeEvaluator
-from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
+from pytest_manifest.schema import Entry, Receipt, Verdict
 
 Evaluated = tuple[Verdict, Receipt | None]
 
@@ -86,14 +86,6 @@ class AttemptEvaluator:
         """Return the entry's verdict: quarantined, where its workers died of it too often."""
         is_crashed = verdict.verdict == "crashed"
         return self.quarantine.of_crashed(job, verdict) if is_crashed else verdict
-
-    def was_seen(self, entry: Entry, task_id: str, status: VerdictStatus) -> bool:
-        """Return whether a job itself had come to a status when it was judged without a receipt."""
-        if status == "crashed":
-            return bool(self._ledger.events.left_running(task_id))
-        if status != "timed_out":
-            return False
-        return self._outran(entry, task_id, self._ledger.verdicts.moment_of(entry.id))
 
     def _outran(self, entry: Entry, task_id: str, by: datetime | None = None) -> bool:
         """Return whether a started job had run longer than it may by then, by now for None."""

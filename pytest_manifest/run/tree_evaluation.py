@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from pytest_manifest.ledger import Descendant, Ledger, Start
+from pytest_manifest.ledger import Descendant, Ledger
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.run.evidence import (
-    ReportedEnd,
-    complete_receipt,
-    contradiction_with_starts,
-    decisive_end,
-    disagreement,
-)
-from pytest_manifest.run.pending import PendingAttempt
-from pytest_manifest.run.signatures import SignaturesByRun, trusted_ends
+from pytest_manifest.run.signatures import SignaturesByRun
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.verdict import evaluate, problems
@@ -25,7 +17,6 @@ from pytest_manifest.verdict.descendants import (
     ends_as_expected,
     first_unexpected,
     untold_of,
-    with_delay,
     with_descendants,
 )
 
@@ -49,28 +40,6 @@ class TreeEvaluator:
         self._run_of = ledger.info.task_runs().run_of
         self.has_trees = ledger.descendants.any()
         """Whether some job has started a task: a look into the ledger for each would be felt."""
-
-    def evaluate_descendant(
-        self, job: PendingAttempt, reported: Sequence[ReportedEnd], starts: Sequence[Start]
-    ) -> Verdict:
-        """Return the verdict on a descendant: it is to succeed, once, in whatever time it took."""
-        trusted, fault = trusted_ends(self._signatures.of(self._run_of(job.root)), reported)
-        if not trusted:
-            return evaluate(job.entry, None, attempt=job.number, problem="forged", why=fault)
-        reported = trusted
-        _, receipt = decisive_end(reported)
-        lie = disagreement(reported)
-        unbegun = None if lie else contradiction_with_starts(reported, starts)
-        if unbegun and not self._may_lack_starts(job.task_id):
-            lie = unbegun
-        if lie:
-            return evaluate(job.entry, None, attempt=job.number, problem="forged", why=lie)
-        whole = complete_receipt(receipt, starts)
-        entry = self._own_limits.of(job)
-        if whole.runtime is not None and whole.runtime > entry.timeout:
-            entry = entry.model_copy(update={"timeout": whole.runtime})
-        verdict = evaluate(entry, whole, attempt=job.number)
-        return with_delay(verdict, job.delay) if verdict.verdict == "duplicated" else verdict
 
     def with_tree(
         self, entry: Entry, task_id: str, verdict: Verdict, receipt: Receipt | None

@@ -17,20 +17,16 @@ from pytest_manifest.ledger import (
     RECEIPT_KEYS,
     STOCK_WORKERS,
     STORE_EMPTIED,
-    Descendant,
     Ledger,
 )
 from pytest_manifest.ledger import utc_now as true_now
 from pytest_manifest.run import clock, task_metadata
 from pytest_manifest.run.clock import CLOCK, ClockWatch
-from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.fact_log import note_emptied
-from pytest_manifest.run.pending import PendingAttempt, pending_descendant
 from pytest_manifest.run.task_metadata import record_own_limits
 from pytest_manifest.signing import keys
 from pytest_manifest.verdict import Costs
 from pytest_manifest.worker import signing
-from tests.unit import ledger_support
 from tests.unit.shards_support import Shards
 
 BACK = 7200.0
@@ -179,28 +175,6 @@ def test_a_store_that_was_away_when_a_job_was_judged_is_remembered(shards: Shard
     with Ledger.open(path) as ledger:
         [row] = ledger.attempts.of_entry("e0")
         assert ledger.excuses.may_lack_starts(row.task_id)
-
-
-@pytest.mark.parametrize(("is_known", "verdict"), [(False, "passed"), (True, "forged")])
-def test_a_descendant_whose_start_went_with_the_store_is_judged_by_its_end(
-    shards: Shards, is_known: bool, verdict: str
-) -> None:
-    """As an entry's own job is; one that had ended before is not excused."""
-    path = shards.add()
-    with Ledger.open(path, write=True) as ledger:
-        [row] = ledger.attempts.of_entry("e0")
-        one = Descendant("child", row.task_id, row.task_id, "t", "child")
-        ledger.descendants.add([one])
-        if is_known:
-            ledger.descendants.end({"child": ledger_support.verdict("e0", "forged")})
-        note_emptied(ledger)
-        run = shards.run_id(1)
-        evaluator = AttemptEvaluator(run, shards.manifest, ledger, kills=3, lifetime=1e6)
-        root = PendingAttempt(run, shards.manifest["e0"], 1, row.task_id, 0.0, row.sent_at)
-        job = pending_descendant(one, root, {})
-        ((_, receipt),) = ledger.events.receipts(row.task_id)
-        end = receipt.model_copy(update={"task_id": "child"})
-        assert evaluator.trees.evaluate_descendant(job, [("y", end)], []).verdict == verdict
 
 
 @pytest.fixture
