@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger.database import LedgerPart, chunks, placeholders
-from pytest_manifest.ledger.facts import Facts
+from pytest_manifest.ledger.facts import Facts, Owned
 from pytest_manifest.ledger.rows import (
     EntryVerdict,
     Row,
@@ -23,7 +23,7 @@ from pytest_manifest.ledger.rows import (
 )
 from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.facts import TakenUp
-from pytest_manifest.schema.statuses import OPEN, in_sql
+from pytest_manifest.schema.statuses import OPEN
 
 Reason: TypeAlias = Literal["resume", "audit", "keys"]
 """Why a verdict is taken back."""
@@ -153,42 +153,28 @@ class Verdicts(LedgerPart):
         kinds = self.statuses()
         self.reopen([one for one in entries if kinds.get(one) in OPEN])
 
-    def reopen(self, entries: Iterable[str] | None = None, *, why: Reason = "resume") -> None:
-        """Withdraw the verdicts of these entries, or all that are not final.
+    def reopen(self, entries: Iterable[str], *, why: Reason = "resume") -> None:
+        """Withdraw the verdicts of these entries; those on their attempts stay.
 
-        The verdicts on their attempts stay. ``why`` is kept as a fact, but of an audit that looks
-        again at what goes on: that takes nothing back.
+        ``why`` is kept as a fact, but of an audit that looks again at what goes on: that takes
+        nothing back.
         """
-        entries = None if entries is None else list(entries)
+        entries = list(entries)
         with self._db.writing() as db:
             self._take_up(entries, why)
-            if entries is None:
-                db.execute(_KEEP + f"kind IN {in_sql(OPEN)})")
-                db.execute(f"DELETE FROM settled WHERE kind IN {in_sql(OPEN)}")  # noqa: S608 - fixed text
-            else:
-                for entry in entries:
-                    db.execute(_KEEP + "entry = ?)", (entry,))
-                    db.execute("DELETE FROM settled WHERE entry = ?", (entry,))
+            for entry in entries:
+                db.execute(_KEEP + "entry = ?)", (entry,))
+                db.execute("DELETE FROM settled WHERE entry = ?", (entry,))
 
-    def _take_up(self, entries: Sequence[str] | None, why: Reason) -> None:
+    def _take_up(self, entries: Sequence[str], why: Reason) -> None:
         """Record that what these verdicts are on is awaited again."""
-        if entries is None:
-            found = list(self._db.read(f"{_JUDGED_JOBS} AND s.kind IN {in_sql(OPEN)}"))
-        else:
-            found = [
-                row
-                for some in chunks(entries)
-                for row in self._db.read(
-                    f"{_JUDGED_JOBS} AND s.entry IN ({placeholders(some)})",
-                    some,
-                )
-            ]
-        now = utc_now()
-        Facts(self._db).append(
-            (entry, TakenUp(seq=0, at=now, job=job, why=why))
-            for entry, job, kind in found
-            if why == "resume" or kind != "pending"
-        )
+        now, facts = utc_now(), list[Owned]()
+        for some in chunks(entries):
+            query = f"{_JUDGED_JOBS} AND s.entry IN ({placeholders(some)})"
+            for entry, job, kind in self._db.read(query, some):
+                if why == "resume" or kind != "pending":
+                    facts.append((entry, TakenUp(seq=0, at=now, job=job, why=why)))
+        Facts(self._db).append(facts)
 
     def since(self, seq: int) -> list[tuple[int, str]]:
         """Return ``(seq, entry)`` of the verdicts after ``seq``, in order."""

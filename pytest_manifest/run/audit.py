@@ -75,7 +75,9 @@ class Audit(EarlierRunStrategy):
             self._judge(ledger, is_over=True)
             return
         statuses = ledger.verdicts.statuses()
-        ledger.verdicts.reopen([name for name, one in statuses.items() if one == "pending"])
+        ledger.verdicts.reopen(
+            (name for name in statuses if statuses[name] == "pending"), why="audit"
+        )
         self._judge(ledger, is_over=False)
         evaluator = self.make_evaluator(ledger)
         state, pending = self.state, self.state.pending

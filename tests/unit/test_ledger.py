@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -26,6 +27,7 @@ from pytest_manifest.ledger import (
     utc_now,
 )
 from pytest_manifest.ledger.files import refuse_network
+from pytest_manifest.schema.facts import Kind, TakenUp
 from tests.unit.ledger_support import INFO, MOMENT, receipt, start, verdict
 
 
@@ -188,11 +190,11 @@ def test_many_entries_read_together_are_as_read_one_by_one(ledger: Ledger) -> No
 
 
 def test_verdicts_are_taken_back(ledger: Ledger) -> None:
-    """Those that may change, or those of the entries named; the attempts keep theirs."""
+    """Of the entries named; the attempts keep theirs."""
     ledger.verdicts.record(
         [(verdict("a", "unknown"), None), (verdict("b", "failed"), receipt("b"))]
     )
-    ledger.verdicts.reopen()
+    ledger.verdicts.reopen(["a"])
     assert ledger.verdicts.statuses() == {"b": "failed"}
     ledger.verdicts.record([(verdict("a", "unknown"), None)])
     ledger.verdicts.reopen(["b", "z"])
@@ -200,6 +202,20 @@ def test_verdicts_are_taken_back(ledger: Ledger) -> None:
     assert [row.status for row in ledger.attempts.all()] == ["unknown", "failed"]
     ledger.verdicts.reopen([])
     assert ledger.verdicts.statuses() == {"a": "unknown"}
+
+
+@pytest.mark.parametrize(
+    ("why", "taken_up"), [("resume", ["t-a", "t-b"]), ("audit", ["t-a"]), ("keys", ["t-a"])]
+)
+def test_what_goes_on_is_taken_up_by_a_resume_alone(
+    ledger: Ledger, why: Literal["resume", "audit", "keys"], taken_up: list[str]
+) -> None:
+    """An audit that looks at it again takes nothing back; what it waits for once more it does."""
+    ledger.verdicts.record([(verdict("a", "timed_out"), None), (verdict("b", "pending"), None)])
+    ledger.verdicts.reopen(["a", "b"], why=why)
+    found = [one.fact for one in ledger.facts.of_kind(Kind.TAKEN_UP)]
+    assert [one.why for one in found if isinstance(one, TakenUp)] == [why] * len(taken_up)
+    assert [one.job for one in found] == taken_up
 
 
 def test_an_attempt_that_is_sent_again_keeps_its_verdict_until_the_next(ledger: Ledger) -> None:
@@ -245,7 +261,7 @@ def test_a_verdict_is_kept_once(ledger: Ledger) -> None:
             [(verdict("a", kind), receipt("a")), (verdict("b", "pending"), None)]
         )
     assert ledger._db.connection.execute(found).fetchone() == (1,)
-    ledger.verdicts.reopen()
+    ledger.verdicts.reopen(["b"])
     assert ledger._db.connection.execute(found).fetchone() == (2,)
     ledger.verdicts.record([(verdict("b", "pending"), None)])
     ledger.verdicts.reopen(entry for entry in "ab")

@@ -140,12 +140,11 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger.verdicts.end_attempt(row.task_id, judged)
         self.model.attempts[row.task_id] = replace(row, status=judged.verdict, verdict=judged)
 
-    @rule(entries=st.none() | st.sets(ENTRIES))
-    def reopen(self, entries: set[str] | None) -> None:
+    @rule(entries=st.sets(ENTRIES))
+    def reopen(self, entries: set[str]) -> None:
         self.ledger.verdicts.reopen(entries)
-        for entry, (judged, _) in list(self.model.settled.items()):
-            if judged.verdict in OPEN_KINDS if entries is None else entry in entries:
-                del self.model.settled[entry]
+        for entry in entries:
+            self.model.settled.pop(entry, None)
 
     @rule(data=st.data())
     def fail_within_a_transaction(self, data: st.DataObject) -> None:
