@@ -27,7 +27,7 @@ _RUN_UNSENT = f"""
 """  # noqa: S608 - fixed text
 _SENT_WITHOUT_TIME = f"""
     SELECT a.task_id, a.entry, a.attempt FROM attempts a
-    WHERE NOT ({_NEVER_SENT}) AND (a.state = 'uncertain') = {{}} AND a.sent_at IS NULL
+    WHERE NOT ({_NEVER_SENT}) AND a.sent_at IS NULL
     ORDER BY a.ordinal, a.attempt
 """  # noqa: S608 - fixed text
 _NUMBERED_TWICE = """
@@ -347,11 +347,7 @@ class Invariants(LedgerPart):
 
     def sent_without_time(self) -> Iterator[Sending]:
         """Yield attempts that were sent, of which nobody wrote down when before they were."""
-        return self._sendings(_SENT_WITHOUT_TIME.format("FALSE"))
-
-    def uncertain_without_time(self) -> Iterator[Sending]:
-        """Yield attempts that may have been sent, by this ledger or by a newer copy of it."""
-        return self._sendings(_SENT_WITHOUT_TIME.format("TRUE"))
+        return self._sendings(_SENT_WITHOUT_TIME)
 
     def numbered_twice(self) -> Iterator[Sending]:
         """Yield attempts of an entry that share their number."""

@@ -16,9 +16,7 @@ from pytest_manifest.broker.attempt import is_of_attempt
 from pytest_manifest.errors import ManifestError
 from pytest_manifest.ledger import (
     BAD_ROW_ERRORS,
-    OLDER,
     RECEIPT_KEYS,
-    STORE_EMPTIED,
     Ledger,
     damaged,
 )
@@ -66,10 +64,6 @@ def sendings(ledger: Ledger) -> Iterator[Violation]:
     for one in part.sent_without_time():
         yield _of("S1", one, _UNWRITTEN)
     runs = ledger.info.task_runs()
-    for one in part.uncertain_without_time():
-        # A newer copy of the ledger may have sent it.
-        if ledger.info.of_run(STORE_EMPTIED, runs.run_of(one.task_id)) != OLDER:
-            yield _of("S1", one, _UNWRITTEN)
     for one in part.numbered_twice():
         yield _of("S1", one, "is there twice, under two task ids")
     for one in part.missing_numbers():

@@ -37,7 +37,7 @@ def called(status: str, entry: str, reason: str = "problem") -> str:
 UNHEARD = (
     f"DELETE FROM receipts WHERE task_id = {PLAIN}; DELETE FROM starts WHERE task_id = {PLAIN};"
 )
-OF_A_NEWER_COPY = "UPDATE attempts SET state = 'uncertain', sent_at = NULL WHERE entry = 'plain';"
+UNCERTAIN = "UPDATE attempts SET state = 'uncertain', sent_at = NULL WHERE entry = 'plain';"
 UNANNOUNCED = ("S1", "plain", "attempt 1 was sent, and was not recorded before that")
 EARLIER: Final = "20261123T150000-0badcafe"
 JOB: Final = task_id_for(EARLIER, "before", 2, 7)
@@ -138,8 +138,6 @@ LAWFUL = {
         "UPDATE receipts SET after_verdict = 1, receipt = json_set(receipt, '$.task_id', 'x') "
         f"WHERE task_id = {PLAIN};" + called("lost", "plain", "lost_in_flight")
     ),
-    "sent by a newer copy of the ledger": OF_A_NEWER_COPY
-    + "INSERT INTO run (key, value) VALUES ('emptied', 'older')",
     "retried by itself": f"{START}({PLAIN}, 'y', 1, 0, 0)",
     "handed on to itself": f"{START}({PLAIN}, 'y', 0, 0, 1)",
     "a child was not sent": "UPDATE descendants SET kind = 'skipped' WHERE task_id = 't1'",
@@ -366,19 +364,8 @@ BROKEN: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
         "'2026');" + called("lost", "plain"),
         [("S3", "plain", "attempt 1 is called lost, and a worker had begun it")],
     ),
-    "sent without a time, beside what a newer copy has sent": (
-        (
-            "UPDATE attempts SET sent_at = NULL WHERE entry = 'plain';"
-            "INSERT INTO run (key, value) VALUES ('emptied', 'older')"
-        ),
-        [UNANNOUNCED],
-    ),
     "uncertain without a time, and the store was emptied": (
-        OF_A_NEWER_COPY + "INSERT INTO run (key, value) VALUES ('emptied', '1')",
-        [UNANNOUNCED],
-    ),
-    "uncertain without a time, and something else is older": (
-        OF_A_NEWER_COPY + "INSERT INTO run (key, value) VALUES ('other', 'older')",
+        UNCERTAIN + "INSERT INTO run (key, value) VALUES ('emptied', '1')",
         [UNANNOUNCED],
     ),
     "lost, and its own end came since": (

@@ -81,7 +81,7 @@ FOUND: Mapping[str, Mapping[str, Rows]] = json.loads(
 
 IN_ORDER = {
     *("run_though_unsent", "sent_without_time", "unsuccessful_descendants", "repetitions"),
-    *("attempts", "uncertain_without_time"),
+    "attempts",
 }
 """Queries that promise an order."""
 

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import pytest
 
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.ledger import OLDER, RECEIPT_KEYS, SEGMENTS, STORE_EMPTIED, Ledger, key_of
+from pytest_manifest.ledger import RECEIPT_KEYS, SEGMENTS, Ledger, key_of
 from pytest_manifest.ledger.queries import Queries, StoredPass
 from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.run import invariants
@@ -18,7 +18,7 @@ from pytest_manifest.run.consistency import RecordSize, record_size
 from pytest_manifest.run.invariants import Violation
 from tests.broken_records import MUTATIONS
 from tests.unit.ledger_support import INFO
-from tests.unit.record_changes import BROKEN, EARLIER, LAWFUL, OF_A_NEWER_COPY, UNANNOUNCED
+from tests.unit.record_changes import BROKEN, EARLIER, LAWFUL
 from tests.unit.record_support import KeptRecord, RecordWriter, write_record
 from tests.unit.test_broken_records import SAID
 
@@ -175,14 +175,6 @@ BY_CHANGE: Mapping[str, str] = {
     OTHERWISE: "attempt 1 has a correction, and not the verdict that it names",
     CHANGED: "attempt 1 had another verdict, and no correction says that it changed",
 }
-
-
-@pytest.mark.parametrize("run", [INFO.run, EARLIER])
-def test_a_newer_copy_excuses_what_its_own_run_has_sent(run: str, sound: KeptRecord) -> None:
-    """Not what the others have, of a merged record."""
-    with sound.changed(OF_A_NEWER_COPY + MERGED + known(STORE_EMPTIED, OLDER, run)) as ledger:
-        found = list(invariants.sendings(ledger))
-    assert found == ([] if run == INFO.run else [UNANNOUNCED])
 
 
 @pytest.mark.parametrize("change", BY_CHANGE)
