@@ -27,7 +27,7 @@ from pytest_manifest.schema import PARSED
 from pytest_manifest.schema.facts import FactSource, Kind, Started
 from pytest_manifest.schema.run_facts import KINDS, JobFact, RunFact
 
-_OF_RUN, _OF_ENTRY, OF_JOB = range(3)
+_OF_RUN, OF_ENTRY, OF_JOB = range(3)
 """What a number is of: a run, an entry, or a job."""
 _COLUMNS: Final = ("execution", "hop", "retries", "redelivered", "worker", "pid")
 """Fields that have a column of their own; all others are in ``data``."""
@@ -98,18 +98,18 @@ class Facts(LedgerPart):
 
     def of_entry(self, entry: str) -> list[JobFact | RunFact]:
         """Return the facts of an entry's jobs, in their order."""
-        return self._of(_OF_ENTRY, entry)
+        return self._of(OF_ENTRY, entry)
 
     def of_entries(self, entries: Sequence[str]) -> Iterator[JobFact | RunFact]:
         """Yield the facts of the jobs of these entries, those of each in their order."""
         for some in chunks(entries):
             numbers = f"SELECT n FROM numbers WHERE kind = ? AND name IN ({placeholders(some)})"  # noqa: S608 - question marks
             which = f"WHERE f.entry IN ({numbers}) ORDER BY f.entry, f.seq"
-            yield from (one.fact for one in self._read(which, (_OF_ENTRY, *some)))
+            yield from (one.fact for one in self._read(which, (OF_ENTRY, *some)))
 
     def owners(self, entries: Sequence[str]) -> set[str]:
         """Return those of these entries that have facts in this table."""
-        query = f"SELECT name FROM numbers WHERE kind = {_OF_ENTRY} AND name IN ({{}})"  # noqa: S608 - fixed text
+        query = f"SELECT name FROM numbers WHERE kind = {OF_ENTRY} AND name IN ({{}})"  # noqa: S608 - fixed text
         return self._present(query, entries)
 
     def of_jobs(self, entry: str, task_ids: Sequence[str]) -> Iterator[JobFact | RunFact]:
@@ -117,7 +117,7 @@ class Facts(LedgerPart):
         for some in chunks(task_ids):
             numbers = f"SELECT n FROM numbers WHERE kind = ? AND name IN ({placeholders(some)})"  # noqa: S608 - question marks
             which = f"WHERE f.entry = {_NUMBER} AND f.job IN ({numbers}) ORDER BY f.seq"
-            values: list[str | int] = [_OF_ENTRY, entry, OF_JOB, *some]
+            values: list[str | int] = [OF_ENTRY, entry, OF_JOB, *some]
             yield from (one.fact for one in self._read(which, values))
 
     def of_run(self, run: str) -> list[JobFact | RunFact]:
@@ -145,7 +145,7 @@ class Facts(LedgerPart):
 
 
 def _owner(run: str, entry: str | None) -> tuple[int, str]:
-    return (_OF_RUN, run) if entry is None else (_OF_ENTRY, entry)
+    return (_OF_RUN, run) if entry is None else (OF_ENTRY, entry)
 
 
 @cache
@@ -176,7 +176,7 @@ def _fact_of_row(row: Row) -> StoredFact:
     values |= json.loads(data) if data is not None else {}
     values |= {"seq": seq, "at": moment_of(at), "source": FactSource(source), "job": job or ""}
     fact = _adapter(Kind(kind)).validate_python(values, context=PARSED)
-    return StoredFact(name, None, fact) if of == _OF_ENTRY else StoredFact(None, name, fact)
+    return StoredFact(name, None, fact) if of == OF_ENTRY else StoredFact(None, name, fact)
 
 
 def started_of(start: Start, seq: int, at: datetime, source: FactSource) -> Started:

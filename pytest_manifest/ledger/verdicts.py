@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger.database import LedgerPart, chunks, placeholders
-from pytest_manifest.ledger.facts import Facts, Owned
+from pytest_manifest.ledger.facts import OF_ENTRY, Facts, Owned
 from pytest_manifest.ledger.rows import (
     EntryVerdict,
     Row,
@@ -22,7 +22,7 @@ from pytest_manifest.ledger.rows import (
     utc_now,
 )
 from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
-from pytest_manifest.schema.facts import TakenUp
+from pytest_manifest.schema.facts import Kind, TakenUp
 from pytest_manifest.schema.statuses import OPEN
 
 Reason: TypeAlias = Literal["resume", "audit", "keys"]
@@ -68,10 +68,19 @@ _SAME: Final = " AND ".join(
     f"json_extract(r.receipt, '$.{field}') IS json_extract(s.receipt, '$.{field}')"
     for field in ("entry", "state", "result", "error")
 )
+# Of an end that did not count when it was reported there is a fact alone.
+_SAME_FACT: Final = " AND ".join(
+    f"json_extract(f.data, '$.receipt.{field}') IS json_extract(s.receipt, '$.{field}')"
+    for field in ("entry", "state", "result", "error.type", "error.message")
+)
 _UNKNOWN_RECEIPT: Final = f"""
     SELECT s.entry FROM settled s WHERE s.receipt IS NOT NULL AND NOT EXISTS (
         SELECT 1 FROM attempts a JOIN receipts r ON r.task_id = a.task_id
         WHERE a.entry = s.entry AND (r.receipt = s.receipt OR {_SAME})
+    ) AND NOT EXISTS (
+        SELECT 1 FROM facts f JOIN numbers e ON e.n = f.entry
+        WHERE e.kind = {OF_ENTRY} AND e.name = s.entry
+            AND f.kind IN ({Kind.ENDED:d}, {Kind.STORED:d}) AND {_SAME_FACT}
     )
     LIMIT 1
 """  # noqa: S608 - fixed text
