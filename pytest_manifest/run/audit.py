@@ -175,13 +175,29 @@ class Audit(EarlierRunStrategy):
         state = self.state
         ledger.verdicts.refuse_contradictions()
         with ledger.transaction():
-            if is_over and _is_unfinished(ledger):
+            if is_over and (self._ends_for_keys(ledger) or _is_unfinished(ledger)):
                 for run in ledger.info.merged() or [state.info.run]:
                     ledger.facts.append([(None, RunOver(**stamp(), why="ended"))], run)
-            judging = Judging(ledger, by_present_keys=self.has_other_keys)
+            judging = Judging(ledger, by_present_keys=self._asks_for_keys)
             with contextlib.closing(manifest_lines(ledger, state.manifest, self._before)) as lines:
                 while some := {line.entry: line for line in islice(lines, BATCH)}:
                     self._judge_some(ledger, judging, some, is_over=is_over)
+
+    @property
+    def _checks_signatures(self) -> bool:
+        """Return whether this audit asks for signatures: what has passed must have its own."""
+        return self.state.settings.receipt_keys is not None
+
+    @property
+    def _asks_for_keys(self) -> bool:
+        return self.has_other_keys or self._checks_signatures
+
+    def _ends_for_keys(self, ledger: Ledger) -> bool:
+        """Return whether an end that no key has signed is to be the end of its job, from now on."""
+        overs = (one.fact for one in ledger.facts.of_kind(Kind.RUN_OVER))
+        return self._asks_for_keys and all(
+            not isinstance(one, RunOver) or one.why != "ended" for one in overs
+        )
 
     def _judge_some(
         self, ledger: Ledger, judging: Judging, some: Mapping[str, EntryLine], *, is_over: bool
@@ -196,16 +212,18 @@ class Audit(EarlierRunStrategy):
                 continue
             entry = self.state.manifest.parse(line.raw, line.number)
             judged = judging.judge(entry, attempts, Rules(other_work=self._other_work(entry, line)))
-            if known is not None and is_same(judged, known):
-                continue
+            is_as_before = known is not None and is_same(judged, known)
+            if is_as_before and not self._checks_signatures:
+                continue  # else the copy of the receipt beside it becomes what was signed, again
             goes_on = judged.judgement.status == "pending"
-            if goes_on and known is not None and known.status != "pending":
+            had_verdict = known is not None and known.status != "pending"
+            if had_verdict and not is_as_before and (goes_on or self._asks_for_keys):
                 taken_back.append(name)
             if is_over or not goes_on:
                 keep_stored_end(ledger, attempts[-1].own.job.task_id, judged.judgement)
                 found.append(_recorded(judged, is_asked=self.queries_stack))
         if taken_back:
-            ledger.verdicts.reopen(taken_back, why="keys" if self.has_other_keys else "audit")
+            ledger.verdicts.reopen(taken_back, why="keys" if self._asks_for_keys else "audit")
         ledger.verdicts.record(found)
 
     def _stands(

@@ -15,6 +15,7 @@ from pytest_manifest.manifest import Manifest
 from pytest_manifest.run.invariants import Promise, Violation, broken_invariants
 from pytest_manifest.run.judging import Judged, Judging, is_same
 from pytest_manifest.schema import VerdictStatus
+from pytest_manifest.schema.facts import Kind, TakenUp
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def judged_otherwise(ledger: Ledger, manifest: Manifest) -> Iterator[Difference]
     By all facts, or by those that were known when the verdict was recorded: what was reported since
     is judged when the run is taken up again.
     """
-    judging = Judging(ledger)
+    judging = Judging(ledger, by_present_keys=_has_other_keys(ledger))
     with closing(manifest.lines()) as lines:
         while some := list(islice(lines, BATCH)):
             entries = [manifest.parse(line.raw, line.number) for line in some]
@@ -71,6 +72,12 @@ def judged_otherwise(ledger: Ledger, manifest: Manifest) -> Iterator[Difference]
             yield from filter(
                 None, (_difference(judging, one, stored[one.entry.id]) for one in judged)
             )
+
+
+def _has_other_keys(ledger: Ledger) -> bool:
+    """Return whether what is believed was asked anew, as keys were named later."""
+    taken_up = (one.fact for one in ledger.facts.of_kind(Kind.TAKEN_UP))
+    return any(isinstance(one, TakenUp) and one.why == "keys" for one in taken_up)
 
 
 def _difference(judging: Judging, one: Judged, stored: StoredReason) -> Difference | None:

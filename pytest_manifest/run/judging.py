@@ -49,7 +49,8 @@ class Judging:
         self._own = ledger.info.read().run
         self._merged = frozenset(ledger.info.merged())
         self._runs: dict[str, RunFacts] = {}
-        self._signatures = SignaturesByRun(ledger) if by_present_keys else None
+        signatures = SignaturesByRun(ledger) if by_present_keys else None
+        self._signatures = signatures if signatures is not None and signatures.all else None
 
     def of(self, entry: Entry, rules: Rules | None = None) -> Judged:
         return self.judge(entry, self._jobs.of_entry(entry.id), rules)

@@ -255,7 +255,7 @@ def _holder(seen: Sequence[Seen]) -> str:
 def run_over(case: Case, over: RunOver, known: Traces) -> Found | None:
     """Find what is said of a job as its run ends before it (B3, F6, F8)."""
     if over.why == "ended":
-        return _looked_at(case, over)
+        return _looked_at(case, over, known)
     status, code = AT_THE_END[over.why]
     if status == "timed_out" and known.is_running and known.death and not known.unreadable:
         return _died(case, known, over.seq)  # of what is dead, that its time is over is no answer
@@ -279,7 +279,7 @@ AT_THE_END: Final[Mapping[RunOverReason, tuple[VerdictStatus, type[Problem]]]] =
 }
 
 
-def _looked_at(case: Case, over: RunOver) -> Found | None:
+def _looked_at(case: Case, over: RunOver, known: Traces) -> Found | None:
     """Say of an audited run's job why it has no end: its report may be past its lifetime (F8)."""
     if not case.was_sent:
         return Found("unknown", problems.NeverSent())
@@ -288,4 +288,6 @@ def _looked_at(case: Case, over: RunOver) -> Found | None:
     age = (over.at - case.run.created_at).total_seconds()
     if age > case.run.stream_ttl and not is_somewhere:
         return Found("unknown", problems.PastLifetime(where="the result store"))
+    if known.disbelieved is not None and not is_somewhere:
+        return Found("unknown", known.disbelieved)
     return None

@@ -190,7 +190,7 @@ def _keep_hard_limit(request: Any) -> None:
     hard, soft = request.time_limits
     soft = soft or request.task.soft_time_limit
     if hard and soft and soft > hard:
-        request.time_limits = (hard, hard)
+        request.time_limits = (hard, hard if request.task.soft_time_limit else None)
 
 
 def _warn_without_store() -> None:
