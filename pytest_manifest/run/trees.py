@@ -249,7 +249,12 @@ class Trees:
         judged again for it."""
         one = self._ledger.descendants.get(found.job.task_id)
         before = None if one is None else one.verdict
-        if before is not None and is_no_news(before.verdict, found.finding.status):
+        status, reason = found.finding.status, found.finding.reason
+        if before is not None and (
+            before.reason == reason.document()
+            if before.verdict == status
+            else is_no_news(before.verdict, status)
+        ):
             return False
         self._record(attempt, [found])
         if not self._pending.awaits(attempt.task_id):

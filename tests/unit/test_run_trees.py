@@ -145,6 +145,24 @@ def test_a_descendant_that_runs_twice_makes_its_entry_duplicated(family: Family)
     assert "ran more than once" in family.made.sentence("a")
 
 
+def test_a_descendant_that_runs_twice_is_judged_by_the_last_of_its_ends(family: Family) -> None:
+    """Reported one after the other, as later from the ledger."""
+    family.end(family.started_children("c1"))
+    first = family.begin()
+    assert first.execution is not None
+    again = replace(first.execution, name="z", pid=first.execution.pid + 1)
+    second = replace(first, execution=again)
+    family.world._append(Record(0, _started(again), "c1", started=True))
+    family.end(first)
+    assert family.status() == "duplicated"
+    family.worker.running.append(second)
+    family.end(second)
+    family.made.look()
+    why = family.made.ledger.verdicts.reasons(["a"])["a"].reason["why"]
+    assert isinstance(why, dict)
+    assert why["pid"] == again.pid
+
+
 def test_a_descendant_that_never_ends_is_timed_out(family: Family) -> None:
     """By its entry's limit, counted from its own start."""
     family.end(family.started_children("c1"))
