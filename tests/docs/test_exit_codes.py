@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -145,13 +144,15 @@ def shown(status: int) -> int:
     return 128 - status if status < 0 else status
 
 
-def command(project: Project, *arguments: str) -> subprocess.Popen[bytes]:
+def command(
+    project: Project, *arguments: str, stdout: int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
     """Start ``manifest`` in the project, without a stack of this machine."""
     return subprocess.Popen(
         [Path(sys.executable).with_name("manifest"), *arguments],
         cwd=project.path,
         env={"HOME": str(project.path), "XDG_RUNTIME_DIR": str(project.path)},
-        stdout=subprocess.DEVNULL,
+        stdout=stdout,
         stderr=subprocess.DEVNULL,
     )
 
@@ -171,14 +172,15 @@ def command_ends(*arguments: str) -> Provoked:
 
 
 def command_interrupted(project: Project, _broker: str) -> int:
-    """It waits for a manifest that comes through a pipe: opening that waits for its reader."""
-    pipe = project.path / "pipe.jsonl"
-    os.mkfifo(pipe)
-    with command(project, "lint", pipe.name) as process:
+    """It prints more than a pipe holds, and nobody reads on: so it is at it when Ctrl-C comes."""
+    project.write("faulty.jsonl", '{"id": "one"}\n' * 5_000)
+    with command(project, "lint", "faulty.jsonl", stdout=subprocess.PIPE) as process:
         try:
-            with pipe.open("w"):
-                process.send_signal(signal.SIGINT)
-                return shown(process.wait(60))
+            assert process.stdout is not None
+            process.stdout.read(1)
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
+            return shown(process.returncode)
         finally:
             process.kill()
 
