@@ -46,8 +46,6 @@ from pytest_manifest.reporting.allure.result import (
 )
 from pytest_manifest.reporting.allure.steps import Json
 from pytest_manifest.reporting.allure.terms import issue_addresses
-from pytest_manifest.reporting.allure.tree_picture import NAME as PICTURE
-from pytest_manifest.reporting.allure.tree_picture import picture_of_tree
 from pytest_manifest.reporting.run_report import RunReport
 from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.shown import pieces_of, secrets_of, shown_receipt, shown_text
@@ -118,12 +116,10 @@ class Entries:
     ) -> Iterator[tuple[str, Json]]:
         started = [one for one in record.attempts if one.task_id in roots]
         subject = self._subject(test, context, record)
-        pictures: Mapping[str, list[dict[str, str]]] = {}
         if started:
             trees = self._ledgers.trees(test.binding.manifest, started)
             steps = {root: step_of_tree(tree) for root, tree in trees.items()}
             subject = replace(subject, trees=steps)
-            pictures = self._pictures(subject.history, started, trees)
         report, last = own_report(test), last_sent(record)
         if report.message or report.trace:
             task_id = None if last is None else last.task_id
@@ -137,15 +133,11 @@ class Entries:
                 receipt = shown_receipt(receipt, secrets_of(entry, receipt))
             stem = result_id(subject.history, one.task_id, 0)
             written = self._write(stem, attachments_of_receipt(receipt))
-            written = [*pictures.get(one.task_id, ()), *written]
             yield stem, {"uuid": stem} | result | {"attachments": written}
         task_id = last.task_id if last is not None else f"{subject.run}"
         stem = result_id(subject.history, task_id, test.repetition)
         files = attachments_of_last(record) if documents is None else iter(())
-        written = [
-            *pictures.get(task_id, ()),
-            *self._write(stem, files),
-        ]
+        written = self._write(stem, files)
         # allure-pytest's containers name the tests of a fixture by this id of its own.
         final |= {"uuid": test.result.uuid, "attachments": [*written, *report.attachments]}
         yield stem, final
@@ -162,19 +154,6 @@ class Entries:
             for text in (report.message, report.trace)
         )
         return replace(report, message=message, trace=trace)
-
-    def _pictures(
-        self, history: str, roots: Iterable[AttemptRecord], trees: Mapping[str, TreeRecord]
-    ) -> dict[str, list[dict[str, str]]]:
-        """Write the picture of each attempt's tree; return the attachment by its task id."""
-        written = {}
-        for root in roots:
-            picture = picture_of_tree(root, trees[root.task_id]) if root.task_id in trees else None
-            if picture is not None:
-                stem = f"{result_id(history, root.task_id, 0)}-tree"
-                files = iter([(PICTURE, "image/svg+xml", "svg", picture)])
-                written[root.task_id] = self._write(stem, files)
-        return written
 
     def complete_group(self, result: AllureResult, item: pytest.Item, binding: Binding) -> None:
         """Complete allure-pytest's result of the test of a group of entries."""
