@@ -23,20 +23,15 @@ MOST_FAULTS: Final = 10_000
 """Faults of a file that are named."""
 
 
-def run(files: Sequence[Path], app: str | None, limits: str, *, json: bool) -> None:
+def run(files: Sequence[Path], app: str | None, *, json: bool) -> None:
     """Print every fault with its place; end with status FOUND where there is one.
 
-    Raises ManifestError, before any is printed, where a file cannot be read, and
-    typer.BadParameter where ``limits`` are none.
+    Raises ManifestError, before any is printed, where a file cannot be read.
     """
-    try:
-        bounds = Limits.parse(limits)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--limits") from error
     hide_secrets()
     _check_readable(files)
     signatures = None if app is None else TaskSignatures(app)
-    results = [(path, *_check(path, signatures, bounds)) for path in files]
+    results = [(path, *_check(path, signatures)) for path in files]
     total = sum(len(faults) for _, _, faults in results)
     if json:
         write_json({"files": [_document(*result) for result in results], "faults": total})
@@ -69,12 +64,10 @@ def _document(path: Path, entries: int, faults: Sequence[Fault]) -> dict[str, Js
     return {"file": str(path), "entries": entries, "faults": found}
 
 
-def _check(
-    path: Path, signatures: TaskSignatures | None, limits: Limits
-) -> tuple[int, list[Fault]]:
+def _check(path: Path, signatures: TaskSignatures | None) -> tuple[int, list[Fault]]:
     """Return how many entries a file has, and its faults; those of its form come first, alone."""
     try:
-        manifest = read_manifest(path, lean=True, most_faults=MOST_FAULTS, limits=limits)
+        manifest = read_manifest(path, lean=True, most_faults=MOST_FAULTS, limits=Limits())
     except ManifestError as error:
         faults = list(error.faults)
         if error.read_to is not None:

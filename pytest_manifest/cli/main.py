@@ -194,9 +194,6 @@ def lint(
             metavar="MODULE:ATTRIBUTE", help="check names and arguments of this app's tasks, too"
         ),
     ] = None,
-    limits: Annotated[
-        str, typer.Option(metavar="LIMITS", help="as --manifest-limits of pytest")
-    ] = "",
     json: Json = False,
 ) -> None:
     """Name every fault of manifests.
@@ -205,7 +202,7 @@ def lint(
     """
     from pytest_manifest.cli import lint as command
 
-    command.run(files, app, limits, json=json)
+    command.run(files, app, json=json)
 
 
 @app.command()

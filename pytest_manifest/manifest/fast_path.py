@@ -167,11 +167,6 @@ def may_be_deep(raw: bytes, most: int = MAX_DEPTH) -> bool:
     return len(raw) > 2 * most and count_byte(b"[", raw) + count_byte(b"{", raw) > most
 
 
-def is_deep_line(raw: bytes, most: int) -> bool:
-    """Tell whether a line that was checked has more levels than that."""
-    return may_be_deep(raw, most) and is_deep(_decode_document(raw), most)
-
-
 def schema_size(raw: bytes) -> int:
     """Return the bytes of the JSON Schema in the ``expect`` of a line that was checked."""
     expect = _decode_expect(raw).expect

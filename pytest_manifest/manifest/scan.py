@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
 from pytest_manifest.errors import Fault, ManifestError
-from pytest_manifest.manifest.fast_path import EntryLine, check_lines, is_deep_line, schema_size
+from pytest_manifest.manifest.fast_path import EntryLine, check_lines, schema_size
 from pytest_manifest.manifest.jsonl import (
     BLANK,
     MAX_FAULTS,
@@ -30,7 +30,7 @@ from pytest_manifest.manifest.jsonl import (
 from pytest_manifest.manifest.limits import Limits, beyond, longer_line
 from pytest_manifest.manifest.placeholders import MARK, placeholder_faults
 from pytest_manifest.manifest.validation import IdIndex, check_ids
-from pytest_manifest.schema import MAX_DEPTH, Entry, Header
+from pytest_manifest.schema import Entry, Header
 from pytest_manifest.schema.json_values import MSGSPEC_ERRORS
 
 _BLOCK: Final = 1 << 16
@@ -279,12 +279,10 @@ class _Scan:
         if self.entries > limits.entries:
             self.faults.add(0, beyond("entries", limits.entries))
             raise self.faults.error()
-        if limits.nesting == MAX_DEPTH and max(map(len, lines)) <= limits.schema:
+        if max(map(len, lines)) <= limits.schema:
             return
         for number, raw in enumerate(lines, first):
             try:
-                if limits.nesting < MAX_DEPTH and is_deep_line(raw, limits.nesting):
-                    self.faults.add(number, beyond("nesting", limits.nesting))
                 if len(raw) > limits.schema and schema_size(raw) > limits.schema:
                     self.faults.add(number, beyond("schema", limits.schema))
             except MSGSPEC_ERRORS:  # a faulty line, of which more is said already

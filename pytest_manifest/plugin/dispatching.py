@@ -275,8 +275,7 @@ class SessionDispatch:
 
             scratch = self._session_runs.scratch_folder()
             keys = receipt_keys(self._options, self._session_runs.own_key)
-            limits = self._options.limits
-            path, warnings = ledger_of_receipts(manifest, file, scratch, keys, limits)
+            path, warnings = ledger_of_receipts(manifest, file, scratch, keys)
             self._notices += warnings
             return AuditSource(path, is_open=False, scratch=None, evaluated=True)
         return audit_source(self._session_runs, manifest)

@@ -49,8 +49,7 @@ class ManifestStore:
         if path not in self._manifests:
             with user_errors():
                 lean = self.options.aggregate is not None
-                limits = self.options.limits or Limits()
-                manifest = read_manifest(path, lean=lean, limits=limits)
+                manifest = read_manifest(path, lean=lean, limits=Limits())
                 check_work_order(manifest, self.options)
             self._manifests[path] = manifest
         return self._manifests[path]

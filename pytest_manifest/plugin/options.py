@@ -117,13 +117,6 @@ class Options:
         ini="count only what workers with a trusted key have signed",
     )
     receipt_key = values.public_keys("the workers", "MANIFEST_RECEIPT_KEY")
-    limits = Option(
-        run_values.limits,
-        None,
-        "what a manifest may hold: line=16M nesting=100 entries=10000000 schema=1M, or some of it",
-        metavar="LIMITS",
-        ini="what a manifest may hold, like line=64M entries=500",
-    )
     window = Option(
         values.positive,
         None,

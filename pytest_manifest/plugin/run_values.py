@@ -18,7 +18,7 @@ import pytest
 from pytest_manifest.plugin.option_values import Given, Option, Repeated, grace
 
 if TYPE_CHECKING:
-    from pytest_manifest.manifest import Balance, Limits, Shard
+    from pytest_manifest.manifest import Balance, Shard
 
 
 def shard(given: Given) -> Shard:
@@ -108,16 +108,6 @@ def _readable_ledger(given: Given, word: str) -> Path:
     except LedgerError as error:
         raise given.refused(str(error)) from error
     return found
-
-
-def limits(given: Given) -> Limits:
-    """Return what a manifest may hold."""
-    from pytest_manifest.manifest import Limits
-
-    try:
-        return Limits.parse(given.text)
-    except ValueError as error:
-        raise given.refused(str(error)) from error
 
 
 def plan_options(pairs: list[str]) -> dict[str, str]:
@@ -212,7 +202,6 @@ def _risks(given: Given) -> tuple[str, ...]:
 # As ``KEY_NAME`` of manifests, whose module would load pydantic here.
 _LIMIT: Final = re.compile(r"([A-Za-z0-9_.-]{1,60})=(.*)", re.ASCII | re.DOTALL)
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
-_OF_FILES: Final = frozenset(("line", "nesting", "entries", "schema"))
 
 
 class KeyLimitOption(Option[Mapping[str, int]]):
@@ -257,7 +246,5 @@ def _limit(given: Given) -> tuple[str, int]:
         )
     name, number = match[1], match[2]
     if not _NUMBER.fullmatch(number):
-        other = "; what a manifest may hold is limited by --manifest-limits"
-        more = other if name in _OF_FILES else ""
-        raise given.refused(f"give a whole number from 1, like {name}=5{more}")
+        raise given.refused(f"give a whole number from 1, like {name}=5")
     return name, int(number)

@@ -14,7 +14,7 @@ from pytest_manifest.ledger import REUSED_RUNS, Ledger, ReusedFrom, RunInfo, utc
 from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.ledger.transfers import ImportedEntry
-from pytest_manifest.manifest import Limits, Manifest
+from pytest_manifest.manifest import Manifest
 from pytest_manifest.manifest.receipts import Exported, ReceiptIndex
 from pytest_manifest.run.exported_trees import ExportedFacts, TreeImport
 from pytest_manifest.run.signatures import require_signatures
@@ -36,7 +36,6 @@ def ledger_of_receipts(
     file: Path,
     scratch: Path,
     receipt_keys: str | None = None,
-    limits: Limits | None = None,
 ) -> tuple[Path, list[str]]:
     """Make a ledger of exported receipts alone; return it and notes about oddities in them.
 
@@ -44,7 +43,7 @@ def ledger_of_receipts(
     Raises LedgerError where the file holds receipts of several runs, ManifestError where it cannot
     be read.
     """
-    with ReceiptIndex(file, limits or Limits()) as index:
+    with ReceiptIndex(file) as index:
         run = min(index.runs, default=NO_RUN)
         path = RunFiles.of(scratch, run).ledger
         with Ledger.create(path, _info(manifest, run)) as ledger:

@@ -137,7 +137,7 @@ def test_a_name_is_looked_for_whole() -> None:
     """A longer option does not spell a shorter one."""
     assert unmentioned("--manifest-plan", "--manifest-plan-run")
     assert not unmentioned("--manifest-plan-run", "plan_run=True")
-    assert unmentioned("manifest_limit", "manifest_limits = x")
+    assert unmentioned("manifest_plan", "manifest_plans = x")
     assert unmentioned("MANIFEST_APP", "manifest_app")
     assert unmentioned("manifest keygen [FILE]", "manifest sign")
     assert not unmentioned("manifest keygen [FILE]", 'manifest("keygen")')

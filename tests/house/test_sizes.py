@@ -20,11 +20,11 @@ from tests.page_tables import rows
 
 MOST_LINES = 600
 BOUNDS = {
-    "modules of the package": 381,
-    "lines of code of the package": 48_800,
-    "options and settings": 59,
-    "words of the documents": 96_500,
-    "lines of the tests": 113_700,
+    "modules of the package": 377,
+    "lines of code of the package": 48_500,
+    "options and settings": 57,
+    "words of the documents": 96_300,
+    "lines of the tests": 113_500,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42

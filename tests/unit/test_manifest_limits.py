@@ -14,20 +14,21 @@ from pytest_manifest.manifest import Limits, read_manifest
 from pytest_manifest.manifest import limits as module
 from pytest_manifest.manifest.jsonl import MAX_FAULTS, MOST_COUNTED
 from pytest_manifest.manifest.limits import longer_line
+from pytest_manifest.schema import MAX_DEPTH
 
 ONE = b'{"id":"a","task":"t"}\n'
-Refused = Callable[[bytes, str], str]
+Refused = Callable[[bytes, Limits], str]
 
 
 @pytest.fixture
 def refused(tmp_path: Path) -> Refused:
     """What is said of a file of this content, "" where it is taken."""
 
-    def read(content: bytes, limits: str) -> str:
+    def read(content: bytes, limits: Limits) -> str:
         path = tmp_path / "m.jsonl"
         path.write_bytes(content)
         try:
-            read_manifest(path, limits=Limits.parse(limits))
+            read_manifest(path, limits=limits)
         except ManifestError as error:
             return str(error).replace(str(path), "m.jsonl")
         return ""
@@ -40,13 +41,13 @@ def entry(name: str, **fields: object) -> bytes:
 
 
 def test_a_long_line_is_refused_before_it_is_read(refused: Refused) -> None:
-    """With its number, and with the option that allows it."""
+    """With its number, and with what to do instead."""
     content = ONE + entry("b", args=["x" * 100])
     longest = len(content) - len(ONE)
-    assert refused(content, f"line={longest}") == ""
-    said = refused(content, f"line={longest - 1}")
+    assert refused(content, Limits(line=longest)) == ""
+    said = refused(content, Limits(line=longest - 1))
     assert said.startswith("m.jsonl:2: the line has more than 1")
-    assert "--manifest-limits='line=...'" in said
+    assert said.endswith("the limit; keep what is large elsewhere, and give the task its place")
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 64])
@@ -65,24 +66,24 @@ def test_lines_are_measured_across_chunks(chunk: int, monkeypatch: pytest.Monkey
 def test_too_many_entries_are_refused(refused: Refused) -> None:
     """As a fault of the file."""
     content = b"".join(entry(str(n)) for n in range(3))
-    assert refused(content, "entries=3") == ""
-    assert refused(content, "entries=2").startswith("m.jsonl: there are more than 2 entries, the")
+    assert refused(content, Limits(entries=3)) == ""
+    assert refused(content, Limits(entries=2)).startswith(
+        "m.jsonl: there are more than 2 entries, the"
+    )
 
 
 def test_deep_nesting_is_refused_with_its_line(refused: Refused) -> None:
-    """Less than what the format allows, where that is wanted."""
-    content = ONE + entry("b", args=[[[1]]])
-    assert refused(content, "nesting=4") == ""
-    said = refused(content, "nesting=3")
-    assert said == "m.jsonl:2: the JSON is nested more than 3 levels deep, the limit"
+    content = ONE + entry("b", args=json.loads("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1)))
+    said = refused(content, Limits())
+    assert said.startswith(f"m.jsonl:2: 'args' holds more than {MAX_DEPTH} levels")
 
 
 def test_a_large_schema_is_refused_with_its_line(refused: Refused) -> None:
     """By its own bytes, not by those of its line."""
     schema = {"enum": ["x" * 50]}
     content = entry("a", args=["y" * 200]) + entry("b", expect={"schema": schema})
-    assert refused(content, "schema=100") == ""
-    assert refused(content, "schema=50").startswith(
+    assert refused(content, Limits(schema=100)) == ""
+    assert refused(content, Limits(schema=50)).startswith(
         "m.jsonl:2: the JSON Schema in 'expect' has more"
     )
 
@@ -96,27 +97,7 @@ def test_a_file_that_was_accepted_before_has_no_limits(tmp_path: Path) -> None:
 
 def test_a_file_that_is_wrong_everywhere_is_not_read_to_its_end(refused: Refused) -> None:
     """What is shown is shown, and the message says where the reading stopped."""
-    said = refused(b'{"id": 1}\n' * 200_000, "").splitlines()
+    said = refused(b'{"id": 1}\n' * 200_000, Limits()).splitlines()
     assert len(said) == MAX_FAULTS + 1
     assert "up to line " in said[-1]
     assert int(said[-1].split("line ")[1].split(",")[0]) < 20 * MOST_COUNTED
-
-
-@pytest.mark.parametrize(
-    ("text", "limits"),
-    [
-        ("", Limits()),
-        ("line=64M", Limits(line=64 << 20)),
-        ("line=1K, entries=5 nesting=10 schema=1G", Limits(1024, 10, 5, 1 << 30)),
-    ],
-)
-def test_limits_are_read(text: str, limits: Limits) -> None:
-    assert Limits.parse(text) == limits
-
-
-@pytest.mark.parametrize(
-    "text", ["lines=5", "line", "line=", "line=0", "line=-1", "line=1T", "nesting=101"]
-)
-def test_what_is_no_limit_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"limit|at most"):
-        Limits.parse(text)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.errors import SigningError
-from pytest_manifest.manifest import Limits, read_manifest
+from pytest_manifest.manifest import read_manifest
 from pytest_manifest.plugin import option_values
 from pytest_manifest.plugin.option_conflicts import read_options, refuse_unwritable
 from pytest_manifest.plugin.options import ROWS, Options, any_given
@@ -194,10 +194,6 @@ CONFLICTS = [
     ([M, "--manifest-limit=a=-1"], "--manifest-limit a=-1: give a whole number from 1"),
     ([M, "--manifest-limit=a=1.5"], "--manifest-limit a=1.5: give a whole number from 1"),
     ([M, "--manifest-limit=a=many"], "--manifest-limit a=many: give a whole number from 1"),
-    (
-        [M, "--manifest-limit=line=64M"],
-        "like line=5; what a manifest may hold is limited by --manifest-limits",
-    ),
     ([M, "--manifest-limit=a=1", "--manifest-limit=a=2"], "the key 'a' was limited twice"),
     (
         [M, "--manifest-dispatch-only", "--manifest-limit=a=1"],
@@ -405,7 +401,6 @@ FURTHER = {
     "manifest_receipt_key = keys/workers.pub": ("receipt_key", "keys/workers.pub"),
     "manifest_redact = no": ("redact", "no"),
     "manifest_redact_names = pin !token": ("redact_names", ("pin", "!token")),
-    "manifest_limits = entries=500": ("limits", Limits(entries=500)),
     "manifest_plans = orders": ("plans", "orders"),
     "manifest_workflows = flows": ("workflows", "flows"),
     "manifest_progress = log": ("progress", "log"),
