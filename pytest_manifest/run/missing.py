@@ -140,6 +140,10 @@ class MissingJobs:
         ended = self._recorder.unconfirmed.confirm_missing(located.missing)
         self.note_search(search, located, as_of, ended)
 
+    def unconfirmed(self, located: JobLocations) -> list[str]:
+        """Return what is missing and has ended since, by the store alone: it is searched again."""
+        return list(filter(self._recorder.unconfirmed.is_to_be_confirmed, located.missing))
+
     def requeue(self, located: JobLocations) -> list[str]:
         """Requeue what dead workers had taken, where allowed; see :class:`OrphanRecovery`."""
         return [] if self._orphans is None else self._orphans.requeue(located)

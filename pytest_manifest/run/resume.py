@@ -256,17 +256,18 @@ class Resume(EarlierRunStrategy):
         if locator is None or not state.pending:
             return locations_with_trees({}, state.pending)
         try:
+            engine.poll_once()  # what had been reported by then, a search can confirm
             search = JobSearch(locator, state.pending, departures=self.connections.departures)
             located = search.search_now()
             self._seen = search.seen
             as_of = self.facts_of(engine.ledger).last_seq()
             self._search = search, located, as_of
+            engine.missing.confirm(located, as_of, search)
             if state.pending.task_ids() <= self._unsent:
                 engine.poll_once()  # a store that lacks its mark has had nothing to lose
             else:
                 engine.missing.read_reports()
             refuse_traces(engine.ledger, state.pending, self._unsent, self._seen)
-            engine.missing.confirm(located, as_of, search)
             taken_out = set(engine.missing.requeue(located))
         except StackError as error:
             raise DispatchError(
@@ -278,6 +279,7 @@ class Resume(EarlierRunStrategy):
         found = locations_of(
             located, state.pending, taken_out, requeues=requeues, not_requeued=not_requeued
         )
+        found |= dict.fromkeys(engine.missing.unconfirmed(located), "unknown")
         return locations_with_trees(found, state.pending)
 
     def _decide(self, ledger: Ledger, known: Known) -> None:

@@ -35,7 +35,16 @@ def _unit(*names: str) -> tuple[str, ...]:
     return tuple(f"unit/test_{name}.py" for name in names)
 
 
+THE_JUDGE = _unit(
+    *("judge", "judge_disagreements", "judge_follow_ups"),
+    *("judge_properties", "judge_reasons", "judge_trees"),
+)
+"""Tables of rules made of facts."""
 JUDGES = (
+    *(
+        Judge(f"verdict/{name}.py", "S2, S4, S5", THE_JUDGE)
+        for name in ("judge", "case", "inference", "belief", "tree")
+    ),
     Judge(
         "verdict/evidence.py",
         "S2, S4",

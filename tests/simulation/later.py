@@ -20,12 +20,11 @@ from pytest_manifest.manifest import Manifest, write_manifest, write_receipt_lin
 from pytest_manifest.run import RunSettings, audit_run
 from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.run.consistency import violations
-from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.exported_receipts import ledger_of_receipts
 from pytest_manifest.run.exported_trees import exported_lines
 from pytest_manifest.run.fact_log import note_emptied
+from pytest_manifest.run.judging import Judging
 from pytest_manifest.run.merge import merge
-from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.task_metadata import record_own_limits
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
@@ -137,16 +136,15 @@ class LaterJudges:
         """Judge what has ended by all that was reported of it, whatever was said of that."""
         found: dict[str, _Left] = {}
         with Ledger.open(path) as ledger:
-            run = ledger.info.read().run
-            evaluator = AttemptEvaluator(run, self._manifest, ledger, kills=3, lifetime=1e6)
-            for row in ledger.attempts.newest():
-                ends = [end for _, end in ledger.events.receipts(row.task_id)]
-                if row.entry not in left or not any(end.source == "worker" for end in ends):
-                    continue
-                entry = self._manifest[row.entry]
-                job = PendingAttempt(run, entry, row.attempt, row.task_id, 0.0, row.sent_at)
-                verdict, _ = evaluator.evaluate(job, ends[0])
-                found[row.entry] = left[row.entry]._replace(status=verdict.verdict)
+            entries = [
+                self._manifest[row.entry]
+                for row in ledger.attempts.newest()
+                if row.entry in left
+                and any(end.source == "worker" for _, end in ledger.events.receipts(row.task_id))
+            ]
+            for judged in Judging(ledger).each(entries):
+                name = judged.entry.id
+                found[name] = left[name]._replace(status=judged.judgement.status)
         return found
 
     def _compare(
