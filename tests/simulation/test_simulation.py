@@ -14,16 +14,15 @@ from unittest import mock
 import pytest
 
 from pytest_manifest.broker.locating import BrokerSnapshot, JobLocations, StartedOn, compare
-from pytest_manifest.broker.workers import with_effective_timeout
 from pytest_manifest.ledger.attempts import Attempts
-from pytest_manifest.ledger.excuses import Excuses
+from pytest_manifest.ledger.jobs import Jobs
 from pytest_manifest.run import recovery, resume_decisions
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.locks import RunLock
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.resume import Resume
-from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.schema import Entry
+from pytest_manifest.schema.run_facts import RunFacts, StoreFact, TaskFact
 from pytest_manifest.verdict import case
 from tests.simulation import __main__ as command
 from tests.simulation.__main__ import main
@@ -135,32 +134,21 @@ def test_what_excuses_a_report_reaches_its_own_attempt(
     assert later(steps, partner=partner) == set()
 
 
-@pytest.mark.parametrize("partner", [None, "excused"])
-def test_a_store_that_excuses_all_is_seen(partner: Partner) -> None:
-    """S5: an end that nobody had begun is believed later."""
-    forged: list[str] = []
-    may_lack_starts = Excuses.may_lack_starts
+@pytest.mark.parametrize("steps", [LIE, TOO_LONG], ids=["store", "limit"])
+def test_facts_of_another_run_that_excuse_all_are_seen(steps: Sequence[Step]) -> None:
+    """S5: an emptied store, or a limit, of one shard counted for what another has sent."""
+    run_facts = Jobs.run_facts
 
-    def excused(self: Excuses, task_id: str) -> bool:
-        if is_later := self._db.path.parent.name != "runs":
-            forged.append(task_id)
-        return is_later or may_lack_starts(self, task_id)
+    def of_all(self: Jobs, run: str | None = None) -> RunFacts:
+        own = run_facts(self, run)
+        others = [fact for one in self._info.merged() for fact in run_facts(self, one).facts]
+        limits = [replace(one, seq=0) for one in others if isinstance(one, TaskFact)]
+        in_flight = own.first_start or 0
+        store = [replace(one, seq=in_flight) for one in others if isinstance(one, StoreFact)]
+        return replace(own, facts=(*own.facts, *limits, *store))
 
-    with mock.patch.object(Excuses, "may_lack_starts", excused):
-        assert ("S5" in later(LIE, partner=partner)) is (partner is not None)
-    assert bool(forged) is (partner is not None)
-
-
-def test_a_limit_that_excuses_what_was_sent_before_is_seen() -> None:
-    """S5: the last or the longest limit counted for all that the ledger has."""
-
-    def longest(limits: OwnLimits, entry: Entry, *_: object) -> Entry:
-        found = (own for one in limits._by_run.values() for _, own in one._steps)
-        own = max((seconds[entry.task] for seconds in found if entry.task in seconds), default=None)
-        return with_effective_timeout(entry, own)
-
-    with mock.patch.object(OwnLimits, "of_run", longest):
-        assert "S5" in later(TOO_LONG, partner="excused")
+    with mock.patch.object(Jobs, "run_facts", of_all):
+        assert "S5" in later(steps, partner="excused")
 
 
 def test_an_intent_that_is_not_written_down_is_seen() -> None:
