@@ -29,7 +29,7 @@ from pytest_manifest.broker.attempt import Attempt, attempt_of, new_run_id
 from pytest_manifest.ledger import Ledger, RunInfo
 from pytest_manifest.log import add_run_log
 from pytest_manifest.manifest import Manifest, read_manifest
-from pytest_manifest.plugin.gc_tuning import nothing_thrown_away
+from pytest_manifest.plugin.session import nothing_thrown_away
 from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.results.stream import StreamReader

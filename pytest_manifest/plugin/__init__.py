@@ -116,8 +116,8 @@ def _configure(config: pytest.Config) -> None:
 
         register(config, state.report)
     if context.options.active:
-        from pytest_manifest.plugin.failed_once import FAILED_ONCE, FailedOnce
-        from pytest_manifest.plugin.gc_tuning import nothing_thrown_away
+        from pytest_manifest.plugin.outcome import FAILED_ONCE, FailedOnce
+        from pytest_manifest.plugin.session import nothing_thrown_away
 
         config.pluginmanager.register(FailedOnce(), FAILED_ONCE)
         if context.role != "worker":

@@ -155,7 +155,7 @@ def record_collection(session: pytest.Session, state: ManifestSession) -> None:
 
         preview_resume(session, state)
     if session.config.option.collectonly and session.config.option.verbose >= 0:
-        from pytest_manifest.plugin.weak_evidence import preview_weak_evidence
+        from pytest_manifest.plugin.dispatching import preview_weak_evidence
 
         selected = [binding for item in session.items if (binding := binding_of(item)) is not None]
         preview_weak_evidence(select(state.manifests, selected), state.report.notices)

@@ -1,57 +1,63 @@
 """Dispatch what was selected: find a stack, refuse repeated sending, start the runs.
 
 Not named ``dispatch``: the package has the fixture of that name.
+
+Say of how many entries a green report tells no more than that their jobs ended well.
+
+Such an entry has no ``expect``, and no test of the user's is given its receipt: the job may have
+returned anything. A test that is given it counts, whatever it asserts, and so does one of the whole
+run, which is given all receipts.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from pytest_manifest.analysis.advice import ENOUGH
 from pytest_manifest.bindings import Binding, binding_of
 from pytest_manifest.console import begin_line, quiet_console
-from pytest_manifest.errors import DispatchError, ManifestToolError
+from pytest_manifest.errors import DispatchError, ManifestError, ManifestToolError
 from pytest_manifest.plugin.context import user_errors
-from pytest_manifest.plugin.gc_tuning import nothing_thrown_away
-from pytest_manifest.plugin.key_limits import refuse_unknown_keys
 from pytest_manifest.plugin.manifest_store import report_unselected, select
 from pytest_manifest.plugin.option_conflicts import refuse_unwritable
 from pytest_manifest.plugin.options import Options
-from pytest_manifest.plugin.repetition import (
-    give_up_unfinished,
-    guard_against_repetition,
-    one_at_a_time,
-    refuse_copies,
-    refuse_one_run_twice,
-    refuse_overtaken,
-)
 from pytest_manifest.plugin.run_history import (
     STACK_DATA,
     AuditSource,
     audit_source,
     forget_stack_data,
+    give_up_unfinished,
+    guard_against_repetition,
     ledger_to_resume,
+    one_at_a_time,
+    refuse_copies,
+    refuse_one_run_twice,
+    refuse_overtaken,
     stack_is_gone,
 )
-from pytest_manifest.plugin.run_options import receipt_keys, resume_rules, run_settings
-from pytest_manifest.plugin.session import ManifestSession, manifest_session
-from pytest_manifest.plugin.stack_choice import put_root_on_path
-from pytest_manifest.plugin.stacks import (
-    find_stack,
-    nothing_to_resume,
-    show_stack,
-    stack_for_audit,
+from pytest_manifest.plugin.run_options import (
+    receipt_keys,
+    refuse_unknown_keys,
+    resume_rules,
+    run_settings,
 )
+from pytest_manifest.plugin.session import ManifestSession, manifest_session, nothing_thrown_away
+from pytest_manifest.plugin.stack_choice import put_root_on_path
+from pytest_manifest.plugin.stacks import find_stack, nothing_to_resume, show_stack, stack_for_audit
 from pytest_manifest.plugin.synthetic import do_nothing, log_failure, set_up, synthetic_item
-from pytest_manifest.plugin.weak_evidence import refuse_weak_evidence, warn_of_weak_evidence
 from pytest_manifest.reporting.github_runner import stop_commands
-from pytest_manifest.text import short_path
+from pytest_manifest.text import middle, plural, printable, short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
+    from pytest_manifest.plugin.manifest_store import Selection
+    from pytest_manifest.reporting.run_report import Notices
     from pytest_manifest.run import Run
 
 
@@ -387,3 +393,99 @@ def _open_verdicts(state: ManifestSession) -> None:
     )
     if context.coordination is not None:
         context.coordination.publish_runs(ledgers, {"workers": workers, "owned": owned})
+
+
+_NAMED: Final = 3
+_ID_LIMIT: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class WeakEvidence:
+    """The number of a manifest's selected entries that expect nothing, unseen by any test.
+
+    ``first``: the ids of the first of them.
+    """
+
+    selected: int
+    weak: int
+    first: Sequence[str]
+
+    @property
+    def message(self) -> str:
+        """Return the sentence that says what is weak, and what to do."""
+        expect, receipts, them = (
+            ("expects", "its receipt", "it")
+            if self.weak == 1
+            else ("expect", "their receipts", "them")
+        )
+        return (
+            f"{self.weak} of {plural(self.selected, 'entry')} {expect} no more than that the "
+            f"job ends, and no test looks at {receipts} ({self._examples}): give {them} 'expect', "
+            f"or a test that verifies {them}"
+        )
+
+    @property
+    def _examples(self) -> str:
+        shown = [repr(middle(printable(entry), _ID_LIMIT)) for entry in self.first]
+        return ", ".join(shown) + (", ..." if self.weak > len(shown) else "")
+
+
+def find_weak_evidence(selection: Selection, path: Path) -> WeakEvidence:
+    """Look through a manifest's selected entries. Raises ManifestError where its file has changed.
+
+    Reads the file once, unless tests of the user's see all of them: 0.1 s for 100,000 entries.
+    """
+    manifests, subjects = selection.manifests, selection.subjects[path]
+    verified: Set[str] = selection.verified.get(path, frozenset())
+    manifest = manifests.load(path)
+    selected = len(subjects)
+    unseen: Set[str] | None = None
+    if path in selection.verified_whole or len(verified) == selected:
+        return WeakEvidence(selected, 0, ())
+    if manifests.options.aggregate is not None:
+        every = manifests.options.shard is None and selected == len(manifests.groups(path))
+        unseen = None if every else frozenset(selection.entries(path))
+        selected = len(manifest) if unseen is None else len(unseen)
+    elif verified or selected < len(manifest):
+        unseen = subjects - verified
+    weak, first = manifest.expecting_nothing(unseen, most=_NAMED)
+    return WeakEvidence(selected, weak, first)
+
+
+def refuse_weak_evidence(selection: Selection) -> None:
+    """Raise DispatchError where a selected entry has weak evidence, as --manifest-strict wants it.
+
+    One is enough, however few entries there are.
+    """
+    root = selection.manifests.options.root
+    found = {path: find_weak_evidence(selection, path) for path in selection.files}
+    weak = [f"{short_path(path, root)}: {one.message}" for path, one in found.items() if one.weak]
+    if weak:
+        raise DispatchError(
+            f"nothing was sent: {'; '.join(weak)}; without --manifest-strict (manifest_strict) "
+            "they are sent as they are"
+        )
+
+
+def warn_of_weak_evidence(selection: Selection, runs: Iterable[Run]) -> None:
+    """Add to each run's warnings what is weak in it, where there are entries enough."""
+    for run in runs:
+        run.warnings += _findings(selection, run.manifest.path.resolve())
+
+
+def preview_weak_evidence(selection: Selection, notices: Notices) -> None:
+    """Add a notice for each manifest whose run would get such a warning."""
+    for path in selection.files:
+        name = short_path(path, selection.manifests.options.root)
+        notices += [f"{name}: {finding}" for finding in _findings(selection, path)]
+
+
+def _findings(selection: Selection, path: Path) -> Sequence[str]:
+    """Return what is weak in a manifest, if anything.
+
+    A few entries that somebody tries out are seen one by one, so nothing is said of them.
+    """
+    with contextlib.suppress(ManifestError):  # of a file that was changed meanwhile others tell
+        found = find_weak_evidence(selection, path)
+        return [found.message] if found.weak and found.selected >= ENOUGH else []
+    return []

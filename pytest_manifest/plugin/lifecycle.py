@@ -1,27 +1,114 @@
-"""Begin and end a session that has a manifest or a plan: from its options to its exit status."""
+"""Begin and end a session that has a manifest or a plan: from its options to its exit status.
+
+Have pytest-cov find what it measured in the workers of a private stack.
+
+Name what a project's settings for its tests do to a batch, which is no test.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from pytest_manifest.ini import BATCH_INI
 from pytest_manifest.plugin.collection import collection_arguments
 from pytest_manifest.plugin.context import user_errors
-from pytest_manifest.plugin.coverage import end_before_coverage
 from pytest_manifest.plugin.manifest_store import ManifestStore
 from pytest_manifest.plugin.plans import fixture_name
 from pytest_manifest.plugin.session import ManifestSession
 from pytest_manifest.plugin.synthetic import synthetic_item
-from pytest_manifest.text import short_path
+from pytest_manifest.text import listed, short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
     from pytest_manifest.reporting.run_report import ManifestLine, PlanReport
     from pytest_manifest.run import Run
+
+
+_SHOWN: Final = 5
+"""Variables that are named."""
+_COUNTED: Final = {"--cov": "pytest-cov", "-n": "pytest-xdist", "--numprocesses": "pytest-xdist"}
+"""Options that start a plugin, where pytest's settings have them in ``addopts``."""
+
+
+def settings_notice(config: pytest.Config) -> str | None:
+    """Return a notice of the plugins that are active in this session by settings for tests.
+
+    What the command line itself asks for is meant; so is a file that it names with ``-c``, but for
+    the variables that pytest-env finds in pyproject.toml nevertheless. None where there is none.
+    """
+    found = [*_variables(config)]
+    if not config.option.inifilename:
+        found += [*_database(config), *_by_addopts(config)]
+    if not found:
+        return None
+    return (
+        f"settings for tests act on this batch, too: {', '.join(found)}; 'manifest init' writes a "
+        f"{BATCH_INI} without them, for pytest -c {BATCH_INI}"
+    )
+
+
+def _variables(config: pytest.Config) -> Iterator[str]:
+    """Yield pytest-env, with the variables that it sets by settings that pytest has read."""
+    if not config.pluginmanager.hasplugin("env"):
+        return
+    names: list[str] = []
+    with suppress(ValueError, KeyError):  # it has no such setting
+        for line in config.getini("env"):
+            name, equals, _ = str(line).partition("=")
+            names += [name.rpartition(":")[2].strip()] if equals else []
+    toml = config.rootpath / "pyproject.toml"
+    with suppress(OSError):
+        if not names and b"[tool.pytest_env" in toml.read_bytes():
+            names.append("those of [tool.pytest_env]")
+    if names:
+        yield f"pytest-env (sets {listed(names, _SHOWN)})"
+
+
+def _database(config: pytest.Config) -> Iterator[str]:
+    if config.pluginmanager.hasplugin("django") and os.environ.get("DJANGO_SETTINGS_MODULE"):
+        yield "pytest-django (blocks the database to plans)"
+
+
+def _by_addopts(config: pytest.Config) -> Iterator[str]:
+    """Yield the plugins that ``addopts`` starts."""
+    given = [str(one) for one in config.getini("addopts")]
+    for option, plugin in _COUNTED.items():
+        if any(one.startswith(option) for one in given):
+            yield f"{plugin} ({option} in addopts)"
+
+
+NAME = "manifest-coverage"
+
+
+class EndOfStack:
+    """End the session's runs and stack within the loop of tests, at whose end pytest-cov reports.
+
+    A worker's processes write what was measured in them when they end.
+    """
+
+    def __init__(self, state: ManifestSession) -> None:
+        self._state = state
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtestloop(self) -> Generator[None, object, object]:
+        result = yield
+        self._state.session_runs.stop_everything()
+        return result
+
+
+def end_before_coverage(state: ManifestSession) -> None:
+    """Register :class:`EndOfStack`, once, where pytest-cov measures this session."""
+    config = state.context.config
+    manager = config.pluginmanager
+    if config.getoption("cov_source", None) and not manager.hasplugin(NAME):  # --cov
+        manager.register(EndOfStack(state), NAME)
 
 
 def configure_active(config: pytest.Config, state: ManifestSession) -> None:
@@ -55,7 +142,6 @@ def _start_early(state: ManifestSession) -> None:
     options = state.context.options
     if options.may_dispatch and not state.manifests.shard_is_empty:
         from pytest_manifest.plugin.option_conflicts import refuse_unwritable
-        from pytest_manifest.plugin.settings_for_tests import settings_notice
         from pytest_manifest.plugin.stacks import start_stack_early
 
         refuse_unwritable(state.context.config, options)

@@ -16,7 +16,6 @@ import pytest
 
 from pytest_manifest.files import FILE_MODE
 from pytest_manifest.plugin import option_values as values
-from pytest_manifest.plugin import run_values
 from pytest_manifest.plugin.option_values import Flag, Option, Repeated
 
 _BROKER_VARIABLES: Final = ("CELERY_BROKER_WRITE_URL", "CELERY_BROKER_URL")
@@ -32,14 +31,14 @@ class Options:
     a URL. ``environment_source``: the variable that names a broker.
     """
 
-    manifests = run_values.manifests()
+    manifests = values.manifests()
     check = Flag(
         "check the stack and send nothing: who answers, tasks, queues, limits, stores; with "
         "--manifest=FILE also what that file needs; ends with 0, or with 4 for an error"
     )
     check_json = Flag("check the stack, and print what was found as JSON")
     shard = Option(
-        run_values.shard,
+        values.shard,
         None,
         "only the K-th of N parts of each manifest, like 2/8: for N jobs of CI side by side; "
         "with @RUN parts that take about the same time, by the times of that earlier run",
@@ -74,19 +73,19 @@ class Options:
         metavar="task|chunk:N",
     )
     run = Option(
-        run_values.run_name,
+        values.run_name,
         None,
         "with --manifest-audit or --manifest-resume: this run instead of the newest",
         metavar="RUN",
     )
     compare = Option(
-        run_values.compared,
+        values.compared,
         None,
         "show what changed since an earlier run: its id, its ledger's file, or the last one",
         metavar="RUN|last",
     )
     reuse = Option(
-        run_values.reused,
+        values.reused,
         None,
         "send nothing that has passed unchanged in this run, or in any: judge its receipt again",
         metavar="RUN|all",
@@ -104,9 +103,9 @@ class Options:
         metavar="TASKS",
         ini="tasks that may be sent, like shop.* tasks.resize",
     )
-    accept = run_values.accepted_risks()
-    apply_async = run_values.own_apply_async()
-    no_worker = run_values.time_without_workers()
+    accept = values.accepted_risks()
+    apply_async = values.own_apply_async()
+    no_worker = values.time_without_workers()
     require_signature = Flag(
         "send nothing of a manifest that no trusted key has signed, or that was changed since",
         ini="send only manifests that a trusted key has signed",
@@ -124,7 +123,7 @@ class Options:
         metavar="N",
         ini="entries in flight at most",
     )
-    key_limits = run_values.KeyLimitOption()
+    key_limits = values.KeyLimitOption()
     deadline = Option(
         values.deadline,
         6 * 3600.0,
@@ -202,7 +201,7 @@ class Options:
         choices=["yes", "no"],
         ini="yes or no: whether secrets are hidden in reports",
     )
-    redact_names = Option(run_values.secret_names, run_values.NO_NAMES, ini="more names of secrets")
+    redact_names = Option(values.secret_names, values.NO_NAMES, ini="more names of secrets")
     on_interrupt = Option(
         values.interruption,
         None,
@@ -328,7 +327,7 @@ class Options:
         own.update(
             root=config.rootpath,
             files=tuple((folder / name).resolve() for name in self.manifests),
-            plan_options=run_values.plan_options(self.plan_pairs),
+            plan_options=values.plan_options(self.plan_pairs),
             broker=named or environment,
             key_limits_given=bool(config.option.manifest_limit),
             broker_given=bool(config.option.manifest_broker),
@@ -340,8 +339,8 @@ class Options:
             ),
             ledgers=self.folder / "runs",
             stacks=self.folder / "stacks",
-            settings_file=run_values.settings_file(config.option),
-            stack_arguments="".join(run_values.stack_arguments(config.option, ROWS)),
+            settings_file=values.settings_file(config.option),
+            stack_arguments="".join(values.stack_arguments(config.option, ROWS)),
         )
 
     def __setattr__(self, name: str, value: object) -> NoReturn:

@@ -19,8 +19,7 @@ import pytest
 from pytest_manifest.bindings import BUILTIN_ENTRY, binding_of
 from pytest_manifest.compat.pytest import let_go_of_arguments
 from pytest_manifest.plugin.collection import EntryItem
-from pytest_manifest.plugin.failed_once import FailedOnce
-from pytest_manifest.plugin.outcome import properties_of, record_properties
+from pytest_manifest.plugin.outcome import FailedOnce, properties_of, record_properties
 from pytest_manifest.plugin.runtest import SHORT, Verifying
 from pytest_manifest.plugin.session import manifest_session
 

@@ -20,7 +20,7 @@ ALLOWED = {
     "ledger/merge.py": "a ledger that SQLite has made in a private temporary folder",
     "planning/builder.py": "the folder of a manifest, which is a source",
     "plugin/coordination.py": "in a folder of mkdtemp()",
-    "plugin/interrupts.py": "/dev/null",
+    "plugin/session_runs.py": "/dev/null",
     "plugin/option_conflicts.py": "the folder of pytest's own report; a file that exists",
     "processes.py": "locks, mode 0600",
     "reporting/allure/environment.py": "the folder of allure-pytest, which has made it",

@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 
-from pytest_manifest.plugin.gc_tuning import nothing_thrown_away, owns_process
+from pytest_manifest.plugin.session import nothing_thrown_away, owns_process
 from pytest_manifest.stack.client import own_pythonpath
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from pytest_manifest.plugin.context import PluginContext
-from pytest_manifest.plugin.interrupts import UNNOTICED, Interrupts
+from pytest_manifest.plugin.session_runs import UNNOTICED, Interrupts
 
 if TYPE_CHECKING:
     from pytest_manifest.run import Run

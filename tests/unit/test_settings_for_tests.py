@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_manifest.plugin.settings_for_tests import settings_notice
+from pytest_manifest.plugin.lifecycle import settings_notice
 
 ENV = "def pytest_addoption(parser):\n    parser.addini('env', 'variables', type='linelist')\n"
 

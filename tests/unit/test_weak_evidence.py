@@ -14,7 +14,7 @@ from pytest_manifest.analysis.advice import ENOUGH
 from pytest_manifest.bindings import Binding
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.manifest import read_manifest
-from pytest_manifest.plugin import weak_evidence
+from pytest_manifest.plugin import dispatching
 from pytest_manifest.plugin.manifest_store import ManifestStore, Selection, select
 from pytest_manifest.plugin.option_conflicts import read_options
 from pytest_manifest.reporting.run_report import Notices
@@ -67,7 +67,7 @@ def session(pytester: pytest.Pytester) -> Session:
 def finding(selection: Selection, path: Path) -> str:
     """What a run of this manifest is warned of; nothing for none."""
     run = cast("Run", SimpleNamespace(manifest=read_manifest(path), warnings=[]))
-    weak_evidence.warn_of_weak_evidence(selection, [run])
+    dispatching.warn_of_weak_evidence(selection, [run])
     return "; ".join(run.warnings)
 
 
@@ -159,7 +159,7 @@ def test_each_run_has_its_own_finding(session: Session) -> None:
 def test_a_preview_names_the_manifest(session: Session) -> None:
     path = batch(bare=9, full=3)
     notices = Notices()
-    weak_evidence.preview_weak_evidence(session.selection(path), notices)
+    dispatching.preview_weak_evidence(session.selection(path), notices)
     assert notices == [f"m.jsonl: {ADVICE}"]
 
 
@@ -171,7 +171,7 @@ def test_where_it_is_refused_every_weak_manifest_is_named(session: Session) -> N
         batch("c.jsonl", bare=2),
     )
     with pytest.raises(DispatchError) as refused:
-        weak_evidence.refuse_weak_evidence(session.selection(a, b, c))
+        dispatching.refuse_weak_evidence(session.selection(a, b, c))
     assert str(refused.value) == (
         "nothing was sent: a.jsonl: 1 of 1 entry expects no more than that the job ends, and no "
         "test looks at its receipt ('b-0'): give it 'expect', or a test that verifies it; c.jsonl: "
@@ -179,4 +179,4 @@ def test_where_it_is_refused_every_weak_manifest_is_named(session: Session) -> N
         "('b-0', 'b-1'): give them 'expect', or a test that verifies them; without "
         "--manifest-strict (manifest_strict) they are sent as they are"
     )
-    weak_evidence.refuse_weak_evidence(session.selection(b))
+    dispatching.refuse_weak_evidence(session.selection(b))
