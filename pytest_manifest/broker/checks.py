@@ -2,22 +2,123 @@
 
 A :class:`Demand` sums entries up, so that a million fit in a few lines; each rule is a pure
 function of a demand and the workers' answers.
+
+Record what a check of a stack has found: findings by level, with the workers that answered.
+
+Tell which tasks a run may send, by the patterns that its user gives.
 """
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from difflib import get_close_matches
-from typing import Final
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import Final, Literal
 
 from pytest_manifest.broker.workers import Worker, with_effective_timeout
 from pytest_manifest.schema.models import Entry
 from pytest_manifest.schema.wire import WORKER_MARK
-from pytest_manifest.text import listed
+from pytest_manifest.text import listed, middle, printable
 from pytest_manifest.verdict.descendants import expects_something
+
+CELERYS: Final = "celery."
+UNSEEN: Final = frozenset(
+    f"{CELERYS}{name}"
+    for name in (
+        "backend_cleanup", "chain", "chord", "chord_unlock", "chunks", "group", "map", "starmap",
+    )
+)  # fmt: skip
+"""Celery's own tasks, which every worker has, that run others, named in their arguments, or empty
+the result store."""
+_SHOWN: Final = 3
+_NAME_LIMIT: Final = 60
+
+
+def may_send(task: str, allowed: Sequence[str] | None) -> bool:
+    """Tell whether a task may be sent; ``allowed``: patterns like ``shop.*``; None: any.
+
+    One of Celery's own that runs others must be named as such: ``*`` does not mean it.
+    """
+    if task in UNSEEN:
+        allowed = [one for one in allowed or () if one.startswith(CELERYS)]
+    return allowed is None or any(fnmatchcase(task, one) for one in allowed)
+
+
+def task_refusals(tasks: Iterable[str], allowed: Sequence[str] | None) -> list[str]:
+    """Return a sentence about those of the tasks that may not be sent; none where all may be."""
+    refused = [name for name in tasks if not may_send(name, allowed)]
+    if not refused:
+        return []
+    names = listed([repr(middle(printable(name), _NAME_LIMIT)) for name in refused], _SHOWN)
+    if UNSEEN.issuperset(refused):
+        why = "Celery's tasks that run others, or clean up, are sent only where they are named"
+    else:
+        why = f"what may be sent is {' '.join(map(printable, allowed or ()))}"
+    return [f"{names} may not be sent: {why}; name each task that is meant in --manifest-allow."]
+
+
+Level = Literal["error", "warning", "unchecked", "ok"]
+LEVELS: Final[tuple[Level, ...]] = ("error", "warning", "unchecked", "ok")
+LEVEL_WIDTH: Final = len("unchecked")
+NARROWEST: Final = 60
+WIDEST: Final = 120
+SHOWN: Final = 5
+"""Names in one message; the others are counted."""
+
+some_of: Final = partial(listed, most=SHOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check's finding; ``message`` is a sentence for the user, without passwords."""
+
+    level: Level
+    check: str
+    message: str
+
+
+@dataclass(slots=True)
+class StackCheck:
+    """A stack's workers and findings; addresses without passwords, "" where there is none."""
+
+    kind: str
+    reason: str
+    broker: str = ""
+    backend: str = ""
+    app: str = ""
+    workers: list[Worker] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Tell whether there is no error."""
+        return all(one.level != "error" for one in self.findings)
+
+    def count(self, level: Level) -> int:
+        """Count the findings of a level."""
+        return sum(one.level == level for one in self.findings)
+
+    def add(self, level: Level, check: str, message: str) -> None:
+        """Add a finding."""
+        self.findings.append(Finding(level, check, message))
+
+
+def table_rows(findings: Sequence[Finding]) -> Iterator[tuple[Level, str]]:
+    """Yield the level of each finding with its lines, as wide as the terminal, worst first."""
+    width = min(max(shutil.get_terminal_size().columns, NARROWEST), WIDEST)
+    name = max((len(one.check) for one in findings), default=0)
+    indent = " " * (LEVEL_WIDTH + name + 4)
+    for one in sorted(findings, key=lambda one: LEVELS.index(one.level)):
+        text = printable(one.message)
+        first, *others = textwrap.wrap(text, width - len(indent), break_on_hyphens=False)
+        lines = [f"{one.level:<{LEVEL_WIDTH}}  {one.check:<{name}}  {first}"]
+        yield one.level, "\n".join([*lines, *(f"{indent}{line}" for line in others)])
 
 
 @dataclass(slots=True)

@@ -3,33 +3,126 @@
 The app lends its routes, queues, serializer, priorities and transport options. Where its broker
 and result store are is told by the address alone: neither the environment nor the app's own
 configuration is changed, and connections are made with explicit URLs.
+
+Tell which broker a Celery app names itself, and where it names it.
+
+Celery has a broker for an app that names none, ``amqp://guest@localhost//``; that one is nobody's
+choice, so it does not count. In Celery's own order the sources are: a variable or setting for the
+URL to write to, the variable or setting for both ways, the parts of a URL, and the app's class.
+
+Say why a Celery app cannot be imported: what is missing or fails, and in which line.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
+import sysconfig
+import traceback
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
+import celery
+import kombu
 from celery import Celery
 from celery.app.backends import by_url
 from celery.app.utils import find_app
+from kombu import Connection
 
 from pytest_manifest.broker.bounded import SOCKET_TIMEOUT, amqp_limits, redis_limits
 from pytest_manifest.broker.celery_settings import OPTIONS, harmless, is_overridden
-from pytest_manifest.broker.import_errors import import_failure, tasks_failure
 from pytest_manifest.compat.celery import setting_names
 from pytest_manifest.errors import StackError
-from pytest_manifest.redaction import redact
-from pytest_manifest.text import listed, plural
+from pytest_manifest.redaction import redact, redact_url
+from pytest_manifest.text import listed, plural, short_path
 from pytest_manifest.urls import StackAddress, is_redis, scheme_of
 
 if TYPE_CHECKING:
     from celery.backends.base import Backend
-    from kombu import Connection
+
+
+_MACHINERY: Final = (
+    "<frozen",
+    *(str(Path(str(package.__file__)).parent) for package in (celery, kombu, importlib)),
+    str(Path(__file__).parents[1]),
+)
+"""How the names of files begin through which an import goes, and in which no fault of it is."""
+_STANDARD_LIBRARY: Final = sysconfig.get_path("stdlib")
+"""Celery reads its settings by way of it; other packages may be installed below."""
+
+
+def import_failure(name: str, error: BaseException) -> str:
+    """Word the failed import of the app ``name`` (``module:attribute``) in a sentence."""
+    module, _, attribute = name.partition(":")
+    if module.endswith(".py"):
+        named = module.removesuffix(".py").replace("/", ".")
+        return f"{name!r} names a file; name its module: {named}:{attribute or 'app'}"
+    cause = error
+    if getattr(error, "name", None) == name and isinstance(error.__context__, AttributeError):
+        # Celery then looks for a module of the whole name; the first error is the true one.
+        cause = error.__context__
+    place, missing = _place(cause), _missing(cause)
+    if missing and not place and (module == missing or module.startswith(f"{missing}.")):
+        return (
+            f"there is no module {missing!r} for the Celery app {name!r}; name the app as "
+            f"module:attribute, importable from the folder where pytest is started ({Path.cwd()}) "
+            "or from pytest's root folder"
+        )
+    if isinstance(cause, AttributeError) and not place:
+        return (
+            f"the module {module!r} has no {attribute or 'app'!r}, so {name!r} names no Celery "
+            "app; name it as module:attribute, for instance proj.celery:app"
+        )
+    return f"the Celery app {name!r} cannot be imported: {_reason(cause)}"
+
+
+def tasks_failure(name: str, error: BaseException) -> str:
+    """Word the failed import of the modules of tasks that the app ``name`` lists."""
+    return (
+        f"a module of tasks that {name} names (by include, imports or autodiscovery) cannot be "
+        f"imported, so its workers do not start either: {_reason(error)}"
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """Say what is missing or was raised, where, and what to do."""
+    place, missing = _place(error), _missing(error)
+    if missing:
+        who = f", which {place} imports" if place else ""
+        return (
+            f"there is no module {missing!r}{who}; install what has it into this Python, or "
+            "correct its name"
+        )
+    at = f" at {place}" if place else ""
+    if isinstance(error, SystemExit):
+        said = "" if error.code is None else f" ({redact(str(error.code))})"
+        return f"it ends the program while it is imported{at}{said}; move that out of the import"
+    return f"{redact(f'{type(error).__name__}: {error}')}{at}; mend that"
+
+
+def _missing(error: BaseException) -> str | None:
+    return error.name if isinstance(error, ModuleNotFoundError) else None
+
+
+def _place(error: BaseException) -> str:
+    """Return ``file:line`` of the innermost line that is not of the import machinery, or ""."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{short_path(Path(error.filename), Path.cwd())}:{error.lineno}"
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not _is_machinery(frame.filename):
+            return f"{short_path(Path(frame.filename), Path.cwd())}:{frame.lineno}"
+    return ""
+
+
+def _is_machinery(filename: str) -> bool:
+    is_python = filename.startswith(_STANDARD_LIBRARY) and "-packages" not in filename
+    return is_python or filename.startswith(_MACHINERY)
+
 
 SHOWN: Final = 5
 """Names of apps in one message."""
@@ -242,3 +335,63 @@ def _timeouts(app: Celery, address: StackAddress) -> dict[str, float]:
         # Whose answer was too late may have been done: redis-py would have it done once more.
         return redis_limits(own) | {"retry_on_timeout": False}
     return amqp_limits(own) if scheme_of(address.broker_url) in AMQP_SCHEMES else {}
+
+
+PARTS: Final = (
+    "broker_transport",
+    "broker_host",
+    "broker_port",
+    "broker_user",
+    "broker_password",
+    "broker_vhost",
+)
+"""Settings that each say a part of a broker's URL."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class OwnBroker:
+    """The broker that an app names: its URL with the password, and what names it.
+
+    ``reads_from``: the URL that the app's workers read from, where that is another one; else "".
+    """
+
+    url: str
+    source: str
+    reads_from: str = ""
+
+    def __repr__(self) -> str:
+        return f"OwnBroker(url={redact_url(self.url)!r}, source={self.source!r})"
+
+
+def own_broker(app: Celery) -> OwnBroker | None:
+    """Return the broker that messages of the app go to; None where the app names none."""
+    conf = app.conf
+    written = _url(conf.broker_write_url)
+    parts = [name for name in PARTS if conf.get(name)]
+    if scheme_of(written):
+        url, source = written, _source(conf.get("broker_write_url"))
+    else:  # a host without a scheme, parts alone, or what the app's class makes of nothing
+        url = app.connection_for_write().as_uri(include_password=True)
+        if not written and not parts and url == Connection().as_uri(include_password=True):
+            return None
+        url = url.rstrip("/") if is_redis(url) else url
+        named = "broker_url without a scheme, which Celery takes for RabbitMQ's,"
+        source = ", ".join(parts) or (named if written else "the app's class")
+    read = _url(conf.broker_read_url)
+    return OwnBroker(url, source, read if read and read != written else "")
+
+
+def _url(named: object) -> str:
+    """Give a setting as one text: several brokers of a list are taken one after the other."""
+    if isinstance(named, (list, tuple)):
+        return ";".join(map(str, named))
+    return str(named or "")
+
+
+def _source(write_url: object) -> str:
+    """Name what the URL is taken from, in the order in which Celery looks."""
+    if os.environ.get("CELERY_BROKER_WRITE_URL"):
+        return "CELERY_BROKER_WRITE_URL"
+    if write_url:
+        return "broker_write_url"
+    return "CELERY_BROKER_URL" if os.environ.get("CELERY_BROKER_URL") else "broker_url"

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from celery import Celery, Task
 
-from pytest_manifest.broker.findings import some_of
+from pytest_manifest.broker.checks import some_of
 from pytest_manifest.compat.celery import in_place_of, settings_on_top
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.redaction import redact

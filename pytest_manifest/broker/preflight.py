@@ -9,14 +9,17 @@ from functools import partial
 from typing import Final
 
 from pytest_manifest.broker import checks, stores
-from pytest_manifest.broker.checks import Demand, demand_of, tasks_by_queue
+from pytest_manifest.broker.checks import Demand, Finding, demand_of, tasks_by_queue
 from pytest_manifest.broker.control import Answers, by_node
-from pytest_manifest.broker.findings import Finding
 from pytest_manifest.broker.own_sending import sending_notice
 from pytest_manifest.broker.publisher import Publisher
-from pytest_manifest.broker.redelivery import redelivery_findings
+from pytest_manifest.broker.redelivery import (
+    Visibility,
+    hands_out_again,
+    redelivery_findings,
+    visibility_of,
+)
 from pytest_manifest.broker.routing import queue_name
-from pytest_manifest.broker.visibility import Visibility, hands_out_again, visibility_of
 from pytest_manifest.broker.workers import (
     QUESTIONS,
     STORE_QUESTION,

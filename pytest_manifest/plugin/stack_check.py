@@ -36,7 +36,7 @@ from pytest_manifest.plugin.stacks import EMBEDDED_START, external_address, reac
 from pytest_manifest.redaction import redact, redact_url
 
 if TYPE_CHECKING:
-    from pytest_manifest.broker.findings import Finding, StackCheck
+    from pytest_manifest.broker.checks import Finding, StackCheck
     from pytest_manifest.broker.publisher import Publisher
     from pytest_manifest.broker.workers import Worker
     from pytest_manifest.schema import Entry
@@ -87,8 +87,8 @@ def _entries(manifests: ManifestStore) -> Iterable[Entry] | None:
 
 def check_stack(options: Options, entries: Iterable[Entry] | None) -> tuple[StackCheck, str]:
     """Check the stack that a run with these options would use; return it in words, too."""
+    from pytest_manifest.broker.checks import StackCheck
     from pytest_manifest.broker.client import load_app
-    from pytest_manifest.broker.findings import StackCheck
     from pytest_manifest.urls import StackAddress
 
     try:
@@ -124,7 +124,7 @@ def check_stack(options: Options, entries: Iterable[Entry] | None) -> tuple[Stac
 def signing_findings(workers: Sequence[Worker], trusted: str | None) -> Iterator[Finding]:
     """Yield whether what these workers report would count; ``trusted``: the public keys by which it
     must be signed, as PEM, None or "" where it need not be."""
-    from pytest_manifest.broker.findings import Finding
+    from pytest_manifest.broker.checks import Finding
     from pytest_manifest.run.signatures import signing_refusals
 
     signers = {one.name: one.key_id for one in workers if one.tasks}

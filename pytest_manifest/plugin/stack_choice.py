@@ -19,7 +19,7 @@ from pytest_manifest.process_state import ProcessState
 from pytest_manifest.redaction import redact, redact_url
 
 if TYPE_CHECKING:
-    from pytest_manifest.broker.own_broker import OwnBroker
+    from pytest_manifest.broker.client import OwnBroker
     from pytest_manifest.plugin.options import Options
 
 StackKind = Literal["private", "app", "named", "running", "memory", "none"]
@@ -171,8 +171,7 @@ def _without_app(options: Options, *, outlives: bool) -> StackChoice:
 
 def _own_broker(options: Options) -> OwnBroker | None:
     """Import the app, and return the broker that it names; None where it names none."""
-    from pytest_manifest.broker.client import load_app
-    from pytest_manifest.broker.own_broker import own_broker
+    from pytest_manifest.broker.client import load_app, own_broker
     from pytest_manifest.urls import StackAddress
 
     put_root_on_path(options)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Final
 
-from pytest_manifest.broker.findings import LEVEL_WIDTH, LEVELS, Level, StackCheck, table_rows
+from pytest_manifest.broker.checks import LEVEL_WIDTH, LEVELS, Level, StackCheck, table_rows
 from pytest_manifest.broker.lint import is_of_project
 from pytest_manifest.text import plural
 

@@ -8,10 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from pytest_manifest.broker import checks
-from pytest_manifest.broker.allowed_tasks import CELERYS, task_refusals
 from pytest_manifest.broker.attempt import Attempt
-from pytest_manifest.broker.checks import Demand, demand_of
-from pytest_manifest.broker.findings import table_rows
+from pytest_manifest.broker.checks import CELERYS, Demand, demand_of, table_rows, task_refusals
 from pytest_manifest.broker.preflight import Preflight, preflight
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.stores import other_store

@@ -16,7 +16,7 @@ from pytest_manifest.broker.presence import (
     look_for_workers,
 )
 from pytest_manifest.broker.publisher import Publisher
-from pytest_manifest.broker.visibility import Visibility
+from pytest_manifest.broker.redelivery import Visibility
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.results.collector import ReceiptCollector

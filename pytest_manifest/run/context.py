@@ -14,7 +14,7 @@ from pytest_manifest.broker.locating import Locator
 from pytest_manifest.broker.preflight import add_consumers
 from pytest_manifest.broker.presence import Presence, Unreadable
 from pytest_manifest.broker.publisher import Publisher
-from pytest_manifest.broker.visibility import Visibility, visibility_of
+from pytest_manifest.broker.redelivery import Visibility, visibility_of
 from pytest_manifest.errors import StackError
 from pytest_manifest.ledger import STORE_EMPTIED, Descendant, HandedOn, Ledger
 from pytest_manifest.results.collector import ReceiptCollector

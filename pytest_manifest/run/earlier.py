@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.broker.client import load_app
-from pytest_manifest.broker.servers import Servers, is_same, with_host
+from pytest_manifest.broker.stores import Servers, is_same, with_host
 from pytest_manifest.ledger import OTHER_BROKER, AttemptRow, Ledger, RunInfo, utc_now
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.redaction import redact_url

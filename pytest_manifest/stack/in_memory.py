@@ -16,8 +16,7 @@ from kombu.transport.memory import Channel
 from loguru import logger
 from typing_extensions import Self
 
-from pytest_manifest.broker.client import load_app
-from pytest_manifest.broker.import_errors import tasks_failure
+from pytest_manifest.broker.client import load_app, tasks_failure
 from pytest_manifest.compat.older import requests_kept
 from pytest_manifest.errors import StackError
 from pytest_manifest.process_state import worker_within

@@ -18,7 +18,7 @@ from redis import ConnectionError as BrokenError
 from redis import Redis
 
 from pytest_manifest.broker.attempt import Attempt
-from pytest_manifest.broker.locating.virtual import parse_json, task_id_of, unacked_message
+from pytest_manifest.broker.locating.redis import parse_json, task_id_of, unacked_message
 from pytest_manifest.broker.locating.worker_replies import WorkerSnapshot
 from pytest_manifest.results.backend_results import BackendResult
 from pytest_manifest.schema.stream_records import STREAM_FIELD

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 from celery import Celery
 
-from pytest_manifest.broker.allowed_tasks import CELERYS, UNSEEN, may_send, task_refusals
+from pytest_manifest.broker.checks import CELERYS, UNSEEN, may_send, task_refusals
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,15 @@ import pytest
 from celery import Celery
 
 from pytest_manifest.broker import checks
-from pytest_manifest.broker.checks import Demand, demand_of
+from pytest_manifest.broker.checks import Demand, Finding, demand_of
 from pytest_manifest.broker.control import Answers
-from pytest_manifest.broker.findings import Finding
-from pytest_manifest.broker.redelivery import findings_of, holdings, redelivery_findings
-from pytest_manifest.broker.visibility import Visibility, visibility_of
+from pytest_manifest.broker.redelivery import (
+    Visibility,
+    findings_of,
+    holdings,
+    redelivery_findings,
+    visibility_of,
+)
 from pytest_manifest.broker.workers import QUESTIONS, Worker, unsaid_warnings, workers_of
 from pytest_manifest.schema import Entry
 from pytest_manifest.urls import StackAddress

@@ -22,7 +22,7 @@ from pytest_manifest.broker.locating import (
     open_locator,
     queues_of,
 )
-from pytest_manifest.broker.locating.virtual import parse_json, task_id_of, unacked_message
+from pytest_manifest.broker.locating.redis import parse_json, task_id_of, unacked_message
 from pytest_manifest.broker.locating.worker_replies import QUIET_TIME, WorkerPoller
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.errors import StackError

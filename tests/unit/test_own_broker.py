@@ -9,7 +9,7 @@ import pytest
 from celery import Celery
 from kombu import Connection
 
-from pytest_manifest.broker.own_broker import OwnBroker, own_broker
+from pytest_manifest.broker.client import OwnBroker, own_broker
 
 MINE = "redis://:secret@broker.example/3"
 

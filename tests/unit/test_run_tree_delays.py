@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 from pydantic import JsonValue
 
-from pytest_manifest.broker.visibility import BY_APP, Visibility
+from pytest_manifest.broker.redelivery import BY_APP, Visibility
 from pytest_manifest.run.pending import TIMEOUT_GRACE
 from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.wire import timestamp

@@ -9,10 +9,8 @@ import pytest
 from celery import Celery
 from sqlalchemy.pool import NullPool, QueuePool
 
-from pytest_manifest.broker.checks import demand_of
-from pytest_manifest.broker.findings import Finding, StackCheck
-from pytest_manifest.broker.holding_rules import late_limits, rabbitmq
-from pytest_manifest.broker.lint import eager, ends, forking
+from pytest_manifest.broker.checks import Finding, StackCheck, demand_of
+from pytest_manifest.broker.lint import eager, ends, forking, late_limits, rabbitmq
 from pytest_manifest.broker.workers import Worker
 from pytest_manifest.plugin.stack_check import signing_findings
 from pytest_manifest.reporting.stack_check import document, table

@@ -54,7 +54,7 @@ def _locator(publisher: Publisher, queues: Sequence[str], nodes: Collection[str]
 
         return AmqpLocator(publisher, queues, nodes)
     if scheme_of(url) == MEMORY_SCHEME:
-        from pytest_manifest.broker.locating.virtual import MemoryLocator
+        from pytest_manifest.broker.locating.redis import MemoryLocator
 
         return MemoryLocator(publisher, queues, nodes)
     return WorkerLocator(publisher, nodes)
