@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import pytest
 
-from pytest_manifest.redaction import literals
+from pytest_manifest.redaction import texts
 from tests import flaky, processes, rings, services, shared
 from tests.browser import browser, page  # fixtures are found by their names here
 from tests.records import broken_promises
@@ -63,9 +63,9 @@ def _lean_sessions() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _no_secrets_left() -> Iterator[None]:
     """What a test hides in this process is not hidden in the next one."""
-    before = literals.registered_secrets()
+    before = texts.registered_secrets()
     yield
-    assert literals.registered_secrets() == before, "the test leaves secrets registered"
+    assert texts.registered_secrets() == before, "the test leaves secrets registered"
 
 
 @pytest.fixture(autouse=True)

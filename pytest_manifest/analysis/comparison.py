@@ -1,10 +1,13 @@
-"""Compare two runs: new failures, fixes, slower and dearer tasks, different results."""
+"""Compare two runs: new failures, fixes, slower and dearer tasks, different results.
+
+Compare the trees of two runs: entries whose jobs started more, fewer or worse tasks.
+"""
 
 from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from itertools import groupby
@@ -14,11 +17,47 @@ from typing import Final
 from pydantic import JsonValue
 
 from pytest_manifest.analysis.records import EntryRecord
-from pytest_manifest.analysis.tree_comparison import TreeChange
 from pytest_manifest.schema import Receipt, VerdictStatus
 from pytest_manifest.schema.receipts import exact
 from pytest_manifest.schema.statuses import BAD, Outcome
 from pytest_manifest.schema.wire import json_sha256
+
+Statuses = Mapping[VerdictStatus | None, int]
+
+
+@dataclass(frozen=True, slots=True)
+class TreeChange:
+    """An entry whose descendants differ in number or ends: how many there were by status."""
+
+    id: str
+    before: Mapping[str, int]
+    after: Mapping[str, int]
+
+
+def compare_trees(
+    before: Iterable[tuple[str, Statuses]], after: Iterable[tuple[str, Statuses]]
+) -> Iterator[TreeChange]:
+    """Yield the entries whose descendants differ; both in the order of the ids, read once.
+
+    One that has none is in neither.
+    """
+    earlier, later = iter(before), iter(after)
+    one, other = next(earlier, None), next(later, None)
+    while one is not None or other is not None:
+        name = min(found[0] for found in (one, other) if found is not None)
+        was: Statuses = {}
+        now: Statuses = {}
+        if one is not None and one[0] == name:
+            was, one = one[1], next(earlier, None)
+        if other is not None and other[0] == name:
+            now, other = other[1], next(later, None)
+        if was != now:
+            yield TreeChange(name, _named(was), _named(now))
+
+
+def _named(counts: Statuses) -> dict[str, int]:
+    return {status or "pending": number for status, number in counts.items()}
+
 
 THRESHOLD: Final = 1.25
 SAMPLES: Final = 20

@@ -5,10 +5,14 @@ from __future__ import annotations
 import shutil
 import sys
 
-from pytest_manifest.analysis.comparison import Comparison, compare, comparison_document
-from pytest_manifest.analysis.tree_comparison import compare_trees
+from pytest_manifest.analysis.comparison import (
+    Comparison,
+    compare,
+    compare_trees,
+    comparison_document,
+)
 from pytest_manifest.cli.output import say, write_json
-from pytest_manifest.cli.stored_run import StoredRun
+from pytest_manifest.cli.runs_folder import StoredRun
 from pytest_manifest.reporting.terminal_layout import Sheet
 from pytest_manifest.reporting.terminal_statistics import comparison_lines
 

@@ -14,9 +14,8 @@ from typing import Final
 from pytest_manifest.analysis.records import EntryRecord, summary_fields
 from pytest_manifest.analysis.statistics import Statistics, statistics
 from pytest_manifest.cli import ExportFormat
-from pytest_manifest.cli.output import say, write_json
-from pytest_manifest.cli.stored_run import StoredRun
-from pytest_manifest.cli.target import check_target
+from pytest_manifest.cli.output import check_target, say, write_json
+from pytest_manifest.cli.runs_folder import StoredRun
 from pytest_manifest.files import FILE_MODE, folder_of
 from pytest_manifest.ledger import Statuses
 from pytest_manifest.ledger.queries import BATCH
@@ -135,7 +134,7 @@ def _write_markdown(run: StoredRun, path: Path, home: Path, mode: int) -> None:
 
 
 def _write_page(run: StoredRun, path: Path, _home: Path, mode: int) -> None:
-    from pytest_manifest.reporting.run_again import RunAgain, worker_logs
+    from pytest_manifest.reporting.next_step import RunAgain, worker_logs
     from pytest_manifest.reporting.run_page.page import PageMetadata, write_page
     from pytest_manifest.reporting.run_page.trees import trees_of
     from pytest_manifest.text import short_path

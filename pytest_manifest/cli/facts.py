@@ -7,12 +7,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
+from pathlib import Path
 from typing import Final
 
 from pydantic import JsonValue
 
 from pytest_manifest.cli.output import say, write_rows_as_json, write_table
-from pytest_manifest.cli.stored_run import StoredRun
+from pytest_manifest.cli.runs_folder import StoredRun, find_run
 from pytest_manifest.errors import ManifestError, PlanError
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.facts import document_of
@@ -44,8 +45,9 @@ class _Line:
     fields: Mapping[str, JsonValue]
 
 
-def run(stored: StoredRun, entry: str, limit: int, *, json: bool) -> None:
+def show_facts(entry: str, run: str, folder: Path, limit: int, *, json: bool) -> None:
     """Print the facts of an entry and of its run, at most ``limit``, all where that is 0."""
+    stored = StoredRun.open(find_run(run, folder))
     with stored.read() as ledger:
         attempts = ledger.jobs.of_entry(entry)
         if not attempts:

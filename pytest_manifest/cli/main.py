@@ -239,7 +239,9 @@ def show(
     from pytest_manifest.cli.runs_folder import runs_folder
 
     if facts:
-        command.show_facts(what, run, runs_folder(folder), limit, json=json)
+        from pytest_manifest.cli.facts import show_facts
+
+        show_facts(what, run, runs_folder(folder), limit, json=json)
         return
     chosen = command.Filter(frozenset(status or ()), task, tag, limit)
     command.run(what, runs_folder(folder), chosen, tree, json=json)
@@ -288,8 +290,7 @@ def diff(
     beginning of one, "last", or the path of a ledger.
     """
     from pytest_manifest.cli import diff as command
-    from pytest_manifest.cli.runs_folder import find_run, runs_folder
-    from pytest_manifest.cli.stored_run import StoredRun
+    from pytest_manifest.cli.runs_folder import StoredRun, find_run, runs_folder
 
     place = runs_folder(folder)
     earlier, later = (StoredRun.open(find_run(one, place)) for one in (before, after))
@@ -340,8 +341,7 @@ def export(
     RUN is a run's id, the beginning of one, "last", or the path of a ledger.
     """
     from pytest_manifest.cli import export as command
-    from pytest_manifest.cli.runs_folder import find_run, report_mode, runs_folder
-    from pytest_manifest.cli.stored_run import StoredRun
+    from pytest_manifest.cli.runs_folder import StoredRun, find_run, report_mode, runs_folder
 
     stored = StoredRun.open(find_run(run, runs_folder(folder)))
     command.run(stored, form, output, report_mode(), force=force, json=json)

@@ -1,6 +1,7 @@
-"""Write what commands find: tables for people, JSON for programs; foreign text is escaped."""
+"""Write what commands find: tables for people, JSON for programs; foreign text is escaped.
 
-# ruff: noqa: T201 - printing is what a command is for
+Check the file that a command is to write, and make its folder.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +10,35 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from pytest_manifest.errors import PlanError
+from pytest_manifest.manifest.writer import writing
 from pytest_manifest.schema.statuses import SIGNS, STATUSES
 from pytest_manifest.text import cells, terminal_line
 
 if TYPE_CHECKING:
     from pydantic import JsonValue  # pydantic takes a quarter of the time that --help takes
+
+
+def check_target(target: Path | None, *, force: bool, json: bool) -> None:
+    """Raise PlanError for a file that is there, or for ``--json`` without a file."""
+    if target is None:
+        if json:
+            raise PlanError("--json describes a file that was written; name one with -o FILE")
+    elif target.exists() and not force:
+        raise PlanError(f"{target}: is there already; name another file, or add --force")
+
+
+def make_folder(target: Path) -> None:
+    """Make the file's folder. Raises ManifestError, which names the file."""
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+
+
+# ruff: noqa: T201 - printing is what a command is for
+
 
 AT_ONCE: Final = 500
 """Rows whose columns are made equally wide; more are written as they come."""

@@ -21,7 +21,7 @@ from pydantic_core import to_jsonable_python
 
 from pytest_manifest.errors import PlanError
 from pytest_manifest.ini import put_on_path
-from pytest_manifest.manifest.placeholders import placeholder
+from pytest_manifest.manifest.jsonl import placeholder
 from pytest_manifest.schema import Entry
 from pytest_manifest.text import listed
 

@@ -16,10 +16,15 @@ from msgspec.json import Decoder, Encoder
 from msgspec.json import format as reformat
 
 from pytest_manifest.schema import ID_MAX_LENGTH, MAX_DEPTH, Document, Entry, Expectations
-from pytest_manifest.schema.fields import KEY_NAME, MOST_SECONDS
+from pytest_manifest.schema.fields import (
+    HEADER_LENGTH,
+    KEY_NAME,
+    MOST_HEADERS,
+    MOST_SECONDS,
+    is_taken_header,
+)
 from pytest_manifest.schema.json_schemas import schema_problem
 from pytest_manifest.schema.json_values import MSGSPEC_ERRORS, is_deep, is_stock_json
-from pytest_manifest.schema.message_headers import HEADER_LENGTH, MOST_HEADERS, is_taken_header
 from pytest_manifest.schema.statuses import State
 from pytest_manifest.schema.wire import MOST
 

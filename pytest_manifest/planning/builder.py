@@ -26,7 +26,7 @@ from pytest_manifest.manifest import (
     read_manifest,
     write_draft,
 )
-from pytest_manifest.manifest.placeholders import MARK, placeholder_faults
+from pytest_manifest.manifest.jsonl import MARK, placeholder_faults
 from pytest_manifest.planning.spec import PlanSpec
 from pytest_manifest.schema import Entry, Header, cost_text, exact
 from pytest_manifest.schema.problems import problems

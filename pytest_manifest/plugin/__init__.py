@@ -283,8 +283,7 @@ def pytest_manifest_around_summary(
     state = known_session(config)
     if state is None or state.context.role == "worker" or not state.report.runs:
         return (yield)
-    from pytest_manifest.reporting.repeated_failures import hide_repeated, show_repeated
-    from pytest_manifest.reporting.terminal_closing import write_closing
+    from pytest_manifest.reporting.terminal import hide_repeated, show_repeated, write_closing
 
     hide_repeated(terminalreporter, state.report)
     try:
@@ -313,8 +312,8 @@ def pytest_sessionfinish(
 
 
 def pytest_manifest_finished(config: pytest.Config, run: Run) -> None:
-    from pytest_manifest.reporting.record_check import check_record
     from pytest_manifest.reporting.summary_files import complete
+    from pytest_manifest.reporting.terminal import check_record
 
     report = manifest_session(config).report
     check_record(report, run)
@@ -356,7 +355,7 @@ def _write_summary_alone(config: pytest.Config, state: ManifestSession) -> None:
     config.pluginmanager.register(reporter, "terminalreporter")  # where others ask for its width
     pytest_terminal_summary(reporter, config)
     if state.report.runs:
-        from pytest_manifest.reporting.terminal_closing import write_closing
+        from pytest_manifest.reporting.terminal import write_closing
 
         write_closing(reporter, state.report)
 

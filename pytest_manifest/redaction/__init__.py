@@ -15,13 +15,13 @@ from pytest_manifest.redaction.documents import (
     secret_step,
     secrets_in,
 )
-from pytest_manifest.redaction.literals import registered_secrets
 from pytest_manifest.redaction.names import DEFAULT_NAMES, parse_names
 from pytest_manifest.redaction.registry import (
     SHORTEST_SECRET,
     hide,
     hide_environment,
     manifest_secret,
+    spelled,
 )
 from pytest_manifest.redaction.settings import (
     configure,
@@ -30,8 +30,14 @@ from pytest_manifest.redaction.settings import (
     is_secret_name,
     use_salt,
 )
-from pytest_manifest.redaction.spellings import spelled
-from pytest_manifest.redaction.texts import HIDDEN, may_hold_secret, redact, without, without_cut
+from pytest_manifest.redaction.texts import (
+    HIDDEN,
+    may_hold_secret,
+    redact,
+    registered_secrets,
+    without,
+    without_cut,
+)
 from pytest_manifest.redaction.urls import passwords_of, redact_about, redact_error, redact_url
 
 __all__ = [

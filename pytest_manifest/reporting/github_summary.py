@@ -23,7 +23,7 @@ from pytest_manifest.reporting.descendants import (
     slowest_phrase,
     untold_lines,
 )
-from pytest_manifest.reporting.run_again import RunAgain
+from pytest_manifest.reporting.next_step import RunAgain
 from pytest_manifest.reporting.run_report import ReportedRun, run_files
 from pytest_manifest.reporting.terminal_statistics import duration_phrase
 from pytest_manifest.schema import cost_text

@@ -2,6 +2,15 @@
 
 pytest's main thread writes everything, while it waits or is between two tests:
 :meth:`Progress.tick` is called there by the loop, by the xdist controller and by hooks.
+
+Show progress as one line below everything on a terminal, or as lines of a log.
+
+pytest leaves its cursor behind the last character that it wrote, often within a line. The footer is
+drawn on the line below, and the cursor returns to where it was. The footer is removed by clearing
+everything behind the cursor, wherever that is, so a wrong guess of a column, a resized window or a
+foreign write cannot make that clear anything else.
+
+Put progress into words: a line for a terminal, one for a log, one for a receipt.
 """
 
 from __future__ import annotations
@@ -9,18 +18,27 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
+import shutil
 import sys
+import threading
 import time
-from typing import Final, Literal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TextIO
 
 import pytest
 
 from pytest_manifest.console import begin_line, is_terminal_reporter, terminal_file
 from pytest_manifest.errors import ManifestToolError
-from pytest_manifest.reporting.progress_line import receipt_line
 from pytest_manifest.reporting.progress_meter import Meter, ProgressStats
-from pytest_manifest.reporting.progress_view import Footer, LineView, LogView, View
 from pytest_manifest.reporting.run_report import RunReport
+from pytest_manifest.schema.statuses import SIGNS, outcome
+from pytest_manifest.text import cells, clock, cut, short_rate, terminal_line
+
+if TYPE_CHECKING:
+    from pytest_manifest.ledger import EntryVerdict
+
 
 Mode = Literal["line", "log", "off"]
 
@@ -201,3 +219,342 @@ def _line_view(reporter: pytest.TerminalReporter) -> LineView | None:
         return LineView(reporter, Footer([file, *others]))
     except (AttributeError, TypeError):
         return None
+
+
+LEAST_NAME: Final = 12
+MOST_NAME: Final = 40
+"""Columns for the name of an entry, at least and at most."""
+ROOMY: Final = 60
+"""Columns of a terminal from which a separator stands between the numbers."""
+NOTEWORTHY: Final = 1.0
+"""Seconds that an entry must have been running to be named as the slowest."""
+ALWAYS, NEEDED, WANTED, GOOD, EXTRA, LAST = range(6)
+
+
+class Markup(Protocol):
+    """pytest's function that colours a text, or returns it as it is where colours are off."""
+
+    def __call__(self, text: str, **markup: bool) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of the line; ``name``, between two texts, is as wide as the room allows."""
+
+    text: str
+    rank: int
+    color: str | None = None
+    name: str = ""
+    after: str = ""
+
+    @property
+    def least(self) -> int:
+        return len(self.text) + len(self.after) + min(cells(self.name), LEAST_NAME)
+
+    def shown(self, left: int, markup: Markup) -> str:
+        room = min(cells(self.name), LEAST_NAME) + left
+        text = f"{self.text}{cut(self.name, min(room, MOST_NAME))}{self.after}"
+        return markup(text, **{self.color: True}) if self.color else text
+
+
+def live_line(stats: ProgressStats, width: int, markup: Markup, encoding: str = "utf-8") -> str:
+    """Return the numbers in at most ``width`` columns, without the less important in a narrow one.
+
+    The number of entries that are done is always there.
+    """
+    between = _separator(width, encoding)
+    parts = list(_parts(stats, encoding))
+    chosen: set[int] = set()
+    left = width + len(between)
+    for index in sorted(range(len(parts)), key=lambda i: (parts[i].rank, i)):
+        needed = parts[index].least + len(between)
+        if parts[index].rank == ALWAYS or needed <= left:
+            chosen.add(index)
+            left -= needed
+    return between.join(
+        part.shown(left, markup) for index, part in enumerate(parts) if index in chosen
+    )
+
+
+def _separator(width: int, encoding: str) -> str:
+    if width < ROOMY:
+        return "  "
+    return " \xb7 " if terminal_line("\xb7", encoding) == "\xb7" else " | "
+
+
+def _parts(stats: ProgressStats, encoding: str) -> Iterator[_Part]:
+    yield _Part("manifest", LAST)
+    yield _Part(f"{stats.done}/{stats.total}", ALWAYS)
+    yield _Part(f"sent {stats.sent}", EXTRA if stats.sent < stats.total else LAST)
+    yield _Part(f"running {stats.running}", WANTED)
+    if stats.retrying:
+        due = _due(stats)
+        yield _Part(f"retry {stats.retrying}{f' in {due}' if due else ''}", WANTED)
+    if stats.stranded:
+        yield _Part(f"held {stats.stranded}", NEEDED, "yellow")
+    if stats.unattended is not None:
+        yield _Part(f"no worker for {clock(stats.unattended)}", NEEDED, "yellow")
+    yield _Part(f"passed {stats.passed}", GOOD, "green" if stats.passed else None)
+    # A zero is shown too; that none failed matters more than that none was lost.
+    for name, count, rank in (("failed", stats.failed, GOOD), ("lost", stats.lost, EXTRA)):
+        yield _Part(f"{name} {count}", NEEDED if count else rank, "red" if count else None)
+    if stats.unknown:
+        yield _Part(f"unknown {stats.unknown}", NEEDED, "red")
+    if stats.skipped:
+        yield _Part(f"skipped {stats.skipped}", GOOD, "yellow")
+    if stats.rate is not None:
+        yield _Part(short_rate(stats.rate), GOOD)
+    if stats.eta is not None:
+        yield _Part(f"ETA {clock(max(stats.eta, 1))}", WANTED)
+    if stats.slowest is not None and stats.slowest[1] >= NOTEWORTHY:
+        entry, seconds = stats.slowest
+        yield _Part("slowest ", GOOD, None, terminal_line(entry, encoding), f" {clock(seconds)}")
+
+
+def _due(stats: ProgressStats) -> str:
+    """Return the time until the first next try, nothing where it is not known or over."""
+    return clock(stats.next_try) if stats.next_try is not None and stats.next_try >= 1 else ""
+
+
+def log_line(stats: ProgressStats) -> str:
+    """Return all numbers on one line of ASCII, for a log."""
+    text = (
+        f"manifest after {clock(stats.elapsed)}: {stats.done} of {stats.total} done; "
+        f"sent {stats.sent}, running {stats.running}, passed {stats.passed}, "
+        f"failed {stats.failed}, lost {stats.lost}"
+    )
+    if stats.unknown:
+        text += f", unknown {stats.unknown}"
+    if stats.skipped:
+        text += f", skipped {stats.skipped}"
+    if stats.stranded:
+        text += f", held by no worker that answers {stats.stranded}"
+    if stats.retrying:
+        due = _due(stats)
+        text += f", waiting for their own next try {stats.retrying}"
+        text += f" (the first in {due})" if due else ""
+    if stats.unattended is not None:
+        text += f"; no worker has answered for {clock(stats.unattended)}"
+    if stats.rate is not None:
+        text += f"; {short_rate(stats.rate)}"
+    if stats.eta is not None:
+        text += f", ETA {clock(max(stats.eta, 1))}"
+    if stats.slowest is not None:
+        entry, seconds = stats.slowest
+        text += (
+            f"; slowest running {cut(terminal_line(entry, 'ascii'), MOST_NAME)} {clock(seconds)}"
+        )
+    return text
+
+
+def receipt_line(found: EntryVerdict, encoding: str = "utf-8") -> tuple[str, str]:
+    """Return verdict, entry, runtime and worker of a new verdict, and the line's colour.
+
+    A dash stands for a runtime or worker that is not known, and ``reused`` for the runtime of what
+    an earlier run has run.
+    """
+    verdict, receipt = found.verdict, found.receipt
+    runtime = None if receipt is None else receipt.runtime
+    worker = None if receipt is None else receipt.worker
+    took = "-" if runtime is None else f"{runtime:.3f} s"
+    if receipt is not None and receipt.reused is not None:
+        took, worker = "reused", None
+    words = [
+        verdict.verdict,
+        terminal_line(verdict.entry, encoding),
+        took,
+        terminal_line(worker or "-", encoding),
+    ]
+    return "  ".join(words), SIGNS[outcome(verdict.verdict)].colour
+
+
+PERIOD: Final = 0.2
+"""Seconds from one reading of the ledgers to the next, for a line that is rewritten."""
+LOG_PERIOD: Final = 1.0
+REDRAW: Final = 0.05
+"""Seconds before a line that was wiped is drawn again."""
+FIRST: Final = 10.0
+LONGEST: Final = 60.0
+"""Seconds to the first line of a log; the pause doubles from line to line, up to the longest."""
+
+
+class View(Protocol):
+    """Show progress in one way."""
+
+    period: float
+
+    def show(self, stats: ProgressStats, *, last: bool = False) -> None: ...
+
+    def redraw(self, now: float) -> float:
+        """Draw what was wiped again if it is time; return the moment at which to call this next."""
+
+    def give_way(self) -> None:
+        """Wipe what is shown, as another writer follows whose writes the view cannot see."""
+
+    def close(self) -> None:
+        """Remove what is shown, and stop."""
+
+
+class LineView:
+    """Show one line at the bottom of a terminal, rewritten."""
+
+    period = PERIOD
+
+    def __init__(self, reporter: pytest.TerminalReporter, footer: Footer) -> None:
+        self._markup = reporter.config.get_terminal_writer().markup
+        self._footer = footer
+        self._stats: ProgressStats | None = None
+        self._drawn = 0.0
+
+    def show(self, stats: ProgressStats, *, last: bool = False) -> None:
+        self._stats = None if last else stats
+        self._draw(time.monotonic())
+
+    def redraw(self, now: float) -> float:
+        if self._footer.shown or self._stats is None:
+            return math.inf
+        if now >= self._drawn + REDRAW:
+            self._draw(now)
+            return math.inf
+        return self._drawn + REDRAW
+
+    def give_way(self) -> None:
+        self._footer.wipe()
+
+    def close(self) -> None:
+        self._footer.close()
+
+    def _draw(self, now: float) -> None:
+        width = self._footer.width
+        if width > 0 and self._stats is not None:
+            line = live_line(self._stats, width, self._markup, self._footer.encoding)
+            self._footer.draw(line)
+        self._drawn = now
+
+
+class LogView:
+    """Write lines of a log after 10 s, after 20 s more, and so on, and at a long run's end."""
+
+    period = LOG_PERIOD
+
+    def __init__(self, reporter: pytest.TerminalReporter) -> None:
+        self._reporter = reporter
+        self._pause = FIRST
+        self._next = FIRST
+        self._logged: ProgressStats | None = None
+
+    def show(self, stats: ProgressStats, *, last: bool = False) -> None:
+        if stats.elapsed < (FIRST if last else self._next):
+            return
+        if last and self._logged is not None and self._logged.done == stats.done:
+            return
+        self._pause = min(2 * self._pause, LONGEST)
+        self._next = stats.elapsed + self._pause
+        self._logged = stats
+        begin_line(self._reporter)
+        self._reporter.write_line(log_line(stats))
+        self._reporter.flush()
+
+    def redraw(self, now: float) -> float:  # noqa: ARG002 - the other view's
+        return math.inf
+
+    def give_way(self) -> None:
+        """Do nothing: whole lines need not be wiped."""
+
+    def close(self) -> None:
+        """Do nothing: whole lines stay."""
+
+
+# The line on a terminal
+
+CLEAR: Final = "\x1b[J"
+"""Clears everything behind the cursor, and below."""
+MAKE_ROOM: Final = "\x1bD\x1b[A"
+"""Moves down, which scrolls in the last line and keeps the column, and up again."""
+SAVE: Final = "\x1b7"
+BELOW: Final = "\x1b[B\r\x1b[0m\x1b[?7l"
+"""Moves to the beginning of the line below, without colours and without wrapping."""
+BACK: Final = "\x1b[0m\x1b[?7h\x1b8"
+LEAST_LINES: Final = 2
+
+_MOVES = re.compile(r"[\n\r\v\f\b]|\x1b(?!\[[0-9;]*m|\]9;4;|\\)")
+"""Characters and sequences that may move the cursor other than by printing; colours and pytest's
+own signals to a terminal's tab (OSC 9;4) do not."""
+
+
+class Footer:
+    """Draw the line on the first of ``files``, and wipe it before anything is written to one.
+
+    pytest's own writes, a test's prints under ``-s`` and a warning of another thread all end in
+    ``write`` of these files, so the footer wraps that from :meth:`__init__` to :meth:`close`.
+    """
+
+    def __init__(self, files: Sequence[TextIO]) -> None:
+        self._lock = threading.RLock()
+        self._file = files[0]
+        self._watched: list[TextIO] = []
+        self.shown = False
+        try:
+            for file in {id(file): file for file in files}.values():
+                self._watch(file)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def encoding(self) -> str:
+        return self._file.encoding or "ascii"
+
+    @property
+    def width(self) -> int:
+        """Return the columns for the text; 0 if the window has no line to spare."""
+        size = shutil.get_terminal_size()
+        # The real size, whatever COLUMNS says: the terminal wraps lines by it.
+        with contextlib.suppress(OSError, ValueError):
+            real = os.get_terminal_size(self._file.fileno())
+            size = real if real.columns and real.lines else size  # some do not know their size
+        return size.columns - 1 if size.lines >= LEAST_LINES else 0
+
+    def draw(self, text: str) -> None:
+        """Show ``text`` in place of the line that was shown."""
+        with self._lock:
+            self.shown = False  # the next write is the footer's own, and must not wipe it
+            body = f"{CLEAR}{MAKE_ROOM}{SAVE}{BELOW}{text}{BACK}"
+            self._file.write(body)
+            self._file.flush()
+            self.shown = True
+
+    def wipe(self) -> None:
+        with self._lock:
+            if self.shown:
+                self.shown = False
+                self._file.write(CLEAR)
+                self._file.flush()
+
+    def close(self) -> None:
+        """Wipe the line, and restore ``write`` of the files."""
+        with self._lock:
+            try:
+                self.wipe()
+            finally:
+                for file in self._watched:
+                    with contextlib.suppress(AttributeError):  # another program has removed it
+                        del file.write
+                self._watched.clear()
+
+    def _watch(self, file: TextIO) -> None:
+        # Raises AttributeError for a file that cannot be watched.
+        file.write = self._watching(file.write)  # type: ignore[method-assign]
+        self._watched.append(file)
+
+    def _watching(self, write: Callable[[str], int]) -> Callable[[str], int]:
+        def watched(text: str) -> int:
+            if not self.shown:
+                return write(text)
+            with self._lock:
+                # Most writes, such as pytest's dots, stay on their line, and need no wiping.
+                if _MOVES.search(text):
+                    self.wipe()
+                return write(text)
+
+        return watched

@@ -110,8 +110,7 @@ def _compare(run: Run, report: RunReport) -> Comparison | None:
 
 
 def _compare_with(path: Path, run: Run) -> Comparison:
-    from pytest_manifest.analysis.comparison import compare
-    from pytest_manifest.analysis.tree_comparison import compare_trees
+    from pytest_manifest.analysis.comparison import compare, compare_trees
     from pytest_manifest.ledger import Ledger
 
     with Ledger.open(path) as ledger:

@@ -35,9 +35,9 @@ from pytest_manifest.reporting.run_report import (
     RunReport,
     add_artifact,
     run_files,
+    trees_of,
 )
 from pytest_manifest.reporting.run_statistics import comparison_of, keep_statistics, records_of
-from pytest_manifest.reporting.run_trees import trees_of
 from pytest_manifest.schema.summary import (
     Summary,
     SummaryCause,

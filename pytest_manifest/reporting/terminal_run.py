@@ -17,9 +17,8 @@ from pytest_manifest.reporting.descendants import (
     untold_lines,
 )
 from pytest_manifest.reporting.next_step import Command, how_to_go_on
-from pytest_manifest.reporting.run_report import RunReport, artifacts
+from pytest_manifest.reporting.run_report import RunReport, artifacts, trees_of
 from pytest_manifest.reporting.run_statistics import comparison_of, statistics_of
-from pytest_manifest.reporting.run_trees import trees_of
 from pytest_manifest.reporting.terminal_layout import BLANK, NARROWEST, Line, Sheet
 from pytest_manifest.reporting.terminal_statistics import (
     comparison_lines,

@@ -28,11 +28,10 @@ from pytest_manifest.text import (
 
 if TYPE_CHECKING:
     from pytest_manifest.analysis.causes import Cause
-    from pytest_manifest.analysis.comparison import Change, Comparison, TimeChange
+    from pytest_manifest.analysis.comparison import Change, Comparison, TimeChange, TreeChange
     from pytest_manifest.analysis.quantiles import Distribution
     from pytest_manifest.analysis.records import EntryRecord
     from pytest_manifest.analysis.statistics import Statistics, TaskRow, WorkerRow
-    from pytest_manifest.analysis.tree_comparison import TreeChange
 
 
 FEW = 20

@@ -2,12 +2,15 @@
 
 Whoever can write to a store, and every fault of a disk or a clock, can put there what no worker of
 ours writes. It says nothing, and above all nothing about another entry.
+
+Name the states in which a stored result is a job's end.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+from celery import states
 from loguru import logger
 from pydantic import ValidationError
 
@@ -57,3 +60,7 @@ def _text(why: object) -> str:
     if isinstance(why, ValidationError) and why.error_count() > _MAX_FAULTS:
         return f"it has {why.error_count():,} faults"
     return f"{why}"
+
+
+FINAL_STATES: Final = (*states.READY_STATES, states.IGNORED, states.REJECTED)
+"""Celery itself stores nothing of what was ignored or rejected; our workers do."""

@@ -25,8 +25,7 @@ from pytest_manifest.broker.client import AMQP_SCHEMES, connect, result_backend
 from pytest_manifest.broker.connection import reply_queue
 from pytest_manifest.compat.celery import if_made
 from pytest_manifest.results.django_results import DjangoSource, is_of_django
-from pytest_manifest.results.final_states import FINAL_STATES
-from pytest_manifest.results.read_errors import ReadErrors
+from pytest_manifest.results.read_errors import FINAL_STATES, ReadErrors
 from pytest_manifest.schema.fields import json_value
 from pytest_manifest.urls import StackAddress, scheme_of
 

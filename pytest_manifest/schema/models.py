@@ -13,6 +13,7 @@ from pytest_manifest.schema.fields import (
     Count,
     Document,
     Expiry,
+    Headers,
     Identifier,
     InParts,
     Json,
@@ -27,7 +28,6 @@ from pytest_manifest.schema.fields import (
     Version,
 )
 from pytest_manifest.schema.json_schemas import schema_problem
-from pytest_manifest.schema.message_headers import Headers
 from pytest_manifest.schema.patterns import pattern_problem
 from pytest_manifest.schema.statuses import State
 from pytest_manifest.schema.wire import MOST

@@ -1,12 +1,17 @@
-"""Run a Celery worker in a thread of this process, with a pool of daemon threads for its jobs."""
+"""Run a Celery worker in a thread of this process, with a pool of daemon threads for its jobs.
+
+Hide secrets in what the threads of an in-memory stack log: pytest may show it as it comes.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Final, NamedTuple
 
@@ -21,7 +26,45 @@ from loguru import logger
 
 from pytest_manifest.compat.billiard import exception_info
 from pytest_manifest.compat.celery import tracer_under
+from pytest_manifest.redaction import redact
 from pytest_manifest.worker.job import end_what_is_left
+
+
+@contextmanager
+def logs_redacted() -> Iterator[None]:
+    """Redact the records of the standard library's logging while the block runs.
+
+    Those of the main thread are left alone: tests run there, and may look for what they log.
+    """
+    before = logging.getLogRecordFactory()
+    ended = threading.Event()
+
+    def make(*args: object, **more: object) -> logging.LogRecord:
+        record: logging.LogRecord = before(*args, **more)
+        if threading.current_thread() is not threading.main_thread() and not ended.is_set():
+            _redact(record)
+        return record
+
+    logging.setLogRecordFactory(make)
+    try:
+        yield
+    finally:
+        ended.set()  # another factory may call this one by now
+        if logging.getLogRecordFactory() is make:
+            logging.setLogRecordFactory(before)
+
+
+def _redact(record: logging.LogRecord) -> None:
+    try:
+        text = record.getMessage()
+    except (TypeError, ValueError, KeyError):
+        return  # arguments that do not fit: logging tells of them when it formats the record
+    shown = redact(text)
+    if shown != text:
+        record.msg, record.args = shown, ()
+    if record.exc_info and record.exc_info[0] is not None and not record.exc_text:
+        record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
+
 
 STOP_SECONDS: Final = 5.0
 """How long jobs that run may go on when the worker is told to stop."""

@@ -2,6 +2,8 @@
 
 A :class:`Delivery` is one delivery of a message with our headers; an :class:`Execution` is its task
 while it runs: clocks, log lines, evidence.
+
+Keep what coverage.py has measured in a pool's process, which ends without Python's own end.
 """
 
 from __future__ import annotations
@@ -10,14 +12,15 @@ import json
 import os
 import resource
 import secrets
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import Context, ContextVar, Token
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Final
+from typing import Any, Final
 
 from loguru import logger
 from pydantic import JsonValue
@@ -29,6 +32,39 @@ from pytest_manifest.schema.fields import json_value
 from pytest_manifest.schema.wire import arguments_sha256, parse_moment, timestamp
 from pytest_manifest.worker.children import Children
 from pytest_manifest.worker.spool import Lines, Spool, TaskOutput
+
+
+def on_process_init(**_: object) -> None:
+    """Have this process save what is measured in it before SIGTERM ends it, where any is."""
+    if _measuring() is not None:
+        signal.signal(signal.SIGTERM, _save_and_end)
+
+
+def on_process_shutdown(**_: object) -> None:
+    """Save what was measured: the pool ends this process by ``os._exit``."""
+    save()
+
+
+def save() -> None:
+    """Write the measurements so far into a file of this process."""
+    current = _measuring()
+    if current is not None:
+        with suppress(Exception):  # of a report about a job, which must not end otherwise for it
+            current.stop()
+            current.save()
+
+
+def _measuring() -> Any | None:
+    """Give coverage.py's measurement of this process; None where there is none."""
+    coverage = sys.modules.get("coverage")
+    return None if coverage is None else coverage.Coverage.current()
+
+
+def _save_and_end(number: int, _frame: object) -> None:
+    save()
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
 
 DEFAULT_TTL = 7 * 24 * 3600
 EXECUTION_BYTES = 8

@@ -2,6 +2,10 @@
 
 Parts: setting up an app and a process, signals of the main process, signals around a task, and
 signals at the end of a private stack's worker.
+
+Record the deaths of processes after which Celery sends their jobs again.
+
+Celery 5.7 does so for tasks with ``retry_on_worker_lost``: the worker's main process sends a retry.
 """
 
 from __future__ import annotations
@@ -20,30 +24,32 @@ from celery import signals as celery_signals
 from celery import states
 from celery.exceptions import NotRegistered, WorkerShutdown, WorkerTerminate
 from loguru import logger
+from pydantic import JsonValue
 
 from pytest_manifest import variables
 from pytest_manifest.compat.billiard import is_recycled, sleep_by
 from pytest_manifest.compat.canvas import before_group_is_sent
 from pytest_manifest.compat.celery import after_undecodable, sleep_at_end_by
 from pytest_manifest.compat.threads import hand_on_to_threads
-from pytest_manifest.schema import wire
+from pytest_manifest.schema import stream_records, wire
 from pytest_manifest.schema.code_digest import told_digest
 from pytest_manifest.schema.statuses import State
-from pytest_manifest.worker import backends, log_capture, measuring, store_waits
-from pytest_manifest.worker.announcements import goes_on
-from pytest_manifest.worker.backend_base import ReceiptBackend
-from pytest_manifest.worker.backends import ensure_receipts
-from pytest_manifest.worker.connections import connections
-from pytest_manifest.worker.descendants import (
+from pytest_manifest.schema.wire import timestamp
+from pytest_manifest.worker import backends, job, log_capture, store_waits
+from pytest_manifest.worker.announcements import (
     children_of,
     current_children,
+    goes_on,
     message_of,
     tell_group,
     wants_children,
     warn_of_outlived,
 )
-from pytest_manifest.worker.greenlets import follow_greenlets
+from pytest_manifest.worker.backend_base import ReceiptBackend
+from pytest_manifest.worker.backends import ensure_receipts
+from pytest_manifest.worker.connections import connections, follow_greenlets
 from pytest_manifest.worker.handoff import (
+    MAX_RETRIES,
     START,
     announce,
     due_time,
@@ -53,9 +59,11 @@ from pytest_manifest.worker.handoff import (
     retries_so_far,
 )
 from pytest_manifest.worker.job import (
+    Delivery,
     Execution,
     current_execution,
     delivery_of,
+    delivery_of_fields,
     delivery_of_message,
     is_of_manifest,
     new_execution,
@@ -65,14 +73,63 @@ from pytest_manifest.worker.job import (
     runs_in_pool_child,
 )
 from pytest_manifest.worker.log_capture import catch_stdlib
-from pytest_manifest.worker.lost_tries import record_lost_try
 from pytest_manifest.worker.outcome import refused
-from pytest_manifest.worker.receipt import EXECUTION, execution_of, remember_request, started_record
+from pytest_manifest.worker.receipt import (
+    EXECUTION,
+    execution_of,
+    handed_on_record,
+    remember_request,
+    started_record,
+    taken_requests,
+)
 from pytest_manifest.worker.receivers import report_failures_at_start
 from pytest_manifest.worker.spool import sweep_stale
 
 if TYPE_CHECKING:
     from celery import Celery
+
+
+LOST: Final = "the process that ran it died"
+
+
+def record_lost_try(fields: Mapping[str, Any], headers: MutableMapping[str, object]) -> bool:
+    """Record that a worker's main process sends a job again whose process has died.
+
+    ``fields``: of the message that is about to be sent. Returns whether it is such a one: Celery
+    5.7 has ``retry_on_worker_lost`` for that.
+    """
+    task_id, retries = fields.get("id"), fields.get("retries")
+    for _, request in taken_requests():
+        if request.id != task_id or not isinstance(retries, int):
+            continue
+        delivery = delivery_of_fields(request.request_dict)
+        if delivery is None or delivery.retries + 1 != retries:
+            continue
+        began = request.time_start
+        started = datetime.fromtimestamp(began, timezone.utc) if began else None
+        latest: dict[str, JsonValue] = {
+            "retries": delivery.retries,
+            "started_at": timestamp(started) if started else None,
+            "ended_at": timestamp(datetime.now(timezone.utc)),
+            "error": {"type": "WorkerLostError", "message": LOST, "traceback": None},
+        }
+        headers[wire.HEADER_RETRIED] = [*map(dict, delivery.retried), latest][-MAX_RETRIES:]
+        headers.update(job_headers(delivery, delivery.hop))
+        due = due_time(fields.get("eta"))
+        record = handed_on_record(delivery, stream_records.HANDED_ON_AFTER_DEATH, due)
+        _announce(request.task.backend, delivery, record)
+        return True
+    return False
+
+
+def _announce(backend: object, delivery: Delivery, record: bytes) -> None:
+    """Put a record into the run's stream; a failure is logged, and the job goes on."""
+    if not isinstance(backend, ReceiptBackend):
+        return
+    try:
+        backend.announce(delivery.stream, delivery.ttl, record)
+    except Exception as error:
+        logger.warning("the death of {}'s process was not recorded: {}", delivery.task_id, error)
 
 
 # For workers of the private stack: its broker, which also holds the results, is restarted.
@@ -118,8 +175,8 @@ def connect() -> None:
         (celery_signals.task_postrun, on_postrun),
         (celery_signals.before_task_publish, on_publish),
         (celery_signals.after_task_publish, on_published),
-        (celery_signals.worker_process_init, measuring.on_process_init),
-        (celery_signals.worker_process_shutdown, measuring.on_process_shutdown),
+        (celery_signals.worker_process_init, job.on_process_init),
+        (celery_signals.worker_process_shutdown, job.on_process_shutdown),
         (celery_signals.worker_shutting_down, store_waits.begin_stop),
     ):
         here.receive(signal, receiver, f"{receiver.__module__}.{receiver.__name__}")

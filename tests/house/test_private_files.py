@@ -14,7 +14,7 @@ PACKAGE = ROOT / "pytest_manifest"
 ALLOWED = {
     "cli/init.py": "sources of the user's project, as shared as its others",
     "cli/main.py": "/dev/null",
-    "cli/target.py": "the folder of a manifest, which is a source",
+    "cli/output.py": "the folder of a manifest, which is a source",
     "files.py": "where all others are made",
     "ledger/ledger.py": "touch() with mode 0600 in a private folder; SQLite opens it",
     "ledger/merge.py": "a ledger that SQLite has made in a private temporary folder",
@@ -23,7 +23,7 @@ ALLOWED = {
     "plugin/session_runs.py": "/dev/null",
     "plugin/option_conflicts.py": "the folder of pytest's own report; a file that exists",
     "processes.py": "locks, mode 0600",
-    "reporting/allure/environment.py": "the folder of allure-pytest, which has made it",
+    "reporting/allure/hooks.py": "the folder of allure-pytest, which has made it",
     "reporting/summary_files.py": "GitHub's file of a step, which it has made",
     "schema/generate.py": "sources of this project",
     "signing/keys.py": "a private key, mode 0600 from the first, and a public one",

@@ -27,7 +27,7 @@ EXCEPTIONS: Final = {
     "schema/json_schema_rules.py: _left": "of one context, which is put back",
     "worker/backend_base.py: _current_receipt": "of one context, which is put back",
     "worker/backend_base.py: _celery_marks": "of one context, which is put back",
-    "worker/descendants.py: _outside": "of one context, which is put back",
+    "worker/announcements.py: _outside": "of one context, which is put back",
     "worker/job.py: _current": "of one context, which is put back",
     "results/django_results.py: connections": "Django's, put back at the end of the block",
     "signing/keys.py: _require_library": "whether a library is installed",

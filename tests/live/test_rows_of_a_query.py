@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from pytest_manifest.cli.rows import sql_rows
+from pytest_manifest.cli.new import sql_rows
 from pytest_manifest.errors import PlanError
 
 pytestmark = [pytest.mark.live, pytest.mark.postgres, pytest.mark.ring(1)]

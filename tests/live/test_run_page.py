@@ -16,7 +16,7 @@ from pydantic import JsonValue
 from pytest_manifest.analysis.comparison import compare
 from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.ledger import RunSegment
-from pytest_manifest.reporting.run_again import RunAgain
+from pytest_manifest.reporting.next_step import RunAgain
 from pytest_manifest.reporting.run_page.page import PageMetadata, write_page
 from tests.browser import opened
 from tests.run_page_sample import BEGAN, HOSTILE, TASKS, run_info, sample_records

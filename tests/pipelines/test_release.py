@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_manifest.reporting.run_page.assets import VENDOR
+from pytest_manifest.reporting.run_page.page import VENDOR
 from tests.pipelines.github import workflow
 from tests.pipelines.machine import ROOT
 

@@ -10,7 +10,7 @@ import pytest
 from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.reporting.allure.content import code, escaped
 from pytest_manifest.reporting.allure.entries import history_id, result_id, scopes
-from pytest_manifest.reporting.allure.environment import executor
+from pytest_manifest.reporting.allure.hooks import executor
 from pytest_manifest.reporting.allure.terms import (
     CATEGORIES,
     is_known,

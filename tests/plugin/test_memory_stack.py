@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pytest_manifest.plugin.report_texts import JobsWarnings
-from pytest_manifest.stack.in_memory_logs import logs_redacted
+from pytest_manifest.stack.in_memory_worker import logs_redacted
 from tests.plugin.conftest import Project
 
 MEMORY = "--manifest-broker=memory://"

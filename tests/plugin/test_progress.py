@@ -277,7 +277,7 @@ def test_writes_sparse_lines_into_a_log(project: Project, xdist: tuple[str, ...]
     """Not a terminal: whole lines of ASCII; here the first is not waited for as long as usual."""
     project.write(
         "conftest.py",
-        "import pytest_manifest.reporting.progress_view as p\np.FIRST = p.LOG_PERIOD = 0\n",
+        "import pytest_manifest.reporting.progress as p\np.FIRST = p.LOG_PERIOD = 0\n",
     )
     project.manifest("m.jsonl", [{"id": "映画", "task": "jobs.nap", "kwargs": {"sec": 0.3}}])
     result = project.run(*QUICK, MANIFEST, *xdist)

@@ -17,7 +17,7 @@ from loguru import logger
 
 from pytest_manifest import log
 from pytest_manifest.process_state import known_states
-from pytest_manifest.redaction import literals, settings
+from pytest_manifest.redaction import settings, texts
 from tests.plugin.conftest import INI, Project
 from tests.plugin.leaks import Marks
 
@@ -83,8 +83,8 @@ def test_a_session_sees_nothing_of_the_one_before(project: Project) -> None:
     assert second_log != first_log
     assert not second_log.read_text("utf-8").startswith("{")
 
-    assert literals.registered_secrets() == []
-    assert SECRET not in literals.literals()
+    assert texts.registered_secrets() == []
+    assert SECRET not in texts.literals()
     assert settings.current_salt() == salts[0]
 
 
@@ -115,12 +115,12 @@ def test_a_session_that_ends_early_leaves_nothing(project: Project) -> None:
     project.write("conftest.py", f"{FIRST}raise ValueError('broken')\n")
     assert project.run("--manifest=m.jsonl", MEMORY).ret == 4
     assert project.leaks == []
-    assert literals.registered_secrets() == []
+    assert texts.registered_secrets() == []
 
 
 def test_a_session_takes_secrets_over_that_its_process_has_hidden(project: Project) -> None:
     """Who has registered one before pytest was called goes on to have it hidden."""
-    state = literals.hidden_values
+    state = texts.hidden_values
     end = state.begin()
     try:
         from pytest_manifest import manifest_secret
@@ -128,7 +128,7 @@ def test_a_session_takes_secrets_over_that_its_process_has_hidden(project: Proje
         manifest_secret(SECRET)
         shown, _ = play(project, "alpha")
         assert "alpha says ***" in shown
-        assert literals.registered_secrets() == [SECRET]
+        assert texts.registered_secrets() == [SECRET]
     finally:
         end()
 

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.analysis import reading
-from pytest_manifest.analysis.reading import read_records
+from pytest_manifest.analysis.reading import StoredRecord, read_records
 from pytest_manifest.analysis.records import EntryRecord
-from pytest_manifest.analysis.stored_records import StoredRecord
 from pytest_manifest.ledger import Start
 from pytest_manifest.schema import Entry, ErrorInfo, Receipt
 from tests.unit.analysis_support import START, MadeRun, after, verdict

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pytest_manifest.cli.find_app import find_apps
-from pytest_manifest.cli.init import _EARLY_PATHS, PLAN, _pytest_version
+from pytest_manifest.cli.init import _EARLY_PATHS, PLAN, _pytest_version, find_apps
 from pytest_manifest.cli.main import app
 from pytest_manifest.ini import (
     batch_setting,

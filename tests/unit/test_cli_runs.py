@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_manifest.analysis.history import EntryHistory
+from pytest_manifest.cli.history import EntryHistory
 from pytest_manifest.manifest import read_receipts
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.summary import Summary

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import JsonValue
 
-from pytest_manifest.cli.tree import tree_lines
+from pytest_manifest.cli.show import tree_lines
 from pytest_manifest.ledger import Descendant, Ledger
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.facts import FactSource, Nowhere, Stored

@@ -12,8 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from pytest_manifest.schema.json_schema_shape import _NAMED, _ONE, _PLAIN, _SEVERAL, suspects
-from pytest_manifest.schema.json_schemas import SchemaFlawError, schema_problem, violations
+from pytest_manifest.schema.json_schemas import (
+    _NAMED,
+    _ONE,
+    _PLAIN,
+    _SEVERAL,
+    SchemaFlawError,
+    schema_problem,
+    suspects,
+    violations,
+)
 
 HUGE = 10**400
 

@@ -17,7 +17,7 @@ import pytest
 from loguru import logger
 
 from pytest_manifest import log
-from pytest_manifest.redaction import literals
+from pytest_manifest.redaction import texts
 from pytest_manifest.redaction.registry import hide
 
 
@@ -26,7 +26,7 @@ def own_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Leave loguru, the root logger and the hidden values as they were."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    monkeypatch.setattr(literals.hidden_values, "now", literals.Hidden())
+    monkeypatch.setattr(texts.hidden_values, "now", texts.Hidden())
     yield
     root.handlers[:] = handlers
     root.setLevel(level)

@@ -473,7 +473,7 @@ def test_ids_with_the_same_hash_are_told_apart(
     save: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The hashes of ids only raise a suspicion; the lines decide."""
-    monkeypatch.setattr("pytest_manifest.manifest.validation.hash", lambda _: 7, raising=False)
+    monkeypatch.setattr("pytest_manifest.manifest.scan.hash", lambda _: 7, raising=False)
     assert read_manifest(save(A + B)).ids == ("a", "b")
     with pytest.raises(ManifestError, match=r"m\.jsonl:3: entry id 'b' was used on line 2"):
         read_manifest(save(A + B + B))

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from pytest_manifest.reporting.progress_view import CLEAR, SAVE, Footer
+from pytest_manifest.reporting.progress import CLEAR, SAVE, Footer
 
 
 def stream() -> io.TextIOWrapper:

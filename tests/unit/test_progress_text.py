@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_manifest.ledger import EntryVerdict
-from pytest_manifest.reporting.progress_line import live_line, log_line, receipt_line
+from pytest_manifest.reporting.progress import live_line, log_line, receipt_line
 from pytest_manifest.reporting.progress_meter import Pace, ProgressStats
 from pytest_manifest.schema import Entry
 from pytest_manifest.testing import make_receipt

@@ -5,8 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
+from pytest_manifest.reporting.progress import LogView
 from pytest_manifest.reporting.progress_meter import ProgressStats
-from pytest_manifest.reporting.progress_view import LogView
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter

@@ -19,13 +19,13 @@ from pytest_manifest.errors import StackError
 from pytest_manifest.redaction import (
     configure,
     hide,
-    literals,
     manifest_secret,
     redact,
     redact_error,
     redact_url,
     redacted,
     redacted_schema,
+    texts,
     use_salt,
     without_cut,
 )
@@ -50,7 +50,7 @@ from tests.reasons import phrase
 @pytest.fixture(autouse=True)
 def nothing_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the hidden values as they were."""
-    monkeypatch.setattr(literals.hidden_values, "now", literals.Hidden())
+    monkeypatch.setattr(texts.hidden_values, "now", texts.Hidden())
 
 
 @pytest.mark.parametrize(

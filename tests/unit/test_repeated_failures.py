@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_manifest.bindings import OF_VERDICT
-from pytest_manifest.reporting import repeated_failures
+from pytest_manifest.reporting import terminal
 
 
 def failure(entry: str, verdict: str | None, *, of_verdict: bool = True) -> pytest.TestReport:
@@ -21,7 +21,7 @@ def failure(entry: str, verdict: str | None, *, of_verdict: bool = True) -> pyte
 
 def shown(*reports: pytest.TestReport) -> list[str]:
     """The tests that are shown, where a cause names the entry ``a``."""
-    found = repeated_failures._shown(reports, {("r", "a")})
+    found = terminal._shown(reports, {("r", "a")})
     return [one.nodeid for one in found if isinstance(one, pytest.TestReport)]
 
 

@@ -29,8 +29,8 @@ from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import read_manifest
 from pytest_manifest.plugin.options import Options
 from pytest_manifest.plugin.plans import Plans
-from pytest_manifest.redaction import literals
-from pytest_manifest.reporting.progress_line import receipt_line
+from pytest_manifest.redaction import texts
+from pytest_manifest.reporting.progress import receipt_line
 from pytest_manifest.reporting.run_page.details import details
 from pytest_manifest.reporting.run_page.documents import statistics_document
 from pytest_manifest.run import RunSettings, audit_run
@@ -190,7 +190,7 @@ def test_a_secret_of_the_earlier_run_is_one_of_the_new_run(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What its receipts hold is hidden in the reports of the run that reuses them, too."""
-    monkeypatch.setattr(literals.hidden_values, "now", literals.Hidden())
+    monkeypatch.setattr(texts.hidden_values, "now", texts.Hidden())
     record = rig.begun([double("a")])
     record.attempt("a", code=CODE)
     record.ledger.info.add_task_ids(SECRETS, ["hunter2-of-monday"])

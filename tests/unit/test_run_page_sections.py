@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest import PageSection
-from pytest_manifest.redaction import literals, manifest_secret
+from pytest_manifest.redaction import manifest_secret, texts
 from pytest_manifest.reporting.run_page.sections import (
     BUDGET,
     LONGEST,
@@ -63,7 +63,7 @@ def test_long_texts_are_cut_and_rows_beyond_the_room_are_counted() -> None:
 def test_secrets_are_hidden_and_control_characters_are_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(literals.hidden_values, "now", literals.Hidden())
+    monkeypatch.setattr(texts.hidden_values, "now", texts.Hidden())
     manifest_secret("hunter2-hunter2")
     [found] = section_documents(
         [PageSection("\x1b[31m", "hunter2-hunter2", ["a"], [["postgresql://u:pass-4711@h/d"]])]

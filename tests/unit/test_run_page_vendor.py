@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pytest_manifest.reporting.run_page.assets import LIBRARIES, STYLES, VENDOR
+from pytest_manifest.reporting.run_page.page import LIBRARIES, STYLES, VENDOR
 
 LISTED = json.loads((VENDOR / "vendor.json").read_text("utf-8"))["packages"]
 FILES = [(package, file) for package in LISTED for file in package["files"]]

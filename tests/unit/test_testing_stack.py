@@ -22,7 +22,7 @@ import pytest_manifest.stack.in_memory as stack_module
 import pytest_manifest.stack.in_memory_worker as worker
 from pytest_manifest.errors import StackError
 from pytest_manifest.schema import Entry, Expectations
-from pytest_manifest.stack.in_memory_app import SETTINGS, URL
+from pytest_manifest.stack.in_memory import SETTINGS, URL
 from pytest_manifest.testing import MemoryStack, run
 from pytest_manifest.worker.backend_memory import MemoryStore, stores
 from tests.support import eventually

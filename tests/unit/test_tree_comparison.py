@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_manifest.analysis.tree_comparison import TreeChange, compare_trees
+from pytest_manifest.analysis.comparison import TreeChange, compare_trees
 from tests.unit.cli_support import as_json, make_run, manifest, write_manifest
 from tests.unit.test_cli_trees import add_tree
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
-from pytest_manifest.analysis.trees import critical_path, nested, path_to
+from pytest_manifest.analysis.tree_reading import critical_path, nested, path_to
 
 BEGAN = datetime(2026, 11, 24, 15, tzinfo=timezone.utc)
 

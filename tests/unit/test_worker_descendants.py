@@ -13,9 +13,14 @@ from celery.signals import task_postrun
 
 from pytest_manifest.compat.canvas import before_group_is_sent
 from pytest_manifest.schema import wire
-from pytest_manifest.worker.announcements import End, announce_rest
+from pytest_manifest.worker.announcements import (
+    End,
+    announce_rest,
+    children_of,
+    tell_group,
+    wants_children,
+)
 from pytest_manifest.worker.children import Children, Message
-from pytest_manifest.worker.descendants import children_of, tell_group, wants_children
 from pytest_manifest.worker.handoff import job_headers
 from pytest_manifest.worker.job import Execution, delivery_of
 from pytest_manifest.worker.receipt import finished_record, origin, started_record
@@ -250,7 +255,7 @@ def test_a_large_group_is_told_of_in_parts(
     running: Running, canvas: Canvas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each before its own members are sent; the others need not be there yet."""
-    monkeypatch.setattr("pytest_manifest.worker.descendants.MOST_AT_ONCE", 2)
+    monkeypatch.setattr("pytest_manifest.worker.announcements.MOST_AT_ONCE", 2)
 
     def frozen() -> Iterator[Any]:
         for _ in range(5):

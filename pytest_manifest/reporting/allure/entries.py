@@ -29,7 +29,6 @@ from pytest_manifest.reporting.allure.content import (
     small_documents,
     write_attachments,
 )
-from pytest_manifest.reporting.allure.descendants import MOST, step_of_tree
 from pytest_manifest.reporting.allure.finished_test import (
     AllureResult,
     FinishedTest,
@@ -44,7 +43,7 @@ from pytest_manifest.reporting.allure.result import (
     final_result,
     last_sent,
 )
-from pytest_manifest.reporting.allure.steps import Json
+from pytest_manifest.reporting.allure.steps import MOST, Json, step_of_tree
 from pytest_manifest.reporting.allure.terms import issue_addresses
 from pytest_manifest.reporting.run_report import RunReport
 from pytest_manifest.schema import Receipt
