@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from pytest_manifest.cli.runs_folder import StoredRun
+from pytest_manifest.cli.stored_run import StoredRun
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.run.consistency import violations
 

@@ -12,7 +12,7 @@ from pytest_manifest.analysis.comparison import (
     comparison_document,
 )
 from pytest_manifest.cli.output import say, write_json
-from pytest_manifest.cli.runs_folder import StoredRun
+from pytest_manifest.cli.stored_run import StoredRun
 from pytest_manifest.reporting.terminal_layout import Sheet
 from pytest_manifest.reporting.terminal_statistics import comparison_lines
 

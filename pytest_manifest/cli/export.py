@@ -15,7 +15,7 @@ from pytest_manifest.analysis.records import EntryRecord, summary_fields
 from pytest_manifest.analysis.statistics import Statistics, statistics
 from pytest_manifest.cli import ExportFormat
 from pytest_manifest.cli.output import check_target, say, write_json
-from pytest_manifest.cli.runs_folder import StoredRun
+from pytest_manifest.cli.stored_run import StoredRun
 from pytest_manifest.files import FILE_MODE, folder_of
 from pytest_manifest.ledger import Statuses
 from pytest_manifest.ledger.queries import BATCH

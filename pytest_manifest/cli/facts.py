@@ -13,7 +13,8 @@ from typing import Final
 from pydantic import JsonValue
 
 from pytest_manifest.cli.output import say, write_rows_as_json, write_table
-from pytest_manifest.cli.runs_folder import StoredRun, find_run
+from pytest_manifest.cli.runs_folder import find_run
+from pytest_manifest.cli.stored_run import StoredRun
 from pytest_manifest.errors import ManifestError, PlanError
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.facts import document_of

@@ -290,7 +290,8 @@ def diff(
     beginning of one, "last", or the path of a ledger.
     """
     from pytest_manifest.cli import diff as command
-    from pytest_manifest.cli.runs_folder import StoredRun, find_run, runs_folder
+    from pytest_manifest.cli.runs_folder import find_run, runs_folder
+    from pytest_manifest.cli.stored_run import StoredRun
 
     place = runs_folder(folder)
     earlier, later = (StoredRun.open(find_run(one, place)) for one in (before, after))
@@ -341,7 +342,8 @@ def export(
     RUN is a run's id, the beginning of one, "last", or the path of a ledger.
     """
     from pytest_manifest.cli import export as command
-    from pytest_manifest.cli.runs_folder import StoredRun, find_run, report_mode, runs_folder
+    from pytest_manifest.cli.runs_folder import find_run, report_mode, runs_folder
+    from pytest_manifest.cli.stored_run import StoredRun
 
     stored = StoredRun.open(find_run(run, runs_folder(folder)))
     command.run(stored, form, output, report_mode(), force=force, json=json)

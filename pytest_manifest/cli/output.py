@@ -1,7 +1,6 @@
-"""Write what commands find: tables for people, JSON for programs; foreign text is escaped.
+"""Write what commands find: tables for people, JSON for programs; foreign text is escaped."""
 
-Check the file that a command is to write, and make its folder.
-"""
+# ruff: noqa: T201 - printing is what a command is for
 
 from __future__ import annotations
 
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pytest_manifest.errors import PlanError
-from pytest_manifest.manifest.writer import writing
 from pytest_manifest.schema.statuses import SIGNS, STATUSES
 from pytest_manifest.text import cells, terminal_line
 
@@ -33,11 +31,10 @@ def check_target(target: Path | None, *, force: bool, json: bool) -> None:
 
 def make_folder(target: Path) -> None:
     """Make the file's folder. Raises ManifestError, which names the file."""
+    from pytest_manifest.manifest.writer import writing
+
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-
-
-# ruff: noqa: T201 - printing is what a command is for
 
 
 AT_ONCE: Final = 500

@@ -1,28 +1,17 @@
-"""Find the runs that a command line names: by id, the beginning of one, a path, or ``last``.
-
-Open a run that is over: its ledger, and the manifest that it was made of.
-"""
+"""Find the runs that a command line names: by id, the beginning of one, a path, or ``last``."""
 
 from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from pytest_manifest import redaction
-from pytest_manifest.analysis.reading import read_records
-from pytest_manifest.analysis.records import EntryRecord
-from pytest_manifest.errors import LedgerError, ManifestError, StackError
+from pytest_manifest.errors import LedgerError, StackError
 from pytest_manifest.files import FILE_MODE, MODE_HINT, parsed_mode
 from pytest_manifest.ini import BATCH_INI, batch_setting, batch_settings
-from pytest_manifest.ledger import Ledger, RunInfo
-from pytest_manifest.ledger.run_files import RunFiles
-from pytest_manifest.manifest import Manifest, manifest_digest, read_manifest
-from pytest_manifest.run.changes import kept_manifest
 from pytest_manifest.text import listed
 
 NAME: Final = "runs"
@@ -137,56 +126,3 @@ def _parts(path: Path) -> list[str]:
 
     with Ledger.open(path) as ledger:
         return list(ledger.info.merged())
-
-
-@dataclass(frozen=True)
-class StoredRun:
-    """A run as its ledger describes it, with the manifest that it was made of."""
-
-    ledger_path: Path
-    info: RunInfo
-    manifest: Manifest
-    warnings: Sequence[str] = ()
-    error: None = None
-    files: RunFiles = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "files", RunFiles(self.ledger_path))
-
-    @classmethod
-    def open(cls, path: Path) -> StoredRun:
-        """Read a ledger's description. Raises LedgerError where it, or its manifest, is no more."""
-        hide_secrets()
-        with Ledger.open(path) as ledger:
-            ledger.info.hide_secrets()
-            ledger.check_types()
-            info = ledger.info.read()
-        return cls(path, info, _manifest(path, info))
-
-    def read(self) -> AbstractContextManager[Ledger]:
-        """Open the ledger for reading."""
-        return Ledger.open(self.ledger_path)
-
-    @contextmanager
-    def records(self) -> Iterator[Iterator[EntryRecord]]:
-        """Open the run's entries, in the manifest's order; they are read as they are asked for."""
-        with self.read() as ledger, closing(read_records(ledger, self.manifest)) as records:
-            yield records
-
-
-def _manifest(path: Path, info: RunInfo) -> Manifest:
-    """Return the manifest's file if it is as it was, else the run's copy.
-
-    Another version of the file would tell of entries that the run did not have.
-    """
-    with suppress(ManifestError):
-        if manifest_digest(info.manifest) == info.sha256:
-            return read_manifest(info.manifest, lean=True)
-    kept = kept_manifest(path, info.sha256)
-    if kept is None:
-        raise LedgerError(
-            f"run {info.run}: the manifest that it was made of is not beside {path.name}, and "
-            f"{info.manifest} is another version of it, or none; copy "
-            f"{RunFiles(path).manifest(info.sha256).name} from where the run was made"
-        )
-    return kept

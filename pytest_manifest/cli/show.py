@@ -20,12 +20,8 @@ from pydantic import JsonValue
 
 from pytest_manifest.analysis.records import EntryRecord, summary_fields
 from pytest_manifest.cli.output import AT_ONCE, say, write_rows_as_json, write_table
-from pytest_manifest.cli.runs_folder import (
-    StoredRun,
-    find_run,
-    hide_secrets,
-    hide_secrets_of_newest,
-)
+from pytest_manifest.cli.runs_folder import find_run, hide_secrets, hide_secrets_of_newest
+from pytest_manifest.cli.stored_run import StoredRun
 from pytest_manifest.errors import PlanError
 from pytest_manifest.ledger import AttemptRow, Descendant, Ledger
 from pytest_manifest.manifest import dump_entry, read_manifest

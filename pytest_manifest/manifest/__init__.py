@@ -1,8 +1,7 @@
 """Read and write the two file formats: manifests and receipts."""
 
 from pytest_manifest.manifest.fast_path import entry_line
-from pytest_manifest.manifest.jsonl import id_and_task
-from pytest_manifest.manifest.limits import Limits
+from pytest_manifest.manifest.jsonl import Limits, id_and_task
 from pytest_manifest.manifest.partition import (
     Balance,
     Group,

@@ -17,6 +17,7 @@ from pytest_manifest.manifest.fast_path import expects_nothing
 from pytest_manifest.manifest.jsonl import (
     MAX_FAULTS,
     Faults,
+    Limits,
     Line,
     file_error,
     id_and_task,
@@ -25,7 +26,6 @@ from pytest_manifest.manifest.jsonl import (
     parse_document,
     parse_object,
 )
-from pytest_manifest.manifest.limits import Limits
 from pytest_manifest.manifest.scan import Places, Summary, digest_of, scan, stamp_of
 from pytest_manifest.schema import Entry, Header
 from pytest_manifest.schema.json_values import MSGSPEC_ERRORS

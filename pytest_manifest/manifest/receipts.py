@@ -18,8 +18,17 @@ from pydantic_core import from_json
 from typing_extensions import Self
 
 from pytest_manifest.errors import Fault, ManifestError
-from pytest_manifest.manifest.jsonl import Faults, Line, open_regular, parse_document, read_lines
-from pytest_manifest.manifest.limits import DEFAULT, Limits, beyond, longer_line
+from pytest_manifest.manifest.jsonl import (
+    DEFAULT,
+    Faults,
+    Limits,
+    Line,
+    beyond,
+    longer_line,
+    open_regular,
+    parse_document,
+    read_lines,
+)
 from pytest_manifest.schema import RULE, Receipt, is_identifier
 from pytest_manifest.schema.receipts import ExportedDescendant
 

@@ -22,18 +22,20 @@ from pytest_manifest.manifest.jsonl import (
     MARK,
     MAX_FAULTS,
     Faults,
+    Limits,
     Line,
+    beyond,
     check_document,
     check_end,
     is_blank,
     is_remark,
+    longer_line,
     open_regular,
     parse_object,
     placeholder_faults,
     read_lines,
     without_bom,
 )
-from pytest_manifest.manifest.limits import Limits, beyond, longer_line
 from pytest_manifest.schema import Entry, Header
 from pytest_manifest.schema.json_values import MSGSPEC_ERRORS
 

@@ -2,27 +2,342 @@
 
 Results are read as stored: an exception stays a type name and a message, and no class is imported
 or instantiated for it.
+
+Read results as stored, by one reader for each kind of Celery result backend.
+
+Kombu writes dates, decimals, UUIDs and bytes as objects with a mark, and makes Python values of
+them when it reads. A manifest holds JSON, so the JSON is what is compared. It also is all that this
+side can have of a type that only the worker's code has registered with kombu.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from celery import states
-from celery.exceptions import Reject
+from celery import Celery, states
+from celery.backends.base import BaseKeyValueStoreBackend, DisabledBackend
+from celery.exceptions import Reject, SecurityError
+from kombu.exceptions import SerializationError
+from kombu.serialization import loads, register
+from kombu.utils import json as kombu_json
 from pydantic import JsonValue
 
-from pytest_manifest.broker.client import load_app
+from pytest_manifest.broker.attempt import RUN8_LENGTH
+from pytest_manifest.broker.client import AMQP_SCHEMES, connect, load_app, result_backend
+from pytest_manifest.broker.connection import reply_queue
+from pytest_manifest.compat.celery import if_made
 from pytest_manifest.errors import StackError
 from pytest_manifest.redaction import redact_error, redact_url
-from pytest_manifest.results.read_errors import ReadErrors
-from pytest_manifest.results.sources import UNREADABLE, Meta, ResultSource, as_json, open_source
+from pytest_manifest.results.django_results import DjangoSource, is_of_django
+from pytest_manifest.results.read_errors import FINAL_STATES, ReadErrors
 from pytest_manifest.schema import ErrorInfo, State
+from pytest_manifest.schema.fields import json_value
 from pytest_manifest.schema.wire import MOST, YEARS, parse_moment, plain_traceback, unwrap_result
 from pytest_manifest.urls import StackAddress, scheme_of
+
+if TYPE_CHECKING:
+    from celery.backends.base import Backend
+    from celery.backends.database import DatabaseBackend
+    from kombu import Connection, Queue
+    from kombu.message import Message
+
+
+Meta = Mapping[str, object]
+"""A result as Celery stores it: status, result, traceback, date_done, ..."""
+
+UNREADABLE: Final = "manifest_unreadable"
+"""In place of a result: why there is none, though its state is known."""
+REPLIES_A_READ: Final = 5000
+_DECODE_ERRORS: Final = (
+    SerializationError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    RecursionError,
+    SecurityError,
+)
+"""What a result raises that makes no sense; a store that cannot be reached raises others."""
+
+
+class ResultSource(Protocol):
+    """A store of results. Methods raise whatever the backend's driver raises."""
+
+    def read(self, task_ids: Sequence[str]) -> dict[str, Meta]:
+        """Give what is stored for these ids, in whatever state."""
+
+    def close(self) -> None:
+        """End the connection."""
+
+
+def open_source(
+    app: Celery, address: StackAddress, flaws: ReadErrors, fetched: dict[str, Meta] | None = None
+) -> ResultSource:
+    """Make the source for the address's result backend, with the app's own settings for it.
+
+    ``fetched``: results that can be had once only, by task id; they are kept there until they are
+    asked for.
+    """
+    if scheme_of(address.backend_url) == "rpc":
+        return ReplySource(app, address, flaws, {} if fetched is None else fetched)
+    if scheme_of(address.backend_url) == "memory":
+        from pytest_manifest.worker.backend_memory import MemoryBackend
+
+        backend = MemoryBackend(app=app, url=address.backend_url)
+    else:
+        backend = result_backend(app, address)
+    leave_marks(backend)
+    if isinstance(backend, DisabledBackend):
+        return NoSource()
+    if isinstance(backend, BaseKeyValueStoreBackend):
+        return KeyValueSource(backend, flaws)
+    if hasattr(backend, "ResultSession"):
+        return DatabaseSource(backend, flaws)
+    other = OtherSource(backend, flaws)
+    return DjangoSource(backend, other.read) if is_of_django(backend) else other
+
+
+class NoSource:
+    """Read nothing: the stack has no result backend."""
+
+    def read(self, task_ids: Sequence[str]) -> dict[str, Meta]:  # noqa: ARG002 - nothing to find
+        """Give nothing."""
+        return {}
+
+    def close(self) -> None:
+        """Do nothing: nothing is open."""
+
+
+class KeyValueSource:
+    """Read from Redis and the like, all ids in one MGET, or one by one where a store has none."""
+
+    def __init__(self, backend: BaseKeyValueStoreBackend, flaws: ReadErrors) -> None:
+        self._backend = backend
+        self._flaws = flaws
+
+    def read(self, task_ids: Sequence[str]) -> dict[str, Meta]:
+        """Give what is stored, without what cannot be decoded."""
+        keys = [self._backend.get_key_for_task(task_id) for task_id in task_ids]
+        found: dict[str, Meta] = {}
+        for task_id, payload in zip(task_ids, self._payloads(keys), strict=True):
+            meta = self._decode(task_id, payload) if payload else None
+            if meta is not None:
+                found[task_id] = meta
+                self._flaws.results.pop(task_id, None)  # what could not be read was its last word
+        return found
+
+    def _payloads(self, keys: Sequence[object]) -> Sequence[object]:
+        try:
+            payloads: Sequence[object] = self._backend.mget(keys)
+        except NotImplementedError:  # S3's, Django's cache: Celery's base class has none
+            return [self._backend.get(key) for key in keys]
+        return payloads
+
+    def close(self) -> None:
+        """End the connections of the backend's pool."""
+        client = if_made(self._backend, "client")
+        if client is not None:
+            with suppress(Exception):
+                client.close()
+                client.connection_pool.disconnect()
+
+    def _decode(self, task_id: str, payload: object) -> Meta | None:
+        try:
+            meta = self._backend.decode(payload)
+        except Exception as error:  # of a decoder, on what may be anything
+            self._flaws.add_result(
+                task_id,
+                f"it cannot be decoded ({error}); the workers' result_serializer must be one that "
+                "the app here accepts",
+            )
+            return None
+        if not isinstance(meta, dict):
+            self._flaws.add_result(task_id, f"it is {type(meta).__name__}, no document of Celery's")
+            return None
+        return meta
+
+
+class DatabaseSource:
+    """Read from an SQL database, by one query for the final ones among the ids."""
+
+    def __init__(self, backend: DatabaseBackend, flaws: ReadErrors) -> None:
+        from sqlalchemy import PickleType
+
+        self._backend = backend
+        self._flaws = flaws
+        # Celery before 5.7 pickles all results, whatever the serializer, and SQLAlchemy loads them.
+        self._is_loaded = isinstance(backend.task_cls.__table__.c.result.type, PickleType)
+
+    def read(self, task_ids: Sequence[str]) -> dict[str, Meta]:
+        """Give what is stored in a final state, without rows that cannot be read."""
+        try:
+            return self._rows(task_ids)
+        except Exception:  # of the database, or of one row, which hides all others
+            final = self._final(task_ids)  # which looks at none of the columns that may be odd
+            if len(final) == 1:
+                return self._one(*final.popitem())
+        ids, half = list(final), len(final) // 2
+        return self.read(ids[:half]) | self.read(ids[half:]) if ids else {}
+
+    def _one(self, task_id: str, status: str) -> dict[str, Meta]:
+        """Read one row again: it may have been the database, and that has answered since."""
+        try:
+            return self._rows([task_id])
+        except Exception as error:
+            self._final([task_id])  # raises where the database is away
+            self._flaws.add(f"the stored result of task {task_id}", error)
+            return {task_id: {"status": status, UNREADABLE: f"it cannot be read: {error}"}}
+
+    def _rows(self, task_ids: Sequence[str]) -> dict[str, Meta]:
+        table = self._backend.task_cls
+        with closing(self._backend.ResultSession()) as session:
+            rows = session.query(table).filter(
+                table.task_id.in_(task_ids), table.status.in_(FINAL_STATES)
+            )
+            return {row.task_id: self._meta(row.to_dict()) for row in rows}
+
+    def _final(self, task_ids: Sequence[str]) -> dict[str, str]:
+        """Map task id -> state, for those that are final."""
+        table = self._backend.task_cls
+        with closing(self._backend.ResultSession()) as session:
+            rows = session.query(table.task_id, table.status).filter(
+                table.task_id.in_(task_ids), table.status.in_(FINAL_STATES)
+            )
+            return {row.task_id: row.status for row in rows}
+
+    def close(self) -> None:
+        """End the connections of the engine's pool."""
+        with suppress(Exception):
+            self._backend.session_manager.get_engine(self._backend.url).dispose()
+
+    def _meta(self, row: dict[str, object]) -> Meta:
+        return row if self._is_loaded else row | {"result": self._backend.decode(row["result"])}
+
+
+class OtherSource:
+    """Read from any other backend, by a request for each id, the way all of them have."""
+
+    def __init__(self, backend: Backend, flaws: ReadErrors) -> None:
+        self._get: Callable[..., Meta] = backend.get_task_meta
+        self._flaws = flaws
+
+    def read(self, task_ids: Sequence[str]) -> dict[str, Meta]:
+        """Give what is stored; exceptions come as instances here."""
+        found: dict[str, Meta] = {}
+        for task_id in task_ids:
+            try:
+                found[task_id] = self._get(task_id, cache=False)
+            except _DECODE_ERRORS as error:
+                self._flaws.add_result(task_id, error)
+        return found
+
+    def close(self) -> None:
+        """Do nothing: there is no end that every backend has."""
+
+
+class ReplySource:
+    """Read results of ``rpc://``: messages on a queue of the run's own, each to be had once.
+
+    They are fetched one by one, not consumed, so that no thread but the reading one is bound to
+    the connection and a Redis broker is not left with a blocked pop.
+    """
+
+    def __init__(
+        self, app: Celery, address: StackAddress, flaws: ReadErrors, waiting: dict[str, Meta]
+    ) -> None:
+        self._flaws = flaws
+        self._connection: Connection = connect(app, address)
+        self._channel = self._connection.channel()
+        self._accept: object = app.conf.result_accept_content or app.conf.accept_content
+        self._queues: dict[str, Queue] = {}
+        self._waiting = waiting
+        # RabbitMQ gives anew what was not acknowledged when a connection is cut; kombu's own
+        # transports would keep it for an hour.
+        self._no_ack = scheme_of(address.broker_url) not in AMQP_SCHEMES
+
+    def read(self, task_ids: Sequence[str]) -> dict[str, Meta]:
+        """Fetch what has come, and give what is final among the ids; the rest waits here."""
+        for prefix in {task_id[:RUN8_LENGTH] for task_id in task_ids}:
+            self._fetch(self._queue(prefix))
+        return {i: self._waiting[i] for i in task_ids if i in self._waiting}
+
+    def close(self) -> None:
+        """Delete the reply queues and end the connection."""
+        with suppress(Exception):
+            for queue in self._queues.values():
+                queue.delete()
+        with suppress(Exception):
+            self._connection.release()
+
+    def _queue(self, prefix: str) -> Queue:
+        queue = self._queues.get(prefix)
+        if queue is None:
+            queue = self._queues[prefix] = reply_queue(prefix)(self._channel)
+            queue.declare()
+        return queue
+
+    def _fetch(self, queue: Queue) -> None:
+        for _ in range(REPLIES_A_READ):
+            message: Message | None = queue.get(no_ack=self._no_ack, accept=self._accept)
+            if message is None:
+                return
+            meta: object = None
+            try:
+                meta = payload_of(message)
+            except Exception as error:  # of a decoder, on what may be anything
+                self._flaws.add_result(str(message.properties.get("correlation_id")), error)
+            if isinstance(meta, dict) and meta.get("status") in FINAL_STATES:
+                self._waiting[str(meta.get("task_id"))] = meta
+            if not self._no_ack:
+                message.ack()
+
+
+JSON: Final = "application/json"
+UNMARKED: Final = "application/x-manifest-unmarked-json"
+"""Names the same bytes, for readers that are to leave kombu's marks as they are."""
+
+register("manifest-unmarked-json", json.dumps, json.loads, UNMARKED, "utf-8")
+
+
+def leave_marks(backend: Backend) -> None:
+    """Have this result backend, which must be our own, give JSON as it was stored."""
+    accept: frozenset[str] | None = getattr(backend, "accept", None)
+    if getattr(backend, "content_type", None) == JSON and (accept is None or JSON in accept):
+        backend.content_type = UNMARKED
+        backend.accept = None if accept is None else {*accept, UNMARKED}
+
+
+def payload_of(message: Message) -> object:
+    """Decode a message's content, with kombu's marks where it is JSON.
+
+    Raises whatever a decoder raises.
+    """
+    if message.content_type == JSON and (message.accept is None or JSON in message.accept):
+        return loads(message.body, UNMARKED, message.content_encoding, accept={UNMARKED})
+    return message.payload
+
+
+def as_json(value: object) -> tuple[JsonValue, str | None]:
+    """Convert a value to JSON; give the reason too where that cannot be done.
+
+    What was not stored as JSON (pickled, say) becomes what kombu's JSON would have been.
+    """
+    try:
+        return json_value(value), None
+    except ValueError:
+        pass  # no JSON proper: kombu's may know it
+    try:
+        text: Any = kombu_json.dumps(value, allow_nan=False)
+        return json_value(json.loads(text)), None
+    except Exception as error:  # types may bring a method of their own for it
+        return None, f"{type(value).__name__}: {error}"
+
 
 CHUNK: Final = 500  # ids a round trip: some 100 KB of small results
 FAILURES: Final[Mapping[str, State]] = {
@@ -31,7 +346,7 @@ FAILURES: Final[Mapping[str, State]] = {
     "SoftTimeLimitExceeded": "timed_out",
     "NotRegistered": "unknown_task",
 }
-FINAL_STATES: Final[Mapping[str, State]] = {
+_STATE_OF: Final[Mapping[str, State]] = {
     states.SUCCESS: "succeeded",
     states.FAILURE: "failed",
     states.REVOKED: "revoked",
@@ -136,7 +451,7 @@ def needs_this_process(address: StackAddress) -> bool:
 def parse_result(meta: Meta) -> BackendResult | None:
     """Read one stored result; None while its state is not final."""
     status = str(meta.get("status"))
-    state = FINAL_STATES.get(status)
+    state = _STATE_OF.get(status)
     if state is None:
         return None
     flaws: list[str] = []

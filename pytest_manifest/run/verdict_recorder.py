@@ -14,7 +14,7 @@ from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.errors import ManifestError, StackError
 from pytest_manifest.ledger import HandedOn, Start, utc_now
 from pytest_manifest.ledger.jobs import BATCH
-from pytest_manifest.results.batch import ReceiptBatch
+from pytest_manifest.results.collector import ReceiptBatch
 from pytest_manifest.run.casebook import (
     Casebook,
     Evaluated,

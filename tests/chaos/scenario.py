@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from pytest_manifest.cli.runs_folder import StoredRun
+from pytest_manifest.cli.stored_run import StoredRun
 from pytest_manifest.errors import ManifestToolError
 from tests.chaos.executions import count, read_lines
 from tests.chaos.judge import Evidence, Outcome, judge, unlike_reports

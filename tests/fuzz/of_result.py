@@ -7,10 +7,15 @@ from typing import Any
 
 from celery import Celery
 
-from pytest_manifest.results.backend_results import FINAL_STATES, ResultReader, parse_result
+from pytest_manifest.results.backend_results import (
+    FINAL_STATES,
+    KeyValueSource,
+    ResultReader,
+    leave_marks,
+    parse_result,
+)
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.results.read_errors import ReadErrors
-from pytest_manifest.results.sources import KeyValueSource, leave_marks
 from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Entry, Receipt

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_manifest.cli.runs_folder import StoredRun
+from pytest_manifest.cli.stored_run import StoredRun
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.run.consistency import violations
 from pytest_manifest.schema.facts import Kind

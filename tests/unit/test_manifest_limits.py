@@ -11,9 +11,8 @@ import pytest
 
 from pytest_manifest.errors import ManifestError
 from pytest_manifest.manifest import Limits, read_manifest
-from pytest_manifest.manifest import limits as module
-from pytest_manifest.manifest.jsonl import MAX_FAULTS, MOST_COUNTED
-from pytest_manifest.manifest.limits import longer_line
+from pytest_manifest.manifest import jsonl as module
+from pytest_manifest.manifest.jsonl import MAX_FAULTS, MOST_COUNTED, longer_line
 from pytest_manifest.schema import MAX_DEPTH
 
 ONE = b'{"id":"a","task":"t"}\n'

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from loguru import logger
 
 from pytest_manifest.ledger import Ledger, Start
-from pytest_manifest.results.batch import ReceiptBatch, add_record
+from pytest_manifest.results.collector import ReceiptBatch, add_record
 from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.task_metadata import CODE_HISTORY

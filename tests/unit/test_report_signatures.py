@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pytest_manifest.ledger import Start
 from pytest_manifest.manifest import dump_document, receipt_line
-from pytest_manifest.results.batch import ReceiptBatch, add_record
+from pytest_manifest.results.collector import ReceiptBatch, add_record
 from pytest_manifest.run.evidence import complete_receipt
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.schema.signed import FILLABLE, receipt_bytes, record_bytes

@@ -5,8 +5,8 @@ from __future__ import annotations
 from celery import Celery
 from celery.backends.base import KeyValueStoreBackend
 
+from pytest_manifest.results.backend_results import KeyValueSource
 from pytest_manifest.results.read_errors import ReadErrors
-from pytest_manifest.results.sources import KeyValueSource
 
 
 class OneByOne(KeyValueStoreBackend):  # type: ignore[misc]  # Celery has no types
