@@ -346,7 +346,7 @@ FAILURES: Final[Mapping[str, State]] = {
     "SoftTimeLimitExceeded": "timed_out",
     "NotRegistered": "unknown_task",
 }
-_STATE_OF: Final[Mapping[str, State]] = {
+STATE_OF: Final[Mapping[str, State]] = {
     states.SUCCESS: "succeeded",
     states.FAILURE: "failed",
     states.REVOKED: "revoked",
@@ -451,7 +451,7 @@ def needs_this_process(address: StackAddress) -> bool:
 def parse_result(meta: Meta) -> BackendResult | None:
     """Read one stored result; None while its state is not final."""
     status = str(meta.get("status"))
-    state = _STATE_OF.get(status)
+    state = STATE_OF.get(status)
     if state is None:
         return None
     flaws: list[str] = []

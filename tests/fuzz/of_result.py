@@ -8,7 +8,7 @@ from typing import Any
 from celery import Celery
 
 from pytest_manifest.results.backend_results import (
-    FINAL_STATES,
+    STATE_OF,
     KeyValueSource,
     ResultReader,
     leave_marks,
@@ -73,7 +73,7 @@ def _parsed(meta: dict[str, Any]) -> None:
     except Exception:  # what an object of theirs raises is noted by the reader
         expect("Unprintable" in repr(meta), "an error that no object of theirs raised", meta)
         return
-    final = str(meta.get("status")) in FINAL_STATES
+    final = str(meta.get("status")) in STATE_OF
     expect((result is not None) == final, "a state that is none", meta)
     if result is not None:
         receipt = _receipt(ReadErrors(), result)
