@@ -24,7 +24,7 @@ from pytest_manifest.broker.checks import (
 )
 from pytest_manifest.broker.client import AMQP_SCHEMES
 from pytest_manifest.broker.control import Answers, by_node
-from pytest_manifest.broker.own_sending import sending_notice
+from pytest_manifest.broker.messages import sending_notice
 from pytest_manifest.broker.redelivery import hands_out_again, redelivery_findings, visibility_of
 from pytest_manifest.broker.routing import queue_name, reserved
 from pytest_manifest.broker.workers import (

@@ -11,7 +11,7 @@ from typing import Final
 from pytest_manifest.broker import checks, stores
 from pytest_manifest.broker.checks import Demand, Finding, demand_of, tasks_by_queue
 from pytest_manifest.broker.control import Answers, by_node
-from pytest_manifest.broker.own_sending import sending_notice
+from pytest_manifest.broker.messages import sending_notice
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.redelivery import (
     Visibility,

@@ -23,8 +23,7 @@ from pytest_manifest.broker.bounded import (
 from pytest_manifest.broker.client import load_app
 from pytest_manifest.broker.connection import PublishConnection
 from pytest_manifest.broker.control import Control
-from pytest_manifest.broker.messages import MessageBuilder, Outgoing
-from pytest_manifest.broker.own_sending import own_senders
+from pytest_manifest.broker.messages import MessageBuilder, Outgoing, own_senders
 from pytest_manifest.broker.routing import AppRouting, destination_of, queue_name, reserved
 from pytest_manifest.broker.workers import TaskLimits
 from pytest_manifest.errors import StackError

@@ -1,6 +1,8 @@
 """Make a first batch in a project: ``manifest init``.
 
 Find the Celery apps of a project by reading its files: nothing of it is imported.
+
+Hold the files that ``manifest init`` makes: a plan, a verification, and a failure to read.
 """
 
 from __future__ import annotations
@@ -19,10 +21,122 @@ from pathlib import Path
 from typing import Final
 from warnings import catch_warnings, simplefilter
 
-from pytest_manifest.cli import scaffold
 from pytest_manifest.cli.output import say, write_json
 from pytest_manifest.errors import PlanError
 from pytest_manifest.ini import BATCH_INI, batch_settings, import_folders, pytest_settings
+
+OWN_APP: Final = "jobs:app"
+"""The app of a folder that has none."""
+
+JOBS: Final = '''"""A Celery app with one task."""
+
+from celery import Celery
+
+app = Celery("jobs")
+
+
+@app.task
+def greet(name: str) -> dict[str, object]:
+    return {"text": f"Hello, {name}!", "letters": len(name)}
+'''
+
+CONFTEST: Final = 'pytest_plugins = ["workflows.first.plan"]\n'
+
+PLAN: Final = '''"""The first batch: three jobs, each of which becomes a test."""
+
+from pytest_manifest import PlanBuilder, planning_fixture
+
+
+@planning_fixture("first:all")
+def first_all(plan: PlanBuilder) -> None:
+    """Greet three people."""
+    for name in ("Ada", "Grace"):
+        plan.add(
+            "jobs.greet",
+            id=f"greet-{name.lower()}",
+            kwargs={"name": name},
+            timeout=30,
+            expect={"result": {"letters": len(name)}},
+        )
+    plan.add(
+        "jobs.greet",
+        id="greet-hedy",
+        kwargs={"name": "Hedy"},
+        timeout=30,
+        # Wrong on purpose, so that you see a failure. Hedy has 4 letters: correct it, run it again.
+        expect={"result": {"letters": 5}},
+    )
+'''
+
+VERIFY: Final = '''"""Tests of what an expectation cannot say, run once for each entry."""
+
+from pytest_manifest.schema import Entry, Receipt
+
+
+def test_the_name_is_in_the_greeting(entry: Entry, receipt: Receipt) -> None:
+    assert entry.kwargs["name"] in receipt.result["text"]
+'''
+
+PLAN_FOR_APP: Final = '''"""The first batch: two jobs, each of which becomes a test.
+
+They use a task that every Celery app has and that does no harm: it returns its arguments. Put your
+own here: `manifest new --from-task NAME` writes entries of a task's arguments.
+"""
+
+from pytest_manifest import PlanBuilder, planning_fixture
+
+
+@planning_fixture("first:all")
+def first_all(plan: PlanBuilder) -> None:
+    """Have two lists of numbers returned."""
+    plan.add("celery.accumulate", id="right", args=[1, 2], timeout=30, expect={"result": [1, 2]})
+    plan.add(
+        "celery.accumulate",
+        id="wrong",
+        args=[3, 4],
+        timeout=30,
+        # Wrong on purpose, so that you see a failure. It returns [3, 4]: correct it, run it again.
+        expect={"result": [3, 5]},
+    )
+'''
+
+VERIFY_FOR_APP: Final = '''"""Tests of what an expectation cannot say, run once for each entry."""
+
+from pytest_manifest.schema import Entry, Receipt
+
+
+def test_nothing_is_lost(entry: Entry, receipt: Receipt) -> None:
+    assert len(receipt.result) == len(entry.args)
+'''
+
+
+PRIVATE: Final = """\
+# Jobs stay on a private stack of this machine. Take the next line out, and they go where
+# the app sends its own.
+manifest_broker = private
+"""
+
+
+def pytest_ini(app: str) -> str:
+    """Return a pytest.ini that names the app, and keeps its jobs on the private stack."""
+    return f"[pytest]\nmanifest_app = {app}\n{PRIVATE}"
+
+
+def batch_ini(app: str, plugin: str, paths: str) -> str:
+    """Return the settings of batches alone, in a project whose tests have settings of their own.
+
+    ``plugin``: the module of the plan; ``paths``: the folders that modules are imported from.
+    """
+    return f"""\
+# Settings of batches, apart from those of the tests here: pytest -c batch.ini --manifest=FILE
+[pytest]
+manifest_app = {app}
+{PRIVATE}pythonpath = {paths}
+# The conftest.py of tests, the variables of pytest-env and the block of pytest-django are
+# for tests. A plan, or a fixture for verify.py, is named by -p MODULE.
+addopts = --noconftest -p no:env -p no:django -p {plugin}
+"""
+
 
 MOST_FILES: Final = 5_000
 """Python files that are looked at; a project's app is not behind so many."""
@@ -136,8 +250,8 @@ def _is_celery(function: ast.expr) -> bool:
     return isinstance(function, ast.Name) and function.id == "Celery"
 
 
-PLAN: Final = "--manifest-plan=first --manifest-plan-run"
-PRIVATE: Final = "--manifest-broker=private"
+PLAN_OPTIONS: Final = "--manifest-plan=first --manifest-plan-run"
+PRIVATE_STACK: Final = "--manifest-broker=private"
 PLUGIN: Final = "workflows.first.plan"
 _OWN_TESTS: Final = ("test_*.py", "*_test.py", "tests", "test", "conftest.py")
 """Files and folders of a project with tests of its own, here or one or two folders below."""
@@ -193,20 +307,20 @@ def run(folder: Path, app: str | None, *, json: bool) -> None:
     if chosen is None and found:
         one = _choose(found, ask=not json)
         chosen, below_sources = one.name, one.below_sources
-    made = _Scaffold(folder, chosen or scaffold.OWN_APP)
+    made = _Scaffold(folder, chosen or OWN_APP)
     apart = _has_own_tests(folder, config, settings)
     _make_files(made, own=chosen is None or _is_ours(folder / "jobs.py"))
     if apart:
         _make_batch_ini(made)
     else:
-        made.make("conftest.py", scaffold.CONFTEST)
+        made.make("conftest.py", CONFTEST)
         _name_app(made, config, configured)
     if below_sources:
         _check_installed(made)
     _check_server(made)
-    if made.settings is None and made.app != scaffold.OWN_APP:
-        made.command.append(PRIVATE)  # the app may name a broker that others use, too
-    made.command += shlex.split(PLAN)
+    if made.settings is None and made.app != OWN_APP:
+        made.command.append(PRIVATE_STACK)  # the app may name a broker that others use, too
+    made.command += shlex.split(PLAN_OPTIONS)
     where = [str(one.path.relative_to(folder)) for one in found if one.name == made.app]
     _report(made, where[0] if where else None, [one.name for one in found], json=json)
 
@@ -251,15 +365,15 @@ def _check_places(folder: Path) -> None:
 def _make_files(made: _Scaffold, *, own: bool) -> None:
     _check_names(made.folder, own=own)
     _check_places(made.folder)
-    if own and not made.make("jobs.py", scaffold.JOBS):
+    if own and not made.make("jobs.py", JOBS):
         raise PlanError(
             f"{made.folder / 'jobs.py'}: is there already, and no Celery app was found in it or "
             "elsewhere; name yours with --app=MODULE:ATTRIBUTE"
         )
     made.make("workflows/__init__.py", "")
     made.make("workflows/first/__init__.py", "")
-    made.make("workflows/first/plan.py", scaffold.PLAN if own else scaffold.PLAN_FOR_APP)
-    made.make("workflows/first/verify.py", scaffold.VERIFY if own else scaffold.VERIFY_FOR_APP)
+    made.make("workflows/first/plan.py", PLAN if own else PLAN_FOR_APP)
+    made.make("workflows/first/verify.py", VERIFY if own else VERIFY_FOR_APP)
 
 
 def _has_own_tests(folder: Path, config: Path | None, settings: Mapping[str, object]) -> bool:
@@ -273,7 +387,7 @@ def _has_own_tests(folder: Path, config: Path | None, settings: Mapping[str, obj
         return True
     ours = folder / "conftest.py"
     return any(
-        found != ours or found.read_bytes() != scaffold.CONFTEST.encode()
+        found != ours or found.read_bytes() != CONFTEST.encode()
         for name in _OWN_TESTS
         for place in ("", "[!.]*/", "[!.]*/[!.]*/")
         for found in folder.glob(place + name)
@@ -293,7 +407,7 @@ def _make_batch_ini(made: _Scaffold) -> None:
     known = import_folders(pytest_settings(made.folder)[1])
     paths = shlex.join(dict.fromkeys([*folders, *known]))
     name = BATCH_INI
-    made.make(name, scaffold.batch_ini(made.app, PLUGIN, paths))
+    made.make(name, batch_ini(made.app, PLUGIN, paths))
     made.command = ["pytest", "-c", name]
     if _pytest_version() < _EARLY_PATHS:
         made.command[:1] = ["python", "-m", "pytest"]
@@ -315,7 +429,7 @@ def _is_tested_above(folder: Path) -> bool:
 
 def _is_ours(path: Path) -> bool:
     """Return whether the app's module is the one that an earlier call has made."""
-    return path.is_file() and path.read_bytes() == scaffold.JOBS.encode()
+    return path.is_file() and path.read_bytes() == JOBS.encode()
 
 
 def _name_app(made: _Scaffold, config: Path | None, configured: object) -> None:
@@ -325,7 +439,7 @@ def _name_app(made: _Scaffold, config: Path | None, configured: object) -> None:
     if configured == made.app:
         return
     if config is None:
-        made.make("pytest.ini", scaffold.pytest_ini(made.app))
+        made.make("pytest.ini", pytest_ini(made.app))
         made.settings = "pytest.ini"
         return
     value = f'"{made.app}"' if config.suffix == ".toml" else made.app

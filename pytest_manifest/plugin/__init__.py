@@ -121,7 +121,7 @@ def _configure(config: pytest.Config) -> None:
 
         config.pluginmanager.register(FailedOnce(), FAILED_ONCE)
         if context.role != "worker":
-            from pytest_manifest.plugin.after_interrupt import AfterInterrupt
+            from pytest_manifest.plugin.lifecycle import AfterInterrupt
 
             config.pluginmanager.register(AfterInterrupt())
         with nothing_thrown_away(owns_process=context.owns_process):
@@ -219,7 +219,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         if state is None or not state.context.options.plan:  # a planner's report hides secrets, too
             stop_verifying(manager)
     elif not manager.hasplugin(SHORT):
-        from pytest_manifest.plugin.short_protocol import ShortProtocol
+        from pytest_manifest.plugin.loop import ShortProtocol
 
         manager.register(ShortProtocol(), SHORT)
 

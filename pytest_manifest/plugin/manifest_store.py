@@ -43,7 +43,7 @@ class ManifestStore:
         and does not hold.
         """
         from pytest_manifest.manifest import Limits, read_manifest
-        from pytest_manifest.plugin.signatures import check_work_order
+        from pytest_manifest.plugin.run_options import check_work_order
 
         path = self._resolve(path)
         if path not in self._manifests:

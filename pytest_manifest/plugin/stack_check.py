@@ -2,10 +2,13 @@
 
 It acts before a session begins, so neither tests nor fixtures are involved. Nothing is left on the
 broker or here.
+
+Write what ``--manifest-check`` found: as a table for people, or as one JSON document.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, redirect_stdout
@@ -14,18 +17,14 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from pytest_manifest.broker.checks import LEVEL_WIDTH, LEVELS, Level, StackCheck, table_rows
+from pytest_manifest.broker.lint import is_of_project
 from pytest_manifest.console import quiet_console
-from pytest_manifest.errors import (
-    ManifestToolError,
-    ResultStoreError,
-    SigningError,
-    StackError,
-)
+from pytest_manifest.errors import ManifestToolError, ResultStoreError, SigningError, StackError
 from pytest_manifest.plugin.manifest_store import ManifestStore
 from pytest_manifest.plugin.option_conflicts import read_options
 from pytest_manifest.plugin.options import Options
-from pytest_manifest.plugin.run_options import receipt_keys
-from pytest_manifest.plugin.signatures import key_for_own_workers
+from pytest_manifest.plugin.run_options import key_for_own_workers, receipt_keys
 from pytest_manifest.plugin.stack_choice import (
     EarlierStacks,
     StackChoice,
@@ -34,13 +33,76 @@ from pytest_manifest.plugin.stack_choice import (
 )
 from pytest_manifest.plugin.stacks import EMBEDDED_START, external_address, reach
 from pytest_manifest.redaction import redact, redact_url
+from pytest_manifest.text import plural
 
 if TYPE_CHECKING:
-    from pytest_manifest.broker.checks import Finding, StackCheck
+    from pytest_manifest.broker.checks import Finding
     from pytest_manifest.broker.publisher import Publisher
     from pytest_manifest.broker.workers import Worker
     from pytest_manifest.schema import Entry
     from pytest_manifest.urls import StackAddress
+
+
+SCHEMA: Final = "manifest-check/1"
+COLOURS: Final[dict[Level, str]] = {
+    "error": "31;1",
+    "warning": "33",
+    "unchecked": "36",
+    "ok": "32",
+}
+
+
+def document(check: StackCheck) -> str:
+    """Return the findings as JSON; the reference page has its table."""
+    stack = {
+        "kind": check.kind,
+        "reason": check.reason,
+        "broker": check.broker,
+        "backend": check.backend,
+        "app": check.app,
+    }
+    workers = [
+        {
+            "name": one.name,
+            "pool": one.pool,
+            "slots": one.slots,
+            "queues": sorted(one.queues or ()),
+            "tasks": [name for name in sorted(one.tasks) if is_of_project(name)],
+            "receipts": bool(one.tasks) and not one.is_stock,
+        }
+        for one in check.workers
+    ]
+    findings = [
+        {"level": one.level, "check": one.check, "message": one.message} for one in check.findings
+    ]
+    counts = {level: check.count(level) for level in LEVELS}
+    whole = {
+        "schema": SCHEMA,
+        "ok": check.ok,
+        "stack": stack,
+        "workers": workers,
+        "findings": findings,
+        "counts": counts,
+    }
+    return json.dumps(whole, indent=2, ensure_ascii=False)
+
+
+def table(check: StackCheck, words: str) -> Iterator[str]:
+    """Yield the lines of the table, as wide as the terminal; ``words`` say which stack it is of."""
+    colours = sys.stdout.isatty()
+    yield f"manifest: {words}"
+    for level, text in table_rows(check.findings):
+        if colours:
+            shown, rest = text[:LEVEL_WIDTH], text[LEVEL_WIDTH:]
+            text = f"\033[{COLOURS[level]}m{shown}\033[0m{rest}"
+        yield from text.split("\n")
+    told = [
+        plural(check.count(level), level) for level in ("error", "warning") if check.count(level)
+    ]
+    if unseen := check.count("unchecked"):
+        told.append(f"{unseen} unchecked")
+    yield f"{', '.join(told) or 'nothing to complain of'}; nothing was sent"
+
 
 RECEIPTS: Final = "receipts"
 """The check of what workers report, and whether it would count."""
@@ -52,7 +114,6 @@ class CheckCommand:
     @pytest.hookimpl(tryfirst=True)
     def pytest_cmdline_main(self, config: pytest.Config) -> pytest.ExitCode:
         """Check, show the findings, and return 0, or 4 where there is an error among them."""
-        from pytest_manifest.reporting.stack_check import document, table
 
         quiet_console(config)
         options = read_options(config)

@@ -24,9 +24,9 @@ from pytest_manifest.plugin.run_history import (
     ledger_to_resume,
     newest_run,
 )
+from pytest_manifest.plugin.run_options import key_for_own_workers
 from pytest_manifest.plugin.runtest import OthersLogs
 from pytest_manifest.plugin.session_runs import SessionRuns
-from pytest_manifest.plugin.signatures import key_for_own_workers
 from pytest_manifest.plugin.stack_choice import (
     EarlierStacks,
     StackChoice,

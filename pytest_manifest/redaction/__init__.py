@@ -15,7 +15,15 @@ from pytest_manifest.redaction.documents import (
     secret_step,
     secrets_in,
 )
-from pytest_manifest.redaction.names import DEFAULT_NAMES, parse_names
+from pytest_manifest.redaction.names import (
+    DEFAULT_NAMES,
+    configure,
+    current_salt,
+    is_on,
+    is_secret_name,
+    parse_names,
+    use_salt,
+)
 from pytest_manifest.redaction.registry import (
     SHORTEST_SECRET,
     hide,
@@ -23,22 +31,18 @@ from pytest_manifest.redaction.registry import (
     manifest_secret,
     spelled,
 )
-from pytest_manifest.redaction.settings import (
-    configure,
-    current_salt,
-    is_on,
-    is_secret_name,
-    use_salt,
-)
 from pytest_manifest.redaction.texts import (
     HIDDEN,
     may_hold_secret,
+    passwords_of,
     redact,
+    redact_about,
+    redact_error,
+    redact_url,
     registered_secrets,
     without,
     without_cut,
 )
-from pytest_manifest.redaction.urls import passwords_of, redact_about, redact_error, redact_url
 
 __all__ = [
     "DEFAULT_NAMES",

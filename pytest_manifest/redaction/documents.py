@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
-from pytest_manifest.redaction.settings import current_salt, is_on, is_secret_name
+from pytest_manifest.redaction.names import current_salt, is_on, is_secret_name
 from pytest_manifest.redaction.texts import HIDDEN, redact, without
 
 if TYPE_CHECKING:

@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 from urllib.parse import quote, quote_plus
 
-from pytest_manifest.redaction.settings import is_secret_name
-from pytest_manifest.redaction.texts import add_literals, register
-from pytest_manifest.redaction.urls import passwords_of
+from pytest_manifest.redaction.names import is_secret_name
+from pytest_manifest.redaction.texts import add_literals, passwords_of, register
 
 _SHORTEST_PART: Final = 8
 """Characters of a line that is hidden by itself, and of a value that is looked for in base64."""

@@ -14,7 +14,7 @@ from typing import Final
 
 from pytest_manifest.schema.receipts import Receipt
 from pytest_manifest.schema.wire import parse_timestamp, sha256, timestamp
-from pytest_manifest.signing.dsse import pae
+from pytest_manifest.signing.keys import pae
 
 RECEIPT_TYPE: Final = "application/vnd.pytest-celery-manifest.receipt+json"
 RECORD_TYPE: Final = "application/vnd.pytest-celery-manifest.record+json"

@@ -17,8 +17,7 @@ from pydantic import JsonValue
 
 from pytest_manifest.errors import SigningError
 from pytest_manifest.files import new_file
-from pytest_manifest.signing.dsse import BadEnvelopeError, open_envelope, seal
-from pytest_manifest.signing.keys import Signer, Verifier
+from pytest_manifest.signing.keys import BadEnvelopeError, Signer, Verifier, open_envelope, seal
 
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"

@@ -5,7 +5,7 @@ All else that a task starts is sent, and told of, before its end is. See ``Annou
 Find the job that starts a task, and give the task's message that job's headers.
 
 So its own start, end and children are told by the same machinery, in whichever worker it runs. What
-Celery sends after a task's end is announced with that end: see ``announcements``.
+Celery sends after a task's end is announced with that end.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import pytest
 
 from pytest_manifest.ledger import EntryVerdict
 from pytest_manifest.schema import Entry, Receipt
-from pytest_manifest.testing.running import Stack
+from pytest_manifest.testing import Stack
 from tests.contract import stacks
 from tests.contract.work import entry, run_work, verdicts_of
 from tests.live.broker_support import database

@@ -18,7 +18,7 @@ import pytest
 from pytest_manifest.ledger import EntryVerdict
 from pytest_manifest.schema import Receipt, VerdictStatus
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
-from pytest_manifest.testing.running import Stack
+from pytest_manifest.testing import Stack
 from tests.contract import stacks
 from tests.contract.app import ROUTED
 from tests.contract.work import HOLD, WORK, run_all

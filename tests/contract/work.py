@@ -14,7 +14,7 @@ from pytest_manifest.manifest import write_manifest
 from pytest_manifest.run import RunSettings, dispatch_run
 from pytest_manifest.run.run import Run
 from pytest_manifest.schema import Entry, Header
-from pytest_manifest.testing.running import Stack
+from pytest_manifest.testing import Stack
 from pytest_manifest.urls import StackAddress
 from tests.contract.stacks import OTHER_QUEUE, START_SECONDS
 from tests.support import eventually

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pytest_manifest.schema import wire
 from pytest_manifest.schema.signed import receipt_bytes
-from pytest_manifest.signing import dsse, keys
+from pytest_manifest.signing import keys
 from tests.forgeries.reports import FORGED, TRUE, Fields, Job, Publisher
 
 
@@ -397,4 +397,4 @@ def order_signature(signer: keys.Signer) -> str:
     """A signature of a statement about a work order, in base64."""
     from pytest_manifest.signing.orders import PAYLOAD_TYPE
 
-    return base64.b64encode(signer.sign(dsse.pae(PAYLOAD_TYPE, b"{}"))).decode()
+    return base64.b64encode(signer.sign(keys.pae(PAYLOAD_TYPE, b"{}"))).decode()

@@ -11,7 +11,7 @@ from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.reporting.allure.content import code, escaped
 from pytest_manifest.reporting.allure.entries import history_id, result_id, scopes
 from pytest_manifest.reporting.allure.hooks import executor
-from pytest_manifest.reporting.allure.terms import (
+from pytest_manifest.reporting.allure.steps import (
     CATEGORIES,
     is_known,
     issue_address,

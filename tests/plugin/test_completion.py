@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from pytest_manifest.schema.generate import FOLDER
+from pytest_manifest.schema.__main__ import FOLDER
 from pytest_manifest.schema.summary import Summary
 from pytest_manifest.schema.wire import parse_moment
 from tests.plugin.conftest import Project

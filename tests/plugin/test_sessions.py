@@ -17,7 +17,7 @@ from loguru import logger
 
 from pytest_manifest import log
 from pytest_manifest.process_state import known_states
-from pytest_manifest.redaction import settings, texts
+from pytest_manifest.redaction import names, texts
 from tests.plugin.conftest import INI, Project
 from tests.plugin.leaks import Marks
 
@@ -62,7 +62,7 @@ def play(project: Project, name: str, *options: str, ini: str = "") -> tuple[str
 
 def test_a_session_sees_nothing_of_the_one_before(project: Project) -> None:
     """Neither its secrets, nor the names that it hides, its app, its log, or its salt."""
-    salts = [settings.current_salt()]
+    salts = [names.current_salt()]
     project.write("conftest.py", FIRST + "from pytest_manifest.redaction import current_salt\n")
     first, first_log = play(
         project, "alpha", "--manifest-log-format=json", ini="manifest_redact_names = film_code\n"
@@ -85,7 +85,7 @@ def test_a_session_sees_nothing_of_the_one_before(project: Project) -> None:
 
     assert texts.registered_secrets() == []
     assert SECRET not in texts.literals()
-    assert settings.current_salt() == salts[0]
+    assert names.current_salt() == salts[0]
 
 
 @pytest.mark.parametrize(

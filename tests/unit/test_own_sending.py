@@ -13,8 +13,7 @@ from celery.result import AsyncResult
 from kombu.transport import memory
 
 from pytest_manifest.broker.attempt import attempt_of
-from pytest_manifest.broker.messages import MessageBuilder, Outgoing
-from pytest_manifest.broker.own_sending import own_senders, sending_notice
+from pytest_manifest.broker.messages import MessageBuilder, Outgoing, own_senders, sending_notice
 from pytest_manifest.broker.routing import AppRouting
 from pytest_manifest.schema import Entry
 

@@ -29,7 +29,7 @@ from pytest_manifest.redaction import (
     use_salt,
     without_cut,
 )
-from pytest_manifest.redaction import settings as in_force
+from pytest_manifest.redaction import names as in_force
 from pytest_manifest.redaction.texts import redact_whatever_it_holds
 from pytest_manifest.run.evidence import disagreement
 from pytest_manifest.schema import Entry, Receipt, Verdict

@@ -31,8 +31,7 @@ from pytest_manifest.plugin.options import Options
 from pytest_manifest.plugin.plans import Plans
 from pytest_manifest.redaction import texts
 from pytest_manifest.reporting.progress import receipt_line
-from pytest_manifest.reporting.run_page.details import details
-from pytest_manifest.reporting.run_page.documents import statistics_document
+from pytest_manifest.reporting.run_page.documents import details, statistics_document
 from pytest_manifest.run import RunSettings, audit_run
 from pytest_manifest.run.exported_receipts import ledger_of_receipts
 from pytest_manifest.run.exported_trees import exported_lines

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]  # has no types
 from pydantic import ValidationError
 
-from pytest_manifest.schema import Document, Entry, Header, Receipt, Verdict, generate
+from pytest_manifest.schema import Document, Entry, Header, Receipt, Verdict, __main__
 from pytest_manifest.schema.__main__ import main
 from pytest_manifest.schema.receipts import ExportedDescendant
 from pytest_manifest.schema.summary import Summary
@@ -30,7 +30,7 @@ VERDICT = {"verdict": "passed", "entry": "a", "sentence": "It passed."}
 
 def schema(name: str) -> dict[str, Any]:
     """The committed schema file."""
-    path = generate.FOLDER / f"{name}.schema.json"
+    path = __main__.FOLDER / f"{name}.schema.json"
     loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return loaded
 
@@ -56,7 +56,7 @@ def test_a_stale_file_is_found_and_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """--check exits with 1 and names the files; without it they are written."""
-    monkeypatch.setattr(generate, "FOLDER", tmp_path)
+    monkeypatch.setattr(__main__, "FOLDER", tmp_path)
     assert main(["--check"]) == 1
     assert "receipt.schema.json: not current" in capsys.readouterr().err
     assert main([]) == 0

@@ -14,7 +14,7 @@ import pytest
 
 from pytest_manifest.errors import SigningError
 from pytest_manifest.manifest import check_manifest, manifest_digest
-from pytest_manifest.signing import dsse, keys, orders
+from pytest_manifest.signing import keys, orders
 from tests.unit.cli_support import as_json, manifest, refusal
 
 ENTRY = b'{"id": "a", "task": "t"}\n'
@@ -47,7 +47,7 @@ def check(path: Path, public: Path) -> None:
 def test_what_dsse_signs_is_as_its_specification_shows() -> None:
     """The example of the protocol's own document."""
     assert (
-        dsse.pae("http://example.com/HelloWorld", b"hello world")
+        keys.pae("http://example.com/HelloWorld", b"hello world")
         == b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
     )
 
@@ -99,7 +99,7 @@ def test_entries_that_were_read_before_the_file_was_put_back_are_told(
 
 def envelope_of(payload: object, private: Path, kind: str = orders.PAYLOAD_TYPE) -> bytes:
     signer = keys.read_signer(str(private), "--key")
-    return json.dumps(dsse.seal(kind, json.dumps(payload).encode(), signer)).encode()
+    return json.dumps(keys.seal(kind, json.dumps(payload).encode(), signer)).encode()
 
 
 def test_nothing_else_that_the_key_has_signed_is_an_order(
@@ -261,7 +261,7 @@ def test_what_is_no_key_is_refused(tmp_path: Path, pair: tuple[Path, Path]) -> N
 def test_cryptography_is_imported_only_where_a_key_is_used() -> None:
     """Nor needed: an idle session, a worker and the command do without."""
     code = (
-        "import sys, pytest_manifest.signing.orders, pytest_manifest.signing.dsse\n"
+        "import sys, pytest_manifest.signing.orders, pytest_manifest.signing.keys\n"
         "import pytest_manifest.cli.main, pytest_manifest.plugin, pytest_manifest.worker\n"
         "sys.exit('cryptography' in sys.modules)"
     )

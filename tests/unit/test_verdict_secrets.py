@@ -7,7 +7,7 @@ import re
 import pytest
 from pydantic import JsonValue
 
-from pytest_manifest.redaction import settings as in_force
+from pytest_manifest.redaction import names as in_force
 from pytest_manifest.schema import Entry, Mismatch, Receipt, Verdict
 from pytest_manifest.verdict import differences, evaluate
 

@@ -43,8 +43,7 @@ from pytest_manifest.reporting.allure.result import (
     final_result,
     last_sent,
 )
-from pytest_manifest.reporting.allure.steps import MOST, Json, step_of_tree
-from pytest_manifest.reporting.allure.terms import issue_addresses
+from pytest_manifest.reporting.allure.steps import MOST, Json, issue_addresses, step_of_tree
 from pytest_manifest.reporting.run_report import RunReport
 from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.shown import pieces_of, secrets_of, shown_receipt, shown_text

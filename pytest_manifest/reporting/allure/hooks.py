@@ -20,7 +20,7 @@ import pytest
 from pytest_manifest.bindings import binding_of
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.files import write_whole
-from pytest_manifest.reporting.allure.terms import CATEGORIES
+from pytest_manifest.reporting.allure.steps import CATEGORIES
 from pytest_manifest.reporting.run_report import RunReport
 from pytest_manifest.schema.shown import shown_params
 from pytest_manifest.text import short, short_path
@@ -290,7 +290,7 @@ class AllureReport:
         with self._report.writing("Allure's files about the run were not written", run):
             write_run_files(self._folder, self._report, self._runs)
         if run.corrections:
-            from pytest_manifest.reporting.allure.terms import issue_addresses
+            from pytest_manifest.reporting.allure.steps import issue_addresses
             from pytest_manifest.reporting.allure.writing import rewrite_corrected
 
             name = short_path(run.manifest.path, self._report.options.root)

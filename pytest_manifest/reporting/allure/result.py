@@ -10,13 +10,15 @@ from typing import Final
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord
 from pytest_manifest.reporting.allure.content import description
 from pytest_manifest.reporting.allure.finished_test import OwnReport
-from pytest_manifest.reporting.allure.steps import Json, milliseconds, steps_of
-from pytest_manifest.reporting.allure.terms import (
+from pytest_manifest.reporting.allure.steps import (
+    Json,
     is_known,
     labels_of,
     links_of,
     message_of,
+    milliseconds,
     status_of,
+    steps_of,
 )
 from pytest_manifest.schema import Mismatch
 from pytest_manifest.schema.statuses import AllureStatus

@@ -27,10 +27,10 @@ from pytest_manifest.ledger import RunInfo, RunSegment
 from pytest_manifest.manifest.writer import atomic_file
 from pytest_manifest.reporting.next_step import RunAgain, worker_logs
 from pytest_manifest.reporting.run_page.columns import Columns
-from pytest_manifest.reporting.run_page.details import details
 from pytest_manifest.reporting.run_page.documents import (
     OverTime,
     changes_document,
+    details,
     run_document,
     statistics_document,
 )
