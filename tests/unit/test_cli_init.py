@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pytest_manifest.cli.init import _EARLY_PATHS, PLAN, _pytest_version, find_apps
+from pytest_manifest.cli.init import _EARLY_PATHS, PLAN_OPTIONS, _pytest_version, find_apps
 from pytest_manifest.cli.main import app
 from pytest_manifest.ini import (
     batch_setting,
@@ -262,7 +262,7 @@ def test_the_tests_of_a_folder_above_still_run(above: str, text: str, tmp_path: 
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     following = shlex.split(str(made["next"]))
-    assert following == [*PYTEST.split(), "-c", "batch.ini", *PLAN.split()]
+    assert following == [*PYTEST.split(), "-c", "batch.ini", *PLAN_OPTIONS.split()]
     plan = [*command, "-c", "batch.ini", "--manifest-plan=first"]
     done = subprocess.run(plan, cwd=tmp_path / "svc", capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
