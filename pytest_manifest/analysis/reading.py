@@ -35,19 +35,10 @@ from pytest_manifest.schema import (
     VerdictStatus,
     actual_cost,
     exact,
+    shown,
 )
 from pytest_manifest.schema.json_values import MSGSPEC_ERRORS
 from pytest_manifest.schema.receipts import told_cost
-from pytest_manifest.schema.shown import (
-    Secrets,
-    secrets_of,
-    shown_entry,
-    shown_error,
-    shown_line,
-    shown_receipt,
-    shown_text,
-    shown_verdict,
-)
 from pytest_manifest.schema.statuses import outcome_of
 from pytest_manifest.schema.wire import parse_moment
 from pytest_manifest.verdict import Costs
@@ -90,11 +81,11 @@ class StoredRecord(EntryRecord):
 
     @property
     def entry(self) -> Entry:
-        return shown_line(self._manifest.parse(self._line.raw, self.line), self._line.raw)
+        return shown.shown_line(self._manifest.parse(self._line.raw, self.line), self._line.raw)
 
     @property
     def verdict(self) -> Verdict:
-        return shown_verdict(Verdict.model_validate_json(self._verdict))
+        return shown.shown_verdict(Verdict.model_validate_json(self._verdict))
 
     @property
     def receipt(self) -> Receipt:
@@ -102,7 +93,7 @@ class StoredRecord(EntryRecord):
         if not (may_hold_secret(self._receipt) or may_hold_secret(self._line.raw.decode())):
             return receipt
         entry = self._manifest.parse(self._line.raw, self.line)
-        return shown_receipt(receipt, secrets_of(entry, receipt))
+        return shown.shown_receipt(receipt, shown.secrets_of(entry, receipt))
 
     @property
     def id(self) -> str:
@@ -313,8 +304,8 @@ def _lines(ledger: Ledger, manifest: Manifest) -> Iterator[Line]:
 def _record(entry: Entry, line: int, history: History, costs: Costs | None) -> EntryRecord:
     entry_verdict = history.verdict
     receipt = None if entry_verdict is None else entry_verdict.receipt
-    secrets = secrets_of(entry, receipt)
-    verdict = None if entry_verdict is None else shown_verdict(entry_verdict.verdict, secrets)
+    secrets = shown.secrets_of(entry, receipt)
+    verdict = None if entry_verdict is None else shown.shown_verdict(entry_verdict.verdict, secrets)
     decided = None if verdict is None else verdict.attempt
     reused = next((row for row in history.attempts if row.attempt == decided), None)
     attempts = tuple(
@@ -328,10 +319,10 @@ def _record(entry: Entry, line: int, history: History, costs: Costs | None) -> E
         for row in history.attempts
         if row.reused_from is None
     )
-    receipt = None if receipt is None else shown_receipt(receipt, secrets)
+    receipt = None if receipt is None else shown.shown_receipt(receipt, secrets)
     error = None if receipt is None else receipt.error
     return EntryRecord(
-        entry=shown_entry(entry, secrets),
+        entry=shown.shown_entry(entry, secrets),
         line=line,
         verdict=verdict,
         outcome=outcome_of(None if verdict is None else verdict.verdict),
@@ -363,7 +354,7 @@ def _attempt(
     receipt: Receipt | None,
     starts: Sequence[Start],
     billed_cost: Decimal | None,
-    secrets: Secrets,
+    secrets: shown.Secrets,
 ) -> AttemptRecord:
     reported = None if receipt is None else actual_cost(receipt)
     if row.status == "forged":
@@ -378,7 +369,7 @@ def _attempt(
         number=row.attempt,
         task_id=row.task_id,
         kind=row.status,
-        sentence=None if row.verdict is None else shown_text(row.verdict.sentence, secrets),
+        sentence=None if row.verdict is None else shown.shown_text(row.verdict.sentence, secrets),
         reason=row.reason,
         sent_at=row.sent_at or (None if receipt is None else receipt.sent_at),
         received_at=None if receipt is None else receipt.received_at,
@@ -401,7 +392,7 @@ def _attempt(
 
 
 def _tries(
-    receipt: Receipt | None, starts: Sequence[Start], secrets: Secrets
+    receipt: Receipt | None, starts: Sequence[Start], secrets: shown.Secrets
 ) -> tuple[TryRecord, ...]:
     """Return the retries' executions before the last, as starts and receipt report them."""
     last = max([one.retries for one in starts] + ([] if receipt is None else [receipt.retries]))
@@ -414,8 +405,10 @@ def _tries(
     )
 
 
-def _try(number: int, start: Start | None, reported: Retried | None, secrets: Secrets) -> TryRecord:
-    error = None if reported is None else shown_error(reported.error, secrets)
+def _try(
+    number: int, start: Start | None, reported: Retried | None, secrets: shown.Secrets
+) -> TryRecord:
+    error = None if reported is None else shown.shown_error(reported.error, secrets)
     started = None if reported is None else reported.started_at
     return TryRecord(
         retries=number,

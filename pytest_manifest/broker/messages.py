@@ -31,17 +31,8 @@ from pytest_manifest.broker.workers import TaskLimits, message_limits
 from pytest_manifest.compat.celery import in_place_of, settings_on_top
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.redaction import may_hold_secret, redact, redacted
+from pytest_manifest.schema import wire
 from pytest_manifest.schema.models import Entry
-from pytest_manifest.schema.wire import (
-    HEADER_ATTEMPT,
-    HEADER_ENTRY,
-    HEADER_ROOT,
-    HEADER_RUN,
-    HEADER_SENT_AT,
-    HEADER_STREAM,
-    HEADER_TTL,
-    timestamp,
-)
 from pytest_manifest.text import short
 from pytest_manifest.verdict.problems import NotMade, Refused
 from pytest_manifest.verdict.reasons import Problem
@@ -90,7 +81,9 @@ class MessageBuilder:
         self._serializer: str = app.conf.task_serializer
         self._sent_event: bool = app.conf.task_send_sent_event
         self._routing = routing
-        self._headers: Options = {HEADER_STREAM: stream, HEADER_TTL: ttl} if stream else {}
+        self._headers: Options = (
+            {wire.HEADER_STREAM: stream, wire.HEADER_TTL: ttl} if stream else {}
+        )
         if app.conf.task_protocol == 1:
             # The workers of such an app link a chain's tasks to one another. For a job that has a
             # root, Task.replace links each of them twice, so that the last one runs several times.
@@ -106,7 +99,7 @@ class MessageBuilder:
         Also task id -> why, of what no message can be made of: that is its own fault, and nothing
         to the others.
         """
-        headers = self._headers | {HEADER_SENT_AT: timestamp(sent_at)}
+        headers = self._headers | {wire.HEADER_SENT_AT: wire.timestamp(sent_at)}
         built: list[Outgoing] = []
         refused: dict[str, Problem] = {}
         for attempt in attempts:
@@ -136,10 +129,10 @@ class MessageBuilder:
             **_mapping(options.get("headers")),
             **entry.headers,
             **headers,
-            HEADER_RUN: attempt.run,
-            HEADER_ENTRY: entry.id,
-            HEADER_ATTEMPT: attempt.number,
-            HEADER_ROOT: attempt.task_id,
+            wire.HEADER_RUN: attempt.run,
+            wire.HEADER_ENTRY: entry.id,
+            wire.HEADER_ATTEMPT: attempt.number,
+            wire.HEADER_ROOT: attempt.task_id,
         }
         if entry.task not in self._own:
             return Outgoing(attempt, message, options)

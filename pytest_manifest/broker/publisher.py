@@ -13,13 +13,8 @@ from celery import Celery, Task
 from kombu import Queue
 from loguru import logger
 
+from pytest_manifest.broker import bounded
 from pytest_manifest.broker.attempt import Attempt, run8
-from pytest_manifest.broker.bounded import (
-    BoundedCaller,
-    PeerTimeoutError,
-    WaitBudget,
-    refuse_if_abandoned,
-)
 from pytest_manifest.broker.client import load_app
 from pytest_manifest.broker.connection import PublishConnection
 from pytest_manifest.broker.control import Control
@@ -72,7 +67,7 @@ class Publisher:
         *,
         stream: str,
         ttl: int,
-        budget: WaitBudget | None = None,
+        budget: bounded.WaitBudget | None = None,
         own_apply_async: bool = False,
     ) -> None:
         self.address = address
@@ -99,12 +94,12 @@ class Publisher:
         self._connection: PublishConnection | None = None
         self.refused: dict[str, str] = {}
         """Queues that were refused, so that nothing of ours is in them, and why."""
-        self._caller = BoundedCaller(address.broker_url, budget, self._abandon_connections)
+        self._caller = bounded.BoundedCaller(address.broker_url, budget, self._abandon_connections)
 
     @property
     def control(self) -> Control:
         """Give the remote control; an abandoned thread, which had the last one, is refused."""
-        refuse_if_abandoned()
+        bounded.refuse_if_abandoned()
         return self._control
 
     def own_limit(self, entry: Entry) -> float | None:
@@ -231,7 +226,7 @@ class Publisher:
         if link is not None:
             try:
                 return link, self._prepare(link, outgoing)
-            except PeerTimeoutError:
+            except bounded.PeerTimeoutError:
                 raise  # another connection would get no answer either
             except Exception:
                 # It was idle, and the broker or something between has closed it since.

@@ -5,12 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 
-from pytest_manifest.analysis.comparison import (
-    Comparison,
-    compare,
-    compare_trees,
-    comparison_document,
-)
+from pytest_manifest.analysis import comparison
 from pytest_manifest.cli.output import say, write_json
 from pytest_manifest.cli.stored_run import StoredRun
 from pytest_manifest.reporting.terminal_layout import Sheet
@@ -21,7 +16,7 @@ def run(before: StoredRun, after: StoredRun, *, json: bool, verbose: bool) -> No
     """Print what changed from the run ``before`` to the run ``after``."""
     found = _compared(before, after)
     if json:
-        write_json(comparison_document(found))
+        write_json(comparison.comparison_document(found))
         return
     say(f"run {after.info.run} of {after.info.manifest}")
     terminal = sys.stdout.isatty()
@@ -42,19 +37,19 @@ def run(before: StoredRun, after: StoredRun, *, json: bool, verbose: bool) -> No
         console.print(Text(line.text, style=style), soft_wrap=True)
 
 
-def _compared(before: StoredRun, after: StoredRun) -> Comparison:
+def _compared(before: StoredRun, after: StoredRun) -> comparison.Comparison:
     with (
         before.records() as earlier,
         after.records() as later,
         before.read() as old,
         after.read() as new,
     ):
-        return compare(
+        return comparison.compare(
             earlier,
             later,
             before_run=before.info.run,
             after_run=after.info.run,
             known_before=before.manifest.ids,
             known_after=after.manifest.ids,
-            trees=compare_trees(old.trees.by_entry(), new.trees.by_entry()),
+            trees=comparison.compare_trees(old.trees.by_entry(), new.trees.by_entry()),
         )

@@ -13,19 +13,8 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from pytest_manifest.errors import ManifestError
+from pytest_manifest.manifest import jsonl
 from pytest_manifest.manifest.fast_path import expects_nothing
-from pytest_manifest.manifest.jsonl import (
-    MAX_FAULTS,
-    Faults,
-    Limits,
-    Line,
-    file_error,
-    id_and_task,
-    is_remark,
-    open_regular,
-    parse_document,
-    parse_object,
-)
 from pytest_manifest.manifest.scan import Places, Summary, digest_of, scan, stamp_of
 from pytest_manifest.schema import Entry, Header
 from pytest_manifest.schema.json_values import MSGSPEC_ERRORS
@@ -35,8 +24,8 @@ def read_manifest(
     path: Path,
     *,
     lean: bool = False,
-    most_faults: int = MAX_FAULTS,
-    limits: Limits | None = None,
+    most_faults: int = jsonl.MAX_FAULTS,
+    limits: jsonl.Limits | None = None,
 ) -> Manifest:
     """Check the whole file; raise ManifestError with its first faults, and the others' number.
 
@@ -48,7 +37,7 @@ def read_manifest(
     return load(path, limits=limits)
 
 
-def load(path: Path, *, shown: Path | None = None, limits: Limits | None = None) -> Manifest:
+def load(path: Path, *, shown: Path | None = None, limits: jsonl.Limits | None = None) -> Manifest:
     """Read as ``read_manifest`` does; ``shown``, if given, replaces ``path`` in all messages."""
     places = Places()
     summary = scan(path, places, shown=shown, limits=limits)
@@ -118,13 +107,13 @@ class Manifest:
         for line in self.lines():
             yield line.number, self.parse(line.raw, line.number)
 
-    def lines(self) -> Generator[Line, None, None]:
+    def lines(self) -> Generator[jsonl.Line, None, None]:
         """Stream the lines of all entries, in the file's order, without comments."""
         with self.open() as file:
             offset = file.tell()
             for number, raw in enumerate(file, self.summary.header_line + 1):
-                if not is_remark(raw):
-                    yield Line(number, offset, raw)
+                if not jsonl.is_remark(raw):
+                    yield jsonl.Line(number, offset, raw)
                 offset += len(raw)
 
     def documents(self) -> Iterator[dict[str, Any]]:
@@ -133,7 +122,7 @@ class Manifest:
         For callers that need few fields of each entry: building Entry objects takes twice as long.
         """
         for line in self.lines():
-            document = parse_object(line._replace(offset=0), Faults(self.path))
+            document = jsonl.parse_object(line._replace(offset=0), jsonl.Faults(self.path))
             if document is None:
                 raise self._changed()
             yield document
@@ -217,12 +206,12 @@ class Manifest:
             for number, _, raw in self._lines(file, entry_ids):
                 yield self.parse(raw, number)
 
-    def _lines(self, file: IO[bytes], entry_ids: Iterable[str]) -> Iterator[Line]:
+    def _lines(self, file: IO[bytes], entry_ids: Iterable[str]) -> Iterator[jsonl.Line]:
         """Yield these entries' lines."""
         for entry_id in entry_ids:
             offset = self.offset_of(entry_id)
             file.seek(offset)
-            yield Line(self.line_of(entry_id), offset, file.readline())
+            yield jsonl.Line(self.line_of(entry_id), offset, file.readline())
 
     def line_of(self, entry_id: str) -> int:
         """Return the number, from 1, of the entry's line; raise KeyError where there is none."""
@@ -234,7 +223,7 @@ class Manifest:
 
         The file at ``path`` is read as a new manifest where its content differs.
         """
-        with open_regular(path) as file:
+        with jsonl.open_regular(path) as file:
             same = self._is_this(file)
         if not same:
             return read_manifest(path)
@@ -256,13 +245,13 @@ class Manifest:
         ids: list[str] = []
         offsets = array("Q")
         for line in self.lines():
-            ids.append(id_and_task(line.raw)[0])
+            ids.append(jsonl.id_and_task(line.raw)[0])
             offsets.append(line.offset)
         return tuple(ids), offsets
 
     def open(self) -> IO[bytes]:
         """Open the file after its header; raise ManifestError where its content was changed."""
-        file = open_regular(self._file)
+        file = jsonl.open_regular(self._file)
         if not self._is_this(file):
             file.close()
             raise self._changed()
@@ -282,15 +271,15 @@ class Manifest:
 
     def parse(self, raw: bytes, number: int) -> Entry:
         """Parse the entry on line ``number`` from its bytes; raise ManifestError if it changed."""
-        faults = Faults(self.path)
-        entry = parse_document(Line(number, 0, raw), Entry, faults)
+        faults = jsonl.Faults(self.path)
+        entry = jsonl.parse_document(jsonl.Line(number, 0, raw), Entry, faults)
         if entry is None:  # only a change under an open file can do that
             raise self._changed()
         return entry
 
     def _id_and_task(self, raw: bytes) -> tuple[str, str]:
         try:
-            return id_and_task(raw)
+            return jsonl.id_and_task(raw)
         except (ValueError, KeyError, TypeError):  # only a change under an open file can do that
             raise self._changed() from None
 
@@ -301,7 +290,7 @@ class Manifest:
             raise self._changed() from None
 
     def _changed(self) -> ManifestError:
-        return file_error(self.path, "the file was changed while it was in use; start again")
+        return jsonl.file_error(self.path, "the file was changed while it was in use; start again")
 
 
 def _may_have(key: bytes, raw: bytes) -> bool:

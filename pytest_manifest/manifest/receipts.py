@@ -18,17 +18,7 @@ from pydantic_core import from_json
 from typing_extensions import Self
 
 from pytest_manifest.errors import Fault, ManifestError
-from pytest_manifest.manifest.jsonl import (
-    DEFAULT,
-    Faults,
-    Limits,
-    Line,
-    beyond,
-    longer_line,
-    open_regular,
-    parse_document,
-    read_lines,
-)
+from pytest_manifest.manifest import jsonl
 from pytest_manifest.schema import RULE, Receipt, is_identifier
 from pytest_manifest.schema.receipts import ExportedDescendant
 
@@ -45,15 +35,15 @@ def read_receipts(path: Path) -> Iterator[Receipt]:
     After the first fault the rest of the file is only checked, up to so many that it is hopeless;
     then ManifestError is raised with every fault (at most 20, and the number of the others).
     """
-    faults = Faults(path)
-    with open_regular(path) as file:
-        for line in read_lines(file, faults):
+    faults = jsonl.Faults(path)
+    with jsonl.open_regular(path) as file:
+        for line in jsonl.read_lines(file, faults):
             if faults.enough(line.number):
                 break
             if _OF_DESCENDANT(line.raw):
-                parse_document(line, ExportedDescendant, faults)
+                jsonl.parse_document(line, ExportedDescendant, faults)
                 continue
-            receipt = parse_document(line, Receipt, faults)
+            receipt = jsonl.parse_document(line, Receipt, faults)
             if receipt is not None and not faults:
                 yield receipt
     faults.raise_any()
@@ -158,14 +148,14 @@ class ReceiptIndex:
     where the file cannot be read; faults of its lines are noted, and raised by :meth:`finish`.
     """
 
-    def __init__(self, path: Path, limits: Limits = DEFAULT) -> None:
+    def __init__(self, path: Path, limits: jsonl.Limits = jsonl.DEFAULT) -> None:
         self.runs: set[str] = set()
         """The runs that the receipts are of; of those that a run has reused, that run."""
-        self._faults = Faults(path)
-        self._file = open_regular(path)
-        if line := longer_line(self._file, limits.line):
+        self._faults = jsonl.Faults(path)
+        self._file = jsonl.open_regular(path)
+        if line := jsonl.longer_line(self._file, limits.line):
             self._file.close()
-            raise ManifestError([Fault(path, line, beyond("line", limits.line))])
+            raise ManifestError([Fault(path, line, jsonl.beyond("line", limits.line))])
         self._db = sqlite3.connect("", isolation_level=None)
         self._db.executescript(_TABLES)
         self._db.execute("BEGIN")
@@ -177,7 +167,7 @@ class ReceiptIndex:
 
     def _find_places(self) -> None:
         places: list[_Place] = []
-        for line in read_lines(self._file, self._faults):
+        for line in jsonl.read_lines(self._file, self._faults):
             if self._faults.enough(line.number):
                 raise self._faults.error()
             if _OF_DESCENDANT(line.raw):
@@ -222,8 +212,8 @@ class ReceiptIndex:
         """Yield the tasks that jobs started, in the file's order, without invalid ones."""
         for start, number in self._db.execute("SELECT start, line FROM descendants ORDER BY start"):
             self._file.seek(start)
-            line = Line(number, start, self._file.readline())
-            one = parse_document(line, ExportedDescendant, self._faults)
+            line = jsonl.Line(number, start, self._file.readline())
+            one = jsonl.parse_document(line, ExportedDescendant, self._faults)
             if self._faults.enough(number):
                 raise self._faults.error()
             if one is not None:
@@ -244,10 +234,10 @@ class ReceiptIndex:
     def _number(self, query: str) -> int:
         return int(self._db.execute(query).fetchone()[0])
 
-    def _place(self, line: Line) -> _Place | None:
+    def _place(self, line: jsonl.Line) -> _Place | None:
         told = None if _MAY_BE_REUSED in line.raw else _AS_WE_WRITE(line.raw)
         if told is None:  # not in this package's form, so the whole line is parsed
-            receipt = parse_document(line, Receipt, self._faults)
+            receipt = jsonl.parse_document(line, Receipt, self._faults)
             if receipt is None:
                 return None
             if (by := receipt.reused) is not None:
@@ -289,7 +279,7 @@ class ReceiptIndex:
     def _read(self, line: int, start: int) -> Exported | None:
         self._file.seek(start)
         raw = self._file.readline()
-        receipt = parse_document(Line(line, start, raw), Receipt, self._faults)
+        receipt = jsonl.parse_document(jsonl.Line(line, start, raw), Receipt, self._faults)
         if self._faults.enough(line):
             raise self._faults.error()
         if receipt is None:

@@ -16,26 +16,8 @@ from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
 from pytest_manifest.errors import Fault, ManifestError
+from pytest_manifest.manifest import jsonl
 from pytest_manifest.manifest.fast_path import EntryLine, check_lines, schema_size
-from pytest_manifest.manifest.jsonl import (
-    BLANK,
-    MARK,
-    MAX_FAULTS,
-    Faults,
-    Limits,
-    Line,
-    beyond,
-    check_document,
-    check_end,
-    is_blank,
-    is_remark,
-    longer_line,
-    open_regular,
-    parse_object,
-    placeholder_faults,
-    read_lines,
-    without_bom,
-)
 from pytest_manifest.schema import Entry, Header
 from pytest_manifest.schema.json_values import MSGSPEC_ERRORS
 
@@ -46,12 +28,13 @@ Again = Callable[[set[int]], Iterable[tuple[int, Mapping[str, Any]]]]
 """Reads lines a second time, to tell suspicion from fact."""
 
 
-def check_ids(ids: IdIndex, faults: Faults, again: Again) -> None:
+def check_ids(ids: IdIndex, faults: jsonl.Faults, again: Again) -> None:
     """Record duplicate ids, each ``after`` that names no entry, and circles as faults."""
     twice = ids.suspected_twice()
     waiting = {line for line, target in ids.references() if not target}
     rings = [
-        (len(circle), _shown(circle)) for circle in islice(circles(ids.references), MAX_FAULTS)
+        (len(circle), _shown(circle))
+        for circle in islice(circles(ids.references), jsonl.MAX_FAULTS)
     ]
     in_rings = {line for _, shown in rings for line in shown}
     if not (twice or waiting or rings):
@@ -73,7 +56,7 @@ def check_ids(ids: IdIndex, faults: Faults, again: Again) -> None:
 
 
 def _check_references(
-    number: int, document: Mapping[str, Any], ids: IdIndex, faults: Faults
+    number: int, document: Mapping[str, Any], ids: IdIndex, faults: jsonl.Faults
 ) -> None:
     for wanted in document.get("after", ()):
         if not ids.has(wanted):
@@ -237,7 +220,7 @@ def manifest_digest(path: Path) -> str:
 
     The entries are not checked. Raises ManifestError where the file cannot be read.
     """
-    with open_regular(path) as file:
+    with jsonl.open_regular(path) as file:
         return digest_of(file, path)
 
 
@@ -247,9 +230,9 @@ def digest_of(file: IO[bytes], path: Path) -> str:
     The file has to stand at its beginning. ``path`` names it in errors.
     """
     digest = hashlib.sha256()
-    while (first := file.readline()) and is_remark(first):
+    while (first := file.readline()) and jsonl.is_remark(first):
         digest.update(first)
-    if is_header(parse_object(Line(1, 0, first), Faults(path)), first):
+    if is_header(jsonl.parse_object(jsonl.Line(1, 0, first), jsonl.Faults(path)), first):
         digest = hashlib.sha256()
     else:
         digest.update(first)
@@ -285,8 +268,8 @@ def scan(
     places: Places | None = None,
     *,
     shown: Path | None = None,
-    most_faults: int = MAX_FAULTS,
-    limits: Limits | None = None,
+    most_faults: int = jsonl.MAX_FAULTS,
+    limits: jsonl.Limits | None = None,
     is_new: bool = False,
 ) -> Summary:
     """Check a whole manifest; store the entries' ids and offsets in ``places``, if given.
@@ -294,10 +277,10 @@ def scan(
     Faults name ``shown`` instead of ``path`` where it is given. ``limits``: None for a file that
     was accepted before, unless it ``is_new``: placeholders are faults then. Raises ManifestError.
     """
-    with open_regular(path) as file:
-        if limits is not None and (line := longer_line(file, limits.line)):
-            raise ManifestError([Fault(shown or path, line, beyond("line", limits.line))])
-        state = _Scan(Faults(shown or path, most_faults), file, places, limits)
+    with jsonl.open_regular(path) as file:
+        if limits is not None and (line := jsonl.longer_line(file, limits.line)):
+            raise ManifestError([Fault(shown or path, line, jsonl.beyond("line", limits.line))])
+        state = _Scan(jsonl.Faults(shown or path, most_faults), file, places, limits)
         state.is_new = is_new or limits is not None
         return state.run()
 
@@ -306,7 +289,11 @@ class _Scan:
     """The state of one pass."""
 
     def __init__(
-        self, faults: Faults, file: IO[bytes], places: Places | None, limits: Limits | None = None
+        self,
+        faults: jsonl.Faults,
+        file: IO[bytes],
+        places: Places | None,
+        limits: jsonl.Limits | None = None,
     ) -> None:
         self.path = faults.path
         self.file = file
@@ -359,7 +346,7 @@ class _Scan:
                 self._take([raw])
             return
         if entries is None:
-            self.digest.update(self._take_slowly(Line(self.lines + 1, self.offset, lines[0])))
+            self.digest.update(self._take_slowly(jsonl.Line(self.lines + 1, self.offset, lines[0])))
         else:
             self._refuse_blanks()
             self._note(entries, lines)
@@ -379,19 +366,19 @@ class _Scan:
             self.places.ids.extend(ids)
             self.places.offsets.extend(accumulate(map(len, lines[:-1]), initial=self.offset))
 
-    def _take_slowly(self, line: Line) -> bytes:
+    def _take_slowly(self, line: jsonl.Line) -> bytes:
         """Check any line by the models; return its bytes to digest, b"" of the header."""
-        line = without_bom(line, self.faults)
-        if is_blank(line.raw):
+        line = jsonl.without_bom(line, self.faults)
+        if jsonl.is_blank(line.raw):
             self.blanks.append(line.number)
             self.remarks.append(line.number)
             return line.raw
-        check_end(line, self.faults)
-        if is_remark(line.raw):
+        jsonl.check_end(line, self.faults)
+        if jsonl.is_remark(line.raw):
             self.remarks.append(line.number)
             return line.raw
         self._refuse_blanks()
-        document = parse_object(line, self.faults)
+        document = jsonl.parse_object(line, self.faults)
         if not (self.entries or self.header_line) and is_header(document, line.raw):
             self._take_header(document, line)
             return b""
@@ -403,27 +390,27 @@ class _Scan:
     def _refuse_blanks(self) -> None:
         """Record the blank lines before this one as faults: only at the end they are none."""
         for number in self.blanks:
-            self.faults.add(number, BLANK)
+            self.faults.add(number, jsonl.BLANK)
             if self.faults.enough(number):
                 break
         del self.blanks[:]
 
-    def _take_header(self, document: dict[str, Any] | None, line: Line) -> None:
+    def _take_header(self, document: dict[str, Any] | None, line: jsonl.Line) -> None:
         self.header_line = line.number
         self.digest = hashlib.sha256()  # of what follows
         if document is not None:
-            self.header = check_document(document, line, Header, self.faults)
+            self.header = jsonl.check_document(document, line, Header, self.faults)
             if self.header is None and document.get("manifest") != 1:
                 raise self.faults.error()  # another version: its entries are not ours to judge
 
-    def _take_entry(self, document: dict[str, Any], line: Line) -> None:
+    def _take_entry(self, document: dict[str, Any], line: jsonl.Line) -> None:
         if "manifest" in document:
             self.faults.add(line.number, "a header may only be the first line; remove this one")
             return
         entry_id = document.get("id")
         if isinstance(entry_id, str):  # of a faulty entry too, so that no fault hides another
             self.ids.add(entry_id, line.number)
-        entry = check_document(document, line, Entry, self.faults)
+        entry = jsonl.check_document(document, line, Entry, self.faults)
         if entry is None:
             return
         if entry.after:
@@ -432,29 +419,31 @@ class _Scan:
             self.places.ids.append(entry.id)
             self.places.offsets.append(line.offset)
 
-    def _check_limits(self, lines: list[bytes], limits: Limits) -> None:
+    def _check_limits(self, lines: list[bytes], limits: jsonl.Limits) -> None:
         """Record the first line of each kind that is beyond the limits; ``lines``: the last ones.
 
         Raises ManifestError where there are too many entries.
         """
         first = self.lines - len(lines) + 1
         if self.entries > limits.entries:
-            self.faults.add(0, beyond("entries", limits.entries))
+            self.faults.add(0, jsonl.beyond("entries", limits.entries))
             raise self.faults.error()
         if max(map(len, lines)) <= limits.schema:
             return
         for number, raw in enumerate(lines, first):
             try:
                 if len(raw) > limits.schema and schema_size(raw) > limits.schema:
-                    self.faults.add(number, beyond("schema", limits.schema))
+                    self.faults.add(number, jsonl.beyond("schema", limits.schema))
             except MSGSPEC_ERRORS:  # a faulty line, of which more is said already
                 continue
 
     def _check_placeholders(self, lines: list[bytes]) -> None:
         """Record each value that ``manifest new`` left to be written; ``lines``: the last ones."""
         for number, raw in enumerate(lines, self.lines - len(lines) + 1):
-            if MARK in raw and (document := parse_object(Line(number, 0, raw), Faults(self.path))):
-                for message in placeholder_faults(document):
+            if jsonl.MARK in raw and (
+                document := jsonl.parse_object(jsonl.Line(number, 0, raw), jsonl.Faults(self.path))
+            ):
+                for message in jsonl.placeholder_faults(document):
                     self.faults.add(number, message)
 
     def _check_totals(self, size: int) -> None:
@@ -485,10 +474,10 @@ class _Scan:
 
     def _again(self, numbers: set[int]) -> Iterator[tuple[int, dict[str, Any]]]:
         """Read these lines a second time, to confirm or dismiss faults suspected from hashes."""
-        unheard = Faults(self.path)
+        unheard = jsonl.Faults(self.path)
         self.file.seek(0)
-        for line in read_lines(self.file, unheard):
+        for line in jsonl.read_lines(self.file, unheard):
             if line.number in numbers:
-                document = parse_object(line, unheard)
+                document = jsonl.parse_object(line, unheard)
                 if document is not None:
                     yield line.number, document

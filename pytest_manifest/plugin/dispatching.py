@@ -23,30 +23,11 @@ from pytest_manifest.analysis.advice import ENOUGH
 from pytest_manifest.bindings import Binding, binding_of
 from pytest_manifest.console import begin_line, quiet_console
 from pytest_manifest.errors import DispatchError, ManifestError, ManifestToolError
+from pytest_manifest.plugin import run_history, run_options
 from pytest_manifest.plugin.context import user_errors
 from pytest_manifest.plugin.manifest_store import report_unselected, select
 from pytest_manifest.plugin.option_conflicts import refuse_unwritable
 from pytest_manifest.plugin.options import Options
-from pytest_manifest.plugin.run_history import (
-    STACK_DATA,
-    AuditSource,
-    audit_source,
-    forget_stack_data,
-    give_up_unfinished,
-    guard_against_repetition,
-    ledger_to_resume,
-    one_at_a_time,
-    refuse_copies,
-    refuse_one_run_twice,
-    refuse_overtaken,
-    stack_is_gone,
-)
-from pytest_manifest.plugin.run_options import (
-    receipt_keys,
-    refuse_unknown_keys,
-    resume_rules,
-    run_settings,
-)
 from pytest_manifest.plugin.session import ManifestSession, manifest_session, nothing_thrown_away
 from pytest_manifest.plugin.stack_choice import put_root_on_path
 from pytest_manifest.plugin.stacks import find_stack, nothing_to_resume, show_stack, stack_for_audit
@@ -136,18 +117,18 @@ class SessionDispatch:
         options = self._options
         work = self._work()
         manifests = [manifest for manifest, _ in work]
-        refuse_copies(options, manifests)
-        refuse_unknown_keys(options, manifests, self._notices)
+        run_history.refuse_copies(options, manifests)
+        run_options.refuse_unknown_keys(options, manifests, self._notices)
         for manifest, entries in work:
             if options.reuse is None:  # else it depends on what is reused
                 _refuse_beyond_budget(options, manifest, entries)
         if options.reuse is None:
             self._ask_hooks(work)
         address, expected = find_stack(self._session_runs, self._manifests)
-        settings = run_settings(options, self._session_runs.own_key)
-        with one_at_a_time(options, manifests):
+        settings = run_options.run_settings(options, self._session_runs.own_key)
+        with run_history.one_at_a_time(options, manifests):
             for manifest, entries in work:
-                guard_against_repetition(options, manifest, entries, self._notices)
+                run_history.guard_against_repetition(options, manifest, entries, self._notices)
             made: list[Run] = []
             with _none_but_all(made):
                 for manifest, entries in work:
@@ -161,18 +142,20 @@ class SessionDispatch:
 
         options = self._options
         work = self._work()
-        ledgers = [ledger_to_resume(options, manifest) for manifest, _ in work]
+        ledgers = [run_history.ledger_to_resume(options, manifest) for manifest, _ in work]
         manifests = [manifest for manifest, _ in work]
-        refuse_one_run_twice(options, manifests, ledgers)
-        refuse_unknown_keys(options, manifests, self._notices)
+        run_history.refuse_one_run_twice(options, manifests, ledgers)
+        run_options.refuse_unknown_keys(options, manifests, self._notices)
         self._ask_hooks(work)
         address, expected = find_stack(self._session_runs, self._manifests)
-        with one_at_a_time(options, manifests):
+        with run_history.one_at_a_time(options, manifests):
             for manifest, path in zip(manifests, ledgers, strict=True):
-                refuse_overtaken(options, manifest, path)
-            settings = run_settings(options, self._session_runs.own_key)
+                run_history.refuse_overtaken(options, manifest, path)
+            settings = run_options.run_settings(options, self._session_runs.own_key)
             made = [
-                resume_run(manifest, path, entries, address, settings, resume_rules(options))
+                resume_run(
+                    manifest, path, entries, address, settings, run_options.resume_rules(options)
+                )
                 for (manifest, entries), path in zip(work, ledgers, strict=True)
             ]
             # Start within the lock: a dispatch learns only from the ledger that the run goes on.
@@ -196,7 +179,7 @@ class SessionDispatch:
         """
         self._prepare(runs, expected_workers, instead_of, is_dispatch=is_dispatch)
         if self._session_runs.stack_data is not None:
-            forget_stack_data(self._options)
+            run_history.forget_stack_data(self._options)
         for run in runs:
             run.start()
             self._notices += run.notices
@@ -217,12 +200,12 @@ class SessionDispatch:
                 run.prepare(expected_workers=expected_workers)
                 if run.sends and session_runs.stack_data is not None:
                     # For --manifest-resume, in case this pytest is killed.
-                    run.set_meta(STACK_DATA, str(session_runs.stack_data))
+                    run.set_meta(run_history.STACK_DATA, str(session_runs.stack_data))
             if is_dispatch and options.reuse is not None:
                 # What is reused is known by now, and is not sent.
                 self._ask_hooks((run.manifest, run.to_send) for run in runs if run.to_send)
             for manifest in instead_of if options.rerun else ():
-                give_up_unfinished(options, manifest)
+                run_history.give_up_unfinished(options, manifest)
             for run in runs:
                 run.take_effect()
 
@@ -234,7 +217,7 @@ class SessionDispatch:
         no_stack = StackAddress("", "", None, is_private=False)
         manifests = [self._manifests.load(path) for path in self._selection.files]
         sources = [self._audit_source(manifest) for manifest in manifests]
-        refuse_one_run_twice(options, manifests, [source.ledger for source in sources])
+        run_history.refuse_one_run_twice(options, manifests, [source.ledger for source in sources])
         address: StackAddress | None = None
         if any(source.is_open for source in sources):
             address = stack_for_audit(self._session_runs, self._manifests)
@@ -245,7 +228,7 @@ class SessionDispatch:
                 manifest,
                 source.ledger,
                 address if address is not None and source.is_open else no_stack,
-                run_settings(options, self._session_runs.own_key),
+                run_options.run_settings(options, self._session_runs.own_key),
                 wait=options.wait,
                 scratch=source.scratch,
                 already_evaluated=source.evaluated,
@@ -271,7 +254,7 @@ class SessionDispatch:
             "alone; --manifest-broker=URL asks that stack as well"
         )
 
-    def _audit_source(self, manifest: Manifest) -> AuditSource:
+    def _audit_source(self, manifest: Manifest) -> run_history.AuditSource:
         """Return the ledger to audit for this manifest, and where its verdicts are written.
 
         With --manifest-receipts that is a ledger made of the receipts, in a scratch folder.
@@ -280,11 +263,11 @@ class SessionDispatch:
             from pytest_manifest.run import ledger_of_receipts
 
             scratch = self._session_runs.scratch_folder()
-            keys = receipt_keys(self._options, self._session_runs.own_key)
+            keys = run_options.receipt_keys(self._options, self._session_runs.own_key)
             path, warnings = ledger_of_receipts(manifest, file, scratch, keys)
             self._notices += warnings
-            return AuditSource(path, is_open=False, scratch=None, evaluated=True)
-        return audit_source(self._session_runs, manifest)
+            return run_history.AuditSource(path, is_open=False, scratch=None, evaluated=True)
+        return run_history.audit_source(self._session_runs, manifest)
 
 
 @contextlib.contextmanager
@@ -327,13 +310,13 @@ def preview_resume(session: pytest.Session, state: ManifestSession) -> None:
         selection = select(state.manifests, bindings)
         for path in selection.files:
             manifest = state.manifests.load(path)
-            ledger = ledger_to_resume(options, manifest)
+            ledger = run_history.ledger_to_resume(options, manifest)
             decided = preview(
                 ledger,
                 manifest,
                 selection.entries(path),
-                resume_rules(options),
-                stack_is_gone=stack_is_gone(ledger),
+                run_options.resume_rules(options),
+                stack_is_gone=run_history.stack_is_gone(ledger),
             )
             lines = describe_decisions(decided, every=True)
             state.resume_lines += lines or ["there is nothing to be sent: every entry has passed"]

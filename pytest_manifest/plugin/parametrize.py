@@ -14,17 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_manifest.bindings import (
-    BESIDE_GROUPS,
-    BUILTIN_ENTRY,
-    BUILTIN_GROUP,
-    NO_ENTRY,
-    EntryId,
-    GroupName,
-    ManifestName,
-    RawId,
-    tags_of,
-)
+from pytest_manifest import bindings
 from pytest_manifest.compat.pytest import fixtures_of_definition, hide_labels, show_labels
 from pytest_manifest.plugin import fixtures
 from pytest_manifest.plugin.collection import ManifestFile
@@ -47,15 +37,17 @@ def generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _parametrize_ours(metafunc: pytest.Metafunc) -> None:
-    if BUILTIN_ENTRY in metafunc.fixturenames:
-        _by_entry(metafunc, BUILTIN_ENTRY, builtin=True)
-    elif BUILTIN_GROUP in metafunc.fixturenames:
+    if bindings.BUILTIN_ENTRY in metafunc.fixturenames:
+        _by_entry(metafunc, bindings.BUILTIN_ENTRY, builtin=True)
+    elif bindings.BUILTIN_GROUP in metafunc.fixturenames:
         _by_group(metafunc)
     elif _is_ours(metafunc, "entry"):
         if manifest_session(metafunc.config).context.options.aggregate is None:
             _by_entry(metafunc, "entry", builtin=False)
         else:
-            metafunc.parametrize("entry", [BESIDE_GROUPS], ids=[BESIDE_GROUPS], indirect=True)
+            metafunc.parametrize(
+                "entry", [bindings.BESIDE_GROUPS], ids=[bindings.BESIDE_GROUPS], indirect=True
+            )
     elif _is_ours(metafunc, "manifest"):
         _by_manifest(metafunc)
 
@@ -79,7 +71,7 @@ def _by_entry(metafunc: pytest.Metafunc, argument: str, *, builtin: bool) -> Non
         return
     several = len(found) > 1
     values: list[object] = []
-    ids: list[RawId] = []
+    ids: list[bindings.RawId] = []
     for manifest in found:
         path = manifest.path.resolve()
         covered = state.manifests.covered.setdefault(path, set())
@@ -91,8 +83,8 @@ def _by_entry(metafunc: pytest.Metafunc, argument: str, *, builtin: bool) -> Non
                 given = tuple(entry.tags)
                 known = state.manifests.tags.get(given)
                 tags = _new_tags(metafunc.config, given) if known is None else known
-            values.append(EntryId(entry.id, path, tags, builtin=builtin))
-            ids.append(RawId(f"{path.stem}:{entry.id}" if several else entry.id))
+            values.append(bindings.EntryId(entry.id, path, tags, builtin=builtin))
+            ids.append(bindings.RawId(f"{path.stem}:{entry.id}" if several else entry.id))
             if not builtin:
                 covered.add(entry.id)
     _parametrize(metafunc, argument, values, ids)
@@ -103,8 +95,10 @@ def _by_group(metafunc: pytest.Metafunc) -> None:
     assert node is not None
     path = node.path.resolve()
     names = [group.name for group in manifest_session(metafunc.config).manifests.groups(path)]
-    values = [GroupName(name, path) for name in names]
-    metafunc.parametrize(BUILTIN_GROUP, values, ids=[RawId(name) for name in names], indirect=True)
+    values = [bindings.GroupName(name, path) for name in names]
+    metafunc.parametrize(
+        bindings.BUILTIN_GROUP, values, ids=[bindings.RawId(name) for name in names], indirect=True
+    )
 
 
 def _by_manifest(metafunc: pytest.Metafunc) -> None:
@@ -113,24 +107,24 @@ def _by_manifest(metafunc: pytest.Metafunc) -> None:
     if found is None:
         return
     values: list[object] = []
-    ids: list[RawId] = []
+    ids: list[bindings.RawId] = []
     for manifest in found:
         if next(iter(_chosen(state.manifests, metafunc, manifest)), None) is not None:
             path = manifest.path.resolve()
-            values.append(ManifestName(path.stem, path))
-            ids.append(RawId(path.stem))
+            values.append(bindings.ManifestName(path.stem, path))
+            ids.append(bindings.RawId(path.stem))
     _parametrize(metafunc, "manifest", values, ids)
 
 
 def _parametrize(
-    metafunc: pytest.Metafunc, argument: str, values: list[object], ids: list[RawId]
+    metafunc: pytest.Metafunc, argument: str, values: list[object], ids: list[bindings.RawId]
 ) -> None:
     if values:
         metafunc.parametrize(argument, values, ids=ids, indirect=True)
     else:
         # pytest would make an empty parameter set a skipped test without a reason.
         # ``collection.drop_unneeded`` removes this one.
-        metafunc.parametrize(argument, [NO_ENTRY], ids=[NO_ENTRY], indirect=True)
+        metafunc.parametrize(argument, [bindings.NO_ENTRY], ids=[bindings.NO_ENTRY], indirect=True)
 
 
 def _manifests_for(state: ManifestSession, metafunc: pytest.Metafunc) -> list[Manifest] | None:
@@ -193,7 +187,9 @@ def _marked(
 def _skip(metafunc: pytest.Metafunc, reason: str) -> None:
     """Parametrize the test as one that is skipped for this reason."""
     argument = next(
-        name for name in (BUILTIN_ENTRY, "entry", "manifest") if name in metafunc.fixturenames
+        name
+        for name in (bindings.BUILTIN_ENTRY, "entry", "manifest")
+        if name in metafunc.fixturenames
     )
     param = pytest.param(None, marks=pytest.mark.skip(reason=reason))
     metafunc.parametrize(argument, [param], ids=["no-manifest"], indirect=True)
@@ -265,7 +261,7 @@ def shown_to_selection(items: Sequence[pytest.Item]) -> Iterator[None]:
     pytest selects by all markers of a test, which it asks for without a name. Code that acts on a
     marker asks for it by name, and is given the markers alone.
     """
-    tagged = [(item, tags) for item in items if (tags := tags_of(item))]
+    tagged = [(item, tags) for item in items if (tags := bindings.tags_of(item))]
     for item, tags in tagged:
         item.extra_keyword_matches.update(tags)
         for tag in tags:

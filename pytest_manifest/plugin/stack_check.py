@@ -21,16 +21,11 @@ from pytest_manifest.broker.checks import LEVEL_WIDTH, LEVELS, Level, StackCheck
 from pytest_manifest.broker.lint import is_of_project
 from pytest_manifest.console import quiet_console
 from pytest_manifest.errors import ManifestToolError, ResultStoreError, SigningError, StackError
+from pytest_manifest.plugin import stack_choice
 from pytest_manifest.plugin.manifest_store import ManifestStore
 from pytest_manifest.plugin.option_conflicts import read_options
 from pytest_manifest.plugin.options import Options
 from pytest_manifest.plugin.run_options import key_for_own_workers, receipt_keys
-from pytest_manifest.plugin.stack_choice import (
-    EarlierStacks,
-    StackChoice,
-    choose_stack,
-    put_root_on_path,
-)
 from pytest_manifest.plugin.stacks import EMBEDDED_START, external_address, reach
 from pytest_manifest.redaction import redact, redact_url
 from pytest_manifest.text import plural
@@ -153,9 +148,9 @@ def check_stack(options: Options, entries: Iterable[Entry] | None) -> tuple[Stac
     from pytest_manifest.urls import StackAddress
 
     try:
-        choice = choose_stack(options, EarlierStacks)
+        choice = stack_choice.choose_stack(options, stack_choice.EarlierStacks)
         if options.app is not None:
-            put_root_on_path(options)
+            stack_choice.put_root_on_path(options)
             load_app(StackAddress("", "", options.app, is_private=False))
     except (ManifestToolError, pytest.UsageError) as error:
         check = StackCheck("none", "the app cannot be used", app=options.app or "")
@@ -198,7 +193,7 @@ def signing_findings(workers: Sequence[Worker], trusted: str | None) -> Iterator
 
 
 @contextmanager
-def _stack(options: Options, choice: StackChoice, key: str) -> Iterator[StackAddress]:
+def _stack(options: Options, choice: stack_choice.StackChoice, key: str) -> Iterator[StackAddress]:
     """Yield the address of an existing stack, or of a private one that ends with the block.
 
     ``key``: what workers of the private one sign with, as PEM; "": with none. Raises StackError or
@@ -234,7 +229,7 @@ def _stack(options: Options, choice: StackChoice, key: str) -> Iterator[StackAdd
 def _check(
     check: StackCheck,
     address: StackAddress,
-    choice: StackChoice,
+    choice: stack_choice.StackChoice,
     entries: Iterable[Entry] | None,
     options: Options,
 ) -> None:
@@ -273,7 +268,7 @@ def _transport_errors() -> Iterator[None]:
         ) from error
 
 
-def _reach(check: StackCheck, address: StackAddress, choice: StackChoice) -> None:
+def _reach(check: StackCheck, address: StackAddress, choice: stack_choice.StackChoice) -> None:
     """Add whether broker and result store answer."""
     try:
         reach(address, choice)

@@ -14,16 +14,11 @@ import pytest
 from pytest_manifest.console import begin_line, quiet_console
 from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.files import git_ignored_folder
+from pytest_manifest.plugin import run_history
 from pytest_manifest.plugin.context import user_errors
 from pytest_manifest.plugin.manifest_store import ManifestStore
 from pytest_manifest.plugin.options import Options
 from pytest_manifest.plugin.report_texts import JobsWarnings
-from pytest_manifest.plugin.run_history import (
-    is_finished,
-    kept_stack_data,
-    ledger_to_resume,
-    newest_run,
-)
 from pytest_manifest.plugin.run_options import key_for_own_workers
 from pytest_manifest.plugin.runtest import OthersLogs
 from pytest_manifest.plugin.session_runs import SessionRuns
@@ -68,7 +63,7 @@ def _earlier_runs(manifests: ManifestStore) -> list[RunInfo]:
     from pytest_manifest.ledger import Ledger
 
     options, found = manifests.options, []
-    find = newest_run if options.audit else ledger_to_resume
+    find = run_history.newest_run if options.audit else run_history.ledger_to_resume
     for path in manifests.files_with_work:
         with Ledger.open(find(options, manifests.load(path))) as ledger:
             found.append(ledger.info.read())
@@ -162,7 +157,7 @@ def nothing_to_resume(manifests: ManifestStore) -> bool:
         return False
     with user_errors():
         own = map(manifests.load, manifests.files_with_work)
-        return all(is_finished(options, one, manifests.share(one)) for one in own)
+        return all(run_history.is_finished(options, one, manifests.share(one)) for one in own)
 
 
 def _stack_data(session_runs: SessionRuns, manifests: ManifestStore) -> Path:
@@ -174,7 +169,7 @@ def _stack_data(session_runs: SessionRuns, manifests: ManifestStore) -> Path:
     kept: set[Path] = set()
     if options.resume:
         own = map(manifests.load, manifests.files_with_work)
-        found = [kept_stack_data(options, one) for one in own]
+        found = [run_history.kept_stack_data(options, one) for one in own]
         kept = {path for path in found if path is not None}
     if len(kept) > 1:
         raise DispatchError(

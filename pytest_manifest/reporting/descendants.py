@@ -14,16 +14,7 @@ from pytest_manifest.schema import Entry, Receipt, Source, Verdict, VerdictStatu
 from pytest_manifest.schema.statuses import OF_ITS_PROCESS
 from pytest_manifest.schema.summary import SummaryDescendants, SummaryStep, SummaryTree
 from pytest_manifest.text import many, printable, seconds_cell
-from pytest_manifest.verdict import TreeText
-from pytest_manifest.verdict.descendants import (
-    PATH,
-    counts_text,
-    ends_as_expected,
-    failed_of,
-    first_unexpected,
-    number_of,
-    untold_of,
-)
+from pytest_manifest.verdict import TreeText, descendants
 
 NOT_KNOWN: Final = "not known"
 _TIMES: Final = ("waited, s", "began, s", "ran, s")
@@ -51,17 +42,17 @@ def tree_text(
     The first that failed is among that if it is what the ``verdict`` rests on.
     """
     counts = ledger.trees.statuses_of([root]).get(root, {})
-    phrases = [counts_text(counts)] if number_of(counts) else []
+    phrases = [descendants.counts_text(counts)] if descendants.number_of(counts) else []
     if reason := _untold(ledger, root, _said(receipt)):
         phrases.append(f"descendants: {NOT_KNOWN} ({reason})")
     if not phrases:
         return None
     phrase = "; ".join(phrases)
-    if not (verdict.mismatches and verdict.mismatches[0].path == PATH):
+    if not (verdict.mismatches and verdict.mismatches[0].path == descendants.PATH):
         return TreeText(phrase)
     expected = entry.expect.of_descendants
-    ends = ends_as_expected(ledger.descendants, expected, root)
-    one = first_unexpected(ledger.descendants, expected, root, ends)
+    ends = descendants.ends_as_expected(ledger.descendants, expected, root)
+    one = descendants.first_unexpected(ledger.descendants, expected, root, ends)
     if one is None:
         return TreeText(phrase)
     from pytest_manifest.run.judging import receipt_that_counts
@@ -76,10 +67,13 @@ def properties_of_tree(
     if _untold(ledger, root, receipt):
         return {"manifest_descendants": NOT_KNOWN}
     counts = ledger.trees.statuses_of([root]).get(root, {})
-    number = number_of(counts)
+    number = descendants.number_of(counts)
     if not number:
         return {}
-    return {"manifest_descendants": number, "manifest_descendants_failed": failed_of(counts)}
+    return {
+        "manifest_descendants": number,
+        "manifest_descendants_failed": descendants.failed_of(counts),
+    }
 
 
 def _untold(ledger: Ledger, root: str, receipt: Mapping[str, JsonValue]) -> str:
@@ -94,7 +88,7 @@ def _untold(ledger: Ledger, root: str, receipt: Mapping[str, JsonValue]) -> str:
     if known == 0:  # as of nearly all, which must cost no look into the ledger
         return ""
     told_by: Source = "backend" if source == "backend" else "worker"
-    why = untold_of(ledger.descendants, root, told_by, known)[0]
+    why = descendants.untold_of(ledger.descendants, root, told_by, known)[0]
     return "" if why is None else why.phrase()
 
 
@@ -150,7 +144,7 @@ class RunTrees:
     @property
     def number(self) -> int:
         """Return how many descendants the run has."""
-        return number_of(self.totals.statuses)
+        return descendants.number_of(self.totals.statuses)
 
     @property
     def not_known(self) -> int:
@@ -162,7 +156,9 @@ def read_trees(ledger: Ledger) -> RunTrees:
     """Read what reports show of a run's trees."""
     totals = ledger.trees.totals()
     slowest = ledger.trees.slowest() if totals.entries else None
-    failed, more_failed = _failed_trees(ledger) if failed_of(totals.statuses) else ([], 0)
+    failed, more_failed = (
+        _failed_trees(ledger) if descendants.failed_of(totals.statuses) else ([], 0)
+    )
     steps: list[TreeStep] = []
     left_out = 0
     if slowest is not None:
@@ -178,7 +174,9 @@ def _failed_trees(ledger: Ledger) -> tuple[list[FailedTree], int]:
     found: list[FailedTree] = []
     more = 0
     for entry, counts in ledger.trees.by_entry():
-        bad = [status for status in counts if status is not None and failed_of({status: 1})]
+        bad = [
+            status for status in counts if status is not None and descendants.failed_of({status: 1})
+        ]
         if not bad:
             continue
         if len(found) == _FAILED_SHOWN:
@@ -194,7 +192,7 @@ def _failed_trees(ledger: Ledger) -> tuple[list[FailedTree], int]:
 def run_phrase(ledger: Ledger) -> str:
     """Return "; 9 descendants: 1 failed, 8 passed" for a run's line, "" where it has none."""
     counts = ledger.trees.statuses() if ledger.descendants.any() else {}
-    return f"; {counts_text(counts)}" if number_of(counts) else ""
+    return f"; {descendants.counts_text(counts)}" if descendants.number_of(counts) else ""
 
 
 def untold_lines(trees: RunTrees, entries: int) -> Iterator[str]:

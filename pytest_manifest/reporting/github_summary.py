@@ -17,12 +17,7 @@ from pytest_manifest.analysis.causes import Cause
 from pytest_manifest.analysis.comparison import Change, Comparison, TimeChange
 from pytest_manifest.analysis.statistics import Distribution, Statistics, TaskRow
 from pytest_manifest.ledger import BUDGET
-from pytest_manifest.reporting.descendants import (
-    RunTrees,
-    path_text,
-    slowest_phrase,
-    untold_lines,
-)
+from pytest_manifest.reporting import descendants
 from pytest_manifest.reporting.next_step import RunAgain
 from pytest_manifest.reporting.run_report import ReportedRun, run_files
 from pytest_manifest.reporting.terminal_statistics import duration_phrase
@@ -47,7 +42,7 @@ def markdown(
     run: ReportedRun,
     statistics: Statistics,
     comparison: Comparison | None,
-    trees: RunTrees,
+    trees: descendants.RunTrees,
     links: Links,
     root: Path,
     arguments: str = "",
@@ -186,9 +181,11 @@ def _entries(ids: Iterable[str], manifest: Manifest, links: Links) -> Iterator[s
         yield _link(name, links.manifest(manifest.path, line))
 
 
-def _trees(trees: RunTrees, entries: int, manifest: Manifest, links: Links) -> Iterator[str]:
+def _trees(
+    trees: descendants.RunTrees, entries: int, manifest: Manifest, links: Links
+) -> Iterator[str]:
     """Yield how the tasks that jobs started ended, those that failed, and the slowest tree."""
-    lines = [escaped(line.strip()) for line in untold_lines(trees, entries)]
+    lines = [escaped(line.strip()) for line in descendants.untold_lines(trees, entries)]
     if trees.number:
         of = many(trees.totals.entries, "entry")
         lines.insert(0, f"{many(trees.number, 'descendant')} of {of}: {_ends(trees)}.")
@@ -211,11 +208,12 @@ def _trees(trees: RunTrees, entries: int, manifest: Manifest, links: Links) -> I
         yield f"{plural(trees.more_failed, 'further entry')} with failed descendants not shown."
     if trees.slowest is not None:
         (name,) = _entries([trees.slowest.entry], manifest, links)
-        phrase = slowest_phrase(trees.slowest, name)
-        yield f"{phrase[0].upper()}{phrase[1:]}.<br>\nCritical path: {code(path_text(trees), 1000)}"
+        phrase = descendants.slowest_phrase(trees.slowest, name)
+        path = code(descendants.path_text(trees), 1000)
+        yield f"{phrase[0].upper()}{phrase[1:]}.<br>\nCritical path: {path}"
 
 
-def _ends(trees: RunTrees) -> str:
+def _ends(trees: descendants.RunTrees) -> str:
     return escaped(ends_text(trees.totals.statuses))
 
 

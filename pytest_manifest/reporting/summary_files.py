@@ -24,45 +24,23 @@ from pytest_manifest.files import FILE_MODE, append, folder_of, write_whole
 from pytest_manifest.ledger import ACCEPTED, BUDGET, OVER_BUDGET, Ledger
 from pytest_manifest.manifest.writer import atomic_file
 from pytest_manifest.redaction import redact_url
-from pytest_manifest.reporting.descendants import (
-    RunTrees,
-    read_trees,
-    summary_of_trees,
-)
+from pytest_manifest.reporting import descendants, run_report
 from pytest_manifest.reporting.github_runner import FailingEntries, keep_failing, step_summary_file
-from pytest_manifest.reporting.run_report import (
-    ReportedRun,
-    RunReport,
-    add_artifact,
-    run_files,
-    trees_of,
-)
 from pytest_manifest.reporting.run_statistics import comparison_of, keep_statistics, records_of
-from pytest_manifest.schema.summary import (
-    Summary,
-    SummaryCause,
-    SummaryCost,
-    SummaryEntry,
-    SummaryFile,
-    SummaryRun,
-    SummarySpread,
-    SummaryStatistics,
-    SummaryTask,
-    SummaryWorker,
-)
+from pytest_manifest.schema import summary
 from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.run import Run
 
 
-def complete(report: RunReport, run: Run) -> None:
+def complete(report: run_report.RunReport, run: Run) -> None:
     """Write the run's summary beside its ledger, and wherever options and CI ask for one.
 
     A fault becomes a warning of the run, and the other files are written all the same.
     """
     if (flower := _flower(run)) is not None:
-        add_artifact(report.config, "flower", flower)
+        run_report.add_artifact(report.config, "flower", flower)
     with report.writing("the summary was not written", run):
         comparison = comparison_of(run, report.config)
         stats = _write_summaries(report, run, comparison)
@@ -88,7 +66,9 @@ def _flower(run: Run) -> str | None:
     return f"{redact_url(address).rstrip('/')}/tasks" if address else None
 
 
-def _write_summaries(report: RunReport, run: Run, comparison: Comparison | None) -> Statistics:
+def _write_summaries(
+    report: run_report.RunReport, run: Run, comparison: Comparison | None
+) -> Statistics:
     """Write the summaries; return the statistics of the same pass over the records."""
     failing = FailingEntries()
     with run.read() as ledger:
@@ -97,7 +77,7 @@ def _write_summaries(report: RunReport, run: Run, comparison: Comparison | None)
         found = statistics(_collected(records, writer, failing), run.info, parts, tree_end)
         keep_statistics(run, report.config, found)
         keep_failing(report.config, run, failing)
-        writer.finish(found, comparison, trees_of(run, report.config))
+        writer.finish(found, comparison, run_report.trees_of(run, report.config))
         if run.ledger_path.parent == report.options.ledgers:
             _write_summary(report, run, writer, summary_path(run), FILE_MODE)
         if (copy := _copy_for(report, run)) is not None:
@@ -106,11 +86,11 @@ def _write_summaries(report: RunReport, run: Run, comparison: Comparison | None)
 
 
 def _write_summary(
-    report: RunReport, run: Run, writer: SummaryWriter, path: Path, mode: int
+    report: run_report.RunReport, run: Run, writer: SummaryWriter, path: Path, mode: int
 ) -> None:
     with report.writing("the summary was not written", run):
         writer.write(path, mode)
-        add_artifact(report.config, "summary", path, run.info.run)
+        run_report.add_artifact(report.config, "summary", path, run.info.run)
 
 
 def _collected(
@@ -122,7 +102,7 @@ def _collected(
         yield record
 
 
-def _copy_for(report: RunReport, run: Run) -> Path | None:
+def _copy_for(report: run_report.RunReport, run: Run) -> Path | None:
     """Return the file of ``--manifest-summary``, for a second run with its id in the name."""
     path = report.options.summary
     if path is None or run is report.runs[0]:
@@ -131,14 +111,14 @@ def _copy_for(report: RunReport, run: Run) -> Path | None:
 
 
 def _write_markdown(
-    report: RunReport, run: Run, stats: Statistics, comparison: Comparison | None
+    report: run_report.RunReport, run: Run, stats: Statistics, comparison: Comparison | None
 ) -> None:
     step = step_summary_file()
     if step is None and report.options.markdown is None:
         return
     from pytest_manifest.reporting.github_summary import GitHubLinks, LocalLinks, markdown
 
-    trees = trees_of(run, report.config)
+    trees = run_report.trees_of(run, report.config)
     root, arguments = report.options.root, report.options.stack_arguments
     if step is not None:
         with report.writing("the step's summary was not written", run, needed=False):
@@ -154,7 +134,7 @@ def _write_markdown(
             text = markdown(run, stats, comparison, trees, local, root, arguments)
             write = write_whole if run is report.runs[0] else append
             write(path, text.encode(), mode)
-            add_artifact(report.config, "markdown", path)
+            run_report.add_artifact(report.config, "markdown", path)
 
 
 # summary.json, entry by entry, so that memory stays flat whatever the run's size
@@ -175,7 +155,7 @@ SPOOL: Final = 1 << 20
 class SummaryWriter:
     """Take a run's records, then its statistics, and write the document to one or more files."""
 
-    def __init__(self, run: ReportedRun, root: Path) -> None:
+    def __init__(self, run: run_report.ReportedRun, root: Path) -> None:
         self._run = run
         self._root = root
         self._spools: dict[Group, IO[bytes]] = {}
@@ -207,14 +187,17 @@ class SummaryWriter:
         self._spools[group].write(comma + to_json(summary_fields(record)))
 
     def finish(
-        self, stats: Statistics, comparison: Comparison | None, trees: RunTrees | None = None
+        self,
+        stats: Statistics,
+        comparison: Comparison | None,
+        trees: descendants.RunTrees | None = None,
     ) -> None:
         """Take what is known after the last entry; ``trees``: None, they are read here."""
         run = self._run
         with run.read() as ledger:
             about, cost = _run(run, ledger, self._root), _cost(ledger, stats)
-            trees = trees or read_trees(ledger)
-        document = Summary(
+            trees = trees or descendants.read_trees(ledger)
+        document = summary.Summary(
             run=about,
             statistics=_statistics(stats, trees),
             cost=cost,
@@ -244,9 +227,9 @@ class SummaryWriter:
             file.write(b"\n}\n")
 
 
-def _run(run: ReportedRun, ledger: Ledger, root: Path) -> SummaryRun:
+def _run(run: run_report.ReportedRun, ledger: Ledger, root: Path) -> summary.SummaryRun:
     info, shard = run.info, ledger.info.shard()
-    return SummaryRun(
+    return summary.SummaryRun(
         run=info.run,
         manifest=short_path(run.manifest.path, root),
         manifest_sha256=info.sha256,
@@ -267,25 +250,25 @@ def _run(run: ReportedRun, ledger: Ledger, root: Path) -> SummaryRun:
     )
 
 
-def _cost(ledger: Ledger, statistics: Statistics) -> SummaryCost:
+def _cost(ledger: Ledger, statistics: Statistics) -> summary.SummaryCost:
     budget = ledger.info.get_meta(BUDGET)
-    return SummaryCost(
+    return summary.SummaryCost(
         total=statistics.cost,
         budget=float(budget) if budget else None,
         over_budget=bool(ledger.info.get_meta(OVER_BUDGET)),
     )
 
 
-def _spread(spread: Distribution | None) -> SummarySpread | None:
+def _spread(spread: Distribution | None) -> summary.SummarySpread | None:
     if spread is None:
         return None
-    return SummarySpread(
+    return summary.SummarySpread(
         count=spread.count, p50=spread.p50, p95=spread.p95, max=spread.max, total=spread.total
     )
 
 
-def _statistics(found: Statistics, trees: RunTrees) -> SummaryStatistics:
-    return SummaryStatistics(
+def _statistics(found: Statistics, trees: descendants.RunTrees) -> summary.SummaryStatistics:
+    return summary.SummaryStatistics(
         entries=found.entries,
         reused=dict(found.reused),
         verdicts={str(kind): count for kind, count in found.verdicts.items()},
@@ -304,15 +287,15 @@ def _statistics(found: Statistics, trees: RunTrees) -> SummaryStatistics:
         tasks=list(_tasks(found)),
         workers=list(_workers(found)),
         causes=list(_causes(found)),
-        slowest=[SummaryEntry.model_validate(summary_fields(one)) for one in found.slowest],
+        slowest=[summary.SummaryEntry.model_validate(summary_fields(one)) for one in found.slowest],
         advice=list(found.advice),
-        descendants=summary_of_trees(trees),
+        descendants=descendants.summary_of_trees(trees),
     )
 
 
-def _tasks(found: Statistics) -> Iterator[SummaryTask]:
+def _tasks(found: Statistics) -> Iterator[summary.SummaryTask]:
     for row in found.tasks:
-        yield SummaryTask(
+        yield summary.SummaryTask(
             task=row.task,
             count=row.count,
             passed=row.passed,
@@ -326,9 +309,9 @@ def _tasks(found: Statistics) -> Iterator[SummaryTask]:
         )
 
 
-def _workers(found: Statistics) -> Iterator[SummaryWorker]:
+def _workers(found: Statistics) -> Iterator[summary.SummaryWorker]:
     for row in found.workers:
-        yield SummaryWorker(
+        yield summary.SummaryWorker(
             worker=row.worker,
             host=row.host,
             pid=row.pid,
@@ -338,9 +321,9 @@ def _workers(found: Statistics) -> Iterator[SummaryWorker]:
         )
 
 
-def _causes(found: Statistics) -> Iterator[SummaryCause]:
+def _causes(found: Statistics) -> Iterator[summary.SummaryCause]:
     for cause in found.causes:
-        yield SummaryCause(
+        yield summary.SummaryCause(
             title=cause.title,
             kind=cause.kind,
             error=cause.error,
@@ -361,11 +344,11 @@ def _sha256(file: IO[bytes]) -> str:
     return digest.hexdigest()
 
 
-def _files(run: ReportedRun, root: Path) -> Iterator[SummaryFile]:
-    for kind, path in run_files(run):
+def _files(run: run_report.ReportedRun, root: Path) -> Iterator[summary.SummaryFile]:
+    for kind, path in run_report.run_files(run):
         with path.open("rb") as file:
             # Ledger and log are written to until the session ends, and by later audits.
             growing = kind in ("ledger", "log")
             digest = None if growing else _sha256(file)
         size = path.stat().st_size
-        yield SummaryFile(kind=kind, path=short_path(path, root), bytes=size, sha256=digest)
+        yield summary.SummaryFile(kind=kind, path=short_path(path, root), bytes=size, sha256=digest)

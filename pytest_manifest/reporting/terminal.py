@@ -24,24 +24,10 @@ from pytest_manifest.analysis.causes import EXAMPLES
 from pytest_manifest.bindings import OF_VERDICT
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.redaction import redact
+from pytest_manifest.reporting import run_report, terminal_run
 from pytest_manifest.reporting.next_step import Command
-from pytest_manifest.reporting.run_report import (
-    ManifestLine,
-    PlanReport,
-    RunReport,
-    add_artifact,
-    artifacts,
-)
 from pytest_manifest.reporting.run_statistics import statistics_of
 from pytest_manifest.reporting.terminal_layout import Line, Sheet
-from pytest_manifest.reporting.terminal_run import (
-    has_failures,
-    next_steps,
-    reporting_faults,
-    sheet_of,
-    write,
-    write_runs_in_short,
-)
 from pytest_manifest.schema.statuses import VerdictStatus
 from pytest_manifest.text import listed, plural, short, short_path
 
@@ -57,7 +43,7 @@ RUN_AGAIN = ("manifest_entry", "manifest_group")
 """Properties of reports by which a test is one of an entry, or of many."""
 
 
-def header_lines(manifests: Iterable[ManifestLine], stack: str) -> list[str]:
+def header_lines(manifests: Iterable[run_report.ManifestLine], stack: str) -> list[str]:
     """Return the lines of pytest's header: where the jobs go, if known, and each manifest."""
     lines: list[str] = [f"manifest: {stack}"] if stack else []
     for one in manifests:
@@ -71,7 +57,9 @@ def header_lines(manifests: Iterable[ManifestLine], stack: str) -> list[str]:
     return lines
 
 
-def write_summary(reporter: pytest.TerminalReporter, report: RunReport, plans: PlanReport) -> None:
+def write_summary(
+    reporter: pytest.TerminalReporter, report: run_report.RunReport, plans: run_report.PlanReport
+) -> None:
     """Write how many failures were not shown, previews of what was planned, one block a run."""
     if hidden := show_repeated(reporter, report):
         failures = "1 more failure" if hidden == 1 else f"{hidden:,} more failures"
@@ -120,7 +108,7 @@ def rerun_notices(reporter: pytest.TerminalReporter) -> list[str]:
 
 
 def _write_previews(
-    reporter: pytest.TerminalReporter, report: RunReport, plans: PlanReport
+    reporter: pytest.TerminalReporter, report: run_report.RunReport, plans: run_report.PlanReport
 ) -> None:
     from pytest_manifest.planning import preview
 
@@ -139,7 +127,9 @@ def _write_previews(
             reporter.write_line(f"it would go to: {plans.stack()}")
 
 
-def _write_notes(reporter: pytest.TerminalReporter, plans: PlanReport, plan: str) -> None:
+def _write_notes(
+    reporter: pytest.TerminalReporter, plans: run_report.PlanReport, plan: str
+) -> None:
     """Write the planner's messages beside the preview."""
     notes: Sequence[str] = plans.notes.get(plan, ())
     for note in notes:
@@ -150,7 +140,7 @@ SHOWN: Final = 3
 """Broken promises that the summary names; ``manifest check`` names all."""
 
 
-def check_record(report: RunReport, run: Run) -> None:
+def check_record(report: run_report.RunReport, run: Run) -> None:
     """Have the summary say whether the run's record is consistent; the session fails if not.
 
     What is judged apart, by another manifest than the run's, is no record of it.
@@ -165,7 +155,7 @@ def check_record(report: RunReport, run: Run) -> None:
         broken, number = _violations(ledger, _manifest(ledger, run))
         numbers = f"{plural(size.entries, 'entry')}, {plural(size.verdicts, 'verdict')}"
         said = "consistent" if not number else plural(number, "contradiction")
-        add_artifact(report.config, "record", f"{said}: {numbers}", run.info.run)
+        run_report.add_artifact(report.config, "record", f"{said}: {numbers}", run.info.run)
         if number:
             report.lacks_artifacts = True
             run.warnings.append(_warning(run, broken, number))
@@ -219,26 +209,26 @@ class _Found(NamedTuple):
     run: Run
 
 
-def write_closing(reporter: pytest.TerminalReporter, report: RunReport) -> None:
+def write_closing(reporter: pytest.TerminalReporter, report: run_report.RunReport) -> None:
     """Write the block, below pytest's own short summary; with ``-q`` a line a run."""
     if not report.runs:
         return
     if reporter.verbosity < 0:
-        write_runs_in_short(reporter, report)
+        terminal_run.write_runs_in_short(reporter, report)
         return
-    with reporting_faults(reporter, report.runs[0], report):
+    with terminal_run.reporting_faults(reporter, report.runs[0], report):
         counts, entries = _counts(report.runs)
         title, good = _title(report, counts, entries), counts["passed"] == entries
-        bad = has_failures(counts)
+        bad = terminal_run.has_failures(counts)
         reporter.write_sep("=", title, bold=True, red=bad, green=good, yellow=not (bad or good))
-        for line in closing_lines(report, sheet_of(reporter)):
-            write(reporter, line)
+        for line in closing_lines(report, terminal_run.sheet_of(reporter)):
+            terminal_run.write(reporter, line)
 
 
-def closing_lines(report: RunReport, sheet: Sheet) -> Iterator[Line]:
+def closing_lines(report: run_report.RunReport, sheet: Sheet) -> Iterator[Line]:
     """Yield what stands below the heading: at most MOST - 1 lines."""
     found = _causes(report)
-    steps = [line for run in report.runs for line in next_steps(run, report)]
+    steps = [line for run in report.runs for line in terminal_run.next_steps(run, report)]
     if found and not any(isinstance(line, Command) for line in steps):
         steps += _again(found[0].run, report)
     files = list(_files(report))
@@ -264,7 +254,7 @@ def _counts(runs: Sequence[Run]) -> tuple[Counter[VerdictStatus], int]:
     return counts, entries
 
 
-def _title(report: RunReport, counts: Counter[VerdictStatus], entries: int) -> str:
+def _title(report: run_report.RunReport, counts: Counter[VerdictStatus], entries: int) -> str:
     runs = report.runs
     what = plural(len(runs), "run")
     if len(runs) == 1:
@@ -275,7 +265,7 @@ def _title(report: RunReport, counts: Counter[VerdictStatus], entries: int) -> s
     return f"{what}: {', '.join(ends)} of {plural(entries, 'entry')}"
 
 
-def _causes(report: RunReport) -> list[_Found]:
+def _causes(report: run_report.RunReport) -> list[_Found]:
     """Return the causes of all runs, the largest first."""
     found: list[_Found] = []
     for run in report.runs:
@@ -304,7 +294,7 @@ def _examples(cause: Cause) -> str:
     return ", ".join(cause.examples) + (f" and {more} more" if more else "")
 
 
-def _first(found: Sequence[_Found], report: RunReport, sheet: Sheet) -> Iterator[str]:
+def _first(found: Sequence[_Found], report: run_report.RunReport, sheet: Sheet) -> Iterator[str]:
     """Yield, in at most two lines, what to do first: what the largest cause's verdicts advise."""
     cause, run = found[0]
     if not cause.step:
@@ -316,14 +306,14 @@ def _first(found: Sequence[_Found], report: RunReport, sheet: Sheet) -> Iterator
         label = " " * len(label)
 
 
-def entry_place(run: Run, entry: str, report: RunReport) -> str:
+def entry_place(run: Run, entry: str, report: run_report.RunReport) -> str:
     """Return where an entry stands: ``orders.jsonl:17``."""
     name = short_path(run.manifest.path, report.options.root)
     line = run.manifest.line_of(entry) if entry in run.manifest else None
     return name if line is None else f"{name}:{line}"
 
 
-def _again(run: Run, report: RunReport) -> Iterator[str]:
+def _again(run: Run, report: run_report.RunReport) -> Iterator[str]:
     """Yield the command that runs again what failed, where pytest remembers that."""
     if not report.config.pluginmanager.has_plugin("lfplugin"):
         return
@@ -335,13 +325,13 @@ def _again(run: Run, report: RunReport) -> Iterator[str]:
     yield f"  to run these again: pytest --manifest={name}{part} --lf{stack}"
 
 
-def _files(report: RunReport) -> Iterator[str]:
+def _files(report: run_report.RunReport) -> Iterator[str]:
     """Yield where page and ledger are."""
     root = report.options.root
     pages = [
         short_path(location, root) if isinstance(location, Path) else location
         for run in report.runs
-        for kind, location in artifacts(report.config, run.info.run)
+        for kind, location in run_report.artifacts(report.config, run.info.run)
         if kind == _PAGE
     ]
     ledgers = [short_path(run.ledger_path, root) for run in report.runs]
@@ -358,7 +348,7 @@ _WITHOUT_CAUSE: Final = (None, "pending")
 _ALL: Final = pytest.StashKey[dict[str, list[object]]]()
 
 
-def hide_repeated(reporter: pytest.TerminalReporter, report: RunReport) -> None:
+def hide_repeated(reporter: pytest.TerminalReporter, report: run_report.RunReport) -> None:
     """Leave pytest the failures of those entries that the causes name, until they are shown."""
     config = report.config
     if not report.runs or reporter.verbosity > 0 or config.option.tbstyle in _WITHOUT_TEXT:
@@ -382,7 +372,7 @@ def hide_repeated(reporter: pytest.TerminalReporter, report: RunReport) -> None:
             hidden[kind], reporter.stats[kind] = every, few
 
 
-def show_repeated(reporter: pytest.TerminalReporter, report: RunReport) -> int:
+def show_repeated(reporter: pytest.TerminalReporter, report: run_report.RunReport) -> int:
     """Give pytest all failures back; return how many were hidden."""
     number = 0
     hidden = report.config.stash.get(_ALL, {})

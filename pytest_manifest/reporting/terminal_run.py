@@ -11,20 +11,11 @@ import pytest
 
 from pytest_manifest.console import terminal_file
 from pytest_manifest.errors import ManifestToolError
-from pytest_manifest.reporting.descendants import (
-    path_lines,
-    run_phrase,
-    untold_lines,
-)
+from pytest_manifest.reporting import descendants, terminal_statistics
 from pytest_manifest.reporting.next_step import Command, how_to_go_on
 from pytest_manifest.reporting.run_report import RunReport, artifacts, trees_of
 from pytest_manifest.reporting.run_statistics import comparison_of, statistics_of
 from pytest_manifest.reporting.terminal_layout import BLANK, NARROWEST, Line, Sheet
-from pytest_manifest.reporting.terminal_statistics import (
-    comparison_lines,
-    comparison_phrase,
-    statistics_lines,
-)
 from pytest_manifest.schema.statuses import BAD, VerdictStatus, outcome
 from pytest_manifest.text import limits_phrase, listed, many, plural, short_path
 
@@ -115,7 +106,7 @@ def _run_lines(run: Run, report: RunReport, sheet: Sheet) -> Iterator[Line]:
     if reasons:
         again = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
         yield Line(f"  further sendings: {again}")
-    for text in untold_lines(trees_of(run, report.config), entries):
+    for text in descendants.untold_lines(trees_of(run, report.config), entries):
         yield from map(Line, whole(text, sheet))
     yield from _statistics_lines(run, report, sheet)
     for text in warnings_of(run):
@@ -187,7 +178,7 @@ def _heading(run: Run, name: str, ledger: Ledger) -> str:
     if reused := sum(ledger.queries.reused_runs().values()):
         verdicts += f" ({reused} reused)"
     entries = many(ledger.attempts.count_entries(), "entry")
-    found = f"{entries}: {verdicts}{run_phrase(ledger)}"
+    found = f"{entries}: {verdicts}{descendants.run_phrase(ledger)}"
     return f"{name}: run {run.info.run}{_origin(ledger)}, {found}"
 
 
@@ -205,7 +196,7 @@ def run_line(run: Run, report: RunReport) -> str:
     with run.read() as ledger:
         heading = _heading(run, name, ledger)
     comparison = comparison_of(run, report.config)
-    more = [] if comparison is None else [comparison_phrase(comparison)]
+    more = [] if comparison is None else [terminal_statistics.comparison_phrase(comparison)]
     return "; ".join([heading, *(" ".join(one.split()) for one in more)])
 
 
@@ -213,14 +204,14 @@ def _statistics_lines(run: Run, report: RunReport, sheet: Sheet) -> Iterator[Lin
     """Yield the run's statistics, and its comparison with an earlier one."""
     lines: list[Line] = []
     try:
-        lines += statistics_lines(statistics_of(run, report.config), sheet)
+        lines += terminal_statistics.statistics_lines(statistics_of(run, report.config), sheet)
     except ManifestToolError as error:
         lines.append(Line(f"  it has no figures: {error}", yellow=True))
-    if path := list(path_lines(trees_of(run, report.config), sheet)):
+    if path := list(descendants.path_lines(trees_of(run, report.config), sheet)):
         lines += [BLANK, *path]
     comparison = comparison_of(run, report.config)
     if comparison is not None:
-        lines += [BLANK, *comparison_lines(comparison, sheet)]
+        lines += [BLANK, *terminal_statistics.comparison_lines(comparison, sheet)]
     yield from lines
     if BLANK in lines:
         yield BLANK

@@ -20,15 +20,7 @@ from pytest_manifest.ledger import Announced, Descendant, HandedOn, Start
 from pytest_manifest.results.backend_results import BackendResult, ResultReader
 from pytest_manifest.results.read_errors import ReadErrors
 from pytest_manifest.results.stream import StreamReader
-from pytest_manifest.schema import Entry, Receipt
-from pytest_manifest.schema.stream_records import (
-    FinishedRecord,
-    HandedOnRecord,
-    ReceiverFailedRecord,
-    SpawnedRecord,
-    StartedRecord,
-    parse_record,
-)
+from pytest_manifest.schema import Entry, Receipt, stream_records
 from pytest_manifest.verdict.signatures import IN_STORE_ALONE, ReportSignatures
 
 SWEEP_STOCK = 0.05
@@ -331,7 +323,7 @@ class ReceiptBatch:
     starts: list[Start] = field(default_factory=list)
     handed_on: list[HandedOn] = field(default_factory=list)
     finals: list[tuple[str, str | None, Receipt]] = field(default_factory=list)
-    receiver_failures: list[ReceiverFailedRecord] = field(default_factory=list)
+    receiver_failures: list[stream_records.ReceiverFailedRecord] = field(default_factory=list)
     unsigned: list[tuple[str, str, Receipt]] = field(default_factory=list)
     """Ends that do not count, as they are not signed: task id, why, receipt."""
     position: str | None = None
@@ -351,18 +343,18 @@ def add_record(
     It is malformed, or not signed where ``signatures`` are required. An end that is not signed is
     told in the batch, without all that came with it.
     """
-    record = parse_record(raw)
+    record = stream_records.parse_record(raw)
     if (
         signatures is not None
-        and not isinstance(record, FinishedRecord | None)
+        and not isinstance(record, stream_records.FinishedRecord | None)
         and (fault := signatures.fault_of_record(raw))
     ):
         raise ValueError(fault)
-    if isinstance(record, StartedRecord):
+    if isinstance(record, stream_records.StartedRecord):
         _add_start(record, batch)
-    elif isinstance(record, SpawnedRecord):
+    elif isinstance(record, stream_records.SpawnedRecord):
         _add_spawned(record, batch)
-    elif isinstance(record, FinishedRecord):
+    elif isinstance(record, stream_records.FinishedRecord):
         receipt = worker_receipt(record.receipt)
         fault = "" if signatures is None else signatures.fault_in_record(raw, receipt)
         if fault:
@@ -380,16 +372,16 @@ def add_record(
             for a in record.announced
         ]
         batch.finals.append((receipt.task_id, record.execution, receipt))
-    elif isinstance(record, HandedOnRecord):
+    elif isinstance(record, stream_records.HandedOnRecord):
         end = record.task_id, record.execution, record.how, record.ended_at, record.next_at
         batch.unsent += record.unsent
         batch.elsewhere |= record.elsewhere
         batch.handed_on.append(HandedOn(*end, cost=record.cost))
-    elif isinstance(record, ReceiverFailedRecord):
+    elif isinstance(record, stream_records.ReceiverFailedRecord):
         batch.receiver_failures.append(record)
 
 
-def _add_start(record: StartedRecord, batch: ReceiptBatch) -> None:
+def _add_start(record: stream_records.StartedRecord, batch: ReceiptBatch) -> None:
     if record.origin is not None:  # known already, unless the record of its starting is gone
         where = record.origin.root, record.origin.parent
         batch.descendants.append(
@@ -398,7 +390,7 @@ def _add_start(record: StartedRecord, batch: ReceiptBatch) -> None:
     batch.starts.append(_start(record))
 
 
-def _add_spawned(record: SpawnedRecord, batch: ReceiptBatch) -> None:
+def _add_spawned(record: stream_records.SpawnedRecord, batch: ReceiptBatch) -> None:
     if record.closes is not None:
         batch.closed.append((record.root, record.closes))
     batch.descendants += [
@@ -425,7 +417,7 @@ _BY_WORKER: Final = {"source": "worker", "reused": None, "judged": None}
 """What no worker can say of its receipt."""
 
 
-def _start(record: StartedRecord) -> Start:
+def _start(record: stream_records.StartedRecord) -> Start:
     return Start(
         task_id=record.task_id,
         execution=record.execution,

@@ -8,39 +8,21 @@ from pydantic import Discriminator, Field, JsonValue, Tag, field_validator, mode
 from pydantic_core import PydanticCustomError
 from typing_extensions import Self
 
-from pytest_manifest.schema.fields import (
-    Amount,
-    Count,
-    Document,
-    Expiry,
-    Headers,
-    Identifier,
-    InParts,
-    Json,
-    JsonArray,
-    JsonObject,
-    Keys,
-    Name,
-    PositiveSeconds,
-    Seconds,
-    Sha256,
-    Time,
-    Version,
-)
+from pytest_manifest.schema import fields
 from pytest_manifest.schema.json_schemas import schema_problem
 from pytest_manifest.schema.patterns import pattern_problem
 from pytest_manifest.schema.statuses import State
 from pytest_manifest.schema.wire import MOST
 from pytest_manifest.text import middle, number_unprintable
 
-Names = Annotated[list[Name], InParts]
+Names = Annotated[list[fields.Name], fields.InParts]
 """Ids, tags, names of tasks."""
 
 
-class ExpectedError(Document):
+class ExpectedError(fields.Document):
     """The error that a task is expected to end with."""
 
-    type: Name | None = None
+    type: fields.Name | None = None
     """The exception's class name, with or without its module."""
     match: str | None = None
     """A regular expression (RE2's) that is searched in the error's message."""
@@ -55,12 +37,12 @@ class ExpectedError(Document):
         return value
 
 
-class CountRange(Document):
+class CountRange(fields.Document):
     """A number, by its bounds."""
 
-    min: Count = 0
+    min: fields.Count = 0
     """The smallest that is allowed."""
-    max: Count | None = None
+    max: fields.Count | None = None
     """The largest that is allowed."""
 
     @model_validator(mode="after")
@@ -77,7 +59,7 @@ does not matter."""
 
 def _form(value: object) -> str | None:
     """Return which of its forms a field is written in: "(short)", "(long)", None: neither."""
-    if isinstance(value, (dict, Document)):
+    if isinstance(value, (dict, fields.Document)):
         return "(long)"
     return "(short)" if isinstance(value, (str, int)) and not isinstance(value, bool) else None
 
@@ -95,33 +77,33 @@ _OF_DESCENDANTS = Discriminator(
 )
 
 
-class ExpectedDescendants(Document):
+class ExpectedDescendants(fields.Document):
     """The demands on the tasks that a job starts, and on those that these start."""
 
     outcome: DescendantsOutcome = "succeeded"
     """"succeeded": each of them, once; "finished": each comes to an end; "ignored"."""
-    count: Annotated[Annotated[Count, _Short] | Annotated[CountRange, _Long], _OF_COUNT] | None = (
-        None
-    )
+    count: (
+        Annotated[Annotated[fields.Count, _Short] | Annotated[CountRange, _Long], _OF_COUNT] | None
+    ) = None
     """How many there must be, or from how many to how many."""
     tasks: Names | None = None
     """The names of their tasks: each of these, and no other, must be among them."""
 
 
-class Expectations(Document):
+class Expectations(fields.Document):
     """The demands on an entry's receipt."""
 
     state: State = "succeeded"
     """How the task must end."""
-    result: Json = None
+    result: fields.Json = None
     """What the result must contain: objects contain, arrays are equal, true is not 1."""
-    result_schema: JsonObject | None = Field(default=None, alias="schema")
+    result_schema: fields.JsonObject | None = Field(default=None, alias="schema")
     """A JSON Schema (2020-12) that the result must satisfy."""
     error: ExpectedError | None = None
     """The error that the task must end with; goes with a state other than "succeeded"."""
-    max_runtime: Seconds | None = None
+    max_runtime: fields.Seconds | None = None
     """The longest that the task may run, in seconds from its start."""
-    max_wait: Seconds | None = None
+    max_wait: fields.Seconds | None = None
     """The longest that the task may wait before it starts, in seconds from its sending."""
     executions: Annotated[int, Field(ge=1, le=MOST)] = 1
     """How often the job may run; Celery's own retries of the task are not counted."""
@@ -161,34 +143,34 @@ class Expectations(Document):
         return self
 
 
-class Entry(Document):
+class Entry(fields.Document):
     """One background job of a manifest."""
 
-    id: Name
+    id: fields.Name
     """Unique within the manifest; printable, at most 200 characters."""
-    task: Name
+    task: fields.Name
     """The name that the task is registered under."""
-    args: JsonArray = Field(default_factory=list)
+    args: fields.JsonArray = Field(default_factory=list)
     """Positional arguments."""
-    kwargs: JsonObject = Field(default_factory=dict)
+    kwargs: fields.JsonObject = Field(default_factory=dict)
     """Keyword arguments."""
-    queue: Name | None = None
+    queue: fields.Name | None = None
     """The queue to send to; without it the app's routes decide."""
     priority: Annotated[int, Field(ge=0, le=255)] | None = None
     """The message's priority; what it means is the broker's."""
-    countdown: Seconds | None = None
+    countdown: fields.Seconds | None = None
     """Seconds from the sending before which the task must not start."""
-    eta: Time | None = None
+    eta: fields.Time | None = None
     """The time before which the task must not start."""
-    expires: Expiry | None = None
+    expires: fields.Expiry | None = None
     """Seconds from the sending, or the time, after which the task must not start."""
-    headers: Headers = Field(default_factory=dict)
+    headers: fields.Headers = Field(default_factory=dict)
     """Headers that its message carries besides Celery's, like a tenant's: texts, whole numbers."""
-    timeout: PositiveSeconds = 300.0
+    timeout: fields.PositiveSeconds = 300.0
     """The longest that the task may run, in seconds from its start."""
-    deadline: PositiveSeconds | None = None
+    deadline: fields.PositiveSeconds | None = None
     """Seconds from the sending by which there must be a verdict."""
-    retries: Count = 0
+    retries: fields.Count = 0
     """How often the harness may send it again."""
     idempotent: bool = False
     """Whether running it twice does no harm."""
@@ -196,13 +178,13 @@ class Entry(Document):
     """Whether an earlier pass of the same work may count instead, where that is asked for."""
     after: Names = Field(default_factory=list)
     """Ids of entries that must pass before this one is sent."""
-    key: Keys = Field(default_factory=dict)
+    key: fields.Keys = Field(default_factory=dict)
     """Whose job it is, or what it uses, like a tenant or a host: ``--manifest-limit`` counts it."""
     tags: Names = Field(default_factory=list)
     """Select an entry's test by -m and -k."""
-    cost: Amount | None = None
+    cost: fields.Amount | None = None
     """Estimated cost, in units of your own."""
-    meta: JsonObject = Field(default_factory=dict)
+    meta: fields.JsonObject = Field(default_factory=dict)
     """Anything; shown in reports."""
     expect: Expectations = Field(default_factory=Expectations)
     """What the receipt must look like."""
@@ -220,22 +202,22 @@ class Entry(Document):
         return self
 
 
-class Header(Document):
+class Header(fields.Document):
     """The first line of a manifest; files written by hand may leave it out."""
 
-    manifest: Version = 1
+    manifest: fields.Version = 1
     """The version of this format."""
-    workflow: Identifier | None = None
+    workflow: fields.Identifier | None = None
     """The workflow whose planning fixture wrote the file."""
-    mode: Identifier | None = None
+    mode: fields.Identifier | None = None
     """The mode that was planned."""
-    params: JsonObject = Field(default_factory=dict)
+    params: fields.JsonObject = Field(default_factory=dict)
     """The options that it was planned with."""
-    planned_at: Time | None = None
+    planned_at: fields.Time | None = None
     """When it was planned."""
-    entries: Count | None = None
+    entries: fields.Count | None = None
     """How many lines follow."""
-    sha256: Sha256 | None = None
+    sha256: fields.Sha256 | None = None
     """SHA-256, in lower-case hex, of the bytes of all lines after this one."""
     rerun: bool = True
     """Whether a finished run of this manifest may simply be run again."""

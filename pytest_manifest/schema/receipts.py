@@ -7,75 +7,60 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue
 
-from pytest_manifest.schema.fields import (
-    Count,
-    Document,
-    Figure,
-    Identifier,
-    InParts,
-    Json,
-    JsonObject,
-    Name,
-    Sha256,
-    Source,
-    Text,
-    Time,
-    Version,
-    Whole,
-)
+from pytest_manifest.schema import fields
 from pytest_manifest.schema.statuses import State, VerdictStatus
 from pytest_manifest.schema.wire import amount
 
 
-class ErrorInfo(Document):
+class ErrorInfo(fields.Document):
     """An error that a task raised."""
 
-    type: Text
+    type: fields.Text
     """The exception's class name."""
-    message: Text
+    message: fields.Text
     """The exception's message."""
-    traceback: Text | None = None
+    traceback: fields.Text | None = None
     """The worker's traceback as text."""
 
 
-class Retried(Document):
+class Retried(fields.Document):
     """A try after which the task asked Celery to retry it. Times are UTC."""
 
-    retries: Count
+    retries: fields.Count
     """How often it had been retried before."""
-    started_at: Time | None = None
+    started_at: fields.Time | None = None
     """When this try started."""
-    ended_at: Time | None = None
+    ended_at: fields.Time | None = None
     """When it asked for the retry."""
     error: ErrorInfo | None = None
     """What the task was handling when it did, without its traceback."""
 
 
-class Signature(Document):
+class Signature(fields.Document):
     """A worker's signature of its receipt: Ed25519, over what ``schema.signed`` makes of it."""
 
-    key: Sha256
+    key: fields.Sha256
     """The id of the key: the SHA-256 of the public one (DER)."""
-    value: Text
+    value: fields.Text
     """The signature, in base64."""
-    rest: Sha256 | None = None
+    rest: fields.Sha256 | None = None
     """The SHA-256 of what the worker reported beside the receipt."""
-    filled: list[Text] = Field(default_factory=list)
+    filled: list[fields.Text] = Field(default_factory=list)
     """Fields that pytest has filled in since, by what it knows of the job's starts."""
 
 
-class Reuse(Document):
+class Reuse(fields.Document):
     """The later run that has a job's receipt count for an entry of its own, and sent that not."""
 
-    run: Identifier
+    run: fields.Identifier
     """The id of that run."""
-    entry: Name
+    entry: fields.Name
     """The id of its entry."""
-    at: Time
+    at: fields.Time
     """When it was taken over."""
 
 
-class Mismatch(Document):
+class Mismatch(fields.Document):
     """One place where a receipt differs from what was expected."""
 
     path: str
@@ -86,99 +71,99 @@ class Mismatch(Document):
     """What was found there, shortened."""
 
 
-class Judged(Document):
+class Judged(fields.Document):
     """A job's judgement by its run, in an exported receipts file: pytest says it, and no worker."""
 
     verdict: VerdictStatus
     """What the entry came to."""
-    sentence: Text | None = None
+    sentence: fields.Text | None = None
     """What happened; null where it passed."""
     reason: dict[str, object] | None = None
     """Why: a code, and what it is about; null where it passed."""
-    mismatches: Annotated[list[Mismatch], InParts] = Field(default_factory=list)
+    mismatches: Annotated[list[Mismatch], fields.InParts] = Field(default_factory=list)
     """Where the receipt differs from the expectations."""
-    manifest: Sha256 | None = None
+    manifest: fields.Sha256 | None = None
     """The digest of the manifest that the run had; null where it passed."""
-    limit: Figure | None = None
+    limit: fields.Figure | None = None
     """The time limit of the task itself, in seconds; null: it had none that is known."""
 
 
-class Receipt(Document):
+class Receipt(fields.Document):
     """The account of one attempt. Times are UTC.
 
     Older workers leave out the newer fields; a client older than the worker refuses them.
     """
 
-    receipt: Version = 1
+    receipt: fields.Version = 1
     """The version of this format."""
-    run: Identifier
+    run: fields.Identifier
     """The run's id."""
-    entry: Name
+    entry: fields.Name
     """The entry's id."""
-    attempt: Count
+    attempt: fields.Count
     """Which sending of the entry within the run this was."""
-    task_id: Name
+    task_id: fields.Name
     """Celery's id of this attempt."""
-    task: Name
+    task: fields.Name
     """The task's name."""
     state: State
     """How it ended."""
-    source: Source = "worker"
+    source: fields.Source = "worker"
     """Who says so: the worker itself, the plain result store, or the harness."""
-    result: Json = None
+    result: fields.Json = None
     """What the task returned."""
     error: ErrorInfo | None = None
     """What the task raised."""
-    worker: Text | None = None
+    worker: fields.Text | None = None
     """Celery's name of the worker."""
-    host: Text | None = None
+    host: fields.Text | None = None
     """The host that it ran on."""
-    pid: Whole | None = None
+    pid: fields.Whole | None = None
     """The process that ran it."""
-    queue: Text | None = None
+    queue: fields.Text | None = None
     """The queue that it came from."""
-    sent_at: Time | None = None
+    sent_at: fields.Time | None = None
     """When the dispatcher sent it."""
-    received_at: Time | None = None
+    received_at: fields.Time | None = None
     """When the worker took it."""
-    started_at: Time | None = None
+    started_at: fields.Time | None = None
     """When the task started."""
-    finished_at: Time | None = None
+    finished_at: fields.Time | None = None
     """When the task ended."""
-    wait: Figure | None = None
+    wait: fields.Figure | None = None
     """Seconds from the sending to the start."""
-    runtime: Figure | None = None
+    runtime: fields.Figure | None = None
     """Seconds from the start to the end."""
-    executions: Count = 0
+    executions: fields.Count = 0
     """How often it was started for the same retry number (Celery's own retries are no second
     execution); 0: not known."""
     redelivered: bool = False
     """Whether the broker delivered it more than once."""
-    retries: Count = 0
+    retries: fields.Count = 0
     """How often the task asked Celery to retry it."""
-    retried: Annotated[list[Retried], InParts] = Field(default_factory=list)
+    retried: Annotated[list[Retried], fields.InParts] = Field(default_factory=list)
     """The tries before the last one: the latest of them, where there were many."""
     replaced: bool = False
     """Whether the task gave its job to another one (Celery's ``Task.replace``), which ended it."""
-    children: Count | None = None
+    children: fields.Count | None = None
     """How many tasks this one started itself; null: not told."""
-    code: Text | None = None
+    code: fields.Text | None = None
     """``py3.11:`` and the SHA-256 of the syntax tree of the module that defines the task."""
-    args_sha256: Sha256 | None = None
+    args_sha256: fields.Sha256 | None = None
     """SHA-256 of the arguments as compact JSON with sorted keys."""
-    result_sha256: Sha256 | None = None
+    result_sha256: fields.Sha256 | None = None
     """SHA-256 of the result, likewise."""
-    log: Annotated[list[Text], InParts] = Field(default_factory=list)
+    log: Annotated[list[fields.Text], fields.InParts] = Field(default_factory=list)
     """The task's last log lines."""
-    log_dropped: Count = 0
+    log_dropped: fields.Count = 0
     """How many earlier log lines were left out."""
-    cpu: Figure | None = None
+    cpu: fields.Figure | None = None
     """CPU seconds that it used."""
-    max_rss: Whole | None = None
+    max_rss: fields.Whole | None = None
     """The process's memory high-water mark, in bytes."""
-    evidence: JsonObject = Field(default_factory=dict)
+    evidence: fields.JsonObject = Field(default_factory=dict)
     """What the task itself added."""
-    execution: Text | None = None
+    execution: fields.Text | None = None
     """The name of the execution, where the worker signs."""
     signature: Signature | None = None
     """The worker's signature, where it has a key."""
@@ -195,45 +180,45 @@ class Receipt(Document):
         return bool(earlier) or any(one is not None for one in ran)
 
 
-class Verdict(Document):
+class Verdict(fields.Document):
     """A receipt held against its entry's expectations."""
 
     verdict: VerdictStatus
     """What it comes to."""
-    entry: Name
+    entry: fields.Name
     """The entry's id."""
-    attempt: Count | None = None
+    attempt: fields.Count | None = None
     """The attempt that was judged."""
     sentence: str
     """What happened, what is known, and what to do next."""
     reason: dict[str, object] | None = None
     """Why: a code, and what it is about; the sentence says the same in words."""
-    mismatches: Annotated[list[Mismatch], InParts] = Field(default_factory=list)
+    mismatches: Annotated[list[Mismatch], fields.InParts] = Field(default_factory=list)
     """Where the receipt differs from the expectations."""
 
 
-class ExportedDescendant(Document):
+class ExportedDescendant(fields.Document):
     """A task that a job has started, or another descendant of it, in an exported receipts file."""
 
-    descendant: Version = 1
+    descendant: fields.Version = 1
     """The version of this format."""
-    run: Identifier
+    run: fields.Identifier
     """The run's id."""
-    entry: Name
+    entry: fields.Name
     """The id of the entry whose job it descends from."""
-    attempt: Count
+    attempt: fields.Count
     """Which sending of the entry that was."""
-    root: Name
+    root: fields.Name
     """Celery's id of that attempt."""
-    parent: Name
+    parent: fields.Name
     """Celery's id of the task that started it: the root, or another descendant."""
-    task_id: Name
+    task_id: fields.Name
     """Celery's id of it."""
-    task: Name
+    task: fields.Name
     """The task's name."""
-    how: Text
+    how: fields.Text
     """How it was started."""
-    spawned_at: Time | None = None
+    spawned_at: fields.Time | None = None
     """When its parent told that it was about to send it."""
     verdict: Verdict | None = None
     """How the run judged it; null: it has not ended."""

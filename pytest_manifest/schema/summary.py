@@ -6,258 +6,248 @@ from typing import Literal
 
 from pydantic import Field
 
-from pytest_manifest.schema.fields import (
-    Count,
-    Document,
-    JsonObject,
-    Name,
-    Number,
-    Sha256,
-    Text,
-    Time,
-    Version,
-)
+from pytest_manifest.schema import fields
 from pytest_manifest.schema.statuses import VerdictStatus
 
 FileKind = Literal["manifest", "ledger", "receipts", "log", "worker-log"]
 
 
-class SummaryRun(Document):
+class SummaryRun(fields.Document):
     """The run: its plan, its status, its stack."""
 
-    run: Name
+    run: fields.Name
     """The run's id."""
-    manifest: Text
+    manifest: fields.Text
     """The manifest's file."""
-    manifest_sha256: Sha256
+    manifest_sha256: fields.Sha256
     """SHA-256 of the manifest's lines after its header."""
-    workflow: Text | None = None
+    workflow: fields.Text | None = None
     """The workflow that planned it."""
-    mode: Text | None = None
+    mode: fields.Text | None = None
     """The workflow's mode."""
-    shard: Text | None = None
+    shard: fields.Text | None = None
     """The shard of the manifest that was run, like ``2/8``."""
-    merged: list[Name] = Field(default_factory=list)
+    merged: list[fields.Name] = Field(default_factory=list)
     """The runs that it was merged of."""
-    key_limits: dict[Text, Count] = Field(default_factory=dict)
+    key_limits: dict[fields.Text, fields.Count] = Field(default_factory=dict)
     """How many jobs might be in flight of each value of a key, by the key's name."""
-    created_at: Time
+    created_at: fields.Time
     """When the run was made."""
     status: Literal["running", "finished", "stopped", "detached"]
     """Whether all was judged, the run was stopped, or the workers go on without pytest."""
-    error: Text | None = None
+    error: fields.Text | None = None
     """Why the run gave up."""
-    findings: list[Text] = Field(default_factory=list)
+    findings: list[fields.Text] = Field(default_factory=list)
     """What was noticed while it went on."""
-    accepted: list[Text] = Field(default_factory=list)
+    accepted: list[fields.Text] = Field(default_factory=list)
     """The risks with which it was sent, as ``manifest_accept`` allows that."""
-    broker: Text
+    broker: fields.Text
     """The broker's URL, without its password."""
-    backend: Text
+    backend: fields.Text
     """The result store's URL, without its password."""
     owned: bool
     """Whether the stack was started for this run."""
-    version: Text
+    version: fields.Text
     """The version of pytest-celery-manifest that has written this."""
 
 
-class SummarySpread(Document):
+class SummarySpread(fields.Document):
     """The spread of times, in seconds."""
 
-    count: Count
+    count: fields.Count
     """How many were measured."""
-    p50: Number
+    p50: fields.Number
     """The median."""
-    p95: Number
+    p95: fields.Number
     """The 95th percentile."""
-    max: Number
+    max: fields.Number
     """The longest."""
-    total: Number
+    total: fields.Number
     """All together."""
 
 
-class SummaryTask(Document):
+class SummaryTask(fields.Document):
     """The entries of one task."""
 
-    task: Name
+    task: fields.Name
     """The task's name."""
-    count: Count
+    count: fields.Count
     """How many entries it has."""
-    passed: Count
+    passed: fields.Count
     """Those that did what was expected."""
-    failed: Count
+    failed: fields.Count
     """Those whose expectations did not hold."""
-    errors: Count
+    errors: fields.Count
     """Those that harness or stack could not tell of."""
-    skipped: Count
+    skipped: fields.Count
     """Those that were not sent, for a reason."""
-    pending: Count
+    pending: fields.Count
     """Those without a verdict."""
     wait: SummarySpread | None
     """From the sending to the start."""
     runtime: SummarySpread | None
     """From the start to the end."""
-    throughput: Number | None
+    throughput: fields.Number | None
     """Jobs that ended, per second."""
 
 
-class SummaryWorker(Document):
+class SummaryWorker(fields.Document):
     """The work of one worker process."""
 
-    worker: Text
+    worker: fields.Text
     """Celery's name of the worker."""
-    host: Text | None
+    host: fields.Text | None
     """The host that it ran on."""
     pid: int | None
     """The process that ran the jobs."""
-    jobs: Count
+    jobs: fields.Count
     """How many jobs it has run, repeated ones counted each time."""
-    busy: Number
+    busy: fields.Number
     """Seconds for which it ran them."""
-    share: Number
+    share: fields.Number
     """Its share of all busy seconds, from 0 to 1."""
 
 
-class SummaryCause(Document):
+class SummaryCause(fields.Document):
     """Entries that went wrong in the same way."""
 
-    title: Text
+    title: fields.Text
     """The cause in a line."""
     kind: VerdictStatus
     """Their verdict."""
-    error: Text | None
+    error: fields.Text | None
     """The class of the exception."""
-    place: Text | None
+    place: fields.Text | None
     """The last frame of its traceback; where a descendant made them fail, that one's task."""
-    path: Text | None
+    path: fields.Text | None
     """Where the result differs from what was expected."""
-    expected: Text | None
+    expected: fields.Text | None
     """What was expected there of the first of them, shortened."""
-    actual: Text | None
+    actual: fields.Text | None
     """What was found there instead, shortened."""
-    count: Count
+    count: fields.Count
     """How many they are."""
-    examples: list[Name]
+    examples: list[fields.Name]
     """Ids of the first three."""
-    message: Text
+    message: fields.Text
     """What the first of them says, shortened."""
 
 
-class SummaryOrigin(Document):
+class SummaryOrigin(fields.Document):
     """The attempt of an earlier run that an entry was judged by."""
 
-    run: Name
+    run: fields.Name
     """The run's id."""
-    entry: Name
+    entry: fields.Name
     """The id of its entry."""
-    attempt: Count
+    attempt: fields.Count
     """Which sending of it that was."""
-    task_id: Text
+    task_id: fields.Text
     """Celery's id of it."""
 
 
-class SummaryEntry(Document):
+class SummaryEntry(fields.Document):
     """One entry."""
 
-    id: Name
+    id: fields.Name
     """The entry's id."""
-    task: Name
+    task: fields.Name
     """The task's name."""
-    line: Count
+    line: fields.Count
     """Its line in the manifest."""
     verdict: VerdictStatus | None
     """What it came to; null: nobody has judged it."""
-    sentence: Text | None
+    sentence: fields.Text | None
     """What happened, what is known, and what to do next."""
-    task_id: Text | None
+    task_id: fields.Text | None
     """Celery's id of the attempt that was judged."""
-    attempts: Count
+    attempts: fields.Count
     """How often it was sent."""
-    wait: Number | None
+    wait: fields.Number | None
     """Seconds from the sending to the start."""
-    runtime: Number | None
+    runtime: fields.Number | None
     """Seconds from the start to the end."""
     reused_from: SummaryOrigin | None = None
     """What it was judged by where an earlier run had sent it; null: this run has."""
 
 
-class SummaryStep(Document):
+class SummaryStep(fields.Document):
     """A task of the slowest tree."""
 
-    task: Name
+    task: fields.Name
     """The task's name."""
-    task_id: Name
+    task_id: fields.Name
     """Celery's id of it."""
     status: VerdictStatus | None
     """How it ended; null: not told, or the entry's own job."""
-    start: Number | None
+    start: fields.Number | None
     """Seconds from the start of the entry's job to this one's."""
-    runtime: Number | None
+    runtime: fields.Number | None
     """Seconds from its start to its end."""
 
 
-class SummaryTree(Document):
+class SummaryTree(fields.Document):
     """The entry whose job and descendants took longest together."""
 
-    entry: Name
+    entry: fields.Name
     """The entry's id."""
-    seconds: Number
+    seconds: fields.Number
     """From the start of its job to the last end."""
     path: list[SummaryStep]
     """From its job to the descendant that ended last; of a long path the first and last six."""
-    left_out: Count
+    left_out: fields.Count
     """How many steps in the middle of the path are not listed."""
 
 
-class SummaryDescendants(Document):
+class SummaryDescendants(fields.Document):
     """The tasks that the entries' jobs started, to any depth."""
 
-    number: Count
+    number: fields.Count
     """How many there are."""
-    statuses: dict[str, Count]
+    statuses: dict[str, fields.Count]
     """How many of them ended how; ``skipped``: its parent could not send it, and it counts
     nowhere."""
-    entries: Count
+    entries: fields.Count
     """How many entries have some."""
-    not_known: Count
+    not_known: fields.Count
     """Of how many entries they are not known, as their workers report nothing of them."""
     slowest: SummaryTree | None
     """The slowest tree; null: no descendant has ended."""
 
 
-class SummaryStatistics(Document):
+class SummaryStatistics(fields.Document):
     """The run in figures; durations in seconds."""
 
-    entries: Count
+    entries: fields.Count
     """How many entries were selected."""
-    reused: dict[str, Count] = Field(default_factory=dict)
+    reused: dict[str, fields.Count] = Field(default_factory=dict)
     """How many of them were not sent but judged by a job of an earlier run, by that run's id."""
-    verdicts: dict[str, Count]
+    verdicts: dict[str, fields.Count]
     """How many entries have which verdict."""
-    outcomes: dict[str, Count]
+    outcomes: dict[str, fields.Count]
     """How many tests they make ``passed``, ``failed``, ``error``, ``skipped`` or ``pending``."""
-    began: Time | None
+    began: fields.Time | None
     """The first sending."""
-    ended: Time | None
+    ended: fields.Time | None
     """The last end of a job, or of a descendant."""
-    duration: Number | None
+    duration: fields.Number | None
     """For how long the run was worked on: from ``began`` to ``ended``, or to the stop that cut jobs
     off, without ``pauses``."""
-    parts: Count
+    parts: fields.Count
     """How many parts that was in: a run is taken up again by ``--manifest-resume``."""
-    pauses: Number | None
+    pauses: fields.Number | None
     """From the last that was done in a part to the first in the next, all together."""
-    throughput: Number | None
+    throughput: fields.Number | None
     """Jobs that ended, per second of ``duration``."""
     wait: SummarySpread | None
     """From the sending to the start."""
     runtime: SummarySpread | None
     """From the start to the end."""
-    retries: Count
+    retries: fields.Count
     """How often tasks asked Celery to retry them."""
-    redeliveries: Count
+    redeliveries: fields.Count
     """How many sendings the broker delivered more than once."""
-    further_sendings: Count
+    further_sendings: fields.Count
     """How many sendings were not an entry's first."""
     tasks: list[SummaryTask]
     """By task."""
@@ -267,40 +257,40 @@ class SummaryStatistics(Document):
     """Failures by cause, the largest first."""
     slowest: list[SummaryEntry]
     """The five entries that ran longest."""
-    advice: list[Text]
+    advice: list[fields.Text]
     """What would help, where a bottleneck shows."""
     descendants: SummaryDescendants
     """The tasks that the entries' jobs started."""
 
 
-class SummaryCost(Document):
+class SummaryCost(fields.Document):
     """The cost of the run, in the entries' unit."""
 
-    total: Number | None
+    total: fields.Number | None
     """All attempts together; null: no receipt tells a cost."""
-    budget: Number | None
+    budget: fields.Number | None
     """What it may cost; null: not limited."""
     over_budget: bool
     """Whether the rest was not sent for want of money."""
 
 
-class SummaryFile(Document):
+class SummaryFile(fields.Document):
     """A file that the run has left."""
 
     kind: FileKind
     """What is in it."""
-    path: Text
+    path: fields.Text
     """Its path, from pytest's root folder where it lies below that."""
-    bytes: Count
+    bytes: fields.Count
     """Its size."""
-    sha256: Sha256 | None
+    sha256: fields.Sha256 | None
     """Its checksum; null for what is still written to: ledger and log."""
 
 
-class Summary(Document):
+class Summary(fields.Document):
     """A run that is over, in one document."""
 
-    summary: Version = 1
+    summary: fields.Version = 1
     """The version of this format."""
     run: SummaryRun
     """What was run, and where."""
@@ -308,7 +298,7 @@ class Summary(Document):
     """The run in figures."""
     cost: SummaryCost
     """What it has cost."""
-    comparison: JsonObject | None
+    comparison: fields.JsonObject | None
     """How it differs from an earlier run (``--manifest-compare``); null: none was named."""
     files: list[SummaryFile]
     """What the run has left."""

@@ -20,14 +20,8 @@ from pytest_manifest.errors import StackError
 from pytest_manifest.ini import batch_setting, put_on_path
 from pytest_manifest.processes import has_ended, pid_scope
 from pytest_manifest.redaction import redact_url
+from pytest_manifest.stack import settings
 from pytest_manifest.stack.client import SupervisorClient
-from pytest_manifest.stack.settings import (
-    FLOWER_USER,
-    WORKER_PREFIX,
-    Settings,
-    State,
-    import_path,
-)
 from pytest_manifest.stack.state import (
     changing,
     clean_up,
@@ -93,7 +87,8 @@ def up(options: UpOptions) -> Iterator[str]:
             yield "up"
             if state["flower_password"]:
                 # Once: who forgets it finds it in the state file.
-                yield f"password {state['flower_password']}  (Flower's, of user {FLOWER_USER})"
+                password = state["flower_password"]
+                yield f"password {password}  (Flower's, of user {settings.FLOWER_USER})"
     yield from _describe(state, directory)
 
 
@@ -127,7 +122,7 @@ def status() -> list[str]:
     return [*lines, *broker_lines(state["broker_url"])]
 
 
-def _life(state: State, pid: int) -> str:
+def _life(state: settings.State, pid: int) -> str:
     """Return whether a worker's process lives, as far as that can be seen from here."""
     if not _same_pids(state):
         return "in another container"
@@ -179,14 +174,14 @@ def logs(worker: int | None, *, follow: bool) -> Iterator[tuple[str, str]] | Non
         return None
     paths = {entry["name"]: Path(entry["log"]) for entry in state["workers"]}
     if worker is not None:
-        name = f"{WORKER_PREFIX}{worker}"
+        name = f"{settings.WORKER_PREFIX}{worker}"
         if name not in paths:
             raise StackError(f"there is no worker {worker}: this stack has {len(paths)}")
         paths = {name: paths[name]}
     return _lines(paths, directory if follow else None)
 
 
-def _require_same(state: State, options: UpOptions) -> None:
+def _require_same(state: settings.State, options: UpOptions) -> None:
     if (state["app"], state["cwd"]) != (options.app, str(options.cwd)):
         raise StackError(
             f"a stack for {state['app']} in {state['cwd']} is up already: "
@@ -199,12 +194,12 @@ def _require_same(state: State, options: UpOptions) -> None:
         )
 
 
-def _same_pids(state: State) -> bool:
+def _same_pids(state: settings.State) -> bool:
     here = pid_scope()
     return state.get("pids", here) == here
 
 
-def _require_same_pids(state: State) -> None:
+def _require_same_pids(state: settings.State) -> None:
     """Raise StackError where a signal would go to a foreign process."""
     if not _same_pids(state):
         raise StackError(
@@ -237,7 +232,7 @@ def _start(options: UpOptions, directory: Path) -> None:
         )
     log.configure(level="WARNING")
     client = SupervisorClient(
-        Settings(
+        settings.Settings(
             app=options.app,
             workers=options.workers,
             cwd=str(options.cwd),
@@ -250,7 +245,7 @@ def _start(options: UpOptions, directory: Path) -> None:
             lock_file=str(lock_file(directory)),
             flower=options.flower,
             flower_port=options.flower_port,
-            path=import_path(),
+            path=settings.import_path(),
         )
     )
     try:
@@ -284,13 +279,13 @@ def _wait_until_down(directory: Path, seconds: float) -> bool:
     return True
 
 
-def _describe(state: State, directory: Path) -> list[str]:
+def _describe(state: settings.State, directory: Path) -> list[str]:
     lines = [
         f"app      {state['app']}  in {state['cwd']}",
         f"broker   {redact_url(state['broker_url'])}",
     ]
     if state["flower_url"]:
-        lines.append(f"flower   {state['flower_url']}  (user {FLOWER_USER})")
+        lines.append(f"flower   {state['flower_url']}  (user {settings.FLOWER_USER})")
     lines.append(f"state    {state_file(directory)}  (the passwords are in it)")
     return lines
 

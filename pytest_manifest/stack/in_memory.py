@@ -26,26 +26,14 @@ from typing_extensions import Self
 
 from pytest_manifest.broker.celery_settings import PARTS, URLS, VARIABLES
 from pytest_manifest.broker.client import load_app, tasks_failure
-from pytest_manifest.compat.celery import (
-    drop_own_store,
-    made_anew,
-    other_connections,
-    running,
-    settings_on_top,
-)
+from pytest_manifest.compat import celery
 from pytest_manifest.compat.older import requests_kept
 from pytest_manifest.errors import StackError
 from pytest_manifest.process_state import worker_within
 from pytest_manifest.redaction import redact
 from pytest_manifest.signing.keys import Signer
+from pytest_manifest.stack import in_memory_worker
 from pytest_manifest.stack.client import WorkerExit
-from pytest_manifest.stack.in_memory_worker import (
-    END,
-    STOP_SECONDS,
-    Worker,
-    logs_redacted,
-    make_worker,
-)
 from pytest_manifest.stack.queues import is_of_no_entry
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.worker import instrument, signing
@@ -86,7 +74,7 @@ def one_store(app: Celery) -> Iterator[None]:
     classes: set[Any] = {kind for task in tasks for kind in type(task).__mro__ if kind is not Task}
     named = {kind: vars(kind)["backend"] for kind in classes if "backend" in vars(kind)}
     for kind in named:
-        drop_own_store(kind)
+        celery.drop_own_store(kind)
     assigned = {task: task.backend for task in tasks if task.backend is not app.backend}
     for task in assigned:
         task.backend = None
@@ -143,7 +131,7 @@ def _settings(app: Celery) -> Iterator[None]:
     backends = app.loader.override_backends
     app.loader.override_backends = {**backends, SCHEME: BACKEND}
     try:
-        with settings_on_top(conf, SETTINGS):
+        with celery.settings_on_top(conf, SETTINGS):
             yield
     finally:
         app.loader.override_backends = backends
@@ -154,7 +142,7 @@ def _settings(app: Celery) -> Iterator[None]:
 @contextmanager
 def _made_anew(app: Celery) -> Iterator[None]:
     """Have the app forget connections and backends, and make others of its present settings."""
-    with made_anew(app, "amqp", "control", "backend_cls"):
+    with celery.made_anew(app, "amqp", "control", "backend_cls"):
         app.backend_cls = None  # a store named by the app's class wins over all settings
         kind, place = by_url(URL, app.loader)
         # Own pools: those that kombu makes for an app stay for the life of the process.
@@ -162,7 +150,7 @@ def _made_anew(app: Celery) -> Iterator[None]:
         producers = ProducerPool(pool, limit=POOL_LIMIT)
         app.amqp = _with_producers(type(app.amqp), producers)(app)
         try:
-            with other_connections(app, pool, kind(app=app, url=place)):
+            with celery.other_connections(app, pool, kind(app=app, url=place)):
                 yield
         finally:
             producers.force_close_all()
@@ -199,7 +187,7 @@ def standing_in(app: Celery, calls: Mapping[str, Call]) -> Iterator[None]:
                 app.task(name=name, shared=False)(_function(call))
                 parts.callback(app.tasks.pop, name)
             else:
-                parts.enter_context(running(task, _function(call)))
+                parts.enter_context(celery.running(task, _function(call)))
         yield
 
 
@@ -213,7 +201,7 @@ def _function(call: Call) -> Call:
 
 
 START_SECONDS: Final = 30.0
-JOIN_SECONDS: Final = STOP_SECONDS + 5.0
+JOIN_SECONDS: Final = in_memory_worker.STOP_SECONDS + 5.0
 
 _one_at_a_time = threading.Lock()
 
@@ -246,7 +234,7 @@ class MemoryStack:
         self._workers = workers
         self._signing_key = signing_key
         self._parts: ExitStack | None = None
-        self._worker: Worker | None = None
+        self._worker: in_memory_worker.Worker | None = None
         self._thread: threading.Thread | None = None
         self._stop_requested = False
         self._error: BaseException | None = None
@@ -282,7 +270,7 @@ class MemoryStack:
             parts.callback(_one_at_a_time.release)
             parts.enter_context(worker_within())
             signing.use(self._signing_key)
-            parts.enter_context(logs_redacted())
+            parts.enter_context(in_memory_worker.logs_redacted())
             self._prepare(parts)
             parts.callback(self._end_worker)
             self._start_worker()
@@ -295,7 +283,7 @@ class MemoryStack:
             self._stop_requested = True
             with worker.app.connection_for_write() as connection:
                 worker.app.control.broadcast(
-                    END, destination=[self._hostname], connection=connection
+                    in_memory_worker.END, destination=[self._hostname], connection=connection
                 )
         self._stop_requested = True
 
@@ -401,7 +389,9 @@ class MemoryStack:
         """Run the worker in its thread, where the app becomes Celery's current one."""
         try:
             self.app.set_current()
-            self._worker = make_worker(self.app, self._hostname, self._workers, ready)
+            self._worker = in_memory_worker.make_worker(
+                self.app, self._hostname, self._workers, ready
+            )
             self._worker.start()
         except BaseException as error:  # a thread has no caller: it is told by ``failure``
             self._error = error
@@ -419,7 +409,7 @@ class MemoryStack:
                 "{} of the in-memory stack's jobs still run {:g} s after it was stopped; they are "
                 "left alone, and end with this process",
                 busy or "some",
-                STOP_SECONDS,
+                in_memory_worker.STOP_SECONDS,
             )
 
 

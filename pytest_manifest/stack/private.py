@@ -18,19 +18,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from pytest_manifest import variables
-from pytest_manifest.broker.celery_settings import (
-    OPTIONS,
-    PARTS,
-    URLS,
-    harmless,
-    is_overridden,
-)
-from pytest_manifest.compat.celery import (
-    answer_settings,
-    former_names,
-    has_own_store,
-    keep_results_by,
-)
+from pytest_manifest.broker import celery_settings
+from pytest_manifest.compat import celery
 from pytest_manifest.files import write_whole
 from pytest_manifest.process_state import ProcessState
 
@@ -69,7 +58,7 @@ def keep_to(url: str) -> None:
     _exchange_settings(url)
     _kept.now.url = url
     # Not by a setting: an app's class may name a class of backends.
-    keep_results_by(own_backend)
+    celery.keep_results_by(own_backend)
 
     def refuse_others(sender: Any, **_: object) -> None:
         elsewhere = leads_elsewhere(sender.app, url)
@@ -95,7 +84,7 @@ def leads_elsewhere(app: Any, url: str) -> str:
     ):
         if (connection.hostname, connection.port) != wanted:
             return f"the app would {what} a broker of its own: a private stack does not run it"
-    if has_own_store(type(app)):
+    if celery.has_own_store(type(app)):
         return "the app would keep results in a store of its own: a private stack does not run it"
     return ""
 
@@ -106,13 +95,17 @@ def _place(url: str) -> tuple[str | None, int | None]:
 
 
 def _exchange_settings(url: str) -> None:
-    fixed: dict[str, object] = {**dict.fromkeys(URLS, url), **PARTS, ONE_AT_A_TIME: True}
-    former = former_names()
+    fixed: dict[str, object] = {
+        **dict.fromkeys(celery_settings.URLS, url),
+        **celery_settings.PARTS,
+        ONE_AT_A_TIME: True,
+    }
+    former = celery.former_names()
 
     @cache
     def name_of(key: str, prefix: str | None) -> str:
         """Give Celery's present name of a setting, which may be an older one or have a prefix."""
-        if is_overridden(key):
+        if celery_settings.is_overridden(key):
             return key
         bare = key.removeprefix(prefix) if prefix else key
         return former.get(key) or bare.lower()
@@ -121,9 +114,11 @@ def _exchange_settings(url: str) -> None:
         name = name_of(key, conf.prefix)
         if name in fixed:
             return fixed[name]
-        return harmless(given()) if name in OPTIONS else given()
+        return celery_settings.harmless(given()) if name in celery_settings.OPTIONS else given()
 
-    answer_settings(answer, URLS, url)  # as properties, too: those look into the environment first
+    celery.answer_settings(
+        answer, celery_settings.URLS, url
+    )  # as properties, too: those look into the environment first
 
 
 def say_when_ready(path: str) -> None:

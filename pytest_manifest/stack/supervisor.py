@@ -19,23 +19,9 @@ from pathlib import Path
 
 from pytest_manifest.errors import StackError
 from pytest_manifest.processes import take_lock
-from pytest_manifest.stack.services import (
-    Child,
-    broker_child,
-    broker_url,
-    flower_child,
-    worker_children,
-)
+from pytest_manifest.stack import services, valkey
 from pytest_manifest.stack.settings import READY_LINE, STOP_AND_KEEP_LINE, STOP_LINE, Settings
 from pytest_manifest.stack.state import EventWriter, failure_message, refuse
-from pytest_manifest.stack.valkey import (
-    DataFolder,
-    delete_nodes,
-    delete_queued,
-    free_port,
-    ping,
-    unblock_clients,
-)
 from pytest_manifest.stack.watchdog import FLUSH_SECONDS, Watchdog, remove_path
 
 BROKER_SECONDS = 10.0
@@ -60,7 +46,11 @@ class Supervisor:
     """Run the processes of one stack, and own its directory."""
 
     def __init__(
-        self, settings: Settings, directory: Path, watchdog: Watchdog, data: DataFolder | None
+        self,
+        settings: Settings,
+        directory: Path,
+        watchdog: Watchdog,
+        data: valkey.DataFolder | None,
     ) -> None:
         self.settings = settings
         self.directory = directory
@@ -71,9 +61,9 @@ class Supervisor:
         self.parent = os.getppid()
         self.password = os.urandom(18).hex()
         self.port = 0
-        self.broker: Child | None = None
-        self.workers: list[Child] = []
-        self.flower: Child | None = None
+        self.broker: services.Child | None = None
+        self.workers: list[services.Child] = []
+        self.flower: services.Child | None = None
         self.ready = False
         self.stopping = False
         self._input = b""
@@ -100,8 +90,8 @@ class Supervisor:
 
     def _start_broker(self) -> None:
         for _ in range(PORT_ATTEMPTS):
-            self.port = free_port()
-            self.broker = broker_child(
+            self.port = valkey.free_port()
+            self.broker = services.broker_child(
                 self.settings, self.directory, self.port, self.password, self.data
             )
             self._start(self.broker)
@@ -113,10 +103,10 @@ class Supervisor:
             return
         if self.data is not None and not self.stopping:
             if self.data.may_be_truncated:
-                delete_queued(self.port, self.password)
-            delete_nodes(self.port, self.password)
+                valkey.delete_queued(self.port, self.password)
+            valkey.delete_nodes(self.port, self.password)
             self.data.begin()
-        url = broker_url(self.port, self.password)
+        url = services.broker_url(self.port, self.password)
         self.report.broker_answers(url)
 
     def _broker_answers(self) -> bool:
@@ -126,7 +116,7 @@ class Supervisor:
         while time.monotonic() < deadline and not self.stopping:
             if broker.process is None or broker.process.poll() is not None:
                 break
-            said = ping(self.port, self.password)
+            said = valkey.ping(self.port, self.password)
             if said == "ready":
                 return True
             if said == "loading":
@@ -145,16 +135,16 @@ class Supervisor:
         return f"the private Valkey server does not start in {self.directory}"
 
     def _start_rest(self) -> None:
-        url = broker_url(self.port, self.password)
-        self.workers = worker_children(self.settings, self.directory, url, self.data)
+        url = services.broker_url(self.port, self.password)
+        self.workers = services.worker_children(self.settings, self.directory, url, self.data)
         for worker in self.workers:
             self._start(worker)
         if self.settings.flower:
-            port, password = self.settings.flower_port or free_port(), os.urandom(18).hex()
-            self.flower = flower_child(self.settings, self.directory, url, port, password)
+            port, password = self.settings.flower_port or valkey.free_port(), os.urandom(18).hex()
+            self.flower = services.flower_child(self.settings, self.directory, url, port, password)
             self.report.flower(port, password, self._start(self.flower))
 
-    def _start(self, child: Child) -> int:
+    def _start(self, child: services.Child) -> int:
         pid = child.start()
         self.watchdog.add_group(pid, gently=child.gently)
         if child in self.workers:
@@ -165,7 +155,7 @@ class Supervisor:
 
     # Watching
 
-    def _children(self) -> list[Child]:
+    def _children(self) -> list[services.Child]:
         return [child for child in (*self.workers, self.flower, self.broker) if child is not None]
 
     def _listen(self) -> None:
@@ -234,7 +224,7 @@ class Supervisor:
             if os.waitpid(self.watchdog.pid, os.WNOHANG)[0]:
                 self.watchdog.start()
 
-    def _on_exit(self, child: Child, pid: int, code: int) -> None:
+    def _on_exit(self, child: services.Child, pid: int, code: int) -> None:
         """Tell of a death, and plan the restart, or give up on a worker that cannot start."""
         tail = child.tail()
         self.report.exited(child, pid, code, tail, self.workers)
@@ -291,10 +281,14 @@ class Supervisor:
         self._wait_ended([self.broker], GRACE_SECONDS)
 
     def _release(self) -> None:
-        unblock_clients(self.port, self.password)
+        valkey.unblock_clients(self.port, self.password)
 
     def _wait_ended(
-        self, children: list[Child], seconds: float, *, meanwhile: Callable[[], None] | None = None
+        self,
+        children: list[services.Child],
+        seconds: float,
+        *,
+        meanwhile: Callable[[], None] | None = None,
     ) -> None:
         deadline = time.monotonic() + seconds
         left = children
@@ -327,12 +321,12 @@ def _read_settings() -> Settings:
     return Settings.load(line.decode())
 
 
-def _claim(settings: Settings) -> DataFolder | None:
+def _claim(settings: Settings) -> valkey.DataFolder | None:
     """Lock state and data for as long as this process and its watchdog live."""
     if settings.lock_file and take_lock(Path(settings.lock_file), LOCK_SECONDS) is None:
         refuse("another stack is up already: see manifest stack status")
     try:
-        return DataFolder.claim(Path(settings.data)) if settings.data else None
+        return valkey.DataFolder.claim(Path(settings.data)) if settings.data else None
     except StackError as error:
         refuse(str(error))
 

@@ -20,14 +20,7 @@ from celery.exceptions import Reject
 from loguru import logger
 
 from pytest_manifest.redaction import redact
-from pytest_manifest.worker import store_waits
-from pytest_manifest.worker.announcements import (
-    End,
-    announce_rest,
-    children_of,
-    sending_for,
-    wants_children,
-)
+from pytest_manifest.worker import announcements, store_waits
 from pytest_manifest.worker.handoff import note_elsewhere
 from pytest_manifest.worker.job import end_what_is_over
 from pytest_manifest.worker.outcome import (
@@ -191,7 +184,7 @@ class ReceiptBackend(Backend):
         store_result: bool = True,
         state: str = states.SUCCESS,
     ) -> None:
-        pending = self._prepare(request, End.SUCCESS, lambda: succeeded(result))
+        pending = self._prepare(request, announcements.End.SUCCESS, lambda: succeeded(result))
         mark = partial(super().mark_as_done, task_id, result, request, store_result, state)
         if pending is None:
             with marking_by_celery():
@@ -218,7 +211,7 @@ class ReceiptBackend(Backend):
         if self.main_reports_rejections or not isinstance(exc, Reject):
             pending = self._prepare(
                 request,
-                End.FAILURE,
+                announcements.End.FAILURE,
                 lambda: failed(exc, traceback),
                 lambda: failed_in_main_process(exc, traceback),
             )
@@ -233,7 +226,7 @@ class ReceiptBackend(Backend):
     def _mark_with(self, pending: PendingReceipt, mark: Callable[[], None]) -> None:
         """Have Celery store an end with its receipt, which is sent whatever comes of that."""
         try:
-            with sending_with_result(pending), sending_for(pending.children):
+            with sending_with_result(pending), announcements.sending_for(pending.children):
                 mark()
         finally:
             self.deliver_quietly(pending)
@@ -246,13 +239,13 @@ class ReceiptBackend(Backend):
         *args: object,
         **kwargs: object,
     ) -> None:
-        pending = self._prepare(request, End.OTHER, lambda: revoked(reason))
+        pending = self._prepare(request, announcements.End.OTHER, lambda: revoked(reason))
         if pending is None:
             with marking_by_celery():
                 super().mark_as_revoked(task_id, reason, request, *args, **kwargs)
             return
         try:
-            with sending_with_result(pending), sending_for(pending.children):
+            with sending_with_result(pending), announcements.sending_for(pending.children):
                 super().mark_as_revoked(task_id, reason, request, *args, **kwargs)
         finally:
             self.deliver_quietly(pending)
@@ -282,25 +275,27 @@ class ReceiptBackend(Backend):
 
     def report(self, request: object, outcome: TaskResult) -> None:
         """Send the receipt of a task for which Celery stores nothing."""
-        pending = self._prepare(request, End.OTHER, lambda: outcome)
+        pending = self._prepare(request, announcements.End.OTHER, lambda: outcome)
         if pending is not None:
             self.deliver_quietly(pending)
 
     def _prepare(
         self,
         request: object,
-        end: End,
+        end: announcements.End,
         outcome: Callable[[], TaskResult],
         outside: Callable[[], TaskResult] | None = None,
     ) -> PendingReceipt | None:
         """Prepare the receipt of a task, and what is sent after its end."""
         pending = prepare_receipt(request, outcome, outside)
-        if pending is None or not (self.has_stream and wants_children(pending.delivery)):
+        if pending is None or not (
+            self.has_stream and announcements.wants_children(pending.delivery)
+        ):
             return pending
         is_here = pending.children is not None
         if pending.children is None:  # another process has run it, or none
-            pending.children = children_of(pending.delivery, self.announce)
-        announce_rest(pending.children, self.app, request, end, speaks_on=is_here)
+            pending.children = announcements.children_of(pending.delivery, self.announce)
+        announcements.announce_rest(pending.children, self.app, request, end, speaks_on=is_here)
         note_elsewhere(pending.children, self.app, request)
         return pending
 

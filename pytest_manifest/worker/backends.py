@@ -17,12 +17,7 @@ from kombu.utils.imports import symbol_by_name
 
 from pytest_manifest.compat.celery import stock_stores, turn_store_into
 from pytest_manifest.schema import wire
-from pytest_manifest.worker.backend_base import (
-    ReceiptBackend,
-    celery_marks_end,
-    current_receipt_for,
-    sending_with_result,
-)
+from pytest_manifest.worker import backend_base
 from pytest_manifest.worker.backend_redis import RedisReceipts
 from pytest_manifest.worker.children import Document
 from pytest_manifest.worker.job import Execution, current_execution
@@ -40,7 +35,7 @@ def with_receipts(stock: type) -> type:
     """Return a subclass that sends receipts; classes that do, or store nothing, are unchanged."""
     from celery.backends.base import DisabledBackend
 
-    if issubclass(stock, (ReceiptBackend, DisabledBackend)):
+    if issubclass(stock, (backend_base.ReceiptBackend, DisabledBackend)):
         return stock
     mixin = RedisReceipts if _is_redis(stock) else GenericReceipts
     return type(f"{stock.__name__}WithReceipts", (mixin, stock), {"original_class": stock})
@@ -48,7 +43,7 @@ def with_receipts(stock: type) -> type:
 
 def ensure_receipts(backend: object) -> object:
     """Make an existing backend send receipts; return the same object."""
-    if not isinstance(backend, ReceiptBackend):
+    if not isinstance(backend, backend_base.ReceiptBackend):
         stock: Any = type(backend)
         wanted = with_receipts(stock)
         if wanted is not stock:
@@ -89,7 +84,7 @@ _STORED_AS: Final = {
 }
 
 
-class GenericReceipts(ReceiptBackend):
+class GenericReceipts(backend_base.ReceiptBackend):
     """Store the receipt with the result; ``wire.unwrap_result`` is the reading side."""
 
     main_reports_rejections = celery.VERSION >= (5, 7)  # before, nobody stores one
@@ -103,7 +98,7 @@ class GenericReceipts(ReceiptBackend):
         request: object = None,
         **kwargs: object,
     ) -> object:
-        pending = current_receipt_for(task_id)
+        pending = backend_base.current_receipt_for(task_id)
         if pending is None and state in states.READY_STATES:
             # Celery marks some failures twice; the last result stored must have the receipt too.
             pending = sent_receipt(request, task_id)
@@ -169,14 +164,14 @@ class GenericReceipts(ReceiptBackend):
         result = outcome.value
         if outcome.error is not None and state in states.EXCEPTION_STATES:
             result = _exception_like(outcome.error)
-        with sending_with_result(pending):
+        with backend_base.sending_with_result(pending):
             self.store_result(pending.delivery.task_id, result, state, request=pending.request)
 
 
 def _running_execution(request: object, task_id: str) -> Execution | None:
     """Return this task's execution if the task itself, not Celery, is storing a state."""
     execution = execution_of(request)
-    if execution is None or execution is not current_execution() or celery_marks_end():
+    if execution is None or execution is not current_execution() or backend_base.celery_marks_end():
         return None
     return execution if execution.delivery.task_id == task_id else None
 

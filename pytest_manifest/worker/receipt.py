@@ -21,17 +21,8 @@ from pytest_manifest.processes import boot_id, pid_namespace
 from pytest_manifest.schema import MAX_DEPTH, stream_records, wire
 from pytest_manifest.schema.fields import json_value
 from pytest_manifest.schema.wire import arguments_sha256, timestamp
+from pytest_manifest.worker import job
 from pytest_manifest.worker.children import Children, Document
-from pytest_manifest.worker.job import (
-    RESULT_LIMIT_VARIABLE,
-    Delivery,
-    Execution,
-    RunMeasures,
-    delivery_of,
-    is_of_manifest,
-    result_limit,
-    seconds_since,
-)
 from pytest_manifest.worker.outcome import TaskResult, without_arguments
 from pytest_manifest.worker.signing import sign_receipt, with_signature
 from pytest_manifest.worker.spool import TaskOutput, take_output
@@ -42,7 +33,7 @@ _OTHER_KEY = re.compile(rb'"(?:[-0-9][-+.0-9e]*|true|false|null)":')
 _LONG_NUMBER = re.compile(rb"\d{4000}")
 
 
-def started_record(execution: Execution) -> bytes:
+def started_record(execution: job.Execution) -> bytes:
     """Return the record of an execution that begins, as JSON."""
     delivery = execution.delivery
     return encode_signed(
@@ -71,7 +62,7 @@ def started_record(execution: Execution) -> bytes:
     )
 
 
-def origin(delivery: Delivery) -> Document:
+def origin(delivery: job.Delivery) -> Document:
     """Return what a descendant's records say of where it comes from; nothing of other tasks."""
     if delivery.root is None or delivery.parent is None:
         return {}
@@ -79,7 +70,7 @@ def origin(delivery: Delivery) -> Document:
 
 
 def handed_on_record(
-    delivery: Delivery, how: str, next_at: str | None = None, more: Document | None = None
+    delivery: job.Delivery, how: str, next_at: str | None = None, more: Document | None = None
 ) -> bytes:
     """Return the record of an execution whose job goes on; see ``HandedOnRecord``.
 
@@ -122,9 +113,9 @@ def finished_record(
 
 
 def receipt_document(
-    delivery: Delivery,
+    delivery: job.Delivery,
     outcome: TaskResult,
-    ran: RunMeasures,
+    ran: job.RunMeasures,
     output: TaskOutput,
     args_sha256: str | None,
     code: str | None = None,
@@ -202,7 +193,7 @@ def _result(value: object) -> tuple[JsonValue, str | None, Document | None]:
     if data is None:
         return _result_by_kombu(value)
     digest = wire.sha256(data) if _OTHER_KEY.search(data) is None else _digest_as_read(data)
-    if len(data) > result_limit():
+    if len(data) > job.result_limit():
         return None, digest, {"result_omitted": len(data)}
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH or _LONG_NUMBER.search(data):
         try:
@@ -231,7 +222,7 @@ def _result_by_kombu(value: object) -> tuple[JsonValue, str | None, Document | N
     except Exception as error:  # types may bring a method of their own for it
         return None, None, {"result_not_json": f"{type(value).__name__}: {error}"}
     digest = wire.json_sha256(result)
-    if len(text) > result_limit():
+    if len(text) > job.result_limit():
         return None, digest, {"result_omitted": len(text)}
     return result, digest, None
 
@@ -242,7 +233,7 @@ def _remark_line(remark: Document) -> str:
         return f"this receipt has no result: the task's is not JSON ({remark['result_not_json']})"
     return (
         f"this receipt has no result: the task's has {size} bytes of JSON, more than "
-        f"{RESULT_LIMIT_VARIABLE} allows ({result_limit()}); the result store has it"
+        f"{job.RESULT_LIMIT_VARIABLE} allows ({job.result_limit()}); the result store has it"
     )
 
 
@@ -260,7 +251,7 @@ class PendingReceipt:
     __slots__ = ("_record", "children", "delivery", "outcome", "receipt", "request", "sent")
 
     def __init__(
-        self, delivery: Delivery, outcome: TaskResult, receipt: Document, request: object
+        self, delivery: job.Delivery, outcome: TaskResult, receipt: Document, request: object
     ) -> None:
         self.delivery = delivery
         self.outcome = outcome
@@ -308,7 +299,7 @@ def prepare_receipt(
     ``outside``: the outcome as a process that does not run the task sees it, where it differs.
     None where the message has none of our headers, or the execution has its receipt already.
     """
-    if not is_of_manifest(request) or FINISHED in request.__dict__:
+    if not job.is_of_manifest(request) or FINISHED in request.__dict__:
         return None
     try:
         return _prepare(request, outcome, outside)
@@ -322,7 +313,7 @@ def _prepare(
     request: object, outcome: Callable[[], TaskResult], outside: Callable[[], TaskResult] | None
 ) -> PendingReceipt:
     execution = execution_of(request)
-    delivery = delivery_of(request) if execution is None else execution.delivery
+    delivery = job.delivery_of(request) if execution is None else execution.delivery
     assert delivery is not None
     end = outcome() if execution is not None or outside is None else outside()
     if execution is not None:
@@ -341,10 +332,10 @@ def _prepare(
     return pending
 
 
-def execution_of(request: object) -> Execution | None:
+def execution_of(request: object) -> job.Execution | None:
     """Return the execution in this process that a request belongs to."""
     execution = getattr(request, "__dict__", {}).get(EXECUTION)
-    return execution if isinstance(execution, Execution) else None
+    return execution if isinstance(execution, job.Execution) else None
 
 
 def sent_receipt(request: object, task_id: str) -> PendingReceipt | None:
@@ -367,7 +358,7 @@ def taken_requests() -> list[tuple[str, Any]]:
     return list(_taken_requests.now.items())
 
 
-def _receipt_from_outside(delivery: Delivery, outcome: TaskResult, request: object) -> Document:
+def _receipt_from_outside(delivery: job.Delivery, outcome: TaskResult, request: object) -> Document:
     """Return the receipt of a task that another process ran, or that none ran."""
     ran = _measures_from_outside(delivery)
     if outcome.state == "crashed":  # its process died at an unknown time before this
@@ -382,18 +373,18 @@ def _receipt_from_outside(delivery: Delivery, outcome: TaskResult, request: obje
     return receipt_document(delivery, outcome, ran, output, digest)
 
 
-def _measures_from_outside(delivery: Delivery) -> RunMeasures:
+def _measures_from_outside(delivery: job.Delivery) -> job.RunMeasures:
     request = _taken_requests.now.get(delivery.execution)
     if request is None or not request.time_start:
-        return RunMeasures()
+        return job.RunMeasures()
     now, started = (
         datetime.now(timezone.utc),
         datetime.fromtimestamp(request.time_start, timezone.utc),
     )
-    return RunMeasures(
+    return job.RunMeasures(
         pid=request.worker_pid,
         started_at=timestamp(started),
         finished_at=timestamp(now),
-        wait=seconds_since(delivery.sent_at, started),
+        wait=job.seconds_since(delivery.sent_at, started),
         runtime=max(0.0, round((now - started).total_seconds(), 6)),
     )

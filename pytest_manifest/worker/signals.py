@@ -35,29 +35,10 @@ from pytest_manifest.schema import stream_records, wire
 from pytest_manifest.schema.code_digest import told_digest
 from pytest_manifest.schema.statuses import State
 from pytest_manifest.schema.wire import timestamp
-from pytest_manifest.worker import backends, job, log_capture, store_waits
-from pytest_manifest.worker.announcements import (
-    children_of,
-    current_children,
-    goes_on,
-    message_of,
-    tell_group,
-    wants_children,
-    warn_of_outlived,
-)
+from pytest_manifest.worker import announcements, backends, handoff, job, log_capture, store_waits
 from pytest_manifest.worker.backend_base import ReceiptBackend
 from pytest_manifest.worker.backends import ensure_receipts
 from pytest_manifest.worker.connections import connections, follow_greenlets
-from pytest_manifest.worker.handoff import (
-    MAX_RETRIES,
-    START,
-    announce,
-    due_time,
-    follow_replacements,
-    job_headers,
-    record_handoff,
-    retries_so_far,
-)
 from pytest_manifest.worker.job import (
     Delivery,
     Execution,
@@ -113,9 +94,11 @@ def record_lost_try(fields: Mapping[str, Any], headers: MutableMapping[str, obje
             "ended_at": timestamp(datetime.now(timezone.utc)),
             "error": {"type": "WorkerLostError", "message": LOST, "traceback": None},
         }
-        headers[wire.HEADER_RETRIED] = [*map(dict, delivery.retried), latest][-MAX_RETRIES:]
-        headers.update(job_headers(delivery, delivery.hop))
-        due = due_time(fields.get("eta"))
+        headers[wire.HEADER_RETRIED] = [*map(dict, delivery.retried), latest][
+            -handoff.MAX_RETRIES :
+        ]
+        headers.update(handoff.job_headers(delivery, delivery.hop))
+        due = handoff.due_time(fields.get("eta"))
         record = handed_on_record(delivery, stream_records.HANDED_ON_AFTER_DEATH, due)
         _announce(request.task.backend, delivery, record)
         return True
@@ -164,8 +147,8 @@ def enter_process(*, is_pool_child: bool) -> None:
 def connect() -> None:
     """Connect the signals; a second call changes nothing."""
     here = connections.now
-    here.make("replacements", follow_replacements)
-    here.make("groups", partial(before_group_is_sent, tell_group))
+    here.make("replacements", handoff.follow_replacements)
+    here.make("groups", partial(before_group_is_sent, announcements.tell_group))
     for signal, receiver in (
         (celery_signals.task_received, on_received),
         (celery_signals.task_unknown, on_unknown),
@@ -314,11 +297,13 @@ def on_prerun(task: Any, args: object, kwargs: object, **_: object) -> None:
     execution.begin()
     if isinstance(backend, ReceiptBackend):
         execution.announce = partial(backend.announce, delivery.stream, delivery.ttl)
-        if backend.has_stream and wants_children(delivery):
+        if backend.has_stream and announcements.wants_children(delivery):
             following = request.chain[-1] if request.chain else None
             links = request.callbacks or ()
-            execution.children = children_of(delivery, backend.announce, links, following)
-        announce(execution, started_record(execution), START)
+            execution.children = announcements.children_of(
+                delivery, backend.announce, links, following
+            )
+        handoff.announce(execution, started_record(execution), handoff.START)
         report_failures_at_start(task, request)
     execution.start_clocks()
 
@@ -335,7 +320,11 @@ def on_postrun(task: Any, state: str | None = None, retval: object = None, **_: 
     left_to_main = state == states.REJECTED and getattr(backend, "main_reports_rejections", False)
     # No state: a BaseException that is no Exception is propagating, and ends a pool's process.
     killed = state is None or left_to_main
-    if not killed and execution.children is not None and goes_on(execution.children, task):
+    if (
+        not killed
+        and execution.children is not None
+        and announcements.goes_on(execution.children, task)
+    ):
         execution.is_over = True  # what Celery calls after this may start others, too
     else:
         execution.end(killed=killed)
@@ -386,26 +375,26 @@ def on_publish(
     if execution is None and record_lost_try(fields, headers):
         return
     if execution is None or fields.get("id") != execution.delivery.task_id:
-        children = current_children()
+        children = announcements.current_children()
         # One that has our headers carries a job to its end: see ``handoff``.
         if children is not None and (are_copied or wire.HEADER_RUN not in headers):
-            children.adopt(message_of(headers, body, routing_key, declare), headers)
+            children.adopt(announcements.message_of(headers, body, routing_key, declare), headers)
         elif children is None:
-            warn_of_outlived(fields.get("id"))
+            announcements.warn_of_outlived(fields.get("id"))
         return
     delivery = execution.delivery
     if fields.get("retries") == delivery.retries + 1:
-        headers[wire.HEADER_RETRIED] = retries_so_far(execution)
-        headers.update(job_headers(delivery, delivery.hop))
-        record_handoff(execution, "retry", due_time(fields.get("eta")))
+        headers[wire.HEADER_RETRIED] = handoff.retries_so_far(execution)
+        headers.update(handoff.job_headers(delivery, delivery.hop))
+        handoff.record_handoff(execution, "retry", handoff.due_time(fields.get("eta")))
     else:
-        headers.update(job_headers(delivery, delivery.hop + 1))
-        record_handoff(execution, "task")
+        headers.update(handoff.job_headers(delivery, delivery.hop + 1))
+        handoff.record_handoff(execution, "task")
 
 
 def on_published(headers: object = None, body: object = None, **_: object) -> None:
     """Note that the broker has taken the message of a task that ours starts."""
-    children = current_children()
+    children = announcements.current_children()
     if children is not None:
         fields = body if isinstance(body, Mapping) else headers
         if isinstance(fields, Mapping):

@@ -12,13 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pytest_manifest.broker.control import NOT_FOUND
-from pytest_manifest.broker.locating.worker_replies import (
-    QUIET_TIME,
-    TIMEOUT,
-    WorkerLocator,
-    WorkerSnapshot,
-    unknown_queues,
-)
+from pytest_manifest.broker.locating import worker_replies
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.workers import QUESTIONS, workers_of
 from pytest_manifest.compat.kombu import delaying_queues
@@ -36,7 +30,7 @@ class Count:
     consumers: int
 
 
-class AmqpLocator(WorkerLocator):
+class AmqpLocator(worker_replies.WorkerLocator):
     """Count what waits in the queues, and ask the workers."""
 
     def __init__(self, publisher: Publisher, queues: Sequence[str], nodes: Collection[str]) -> None:
@@ -59,7 +53,7 @@ class AmqpLocator(WorkerLocator):
             if one.messages
         )
         if not waiting:
-            return {}, unknown_queues(self._queues)
+            return {}, worker_replies.unknown_queues(self._queues)
         return {}, f"RabbitMQ does not show which messages wait in a queue ({waiting})"
 
     def missing_consumers(self, answered: frozenset[str]) -> str:
@@ -70,7 +64,7 @@ class AmqpLocator(WorkerLocator):
                 return f"{missing} of the {consumers} consumers of queue {name!r} did not answer"
         return ""
 
-    def unread_messages(self, said: WorkerSnapshot) -> str:
+    def unread_messages(self, said: worker_replies.WorkerSnapshot) -> str:
         """Say which workers of greenlets run or hold a job.
 
         Such a worker stops reading while its pool is full: what the broker has given it meanwhile
@@ -92,9 +86,10 @@ class AmqpLocator(WorkerLocator):
             return
         answers = self.publisher.control.call(
             {"stats": QUESTIONS["stats"]},
-            timeout=TIMEOUT,
+            timeout=worker_replies.TIMEOUT,
             enough=lambda found, quiet: (
-                found["stats"].keys() >= set(unknown) and (math.isinf(quiet) or quiet >= QUIET_TIME)
+                found["stats"].keys() >= set(unknown)
+                and (math.isinf(quiet) or quiet >= worker_replies.QUIET_TIME)
             ),
         )
         workers = workers_of({question: {} for question in QUESTIONS} | answers)

@@ -22,21 +22,7 @@ from pytest_manifest.bindings import BUILTIN_GROUP, Binding
 from pytest_manifest.ledger import Ledger, RunInfo
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.redaction import without_cut
-from pytest_manifest.reporting.allure.content import (
-    Attachment,
-    attachments_of_last,
-    attachments_of_receipt,
-    small_documents,
-    write_attachments,
-)
-from pytest_manifest.reporting.allure.finished_test import (
-    AllureResult,
-    FinishedTest,
-    OwnReport,
-    full_name,
-    other_parameters,
-    own_report,
-)
+from pytest_manifest.reporting.allure import content, finished_test
 from pytest_manifest.reporting.allure.result import (
     Subject,
     earlier_results,
@@ -78,8 +64,8 @@ class Entries:
     def close(self) -> None:
         self._ledgers.close()
 
-    def _write(self, stem: str, attachments: Iterator[Attachment]) -> list[dict[str, str]]:
-        return write_attachments(self._folder, stem, attachments, self._mode)
+    def _write(self, stem: str, attachments: Iterator[content.Attachment]) -> list[dict[str, str]]:
+        return content.write_attachments(self._folder, stem, attachments, self._mode)
 
     def note_collected(
         self, manifests: Iterable[Path], tests: Mapping[tuple[Path, str | None], int]
@@ -89,12 +75,12 @@ class Entries:
         self._scopes = scopes(loaded, self._report.options.root)
         self._tests = tests
 
-    def results(self, tests: Sequence[FinishedTest]) -> Iterator[tuple[str, Json]]:
+    def results(self, tests: Sequence[finished_test.FinishedTest]) -> Iterator[tuple[str, Json]]:
         """Yield ``(file's stem, result)`` of all attempts at these entries, the last one last.
 
         Raises ManifestToolError if manifest or ledger cannot be read.
         """
-        by_manifest: dict[Path, list[FinishedTest]] = {}
+        by_manifest: dict[Path, list[finished_test.FinishedTest]] = {}
         for test in tests:
             by_manifest.setdefault(test.binding.manifest, []).append(test)
         for path, some in by_manifest.items():
@@ -107,7 +93,7 @@ class Entries:
 
     def _results(
         self,
-        test: FinishedTest,
+        test: finished_test.FinishedTest,
         context: _ManifestContext,
         record: EntryRecord,
         roots: Container[str],
@@ -118,11 +104,11 @@ class Entries:
             trees = self._ledgers.trees(test.binding.manifest, started)
             steps = {root: step_of_tree(tree) for root, tree in trees.items()}
             subject = replace(subject, trees=steps)
-        report, last = own_report(test), last_sent(record)
+        report, last = finished_test.own_report(test), last_sent(record)
         if report.message or report.trace:
             task_id = None if last is None else last.task_id
             report = self._without_secrets(report, context.manifest, test, task_id)
-        documents = small_documents(record)
+        documents = content.small_documents(record)
         final = final_result(record, subject, report, last, self._issue, documents)
         for one, result in earlier_results(record, subject, report, final):
             receipt = self._ledgers.receipt(test.binding.manifest, one.task_id)
@@ -130,19 +116,23 @@ class Entries:
                 entry = context.manifest[test.entry]
                 receipt = shown_receipt(receipt, secrets_of(entry, receipt))
             stem = result_id(subject.history, one.task_id, 0)
-            written = self._write(stem, attachments_of_receipt(receipt))
+            written = self._write(stem, content.attachments_of_receipt(receipt))
             yield stem, {"uuid": stem} | result | {"attachments": written}
         task_id = last.task_id if last is not None else f"{subject.run}"
         stem = result_id(subject.history, task_id, test.repetition)
-        files = attachments_of_last(record) if documents is None else iter(())
+        files = content.attachments_of_last(record) if documents is None else iter(())
         written = self._write(stem, files)
         # allure-pytest's containers name the tests of a fixture by this id of its own.
         final |= {"uuid": test.result.uuid, "attachments": [*written, *report.attachments]}
         yield stem, final
 
     def _without_secrets(
-        self, report: OwnReport, manifest: Manifest, test: FinishedTest, task_id: str | None
-    ) -> OwnReport:
+        self,
+        report: finished_test.OwnReport,
+        manifest: Manifest,
+        test: finished_test.FinishedTest,
+        task_id: str | None,
+    ) -> finished_test.OwnReport:
         """Hide secrets in a failure of the test's own: allure-pytest takes it from the error."""
         path = test.binding.manifest
         receipt = None if task_id is None else self._ledgers.receipt(path, task_id)
@@ -153,11 +143,13 @@ class Entries:
         )
         return replace(report, message=message, trace=trace)
 
-    def complete_group(self, result: AllureResult, item: pytest.Item, binding: Binding) -> None:
+    def complete_group(
+        self, result: finished_test.AllureResult, item: pytest.Item, binding: Binding
+    ) -> None:
         """Complete allure-pytest's result of the test of a group of entries."""
         assert binding.group is not None
         context = self._context(binding.manifest)
-        others = other_parameters(item)
+        others = finished_test.other_parameters(item)
         history = history_id(context.scope, GROUP, binding.group, others)
         _complete_group(result, item, history, _plan_of(context.manifest))
 
@@ -175,11 +167,11 @@ class Entries:
         return self._manifests[path]
 
     def _subject(
-        self, test: FinishedTest, context: _ManifestContext, record: EntryRecord
+        self, test: finished_test.FinishedTest, context: _ManifestContext, record: EntryRecord
     ) -> Subject:
-        name = full_name(test)
+        name = finished_test.full_name(test)
         builtin = test.is_builtin
-        others = other_parameters(test.item)
+        others = finished_test.other_parameters(test.item)
         return Subject(
             history=history_id(context.scope, BUILTIN if builtin else name, record.id, others),
             full_name=name,
@@ -193,7 +185,7 @@ class Entries:
             run=context.run,
         )
 
-    def _title(self, test: FinishedTest, record: EntryRecord) -> str:
+    def _title(self, test: finished_test.FinishedTest, record: EntryRecord) -> str:
         """Return the name that the test has given itself, else the entry's id and title.
 
         The test function's name is added where several tests verify the entry.
@@ -231,7 +223,7 @@ _SUITES: Final = ("parentSuite", "suite", "subSuite")
 
 
 def _complete_group(
-    result: AllureResult, item: pytest.Item, history: str, hierarchy: Sequence[str]
+    result: finished_test.AllureResult, item: pytest.Item, history: str, hierarchy: Sequence[str]
 ) -> None:
     """Change the result of a group's test before it is written.
 

@@ -19,13 +19,7 @@ from pytest_manifest.analysis.reading import read_some
 from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.files import write_whole
-from pytest_manifest.reporting.allure.content import (
-    attachments_of_last,
-    doc_of,
-    small_documents,
-    unwritten_message,
-    write_attachments,
-)
+from pytest_manifest.reporting.allure import content
 from pytest_manifest.reporting.allure.entries import BUILTIN, Entries
 from pytest_manifest.reporting.allure.finished_test import FinishedTest, OwnReport
 from pytest_manifest.reporting.allure.result import (
@@ -116,7 +110,7 @@ class ResultWriter:
             for test in tests:
                 self._write_stock(test)
         except OSError as error:
-            self._not_written(unwritten_message(error))
+            self._not_written(content.unwritten_message(error))
 
     def _notice(self, text: str) -> None:
         if text not in self._notices:
@@ -167,14 +161,14 @@ def rewrite_corrected(
             continue
         stem = path.name.removesuffix(_END)
         kept = [one for one in old["attachments"] if not one["source"].startswith(stem)]
-        documents = small_documents(record)
+        documents = content.small_documents(record)
         location = f"{name}:{record.line}"
         subject, report = _subject(old, run, location), _own_report(old, record, kept)
         new = final_result(record, subject, report, last_sent(record), issue, documents)
         for stale in folder.glob(f"{stem}-*-attachment.*"):
             stale.unlink()
-        files = attachments_of_last(record) if documents is None else iter(())
-        written = write_attachments(folder, stem, files, mode)
+        files = content.attachments_of_last(record) if documents is None else iter(())
+        written = content.write_attachments(folder, stem, files, mode)
         whole = new | {"uuid": old["uuid"], "attachments": [*written, *kept]}
         write_result(folder, stem, whole, mode)
 
@@ -228,7 +222,7 @@ def _own_report(old: Result, record: EntryRecord, files: list[Json]) -> OwnRepor
         start=itself["start"],
         stop=itself["stop"],
         verdict_read=_verdict(old),
-        doc=doc_of(old["description"], record.entry),
+        doc=content.doc_of(old["description"], record.entry),
         html=old.get("descriptionHtml"),
         labels=[pair for pair in _pairs(old) if pair[0] not in OF_AN_ATTEMPT],
         links=[(one["type"], one["url"], one["name"]) for one in old["links"]],

@@ -26,14 +26,8 @@ from pytest_manifest.files import FILE_MODE, folder_of
 from pytest_manifest.ledger import RunInfo, RunSegment
 from pytest_manifest.manifest.writer import atomic_file
 from pytest_manifest.reporting.next_step import RunAgain, worker_logs
+from pytest_manifest.reporting.run_page import documents
 from pytest_manifest.reporting.run_page.columns import Columns
-from pytest_manifest.reporting.run_page.documents import (
-    OverTime,
-    changes_document,
-    details,
-    run_document,
-    statistics_document,
-)
 from pytest_manifest.reporting.run_page.sections import section_documents
 from pytest_manifest.reporting.run_page.trees import TreeColumns, TreeSource, trees_of
 from pytest_manifest.reporting.run_report import RunReport, add_artifact
@@ -189,7 +183,7 @@ class _Body:
         self._metadata = metadata
         self._columns = Columns(metadata.info.created_at)
         self._block: list[dict[str, object]] = []
-        self._over_time = OverTime(metadata.info.created_at, metadata.written)
+        self._over_time = documents.OverTime(metadata.info.created_at, metadata.written)
         source = metadata.trees
         self._trees = None if source is None else TreeColumns(self._columns, source)
         self._blocks = 0
@@ -201,7 +195,7 @@ class _Body:
         for record in records:
             self._columns.add(record)
             self._over_time.add(record.receipt)
-            self._block.append(details(record, self._columns.since, self._limit))
+            self._block.append(documents.details(record, self._columns.since, self._limit))
             if self._trees is not None:
                 self._trees.add(len(self._block) - 1, record)
             if len(self._block) == BLOCK:
@@ -246,11 +240,13 @@ class _Body:
         self._columns.number_causes(found.causes)
         document = {
             "format": FORMAT,
-            "run": run_document(
+            "run": documents.run_document(
                 about.info, about.status, about.warnings, about.written, about.again, about.logs
             ),
-            "figures": statistics_document(found),
-            "comparison": None if about.comparison is None else changes_document(about.comparison),
+            "figures": documents.statistics_document(found),
+            "comparison": None
+            if about.comparison is None
+            else documents.changes_document(about.comparison),
             "details": {"size": BLOCK, "blocks": self._blocks},
             "over_time": self._over_time.document(),
             "trees": None if self._trees is None else self._trees.document(),
