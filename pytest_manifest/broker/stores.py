@@ -21,18 +21,10 @@ from celery import Celery, Task
 from celery.backends.base import DisabledBackend
 from loguru import logger
 
+from pytest_manifest import urls as addresses
 from pytest_manifest.broker.client import connect, result_backend
 from pytest_manifest.broker.workers import Worker
 from pytest_manifest.redaction import redact_about, redact_url
-from pytest_manifest.urls import (
-    REDIS_SCHEMES,
-    SENTINEL,
-    SOCKETS,
-    StackAddress,
-    is_redis_server,
-    kind_of,
-    scheme_of,
-)
 
 if TYPE_CHECKING:
     from celery.backends.base import Backend
@@ -46,7 +38,7 @@ LIMITS: Final = {"socket_connect_timeout": TIMEOUT, "socket_timeout": TIMEOUT}
 class Servers:
     """Ask the servers behind URLs for their ids, each URL once."""
 
-    def __init__(self, app: Celery, address: StackAddress) -> None:
+    def __init__(self, app: Celery, address: addresses.StackAddress) -> None:
         self._app = app
         self._address = address
         self._known: dict[tuple[str, str], str | None] = {}
@@ -60,7 +52,7 @@ class Servers:
         return self._id("store", url, self._ask_store)
 
     def _id(self, role: str, url: str, ask: Callable[[str], object]) -> str | None:
-        if not is_redis_server(url):
+        if not addresses.is_redis_server(url):
             return None
         if (role, url) not in self._known:
             self._known[role, url] = _run_id(url, ask)
@@ -140,10 +132,12 @@ def own_store(app: Celery, broker: str) -> str | None:
     if store.scheme == NONE:
         return None
     # All sentinels look like one server there, which these are only if one is among both.
-    apart = scheme_of(broker) == SENTINEL and _hosts(url).isdisjoint(_hosts(broker))
+    apart = addresses.scheme_of(broker) == addresses.SENTINEL and _hosts(url).isdisjoint(
+        _hosts(broker)
+    )
     if (store.is_on(given) and not apart) or not store.is_on(own):
         return url
-    if not is_redis_server(broker):
+    if not addresses.is_redis_server(broker):
         return None if given.scheme == store.scheme else url  # its name there is unknown
     try:
         parts = urlsplit(broker)
@@ -153,7 +147,7 @@ def own_store(app: Celery, broker: str) -> str | None:
     return parts._replace(path=f"/{store.database}", query=query).geturl()
 
 
-def other_store(app: Celery, address: StackAddress) -> str | None:
+def other_store(app: Celery, address: addresses.StackAddress) -> str | None:
     """Return the store that the app's settings name, without the password, where the address names
     another; else None."""
     own = _configured_store(app)
@@ -163,7 +157,7 @@ def other_store(app: Celery, address: StackAddress) -> str | None:
 
 
 def refusals(
-    app: Celery, address: StackAddress, tasks: Iterable[Task], workers: Sequence[Worker]
+    app: Celery, address: addresses.StackAddress, tasks: Iterable[Task], workers: Sequence[Worker]
 ) -> tuple[list[str], list[str]]:
     """Say why results would not be found: refusals, and warnings where that is uncertain.
 
@@ -214,11 +208,11 @@ def _in_vain(worker: Worker, theirs: str, read: str) -> str:
     )
 
 
-def compare(address: StackAddress, worker: Worker) -> Comparison:
+def compare(address: addresses.StackAddress, worker: Worker) -> Comparison:
     """Compare this worker's store with the one that the address names."""
     if worker.store is None:
         return "same"  # not reported
-    if "://" not in worker.store and worker.store.lower() in (*REDIS_SCHEMES, *DATABASES):
+    if "://" not in worker.store and worker.store.lower() in (*addresses.REDIS_SCHEMES, *DATABASES):
         return "same"  # the rest of it is in settings of theirs that are not told
     theirs, ours = _parse(worker.store), _parse(address.backend_url)
     alike = _compare_stores(theirs, ours)
@@ -233,7 +227,7 @@ def compare(address: StackAddress, worker: Worker) -> Comparison:
     return "same" if with_them else "perhaps"
 
 
-def is_proven_same(address: StackAddress, worker: Worker, servers: Servers) -> bool:
+def is_proven_same(address: addresses.StackAddress, worker: Worker, servers: Servers) -> bool:
     """Tell whether two names lead to one Redis database, as the servers' ids show.
 
     What a worker calls ``localhost`` may be another host. But it has answered by our broker; so
@@ -275,13 +269,13 @@ def _parse(url: str) -> _Store:
     try:
         return _parse_url(url)
     except ValueError:  # no URL: whoever connects says so
-        return _Store(kind_of(url))
+        return _Store(addresses.kind_of(url))
 
 
 def _parse_url(url: str) -> _Store:
     scheme, separator, _ = url.partition("://")
     scheme = scheme.lower().replace(":", ".")  # a class may be named with either
-    if scheme in REDIS_SCHEMES:
+    if scheme in addresses.REDIS_SCHEMES:
         return _parse_redis(scheme, url) if separator else _Store("redis")
     first, plus, inner = scheme.partition("+")
     if first not in DATABASES:
@@ -290,14 +284,14 @@ def _parse_url(url: str) -> _Store:
 
 
 def _parse_redis(scheme: str, url: str) -> _Store:
-    if scheme in SOCKETS:
+    if scheme in addresses.SOCKETS:
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query))
         database = options.get("virtual_host") or options.get("db") or "0"
         return _Store("redis", parts.path, None, database.strip("/"))
-    if scheme == SENTINEL:  # the server is unknown before asking
+    if scheme == addresses.SENTINEL:  # the server is unknown before asking
         path = urlsplit(url.partition(";")[0]).path
-        return _Store("redis", SENTINEL, None, path.strip("/") or "0")
+        return _Store("redis", addresses.SENTINEL, None, path.strip("/") or "0")
     parts = urlsplit(url)
     port = _port(parts) or REDIS_PORT
     return _Store("redis", _host(parts), port, parts.path.strip("/") or "0")

@@ -15,6 +15,7 @@ from pytest_manifest.console import begin_line, quiet_console
 from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.files import git_ignored_folder
 from pytest_manifest.plugin import run_history
+from pytest_manifest.plugin import stack_choice as choices
 from pytest_manifest.plugin.context import user_errors
 from pytest_manifest.plugin.manifest_store import ManifestStore
 from pytest_manifest.plugin.options import Options
@@ -22,12 +23,6 @@ from pytest_manifest.plugin.report_texts import JobsWarnings
 from pytest_manifest.plugin.run_options import key_for_own_workers
 from pytest_manifest.plugin.runtest import OthersLogs
 from pytest_manifest.plugin.session_runs import SessionRuns
-from pytest_manifest.plugin.stack_choice import (
-    EarlierStacks,
-    StackChoice,
-    choose_stack,
-    put_root_on_path,
-)
 from pytest_manifest.redaction import redact_url
 
 if TYPE_CHECKING:
@@ -42,18 +37,18 @@ NO_STACK: Final = (
 )
 
 
-def stack_choice(session_runs: SessionRuns, manifests: ManifestStore) -> StackChoice:
+def stack_choice(session_runs: SessionRuns, manifests: ManifestStore) -> choices.StackChoice:
     """Return where the session's jobs go, decided at the first call."""
     if session_runs.stack_choice is None:
         earlier = partial(earlier_stacks, manifests)
-        session_runs.stack_choice = choose_stack(manifests.options, earlier)
+        session_runs.stack_choice = choices.choose_stack(manifests.options, earlier)
     return session_runs.stack_choice
 
 
-def earlier_stacks(manifests: ManifestStore) -> EarlierStacks:
+def earlier_stacks(manifests: ManifestStore) -> choices.EarlierStacks:
     """Return the stacks that the runs to resume or audit were sent to."""
     infos = _earlier_runs(manifests)
-    return EarlierStacks(
+    return choices.EarlierStacks(
         private=any(info.is_private for info in infos),
         brokers=frozenset(info.broker for info in infos),
     )
@@ -134,7 +129,7 @@ def start_stack_early(session_runs: SessionRuns, manifests: ManifestStore) -> No
         )
     if nothing_to_resume(manifests):
         return
-    put_root_on_path(options)
+    choices.put_root_on_path(options)
     with user_errors():
         session_runs.stack_data = _stack_data(session_runs, manifests)
         session_runs.own_key, key = key_for_own_workers(options)
@@ -214,7 +209,7 @@ def find_stack(
     return address, None
 
 
-def reach(address: StackAddress, choice: StackChoice) -> None:
+def reach(address: StackAddress, choice: choices.StackChoice) -> None:
     """Return when the existing stack has answered; raise StackError with the ways out."""
     from pytest_manifest.broker.client import load_app
     from pytest_manifest.stack.health import check_stack
@@ -274,7 +269,7 @@ def _memory_stack(session_runs: SessionRuns) -> StackAddress:
     return session_runs.memory_stack.address
 
 
-def external_address(options: Options, choice: StackChoice) -> StackAddress:
+def external_address(options: Options, choice: choices.StackChoice) -> StackAddress:
     """Return the existing stack that was chosen, or the running ``manifest stack``.
 
     Raises DispatchError where there is none, or it cannot be used from several processes.
@@ -309,7 +304,7 @@ def external_address(options: Options, choice: StackChoice) -> StackAddress:
     return StackAddress(choice.broker, backend, options.app, is_private=False)
 
 
-def _no_store(choice: StackChoice) -> str:
+def _no_store(choice: choices.StackChoice) -> str:
     started = "'celery --result-backend=URL'"
     if choice.kind != "app":
         return (
@@ -323,7 +318,7 @@ def _no_store(choice: StackChoice) -> str:
     )
 
 
-def _own_store(options: Options, choice: StackChoice) -> str | None:
+def _own_store(options: Options, choice: choices.StackChoice) -> str | None:
     """Return the result store that the app names, None where it names none.
 
     It cannot be found out from the broker, which does not know where results are kept.

@@ -22,15 +22,8 @@ from loguru import logger
 from pytest_manifest.compat.older import way_to_redis
 from pytest_manifest.errors import StackError
 from pytest_manifest.redaction import hide, redact, redact_url
+from pytest_manifest.stack import settings as stack_settings
 from pytest_manifest.stack.services import ready_file, tail
-from pytest_manifest.stack.settings import (
-    READY_LINE,
-    STOP_AND_KEEP_LINE,
-    STOP_LINE,
-    WORKER_PREFIX,
-    Event,
-    Settings,
-)
 from pytest_manifest.stack.valkey import is_listening
 from pytest_manifest.urls import StackAddress
 
@@ -62,7 +55,7 @@ class WorkerExit:
 class SupervisorClient:
     """Start one supervisor and follow it; safe to use from several threads."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: stack_settings.Settings) -> None:
         self.settings = settings
         self.address: StackAddress | None = None
         self.directory: Path | None = None
@@ -99,7 +92,7 @@ class SupervisorClient:
                 raise StackError(self._late(missing, timeout))
             time.sleep(POLL_SECONDS)
         self._check()
-        self._say(READY_LINE)
+        self._say(stack_settings.READY_LINE)
         logger.debug("{} workers are ready", self.settings.workers)
 
     def wait_flower(self, timeout: float) -> None:
@@ -121,7 +114,7 @@ class SupervisorClient:
             if self._stop_requested:
                 return
             self._stop_requested = True
-        self._say(STOP_AND_KEEP_LINE if keep_data else STOP_LINE)
+        self._say(stack_settings.STOP_AND_KEEP_LINE if keep_data else stack_settings.STOP_LINE)
 
     def stop(self, *, keep_data: bool = False) -> None:
         """End everything, and wait until it is done; more than once does no harm."""
@@ -171,7 +164,7 @@ class SupervisorClient:
             self._changed.notify_all()
         self._silent.set()
 
-    def _take(self, event: Event) -> None:
+    def _take(self, event: stack_settings.Event) -> None:
         match event["event"]:
             case "broker":
                 self._take_broker(event["url"], Path(event["directory"]))
@@ -228,7 +221,10 @@ class SupervisorClient:
 
     def _not_ready(self) -> list[str]:
         assert self.directory is not None
-        names = [f"{WORKER_PREFIX}{number}" for number in range(1, self.settings.workers + 1)]
+        names = [
+            f"{stack_settings.WORKER_PREFIX}{number}"
+            for number in range(1, self.settings.workers + 1)
+        ]
         with self._changed:
             return not_ready(self.directory, {name: self.pids.get(name) for name in names})
 
@@ -240,8 +236,10 @@ class SupervisorClient:
             f"did not take jobs within {timeout:g} s; is this machine overloaded, or does the app "
             "take that long to import?"
         )
-        log = self.directory / f"worker-{missing[0].removeprefix(WORKER_PREFIX)}.log"
-        return failure_message(Event(event="failed", message=message, tail=tail(log, NOISE_LINES)))
+        log = self.directory / f"worker-{missing[0].removeprefix(stack_settings.WORKER_PREFIX)}.log"
+        return failure_message(
+            stack_settings.Event(event="failed", message=message, tail=tail(log, NOISE_LINES))
+        )
 
 
 TAIL_LINES = 10
@@ -253,7 +251,7 @@ SUPERVISOR = (
 project must not shadow one of the standard library."""
 
 
-def spawn_supervisor(settings: Settings) -> subprocess.Popen[str]:
+def spawn_supervisor(settings: stack_settings.Settings) -> subprocess.Popen[str]:
     """Start a supervisor in a session of its own, so that a Ctrl-C in the terminal is not for it.
 
     Its output is a pipe: events, and whatever Python says should the supervisor not even start.
@@ -285,7 +283,7 @@ def own_pythonpath() -> dict[str, str]:
     return {"PYTHONPATH": f"{present}{os.pathsep}{root}" if present else root}
 
 
-def parse_event(line: str) -> Event | None:
+def parse_event(line: str) -> stack_settings.Event | None:
     """Parse a line of the supervisor's output; None for a line that is no event."""
     try:
         event = json.loads(line)
@@ -294,11 +292,11 @@ def parse_event(line: str) -> Event | None:
     if not isinstance(event, dict) or "event" not in event:
         return None
     # The supervisor is the same version of this package: its fields are what Event says.
-    result: Event = event  # type: ignore[assignment]
+    result: stack_settings.Event = event  # type: ignore[assignment]
     return result
 
 
-def failure_message(event: Event) -> str:
+def failure_message(event: stack_settings.Event) -> str:
     """Word a failure, with the last log lines below it, if there are any that say something."""
     log = [redact(line) for line in event.get("tail", [])]
     tail = [line for line in log if not any(part in line for part in AS_ROOT)]

@@ -21,15 +21,9 @@ from loguru import logger
 
 from pytest_manifest.redaction import redact
 from pytest_manifest.worker import announcements, store_waits
+from pytest_manifest.worker import outcome as outcomes
 from pytest_manifest.worker.handoff import note_elsewhere
 from pytest_manifest.worker.job import end_what_is_over
-from pytest_manifest.worker.outcome import (
-    TaskResult,
-    failed,
-    failed_in_main_process,
-    revoked,
-    succeeded,
-)
 from pytest_manifest.worker.receipt import PendingReceipt, execution_of, prepare_receipt
 
 STORES: Final = frozenset({"redis", "pymongo", "sqlalchemy", "kombu"})
@@ -184,7 +178,9 @@ class ReceiptBackend(Backend):
         store_result: bool = True,
         state: str = states.SUCCESS,
     ) -> None:
-        pending = self._prepare(request, announcements.End.SUCCESS, lambda: succeeded(result))
+        pending = self._prepare(
+            request, announcements.End.SUCCESS, lambda: outcomes.succeeded(result)
+        )
         mark = partial(super().mark_as_done, task_id, result, request, store_result, state)
         if pending is None:
             with marking_by_celery():
@@ -212,8 +208,8 @@ class ReceiptBackend(Backend):
             pending = self._prepare(
                 request,
                 announcements.End.FAILURE,
-                lambda: failed(exc, traceback),
-                lambda: failed_in_main_process(exc, traceback),
+                lambda: outcomes.failed(exc, traceback),
+                lambda: outcomes.failed_in_main_process(exc, traceback),
             )
         mark = partial(super().mark_as_failure, task_id, exc, traceback, request, *args, **kwargs)
         if pending is None:
@@ -239,7 +235,7 @@ class ReceiptBackend(Backend):
         *args: object,
         **kwargs: object,
     ) -> None:
-        pending = self._prepare(request, announcements.End.OTHER, lambda: revoked(reason))
+        pending = self._prepare(request, announcements.End.OTHER, lambda: outcomes.revoked(reason))
         if pending is None:
             with marking_by_celery():
                 super().mark_as_revoked(task_id, reason, request, *args, **kwargs)
@@ -273,7 +269,7 @@ class ReceiptBackend(Backend):
         finally:
             end_what_is_over()
 
-    def report(self, request: object, outcome: TaskResult) -> None:
+    def report(self, request: object, outcome: outcomes.TaskResult) -> None:
         """Send the receipt of a task for which Celery stores nothing."""
         pending = self._prepare(request, announcements.End.OTHER, lambda: outcome)
         if pending is not None:
@@ -283,8 +279,8 @@ class ReceiptBackend(Backend):
         self,
         request: object,
         end: announcements.End,
-        outcome: Callable[[], TaskResult],
-        outside: Callable[[], TaskResult] | None = None,
+        outcome: Callable[[], outcomes.TaskResult],
+        outside: Callable[[], outcomes.TaskResult] | None = None,
     ) -> PendingReceipt | None:
         """Prepare the receipt of a task, and what is sent after its end."""
         pending = prepare_receipt(request, outcome, outside)

@@ -18,15 +18,10 @@ from kombu.utils.imports import symbol_by_name
 from pytest_manifest.compat.celery import stock_stores, turn_store_into
 from pytest_manifest.schema import wire
 from pytest_manifest.worker import backend_base
+from pytest_manifest.worker import receipt as receipts
 from pytest_manifest.worker.backend_redis import RedisReceipts
 from pytest_manifest.worker.children import Document
 from pytest_manifest.worker.job import Execution, current_execution
-from pytest_manifest.worker.receipt import (
-    PendingReceipt,
-    encode,
-    execution_of,
-    sent_receipt,
-)
 from pytest_manifest.worker.signing import sign_receipt
 
 
@@ -101,7 +96,7 @@ class GenericReceipts(backend_base.ReceiptBackend):
         pending = backend_base.current_receipt_for(task_id)
         if pending is None and state in states.READY_STATES:
             # Celery marks some failures twice; the last result stored must have the receipt too.
-            pending = sent_receipt(request, task_id)
+            pending = receipts.sent_receipt(request, task_id)
             if pending is None and (execution := _running_execution(request, task_id)):
                 # The task may still fail, and Celery would keep this success and drop the failure.
                 store = super().store_result
@@ -114,7 +109,7 @@ class GenericReceipts(backend_base.ReceiptBackend):
                 return result
         if pending is None:
             return super().store_result(task_id, result, state, traceback, request, **kwargs)
-        receipt = json.loads(encode(pending.receipt))
+        receipt = json.loads(receipts.encode(pending.receipt))
         # A chord's body, or a parent that waits, gets results as stored: those stay unwrapped.
         is_read = getattr(request, "chord", None) or pending.delivery.parent is not None
         if pending.outcome.error is None and not is_read:
@@ -148,9 +143,9 @@ class GenericReceipts(backend_base.ReceiptBackend):
         finally:
             request.meta = before
 
-    def deliver(self, pending: PendingReceipt) -> None:
+    def deliver(self, pending: receipts.PendingReceipt) -> None:
         outcome = pending.outcome
-        execution = execution_of(pending.request)
+        execution = receipts.execution_of(pending.request)
         store_own_state = execution.store_own_state if execution is not None else None
         # With Ignore the state that the task set is final. Not every store keeps a success whatever
         # comes after it: SQL does so from Celery 5.7 on.
@@ -170,7 +165,7 @@ class GenericReceipts(backend_base.ReceiptBackend):
 
 def _running_execution(request: object, task_id: str) -> Execution | None:
     """Return this task's execution if the task itself, not Celery, is storing a state."""
-    execution = execution_of(request)
+    execution = receipts.execution_of(request)
     if execution is None or execution is not current_execution() or backend_base.celery_marks_end():
         return None
     return execution if execution.delivery.task_id == task_id else None

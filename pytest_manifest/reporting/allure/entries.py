@@ -23,12 +23,7 @@ from pytest_manifest.ledger import Ledger, RunInfo
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.redaction import without_cut
 from pytest_manifest.reporting.allure import content, finished_test
-from pytest_manifest.reporting.allure.result import (
-    Subject,
-    earlier_results,
-    final_result,
-    last_sent,
-)
+from pytest_manifest.reporting.allure import result as attempt_results
 from pytest_manifest.reporting.allure.steps import MOST, Json, issue_addresses, step_of_tree
 from pytest_manifest.reporting.run_report import RunReport
 from pytest_manifest.schema import Receipt
@@ -104,13 +99,13 @@ class Entries:
             trees = self._ledgers.trees(test.binding.manifest, started)
             steps = {root: step_of_tree(tree) for root, tree in trees.items()}
             subject = replace(subject, trees=steps)
-        report, last = finished_test.own_report(test), last_sent(record)
+        report, last = finished_test.own_report(test), attempt_results.last_sent(record)
         if report.message or report.trace:
             task_id = None if last is None else last.task_id
             report = self._without_secrets(report, context.manifest, test, task_id)
         documents = content.small_documents(record)
-        final = final_result(record, subject, report, last, self._issue, documents)
-        for one, result in earlier_results(record, subject, report, final):
+        final = attempt_results.final_result(record, subject, report, last, self._issue, documents)
+        for one, result in attempt_results.earlier_results(record, subject, report, final):
             receipt = self._ledgers.receipt(test.binding.manifest, one.task_id)
             if receipt is not None:
                 entry = context.manifest[test.entry]
@@ -168,11 +163,11 @@ class Entries:
 
     def _subject(
         self, test: finished_test.FinishedTest, context: _ManifestContext, record: EntryRecord
-    ) -> Subject:
+    ) -> attempt_results.Subject:
         name = finished_test.full_name(test)
         builtin = test.is_builtin
         others = finished_test.other_parameters(test.item)
-        return Subject(
+        return attempt_results.Subject(
             history=history_id(context.scope, BUILTIN if builtin else name, record.id, others),
             full_name=name,
             title=self._title(test, record),

@@ -20,17 +20,9 @@ from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.files import write_whole
 from pytest_manifest.reporting.allure import content
+from pytest_manifest.reporting.allure import result as results
 from pytest_manifest.reporting.allure.entries import BUILTIN, Entries
 from pytest_manifest.reporting.allure.finished_test import FinishedTest, OwnReport
-from pytest_manifest.reporting.allure.result import (
-    ENTRY,
-    EXCLUDED,
-    OF_AN_ATTEMPT,
-    VERIFIED,
-    Subject,
-    final_result,
-    last_sent,
-)
 from pytest_manifest.reporting.allure.steps import Json
 
 if TYPE_CHECKING:
@@ -154,7 +146,7 @@ def rewrite_corrected(
         return
     with run.read() as ledger:
         records = read_some(ledger, run.manifest, entries)
-    attempts = {one.task_id: record for record in records if (one := last_sent(record))}
+    attempts = {one.task_id: record for record in records if (one := results.last_sent(record))}
     for path, record in _of_attempts(folder, attempts):
         old: Result = json.loads(path.read_text("utf-8"))
         if _verdict(old) == record.kind:
@@ -164,7 +156,9 @@ def rewrite_corrected(
         documents = content.small_documents(record)
         location = f"{name}:{record.line}"
         subject, report = _subject(old, run, location), _own_report(old, record, kept)
-        new = final_result(record, subject, report, last_sent(record), issue, documents)
+        new = results.final_result(
+            record, subject, report, results.last_sent(record), issue, documents
+        )
         for stale in folder.glob(f"{stem}-*-attachment.*"):
             stale.unlink()
         files = content.attachments_of_last(record) if documents is None else iter(())
@@ -191,8 +185,8 @@ def _pairs(old: Result) -> list[tuple[str, str]]:
     return [(one["name"], one["value"]) for one in old["labels"]]
 
 
-def _subject(old: Result, run: Run, location: str) -> Subject:
-    return Subject(
+def _subject(old: Result, run: Run, location: str) -> results.Subject:
+    return results.Subject(
         history=old["historyId"],
         full_name=old["fullName"],
         title=old["name"],
@@ -204,7 +198,7 @@ def _subject(old: Result, run: Run, location: str) -> Subject:
         others=[
             (one["name"], one["value"])
             for one in old["parameters"]
-            if not one.get("excluded") and one["name"] != ENTRY
+            if not one.get("excluded") and one["name"] != results.ENTRY
         ],
         run=run.info.run,
     )
@@ -213,7 +207,7 @@ def _subject(old: Result, run: Run, location: str) -> Subject:
 def _own_report(old: Result, record: EntryRecord, files: list[Json]) -> OwnReport:
     """Recover what the test itself had reported from the result that was made of it."""
     details = old.get("statusDetails", {})
-    verified = [step for step in old["steps"] if step["name"] == VERIFIED]
+    verified = [step for step in old["steps"] if step["name"] == results.VERIFIED]
     itself = verified[0] if verified else old
     return OwnReport(
         status=old["status"],
@@ -224,10 +218,12 @@ def _own_report(old: Result, record: EntryRecord, files: list[Json]) -> OwnRepor
         verdict_read=_verdict(old),
         doc=content.doc_of(old["description"], record.entry),
         html=old.get("descriptionHtml"),
-        labels=[pair for pair in _pairs(old) if pair[0] not in OF_AN_ATTEMPT],
+        labels=[pair for pair in _pairs(old) if pair[0] not in results.OF_AN_ATTEMPT],
         links=[(one["type"], one["url"], one["name"]) for one in old["links"]],
         parameters=[
-            one for one in old["parameters"] if one.get("excluded") and one["name"] not in EXCLUDED
+            one
+            for one in old["parameters"]
+            if one.get("excluded") and one["name"] not in results.EXCLUDED
         ],
         steps=[step for one in verified for step in one.get("steps", ())],
         attachments=files,
