@@ -18,7 +18,7 @@ from typing_extensions import Self
 
 from pytest_manifest.analysis.comparison import Comparison, comparison_document
 from pytest_manifest.analysis.records import EntryRecord, summary_fields
-from pytest_manifest.analysis.statistics import Distribution, Statistics, statistics
+from pytest_manifest.analysis.statistics import Statistics, statistics
 from pytest_manifest.errors import StackError
 from pytest_manifest.files import FILE_MODE, append, folder_of, write_whole
 from pytest_manifest.ledger import ACCEPTED, BUDGET, OVER_BUDGET, Ledger
@@ -259,82 +259,14 @@ def _cost(ledger: Ledger, statistics: Statistics) -> summary.SummaryCost:
     )
 
 
-def _spread(spread: Distribution | None) -> summary.SummarySpread | None:
-    if spread is None:
-        return None
-    return summary.SummarySpread(
-        count=spread.count, p50=spread.p50, p95=spread.p95, max=spread.max, total=spread.total
-    )
-
-
 def _statistics(found: Statistics, trees: descendants.RunTrees) -> summary.SummaryStatistics:
-    return summary.SummaryStatistics(
-        entries=found.entries,
-        reused=dict(found.reused),
-        verdicts={str(kind): count for kind, count in found.verdicts.items()},
-        outcomes={str(kind): count for kind, count in found.outcomes.items()},
-        began=found.began,
-        ended=found.ended,
-        duration=found.duration,
-        parts=found.parts,
-        pauses=found.pauses,
-        throughput=found.throughput,
-        wait=_spread(found.wait),
-        runtime=_spread(found.runtime),
-        retries=found.retries,
-        redeliveries=found.redeliveries,
-        further_sendings=found.attempts,
-        tasks=list(_tasks(found)),
-        workers=list(_workers(found)),
-        causes=list(_causes(found)),
-        slowest=[summary.SummaryEntry.model_validate(summary_fields(one)) for one in found.slowest],
-        advice=list(found.advice),
-        descendants=descendants.summary_of_trees(trees),
-    )
-
-
-def _tasks(found: Statistics) -> Iterator[summary.SummaryTask]:
-    for row in found.tasks:
-        yield summary.SummaryTask(
-            task=row.task,
-            count=row.count,
-            passed=row.passed,
-            failed=row.failed,
-            errors=row.errors,
-            skipped=row.skipped,
-            pending=row.pending,
-            wait=_spread(row.wait),
-            runtime=_spread(row.runtime),
-            throughput=row.throughput,
-        )
-
-
-def _workers(found: Statistics) -> Iterator[summary.SummaryWorker]:
-    for row in found.workers:
-        yield summary.SummaryWorker(
-            worker=row.worker,
-            host=row.host,
-            pid=row.pid,
-            jobs=row.jobs,
-            busy=row.busy,
-            share=row.share,
-        )
-
-
-def _causes(found: Statistics) -> Iterator[summary.SummaryCause]:
-    for cause in found.causes:
-        yield summary.SummaryCause(
-            title=cause.title,
-            kind=cause.kind,
-            error=cause.error,
-            place=cause.place,
-            path=cause.path,
-            expected=cause.expected,
-            actual=cause.actual,
-            count=cause.count,
-            examples=list(cause.examples),
-            message=cause.message,
-        )
+    """Return the statistics with the document's names; rows are read by their attributes."""
+    model = summary.SummaryStatistics
+    fields: dict[str, object] = {name: getattr(found, name, None) for name in model.model_fields}
+    fields["further_sendings"] = found.attempts
+    fields["slowest"] = [summary_fields(one) for one in found.slowest]
+    fields["descendants"] = descendants.summary_of_trees(trees)
+    return model.model_validate(fields, from_attributes=True, strict=False)
 
 
 def _sha256(file: IO[bytes]) -> str:
