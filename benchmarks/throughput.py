@@ -49,7 +49,7 @@ from benchmarks.side_by_side import (
     take,
     tell,
 )
-from pytest_manifest import variables
+from pytest_manifest import processes
 from tests.processes import child, wait_until
 from tests.services import valkey_server
 
@@ -85,7 +85,7 @@ assert [result.get() for result in results] == list(range({entries}))
 QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat")
 INSTRUMENTED = ("-I", "pytest_manifest.worker")
 SUPERVISED = {
-    variables.SUPERVISED: "1",
+    processes.SUPERVISED: "1",
     "MANIFEST_LOG_FORMAT": "text",
     "MANIFEST_LOG_LEVEL": "INFO",
     "MANIFEST_LOG_JOBS": "0",

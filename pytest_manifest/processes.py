@@ -1,6 +1,8 @@
 """Processes and their locks: what a pid means and whether it lives; locks that end with a process.
 
 Only the standard library: the supervisor of a stack imports it, and so does each worker.
+
+Names of environment variables by which a stack's supervisor speaks to its workers.
 """
 
 from __future__ import annotations
@@ -18,6 +20,18 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
+
+SUPERVISED: Final = "MANIFEST_SUPERVISED"
+"""Set by the supervisor of a private stack for its workers, and by nobody else: what changes how a
+worker takes or acknowledges messages hangs on it, and on nothing that a user may set."""
+
+LOG_FORMAT: Final = "MANIFEST_LOG_FORMAT"
+LOG_LEVEL: Final = "MANIFEST_LOG_LEVEL"
+LOG_JOBS: Final = "MANIFEST_LOG_JOBS"
+SPOOL: Final = "MANIFEST_SPOOL"
+PATH: Final = "MANIFEST_SYS_PATH"
+"""The folders from which modules are imported where the app was found, as a JSON array."""
+
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _OWN_NAMESPACE: Final = "/proc/self/ns/pid"

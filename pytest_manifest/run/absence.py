@@ -8,7 +8,7 @@ from typing import Final
 
 from loguru import logger
 
-from pytest_manifest.broker.presence import Presence
+from pytest_manifest.broker.preflight import Presence
 from pytest_manifest.errors import StackError
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.text import listed

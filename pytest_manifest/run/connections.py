@@ -9,7 +9,7 @@ from functools import partial
 from pytest_manifest.broker.bounded import BoundedCaller
 from pytest_manifest.broker.locating import Locator, open_locator, queues_of
 from pytest_manifest.broker.locating.worker_replies import describe_workers
-from pytest_manifest.broker.presence import (
+from pytest_manifest.broker.preflight import (
     Presence,
     Unreadable,
     look_for_unreadable,

@@ -11,8 +11,7 @@ from loguru import logger
 
 from pytest_manifest.broker.bounded import WaitBudget
 from pytest_manifest.broker.locating import Locator
-from pytest_manifest.broker.preflight import add_consumers
-from pytest_manifest.broker.presence import Presence, Unreadable
+from pytest_manifest.broker.preflight import Presence, Unreadable, add_consumers
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.redelivery import Visibility, visibility_of
 from pytest_manifest.errors import StackError

@@ -33,8 +33,8 @@ from pytest_manifest.run.signatures import SignaturesByRun, trusted_ends
 from pytest_manifest.run.task_metadata import CodeHistory, OwnLimits
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.receipts import Reuse
-from pytest_manifest.schema.signed import FILLABLE
 from pytest_manifest.schema.statuses import OF_ITS_PROCESS, WITHOUT_START
+from pytest_manifest.schema.stream_records import FILLABLE
 from pytest_manifest.text import short
 from pytest_manifest.verdict import contradiction, evaluate, is_revocation_notice, problems
 from pytest_manifest.verdict.evidence import missing_fields

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from pytest_manifest import variables
+from pytest_manifest import processes
 from pytest_manifest.broker import celery_settings
 from pytest_manifest.compat import celery
 from pytest_manifest.files import write_whole
@@ -154,7 +154,7 @@ def import_from(folders: Sequence[str]) -> None:
 
 def prepare() -> None:
     """Do what the supervisor's variables ask for."""
-    if folders := os.environ.get(variables.PATH):
+    if folders := os.environ.get(processes.PATH):
         import_from(json.loads(folders))
     if url := os.environ.get(URL_VARIABLE):
         keep_to(url)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from pytest_manifest import variables
+from pytest_manifest import processes
 from pytest_manifest.broker.celery_settings import environment
 from pytest_manifest.processes import kill_group
 from pytest_manifest.signing.keys import SIGNING_KEY_VARIABLE
@@ -193,17 +193,17 @@ def worker_children(
     spool = data.spool if data is not None else directory / "spool"
     spool.mkdir(mode=0o700, exist_ok=True)
     env = _environment(url, settings) | {
-        variables.SUPERVISED: "1",
-        variables.LOG_FORMAT: settings.log_format,
-        variables.LOG_LEVEL: settings.log_level,
-        variables.SPOOL: str(spool),
+        processes.SUPERVISED: "1",
+        processes.LOG_FORMAT: settings.log_format,
+        processes.LOG_LEVEL: settings.log_level,
+        processes.SPOOL: str(spool),
     }
     if settings.signing_key:
         env[SIGNING_KEY_VARIABLE] = str(_key_file(directory, settings.signing_key))
     elif settings.detached and (named := os.environ.get(SIGNING_KEY_VARIABLE)):
         env[SIGNING_KEY_VARIABLE] = named
     if not settings.detached:  # its log is not followed while it runs
-        env[variables.LOG_JOBS] = "0"
+        env[processes.LOG_JOBS] = "0"
     return [
         Child(
             name,
@@ -242,7 +242,7 @@ def flower_child(settings: Settings, directory: Path, url: str, port: int, passw
 
 
 def _environment(url: str, settings: Settings) -> dict[str, str]:
-    given = {URL_VARIABLE: url, variables.PATH: json.dumps(settings.path)}
+    given = {URL_VARIABLE: url, processes.PATH: json.dumps(settings.path)}
     return _without_key() | environment(url, os.environ) | given
 
 

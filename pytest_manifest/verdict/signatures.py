@@ -9,7 +9,7 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from pytest_manifest.schema import Receipt
-from pytest_manifest.schema.signed import (
+from pytest_manifest.schema.stream_records import (
     FILLABLE,
     SIGNATURE,
     receipt_bytes,

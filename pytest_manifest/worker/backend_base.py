@@ -21,7 +21,7 @@ from loguru import logger
 
 from pytest_manifest.redaction import redact
 from pytest_manifest.worker import announcements, store_waits
-from pytest_manifest.worker import outcome as outcomes
+from pytest_manifest.worker import receipt as outcomes
 from pytest_manifest.worker.handoff import note_elsewhere
 from pytest_manifest.worker.job import end_what_is_over
 from pytest_manifest.worker.receipt import PendingReceipt, execution_of, prepare_receipt

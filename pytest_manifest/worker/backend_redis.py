@@ -12,7 +12,7 @@ from celery.exceptions import BackendStoreError
 from celery.utils.time import get_exponential_backoff_interval
 from loguru import logger
 
-from pytest_manifest import variables
+from pytest_manifest import processes
 from pytest_manifest.compat.celery import WithoutLook
 from pytest_manifest.compat.older import is_out_of_memory
 from pytest_manifest.schema import stream_records
@@ -186,7 +186,7 @@ def _refusal(error: Exception) -> str:
 
 def _disk_is_low() -> bool:
     """Return whether the private stack's disk may be full; its workers' spool is on it."""
-    if variables.SPOOL not in os.environ:
+    if processes.SPOOL not in os.environ:
         return False
     try:
         disk = os.statvfs(spool_directory())

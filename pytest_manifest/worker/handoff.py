@@ -29,8 +29,7 @@ from pytest_manifest.schema.wire import parse_moment, timestamp
 from pytest_manifest.worker import store_waits
 from pytest_manifest.worker.children import Children, Document
 from pytest_manifest.worker.job import Delivery, Execution, current_execution
-from pytest_manifest.worker.outcome import describe
-from pytest_manifest.worker.receipt import handed_on_record
+from pytest_manifest.worker.receipt import describe, handed_on_record
 
 
 def note_elsewhere(children: Children, app: Any, request: Any) -> None:

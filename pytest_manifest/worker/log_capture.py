@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from loguru import logger
 
-from pytest_manifest import log, variables
+from pytest_manifest import log, processes
 from pytest_manifest.process_state import ProcessState
 from pytest_manifest.redaction import hide_environment
 from pytest_manifest.worker.job import current_execution
@@ -26,18 +26,18 @@ _ROOTS: Final = ("", "celery.task")  # Celery keeps task loggers' records from t
 
 def sets_up_logging() -> bool:
     """Return whether a log format is set, so that this process's logging is set up here."""
-    return variables.LOG_FORMAT in os.environ
+    return processes.LOG_FORMAT in os.environ
 
 
 def set_up_own_logging() -> None:
     """Route all that this process logs through loguru."""
     format_: Literal["text", "json"] = (
-        "json" if os.environ[variables.LOG_FORMAT] == "json" else "text"
+        "json" if os.environ[processes.LOG_FORMAT] == "json" else "text"
     )
     level = _level()
     log.configure(format=format_, level=level)
     log.intercept_stdlib(level)
-    if os.environ.get(variables.LOG_JOBS) == "0" and logging.getLogger().level > logging.DEBUG:
+    if os.environ.get(processes.LOG_JOBS) == "0" and logging.getLogger().level > logging.DEBUG:
         # Two lines a job (received, succeeded) cost as much as a round trip to the broker, and the
         # receipt has what they say. Failures are logged as warnings or errors.
         for name in _EVERY_JOB:
@@ -117,7 +117,7 @@ _added: Final = ProcessState(_Added, is_of_worker=True)
 
 
 def _level() -> str:
-    return os.environ.get(variables.LOG_LEVEL, "INFO").upper()
+    return os.environ.get(processes.LOG_LEVEL, "INFO").upper()
 
 
 def _is_wanted(record: Record) -> bool:

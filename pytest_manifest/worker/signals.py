@@ -6,6 +6,13 @@ signals at the end of a private stack's worker.
 Record the deaths of processes after which Celery sends their jobs again.
 
 Celery 5.7 does so for tasks with ``retry_on_worker_lost``: the worker's main process sends a retry.
+
+Remember where this process is connected to Celery and others, and take that back.
+
+Have the greenlets that a task spawns belong to it, as its threads do.
+
+A greenlet begins with an empty context, in every pool. gevent tells of each that is started;
+eventlet is made to.
 """
 
 from __future__ import annotations
@@ -15,7 +22,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, MutableMapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -26,11 +33,13 @@ from celery.exceptions import NotRegistered, WorkerShutdown, WorkerTerminate
 from loguru import logger
 from pydantic import JsonValue
 
-from pytest_manifest import variables
+from pytest_manifest import processes
 from pytest_manifest.compat.billiard import is_recycled, sleep_by
 from pytest_manifest.compat.canvas import before_group_is_sent
 from pytest_manifest.compat.celery import after_undecodable, sleep_at_end_by
+from pytest_manifest.compat.eventlet import before_greenthreads_run
 from pytest_manifest.compat.threads import hand_on_to_threads
+from pytest_manifest.process_state import ProcessState
 from pytest_manifest.schema import stream_records, wire
 from pytest_manifest.schema.code_digest import told_digest
 from pytest_manifest.schema.statuses import State
@@ -38,10 +47,10 @@ from pytest_manifest.schema.wire import timestamp
 from pytest_manifest.worker import announcements, backends, handoff, job, log_capture, store_waits
 from pytest_manifest.worker.backend_base import ReceiptBackend
 from pytest_manifest.worker.backends import ensure_receipts
-from pytest_manifest.worker.connections import connections, follow_greenlets
 from pytest_manifest.worker.job import (
     Delivery,
     Execution,
+    context_of_own_execution,
     current_execution,
     delivery_of,
     delivery_of_fields,
@@ -54,11 +63,11 @@ from pytest_manifest.worker.job import (
     runs_in_pool_child,
 )
 from pytest_manifest.worker.log_capture import catch_stdlib
-from pytest_manifest.worker.outcome import refused
 from pytest_manifest.worker.receipt import (
     EXECUTION,
     execution_of,
     handed_on_record,
+    refused,
     remember_request,
     started_record,
     taken_requests,
@@ -165,7 +174,7 @@ def connect() -> None:
         here.receive(signal, receiver, f"{receiver.__module__}.{receiver.__name__}")
     if log_capture.sets_up_logging():
         here.receive(celery_signals.setup_logging, _on_setup_logging, f"{__name__}.logging")
-    if variables.SUPERVISED in os.environ:
+    if processes.SUPERVISED in os.environ:
         ends: tuple[tuple[Any, Callable[..., object], str], ...] = (
             (celery_signals.celeryd_after_setup, _on_set_up, "settings"),
             (celery_signals.worker_shutting_down, on_shutting_down, "ending"),
@@ -426,3 +435,71 @@ def on_process_shutdown(exitcode: int | None = None, **_: object) -> None:
     """
     if not is_recycled(exitcode):
         sleep_by(short_sleep)
+
+
+class Connections:
+    """The connections of this process, each made once, until closed; those of ``before`` stay."""
+
+    def __init__(self, before: Connections | None = None) -> None:
+        self._made: set[str] = set() if before is None else set(before._made)
+        self._ends = ExitStack()
+
+    def make(self, name: str, connect: Callable[[], Callable[[], object]]) -> None:
+        """Call ``connect``, which returns what takes it back; a second time do nothing."""
+        if self.is_first(name):
+            self._ends.callback(connect())
+
+    def is_first(self, name: str) -> bool:
+        """Return whether this name was not asked for before."""
+        if name in self._made:
+            return False
+        self._made.add(name)
+        return True
+
+    def receive(self, signal: Any, receiver: Callable[..., object], name: str) -> None:
+        """Connect a receiver to a signal of Celery's."""
+
+        def connect() -> Callable[[], object]:
+            signal.connect(receiver, weak=False, dispatch_uid=name)
+            return lambda: signal.disconnect(dispatch_uid=name)
+
+        self.make(name, connect)
+
+    def close(self) -> None:
+        """Take back what was connected here."""
+        self._ends.close()
+
+
+connections: Final = ProcessState(Connections, inherit=Connections, is_of_worker=True)
+
+
+def follow_greenlets() -> None:
+    """Do so for each package that has been imported by now. Doing it again changes nothing."""
+    for name, follow in _WAYS:
+        if name in sys.modules:
+            try:
+                connections.now.make(name, follow)
+            except Exception as error:  # no job must fail for it
+                logger.warning("what greenlets of {} start is not recorded: {!r}", name, error)
+
+
+def _follow_gevent() -> Callable[[], None]:
+    from gevent import Greenlet
+
+    Greenlet.add_spawn_callback(_hand_on)
+    return partial(Greenlet.remove_spawn_callback, _hand_on)
+
+
+def _follow_eventlet() -> Callable[[], None]:
+    return before_greenthreads_run(_hand_on)
+
+
+def _hand_on(greenlet: Any) -> None:
+    """Give a greenlet that has not begun the task of its spawner; one with a context keeps it."""
+    context = context_of_own_execution()
+    if context is not None and greenlet.gr_context is None:
+        greenlet.gr_context = context
+
+
+_WAYS: Final = (("gevent", _follow_gevent), ("eventlet", _follow_eventlet))
+"""What is to be done for each package."""

@@ -10,7 +10,7 @@ from loguru import logger
 
 from pytest_manifest.errors import SigningError
 from pytest_manifest.process_state import ProcessState
-from pytest_manifest.schema import signed
+from pytest_manifest.schema import stream_records
 from pytest_manifest.signing.keys import SIGNING_KEY_VARIABLE, Signer, read_signer
 from pytest_manifest.worker.children import Document
 
@@ -70,7 +70,10 @@ def with_signature(record: Document) -> Document:
     if key is None:
         return record
     try:
-        return {**record, signed.SIGNATURE: _signature(key, signed.record_bytes(record))}
+        return {
+            **record,
+            stream_records.SIGNATURE: _signature(key, stream_records.record_bytes(record)),
+        }
     except (TypeError, ValueError) as error:
         logger.error("a record of {} is not signed: {}", record.get("task_id"), error)
         return record
@@ -86,12 +89,12 @@ def sign_receipt(receipt: Document, execution: str, rest: Document | None = None
         return receipt
     try:
         named: Document = {**receipt, "execution": execution}
-        digest = signed.rest_sha256(rest or {})
-        made = _signature(key, signed.receipt_bytes(named, digest))
+        digest = stream_records.rest_sha256(rest or {})
+        made = _signature(key, stream_records.receipt_bytes(named, digest))
     except (TypeError, ValueError) as error:
         logger.error("the receipt of {} is not signed: {}", receipt.get("task_id"), error)
         return receipt
-    return {**named, signed.SIGNATURE: made if digest is None else {**made, "rest": digest}}
+    return {**named, stream_records.SIGNATURE: made if digest is None else {**made, "rest": digest}}
 
 
 def _signature(key: Signer, data: bytes) -> Document:

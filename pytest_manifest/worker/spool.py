@@ -23,7 +23,7 @@ from threading import Lock
 from loguru import logger
 from pydantic import JsonValue
 
-from pytest_manifest import variables
+from pytest_manifest import processes
 from pytest_manifest.files import private_folder
 
 MAX_LINES = 200
@@ -46,7 +46,7 @@ class TaskOutput:
 
 def spool_directory() -> Path:
     """Return the directory of ``MANIFEST_SPOOL``, else this user's temporary one."""
-    given = os.environ.get(variables.SPOOL)
+    given = os.environ.get(processes.SPOOL)
     if given:
         return Path(given)
     return Path(tempfile.gettempdir()) / f"pytest-manifest-spool-{os.getuid()}"
@@ -55,7 +55,7 @@ def spool_directory() -> Path:
 def prepared_directory() -> Path:
     """Create the directory if missing. Raises OSError where it cannot be this user's."""
     directory = spool_directory()
-    if variables.SPOOL in os.environ:
+    if processes.SPOOL in os.environ:
         private_folder(directory)
     else:
         _check_own(directory)
@@ -115,7 +115,7 @@ class Spool:
 
     def _open(self, path: Path) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        if variables.SPOOL not in os.environ:
+        if processes.SPOOL not in os.environ:
             _check_own(path.parent)
         try:
             return os.open(path, flags, 0o600)
@@ -153,7 +153,7 @@ class Spool:
             "give a directory in {}",
             spool_directory(),
             error,
-            variables.SPOOL,
+            processes.SPOOL,
         )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pytest_manifest.schema import wire
-from pytest_manifest.schema.signed import receipt_bytes
+from pytest_manifest.schema.stream_records import receipt_bytes
 from pytest_manifest.signing import keys
 from tests.forgeries.reports import FORGED, TRUE, Fields, Job, Publisher
 

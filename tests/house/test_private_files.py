@@ -18,7 +18,7 @@ ALLOWED = {
     "files.py": "where all others are made",
     "ledger/ledger.py": "touch() with mode 0600 in a private folder; SQLite opens it",
     "ledger/merge.py": "a ledger that SQLite has made in a private temporary folder",
-    "planning/builder.py": "the folder of a manifest, which is a source",
+    "planning.py": "the folder of a manifest, which is a source",
     "plugin/coordination.py": "in a folder of mkdtemp()",
     "plugin/session_runs.py": "/dev/null",
     "plugin/option_conflicts.py": "the folder of pytest's own report; a file that exists",

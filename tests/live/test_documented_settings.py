@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from pytest_manifest import variables
+from pytest_manifest import processes
 from tests.live.apps.worker_support import INCLUDE, ROOT, Flavour, running_worker
 
 pytestmark = pytest.mark.live
@@ -36,9 +36,9 @@ def ways(valkey: str, environment: Mapping[str, str]) -> dict[str, str]:
 def test_no_documented_variable_changes_how_messages_are_taken(valkey: str) -> None:
     documented = set(WORKERS.findall(TABLE.read_text("utf-8"))) - {"MANIFEST_SPOOL"}
     assert documented == set(VALUES)
-    assert variables.SUPERVISED not in TABLE.read_text("utf-8")
+    assert processes.SUPERVISED not in TABLE.read_text("utf-8")
 
     usual, with_all = ways(valkey, {}), ways(valkey, VALUES)
 
     assert with_all == usual
-    assert ways(valkey, {variables.SUPERVISED: "1", **VALUES}) != usual  # it can tell
+    assert ways(valkey, {processes.SUPERVISED: "1", **VALUES}) != usual  # it can tell

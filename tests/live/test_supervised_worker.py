@@ -12,7 +12,7 @@ import psutil
 import pytest
 import redis
 
-from pytest_manifest import variables
+from pytest_manifest import processes
 from pytest_manifest.schema.wire import stream_key
 from tests.live.apps.worker_support import INCLUDE, STOCK, Bench, Flavour, running_worker
 from tests.services import valkey_server
@@ -20,7 +20,7 @@ from tests.support import eventually
 
 pytestmark = pytest.mark.live
 
-OWN = {variables.SUPERVISED: "1", "MANIFEST_LOG_FORMAT": "text", "MANIFEST_LOG_LEVEL": "INFO"}
+OWN = {processes.SUPERVISED: "1", "MANIFEST_LOG_FORMAT": "text", "MANIFEST_LOG_LEVEL": "INFO"}
 PROCESSES = 2
 TWO = Flavour("supervised", STOCK, (*INCLUDE, "-c", "2"), OWN)
 

@@ -319,7 +319,7 @@ def _celery() -> Iterator[None]:
     from celery.utils.dispatch import Signal
     from kombu import pools
 
-    from pytest_manifest.worker.connections import Connections, connections
+    from pytest_manifest.worker.signals import Connections, connections
 
     state: Any = _state
     known = [one for one in vars(signals).values() if isinstance(one, Signal)]

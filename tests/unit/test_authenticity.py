@@ -20,8 +20,13 @@ from pytest_manifest.schema import Entry, Receipt, stream_records, wire
 from pytest_manifest.verdict import contradiction, evaluate
 from pytest_manifest.verdict.evidence import CLOCK_TOLERANCE
 from pytest_manifest.worker.job import RunMeasures, delivery_of
-from pytest_manifest.worker.outcome import TaskResult, failed, succeeded
-from pytest_manifest.worker.receipt import finished_record, receipt_document
+from pytest_manifest.worker.receipt import (
+    TaskResult,
+    failed,
+    finished_record,
+    receipt_document,
+    succeeded,
+)
 from pytest_manifest.worker.spool import TaskOutput
 from tests.reasons import noted, phrase
 

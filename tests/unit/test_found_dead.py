@@ -16,8 +16,7 @@ from pytest_manifest.reporting.allure.result import times
 from pytest_manifest.reporting.allure.steps import steps_of
 from pytest_manifest.schema import Entry, Receipt, wire
 from pytest_manifest.verdict import evaluate, explain
-from pytest_manifest.worker.outcome import failed_in_main_process
-from pytest_manifest.worker.receipt import prepare_receipt, remember_request
+from pytest_manifest.worker.receipt import failed_in_main_process, prepare_receipt, remember_request
 from tests.unit.analysis_support import START, after, attempt
 
 

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pytest_manifest.errors import LedgerError, PlanError
 from pytest_manifest.ledger import Ledger
-from pytest_manifest.planning.builder import plan_spec
+from pytest_manifest.planning import plan_spec
 from pytest_manifest.schema import Identifier
 from tests.unit.ledger_support import INFO
 

@@ -43,7 +43,7 @@ from pytest_manifest.schema.shown import (
 from pytest_manifest.stack.health import check_stack
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import evaluate, explain
-from pytest_manifest.worker.outcome import TaskResult, without_arguments
+from pytest_manifest.worker.receipt import TaskResult, without_arguments
 from tests.reasons import phrase
 
 

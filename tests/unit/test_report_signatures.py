@@ -16,7 +16,7 @@ from pytest_manifest.manifest import dump_document, receipt_line
 from pytest_manifest.results.collector import ReceiptBatch, add_record
 from pytest_manifest.run.evidence import complete_receipt
 from pytest_manifest.schema import Entry, Receipt
-from pytest_manifest.schema.signed import FILLABLE, receipt_bytes, record_bytes
+from pytest_manifest.schema.stream_records import FILLABLE, receipt_bytes, record_bytes
 from pytest_manifest.schema.wire import parse_moment
 from pytest_manifest.signing import keys
 from pytest_manifest.verdict.signatures import (

@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from pytest_manifest.broker.locating import BrokerSnapshot
-from pytest_manifest.broker.presence import Presence, Unreadable
+from pytest_manifest.broker.preflight import Presence, Unreadable
 from pytest_manifest.errors import StackError
 from pytest_manifest.run.absence import Absence, Ending
 from pytest_manifest.run.context import EngineContext

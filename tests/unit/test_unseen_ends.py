@@ -12,7 +12,7 @@ from pytest_manifest.results.backend_results import parse_result
 from pytest_manifest.schema import wire
 from pytest_manifest.worker import signals
 from pytest_manifest.worker.backends import ensure_receipts
-from pytest_manifest.worker.outcome import TaskResult
+from pytest_manifest.worker.receipt import TaskResult
 
 
 def _nothing() -> None:

@@ -32,19 +32,17 @@ from pytest_manifest.worker.job import (
     delivery_of,
     delivery_of_message,
 )
-from pytest_manifest.worker.outcome import (
+from pytest_manifest.worker.receipt import (
     TaskResult,
+    encode,
     failed,
     failed_in_main_process,
-    refused,
-    revoked,
-    succeeded,
-)
-from pytest_manifest.worker.receipt import (
-    encode,
     finished_record,
     prepare_receipt,
     receipt_document,
+    refused,
+    revoked,
+    succeeded,
 )
 from pytest_manifest.worker.spool import TaskOutput
 

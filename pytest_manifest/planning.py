@@ -1,6 +1,6 @@
 """Build plans: check entries as they are added, freeze them into a manifest file, preview it.
 
-Read a planning function's declaration: its name, the fixtures it asks for, and its options.
+A planning function declares its name, the fixtures it asks for, and its options.
 """
 
 from __future__ import annotations
@@ -466,3 +466,6 @@ def preview(manifest: Manifest) -> Preview:
             total = exact(cost) + (total or 0)
     result.cost = None if total is None else float(total)
     return result
+
+
+__all__ = ["PlanBuilder", "PlanSpec", "Preview", "convert_options", "plan_spec", "preview"]
