@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.side_by_side import PLUGIN, PYTEST, Figure, figure, project, quiet_about, take, tell
+from pytest_manifest import signing as keys
 from pytest_manifest.manifest import check_manifest
 from pytest_manifest.schema import Receipt
-from pytest_manifest.signing import keys, orders
 from pytest_manifest.verdict.signatures import ReportSignatures
 from pytest_manifest.worker import signing
 from tests.forgeries.reports import TRUE, Job
@@ -88,14 +88,14 @@ def order(folder: Path, entries: int) -> Figure:
     path = folder / "m.jsonl"
     private, public = keys.generate()
     found = check_manifest(path)
-    orders.sign_order(path, found.entries, found.sha256, keys.read_signer(private.decode(), "key"))
+    keys.sign_order(path, found.entries, found.sha256, keys.read_signer(private.decode(), "key"))
     verifier = keys.read_verifier(public, "key")
     shares = []
     for _ in range(5):
         began = time.process_time()
         sha256 = check_manifest(path).sha256
         middle = time.process_time()
-        orders.check_order(path, sha256, verifier)
+        keys.check_order(path, sha256, verifier)
         shares.append(100 * (time.process_time() - middle) / (middle - began))
     return figure(
         f"check the signature of a work order of {entries:,} entries",

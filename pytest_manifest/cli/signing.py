@@ -32,7 +32,7 @@ def keygen(
     The private one in FILE (manifest.key), which only you can read, the public one beside it with
     the ending .pub. No file is ever overwritten.
     """
-    from pytest_manifest.signing import keys
+    from pytest_manifest import signing
 
     public = file.with_suffix(".pub")
     if public == file:
@@ -41,10 +41,10 @@ def keygen(
         raise SigningError(
             f"{public}: is there already, and a key is never overwritten; name another file"
         )
-    private_pem, public_pem = keys.generate()
-    keys.write_private(file, private_pem)
-    keys.write_public(public, public_pem)
-    (key_id,) = keys.read_verifier(public_pem, str(public)).key_ids
+    private_pem, public_pem = signing.generate()
+    signing.write_private(file, private_pem)
+    signing.write_public(public, public_pem)
+    (key_id,) = signing.read_verifier(public_pem, str(public)).key_ids
     if json:
         write_json({"private": str(file), "public": str(public), "key_id": key_id})
         return
@@ -69,15 +69,15 @@ def sign(
     Each signature is a file beside its manifest, FILE.sig: a DSSE envelope with an in-toto
     statement, which cosign and others can check, too.
     """
+    from pytest_manifest import signing
     from pytest_manifest.manifest import check_manifest
-    from pytest_manifest.signing import keys, orders
 
-    if key is None and not os.environ.get(keys.SIGNING_KEY_VARIABLE) and KEY.is_file():
+    if key is None and not os.environ.get(signing.SIGNING_KEY_VARIABLE) and KEY.is_file():
         key = KEY  # as keygen names it
-    signer = keys.read_signer(*_source(key, keys.SIGNING_KEY_VARIABLE, "a private key"))
+    signer = signing.read_signer(*_source(key, signing.SIGNING_KEY_VARIABLE, "a private key"))
     orders_to_sign = [check_manifest(path) for path in files]  # none where one is faulty
     signed = [
-        (order.path, orders.sign_order(order.path, order.entries, order.sha256, signer))
+        (order.path, signing.sign_order(order.path, order.entries, order.sha256, signer))
         for order in orders_to_sign
     ]
     if json:
@@ -107,15 +107,15 @@ def verify(
 
     The exit status is 1 where one is missing, or does not hold.
     """
+    from pytest_manifest import signing
     from pytest_manifest.manifest import manifest_digest
-    from pytest_manifest.signing import keys, orders
 
-    verifier = keys.read_verifier(*_source(key, keys.PUBLIC_KEY_VARIABLE, "the public keys"))
+    verifier = signing.read_verifier(*_source(key, signing.PUBLIC_KEY_VARIABLE, "the public keys"))
     faults: dict[Path, str | None] = {}
     for path in files:
         faults[path] = None
         try:
-            orders.check_order(path, manifest_digest(path), verifier)
+            signing.check_order(path, manifest_digest(path), verifier)
         except SigningError as error:
             faults[path] = str(error)
     if json:

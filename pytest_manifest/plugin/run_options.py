@@ -19,7 +19,7 @@ from pytest_manifest.text import listed, short_path
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
     from pytest_manifest.run import EarlierRuns, FailureLimit, ResumeRules, RunSettings
-    from pytest_manifest.signing.keys import Signer, Verifier
+    from pytest_manifest.signing import Signer, Verifier
 
 
 _SHOWN: Final = 5
@@ -155,14 +155,14 @@ def check_work_order(manifest: Manifest, options: Options) -> None:
     Raises SigningError with a sentence where it has not.
     """
     if options.require_signature:
-        from pytest_manifest.signing.orders import check_order
+        from pytest_manifest.signing import check_order
 
         check_order(manifest.path, manifest.sha256, _verifier(options))
 
 
 def _verifier(options: Options) -> Verifier:
     """Read the public keys of the option, else of the environment's variable."""
-    from pytest_manifest.signing.keys import PUBLIC_KEY_VARIABLE, read_verifier
+    from pytest_manifest.signing import PUBLIC_KEY_VARIABLE, read_verifier
 
     source = _key_source(options.public_key, "--manifest-public-key", PUBLIC_KEY_VARIABLE)
     return read_verifier(*source)
@@ -173,7 +173,7 @@ def worker_keys(options: Options, *, may_lack: bool) -> str:
 
     Raises SigningError where nothing names any, or, if they ``may_lack``, returns "".
     """
-    from pytest_manifest.signing.keys import RECEIPT_KEY_VARIABLE, read_verifier
+    from pytest_manifest.signing import RECEIPT_KEY_VARIABLE, read_verifier
 
     if may_lack and options.receipt_key is None and not os.environ.get(RECEIPT_KEY_VARIABLE):
         return ""
@@ -188,7 +188,7 @@ def key_for_own_workers(options: Options) -> tuple[Signer | None, str]:
     """
     if not options.require_signed_receipts:
         return None, ""
-    from pytest_manifest.signing.keys import generate, read_signer
+    from pytest_manifest.signing import generate, read_signer
 
     pem = generate()[0].decode()
     return read_signer(pem, "the key of this session's workers"), pem

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pytest_manifest.plugin.stack_choice import StackChoice
     from pytest_manifest.reporting.run_report import RunReport
     from pytest_manifest.run import Run, WorkerLoss
-    from pytest_manifest.signing.keys import Signer
+    from pytest_manifest.signing import Signer
     from pytest_manifest.stack.embedded import EmbeddedStack
     from pytest_manifest.stack.in_memory import MemoryStack
 

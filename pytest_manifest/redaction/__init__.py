@@ -24,15 +24,12 @@ from pytest_manifest.redaction.names import (
     parse_names,
     use_salt,
 )
-from pytest_manifest.redaction.registry import (
+from pytest_manifest.redaction.texts import (
+    HIDDEN,
     SHORTEST_SECRET,
     hide,
     hide_environment,
     manifest_secret,
-    spelled,
-)
-from pytest_manifest.redaction.texts import (
-    HIDDEN,
     may_hold_secret,
     passwords_of,
     redact,
@@ -40,6 +37,7 @@ from pytest_manifest.redaction.texts import (
     redact_error,
     redact_url,
     registered_secrets,
+    spelled,
     without,
     without_cut,
 )

@@ -11,7 +11,7 @@ from typing import Final
 from pytest_manifest.errors import LedgerError, SigningError
 from pytest_manifest.ledger import RECEIPT_KEYS, Ledger, key_of
 from pytest_manifest.schema import Receipt
-from pytest_manifest.signing.keys import SIGNING_KEY_VARIABLE, read_verifier
+from pytest_manifest.signing import SIGNING_KEY_VARIABLE, read_verifier
 from pytest_manifest.text import listed
 from pytest_manifest.verdict.problems import Unsigned
 from pytest_manifest.verdict.reasons import UNEXPLAINED, Problem

@@ -22,7 +22,7 @@ from pydantic import JsonValue
 
 from pytest_manifest.schema.receipts import Receipt
 from pytest_manifest.schema.wire import MOST, amount, parse_timestamp, sha256, timestamp
-from pytest_manifest.signing.keys import pae
+from pytest_manifest.signing import pae
 
 STREAM_FIELD: Final = "r"
 """The one field of a stream record; it holds a JSON document."""

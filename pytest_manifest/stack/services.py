@@ -19,7 +19,7 @@ from pathlib import Path
 from pytest_manifest import processes
 from pytest_manifest.broker.celery_settings import environment
 from pytest_manifest.processes import kill_group
-from pytest_manifest.signing.keys import SIGNING_KEY_VARIABLE
+from pytest_manifest.signing import SIGNING_KEY_VARIABLE
 from pytest_manifest.stack.private import READY_VARIABLE, URL_VARIABLE
 from pytest_manifest.stack.settings import FLOWER_USER, WORKER_PREFIX, Settings
 from pytest_manifest.stack.valkey import HOST, DataFolder, write_configuration

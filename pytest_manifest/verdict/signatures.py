@@ -17,7 +17,7 @@ from pytest_manifest.schema.stream_records import (
     rest_sha256,
 )
 from pytest_manifest.schema.wire import json_sha256
-from pytest_manifest.signing.keys import Verifier
+from pytest_manifest.signing import Verifier
 
 UNSIGNED: Final = "it is not signed, and only what a trusted worker has signed counts here"
 UNTRUSTED: Final = "its signature does not hold: it is of a key that is not trusted, or was changed"

@@ -11,7 +11,7 @@ from loguru import logger
 from pytest_manifest.errors import SigningError
 from pytest_manifest.process_state import ProcessState
 from pytest_manifest.schema import stream_records
-from pytest_manifest.signing.keys import SIGNING_KEY_VARIABLE, Signer, read_signer
+from pytest_manifest.signing import SIGNING_KEY_VARIABLE, Signer, read_signer
 from pytest_manifest.worker.children import Document
 
 SETTING: Final = "manifest_signing_key"

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from pytest_manifest import signing
 from pytest_manifest.schema import wire
 from pytest_manifest.schema.stream_records import receipt_bytes
-from pytest_manifest.signing import keys
 from tests.forgeries.reports import FORGED, TRUE, Fields, Job, Publisher
 
 
@@ -17,7 +17,7 @@ from tests.forgeries.reports import FORGED, TRUE, Fields, Job, Publisher
 class Loot:
     """What the publisher has besides: a key of its own, and what true workers have written."""
 
-    own: keys.Signer
+    own: signing.Signer
     trusted: str
     """The id of the workers' key."""
     donor: Job
@@ -89,7 +89,7 @@ def _signature(value: str, key: str) -> Fields:
     return {"key": key, "value": value}
 
 
-def _by(signer: keys.Signer, key: str, job: Job) -> Fields:
+def _by(signer: signing.Signer, key: str, job: Job) -> Fields:
     """A record of success that this key has signed in the workers' way, under this id."""
     receipt = {**job.receipt(), "execution": FORGED}
     value = base64.b64encode(signer.sign(receipt_bytes(receipt, None))).decode()
@@ -393,8 +393,8 @@ MORE: Final = (
 """Beyond the kinds that are counted."""
 
 
-def order_signature(signer: keys.Signer) -> str:
+def order_signature(signer: signing.Signer) -> str:
     """A signature of a statement about a work order, in base64."""
-    from pytest_manifest.signing.orders import PAYLOAD_TYPE
+    from pytest_manifest.signing import PAYLOAD_TYPE
 
-    return base64.b64encode(signer.sign(keys.pae(PAYLOAD_TYPE, b"{}"))).decode()
+    return base64.b64encode(signer.sign(signing.pae(PAYLOAD_TYPE, b"{}"))).decode()

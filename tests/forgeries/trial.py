@@ -10,12 +10,12 @@ from typing import Any
 
 import redis
 
+from pytest_manifest import signing as keys
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.manifest import write_manifest
 from pytest_manifest.manifest.reader import Manifest
 from pytest_manifest.run import Run, RunSettings, dispatch_run
 from pytest_manifest.schema import Entry, Header
-from pytest_manifest.signing import keys
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.worker import signing
 from tests.forgeries.kinds import Kind, Loot, order_signature

@@ -8,8 +8,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization as _once  # noqa: F401
 from cryptography.hazmat.primitives.asymmetric import ed25519 as _once_too  # noqa: F401
 
+from pytest_manifest import signing
 from pytest_manifest.manifest import check_manifest
-from pytest_manifest.signing import keys, orders
 from tests.plugin.conftest import INI, Project
 
 ENTRIES = ({"id": "a", "task": "jobs.double", "kwargs": {"n": 1, "key": "a"}},)
@@ -19,17 +19,17 @@ pytestmark = pytest.mark.usefixtures("in_memory")
 
 
 @pytest.fixture
-def signer(project: Project) -> keys.Signer:
+def signer(project: Project) -> signing.Signer:
     """A key whose public half is in ``k.pub``."""
-    private, public = keys.generate()
-    keys.write_public(project.path / "k.pub", public)
-    return keys.read_signer(private.decode(), "key")
+    private, public = signing.generate()
+    signing.write_public(project.path / "k.pub", public)
+    return signing.read_signer(private.decode(), "key")
 
 
-def sign(project: Project, signer: keys.Signer) -> None:
+def sign(project: Project, signer: signing.Signer) -> None:
     path = project.path / "m.jsonl"
     summary = check_manifest(path)
-    orders.sign_order(path, summary.entries, summary.sha256, signer)
+    signing.sign_order(path, summary.entries, summary.sha256, signer)
 
 
 def refused(project: Project, words: str, *arguments: str) -> None:
@@ -40,7 +40,7 @@ def refused(project: Project, words: str, *arguments: str) -> None:
 
 
 def test_an_order_that_is_unsigned_or_changed_sends_nothing(
-    project: Project, signer: keys.Signer
+    project: Project, signer: signing.Signer
 ) -> None:
     """Only the bytes that were signed do; an audit asks for them, too."""
     key = "--manifest-public-key=k.pub"
@@ -51,7 +51,7 @@ def test_an_order_that_is_unsigned_or_changed_sends_nothing(
     refused(project, "m.jsonl: was changed since it was signed", key)
     refused(project, "m.jsonl: was changed since it was signed", key, "--manifest-audit")
     project.manifest("m.jsonl", ENTRIES)
-    keys.write_public(project.path / "other.pub", keys.generate()[1])
+    signing.write_public(project.path / "other.pub", signing.generate()[1])
     other = "--manifest-public-key=other.pub"
     refused(project, "none of its signatures is of a key that is trusted", other)
     assert project.run(*REQUIRED, key).ret == 0
@@ -60,7 +60,9 @@ def test_an_order_that_is_unsigned_or_changed_sends_nothing(
 
 
 @pytest.mark.ring(2)
-def test_a_signed_order_is_sent_under_xdist_as_well(project: Project, signer: keys.Signer) -> None:
+def test_a_signed_order_is_sent_under_xdist_as_well(
+    project: Project, signer: signing.Signer
+) -> None:
     project.manifest("m.jsonl", ENTRIES)
     sign(project, signer)
     assert project.run(*REQUIRED, "--manifest-public-key=k.pub", "-n2").ret == 0
@@ -68,7 +70,7 @@ def test_a_signed_order_is_sent_under_xdist_as_well(project: Project, signer: ke
 
 
 def test_the_configuration_file_and_the_environment_name_it_all(
-    project: Project, signer: keys.Signer, monkeypatch: pytest.MonkeyPatch
+    project: Project, signer: signing.Signer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where nothing names a key, that is told."""
     project.write(
@@ -76,9 +78,9 @@ def test_the_configuration_file_and_the_environment_name_it_all(
         INI + "addopts = --manifest-broker=memory://\nmanifest_require_signature = true\n",
     )
     project.manifest("m.jsonl", ENTRIES)
-    monkeypatch.delenv(keys.PUBLIC_KEY_VARIABLE, raising=False)
+    monkeypatch.delenv(signing.PUBLIC_KEY_VARIABLE, raising=False)
     refused(project, "no public key is named to check them by; give --manifest-public-key=FILE or")
-    monkeypatch.setenv(keys.PUBLIC_KEY_VARIABLE, (project.path / "k.pub").read_text())
+    monkeypatch.setenv(signing.PUBLIC_KEY_VARIABLE, (project.path / "k.pub").read_text())
     refused(project, "is not signed")
     sign(project, signer)
     assert project.run("--manifest=m.jsonl").ret == 0

@@ -16,9 +16,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization as _once  # noqa: F401
 from cryptography.hazmat.primitives.asymmetric import ed25519 as _once_too  # noqa: F401
 
+from pytest_manifest import signing
 from pytest_manifest.ledger import RECEIPT_KEYS, Ledger
 from pytest_manifest.run.signatures import signatures_of
-from pytest_manifest.signing import keys
 from tests.plugin.conftest import INI, Project
 from tests.plugin.outside import INSTRUMENTED, worker
 from tests.plugin.test_descendants import STARTING, starting
@@ -72,7 +72,7 @@ def test_what_a_session_has_signed_holds_in_ledger_audit_and_export(project: Pro
     told = project.run(*alone, key)
     told.assert_outcomes(passed=4, failed=2)
     told.stdout.fnmatch_lines(["*its signature does not hold*", "*it is not signed*"])
-    keys.write_public(project.path / "other.pub", keys.generate()[1])
+    signing.write_public(project.path / "other.pub", signing.generate()[1])
     project.run(*alone, "--manifest-receipt-key=other.pub").assert_outcomes(failed=6)
 
 
@@ -113,7 +113,7 @@ def test_a_run_that_takes_unsigned_receipts_does_not_become_signed(project: Proj
     refused = project.run(*REQUIRED, "--manifest-audit")
     assert refused.ret == pytest.ExitCode.USAGE_ERROR
     refused.stderr.fnmatch_lines(["*this run has no keys*"])
-    keys.write_public(project.path / "k.pub", keys.generate()[1])
+    signing.write_public(project.path / "k.pub", signing.generate()[1])
     told = project.run(*REQUIRED, "--manifest-audit", "--manifest-receipt-key=k.pub")
     told.assert_outcomes(failed=2)
     told.stdout.fnmatch_lines(["*it is not signed, and only what a trusted worker*"])
@@ -122,10 +122,10 @@ def test_a_run_that_takes_unsigned_receipts_does_not_become_signed(project: Proj
 @contextlib.contextmanager
 def private_key(project: Project, name: str = "w") -> Iterator[Path]:
     """The file of a private key; the public one beside it ends with .pub."""
-    private, public = keys.generate()
+    private, public = signing.generate()
     path = project.path / f"{name}.key"
-    keys.write_private(path, private)
-    keys.write_public(path.with_suffix(".pub"), public)
+    signing.write_private(path, private)
+    signing.write_public(path.with_suffix(".pub"), public)
     yield path
 
 
@@ -191,7 +191,7 @@ def test_workers_that_do_not_sign_are_told_before_anything_is_sent(
         ):
             with monkeypatch.context() as patched:
                 if key is not None:
-                    patched.setenv(keys.SIGNING_KEY_VARIABLE, str(key))
+                    patched.setenv(signing.SIGNING_KEY_VARIABLE, str(key))
                 with worker(project, broker, *options):
                     checked = project.run(*given, "--manifest-check-json")
                     result = project.run(*given)
@@ -199,7 +199,7 @@ def test_workers_that_do_not_sign_are_told_before_anything_is_sent(
             checked.stdout.fnmatch_lines([f"*{words}*"])
             result.stderr.fnmatch_lines([f"*nothing was sent: *{words}*"])
             assert not project.ran()
-        monkeypatch.setenv(keys.SIGNING_KEY_VARIABLE, str(right))
+        monkeypatch.setenv(signing.SIGNING_KEY_VARIABLE, str(right))
         with worker(project, broker, *INSTRUMENTED):
             project.run(*given).assert_outcomes(passed=3)
             project.run(*given, "--manifest-audit").assert_outcomes(passed=3)

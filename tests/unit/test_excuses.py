@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pytest_manifest import signing as keys
 from pytest_manifest.ledger import (
     GAVE_UP,
     OTHER_BROKER,
@@ -24,7 +25,6 @@ from pytest_manifest.run import clock, task_metadata
 from pytest_manifest.run.clock import CLOCK, ClockWatch
 from pytest_manifest.run.fact_log import note_emptied
 from pytest_manifest.run.task_metadata import record_own_limits
-from pytest_manifest.signing import keys
 from pytest_manifest.verdict import Costs
 from pytest_manifest.worker import signing
 from tests.unit.shards_support import Shards

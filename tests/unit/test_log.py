@@ -18,7 +18,7 @@ from loguru import logger
 
 from pytest_manifest import log
 from pytest_manifest.redaction import texts
-from pytest_manifest.redaction.registry import hide
+from pytest_manifest.redaction.texts import hide
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_manifest import signing
 from pytest_manifest.errors import SigningError
 from pytest_manifest.manifest import read_manifest
 from pytest_manifest.plugin import option_values
@@ -15,8 +16,7 @@ from pytest_manifest.plugin.option_conflicts import read_options, refuse_unwrita
 from pytest_manifest.plugin.options import ROWS, Options, any_given
 from pytest_manifest.plugin.run_options import check_work_order, worker_keys
 from pytest_manifest.schema.fields import MOST_SECONDS
-from pytest_manifest.signing import keys
-from pytest_manifest.signing.orders import sign_order
+from pytest_manifest.signing import sign_order
 
 
 @pytest.fixture(autouse=True)
@@ -433,12 +433,12 @@ def test_the_environment_names_keys_where_nothing_else_does(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of who may sign manifests, and of the workers; the option and the file go before it."""
-    private, public = keys.generate()
-    other = keys.generate()[1]
+    private, public = signing.generate()
+    other = signing.generate()[1]
     (pytester.path / "people.pub").write_text(public, "utf-8")
     (pytester.path / "other.pub").write_text(other, "utf-8")
     order = read_manifest(pytester.path / "m.jsonl")
-    signer = keys.read_signer(private.decode(), "--key")
+    signer = signing.read_signer(private.decode(), "--key")
     sign_order(order.path, len(order), order.sha256, signer)
     arguments = (M, "--manifest-require-signature")
     with pytest.raises(SigningError, match="MANIFEST_PUBLIC_KEY, with"):

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_manifest import signing as keys
 from pytest_manifest.ledger import Start
 from pytest_manifest.manifest import dump_document, receipt_line
 from pytest_manifest.results.collector import ReceiptBatch, add_record
@@ -18,7 +19,6 @@ from pytest_manifest.run.evidence import complete_receipt
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.schema.stream_records import FILLABLE, receipt_bytes, record_bytes
 from pytest_manifest.schema.wire import parse_moment
-from pytest_manifest.signing import keys
 from pytest_manifest.verdict.signatures import (
     CHANGED_REST,
     CHANGED_RESULT,

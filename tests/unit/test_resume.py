@@ -11,6 +11,7 @@ from typing import Literal
 
 import pytest
 
+from pytest_manifest import signing as keys
 from pytest_manifest.errors import DispatchError, LedgerError
 from pytest_manifest.ledger import STORE_EMPTIED, Descendant, ReusedFrom
 from pytest_manifest.ledger.run_files import RunFiles
@@ -21,7 +22,6 @@ from pytest_manifest.run.resume_rules import ResumeRules
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.signatures import require_signatures
 from pytest_manifest.schema import Receipt
-from pytest_manifest.signing import keys
 from pytest_manifest.worker import signing
 from tests.simulation.stack import address
 from tests.unit.ledger_support import INFO, NOTHING

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from pytest_manifest import signing
 from pytest_manifest.ledger import Descendant
 from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.run.signatures import require_signatures
 from pytest_manifest.schema.facts import ChildUnsent, Ended, Moved
 from pytest_manifest.schema.run_facts import Segment
-from pytest_manifest.signing import keys
 from tests.unit.ledger_support import start
 from tests.unit.resume_rig import ResumeRig, entry, resume_rig
 from tests.unit.run_world import Delivery
@@ -81,7 +81,7 @@ def test_a_job_that_is_to_crash_has_passed_where_its_process_is_gone(
 def test_a_job_with_an_unsigned_end_alone_is_forged(rig: ResumeRig) -> None:
     """Whatever the search has found of it."""
     with rig.ledger() as ledger:
-        require_signatures(ledger, keys.generate()[1])
+        require_signatures(ledger, signing.generate()[1])
     delivery = rig.begin("a")
     drop(rig, delivery)
     told = rig.receipt("a", "succeeded")

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 
+from pytest_manifest import signing as keys
 from pytest_manifest.analysis.reading import read_records
 from pytest_manifest.analysis.statistics import statistics
 from pytest_manifest.errors import DispatchError, LedgerError
@@ -46,7 +47,6 @@ from pytest_manifest.run.reuse import refuse_unlooked, take_over_passes
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.schema.summary import Summary
 from pytest_manifest.schema.wire import json_sha256
-from pytest_manifest.signing import keys
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import Costs
 from pytest_manifest.worker import signing

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pytest_manifest import signing as keys
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.ledger import STORE_EMPTIED, Ledger, Start
 from pytest_manifest.run.exported_receipts import ledger_of_receipts
@@ -20,7 +21,6 @@ from pytest_manifest.run.reuse import take_over_passes
 from pytest_manifest.run.signatures import require_signatures
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
-from pytest_manifest.signing import keys
 from pytest_manifest.verdict import evaluate
 from pytest_manifest.worker import signing
 from tests.unit.record_support import RUN, SENT_AT, RecordWriter

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import pytest
 from loguru import logger
 
+from pytest_manifest import signing as keys
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import (
     CLASHING_STARTS,
@@ -39,7 +40,6 @@ from pytest_manifest.run.signatures import merged_keys
 from pytest_manifest.run.task_metadata import CODE_HISTORY, OWN_LIMITS
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
-from pytest_manifest.signing import keys
 from pytest_manifest.verdict.evidence import missing_fields
 from pytest_manifest.verdict.signatures import UNSIGNED
 from pytest_manifest.worker import signing

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from pytest_manifest import signing
 from pytest_manifest.errors import SigningError
 from pytest_manifest.manifest import check_manifest, manifest_digest
-from pytest_manifest.signing import keys, orders
 from tests.unit.cli_support import as_json, manifest, refusal
 
 ENTRY = b'{"id": "a", "task": "t"}\n'
@@ -23,10 +23,10 @@ ENTRY = b'{"id": "a", "task": "t"}\n'
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Path, Path]:
     """The files of a private and a public key."""
-    private_pem, public_pem = keys.generate()
+    private_pem, public_pem = signing.generate()
     private, public = tmp_path / "k.key", tmp_path / "k.pub"
-    keys.write_private(private, private_pem)
-    keys.write_public(public, public_pem)
+    signing.write_private(private, private_pem)
+    signing.write_public(public, public_pem)
     return private, public
 
 
@@ -35,19 +35,19 @@ def signed(folder: Path, private: Path, text: bytes = ENTRY) -> Path:
     path = folder / "m.jsonl"
     path.write_bytes(text)
     summary = check_manifest(path)
-    signer = keys.read_signer(str(private), "--key")
-    orders.sign_order(path, summary.entries, summary.sha256, signer)
+    signer = signing.read_signer(str(private), "--key")
+    signing.sign_order(path, summary.entries, summary.sha256, signer)
     return path
 
 
 def check(path: Path, public: Path) -> None:
-    orders.check_order(path, manifest_digest(path), keys.read_verifier(str(public), "--key"))
+    signing.check_order(path, manifest_digest(path), signing.read_verifier(str(public), "--key"))
 
 
 def test_what_dsse_signs_is_as_its_specification_shows() -> None:
     """The example of the protocol's own document."""
     assert (
-        keys.pae("http://example.com/HelloWorld", b"hello world")
+        signing.pae("http://example.com/HelloWorld", b"hello world")
         == b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
     )
 
@@ -58,10 +58,10 @@ def test_an_order_that_is_signed_holds_wherever_it_lies(
     """Its name is no part of what is promised; several keys may be trusted."""
     path = signed(tmp_path, pair[0])
     moved = tmp_path / "other.jsonl"
-    orders.signature_of(path).rename(orders.signature_of(moved))
+    signing.signature_of(path).rename(signing.signature_of(moved))
     path.rename(moved)
     both = tmp_path / "both.pub"
-    both.write_text(keys.generate()[1] + pair[1].read_text())
+    both.write_text(signing.generate()[1] + pair[1].read_text())
     check(moved, both)
 
 
@@ -94,12 +94,12 @@ def test_entries_that_were_read_before_the_file_was_put_back_are_told(
     """The signed statement has the digest of the entries, and those that were read are others."""
     path = signed(tmp_path, pair[0])
     with pytest.raises(SigningError, match="was changed"):
-        orders.check_order(path, "0" * 64, keys.read_verifier(str(pair[1]), "--key"))
+        signing.check_order(path, "0" * 64, signing.read_verifier(str(pair[1]), "--key"))
 
 
-def envelope_of(payload: object, private: Path, kind: str = orders.PAYLOAD_TYPE) -> bytes:
-    signer = keys.read_signer(str(private), "--key")
-    return json.dumps(keys.seal(kind, json.dumps(payload).encode(), signer)).encode()
+def envelope_of(payload: object, private: Path, kind: str = signing.PAYLOAD_TYPE) -> bytes:
+    signer = signing.read_signer(str(private), "--key")
+    return json.dumps(signing.seal(kind, json.dumps(payload).encode(), signer)).encode()
 
 
 def test_nothing_else_that_the_key_has_signed_is_an_order(
@@ -107,7 +107,7 @@ def test_nothing_else_that_the_key_has_signed_is_an_order(
 ) -> None:
     """Another statement, another type of payload, what is no envelope: each has its phrase."""
     path = signed(tmp_path, pair[0])
-    place = orders.signature_of(path)
+    place = signing.signature_of(path)
     good = json.loads(base64.b64decode(json.loads(place.read_bytes())["payload"]))
     two = {**good, "subject": good["subject"] * 2}
     others = {
@@ -134,10 +134,10 @@ def test_a_signature_of_another_key_or_none_is_told(
     """With what to do next."""
     path = signed(tmp_path, pair[0])
     other = tmp_path / "other.pub"
-    keys.write_public(other, keys.generate()[1])
+    signing.write_public(other, signing.generate()[1])
     with pytest.raises(SigningError, match="none of its signatures is of a key that is trusted"):
         check(path, other)
-    orders.signature_of(path).unlink()
+    signing.signature_of(path).unlink()
     with pytest.raises(SigningError, match=r"is not signed .* 'manifest sign .*m\.jsonl'"):
         check(path, pair[1])
 
@@ -190,23 +190,23 @@ def test_keys_come_from_the_environment_as_well(
     """As the name of a file, or as the text itself, which no message repeats."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m.jsonl").write_bytes(ENTRY)
-    monkeypatch.setenv(keys.SIGNING_KEY_VARIABLE, pair[0].read_text())
-    monkeypatch.setenv(keys.PUBLIC_KEY_VARIABLE, str(pair[1]))
+    monkeypatch.setenv(signing.SIGNING_KEY_VARIABLE, pair[0].read_text())
+    monkeypatch.setenv(signing.PUBLIC_KEY_VARIABLE, str(pair[1]))
     manifest("sign", "m.jsonl")
     assert manifest("verify", "m.jsonl") == "m.jsonl: its signature holds\n"
     (tmp_path / "m.jsonl").write_bytes(b"")
     assert "was changed" in str(as_json("verify", "m.jsonl", status=1)["files"])
-    monkeypatch.setenv(keys.SIGNING_KEY_VARIABLE, "-----BEGIN PRIVATE KEY-----\nsecret\n")
+    monkeypatch.setenv(signing.SIGNING_KEY_VARIABLE, "-----BEGIN PRIVATE KEY-----\nsecret\n")
     (tmp_path / "m.jsonl").write_bytes(ENTRY)
     told = refusal(monkeypatch, capsys, "sign", "m.jsonl")
     assert "MANIFEST_SIGNING_KEY: holds no private Ed25519 key" in told
     assert "secret" not in told
     for text in ("MC4CAQAwBQYDK2VwBCIEIPsecret", "a/secret" * 1000):
-        monkeypatch.setenv(keys.SIGNING_KEY_VARIABLE, text)
+        monkeypatch.setenv(signing.SIGNING_KEY_VARIABLE, text)
         told = refusal(monkeypatch, capsys, "sign", "m.jsonl")
         assert "MANIFEST_SIGNING_KEY: names no file that is there" in told
         assert "secret" not in told
-    monkeypatch.delenv(keys.SIGNING_KEY_VARIABLE)
+    monkeypatch.delenv(signing.SIGNING_KEY_VARIABLE)
     assert "name a private key by --key=FILE" in refusal(monkeypatch, capsys, "sign", "m.jsonl")
 
 
@@ -218,13 +218,13 @@ def test_a_manifest_is_signed_by_the_key_that_was_made_here(
 ) -> None:
     """Where no other one is named; to check a signature the public one has to be named."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv(keys.SIGNING_KEY_VARIABLE, raising=False)
-    monkeypatch.delenv(keys.PUBLIC_KEY_VARIABLE, raising=False)
+    monkeypatch.delenv(signing.SIGNING_KEY_VARIABLE, raising=False)
+    monkeypatch.delenv(signing.PUBLIC_KEY_VARIABLE, raising=False)
     (tmp_path / "m.jsonl").write_bytes(ENTRY)
     made = as_json("keygen")
     assert as_json("sign", "m.jsonl")["key_id"] == made["key_id"]
     assert "name the public keys by --key=FILE" in refusal(monkeypatch, capsys, "verify", "m.jsonl")
-    monkeypatch.setenv(keys.SIGNING_KEY_VARIABLE, str(pair[0]))
+    monkeypatch.setenv(signing.SIGNING_KEY_VARIABLE, str(pair[0]))
     assert as_json("sign", "m.jsonl")["key_id"] != made["key_id"]
 
 
@@ -249,19 +249,19 @@ def test_what_is_no_key_is_refused(tmp_path: Path, pair: tuple[Path, Path]) -> N
     for text in ("", "nonsense", pair[0].read_text(), more):
         (tmp_path / "x.pub").write_text(text)
         with pytest.raises(SigningError, match="holds no public Ed25519 key"):
-            keys.read_verifier(str(tmp_path / "x.pub"), "--key")
+            signing.read_verifier(str(tmp_path / "x.pub"), "--key")
     (tmp_path / "x.key").write_text(pair[1].read_text())
     (tmp_path / "x.key").chmod(0o600)
     with pytest.raises(SigningError, match="holds no private Ed25519 key"):
-        keys.read_signer(str(tmp_path / "x.key"), "--key")
+        signing.read_signer(str(tmp_path / "x.key"), "--key")
     with pytest.raises(SigningError, match="cannot be read"):
-        keys.read_signer(str(tmp_path / "none.key"), "--key")
+        signing.read_signer(str(tmp_path / "none.key"), "--key")
 
 
 def test_cryptography_is_imported_only_where_a_key_is_used() -> None:
     """Nor needed: an idle session, a worker and the command do without."""
     code = (
-        "import sys, pytest_manifest.signing.orders, pytest_manifest.signing.keys\n"
+        "import sys, pytest_manifest.signing, pytest_manifest.signing\n"
         "import pytest_manifest.cli.main, pytest_manifest.plugin, pytest_manifest.worker\n"
         "sys.exit('cryptography' in sys.modules)"
     )

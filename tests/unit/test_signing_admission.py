@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from pytest_manifest import signing
 from pytest_manifest.broker.preflight import Preflight
 from pytest_manifest.run.admission import _signing_refusals
-from pytest_manifest.signing import keys
 
 if TYPE_CHECKING:
     from pytest_manifest.run.strategy import Strategy
 
-PEM = keys.generate()[1]
+PEM = signing.generate()[1]
 TRUSTED = "trusted"
 KEY_IDS = {
     None: None,
-    TRUSTED: keys.read_verifier(PEM, "key").key_ids[0],
+    TRUSTED: signing.read_verifier(PEM, "key").key_ids[0],
     "another": "0" * 64,
 }
 """The keys that a worker signs with, by names that are the same in each process."""

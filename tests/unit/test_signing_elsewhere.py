@@ -12,7 +12,7 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]  # its own example does
 
-from pytest_manifest.signing import keys, orders
+from pytest_manifest import signing
 from tests.unit.test_signing import pair, signed
 
 __all__ = ["pair"]  # a fixture is found by its name here
@@ -23,12 +23,12 @@ def test_another_implementation_of_dsse_opens_the_envelope(
 ) -> None:
     """It is an in-toto statement about the file, by securesystemslib, and by no other key."""
     path = signed(tmp_path, pair[0])
-    document = json.loads(orders.signature_of(path).read_bytes())
+    document = json.loads(signing.signature_of(path).read_bytes())
     envelope = Envelope.from_dict(json.loads(json.dumps(document)))
     key_id = document["signatures"][0]["keyid"]
     public = load_pem_public_key(pair[1].read_bytes())
     assert list(envelope.verify([SSlibKey.from_crypto(public, key_id)], 1)) == [key_id]
-    other = load_pem_public_key(keys.generate()[1].encode())
+    other = load_pem_public_key(signing.generate()[1].encode())
     with pytest.raises(VerificationError):
         envelope.verify([SSlibKey.from_crypto(other, key_id)], 1)
 

@@ -9,13 +9,13 @@ import pytest
 from celery import Celery
 from sqlalchemy.pool import NullPool, QueuePool
 
+from pytest_manifest import signing as keys
 from pytest_manifest.broker.checks import Finding, StackCheck, demand_of
 from pytest_manifest.broker.lint import eager, ends, forking, late_limits, rabbitmq
 from pytest_manifest.broker.workers import Worker
 from pytest_manifest.plugin.stack_check import document, signing_findings, table
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.wire import SIGNED_MARK
-from pytest_manifest.signing import keys
 
 WHERE = "visibility_timeout"
 

@@ -15,7 +15,7 @@ import pytest
 from pytest_manifest import processes
 from pytest_manifest.broker.celery_settings import PROGRAM_VARIABLES, VARIABLES
 from pytest_manifest.errors import StackError
-from pytest_manifest.signing.keys import SIGNING_KEY_VARIABLE
+from pytest_manifest.signing import SIGNING_KEY_VARIABLE
 from pytest_manifest.stack import background, client, services, state, valkey
 from pytest_manifest.stack.private import URL_VARIABLE
 from pytest_manifest.stack.services import tail
