@@ -26,7 +26,7 @@ ALLOWED = {
     "reporting/allure/hooks.py": "the folder of allure-pytest, which has made it",
     "reporting/summary_files.py": "GitHub's file of a step, which it has made",
     "schema/__main__.py": "sources of this project",
-    "signing/__init__.py": "a private key, mode 0600 from the first, and a public one",
+    "signing.py": "a private key, mode 0600 from the first, and a public one",
     "stack/state.py": "mode 0600 in the private runtime folder",
     "stack/services.py": "logs, mode 0600, in a folder of mkdtemp()",
     "stack/supervisor.py": "its log, mode 0600, in a folder of mkdtemp()",

@@ -30,7 +30,7 @@ EXCEPTIONS: Final = {
     "worker/announcements.py: _outside": "of one context, which is put back",
     "worker/job.py: _current": "of one context, which is put back",
     "results/django_results.py: connections": "Django's, put back at the end of the block",
-    "signing/__init__.py: _require_library": "whether a library is installed",
+    "signing.py: _require_library": "whether a library is installed",
     "worker/backends.py: with_receipts": "a class for each class of result stores",
     "ledger/facts.py: _adapter": "the fields of a class of facts",
     "manifest/writer.py: _fields": "the fields of a class of documents",
