@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -14,157 +14,94 @@ from pytest_manifest.files import folder_of
 from pytest_manifest.plugin.options import Options
 from pytest_manifest.plugin.stack_choice import IN_MEMORY
 
-CONFLICTS: Final[tuple[tuple[Callable[[Options], object], str], ...]] = (
-    (
-        lambda o: o.report and o.dispatch_only,
-        (
-            "--manifest-report is of a run that is over; leave it out with "
-            "--manifest-dispatch-only, and give it to --manifest-audit --manifest-wait"
-        ),
+CONFLICTS: Final[Mapping[str, Callable[[Options], object]]] = {
+    "--manifest-report is of a run that is over; leave it out with "
+    "--manifest-dispatch-only, and give it to --manifest-audit --manifest-wait": lambda o: (
+        o.report and o.dispatch_only
     ),
-    (
-        lambda o: o.plan == "",
-        "--manifest-plan is empty; write --manifest-plan=WORKFLOW:MODE",
+    "--manifest-plan is empty; write --manifest-plan=WORKFLOW:MODE": lambda o: o.plan == "",
+    "--manifest-check sends and judges nothing; give it alone, or with --manifest=FILE": lambda o: (
+        (o.check or o.check_json) and (o.plan is not None or o.audit or o.resume or o.dispatch_only)
     ),
-    (
-        lambda o: (
-            (o.check or o.check_json)
-            and (o.plan is not None or o.audit or o.resume or o.dispatch_only)
-        ),
-        "--manifest-check sends and judges nothing; give it alone, or with --manifest=FILE",
+    "--manifest-plan-run needs --manifest-plan=WORKFLOW:MODE": lambda o: o.plan_run and not o.plan,
+    "--manifest-plan-run sends an unsigned plan, and signatures are required; plan, "
+    "look at the plan, sign it with 'manifest sign FILE', and run it with "
+    "--manifest=FILE": lambda o: o.plan_run and o.require_signature,
+    "--manifest-plan-opt needs --manifest-plan=WORKFLOW:MODE": lambda o: (
+        o.plan_options and not o.plan
     ),
-    (
-        lambda o: o.plan_run and not o.plan,
-        "--manifest-plan-run needs --manifest-plan=WORKFLOW:MODE",
+    "--manifest-plan makes a new plan; name the manifest to go on with by "
+    "--manifest=FILE": lambda o: o.plan and o.resume,
+    "--manifest-plan only plans; plan first, then use the manifest that it wrote": lambda o: (
+        (o.audit or o.dispatch_only) and _only_plans(o)
     ),
-    (
-        lambda o: o.plan_run and o.require_signature,
-        (
-            "--manifest-plan-run sends an unsigned plan, and signatures are required; plan, "
-            "look at the plan, sign it with 'manifest sign FILE', and run it with --manifest=FILE"
-        ),
+    "--manifest-compare is shown at a run's end; use it there, or with "
+    "--manifest-audit": lambda o: o.compare and (o.dispatch_only or _only_plans(o)),
+    "--manifest-plan only plans; give --manifest-reuse when the manifest is run": lambda o: (
+        o.reuse and _only_plans(o)
     ),
-    (
-        lambda o: o.plan_options and not o.plan,
-        "--manifest-plan-opt needs --manifest-plan=WORKFLOW:MODE",
+    "--manifest-reuse is for a run that begins; --manifest-resume and "
+    "--manifest-audit keep what has passed in theirs anyway": lambda o: (
+        o.reuse and (o.audit or o.resume)
     ),
-    (
-        lambda o: o.plan and o.resume,
-        "--manifest-plan makes a new plan; name the manifest to go on with by --manifest=FILE",
+    "--manifest-plan only plans; give --manifest-aggregate when the manifest is run": lambda o: (
+        o.aggregate and _only_plans(o)
     ),
-    (
-        lambda o: (o.audit or o.dispatch_only) and _only_plans(o),
-        "--manifest-plan only plans; plan first, then use the manifest that it wrote",
+    "--manifest-plan writes one manifest; give --manifest=FILE once": lambda o: (
+        o.plan and len(o.files) > 1
     ),
-    (
-        lambda o: o.compare and (o.dispatch_only or _only_plans(o)),
-        "--manifest-compare is shown at a run's end; use it there, or with --manifest-audit",
+    "name the manifest with --manifest=FILE": lambda o: (
+        (o.audit or o.dispatch_only or o.resume) and not o.active
     ),
-    (
-        lambda o: o.reuse and _only_plans(o),
-        "--manifest-plan only plans; give --manifest-reuse when the manifest is run",
+    "--manifest-stack and --manifest-broker name two stacks; choose one": lambda o: (
+        o.use_running_stack and o.broker_given
     ),
-    (
-        lambda o: o.reuse and (o.audit or o.resume),
-        (
-            "--manifest-reuse is for a run that begins; --manifest-resume and --manifest-audit "
-            "keep what has passed in theirs anyway"
-        ),
+    "--manifest-run names an earlier run; it goes with --manifest-audit or "
+    "--manifest-resume": lambda o: o.run and not (o.audit or o.resume),
+    "a private stack keeps its results itself; leave out --manifest-backend "
+    "(manifest_backend), or --manifest-broker=private": lambda o: (
+        o.backend and o.stack_word == "private" and not o.use_running_stack
     ),
-    (
-        lambda o: o.aggregate and _only_plans(o),
-        "--manifest-plan only plans; give --manifest-aggregate when the manifest is run",
+    "--manifest-audit sends nothing and --manifest-rerun sends all again; choose one": lambda o: (
+        o.audit and o.rerun
     ),
-    (
-        lambda o: o.plan and len(o.files) > 1,
-        "--manifest-plan writes one manifest; give --manifest=FILE once",
+    "--manifest-audit sends nothing and --manifest-dispatch-only only sends; choose "
+    "one": lambda o: o.audit and o.dispatch_only,
+    "--manifest-wait belongs to --manifest-audit; a run without --manifest-audit "
+    "waits anyway": lambda o: o.wait and not o.audit,
+    "--manifest-receipts is judged by --manifest-audit; add it": lambda o: (
+        o.receipts and not o.audit
     ),
-    (
-        lambda o: (o.audit or o.dispatch_only or o.resume) and not o.active,
-        "name the manifest with --manifest=FILE",
+    "--manifest-receipts is all there is to judge; leave --manifest-wait and "
+    "--manifest-run": lambda o: o.receipts and (o.wait or o.run),
+    "--manifest-receipts is of one manifest; give --manifest=FILE once": lambda o: (
+        o.receipts and len(o.files) != 1
     ),
-    (
-        lambda o: o.use_running_stack and o.broker_given,
-        "--manifest-stack and --manifest-broker name two stacks; choose one",
+    "--manifest-resume-unsafe belongs to --manifest-resume; add it": lambda o: (
+        o.resume_unsafe and not o.resume
     ),
-    (
-        lambda o: o.run and not (o.audit or o.resume),
-        "--manifest-run names an earlier run; it goes with --manifest-audit or --manifest-resume",
+    "--manifest-audit sends nothing and --manifest-resume goes on sending; choose one": lambda o: (
+        o.resume and o.audit
     ),
-    (
-        lambda o: o.backend and o.stack_word == "private" and not o.use_running_stack,
-        (
-            "a private stack keeps its results itself; leave out --manifest-backend (manifest_"
-            "backend), or --manifest-broker=private"
-        ),
+    "--manifest-resume goes on with a run and --manifest-rerun begins a new run; "
+    "choose one": lambda o: o.resume and o.rerun,
+    "with --manifest-dispatch-only pytest does not stay to judge a canary or to "
+    "count failures; leave it out, or --manifest-canary and --manifest-max-failed": lambda o: (
+        o.dispatch_only and (o.canary or o.max_failed is not None)
     ),
-    (
-        lambda o: o.audit and o.rerun,
-        "--manifest-audit sends nothing and --manifest-rerun sends all again; choose one",
+    "with --manifest-dispatch-only pytest does not stay to count what the jobs "
+    "cost; leave it out, or --manifest-budget": lambda o: o.dispatch_only and o.budget is not None,
+    "with --manifest-dispatch-only pytest does not stay to hold jobs back until "
+    "others have ended; leave it out, or --manifest-limit": lambda o: (
+        o.dispatch_only and o.key_limits
     ),
-    (
-        lambda o: o.audit and o.dispatch_only,
-        "--manifest-audit sends nothing and --manifest-dispatch-only only sends; choose one",
+    "--manifest-plan only plans, and always all; give --manifest-shard to the runs "
+    "of it": lambda o: o.shard and _only_plans(o),
+    "--manifest-receipts is all there is to judge; leave out --manifest-shard": lambda o: (
+        o.shard and o.receipts
     ),
-    (
-        lambda o: o.wait and not o.audit,
-        "--manifest-wait belongs to --manifest-audit; a run without --manifest-audit waits anyway",
-    ),
-    (
-        lambda o: o.receipts and not o.audit,
-        "--manifest-receipts is judged by --manifest-audit; add it",
-    ),
-    (
-        lambda o: o.receipts and (o.wait or o.run),
-        "--manifest-receipts is all there is to judge; leave --manifest-wait and --manifest-run",
-    ),
-    (
-        lambda o: o.receipts and len(o.files) != 1,
-        "--manifest-receipts is of one manifest; give --manifest=FILE once",
-    ),
-    (
-        lambda o: o.resume_unsafe and not o.resume,
-        "--manifest-resume-unsafe belongs to --manifest-resume; add it",
-    ),
-    (
-        lambda o: o.resume and o.audit,
-        "--manifest-audit sends nothing and --manifest-resume goes on sending; choose one",
-    ),
-    (
-        lambda o: o.resume and o.rerun,
-        "--manifest-resume goes on with a run and --manifest-rerun begins a new run; choose one",
-    ),
-    (
-        lambda o: o.dispatch_only and (o.canary or o.max_failed is not None),
-        (
-            "with --manifest-dispatch-only pytest does not stay to judge a canary or to count "
-            "failures; leave it out, or --manifest-canary and --manifest-max-failed"
-        ),
-    ),
-    (
-        lambda o: o.dispatch_only and o.budget is not None,
-        (
-            "with --manifest-dispatch-only pytest does not stay to count what the jobs cost; "
-            "leave it out, or --manifest-budget"
-        ),
-    ),
-    (
-        lambda o: o.dispatch_only and o.key_limits,
-        (
-            "with --manifest-dispatch-only pytest does not stay to hold jobs back until others "
-            "have ended; leave it out, or --manifest-limit"
-        ),
-    ),
-    (
-        lambda o: o.shard and _only_plans(o),
-        "--manifest-plan only plans, and always all; give --manifest-shard to the runs of it",
-    ),
-    (
-        lambda o: o.shard and o.receipts,
-        "--manifest-receipts is all there is to judge; leave out --manifest-shard",
-    ),
-)
-"""When options are refused, and by which message; the first that applies counts."""
+}
+"""The messages by which options are refused, and when; the first that applies counts."""
 
 
 def read_options(config: pytest.Config) -> Options:
@@ -198,7 +135,7 @@ def _refuse_closed_sockets(config: pytest.Config, options: Options) -> None:
 
 
 def _refuse_conflicts(options: Options) -> None:
-    for applies, message in CONFLICTS:
+    for message, applies in CONFLICTS.items():
         if applies(options):
             raise pytest.UsageError(message)
     if options.receipts is not None and not options.receipts.is_file():
