@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 
 from pydantic import JsonValue
 
@@ -184,134 +184,62 @@ class ReceiverFailedRecord:
     at_start: bool = False
 
 
+_Kind = TypeVar("_Kind")
+_Reader = Callable[[Mapping[str, object], str], object]
 Record = StartedRecord | HandedOnRecord | FinishedRecord | SpawnedRecord | ReceiverFailedRecord
 
 
 def parse_record(record: Mapping[str, object]) -> Record | None:
-    """Parse a stream record; return None for kinds that only a newer worker sends."""
-    kind = record.get("kind")
-    if kind == KIND_STARTED:
-        return started_record(record)
-    if kind == KIND_FINISHED:
-        return finished_record(record)
-    if kind == KIND_HANDED_ON:
-        return handed_on_record(record)
-    if kind == KIND_SPAWNED:
-        return spawned_record(record)
-    if kind == KIND_RECEIVER_FAILED:
-        return receiver_failed_record(record)
-    return None
+    """Parse a stream record; return None for kinds that only a newer worker sends.
+
+    Raises ValueError where one lacks what its kind must have: the names of its attempt.
+    """
+    parse = _PARSERS.get(str(record.get("kind")))
+    return None if parse is None else parse(record)
 
 
-def started_record(record: Mapping[str, object]) -> StartedRecord:
-    """Parse a ``started`` document; raises ValueError where it names no attempt."""
-    return StartedRecord(
-        run=_text(record, "run"),
-        entry=_text(record, "entry"),
-        attempt=_integer(record, "attempt") or 0,
-        task_id=_text(record, "task_id"),
-        task=_text(record, "task"),
-        execution=_text(record, "execution"),
-        worker=_optional_text(record, "worker"),
-        host=_optional_text(record, "host"),
-        pid=_integer(record, "pid"),
-        queue=_optional_text(record, "queue"),
-        sent_at=parse_timestamp(record.get("sent_at")),
-        received_at=parse_timestamp(record.get("received_at")),
-        started_at=parse_timestamp(record.get("started_at")),
-        redelivered=record.get("redelivered") is True,
-        retries=_integer(record, "retries") or 0,
-        boot=_optional_text(record, "boot"),
-        pid_namespace=_optional_text(record, "pid_namespace"),
-        hop=_integer(record, "hop") or 0,
-        origin=_origin(record),
+def _spawned(record: Mapping[str, object]) -> SpawnedRecord:
+    children = tuple(_read(Child, one) for one in _documents(record, "children"))
+    return _read(SpawnedRecord, record, children=children)
+
+
+def _finished(record: Mapping[str, object]) -> FinishedRecord:
+    receipt, start = record.get("receipt"), record.get("start")
+    if not isinstance(receipt, dict):
+        raise ValueError("a finished record without a receipt")  # noqa: TRY004 - bad data, not a bug
+    return _read(
+        FinishedRecord,
+        record,
+        receipt=receipt,
+        start=_read(StartedRecord, start) if isinstance(start, Mapping) else None,
+        spawned=tuple(map(_spawned, _documents(record, "spawned"))),
+        announced=tuple(map(_announcement, _documents(record, "announced"))),
     )
-
-
-def spawned_record(record: Mapping[str, object]) -> SpawnedRecord:
-    """Parse a ``spawned`` document; raises ValueError where it names no task."""
-    children = [
-        Child(
-            task_id=_text(one, "task_id"),
-            task=_text(one, "task"),
-            how=_text(one, "how"),
-            queue=_optional_text(one, "queue"),
-            fulfils=_optional_text(one, "fulfils"),
-            chords=_texts(one, "chords") if "chords" in one else None,
-            due=parse_timestamp(one.get("due")),
-        )
-        for one in _documents(record, "children")
-    ]
-    return SpawnedRecord(
-        run=_text(record, "run"),
-        entry=_text(record, "entry"),
-        attempt=_integer(record, "attempt") or 0,
-        root=_text(record, "root"),
-        parent=_text(record, "parent"),
-        execution=_text(record, "execution"),
-        spawned_at=parse_timestamp(record.get("spawned_at")),
-        children=tuple(children),
-        closes=_optional_text(record, "closes"),
-    )
-
-
-def _origin(record: Mapping[str, object]) -> Origin | None:
-    root, parent = _optional_text(record, "root"), _optional_text(record, "parent")
-    return None if root is None or parent is None else Origin(root, parent)
 
 
 def _announcement(record: Mapping[str, object]) -> Announcement:
-    return Announcement(
-        key=_text(record, "key"),
-        how=_text(record, "how"),
-        task=_optional_text(record, "task") or "",  # of what is off there need be none
-        count=_integer(record, "count") or 0,
-        task_ids=_texts(record, "task_ids"),
-        is_off=record.get("is_off") is True,
-    )
+    # Of what is off there need be no task.
+    return _read(Announcement, record, task=_optional_text(record, "task") or "")
 
 
-def handed_on_record(record: Mapping[str, object]) -> HandedOnRecord:
-    """Parse a ``handed_on`` document; raises ValueError where it names no execution."""
-    return HandedOnRecord(
-        task_id=_text(record, "task_id"),
-        execution=_text(record, "execution"),
-        how=_text(record, "how"),
-        ended_at=parse_timestamp(record.get("ended_at")),
-        next_at=parse_timestamp(record.get("next_at")),
-        unsent=_texts(record, "unsent"),
-        elsewhere=_texts_by_name(record, "elsewhere"),
-        cost=amount(record.get("cost")),
-    )
+_PARSERS: Final[Mapping[str, Callable[[Mapping[str, object]], Record]]] = {
+    KIND_STARTED: lambda record: _read(StartedRecord, record),
+    KIND_FINISHED: _finished,
+    KIND_HANDED_ON: lambda record: _read(HandedOnRecord, record),
+    KIND_SPAWNED: _spawned,
+    KIND_RECEIVER_FAILED: lambda record: _read(ReceiverFailedRecord, record),
+}
 
 
-def receiver_failed_record(record: Mapping[str, object]) -> ReceiverFailedRecord:
-    """Parse a ``receiver_failed`` document; raises ValueError where it names no receiver."""
-    return ReceiverFailedRecord(
-        entry=_text(record, "entry"),
-        execution=_text(record, "execution"),
-        receiver=_text(record, "receiver"),
-        error=_text(record, "error"),
-        at_start=record.get("at_start") is True,
-    )
+def _read(kind: type[_Kind], record: Mapping[str, object], **given: object) -> _Kind:
+    """Make a record of a document by the types of its fields; ``given``: what was read already."""
+    found = {name: read(record, name) for name, read in _FIELDS[kind] if name not in given}
+    return kind(**found, **given)
 
 
-def finished_record(record: Mapping[str, object]) -> FinishedRecord:
-    """Parse a ``finished`` document; raises ValueError where there is no receipt in it."""
-    receipt = record.get("receipt")
-    if not isinstance(receipt, dict):
-        raise ValueError("a finished record without a receipt")  # noqa: TRY004 - bad data, not a bug
-    execution, start = _text(record, "execution"), record.get("start")
-    return FinishedRecord(
-        execution,
-        receipt,
-        started_record(start) if isinstance(start, Mapping) else None,
-        _origin(record),
-        tuple(map(spawned_record, _documents(record, "spawned"))),
-        _texts(record, "unsent"),
-        tuple(map(_announcement, _documents(record, "announced"))),
-        _texts_by_name(record, "elsewhere"),
-    )
+def _origin(record: Mapping[str, object], _name: str) -> Origin | None:
+    root, parent = _optional_text(record, "root"), _optional_text(record, "parent")
+    return None if root is None or parent is None else Origin(root, parent)
 
 
 def _text(record: Mapping[str, object], name: str) -> str:
@@ -353,6 +281,28 @@ def _integer(record: Mapping[str, object], name: str) -> int | None:
     if not isinstance(value, int) or isinstance(value, bool):
         return None
     return value if -MOST <= value <= MOST else None  # no pid or count is larger
+
+
+_READERS: Final[Mapping[str, _Reader]] = {
+    "str | None": _optional_text,
+    "int": lambda record, name: _integer(record, name) or 0,
+    "int | None": _integer,
+    "bool": lambda record, name: record.get(name) is True,
+    "datetime | None": lambda record, name: parse_timestamp(record.get(name)),
+    "float | None": lambda record, name: amount(record.get(name)),
+    "tuple[str, ...]": _texts,
+    "tuple[str, ...] | None": lambda record, name: _texts(record, name) if name in record else None,
+    "Mapping[str, str]": _texts_by_name,
+    "Origin | None": _origin,
+}
+"""How a field of a record is read, by its type; any other must be a text."""
+_FIELDS: Final[Mapping[type, Sequence[tuple[str, _Reader]]]] = {
+    kind: tuple((one.name, _READERS.get(str(one.type), _text)) for one in fields(kind))
+    for kind in (
+        Announcement, Child, FinishedRecord, HandedOnRecord, ReceiverFailedRecord, SpawnedRecord,
+        StartedRecord,
+    )
+}  # fmt: skip
 
 
 RECEIPT_TYPE: Final = "application/vnd.pytest-celery-manifest.receipt+json"
