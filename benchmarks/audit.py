@@ -104,7 +104,7 @@ def record(ledger: Ledger, numbers: Sequence[int]) -> None:
     """Send, start, finish and judge these entries, as a run does."""
     from pytest_manifest.broker.attempt import task_id_for
     from pytest_manifest.ledger import Start
-    from pytest_manifest.verdict import evaluate
+    from tests.verdicts import evaluate
 
     entries = [entry(n) for n in numbers]
     ids = [task_id_for(RUN, one.id, 1, n) for n, one in zip(numbers, entries, strict=True)]

@@ -35,7 +35,7 @@ from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.engine import Engine
-from pytest_manifest.run.evaluation import AttemptEvaluator
+from pytest_manifest.run.fact_log import FactLog
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.settings import RunSettings, Signals
@@ -143,7 +143,6 @@ class Replay:
         self.collector = ReceiptCollector(StreamReader(url, self.key), results)
         self.collector.begin(3600)
         settings = RunSettings(folder=folder)
-        bench = AttemptEvaluator(self.run, manifest, self.ledger, kills=3, lifetime=3600.0)
         self.engine = Engine(
             EngineContext(
                 run=self.run,
@@ -151,7 +150,8 @@ class Replay:
                 signals=Signals(),
                 ledger=self.ledger,
                 collector=self.collector,
-                evaluator=bench,
+                manifest=manifest,
+                facts=FactLog(self.ledger),
                 schedule=Schedule([]),
                 pending=flights,
             )

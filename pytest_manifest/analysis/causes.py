@@ -12,7 +12,7 @@ from pytest_manifest.schema import Mismatch, Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.statuses import BAD, Outcome
 from pytest_manifest.text import middle, printable
 from pytest_manifest.verdict import best_known, next_step
-from pytest_manifest.verdict.descendants import PATH, descendant_of
+from pytest_manifest.verdict.tree import PATH, descendant_of
 
 EXAMPLES = 3
 _MESSAGE_LIMIT = 400

@@ -12,8 +12,7 @@ from pytest_manifest.ledger import Ledger, Statuses
 from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.statuses import Outcome, outcome_of
 from pytest_manifest.text import middle, plural, printable
-from pytest_manifest.verdict.descendants import counts_text, number_of
-from pytest_manifest.verdict.explanation import error_place
+from pytest_manifest.verdict.explanation import counts_text, error_place, number_of
 
 PRECEDENCE: Final[Sequence[Outcome]] = ("failed", "error", "pending", "skipped", "passed")
 """A group's outcome is the first of these that one of its entries has."""

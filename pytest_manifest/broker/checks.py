@@ -25,7 +25,7 @@ from pytest_manifest.broker.workers import Worker, with_effective_timeout
 from pytest_manifest.schema.models import Entry
 from pytest_manifest.schema.wire import WORKER_MARK
 from pytest_manifest.text import listed, middle, printable
-from pytest_manifest.verdict.descendants import expects_something
+from pytest_manifest.verdict.tree import expects_something
 
 CELERYS: Final = "celery."
 UNSEEN: Final = frozenset(

@@ -22,7 +22,7 @@ from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.manifest import atomic_file, write_receipt_lines
 from pytest_manifest.manifest.writer import writing
 from pytest_manifest.run.exported_trees import exported_lines
-from pytest_manifest.verdict.descendants import failed_of, number_of
+from pytest_manifest.verdict.explanation import failed_of, number_of
 
 COLUMNS: Final = (
     *("id", "task", "line", "verdict", "sentence", "task_id", "attempts", "wait", "runtime"),

@@ -29,7 +29,7 @@ from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.json_values import MSGSPEC_ERRORS
 from pytest_manifest.schema.statuses import BAD, SIGNS, outcome_of
 from pytest_manifest.text import rate_text, seconds
-from pytest_manifest.verdict.descendants import number_of
+from pytest_manifest.verdict.explanation import number_of
 
 CHANGES: Final = 2
 """Changes between passed and not passed that make an entry flaky: one is a fault, or its mend."""

@@ -30,7 +30,7 @@ from pytest_manifest.reporting.terminal_layout import Sheet, padded
 from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.schema.shown import shown_entry, shown_text
 from pytest_manifest.text import cells, plural, seconds, short
-from pytest_manifest.verdict.descendants import counts_text, number_of
+from pytest_manifest.verdict.explanation import counts_text, number_of
 
 Row = TypeVar("Row")
 _COLUMNS: Final = ("status", "task", "how", "task id", "#runtime", "what happened")

@@ -44,7 +44,6 @@ from pytest_manifest.ledger.rows import (
 )
 from pytest_manifest.ledger.run_info import (
     ACCEPTED,
-    CLASHING_STARTS,
     GAVE_UP,
     MERGED_SHARDS,
     NO_WORKER,
@@ -52,7 +51,6 @@ from pytest_manifest.ledger.run_info import (
     OWN_STORE,
     RECEIPT_KEYS,
     REUSED_RUNS,
-    REVOKED_TASKS,
     RUN_KEYS,
     SECRETS,
     SEGMENTS,
@@ -77,7 +75,6 @@ __all__ = [
     "ACCEPTED",
     "BAD_ROW_ERRORS",
     "BUDGET",
-    "CLASHING_STARTS",
     "GAVE_UP",
     "LEDGER_VERSION",
     "MERGED",
@@ -89,7 +86,6 @@ __all__ = [
     "OWN_STORE",
     "RECEIPT_KEYS",
     "REUSED_RUNS",
-    "REVOKED_TASKS",
     "RUN_KEYS",
     "SECRETS",
     "SEGMENTS",

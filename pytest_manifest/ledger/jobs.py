@@ -6,7 +6,7 @@ what was handed on, receipts, descendants and announcements. The rest are rows o
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -34,7 +34,6 @@ from pytest_manifest.ledger.rows import (
     origin_of,
     receipt_of,
     start_of_row,
-    utc_now,
 )
 from pytest_manifest.ledger.run_info import RECEIPT_KEYS, RunMetadata, TaskRuns
 from pytest_manifest.schema import Receipt
@@ -232,25 +231,6 @@ class Jobs(LedgerPart):
             first_start=None if row is None or row[0] is None else int(row[0]),
             facts=tuple(cast("Sequence[RunFact]", self._facts.of_run(name))),
         )
-
-    def facts_to_copy(
-        self, entry: str, root: str, task_ids: Container[str]
-    ) -> list[JobFact | RunFact]:
-        """Return the facts of an attempt and of its tree that no other table has, for a reuse.
-
-        And what excuses its reports: that was of the run then, and is of this job alone there.
-        """
-        copied = [fact for fact in self._facts.of_entry(entry) if fact.job in task_ids]
-        row = self._db.read_one(
-            "SELECT starts_lost, set_back FROM attempts WHERE task_id = ?", (root,)
-        )
-        lost, back = (0, 0.0) if row is None else row
-        now = utc_now()
-        if lost:
-            copied.append(StoreFact(seq=0, at=now, job=root, what="emptied"))
-        if back:
-            copied.append(SetBack(seq=0, at=now, job=root, by=back, most=back))
-        return copied
 
     # Attempts
 

@@ -20,7 +20,6 @@ from pytest_manifest.ledger.database import (
 )
 from pytest_manifest.ledger.descendants import Descendants
 from pytest_manifest.ledger.events import WorkerEvents
-from pytest_manifest.ledger.excuses import Excuses
 from pytest_manifest.ledger.facts import Facts
 from pytest_manifest.ledger.files import (
     CACHE_KB,
@@ -49,7 +48,7 @@ class Ledger:
     """A run's ledger; see :meth:`create` and :meth:`open`. Use one instance per thread.
 
     Its parts are ``info`` (the run's metadata), ``attempts``, ``events`` (what arrives from
-    workers), ``excuses`` (what excuses that), ``facts`` (what only a session knew), ``jobs`` (those
+    workers), ``facts`` (what only a session knew), ``jobs`` (those
     of an entry with all their facts), ``descendants`` (tasks that jobs start), ``verdicts``,
     ``queries`` (of many entries at once), ``trees`` (of many descendants at once), ``transfers``
     (attempts that others have sent) and ``promises`` (what does not fit together). A method of a
@@ -65,7 +64,6 @@ class Ledger:
         self.info = RunMetadata(self._db)
         self.attempts = Attempts(self._db)
         self.events = WorkerEvents(self._db)
-        self.excuses = Excuses(self._db)
         self.facts = Facts(self._db)
         self.jobs = Jobs(self._db, self.facts, self.info)
         self.descendants = Descendants(self._db)

@@ -46,7 +46,7 @@ _NOT_PASSED = (
 )
 
 _PASSED = f"""
-    SELECT s.entry, s.attempt, a.task_id, a.sent_at, s.receipt, a.reused_from, a.set_back
+    SELECT s.entry, s.attempt, a.task_id, a.sent_at, s.receipt, a.reused_from
     {_REQUESTED}
     JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt WHERE s.kind = 'passed'
 """  # nosec B608 # fixed text
@@ -97,8 +97,7 @@ class StoredEntry:
 
 @dataclass(frozen=True, slots=True)
 class StoredPass:
-    """A passed entry as stored; ``receipt`` and ``reused_from``: not parsed; ``set_back``: the
-    seconds by which the clock was set back while its attempt was in flight."""
+    """A passed entry as stored; ``receipt`` and ``reused_from``: not parsed."""
 
     entry: str
     attempt: int
@@ -106,7 +105,6 @@ class StoredPass:
     sent_at: str | None
     receipt: str | None
     reused_from: str | None
-    set_back: float
 
 
 class Queries(LedgerPart):

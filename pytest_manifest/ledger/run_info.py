@@ -157,7 +157,7 @@ class RunMetadata(LedgerPart):
             return frozenset(map(str, json.loads(self.get_meta(key) or "[]")))
 
     def task_ids(self, key: str) -> frozenset[str]:
-        """Return the task ids under a key, such as ``REVOKED_TASKS``."""
+        """Return the task ids under a key."""
         return self.texts(key)
 
     def add_task_ids(self, key: str, task_ids: Iterable[str]) -> None:
@@ -178,16 +178,6 @@ class RunMetadata(LedgerPart):
             noted = json.loads(self.get_meta(KEY_LIMITS) or "{}")
             return {str(name): int(most) for name, most in noted.items()}
 
-    def set_kills(self, number: int) -> None:
-        """Record after how many deaths of a worker the run calls an entry quarantined."""
-        self.set_meta(KILLS, str(number))
-
-    def kills(self) -> int | None:
-        """Return what :meth:`set_kills` has recorded last; None where it never has."""
-        with self._db.parse_errors():
-            noted = self.get_meta(KILLS)
-            return None if noted is None else int(noted)
-
     def sent_on_request(self) -> frozenset[str]:
         """Return the task ids of attempts that the user had sent though one may have run."""
         return self.task_ids(SENT_ON_REQUEST)
@@ -200,10 +190,6 @@ class RunMetadata(LedgerPart):
 SENT_ON_REQUEST: Final = "sent_on_request"
 """The ledger's key for attempts that were sent though one before them may have run, as the user
 had asked for that: task ids, JSON."""
-REVOKED_TASKS: Final = "taken_back"
-"""The ledger's key for what the run itself revoked and what expects that: task ids, JSON."""
-CLASHING_STARTS: Final = "clashing_starts"
-"""The ledger's key for attempts of which two records of one start differ: task ids, JSON."""
 RECEIPT_KEYS: Final = "receipt_keys"
 """The ledger's key for the public keys that receipts must be signed by, as PEM."""
 NO_WORKER: Final = "no worker that answered"
@@ -220,8 +206,6 @@ ACCEPTED: Final = "accepted"
 """The ledger's key for risks that the settings accept, in sentences, a JSON list."""
 UNITED_KEYS: Final = (
     SENT_ON_REQUEST,
-    REVOKED_TASKS,
-    CLASHING_STARTS,
     SECRETS,
     REUSED_RUNS,
     ACCEPTED,
@@ -235,8 +219,6 @@ UNVERIFIED_WORKERS: Final = "strangers"
 """The ledger's key for workers of which only the name is known; empty where there are none."""
 OTHER_BROKER: Final = "other_broker"
 """The ledger's key for the broker that jobs were sent to, once they were searched in another."""
-KILLS: Final = "kills"
-"""The ledger's key for after how many deaths of a worker an entry is quarantined."""
 OWN_STORE: Final = "own_store"
 """The ledger's key for the result store that the app's settings name, where the run reads from
 another; without the password."""

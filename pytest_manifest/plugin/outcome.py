@@ -218,7 +218,7 @@ def _fail_or_skip(
         if ledger is not None and stored.task_id is not None:
             from pytest_manifest.reporting.descendants import tree_text
 
-            tree = tree_text(ledger, entry, stored.task_id, recorded.verdict, recorded.receipt)
+            tree = tree_text(ledger, stored.task_id, recorded.verdict, recorded.receipt)
         where = state.manifests.place_of(binding)
         text = explain(entry, recorded.receipt, recorded.verdict, lines, tree, where)
         pytest.fail(text, pytrace=False)
@@ -432,7 +432,7 @@ def _group_properties(
 
     ``runtime``: seconds that its jobs ran, summed up.
     """
-    from pytest_manifest.verdict.descendants import failed_of, number_of
+    from pytest_manifest.verdict.explanation import failed_of, number_of
 
     rows: list[tuple[str, object]] = [
         ("manifest_group", binding.group),

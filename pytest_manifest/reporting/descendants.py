@@ -9,12 +9,23 @@ from typing import Final
 from pydantic import JsonValue
 
 from pytest_manifest.ledger import AttemptRow, Ledger, SlowestTree, Statuses, TreeStep, TreeTotals
+from pytest_manifest.ledger.descendants import Descendants
 from pytest_manifest.reporting.terminal_layout import Line, Sheet, table_lines
-from pytest_manifest.schema import Entry, Receipt, Source, Verdict, VerdictStatus
+from pytest_manifest.schema import Receipt, Source, Verdict, VerdictStatus
 from pytest_manifest.schema.statuses import OF_ITS_PROCESS
 from pytest_manifest.schema.summary import SummaryDescendants, SummaryStep, SummaryTree
 from pytest_manifest.text import many, printable, seconds_cell
-from pytest_manifest.verdict import TreeText, descendants
+from pytest_manifest.verdict import TreeText
+from pytest_manifest.verdict.explanation import counts_text, failed_of, number_of
+from pytest_manifest.verdict.problems import (
+    ChildrenMissing,
+    GrandchildrenMissing,
+    GrandchildrenUnknown,
+    NoTreeReports,
+    NoTreeReportsYet,
+)
+from pytest_manifest.verdict.reasons import Problem
+from pytest_manifest.verdict.tree import descendant_of
 
 NOT_KNOWN: Final = "not known"
 _TIMES: Final = ("waited, s", "began, s", "ran, s")
@@ -35,24 +46,20 @@ _FAILED_SHOWN: Final = 20
 
 
 def tree_text(
-    ledger: Ledger, entry: Entry, root: str, verdict: Verdict, receipt: Receipt | None
+    ledger: Ledger, root: str, verdict: Verdict, receipt: Receipt | None
 ) -> TreeText | None:
     """Return what to tell of an attempt's descendants; None where it has none.
 
     The first that failed is among that if it is what the ``verdict`` rests on.
     """
     counts = ledger.trees.statuses_of([root]).get(root, {})
-    phrases = [descendants.counts_text(counts)] if descendants.number_of(counts) else []
+    phrases = [counts_text(counts)] if number_of(counts) else []
     if reason := _untold(ledger, root, _said(receipt)):
         phrases.append(f"descendants: {NOT_KNOWN} ({reason})")
     if not phrases:
         return None
     phrase = "; ".join(phrases)
-    if not (verdict.mismatches and verdict.mismatches[0].path == descendants.PATH):
-        return TreeText(phrase)
-    expected = entry.expect.of_descendants
-    ends = descendants.ends_as_expected(ledger.descendants, expected, root)
-    one = descendants.first_unexpected(ledger.descendants, expected, root, ends)
+    one = descendant_of(verdict)
     if one is None:
         return TreeText(phrase)
     from pytest_manifest.run.judging import receipt_that_counts
@@ -67,12 +74,12 @@ def properties_of_tree(
     if _untold(ledger, root, receipt):
         return {"manifest_descendants": NOT_KNOWN}
     counts = ledger.trees.statuses_of([root]).get(root, {})
-    number = descendants.number_of(counts)
+    number = number_of(counts)
     if not number:
         return {}
     return {
         "manifest_descendants": number,
-        "manifest_descendants_failed": descendants.failed_of(counts),
+        "manifest_descendants_failed": failed_of(counts),
     }
 
 
@@ -88,8 +95,39 @@ def _untold(ledger: Ledger, root: str, receipt: Mapping[str, JsonValue]) -> str:
     if known == 0:  # as of nearly all, which must cost no look into the ledger
         return ""
     told_by: Source = "backend" if source == "backend" else "worker"
-    why = descendants.untold_of(ledger.descendants, root, told_by, known)[0]
+    why = untold_of(ledger.descendants, root, told_by, known)[0]
     return "" if why is None else why.phrase()
+
+
+def untold_of(
+    part: Descendants, root: str, source: Source, children: int | None
+) -> tuple[Problem | None, bool]:
+    """Return why an attempt's descendants are not all known, by its ledger; None where they are.
+
+    And whether fewer are known than receipts count. ``source`` and ``children`` are of the
+    attempt's receipt.
+    """
+    told = part.number_of_children(root, root) if children else 0
+    reason, is_short = untold(source, children, told), told < (children or 0)
+    short, silent = part.number_untold(root)
+    if reason is None and short:
+        reason = GrandchildrenMissing(descendants=short)
+    elif reason is None and silent:
+        reason = GrandchildrenUnknown(descendants=silent)
+    return reason, is_short or short > 0
+
+
+def untold(source: Source, children: int | None, told: int) -> Problem | None:
+    """Return what the workers could not report of an attempt's descendants; None for nothing.
+
+    ``source`` and ``children`` are those of its receipt, ``told``: how many of its own children
+    are known.
+    """
+    if source == "backend":
+        return NoTreeReports()
+    if children is None:
+        return NoTreeReportsYet()
+    return ChildrenMissing(children=children, known=told) if told < children else None
 
 
 def not_known_of(ledger: Ledger, attempt: AttemptRow) -> str:
@@ -144,7 +182,7 @@ class RunTrees:
     @property
     def number(self) -> int:
         """Return how many descendants the run has."""
-        return descendants.number_of(self.totals.statuses)
+        return number_of(self.totals.statuses)
 
     @property
     def not_known(self) -> int:
@@ -156,9 +194,7 @@ def read_trees(ledger: Ledger) -> RunTrees:
     """Read what reports show of a run's trees."""
     totals = ledger.trees.totals()
     slowest = ledger.trees.slowest() if totals.entries else None
-    failed, more_failed = (
-        _failed_trees(ledger) if descendants.failed_of(totals.statuses) else ([], 0)
-    )
+    failed, more_failed = _failed_trees(ledger) if failed_of(totals.statuses) else ([], 0)
     steps: list[TreeStep] = []
     left_out = 0
     if slowest is not None:
@@ -174,9 +210,7 @@ def _failed_trees(ledger: Ledger) -> tuple[list[FailedTree], int]:
     found: list[FailedTree] = []
     more = 0
     for entry, counts in ledger.trees.by_entry():
-        bad = [
-            status for status in counts if status is not None and descendants.failed_of({status: 1})
-        ]
+        bad = [status for status in counts if status is not None and failed_of({status: 1})]
         if not bad:
             continue
         if len(found) == _FAILED_SHOWN:
@@ -192,7 +226,7 @@ def _failed_trees(ledger: Ledger) -> tuple[list[FailedTree], int]:
 def run_phrase(ledger: Ledger) -> str:
     """Return "; 9 descendants: 1 failed, 8 passed" for a run's line, "" where it has none."""
     counts = ledger.trees.statuses() if ledger.descendants.any() else {}
-    return f"; {descendants.counts_text(counts)}" if descendants.number_of(counts) else ""
+    return f"; {counts_text(counts)}" if number_of(counts) else ""
 
 
 def untold_lines(trees: RunTrees, entries: int) -> Iterator[str]:

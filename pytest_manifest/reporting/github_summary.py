@@ -23,7 +23,7 @@ from pytest_manifest.reporting.run_report import ReportedRun, run_files
 from pytest_manifest.reporting.terminal_statistics import duration_phrase
 from pytest_manifest.schema import cost_text
 from pytest_manifest.text import limits_phrase, many, middle, pictured, plural, short_path
-from pytest_manifest.verdict.descendants import counts_text, ends_text
+from pytest_manifest.verdict.explanation import counts_text, ends_text
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest

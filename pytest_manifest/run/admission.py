@@ -24,8 +24,8 @@ from pytest_manifest.ledger import (
 )
 from pytest_manifest.results.stream import has_stream
 from pytest_manifest.run.budget import without_estimate
+from pytest_manifest.run.casebook import Evaluated
 from pytest_manifest.run.departures import facts_of
-from pytest_manifest.run.evaluation import Evaluated
 from pytest_manifest.run.fact_log import stamp, withheld
 from pytest_manifest.run.send_queue import FirstAttempts, is_withheld
 from pytest_manifest.run.signatures import signing_refusals
@@ -37,9 +37,8 @@ from pytest_manifest.schema.code_digest import code_digest
 from pytest_manifest.schema.run_facts import PlaceFact
 from pytest_manifest.text import listed
 from pytest_manifest.urls import scheme_of
-from pytest_manifest.verdict import evaluate
 from pytest_manifest.verdict.problems import UnknownTask
-from pytest_manifest.verdict.reasons import Problem, in_brackets
+from pytest_manifest.verdict.reasons import Problem, in_brackets, verdict_without_receipt
 
 SHOWN = 3
 """Names that a message lists."""
@@ -227,4 +226,4 @@ def _own_limits(publisher: Publisher, demand: Demand) -> dict[str, float]:
 
 def _without_receipt(attempt: Attempt, why: Problem) -> Evaluated:
     number = attempt.number
-    return evaluate(attempt.entry, None, attempt=number, problem="unknown_task", why=why), None
+    return verdict_without_receipt(attempt.entry, number, "unknown_task", why), None

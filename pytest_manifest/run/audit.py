@@ -15,7 +15,7 @@ from pytest_manifest.ledger.jobs import BATCH, LoadedAttempt
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.ledger.verdicts import StoredReason
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.run.casebook import keep_stored_end
+from pytest_manifest.run.casebook import Evaluated, keep_stored_end
 from pytest_manifest.run.changes import EntryLine, change_of, kept_manifest, manifest_lines
 from pytest_manifest.run.connections import RunConnections
 from pytest_manifest.run.earlier import (
@@ -25,7 +25,6 @@ from pytest_manifest.run.earlier import (
     track_unsettled,
 )
 from pytest_manifest.run.engine import Engine
-from pytest_manifest.run.evaluation import Evaluated
 from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.run.judging import Judged, Judging, is_same, recorded
 from pytest_manifest.run.recovery import JobSearch
@@ -79,12 +78,12 @@ class Audit(EarlierRunStrategy):
             (name for name in statuses if statuses[name] == "pending"), why="audit"
         )
         self._judge(ledger, is_over=False)
-        evaluator = self.make_evaluator(ledger)
         state, pending = self.state, self.state.pending
+        kept = ledger, pending, state.manifest, self.facts_of(ledger)
         track_unsettled(pending, ledger, state.manifest, state.info)
-        evaluate_kept_receipts(ledger, pending, evaluator)
+        evaluate_kept_receipts(*kept)
         track_inferred(pending, ledger, state.manifest, state.info)
-        evaluate_kept_receipts(ledger, pending, evaluator)  # of those with descendants
+        evaluate_kept_receipts(*kept)  # of those with descendants
         publisher = self.connections.open_publisher()
         self.connections.open_locator(publisher, pending.entries())
         self._poll_first(ledger)

@@ -50,7 +50,6 @@ class ClockWatch:
             by, most = last - ahead, self._most - ahead
             with self._ledger.writing():
                 self._ledger.facts.append([(None, SetBack(seq=0, at=utc_now(), by=by, most=most))])
-                self._ledger.excuses.note_set_back(by, most)
         noted = {"boot": boot_id(), "ahead": self._most, "last": ahead}
         self._ledger.info.set_meta(CLOCK, json.dumps(noted))
 

@@ -16,10 +16,11 @@ from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.redelivery import Visibility, visibility_of
 from pytest_manifest.errors import StackError
 from pytest_manifest.ledger import STORE_EMPTIED, Descendant, HandedOn, Ledger
+from pytest_manifest.manifest import Manifest
 from pytest_manifest.results.collector import ReceiptCollector
+from pytest_manifest.run.clock import ClockWatch
 from pytest_manifest.run.departures import Departures
-from pytest_manifest.run.evaluation import AttemptEvaluator
-from pytest_manifest.run.fact_log import StoreFinding, note_emptied
+from pytest_manifest.run.fact_log import FactLog, StoreFinding, note_emptied
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.receivers import FailedReceivers
 from pytest_manifest.run.schedule import Schedule
@@ -40,7 +41,8 @@ class EngineContext:
     signals: Signals
     ledger: Ledger
     collector: ReceiptCollector
-    evaluator: AttemptEvaluator
+    manifest: Manifest
+    facts: FactLog
     schedule: Schedule
     pending: PendingAttempts
     window: int = WINDOW
@@ -57,7 +59,10 @@ class EngineContext:
     """Messages to be shown as soon as they come up, while the run is going on."""
     warnings: list[str] = field(default_factory=list)
     """Messages for the summary that are no entry's verdict."""
+    to_repeat: set[str] = field(default_factory=set)
+    """Entries that are sent again when their attempt's tree has ended, unless it has passed."""
     receivers: FailedReceivers = field(init=False)
+    clock: ClockWatch = field(init=False)
     wait_budget: WaitBudget = field(default_factory=WaitBudget)
     record_unknown_workers: Callable[[], None] = lambda: None
     """Records workers that may have started a job unreported; raises StackError."""
@@ -70,6 +75,7 @@ class EngineContext:
 
     def __post_init__(self) -> None:
         self.receivers = FailedReceivers(self.warnings, self.live_warnings)
+        self.clock = ClockWatch(self.ledger)
 
     def meet(self, one: Descendant, is_awaited: bool) -> None:
         """Take note of a descendant that was told of: its queue, and its countdown or ETA."""
@@ -145,16 +151,16 @@ class EngineContext:
         try:
             return self.look_at_store()
         except StackError as error:
-            self.evaluator.facts.store("unreachable")
+            self.facts.store("unreachable")
             logger.bind(run=self.run).warning(
                 "the receipts stream could not be looked at: {}", error
             )
             return None
 
-    def is_store_whole(self) -> bool:
-        """Return whether the store is known to have all that was reported, for a verdict."""
-        self.evaluator.facts.look_anew()
-        return self.is_store_intact() is True
+    def look_for_losses(self) -> None:
+        """Record whether the store has all that was reported, whatever the last look has shown."""
+        self.facts.look_anew()
+        self.is_store_intact()
 
     def look_at_store(self) -> bool | None:
         """Return whether the result store still has all that was reported; None: it has no stream.
@@ -166,7 +172,7 @@ class EngineContext:
         is_news = intact is False and self.ledger.info.get_meta(STORE_EMPTIED) is None
         if intact is not None:
             found: StoreFinding = "intact" if intact else "emptied"
-            self.evaluator.facts.store(found, is_recorded=is_news)
+            self.facts.store(found, is_recorded=is_news)
         if is_news:
             note_emptied(self.ledger)
             self.warnings.append(

@@ -77,7 +77,6 @@ class Dispatch(Strategy):
             keep_manifest(state.manifest, state.files.ledger)
             ledger.info.begin_segment(state.info.created_at)
             require_signatures(ledger, state.settings.receipt_keys)
-            ledger.info.set_kills(state.settings.kills)
             rows = zip(names_of(state.to_send), positions, strict=True)
             ledger.attempts.plan((task_id, entry, 1, place) for (task_id, entry), place in rows)
             if shard is not None:

@@ -16,8 +16,7 @@ from pytest_manifest.ledger import OTHER_BROKER, AttemptRow, Ledger, RunInfo, ut
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.redaction import redact_url
 from pytest_manifest.run.casebook import Casebook, keep_stored_end, verdict_on
-from pytest_manifest.run.evaluation import AttemptEvaluator
-from pytest_manifest.run.fact_log import stamp
+from pytest_manifest.run.fact_log import FactLog, stamp
 from pytest_manifest.run.pending import PendingAttempt, PendingAttempts, pending_descendant
 from pytest_manifest.run.signatures import require_signatures
 from pytest_manifest.run.strategy import Strategy
@@ -27,8 +26,8 @@ from pytest_manifest.schema import Entry, Verdict
 from pytest_manifest.schema.run_facts import PlaceFact
 from pytest_manifest.schema.statuses import FIXED, INFERRED, NEVER_STARTED_STATES, NOT_SENT
 from pytest_manifest.urls import StackAddress
-from pytest_manifest.verdict import is_revocation_notice
-from pytest_manifest.verdict.descendants import PATH, is_ignored
+from pytest_manifest.verdict.belief import is_revocation_notice
+from pytest_manifest.verdict.tree import PATH, is_ignored
 
 NOT_OURS: Final = frozenset({"planned", "withheld", "reused"})
 """States of attempts that the run has not sent, so that none of its jobs can be looked for."""
@@ -91,7 +90,8 @@ class EarlierRunStrategy(Strategy):
 def evaluate_kept_receipts(
     ledger: Ledger,
     pending: PendingAttempts,
-    evaluator: AttemptEvaluator,
+    manifest: Manifest,
+    facts: FactLog,
     *,
     without: Container[str] = frozenset(),
 ) -> None:
@@ -104,10 +104,10 @@ def evaluate_kept_receipts(
     others; so does one that is killed between keeping a receipt and judging by it.
     """
     cases = Casebook(ledger)
-    trees = Trees(ledger, evaluator.manifest, cases, evaluator.facts, pending)
+    trees = Trees(ledger, manifest, cases, facts, pending)
     own = [job for job in pending.by_task_id.values() if job.origin is None]
     with ledger.transaction():
-        evaluator.facts.write()
+        facts.write()
         for job, found in cases.judge([job for job in own if job.task_id not in without]):
             note_earlier_end(ledger, job)
             if found.own.status == "pending" or found.receipt is None:

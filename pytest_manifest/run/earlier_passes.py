@@ -16,7 +16,6 @@ from pydantic_core import from_json
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import (
-    CLASHING_STARTS,
     SECRETS,
     Ledger,
     ReusedFrom,
@@ -36,6 +35,7 @@ from pytest_manifest.ledger.transfers import ReusedAttempt, TreeRows
 from pytest_manifest.manifest import Manifest, id_and_task
 from pytest_manifest.processes import is_held
 from pytest_manifest.run.changes import kept_manifest
+from pytest_manifest.run.judging import Judging
 from pytest_manifest.run.signatures import signatures_of
 from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.run_facts import JobFact, RunFact
@@ -225,9 +225,9 @@ class EarlierPasses:
                     "passed there is not known; put it back, or name another run"
                 )
             is_checked = False
-            runs, clashing = ledger.info.task_runs(), ledger.info.task_ids(CLASHING_STARTS)
+            runs = ledger.info.task_runs()
             for some in self._lines(manifest, of_own_ids=of_own_ids):
-                found = list(self._matching(ledger, some, clashing))
+                found = list(self._matching(ledger, some))
                 if not found:
                     continue
                 try:
@@ -268,9 +268,7 @@ class EarlierPasses:
         ledger.info.hide_secrets()  # what was one there may be in the receipts
         self._offers.secrets |= ledger.info.texts(SECRETS)
 
-    def _matching(
-        self, ledger: Ledger, lines: Sequence[bytes], clashing: Container[str]
-    ) -> Iterator[_Match]:
+    def _matching(self, ledger: Ledger, lines: Sequence[bytes]) -> Iterator[_Match]:
         """Yield the passes of these lines that entries want, each for another entry."""
         keys: dict[str, bytes] = {}
         after: dict[str, Sequence[str]] = {}
@@ -287,7 +285,7 @@ class EarlierPasses:
         for one in passes:
             key = keys[one.entry]
             entry = self._offers.match(key, one)
-            if entry is None or one.receipt is None or one.task_id in clashing:
+            if entry is None or one.receipt is None:
                 continue
             if one.sent_at is None:  # a newer copy of the ledger has sent it, maybe once more since
                 continue
@@ -325,6 +323,7 @@ class EarlierPasses:
         self, ledger: Ledger, runs: TaskRuns, found: Sequence[_Match]
     ) -> Iterator[OfferedPass]:
         rows = ledger.transfers.rows_of([match.of.task_id for match in found])
+        judging = Judging(ledger)
         before = {name for match in found for name in match.after}
         jobs = {one.entry: one.task_id for one in ledger.queries.stored_passes(before)}
         # Of others, what jobs have started was believed whoever had told of it.
@@ -347,7 +346,8 @@ class EarlierPasses:
             attempt = ReusedAttempt(one.task_id, match.entry, match.position, match.sent_at, origin)
             waited_for = {jobs[name] for name in match.after if name in jobs}
             names = {one.task_id, *(row[0] for row in its_rows.descendants)}
-            facts = ledger.jobs.facts_to_copy(one.entry, one.task_id, names)
+            facts = [fact for fact in ledger.facts.of_entry(one.entry) if fact.job in names]
+            facts += judging.excuses(one.entry, one.task_id)
             yield OfferedPass(match.key, attempt, its_rows, facts, waited_for, sound)
 
     def _is_sound(self, rows: TreeRows) -> bool:

@@ -44,8 +44,8 @@ class Engine:
         self.ledger = context.ledger
         self._collector = context.collector
         self._publisher = context.publisher
-        self._facts = context.evaluator.facts
-        self._clock = context.evaluator.evidence.clock
+        self._facts = context.facts
+        self._clock = context.clock
         self._schedule = context.schedule
         self.pending = context.pending
         self._sender: Sender | None = None
@@ -53,7 +53,7 @@ class Engine:
             self._sender = Sender(
                 *(context.ledger, context.publisher, context.schedule, context.pending),
                 context.window,
-                context.evaluator.facts,
+                context.facts,
             )
         self._search = job_search(context)
         self._recorder = VerdictRecorder(context, self._search)

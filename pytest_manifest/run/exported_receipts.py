@@ -22,8 +22,8 @@ from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.facts import Job, Reused
 from pytest_manifest.schema.receipts import Judged, Reuse
 from pytest_manifest.schema.statuses import FIXED
-from pytest_manifest.verdict import evaluate, problems
-from pytest_manifest.verdict.reasons import verdict_of
+from pytest_manifest.verdict import problems
+from pytest_manifest.verdict.reasons import verdict_of, verdict_without_receipt
 
 SHORTEST_LIMIT: Final = 1.0
 """Seconds: a task that ran no longer was within any time limit that it may have had."""
@@ -130,7 +130,7 @@ class _ReceiptsEvaluation:
     def _passage(self, ordinal: int, entry: Entry, exported: Exported | None) -> ImportedEntry:
         if exported is None:
             why = problems.NotExported(file=self.name)
-            verdict = evaluate(entry, None, attempt=None, problem="unknown", why=why)
+            verdict = verdict_without_receipt(entry, None, "unknown", why)
             task_id = task_id_for(self.run, entry.id, 1, ordinal)
             return ImportedEntry(task_id, 1, ordinal, None, verdict, None, None)
         receipt = exported.receipt
@@ -173,7 +173,7 @@ class _ReceiptsEvaluation:
         found = self.facts.judge(entry, job, receipt, None if judged is None else judged.limit)
         if found.status == "passed" and judged is None and _may_have_outrun(entry, receipt):
             why = problems.LimitNotExported(file=self.name)
-            return evaluate(entry, None, attempt=job.number, problem="unknown", why=why), None
+            return verdict_without_receipt(entry, job.number, "unknown", why), None
         what = found.finding
         verdict = verdict_of(entry.id, job.number, what.status, what.reason, what.mismatches)
         return verdict, found.receipt
@@ -206,7 +206,7 @@ class _ReceiptsEvaluation:
         verdict, counted = self._evaluate(entry, job, receipt)
         if verdict.verdict == "passed" and self.facts.signatures is not None:
             why = problems.ReuseNotSigned(run=origin.run, by=by.run)
-            verdict, counted = evaluate(entry, None, attempt=0, problem="unknown", why=why), None
+            verdict, counted = verdict_without_receipt(entry, 0, "unknown", why), None
         text = exported.text
         kept = None if counted is None else text
         return ImportedEntry(

@@ -326,4 +326,3 @@ def note_emptied(ledger: Ledger) -> None:
     with ledger.writing():
         ledger.facts.append([(None, StoreFact(**stamp(), what="emptied"))])
         ledger.info.set_meta(STORE_EMPTIED, "1")
-    ledger.excuses.note_lost_starts()

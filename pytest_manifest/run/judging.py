@@ -17,8 +17,21 @@ from pytest_manifest.run.signatures import SignaturesByRun
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.facts import Ended, FactSource, Job, Stored
 from pytest_manifest.schema.receipts import Reuse
-from pytest_manifest.schema.run_facts import JobFact, JobFacts, RunFact, RunFacts
-from pytest_manifest.verdict.belief import Identity, complete_receipt, counted_ends, traces_of
+from pytest_manifest.schema.run_facts import (
+    JobFact,
+    JobFacts,
+    RunFact,
+    RunFacts,
+    SetBack,
+    StoreFact,
+)
+from pytest_manifest.verdict.belief import (
+    Identity,
+    complete_receipt,
+    counted_ends,
+    excuses,
+    traces_of,
+)
 from pytest_manifest.verdict.judge import Attempt, Judgement, Rules, judge, judge_descendant
 from pytest_manifest.verdict.problems import Left
 from pytest_manifest.verdict.reasons import verdict_of
@@ -102,6 +115,17 @@ class Judging:
         run, then = self._run_of(loaded[-1].own.job), copy(self)
         then._runs = {run: self.run_facts(run).until(seq)}
         return then.judge(judged.entry, loaded)
+
+    def excuses(self, entry: str, task_id: str) -> Sequence[StoreFact | SetBack]:
+        """Return what its run knew of store and clock that excuses the reports of an attempt.
+
+        Of an attempt that another run reuses it is among the job's own facts.
+        """
+        for one in self._jobs.of_entries([entry], trees=False)[entry]:
+            job, run = one.own.job, self.run_facts(self._run_of(one.own.job))
+            if job.task_id == task_id and job.reused is None and run.has_doubts:
+                return excuses(one.own, Identity(job.run, entry, job.number, task_id), run)
+        return ()
 
     def run_facts(self, run: str) -> RunFacts:
         if run not in self._runs:

@@ -55,7 +55,7 @@ class MissingJobs:
         self._recorder = recorder
         self._sender = sender
         self._withdrawal = withdrawal
-        self._facts = context.evaluator.facts
+        self._facts = context.facts
         self._orphans: OrphanRecovery | None = None
         if context.locator is not None:
             self._orphans = OrphanRecovery(

@@ -28,7 +28,6 @@ from pytest_manifest.run.earlier import (
     track_unsettled,
 )
 from pytest_manifest.run.engine import Engine
-from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.fact_log import end_segment, note_emptied, stamp
 from pytest_manifest.run.judging import Judged, Judging, recorded
 from pytest_manifest.run.older_ledger import refuse_read_on, refuse_traces
@@ -70,8 +69,6 @@ class Resume(EarlierRunStrategy):
         """Task ids of what was never sent by the ledger, which are searched for, too."""
         self._restarts_stream = False
         """Whether the result store lacks its mark, so that its stream is to be marked as begun."""
-        self._to_repeat: set[str] = set()
-        """Entries that are sent again when what their old attempt has started has ended."""
 
     def take_effect(self) -> None:
         super().take_effect()
@@ -90,16 +87,10 @@ class Resume(EarlierRunStrategy):
             with Ledger.open(self.state.files.ledger, write=True) as ledger:
                 end_segment(ledger, "stopped" if self.state.info.is_private else "detached")
 
-    def make_evaluator(self, ledger: Ledger) -> AttemptEvaluator:
-        evaluator = super().make_evaluator(ledger)
-        evaluator.to_repeat = self._to_repeat
-        return evaluator
-
     # Before the first message
 
     def prepare(self, expected_workers: int | None) -> None:
         ledger = self._take_up()
-        ledger.info.set_kills(self.state.settings.kills)
         pending, connections = self.state.pending, self.connections
         publisher = connections.open_publisher()
         ledger.facts.append([(None, self.segment())])
@@ -130,7 +121,7 @@ class Resume(EarlierRunStrategy):
         engine = self.make_engine(ledger, collector)
         engine.send_nothing()
         evaluate_kept_receipts(
-            ledger, state.pending, self.make_evaluator(ledger), without=self._unsent
+            *(ledger, state.pending, state.manifest, self.facts_of(ledger)), without=self._unsent
         )
         engine.poll_once()
         self.connections.record_unknown_workers(ledger)  # before anything is moved
@@ -164,7 +155,7 @@ class Resume(EarlierRunStrategy):
             turned_away,
         )
         self._decide(ledger, known)
-        self._to_repeat |= {one.entry for one in state.decisions if one.sends_later}
+        self.to_repeat |= {one.entry for one in state.decisions if one.sends_later}
         self._check_budget(ledger)
         self._plan(ledger)
         if intact is False and state.to_send:
@@ -242,7 +233,7 @@ class Resume(EarlierRunStrategy):
             ledger.attempts.mark((row.task_id for row in back), "sent")
         state.pending.drop_all_but(waiting)
         record_decisions(ledger, state.manifest, state.decisions, attempts, last)
-        if attempts or self._to_repeat:
+        if attempts or self.to_repeat:
             self.record_gates(ledger)
         state.to_send = attempts
 

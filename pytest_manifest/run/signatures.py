@@ -10,15 +10,9 @@ from typing import Final
 
 from pytest_manifest.errors import LedgerError, SigningError
 from pytest_manifest.ledger import RECEIPT_KEYS, Ledger, key_of
-from pytest_manifest.schema import Receipt
 from pytest_manifest.signing import SIGNING_KEY_VARIABLE, read_verifier
 from pytest_manifest.text import listed
-from pytest_manifest.verdict.problems import Unsigned
-from pytest_manifest.verdict.reasons import UNEXPLAINED, Problem
 from pytest_manifest.verdict.signatures import ReportSignatures
-
-_NOTE: Final = "unsigned_end:"
-"""The ledger's key, before a task id, for why an end that was reported of it did not count."""
 
 
 def signing_refusals(signers: Mapping[str, str | None], pem: str | None) -> list[str]:
@@ -90,13 +84,7 @@ def merged_signatures(metadata: Sequence[Mapping[str, str]]) -> dict[str, str]:
             "some of these runs take signed receipts alone and others do not, so what the merged "
             "one takes would hold for neither; judge them on their own"
         )
-    noted = {
-        name: value
-        for one in metadata
-        for name, value in one.items()
-        if name.startswith(_NOTE) or name == RECEIPT_KEYS
-    }
-    return noted | ({RECEIPT_KEYS: merged_keys(keys)} if all(keys) and keys else {})
+    return {RECEIPT_KEYS: merged_keys(keys)} if all(keys) and keys else {}
 
 
 def signatures_of(ledger: Ledger, run: str | None = None) -> ReportSignatures | None:
@@ -121,22 +109,3 @@ class SignaturesByRun:
     def of(self, run: str) -> ReportSignatures | None:
         """Return what checks the reports of a run's attempts."""
         return self._by_run.get(run, self.all)
-
-
-def trusted_ends(
-    signatures: ReportSignatures | None, reported: Sequence[tuple[str | None, Receipt]]
-) -> tuple[Sequence[tuple[str | None, Receipt]], Problem]:
-    """Return the ends that count, and why the first of the others does not."""
-    if signatures is None:
-        return reported, UNEXPLAINED
-    faults = [signatures.fault_of(receipt) for _, receipt in reported]
-    kept = [one for one, fault in zip(reported, faults, strict=True) if not fault]
-    return kept, Unsigned(fault=next((fault for fault in faults if fault), ""))
-
-
-def note_unsigned(ledger: Ledger, task_id: str, fault: str) -> bool:
-    """Keep why an end of an attempt did not count; return whether it is the first of it."""
-    if ledger.info.get_meta(_NOTE + task_id) is not None:
-        return False
-    ledger.info.set_meta(_NOTE + task_id, fault)
-    return True

@@ -14,10 +14,10 @@ from pytest_manifest.run.budget import Budget
 from pytest_manifest.run.connections import RunConnections
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.engine import Engine
-from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.fact_log import FactLog, end_segment, stamp
 from pytest_manifest.run.key_limits import KeyLimits
 from pytest_manifest.run.schedule import Schedule
+from pytest_manifest.run.signatures import signatures_of
 from pytest_manifest.run.state import RunState
 from pytest_manifest.schema.run_facts import Segment
 
@@ -32,6 +32,8 @@ class Strategy(ABC):
         self.state = state
         self.connections = connections or RunConnections(state)
         self._facts: FactLog | None = None
+        self.to_repeat: set[str] = set()
+        """Entries that are sent again when their attempt's tree has ended, unless it has passed."""
 
     @property
     def queries_stack(self) -> bool:
@@ -79,8 +81,7 @@ class Strategy(ABC):
     def make_engine(self, ledger: Ledger, collector: ReceiptCollector) -> Engine:
         """Put an engine together for what is to be sent, and what is pending, at this moment."""
         state, connections = self.state, self.connections
-        evaluator = self.make_evaluator(ledger)
-        collector.signatures = evaluator.evidence.signatures
+        collector.signatures = signatures_of(ledger)
         connections.departures.recall(ledger.info)
         return Engine(
             EngineContext(
@@ -90,7 +91,9 @@ class Strategy(ABC):
                 signals=state.signals,
                 ledger=ledger,
                 collector=collector,
-                evaluator=evaluator,
+                manifest=state.manifest,
+                facts=self.facts_of(ledger),
+                to_repeat=self.to_repeat,
                 schedule=Schedule(
                     state.to_send,
                     verdicts=ledger.verdicts.statuses(),
@@ -114,18 +117,6 @@ class Strategy(ABC):
                 look_for_workers=connections.look_for_workers,
                 look_for_unreadable=connections.look_for_unreadable,
             )
-        )
-
-    def make_evaluator(self, ledger: Ledger) -> AttemptEvaluator:
-        """Make what turns receipts into verdicts."""
-        state, kills = self.state, self.state.settings.kills
-        return AttemptEvaluator(
-            state.info.run,
-            state.manifest,
-            ledger,
-            kills=kills if self.sends else ledger.info.kills() or kills,
-            lifetime=self.connections.result_lifetime,
-            facts=self.facts_of(ledger),
         )
 
     def facts_of(self, ledger: Ledger) -> FactLog:

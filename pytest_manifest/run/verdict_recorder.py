@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from itertools import islice
 
 from loguru import logger
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.errors import ManifestError, StackError
-from pytest_manifest.ledger import HandedOn, Start, utc_now
 from pytest_manifest.ledger.jobs import BATCH
 from pytest_manifest.results.collector import ReceiptBatch
 from pytest_manifest.run.casebook import (
@@ -25,24 +23,18 @@ from pytest_manifest.run.casebook import (
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.corrections import Correction, note_correction
 from pytest_manifest.run.fact_log import stamp, withheld
+from pytest_manifest.run.intake import Intake, UnconfirmedEnds
 from pytest_manifest.run.judging import Judged, recorded
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.recovery import JobSearch
 from pytest_manifest.run.schedule import Skipped
-from pytest_manifest.run.signatures import note_unsigned
 from pytest_manifest.run.trees import Trees
-from pytest_manifest.run.unconfirmed import FinalReceipt, UnconfirmedEnds
 from pytest_manifest.run.workers import WorkerDeaths
-from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
+from pytest_manifest.schema import Entry, Verdict, VerdictStatus
 from pytest_manifest.schema.facts import (
-    Ended,
-    FactSource,
     RecallReason,
-    Stored,
     TimeOver,
 )
-from pytest_manifest.schema.statuses import OF_ITS_PROCESS
-from pytest_manifest.schema.stream_records import HANDED_ON_AFTER_DEATH
 from pytest_manifest.verdict import Costs
 from pytest_manifest.verdict.judge import Judgement
 from pytest_manifest.verdict.problems import ExpectationUnread
@@ -61,29 +53,27 @@ class VerdictRecorder:
         self._context = context
         self._signals = context.signals
         self._ledger = context.ledger
-        self._manifest = context.evaluator.manifest
+        self._manifest = context.manifest
         self._collector = context.collector
         self._schedule = context.schedule
         self._pending = context.pending
         self._search = search
-        self._facts = context.evaluator.facts
+        self._facts = context.facts
         self._facts.watch = context.pending.forget_facts
-        self._clock = context.evaluator.evidence.clock
+        self._clock = context.clock
         self._cases = Casebook(context.ledger, has_stream=context.collector.reports_starts)
         self.unconfirmed = UnconfirmedEnds(context.pending, search, self._facts)
         self.deaths = WorkerDeaths(context)
+        self._intake = Intake(context, self._cases, self.deaths, search)
         self.trees = Trees(
             *(context.ledger, self._manifest, self._cases, self._facts, context.pending),
             context.meet,
         )
-        evidence = context.evaluator.evidence
-        self._add_repeated_starts = evidence.add_repeated_starts
-        self._mark_revoked = evidence.mark_revoked
         self._costs = Costs(context.ledger, self._manifest)
         self.resend: Callable[[Attempt], bool] = lambda _attempt: False
         """Publishes the very message of an attempt again, where that is of use."""
         self.corrections: list[Correction] = []
-        self._to_repeat = context.evaluator.to_repeat
+        self._to_repeat = context.to_repeat
         self._to_revoke: dict[str, RecallReason] = {}
         self._dropped: dict[str, RecallReason] = {}
         self._remind_at = 0.0
@@ -121,11 +111,9 @@ class VerdictRecorder:
         if self._search is not None:
             self._search.reset_quiet(now)
         with self._transaction():
-            self._note_unsigned(batch.unsigned, now)
+            self._intake.note_unsigned(batch.unsigned, now)
             self.trees.add(batch.descendants)
-            touched = self._add_starts(batch.starts, now)
-            touched |= self._add_handed_on(batch.handed_on)
-            touched |= self._add_ends(self._without_earlier(finals))
+            touched = self._intake.add(batch.starts, batch.handed_on, finals, now)
             self.trees.announce(batch.announced)
             self.trees.close(batch.closed)
             self.trees.mark_unsent(batch.unsent)
@@ -139,97 +127,6 @@ class VerdictRecorder:
             self._collector.trim()
         self._report([verdict for verdict, _ in evaluated])
         self._revoke_quarantined()
-
-    # Facts
-
-    def _add_starts(self, starts: Sequence[Start], now: float) -> dict[str, None]:
-        """Record starts; return the jobs that had started before, or ended."""
-        self._context.departures.hear_starts(starts, now)
-        first: dict[str, Start] = {}
-        repeated: dict[str, list[Start]] = {}
-        for start in starts:
-            self.deaths.has_started(start.worker)
-            name = start.task_id
-            job = self._pending.by_task_id.get(name)
-            if job is None or job.started is not None or name in first:
-                repeated.setdefault(name, []).append(start)
-            else:
-                first[name] = start
-        seq = self._ledger.events.add_starts(first.values())
-        for start in starts:
-            is_first = first.get(start.task_id) is start
-            self._pending.started(start, now, seq if is_first else 0)
-        for task_id, again in repeated.items():
-            self._add_repeated_starts(task_id, again)
-        if starts:
-            self._cases.note_starts()
-        return dict.fromkeys(repeated)
-
-    def _add_handed_on(self, ends: Sequence[HandedOn]) -> dict[str, None]:
-        """Record ends of executions whose jobs go on; return those that were deaths."""
-        self._ledger.events.add_handed_on(ends)
-        for end in ends:
-            self._pending.handed_on(end)
-            self._context.check_retry(end)
-        return dict.fromkeys(end.task_id for end in ends if end.how == HANDED_ON_AFTER_DEATH)
-
-    def _add_ends(self, finals: Sequence[FinalReceipt]) -> dict[str, None]:
-        """Record ends; return their jobs.
-
-        Where the start of one is not known, the store is looked at: has it lost some?
-        """
-        seq, now = self._ledger.events.add_receipts(finals), utc_now()
-        unknown: dict[str, set[str]] = {}
-        between: dict[str, list[tuple[str | None, Receipt]]] = {}
-        for number, (task_id, execution, receipt) in enumerate(finals, seq):
-            job = self._pending.by_task_id.get(task_id)
-            facts = None if job is None else job.facts
-            if job is not None and job.between is not None:
-                between.setdefault(task_id, []).append((execution, receipt))
-            if facts is not None:
-                facts.append(_end(task_id, execution, receipt, number, now))
-            if execution is None or receipt.state not in OF_ITS_PROCESS:
-                continue
-            if job is None or job.execution != execution:
-                unknown.setdefault(task_id, set()).add(execution)
-        for task_id, reported in between.items():
-            self._pending.goes_on(task_id, reported)
-        lacking = self._without_start(unknown)
-        if lacking and not self._context.is_store_whole():
-            for task_id in lacking:
-                self._ledger.excuses.note_lost_starts_of(task_id)
-        return dict.fromkeys(task_id for task_id, _, _ in finals)
-
-    def _without_start(self, executions: Mapping[str, Set[str]]) -> list[str]:
-        """Return the jobs of which the start of one of these executions is not known."""
-        if not executions:
-            return []
-        starts = self._ledger.events.starts_of(list(executions))
-        return [
-            task_id
-            for task_id, some in executions.items()
-            if not some <= {one.execution for one in starts.get(task_id, ())}
-        ]
-
-    def _without_earlier(self, finals: Sequence[FinalReceipt]) -> list[FinalReceipt]:
-        """Return these without what is stored of an execution after which the job goes on."""
-        earlier = [final for final in finals if self._pending.is_earlier(*final)]
-        for one in earlier:
-            self._facts.reported(*one)
-        return [final for final in finals if final not in earlier] if earlier else list(finals)
-
-    def _note_unsigned(self, ends: Iterable[tuple[str, str, Receipt]], now: float) -> None:
-        """Keep that ends were reported which no worker has signed, and search for their jobs.
-
-        A job goes on being awaited: its true end may come yet.
-        """
-        first = False
-        for task_id, fault, receipt in ends:
-            self._facts.reported(task_id, None, receipt, fault)
-            if task_id in self._pending.by_task_id:
-                first = note_unsigned(self._ledger, task_id, fault) or first
-        if first and self._search is not None:
-            self._search.schedule(now)
 
     # Verdicts
 
@@ -523,13 +420,11 @@ class VerdictRecorder:
         """Have the workers drop what is sent and not finished, by task id."""
         if self._context.publisher is None or not reasons:
             return
-        task_ids, pending = list(reasons), self._pending.by_task_id
-        self._mark_revoked(job for job in map(pending.get, task_ids) if job is not None)
         for task_id, why in reasons.items():
-            job = pending.get(task_id)
+            job = self._pending.by_task_id.get(task_id)
             self._facts.recalled(task_id, why, "asked", job.entry.id if job is not None else "")
         try:
-            self._context.publisher.revoke(task_ids)
+            self._context.publisher.revoke(list(reasons))
         except StackError as error:
             self._log.warning("what is queued could not be revoked: {}", error)
 
@@ -542,13 +437,3 @@ class VerdictRecorder:
         if len(others) < len(verdicts):  # the ledger has each, and a line for each would cost more
             self._log.debug("{} passed", len(verdicts) - len(others))
         self._signals.on_verdicts([verdict.entry for verdict in verdicts])
-
-
-def _end(
-    task_id: str, execution: str | None, receipt: Receipt, seq: int, at: datetime
-) -> Ended | Stored:
-    """Return the fact of a receipt that was recorded as such."""
-    if receipt.source == "worker":
-        by = FactSource.WORKER
-        return Ended(seq=seq, at=at, source=by, job=task_id, receipt=receipt, execution=execution)
-    return Stored(seq=seq, at=at, source=FactSource.STORE, job=task_id, receipt=receipt)

@@ -17,7 +17,7 @@ from pytest_manifest.errors import StackError
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema.facts import RecallReason
-from pytest_manifest.verdict import is_revocation_notice
+from pytest_manifest.verdict.belief import is_revocation_notice
 
 POLL_PERIOD = 0.05
 """Seconds from one poll to the next while running jobs are waited for."""
@@ -43,7 +43,7 @@ class Withdrawal:
         self._locator = context.locator
         self._pending = context.pending
         self._ledger = context.ledger
-        self._facts = context.evaluator.facts
+        self._facts = context.facts
         self._force_stop = context.signals.force_stop
         self._is_private = context.is_private
         self._revoke = revoke

@@ -37,7 +37,7 @@ class WorkerDeaths:
     def __init__(self, context: EngineContext) -> None:
         self._signals = context.signals
         self._pending = context.pending
-        self._facts = context.evaluator.facts
+        self._facts = context.facts
         self._publisher = context.publisher
         self._queues = list(context.added_queues)
         self._seen = 0

@@ -302,6 +302,13 @@ class RunFacts:
     def set_backs(self) -> tuple[SetBack, ...]:
         return self._of(SetBack)
 
+    @property
+    def has_doubts(self) -> bool:
+        """Return whether the store may have lost reports, or the clock was set back."""
+        return bool(self.set_backs) or any(
+            one.what in ("emptied", "unreachable") for one in self.store
+        )
+
     @cached_property
     def overs(self) -> tuple[RunOver, ...]:
         return self._of(RunOver)

@@ -2,11 +2,7 @@
 
 from pytest_manifest.schema.statuses import outcome
 from pytest_manifest.verdict.costs import Costs, cost_of_verdict
-from pytest_manifest.verdict.evidence import (
-    contradiction,
-    is_revocation_notice,
-)
-from pytest_manifest.verdict.expectations import differences, evaluate
+from pytest_manifest.verdict.expectations import differences
 from pytest_manifest.verdict.explanation import (
     AttemptLine,
     TreeText,
@@ -22,12 +18,9 @@ __all__ = [
     "TreeText",
     "best_known",
     "brief",
-    "contradiction",
     "cost_of_verdict",
     "differences",
-    "evaluate",
     "explain",
-    "is_revocation_notice",
     "next_step",
     "outcome",
 ]

@@ -32,15 +32,25 @@ from pytest_manifest.schema.stream_records import FILLABLE
 from pytest_manifest.schema.values import value
 from pytest_manifest.text import short
 from pytest_manifest.verdict import problems
-from pytest_manifest.verdict.evidence import CLOCK_TOLERANCE, is_revocation_notice
 from pytest_manifest.verdict.expectations import result_left_out
 from pytest_manifest.verdict.reasons import Problem
 
+CLOCK_TOLERANCE: Final = timedelta(minutes=5)
+"""By how much the clocks of two hosts may differ."""
 STORING: Final = timedelta(seconds=1)
 """How long after a task's end its result is stored, at most."""
 _BEFORE_ALL: Final = datetime.min.replace(tzinfo=timezone.utc)
 _NONE: Final[Mapping[str, HandedOn]] = {}
 _STRANGERS: Final = ("run", "entry", "attempt", "task_id")
+
+
+def is_revocation_notice(receipt: Receipt) -> bool:
+    """Return whether a receipt says only that some worker was told of the job's revocation.
+
+    In Celery 5.7 every worker that is told stores it at once, even while the message is queued. A
+    worker that dies forgets the revocation, and the worker that gets the message then runs it.
+    """
+    return receipt.state == "revoked" and receipt.source == "backend"
 
 
 @value
@@ -514,6 +524,17 @@ def _may_lack_starts(job: JobFacts, traces: Traces, end: End, run: RunFacts) -> 
         return at_end.what != "intact"
     before = [one.what for one in run.store if one.seq < end.seq and one.what != "unreachable"]
     return bool(before) and before[-1] == "emptied"
+
+
+def excuses(job: JobFacts, of: Identity, run: RunFacts) -> Sequence[StoreFact | SetBack]:
+    """Return what the run knew of store and clock that excuses a job's reports, as its own."""
+    found: list[StoreFact | SetBack] = []
+    traces, at, name = traces_of(job, of), job.job.at, job.job.task_id
+    if any(_may_lack_starts(job, traces, end, run) for end in traces.ends):
+        found.append(StoreFact(seq=0, at=at, job=name, what="emptied"))
+    if back := set_back(job, traces, run).total_seconds():
+        found.append(SetBack(seq=0, at=at, job=name, by=back, most=back))
+    return found
 
 
 def without_unproven_claims(end: End, starts: Sequence[Started]) -> Receipt:

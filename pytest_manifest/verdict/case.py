@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.schema.facts import Job, Recalled, Sending, SendResult, TakenUp
 from pytest_manifest.schema.run_facts import JobFacts, RunFacts, Segment
+from pytest_manifest.schema.statuses import NEVER_STARTED_STATES
 from pytest_manifest.schema.stream_records import HANDED_ON_AFTER_DEATH
 from pytest_manifest.schema.values import value
 from pytest_manifest.verdict import messages, problems
@@ -27,8 +28,7 @@ from pytest_manifest.verdict.belief import (
     turns,
     without_unproven_claims,
 )
-from pytest_manifest.verdict.evidence import missing_fields
-from pytest_manifest.verdict.expectations import held_against
+from pytest_manifest.verdict.expectations import held_against, missing_fields
 from pytest_manifest.verdict.reasons import UNEXPLAINED, Finding, Problem, read_reason
 
 
@@ -151,6 +151,18 @@ def reports_starts(run: RunFacts, seq: int) -> bool:
     nodes = [one for one in run.nodes if one.seq <= seq]
     reporting = {one.name for one in nodes if one.what == "reports"}
     return not any(one.what == "silent" and one.name not in reporting for one in nodes)
+
+
+def denies(receipt: Receipt, *, witnessed: bool) -> bool:
+    """Return whether a receipt shows that its job ended before its task's code was entered.
+
+    ``witnessed``: every worker that may have had the job reports starts, and all reports were kept,
+    so that a job without a known start never started.
+    """
+    if receipt.state not in NEVER_STARTED_STATES or receipt.has_trace:
+        return False
+    # A stock worker does not report what it, or one before it, did before the end.
+    return witnessed or (receipt.source == "worker" and not receipt.redelivered)
 
 
 def problem_of(code: type[Problem], fields: Mapping[str, JsonValue]) -> Problem:

@@ -9,7 +9,8 @@ from pytest_manifest.ledger import AttemptCost, EntryVerdict, Ledger, has_all_st
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.schema import actual_cost, exact
 from pytest_manifest.schema.statuses import TAKEN_BACK, UNSENT
-from pytest_manifest.verdict.evidence import denies, is_revocation_notice
+from pytest_manifest.verdict.belief import is_revocation_notice
+from pytest_manifest.verdict.case import denies
 
 
 class Costs:

@@ -19,59 +19,26 @@ from pytest_manifest.schema import (
     Mismatch,
     Receipt,
     State,
-    Verdict,
     VerdictStatus,
 )
 from pytest_manifest.schema.code_digest import comparable
 from pytest_manifest.schema.json_schemas import SchemaFlawError, Violation, violations
 from pytest_manifest.schema.patterns import found_in
 from pytest_manifest.schema.shown import Secrets, secrets_of, shown_error, shown_text
-from pytest_manifest.schema.statuses import FIXED, OF_ITS_PROCESS
-from pytest_manifest.schema.wire import json_sha256
+from pytest_manifest.schema.statuses import OF_ITS_PROCESS
+from pytest_manifest.schema.wire import canonical, json_sha256
 from pytest_manifest.text import VALUE_LIMIT, middle, plural, printable, seconds, short
 from pytest_manifest.verdict import messages
-from pytest_manifest.verdict.reasons import UNEXPLAINED, Finding, Problem, verdict_of
+from pytest_manifest.verdict.reasons import Finding
 
 MAX_MISMATCHES: Final = 20
 _OF_NULL: Final = json_sha256(None)
 
 
-def evaluate(
-    entry: Entry,
-    receipt: Receipt | None,
-    *,
-    attempt: int | None,
-    problem: VerdictStatus | None = None,
-    why: Problem = UNEXPLAINED,
-    code: str | None = None,
-    seen: bool = False,
-    missing: Sequence[str] = (),
-) -> Verdict:
-    """Return the verdict on an attempt (``None``: on an entry that was never sent).
-
-    ``problem``: what the run found where there is no receipt; ``why``: the reason of that. An
-    existing receipt decides, unless the problem is that it is forged, or that the job was
-    quarantined or skipped. Neither given: ``unknown``.
-    ``seen``: the job itself is known to have come to that problem; only then can the entry expect
-    it, as what the run does or misses is nothing that a job has done.
-    ``code``: the digest of the task's code on this side (``schema.code_digest``): a worker of the
-    same Python version that ran other code fails the entry. ``missing``: the fields that the
-    receipt should have and lacks: what would pass without them is ``unknown``. Raises ValueError
-    for another entry's receipt, unless that is what makes it forged.
-    """
-    if receipt is None or problem in FIXED:
-        return _evaluate_problem(entry, attempt, problem or "unknown", why, seen=seen)
-    if receipt.entry != entry.id:
-        raise ValueError(f"the receipt is of entry {receipt.entry!r}, not of {entry.id!r}")
-    number = receipt.attempt if attempt is None else attempt
-    found = held_against(entry, receipt, code=code, missing=missing)
-    return verdict_of(entry.id, number, found.status, found.reason, found.mismatches)
-
-
 def held_against(
     entry: Entry, receipt: Receipt, *, code: str | None = None, missing: Sequence[str] = ()
 ) -> Finding:
-    """Hold a receipt of this entry against what the entry expects; see :func:`evaluate`."""
+    """Hold a receipt of this entry against what the entry expects."""
     if messages.is_of_store(receipt):
         error = shown_error(receipt.error, secrets_of(entry, receipt))
         reason = messages.refused_by_store(receipt.model_copy(update={"error": error}))
@@ -94,17 +61,6 @@ def effective_state(entry: Entry, receipt: Receipt) -> State:
     if too_long and receipt.state in OF_ITS_PROCESS:
         return "timed_out"
     return receipt.state
-
-
-def _evaluate_problem(
-    entry: Entry, attempt: int | None, problem: VerdictStatus, why: Problem, *, seen: bool
-) -> Verdict:
-    expect, secrets = entry.expect, secrets_of(entry)
-    why = why.mapped(lambda text: shown_text(text, secrets))
-    if problem == expect.state and expect.error is None and seen:
-        reason = messages.EndedAsExpected(ended=problem, why=why)
-        return verdict_of(entry.id, attempt, "passed", reason)
-    return verdict_of(entry.id, attempt, problem, why.of(entry, problem))
 
 
 def _wrong_state(
@@ -166,6 +122,48 @@ def _other_code(receipt: Receipt, code: str | None) -> list[Mismatch]:
     if receipt.replaced or not comparable(code, receipt.code) or code == receipt.code:
         return []
     return [Mismatch(path="code", expected=short(code), actual=short(receipt.code))]
+
+
+def missing_fields(
+    entry: Entry, receipt: Receipt, *, sent: bool, code: str | None
+) -> Sequence[str]:
+    """Name what our worker always reports of a task that it ran, and this receipt lacks.
+
+    ``sent``: whether it is known when the attempt was sent; ``code``: the digest of the task's code
+    on this side. A field that is absent cannot be found wrong; so without it nothing has passed.
+    """
+    if receipt.source != "worker" or receipt.state not in OF_ITS_PROCESS:
+        return ()
+    left_out = [name for name in _ALWAYS if getattr(receipt, name) is None]
+    if entry.expect.max_wait is not None and receipt.wait is None:
+        left_out.append("wait")
+    if not receipt.executions:
+        left_out.append("executions")
+    if sent and receipt.sent_at is None:
+        left_out.append("sent_at")
+    if receipt.args_sha256 is None and _args_survive_json(entry):
+        left_out.append("args_sha256")
+    if code is not None and receipt.code is None and not receipt.replaced:
+        left_out.append("code")
+    if receipt.result_sha256 is None and _has_digest(receipt):
+        left_out.append("result_sha256")
+    return left_out
+
+
+def _args_survive_json(entry: Entry) -> bool:
+    """Return whether a worker gets the arguments as JSON that it can digest.
+
+    kombu turns objects with this key into dates and the like.
+    """
+    data = canonical([entry.args, entry.kwargs])
+    return data is not None and b'"__type__"' not in data
+
+
+_ALWAYS: Final = ("started_at", "finished_at", "runtime")
+
+
+def _has_digest(receipt: Receipt) -> bool:
+    return receipt.state == "succeeded" and "result_not_json" not in receipt.evidence
 
 
 def _unverifiable(entry: Entry, receipt: Receipt) -> list[str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from pytest_manifest.schema import Entry, ErrorInfo, Mismatch, Receipt, Verdict
+from pytest_manifest.schema import Entry, ErrorInfo, Mismatch, Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.shown import (
     secrets_of,
     shown_entry,
@@ -15,11 +15,11 @@ from pytest_manifest.schema.shown import (
     shown_text,
     shown_verdict,
 )
-from pytest_manifest.schema.statuses import RAISED
-from pytest_manifest.text import middle, plural, printable, seconds, short
-from pytest_manifest.verdict.descendants import PATH, descendant_of
+from pytest_manifest.schema.statuses import NOT_SENT, RAISED
+from pytest_manifest.text import many, middle, plural, printable, seconds, short
 from pytest_manifest.verdict.messages import SCHEMA_PATH
 from pytest_manifest.verdict.reasons import reason_of
+from pytest_manifest.verdict.tree import PATH, descendant_of
 
 _WIDTH = 100
 _CELL = 60
@@ -295,3 +295,25 @@ def best_known(verdict: Verdict, receipt: Receipt | None) -> Mismatch | ErrorInf
 
 def _brief_line(text: str) -> str:
     return middle(" ".join(printable(text).split()), _LIMIT)
+
+
+def number_of(counts: Mapping[VerdictStatus | None, int]) -> int:
+    """Return how many descendants ran, or should have, by their numbers by status."""
+    return sum(number for status, number in counts.items() if status != NOT_SENT)
+
+
+def failed_of(counts: Mapping[VerdictStatus | None, int]) -> int:
+    """Return how many descendants have an end that is no success, by their numbers by status."""
+    others = (None, "passed", "pending", NOT_SENT)
+    return sum(number for status, number in counts.items() if status not in others)
+
+
+def counts_text(counts: Mapping[VerdictStatus | None, int]) -> str:
+    """Return in words how many descendants there are, and how they ended."""
+    return f"{many(number_of(counts), 'descendant')}: {ends_text(counts)}"
+
+
+def ends_text(counts: Mapping[VerdictStatus | None, int]) -> str:
+    """Return in words how descendants ended, like ``1 failed, 25 passed``."""
+    ends = sorted((status or "pending", count) for status, count in counts.items())
+    return ", ".join(f"{count:,} {status}" for status, count in ends)

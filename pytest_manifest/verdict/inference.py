@@ -25,7 +25,7 @@ from pytest_manifest.schema.facts import (
 from pytest_manifest.schema.run_facts import RunFacts, RunOver, RunOverReason
 from pytest_manifest.schema.statuses import INFERRED, OPEN, SILENT
 from pytest_manifest.verdict import problems
-from pytest_manifest.verdict.belief import Traces
+from pytest_manifest.verdict.belief import Traces, is_revocation_notice
 from pytest_manifest.verdict.case import (
     Case,
     Own,
@@ -36,7 +36,6 @@ from pytest_manifest.verdict.case import (
     segment_at,
     too_deadly,
 )
-from pytest_manifest.verdict.evidence import is_revocation_notice
 from pytest_manifest.verdict.messages import EndedAsExpected
 from pytest_manifest.verdict.reasons import Finding, Problem
 

@@ -36,7 +36,6 @@ from pytest_manifest.schema.facts import (
     WithheldCode,
 )
 from pytest_manifest.schema.run_facts import JobFacts, RunFacts
-from pytest_manifest.schema.shown import secrets_of, shown_text
 from pytest_manifest.schema.statuses import (
     DEATHS,
     GIVEN_UP,
@@ -58,18 +57,18 @@ from pytest_manifest.verdict.case import (
     Own,
     case_of,
     deaths_survived,
+    denies,
     judge_ends,
     keeps_all_starts,
     problem_of,
     reports_starts,
     restarted_too_often,
 )
-from pytest_manifest.verdict.descendants import ChildUnsent as NotSent
-from pytest_manifest.verdict.evidence import denies
 from pytest_manifest.verdict.inference import infer, run_over
 from pytest_manifest.verdict.messages import Duplicated, EndedAsExpected
 from pytest_manifest.verdict.problems import NeverSent, OtherWork
 from pytest_manifest.verdict.reasons import UNEXPLAINED, Finding, Problem
+from pytest_manifest.verdict.tree import ChildUnsent as NotSent
 from pytest_manifest.verdict.tree import Descendant, Tree, by_part, is_ignored, with_tree
 
 REPEATS: Final = 3
@@ -260,16 +259,10 @@ def _judge_job(case: Case) -> Own:
     found, entry = own.finding, case.entry
     reason = found.reason
     if isinstance(reason, Problem):
-        reason = _hidden(reason, entry).of(entry, found.status)
+        reason = reason.of(entry, found.status)
     elif isinstance(reason, EndedAsExpected):
-        reason = reason.having(why=_hidden(reason.why, entry))
+        reason = reason.having(why=reason.why.hidden(entry))
     return own if reason is found.reason else replace(own, finding=replace(found, reason=reason))
-
-
-def _hidden(reason: Problem, entry: Entry) -> Problem:
-    """Return a reason without secrets."""
-    secrets = secrets_of(entry)
-    return reason.mapped(lambda text: shown_text(text, secrets))
 
 
 def _found_of(case: Case) -> Own:
@@ -494,7 +487,7 @@ def _with_tree(case: Case, own: Own, tree: Tree | None) -> Finding:
         for over in overs:
             at_end = None if over.why == "ended" else run_over(case, over, own.traces)
             if at_end is not None and at_end.status != "pending":
-                reason = _hidden(at_end.reason, entry).of(entry, at_end.status)
+                reason = at_end.reason.of(entry, at_end.status)
                 return Finding(at_end.status, reason)
         return Finding("pending", problems.AwaitsTree(tasks=tree.open_ones))
     receipt = own.receipt

@@ -16,6 +16,7 @@ from typing import ClassVar, Final
 from typing_extensions import Self, dataclass_transform
 
 from pytest_manifest.schema import Entry, Mismatch, Verdict, VerdictStatus
+from pytest_manifest.schema.shown import secrets_of, shown_text
 from pytest_manifest.schema.statuses import STATUSES
 from pytest_manifest.schema.values import value
 from pytest_manifest.text import duration, plural, printable, seconds
@@ -146,6 +147,11 @@ class Reason:
         """Return it with all texts of its fields changed, as where secrets are hidden."""
         return self.having(**{name: _mapped(one, change) for name, one in vars(self).items()})
 
+    def hidden(self, entry: Entry) -> Self:
+        """Return it without secrets."""
+        secrets = secrets_of(entry)
+        return self.mapped(lambda text: shown_text(text, secrets))
+
 
 def _mapped(value: object, change: Callable[[str], str]) -> object:
     if isinstance(value, str):
@@ -203,6 +209,13 @@ def verdict_of(
     )
 
 
+def verdict_without_receipt(
+    entry: Entry, attempt: int | None, status: VerdictStatus, why: Problem
+) -> Verdict:
+    """Return the verdict on an entry of which no receipt counts; None: it was never sent."""
+    return verdict_of(entry.id, attempt, status, why.of(entry, status))
+
+
 def reason_of(verdict: Verdict) -> Reason:
     """Return a verdict's reason; of a verdict of another version, which has none, its sentence."""
     try:
@@ -245,11 +258,12 @@ class Problem(Reason):
     expected: bool = False
 
     def of(self, entry: Entry, status: VerdictStatus) -> Self:
-        """Return it with what its sentence takes of the entry that came to this status."""
+        """Return it without secrets, and with what its sentence takes of the entry that came to
+        this status."""
         expected = status == entry.expect.state and entry.expect.error is None
         task = entry.task if status == "unknown_task" else ""
         timeout = entry.timeout if status == "timed_out" else 0.0
-        return self.having(task=task, timeout=timeout, expected=expected)
+        return self.hidden(entry).having(task=task, timeout=timeout, expected=expected)
 
     def phrase(self) -> str:
         """Return what is known, as a part of a sentence; "" where nothing is."""

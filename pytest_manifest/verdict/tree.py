@@ -8,22 +8,16 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Final
 
-from pytest_manifest.schema import Entry, Mismatch, Receipt, VerdictStatus
+from pytest_manifest.schema import Entry, Mismatch, Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.facts import Announced, Closed, Job
 from pytest_manifest.schema.models import CountRange, ExpectedDescendants
 from pytest_manifest.schema.run_facts import JobFact
-from pytest_manifest.schema.statuses import DEATHS, ENDS, NOT_SENT, OPEN, SILENT
+from pytest_manifest.schema.statuses import DEATHS, ENDS, NOT_SENT, OPEN, SILENT, STATUSES
 from pytest_manifest.schema.stream_records import HOW_AFTER
-from pytest_manifest.text import listed, short
+from pytest_manifest.text import listed, many, printable, short
 from pytest_manifest.verdict import problems
-from pytest_manifest.verdict.descendants import (
-    ByDescendant,
-    ChordDropped,
-    DescendantsDiffer,
-    DescendantsUnknown,
-    PartFailed,
-)
-from pytest_manifest.verdict.reasons import Finding, Problem
+from pytest_manifest.verdict.messages import Resting, Reused, Unmet, Worded
+from pytest_manifest.verdict.reasons import Finding, Problem, reason_of
 
 PATH: Final = "descendants"
 """The path of a verdict's first mismatch where a descendant has not ended as expected."""
@@ -31,6 +25,98 @@ _UNREPORTED: Final = SILENT | DEATHS
 """Ends that no worker may have reported: nobody says then that a chord has no body any more."""
 _NAMES_SHOWN: Final = 3
 _LAST: Final = datetime.max.replace(tzinfo=timezone.utc)
+
+
+class ByDescendant(Resting):
+    """A descendant that did not end as expected, the first one of ``more``, and why it did not.
+
+    ``parent``: the task that started it; ``ended_only``: it was only to end, however;
+    ``handed_on``: its job was handed on to it, and has no other end.
+    """
+
+    rule = "J"
+    task: str
+    task_id: str
+    parent: str
+    ended: VerdictStatus
+    total: int
+    more: int = 0
+    ended_only: bool = False
+    handed_on: bool = False
+
+    @property
+    def did(self) -> str:
+        return "did not end" if self.ended_only else "did not succeed"
+
+    @property
+    def said(self) -> str:
+        return self.why.sentence(self.ended)
+
+    @property
+    def came_to(self) -> str:
+        return STATUSES[self.ended].words
+
+    def sentence(self, status: VerdictStatus) -> str:  # noqa: ARG002 - that of the descendant
+        itself = "The job was handed on to others, and" if self.handed_on else "The job passed, but"
+        total = many(self.total, "descendant")
+        rest = f"{self.more:,} more of its {total} {self.did}" if self.more else f"it has {total}"
+        return (
+            f"{itself} its descendant {printable(self.task)!r} ({printable(self.task_id)}), "
+            f"started by {printable(self.parent)!r}, {self.came_to}: "
+            f"{self.said} ({rest})"
+        )
+
+    def advice(self, status: VerdictStatus) -> str:  # noqa: ARG002 - that of the descendant
+        return self.why.advice(self.ended)
+
+
+class PartFailed(Resting):
+    """A task that was handed on to others, of which this one failed it."""
+
+    rule = "J"
+    task: str
+    task_id: str
+    ended: VerdictStatus
+
+    def sentence(self, status: VerdictStatus) -> str:  # noqa: ARG002 - that of the part
+        name = f"{printable(self.task)!r} ({printable(self.task_id)})"
+        said = f"{STATUSES[self.ended].words}: {self.why.sentence(self.ended)}"
+        return f"The task was handed on to others, and {name} {said}"
+
+    def advice(self, status: VerdictStatus) -> str:  # noqa: ARG002 - that of the part
+        return self.why.advice(self.ended)
+
+
+class DescendantsDiffer(Worded):
+    rule = "J"
+    path: str
+    expected: str
+    actual: str
+    says = "The job passed, but {path} is {actual} where {expected} was expected"
+    then = Unmet.then
+
+
+class DescendantsUnknown(Worded):
+    rule = "J"
+    why: Problem
+    says = "The job passed, but what became of the tasks that it started is not known ({phrase})"
+    then = (
+        "use workers with receipts and a Redis as result store, or take 'descendants' out of "
+        "'expect'"
+    )
+
+    def words(self) -> dict[str, object]:
+        return {"phrase": self.why.phrase()}
+
+
+class ChildUnsent(Worded):
+    rule = "J"
+    says = "its parent could not send it"
+
+
+class ChordDropped(Worded):
+    rule = "J"
+    says = "it is the body of a chord that was not completed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +369,18 @@ def _has_finished(expected: ExpectedDescendants, one: Descendant) -> bool:
 def is_ignored(entry: Entry) -> bool:
     """Return whether nothing about its descendants matters to the entry: none is awaited."""
     return entry.expect.of_descendants == ExpectedDescendants(outcome="ignored")
+
+
+def expects_something(entry: Entry) -> bool:
+    """Return whether the entry itself says what must become of its descendants."""
+    return "descendants" in entry.expect.model_fields_set and not is_ignored(entry)
+
+
+def descendant_of(verdict: Verdict) -> ByDescendant | None:
+    """Return the descendant that a verdict rests on, and why; None where it rests on none."""
+    reason = reason_of(verdict)
+    reason = reason.why if isinstance(reason, Reused) else reason
+    return reason if isinstance(reason, ByDescendant) else None
 
 
 def with_tree(entry: Entry, own: Finding, tree: Tree, receipt: Receipt | None) -> Finding:

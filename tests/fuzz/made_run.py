@@ -11,8 +11,7 @@ from typing import Any, Final
 from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.ledger import Ledger, RunInfo, Start
 from pytest_manifest.manifest import Manifest, read_manifest, write_manifest
-from pytest_manifest.run.evaluation import AttemptEvaluator
-from pytest_manifest.run.pending import PendingAttempt
+from pytest_manifest.run.judging import Judging, recorded
 from pytest_manifest.schema import Entry, Header, Receipt
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
 from tests.fuzz.oracles import scratch
@@ -142,15 +141,13 @@ def finished_ledger(name: str) -> Path:
     """Create the ledger of the run when it has ended, each entry as it should; return its path."""
     ledger = made_ledger(name)
     with ledger:
-        evaluator = AttemptEvaluator(RUN, made_manifest(), ledger, kills=3, lifetime=0)
         for entry in ENTRIES:
             receipt = Receipt.model_validate(receipt_document(entry))
             task_id = receipt.task_id
             start = Start(task_id, "x", MOMENT, 0, "celery@host", "host", 7, redelivered=False)
             ledger.events.add_starts([start])
             ledger.events.add_receipts([(task_id, "x", receipt)])
-            job = PendingAttempt(RUN, entry, 1, task_id, 0.0, MOMENT)
-            ledger.verdicts.record([evaluator.evaluate(job, receipt)])
+            ledger.verdicts.record([recorded(Judging(ledger).of(entry))])
         ledger.info.set_status("finished")
         ledger.compact()
         return ledger.path

@@ -16,22 +16,17 @@ from pytest_manifest.results.backend_results import (
 )
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.results.read_errors import ReadErrors
-from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.worker.backend_memory import MemoryBackend, stores
 from tests.fuzz.lines import foreign, objects
-from tests.fuzz.made_run import RUN, TASK_ID, made_ledger, made_manifest
+from tests.fuzz.made_run import RUN, TASK_ID, made_manifest
 from tests.fuzz.oracles import expect, expect_sentence
 from tests.fuzz.verdicts import expect_verdict
+from tests.verdicts import judged
 
 MOST = 20
-
-
-@cache
-def _evaluator() -> AttemptEvaluator:
-    return AttemptEvaluator(RUN, made_manifest(), made_ledger("result"), kills=3, lifetime=0)
 
 
 @cache
@@ -99,6 +94,6 @@ def _judged(entry: Entry, receipt: Receipt | None) -> None:
         return
     again = Receipt.model_validate_json(receipt.model_dump_json())
     expect(again == receipt, "another receipt after it was stored", receipt, again)
-    found = _evaluator().evidence.evaluate(entry, TASK_ID, 1, [(None, receipt)], [], None)
+    found = judged(entry, [(None, receipt)], [], None, run=RUN, task_id=TASK_ID)
     expect_verdict(entry, *found)
     expect_sentence(found[0].sentence, 4_000)

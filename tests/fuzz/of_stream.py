@@ -14,8 +14,7 @@ from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.results.read_errors import ReadErrors
 from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.run.context import EngineContext
-from pytest_manifest.run.evaluation import AttemptEvaluator
-from pytest_manifest.run.fact_log import run_over
+from pytest_manifest.run.fact_log import FactLog, run_over
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.settings import RunSettings, Signals
@@ -98,7 +97,7 @@ def records(lines: list[bytes]) -> list[str]:
             recorder = VerdictRecorder(context, None)
             recorder.poll_once()
             over = RunDeadline(limit=60.0)
-            context.evaluator.facts.add(None, run_over(over))
+            context.facts.add(None, run_over(over))
             recorder.record_rest("timed_out", over)
         _read_back(ledger)
     finally:
@@ -125,7 +124,8 @@ def _context(ledger: Ledger, collector: ReceiptCollector, warnings: list[str]) -
         ),
         ledger=ledger,
         collector=collector,
-        evaluator=AttemptEvaluator(RUN, made_manifest(), ledger, kills=3, lifetime=0),
+        manifest=made_manifest(),
+        facts=FactLog(ledger),
         schedule=Schedule(()),
         pending=pending,
         warnings=warnings,

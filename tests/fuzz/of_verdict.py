@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from datetime import datetime
-from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
-from pytest_manifest.ledger import Ledger, Start
-from pytest_manifest.run.evidence import EvidenceEvaluator, ReportedEnd
+from pytest_manifest.ledger import Start
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.schema.stream_records import StartedRecord, parse_record
 from pytest_manifest.schema.wire import parse_timestamp
-from pytest_manifest.verdict import evaluate
 from tests.fuzz.lines import objects
-from tests.fuzz.made_run import RUN, TASK_ID, made_ledger
+from tests.fuzz.made_run import RUN, TASK_ID
 from tests.fuzz.oracles import expect
 from tests.fuzz.verdicts import expect_verdict
 from tests.reasons import noted
+from tests.verdicts import evaluate, judged
 
+ReportedEnd: TypeAlias = tuple[str | None, Receipt]
 DEFAULTS: dict[str, Any] = {
     "run": RUN,
     "entry": "a",
@@ -28,11 +27,6 @@ DEFAULTS: dict[str, Any] = {
     "task": "tasks.add",
 }
 """What a line need not say: without these, evidence would seldom be of the entry at all."""
-
-
-@cache
-def _ledger() -> Ledger:
-    return made_ledger("verdict")
 
 
 def check(data: bytes) -> None:
@@ -55,11 +49,9 @@ def check(data: bytes) -> None:
             problems.append(one)
         else:
             sent_at = parse_timestamp(one.get("sent_at"))
-    evaluator = EvidenceEvaluator(RUN, _ledger())
     if reported:
-        order = sorted(starts, key=lambda start: (start.started_at is not None, start.started_at))
-        found = evaluator.evaluate(entry, TASK_ID, 1, reported, order, sent_at)
-        again = evaluator.evaluate(entry, TASK_ID, 1, reported, order, sent_at)
+        found = judged(entry, reported, starts, sent_at, run=RUN, task_id=TASK_ID)
+        again = judged(entry, reported, starts[::-1], sent_at, run=RUN, task_id=TASK_ID)
         expect(found == again, "another verdict at the second time", found, again)
         expect_verdict(entry, *found)
         if entry.id == "a":

@@ -63,7 +63,7 @@ TARGETS: Final = {
             "receipts",
             "an exported receipts file",
             "who hands it to an audit",
-            ("manifest", "run.exported_receipts", "run.exported_trees", "run.evidence", "schema"),
+            ("manifest", "run.exported_receipts", "run.exported_trees", "verdict", "schema"),
         ),
         Target(
             "ledger",
@@ -75,7 +75,7 @@ TARGETS: Final = {
             "verdict",
             "ends and starts that were reported of a job",
             "any worker",
-            ("run.evidence", "schema", "verdict"),
+            ("schema", "verdict"),
         ),
     )
 }

@@ -20,11 +20,11 @@ from tests.page_tables import rows
 
 MOST_LINES = 600
 BOUNDS = {
-    "modules of the package": 306,
-    "lines of code of the package": 47_850,
+    "modules of the package": 290,
+    "lines of code of the package": 46_900,
     "options and settings": 57,
-    "words of the documents": 96_300,
-    "lines of the tests": 113_500,
+    "words of the documents": 96_340,
+    "lines of the tests": 112_600,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42

@@ -20,10 +20,10 @@ from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Entry, Expectations, Receipt
 from pytest_manifest.schema.wire import stream_key
 from pytest_manifest.urls import StackAddress
-from pytest_manifest.verdict import contradiction, evaluate
 from tests.live.broker_app import app
 from tests.live.broker_support import APP, address, attempts, database, publishing, stock_worker
 from tests.support import eventually
+from tests.verdicts import evaluate, lie_of
 
 pytestmark = pytest.mark.live
 
@@ -114,7 +114,7 @@ def test_results_are_the_json_that_kombu_made(
     for attempt in sent:
         receipt = receipts[attempt.entry.id]
         assert receipt.source == ("worker" if options else "backend")
-        told = contradiction(
+        told = lie_of(
             attempt.entry,
             receipt,
             run=attempt.run,

@@ -37,7 +37,8 @@ def _unit(*names: str) -> tuple[str, ...]:
 
 THE_JUDGE = _unit(
     *("judge", "judge_disagreements", "judge_follow_ups"),
-    *("judge_properties", "judge_reasons", "judge_trees"),
+    *("judge_properties", "judge_reasons", "judge_trees", "descendants", "evidence"),
+    "authenticity",
 )
 """Tables of rules made of facts."""
 JUDGES = (
@@ -45,18 +46,8 @@ JUDGES = (
         Judge(f"verdict/{name}.py", "S2, S4, S5", THE_JUDGE)
         for name in ("judge", "case", "inference", "belief", "tree")
     ),
-    Judge(
-        "verdict/evidence.py",
-        "S2, S4",
-        _unit("evidence", "authenticity", "costs", "run_evidence", "run_resume"),
-    ),
     Judge("broker/locating/base.py", "S3", _unit("locating")),
     Judge("run/resume_rules.py", "S1, S2", _unit("run_resume", "run_again")),
-    Judge(
-        "run/evidence.py",
-        "S4, S5",
-        _unit("run_evidence", "run_evidence_reused", "reuse", "reuse_unearned"),
-    ),
     Judge(
         "verdict/expectations.py",
         "S4",
@@ -66,7 +57,8 @@ JUDGES = (
     Judge("run/send_queue.py", "S6", _unit("run_to_send", "run_schedule")),
     Judge("run/invariants.py", "all", _unit("invariant_rules")),
     Judge("ledger/invariants.py", "all", _unit("invariant_queries")),
-    Judge("verdict/descendants.py", "S4", _unit("descendants")),
+    Judge("run/casebook.py", "S4, S5", _unit("run_kept", "run_engine", "run_trees")),
+    Judge("run/judging.py", "S4, S5", _unit("audits", "merge_judged", "run_weighing")),
     Judge("run/resume_decisions.py", "S1, S2", _unit("resume_decisions")),
     Judge("run/older_ledger.py", "S1, S2", _unit("older_ledgers")),
     Judge("run/resume.py", "S1, S2, S6", _unit("resume", "resume_untold")),

@@ -112,7 +112,7 @@ def test_only_what_is_written_down_may_survive() -> None:
     outcome = Outcome(3, 1, Counter({SURVIVOR: 1}), Counter())
     bad = judged(judge, outcome, Counter())
     assert len(bad.faults) == 1
-    assert "no test fails with this mutant: verdict.evidence: f\n  - a = 1\n  + a = 2" in bad.faults
+    assert "no test fails with this mutant: verdict.judge: f\n  - a = 1\n  + a = 2" in bad.faults
     assert judged(judge, outcome, Counter({SURVIVOR: 1})).faults == ()
     (late,) = judged(judge, outcome, Counter({SURVIVOR: 2})).faults
     assert late.startswith("written down as equivalent, and is not among the survivors")

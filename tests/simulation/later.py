@@ -22,11 +22,12 @@ from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.run.consistency import violations
 from pytest_manifest.run.exported_receipts import ledger_of_receipts
 from pytest_manifest.run.exported_trees import exported_lines
-from pytest_manifest.run.fact_log import note_emptied
+from pytest_manifest.run.fact_log import note_emptied, stamp
 from pytest_manifest.run.judging import Judging
 from pytest_manifest.run.merge import merge
 from pytest_manifest.run.task_metadata import record_own_limits
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
+from pytest_manifest.schema.run_facts import SetBack
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import Costs
@@ -203,7 +204,7 @@ def _ledger_of_partner(manifest: Manifest, folder: Path, partner: str) -> Path:
         ledger.attempts.mark([task_id], "sent", sent_at=EPOCH)
         if partner == "excused":
             note_emptied(ledger)
-            ledger.excuses.note_set_back(1e6, 1e6)
+            ledger.facts.append([(None, SetBack(**stamp(), by=1e6, most=1e6))])
             ledger.info.set_meta(GAVE_UP, "nobody was there")
             ledger.info.set_meta(STOCK_WORKERS, "w@box")
         begun = Start(task_id, "x", EPOCH, 0, "w@box", HOST, 1, redelivered=False)

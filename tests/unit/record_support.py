@@ -22,9 +22,9 @@ from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.facts import TimeOver, Withheld
 from pytest_manifest.schema.run_facts import JobFact, RunFact
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
-from pytest_manifest.verdict import evaluate
 from tests.broken_records import ENTRIES
 from tests.unit.ledger_support import INFO
+from tests.verdicts import evaluate
 
 RUN = INFO.run
 SENT_AT = datetime(2026, 11, 24, 15, 0, 1, tzinfo=timezone.utc)

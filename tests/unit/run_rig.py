@@ -29,8 +29,7 @@ from pytest_manifest.run.earlier import (
     track_unsettled,
 )
 from pytest_manifest.run.engine import Engine
-from pytest_manifest.run.evaluation import AttemptEvaluator
-from pytest_manifest.run.fact_log import stamp
+from pytest_manifest.run.fact_log import FactLog, stamp
 from pytest_manifest.run.key_limits import KeyLimits
 from pytest_manifest.run.pending import TIMEOUT_GRACE, PendingAttempt, PendingAttempts
 from pytest_manifest.run.schedule import Schedule
@@ -134,19 +133,18 @@ class Rig:
             repair=plan.repair,
             revoke_on_max_failed=plan.revoke_on_max_failed,
         )
-        self.bench = AttemptEvaluator(
-            RUN, self.manifest, self.ledger, kills=plan.kills, lifetime=FOREVER
-        )
+        self.facts = FactLog(self.ledger)
         segment = Segment(**stamp(), kills=plan.kills, lifetime=FOREVER, deadline=plan.deadline)
-        self.bench.facts.add(None, segment)
-        self.bench.facts.store("marked")
+        self.facts.add(None, segment)
+        self.facts.store("marked")
         return EngineContext(
             run=RUN,
             settings=settings,
             signals=self.signals,
             ledger=self.ledger,
             collector=self.collector,
-            evaluator=self.bench,
+            manifest=self.manifest,
+            facts=self.facts,
             schedule=self.schedule,
             pending=PendingAttempts(),
             window=plan.window,
@@ -164,7 +162,7 @@ class Rig:
         track_unsettled(pending, self.ledger, self.manifest, info)
         track_inferred(pending, self.ledger, self.manifest, info)
         track_old_trees(pending, self.ledger, self.manifest, info, self.manifest.ids)
-        evaluate_kept_receipts(self.ledger, pending, self.bench)
+        evaluate_kept_receipts(self.ledger, pending, self.manifest, self.facts)
         self.schedule = Schedule(())
         self.engine = Engine(replace(self._parts(), pending=pending))
         self.told.clear()  # another session tells of them

@@ -14,13 +14,12 @@ from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.run import RunSettings, audit_run
 from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.run.consistency import violations
-from pytest_manifest.run.evaluation import AttemptEvaluator
 from pytest_manifest.run.fact_log import stamp
+from pytest_manifest.run.judging import Judging, recorded
 from pytest_manifest.run.merge import merge
-from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.task_metadata import record_own_limits
 from pytest_manifest.schema import Receipt, VerdictStatus
-from pytest_manifest.schema.run_facts import StoreFact
+from pytest_manifest.schema.run_facts import RunOver, StoreFact
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.worker.signing import sign_receipt
 from tests.unit.ledger_support import INFO, NOTHING
@@ -96,21 +95,11 @@ class Shards:
             signed = sign_receipt(Receipt.model_validate(known).model_dump(mode="json"), "x")
             receipt = Receipt.model_validate(signed)
             ledger.events.add_receipts([(attempt.task_id, "x", receipt)])
-            if not is_whole:
-                away = StoreFact(**stamp(), what="unreachable")
-                ledger.facts.append([(None, away)])
-            self.judge(ledger, receipt, is_whole=is_whole)
+            look = StoreFact(**stamp(), what="intact" if is_whole else "unreachable")
+            ledger.facts.append([(None, look)])
+            ledger.verdicts.record([recorded(_judging(ledger).of(self.manifest[entry.id]))])
             ledger.info.set_status("finished")
         return path
-
-    def judge(self, ledger: Ledger, receipt: Receipt, *, is_whole: bool) -> None:
-        """Record the verdict by a receipt, as a run does; ``is_whole``: what it finds of the
-        store."""
-        evaluator = AttemptEvaluator(receipt.run, self.manifest, ledger, kills=3, lifetime=1e6)
-        evaluator.evidence.is_whole = lambda: is_whole
-        entry, sent_at = self.manifest[receipt.entry], receipt.sent_at
-        job = PendingAttempt(receipt.run, entry, 1, receipt.task_id, 0.0, sent_at)
-        ledger.verdicts.record([evaluator.evaluate(job, receipt)])
 
     def merged(self, *, reverse: bool = False) -> Path:
         return merge(self.paths[::-1] if reverse else self.paths).ledger
@@ -134,13 +123,9 @@ class Shards:
         an audit with other keys judges so."""
         found: dict[str, VerdictStatus] = {}
         with Ledger.open(path) as ledger:
-            run = ledger.info.read().run
-            evaluator = AttemptEvaluator(run, self.manifest, ledger, kills=3, lifetime=1e6)
+            judging = _judging(ledger)
             for row in ledger.attempts.all():
-                ((_, receipt),) = ledger.events.receipts(row.task_id)
-                entry = self.manifest[row.entry]
-                job = PendingAttempt(run, entry, row.attempt, row.task_id, 0.0, row.sent_at)
-                found[row.entry] = evaluator.evaluate(job, receipt)[0].verdict
+                found[row.entry] = judging.of(self.manifest[row.entry]).judgement.status
         return found
 
     def broken(self, path: Path) -> list[str]:
@@ -148,3 +133,9 @@ class Shards:
         with Ledger.open(path) as ledger:
             found = violations(ledger, self.manifest)
             return [f"{one.promise} {one.entry}: {one.sentence}" for one in found]
+
+
+def _judging(ledger: Ledger) -> Judging:
+    """Judge as where a run is over: what was not believed is forged then."""
+    over = RunOver(seq=1 << 62, at=utc_now(), why="ended")
+    return Judging(ledger, by_present_keys=True, also=[over])

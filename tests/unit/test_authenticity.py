@@ -17,8 +17,7 @@ from pytest_manifest.broker.attempt import new_run_id, task_id_for
 from pytest_manifest.results.backend_results import BackendResult
 from pytest_manifest.results.collector import backend_receipt
 from pytest_manifest.schema import Entry, Receipt, stream_records, wire
-from pytest_manifest.verdict import contradiction, evaluate
-from pytest_manifest.verdict.evidence import CLOCK_TOLERANCE
+from pytest_manifest.verdict.belief import CLOCK_TOLERANCE
 from pytest_manifest.worker.job import RunMeasures, delivery_of
 from pytest_manifest.worker.receipt import (
     TaskResult,
@@ -29,6 +28,7 @@ from pytest_manifest.worker.receipt import (
 )
 from pytest_manifest.worker.spool import TaskOutput
 from tests.reasons import noted, phrase
+from tests.verdicts import evaluate, lie_of
 
 SENT_AT = datetime(2026, 11, 24, 15, 0, 0, 123456, tzinfo=timezone.utc)
 
@@ -46,7 +46,7 @@ class Sending:
 
     def lie(self, receipt: Receipt) -> str:
         """What is said of a receipt that came for it."""
-        why = contradiction(
+        why = lie_of(
             self.entry,
             receipt,
             run=self.run,

@@ -16,7 +16,7 @@ from pytest_manifest.broker.workers import (
     workers_of,
 )
 from pytest_manifest.schema import Entry, Receipt
-from pytest_manifest.verdict import evaluate
+from tests.verdicts import evaluate
 
 SAYS_NOTHING = Entry(id="a", task="t")
 SAYS_60 = Entry(id="a", task="t", timeout=60)

@@ -2,42 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
 import pytest
 
 from pytest_manifest.ledger.descendants import Descendants
-from pytest_manifest.schema import Entry, Mismatch, Source, Verdict, VerdictStatus
-from pytest_manifest.schema.models import DescendantsOutcome, ExpectedDescendants
-from pytest_manifest.verdict.descendants import (
-    FailedDescendant,
+from pytest_manifest.reporting.descendants import untold, untold_of
+from pytest_manifest.schema import Entry, Mismatch, Receipt, Source, Verdict, VerdictStatus
+from pytest_manifest.schema.facts import Job, Spawn
+from pytest_manifest.verdict.explanation import counts_text, ends_text, failed_of, number_of
+from pytest_manifest.verdict.messages import AsExpected
+from pytest_manifest.verdict.reasons import Finding, Said, reason_of, verdict_of
+from pytest_manifest.verdict.tree import (
+    Descendant,
     PartFailed,
-    TreeEnds,
+    Tree,
     by_part,
-    counts_text,
     descendant_of,
-    ends_as_expected,
-    ends_text,
     expects_something,
-    failed_of,
-    first_unexpected,
     is_ignored,
-    number_of,
-    unexpected,
-    untold,
-    untold_of,
-    with_delay,
-    with_descendants,
+    with_tree,
 )
-from pytest_manifest.verdict.messages import AsExpected, Duplicated
-from pytest_manifest.verdict.reasons import Said, reason_of, verdict_of
-from tests.reasons import noted, phrase
+from tests.reasons import phrase
+from tests.unit.ledger_support import MOMENT
 from tests.unit.tree_support import Trees, times
 
 Counts: TypeAlias = Mapping[VerdictStatus | None, int]
-ALL: Counts = dict.fromkeys((*get_args(VerdictStatus), None), 1)
+ALL: Counts = dict.fromkeys(get_args(VerdictStatus), 1)
 TOLD: Mapping[str, Any] = times(1, 2)
 
 
@@ -57,10 +51,7 @@ def entry(descendants: object = None) -> Entry:
     return Entry.model_validate({"id": "a", "task": "jobs.book", **expect})
 
 
-def expected(outcome: DescendantsOutcome, **fields: Any) -> ExpectedDescendants:
-    return ExpectedDescendants(outcome=outcome, **fields)
-
-
+PASSED = Finding("passed", AsExpected())
 WELL = "The task succeeded, as expected"
 
 
@@ -83,9 +74,48 @@ def reported(
     return phrase(why), is_short
 
 
-def first(status: VerdictStatus, *mismatches: Mismatch) -> FailedDescendant:
-    why = verdict(status, "It says why.").model_copy(update={"mismatches": list(mismatches)})
-    return FailedDescendant("c1", "jobs.page", "jobs.book", why)
+def tree(
+    counts: Counts,
+    tasks: Iterable[str] = ("jobs.page",),
+    *mismatches: Mismatch,
+    parent: str = "t-a",
+    name: str = "c{}",
+    says: str = "It says why.",
+) -> Tree:
+    """Descendants that have come to these ends, in this order, of these tasks in turn."""
+    made, names = Tree("t-a"), list(tasks)
+    ends = [status or "pending" for status, number in counts.items() for _ in range(number)]
+    for place, status in enumerate(ends):
+        spawned = MOMENT + timedelta(seconds=place)
+        spawn = Spawn(
+            root="t-a",
+            parent=parent,
+            task=names[place % len(names)],
+            how="call",
+            spawned_at=spawned,
+        )
+        job = Job(
+            task_id=name.format(place + 1),
+            entry="a",
+            number=1,
+            run="r",
+            seq=1,
+            at=MOMENT,
+            spawn=spawn,
+        )
+        finding = Finding(status, Said(text=says), mismatches)
+        made.add(Descendant(job, finding))
+    return made
+
+
+def whole(
+    wanted: Entry, descendants: Tree, own: Finding = PASSED, *, children: int | None = 0
+) -> Verdict:
+    """The verdict on an attempt that has passed, with its descendants."""
+    facts = {"run": "r", "entry": "a", "attempt": 1, "task_id": "t-a", "task": "jobs.book"}
+    facts |= {"state": "succeeded", "children": children}
+    found = with_tree(wanted, own, descendants, Receipt.model_validate(facts))
+    return verdict_of("a", 1, found.status, found.reason, found.mismatches)
 
 
 def part_failed(ended: Verdict, task: str = "jobs.page", task_id: str = "c1") -> str:
@@ -99,14 +129,14 @@ def part_failed(ended: Verdict, task: str = "jobs.page", task_id: str = "c1") ->
 def test_a_descendant_that_was_never_sent_is_none() -> None:
     """Its parent saw that it was not; those without an end are some."""
     counts: Counts = {"passed": 4, "failed": 3, "skipped": 20, None: 2, "pending": 1}
-    assert number_of(counts) == TreeEnds(counts).total == 10
+    assert number_of(counts) == 10
     assert number_of({}) == 0
 
 
 def test_only_an_end_that_is_no_success_is_a_failure() -> None:
     """Of all statuses, four are none."""
     others = {"passed", "pending", "skipped", None}
-    for status in ALL:
+    for status in (*ALL, None):
         assert failed_of({status: 7}) == (0 if status in others else 7)
     assert failed_of({"failed": 2, "lost": 3, None: 9}) == 5
 
@@ -230,83 +260,16 @@ def test_an_entry_expects_something_or_nothing(
         ("ignored", []),
     ],
 )
-def test_each_status_is_expected_or_not(outcome: DescendantsOutcome, found: list[str]) -> None:
-    """Those that leave no doubt come first; what has no end is pending, and told once."""
-    assert unexpected(expected(outcome), ALL) == found
-    assert unexpected(expected(outcome), {None: 1}) == ([] if outcome == "ignored" else ["pending"])
-
-
-def test_what_its_worker_stopped_has_ended_and_what_nobody_tells_of_has_not(trees: Trees) -> None:
-    """Where ends are all that is expected; else both have come to no success."""
-    root = trees.entry("a")
-    trees.child(root, "c1")
-    trees.child(root, "c2", kind="timed_out", received=TOLD)
-    trees.child(root, "c3", kind="timed_out", received=TOLD)
-    part = trees.ledger.descendants
-    assert ends_as_expected(part, expected("finished"), root) == {"passed": 1, "failed": 2}
-    trees.child(root, "c4", kind="timed_out")
-    trees.child(root, "c5", kind="failed")
-    assert ends_as_expected(part, expected("succeeded"), root) == {
-        "passed": 1,
-        "failed": 1,
-        "timed_out": 3,
-    }
-    assert ends_as_expected(part, expected("finished"), root) == {
-        "passed": 1,
-        "failed": 3,
-        "timed_out": 1,
-    }
-
-
-def test_ends_of_which_none_was_too_late_are_counted_as_they_are(trees: Trees) -> None:
-    """Also where none has ended."""
-    root = trees.entry("a")
-    trees.child(root, "c1", kind=None)
-    trees.child(root, "c2", kind="failed")
-    found = ends_as_expected(trees.ledger.descendants, expected("finished"), root)
-    assert found == {None: 1, "failed": 1}
-
-
-def first_of(trees: Trees, outcome: DescendantsOutcome) -> str | None:
-    wanted, part = expected(outcome), trees.ledger.descendants
-    one = first_unexpected(part, wanted, "t-a", ends_as_expected(part, wanted, "t-a"))
-    return None if one is None else one.task_id
-
-
-def test_the_first_that_leaves_no_doubt_is_named(trees: Trees) -> None:
-    """One that may still come to a good end is named where there is no other."""
-    root = trees.entry("a")
-    assert first_of(trees, "succeeded") is None
-    trees.child(root, "c1")
-    assert first_of(trees, "succeeded") is None
-    trees.child(root, "c2", kind="unknown")
-    trees.child(root, "c3", kind=None)
-    assert first_of(trees, "succeeded") == first_of(trees, "finished") == "c2"
-    trees.child(root, "c4", kind="failed")
-    trees.child(root, "c5", kind="lost")
-    assert first_of(trees, "succeeded") == "c4"
-    assert first_of(trees, "finished") == "c5"
-    assert first_of(trees, "ignored") is None
-
-
-def test_the_first_that_was_too_late_is_one_that_nobody_told_of(trees: Trees) -> None:
-    """Where ends are all that is expected: the others have ended."""
-    root = trees.entry("a")
-    trees.child(root, "c1", kind="timed_out", received=TOLD)
-    trees.child(root, "c2", kind="timed_out")
-    assert first_of(trees, "succeeded") == "c1"
-    assert first_of(trees, "finished") == "c2"
+def test_each_status_is_expected_or_not(outcome: str, found: list[str]) -> None:
+    """Those that leave no doubt come first; what has no end is pending, and named once."""
+    for status in ALL:
+        ended = whole(entry(outcome), tree({status: 1})).verdict
+        assert ended == (status if status in found else "passed")
+    if found:
+        assert whole(entry(outcome), tree(ALL)).verdict not in ("pending", "unknown")
 
 
 # The verdict
-
-
-@pytest.mark.parametrize("status", [one for one in get_args(VerdictStatus) if one != "passed"])
-def test_a_job_that_has_not_passed_is_judged_by_itself(status: VerdictStatus) -> None:
-    """Whatever it has started."""
-    judged = verdict(status)
-    ends = TreeEnds({"failed": 1}, (), first("failed"), noted("nobody told"), is_short=True)
-    assert with_descendants(entry("finished"), judged, ends) is judged
 
 
 @pytest.mark.parametrize(
@@ -335,40 +298,8 @@ def test_a_pass_says_what_became_of_its_descendants(
     descendants: object, counts: Counts, said: str
 ) -> None:
     """Nothing of what does not matter, or never was."""
-    found = with_descendants(entry(descendants), verdict(), TreeEnds(counts))
+    found = whole(entry(descendants), tree(counts))
     assert (found.verdict, found.sentence) == ("passed", said)
-
-
-UNTOLD = (
-    "The job passed, but what became of the tasks that it started is not known (nobody says); "
-    "use workers with receipts and a Redis as result store, or take 'descendants' out of 'expect'."
-)
-
-
-@pytest.mark.parametrize("is_short", [True, False])
-@pytest.mark.parametrize(
-    ("descendants", "is_known"),
-    [
-        (None, None),
-        ("finished", False),
-        ({"outcome": "ignored", "count": 0}, False),
-        ("ignored", 1),
-    ],
-)
-def test_what_nobody_can_tell_is_no_pass_where_it_matters(
-    descendants: object, is_known: bool | None, *, is_short: bool
-) -> None:
-    """To an entry that says nothing of it, only where some are known to be missing."""
-    ends = TreeEnds({"passed": 0}, untold=noted("nobody says"), is_short=is_short)
-    found = with_descendants(entry(descendants), verdict(), ends)
-    passes = not is_short if is_known is None else is_known
-    assert bare(found) == bare(verdict() if passes else verdict("unknown", UNTOLD))
-
-
-def test_what_is_short_and_was_told_of_all_the_same_passes() -> None:
-    """It is the reason that counts."""
-    ends = TreeEnds({"passed": 0}, is_short=True)
-    assert with_descendants(entry("finished"), verdict(), ends).verdict == "passed"
 
 
 @pytest.mark.parametrize(
@@ -387,8 +318,7 @@ def test_what_is_short_and_was_told_of_all_the_same_passes() -> None:
 )
 def test_there_must_be_as_many_as_expected(count: object, number: int, wanted: str) -> None:
     """Both ends of a range are within it."""
-    ends = TreeEnds({"passed": number, "skipped": 50})
-    found = with_descendants(entry({"count": count}), verdict(), ends)
+    found = whole(entry({"count": count}), tree({"passed": number, "skipped": 50}))
     if not wanted:
         assert found.verdict == "passed"
         return
@@ -425,9 +355,8 @@ def test_their_tasks_must_be_those_expected(
     wanted: list[str], found: set[str], said: tuple[str, str] | None
 ) -> None:
     """In whatever order and number; the first three are told."""
-    judged = with_descendants(
-        entry({"tasks": wanted}), verdict(), TreeEnds({"passed": len(found)}, found)
-    )
+    ends = tree({"passed": len(found)}, sorted(found))
+    judged = whole(entry({"tasks": wanted}), ends)
     if said is None:
         assert judged.verdict == "passed"
         return
@@ -437,8 +366,7 @@ def test_their_tasks_must_be_those_expected(
 
 def test_every_difference_is_listed() -> None:
     """The sentence has the first one."""
-    ends = TreeEnds({"passed": 1}, {"a"})
-    found = with_descendants(entry({"count": 2, "tasks": ["b"]}), verdict(), ends)
+    found = whole(entry({"count": 2, "tasks": ["b"]}), tree({"passed": 1}, ["a"]))
     assert [one.path for one in found.mismatches] == ["descendants.count", "descendants.tasks"]
     assert "descendants.count is 1 where 2 was expected" in found.sentence
 
@@ -464,12 +392,11 @@ WORDS: Mapping[VerdictStatus, str] = {
 @pytest.mark.parametrize("status", WORDS)
 def test_a_descendant_that_failed_fails_its_entry(status: VerdictStatus) -> None:
     """In the way in which it did, and for the reason that it has."""
-    ends = TreeEnds({"passed": 2, status: 1}, (), first(status))
     said = (
-        f"The job passed, but its descendant 'jobs.page' (c1), started by 'jobs.book', "
+        f"The job passed, but its descendant 'jobs.page' (c3), started by 'jobs.book', "
         f"{WORDS[status]}: It says why. (it has 3 descendants)"
     )
-    found = with_descendants(entry(), verdict(), ends)
+    found = whole(entry(), tree({"passed": 2, status: 1}))
     assert bare(found) == verdict(status, said).model_copy(
         update={
             "mismatches": [
@@ -536,7 +463,7 @@ def test_the_others_that_failed_are_counted(
     descendants: object, counts: Counts, rest: str, actual: str
 ) -> None:
     """Those without an end among them, and by what the entry expects."""
-    found = with_descendants(entry(descendants), verdict(), TreeEnds(counts, (), first("lost")))
+    found = whole(entry(descendants), tree(counts))
     assert found.sentence.endswith(f"was lost: It says why. ({rest})")
     wanted = "each ended" if descendants == "finished" else "each succeeded"
     assert [(one.path, one.expected, one.actual) for one in found.mismatches] == [
@@ -547,25 +474,15 @@ def test_the_others_that_failed_are_counted(
 def test_the_differences_of_the_descendant_are_its_entrys_too() -> None:
     """Under a path of its own, after that of the tree."""
     one = Mismatch(path="result.a", expected="1", actual="2")
-    ends = TreeEnds({"failed": 1}, (), first("failed", one))
-    found = with_descendants(entry(), verdict(), ends)
+    found = whole(entry(), tree({"failed": 1}, ["jobs.page"], one))
     assert [each.path for each in found.mismatches] == ["descendants", "descendant.result.a"]
     assert (found.mismatches[1].expected, found.mismatches[1].actual) == ("1", "2")
 
 
-def test_a_status_that_no_rule_calls_unexpected_has_words() -> None:
-    told = verdict("skipped", "It says why.")
-    assert " was held back: It says why." in part_failed(told)
-    ends = TreeEnds({"skipped": 1}, (), first("skipped"))
-    found = with_descendants(entry(), verdict(), ends)
-    assert ", was held back: It says why. (it has 0 descendants)" in found.sentence
-
-
 def test_names_are_told_without_what_a_terminal_obeys() -> None:
     """Whatever a worker sends."""
-    failed = FailedDescendant("c\x07", "t\x1b[2J\x07", "p\x07", verdict("failed", "It did."))
-    ends = TreeEnds({"failed": 1}, (), failed)
-    said = with_descendants(entry(), verdict(), ends).sentence
+    odd = tree({"failed": 1}, ["t\x1b[2J\x07"], parent="p\x07", name="c\x07")
+    said = whole(entry(), odd).sentence
     assert r"its descendant 't\\x07' (c\x07), started by 'p\\x07', failed" in said
     said = part_failed(verdict("failed", "It did."), "t\x07", "c\x07")
     assert r"'t\\x07' (c\x07) failed" in said
@@ -576,24 +493,13 @@ def test_names_are_told_without_what_a_terminal_obeys() -> None:
 
 def test_a_job_that_was_handed_on_failed_for_one_of_its_parts() -> None:
     """Where that one's end leaves no doubt."""
-    lost = verdict("lost", "Nobody has it.")
-    parts = TreeEnds({"failed": 1}, (), first("failed"))
-    found = by_part(entry(), lost, parts)
-    assert found.verdict == "failed"
-    assert found.sentence == (
+    lost = Finding("lost", Said(text="Nobody has it."))
+    found = by_part(entry(), lost, tree({"failed": 1}))
+    assert found.status == "failed"
+    assert found.reason.sentence("failed") == (
         "The job was handed on to others, and its descendant 'jobs.page' (c1), started by "
         "'jobs.book', failed: It says why. (it has 1 descendant)"
     )
-    assert by_part(entry(), lost, TreeEnds({"passed": 1})) is lost
+    assert by_part(entry(), lost, tree({"passed": 1})) is lost
     for doubt in ("unknown", "pending"):
-        assert by_part(entry(), lost, TreeEnds({doubt: 1}, (), first(doubt))) is lost
-
-
-def test_what_ran_too_often_had_a_delay() -> None:
-    """For which a worker held its message, until the broker gave it to another."""
-    reason = Duplicated(state="succeeded", executions=2, allowed=1)
-    judged = verdict_of("a", 1, "duplicated", reason)
-    assert with_delay(judged, 0.0) is judged
-    held = with_delay(judged, 90.0)
-    due = " It had a countdown or an ETA of 90 s, for which a worker held its message."
-    assert (held.verdict, held.sentence) == ("duplicated", judged.sentence + due)
+        assert by_part(entry(), lost, tree({doubt: 1})) is lost

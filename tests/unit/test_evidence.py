@@ -9,7 +9,7 @@ import pytest
 
 from pytest_manifest.schema import Receipt, Source, State
 from pytest_manifest.schema.statuses import NEVER_STARTED_STATES
-from pytest_manifest.verdict.evidence import denies
+from pytest_manifest.verdict.case import denies
 
 RAN: tuple[dict[str, Any], ...] = (
     {"started_at": datetime(2026, 11, 24, 15, tzinfo=timezone.utc)},

@@ -172,9 +172,6 @@ def test_a_store_that_was_away_when_a_job_was_judged_is_remembered(shards: Shard
     path = shards.add(starts=(), is_whole=False)
     assert shards.statuses(path) == {"e0": "passed"}
     assert shards.audited(path) == {"e0": "passed"}
-    with Ledger.open(path) as ledger:
-        [row] = ledger.attempts.of_entry("e0")
-        assert ledger.excuses.may_lack_starts(row.task_id)
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import pytest
 
 from pytest_manifest.schema import Entry, ErrorInfo, Mismatch, Receipt, Verdict, VerdictStatus
 from pytest_manifest.verdict import problems
-from pytest_manifest.verdict.descendants import ByDescendant
 from pytest_manifest.verdict.explanation import (
     AttemptLine,
     TreeText,
@@ -22,6 +21,7 @@ from pytest_manifest.verdict.explanation import (
     task_traceback,
 )
 from pytest_manifest.verdict.reasons import Reason, Said, verdict_of
+from pytest_manifest.verdict.tree import ByDescendant
 
 Fields: TypeAlias = Mapping[str, Any]
 SENT = datetime(2026, 11, 24, 15, 0, 1, 250000, tzinfo=timezone.utc)

@@ -15,9 +15,10 @@ from pytest_manifest.analysis.quantiles import Times
 from pytest_manifest.reporting.allure.result import times
 from pytest_manifest.reporting.allure.steps import steps_of
 from pytest_manifest.schema import Entry, Receipt, wire
-from pytest_manifest.verdict import evaluate, explain
+from pytest_manifest.verdict import explain
 from pytest_manifest.worker.receipt import failed_in_main_process, prepare_receipt, remember_request
 from tests.unit.analysis_support import START, after, attempt
+from tests.verdicts import evaluate
 
 
 def test_the_main_process_does_not_take_its_own_notice_for_the_end() -> None:

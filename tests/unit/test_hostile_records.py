@@ -23,17 +23,17 @@ from pytest_manifest.results.collector import ReceiptCollector, backend_receipt
 from pytest_manifest.results.read_errors import LOGGED, ReadErrors
 from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.run import RunSettings, dispatch_run
-from pytest_manifest.run.evidence import complete_receipt
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.schema import Entry, Header, Receipt
 from pytest_manifest.schema.wire import stream_key
 from pytest_manifest.testing import MemoryStack
 from pytest_manifest.urls import StackAddress
-from pytest_manifest.verdict import belief, contradiction, evaluate
+from pytest_manifest.verdict import belief
 from pytest_manifest.worker.backend_memory import stores
 from tests.reasons import phrase
 from tests.rings import examples
 from tests.unit.ledger_support import INFO
+from tests.verdicts import completed, evaluate, lie_of
 
 RUN: Final = INFO.run
 KEY: Final = stream_key(RUN)
@@ -147,8 +147,8 @@ def test_no_record_stops_what_comes_behind_it(
     assert kept[-1][1] == Receipt.model_validate(RECEIPT)
     for _, _, receipt in sip.finals:
         facts = {"run": RUN, "task_id": "t-a", "attempt": 1}
-        if not contradiction(ENTRY, receipt, sent_at=datetime.now(timezone.utc), **facts):  # type: ignore[arg-type]  # the names are right
-            evaluate(ENTRY, complete_receipt(receipt, starts), attempt=1)
+        if not lie_of(ENTRY, receipt, sent_at=datetime.now(timezone.utc), **facts):  # type: ignore[arg-type]  # the names are right
+            evaluate(ENTRY, completed(receipt, starts), attempt=1)
     stores.now.clear()
 
 
@@ -183,7 +183,7 @@ def test_a_late_receipt_of_the_year_1_is_told_as_old(
 ) -> None:
     """Reckoned with, it would be before all time."""
     receipt = Receipt.model_validate(RECEIPT).model_copy(update=times)
-    why = contradiction(ENTRY, receipt, run=RUN, task_id="t-a", attempt=1, sent_at=sent_at)
+    why = lie_of(ENTRY, receipt, run=RUN, task_id="t-a", attempt=1, sent_at=sent_at)
     said = phrase(why)
     assert said.startswith(lie)
     assert bool(said) == bool(lie)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_manifest.schema.facts import Started
-from pytest_manifest.verdict.descendants import ByDescendant
-from pytest_manifest.verdict.tree import Tree
+from pytest_manifest.verdict.tree import ByDescendant, Tree
 from tests.unit.judge_world import (
     FINISHES,
     Step,

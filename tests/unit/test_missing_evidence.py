@@ -14,16 +14,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from loguru import logger
 
-from pytest_manifest.ledger import Ledger, Start
+from pytest_manifest.ledger import Start
 from pytest_manifest.results.collector import ReceiptBatch, add_record
-from pytest_manifest.run.evaluation import AttemptEvaluator
-from pytest_manifest.run.pending import PendingAttempt
-from pytest_manifest.run.task_metadata import CODE_HISTORY
 from pytest_manifest.schema import Entry, Receipt, wire
 from tests.rings import examples
 from tests.unit.ledger_support import INFO, MOMENT
+from tests.verdicts import judged
 
 CODE, OTHER = ("py3.11:" + letter * 64 for letter in "ab")
 Change = Mapping[str, Any]
@@ -129,35 +126,19 @@ CLAIMS: tuple[Change, ...] = (
 )
 
 
-class Court:
-    """Judges documents as records of the stream, each for itself."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
-
-    def kind(self, expect: Change, receipt: Change, starts: list[Start]) -> str:
-        fields = {"id": "e", "task": "t", "args": [1], "timeout": 30.0, "expect": dict(expect)}
-        entry = Entry.model_validate(fields)
-        bench = AttemptEvaluator(INFO.run, {"e": entry}, self.ledger, kills=3, lifetime=1e6)  # type: ignore[arg-type]  # as much of a manifest as is asked for
-        sip = ReceiptBatch()
-        record = {"kind": "finished", "execution": "x", "receipt": dict(receipt)}
-        try:
-            add_record(record, sip)
-        except ValueError:
-            return "unread"  # no receipt at all: the harness goes on looking
-        ((_, execution, read),) = sip.finals
-        flight = PendingAttempt(INFO.run, entry, 1, TASK_ID, 0.0, MOMENT)
-        return bench.evaluate_evidence(flight, [(execution, read)], starts)[0].verdict
-
-
-@pytest.fixture(scope="module")
-def court(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Court]:
-    path = tmp_path_factory.mktemp("court") / "run.sqlite"
-    with Ledger.create(path, INFO) as ledger:
-        logger.disable("pytest_manifest")  # a line for each of thousands of liars
-        ledger.info.set_meta(CODE_HISTORY, f'[["2026-11-24T15:00:00+00:00", {{"t": "{CODE}"}}]]')
-        yield Court(ledger)
-        logger.enable("pytest_manifest")
+def kind(expect: Change, receipt: Change, starts: list[Start]) -> str:
+    """The status by a record of the stream; "unread" where the harness goes on looking."""
+    fields = {"id": "e", "task": "t", "args": [1], "timeout": 30.0, "expect": dict(expect)}
+    entry, sip = Entry.model_validate(fields), ReceiptBatch()
+    record = {"kind": "finished", "execution": "x", "receipt": dict(receipt)}
+    try:
+        add_record(record, sip)
+    except ValueError:
+        return "unread"
+    ((_, execution, read),) = sip.finals
+    ends = [(execution, read)]
+    verdict, _ = judged(entry, ends, starts, MOMENT, run=INFO.run, task_id=TASK_ID, code=CODE)
+    return verdict.verdict
 
 
 def poorer(receipt: Change) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -180,25 +161,23 @@ def poorer(receipt: Change) -> Iterator[tuple[str, dict[str, Any]]]:
     ("expect", "starts"),
     [*((expect, "one") for expect in EXPECTED), *(("nothing", starts) for starts in STARTS)],
 )
-def test_less_evidence_or_more_claims_turn_nothing_green(
-    court: Court, expect: str, starts: str
-) -> None:
+def test_less_evidence_or_more_claims_turn_nothing_green(expect: str, starts: str) -> None:
     """Of every receipt with something wrong, as far as it is red."""
     tried = 0
     for fault, change in {"nothing wrong": {}, **FAULTS}.items():
         receipt = document(**change)
-        if court.kind(EXPECTED[expect], receipt, STARTS[starts]) == "passed":
+        if kind(EXPECTED[expect], receipt, STARTS[starts]) == "passed":
             continue
         for what, changed in poorer(receipt):
             tried += 1
-            kind = court.kind(EXPECTED[expect], changed, STARTS[starts])
-            assert kind != "passed", f"{fault}, {what}"
+            found = kind(EXPECTED[expect], changed, STARTS[starts])
+            assert found != "passed", f"{fault}, {what}"
     assert tried > 500
 
 
 @given(st.data())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(100))
-def test_several_things_less_turn_nothing_green_either(court: Court, data: st.DataObject) -> None:
+def test_several_things_less_turn_nothing_green_either(data: st.DataObject) -> None:
     """Of receipts with several faults at once, several fields removed."""
     faults = data.draw(st.lists(st.sampled_from(sorted(FAULTS)), min_size=1, max_size=3))
     receipt = document()
@@ -206,14 +185,14 @@ def test_several_things_less_turn_nothing_green_either(court: Court, data: st.Da
         receipt |= FAULTS[fault]
     expect = EXPECTED[data.draw(st.sampled_from(sorted(EXPECTED)))]
     starts = STARTS[data.draw(st.sampled_from(sorted(STARTS)))]
-    if court.kind(expect, receipt, starts) == "passed":
+    if kind(expect, receipt, starts) == "passed":
         return
     gone = data.draw(st.sets(st.sampled_from(sorted(Receipt.model_fields)), max_size=6))
     left = {key: value for key, value in receipt.items() if key not in gone}
-    assert court.kind(expect, left, starts) != "passed", gone
+    assert kind(expect, left, starts) != "passed", gone
 
 
-def test_a_receipt_in_good_order_passes(court: Court) -> None:
+def test_a_receipt_in_good_order_passes() -> None:
     """Else nothing could turn green."""
-    assert court.kind(EXPECTED["result"], document(), STARTS["one"]) == "passed"
-    assert court.kind(EXPECTED["failure"], document(**FAILED), STARTS["one"]) == "passed"
+    assert kind(EXPECTED["result"], document(), STARTS["one"]) == "passed"
+    assert kind(EXPECTED["failure"], document(**FAILED), STARTS["one"]) == "passed"

@@ -18,7 +18,7 @@ from pytest_manifest.reporting.progress_meter import Meter
 from pytest_manifest.run.pending import PendingAttempt
 from pytest_manifest.run.settings import WorkerLoss
 from pytest_manifest.schema import Entry, VerdictStatus
-from pytest_manifest.verdict import evaluate
+from tests.verdicts import evaluate
 
 if TYPE_CHECKING:
     from pytest_manifest.run import Run

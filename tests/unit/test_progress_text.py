@@ -10,8 +10,8 @@ from pytest_manifest.reporting.progress_meter import Pace, ProgressStats
 from pytest_manifest.schema import Entry
 from pytest_manifest.testing import make_receipt
 from pytest_manifest.text import cells
-from pytest_manifest.verdict import evaluate
 from tests.reasons import noted
+from tests.verdicts import evaluate
 
 HOSTILE = "<script>\x1b[2J\x1b]0;title\x07\r\n\x00\u202egnp\u2069\ud800\u200d\u2028"
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pytest_manifest.schema import Entry, Receipt
-from pytest_manifest.verdict import evaluate, problems
+from pytest_manifest.verdict import problems
 from pytest_manifest.verdict.reasons import Problem, Reason, read_reason, reason_of, worded
+from tests.verdicts import evaluate
 
 GONE = problems.ProcessGone(worker="w@h", pid=77)
 

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.facts import document_of
 from pytest_manifest.results.backend_results import BackendResult
-from pytest_manifest.run.fact_log import FactLog
+from pytest_manifest.run.fact_log import FactLog, note_emptied
 from pytest_manifest.run.pending import TIMEOUT_GRACE
 from pytest_manifest.run.sending import REPEATS
 from pytest_manifest.run.task_metadata import record_own_limits
@@ -514,7 +514,7 @@ def test_a_reused_job_has_its_facts_and_what_excused_it(tmp_path: Path) -> None:
     job = record.task_id("a")
     twice = Sending(seq=0, at=MOMENT, job=job, number=2, sent_at=SENT_AT)
     record.ledger.facts.append([("a", twice)])
-    record.ledger.excuses.note_lost_starts_of(job)
+    note_emptied(record.ledger)
     reusing.finish(record)
     made = reusing.reuse([double("a")])
     assert made.sent == []

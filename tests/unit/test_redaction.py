@@ -31,7 +31,6 @@ from pytest_manifest.redaction import (
 )
 from pytest_manifest.redaction import names as in_force
 from pytest_manifest.redaction.texts import redact_whatever_it_holds
-from pytest_manifest.run.evidence import disagreement
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.shown import (
     pieces_of,
@@ -42,9 +41,11 @@ from pytest_manifest.schema.shown import (
 )
 from pytest_manifest.stack.health import check_stack
 from pytest_manifest.urls import StackAddress
-from pytest_manifest.verdict import evaluate, explain
+from pytest_manifest.verdict import explain
+from pytest_manifest.verdict.belief import End, _disagreement
 from pytest_manifest.worker.receipt import TaskResult, without_arguments
 from tests.reasons import phrase
+from tests.verdicts import evaluate
 
 
 @pytest.fixture(autouse=True)
@@ -439,10 +440,10 @@ def test_receipts_that_contradict_one_another_show_no_part_of_a_secret(salt: Non
     base = {"run": "r", "entry": "e", "attempt": 1, "task_id": "x", "task": "t"}
     base |= {"state": "succeeded", "cpu": 1.0}
     both = [
-        ("x", Receipt.model_validate({**base, "result": f"{'y' * 50} ghp_{one * 30}"}))
+        End(1, "x", Receipt.model_validate({**base, "result": f"{'y' * 50} ghp_{one * 30}"}))
         for one in "ab"
     ]
-    said = phrase(disagreement(both))
+    said = phrase(_disagreement(both, by_failure=False))
     assert "differ" in said
     assert "aaaa" not in said
 

@@ -15,7 +15,6 @@ from pytest_manifest import signing as keys
 from pytest_manifest.ledger import Start
 from pytest_manifest.manifest import dump_document, receipt_line
 from pytest_manifest.results.collector import ReceiptBatch, add_record
-from pytest_manifest.run.evidence import complete_receipt
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.schema.stream_records import FILLABLE, receipt_bytes, record_bytes
 from pytest_manifest.schema.wire import parse_moment
@@ -29,6 +28,7 @@ from pytest_manifest.verdict.signatures import (
 )
 from pytest_manifest.worker import signing
 from tests.forgeries.reports import TASK, TRUE, Fields, Job
+from tests.verdicts import completed
 
 SENT_AT: Final = "2026-11-24T15:00:00.000000+00:00"
 JOB: Final = Job("20261124T150000-0badcafe", "a", 1, "t-a", SENT_AT, "s", 7)
@@ -198,7 +198,7 @@ def test_what_pytest_fills_in_breaks_no_signature(signatures: ReportSignatures) 
     record = JOB.signed(JOB.receipt(state="crashed", result=None, result_sha256=None, **unknown))
     began = parse_moment(JOB.moment(1.0))
     start = Start("t-a", TRUE, began, 0, "w@h", "h", 5, redelivered=True)
-    whole = complete_receipt(read(record), [start])
+    whole = completed(read(record), [start])
     assert whole.signature is not None
     assert set(whole.signature.filled) == set(FILLABLE)
     assert signatures.fault_of(whole) == ""

@@ -357,15 +357,14 @@ def test_an_old_tree_is_waited_for_and_then_its_entry_is_sent(
             child = replace(rig.attempts["a"], task_id="d1")
             rig.world.queue.append(Message(child, rig.sent_at))
         made = rig.resume(budget=5.0)
-        evaluator = made.make_evaluator(rig.reading)
         (decision, other) = made.state.decisions
         assert other.action == "wait"
         if not goes_on:
             assert (decision.action, decision.reason) == ("send", "failed")
-            assert evaluator.to_repeat == set()
+            assert made.to_repeat == set()
             return
         assert (decision.action, decision.sends_later) == ("wait", True)
-        assert evaluator.to_repeat == {"a"}
+        assert made.to_repeat == {"a"}
         assert rig.to_send() == []
         assert rig.reading.info.get_meta("budget") == "5.0"
 
@@ -407,7 +406,7 @@ def test_after_how_many_deaths_an_entry_is_quarantined_is_written_down(rig: Resu
     """Of this session: what is judged later is judged by it."""
     rig.resume(kills=4)
     with rig.ledger() as ledger:
-        assert ledger.info.kills() == 4
+        assert ledger.jobs.run_facts().segments[-1].kills == 4
 
 
 @pytest.mark.parametrize("is_trusted", [True, False])

@@ -204,12 +204,11 @@ def test_what_a_search_was_made_for_knows_what_is_repeated_later(tmp_path: Path)
         with rig.ledger() as ledger:
             ledger.descendants.add([Descendant("d1", root, root, "u", "call")])
         made = rig.make()
-        evaluator = made.make_evaluator(rig.reading)
         with mock.patch.object(resume, "locations_with_trees") as located:
             located.return_value = {root: "with_worker"}
             made.prepare(None)
         assert rig.decided()["a"][0] == "wait"
-        assert evaluator.to_repeat == {"a"}
+        assert made.to_repeat == {"a"}
 
 
 # What is written down

@@ -21,10 +21,10 @@ from pytest_manifest.run.reuse import take_over_passes
 from pytest_manifest.run.signatures import require_signatures
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
-from pytest_manifest.verdict import evaluate
 from pytest_manifest.worker import signing
 from tests.unit.record_support import RUN, SENT_AT, RecordWriter
 from tests.unit.reuse_rig import CODE, CODES, Reused, Rig, Row, double
+from tests.verdicts import evaluate
 
 KEY, PUBLIC = keys.generate()
 STRANGERS_KEY, _ = keys.generate()

@@ -14,7 +14,6 @@ from pytest_manifest.ledger import (
     stores_asked,
 )
 from pytest_manifest.schema import Entry, Expectations, State, VerdictStatus
-from pytest_manifest.verdict import evaluate
 from pytest_manifest.verdict.problems import (
     NeverBegun,
     RunDeadline,
@@ -25,6 +24,7 @@ from tests.unit.run_family import Family
 from tests.unit.run_family import entry as of_family
 from tests.unit.run_rig import Plan, Rig, note_stock, rig
 from tests.unit.run_world import Delivery
+from tests.verdicts import evaluate
 
 Both = Literal["timed_out", "revoked", "crashed", "expired", "unknown_task"]
 """Names of states that verdicts have, too."""

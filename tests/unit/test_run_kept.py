@@ -12,14 +12,13 @@ from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.ledger import HandedOn, Ledger, utc_now
 from pytest_manifest.manifest import Manifest, write_manifest
 from pytest_manifest.run.earlier import evaluate_kept_receipts, track_unsettled
-from pytest_manifest.run.evaluation import AttemptEvaluator
-from pytest_manifest.run.fact_log import stamp
+from pytest_manifest.run.fact_log import FactLog, stamp
 from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.schema import Entry, Header
 from pytest_manifest.schema.run_facts import Segment
 from pytest_manifest.testing import make_receipt
-from pytest_manifest.verdict import evaluate
 from tests.unit.ledger_support import INFO, start
+from tests.verdicts import evaluate
 
 ENTRIES = [Entry(id=name, task="t") for name in "abc"]
 
@@ -53,9 +52,7 @@ def test_a_receipt_that_was_kept_is_judged_by(ledger: Ledger, manifest: Manifest
     flights = PendingAttempts()
     for attempt in (a, b, c):
         flights.track(attempt, 0.0)
-    evaluate_kept_receipts(
-        ledger, flights, AttemptEvaluator(INFO.run, manifest, ledger, kills=3, lifetime=60)
-    )
+    evaluate_kept_receipts(ledger, flights, manifest, FactLog(ledger))
     assert ledger.verdicts.statuses() == {"a": "passed"}
     assert list(flights.by_task_id) == [b.task_id, c.task_id]
 
@@ -80,9 +77,7 @@ def test_a_job_that_sent_itself_again_has_not_ended_by_what_it_returned(
     flights = PendingAttempts()
     info = ledger.info.read()
     track_unsettled(flights, ledger, manifest, info)
-    evaluate_kept_receipts(
-        ledger, flights, AttemptEvaluator(INFO.run, manifest, ledger, kills=3, lifetime=60)
-    )
+    evaluate_kept_receipts(ledger, flights, manifest, FactLog(ledger))
     assert ledger.verdicts.statuses() == {"b": "passed"}
     assert a.task_id in flights.by_task_id
 
@@ -106,9 +101,7 @@ def test_the_last_of_many_deaths_that_was_kept_is_counted(
     ledger.events.add_receipts([(second.task_id, "y1", died)])
     flights = PendingAttempts()
     flights.track(second, 0.0)
-    evaluate_kept_receipts(
-        ledger, flights, AttemptEvaluator(INFO.run, manifest, ledger, kills=kills, lifetime=60)
-    )
+    evaluate_kept_receipts(ledger, flights, manifest, FactLog(ledger))
     assert ledger.verdicts.statuses() == {"a": status}
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 
 from pytest_manifest.ledger import Start
-from pytest_manifest.run.evidence import complete_receipt
 from pytest_manifest.schema import Receipt
+from tests.verdicts import completed
 
 SENT = datetime(2026, 11, 25, 12, tzinfo=timezone.utc)
 BEGUN = SENT + timedelta(seconds=2)
@@ -38,13 +38,13 @@ WHOLE = {"worker": "w@h", "host": "h", "pid": 7, "started_at": BEGUN, "wait": 2.
 def test_a_receipt_that_says_all_stays_as_it_is() -> None:
     """The very same: nothing is copied for each of a hundred thousand."""
     said = receipt(**WHOLE)
-    assert complete_receipt(said, [start()]) is said
-    assert complete_receipt(said, []) is said
+    assert completed(said, [start()]) is said
+    assert completed(said, []) is said
 
 
 def test_a_start_says_what_a_killed_process_could_not() -> None:
     """Where and when it was begun, and so how long it had waited."""
-    found = complete_receipt(receipt(), [start()])
+    found = completed(receipt(), [start()])
     assert {name: getattr(found, name) for name in WHOLE} == WHOLE
     assert found.executions == 1
 
@@ -52,12 +52,12 @@ def test_a_start_says_what_a_killed_process_could_not() -> None:
 def test_a_second_execution_is_counted_and_a_retry_is_not() -> None:
     """By the number of the retry, of which each may run once."""
     said = receipt(**WHOLE)
-    assert complete_receipt(said, [start("x"), start("y")]).executions == 2
-    assert complete_receipt(said, [start("x"), start("y", retries=1)]) is said
+    assert completed(said, [start("x"), start("y")]).executions == 2
+    assert completed(said, [start("x"), start("y", retries=1)]) is said
 
 
 def test_a_redelivery_is_told_by_any_start() -> None:
     """Also where the receipt is of the first one."""
-    found = complete_receipt(receipt(**WHOLE), [start(redelivered=True)])
+    found = completed(receipt(**WHOLE), [start(redelivered=True)])
     assert found.redelivered
     assert found.executions == 1

@@ -97,7 +97,7 @@ def test_a_job_that_failed_is_not_sent_again_beside_its_old_tree() -> None:
     with rig(OTHERS) as made:
         family, child = given_up(made)
         assert set(made.engine.pending.held) == {family.root}
-        made.bench.to_repeat.add("a")
+        made.engine._context.to_repeat.add("a")
         made.step(5)
         assert set(made.world.published) == {family.root}
         family.end(child)
@@ -114,7 +114,7 @@ def test_a_tree_that_passes_after_all_is_not_sent_again() -> None:
         made.run(30)
         made.done = False
         made.start_again()
-        made.bench.to_repeat.add("a")
+        made.engine._context.to_repeat.add("a")
         family.end(child)
         made.step(3)
         assert (made.kind("a"), len(made.ledger.attempts.of_entry("a"))) == ("passed", 1)
@@ -130,7 +130,7 @@ def test_a_tree_whose_task_outlives_its_time_again_is_not_sent_again() -> None:
         assert made.kind("a") == "failed"
         made.done = False
         made.start_again()
-        made.bench.to_repeat.add("a")
+        made.engine._context.to_repeat.add("a")
         made.run(30)
         assert (made.kind("a"), len(made.ledger.attempts.of_entry("a"))) == ("failed", 1)
 

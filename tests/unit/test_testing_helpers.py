@@ -18,8 +18,8 @@ from pytest_manifest.schema import Entry, ErrorInfo, Expectations, Header, State
 from pytest_manifest.schema.stream_records import STREAM_FIELD
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
 from pytest_manifest.testing import MemoryStack, make_receipt, plan, run
-from pytest_manifest.verdict import evaluate
 from pytest_manifest.worker.backend_memory import MemoryBackend, MemoryStore
+from tests.verdicts import evaluate
 
 ENTRY = Entry(
     id="é", task="t.x", args=[1], kwargs={"a": [2]}, queue="q", expect=Expectations(result=3)

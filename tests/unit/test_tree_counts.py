@@ -12,16 +12,12 @@ from pytest_manifest.analysis.causes import Causes
 from pytest_manifest.analysis.groups import explain_group, tally
 from pytest_manifest.analysis.statistics import statistics
 from pytest_manifest.reporting.descendants import read_trees
-from pytest_manifest.schema import Entry, Verdict, VerdictStatus
+from pytest_manifest.schema import Verdict, VerdictStatus
 from pytest_manifest.verdict import brief
-from pytest_manifest.verdict.descendants import (
-    FailedDescendant,
-    TreeEnds,
-    descendant_of,
-    with_descendants,
-)
+from pytest_manifest.verdict.tree import descendant_of
 from tests.unit.analysis_support import INFO, after, record, timed
 from tests.unit.ledger_support import start, verdict
+from tests.unit.test_descendants import entry, tree, whole
 from tests.unit.tree_support import BEGAN, Trees, times
 
 STATUSES: tuple[VerdictStatus, ...] = (
@@ -44,11 +40,7 @@ def resting_on(
     failed: int = 1,
 ) -> Verdict:
     """The verdict on an entry of nine descendants, of which the first failed like that."""
-    own = Verdict.model_validate(verdict("a", status).model_dump() | {"sentence": why})
-    first = FailedDescendant("c1", task, "jobs.book", own)
-    ends = TreeEnds({"passed": 9 - failed, status: failed}, {task}, first)
-    entry = Entry.model_validate({"id": "a", "task": "jobs.book"})
-    return with_descendants(entry, verdict("a", "passed"), ends)
+    return whole(entry(), tree({"passed": 9 - failed, status: failed}, [task], says=why))
 
 
 @pytest.mark.parametrize("status", STATUSES)

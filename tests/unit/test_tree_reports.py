@@ -20,8 +20,10 @@ from pytest_manifest.reporting.descendants import (
     untold_lines,
 )
 from pytest_manifest.reporting.terminal_layout import Sheet
-from pytest_manifest.schema import Entry, Mismatch, Verdict
+from pytest_manifest.schema import Entry, Mismatch, Verdict, VerdictStatus
 from pytest_manifest.verdict import brief, explain
+from pytest_manifest.verdict.reasons import Said
+from pytest_manifest.verdict.tree import ByDescendant
 from tests.unit.ledger_support import INFO
 from tests.unit.tree_support import Trees, times
 
@@ -35,6 +37,13 @@ def trees(tmp_path: Path) -> Iterator[Trees]:
     made.ledger.close()
 
 
+def by_descendant(name: str, status: VerdictStatus) -> ByDescendant:
+    why = Said(text="It says why.")
+    return ByDescendant(
+        task=f"task.{name}", task_id=name, parent="t", ended=status, total=2, why=why
+    )
+
+
 def failed(trees: Trees) -> tuple[Entry, Verdict]:
     """An entry of which a descendant has failed."""
     root = trees.entry("a", "failed", children=1)
@@ -43,8 +52,13 @@ def failed(trees: Trees) -> tuple[Entry, Verdict]:
     told = {**times(2, 3), "state": "failed", "error": error, "log": ["tried", "gave up"]}
     trees.child(root, "c2", "c1", kind="failed", received={**told, "worker": "w2@box"})
     mismatch = Mismatch(path="descendants", expected="each succeeded", actual="1 of 2 did not")
+    reason = by_descendant("c2", "failed")
     found = trees.verdict("a").model_copy(
-        update={"sentence": "The job passed, but c2 failed.", "mismatches": [mismatch]}
+        update={
+            "sentence": "The job passed, but c2 failed.",
+            "reason": reason.document(),
+            "mismatches": [mismatch],
+        }
     )
     return Entry.model_validate({"id": "a", "task": "t"}), found
 
@@ -52,7 +66,7 @@ def failed(trees: Trees) -> tuple[Entry, Verdict]:
 def explained(trees: Trees, entry: Entry, verdict: Verdict) -> str:
     settled = trees.ledger.verdicts.of_entry(entry.id)
     assert settled is not None
-    tree = tree_text(trees.ledger, entry, f"t-{entry.id}", verdict, settled.receipt)
+    tree = tree_text(trees.ledger, f"t-{entry.id}", verdict, settled.receipt)
     return explain(entry, settled.receipt, verdict, (), tree)
 
 
@@ -77,7 +91,7 @@ def test_a_failure_shows_the_descendant_that_it_rests_on(trees: Trees) -> None:
 def test_a_failure_of_the_job_itself_shows_no_descendant(trees: Trees) -> None:
     """Only how many there were."""
     entry, verdict = failed(trees)
-    text = explained(trees, entry, verdict.model_copy(update={"mismatches": []}))
+    text = explained(trees, entry, verdict.model_copy(update={"mismatches": [], "reason": None}))
     assert "2 descendants" in text
     assert "The descendant" not in text
 
@@ -87,13 +101,14 @@ def test_a_descendant_without_a_receipt_is_named_all_the_same(trees: Trees) -> N
     entry, verdict = failed(trees)
     root = trees.entry("b", "lost", children=1)
     trees.child(root, "c3", kind="lost")
-    text = explained(trees, entry.model_copy(update={"id": "b"}), verdict)
+    rests = verdict.model_copy(update={"reason": by_descendant("c3", "lost").document()})
+    text = explained(trees, entry.model_copy(update={"id": "b"}), rests)
     assert "The descendant 'task.c3':\n  task id   c3\n  receipt   none received" in text
 
 
 def test_a_failure_in_one_line_is_its_sentence(trees: Trees) -> None:
-    """Not how many succeeded where each was to."""
-    assert brief(failed(trees)[1], None) == "The job passed, but c2 failed."
+    """That of the descendant."""
+    assert brief(failed(trees)[1], None) == "its descendant 'task.c2' failed: It says why."
 
 
 def test_details_say_where_descendants_are_not_known(trees: Trees) -> None:

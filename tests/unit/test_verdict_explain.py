@@ -6,8 +6,9 @@ from datetime import datetime, timezone
 from typing import Any
 
 from pytest_manifest.schema import Entry, Receipt
-from pytest_manifest.verdict import AttemptLine, evaluate, explain
+from pytest_manifest.verdict import AttemptLine, explain
 from tests.reasons import noted
+from tests.verdicts import evaluate
 
 TRACEBACK = """Traceback (most recent call last):
   File "/srv/app/lib/python3.11/site-packages/celery/app/trace.py", line 453, in trace_task

@@ -12,8 +12,9 @@ from pytest_manifest.schema import Entry, Receipt, VerdictStatus
 from pytest_manifest.schema.json_schemas import SchemaFlawError
 from pytest_manifest.schema.statuses import outcome
 from pytest_manifest.schema.wire import json_sha256
-from pytest_manifest.verdict import evaluate, expectations
+from pytest_manifest.verdict import expectations
 from tests.reasons import noted
+from tests.verdicts import evaluate
 
 
 def entry(expect: dict[str, Any] | None = None, **fields: Any) -> Entry:
@@ -528,12 +529,6 @@ def test_a_receipt_of_another_entry_may_be_forged() -> None:
     verdict = evaluate(entry(), swapped, attempt=1, problem="forged", why=noted(note))
     assert (verdict.verdict, verdict.entry, verdict.mismatches) == ("forged", "e-1", [])
     assert verdict.sentence.startswith(f"The receipt cannot be trusted ({note}); find out ")
-
-
-def test_another_entrys_receipt_is_a_mistake_of_the_caller() -> None:
-    """Receipts join by id, so a mix-up is never judged."""
-    with pytest.raises(ValueError, match="the receipt is of entry 'e-2', not of 'e-1'"):
-        evaluate(entry(), receipt(entry="e-2"), attempt=1)
 
 
 def test_the_attempt_is_the_receipts_where_none_is_given() -> None:
