@@ -24,8 +24,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pydantic import JsonValue
-
 from pytest_manifest.errors import SigningError
 from pytest_manifest.files import new_file
 
@@ -34,6 +32,7 @@ if TYPE_CHECKING:
         Ed25519PrivateKey,
         Ed25519PublicKey,
     )
+    from pydantic import JsonValue
 
 
 SIGNING_KEY_VARIABLE: Final = "MANIFEST_SIGNING_KEY"

@@ -392,7 +392,7 @@ def _keep_worker_logs(stack: EmbeddedStack, run: Run) -> None:
 def _warn_of_children(stack: EmbeddedStack, run: Run) -> None:
     """Add to the run's warnings the child jobs that end with its private stack, unfinished."""
     if stack.address is not None:
-        from pytest_manifest.stack.valkey import unfinished_children
+        from pytest_manifest.stack.queues import unfinished_children
 
         _warn_of(unfinished_children(stack.address.broker_url), run, "private stack")
 
@@ -400,6 +400,6 @@ def _warn_of_children(stack: EmbeddedStack, run: Run) -> None:
 def _warn_of(children: Counter[str], run: Run, stack: str) -> None:
     """Add a warning of the jobs that jobs have sent and that no job has waited for."""
     if children:
-        from pytest_manifest.stack.valkey import unfinished_message
+        from pytest_manifest.stack.queues import unfinished_message
 
         run.warnings.append(unfinished_message(children, stack))

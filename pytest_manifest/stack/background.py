@@ -112,7 +112,7 @@ def status() -> list[str]:
     if state is None:
         return []
 
-    from pytest_manifest.stack.valkey import broker_lines  # which imports redis-py
+    from pytest_manifest.stack.queues import broker_lines  # which imports redis-py
 
     lines = _describe(state, directory)
     for worker in state["workers"]:
@@ -138,7 +138,7 @@ def status_document() -> dict[str, JsonValue]:
 
     import redis
 
-    from pytest_manifest.stack.valkey import broker_counts
+    from pytest_manifest.stack.queues import broker_counts
 
     queues: dict[str, JsonValue] | None = None
     unacked: int | None = None

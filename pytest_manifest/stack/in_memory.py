@@ -34,7 +34,7 @@ from pytest_manifest.redaction import redact
 from pytest_manifest.signing import Signer
 from pytest_manifest.stack import in_memory_worker
 from pytest_manifest.stack.client import WorkerExit
-from pytest_manifest.stack.valkey import is_of_no_entry
+from pytest_manifest.stack.queues import is_of_no_entry
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.worker import instrument, signing
 from pytest_manifest.worker.backend_memory import SCHEME, stores

@@ -10,7 +10,6 @@ import pytest
 
 from pytest_manifest.errors import ManifestError
 from pytest_manifest.manifest import jsonl, receipt_line, write_receipts
-from pytest_manifest.manifest import receipts as module
 from pytest_manifest.manifest.receipts import ReceiptIndex
 from pytest_manifest.manifest.writer import dump_document
 from pytest_manifest.schema import ErrorInfo, Receipt
@@ -108,7 +107,7 @@ def test_the_index_keeps_no_receipts(tmp_path: Path, monkeypatch: pytest.MonkeyP
         return parse(line, model, faults)
 
     path = saved(tmp_path, RECEIPTS)
-    monkeypatch.setattr(module, "parse_document", counting)
+    monkeypatch.setattr(jsonl, "parse_document", counting)
     with ReceiptIndex(path) as index:
         assert not parsed
         list(index.take(["d", "é"]))

@@ -18,10 +18,10 @@ from kombu import Connection
 from kombu.transport import memory
 from loguru import logger
 
-import pytest_manifest.stack.in_memory as stack_module
 import pytest_manifest.stack.in_memory_worker as worker
 from pytest_manifest.errors import StackError
 from pytest_manifest.schema import Entry, Expectations
+from pytest_manifest.stack import in_memory_worker
 from pytest_manifest.stack.in_memory import SETTINGS, URL
 from pytest_manifest.testing import MemoryStack, run
 from pytest_manifest.worker.backend_memory import MemoryStore, stores
@@ -294,7 +294,7 @@ def test_a_worker_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch) 
     def broken(*_: object) -> object:
         raise LookupError("no such pool")
 
-    monkeypatch.setattr(stack_module, "make_worker", broken)
+    monkeypatch.setattr(in_memory_worker, "make_worker", broken)
     app = make_app()
     with pytest.raises(StackError, match=r"did not start.*LookupError: no such pool"):
         MemoryStack(app).start()

@@ -19,8 +19,16 @@ from loguru import logger
 from redis import Redis, ResponseError
 
 from pytest_manifest.broker.checks import VISIBILITY_TIMEOUT
-from pytest_manifest.broker.locating import worker_replies
 from pytest_manifest.broker.locating.base import BrokerSnapshot, DeliveryTags
+from pytest_manifest.broker.locating.worker_replies import (
+    WorkerLocator,
+    WorkerPoller,
+    WorkerSnapshot,
+    may_be_alive,
+    stack_errors,
+    unknown_queues,
+    unresponsive_nodes,
+)
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.compat.kombu import restore_unacked
 
@@ -57,7 +65,7 @@ def task_id_of(message: object) -> str | None:
     return None
 
 
-class MemoryLocator(worker_replies.WorkerLocator):
+class MemoryLocator(WorkerLocator):
     """Read the queues, and ask the workers; what these had taken dies with the process."""
 
     def __init__(self, publisher: Publisher, queues: Sequence[str], nodes: Collection[str]) -> None:
@@ -81,15 +89,12 @@ class MemoryLocator(worker_replies.WorkerLocator):
                 for task_id in map(task_id_of, messages):
                     if task_id in wanted:
                         found[task_id] = name
-        return found, worker_replies.unknown_queues(self._queues)
+        return found, unknown_queues(self._queues)
 
     def withdraw(self, task_ids: Collection[str]) -> list[str]:
         """Remove what waits in the queues; see :class:`Locator`."""
         wanted, removed = frozenset(task_ids), []
-        with (
-            worker_replies.stack_errors(self.publisher),
-            self.publisher.control.channel() as channel,
-        ):
+        with stack_errors(self.publisher), self.publisher.control.channel() as channel:
             for name in self._queues:
                 waiting = channel.queues.get(name)
                 if waiting is None:
@@ -115,7 +120,7 @@ class RedisLocator:
     def __init__(self, publisher: Publisher, queues: Sequence[str], nodes: Collection[str]) -> None:
         self._publisher = publisher
         self._queues = list(queues)
-        self._workers = worker_replies.WorkerPoller(publisher, nodes)
+        self._workers = WorkerPoller(publisher, nodes)
 
     def add_queues(self, names: Iterable[str]) -> None:
         """Look into these queues, too; see :class:`Locator`."""
@@ -124,7 +129,7 @@ class RedisLocator:
     def snapshot(self, task_ids: Collection[str]) -> BrokerSnapshot:
         """Take a snapshot in the order in which a job moves, so that none slips by."""
         wanted = frozenset(task_ids)
-        with worker_replies.stack_errors(self._publisher):
+        with stack_errors(self._publisher):
             with self._broker() as broker:
                 queued, taken = broker.queued(self._queues, wanted), broker.unacked(wanted)
             said = self._workers.poll(wanted)
@@ -150,25 +155,23 @@ class RedisLocator:
             said.running,
             said.unresponsive | unheard,
             said.answered,
-            worker_replies.unknown_queues(self._queues),
+            unknown_queues(self._queues),
             delivered_at=since,
             maybe_alive=unheard,
             absent=said.unresponsive if is_asked and not unheard else frozenset(),
             visibility_timeout=float(options.get("visibility_timeout") or VISIBILITY_TIMEOUT),
         )
 
-    def _maybe_alive(
-        self, said: worker_replies.WorkerSnapshot, since: Mapping[str, float]
-    ) -> frozenset[str]:
+    def _maybe_alive(self, said: WorkerSnapshot, since: Mapping[str, float]) -> frozenset[str]:
         """List the nodes that the broker knows, that do not answer, and that may be alive."""
-        silent = worker_replies.unresponsive_nodes(self._publisher, said.answered)
+        silent = unresponsive_nodes(self._publisher, said.answered)
         longest = time.time() - min(since.values(), default=time.time())
-        alive = worker_replies.may_be_alive(self._publisher, silent, said.answered, longest)
+        alive = may_be_alive(self._publisher, silent, said.answered, longest)
         return silent if alive else frozenset()
 
     def kept(self) -> Mapping[str, DeliveryTags]:
         """Return what is in the ``unacked`` hash; see :class:`Locator`."""
-        with worker_replies.stack_errors(self._publisher), self._broker() as broker:
+        with stack_errors(self._publisher), self._broker() as broker:
             return broker.unacked()
 
     def restore(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:
@@ -186,12 +189,12 @@ class RedisLocator:
     def withdraw(self, task_ids: Collection[str]) -> list[str]:
         """Remove what waits in a queue; see :class:`Locator`."""
         everywhere = dict.fromkeys([*self._queues, *self._publisher.app.amqp.queues])
-        with worker_replies.stack_errors(self._publisher), self._broker() as broker:
+        with stack_errors(self._publisher), self._broker() as broker:
             return broker.withdraw(list(everywhere), frozenset(task_ids))
 
     def listeners(self) -> int | None:
         """Count the connections on which workers listen; see :class:`Locator`."""
-        with worker_replies.stack_errors(self._publisher):
+        with stack_errors(self._publisher):
             return self._publisher.control.count_connected()
 
     def close(self) -> None:
@@ -204,7 +207,7 @@ class RedisLocator:
         words: str,
     ) -> list[str]:
         done = []
-        with worker_replies.stack_errors(self._publisher), self._broker() as broker:
+        with stack_errors(self._publisher), self._broker() as broker:
             for task_id, tags in orphans.items():
                 if tags and act(broker, task_id, tags):
                     done.append(task_id)
