@@ -23,6 +23,7 @@ from pytest_manifest.schema.facts import (
     Nowhere,
     Recalled,
     Sending,
+    SendResult,
     Started,
     Stored,
 )
@@ -442,9 +443,15 @@ def set_back(job: JobFacts, traces: Traces, run: RunFacts) -> timedelta:
 
 
 def _flight(job: JobFacts, traces: Traces) -> tuple[float, float]:
-    """Return between which facts the job was in flight: sent, and no end reported yet."""
+    """Return between which facts the job was in flight: sent, and no end reported yet.
+
+    A sending that the broker has not taken put nothing in flight.
+    """
     if traces._flight is None:
-        sent = min((one.seq for one in job.each(Sending)), default=job.job.seq)
+        failed = ("refused", "unsent")
+        kept = {one.number for one in job.each(SendResult) if one.outcome in failed}
+        out = (one.seq for one in job.each(Sending) if one.number not in kept)
+        sent = min(out, default=job.job.seq)
         ended = (one.seq for one in traces.ends if not _goes_on_after(one, traces))
         flight = sent, min(ended, default=float("inf"))
         object.__setattr__(traces, "_flight", flight)

@@ -296,6 +296,33 @@ C = [
         ("forged", "end_without_start"),
     ),
     Row(
+        "C4: the store was emptied after a sending that the broker did not take",
+        [
+            planned(),
+            sending(),
+            result("unsent"),
+            store("emptied"),
+            store("marked"),
+            sending(2),
+            result("published", 2),
+            ended(),
+        ],
+        ("forged", "end_without_start"),
+    ),
+    Row(
+        "C4: the store was emptied after a sending of which no result is known",
+        [
+            planned(),
+            sending(),
+            store("emptied"),
+            store("marked"),
+            sending(2),
+            result("unsent", 2),
+            ended(),
+        ],
+        PASSED,
+    ),
+    Row(
         "C4: the store is emptied as one looks",
         [store("intact"), sent(), ended(), store("emptied")],
         PASSED,
