@@ -52,7 +52,6 @@ LIGHT = {
             "fixtures",
             "hookspecs",
             "option_values",
-            "run_values",
             "options",
             "runtest",
             "session",
