@@ -20,7 +20,7 @@ from pytest_manifest.analysis.tree_reading import (
     tree_of,
 )
 from pytest_manifest.ledger import RunInfo
-from pytest_manifest.reporting.run_page.trees import TreeSource
+from pytest_manifest.reporting.run_page.columns import TreeSource
 from pytest_manifest.schema import (
     Entry,
     ErrorInfo,

@@ -135,8 +135,8 @@ def _write_markdown(run: StoredRun, path: Path, home: Path, mode: int) -> None:
 
 def _write_page(run: StoredRun, path: Path, _home: Path, mode: int) -> None:
     from pytest_manifest.reporting.next_step import RunAgain, worker_logs
+    from pytest_manifest.reporting.run_page.columns import trees_of
     from pytest_manifest.reporting.run_page.page import PageMetadata, write_page
-    from pytest_manifest.reporting.run_page.trees import trees_of
     from pytest_manifest.text import short_path
 
     with run.read() as ledger, run.records() as records:

@@ -29,9 +29,8 @@ from pytest_manifest.text import (
 if TYPE_CHECKING:
     from pytest_manifest.analysis.causes import Cause
     from pytest_manifest.analysis.comparison import Change, Comparison, TimeChange, TreeChange
-    from pytest_manifest.analysis.quantiles import Distribution
     from pytest_manifest.analysis.records import EntryRecord
-    from pytest_manifest.analysis.statistics import Statistics, TaskRow, WorkerRow
+    from pytest_manifest.analysis.statistics import Distribution, Statistics, TaskRow, WorkerRow
 
 
 FEW = 20

@@ -11,8 +11,8 @@ import pytest
 
 from pytest_manifest.analysis.records import AttemptRecord
 from pytest_manifest.analysis.tree_reading import TreeRecord, tree_of
+from pytest_manifest.reporting.run_page.columns import TreeSource
 from pytest_manifest.reporting.run_page.page import PageMetadata, write_page
-from pytest_manifest.reporting.run_page.trees import TreeSource
 from tests.live.test_run_page import shown, title, wait_for
 from tests.run_page_sample import run_info, sample_records, sample_tree, sample_trees
 from tests.support import eventually

@@ -9,9 +9,14 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_manifest.analysis import quantiles
-from pytest_manifest.analysis.quantiles import Times, distribution, quantile
-from pytest_manifest.analysis.statistics import Statistics, statistics
+from pytest_manifest.analysis import statistics as advice
+from pytest_manifest.analysis.statistics import (
+    Statistics,
+    Times,
+    distribution,
+    quantile,
+    statistics,
+)
 from pytest_manifest.ledger import RunSegment
 from pytest_manifest.schema import Mismatch, VerdictStatus
 from tests.unit.analysis_support import INFO, after, attempt, error, record, timed
@@ -428,7 +433,7 @@ def test_a_spread_is_exact_however_little_is_held_in_memory(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Negative, equal, tiny and huge times too."""
-    monkeypatch.setattr(quantiles, "MAX_IN_MEMORY", 100)
+    monkeypatch.setattr(advice, "MAX_IN_MEMORY", 100)
     rng = random.Random(seed)
     kinds = (
         lambda: rng.uniform(-2, 2),

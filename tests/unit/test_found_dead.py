@@ -10,8 +10,7 @@ import pytest
 from billiard.exceptions import WorkerLostError
 from celery.app.task import Context
 
-from pytest_manifest.analysis.advice import Signs, advice
-from pytest_manifest.analysis.quantiles import Times
+from pytest_manifest.analysis.statistics import Signs, Times, advice
 from pytest_manifest.reporting.allure.result import times
 from pytest_manifest.reporting.allure.steps import steps_of
 from pytest_manifest.schema import Entry, Receipt, wire

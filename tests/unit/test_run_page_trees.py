@@ -11,9 +11,15 @@ from typing import Any
 
 import pytest
 
-from pytest_manifest.reporting.run_page import trees as trees_module
+from pytest_manifest.reporting.run_page import columns as trees_module
+from pytest_manifest.reporting.run_page.columns import (
+    LEAST,
+    MOST_OF_TREE,
+    TreeSource,
+    shared_limit,
+    trees_of,
+)
 from pytest_manifest.reporting.run_page.page import BLOCK, PageMetadata, write_page
-from pytest_manifest.reporting.run_page.trees import LEAST, MOST, TreeSource, shared_limit, trees_of
 from tests.run_page_sample import HOSTILE, run_info, sample_records, sample_tree, sample_trees
 from tests.unit.test_run_page import Page
 from tests.unit.tree_support import Trees
@@ -111,11 +117,11 @@ def test_nothing_in_a_tree_is_markup(tmp_path: Path) -> None:
 
 def test_each_tree_has_its_share_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small trees are whole; what they leave is for the large ones."""
-    assert shared_limit([]) == MOST
-    assert shared_limit([100] * 1000) == MOST
-    assert shared_limit([5, 1_000_000]) == MOST
+    assert shared_limit([]) == MOST_OF_TREE
+    assert shared_limit([100] * 1000) == MOST_OF_TREE
+    assert shared_limit([5, 1_000_000]) == MOST_OF_TREE
     monkeypatch.setattr(trees_module, "BUDGET", 1000)
-    assert shared_limit([100] * 10) == MOST
+    assert shared_limit([100] * 10) == MOST_OF_TREE
     assert shared_limit([100] * 20) == 50
     assert shared_limit([10] * 50 + [400] * 5) == 100
     assert shared_limit([100] * 10_000) == LEAST
@@ -139,7 +145,7 @@ def test_the_trees_of_a_ledger_are_those_that_it_has(tmp_path: Path) -> None:
     ledger.child(root, "c-1")
     source = trees_of(ledger.ledger)
     assert source is not None
-    assert source.limit == MOST
+    assert source.limit == MOST_OF_TREE
 
 
 def test_the_most_frequent_end_is_told_first(tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from typing import Final, Literal, TypeAlias
 
 from pydantic import JsonValue
 
+from pytest_manifest.analysis.causes import Cause
 from pytest_manifest.analysis.comparison import Change, Comparison, ResultChange, TimeChange
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, origin_text
-from pytest_manifest.analysis.statistics import Cause, Distribution, Statistics, TaskRow, WorkerRow
+from pytest_manifest.analysis.statistics import Distribution, Statistics, TaskRow, WorkerRow
 from pytest_manifest.ledger import RunInfo
 from pytest_manifest.reporting.next_step import RunAgain
 from pytest_manifest.reporting.run_page.columns import cost_figure, rounded

@@ -27,9 +27,8 @@ from pytest_manifest.ledger import RunInfo, RunSegment
 from pytest_manifest.manifest.writer import atomic_file
 from pytest_manifest.reporting.next_step import RunAgain, worker_logs
 from pytest_manifest.reporting.run_page import documents
-from pytest_manifest.reporting.run_page.columns import Columns
+from pytest_manifest.reporting.run_page.columns import Columns, TreeColumns, TreeSource, trees_of
 from pytest_manifest.reporting.run_page.sections import section_documents
-from pytest_manifest.reporting.run_page.trees import TreeColumns, TreeSource, trees_of
 from pytest_manifest.reporting.run_report import RunReport, add_artifact
 from pytest_manifest.reporting.run_statistics import comparison_or_last, records_of
 from pytest_manifest.text import pictured, short_path
