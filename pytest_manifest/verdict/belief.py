@@ -102,9 +102,9 @@ class Traces:
         return self.handed_on.get(self.starts[-1].execution) if self.starts else None
 
     @property
-    def is_running(self) -> bool:
-        """Return whether a process runs it, by all starts and what was handed on."""
-        return bool(self.starts) and self.between is None
+    def running(self) -> Started | None:
+        """Return the newest start, where the job has not gone on after it: a process runs it."""
+        return self.last if self.between is None else None
 
     @property
     def death(self) -> Gone | None:
@@ -113,10 +113,9 @@ class Traces:
         return None if last is None else next((one for one in self.gone if _is_of(one, last)), None)
 
     @property
-    def has_notice(self) -> bool:
-        """Return whether a worker has stored that the job was revoked, which may run all the
-        same."""
-        return any(is_revocation_notice(one.receipt) for one in self.stored)
+    def notice(self) -> End | None:
+        """Return what a worker has stored as the job was revoked, which may run all the same."""
+        return next((one for one in self.stored if is_revocation_notice(one.receipt)), None)
 
     @property
     def hearsay(self) -> Sequence[End]:
@@ -266,8 +265,8 @@ def believed_ends(job: JobFacts, traces: Traces) -> list[End]:
     """Return all ends of the job that are believed, also of executions after which it went on."""
     if not traces.stored:
         return list(traces.ends)
-    hearsay, is_running = traces.hearsay, traces.is_running
-    confirmed = (one for one in hearsay if not is_running or _is_confirmed(job, one))
+    is_running = traces.running is not None
+    confirmed = (one for one in traces.hearsay if not is_running or _is_confirmed(job, one))
     return [*traces.ends, *confirmed]
 
 
