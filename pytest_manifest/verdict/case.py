@@ -181,12 +181,6 @@ def reports_starts(run: RunFacts) -> bool:
     return not any(one.what == "silent" and one.name not in reporting for one in run.nodes)
 
 
-def is_emptied(run: RunFacts) -> bool:
-    """Return whether the store had lost what it held when it was looked at last."""
-    looks = [one.what for one in run.store if one.what != "unreachable"]
-    return looks[-1:] == ["emptied"]
-
-
 def denies(receipt: Receipt, *, witnessed: bool) -> bool:
     """Return whether a receipt shows that its job ended before its task's code was entered.
 

@@ -23,13 +23,12 @@ from pytest_manifest.schema.facts import (
     TimeOver,
 )
 from pytest_manifest.schema.run_facts import RunFacts, RunOver, RunOverReason
-from pytest_manifest.schema.statuses import INFERRED, OPEN, SILENT
+from pytest_manifest.schema.statuses import SILENT
 from pytest_manifest.verdict import problems
-from pytest_manifest.verdict.belief import End
+from pytest_manifest.verdict.belief import End, is_emptied
 from pytest_manifest.verdict.case import (
     Case,
     Own,
-    is_emptied,
     judge_ends,
     keeps_all_starts,
     problem_of,
@@ -48,9 +47,6 @@ class Found:
 
     status: VerdictStatus
     reason: Problem
-
-
-_FOR_WANT: Final = INFERRED | OPEN
 
 
 def infer(case: Case) -> Own | None:
@@ -89,8 +85,7 @@ def _as_of(case: Case, milestone: Milestone) -> Own | None:
     found = _found(case, milestone)
     if found is None:
         return None
-    is_inferred = isinstance(found, End) or found.status in _FOR_WANT
-    if known.unreadable and is_inferred and case.was_sent:
+    if known.unreadable and case.was_sent:
         found = Found("unknown", problems.Unreadable(why=known.unreadable))
     if isinstance(found, End):
         return judge_ends(case, [found])

@@ -45,6 +45,7 @@ from pytest_manifest.verdict import problems
 from pytest_manifest.verdict.belief import (
     believed_ends,
     counted_ends,
+    is_emptied,
     turns,
 )
 from pytest_manifest.verdict.case import (
@@ -53,7 +54,6 @@ from pytest_manifest.verdict.case import (
     case_of,
     deaths_survived,
     denies,
-    is_emptied,
     judge_ends,
     keeps_all_starts,
     problem_of,
