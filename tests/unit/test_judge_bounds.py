@@ -37,6 +37,7 @@ from tests.unit.judge_world import (
     passed_with,
     planned,
     recalled,
+    report_of,
     result,
     run_over,
     seen,
@@ -75,16 +76,6 @@ def nowhere_now() -> Step:
 def of_exported(w: World) -> None:
     """Know nothing of the run's settings, nor of its tasks."""
     w.run.clear()
-
-
-def report_of(name: str) -> Step:
-    """Go on with a descendant whose spawning is recorded later."""
-
-    def step(w: World) -> None:
-        w.of[name] = []
-        w.job = name
-
-    return step
 
 
 A = [
@@ -337,7 +328,7 @@ D = [
     ),
     Row(
         "D1: a worker knows better than the store, also of nobody knows which execution",
-        [sent(), ended("failed", None), stored(**at(9))],
+        [sent(), ended("failed", None), stored(finished_at=BEGAN + timedelta(seconds=9))],
         ("failed", "raised"),
     ),
     Row(
@@ -363,7 +354,7 @@ D = [
     ),
     Row(
         "D3: the store's end, a second after that of a try",
-        [sent(), started(), handed_on(), ended(), stored(**at(1))],
+        [sent(), started(), handed_on(), ended(), stored(finished_at=BEGAN + timedelta(seconds=1))],
         PASSED,
     ),
     Row(

@@ -38,6 +38,7 @@ from tests.unit.judge_world import (
     planned,
     play,
     recalled,
+    report_of,
     resent,
     result,
     run_over,
@@ -97,7 +98,10 @@ REASONS: list[tuple[str, list[Step], Entry, dict[str, object]]] = [
     ),
     (
         "the time that a descendant's task may take",
-        passed_with(code(limit=5.0, task="tasks.part"), spawned("c"), started("y"), time_over()),
+        passed_with(
+            *(code(limit=600.0, task="tasks.part"), report_of("c"), started("y")),
+            *(spawned("c"), time_over()),
+        ),
         an_entry(),
         {
             "code": "by_descendant",
@@ -105,7 +109,7 @@ REASONS: list[tuple[str, list[Step], Entry, dict[str, object]]] = [
             "task_id": "c",
             "parent": "tasks.work",
             "ended": "timed_out",
-            "why": {"code": "timeout_over", "limit": 60.0, "timeout": 5.0},
+            "why": {"code": "timeout_over", "limit": 60.0, "timeout": 600.0},
             "total": 1,
         },
     ),
@@ -375,8 +379,12 @@ COSTS: list[tuple[str, list[Step], str]] = [
         [sent(), started(), ended(**ONE), stored(), nowhere()],
         "1",
     ),
-    ("the store alone, with a cost", [sent(), stored(**ONE)], "1"),
-    ("the store's end of what began", [sent(), started(), stored(**ONE), nowhere()], "1"),
+    ("the store alone, with a cost", [sent(), stored(evidence={"cost": 1.0})], "1"),
+    (
+        "the store's end of what began",
+        [sent(), started(), stored(evidence={"cost": 1.0}), nowhere()],
+        "1",
+    ),
     ("begun twice, and no end", [sent(), started(), started(pid=12)], "4"),
     ("an end of a start that is lost", [LOST_STARTS, ended(**ONE)], "1"),
     (
