@@ -319,7 +319,7 @@ def _held_back(case: Case) -> Finding | None:
             code = problems.NotMade if one.is_unmade else problems.Refused
             return Finding("rejected", code(error=one.error))
         if isinstance(one, Sending | TakenUp):
-            break
+            return None
     return None
 
 
