@@ -228,7 +228,7 @@ def _defaults(model: type[Document], *always: str) -> dict[str, object]:
     }
 
 
-_ENTRY: Final = _defaults(Entry, "id", "task", "expect")
+_ENTRY: Final = _defaults(Entry, "id", "task", "timeout", "expect")
 _EXPECT: Final = _defaults(Expectations, "result")
 _SECONDS: Final = frozenset(
     ("countdown", "expires", "timeout", "deadline", "cost", "max_runtime", "max_wait")

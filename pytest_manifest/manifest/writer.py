@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import weakref
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -223,11 +223,18 @@ _dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _VERSIONS = frozenset({"manifest", "receipt"})
 
 
+_BY_BEING_SET: Mapping[type[Document], frozenset[str]] = {
+    Entry: frozenset({"timeout"}),
+    Expectations: frozenset({"result", "descendants"}),
+}
+
+
 class _Field(NamedTuple):
     attribute: str
     key: str
     default: object
     always: bool
+    by_being_set: bool  # its default, given, says more than nothing: it is asked for
     verbatim: bool  # the user's own JSON, whose numbers stay as they are
 
 
@@ -254,6 +261,7 @@ def _fields(model: type[Document]) -> tuple[_Field, ...]:
             key=info.alias or name,
             default=None if name in _VERSIONS else info.get_default(call_default_factory=True),
             always=name in _VERSIONS,
+            by_being_set=name in _BY_BEING_SET.get(model, ()),
             verbatim=any(type(mark).__name__ == "_JsonField" for mark in info.metadata),
         )
         for name, info in model.model_fields.items()
@@ -263,23 +271,18 @@ def _fields(model: type[Document]) -> tuple[_Field, ...]:
 def _lean(document: Document) -> dict[str, Any]:
     lean: dict[str, Any] = {}
     values = document.__dict__
-    for attribute, key, default, always, verbatim in _fields(type(document)):
+    for attribute, key, default, always, by_being_set, verbatim in _fields(type(document)):
         value = values[attribute]
-        if value is default:
-            if key == "result" and _expects_null(document):
-                lean[key] = None
-        elif Document in type(value).__mro__:  # isinstance() asks an ABC, ten times as long
+        is_kept = always or (by_being_set and attribute in document.model_fields_set)
+        if value is default and not is_kept:
+            continue
+        if Document in type(value).__mro__:  # isinstance() asks an ABC, ten times as long
             part = _lean(value)
-            if part or default is None:
+            if part or is_kept or default is None:
                 lean[key] = part
-        elif always or value != default:
+        elif is_kept or value != default:
             lean[key] = value if verbatim else _plain(value)
     return lean
-
-
-def _expects_null(document: Document) -> bool:
-    """Return whether these expectations name a result of null, as opposed to naming no result."""
-    return isinstance(document, Expectations) and "result" in document.model_fields_set
 
 
 def _plain(value: object) -> object:

@@ -232,6 +232,8 @@ class JobFacts:
 
     def until(self, seq: int) -> JobFacts:
         """Return what was known of it by then."""
+        if not self.extra and (not self.facts or self.facts[-1].seq <= seq):
+            return self
         return JobFacts(self.job, _until(self.facts, seq), _until(self.extra, seq))
 
     def each(self, kind: type[AnyFact]) -> Sequence[AnyFact]:
@@ -265,7 +267,7 @@ class RunFacts:
 
     ``signed_only``: only what trusted workers have signed counts. ``has_stream``: workers can
     report starts into its store. ``first_start``: the ``seq`` of the first start that any job of it
-    reported, None where none has.
+    reported, None where none has. ``upto``: the last fact that counts, None: all do.
     """
 
     run: str
@@ -277,6 +279,7 @@ class RunFacts:
     has_stream: bool = True
     first_start: int | None = None
     facts: tuple[RunFact, ...] = ()
+    upto: int | None = None
 
     @cached_property
     def segments(self) -> tuple[Segment, ...]:
@@ -319,17 +322,34 @@ class RunFacts:
 
         What that run knew of its store, clock and workers is among the job's own facts.
         """
-        kept = tuple(one for one in self.facts if isinstance(one, Segment | TaskFact))
-        return replace(self, facts=kept, first_start=None)
+        return replace(self, facts=(*self.segments, *self.tasks), first_start=None)
 
     def until(self, seq: int) -> RunFacts:
         """Return what was known of the run by then."""
+        upto = seq if self.upto is None else min(seq, self.upto)
         first = self.first_start
-        started = first if first is not None and first <= seq else None
-        return replace(self, facts=_until(self.facts, seq), first_start=started)
+        started = first if first is not None and first <= upto else None
+        if self._newest <= upto and started == first:
+            return self
+        found = replace(self, upto=upto, first_start=started)
+        vars(found)["_by_kind"] = self._by_kind  # which many that look back at it share
+        return found
+
+    @cached_property
+    def _newest(self) -> int:
+        return max((one.seq for one in self.facts), default=0) if self.upto is None else self.upto
+
+    @cached_property
+    def _by_kind(self) -> Mapping[type[Fact], Sequence[Fact]]:
+        found: dict[type[Fact], list[Fact]] = {}
+        for one in self.facts:
+            found.setdefault(type(one), []).append(one)
+        return found
 
     def _of(self, kind: type[AnyFact]) -> tuple[AnyFact, ...]:
-        return tuple(one for one in self.facts if isinstance(one, kind))
+        found: Sequence[AnyFact]
+        found = self._by_kind.get(kind, ())  # type: ignore[assignment]  # by its own class
+        return tuple(found) if self.upto is None else _until(found, self.upto)
 
 
 def _until(facts: Iterable[AnyFact], seq: int) -> tuple[AnyFact, ...]:

@@ -7,11 +7,12 @@ of several machines say, and those before names.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from datetime import datetime, timedelta, timezone
-from itertools import chain, groupby
+from itertools import chain
 from typing import Final, TypeAlias
 
 from pytest_manifest.redaction import redacted
@@ -27,7 +28,7 @@ from pytest_manifest.schema.facts import (
     Started,
     Stored,
 )
-from pytest_manifest.schema.run_facts import JobFacts, RunFacts, SetBack, StoreFact
+from pytest_manifest.schema.run_facts import AnyFact, JobFacts, RunFacts, SetBack, StoreFact
 from pytest_manifest.schema.statuses import OF_ITS_PROCESS, WITHOUT_START
 from pytest_manifest.schema.stream_records import FILLABLE
 from pytest_manifest.schema.values import value
@@ -41,7 +42,7 @@ CLOCK_TOLERANCE: Final = timedelta(minutes=5)
 STORING: Final = timedelta(seconds=1)
 """How long after a task's end its result is stored, at most."""
 _BEFORE_ALL: Final = datetime.min.replace(tzinfo=timezone.utc)
-_NONE: Final[Mapping[str, HandedOn]] = {}
+_NONE: Final[Mapping[str | None, HandedOn]] = {}
 _STRANGERS: Final = ("run", "entry", "attempt", "task_id")
 
 
@@ -82,14 +83,13 @@ class Traces:
     """
 
     starts: tuple[Started, ...] = ()
-    handed_on: Mapping[str, HandedOn] = field(default_factory=dict)
+    handed_on: Mapping[str | None, HandedOn] = field(default_factory=dict)
     ends: tuple[End, ...] = ()
     stored: tuple[End, ...] = ()
     gone: tuple[Gone, ...] = ()
     disbelieved: Problem | None = None
     unreadable: str = ""
     clashes: bool = False
-    _flight: tuple[float, float] | None = field(default=None, init=False, compare=False)
 
     @property
     def last(self) -> Started | None:
@@ -102,9 +102,9 @@ class Traces:
         return self.handed_on.get(self.starts[-1].execution) if self.starts else None
 
     @property
-    def is_running(self) -> bool:
-        """Return whether a process runs it, by all starts and what was handed on."""
-        return bool(self.starts) and self.between is None
+    def running(self) -> Started | None:
+        """Return the newest start, where the job has not gone on after it: a process runs it."""
+        return self.last if self.between is None else None
 
     @property
     def death(self) -> Gone | None:
@@ -113,10 +113,9 @@ class Traces:
         return None if last is None else next((one for one in self.gone if _is_of(one, last)), None)
 
     @property
-    def has_notice(self) -> bool:
-        """Return whether a worker has stored that the job was revoked, which may run all the
-        same."""
-        return any(is_revocation_notice(one.receipt) for one in self.stored)
+    def notice(self) -> End | None:
+        """Return what a worker has stored as the job was revoked, which may run all the same."""
+        return next((one for one in self.stored if is_revocation_notice(one.receipt)), None)
 
     @property
     def hearsay(self) -> Sequence[End]:
@@ -126,33 +125,26 @@ class Traces:
 
 def traces_of(job: JobFacts, of: Identity) -> Traces:
     """Sort a job's reports, each once; ends of other jobs do not count."""
-    starts: Sequence[Started] = job.each(Started)
-    clashes = False
-    if len(starts) > 1:
-        starts, clashes = _in_order(starts)
+    starts, clashes = _in_order(job.each(Started))
     doubted: list[Problem] = []
     ends = [
         End(one.seq, one.execution, one.receipt)
         for one in job.each(Ended)
         if _is_believed(one.receipt, one.fault, of, doubted)
     ]
-    if job.is_plain and not doubted:
-        return Traces(starts=tuple(starts), ends=_each_once(ends), clashes=clashes)
-    handed_on, gone = _handed_on(job.each(HandedOn)), tuple(job.each(Gone))
-    stored, unreadable = list[End](), ""
-    if found := job.each(Stored):
-        stored = [
-            End(one.seq, None, one.receipt)
-            for one in found
-            if one.receipt is not None and _is_believed(one.receipt, one.fault, of, doubted)
-        ]
-        unreadable = min((one.unreadable for one in found if one.receipt is None), default="")
+    found = job.each(Stored)
+    stored = [
+        End(one.seq, None, one.receipt)
+        for one in found
+        if one.receipt is not None and _is_believed(one.receipt, one.fault, of, doubted)
+    ]
+    unreadable = "" if not found else max(one.unreadable for one in found)
     return Traces(
         starts=tuple(starts),
-        handed_on=handed_on,
+        handed_on=_handed_on(job.each(HandedOn)),
         ends=_each_once(ends),
         stored=_each_once(stored),
-        gone=gone,
+        gone=tuple(job.each(Gone)),
         disbelieved=min(doubted, key=repr) if doubted else None,
         unreadable=unreadable,
         clashes=clashes,
@@ -167,13 +159,14 @@ def _is_believed(receipt: Receipt, fault: str, of: Identity, doubted: list[Probl
     return doubt is None
 
 
-def _handed_on(facts: Sequence[HandedOn]) -> Mapping[str, HandedOn]:
+def _handed_on(facts: Sequence[HandedOn]) -> Mapping[str | None, HandedOn]:
     if not facts:
         return _NONE
-    found: dict[str, HandedOn] = {}
+    found: dict[str | None, HandedOn] = {}
     for fact in facts:
         same = found.setdefault(fact.execution, fact)
-        found[fact.execution] = min(same, fact, key=lambda one: (one.how, one.cost or 0.0))
+        # Of two records the same one in whatever order, and one with a cost before one without.
+        found[fact.execution] = min(same, fact, key=lambda one: (one.how, str(one.cost)))
     return found
 
 
@@ -194,32 +187,33 @@ def _each_once(ends: Sequence[End]) -> tuple[End, ...]:
     return tuple(sorted(chain.from_iterable(kept.values()), key=lambda one: one.seq))
 
 
-def start_order(start: Started) -> tuple[int, int, bool, datetime, int, str]:
+def start_order(start: Started) -> tuple[int, int, bool, datetime, str, str]:
     """Return what starts are sorted by, the oldest first.
 
     What a job's messages count comes before the times, which are by the clocks of several machines.
     """
     began = start.started_at or _BEFORE_ALL
     where = start.hop, start.retries, start.redelivered, began
-    return *where, start.pid or 0, start.execution
+    return *where, str(start.pid), start.execution
 
 
-def _in_order(starts: Sequence[Started]) -> tuple[list[Started], bool]:
+def _in_order(starts: Sequence[Started]) -> tuple[Sequence[Started], bool]:
     """Sort starts, each once; return whether two records of one process's start differ.
 
     Those of one execution by two processes of a worker are two starts: the pool gives a job to
     another process when the first has died before its worker heard that it had begun.
     """
-    ordered = sorted(starts, key=start_order)
-    kept: dict[tuple[str, int | None], Started] = {}
-    clashes = False
-    for start in ordered:
-        same = kept.setdefault((start.execution, start.pid), start)
-        clashes = clashes or _identity(same) != _identity(start)
-    by_execution = sorted(kept.values(), key=lambda one: one.execution)
-    for _, several in groupby(by_execution, key=lambda one: one.execution):
-        clashes = clashes or len({(one.worker, one.host) for one in several}) > 1
-    return sorted(kept.values(), key=start_order), clashes
+    if len(starts) < 2:
+        return starts, False
+    by_process: dict[tuple[str, int | None], list[Started]] = {}
+    for start in sorted(starts, key=start_order):
+        by_process.setdefault((start.execution, start.pid), []).append(start)
+    kept = [same[0] for same in by_process.values()]
+    places = {(one.execution, one.worker, one.host) for one in kept}
+    clashes = len(places) > len({one.execution for one in kept}) or any(
+        len({_identity(one) for one in same}) > 1 for same in by_process.values()
+    )
+    return sorted(kept, key=start_order), clashes
 
 
 def _identity(start: Started) -> tuple[object, ...]:
@@ -252,7 +246,7 @@ def counted_ends(job: JobFacts, traces: Traces, base: int) -> Sequence[End]:
     ``base``: when the job was sent, or taken up again, last.
     """
     ends = believed_ends(job, traces)
-    if not job.is_plain and any(one.receipt.state == "revoked" for one in ends):
+    if any(one.receipt.state == "revoked" for one in ends):
         begun = {start.execution for start in traces.starts}
         ends = [one for one in ends if one.execution in begun or not _is_recalled(job, one, base)]
     if traces.handed_on:
@@ -266,8 +260,8 @@ def believed_ends(job: JobFacts, traces: Traces) -> list[End]:
     """Return all ends of the job that are believed, also of executions after which it went on."""
     if not traces.stored:
         return list(traces.ends)
-    hearsay, is_running = traces.hearsay, traces.is_running
-    confirmed = (one for one in hearsay if not is_running or _is_confirmed(job, one))
+    is_running = traces.running is not None
+    confirmed = (one for one in traces.hearsay if not is_running or _is_confirmed(job, one))
     return [*traces.ends, *confirmed]
 
 
@@ -317,7 +311,7 @@ def _without_earlier(ends: Sequence[End], traces: Traces) -> list[End]:
 
 def _goes_on_after(end: End, traces: Traces) -> bool:
     """Return whether the job goes on after an execution's success."""
-    after = None if end.execution is None else traces.handed_on.get(end.execution)
+    after = traces.handed_on.get(end.execution)
     return after is not None and after.how != "canvas" and end.receipt.state == "succeeded"
 
 
@@ -337,7 +331,7 @@ def _in_order_of_ends(ends: Sequence[End], starts: Sequence[Started]) -> Sequenc
     def place(end: End) -> tuple[object, ...]:
         said, name = end.receipt, end.execution
         is_known = said.source == "worker", name is not None
-        return *is_known, *turn[name], name or "", is_from_child(said)
+        return *is_known, *turn[name], str(name), is_from_child(said)
 
     def moment(end: End) -> tuple[datetime, str]:
         return end.receipt.finished_at or _BEFORE_ALL, repr(_essence(end.receipt))
@@ -435,28 +429,24 @@ def _time(moment: datetime) -> str:
 def set_back(job: JobFacts, traces: Traces, run: RunFacts) -> timedelta:
     """Return by how much the controller's clock was set back while the job was in flight."""
     back = 0.0
-    begin, end = _flight(job, traces)
     own = (one for one in job.extra if isinstance(one, SetBack))
-    for one in (*(one for one in run.set_backs if begin < one.seq < end), *own):
+    for one in (*_in_flight(run.set_backs, job, traces), *own):
         back = max(back, min(back + one.by, one.most))
     return timedelta(seconds=back)
 
 
-def _flight(job: JobFacts, traces: Traces) -> tuple[float, float]:
-    """Return between which facts the job was in flight: sent, and no end reported yet.
+def _in_flight(facts: Iterable[AnyFact], job: JobFacts, traces: Traces) -> list[AnyFact]:
+    """Return those of the facts while the job was in flight: sent, and no end reported yet.
 
     A sending that the broker has not taken put nothing in flight.
     """
-    if traces._flight is None:
-        failed = ("refused", "unsent")
-        kept = {one.number for one in job.each(SendResult) if one.outcome in failed}
-        out = (one.seq for one in job.each(Sending) if one.number not in kept)
-        sent = min(out, default=job.job.seq)
-        ended = (one.seq for one in traces.ends if not _goes_on_after(one, traces))
-        flight = sent, min(ended, default=float("inf"))
-        object.__setattr__(traces, "_flight", flight)
-        return flight
-    return traces._flight
+    failed = ("refused", "unsent")
+    kept = {one.number for one in job.each(SendResult) if one.outcome in failed}
+    out = (one.seq for one in job.each(Sending) if one.number not in kept)
+    sent = min(out, default=job.job.seq)
+    ended = (one.seq for one in traces.ends if not _goes_on_after(one, traces))
+    end = min(ended, default=math.inf)
+    return [one for one in facts if sent < one.seq < end]
 
 
 def _disagreement(ends: Sequence[End], *, by_failure: bool) -> Problem | None:
@@ -466,12 +456,12 @@ def _disagreement(ends: Sequence[End], *, by_failure: bool) -> Problem | None:
     Not so where the entry passes ``by_failure``: which of them was its job's is not known.
     """
     own: dict[str, Receipt] = {}
-    for end in reversed(ends) if len(ends) > 1 else ():  # the first one first
+    for end in reversed(ends):  # the first one first
         if end.execution is None or not is_from_child(end.receipt):
             continue
         other, receipt = own.setdefault(end.execution, end.receipt), end.receipt
         failed = other.state == receipt.state == "failed" and not by_failure
-        if failed and _subject(other) == _subject(receipt):
+        if other is receipt or (failed and _subject(other) == _subject(receipt)):
             continue
         if _essence(other) != _essence(receipt):
             return problems.EndsDiffer(one=_in_short(other), other=_in_short(receipt))
@@ -522,15 +512,19 @@ def _may_lack_starts(job: JobFacts, traces: Traces, end: End, run: RunFacts) -> 
     """
     if any(one.what == "emptied" for one in job.extra if isinstance(one, StoreFact)):
         return True
-    begin, until = _flight(job, traces)
-    if any(one.what == "emptied" and begin < one.seq < until for one in run.store):
+    if any(one.what == "emptied" for one in _in_flight(run.store, job, traces)):
         return True
     looks = [one for one in run.store if one.what in ("intact", "emptied", "unreachable")]
     at_end = next((one for one in looks if one.seq > end.seq), None)
     if at_end is not None:
         return at_end.what != "intact"
-    before = [one.what for one in run.store if one.seq < end.seq and one.what != "unreachable"]
-    return bool(before) and before[-1] == "emptied"
+    return is_emptied(run.until(end.seq))
+
+
+def is_emptied(run: RunFacts) -> bool:
+    """Return whether the store had lost what it held when it was looked at last."""
+    looks = [one.what for one in run.store if one.what != "unreachable"]
+    return looks[-1:] == ["emptied"]
 
 
 def excuses(job: JobFacts, of: Identity, run: RunFacts) -> Sequence[StoreFact | SetBack]:
@@ -551,7 +545,9 @@ def without_unproven_claims(end: End, starts: Sequence[Started]) -> Receipt:
     without a stream, which has no starts, the tries that the receipt lists must do.
     """
     receipt = end.receipt
-    if not (receipt.retries or receipt.replaced) or receipt.source != "worker":
+    if not (receipt.retries or receipt.replaced):
+        return receipt
+    if receipt.source != "worker":
         return receipt
     own = [start for start in starts if start.execution == end.execution] or starts
     if starts:
@@ -564,7 +560,7 @@ def without_unproven_claims(end: End, starts: Sequence[Started]) -> Receipt:
         struck["retries"] = 0
     if receipt.replaced and not replaced:
         struck["replaced"] = False
-    return receipt.model_copy(update=struck) if struck else receipt
+    return receipt.model_copy(update=struck)
 
 
 def complete_receipt(receipt: Receipt, starts: Sequence[Started]) -> Receipt:
@@ -591,8 +587,10 @@ def complete_receipt(receipt: Receipt, starts: Sequence[Started]) -> Receipt:
     changed: dict[str, object] = {
         name: value for name, value in more.items() if getattr(receipt, name) != value
     }
-    if changed and (signature := receipt.signature) is not None:
-        filled = [name for name in changed if name in FILLABLE and name not in signature.filled]
-        own = {"filled": [*signature.filled, *filled]}
-        changed |= {"signature": signature.model_copy(update=own)} if filled else {}
-    return receipt.model_copy(update=changed) if changed else receipt
+    if not changed:
+        return receipt
+    if receipt.signature is not None:
+        filled = [name for name in FILLABLE if name in changed]
+        own = {"filled": [*receipt.signature.filled, *filled]}
+        changed["signature"] = receipt.signature.model_copy(update=own)
+    return receipt.model_copy(update=changed)

@@ -6,14 +6,22 @@ And count the deaths of processes that it has caused (F2).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import field, replace
 from datetime import datetime
-
-from pydantic import JsonValue
+from typing import Final
 
 from pytest_manifest.schema import Entry, Receipt
-from pytest_manifest.schema.facts import Job, Recalled, Sending, SendResult, TakenUp
-from pytest_manifest.schema.run_facts import JobFacts, RunFacts, Segment
+from pytest_manifest.schema.facts import (
+    Fact,
+    Job,
+    Place,
+    Recalled,
+    Seen,
+    Sending,
+    SendResult,
+    TakenUp,
+)
+from pytest_manifest.schema.run_facts import JobFacts, RunFacts
 from pytest_manifest.schema.statuses import NEVER_STARTED_STATES
 from pytest_manifest.schema.stream_records import HANDED_ON_AFTER_DEATH
 from pytest_manifest.schema.values import value
@@ -29,7 +37,7 @@ from pytest_manifest.verdict.belief import (
     without_unproven_claims,
 )
 from pytest_manifest.verdict.expectations import held_against, missing_fields
-from pytest_manifest.verdict.reasons import UNEXPLAINED, Finding, Problem, read_reason
+from pytest_manifest.verdict.reasons import UNEXPLAINED, Finding, Problem
 
 
 @value
@@ -46,7 +54,34 @@ class Case:
     identity: Identity
     code: str | None
     base: int
-    deaths: int = 0
+    deaths: int
+    _traces: Traces | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def traces(self) -> Traces:
+        """Return what was reported of it."""
+        found = self._traces
+        if found is None:
+            found = traces_of(self.facts, self.identity)
+            object.__setattr__(self, "_traces", found)
+        return found
+
+    def until(self, seq: int) -> Case:
+        """Return it as it was then, by what was known of it and of its run."""
+        facts, run = self.facts.until(seq), self.run.until(seq)
+        if facts is self.facts and run is self.run:
+            return self
+        return replace(self, facts=facts, run=run)
+
+    def is_current(self, fact: Fact) -> bool:
+        """Return whether a finding counts: it is void once the job is sent, or taken up, again."""
+        return fact.seq > self.base
+
+    @property
+    def place(self) -> Place | None:
+        """Return where a search has seen it last; None: nowhere yet."""
+        found = [one.place for one in self.facts.each(Seen) if self.is_current(one)]
+        return found[-1] if found else None
 
     @property
     def is_descendant(self) -> bool:
@@ -69,17 +104,12 @@ class Case:
         sent = self.facts.each(Sending)
         return sent[-1].sent_at if sent else None
 
-    def known(self, seq: int) -> Traces:
-        """Return what was reported by then."""
-        return traces_of(self.facts.until(seq), self.identity)
-
 
 @value
 class Own:
     """The finding on a job itself, and what it goes by."""
 
     finding: Finding
-    traces: Traces
     receipt: Receipt | None = None
     end: int | None = None
 
@@ -100,14 +130,13 @@ def case_of(
     if origin is not None:
         since, run = of.seq, run.of_reused
         identity = Identity(origin.run, origin.entry, origin.attempt, job.task_id)
-        entry = entry.model_copy(update={"id": origin.entry})
     else:
         identity = Identity(run.run, of.entry, of.number, job.task_id)
     if job.spawn is not None:
         # The timeout is as by default: a limit of the task's own comes before it.
-        own, task, timeout = {"id", "task", "deadline"}, job.spawn.task, entry.timeout
-        entry = Entry.model_construct(
-            own, id=entry.id, task=task, timeout=timeout, deadline=entry.deadline
+        task, timeout = job.spawn.task, entry.timeout
+        entry = Entry.model_construct(  # type: ignore[call-arg]  # it has no id of its own
+            set(), task=task, timeout=timeout
         )
     code: str | None = None
     limit: float | None = None
@@ -120,37 +149,36 @@ def case_of(
 
 def _limited(entry: Entry, limit: float | None) -> Entry:
     """Return the entry with the time that its job may take; a task's limit is not the entry's."""
-    if limit is None or ("timeout" in entry.model_fields_set and entry.timeout <= limit):
+    if limit is None:
         return entry
-    if limit == entry.timeout:
+    timeout = min(limit, entry.timeout) if "timeout" in entry.model_fields_set else limit
+    if timeout == entry.timeout:
         return entry
-    held = entry.model_copy(update={"timeout": limit})
+    held = entry.model_copy(update={"timeout": timeout})
     held.model_fields_set.discard("timeout")
     return held
 
 
-def keeps_all_starts(run: RunFacts, seq: int) -> bool:
-    """Return whether by then every worker reports starts and every report was kept.
+def keeps_all_starts(run: RunFacts) -> bool:
+    """Return whether every worker reports starts and every report was kept.
 
     A job without a start has never begun then.
     """
-    some_start = run.first_start is not None and run.first_start <= seq
-    return (run.is_private or some_start) and reports_starts(run, seq)
+    return (run.is_private or run.first_start is not None) and reports_starts(run)
 
 
-def reports_starts(run: RunFacts, seq: int) -> bool:
-    """Return whether by then no start of the run can have been unreported, or lost."""
-    doubts = (
-        *(one for one in run.store if one.what == "emptied"),
-        *(one for one in run.overs if one.why == "gave_up"),
-        *(one for one in run.nodes if one.what in ("stock", "unserved", "nobody")),
-        *(one for one in run.places if one.what == "other_broker"),
-    )
-    if any(one.seq <= seq for one in doubts):
+def reports_starts(run: RunFacts) -> bool:
+    """Return whether no start of the run can have been unreported, or lost."""
+    if any(one.what == "emptied" for one in run.store):
         return False
-    nodes = [one for one in run.nodes if one.seq <= seq]
-    reporting = {one.name for one in nodes if one.what == "reports"}
-    return not any(one.what == "silent" and one.name not in reporting for one in nodes)
+    if any(one.why == "gave_up" for one in run.overs):
+        return False
+    if any(one.what == "other_broker" for one in run.places):
+        return False
+    if any(one.what in ("stock", "unserved", "nobody") for one in run.nodes):
+        return False
+    reporting = {one.name for one in run.nodes if one.what == "reports"}
+    return not any(one.what == "silent" and one.name not in reporting for one in run.nodes)
 
 
 def denies(receipt: Receipt, *, witnessed: bool) -> bool:
@@ -165,47 +193,48 @@ def denies(receipt: Receipt, *, witnessed: bool) -> bool:
     return witnessed or (receipt.source == "worker" and not receipt.redelivered)
 
 
-def problem_of(code: type[Problem], fields: Mapping[str, JsonValue]) -> Problem:
+def problem_of(code: type[Problem], fields: Mapping[str, object]) -> Problem:
     """Return a reason with the figures that a fact has; of another version it has no reason."""
     try:
-        found = read_reason({"code": code.code, **fields})
-    except ValueError:
+        return code(**fields)  # type: ignore[arg-type]  # it takes no others, see Reason
+    except TypeError:
         return UNEXPLAINED
-    return found if isinstance(found, Problem) else UNEXPLAINED
 
 
 # E: what its end is held against
 
 
-def judge_ends(case: Case, traces: Traces, ends: Sequence[End]) -> Own:
+def judge_ends(case: Case, ends: Sequence[End]) -> Own:
     """Judge by the ends that count, of which the last one decides."""
-    end = ends[-1]
+    end, traces = ends[-1], case.traces
     lie = contradiction(case.entry, case.facts, traces, ends, case.run)  # C
     if lie is not None:
-        return Own(Finding("forged", lie), traces, end.receipt, end.seq)
+        return Own(Finding("forged", lie), end.receipt, end.seq)
     said = without_unproven_claims(end, traces.starts)
-    if said.reused is not None or said.judged is not None:  # which no worker says
-        said = said.model_copy(update={"reused": None, "judged": None})
+    claims = [name for name in _OF_NO_WORKER if getattr(said, name) is not None]
+    if claims:
+        said = said.model_copy(update=dict.fromkeys(claims))
     whole = complete_receipt(said, traces.starts)
     found = _held_against(case, said, whole, end.seq)
     if found.status == "crashed" and not case.is_descendant:
-        found = too_deadly(case, traces, found, end.seq)
-    return Own(found, traces, whole, end.seq)
+        found = too_deadly(case, found, end.seq)
+    return Own(found, whole, end.seq)
+
+
+_OF_NO_WORKER: Final = ("reused", "judged")
+"""Fields of a receipt that no worker writes."""
 
 
 def _held_against(case: Case, said: Receipt, whole: Receipt, seq: int) -> Finding:
     entry = case.entry
-    if whole.state == entry.expect.state == "revoked" and any(
-        one.seq < seq for one in case.facts.each(Recalled)
-    ):
+    is_revoked = whole.state == entry.expect.state == "revoked"
+    if is_revoked and case.facts.until(seq).each(Recalled):
         return Finding("revoked", problems.RecalledByRun())  # E1
-    missing: Sequence[str] = ()
-    if case.is_descendant:
-        if whole.runtime is not None and whole.runtime > entry.timeout:
-            entry = entry.model_copy(update={"timeout": whole.runtime})
-    else:
-        missing = missing_fields(entry, said, sent=case.sent_at is not None, code=case.code)
-    found = held_against(entry, whole, code=case.code, missing=missing)
+    is_sent, code = case.sent_at is not None, case.code
+    missing = () if case.is_descendant else missing_fields(entry, said, sent=is_sent, code=code)
+    if case.is_descendant and whole.runtime is not None:
+        entry = entry.model_copy(update={"timeout": max(entry.timeout, whole.runtime)})
+    found = held_against(entry, whole, code=code, missing=missing)
     reused = case.facts.job.reused
     if reused is not None:
         other = reused.entry if reused.entry != case.facts.job.entry else ""
@@ -217,32 +246,27 @@ def _held_against(case: Case, said: Receipt, whole: Receipt, seq: int) -> Findin
 # F2: what kills its workers
 
 
-def segment_at(run: RunFacts, seq: int) -> Segment | None:
-    """Return the stretch of the run that had begun last by then."""
-    return next((one for one in reversed(run.segments) if one.seq <= seq), None)
+def _is_too_often(run: RunFacts, deaths: int) -> bool:
+    """Return whether what has caused so many deaths is quarantined, as the run has begun last."""
+    return any(deaths >= one.kills for one in run.segments[-1:])
 
 
-def _kills(run: RunFacts, seq: int) -> int:
-    """Return after how many deaths an entry was quarantined then."""
-    segment = segment_at(run, seq)
-    return 1 if segment is None else segment.kills
-
-
-def restarted_too_often(case: Case, traces: Traces) -> Finding | None:
+def restarted_too_often(case: Case) -> Finding | None:
     """Find a job that starts again and again, as its processes die of it."""
+    traces = case.traces
     again = max(turns(traces.starts) - 1, 0) + deaths_survived(traces)
     if not again:
         return None
     last = max(one.seq for one in (*traces.starts, *traces.handed_on.values()))
-    is_deadly = case.deaths + again >= _kills(case.run, last)
     pids = tuple(one.pid for one in traces.starts if one.pid is not None)
+    is_deadly = _is_too_often(case.run.until(last), case.deaths + again)
     return _quarantined(case.deaths + again, pids) if is_deadly else None
 
 
-def too_deadly(case: Case, traces: Traces, crashed: Finding, seq: int) -> Finding:
+def too_deadly(case: Case, crashed: Finding, seq: int) -> Finding:
     """Return the finding on a job that has crashed: it is quarantined where that was too often."""
-    deaths = case.deaths + deaths_survived(traces) + 1
-    return crashed if deaths < _kills(case.run, seq) else _quarantined(deaths)
+    deaths = case.deaths + deaths_survived(case.traces) + 1
+    return _quarantined(deaths) if _is_too_often(case.run.until(seq), deaths) else crashed
 
 
 def deaths_survived(traces: Traces) -> int:

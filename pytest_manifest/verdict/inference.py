@@ -5,27 +5,27 @@ What is inferred is of that milestone: it takes doubts, starts and deaths as of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final, TypeAlias
 
-from pydantic import JsonValue
-
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.facts import (
     ChildElsewhere,
+    Gone,
     Moved,
     Nowhere,
     Recalled,
     RecallReason,
     Seen,
+    Started,
     TimeOver,
 )
 from pytest_manifest.schema.run_facts import RunFacts, RunOver, RunOverReason
-from pytest_manifest.schema.statuses import INFERRED, OPEN, SILENT
+from pytest_manifest.schema.statuses import SILENT
 from pytest_manifest.verdict import problems
-from pytest_manifest.verdict.belief import Traces, is_revocation_notice
+from pytest_manifest.verdict.belief import End, is_emptied
 from pytest_manifest.verdict.case import (
     Case,
     Own,
@@ -33,7 +33,6 @@ from pytest_manifest.verdict.case import (
     keeps_all_starts,
     problem_of,
     restarted_too_often,
-    segment_at,
     too_deadly,
 )
 from pytest_manifest.verdict.messages import EndedAsExpected
@@ -50,16 +49,12 @@ class Found:
     reason: Problem
 
 
-_FOR_WANT: Final = INFERRED | OPEN
-
-
 def infer(case: Case) -> Own | None:
     """Return what the first milestone that decides was taken for; where none does, what is said
     of a job that goes on."""
     goes_on: Own | None = None
     for milestone in _milestones(case):
-        known = case.known(milestone.seq)
-        own = _as_of(case, milestone, known)
+        own = _as_of(case.until(milestone.seq), milestone)
         if own is None:
             continue
         if own.finding.status != "pending":
@@ -72,10 +67,10 @@ def _milestones(case: Case) -> Iterator[Milestone]:
     facts = case.facts
     own: list[Milestone] = [*facts.each(Recalled), *facts.each(Moved), *case.run.overs]
     own += [*facts.each(Nowhere), *facts.each(TimeOver)]
-    yield from sorted((one for one in own if one.seq > case.base), key=lambda one: one.seq)
+    yield from sorted(filter(case.is_current, own), key=lambda one: one.seq)
 
 
-def _as_of(case: Case, milestone: Milestone, known: Traces) -> Own | None:
+def _as_of(case: Case, milestone: Milestone) -> Own | None:
     """Return what a milestone shows of the job, by what was known then; None: it decides nothing.
 
     In this order: what kills its workers is quarantined whatever else is found (F2); what is
@@ -83,65 +78,63 @@ def _as_of(case: Case, milestone: Milestone, known: Traces) -> Own | None:
     count makes every other word about it doubtful (C1); and what the entry expects, its job may
     have come to by itself (F7).
     """
-    restarted = restarted_too_often(case, known)
+    seq, known = milestone.seq, case.traces
+    restarted = restarted_too_often(case)
     if restarted is not None:
-        return Own(restarted, known, end=milestone.seq)
-    found = _found(case, milestone, known)
+        return Own(restarted, end=seq)
+    found = _found(case, milestone)
     if found is None:
         return None
-    if known.unreadable and found.status in _FOR_WANT and case.was_sent:
+    if known.unreadable and case.was_sent:
         found = Found("unknown", problems.Unreadable(why=known.unreadable))
+    if isinstance(found, End):
+        return judge_ends(case, [found])
     if known.disbelieved is not None and found.status in SILENT:
-        return Own(Finding("forged", known.disbelieved), known, end=milestone.seq)
-    if found.status == "revoked":  # as the store says: that is its end
-        notices = [one for one in known.stored if is_revocation_notice(one.receipt)]
-        end = replace(notices[0], seq=milestone.seq)
-        return judge_ends(case, known, [end])
+        return Own(Finding("forged", known.disbelieved), end=seq)
     expect, whole = case.entry.expect, Finding(found.status, found.reason)
-    if found.status == expect.state and expect.error is None and _is_seen(case, milestone, known):
+    if found.status == expect.state and expect.error is None and _is_seen(case, milestone):
         whole = Finding("passed", EndedAsExpected(ended=found.status, why=found.reason))
     if whole.status == "crashed" and not case.is_descendant:
-        whole = too_deadly(case, known, whole, milestone.seq)
-    return Own(whole, known, end=milestone.seq)
+        whole = too_deadly(case, whole, seq)
+    return Own(whole, end=seq)
 
 
-def _found(case: Case, milestone: Milestone, known: Traces) -> Found | None:
+def _found(case: Case, milestone: Milestone) -> Found | End | None:
     if isinstance(milestone, Recalled):
-        return _taken_back(case, milestone, known)
+        return _taken_back(case, milestone)
     if isinstance(milestone, Moved):  # F3
-        is_out = milestone.how != "put_back" and known.is_running
-        return _died(case, known, milestone.seq) if is_out else None
+        last = case.traces.running
+        return None if milestone.how == "put_back" or last is None else _died(case, last)
     if isinstance(milestone, Nowhere):
-        return _missing(case, milestone, known)
+        return _missing(case, milestone)
     if isinstance(milestone, TimeOver):
-        return _overdue(case, milestone, known)
-    return run_over(case, milestone, known)
+        return _overdue(case, milestone)
+    return run_over(case, milestone)
 
 
-def _is_seen(case: Case, milestone: Milestone, known: Traces) -> bool:
+def _is_seen(case: Case, milestone: Milestone) -> bool:
     """Return whether the job itself is known to have come to what is found of it (F7).
 
     Where the run's time was over, only what had run longer than it may by then.
     """
-    last = known.last
-    if last is None or not known.is_running:
+    last = case.traces.running
+    if last is None:
         return False
-    if not isinstance(milestone, RunOver) or known.death is not None:
+    if not isinstance(milestone, RunOver) or case.traces.death is not None:
         return True
     return last.at < milestone.at - timedelta(seconds=case.entry.timeout)
 
 
-def _taken_back(case: Case, recalled: Recalled, known: Traces) -> Found | None:
+def _taken_back(case: Case, recalled: Recalled) -> Found | None:
     """Find a job that no worker will run, as every one has heard that it is recalled (F6)."""
-    status = _RECALLED.get(recalled.why)
-    if recalled.stage == "asked" or known.is_running or status is None:
+    known, status = case.traces, _RECALLED.get(recalled.why)
+    if recalled.stage == "asked" or known.running is not None or status is None:
         return None
     if recalled.why != "time":
         is_first = not known.starts
         reason = problems.StoppedBeforeStart() if is_first else problems.StoppedBetweenTries()
         return Found(status, reason)
-    segment = segment_at(case.run, recalled.seq)
-    limit = 0.0 if segment is None or segment.deadline is None else segment.deadline
+    limit = sum(one.deadline or 0.0 for one in case.run.segments[-1:])
     if known.starts:
         return Found(status, problems.RunDeadlineBetweenTries(limit=limit))
     return Found(status, problems.RunDeadlineBeforeStart(limit=limit))
@@ -155,65 +148,60 @@ _RECALLED: Final[Mapping[RecallReason, VerdictStatus]] = {
 }
 
 
-def _died(case: Case, known: Traces, seq: int) -> Found:
+def _died(case: Case, last: Started) -> Found:
     """Find a job whose process is gone, or that a dead worker had begun (F3)."""
-    emptied = _emptied(case.run, seq)
-    return emptied or Found("crashed", _death(known))
+    emptied = _emptied(case.run)
+    return emptied or Found("crashed", _death(last, case.traces.death, is_confirmed=True))
 
 
-def _death(known: Traces, *, is_confirmed: bool = True) -> Problem:
+def _death(last: Started, death: Gone | None, *, is_confirmed: bool) -> Problem:
     """Say how a job's process has ended; where not ``is_confirmed``, the store has an end of it."""
-    last, death = known.last, known.death
     if death is not None and death.exit_code is not None:
         ended = problems.ProcessEnded if is_confirmed else problems.ProcessEndedUnconfirmed
         return ended(worker=death.worker, exit_code=death.exit_code)
-    worker = None if last is None else last.worker or last.host
     gone = problems.ProcessGone if is_confirmed else problems.ProcessGoneUnconfirmed
-    return gone(worker=worker, pid=None if last is None else last.pid)
+    return gone(worker=last.worker or last.host, pid=last.pid)
 
 
-def _emptied(run: RunFacts, seq: int) -> Found | None:
+def _emptied(run: RunFacts) -> Found | None:
     """Find that the store may have lost the end of any job of the run."""
-    looks = [one.what for one in run.store if one.seq <= seq]
-    if "emptied" not in looks:
+    if all(one.what != "emptied" for one in run.store):
         return None
-    now = [what for what in looks if what in ("marked", "intact", "emptied")][-1]
-    is_now = now == "emptied"
+    is_now = is_emptied(run)
     return Found("unknown", problems.StoreEmptied() if is_now else problems.StoreEmptiedEarlier())
 
 
-def _missing(case: Case, nowhere: Nowhere, known: Traces) -> Found | None:
+def _missing(case: Case, nowhere: Nowhere) -> Found | End | None:
     """Find what became of a job that is in no place (F4)."""
-    seq, last, hearsay = nowhere.seq, known.last, known.hearsay
-    if known.death is None and any(one.seq > nowhere.as_of for one in hearsay):
+    known, sent_at = case.traces, case.sent_at
+    last, death = known.last, known.death
+    if death is None and any(one.seq > nowhere.as_of for one in known.hearsay):
         return None  # an end that was reported since the search is searched for anew
-    sent_at = case.sent_at
-    segment = segment_at(case.run, seq)
-    age = 0.0 if sent_at is None else (nowhere.at - sent_at).total_seconds()
-    if segment is not None and age > segment.lifetime:
+    age = None if sent_at is None else (nowhere.at - sent_at).total_seconds()
+    if age is not None and any(age > one.lifetime for one in case.run.segments[-1:]):
         return Found("unknown", problems.PastLifetime())
-    emptied = _emptied(case.run, seq)
+    emptied = _emptied(case.run)
     if emptied is not None:
         return emptied
-    is_dead = known.is_running and known.death is not None
-    other = [one.url for one in case.run.places if one.what == "other_broker" and one.seq <= seq]
+    is_dead = known.running is not None and death is not None
+    other = [one.url for one in case.run.places if one.what == "other_broker"]
     if other and not is_dead:
         return Found("unknown", problems.OtherBroker(broker=other[0]))
-    if known.has_notice and not known.is_running:
-        return Found("revoked", problems.RevokedAndGone())
+    if known.notice is not None and known.running is None:
+        return replace(known.notice, seq=nowhere.seq)  # that is its end then
     if last is None:
-        return _missing_unstarted(case, nowhere)
+        return _missing_unstarted(case)
     between = known.between
     if between is not None:
         return Found("lost", problems.LostBetween(worker=last.worker, how=between.how))
-    if not is_dead:
+    if death is None:
         return Found("lost", problems.LostInFlight(worker=last.worker))
-    if all(one.receipt.state == "crashed" for one in hearsay):
-        return Found("crashed", _death(known))
-    return Found("unknown", _death(known, is_confirmed=False))
+    is_confirmed = all(one.receipt.state == "crashed" for one in known.hearsay)
+    reason = _death(last, death, is_confirmed=is_confirmed)
+    return Found("crashed" if is_confirmed else "unknown", reason)
 
 
-def _missing_unstarted(case: Case, nowhere: Nowhere) -> Found:
+def _missing_unstarted(case: Case) -> Found:
     brokers = [one.broker for one in case.facts.each(ChildElsewhere)]
     if brokers:
         return Found("unknown", problems.Elsewhere(broker=min(brokers)))
@@ -221,47 +209,49 @@ def _missing_unstarted(case: Case, nowhere: Nowhere) -> Found:
     if not run.is_private and run.backend:
         store = run.backend
         own = next((one.url for one in run.places if one.what == "own_store"), "")
-    if keeps_all_starts(run, nowhere.seq):
+    if keeps_all_starts(run):
         return Found("lost", problems.NeverBegun(store=store, own=own))
     return Found("unknown", problems.StartUnreported(store=store, own=own))
 
 
-def _overdue(case: Case, over: TimeOver, known: Traces) -> Found | None:
+def _overdue(case: Case, over: TimeOver) -> Found | None:
     """Find a job whose own time is over (F5)."""
-    seen = [one for one in case.facts.each(Seen) if one.seq < over.seq]
     if over.of == "deadline":
         if not case.was_sent:
             return Found("timed_out", problems.NeverTaken(limit=over.limit))
-        whose, holder = "the" if case.is_descendant else "its", _holder(seen)
+        whose, holder = "the" if case.is_descendant else "its", _holder(case)
         reason = problems.DeadlineOver(limit=over.limit, whose=whose, holder=holder)
         return Found("timed_out", reason)
-    last = known.last
-    if last is None or not known.is_running or over.execution not in (None, last.execution):
+    last = case.traces.running
+    if last is None or over.execution not in (None, last.execution):
         return None
-    if seen and seen[-1].seq > last.seq and seen[-1].place == "queue":
+    newest = max([last, *case.facts.each(Seen)], key=lambda one: one.seq)
+    if isinstance(newest, Seen) and newest.place == "queue":
         return None  # it waits once more: its process had died, and the broker has it again
-    if known.death is not None:
-        return _died(case, known, over.seq)
+    if case.traces.death is not None:
+        return _died(case, last)
     return Found("timed_out", problems.TimeoutOver(limit=over.limit))
 
 
-def _holder(seen: Sequence[Seen]) -> str:
+def _holder(case: Case) -> str:
     """Return who has its message and does not answer; "" where nobody has."""
+    seen = case.facts.each(Seen)
     taken = seen[-1] if seen and seen[-1].place == "unacked" else None
     return "" if taken is None else f"worker {taken.holder}" if taken.holder else "a worker"
 
 
-def run_over(case: Case, over: RunOver, known: Traces) -> Found | None:
+def run_over(case: Case, over: RunOver) -> Found | None:
     """Find what is said of a job as its run ends before it (B3, F6, F8)."""
     if over.why == "ended":
-        return _looked_at(case, over, known)
+        return _looked_at(case, over)
     status, code = AT_THE_END[over.why]
-    if status == "timed_out" and known.is_running and known.death and not known.unreadable:
-        return _died(case, known, over.seq)  # of what is dead, that its time is over is no answer
-    seen = [one for one in case.facts.each(Seen) if one.seq < over.seq]
+    known = case.traces
+    last = known.running
+    if status == "timed_out" and last is not None and known.death and not known.unreadable:
+        return _died(case, last)  # of what is dead, that its time is over is no answer
     error = "error" if over.why == "gave_up" else "unread"
-    fields: dict[str, JsonValue] = {error: over.error, "unsent": not case.was_sent}
-    fields |= {"holder": _holder(seen), **over.fields}
+    fields: dict[str, object] = {error: over.error, "unsent": not case.was_sent}
+    fields |= {"holder": _holder(case), **over.fields}
     if over.limit is not None:
         fields["limit"] = over.limit
     return Found(status, problem_of(code, fields))
@@ -278,15 +268,13 @@ AT_THE_END: Final[Mapping[RunOverReason, tuple[VerdictStatus, type[Problem]]]] =
 }
 
 
-def _looked_at(case: Case, over: RunOver, known: Traces) -> Found | None:
+def _looked_at(case: Case, over: RunOver) -> Found | None:
     """Say of an audited run's job why it has no end: its report may be past its lifetime (F8)."""
     if not case.was_sent:
         return Found("unknown", problems.NeverSent())
-    seen = [one for one in case.facts.each(Seen) if one.seq > case.base]
-    is_somewhere = bool(seen) and seen[-1].place != "unknown"
-    age = (over.at - case.run.created_at).total_seconds()
-    if age > case.run.stream_ttl and not is_somewhere:
+    if case.place not in (None, "unknown"):
+        return None
+    if (over.at - case.run.created_at).total_seconds() > case.run.stream_ttl:
         return Found("unknown", problems.PastLifetime(where="the result store"))
-    if known.disbelieved is not None and not is_somewhere:
-        return Found("unknown", known.disbelieved)
-    return None
+    disbelieved = case.traces.disbelieved
+    return None if disbelieved is None else Found("forged", disbelieved)

@@ -11,14 +11,11 @@ An inferred finding is of its milestone: it takes doubts, starts and deaths as o
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
 from decimal import Decimal
 from itertools import pairwise
 from typing import Final, Literal
-
-from pydantic import JsonValue
 
 from pytest_manifest.schema import Entry, Receipt, VerdictStatus, actual_cost, exact
 from pytest_manifest.schema.facts import (
@@ -27,7 +24,6 @@ from pytest_manifest.schema.facts import (
     Nowhere,
     Place,
     Recalled,
-    Seen,
     Sending,
     SendResult,
     Stored,
@@ -49,7 +45,7 @@ from pytest_manifest.verdict import problems
 from pytest_manifest.verdict.belief import (
     believed_ends,
     counted_ends,
-    traces_of,
+    is_emptied,
     turns,
 )
 from pytest_manifest.verdict.case import (
@@ -151,13 +147,13 @@ class Judgement:
         return [
             case.facts.job.task_id
             for case, own in self._jobs
-            if own.finding.status in DEATHS | OWN and restarted_too_often(case, own.traces)
+            if own.finding.status in DEATHS | OWN and restarted_too_often(case)
         ]
 
     @property
     def executions(self) -> int:
         """Return how often its last attempt has begun, in one turn."""
-        starts = self._jobs[-1][1].traces.starts if self._jobs else ()
+        starts = self._jobs[-1][0].traces.starts if self._jobs else ()
         return turns(starts) or (0 if self.receipt is None else self.receipt.executions)
 
     @property
@@ -213,7 +209,7 @@ def judge(
     if not attempts:
         return Judgement(Finding("pending", UNEXPLAINED))
     newest = attempts[-1]
-    earlier, deaths = _earlier(entry, attempts, run) if len(attempts) > 1 else ([], 0)
+    earlier, deaths = _earlier(entry, attempts, run)
     case = case_of(entry, newest.own, run, deaths=deaths)
     own = _judge_job(case)
     whole = _with_tree(case, own, newest.tree)
@@ -228,14 +224,13 @@ def judge_descendant(entry: Entry, root: Job, facts: JobFacts, run: RunFacts) ->
     """Return a descendant of an attempt of this entry, judged: it is to succeed, once, in whatever
     time it takes (J1)."""
     case = case_of(entry, facts, run, root=root)
-    own = _judge_job(case)
-    found, traces = own.finding, own.traces
+    own, traces, spawn = _judge_job(case), case.traces, facts.job.spawn
+    found = own.finding
     was_sent = not facts.each(ChildUnsent)
     if not was_sent and not traces.starts and found.status in RESENDABLE - DEATHS:
         found = Finding(NOT_SENT, NotSent())
-    delay = 0.0 if facts.job.spawn is None else facts.job.spawn.delay
-    if delay and isinstance(found.reason, Duplicated):
-        found = replace(found, reason=found.reason.having(delay=delay))
+    if spawn is not None and isinstance(found.reason, Duplicated):
+        found = replace(found, reason=found.reason.having(delay=spawn.delay))
     receipts = [one.receipt for one in (*traces.ends, *traces.stored)]
     counts = [one.children for one in receipts if one.children is not None]
     between = traces.between
@@ -262,36 +257,34 @@ def _judge_job(case: Case) -> Own:
         reason = reason.of(entry, found.status)
     elif isinstance(reason, EndedAsExpected):
         reason = reason.having(why=reason.why.hidden(entry))
-    return own if reason is found.reason else replace(own, finding=replace(found, reason=reason))
+    else:
+        return own
+    return replace(own, finding=replace(found, reason=reason))
 
 
 def _found_of(case: Case) -> Own:
     """Judge a job: by its end, where one counts, else by what was found in want of it."""
-    is_plain = case.facts.is_plain
-    if not is_plain and (fixed := _poisoned(case)) is not None:
-        return fixed  # G
-    traces = traces_of(case.facts, case.identity)
-    held = None if is_plain else _held_back(case)
-    if held is not None and held.status == "skipped":
-        return Own(held, traces)  # G
-    ends = counted_ends(case.facts, traces, case.base)
+    if not case.facts.is_plain:
+        fixed = _poisoned(case) or _skipped(case)
+        if fixed is not None:
+            return fixed  # G
+    ends = counted_ends(case.facts, case.traces, case.base)
     if ends:
-        last = ends[-1]
-        if last.receipt.state == "revoked" and all(one.receipt.state == "revoked" for one in ends):
-            before = infer(case)
-            is_before = before is not None and (before.end or last.seq) < last.seq
-            if before is not None and is_before and before.finding.status in GIVEN_UP:
-                return replace(before, traces=traces)  # G: its time was over before
-        return judge_ends(case, traces, ends)
+        if all(one.receipt.state == "revoked" for one in ends):
+            before = infer(case.until(ends[-1].seq))
+            if before is not None and before.finding.status in GIVEN_UP:
+                return before  # G: its time was over before
+        return judge_ends(case, ends)
+    held = _held_back(case)
     if held is not None:
-        return Own(held, traces)
+        return Own(held)
     inferred = infer(case)
     if inferred is not None and inferred.finding.status != "pending":
-        return replace(inferred, traces=traces)
-    restarted = restarted_too_often(case, traces)
+        return inferred
+    restarted = restarted_too_often(case)
     if restarted is not None:
-        return Own(restarted, traces)
-    return inferred if inferred is not None else Own(_awaited(case), traces)
+        return Own(restarted)
+    return inferred or Own(Finding("pending", _PLACES[case.place]()))
 
 
 # A: which attempt counts
@@ -306,12 +299,11 @@ def _earlier(
     """
     deaths, jobs = 0, list[tuple[Case, Own]]()
     for one, following in pairwise(attempts):
-        seq = following.own.job.seq - 1
-        case = case_of(entry, one.own.until(seq), run.until(seq), deaths=deaths)
-        own = _judge_job(case)
-        deaths += deaths_survived(own.traces) + (own.finding.status == "crashed")
-        later = replace(case, facts=one.own, run=run)
-        jobs.append((later, replace(own, traces=traces_of(one.own, case.identity))))
+        case = case_of(entry, one.own, run, deaths=deaths)
+        then = case.until(following.own.job.seq)
+        own = _judge_job(then)
+        deaths += deaths_survived(then.traces) + (own.finding.status in DEATHS)
+        jobs.append((case, own))
     return jobs, deaths
 
 
@@ -320,27 +312,21 @@ def _earlier(
 
 def _held_back(case: Case) -> Finding | None:
     """Find an attempt that is not sent, or that the broker has refused (B1, B2)."""
-    found: Finding | None = None
-    held = case.facts.each(Withheld), case.facts.each(SendResult)
-    if not held[0] and all(one.outcome != "refused" for one in held[1]):
-        return None
-    for one in case.facts.facts:
-        if isinstance(one, Sending | TakenUp):
-            found = None
-        elif isinstance(one, Withheld):
-            found = _withheld(one)
-        elif isinstance(one, SendResult) and one.outcome == "refused":
+    for one in reversed(case.facts.facts):
+        if isinstance(one, Withheld):
+            return _withheld(one)
+        if isinstance(one, SendResult) and one.outcome == "refused":
             code = problems.NotMade if one.is_unmade else problems.Refused
-            found = Finding("rejected", code(error=one.error))
-    return found
+            return Finding("rejected", code(error=one.error))
+        if isinstance(one, Sending | TakenUp):
+            return None
+    return None
 
 
 def _withheld(one: Withheld) -> Finding:
     status: VerdictStatus = "unknown_task" if one.code == "unknown_task" else "skipped"
-    fields: dict[str, JsonValue] = {**one.fields}
-    if one.names:
-        fields["names"] = [*one.names]
-    return Finding(status, problem_of(_WITHHELD[one.code], fields))
+    names = {"names": one.names} if one.names else {}
+    return Finding(status, problem_of(_WITHHELD[one.code], {**one.fields, **names}))
 
 
 _WITHHELD: Final[Mapping[WithheldCode, type[Problem]]] = {
@@ -352,14 +338,9 @@ _WITHHELD: Final[Mapping[WithheldCode, type[Problem]]] = {
 }
 
 
-def _awaited(case: Case) -> Finding:
-    """Say of what is under way where it was seen last."""
-    seen = [one for one in case.facts.each(Seen) if one.seq > case.base]
-    place = _PLACES.get(seen[-1].place, Problem) if seen else Problem
-    return Finding("pending", place())
-
-
-_PLACES: Final[Mapping[Place, type[Problem]]] = {
+_PLACES: Final[Mapping[Place | None, type[Problem]]] = {
+    None: Problem,
+    "unknown": Problem,
     "queue": problems.InQueue,
     "worker": problems.WithWorker,
     "unacked": problems.WithDeadWorker,
@@ -372,13 +353,15 @@ _PLACES: Final[Mapping[Place, type[Problem]]] = {
 def _poisoned(case: Case) -> Own | None:
     """Return the finding on a job that was recalled as it kills workers, by what was known then."""
     for one in case.facts.each(Recalled):
-        if one.why == "poison" and one.seq > case.base:
-            facts = replace(case.facts, facts=case.facts.until(one.seq - 1).facts)
-            then = _judge_job(replace(case, facts=facts, run=case.run.until(one.seq)))
-            if then.finding.status == "quarantined":
-                return replace(then, traces=traces_of(case.facts, case.identity))
-            return None
+        if one.why == "poison" and case.is_current(one):
+            then = _judge_job(case.until(one.seq - 1))
+            return then if then.finding.status == "quarantined" else None
     return None
+
+
+def _skipped(case: Case) -> Own | None:
+    held = _held_back(case)
+    return Own(held) if held is not None and held.status == "skipped" else None
 
 
 # H: what is sent again
@@ -400,24 +383,18 @@ def _is_message_lost(case: Case, own: Own) -> bool:
 
     The broker failed while it was published, and it is nowhere since.
     """
-    results, seq = case.facts.each(SendResult), own.end or 0
-    is_nowhere = any(one.seq == seq for one in case.facts.each(Nowhere))
-    if not results or results[-1].outcome != "uncertain" or own.traces.starts or not is_nowhere:
+    results, traces = case.facts.each(SendResult), case.traces
+    found = [one.seq for one in case.facts.each(Nowhere) if one.seq == own.end]
+    if not results or results[-1].outcome != "uncertain" or traces.starts or not found:
         return False
-    if own.traces.unreadable or own.receipt is not None:
+    if traces.unreadable or own.receipt is not None:
         return False
     if sum(one.outcome == "uncertain" for one in results) > REPEATS:
         return False
-    looks = [one.what for one in case.run.store if one.seq <= seq and one.what in _LOOKS]
-    if looks and looks[-1] == "emptied":
+    then = case.run.until(found[0])
+    if is_emptied(then):
         return False
-    is_known = case.run.has_stream and reports_starts(case.run, seq)
-    return is_known or case.entry.idempotent
-
-
-_NOW: Final = sys.maxsize
-"""Later than any fact."""
-_LOOKS: Final = frozenset({"marked", "intact", "emptied"})
+    return (then.has_stream and reports_starts(then)) or case.entry.idempotent
 
 
 # I: what may have run, and what that has cost
@@ -425,18 +402,18 @@ _LOOKS: Final = frozenset({"marked", "intact", "emptied"})
 
 def _may_have_run(case: Case, own: Own) -> bool:
     """Return whether the code of the job's task may have been entered."""
-    traces, job = own.traces, case.facts.job
+    traces, job = case.traces, case.facts.job
     if job.reused is not None or not case.was_sent:
         return False
     if traces.starts:
         return True
     recalls = case.facts.each(Recalled)
-    if any(one.stage == "withdrawn" and one.seq > case.base for one in recalls):
+    if any(one.stage == "withdrawn" and case.is_current(one) for one in recalls):
         return False  # it was out, and everybody who could have had it was asked
     if own.finding.status == "forged":  # its writer need not have been the job's worker
         return True
-    witnessed = keeps_all_starts(case.run, _NOW)
-    receipts = [one.receipt for one in believed_ends(case.facts, traces)]
+    witnessed = keeps_all_starts(case.run)
+    receipts = [one.receipt for one in (*traces.ends, *traces.hearsay)]
     if not receipts:
         return not witnessed
     return not all(denies(one, witnessed=witnessed) for one in receipts)
@@ -451,9 +428,9 @@ def _cost(case: Case, own: Own) -> Decimal:
     """
     if case.facts.job.reused is not None:
         return Decimal(0)
-    traces, is_forged = own.traces, own.finding.status == "forged"
+    traces, is_forged = case.traces, own.finding.status == "forged"
     reported: dict[str | None, float | None] = {}
-    witnessed = keeps_all_starts(case.run, _NOW)
+    witnessed = keeps_all_starts(case.run)
     for end in () if is_forged else believed_ends(case.facts, traces):
         cost = actual_cost(end.receipt)
         if cost is not None or not denies(end.receipt, witnessed=witnessed):
@@ -470,7 +447,7 @@ def _cost(case: Case, own: Own) -> Decimal:
     unreported = sum(cost is None for cost in reported.values()) + max(silent, 0)
     if not (reported or traces.starts or tries):
         unreported = int(_may_have_run(case, own))
-    return sum(map(exact, costs), Decimal(0)) + unreported * exact(case.entry.cost)
+    return sum(map(exact, costs), unreported * exact(case.entry.cost))
 
 
 # J: the tasks that it started
@@ -485,7 +462,7 @@ def _with_tree(case: Case, own: Own, tree: Tree | None) -> Finding:
         since = tree.missing_since()
         overs = [one for one in case.run.overs if since is not None and one.seq > since]
         for over in overs:
-            at_end = None if over.why == "ended" else run_over(case, over, own.traces)
+            at_end = None if over.why == "ended" else run_over(case.until(over.seq), over)
             if at_end is not None and at_end.status != "pending":
                 reason = at_end.reason.of(entry, at_end.status)
                 return Finding(at_end.status, reason)
@@ -493,7 +470,7 @@ def _with_tree(case: Case, own: Own, tree: Tree | None) -> Finding:
     receipt = own.receipt
     if found.status != "passed":
         by_others = receipt is None or receipt.source != "worker"
-        is_split = any(one.how == "canvas" for one in own.traces.handed_on.values())
+        is_split = any(one.how == "canvas" for one in case.traces.handed_on.values())
         return by_part(entry, found, tree) if tree and by_others and is_split else found
     asked = "descendants" in entry.expect.model_fields_set
     if not (asked or tree or (receipt is not None and receipt.children)):

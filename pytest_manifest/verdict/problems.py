@@ -354,10 +354,6 @@ class ProcessEndedUnconfirmed(ProcessEnded):
     says = ProcessEnded.says + _UNCONFIRMED
 
 
-class RevokedAndGone(Inferred):
-    says = "it was revoked, and no queue or worker has it"
-
-
 class Unreadable(Silent):
     why: str
     says = "something is stored for it that cannot be read here: {why}"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Final
 
 from pytest_manifest.schema import Entry, Mismatch, Receipt, Verdict, VerdictStatus
-from pytest_manifest.schema.facts import Announced, Closed, Job
+from pytest_manifest.schema.facts import Announced, Closed, Job, Spawn
 from pytest_manifest.schema.models import CountRange, ExpectedDescendants
 from pytest_manifest.schema.run_facts import JobFact
 from pytest_manifest.schema.statuses import DEATHS, ENDS, NOT_SENT, OPEN, SILENT, STATUSES
@@ -137,8 +137,20 @@ class Descendant:
     was_split: bool = False
 
     @property
+    def spawn(self) -> Spawn:
+        spawn = self.job.spawn
+        if spawn is None:
+            raise ValueError(f"{self.job.task_id} was started by no task")
+        return spawn
+
+    @property
     def is_open(self) -> bool:
         return self.finding.status == "pending"
+
+    @property
+    def is_body(self) -> bool:
+        """Return whether it stands for the body of a chord, which nobody has reported sent."""
+        return self.spawn.how == "chord_body" and bool(self.spawn.announcement)
 
 
 @dataclass(slots=True)
@@ -170,14 +182,14 @@ class Tree:
 
     def add(self, one: Descendant) -> None:
         """Add a descendant, or judge it anew."""
-        task_id, spawn = one.job.task_id, one.job.spawn
-        if spawn is not None and spawn.announcement:
+        task_id, spawn = one.job.task_id, one.spawn
+        if spawn.announcement:
             self._placeholders[task_id] = one
             return
         before = self._sent.get(task_id)
         if before is not None:
             self._open -= before.is_open
-        elif spawn is not None and spawn.fulfils is not None:
+        elif spawn.fulfils is not None:
             self._came[spawn.fulfils] += 1
         self._sent[task_id] = one
         self._open += one.is_open
@@ -207,7 +219,7 @@ class Tree:
 
     def missing_keys(self) -> list[str]:
         """Return the keys of what is announced, not known, and to be looked for."""
-        looked_for = {_announcement(one) for one in self._placeholders.values()}
+        looked_for = {one.spawn.announcement for one in self._placeholders.values()}
         return [key for key in self._awaited if key not in looked_for and self._lacks(key)]
 
     def missing_since(self) -> int | None:
@@ -215,16 +227,16 @@ class Tree:
         return max((self._awaited[key].since for key in self.missing_keys()), default=None)
 
     def _lacks(self, key: str) -> bool:
-        one = self._awaited.get(key)
-        if one is None or one.is_over:
+        awaited = self._awaited.get(key)
+        if awaited is None or awaited.is_over:
             return False
-        by_id = (self._sent[task_id] for task_id in one.task_ids if task_id in self._sent)
-        known = sum(of.job.spawn is None or of.job.spawn.fulfils is None for of in by_id)
-        return self._came[key] + known < one.number
+        by_id = (self._sent[task_id] for task_id in awaited.task_ids if task_id in self._sent)
+        known = sum(one.spawn.fulfils is None for one in by_id)
+        return self._came[key] + known < awaited.number
 
     def _lacking(self) -> Iterator[Descendant]:
         """Yield what stands for something announced that has not come all the same."""
-        return (one for one in self._placeholders.values() if self._lacks(_announcement(one)))
+        return (one for one in self._placeholders.values() if self._lacks(one.spawn.announcement))
 
     # How it ended
 
@@ -232,63 +244,44 @@ class Tree:
         """Return the descendants with what follows for some from others (J1): which were split
         off, and which were never sent as their chord was not complete."""
         # Of what a task's own handlers may start nobody says that there is something.
-        others = (one for one in self._lacking() if one.is_open or _how(one) != HOW_AFTER)
+        others = (one for one in self._lacking() if one.is_open or one.spawn.how != HOW_AFTER)
         own = [*self._sent.values(), *others]
-        if not any(one.was_split or _is_body(one) for one in own):
+        if not any(one.was_split or one.is_body for one in own):
             return own
         whole = [one for one in own if not one.was_split]
         part = _failed_part(whole)
-        found = (part if one.was_split else self._dropped(one, whole) for one in own)
-        return [
-            one if other is None else replace(one, finding=other)
-            for one, other in zip(own, found, strict=True)
-        ]
+        return [self._following(one, part, whole) for one in own]
 
-    def _dropped(self, one: Descendant, whole: Sequence[Descendant]) -> Finding | None:
-        is_lost = _is_body(one) and one.finding.status == "lost"
-        is_dropped = is_lost and self._is_dropped(one, whole)
-        return Finding(NOT_SENT, ChordDropped()) if is_dropped else None
+    def _following(
+        self, one: Descendant, part: Finding | None, whole: Sequence[Descendant]
+    ) -> Descendant:
+        if one.was_split and part is not None:
+            return replace(one, finding=part)
+        is_lost = one.is_body and one.finding.status == "lost"
+        if is_lost and any(_breaks(other, one.spawn.announcement) for other in whole):
+            return replace(one, finding=Finding(NOT_SENT, ChordDropped()))
+        return one
 
-    def _is_dropped(self, body: Descendant, whole: Sequence[Descendant]) -> bool:
-        """Return whether a chord's body is nowhere because its chord cannot be complete.
-
-        Celery sends none where a member was not sent, has no end, or one that no worker stored.
-        """
-        chord = _announcement(body)
-        for one in whole:
-            of = one.job.spawn
-            if of is None or one is body:
-                continue
-            status = one.finding.status
-            if of.chords is None and not of.announcement:
-                # Of which nobody reports what chord it is of, it may be of this one.
-                if status in _UNREPORTED:
-                    return True
-            elif chord in (of.chords or ()) and status in {*_UNREPORTED, NOT_SENT}:
-                return True
-        return False
-
-    def unknown_children(self, receipt: Receipt) -> tuple[Problem | None, bool]:
+    def unknown_children(self, receipt: Receipt) -> tuple[Problem, bool] | None:
         """Return why not all descendants are known, None where they are (J4).
 
         And whether fewer are known than receipts count; ``receipt`` is the attempt's own.
         """
-        known = Counter(one.job.spawn.parent for one in self._sent.values() if one.job.spawn)
+        known = Counter(one.spawn.parent for one in self._sent.values())
         children, own = receipt.children, known[self.root]
         short_ones = sum(one.children > known[one.job.task_id] for one in self._sent.values())
         silent_ones = sum(one.is_silent for one in self._sent.values())
-        why: Problem | None = None
-        if receipt.source == "backend":
-            why = problems.NoTreeReports()
-        elif children is None:
-            why = problems.NoTreeReportsYet()
-        elif own < children:
-            why = problems.ChildrenMissing(children=children, known=own)
-        elif short_ones:
-            why = problems.GrandchildrenMissing(descendants=short_ones)
-        elif silent_ones:
-            why = problems.GrandchildrenUnknown(descendants=silent_ones)
-        return why, own < (children or 0) or short_ones > 0
+        if receipt.source == "backend" or children is None:
+            by_store = receipt.source == "backend"
+            why = problems.NoTreeReports() if by_store else problems.NoTreeReportsYet()
+            return why, short_ones > 0
+        if own < children:
+            return problems.ChildrenMissing(children=children, known=own), True
+        if short_ones:
+            return problems.GrandchildrenMissing(descendants=short_ones), True
+        if silent_ones:
+            return problems.GrandchildrenUnknown(descendants=silent_ones), False
+        return None
 
     @property
     def open_ones(self) -> int:
@@ -306,34 +299,31 @@ class Tree:
     def task_of(self, task_id: str) -> str:
         """Return the task of a descendant, or its id."""
         one = self._sent.get(task_id)
-        return task_id if one is None else _task(one)
+        return task_id if one is None else one.spawn.task
 
 
 def _failed_part(whole: Sequence[Descendant]) -> Finding | None:
     """Return the finding on tasks that were handed on to others, by the first that failed."""
-    part = first_of(whole, _unexpected(ExpectedDescendants(), whole)[:1])
-    if part is None or part.finding.status in OPEN:
+    part = first_of(whole, _unexpected(ExpectedDescendants(), whole) - OPEN)
+    if part is None:
         return None
-    found = part.finding
-    why, name, task = found.reason, part.job.task_id, _task(part)
-    reason = PartFailed(task=task, task_id=name, ended=found.status, why=why)
+    found, task = part.finding, part.spawn.task
+    reason = PartFailed(task=task, task_id=part.job.task_id, ended=found.status, why=found.reason)
     return Finding(found.status, reason, found.mismatches)
 
 
-def _is_body(one: Descendant) -> bool:
-    return _how(one) == "chord_body" and bool(_announcement(one))
+def _breaks(one: Descendant, chord: str) -> bool:
+    """Return whether no body is sent of a chord of which this may be a member.
 
-
-def _task(one: Descendant) -> str:
-    return "" if one.job.spawn is None else one.job.spawn.task
-
-
-def _how(one: Descendant) -> str:
-    return "" if one.job.spawn is None else one.job.spawn.how
-
-
-def _announcement(one: Descendant) -> str:
-    return "" if one.job.spawn is None else one.job.spawn.announcement
+    Celery sends none where a member was not sent, has no end, or one that no worker stored. One of
+    which nobody reports what chord it is of may be of this one.
+    """
+    chords, status = one.spawn.chords, one.finding.status
+    if one.spawn.announcement:
+        return False
+    if chords is None:
+        return status in _UNREPORTED
+    return chord in chords and (status in _UNREPORTED or status == NOT_SENT)
 
 
 def first_of(ends: Iterable[Descendant], statuses: Collection[VerdictStatus]) -> Descendant | None:
@@ -344,19 +334,17 @@ def first_of(ends: Iterable[Descendant], statuses: Collection[VerdictStatus]) ->
     """
 
     def order(one: Descendant) -> tuple[bool, datetime, str]:
-        spawned = None if one.job.spawn is None else one.job.spawn.spawned_at
-        return one.has_parts, spawned or _LAST, one.job.task_id
+        return one.has_parts, one.spawn.spawned_at or _LAST, one.job.task_id
 
     return min((one for one in ends if one.finding.status in statuses), key=order, default=None)
 
 
-def _unexpected(expected: ExpectedDescendants, ends: Iterable[Descendant]) -> list[VerdictStatus]:
-    """Return the statuses that are not expected, those first that leave no doubt."""
+def _unexpected(expected: ExpectedDescendants, ends: Iterable[Descendant]) -> Set[VerdictStatus]:
+    """Return the statuses that are not expected."""
     if expected.outcome == "ignored":
-        return []
+        return frozenset()
     allowed = {"passed", NOT_SENT} if expected.outcome == "succeeded" else ENDS
-    found = {one.finding.status for one in ends if not _has_finished(expected, one)}
-    return sorted(found - allowed, key=lambda status: (status in OPEN, status))
+    return {one.finding.status for one in ends if not _has_finished(expected, one)} - allowed
 
 
 def _has_finished(expected: ExpectedDescendants, one: Descendant) -> bool:
@@ -392,10 +380,12 @@ def with_tree(entry: Entry, own: Finding, tree: Tree, receipt: Receipt | None) -
     bad = _unexpected(expected, ends)
     if bad:
         return _by_descendant(entry, own, tree, ends, bad)
-    why, is_short = (None, False) if receipt is None else tree.unknown_children(receipt)
-    asked = "descendants" in entry.expect.model_fields_set
-    if why is not None and (asked or is_short) and not is_ignored(entry):
-        return Finding("unknown", DescendantsUnknown(why=why))
+    unknown = None if receipt is None else tree.unknown_children(receipt)
+    if unknown is not None:
+        why, is_short = unknown
+        asked = "descendants" in entry.expect.model_fields_set
+        if (asked or is_short) and not is_ignored(entry):
+            return Finding("unknown", DescendantsUnknown(why=why))
     differences = list(_differences(expected, ends))
     if differences:
         one = differences[0]
@@ -405,7 +395,7 @@ def with_tree(entry: Entry, own: Finding, tree: Tree, receipt: Receipt | None) -
     if not number or expected.outcome == "ignored":
         return own
     did = "succeeded" if expected.outcome == "succeeded" else "ended"
-    return Finding(own.status, own.reason.with_tree(number, did), own.mismatches)
+    return replace(own, reason=own.reason.with_tree(number, did))
 
 
 def by_part(entry: Entry, own: Finding, tree: Tree) -> Finding:
@@ -414,8 +404,8 @@ def by_part(entry: Entry, own: Finding, tree: Tree) -> Finding:
     Where one of its descendants has not ended as expected, that is why.
     """
     ends = tree.ends()
-    bad = [one for one in _unexpected(entry.expect.of_descendants, ends) if one not in OPEN]
-    return _by_descendant(entry, own, tree, ends, bad) if bad else own
+    bad = _unexpected(entry.expect.of_descendants, ends) - OPEN
+    return _by_descendant(entry, own, tree, ends, bad)
 
 
 def _by_descendant(
@@ -423,26 +413,24 @@ def _by_descendant(
     own: Finding,
     tree: Tree,
     ends: Sequence[Descendant],
-    bad: Sequence[VerdictStatus],
+    bad: Set[VerdictStatus],
 ) -> Finding:
     expected = entry.expect.of_descendants
     counted = [one for one in ends if not _has_finished(expected, one)]
-    certain = [status for status in bad if status not in OPEN]
-    first = first_of(counted, certain or bad)
+    first = first_of(counted, bad - OPEN or bad)  # those first that leave no doubt
     if first is None:
         return own
-    found, spawn = first.finding, first.job.spawn
+    found, parent = first.finding, first.spawn.parent
     number = sum(one.finding.status in bad for one in counted)
-    parent = "" if spawn is None else spawn.parent
     total, ended_only = _number_of(ends), expected.outcome != "succeeded"
     reason = ByDescendant(
-        task=_task(first),
+        task=first.spawn.task,
         task_id=first.job.task_id,
         parent=entry.task if parent == tree.root else tree.task_of(parent),
         ended=found.status,
         why=found.reason,
         total=total,
-        more=max(number - 1, 0),
+        more=number - 1,
         ended_only=ended_only,
         handed_on=own.status != "passed",
     )
@@ -463,7 +451,7 @@ def _differences(expected: ExpectedDescendants, ends: Sequence[Descendant]) -> I
         yield Mismatch(path=f"{PATH}.count", expected=_range_text(count), actual=str(total))
     if expected.tasks is None:
         return
-    wanted, found = set(expected.tasks), {_task(one) for one in ends}
+    wanted, found = set(expected.tasks), {one.spawn.task for one in ends}
     if wanted != found:
         yield Mismatch(path=f"{PATH}.tasks", expected=_names(wanted), actual=_names(found))
 

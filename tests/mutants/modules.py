@@ -36,9 +36,8 @@ def _unit(*names: str) -> tuple[str, ...]:
 
 
 THE_JUDGE = _unit(
-    *("judge", "judge_disagreements", "judge_follow_ups"),
-    *("judge_properties", "judge_reasons", "judge_trees", "descendants", "evidence"),
-    "authenticity",
+    *("judge", "judge_bounds", "judge_disagreements", "judge_fields", "judge_follow_ups"),
+    *("judge_reasons", "judge_trees"),
 )
 """Tables of rules made of facts."""
 JUDGES = (

@@ -371,6 +371,16 @@ def spawned(name: str, task: str = "tasks.part", parent: str = "", **fields: obj
     return step
 
 
+def report_of(name: str) -> Step:
+    """Go on with a descendant whose spawning is recorded later."""
+
+    def step(w: World) -> None:
+        w.of[name] = []
+        w.job = name
+
+    return step
+
+
 def placeholder(name: str, key: str, how: str) -> Step:
     """Look for what was announced, and nobody has reported sent."""
     return spawned(name, how=how, announcement=key, spawned_at=None, chords=None)

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from pytest_manifest.ledger import Ledger
+from pytest_manifest.run.judging import Judging
 from pytest_manifest.schema import facts as f
 from pytest_manifest.schema import run_facts as r
 from pytest_manifest.schema.facts import REPORTS
@@ -55,6 +59,7 @@ from tests.unit.judge_world import (
     unreadable,
     unsent,
 )
+from tests.unit.written_worlds import written
 
 EXECUTIONS = ("x1", "x2", "x3")
 STATES = ("succeeded", "failed", "crashed", "revoked", "rejected", "expired", "timed_out")
@@ -225,3 +230,13 @@ def test_what_was_judged_is_judged_so_again(world: World) -> None:
     for step in (started("x3", 13), ended("succeeded", "x3"), store("emptied"), nowhere()):
         step(world)
     assert in_short(world.judge(upto=upto)) == in_short(before)
+
+
+@given(worlds)
+def test_what_memory_comes_to_its_ledger_comes_to(world: World) -> None:
+    """Whoever reads a run again judges as the one who has it in memory."""
+    with TemporaryDirectory() as folder:
+        path, _ = written(world, Path(folder))
+        with Ledger.open(path) as ledger:
+            anew = Judging(ledger).of(world.entry).judgement
+    assert in_short(anew) == in_short(world.judge())

@@ -54,7 +54,8 @@ def test_the_bytes_are_those_of_the_format(tmp_path: Path) -> None:
     ("fields", "expected"),
     [
         ({}, {}),
-        ({"timeout": 300.0, "retries": 0, "args": [], "expect": {}}, {}),
+        ({"retries": 0, "args": [], "expect": {}}, {}),
+        ({"timeout": 300.0}, {"timeout": 300}),
         ({"expect": {"result": None}}, {"expect": {"result": None}}),
         (
             {"expect": {"state": "failed", "error": {}}},
@@ -293,3 +294,23 @@ def test_entries_survive_the_file(tmp_path: Path, header: Header, plan: list[Ent
     filled = {"entries": len(plan), "sha256": written.sha256}
     assert read.header == header.model_copy(update=filled)
     assert [dump_entry(entry) for entry in read] == [dump_entry(entry) for entry in plan]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"timeout": 300},
+        {"expect": {"descendants": "succeeded"}},
+        {"expect": {"descendants": {}}},
+        {"expect": {"result": None}},
+    ],
+    ids=str,
+)
+def test_a_default_that_is_asked_for_is_written(given: dict[str, Any]) -> None:
+    """Who says it gets more than who says nothing: its time is no task.s own limit."""
+    entry = Entry.model_validate({"id": "a", "task": "t", **given})
+    line = dump_entry(entry)
+    assert json.loads(line) == {"id": "a", "task": "t", **given}
+    again = Entry.model_validate_json(line)
+    assert again.model_fields_set == entry.model_fields_set
+    assert again.expect.model_fields_set == entry.expect.model_fields_set
