@@ -33,16 +33,10 @@ from pytest_manifest.plugin.plans import Plans
 from pytest_manifest.redaction import texts
 from pytest_manifest.reporting.progress import receipt_line
 from pytest_manifest.reporting.run_page.documents import details, statistics_document
-from pytest_manifest.run import RunSettings, audit_run
+from pytest_manifest.run import RunSettings, audit_run, resume_rules
 from pytest_manifest.run.exported_receipts import ledger_of_receipts
 from pytest_manifest.run.exported_trees import exported_lines
 from pytest_manifest.run.locks import RunLock
-from pytest_manifest.run.resume_rules import (
-    Decision,
-    EntryState,
-    ResumeRules,
-    decide,
-)
 from pytest_manifest.run.reuse import refuse_unlooked, take_over_passes
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.schema.summary import Summary
@@ -549,7 +543,7 @@ def test_what_was_reused_and_passes_no_more_is_sent_when_the_run_goes_on() -> No
     """This run has never sent it, so it cannot run twice by that, ``idempotent`` or not."""
     origin = ReusedFrom(RUN, "a", 1, "20261125T150000-0badcafe", SENT_AT)
     row = AttemptRow("t", "a", 0, 0, "reused", SENT_AT, None, reused_from=origin)
-    state = EntryState(last=row, status="failed")
+    state = resume_rules.EntryState(last=row, status="failed")
     entry = Entry.model_validate(double("a"))
-    decided = decide(entry, state, ResumeRules())
-    assert decided == Decision("a", "send", "what was reused is failed")
+    decided = resume_rules.decide(entry, state, resume_rules.ResumeRules())
+    assert decided == resume_rules.Decision("a", "send", "what was reused is failed")

@@ -9,12 +9,7 @@ import pytest
 
 from pytest_manifest import PageSection
 from pytest_manifest.redaction import manifest_secret, texts
-from pytest_manifest.reporting.run_page.sections import (
-    BUDGET,
-    LONGEST,
-    SectionError,
-    section_documents,
-)
+from pytest_manifest.reporting.run_page import sections
 from tests.run_page_sample import HOSTILE, sample_records
 from tests.unit.test_run_page import written
 
@@ -27,7 +22,7 @@ def test_a_section_is_a_title_sentences_and_a_table() -> None:
         [["a", 4, None], ["b", 2.5, "bad"]],
         "entry",
     )
-    assert section_documents([section, PageSection("Empty")]) == [
+    assert sections.section_documents([section, PageSection("Empty")]) == [
         {
             "title": "Grades",
             "text": "Of two rows.",
@@ -42,20 +37,22 @@ def test_a_section_is_a_title_sentences_and_a_table() -> None:
 
 def test_numbers_that_json_lacks_are_words() -> None:
     rows = [[True, float("nan"), float("-inf")]]
-    [found] = section_documents([PageSection("S", columns=["a", "b", "c"], rows=rows)])
+    [found] = sections.section_documents([PageSection("S", columns=["a", "b", "c"], rows=rows)])
     assert found["rows"] == [["True", "nan", "-inf"]]
 
 
 def test_long_texts_are_cut_and_rows_beyond_the_room_are_counted() -> None:
     """All sections share the room, so that a page stays one that can be mailed."""
-    rows = [["x" * 10 * LONGEST] for _ in range(1000)]
-    first, second = section_documents(
+    rows = [["x" * 10 * sections.LONGEST] for _ in range(1000)]
+    first, second = sections.section_documents(
         [PageSection(f"S{n}", columns=["a"], rows=rows) for n in range(2)]
     )
     shown = first["rows"]
     assert isinstance(shown, list)
-    assert len(shown[0][0]) == LONGEST
-    assert BUDGET // LONGEST <= len(shown) <= BUDGET // LONGEST + 1
+    assert len(shown[0][0]) == sections.LONGEST
+    assert (
+        sections.BUDGET // sections.LONGEST <= len(shown) <= sections.BUDGET // sections.LONGEST + 1
+    )
     assert first["more"] == 1000 - len(shown)
     assert (second["rows"], second["more"]) == ([], 1000)
 
@@ -65,7 +62,7 @@ def test_secrets_are_hidden_and_control_characters_are_seen(
 ) -> None:
     monkeypatch.setattr(texts.hidden_values, "now", texts.Hidden())
     manifest_secret("hunter2-hunter2")
-    [found] = section_documents(
+    [found] = sections.section_documents(
         [PageSection("\x1b[31m", "hunter2-hunter2", ["a"], [["postgresql://u:pass-4711@h/d"]])]
     )
     text = json.dumps(found, ensure_ascii=False)
@@ -87,14 +84,14 @@ def test_secrets_are_hidden_and_control_characters_are_seen(
 )
 def test_what_is_no_section_is_refused(section: object, message: str) -> None:
     """With the section's title, and what to do."""
-    with pytest.raises(SectionError, match=message):
-        section_documents([section])
+    with pytest.raises(sections.SectionError, match=message):
+        sections.section_documents([section])
 
 
 def test_sections_are_in_the_page_as_text(tmp_path: Path) -> None:
     """Whatever stands in them, the page has the same elements."""
     hostile = [PageSection(text, text, [text], [[text]]) for text in HOSTILE if text.strip()]
-    page = written(tmp_path, list(sample_records(3)), sections=section_documents(hostile))
+    page = written(tmp_path, list(sample_records(3)), sections=sections.section_documents(hostile))
     plain = written(tmp_path, list(sample_records(3)))
     assert page.names == plain.names
     assert len(page.data["sections"]) == len(hostile)

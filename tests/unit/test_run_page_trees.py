@@ -11,21 +11,15 @@ from typing import Any
 
 import pytest
 
+from pytest_manifest.reporting.run_page import columns
 from pytest_manifest.reporting.run_page import columns as trees_module
-from pytest_manifest.reporting.run_page.columns import (
-    LEAST,
-    MOST_OF_TREE,
-    TreeSource,
-    shared_limit,
-    trees_of,
-)
 from pytest_manifest.reporting.run_page.page import BLOCK, PageMetadata, write_page
 from tests.run_page_sample import HOSTILE, run_info, sample_records, sample_tree, sample_trees
 from tests.unit.test_run_page import Page
 from tests.unit.tree_support import Trees
 
 
-def written(path: Path, count: int, source: TreeSource | None) -> Page:
+def written(path: Path, count: int, source: columns.TreeSource | None) -> Page:
     """A page of a sample of entries with these trees."""
     file = path / "run.html"
     metadata = PageMetadata(run_info(count), "finished", count, trees=source)
@@ -51,7 +45,7 @@ def test_trees_are_in_blocks_beside_those_of_details(tmp_path: Path) -> None:
     last = records[-1].last
     assert last is not None
     wanted = last.task_id
-    page = written(tmp_path, count, TreeSource(read))
+    page = written(tmp_path, count, columns.TreeSource(read))
     data = page.data["trees"]
     assert (data["blocks"], data["total"], data["shown"]) == ([2], 30, 30)
     assert [[data["kinds"][kind], number] for kind, number in data["counts"]] == [
@@ -110,21 +104,21 @@ def test_nothing_in_a_tree_is_markup(tmp_path: Path) -> None:
         }
 
     plain = written(tmp_path, 3, sample_trees(1, 8))
-    nasty = written(tmp_path, 3, TreeSource(read))
+    nasty = written(tmp_path, 3, columns.TreeSource(read))
     assert nasty.names == plain.names
     assert HOSTILE[0] in nasty.data["trees"]["tasks"]
 
 
 def test_each_tree_has_its_share_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small trees are whole; what they leave is for the large ones."""
-    assert shared_limit([]) == MOST_OF_TREE
-    assert shared_limit([100] * 1000) == MOST_OF_TREE
-    assert shared_limit([5, 1_000_000]) == MOST_OF_TREE
+    assert columns.shared_limit([]) == columns.MOST_OF_TREE
+    assert columns.shared_limit([100] * 1000) == columns.MOST_OF_TREE
+    assert columns.shared_limit([5, 1_000_000]) == columns.MOST_OF_TREE
     monkeypatch.setattr(trees_module, "BUDGET", 1000)
-    assert shared_limit([100] * 10) == MOST_OF_TREE
-    assert shared_limit([100] * 20) == 50
-    assert shared_limit([10] * 50 + [400] * 5) == 100
-    assert shared_limit([100] * 10_000) == LEAST
+    assert columns.shared_limit([100] * 10) == columns.MOST_OF_TREE
+    assert columns.shared_limit([100] * 20) == 50
+    assert columns.shared_limit([10] * 50 + [400] * 5) == 100
+    assert columns.shared_limit([100] * 10_000) == columns.LEAST
 
 
 def test_a_page_of_many_descendants_stays_small(tmp_path: Path) -> None:
@@ -141,11 +135,11 @@ def test_the_trees_of_a_ledger_are_those_that_it_has(tmp_path: Path) -> None:
     """None where no job started any."""
     ledger = Trees(tmp_path / "r.sqlite")
     root = ledger.entry("a")
-    assert trees_of(ledger.ledger) is None
+    assert columns.trees_of(ledger.ledger) is None
     ledger.child(root, "c-1")
-    source = trees_of(ledger.ledger)
+    source = columns.trees_of(ledger.ledger)
     assert source is not None
-    assert source.limit == MOST_OF_TREE
+    assert source.limit == columns.MOST_OF_TREE
 
 
 def test_the_most_frequent_end_is_told_first(tmp_path: Path) -> None:
@@ -157,7 +151,7 @@ def test_the_most_frequent_end_is_told_first(tmp_path: Path) -> None:
             root: replace(tree, counts={"failed": 1, "passed": 7}) for root, tree in found.items()
         }
 
-    page = written(tmp_path, 1, TreeSource(read))
+    page = written(tmp_path, 1, columns.TreeSource(read))
     kinds = page.data["trees"]["kinds"]
     [[_, [tree]]] = block_of(page, 0)
     assert [[kinds[kind], count] for kind, count in tree["counts"]] == [

@@ -10,15 +10,7 @@ from pydantic_core import from_json
 
 from pytest_manifest.ledger import StoredVerdict
 from pytest_manifest.plugin.outcome import properties_of
-from pytest_manifest.reporting.descendants import (
-    path_lines,
-    path_text,
-    read_trees,
-    run_phrase,
-    summary_of_trees,
-    tree_text,
-    untold_lines,
-)
+from pytest_manifest.reporting import descendants
 from pytest_manifest.reporting.terminal_layout import Sheet
 from pytest_manifest.schema import Entry, Mismatch, Verdict, VerdictStatus
 from pytest_manifest.verdict import brief, explain
@@ -66,7 +58,7 @@ def failed(trees: Trees) -> tuple[Entry, Verdict]:
 def explained(trees: Trees, entry: Entry, verdict: Verdict) -> str:
     settled = trees.ledger.verdicts.of_entry(entry.id)
     assert settled is not None
-    tree = tree_text(trees.ledger, f"t-{entry.id}", verdict, settled.receipt)
+    tree = descendants.tree_text(trees.ledger, f"t-{entry.id}", verdict, settled.receipt)
     return explain(entry, settled.receipt, verdict, (), tree)
 
 
@@ -150,24 +142,24 @@ def test_a_job_that_started_nothing_costs_no_query(trees: Trees) -> None:
 def test_the_line_of_a_run_counts_descendants(trees: Trees) -> None:
     """And says nothing where there are none."""
     trees.entry("a")
-    assert run_phrase(trees.ledger) == ""
+    assert descendants.run_phrase(trees.ledger) == ""
     for number in range(1234):
         trees.child("t-a", f"c{number}", kind=None)
-    assert run_phrase(trees.ledger) == "; 1,234 descendants: 1,234 pending"
+    assert descendants.run_phrase(trees.ledger) == "; 1,234 descendants: 1,234 pending"
     trees.child("t-a", "last", kind="failed")
-    assert run_phrase(trees.ledger) == "; 1,235 descendants: 1 failed, 1,234 pending"
+    assert descendants.run_phrase(trees.ledger) == "; 1,235 descendants: 1 failed, 1,234 pending"
 
 
 def test_one_line_says_of_how_many_entries_they_are_not_known(trees: Trees) -> None:
     """With the reasons; none where all are known."""
     trees.entry("a")
-    assert list(untold_lines(read_trees(trees.ledger), 1)) == []
+    assert list(descendants.untold_lines(descendants.read_trees(trees.ledger), 1)) == []
     trees.entry("b", source="backend", children=None)
-    assert list(untold_lines(read_trees(trees.ledger), 2)) == [
+    assert list(descendants.untold_lines(descendants.read_trees(trees.ledger), 2)) == [
         "  descendants: not known of 1 of 2 entries (their workers send no receipts)"
     ]
     trees.entry("c", children=None)
-    (line,) = untold_lines(read_trees(trees.ledger), 3)
+    (line,) = descendants.untold_lines(descendants.read_trees(trees.ledger), 3)
     said = "(1: their workers report nothing of them, 1: their workers send no receipts)"
     assert line == f"  descendants: not known of 2 of 3 entries {said}"
 
@@ -175,7 +167,9 @@ def test_one_line_says_of_how_many_entries_they_are_not_known(trees: Trees) -> N
 def test_the_slowest_path_is_a_table(trees: Trees) -> None:
     """How long each waited, when it began, and how long it ran; and how to read that."""
     failed(trees)
-    lines = [line.text for line in path_lines(read_trees(trees.ledger), Sheet())]
+    lines = [
+        line.text for line in descendants.path_lines(descendants.read_trees(trees.ledger), Sheet())
+    ]
     assert lines == [
         "  slowest tree: a, 3.000 s from its job's start to its last descendant's end",
         "    critical path: each task was sent by the one above it, waited, and ran",
@@ -184,7 +178,7 @@ def test_the_slowest_path_is_a_table(trees: Trees) -> None:
         "    task.c1               0.000     1.000   1.000",
         "    task.c2 (failed)      0.000     2.000   1.000",
     ]
-    assert path_text(read_trees(trees.ledger)) == "t -> task.c1 -> task.c2"
+    assert descendants.path_text(descendants.read_trees(trees.ledger)) == "t -> task.c1 -> task.c2"
 
 
 def test_a_long_path_is_cut_in_its_middle(trees: Trees) -> None:
@@ -193,13 +187,13 @@ def test_a_long_path_is_cut_in_its_middle(trees: Trees) -> None:
     for number in range(20):
         trees.child(root, f"c{number}", parent, received=times(number + 1, number + 2))
         parent = f"c{number}"
-    found = read_trees(trees.ledger)
-    lines = [line.text.strip().split("  ")[0] for line in path_lines(found, Sheet())]
+    found = descendants.read_trees(trees.ledger)
+    lines = [line.text.strip().split("  ")[0] for line in descendants.path_lines(found, Sheet())]
     assert lines[3:] == [
         *("t", "task.c0", "task.c1", "task.c2", "task.c3", "task.c4", "... 9 more ..."),
         *("task.c14", "task.c15", "task.c16", "task.c17", "task.c18", "task.c19"),
     ]
-    assert summary_of_trees(found).slowest is not None
+    assert descendants.summary_of_trees(found).slowest is not None
 
 
 def test_the_summary_counts_descendants(trees: Trees) -> None:
@@ -207,7 +201,9 @@ def test_the_summary_counts_descendants(trees: Trees) -> None:
     failed(trees)
     trees.child("t-a", "c3", kind="skipped")
     trees.entry("b", children=None)
-    document = from_json(summary_of_trees(read_trees(trees.ledger)).model_dump_json())
+    document = from_json(
+        descendants.summary_of_trees(descendants.read_trees(trees.ledger)).model_dump_json()
+    )
     slowest = document.pop("slowest")
     assert document == {
         "number": 2,

@@ -22,16 +22,9 @@ from loguru import logger
 
 from pytest_manifest.schema import Receipt, stream_records, wire
 from pytest_manifest.schema.code_digest import code_digest
-from pytest_manifest.worker import backends, evidence, instrument, signals
+from pytest_manifest.worker import backends, evidence, instrument, job, signals
 from pytest_manifest.worker.backends import ensure_receipts, with_receipts
 from pytest_manifest.worker.children import Document
-from pytest_manifest.worker.job import (
-    Execution,
-    RunMeasures,
-    current_execution,
-    delivery_of,
-    delivery_of_message,
-)
 from pytest_manifest.worker.receipt import (
     TaskResult,
     encode,
@@ -70,9 +63,9 @@ def request(**fields: object) -> Any:
 
 
 def document(ending: TaskResult, output: TaskOutput | None = None) -> Document:
-    facts = delivery_of(request())
+    facts = job.delivery_of(request())
     assert facts is not None
-    return receipt_document(facts, ending, RunMeasures(), output or TaskOutput(), None)
+    return receipt_document(facts, ending, job.RunMeasures(), output or TaskOutput(), None)
 
 
 def receipt(ending: TaskResult, output: TaskOutput | None = None) -> Receipt:
@@ -83,10 +76,10 @@ def receipt(ending: TaskResult, output: TaskOutput | None = None) -> Receipt:
 
 
 @pytest.fixture
-def execution() -> Iterator[Execution]:
-    facts = delivery_of(request())
+def execution() -> Iterator[job.Execution]:
+    facts = job.delivery_of(request())
     assert facts is not None
-    running = Execution(facts, [1], {})
+    running = job.Execution(facts, [1], {})
     running.begin()
     yield running
     running.end(killed=False)
@@ -94,7 +87,7 @@ def execution() -> Iterator[Execution]:
 
 def test_delivery_is_read_from_the_request() -> None:
     """Everything that the headers and the delivery say is there."""
-    facts = delivery_of(request(retries=2))
+    facts = job.delivery_of(request(retries=2))
     assert facts is not None
     assert (facts.run, facts.entry, facts.attempt, facts.task_id) == (RUN, "entry", 3, "0123abcd-1")
     assert (facts.queue, facts.redelivered, facts.retries, facts.ttl) == ("q", True, 2, 60)
@@ -103,7 +96,7 @@ def test_delivery_is_read_from_the_request() -> None:
 def test_execution_is_named_once() -> None:
     """A delivery that nobody named is named when it is first looked at, and keeps its name."""
     one = request()
-    first, second = delivery_of(one), delivery_of(one)
+    first, second = job.delivery_of(one), job.delivery_of(one)
     assert first is not None
     assert first == second
 
@@ -111,7 +104,7 @@ def test_execution_is_named_once() -> None:
 @pytest.mark.parametrize("other", [Context({"id": "1"}), None, object(), {"manifest_run": "r"}])
 def test_what_is_not_ours_is_none(other: object) -> None:
     """A request without our headers is nobody's delivery."""
-    assert delivery_of(other) is None
+    assert job.delivery_of(other) is None
     assert prepare_receipt(other, lambda: succeeded(1)) is None
 
 
@@ -124,7 +117,7 @@ def test_messages_that_are_not_ours(headers: object) -> None:
 
     message = Message()
     message.headers = headers  # type: ignore[attr-defined]  # as kombu's message has
-    assert delivery_of_message(message, "celery@host") is None
+    assert job.delivery_of_message(message, "celery@host") is None
 
 
 @pytest.mark.parametrize(
@@ -318,7 +311,7 @@ def test_passwords_are_taken_out_of_errors() -> None:
     assert "hunter2secret" not in made.model_dump_json()
 
 
-def test_evidence_is_merged(execution: Execution) -> None:
+def test_evidence_is_merged(execution: job.Execution) -> None:
     """Later facts replace earlier ones of the same name."""
     evidence(a=1, b=[1])
     evidence(a=2)
@@ -326,14 +319,16 @@ def test_evidence_is_merged(execution: Execution) -> None:
 
 
 @pytest.mark.parametrize("value", [object(), {1: 2}, math.inf, {"deep": [b"x"]}])
-def test_evidence_that_is_no_json(execution: Execution, value: Any) -> None:
+def test_evidence_that_is_no_json(execution: job.Execution, value: Any) -> None:
     """The error names the fact, and nothing of the call is kept."""
     with pytest.raises(TypeError, match="evidence 'odd'"):
         evidence(fine=1, odd=value)
     assert execution.output().evidence == {}
 
 
-def test_evidence_cannot_be_endless(execution: Execution, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evidence_cannot_be_endless(
+    execution: job.Execution, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """More than a receipt may carry is refused, by name."""
     monkeypatch.setenv("MANIFEST_RESULT_LIMIT", "100")
     evidence(small=1)
@@ -343,11 +338,11 @@ def test_evidence_cannot_be_endless(execution: Execution, monkeypatch: pytest.Mo
 
 def test_evidence_outside_a_task() -> None:
     """Outside a task of ours nothing happens."""
-    assert current_execution() is None
+    assert job.current_execution() is None
     evidence(a=1)
 
 
-def test_the_same_line_by_two_ways_is_one(execution: Execution) -> None:
+def test_the_same_line_by_two_ways_is_one(execution: job.Execution) -> None:
     """A record that a relay shows to both logging systems is kept once; a repetition twice."""
     execution.add_log("one", message="one", origin="loguru")
     execution.add_log("one", message="one", origin="logging")
@@ -357,7 +352,7 @@ def test_the_same_line_by_two_ways_is_one(execution: Execution) -> None:
     assert execution.output().lines == ["one", "one", "one"]
 
 
-def test_context_ends_with_the_task(execution: Execution) -> None:
+def test_context_ends_with_the_task(execution: job.Execution) -> None:
     """loguru's context is as before once the task has ended."""
     seen: list[dict[str, object]] = []
     handler = logger.add(lambda message: seen.append(dict(message.record["extra"])))
