@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from pydantic import JsonValue
 
@@ -13,6 +14,10 @@ from pytest_manifest.text import short
 
 """How pytest shows a verdict: failed is an expectation that does not hold, error a job whose fate
 the run or the stack could not tell."""
+
+
+ENOUGH: Final = 10
+"""Entries below which no advice is given."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from itertools import pairwise
 from typing import Final
 
 from pytest_manifest.analysis.causes import Cause, Causes
-from pytest_manifest.analysis.records import AttemptRecord, EntryRecord
+from pytest_manifest.analysis.records import ENOUGH, AttemptRecord, EntryRecord
 from pytest_manifest.ledger import RunInfo, RunSegment
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.receipts import exact
@@ -104,8 +104,6 @@ def quantile(ordered: Sequence[float], share: float) -> float:
     return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
 
 
-ENOUGH = 10
-"""Entries below which no advice is given."""
 _LONG_WAIT = 1.0  # s
 _MANY_TIMES = 10
 _BUSY = 0.5

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from pytest_manifest.analysis.statistics import ENOUGH
+from pytest_manifest.analysis.records import ENOUGH
 from pytest_manifest.bindings import Binding, binding_of
 from pytest_manifest.console import begin_line, quiet_console
 from pytest_manifest.errors import DispatchError, ManifestError, ManifestToolError

@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 
-from pytest_manifest.analysis.statistics import ENOUGH
+from pytest_manifest.analysis.records import ENOUGH
 from pytest_manifest.bindings import Binding
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.manifest import read_manifest
