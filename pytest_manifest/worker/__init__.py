@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from celery.signals import worker_init, worker_process_init
 from pydantic import JsonValue
 
-from pytest_manifest.compat.signals import after_receiver_failed
+from pytest_manifest.compat.celery import after_receiver_failed
 from pytest_manifest.process_state import ProcessState
 from pytest_manifest.processes import own_identity
 from pytest_manifest.schema.wire import PROCESS_MARK, SIGNED_MARK, WORKER_MARK

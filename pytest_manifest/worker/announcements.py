@@ -22,7 +22,7 @@ from weakref import ReferenceType
 from celery import Task, signals
 from loguru import logger
 
-from pytest_manifest.compat import canvas
+from pytest_manifest.compat import celery
 from pytest_manifest.log import log_failure
 from pytest_manifest.schema import stream_records, wire
 from pytest_manifest.worker import store_waits
@@ -81,9 +81,9 @@ def _after(app: Any, request: Any, end: End) -> Iterator[tuple[Document | None, 
     if end is End.SUCCESS:
         return
     # Of what never runs no chord gets its part.
-    waiting = list(canvas.chords_behind(chord)) if chord else []
+    waiting = list(celery.chords_behind(chord)) if chord else []
     for later in fields.get("chain") or ():
-        waiting += canvas.chords_behind(later)
+        waiting += celery.chords_behind(later)
     if group and not chord and "args" not in fields:  # turned away unread
         yield {"key": group, "how": "chord_body", "count": 0, "is_off": True}, []
     for key, body in dict(waiting).items():
@@ -134,7 +134,7 @@ def _after_handlers(fields: dict[str, Any]) -> Document:
 
 def _body(key: str, body: Any, *, is_off: bool) -> tuple[Document | None, list[Expected]]:
     # A message that carries a job that was handed on is no child.
-    due = [one for one in canvas.first_messages(body) if wire.HEADER_RUN not in one.headers]
+    due = [one for one in celery.first_messages(body) if wire.HEADER_RUN not in one.headers]
     return _announcement(key, "chord_body", due, is_off=is_off), [
         Expected(key, "chord_body", one.task_id, one.task) for one in due
     ]
@@ -144,14 +144,14 @@ def _errbacks(
     app: Any, errbacks: Any, key: str, task_id: str | None
 ) -> tuple[Document | None, list[Expected]]:
     given = [errbacks] if isinstance(errbacks, dict) else errbacks or ()
-    due = [one for sig in canvas.sent_errbacks(app, given) for one in canvas.first_messages(sig)]
+    due = [one for sig in celery.sent_errbacks(app, given) for one in celery.first_messages(sig)]
     return _announcement(key, "errback", due), [
         Expected(key, "errback", one.task_id, one.task, task_id) for one in due
     ]
 
 
 def _announcement(
-    key: str, how: str, due: list[canvas.FirstMessage], *, is_off: bool = False
+    key: str, how: str, due: list[celery.FirstMessage], *, is_off: bool = False
 ) -> Document | None:
     if not due:
         return None
@@ -264,7 +264,7 @@ def message_of(
         fields.get("parent_id"),
         group,
         chord,
-        canvas.chords_of_message(group, chord, embedded.get("chain")),
+        celery.chords_of_message(group, chord, embedded.get("chain")),
         due_time(fields.get("eta")),
     )
 
@@ -294,7 +294,7 @@ def _ahead(members: Iterable[Any], options: Mapping[str, Any]) -> Iterator[Messa
     for sig, _, group in members:
         own: Mapping[str, Any] = sig.options
         is_job = wire.HEADER_RUN in (own.get("headers") or {})
-        if canvas.is_one_message(sig) and own.get("task_id") and not is_job:
+        if celery.is_one_message(sig) and own.get("task_id") and not is_job:
             chord = options.get("chord") or own.get("chord")
             parent = options.get("parent_id") or own.get("parent_id")
             chain = options.get("chain") or own.get("chain")
@@ -305,7 +305,7 @@ def _ahead(members: Iterable[Any], options: Mapping[str, Any]) -> Iterator[Messa
                 parent,
                 group,
                 chord,
-                canvas.chords_of_message(group, chord, chain),
+                celery.chords_of_message(group, chord, chain),
                 _due_of({**own, **options}),
             )
 

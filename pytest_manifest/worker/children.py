@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from loguru import logger
 from pydantic import JsonValue
 
-from pytest_manifest.compat.canvas import first_messages, is_one_message
+from pytest_manifest.compat.celery import first_messages, is_one_message
 from pytest_manifest.schema import stream_records, wire
 
 Document = dict[str, JsonValue]

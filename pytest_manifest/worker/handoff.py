@@ -21,8 +21,7 @@ from celery import Signature, current_task
 from loguru import logger
 from pydantic import JsonValue
 
-from pytest_manifest.compat.canvas import first_messages
-from pytest_manifest.compat.celery import before_replacing
+from pytest_manifest.compat.celery import before_replacing, first_messages
 from pytest_manifest.redaction import redact_url
 from pytest_manifest.schema import wire
 from pytest_manifest.schema.wire import parse_moment, timestamp

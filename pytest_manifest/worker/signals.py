@@ -35,8 +35,7 @@ from pydantic import JsonValue
 
 from pytest_manifest import processes
 from pytest_manifest.compat.billiard import is_recycled, sleep_by
-from pytest_manifest.compat.canvas import before_group_is_sent
-from pytest_manifest.compat.celery import after_undecodable, sleep_at_end_by
+from pytest_manifest.compat.celery import after_undecodable, before_group_is_sent, sleep_at_end_by
 from pytest_manifest.compat.eventlet import before_greenthreads_run
 from pytest_manifest.compat.threads import hand_on_to_threads
 from pytest_manifest.process_state import ProcessState

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 from celery import Celery, chain, chord, group
 
-from pytest_manifest.compat import canvas
+from pytest_manifest.compat import celery
 
 
 def nothing(*_: object) -> None:
@@ -27,7 +27,7 @@ def app() -> Celery:
 
 
 def tasks(sig: object) -> list[str]:
-    return [one.task for one in canvas.first_messages(sig)]
+    return [one.task for one in celery.first_messages(sig)]
 
 
 def test_what_a_signature_begins_with(app: Celery) -> None:
@@ -44,37 +44,37 @@ def test_what_a_signature_begins_with(app: Celery) -> None:
 
     frozen = chain(b, c, app=app)
     frozen.freeze("last")
-    assert [one.task_id for one in canvas.first_messages(frozen)] == [frozen.tasks[0].id]
-    assert canvas.is_one_message(a)
-    assert not any(map(canvas.is_one_message, (frozen, two, chord([a], c, app=app))))
-    assert not canvas.is_one_message(app.tasks["a"].starmap([(1,)]))
-    assert not canvas.is_one_message(app.tasks["a"].chunks([(1,)], 1))
+    assert [one.task_id for one in celery.first_messages(frozen)] == [frozen.tasks[0].id]
+    assert celery.is_one_message(a)
+    assert not any(map(celery.is_one_message, (frozen, two, chord([a], c, app=app))))
+    assert not celery.is_one_message(app.tasks["a"].starmap([(1,)]))
+    assert not celery.is_one_message(app.tasks["a"].chunks([(1,)], 1))
 
 
 def test_chords_that_wait_for_a_signature(app: Celery) -> None:
     """Its own, those behind its body, and those of later tasks of a chain."""
     a, b, c = (app.tasks[name].si() for name in "abc")
-    assert list(canvas.chords_behind(a)) == []
+    assert list(celery.chords_behind(a)) == []
     inner = chord([a], b, app=app)
     inner.freeze("inner", group_id="outer", chord=c)
-    assert [(key, body.task) for key, body in canvas.chords_behind(inner)] == [("outer", "c")]
+    assert [(key, body.task) for key, body in celery.chords_behind(inner)] == [("outer", "c")]
     first = a.clone().set(
         chord=inner.body,
         group_id="inner",
         chain=[app.tasks["b"].si().set(chord=c, group_id="later")],
     )
-    assert [key for key, _ in canvas.chords_behind(first)] == ["inner", "outer", "later"]
+    assert [key for key, _ in celery.chords_behind(first)] == ["inner", "outer", "later"]
 
 
 def test_chords_that_need_a_message(app: Celery) -> None:
     """The one whose header it is of, those around it, and those of its chain's later tasks."""
     a, b, c = (app.tasks[name].si() for name in "abc")
-    assert canvas.chords_of_message("g", None, None) == ()
-    assert canvas.chords_of_message(None, None, [a]) == ()
+    assert celery.chords_of_message("g", None, None) == ()
+    assert celery.chords_of_message(None, None, [a]) == ()
     body = b.set(chord=c, group_id="outer")
-    assert canvas.chords_of_message("g", body, None) == ("g", "outer")
+    assert celery.chords_of_message("g", body, None) == ("g", "outer")
     member = a.set(chord=body, group_id="g")
-    assert canvas.chords_of_message(None, None, [member]) == ("g", "outer")
+    assert celery.chords_of_message(None, None, [member]) == ("g", "outer")
 
 
 def test_errbacks_that_are_sent(app: Celery) -> None:
@@ -88,7 +88,7 @@ def test_errbacks_that_are_sent(app: Celery) -> None:
     app.task(in_place, name="in_place", shared=False)
     app.tasks["c"].__class__.__header__ = staticmethod(partial(in_place, 1))
     given = [app.signature(name) for name in ("by_id", "in_place", "unknown", "c")]
-    found = canvas.sent_errbacks(app, given)
+    found = celery.sent_errbacks(app, given)
     assert [one.task for one in found] == ["by_id", "unknown", "c"]
 
 
@@ -97,7 +97,7 @@ def test_members_of_a_group_are_prepared() -> None:
     program = """
         from celery import Celery, group
         from celery.signals import before_task_publish
-        from pytest_manifest.compat.canvas import before_group_is_sent
+        from pytest_manifest.compat.celery import before_group_is_sent
 
         def prepare(members, options):
             members = list(members)

@@ -7,7 +7,7 @@ import logging
 import pytest
 from celery.utils.dispatch import Signal
 
-from pytest_manifest.compat import signals
+from pytest_manifest.compat import celery
 
 
 def refuse(**_: object) -> None:
@@ -22,10 +22,10 @@ def accept(**_: object) -> str:
 def test_what_a_receiver_raises_is_seen_and_logged_as_ever(
     send: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    logger = logging.getLogger(signals.OF_SIGNALS)
+    logger = logging.getLogger(celery.OF_SIGNALS)
     monkeypatch.setattr(logger, "filters", [])
     seen: list[tuple[object, str]] = []
-    signals.after_receiver_failed(lambda receiver, error: seen.append((receiver, repr(error))))
+    celery.after_receiver_failed(lambda receiver, error: seen.append((receiver, repr(error))))
     signal = Signal(name="of this test")
     signal.connect(refuse)
     signal.connect(accept)

@@ -11,7 +11,7 @@ from celery import Celery, chain, chord, group
 from celery.app.task import Context
 from celery.signals import task_postrun
 
-from pytest_manifest.compat.canvas import before_group_is_sent
+from pytest_manifest.compat.celery import before_group_is_sent
 from pytest_manifest.schema import wire
 from pytest_manifest.worker.announcements import (
     End,
