@@ -12,7 +12,7 @@ from unittest import mock
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.broker.checks import Demand
 from pytest_manifest.broker.locating import Locator
-from pytest_manifest.broker.locating import redis as locating
+from pytest_manifest.broker.locating import worker_replies as locating
 from pytest_manifest.broker.locating.worker_replies import WorkerPresence
 from pytest_manifest.broker.preflight import Preflight
 from pytest_manifest.broker.publisher import Publisher, PublishResult
@@ -20,9 +20,10 @@ from pytest_manifest.errors import StackError
 from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.results.stream import StreamReader
-from pytest_manifest.run import admission, audit, strategy, workers
-from pytest_manifest.run.connections import RunConnections
-from pytest_manifest.run.state import RunState
+from pytest_manifest.run import audit, strategy
+from pytest_manifest.run import connections as workers
+from pytest_manifest.run import dispatch as admission
+from pytest_manifest.run.connections import RunConnections, RunState
 from pytest_manifest.schema import Entry
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict.problems import Refused

@@ -18,7 +18,7 @@ from kombu.transport import redis as transport
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.broker.client import connection_to
-from pytest_manifest.broker.locating import redis as locating
+from pytest_manifest.broker.locating import worker_replies as locating
 from pytest_manifest.broker.locating.worker_replies import WorkerSnapshot
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.results.backend_results import BackendResult, ResultReader
