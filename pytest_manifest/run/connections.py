@@ -23,10 +23,10 @@ from pytest_manifest.broker.locating.worker_replies import (
     stack_errors,
     unresponsive_nodes,
 )
-from pytest_manifest.broker.preflight import add_consumers
 from pytest_manifest.broker.preflight import (
     Presence,
     Unreadable,
+    add_consumers,
     look_for_unreadable,
     look_for_workers,
 )
