@@ -12,7 +12,7 @@ from unittest import mock
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.broker.checks import Demand
 from pytest_manifest.broker.locating import Locator
-from pytest_manifest.broker.locating import worker_replies as locating
+from pytest_manifest.broker.locating import redis as locating
 from pytest_manifest.broker.locating.worker_replies import WorkerPresence
 from pytest_manifest.broker.preflight import Preflight
 from pytest_manifest.broker.publisher import Publisher, PublishResult
