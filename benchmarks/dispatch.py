@@ -26,9 +26,8 @@ from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.ledger import Ledger, RunInfo
 from pytest_manifest.log import add_run_log
 from pytest_manifest.manifest import Manifest, read_manifest
-from pytest_manifest.run.pending import PendingAttempts
-from pytest_manifest.run.schedule import Schedule
-from pytest_manifest.run.sending import Sender
+from pytest_manifest.run.inflight import PendingAttempts
+from pytest_manifest.run.schedule import Schedule, Sender
 from pytest_manifest.urls import StackAddress
 from tests.services import ServiceUnavailableError, rabbitmq_server, valkey_server
 

@@ -36,7 +36,7 @@ from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.fact_log import FactLog
-from pytest_manifest.run.pending import PendingAttempts
+from pytest_manifest.run.inflight import PendingAttempts
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.settings import RunSettings, Signals
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256, stream_key, timestamp

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pytest_manifest.cli.stored_run import StoredRun
 from pytest_manifest.errors import ManifestToolError
-from pytest_manifest.run.consistency import violations
+from pytest_manifest.run.audit import violations
 
 
 def broken_promises(folder: Path) -> Iterator[str]:

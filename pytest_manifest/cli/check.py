@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from pytest_manifest.cli import FOUND
 from pytest_manifest.cli.output import say, write_json
 from pytest_manifest.cli.stored_run import StoredRun
-from pytest_manifest.run.consistency import record_size, violations
+from pytest_manifest.run.audit import record_size, violations
 from pytest_manifest.run.invariants import Violation
 from pytest_manifest.text import plural, short
 

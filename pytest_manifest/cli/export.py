@@ -21,7 +21,7 @@ from pytest_manifest.ledger import Statuses
 from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.manifest import atomic_file, write_receipt_lines
 from pytest_manifest.manifest.writer import writing
-from pytest_manifest.run.exported_trees import exported_lines
+from pytest_manifest.run.exports import exported_lines
 from pytest_manifest.verdict.explanation import failed_of, number_of
 
 COLUMNS: Final = (

@@ -70,7 +70,7 @@ def _refuse_another_broker(manifests: ManifestStore, address: StackAddress) -> N
 
     Its entries would be sent to a stack that they were not meant for.
     """
-    from pytest_manifest.run.earlier import is_other_broker
+    from pytest_manifest.run.strategy import is_other_broker
 
     options = manifests.options
     asked = options.broker_named or options.stack_word or options.use_running_stack

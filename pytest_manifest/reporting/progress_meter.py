@@ -14,7 +14,7 @@ from pytest_manifest.schema.statuses import UNSENT, outcome
 if TYPE_CHECKING:
     from pytest_manifest.ledger import EntryVerdict, HandedOn, Ledger
     from pytest_manifest.run import Run
-    from pytest_manifest.run.pending import PendingAttempt
+    from pytest_manifest.run.inflight import PendingAttempt
     from pytest_manifest.schema import VerdictStatus
 
 SPAN: Final = 20.0

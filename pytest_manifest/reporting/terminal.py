@@ -145,7 +145,7 @@ def check_record(report: run_report.RunReport, run: Run) -> None:
 
     What is judged apart, by another manifest than the run's, is no record of it.
     """
-    from pytest_manifest.run.consistency import record_size
+    from pytest_manifest.run.audit import record_size
 
     if run.ledger_path.parent != report.options.ledgers:
         return
@@ -163,7 +163,7 @@ def check_record(report: run_report.RunReport, run: Run) -> None:
 
 def _violations(ledger: Ledger, manifest: Manifest) -> tuple[Sequence[Violation], int]:
     """Return the first violations, and how many there are."""
-    from pytest_manifest.run.consistency import violations
+    from pytest_manifest.run.audit import violations
 
     with closing(violations(ledger, manifest)) as found:
         first = list(islice(found, SHOWN))

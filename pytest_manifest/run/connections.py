@@ -1,32 +1,219 @@
-"""Open and close what a run talks to: the broker, the job locator, the receipts' collector."""
+"""Open and close what a run talks to: broker, locator, collector; and follow its workers."""
 
 from __future__ import annotations
 
+import json
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import partial
+from typing import Final, Literal, TypeAlias
 
-from pytest_manifest.broker.bounded import BoundedCaller
+from loguru import logger
+
+from pytest_manifest.broker.attempt import Attempt
+from pytest_manifest.broker.bounded import BoundedCaller, WaitBudget
 from pytest_manifest.broker.locating import Locator, open_locator, queues_of
-from pytest_manifest.broker.locating.worker_replies import describe_workers
+from pytest_manifest.broker.locating.worker_replies import (
+    describe_workers,
+    find_workers,
+    may_be_alive,
+    stack_errors,
+    unresponsive_nodes,
+)
 from pytest_manifest.broker.preflight import (
     Presence,
     Unreadable,
+    add_consumers,
     look_for_unreadable,
     look_for_workers,
 )
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.redelivery import Visibility
-from pytest_manifest.ledger import Ledger
+from pytest_manifest.errors import StackError
+from pytest_manifest.ledger import STOCK_WORKERS, UNVERIFIED_WORKERS, Ledger, RunInfo
+from pytest_manifest.ledger.run_files import RunFiles
+from pytest_manifest.manifest import Manifest
 from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.results.read_errors import ReadErrors
 from pytest_manifest.results.stream import StreamReader, has_stream, open_client_at
-from pytest_manifest.run.departures import Departures, WorkerFacts, facts_of
-from pytest_manifest.run.state import RunState
-from pytest_manifest.run.workers import record_unknown_workers
+from pytest_manifest.run.context import EngineContext
+from pytest_manifest.run.fact_log import stamp
+from pytest_manifest.run.inflight import PendingAttempts, node_of
+from pytest_manifest.run.locks import RunLock
+from pytest_manifest.run.resume_rules import Decision
+from pytest_manifest.run.search import AFTER_LOSS, Departures, WorkerFacts, facts_of
+from pytest_manifest.run.settings import RunSettings, Signals, WorkerLoss
 from pytest_manifest.schema import Entry
+from pytest_manifest.schema.run_facts import NodeFact
 from pytest_manifest.schema.wire import stream_key
+from pytest_manifest.urls import StackAddress
+
+
+@dataclass
+class RunState:
+    """Hold one run's inputs, and what comes up while it is prepared and goes on."""
+
+    manifest: Manifest
+    files: RunFiles
+    info: RunInfo
+    address: StackAddress
+    settings: RunSettings
+    signals: Signals = field(default_factory=Signals)
+    wait_budget: WaitBudget = field(default_factory=WaitBudget)
+    pending: PendingAttempts = field(default_factory=PendingAttempts)
+    to_send: Sequence[Attempt] = ()
+    decisions: Sequence[Decision] = ()
+    """What is done with each entry of a run that is resumed."""
+    costs: dict[str, Decimal] = field(default_factory=dict)
+    """What attempts of an earlier part of the run have cost, by task id."""
+    workers: int | None = None
+    """Workers that answered; None where that is not known."""
+    leaves_jobs: bool = False
+    """Whether a stack of ours may still hold jobs for a resume to take up: from the start until
+    an end in good order shows that it does not, however much goes wrong between."""
+    notices: list[str] = field(default_factory=list)
+    """Messages to be shown before the first test."""
+    live_warnings: list[str] = field(default_factory=list)
+    """Messages to be shown at once, while the run is going on."""
+    warnings: list[str] = field(default_factory=list)
+    """Messages for the summary."""
+
+    def __post_init__(self) -> None:
+        self.lock = RunLock(self.files.lock)
+
+
+NodeFinding: TypeAlias = Literal["reports", "stock", "unserved", "nobody", "silent"]
+CRASH_LOOP = 6
+"""Deaths in a row of one worker, none of them after it had started a job, that end the run."""
+
+
+class WorkerDeaths:
+    """Follow the worker deaths that the stack's supervisor reports. For one thread."""
+
+    def __init__(self, context: EngineContext) -> None:
+        self._signals = context.signals
+        self._pending = context.pending
+        self._facts = context.facts
+        self._publisher = context.publisher
+        self._queues = list(context.added_queues)
+        self._seen = 0
+        self._fresh: Sequence[WorkerLoss] = ()
+        self._idle_deaths: Counter[str] = Counter()
+        self._due: deque[float] = deque()
+
+    def has_started(self, worker: str | None) -> None:
+        """Note that a worker started a job: whatever ended it before, it works."""
+        self._idle_deaths.pop(node_of(worker) or "", None)
+
+    def check(self, now: float) -> bool:
+        """Note the deaths since the last call; return whether there are any.
+
+        Raises StackError where a worker dies again and again before it starts any job.
+        """
+        # One call after the news of a death, so that the starts that came before it are known.
+        for loss in self._fresh:
+            for job in self._pending.worker_lost(loss):
+                self._facts.gone(job)
+            self._count(loss)
+        losses = self._signals.lost_workers()
+        self._fresh, self._seen = losses[self._seen :], len(losses)
+        if self._fresh and self._queues:
+            self._due = deque(now + after for after in AFTER_LOSS[1:])
+        while self._due and self._due[0] <= now:
+            self._due.popleft()
+            self._add_consumers()
+        return bool(self._fresh)
+
+    def _count(self, loss: WorkerLoss) -> None:
+        self._idle_deaths[loss.worker] += 1
+        deaths = self._idle_deaths[loss.worker]
+        if deaths >= CRASH_LOOP:
+            tail = "".join(f"\n    {line}" for line in loss.tail)
+            raise StackError(
+                f"worker {loss.worker} ended {deaths} times in a row before it began any job "
+                f"(exit code {loss.returncode}); mend what ends it, then go on with "
+                "--manifest-resume"
+                f"{':' if tail else ''}{tail}"
+            )
+
+    def _add_consumers(self) -> None:
+        """Add the run's queues to restarted workers, which consume only those of their app."""
+        if self._publisher is None:
+            return
+        try:
+            add_consumers(self._publisher, self._queues)
+        except Exception as error:  # the broker may be away: there is a next time
+            logger.warning("a new worker was not informed of its queues: {}", error)
+
+
+KNOWN_NODES: Final = "known_nodes"
+"""The ledger's key for nodes that cannot have started a job of the run unreported: they report each
+start, or had ended before the first was sent."""
+
+
+def record_known_workers(ledger: Ledger, publisher: Publisher, telling: Collection[str]) -> None:
+    """Record, before anything is sent, the nodes that report starts or have ended already.
+
+    Raises StackError where the broker is away.
+    """
+    with stack_errors(publisher):
+        ended = publisher.call(lambda: _ended_nodes(publisher, telling))
+    before = _read_known(ledger)
+    with ledger.writing():
+        add_nodes(ledger, (frozenset(telling) | ended) - before, "reports")
+        _write_known(ledger, before | frozenset(telling) | ended)
+
+
+def _ended_nodes(publisher: Publisher, telling: Collection[str]) -> frozenset[str]:
+    listed = unresponsive_nodes(publisher, telling)
+    # A node that is busy now is of unknown kind.
+    return frozenset() if may_be_alive(publisher, listed, telling) else listed
+
+
+def record_unknown_workers(ledger: Ledger, publisher: Publisher) -> None:
+    """Record which workers may have started a job unreported: those present and those before.
+
+    A worker without receipts may join later, take a job, and die in it before any query. Its name,
+    which a Redis broker keeps, is all that is left; from then on a job without a start may have
+    been started. Raises StackError where the broker is away.
+    """
+    now = find_workers(publisher)
+    known = _read_known(ledger) | now.instrumented | ledger.events.workers_with_starts()
+    if now.stock:
+        with ledger.writing():
+            add_nodes(ledger, now.stock, "stock", unless=ledger.info.get_meta(STOCK_WORKERS))
+            ledger.info.set_meta(STOCK_WORKERS, ", ".join(sorted(now.stock)))
+    # One that was only slow to answer is none any more once it has.
+    before = ledger.info.texts(UNVERIFIED_WORKERS)
+    strangers = (before | now.unresponsive) - known
+    if strangers or before:
+        ledger.info.set_meta(UNVERIFIED_WORKERS, json.dumps(sorted(strangers)) if strangers else "")
+    with ledger.writing():
+        add_nodes(ledger, known - _read_known(ledger), "reports")
+        add_nodes(ledger, strangers - before, "silent")
+        _write_known(ledger, known)
+
+
+def add_nodes(
+    ledger: Ledger, nodes: Collection[str], what: NodeFinding, *, unless: str | None = None
+) -> None:
+    """Record what was found of these nodes; not where it is as they were listed before."""
+    if nodes and ", ".join(sorted(nodes)) != unless:
+        ledger.facts.append(
+            (None, NodeFact(**stamp(), name=name, what=what)) for name in sorted(nodes)
+        )
+
+
+def _read_known(ledger: Ledger) -> frozenset[str]:
+    return ledger.info.texts(KNOWN_NODES)
+
+
+def _write_known(ledger: Ledger, nodes: Collection[str]) -> None:
+    ledger.info.set_meta(KNOWN_NODES, json.dumps(sorted(nodes)))
 
 
 class RunConnections:

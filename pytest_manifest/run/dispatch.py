@@ -1,30 +1,255 @@
-"""Dispatch a manifest anew: one first attempt of each selected entry."""
+"""Dispatch a manifest anew: one first attempt of each selected entry that its workers know."""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import time
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
+from pytest_manifest.broker import checks
 from pytest_manifest.broker.attempt import Attempt, new_run_id
+from pytest_manifest.broker.checks import CELERYS, Demand, demand_of, table_rows, task_refusals
+from pytest_manifest.broker.preflight import Preflight, preflight
+from pytest_manifest.broker.publisher import Publisher
+from pytest_manifest.broker.stores import other_store
+from pytest_manifest.errors import DispatchError
 from pytest_manifest.files import private_folder
-from pytest_manifest.ledger import SHARD, TO_REUSE, Ledger, RunInfo, next_run_number, utc_now
+from pytest_manifest.ledger import (
+    ACCEPTED,
+    NO_WORKER,
+    OWN_STORE,
+    RECEIPT_KEYS,
+    SHARD,
+    STOCK_WORKERS,
+    TAKES_ONE,
+    TO_REUSE,
+    Ledger,
+    RunInfo,
+    next_run_number,
+    utc_now,
+)
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import Manifest, Shard
 from pytest_manifest.redaction import redact_url
-from pytest_manifest.run.admission import admit
-from pytest_manifest.run.budget import refuse_beyond
+from pytest_manifest.results.stream import has_stream
 from pytest_manifest.run.changes import keep_manifest
+from pytest_manifest.run.connections import RunState, add_nodes, record_known_workers
 from pytest_manifest.run.engine import Engine
+from pytest_manifest.run.fact_log import stamp, withheld
+from pytest_manifest.run.judging import Evaluated, require_signatures, signing_refusals
 from pytest_manifest.run.locks import remove_unmade_runs
 from pytest_manifest.run.reuse import planned_note, take_over_passes
 from pytest_manifest.run.run import Run
-from pytest_manifest.run.send_queue import FirstAttempts, names_of
+from pytest_manifest.run.search import facts_of
+from pytest_manifest.run.send_queue import (
+    FirstAttempts,
+    is_withheld,
+    names_of,
+    refuse_beyond,
+    without_estimate,
+)
 from pytest_manifest.run.settings import RunSettings
-from pytest_manifest.run.signatures import require_signatures
-from pytest_manifest.run.state import RunState
 from pytest_manifest.run.strategy import Strategy
-from pytest_manifest.urls import StackAddress
+from pytest_manifest.run.task_metadata import OwnLimits, record_code, record_own_limits
+from pytest_manifest.schema import Entry
+from pytest_manifest.schema.code_digest import code_digest
+from pytest_manifest.schema.run_facts import PlaceFact
+from pytest_manifest.text import listed
+from pytest_manifest.urls import StackAddress, scheme_of
+from pytest_manifest.verdict.problems import UnknownTask
+from pytest_manifest.verdict.reasons import Problem, in_brackets, verdict_without_receipt
+
+SHOWN = 3
+"""Names that a message lists."""
+
+
+def admit(strategy: Strategy, publisher: Publisher, expected_workers: int | None) -> None:
+    """Check that the stack can run what the strategy is to send, and record what it is like.
+
+    Raises DispatchError where nothing should be sent.
+    """
+    state = strategy.state
+    entries = (attempt.entry for attempt in state.to_send)
+    demand = demand_of(entries, own_limit=publisher.own_limit)
+    if refused := task_refusals(demand.tasks, state.settings.allow):
+        raise DispatchError("nothing was sent: " + " ".join(refused))
+    accepted = state.settings.accept
+    found = preflight(publisher, demand, expected_workers=expected_workers, accepted=accepted)
+    _take_over(strategy, found)
+    refusals = [*found.refusals, *_descendants_refusal(strategy, found, demand)]
+    refusals += _signing_refusals(strategy, found)
+    unmeasured = [] if state.address.is_private else checks.unmeasured_times(demand, found.stock)
+    if state.settings.strict:
+        refusals += unmeasured
+    else:
+        state.notices += unmeasured
+    rows = [text for level, text in table_rows(found.holding) if level == "error"]
+    if refusals or rows:
+        sentences = " ".join(["nothing was sent:", *refusals])
+        raise DispatchError("\n".join([sentences, *rows]))
+    if found.unknown_tasks:
+        _handle_unknown_tasks(strategy, found.unknown_tasks)
+    _record_stack(strategy, publisher, found, demand)
+    if state.settings.reuse is not None:
+        strategy.reuse(_codes(publisher, found))
+    if state.settings.budget is not None:
+        unforeseen = without_estimate(attempt.entry for attempt in state.to_send)
+        state.notices += [unforeseen] if unforeseen else []
+
+
+def _codes(publisher: Publisher, found: Preflight) -> Mapping[str, str]:
+    """Return what code of each task would run; a stack in memory has that of this process."""
+    if scheme_of(publisher.address.broker_url) != "memory":
+        return found.codes
+    own = {name: task for name, task in publisher.tasks.items() if not name.startswith(CELERYS)}
+    digests = ((name, code_digest(task)) for name, task in own.items())
+    return {name: digest for name, digest in digests if digest is not None}
+
+
+def _signing_refusals(strategy: Strategy, found: Preflight) -> list[str]:
+    """Refuse to send to workers whose receipts would not count, also of a run begun earlier."""
+    state = strategy.state
+    with strategy.writing() as ledger:
+        keys = ledger.info.get_meta(RECEIPT_KEYS)
+    if keys and state.address.is_private and state.settings.receipt_keys is None:
+        why = (
+            "this run was begun with --manifest-require-signed-receipts, and the workers of this "
+            "session's own stack have no key without it, so nothing that they report would count: "
+            "give it again."
+        )
+        return [why]
+    if scheme_of(state.address.broker_url) == "memory":  # whose worker is this process's own
+        return []
+    return signing_refusals(found.signers, keys)
+
+
+def _descendants_refusal(strategy: Strategy, found: Preflight, demand: Demand) -> list[str]:
+    """Refuse entries that say what must become of the tasks they start, where nobody can tell."""
+    judging = [name for task in demand.tasks.values() if (name := task.judges_descendants)]
+    if not judging:
+        return []
+    why = ""
+    if found.stock and not strategy.state.address.is_private:  # whose workers are ours, all of them
+        why = (
+            f"{listed(sorted(found.stock), SHOWN)} send no receipts: start your workers with "
+            "-I pytest_manifest.worker"
+        )
+    elif not has_stream(strategy.state.address.backend_url):
+        why = "only a Redis (or Valkey) as result store takes their reports while they run"
+    if not why:
+        return []
+    names = listed(list(map(repr, judging)), SHOWN)
+    sentence = (
+        f"{names}: 'expect' says what must become of the tasks that the job starts "
+        f"('descendants'), which is not seen here: {why}; or take 'descendants' out of "
+        "'expect'."
+    )
+    return [sentence]
+
+
+def _take_over(strategy: Strategy, found: Preflight) -> None:
+    """Keep what the preflight found: messages, and the workers and queues of the run."""
+    state, connections = strategy.state, strategy.connections
+    risks = [one.message for one in found.holding]
+    state.notices += found.warnings + risks + found.notices
+    state.warnings += risks
+    state.workers = len(found.workers) if found.answered else None
+    connections.slots = found.slots
+    connections.nodes = set(found.workers)
+    connections.departures.meet(facts_of(found.described), time.monotonic())
+    connections.added_queues = found.added_queues
+    connections.queues = found.queues
+    connections.held_for = found.held_for
+
+
+def _handle_unknown_tasks(strategy: Strategy, unknown: Mapping[str, Sequence[str]]) -> None:
+    """Withhold entries of tasks that no worker knows, or raise DispatchError if told so."""
+    state = strategy.state
+    why = {name: UnknownTask(names=tuple(near)) for name, near in unknown.items()}
+    if state.settings.strict:
+        names = "; ".join(
+            f"no worker knows the task {name!r}{in_brackets(one.phrase())}"
+            for name, one in why.items()
+        )
+        raise DispatchError(f"nothing was sent: {names}")
+    _withhold(strategy, why)
+    strategy.connections.add_queues(a.entry for a in state.to_send if a.entry.task in why)
+
+
+def _withhold(strategy: Strategy, why: Mapping[str, UnknownTask]) -> None:
+    """Judge entries whose task no worker knows, and do not send them.
+
+    Those that expect it are sent: there a worker has to report it.
+    """
+    state = strategy.state
+    held = [a for a in state.to_send if is_withheld(a.entry, why)]
+    if isinstance(state.to_send, FirstAttempts):
+        state.to_send = state.to_send.without_tasks(why)
+    else:
+        state.to_send = [a for a in state.to_send if not is_withheld(a.entry, why)]
+    with strategy.writing() as ledger, ledger.transaction():
+        for a in held:
+            if (fact := withheld(a.task_id, why[a.entry.task])) is not None:
+                ledger.facts.append([(a.entry.id, fact)])
+        ledger.attempts.mark((a.task_id for a in held), "withheld", note="unknown task")
+        ledger.verdicts.record(_without_receipt(a, why[a.entry.task]) for a in held)
+
+
+def _record_stack(
+    strategy: Strategy, publisher: Publisher, found: Preflight, demand: Demand
+) -> None:
+    """Record in the ledger what verdicts go by: workers, the tasks' code, their own limits."""
+    state = strategy.state
+    is_private = state.address.is_private
+    unseen = [f"any worker of queue {name!r}" for name in found.idle]
+    seen = found.answered or is_private
+    # Workers that do not report starts: what they had may have run.
+    stock = [*found.stock, *unseen] if seen else [NO_WORKER]
+    with strategy.writing() as ledger:
+        if accepted := {one.message for one in found.holding} | ledger.info.texts(ACCEPTED):
+            ledger.info.set_meta(ACCEPTED, json.dumps(sorted(accepted)))
+        ledger.info.set_meta(TAKES_ONE, "1" if found.takes_one else "")
+        strategy.connections.departures.keep(ledger.info)
+        if stock:
+            with ledger.writing():
+                ledger.info.set_meta(STOCK_WORKERS, ", ".join(sorted(stock)))
+                add_nodes(ledger, found.stock if seen else (), "stock")
+                add_nodes(ledger, found.idle if seen else (), "unserved")
+                add_nodes(ledger, () if seen else [""], "nobody")
+        # These show where a worker runs other code of a task than is here.
+        if not is_private:
+            record_known_workers(ledger, publisher, set(found.workers) - set(found.stock))
+            if store := other_store(publisher.app, state.address):
+                with ledger.writing():
+                    ledger.info.set_meta(OWN_STORE, store)
+                    place = PlaceFact(**stamp(), what="own_store", url=store)
+                    ledger.facts.append([(None, place)])
+        tasks: Iterable[str] = demand.tasks
+        if found.unknown_tasks:  # entries of them may be withheld
+            tasks = (attempt.entry.task for attempt in state.to_send)
+        record_code(ledger, tasks, publisher.tasks)
+        record_own_limits(ledger, _own_limits(publisher, demand))
+        state.pending.with_own_limit = OwnLimits(ledger).of
+
+
+def _own_limits(publisher: Publisher, demand: Demand) -> dict[str, float]:
+    """Return the limits (s) that tasks set themselves, also of those that only jobs may start."""
+    others = [Entry.model_construct(id=name, task=name) for name in publisher.tasks]
+    found: dict[str, float] = {}
+    for one in [*others, *demand.samples.values()]:
+        with suppress(DispatchError):  # where it is routed to a queue that the app does not have
+            own = publisher.own_limit(one)
+            found.update({} if own is None else {one.task: own})
+    return found
+
+
+def _without_receipt(attempt: Attempt, why: Problem) -> Evaluated:
+    number = attempt.number
+    return verdict_without_receipt(attempt.entry, number, "unknown_task", why), None
+
 
 TTL_MARGIN = 24 * 3600
 """Seconds that receipts outlive the run's deadline, so that a late audit finds them."""

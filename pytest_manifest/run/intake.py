@@ -14,13 +14,12 @@ import time
 from collections.abc import Container, Iterable, Mapping, Sequence, Set
 
 from pytest_manifest.ledger import HandedOn, Ledger, Start, given_again, utc_now
-from pytest_manifest.run.casebook import Casebook
+from pytest_manifest.run.connections import WorkerDeaths
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.fact_log import FactLog
-from pytest_manifest.run.judging import end_of
-from pytest_manifest.run.pending import PendingAttempt, PendingAttempts
-from pytest_manifest.run.recovery import JobSearch
-from pytest_manifest.run.workers import WorkerDeaths
+from pytest_manifest.run.inflight import PendingAttempt, PendingAttempts
+from pytest_manifest.run.judging import Casebook, end_of
+from pytest_manifest.run.search import JobSearch
 from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.statuses import OF_ITS_PROCESS
 from pytest_manifest.schema.stream_records import HANDED_ON_AFTER_DEATH

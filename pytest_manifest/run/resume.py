@@ -1,54 +1,207 @@
-"""Resume an earlier run: reconcile with the broker, decide entry by entry, send the rest."""
+"""Resume an earlier run: reconcile with the broker, decide entry by entry, send the rest.
+
+A ledger that is older than what was sent by it, a copy or one without its last records, is refused:
+by it nothing can be sent, and nobody knows what the newest one says.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Final
 
 from pytest_manifest.broker.locating.base import JobLocations, Location
 from pytest_manifest.errors import DispatchError, StackError
-from pytest_manifest.ledger import STORE_EMPTIED, Ledger
+from pytest_manifest.ledger import STORE_EMPTIED, AttemptRow, Ledger, utc_now
 from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.results.collector import ReceiptCollector
-from pytest_manifest.run.admission import admit
-from pytest_manifest.run.budget import NOTHING, refuse_beyond
-from pytest_manifest.run.casebook import Evaluated, keep_stored_end
-from pytest_manifest.run.earlier import (
+from pytest_manifest.run.connections import RunState
+from pytest_manifest.run.dispatch import admit
+from pytest_manifest.run.engine import Engine
+from pytest_manifest.run.fact_log import end_segment, note_emptied, stamp
+from pytest_manifest.run.inflight import PendingAttempts
+from pytest_manifest.run.judging import Evaluated, Judged, Judging, keep_stored_end, recorded
+from pytest_manifest.run.resume_rules import (
+    Decision,
+    EntryState,
+    ResumeRules,
+    attempts_to_send,
+    decide,
+    record_decisions,
+)
+from pytest_manifest.run.reuse import refuse_unlooked
+from pytest_manifest.run.run import Run
+from pytest_manifest.run.search import JobSearch, locations_of
+from pytest_manifest.run.send_queue import NOTHING, refuse_beyond
+from pytest_manifest.run.settings import RunSettings
+from pytest_manifest.run.strategy import (
     NOT_OURS,
     EarlierRunStrategy,
     evaluate_kept_receipts,
+    open_trees,
     track_inferred,
     track_old_trees,
     track_turned_away,
     track_unsent,
     track_unsettled,
 )
-from pytest_manifest.run.engine import Engine
-from pytest_manifest.run.fact_log import end_segment, note_emptied, stamp
-from pytest_manifest.run.judging import Judged, Judging, recorded
-from pytest_manifest.run.older_ledger import refuse_read_on, refuse_traces
-from pytest_manifest.run.pending import PendingAttempts
-from pytest_manifest.run.recovery import JobSearch, locations_of
-from pytest_manifest.run.resume_decisions import Known, decisions, is_unproven
-from pytest_manifest.run.resume_rules import (
-    Decision,
-    ResumeRules,
-    attempts_to_send,
-    record_decisions,
-)
-from pytest_manifest.run.reuse import refuse_unlooked
-from pytest_manifest.run.run import Run
-from pytest_manifest.run.settings import RunSettings
-from pytest_manifest.run.state import RunState
+from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.run_facts import StoreFact
-from pytest_manifest.schema.statuses import NEVER_STARTED_STATES
+from pytest_manifest.schema.statuses import NEVER_STARTED_STATES, OPEN, RESENDABLE
+from pytest_manifest.text import listed
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import Costs, problems
+from pytest_manifest.verdict.problems import AwaitsTree
 from pytest_manifest.verdict.reasons import Problem, verdict_of
+
+LATER: Final = 1 << 62
+"""A place in the order after all that a ledger has."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """Hold what is known when the decisions are taken, beside the facts of the ledger.
+
+    ``last``: the newest attempts, by entry; ``statuses``: the verdicts, also those that were only
+    inferred; ``locations``: where attempts without a receipt were found, by task id; ``held``: task
+    ids of jobs that have ended while tasks that they started have not; ``turned_away``: task ids
+    that a worker turned away, which may have another message.
+    """
+
+    last: Mapping[str, AttemptRow]
+    statuses: Mapping[str, VerdictStatus]
+    locations: Mapping[str, Location] = field(default_factory=dict)
+    held: Set[str] = frozenset()
+    turned_away: Container[str] = frozenset()
+
+
+def decisions(
+    known: Known, judged: Iterable[Judged], rules: ResumeRules
+) -> Iterator[tuple[Judged, Decision]]:
+    """Decide on each entry that was judged, in the given order."""
+    for one in judged:
+        name, row = one.entry.id, known.last.get(one.entry.id)
+        status = _status(known.statuses.get(name), one)
+        state = EntryState(
+            last=row,
+            status=status,
+            location=None if row is None else known.locations.get(row.task_id),
+            turned_away=row is not None and row.task_id in known.turned_away,
+            may_have_started=_may_have_run(status, row, one),
+            tree_goes_on=row is not None and row.task_id in known.held and status is not None,
+        )
+        yield one, decide(one.entry, state, rules)
+
+
+def _status(stored: VerdictStatus | None, one: Judged) -> VerdictStatus | None:
+    """Return an entry's status; None where no more is known than where its job is, or is not."""
+    judgement = one.judgement
+    if is_unproven(stored, one):
+        return "unknown"
+    if not judgement.is_final or (stored is None and judgement.status in RESENDABLE):
+        return stored
+    return judgement.status
+
+
+def _may_have_run(status: VerdictStatus | None, row: AttemptRow | None, one: Judged) -> bool:
+    """Return whether an entry's last attempt may have run; what is forged nobody has looked for."""
+    is_forged = status == "forged" and row is not None and row.state != "reused"
+    return is_forged or one.judgement.may_have_run
+
+
+def is_unproven(stored: VerdictStatus | None, one: Judged) -> bool:
+    """Return whether an entry is recorded as passed, and nothing that is known shows it."""
+    judgement = one.judgement
+    if stored != "passed" or judgement.is_final:
+        return False
+    return not isinstance(judgement.finding.reason, AwaitsTree)
+
+
+def preview(
+    ledger_path: Path,
+    manifest: Manifest,
+    selected: Iterable[str],
+    rules: ResumeRules,
+    *,
+    stack_is_gone: bool,
+) -> list[Decision]:
+    """Decide by the ledger alone: query no stack, and write nothing.
+
+    An attempt that was sent and has no receipt counts as still under way, as does one of whose
+    descendants some have none, unless its ``stack_is_gone``: only a search of the stack could tell.
+    """
+    names = list(selected)
+    with Ledger.open(ledger_path) as ledger:
+        ledger.verdicts.refuse_contradictions()
+        sent = {
+            row.task_id for row in ledger.attempts.all(undecided=True) if row.state not in NOT_OURS
+        }
+        held = {row.task_id for row in open_trees(ledger, manifest, frozenset(names))}
+        locations: dict[str, Location] = {}
+        if not stack_is_gone:
+            locations.update(dict.fromkeys(sent | held, "unknown"))
+        # Pending and unknown ones are looked at anew.
+        stored = ledger.verdicts.statuses().items()
+        known = Known(
+            last={row.entry: row for row in ledger.attempts.newest()},
+            statuses={entry: status for entry, status in stored if status not in OPEN},
+            locations=locations,
+            held=held,
+        )
+        # What a session that goes on, or was killed, has not read yet, may be a start.
+        unread = [StoreFact(seq=LATER, at=utc_now(), what="emptied")]
+        judging = Judging(ledger, also=unread if ledger.info.status == "running" else ())
+        found = decisions(known, judging.each(manifest.some(names)), rules)
+        return [decision for _, decision in found]
+
+
+_SHOWN = 3
+
+
+def refuse_read_on(ledger: Ledger, collector: ReceiptCollector) -> None:
+    """Raise DispatchError where another reader has read on in the run's stream.
+
+    Call it before the stream is read. Raises StackError where the store cannot be reached.
+    """
+    # One that was emptied and marked anew has lost records, too.
+    if ledger.info.get_meta(STORE_EMPTIED) is None and collector.was_read_on():
+        raise _refusal(ledger, "what workers reported since has been read by another")
+
+
+def refuse_traces(
+    ledger: Ledger, pending: PendingAttempts, unsent: Collection[str], seen: Collection[str]
+) -> None:
+    """Raise DispatchError where an attempt that the ledger calls unsent has left a trace.
+
+    ``unsent``: those that were searched for, and that ``pending`` awaited; ``seen``: task ids that
+    the search has seen in some place.
+    """
+    found = {one.entry for one in ledger.invariants.run_though_unsent()} if unsent else set()
+    for task_id in unsent:
+        row = ledger.attempts.get(task_id)
+        if row is not None and (task_id in seen or _was_reported(pending, task_id)):
+            found.add(row.entry)
+    if found:
+        names = listed(sorted(map(repr, found)), _SHOWN)
+        raise _refusal(ledger, f"{names} are out, or have run, and it calls them unsent")
+
+
+def _was_reported(pending: PendingAttempts, task_id: str) -> bool:
+    """Return whether something was reported of an attempt that was awaited."""
+    job = pending.by_task_id.get(task_id)
+    return job is None or job.started is not None or job.unconfirmed is not None
+
+
+def _refusal(ledger: Ledger, why: str) -> DispatchError:
+    return DispatchError(
+        f"{ledger.path}: is older than what was sent by it: {why}; nothing was sent: go on with "
+        "the newest ledger of the run and its -wal file, or begin a new run with --manifest-rerun"
+    )
 
 
 class Resume(EarlierRunStrategy):

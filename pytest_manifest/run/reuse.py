@@ -19,6 +19,7 @@ from pytest_manifest.errors import DispatchError, LedgerError, ManifestError
 from pytest_manifest.ledger import REUSED_RUNS, SECRETS, TO_REUSE, Ledger, utc_now
 from pytest_manifest.ledger.transfers import ReusedAttempt
 from pytest_manifest.manifest import id_and_task
+from pytest_manifest.run.connections import RunState
 from pytest_manifest.run.earlier_passes import (
     EarlierPasses,
     OfferedPass,
@@ -27,11 +28,9 @@ from pytest_manifest.run.earlier_passes import (
     work_key,
     work_of,
 )
-from pytest_manifest.run.judging import Judged, Judging, recorded
+from pytest_manifest.run.judging import Judged, Judging, recorded, signatures_of
 from pytest_manifest.run.send_queue import FirstAttempts, names_of
 from pytest_manifest.run.settings import EarlierRuns
-from pytest_manifest.run.signatures import signatures_of
-from pytest_manifest.run.state import RunState
 from pytest_manifest.schema import Receipt, Verdict
 from pytest_manifest.schema.statuses import NOT_SENT
 from pytest_manifest.text import listed, plural

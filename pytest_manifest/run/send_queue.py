@@ -1,15 +1,22 @@
-"""Queue what a run has yet to send, in a few bytes an entry: positions of attempts to be read."""
+"""Queue what a run has yet to send, and hold back what its budget or the limits of keys forbid.
+
+An entry takes a few bytes: they are positions of attempts to be read.
+"""
 
 from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from heapq import heappop, heappush, merge
 from typing import Final, TypeAlias, overload
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of, task_id_for
+from pytest_manifest.errors import DispatchError
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.schema import Entry
+from pytest_manifest.schema import Entry, cost_text, exact
+from pytest_manifest.verdict.problems import BudgetReached
 
 AT_ONCE: Final = 500
 """Attempts that are read together."""
@@ -191,3 +198,386 @@ class SendQueue:
 
     def clear(self) -> None:
         self._parts.clear()
+
+
+SPARE = 1000
+"""Ended attempts that are still counted, beside as many as are in flight."""
+
+Pair: TypeAlias = tuple[str, str]
+"""A key's name and value, like ``("tenant", "acme")``."""
+Pairs: TypeAlias = tuple[Pair, ...]
+"""Those keys of an entry that are limited: entries with the same ones wait in one lane."""
+
+
+class KeyLimits:
+    """Count what is in flight of each value of the limited keys; ``limits`` by the key's name.
+
+    An attempt counts from when it is taken to be sent until the run awaits nothing of it any more.
+    """
+
+    def __init__(self, limits: Mapping[str, int]) -> None:
+        self._limits = dict(sorted(limits.items()))
+        self._in_flight: dict[Pair, set[str]] = {}
+        self._full: set[Pair] = set()
+        self._count = self._count_left = 0
+        self._is_awaited: Callable[[str], bool] = lambda _: True
+        self._new: set[str] = set()
+        """What was counted since it was asked what is awaited: it may be on its way yet."""
+        self._looked_at: set[Pair] = set()
+        """Values of which was looked up since then what has ended."""
+
+    def __len__(self) -> int:
+        """Return how many are counted, each once for each of its keys; some may have ended."""
+        return self._count
+
+    def pairs_of(self, entry: Entry) -> Pairs:
+        """Return what of an entry's keys is limited, in the order of the names."""
+        return tuple((name, entry.key[name]) for name in self._limits if name in entry.key)
+
+    def first_full(self, pairs: Pairs) -> Pair | None:
+        """Return the first of these of which no more may be sent now; None: all have room."""
+        return next((pair for pair in pairs if not self.has_room(pair)), None)
+
+    def has_room(self, pair: Pair) -> bool:
+        """Return whether one more of this value may be sent."""
+        if pair in self._full and pair not in self._looked_at:
+            self._looked_at.add(pair)
+            self._forget_ended_of(pair)
+        return pair not in self._full
+
+    def reserve(self, task_id: str, entry: Entry) -> None:
+        """Count an attempt that is being sent, or is in flight already."""
+        self._new.add(task_id)
+        for pair in self.pairs_of(entry):
+            known = self._in_flight.setdefault(pair, set())
+            self._count += task_id not in known
+            known.add(task_id)
+            if len(known) >= self._limits[pair[0]]:
+                self._full.add(pair)
+
+    def cancel(self, task_id: str, entry: Entry) -> None:
+        """Stop counting an attempt that was not sent after all."""
+        for pair in self.pairs_of(entry):
+            self._remove(pair, {task_id} & self._in_flight.get(pair, set()))
+
+    def forget_ended(self, is_awaited: Callable[[str], bool]) -> None:
+        """Count from here on only what is awaited now, and what is counted from now on.
+
+        What ends is looked up, not reported: an end that was missed would hold others for good. It
+        is looked up where it makes room, or where there is much of it.
+        """
+        self._is_awaited = is_awaited
+        self._new.clear()
+        self._looked_at.clear()
+        if self._count > 2 * self._count_left + SPARE:
+            for pair in list(self._in_flight):
+                self._forget_ended_of(pair)
+            self._count_left = self._count
+
+    def _forget_ended_of(self, pair: Pair) -> None:
+        counted = self._in_flight[pair] - self._new
+        self._remove(pair, {one for one in counted if not self._is_awaited(one)})
+
+    def _remove(self, pair: Pair, task_ids: set[str]) -> None:
+        """Stop counting these, which are counted."""
+        if not task_ids:
+            return
+        known = self._in_flight[pair]
+        known -= task_ids
+        self._count -= len(task_ids)
+        if not known:
+            del self._in_flight[pair]
+        if len(known) < self._limits[pair[0]]:
+            self._full.discard(pair)
+
+
+class _Lane:
+    """Queue entries with the same limited keys, by their places in the order of sending."""
+
+    def __init__(self, pairs: Pairs) -> None:
+        self.pairs = pairs
+        self._front: list[int] = []
+        self._rest = array("q")
+        self._next = 0
+
+    def __len__(self) -> int:
+        return len(self._front) + len(self._rest) - self._next
+
+    def __iter__(self) -> Iterator[int]:
+        rest = self._rest
+        yield from reversed(self._front)
+        yield from (rest[index] for index in range(self._next, len(rest)))
+
+    @property
+    def head(self) -> int | None:
+        if self._front:
+            return self._front[-1]
+        return self._rest[self._next] if self._next < len(self._rest) else None
+
+    def append(self, place: int) -> None:
+        self._rest.append(place)
+
+    def appendleft(self, place: int) -> None:
+        self._front.append(place)
+
+    def take(self) -> int:
+        if self._front:
+            return self._front.pop()
+        self._next += 1
+        return self._rest[self._next - 1]
+
+    def discard(self, place: int) -> None:
+        left = [one for one in self if one != place]
+        self._front, self._rest, self._next = [], array("q", left), 0
+
+
+class KeyedQueue(SendQueue):
+    """Queue attempts so that one whose keys are at their limits lets those behind it pass.
+
+    Entries with the same limited keys wait in one lane, in their order. Of the lanes whose keys
+    have room the one whose first entry is the earliest comes next; so what is sent follows from the
+    order of the entries and of the ends alone, and no key waits for another one's turn.
+    """
+
+    def __init__(
+        self, attempts: Sequence[Attempt], positions: Iterable[int], limits: KeyLimits
+    ) -> None:
+        """Queue those at these ``positions`` of ``attempts``; 8 bytes each."""
+        super().__init__()
+        self._attempts = attempts
+        self._limits = limits
+        self._lanes: dict[Pairs, _Lane] = {}
+        self._added: dict[int, Attempt] = {}
+        self._lowest, self._highest = 0, len(attempts)
+        self._read: tuple[int, Attempt] | None = None
+        self._open: list[tuple[int, Pairs]] = []
+        """A heap of lanes that may have room, by their first entry. A lane stands here, or in one
+        heap of those that wait for a key, with its present head; what has another head is old."""
+        self._waiting: dict[Pair, list[tuple[int, Pairs]]] = {}
+        for place in positions:
+            self._lane_of(attempts[place]).append(place)
+        for lane in self._lanes.values():
+            self._offer(lane)
+
+    def __bool__(self) -> bool:
+        return bool(self._lanes)
+
+    def __iter__(self) -> Iterator[Attempt]:
+        return map(self._attempt, merge(*self._lanes.values()))
+
+    def next_sendable(self) -> Attempt | None:
+        lane = self._next_lane()
+        head = None if lane is None else lane.head
+        return None if head is None else self._attempt(head)
+
+    def popleft(self) -> Attempt:
+        """Take what :meth:`next_sendable` returns; raises IndexError where that is nothing."""
+        lane = self._next_lane()
+        if lane is None:
+            raise IndexError("no key has room")
+        taken = self._take(lane)
+        # Others that wait for the same keys are no worse than what is left of this lane.
+        for pair in lane.pairs:
+            self._promote(pair)
+        return taken
+
+    def append(self, attempt: Attempt) -> None:
+        self._highest += 1
+        self._add(attempt, self._highest, _Lane.append)
+
+    def appendleft(self, attempt: Attempt) -> None:
+        self._lowest -= 1
+        self._add(attempt, self._lowest, _Lane.appendleft)
+
+    def remove(self, task_ids: Iterable[str]) -> None:
+        gone = set(task_ids)
+        found: list[tuple[int, Attempt]] = []
+        for place in merge(*self._lanes.values()):
+            if len(found) == len(gone):
+                break
+            attempt = self._attempt(place)
+            if attempt.task_id in gone:
+                found.append((place, attempt))
+        for place, attempt in found:  # not above: that goes through the lanes
+            lane = self._lane_of(attempt)
+            lane.discard(place)
+            self._added.pop(place, None)
+            self._offer(lane)
+
+    def clear(self) -> None:
+        for held in (self._lanes, self._added, self._open, self._waiting):
+            held.clear()
+
+    def look_again(self) -> None:
+        """Let lanes whose keys have room again take part."""
+        for pair in list(self._waiting):
+            self._promote(pair)
+
+    def _lane_of(self, attempt: Attempt) -> _Lane:
+        pairs = self._limits.pairs_of(attempt.entry)
+        if pairs not in self._lanes:
+            self._lanes[pairs] = _Lane(pairs)
+        return self._lanes[pairs]
+
+    def _attempt(self, place: int) -> Attempt:
+        added = self._added.get(place)
+        if added is not None:
+            return added
+        if self._read is None or self._read[0] != place:
+            # A slice of one: of attempts on disk a single index reads ahead, and lanes jump.
+            self._read = place, self._attempts[place : place + 1][0]
+        return self._read[1]
+
+    def _take(self, lane: _Lane) -> Attempt:
+        place = lane.take()
+        taken = self._attempt(place)
+        self._added.pop(place, None)
+        self._offer(lane)
+        return taken
+
+    def _add(self, attempt: Attempt, place: int, into: Callable[[_Lane, int], None]) -> None:
+        self._added[place] = attempt
+        lane = self._lane_of(attempt)
+        into(lane, place)
+        self._offer(lane)
+
+    def _offer(self, lane: _Lane) -> None:
+        """Have a lane with another head than before take part; an empty one is forgotten."""
+        head = lane.head
+        if head is None:
+            del self._lanes[lane.pairs]
+        else:
+            heappush(self._open, (head, lane.pairs))
+
+    def _is_present(self, head: int, pairs: Pairs) -> bool:
+        lane = self._lanes.get(pairs)
+        return lane is not None and lane.head == head
+
+    def _next_lane(self) -> _Lane | None:
+        """Return the lane that comes next; put those before it aside that have no room."""
+        while self._open:
+            head, pairs = self._open[0]
+            if not self._is_present(head, pairs):
+                heappop(self._open)
+                continue
+            full = self._limits.first_full(pairs)
+            if full is None:
+                return self._lanes[pairs]
+            heappop(self._open)
+            heappush(self._waiting.setdefault(full, []), (head, pairs))
+            for pair in pairs:
+                self._promote(pair)
+        return None
+
+    def _promote(self, pair: Pair) -> None:
+        """Have the first lane that waits for this key take part, where the key has room."""
+        waiting = self._waiting.get(pair)
+        if not waiting or not self._limits.has_room(pair):
+            return
+        while waiting:
+            head, pairs = heappop(waiting)
+            if self._is_present(head, pairs):
+                heappush(self._open, (head, pairs))
+                break
+        if not waiting:
+            del self._waiting[pair]
+
+
+NOTHING = Decimal(0)
+
+
+class Budget:
+    """Account for one run; ``limit`` in the entries' unit of cost, ``costs``: already known, by
+    task id.
+
+    Attempts in flight count by their estimates, finished ones by what they cost.
+    """
+
+    def __init__(self, limit: float, costs: Mapping[str, Decimal] | None = None) -> None:
+        self.limit = exact(limit)
+        self._costs = dict(costs or {})
+        self._reservations: dict[str, Decimal] = {}
+        self.spent = sum(self._costs.values(), NOTHING)
+        self._reserved = NOTHING
+
+    @property
+    def has_reservations(self) -> bool:
+        return bool(self._reservations)
+
+    @property
+    def reached(self) -> bool:
+        """Return whether the money is spent, whatever is still in flight."""
+        return self.spent >= self.limit and self.spent > 0
+
+    def allows(self, entry: Entry) -> bool:
+        """Return whether this entry may be sent now; one without an estimate may while money is
+        left."""
+        if self.reached or (entry.cost is None and not self.limit):
+            return False
+        return self.spent + self._reserved + exact(entry.cost) <= self.limit
+
+    def reserve(self, task_id: str, entry: Entry) -> None:
+        """Reserve the estimate of an attempt that is being sent, or is in flight already."""
+        self._release(task_id)
+        self._reservations[task_id] = exact(entry.cost)
+        self._reserved += self._reservations[task_id]
+
+    def cancel(self, task_id: str) -> None:
+        """Release the estimate of an attempt that was not sent after all."""
+        self._release(task_id)
+
+    def charge(self, task_id: str, cost: Decimal) -> None:
+        """Replace an attempt's estimate, or its earlier cost, by ``cost``."""
+        self._release(task_id)
+        self.spent += cost - self._costs.get(task_id, NOTHING)
+        self._costs[task_id] = cost
+
+    def _release(self, task_id: str) -> None:
+        self._reserved -= self._reservations.pop(task_id, NOTHING)
+
+    def why_closed(self, entry: Entry | None) -> BudgetReached:
+        """Return why no more is sent; ``entry`` would have come next."""
+        why = BudgetReached(spent=cost_text(self.spent), budget=cost_text(self.limit))
+        if self.reached or entry is None:
+            return why
+        known = "no estimate" if entry.cost is None else f"an estimate of {cost_text(entry.cost)}"
+        return why.having(estimate=known)
+
+
+def refuse_beyond(
+    budget: float | None, entries: Iterable[Entry], name: str, spent: Decimal = NOTHING
+) -> None:
+    """Raise DispatchError where the entries' estimates plus ``spent`` exceed the budget.
+
+    ``name`` is the manifest's.
+    """
+    if budget is None:
+        return
+    count, estimated = 0, NOTHING
+    for entry in entries:
+        count += 1
+        estimated += exact(entry.cost)
+    if not count or spent + estimated <= exact(budget):
+        return
+    before = f"the run has cost {cost_text(spent)} already, " if spent else ""
+    more = " more" if spent else ""
+    noun = "1 entry is" if count == 1 else f"{count} entries are"
+    raise DispatchError(
+        f"{name}: nothing was sent: {before}{noun} estimated to cost {cost_text(estimated)}{more}, "
+        f"and --manifest-budget is {cost_text(budget)}; send fewer (-k, or a plan with a smaller "
+        "limit), or allow more with a larger --manifest-budget"
+    )
+
+
+def without_estimate(entries: Iterable[Entry]) -> str | None:
+    """Return a message on entries that a budget cannot foresee, None where there are none."""
+    count = total = 0
+    for entry in entries:
+        total += 1
+        count += entry.cost is None
+    if not count:
+        return None
+    return (
+        f"{count} of {total} entries have no estimated cost: for the budget they count only when "
+        "their receipts report a cost"
+    )

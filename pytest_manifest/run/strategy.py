@@ -1,25 +1,57 @@
-"""Define what a strategy decides about a run: what is prepared, what is sent, how it ends."""
+"""Define what a strategy decides about a run: what is prepared, what is sent, how it ends.
+
+A run that is taken up again tracks what its ledger says is under way; what is prepared counts once
+the whole session may go on.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
+from datetime import datetime
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Final
+from urllib.parse import urlsplit
 
-from pytest_manifest.ledger import BUDGET, OVER_BUDGET, Ledger, utc_now
+from pytest_manifest.broker.attempt import Attempt
+from pytest_manifest.broker.client import load_app
+from pytest_manifest.broker.stores import Servers, is_same, with_host
+from pytest_manifest.ledger import (
+    BUDGET,
+    OTHER_BROKER,
+    OVER_BUDGET,
+    AttemptRow,
+    Ledger,
+    RunInfo,
+    utc_now,
+)
+from pytest_manifest.manifest import Manifest
+from pytest_manifest.redaction import redact_url
 from pytest_manifest.results.collector import ReceiptCollector
-from pytest_manifest.run.budget import Budget
-from pytest_manifest.run.connections import RunConnections
+from pytest_manifest.run.connections import RunConnections, RunState
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.fact_log import FactLog, end_segment, stamp
-from pytest_manifest.run.key_limits import KeyLimits
+from pytest_manifest.run.inflight import PendingAttempt, PendingAttempts, pending_descendant
+from pytest_manifest.run.judging import (
+    Casebook,
+    keep_stored_end,
+    require_signatures,
+    signatures_of,
+    verdict_on,
+)
 from pytest_manifest.run.schedule import Schedule
-from pytest_manifest.run.signatures import signatures_of
-from pytest_manifest.run.state import RunState
-from pytest_manifest.schema.run_facts import Segment
+from pytest_manifest.run.send_queue import Budget, KeyLimits
+from pytest_manifest.run.task_metadata import OwnLimits
+from pytest_manifest.run.trees import Trees
+from pytest_manifest.schema import Entry, Verdict
+from pytest_manifest.schema.run_facts import PlaceFact, Segment
+from pytest_manifest.schema.statuses import FIXED, INFERRED, NEVER_STARTED_STATES, NOT_SENT
+from pytest_manifest.urls import StackAddress
+from pytest_manifest.verdict.belief import is_revocation_notice
+from pytest_manifest.verdict.tree import PATH, is_ignored
 
 
 class Strategy(ABC):
@@ -191,3 +223,286 @@ class Strategy(ABC):
             state.leaves_jobs = is_private and bool(engine.pending.unstarted())
         else:
             self.end_unrevoked(ledger)
+
+
+NOT_OURS: Final = frozenset({"planned", "withheld", "reused"})
+"""States of attempts that the run has not sent, so that none of its jobs can be looked for."""
+
+
+class EarlierRunStrategy(Strategy):
+    """Work on a run whose ledger exists.
+
+    All that :meth:`prepare` writes is one transaction, which :meth:`take_effect` commits: a session
+    that is refused, by this run, by another one, by the budget or by Ctrl-C, leaves the ledger as
+    it was, with every verdict that was in it.
+    """
+
+    _open_ledger: Ledger | None = None
+    has_other_keys: bool = False
+    """Whether reports are trusted now that were not before, or the reverse."""
+
+    def _take_up(self) -> Ledger:
+        """Lock the ledger for this process, and open it for a transaction that may be dropped."""
+        state = self.state
+        state.lock.acquire(state.info.run)
+        self._open_ledger = Ledger.open(state.files.ledger, write=True)
+        self._open_ledger.check_types()
+        self._open_ledger.defer_commits()
+        self.has_other_keys = require_signatures(self._open_ledger, state.settings.receipt_keys)
+        if is_other_broker(state.info, state.address):
+            self._open_ledger.info.set_meta(OTHER_BROKER, state.info.broker)
+            place = PlaceFact(**stamp(), what="other_broker", url=state.info.broker)
+            self._open_ledger.facts.append([(None, place)])
+        return self._open_ledger
+
+    def take_effect(self) -> None:
+        ledger = self._open_ledger
+        if ledger is not None:
+            self.facts_of(ledger).write()
+            ledger.commit_deferred()
+            self._close_ledger()
+
+    def abandon(self) -> None:
+        """Leave the ledger as it was."""
+        self.connections.close()
+        self._close_ledger()
+        self.state.lock.release()
+
+    def _close_ledger(self) -> None:
+        """Close the ledger; drop what is not committed."""
+        ledger, self._open_ledger = self._open_ledger, None
+        if ledger is not None:
+            ledger.close()
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Ledger]:
+        if self._open_ledger is not None:
+            yield self._open_ledger
+        else:
+            with super().writing() as ledger:
+                yield ledger
+
+
+def evaluate_kept_receipts(
+    ledger: Ledger,
+    pending: PendingAttempts,
+    manifest: Manifest,
+    facts: FactLog,
+    *,
+    without: Container[str] = frozenset(),
+) -> None:
+    """Judge pending attempts whose receipts the ledger has, rather than read them again.
+
+    Not those ``without``, by their task ids. A job that had sent its own message again has not
+    ended by what that execution returned.
+
+    A session that follows some entries reads the whole run's stream and keeps the receipts of the
+    others; so does one that is killed between keeping a receipt and judging by it.
+    """
+    cases = Casebook(ledger)
+    trees = Trees(ledger, manifest, cases, facts, pending)
+    own = [job for job in pending.by_task_id.values() if job.origin is None]
+    with ledger.transaction():
+        facts.write()
+        for job, found in cases.judge([job for job in own if job.task_id not in without]):
+            note_earlier_end(ledger, job)
+            if found.own.status == "pending" or found.receipt is None:
+                continue
+            pending.complete(job.task_id)
+            keep_stored_end(ledger, job.task_id, found)
+            if not trees.holds(job):
+                ledger.verdicts.record([verdict_on(job, found)])
+
+
+def note_earlier_end(ledger: Ledger, job: PendingAttempt) -> None:
+    """Note what a job had returned when it sent its own message again: that is not its end."""
+    again = {end.execution for end in ledger.events.handed_on(job.task_id) if end.how != "canvas"}
+    for execution, end in ledger.events.receipts(job.task_id) if again else ():
+        if execution in again and end.state == "succeeded":
+            job.earlier_end = end.finished_at
+
+
+def is_other_broker(info: RunInfo, address: StackAddress) -> bool:
+    """Return whether the jobs were sent to another broker; two names of one server are the same.
+
+    A job that is in no queue of this broker may wait in one of the other.
+    """
+    if not info.broker or not address.broker_url:
+        return False
+    if (
+        info.is_private or address.is_private
+    ):  # whose brokers keep their data, under another port each time
+        return info.is_private != address.is_private
+    if info.broker == redact_url(address.broker_url):
+        return False
+    try:
+        then, now = urlsplit(info.broker), urlsplit(address.broker_url)
+        host, port = then.hostname, then.port
+        same = (host, port) == (now.hostname, now.port)
+    except ValueError:  # several of them, or a port that is none
+        return True
+    if host is None or (then.path.strip("/") or "0") != (now.path.strip("/") or "0"):
+        return True
+    if same:
+        return False
+    servers, there = Servers(load_app(address), address), with_host(address.broker_url, host, port)
+    return not is_same(servers.id_of_broker(address.broker_url), servers.id_of_broker(there))
+
+
+def track_unsettled(
+    pending: PendingAttempts,
+    ledger: Ledger,
+    manifest: Manifest,
+    info: RunInfo,
+    only: Container[str] | None = None,
+) -> None:
+    """Track attempts that were sent and have no final verdict, as old as they are.
+
+    ``only`` these entries, all where it is None.
+    """
+    pending.with_own_limit = OwnLimits(ledger).of
+    for row in ledger.attempts.all(undecided=True):
+        wanted = row.entry in manifest and (only is None or row.entry in only)
+        if wanted and row.state not in NOT_OURS:
+            track(pending, ledger, row, manifest[row.entry], info)
+
+
+def track_inferred(
+    pending: PendingAttempts,
+    ledger: Ledger,
+    manifest: Manifest,
+    info: RunInfo,
+    only: Container[str] | None = None,
+) -> None:
+    """Track attempts judged for want of a receipt, or of a descendant's: they may go on."""
+    last = {row.entry: row for row in ledger.attempts.newest()}
+    for settled in ledger.queries.all_verdicts():
+        row = last.get(settled.verdict.entry)
+        if only is not None and settled.verdict.entry not in only:
+            continue
+        has_receipt = settled.receipt is not None and not is_revocation_notice(settled.receipt)
+        by_tree = _is_by_tree(settled.verdict)
+        if (has_receipt and not by_tree) or settled.verdict.verdict not in INFERRED:
+            continue
+        if row is None or row.state in NOT_OURS or row.entry not in manifest:
+            continue
+        track(pending, ledger, row, manifest[row.entry], info)
+
+
+def track_old_trees(
+    pending: PendingAttempts,
+    ledger: Ledger,
+    manifest: Manifest,
+    info: RunInfo,
+    only: Container[str],
+) -> None:
+    """Track attempts that have not passed while some of their descendants may go on.
+
+    A new attempt would run beside those.
+    """
+    for row in open_trees(ledger, manifest, only):
+        if row.task_id not in pending.by_task_id:
+            track(pending, ledger, row, manifest[row.entry], info)
+
+
+def open_trees(ledger: Ledger, manifest: Manifest, only: Container[str]) -> Iterator[AttemptRow]:
+    """Yield the newest attempts of these entries that have not passed while descendants may go on.
+
+    Those are without a receipt, whatever was made of that. Attempts of which no further receipt
+    changes the verdict are left out.
+    """
+    last = {row.entry: row for row in ledger.attempts.newest()}
+    for settled in ledger.queries.all_verdicts():
+        verdict = settled.verdict
+        row = last.get(verdict.entry)
+        if row is None or verdict.entry not in only or verdict.verdict == "passed":
+            continue
+        if verdict.verdict in FIXED and not _is_by_tree(verdict):
+            continue
+        if verdict.entry not in manifest or is_ignored(manifest[verdict.entry]):
+            continue
+        if any(one.status != NOT_SENT for one in ledger.descendants.without_end(row.task_id)):
+            yield row
+
+
+def _is_by_tree(verdict: Verdict) -> bool:
+    """Return whether a verdict is about a descendant."""
+    return [one.path for one in verdict.mismatches[:1]] == [PATH]
+
+
+def track_unsent(
+    pending: PendingAttempts,
+    ledger: Ledger,
+    manifest: Manifest,
+    info: RunInfo,
+    only: Container[str],
+) -> frozenset[str]:
+    """Track attempts that were never sent by the ledger, to search for traces of them.
+
+    Returns their task ids. Where there are traces, a newer copy of this ledger has sent them.
+    """
+    rows = [row for row in ledger.attempts.newest() if row.state in ("planned", "withheld")]
+    chosen = [row for row in rows if row.entry in only and row.entry in manifest]
+    for row in chosen:
+        attempt = Attempt(info.run, manifest[row.entry], row.attempt, row.task_id)
+        # As old as the run, so that none is taken for a message that is still on its way.
+        pending.track(attempt, _monotonic(info.created_at))
+        _track_events(pending, ledger, row.task_id)
+    return frozenset(row.task_id for row in chosen)
+
+
+def track_turned_away(
+    pending: PendingAttempts,
+    ledger: Ledger,
+    manifest: Manifest,
+    info: RunInfo,
+    only: Container[str],
+) -> set[str]:
+    """Track attempts that a worker turned away, to search for a second message of them.
+
+    Returns their task ids. The broker may have delivered a message twice; before the entry is sent
+    again, none of it may be left.
+    """
+    last = {row.entry: row for row in ledger.attempts.newest()}
+    found = set()
+    for settled in ledger.queries.all_verdicts():
+        name, receipt = settled.verdict.entry, settled.receipt
+        row = last.get(name)
+        if row is None or receipt is None or name not in only or name not in manifest:
+            continue
+        if settled.verdict.verdict == "passed" or row.task_id in pending.by_task_id:
+            continue
+        if receipt.state in NEVER_STARTED_STATES and not is_revocation_notice(receipt):
+            track(pending, ledger, row, manifest[name], info)
+            found.add(row.task_id)
+    return found
+
+
+def track(
+    pending: PendingAttempts, ledger: Ledger, row: AttemptRow, entry: Entry, info: RunInfo
+) -> None:
+    """Track one attempt, as old as it is."""
+    attempt = Attempt(info.run, entry, row.attempt, row.task_id)
+    pending.track(attempt, _monotonic(row.sent_at), row.sent_at)
+    _track_events(pending, ledger, row.task_id)
+    job, entries = pending.by_task_id[row.task_id], dict[str, Entry]()
+    if is_ignored(entry):
+        return
+    for one in ledger.descendants.without_end(row.task_id):
+        if one.status == NOT_SENT:
+            continue
+        pending.track_descendant(pending_descendant(one, job, entries))
+        _track_events(pending, ledger, one.task_id)
+
+
+def _track_events(pending: PendingAttempts, ledger: Ledger, task_id: str) -> None:
+    for start in ledger.events.starts(task_id):
+        pending.started(start, _monotonic(start.started_at))
+    for end in ledger.events.handed_on(task_id):
+        pending.handed_on(end)
+
+
+def _monotonic(moment: datetime | None) -> float:
+    """Convert a moment of the past to this process's monotonic clock (s)."""
+    now = time.monotonic()
+    return now if moment is None else now - max((utc_now() - moment).total_seconds(), 0.0)

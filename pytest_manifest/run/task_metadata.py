@@ -14,7 +14,7 @@ from pytest_manifest.schema.code_digest import code_digest
 from pytest_manifest.schema.run_facts import TaskFact
 
 if TYPE_CHECKING:
-    from pytest_manifest.run.pending import PendingAttempt
+    from pytest_manifest.run.inflight import PendingAttempt
 
 CODE_HISTORY: Final = "code_history"
 OWN_LIMITS: Final = "own_limits"

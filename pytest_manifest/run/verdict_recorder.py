@@ -13,23 +13,25 @@ from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.errors import ManifestError, StackError
 from pytest_manifest.ledger.jobs import BATCH
 from pytest_manifest.results.collector import ReceiptBatch
-from pytest_manifest.run.casebook import (
+from pytest_manifest.run.connections import WorkerDeaths
+from pytest_manifest.run.context import EngineContext
+from pytest_manifest.run.fact_log import stamp, withheld
+from pytest_manifest.run.inflight import PendingAttempt
+from pytest_manifest.run.intake import Intake, UnconfirmedEnds
+from pytest_manifest.run.judging import (
     Casebook,
+    Correction,
     Evaluated,
+    Judged,
     failure_ignored,
     keep_stored_end,
+    note_correction,
+    recorded,
     verdict_on,
 )
-from pytest_manifest.run.context import EngineContext
-from pytest_manifest.run.corrections import Correction, note_correction
-from pytest_manifest.run.fact_log import stamp, withheld
-from pytest_manifest.run.intake import Intake, UnconfirmedEnds
-from pytest_manifest.run.judging import Judged, recorded
-from pytest_manifest.run.pending import PendingAttempt
-from pytest_manifest.run.recovery import JobSearch
 from pytest_manifest.run.schedule import Skipped
+from pytest_manifest.run.search import JobSearch
 from pytest_manifest.run.trees import Trees
-from pytest_manifest.run.workers import WorkerDeaths
 from pytest_manifest.schema import Entry, Verdict, VerdictStatus
 from pytest_manifest.schema.facts import (
     RecallReason,

@@ -14,8 +14,8 @@ from typing import Any, Final
 from pytest_manifest.analysis.reading import read_records
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.ledger import Ledger, find_runs_by_digest, find_runs_of_manifest
-from pytest_manifest.run.consistency import violations
-from pytest_manifest.run.exported_trees import exported_lines
+from pytest_manifest.run.audit import violations
+from pytest_manifest.run.exports import exported_lines
 from pytest_manifest.verdict import Costs
 from tests.fuzz.lines import foreign, objects
 from tests.fuzz.made_run import ENTRIES, RUN, finished_ledger, made_manifest

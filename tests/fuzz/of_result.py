@@ -16,7 +16,7 @@ from pytest_manifest.results.backend_results import (
 )
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.results.read_errors import ReadErrors
-from pytest_manifest.run.pending import PendingAttempt
+from pytest_manifest.run.inflight import PendingAttempt
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.worker.backend_memory import MemoryBackend, stores

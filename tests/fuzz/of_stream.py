@@ -15,7 +15,7 @@ from pytest_manifest.results.read_errors import ReadErrors
 from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.fact_log import FactLog, run_over
-from pytest_manifest.run.pending import PendingAttempts
+from pytest_manifest.run.inflight import PendingAttempts
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.settings import RunSettings, Signals
 from pytest_manifest.run.verdict_recorder import VerdictRecorder

@@ -63,13 +63,13 @@ TARGETS: Final = {
             "receipts",
             "an exported receipts file",
             "who hands it to an audit",
-            ("manifest", "run.exported_receipts", "run.exported_trees", "verdict", "schema"),
+            ("manifest", "run.exports", "verdict", "schema"),
         ),
         Target(
             "ledger",
             "rows and bytes of a ledger",
             "who writes into `.manifest`",
-            ("analysis", "ledger", "run.consistency", "verdict"),
+            ("analysis", "ledger", "run.audit", "verdict"),
         ),
         Target(
             "verdict",

@@ -16,7 +16,7 @@ from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.results.stream import StreamReader, has_stream
-from pytest_manifest.run.pending import PendingAttempt
+from pytest_manifest.run.inflight import PendingAttempt
 from pytest_manifest.schema import Entry, Expectations, Receipt
 from pytest_manifest.schema.wire import stream_key
 from pytest_manifest.urls import StackAddress

@@ -14,7 +14,7 @@ import pytest
 
 from pytest_manifest.cli.stored_run import StoredRun
 from pytest_manifest.ledger import Ledger
-from pytest_manifest.run.consistency import violations
+from pytest_manifest.run.audit import violations
 from pytest_manifest.schema.facts import Kind
 from pytest_manifest.schema.run_facts import Segment, SegmentEnded, StoreFact, TaskFact
 from tests.broken_records import ENTRIES, MUTATIONS

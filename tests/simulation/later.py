@@ -18,10 +18,9 @@ from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.ledger import GAVE_UP, STOCK_WORKERS, Ledger, RunInfo, Start
 from pytest_manifest.manifest import Manifest, write_manifest, write_receipt_lines
 from pytest_manifest.run import RunSettings, audit_run
+from pytest_manifest.run.audit import violations
 from pytest_manifest.run.changes import keep_manifest
-from pytest_manifest.run.consistency import violations
-from pytest_manifest.run.exported_receipts import ledger_of_receipts
-from pytest_manifest.run.exported_trees import exported_lines
+from pytest_manifest.run.exports import exported_lines, ledger_of_receipts
 from pytest_manifest.run.fact_log import note_emptied, stamp
 from pytest_manifest.run.judging import Judging
 from pytest_manifest.run.merge import merge

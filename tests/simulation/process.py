@@ -16,8 +16,8 @@ from unittest import mock
 
 from greenlet import getcurrent, greenlet
 
+from pytest_manifest.run import connections as states
 from pytest_manifest.run import run as running
-from pytest_manifest.run import state as states
 from pytest_manifest.run.locks import RunLock
 
 Body = Callable[["Process"], None]

@@ -21,10 +21,10 @@ from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.ledger import find_runs
 from pytest_manifest.manifest import write_manifest
 from pytest_manifest.run import audit_run, dispatch, dispatch_run, engine, resume_run
+from pytest_manifest.run.connections import CRASH_LOOP
 from pytest_manifest.run.resume_rules import ResumeRules
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.settings import FailureLimit, RunSettings
-from pytest_manifest.run.workers import CRASH_LOOP
 from pytest_manifest.schema import Header
 from tests.simulation.later import NO_STACK, PARTNERS_ENTRY, LaterJudges
 from tests.simulation.process import Process, belongings

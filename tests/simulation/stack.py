@@ -20,9 +20,10 @@ from pytest_manifest.errors import StackError
 from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.results.stream import StreamReader
-from pytest_manifest.run import admission, audit, strategy, workers
-from pytest_manifest.run.connections import RunConnections
-from pytest_manifest.run.state import RunState
+from pytest_manifest.run import audit, strategy
+from pytest_manifest.run import connections as workers
+from pytest_manifest.run import dispatch as admission
+from pytest_manifest.run.connections import RunConnections, RunState
 from pytest_manifest.schema import Entry
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict.problems import Refused

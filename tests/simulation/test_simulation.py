@@ -16,10 +16,11 @@ import pytest
 from pytest_manifest.broker.locating import BrokerSnapshot, JobLocations, StartedOn, compare
 from pytest_manifest.ledger.attempts import Attempts
 from pytest_manifest.ledger.jobs import Jobs
-from pytest_manifest.run import recovery, resume_decisions
+from pytest_manifest.run import resume as resume_decisions
+from pytest_manifest.run import search as recovery
 from pytest_manifest.run.engine import Engine
+from pytest_manifest.run.inflight import PendingAttempts
 from pytest_manifest.run.locks import RunLock
-from pytest_manifest.run.pending import PendingAttempts
 from pytest_manifest.run.resume import Resume
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.run_facts import RunFacts, StoreFact, TaskFact

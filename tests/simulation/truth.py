@@ -14,7 +14,7 @@ from pathlib import Path
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.run.consistency import violations
+from pytest_manifest.run.audit import violations
 from pytest_manifest.run.run import Run
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.verdict.reasons import Reason, reason_of

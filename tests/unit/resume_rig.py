@@ -14,10 +14,10 @@ from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import Manifest, write_manifest
 from pytest_manifest.run.changes import keep_manifest
+from pytest_manifest.run.connections import RunState
 from pytest_manifest.run.resume import Resume
 from pytest_manifest.run.resume_rules import ResumeRules
 from pytest_manifest.run.settings import RunSettings
-from pytest_manifest.run.state import RunState
 from pytest_manifest.schema import Entry, Header, Receipt, VerdictStatus
 from tests.simulation.stack import BROKER, address, connected
 from tests.simulation.world import SimulatedWorld

@@ -12,13 +12,13 @@ from pytest_manifest.broker.attempt import attempt_of, new_run_id
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import Manifest, read_manifest
+from pytest_manifest.run.audit import violations
 from pytest_manifest.run.changes import keep_manifest
-from pytest_manifest.run.consistency import violations
+from pytest_manifest.run.connections import RunState
 from pytest_manifest.run.dispatch import Dispatch
 from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.run.reuse import take_over_passes
 from pytest_manifest.run.settings import EarlierRuns, RunSettings
-from pytest_manifest.run.state import RunState
 from pytest_manifest.run.task_metadata import CODE_HISTORY
 from pytest_manifest.schema.run_facts import TaskFact
 from pytest_manifest.urls import StackAddress

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from unittest import mock
 
 from pytest_manifest.results import collector
-from pytest_manifest.run import recovery
+from pytest_manifest.run import search as recovery
 from tests.unit.run_world import HOST, World
 
 RUN_PACKAGE = recovery.__name__.rpartition(".")[0]

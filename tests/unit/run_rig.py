@@ -20,21 +20,20 @@ from pytest_manifest.manifest import Manifest
 from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.results.stream import StreamReader
-from pytest_manifest.run.budget import Budget
+from pytest_manifest.run.connections import add_nodes
 from pytest_manifest.run.context import EngineContext
-from pytest_manifest.run.earlier import (
+from pytest_manifest.run.engine import Engine
+from pytest_manifest.run.fact_log import FactLog, stamp
+from pytest_manifest.run.inflight import TIMEOUT_GRACE, PendingAttempt, PendingAttempts
+from pytest_manifest.run.schedule import Schedule
+from pytest_manifest.run.send_queue import Budget, KeyLimits
+from pytest_manifest.run.settings import FailureLimit, RunSettings, Signals
+from pytest_manifest.run.strategy import (
     evaluate_kept_receipts,
     track_inferred,
     track_old_trees,
     track_unsettled,
 )
-from pytest_manifest.run.engine import Engine
-from pytest_manifest.run.fact_log import FactLog, stamp
-from pytest_manifest.run.key_limits import KeyLimits
-from pytest_manifest.run.pending import TIMEOUT_GRACE, PendingAttempt, PendingAttempts
-from pytest_manifest.run.schedule import Schedule
-from pytest_manifest.run.settings import FailureLimit, RunSettings, Signals
-from pytest_manifest.run.workers import add_nodes
 from pytest_manifest.schema import Entry, VerdictStatus, exact
 from pytest_manifest.schema.run_facts import Segment
 from pytest_manifest.schema.statuses import BAD, INFERRED, STATUSES

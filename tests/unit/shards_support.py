@@ -12,8 +12,8 @@ from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.ledger import Ledger, Start, utc_now
 from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.run import RunSettings, audit_run
+from pytest_manifest.run.audit import violations
 from pytest_manifest.run.changes import keep_manifest
-from pytest_manifest.run.consistency import violations
 from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.run.judging import Judging, recorded
 from pytest_manifest.run.merge import merge

@@ -14,8 +14,7 @@ from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.ledger import Descendant, Ledger
 from pytest_manifest.manifest import Manifest, read_manifest, write_manifest, write_receipt_lines
 from pytest_manifest.run import audit_run
-from pytest_manifest.run.exported_receipts import ledger_of_receipts
-from pytest_manifest.run.exported_trees import exported_lines
+from pytest_manifest.run.exports import exported_lines, ledger_of_receipts
 from pytest_manifest.run.invariants import corrections, trees
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.task_metadata import record_own_limits

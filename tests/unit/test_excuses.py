@@ -21,9 +21,9 @@ from pytest_manifest.ledger import (
     Ledger,
 )
 from pytest_manifest.ledger import utc_now as true_now
-from pytest_manifest.run import clock, task_metadata
-from pytest_manifest.run.clock import CLOCK, ClockWatch
-from pytest_manifest.run.fact_log import note_emptied
+from pytest_manifest.run import fact_log as clock
+from pytest_manifest.run import task_metadata
+from pytest_manifest.run.fact_log import CLOCK, ClockWatch, note_emptied
 from pytest_manifest.run.task_metadata import record_own_limits
 from pytest_manifest.verdict import Costs
 from pytest_manifest.worker import signing

@@ -16,9 +16,8 @@ from pytest_manifest.manifest import (
     write_manifest,
     write_receipt_lines,
 )
-from pytest_manifest.run.exported_receipts import ledger_of_receipts
-from pytest_manifest.run.exported_trees import exported_lines, exported_version
-from pytest_manifest.run.pending import TIMEOUT_GRACE
+from pytest_manifest.run.exports import exported_lines, exported_version, ledger_of_receipts
+from pytest_manifest.run.inflight import TIMEOUT_GRACE
 from pytest_manifest.schema import Header, Verdict
 from tests.unit.run_family import Family, entry
 from tests.unit.run_rig import Plan, rig

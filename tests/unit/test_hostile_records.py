@@ -23,7 +23,7 @@ from pytest_manifest.results.collector import ReceiptCollector, backend_receipt
 from pytest_manifest.results.read_errors import LOGGED, ReadErrors
 from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.run import RunSettings, dispatch_run
-from pytest_manifest.run.pending import PendingAttempt
+from pytest_manifest.run.inflight import PendingAttempt
 from pytest_manifest.schema import Entry, Header, Receipt
 from pytest_manifest.schema.wire import stream_key
 from pytest_manifest.testing import MemoryStack

@@ -14,7 +14,7 @@ from pytest_manifest.ledger import RECEIPT_KEYS, SEGMENTS, Ledger, key_of
 from pytest_manifest.ledger.queries import Queries, StoredPass
 from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.run import invariants
-from pytest_manifest.run.consistency import RecordSize, record_size
+from pytest_manifest.run.audit import RecordSize, record_size
 from pytest_manifest.run.invariants import Violation
 from tests.broken_records import MUTATIONS
 from tests.unit.ledger_support import INFO

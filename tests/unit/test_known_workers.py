@@ -10,7 +10,7 @@ import pytest
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.errors import StackError
 from pytest_manifest.ledger import Ledger
-from pytest_manifest.run.workers import record_known_workers
+from pytest_manifest.run.connections import record_known_workers
 from pytest_manifest.urls import StackAddress
 from tests.unit.ledger_support import INFO
 

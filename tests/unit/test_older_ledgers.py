@@ -12,8 +12,8 @@ import pytest
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.ledger import STORE_EMPTIED, TO_REUSE
-from pytest_manifest.run.older_ledger import refuse_traces
-from pytest_manifest.run.pending import PendingAttempts
+from pytest_manifest.run.inflight import PendingAttempts
+from pytest_manifest.run.resume import refuse_traces
 from pytest_manifest.run.resume_rules import ResumeRules
 from pytest_manifest.schema import Receipt
 from tests.unit.resume_rig import ResumeRig, entry, resume_rig

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 
 from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.ledger import HandedOn, Start
-from pytest_manifest.run.pending import SPARE, TIMEOUT_GRACE, PendingAttempts
+from pytest_manifest.run.inflight import SPARE, TIMEOUT_GRACE, PendingAttempts
 from pytest_manifest.run.settings import WorkerLoss
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.facts import Sending

@@ -15,7 +15,7 @@ import pytest
 from pytest_manifest.broker.attempt import task_id_for
 from pytest_manifest.ledger import HandedOn, Ledger, RunInfo, utc_now
 from pytest_manifest.reporting.progress_meter import Meter
-from pytest_manifest.run.pending import PendingAttempt
+from pytest_manifest.run.inflight import PendingAttempt
 from pytest_manifest.run.settings import WorkerLoss
 from pytest_manifest.schema import Entry, VerdictStatus
 from tests.verdicts import evaluate

@@ -13,11 +13,11 @@ from pydantic import JsonValue
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.facts import document_of
 from pytest_manifest.results.backend_results import BackendResult
+from pytest_manifest.run.connections import NodeFinding, add_nodes, record_unknown_workers
 from pytest_manifest.run.fact_log import FactLog, note_emptied
-from pytest_manifest.run.pending import TIMEOUT_GRACE
-from pytest_manifest.run.sending import REPEATS
+from pytest_manifest.run.inflight import TIMEOUT_GRACE
+from pytest_manifest.run.schedule import REPEATS
 from pytest_manifest.run.task_metadata import record_own_limits
-from pytest_manifest.run.workers import NodeFinding, add_nodes, record_unknown_workers
 from pytest_manifest.schema.facts import FactSource, Kind, Sending
 from pytest_manifest.schema.run_facts import JobFact, JobFacts, RunFact, Segment
 from tests.unit.ledger_support import INFO, MOMENT, receipt, start

@@ -16,11 +16,11 @@ from pytest_manifest.errors import DispatchError, LedgerError
 from pytest_manifest.ledger import STORE_EMPTIED, Descendant, ReusedFrom
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.processes import own_identity
-from pytest_manifest.run.departures import Departures, WorkerFacts
+from pytest_manifest.run.judging import require_signatures
 from pytest_manifest.run.resume import Resume, resume_run
 from pytest_manifest.run.resume_rules import ResumeRules
+from pytest_manifest.run.search import Departures, WorkerFacts
 from pytest_manifest.run.settings import RunSettings
-from pytest_manifest.run.signatures import require_signatures
 from pytest_manifest.schema import Receipt
 from pytest_manifest.worker import signing
 from tests.simulation.stack import address

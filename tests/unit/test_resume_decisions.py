@@ -15,7 +15,7 @@ from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import Manifest, write_manifest
 from pytest_manifest.run.fact_log import note_emptied
 from pytest_manifest.run.judging import Judging
-from pytest_manifest.run.resume_decisions import Known, decisions, preview
+from pytest_manifest.run.resume import Known, decisions, preview
 from pytest_manifest.run.resume_rules import Decision, ResumeRules
 from pytest_manifest.schema import Entry, Header, Receipt, VerdictStatus
 from pytest_manifest.schema.statuses import OF_ITS_PROCESS

@@ -34,8 +34,7 @@ from pytest_manifest.redaction import texts
 from pytest_manifest.reporting.progress import receipt_line
 from pytest_manifest.reporting.run_page.documents import details, statistics_document
 from pytest_manifest.run import RunSettings, audit_run, resume_rules
-from pytest_manifest.run.exported_receipts import ledger_of_receipts
-from pytest_manifest.run.exported_trees import exported_lines
+from pytest_manifest.run.exports import exported_lines, ledger_of_receipts
 from pytest_manifest.run.locks import RunLock
 from pytest_manifest.run.reuse import refuse_unlooked, take_over_passes
 from pytest_manifest.schema import Entry, Receipt

@@ -11,8 +11,8 @@ import pytest
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import HandedOn, Ledger
-from pytest_manifest.run import clock
-from pytest_manifest.run.clock import CLOCK, ClockWatch
+from pytest_manifest.run import fact_log as clock
+from pytest_manifest.run.fact_log import CLOCK, ClockWatch
 from pytest_manifest.verdict import belief
 from pytest_manifest.verdict.belief import Identity
 from tests.unit.ledger_support import INFO, MOMENT, receipt

@@ -14,7 +14,7 @@ import pytest
 from pytest_manifest.broker.locating import BrokerSnapshot
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.processes import ProcessIdentity, own_identity, parse_identity
-from pytest_manifest.run.departures import HEARD_WITHIN, LEFT_FOR, Departures, WorkerFacts
+from pytest_manifest.run.search import HEARD_WITHIN, LEFT_FOR, Departures, WorkerFacts
 from tests.support import eventually
 from tests.unit.ledger_support import INFO
 

@@ -14,9 +14,9 @@ from pytest_manifest.ledger import OVER_BUDGET, Ledger
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.manifest.jsonl import file_error
 from pytest_manifest.results.backend_results import BackendResult
-from pytest_manifest.run.pending import TIMEOUT_GRACE
-from pytest_manifest.run.sending import REPEATS
-from pytest_manifest.run.workers import CRASH_LOOP
+from pytest_manifest.run.connections import CRASH_LOOP
+from pytest_manifest.run.inflight import TIMEOUT_GRACE
+from pytest_manifest.run.schedule import REPEATS
 from pytest_manifest.schema import Entry, VerdictStatus
 from tests.unit.run_rig import Plan, Rig, note_stock, rig
 from tests.unit.run_world import Delivery, How, Worker

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from pytest_manifest.run.inflight import TIMEOUT_GRACE
 from pytest_manifest.run.missing import SEARCHING
-from pytest_manifest.run.pending import TIMEOUT_GRACE
 from tests.unit.run_rig import Plan, Rig, rig
 from tests.unit.run_world import NOTICED
 from tests.unit.test_run_engine import begun, entry, first

@@ -11,9 +11,9 @@ import pytest
 from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.ledger import HandedOn, Ledger, utc_now
 from pytest_manifest.manifest import Manifest, write_manifest
-from pytest_manifest.run.earlier import evaluate_kept_receipts, track_unsettled
 from pytest_manifest.run.fact_log import FactLog, stamp
-from pytest_manifest.run.pending import PendingAttempts
+from pytest_manifest.run.inflight import PendingAttempts
+from pytest_manifest.run.strategy import evaluate_kept_receipts, track_unsettled
 from pytest_manifest.schema import Entry, Header
 from pytest_manifest.schema.run_facts import Segment
 from pytest_manifest.testing import make_receipt

@@ -12,10 +12,8 @@ from hypothesis import strategies as st
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.manifest import read_manifest
-from pytest_manifest.run.budget import Budget
-from pytest_manifest.run.key_limits import SPARE, KeyLimits
 from pytest_manifest.run.schedule import Schedule
-from pytest_manifest.run.send_queue import FirstAttempts
+from pytest_manifest.run.send_queue import SPARE, Budget, FirstAttempts, KeyLimits
 from pytest_manifest.schema import Entry, VerdictStatus
 from tests.reasons import noted
 from tests.unit.run_rig import Plan, rig

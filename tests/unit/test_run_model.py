@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from pytest_manifest.errors import StackError
-from pytest_manifest.run.workers import CRASH_LOOP
+from pytest_manifest.run.connections import CRASH_LOOP
 from pytest_manifest.schema import Entry
 from tests.rings import examples
 from tests.unit.run_actions import FATES, HOWS, SECONDS, WorldActions

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of
-from pytest_manifest.run.budget import Budget
 from pytest_manifest.run.schedule import Schedule, Skipped
+from pytest_manifest.run.send_queue import Budget
 from pytest_manifest.run.settings import FailureLimit
 from pytest_manifest.schema import Entry, VerdictStatus
 from tests.reasons import noted

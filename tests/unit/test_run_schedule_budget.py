@@ -5,9 +5,8 @@ from __future__ import annotations
 from decimal import Decimal
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of
-from pytest_manifest.run.budget import Budget
-from pytest_manifest.run.key_limits import KeyLimits
 from pytest_manifest.run.schedule import Schedule
+from pytest_manifest.run.send_queue import Budget, KeyLimits
 from pytest_manifest.run.settings import FailureLimit
 from pytest_manifest.schema import Entry
 from tests.reasons import noted, phrase

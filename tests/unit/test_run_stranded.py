@@ -8,8 +8,7 @@ from dataclasses import replace
 
 from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.broker.locating import BrokerSnapshot
-from pytest_manifest.run.pending import PendingAttempts
-from pytest_manifest.run.stranded import StrandedJobs
+from pytest_manifest.run.inflight import PendingAttempts, StrandedJobs
 from pytest_manifest.schema import Entry
 
 RUN = "20261124T150000-0123abcd"

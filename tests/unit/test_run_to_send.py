@@ -13,8 +13,14 @@ from hypothesis import strategies as st
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.manifest import Manifest, read_manifest, write_manifest
-from pytest_manifest.run.key_limits import KeyedQueue, KeyLimits
-from pytest_manifest.run.send_queue import AT_ONCE, FirstAttempts, SendQueue, dependents
+from pytest_manifest.run.send_queue import (
+    AT_ONCE,
+    FirstAttempts,
+    KeyedQueue,
+    KeyLimits,
+    SendQueue,
+    dependents,
+)
 from pytest_manifest.schema import Entry, Header
 
 RUN = "20261124T150000-0a1b2c3d"

@@ -11,7 +11,7 @@ import pytest
 from pydantic import JsonValue
 
 from pytest_manifest.broker.redelivery import BY_APP, Visibility
-from pytest_manifest.run.pending import TIMEOUT_GRACE
+from pytest_manifest.run.inflight import TIMEOUT_GRACE
 from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.wire import timestamp
 from tests.unit.run_family import Family, entry

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from pydantic import JsonValue
 
-from pytest_manifest.run.pending import TIMEOUT_GRACE
+from pytest_manifest.run.inflight import TIMEOUT_GRACE
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.wire import timestamp
 from tests.unit.run_family import Family, entry

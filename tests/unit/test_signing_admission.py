@@ -11,7 +11,7 @@ import pytest
 
 from pytest_manifest import signing
 from pytest_manifest.broker.preflight import Preflight
-from pytest_manifest.run.admission import _signing_refusals
+from pytest_manifest.run.dispatch import _signing_refusals
 
 if TYPE_CHECKING:
     from pytest_manifest.run.strategy import Strategy
