@@ -17,8 +17,13 @@ from celery import Celery
 from pytest_manifest.broker.control import Answers, Arguments
 from pytest_manifest.processes import ProcessIdentity, parse_identity
 from pytest_manifest.schema import Entry
-from pytest_manifest.schema.code_digest import CODE_ATTRIBUTE, has_source
-from pytest_manifest.schema.wire import PROCESS_MARK, SIGNED_MARK, WORKER_MARK
+from pytest_manifest.schema.wire import (
+    CODE_ATTRIBUTE,
+    PROCESS_MARK,
+    SIGNED_MARK,
+    WORKER_MARK,
+    has_source,
+)
 
 # builtins: an entry may name one of Celery's own tasks, and those are registered as well.
 QUESTIONS: Final[Mapping[str, Arguments]] = {

@@ -1,11 +1,15 @@
 """Show how a manifest's entries fared in its last runs: ``manifest runs``.
 
 Tell from an entry's last runs whether it is flaky, and whether it is getting slower.
+
+Say what changed from one run to another: ``manifest diff``.
 """
 
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,13 +22,17 @@ from msgspec import Raw, Struct
 from msgspec.json import Decoder
 from pydantic import JsonValue
 
+from pytest_manifest.analysis import comparison
 from pytest_manifest.analysis.comparison import NOTICEABLE, THRESHOLD
-from pytest_manifest.cli.output import say, write_rows_as_json, write_table
+from pytest_manifest.cli.output import say, write_json, write_rows_as_json, write_table
 from pytest_manifest.cli.runs_folder import pytest_command
+from pytest_manifest.cli.stored_run import StoredRun
 from pytest_manifest.errors import LedgerError, PlanError
 from pytest_manifest.ledger import Ledger, find_runs_of_manifest
 from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.manifest import Manifest, id_and_task, read_manifest
+from pytest_manifest.reporting.terminal_layout import Sheet
+from pytest_manifest.reporting.terminal_statistics import comparison_lines
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.json_values import MSGSPEC_ERRORS
 from pytest_manifest.schema.statuses import BAD, SIGNS, outcome_of
@@ -273,3 +281,46 @@ def _say_totals(counts: dict[str, int]) -> None:
         say(f"and {left:,} more; --limit=0 shows all")
     elif not counts["matching"]:
         say("no entry fails, is flaky or is getting slower")
+
+
+def show_changes(before: StoredRun, after: StoredRun, *, json: bool, verbose: bool) -> None:
+    """Print what changed from the run ``before`` to the run ``after``."""
+    found = _compared(before, after)
+    if json:
+        write_json(comparison.comparison_document(found))
+        return
+    say(f"run {after.info.run} of {after.info.manifest}")
+    terminal = sys.stdout.isatty()
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    width = shutil.get_terminal_size().columns
+    sheet = Sheet(width, terminal, rich=unicode, all=verbose)
+    if not terminal:
+        for line in comparison_lines(found, sheet):
+            say(line.text)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(width=width)
+    for line in comparison_lines(found, sheet):
+        colours = {"bold": line.bold, "red": line.red, "yellow": line.yellow, "green": line.green}
+        style = " ".join(name for name, on in colours.items() if on)
+        console.print(Text(line.text, style=style), soft_wrap=True)
+
+
+def _compared(before: StoredRun, after: StoredRun) -> comparison.Comparison:
+    with (
+        before.records() as earlier,
+        after.records() as later,
+        before.read() as old,
+        after.read() as new,
+    ):
+        return comparison.compare(
+            earlier,
+            later,
+            before_run=before.info.run,
+            after_run=after.info.run,
+            known_before=before.manifest.ids,
+            known_after=after.manifest.ids,
+            trees=comparison.compare_trees(old.trees.by_entry(), new.trees.by_entry()),
+        )

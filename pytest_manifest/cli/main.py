@@ -289,13 +289,13 @@ def diff(
     Verdicts, runtimes, results and costs, from the first run to the second. RUN is a run's id, the
     beginning of one, "last", or the path of a ledger.
     """
-    from pytest_manifest.cli import diff as command
+    from pytest_manifest.cli.history import show_changes
     from pytest_manifest.cli.runs_folder import find_run, runs_folder
     from pytest_manifest.cli.stored_run import StoredRun
 
     place = runs_folder(folder)
     earlier, later = (StoredRun.open(find_run(one, place)) for one in (before, after))
-    command.run(earlier, later, json=json, verbose=verbose)
+    show_changes(earlier, later, json=json, verbose=verbose)
 
 
 @app.command()

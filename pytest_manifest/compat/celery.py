@@ -12,8 +12,8 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, Final, NamedTuple
 
+from pytest_manifest.compat import _put_in_place
 from pytest_manifest.compat.billiard import OtherTime
-from pytest_manifest.compat.replaced import _put_in_place
 
 _MISSING: Final = object()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pytest_manifest.compat.replaced import _all_of, _put_in_place
+from pytest_manifest.compat import _all_of, _put_in_place
 
 
 def before_greenthreads_run(prepare: Callable[[Any], None]) -> Callable[[], None]:

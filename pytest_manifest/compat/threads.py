@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from types import MethodType
 from typing import Any
 
-from pytest_manifest.compat.replaced import _all_of, _put_in_place
+from pytest_manifest.compat import _all_of, _put_in_place
 
 
 def hand_on_to_threads(

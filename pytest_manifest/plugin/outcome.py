@@ -26,7 +26,7 @@ from pytest_manifest.schema.wire import parse_moment
 from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:
-    from pytest_manifest.analysis.groups import Tally
+    from pytest_manifest.analysis.causes import Tally
     from pytest_manifest.ledger import AttemptRow, EntryVerdict, Ledger, StoredVerdict
     from pytest_manifest.schema import Entry
     from pytest_manifest.verdict import AttemptLine
@@ -380,7 +380,7 @@ def _assert_group(item: pytest.Item, binding: Binding, when: Literal["setup", "c
         return
     if found.outcome == "passed":
         return
-    from pytest_manifest.analysis.groups import explain_group, headline
+    from pytest_manifest.analysis.causes import explain_group, headline
 
     if found.outcome == "skipped":
         reason = f"{headline(found)}; {found.first[0].id!r}: {found.first[0].sentence}"
@@ -414,7 +414,7 @@ def _tally(state: ManifestSession, binding: Binding, item: pytest.Item) -> Tally
     ledger = None if reader is None else reader.ledger_of(binding)
     if reader is None or ledger is None or binding.group is None:
         return None
-    from pytest_manifest.analysis.groups import tally
+    from pytest_manifest.analysis.causes import tally
 
     groups = state.manifests.groups(binding.manifest)
     found = tally(ledger, groups.ids(binding.group))

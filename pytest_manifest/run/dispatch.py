@@ -55,8 +55,8 @@ from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.strategy import Strategy
 from pytest_manifest.run.task_metadata import OwnLimits, record_code, record_own_limits
 from pytest_manifest.schema import Entry
-from pytest_manifest.schema.code_digest import code_digest
 from pytest_manifest.schema.run_facts import PlaceFact
+from pytest_manifest.schema.wire import code_digest
 from pytest_manifest.text import listed
 from pytest_manifest.urls import StackAddress, scheme_of
 from pytest_manifest.verdict.problems import UnknownTask

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from pytest_manifest.broker.workers import with_effective_timeout
 from pytest_manifest.ledger import Ledger, utc_now
 from pytest_manifest.schema import Entry
-from pytest_manifest.schema.code_digest import code_digest
 from pytest_manifest.schema.run_facts import TaskFact
+from pytest_manifest.schema.wire import code_digest
 
 if TYPE_CHECKING:
     from pytest_manifest.run.inflight import PendingAttempt

@@ -30,8 +30,9 @@ from pytest_manifest.schema.facts import (
     TakenUp,
     TimeOver,
     Withheld,
+    named_value,
+    value,
 )
-from pytest_manifest.schema.values import named_value, value
 
 
 @named_value

@@ -27,11 +27,11 @@ from pytest_manifest.schema.facts import (
     SendResult,
     Started,
     Stored,
+    value,
 )
 from pytest_manifest.schema.run_facts import AnyFact, JobFacts, RunFacts, SetBack, StoreFact
 from pytest_manifest.schema.statuses import OF_ITS_PROCESS, WITHOUT_START
 from pytest_manifest.schema.stream_records import FILLABLE
-from pytest_manifest.schema.values import value
 from pytest_manifest.text import short
 from pytest_manifest.verdict import problems
 from pytest_manifest.verdict.expectations import result_left_out

@@ -20,11 +20,11 @@ from pytest_manifest.schema.facts import (
     Sending,
     SendResult,
     TakenUp,
+    value,
 )
 from pytest_manifest.schema.run_facts import JobFacts, RunFacts
 from pytest_manifest.schema.statuses import NEVER_STARTED_STATES
 from pytest_manifest.schema.stream_records import HANDED_ON_AFTER_DEATH
-from pytest_manifest.schema.values import value
 from pytest_manifest.verdict import messages, problems
 from pytest_manifest.verdict.belief import (
     End,

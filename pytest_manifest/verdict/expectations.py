@@ -21,12 +21,11 @@ from pytest_manifest.schema import (
     State,
     VerdictStatus,
 )
-from pytest_manifest.schema.code_digest import comparable
 from pytest_manifest.schema.json_schemas import SchemaFlawError, Violation, violations
 from pytest_manifest.schema.patterns import found_in
 from pytest_manifest.schema.shown import Secrets, secrets_of, shown_error, shown_text
 from pytest_manifest.schema.statuses import OF_ITS_PROCESS
-from pytest_manifest.schema.wire import canonical, json_sha256
+from pytest_manifest.schema.wire import canonical, comparable, json_sha256
 from pytest_manifest.text import VALUE_LIMIT, middle, plural, printable, seconds, short
 from pytest_manifest.verdict import messages
 from pytest_manifest.verdict.reasons import Finding

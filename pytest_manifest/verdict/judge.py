@@ -30,6 +30,7 @@ from pytest_manifest.schema.facts import (
     TakenUp,
     Withheld,
     WithheldCode,
+    value,
 )
 from pytest_manifest.schema.run_facts import JobFacts, RunFacts
 from pytest_manifest.schema.statuses import (
@@ -40,7 +41,6 @@ from pytest_manifest.schema.statuses import (
     OWN,
     RESENDABLE,
 )
-from pytest_manifest.schema.values import value
 from pytest_manifest.verdict import problems
 from pytest_manifest.verdict.belief import (
     believed_ends,

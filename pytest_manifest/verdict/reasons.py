@@ -16,9 +16,9 @@ from typing import ClassVar, Final
 from typing_extensions import Self, dataclass_transform
 
 from pytest_manifest.schema import Entry, Mismatch, Verdict, VerdictStatus
+from pytest_manifest.schema.facts import value
 from pytest_manifest.schema.shown import secrets_of, shown_text
 from pytest_manifest.schema.statuses import STATUSES
-from pytest_manifest.schema.values import value
 from pytest_manifest.text import duration, plural, printable, seconds
 
 _PLAIN: Final = str, int, float

@@ -121,7 +121,7 @@ def _take_digests(app: Celery) -> None:
 
     Each task has its own as an attribute, which the worker tells before a dispatch.
     """
-    from pytest_manifest.schema.code_digest import CODE_ATTRIBUTE, told_digest
+    from pytest_manifest.schema.wire import CODE_ATTRIBUTE, told_digest
 
     for name, task in app.tasks.items():
         if not name.startswith("celery."):

@@ -40,15 +40,15 @@ from pytest_manifest.compat.eventlet import before_greenthreads_run
 from pytest_manifest.compat.threads import hand_on_to_threads
 from pytest_manifest.process_state import ProcessState
 from pytest_manifest.schema import stream_records, wire
-from pytest_manifest.schema.code_digest import told_digest
 from pytest_manifest.schema.statuses import State
-from pytest_manifest.schema.wire import timestamp
-from pytest_manifest.worker import announcements, backends, handoff, job, log_capture, store_waits
+from pytest_manifest.schema.wire import timestamp, told_digest
+from pytest_manifest.worker import announcements, backends, handoff, job, store_waits
 from pytest_manifest.worker.backend_base import ReceiptBackend
 from pytest_manifest.worker.backends import ensure_receipts
 from pytest_manifest.worker.job import (
     Delivery,
     Execution,
+    catch_stdlib,
     context_of_own_execution,
     current_execution,
     delivery_of,
@@ -61,7 +61,6 @@ from pytest_manifest.worker.job import (
     running_within,
     runs_in_pool_child,
 )
-from pytest_manifest.worker.log_capture import catch_stdlib
 from pytest_manifest.worker.receipt import (
     EXECUTION,
     execution_of,
@@ -149,7 +148,7 @@ def enter_process(*, is_pool_child: bool) -> None:
     """Set up a new process of a prefork pool, or the one process of a solo worker."""
     run_one_task_at_a_time(is_pool_child=is_pool_child)
     connections.now.make("threads", partial(hand_on_to_threads, _captured))
-    log_capture.catch_loguru()
+    job.catch_loguru()
 
 
 def connect() -> None:
@@ -171,7 +170,7 @@ def connect() -> None:
         (celery_signals.worker_shutting_down, store_waits.begin_stop),
     ):
         here.receive(signal, receiver, f"{receiver.__module__}.{receiver.__name__}")
-    if log_capture.sets_up_logging():
+    if job.sets_up_logging():
         here.receive(celery_signals.setup_logging, _on_setup_logging, f"{__name__}.logging")
     if processes.SUPERVISED in os.environ:
         ends: tuple[tuple[Any, Callable[..., object], str], ...] = (
@@ -186,7 +185,7 @@ def connect() -> None:
 def _on_ready(sender: Any, **_: object) -> None:
     on_ready(sender)
     ensure_receipts(sender.app.backend)
-    log_capture.catch_loguru()
+    job.catch_loguru()
     sweep_stale()
     connections.now.make("threads", partial(hand_on_to_threads, _captured))
 
@@ -209,7 +208,7 @@ def _on_set_up(conf: Any, **_: object) -> None:
 def _on_setup_logging(**_: object) -> None:
     from celery import current_app
 
-    log_capture.set_up_own_logging()
+    job.set_up_own_logging()
     if current_app.conf.worker_redirect_stdouts:
         # Celery leaves redirection to the logging's owner; tasks' prints are kept as well.
         current_app.log.redirect_stdouts(current_app.conf.worker_redirect_stdouts_level)

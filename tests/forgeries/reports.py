@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 import redis
 
 from pytest_manifest.schema import wire
-from pytest_manifest.schema.code_digest import code_digest
+from pytest_manifest.schema.wire import code_digest
 from pytest_manifest.worker.receipt import encode, encode_signed, finished_record
 from tests.forgeries.app import work
 

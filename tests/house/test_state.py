@@ -22,7 +22,7 @@ EXCEPTIONS: Final = {
     "process_state.py: _places": "where the states of all modules are: each adds itself once",
     "broker/bounded.py: _here": "of one thread, and what it runs ends before its caller goes on",
     "broker/client.py: _complete": "weak: an app's loader takes its mark with it",
-    "schema/code_digest.py: _digests": "weak: a module takes its digest with it",
+    "schema/wire.py: _digests": "weak: a module takes its digest with it",
     "log.py: _fork": "of one thread, while it forks",
     "schema/json_schema_rules.py: _left": "of one context, which is put back",
     "worker/backend_base.py: _current_receipt": "of one context, which is put back",

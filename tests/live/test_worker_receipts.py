@@ -15,9 +15,8 @@ import pytest
 import redis
 from celery.result import AsyncResult
 
-from pytest_manifest.schema.code_digest import code_digest
 from pytest_manifest.schema.stream_records import FinishedRecord, HandedOnRecord, StartedRecord
-from pytest_manifest.schema.wire import stream_key
+from pytest_manifest.schema.wire import code_digest, stream_key
 from tests.live.apps import worker_tasks
 from tests.live.apps.worker_support import (
     INCLUDE,

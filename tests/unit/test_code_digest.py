@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from pytest_manifest.schema.code_digest import code_digest, comparable
+from pytest_manifest.schema.wire import code_digest, comparable
 from pytest_manifest.worker import _take_digests
 
 VERSION = f"py{sys.version_info.major}.{sys.version_info.minor}"
@@ -162,7 +162,7 @@ def test_another_process_comes_to_the_same(load: Load) -> None:
     module = load(SOURCE)
     program = (
         f"import sys; sys.path.insert(0, sys.argv[1]); import {module.__name__} as m\n"
-        "from pytest_manifest.schema.code_digest import code_digest\n"
+        "from pytest_manifest.schema.wire import code_digest\n"
         "print(code_digest(m.retried))"
     )
     folder = str(Path(str(module.__file__)).parent)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_manifest.analysis.groups import explain_group, headline, tally
+from pytest_manifest.analysis.causes import explain_group, headline, tally
 from pytest_manifest.errors import ManifestError
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.queries import BATCH

@@ -9,7 +9,7 @@ from celery import Celery
 
 from pytest_manifest.broker.control import Answers
 from pytest_manifest.broker.workers import QUESTIONS, known_codes, workers_of
-from pytest_manifest.schema.code_digest import CODE_ATTRIBUTE, told_digest
+from pytest_manifest.schema.wire import CODE_ATTRIBUTE, told_digest
 from pytest_manifest.worker import _take_digests
 
 A, B = "py3.11:" + "a" * 64, "py3.11:" + "b" * 64

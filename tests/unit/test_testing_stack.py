@@ -174,7 +174,7 @@ def test_nothing_is_kept() -> None:
     assert stores.now is not kept
     assert "some-id" not in worker_state.revoked
     handlers = {type(one).__module__ for one in logging.getLogger().handlers}
-    assert "pytest_manifest.worker.log_capture" not in handlers
+    assert "pytest_manifest.worker.job" not in handlers
 
 
 def test_every_stack_hears_its_own_log_lines() -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_manifest.analysis.causes import Causes
-from pytest_manifest.analysis.groups import explain_group, tally
+from pytest_manifest.analysis.causes import Causes, explain_group, tally
 from pytest_manifest.analysis.statistics import statistics
 from pytest_manifest.reporting.descendants import read_trees
 from pytest_manifest.schema import Verdict, VerdictStatus
@@ -130,7 +129,7 @@ def test_a_group_counts_the_descendants_of_its_entries(
     trees: Trees, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In batches, and of no other entries; nothing is said where there are none."""
-    monkeypatch.setattr("pytest_manifest.analysis.groups._BATCH", 2)
+    monkeypatch.setattr("pytest_manifest.analysis.causes._BATCH", 2)
     for name in "abcde":
         root = trees.entry(name, "failed" if name == "a" else "passed")
         trees.child(root, f"{name}1", kind="failed" if name == "a" else "passed")

@@ -11,7 +11,7 @@ import pytest
 
 SCRIPT = """
 import logging
-from pytest_manifest.worker.log_capture import set_up_own_logging, sets_up_logging
+from pytest_manifest.worker.job import set_up_own_logging, sets_up_logging
 if sets_up_logging():
     set_up_own_logging()
 for name in ("shop", "celery.app.trace"):

@@ -21,7 +21,7 @@ from kombu.utils import json as kombu_json
 from loguru import logger
 
 from pytest_manifest.schema import Receipt, stream_records, wire
-from pytest_manifest.schema.code_digest import code_digest
+from pytest_manifest.schema.wire import code_digest
 from pytest_manifest.worker import backends, evidence, instrument, job, signals
 from pytest_manifest.worker.backends import ensure_receipts, with_receipts
 from pytest_manifest.worker.children import Document
