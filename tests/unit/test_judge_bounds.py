@@ -538,6 +538,14 @@ G = [
         ("revoked", "revoked"),
     ),
     Row(
+        "G: its time was over, it failed, and what was delivered again was dropped",
+        [
+            *(sent(), started(), time_over("deadline"), ended("failed")),
+            ended("revoked", "x2", redelivered=True),
+        ],
+        ("revoked", "revoked"),
+    ),
+    Row(
         "G: it kills workers, and is recalled for another reason",
         [sent(), *FOUR, recalled(), ended("succeeded", "x4")],
         ("duplicated", "duplicated"),
