@@ -259,7 +259,8 @@ class JobFacts:
             found = self._sorted()
         if not found.keys() <= _PLAIN:
             return False
-        return all(one.outcome == "published" for one in self.each(SendResult))
+        # Without a generator, as it is asked of each entry.
+        return not [one for one in self.each(SendResult) if one.outcome != "published"]
 
 
 @dataclass(frozen=True, kw_only=True)

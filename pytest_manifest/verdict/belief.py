@@ -213,7 +213,7 @@ def _in_order(starts: Sequence[Started]) -> tuple[Sequence[Started], bool]:
     clashes = len(places) > len({one.execution for one in kept}) or any(
         len({_identity(one) for one in same}) > 1 for same in by_process.values()
     )
-    return sorted(kept, key=start_order), clashes
+    return kept, clashes
 
 
 def _identity(start: Started) -> tuple[object, ...]:
@@ -286,8 +286,8 @@ def _is_confirmed(job: JobFacts, end: End) -> bool:
     if not searches:
         return False
     then = job.until(searches[0].seq)
-    starts = _in_order(then.each(Started))[0]
-    return not any(_is_of(one, starts[-1]) for one in then.each(Gone)) if starts else True
+    last = _in_order(then.each(Started))[0][-1:]
+    return not any(_is_of(one, start) for start in last for one in then.each(Gone))
 
 
 def _without_earlier(ends: Sequence[End], traces: Traces) -> list[End]:
@@ -560,6 +560,8 @@ def without_unproven_claims(end: End, starts: Sequence[Started]) -> Receipt:
         struck["retries"] = 0
     if receipt.replaced and not replaced:
         struck["replaced"] = False
+    if not struck:
+        return receipt
     return receipt.model_copy(update=struck)
 
 

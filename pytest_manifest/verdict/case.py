@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
 from datetime import datetime
-from typing import Final
 
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.schema.facts import (
@@ -211,18 +210,13 @@ def judge_ends(case: Case, ends: Sequence[End]) -> Own:
     if lie is not None:
         return Own(Finding("forged", lie), end.receipt, end.seq)
     said = without_unproven_claims(end, traces.starts)
-    claims = [name for name in _OF_NO_WORKER if getattr(said, name) is not None]
-    if claims:
-        said = said.model_copy(update=dict.fromkeys(claims))
+    if said.reused or said.judged:  # which no worker says
+        said = said.model_copy(update={"reused": None, "judged": None})
     whole = complete_receipt(said, traces.starts)
     found = _held_against(case, said, whole, end.seq)
     if found.status == "crashed" and not case.is_descendant:
         found = too_deadly(case, found, end.seq)
     return Own(found, whole, end.seq)
-
-
-_OF_NO_WORKER: Final = ("reused", "judged")
-"""Fields of a receipt that no worker writes."""
 
 
 def _held_against(case: Case, said: Receipt, whole: Receipt, seq: int) -> Finding:

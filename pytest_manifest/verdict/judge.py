@@ -270,8 +270,9 @@ def _found_of(case: Case) -> Own:
             return fixed  # G
     ends = counted_ends(case.facts, case.traces, case.base)
     if ends:
-        if all(one.receipt.state == "revoked" for one in ends):
-            before = infer(case.until(ends[-1].seq))
+        last = ends[-1]
+        if last.receipt.state == "revoked" and all(one.receipt.state == "revoked" for one in ends):
+            before = infer(case.until(last.seq))
             if before is not None and before.finding.status in GIVEN_UP:
                 return before  # G: its time was over before
         return judge_ends(case, ends)

@@ -271,7 +271,7 @@ class Tree:
         children, own = receipt.children, known[self.root]
         short_ones = sum(one.children > known[one.job.task_id] for one in self._sent.values())
         silent_ones = sum(one.is_silent for one in self._sent.values())
-        if receipt.source == "backend" or children is None:
+        if children is None:
             by_store = receipt.source == "backend"
             why = problems.NoTreeReports() if by_store else problems.NoTreeReportsYet()
             return why, short_ones > 0

@@ -24,7 +24,7 @@ BOUNDS = {
     "lines of code of the package": 46_750,
     "options and settings": 57,
     "words of the documents": 96_280,
-    "lines of the tests": 113_900,
+    "lines of the tests": 113_993,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42

@@ -60,7 +60,7 @@ MINUTES = timedelta(minutes=5)
 FOUR = [started(f"x{n}", redelivered=n > 1, pid=n) for n in range(1, 5)]
 OTHER_ARGUMENTS = {"args_sha256": "0" * 64}
 TRIED = {"retried": [{"retries": 0}]}
-CLONES = several(started("x1"), started("x2", pid=12))
+CLONES = several(started("x1", pid=13), started("x2", pid=12))
 """Two executions of which nothing says which is the newer one, but their names."""
 
 
@@ -222,6 +222,19 @@ C = [
         ("forged", "end_without_start"),
     ),
     Row(
+        "C4: the store was emptied after a sending that was refused",
+        [
+            *(planned(), sending(), result("refused"), store("emptied"), store("marked")),
+            *(sending(2), result("published", 2), ended()),
+        ],
+        ("forged", "end_without_start"),
+    ),
+    Row(
+        "C4: the store was intact and then emptied before it was sent",
+        [store("intact"), store("emptied"), sent(), ended()],
+        PASSED,
+    ),
+    Row(
         "C4: the store was emptied meanwhile, and is intact since",
         [sent(), store("emptied"), ended(), store("intact")],
         PASSED,
@@ -328,8 +341,8 @@ D = [
     ),
     Row(
         "D1: a worker knows better than the store, also of nobody knows which execution",
-        [sent(), ended("failed", None), stored(finished_at=BEGAN + timedelta(seconds=9))],
-        ("failed", "raised"),
+        [sent(), ended("crashed", None), stored(finished_at=BEGAN + timedelta(seconds=9))],
+        ("crashed", "died"),
     ),
     Row(
         "D1: an execution that is known decides",
@@ -351,6 +364,14 @@ D = [
         "D2: the store alone, nowhere, and begun only after that",
         [sent(), stored(), nowhere_now(), started()],
         PASSED,
+    ),
+    Row(
+        "D2: the store alone, nowhere, and the process of an earlier start is gone",
+        [
+            *(sent(), started(), gone(), started("x2", redelivered=True, pid=12)),
+            *(stored(), nowhere()),
+        ],
+        ("duplicated", "duplicated"),
     ),
     Row(
         "D3: the store's end, a second after that of a try",
@@ -517,6 +538,14 @@ G = [
         ("revoked", "revoked"),
     ),
     Row(
+        "G: its time was over, it failed, and what was delivered again was dropped",
+        [
+            *(sent(), started(), time_over("deadline"), ended("failed")),
+            ended("revoked", "x2", redelivered=True),
+        ],
+        ("revoked", "revoked"),
+    ),
+    Row(
         "G: it kills workers, and is recalled for another reason",
         [sent(), *FOUR, recalled(), ended("succeeded", "x4")],
         ("duplicated", "duplicated"),
@@ -595,7 +624,7 @@ J = [
     ),
     Row(
         "J3: it does not matter how they end, only how many there are",
-        passed_with(child_ended("c", "failed")),
+        passed_with(spawned("c"), nowhere()),
         PASSED,
         an_entry(expect={"descendants": {"outcome": "ignored", "count": 1}}),
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
@@ -9,12 +10,23 @@ import pytest
 
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.schema import facts as f
+from pytest_manifest.schema import run_facts as r
+from pytest_manifest.verdict.belief import Identity, excuses
 from pytest_manifest.verdict.judge import Again
-from pytest_manifest.verdict.tree import ByDescendant, Descendant, Tree
+from pytest_manifest.verdict.messages import Reused
+from pytest_manifest.verdict.reasons import UNEXPLAINED, Finding, verdict_of
+from pytest_manifest.verdict.tree import (
+    ByDescendant,
+    Descendant,
+    Tree,
+    descendant_of,
+    expects_something,
+)
 from tests.unit.judge_world import (
     BEGAN,
     FINISHES,
     GIVEN,
+    RUN,
     TASK,
     Step,
     World,
@@ -45,6 +57,7 @@ from tests.unit.judge_world import (
     segment,
     sending,
     sent,
+    set_back,
     several,
     spawned,
     started,
@@ -501,6 +514,28 @@ def test_a_signed_receipt_says_what_was_filled_in() -> None:
     assert whole.signature.filled == ["worker"]
 
 
+OF_A1 = Identity(run=RUN, entry="e1", attempt=1, task_id="a1")
+
+
+@pytest.mark.parametrize(
+    ("steps", "excused"),
+    [
+        ([sent(), started(), ended()], []),
+        ([sent(), store("emptied"), ended()], [r.StoreFact(seq=0, at=BEGAN, what="emptied")]),
+        ([sent(), set_back(60.0), ended()], [r.SetBack(seq=0, at=BEGAN, by=60.0, most=60.0)]),
+    ],
+    ids=["nothing", "the store", "the clock"],
+)
+def test_what_excuses_a_jobs_reports_is_kept_for_it_alone(
+    steps: list[Step], excused: list[r.StoreFact | r.SetBack]
+) -> None:
+    """As whoever reuses it knows nothing of this run."""
+    world = play(steps)
+    job = world.job_facts(world.jobs["a1"])
+    own = [replace(one, job="a1") for one in excused]
+    assert excuses(job, OF_A1, world.facts()) == own
+
+
 # Trees
 
 
@@ -599,3 +634,78 @@ def test_what_no_task_has_started_is_in_no_tree() -> None:
     job = next(iter(play([sent()]).jobs.values()))
     with pytest.raises(ValueError, match="a1 was started by no task"):
         Tree("a1").add(Descendant(job, play([sent()]).judge().finding))
+
+
+# Sentences
+
+SPLIT = several(spawned("c"), started("y"), handed_on("canvas", "y"))
+LATE_PART = several(SPLIT, spawned("d"), started("z"), time_over(), about("c"), nowhere())
+TOO_LATE = (
+    "The job was not seen to finish in time: its timeout is 60 s from the start (it ran longer "
+    "than its timeout of 60 s and its worker sent no receipt)"
+)
+THEN = "see whether workers are running and free, and what held it up, or raise its limits"
+
+
+def in_words(found: Finding) -> tuple[str, str]:
+    return found.reason.sentence(found.status), found.reason.advice(found.status)
+
+
+def test_the_sentence_of_a_descendant_names_it_its_parent_and_the_others() -> None:
+    """And what to do is of its own end."""
+    two = passed_with(child_ended("c", "failed"), child_ended("d", "failed"))
+    assert in_words(play(two).judge().finding) == (
+        (
+            "The job passed, but its descendant 'tasks.part' (c), started by 'tasks.work', failed: "
+            "The task raised ValueError: no on w1@h (pid 11); start from the worker's traceback. "
+            "(1 more of its 2 descendants did not succeed)"
+        ),
+        "start from the worker's traceback",
+    )
+    late = passed_with(spawned("c"), started("y"), time_over())
+    assert in_words(play(late).judge().finding) == (
+        (
+            "The job passed, but its descendant 'tasks.part' (c), started by 'tasks.work', "
+            f"timed out: {TOO_LATE}; {THEN}. (it has 1 descendant)"
+        ),
+        THEN,
+    )
+
+
+def test_the_sentence_of_a_job_that_was_handed_on_says_so() -> None:
+    """It has no end of its own then."""
+    steps = [sent(), started(), handed_on("canvas"), child_ended("c", "revoked"), of_root()]
+    sentence, _ = in_words(play([*steps, nowhere()]).judge().finding)
+    assert sentence.startswith("The job was handed on to others, and its descendant 'tasks.part'")
+
+
+def test_the_sentence_of_a_split_task_is_that_of_its_part() -> None:
+    """With what to do."""
+    assert in_words(end_of(tree_of(LATE_PART), "c").finding) == (
+        f"The task was handed on to others, and 'tasks.part' (d) timed out: {TOO_LATE}; {THEN}.",
+        THEN,
+    )
+
+
+def test_the_sentence_of_unknown_descendants_says_why_they_are() -> None:
+    """In brackets."""
+    sentence, _ = in_words(play([sent(), stored()], GIVEN).judge().finding)
+    assert "is not known (its worker sends no receipts); use workers" in sentence
+
+
+def test_the_descendant_that_a_verdict_rests_on() -> None:
+    """Also where its job was reused; None where it rests on none."""
+    found = play(passed_with(child_ended("c", "failed"))).judge().finding
+    reason = found.reason
+    again = Reused(run="run-0", why=reason)
+    verdicts = [verdict_of("e1", 1, "failed", one) for one in (reason, again, UNEXPLAINED)]
+    assert [descendant_of(one) for one in verdicts] == [reason, reason, None]
+
+
+@pytest.mark.parametrize(
+    ("entry", "does"),
+    [(an_entry(), False), (GIVEN, True), (an_entry(expect={"descendants": "ignored"}), False)],
+)
+def test_an_entry_may_expect_something_of_its_descendants(entry: Entry, does: bool) -> None:
+    """Where it says what, and not that they do not matter."""
+    assert expects_something(entry) is does
