@@ -52,16 +52,6 @@ def spool_directory() -> Path:
     return Path(tempfile.gettempdir()) / f"pytest-manifest-spool-{os.getuid()}"
 
 
-def prepared_directory() -> Path:
-    """Create the directory if missing. Raises OSError where it cannot be this user's."""
-    directory = spool_directory()
-    if processes.SPOOL in os.environ:
-        private_folder(directory)
-    else:
-        _check_own(directory)
-    return directory
-
-
 def spool_path(task_id: str) -> Path:
     """Return a task's file; ids that are no safe file name (they come from outside) are hashed."""
     if not _SAFE_NAME.fullmatch(task_id):
