@@ -2,16 +2,18 @@
 
     python -m benchmarks.house [FOLDER ...]
 
-Counts modules, lines, the longest module and function, functions whose docstring begins with no
-verb ("What ...", "The ... of which ..."), classes and modules whose docstring is a clause ("What
-..."), and the modules that import the session's state. FOLDER: the package of another checkout, to
-hold two side by side.
+Counts modules, lines, those with code, the fields of the largest class, the longest module and
+function, functions whose docstring begins with no verb ("What ...", "The ... of which ..."),
+classes and modules whose docstring is a clause ("What ..."), and the modules that import the
+session's state. FOLDER: the package of another checkout, to hold two side by side.
 """
 
 from __future__ import annotations
 
 import ast
+import io
 import sys
+import tokenize
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -111,6 +113,9 @@ CLAUSES: Final = frozenset(
     }
 )
 """First words of what is no noun phrase either: classes and modules may begin with one."""
+NO_CODE: Final = frozenset(
+    {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
+)
 SESSION: Final = ("face.session", "plugin.session")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -125,9 +130,11 @@ def measure(package: Path) -> dict[str, int]:
     return {
         "modules": len(sources),
         "lines": sum(lines.values()),
+        "lines of code": sum(map(code_lines, sources.values())),
         "lines of a module, mean": sum(lines.values()) // len(lines),
         "lines of the longest module": max(lines.values()),
         "modules of more than 400 lines": sum(count > 400 for count in lines.values()),
+        "fields of the largest class": max(n for tree in trees.values() for n in fields_of(tree)),
         "lines of the longest function": max(map(_length, functions)),
         "docstrings of functions": sum(ast.get_docstring(one) is not None for one in functions),
         "docstrings that begin with no verb": sum(map(begins_with_no_verb, functions)),
@@ -136,6 +143,43 @@ def measure(package: Path) -> dict[str, int]:
         ),
         "importers of the session's state": sum(map(_imports_session, trees.values())),
     }
+
+
+def code_lines(text: str) -> int:
+    """Return how many lines have code on them."""
+    lines = {
+        number
+        for token in tokenize.generate_tokens(io.StringIO(text).readline)
+        if token.type not in NO_CODE
+        for number in range(token.start[0], token.end[0] + 1)
+        if token.string
+    }
+    for node in ast.walk(ast.parse(text)):
+        value = getattr(node, "value", None)
+        if isinstance(node, ast.Expr) and isinstance(value, ast.Constant):
+            lines -= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return len(lines)
+
+
+def fields_of(tree: ast.AST) -> Iterator[int]:
+    """Yield the number of each class's fields: what its body declares, and what its methods set."""
+    for one in ast.walk(tree):
+        if not isinstance(one, ast.ClassDef):
+            continue
+        declared = {
+            part.target.id
+            for part in one.body
+            if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)
+        }
+        assigned = {
+            part.attr
+            for part in ast.walk(one)
+            if isinstance(part, ast.Attribute)
+            and isinstance(part.ctx, ast.Store)
+            and isinstance(part.value, ast.Name)
+            and part.value.id == "self"
+        }
+        yield len(declared | assigned)
 
 
 def functions_of(tree: ast.AST) -> Iterator[Function]:

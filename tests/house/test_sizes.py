@@ -5,14 +5,12 @@ Whoever raises a bound says why where the change is described.
 
 from __future__ import annotations
 
-import ast
-import io
-import tokenize
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+from benchmarks.house import code_lines
 from pytest_manifest.plugin.option_values import Option
 from pytest_manifest.plugin.options import Options
 from tests.house.conftest import ROOT
@@ -30,7 +28,6 @@ BOUNDS = {
 MINUTES_OF_RING_1 = 42
 """What the tests of ring 1 may cost by the table of tests/README.md, all processes together."""
 PAPERS = ("README", "ARCHITECTURE", "CONTRIBUTING", "SECURITY")
-IS_NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
 
 
 def test_no_module_is_longer_than_can_be_read() -> None:
@@ -40,22 +37,6 @@ def test_no_module_is_longer_than_can_be_read() -> None:
         for path in package.rglob("*.py")
     }
     assert {name: lines for name, lines in lengths.items() if lines > MOST_LINES} == {}
-
-
-def code_lines(text: str) -> int:
-    """Return how many lines have code on them."""
-    lines = {
-        number
-        for token in tokenize.generate_tokens(io.StringIO(text).readline)
-        if token.type not in IS_NO_CODE
-        for number in range(token.start[0], token.end[0] + 1)
-        if token.string
-    }
-    for node in ast.walk(ast.parse(text)):
-        value = getattr(node, "value", None)
-        if isinstance(node, ast.Expr) and isinstance(value, ast.Constant):
-            lines -= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    return len(lines)
 
 
 def test_code_is_what_is_neither_blank_nor_comment_nor_docstring() -> None:
