@@ -21,7 +21,7 @@ BOUNDS = {
     "modules of the package": 260,
     "lines of code of the package": 46_750,
     "options and settings": 57,
-    "words of the documents": 96_280,
+    "words of the documents": 96_285,
     "lines of the tests": 113_993,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
