@@ -8,7 +8,6 @@ from datetime import datetime, timedelta, timezone
 
 from pytest_manifest.ledger import Start
 from pytest_manifest.ledger.facts import started_of
-from pytest_manifest.run.judging import end_of
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.facts import FactSource, Job, Sending
 from pytest_manifest.schema.run_facts import JobFact, JobFacts, RunFacts, SetBack, TaskFact
@@ -22,6 +21,7 @@ from pytest_manifest.verdict.belief import (
 )
 from pytest_manifest.verdict.expectations import held_against
 from pytest_manifest.verdict.judge import Attempt, judge
+from pytest_manifest.verdict.judging import end_of
 from pytest_manifest.verdict.messages import EndedAsExpected
 from pytest_manifest.verdict.reasons import (
     UNEXPLAINED,

@@ -20,11 +20,11 @@ from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.facts import document_of
 from pytest_manifest.ledger.jobs import LoadedAttempt
 from pytest_manifest.redaction import redacted
-from pytest_manifest.run.judging import Judging
 from pytest_manifest.schema.facts import Ended, Job, Stored
 from pytest_manifest.schema.run_facts import JobFact, RunFact
 from pytest_manifest.schema.shown import Secrets, secrets_of, shown_receipt, shown_text
 from pytest_manifest.text import plural, short
+from pytest_manifest.verdict.judging import Judging
 from pytest_manifest.verdict.reasons import RULES
 
 _COLUMNS: Final = ("#seq", "recorded at", "who", "job", "what", "fields")

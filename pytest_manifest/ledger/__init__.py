@@ -20,7 +20,6 @@ from pytest_manifest.ledger.merge import merge_files
 from pytest_manifest.ledger.queries import (
     BUDGET,
     OVER_BUDGET,
-    AttemptCost,
     History,
 )
 from pytest_manifest.ledger.rows import (
@@ -98,7 +97,6 @@ __all__ = [
     "UNITED_KEYS",
     "UNVERIFIED_WORKERS",
     "Announced",
-    "AttemptCost",
     "AttemptRow",
     "Descendant",
     "EntryVerdict",

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice, takewhile
+from itertools import islice
 from typing import Final
 
 from pytest_manifest.ledger.database import Built, LedgerPart, chunks, placeholders
@@ -17,7 +16,6 @@ from pytest_manifest.ledger.rows import (
     AttemptRow,
     EntryVerdict,
     Row,
-    SendState,
     Start,
     attempt_of_row,
     damaged,
@@ -241,33 +239,6 @@ class Queries(LedgerPart):
         for some in chunks(values):
             yield from self._db.build_each(make, f"{query} IN ({placeholders(some)}) {order}", some)
 
-    def attempt_costs(self, task_id: str | None = None) -> Iterator[AttemptCost]:
-        """Yield every attempt, or the one with this task id, in no particular order.
-
-        What was reused has cost another run, and is left out.
-        """
-        # One pass over each table, side by side: constant memory.
-        with ExitStack() as stack:
-
-            def rows(query: str) -> Iterator[Row]:
-                word = "AND" if query is _ATTEMPTS else "WHERE"
-                which = query.format("" if task_id is None else f"{word} task_id = ?")
-                values = () if task_id is None else (task_id,)
-                return stack.enter_context(closing(self._db.read(which, values)))
-
-            starts, receipts = _MergeJoin(rows(_STARTS)), _MergeJoin(rows(_RECEIPTS))
-            tries = _MergeJoin(rows(_COSTS_OF_TRIES))
-            for key, entry, attempt, state, kind in rows(_ATTEMPTS):
-                try:
-                    begun = [execution for _, execution in starts.of(key)]
-                    said = [
-                        (x, Receipt.model_validate_json(text)) for _, x, text in receipts.of(key)
-                    ]
-                    costs = {execution: float(cost) for _, execution, cost in tries.of(key)}
-                except BAD_ROW_ERRORS as error:
-                    raise damaged(self._db.path, error) from error
-                yield AttemptCost(key, entry, attempt, state, kind, begun, said, costs)
-
     def has_costs(self) -> bool:
         """Return whether some receipt may state a cost."""
         query = "SELECT 1 FROM receipts WHERE instr(receipt, '\"cost\"') LIMIT 1"
@@ -328,51 +299,3 @@ BUDGET: Final = "budget"
 """The ledger's key for what the run may cost; empty or absent: it is not limited."""
 OVER_BUDGET: Final = "over_budget"
 """The ledger's key for why the budget ended the run's sending; empty or absent: it did not."""
-
-_ATTEMPTS = """
-    SELECT task_id, entry, attempt, state, coalesce(
-        (SELECT kind FROM settled s WHERE s.entry = a.entry AND s.attempt = a.attempt), a.kind
-    ) FROM attempts a WHERE state <> 'reused' {} ORDER BY task_id
-"""
-_STARTS = "SELECT task_id, execution FROM starts {} ORDER BY task_id"
-_RECEIPTS = "SELECT task_id, execution, receipt FROM receipts {} ORDER BY task_id, seq"
-_COSTS_OF_TRIES = """
-    SELECT task_id, execution, cost FROM (SELECT * FROM handed_on WHERE cost IS NOT NULL) {}
-    ORDER BY task_id
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptCost:
-    """The records that decide an attempt's cost: the executions reported as started, ``(execution,
-    receipt)`` of all that arrived, the status of its last verdict, and by execution what it has
-    reported of its cost where its job went on."""
-
-    task_id: str
-    entry: str
-    attempt: int
-    state: SendState
-    status: VerdictStatus | None
-    started: Collection[str]
-    receipts: Sequence[tuple[str | None, Receipt]]
-    tries: Mapping[str, float]
-
-
-class _MergeJoin:
-    """A merge join: rows ordered by their first column, read along with another table's."""
-
-    def __init__(self, rows: Iterator[Row]) -> None:
-        self._rows = rows
-        self._next = next(rows, None)
-
-    def of(self, key: str) -> list[Row]:
-        """Return the rows of this key; keys must be requested in order."""
-        while self._next is not None and self._next[0] < key:
-            self._next = next(self._rows, None)
-        return list(takewhile(lambda row: row[0] == key, self._take()))
-
-    def _take(self) -> Iterator[Row]:
-        """Yield rows, each consumed once the next one is requested."""
-        while self._next is not None:
-            yield self._next
-            self._next = next(self._rows, None)

@@ -181,7 +181,7 @@ def signing_findings(workers: Sequence[Worker], trusted: str | None) -> Iterator
     """Yield whether what these workers report would count; ``trusted``: the public keys by which it
     must be signed, as PEM, None or "" where it need not be."""
     from pytest_manifest.broker.checks import Finding
-    from pytest_manifest.run.judging import signing_refusals
+    from pytest_manifest.run.casebook import signing_refusals
 
     signers = {one.name: one.key_id for one in workers if one.tasks}
     if not trusted or not signers:

@@ -62,7 +62,7 @@ def tree_text(
     one = descendant_of(verdict)
     if one is None:
         return TreeText(phrase)
-    from pytest_manifest.run.judging import receipt_that_counts
+    from pytest_manifest.verdict.judging import receipt_that_counts
 
     return TreeText(phrase, one.task, one.task_id, receipt_that_counts(ledger, one.task_id))
 

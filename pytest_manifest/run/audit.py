@@ -21,19 +21,12 @@ from pytest_manifest.ledger.jobs import BATCH, LoadedAttempt
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.ledger.verdicts import StoredReason
 from pytest_manifest.manifest import Manifest
+from pytest_manifest.run.casebook import Evaluated, keep_stored_end
 from pytest_manifest.run.changes import EntryLine, change_of, kept_manifest, manifest_lines
 from pytest_manifest.run.connections import RunConnections, RunState
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.run.invariants import Promise, Violation, broken_invariants
-from pytest_manifest.run.judging import (
-    Evaluated,
-    Judged,
-    Judging,
-    is_same,
-    keep_stored_end,
-    recorded,
-)
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.search import JobSearch
 from pytest_manifest.run.settings import RunSettings
@@ -49,6 +42,7 @@ from pytest_manifest.schema.run_facts import RunOver
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import problems
 from pytest_manifest.verdict.judge import Rules
+from pytest_manifest.verdict.judging import Judged, Judging, is_same, recorded
 from pytest_manifest.verdict.reasons import UNEXPLAINED, verdict_of
 
 

@@ -15,10 +15,10 @@ from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import Manifest, id_and_task, read_manifest, sync
 from pytest_manifest.manifest.jsonl import is_remark
-from pytest_manifest.run.judging import Judging
 from pytest_manifest.run.strategy import NOT_OURS
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.wire import canonical
+from pytest_manifest.verdict.judging import Judging
 
 Change = Literal["new", "job", "expectation"]
 

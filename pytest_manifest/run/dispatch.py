@@ -35,11 +35,11 @@ from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import Manifest, Shard
 from pytest_manifest.redaction import redact_url
 from pytest_manifest.results.stream import has_stream
+from pytest_manifest.run.casebook import Evaluated, require_signatures, signing_refusals
 from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.run.connections import RunState, add_nodes, record_known_workers
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.fact_log import stamp, withheld
-from pytest_manifest.run.judging import Evaluated, require_signatures, signing_refusals
 from pytest_manifest.run.locks import remove_unmade_runs
 from pytest_manifest.run.reuse import planned_note, take_over_passes
 from pytest_manifest.run.run import Run

@@ -35,11 +35,11 @@ from pytest_manifest.ledger.transfers import ReusedAttempt, TreeRows
 from pytest_manifest.manifest import Manifest, id_and_task
 from pytest_manifest.processes import is_held
 from pytest_manifest.run.changes import kept_manifest
-from pytest_manifest.run.judging import Judging, signatures_of
 from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.run_facts import JobFact, RunFact
 from pytest_manifest.schema.statuses import NOT_SENT, OF_ITS_PROCESS
 from pytest_manifest.schema.wire import canonical
+from pytest_manifest.verdict.judging import Judging, signatures_of
 
 
 def work_of(raw: bytes) -> Mapping[str, JsonValue]:

@@ -15,9 +15,9 @@ from loguru import logger
 from pytest_manifest.broker.preflight import Presence
 from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.ledger import OVER_BUDGET
+from pytest_manifest.run.casebook import Correction
 from pytest_manifest.run.context import EngineContext, FailureWindow
 from pytest_manifest.run.fact_log import run_over
-from pytest_manifest.run.judging import Correction
 from pytest_manifest.run.missing import MissingJobs, Withdrawal, job_search
 from pytest_manifest.run.schedule import Sender
 from pytest_manifest.run.verdict_recorder import VerdictRecorder

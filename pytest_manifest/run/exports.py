@@ -24,13 +24,8 @@ from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.ledger.transfers import ImportedEntry
 from pytest_manifest.manifest import Manifest, descendant_line, receipt_line
 from pytest_manifest.manifest.receipts import Exported, ReceiptIndex
+from pytest_manifest.run.casebook import require_signatures
 from pytest_manifest.run.changes import kept_manifest
-from pytest_manifest.run.judging import (
-    end_of,
-    receipt_that_counts,
-    require_signatures,
-    signatures_of,
-)
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.facts import (
@@ -48,6 +43,7 @@ from pytest_manifest.schema.wire import parse_moment
 from pytest_manifest.verdict import problems
 from pytest_manifest.verdict import tree as of_tree
 from pytest_manifest.verdict.judge import Attempt, Judgement, judge, judge_descendant
+from pytest_manifest.verdict.judging import end_of, receipt_that_counts, signatures_of
 from pytest_manifest.verdict.reasons import (
     UNEXPLAINED,
     Finding,

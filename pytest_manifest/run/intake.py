@@ -14,16 +14,17 @@ import time
 from collections.abc import Container, Iterable, Mapping, Sequence, Set
 
 from pytest_manifest.ledger import HandedOn, Ledger, Start, given_again, utc_now
+from pytest_manifest.run.casebook import Casebook
 from pytest_manifest.run.connections import WorkerDeaths
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.fact_log import FactLog
 from pytest_manifest.run.inflight import PendingAttempt, PendingAttempts
-from pytest_manifest.run.judging import Casebook, end_of
 from pytest_manifest.run.search import JobSearch
 from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.statuses import OF_ITS_PROCESS
 from pytest_manifest.schema.stream_records import HANDED_ON_AFTER_DEATH
 from pytest_manifest.verdict.belief import is_revocation_notice
+from pytest_manifest.verdict.judging import end_of
 
 FinalReceipt = tuple[str, str | None, Receipt]
 """Task id, execution, receipt."""

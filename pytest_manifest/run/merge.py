@@ -36,7 +36,7 @@ from pytest_manifest.ledger import (
 )
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import Shard, manifest_digest, read_manifest
-from pytest_manifest.run.judging import merged_signatures
+from pytest_manifest.run.casebook import merged_signatures
 from pytest_manifest.run.locks import RunLock
 from pytest_manifest.run.task_metadata import CODE_HISTORY, OWN_LIMITS, OwnLimits
 from pytest_manifest.schema.statuses import OPEN

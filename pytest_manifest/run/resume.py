@@ -20,12 +20,12 @@ from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.results.collector import ReceiptCollector
+from pytest_manifest.run.casebook import Evaluated, keep_stored_end
 from pytest_manifest.run.connections import RunState
 from pytest_manifest.run.dispatch import admit
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.fact_log import end_segment, note_emptied, stamp
 from pytest_manifest.run.inflight import PendingAttempts
-from pytest_manifest.run.judging import Evaluated, Judged, Judging, keep_stored_end, recorded
 from pytest_manifest.run.resume_rules import (
     Decision,
     EntryState,
@@ -56,6 +56,7 @@ from pytest_manifest.schema.statuses import NEVER_STARTED_STATES, OPEN, RESENDAB
 from pytest_manifest.text import listed
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import Costs, problems
+from pytest_manifest.verdict.judging import Judged, Judging, recorded
 from pytest_manifest.verdict.problems import AwaitsTree
 from pytest_manifest.verdict.reasons import Problem, verdict_of
 

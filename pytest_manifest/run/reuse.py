@@ -28,12 +28,12 @@ from pytest_manifest.run.earlier_passes import (
     work_key,
     work_of,
 )
-from pytest_manifest.run.judging import Judged, Judging, recorded, signatures_of
 from pytest_manifest.run.send_queue import FirstAttempts, names_of
 from pytest_manifest.run.settings import EarlierRuns
 from pytest_manifest.schema import Receipt, Verdict
 from pytest_manifest.schema.statuses import NOT_SENT
 from pytest_manifest.text import listed, plural
+from pytest_manifest.verdict.judging import Judged, Judging, recorded, signatures_of
 
 _SHOWN: Final = 3
 """Runs and tasks that a message names."""

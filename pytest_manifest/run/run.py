@@ -21,10 +21,10 @@ from pytest_manifest.log import log_failure
 from pytest_manifest.manifest import write_receipt_lines
 from pytest_manifest.redaction import redact
 from pytest_manifest.results.collector import ReceiptCollector
+from pytest_manifest.run.casebook import Correction
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.exports import exported_lines, exported_version
 from pytest_manifest.run.inflight import PendingAttempt
-from pytest_manifest.run.judging import Correction
 from pytest_manifest.run.resume_rules import Decision
 from pytest_manifest.run.send_queue import names_of
 from pytest_manifest.run.settings import WorkerLoss

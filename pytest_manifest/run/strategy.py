@@ -30,18 +30,12 @@ from pytest_manifest.ledger import (
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.redaction import redact_url
 from pytest_manifest.results.collector import ReceiptCollector
+from pytest_manifest.run.casebook import Casebook, keep_stored_end, require_signatures, verdict_on
 from pytest_manifest.run.connections import RunConnections, RunState
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.fact_log import FactLog, end_segment, stamp
 from pytest_manifest.run.inflight import PendingAttempt, PendingAttempts, pending_descendant
-from pytest_manifest.run.judging import (
-    Casebook,
-    keep_stored_end,
-    require_signatures,
-    signatures_of,
-    verdict_on,
-)
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.send_queue import Budget, KeyLimits
 from pytest_manifest.run.task_metadata import OwnLimits
@@ -51,6 +45,7 @@ from pytest_manifest.schema.run_facts import PlaceFact, Segment
 from pytest_manifest.schema.statuses import FIXED, INFERRED, NEVER_STARTED_STATES, NOT_SENT
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict.belief import is_revocation_notice
+from pytest_manifest.verdict.judging import signatures_of
 from pytest_manifest.verdict.tree import PATH, is_ignored
 
 

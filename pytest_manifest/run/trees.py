@@ -19,6 +19,7 @@ from pytest_manifest.errors import ManifestError
 from pytest_manifest.ledger import Announced, Descendant, Ledger
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.results.read_errors import LOGGED
+from pytest_manifest.run.casebook import Casebook, is_no_news
 from pytest_manifest.run.fact_log import FactLog, stamp
 from pytest_manifest.run.inflight import (
     PendingAttempt,
@@ -26,7 +27,6 @@ from pytest_manifest.run.inflight import (
     entry_of_descendant,
     pending_descendant,
 )
-from pytest_manifest.run.judging import Casebook, is_no_news
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.facts import ChildElsewhere, ChildUnsent, Closed, FactSource
 from pytest_manifest.schema.stream_records import HOW_AFTER, Origin

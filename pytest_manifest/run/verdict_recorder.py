@@ -13,22 +13,20 @@ from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.errors import ManifestError, StackError
 from pytest_manifest.ledger.jobs import BATCH
 from pytest_manifest.results.collector import ReceiptBatch
+from pytest_manifest.run.casebook import (
+    Casebook,
+    Correction,
+    Evaluated,
+    failure_ignored,
+    keep_stored_end,
+    note_correction,
+    verdict_on,
+)
 from pytest_manifest.run.connections import WorkerDeaths
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.fact_log import stamp, withheld
 from pytest_manifest.run.inflight import PendingAttempt
 from pytest_manifest.run.intake import Intake, UnconfirmedEnds
-from pytest_manifest.run.judging import (
-    Casebook,
-    Correction,
-    Evaluated,
-    Judged,
-    failure_ignored,
-    keep_stored_end,
-    note_correction,
-    recorded,
-    verdict_on,
-)
 from pytest_manifest.run.schedule import Skipped
 from pytest_manifest.run.search import JobSearch
 from pytest_manifest.run.trees import Trees
@@ -37,8 +35,8 @@ from pytest_manifest.schema.facts import (
     RecallReason,
     TimeOver,
 )
-from pytest_manifest.verdict import Costs
 from pytest_manifest.verdict.judge import Judgement
+from pytest_manifest.verdict.judging import Judged, recorded
 from pytest_manifest.verdict.problems import ExpectationUnread
 from pytest_manifest.verdict.problems import RunOver as RunOverReason
 from pytest_manifest.verdict.reasons import verdict_of
@@ -71,7 +69,6 @@ class VerdictRecorder:
             *(context.ledger, self._manifest, self._cases, self._facts, context.pending),
             context.meet,
         )
-        self._costs = Costs(context.ledger, self._manifest)
         self.resend: Callable[[Attempt], bool] = lambda _attempt: False
         """Publishes the very message of an attempt again, where that is of use."""
         self.corrections: list[Correction] = []
@@ -79,8 +76,6 @@ class VerdictRecorder:
         self._to_revoke: dict[str, RecallReason] = {}
         self._dropped: dict[str, RecallReason] = {}
         self._remind_at = 0.0
-        self._uncharged: list[str] = []
-        """Task ids whose cost is not charged to the budget yet."""
         self._log = logger.bind(run=context.run)
 
     @contextmanager
@@ -216,7 +211,6 @@ class VerdictRecorder:
         """Record verdicts after what was added to the facts while judging."""
         self._facts.write()
         self._ledger.verdicts.record(evaluated)
-        self._charge_budget()
 
     def _settle(self, task_ids: Iterable[str]) -> list[Evaluated]:
         """Judge these anew, in flight or not; return the verdicts of entries that follow."""
@@ -280,7 +274,7 @@ class VerdictRecorder:
     def _conclude_whole(self, job: PendingAttempt, found: Judgement) -> list[Evaluated]:
         """Return what follows from the end of an attempt and of all its descendants."""
         self._cases.forget(job.task_id)
-        self._uncharged.append(job.task_id)
+        self._charge(found)
         if not self._signals.stop.is_set() and self._schedule.closed is None:
             another = self._next_attempt(job, found)
             if another is not None:
@@ -341,13 +335,11 @@ class VerdictRecorder:
             self._ledger.attempts.mark((one.attempt.task_id for one in skipped), "withheld")
         return evaluated
 
-    def _charge_budget(self) -> None:
-        """Charge the budget with the recorded cost of attempts that have ended."""
-        ended, self._uncharged = self._uncharged, []
+    def _charge(self, found: Judgement) -> None:
+        """Charge the budget with what the attempts of an entry have cost."""
         budget = self._schedule.budget
-        for task_id in ended if budget is not None else ():
-            cost = self._costs.of(task_id)
-            if budget is not None and cost is not None:
+        if budget is not None:
+            for task_id, cost in found.costs.items():
                 budget.charge(task_id, cost)
 
     # What comes after the verdict
@@ -362,11 +354,11 @@ class VerdictRecorder:
             row = self._ledger.attempts.get(task_id)
             if row is not None and row.entry in self._manifest:
                 entries[row.entry] = self._manifest[row.entry]
-                self._uncharged.append(task_id)
         corrected: list[Evaluated] = []
         for entry in entries.values():
             with failure_ignored(f"what is known now of {entry.id}"):
                 judged = self._cases.judging.of(entry)
+                self._charge(judged.judgement)
                 for task_id in judged.judgement.deadly:  # no other job would get a turn
                     self._poison(task_id)
                 if (evaluated := self._correct(judged)) is not None:

@@ -1,7 +1,6 @@
 """Compare receipts with expectations: the verdict, and its explanation for people."""
 
 from pytest_manifest.schema.statuses import outcome
-from pytest_manifest.verdict.costs import Costs, cost_of_verdict
 from pytest_manifest.verdict.expectations import differences
 from pytest_manifest.verdict.explanation import (
     AttemptLine,
@@ -11,6 +10,7 @@ from pytest_manifest.verdict.explanation import (
     explain,
     next_step,
 )
+from pytest_manifest.verdict.judging import Costs, cost_of_verdict
 
 __all__ = [
     "AttemptLine",

@@ -196,7 +196,12 @@ class Judgement:
     @property
     def costs(self) -> Mapping[str, Decimal]:
         """Return what each attempt has cost, by its task id."""
-        return {case.facts.job.task_id: _cost(case, own) for case, own in self._jobs}
+        return {case.facts.job.task_id: _cost(case, own)[0] for case, own in self._jobs}
+
+    @property
+    def reports_cost(self) -> bool:
+        """Return whether a report of an attempt says what it has cost."""
+        return any(_cost(case, own)[1] for case, own in self._jobs)
 
 
 def judge(
@@ -420,15 +425,15 @@ def _may_have_run(case: Case, own: Own) -> bool:
     return not all(denies(one, witnessed=witnessed) for one in receipts)
 
 
-def _cost(case: Case, own: Own) -> Decimal:
-    """Return what an attempt has cost, in the entries' unit.
+def _cost(case: Case, own: Own) -> tuple[Decimal, bool]:
+    """Return what an attempt has cost, in the entries' unit, and whether a report says so.
 
     Every execution counts, also a failed one, a second one, and a try that the task has asked to be
     repeated: as it reports or else as the entry estimates. What may have run counts its estimate;
     what certainly never ran, and what was reused, nothing.
     """
     if case.facts.job.reused is not None:
-        return Decimal(0)
+        return Decimal(0), False
     traces, is_forged = case.traces, own.finding.status == "forged"
     reported: dict[str | None, float | None] = {}
     witnessed = keeps_all_starts(case.run)
@@ -448,7 +453,7 @@ def _cost(case: Case, own: Own) -> Decimal:
     unreported = sum(cost is None for cost in reported.values()) + max(silent, 0)
     if not (reported or traces.starts or tries):
         unreported = int(_may_have_run(case, own))
-    return sum(map(exact, costs), unreported * exact(case.entry.cost))
+    return sum(map(exact, costs), unreported * exact(case.entry.cost)), bool(costs)
 
 
 # J: the tasks that it started

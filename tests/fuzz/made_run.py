@@ -11,9 +11,9 @@ from typing import Any, Final
 from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.ledger import Ledger, RunInfo, Start
 from pytest_manifest.manifest import Manifest, read_manifest, write_manifest
-from pytest_manifest.run.judging import Judging, recorded
 from pytest_manifest.schema import Entry, Header, Receipt
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
+from pytest_manifest.verdict.judging import Judging, recorded
 from tests.fuzz.oracles import scratch
 
 RUN: Final = "20261124T150000-0123abcd"

@@ -58,12 +58,13 @@ JUDGES = (
         "S6",
         _unit("run_to_send", "run_schedule", "run_schedule_budget", "run_key_limits"),
     ),
+    Judge("run/casebook.py", "S4, S5", _unit("run_kept", "run_engine", "run_trees")),
     Judge("run/invariants.py", "all", _unit("invariant_rules")),
     Judge("ledger/invariants.py", "all", _unit("invariant_queries")),
     Judge(
-        "run/judging.py",
+        "verdict/judging.py",
         "S4, S5",
-        _unit("audits", "merge_judged", "run_weighing", "run_kept", "run_engine", "run_trees"),
+        _unit("audits", "merge_judged", "run_weighing", "costs", "excuses"),
     ),
     Judge(
         "run/resume.py",
@@ -73,7 +74,6 @@ JUDGES = (
     Judge("verdict/signatures.py", "S4", _unit("report_signatures")),
     Judge("verdict/messages.py", "-", _unit("verdict_messages")),
     Judge("verdict/explanation.py", "-", _unit("explanation")),
-    Judge("verdict/costs.py", "-", _unit("costs", "excuses")),
 )
 
 BY_NAME: Mapping[str, Judge] = {judge.name: judge for judge in JUDGES}

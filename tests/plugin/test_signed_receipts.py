@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519 as _once_too  # no
 
 from pytest_manifest import signing
 from pytest_manifest.ledger import RECEIPT_KEYS, Ledger
-from pytest_manifest.run.judging import signatures_of
+from pytest_manifest.verdict.judging import signatures_of
 from tests.plugin.conftest import INI, Project
 from tests.plugin.outside import INSTRUMENTED, worker
 from tests.plugin.test_descendants import STARTING, starting

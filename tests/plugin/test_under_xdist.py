@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.ledger import Ledger
-from pytest_manifest.run.judging import signatures_of
+from pytest_manifest.verdict.judging import signatures_of
 from tests.plugin.conftest import INI, JOBS
 from tests.plugin.test_run_page import data_of
 from tests.plugin.test_summary import lines_of_runs

@@ -22,7 +22,6 @@ from pytest_manifest.run.audit import violations
 from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.run.exports import exported_lines, ledger_of_receipts
 from pytest_manifest.run.fact_log import note_emptied, stamp
-from pytest_manifest.run.judging import Judging
 from pytest_manifest.run.merge import merge
 from pytest_manifest.run.task_metadata import record_own_limits
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
@@ -30,6 +29,7 @@ from pytest_manifest.schema.run_facts import SetBack
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import Costs
+from pytest_manifest.verdict.judging import Judging
 from tests.simulation.program import Partner
 from tests.unit.run_world import EPOCH, HOST
 

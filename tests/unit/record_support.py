@@ -17,11 +17,11 @@ from pytest_manifest.ledger.descendants import Announced
 from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.run.invariants import Violation, broken_invariants
-from pytest_manifest.run.judging import Judging, recorded
 from pytest_manifest.schema import Entry, Receipt, Verdict
 from pytest_manifest.schema.facts import TimeOver, Withheld
 from pytest_manifest.schema.run_facts import JobFact, RunFact
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
+from pytest_manifest.verdict.judging import Judging, recorded
 from tests.broken_records import ENTRIES
 from tests.unit.ledger_support import INFO
 from tests.verdicts import evaluate

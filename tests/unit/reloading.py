@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from unittest import mock
 
+from pytest_manifest.run.casebook import Casebook
 from pytest_manifest.run.inflight import PendingAttempt
-from pytest_manifest.run.judging import Casebook, Judging
 from pytest_manifest.verdict.judge import Judgement
+from pytest_manifest.verdict.judging import Judging
 from pytest_manifest.verdict.problems import AwaitsTree
 
 

@@ -15,12 +15,12 @@ from pytest_manifest.run import RunSettings, audit_run
 from pytest_manifest.run.audit import violations
 from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.run.fact_log import stamp
-from pytest_manifest.run.judging import Judging, recorded
 from pytest_manifest.run.merge import merge
 from pytest_manifest.run.task_metadata import record_own_limits
 from pytest_manifest.schema import Receipt, VerdictStatus
 from pytest_manifest.schema.run_facts import RunOver, StoreFact
 from pytest_manifest.urls import StackAddress
+from pytest_manifest.verdict.judging import Judging, recorded
 from pytest_manifest.worker.signing import sign_receipt
 from tests.unit.ledger_support import INFO, NOTHING
 

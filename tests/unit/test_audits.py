@@ -13,11 +13,11 @@ from pytest_manifest.ledger.verdicts import StoredReason
 from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.run import audit_run
 from pytest_manifest.run.audit import judged_otherwise
-from pytest_manifest.run.judging import Judging, recorded
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.schema.facts import Ended, Kind
 from pytest_manifest.urls import StackAddress
+from pytest_manifest.verdict.judging import Judging, recorded
 from tests.unit import test_judge as rules
 from tests.unit.judge_world import (
     AS_EXPECTED,

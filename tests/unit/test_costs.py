@@ -12,7 +12,7 @@ import pytest
 from pydantic import JsonValue
 
 from pytest_manifest.broker.attempt import attempt_of
-from pytest_manifest.ledger import STOCK_WORKERS, EntryVerdict, Ledger, Start
+from pytest_manifest.ledger import EntryVerdict, Ledger, Start
 from pytest_manifest.ledger.rows import HandedOn, SendState
 from pytest_manifest.manifest import Manifest, write_manifest
 from pytest_manifest.plugin.verdict_reader import ManifestRun
@@ -28,7 +28,7 @@ from pytest_manifest.schema import (
 )
 from pytest_manifest.testing import make_receipt
 from pytest_manifest.verdict import Costs
-from pytest_manifest.verdict.costs import cost_of_verdict
+from pytest_manifest.verdict.judging import cost_of_verdict
 from tests.unit.ledger_support import INFO
 
 ENTRY = Entry(id="a", task="t", cost=0.5)
@@ -125,27 +125,6 @@ def test_what_was_never_sent_costs_nothing(book: Book) -> None:
     assert book.cost() == 0
 
 
-def test_a_receipt_counts_by_what_it_tells_or_by_the_estimate(book: Book) -> None:
-    """Failed or not; and an entry without either counts nothing."""
-    told = receipt({"cost": 0.125}, state="failed")
-    book.ledger.events.add_receipts([(book.sent(ENTRY), "x1", told)])
-    book.ledger.events.add_receipts([(book.sent(OTHER), "x2", receipt(entry=OTHER))])
-    book.ledger.events.add_receipts([(book.sent(NONE), "x3", receipt(entry=NONE))])
-    assert book.cost() == 0.125 + 0.25
-    assert Costs(book.ledger, book.manifest).of("nobody's") is None
-
-
-def test_whether_a_cost_was_reported_is_told(book: Book) -> None:
-    """By one receipt of them all."""
-    book.ledger.events.add_receipts([(book.sent(OTHER), "x2", receipt(entry=OTHER))])
-    costs = Costs(book.ledger, book.manifest)
-    assert (costs.reported, costs.total(), costs.reported) == (False, 0.25, False)
-    book.ledger.events.add_receipts([(book.sent(ENTRY), "x1", receipt({"cost": 0.125}))])
-    book.ledger.events.add_receipts([(book.sent(NONE), "x3", receipt(entry=NONE))])
-    costs.total()
-    assert costs.reported is True
-
-
 def test_an_entry_that_the_manifest_has_no_longer_counts_what_is_reported(
     book: Book, tmp_path: Path
 ) -> None:
@@ -153,36 +132,6 @@ def test_an_entry_that_the_manifest_has_no_longer_counts_what_is_reported(
     less = write_manifest(tmp_path / "less.jsonl", Header(), [OTHER])
     book.begun(book.sent(ENTRY), "x1")
     assert Costs(book.ledger, less).total() == 0
-
-
-def test_every_execution_and_every_attempt_counts(book: Book) -> None:
-    """Two receipts of one attempt, one start that nobody has told of, and the attempt after it."""
-    task_id = book.sent(ENTRY)
-    book.begun(task_id, "x1", "x2", "x3")
-    told = [(task_id, "x1", receipt({"cost": 0.1})), (task_id, "x2", receipt({"cost": 0.2}))]
-    book.ledger.events.add_receipts(told)
-    assert book.cost() == pytest.approx(0.1 + 0.2 + 0.5)
-    again = book.sent(ENTRY, 2)
-    book.ledger.events.add_receipts([(again, "x4", receipt({"cost": 2}, attempt=2))])
-    assert book.cost() == pytest.approx(0.1 + 0.2 + 0.5 + 2)
-
-
-def test_a_try_counts_by_what_it_has_reported(book: Book) -> None:
-    """A job that asks to be run again has paid in each try, and the last receipt has its own alone.
-
-    Of a try that has reported nothing the estimate counts, as of every other execution.
-    """
-    task_id = book.sent(ENTRY)
-    book.begun(task_id, "x1", "x2", "x3", "x4")
-    tries = [("x1", 0.1), ("x2", None), ("x3", 0.0)]
-    ends = [HandedOn(task_id, name, "retry", None, None, cost) for name, cost in tries]
-    book.ledger.events.add_handed_on(ends)
-    assert book.ledger.events.handed_on(task_id) == ends
-    assert Costs(book.ledger, book.manifest).of(task_id) == Decimal("1.1")  # x2 and x4 say nothing
-    book.ledger.events.add_receipts([(task_id, "x4", receipt({"cost": 0.2}))])
-    assert Costs(book.ledger, book.manifest).of(task_id) == Decimal("0.8")
-    book.judged(ENTRY, "forged")
-    assert book.cost() == 4 * 0.5
 
 
 def test_a_try_whose_start_is_not_known_counts(book: Book) -> None:
@@ -201,34 +150,6 @@ def test_one_execution_counts_once_however_often_it_is_told_of(book: Book) -> No
     assert book.cost() == 0.1
     book.ledger.events.add_receipts([(task_id, "x1", receipt({"cost": 0.2}))] * 2)
     assert book.cost() == 0.2
-
-
-def test_a_lie_tells_no_cost(book: Book) -> None:
-    """A receipt that is not believed, or of another attempt: the job may have run all the same."""
-    task_id = book.sent(ENTRY)
-    book.ledger.events.add_receipts([(task_id, "x1", receipt({"cost": 1000}, attempt=7))])
-    assert book.cost() == 0.5
-    book.ledger.events.add_receipts([(task_id, "x3", receipt({"cost": 0.125}))])
-    assert book.cost() == 0.125
-    book.ledger.events.add_receipts([(book.sent(ENTRY, 2), "x4", receipt({"cost": 0}, attempt=2))])
-    other = book.sent(OTHER)
-    book.ledger.events.add_receipts([(other, "x2", receipt({"cost": 1000}, entry=OTHER))])
-    book.judged(OTHER, "forged")
-    assert book.cost() == 0.125 + 0.25
-
-
-@pytest.mark.parametrize(
-    ("kind", "cost"),
-    [("crashed", 0.5), ("timed_out", 0.5), ("unknown", 0.5), ("lost", 0.0), ("revoked", 0.0)],
-)
-def test_what_may_have_run_counts_by_its_estimate(
-    book: Book, kind: VerdictStatus, cost: float
-) -> None:
-    """Without a receipt it is the verdict that tells."""
-    book.sent(ENTRY)
-    book.judged(ENTRY, kind)
-    assert book.cost() == cost
-    assert Costs(book.ledger, book.manifest).of(book.task_id(ENTRY)) == Decimal(str(cost))
 
 
 @pytest.mark.parametrize(
@@ -259,26 +180,6 @@ def test_a_start_of_another_job_shows_that_starts_are_told_of(tmp_path: Path) ->
         assert book.cost() == 0
 
 
-def test_what_a_result_store_says_had_not_begun_costs_nothing_where_starts_are_told(
-    book: Book,
-) -> None:
-    """Elsewhere it may have run before."""
-    told = receipt(state="expired", source="backend")
-    book.ledger.events.add_receipts([(book.sent(ENTRY), None, told)])
-    assert book.cost() == 0
-    book.ledger.info.set_meta(STOCK_WORKERS, "w")
-    assert book.cost() == 0.5
-
-
-def test_who_says_nothing_of_beginnings_may_have_run_what_is_lost(book: Book) -> None:
-    """Of workers without our instrumentation nobody knows."""
-    book.sent(ENTRY)
-    book.judged(ENTRY, "lost")
-    assert book.cost() == 0
-    book.ledger.info.set_meta(STOCK_WORKERS, "w")
-    assert book.cost() == 0.5
-
-
 def test_a_job_that_was_refused_costs_nothing_unless_it_had_begun(book: Book) -> None:
     """The word of a revocation is no word of an end."""
     task_id = book.sent(ENTRY)
@@ -289,17 +190,6 @@ def test_a_job_that_was_refused_costs_nothing_unless_it_had_begun(book: Book) ->
     ended = receipt(state="revoked", runtime=3.0, pid=7, entry=OTHER)  # no store told of its start
     book.ledger.events.add_receipts([(book.sent(OTHER), None, ended)])
     assert book.cost() == 0.5 + 0.25
-
-
-def test_a_notice_of_a_revocation_tells_no_cost(book: Book) -> None:
-    """Whoever was told of it says so, whatever became of the job."""
-    book.ledger.events.add_receipts(
-        [(book.sent(ENTRY), None, receipt(state="revoked", source="backend"))]
-    )
-    book.judged(ENTRY, "revoked")
-    assert book.cost() == 0
-    book.ledger.info.set_meta(STOCK_WORKERS, "w")
-    assert book.cost() == 0.5
 
 
 @pytest.mark.parametrize(
@@ -323,14 +213,6 @@ def test_a_verdict_alone_tells_a_cost(
     verdict = Verdict(verdict=kind, entry=ENTRY.id, sentence="So.")
     found = cost_of_verdict(EntryVerdict(1, verdict, told), book.manifest)
     assert found == Decimal(str(cost))
-
-
-def test_attempts_are_left_out_of_the_sum_one_by_one(book: Book) -> None:
-    """Those after them count."""
-    first, second = book.sent(ENTRY), book.sent(OTHER)
-    found = dict(Costs(book.ledger, book.manifest).by_attempt({first}))
-    assert first not in found
-    assert found[second] == Decimal("0.25")
 
 
 def test_a_run_made_by_hand_has_a_cost_too(book: Book) -> None:

@@ -13,11 +13,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pytest_manifest.ledger import Ledger
-from pytest_manifest.run.judging import Judging
 from pytest_manifest.schema import facts as f
 from pytest_manifest.schema import run_facts as r
 from pytest_manifest.schema.facts import REPORTS
 from pytest_manifest.verdict.judge import Judgement
+from pytest_manifest.verdict.judging import Judging
 from tests.unit.judge_world import (
     BEGAN,
     CRASHES,

@@ -10,8 +10,8 @@ import pytest
 
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.run.fact_log import stamp
-from pytest_manifest.run.judging import Judging
 from pytest_manifest.schema.run_facts import RunFact, SetBack, StoreFact
+from pytest_manifest.verdict.judging import Judging
 from tests.unit.shards_support import Shards
 
 

@@ -30,12 +30,12 @@ from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import read_manifest
 from pytest_manifest.run.changes import keep_manifest, kept_manifest
 from pytest_manifest.run.invariants import repetitions
-from pytest_manifest.run.judging import Judging
 from pytest_manifest.run.locks import RunLock
 from pytest_manifest.run.merge import merge
 from pytest_manifest.run.task_metadata import CODE_HISTORY, CodeHistory
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.verdict import Costs
+from pytest_manifest.verdict.judging import Judging
 from tests.unit.ledger_support import INFO, MOMENT, NOTHING, is_sound, verdict
 
 Make = Callable[..., Path]

@@ -16,7 +16,7 @@ from pytest_manifest.errors import DispatchError, LedgerError
 from pytest_manifest.ledger import STORE_EMPTIED, Descendant, ReusedFrom
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.processes import own_identity
-from pytest_manifest.run.judging import require_signatures
+from pytest_manifest.run.casebook import require_signatures
 from pytest_manifest.run.resume import Resume, resume_run
 from pytest_manifest.run.resume_rules import ResumeRules
 from pytest_manifest.run.search import Departures, WorkerFacts
@@ -373,20 +373,20 @@ def test_an_old_tree_is_waited_for_and_then_its_entry_is_sent(
 
 
 def test_a_budget_counts_what_is_to_come_and_what_was_spent(tmp_path: Path) -> None:
-    """Of what is waited for the estimate, not both."""
+    """Of what is waited for the estimate, not both; nothing of what no worker has begun."""
     entries = [entry(name, cost=2.0) for name in "abc"]
     with resume_rig(tmp_path, *entries) as rig:
         rig.queue("a")
         rig.end("c")
-        made = rig.make(budget=7.9)
+        made = rig.make(budget=5.9)
         with pytest.raises(DispatchError, match=r"m\.jsonl"):
             made.prepare(None)
         made.abandon()
-        made = rig.resume(budget=8.0)
-        spent = {rig.task_id("b"): 2, rig.task_id("c"): 2}
+        made = rig.resume(budget=6.0)
+        spent = {rig.task_id("b"): 0, rig.task_id("c"): 2}
         assert {task_id: int(cost) for task_id, cost in made.state.costs.items()} == spent
         with rig.ledger() as ledger:
-            assert ledger.info.get_meta("budget") == "8.0"
+            assert ledger.info.get_meta("budget") == "6.0"
 
 
 def test_a_budget_refuses_nothing_where_nothing_is_sent(tmp_path: Path) -> None:

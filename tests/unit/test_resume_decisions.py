@@ -14,12 +14,12 @@ from pytest_manifest.ledger import Descendant, Ledger
 from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import Manifest, write_manifest
 from pytest_manifest.run.fact_log import note_emptied
-from pytest_manifest.run.judging import Judging
 from pytest_manifest.run.resume import Known, decisions, preview
 from pytest_manifest.run.resume_rules import Decision, ResumeRules
 from pytest_manifest.schema import Entry, Header, Receipt, VerdictStatus
 from pytest_manifest.schema.statuses import OF_ITS_PROCESS
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
+from pytest_manifest.verdict.judging import Judging
 from tests.unit.ledger_support import INFO, MOMENT, start, verdict
 
 NAMES = ("a", "b", "c")

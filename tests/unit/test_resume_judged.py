@@ -10,8 +10,8 @@ import pytest
 
 from pytest_manifest import signing
 from pytest_manifest.ledger import Descendant
+from pytest_manifest.run.casebook import require_signatures
 from pytest_manifest.run.fact_log import stamp
-from pytest_manifest.run.judging import require_signatures
 from pytest_manifest.schema.facts import ChildUnsent, Ended, Moved
 from pytest_manifest.schema.run_facts import Segment
 from tests.unit.ledger_support import start

@@ -15,8 +15,8 @@ import pytest
 from pytest_manifest import signing as keys
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.ledger import STORE_EMPTIED, Ledger, Start
+from pytest_manifest.run.casebook import require_signatures
 from pytest_manifest.run.exports import exported_lines, ledger_of_receipts
-from pytest_manifest.run.judging import require_signatures
 from pytest_manifest.run.reuse import take_over_passes
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256

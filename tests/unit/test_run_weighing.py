@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pytest_manifest.run.judging import Judging, recorded
 from pytest_manifest.schema import Entry, ErrorInfo, Receipt
+from pytest_manifest.verdict.judging import Judging, recorded
 from tests.unit.run_rig import Plan, Rig, rig
 from tests.unit.run_world import Delivery, Record, finished, receipt_of
 
