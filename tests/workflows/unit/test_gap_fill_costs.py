@@ -9,7 +9,7 @@ import pytest
 from pydantic import JsonValue
 
 from pytest_manifest.broker.attempt import attempt_of
-from pytest_manifest.ledger import EntryVerdict, Ledger
+from pytest_manifest.ledger import EntryVerdict, Ledger, Start
 from pytest_manifest.manifest import write_manifest
 from pytest_manifest.plugin.verdict_reader import ManifestRun
 from pytest_manifest.schema import Entry, Header, Receipt, Verdict
@@ -47,8 +47,10 @@ def add(ledger: Ledger, told: Receipt) -> None:
     task_id = attempt_of(INFO.run, ENTRY, told.attempt).task_id
     ledger.attempts.plan([(task_id, ENTRY.id, told.attempt, 0)])
     ledger.attempts.mark([task_id], "sent")
+    name = f"x{told.attempt}"
+    ledger.events.add_starts([Start(task_id, name, None, 0, "w", "h", 1, redelivered=False)])
     told = told.model_copy(update={"task_id": task_id})
-    ledger.events.add_receipts([(task_id, f"x{told.attempt}", told)])
+    ledger.events.add_receipts([(task_id, name, told)])
 
 
 def test_calls_of_unknown_bills_are_told_of_all_attempts(tmp_path: Path, ledger: Ledger) -> None:
