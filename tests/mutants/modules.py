@@ -50,7 +50,10 @@ JUDGES = (
     Judge(
         "verdict/expectations.py",
         "S4",
-        _unit("verdict_judge", "verdict_containment", "verdict_secrets", "run_expected_endings"),
+        _unit(
+            *("verdict_judge", "verdict_containment", "verdict_secrets", "run_expected_endings"),
+            "judge_fields",
+        ),
     ),
     Judge("run/schedule.py", "S6", _unit("run_schedule", "run_schedule_budget", "run_key_limits")),
     Judge(

@@ -431,6 +431,17 @@ def test_what_each_execution_has_cost(steps: list[Step], cost: str) -> None:
     assert play(steps, COSTLY).judge().cost == Decimal(cost)
 
 
+def test_whether_a_report_says_what_it_has_cost() -> None:
+    """Not where it is estimated, nor of what another run has paid."""
+    taken = ended("succeeded", "x1", **of_origin("e0"), **ONE)
+    stories = [
+        [sent(), started(), ended(**ONE)],
+        [sent(), started(), ended()],
+        [reused("e0"), started(), taken],
+    ]
+    assert [play(one).judge().reports_cost for one in stories] == [True, False, False]
+
+
 AGAIN_AND_AGAIN = [started(f"x{n}", redelivered=True, pid=n) for n in range(2, 5)]
 
 
@@ -709,3 +720,55 @@ def test_the_descendant_that_a_verdict_rests_on() -> None:
 def test_an_entry_may_expect_something_of_its_descendants(entry: Entry, does: bool) -> None:
     """Where it says what, and not that they do not matter."""
     assert expects_something(entry) is does
+
+
+# What a receipt must have
+
+WAITS = an_entry(expect={"max_wait": 9.0})
+INCOMPLETE: list[tuple[dict[str, object], str]] = [
+    (
+        {"started_at": None, "finished_at": None, "runtime": None},
+        "started_at, finished_at, runtime",
+    ),
+    ({"wait": None}, "wait"),
+    ({"executions": 0}, "executions"),
+    ({"sent_at": None}, "sent_at"),
+    ({"args_sha256": None}, "args_sha256"),
+    ({"code": None}, "code"),
+    ({"result_sha256": None}, "result_sha256"),
+]
+
+
+@pytest.mark.parametrize(("fields", "names"), INCOMPLETE, ids=[names for _, names in INCOMPLETE])
+def test_what_a_receipt_leaves_out_is_named(fields: dict[str, object], names: str) -> None:
+    """Of what a worker always reports of a task that it ran."""
+    found = play([sent(), started(), ended(**fields)], WAITS).judge().finding
+    assert (found.status, found.reason.document().get("names")) == ("unknown", names)
+
+
+@pytest.mark.parametrize(
+    ("steps", "entry"),
+    [
+        ([sent(), started(), ended(wait=None)], an_entry()),
+        (
+            [
+                *(sent(), started(), handed_on("task"), started("x2", hop=1)),
+                ended("succeeded", "x2", replaced=True, code=None),
+            ],
+            an_entry(),
+        ),
+        (
+            [sent(), started(), ended(args_sha256=None)],
+            an_entry(kwargs={"at": {"__type__": "datetime", "__value__": "2026-03-01"}}),
+        ),
+        (
+            [sent(), started(), ended(result_sha256=None, evidence={"result_not_json": True})],
+            an_entry(),
+        ),
+        ([sent(), started(), ended("failed")], an_entry(expect={"state": "failed"})),
+    ],
+    ids=["a wait", "code", "dates", "a result", "an error"],
+)
+def test_what_a_receipt_need_not_have(steps: list[Step], entry: Entry) -> None:
+    """As nobody asks for it, or its worker cannot know it."""
+    assert play(steps, entry).judge().status == "passed"
