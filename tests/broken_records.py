@@ -108,13 +108,13 @@ MUTATIONS = {
     ),
     "the run's id is another": (
         "S1",
-        "UPDATE run SET value = '20200101T000000-00000000' WHERE key = 'run'",
+        "UPDATE run SET id = '20200101T000000-00000000'",
     ),
     # S2: what is not idempotent runs once, unless the user has insisted
-    "nobody insisted": ("S2", "DELETE FROM run WHERE key = 'sent_on_request'"),
+    "nobody insisted": ("S2", "UPDATE jobs SET asked_for = 0"),
     "somebody insisted on another": (
         "S2",
-        "UPDATE run SET value = '[\"other\"]' WHERE key = 'sent_on_request'",
+        "UPDATE jobs SET asked_for = name IS 'other'",
     ),
     # S3: nobody saw what is called lost
     "lost, yet ended": ("S3", TO_LOST),
@@ -122,8 +122,8 @@ MUTATIONS = {
     "lost by an earlier attempt": (
         "S3",
         (
-            "UPDATE attempts SET kind = 'lost', verdict = json_set(verdict, '$.verdict', 'lost') "
-            f"WHERE {AGAIN}"
+            "UPDATE verdicts SET status = 'lost', verdict = json_set(verdict, '$.verdict', 'lost') "
+            f"WHERE status IS NOT NULL AND job = (SELECT n FROM attempts WHERE {AGAIN})"
         ),
     ),
     # S4: a pass is earned
@@ -269,7 +269,10 @@ MUTATIONS = {
     "a verdict of another attempt": ("S5", settled("plain", "verdict", "attempt", "7")),
     "an earlier verdict was changed": (
         "S5",
-        f"UPDATE attempts SET kind = 'crashed' WHERE {AGAIN}",
+        (
+            "UPDATE verdicts SET status = 'crashed' WHERE status IS NOT NULL "
+            f"AND job = (SELECT n FROM attempts WHERE {AGAIN})"
+        ),
     ),
     "told otherwise, for nothing": (
         "S5",
@@ -316,7 +319,7 @@ MUTATIONS = {
         "S6",
         "UPDATE settled SET attempt = 1 WHERE entry = 'again'",
     ),
-    "another number of entries": ("S6", "UPDATE run SET value = '99' WHERE key = 'entries'"),
+    "another number of entries": ("S6", "UPDATE run SET entries = 99"),
     "an entry of no manifest": ("S6", "UPDATE attempts SET entry = 'more' WHERE entry = 'plain'"),
     "no verdict at the end": ("L1", "DELETE FROM settled WHERE entry = 'plain'"),
 }

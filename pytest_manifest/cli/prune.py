@@ -46,7 +46,7 @@ class _StoredRun:
     def read(cls, path: Path) -> _StoredRun:
         """Read what is to be known of a run. Raises LedgerError."""
         from pytest_manifest.ledger import Ledger
-        from pytest_manifest.ledger.run_files import RunFiles
+        from pytest_manifest.ledger.files import RunFiles
 
         with Ledger.open(path) as ledger:
             info, shard = ledger.info.read(), ledger.info.shard()
@@ -134,7 +134,7 @@ def _needed(stored: Sequence[_StoredRun]) -> frozenset[str]:
 
 def _remove(one: _StoredRun) -> bool:
     """Remove a run's files; return whether it was there to be removed, and not gone on with."""
-    from pytest_manifest.ledger.run_files import RunFiles
+    from pytest_manifest.ledger.files import RunFiles
     from pytest_manifest.run.locks import RunLock
 
     lock = RunLock(RunFiles(one.ledger).lock)
@@ -154,7 +154,7 @@ def _remove(one: _StoredRun) -> bool:
 
 
 def _size(one: _StoredRun) -> int:
-    from pytest_manifest.ledger.run_files import RunFiles
+    from pytest_manifest.ledger.files import RunFiles
 
     return sum(path.stat().st_size for path in RunFiles(one.ledger).all() if path.exists())
 

@@ -82,7 +82,7 @@ def find_run(text: str, folder: Path) -> Path:
 
     Raises LedgerError where there is none, or several begin like that.
     """
-    from pytest_manifest.ledger.run_files import find_ledger
+    from pytest_manifest.ledger.files import find_ledger
 
     if text == LAST:
         return _last(folder)
@@ -102,7 +102,7 @@ def find_run(text: str, folder: Path) -> Path:
 
 def run_ids(folder: Path) -> list[str]:
     """Return the ids of the runs in a folder, newest first."""
-    from pytest_manifest.ledger.run_files import ledgers_in
+    from pytest_manifest.ledger.files import ledgers_in
 
     return [path.stem for path in reversed(ledgers_in(folder))]
 

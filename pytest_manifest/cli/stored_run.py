@@ -12,7 +12,7 @@ from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.cli.runs_folder import hide_secrets
 from pytest_manifest.errors import LedgerError, ManifestError
 from pytest_manifest.ledger import Ledger, RunInfo
-from pytest_manifest.ledger.run_files import RunFiles
+from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.manifest import Manifest, manifest_digest, read_manifest
 from pytest_manifest.run.changes import kept_manifest
 

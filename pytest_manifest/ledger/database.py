@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger.files import DAMAGE_ERRORS
-from pytest_manifest.ledger.rows import (
-    BAD_ROW_ERRORS,
-    EXPORTED_INSTEAD,
-    SEQ,
-    Row,
-    damaged,
-    last_seq_query,
-)
+from pytest_manifest.ledger.rows import BAD_ROW_ERRORS, EXPORTED_INSTEAD, Row, damaged
 from pytest_manifest.schema import Receipt
+from pytest_manifest.schema.facts import FactSource
 
 Built = TypeVar("Built")
+Value = TypeVar("Value", str, int)
 _BUSY = 5
 _ENVIRONMENT_ERRORS = {
     _BUSY: "database is locked",  # SQLITE_BUSY
@@ -40,17 +35,25 @@ _SAVEPOINT = ("SAVEPOINT part", "RELEASE part", "ROLLBACK TO part")
 BUSY_AGAIN_MS = 1000
 """Milliseconds that a connection waits for another process once it has waited in vain: what is
 left to be written, as a run gives up, would take half a minute each."""
-_LAST_SEQ = last_seq_query()
+LAST_SEQ = """
+    SELECT max(
+        coalesce((SELECT max(seq) FROM {0}.facts), 0),
+        coalesce((SELECT max(seq) FROM {0}.verdicts), 0),
+        coalesce((SELECT max(seq) FROM {0}.run), 0)
+    )
+"""
+"""A query for the last number given in the order of a ledger, which has this name in SQLite."""
+_LAST_SEQ = LAST_SEQ.format("main")
 CHUNK = 500
 """Values in one statement: far fewer than any version of SQLite allows."""
 
 
-def chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
+def chunks(values: Sequence[Value]) -> Iterator[Sequence[Value]]:
     """Split values into chunks for one statement each."""
     return (values[start : start + CHUNK] for start in range(0, len(values), CHUNK))
 
 
-def placeholders(values: Sequence[str]) -> str:
+def placeholders(values: Sequence[object]) -> str:
     """Return placeholders for these values in a statement."""
     return ",".join("?" * len(values))
 
@@ -63,7 +66,7 @@ class Database:
         self.connection = connection
         self._in_transaction = False
         self._deferred = False
-        self._texts: dict[int, tuple[Receipt, str]] = {}
+        self._ends: dict[str, list[tuple[int, Receipt]]] = {}
         self._seq: int | None = None
         """The last number given of the ledger's order, once a transaction has asked for one."""
 
@@ -120,7 +123,7 @@ class Database:
         finally:
             self._in_transaction = False
             self._seq = None
-            self._texts.clear()
+            self._ends.clear()
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -145,6 +148,16 @@ class Database:
         self._seq += count
         return first
 
+    def reporter(self) -> FactSource:
+        """Return the source of what workers report and what counts."""
+        row = self.read_one("SELECT 1 FROM run WHERE receipt_keys <> ''")
+        return FactSource.WORKER if row is None else FactSource.SIGNED_WORKER
+
+    def next_job(self) -> int:
+        """Return the number that the next job gets."""
+        row = self.read_one("SELECT coalesce(max(n), 0) FROM jobs")
+        return 1 if row is None else 1 + int(row[0])
+
     def last_seq(self) -> int:
         """Return the last number that was given and committed, or given in this transaction."""
         if self._seq is not None:
@@ -154,18 +167,16 @@ class Database:
 
     def _keep_seq(self) -> None:
         if self._seq is not None:
-            values = SEQ, str(self._seq)
-            self.connection.execute("INSERT OR REPLACE INTO run VALUES (?, ?)", values)
+            self.connection.execute("UPDATE run SET seq = ? WHERE n = 1", (self._seq,))
 
-    def receipt_text(self, receipt: Receipt) -> str:
-        """Return a receipt as JSON, encoded once a transaction, which may write it twice."""
-        known = self._texts.get(id(receipt))
-        if known is not None:
-            return known[1]
-        text = receipt.model_dump_json()
+    def note_end(self, task_id: str, receipt: Receipt, seq: int) -> None:
+        """Note under which number a receipt is recorded, for a verdict by it."""
         if self._in_transaction:
-            self._texts[id(receipt)] = receipt, text
-        return text
+            self._ends.setdefault(task_id, []).append((seq, receipt))
+
+    def ends_of(self, task_id: str) -> Sequence[tuple[int, Receipt]]:
+        """Return the receipts of a job that were recorded in this transaction, by their numbers."""
+        return self._ends.get(task_id, ())
 
     def read(self, query: str, values: Sequence[str | int] = ()) -> Generator[Row, None, None]:
         try:
@@ -222,6 +233,18 @@ class LedgerPart:
             for some in chunks(values)
             for row in self._db.read(query.format(placeholders(some)), some)
         }
+
+    def _name_jobs(self, task_ids: Iterable[str]) -> None:
+        """Add the jobs of these that are not known."""
+        with self._db.writing() as db:
+            db.executemany(NAMED, ((one,) for one in dict.fromkeys(task_ids)))
+
+
+NAMED: Final = """
+    INSERT OR IGNORE INTO jobs (n, id, entry)
+    SELECT 1 + coalesce(max(n), 0), ?, 1 + coalesce(max(n), 0) FROM jobs
+"""
+"""Add a job of which no more is known than its id: whose it is may come later."""
 
 
 def is_of_environment(error: Exception) -> bool:

@@ -3,35 +3,43 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from pytest_manifest.ledger.database import LedgerPart, placeholders
-from pytest_manifest.ledger.rows import NEWEST_FIRST, Row, moment, text
+from pytest_manifest.ledger.facts import adding, known_fact
+from pytest_manifest.ledger.rows import (
+    NEWEST_FIRST,
+    Row,
+    microseconds,
+    moment,
+    refuse_no_status,
+    text,
+    utc_now,
+)
 from pytest_manifest.schema import Verdict, VerdictStatus
-from pytest_manifest.schema.statuses import OF_ITS_PROCESS, STATUSES, in_sql
+from pytest_manifest.schema.facts import Kind
+from pytest_manifest.schema.statuses import OF_ITS_PROCESS, in_sql
 
 DESCENDANT_COLUMNS: Final = (
     "task_id, root, parent, task, how, queue, fulfils, spawned_at, kind, verdict, chords, due, "
     "broker"
 )
 """Columns in the order of :func:`descendant_of_row`."""
-ANNOUNCED_COLUMNS: Final = "root, key, announcer, how, task, number, task_ids, is_off"
+ANNOUNCED_COLUMNS: Final = 'root, "key", announcer, how, task, number, task_ids, is_off'
 _DESCENDANTS = f"SELECT {DESCENDANT_COLUMNS} FROM descendants "  # noqa: S608 - fixed text
-_UNTOLD = "NOT EXISTS (SELECT 1 FROM receipts r WHERE r.task_id = descendants.task_id)"
+_UNTOLD = "NOT EXISTS (SELECT 1 FROM receipts r WHERE r.job = descendants.n)"
 _ANNOUNCED = f"SELECT {ANNOUNCED_COLUMNS} FROM announced "  # noqa: S608 - fixed text
-_WAS_SPLIT = (
-    "EXISTS (SELECT 1 FROM handed_on h WHERE h.task_id = descendants.task_id AND h.how = 'canvas')"
-)
+_WAS_SPLIT = "EXISTS (SELECT 1 FROM handed_on h WHERE h.job = descendants.n AND h.how = 'canvas')"
 _TOLD = f"""
     SELECT d.task_id, d.parent, d.task, d.how, d.spawned_at, d.kind,
         CASE WHEN d.kind IS NOT 'passed' THEN d.verdict END,
-        (SELECT receipt FROM receipts r WHERE r.task_id = d.task_id ORDER BY r.seq DESC LIMIT 1),
+        (SELECT receipt FROM receipts r WHERE r.job = d.n ORDER BY r.seq DESC LIMIT 1),
         s.started_at, s.worker, s.host, s.pid, s.retries
-    FROM descendants d LEFT JOIN starts s ON s.task_id = d.task_id AND s.execution = (
-        SELECT execution FROM starts t WHERE t.task_id = d.task_id ORDER BY {NEWEST_FIRST} LIMIT 1
+    FROM descendants d LEFT JOIN facts s ON s.seq = (
+        SELECT t.seq FROM starts t WHERE t.job = d.n ORDER BY {NEWEST_FIRST} LIMIT 1
     )
 """  # noqa: S608 - fixed text
 
@@ -107,6 +115,38 @@ class ToldDescendant:
     retries: int | None
 
 
+_ADD: Final = """
+    INSERT INTO jobs (
+        id, entry, run, root, parent, task, how, queue, fulfils, spawned_at, chords, due, seq
+    )
+    SELECT ?, r.entry, r.run, r.n, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM jobs r WHERE r.id = ?
+    ON CONFLICT (id) DO UPDATE SET (
+        entry, run, root, parent, task, how, queue, fulfils, spawned_at, chords, due, seq
+    ) = (
+        excluded.entry, excluded.run, excluded.root, excluded.parent, excluded.task, excluded.how,
+        excluded.queue, excluded.fulfils, excluded.spawned_at, excluded.chords, excluded.due,
+        excluded.seq
+    ) WHERE name IS NULL AND how IS NULL
+"""
+_ANY: Final = "SELECT 1 FROM jobs WHERE root > 0 AND how IS NOT NULL LIMIT 1"
+_ANNOUNCE: Final = adding(
+    "seq, at, source, kind, how, data",
+    known_fact("json_extract(f.data, '$.key')", "json_extract(f.data, '$.announcer')"),
+)
+
+
+def _data(one: Announced) -> str:
+    known = {
+        "key": one.key,
+        "announcer": one.announcer,
+        "task": one.task,
+        "number": one.number,
+        "task_ids": list(one.task_ids),
+        "is_off": one.is_off,
+    }
+    return json.dumps(known, ensure_ascii=False)
+
+
 class Descendants(LedgerPart):
     """Trees of attempts: each descendant, its parent, and its verdict."""
 
@@ -114,47 +154,36 @@ class Descendants(LedgerPart):
         """Record descendants without a verdict; one that is known stays as it is."""
         rows = [
             (
-                *(one.task_id, one.root, one.parent, one.task, one.how, one.queue, one.fulfils),
+                *(one.task_id, one.parent, one.task, one.how, one.queue, one.fulfils),
                 text(one.spawned_at),
                 None if one.chords is None else json.dumps(one.chords),
-                text(one.due),
+                *(text(one.due), one.root),
             )
             for one in descendants
         ]
         if rows:
             with self._db.writing() as db:
                 seq = self._db.take_seq()
-                db.executemany(
-                    "INSERT OR IGNORE INTO descendants (task_id, root, parent, task, how, queue, "
-                    "fulfils, spawned_at, chords, due, seq) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    ((*row, seq) for row in rows),
-                )
+                self._name_jobs(row[-1] for row in rows)
+                db.executemany(_ADD, ((*row[:-1], seq, row[-1]) for row in rows))
 
     def announce(self, announced: Iterable[Announced]) -> None:
         """Record what is announced; the same again changes nothing."""
-        rows = [
-            (
-                *(one.root, one.key, one.announcer, one.how, one.task, one.number),
-                json.dumps(list(one.task_ids)),
-                int(one.is_off),
-            )
-            for one in announced
-        ]
+        rows = list(announced)
         if rows:
             with self._db.writing() as db:
-                seq = self._db.take_seq()
+                now, first = microseconds(utc_now()), self._db.take_seq(len(rows))
+                of = now, self._db.reporter(), Kind.ANNOUNCED
+                numbered = enumerate(rows, first)
                 db.executemany(
-                    f"INSERT OR IGNORE INTO announced ({ANNOUNCED_COLUMNS}, seq) "  # noqa: S608 - fixed text
-                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    ((*row, seq) for row in rows),
+                    _ANNOUNCE, ((one.root, seq, *of, one.how, _data(one)) for seq, one in numbered)
                 )
 
     def end(self, verdicts: Mapping[str, Verdict]) -> None:
         """Record verdicts on descendants by task id, in place of earlier ones."""
         with self._db.writing() as db:
             db.executemany(
-                "UPDATE descendants SET kind = ?, verdict = ? WHERE task_id = ?",
+                "UPDATE jobs SET status = ?, verdict = ? WHERE id = ? AND root IS NOT NULL",
                 (
                     (verdict.verdict, verdict.model_dump_json(), task_id)
                     for task_id, verdict in verdicts.items()
@@ -166,17 +195,17 @@ class Descendants(LedgerPart):
         if brokers:
             with self._db.writing() as db:
                 db.executemany(
-                    "UPDATE descendants SET broker = ? WHERE task_id = ?",
+                    "UPDATE jobs SET broker = ? WHERE id = ? AND root IS NOT NULL",
                     ((broker, task_id) for task_id, broker in brokers.items()),
                 )
 
     def known(self, task_ids: Sequence[str]) -> set[str]:
         """Return those of these task ids that are descendants'."""
-        return self._present("SELECT task_id FROM descendants WHERE task_id IN ({})", task_ids)
+        return self._present("SELECT id FROM jobs WHERE id IN ({}) AND how IS NOT NULL", task_ids)
 
     def any(self) -> bool:
         """Return whether any job has started a task."""
-        return self._db.read_one("SELECT 1 FROM descendants LIMIT 1") is not None
+        return self._db.read_one(_ANY) is not None
 
     def get(self, task_id: str) -> Descendant | None:
         query = _DESCENDANTS + "WHERE task_id = ?"
@@ -239,24 +268,13 @@ class Descendants(LedgerPart):
         )
         return {key: int(count) for key, count in self._db.read(query, (root,))}
 
-    def tasks(self, root: str) -> Collection[str]:
-        """Return the names of the tasks of an attempt's descendants."""
-        query = "SELECT DISTINCT task FROM descendants WHERE root = ?"
-        return {str(row[0]) for row in self._db.read(query, (root,))}
-
-    def number_without_end(self, root: str, status: VerdictStatus) -> int:
-        """Count an attempt's descendants with a status of which no worker told the end."""
-        query = f"SELECT count(*) FROM descendants WHERE root = ? AND kind = ? AND {_UNTOLD}"  # noqa: S608 - fixed text
-        row = self._db.read_one(query, (root, status))
-        return 0 if row is None else int(row[0])
-
     def number_untold(self, root: str) -> tuple[int, int]:
         """Count an attempt's descendants whose own children are not all known.
 
         Those that count more than are known, and those whose workers told nothing of any.
         """
-        query = f"SELECT count(*), total(is_short) FROM ({untold('root = ?1')})"  # noqa: S608 - fixed text
-        number, short = self._db.read_one(query, (root,)) or (0, 0)
+        query = f"SELECT count(*), total(is_short) FROM ({untold('root = ?')})"  # noqa: S608 - fixed text
+        number, short = self._db.read_one(query, (root, root)) or (0, 0)
         return int(short), int(number - short)
 
     def first(
@@ -293,8 +311,8 @@ def untold(where: str = "TRUE") -> str:
             SELECT d.root, d.task_id, max(json_extract(r.receipt, '$.children')) AS children,
                 max(json_extract(r.receipt, '$.state') IN {in_sql(OF_ITS_PROCESS)})
                     AS ended
-            FROM descendants d JOIN receipts r ON r.task_id = d.task_id WHERE {where}
-            GROUP BY d.task_id
+            FROM descendants d JOIN receipts r ON r.job = d.n WHERE {where}
+            GROUP BY d.n
         ) t LEFT JOIN (
             SELECT root, parent, count(*) AS known FROM descendants WHERE {where}
             GROUP BY root, parent
@@ -324,12 +342,6 @@ def _told_of_row(row: Row) -> ToldDescendant:
     return ToldDescendant(
         task_id, parent, task, how, spawned, kind, verdict, receipt, started, *where
     )
-
-
-def refuse_no_status(kind: object) -> None:
-    """Raise ValueError for what is no verdict's status, where there is one."""
-    if kind is not None and kind not in STATUSES:
-        raise ValueError("the status of a descendant is none")
 
 
 def announced_of_row(row: Row) -> Announced:

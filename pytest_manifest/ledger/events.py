@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from itertools import count
 from typing import Final
 
 from pytest_manifest.ledger.database import LedgerPart, chunks, placeholders
+from pytest_manifest.ledger.facts import adding, known_fact
 from pytest_manifest.ledger.rows import (
     HANDED_ON_COLUMNS,
     OLDEST_FIRST,
@@ -15,28 +17,25 @@ from pytest_manifest.ledger.rows import (
     HandedOn,
     Row,
     Start,
+    microseconds,
     moment,
-    row_of_start,
+    moment_of,
     start_of_row,
     text,
     utc_now,
 )
 from pytest_manifest.schema import Receipt
+from pytest_manifest.schema.facts import FactSource, Kind
 
-ADD_RECEIPT: Final = """
-    INSERT INTO receipts (
-        seq, task_id, execution, receipt, arrived_at, newest_attempt, after_verdict
-    )
-    SELECT r.seq, r.task_id, r.execution, r.receipt, r.arrived_at, (
-        SELECT max(b.attempt) FROM attempts a JOIN attempts b ON b.entry = a.entry
-        WHERE a.task_id = r.task_id
-    ), EXISTS (
-        SELECT 1 FROM attempts a JOIN settled s ON s.entry = a.entry WHERE a.task_id = r.task_id
-    )
-    FROM (SELECT ? AS seq, ? AS task_id, ? AS execution, ? AS receipt, ? AS arrived_at) r
-"""
-"""Record ``(seq, task_id, execution, receipt, arrived_at)``, and what its entry had come to by
-then."""
+_ADD_STARTS: Final = adding(
+    "seq, at, source, kind, execution, started_at, retries, worker, host, pid, redelivered, boot, "
+    "namespace, hop",
+    known_fact("f.execution"),
+)
+_ADD_HANDED_ON: Final = adding(
+    "seq, at, source, kind, execution, how, data", known_fact("f.execution")
+)
+ADD_RECEIPT: Final = adding("seq, at, source, kind, execution, receipt")
 _STARTS = f"SELECT {START_COLUMNS} FROM starts "  # noqa: S608 - fixed text
 _IN_ORDER = f"ORDER BY task_id, {OLDEST_FIRST}"
 
@@ -47,42 +46,64 @@ class WorkerEvents(LedgerPart):
     def last_arrival(self) -> datetime | None:
         """Return when the newest receipt arrived, None where there is none."""
         query = "SELECT max(arrived_at) FROM receipts"
-        return next(self._db.build_each(lambda row: moment(row[0]), query), None)
+        return next(
+            self._db.build_each(lambda row: None if row[0] is None else moment_of(row[0]), query)
+        )
+
+    def _add(self, query: str, rows: Sequence[tuple[str, Row]]) -> int:
+        """Record reports ``(task_id, values)``, the first of which is the kind.
+
+        Returns the number of the first in the order.
+        """
+        if not rows:
+            return 0
+        with self._db.writing() as db:
+            first, now, by = (
+                self._db.take_seq(len(rows)),
+                microseconds(utc_now()),
+                self._db.reporter(),
+            )
+            numbered = enumerate(rows, first)
+            self._insert(db, query, [(name, seq, now, by, *row) for seq, (name, row) in numbered])
+        return first
+
+    def _insert(self, db: sqlite3.Connection, query: str, rows: Sequence[Row]) -> None:
+        """Add these facts, whose first column is a task id; also those of which nobody knows whose
+        they are."""
+        if db.executemany(query, rows).rowcount == len(rows):
+            return
+        names = {str(row[0]) for row in rows}
+        strange = names - self._present("SELECT id FROM jobs WHERE id IN ({})", list(names))
+        self._name_jobs(sorted(strange))
+        db.executemany(query, [row for row in rows if row[0] in strange])
 
     def add_starts(self, starts: Iterable[Start]) -> int:
-        """Record starts; one that is known stays as it is. Returns their number in the order."""
-        rows, seq = list(map(row_of_start, starts)), 0
-        if rows:
-            with self._db.writing() as db:
-                seq = self._db.take_seq()
-                db.executemany(
-                    f"INSERT OR IGNORE INTO starts ({START_COLUMNS}, seq) "  # noqa: S608 - fixed text
-                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    ((*row, seq) for row in rows),
-                )
-        return seq
+        """Record starts; one that is known stays as it is.
+
+        Returns the number of the first in the order; the others follow it.
+        """
+        return self._add(_ADD_STARTS, [(one.task_id, _start_values(one)) for one in starts])
 
     def rename_start(self, start: Start, renamed: Start) -> None:
         """Give the start of an execution another name; where it is taken, nothing is changed."""
+        if any(one.execution == renamed.execution for one in self.starts(start.task_id)):
+            return
         with self._db.writing() as db:
             db.execute(
-                "UPDATE OR IGNORE starts SET execution = ? WHERE task_id = ? AND execution = ?",
-                (renamed.execution, start.task_id, start.execution),
+                "UPDATE facts SET execution = ? WHERE kind = ? AND execution = ? "
+                "AND job = (SELECT n FROM jobs WHERE id = ?)",
+                (renamed.execution, Kind.STARTED, start.execution, start.task_id),
             )
 
     def add_handed_on(self, ends: Iterable[HandedOn]) -> None:
         """Record ends of executions whose job goes on; one that is known stays as it is."""
-        rows = [
-            (e.task_id, e.execution, e.how, text(e.ended_at), text(e.next_at), e.cost) for e in ends
-        ]
-        if rows:
-            with self._db.writing() as db:
-                seq = self._db.take_seq()
-                db.executemany(
-                    f"INSERT OR IGNORE INTO handed_on ({HANDED_ON_COLUMNS}, seq) "  # noqa: S608 - fixed text
-                    "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    ((*row, seq) for row in rows),
-                )
+        self._add(
+            _ADD_HANDED_ON,
+            [
+                (one.task_id, (Kind.HANDED_ON, one.execution, one.how, _handed_on_data(one)))
+                for one in ends
+            ],
+        )
 
     def handed_on(self, task_id: str) -> list[HandedOn]:
         """Return the executions of an attempt that ended while its job went on."""
@@ -98,11 +119,6 @@ class WorkerEvents(LedgerPart):
         """Return every start of an attempt, oldest first."""
         query = f"{_STARTS} WHERE task_id = ? {_IN_ORDER}"
         return list(self._db.build_each(start_of_row, query, (task_id,)))
-
-    def left_running(self, task_id: str) -> list[Start]:
-        """Return the starts of an attempt's executions that did not end while its job went on."""
-        ended = {end.execution for end in self.handed_on(task_id)}
-        return [start for start in self.starts(task_id) if start.execution not in ended]
 
     def starts_of(self, task_ids: Sequence[str]) -> dict[str, list[Start]]:
         """Return the starts of several attempts by task id, oldest first; of some there is none."""
@@ -134,14 +150,16 @@ class WorkerEvents(LedgerPart):
 
         Returns the number of the first in the order; the others follow it.
         """
-        rows, now, first = list(receipts), text(utc_now()), 0
+        rows, first = list(receipts), 0
         if rows:
             with self._db.writing() as db:
-                first = self._db.take_seq(len(rows))
-                seqs, text_of = count(first), self._db.receipt_text
-                db.executemany(
-                    ADD_RECEIPT, ((next(seqs), i, name, text_of(one), now) for i, name, one in rows)
-                )
+                first, now = self._db.take_seq(len(rows)), microseconds(utc_now())
+                by, made = self._db.reporter(), list[Row]()
+                for seq, (task_id, execution, one) in enumerate(rows, first):
+                    self._db.note_end(task_id, one, seq)
+                    kind, source = origin_of_end(one.source, by)
+                    made.append((task_id, seq, now, source, kind, execution, one.model_dump_json()))
+                self._insert(db, ADD_RECEIPT, made)
         return first
 
     def receipts(self, task_id: str) -> list[tuple[str | None, Receipt]]:
@@ -153,6 +171,33 @@ class WorkerEvents(LedgerPart):
         """Yield ``(task_id, execution, receipt)`` of all receipts in the order of arrival."""
         query = "SELECT task_id, execution, receipt FROM receipts ORDER BY seq"
         yield from self._db.build_each(_receipt_of_task, query)
+
+
+def origin_of_end(source: str, by: FactSource) -> tuple[Kind, FactSource]:
+    """Return as what an end is recorded; ``by``: the source of what workers report."""
+    return (Kind.ENDED, by) if source == "worker" else (Kind.STORED, FactSource.STORE)
+
+
+def _start_values(start: Start) -> Row:
+    return (
+        Kind.STARTED,
+        start.execution,
+        text(start.started_at),
+        start.retries,
+        start.worker,
+        start.host,
+        start.pid,
+        int(start.redelivered),
+        start.boot,
+        start.pid_namespace,
+        start.hop,
+    )
+
+
+def _handed_on_data(end: HandedOn) -> str | None:
+    known = {"ended_at": text(end.ended_at), "next_at": text(end.next_at), "cost": end.cost}
+    data = {name: value for name, value in known.items() if value is not None}
+    return json.dumps(data) if data else None
 
 
 def _receipt_of_execution(row: Row) -> tuple[str | None, Receipt]:

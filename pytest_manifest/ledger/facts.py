@@ -1,47 +1,80 @@
-"""Append facts, and read those of an entry, of the run, or all that came after a position.
+"""Append facts, and read those of jobs, of the run, or all that came after a position.
 
-The table has what no other table of the ledger has: what a session knew that sent, searched, took
-back or gave up. ``jobs`` puts all of it in one order with what the other tables have.
+A job's facts are found by its number, and its entry by that. What is usual has columns of its own;
+the rest of a fact's fields are in ``data``.
 
-**The order.** ``seq`` of facts, receipts and verdicts is from one counter, which the transaction
-that writes takes from (``Database.take_seq``; there is one writer), so that any two of them can be
-compared: what a search had seen, and what a verdict went by, is all up to a number. Starts, what
-was handed on and descendants have the number of the batch that they arrived in. A number that is
-taken and not committed is given again. Of a merged ledger each run has its numbers in its own
-order, after those of the runs before it; the numbers of two runs are not compared.
+**The order.** ``seq`` of facts and verdicts is from one counter, which the transaction that writes
+takes from (``Database.take_seq``; there is one writer), so that any two of them can be compared:
+what a search had seen, and what a verdict went by, is all up to a number. Attempts, sendings and
+descendants have the number of the batch that they were recorded in. A number that is taken and not
+committed is given again. Of a merged ledger each run has its numbers in its own order, after those
+of the runs before it; the numbers of two runs are not compared.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from functools import cache
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from pydantic import JsonValue, TypeAdapter
 
-from pytest_manifest.ledger.database import Database, LedgerPart, chunks, placeholders
-from pytest_manifest.ledger.rows import Row, Start
+from pytest_manifest.ledger.database import Database, LedgerPart
+from pytest_manifest.ledger.rows import Row, Start, microseconds, moment, moment_of, receipt_of
+from pytest_manifest.ledger.tables import RARE
 from pytest_manifest.schema import PARSED
-from pytest_manifest.schema.facts import FactSource, Kind, Started
+from pytest_manifest.schema.facts import Ended, FactSource, Kind, Started, Stored
 from pytest_manifest.schema.run_facts import KINDS, JobFact, RunFact
 
-_OF_RUN, OF_ENTRY, OF_JOB = range(3)
-"""What a number is of: a run, an entry, or a job."""
-_COLUMNS: Final = ("execution", "hop", "retries", "redelivered", "worker", "pid")
-"""Fields that have a column of their own; all others are in ``data``."""
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_NUMBER: Final = "(SELECT n FROM numbers WHERE kind = ? AND name = ?)"
-_APPEND: Final = f"""
-    INSERT INTO facts (
-        seq, entry, job, kind, at, source, {", ".join(_COLUMNS)}, data
-    ) VALUES (?, {_NUMBER}, coalesce({_NUMBER}, 0), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+_COLUMNS: Final = (
+    *("execution", "hop", "retries", "redelivered", "worker", "pid"),
+    *("host", "boot", "namespace", "started_at", "how"),
+)
+"""Fields that have a column of their own, as ``receipt`` has; all others are in ``data``."""
+_FACT: Final = ("seq", "job", "kind", "at", "source", "aside", "receipt", "data", *_COLUMNS)
+FACT_COLUMNS: Final = ", ".join(f"f.{name}" for name in _FACT)
+"""Columns in the order of :func:`fact_of_row`."""
+ADD_FACT: Final = f"""
+    INSERT INTO facts (run, {", ".join(_FACT)}) VALUES (?, {", ".join("?" * len(_FACT))})
 """  # noqa: S608 - fixed text
+
+
+def adding(columns: str, unless: str = "0") -> str:
+    """Return a statement that adds a fact of a job: its task id, and these columns.
+
+    Not where ``unless`` holds of that, ``n``, and its job ``j``.
+    """
+    names = columns.split(", ")
+    given = ", ".join(f"? AS {name}" for name in ("task_id", *names))
+    return f"""
+        INSERT INTO facts (run, job, {columns})
+        SELECT j.run, j.n, {", ".join(f"n.{name}" for name in names)}
+        FROM (SELECT {given}) n JOIN jobs j ON j.id = n.task_id WHERE NOT {unless}
+    """  # noqa: S608 - fixed text
+
+
+def known_fact(*same: str) -> str:
+    """Return a condition for :func:`adding`: a fact that counts is known, of the same kind, and in
+    these terms of a fact ``f``."""
+    terms = " AND ".join(f"{one} = {one.replace('f.', 'n.')}" for one in ("f.kind", *same))
+    return f"EXISTS (SELECT 1 FROM facts f WHERE f.job = j.n AND NOT f.aside AND {terms})"  # noqa: S608 - fixed text
+
+
 _READ: Final = f"""
-    SELECT e.kind, e.name, f.seq, j.name, f.kind, f.at, f.source, {", ".join(_COLUMNS)}, f.data
-    FROM facts f JOIN numbers e ON e.n = f.entry LEFT JOIN numbers j ON j.n = f.job
+    SELECT (SELECT id FROM run WHERE n = f.run), coalesce(j.id, ''), (
+        SELECT e.name FROM jobs e WHERE e.entry = j.entry AND e.name IS NOT NULL LIMIT 1
+    ), {FACT_COLUMNS}
+    FROM facts f LEFT JOIN jobs j ON j.n = f.job
 """  # noqa: S608 - fixed text
+_ADD_NAMED: Final = """
+    INSERT INTO jobs (id, entry) SELECT ?, coalesce(max(entry), 0) FROM jobs WHERE name = ?
+"""
+"""Add a job of an entry of which no more is known than its name."""
+_SOURCES: Final = {int(one): one for one in FactSource}
+_ASIDE: Final = frozenset({Kind.STARTED, Kind.ENDED, Kind.STORED})
+"""Kinds of reports that :meth:`Facts.append` is given where they do not count."""
 
 
 Owned: TypeAlias = tuple[str | None, JobFact | RunFact]
@@ -75,22 +108,32 @@ class Facts(LedgerPart):
         rows = list(facts)
         if not rows:
             return
-        if run is None:
-            found = self._db.read_one("SELECT value FROM run WHERE key = 'run'")
-            run = "" if found is None else str(found[0])
-        owners = [_owner(run, entry) for entry, _ in rows]
         self.of_run_added += sum(entry is None for entry, _ in rows)
-        jobs = [(OF_JOB, fact.job) for _, fact in rows if fact.job]
         with self._db.writing() as db:
+            own = 1 if run is None else self._number_of(run)
+            owners = [(own, 0) if name is None else self._job(name, one.job) for name, one in rows]
+            first = self._db.take_seq(len(rows))
             db.executemany(
-                "INSERT OR IGNORE INTO numbers (kind, name) VALUES (?, ?)",
-                dict.fromkeys([*owners, *jobs]),
+                ADD_FACT,
+                (
+                    _row(seq, owner, fact)
+                    for seq, (owner, (_, fact)) in enumerate(zip(owners, rows, strict=True), first)
+                ),
             )
-            numbered = enumerate(rows, self._db.take_seq(len(rows)))
-            db.executemany(
-                _APPEND,
-                ((seq, *_owner(run, entry), *_row(fact)) for seq, (entry, fact) in numbered),
-            )
+
+    def _number_of(self, run: str) -> int:
+        row = self._db.read_one("SELECT max(n) FROM run WHERE id = ?", (run,))
+        return 1 if row is None or row[0] is None else int(row[0])
+
+    def _job(self, entry: str, task_id: str) -> tuple[int, int]:
+        """Return the run and the number of an entry's job, which is added where it is not known."""
+        query = "SELECT run, n FROM jobs WHERE id = ?"
+        row = self._db.read_one(query, (task_id,))
+        if row is None:
+            with self._db.writing() as db:
+                db.execute(_ADD_NAMED, (task_id, entry))
+            row = self._db.read_one(query, (task_id,)) or (1, 0)
+        return int(row[0]), int(row[1])
 
     def last_seq(self) -> int:
         """Return the last number of the ledger's order; 0 before anything has one."""
@@ -98,54 +141,36 @@ class Facts(LedgerPart):
 
     def of_entry(self, entry: str) -> list[JobFact | RunFact]:
         """Return the facts of an entry's jobs, in their order."""
-        return self._of(OF_ENTRY, entry)
-
-    def of_entries(self, entries: Sequence[str]) -> Iterator[JobFact | RunFact]:
-        """Yield the facts of the jobs of these entries, those of each in their order."""
-        for some in chunks(entries):
-            numbers = f"SELECT n FROM numbers WHERE kind = ? AND name IN ({placeholders(some)})"  # noqa: S608 - question marks
-            which = f"WHERE f.entry IN ({numbers}) ORDER BY f.entry, f.seq"
-            yield from (one.fact for one in self._read(which, (OF_ENTRY, *some)))
+        which = """
+            WHERE f.job IN (
+                SELECT n FROM jobs WHERE entry IN (SELECT entry FROM jobs WHERE name = ?)
+            ) ORDER BY f.seq
+        """
+        return [one.fact for one in self._read(which, (entry,))]
 
     def owners(self, entries: Sequence[str]) -> set[str]:
-        """Return those of these entries that have facts in this table."""
-        query = f"SELECT name FROM numbers WHERE kind = {OF_ENTRY} AND name IN ({{}})"  # noqa: S608 - fixed text
-        return self._present(query, entries)
-
-    def of_jobs(self, entry: str, task_ids: Sequence[str]) -> Iterator[JobFact | RunFact]:
-        """Yield the facts of some of an entry's jobs, in their order."""
-        for some in chunks(task_ids):
-            numbers = f"SELECT n FROM numbers WHERE kind = ? AND name IN ({placeholders(some)})"  # noqa: S608 - question marks
-            which = f"WHERE f.entry = {_NUMBER} AND f.job IN ({numbers}) ORDER BY f.seq"
-            values: list[str | int] = [OF_ENTRY, entry, OF_JOB, *some]
-            yield from (one.fact for one in self._read(which, values))
+        """Return those of these entries whose attempts have facts."""
+        return self._present(
+            "SELECT DISTINCT a.name FROM jobs a JOIN facts f ON f.job = a.n WHERE a.name IN ({})",
+            entries,
+        )
 
     def of_run(self, run: str) -> list[JobFact | RunFact]:
         """Return the facts of a run as a whole, in their order."""
-        return self._of(_OF_RUN, run)
+        which = "WHERE f.job = 0 AND f.run = ? ORDER BY f.seq"
+        return [one.fact for one in self._read(which, (self._number_of(run),))]
 
     def of_kind(self, kind: Kind) -> Iterator[StoredFact]:
         """Yield the facts of a kind, in their order."""
-        return self._read("WHERE f.kind = ? ORDER BY f.seq", (kind,))
-
-    def by_entry(self) -> Iterator[StoredFact]:
-        """Yield all facts, those of an entry together and in their order."""
-        return self._read("ORDER BY f.entry, f.seq")
+        rare = f"AND f.{RARE}" if kind not in _ASIDE else ""
+        return self._read(f"WHERE f.kind = ? {rare} ORDER BY f.seq", (kind,))
 
     def after(self, seq: int) -> Iterator[StoredFact]:
         """Yield what was recorded after a position, in order."""
         return self._read("WHERE f.seq > ? ORDER BY f.seq", (seq,))
 
-    def _of(self, kind: int, name: str) -> list[JobFact | RunFact]:
-        which = f"WHERE f.entry = {_NUMBER} ORDER BY f.seq"
-        return [one.fact for one in self._read(which, (kind, name))]
-
     def _read(self, which: str, values: Sequence[str | int] = ()) -> Iterator[StoredFact]:
-        return self._db.build_each(_fact_of_row, _READ + which, values)
-
-
-def _owner(run: str, entry: str | None) -> tuple[int, str]:
-    return (_OF_RUN, run) if entry is None else (OF_ENTRY, entry)
+        return self._db.build_each(_stored_of_row, _READ + which, values)
 
 
 @cache
@@ -161,22 +186,72 @@ def document_of(fact: JobFact | RunFact) -> dict[str, JsonValue]:
     return document
 
 
-def _row(fact: JobFact | RunFact) -> Row:
-    """Return a fact's columns in the order of :data:`_APPEND`, from its job on."""
+def _row(seq: int, owner: tuple[int, int], fact: JobFact | RunFact) -> Row:
+    """Return a fact's columns in the order of :data:`ADD_FACT`."""
     document = document_of(fact)
+    receipt = None
+    if document.pop("receipt", None) is not None and isinstance(fact, Ended | Stored):
+        receipt = None if fact.receipt is None else fact.receipt.model_dump_json()
     columns = [document.pop(name, None) for name in _COLUMNS]
     data = json.dumps(document, ensure_ascii=False) if document else None
-    return OF_JOB, fact.job, fact.kind, microseconds(fact.at), fact.source, *columns, data
+    aside, at = int(fact.kind in _ASIDE), microseconds(fact.at)
+    run, job = owner
+    return run, seq, job, fact.kind, at, fact.source, aside, receipt, data, *columns
 
 
-def _fact_of_row(row: Row) -> StoredFact:
-    of, name, seq, job, kind, at, source, *columns, data = row
-    given = zip(_COLUMNS, columns, strict=True)
-    values = {column: value for column, value in given if value is not None}
-    values |= json.loads(data) if data is not None else {}
-    values |= {"seq": seq, "at": moment_of(at), "source": FactSource(source), "job": job or ""}
-    fact = _adapter(Kind(kind)).validate_python(values, context=PARSED)
-    return StoredFact(name, None, fact) if of == OF_ENTRY else StoredFact(None, name, fact)
+def _stored_of_row(row: Row) -> StoredFact:
+    run, task_id, entry, *columns = row
+    fact = fact_of_row(columns, task_id)
+    return StoredFact(None, run, fact) if entry is None else StoredFact(entry, None, fact)
+
+
+def fact_of_row(row: Sequence[Any], job: str) -> JobFact | RunFact:
+    """Build a fact of a job from the columns of :data:`FACT_COLUMNS`; "": it is of the run."""
+    seq, _, kind, at, source, _, receipt, data, execution, *rest = row
+    if kind == Kind.STARTED:
+        hop, retries, redelivered, worker, pid, host, boot, namespace, started_at, _ = rest
+        end = f".{pid}"  # given to another process once this one had died: see rows.given_again
+        return Started(
+            seq=seq,
+            at=moment_of(at),
+            source=_SOURCES[source],
+            job=job,
+            execution=execution.removesuffix(end),
+            started_at=moment(started_at),
+            retries=retries or 0,
+            hop=hop or 0,
+            redelivered=bool(redelivered),
+            worker=worker,
+            host=host,
+            pid=pid,
+            boot=boot,
+            namespace=namespace,
+        )
+    if kind == Kind.ENDED:
+        return Ended(
+            seq=seq,
+            at=moment_of(at),
+            source=_SOURCES[source],
+            job=job,
+            receipt=receipt_of(receipt),
+            execution=execution,
+            fault="" if data is None else json.loads(data)["fault"],
+        )
+    if kind == Kind.STORED and data is None:
+        return Stored(
+            seq=seq,
+            at=moment_of(at),
+            source=_SOURCES[source],
+            job=job,
+            receipt=None if receipt is None else receipt_of(receipt),
+        )
+    values = {} if data is None else json.loads(data)
+    if receipt is not None:
+        values["receipt"] = receipt_of(receipt)
+    given = zip(_COLUMNS, (execution, *rest), strict=True)
+    values |= {column: value for column, value in given if value is not None}
+    values |= {"seq": seq, "at": moment_of(at), "source": _SOURCES[source], "job": job}
+    return _adapter(Kind(kind)).validate_python(values, context=PARSED)
 
 
 def started_of(start: Start, seq: int, at: datetime, source: FactSource) -> Started:
@@ -198,13 +273,3 @@ def started_of(start: Start, seq: int, at: datetime, source: FactSource) -> Star
         boot=start.boot,
         namespace=start.pid_namespace,
     )
-
-
-def microseconds(at: datetime) -> int:
-    """Return a moment as the table has it: microseconds since the epoch."""
-    return (at - _EPOCH) // timedelta(microseconds=1)
-
-
-def moment_of(at: int) -> datetime:
-    """Return the moment (UTC) of such a number."""
-    return _EPOCH + timedelta(microseconds=at)

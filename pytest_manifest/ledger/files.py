@@ -1,19 +1,20 @@
-"""The files of ledgers: file systems, connections, tables and versions, and a folder's runs."""
+"""Name the files of a run, open its ledger, and find the runs of a folder."""
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import closing, suppress
-from functools import lru_cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pytest_manifest.errors import LedgerError
-from pytest_manifest.ledger.rows import MERGED
-from pytest_manifest.ledger.run_files import ledgers_in
+from pytest_manifest.errors import LedgerError, no_access
+from pytest_manifest.ledger.tables import LEDGER_VERSION, version_of
+from pytest_manifest.text import listed
 
 NETWORK_FILE_SYSTEMS = (
     *("nfs", "cifs", "smb", "ceph", "gluster", "lustre", "9p", "afs", "gpfs", "beegfs", "orangefs"),
@@ -89,12 +90,12 @@ def _cannot_change(path: Path) -> bool:
 
 def find_runs(folder: Path) -> list[Path]:
     """Return the ledgers in ``folder`` that can be read, oldest first."""
-    return [path for path, _ in _runs(folder)]
+    return [path for path, *_ in _runs(folder)]
 
 
 def find_runs_by_digest(folder: Path, sha256: str) -> list[Path]:
     """Return the ledgers in ``folder`` of runs of the manifest with this digest, oldest first."""
-    return [path for path, noted in _runs(folder) if noted.get("sha256") == sha256]
+    return [path for path, _, digest, _ in _runs(folder) if digest == sha256]
 
 
 def find_runs_of_manifest(folder: Path, manifest: Path, sha256: str | None = None) -> list[Path]:
@@ -106,48 +107,53 @@ def find_runs_of_manifest(folder: Path, manifest: Path, sha256: str | None = Non
     name = str(manifest.resolve())
     return [
         path
-        for path, noted in _runs(folder)
-        if noted.get("manifest") == name or (sha256 is not None and noted.get("sha256") == sha256)
+        for path, noted, digest, _ in _runs(folder)
+        if noted == name or (sha256 is not None and digest == sha256)
     ]
 
 
-def _runs(folder: Path) -> Iterator[tuple[Path, dict[str, str]]]:
-    """Yield each run in the folder with its metadata, oldest first.
+_OF_RUN = """
+    SELECT number, created_at, (SELECT count(*) FROM run WHERE n > 1), manifest, sha256
+    FROM run WHERE n = 1
+"""
 
-    Ledgers of other versions, or cut off at creation, are skipped. A merged run is as old as the
-    oldest of its runs, and comes after it. Creation times decide only between runs with the same
-    number (from different folders), because a clock can be set back.
+
+def _runs(folder: Path) -> Iterator[tuple[Path, str | None, str | None, int]]:
+    """Yield each run in the folder with its manifest, that one's digest and the run's number.
+
+    Oldest first. Ledgers of other versions, or cut off at creation, are skipped. A merged run is as
+    old as the oldest of its runs, and comes after it. Creation times decide only between runs with
+    the same number (from different folders), because a clock can be set back.
     """
-    found: list[tuple[int, str, bool, Path, dict[str, str]]] = []
+    found: list[tuple[int, str, bool, Path, str | None, str | None]] = []
     for path in ledgers_in(folder):
         with suppress(OSError, *DAMAGE_ERRORS), closing(connect(path, "ro")) as db:
             if version_of(db) == str(LEDGER_VERSION):
-                rows = db.execute("SELECT key, value FROM run").fetchall()
-                noted = {str(key): str(value) for key, value in rows}
-                age = run_number_of(noted), noted.get("created_at", ""), MERGED in noted
-                found.append((*age, path, noted))
-    return ((path, noted) for *_, path, noted in sorted(found, key=lambda one: one[:4]))
-
-
-def run_number_of(noted: Mapping[str, str]) -> int:
-    """Return a run's number in the order in which a folder's runs began; 0: it has none."""
-    text = noted.get("number", "")
-    return int(text) if _NUMBER.fullmatch(text) else 0
+                number, created_at, merged, manifest, digest = db.execute(_OF_RUN).fetchone()
+                number = number if isinstance(number, int) else 0
+                age = number, str(created_at or ""), bool(merged)
+                found.append((*age, path, manifest, digest))
+    return (
+        (path, manifest, digest, number)
+        for number, _, _, path, manifest, digest in sorted(found, key=lambda one: one[:4])
+    )
 
 
 def next_run_number(folder: Path) -> int:
     """Return a number above those of all runs in the folder, unreadable ones included."""
-    numbers = [run_number_of(noted) for _, noted in _runs(folder)]
+    numbers = [number for *_, number in _runs(folder)]
     numbers += [run_number_of_lock(path) for path in folder.glob("*.lock")]
     return max(numbers, default=0) + 1
 
 
 def run_number_of_lock(lock: Path) -> int:
-    """Read a run's number from its lock file, which has it for when the ledger is damaged."""
+    """Read a run's number from its lock file, which has it for when the ledger is damaged; 0: it
+    has none."""
     try:
-        return run_number_of({"number": lock.read_text("ascii").strip()})
+        text = lock.read_text("ascii").strip()
     except (OSError, ValueError):
         return 0
+    return int(text) if _NUMBER.fullmatch(text) else 0
 
 
 def refuse_network(folder: Path) -> None:
@@ -177,119 +183,127 @@ def _unescaped(escaped: re.Match[str]) -> str:
     return chr(int(escaped[1], 8))
 
 
-LEDGER_VERSION = 1
+# The files of a run, all of them beside its ledger
 
-TABLES: Sequence[str] = (
-    "CREATE TABLE run (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
-    """
-    CREATE TABLE attempts (
-        task_id TEXT PRIMARY KEY, entry TEXT NOT NULL, attempt INTEGER NOT NULL,
-        ordinal INTEGER NOT NULL, state TEXT NOT NULL, sent_at TEXT, note TEXT,
-        reason TEXT, kind TEXT, verdict TEXT, reused_from TEXT,
-        starts_lost INTEGER NOT NULL DEFAULT 0, set_back REAL NOT NULL DEFAULT 0,
-        seq INTEGER NOT NULL DEFAULT 0, sending INTEGER NOT NULL DEFAULT 0, cause TEXT
-    ) WITHOUT ROWID
-    """,
-    "CREATE INDEX attempts_by_entry ON attempts (entry, attempt)",
-    """
-    CREATE TABLE starts (
-        task_id TEXT NOT NULL, execution TEXT NOT NULL, started_at TEXT, retries INTEGER NOT NULL,
-        worker TEXT, host TEXT, pid INTEGER, redelivered INTEGER NOT NULL,
-        boot TEXT, pid_namespace TEXT,
-        hop INTEGER NOT NULL DEFAULT 0, seq INTEGER NOT NULL DEFAULT 0,
-        PRIMARY KEY (task_id, execution)
-    ) WITHOUT ROWID
-    """,
-    """
-    CREATE TABLE handed_on (
-        task_id TEXT NOT NULL, execution TEXT NOT NULL, how TEXT NOT NULL, ended_at TEXT,
-        next_at TEXT, cost REAL, seq INTEGER NOT NULL DEFAULT 0,
-        PRIMARY KEY (task_id, execution)
-    ) WITHOUT ROWID
-    """,
-    # What a receipt found when it came. Times do not say: clocks are set back, and an attempt that
-    # is sent once more is of a later time.
-    """
-    CREATE TABLE receipts (
-        seq INTEGER PRIMARY KEY, task_id TEXT NOT NULL, execution TEXT,
-        receipt TEXT NOT NULL, arrived_at TEXT NOT NULL, newest_attempt INTEGER,
-        after_verdict INTEGER NOT NULL DEFAULT 0
-    )
-    """,
-    "CREATE INDEX receipts_by_task ON receipts (task_id)",
-    """
-    CREATE TABLE settled (
-        seq INTEGER PRIMARY KEY, entry TEXT NOT NULL UNIQUE, attempt INTEGER,
-        kind TEXT NOT NULL, verdict TEXT NOT NULL, receipt TEXT, settled_at TEXT NOT NULL
-    )
-    """,
-    """
-    CREATE TABLE descendants (
-        task_id TEXT PRIMARY KEY, root TEXT NOT NULL, parent TEXT NOT NULL, task TEXT NOT NULL,
-        how TEXT NOT NULL, queue TEXT, fulfils TEXT, spawned_at TEXT, kind TEXT, verdict TEXT,
-        chords TEXT, due TEXT, broker TEXT, starts_lost INTEGER NOT NULL DEFAULT 0,
-        seq INTEGER NOT NULL DEFAULT 0
-    ) WITHOUT ROWID
-    """,
-    "CREATE INDEX descendants_by_root ON descendants (root, kind)",
-    """
-    CREATE TABLE announced (
-        root TEXT NOT NULL, key TEXT NOT NULL, announcer TEXT NOT NULL, how TEXT NOT NULL,
-        task TEXT NOT NULL, number INTEGER NOT NULL, task_ids TEXT NOT NULL,
-        is_off INTEGER NOT NULL, seq INTEGER NOT NULL DEFAULT 0,
-        PRIMARY KEY (root, key, announcer)
-    ) WITHOUT ROWID
-    """,
-    """
-    CREATE TABLE corrections (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT, entry TEXT NOT NULL, attempt INTEGER,
-        was TEXT NOT NULL, kind TEXT NOT NULL, told_at TEXT NOT NULL, corrected_at TEXT NOT NULL
-    )
-    """,
-    """
-    CREATE TABLE facts (
-        seq INTEGER PRIMARY KEY, entry INTEGER NOT NULL, job INTEGER NOT NULL,
-        kind INTEGER NOT NULL, at INTEGER NOT NULL, source INTEGER NOT NULL, execution TEXT,
-        hop INTEGER, retries INTEGER, redelivered INTEGER, worker TEXT, pid INTEGER, data TEXT
-    )
-    """,
-    "CREATE INDEX facts_by_entry ON facts (entry)",
-    "CREATE TABLE numbers (n INTEGER PRIMARY KEY, kind INTEGER NOT NULL, name TEXT NOT NULL)",
-    "CREATE UNIQUE INDEX numbers_by_name ON numbers (kind, name)",
-)
+WORKER_LOGS = "worker-*.log"
+"""The pattern of the workers' logs in the folder of a stack."""
+UNMADE = ".new"
+"""What the name of a ledger ends with until it is whole."""
+_UNMADE_RUN = re.compile(rf"\d{{8}}T\d{{6}}-[0-9a-f]{{8}}\.sqlite{re.escape(UNMADE)}")
 
 
-@lru_cache(maxsize=1)
-def type_queries() -> Mapping[str, str]:
-    """Return, for each table, a query for a value that is not of its column's type.
+@dataclass(frozen=True, slots=True)
+class RunFiles:
+    """Name the files of the run with this ledger."""
 
-    SQLite keeps values of any type in any column. What is found is the column's name.
+    ledger: Path
+
+    @classmethod
+    def of(cls, folder: Path, run: str) -> RunFiles:
+        """Name the files of a run in this folder."""
+        return cls(folder / f"{run}.sqlite")
+
+    @property
+    def unmade(self) -> Path:
+        """Return where the ledger is written until it is whole."""
+        return self.ledger.with_name(f"{self.ledger.name}{UNMADE}")
+
+    @property
+    def lock(self) -> Path:
+        return self.ledger.with_suffix(".lock")
+
+    @property
+    def log(self) -> Path:
+        return self.ledger.with_suffix(".log")
+
+    @property
+    def receipts(self) -> Path:
+        """Return where the receipts are exported to."""
+        return self.ledger.with_suffix(".receipts.jsonl")
+
+    @property
+    def summary(self) -> Path:
+        """Return where the summary as a JSON document is."""
+        return self.ledger.with_suffix(".summary.json")
+
+    def worker_log(self, name: str) -> Path:
+        """Return where a worker's log of this name is kept."""
+        return self.ledger.with_suffix(f".{name}")
+
+    @property
+    def worker_logs_pattern(self) -> Path:
+        """Return the path with a wildcard that all kept logs of workers match."""
+        return self.worker_log(WORKER_LOGS)
+
+    def worker_logs(self) -> list[Path]:
+        """Return the logs of workers that were kept, sorted."""
+        return sorted(self.ledger.parent.glob(self.worker_logs_pattern.name))
+
+    def manifest(self, sha256: str) -> Path:
+        """Return where the run keeps the manifest with this digest."""
+        return self.ledger.with_suffix(f".{sha256[:12]}.manifest.jsonl")
+
+    def all(self) -> list[Path]:
+        """Return all files of the run, its ledger first: without it the others belong to none."""
+        beside = sorted(self.ledger.parent.glob(f"{self.ledger.stem}.*"))
+        return [self.ledger, *(path for path in beside if path != self.ledger)]
+
+    def forget_manifest(self, sha256: str) -> None:
+        """Stop counting the run as one of this manifest: rename its copy."""
+        copy = self.manifest(sha256)
+        copy.rename(copy.with_suffix(".given-up"))
+
+
+def ledgers_in(folder: Path) -> list[Path]:
+    """Return the ledgers in a folder, sorted by name, which is by age; none where it is missing.
+
+    Raises LedgerError where it cannot be read: it may hold any.
     """
-    found = {}
-    with closing(sqlite3.connect(":memory:")) as db:
-        for statement in TABLES:
-            db.execute(statement)
-        tables = [str(row[0]) for row in db.execute(_TABLE_NAMES)]
-        for table in tables:
-            columns = db.execute(f"PRAGMA table_info({table})").fetchall()
-            tests = [
-                (name, f"typeof({name}) NOT IN ('{kind.lower()}'{'' if needed else _OR_NULL})")
-                for _, name, kind, needed, _, _ in columns
-            ]
-            which = " ".join(f"WHEN {test} THEN '{name}'" for name, test in tests)
-            where = " OR ".join(test for _, test in tests)
-            found[table] = f"SELECT CASE {which} END FROM {table} WHERE {where} LIMIT 1"  # noqa: S608 - fixed text
-    return found
+    return _files_in(folder, "*.sqlite")
 
 
-_TABLE_NAMES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
-_OR_NULL = ", 'null'"
+def _files_in(folder: Path, pattern: str) -> list[Path]:
+    # Not glob(): it takes a folder that may not be read for an empty one, or raises.
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 - names, to be matched
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise LedgerError(
+            f"{no_access(folder, error, 'read')}; have it readable for this one, or name another "
+            "folder by the ini option manifest_dir"
+        ) from error
+    return sorted(folder / name for name in fnmatch.filter(names, pattern))
 
 
-def version_of(db: sqlite3.Connection) -> str | None:
-    """Return the version that a ledger states, None where it states none.
+def unmade_runs(folder: Path) -> list[RunFiles]:
+    """Name the files of the runs in a folder whose ledgers are being made, or never will be."""
+    begun = _files_in(folder, f"*.sqlite{UNMADE}")
+    named = [RunFiles(path.with_suffix("")) for path in begun if _UNMADE_RUN.fullmatch(path.name)]
+    return [files for files in named if not files.ledger.exists()]
 
-    Raises sqlite3.Error where the file is no ledger.
+
+def find_ledger(folder: Path, run: str) -> Path | None:
+    """Return the ledger of the run with this id, or of the only one whose id begins like that.
+
+    None where there is none in the folder. Raises LedgerError where several begin like that.
     """
-    row = db.execute("SELECT value FROM run WHERE key = 'ledger'").fetchone()
-    return None if row is None else str(row[0])
+    exact = RunFiles.of(folder, run).ledger
+    if "/" not in run and exact.is_file():
+        return exact
+    found = [path for path in reversed(ledgers_in(folder)) if run and path.stem.startswith(run)]
+    if len(found) > 1:
+        some = listed([path.stem for path in found], 5)
+        raise LedgerError(f"{run!r} begins several runs ({some}); write more of the id")
+    return found[0] if found else None
+
+
+def runs_by_copy(folder: Path, sha256: str) -> list[Path]:
+    """Return the ledgers in ``folder`` that have a copy of this manifest, readable or not, oldest
+    first.
+
+    Where there is no ledger nothing was sent.
+    """
+    copies = _files_in(folder, f"*.{sha256[:12]}.manifest.jsonl")
+    ledgers = [RunFiles.of(folder, copy.name.split(".")[0]).ledger for copy in copies]
+    return [path for path in ledgers if path.exists()]

@@ -12,16 +12,18 @@ from typing import Final
 
 from pytest_manifest.ledger.database import LedgerPart
 from pytest_manifest.ledger.rows import Row
+from pytest_manifest.ledger.tables import PRESENT, RARE
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.facts import Kind
 from pytest_manifest.schema.statuses import INFERRED, OF_ITS_PROCESS, OPEN, in_sql
 from pytest_manifest.schema.stream_records import HOW_AFTER
 
+_REPORTED: Final = f"{Kind.STARTED:d}, {Kind.HANDED_ON:d}, {Kind.ENDED:d}"
 _NEVER_SENT: Final = "a.state IN ('planned', 'withheld')"
 _RUN_UNSENT = f"""
     SELECT a.task_id, a.entry, a.attempt FROM attempts a WHERE {_NEVER_SENT} AND (
-        EXISTS (SELECT 1 FROM starts s WHERE s.task_id = a.task_id)
-        OR EXISTS (SELECT 1 FROM receipts r WHERE r.task_id = a.task_id
+        EXISTS (SELECT 1 FROM starts s WHERE s.job = a.n)
+        OR EXISTS (SELECT 1 FROM receipts r WHERE r.job = a.n
             AND json_extract(r.receipt, '$.source') IS NOT 'harness')
     ) ORDER BY a.ordinal, a.attempt
 """  # noqa: S608 - fixed text
@@ -45,22 +47,20 @@ _REUSED_FROM_NOWHERE = """
     SELECT task_id, entry, attempt FROM attempts
     WHERE (state = 'reused') <> (reused_from IS NOT NULL) OR (state = 'reused' AND attempt <> 0)
 """
-_STRANGERS = """
-    SELECT t.task_id, '', 0 FROM (
-        SELECT task_id FROM starts UNION SELECT task_id FROM receipts
-        UNION SELECT task_id FROM handed_on
-    ) t WHERE NOT EXISTS (SELECT 1 FROM attempts a WHERE a.task_id = t.task_id)
-        AND NOT EXISTS (SELECT 1 FROM descendants d WHERE d.task_id = t.task_id)
-"""
+_STRANGERS = f"""
+    SELECT coalesce(j.id, ''), '', 0
+    FROM (SELECT DISTINCT job FROM facts WHERE kind IN ({_REPORTED})) t
+    LEFT JOIN jobs j ON j.n = t.job
+    WHERE j.n IS NULL OR (j.name IS NULL AND j.how IS NULL) ORDER BY j.id
+"""  # noqa: S608 - fixed text
 # An entry is lost, too, where one of its descendants is: then its own job has ended.
 _LOST: Final = """
     WITH lost AS (
-        SELECT a.task_id, a.entry, a.attempt, s.verdict FROM settled s
-        JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt WHERE s.kind = 'lost'
-        UNION ALL SELECT a.task_id, a.entry, a.attempt, a.verdict FROM attempts a
-        WHERE a.kind = 'lost' AND NOT EXISTS (
-            SELECT 1 FROM settled s WHERE s.entry = a.entry AND s.attempt = a.attempt
-        )
+        SELECT a.n, a.task_id, a.entry, a.attempt, v.verdict, v.seq FROM attempts a
+        JOIN verdicts v ON v.seq = (
+            SELECT max(w.seq) FROM verdicts w
+            WHERE w.entry = a.number AND w.job = a.n AND w.status IS NOT NULL
+        ) WHERE v.status = 'lost'
     )
     SELECT a.task_id, a.entry, a.attempt FROM lost a
     WHERE 'by_descendant' NOT IN (
@@ -72,7 +72,7 @@ _LOST: Final = """
 # after the verdict under the attempt's id, and is the end of something else.
 _LOST_YET_ENDED = f"""
     {_LOST} AND EXISTS (
-        SELECT 1 FROM receipts r WHERE r.task_id = a.task_id
+        SELECT 1 FROM receipts r WHERE r.job = a.n
             AND json_extract(r.receipt, '$.source') = 'worker'
             AND r.newest_attempt = a.attempt
             AND (NOT r.after_verdict OR (
@@ -87,22 +87,22 @@ _LOST_YET_BEGUN = f"""
         json_extract(a.verdict, '$.reason.why.code'), json_extract(a.verdict, '$.reason.code'), ''
     ) NOT IN ('lost_in_flight', 'lost_between')
     AND EXISTS (
-        SELECT 1 FROM starts t WHERE t.task_id = a.task_id AND NOT EXISTS (
-            SELECT 1 FROM handed_on h WHERE h.task_id = t.task_id
+        SELECT 1 FROM starts t WHERE t.job = a.n AND NOT EXISTS (
+            SELECT 1 FROM handed_on h WHERE h.job = t.job
                 AND t.execution IN (h.execution, h.execution || '.' || t.pid)
         )
     )
 """  # noqa: S608 - fixed text
 _PASSED_WITHOUT_RECEIPT = """
     SELECT a.task_id, s.entry, s.attempt FROM settled s
-    LEFT JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
-    WHERE s.kind = 'passed' AND s.receipt IS NULL
+    LEFT JOIN attempts a ON a.n = s.job
+    WHERE s.kind = 'passed' AND s."end" IS NULL AND s.added IS NULL
 """
 # A task id begins as the id of its run ends.
 _PASSED_BY_ANOTHER = """
-    SELECT a.task_id, s.entry, s.attempt FROM settled s
-    LEFT JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
-    WHERE s.kind = 'passed' AND s.receipt IS NOT NULL AND (
+    SELECT a.task_id, s.entry, s.attempt FROM settled s JOIN attempts a ON a.n = s.job
+    LEFT JOIN facts f ON f.seq = s."end"
+    WHERE s.kind = 'passed' AND (s."end" IS NOT NULL OR s.added IS NOT NULL) AND (
         json_extract(s.receipt, '$.entry')
             IS NOT coalesce(json_extract(a.reused_from, '$[1]'), s.entry)
         OR json_extract(s.receipt, '$.attempt')
@@ -110,127 +110,129 @@ _PASSED_BY_ANOTHER = """
         OR (a.reused_from IS NULL) <> (json_extract(s.receipt, '$.reused') IS NULL)
         OR json_extract(s.receipt, '$.task_id') IS NOT a.task_id
         OR substr(json_extract(s.receipt, '$.run'), -8) IS NOT substr(a.task_id, 1, 8)
-        OR NOT EXISTS (
-            SELECT 1 FROM receipts r WHERE r.task_id = a.task_id AND (r.receipt = s.receipt OR (
-                json_extract(r.receipt, '$.state') IS json_extract(s.receipt, '$.state')
-                AND json_extract(r.receipt, '$.result') IS json_extract(s.receipt, '$.result')
-            ))
-        )
+        OR f.job IS NOT s.job
+        OR json_extract(s.receipt, '$.state') IS NOT json_extract(f.receipt, '$.state')
+        OR json_extract(s.receipt, '$.result') IS NOT json_extract(f.receipt, '$.result')
     )
 """
 # What was published twice has a note, and of which message its receipt is nobody knows.
 _PASSED_BY_ANOTHER_SENDING = """
     SELECT a.task_id, s.entry, s.attempt FROM settled s
-    JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
+    JOIN attempts a ON a.n = s.job
     WHERE s.kind = 'passed' AND a.reused_from IS NULL AND a.note IS NULL
         AND abs(julianday(a.sent_at) - julianday(json_extract(s.receipt, '$.sent_at'))) > 1e-6
-        AND s.entry NOT IN (SELECT entry FROM corrections)
+        AND NOT EXISTS (SELECT 1 FROM verdicts c WHERE c.entry = s.number AND c.corrects)
 """
 # Only the process that ran a job reports these ends, and each execution has one.
 _PASSED_AND_CONTRADICTED = f"""
     SELECT DISTINCT a.task_id, s.entry, s.attempt FROM (
-        SELECT task_id, execution FROM receipts WHERE execution IS NOT NULL
-        GROUP BY task_id, execution HAVING count(*) > 1
-    ) r JOIN attempts a ON a.task_id = r.task_id
-    JOIN settled s ON s.entry = a.entry AND s.attempt = a.attempt
+        SELECT job, execution FROM receipts WHERE execution IS NOT NULL
+        GROUP BY job, execution HAVING count(*) > 1
+    ) r JOIN attempts a ON a.n = r.job JOIN settled s ON s.number = a.number AND s.job = a.n
     WHERE s.kind = 'passed' AND (
         SELECT count(DISTINCT json_extract(o.receipt, '$.state')) FROM receipts o
-        WHERE o.task_id = r.task_id AND o.execution = r.execution
+        WHERE o.job = r.job AND o.execution = r.execution
             AND json_extract(o.receipt, '$.state') IN {in_sql(OF_ITS_PROCESS)}
     ) > 1
 """  # noqa: S608 - fixed text
 _PASSED_UNSENT = f"""
     SELECT a.task_id, s.entry, s.attempt FROM settled s
-    JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
+    JOIN attempts a ON a.n = s.job
     WHERE s.kind = 'passed' AND {_NEVER_SENT}
 """  # noqa: S608 - fixed text
 _EXECUTIONS = """
     SELECT entry, max(number) FROM (
         SELECT s.entry AS entry, count(*) AS number FROM settled s
-        JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
-        JOIN starts t ON t.task_id = a.task_id
-        WHERE s.kind = 'passed' GROUP BY t.task_id, t.hop, t.retries HAVING count(*) > 1
+        JOIN attempts a ON a.n = s.job
+        JOIN starts t ON t.job = a.n
+        WHERE s.kind = 'passed' GROUP BY t.job, t.hop, t.retries HAVING count(*) > 1
     ) GROUP BY entry
 """
 _OTHER_DOCUMENT = """
-    SELECT '', entry, coalesce(attempt, 0) FROM settled
-    WHERE kind IS NOT json_extract(verdict, '$.verdict')
-        OR entry IS NOT json_extract(verdict, '$.entry')
-        OR (attempt IS NOT NULL AND attempt IS NOT json_extract(verdict, '$.attempt'))
-"""
-_OTHER_DOCUMENT_OF_ATTEMPT = """
-    SELECT task_id, entry, attempt FROM attempts WHERE verdict IS NOT NULL AND (
-        kind IS NOT json_extract(verdict, '$.verdict')
-        OR entry IS NOT json_extract(verdict, '$.entry')
+    SELECT '', a.name, a.attempt FROM verdicts v JOIN jobs a ON a.n = v.job
+    WHERE v.status IS NOT NULL AND (
+        v.status IS NOT json_extract(v.verdict, '$.verdict')
+        OR a.name IS NOT json_extract(v.verdict, '$.entry')
+        OR coalesce(json_extract(v.verdict, '$.attempt'), a.attempt) IS NOT a.attempt
     )
 """
 # Of starts nobody knows when they came: where there are two, the second may have come later.
 _CORRECTED = """
-    SELECT a.task_id, c.entry, c.attempt FROM corrections c
-    JOIN attempts a ON a.entry = c.entry AND a.attempt = c.attempt
-    WHERE NOT EXISTS (SELECT 1 FROM descendants d WHERE d.root = a.task_id)
-        AND NOT EXISTS (
-            SELECT 1 FROM receipts r WHERE r.task_id = a.task_id AND r.after_verdict
-        )
-        AND (SELECT count(*) FROM starts t WHERE t.task_id = a.task_id) < 2
+    SELECT a.task_id, a.entry, a.attempt FROM verdicts v JOIN attempts a ON a.n = v.job
+    JOIN verdicts c ON c.seq = v.corrects
+    WHERE NOT EXISTS (SELECT 1 FROM jobs d WHERE d.root = a.n)
+        AND NOT EXISTS (SELECT 1 FROM receipts r WHERE r.job = a.n AND r.seq > c.seq)
+        AND (SELECT count(*) FROM starts t WHERE t.job = a.n) < 2
 """
 _CORRECTED_TO_NOTHING = """
-    SELECT '', c.entry, coalesce(c.attempt, 0) FROM corrections c
-    WHERE c.was = c.kind OR NOT EXISTS (
-        SELECT 1 FROM attempts a WHERE a.entry = c.entry AND a.attempt = c.attempt
-    )
+    SELECT '', coalesce(a.name, json_extract(v.verdict, '$.entry')),
+        coalesce(a.attempt, json_extract(v.verdict, '$.attempt'), 0)
+    FROM verdicts v LEFT JOIN jobs a ON a.n = v.job AND a.entry = v.entry
+    WHERE v.corrects IS NOT NULL AND (a.n IS NULL OR NOT EXISTS (
+        SELECT 1 FROM verdicts c WHERE c.seq = v.corrects AND c.entry = v.entry
+            AND c.seq < v.seq AND c.status <> v.status
+    ))
 """
 _CORRECTED_OTHERWISE = """
-    SELECT a.task_id, c.entry, c.attempt FROM corrections c
-    JOIN settled s ON s.entry = c.entry AND s.attempt = c.attempt
-    JOIN attempts a ON a.entry = c.entry AND a.attempt = c.attempt
-    WHERE c.was <> c.kind AND c.kind <> s.kind
-        AND c.seq IN (SELECT max(seq) FROM corrections GROUP BY entry)
+    SELECT a.task_id, a.entry, a.attempt FROM settled s JOIN attempts a ON a.n = s.job
+    JOIN verdicts v ON v.seq = (
+        SELECT max(w.seq) FROM verdicts w
+        WHERE w.entry = s.number AND w.job = s.job AND w.corrects IS NOT NULL
+    ) WHERE v.status <> s.kind AND v.status <> (
+        SELECT c.status FROM verdicts c WHERE c.seq = v.corrects
+    )
 """
-# A verdict that was replaced stands at its attempt. These come of a receipt, or for good; what else
-# was given up may be taken up again, as by a session that goes on with the run.
+# A verdict that comes of a receipt, or for good, is corrected, and says so; what else was given up
+# may be taken up again, as by a session that goes on with the run.
 _CHANGED = f"""
-    SELECT a.task_id, s.entry, s.attempt FROM settled s
-    JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
-    WHERE a.kind <> s.kind AND a.kind NOT IN {in_sql(INFERRED | OPEN)}
-        AND s.attempt = (SELECT max(b.attempt) FROM attempts b WHERE b.entry = s.entry)
-        AND NOT EXISTS (
-            SELECT 1 FROM corrections c
-            WHERE c.entry = s.entry AND c.attempt = s.attempt AND c.kind = s.kind
-        )
+    SELECT a.task_id, a.entry, a.attempt FROM verdicts v JOIN attempts a ON a.n = v.job
+    JOIN verdicts b ON b.seq = (
+        SELECT max(w.seq) FROM verdicts w
+        WHERE w.entry = v.entry AND w.job = v.job AND w.seq < v.seq AND w.status IS NOT NULL
+    )
+    WHERE NOT v.alone AND b.status <> v.status AND b.status NOT IN {in_sql(INFERRED | OPEN)}
+        AND b.corrects IS NULL AND v.corrects IS NOT b.seq
+        AND a.attempt = (SELECT max(x.attempt) FROM jobs x WHERE x.name = a.entry)
 """  # noqa: S608 - fixed text
 _SKIPPED_YET_BEGUN = """
     SELECT a.task_id, s.entry, s.attempt FROM settled s
-    JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
-    WHERE s.kind = 'skipped' AND EXISTS (SELECT 1 FROM starts t WHERE t.task_id = a.task_id)
+    JOIN attempts a ON a.n = s.job
+    WHERE s.kind = 'skipped' AND EXISTS (SELECT 1 FROM starts t WHERE t.job = a.n)
 """
 _JUDGED_UNKNOWN = """
-    SELECT '', s.entry, coalesce(s.attempt, 0) FROM settled s WHERE NOT EXISTS (
-        SELECT 1 FROM attempts a
-        WHERE a.entry = s.entry AND (s.attempt IS NULL OR a.attempt = s.attempt)
+    SELECT '', coalesce(
+            (SELECT b.name FROM jobs b WHERE b.entry = v.entry AND b.name IS NOT NULL),
+            json_extract(v.verdict, '$.entry')
+        ), coalesce(json_extract(v.verdict, '$.attempt'), 0)
+    FROM verdicts v WHERE v.status IS NOT NULL AND NOT EXISTS (
+        SELECT 1 FROM jobs a WHERE a.n = v.job AND a.entry = v.entry AND a.name IS NOT NULL
     )
 """
 _SUPERSEDED = """
     SELECT '', s.entry, s.attempt FROM settled s
-    WHERE s.attempt < (SELECT max(a.attempt) FROM attempts a WHERE a.entry = s.entry)
+    WHERE s.attempt < (SELECT max(a.attempt) FROM jobs a WHERE a.name = s.entry)
+        AND NOT EXISTS (
+            SELECT 1 FROM verdicts v WHERE v.entry = s.number AND v.job = s.job AND v.seq > s.seq
+        )
 """
-_UNJUDGED = """
+_UNJUDGED = f"""
     SELECT max(a.task_id), a.entry, max(a.attempt) FROM attempts a
-    WHERE NOT EXISTS (SELECT 1 FROM settled s WHERE s.entry = a.entry) GROUP BY a.entry
-"""
+    LEFT JOIN verdicts v ON v.seq = {PRESENT.format("a.number")}
+    WHERE v.status IS NULL GROUP BY a.entry
+"""  # noqa: S608 - fixed text
 _MANY_ATTEMPTS = """
     SELECT a.entry, a.task_id, a.attempt, a.state, a.reason,
-        EXISTS (SELECT 1 FROM starts s WHERE s.task_id = a.task_id) OR EXISTS (
-            SELECT 1 FROM receipts r WHERE r.task_id = a.task_id
+        EXISTS (SELECT 1 FROM starts s WHERE s.job = a.n) OR EXISTS (
+            SELECT 1 FROM receipts r WHERE r.job = a.n
             AND json_extract(r.receipt, '$.started_at') IS NOT NULL
         )
-    FROM attempts a WHERE a.entry IN (SELECT entry FROM attempts WHERE attempt > 1)
+    FROM attempts a WHERE a.number IN (SELECT entry FROM jobs WHERE attempt > 1)
         AND a.state <> 'reused'
     ORDER BY a.entry, a.attempt
 """
 _LONGEST_LIMITS = f"""
     SELECT json_extract(data, '$.task'), max(json_extract(data, '$.limit')) AS most FROM facts
-    WHERE kind = {Kind.TASK:d} GROUP BY 1 HAVING most IS NOT NULL
+    WHERE kind = {Kind.TASK:d} AND {RARE} GROUP BY 1 HAVING most IS NOT NULL
 """  # noqa: S608 - fixed text
 _IDS = """
     SELECT task_id, coalesce(json_extract(reused_from, '$[1]'), entry),
@@ -242,10 +244,10 @@ _IDS = """
 
 _TREES = """
     SELECT s.entry, coalesce(d.kind, 'pending'), d.task, d.task_id, EXISTS (
-        SELECT 1 FROM receipts r WHERE r.task_id = d.task_id
+        SELECT 1 FROM receipts r WHERE r.job = d.n
             AND json_extract(r.receipt, '$.source') = 'worker'
     ) FROM settled s
-    JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
+    JOIN attempts a ON a.n = s.job
     JOIN descendants d ON d.root = a.task_id
     WHERE s.kind = 'passed' AND d.kind IS NOT 'passed' AND d.kind IS NOT 'skipped'
     ORDER BY s.entry
@@ -254,20 +256,20 @@ _UNEARNED_DESCENDANTS = """
     SELECT s.entry, d.task, d.task_id, CASE
         WHEN d.kind IS NOT json_extract(d.verdict, '$.verdict') THEN 'and its verdict differs'
         WHEN NOT EXISTS (
-            SELECT 1 FROM receipts r WHERE r.task_id = d.task_id
+            SELECT 1 FROM receipts r WHERE r.job = d.n
                 AND json_extract(r.receipt, '$.state') = 'succeeded'
         ) THEN 'and no receipt says so'
         WHEN EXISTS (
-            SELECT 1 FROM starts t WHERE t.task_id = d.task_id
+            SELECT 1 FROM starts t WHERE t.job = d.n
             GROUP BY t.hop, t.retries HAVING count(*) > 1
         ) THEN 'and it was begun twice'
         WHEN d.parent = d.task_id OR NOT EXISTS (
-            SELECT 1 FROM attempts x WHERE x.task_id = d.parent
-            UNION ALL
-            SELECT 1 FROM descendants p WHERE p.task_id = d.parent AND p.root = d.root
+            SELECT 1 FROM jobs x WHERE x.id = d.parent AND (
+                x.name IS NOT NULL OR x.root = (SELECT root FROM jobs y WHERE y.n = d.n)
+            )
         ) THEN 'and what started it is not known'
     END AS why FROM settled s
-    JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
+    JOIN attempts a ON a.n = s.job
     JOIN descendants d ON d.root = a.task_id
     WHERE s.kind = 'passed' AND d.kind = 'passed' AND why IS NOT NULL
 """
@@ -276,7 +278,7 @@ _FEWER_CHILDREN = """
         SELECT s.entry AS entry, json_extract(s.receipt, '$.children') AS counted, (
             SELECT count(*) FROM descendants d WHERE d.root = a.task_id AND d.parent = a.task_id
         ) AS known FROM settled s
-        JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
+        JOIN attempts a ON a.n = s.job
         WHERE s.kind = 'passed' AND json_extract(s.receipt, '$.children') > 0
     ) WHERE counted > known
 """
@@ -284,14 +286,14 @@ _FEWER_OF_DESCENDANTS = """
     SELECT s.entry, d.task, d.task_id, max(json_extract(r.receipt, '$.children')) AS counted,
         coalesce(k.number, 0) AS known
     FROM settled s
-    JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
+    JOIN attempts a ON a.n = s.job
     JOIN descendants d ON d.root = a.task_id
-    JOIN receipts r ON r.task_id = d.task_id AND json_extract(r.receipt, '$.children') > 0
+    JOIN receipts r ON r.job = d.n AND json_extract(r.receipt, '$.children') > 0
     LEFT JOIN (
         SELECT root, parent, count(*) AS number FROM descendants GROUP BY root, parent
     ) k ON k.root = d.root AND k.parent = d.task_id
     WHERE s.kind = 'passed'
-    GROUP BY d.task_id HAVING counted > known
+    GROUP BY d.n HAVING counted > known
 """
 # Counted once for all keys: a job may announce as much as it starts. CROSS JOIN: in this order.
 # Handlers of a task's end may start as much as they like, and need not start anything; of what is
@@ -303,14 +305,14 @@ _UNFULFILLED = f"""
             CROSS JOIN descendants d ON d.task_id = j.value AND d.root = n.root)
     ) AS missing FROM announced n
     JOIN attempts a ON a.task_id = n.root
-    JOIN settled s ON s.entry = a.entry AND s.attempt = a.attempt
+    JOIN settled s ON s.number = a.number AND s.job = a.n
     LEFT JOIN (
         SELECT root, fulfils, count(*) AS number FROM descendants
         WHERE fulfils IS NOT NULL GROUP BY root, fulfils
-    ) f ON f.root = n.root AND f.fulfils = n.key
+    ) f ON f.root = n.root AND f.fulfils = n."key"
     LEFT JOIN (
-        SELECT j.name AS root, json_extract(c.data, '$.key') AS key FROM facts c
-        JOIN numbers j ON j.n = c.job WHERE c.kind = {Kind.CLOSED:d}
+        SELECT j.id AS root, json_extract(c.data, '$.key') AS key FROM facts c
+        JOIN jobs j ON j.n = c.job WHERE c.kind = {Kind.CLOSED:d} AND c.{RARE}
     ) c ON c.root = n.root AND c.key = n.key
     WHERE s.kind = 'passed' AND n.how <> '{HOW_AFTER}' AND c.key IS NULL
     GROUP BY n.root, n.key HAVING max(n.is_off) = 0 AND missing > 0
@@ -403,8 +405,7 @@ class Invariants(LedgerPart):
 
     def other_documents(self) -> Iterator[Sending]:
         """Yield verdicts that say something else than the row that they stand in."""
-        yield from self._sendings(_OTHER_DOCUMENT)
-        yield from self._sendings(_OTHER_DOCUMENT_OF_ATTEMPT)
+        return self._sendings(_OTHER_DOCUMENT)
 
     def judged_without_attempt(self) -> Iterator[Sending]:
         """Yield verdicts of entries, or on attempts, that the run does not have."""

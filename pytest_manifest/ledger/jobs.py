@@ -14,35 +14,16 @@ from itertools import islice
 from typing import Final, cast
 from uuid import NAMESPACE_OID, uuid5
 
-from pytest_manifest.ledger.database import Database, LedgerPart, chunks, placeholders
-from pytest_manifest.ledger.descendants import (
-    ANNOUNCED_COLUMNS,
-    DESCENDANT_COLUMNS,
-    Descendant,
-    announced_of_row,
-    descendant_of_row,
-)
-from pytest_manifest.ledger.descendants import Announced as AnnouncedTasks
-from pytest_manifest.ledger.facts import Facts, started_of
-from pytest_manifest.ledger.rows import (
-    HANDED_ON_COLUMNS,
-    START_COLUMNS,
-    ReusedFrom,
-    Row,
-    RunInfo,
-    moment,
-    origin_of,
-    receipt_of,
-    start_of_row,
-)
+from pytest_manifest.ledger.database import Database, LedgerPart, Value, chunks, placeholders
+from pytest_manifest.ledger.descendants import Descendant, descendant_of_row
+from pytest_manifest.ledger.facts import FACT_COLUMNS, Facts, fact_of_row
+from pytest_manifest.ledger.rows import ReusedFrom, Row, RunInfo, moment, origin_of
 from pytest_manifest.ledger.run_info import RECEIPT_KEYS, RunMetadata, TaskRuns
 from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.facts import (
     Announced,
-    Ended,
-    FactSource,
-    HandedOn,
     Job,
+    Kind,
     Reused,
     Sending,
     SendOutcome,
@@ -63,8 +44,9 @@ from pytest_manifest.schema.run_facts import (
 BATCH: Final = 200
 """Entries that are loaded together."""
 _ATTEMPTS: Final = """
-    SELECT task_id, entry, attempt, ordinal, state, sent_at, cause, seq, sending, reused_from
-    FROM attempts WHERE entry IN ({}) ORDER BY entry, attempt
+    SELECT n, id, name, attempt, position, state, sent_at, cause, seq, sending, reused_from,
+        asked_for, entry
+    FROM jobs WHERE name IN ({}) ORDER BY name, attempt
 """
 _OUTCOMES: Final[Mapping[str, SendOutcome | None]] = {
     "sent": "published",
@@ -74,25 +56,26 @@ _OUTCOMES: Final[Mapping[str, SendOutcome | None]] = {
     "intent": None,
 }
 """The outcome of an attempt's only sending by its state; None: it is not known."""
-_STARTS: Final = f"SELECT {START_COLUMNS}, seq FROM starts WHERE task_id IN ({{}})"  # noqa: S608 - fixed text
-_HANDED_ON: Final = f"SELECT {HANDED_ON_COLUMNS}, seq FROM handed_on WHERE task_id IN ({{}})"  # noqa: S608 - fixed text
-_RECEIPTS: Final = (
-    "SELECT task_id, execution, receipt, arrived_at, seq FROM receipts WHERE task_id IN ({})"
-)
-_ANNOUNCED: Final = f"SELECT {ANNOUNCED_COLUMNS}, seq FROM announced WHERE root IN ({{}})"  # noqa: S608 - fixed text
-_OF_ROOTS: Final = f"""
-    SELECT {DESCENDANT_COLUMNS}, seq FROM descendants WHERE root IN ({{}})
-    ORDER BY spawned_at, task_id
-"""  # noqa: S608 - fixed text
-_BY_ID: Final = f"SELECT {DESCENDANT_COLUMNS}, seq FROM descendants WHERE task_id IN ({{}})"  # noqa: S608 - fixed text
-_ENTRIES: Final = "SELECT DISTINCT entry FROM attempts ORDER BY ordinal, entry"
-_FIRST_START: Final = """
-    SELECT min(s.seq) FROM starts s LEFT JOIN descendants d ON d.task_id = s.task_id
-    WHERE s.seq > 0 AND coalesce(d.root, s.task_id) NOT IN (
-        SELECT task_id FROM attempts WHERE state = 'reused'
-    )
+_FACTS: Final = f"SELECT {FACT_COLUMNS} FROM facts f WHERE f.job IN ({{}}) ORDER BY f.job, f.seq"  # noqa: S608 - fixed text
+_TASKS: Final = """
+    SELECT d.n, d.seq, d.id, r.id, d.parent, d.task, d.how, d.queue, d.fulfils, d.spawned_at, NULL,
+        NULL, d.chords, d.due, d.broker
+    FROM jobs d LEFT JOIN jobs r ON r.n = d.root
 """
-_OF_THE_RUN: Final = " AND substr(coalesce(d.root, s.task_id), 1, 8) = ?"
+_OF_ROOTS: Final = f"{_TASKS} WHERE d.root IN ({{}}) ORDER BY d.spawned_at, d.id"
+_BY_ID: Final = f"{_TASKS} WHERE d.id IN ({{}}) AND d.name IS NULL"
+_NAMED: Final = (
+    f"{_TASKS} WHERE d.entry IN ({{}}) AND d.name IS NULL AND d.how IS NULL ORDER BY d.n"
+)
+"""What is only named, as it was announced and is looked for."""
+_ENTRIES: Final = """
+    SELECT name FROM jobs WHERE name IS NOT NULL GROUP BY name ORDER BY min(position), name
+"""
+_FIRST_START: Final = f"""
+    SELECT f.seq FROM facts f CROSS JOIN jobs j ON j.n = f.job LEFT JOIN jobs r ON r.n = j.root
+    WHERE f.kind = {Kind.STARTED:d} AND NOT f.aside AND coalesce(r.state, j.state, '') <> 'reused'
+"""  # noqa: S608 - fixed text
+_OF_THE_RUN: Final = " AND substr(coalesce(r.id, j.id), 1, 8) = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,26 +148,18 @@ class Jobs(LedgerPart):
         Without ``trees`` they are without the tasks of these, but for what was announced.
         """
         attempts: dict[str, list[_Found]] = {entry: [] for entry in entries}
+        roots: dict[int, _Found] = {}
+        entries_of: dict[int, None] = {}
         for row in self._rows(_ATTEMPTS, entries):
             with self._db.parse_errors():
                 found = self._attempt_of_row(row)
             attempts[found.job.entry].append(found)
-        roots = {one.job.task_id: one for some in attempts.values() for one in some}
-        announced = self._add_announced(roots)
-        facts, tasks = list(self._facts.of_entries(entries)), dict[str, _Found]()
-        if trees:
-            tasks = self._descendants(_OF_ROOTS, list(roots), roots, announced)
-            _add_awaited(tasks, facts, roots, announced)
-        jobs = roots | tasks
-        self._add_reports(jobs)
-        for fact in facts:
-            if (job := jobs.get(fact.job)) is None:
-                continue
-            if isinstance(fact, StoreFact | SetBack):
-                job.extra.append(fact)
-            else:
-                job.facts.append(cast("JobFact", fact))
-        trees_of: dict[str, list[JobFacts]] = {root: [] for root in roots}
+            roots[row[0]] = found
+            entries_of[row[-1]] = None
+        self._add_facts(roots)
+        by_id = {one.job.task_id: one for one in roots.values()}
+        tasks = self._tasks(by_id, list(roots), list(entries_of)) if trees else {}
+        trees_of: dict[str, list[JobFacts]] = {root: [] for root in by_id}
         with self._db.parse_errors():
             for each in tasks.values():
                 trees_of[each.job.root].append(each.sorted())
@@ -195,15 +170,14 @@ class Jobs(LedgerPart):
 
     def of_tree(self, root: Job, task_ids: Sequence[str]) -> list[JobFacts]:
         """Return tasks of an attempt's tree with their facts: those of these ids that are known."""
-        roots = {root.task_id: _Found(root)}
-        announced = self._add_announced(roots)
-        found = self._descendants(_BY_ID, task_ids, roots, announced)
-        facts = list(self._facts.of_jobs(root.entry, task_ids))
-        _add_awaited(found, facts, roots, announced)
-        self._add_reports(found)
-        for fact in facts:
-            if fact.job in found:
-                found[fact.job].facts.append(cast("JobFact", fact))
+        attempt = _Found(root)
+        row = self._db.read_one("SELECT n FROM jobs WHERE id = ?", (root.task_id,))
+        if row is None:
+            return []
+        self._add_facts({int(row[0]): attempt}, of_kind=Kind.ANNOUNCED)
+        by_id = {root.task_id: attempt}
+        found = self._descendants(self._rows(_BY_ID, task_ids), by_id, _announced_in(attempt))
+        self._add_facts(found)
         return [one.sorted() for one in found.values()]
 
     def all(self) -> Iterator[tuple[str, list[LoadedAttempt]]]:
@@ -220,7 +194,7 @@ class Jobs(LedgerPart):
         query, values = _FIRST_START, list[str]()
         if name != own:
             query, values = query + _OF_THE_RUN, [name[-8:]]
-        row = self._db.read_one(query, values)
+        row = self._db.read_one(f"{query} ORDER BY f.seq LIMIT 1", values)
         return RunFacts(
             run=name,
             created_at=info.created_at,
@@ -228,18 +202,15 @@ class Jobs(LedgerPart):
             backend=info.backend,
             stream_ttl=info.stream_ttl,
             signed_only=bool(self._info.of_run(RECEIPT_KEYS, name)),
-            first_start=None if row is None or row[0] is None else int(row[0]),
+            first_start=None if row is None else int(row[0]),
             facts=tuple(cast("Sequence[RunFact]", self._facts.of_run(name))),
         )
 
     # Attempts
 
-    @cached_property
-    def _asked_for(self) -> frozenset[str]:
-        return self._info.sent_on_request()
-
     def _attempt_of_row(self, row: Row) -> _Found:
-        task_id, entry, number, position, state, sent_at, cause, seq, sending, origin = row
+        _, task_id, entry, number, position, state, sent_at, cause, seq, sending, *more = row
+        origin, asked_for, _ = more
         reused, sent = origin_of(origin), moment(sent_at)
         job = Job(
             task_id=task_id,
@@ -250,7 +221,7 @@ class Jobs(LedgerPart):
             at=sent or self._own.created_at,
             position=position,
             why=_why(number, cause, reused),
-            asked_for=task_id in self._asked_for,
+            asked_for=bool(asked_for),
             reused=None if reused is None else _reused(reused),
         )
         return _Found(job, own=_sending_of(job, state, sent, sending))
@@ -265,96 +236,53 @@ class Jobs(LedgerPart):
 
     # Trees, and reports
 
-    def _add_announced(self, roots: Mapping[str, _Found]) -> Mapping[str, Spawn]:
-        """Add what was announced of the trees of these attempts.
-
-        Returns what stands for it, by the task ids under which it is looked for.
-        """
+    def _tasks(
+        self, roots: Mapping[str, _Found], numbers: Sequence[int], entries: Sequence[int]
+    ) -> dict[int, _Found]:
+        """Return all tasks of these attempts' trees with their facts, by their number."""
         announced: dict[str, Spawn] = {}
-        for row in self._rows(_ANNOUNCED, list(roots)):
-            with self._db.parse_errors():
-                one = announced_of_row(row[:-1])
-            at = roots[one.root].job.at
-            fact = Announced(
-                seq=row[-1],
-                at=at,
-                source=self._by_worker,
-                job=one.root,
-                key=one.key,
-                announcer=one.announcer,
-                how=one.how,
-                task=one.task,
-                number=one.number,
-                task_ids=tuple(one.task_ids),
-                is_off=one.is_off,
-            )
-            roots[one.root].facts.append(fact)
-            for name in (*one.task_ids, str(uuid5(NAMESPACE_OID, f"{one.key}:{one.how}"))):
-                _announce(announced, name, one)
-        return announced
-
-    def _descendants(
-        self,
-        query: str,
-        names: Sequence[str],
-        roots: Mapping[str, _Found],
-        announced: Mapping[str, Spawn],
-    ) -> dict[str, _Found]:
-        """Return the tasks that jobs of these trees have started, by task id."""
-        found: dict[str, _Found] = {}
-        for row in self._rows(query, names):
-            with self._db.parse_errors():
-                child = descendant_of_row(row[:-1])
-            spawn = announced.get(child.task_id) if child.how != "call" else None
-            key = spawn.announcement if spawn is not None and spawn.root == child.root else ""
-            if child.root in roots:
-                job = _descendant(child, roots[child.root].job, row[-1], key)
-                found[child.task_id] = _Found(job)
+        for one in roots.values():
+            announced |= _announced_in(one)
+        found = self._descendants(self._rows(_OF_ROOTS, numbers), roots, announced)
+        found |= self._descendants(self._rows(_NAMED, entries), roots, announced)
+        self._add_facts(found)
         return found
 
-    def _add_reports(self, jobs: Mapping[str, _Found]) -> None:
-        """Add what workers and the store have reported of these jobs."""
-        names, by = list(jobs), self._by_worker
-        for row in self._rows(_STARTS, names):
-            with self._db.parse_errors():
-                start = start_of_row(row[:-1])
-            found = jobs[start.task_id]
-            found.facts.append(started_of(start, row[-1], start.started_at or found.job.at, by))
-        for task_id, execution, how, ended_at, next_at, cost, seq in self._rows(_HANDED_ON, names):
-            found = jobs[task_id]
-            end = HandedOn(
-                seq=seq,
-                at=moment(ended_at) or found.job.at,
-                source=by,
-                job=task_id,
-                execution=execution,
-                how=how,
-                ended_at=moment(ended_at),
-                next_at=moment(next_at),
-                cost=cost,
-            )
-            found.facts.append(end)
-        for task_id, execution, text, arrived_at, seq in self._rows(_RECEIPTS, names):
-            with self._db.parse_errors():
-                receipt, at = receipt_of(text), datetime.fromisoformat(arrived_at)
-            if receipt.source == "worker":
-                jobs[task_id].facts.append(
-                    Ended(
-                        seq=seq, at=at, source=by, job=task_id, receipt=receipt, execution=execution
+    def _descendants(
+        self, rows: Iterable[Row], roots: Mapping[str, _Found], announced: Mapping[str, Spawn]
+    ) -> dict[int, _Found]:
+        """Return the tasks that jobs of these trees have started, or have announced."""
+        found: dict[int, _Found] = {}
+        for number, seq, *row in rows:
+            spawn = announced.get(row[0])
+            if row[4] is None:  # nobody has reported that it was sent
+                if spawn is not None:
+                    found[number] = _Found(
+                        _descendant_of(spawn, row[0], roots[spawn.root].job, seq)
                     )
-                )
+                continue
+            with self._db.parse_errors():
+                child = descendant_of_row(tuple(row))
+            spawn = spawn if child.how != "call" else None
+            key = spawn.announcement if spawn is not None and spawn.root == child.root else ""
+            if child.root in roots:
+                found[number] = _Found(_descendant(child, roots[child.root].job, seq, key))
+        return found
+
+    def _add_facts(self, jobs: Mapping[int, _Found], of_kind: Kind | None = None) -> None:
+        """Add the facts of these jobs, by their numbers."""
+        for row in self._rows(_FACTS, list(jobs)):
+            if of_kind is not None and row[2] != of_kind:
+                continue
+            found = jobs[row[1]]
+            with self._db.parse_errors():
+                fact = fact_of_row(row, found.job.task_id)
+            if isinstance(fact, StoreFact | SetBack):
+                found.extra.append(fact)
             else:
-                jobs[task_id].facts.append(
-                    Stored(seq=seq, at=at, source=FactSource.STORE, job=task_id, receipt=receipt)
-                )
+                found.facts.append(cast("JobFact", fact))
 
-    @cached_property
-    def _by_worker(self) -> FactSource:
-        """Return the source of what workers have reported and what has counted."""
-        is_signed = self._info.of_run(RECEIPT_KEYS)
-        return FactSource.SIGNED_WORKER if is_signed else FactSource.WORKER
-
-    def _rows(self, query: str, values: Sequence[str]) -> Iterator[Row]:
+    def _rows(self, query: str, values: Sequence[Value]) -> Iterator[Row]:
         for some in chunks(values):
             yield from self._db.read(query.format(placeholders(some)), some)
 
@@ -417,26 +345,23 @@ def _descendant_of(spawn: Spawn, task_id: str, root: Job, seq: int) -> Job:
     )
 
 
-def _add_awaited(
-    found: dict[str, _Found],
-    facts: Iterable[JobFact | RunFact],
-    roots: Mapping[str, _Found],
-    announced: Mapping[str, Spawn],
-) -> None:
-    """Add what is looked for as it was announced, and nobody has reported it sent."""
-    for fact in facts:
-        spawn = announced.get(fact.job)
-        if spawn is not None and fact.job not in found:
-            root = roots[spawn.root].job
-            found[fact.job] = _Found(_descendant_of(spawn, fact.job, root, fact.seq))
+def _announced_in(attempt: _Found) -> dict[str, Spawn]:
+    """Return what stands for what was announced of an attempt's tree, by the task ids under which
+    it is looked for."""
+    found: dict[str, Spawn] = {}
+    for one in attempt.facts:
+        if isinstance(one, Announced):
+            for name in (*one.task_ids, str(uuid5(NAMESPACE_OID, f"{one.key}:{one.how}"))):
+                _announce(found, name, one)
+    return found
 
 
-def _announce(found: dict[str, Spawn], task_id: str, one: AnnouncedTasks) -> None:
+def _announce(found: dict[str, Spawn], task_id: str, one: Announced) -> None:
     """Add what stands for something announced, of whom nobody has reported that it was sent."""
     same = found.get(task_id)
     parent = one.announcer if same is None else min(same.parent, one.announcer)
     found[task_id] = Spawn(
-        root=one.root,
+        root=one.job,
         parent=parent,
         task=one.task,
         how=one.how,

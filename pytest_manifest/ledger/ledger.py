@@ -24,20 +24,17 @@ from pytest_manifest.ledger.facts import Facts
 from pytest_manifest.ledger.files import (
     CACHE_KB,
     DAMAGE_ERRORS,
-    LEDGER_VERSION,
-    TABLES,
+    RunFiles,
     connect,
     refuse_cut,
     refuse_network,
-    type_queries,
-    version_of,
 )
 from pytest_manifest.ledger.invariants import Invariants
 from pytest_manifest.ledger.jobs import Jobs
 from pytest_manifest.ledger.queries import Queries
-from pytest_manifest.ledger.rows import RunInfo, damaged, info_rows
-from pytest_manifest.ledger.run_files import RunFiles
+from pytest_manifest.ledger.rows import RunInfo, columns_of, damaged
 from pytest_manifest.ledger.run_info import RunMetadata
+from pytest_manifest.ledger.tables import LEDGER_VERSION, TABLES, VIEWS, type_queries, version_of
 from pytest_manifest.ledger.transfers import Transfers
 from pytest_manifest.ledger.tree_queries import TreeQueries
 from pytest_manifest.ledger.verdicts import Verdicts
@@ -234,10 +231,12 @@ def _begun(scratch: Path, info: RunInfo) -> sqlite3.Connection:
         db.execute("PRAGMA synchronous = FULL")
         db.execute(f"PRAGMA cache_size = -{CACHE_KB}")
         db.execute("BEGIN IMMEDIATE")
-        for statement in TABLES:
+        for statement in (*TABLES, *VIEWS):
             db.execute(statement)
-        rows = [("ledger", str(LEDGER_VERSION)), *info_rows(info)]
-        db.executemany("INSERT INTO run VALUES (?, ?)", rows)
+        columns = {"ledger": LEDGER_VERSION, "seq": 0, **columns_of(info)}
+        names, marks = ", ".join(columns), ", ".join("?" * len(columns))
+        values = list(columns.values())
+        db.execute(f"INSERT INTO run (n, {names}) VALUES (1, {marks})", values)  # noqa: S608 - fixed text
     except BaseException:
         db.close()
         _remove(scratch)

@@ -4,58 +4,63 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.files import private_folder
-from pytest_manifest.ledger.descendants import ANNOUNCED_COLUMNS, DESCENDANT_COLUMNS
-from pytest_manifest.ledger.files import TABLES, refuse_network, sqlite_uri
-from pytest_manifest.ledger.rows import HANDED_ON_COLUMNS, SEQ, START_COLUMNS, last_seq_query
+from pytest_manifest.ledger.database import LAST_SEQ
+from pytest_manifest.ledger.files import refuse_network, sqlite_uri
+from pytest_manifest.ledger.rows import RunSegment, text
+from pytest_manifest.ledger.run_info import stored
+from pytest_manifest.ledger.tables import LEDGER_VERSION, TABLES, VIEWS
 from pytest_manifest.manifest import sync
 
-MAX_ATTACHED: Final = 8
-"""Ledgers copied at a time: SQLite attaches at most ten files to a connection."""
 # The file becomes visible only when complete and synced, so it needs no journal.
 _SETTINGS = ("journal_mode = OFF", "synchronous = OFF", "cache_size = -65536")
-_COLUMNS: Final = {
-    "attempts": (
-        "task_id, entry, attempt, ordinal, state, sent_at, note, reason, kind, verdict, "
-        "reused_from, starts_lost, set_back, cause"
-    ),
-    "starts": START_COLUMNS,
-    "handed_on": HANDED_ON_COLUMNS,
-    "receipts": "task_id, execution, receipt, arrived_at, newest_attempt, after_verdict",
-    "settled": "entry, attempt, kind, verdict, receipt, settled_at",
-    "descendants": f"{DESCENDANT_COLUMNS}, starts_lost",
-    "announced": ANNOUNCED_COLUMNS,
-    "corrections": "entry, attempt, was, kind, told_at, corrected_at",
-    "numbers": "kind, name",
-    "facts": "kind, at, source, execution, hop, retries, redelivered, worker, pid, data",
+_SHIFTED: Final[Mapping[str, Mapping[str, str]]] = {
+    "run": {"n": "run", "seq": "seq"},
+    "segments": {"run": "run", "n": "segments"},
+    "jobs": {
+        "n": "jobs",
+        "entry": "jobs",
+        "root": "jobs",
+        "run": "run",
+        "seq": "seq",
+        "sending": "seq",
+    },
+    "facts": {"seq": "seq", "job": "jobs", "run": "run"},
+    "verdicts": {"seq": "seq", "entry": "jobs", "job": "jobs", "corrects": "seq", "end": "seq"},
 }
-_ORDER: Final = {"corrections": "ORDER BY corrected_at"}
-"""Tables whose rows are numbered anew, by time."""
-_SHIFTED: Final = {
-    **dict.fromkeys(
-        ("starts", "handed_on", "receipts", "settled", "descendants", "announced"), ("seq",)
-    ),
-    "attempts": ("seq", "sending"),
-    "numbers": ("n",),
-    "facts": ("seq", "entry", "job"),
+"""Columns with numbers of a ledger's own, and of what: each ledger's come after those of the
+ledgers before it. A 0 is none."""
+_HIGHEST: Final = {
+    "run": "SELECT max(n) FROM part.run",
+    "segments": "SELECT coalesce(max(n), 0) FROM part.segments",
+    "jobs": "SELECT coalesce(max(n), 0) FROM part.jobs",
+    "seq": LAST_SEQ.format("part"),
 }
-"""Columns with numbers of a ledger's own: each ledger's come after those of the ledgers before."""
+_SAME_ENTRY: Final = """
+    SELECT p.name FROM part.jobs p JOIN main.jobs m ON m.name = p.name ORDER BY p.n LIMIT 1
+"""
+_SAME_JOB: Final = """
+    SELECT m.name, p.name FROM part.jobs p JOIN main.jobs m ON m.id = p.id
+    WHERE p.state = 'reused' LIMIT 1
+"""
 
 
 def merge_files(
     target: Path,
     sources: Sequence[Path],
-    metadata: Iterable[tuple[str, str]],
+    metadata: Mapping[str, str | int | None],
+    segments: Sequence[RunSegment],
 ) -> None:
     """Create at ``target`` a ledger with all rows of ``sources``, which stay as they are.
 
-    ``metadata``: keys and values of its table ``run``. All are of the present version. Raises
+    ``metadata``: columns of its own run, or of those merged by the names of ``run_info.key_of``;
+    ``segments``: those of its own. All are of the present version. Raises
     LedgerError where an entry is in two of them, or the file cannot be written; then ``target``
     does not exist.
     """
@@ -63,29 +68,11 @@ def merge_files(
         private_folder(target.parent)
         refuse_network(target.parent)
         with tempfile.TemporaryDirectory(prefix=f".{target.stem}-", dir=target.parent) as folder:
-            scratch = Path(folder)
-            pending, level = list(sources), 0
-            while len(pending) > MAX_ATTACHED:
-                pending = [
-                    _merge_into(
-                        scratch / f"{level}-{first}.sqlite",
-                        pending[first : first + MAX_ATTACHED],
-                    )
-                    for first in range(0, len(pending), MAX_ATTACHED)
-                ]
-                level += 1
-            made = _merge_into(scratch / target.name, pending, metadata)
+            made = Path(folder) / target.name
+            _merge_into(made, sources, metadata, segments)
             sync(made)
             made.chmod(0o600)
             made.replace(target)
-    except _DuplicateEntryError as error:
-        raise LedgerError(_duplicate_message(error.entry, sources)) from None
-    except _DuplicateJobError as error:
-        raise LedgerError(
-            f"entries {error.entries[0]!r} and {error.entries[1]!r} were both reused from one job "
-            "of an earlier run, which can be of one of them alone; run one of their shards again, "
-            "without --manifest-reuse, and merge that"
-        ) from None
     except (OSError, sqlite3.Error) as error:
         raise LedgerError(
             f"{target}: the merged ledger cannot be written ({error}); name a local folder that is "
@@ -93,87 +80,67 @@ def merge_files(
         ) from error
 
 
-class _DuplicateEntryError(Exception):
-    """Raised where an entry is in two ledgers."""
-
-    def __init__(self, entry: str) -> None:
-        super().__init__(entry)
-        self.entry = entry
-
-
-class _DuplicateJobError(Exception):
-    """Raised where one job is in two ledgers, as the one of two entries."""
-
-    def __init__(self, entries: tuple[str, str]) -> None:
-        super().__init__(*entries)
-        self.entries = entries
-
-
 def _merge_into(
     path: Path,
     sources: Sequence[Path],
-    metadata: Iterable[tuple[str, str]] = (),
-) -> Path:
+    metadata: Mapping[str, str | int | None],
+    segments: Sequence[RunSegment],
+) -> None:
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=rwc", uri=True)) as db:
         db.isolation_level = None
         for setting in _SETTINGS:
             db.execute(f"PRAGMA {setting}")
-        names = [f"part{number}" for number in range(len(sources))]
-        for name, source in zip(names, sources, strict=True):
-            db.execute(f"ATTACH ? AS {name}", (sqlite_uri(source, "ro"),))
-        db.execute("BEGIN")
-        _refuse_duplicates(db, names)
-        for statement in TABLES:
+        for statement in (*TABLES, *VIEWS):
             db.execute(statement)
-        before = _numbers_before(db, names)
-        for table, columns in _COLUMNS.items():
-            shifted = _SHIFTED.get(table, ())
-            rows = " UNION ALL ".join(
-                f"SELECT {', '.join([f'{one} + {before[name]}' for one in shifted] + [columns])} "  # noqa: S608 - fixed text
-                f"FROM {name}.{table}"
-                for name in names
-            )
-            target = ", ".join([*shifted, columns])
-            db.execute(f"INSERT INTO main.{table} ({target}) {rows} {_ORDER.get(table, '')}")
-        noted = dict(metadata) | {SEQ: str(before[""])}
-        db.executemany("INSERT INTO run VALUES (?, ?)", noted.items())
-        db.execute("COMMIT")
-        for name in names:
-            db.execute(f"DETACH {name}")
+        before = {"run": 1, "segments": len(segments), "jobs": 0, "seq": 0}
+        for source in sources:
+            db.execute("ATTACH ? AS part", (sqlite_uri(source, "ro"),))
+            db.execute("BEGIN")
+            _refuse_duplicates(db, sources)
+            for table, shifted in _SHIFTED.items():
+                _copy(db, table, {one: before[of] for one, of in shifted.items()})
+            for of, query in _HIGHEST.items():
+                before[of] += db.execute(query).fetchone()[0]
+            db.execute("COMMIT")
+            db.execute("DETACH part")
+        db.execute("INSERT INTO run (n) VALUES (1)")
+        own = {**metadata, "ledger": LEDGER_VERSION, "seq": before["seq"]}
+        for key, value in own.items():
+            column, _, run = key.partition(":")
+            given = stored(column, value) if isinstance(value, str) else value
+            which, values = ("id = ? AND n > 1", [run]) if run else ("n = 1", [])
+            db.execute(f"UPDATE run SET {column} = ? WHERE {which}", [given, *values])  # noqa: S608 - names of the table
+        db.executemany(
+            "INSERT INTO segments (n, run, started, stopped) VALUES (?, 1, ?, ?)",
+            ((n, text(one.started), text(one.stopped)) for n, one in enumerate(segments, 1)),
+        )
         db.execute("PRAGMA journal_mode = WAL")
-    return path
 
 
-def _numbers_before(db: sqlite3.Connection, names: Iterable[str]) -> dict[str, int]:
-    """Return, for each ledger, the highest number of those before it; for "", that of all."""
-    found, highest = dict[str, int](), 0
-    for name in names:
-        found[name] = highest
-        (numbers,) = db.execute(f"SELECT coalesce(max(n), 0) FROM {name}.numbers").fetchone()  # noqa: S608 - fixed text
-        (seq,) = db.execute(last_seq_query(name)).fetchone()
-        highest += max(numbers, seq)
-    return found | {"": highest}
-
-
-def _refuse_duplicates(db: sqlite3.Connection, names: Sequence[str]) -> None:
-    each = " UNION ALL ".join(
-        f"SELECT DISTINCT entry FROM {name}.attempts"  # noqa: S608 - fixed text
-        for name in names
+def _copy(db: sqlite3.Connection, table: str, shifts: Mapping[str, int]) -> None:
+    """Copy the rows of a table, their own numbers moved."""
+    columns = [str(row[1]) for row in db.execute(f"PRAGMA main.table_info({table})")]
+    names = ", ".join(f'"{one}"' for one in columns)
+    values = ", ".join(
+        f'CASE WHEN "{one}" <> 0 THEN "{one}" + {shifts[one]} ELSE "{one}" END'
+        if one in shifts
+        else f'"{one}"'
+        for one in columns
     )
-    query = f"SELECT entry FROM ({each}) GROUP BY entry HAVING count(*) > 1 LIMIT 1"  # noqa: S608 - fixed text
-    row = db.execute(query).fetchone()
+    db.execute(f"INSERT INTO main.{table} ({names}) SELECT {values} FROM part.{table}")  # noqa: S608 - fixed text
+
+
+def _refuse_duplicates(db: sqlite3.Connection, sources: Sequence[Path]) -> None:
+    row = db.execute(_SAME_ENTRY).fetchone()
     if row is not None:
-        raise _DuplicateEntryError(str(row[0]))
-    jobs = " UNION ALL ".join(
-        f"SELECT task_id, entry FROM {name}.attempts WHERE state = 'reused'"  # noqa: S608 - fixed text
-        for name in names
-    )
-    query = (
-        f"SELECT min(entry), max(entry) FROM ({jobs}) GROUP BY task_id HAVING count(*) > 1 LIMIT 1"  # noqa: S608 - fixed text
-    )
-    row = db.execute(query).fetchone()
+        raise LedgerError(_duplicate_message(str(row[0]), sources))
+    row = db.execute(_SAME_JOB).fetchone()
     if row is not None:
-        raise _DuplicateJobError((str(row[0]), str(row[1])))
+        raise LedgerError(
+            f"entries {row[0]!r} and {row[1]!r} were both reused from one job of an earlier run, "
+            "which can be of one of them alone; run one of their shards again, without "
+            "--manifest-reuse, and merge that"
+        )
 
 
 def _duplicate_message(entry: str, sources: Sequence[Path]) -> str:
@@ -181,7 +148,7 @@ def _duplicate_message(entry: str, sources: Sequence[Path]) -> str:
     found: list[str] = []
     for source in sources:
         with closing(sqlite3.connect(sqlite_uri(source, "ro"), uri=True)) as db:
-            if db.execute("SELECT 1 FROM attempts WHERE entry = ? LIMIT 1", (entry,)).fetchone():
+            if db.execute("SELECT 1 FROM jobs WHERE name = ? LIMIT 1", (entry,)).fetchone():
                 found.append(str(source))
     return (
         f"entry {entry!r} is in {' and in '.join(found[:2])}: it was sent twice, and which of the "

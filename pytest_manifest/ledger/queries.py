@@ -23,8 +23,10 @@ from pytest_manifest.ledger.rows import (
     moment,
     origin_of,
     receipt_of,
+    refuse_no_status,
     start_of_row,
 )
+from pytest_manifest.ledger.tables import PRESENT, RECEIPT
 from pytest_manifest.schema import Receipt, VerdictStatus
 from pytest_manifest.schema.statuses import OPEN, in_sql
 
@@ -33,52 +35,57 @@ BATCH: Final = 500
 
 # SQLite scans the left side of such a join in order and looks up the right side for each row: so
 # rows come in the order requested, and none is read before its turn.
-_REQUESTED = "FROM json_each(?) j LEFT JOIN settled s ON s.entry = j.value"
+_OF_ENTRY = PRESENT.format("(SELECT entry FROM jobs WHERE name = j.value LIMIT 1)")
+_REQUESTED = f"""
+    FROM json_each(?) j LEFT JOIN verdicts v ON v.seq = {_OF_ENTRY} AND v.status IS NOT NULL
+    LEFT JOIN facts f ON f.seq = v."end"
+"""
 _RUNTIME = (
-    f"SELECT total(json_extract(s.receipt, '$.runtime')) {_REQUESTED} "
-    "WHERE json_extract(s.receipt, '$.reused') IS NULL"
+    "SELECT total(coalesce(json_extract(v.added, '$.runtime'), "
+    f"json_extract(f.receipt, '$.runtime'))) {_REQUESTED} "
+    "WHERE json_extract(v.added, '$.reused') IS NULL"
 )
 _RUNTIMES = "SELECT entry, json_extract(receipt, '$.runtime') s FROM settled WHERE s IS NOT NULL"
 _NOT_PASSED = (
-    f"SELECT j.value, s.seq, s.verdict, s.receipt {_REQUESTED} WHERE s.kind IS NOT 'passed'"
+    f"SELECT j.value, v.seq, v.verdict, {RECEIPT} {_REQUESTED} WHERE v.status IS NOT 'passed'"
 )
 
 _PASSED = f"""
-    SELECT s.entry, s.attempt, a.task_id, a.sent_at, s.receipt, a.reused_from
+    SELECT a.name, a.attempt, a.id, a.sent_at, {RECEIPT}, a.reused_from
     {_REQUESTED}
-    JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt WHERE s.kind = 'passed'
+    JOIN jobs a ON a.n = v.job WHERE v.status = 'passed'
 """  # nosec B608 # fixed text
 
-_MAY_HAVE_REUSED = "SELECT 1 FROM run WHERE key = 'reused_runs'"
+_MAY_HAVE_REUSED = "SELECT 1 FROM run WHERE n = 1 AND reused_runs IS NOT NULL"
 _REUSED = """
     SELECT json_extract(a.reused_from, '$[0]') AS run, count(*) FROM settled s
-    JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
+    JOIN attempts a ON a.n = s.job
     WHERE a.state = 'reused' GROUP BY run ORDER BY 2 DESC, run
 """
 _FINAL = f"""
     SELECT (SELECT count(*) FROM settled WHERE kind NOT IN {in_sql(OPEN)})
-        = (SELECT count(DISTINCT entry) FROM attempts)
+        = (SELECT count(DISTINCT name) FROM jobs)
 """  # noqa: S608 - fixed text
-_VERDICTS = f"SELECT s.seq, s.verdict, s.receipt {_REQUESTED}"
-_RECEIPT = f"SELECT s.receipt, s.verdict {_REQUESTED}"
+_VERDICTS = f"SELECT v.seq, v.verdict, {RECEIPT} {_REQUESTED}"
+_RECEIPT = f"SELECT {RECEIPT}, v.verdict {_REQUESTED}"
 # Where the manifest has changed in between, the newest attempt has the position.
 _IN_ORDER = """
-    SELECT a.entry FROM attempts a
-    WHERE a.attempt = (SELECT max(b.attempt) FROM attempts b WHERE b.entry = a.entry)
-    ORDER BY a.ordinal, a.entry
+    SELECT a.name FROM jobs a WHERE a.name IS NOT NULL AND NOT EXISTS (
+        SELECT 1 FROM jobs b WHERE b.name = a.name AND b.attempt > a.attempt
+    ) ORDER BY a.position, a.name
 """
-_WITHOUT_VERDICT = f"SELECT count(*) {_REQUESTED} WHERE s.seq IS NULL"
+_WITHOUT_VERDICT = f"SELECT count(*) {_REQUESTED} WHERE v.seq IS NULL"
 
-_STORED_ENTRIES = f"SELECT j.value, s.kind, s.verdict, s.receipt {_REQUESTED}"
+_STORED_ENTRIES = f"SELECT j.value, v.status, v.verdict, {RECEIPT} {_REQUESTED}"
 _UNUSUAL = """
     SELECT task_id FROM attempts WHERE reason IS NOT NULL
-        OR entry IN (SELECT entry FROM attempts WHERE attempt > 1)
-    UNION SELECT task_id FROM starts GROUP BY task_id
+        OR number IN (SELECT entry FROM jobs WHERE attempt > 1)
+    UNION SELECT task_id FROM starts GROUP BY job
         HAVING count(*) > 1 OR max(retries) > 0 OR max(redelivered) > 0 OR max(hop) > 0
-    UNION SELECT task_id FROM receipts GROUP BY task_id HAVING count(*) > 1
+    UNION SELECT task_id FROM receipts GROUP BY job HAVING count(*) > 1
 """
 _OTHER_EXECUTION = """
-    UNION SELECT r.task_id FROM receipts r JOIN starts s ON s.task_id = r.task_id
+    UNION SELECT r.task_id FROM receipts r JOIN starts s ON s.job = r.job
         WHERE s.execution <> r.execution
 """
 
@@ -114,7 +121,7 @@ class Queries(LedgerPart):
 
     def stored_entries(self, entries: Iterable[str]) -> Iterator[StoredEntry]:
         """Yield each of these entries, in the order given."""
-        return (StoredEntry(*row) for row in self._in_batches(_STORED_ENTRIES, entries))
+        return self._built_in_batches(_entry_of_row, _STORED_ENTRIES, entries)
 
     def unusual_attempts(self, limit: int, *, executions: bool) -> frozenset[str] | None:
         """Return the task ids of unusual attempts; None where there are more than ``limit``.
@@ -128,7 +135,9 @@ class Queries(LedgerPart):
 
     def sent_entries(self) -> Iterator[str]:
         """Yield the entries that have an attempt, in no particular order."""
-        return (row[0] for row in self._db.read("SELECT DISTINCT entry FROM attempts"))
+        return (
+            row[0] for row in self._db.read("SELECT DISTINCT name FROM jobs WHERE name IS NOT NULL")
+        )
 
     def reused_runs(self) -> Mapping[str, int]:
         """Count the entries that were judged by jobs of earlier runs, by these, most first."""
@@ -169,7 +178,7 @@ class Queries(LedgerPart):
 
     def verdicts_version(self) -> str:
         """Return a text that changes whenever a verdict, or its receipt, does."""
-        row = self._db.read_one("SELECT count(*), max(seq) FROM settled")
+        row = self._db.read_one("SELECT count(*), max(seq) FROM verdicts")
         return "" if row is None else f"{row[0]}/{row[1]}"
 
     def _in_order(self) -> Iterator[str]:
@@ -218,7 +227,9 @@ class Queries(LedgerPart):
             history = found.setdefault(row[1], History())
             return _attempt(row, decided_attempts.get(row[1]), history.verdict)
 
-        for one in self._in_chunks(attempt_of, _ENTRY_ATTEMPTS, entries, "ORDER BY entry, attempt"):
+        for one in self._in_chunks(
+            attempt_of, _ENTRY_ATTEMPTS, entries, "ORDER BY a.name, a.attempt"
+        ):
             history = found[one.entry]
             history.attempts.append(one)
             owners[one.task_id] = history
@@ -241,8 +252,13 @@ class Queries(LedgerPart):
 
     def has_costs(self) -> bool:
         """Return whether some receipt may state a cost."""
-        query = "SELECT 1 FROM receipts WHERE instr(receipt, '\"cost\"') LIMIT 1"
+        query = "SELECT 1 FROM facts WHERE instr(receipt, '\"cost\"') LIMIT 1"
         return self._db.read_one(query) is not None
+
+
+def _entry_of_row(row: Row) -> StoredEntry:
+    refuse_no_status(row[1])
+    return StoredEntry(*row)
 
 
 def _verdict_or_none(row: Row) -> EntryVerdict | None:
@@ -253,11 +269,19 @@ def _entry_and_verdict(row: Row) -> tuple[str, EntryVerdict | None]:
     return row[0], _verdict_or_none(row[1:])
 
 
-_ENTRY_ATTEMPTS = (
-    "SELECT task_id, entry, attempt, ordinal, state, sent_at, note, reason, kind, verdict, "
-    "reused_from FROM attempts WHERE entry"
-)
-_ENTRY_VERDICTS = "SELECT entry, attempt, seq, verdict, receipt FROM settled WHERE entry"
+_ENTRY_ATTEMPTS = """
+    SELECT a.id, a.name, a.attempt, a.position, a.state, a.sent_at, a.note, a.reason, v.status,
+        v.verdict, a.reused_from
+    FROM jobs a LEFT JOIN verdicts v ON v.seq = (
+        SELECT max(seq) FROM verdicts w WHERE w.entry = a.entry AND w.job = a.n AND w.status <> ''
+    ) WHERE a.name
+"""
+_ENTRY_VERDICTS = """
+    SELECT s.entry, CASE WHEN NOT EXISTS (
+            SELECT 1 FROM verdicts v WHERE v.entry = s.number AND v.job = s.job AND v.seq > s.seq
+        ) THEN s.attempt END, s.seq, s.verdict, s.receipt
+    FROM settled s WHERE s.entry
+"""
 _TASK_STARTS = f"SELECT {START_COLUMNS} FROM starts WHERE task_id"  # noqa: S608 - fixed text
 _TASK_RECEIPTS = "SELECT task_id, receipt FROM receipts WHERE task_id"
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.schema import PARSED, RULE, Receipt, Verdict, VerdictStatus, is_identifier
-
-MERGED: Final = "merged"
-"""The ledger's key for the ids of the runs that a merged one is of, as a JSON list."""
+from pytest_manifest.schema.statuses import STATUSES
 
 SendState = Literal["planned", "intent", "sent", "uncertain", "withheld", "withdrawn", "reused"]
 """planned: selected, not sent; intent: about to be published; sent: the broker has it; uncertain:
@@ -22,18 +20,6 @@ the broker failed while it was being published; withheld: never sent, the attemp
 back before any worker had begun it; reused: never sent by this run, but by an earlier one, in which
 it passed."""
 RunStatus = Literal["running", "finished", "stopped", "detached"]
-
-SEQ: Final = "seq"
-"""The ledger's key for the last number given of its order, of facts and all else that arrives."""
-
-
-def last_seq_query(schema: str = "main") -> str:
-    """Return a query for that number, also of a ledger that has rows which were numbered alone."""
-    tables = ("facts", "receipts", "settled")
-    found = ", ".join(f"coalesce((SELECT max(seq) FROM {schema}.{one}), 0)" for one in tables)  # noqa: S608 - fixed text
-    kept = f"SELECT CAST(value AS INTEGER) FROM {schema}.run WHERE key = '{SEQ}'"  # noqa: S608 - fixed text
-    return f"SELECT max({found}, coalesce(({kept}), 0))"
-
 
 BAD_ROW_ERRORS: Final = (
     *(ValueError, TypeError, KeyError, AttributeError, OverflowError),
@@ -161,6 +147,8 @@ class Start:
     pid_namespace: str | None = None
     hop: int = 0
     """How often the job had been handed on before (Celery's ``Task.replace``)."""
+    at: datetime | None = field(default=None, compare=False)
+    """When the controller has recorded it (UTC); None: not yet."""
 
     @property
     def is_given_again(self) -> bool:
@@ -251,53 +239,60 @@ def moment(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
 
 
-def info_rows(info: RunInfo) -> list[tuple[str, str]]:
-    """Return the keys and values that describe a run; those that are None are left out."""
-    rows = {
+def columns_of(info: RunInfo) -> dict[str, str | int | None]:
+    """Return the columns that describe a run, as :func:`info_of` takes them."""
+    return {
         "status": "running",
-        "run": info.run,
+        "id": info.run,
         "manifest": str(info.manifest),
         "sha256": info.sha256,
         "workflow": info.workflow,
         "mode": info.mode,
-        "entries": str(info.entries),
+        "entries": info.entries,
         "created_at": info.created_at.isoformat(),
         "broker": info.broker,
         "backend": info.backend,
-        "owned": "1" if info.is_private else "0",
-        "stream_ttl": str(info.stream_ttl),
-        "number": str(info.number),
+        "is_private": int(info.is_private),
+        "stream_ttl": info.stream_ttl,
+        "number": info.number,
+        "takes_one": int(info.takes_one),
     }
-    return [(key, value) for key, value in rows.items() if value is not None]
 
 
-TAKES_ONE: Final = "takes_one"
-"""The ledger's key for whether no worker that answered prefetches: "1"."""
-
-
-def info_of(values: Mapping[str, str]) -> RunInfo:
-    """Build a run's description from the rows that :func:`info_rows` returned.
-
-    Raises ValueError or KeyError where they do not describe one.
-    """
-    for key in ("run", "workflow", "mode"):
-        if key in values:
-            identifier(values[key], key)
+def info_of(row: Mapping[str, object]) -> RunInfo:
+    """Build a run's description from its columns. Raises ValueError or TypeError for others."""
+    for key in ("id", "workflow", "mode"):
+        if row[key] is not None:
+            identifier(_text(row, key), {"id": "run"}.get(key, key))
     return RunInfo(
-        run=values["run"],
-        manifest=Path(values["manifest"]),
-        sha256=values["sha256"],
-        workflow=values.get("workflow"),
-        mode=values.get("mode"),
-        entries=int(values["entries"]),
-        created_at=datetime.fromisoformat(values["created_at"]),
-        broker=values["broker"],
-        backend=values["backend"],
-        is_private=values["owned"] == "1",
-        stream_ttl=int(values["stream_ttl"]),
-        number=int(values["number"]),
-        takes_one=values.get(TAKES_ONE) == "1",
+        run=_text(row, "id"),
+        manifest=Path(_text(row, "manifest")),
+        sha256=_text(row, "sha256"),
+        workflow=None if row["workflow"] is None else _text(row, "workflow"),
+        mode=None if row["mode"] is None else _text(row, "mode"),
+        entries=_number(row, "entries"),
+        created_at=datetime.fromisoformat(_text(row, "created_at")),
+        broker=_text(row, "broker"),
+        backend=_text(row, "backend"),
+        is_private=_number(row, "is_private") == 1,
+        stream_ttl=_number(row, "stream_ttl"),
+        number=_number(row, "number"),
+        takes_one=row["takes_one"] == 1,
     )
+
+
+def _text(row: Mapping[str, object], key: str) -> str:
+    found = row[key]
+    if not isinstance(found, str) or "\0" in found:
+        raise TypeError(f"the {key} of its run is no text")
+    return found
+
+
+def _number(row: Mapping[str, object], key: str) -> int:
+    found = row[key]
+    if not isinstance(found, int):
+        raise TypeError(f"the {key} of its run is no number")
+    return found
 
 
 def identifier(name: str, of: str = "run") -> str:
@@ -307,9 +302,16 @@ def identifier(name: str, of: str = "run") -> str:
     return name
 
 
+def refuse_no_status(kind: object) -> None:
+    """Raise ValueError for what is no verdict's status, where there is one."""
+    if kind is not None and kind not in STATUSES:
+        raise ValueError(f"{str(kind)!r} is no status")
+
+
 def attempt_of_row(row: Row) -> AttemptRow:
     """Build an attempt from the table's columns in their order; two of them: its last verdict."""
     task_id, entry, attempt, ordinal, state, sent_at, note, reason, kind, verdict, origin = row
+    refuse_no_status(kind)
     judged = None if verdict is None else Verdict.model_validate_json(verdict)
     sent = moment(sent_at)
     return AttemptRow(
@@ -324,38 +326,36 @@ def origin_of(note: str | None) -> ReusedFrom | None:
 
 
 HANDED_ON_COLUMNS: Final = "task_id, execution, how, ended_at, next_at, cost"
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def microseconds(at: datetime) -> int:
+    """Return a moment as the tables have it: microseconds since the epoch."""
+    return (at - _EPOCH) // _MICROSECOND
+
+
+def moment_of(at: int) -> datetime:
+    """Return the moment (UTC) of such a number."""
+    return _EPOCH + timedelta(microseconds=at)
+
+
 START_COLUMNS: Final = (
-    "task_id, execution, started_at, retries, worker, host, pid, redelivered, boot, pid_namespace, "
-    "hop"
+    "task_id, execution, started_at, retries, worker, host, pid, redelivered, boot, namespace, "
+    "hop, at"
 )
 """Columns in the order of :func:`row_of_start` and :func:`start_of_row`."""
-OLDEST_FIRST: Final = "hop, retries, redelivered, started_at"
+OLDEST_FIRST: Final = "hop, retries, redelivered, started_at, execution"
 NEWEST_FIRST: Final = "hop DESC, retries DESC, redelivered DESC, started_at DESC"
 """The order of an attempt's starts: what its messages count comes before the times, which are by
 the clocks of several machines."""
 
 
-def row_of_start(start: Start) -> Row:
-    """Return a start's columns in the order of the table."""
-    return (
-        start.task_id,
-        start.execution,
-        text(start.started_at),
-        start.retries,
-        start.worker,
-        start.host,
-        start.pid,
-        int(start.redelivered),
-        start.boot,
-        start.pid_namespace,
-        start.hop,
-    )
-
-
 def start_of_row(row: Row) -> Start:
     """Build a start from its columns in the order of the table."""
-    task_id, execution, started_at, retries, worker, host, pid, redelivered, *where = row
+    task_id, execution, started_at, retries, worker, host, pid, redelivered, *where, at = row
     began = moment(started_at)
+    where.append(moment_of(at))
     return Start(task_id, execution, began, retries, worker, host, pid, bool(redelivered), *where)
 
 

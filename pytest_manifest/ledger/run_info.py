@@ -10,7 +10,7 @@ from typing import Final, get_args
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger.database import LedgerPart
 from pytest_manifest.ledger.rows import (
-    MERGED,
+    Row,
     RunInfo,
     RunSegment,
     RunStatus,
@@ -19,19 +19,22 @@ from pytest_manifest.ledger.rows import (
     moment,
     text,
 )
+from pytest_manifest.ledger.tables import RUN
 from pytest_manifest.manifest import Shard
 from pytest_manifest.redaction import SHORTEST_SECRET, manifest_secret
 from pytest_manifest.schema.wire import RUN8_LENGTH
 from pytest_manifest.text import listed
 
-SEGMENTS: Final = "parts"
-"""The key of the run's segments: a JSON list of pairs of times, oldest first."""
 SHARD: Final = "shard"
-"""The ledger's key for a run's shard, its note; absent where it has the whole manifest."""
-MERGED_SHARDS: Final = "merged_shards"
-"""The ledger's key for the shards of merged runs, in their order; null for a run of no shard."""
+"""The column of a run's shard, its note; empty where it has the whole manifest."""
 KEY_LIMITS: Final = "key_limits"
-"""The ledger's key for the limits of keys, a JSON object; absent or empty where there are none."""
+"""The column of the limits of keys, a JSON object; empty where there are none."""
+_OWN: Final = f"SELECT {', '.join(RUN)} FROM run WHERE n = 1"  # noqa: S608 - fixed text
+_OF_RUN: Final = f"SELECT {', '.join(RUN)} FROM run WHERE id = ? ORDER BY n DESC LIMIT 1"  # noqa: S608 - fixed text
+_SEGMENTS: Final = """
+    SELECT started, stopped FROM segments
+    WHERE run = coalesce((SELECT max(n) FROM run WHERE id = ?), 1) ORDER BY n
+"""
 
 
 def key_of(key: str, run: str) -> str:
@@ -39,9 +42,13 @@ def key_of(key: str, run: str) -> str:
     return f"{key}:{run}"
 
 
-def segments_json(parts: Iterable[RunSegment]) -> str:
-    """Encode segments for the key ``SEGMENTS``."""
-    return json.dumps([(text(part.started), text(part.stopped)) for part in parts])
+def stored(column: str, value: str) -> str | int | float | None:
+    """Return a text as its column of ``run`` has it."""
+    if RUN[column] == "TEXT":
+        return value
+    if not value:
+        return None
+    return int(value) if RUN[column] == "INTEGER" else float(value)
 
 
 class RunMetadata(LedgerPart):
@@ -49,14 +56,18 @@ class RunMetadata(LedgerPart):
 
     def read(self) -> RunInfo:
         with self._db.parse_errors():
-            return info_of(self.all_meta())
+            return info_of(self._row(_OWN))
 
     def read_run(self, run: str) -> RunInfo:
         """Return the description of one of the runs whose attempts the ledger has."""
-        meta = self.all_meta()
-        own = {key: meta[name] for key in DESCRIBED if (name := key_of(key, run)) in meta}
+        own, found = self._row(_OWN), self._row(_OF_RUN, (run,))
+        described = {key: found[key] for key in DESCRIBED if found and found[key] is not None}
         with self._db.parse_errors():
-            return info_of(meta | own | {"run": run})
+            return info_of(own | described | {"id": run})
+
+    def _row(self, query: str, values: Sequence[str] = ()) -> dict[str, object]:
+        row = self._db.read_one(query, values)
+        return {} if row is None else dict(zip(RUN, row, strict=True))
 
     def hide_secrets(self) -> None:
         """Hide in this process what was registered as a secret of this run."""
@@ -75,12 +86,23 @@ class RunMetadata(LedgerPart):
         self.set_meta("status", status)
 
     def set_meta(self, key: str, value: str) -> None:
-        """Set a key of the run's metadata, such as the position in its receipts stream."""
+        """Set a column of the run, such as the position in its receipts stream.
+
+        Or of one of those that it was merged of, by its :func:`key_of`.
+        """
+        column, _, run = key.partition(":")
+        which, values = ("id = ? AND n > 1", [run]) if run else ("n = 1", [])
         with self._db.writing() as db:
-            db.execute("INSERT OR REPLACE INTO run VALUES (?, ?)", (key, value))
+            db.execute(
+                f"UPDATE run SET {column} = ? WHERE {which}",  # noqa: S608 - a name of the table
+                [stored(column, value), *values],
+            )
 
     def get_meta(self, key: str) -> str | None:
-        row = self._db.read_one("SELECT value FROM run WHERE key = ?", (key,))
+        column, _, run = key.partition(":")
+        which, values = ("id = ? AND n > 1", [run]) if run else ("n = 1", [])
+        query = f"SELECT {column} FROM run WHERE {column} IS NOT NULL AND {which}"  # noqa: S608 - a name of the table
+        row = self._db.read_one(query, values)
         return None if row is None else str(row[0])
 
     def of_run(self, key: str, run: str | None = None) -> str | None:
@@ -93,36 +115,36 @@ class RunMetadata(LedgerPart):
         found = map(self.get_meta, [*keys, key])
         return next((value for value in found if value is not None), None)
 
-    def segments(self, run: str | None = None) -> list[RunSegment]:
+    def segments(self, run: str = "") -> list[RunSegment]:
         """Return the segments of time in which the run was worked on, oldest first.
 
         ``run``: one of those whose attempts the ledger has; without, those of the whole.
         """
-        noted = self.get_meta(SEGMENTS) if run is None else self.of_run(SEGMENTS, run)
-        with self._db.parse_errors():
-            rows: list[tuple[str, str | None]] = json.loads(noted or "[]")
-            return [
-                RunSegment(datetime.fromisoformat(began), moment(stopped))
-                for began, stopped in rows
-            ]
+
+        def made(row: Row) -> RunSegment:
+            return RunSegment(datetime.fromisoformat(row[0]), moment(row[1]))
+
+        return list(self._db.build_each(made, _SEGMENTS, (run,)))
 
     def begin_segment(self, began: datetime) -> None:
         """Record that work on the run begins, for the first time or again."""
-        with self._db.writing():
-            self._set_segments([*self.segments(), RunSegment(began)])
+        with self._db.writing() as db:
+            db.execute("INSERT INTO segments (run, started) VALUES (1, ?)", (text(began),))
 
     def stop_segment(self, stopped: datetime) -> None:
         """Record that the present segment, and its running jobs, end before all is done."""
-        with self._db.writing():
-            *before, last = self.segments() or [RunSegment(self.read().created_at)]
-            self._set_segments([*before, RunSegment(last.started, stopped)])
-
-    def _set_segments(self, parts: Iterable[RunSegment]) -> None:
-        self.set_meta(SEGMENTS, segments_json(parts))
+        with self._db.writing() as db:
+            if not self.segments():
+                self.begin_segment(self.read().created_at)
+            db.execute(
+                "UPDATE segments SET stopped = ? "
+                "WHERE n = (SELECT max(n) FROM segments WHERE run = 1)",
+                (text(stopped),),
+            )
 
     def all_meta(self) -> dict[str, str]:
-        """Return all metadata by key."""
-        return {key: str(value) for key, value in self._db.read("SELECT key, value FROM run")}
+        """Return all columns of the run that have a value, by their names."""
+        return {key: str(value) for key, value in self._row(_OWN).items() if value is not None}
 
     def shard(self) -> Shard | None:
         """Return the run's shard of the manifest, None where it has the whole manifest."""
@@ -132,8 +154,8 @@ class RunMetadata(LedgerPart):
 
     def merged(self) -> Sequence[str]:
         """Return the ids of the runs that this one was merged of; none for a dispatched run."""
-        with self._db.parse_errors():
-            return [identifier(one) for one in json.loads(self.get_meta(MERGED) or "[]")]
+        query = "SELECT id FROM run WHERE n > 1 ORDER BY n"
+        return list(self._db.build_each(lambda row: identifier(row[0]), query))
 
     def reused_runs(self) -> frozenset[str]:
         """Return the ids of the runs that attempts were reused from; none for most runs."""
@@ -142,10 +164,12 @@ class RunMetadata(LedgerPart):
 
     def shards(self) -> Sequence[Shard | None]:
         """Return the shards that the run has entries of, None for the whole manifest."""
-        with self._db.parse_errors():
-            merged: list[str | None] = json.loads(self.get_meta(MERGED_SHARDS) or "[]")
-            found = [None if text is None else Shard.from_note(text) for text in merged]
-        return found or [self.shard()]
+        query = "SELECT shard FROM run WHERE n > 1 ORDER BY n"
+
+        def made(row: Row) -> Shard | None:
+            return None if row[0] is None else Shard.from_note(row[0])
+
+        return list(self._db.build_each(made, query)) or [self.shard()]
 
     def task_runs(self) -> TaskRuns:
         """Return what tells the runs whose attempts the ledger has."""
@@ -180,62 +204,52 @@ class RunMetadata(LedgerPart):
 
     def sent_on_request(self) -> frozenset[str]:
         """Return the task ids of attempts that the user had sent though one may have run."""
-        return self.task_ids(SENT_ON_REQUEST)
+        return frozenset(
+            str(row[0]) for row in self._db.read("SELECT id FROM jobs WHERE asked_for")
+        )
 
     def add_sent_on_request(self, task_ids: Iterable[str]) -> None:
         """Record attempts that the user has sent though one before them may have run."""
-        self.add_task_ids(SENT_ON_REQUEST, task_ids)
+        with self._db.writing() as db:
+            db.executemany(
+                "UPDATE jobs SET asked_for = 1 WHERE id = ?", ((one,) for one in task_ids)
+            )
 
 
-SENT_ON_REQUEST: Final = "sent_on_request"
-"""The ledger's key for attempts that were sent though one before them may have run, as the user
-had asked for that: task ids, JSON."""
 RECEIPT_KEYS: Final = "receipt_keys"
-"""The ledger's key for the public keys that receipts must be signed by, as PEM."""
+"""The column of the public keys that receipts must be signed by, as PEM."""
 NO_WORKER: Final = "no worker that answered"
 """The value of ``STOCK_WORKERS`` where nobody had answered when jobs were sent."""
-STOCK_WORKERS: Final = "plain_workers"
-"""The ledger's key for workers that were seen without our instrumentation (stock workers)."""
+STOCK_WORKERS: Final = "stock_workers"
+"""The column of workers that were seen without our instrumentation (stock workers)."""
 SECRETS: Final = "secrets"
-"""The ledger's key for the values that were registered as secrets, a JSON list."""
+"""The column of the values that were registered as secrets, a JSON list."""
 REUSED_RUNS: Final = "reused_runs"
-"""The ledger's key for the runs that attempts were reused from: their ids, JSON."""
+"""The column of the runs that attempts were reused from: their ids, JSON."""
 TO_REUSE: Final = "to_reuse"
-"""The ledger's key for the runs that attempts are to be reused from; empty once that is done."""
+"""The column of the runs that attempts are to be reused from; empty once that is done."""
 ACCEPTED: Final = "accepted"
-"""The ledger's key for risks that the settings accept, in sentences, a JSON list."""
+"""The column of risks that the settings accept, in sentences, a JSON list."""
 UNITED_KEYS: Final = (
-    SENT_ON_REQUEST,
     SECRETS,
     REUSED_RUNS,
     ACCEPTED,
 )
 """Keys of lists of texts; a merged ledger has the texts of all its runs."""
 GAVE_UP: Final = "gave_up"
-"""The ledger's key for why a run gave up; records that workers sent then may be lost."""
-STORE_EMPTIED: Final = "emptied"
-"""The ledger's key for a result store that has lost workers' records."""
-UNVERIFIED_WORKERS: Final = "strangers"
-"""The ledger's key for workers of which only the name is known; empty where there are none."""
+"""The column of why a run gave up; records that workers sent then may be lost."""
+STORE_EMPTIED: Final = "store_emptied"
+"""The column of a result store that has lost workers' records."""
+UNVERIFIED_WORKERS: Final = "unverified_workers"
+"""The column of workers of which only the name is known; empty where there are none."""
 OTHER_BROKER: Final = "other_broker"
-"""The ledger's key for the broker that jobs were sent to, once they were searched in another."""
+"""The column of the broker that jobs were sent to, once they were searched in another."""
 OWN_STORE: Final = "own_store"
-"""The ledger's key for the result store that the app's settings name, where the run reads from
+"""The column of the result store that the app's settings name, where the run reads from
 another; without the password."""
 _PERMANENT: Final = (STORE_EMPTIED, GAVE_UP, STOCK_WORKERS, OTHER_BROKER)
-DESCRIBED: Final = ("created_at", "owned", "broker", "backend", "stream_ttl")
+DESCRIBED: Final = ("created_at", "is_private", "broker", "backend", "stream_ttl")
 """Keys of a run's description that its jobs are judged by."""
-RUN_KEYS: Final = (*_PERMANENT, *DESCRIBED, SEGMENTS, RECEIPT_KEYS)
-"""Keys of what is known of one run alone; a merged ledger has it of each of its runs."""
-
-
-def stores_asked(info: RunMetadata) -> tuple[str, str]:
-    """Return the store that a run's results were looked for in, "" for a private stack, and the
-    app's own where that is another."""
-    run = info.read()
-    if run.is_private or not run.backend:
-        return "", ""
-    return run.backend, info.get_meta(OWN_STORE) or ""
 
 
 def has_all_starts(info: RunMetadata, *, some_start: bool, run: str | None = None) -> bool:

@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import chain
 from typing import Final
 
+from pytest_manifest.ledger.attempts import ADD_ATTEMPT
 from pytest_manifest.ledger.database import LedgerPart, chunks, placeholders
-from pytest_manifest.ledger.descendants import ANNOUNCED_COLUMNS, DESCENDANT_COLUMNS
-from pytest_manifest.ledger.events import ADD_RECEIPT
-from pytest_manifest.ledger.facts import OF_JOB
+from pytest_manifest.ledger.descendants import DESCENDANT_COLUMNS
+from pytest_manifest.ledger.events import ADD_RECEIPT, origin_of_end
+from pytest_manifest.ledger.facts import ADD_FACT, FACT_COLUMNS
 from pytest_manifest.ledger.rows import (
-    HANDED_ON_COLUMNS,
-    START_COLUMNS,
     ReusedFrom,
     Row,
     SendState,
+    microseconds,
     text,
     utc_now,
 )
 from pytest_manifest.schema import Verdict
+from pytest_manifest.schema.facts import FactSource
 
-_RECEIPTS: Final = "task_id, execution, receipt, arrived_at"
-_ADD_REUSED: Final = """
-    INSERT INTO attempts (
-        task_id, entry, attempt, ordinal, state, sent_at, reused_from, seq
-    ) VALUES (?, ?, 0, ?, 'reused', ?, ?, ?)
+_ADD_VERDICT: Final = """
+    INSERT INTO verdicts (seq, entry, job, status, at, "end", added, verdict)
+    SELECT ?, j.entry, j.n, ?, ?, ?, ?, ? FROM jobs j WHERE j.id = ?
 """
+_ADD_DESCENDANT: Final = f"""
+    INSERT INTO jobs (
+        {DESCENDANT_COLUMNS.replace("task_id", "id").replace("kind", "status")}, entry, seq
+    )
+    SELECT ?, r.n, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, r.entry, ? FROM jobs r WHERE r.id = ?
+"""  # noqa: S608 - fixed text
+_FACTS: Final = f"""
+    SELECT j.id, (NOT f.aside OR EXISTS (
+        SELECT 1 FROM verdicts v WHERE v.entry = j.entry AND v."end" = f.seq
+    )), {FACT_COLUMNS}
+    FROM jobs j JOIN facts f ON f.job = j.n WHERE j.id IN ({{}}) ORDER BY f.seq
+"""  # noqa: S608 - fixed text
+_DESCENDANTS: Final = f"SELECT {DESCENDANT_COLUMNS} FROM descendants WHERE root IN ({{}})"  # noqa: S608 - fixed text
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +76,20 @@ class ReusedAttempt:
 
 @dataclass(slots=True)
 class TreeRows:
-    """The rows that a ledger has of an attempt and of its descendants, by table."""
+    """Rows of an attempt and of its descendants in a ledger.
 
-    starts: list[Row] = field(default_factory=list)
-    handed_on: list[Row] = field(default_factory=list)
-    receipts: list[Row] = field(default_factory=list)
+    ``facts``: a task id, whether the fact is an end that has counted or no end, and the columns of
+    ``FACT_COLUMNS``.
+    """
+
+    facts: list[Row] = field(default_factory=list)
     descendants: list[Row] = field(default_factory=list)
-    announced: list[Row] = field(default_factory=list)
+
+    def receipts(self) -> Iterator[tuple[str, str | None, str]]:
+        """Yield ``(task_id, execution, receipt)`` of the ends that have counted, not parsed."""
+        for task_id, counts, *fact in self.facts:
+            if counts and fact[6] is not None:
+                yield task_id, fact[8], fact[6]
 
 
 class Transfers(LedgerPart):
@@ -78,120 +97,112 @@ class Transfers(LedgerPart):
 
     def import_entries(self, passages: Sequence[ImportedEntry]) -> None:
         """Record new entries; one without a receipt is recorded as not sent."""
-        now = text(utc_now())
+        now = microseconds(utc_now())
         with self._db.writing() as db:
+            first = self._db.next_job()
             db.executemany(
-                "INSERT INTO attempts "
-                "(task_id, entry, attempt, ordinal, state, sent_at, reused_from) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                map(_attempt_values, passages),
+                ADD_ATTEMPT, (_attempt_values(n, one) for n, one in enumerate(passages, first))
             )
-            received = [p for p in passages if p.received is not None]
-            numbered = enumerate(received, self._db.take_seq(len(received)))
-            db.executemany(
-                ADD_RECEIPT, ((seq, p.task_id, None, p.received, now) for seq, p in numbered)
-            )
+            received = [one for one in passages if one.received is not None]
+            ends = dict[str, int]()
+            made = []
+            for seq, one in enumerate(received, self._db.take_seq(len(received))):
+                ends[one.task_id] = seq
+                source = json.loads(one.received or "{}").get("source", "worker")
+                kind, by = origin_of_end(source, FactSource.WORKER)
+                made.append((one.task_id, seq, now, by, kind, None, one.received))
+            db.executemany(ADD_RECEIPT, made)
             numbered = enumerate(passages, self._db.take_seq(len(passages)))
             db.executemany(
-                "INSERT INTO settled (seq, entry, attempt, kind, verdict, receipt, settled_at) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                ((seq, *_verdict_values(p.verdict), p.verdict_receipt, now) for seq, p in numbered),
+                _ADD_VERDICT,
+                (
+                    (
+                        *(seq, p.verdict.verdict, now, *_end_and_added(p, ends.get(p.task_id))),
+                        *(p.verdict.model_dump_json(), p.task_id),
+                    )
+                    for seq, p in numbered
+                ),
             )
 
     def rows_of(self, task_ids: Sequence[str]) -> dict[str, TreeRows]:
         """Return all that is known of each of these attempts, and of what they started."""
         found = {task_id: TreeRows() for task_id in task_ids}
         roots = {task_id: task_id for task_id in task_ids}
-        for row in self._rows("descendants", DESCENDANT_COLUMNS, "root", task_ids):
+        for row in self._rows(_DESCENDANTS, task_ids):
             found[row[1]].descendants.append(row)
             roots[row[0]] = row[1]
-        for row in self._rows("announced", ANNOUNCED_COLUMNS, "root", task_ids):
-            found[row[0]].announced.append(row)
-        every = list(roots)
-        for row in self._rows("starts", START_COLUMNS, "task_id", every):
-            found[roots[row[0]]].starts.append(row)
-        for row in self._rows("handed_on", HANDED_ON_COLUMNS, "task_id", every):
-            found[roots[row[0]]].handed_on.append(row)
-        for row in self._rows("receipts", _RECEIPTS, "task_id", every, "ORDER BY seq"):
-            found[roots[row[0]]].receipts.append(row)
+        for row in self._rows(_FACTS, list(roots)):
+            found[roots[row[0]]].facts.append(row)
         return found
 
-    def _rows(
-        self, table: str, columns: str, key: str, values: Sequence[str], order: str = ""
-    ) -> Iterator[Row]:
+    def _rows(self, query: str, values: Sequence[str]) -> Iterator[Row]:
         for some in chunks(values):
-            query = f"SELECT {columns} FROM {table} WHERE {key} IN ({placeholders(some)}) {order}"  # noqa: S608 - fixed text
-            yield from self._db.read(query, some)
+            yield from self._db.read(query.format(placeholders(some)), some)
 
     def add_reused(self, taken: Sequence[tuple[ReusedAttempt, TreeRows]]) -> None:
         """Record attempts of an earlier run, with all that was known of them there."""
-        rows = [one for _, one in taken]
         with self._db.writing() as db:
-            seq = self._db.take_seq()
+            seq, first = self._db.take_seq(), self._db.next_job()
             db.executemany(
-                _ADD_REUSED,
+                ADD_ATTEMPT,
                 (
-                    (one.task_id, one.entry, one.position, one.sent_at, one.origin.note(), seq)
-                    for one, _ in taken
+                    (
+                        *(n, one.task_id, one.entry, 0, one.position, "reused", None, None),
+                        *(one.sent_at, one.origin.note(), seq, one.entry, n),
+                    )
+                    for n, (one, _) in enumerate(taken, first)
                 ),
             )
-            for query, some in (
-                (_insert("starts", START_COLUMNS), (one.starts for one in rows)),
-                (_insert("handed_on", HANDED_ON_COLUMNS), (one.handed_on for one in rows)),
-                (_insert("descendants", DESCENDANT_COLUMNS), (one.descendants for one in rows)),
-                (_insert("announced", ANNOUNCED_COLUMNS), (one.announced for one in rows)),
-            ):
-                db.executemany(query, ((*row, seq) for row in chain.from_iterable(some)))
-            receipts = [receipt for one in rows for receipt in one.receipts]
-            numbered = enumerate(receipts, self._db.take_seq(len(receipts)))
-            db.executemany(ADD_RECEIPT, ((seq, *receipt) for seq, receipt in numbered))
+            descendants = (row for _, one in taken for row in one.descendants)
+            rows = ((row[0], *row[2:], seq, row[1]) for row in descendants)
+            db.executemany(_ADD_DESCENDANT, rows)
+            facts = [row for _, rows in taken for row in rows.facts]
+            numbers = self._numbers(dict.fromkeys(str(row[0]) for row in facts))
+            numbered = enumerate(facts, self._db.take_seq(len(facts)))
+            db.executemany(ADD_FACT, ((1, n, numbers[row[0]], *row[4:]) for n, row in numbered))
+
+    def _numbers(self, task_ids: Iterable[str]) -> dict[str, int]:
+        rows = self._rows("SELECT id, n FROM jobs WHERE id IN ({})", list(task_ids))
+        return {str(task_id): int(number) for task_id, number in rows}
 
     def drop_reused(self, task_ids: Sequence[str]) -> None:
         """Remove attempts that were added, and all that was added with them."""
         with self._db.writing() as db:
             for some in chunks(task_ids):
                 marks = placeholders(some)
-                found = self._db.read(
-                    f"SELECT task_id FROM descendants WHERE root IN ({marks})",  # noqa: S608 - question marks
-                    some,
+                jobs = (
+                    f"SELECT n FROM jobs WHERE id IN ({marks}) OR root IN "  # noqa: S608 - question marks
+                    f"(SELECT n FROM jobs WHERE id IN ({marks}))"
                 )
-                every = [*some, *(str(row[0]) for row in found)]
-                for table in ("starts", "handed_on", "receipts", "attempts"):
-                    for part in chunks(every):
-                        query = f"DELETE FROM {table} WHERE task_id IN ({placeholders(part)})"  # noqa: S608 - fixed text
+                numbers = [int(row[0]) for row in self._db.read(jobs, [*some, *some])]
+                for part in chunks(numbers):
+                    for table, column in (("facts", "job"), ("verdicts", "job"), ("jobs", "n")):
+                        query = f"DELETE FROM {table} WHERE {column} IN ({placeholders(part)})"  # noqa: S608 - fixed text
                         db.execute(query, part)
-                for part in chunks(every):
-                    query = f"DELETE FROM facts WHERE job IN ({_numbers_of(placeholders(part))})"  # noqa: S608 - question marks
-                    db.execute(query, part)
-                for table in ("descendants", "announced"):
-                    db.execute(f"DELETE FROM {table} WHERE root IN ({marks})", some)  # noqa: S608 - fixed text
 
     def withdraw_planned(self, entries: Sequence[str]) -> None:
         """Remove the attempts that were planned of these entries: none of them will be sent."""
         with self._db.writing() as db:
             db.executemany(
-                "DELETE FROM attempts WHERE entry = ? AND state = 'planned'",
+                "DELETE FROM jobs WHERE name = ? AND state = 'planned'",
                 ((entry,) for entry in entries),
             )
 
 
-def _numbers_of(marks: str) -> str:
-    return f"SELECT n FROM numbers WHERE kind = {OF_JOB} AND name IN ({marks})"  # noqa: S608 - question marks
-
-
-def _insert(table: str, columns: str) -> str:
-    marks = placeholders([*columns.split(","), "seq"])
-    return f"INSERT INTO {table} ({columns}, seq) VALUES ({marks})"  # noqa: S608 - fixed text
-
-
-def _attempt_values(one: ImportedEntry) -> Row:
+def _attempt_values(number: int, one: ImportedEntry) -> Row:
     state: SendState = "planned" if one.received is None else "sent"
     entry, origin = one.verdict.entry, one.reused_from
     if origin is not None:
         state = "reused"
     note = None if origin is None else origin.note()
-    return one.task_id, entry, one.attempt, one.position, state, text(one.sent_at), note
+    return (
+        *(number, one.task_id, entry, one.attempt, one.position, state, None, None),
+        *(text(one.sent_at), note, 0, entry, number),
+    )
 
 
-def _verdict_values(verdict: Verdict) -> Row:
-    return verdict.entry, verdict.attempt, verdict.verdict, verdict.model_dump_json()
+def _end_and_added(one: ImportedEntry, end: int | None) -> tuple[int | None, str | None]:
+    """Return the number of the end that a verdict is by, and what its receipt has beside that."""
+    if one.verdict_receipt is None or one.received == one.verdict_receipt:
+        return (None if one.verdict_receipt is None else end), None
+    return None, one.verdict_receipt

@@ -14,9 +14,9 @@ from pytest_manifest.ledger.descendants import (
     DESCENDANT_COLUMNS,
     Descendant,
     descendant_of_row,
-    refuse_no_status,
     untold,
 )
+from pytest_manifest.ledger.rows import refuse_no_status
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.statuses import OF_ITS_PROCESS, in_sql
 from pytest_manifest.schema.wire import parse_timestamp
@@ -24,7 +24,7 @@ from pytest_manifest.schema.wire import parse_timestamp
 Statuses = Mapping[VerdictStatus | None, int]
 """Numbers of descendants by status; None: without a verdict."""
 
-_NEWEST = "a.attempt = (SELECT max(b.attempt) FROM attempts b WHERE b.entry = a.entry)"
+_NEWEST = "a.attempt = (SELECT max(b.attempt) FROM jobs b WHERE b.name = a.entry)"
 _OWN = "a.state <> 'reused'"
 """What was reused has run in another run, and so have its descendants."""
 _STATUSES = f"""
@@ -57,7 +57,7 @@ _UNTOLD = f"""
                 SELECT count(*) FROM descendants d WHERE json_extract(receipt, '$.children') > 0
                 AND d.root = a.task_id AND d.parent = a.task_id
             ) AS told, u.is_short AS is_short
-        FROM settled s LEFT JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
+        FROM settled s JOIN attempts a ON a.n = s.job
         LEFT JOIN (SELECT root, max(is_short) AS is_short FROM ({untold()}) GROUP BY root) u
             ON u.root = a.task_id
         WHERE receipt IS NOT NULL
@@ -78,13 +78,13 @@ _SLOWEST = f"""
     )) AS took
     FROM (
         SELECT d.root AS root, max({_END}) AS ended
-        FROM descendants d JOIN receipts r ON r.task_id = d.task_id
+        FROM descendants d JOIN receipts r ON r.job = d.n
         WHERE d.kind IS NOT 'forged' GROUP BY d.root
     ) JOIN attempts a ON a.task_id = root
     WHERE {_NEWEST} AND {_OWN} AND took IS NOT NULL ORDER BY took DESC, root LIMIT 1
 """  # noqa: S608 - fixed text
 _LAST_END = f"""
-    SELECT d.task_id FROM descendants d JOIN receipts r ON r.task_id = d.task_id
+    SELECT d.task_id FROM descendants d JOIN receipts r ON r.job = d.n
     WHERE d.root = ? AND d.kind IS NOT 'forged' AND {_END} IS NOT NULL
     ORDER BY {_END} DESC, d.task_id LIMIT 1
 """  # noqa: S608 - fixed text
@@ -101,7 +101,7 @@ _OF_ENTRIES = f"""
 """  # noqa: S608 - fixed text
 _LAST_OF_ALL = f"""
     SELECT json_extract(r.receipt, '$.finished_at')
-    FROM descendants d JOIN receipts r ON r.task_id = d.task_id
+    FROM descendants d JOIN receipts r ON r.job = d.n
     WHERE d.kind IS NOT 'forged'
         AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.task_id = d.root AND NOT {_OWN})
     ORDER BY julianday(json_extract(r.receipt, '$.finished_at')) DESC LIMIT 1
@@ -127,11 +127,11 @@ _JUDGED = """
     SELECT coalesce(json_extract(a.reused_from, '$[1]'), a.entry),
         coalesce(json_extract(a.reused_from, '$[2]'), a.attempt),
         d.root, d.parent, d.task_id, d.task, d.how, d.spawned_at, d.kind, d.verdict,
-        (SELECT count(*) FROM starts t WHERE t.task_id = d.task_id),
-        (SELECT count(*) FROM receipts r WHERE r.task_id = d.task_id),
-        (SELECT r.receipt FROM receipts r WHERE r.task_id = d.task_id LIMIT 1)
+        (SELECT count(*) FROM starts t WHERE t.job = d.n),
+        (SELECT count(*) FROM receipts r WHERE r.job = d.n),
+        (SELECT r.receipt FROM receipts r WHERE r.job = d.n LIMIT 1)
     FROM settled s
-    JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
+    JOIN attempts a ON a.n = s.job
     JOIN descendants d ON d.root = a.task_id ORDER BY s.seq, d.kind, d.task_id
 """
 

@@ -10,15 +10,16 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 from pydantic import JsonValue
 
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.ledger.database import LedgerPart, chunks, placeholders
-from pytest_manifest.ledger.facts import OF_ENTRY, Facts, Owned
+from pytest_manifest.ledger.database import Database, LedgerPart, chunks, placeholders
+from pytest_manifest.ledger.facts import Facts, Owned
 from pytest_manifest.ledger.rows import (
     EntryVerdict,
     Row,
     StoredVerdict,
     entry_verdict_of_row,
-    moment,
-    text,
+    microseconds,
+    moment_of,
+    receipt_of,
     utc_now,
 )
 from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
@@ -28,22 +29,40 @@ from pytest_manifest.schema.statuses import OPEN
 Reason: TypeAlias = Literal["resume", "audit", "keys"]
 """Why a verdict is taken back."""
 
-# Verdicts are long, so an entry's present one is stored once, in `settled`. Before such a row is
-# deleted, it is copied to its attempt; a condition on those rows completes the statement.
-_KEEP = """
-    UPDATE attempts SET (kind, verdict) = (
-        SELECT s.kind, s.verdict FROM settled s
-        WHERE s.entry = attempts.entry AND s.attempt = attempts.attempt
-    )
-    WHERE (entry, attempt) IN (SELECT entry, attempt FROM settled WHERE """
-
-_COLUMNS = "INTO settled (seq, entry, attempt, kind, verdict, receipt, settled_at) VALUES "
-_INSERT = f"INSERT {_COLUMNS} (?, ?, ?, ?, ?, ?, ?)"
-_REPLACE = f"INSERT OR REPLACE {_COLUMNS} (?, ?, ?, ?, ?, ?, ?)"
+_RECORD: Final = """
+    INSERT INTO verdicts (seq, entry, job, status, at, corrects, "end", added, verdict)
+    SELECT ?, a.entry, a.n, ?, ?, ?, ?, ?, ? FROM jobs a WHERE a.name = ? AND a.attempt =
+        coalesce(?, (SELECT max(b.attempt) FROM jobs b WHERE b.name = a.name))
+    LIMIT 1
+"""
+_END_ALONE: Final = """
+    INSERT INTO verdicts (seq, entry, job, alone, status, at, "end", added, verdict)
+    SELECT ?, a.entry, a.n, 1, ?, ?, ?, ?, ? FROM jobs a WHERE a.id = ?
+"""
+_TAKE_UP: Final = """
+    INSERT INTO verdicts (seq, entry, job, at) SELECT ?, s.number, s.job, ? FROM settled s
+    WHERE s.entry = ?
+"""
+_PRESENT: Final = "SELECT seq FROM settled WHERE entry = ?"
+_ENDS: Final = f"""
+    SELECT f.seq, f.receipt FROM facts f
+    WHERE f.job = (SELECT n FROM jobs WHERE name = ? AND attempt IS ?)
+        AND f.kind IN ({Kind.ENDED:d}, {Kind.STORED:d}) AND f.receipt IS NOT NULL
+    ORDER BY f.aside DESC, f.seq
+"""  # noqa: S608 - fixed text
+ADDED: Final = frozenset(
+    {
+        *("executions", "redelivered", "started_at", "wait", "worker", "host", "pid"),
+        *("signature", "reused"),
+    }
+)
+"""Fields of a receipt that the starts of its job, or its reuse, may have filled in."""
+_ADDED: Final = ", ".join(f"'{name}'" for name in sorted(ADDED))
 _STORED_VERDICTS = """
     SELECT s.entry, s.seq, s.kind, s.attempt, s.verdict, s.receipt,
-        (SELECT count(*) FROM attempts a WHERE a.entry = s.entry AND a.state <> 'reused'),
-        (SELECT a.task_id FROM attempts a WHERE a.entry = s.entry AND a.attempt = s.attempt)
+        (SELECT count(*) FROM jobs a WHERE a.entry = s.number AND a.name IS NOT NULL
+            AND a.state <> 'reused'),
+        (SELECT a.id FROM jobs a WHERE a.n = s.job)
     FROM settled s WHERE s.seq >= (SELECT seq FROM settled WHERE entry = ?) ORDER BY s.seq LIMIT ?
 """
 # Each row of `settled` must agree with its document, and its receipt, except for what start
@@ -53,10 +72,7 @@ _REASONS: Final = """
     SELECT entry, seq, kind, json_extract(verdict, '$.reason') FROM settled WHERE entry IN ({})
 """
 _JUDGED_JOBS: Final = """
-    SELECT s.entry, a.task_id, s.kind FROM settled s JOIN attempts a ON a.entry = s.entry
-    WHERE a.attempt = coalesce(
-        s.attempt, (SELECT max(b.attempt) FROM attempts b WHERE b.entry = s.entry)
-    )
+    SELECT s.entry, a.id, s.kind FROM settled s JOIN jobs a ON a.n = s.job
 """
 _MISMATCH: Final = """
     SELECT entry, kind, json_extract(verdict, '$.verdict') FROM settled
@@ -64,30 +80,20 @@ _MISMATCH: Final = """
         OR entry IS NOT json_extract(verdict, '$.entry')
     LIMIT 1
 """
-_SAME: Final = " AND ".join(
-    f"json_extract(r.receipt, '$.{field}') IS json_extract(s.receipt, '$.{field}')"
-    for field in ("entry", "state", "result", "error")
-)
-# Of an end that did not count when it was reported there is a fact alone.
-_SAME_FACT: Final = " AND ".join(
-    f"json_extract(f.data, '$.receipt.{field}') IS json_extract(s.receipt, '$.{field}')"
-    for field in ("entry", "state", "result", "error.type", "error.message")
-)
-_UNKNOWN_RECEIPT: Final = f"""
-    SELECT s.entry FROM settled s WHERE s.receipt IS NOT NULL AND NOT EXISTS (
-        SELECT 1 FROM attempts a JOIN receipts r ON r.task_id = a.task_id
-        WHERE a.entry = s.entry AND (r.receipt = s.receipt OR {_SAME})
-    ) AND NOT EXISTS (
-        SELECT 1 FROM facts f JOIN numbers e ON e.n = f.entry
-        WHERE e.kind = {OF_ENTRY} AND e.name = s.entry
-            AND f.kind IN ({Kind.ENDED:d}, {Kind.STORED:d}) AND {_SAME_FACT}
-    )
-    LIMIT 1
-"""  # noqa: S608 - fixed text
 _ADVICE: Final = (
     "it was changed from outside, so it is not used; restore it from a copy, or judge what was "
     "exported beside it by --manifest-audit --manifest-receipts=FILE"
 )
+
+
+_UNKNOWN_RECEIPT: Final = f"""
+    SELECT s.entry FROM settled s WHERE (s."end" IS NOT NULL OR s.added IS NOT NULL) AND (
+        NOT EXISTS (
+            SELECT 1 FROM facts f JOIN jobs j ON j.n = f.job WHERE f.seq = s."end"
+                AND j.entry = s.number AND f.kind IN ({Kind.ENDED:d}, {Kind.STORED:d})
+        ) OR EXISTS (SELECT 1 FROM json_each(s.added) a WHERE a.key NOT IN ({_ADDED}))
+    ) LIMIT 1
+"""  # noqa: S608 - fixed text
 
 
 class StoredReason(NamedTuple):
@@ -101,60 +107,65 @@ class StoredReason(NamedTuple):
 class Verdicts(LedgerPart):
     """Verdicts of entries and attempts."""
 
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._corrected: dict[str, int] = {}
+        """The verdicts that are about to be corrected, by entry."""
+
     def record(self, verdicts: Iterable[tuple[Verdict, Receipt | None]]) -> None:
-        """Record the verdicts of entries, replacing earlier ones of the same entries.
+        """Record the verdicts of entries; earlier ones of the same entries stay beside them.
 
         A verdict also counts for the attempt that it is about.
         """
-        now = text(utc_now())
-        rows = [self._row(verdict, receipt, now) for verdict, receipt in verdicts]
-        if not rows:
+        given = list(verdicts)
+        if not given:
             return
+        now = microseconds(utc_now())
         with self._db.writing() as db:
-            numbered = enumerate(rows, self._db.take_seq(len(rows)))
-            if self._are_new([row[0] for row in rows]):
-                db.executemany(_INSERT, ((seq, *row) for seq, row in numbered))
-                return
-            for seq, row in numbered:
-                db.execute(_KEEP + "entry = ? AND (attempt IS NOT ? OR kind <> ?))", row[:3])
-                db.execute(_REPLACE, (seq, *row))
+            rows = [
+                (
+                    *(seq, one.verdict, now),
+                    self._corrected.pop(one.entry, None),
+                    *self._end(one, receipt),
+                    *(one.model_dump_json(), one.entry, one.attempt),
+                )
+                for seq, (one, receipt) in enumerate(given, self._db.take_seq(len(given)))
+            ]
+            db.executemany(_RECORD, rows)
 
-    def _row(self, verdict: Verdict, receipt: Receipt | None, now: str | None) -> Row:
-        received = None if receipt is None else self._db.receipt_text(receipt)
-        kind, document = verdict.verdict, verdict.model_dump_json()
-        return verdict.entry, verdict.attempt, kind, document, received, now
+    def _end(self, on: Verdict, receipt: Receipt | None) -> tuple[int | None, str | None]:
+        """Return the number of the end that a receipt is, and what it has beside it, as JSON."""
+        if receipt is None:
+            return None, None
+        found = _closest(receipt, self._db.ends_of(receipt.task_id))
+        if found is None:
+            ends = self._db.build_each(_end_of_row, _ENDS, (on.entry, on.attempt or 0))
+            found = _closest(receipt, list(ends))
+        if found is None:
+            return None, receipt.model_dump_json()
+        seq, names = found
+        if not names:
+            return seq, None
+        if names == _EXECUTIONS:
+            return seq, f'{{"executions":{receipt.executions}}}'
+        return seq, receipt.model_dump_json(include=set(names))
 
-    def _are_new(self, entries: Sequence[str]) -> bool:
-        """Return whether these entries are distinct and none of them has a verdict yet."""
-        if len(set(entries)) < len(entries):
-            return False
-        for some in chunks(entries):
-            query = f"SELECT 1 FROM settled WHERE entry IN ({placeholders(some)}) LIMIT 1"  # noqa: S608 - question marks
-            if self._db.read_one(query, some) is not None:
-                return False
-        return True
+    def note_correction(self, entry: str) -> None:
+        """Note that the next verdict of an entry corrects the one that it has, as it was told."""
+        row = self._db.read_one(_PRESENT, (entry,))
+        if row is not None:
+            self._corrected[entry] = int(row[0])
 
-    def note_correction(self, entry: str, attempt: int | None, status: VerdictStatus) -> None:
-        """Record that an entry's verdict, told already, is about to become one of this status."""
-        with self._db.writing() as db:
-            db.execute(
-                "INSERT INTO corrections (entry, attempt, was, kind, told_at, corrected_at) "
-                "SELECT entry, ?, kind, ?, settled_at, ? FROM settled WHERE entry = ?",
-                (attempt, status, text(utc_now()), entry),
-            )
-
-    def end_attempt(self, task_id: str, verdict: Verdict) -> None:
+    def end_attempt(self, task_id: str, verdict: Verdict, receipt: Receipt | None = None) -> None:
         """Record the verdict on an attempt that another one follows; the entry gets none."""
         with self._db.writing() as db:
             db.execute(
-                "UPDATE attempts SET kind = ?, verdict = ? WHERE task_id = ?",
-                (verdict.verdict, verdict.model_dump_json(), task_id),
-            )
-            # A verdict that the entry has on this attempt is no longer the attempt's last one.
-            db.execute(
-                "UPDATE settled SET attempt = NULL WHERE (entry, attempt) = "
-                "(SELECT entry, attempt FROM attempts WHERE task_id = ?)",
-                (task_id,),
+                _END_ALONE,
+                (
+                    *(self._db.take_seq(), verdict.verdict, microseconds(utc_now())),
+                    *self._end(verdict, receipt),
+                    *(verdict.model_dump_json(), task_id),
+                ),
             )
 
     def reopen_not_final(self, entries: Iterable[str]) -> None:
@@ -171,15 +182,14 @@ class Verdicts(LedgerPart):
         entries = list(entries)
         with self._db.writing() as db:
             self._take_up(entries, why)
-            for entry in entries:
-                db.execute(_KEEP + "entry = ?)", (entry,))
-                db.execute("DELETE FROM settled WHERE entry = ?", (entry,))
+            now, first = microseconds(utc_now()), self._db.take_seq(len(entries))
+            db.executemany(_TAKE_UP, ((n, now, entry) for n, entry in enumerate(entries, first)))
 
     def _take_up(self, entries: Sequence[str], why: Reason) -> None:
         """Record that what these verdicts are on is awaited again."""
         now, facts = utc_now(), list[Owned]()
         for some in chunks(entries):
-            query = f"{_JUDGED_JOBS} AND s.entry IN ({placeholders(some)})"
+            query = f"{_JUDGED_JOBS} WHERE s.entry IN ({placeholders(some)})"
             for entry, job, kind in self._db.read(query, some):
                 if why == "resume" or kind != "pending":
                     facts.append((entry, TakenUp(seq=0, at=now, job=job, why=why)))
@@ -202,8 +212,8 @@ class Verdicts(LedgerPart):
 
     def moment_of(self, entry: str) -> datetime | None:
         """Return when an entry's verdict was recorded; None where it has none."""
-        query = "SELECT settled_at FROM settled WHERE entry = ?"
-        return next(self._db.build_each(lambda row: moment(row[0]), query, (entry,)), None)
+        query = "SELECT at FROM settled WHERE entry = ?"
+        return next(self._db.build_each(lambda row: moment_of(row[0]), query, (entry,)), None)
 
     def stored_from(self, entry: str, number: int) -> Iterator[tuple[str, StoredVerdict]]:
         """Yield ``number`` verdicts by entry: this entry's and those that came next, unparsed.
@@ -229,7 +239,7 @@ class Verdicts(LedgerPart):
     def any_without_receipt(self) -> bool:
         """Return whether some entry that was sent has a final verdict without a receipt."""
         query = """
-            SELECT 1 FROM settled s JOIN attempts a ON a.entry = s.entry AND a.attempt = s.attempt
+            SELECT 1 FROM settled s JOIN jobs a ON a.n = s.job
             WHERE s.receipt IS NULL AND a.state NOT IN ('planned', 'withheld') LIMIT 1
         """
         return self._db.read_one(query) is not None
@@ -253,3 +263,28 @@ class Verdicts(LedgerPart):
                 f"{self._db.path}: the ledger is not consistent: entry {row[0]!r} was judged by a "
                 f"receipt that it does not have; {_ADVICE}"
             )
+
+
+_EXECUTIONS: Final = ["executions"]
+
+
+def _end_of_row(row: Row) -> tuple[int, Receipt]:
+    return int(row[0]), receipt_of(row[1])
+
+
+def _closest(
+    receipt: Receipt, ends: Sequence[tuple[int, Receipt]]
+) -> tuple[int, Sequence[str]] | None:
+    """Return which of these ends a receipt is, and by which fields it differs; None: none."""
+    found: tuple[int, Sequence[str]] | None = None
+    mine = receipt.__dict__
+    for seq, end in reversed(ends):
+        if end is receipt:
+            return seq, ()
+        its, names = end.__dict__, list[str]()
+        for name, one in mine.items():  # not by a comprehension, of which each step is a call
+            if one is not its[name] and one != its[name]:
+                names.append(name)
+        if ADDED.issuperset(names) and (found is None or len(names) < len(found[1])):
+            found = seq, names
+    return found

@@ -412,7 +412,7 @@ def _balance(given: Given, run: str) -> Balance:
 def _ledger_of(given: Given, run: str) -> Path | None:
     """Return the ledger of a run, given as a file or by its id; None where there is none."""
     from pytest_manifest.errors import LedgerError
-    from pytest_manifest.ledger.run_files import find_ledger
+    from pytest_manifest.ledger.files import find_ledger
 
     if given.beside(run).is_file():
         return given.beside(run)

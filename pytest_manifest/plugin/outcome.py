@@ -468,7 +468,7 @@ def _where(state: ManifestSession, binding: Binding, entry: str) -> Iterator[tup
         yield "receipts", receipts
         audit.append(f"--manifest-receipts={receipts}")
     elif ledger is not None and ledger.path.parent == options.ledgers:
-        from pytest_manifest.ledger.run_files import RunFiles
+        from pytest_manifest.ledger.files import RunFiles
 
         files = RunFiles(ledger.path)
         yield "every entry", f"{short_path(files.summary, root)}, at the session's end"

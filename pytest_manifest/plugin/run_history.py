@@ -26,7 +26,7 @@ from pytest_manifest.ledger import (
     find_runs_of_manifest,
     run_number_of_lock,
 )
-from pytest_manifest.ledger.run_files import RunFiles, ledgers_in, runs_by_copy
+from pytest_manifest.ledger.files import RunFiles, ledgers_in, runs_by_copy
 from pytest_manifest.plugin.options import Options
 from pytest_manifest.schema.wire import sha256
 from pytest_manifest.text import listed, short_path

@@ -383,7 +383,7 @@ class SessionRuns:
 
 def _keep_worker_logs(stack: EmbeddedStack, run: Run) -> None:
     """Copy the workers' logs beside the run's ledger, as the stack removes its folder."""
-    from pytest_manifest.ledger.run_files import WORKER_LOGS
+    from pytest_manifest.ledger.files import WORKER_LOGS
 
     for log in sorted(stack.directory.glob(WORKER_LOGS)) if stack.directory else ():
         copy_privately(log, run.files.worker_log(log.name))

@@ -17,11 +17,11 @@ from loguru import logger
 
 from pytest_manifest.errors import StackError
 from pytest_manifest.ledger import Ledger
+from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.ledger.jobs import BATCH, LoadedAttempt
-from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.ledger.verdicts import StoredReason
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.run.casebook import Evaluated, keep_stored_end
+from pytest_manifest.run.casebook import Evaluated
 from pytest_manifest.run.changes import EntryLine, change_of, kept_manifest, manifest_lines
 from pytest_manifest.run.connections import RunConnections, RunState
 from pytest_manifest.run.engine import Engine
@@ -225,7 +225,6 @@ class Audit(EarlierRunStrategy):
             if had_verdict and not is_as_before and (goes_on or self._asks_for_keys):
                 taken_back.append(name)
             if is_over or not goes_on:
-                keep_stored_end(ledger, attempts[-1].own.job.task_id, judged.judgement)
                 found.append(_recorded(judged, is_asked=self.queries_stack))
         if taken_back:
             ledger.verdicts.reopen(taken_back, why="keys" if self._asks_for_keys else "audit")

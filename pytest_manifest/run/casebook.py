@@ -269,13 +269,6 @@ def verdict_on(attempt: Sendable, found: Judgement) -> Evaluated:
     return verdict, found.receipt
 
 
-def keep_stored_end(ledger: Ledger, task_id: str, found: Judgement) -> None:
-    """Keep an end that the result store alone has among the receipts, as it counts now."""
-    end = found.stored_end
-    if end is not None and all(end != one for _, one in ledger.events.receipts(task_id)):
-        ledger.events.add_receipts([(task_id, None, end)])
-
-
 def unforeseen_failure(
     entry: Entry, attempt: int, receipt: Receipt, error: Exception
 ) -> tuple[Verdict, Receipt]:
@@ -328,7 +321,7 @@ def is_no_news(before: VerdictStatus, after: VerdictStatus) -> bool:
 
 def note_correction(ledger: Ledger, before: VerdictStatus, verdict: Verdict) -> Correction:
     """Write down that an entry's reported verdict becomes this one; return that."""
-    ledger.verdicts.note_correction(verdict.entry, verdict.attempt, verdict.verdict)
+    ledger.verdicts.note_correction(verdict.entry)
     logger.bind(entry=verdict.entry).info(
         "{!r} was {} and is {} now", verdict.entry, before, verdict.verdict
     )

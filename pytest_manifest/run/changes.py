@@ -12,7 +12,7 @@ from typing import Literal
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.files import copy_privately
 from pytest_manifest.ledger import Ledger
-from pytest_manifest.ledger.run_files import RunFiles
+from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.manifest import Manifest, id_and_task, read_manifest, sync
 from pytest_manifest.manifest.jsonl import is_remark
 from pytest_manifest.run.strategy import NOT_OURS

@@ -34,7 +34,7 @@ from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.redelivery import Visibility
 from pytest_manifest.errors import StackError
 from pytest_manifest.ledger import STOCK_WORKERS, UNVERIFIED_WORKERS, Ledger, RunInfo
-from pytest_manifest.ledger.run_files import RunFiles
+from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.results.collector import ReceiptCollector

@@ -24,14 +24,13 @@ from pytest_manifest.ledger import (
     RECEIPT_KEYS,
     SHARD,
     STOCK_WORKERS,
-    TAKES_ONE,
     TO_REUSE,
     Ledger,
     RunInfo,
     next_run_number,
     utc_now,
 )
-from pytest_manifest.ledger.run_files import RunFiles
+from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.manifest import Manifest, Shard
 from pytest_manifest.redaction import redact_url
 from pytest_manifest.results.stream import has_stream
@@ -211,7 +210,7 @@ def _record_stack(
     with strategy.writing() as ledger:
         if accepted := {one.message for one in found.holding} | ledger.info.texts(ACCEPTED):
             ledger.info.set_meta(ACCEPTED, json.dumps(sorted(accepted)))
-        ledger.info.set_meta(TAKES_ONE, "1" if found.takes_one else "")
+        ledger.info.set_meta("takes_one", "1" if found.takes_one else "")
         strategy.connections.departures.keep(ledger.info)
         if stock:
             with ledger.writing():

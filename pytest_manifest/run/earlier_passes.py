@@ -23,14 +23,14 @@ from pytest_manifest.ledger import (
     damaged,
 )
 from pytest_manifest.ledger.descendants import descendant_of_row
+from pytest_manifest.ledger.facts import fact_of_row
+from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.ledger.queries import BATCH, StoredPass
 from pytest_manifest.ledger.rows import (
     BAD_ROW_ERRORS,
     origin_of,
     receipt_of,
-    start_of_row,
 )
-from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.ledger.transfers import ReusedAttempt, TreeRows
 from pytest_manifest.manifest import Manifest, id_and_task
 from pytest_manifest.processes import is_held
@@ -332,9 +332,9 @@ class EarlierPasses:
             try:
                 origin = self._offers.origin(one, runs)
                 # All of them are read: a row that cannot be is a fault of this ledger alone.
-                ends = [(row[0], row[1], receipt_of(row[2])) for row in its_rows.receipts]
-                for row in its_rows.starts:
-                    start_of_row(row)
+                ends = [(name, by, receipt_of(text)) for name, by, text in its_rows.receipts()]
+                for name, _, *columns in its_rows.facts:
+                    fact_of_row(columns, name)
                 for row in its_rows.descendants:
                     descendant_of_row(row)
                 sound = self._is_sound(its_rows)
@@ -344,9 +344,7 @@ class EarlierPasses:
                 raise damaged(self._path, error) from error
             attempt = ReusedAttempt(one.task_id, match.entry, match.position, match.sent_at, origin)
             waited_for = {jobs[name] for name in match.after if name in jobs}
-            names = {one.task_id, *(row[0] for row in its_rows.descendants)}
-            facts = [fact for fact in ledger.facts.of_entry(one.entry) if fact.job in names]
-            facts += judging.excuses(one.entry, one.task_id)
+            facts = judging.excuses(one.entry, one.task_id)
             yield OfferedPass(match.key, attempt, its_rows, facts, waited_for, sound)
 
     def _is_sound(self, rows: TreeRows) -> bool:
@@ -354,7 +352,7 @@ class EarlierPasses:
         if not rows.descendants:
             return True
         told: dict[str, list[bool]] = {}
-        for task_id, _, receipt, _ in rows.receipts:
+        for task_id, _, receipt in rows.receipts():
             told.setdefault(task_id, []).append(self._offers.is_of_this_code(from_json(receipt)))
         return all(
             (bool(told.get(one[0])) and all(told[one[0]])) or one[8] == NOT_SENT

@@ -184,8 +184,7 @@ class PendingAttempts:
             return
         if job.facts is not None:
             if job.started is None and seq:
-                at = start.started_at or job.sent_at or utc_now()
-                job.facts.append(started_of(start, seq, at, FactSource.WORKER))
+                job.facts.append(started_of(start, seq, utc_now(), FactSource.WORKER))
             elif not _is_known(start, job.facts):
                 job.facts = None
         is_again, job.started = job.started == now, now

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pytest_manifest.errors import DispatchError, no_access
 from pytest_manifest.files import private_folder
-from pytest_manifest.ledger.run_files import unmade_runs
+from pytest_manifest.ledger.files import unmade_runs
 from pytest_manifest.processes import locked, take_lock
 
 

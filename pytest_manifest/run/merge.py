@@ -16,12 +16,7 @@ from pytest_manifest.files import copy_privately, private_folder
 from pytest_manifest.ledger import (
     BAD_ROW_ERRORS,
     BUDGET,
-    LEDGER_VERSION,
-    MERGED,
-    MERGED_SHARDS,
     OVER_BUDGET,
-    RUN_KEYS,
-    SEGMENTS,
     STOCK_WORKERS,
     UNITED_KEYS,
     Ledger,
@@ -29,23 +24,20 @@ from pytest_manifest.ledger import (
     RunSegment,
     RunStatus,
     has_all_starts,
-    info_rows,
     key_of,
     merge_files,
-    segments_json,
 )
-from pytest_manifest.ledger.run_files import RunFiles
+from pytest_manifest.ledger.files import RunFiles
+from pytest_manifest.ledger.rows import columns_of
 from pytest_manifest.manifest import Shard, manifest_digest, read_manifest
 from pytest_manifest.run.casebook import merged_signatures
 from pytest_manifest.run.locks import RunLock
-from pytest_manifest.run.task_metadata import CODE_HISTORY, OWN_LIMITS, OwnLimits
+from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.schema.statuses import OPEN
 from pytest_manifest.text import listed
 
 UNSENT = "unsent"
 """The merged ledger's key for the number of entries that no run has sent."""
-FACTS = (*RUN_KEYS, CODE_HISTORY, OWN_LIMITS)
-"""Keys of what the attempts of one run are judged by, and those of no other."""
 IDS_AT_ONCE = 500
 """Entries of one SQL statement."""
 
@@ -110,8 +102,9 @@ def merge(ledgers: Sequence[Path], into: Path | None = None) -> MergedRun:
         info = _info(sources)
         target = RunFiles.of(folder, info.run).ledger
         with _new_files(target, sources) as copy:
-            metadata = sorted(_metadata(info, sources).items())
-            merge_files(target, [source.path for source in sources], metadata)
+            metadata = _metadata(info, sources)
+            paths = [source.path for source in sources]
+            merge_files(target, paths, metadata, _merged_segments(sources))
             manifests = [path for path in (info.manifest, copy) if path is not None]
             unsent = _plan_missing(target, info, manifests)
             info = replace(info, entries=info.entries + unsent)
@@ -310,18 +303,12 @@ def _info(sources: Sequence[MergeInput]) -> RunInfo:
     )
 
 
-def _metadata(info: RunInfo, sources: Sequence[MergeInput]) -> dict[str, str]:
-    """Return keys and values of the merged ledger's table ``run``."""
-    shards = [source.shard for source in sources]
-    metadata = dict(info_rows(info)) | {
-        SEGMENTS: segments_json(_merged_segments(sources)),
-        "ledger": str(LEDGER_VERSION),
-        "status": _status(sources),
-        MERGED: json.dumps([source.info.run for source in sources]),
-        MERGED_SHARDS: json.dumps([None if shard is None else shard.note for shard in shards]),
-    }
+def _metadata(info: RunInfo, sources: Sequence[MergeInput]) -> dict[str, str | int | None]:
+    """Return the columns of the merged ledger's own run, and what differs in those merged."""
+    metadata: dict[str, str | int | None] = {**columns_of(info), "status": _status(sources)}
     for source in sources:
-        metadata |= _facts(source)
+        if not source.witnessed and STOCK_WORKERS not in source.metadata:
+            metadata[key_of(STOCK_WORKERS, source.info.run)] = "of a run that was merged"
     over_budget = [one for source in sources if (one := source.metadata.get(OVER_BUDGET))]
     metadata |= {OVER_BUDGET: over_budget[0]} if over_budget else {}
     for key in UNITED_KEYS:
@@ -332,15 +319,6 @@ def _metadata(info: RunInfo, sources: Sequence[MergeInput]) -> dict[str, str]:
     if all(budgets):
         metadata[BUDGET] = str(sum(float(budget) for budget in budgets if budget))
     return metadata
-
-
-def _facts(source: MergeInput) -> dict[str, str]:
-    """Return what the attempts of a source's run are judged by, under the names of that run."""
-    noted, run = source.metadata, source.info.run
-    found = {key_of(key, run): noted[key] for key in FACTS if key in noted}
-    if not source.witnessed:
-        found.setdefault(key_of(STOCK_WORKERS, run), "of a run that was merged")
-    return found
 
 
 def _status(sources: Sequence[MergeInput]) -> RunStatus:

@@ -16,11 +16,11 @@ from typing import Final
 from pytest_manifest.broker.locating.base import JobLocations, Location
 from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.ledger import STORE_EMPTIED, AttemptRow, Ledger, utc_now
+from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.ledger.queries import BATCH
-from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.results.collector import ReceiptCollector
-from pytest_manifest.run.casebook import Evaluated, keep_stored_end
+from pytest_manifest.run.casebook import Evaluated
 from pytest_manifest.run.connections import RunState
 from pytest_manifest.run.dispatch import admit
 from pytest_manifest.run.engine import Engine
@@ -442,16 +442,9 @@ class Resume(EarlierRunStrategy):
             while some := list(islice(found, BATCH)):
                 decided += [decision for _, decision in some]
                 for judged, decision in some:
-                    _record(ledger, judged, _verdict(judged, decision, known))
+                    verdict = _verdict(judged, decision, known)
+                    ledger.verdicts.record([] if verdict is None else [verdict])
         self.state.decisions = decided
-
-
-def _record(ledger: Ledger, judged: Judged, verdict: Evaluated | None) -> None:
-    """Record the verdict of an entry, where it gets one, and the end that it goes by."""
-    if verdict is not None:
-        if verdict[1] is not None:
-            keep_stored_end(ledger, judged.attempts[-1].own.job.task_id, judged.judgement)
-        ledger.verdicts.record([verdict])
 
 
 def _verdict(judged: Judged, decision: Decision, known: Known) -> Evaluated | None:

@@ -30,7 +30,7 @@ from pytest_manifest.ledger import (
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.redaction import redact_url
 from pytest_manifest.results.collector import ReceiptCollector
-from pytest_manifest.run.casebook import Casebook, keep_stored_end, require_signatures, verdict_on
+from pytest_manifest.run.casebook import Casebook, require_signatures, verdict_on
 from pytest_manifest.run.connections import RunConnections, RunState
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.engine import Engine
@@ -304,7 +304,6 @@ def evaluate_kept_receipts(
             if found.own.status == "pending" or found.receipt is None:
                 continue
             pending.complete(job.task_id)
-            keep_stored_end(ledger, job.task_id, found)
             if not trees.holds(job):
                 ledger.verdicts.record([verdict_on(job, found)])
 
@@ -492,7 +491,7 @@ def track(
 
 def _track_events(pending: PendingAttempts, ledger: Ledger, task_id: str) -> None:
     for start in ledger.events.starts(task_id):
-        pending.started(start, _monotonic(start.started_at))
+        pending.started(start, _monotonic(start.at))  # a worker's clock may be another
     for end in ledger.events.handed_on(task_id):
         pending.handed_on(end)
 

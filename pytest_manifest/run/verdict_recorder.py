@@ -18,7 +18,6 @@ from pytest_manifest.run.casebook import (
     Correction,
     Evaluated,
     failure_ignored,
-    keep_stored_end,
     note_correction,
     verdict_on,
 )
@@ -241,10 +240,9 @@ class VerdictRecorder:
             job.facts = None  # there may be more of it than memory has
             return []
         self._pending.complete(job.task_id)
-        if job.facts is None:  # else there was nothing but an end
-            if found.again == "message" and self.resend(job.attempt):
-                return []
-            keep_stored_end(self._ledger, job.task_id, found)
+        is_message = job.facts is None and found.again == "message"
+        if is_message and self.resend(job.attempt):
+            return []
         if self.trees.holds(job):
             return []
         return self._conclude_whole(job, found)
@@ -301,8 +299,7 @@ class VerdictRecorder:
             return None
         ordinal = self._ledger.attempts.of_entry(entry.id)[-1].position
         attempt = attempt_of(self._context.run, entry, job.number + 1, ordinal)
-        verdict, _ = verdict_on(job, found)
-        self._ledger.verdicts.end_attempt(job.task_id, verdict)
+        self._ledger.verdicts.end_attempt(job.task_id, *verdict_on(job, found))
         row = (attempt.task_id, entry.id, attempt.number, ordinal, found.status)
         self._ledger.attempts.plan([row], why="resume" if was_asked_for else "retry")
         if was_asked_for:
@@ -378,7 +375,6 @@ class VerdictRecorder:
         before = settled.verdict
         if before.attempt != verdict.attempt or (before, settled.receipt) == (verdict, receipt):
             return None
-        keep_stored_end(self._ledger, judged.attempts[-1].own.job.task_id, found)
         if verdict.verdict != before.verdict:
             correction = note_correction(self._ledger, before.verdict, verdict)
             self.corrections.append(correction)

@@ -20,9 +20,10 @@ OWN = """
 ATTEMPTS = f"""
     SELECT task_id, entry, attempt, state, {OWN.format("verdict", "kind")} FROM (
         SELECT a.task_id, a.entry, a.attempt, a.state,
-            coalesce(s.kind, a.kind, CASE WHEN b.reason LIKE 'lost%' THEN 'lost' END) AS kind,
-            coalesce(s.verdict, a.verdict) AS verdict
-        FROM attempts a LEFT JOIN settled s ON s.entry = a.entry AND s.attempt = a.attempt
+            coalesce(v.status, CASE WHEN b.reason LIKE 'lost%' THEN 'lost' END) AS kind, v.verdict
+        FROM attempts a LEFT JOIN verdicts v ON v.seq = (
+            SELECT max(seq) FROM verdicts w WHERE w.job = a.n AND w.status IS NOT NULL
+        )
         LEFT JOIN attempts b ON b.entry = a.entry AND b.attempt = a.attempt + 1
     )
 """

@@ -52,8 +52,6 @@ LAST: Final[dict[str, Any]] = {
     },
 }
 """A record that comes behind all others, and must be there."""
-_OF_EVENTS: Final = ("starts", "receipts", "handed_on", "descendants", "announced")
-_TABLES: Final = (*_OF_EVENTS, "settled", "corrections", "facts", "numbers")
 
 
 class _NoResults(ResultReader):
@@ -149,8 +147,7 @@ def _read_back(ledger: Ledger) -> None:
 
 def _empty(ledger: Ledger) -> None:
     with ledger._db.writing() as db:
-        for table in _TABLES:
-            db.execute(f"DELETE FROM {table}")
-        db.execute("DELETE FROM attempts WHERE attempt > 1")
-        db.execute("UPDATE attempts SET kind = NULL, verdict = NULL")
-        db.execute("DELETE FROM run WHERE key IN ('stream_position', 'clashing_starts')")
+        db.execute("DELETE FROM facts")
+        db.execute("DELETE FROM verdicts")
+        db.execute("DELETE FROM jobs WHERE attempt IS NOT 1")
+        db.execute("UPDATE run SET stream_position = NULL")

@@ -18,6 +18,7 @@ from pytest_manifest.run.audit import violations
 from pytest_manifest.schema.facts import Kind
 from pytest_manifest.schema.run_facts import Segment, SegmentEnded, StoreFact, TaskFact
 from tests.broken_records import ENTRIES, MUTATIONS
+from tests.ledger_edits import make_editable
 from tests.plugin.conftest import Project
 from tests.plugin.test_descendants import STARTING
 
@@ -71,6 +72,7 @@ def test_each_broken_promise_is_seen_and_a_real_record_breaks_none(
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(record.parent, folder)
         with closing(sqlite3.connect(folder / record.name)) as db:
+            make_editable(db)
             before = db.total_changes
             db.executescript(statements)
             db.commit()
@@ -93,7 +95,7 @@ def test_a_session_whose_record_breaks_a_promise_fails_and_says_which(
         "@pytest.hookimpl(tryfirst=True)\n"
         "def pytest_manifest_finished(config, run):\n"
         "    with sqlite3.connect(run.ledger_path) as db:\n"
-        "        db.execute(\"UPDATE settled SET receipt = NULL WHERE entry <> 'd-0'\")\n",
+        "        db.execute('UPDATE verdicts SET \"end\" = NULL, added = NULL WHERE job > 1')\n",
     )
     result = project.run("--manifest=m.jsonl", "--manifest-broker=memory://", *options)
     result.assert_outcomes(passed=3)
@@ -116,7 +118,7 @@ def test_the_command_tells_what_each_record_breaks(project: Project) -> None:
         f"run {run}: its record is consistent: 3 entries, 3 verdicts\n",
     )
     with closing(sqlite3.connect(project.ledgers()[-1])) as db:
-        db.execute("UPDATE settled SET receipt = NULL WHERE entry <> 'd-0'")
+        db.execute('UPDATE verdicts SET "end" = NULL, added = NULL WHERE job > 1')
         db.commit()
     bad = command(project, "check", "last", "--limit=1")
     assert bad.returncode == 1

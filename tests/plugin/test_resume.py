@@ -271,7 +271,7 @@ def unfinished(project: Project, status: RunStatus) -> str:
     """Have the only run look unfinished, on a stack that goes on; return its id."""
     (ledger,) = project.ledgers()
     with Ledger.open(ledger, write=True) as writing:
-        writing.info.set_meta("owned", "0")
+        writing.info.set_meta("is_private", "0")
         writing.info.set_status(status)
     return ledger.stem
 

@@ -25,7 +25,7 @@ def truncated(ledger: Path) -> None:
 
 def newer(ledger: Path) -> None:
     with closing(sqlite3.connect(ledger)) as db, db:
-        db.execute("UPDATE run SET value = '99' WHERE key = 'ledger'")
+        db.execute("UPDATE run SET ledger = 99")
 
 
 @pytest.fixture

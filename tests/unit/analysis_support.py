@@ -155,9 +155,9 @@ class MadeRun:
     def settle(
         self, name: str, kind: VerdictStatus, receipt: Receipt | None, attempt: int | None = 1
     ) -> None:
-        self.ledger.verdicts.record([(verdict(name, kind, attempt), receipt)])
         if receipt is not None:
             self.ledger.events.add_receipts([(receipt.task_id, None, receipt)])
+        self.ledger.verdicts.record([(verdict(name, kind, attempt), receipt)])
 
 
 def verdict(name: str, kind: VerdictStatus, attempt: int | None = 1) -> Verdict:

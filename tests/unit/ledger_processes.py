@@ -35,7 +35,7 @@ def write_batch(ledger: Ledger, number: int) -> None:
         ledger.events.add_starts(start(task, "x") for task in tasks)
         ledger.events.add_receipts((f"t-{e}", "x", receipt(e, log=["line"] * 20)) for e in entries)
         ledger.verdicts.record((verdict(e), receipt(e)) for e in entries)
-        ledger.info.set_meta("batches", str(number + 1))
+        ledger.info.set_meta("unsent", str(number + 1))
 
 
 def write(path: Path, batches: int) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.ledger import Ledger
-from pytest_manifest.ledger.run_files import RunFiles
+from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.run.locks import RunLock, one_dispatch_at_a_time
 from tests.unit.ledger_support import INFO
 

@@ -23,6 +23,7 @@ from pytest_manifest.schema.run_facts import JobFact, RunFact
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
 from pytest_manifest.verdict.judging import Judging, recorded
 from tests.broken_records import ENTRIES
+from tests.ledger_edits import make_editable
 from tests.unit.ledger_support import INFO
 from tests.verdicts import evaluate
 
@@ -189,12 +190,12 @@ def write_record(folder: Path) -> Path:
         record.attempt(name, **FAILED)
         record.ledger.verdicts.reopen([name])
     record.attempt("again", 2)
-    record.ledger.info.add_sent_on_request([record.task_id("once", 2)])
     record.attempt("once", 2, **FAILED)
+    record.ledger.info.add_sent_on_request([record.task_id("once", 2)])
     record.attempt("careless", children=2)
     record.child("careless", "k1", status="failed")
-    record.begin(record.task_id("twice"), "again")
     record.attempt("twice")
+    record.begin(record.task_id("twice"), "again")
     record.attempt("silent", state="ignored", result=None)
     record.attempt("counted", children=1)
     record.child("counted", "n1", status="failed")
@@ -211,6 +212,11 @@ def write_record(folder: Path) -> Path:
     ]
     record.ledger.facts.append(facts)
     record.judge()
+    with record.ledger.writing() as db:  # one verdict an attempt, that of the judge
+        db.execute(
+            "DELETE FROM verdicts WHERE status = (SELECT w.status FROM verdicts w "
+            "WHERE w.job = verdicts.job AND w.seq > verdicts.seq)"
+        )
     return record.finish()
 
 
@@ -224,6 +230,7 @@ class KeptRecord:
         self._db = sqlite3.connect(":memory:", isolation_level=None)
         with closing(sqlite3.connect(path)) as db:
             db.backup(self._db)
+        make_editable(self._db)
 
     @contextmanager
     def changed(self, statements: str = "") -> Iterator[Ledger]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.ledger import Ledger
-from pytest_manifest.ledger.run_files import RunFiles
+from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.manifest import Manifest, write_manifest
 from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.run.connections import RunState

@@ -10,7 +10,7 @@ from typing import Any
 
 from pytest_manifest.broker.attempt import attempt_of, new_run_id
 from pytest_manifest.ledger import Ledger
-from pytest_manifest.ledger.run_files import RunFiles
+from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.run.audit import violations
 from pytest_manifest.run.changes import keep_manifest

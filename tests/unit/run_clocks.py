@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 from unittest import mock
 
+from pytest_manifest import ledger
 from pytest_manifest.results import collector
 from pytest_manifest.run import search as recovery
 from tests.unit.run_world import HOST, World
@@ -25,7 +26,7 @@ def replaced_clocks(world: World, *packages: str) -> Iterator[None]:
 
     clock = world.clock
     times = SimpleNamespace(monotonic=clock.monotonic, sleep=clock.sleep)
-    prefixes = (RUN_PACKAGE, *packages)
+    prefixes = (RUN_PACKAGE, ledger.__name__, *packages)
     theirs = [module for name, module in sys.modules.items() if name.startswith(prefixes)]
     with ExitStack() as stack:
         for module in (*theirs, collector):

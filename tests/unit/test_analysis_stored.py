@@ -45,8 +45,8 @@ def start(
 
 
 def settle(made: MadeRun, name: str, receipt: Receipt, attempt: int = 1) -> None:
-    made.ledger.verdicts.record([(verdict(name, "passed", attempt), receipt)])
     made.ledger.events.add_receipts([(receipt.task_id, "x", receipt)])
+    made.ledger.verdicts.record([(verdict(name, "passed", attempt), receipt)])
 
 
 def simple(made: MadeRun, name: str, **fields: object) -> None:

@@ -204,7 +204,7 @@ def test_the_check_finds_a_verdict_that_was_changed_in_silence(ledger: Path) -> 
     crashed = Verdict(verdict="crashed", entry=name, attempt=1, sentence="It died.")
     with Ledger.open(ledger, write=True) as made:
         assert [one for one in corrections(made) if one.entry == name] == []
-        made.verdicts.note_correction(name, 1, "crashed")
+        made.verdicts.note_correction(name)
         made.verdicts.record([(crashed, None)])
         said = [one.sentence for one in corrections(made) if one.entry == name]
         assert "no correction says" not in " ".join(said)

@@ -130,6 +130,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 def settle(ledger: Ledger, **kinds: str) -> list[str]:
     """Entries named after them, with these verdicts."""
+    ledger.attempts.plan((f"t-{name}", name, 1, n) for n, name in enumerate(kinds))
     ledger.verdicts.record((verdict(name, kind), None) for name, kind in kinds.items())
     return list(kinds)
 
@@ -165,6 +166,7 @@ def test_entries_without_a_verdict_are_unknown(ledger: Ledger) -> None:
 def test_everything_is_counted_over_many_batches(ledger: Ledger) -> None:
     """A group may be larger than what is asked for at once, and its failures too."""
     kinds = ("passed", "failed", "lost", "skipped")
+    ledger.attempts.plan((f"t-{n}", f"e-{n}", 1, n) for n in range(3 * BATCH))
     rows = [(verdict(f"e-{n}", kinds[n % 4]), None) for n in range(3 * BATCH)]
     ledger.verdicts.record(rows)
     found = tally(ledger, (f"e-{n}" for n in range(3 * BATCH)))
@@ -177,6 +179,7 @@ def test_everything_is_counted_over_many_batches(ledger: Ledger) -> None:
 def test_a_failed_group_tells_causes_and_first_entries(ledger: Ledger) -> None:
     """The largest cause first, sentences of the first ones, and how many are left out."""
     error = ErrorInfo(type="ValueError", message="no\n\x1b[31mfilm")
+    ledger.attempts.plan((f"t-{n}", f"e-{n}", 1, n) for n in range(14))
     for n in range(14):
         wrong = receipt(f"e-{n}", state="failed", error=error) if n else None
         ledger.verdicts.record([(verdict(f"e-{n}", "failed" if n else "lost"), wrong)])
@@ -206,6 +209,7 @@ def test_a_failed_group_tells_causes_and_first_entries(ledger: Ledger) -> None:
 
 def test_the_time_of_a_group_is_that_of_its_jobs(ledger: Ledger) -> None:
     """Entries without a receipt, or without a verdict, count nothing."""
+    ledger.attempts.plan((f"t-{n}", n, 1, 0) for n in "abc")
     ledger.verdicts.record((verdict(n, "passed"), receipt(n, runtime=0.25)) for n in "abc")
     settle(ledger, d="lost")
     assert ledger.queries.runtime_of("abcdx") == 0.75

@@ -48,7 +48,7 @@ MORE: Mapping[str, str] = {
     ),
     "corrected to what it does not have, in the first session": (
         CORRECTION.format("2999-01-02").replace("'passed'", "'lost'")
-        + """INSERT INTO run (key, value) VALUES ('parts', '[["2000-01-01", "2001-01-01"]]')"""
+        + "INSERT INTO segments (run, started, stopped) VALUES (1, '2000-01-01', '2001-01-01')"
     ),
     "corrected on no attempt, to what it was": (
         "INSERT INTO corrections (entry, attempt, was, kind, told_at, corrected_at) "
@@ -174,7 +174,8 @@ def test_a_verdict_is_changed_by_what_came_after_it_whatever_the_clock_says(
         if came == "after":
             come()
         with mock.patch.object(verdicts, "utc_now", return_value=MOMENT + timedelta(seconds=2)):
-            ledger.verdicts.note_correction("a", 1, "passed")
+            ledger.verdicts.note_correction("a")
+            ledger.verdicts.record([(verdict("a"), None)])
         found = [one.task_id for one in ledger.invariants.corrected_without_evidence()]
     assert found == ([] if came == "after" else ["t-a"])
 
@@ -185,23 +186,20 @@ STATUSES: Final[tuple[VerdictStatus, ...]] = get_args(VerdictStatus)
 
 
 def test_what_is_judged_for_good_is_replaced_by_a_correction_alone(tmp_path: Path) -> None:
-    """One of this entry, this attempt and this verdict; what was given up may be taken up again."""
+    """One of this entry; what was given up may be taken up again."""
     others: dict[VerdictStatus, VerdictStatus] = {
         one: "lost" if one == "passed" else "passed" for one in STATUSES
     }
     with Ledger.create(tmp_path / "run.sqlite", INFO) as ledger, ledger.transaction():
-        for entry in ("other", *STATUSES):
+        for entry in ("other", *STATUSES, *(f"corrected-{one}" for one in STATUSES)):
             ledger.attempts.plan([(f"t-{entry}", entry, 1, 0)])
         ledger.verdicts.record([(verdict("other"), None)])
         for was in STATUSES:
+            ledger.verdicts.note_correction("other")
             ledger.verdicts.record([(verdict(was, was), None)])
             ledger.verdicts.record([(verdict(was, others[was]), None)])
-        for was in STATUSES:
-            ledger.verdicts.note_correction("other", 1, others[was])
-            ledger.verdicts.note_correction(was, 2, others[was])
-            ledger.verdicts.note_correction(was, 1, was)
+            ledger.verdicts.record([(verdict(f"corrected-{was}", was), None)])
+            ledger.verdicts.note_correction(f"corrected-{was}")
+            ledger.verdicts.record([(verdict(f"corrected-{was}", others[was]), None)])
         found = [one.entry for one in ledger.invariants.changed_without_correction()]
         assert sorted(found) == sorted(OF_A_RECEIPT | FOR_GOOD)
-        for was in STATUSES:
-            ledger.verdicts.note_correction(was, 1, others[was])
-        assert list(ledger.invariants.changed_without_correction()) == []

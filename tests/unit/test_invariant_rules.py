@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 import pytest
 
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.ledger import RECEIPT_KEYS, SEGMENTS, Ledger, key_of
+from pytest_manifest.ledger import RECEIPT_KEYS, Ledger
 from pytest_manifest.ledger.queries import Queries, StoredPass
 from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.run import invariants
@@ -73,10 +73,11 @@ def test_each_rule_says_what_is_broken_of_its_own(rule: str, sound: KeptRecord) 
 def test_all_rules_are_asked(sound: KeptRecord) -> None:
     """One after the other."""
     one_of_each = (
-        "DELETE FROM run WHERE key = 'sent_on_request';"
+        "UPDATE jobs SET asked_for = 0;"
         "UPDATE attempts SET sent_at = NULL WHERE entry = 'other';"
-        "UPDATE attempts SET kind = 'lost', verdict = json_set(verdict, '$.verdict', 'lost') "
-        "WHERE entry = 'again' AND attempt = 1;"
+        "UPDATE verdicts SET status = 'lost', verdict = json_set(verdict, '$.verdict', 'lost') "
+        "WHERE status IS NOT NULL "
+        "AND job = (SELECT n FROM attempts WHERE entry = 'again' AND attempt = 1);"
         "UPDATE settled SET receipt = NULL WHERE entry = 'plain';"
         "UPDATE descendants SET kind = 'failed' WHERE task_id = 't1';"
         "UPDATE settled SET verdict = json_set(verdict, '$.entry', 'x') WHERE entry = 'held';"
@@ -126,7 +127,10 @@ def test_each_part_of_a_long_manifest_is_judged(
 def test_a_receipt_that_is_none_is_damage(sound: KeptRecord) -> None:
     """It is no contradiction: the ledger cannot be read, and why is said."""
     with pytest.raises(LedgerError, match=r"run\.sqlite") as raised:
-        sound.broken("UPDATE settled SET receipt = '{}' WHERE entry = 'plain'")
+        sound.broken(
+            "UPDATE verdicts SET \"end\" = NULL, added = '{}' "
+            "WHERE seq = (SELECT seq FROM settled WHERE entry = 'plain')"
+        )
     assert "there is no 'state'" in str(raised.value)
 
 
@@ -152,24 +156,35 @@ def test_what_was_sent_and_is_not_in_the_manifest_is_strange(tmp_path: Path) -> 
 # What one of several runs, or one moment of it, excuses
 
 
-def known(key: str, value: object, run: str = "") -> str:
-    """SQL that has the record know this, of one of its runs where one is named."""
+def known(key: str, value: object) -> str:
+    """SQL that has the record know this."""
     text = value if isinstance(value, str) else json.dumps(value)
-    return f"INSERT INTO run VALUES ('{key_of(key, run) if run else key}', '{text}');"
+    return f"UPDATE run SET {key} = '{text}';"
 
 
-MERGED = known("merged", [INFO.run, EARLIER])
+def parts(run: int, segments: Sequence[Sequence[str | None]]) -> str:
+    """SQL that has the record know when one of its runs was worked on."""
+    return "".join(
+        f"INSERT INTO segments (run, started, stopped) VALUES ({run}, '{began}', "
+        f"{'NULL' if stopped is None else repr(stopped)});"
+        for began, stopped in segments
+    )
+
+
+MERGED = f"INSERT INTO run (n, id) VALUES (2, '{INFO.run}'), (3, '{EARLIER}');"
 """Whose attempts are all of the first of these."""
-ONCE = [["2000-01-01", None]]
-TWICE = [["2000-01-01", "2001-01-01"], ["2002-01-01", None]]
+ONCE: Sequence[Sequence[str | None]] = [["2000-01-01", None]]
+TWICE: Sequence[Sequence[str | None]] = [["2000-01-01", "2001-01-01"], ["2002-01-01", None]]
 OTHERWISE = (
     "INSERT INTO corrections (entry, attempt, was, kind, told_at, corrected_at) "
     "VALUES ('plain', 1, 'lost', 'failed', '2000-01-01', '2000-01-02');"
     "UPDATE receipts SET after_verdict = 1;"
 )
 CHANGED = (
-    "UPDATE attempts SET kind = 'failed', verdict = json_object('verdict', 'failed', 'entry', "
-    "'plain', 'attempt', 1, 'sentence', '.') WHERE entry = 'plain';"
+    "UPDATE verdicts SET seq = seq * 1000 WHERE seq = (SELECT seq FROM settled WHERE entry = "
+    "'plain'); INSERT INTO verdicts (seq, entry, job, status, at, verdict) SELECT seq - 1, number, "
+    "job, 'failed', 0, json_object('verdict', 'failed', 'entry', 'plain', 'attempt', 1, "
+    "'sentence', '.') FROM settled WHERE entry = 'plain';"
 )
 BY_CHANGE: Mapping[str, str] = {
     OTHERWISE: "attempt 1 has a correction, and not the verdict that it names",
@@ -182,11 +197,15 @@ BY_CHANGE: Mapping[str, str] = {
     ("of_own", "of_other", "is_lawful"), [(TWICE, ONCE, True), (ONCE, TWICE, False)]
 )
 def test_a_session_that_goes_on_with_a_run_judges_it_anew(
-    change: str, of_own: object, of_other: object, is_lawful: bool, sound: KeptRecord
+    change: str,
+    of_own: Sequence[Sequence[str | None]],
+    of_other: Sequence[Sequence[str | None]],
+    is_lawful: bool,
+    sound: KeptRecord,
 ) -> None:
     """That run alone, of a merged record."""
-    parts = known(SEGMENTS, of_own, INFO.run) + known(SEGMENTS, of_other, EARLIER)
-    with sound.changed(change + MERGED + parts) as ledger:
+    when = parts(2, of_own) + parts(3, of_other)
+    with sound.changed(change + MERGED + when) as ledger:
         found = list(invariants.corrections(ledger))
     assert found == ([] if is_lawful else [Violation("S5", "plain", BY_CHANGE[change])])
 

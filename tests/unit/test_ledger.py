@@ -15,19 +15,19 @@ import pytest
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import (
-    MERGED,
     AttemptRow,
     Ledger,
     RunSegment,
     Start,
-    file_system,
     find_runs_by_digest,
     find_runs_of_manifest,
     next_run_number,
     utc_now,
 )
-from pytest_manifest.ledger.files import refuse_network
+from pytest_manifest.ledger.files import file_system, refuse_network
+from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.facts import Kind, TakenUp
+from tests.ledger_edits import add_merged
 from tests.unit.ledger_support import INFO, MOMENT, receipt, start, verdict
 
 
@@ -148,7 +148,7 @@ def test_an_attempt_that_another_follows_is_judged_and_its_entry_stays_open(
 
 
 def test_settling_an_entry_judges_the_attempt_that_it_is_about(ledger: Ledger) -> None:
-    """The attempt of the verdict's number, and none where the entry was never sent."""
+    """The attempt of the verdict's number, and the newest where that has none."""
     ledger.attempts.plan([("t-a2", "a", 2, 0, "lost")])
     ledger.verdicts.record(
         [(verdict("a", attempt=2), receipt("a", 2)), (verdict("b", "lost", None), None)]
@@ -157,7 +157,7 @@ def test_settling_an_entry_judges_the_attempt_that_it_is_about(ledger: Ledger) -
     assert judged == {
         "t-a": (None, None),
         "t-a2": ("passed", verdict("a", attempt=2)),
-        "t-b": (None, None),
+        "t-b": ("lost", verdict("b", "lost", None)),
     }
     assert ledger.verdicts.statuses() == {"a": "passed", "b": "lost"}
 
@@ -249,23 +249,35 @@ def test_an_earlier_attempt_keeps_its_verdict_when_the_entry_gets_another(ledger
     assert judged == {
         "t-a": verdict("a", "lost"),
         "t-a2": verdict("a", attempt=2),
-        "t-b": verdict("b", "failed"),
+        "t-b": verdict("b", "unknown", None),
     }
 
 
-def test_a_verdict_is_kept_once(ledger: Ledger) -> None:
-    """With the entry while it stands, and with its attempt once it is taken back or replaced."""
-    found = "SELECT count(*) FROM attempts WHERE kind IS NOT NULL OR verdict IS NOT NULL"
+def test_verdicts_are_only_added(ledger: Ledger) -> None:
+    """The last one of an entry counts; one without a status takes it up again."""
+    said = "SELECT status FROM verdicts WHERE entry = 1 ORDER BY seq"
     for kind in ("unknown", "passed"):
-        ledger.verdicts.record(
-            [(verdict("a", kind), receipt("a")), (verdict("b", "pending"), None)]
-        )
-    assert ledger._db.connection.execute(found).fetchone() == (1,)
-    ledger.verdicts.reopen(["b"])
-    assert ledger._db.connection.execute(found).fetchone() == (2,)
-    ledger.verdicts.record([(verdict("b", "pending"), None)])
+        ledger.verdicts.record([(verdict("a", kind), receipt("a"))])
+    assert ledger.verdicts.statuses() == {"a": "passed"}
     ledger.verdicts.reopen(entry for entry in "ab")
-    assert ledger._db.connection.execute(found).fetchone() == (2,)
+    assert ledger.verdicts.statuses() == {}
+    ledger.verdicts.record([(verdict("a", "failed"), None)])
+    found = ledger._db.connection.execute(said).fetchall()
+    assert found == [("unknown",), ("passed",), (None,), ("failed",)]
+
+
+def test_a_receipt_is_kept_once(ledger: Ledger) -> None:
+    """A verdict points to it, and has beside it only what the starts of the job know."""
+    received = receipt("a", executions=0)
+    ledger.events.add_receipts([("t-a", None, received)])
+    counted = received.model_copy(update={"executions": 1})
+    ledger.verdicts.record([(verdict("a"), counted)])
+    query = 'SELECT added, (SELECT receipt FROM facts f WHERE f.seq = "end") FROM verdicts'
+    added, kept = ledger._db.connection.execute(query).fetchone()
+    assert (json.loads(added), Receipt.model_validate_json(kept)) == ({"executions": 1}, received)
+    found = ledger.verdicts.of_entry("a")
+    assert found is not None
+    assert found.receipt == counted
 
 
 def test_receipts_are_kept_as_they_arrive(ledger: Ledger) -> None:
@@ -344,7 +356,7 @@ def test_a_failed_transaction_leaves_nothing(ledger: Ledger, path: Path) -> None
 def test_a_method_that_writes_does_so_in_whole(ledger: Ledger) -> None:
     """Outside of a transaction too: where the second row cannot be written, the first is not."""
     rows = [("t-c", "c", 1, 2), ("t-a", "a", 1, 0)]
-    with pytest.raises(LedgerError, match=r"cannot be written \(UNIQUE.*--manifest-resume"):
+    with pytest.raises(LedgerError, match=r"cannot be written \(NOT NULL.*--manifest-resume"):
         ledger.attempts.plan(rows)
     assert ledger.attempts.get("t-c") is None
 
@@ -354,13 +366,13 @@ def test_what_follows_a_failed_record_is_not_written(ledger: Ledger) -> None:
 
     def go_on_regardless() -> None:
         with ledger.transaction():
-            ledger.info.set_meta("one", "1")
+            ledger.info.set_meta("gave_up", "1")
             ledger._db.connection.execute("ROLLBACK")  # as SQLite does by itself on a full disk
-            ledger.info.set_meta("two", "2")
+            ledger.info.set_meta("own_store", "2")
 
     with pytest.raises(LedgerError, match="an earlier record of the transaction failed"):
         go_on_regardless()
-    assert (ledger.info.get_meta("one"), ledger.info.get_meta("two")) == (None, None)
+    assert (ledger.info.get_meta("gave_up"), ledger.info.get_meta("own_store")) == (None, None)
 
 
 def test_a_reader_cannot_write(ledger: Ledger, path: Path) -> None:
@@ -507,6 +519,6 @@ def test_a_merged_run_comes_after_those_that_it_is_of(tmp_path: Path, first: str
     for key, name in names.items():
         with Ledger.create(tmp_path / f"{name}.sqlite", replace(INFO, run=name)) as ledger:
             if key != first:
-                ledger.info.set_meta(MERGED, json.dumps([names[first]]))
+                add_merged(ledger, names[first])
     found = [path.stem for path in find_runs_by_digest(tmp_path, INFO.sha256)]
     assert found == [names[first], *(name for name in names.values() if name != names[first])]

@@ -49,7 +49,7 @@ def test_a_killed_writer_leaves_whole_transactions(killed: Path, seed: int) -> N
 
 def whole_batches(ledger: Ledger) -> int:
     """How many batches the ledger holds, every table of it; fails where one holds part of one."""
-    batches = int(ledger.info.get_meta("batches") or "0")
+    batches = int(ledger.info.get_meta("unsent") or "0")
     entries = [f"b{number}-{n}" for number in range(batches) for n in range(BATCH)]
     tasks = [f"t-{entry}" for entry in entries]
     assert [(row.entry, row.state, row.status) for row in ledger.attempts.all()] == [
@@ -156,7 +156,7 @@ def test_a_full_disk_takes_nothing_of_a_transaction(disk: SmallDisk) -> None:
             LedgerError, match=r"cannot be written \(.*full\); free some.*--manifest-resume"
         ):
             write_until_full(ledger)
-        written = int(ledger.info.get_meta("batches") or "0")
+        written = int(ledger.info.get_meta("unsent") or "0")
         assert whole_batches(ledger) == written
         with pytest.raises(LedgerError, match="full"):
             write_batch(ledger, written)
@@ -178,6 +178,6 @@ def test_a_read_only_medium_is_read(disk: SmallDisk) -> None:
     with Ledger.open(path) as reader:
         assert whole_batches(reader) == 1
         with pytest.raises(LedgerError, match="cannot be written"):
-            reader.info.set_meta("key", "value")
+            reader.info.set_meta("gave_up", "value")
     with pytest.raises(LedgerError, match=r"run\.sqlite: cannot be written.*writable"):
         Ledger.open(path, write=True)

@@ -20,6 +20,7 @@ from pytest_manifest.run import RunSettings, audit_run
 from pytest_manifest.schema import Entry
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import Costs
+from tests.ledger_edits import edit
 from tests.unit.analysis_support import START, MadeRun, error
 from tests.unit.ledger_support import NOTHING, start
 
@@ -136,11 +137,6 @@ def test_every_flipped_bit_is_told_by_a_sentence(made: Path) -> None:
     assert told > FLIPS // 20
 
 
-def change(path: Path, statement: str) -> None:
-    with closing(sqlite3.connect(path)) as db, db:
-        db.execute(statement)
-
-
 AS_PASSED = "kind = 'passed'"
 DOCUMENT = "verdict = json_set(verdict, '$.verdict', 'passed', '$.sentence', 'It passed.')"
 RECEIPT = "receipt = json_set(receipt, '$.state', 'succeeded', '$.error', json('null'))"
@@ -159,39 +155,39 @@ RECEIPT = "receipt = json_set(receipt, '$.state', 'succeeded', '$.error', json('
 )
 def test_a_ledger_that_contradicts_itself_is_refused(made: Path, changed: str, words: str) -> None:
     """Whatever was written over: no audit is green by it, and it says what to do."""
-    change(made, f"UPDATE settled SET {changed} WHERE entry = 'e-3'")
+    edit(made, f"UPDATE settled SET {changed} WHERE entry = 'e-3'")
     with pytest.raises(LedgerError, match=f"{words}.*--manifest-receipts"):
         audit(made)
 
 
 def test_an_audit_judges_by_receipts(made: Path) -> None:
     """Kind and verdict agree that it passed, and the receipt says what it has always said."""
-    change(made, f"UPDATE settled SET {AS_PASSED}, {DOCUMENT} WHERE entry = 'e-3'")
+    edit(made, f"UPDATE settled SET {AS_PASSED}, {DOCUMENT} WHERE entry = 'e-3'")
     verdicts = audit(made)
     assert verdicts.pop("e-3") == "failed"
     assert set(verdicts.values()) == {"passed"}
-    change(made, f"UPDATE settled SET {AS_PASSED}, {DOCUMENT}, receipt = NULL WHERE entry = 'e-3'")
+    edit(made, f"UPDATE settled SET {AS_PASSED}, {DOCUMENT}, receipt = NULL WHERE entry = 'e-3'")
     assert audit(made)["e-3"] == "failed"
-    change(made, f"UPDATE settled SET {AS_PASSED}, {DOCUMENT}, receipt = NULL WHERE entry = 'e-3'")
-    change(made, "DELETE FROM receipts WHERE json_extract(receipt, '$.entry') = 'e-3'")
+    edit(made, f"UPDATE settled SET {AS_PASSED}, {DOCUMENT}, receipt = NULL WHERE entry = 'e-3'")
+    edit(made, "DELETE FROM receipts WHERE json_extract(receipt, '$.entry') = 'e-3'")
     assert audit(made)["e-3"] == "pending"
 
 
 def test_what_is_no_document_is_a_sentence(made: Path) -> None:
     """Also where nothing of it is JSON, or of the right type."""
     for statement in (
-        "UPDATE settled SET receipt = '{' WHERE entry = 'e-3'",
+        "UPDATE verdicts SET added = '{' WHERE job = 3",
         "UPDATE settled SET receipt = json_set(receipt, '$.runtime', 'long') WHERE entry = 'e-3'",
         "UPDATE settled SET verdict = x'ff00' WHERE entry = 'e-3'",
-        "UPDATE run SET value = 'x' WHERE key = 'entries'",
-        "DELETE FROM run WHERE key = 'broker'",
-        "UPDATE run SET value = '[[1]]' WHERE key = 'parts'",
+        "UPDATE run SET entries = 'x'",
+        "UPDATE run SET broker = NULL",
+        "UPDATE segments SET started = '[[1]]'",
         "UPDATE starts SET started_at = 'yesterday'",
         "UPDATE attempts SET sent_at = 5",
         "UPDATE receipts SET receipt = '{}'",
     ):
         whole = made.read_bytes()
-        change(made, statement)
+        edit(made, statement)
         assert made.name in what_is_said_of(made)
         for beside in made.parent.glob(f"{made.name}-*"):
             with suppress(FileNotFoundError):
@@ -227,7 +223,7 @@ def test_a_ledger_that_is_kept_locked_cannot_be_read_now(
     monkeypatch.setattr(files, "BUSY_SECONDS", 0.05)
     with closing(sqlite3.connect(made, isolation_level=None)) as other:
         other.execute("PRAGMA locking_mode = EXCLUSIVE")
-        other.execute("UPDATE run SET value = value")
+        other.execute("UPDATE run SET status = status")
         with pytest.raises(LedgerError, match=r"cannot be read now \(.*; .*then try again"):
             Ledger.open(made)
 

@@ -128,9 +128,9 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger.verdicts.record([(judged, said)])
         self.model.settled.pop(row.entry, None)
         self.model.settled[row.entry] = (judged, said)
-        if sent:
-            judged_row = replace(row, status=judged.verdict, verdict=judged)
-            self.model.attempts[row.task_id] = judged_row
+        on = row if sent else self.model.of(row.entry)[-1]
+        judged_row = replace(on, status=judged.verdict, verdict=judged)
+        self.model.attempts[on.task_id] = judged_row
 
     @precondition(has_attempts)
     @rule(data=st.data(), kind=KINDS)

@@ -64,7 +64,7 @@ def test_what_a_run_was_sent_by_is_its_own(tmp_path: Path) -> None:
     shards = Shards(tmp_path)
     for owned, ttl in (("1", "60"), ("0", "3600")):
         with Ledger.open(shards.add(), write=True) as ledger:
-            ledger.info.set_meta("owned", owned)
+            ledger.info.set_meta("is_private", owned)
             ledger.info.set_meta("stream_ttl", ttl)
     alone = []
     for path in shards.paths:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-import pytest_manifest
 from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.cli.main import app, main
 from pytest_manifest.errors import LedgerError, ManifestToolError
@@ -25,8 +23,9 @@ from pytest_manifest.ledger import (
     RunInfo,
     Start,
 )
-from pytest_manifest.ledger.merge import MAX_ATTACHED
-from pytest_manifest.ledger.run_files import RunFiles
+from pytest_manifest.ledger.files import RunFiles
+from pytest_manifest.ledger.rows import microseconds
+from pytest_manifest.ledger.tables import RUN
 from pytest_manifest.manifest import read_manifest
 from pytest_manifest.run.changes import keep_manifest, kept_manifest
 from pytest_manifest.run.invariants import repetitions
@@ -41,27 +40,12 @@ from tests.unit.ledger_support import INFO, MOMENT, NOTHING, is_sound, verdict
 Make = Callable[..., Path]
 
 CODE = "py3.11:" + "a" * 64
-KEPT = {
-    *("MERGED", "MERGED_SHARDS", "OWN_LIMITS", "BUDGET", "OVER_BUDGET", "UNSENT"),
-    *("SENT_ON_REQUEST", "SECRETS", "RECEIPT_KEYS"),
-    *("STORE_EMPTIED", "GAVE_UP", "OTHER_BROKER", "STOCK_WORKERS", "RECEIPT_KEYS", "REUSED_RUNS"),
-    "ACCEPTED",
+OWN = {"n", "seq"}
+DESCRIBED = {
+    *("ledger", "id", "status", "shard", "created_at", "receipt_keys", "manifest", "sha256"),
+    *("workflow", "mode", "key_limits"),
 }
-LEFT_OUT = {
-    "CLOCK": "of a clock that goes on; what was in flight when it was set back has that itself",
-    "SHARD": "all of them are in MERGED_SHARDS",
-    "UNVERIFIED_WORKERS": "who may not have told of a start is in STOCK_WORKERS",
-    "WORKERS": "of the workers of a stack, and no merged run is sent to one",
-    "KNOWN_NODES": "of the workers of a stack, and no merged run is sent to one",
-    "TO_REUSE": "of a run that has not looked for earlier passes yet, and sent nothing",
-    "TAKES_ONE": "of the workers of one dispatch, for its advice",
-    "OWN_STORE": "for a sentence that names where results were looked for",
-    "STACK_DATA": "the broker's data, which no merged run goes on with",
-    "KEY_LIMITS": "of what one dispatcher had in flight, and each shard had its own part",
-    "SEQ": "of rows that are numbered anew, one run after the other",
-    "RECEIPTS_EXPORTED": "of a file beside the run's own ledger",
-}
-"""Names of what a ledger knows of its run, by the constants for its keys."""
+"""Columns that are written anew, and those that say what else can be merged with a run."""
 
 
 def run_id(number: int) -> str:
@@ -152,7 +136,7 @@ def test_all_rows_are_there(make: Make) -> None:
     assert info.run == merged.ledger.stem
     assert [path.read_bytes() for path in sources] == before
     assert not merged.warnings
-    for table in ("attempts", "starts", "receipts", "settled"):
+    for table in ("run", "segments", "jobs", "facts", "verdicts", "v_entries"):
         assert rows(merged.ledger, f"SELECT sql FROM sqlite_master WHERE name = '{table}'") == rows(
             sources[0], f"SELECT sql FROM sqlite_master WHERE name = '{table}'"
         )
@@ -178,15 +162,15 @@ def test_what_arrived_keeps_its_order_within_its_run(make: Make) -> None:
 
 
 def test_more_ledgers_than_sqlite_attaches(make: Make) -> None:
-    """They are merged in rounds; an entry that two of different rounds have is found."""
-    total = 2 * MAX_ATTACHED + 3
+    """One after the other; an entry that two of them have is found."""
+    total = 12
     sources = [make(number, total, entries=2 * total) for number in range(1, total + 1)]
     merged = merge(sources)
     with Ledger.open(merged.ledger) as ledger:
         assert [row.entry for row in ledger.attempts.all()] == [f"e{n}" for n in range(2 * total)]
         assert ledger.verdicts.counts() == {"passed": 2 * total}
     with closing(sqlite3.connect(sources[-1])) as db, db:
-        db.execute("UPDATE attempts SET entry = 'e0' WHERE entry = ?", (f"e{total - 1}",))
+        db.execute("UPDATE jobs SET name = 'e0' WHERE name = ?", (f"e{total - 1}",))
     with pytest.raises(LedgerError, match=f"entry 'e0' is in {sources[0]} and in {sources[-1]}"):
         merge(sources)
 
@@ -246,12 +230,18 @@ def test_the_secrets_of_each_run_stay_hidden(make: Make) -> None:
         assert ledger.info.texts(SECRETS) == {"correct horse", "battery staple"}
 
 
-def test_each_thing_that_is_known_of_a_run_is_merged_or_left_out_on_purpose() -> None:
-    """A key of the ledger that somebody adds has to be thought of."""
-    source = Path(pytest_manifest.__file__).parent
-    key = re.compile(r'^([A-Z][A-Z_]+)(?:: Final)? = "\w+"\n"""The (?:merged )?ledger\'s key', re.M)
-    found = {name for path in source.rglob("*.py") for name in key.findall(path.read_text("utf-8"))}
-    assert found == KEPT | set(LEFT_OUT)
+def test_each_thing_that_is_known_of_a_run_is_merged(make: Make) -> None:
+    """Under that run's name: whoever adds a column has it merged."""
+    path = make(1, 2)
+    of_type = {"TEXT": "'[]'", "INTEGER": "1", "REAL": "0.5"}
+    given = ", ".join(
+        f"{name} = {of_type[kind]}" for name, kind in RUN.items() if name not in OWN | DESCRIBED
+    )
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(f"UPDATE run SET {given}")
+        query = f"SELECT {', '.join(set(RUN) - OWN)} FROM run WHERE id = '{run_id(1)}'"
+        before = db.execute(query).fetchall()
+    assert rows(merge([path, make(2, 2)]).ledger, query) == before
 
 
 def test_the_manifest_is_kept_beside_it(make: Make, tmp_path: Path) -> None:
@@ -474,8 +464,9 @@ def test_pauses_between_runs_are_known(make: Make) -> None:
     for path, day in zip(sources, ("01", "05"), strict=True):
         moment = f"2026-01-{day}T10:00:00.000000+00:00"
         with closing(sqlite3.connect(path)) as db, db:
-            db.execute("INSERT OR REPLACE INTO run VALUES ('created_at', ?)", (moment,))
-            db.execute("UPDATE receipts SET arrived_at = ?", (moment.replace("10:", "11:"),))
+            db.execute("UPDATE run SET created_at = ?", (moment,))
+            arrived = datetime.fromisoformat(moment.replace("10:", "11:"))
+            db.execute("UPDATE facts SET at = ?", (microseconds(arrived),))
     with Ledger.open(merge(sources).ledger) as ledger:
         parts = ledger.info.segments()
     assert [(part.started.day, part.started.hour) for part in parts] == [(1, 10), (5, 10)]
@@ -487,6 +478,6 @@ def test_a_damaged_ledger_is_a_sentence(make: Make, text: str) -> None:
     """Which file, and what to do: no traceback."""
     sources = [make(1, 2), make(2, 2)]
     with closing(sqlite3.connect(sources[1])) as db, db:
-        db.execute("INSERT OR REPLACE INTO run VALUES ('shard', ?)", (text,))
+        db.execute("UPDATE run SET shard = ?", (text,))
     with pytest.raises(LedgerError, match=f"{sources[1]}: the ledger is damaged, .*restore it"):
         merge(sources)

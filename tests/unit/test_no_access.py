@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.errors import DispatchError, LedgerError, ManifestToolError, PlanError
-from pytest_manifest.ledger.run_files import ledgers_in, unmade_runs
+from pytest_manifest.ledger.files import ledgers_in, unmade_runs
 from pytest_manifest.planning import PlanBuilder, plan_spec
 from pytest_manifest.run.locks import one_dispatch_at_a_time
 

@@ -28,7 +28,7 @@ def rig(tmp_path: Path) -> Iterator[ResumeRig]:
     entries = [*map(entry, "abc"), entry("i", idempotent=True)]
     with resume_rig(tmp_path, *entries) as made:
         with made.ledger() as ledger:
-            ledger._db.connection.execute("UPDATE attempts SET state = 'planned', sent_at = NULL")
+            ledger._db.connection.execute("UPDATE jobs SET state = 'planned', sent_at = NULL")
         yield made
 
 
@@ -63,7 +63,7 @@ def test_the_time_of_what_was_searched_for_begins_when_it_is_sent(tmp_path: Path
     """It was searched for as if it were as old as the run, and is due by that no more."""
     with resume_rig(tmp_path, entry("a", deadline=1.0)) as rig:
         with rig.ledger() as ledger:
-            ledger._db.connection.execute("UPDATE attempts SET state = 'planned', sent_at = NULL")
+            ledger._db.connection.execute("UPDATE jobs SET state = 'planned', sent_at = NULL")
         pending = rig.resume().state.pending
         [attempt] = rig.to_send()
         pending.track(attempt, sent := time.monotonic())

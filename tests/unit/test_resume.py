@@ -13,10 +13,11 @@ import pytest
 
 from pytest_manifest import signing as keys
 from pytest_manifest.errors import DispatchError, LedgerError
-from pytest_manifest.ledger import STORE_EMPTIED, Descendant, ReusedFrom
-from pytest_manifest.ledger.run_files import RunFiles
+from pytest_manifest.ledger import STORE_EMPTIED, Descendant, ReusedFrom, Start
+from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.processes import own_identity
 from pytest_manifest.run.casebook import require_signatures
+from pytest_manifest.run.inflight import TIMEOUT_GRACE
 from pytest_manifest.run.resume import Resume, resume_run
 from pytest_manifest.run.resume_rules import ResumeRules
 from pytest_manifest.run.search import Departures, WorkerFacts
@@ -292,7 +293,7 @@ def test_a_run_that_has_reused_and_sent_nothing_has_nothing_to_lose(
         ledger.attempts.mark([rig.task_id(name) for name in "bc"], "planned")
         origin = ReusedFrom("r", "a", 1, INFO.run, rig.sent_at).note()
         ledger._db.connection.execute(
-            "UPDATE attempts SET state = 'reused', attempt = 0, reused_from = ? WHERE entry = 'a'",
+            "UPDATE jobs SET state = 'reused', attempt = 0, reused_from = ? WHERE name = 'a'",
             (origin,),
         )
         ledger.info.set_status(status)
@@ -503,3 +504,17 @@ def test_a_resumed_run_is_made_of_its_ledger(tmp_path: Path, *, is_private: bool
         assert [one.entry.id for one in rig.to_send()] == ["b"]
     with pytest.raises(LedgerError):
         resume_run(rig.manifest, tmp_path / "none.sqlite", ["b"], at, settings, rules)
+
+
+@pytest.mark.parametrize("by", [-3600.0, 3600.0], ids=["behind", "ahead"])
+def test_a_timeout_counts_from_when_the_start_was_reported(tmp_path: Path, by: float) -> None:
+    """Whatever the clock of the worker's machine says."""
+    with resume_rig(tmp_path, entry("a", timeout=100.0)) as rig:
+        with rig.ledger() as ledger:
+            began = rig.world.clock.utc_now() + timedelta(seconds=by)
+            one = Start(rig.task_id("a"), "x", began, 0, "w", "h", 1, redelivered=False)
+            ledger.events.add_starts([one])
+        pending = rig.resume().state.pending
+        now = rig.world.clock.monotonic()
+        assert list(pending.overdue(now)) == []
+        assert list(pending.overdue(now + 100 + TIMEOUT_GRACE + 1)) == [rig.task_id("a")]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pytest_manifest.ledger import Descendant, Ledger
-from pytest_manifest.ledger.run_files import RunFiles
+from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.manifest import Manifest, write_manifest
 from pytest_manifest.run.fact_log import note_emptied
 from pytest_manifest.run.resume import Known, decisions, preview

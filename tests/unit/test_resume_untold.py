@@ -105,7 +105,7 @@ def test_a_run_that_has_sent_nothing_in_any_way_has_nothing_to_lose(rig: ResumeR
     with rig.ledger() as ledger:
         origin = ReusedFrom("r", "a", 1, INFO.run, rig.sent_at).note()
         ledger._db.connection.execute(
-            "UPDATE attempts SET state = 'reused', attempt = 0, reused_from = ? WHERE entry = 'a'",
+            "UPDATE jobs SET state = 'reused', attempt = 0, reused_from = ? WHERE name = 'a'",
             (origin,),
         )
     made = rig.resume(["b", "c"])

@@ -25,8 +25,8 @@ from pytest_manifest.ledger import (
     ReusedFrom,
     Start,
 )
+from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.ledger.merge import merge_files
-from pytest_manifest.ledger.run_files import RunFiles
 from pytest_manifest.manifest import read_manifest
 from pytest_manifest.plugin.options import Options
 from pytest_manifest.plugin.plans import Plans
@@ -43,6 +43,7 @@ from pytest_manifest.schema.wire import json_sha256
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import Costs
 from pytest_manifest.worker import signing
+from tests.ledger_edits import make_editable
 from tests.unit.cli_support import as_json, manifest
 from tests.unit.record_support import RUN, SENT_AT
 from tests.unit.reuse_rig import CODE, CODES, OTHER, Rig, double
@@ -175,7 +176,7 @@ def test_shards_that_count_one_job_are_not_merged(rig: Rig, tmp_path: Path) -> N
     rig.passed([double("old")])
     one, other = rig.reuse([double("a")]), rig.reuse([double("b")])
     with pytest.raises(LedgerError, match="entries 'a' and 'b' were both reused from one job"):
-        merge_files(tmp_path / "merged.sqlite", [one.path, other.path], [])
+        merge_files(tmp_path / "merged.sqlite", [one.path, other.path], {}, [])
 
 
 def test_a_secret_of_the_earlier_run_is_one_of_the_new_run(
@@ -439,7 +440,7 @@ def test_merged_ledgers_know_what_was_reused(rig: Rig, tmp_path: Path) -> None:
     run = rig.reuse([double("a")])
     target = tmp_path / "merged.sqlite"
     with Ledger.open(run.path) as ledger:
-        merge_files(target, [run.path], ledger.info.all_meta().items())
+        merge_files(target, [run.path], ledger.info.all_meta(), [])
     with Ledger.open(target) as ledger:
         assert ledger.queries.reused_runs() == {RUN: 1}
         assert ledger.info.texts(REUSED_RUNS) == {RUN}
@@ -482,7 +483,7 @@ def test_a_run_that_had_not_looked_yet_is_not_gone_on_with(rig: Rig) -> None:
         "UPDATE attempts SET reused_from = NULL",
         "UPDATE attempts SET state = 'sent'",
         "UPDATE attempts SET reused_from = json_set(reused_from, '$[1]', 'x')",
-        "UPDATE settled SET receipt = json_remove(receipt, '$.reused')",
+        "UPDATE verdicts SET added = json_remove(added, '$.reused')",
         "DELETE FROM receipts",
     ],
 )
@@ -492,6 +493,7 @@ def test_a_record_that_lies_about_reuse_is_found_out(rig: Rig, change: str) -> N
     run = rig.reuse([double("a")])
     assert run.broken() == []
     with Ledger.open(run.path, write=True) as ledger, ledger.transaction():
+        make_editable(ledger._db.connection)
         ledger._db.connection.execute(change)
     assert run.broken() != []
 

@@ -21,6 +21,7 @@ from pytest_manifest.run.reuse import take_over_passes
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
 from pytest_manifest.worker import signing
+from tests.ledger_edits import make_editable
 from tests.unit.record_support import RUN, SENT_AT, RecordWriter
 from tests.unit.reuse_rig import CODE, CODES, Reused, Rig, Row, double
 from tests.verdicts import evaluate
@@ -90,7 +91,7 @@ def test_a_pass_by_a_receipt_that_was_changed_does_not_count(
     true = record.receipt(entry, task_id, 1, code=CODE)
     told = true.model_copy(update=lie)
     record.ledger._db.connection.execute(
-        "UPDATE receipts SET receipt = ?", (told.model_dump_json(),)
+        "UPDATE facts SET receipt = ? WHERE receipt IS NOT NULL", (told.model_dump_json(),)
     )
     record.ledger.verdicts.reopen(["a"])
     record.ledger.verdicts.record([(evaluate(entry, true, attempt=1), told)])
@@ -104,7 +105,9 @@ def test_a_pass_by_a_receipt_that_was_changed_does_not_count(
 def test_the_end_of_an_execution_that_nobody_has_begun_does_not_count(rig: Rig) -> None:
     record = rig.begun([double("a")])
     record.attempt("a", code=CODE)
-    record.ledger._db.connection.execute("UPDATE starts SET execution = 'another'")
+    record.ledger._db.connection.execute(
+        "UPDATE facts SET execution = 'another' WHERE receipt IS NULL"
+    )
     rig.finish(record)
     assert rig.reuse([double("a")]).sent == ["a"]
 
@@ -228,9 +231,7 @@ def test_of_an_older_copy_of_a_ledger_what_it_knows_is_reused(rig: Rig) -> None:
     record.ledger.attempts.plan([(record.task_id("c"), "c", 1, number)])
     doubted = [record.task_id(name) for name in "bc"]
     record.ledger.attempts.mark(doubted, "uncertain", note="a newer copy may have sent it")
-    record.ledger._db.connection.execute(
-        "UPDATE attempts SET sent_at = NULL WHERE state = 'uncertain'"
-    )
+    record.ledger._db.connection.execute("UPDATE jobs SET sent_at = NULL WHERE state = 'uncertain'")
     record.ledger.info.set_meta(STORE_EMPTIED, "1")
     rig.finish(record)
     run = rig.reuse(plan)
@@ -245,7 +246,7 @@ def corrected(rig: Rig, verdict: str = "duplicated") -> None:
     own = rig.folder / f"{RUN}.sqlite"
     shutil.copy(record.ledger.path, own)
     with Ledger.open(own, write=True) as ledger, ledger.transaction():
-        ledger._db.connection.execute("UPDATE settled SET kind = ?", (verdict,))
+        ledger._db.connection.execute("UPDATE verdicts SET status = ?", (verdict,))
     rig.earlier = [between.path]
 
 
@@ -295,6 +296,7 @@ def test_a_row_that_cannot_be_read_is_a_fault_of_the_earlier_run_alone(
     """Of what a job has started, too: it is not copied before it was read."""
     tree(rig, root=KEY, child=KEY)
     with Ledger.open(rig.earlier[0], write=True) as ledger, ledger.transaction():
+        make_editable(ledger._db.connection)
         ledger._db.connection.execute(damage)
     refused(rig, [TREE], "damaged", named=named)
 

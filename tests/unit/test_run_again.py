@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.ledger import Ledger
-from pytest_manifest.ledger.run_files import RunFiles
+from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.manifest import Manifest, read_manifest, write_manifest
 from pytest_manifest.run import RunSettings, audit_run
 from pytest_manifest.run.changes import EarlierLines, keep_manifest

@@ -14,9 +14,9 @@ from pytest_manifest.ledger import (
     STORE_EMPTIED,
     UNVERIFIED_WORKERS,
     Ledger,
-    may_lack_starts,
     why_starts_may_lack,
 )
+from pytest_manifest.ledger.run_info import may_lack_starts
 from pytest_manifest.run.fact_log import note_emptied
 from pytest_manifest.run.resume_rules import EntryState, ResumeRules, decide
 from tests.unit.ledger_support import INFO

@@ -416,7 +416,7 @@ def test_of_an_emptied_store_nothing_is_claimed() -> None:
         made.finish()
         made.check()
         assert made.kinds() == {"a": "unknown"}
-        assert made.ledger.info.get_meta("emptied") == "1"
+        assert made.ledger.info.get_meta("store_emptied") == "1"
         assert ["was emptied" in finding for finding in made.findings] == [True]
 
 

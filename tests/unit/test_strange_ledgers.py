@@ -15,7 +15,7 @@ import pytest
 
 from pytest_manifest.cli.main import main
 from pytest_manifest.errors import ManifestToolError
-from pytest_manifest.ledger.files import LEDGER_VERSION, TABLES
+from pytest_manifest.ledger.tables import LEDGER_VERSION, TABLES
 from tests.unit.record_support import write_record
 from tests.unit.test_ledger_damage import audit
 
@@ -70,7 +70,7 @@ def replaced(statements: str) -> Damage:
 
 
 def version(text: str) -> Damage:
-    return changed(f"UPDATE run SET value = {text} WHERE key = 'ledger'")
+    return changed(f"UPDATE run SET ledger = {text}")
 
 
 def folder(path: Path) -> None:
@@ -101,7 +101,7 @@ def log_alone(path: Path) -> None:
     names = [path.with_name(f"{path.name}{end}") for end in ("", "-wal", "-shm")]
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA wal_autocheckpoint = 0")
-        db.execute("UPDATE run SET value = value")
+        db.execute("UPDATE run SET status = status")
         db.commit()
         kept = [name.read_bytes() for name in names[:2]]
     for name, content in zip(names[:2], kept, strict=True):
@@ -118,6 +118,9 @@ FILES: dict[str, Damage] = {
     "another program's runs": replaced("CREATE TABLE run (id); INSERT INTO run VALUES (1)"),
     "empty tables": replaced("; ".join(TABLES)),
     "a table that has a version alone": replaced(
+        f"CREATE TABLE run (n, ledger); INSERT INTO run VALUES (1, {LEDGER_VERSION})"
+    ),
+    "of a table of keys and values": replaced(
         f"CREATE TABLE run (key, value); INSERT INTO run VALUES ('ledger', '{LEDGER_VERSION}')"
     ),
     "of a later version": version("'99'"),
@@ -125,7 +128,7 @@ FILES: dict[str, Damage] = {
     "of a version with another script's digits": version("'٣'"),
     "of a very large version": version(f"'{'9' * 5000}'"),
     "of a version that is no text": version("x'ff00'"),
-    "of no version": changed("DELETE FROM run WHERE key = 'ledger'"),
+    "of no version": changed("UPDATE run SET ledger = NULL"),
     "of an earlier version": version(f"'{LEDGER_VERSION - 1}'"),
     "a folder": folder,
     "a pipe": pipe,
@@ -146,21 +149,16 @@ VALUES = {
     "empty": "''",
 }
 PLACES = {
-    "run": "value",
-    "attempts": "verdict sent_at state entry attempt",
-    "starts": "started_at worker execution",
-    "receipts": "receipt arrived_at",
-    "settled": "verdict receipt kind entry",
-    "descendants": "verdict spawned_at kind root chords",
-    "announced": "task_ids number",
+    "run": "id manifest sha256 entries created_at broker",
+    "segments": "started stopped",
+    "jobs": "sent_at state name attempt entry verdict spawned_at status root chords",
+    "facts": "started_at worker execution receipt at kind data",
+    "verdicts": "verdict added status entry job",
 }
 CONTENT: dict[str, Mapping[str, Damage]] = {
     **{
         f"{table}.{column}": {
-            name: changed(
-                f"UPDATE OR IGNORE {table} SET {column} = {value}"
-                + (" WHERE key <> 'ledger'" if table == "run" else "")
-            )
+            name: changed(f"UPDATE OR IGNORE {table} SET {column} = {value}")
             for name, value in VALUES.items()
         }
         for table, columns in PLACES.items()
@@ -170,7 +168,7 @@ CONTENT: dict[str, Mapping[str, Damage]] = {
     "without columns": {
         table: changed(
             f"CREATE TABLE other AS SELECT 1 AS one FROM {table}; DROP TABLE {table}; "
-            f"ALTER TABLE other RENAME TO {table}"
+            f"PRAGMA legacy_alter_table = ON; ALTER TABLE other RENAME TO {table}"
         )
         for table in PLACES
     },
@@ -178,7 +176,8 @@ CONTENT: dict[str, Mapping[str, Damage]] = {
 }
 """What reads as a ledger, and holds what this program cannot have written."""
 UNINDEXED = changed(
-    "DROP INDEX attempts_by_entry; DROP INDEX receipts_by_task; DROP INDEX descendants_by_root"
+    "DROP INDEX jobs_by_name; DROP INDEX jobs_by_entry; DROP INDEX jobs_by_root; "
+    "DROP INDEX facts_by_job; DROP INDEX verdicts_by_entry"
 )
 
 

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
-from pytest_manifest.ledger import RECEIPT_KEYS, Announced, Descendant, Ledger, RunInfo, Start
+from pytest_manifest.ledger import (
+    RECEIPT_KEYS,
+    Announced,
+    Descendant,
+    Ledger,
+    RunInfo,
+    Start,
+    events,
+)
 from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.schema import facts as f
@@ -63,7 +72,8 @@ def _write(ledger: Ledger, world: World, one: f.Job | r.JobFact | r.RunFact) -> 
             redelivered=one.redelivered,
             hop=one.hop,
         )
-        ledger.events.add_starts([start])
+        with mock.patch.object(events, "utc_now", return_value=one.at):
+            ledger.events.add_starts([start])
     elif isinstance(one, f.Ended) and not one.fault:
         ledger.events.add_receipts([(one.job, one.execution, one.receipt)])
     elif isinstance(one, f.Announced):
