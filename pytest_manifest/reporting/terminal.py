@@ -162,10 +162,13 @@ def check_record(report: run_report.RunReport, run: Run) -> None:
 
 
 def _violations(ledger: Ledger, manifest: Manifest) -> tuple[Sequence[Violation], int]:
-    """Return the first violations, and how many there are."""
-    from pytest_manifest.run.audit import violations
+    """Return the first broken invariants, and how many there are.
 
-    with closing(violations(ledger, manifest)) as found:
+    The verdicts of this session are the judge's own: ``manifest check`` judges them again.
+    """
+    from pytest_manifest.run.invariants import broken_invariants
+
+    with closing(broken_invariants(ledger, manifest)) as found:
         first = list(islice(found, SHOWN))
         return first, len(first) + sum(1 for _ in found)
 
