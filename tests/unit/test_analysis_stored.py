@@ -16,10 +16,13 @@ from tests.unit.analysis_support import START, MadeRun, after, verdict
 
 Scene = Callable[[MadeRun, str], None]
 
+TASK = "jobs.é"
+
 
 def full(made: MadeRun, name: str, number: int = 1, /, **fields: object) -> Receipt:
     """A receipt as instrumented workers write it."""
     told: dict[str, object] = {
+        "task": TASK,
         "worker": "w@h",
         "host": "h",
         "pid": 7,
@@ -170,7 +173,7 @@ def test_the_short_way_says_what_the_long_way_says(
     chosen = [scene for scene in scenes if charged or scene not in costly]
     more = [{}, {"cost": 2.0, "countdown": 1.5}, {"meta": {"eta": 1, "cost": 3}}]
     entries = [
-        Entry(id=f"{scene.__name__}-{n}", task="jobs.é", **fields)  # type: ignore[arg-type]  # fields of Entry
+        Entry(id=f"{scene.__name__}-{n}", task=TASK, **fields)  # type: ignore[arg-type]  # fields of Entry
         for scene in chosen
         for n, fields in enumerate(more)
     ]
