@@ -25,7 +25,8 @@ from pytest_manifest.schema.run_facts import JobFact, RunFact
 from pytest_manifest.schema.shown import Secrets, secrets_of, shown_receipt, shown_text
 from pytest_manifest.text import plural, short
 from pytest_manifest.verdict.judging import Judging
-from pytest_manifest.verdict.reasons import RULES
+from pytest_manifest.verdict.reasons import RULES, UNEXPLAINED, Reason
+from pytest_manifest.verdict.tree import ByDescendant
 
 _COLUMNS: Final = ("#seq", "recorded at", "who", "job", "what", "fields")
 _OF_RECEIPT: Final = ("state", "attempt", "worker", "pid", "runtime", "error")
@@ -96,12 +97,11 @@ def _lines(
     for run in {one.own.job.run for one in attempts}:
         for of_run in ledger.jobs.run_facts(run).facts:
             yield _line(of_run, names, secrets)
-    found, at = ledger.verdicts.of_entry(entry), ledger.verdicts.moment_of(entry)
-    if found is not None and at is not None:
-        sentence = shown_text(found.verdict.sentence)
-        fields: dict[str, JsonValue] = {"status": found.verdict.verdict, "sentence": sentence}
-        job = "" if found.verdict.attempt is None else f"attempt {found.verdict.attempt}"
-        yield _Line(found.seq, at, "controller", "", job, "verdict", fields)
+    for seq, at, verdict in ledger.verdicts.each(entry):
+        sentence = shown_text(verdict.sentence)
+        fields: dict[str, JsonValue] = {"status": verdict.verdict, "sentence": sentence}
+        job = "" if verdict.attempt is None else f"attempt {verdict.attempt}"
+        yield _Line(seq, at, "controller", "", job, "verdict", fields)
 
 
 def _rule(
@@ -111,11 +111,22 @@ def _rule(
     with suppress(ManifestError):
         if entry in stored.manifest:
             found = Judging(ledger).judge(stored.manifest[entry], attempts).judgement
+            if not found.is_final and found.code == UNEXPLAINED.code:
+                return None  # nothing that is known decides yet
             letter, code = found.finding.reason.rule, found.code
-            by = "" if found.end is None else f" by fact {found.end}"
+            fact = of_descendant(found.finding.reason, attempts) or found.end
+            by = "" if fact is None else f" by fact {fact}"
             sentence = f"judged {found.status}{by}: {code}, rule {letter} ({RULES[letter]})"
-            return {"letter": letter, "code": code, "fact": found.end, "sentence": sentence}
+            return {"letter": letter, "code": code, "fact": fact, "sentence": sentence}
     return None
+
+
+def of_descendant(reason: Reason, attempts: Sequence[LoadedAttempt]) -> int | None:
+    """Return the last that is known of the descendant by which an attempt is judged."""
+    if not isinstance(reason, ByDescendant):
+        return None
+    tree = attempts[-1].descendants
+    return next((one.facts[-1].seq for one in tree if one.job.task_id == reason.task_id), None)
 
 
 def _secrets(stored: StoredRun, entry: str) -> Secrets:

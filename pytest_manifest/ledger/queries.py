@@ -198,14 +198,18 @@ class Queries(LedgerPart):
     def _in_batches(self, query: str, entries: Iterable[str]) -> Iterator[Row]:
         left = iter(entries)
         while some := list(islice(left, BATCH)):
-            yield from self._db.read(query, (json.dumps(some, ensure_ascii=False),))
+            yield from self._db.read(query, (self._as_json(some),))
 
     def _built_in_batches(
         self, make: Callable[[Row], Built], query: str, entries: Iterable[str]
     ) -> Iterator[Built]:
         left = iter(entries)
         while some := list(islice(left, BATCH)):
-            yield from self._db.build_each(make, query, (json.dumps(some, ensure_ascii=False),))
+            yield from self._db.build_each(make, query, (self._as_json(some),))
+
+    def _as_json(self, names: list[str]) -> str:
+        with self._db.parse_errors():  # the ledger's own, which may be damaged
+            return json.dumps(names, ensure_ascii=False)
 
     def histories(self, entries: Sequence[str]) -> dict[str, History]:
         """Return the history of each of these entries that the run has."""

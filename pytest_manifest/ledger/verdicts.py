@@ -210,10 +210,15 @@ class Verdicts(LedgerPart):
         query = "SELECT seq, verdict, receipt FROM settled WHERE entry = ?"
         return next(self._db.build_each(entry_verdict_of_row, query, (entry,)), None)
 
-    def moment_of(self, entry: str) -> datetime | None:
-        """Return when an entry's verdict was recorded; None where it has none."""
-        query = "SELECT at FROM settled WHERE entry = ?"
-        return next(self._db.build_each(lambda row: moment_of(row[0]), query, (entry,)), None)
+    def each(self, entry: str) -> Iterator[tuple[int, datetime, Verdict]]:
+        """Yield all verdicts that an entry and its attempts ever had, in order, with their time."""
+        query = """
+            SELECT v.seq, v.at, v.verdict FROM verdicts v JOIN jobs a ON a.n = v.job
+            WHERE a.name = ? AND v.status IS NOT NULL ORDER BY v.seq
+        """
+        for seq, at, text in self._db.read(query, (entry,)):
+            with self._db.parse_errors():
+                yield seq, moment_of(at), Verdict.model_validate_json(text)
 
     def stored_from(self, entry: str, number: int) -> Iterator[tuple[str, StoredVerdict]]:
         """Yield ``number`` verdicts by entry: this entry's and those that came next, unparsed.

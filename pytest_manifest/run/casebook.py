@@ -269,19 +269,6 @@ def verdict_on(attempt: Sendable, found: Judgement) -> Evaluated:
     return verdict, found.receipt
 
 
-def unforeseen_failure(
-    entry: Entry, attempt: int, receipt: Receipt, error: Exception
-) -> tuple[Verdict, Receipt]:
-    """Return the verdict on an attempt whose receipt could not be judged.
-
-    With the receipt: the job ran, so that it is not sent again for it. Raises ManifestToolError
-    again, which concerns the whole run: the ledger, say, cannot be read.
-    """
-    why = not_judged(entry, error)
-    verdict = verdict_of(entry.id, attempt, "unknown", why)
-    return verdict, receipt
-
-
 def not_judged(entry: Entry, error: Exception) -> NotJudged:
     """Log that a job could not be judged; return why. Raises ManifestToolError again."""
     if isinstance(error, ManifestToolError):

@@ -82,10 +82,6 @@ class Run:
         return self.files.ledger
 
     @property
-    def log_path(self) -> Path:
-        return self.files.log
-
-    @property
     def workers(self) -> int | None:
         """Return how many workers answered; None where that is not known."""
         return self._state.workers

@@ -385,8 +385,10 @@ class VerdictRecorder:
     def _poison(self, task_id: str) -> None:
         """Have a job revoked as it kills its workers, which the next transaction records.
 
-        It is that of its verdict: no later report changes that.
+        It is that of its verdict: no later report changes that. An audit revokes nothing.
         """
+        if self._context.publisher is None:
+            return
         self._to_revoke[task_id] = "poison"
         self._facts.recalled(task_id, "poison", "asked")
 

@@ -138,7 +138,7 @@ STATUSES: Final[Mapping[VerdictStatus, Status]] = {
     "quarantined": Status(
         *("failed", "was quarantined", "Quarantined: killed its worker too often", "broken"),
         _traits("end", "fixed", "death"),
-        "The job was taken out of the queue, as it killed its worker again and again",
+        "The job is given up, as it killed its worker again and again",
         "run the task by hand under a debugger or with more memory before sending it again",
     ),
     "lost": Status(

@@ -26,7 +26,6 @@ from pytest_manifest.schema.facts import (
     Recalled,
     Sending,
     SendResult,
-    Stored,
     TakenUp,
     Withheld,
     WithheldCode,
@@ -120,19 +119,6 @@ class Judgement:
         """Return the finding on its last attempt itself, whatever became of the tasks that it
         started."""
         return self._jobs[-1][1].finding if self._jobs else self.finding
-
-    @property
-    def stored_end(self) -> Receipt | None:
-        """Return the receipt that counts as the result store alone has it; None: a worker's does,
-        or none."""
-        said = self.receipt
-        if said is None or said.source == "worker" or not self._jobs:
-            return None
-        stored = (one.receipt for one in self._jobs[-1][0].facts.each(Stored))
-        same = (
-            one for one in stored if one and (one.state, one.result) == (said.state, said.result)
-        )
-        return next(same, None)
 
     @property
     def is_as_before(self) -> bool:

@@ -409,10 +409,6 @@ class AwaitsTree(Problem):
         return f"it has ended itself, and {tasks} {'has' if self.tasks == 1 else 'have'} not"
 
 
-class NoEndReported(Problem):
-    says = "nothing was heard of its end"
-
-
 # What is not known of its tree
 
 

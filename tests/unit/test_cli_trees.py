@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 from pydantic import JsonValue
 
+from pytest_manifest.cli.facts import of_descendant
 from pytest_manifest.cli.show import tree_lines
 from pytest_manifest.ledger import Descendant, Ledger
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.facts import FactSource, Nowhere, Stored
 from pytest_manifest.schema.run_facts import StoreFact
+from pytest_manifest.verdict.reasons import UNEXPLAINED
+from pytest_manifest.verdict.tree import ByDescendant
 from tests.unit.cli_support import as_json, make_run, manifest, refusal, write_manifest
 from tests.unit.ledger_support import MOMENT, verdict
 from tests.unit.tree_support import descendant_receipt, times
@@ -148,6 +151,29 @@ def test_the_facts_of_an_entry_are_shown_in_order(run: Path) -> None:
         6,
         ["and 11 more; --limit=0 shows all", lines[-1]],
     )
+
+
+def test_each_verdict_that_an_entry_had_is_shown(run: Path) -> None:
+    """An audit that knows better takes no earlier one away."""
+    with Ledger.open(run, write=True) as ledger:
+        ledger.verdicts.record([(verdict("a", "timed_out"), None)])
+        ledger.verdicts.reopen(["a"], why="audit")
+        ledger.verdicts.record([(verdict("a", "failed"), None)])
+    lines = manifest("show", "a", "--facts").splitlines()
+    told = [line.partition("status=")[2].partition(",")[0] for line in lines if "status=" in line]
+    assert told == ["passed", "timed_out", "failed"]
+
+
+def test_the_fact_of_the_descendant_is_named(run: Path) -> None:
+    """By which the attempt is judged, not the end of its own job."""
+    reason = ByDescendant(
+        task="shop.c2", task_id="c2", parent="t", ended="failed", why=UNEXPLAINED, total=3
+    )
+    with Ledger.open(run) as ledger:
+        attempts = ledger.jobs.of_entry("b")
+    (facts,) = (one.facts for one in attempts[0].descendants if one.job.task_id == "c2")
+    assert of_descendant(reason, attempts) == facts[-1].seq
+    assert of_descendant(UNEXPLAINED, attempts) is None
 
 
 def test_a_program_gets_the_facts_whole(run: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Literal, cast
+from unittest import mock
 
 import pytest
 from pydantic import JsonValue
@@ -418,6 +419,16 @@ def test_what_kills_its_processes_is_taken_back_once() -> None:
         made.finish()
         made.run(60)
         assert of(made).count(("recalled", "poison", "asked")) == 1
+
+
+def test_who_revokes_nothing_records_no_revocation() -> None:
+    """As an audit, which has nothing to publish with."""
+    with rig(Plan((entry(late=True, poison="child"), entry("b")), kills=2)) as made:
+        made.step()
+        with mock.patch.object(made.engine._context, "publisher", None):
+            made.finish()
+        assert "quarantined" in made.kinds().values()
+        assert ("recalled", "poison", "asked") not in of(made)
 
 
 def test_what_waits_is_taken_back_when_too_much_has_failed() -> None:
