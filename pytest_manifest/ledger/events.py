@@ -86,7 +86,8 @@ class WorkerEvents(LedgerPart):
 
     def rename_start(self, start: Start, renamed: Start) -> None:
         """Give the start of an execution another name; where it is taken, nothing is changed."""
-        if any(one.execution == renamed.execution for one in self.starts(start.task_id)):
+        taken = "SELECT 1 FROM starts WHERE task_id = ? AND execution = ?"
+        if self._db.read_one(taken, (start.task_id, renamed.execution)) is not None:
             return
         with self._db.writing() as db:
             db.execute(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from datetime import datetime, timedelta, timezone
 from itertools import chain
@@ -90,6 +90,7 @@ class Traces:
     disbelieved: Problem | None = None
     unreadable: str = ""
     clashes: bool = False
+    flight: list[float] = field(default_factory=list, compare=False, repr=False)  # once asked for
 
     @property
     def last(self) -> Started | None:
@@ -435,17 +436,16 @@ def set_back(job: JobFacts, traces: Traces, run: RunFacts) -> timedelta:
     return timedelta(seconds=back)
 
 
-def _in_flight(facts: Iterable[AnyFact], job: JobFacts, traces: Traces) -> list[AnyFact]:
-    """Return those of the facts while the job was in flight: sent, and no end reported yet.
-
-    A sending that the broker has not taken put nothing in flight.
-    """
-    failed = ("refused", "unsent")
-    kept = {one.number for one in job.each(SendResult) if one.outcome in failed}
-    out = (one.seq for one in job.each(Sending) if one.number not in kept)
-    sent = min(out, default=job.job.seq)
-    ended = (one.seq for one in traces.ends if not _goes_on_after(one, traces))
-    end = min(ended, default=math.inf)
+def _in_flight(facts: Sequence[AnyFact], job: JobFacts, traces: Traces) -> Sequence[AnyFact]:
+    """Return those of the facts while the job was in flight: sent, and no end reported yet."""
+    if not facts:
+        return facts
+    if not traces.flight:  # what the broker has not taken put nothing in flight
+        kept = {one.number for one in job.each(SendResult) if one.outcome in ("refused", "unsent")}
+        out = (one.seq for one in job.each(Sending) if one.number not in kept)
+        ended = (one.seq for one in traces.ends if not _goes_on_after(one, traces))
+        traces.flight.extend((min(out, default=job.job.seq), min(ended, default=math.inf)))
+    sent, end = traces.flight
     return [one for one in facts if sent < one.seq < end]
 
 
@@ -512,7 +512,8 @@ def _may_lack_starts(job: JobFacts, traces: Traces, end: End, run: RunFacts) -> 
     """
     if any(one.what == "emptied" for one in job.extra if isinstance(one, StoreFact)):
         return True
-    if any(one.what == "emptied" for one in _in_flight(run.store, job, traces)):
+    emptied = [one for one in run.store if one.what == "emptied"]
+    if _in_flight(emptied, job, traces):
         return True
     looks = [one for one in run.store if one.what in ("intact", "emptied", "unreachable")]
     at_end = next((one for one in looks if one.seq > end.seq), None)

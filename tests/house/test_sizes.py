@@ -19,7 +19,7 @@ from tests.page_tables import rows
 MOST_LINES = 600
 BOUNDS = {
     "modules of the package": 260,
-    "lines of code of the package": 46_766,
+    "lines of code of the package": 46_771,
     "options and settings": 57,
     "words of the documents": 96_872,
     "lines of the tests": 114_300,

@@ -78,14 +78,14 @@ def test_allures_results_that_cannot_be_written_fail_the_session(
     project.write(
         "conftest.py",
         """
-from pytest_manifest.reporting.allure import writing
+from pytest_manifest.reporting.allure import hooks
 
 
 def refuse(folder, stem, result, mode):
     raise OSError(28, "No space left on device", f"{folder}/{stem}-result.json")
 
 
-writing.write_result = refuse
+hooks.write_result = refuse
 """,
     )
     result = project.run("--manifest=m.jsonl", "--alluredir=allure", *workers)
