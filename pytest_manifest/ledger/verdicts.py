@@ -53,10 +53,10 @@ _ENDS: Final = f"""
 ADDED: Final = frozenset(
     {
         *("executions", "redelivered", "started_at", "wait", "worker", "host", "pid"),
-        *("signature", "reused"),
+        *("signature", "reused", "retries", "replaced"),
     }
 )
-"""Fields of a receipt that the starts of its job, or its reuse, may have filled in."""
+"""Fields of a receipt that the starts of its job, or its reuse, may have filled in or struck."""
 _ADDED: Final = ", ".join(f"'{name}'" for name in sorted(ADDED))
 _STORED_VERDICTS = """
     SELECT s.entry, s.seq, s.kind, s.attempt, s.verdict, s.receipt,

@@ -280,6 +280,18 @@ def test_a_receipt_is_kept_once(ledger: Ledger) -> None:
     assert found.receipt == counted
 
 
+@pytest.mark.parametrize("claim", [{"retries": 2}, {"replaced": True}], ids=str)
+def test_a_claim_that_is_struck_contradicts_nothing(ledger: Ledger, claim: dict[str, int]) -> None:
+    """A worker's receipt may claim a try that no start shows: the verdict is by what is left."""
+    counted = receipt("a")
+    ledger.events.add_receipts([("t-a", None, counted.model_copy(update=claim))])
+    ledger.verdicts.record([(verdict("a"), counted)])
+    ledger.verdicts.refuse_contradictions()
+    found = ledger.verdicts.of_entry("a")
+    assert found is not None
+    assert found.receipt == counted
+
+
 def test_receipts_are_kept_as_they_arrive(ledger: Ledger) -> None:
     """Second ones too, of every attempt, in order."""
     late = receipt("a", result={"n": 1})
