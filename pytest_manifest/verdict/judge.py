@@ -291,8 +291,8 @@ def _earlier(
     """
     deaths, jobs = 0, list[tuple[Case, Own]]()
     for one, following in pairwise(attempts):
-        case = case_of(entry, one.own, run, deaths=deaths)
-        then = case.until(following.own.job.seq)
+        case, seq = case_of(entry, one.own, run, deaths=deaths), following.own.job.seq
+        then = case_of(entry, one.own.until(seq), run.until(seq), deaths=deaths)
         own = _judge_job(then)
         deaths += deaths_survived(then.traces) + (own.finding.status in DEATHS)
         jobs.append((case, own))
