@@ -72,7 +72,10 @@ def has_begun(processes: list[psutil.Process]) -> bool:
     """Whether both tests sleep, and servers and daemons ignore what they are sent."""
     ignoring = 0
     for process in processes:
-        status = Path(f"/proc/{process.pid}/status").read_text("ascii")
+        try:
+            status = Path(f"/proc/{process.pid}/status").read_text("ascii")
+        except (FileNotFoundError, ProcessLookupError):  # one that starts others ends by itself
+            continue
         ignored = int(status.partition("SigIgn:")[2].split()[0], 16)
         ignoring += bool(ignored & 1 << signal.SIGTERM - 1)
     return ignoring == 4
