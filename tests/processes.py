@@ -57,6 +57,16 @@ def _ignore(*_: object) -> None:
     """A handler."""
 
 
+def said_by_system(pid: int | str, name: str) -> str:
+    """Return what Linux says of a process in a file of its own, nothing once it has ended.
+
+    It may end between any two looks: only what is read here is read with that in mind.
+    """
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/{name}").read_text("utf-8", "replace")
+    return ""
+
+
 def tail(log: Path, lines: int = 15) -> str:
     """Return the last lines of a log file, or a word that there is none."""
     with suppress(OSError):

@@ -6,7 +6,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from tests.chaos.drain import Remains
 from tests.chaos.session import Family, Session
 from tests.chaos.stacks import Stack
 from tests.chaos.workload import Group
+from tests.processes import said_by_system
 from tests.support import eventually
 
 MOMENT_SECONDS = 150.0
@@ -143,8 +144,7 @@ class Stage:
 
 def pids_of(pid: int) -> list[int]:
     """What a process is called, here first, and then in the PID namespaces that it is in."""
-    with suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text("utf-8").splitlines():
-            if line.startswith("NSpid:"):
-                return [int(word) for word in line.split()[1:]]
+    for line in said_by_system(pid, "status").splitlines():
+        if line.startswith("NSpid:"):
+            return [int(word) for word in line.split()[1:]]
     return [pid]

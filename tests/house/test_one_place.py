@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pytest_manifest.schema import wire
 from pytest_manifest.urls import REDIS_SCHEMES
+from tests.house.conftest import ROOT
 
 PACKAGE = Path(wire.__file__).parents[1]
 BOTH_SIDES = ("broker", "results", "run", "worker")
@@ -72,3 +73,22 @@ def test_text_is_made_fit_for_people_in_one_module() -> None:
         if is_text_for_people(node)
     }
     assert found == {"text.py"}
+
+
+def is_path_of_a_process(node: ast.AST) -> bool:
+    """Whether this makes the name of a file of Linux about a process that is not this one."""
+    match node:
+        case ast.JoinedStr(values=[ast.Constant(value=str(text)), ast.FormattedValue(), *_]):
+            return text == "/proc/"
+    return False
+
+
+def test_other_processes_are_read_in_one_place() -> None:
+    """Which knows that they may end between two looks; a test that did not failed by chance."""
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "tests").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if is_path_of_a_process(node)
+    }
+    assert found == {"tests/processes.py"}

@@ -21,8 +21,8 @@ BOUNDS = {
     "modules of the package": 260,
     "lines of code of the package": 46_771,
     "options and settings": 57,
-    "words of the documents": 96_872,
-    "lines of the tests": 114_301,
+    "words of the documents": 96_869,
+    "lines of the tests": 114_334,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42

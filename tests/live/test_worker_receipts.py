@@ -9,7 +9,6 @@ import sys
 import uuid
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 
 import pytest
 import redis
@@ -28,6 +27,7 @@ from tests.live.apps.worker_support import (
     Sent,
     running_worker,
 )
+from tests.processes import said_by_system
 from tests.support import eventually
 
 pytestmark = pytest.mark.live
@@ -436,7 +436,7 @@ def test_memory_stays_flat(bench: Bench) -> None:
     """Many tasks leave nothing behind in the child that ran them or in the main process."""
 
     def resident(pid: int) -> int:
-        status = Path(f"/proc/{pid}/status").read_text()
+        status = said_by_system(pid, "status")
         return int(status.partition("VmRSS:")[2].split()[0])
 
     def batch() -> int:

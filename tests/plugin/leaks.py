@@ -14,6 +14,7 @@ from typing import Any, Final
 from weakref import ReferenceType
 
 from pytest_manifest.process_state import known_states
+from tests.processes import said_by_system
 
 OURS: Final = "pytest_manifest"
 PATCHED: Final = ("celery", "kombu", "threading", "concurrent", "logging", "_pytest", "allure_")
@@ -63,12 +64,12 @@ class Marks:
         while (left := set(_children()) - self._children) and time.monotonic() < until:
             time.sleep(0.01)
         for pid in left:
-            yield f"a child: {Path(f'/proc/{pid}/cmdline').read_text('utf-8')!r}"
+            yield f"a child: {said_by_system(pid, 'cmdline')!r}"
 
 
 def _children() -> Iterator[str]:
-    for path in Path("/proc/self/task").glob("*/children"):
-        yield from path.read_text("ascii").split()
+    for thread in Path("/proc/self/task").iterdir():
+        yield from said_by_system("self", f"task/{thread.name}/children").split()
 
 
 def _is_ours(given: object) -> bool:

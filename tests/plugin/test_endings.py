@@ -14,6 +14,7 @@ import pytest
 from pytest_manifest.ledger import Ledger
 from tests.plugin.conftest import Project
 from tests.plugin.outside import pytest_beside
+from tests.processes import said_by_system
 from tests.support import eventually
 
 MEMORY = "--manifest-broker=memory://"
@@ -119,7 +120,7 @@ def test_ctrl_c_before_a_start_is_heard_of_waits_for_the_job(project: Project) -
 
 def is_pending(pid: int, number: signal.Signals) -> bool:
     """Whether a signal that was sent to a process has not come to it yet."""
-    status = Path(f"/proc/{pid}/status").read_text("ascii", "replace")
+    status = said_by_system(pid, "status")
     pending = re.findall(r"^(?:SigPnd|ShdPnd):\s*(\w+)$", status, re.MULTILINE)
     return any(int(mask, 16) >> (number - 1) & 1 for mask in pending)
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.interrupting import interrupted
-from tests.processes import TEMPORARY_VARIABLE
+from tests.processes import TEMPORARY_VARIABLE, said_by_system
 
 ROOT = Path(__file__).resolve().parents[2]
 BUSY_SECONDS = 60
@@ -72,11 +72,8 @@ def has_begun(processes: list[psutil.Process]) -> bool:
     """Whether both tests sleep, and servers and daemons ignore what they are sent."""
     ignoring = 0
     for process in processes:
-        try:
-            status = Path(f"/proc/{process.pid}/status").read_text("ascii")
-        except (FileNotFoundError, ProcessLookupError):  # one that starts others ends by itself
-            continue
-        ignored = int(status.partition("SigIgn:")[2].split()[0], 16)
+        status = said_by_system(process.pid, "status")
+        ignored = int(status.partition("SigIgn:")[2].strip().partition("\n")[0] or "0", 16)
         ignoring += bool(ignored & 1 << signal.SIGTERM - 1)
     return ignoring == 4
 

@@ -15,6 +15,7 @@ from pytest_manifest.broker.locating import BrokerSnapshot
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.processes import ProcessIdentity, own_identity, parse_identity
 from pytest_manifest.run.search import HEARD_WITHIN, LEFT_FOR, Departures, WorkerFacts
+from tests.processes import said_by_system
 from tests.support import eventually
 from tests.unit.ledger_support import INFO
 
@@ -29,7 +30,7 @@ ANSWERING = BrokerSnapshot(answered=NODE | OTHER)
 def identity_of(pid: int) -> ProcessIdentity:
     own = own_identity()
     assert own is not None
-    started = int(Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[19])
+    started = int(said_by_system(pid, "stat").rpartition(")")[2].split()[19])
     return ProcessIdentity(own.scope, pid, os.getpgid(pid), started)
 
 
@@ -46,7 +47,7 @@ def worker() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def _children(pid: int) -> list[int]:
-    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [int(one) for one in said_by_system(pid, f"task/{pid}/children").split()]
 
 
 def departures(process: ProcessIdentity | None, pool: str = "prefork") -> Departures:
