@@ -22,15 +22,6 @@ def fixtures_of_definition(item: pytest.Function, name: str) -> Definitions:
     return definitions
 
 
-def fixture_table(item: pytest.Function) -> object:
-    """Return what all tests of one function share of what pytest knows of their fixtures.
-
-    Relies on ``Function._fixtureinfo`` (pytest 9.0).
-    Test: ``test_compat_pytest.py::test_tests_of_one_function_share_their_table_of_fixtures``.
-    """
-    return item._fixtureinfo
-
-
 def turn_into(item: pytest.Item, kind: type[pytest.Item]) -> None:
     """Make a test that pytest has made an instance of a subclass, whose slots are the same.
 

@@ -223,7 +223,7 @@ def _is_followed(config: pytest.Config) -> bool:
 
 
 def _follows(plugin: object) -> bool:
-    return getattr(plugin, "follows_short_protocol", False) is True or _module(plugin) in _FOLLOWERS
+    return _module(plugin) in _FOLLOWERS
 
 
 def _is_known(plugin: object) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 
 from tests.plugin import allure_support as allure
 from tests.plugin.allure_support import MEMORY, Result
@@ -91,47 +90,3 @@ def test_by_a_fixture_around_each_test(project: Project) -> None:
         result = found.of(entry)
         assert f"guarded entry[{entry}]" in allure.labels(result, "tag")
         assert "on guard" in found.attached(result, "stdout")
-
-
-REPORTED = """
-import allure
-
-def pytest_runtest_logreport(report):
-    if report.when == "call":
-        allure.attach("seen", "of the report", allure.attachment_type.TEXT)
-"""
-AROUND = """
-
-def pytest_runtest_call():
-    pass
-"""
-
-
-def essence(found: allure.Results) -> Sequence[object]:
-    """What results say, without what is of one run."""
-    return sorted(
-        (
-            one["name"],
-            one["status"],
-            one["fullName"],
-            one["historyId"],
-            one["titlePath"],
-            sorted(label["name"] for label in one["labels"]),
-            [parameter["name"] for parameter in one["parameters"]],
-            [step["name"].partition(" ")[0] for step in one["steps"]],
-            [attachment["name"] for attachment in one.get("attachments", ())],
-        )
-        for one in found.all
-    )
-
-
-def test_results_are_the_same_whether_tests_are_run_in_short_or_not(project: Project) -> None:
-    """Also with what a hook adds that is told of their reports; one around a test changes how."""
-    project.doubles(count=3)
-    project.write("conftest.py", REPORTED)
-    short = essence(allure.run(project, MEMORY))
-    project.write("conftest.py", REPORTED + AROUND)
-    usual = essence(allure.run(project, MEMORY))
-    assert short == usual
-    assert len(short) == 3
-    assert "of the report" in str(short[0])

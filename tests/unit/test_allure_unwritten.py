@@ -7,7 +7,7 @@ import os
 from types import SimpleNamespace
 from typing import NoReturn, cast
 
-from pytest_manifest.reporting.allure.listener import Container, EntryLogger, FileLogger
+from pytest_manifest.reporting.allure.hooks import Container, EntryLogger, FileLogger
 
 
 class FullDisk:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from pytest_manifest.compat.pytest import (
-    fixture_table,
     fixtures_of_definition,
     hide_labels,
     let_go_of_arguments,
@@ -60,12 +59,6 @@ def test_a_test_s_fixtures_are_told_with_their_overrides(pytester: pytest.Pytest
     outer, inner = fixtures_of_definition(item, "word")
     assert (outer.baseid.endswith(".py"), inner.baseid.endswith("TestInner")) == (True, True)
     assert fixtures_of_definition(item, "unknown") == ()
-
-
-def test_tests_of_one_function_share_their_table_of_fixtures(pytester: pytest.Pytester) -> None:
-    """So that it is looked through once for all of them."""
-    one, two = functions(pytester)
-    assert fixture_table(one) is fixture_table(two)
 
 
 def test_a_test_becomes_one_of_another_class(pytester: pytest.Pytester) -> None:

@@ -70,29 +70,14 @@ class Entries:
         self._scopes = scopes(loaded, self._report.options.root)
         self._tests = tests
 
-    def results(self, tests: Sequence[finished_test.FinishedTest]) -> Iterator[tuple[str, Json]]:
-        """Yield ``(file's stem, result)`` of all attempts at these entries, the last one last.
+    def results(self, test: finished_test.FinishedTest) -> Iterator[tuple[str, Json]]:
+        """Yield ``(file's stem, result)`` of all attempts at the test's entry, the last one last.
 
         Raises ManifestToolError if manifest or ledger cannot be read.
         """
-        by_manifest: dict[Path, list[finished_test.FinishedTest]] = {}
-        for test in tests:
-            by_manifest.setdefault(test.binding.manifest, []).append(test)
-        for path, some in by_manifest.items():
-            context = self._context(path)
-            ids = dict.fromkeys(test.entry for test in some)
-            records = self._ledgers.records(context.manifest, list(ids))
-            roots = self._ledgers.roots(path, records.values())
-            for test in some:
-                yield from self._results(test, context, records[test.entry], roots)
-
-    def _results(
-        self,
-        test: finished_test.FinishedTest,
-        context: _ManifestContext,
-        record: EntryRecord,
-        roots: Container[str],
-    ) -> Iterator[tuple[str, Json]]:
+        context = self._context(test.binding.manifest)
+        record = self._ledgers.record(context.manifest, test.entry)
+        roots = self._ledgers.roots(test.binding.manifest, record)
         started = [one for one in record.attempts if one.task_id in roots]
         subject = self._subject(test, context, record)
         if started:
@@ -164,7 +149,7 @@ class Entries:
     def _subject(
         self, test: finished_test.FinishedTest, context: _ManifestContext, record: EntryRecord
     ) -> attempt_results.Subject:
-        name = finished_test.full_name(test)
+        name = str(test.result.fullName)
         builtin = test.is_builtin
         others = finished_test.other_parameters(test.item)
         return attempt_results.Subject(
@@ -278,11 +263,11 @@ class Ledgers:
         opened = self._opened(manifest)
         return None if opened is None else opened.info
 
-    def records(self, manifest: Manifest, entries: Sequence[str]) -> dict[str, EntryRecord]:
-        """Return these entries' records by id. Raises ManifestToolError if one cannot be read."""
+    def record(self, manifest: Manifest, entry: str) -> EntryRecord:
+        """Return this entry's record. Raises ManifestToolError if it cannot be read."""
         opened = self._opened(manifest.path)
-        found = read_some(None if opened is None else opened.ledger, manifest, entries)
-        return {record.id: record for record in found}
+        (found,) = read_some(None if opened is None else opened.ledger, manifest, [entry])
+        return found
 
     def receipt(self, manifest: Path, task_id: str) -> Receipt | None:
         """Return the last receipt of an attempt, None if it has none."""
@@ -290,13 +275,12 @@ class Ledgers:
         found = [] if opened is None else opened.ledger.events.receipts(task_id)
         return found[-1][1] if found else None
 
-    def roots(self, manifest: Path, records: Iterable[EntryRecord]) -> Container[str]:
-        """Return the task ids of those of these entries' attempts that have descendants."""
+    def roots(self, manifest: Path, record: EntryRecord) -> Container[str]:
+        """Return the task ids of those of an entry's attempts that have descendants."""
         opened = self._opened(manifest)
         if opened is None:
             return ()
-        attempts = [one.task_id for record in records for one in record.attempts]
-        return opened.ledger.descendants.roots(attempts)
+        return opened.ledger.descendants.roots([one.task_id for one in record.attempts])
 
     def trees(self, manifest: Path, attempts: Sequence[AttemptRecord]) -> dict[str, TreeRecord]:
         """Return each attempt's descendants, by the attempt's task id."""

@@ -1,10 +1,9 @@
-"""Hold the own report of an entry's test until its result is written."""
+"""Read what the test of an entry has reported of itself from allure-pytest's result."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Protocol
 
 import pytest
@@ -37,20 +36,17 @@ class AllureResult(Protocol):
     links: list[Any]
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class FinishedTest:
-    """A test of an entry that is over.
+    """A test of an entry that is over, with what allure-pytest has made of it.
 
-    ``repetition``: how often this test was judged before, as pytest-rerunfailures does;
-    ``unfilled``:
-    nothing of allure-pytest's was filled in, since the ledger has all there is to show.
+    ``repetition``: how often this test was judged before, as pytest-rerunfailures does.
     """
 
     item: pytest.Item
     binding: Binding
     result: AllureResult
     repetition: int = 0
-    unfilled: bool = False
 
     @property
     def is_builtin(self) -> bool:
@@ -98,12 +94,6 @@ class OwnReport:
     attachments: Sequence[object]
 
 
-def full_name(test: FinishedTest) -> str:
-    if not test.unfilled:
-        return str(test.result.fullName)
-    return f"{_package(_file(test.item))}#{getattr(test.item, 'originalname', test.item.name)}"
-
-
 def other_parameters(item: pytest.Item) -> list[tuple[str, str]]:
     """Return the names and values of the test's parameters besides its entry."""
     given = _parameters(item)
@@ -142,16 +132,13 @@ def _dynamic(test: FinishedTest) -> Iterator[Json]:
 
 def _labels(test: FinishedTest) -> list[tuple[str, str]]:
     """Return the test's labels without those of host, thread, folders and its entry's tags."""
-    labels = [(str(one.name), str(one.value)) for one in test.result.labels]
-    if test.unfilled:
-        return [*_stock_labels(_file(test.item)), *labels]
     from allure_pytest.utils import allure_suite_labels  # type: ignore[import-untyped]  # no types
 
     folders = {(str(name), str(value)) for name, value in allure_suite_labels(test.item)}
     tags = tags_of(test.item)
     return [
         pair
-        for pair in labels
+        for pair in ((str(one.name), str(one.value)) for one in test.result.labels)
         if pair not in folders
         and (pair[0] not in _UNWANTED or (pair[0] == "tag" and pair[1] not in tags))
     ]
@@ -161,26 +148,6 @@ def _parameters(item: pytest.Item) -> Mapping[str, Any]:
     callspec = getattr(item, "callspec", None)
     params: Mapping[str, Any] = {} if callspec is None else callspec.params  # can be anything
     return params
-
-
-def _file(item: pytest.Item) -> str:
-    return "" if item.parent is None else item.parent.nodeid
-
-
-@lru_cache(maxsize=64)
-def _package(file: str) -> str:
-    """Return the file's dotted name, as allure-pytest makes it."""
-    *folders, name = file.split("/")
-    return ".".join([*folders, name.rpartition(".")[0] or name])
-
-
-@lru_cache(maxsize=64)
-def _stock_labels(file: str) -> list[tuple[str, str]]:
-    """Return the labels that allure-pytest gives every test in a file."""
-    from allure_commons.utils import platform_label
-
-    language = str(platform_label())
-    return [("framework", "pytest"), ("language", language), ("package", _package(file))]
 
 
 def _dict(thing: object) -> object:

@@ -1,127 +1,140 @@
-"""Hook into pytest around allure-pytest's listener, to report the tests of entries.
+"""Complete allure-pytest's results of the tests of entries by allure-commons' hooks.
 
 Write Allure's files about a run as a whole: environment, executor, categories.
 
-Write results to files, in batches while pytest waits; rewrite those of corrected verdicts.
+Rewrite the results of corrected verdicts.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import re
 import sqlite3
-import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import pytest
+from pluggy import HookimplMarker
 from pydantic_core import to_json
 
 from pytest_manifest.analysis.reading import read_some
 from pytest_manifest.analysis.records import EntryRecord
-from pytest_manifest.bindings import binding_of
+from pytest_manifest.bindings import BUILTIN_ENTRY, BUILTIN_GROUP, binding_of
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.files import write_whole
 from pytest_manifest.reporting.allure import content
 from pytest_manifest.reporting.allure import result as results
 from pytest_manifest.reporting.allure.entries import BUILTIN, Entries
-from pytest_manifest.reporting.allure.finished_test import FinishedTest, OwnReport
-from pytest_manifest.reporting.allure.steps import CATEGORIES, Json
+from pytest_manifest.reporting.allure.finished_test import AllureResult, FinishedTest, OwnReport
+from pytest_manifest.reporting.allure.steps import CATEGORIES, Json, issue_addresses
 from pytest_manifest.reporting.run_report import RunReport
 from pytest_manifest.schema.shown import shown_params
 from pytest_manifest.text import short, short_path
 
 if TYPE_CHECKING:
-    from pytest_manifest.reporting.allure.finished_test import AllureResult
-    from pytest_manifest.reporting.allure.listener import EntryListener, FileLogger
     from pytest_manifest.run import Run
 
 
-AT_ONCE: Final = 64
-"""Tests whose results are made together, from one reading of the ledger."""
-MOST: Final = 1000
-"""Tests that wait to be written, at most."""
-PERIOD: Final = 1.0
-"""Seconds that they wait for a larger batch while pytest waits for jobs."""
-LONGEST: Final = 10.0
-"""Seconds that they wait at most while pytest runs tests."""
+hookimpl = HookimplMarker("allure")
+_LEDGER_FIXTURES: Final = frozenset({BUILTIN_ENTRY, BUILTIN_GROUP, "entry", "receipt", "manifest"})
+"""Fixtures that only read the ledger, so that Allure need not show their times."""
 
 
-class ResultWriter:
-    """Make results of finished tests, and write them.
+class Fixture(Protocol):
+    """A fixture of a container of allure-pytest's."""
 
-    ``write_stock`` writes one as allure-pytest would; ``notices`` takes messages for the user, and
-    ``not_written`` the one about results that could not be written. ``mode``: that of the files.
-    ``wait``: write in batches; not in an xdist worker, whose process may end before they are
-    written.
+    name: str
+    status: str | None
+    steps: list[object]
+    attachments: list[object]
+
+
+class Container(Protocol):
+    """Fixtures of some tests, as allure-pytest reports them."""
+
+    children: list[str | None]
+    befores: list[Fixture]
+    afters: list[Fixture]
+
+
+class FileLogger(Protocol):
+    """allure-commons' own logger, which writes files."""
+
+    def report_result(self, result: AllureResult) -> None: ...
+    def report_container(self, container: Container) -> None: ...
+    def report_attached_file(self, source: str, file_name: str) -> None: ...
+    def report_attached_data(self, body: object, file_name: str) -> None: ...
+    def report_globals(self, globals_item: object) -> None: ...
+
+
+class EntryLogger:
+    """Forward everything to ``files`` but the results that ``take`` accepts.
+
+    ``not_written`` takes the message about a file that cannot be written: raised on, that would be
+    an error of the test that is running.
     """
 
     def __init__(
         self,
-        entries: Entries,
-        folder: Path,
-        write_stock: Callable[[FinishedTest], None],
-        notices: list[str],
+        files: FileLogger,
+        take: Callable[[AllureResult], bool],
         not_written: Callable[[str], None],
-        *,
-        mode: int,
-        wait: bool,
     ) -> None:
-        self._mode = mode
-        self._entries = entries
-        self._folder = folder
-        self._write_stock = write_stock
-        self._notices = notices
+        self.files = files
+        self._take = take
         self._not_written = not_written
-        self._most = MOST if wait else 1
-        self._waiting: list[FinishedTest] = []
-        self._since = 0.0
 
-    def add(self, test: FinishedTest) -> None:
-        now = time.monotonic()
-        if not self._waiting:
-            self._since = now
-        self._waiting.append(test)
-        if len(self._waiting) >= self._most or now - self._since > LONGEST:
-            self.flush()
+    @hookimpl
+    def report_result(self, result: AllureResult) -> None:
+        with self._unwritten_noted():
+            if not self._take(result):
+                self.files.report_result(result)
 
-    def tick(self) -> float:
-        """Write tests that have waited long enough; return the seconds until others will have."""
-        if not self._waiting:
-            return math.inf
-        left = self._since + PERIOD - time.monotonic()
-        if left > 0:
-            return left
-        self.flush()
-        return math.inf
+    @hookimpl
+    def report_container(self, container: Container) -> None:
+        fixtures = [*container.befores, *container.afters]
+        if not all(map(_is_uninformative, fixtures)):
+            # The item that dispatches is no test and has no result.
+            container.children = [uuid for uuid in container.children if uuid is not None]
+            with self._unwritten_noted():
+                self.files.report_container(container)
 
-    def flush(self) -> None:
-        """Write all tests that are waiting."""
-        waiting, self._waiting = self._waiting, []
-        for start in range(0, len(waiting), AT_ONCE):
-            self._write(waiting[start : start + AT_ONCE])
+    @hookimpl
+    def report_attached_file(self, source: str, file_name: str) -> None:
+        with self._unwritten_noted():
+            self.files.report_attached_file(source, file_name)
 
-    def _write(self, tests: Sequence[FinishedTest]) -> None:
+    @hookimpl
+    def report_attached_data(self, body: object, file_name: str) -> None:
+        if isinstance(body, str):  # a log line may hold a lone surrogate
+            body = body.encode("utf-8", errors="backslashreplace")
+        with self._unwritten_noted():
+            self.files.report_attached_data(body, file_name)
+
+    @hookimpl
+    def report_globals(self, globals_item: object) -> None:
+        with self._unwritten_noted():
+            self.files.report_globals(globals_item)
+
+    @contextmanager
+    def _unwritten_noted(self) -> Iterator[None]:
+        """Note an OSError of writing one of Allure's files, and go on."""
         try:
-            for stem, result in self._entries.results(tests):
-                write_result(self._folder, stem, result, self._mode)
-        except (ManifestToolError, pytest.UsageError, sqlite3.Error) as error:
-            self._notice(f"Allure shows tests as pytest saw them, not their jobs: {error}")
-            for test in tests:
-                self._write_stock(test)
+            yield
         except OSError as error:
             self._not_written(content.unwritten_message(error))
 
-    def _notice(self, text: str) -> None:
-        if text not in self._notices:
-            self._notices.append(text)
+
+def _is_uninformative(fixture: Fixture) -> bool:
+    name = fixture.name.partition("::")[0]  # a finalizer is called "fixture::finalizer"
+    passed = fixture.status == "passed"
+    return passed and name in _LEDGER_FIXTURES and not (fixture.steps or fixture.attachments)
 
 
 def write_result(folder: Path, stem: str, result: Json, mode: int) -> None:
@@ -433,76 +446,37 @@ class AllureReport:
         self._report = report
         self._folder = Path(config.option.allure_report_dir).absolute()
         self._entries: Entries | None = None
-        self._writer: ResultWriter | None = None
-        self._listener: EntryListener | None = None
-        self._file_logger: FileLogger | None = None
-        self._entry_logger: object = None
+        self._logger: EntryLogger | None = None
+        self._item: pytest.Item | None = None
+        self._repetition = 0
         self._runs: list[Run] = []
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Replace allure-pytest's listener and file writer if tests of entries were collected."""
+        """Stand before allure-commons' file logger if tests of entries were collected."""
         bindings = [found for item in session.items if (found := binding_of(item)) is not None]
-        listener = self._config.pluginmanager.getplugin("allure_listener")
-        if not bindings or self._entries is not None or listener is None:
+        if not bindings or self._entries is not None:
             return
-        from pytest_manifest.reporting.allure.entries import Entries
+        from allure_commons import plugin_manager
+        from allure_commons.logger import AllureFileLogger
 
         tests = Counter((b.manifest, b.entry) for b in bindings)
         self._entries = Entries(self._config, self._report, self._folder)
         self._entries.note_collected({b.manifest for b in bindings}, tests)
-        self._writer = ResultWriter(
-            self._entries,
-            self._folder,
-            self._write_stock,
-            self._report.notices,
-            self._report.note_unwritten,
-            mode=self._report.options.report_mode,
-            wait=self._report.role == "main",
-        )
-        self._replace_writer()
-        self._replace_listener(listener, self._writer)
-
-    def _replace_writer(self) -> None:
-        from allure_commons import plugin_manager
-        from allure_commons.logger import AllureFileLogger
-
-        from pytest_manifest.reporting.allure.listener import EntryLogger
-
         for plugin in plugin_manager.get_plugins():
             if type(plugin) is AllureFileLogger:
-                self._file_logger = plugin
-                self._entry_logger = EntryLogger(plugin, self._take, self._report.note_unwritten)
+                self._logger = EntryLogger(plugin, self._take, self._report.note_unwritten)
                 plugin_manager.unregister(plugin)
-                plugin_manager.register(self._entry_logger)
+                plugin_manager.register(self._logger)
 
-    def _replace_listener(self, listener: object, writer: ResultWriter) -> None:
-        from pytest_manifest.reporting.allure.listener import EntryListener
-
-        self._listener = EntryListener(listener, writer.add)
-        self._config.pluginmanager.unregister(listener)
-        self._config.pluginmanager.register(self._listener, "allure_listener")
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_manifest_dispatched(self) -> Generator[None, object, object]:
-        """Have the writer polled, so that it writes results while pytest waits for jobs."""
-        result = yield
-        if self._writer is not None and self._writer.tick not in self._report.pollers:
-            self._report.pollers.append(self._writer.tick)
-        return result
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self) -> None:
-        if self._writer is not None:
-            self._writer.flush()
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> None:
+        self._item, self._repetition = item, 0
 
     def pytest_manifest_finished(self, run: Run) -> None:
-
         self._runs.append(run)
         with self._report.writing("Allure's files about the run were not written", run):
             write_run_files(self._folder, self._report, self._runs)
         if run.corrections:
-            from pytest_manifest.reporting.allure.steps import issue_addresses
-
             name = short_path(run.manifest.path, self._report.options.root)
             try:
                 issue, mode = issue_addresses(self._config), self._report.options.report_mode
@@ -513,27 +487,34 @@ class AllureReport:
     def pytest_unconfigure(self) -> None:
         if self._entries is not None:
             self._entries.close()
-        if self._entry_logger is not None:
+        if self._logger is not None:
             from allure_commons import plugin_manager
 
-            plugin_manager.unregister(self._entry_logger)
-            plugin_manager.register(self._file_logger)  # allure-pytest unregisters it itself
-            self._entry_logger = None
+            plugin_manager.unregister(self._logger)
+            plugin_manager.register(self._logger.files)  # allure-pytest unregisters it itself
+            self._logger = None
 
     def _take(self, result: AllureResult) -> bool:
-        if self._listener is None:
+        """Write the result that allure-pytest has made of an entry's test, completed.
+
+        Returns False where allure-commons has to write it: it is of another test, or what completes
+        it cannot be read.
+        """
+        binding = None if self._item is None else binding_of(self._item)
+        if self._item is None or self._entries is None or binding is None:
             return False
-        group = self._listener.group
-        if group is not None and self._entries is not None:
-            self._entries.complete_group(result, *group)
-        return self._listener.take(result)
-
-    def _write_stock(self, test: FinishedTest) -> None:
-        assert self._listener is not None
-        assert self._file_logger is not None
-        if test.unfilled:
-            self._listener.complete(test)
-        from pytest_manifest.reporting.allure.listener import unwritten_noted
-
-        with unwritten_noted(self._report.note_unwritten):
-            self._file_logger.report_result(test.result)
+        if binding.group is not None:
+            self._entries.complete_group(result, self._item, binding)
+        if binding.entry is None:
+            return False
+        test = FinishedTest(self._item, binding, result, self._repetition)
+        self._repetition += 1
+        try:
+            for stem, whole in self._entries.results(test):
+                write_result(self._folder, stem, whole, self._report.options.report_mode)
+        except (ManifestToolError, pytest.UsageError, sqlite3.Error) as error:
+            text = f"Allure shows tests as pytest saw them, not their jobs: {error}"
+            if text not in self._report.notices:
+                self._report.notices.append(text)
+            return False
+        return True
