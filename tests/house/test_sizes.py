@@ -18,11 +18,11 @@ from tests.page_tables import rows
 
 MOST_LINES = 600
 BOUNDS = {
-    "modules of the package": 260,
-    "lines of code of the package": 46_771,
+    "modules of the package": 258,
+    "lines of code of the package": 46_460,
     "options and settings": 57,
-    "words of the documents": 96_869,
-    "lines of the tests": 114_334,
+    "words of the documents": 96_804,
+    "lines of the tests": 114_230,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42
