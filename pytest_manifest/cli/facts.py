@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -20,8 +19,9 @@ from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.facts import document_of
 from pytest_manifest.ledger.jobs import LoadedAttempt
 from pytest_manifest.redaction import redacted
+from pytest_manifest.schema import Entry
 from pytest_manifest.schema.facts import Ended, Job, Stored
-from pytest_manifest.schema.run_facts import JobFact, RunFact
+from pytest_manifest.schema.run_facts import JobFact, RunFact, TaskFact
 from pytest_manifest.schema.shown import Secrets, secrets_of, shown_receipt, shown_text
 from pytest_manifest.text import plural, short
 from pytest_manifest.verdict.judging import Judging
@@ -48,7 +48,7 @@ class _Line:
 
 
 def show_facts(entry: str, run: str, folder: Path, limit: int, *, json: bool) -> None:
-    """Print the facts of an entry and of its run, at most ``limit``, all where that is 0."""
+    """Print the facts of an entry and of its run: the newest ``limit``, all where that is 0."""
     stored = StoredRun.open(find_run(run, folder))
     with stored.read() as ledger:
         attempts = ledger.jobs.of_entry(entry)
@@ -60,8 +60,8 @@ def show_facts(entry: str, run: str, folder: Path, limit: int, *, json: bool) ->
         status = ledger.verdicts.statuses().get(entry)
         rule = _rule(stored, ledger, entry, attempts)
         lines = sorted(_lines(stored, ledger, entry, attempts), key=lambda one: one.seq)
-    numbers = {"matching": len(lines), "shown": len(lines[: limit or None])}
-    some = islice(lines, limit or None)
+    some = lines[-limit:]  # what decides stands at the end
+    numbers = {"matching": len(lines), "shown": len(some)}
     if json:
         head: dict[str, JsonValue] = {
             "run": stored.info.run,
@@ -74,9 +74,9 @@ def show_facts(entry: str, run: str, folder: Path, limit: int, *, json: bool) ->
         return
     said = f"{plural(len(attempts), 'attempt')}, {plural(len(lines), 'fact')}"
     say(f"{entry} of run {stored.info.run} ({status or 'pending'}): {said}")
-    write_table(_COLUMNS, map(_cells, some))
     if left := numbers["matching"] - numbers["shown"]:
-        say(f"and {left:,} more; --limit=0 shows all")
+        say(f"{left:,} earlier ones are left out; --limit=0 shows all")
+    write_table(_COLUMNS, map(_cells, some))
     if rule is not None:
         say(str(rule["sentence"]))
 
@@ -84,19 +84,24 @@ def show_facts(entry: str, run: str, folder: Path, limit: int, *, json: bool) ->
 def _lines(
     stored: StoredRun, ledger: Ledger, entry: str, attempts: Sequence[LoadedAttempt]
 ) -> Iterator[_Line]:
-    secrets = _secrets(stored, entry)
+    work = _work(stored, entry)
+    secrets = () if work is None else secrets_of(work)
+    tasks = None if work is None else {work.task}
     names: dict[str, str] = {}
     for attempt in attempts:
         for one in (attempt.own, *attempt.descendants):
             spawn = one.job.spawn
             task_id, number = one.job.task_id, one.job.number
             names[task_id] = f"attempt {number}" if spawn is None else f"{spawn.task} {task_id[:8]}"
+            if tasks is not None and spawn is not None:
+                tasks.add(spawn.task)
             yield _planned(one.job, names[task_id])
             for fact in (*one.facts, *one.extra):
                 yield _line(fact, names, secrets)
     for run in {one.own.job.run for one in attempts}:
         for of_run in ledger.jobs.run_facts(run).facts:
-            yield _line(of_run, names, secrets)
+            if tasks is None or not isinstance(of_run, TaskFact) or of_run.task in tasks:
+                yield _line(of_run, names, secrets)
     for seq, at, verdict in ledger.verdicts.each(entry):
         sentence = shown_text(verdict.sentence)
         fields: dict[str, JsonValue] = {"status": verdict.verdict, "sentence": sentence}
@@ -129,12 +134,12 @@ def of_descendant(reason: Reason, attempts: Sequence[LoadedAttempt]) -> int | No
     return next((one.facts[-1].seq for one in tree if one.job.task_id == reason.task_id), None)
 
 
-def _secrets(stored: StoredRun, entry: str) -> Secrets:
-    """Return what an entry's texts have under names of secrets."""
+def _work(stored: StoredRun, entry: str) -> Entry | None:
+    """Return the entry as its run's manifest has it; None where that cannot be read."""
     with suppress(ManifestError):
         if entry in stored.manifest:
-            return secrets_of(stored.manifest[entry])
-    return ()
+            return stored.manifest[entry]
+    return None
 
 
 def _planned(job: Job, name: str) -> _Line:

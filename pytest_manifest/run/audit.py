@@ -43,7 +43,7 @@ from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import problems
 from pytest_manifest.verdict.judge import Rules
 from pytest_manifest.verdict.judging import Judged, Judging, is_same, recorded
-from pytest_manifest.verdict.reasons import UNEXPLAINED, verdict_of
+from pytest_manifest.verdict.reasons import UNEXPLAINED, Problem, verdict_of
 
 
 class Audit(EarlierRunStrategy):
@@ -225,7 +225,7 @@ class Audit(EarlierRunStrategy):
             if had_verdict and not is_as_before and (goes_on or self._asks_for_keys):
                 taken_back.append(name)
             if is_over or not goes_on:
-                found.append(_recorded(judged, is_asked=self.queries_stack))
+                found.append(self._recorded(ledger, judged))
         if taken_back:
             ledger.verdicts.reopen(taken_back, why="keys" if self._asks_for_keys else "audit")
         ledger.verdicts.record(found)
@@ -242,6 +242,24 @@ class Audit(EarlierRunStrategy):
         jobs = [one for of in attempts for one in (of.own, *of.descendants)]
         return all(fact.seq <= known.seq for job in jobs for fact in job.facts)
 
+    def _recorded(self, ledger: Ledger, judged: Judged) -> Evaluated:
+        """Return a judgement as it is recorded; of what goes on, why nobody was asked for it."""
+        verdict, receipt = recorded(judged)
+        why = judged.judgement.finding.reason
+        if self.queries_stack or verdict.verdict != "pending":
+            return verdict, receipt
+        assert isinstance(why, Problem)  # no receipt decides of what goes on
+        if ledger.info.merged():
+            why = problems.ShardUnfinished(why=why)
+        elif self.state.info.is_private:
+            # Where it waited or ran is of no use: that stack is gone.
+            awaited = why if isinstance(why, problems.AwaitsTree) else UNEXPLAINED
+            why = problems.StackEnded(why=awaited)
+        elif why == UNEXPLAINED:
+            why = problems.NotAsked()
+        said = why.of(judged.entry, "pending")
+        return verdict_of(judged.entry.id, verdict.attempt, "pending", said), receipt
+
     def _other_work(self, entry: Entry, line: EntryLine) -> str:
         """Return what of the entry's work is another than the run's own manifest says."""
         if line.same or line.old is None:
@@ -254,15 +272,6 @@ def _is_unfinished(ledger: Ledger) -> bool:
     """Return whether some entry has no verdict, or one that says that it goes on."""
     counts = ledger.verdicts.counts()
     return "pending" in counts or sum(counts.values()) < ledger.attempts.count_entries()
-
-
-def _recorded(judged: Judged, *, is_asked: bool) -> Evaluated:
-    """Return a judgement as it is recorded; of what goes on, that nobody was asked for it."""
-    verdict, receipt = recorded(judged)
-    if is_asked or verdict.verdict != "pending" or judged.judgement.code != UNEXPLAINED.code:
-        return verdict, receipt
-    reason = problems.NotAsked().of(judged.entry, "pending")
-    return verdict_of(judged.entry.id, verdict.attempt, "pending", reason), receipt
 
 
 def audit_run(

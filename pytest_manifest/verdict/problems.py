@@ -398,6 +398,25 @@ class NotAsked(Problem):
     says = "the stack was not asked"
 
 
+class Unawaited(Problem):
+    """Base of what goes on once its own run does; ``why``: what was known of it then."""
+
+    why: Problem
+
+    def phrase(self) -> str:
+        return self.why.phrase()
+
+
+class StackEnded(Unawaited):
+    what = "There is no receipt, and the private stack ended before the job had"
+    then = "go on with --manifest-resume"
+
+
+class ShardUnfinished(Unawaited):
+    what = "There is no receipt in the run that this one was merged of"
+    then = "go on with that one, then merge again"
+
+
 class AwaitsTree(Problem):
     """So many tasks that it started have not ended."""
 

@@ -185,7 +185,7 @@ def test_18_what_is_unknown_by_what_was_expected_is_judged_once_that_is_dropped(
 @pytest.mark.parametrize(
     ("steps", "comes_to"),
     [
-        ([sent(), seen("queue")], ("pending", "in_queue")),
+        ([sent(), seen("queue")], ("pending", "stack_ended")),
         ([sent()], ("unknown", "past_lifetime")),
         ([planned()], ("unknown", "never_sent")),
     ],
@@ -205,14 +205,19 @@ def test_what_has_no_end_after_the_lifetime_of_reports(
             assert list(ledger.facts.of_kind(Kind.TAKEN_UP)) == []
 
 
-def test_what_goes_on_is_not_asked_for_without_a_stack(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("is_private", "code"), [(False, "not_asked"), (True, "stack_ended")], ids=["users", "private"]
+)
+def test_what_goes_on_is_not_asked_for_without_a_stack(
+    tmp_path: Path, is_private: bool, code: str
+) -> None:
     """It is said so, and it gets its verdict once it has an end."""
-    world = play([sent(), started()])
+    world = play([sent(), started()], is_private=is_private)
     path, manifest = written(world, tmp_path)
     with Ledger.open(path, write=True) as ledger:
         ledger.info.set_meta("created_at", utc_now().isoformat())
     audit(path, manifest)
-    assert (stored(path).status, stored(path).reason["code"]) == ("pending", "not_asked")
+    assert (stored(path).status, stored(path).reason["code"]) == ("pending", code)
     ended()(world)
     with Ledger.open(path, write=True) as ledger:
         end = world.of["a1"][-1]

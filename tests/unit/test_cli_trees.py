@@ -15,7 +15,7 @@ from pytest_manifest.cli.show import tree_lines
 from pytest_manifest.ledger import Descendant, Ledger
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.facts import FactSource, Nowhere, Stored
-from pytest_manifest.schema.run_facts import StoreFact
+from pytest_manifest.schema.run_facts import StoreFact, TaskFact
 from pytest_manifest.verdict.reasons import UNEXPLAINED
 from pytest_manifest.verdict.tree import ByDescendant
 from tests.unit.cli_support import as_json, make_run, manifest, refusal, write_manifest
@@ -128,10 +128,13 @@ def test_a_tree_fits_a_terminal_of_eighty_columns() -> None:
 
 
 def test_the_facts_of_an_entry_are_shown_in_order(run: Path) -> None:
-    """Each with who knows it, of the run, the job and its tree; no more than wanted."""
+    """Each with who knows it, of the run, the job and its tree; no more than the newest wanted,
+    and nothing of other tasks."""
     with Ledger.open(run, write=True) as ledger:
         nowhere = Nowhere(seq=0, at=MOMENT, source=FactSource.SEARCH, job="c3", as_of=7)
-        ledger.facts.append([("b", nowhere), (None, StoreFact(seq=0, at=MOMENT, what="emptied"))])
+        other = TaskFact(seq=0, at=MOMENT, task="shop.another", code="x")
+        emptied = StoreFact(seq=0, at=MOMENT, what="emptied")
+        ledger.facts.append([("b", nowhere), (None, other), (None, emptied)])
     lines = manifest("show", "b", "--facts").splitlines()
     assert lines[0] == f"b of run {run.stem} (failed): 1 attempt, 13 facts"
     assert [re.split("  +", line.strip())[:5] for line in lines[2:5]] == [
@@ -146,11 +149,11 @@ def test_the_facts_of_an_entry_are_shown_in_order(run: Path) -> None:
         r"judged pending by fact 7: awaits_tree, rule J \(.*, verdict/tree.py\)", lines[-1]
     )
     few = manifest("show", "b", "--facts", f"--run={run.stem}", "--limit=2").splitlines()
-    assert (few[0], len(few), few[-2:]) == (
-        lines[0],
+    assert (few[:2], len(few)) == (
+        [lines[0], "11 earlier ones are left out; --limit=0 shows all"],
         6,
-        ["and 11 more; --limit=0 shows all", lines[-1]],
     )
+    assert [line.split() for line in few[3:]] == [line.split() for line in lines[-3:]]
 
 
 def test_each_verdict_that_an_entry_had_is_shown(run: Path) -> None:

@@ -22,6 +22,7 @@ from pytest_manifest.ledger import (
     Ledger,
     RunInfo,
     Start,
+    utc_now,
 )
 from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.ledger.rows import microseconds
@@ -35,7 +36,9 @@ from pytest_manifest.run.task_metadata import CODE_HISTORY, CodeHistory
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.verdict import Costs
 from pytest_manifest.verdict.judging import Judging
+from pytest_manifest.verdict.reasons import read_reason
 from tests.unit.ledger_support import INFO, MOMENT, NOTHING, is_sound, verdict
+from tests.unit.test_audits import audit
 
 Make = Callable[..., Path]
 
@@ -282,6 +285,20 @@ def test_an_unfinished_shard_is_said(make: Make, owned: bool, status: str, expec
     ]
     with Ledger.open(merged.ledger) as ledger:
         assert ledger.info.status == expected
+
+
+@pytest.mark.parametrize("owned", [True, False], ids=["private", "users"])
+def test_what_a_shard_has_left_goes_on_there_alone(make: Make, owned: bool) -> None:
+    """An audit of the merged run asks no stack, and advises what can be done of it."""
+    now = utc_now().isoformat()  # so that reports are kept still
+    first = make(1, 2, owned=owned, created_at=now)
+    merged = merge([first, make(2, 2, left=[3], owned=owned, created_at=now)]).ledger
+    audit(merged, read_manifest(merged.parent.parent / "m.jsonl"))
+    with Ledger.open(merged) as ledger:
+        found = ledger.verdicts.reasons(["e3"])["e3"]
+    assert found.status == "pending"
+    said = read_reason(found.reason).advice("pending")
+    assert said == "go on with that one, then merge again"
 
 
 def test_each_receipt_is_held_against_its_own_run(make: Make) -> None:
