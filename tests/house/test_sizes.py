@@ -19,10 +19,10 @@ from tests.page_tables import rows
 MOST_LINES = 600
 BOUNDS = {
     "modules of the package": 258,
-    "lines of code of the package": 46_460,
+    "lines of code of the package": 46_484,
     "options and settings": 57,
     "words of the documents": 96_804,
-    "lines of the tests": 114_230,
+    "lines of the tests": 114_255,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42
