@@ -22,7 +22,7 @@ BOUNDS = {
     "lines of code of the package": 46_484,
     "options and settings": 57,
     "words of the documents": 96_804,
-    "lines of the tests": 114_255,
+    "lines of the tests": 114_265,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42

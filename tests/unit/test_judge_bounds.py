@@ -26,6 +26,7 @@ from tests.unit.judge_world import (
     child_ended,
     code,
     crash,
+    dead,
     ended,
     gone,
     handed_on,
@@ -86,6 +87,15 @@ A = [
             *(about("a1"), ended("crashed"), about("a2"), sending(), result(), crash("x2")),
         ],
         ("crashed", "died"),
+        REPEATABLE,
+    ),
+    Row(
+        "A: a death before the next was planned, of a job that is taken up after that",
+        [
+            *(segment(kills=2), sent(), dead("x1"), planned("retry"), about("a1"), taken_up()),
+            *(about("a2"), sending(), result(), crash("x2")),
+        ],
+        ("quarantined", "kills_workers"),
         REPEATABLE,
     ),
     Row(
