@@ -22,6 +22,8 @@ REDIS_SCHEMES: Final[Mapping[str, str]] = {
 redis-py has no URL for Sentinel, which knows where the master is: Celery's own client asks it.
 """
 SENTINEL: Final = "sentinel"
+AMQP_SCHEMES: Final = ("amqp", "amqps", "pyamqp", "librabbitmq")
+IN_PROCESS: Final = "memory"
 SOCKETS: Final = frozenset(scheme for scheme, name in REDIS_SCHEMES.items() if name == "unix")
 
 
@@ -39,6 +41,16 @@ def kind_of(store: str) -> str:
 def is_redis(url: str) -> bool:
     """Tell whether a broker or backend URL means Redis, or a server that speaks its protocol."""
     return scheme_of(url) in REDIS_SCHEMES
+
+
+def is_in_process(url: str) -> bool:
+    """Tell whether a broker or result store is in the memory of one process."""
+    return url.startswith(f"{IN_PROCESS}:")
+
+
+def is_rpc(url: str) -> bool:
+    """Tell whether results come back, by the broker, to the process alone that sent the job."""
+    return scheme_of(url) == "rpc"
 
 
 def is_redis_server(url: str) -> bool:

@@ -13,18 +13,16 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, Generic, TypeVar
 
 from pytest_manifest.errors import StackError
 from pytest_manifest.redaction import redact_url
+from pytest_manifest.urls import is_in_process
 
 T = TypeVar("T")
 
-CONNECT_TIMEOUT: Final = 5.0  # s
-SOCKET_TIMEOUT: Final = 10.0
-"""Seconds that one read or write of a socket may take; a healthy peer needs far less for any."""
 CALL_TIMEOUT: Final = 30.0
 """Seconds for a call of many reads and writes: a batch, a read of every queue."""
 SUSPECT_TIMEOUT: Final = 3.0
@@ -121,7 +119,7 @@ class BoundedCaller:
         self._url = url
         self._budget = budget or WaitBudget()
         self._on_abandon = on_abandon
-        self._direct = url.startswith(("memory:", "cache+memory:"))
+        self._direct = is_in_process(url.removeprefix("cache+"))
         self._calls: queue.SimpleQueue[_PendingCall[object] | None] | None = None
         self._ident = 0
         self._timeouts = 0
@@ -224,15 +222,3 @@ def _is_timeout(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
-
-
-def redis_limits(own: Container[str]) -> dict[str, float]:
-    """Give the time limits (s) of a Redis connection that the app does not set itself."""
-    limits = {"socket_connect_timeout": CONNECT_TIMEOUT, "socket_timeout": SOCKET_TIMEOUT}
-    return {name: seconds for name, seconds in limits.items() if name not in own}
-
-
-def amqp_limits(own: Mapping[str, object]) -> dict[str, float]:
-    """Give the time limits (s) of an AMQP connection that the app does not set itself."""
-    limits = {"read_timeout": SOCKET_TIMEOUT, "write_timeout": SOCKET_TIMEOUT}
-    return {name: seconds for name, seconds in limits.items() if name not in own}

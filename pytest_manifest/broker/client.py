@@ -34,8 +34,8 @@ from celery.app.backends import by_url
 from celery.app.utils import find_app
 from kombu import Connection
 
-from pytest_manifest.broker.bounded import SOCKET_TIMEOUT, amqp_limits, redis_limits
 from pytest_manifest.broker.celery_settings import OPTIONS, harmless, is_overridden
+from pytest_manifest.broker.transports import SOCKET_TIMEOUT, transport_of
 from pytest_manifest.compat.celery import setting_names
 from pytest_manifest.errors import StackError
 from pytest_manifest.redaction import redact, redact_url
@@ -126,7 +126,6 @@ def _is_machinery(filename: str) -> bool:
 
 SHOWN: Final = 5
 """Names of apps in one message."""
-AMQP_SCHEMES: Final = ("amqp", "amqps", "pyamqp", "librabbitmq")
 _complete: Final[WeakSet[object]] = WeakSet()
 """The loaders of the apps whose modules of tasks have been imported."""
 
@@ -331,10 +330,7 @@ def _without_own_addresses(app: Celery) -> Celery:
 def _timeouts(app: Celery, address: StackAddress) -> dict[str, float]:
     """Give the time-outs that the app does not set itself; Celery adds its own options."""
     own = app.conf.broker_transport_options or {}
-    if is_redis(address.broker_url):
-        # Whose answer was too late may have been done: redis-py would have it done once more.
-        return redis_limits(own) | {"retry_on_timeout": False}
-    return amqp_limits(own) if scheme_of(address.broker_url) in AMQP_SCHEMES else {}
+    return transport_of(address.broker_url).limits(own)
 
 
 PARTS: Final = (

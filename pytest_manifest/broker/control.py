@@ -21,8 +21,9 @@ from kombu.transport import virtual
 
 from pytest_manifest.broker.client import connect
 from pytest_manifest.broker.routing import refusal
+from pytest_manifest.broker.transports import NOT_FOUND, transport_of
 from pytest_manifest.compat.kombu import publish_command, sever
-from pytest_manifest.urls import StackAddress, is_redis
+from pytest_manifest.urls import StackAddress
 
 if TYPE_CHECKING:
     from kombu import Connection, Queue
@@ -35,7 +36,6 @@ Answers = dict[str, dict[str, object]]
 
 FIRST_POLL: Final = 0.001  # s
 LAST_POLL: Final = 0.02  # s
-NOT_FOUND: Final = "404"
 REVOKE_CHUNK: Final = 1000  # ids a message
 FORMATS: Final = ("json", "yaml", "msgpack", "pickle")
 """Those that Celery's ``accept_content`` may name without more ado."""
@@ -51,6 +51,7 @@ class Control:
     def __init__(self, app: Celery, address: StackAddress) -> None:
         self._app = app
         self._address = address
+        self._transport = transport_of(address.broker_url)
         self._connection: Connection | None = None
 
     def call(
@@ -148,8 +149,7 @@ class Control:
             # A channel each: RabbitMQ closes it when the queue is not there. On Redis passive
             # declaring finds nothing under a global_keyprefix, and declaring creates nothing.
             with self._lend() as (_, channel):
-                passive = not is_redis(self._address.broker_url)
-                lengths[name] = _length(channel, name, passive=passive)
+                lengths[name] = _length(channel, name, passive=self._transport.passive)
         return lengths
 
     def listeners(self) -> set[str]:
@@ -161,16 +161,14 @@ class Control:
             mailbox: Mailbox = self._app.control.mailbox(connection)
             return _listeners(channel, mailbox.exchange.name)
 
-    def count_connected(self) -> int:
-        """Count the connections to a Redis broker on which nodes listen for questions, now.
-
-        Nodes pass over the empty message that finds them out. One that has ended is not among them;
-        one that is busy or frozen is.
-        """
+    def count_connected(self) -> int | None:
+        """Count the connections on which nodes listen for questions, now; None where the broker
+        does not know. One that has ended is not among them; one that is busy or frozen is."""
+        if not self._transport.knows_listeners:
+            return None
         with self._lend() as (connection, channel):
             mailbox: Mailbox = self._app.control.mailbox(connection)
-            with channel.conn_or_acquire() as client:
-                return int(client.publish(f"{channel.keyprefix_fanout}{mailbox.exchange.name}", ""))
+            return self._transport.connected(channel, mailbox.exchange.name)
 
     def close(self) -> None:
         """End the connection."""

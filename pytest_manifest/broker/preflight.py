@@ -14,33 +14,23 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from pytest_manifest.broker import checks, stores
-from pytest_manifest.broker.checks import Demand, Finding, demand_of, tasks_by_queue
-from pytest_manifest.broker.client import AMQP_SCHEMES
-from pytest_manifest.broker.control import NOT_FOUND, Answers, by_node
+from pytest_manifest.broker import checks, rules
+from pytest_manifest.broker.checks import Demand, Finding, Level, demand_of, tasks_by_queue
+from pytest_manifest.broker.control import Answers, by_node
 from pytest_manifest.broker.locating.worker_replies import QUIET_TIME, TIMEOUT, stack_errors
-from pytest_manifest.broker.messages import sending_notice
 from pytest_manifest.broker.publisher import Publisher
-from pytest_manifest.broker.redelivery import (
-    Visibility,
-    hands_out_again,
-    redelivery_findings,
-    visibility_of,
-)
+from pytest_manifest.broker.redelivery import Visibility
 from pytest_manifest.broker.routing import queue_name
 from pytest_manifest.broker.workers import (
     QUESTIONS,
     STORE_QUESTION,
     Worker,
-    acks_late,
     known_codes,
-    pool_warnings,
-    unsaid_warnings,
     workers_of,
 )
 from pytest_manifest.errors import StackError
 from pytest_manifest.redaction import redact_error, redact_url
-from pytest_manifest.urls import is_redis, scheme_of
+from pytest_manifest.urls import scheme_of
 
 __all__ = [
     "Demand",
@@ -50,8 +40,6 @@ __all__ = [
     "preflight",
 ]
 
-IN_MEMORY: Final = "memory:"
-# Where neither we nor the broker know the workers: all have answered when none has for so long.
 NO_CONTROL: Final = (
     "a broker reached by {scheme}:// carries no remote control, so no worker can be asked: task "
     "names, queues, time limits and the workers' result store are unchecked, no job can be revoked "
@@ -64,16 +52,14 @@ NO_CONTROL: Final = (
 class Preflight:
     """The findings of preflight; every sentence is meant for the user.
 
-    ``unknown_tasks``: task -> nearest registered names; these must not be sent. ``refusals``:
-    reasons not to send anything. ``warnings`` and ``notices`` are to be shown, no more.
-    ``answered``: whether any worker did. ``workers``: their node names, ``described`` as they
-    describe themselves; ``slots``: jobs that they
-    run at once. ``added_queues``: queues
-    that the workers were told to consume; a worker that restarts must be told again
-    (:func:`add_consumers`). ``queues``: the names of all queues that the jobs go to. ``stock``: the
-    workers that hand in no receipts, so that their starts are unknown; ``idle``: queues
-    of them that no worker consumes which answered, so that any kind of worker may come for them.
-    ``signers``: of each worker that listed its tasks, the id of the key that it signs with.
+    ``unknown_tasks``: task -> nearest registered names; these must not be sent. ``findings``: an
+    error is a reason not to send anything. ``answered``: whether any worker did. ``workers``: their
+    node names, ``described`` as they describe themselves; ``slots``: jobs that they run at once.
+    ``added_queues``: queues that the workers were told to consume; a worker that restarts must be
+    told again (:func:`add_consumers`). ``queues``: the names of all queues that the jobs go to.
+    ``stock``: the workers that hand in no receipts, so that their starts are unknown; ``idle``:
+    queues of them that no worker consumes which answered, so that any kind of worker may come for
+    them. ``signers``: of each worker that listed its tasks, the id of the key that it signs with.
     ``codes``: the digest of each task's code that would run, as far as the workers tell it.
     ``held_for``: how long the broker lets a worker hold a message; None: as long as it likes.
     ``takes_one``: whether no worker holds more jobs than it runs. ``holding``: what may be held for
@@ -81,13 +67,11 @@ class Preflight:
     """
 
     unknown_tasks: dict[str, list[str]] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    refusals: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
     answered: bool = False
     workers: list[str] = field(default_factory=list)
     described: list[Worker] = field(default_factory=list)
     slots: int = 0
-    notices: list[str] = field(default_factory=list)
     added_queues: list[str] = field(default_factory=list)
     queues: list[str] = field(default_factory=list)
     stock: list[str] = field(default_factory=list)
@@ -97,6 +81,10 @@ class Preflight:
     held_for: Visibility | None = None
     holding: list[Finding] = field(default_factory=list)
     takes_one: bool = False
+
+    def said(self, level: Level) -> list[str]:
+        """List the sentences of a level; of ``ok`` they are notices."""
+        return [one.message for one in self.findings if one.level == level]
 
 
 def preflight(
@@ -119,9 +107,8 @@ def preflight(
     """
     queues = {key: queue_name(publisher.routing(entry)) for key, entry in demand.samples.items()}
     address = publisher.address
-    questions = (
-        QUESTIONS if address.is_private or address.is_managed else {**QUESTIONS, **STORE_QUESTION}
-    )
+    ours = address.is_private or address.is_managed
+    questions = QUESTIONS if ours else {**QUESTIONS, **STORE_QUESTION}
     enough = _enough(demand, tasks_by_queue(queues), expected_workers, len(questions))
     try:
         answers = publisher.call(
@@ -135,50 +122,37 @@ def preflight(
         ) from error
     workers = list(workers_of(answers).values())
     publisher.limits.update(workers)
-    known = [publisher.tasks[name] for name in demand.tasks if name in publisher.tasks]
-    elsewhere, perhaps = stores.refusals(publisher.app, address, known, workers)
-    eager = address.app is not None and bool(publisher.app.conf.task_always_eager)
-    ours = address.is_private or address.is_managed
     unknown = checks.unknown_tasks(demand.tasks, workers)
     sendable = demand.without(unknown)
-    needed = tasks_by_queue({key: queues[key] for key in sendable.samples})
-    held_for = None
-    if hands_out_again(address.broker_url):
-        held_for = visibility_of(publisher, workers, needed)
-    result = Preflight(
+    case = rules.Case(
+        publisher, sendable, workers, {k: queues[k] for k in sendable.samples}, accepted=accepted
+    )
+    answered = (
+        _answer_warnings(workers, expected_workers, timeout)
+        if can_answer
+        else [NO_CONTROL.format(scheme=scheme_of(address.broker_url))]
+    )
+    idle = rules.idle(case)
+    return Preflight(
         unknown_tasks=unknown,
+        findings=[
+            *(Finding("warning", "workers", said) for said in answered),
+            *rules.findings(case, sending=True),
+        ],
         answered=bool(workers),
         workers=[worker.name for worker in workers],
         described=workers,
         slots=sum(worker.slots for worker in workers),
-        stock=[worker.name for worker in workers if worker.is_stock],
+        added_queues=_serve(publisher, idle) if address.is_private else [],
+        queues=sorted(case.needed),
+        stock=case.stock,
+        idle=[] if address.is_private else idle,
         signers={worker.name: worker.key_id for worker in workers if worker.tasks},
         codes=known_codes(workers),
-        held_for=held_for,
+        held_for=case.held_for,
+        holding=rules.holding(case),
         takes_one=bool(workers) and all(worker.takes_one for worker in workers),
-        refusals=([checks.EAGER] if eager and not ours else []) + elsewhere,
-        notices=([checks.EAGER_HERE] if eager and ours else [])
-        + checks.acknowledgement_notices(sendable, acks_late(workers)),
-        warnings=perhaps
-        + (
-            _answer_warnings(workers, expected_workers, timeout)
-            if can_answer
-            else [NO_CONTROL.format(scheme=scheme_of(address.broker_url))]
-        ),
     )
-    result.warnings.extend(
-        sending_notice(publisher.own_senders, sendable.tasks, called=publisher.calls_own_senders)
-    )
-    result.warnings.extend(unsaid_warnings(workers, publisher.app.conf.task_serializer))
-    if held_for is not None:
-        result.warnings.extend(held_for.warnings())
-        risks = redelivery_findings(publisher, sendable, workers, queues, held_for, accepted)
-        result.holding.extend(risks)
-    if not publisher.address.broker_url.startswith(IN_MEMORY):  # whose page says it
-        result.warnings.extend(pool_warnings(workers))
-    result.queues.extend(sorted(needed))
-    _check_queues(publisher, needed, workers, result)
-    return result
 
 
 def add_consumers(publisher: Publisher, queues: list[str]) -> None:
@@ -223,28 +197,13 @@ def _answer_warnings(workers: list[Worker], expected: int | None, timeout: float
     return []
 
 
-def _check_queues(
-    publisher: Publisher,
-    needed: Mapping[str, set[str]],
-    workers: list[Worker],
-    result: Preflight,
-) -> None:
-    result.warnings.extend(checks.misrouted(needed, workers))
-    idle = checks.idle_queues(needed, workers) if workers else []
-    if publisher.address.is_private:
-        # A worker that is told to consume what its broker refuses dies of it, again and again.
-        refused = publisher.refusals(idle) if idle else {}
-        wanted = [name for name in idle if name not in refused]
-        add_consumers(publisher, wanted)
-        result.added_queues.extend(wanted)
-        return
-    result.idle.extend(idle)
-    result.warnings.extend(
-        f"no worker that answered consumes queue {queue!r}, where jobs of "
-        f"{', '.join(sorted(needed[queue]))} go; start a worker with -Q {queue}, or run "
-        f"'celery control add_consumer {queue}'"
-        for queue in idle
-    )
+def _serve(publisher: Publisher, queues: list[str]) -> list[str]:
+    """Have a stack of our own consume these queues; return those that its broker lets it."""
+    # A worker that is told to consume what its broker refuses dies of it, again and again.
+    refused = publisher.refusals(queues) if queues else {}
+    wanted = [name for name in queues if name not in refused]
+    add_consumers(publisher, wanted)
+    return wanted
 
 
 def _consumer_arguments(publisher: Publisher, name: str) -> dict[str, object]:
@@ -329,19 +288,10 @@ def _look(publisher: Publisher, queues: frozenset[str]) -> Presence:
 def _silent(
     publisher: Publisher, queues: Collection[str], answered: int, serving: int
 ) -> int | None:
-    url = publisher.address.broker_url
-    if is_redis(url):
-        return max(0, publisher.control.count_connected() - answered)
-    if scheme_of(url) in AMQP_SCHEMES and queues:
-        return max(0, max(_consumers(publisher, name) for name in queues) - serving)
-    return None
-
-
-def _consumers(publisher: Publisher, queue: str) -> int:
+    connected = publisher.control.count_connected()
+    if connected is not None:
+        return max(0, connected - answered)
     with publisher.control.channel() as channel:
-        try:
-            return int(channel.queue_declare(queue=queue, passive=True).consumer_count)
-        except Exception as error:
-            if str(getattr(error, "reply_code", "")) == NOT_FOUND:
-                return 0
-            raise
+        counts = [publisher.transport.consumers(channel, name) for name in queues]
+    known = [count for count in counts if count is not None]
+    return max(0, max(known) - serving) if known else None

@@ -20,11 +20,12 @@ from pytest_manifest.broker.connection import PublishConnection
 from pytest_manifest.broker.control import Control
 from pytest_manifest.broker.messages import MessageBuilder, Outgoing, own_senders
 from pytest_manifest.broker.routing import AppRouting, destination_of, queue_name, reserved
+from pytest_manifest.broker.transports import transport_of
 from pytest_manifest.broker.workers import TaskLimits
 from pytest_manifest.errors import StackError
 from pytest_manifest.redaction import redact_about, redact_url
 from pytest_manifest.schema import Entry
-from pytest_manifest.urls import StackAddress, scheme_of
+from pytest_manifest.urls import StackAddress, is_rpc
 from pytest_manifest.verdict.problems import Refused
 from pytest_manifest.verdict.reasons import Problem
 
@@ -71,6 +72,7 @@ class Publisher:
         own_apply_async: bool = False,
     ) -> None:
         self.address = address
+        self.transport = transport_of(address.broker_url)
         self.app: Celery = load_app(address)
         # Finalising a plain app would give it the tasks of every other app in this process.
         self.tasks: Mapping[str, Task] = self.app.tasks if address.app else {}
@@ -79,7 +81,7 @@ class Publisher:
         self.calls_own_senders = own_apply_async
         self.routing = AppRouting(self.app, self.tasks)
         self.limits = TaskLimits(self.app)
-        self._rpc = scheme_of(address.backend_url) == "rpc"
+        self._rpc = is_rpc(address.backend_url)
         self._builder = MessageBuilder(
             self.app,
             self.routing,
@@ -155,8 +157,7 @@ class Publisher:
         return {name: phrase for name, phrase in self.refused.items() if name in wanted}
 
     def _reserved(self, names: Iterable[str]) -> dict[str, str]:
-        url = self.address.broker_url
-        found = ((name, reserved(name, self.app, url)) for name in names)
+        found = ((name, reserved(name, self.app, self.transport)) for name in names)
         return {name: phrase for name, phrase in found if phrase is not None}
 
     def revoke(self, task_ids: Sequence[str], terminate: bool = False) -> None:

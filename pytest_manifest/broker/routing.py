@@ -15,10 +15,10 @@ from celery.app.routes import MapRoute
 from celery.exceptions import QueueNotFound
 from kombu import Queue
 
+from pytest_manifest.broker.transports import Transport
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.redaction import redact
 from pytest_manifest.schema.models import Entry
-from pytest_manifest.urls import is_redis
 
 Options = dict[str, object]
 Destination = tuple[str, str]
@@ -146,14 +146,7 @@ def unverified_destination(options: Options) -> Destination | None:
 AMQP_REFUSALS: Final = frozenset({"403", "404", "405", "406"})
 """Access refused, no such exchange, locked by another connection, declared otherwise."""
 REDIS_REFUSALS: Final = ("WRONGTYPE", "NOPERM", "No permission")
-BINDINGS: Final = "_kombu.binding."
 PIDBOX: Final = "pidbox"
-BOOKKEEPING: Final[Mapping[str, str]] = {
-    "unacked_key": "unacked",
-    "unacked_index_key": "unacked_index",
-    "unacked_mutex_key": "unacked_mutex",
-}
-"""Transport options that name keys in which kombu keeps what workers have taken, and defaults."""
 
 
 def refusal(error: BaseException) -> str | None:
@@ -165,7 +158,7 @@ def refusal(error: BaseException) -> str | None:
     return None
 
 
-def reserved(name: str, app: Celery, broker_url: str) -> str | None:
+def reserved(name: str, app: Celery, transport: Transport) -> str | None:
     """Say in a phrase why no job may go to a queue of this name; None where one may.
 
     Some of these names would be accepted, and a job there would stop workers or disturb what is
@@ -178,11 +171,4 @@ def reserved(name: str, app: Celery, broker_url: str) -> str | None:
     events = conf.event_queue_prefix or "celeryev"
     if name == events or name.startswith(f"{events}."):
         return "that is where workers report events"
-    if not is_redis(broker_url):
-        return None
-    if name.startswith(BINDINGS):
-        return "that is where kombu keeps which queues there are"
-    options = conf.broker_transport_options or {}
-    if name in {options.get(option, key) for option, key in BOOKKEEPING.items()}:
-        return "that is where kombu keeps what workers have taken"
-    return None
+    return transport.reserved(name, conf.broker_transport_options or {})

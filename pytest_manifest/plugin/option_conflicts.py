@@ -12,7 +12,7 @@ import pytest
 
 from pytest_manifest.files import folder_of
 from pytest_manifest.plugin.options import Options
-from pytest_manifest.plugin.stack_choice import IN_MEMORY
+from pytest_manifest.urls import is_in_process
 
 CONFLICTS: Final[Mapping[str, Callable[[Options], object]]] = {
     "--manifest-report is of a run that is over; leave it out with "
@@ -125,7 +125,7 @@ def _refuse_closed_sockets(config: pytest.Config, options: Options) -> None:
         config.getoption("force_enable_socket", False) or config.getoption("allow_hosts", None)
     )
     needs_none = options.audit or config.option.collectonly or _only_plans(options)
-    in_memory = (options.broker or "").startswith(IN_MEMORY)
+    in_memory = is_in_process(options.broker or "")
     if closed and options.active and not (needs_none or in_memory):
         raise pytest.UsageError(
             "pytest-socket closes all sockets while tests run (--disable-socket), and jobs are "

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from pytest_manifest.broker.checks import LEVEL_WIDTH, LEVELS, Level, StackCheck, table_rows
-from pytest_manifest.broker.lint import is_of_project
+from pytest_manifest.broker.rules import is_of_project
 from pytest_manifest.console import quiet_console
 from pytest_manifest.errors import ManifestToolError, ResultStoreError, SigningError, StackError
 from pytest_manifest.plugin import stack_choice
@@ -233,19 +233,19 @@ def _check(
     entries: Iterable[Entry] | None,
     options: Options,
 ) -> None:
-    from pytest_manifest.broker.lint import eager, lint
+    from pytest_manifest.broker import rules
 
     check.broker, check.backend = redact_url(address.broker_url), redact_url(address.backend_url)
     _reach(check, address, choice)
     with closing(_publisher(address, options)) as publisher:
-        if address.app:
-            ours = address.is_private or address.is_managed
-            check.findings += eager(publisher.app.conf.task_always_eager, ours=ours)
         if any(one.level == "error" and one.check == "broker" for one in check.findings):
+            check.findings += rules.eager(publisher)
             return
         _ask(check, publisher)
         with _transport_errors():
-            check.findings += lint(publisher, check.workers, entries, options.allow, options.accept)
+            check.findings += rules.check(
+                publisher, check.workers, entries, options.allow, options.accept
+            )
 
 
 def _publisher(address: StackAddress, options: Options) -> Publisher:
@@ -283,10 +283,10 @@ def _reach(check: StackCheck, address: StackAddress, choice: stack_choice.StackC
 
 def _ask(check: StackCheck, publisher: Publisher) -> None:
     """Ask the workers, and add who answered."""
-    from pytest_manifest.broker.lint import ASKING, ASKING_LISTENERS, ask_workers
     from pytest_manifest.broker.preflight import NO_CONTROL
+    from pytest_manifest.broker.rules import ASKING, ASKING_LISTENERS, ask_workers
     from pytest_manifest.text import plural
-    from pytest_manifest.urls import is_redis, scheme_of
+    from pytest_manifest.urls import scheme_of
 
     url = publisher.address.broker_url
     try:
@@ -294,9 +294,7 @@ def _ask(check: StackCheck, publisher: Publisher) -> None:
             check.add("unchecked", "workers", NO_CONTROL.format(scheme=scheme_of(url)))
             return
         check.workers = ask_workers(publisher)
-        busy = 0
-        if not check.workers and is_redis(url):
-            busy = publisher.call(publisher.control.count_connected)
+        busy = 0 if check.workers else publisher.call(publisher.control.count_connected)
         if busy:
             check.workers = ask_workers(publisher, ASKING_LISTENERS)
     except Exception as error:  # whatever a transport raises

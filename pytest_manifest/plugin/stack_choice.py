@@ -17,6 +17,7 @@ import pytest
 from pytest_manifest.errors import DispatchError, ManifestToolError, StackError
 from pytest_manifest.process_state import ProcessState
 from pytest_manifest.redaction import redact, redact_url
+from pytest_manifest.urls import is_in_process
 
 if TYPE_CHECKING:
     from pytest_manifest.broker.client import OwnBroker
@@ -28,7 +29,6 @@ StackKind = Literal["private", "app", "named", "running", "memory", "none"]
 
 PRIVATE_INSTEAD: Final = "--manifest-broker=private for a private stack"
 APP_INSTEAD: Final = "--manifest-broker=app for the app's own broker"
-IN_MEMORY: Final = "memory:"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -142,7 +142,7 @@ def _named(options: Options) -> StackChoice:
 
 
 def _kind_of(broker: str, other: StackKind) -> StackKind:
-    return "memory" if broker.startswith(IN_MEMORY) else other
+    return "memory" if is_in_process(broker) else other
 
 
 def _running(reason: str) -> StackChoice:
@@ -198,7 +198,7 @@ def _by_app(options: Options, own: OwnBroker | None, *, outlives: bool) -> Stack
         if outlives:
             return _running("it outlives pytest")
         return StackChoice("private", none)
-    if own.url.startswith(IN_MEMORY) and not insists:
+    if is_in_process(own.url) and not insists:
         return StackChoice(
             "private",
             "the app's broker memory:// is in one process, where no worker could take jobs",

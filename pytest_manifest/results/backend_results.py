@@ -28,8 +28,9 @@ from kombu.utils import json as kombu_json
 from pydantic import JsonValue
 
 from pytest_manifest.broker.attempt import RUN8_LENGTH
-from pytest_manifest.broker.client import AMQP_SCHEMES, connect, load_app, result_backend
+from pytest_manifest.broker.client import connect, load_app, result_backend
 from pytest_manifest.broker.connection import reply_queue
+from pytest_manifest.broker.transports import transport_of
 from pytest_manifest.compat.celery import if_made
 from pytest_manifest.errors import StackError
 from pytest_manifest.redaction import redact_error, redact_url
@@ -38,7 +39,7 @@ from pytest_manifest.results.read_errors import FINAL_STATES, ReadErrors
 from pytest_manifest.schema import ErrorInfo, State
 from pytest_manifest.schema.fields import json_value
 from pytest_manifest.schema.wire import MOST, YEARS, parse_moment, plain_traceback, unwrap_result
-from pytest_manifest.urls import StackAddress, scheme_of
+from pytest_manifest.urls import StackAddress, is_in_process, is_rpc
 
 if TYPE_CHECKING:
     from celery.backends.base import Backend
@@ -84,9 +85,9 @@ def open_source(
     ``fetched``: results that can be had once only, by task id; they are kept there until they are
     asked for.
     """
-    if scheme_of(address.backend_url) == "rpc":
+    if is_rpc(address.backend_url):
         return ReplySource(app, address, flaws, {} if fetched is None else fetched)
-    if scheme_of(address.backend_url) == "memory":
+    if is_in_process(address.backend_url):
         from pytest_manifest.worker.backend_memory import MemoryBackend
 
         backend = MemoryBackend(app=app, url=address.backend_url)
@@ -259,7 +260,7 @@ class ReplySource:
         self._waiting = waiting
         # RabbitMQ gives anew what was not acknowledged when a connection is cut; kombu's own
         # transports would keep it for an hour.
-        self._no_ack = scheme_of(address.broker_url) not in AMQP_SCHEMES
+        self._no_ack = not transport_of(address.broker_url).gives_back
 
     def read(self, task_ids: Sequence[str]) -> dict[str, Meta]:
         """Fetch what has come, and give what is final among the ids; the rest waits here."""
@@ -445,7 +446,7 @@ class ResultReader:
 
 def needs_this_process(address: StackAddress) -> bool:
     """Tell whether results come back to this process only (``rpc://``), so no later audit can."""
-    return scheme_of(address.backend_url) == "rpc"
+    return is_rpc(address.backend_url)
 
 
 def parse_result(meta: Meta) -> BackendResult | None:

@@ -12,20 +12,19 @@ from urllib.parse import parse_qsl, urlencode
 from loguru import logger
 from pydantic_core import from_json
 
-from pytest_manifest.broker.bounded import redis_limits
 from pytest_manifest.broker.client import load_app, result_backend
+from pytest_manifest.broker.transports import redis_limits
 from pytest_manifest.errors import StackError
 from pytest_manifest.redaction import redact_about, redact_url
 from pytest_manifest.results.read_errors import ReadErrors
 from pytest_manifest.schema.stream_records import STREAM_FIELD
-from pytest_manifest.urls import SENTINEL, is_redis, scheme_of, with_redis_scheme
+from pytest_manifest.urls import SENTINEL, is_in_process, is_redis, scheme_of, with_redis_scheme
 
 if TYPE_CHECKING:
     from redis import Redis
 
     from pytest_manifest.urls import StackAddress
 
-MEMORY_SCHEME = "memory://"
 BATCH_SIZE = 5_000
 """Records taken in one round trip."""
 TRIM_BATCH = 1_000
@@ -39,7 +38,7 @@ TRANSLATED: Final = ("ssl_cert_reqs", "virtual_host")
 
 def has_stream(backend_url: str) -> bool:
     """Tell whether this result store can carry a receipts stream."""
-    return is_redis(backend_url) or backend_url.startswith(MEMORY_SCHEME)
+    return is_redis(backend_url) or is_in_process(backend_url)
 
 
 def open_client_at(address: StackAddress) -> Redis:
@@ -60,7 +59,7 @@ def open_client_at(address: StackAddress) -> Redis:
 
 def open_client(backend_url: str) -> Redis:
     """Open a client for the store's streams; the in-memory store has the same methods."""
-    if backend_url.startswith(MEMORY_SCHEME):
+    if is_in_process(backend_url):
         from pytest_manifest.worker.backend_memory import stores
 
         return cast("Redis", stores.now)
@@ -211,7 +210,7 @@ class StreamReader:
 
         Raises StackError where the store cannot be reached, or is too old for that.
         """
-        if not self._url.startswith(MEMORY_SCHEME):  # there are no others
+        if not is_in_process(self._url):  # there are no others
             record = json.dumps({"kind": SESSION, "session": self.session})
             with self._stack_errors("written to"):
                 self._client.xadd(self._key, {STREAM_FIELD: record}, nomkstream=True)

@@ -25,7 +25,6 @@ from pytest_manifest.run.search import Departures
 from pytest_manifest.run.settings import WINDOW, RunSettings, Signals
 from pytest_manifest.schema.stream_records import ReceiverFailedRecord
 from pytest_manifest.text import middle, one_line, plural, seconds, short
-from pytest_manifest.urls import is_redis
 
 MOST: Final = 10
 """Receivers of which a run speaks."""
@@ -150,8 +149,8 @@ class EngineContext:
         """
         held_for = self.held_for
         if held_for is None and self.publisher is not None:
-            url = self.publisher.address.broker_url
-            held_for = visibility_of(self.publisher, (), ()) if is_redis(url) else None
+            asks_app = self.publisher.transport.hands_out_again
+            held_for = visibility_of(self.publisher, (), ()) if asks_app else None
         if held_for is None or delay < held_for.timeout:
             return
         if what in self._told_delays or len(self._told_delays) >= MOST_DELAYS:

@@ -57,7 +57,7 @@ from pytest_manifest.schema import Entry
 from pytest_manifest.schema.run_facts import PlaceFact
 from pytest_manifest.schema.wire import code_digest
 from pytest_manifest.text import listed
-from pytest_manifest.urls import StackAddress, scheme_of
+from pytest_manifest.urls import StackAddress, is_in_process
 from pytest_manifest.verdict.problems import UnknownTask
 from pytest_manifest.verdict.reasons import Problem, in_brackets, verdict_without_receipt
 
@@ -78,7 +78,7 @@ def admit(strategy: Strategy, publisher: Publisher, expected_workers: int | None
     accepted = state.settings.accept
     found = preflight(publisher, demand, expected_workers=expected_workers, accepted=accepted)
     _take_over(strategy, found)
-    refusals = [*found.refusals, *_descendants_refusal(strategy, found, demand)]
+    refusals = [*found.said("error"), *_descendants_refusal(strategy, found, demand)]
     refusals += _signing_refusals(strategy, found)
     unmeasured = [] if state.address.is_private else checks.unmeasured_times(demand, found.stock)
     if state.settings.strict:
@@ -101,7 +101,7 @@ def admit(strategy: Strategy, publisher: Publisher, expected_workers: int | None
 
 def _codes(publisher: Publisher, found: Preflight) -> Mapping[str, str]:
     """Return what code of each task would run; a stack in memory has that of this process."""
-    if scheme_of(publisher.address.broker_url) != "memory":
+    if not publisher.transport.in_process:
         return found.codes
     own = {name: task for name, task in publisher.tasks.items() if not name.startswith(CELERYS)}
     digests = ((name, code_digest(task)) for name, task in own.items())
@@ -120,7 +120,7 @@ def _signing_refusals(strategy: Strategy, found: Preflight) -> list[str]:
             "give it again."
         )
         return [why]
-    if scheme_of(state.address.broker_url) == "memory":  # whose worker is this process's own
+    if is_in_process(state.address.broker_url):  # whose worker is this process's own
         return []
     return signing_refusals(found.signers, keys)
 
@@ -153,7 +153,7 @@ def _take_over(strategy: Strategy, found: Preflight) -> None:
     """Keep what the preflight found: messages, and the workers and queues of the run."""
     state, connections = strategy.state, strategy.connections
     risks = [one.message for one in found.holding]
-    state.notices += found.warnings + risks + found.notices
+    state.notices += found.said("warning") + risks + found.said("ok")
     state.warnings += risks
     state.workers = len(found.workers) if found.answered else None
     connections.slots = found.slots

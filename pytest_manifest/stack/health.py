@@ -15,7 +15,7 @@ from celery import Celery
 from celery.app.backends import by_url
 from kombu import Connection
 
-from pytest_manifest.broker.client import AMQP_SCHEMES
+from pytest_manifest.broker.transports import transport_of
 from pytest_manifest.compat.older import way_to_redis
 from pytest_manifest.errors import ResultStoreError, StackError
 from pytest_manifest.redaction import redact_about, redact_url
@@ -132,13 +132,7 @@ def _broker_probe(url: str, timeout: float, app: Celery | None) -> Callable[[], 
 
 
 def _one_broker_probe(url: str, timeout: float, app: Celery | None) -> Callable[[], None]:
-    if is_redis(url):
-        options = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
-    elif scheme_of(url) in AMQP_SCHEMES:
-        options = {"read_timeout": timeout, "write_timeout": timeout}
-    else:
-        options = {}
-
+    options = transport_of(url).probe_options(timeout)
     connect = Connection if app is None else app.connection_for_write
     connection = connect(url, connect_timeout=timeout, transport_options=options)
     transport = connection.transport

@@ -18,6 +18,7 @@ from pytest_manifest.compat.celery import after_receiver_failed
 from pytest_manifest.process_state import ProcessState
 from pytest_manifest.processes import own_identity
 from pytest_manifest.schema.wire import PROCESS_MARK, SIGNED_MARK, WORKER_MARK
+from pytest_manifest.urls import is_in_process
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -89,7 +90,7 @@ def _on_worker_init(sender: object, **_: object) -> None:
     _main.now.pid = os.getpid()
     app: Celery = sender.app  # type: ignore[attr-defined]  # a WorkController; celery has no types
     instrument(app)
-    if not str(app.conf.broker_url).startswith("memory:"):  # no other process can ask there
+    if not is_in_process(str(app.conf.broker_url)):  # no other process can ask there
         app.task(_mark, name=WORKER_MARK, ignore_result=True)
         _mark_as_signing(app)
         _mark_process(app)
@@ -139,7 +140,7 @@ def _on_process_init(**_: object) -> None:
 
 
 def _on_failed_receiver(receiver: object, error: BaseException) -> None:
-    from pytest_manifest.worker.receivers import note_failure
+    from pytest_manifest.worker.signals import note_failure
 
     note_failure(receiver, error)
 

@@ -19,10 +19,10 @@ from tests.page_tables import rows
 MOST_LINES = 600
 BOUNDS = {
     "modules of the package": 258,
-    "lines of code of the package": 46_484,
+    "lines of code of the package": 46_464,
     "options and settings": 57,
-    "words of the documents": 96_804,
-    "lines of the tests": 114_265,
+    "words of the documents": 96_806,
+    "lines of the tests": 114_319,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42

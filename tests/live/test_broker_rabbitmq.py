@@ -212,6 +212,6 @@ def test_preflight_and_a_stock_worker(broker: str, tmp_path: Path) -> None:
 
     assert found.workers == [name]
     assert list(found.unknown_tasks) == ["no.such"]
-    assert (found.refusals, found.added_queues) == ([], ["own"])
+    assert (found.said("error"), found.added_queues) == ([], ["own"])
     assert [results[attempt.task_id].result for attempt in sent] == [0, 1, 2, "c", None]
     assert results[sent[-1].task_id].state == "revoked"

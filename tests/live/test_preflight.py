@@ -57,7 +57,7 @@ def publisher(broker: str) -> Iterator[Publisher]:
 
 def warnings_of(found: Preflight) -> list[str]:
     """All warnings but that of the pool: the workers here are solo ones."""
-    return [one for one in found.warnings if "cannot stop a job" not in one]
+    return [one for one in found.said("warning") if "cannot stop a job" not in one]
 
 
 def test_all_is_well(worker: str, publisher: Publisher) -> None:
@@ -66,7 +66,7 @@ def test_all_is_well(worker: str, publisher: Publisher) -> None:
 
     assert found.answered
     assert found.workers == [worker]
-    assert (found.unknown_tasks, found.refusals, warnings_of(found), found.notices) == (
+    assert (found.unknown_tasks, found.said("error"), warnings_of(found), found.said("ok")) == (
         {},
         [],
         [],
@@ -146,8 +146,8 @@ def test_no_worker_is_a_warning(valkey: str) -> None:
         )
 
     assert not found.answered
-    assert (found.unknown_tasks, found.refusals, found.workers) == ({}, [], [])
-    [warning] = found.warnings
+    assert (found.unknown_tasks, found.said("error"), found.workers) == ({}, [], [])
+    [warning] = found.said("warning")
     assert warning.startswith("no worker answered within 0.2 s")
 
 
@@ -245,7 +245,7 @@ def test_acknowledgement_and_idempotence_disagree(worker: str, publisher: Publis
         expected_workers=1,
     )
 
-    early, late = found.notices
+    early, late = found.said("ok")
     assert early.startswith("task stock.echo is acknowledged early")
     assert late.startswith("task stock.heavy is acknowledged late")
     assert "5 of its 5 entries are not declared idempotent" in late

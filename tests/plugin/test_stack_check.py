@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
-from pytest_manifest.broker.lint import ASKING
+from pytest_manifest.broker.rules import ASKING
 from tests.plugin.conftest import Project
 from tests.plugin.outside import INSTRUMENTED, worker
 

@@ -16,6 +16,7 @@ from kombu.transport import redis as transport
 from pytest_manifest.broker import bounded
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.broker.locating import redis as locating
+from pytest_manifest.broker.locating import worker_replies
 from pytest_manifest.broker.locating.base import DeliveryTags
 from pytest_manifest.broker.publisher import Publisher, PublishResult
 from pytest_manifest.results.stream import StreamReader
@@ -195,7 +196,7 @@ def connected_to_redis(world: RedisWorld, moment: Moment) -> Iterator[None]:
             (connections, "Publisher", type("Sender", (WatchedPublisher,), own)),
             (connections, "StreamReader", reader),
             (locating, "RedisLocator", type("Locator", (WatchedLocator,), own)),
-            (locating, "WorkerPoller", lambda *_: poller),
+            (worker_replies, "WorkerPoller", lambda *_: poller),
             (locating, "time", clock),
         ):
             stack.enter_context(mock.patch.object(place, name, stand_in))

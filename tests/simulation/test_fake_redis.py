@@ -19,6 +19,7 @@ from kombu.transport import redis as transport
 from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.broker.client import connection_to
 from pytest_manifest.broker.locating import redis as locating
+from pytest_manifest.broker.locating import worker_replies
 from pytest_manifest.broker.locating.worker_replies import WorkerSnapshot
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.results.backend_results import BackendResult, ResultReader
@@ -116,7 +117,7 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
         stack.enter_context(patch(transport.Channel, "connection_class", kind))
         stack.enter_context(patch(locating, "unresponsive_nodes", return_value=frozenset()))
         stack.enter_context(patch(locating, "may_be_alive", return_value=False))
-        stack.enter_context(patch(locating, "WorkerPoller", return_value=NoWorkers()))
+        stack.enter_context(patch(worker_replies, "WorkerPoller", return_value=NoWorkers()))
         address = StackAddress(f"{url}/0", f"{url}/1", None, is_private=True)
         publisher = stack.enter_context(closing(Publisher(address, stream=STREAM, ttl=100)))
         broker, store = (redis.Redis.from_url(f"{url}/{number}") for number in (0, 1))

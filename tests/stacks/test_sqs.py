@@ -51,7 +51,7 @@ def _names(publisher: Publisher) -> set[str]:
 
 def test_that_nobody_can_be_asked_is_said(broker: str) -> None:
     """That no answer came would sound as if workers were missing."""
-    [warning] = _preflight(broker, Entry(id="one", task="jobs.add")).warnings
+    [warning] = _preflight(broker, Entry(id="one", task="jobs.add")).said("warning")
     assert "sqs:// carries no remote control" in warning
 
 
@@ -72,7 +72,7 @@ def test_a_timeout_that_cannot_be_read_is_told(broker: str) -> None:
         publisher.app.conf.broker_transport_options = options
         found = preflight(publisher, demand_of([held]))
     assert found.holding == []
-    [warning] = [one for one in found.warnings if "cannot be read" in one]
+    [warning] = [one for one in found.said("warning") if "cannot be read" in one]
     assert "queue 'celery'" in warning
     assert "1800 s count here" in warning
 

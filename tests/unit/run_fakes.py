@@ -9,6 +9,7 @@ from datetime import datetime
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.broker.locating import BrokerSnapshot
 from pytest_manifest.broker.publisher import PublishResult
+from pytest_manifest.broker.transports import transport_of
 from pytest_manifest.errors import StackError
 from pytest_manifest.results.backend_results import BackendResult
 from pytest_manifest.urls import StackAddress
@@ -20,6 +21,7 @@ class FakePublisher:
 
     result_expires = 24 * 3600.0
     address = StackAddress("amqp://box//", "redis://box/1", None, is_private=True)
+    transport = transport_of(address.broker_url)
 
     def __init__(self, world: World) -> None:
         self.world = world

@@ -19,9 +19,9 @@ from pytest_manifest.broker.redelivery import (
     redelivery_findings,
     visibility_of,
 )
+from pytest_manifest.broker.transports import transport_of
 from pytest_manifest.broker.workers import QUESTIONS, Worker, unsaid_warnings, workers_of
 from pytest_manifest.schema import Entry
-from pytest_manifest.urls import StackAddress
 
 if TYPE_CHECKING:
     from pytest_manifest.broker.publisher import Publisher
@@ -331,7 +331,7 @@ def test_what_a_worker_did_not_say_is_told() -> None:
 
 
 def _held_for(app: Celery, *workers: Worker) -> Visibility:
-    publisher = SimpleNamespace(address=StackAddress("redis://h", "", None, False), app=app)
+    publisher = SimpleNamespace(transport=transport_of("redis://h"), app=app)
     return visibility_of(cast("Publisher", publisher), workers, ["celery"])
 
 

@@ -14,6 +14,7 @@ from redis.exceptions import BusyLoadingError, NoPermissionError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from pytest_manifest.broker.routing import refusal, reserved
+from pytest_manifest.broker.transports import transport_of
 
 
 @pytest.mark.parametrize(
@@ -64,14 +65,14 @@ def test_an_outage_is_no_refusal(error: Exception) -> None:
 def test_names_of_the_brokers_own(name: str, is_reserved: bool) -> None:
     """A job in such a queue would stop workers, or disturb what is said to them."""
     app = Celery("reserved", set_as_current=False)
-    assert (reserved(name, app, "redis://h/0") is not None) is is_reserved
+    assert (reserved(name, app, transport_of("redis://h/0")) is not None) is is_reserved
 
 
 def test_what_is_reserved_follows_the_app_and_the_broker() -> None:
     """An app may rename what is kept aside; RabbitMQ has no keys beside its queues."""
     app = Celery("reserved", set_as_current=False)
     app.conf.update(broker_transport_options={"unacked_key": "mine"}, event_queue_prefix="ev")
-    assert reserved("mine", app, "redis://h/0")
-    assert reserved("ev.1", app, "redis://h/0")
-    assert not reserved("unacked", app, "redis://h/0")
-    assert not reserved("mine", app, "amqp://h")
+    assert reserved("mine", app, transport_of("redis://h/0"))
+    assert reserved("ev.1", app, transport_of("redis://h/0"))
+    assert not reserved("unacked", app, transport_of("redis://h/0"))
+    assert not reserved("mine", app, transport_of("amqp://h"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import closing
 
 import pytest
 from celery import Celery
@@ -11,11 +12,22 @@ from sqlalchemy.pool import NullPool, QueuePool
 
 from pytest_manifest import signing as keys
 from pytest_manifest.broker.checks import Finding, StackCheck, demand_of
-from pytest_manifest.broker.lint import eager, ends, forking, late_limits, rabbitmq
+from pytest_manifest.broker.publisher import Publisher
+from pytest_manifest.broker.rules import Case, ends, findings, late_limits, rabbitmq
+from pytest_manifest.broker.transports import (
+    Amqp,
+    Database,
+    InMemory,
+    Redis,
+    Sqs,
+    Transport,
+    transport_of,
+)
 from pytest_manifest.broker.workers import Worker
 from pytest_manifest.plugin.stack_check import document, signing_findings, table
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.wire import SIGNED_MARK
+from pytest_manifest.urls import StackAddress
 
 WHERE = "visibility_timeout"
 
@@ -33,13 +45,13 @@ def test_a_limit_beyond_the_visibility_timeout_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("late", "level"), [({"a.b": None}, "warning"), ({"a.b": 10.0}, "ok"), ({}, "ok")]
+    ("late", "said"), [({"a.b": None}, ["warning"]), ({"a.b": 10.0}, []), ({}, [])]
 )
 def test_a_late_task_without_a_limit_is_a_warning(
-    late: dict[str, float | None], level: str
+    late: dict[str, float | None], said: list[str]
 ) -> None:
     """It may run for ever; one that is short enough, or acknowledged early, is well."""
-    assert levels(late_limits(late, 3600.0, WHERE)) == [level]
+    assert levels(late_limits(late, 3600.0, WHERE)) == said
 
 
 @pytest.mark.parametrize(
@@ -66,21 +78,21 @@ def test_delayed_messages_on_rabbitmq(
 
 
 @pytest.mark.parametrize(
-    ("broker", "options", "level"),
+    ("broker", "options", "shared"),
     [
-        ("sqla+postgresql+psycopg://u:x@h/d", {}, ["warning"]),
-        ("sqlalchemy+mysql+pymysql://u:x@h/d", None, ["warning"]),
-        ("sqla+postgresql://u:x@h/d", {"poolclass": QueuePool}, ["warning"]),
-        ("sqla+postgresql://u:x@h/d", {"poolclass": NullPool}, []),
-        ("sqla+sqlite:////a/b", {}, []),
-        ("redis://h:1/0", {}, []),
+        ("sqla+postgresql+psycopg://u:x@h/d", {}, True),
+        ("sqlalchemy+mysql+pymysql://u:x@h/d", None, True),
+        ("sqla+postgresql://u:x@h/d", {"poolclass": QueuePool}, True),
+        ("sqla+postgresql://u:x@h/d", {"poolclass": NullPool}, False),
+        ("sqla+sqlite:////a/b", {}, False),
+        ("redis://h:1/0", {}, False),
     ],
 )
 def test_a_database_as_broker_is_not_for_forked_processes(
-    broker: str, options: object, level: list[str]
+    broker: str, options: object, shared: bool
 ) -> None:
     """Unless no connection is kept, and so none is shared; a file of SQLite's has no server."""
-    assert levels(forking(broker, options)) == level
+    assert transport_of(broker).shares_connections(options) == shared
 
 
 def work() -> None:
@@ -117,14 +129,51 @@ def test_who_declares_a_retried_job_idempotent_is_not_warned() -> None:
     ]
 
 
-def test_an_eager_app_is_refused_with_a_sentence() -> None:
-    """Nothing of it reaches a worker."""
-    assert not list(eager(always=False, ours=False))
-    (found,) = eager(always=True, ours=False)
-    assert found.level == "error"
-    assert "task_always_eager" in found.message
-    (found,) = eager(always=True, ours=True)
-    assert found.level == "ok"
+def found_of(app: Celery, *, ours: bool, sending: bool) -> list[tuple[str, str]]:
+    """What the table finds of an app, and of no worker; a private stack is ours."""
+    address = StackAddress("memory://", "cache+memory://", "jobs:app", is_private=ours, loaded=app)
+    with closing(Publisher(address, stream="", ttl=0)) as publisher:
+        case = Case(publisher, demand_of([Entry(id="a", task="jobs.a")]), [], {})
+        return [(one.check, one.level) for one in findings(case, sending=sending)]
+
+
+@pytest.mark.parametrize("sending", [False, True])
+def test_an_eager_app_is_refused_but_on_a_stack_of_ours(sending: bool) -> None:
+    """Nothing of it reaches a worker; there it is switched off, which a notice says."""
+    app = Celery("jobs", set_as_current=False, task_always_eager=True)
+    app.task(name="jobs.a", shared=False)(work)
+    assert ("app", "error") in found_of(app, ours=False, sending=sending)
+    assert ("app", "ok") in found_of(app, ours=True, sending=sending)
+    app.conf.task_always_eager = False
+    assert "app" not in dict(found_of(app, ours=False, sending=sending))
+
+
+def test_a_rule_of_a_check_alone_is_not_asked_before_a_dispatch() -> None:
+    """Who is about to send has no use for what a lint of the stack says besides."""
+    app = Celery("jobs", set_as_current=False)
+    app.task(name="jobs.a", shared=False, acks_late=True, acks_on_failure=False)(work)
+    assert found_of(app, ours=False, sending=True) == []
+    assert found_of(app, ours=False, sending=False) == [("acks_late", "ok")]
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("REDISS://h", Redis),
+        ("redis+socket:///a", Redis),
+        ("sentinel://a;sentinel://b", Redis),
+        ("pyamqp://h", Amqp),
+        ("sqs://k:s@", Sqs),
+        ("memory://", InMemory),
+        ("sqla+sqlite:///a", Database),
+        ("filesystem://", Transport),
+        ("confluentkafka://h", Transport),
+        ("", Transport),
+    ],
+)
+def test_a_broker_is_what_its_row_says(url: str, kind: type[Transport]) -> None:
+    """Without a row it is one of which nothing more is known."""
+    assert type(transport_of(url)) is kind
 
 
 def test_workers_must_sign_with_a_key_that_is_trusted() -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from pytest_manifest.broker.client import AMQP_SCHEMES
+from kombu.utils.imports import symbol_by_name
+
 from pytest_manifest.broker.locating.base import (
     BrokerSnapshot,
     DeliveryTags,
@@ -14,11 +14,9 @@ from pytest_manifest.broker.locating.base import (
     StartedOn,
     compare,
 )
-from pytest_manifest.broker.locating.worker_replies import WorkerLocator
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.routing import queue_name
 from pytest_manifest.schema.models import Entry
-from pytest_manifest.urls import is_redis, scheme_of
 
 __all__ = [
     "BrokerSnapshot",
@@ -30,8 +28,6 @@ __all__ = [
     "queues_of",
 ]
 
-MEMORY_SCHEME: Final = "memory"
-
 
 def open_locator(publisher: Publisher, queues: Sequence[str], nodes: Collection[str]) -> Locator:
     """Give the locator for the publisher's broker; it uses the publisher's control connection.
@@ -39,25 +35,8 @@ def open_locator(publisher: Publisher, queues: Sequence[str], nodes: Collection[
     ``queues``: names of all queues that the jobs go to. ``nodes``: names of the worker nodes known
     to exist; those that answer later are added.
     """
-    return BoundedLocator(publisher, _locator(publisher, queues, nodes))
-
-
-def _locator(publisher: Publisher, queues: Sequence[str], nodes: Collection[str]) -> Locator:
-    url = publisher.address.broker_url
-    # Imported where needed: each needs its transport's own library.
-    if is_redis(url):
-        from pytest_manifest.broker.locating.redis import RedisLocator
-
-        return RedisLocator(publisher, queues, nodes)
-    if scheme_of(url) in AMQP_SCHEMES:
-        from pytest_manifest.broker.locating.amqp import AmqpLocator
-
-        return AmqpLocator(publisher, queues, nodes)
-    if scheme_of(url) == MEMORY_SCHEME:
-        from pytest_manifest.broker.locating.redis import MemoryLocator
-
-        return MemoryLocator(publisher, queues, nodes)
-    return WorkerLocator(publisher, nodes)
+    kind: Callable[..., Locator] = symbol_by_name(publisher.transport.locator)
+    return BoundedLocator(publisher, kind(publisher, queues, nodes))
 
 
 def queues_of(publisher: Publisher, entries: Iterable[Entry]) -> list[str]:

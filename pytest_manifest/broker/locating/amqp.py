@@ -7,13 +7,13 @@ broker itself gives to others what a consumer held whose connection has ended.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pytest_manifest.broker.control import NOT_FOUND
 from pytest_manifest.broker.locating import worker_replies
 from pytest_manifest.broker.publisher import Publisher
+from pytest_manifest.broker.transports import NOT_FOUND
 from pytest_manifest.broker.workers import QUESTIONS, workers_of
 from pytest_manifest.compat.kombu import delaying_queues
 
@@ -34,18 +34,13 @@ class AmqpLocator(worker_replies.WorkerLocator):
     """Count what waits in the queues, and ask the workers."""
 
     def __init__(self, publisher: Publisher, queues: Sequence[str], nodes: Collection[str]) -> None:
-        super().__init__(publisher, nodes)
-        self._queues = list(queues)
+        super().__init__(publisher, queues, nodes)
         self._consumers: dict[str, int] = {}
         self._pools: dict[str, str] = {}
 
-    def add_queues(self, names: Iterable[str]) -> None:
-        """Look into these queues, too; see :class:`Locator`."""
-        self._queues += [name for name in names if name not in self._queues]
-
     def snapshot_queues(self, wanted: frozenset[str]) -> tuple[dict[str, str], str]:  # noqa: ARG002
         """Count the waiting messages: none can be seen, and nothing is hidden where none waits."""
-        counts = [*self._counts(self._queues), *self._counts(delaying_queues(), all_or_none=True)]
+        counts = [*self._counts(self.queues), *self._counts(delaying_queues(), all_or_none=True)]
         self._consumers = {one.name: one.consumers for one in counts}
         waiting = ", ".join(
             f"{one.messages} {'waits' if one.messages == 1 else 'wait'} in {one.name!r}"
@@ -53,7 +48,7 @@ class AmqpLocator(worker_replies.WorkerLocator):
             if one.messages
         )
         if not waiting:
-            return {}, worker_replies.unknown_queues(self._queues)
+            return {}, worker_replies.unknown_queues(self.queues)
         return {}, f"RabbitMQ does not show which messages wait in a queue ({waiting})"
 
     def missing_consumers(self, answered: frozenset[str]) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -22,7 +22,6 @@ from pytest_manifest.broker.checks import VISIBILITY_TIMEOUT
 from pytest_manifest.broker.locating.base import BrokerSnapshot, DeliveryTags
 from pytest_manifest.broker.locating.worker_replies import (
     WorkerLocator,
-    WorkerPoller,
     WorkerSnapshot,
     may_be_alive,
     stack_errors,
@@ -68,19 +67,11 @@ def task_id_of(message: object) -> str | None:
 class MemoryLocator(WorkerLocator):
     """Read the queues, and ask the workers; what these had taken dies with the process."""
 
-    def __init__(self, publisher: Publisher, queues: Sequence[str], nodes: Collection[str]) -> None:
-        super().__init__(publisher, nodes)
-        self._queues = list(queues)
-
-    def add_queues(self, names: Iterable[str]) -> None:
-        """Look into these queues, too; see :class:`Locator`."""
-        self._queues += [name for name in names if name not in self._queues]
-
     def snapshot_queues(self, wanted: frozenset[str]) -> tuple[dict[str, str], str]:
         """Map task id -> queue for what waits; all of it can be seen."""
         found: dict[str, str] = {}
         with self.publisher.control.channel() as channel:
-            for name in self._queues:
+            for name in self.queues:
                 waiting = channel.queues.get(name)
                 if waiting is None:
                     continue
@@ -89,13 +80,13 @@ class MemoryLocator(WorkerLocator):
                 for task_id in map(task_id_of, messages):
                     if task_id in wanted:
                         found[task_id] = name
-        return found, unknown_queues(self._queues)
+        return found, unknown_queues(self.queues)
 
     def withdraw(self, task_ids: Collection[str]) -> list[str]:
         """Remove what waits in the queues; see :class:`Locator`."""
         wanted, removed = frozenset(task_ids), []
         with stack_errors(self.publisher), self.publisher.control.channel() as channel:
-            for name in self._queues:
+            for name in self.queues:
                 waiting = channel.queues.get(name)
                 if waiting is None:
                     continue
@@ -114,24 +105,15 @@ CHUNK_BYTES: Final = 4 << 20
 """What one round trip should bring at most: a queue may hold gigabytes."""
 
 
-class RedisLocator:
+class RedisLocator(WorkerLocator):
     """Read the queues' lists and the ``unacked`` hash, and ask the workers."""
-
-    def __init__(self, publisher: Publisher, queues: Sequence[str], nodes: Collection[str]) -> None:
-        self._publisher = publisher
-        self._queues = list(queues)
-        self._workers = WorkerPoller(publisher, nodes)
-
-    def add_queues(self, names: Iterable[str]) -> None:
-        """Look into these queues, too; see :class:`Locator`."""
-        self._queues += [name for name in names if name not in self._queues]
 
     def snapshot(self, task_ids: Collection[str]) -> BrokerSnapshot:
         """Take a snapshot in the order in which a job moves, so that none slips by."""
         wanted = frozenset(task_ids)
-        with stack_errors(self._publisher):
+        with stack_errors(self.publisher):
             with self._broker() as broker:
-                queued, taken = broker.queued(self._queues, wanted), broker.unacked(wanted)
+                queued, taken = broker.queued(self.queues, wanted), broker.unacked(wanted)
             said = self._workers.poll(wanted)
             missing = (
                 wanted - queued.keys() - taken.keys() - said.reserved.keys() - said.running.keys()
@@ -139,7 +121,7 @@ class RedisLocator:
             if missing:
                 # And again, for one that went back meanwhile (retried, or restored elsewhere); and
                 # in all other queues of the app, for one that its task has sent elsewhere.
-                everywhere = dict.fromkeys([*self._queues, *self._publisher.app.amqp.queues])
+                everywhere = dict.fromkeys([*self.queues, *self.publisher.app.amqp.queues])
                 with self._broker() as broker:
                     queued |= broker.queued(list(everywhere), missing)
                     taken |= broker.unacked(missing)
@@ -147,7 +129,7 @@ class RedisLocator:
             had = queued.keys() | said.reserved.keys() | said.running.keys()
             is_asked = bool(wanted - had)
             unheard = self._maybe_alive(said, since) if is_asked else frozenset()
-        options = self._publisher.app.conf.broker_transport_options or {}
+        options = self.publisher.app.conf.broker_transport_options or {}
         return BrokerSnapshot(
             queued,
             taken,
@@ -155,7 +137,7 @@ class RedisLocator:
             said.running,
             said.unresponsive | unheard,
             said.answered,
-            unknown_queues(self._queues),
+            unknown_queues(self.queues),
             delivered_at=since,
             maybe_alive=unheard,
             absent=said.unresponsive if is_asked and not unheard else frozenset(),
@@ -164,14 +146,14 @@ class RedisLocator:
 
     def _maybe_alive(self, said: WorkerSnapshot, since: Mapping[str, float]) -> frozenset[str]:
         """List the nodes that the broker knows, that do not answer, and that may be alive."""
-        silent = unresponsive_nodes(self._publisher, said.answered)
+        silent = unresponsive_nodes(self.publisher, said.answered)
         longest = time.time() - min(since.values(), default=time.time())
-        alive = may_be_alive(self._publisher, silent, said.answered, longest)
+        alive = may_be_alive(self.publisher, silent, said.answered, longest)
         return silent if alive else frozenset()
 
     def kept(self) -> Mapping[str, DeliveryTags]:
         """Return what is in the ``unacked`` hash; see :class:`Locator`."""
-        with stack_errors(self._publisher), self._broker() as broker:
+        with stack_errors(self.publisher), self._broker() as broker:
             return broker.unacked()
 
     def restore(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:
@@ -188,17 +170,9 @@ class RedisLocator:
 
     def withdraw(self, task_ids: Collection[str]) -> list[str]:
         """Remove what waits in a queue; see :class:`Locator`."""
-        everywhere = dict.fromkeys([*self._queues, *self._publisher.app.amqp.queues])
-        with stack_errors(self._publisher), self._broker() as broker:
+        everywhere = dict.fromkeys([*self.queues, *self.publisher.app.amqp.queues])
+        with stack_errors(self.publisher), self._broker() as broker:
             return broker.withdraw(list(everywhere), frozenset(task_ids))
-
-    def listeners(self) -> int | None:
-        """Count the connections on which workers listen; see :class:`Locator`."""
-        with stack_errors(self._publisher):
-            return self._publisher.control.count_connected()
-
-    def close(self) -> None:
-        """Do nothing: only the publisher's connection is open."""
 
     def _each(
         self,
@@ -207,7 +181,7 @@ class RedisLocator:
         words: str,
     ) -> list[str]:
         done = []
-        with stack_errors(self._publisher), self._broker() as broker:
+        with stack_errors(self.publisher), self._broker() as broker:
             for task_id, tags in orphans.items():
                 if tags and act(broker, task_id, tags):
                     done.append(task_id)
@@ -217,12 +191,12 @@ class RedisLocator:
     @contextmanager
     def _broker(self) -> Iterator[_RedisBroker]:
         with (
-            self._publisher.control.channel() as channel,
+            self.publisher.control.channel() as channel,
             channel.conn_or_acquire() as client,
             # kombu's own client puts the app's key prefix before some commands and not others.
             Redis(connection_pool=client.connection_pool) as plain,
         ):
-            yield _RedisBroker(self._publisher, channel, plain)
+            yield _RedisBroker(self.publisher, channel, plain)
 
 
 class _RedisBroker:

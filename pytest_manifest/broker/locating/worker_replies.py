@@ -9,7 +9,7 @@ this is not needed there.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -20,7 +20,7 @@ from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.workers import QUESTIONS, Worker, workers_of
 from pytest_manifest.errors import StackError
 from pytest_manifest.redaction import redact_error, redact_url
-from pytest_manifest.urls import is_redis, scheme_of
+from pytest_manifest.urls import scheme_of
 
 RUNNING: Final = "active"
 # In the order in which a job passes through them: asked the other way round, one that moves on
@@ -137,14 +137,16 @@ def _task_id(row: object) -> str | None:
 
 
 class WorkerLocator:
-    """Ask the workers, for any transport. Nothing is put back or removed."""
+    """Ask the workers, for any broker. Nothing is put back or removed, as it shows no messages."""
 
-    def __init__(self, publisher: Publisher, nodes: Collection[str]) -> None:
+    def __init__(self, publisher: Publisher, queues: Sequence[str], nodes: Collection[str]) -> None:
         self.publisher = publisher
+        self.queues = list(queues)
         self._workers = WorkerPoller(publisher, nodes)
 
     def add_queues(self, names: Iterable[str]) -> None:
-        """Change nothing: this broker shows no queue."""
+        """Look into these queues, too; see :class:`Locator`."""
+        self.queues += [name for name in names if name not in self.queues]
 
     def snapshot(self, task_ids: Collection[str]) -> BrokerSnapshot:
         """Read the queues, as far as they can be seen, before and after the workers."""
@@ -167,7 +169,7 @@ class WorkerLocator:
         )
 
     def kept(self) -> Mapping[str, DeliveryTags]:
-        """Return nothing: this broker shows no messages."""
+        """Return nothing; see :class:`Locator`."""
         return {}
 
     def restore(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:  # noqa: ARG002
@@ -183,8 +185,9 @@ class WorkerLocator:
         return []
 
     def listeners(self) -> int | None:
-        """Count nothing: this broker does not tell who is connected."""
-        return None
+        """Count the connections on which workers listen; see :class:`Locator`."""
+        with stack_errors(self.publisher):
+            return self.publisher.control.count_connected()
 
     def close(self) -> None:
         """Do nothing: only the publisher's connection is open."""
@@ -229,7 +232,7 @@ def find_workers(publisher: Publisher, timeout: float = TIMEOUT) -> WorkerPresen
 
 
 def _find_workers(publisher: Publisher, timeout: float) -> WorkerPresence:
-    lists = is_redis(publisher.address.broker_url)
+    lists = publisher.transport.knows_listeners
     answers = publisher.control.call(
         {"registered": QUESTIONS["registered"]},
         timeout=timeout,
@@ -264,8 +267,8 @@ def describe_workers(publisher: Publisher, timeout: float = TIMEOUT) -> list[Wor
 
 
 def unresponsive_nodes(publisher: Publisher, answered: Collection[str]) -> frozenset[str]:
-    """List the nodes that a Redis broker knows, alive or dead, beyond those that ``answered``."""
-    if not is_redis(publisher.address.broker_url):
+    """List the nodes that the broker knows, alive or dead, beyond those that ``answered``."""
+    if not publisher.transport.knows_listeners:
         return frozenset()
     return frozenset(publisher.control.listeners()) - frozenset(answered)
 
@@ -281,7 +284,8 @@ def may_be_alive(
     if not silent:
         return False
     # A restart cuts all connections, also of who is too busy to notice it.
-    return not _is_up_for(publisher, since) or publisher.control.count_connected() > len(answered)
+    connected = publisher.control.count_connected() or 0
+    return not _is_up_for(publisher, since) or connected > len(answered)
 
 
 def _is_up_for(publisher: Publisher, seconds: float) -> bool:
