@@ -18,19 +18,12 @@ from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, get_type_hints
 
 from pydantic import BeforeValidator, JsonValue, TypeAdapter, ValidationError
 
 from pytest_manifest.errors import PlanError, no_access
-from pytest_manifest.manifest import (
-    Draft,
-    Manifest,
-    dump_entry,
-    entry_line,
-    read_manifest,
-    write_draft,
-)
+from pytest_manifest.manifest import Draft, Manifest, dump_entry, read_manifest, write_draft
 from pytest_manifest.manifest.jsonl import MARK, placeholder_faults
 from pytest_manifest.schema import Entry, Header, cost_text, exact
 from pytest_manifest.schema.fields import LONGEST, is_identifier
@@ -205,37 +198,27 @@ class PlanBuilder:
         ``fields`` are those of a manifest entry: args, kwargs, queue, timeout, expect and so on.
         Raises PlanError that names the entry and the field.
         """
-        entry: dict[str, Any] = fields
-        entry["id"], entry["task"] = id, task
-        line = entry_line(entry)
-        if line is None:
-            line, entry = self._checked_by_the_models(entry)
-        entry_id: str = entry["id"]
-        if entry_id in self._draft:
+        try:
+            entry = Entry.model_validate({**fields, "id": id, "task": task})
+        except ValidationError as error:
+            found = "; ".join(problems(error, Entry))
+            raise PlanError(f"plan {self.spec.name}, entry {id!r}: {found}") from None
+        if entry.id in self._draft:
             raise PlanError(
                 f"plan {self.spec.name}: entry id {id!r} was added twice; "
                 "ids must be unique within a manifest"
             )
+        line = dump_entry(entry)
         if MARK in line and (left := "; ".join(placeholder_faults(json.loads(line)))):
             raise PlanError(f"plan {self.spec.name}: {left}")
         try:
-            self._draft.add_entry(line, entry_id, entry.get("after", ()))
+            self._draft.add_entry(line, entry.id, entry.after)
         except OSError as error:
             raise self._no_room(error) from error
-        cost = entry.get("cost")
-        if cost is None:
+        if entry.cost is None:
             self._unpriced += 1
         else:
-            self._cost += exact(cost)
-
-    def _checked_by_the_models(self, fields: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
-        """Return an entry's line, and its fields by their names in Python."""
-        try:
-            entry = Entry.model_validate(fields)
-        except ValidationError as error:
-            found = "; ".join(problems(error, Entry))
-            raise PlanError(f"plan {self.spec.name}, entry {fields['id']!r}: {found}") from None
-        return dump_entry(entry), entry.__dict__
+            self._cost += exact(entry.cost)
 
     def check_cost(self, budget: float | None) -> None:
         """Raise PlanError where the entries' estimated costs add up to more than ``budget``.
@@ -454,16 +437,14 @@ def preview(manifest: Manifest) -> Preview:
     name = f"{header.workflow}:{header.mode}" if header.workflow else manifest.path.name
     result = Preview(manifest.path, name)
     total: Decimal | None = None
-    timeout: float = Entry.model_fields["timeout"].default
-    for entry in manifest.documents():
+    for entry in manifest:
         result.entries += 1
-        result.tasks[entry["task"], entry.get("queue")] += 1
-        result.longest_timeout = max(result.longest_timeout, entry.get("timeout", timeout))
-        for key, value in entry.get("key", {}).items():
+        result.tasks[entry.task, entry.queue] += 1
+        result.longest_timeout = max(result.longest_timeout, entry.timeout)
+        for key, value in entry.key.items():
             result.keys.setdefault(key, Counter())[value] += 1
-        cost = entry.get("cost")
-        if cost is not None:
-            total = exact(cost) + (total or 0)
+        if entry.cost is not None:
+            total = exact(entry.cost) + (total or 0)
     result.cost = None if total is None else float(total)
     return result
 

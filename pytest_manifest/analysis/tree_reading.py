@@ -20,17 +20,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Protocol, TypeVar
 
-from msgspec import Struct
-from msgspec.json import Decoder
 from pydantic_core import from_json
 
 from pytest_manifest.analysis.records import AttemptRecord
 from pytest_manifest.ledger import Ledger, ToldDescendant
-from pytest_manifest.schema import State, VerdictStatus
-from pytest_manifest.schema.json_values import MSGSPEC_ERRORS
+from pytest_manifest.ledger.rows import receipt_of
+from pytest_manifest.schema import Receipt, VerdictStatus
 from pytest_manifest.schema.shown import shown_text
 from pytest_manifest.schema.statuses import Outcome, outcome_of
-from pytest_manifest.schema.wire import parse_moment
 
 
 class TreeTask(Protocol):
@@ -358,37 +355,13 @@ def _key(one: _RootTask | DescendantRecord) -> float:
     return float("-inf") if moment is None else moment.timestamp()
 
 
-class _Error(Struct, gc=False):
-    type: str
-    message: str
-    traceback: str | None = None
-
-
-class _Fields(Struct, gc=False):
-    """The fields of a stored receipt that a tree shows; the others are skipped, not built."""
-
-    state: State
-    worker: str | None = None
-    host: str | None = None
-    pid: int | None = None
-    started_at: str | None = None
-    finished_at: str | None = None
-    runtime: float | None = None
-    retries: int = 0
-    error: _Error | None = None
-    log: list[str] = []
-
-
-_decode: Final = Decoder(_Fields).decode
-
-
 def descendant_record(told: ToldDescendant) -> DescendantRecord:
     """Return the record of a descendant; a receipt that cannot be read counts as none."""
     fields = None
     if told.receipt is not None and told.status != "forged":  # whose times are not credible
         try:
-            fields = _decode(told.receipt)
-        except MSGSPEC_ERRORS:
+            fields = receipt_of(told.receipt)
+        except ValueError:
             fields = None
     sentence = None if told.verdict is None else from_json(told.verdict).get("sentence")
     sentence = None if sentence is None else shown_text(sentence)
@@ -415,10 +388,8 @@ def descendant_record(told: ToldDescendant) -> DescendantRecord:
     return DescendantRecord(
         **base,
         sentence=sentence,
-        started_at=told.started_at
-        if fields.started_at is None
-        else parse_moment(fields.started_at),
-        ended_at=None if died or fields.finished_at is None else parse_moment(fields.finished_at),
+        started_at=fields.started_at or told.started_at,
+        ended_at=None if died else fields.finished_at,
         runtime=None if died else fields.runtime,
         worker=fields.worker if by_receipt else told.worker,
         host=fields.host if by_receipt else told.host,
@@ -428,7 +399,7 @@ def descendant_record(told: ToldDescendant) -> DescendantRecord:
     )
 
 
-def _failure(fields: _Fields) -> TaskFailure | None:
+def _failure(fields: Receipt) -> TaskFailure | None:
     error = fields.error
     if error is None and not fields.log:
         return None

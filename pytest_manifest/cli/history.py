@@ -18,8 +18,6 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from msgspec import Raw, Struct
-from msgspec.json import Decoder
 from pydantic import JsonValue
 
 from pytest_manifest.analysis import comparison
@@ -30,11 +28,11 @@ from pytest_manifest.cli.stored_run import StoredRun
 from pytest_manifest.errors import LedgerError, PlanError
 from pytest_manifest.ledger import Ledger, find_runs_of_manifest
 from pytest_manifest.ledger.queries import BATCH
+from pytest_manifest.ledger.rows import receipt_of
 from pytest_manifest.manifest import Manifest, id_and_task, read_manifest
 from pytest_manifest.reporting.terminal_layout import Sheet
 from pytest_manifest.reporting.terminal_statistics import comparison_lines
 from pytest_manifest.schema import VerdictStatus
-from pytest_manifest.schema.json_values import MSGSPEC_ERRORS
 from pytest_manifest.schema.statuses import BAD, SIGNS, outcome_of
 from pytest_manifest.text import rate_text, seconds
 from pytest_manifest.verdict.explanation import number_of
@@ -97,14 +95,6 @@ class EntryHistory:
 
 """How pytest abbreviates an outcome."""
 ABSENT: Final = "-"
-
-
-class _Runtime(Struct, gc=False):
-    runtime: float | None = None
-    reused: Raw | None = None
-
-
-_runtime_of: Final = Decoder(_Runtime).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,12 +194,13 @@ def _histories(manifest: Manifest, ledgers: Sequence[Ledger]) -> Iterator[EntryH
             yield EntryHistory(entry, task, statuses, [_runtime(one) for one in receipts])
 
 
-def _runtime(receipt: str | None) -> float | None:
+def _runtime(stored: str | None) -> float | None:
     try:
-        found = _Runtime() if receipt is None else _runtime_of(receipt)
-    except MSGSPEC_ERRORS:  # not of this program; its verdict stands all the same
+        receipt = None if stored is None else receipt_of(stored)
+    except ValueError:  # not of this program; its verdict stands all the same
         return None
-    return None if found.reused is not None else found.runtime  # it ran in another run
+    # What was reused ran in another run.
+    return None if receipt is None or receipt.reused is not None else receipt.runtime
 
 
 def _limited(

@@ -15,8 +15,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, TypeVar, get_args
 
-import msgspec
 from pydantic import JsonValue
+from pydantic_core import from_json
 
 from pytest_manifest.analysis.records import EntryRecord, summary_fields
 from pytest_manifest.cli.output import AT_ONCE, say, write_rows_as_json, write_table
@@ -237,7 +237,7 @@ def _show_manifest(path: Path, chosen: Filter, *, json: bool) -> None:
 
 def _document(entry: Entry) -> dict[str, JsonValue]:
     """Return an entry as its manifest has it."""
-    document: dict[str, JsonValue] = msgspec.json.decode(dump_entry(entry))
+    document: dict[str, JsonValue] = from_json(dump_entry(entry))
     return document
 
 

@@ -1,6 +1,5 @@
 """Read and write the two file formats: manifests and receipts."""
 
-from pytest_manifest.manifest.fast_path import entry_line
 from pytest_manifest.manifest.jsonl import Limits, id_and_task
 from pytest_manifest.manifest.partition import (
     Balance,
@@ -45,7 +44,6 @@ __all__ = [
     "dump_entry",
     "dump_header",
     "entries_of",
-    "entry_line",
     "id_and_task",
     "manifest_digest",
     "overlap",

@@ -22,14 +22,12 @@ from typing import IO, Any, Final, NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from pytest_manifest.errors import Fault, ManifestError
-from pytest_manifest.manifest.fast_path import may_be_deep, parse_quickly
-from pytest_manifest.schema import MAX_DEPTH, PARSED, Document, problems
+from pytest_manifest.schema import MAX_DEPTH, Document, problems
 from pytest_manifest.schema.problems import in_json
 
 BLANK: Final = "the line is blank; remove it"
 _BOM = b"\xef\xbb\xbf"
 _BUFFER = 1 << 18
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _WORDS = {list: "an array", str: "text", bool: "true or false", type(None): "null"}
 _Doc = TypeVar("_Doc", bound=Document)
 
@@ -123,9 +121,6 @@ def parse_object(line: Line, faults: Faults) -> dict[str, Any] | None:
 
     Raises ManifestError for UTF-16 and UTF-32, as no other line of the file could be parsed either.
     """
-    document = parse_quickly(line.raw)
-    if document is not None:
-        return document
     if line.number == 1 and line.raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise file_error(faults.path, "the file is UTF-16 or UTF-32; save it as UTF-8")
     try:
@@ -133,13 +128,6 @@ def parse_object(line: Line, faults: Faults) -> dict[str, Any] | None:
     except _RefusedError as refused:
         faults.add(line.number, str(refused))
     return None
-
-
-def validate(document: dict[str, Any], model: type[_Doc], line: Line) -> _Doc:
-    """Validate a parsed line and return its model; raise pydantic's ValidationError."""
-    return model.__pydantic_validator__.validate_python(  # type: ignore[no-any-return]  # typed Any
-        document, context=None if _is_suspect(line.raw) else PARSED
-    )
 
 
 def parse_document(line: Line, model: type[_Doc], faults: Faults) -> _Doc | None:
@@ -153,7 +141,7 @@ def check_document(
 ) -> _Doc | None:
     """Validate a parsed line; return None, with every fault recorded, if it is invalid."""
     try:
-        return validate(document, model, line)
+        return model.model_validate(document)
     except ValidationError as error:
         number = error.error_count()
         if number > MOST_COUNTED:
@@ -177,7 +165,7 @@ def _check_part(
     """
     part = {key: _part(value) for key, value in islice(document.items(), _PART)}
     try:
-        validate(part, model, line)
+        model.model_validate(part)
     except ValidationError as error:
         for problem in problems(error, model):
             faults.add(line.number, problem)
@@ -190,16 +178,6 @@ def _part(value: object, levels: int = 3) -> object:
     if levels and isinstance(value, list):
         return [_part(one, levels - 1) for one in value[:_PART]]
     return value
-
-
-def _is_suspect(raw: bytes) -> bool:
-    """Return whether the line's values must be walked: it may hold surrogates or nest too deep.
-
-    Surrogates need an escape in UTF-8, and nesting needs brackets; nearly no line has either.
-    """
-    if b"\\" in raw and _SURROGATE.search(raw):
-        return True
-    return may_be_deep(raw)
 
 
 def _parse(line: Line) -> dict[str, Any]:

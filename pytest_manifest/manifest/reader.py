@@ -10,14 +10,14 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import repeat
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
+
+from pydantic import ValidationError
 
 from pytest_manifest.errors import ManifestError
 from pytest_manifest.manifest import jsonl
-from pytest_manifest.manifest.fast_path import expects_nothing
 from pytest_manifest.manifest.scan import Places, Summary, digest_of, scan, stamp_of
-from pytest_manifest.schema import Entry, Header
-from pytest_manifest.schema.json_values import MSGSPEC_ERRORS
+from pytest_manifest.schema import PARSED, Entry, Header
 
 
 def read_manifest(
@@ -105,7 +105,7 @@ class Manifest:
     def numbered(self) -> Iterator[tuple[int, Entry]]:
         """Stream all entries in the file's order, each with the number, from 1, of its line."""
         for line in self.lines():
-            yield line.number, self.parse(line.raw, line.number)
+            yield line.number, self.parse(line.raw)
 
     def lines(self) -> Generator[jsonl.Line, None, None]:
         """Stream the lines of all entries, in the file's order, without comments."""
@@ -116,17 +116,6 @@ class Manifest:
                     yield jsonl.Line(number, offset, raw)
                 offset += len(raw)
 
-    def documents(self) -> Iterator[dict[str, Any]]:
-        """Stream all entries as JSON objects, in the file's order, with default values left out.
-
-        For callers that need few fields of each entry: building Entry objects takes twice as long.
-        """
-        for line in self.lines():
-            document = jsonl.parse_object(line._replace(offset=0), jsonl.Faults(self.path))
-            if document is None:
-                raise self._changed()
-            yield document
-
     def outlines(self, entry_ids: Iterable[str] | None = None) -> Iterator[Outline]:
         """Yield the outlines of these entries, or of all; few lines need parsing for that.
 
@@ -134,26 +123,26 @@ class Manifest:
         """
         with self.open() as file:
             lines = self.lines() if entry_ids is None else self._lines(file, entry_ids)
-            for number, _, raw in lines:
+            for _, _, raw in lines:
                 if _may_have(b'"tags"', raw):
-                    entry = self.parse(raw, number)
+                    entry = self.parse(raw)
                     yield Outline(entry.id, entry.task, entry.tags)
                 else:
                     yield Outline(*self._id_and_task(raw), ())
 
     def dependencies(self) -> Iterator[tuple[int, int]]:
         """Yield pairs of positions, from 0: an entry, and one that it waits for (``after``)."""
-        for position, (number, _, raw) in enumerate(self.lines()):
+        for position, (_, _, raw) in enumerate(self.lines()):
             if _may_have(b'"after"', raw):
-                for needed in self.parse(raw, number).after:
+                for needed in self.parse(raw).after:
                     yield position, self._position[needed]
 
     def key_counts(self) -> Mapping[str, Counter[str]]:
         """Count the entries of each value of each key (``key``), by the key's name."""
         found: dict[str, Counter[str]] = {}
-        for number, _, raw in self.lines():
+        for _, _, raw in self.lines():
             if _may_have(b'"key"', raw):
-                for name, value in self.parse(raw, number).key.items():
+                for name, value in self.parse(raw).key.items():
                     found.setdefault(name, Counter())[value] += 1
         return found
 
@@ -163,8 +152,8 @@ class Manifest:
         Raises KeyError where there is no such entry.
         """
         with self.open() as file:
-            for index, (number, _, raw) in enumerate(self._lines(file, entry_ids)):
-                if _may_have(b'"after"', raw) and (entry := self.parse(raw, number)).after:
+            for index, (_, _, raw) in enumerate(self._lines(file, entry_ids)):
+                if _may_have(b'"after"', raw) and (entry := self.parse(raw)).after:
                     yield index, entry
 
     def expecting_nothing(
@@ -179,7 +168,10 @@ class Manifest:
         for entry_id, line in zip(ids, self.lines()):  # noqa: B905 - ids may go on without end
             if among is not None and entry_id not in among:
                 continue
-            if self._expects_nothing(line.raw):
+            if (
+                not _may_have(b'"expect"', line.raw)
+                or self.parse(line.raw).expect.is_nothing
+            ):
                 count += 1
                 if count <= most:
                     first.append(self._id_and_task(line.raw)[0])
@@ -190,7 +182,7 @@ class Manifest:
         offset = self.offset_of(entry_id)
         with self.open() as file:
             file.seek(offset)
-            return self.parse(file.readline(), self.line_of(entry_id))
+            return self.parse(file.readline())
 
     def position_of(self, entry_id: str) -> int:
         """Return the number of entries before this one; raise KeyError where there is none."""
@@ -203,8 +195,8 @@ class Manifest:
     def some(self, entry_ids: Iterable[str]) -> Iterator[Entry]:
         """Yield the entries with these ids, in this order; raise KeyError where there is none."""
         with self.open() as file:
-            for number, _, raw in self._lines(file, entry_ids):
-                yield self.parse(raw, number)
+            for _, _, raw in self._lines(file, entry_ids):
+                yield self.parse(raw)
 
     def _lines(self, file: IO[bytes], entry_ids: Iterable[str]) -> Iterator[jsonl.Line]:
         """Yield these entries' lines."""
@@ -269,24 +261,20 @@ class Manifest:
             self._stamp = stamp  # only touched: compare the content once
         return same
 
-    def parse(self, raw: bytes, number: int) -> Entry:
-        """Parse the entry on line ``number`` from its bytes; raise ManifestError if it changed."""
-        faults = jsonl.Faults(self.path)
-        entry = jsonl.parse_document(jsonl.Line(number, 0, raw), Entry, faults)
-        if entry is None:  # only a change under an open file can do that
-            raise self._changed()
-        return entry
+    def parse(self, raw: bytes) -> Entry:
+        """Parse the entry of a line; raise ManifestError if it changed.
+
+        The line was checked with its file, so only a change under an open file can make it invalid.
+        """
+        try:
+            return Entry.model_validate_json(raw, context=PARSED)
+        except ValidationError:
+            raise self._changed() from None
 
     def _id_and_task(self, raw: bytes) -> tuple[str, str]:
         try:
             return jsonl.id_and_task(raw)
         except (ValueError, KeyError, TypeError):  # only a change under an open file can do that
-            raise self._changed() from None
-
-    def _expects_nothing(self, raw: bytes) -> bool:
-        try:
-            return expects_nothing(raw)
-        except MSGSPEC_ERRORS:  # only a change under an open file can do that
             raise self._changed() from None
 
     def _changed(self) -> ManifestError:

@@ -11,15 +11,14 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
-from itertools import accumulate, islice
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Final, Protocol
+from typing import IO, Any, Final
 
 from pytest_manifest.errors import Fault, ManifestError
 from pytest_manifest.manifest import jsonl
-from pytest_manifest.manifest.fast_path import EntryLine, check_lines, schema_size
 from pytest_manifest.schema import Entry, Header
-from pytest_manifest.schema.json_values import MSGSPEC_ERRORS
+from pytest_manifest.schema.wire import canonical
 
 _RING_END: Final = 5
 """How many lines of a long circle are named at its beginning and at its end."""
@@ -102,15 +101,9 @@ class IdIndex:
 
     def add(self, entry_id: str, line: int) -> None:
         """Record that an id stands on a line."""
-        self.add_all((entry_id,), line)
-
-    def add_all(self, ids: Iterable[str], line: int) -> None:
-        """Note ids that stand one below the other, the first on this line."""
-        hashes, lines = self._hashes, self._lines
-        for number, key in enumerate(map(hash, ids), line):
-            bucket = key % _BUCKETS
-            hashes[bucket].append(key)
-            lines[bucket].append(number)
+        key = hash(entry_id)
+        self._hashes[key % _BUCKETS].append(key)
+        self._lines[key % _BUCKETS].append(line)
 
     def want(self, ids: Iterable[str], line: int) -> None:
         """Record that the entry on a line depends on these ids (its ``after``)."""
@@ -176,15 +169,6 @@ def _circle(pairs: Pairs, given_up: set[tuple[int, int]]) -> list[int]:
         first = found.index(min(found))
         return found[first:] + found[:first]
     return []
-
-
-_BLOCK: Final = 1 << 16
-"""About how many bytes of lines are taken at a time."""
-
-
-class _Digest(Protocol):
-    def update(self, data: bytes, /) -> None: ...
-    def hexdigest(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,27 +286,21 @@ class _Scan:
         self.is_new = False
         self.faults = faults
         self.ids = IdIndex()
-        self.digest: _Digest = hashlib.sha256()
+        self.digest = hashlib.sha256()
         self.header: Header | None = None
         self.header_line = 0
         self.remarks = array("Q")
         self.blanks = array("Q")
         self.entries = 0
-        self.lines = 0
-        self.offset = 0
 
     def run(self) -> Summary:
         stamp = stamp_of(self.file)
-        lines = self.file.readlines(1)  # the first by itself: it may be a header
-        while lines:
-            self._take(lines)
-            if self.limits is not None:
-                self._check_limits(lines, self.limits)
-            if self.is_new:
-                self._check_placeholders(lines)
-            if self.faults.enough(self.lines):
+        offset = 0
+        for number, raw in enumerate(self.file, 1):
+            self.digest.update(self._take(jsonl.Line(number, offset, raw)))
+            offset += len(raw)
+            if self.faults.enough(number):
                 raise self.faults.error()
-            lines = self.file.readlines(_BLOCK)
         self._check_totals(stamp[1])
         check_ids(self.ids, self.faults, self._again)
         self.faults.raise_any()
@@ -338,36 +316,8 @@ class _Scan:
             remarks=self.remarks or (),
         )
 
-    def _take(self, lines: list[bytes]) -> None:
-        """Check some lines: all at once, or one by one where that finds a doubt."""
-        entries = check_lines(lines)
-        if entries is None and len(lines) > 1:
-            for raw in lines:
-                self._take([raw])
-            return
-        if entries is None:
-            self.digest.update(self._take_slowly(jsonl.Line(self.lines + 1, self.offset, lines[0])))
-        else:
-            self._refuse_blanks()
-            self._note(entries, lines)
-            self.entries += len(lines)
-            self.digest.update(b"".join(lines))
-        self.lines += len(lines)
-        self.offset += sum(map(len, lines))
-
-    def _note(self, entries: list[EntryLine], lines: list[bytes]) -> None:
-        """Keep the ids, who waits for whom, and where the lines begin."""
-        ids = [entry.id for entry in entries]
-        self.ids.add_all(ids, self.lines + 1)
-        for number, entry in enumerate(entries, self.lines + 1):
-            if entry.after:
-                self.ids.want(entry.after, number)
-        if self.places is not None:
-            self.places.ids.extend(ids)
-            self.places.offsets.extend(accumulate(map(len, lines[:-1]), initial=self.offset))
-
-    def _take_slowly(self, line: jsonl.Line) -> bytes:
-        """Check any line by the models; return its bytes to digest, b"" of the header."""
+    def _take(self, line: jsonl.Line) -> bytes:
+        """Check a line; return its bytes to digest, b"" of the header."""
         line = jsonl.without_bom(line, self.faults)
         if jsonl.is_blank(line.raw):
             self.blanks.append(line.number)
@@ -383,6 +333,9 @@ class _Scan:
             self._take_header(document, line)
             return b""
         self.entries += 1
+        if self.limits is not None and self.entries > self.limits.entries:
+            self.faults.add(0, jsonl.beyond("entries", self.limits.entries))
+            raise self.faults.error()
         if document is not None:
             self._take_entry(document, line)
         return line.raw
@@ -410,41 +363,21 @@ class _Scan:
         entry_id = document.get("id")
         if isinstance(entry_id, str):  # of a faulty entry too, so that no fault hides another
             self.ids.add(entry_id, line.number)
+        if self.is_new and jsonl.MARK in line.raw:
+            for message in jsonl.placeholder_faults(document):
+                self.faults.add(line.number, message)
         entry = jsonl.check_document(document, line, Entry, self.faults)
         if entry is None:
             return
+        if self.limits is not None and len(line.raw) > self.limits.schema:
+            schema = canonical(entry.expect.result_schema)
+            if schema is not None and len(schema) > self.limits.schema:
+                self.faults.add(line.number, jsonl.beyond("schema", self.limits.schema))
         if entry.after:
             self.ids.want(entry.after, line.number)
         if self.places is not None:
             self.places.ids.append(entry.id)
             self.places.offsets.append(line.offset)
-
-    def _check_limits(self, lines: list[bytes], limits: jsonl.Limits) -> None:
-        """Record the first line of each kind that is beyond the limits; ``lines``: the last ones.
-
-        Raises ManifestError where there are too many entries.
-        """
-        first = self.lines - len(lines) + 1
-        if self.entries > limits.entries:
-            self.faults.add(0, jsonl.beyond("entries", limits.entries))
-            raise self.faults.error()
-        if max(map(len, lines)) <= limits.schema:
-            return
-        for number, raw in enumerate(lines, first):
-            try:
-                if len(raw) > limits.schema and schema_size(raw) > limits.schema:
-                    self.faults.add(number, jsonl.beyond("schema", limits.schema))
-            except MSGSPEC_ERRORS:  # a faulty line, of which more is said already
-                continue
-
-    def _check_placeholders(self, lines: list[bytes]) -> None:
-        """Record each value that ``manifest new`` left to be written; ``lines``: the last ones."""
-        for number, raw in enumerate(lines, self.lines - len(lines) + 1):
-            if jsonl.MARK in raw and (
-                document := jsonl.parse_object(jsonl.Line(number, 0, raw), jsonl.Faults(self.path))
-            ):
-                for message in jsonl.placeholder_faults(document):
-                    self.faults.add(number, message)
 
     def _check_totals(self, size: int) -> None:
         if not size:

@@ -22,6 +22,7 @@ from pytest_manifest.manifest.jsonl import Faults, Line, file_error, parse_docum
 from pytest_manifest.manifest.reader import Manifest, load
 from pytest_manifest.manifest.scan import Places, Summary, stamp_of
 from pytest_manifest.schema import Document, Entry, Expectations, Header, Receipt
+from pytest_manifest.schema.models import ASKED_BY_NAME
 
 
 def write_manifest(
@@ -225,7 +226,7 @@ _VERSIONS = frozenset({"manifest", "receipt"})
 
 _BY_BEING_SET: Mapping[type[Document], frozenset[str]] = {
     Entry: frozenset({"timeout"}),
-    Expectations: frozenset({"result", "descendants"}),
+    Expectations: ASKED_BY_NAME,
 }
 
 

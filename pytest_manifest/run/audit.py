@@ -215,7 +215,7 @@ class Audit(EarlierRunStrategy):
             known, attempts = stored.get(name), loaded[name]
             if not attempts or (known is not None and self._stands(known, line, attempts)):
                 continue
-            entry = self.state.manifest.parse(line.raw, line.number)
+            entry = self.state.manifest.parse(line.raw)
             judged = judging.judge(entry, attempts, Rules(other_work=self._other_work(entry, line)))
             is_as_before = known is not None and is_same(judged, known)
             if is_as_before and not self._checks_signatures:
@@ -264,7 +264,7 @@ class Audit(EarlierRunStrategy):
         """Return what of the entry's work is another than the run's own manifest says."""
         if line.same or line.old is None:
             return ""
-        change, words = change_of(entry, self.state.manifest.parse(line.old, line.number))
+        change, words = change_of(entry, self.state.manifest.parse(line.old))
         return words if change == "job" else ""
 
 
@@ -352,7 +352,7 @@ def judged_otherwise(ledger: Ledger, manifest: Manifest) -> Iterator[Difference]
     judging = Judging(ledger, by_present_keys=_has_other_keys(ledger))
     with closing(manifest.lines()) as lines:
         while some := list(islice(lines, BATCH)):
-            entries = [manifest.parse(line.raw, line.number) for line in some]
+            entries = [manifest.parse(line.raw) for line in some]
             stored = ledger.verdicts.reasons([entry.id for entry in entries])
             judged = judging.each(entry for entry in entries if entry.id in stored)
             yield from filter(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Discriminator, Field, JsonValue, Tag, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -90,6 +90,10 @@ class ExpectedDescendants(fields.Document):
     """The names of their tasks: each of these, and no other, must be among them."""
 
 
+ASKED_BY_NAME: Final = frozenset(("result", "descendants"))
+"""Expectations whose default, where it is given, says more than nothing."""
+
+
 class Expectations(fields.Document):
     """The demands on an entry's receipt."""
 
@@ -120,6 +124,14 @@ class Expectations(fields.Document):
         if isinstance(given, ExpectedDescendants):
             return given
         return ExpectedDescendants(outcome=given)
+
+    @property
+    def is_nothing(self) -> bool:
+        """Return whether it demands no more than an entry without expectations does.
+
+        A result that is null is demanded where it is named, and so is what descendants become.
+        """
+        return self == Expectations() and self.model_fields_set.isdisjoint(ASKED_BY_NAME)
 
     @field_validator("result_schema")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated
 
-from pydantic import Field, JsonValue
+from pydantic import Field
 
 from pytest_manifest.schema import fields
 from pytest_manifest.schema.statuses import State, VerdictStatus
@@ -235,12 +235,7 @@ def actual_cost(receipt: Receipt) -> float | None:
     The cost is the field ``cost``, a finite number from 0, of the evidence or else of the result,
     if that is a JSON object.
     """
-    return told_cost(receipt.evidence, receipt.result)
-
-
-def told_cost(evidence: JsonValue, result: JsonValue) -> float | None:
-    """Return the cost as :func:`actual_cost` does, from these two fields of a receipt."""
-    for place in (evidence, result):
+    for place in (receipt.evidence, receipt.result):
         if isinstance(place, dict) and (told := amount(place.get("cost"))) is not None:
             return told
     return None

@@ -57,7 +57,6 @@ BASES: Final = frozenset(
         "celery.concurrency.base.BasePool",
         "celery.worker.WorkController",
         "google.auth.api_key.Credentials",
-        "msgspec.Struct",
         "sqlalchemy.TypeDecorator",
         "sqlalchemy.orm.DeclarativeBase",
         "tenacity.wait.wait_random_exponential",

@@ -12,7 +12,6 @@ HEAVY = (
     "celery",
     "kombu",
     "loguru",
-    "msgspec",
     "pydantic",
     "redis",
     "jsonschema",

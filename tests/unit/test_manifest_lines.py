@@ -1,28 +1,20 @@
-"""The fast path of entries: it decides as the models do, and takes nearly all."""
+"""Lines of entries: what is taken, what is refused with its line, and reading them again."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sys
-from collections.abc import Callable
-from decimal import Decimal
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from pytest_manifest.errors import ManifestError
-from pytest_manifest.manifest import dump_entry, entry_line, read_manifest
-from pytest_manifest.manifest.fast_path import check_lines, expects_nothing, parse_quickly
-from pytest_manifest.manifest.jsonl import Faults, Line, check_document, parse_object
-from pytest_manifest.planning import PlanBuilder, plan_spec
-from pytest_manifest.schema import Entry
-from pytest_manifest.schema.json_values import is_deep
+from pytest_manifest.manifest import dump_entry, read_manifest
+from pytest_manifest.manifest.jsonl import Faults, Line, parse_document
+from pytest_manifest.schema import PARSED, Entry
 from tests.rings import examples
 
 deep: list[Any] = []
@@ -51,6 +43,9 @@ expectations = st.fixed_dictionaries(
         "result": values,
         "schema": st.sampled_from([None, {}, {"type": "object"}, {"type": "x"}]),
         "error": st.sampled_from([None, {"type": "E"}]),
+        "descendants": st.sampled_from(
+            ["succeeded", "finished", {"count": 2}, {"count": {"min": 1}}]
+        ),
         "max_runtime": numbers,
         "executions": numbers,
     },
@@ -73,7 +68,7 @@ fields = st.fixed_dictionaries(
         "priority": st.none() | numbers,
         "countdown": st.none() | numbers,
         "eta": st.sampled_from([None, "2026-11-24T15:00:00Z"]),
-        "expires": st.none() | numbers,
+        "expires": st.none() | numbers | st.just("2026-11-24t15:00:00.1234567+01:00"),
         "timeout": numbers,
         "deadline": st.none() | numbers,
         "retries": st.none() | numbers,
@@ -92,22 +87,11 @@ relaxed = settings(
 )
 
 
-def by_the_models(raw: bytes) -> tuple[Entry | None, list[str]]:
-    """What the careful parser and the models make of a line, and the faults that they find."""
+def checked(raw: bytes) -> tuple[Entry | None, list[str]]:
+    """What a line is when its file is checked, and the faults that are found."""
     faults = Faults(Path("m"))
-    line = Line(2, 0, raw)
-    document = parse_object(line, faults)
-    entry = None if document is None else check_document(document, line, Entry, faults)
+    entry = parse_document(Line(2, 0, raw), Entry, faults)
     return entry, [fault.message for fault in faults.error().faults] if faults else []
-
-
-@relaxed
-@given(given=fields)
-def test_what_is_written_fast_is_what_the_models_write(given: dict[str, Any]) -> None:
-    """To the byte, and nothing that they refuse."""
-    line = entry_line(dict(given))
-    if line is not None:
-        assert line == dump_entry(Entry.model_validate(given))
 
 
 # Nearly all of the fields above together are no entry; what is looked for is beside an expectation.
@@ -119,7 +103,7 @@ sound = st.fixed_dictionaries(
 
 @relaxed
 @given(given=sound, expect=expectations, escaped=st.booleans())
-def test_an_entry_expects_nothing_where_the_models_write_no_expectations(
+def test_an_entry_expects_nothing_where_no_expectations_are_written(
     given: dict[str, Any], expect: dict[str, Any], escaped: bool
 ) -> None:
     """Defaults that are spelled out are no expectations; a result of null is one."""
@@ -127,43 +111,29 @@ def test_an_entry_expects_nothing_where_the_models_write_no_expectations(
         raw = json.dumps(given | {"expect": expect}, ensure_ascii=escaped).encode()
     except (TypeError, ValueError):
         reject()
-    entry, _ = by_the_models(raw)
+    entry, _ = checked(raw)
     if entry is None:
         reject()
-    assert expects_nothing(raw + b"\n") == ("expect" not in json.loads(dump_entry(entry)))
+    assert entry.expect.is_nothing == ("expect" not in json.loads(dump_entry(entry)))
 
 
 @relaxed
-@given(given=fields, compact=st.booleans(), escaped=st.booleans())
-def test_what_is_read_fast_is_what_the_models_read(
+@given(given=fields | sound, compact=st.booleans(), escaped=st.booleans())
+def test_a_line_is_read_again_as_it_was_checked(
     given: dict[str, Any], compact: bool, escaped: bool
 ) -> None:
-    """Nothing passes that they refuse, and all that they read passes but what is left to them."""
+    """The parser that takes what was checked before makes the same of it, types included."""
     try:
         text = json.dumps(given, separators=(",", ":") if compact else None, ensure_ascii=escaped)
         raw = text.encode() + b"\n"
     except (TypeError, ValueError):
         return
-    entries = check_lines([raw])
-    entry, faults = by_the_models(raw)
+    entry, faults = checked(raw)
     assert (entry is None) is bool(faults)
-    if entry is None:
-        assert entries is None
-        return
-    left = "eta" in given or "error" in given.get("expect", {}) or _has_large(given)
-    if not left and "\\u003a" not in text and not is_deep(given):
-        assert entries is not None
-    if entries is not None:
-        (line,) = entries
-        assert line.id == entry.id
-        assert (line.after or []) == entry.after
-        assert Entry.model_validate(json.loads(msgspec.json.encode(line))) == entry
-
-
-def _has_large(given: dict[str, Any]) -> bool:
-    """Whether a number is so large that the models are asked."""
-    numbers = [*given.values(), *given.get("expect", {}).values()]
-    return any(type(number) is int and abs(number) >= 10**15 for number in numbers)
+    if entry is not None:
+        again = Entry.model_validate_json(raw, context=PARSED)
+        assert repr(again) == repr(entry)
+        assert dump_entry(again) == dump_entry(entry)
 
 
 @pytest.mark.parametrize(
@@ -221,9 +191,7 @@ def _has_large(given: dict[str, Any]) -> bool:
         (b'{"id": "a"}', "'task' is missing"),
     ],
 )
-def test_a_strange_line_is_taken_as_by_the_models(
-    tmp_path: Path, line: bytes, fault: str | None
-) -> None:
+def test_a_strange_line_is_taken_or_named(tmp_path: Path, line: bytes, fault: str | None) -> None:
     """Alone and between others, whose numbers and offsets stay right."""
     path = tmp_path / "m.jsonl"
     around = [b'{"id": "%d", "task": "t"}\n' % number for number in range(4)]
@@ -234,132 +202,8 @@ def test_a_strange_line_is_taken_as_by_the_models(
         assert list(manifest.ids[:2]) + list(manifest.ids[3:]) == ["0", "1", "2", "3"]
         assert manifest.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
         return
-    assert check_lines([line + b"\n"]) is None
     with pytest.raises(ManifestError) as raised:
         read_manifest(path)
     (found,) = raised.value.faults
     assert found.line == 3
     assert fault in found.message
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        {"args": [1, 2.5, None, True, "a: b", {"k": [{}]}]},
-        {"args": (1, [2])},
-        {"args": ()},
-        {"kwargs": {"url": "https://example.org/", "text": 'é "x"\n'}, "meta": {"rows": 3}},
-        {"queue": "slow", "priority": 3, "countdown": 5, "expires": 60, "deadline": 600},
-        {"timeout": 12.5, "retries": 2, "idempotent": True, "cost": 0.25},
-        {"timeout": 300, "retries": 0, "queue": None, "tags": [], "meta": {}},
-        {"after": ["b"], "tags": ["llm", "é"]},
-        {"expect": {"result": None}},
-        {"expect": {"schema": {"type": "object"}, "max_runtime": 3, "executions": 2}},
-        {"expect": {"state": "failed"}},
-        {"expect": {}},
-        {"expect": {"state": "succeeded", "schema": None}},
-        {"timeout": 300.0, "cost": -0.0, "expect": {"max_wait": 2.0}},
-    ],
-)
-def test_what_is_usual_takes_the_fast_path(given: dict[str, Any]) -> None:
-    """Planned and read."""
-    given = {"id": "a", "task": "t", **given}
-    expected = dump_entry(Entry.model_validate(given))
-    line = entry_line(given)
-    assert line == expected
-    assert check_lines([line + b"\n"]) is not None
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        {"args": [1e-5]},
-        {"args": [-1e16]},
-        {"args": [2**63]},
-        {"args": [deep]},
-        {"meta": {"x": Decimal("1.5")}},
-        {"timeout": 1e-7},
-        {"expires": Decimal(3)},
-        {"retries": 2**63},
-        {"eta": "2026-11-24T15:00:00Z"},
-        {"meta": {"x": (1, 2)}},
-        {"after": ("b",)},
-        {"args": {1}},
-        {"expect": {"state": "failed", "error": {"type": "E"}}},
-    ],
-)
-def test_the_rest_is_left_to_the_models(given: dict[str, Any]) -> None:
-    """What it would write in another way than the models, and what only they can check."""
-    assert entry_line({"id": "a", "task": "t", **given}) is None
-
-
-@pytest.mark.parametrize(
-    ("text", "good"),
-    [
-        ('{"a": "b: c", "d": {"e:": [":"]}}', True),
-        ('{"a" : 1, "b"\t: "\\u00fc"}', True),
-        ('{"a": 1, "a": 2}', False),
-        ('{"a": ":", "a": 2}', False),
-        ('{"a": 2, "a": ":"}', False),
-        ('{"a" : 1, "\\u0061" : 2}', False),
-        ('{"x": {"a": 1, "b": 2, "a": "\\u003a"}}', False),
-        ('{"a": "\\u003A", "a": ":"}', False),
-        ('{"a": [1e999]}', False),
-        ('{"a": NaN}', False),
-        ('{"a": "\\ud800"}', False),
-        ('{"a": ' + "[" * 99 + "]" * 99 + "}", True),
-        ('{"a": ' + "[" * 100 + "]" * 100 + "}", False),
-        ('{"a": [' + ", ".join(["[]"] * 150) + "]}", True),
-        ("[1]", False),
-        ('{"a": 1} x', False),
-    ],
-)
-def test_the_quick_parser_leaves_what_is_doubtful(text: str, good: bool) -> None:
-    """Duplicate keys above all, which colons within strings must not hide."""
-    raw = text.encode()
-    document = parse_quickly(raw)
-    assert (document is not None) is good
-    if good:
-        assert document == parse_object(Line(1, 0, raw), Faults(Path("m"))) == json.loads(text)
-
-
-def calls_of(act: Callable[[], object]) -> int:
-    """How many functions of Python ``act`` calls."""
-    count = 0
-
-    def see(_frame: FrameType, event: str, _argument: object) -> None:
-        nonlocal count
-        count += event == "call"
-
-    before = sys.getprofile()
-    sys.setprofile(see)
-    try:
-        act()
-    finally:
-        sys.setprofile(before)
-    return count
-
-
-def test_an_entry_costs_a_handful_of_calls(tmp_path: Path) -> None:
-    """Reading and planning: the rest is done in C and Rust, at twice the time of ``json.loads``."""
-
-    def planned(count: int) -> PlanBuilder:
-        made = PlanBuilder(plan_spec("a:b", lambda plan: None), {})
-        for number in range(count):
-            kwargs = {"data": {"title": "Alien", "cast": ["Weaver", "Skerritt"]}}
-            expect = {"result": {"lifecycle": ["created", "deleted"]}}
-            made.add("t", id=f"e{number}", kwargs=kwargs, timeout=30, tags=["x"], expect=expect)
-        return made
-
-    def manifest(count: int) -> Path:
-        frozen = planned(count).freeze(tmp_path / f"{count}.jsonl", tmp_path)
-        assert frozen is not None
-        return frozen.path
-
-    small, large = manifest(100), manifest(1_100)
-    reading = calls_of(lambda: read_manifest(large)) - calls_of(lambda: read_manifest(small))
-    assert reading < 4 * 1_000
-    planning = calls_of(lambda: planned(1_100)) - calls_of(lambda: planned(100))
-    assert planning < 13 * 1_000
-    freezing = calls_of(lambda: manifest(1_200)) - calls_of(lambda: manifest(200))
-    assert freezing - planning < 1_000
