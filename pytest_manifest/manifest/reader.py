@@ -168,10 +168,7 @@ class Manifest:
         for entry_id, line in zip(ids, self.lines()):  # noqa: B905 - ids may go on without end
             if among is not None and entry_id not in among:
                 continue
-            if (
-                not _may_have(b'"expect"', line.raw)
-                or self.parse(line.raw).expect.is_nothing
-            ):
+            if not _may_have(b'"expect"', line.raw) or self.parse(line.raw).expect.is_nothing:
                 count += 1
                 if count <= most:
                     first.append(self._id_and_task(line.raw)[0])

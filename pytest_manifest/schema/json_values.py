@@ -16,7 +16,7 @@ _TOO_LARGE: Final = 10**4300  # Python refuses to print or parse more digits
 
 
 class _RefusedError(Exception):
-    """What JSON cannot hold, a hint, and the way to it, from the inside out."""
+    """A value that JSON cannot hold, a hint, and the way to it, from the inside out."""
 
     def __init__(self, what: str, hint: str) -> None:
         super().__init__(what)
