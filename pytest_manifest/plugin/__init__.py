@@ -134,9 +134,9 @@ def _configure(config: pytest.Config) -> None:
 
 def _register_junit(config: pytest.Config, report: RunReport) -> None:
     if config.getoption("xmlpath", None) and not config.pluginmanager.hasplugin("manifest-junit"):
-        from pytest_manifest.reporting.junit import JobsInReport
+        from pytest_manifest.reporting.junit import JUnitFaults
 
-        config.pluginmanager.register(JobsInReport(config, report), "manifest-junit")
+        config.pluginmanager.register(JUnitFaults(config, report), "manifest-junit")
 
 
 def _wants_allure(config: pytest.Config) -> bool:

@@ -30,6 +30,7 @@ from pytest_manifest.plugin.outcome import FailedOnce, properties_of, record_pro
 from pytest_manifest.plugin.runtest import SHORT, Verifying
 from pytest_manifest.plugin.session import ManifestSession, manifest_session
 from pytest_manifest.plugin.verdict_reader import VerdictReader
+from pytest_manifest.reporting.junit import take_time_of_job
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -179,6 +180,7 @@ def _report(item: pytest.Item, began: tuple[float, float]) -> None:
             stop=stop,
             user_properties=item.user_properties,
         )
+        take_time_of_job(report)
         item.ihook.pytest_runtest_logreport(report=report)
         start, clock = time.time(), time.perf_counter()
         reports.append(report)

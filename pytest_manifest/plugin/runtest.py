@@ -79,10 +79,14 @@ class Verifying:
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
-        if call.excinfo is not None and binding_of(item) is not None:
-            from pytest_manifest.plugin.outcome import place_at_entry
+        if binding_of(item) is not None:
+            from pytest_manifest.reporting.junit import take_time_of_job
 
-            place_at_entry(item, report)
+            take_time_of_job(report)
+            if call.excinfo is not None:
+                from pytest_manifest.plugin.outcome import place_at_entry
+
+                place_at_entry(item, report)
         if report.longrepr is not None or report.sections:
             from pytest_manifest.plugin.report_texts import hide_secrets
 

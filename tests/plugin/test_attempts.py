@@ -63,7 +63,7 @@ def test_an_entry_that_crashes_at_all_attempts_tells_of_each(
         ],
     )
     junit = (project.path / "j.xml").read_text("utf-8")
-    assert "[[PROPERTY|manifest_attempts=2]]" in junit
+    assert 'name="manifest_attempts" value="2"' in junit
 
 
 def test_a_task_that_fails_is_not_sent_again(project: Project) -> None:
