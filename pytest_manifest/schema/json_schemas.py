@@ -1,210 +1,59 @@
-"""Decide whether a JSON Schema can be applied, and find where a result violates it.
+"""Apply the JSON Schemas of a manifest's expectations, and refuse those that cannot be applied.
 
-All other modules use JSON Schemas through this one. A schema that cannot be applied is refused when
-the manifest is read, where its line can be named; one that fails later is reported as that schema's
-flaw.
-
-Find in one pass what keeps an object from being a JSON Schema (2020-12), by types alone.
-
-The standard describes schemas by a schema of its own. To apply that one takes half a millisecond
-for each part of a schema, 25 s for a megabyte of them; nearly all parts are sound, and that is
-told by a table. What is not sound is left to the standard's schema, which has the words for it.
+A manifest may come from anywhere: nothing is fetched, patterns take linear time, and how often the
+parts of a schema are applied is counted before they are, as those that refer to one another can ask
+for more work than ever ends.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote, urljoin
 
 from pydantic import JsonValue
 
+from pytest_manifest.schema import patterns
 from pytest_manifest.text import middle, number_unprintable
 
-_TYPES: Final = frozenset({"array", "boolean", "integer", "null", "number", "object", "string"})
-_ID: Final = re.compile("[^#]*#?")
-_ANCHOR: Final = re.compile("[A-Za-z_][-A-Za-z0-9._]*")
-_SHOWN: Final = 100
-"""Items of an array or object, at most, that are handed on to be told about."""
+if TYPE_CHECKING:
+    from jsonschema_rs import Draft202012Validator, ValidationError
 
-Check = Callable[[Any], bool]
-
-
-class Suspect(NamedTuple):
-    """A part that is no schema, with the names and numbers that lead to it.
-
-    ``part``: itself or, of a schema, the one keyword that is wrong.
-    """
-
-    place: tuple[str | int, ...]
-    part: Any
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _flag(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _array(value: Any) -> bool:
-    return isinstance(value, list)
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _divisor(value: Any) -> bool:
-    return _number(value) and value > 0
-
-
-def _count(value: Any) -> bool:
-    whole = isinstance(value, float) and value.is_integer()
-    return (whole or (isinstance(value, int) and not isinstance(value, bool))) and value >= 0
-
-
-def _names(value: Any) -> bool:
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        return False
-    return len(set(value)) == len(value)
-
-
-def _type(value: Any) -> bool:
-    if isinstance(value, str):
-        return value in _TYPES
-    return _names(value) and bool(value) and _TYPES.issuperset(value)
-
-
-def _vocabulary(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(one, bool) for one in value.values())
-
-
-_PLAIN: Final[Mapping[str, Check]] = {
-    **dict.fromkeys(
-        (
-            *("$schema", "$ref", "$dynamicRef", "$comment", "$recursiveRef", "pattern", "format"),
-            *("title", "description", "contentEncoding", "contentMediaType"),
-        ),
-        _text,
-    ),
-    "$id": lambda value: isinstance(value, str) and _ID.fullmatch(value) is not None,
-    **dict.fromkeys(
-        ("$anchor", "$dynamicAnchor", "$recursiveAnchor"),
-        lambda value: isinstance(value, str) and _ANCHOR.fullmatch(value) is not None,
-    ),
-    "$vocabulary": _vocabulary,
-    "type": _type,
-    "enum": _array,
-    "examples": _array,
-    "required": _names,
-    "multipleOf": _divisor,
-    **dict.fromkeys(("maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum"), _number),
-    **dict.fromkeys(
-        (
-            *("maxLength", "minLength", "maxItems", "minItems", "maxContains", "minContains"),
-            *("maxProperties", "minProperties"),
-        ),
-        _count,
-    ),
-    **dict.fromkeys(("uniqueItems", "deprecated", "readOnly", "writeOnly"), _flag),
-}
-"""Keywords without schemas in them, and what their values must be."""
-_ONE: Final = frozenset(
-    (
-        *("items", "contains", "additionalProperties", "propertyNames", "if", "then", "else"),
-        *("not", "unevaluatedItems", "unevaluatedProperties", "contentSchema"),
-    )
-)
-"""Keywords whose value is a schema."""
-_SEVERAL: Final = frozenset(("prefixItems", "allOf", "anyOf", "oneOf"))
-"""Keywords whose value is an array of schemas, at least one."""
-_NAMED: Final[Mapping[str, Check | None]] = {
-    **dict.fromkeys(("$defs", "definitions", "properties", "patternProperties")),
-    "dependentSchemas": None,
-    "dependentRequired": _names,
-    "dependencies": _names,
-}
-"""Keywords whose value is an object, and what its values must be: schemas, where that is None."""
-_SCHEMA_OR_NAMES: Final = "dependencies"
-
-
-def suspects(schema: object, known: set[int]) -> Iterator[Suspect]:
-    """Yield what is no schema of a value that is to be one, and of all schemas within it.
-
-    ``known``: identities of objects that have been looked at as schemas; they are added to.
-    """
-    pending = deque([Suspect((), schema)])
-    while pending:
-        place, part = pending.popleft()
-        if not isinstance(part, dict):
-            if not isinstance(part, bool):
-                yield Suspect(place, _shown(part))
-            continue
-        if id(part) in known:
-            continue
-        known.add(id(part))
-        for keyword, value in part.items():
-            plain = _PLAIN.get(keyword)
-            if plain is not None:
-                if not plain(value):
-                    yield Suspect(place, {keyword: _shown(value)})
-            elif keyword in _ONE:
-                pending.append(Suspect((*place, keyword), value))
-            elif keyword in _SEVERAL:
-                if not isinstance(value, list) or not value:
-                    yield Suspect(place, {keyword: _shown(value)})
-                else:
-                    pending += (
-                        Suspect((*place, keyword, number), one) for number, one in enumerate(value)
-                    )
-            elif keyword in _NAMED:
-                yield from _of_names(place, keyword, value, pending)
-
-
-def _of_names(
-    place: tuple[str | int, ...], keyword: str, value: Any, pending: deque[Suspect]
-) -> Iterator[Suspect]:
-    """Yield what is wrong with a keyword's object; add the schemas in it to ``pending``."""
-    if not isinstance(value, dict):
-        yield Suspect(place, {keyword: _shown(value)})
-        return
-    check = _NAMED[keyword]
-    for name, one in value.items():
-        is_schema = check is None or (keyword == _SCHEMA_OR_NAMES and isinstance(one, (dict, bool)))
-        if is_schema:
-            pending.append(Suspect((*place, keyword, name), one))
-        elif check is not None and not check(one):
-            yield Suspect(place, {keyword: {name: _shown(one)}})
-
-
-def _shown(value: Any) -> Any:
-    """Return a value that is wrong without the most of it, and wrong for the same reason."""
-    if isinstance(value, dict) and len(value) > _SHOWN:
-        # Of vocabularies what is no flag; anything else is wrong for being an object.
-        return dict(
-            islice(((name, one) for name, one in value.items() if not isinstance(one, bool)), 1)
-        )
-    if not isinstance(value, list) or len(value) <= _SHOWN:
-        return value
-    seen: set[str] = set()
-    for one in value:
-        if not isinstance(one, str):
-            return [one]
-        if one in seen:
-            return [one, one]
-        seen.add(one)
-    return value[:_SHOWN]  # of a type: there are less of them than that
-
-
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+_OF_STANDARD: Final = DIALECT.removesuffix("schema")
+_OWN_NAME: Final = "meta"
+"""The name by which the standard's schemas refer to whatever extends them."""
+MAX_CHECKS: Final = 10_000
+"""How many schemas may be applied to one and the same value."""
+STEPS: Final = 100_000
+STEPS_A_VALUE: Final = 50
+"""Steps for each value in what is checked; an ordinary schema takes a handful."""
+MAX_PATTERNS: Final = 500_000
+"""Steps of all patterns of a schema: an ordinary one has some dozens."""
+_LARGE: Final = 20_000
+"""Values of a result of which only the first violation is reported: each takes 40 µs to find."""
 _LONGEST: Final = 400
 """Characters in which a flaw of a schema is told."""
+
+_ARRAYS: Final = frozenset(("allOf", "anyOf", "oneOf", "prefixItems"))
+_NAMED: Final = frozenset(
+    ("$defs", "definitions", "properties", "patternProperties", "dependentSchemas")
+)
+_ITEMS: Final = frozenset(("items", "contains", "unevaluatedItems"))
+_VALUES: Final = frozenset(("additionalProperties", "unevaluatedProperties"))
+_SINGLE: Final = _ITEMS | _VALUES | {"not", "if", "then", "else", "propertyNames", "contentSchema"}
+_IN_PLACE: Final = frozenset(
+    ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas")
+)
+"""Keywords whose schemas are applied to the value itself, not to what is in it."""
+_REFERENCES: Final = ("$ref", "$dynamicRef")
+_TOO_DEEP: Final = "refers to itself without end, or is nested too deeply"
+_PLAIN_NAME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9_]*")
 
 
 class SchemaFlawError(ValueError):
@@ -223,79 +72,285 @@ class Violation:
     found: object
 
 
+@dataclass(slots=True, eq=False)
+class _Part:
+    """A schema within a schema: its place, the address that its references start from, and the
+    parts that are applied to the value itself and to what is in it."""
+
+    path: str
+    schema: dict[str, Any]
+    base: str
+    applied: list[_Part] = field(default_factory=list)
+    names: list[_Part] = field(default_factory=list)
+    values: list[_Part] = field(default_factory=list)
+    items: list[_Part] = field(default_factory=list)
+    by_key: dict[str | int, _Part] = field(default_factory=dict)
+
+
 def schema_problem(schema: dict[str, JsonValue]) -> str:
     """Say why this object is no JSON Schema (2020-12) that can be applied; "" if it is one.
 
     It may quote the schema, so what is long loses its middle, and what cannot be printed is
     numbered.
     """
-    return _schema_problem(json.dumps(schema, sort_keys=True))
-
-
-@lru_cache(maxsize=256)  # a planner gives the same schema to thousands of entries
-def _schema_problem(text: str) -> str:
-    from pytest_manifest.schema.json_schema_rules import parts_problem
-
-    schema, known = json.loads(text), set[int]()
     try:
-        said = _malformed(schema, known) or parts_problem(schema, partial(_malformed, known=known))
-    except ValueError as error:  # an $id that is no address
-        said = f"it names an address that is none ({error})"
-    return number_unprintable(middle(said, _LONGEST))
-
-
-def _malformed(schema: object, known: set[int]) -> str:
-    """Say where an object violates the standard for schemas; "" if it does not.
-
-    ``known``: identities of schemas that were looked at before; they are added to.
-    """
-    from jsonschema import Draft202012Validator, ValidationError
-
-    try:
-        for place, part in suspects(schema, known):
-            for one in _errors(Draft202012Validator.META_SCHEMA, part):
-                path = f"{ValidationError('', path=place).json_path}{one.path}"
-                return f"{path.removeprefix('$').removeprefix('.') or 'it'}: {one.message}"
+        _applicable(json.dumps(schema))
     except SchemaFlawError as flaw:
-        return f"it {flaw}"
+        return number_unprintable(middle(str(flaw), _LONGEST))
     return ""
 
 
 def violations(schema: dict[str, JsonValue], result: JsonValue, limit: int) -> list[Violation]:
-    """Return the first ``limit`` places of the result that violate the schema.
+    """Return the first ``limit`` places of the result that violate the schema; of a very large
+    result the first.
 
     Raises SchemaFlawError where the schema cannot be applied.
     """
-    return list(islice(_errors(schema, result), limit))
-
-
-def _errors(schema: Any, value: object) -> Iterator[Violation]:
-    from referencing.exceptions import Unresolvable
-
-    from pytest_manifest.compat.jsonschema import with_resolver
-    from pytest_manifest.schema.json_schema_rules import (
-        TooManyStepsError,
-        checker,
-        counted,
-        resolver_of,
-    )
-
+    root, validator = _applicable(json.dumps(schema))
+    size = _size(result)
+    most = STEPS + STEPS_A_VALUE * size
     try:
-        with counted(_size(value)):
-            validator = with_resolver(checker(), schema, resolver_of(schema))
-            for error in validator.iter_errors(value):
-                path = error.json_path.removeprefix("$")
-                yield Violation(
-                    path, error.validator, error.validator_value, error.message, error.instance
-                )
-    except Unresolvable as error:
-        raise SchemaFlawError(f"refers to {str(error.ref)!r}, which is not part of it") from None
-    except TooManyStepsError:
-        raise SchemaFlawError("asks for more steps than a value of this size can need") from None
+        _Steps(most, most).of(root, result)
+        if validator.is_valid(result):
+            return []
+        errors = validator.iter_errors(result)
+        return [_violation(one) for one in islice(errors, limit if size <= _LARGE else 1)]
     except RecursionError:
-        raise SchemaFlawError("refers to itself without end, or is nested too deeply") from None
-    except Exception as error:  # jsonschema may raise anything for an unusual schema
-        raise SchemaFlawError(f"cannot be applied ({type(error).__name__}: {error})") from error
+        raise SchemaFlawError(_TOO_DEEP) from None
+    except UnicodeEncodeError as error:  # half of a surrogate pair, which no reader lets pass
+        raise SchemaFlawError(f"cannot be applied ({error})") from error
+
+
+def _violation(error: ValidationError) -> Violation:
+    keyword, wanted = error.kind.name, error.kind.value
+    if keyword == "type" and len(wanted) == 1:
+        wanted = wanted[0]
+    return Violation(_place(error.instance_path), keyword, wanted, error.message, error.instance)
+
+
+@lru_cache(maxsize=256)  # a planner gives the same schema to thousands of entries
+def _applicable(text: str) -> tuple[_Part, Draft202012Validator]:
+    """Return a schema's parts, and what applies it. Raises SchemaFlawError."""
+    from jsonschema_rs import Draft202012Validator, ValidationError
+
+    schema = json.loads(text)
+    root = _Part("", schema, "")
+    try:
+        _Parts(root).refuse_endless()
+        validator = Draft202012Validator(
+            schema, pattern_options=patterns.options(), offline=True, validate_formats=False
+        )
+    except ValidationError as error:
+        place = _place(error.instance_path).removeprefix(".")
+        raise SchemaFlawError(f"{place or 'it'}: {error.message}") from None
+    except RecursionError:
+        raise SchemaFlawError(f"it: {_TOO_DEEP}") from None
+    return root, validator
+
+
+class _Parts:
+    """All parts of a schema, and what they refer to. Raises SchemaFlawError."""
+
+    def __init__(self, root: _Part) -> None:
+        self._found: dict[int, _Part] = {id(root.schema): root}
+        self._named: dict[str, dict[str, Any]] = {"": root.schema}
+        self._dynamic: dict[str, list[_Part]] = {}
+        self._refers_to_standard = False
+        self._patterns = 0
+        # Targets of references come last: they may lie where the standard expects no schema.
+        new = [root]
+        while new:
+            new = list(self._targets(self._with_inner(new)))
+        for part in self._found.values():
+            if isinstance(wanted := part.schema.get("$dynamicRef"), str):
+                part.applied += self._dynamic.get(wanted.rpartition("#")[2], ())
+        if self._refers_to_standard and _OWN_NAME in self._dynamic:
+            raise SchemaFlawError(
+                f"it: names {_OWN_NAME!r}, as the standard that it refers to does"
+            )
+
+    def refuse_endless(self) -> None:
+        """Raise SchemaFlawError where parts apply to one value endlessly, or very often."""
+        steps = _Steps(MAX_CHECKS, len(self._found))
+        for part in self._found.values():
+            try:
+                steps.of(part, None)
+            except SchemaFlawError as flaw:
+                raise SchemaFlawError(f"{part.path or 'it'}: {flaw}") from None
+
+    def _with_inner(self, pending: list[_Part]) -> list[_Part]:
+        """Return parts with all that lie in them."""
+        every: list[_Part] = []
+        while pending:
+            part = pending.pop()
+            every.append(part)
+            self._note_names(part)
+            self._check(part)
+            for keyword, key, schema in _inner(part.schema):
+                place = f"[{key}]" if isinstance(key, int) else f".{key}" if key else ""
+                inner = self._found.get(id(schema))
+                if inner is None:
+                    inner = _Part(f"{part.path}.{keyword}{place}".lstrip("."), schema, part.base)
+                    self._found[id(schema)] = inner
+                    pending.append(inner)
+                _attach(part, keyword, key, inner)
+        return every
+
+    def _note_names(self, part: _Part) -> None:
+        schema = part.schema
+        if isinstance(own := schema.get("$id"), str):
+            try:
+                part.base = urljoin(part.base, own).removesuffix("#")
+            except ValueError as error:
+                raise SchemaFlawError(f"it names an address that is none ({error})") from None
+            self._named[part.base] = schema
+        for keyword in ("$anchor", "$dynamicAnchor"):
+            if isinstance(name := schema.get(keyword), str):
+                self._named[f"{part.base}#{name}"] = schema
+        if isinstance(name := schema.get("$dynamicAnchor"), str):
+            self._dynamic.setdefault(name, []).append(part)
+
+    def _check(self, part: _Part) -> None:
+        """Raise SchemaFlawError for another dialect, and for patterns that cannot be used."""
+        schema = part.schema
+        dialect = schema.get("$schema", DIALECT)
+        if isinstance(dialect, str) and dialect.removesuffix("#") != DIALECT:
+            place = f"{part.path}.$schema".lstrip(".")
+            raise SchemaFlawError(f"{place}: names {dialect!r}, but only {DIALECT} is known")
+        named = schema.get("patternProperties")
+        found = [("patternProperties", one) for one in named] if isinstance(named, dict) else []
+        if isinstance(pattern := schema.get("pattern"), str):
+            found.append(("pattern", pattern))
+        for keyword, one in found:
+            place = f"{part.path}.{keyword}".lstrip(".")
+            if why := patterns.pattern_problem(one):
+                raise SchemaFlawError(f"{place}: {one!r} is not a regular expression: {why}")
+            self._patterns += patterns.pattern_size(one)
+            if self._patterns > MAX_PATTERNS:
+                raise SchemaFlawError(f"{place}: its patterns are too large, all in all")
+
+    def _targets(self, every: list[_Part]) -> Iterator[_Part]:
+        """Attach what these parts refer to; yield what of that is new."""
+        for part in every:
+            for keyword in _REFERENCES:
+                if not isinstance(wanted := part.schema.get(keyword), str):
+                    continue
+                place = f"{part.path}.{keyword}".lstrip(".")
+                try:
+                    base, target = self._target(part.base, wanted)
+                except (LookupError, TypeError, ValueError):
+                    why = f"{place}: refers to {wanted!r}, which is not part of it"
+                    raise SchemaFlawError(why) from None
+                if isinstance(target, dict):
+                    found = self._found.get(id(target))
+                    if found is None:
+                        found = _Part(f"{place} ({wanted})", target, base)
+                        self._found[id(target)] = found
+                        yield found
+                    part.applied.append(found)
+                elif not isinstance(target, bool):
+                    raise SchemaFlawError(f"{place}: refers to {wanted!r}, which is no schema")
+
+    def _target(self, base: str, wanted: str) -> tuple[str, object]:
+        """Return what a reference leads to, with the address of the schema that has it.
+
+        Raises LookupError, TypeError or ValueError where it leads nowhere.
+        """
+        whole, _, fragment = (
+            base + wanted if wanted[:1] == "#" else urljoin(base, wanted)
+        ).partition("#")
+        if whole.startswith(_OF_STANDARD):
+            self._refers_to_standard = True
+            return whole, True
+        if fragment and not fragment.startswith("/"):
+            return whole, self._named[f"{whole}#{unquote(fragment)}"]
+        found: Any = self._named[whole]
+        for step in unquote(fragment).split("/")[1:]:
+            name = step.replace("~1", "/").replace("~0", "~")
+            found = found[int(name) if isinstance(found, list) else name]
+        return whole, found
+
+
+def _inner(schema: Mapping[str, Any]) -> Iterator[tuple[str, str | int, dict[str, Any]]]:
+    """Yield the direct subschemas of a schema: keyword, name or number, schema."""
+    for keyword, value in schema.items():
+        if keyword in _SINGLE and isinstance(value, dict):
+            yield keyword, "", value
+        elif keyword in _ARRAYS and isinstance(value, list):
+            yield from ((keyword, n, one) for n, one in enumerate(value) if isinstance(one, dict))
+        elif keyword in _NAMED and isinstance(value, dict):
+            yield from ((keyword, k, one) for k, one in value.items() if isinstance(one, dict))
+
+
+def _attach(part: _Part, keyword: str, key: str | int, inner: _Part) -> None:
+    """Note what of a value a part within a part is applied to."""
+    if keyword in _IN_PLACE:
+        part.applied.append(inner)
+    elif keyword in ("properties", "prefixItems"):
+        part.by_key[key] = inner
+    elif keyword == "propertyNames":
+        part.names.append(inner)
+    elif keyword in _VALUES or keyword == "patternProperties":
+        part.values.append(inner)
+    elif keyword in _ITEMS:
+        part.items.append(inner)
+
+
+class _Steps:
+    """Count how often parts are applied to a value, and to what is in it, at the most.
+
+    ``most``: of these steps; ``pairs``: of different parts and values. Once for each pair, however
+    often that comes: so it is counted in a time that is in sight.
+    """
+
+    def __init__(self, most: int, pairs: int) -> None:
+        self._most = most
+        self._pairs = pairs
+        self._known: dict[tuple[int, int], int] = {}
+
+    def of(self, part: _Part, value: object) -> int:
+        """Return the number of steps; raise SchemaFlawError where there are too many."""
+        key = id(part), id(value)
+        if key in self._known:
+            if not self._known[key]:
+                raise SchemaFlawError("refers to itself without end")
+            return self._known[key]
+        self._known[key] = 0  # not known yet
+        steps = 1
+        for one in part.applied:
+            steps += self.of(one, value)
+        if isinstance(value, dict):
+            for name, item in value.items():
+                for one in part.names:
+                    steps += self.of(one, name)
+                steps += self._within(part, part.values, name, item)
+        elif isinstance(value, list):
+            for number, item in enumerate(value):
+                steps += self._within(part, part.items, number, item)
+        if steps > self._most or len(self._known) > self._pairs:
+            raise SchemaFlawError(f"asks for more than {self._most} checks of a value of this size")
+        self._known[key] = steps
+        return steps
+
+    def _within(self, part: _Part, every: list[_Part], key: str | int, item: object) -> int:
+        steps = self.of(part.by_key[key], item) if key in part.by_key else 0
+        for one in every:
+            steps += self.of(one, item)
+        return steps
+
+
+def _place(path: list[str | int]) -> str:
+    """Return a place as ``.name[0]['other name']``."""
+    place = ""
+    for step in path:
+        if isinstance(step, int):
+            place += f"[{step}]"
+        elif _PLAIN_NAME.fullmatch(step):
+            place += f".{step}"
+        else:
+            escaped = step.replace("\\", "\\\\").replace("'", "\\'")
+            place += f"['{escaped}']"
+    return place
 
 
 def _size(value: object) -> int:

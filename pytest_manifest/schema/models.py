@@ -25,7 +25,7 @@ class ExpectedError(fields.Document):
     type: fields.Name | None = None
     """The exception's class name, with or without its module."""
     match: str | None = None
-    """A regular expression (RE2's) that is searched in the error's message."""
+    """A regular expression (ECMA 262's) that is searched in the error's message."""
 
     @field_validator("match")
     @classmethod

@@ -34,9 +34,8 @@ DOCUMENTED: Final = frozenset(
         "_type",
         "_getobj",
         "_hypothesis_pytestplugin",
-        # Streams of the standard library, and a class that jsonschema has made for this project.
+        # Streams of the standard library.
         "write",
-        "evolve",
         # Hooks of xdist's name these types, and its own package of schedulers is for their makers.
         "xdist.remote.Producer",
         "xdist.scheduler.LoadScheduling",

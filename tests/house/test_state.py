@@ -24,7 +24,6 @@ EXCEPTIONS: Final = {
     "broker/client.py: _complete": "weak: an app's loader takes its mark with it",
     "schema/wire.py: _digests": "weak: a module takes its digest with it",
     "log.py: _fork": "of one thread, while it forks",
-    "schema/json_schema_rules.py: _left": "of one context, which is put back",
     "worker/backend_base.py: _current_receipt": "of one context, which is put back",
     "worker/backend_base.py: _celery_marks": "of one context, which is put back",
     "worker/announcements.py: _outside": "of one context, which is put back",

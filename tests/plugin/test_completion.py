@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator
+from jsonschema_rs import Draft202012Validator
 
 from pytest_manifest.schema.__main__ import FOLDER
 from pytest_manifest.schema.summary import Summary

@@ -14,7 +14,7 @@ HEAVY = (
     "loguru",
     "pydantic",
     "redis",
-    "jsonschema",
+    "jsonschema_rs",
     "sqlite3",
     "xdist.dsession",
 )

@@ -103,7 +103,7 @@ def refusal(document: object, model: type[Document] = Entry) -> list[str]:
         ({"expect": {"schema": {"type": "strin"}}}, "'expect.schema' is not a valid JSON Schema"),
         (
             {"expect": {"state": "failed", "error": {"match": "("}}},
-            "'expect.error.match' is not a regular expression: missing )",
+            "'expect.error.match' is not a regular expression: it cannot be read",
         ),
         ({"expect": {"error": {"type": "E"}}}, 'add "state": "failed"'),
         ({"eta": 5}, "'eta' must be a time like \"2026-11-24T15:00:00Z\", not 5"),
