@@ -22,7 +22,7 @@ BOUNDS = {
     "lines of code of the package": 45_737,
     "options and settings": 57,
     "words of the documents": 96_670,
-    "lines of the tests": 114_020,
+    "lines of the tests": 114_024,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42
