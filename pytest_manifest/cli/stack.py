@@ -113,23 +113,19 @@ def logs(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="go on until Ctrl-C, or the stack's end")
     ] = False,
-    worker: Annotated[
-        int | None, typer.Option(min=1, metavar="K", help="only this worker's")
-    ] = None,
     json: Annotated[bool, typer.Option("--json", help="print a JSON object for each line")] = False,
 ) -> None:
-    """Print what the workers have logged."""
+    """Print what the worker and its processes have logged."""
     from pytest_manifest.stack.background import logs as read
 
-    lines = read(worker, follow=follow)
+    lines = read(follow=follow)
     if lines is None:
         raise _not_up()
     for name, line in lines:
         if json:
             write_json_line({"worker": name, "line": line})
         else:
-            shown = printable(line)
-            print(shown if worker is not None else f"{name} | {shown}", flush=follow)
+            print(printable(line), flush=follow)
 
 
 @app.command()

@@ -194,7 +194,7 @@ def find_stack(
         assert session_runs.stack is not None
         address = session_runs.stack.wait_broker(EMBEDDED_START)
         session_runs.stack.wait_workers(EMBEDDED_START)
-        return address, options.workers
+        return address, 1
     address = external_address(options, choice)
     from pytest_manifest.results.backend_results import needs_this_process
 

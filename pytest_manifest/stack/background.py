@@ -166,18 +166,13 @@ def status_document() -> dict[str, JsonValue]:
     }
 
 
-def logs(worker: int | None, *, follow: bool) -> Iterator[tuple[str, str]] | None:
-    """Read the workers' log lines, each with its worker's name; None: no stack is up."""
+def logs(*, follow: bool) -> Iterator[tuple[str, str]] | None:
+    """Read the worker's log lines, each with its name; None: no stack is up."""
     directory = runtime_directory()
     state = read_state(directory)
     if state is None:
         return None
     paths = {entry["name"]: Path(entry["log"]) for entry in state["workers"]}
-    if worker is not None:
-        name = f"{settings.WORKER_PREFIX}{worker}"
-        if name not in paths:
-            raise StackError(f"there is no worker {worker}: this stack has {len(paths)}")
-        paths = {name: paths[name]}
     return _lines(paths, directory if follow else None)
 
 

@@ -11,7 +11,7 @@ import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,7 +23,7 @@ from pytest_manifest.compat.older import way_to_redis
 from pytest_manifest.errors import StackError
 from pytest_manifest.redaction import hide, redact, redact_url
 from pytest_manifest.stack import settings as stack_settings
-from pytest_manifest.stack.services import ready_file, tail
+from pytest_manifest.stack.services import ready_file, tail, worker_log
 from pytest_manifest.stack.valkey import is_listening
 from pytest_manifest.urls import StackAddress
 
@@ -60,7 +60,7 @@ class SupervisorClient:
         self.address: StackAddress | None = None
         self.directory: Path | None = None
         self.flower_url = ""
-        self.pids: dict[str, int] = {}
+        self.worker_pid: int | None = None
         self.exits: list[WorkerExit] = []
         self.failure: str | None = None
         self._noise: list[str] = []
@@ -82,18 +82,18 @@ class SupervisorClient:
         return self.address
 
     def wait_workers(self, timeout: float) -> None:
-        """Wait until every worker takes jobs; StackError when one cannot start."""
+        """Wait until the worker takes jobs; StackError when it cannot start."""
         deadline = time.monotonic() + timeout
         self.wait_broker(timeout)
         import_celery()
-        while missing := self._not_ready():
+        while not self._is_ready():
             self._check()
             if time.monotonic() > deadline:
-                raise StackError(self._late(missing, timeout))
+                raise StackError(self._late(timeout))
             time.sleep(POLL_SECONDS)
         self._check()
         self._say(stack_settings.READY_LINE)
-        logger.debug("{} workers are ready", self.settings.workers)
+        logger.debug("the worker is ready, with {} processes", self.settings.workers)
 
     def wait_flower(self, timeout: float) -> None:
         """Wait until Flower accepts connections; StackError when it does not."""
@@ -169,11 +169,11 @@ class SupervisorClient:
             case "broker":
                 self._take_broker(event["url"], Path(event["directory"]))
             case "worker_started":
-                self.pids[event["name"]] = event["pid"]
+                self.worker_pid = event["pid"]
             case "worker_exited":
                 tail = tuple(redact(line) for line in event["tail"])
                 died = WorkerExit(event["name"], event["pid"], event["returncode"], tail)
-                self.pids.pop(died.name, None)
+                self.worker_pid = None
                 self.exits.append(died)
                 logger.warning(
                     "worker {} (pid {}) ended with code {}", died.name, died.pid, died.returncode
@@ -219,27 +219,24 @@ class SupervisorClient:
                 if self.failure is None:
                     self._changed.wait(left)
 
-    def _not_ready(self) -> list[str]:
+    def _is_ready(self) -> bool:
+        """Tell whether the present worker takes jobs; one that was started anew says it again."""
         assert self.directory is not None
-        names = [
-            f"{stack_settings.WORKER_PREFIX}{number}"
-            for number in range(1, self.settings.workers + 1)
-        ]
-        with self._changed:
-            return not_ready(self.directory, {name: self.pids.get(name) for name in names})
+        try:
+            said = ready_file(self.directory).read_text(encoding="ascii")
+        except FileNotFoundError:
+            return False
+        return said == str(self.worker_pid)
 
-    def _late(self, missing: list[str], timeout: float) -> str:
+    def _late(self, timeout: float) -> str:
         """Word a time-out with the log's last lines, as the folder goes with the stack."""
         assert self.directory is not None
         message = (
-            f"{len(missing)} of {self.settings.workers} workers ({', '.join(missing)}) "
-            f"did not take jobs within {timeout:g} s; is this machine overloaded, or does the app "
-            "take that long to import?"
+            f"worker {stack_settings.WORKER} did not take jobs within {timeout:g} s; is this "
+            "machine overloaded, or does the app take that long to import?"
         )
-        log = self.directory / f"worker-{missing[0].removeprefix(stack_settings.WORKER_PREFIX)}.log"
-        return failure_message(
-            stack_settings.Event(event="failed", message=message, tail=tail(log, NOISE_LINES))
-        )
+        lines = tail(worker_log(self.directory), NOISE_LINES)
+        return failure_message(stack_settings.Event(event="failed", message=message, tail=lines))
 
 
 TAIL_LINES = 10
@@ -340,22 +337,7 @@ def _refusal_of_root(log: Sequence[str]) -> str:
     return ""
 
 
-def not_ready(directory: Path, pids: Mapping[str, int | None]) -> list[str]:
-    """List the workers, of those with these pids, that have not reported ready.
-
-    One that was started anew has to say it again: the file tells of another pid.
-    """
-    return [name for name, pid in pids.items() if _said(directory, name) != str(pid)]
-
-
 def import_celery() -> None:
     """Import Celery, which takes as long as a worker takes to boot, and is needed next."""
     for name in CELERY_MODULES:
         importlib.import_module(name)
-
-
-def _said(directory: Path, worker: str) -> str:
-    try:
-        return ready_file(directory, worker).read_text(encoding="ascii")
-    except FileNotFoundError:
-        return ""

@@ -15,9 +15,10 @@ __all__ = ["EmbeddedStack", "WorkerExit"]
 
 
 class EmbeddedStack:
-    """A broker and supervised workers of our own, run by a supervisor process.
+    """A broker and a supervised worker of our own, run by a supervisor process.
 
-    Its workers import modules from where this process does when it starts them.
+    ``workers``: how many processes the worker's pool has; those that die Celery replaces. They
+    import modules from where this process does when it starts them.
 
     ``start`` returns at once; the ``wait_*`` methods say when what is ready. Everything ends with
     ``stop``, and also when this process ends in any other way.
@@ -77,9 +78,9 @@ class EmbeddedStack:
         return self._started().wait_broker(timeout)
 
     def wait_workers(self, timeout: float) -> None:
-        """Wait until every worker has answered a ping.
+        """Wait until the worker takes jobs.
 
-        StackError with a worker's last log lines when one cannot start.
+        StackError with its last log lines when it cannot start.
         """
         self._started().wait_workers(timeout)
 
@@ -98,13 +99,13 @@ class EmbeddedStack:
 
     @property
     def exits(self) -> list[WorkerExit]:
-        """List the workers that died so far and were restarted."""
+        """List each death of the worker so far, after which it was restarted."""
         return list(self._client.exits) if self._client is not None else []
 
     @property
-    def worker_pids(self) -> dict[str, int]:
-        """Give each worker's present pid, by its name without the host (``manifest1``)."""
-        return dict(self._client.pids) if self._client is not None else {}
+    def worker_pid(self) -> int | None:
+        """Give the worker's present pid; None between its death and its restart."""
+        return self._client.worker_pid if self._client is not None else None
 
     @property
     def failure(self) -> str | None:

@@ -21,7 +21,7 @@ from pytest_manifest.broker.celery_settings import environment
 from pytest_manifest.processes import kill_group
 from pytest_manifest.signing import SIGNING_KEY_VARIABLE
 from pytest_manifest.stack.private import READY_VARIABLE, URL_VARIABLE
-from pytest_manifest.stack.settings import FLOWER_USER, WORKER_PREFIX, Settings
+from pytest_manifest.stack.settings import FLOWER_USER, WORKER, Settings
 from pytest_manifest.stack.valkey import HOST, DataFolder, write_configuration
 
 TAIL_BYTES = 3000
@@ -156,12 +156,14 @@ FLOWER_COLUMNS = "name,kwargs,args,state,received,runtime,worker,uuid"
 CELERY_LEVELS = {"TRACE": "DEBUG", "SUCCESS": "INFO"}
 
 
-READY_SUFFIX = ".ready"
+def ready_file(directory: Path) -> Path:
+    """Name the file to which the worker writes its pid once it takes jobs."""
+    return directory / "worker.ready"
 
 
-def ready_file(directory: Path, worker: str) -> Path:
-    """Name the file to which a worker writes its pid once it takes jobs."""
-    return directory / f"{worker}{READY_SUFFIX}"
+def worker_log(directory: Path) -> Path:
+    """Name the file to which the worker and its processes log."""
+    return directory / "worker-1.log"
 
 
 def broker_url(port: int, password: str) -> str:
@@ -186,10 +188,8 @@ def broker_child(
     )
 
 
-def worker_children(
-    settings: Settings, directory: Path, url: str, data: DataFolder | None
-) -> list[Child]:
-    """Make stock celery workers with one pool child each, not started yet."""
+def worker_child(settings: Settings, directory: Path, url: str, data: DataFolder | None) -> Child:
+    """Make a stock celery worker as a user starts it, with a pool of so many processes."""
     spool = data.spool if data is not None else directory / "spool"
     spool.mkdir(mode=0o700, exist_ok=True)
     env = _environment(url, settings) | {
@@ -197,6 +197,7 @@ def worker_children(
         processes.LOG_FORMAT: settings.log_format,
         processes.LOG_LEVEL: settings.log_level,
         processes.SPOOL: str(spool),
+        READY_VARIABLE: str(ready_file(directory)),
     }
     if settings.signing_key:
         env[SIGNING_KEY_VARIABLE] = str(_key_file(directory, settings.signing_key))
@@ -204,16 +205,9 @@ def worker_children(
         env[SIGNING_KEY_VARIABLE] = named
     if not settings.detached:  # its log is not followed while it runs
         env[processes.LOG_JOBS] = "0"
-    return [
-        Child(
-            name,
-            _worker_command(settings, name),
-            env=env | {READY_VARIABLE: str(ready_file(directory, name))},
-            cwd=Path(settings.cwd),
-            log=directory / f"worker-{number}.log",
-        )
-        for number, name in ((n, f"{WORKER_PREFIX}{n}") for n in range(1, settings.workers + 1))
-    ]
+    command = _worker_command(settings)
+    cwd = Path(settings.cwd)
+    return Child(WORKER, command, env=env, cwd=cwd, log=worker_log(directory))
 
 
 def _key_file(directory: Path, pem: str) -> Path:
@@ -251,7 +245,7 @@ def _without_key() -> dict[str, str]:
     return {name: one for name, one in os.environ.items() if name != SIGNING_KEY_VARIABLE}
 
 
-def _worker_command(settings: Settings, name: str) -> list[str]:
+def _worker_command(settings: Settings) -> list[str]:
     command = [
         settings.python,
         "-m",
@@ -262,7 +256,7 @@ def _worker_command(settings: Settings, name: str) -> list[str]:
         "-A",
         settings.app,
         "worker",
-        "--concurrency=1",
+        f"--concurrency={settings.workers}",
         "--pool=prefork",
         "--prefetch-multiplier=1",
         "--without-gossip",
@@ -270,7 +264,7 @@ def _worker_command(settings: Settings, name: str) -> list[str]:
         # Flower lives on events, and by their heartbeats it knows which workers are alive.
         "--task-events" if settings.flower else "--without-heartbeat",
         "-n",
-        f"{name}@%h",
+        f"{WORKER}@%h",
         f"--loglevel={CELERY_LEVELS.get(settings.log_level, settings.log_level)}",
     ]
     if settings.include:

@@ -2,8 +2,8 @@
 
 Only the standard library, like all that the supervisor imports: it must be up in some 30 ms.
 
-The client writes one line of settings to the supervisor's standard input, then ``ready`` once all
-workers have answered, and ``stop`` to end it, with the data, or ``stop, keep the data``. The end
+The client writes one line of settings to the supervisor's standard input, then ``ready`` once the
+worker takes jobs, and ``stop`` to end it, with the data, or ``stop, keep the data``. The end
 of input means that the client is gone: all ends, unless the supervisor is detached, and a data
 folder is kept. The supervisor writes events, one JSON object a line, to standard output.
 """
@@ -20,7 +20,7 @@ from typing_extensions import NotRequired
 READY_LINE = "ready"
 STOP_LINE = "stop"
 STOP_AND_KEEP_LINE = "stop, keep the data"
-WORKER_PREFIX = "manifest"
+WORKER = "manifest1"
 FLOWER_USER = "manifest"
 INCLUDE = "pytest_manifest.worker"
 

@@ -200,20 +200,21 @@ class EventWriter:
         self._state.update({"flower_url": url, "flower_password": password})
         self._say({"event": "flower", "url": url, "pid": pid})
 
-    def worker_started(self, worker: Child, workers: list[Child]) -> None:
-        self._update_workers(workers)
+    def worker_started(self, worker: Child) -> None:
+        self._update(worker)
         pid = worker.pid or 0
         self._say(
             {"event": "worker_started", "name": worker.name, "pid": pid, "log": str(worker.log)}
         )
 
     def exited(
-        self, child: Child, pid: int, code: int, tail: list[str], workers: list[Child]
+        self, child: Child, pid: int, code: int, tail: list[str], *, is_worker: bool
     ) -> None:
-        self._update_workers(workers)
+        if is_worker:
+            self._update(child)
         self._say(
             {
-                "event": "worker_exited" if child in workers else "service_exited",
+                "event": "worker_exited" if is_worker else "service_exited",
                 "name": child.name,
                 "pid": pid,
                 "returncode": code,
@@ -237,10 +238,9 @@ class EventWriter:
     def _directory(self) -> str:
         return self._state["directory"]
 
-    def _update_workers(self, workers: list[Child]) -> None:
-        self._state["workers"] = [
-            WorkerState(name=worker.name, pid=worker.pid, log=str(worker.log)) for worker in workers
-        ]
+    def _update(self, worker: Child) -> None:
+        found = WorkerState(name=worker.name, pid=worker.pid, log=str(worker.log))
+        self._state["workers"] = [found]
 
     def _say(self, event: Event) -> None:
         self._save()

@@ -62,7 +62,7 @@ class Supervisor:
         self.password = os.urandom(18).hex()
         self.port = 0
         self.broker: services.Child | None = None
-        self.workers: list[services.Child] = []
+        self.worker: services.Child | None = None
         self.flower: services.Child | None = None
         self.ready = False
         self.stopping = False
@@ -136,9 +136,8 @@ class Supervisor:
 
     def _start_rest(self) -> None:
         url = services.broker_url(self.port, self.password)
-        self.workers = services.worker_children(self.settings, self.directory, url, self.data)
-        for worker in self.workers:
-            self._start(worker)
+        self.worker = services.worker_child(self.settings, self.directory, url, self.data)
+        self._start(self.worker)
         if self.settings.flower:
             port, password = self.settings.flower_port or valkey.free_port(), os.urandom(18).hex()
             self.flower = services.flower_child(self.settings, self.directory, url, port, password)
@@ -147,8 +146,8 @@ class Supervisor:
     def _start(self, child: services.Child) -> int:
         pid = child.start()
         self.watchdog.add_group(pid, gently=child.gently)
-        if child in self.workers:
-            self.report.worker_started(child, self.workers)
+        if child is self.worker:
+            self.report.worker_started(child)
         elif child is self.broker:
             self.report.broker_started(pid)
         return pid
@@ -156,7 +155,7 @@ class Supervisor:
     # Watching
 
     def _children(self) -> list[services.Child]:
-        return [child for child in (*self.workers, self.flower, self.broker) if child is not None]
+        return [child for child in (self.worker, self.flower, self.broker) if child is not None]
 
     def _listen(self) -> None:
         self._wake, waker = os.pipe()
@@ -227,11 +226,11 @@ class Supervisor:
     def _on_exit(self, child: services.Child, pid: int, code: int) -> None:
         """Tell of a death, and plan the restart, or give up on a worker that cannot start."""
         tail = child.tail()
-        self.report.exited(child, pid, code, tail, self.workers)
+        self.report.exited(child, pid, code, tail, is_worker=child is self.worker)
         now = time.monotonic()
         if now - child.started_at > PROVEN_SECONDS:
             child.deaths = []
-        booting = not self.ready and child in self.workers
+        booting = not self.ready and child is self.worker
         if booting and (code == USAGE_ERROR or len(child.deaths) >= BOOT_DEATHS):
             self._fail(f"worker {child.name} cannot start (it ended with code {code})", tail)
             return
@@ -249,7 +248,7 @@ class Supervisor:
 
     def _end(self) -> None:
         self.stopping = True
-        clients = [child for child in (*self.workers, self.flower) if child is not None]
+        clients = [child for child in (self.worker, self.flower) if child is not None]
         gently = self.settings.detached or self.keeps_data
         for child in clients:
             if gently:

@@ -116,7 +116,7 @@ def test_a_result_outlives_the_brokers_death(stack: EmbeddedStack, tmp_path: Pat
     """A job that ends while the broker is away hands in its receipt when it is back, once."""
     address = stack.wait_broker(1.0)
     task_id = send(address, "early", tmp_path)
-    worker, keeper, broker = stack.worker_pids, stack.supervisor_pid or 0, broker_pid(address)
+    worker, keeper, broker = stack.worker_pid, stack.supervisor_pid or 0, broker_pid(address)
     # Without the supervisor nobody brings the broker back before the job has ended.
     os.kill(keeper, signal.SIGSTOP)
     os.kill(broker, signal.SIGKILL)
@@ -129,7 +129,7 @@ def test_a_result_outlives_the_brokers_death(stack: EmbeddedStack, tmp_path: Pat
 
     assert (receipt["task_id"], receipt["state"]) == (task_id, "succeeded")
     assert call(address, "add", 1, 2) == 3
-    assert (stack.worker_pids, stack.exits) == (worker, [])
+    assert (stack.worker_pid, stack.exits) == (worker, [])
     assert broker_pid(address) != broker
 
 
@@ -184,7 +184,7 @@ def test_a_paused_broker_is_waited_for(stack: EmbeddedStack, tmp_path: Path) -> 
     """A job that ends while the broker does not answer hands in its receipt when it goes on."""
     address = stack.wait_broker(1.0)
     task_id = send(address, "early", tmp_path)
-    worker, broker = stack.worker_pids, broker_pid(address)
+    worker, broker = stack.worker_pid, broker_pid(address)
     os.kill(broker, signal.SIGSTOP)
     (tmp_path / "go").touch()
     eventually((tmp_path / "ended").exists, within=READY_SECONDS, what="the job has ended")
@@ -194,7 +194,7 @@ def test_a_paused_broker_is_waited_for(stack: EmbeddedStack, tmp_path: Path) -> 
 
     assert (receipt["task_id"], receipt["state"]) == (task_id, "succeeded")
     assert call(address, "add", 1, 2) == 3
-    assert (stack.worker_pids, stack.exits) == (worker, [])
+    assert (stack.worker_pid, stack.exits) == (worker, [])
 
 
 def test_a_broker_that_cannot_come_back_is_one_clear_error(stack: EmbeddedStack) -> None:

@@ -341,11 +341,11 @@ def test_children_know_no_other_broker(monkeypatch: pytest.MonkeyPatch, tmp_path
     names = (*VARIABLES, *PROGRAM_VARIABLES)
     for name in names:
         monkeypatch.setenv(name, "redis://production/0")
-    made = services.worker_children(SETTINGS, tmp_path, "redis://ours/0", None)
-    made.append(services.flower_child(SETTINGS, tmp_path, "redis://ours/0", 5555, "s3cret"))
+    worker = services.worker_child(SETTINGS, tmp_path, "redis://ours/0", None)
+    flower = services.flower_child(SETTINGS, tmp_path, "redis://ours/0", 5555, "s3cret")
 
-    assert len(made) == SETTINGS.workers + 1
-    for child in made:
+    assert "--concurrency=2" in worker.argv
+    for child in (worker, flower):
         assert "redis://production/0" not in child.env.values()
         assert {child.env[name] for name in (*names, URL_VARIABLE)} == {"redis://ours/0"}
 
@@ -356,7 +356,7 @@ def test_who_signs_work_orders_gives_no_key_to_jobs(
     """The variable may name, or hold, the key of a person; only a detached stack is given it."""
     monkeypatch.setenv(SIGNING_KEY_VARIABLE, "mine")
     for settings in (SETTINGS, SETTINGS._replace(detached=True)):
-        made = services.worker_children(settings, tmp_path, "redis://ours/0", None)
+        made = [services.worker_child(settings, tmp_path, "redis://ours/0", None)]
         made.append(services.broker_child(settings, tmp_path, 1, "x", None))
         made.append(services.flower_child(settings, tmp_path, "redis://ours/0", 1, "x"))
         kept = {child.name: child.env.get(SIGNING_KEY_VARIABLE) for child in made}
