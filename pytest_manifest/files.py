@@ -53,6 +53,15 @@ def private_folder(path: Path, mode: int = FOLDER_MODE) -> None:
         path.chmod(mode)  # whatever the umask has taken from it
 
 
+def remove(path: Path) -> None:
+    """Remove a folder or a file, whatever is left of it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
 def git_ignored_folder(path: Path) -> None:
     """Make a private folder with a ``.gitignore`` for all that is in it.
 

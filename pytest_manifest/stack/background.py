@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from pytest_manifest.stack.state import (
     runtime_directory,
     state_file,
 )
-from pytest_manifest.stack.valkey import is_listening, server_binary
+from pytest_manifest.stack.valkey import is_listening
 from pytest_manifest.urls import StackAddress
 
 DOWN_SECONDS: Final = 15.0
@@ -231,8 +230,6 @@ def _start(options: UpOptions, directory: Path) -> None:
             app=options.app,
             workers=options.workers,
             cwd=str(options.cwd),
-            python=sys.executable,
-            server=str(server_binary()),
             log_format=options.log_format,
             log_level=options.log_level,
             detached=True,
@@ -240,9 +237,9 @@ def _start(options: UpOptions, directory: Path) -> None:
             lock_file=str(lock_file(directory)),
             flower=options.flower,
             flower_port=options.flower_port,
-            path=settings.import_path(),
         )
     )
+    client.start()
     try:
         client.wait_workers(options.timeout)
         if options.flower:

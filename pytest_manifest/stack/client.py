@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -21,10 +22,12 @@ from loguru import logger
 
 from pytest_manifest.compat.older import way_to_redis
 from pytest_manifest.errors import StackError
+from pytest_manifest.files import remove
+from pytest_manifest.processes import kill_group
 from pytest_manifest.redaction import hide, redact, redact_url
 from pytest_manifest.stack import settings as stack_settings
 from pytest_manifest.stack.services import ready_file, tail, worker_log
-from pytest_manifest.stack.valkey import is_listening
+from pytest_manifest.stack.valkey import FLUSH_SECONDS, is_listening, server_binary
 from pytest_manifest.urls import StackAddress
 
 STOP_SECONDS: Final = 15.0
@@ -53,7 +56,13 @@ class WorkerExit:
 
 
 class SupervisorClient:
-    """Start one supervisor and follow it; safe to use from several threads."""
+    """Start one supervisor and follow it; safe to use from several threads.
+
+    ``exits``: each death of the worker so far, after which it was restarted; ``worker_pid``: its
+    present pid, None between its death and its restart. ``address``: where jobs are sent, once the
+    broker has answered; ``directory`` has the logs from then on, until ``stop``. ``failure``: why
+    the stack has ended without being stopped.
+    """
 
     def __init__(self, settings: stack_settings.Settings) -> None:
         self.settings = settings
@@ -67,13 +76,24 @@ class SupervisorClient:
         self._stop_requested = False
         self._changed = threading.Condition()
         self._silent = threading.Event()
-        self._process = spawn_supervisor(settings)
+        self._groups: dict[str, int] = {}
+        """The groups of the processes that the supervisor has started, by what they are."""
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """Spawn the supervisor. StackError where Valkey is not installed."""
+        if self._process is not None:
+            raise StackError("this stack was started already: make a new one")
+        self.settings = self.settings._replace(
+            python=sys.executable, server=str(server_binary()), path=stack_settings.import_path()
+        )
+        self._process = spawn_supervisor(self.settings)
         threading.Thread(target=self._listen, name="manifest-stack", daemon=True).start()
 
     @property
-    def pid(self) -> int:
-        """Give the supervisor's pid."""
-        return self._process.pid
+    def supervisor_pid(self) -> int | None:
+        """Give the supervisor's pid; None before it is started."""
+        return None if self._process is None else self._process.pid
 
     def wait_broker(self, timeout: float) -> StackAddress:
         """Wait until Valkey answers; StackError when it does not within ``timeout`` seconds."""
@@ -111,7 +131,7 @@ class SupervisorClient:
     def begin_stop(self, *, keep_data: bool = False) -> None:
         """Tell the supervisor to end everything, and do not wait for it; the first word counts."""
         with self._changed:
-            if self._stop_requested:
+            if self._stop_requested or self._process is None:
                 return
             self._stop_requested = True
         self._say(stack_settings.STOP_AND_KEEP_LINE if keep_data else stack_settings.STOP_LINE)
@@ -119,14 +139,16 @@ class SupervisorClient:
     def stop(self, *, keep_data: bool = False) -> None:
         """End everything, and wait until it is done; more than once does no harm."""
         self.begin_stop(keep_data=keep_data)
+        if self._process is None:
+            return
         # Its output ends when it does; wait() would look only every 50 ms.
         self._silent.wait(STOP_SECONDS)
         try:
             self._process.wait(LAST_SECONDS)
         except subprocess.TimeoutExpired:
-            # Its watchdog does the rest.
             self._process.kill()
             self._process.wait()
+            self._end_groups()
         self._close_input()
 
     def detach(self) -> None:
@@ -134,12 +156,12 @@ class SupervisorClient:
         self._close_input()
 
     def _close_input(self) -> None:
-        if self._process.stdin is not None:
+        if self._process is not None and self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
 
     def _say(self, line: str) -> None:
-        if self._process.stdin is not None:
+        if self._process is not None and self._process.stdin is not None:
             # a supervisor that is gone, or was hung up on, is not known any more.
             with contextlib.suppress(OSError, ValueError):
                 self._process.stdin.write(f"{line}\n")
@@ -147,6 +169,7 @@ class SupervisorClient:
 
     def _listen(self) -> None:
         """Take the supervisor's events, in a thread of its own, until its output ends."""
+        assert self._process is not None
         assert self._process.stdout is not None
         with self._process.stdout as lines:
             for line in lines:
@@ -160,16 +183,36 @@ class SupervisorClient:
         with self._changed:
             if not self._stop_requested and self.failure is None:
                 said = f": {redact(self._noise[-1])}" if self._noise else ""
-                self.failure = f"the stack's supervisor (pid {self.pid}) has ended{said}"
+                pid = self._process.pid
+                self.failure = f"the stack's supervisor (pid {pid}) has ended{said}"
             self._changed.notify_all()
+        if self._process.wait() < 0:
+            self._end_groups()
         self._silent.set()
+
+    def _end_groups(self) -> None:
+        """End what a supervisor that was killed has left, and remove its directory.
+
+        A broker whose data are kept may write first; Linux has told it to end, too.
+        """
+        broker = self._groups.pop("broker", 0) if self.settings.data else 0
+        for group in self._groups.values():
+            kill_group(group)
+        deadline = time.monotonic() + FLUSH_SECONDS
+        while broker and kill_group(broker, signal.SIGTERM) and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        if broker:
+            kill_group(broker)
+        if self.directory is not None:
+            remove(self.directory)
 
     def _take(self, event: stack_settings.Event) -> None:
         match event["event"]:
             case "broker":
+                self._groups["broker"] = event["pid"]
                 self._take_broker(event["url"], Path(event["directory"]))
             case "worker_started":
-                self.worker_pid = event["pid"]
+                self.worker_pid = self._groups["worker"] = event["pid"]
             case "worker_exited":
                 tail = tuple(redact(line) for line in event["tail"])
                 died = WorkerExit(event["name"], event["pid"], event["returncode"], tail)
@@ -181,7 +224,7 @@ class SupervisorClient:
             case "service_exited":
                 logger.warning("{} ended with code {}", event["name"], event["returncode"])
             case "flower":
-                self.flower_url = event["url"]
+                self.flower_url, self._groups["flower"] = event["url"], event["pid"]
             case "failed":
                 self.failure = failure_message(event)
             case "stopped":
@@ -198,6 +241,8 @@ class SupervisorClient:
 
     def _check(self) -> None:
         with self._changed:
+            if self._process is None:
+                raise StackError("the stack was not started")
             if self.failure is not None:
                 raise StackError(self.failure)
             if self._stop_requested:

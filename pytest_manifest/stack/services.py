@@ -132,9 +132,9 @@ def tail(path: Path, lines: int) -> list[str]:
 
 
 def _in_own_group(number: signal.Signals) -> Callable[[], None]:
-    """Give the child a group of its own, and have Linux signal it when the supervisor dies.
+    """Give the child a group of its own, and have Linux signal it when the supervisor is killed.
 
-    Linux does that in case the watchdog has died, too.
+    Where the client lives it ends the groups, too: see ``client.py``.
     """
     if sys.platform != "linux":
         return lambda: os.setpgid(0, 0)
@@ -183,7 +183,7 @@ def broker_child(
         cwd=directory,
         log=directory / "valkey.log",
         gently=data is not None,
-        # Without supervisor and watchdog it still holds the folder until it has written all.
+        # Without a supervisor it still holds the folder until it has written all.
         holds=[data.lock] if data is not None else [],
     )
 

@@ -31,8 +31,9 @@ class Settings(NamedTuple):
     app: str
     workers: int
     cwd: str
-    python: str
-    server: str
+    # The programs Python and Valkey; who starts the supervisor fills them in.
+    python: str = ""
+    server: str = ""
     log_format: str = "text"
     log_level: str = "INFO"
     include: str = INCLUDE

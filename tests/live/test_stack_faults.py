@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -187,11 +187,14 @@ def test_ctrl_c_is_for_the_client(tmp_path: Path) -> None:
         assert_gone(pids, Path(directory))
 
 
-def test_everything_ends_with_a_killed_keeper(stack: EmbeddedStack) -> None:
-    """kill -9 of the supervisor ends Valkey and the workers, and the client says what happened."""
+def test_everything_ends_with_a_killed_keeper(stack: EmbeddedStack, tmp_path: Path) -> None:
+    """kill -9 of the supervisor ends Valkey and the worker, and the client says what happened.
+
+    Its job, and a tool that this runs, too.
+    """
     supervisor = stack.supervisor_pid
     assert supervisor is not None
-    pids = family(supervisor)
+    pids = [*run_busy(stack, tmp_path), *family(supervisor)]
 
     os.kill(supervisor, signal.SIGKILL)
 
@@ -201,52 +204,19 @@ def test_everything_ends_with_a_killed_keeper(stack: EmbeddedStack) -> None:
         stack.wait_workers(1.0)
 
 
-def test_a_killed_guard_is_replaced(stack: EmbeddedStack) -> None:
-    """The supervisor's twin may be killed, too: a new one still ends everything."""
-    supervisor = stack.supervisor_pid
-    assert supervisor is not None
-
-    def guards() -> list[int]:
-        command = psutil.Process(supervisor).cmdline()
-        found: list[int] = []
-        for child in psutil.Process(supervisor).children():
-            with suppress(psutil.NoSuchProcess):  # a zombie has no command line
-                found += [child.pid] if child.cmdline() == command else []
-        return found
-
-    (watchdog,) = guards()
-    os.kill(watchdog, signal.SIGKILL)
-    eventually(
-        lambda: guards() not in ([], [watchdog]), within=READY_SECONDS, what="a new watchdog"
-    )
-    pids = family(supervisor)
-    os.kill(supervisor, signal.SIGKILL)
-
-    assert_gone([pid for pid in pids if pid != supervisor], stack.directory)
-
-
 @pytest.mark.skipif(not os.path.exists("/proc/self"), reason="only Linux kills orphans by itself")  # noqa: PTH110
-def test_everything_ends_with_supervisor_and_watchdog(stack: EmbeddedStack) -> None:
-    """Without supervisor and watchdog the kernel still ends Valkey and the workers."""
-    supervisor = stack.supervisor_pid
-    assert supervisor is not None
-    pids = family(supervisor)
-    group = [pid for pid in pids if os.getpgid(pid) == supervisor]
-    assert len(group) == 2
-    directory = stack.directory
-    assert directory is not None
-
-    for pid in group:
-        os.kill(pid, signal.SIGSTOP)
-    for pid in reversed(group):
-        os.kill(pid, signal.SIGKILL)
-
-    eventually(
-        lambda: not [pid for pid in pids if pid != supervisor and alive(pid)], within=READY_SECONDS
-    )
-    for path in sorted(directory.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
-    directory.rmdir()
+def test_everything_ends_with_supervisor_and_client(tmp_path: Path) -> None:
+    """Without anybody who knows them the kernel still ends Valkey and the worker."""
+    with python(OWNER, cwd=write_app(tmp_path)) as owner:
+        assert owner.stdout is not None
+        supervisor, directory = json.loads(owner.stdout.readline())
+        pids = family(supervisor)
+        for pid in (supervisor, owner.pid):
+            os.kill(pid, signal.SIGSTOP)
+        for pid in (supervisor, owner.pid):
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not [pid for pid in pids if alive(pid)], within=READY_SECONDS)
+    shutil.rmtree(directory)
 
 
 @pytest.mark.parametrize(
