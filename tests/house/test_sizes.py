@@ -18,11 +18,11 @@ from tests.page_tables import rows
 
 MOST_LINES = 600
 BOUNDS = {
-    "modules of the package": 255,
-    "lines of code of the package": 45_737,
+    "modules of the package": 254,
+    "lines of code of the package": 45_581,
     "options and settings": 57,
     "words of the documents": 96_670,
-    "lines of the tests": 114_024,
+    "lines of the tests": 113_989,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42
