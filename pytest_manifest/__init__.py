@@ -27,6 +27,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from pytest_manifest.analysis.records import EntryRecord
     from pytest_manifest.manifest import Manifest
     from pytest_manifest.planning import PlanBuilder
     from pytest_manifest.plugin.fixtures import planning_fixture
@@ -34,15 +35,18 @@ if TYPE_CHECKING:
     from pytest_manifest.redaction import manifest_secret
     from pytest_manifest.reporting.run_page.sections import PageSection
     from pytest_manifest.schema import Entry, Receipt
+    from pytest_manifest.schema.summary import RunSummary
     from pytest_manifest.worker import current_job, evidence, instrument
 
 __all__ = [
     "Entry",
+    "EntryRecord",
     "Manifest",
     "ManifestRun",
     "PageSection",
     "PlanBuilder",
     "Receipt",
+    "RunSummary",
     "current_job",
     "evidence",
     "instrument",
@@ -52,11 +56,13 @@ __all__ = [
 
 _HOME: Final = {
     "Entry": "pytest_manifest.schema",
+    "EntryRecord": "pytest_manifest.analysis.records",
     "Manifest": "pytest_manifest.manifest",
     "ManifestRun": "pytest_manifest.plugin.verdict_reader",
     "PageSection": "pytest_manifest.reporting.run_page.sections",
     "PlanBuilder": "pytest_manifest.planning",
     "Receipt": "pytest_manifest.schema",
+    "RunSummary": "pytest_manifest.schema.summary",
     "current_job": "pytest_manifest.worker",
     "evidence": "pytest_manifest.worker",
     "instrument": "pytest_manifest.worker",

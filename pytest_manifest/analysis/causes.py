@@ -14,6 +14,7 @@ from typing import Final, Protocol, TypeAlias
 from pytest_manifest.ledger import Ledger, Statuses
 from pytest_manifest.schema import Mismatch, Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.statuses import BAD, Outcome, outcome_of
+from pytest_manifest.schema.summary import Sign, SummaryCause
 from pytest_manifest.text import middle, plural, printable
 from pytest_manifest.verdict import best_known, next_step
 from pytest_manifest.verdict.explanation import counts_text, error_place, number_of
@@ -44,41 +45,8 @@ class EvaluatedEntry(Protocol):
     def error_place(self) -> str | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """Entries that went wrong in the same way, the first three of them as ``examples`` (ids).
-
-    ``error`` and ``place``: type and last frame of what they raised; else ``path``: the first
-    mismatch, with ``[*]`` for any index, ``expected`` and ``actual``: what that is for the first of
-    them. Where a descendant did not end as expected, ``place`` is its task. ``title`` names it in
-    one line, ``message`` is what the first of them says, ``step`` what its verdict advises to do.
-    All are plain text, shortened.
-    """
-
-    kind: VerdictStatus
-    error: str | None
-    place: str | None
-    path: str | None
-    title: str
-    count: int
-    examples: tuple[str, ...]
-    message: str
-    expected: str | None = None
-    actual: str | None = None
-    step: str = ""
-
-    @property
-    def sign(self) -> _Sign:
-        """Return the values that its entries have in common, to group by."""
-        pair = None
-        if self.expected is not None and self.actual is not None:
-            pair = self.expected, self.actual
-        return (self.kind, self.error, self.place, self.path), pair
-
-
 _Key: TypeAlias = tuple[VerdictStatus, str | None, str | None, str | None]
 _Pair: TypeAlias = tuple[str, str]
-_Sign: TypeAlias = tuple[_Key, _Pair | None]
 
 
 @dataclass(slots=True)
@@ -99,20 +67,24 @@ class _Group:
         if len(self.examples) < EXAMPLES:
             self.examples.append(name)
 
-    def causes(self, key: _Key) -> Iterator[Cause]:
+    def causes(self, key: _Key) -> Iterator[SummaryCause]:
         """Yield one cause, or where the same few values repeat, one for each of them."""
         repeated = not self.varies and self.count >= 2 * len(self.variants)
         for one in self.variants.values() if repeated and self.variants else (self,):
             expected, actual = one.pair or (None, None)
-            yield Cause(
-                *key,
-                one.title,
-                one.count,
-                tuple(one.examples),
-                one.message,
-                expected,
-                actual,
-                self.step,
+            kind, error, place, path = key
+            yield SummaryCause(
+                title=one.title,
+                kind=kind,
+                error=error,
+                place=place,
+                path=path,
+                expected=expected,
+                actual=actual,
+                count=one.count,
+                examples=list(one.examples),
+                message=one.message,
+                step=self.step,
             )
 
 
@@ -137,7 +109,7 @@ class Causes:
         if pair is not None:
             _add_variant(group, record.id, message, pair)
 
-    def largest_first(self) -> tuple[Cause, ...]:
+    def largest_first(self) -> tuple[SummaryCause, ...]:
         """Return all causes, largest first; of equal size, the one found first."""
         found = (cause for key, group in self._groups.items() for cause in group.causes(key))
         return tuple(sorted(found, key=lambda cause: -cause.count))
@@ -147,24 +119,24 @@ class CauseNumbers:
     """A number for each failure's cause, and the cause that each number became."""
 
     def __init__(self) -> None:
-        self._numbers: dict[_Sign, int] = {}
+        self._numbers: dict[Sign, int] = {}
 
     def number(self, record: EvaluatedEntry) -> int:
         """Return the same number for the same failure; -1 for a record without one."""
         found = _sign_and_message(record)
         return -1 if found is None else self._numbers.setdefault(found[0], len(self._numbers))
 
-    def positions(self, causes: Sequence[Cause]) -> list[int]:
+    def positions(self, causes: Sequence[SummaryCause]) -> list[int]:
         """Return, for each number, its cause's index among these; -1 where it is none of them."""
         shared = Counter(cause.sign[0] for cause in causes)
-        known: dict[_Sign, int] = {}
+        known: dict[Sign, int] = {}
         for position, cause in enumerate(causes):
             key, pair = cause.sign
             known[key, pair if shared[key] > 1 else None] = position
         return [known.get((key, pair), known.get((key, None), -1)) for key, pair in self._numbers]
 
 
-def _sign_and_message(record: EvaluatedEntry) -> tuple[_Sign, str] | None:
+def _sign_and_message(record: EvaluatedEntry) -> tuple[Sign, str] | None:
     """Return by what a record is grouped, and its message; None where nothing went wrong."""
     if record.verdict is None or record.outcome not in BAD:
         return None
@@ -288,7 +260,7 @@ class Tally:
     entries: int
     outcomes: Counter[Outcome]
     kinds: Counter[str]
-    causes: tuple[Cause, ...]
+    causes: tuple[SummaryCause, ...]
     first: tuple[ListedEntry, ...]
     descendants: Statuses = field(default_factory=dict)
 
@@ -370,7 +342,7 @@ def explain_group(found: Tally, where: Sequence[tuple[str, str]]) -> str:
     return "\n\n".join(parts)
 
 
-def _by_cause(causes: Sequence[Cause]) -> Iterator[str]:
+def _by_cause(causes: Sequence[SummaryCause]) -> Iterator[str]:
     wide = max(len(str(cause.count)) for cause in causes)
     for cause in causes:
         yield f"  {cause.count:>{wide}}  {cause.title}"

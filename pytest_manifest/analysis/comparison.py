@@ -8,35 +8,32 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from decimal import Decimal
 from itertools import groupby
 from statistics import median
 from typing import Final
 
-from pydantic import JsonValue
-
 from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.schema import Receipt, VerdictStatus
 from pytest_manifest.schema.receipts import exact
 from pytest_manifest.schema.statuses import BAD, Outcome
+from pytest_manifest.schema.summary import (
+    SummaryChange,
+    SummaryComparison,
+    SummaryResultChange,
+    SummarySide,
+    SummaryTimeChange,
+    SummaryTreeChange,
+)
 from pytest_manifest.schema.wire import json_sha256
 
 Statuses = Mapping[VerdictStatus | None, int]
 
 
-@dataclass(frozen=True, slots=True)
-class TreeChange:
-    """An entry whose descendants differ in number or ends: how many there were by status."""
-
-    id: str
-    before: Mapping[str, int]
-    after: Mapping[str, int]
-
-
 def compare_trees(
     before: Iterable[tuple[str, Statuses]], after: Iterable[tuple[str, Statuses]]
-) -> Iterator[TreeChange]:
+) -> Iterator[SummaryTreeChange]:
     """Yield the entries whose descendants differ; both in the order of the ids, read once.
 
     One that has none is in neither.
@@ -52,7 +49,7 @@ def compare_trees(
         if other is not None and other[0] == name:
             now, other = other[1], next(later, None)
         if was != now:
-            yield TreeChange(name, _named(was), _named(now))
+            yield SummaryTreeChange(id=name, before=_named(was), after=_named(now))
 
 
 def _named(counts: Statuses) -> dict[str, int]:
@@ -67,76 +64,6 @@ NOTICEABLE: Final = 0.01
 """Seconds below which a change of the median is not reported, whatever its ratio."""
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """An entry's verdict before and after; None: no such entry, or no verdict."""
-
-    id: str
-    task: str
-    before: VerdictStatus | None
-    after: VerdictStatus | None
-    sentence: str
-    """The message of the later run's verdict."""
-
-
-@dataclass(frozen=True, slots=True)
-class TimeChange:
-    """A task's median runtime in seconds, of so many entries that passed.
-
-    ``same``: they are the same entries in both runs; else all of each, as they share none.
-    """
-
-    task: str
-    before: float
-    after: float
-    ratio: float
-    samples_before: int
-    samples_after: int
-    same: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ResultChange:
-    """An entry that succeeded in both runs with other results (SHA-256 of their JSON)."""
-
-    id: str
-    task: str
-    before: str
-    after: str
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """The later run compared with the earlier one; entries in the later manifest's order.
-
-    ``failing`` covers failed expectations and errors alike. ``newly_failing`` includes added
-    entries (their ``before`` is None). ``slower``: largest ratio first, ``faster``: smallest first.
-    ``changed_trees``: entries of both runs whose descendants differ in number or ends.
-    Costs None: no receipt of that run reports one. ``before_run`` and ``after_run``: ids, "" where
-    the caller did not name them.
-    """
-
-    before_run: str
-    after_run: str
-    entries_before: int
-    entries_after: int
-    passed_before: int
-    passed_after: int
-    newly_failing: tuple[Change, ...]
-    fixed: tuple[Change, ...]
-    still_failing: tuple[Change, ...]
-    added: tuple[str, ...]
-    removed: tuple[str, ...]
-    slower: tuple[TimeChange, ...]
-    faster: tuple[TimeChange, ...]
-    changed_results: tuple[ResultChange, ...]
-    cost_before: float | None
-    cost_after: float | None
-    threshold: float
-    samples: int
-    changed_trees: tuple[TreeChange, ...] = ()
-
-
 def compare(
     before: Iterable[EntryRecord],
     after: Iterable[EntryRecord],
@@ -147,8 +74,8 @@ def compare(
     after_run: str = "",
     known_before: Container[str] = (),
     known_after: Container[str] = (),
-    trees: Iterable[TreeChange] = (),
-) -> Comparison:
+    trees: Iterable[SummaryTreeChange] = (),
+) -> SummaryComparison:
     """Return what changed between two runs; each is read once, a digest is kept of the earlier.
 
     ``known_before`` and ``known_after`` are the entries of the two manifests: one that was only not
@@ -167,26 +94,20 @@ def compare(
     for record in after:
         fold.add(record, later.add(record))
     slower, faster = fold.times.changes(threshold, samples)
-    return Comparison(
-        before_run=before_run,
-        after_run=after_run,
-        entries_before=side.entries,
-        entries_after=later.entries,
-        passed_before=side.passed,
-        passed_after=later.passed,
-        newly_failing=tuple(fold.newly_failing),
-        fixed=tuple(fold.fixed),
-        still_failing=tuple(fold.still_failing),
-        added=tuple(name for name in fold.added if name not in known_before),
-        removed=tuple(n for n in earlier if n not in fold.seen and n not in known_after),
+    return SummaryComparison(
+        before=side.document(before_run),
+        after=later.document(after_run),
+        newly_failing=fold.newly_failing,
+        fixed=fold.fixed,
+        still_failing=fold.still_failing,
+        added=[name for name in fold.added if name not in known_before],
+        removed=[n for n in earlier if n not in fold.seen and n not in known_after],
         slower=slower,
         faster=faster,
-        changed_results=tuple(fold.changed_results),
-        cost_before=side.reported_cost(),
-        cost_after=later.reported_cost(),
+        changed_results=fold.changed_results,
         threshold=threshold,
         samples=samples,
-        changed_trees=tuple(one for one in trees if one.id in fold.seen),
+        changed_trees=[one for one in trees if one.id in fold.seen],
     )
 
 
@@ -229,8 +150,9 @@ class _Totals:
             result=None if receipt is None or record.kind == "forged" else _result(receipt),
         )
 
-    def reported_cost(self) -> float | None:
-        return float(self._cost) if self._cost_reported else None
+    def document(self, run: str) -> SummarySide:
+        cost = float(self._cost) if self._cost_reported else None
+        return SummarySide(run=run, entries=self.entries, passed=self.passed, cost=cost)
 
 
 def _result(receipt: Receipt) -> str | None:
@@ -251,11 +173,11 @@ class _Fold:
         for digest in earlier.values():
             self.times.add_earlier(digest)
         self.seen: set[str] = set()
-        self.newly_failing: list[Change] = []
-        self.fixed: list[Change] = []
-        self.still_failing: list[Change] = []
+        self.newly_failing: list[SummaryChange] = []
+        self.fixed: list[SummaryChange] = []
+        self.still_failing: list[SummaryChange] = []
         self.added: list[str] = []
-        self.changed_results: list[ResultChange] = []
+        self.changed_results: list[SummaryResultChange] = []
 
     def add(self, record: EntryRecord, now: _Digest) -> None:
         before = self._earlier.get(record.id)
@@ -276,14 +198,18 @@ class _Fold:
         if before.task != now.task or not before.result or not now.result:
             return
         if before.result != now.result:
-            change = ResultChange(name, now.task, before.result, now.result)
+            change = SummaryResultChange(
+                id=name, task=now.task, before=before.result, after=now.result
+            )
             self.changed_results.append(change)
 
 
-def _change(record: EntryRecord, before: _Digest | None) -> Change:
+def _change(record: EntryRecord, before: _Digest | None) -> SummaryChange:
     sentence = "" if record.verdict is None else record.verdict.sentence
     was = None if before is None else before.kind
-    return Change(record.id, record.entry.task, was, record.kind, sentence)
+    return SummaryChange(
+        id=record.id, task=record.task, before=was, after=record.kind, sentence=sentence
+    )
 
 
 class _Times:
@@ -313,16 +239,16 @@ class _Times:
 
     def changes(
         self, threshold: float, samples: int
-    ) -> tuple[tuple[TimeChange, ...], tuple[TimeChange, ...]]:
+    ) -> tuple[list[SummaryTimeChange], list[SummaryTimeChange]]:
         """Return what became slower, largest ratio first, and faster, smallest first."""
         found = [self._change(task, samples) for task in sorted(self._all[1])]
         significant = sorted(
             (change for change in found if change is not None), key=lambda c: c.ratio
         )
-        slower = tuple(change for change in reversed(significant) if change.ratio > threshold)
-        return slower, tuple(change for change in significant if change.ratio < 1 / threshold)
+        slower = [change for change in reversed(significant) if change.ratio > threshold]
+        return slower, [change for change in significant if change.ratio < 1 / threshold]
 
-    def _change(self, task: str, samples: int) -> TimeChange | None:
+    def _change(self, task: str, samples: int) -> SummaryTimeChange | None:
         """Return how a task's times changed, where that is more than chance."""
         nothing = array("d")
         same = task in self._same
@@ -334,48 +260,19 @@ class _Times:
         then, now = median(before), median(after)
         if abs(now - then) < NOTICEABLE or then <= 0 or rank_sum_p(before, after) >= CHANCE:
             return None
-        return TimeChange(task, then, now, now / then, len(before), len(after), same)
+        return SummaryTimeChange(
+            task=task,
+            before=then,
+            after=now,
+            ratio=now / then,
+            samples_before=len(before),
+            samples_after=len(after),
+            same=same,
+        )
 
 
 def _passed(digest: _Digest) -> float | None:
     return digest.runtime if digest.outcome == "passed" else None
-
-
-def comparison_document(comparison: Comparison) -> dict[str, JsonValue]:
-    """Return the comparison as JSON, for ``summary.json`` and the run page; lists are complete."""
-    return {
-        "before": _side(
-            comparison.before_run,
-            comparison.entries_before,
-            comparison.passed_before,
-            comparison.cost_before,
-        ),
-        "after": _side(
-            comparison.after_run,
-            comparison.entries_after,
-            comparison.passed_after,
-            comparison.cost_after,
-        ),
-        "newly_failing": _rows(comparison.newly_failing),
-        "fixed": _rows(comparison.fixed),
-        "still_failing": _rows(comparison.still_failing),
-        "added": list(comparison.added),
-        "removed": list(comparison.removed),
-        "slower": _rows(comparison.slower),
-        "faster": _rows(comparison.faster),
-        "changed_results": _rows(comparison.changed_results),
-        "changed_trees": _rows(comparison.changed_trees),
-        "threshold": comparison.threshold,
-        "samples": comparison.samples,
-    }
-
-
-def _side(run: str, entries: int, passed: int, cost: float | None) -> dict[str, JsonValue]:
-    return {"run": run, "entries": entries, "passed": passed, "cost": cost}
-
-
-def _rows(rows: tuple[Change | TimeChange | ResultChange | TreeChange, ...]) -> list[JsonValue]:
-    return [asdict(row) for row in rows]
 
 
 def rank_sum_p(first: Sequence[float], second: Sequence[float]) -> float:

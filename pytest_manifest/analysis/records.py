@@ -170,6 +170,7 @@ def summary_fields(record: EntryRecord) -> dict[str, JsonValue]:
         "attempts": len(record.attempts),
         "wait": None if last is None else last.wait,
         "runtime": None if last is None else last.runtime,
+        "place": None if last is None else last.place,
         "reused_from": None if origin is None else _origin_fields(origin),
     }
 

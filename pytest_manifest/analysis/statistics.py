@@ -11,7 +11,7 @@ import weakref
 from array import array
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -19,27 +19,26 @@ from heapq import heappush, heappushpop
 from itertools import pairwise
 from typing import Final
 
-from pytest_manifest.analysis.causes import Cause, Causes
-from pytest_manifest.analysis.records import ENOUGH, AttemptRecord, EntryRecord
+from pydantic import Field
+
+from pytest_manifest.analysis.causes import Causes
+from pytest_manifest.analysis.records import ENOUGH, AttemptRecord, EntryRecord, summary_fields
 from pytest_manifest.ledger import RunInfo, RunSegment
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.receipts import exact
 from pytest_manifest.schema.statuses import DEATHS, Outcome
+from pytest_manifest.schema.summary import (
+    SummaryDescendants,
+    SummaryEntry,
+    SummarySpread,
+    SummaryStatistics,
+    SummaryTask,
+    SummaryWorker,
+)
 from pytest_manifest.text import middle, printable, seconds
 
 MAX_IN_MEMORY: Final = 1 << 16
 """Times kept in memory, of 8 bytes each."""
-
-
-@dataclass(frozen=True, slots=True)
-class Distribution:
-    """``count`` times in seconds: median, 95th percentile, maximum and sum."""
-
-    count: int
-    p50: float
-    p95: float
-    max: float
-    total: float
 
 
 class Times:
@@ -57,14 +56,14 @@ class Times:
         if len(self._values) == MAX_IN_MEMORY:
             self._store()
 
-    def distribution(self) -> Distribution | None:
+    def distribution(self) -> SummarySpread | None:
         """Return the distribution, None without any time."""
         if self._table is None:
             return distribution(self._values)
         table = self._store()
         count, largest = table.execute("SELECT count(*), max(seconds) FROM times").fetchone()
         p50, p95 = (_quantile(table, share, count) for share in (0.5, 0.95))
-        return Distribution(count, p50, p95, largest, self._total)
+        return SummarySpread(count=count, p50=p50, p95=p95, max=largest, total=self._total)
 
     def _store(self) -> sqlite3.Connection:
         """Move the times in memory to an unnamed database, a temporary file of SQLite's."""
@@ -87,13 +86,14 @@ def _quantile(table: sqlite3.Connection, share: float, count: int) -> float:
     return float(lower + (upper - lower) * (place - int(place)))
 
 
-def distribution(values: Sequence[float]) -> Distribution | None:
+def distribution(values: Sequence[float]) -> SummarySpread | None:
     """Return the distribution of values in any order; percentiles are interpolated."""
     if not values:
         return None
     ordered = sorted(values)
     p50, p95 = quantile(ordered, 0.5), quantile(ordered, 0.95)
-    return Distribution(len(ordered), p50, p95, ordered[-1], sum(ordered))
+    total = sum(ordered)
+    return SummarySpread(count=len(ordered), p50=p50, p95=p95, max=ordered[-1], total=total)
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
@@ -125,8 +125,8 @@ class Signs:
     """
 
     entries: int
-    wait: Distribution | None
-    runtime: Distribution | None
+    wait: SummarySpread | None
+    runtime: SummarySpread | None
     busy: Sequence[float]
     duration: float | None
     capacity: float
@@ -226,77 +226,13 @@ def _short(value: float) -> str:
 SLOWEST: Final = 5
 
 
-@dataclass(frozen=True, slots=True)
-class TaskRow:
-    """The entries of one task.
+class Statistics(SummaryStatistics):
+    """A run's statistics with its ``cost``, which the document has elsewhere.
 
-    ``failed``: an expectation did not hold; ``errors``: the job's fate is unknown; ``wait`` and
-    ``runtime`` of the attempts with a verdict, None where no receipt has them; ``throughput``: jobs
-    that ended per second from the first start to the last end, None for less than two.
+    Reused entries add no times and no cost.
     """
 
-    task: str
-    count: int
-    passed: int
-    failed: int
-    errors: int
-    skipped: int
-    pending: int
-    wait: Distribution | None
-    runtime: Distribution | None
-    throughput: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerRow:
-    """The work of a worker process, in all attempts; ``share``: of all busy seconds, 0 to 1."""
-
-    worker: str
-    host: str | None
-    pid: int | None
-    jobs: int
-    busy: float
-    share: float
-
-    @property
-    def place(self) -> str:
-        return self.worker if self.pid is None else f"{self.worker}#{self.pid}"
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """A run's statistics; times UTC, durations in seconds, ``cost`` in the entries' unit.
-
-    ``reused``: entries judged by jobs of earlier runs, by these; they add no times and no cost.
-    ``retries``: asked for by tasks; ``redeliveries``: attempts that the broker delivered more than
-    once; ``attempts``: sendings beyond the first; ``began``: first sending; ``ended``: the
-    last finish; ``duration``: how long it was worked on, in ``parts`` with ``pauses`` between;
-    ``throughput``: jobs that ended per second; ``causes``, ``workers``: largest first; ``cost``:
-    None where no receipt tells one.
-    """
-
-    run: str
-    entries: int
-    reused: Mapping[str, int]
-    verdicts: Mapping[VerdictStatus, int]
-    outcomes: Mapping[Outcome, int]
-    tasks: tuple[TaskRow, ...]
-    slowest: tuple[EntryRecord, ...]
-    causes: tuple[Cause, ...]
-    retries: int
-    redeliveries: int
-    attempts: int
-    workers: tuple[WorkerRow, ...]
-    cost: float | None
-    began: datetime | None
-    ended: datetime | None
-    duration: float | None
-    parts: int
-    pauses: float | None
-    throughput: float | None
-    wait: Distribution | None
-    runtime: Distribution | None
-    advice: tuple[str, ...]
+    cost: float | None = Field(default=None, exclude=True)
 
 
 def statistics(
@@ -304,17 +240,19 @@ def statistics(
     run: RunInfo,
     parts: Sequence[RunSegment] = (),
     tree_end: datetime | None = None,
+    trees: SummaryDescendants | None = None,
 ) -> Statistics:
     """Compute a run's statistics in one pass over its records.
 
-    ``parts``: its segments; ``tree_end``: when the last descendant ended, None: there is none.
+    ``parts``: its segments; ``tree_end``: when the last descendant ended, None: there is none;
+    ``trees``: what is known of its descendants.
     """
     fold = _Fold(RunSegments(parts))
     for record in records:
         fold.add(record)
     if tree_end is not None:
         fold.add_end(tree_end)
-    return fold.statistics(run)
+    return fold.statistics(run, trees)
 
 
 class _Task:
@@ -335,8 +273,8 @@ class _Task:
             self.worked.add(*execution)
         self.ended += last.ended_at is not None
 
-    def row(self, task: str) -> TaskRow:
-        return TaskRow(
+    def row(self, task: str) -> SummaryTask:
+        return SummaryTask(
             task=task,
             count=self.outcomes.total(),
             passed=self.outcomes["passed"],
@@ -370,13 +308,20 @@ class _Workers:
         """Return the seconds of all workers, each counted in the segments in which it worked."""
         return sum(worked.seconds(part) or 0.0 for _, part in self._seen)
 
-    def rows(self) -> tuple[WorkerRow, ...]:
+    def rows(self) -> list[SummaryWorker]:
         total = sum(busy for _, busy in self._jobs.values())
         rows = [
-            WorkerRow(name, host, pid, int(jobs), busy, busy / total if total else 0.0)
+            SummaryWorker(
+                worker=name,
+                host=host,
+                pid=pid,
+                jobs=int(jobs),
+                busy=busy,
+                share=busy / total if total else 0.0,
+            )
             for (name, host, pid), (jobs, busy) in self._jobs.items()
         ]
-        return tuple(sorted(rows, key=lambda row: (-row.busy, row.worker, row.pid or 0)))
+        return sorted(rows, key=lambda row: (-row.busy, row.worker, row.pid or 0))
 
 
 class _Fold:
@@ -463,22 +408,24 @@ class _Fold:
             return True
         return self.parts.number(last.sent_at) == self.parts.number(execution[0])
 
-    def statistics(self, run: RunInfo) -> Statistics:
+    def statistics(self, run: RunInfo, trees: SummaryDescendants | None) -> Statistics:
         workers, runtime = self.workers.rows(), self.runtime.distribution()
         over = self.first_sent is not None and self.last_end is not None
-        slowest = tuple(record for _, _, record in sorted(self.slowest, reverse=True))
+        slowest = [
+            SummaryEntry.model_validate(summary_fields(record))
+            for _, _, record in sorted(self.slowest, reverse=True)
+        ]
         return Statistics(
-            run=run.run,
             entries=self.entries,
             reused=dict(self.reused.most_common()),
             verdicts=dict(self.verdicts),
             outcomes=dict(sum((task.outcomes for task in self.tasks.values()), Counter())),
-            tasks=tuple(self.tasks[task].row(task) for task in sorted(self.tasks)),
+            tasks=[self.tasks[task].row(task) for task in sorted(self.tasks)],
             slowest=slowest,
-            causes=self.causes.largest_first(),
+            causes=list(self.causes.largest_first()),
             retries=self.retries,
             redeliveries=self.redeliveries,
-            attempts=self.attempts,
+            further_sendings=self.attempts,
             workers=workers,
             cost=float(self.cost) if self.cost_reported else None,
             began=self.first_sent,
@@ -489,10 +436,13 @@ class _Fold:
             throughput=self.worked.rate(self.ended) if over else None,
             wait=self.wait.distribution(),
             runtime=runtime,
-            advice=advice(self._signs(workers, runtime), takes_one=run.takes_one or run.is_private),
+            advice=list(
+                advice(self._signs(workers, runtime), takes_one=run.takes_one or run.is_private)
+            ),
+            descendants=trees or SummaryDescendants(),
         )
 
-    def _signs(self, workers: Sequence[WorkerRow], runtime: Distribution | None) -> Signs:
+    def _signs(self, workers: Sequence[SummaryWorker], runtime: SummarySpread | None) -> Signs:
         slowest = max(self.slowest, default=None)
         return Signs(
             entries=self.entries,

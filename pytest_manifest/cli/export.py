@@ -67,7 +67,7 @@ def _write_receipts(run: StoredRun, path: Path, _home: Path, mode: int) -> None:
 
 def _write_csv(run: StoredRun, path: Path, _home: Path, mode: int) -> None:
     with run.records() as records, run.read() as ledger, atomic_file(path, mode) as file:
-        rows = csv.DictWriter(_Text(file.write), COLUMNS)
+        rows = csv.DictWriter(_Text(file.write), COLUMNS, extrasaction="ignore")
         rows.writeheader()
         while some := list(islice(records, BATCH)):
             roots = [one.last.task_id for one in some if one.last is not None]
@@ -102,9 +102,12 @@ def _row(record: EntryRecord, trees: Mapping[str, Statuses]) -> Mapping[str, obj
 
 
 def _statistics(run: StoredRun, records: Iterator[EntryRecord]) -> Statistics:
+    from pytest_manifest.reporting.descendants import read_trees
+
     with run.read() as ledger:
         parts, tree_end = ledger.info.segments(), ledger.trees.last_end()
-    return statistics(records, run.info, parts, tree_end)
+        trees = read_trees(ledger)
+    return statistics(records, run.info, parts, tree_end, trees)
 
 
 def _write_summary(run: StoredRun, path: Path, _home: Path, mode: int) -> None:
@@ -121,14 +124,11 @@ def _write_summary(run: StoredRun, path: Path, _home: Path, mode: int) -> None:
 
 
 def _write_markdown(run: StoredRun, path: Path, home: Path, mode: int) -> None:
-    from pytest_manifest.reporting.descendants import read_trees
     from pytest_manifest.reporting.github_summary import LocalLinks, markdown
 
     with run.records() as records:
         found = _statistics(run, records)
-    with run.read() as ledger:
-        trees = read_trees(ledger)
-    text = markdown(run, found, None, trees, LocalLinks(home), Path.cwd())
+    text = markdown(run, found, None, LocalLinks(home), Path.cwd())
     with atomic_file(path, mode) as file:
         file.write(text.encode())
 

@@ -34,6 +34,7 @@ from pytest_manifest.reporting.terminal_layout import Sheet
 from pytest_manifest.reporting.terminal_statistics import comparison_lines
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.statuses import BAD, SIGNS, outcome_of
+from pytest_manifest.schema.summary import SummaryComparison
 from pytest_manifest.text import rate_text, seconds
 from pytest_manifest.verdict.explanation import number_of
 
@@ -278,7 +279,7 @@ def show_changes(before: StoredRun, after: StoredRun, *, json: bool, verbose: bo
     """Print what changed from the run ``before`` to the run ``after``."""
     found = _compared(before, after)
     if json:
-        write_json(comparison.comparison_document(found))
+        write_json(found.model_dump())
         return
     say(f"run {after.info.run} of {after.info.manifest}")
     terminal = sys.stdout.isatty()
@@ -299,7 +300,7 @@ def show_changes(before: StoredRun, after: StoredRun, *, json: bool, verbose: bo
         console.print(Text(line.text, style=style), soft_wrap=True)
 
 
-def _compared(before: StoredRun, after: StoredRun) -> comparison.Comparison:
+def _compared(before: StoredRun, after: StoredRun) -> SummaryComparison:
     with (
         before.records() as earlier,
         after.records() as later,

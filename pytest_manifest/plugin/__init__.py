@@ -322,6 +322,18 @@ def pytest_manifest_finished(config: pytest.Config, run: Run) -> None:
         from pytest_manifest.reporting.run_page.page import write_run_page
 
         write_run_page(report, run)
+    _write_reports_of_others(report, run)
+
+
+def _write_reports_of_others(report: RunReport, run: Run) -> None:
+    """Have projects and other plugins make their own reports of the run."""
+    from pytest_manifest.reporting.run_statistics import RunEntries, summary_of
+
+    hook = report.config.hook.pytest_manifest_report
+    summary = summary_of(run, report.config)
+    if summary is not None and hook.get_hookimpls():
+        with report.writing("a report of the project's own was not written", run):
+            hook(config=report.config, run=run, summary=summary, entries=RunEntries(run))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

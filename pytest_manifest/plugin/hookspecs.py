@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import pytest
 
+    from pytest_manifest.analysis.records import EntryRecord
     from pytest_manifest.manifest import Manifest
     from pytest_manifest.reporting.run_page.sections import PageSection
     from pytest_manifest.run import Run
+    from pytest_manifest.schema.summary import RunSummary
 
 
 def pytest_manifest_planned(config: pytest.Config, manifest: Manifest) -> None:
@@ -45,4 +46,15 @@ def pytest_manifest_sections(config: pytest.Config, run: Run) -> Sequence[PageSe
     """Return sections to be added to the page of a run, or None.
 
     Called where a page is written, when the run has ended, also for an audit.
+    """
+
+
+def pytest_manifest_report(
+    config: pytest.Config, run: Run, summary: RunSummary, entries: Iterable[EntryRecord]
+) -> None:
+    """Make a report of a run that has ended, also of an audit.
+
+    ``summary`` is the document of the run, whose lists of entries are empty. ``entries`` has the
+    record of each, in the manifest's order; each iteration reads them from the ledger, so that they
+    need no memory. What this raises is a warning of the run, and the session fails.
     """

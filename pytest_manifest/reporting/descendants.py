@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Final
 
 from pydantic import JsonValue
 
-from pytest_manifest.ledger import AttemptRow, Ledger, SlowestTree, Statuses, TreeStep, TreeTotals
+from pytest_manifest.ledger import AttemptRow, Ledger, SlowestTree, Statuses, TreeStep
 from pytest_manifest.ledger.descendants import Descendants
 from pytest_manifest.reporting.terminal_layout import Line, Sheet, table_lines
-from pytest_manifest.schema import Receipt, Source, Verdict, VerdictStatus
+from pytest_manifest.schema import Receipt, Source, Verdict
 from pytest_manifest.schema.statuses import OF_ITS_PROCESS
-from pytest_manifest.schema.summary import SummaryDescendants, SummaryStep, SummaryTree
+from pytest_manifest.schema.summary import (
+    SummaryDescendants,
+    SummaryFailedTree,
+    SummaryStep,
+    SummaryTree,
+)
 from pytest_manifest.text import many, printable, seconds_cell
 from pytest_manifest.verdict import TreeText
 from pytest_manifest.verdict.explanation import counts_text, failed_of, number_of
@@ -149,65 +154,63 @@ def _said(receipt: Receipt | None) -> dict[str, JsonValue]:
 # Of a run
 
 
-@dataclass(frozen=True, slots=True)
-class FailedTree:
-    """An entry some of whose descendants failed: their numbers by status, and the first of them.
-
-    ``task``, ``status`` and ``sentence`` are that one's.
-    """
-
-    entry: str
-    counts: Statuses
-    task: str
-    status: VerdictStatus
-    sentence: str
-
-
-@dataclass(frozen=True, slots=True)
-class RunTrees:
-    """The descendants of a run: their numbers, and the slowest tree.
-
-    ``steps``: from the slowest tree's root to what ended last; ``left_out``: how many in the middle
-    of them are not listed. ``failed``: entries with descendants that failed, the first of them by
-    id; ``more_failed``: how many further ones there are.
-    """
-
-    totals: TreeTotals
-    slowest: SlowestTree | None = None
-    steps: Sequence[TreeStep] = ()
-    left_out: int = 0
-    failed: Sequence[FailedTree] = ()
-    more_failed: int = 0
-
-    @property
-    def number(self) -> int:
-        """Return how many descendants the run has."""
-        return number_of(self.totals.statuses)
-
-    @property
-    def not_known(self) -> int:
-        """Return of how many entries the descendants are not known."""
-        return sum(self.totals.untold.values())
-
-
-def read_trees(ledger: Ledger) -> RunTrees:
+def read_trees(ledger: Ledger) -> SummaryDescendants:
     """Read what reports show of a run's trees."""
     totals = ledger.trees.totals()
     slowest = ledger.trees.slowest() if totals.entries else None
     failed, more_failed = _failed_trees(ledger) if failed_of(totals.statuses) else ([], 0)
-    steps: list[TreeStep] = []
-    left_out = 0
-    if slowest is not None:
-        ids = ledger.trees.path(slowest.root)
-        left_out = max(len(ids) - 2 * _ENDS_SHOWN, 0)
-        shown = [*ids[:_ENDS_SHOWN], *ids[_ENDS_SHOWN + left_out :]]
-        steps = [ledger.trees.step(one) for one in shown]
-    return RunTrees(totals, slowest, steps, left_out, failed, more_failed)
+    return SummaryDescendants(
+        number=number_of(totals.statuses),
+        statuses=_named(totals.statuses),
+        entries=totals.entries,
+        not_known=sum(totals.untold.values()),
+        reasons=dict(totals.untold),
+        failed=failed,
+        more_failed=more_failed,
+        slowest=None if slowest is None else _read_tree(ledger, slowest),
+    )
 
 
-def _failed_trees(ledger: Ledger) -> tuple[list[FailedTree], int]:
+def _read_tree(ledger: Ledger, slowest: SlowestTree) -> SummaryTree:
+    ids = ledger.trees.path(slowest.root)
+    left_out = max(len(ids) - 2 * _ENDS_SHOWN, 0)
+    steps = [ledger.trees.step(one) for one in (*ids[:_ENDS_SHOWN], *ids[_ENDS_SHOWN + left_out :])]
+    began = steps[0].started_at
+    return SummaryTree(
+        entry=slowest.entry,
+        seconds=max(round(slowest.seconds, 3), 0.0),
+        path=[
+            SummaryStep(
+                task=step.task,
+                task_id=step.task_id,
+                status=step.status,
+                wait=_between(step.spawned_at, step.started_at),
+                start=_between(began, step.started_at),
+                runtime=_between(step.started_at, step.finished_at),
+            )
+            for step in steps
+        ],
+        left_out=left_out,
+    )
+
+
+def runtime_of(step: TreeStep) -> float | None:
+    """Return how long a step ran, in s; None where that is not known."""
+    return _between(step.started_at, step.finished_at)
+
+
+def _between(start: datetime | None, end: datetime | None) -> float | None:
+    """Return the seconds between two times, at least 0; None where one is not known."""
+    return None if start is None or end is None else max((end - start).total_seconds(), 0.0)
+
+
+def _named(counts: Statuses) -> dict[str, int]:
+    return {status or "pending": number for status, number in counts.items()}
+
+
+def _failed_trees(ledger: Ledger) -> tuple[list[SummaryFailedTree], int]:
     """Return the first entries with failed descendants, and how many more there are."""
-    found: list[FailedTree] = []
+    found: list[SummaryFailedTree] = []
     more = 0
     for entry, counts in ledger.trees.by_entry():
         bad = [status for status in counts if status is not None and failed_of({status: 1})]
@@ -219,7 +222,15 @@ def _failed_trees(ledger: Ledger) -> tuple[list[FailedTree], int]:
         first = ledger.descendants.first(ledger.attempts.of_entry(entry)[-1].task_id, bad)
         if first is not None and first.verdict is not None:
             verdict = first.verdict
-            found.append(FailedTree(entry, counts, first.task, verdict.verdict, verdict.sentence))
+            found.append(
+                SummaryFailedTree(
+                    entry=entry,
+                    statuses=_named(counts),
+                    task=first.task,
+                    status=verdict.verdict,
+                    sentence=verdict.sentence,
+                )
+            )
     return found, more
 
 
@@ -229,20 +240,20 @@ def run_phrase(ledger: Ledger) -> str:
     return f"; {counts_text(counts)}" if number_of(counts) else ""
 
 
-def untold_lines(trees: RunTrees, entries: int) -> Iterator[str]:
+def untold_lines(trees: SummaryDescendants, entries: int) -> Iterator[str]:
     """Yield the line on entries of which the descendants are not known."""
     if trees.not_known:
         reasons = ", ".join(
-            _REASONS[one] if len(trees.totals.untold) == 1 else f"{count:,}: {_REASONS[one]}"
-            for one, count in sorted(trees.totals.untold.items())
+            _REASONS[one] if len(trees.reasons) == 1 else f"{count:,}: {_REASONS[one]}"
+            for one, count in sorted(trees.reasons.items())
         )
         of = f"{trees.not_known:,} of {many(entries, 'entry')}"
         yield f"  descendants: {NOT_KNOWN} of {of} ({reasons})"
 
 
-def path_lines(trees: RunTrees, sheet: Sheet) -> Iterator[Line]:
+def path_lines(trees: SummaryDescendants, sheet: Sheet) -> Iterator[Line]:
     """Yield the slowest tree's path: its job, and each task down to what ended last."""
-    slowest, steps = trees.slowest, trees.steps
+    slowest = trees.slowest
     if slowest is None:
         return
     name = sheet.cut(slowest.entry, sheet.width // 2)
@@ -251,76 +262,25 @@ def path_lines(trees: RunTrees, sheet: Sheet) -> Iterator[Line]:
     yield from map(Line, sheet.wrapped(_HOW_TO_READ, indent=4))
     rows = [["  task", *_TIMES]]
     room = sheet.width - 4 - sum(len(head) + 2 for head in _TIMES)
-    for step in steps:
+    for step in slowest.path:
         failed = "" if step.status in (None, "passed") else f" ({step.status})"
-        times = waited(step), offset(step, steps), runtime_of(step)
+        times = step.wait, step.start, step.runtime
         cells = ("-" if one is None else seconds_cell(one) for one in times)
         rows.append([f"  {sheet.cut(step.task, room - len(failed))}{failed}", *cells])
-    if trees.left_out:
-        rows.insert(_ENDS_SHOWN + 1, [f"  ... {trees.left_out:,} more ...", "", "", ""])
+    if slowest.left_out:
+        rows.insert(_ENDS_SHOWN + 1, [f"  ... {slowest.left_out:,} more ...", "", "", ""])
     yield from table_lines(rows, 2)
 
 
-def slowest_phrase(slowest: SlowestTree, name: str) -> str:
+def slowest_phrase(slowest: SummaryTree, name: str) -> str:
     """Return which entry's tree took longest, by the entry's name, and how long, from what on."""
     took = f"{seconds_cell(slowest.seconds)} s"
     return f"slowest tree: {name}, {took} from its job's start to its last descendant's end"
 
 
-def waited(step: TreeStep) -> float | None:
-    """Return how long a step waited, in s from its sending; None where that is not known."""
-    if step.spawned_at is None or step.started_at is None:
-        return None
-    return max((step.started_at - step.spawned_at).total_seconds(), 0.0)
-
-
-def offset(step: TreeStep, steps: Sequence[TreeStep]) -> float | None:
-    """Return when a step of a path started, in s since the path's first; None: not known."""
-    began = steps[0].started_at
-    if began is None or step.started_at is None:
-        return None
-    return max((step.started_at - began).total_seconds(), 0.0)
-
-
-def runtime_of(step: TreeStep) -> float | None:
-    """Return how long a step ran, in s; None where that is not known."""
-    if step.finished_at is None or step.started_at is None:
-        return None
-    return max((step.finished_at - step.started_at).total_seconds(), 0.0)
-
-
-def path_text(trees: RunTrees) -> str:
+def path_text(slowest: SummaryTree) -> str:
     """Return the slowest tree's path on one line, like ``jobs.a -> jobs.b``."""
-    names = [printable(step.task) for step in trees.steps]
-    if trees.left_out:
-        names.insert(_ENDS_SHOWN, f"... {trees.left_out:,} more ...")
+    names = [printable(step.task) for step in slowest.path]
+    if slowest.left_out:
+        names.insert(_ENDS_SHOWN, f"... {slowest.left_out:,} more ...")
     return " -> ".join(names)
-
-
-def summary_of_trees(trees: RunTrees) -> SummaryDescendants:
-    """Return the part of ``summary.json`` about descendants."""
-    slowest = None
-    if trees.slowest is not None:
-        path = [
-            SummaryStep(
-                task=step.task,
-                task_id=step.task_id,
-                status=step.status,
-                start=offset(step, trees.steps),
-                runtime=runtime_of(step),
-            )
-            for step in trees.steps
-        ]
-        slowest = SummaryTree(
-            entry=trees.slowest.entry,
-            seconds=max(round(trees.slowest.seconds, 3), 0.0),
-            path=path,
-            left_out=trees.left_out,
-        )
-    return SummaryDescendants(
-        number=trees.number,
-        statuses={status or "pending": n for status, n in trees.totals.statuses.items()},
-        entries=trees.totals.entries,
-        not_known=trees.not_known,
-        slowest=slowest,
-    )

@@ -13,15 +13,21 @@ from urllib.parse import quote
 
 from typing_extensions import Self
 
-from pytest_manifest.analysis.causes import Cause
-from pytest_manifest.analysis.comparison import Change, Comparison, TimeChange
-from pytest_manifest.analysis.statistics import Distribution, Statistics, TaskRow
+from pytest_manifest.analysis.statistics import Statistics
 from pytest_manifest.ledger import BUDGET
 from pytest_manifest.reporting import descendants
 from pytest_manifest.reporting.next_step import RunAgain
 from pytest_manifest.reporting.run_report import ReportedRun, run_files
 from pytest_manifest.reporting.terminal_statistics import duration_phrase
 from pytest_manifest.schema import cost_text
+from pytest_manifest.schema.summary import (
+    SummaryCause,
+    SummaryChange,
+    SummaryComparison,
+    SummarySpread,
+    SummaryTask,
+    SummaryTimeChange,
+)
 from pytest_manifest.text import limits_phrase, many, middle, pictured, plural, short_path
 from pytest_manifest.verdict.explanation import counts_text, ends_text
 
@@ -41,8 +47,7 @@ _MESSAGE: Final = 300
 def markdown(
     run: ReportedRun,
     statistics: Statistics,
-    comparison: Comparison | None,
-    trees: descendants.RunTrees,
+    comparison: SummaryComparison | None,
     links: Links,
     root: Path,
     arguments: str = "",
@@ -59,7 +64,7 @@ def markdown(
         *_causes(statistics.causes, run.manifest, links, again),
         *_messages(run, statistics),
         *_tasks(statistics.tasks),
-        *_trees(trees, statistics.entries, run.manifest, links),
+        *_trees(statistics, run.manifest, links),
         *_changes(comparison),
         *_files(run, links, root),
     ]
@@ -87,7 +92,7 @@ def _metadata(run: ReportedRun, found: Statistics) -> str:
         phrases.append("1 worker process" if len(found.workers) == 1 else _processes(found))
     if reused := sum(found.reused.values()):
         phrases.append(f"{plural(reused, 'entry')} reused from {plural(len(found.reused), 'run')}")
-    phrases += [plural(found.attempts, "further sending")] if found.attempts else []
+    phrases += [plural(found.further_sendings, "further sending")] if found.further_sendings else []
     phrases += [f"retried {plural(found.retries, 'time')}"] if found.retries else []
     if found.redeliveries:
         phrases.append(f"delivered more than once: {found.redeliveries}")
@@ -121,7 +126,7 @@ def _verdicts(found: Statistics) -> str:
     return _table(["Verdict", "Entries"], "-r", rows)
 
 
-def _tasks(tasks: Sequence[TaskRow]) -> Iterator[str]:
+def _tasks(tasks: Sequence[SummaryTask]) -> Iterator[str]:
     heads = ["Task", "Entries", "Passed", "Failed", "Errors", "Wait, s", "Run, s", "Per s"]
     rows = [
         [
@@ -143,14 +148,14 @@ def _tasks(tasks: Sequence[TaskRow]) -> Iterator[str]:
     )
 
 
-def _times(spread: Distribution | None) -> str:
+def _times(spread: SummarySpread | None) -> str:
     if spread is None:
         return ""
     return " / ".join(f"{value:.3f}" for value in (spread.p50, spread.p95, spread.max))
 
 
 def _causes(
-    causes: Sequence[Cause], manifest: Manifest, links: Links, again: RunAgain
+    causes: Sequence[SummaryCause], manifest: Manifest, links: Links, again: RunAgain
 ) -> Iterator[str]:
     if not causes:
         return
@@ -181,14 +186,13 @@ def _entries(ids: Iterable[str], manifest: Manifest, links: Links) -> Iterator[s
         yield _link(name, links.manifest(manifest.path, line))
 
 
-def _trees(
-    trees: descendants.RunTrees, entries: int, manifest: Manifest, links: Links
-) -> Iterator[str]:
+def _trees(found: Statistics, manifest: Manifest, links: Links) -> Iterator[str]:
     """Yield how the tasks that jobs started ended, those that failed, and the slowest tree."""
-    lines = [escaped(line.strip()) for line in descendants.untold_lines(trees, entries)]
+    trees = found.descendants
+    lines = [escaped(line.strip()) for line in descendants.untold_lines(trees, found.entries)]
     if trees.number:
-        of = many(trees.totals.entries, "entry")
-        lines.insert(0, f"{many(trees.number, 'descendant')} of {of}: {_ends(trees)}.")
+        of, ends = many(trees.entries, "entry"), escaped(ends_text(trees.statuses))
+        lines.insert(0, f"{many(trees.number, 'descendant')} of {of}: {ends}.")
     if not lines:
         return
     yield "#### Descendants"
@@ -197,7 +201,7 @@ def _trees(
         rows = [
             [
                 *_entries([one.entry], manifest, links),
-                escaped(counts_text(one.counts)),
+                escaped(counts_text(one.statuses)),
                 f"{code(one.task)} ({one.status})",
                 code(one.sentence, _MESSAGE),
             ]
@@ -209,18 +213,14 @@ def _trees(
     if trees.slowest is not None:
         (name,) = _entries([trees.slowest.entry], manifest, links)
         phrase = descendants.slowest_phrase(trees.slowest, name)
-        path = code(descendants.path_text(trees), 1000)
+        path = code(descendants.path_text(trees.slowest), 1000)
         yield f"{phrase[0].upper()}{phrase[1:]}.<br>\nCritical path: {path}"
 
 
-def _ends(trees: descendants.RunTrees) -> str:
-    return escaped(ends_text(trees.totals.statuses))
-
-
-def _changes(comparison: Comparison | None) -> Iterator[str]:
+def _changes(comparison: SummaryComparison | None) -> Iterator[str]:
     if comparison is None:
         return
-    yield f"#### Since run {code(comparison.before_run)}"
+    yield f"#### Since run {code(comparison.before.run)}"
     counts = {
         "newly failing": len(comparison.newly_failing),
         "fixed": len(comparison.fixed),
@@ -230,8 +230,8 @@ def _changes(comparison: Comparison | None) -> Iterator[str]:
         "with other results": len(comparison.changed_results),
     }
     counted = [f"{count} {what}" for what, count in counts.items() if count]
-    if comparison.cost_before is not None and comparison.cost_after is not None:
-        before, after = cost_text(comparison.cost_before), cost_text(comparison.cost_after)
+    if comparison.before.cost is not None and comparison.after.cost is not None:
+        before, after = cost_text(comparison.before.cost), cost_text(comparison.after.cost)
         counted.append(f"cost {before} before, {after} now")
     yield (", ".join(counted) or "no entry changed") + "."
     rows = [*_change_rows("newly failing", comparison.newly_failing)]
@@ -244,11 +244,11 @@ def _changes(comparison: Comparison | None) -> Iterator[str]:
         yield _table(["Task", "Median before, s", "Now, s", "Ratio"], "-rrr", rows)
 
 
-def _change_rows(what: str, changes: Sequence[Change]) -> list[list[str]]:
+def _change_rows(what: str, changes: Sequence[SummaryChange]) -> list[list[str]]:
     return [[what, code(one.id), one.before or "", one.after or ""] for one in changes[:CHANGES]]
 
 
-def _time_row(change: TimeChange) -> list[str]:
+def _time_row(change: SummaryTimeChange) -> list[str]:
     times = f"{change.before:.3f}", f"{change.after:.3f}"
     return [code(change.task), *times, f"{change.ratio:.2f}"]
 

@@ -1,7 +1,4 @@
-"""Give reporters a session's runs, options, notices and files.
-
-Keep what was read of a run's trees for all reports of a session.
-"""
+"""Give reporters a session's runs, options, notices and files."""
 
 from __future__ import annotations
 
@@ -16,7 +13,6 @@ import pytest
 
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.redaction import redact
-from pytest_manifest.reporting.descendants import RunTrees, read_trees
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -217,15 +213,3 @@ def run_files(run: ReportedRun) -> Iterator[tuple[FileKind, Path]]:
     ]
     found += [("worker-log", path) for path in run.files.worker_logs()]
     return ((kind, path) for kind, path in found if path.is_file())
-
-
-_TREES: Final = pytest.StashKey[dict[Path, RunTrees]]()
-
-
-def trees_of(run: Run, config: pytest.Config) -> RunTrees:
-    """Return the trees of a run that is over, read at the first call."""
-    known = config.stash.setdefault(_TREES, {})
-    if run.ledger_path not in known:
-        with run.read() as ledger:
-            known[run.ledger_path] = read_trees(ledger)
-    return known[run.ledger_path]

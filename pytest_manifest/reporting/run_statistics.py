@@ -15,15 +15,16 @@ from pytest_manifest.reporting.run_report import REPORT_KEY, RunReport
 from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:
-    from pytest_manifest.analysis.comparison import Comparison
     from pytest_manifest.analysis.records import EntryRecord
     from pytest_manifest.analysis.statistics import Statistics
     from pytest_manifest.ledger import Ledger, RunInfo
     from pytest_manifest.manifest import Manifest
     from pytest_manifest.run import Run
+    from pytest_manifest.schema.summary import RunSummary, SummaryComparison
 
 _STATISTICS: Final = pytest.StashKey[dict[Path, "Statistics"]]()
-_COMPARISONS: Final = pytest.StashKey[dict[Path, "Comparison | None"]]()
+_SUMMARIES: Final = pytest.StashKey[dict[Path, "RunSummary"]]()
+_COMPARISONS: Final = pytest.StashKey[dict[Path, "SummaryComparison | None"]]()
 
 
 def statistics_of(run: Run, config: pytest.Config) -> Statistics:
@@ -34,10 +35,12 @@ def statistics_of(run: Run, config: pytest.Config) -> Statistics:
     known = config.stash.setdefault(_STATISTICS, {})
     if run.ledger_path not in known:
         from pytest_manifest.analysis.statistics import statistics
+        from pytest_manifest.reporting.descendants import read_trees
 
         with run.read() as ledger, records_of(run) as records:
             parts, tree_end = ledger.info.segments(), ledger.trees.last_end()
-            known[run.ledger_path] = statistics(records, run.info, parts, tree_end)
+            trees = read_trees(ledger)
+            known[run.ledger_path] = statistics(records, run.info, parts, tree_end, trees)
     return known[run.ledger_path]
 
 
@@ -46,7 +49,28 @@ def keep_statistics(run: Run, config: pytest.Config, found: Statistics) -> None:
     config.stash.setdefault(_STATISTICS, {})[run.ledger_path] = found
 
 
-def comparison_of(run: Run, config: pytest.Config) -> Comparison | None:
+def keep_summary(run: Run, config: pytest.Config, summary: RunSummary) -> None:
+    """Keep the run's summary for what makes reports of it."""
+    config.stash.setdefault(_SUMMARIES, {})[run.ledger_path] = summary
+
+
+def summary_of(run: Run, config: pytest.Config) -> RunSummary | None:
+    """Return the summary of a run that is over; None where it could not be made."""
+    return config.stash.get(_SUMMARIES, {}).get(run.ledger_path)
+
+
+class RunEntries:
+    """The record of each entry of a run, in the manifest's order, read anew by each iteration."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __iter__(self) -> Iterator[EntryRecord]:
+        with records_of(self._run) as records:
+            yield from records
+
+
+def comparison_of(run: Run, config: pytest.Config) -> SummaryComparison | None:
     """Compare a run that is over with the one that ``--manifest-compare`` names.
 
     Returns None if the option was not given, or if the runs could not be compared: then the reason
@@ -63,7 +87,7 @@ def comparison_of(run: Run, config: pytest.Config) -> Comparison | None:
     return known[run.ledger_path]
 
 
-def comparison_or_last(run: Run, config: pytest.Config) -> Comparison | None:
+def comparison_or_last(run: Run, config: pytest.Config) -> SummaryComparison | None:
     """Compare as ``--manifest-compare`` asks, without it with the last run of the manifest, if any.
 
     Raises LedgerError or ManifestError if that one cannot be read.
@@ -104,12 +128,12 @@ def _reading(ledger: Ledger, manifest: Manifest) -> Iterator[Iterator[EntryRecor
         yield records
 
 
-def _compare(run: Run, report: RunReport) -> Comparison | None:
+def _compare(run: Run, report: RunReport) -> SummaryComparison | None:
     path = None if report.options.compare is None else _earlier(run, report)
     return None if path is None else _compare_with(path, run)
 
 
-def _compare_with(path: Path, run: Run) -> Comparison:
+def _compare_with(path: Path, run: Run) -> SummaryComparison:
     from pytest_manifest.analysis.comparison import compare, compare_trees
     from pytest_manifest.ledger import Ledger
 

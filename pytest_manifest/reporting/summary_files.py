@@ -16,7 +16,6 @@ from typing import IO, TYPE_CHECKING, Final, Literal, get_args
 from pydantic_core import to_json
 from typing_extensions import Self
 
-from pytest_manifest.analysis.comparison import Comparison, comparison_document
 from pytest_manifest.analysis.records import EntryRecord, summary_fields
 from pytest_manifest.analysis.statistics import Statistics, statistics
 from pytest_manifest.errors import StackError
@@ -26,7 +25,12 @@ from pytest_manifest.manifest.writer import atomic_file
 from pytest_manifest.redaction import redact_url
 from pytest_manifest.reporting import descendants, run_report
 from pytest_manifest.reporting.github_runner import FailingEntries, keep_failing, step_summary_file
-from pytest_manifest.reporting.run_statistics import comparison_of, keep_statistics, records_of
+from pytest_manifest.reporting.run_statistics import (
+    comparison_of,
+    keep_statistics,
+    keep_summary,
+    records_of,
+)
 from pytest_manifest.schema import summary
 from pytest_manifest.text import short_path
 
@@ -67,17 +71,19 @@ def _flower(run: Run) -> str | None:
 
 
 def _write_summaries(
-    report: run_report.RunReport, run: Run, comparison: Comparison | None
+    report: run_report.RunReport, run: Run, comparison: summary.SummaryComparison | None
 ) -> Statistics:
     """Write the summaries; return the statistics of the same pass over the records."""
     failing = FailingEntries()
     with run.read() as ledger:
         parts, tree_end = ledger.info.segments(), ledger.trees.last_end()
+        trees = descendants.read_trees(ledger)
     with records_of(run) as records, SummaryWriter(run, report.options.root) as writer:
-        found = statistics(_collected(records, writer, failing), run.info, parts, tree_end)
+        collected = _collected(records, writer, failing)
+        found = statistics(collected, run.info, parts, tree_end, trees)
         keep_statistics(run, report.config, found)
         keep_failing(report.config, run, failing)
-        writer.finish(found, comparison, run_report.trees_of(run, report.config))
+        keep_summary(run, report.config, writer.finish(found, comparison))
         if run.ledger_path.parent == report.options.ledgers:
             _write_summary(report, run, writer, summary_path(run), FILE_MODE)
         if (copy := _copy_for(report, run)) is not None:
@@ -111,19 +117,21 @@ def _copy_for(report: run_report.RunReport, run: Run) -> Path | None:
 
 
 def _write_markdown(
-    report: run_report.RunReport, run: Run, stats: Statistics, comparison: Comparison | None
+    report: run_report.RunReport,
+    run: Run,
+    stats: Statistics,
+    comparison: summary.SummaryComparison | None,
 ) -> None:
     step = step_summary_file()
     if step is None and report.options.markdown is None:
         return
     from pytest_manifest.reporting.github_summary import GitHubLinks, LocalLinks, markdown
 
-    trees = run_report.trees_of(run, report.config)
     root, arguments = report.options.root, report.options.stack_arguments
     if step is not None:
         with report.writing("the step's summary was not written", run, needed=False):
             links = GitHubLinks.of_environment()
-            text = markdown(run, stats, comparison, trees, links, root, arguments)
+            text = markdown(run, stats, comparison, links, root, arguments)
             with step.open("a", encoding="utf-8") as file:
                 file.write(text)
     if (path := report.options.markdown) is not None:
@@ -131,7 +139,7 @@ def _write_markdown(
             mode = report.options.report_mode
             folder_of(path, mode)
             local = LocalLinks(path.parent)
-            text = markdown(run, stats, comparison, trees, local, root, arguments)
+            text = markdown(run, stats, comparison, local, root, arguments)
             write = write_whole if run is report.runs[0] else append
             write(path, text.encode(), mode)
             run_report.add_artifact(report.config, "markdown", path)
@@ -187,28 +195,22 @@ class SummaryWriter:
         self._spools[group].write(comma + to_json(summary_fields(record)))
 
     def finish(
-        self,
-        stats: Statistics,
-        comparison: Comparison | None,
-        trees: descendants.RunTrees | None = None,
-    ) -> None:
-        """Take what is known after the last entry; ``trees``: None, they are read here."""
+        self, stats: Statistics, comparison: summary.SummaryComparison | None
+    ) -> summary.RunSummary:
+        """Take what is known after the last entry; return the document without its entries."""
         run = self._run
         with run.read() as ledger:
             about, cost = _run(run, ledger, self._root), _cost(ledger, stats)
-            trees = trees or descendants.read_trees(ledger)
-        document = summary.Summary(
+        document = summary.RunSummary(
             run=about,
-            statistics=_statistics(stats, trees),
+            statistics=stats,
             cost=cost,
-            comparison=None if comparison is None else comparison_document(comparison),
+            comparison=comparison,
             files=list(_files(run, self._root)),
-            failed=[],
-            unfinished=[],
-            succeeded=[],
         )
         whole = document.model_dump_json(indent=1, exclude={"failed", "unfinished", "succeeded"})
         self._head = whole.rstrip().removesuffix("}").rstrip().encode()
+        return document
 
     def write(self, path: Path, mode: int = FILE_MODE) -> None:
         """Write the document, whole or not at all, to a file of this mode.
@@ -257,16 +259,6 @@ def _cost(ledger: Ledger, statistics: Statistics) -> summary.SummaryCost:
         budget=float(budget) if budget else None,
         over_budget=bool(ledger.info.get_meta(OVER_BUDGET)),
     )
-
-
-def _statistics(found: Statistics, trees: descendants.RunTrees) -> summary.SummaryStatistics:
-    """Return the statistics with the document's names; rows are read by their attributes."""
-    model = summary.SummaryStatistics
-    fields: dict[str, object] = {name: getattr(found, name, None) for name in model.model_fields}
-    fields["further_sendings"] = found.attempts
-    fields["slowest"] = [summary_fields(one) for one in found.slowest]
-    fields["descendants"] = descendants.summary_of_trees(trees)
-    return model.model_validate(fields, from_attributes=True, strict=False)
 
 
 def _sha256(file: IO[bytes]) -> str:

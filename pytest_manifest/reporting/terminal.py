@@ -32,11 +32,11 @@ from pytest_manifest.schema.statuses import VerdictStatus
 from pytest_manifest.text import listed, plural, short, short_path
 
 if TYPE_CHECKING:
-    from pytest_manifest.analysis.causes import Cause
     from pytest_manifest.ledger import Ledger
     from pytest_manifest.manifest import Manifest
     from pytest_manifest.run import Run
     from pytest_manifest.run.invariants import Violation
+    from pytest_manifest.schema.summary import SummaryCause
 
 
 RUN_AGAIN = ("manifest_entry", "manifest_group")
@@ -208,7 +208,7 @@ _PAGE: Final = "page"
 class _Found(NamedTuple):
     """A cause of a run's failures."""
 
-    cause: Cause
+    cause: SummaryCause
     run: Run
 
 
@@ -292,7 +292,7 @@ def _cause_lines(found: Sequence[_Found], most: int, sheet: Sheet) -> Iterator[L
         yield Line(f"{before}{title}: {names}{rest}", red=True)
 
 
-def _examples(cause: Cause) -> str:
+def _examples(cause: SummaryCause) -> str:
     more = cause.count - len(cause.examples)
     return ", ".join(cause.examples) + (f" and {more} more" if more else "")
 

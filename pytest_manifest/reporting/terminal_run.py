@@ -13,13 +13,14 @@ from pytest_manifest.console import terminal_file
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.reporting import descendants, terminal_statistics
 from pytest_manifest.reporting.next_step import Command, how_to_go_on
-from pytest_manifest.reporting.run_report import RunReport, artifacts, trees_of
+from pytest_manifest.reporting.run_report import RunReport, artifacts
 from pytest_manifest.reporting.run_statistics import comparison_of, statistics_of
 from pytest_manifest.reporting.terminal_layout import BLANK, NARROWEST, Line, Sheet
 from pytest_manifest.schema.statuses import BAD, VerdictStatus, outcome
 from pytest_manifest.text import limits_phrase, listed, many, plural, short_path
 
 if TYPE_CHECKING:
+    from pytest_manifest.analysis.statistics import Statistics
     from pytest_manifest.ledger import Ledger
     from pytest_manifest.run import Run
 
@@ -106,9 +107,10 @@ def _run_lines(run: Run, report: RunReport, sheet: Sheet) -> Iterator[Line]:
     if reasons:
         again = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
         yield Line(f"  further sendings: {again}")
-    for text in descendants.untold_lines(trees_of(run, report.config), entries):
-        yield from map(Line, whole(text, sheet))
-    yield from _statistics_lines(run, report, sheet)
+    try:
+        yield from _statistics_lines(run, statistics_of(run, report.config), report, sheet)
+    except ManifestToolError as error:
+        yield Line(f"  it has no figures: {error}", yellow=True)
     for text in warnings_of(run):
         yield from map(Line, whole(text, sheet))
     if len(report.runs) > 1:  # what is to be done about one run stands at the very end
@@ -200,14 +202,14 @@ def run_line(run: Run, report: RunReport) -> str:
     return "; ".join([heading, *(" ".join(one.split()) for one in more)])
 
 
-def _statistics_lines(run: Run, report: RunReport, sheet: Sheet) -> Iterator[Line]:
+def _statistics_lines(
+    run: Run, found: Statistics, report: RunReport, sheet: Sheet
+) -> Iterator[Line]:
     """Yield the run's statistics, and its comparison with an earlier one."""
-    lines: list[Line] = []
-    try:
-        lines += terminal_statistics.statistics_lines(statistics_of(run, report.config), sheet)
-    except ManifestToolError as error:
-        lines.append(Line(f"  it has no figures: {error}", yellow=True))
-    if path := list(descendants.path_lines(trees_of(run, report.config), sheet)):
+    for text in descendants.untold_lines(found.descendants, found.entries):
+        yield from map(Line, whole(text, sheet))
+    lines = list(terminal_statistics.statistics_lines(found, sheet))
+    if path := list(descendants.path_lines(found.descendants, sheet)):
         lines += [BLANK, *path]
     comparison = comparison_of(run, report.config)
     if comparison is not None:

@@ -27,10 +27,18 @@ from pytest_manifest.text import (
 )
 
 if TYPE_CHECKING:
-    from pytest_manifest.analysis.causes import Cause
-    from pytest_manifest.analysis.comparison import Change, Comparison, TimeChange, TreeChange
-    from pytest_manifest.analysis.records import EntryRecord
-    from pytest_manifest.analysis.statistics import Distribution, Statistics, TaskRow, WorkerRow
+    from pytest_manifest.analysis.statistics import Statistics
+    from pytest_manifest.schema.summary import (
+        SummaryCause,
+        SummaryChange,
+        SummaryComparison,
+        SummaryEntry,
+        SummarySpread,
+        SummaryTask,
+        SummaryTimeChange,
+        SummaryTreeChange,
+        SummaryWorker,
+    )
 
 
 FEW = 20
@@ -85,7 +93,7 @@ def duration_phrase(stats: Statistics) -> str:
 _TIMES = ("p50", "p95", "max")
 
 
-def _by_task(tasks: Sequence[TaskRow], sheet: Sheet) -> Iterator[Line]:
+def _by_task(tasks: Sequence[SummaryTask], sheet: Sheet) -> Iterator[Line]:
     """Yield one table by task if it fits, else two, else each task in lines of its own."""
     shown = tasks if sheet.all else _most_numerous(tasks)
     names = ["task", *(sheet.cut(row.task, max(sheet.width - 4, 20)) for row in shown)]
@@ -117,24 +125,24 @@ def _by_task(tasks: Sequence[TaskRow], sheet: Sheet) -> Iterator[Line]:
         yield Line(f"  and {plural(len(tasks) - len(shown), 'more task')} (-v shows all)")
 
 
-_COUNTS: Mapping[str, Callable[[TaskRow], int]] = {
+_COUNTS: Mapping[str, Callable[[SummaryTask], int]] = {
     "count": lambda row: row.count,
     "passed": lambda row: row.passed,
     "failed": lambda row: row.failed,
 }
-_RARE: Mapping[str, Callable[[TaskRow], int]] = {
+_RARE: Mapping[str, Callable[[SummaryTask], int]] = {
     "error": lambda row: row.errors,
     "skipped": lambda row: row.skipped,
     "pending": lambda row: row.pending,
 }
 
 
-def _most_numerous(tasks: Sequence[TaskRow]) -> list[TaskRow]:
+def _most_numerous(tasks: Sequence[SummaryTask]) -> list[SummaryTask]:
     largest = sorted(tasks, key=lambda row: -row.count)[:_TASKS]
     return sorted(largest, key=lambda row: row.task)
 
 
-def _counts(rows: Sequence[TaskRow]) -> list[list[str]]:
+def _counts(rows: Sequence[SummaryTask]) -> list[list[str]]:
     """Return rows of counts, heads first; rare ones have a column only if one is not 0."""
     rare = {name: value for name, value in _RARE.items() if any(map(value, rows))}
     values = {**_COUNTS, **rare}
@@ -154,17 +162,17 @@ def _with_times(rows: Sequence[Sequence[str]], first: int, gap: int) -> Iterator
     yield from table_lines(rows, gap)
 
 
-def _time_cells(row: TaskRow) -> list[str]:
+def _time_cells(row: SummaryTask) -> list[str]:
     return [*_spread_cells(row.wait), *_spread_cells(row.runtime)]
 
 
-def _spread_cells(times: Distribution | None) -> tuple[str, ...]:
+def _spread_cells(times: SummarySpread | None) -> tuple[str, ...]:
     if times is None:
         return ("-", "-", "-")
     return tuple(map(seconds_cell, (times.p50, times.p95, times.max)))
 
 
-def _task_in_lines(name: str, row: TaskRow, sheet: Sheet) -> Iterator[Line]:
+def _task_in_lines(name: str, row: SummaryTask, sheet: Sheet) -> Iterator[Line]:
     yield Line(f"  {name}")
     counts = [plural(row.count, "entry"), f"{row.passed} passed"]
     counts += [f"{row.failed} failed"] if row.failed else []
@@ -179,7 +187,7 @@ def _task_in_lines(name: str, row: TaskRow, sheet: Sheet) -> Iterator[Line]:
 # Entries
 
 
-def _slowest(records: Sequence[EntryRecord], sheet: Sheet) -> Iterator[Line]:
+def _slowest(records: Sequence[SummaryEntry], sheet: Sheet) -> Iterator[Line]:
     if not records:
         return
     yield BLANK
@@ -187,15 +195,13 @@ def _slowest(records: Sequence[EntryRecord], sheet: Sheet) -> Iterator[Line]:
     names = [sheet.cut(record.id, sheet.width // 2) for record in records]
     wide = widths([[name] for name in names])[0]
     for name, record in zip(names, records, strict=True):
-        last = record.last
-        if last is not None and last.runtime is not None:
-            text = f"    {seconds_cell(last.runtime):>6} s  {padded(name, wide)}  "
-            where = f" on {last.place}" if last.place else ""
-            room = max(sheet.width - cells(text), 10)
-            yield Line(text + sheet.cut(f"{record.entry.task}{where}", room))
+        text = f"    {seconds_cell(record.runtime or 0.0):>6} s  {padded(name, wide)}  "
+        where = f" on {record.place}" if record.place else ""
+        room = max(sheet.width - cells(text), 10)
+        yield Line(text + sheet.cut(f"{record.task}{where}", room))
 
 
-def _by_cause(causes: Sequence[Cause], sheet: Sheet) -> Iterator[Line]:
+def _by_cause(causes: Sequence[SummaryCause], sheet: Sheet) -> Iterator[Line]:
     if not causes:
         return
     yield BLANK
@@ -212,7 +218,7 @@ def _by_cause(causes: Sequence[Cause], sheet: Sheet) -> Iterator[Line]:
         yield Line(f"    and {plural(len(causes) - len(shown), 'more cause')} (-v shows all)")
 
 
-def _message(cause: Cause, sheet: Sheet, room: int) -> Iterator[str]:
+def _message(cause: SummaryCause, sheet: Sheet, room: int) -> Iterator[str]:
     """Yield a cause's message in at most two lines; actual and expected in one each."""
     message = one_line(cause.message)
     if cells(message) <= room:
@@ -227,14 +233,14 @@ def _message(cause: Cause, sheet: Sheet, room: int) -> Iterator[str]:
     yield f"{before}{sheet.cut(cause.expected, left)}{after}"
 
 
-def _examples(cause: Cause, sheet: Sheet, room: int) -> str:
+def _examples(cause: SummaryCause, sheet: Sheet, room: int) -> str:
     more = cause.count - len(cause.examples)
     rest = f" and {more} more" if more else ""
     each = (room - len(rest)) // len(cause.examples) - 2
     return ", ".join(sheet.cut(name, max(each, 8)) for name in cause.examples) + rest
 
 
-def _workers(workers: Sequence[WorkerRow], sheet: Sheet) -> Iterator[Line]:
+def _workers(workers: Sequence[SummaryWorker], sheet: Sheet) -> Iterator[Line]:
     if len(workers) < 2:
         return
     yield BLANK
@@ -265,11 +271,11 @@ _LISTED = 10
 _NAMED = 5
 
 
-def comparison_lines(found: Comparison, sheet: Sheet) -> Iterator[Line]:
+def comparison_lines(found: SummaryComparison, sheet: Sheet) -> Iterator[Line]:
     """Yield what changed since the earlier run, or one line if nothing that counts did."""
-    yield Line(f"  since run {found.before_run}", bold=True)
-    before, now = f"{found.passed_before} of {found.entries_before}", found.passed_after
-    yield Line(f"    {now} of {found.entries_after} passed, {before} before")
+    yield Line(f"  since run {found.before.run}", bold=True)
+    before, now = f"{found.before.passed} of {found.before.entries}", found.after.passed
+    yield Line(f"    {now} of {found.after.entries} passed, {before} before")
     lines = [
         *_verdicts("newly failing", found.newly_failing, sheet, red=True),
         *_verdicts("fixed", found.fixed, sheet),
@@ -287,7 +293,7 @@ def comparison_lines(found: Comparison, sheet: Sheet) -> Iterator[Line]:
     yield from lines
 
 
-def comparison_phrase(found: Comparison) -> str:
+def comparison_phrase(found: SummaryComparison) -> str:
     """Return the numbers of changes since the earlier run, in a few words."""
     counts = {
         "newly failing": len(found.newly_failing),
@@ -297,11 +303,11 @@ def comparison_phrase(found: Comparison) -> str:
         "with other descendants": len(found.changed_trees),
     }
     listed = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    return f"{listed or 'nothing changed'} since run {found.before_run}"
+    return f"{listed or 'nothing changed'} since run {found.before.run}"
 
 
 def _verdicts(
-    title: str, changes: Sequence[Change], sheet: Sheet, *, red: bool = False
+    title: str, changes: Sequence[SummaryChange], sheet: Sheet, *, red: bool = False
 ) -> Iterator[Line]:
     if not changes:
         return
@@ -324,7 +330,7 @@ def _named(title: str, names: Sequence[str], sheet: Sheet) -> Iterator[Line]:
     yield from (Line(line) for line in sheet.wrapped(text, indent=4, hanging=2))
 
 
-def _times(title: str, changes: Sequence[TimeChange], sheet: Sheet) -> Iterator[Line]:
+def _times(title: str, changes: Sequence[SummaryTimeChange], sheet: Sheet) -> Iterator[Line]:
     for change in changes:
         of = (
             f"{change.samples_after} entries"
@@ -337,7 +343,7 @@ def _times(title: str, changes: Sequence[TimeChange], sheet: Sheet) -> Iterator[
             yield Line(line, yellow=title == "slower")
 
 
-def _trees(changes: Sequence[TreeChange], sheet: Sheet) -> Iterator[Line]:
+def _trees(changes: Sequence[SummaryTreeChange], sheet: Sheet) -> Iterator[Line]:
     if not changes:
         return
     yield Line(f"    {len(changes)} with other descendants")
@@ -353,8 +359,8 @@ def _trees(changes: Sequence[TreeChange], sheet: Sheet) -> Iterator[Line]:
         yield Line(f"      and {len(changes) - len(shown)} more (-v shows all)")
 
 
-def _cost(found: Comparison) -> Iterator[Line]:
-    before, after = found.cost_before, found.cost_after
+def _cost(found: SummaryComparison) -> Iterator[Line]:
+    before, after = found.before.cost, found.after.cost
     if before == after:
         return
     texts = ["not known" if cost is None else cost_text(cost) for cost in (before, after)]

@@ -19,7 +19,7 @@ from typing import Any, Final
 from pytest_manifest.schema.fields import Document
 from pytest_manifest.schema.models import Entry, Header
 from pytest_manifest.schema.receipts import ExportedDescendant, Receipt, Verdict
-from pytest_manifest.schema.summary import Summary
+from pytest_manifest.schema.summary import RunSummary
 
 FOLDER: Final = Path(__file__).parent
 _BASE = "https://pytest-celery-manifest.invalid/schema/1/"
@@ -27,7 +27,7 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _DOCUMENTS: Mapping[str, tuple[type[Document], str]] = {
     "manifest-entry": (Entry, "Manifest entry: one background job"),
     "manifest-header": (Header, "Manifest header: the optional first line of a manifest"),
-    "run-summary": (Summary, "Run summary: the outcome of a run, and the files it has left"),
+    "run-summary": (RunSummary, "Run summary: the outcome of a run, and the files it has left"),
     "receipt": (Receipt, "Receipt: what became of one attempt"),
     "receipt-descendant": (
         ExportedDescendant,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import Field
 
 from pytest_manifest.schema import fields
-from pytest_manifest.schema.statuses import VerdictStatus
+from pytest_manifest.schema.statuses import Outcome, VerdictStatus
 
 FileKind = Literal["manifest", "ledger", "receipts", "log", "worker-log"]
+Sign: TypeAlias = tuple[
+    tuple[VerdictStatus, str | None, str | None, str | None], tuple[str, str] | None
+]
+"""Verdict, error, place and path of failures, and what was expected and found."""
 
 
 class SummaryRun(fields.Document):
@@ -107,6 +111,11 @@ class SummaryWorker(fields.Document):
     share: fields.Number
     """Its share of all busy seconds, from 0 to 1."""
 
+    @property
+    def place(self) -> str:
+        """Return worker and pid as ``worker#pid``."""
+        return self.worker if self.pid is None else f"{self.worker}#{self.pid}"
+
 
 class SummaryCause(fields.Document):
     """Entries that went wrong in the same way."""
@@ -131,6 +140,16 @@ class SummaryCause(fields.Document):
     """Ids of the first three."""
     message: fields.Text
     """What the first of them says, shortened."""
+    step: fields.Text = ""
+    """What the verdict of the first of them advises to do."""
+
+    @property
+    def sign(self) -> Sign:
+        """Return the values that its entries have in common, to group by."""
+        pair = None
+        if self.expected is not None and self.actual is not None:
+            pair = self.expected, self.actual
+        return (self.kind, self.error, self.place, self.path), pair
 
 
 class SummaryOrigin(fields.Document):
@@ -167,6 +186,8 @@ class SummaryEntry(fields.Document):
     """Seconds from the sending to the start."""
     runtime: fields.Number | None
     """Seconds from the start to the end."""
+    place: fields.Text | None = None
+    """Where that was, as ``worker#pid``; null: no worker has received it."""
     reused_from: SummaryOrigin | None = None
     """What it was judged by where an earlier run had sent it; null: this run has."""
 
@@ -180,6 +201,8 @@ class SummaryStep(fields.Document):
     """Celery's id of it."""
     status: VerdictStatus | None
     """How it ended; null: not told, or the entry's own job."""
+    wait: fields.Number | None = None
+    """Seconds from its sending to its start."""
     start: fields.Number | None
     """Seconds from the start of the entry's job to this one's."""
     runtime: fields.Number | None
@@ -199,19 +222,42 @@ class SummaryTree(fields.Document):
     """How many steps in the middle of the path are not listed."""
 
 
+class SummaryFailedTree(fields.Document):
+    """An entry some of whose descendants failed."""
+
+    entry: fields.Name
+    """The entry's id."""
+    statuses: dict[str, fields.Count]
+    """How many of its descendants ended how."""
+    task: fields.Name
+    """The task of the first that failed."""
+    status: VerdictStatus
+    """How that one ended."""
+    sentence: fields.Text
+    """What happened to it."""
+
+
 class SummaryDescendants(fields.Document):
     """The tasks that the entries' jobs started, to any depth."""
 
-    number: fields.Count
+    number: fields.Count = 0
     """How many there are."""
-    statuses: dict[str, fields.Count]
+    statuses: dict[str, fields.Count] = Field(default_factory=dict)
     """How many of them ended how; ``skipped``: its parent could not send it, and it counts
     nowhere."""
-    entries: fields.Count
+    entries: fields.Count = 0
     """How many entries have some."""
-    not_known: fields.Count
+    not_known: fields.Count = 0
     """Of how many entries they are not known, as their workers report nothing of them."""
-    slowest: SummaryTree | None
+    reasons: dict[str, fields.Count] = Field(default_factory=dict)
+    """Of how many entries they are not known for which reason: ``stock`` (their workers send no
+    receipts), ``older`` (they report nothing of descendants), ``fewer`` (not of all), ``silent``
+    (workers of descendants report nothing)."""
+    failed: list[SummaryFailedTree] = Field(default_factory=list)
+    """Entries with descendants that failed, the first twenty."""
+    more_failed: fields.Count = 0
+    """How many further ones there are."""
+    slowest: SummaryTree | None = None
     """The slowest tree; null: no descendant has ended."""
 
 
@@ -222,9 +268,9 @@ class SummaryStatistics(fields.Document):
     """How many entries were selected."""
     reused: dict[str, fields.Count] = Field(default_factory=dict)
     """How many of them were not sent but judged by a job of an earlier run, by that run's id."""
-    verdicts: dict[str, fields.Count]
+    verdicts: dict[VerdictStatus, fields.Count]
     """How many entries have which verdict."""
-    outcomes: dict[str, fields.Count]
+    outcomes: dict[Outcome, fields.Count]
     """How many tests they make ``passed``, ``failed``, ``error``, ``skipped`` or ``pending``."""
     began: fields.Time | None
     """The first sending."""
@@ -287,7 +333,109 @@ class SummaryFile(fields.Document):
     """Its checksum; null for what is still written to: ledger and log."""
 
 
-class Summary(fields.Document):
+class SummarySide(fields.Document):
+    """One of two runs that are compared."""
+
+    run: str
+    """The run's id."""
+    entries: fields.Count
+    """How many entries it had."""
+    passed: fields.Count
+    """How many of them passed."""
+    cost: fields.Number | None
+    """What it has cost; null: no receipt has a cost."""
+
+
+class SummaryChange(fields.Document):
+    """An entry whose verdict changed; null: no such entry, or no verdict."""
+
+    id: fields.Name
+    """The entry's id."""
+    task: fields.Name
+    """The task's name."""
+    before: VerdictStatus | None
+    """What it came to in the earlier run."""
+    after: VerdictStatus | None
+    """What it came to in the later run."""
+    sentence: fields.Text
+    """The message of the later run's verdict."""
+
+
+class SummaryTimeChange(fields.Document):
+    """A task whose entries that passed took longer, or less long."""
+
+    task: fields.Name
+    """The task's name."""
+    before: fields.Number
+    """The median in the earlier run."""
+    after: fields.Number
+    """The median in the later run."""
+    ratio: fields.Number
+    """How many times as long that is."""
+    samples_before: fields.Count
+    """Of how many entries the earlier one is."""
+    samples_after: fields.Count
+    """Of how many entries the later one is."""
+    same: bool
+    """Whether these are the same entries; else all of each run, as they share none."""
+
+
+class SummaryResultChange(fields.Document):
+    """An entry that succeeded in both runs with other results."""
+
+    id: fields.Name
+    """The entry's id."""
+    task: fields.Name
+    """The task's name."""
+    before: str
+    """SHA-256 of the earlier result's JSON."""
+    after: str
+    """SHA-256 of the later result's JSON."""
+
+
+class SummaryTreeChange(fields.Document):
+    """An entry whose descendants differ in number or ends."""
+
+    id: fields.Name
+    """The entry's id."""
+    before: dict[str, fields.Count]
+    """How many ended how in the earlier run."""
+    after: dict[str, fields.Count]
+    """How many ended how in the later run."""
+
+
+class SummaryComparison(fields.Document):
+    """The changes since an earlier run; entries are in the later manifest's order."""
+
+    before: SummarySide
+    """The earlier run."""
+    after: SummarySide
+    """The later run."""
+    newly_failing: list[SummaryChange]
+    """Entries that fail now, and did not, or were not there."""
+    fixed: list[SummaryChange]
+    """Entries that failed, and pass now."""
+    still_failing: list[SummaryChange]
+    """Entries that fail in both."""
+    added: list[fields.Name]
+    """Entries that the earlier manifest had not."""
+    removed: list[fields.Name]
+    """Entries that the later manifest has not."""
+    slower: list[SummaryTimeChange]
+    """Tasks that take longer, the largest ratio first."""
+    faster: list[SummaryTimeChange]
+    """Tasks that take less long, the smallest ratio first."""
+    changed_results: list[SummaryResultChange]
+    """Entries that succeeded with other results."""
+    changed_trees: list[SummaryTreeChange]
+    """Entries of both runs whose descendants differ."""
+    threshold: fields.Number
+    """The ratio from which a task is slower, or faster."""
+    samples: fields.Count
+    """How many entries of a task that takes."""
+
+
+class RunSummary(fields.Document):
     """A run that is over, in one document."""
 
     summary: fields.Version = 1
@@ -298,13 +446,13 @@ class Summary(fields.Document):
     """The run in figures."""
     cost: SummaryCost
     """What it has cost."""
-    comparison: fields.JsonObject | None
+    comparison: SummaryComparison | None
     """How it differs from an earlier run (``--manifest-compare``); null: none was named."""
     files: list[SummaryFile]
     """What the run has left."""
-    failed: list[SummaryEntry]
+    failed: list[SummaryEntry] = Field(default_factory=list)
     """Entries whose expectations do not hold, or that harness or stack could not tell of."""
-    unfinished: list[SummaryEntry]
+    unfinished: list[SummaryEntry] = Field(default_factory=list)
     """Entries that were skipped, or have no verdict yet."""
-    succeeded: list[SummaryEntry]
+    succeeded: list[SummaryEntry] = Field(default_factory=list)
     """Entries that did what was expected."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeVar
 
-from pytest_manifest.schema import Entry, ErrorInfo, Mismatch, Receipt, Verdict, VerdictStatus
+from pytest_manifest.schema import Entry, ErrorInfo, Mismatch, Receipt, Verdict
 from pytest_manifest.schema.shown import (
     secrets_of,
     shown_entry,
@@ -297,23 +297,26 @@ def _brief_line(text: str) -> str:
     return middle(" ".join(printable(text).split()), _LIMIT)
 
 
-def number_of(counts: Mapping[VerdictStatus | None, int]) -> int:
+_Status = TypeVar("_Status", bound=str | None)
+
+
+def number_of(counts: Mapping[_Status, int]) -> int:
     """Return how many descendants ran, or should have, by their numbers by status."""
     return sum(number for status, number in counts.items() if status != NOT_SENT)
 
 
-def failed_of(counts: Mapping[VerdictStatus | None, int]) -> int:
+def failed_of(counts: Mapping[_Status, int]) -> int:
     """Return how many descendants have an end that is no success, by their numbers by status."""
     others = (None, "passed", "pending", NOT_SENT)
     return sum(number for status, number in counts.items() if status not in others)
 
 
-def counts_text(counts: Mapping[VerdictStatus | None, int]) -> str:
+def counts_text(counts: Mapping[_Status, int]) -> str:
     """Return in words how many descendants there are, and how they ended."""
     return f"{many(number_of(counts), 'descendant')}: {ends_text(counts)}"
 
 
-def ends_text(counts: Mapping[VerdictStatus | None, int]) -> str:
+def ends_text(counts: Mapping[_Status, int]) -> str:
     """Return in words how descendants ended, like ``1 failed, 25 passed``."""
     ends = sorted((status or "pending", count) for status, count in counts.items())
     return ", ".join(f"{count:,} {status}" for status, count in ends)

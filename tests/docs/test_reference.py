@@ -108,13 +108,14 @@ def test_every_field_of_a_receipt_is_listed() -> None:
 def test_every_field_of_a_summary_is_listed() -> None:
     """summary-format.md has every field of each part, in the models' order."""
     parts: dict[str, type[BaseModel]] = {
-        "Summary format": summary.Summary,
+        "Summary format": summary.RunSummary,
         "run": summary.SummaryRun,
         "statistics": summary.SummaryStatistics,
         "tasks": summary.SummaryTask,
         "workers": summary.SummaryWorker,
         "causes": summary.SummaryCause,
         "descendants": summary.SummaryDescendants,
+        "failed trees": summary.SummaryFailedTree,
         "slowest tree": summary.SummaryTree,
         "path": summary.SummaryStep,
         "cost": summary.SummaryCost,

@@ -12,7 +12,7 @@ import pytest
 from jsonschema_rs import Draft202012Validator
 
 from pytest_manifest.schema.__main__ import FOLDER
-from pytest_manifest.schema.summary import Summary
+from pytest_manifest.schema.summary import RunSummary
 from pytest_manifest.schema.wire import parse_moment
 from tests.plugin.conftest import Project
 from tests.plugin.test_run_page import data_of
@@ -24,7 +24,7 @@ MEMORY = "--manifest-broker=memory://"
 def summary(path: Path) -> dict[str, Any]:
     """The document in a file, valid by the committed schema and by the model."""
     text = path.read_text("utf-8")
-    Summary.model_validate_json(text)
+    RunSummary.model_validate_json(text)
     document: dict[str, Any] = json.loads(text)
     schema = json.loads((FOLDER / "run-summary.schema.json").read_text("utf-8"))
     Draft202012Validator(schema).validate(document)

@@ -79,3 +79,21 @@ def test_without_a_page_no_section_is_asked_for(project: Project) -> None:
     done = project.run(*RUN[:2])
     done.assert_outcomes(passed=1)
     assert done.ret == 0
+
+
+def test_a_report_that_fails_is_said_and_the_others_are_written(project: Project) -> None:
+    """Its entries can be read more than once, and its error ends nothing."""
+    project.doubles(count=2)
+    project.write(
+        "conftest.py",
+        "def pytest_manifest_report(summary, entries):\n"
+        "    ids = [one.id for one in entries]\n"
+        "    assert ids == [one.id for one in entries]\n"
+        "    raise KeyError(f'{ids} {summary.statistics.verdicts}')\n",
+    )
+    result = project.run("--manifest=m.jsonl", "--manifest-broker=memory://")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        ["*own was not written, so this session fails: *'d-0', 'd-1'* {'passed': 2}*"]
+    )
+    assert list(project.path.glob(".manifest/runs/*.summary.json"))

@@ -8,7 +8,10 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
-from pytest_manifest.analysis.comparison import Comparison, compare, comparison_document, rank_sum_p
+from pytest_manifest.analysis.comparison import (
+    compare,
+    rank_sum_p,
+)
 from pytest_manifest.analysis.records import EntryRecord
 from tests.unit.analysis_support import attempt, record, timed
 
@@ -34,9 +37,9 @@ def test_verdicts_that_changed_are_told_apart() -> None:
         record("new-ok"),
     ]
     found = compare(before, after, before_run="one", after_run="two")
-    assert (found.before_run, found.after_run) == ("one", "two")
-    assert (found.entries_before, found.entries_after) == (7, 8)
-    assert (found.passed_before, found.passed_after) == (4, 3)
+    assert (found.before.run, found.after.run) == ("one", "two")
+    assert (found.before.entries, found.after.entries) == (7, 8)
+    assert (found.before.passed, found.after.passed) == (4, 3)
     assert [(c.id, c.before, c.after) for c in found.newly_failing] == [
         ("new-bad", None, "failed"),
         ("errs", "passed", "lost"),
@@ -47,7 +50,7 @@ def test_verdicts_that_changed_are_told_apart() -> None:
     assert [(c.id, c.before, c.after) for c in found.still_failing] == [
         ("worse", "failed", "crashed")
     ]
-    assert (found.added, found.removed) == (("new-bad", "new-ok"), ("gone",))
+    assert (found.added, found.removed) == (["new-bad", "new-ok"], ["gone"])
 
 
 def test_a_run_compared_with_itself_shows_nothing() -> None:
@@ -107,7 +110,7 @@ def test_what_may_be_chance_or_does_not_count_is_not_told(
     before: list[EntryRecord], after: list[EntryRecord], why: str
 ) -> None:
     found = compare(before, after)
-    assert (found.slower, found.faster) == ((), ()), why
+    assert (found.slower, found.faster) == ([], []), why
 
 
 def test_threshold_and_samples_can_be_chosen() -> None:
@@ -118,7 +121,7 @@ def test_threshold_and_samples_can_be_chosen() -> None:
 def test_heavier_entries_that_were_added_do_not_make_a_task_slower() -> None:
     before = [timed(f"e-{n}", 1.0) for n in range(30)]
     after = [*before, *(timed(f"new-{n}", 60.0) for n in range(60))]
-    assert compare(before, after).slower == ()
+    assert compare(before, after).slower == []
 
 
 def test_runs_that_share_no_entry_are_compared_by_all_of_a_task() -> None:
@@ -160,14 +163,14 @@ def test_costs_are_told_where_receipts_tell_them() -> None:
         ]
 
     found = compare(run(None, None), run(0.1, 0.2))
-    assert (found.cost_before, found.cost_after) == (None, 0.3)
+    assert (found.before.cost, found.after.cost) == (None, 0.3)
 
 
 def test_the_document_is_json_and_whole() -> None:
     found = compare(
         [record("a"), *noisy(1.0)], [record("a", "failed"), *noisy(2.0, seed=2)], before_run="one"
     )
-    document = json.loads(json.dumps(comparison_document(found)))
+    document = json.loads(found.model_dump_json())
     assert document["before"] == {"run": "one", "entries": 41, "passed": 41, "cost": None}
     assert document["newly_failing"] == [
         {
@@ -179,7 +182,6 @@ def test_the_document_is_json_and_whole() -> None:
         }
     ]
     assert document["slower"][0]["samples_after"] == 40
-    assert isinstance(found, Comparison)
 
 
 def test_the_rank_test_agrees_with_shuffling() -> None:
@@ -214,6 +216,6 @@ def test_what_was_only_not_selected_is_neither_added_nor_removed() -> None:
     """As with ``-k``, in either run, of the same manifest or of one that has other entries too."""
     few, many = [timed("e-0", 1.0)], [timed(f"e-{n}", 1.0) for n in range(3)]
     names = {"e-0", "e-1"}
-    assert compare(many, few, known_after=names).removed == ("e-2",)
-    assert compare(few, many, known_before=names).added == ("e-2",)
-    assert compare(many, few).removed == ("e-1", "e-2")
+    assert compare(many, few, known_after=names).removed == ["e-2"]
+    assert compare(few, many, known_before=names).added == ["e-2"]
+    assert compare(many, few).removed == ["e-1", "e-2"]

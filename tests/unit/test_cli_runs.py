@@ -11,7 +11,7 @@ import pytest
 from pytest_manifest.cli.history import EntryHistory
 from pytest_manifest.manifest import read_receipts
 from pytest_manifest.schema import VerdictStatus
-from pytest_manifest.schema.summary import Summary
+from pytest_manifest.schema.summary import RunSummary
 from tests.unit.cli_support import as_json, make_run, manifest, refusal, write_manifest
 
 HOSTILE = "\x1b[31mred\u202eevil\u200b"
@@ -212,7 +212,7 @@ def test_a_run_is_exported_in_each_format(file: Path) -> None:
     made = as_json("export", "last", "-o", "r.jsonl")
     assert (made["run"], made["bytes"]) == (path.stem, Path("r.jsonl").stat().st_size)
     assert [receipt.entry for receipt in read_receipts(Path("r.jsonl"))] == ["a", "b"]
-    summary = Summary.model_validate_json(manifest("export", "last", "-f", "summary"))
+    summary = RunSummary.model_validate_json(manifest("export", "last", "-f", "summary"))
     assert (summary.run.run, summary.statistics.entries) == (path.stem, 3)
     assert summary.run.manifest == "m.jsonl"
     assert "1 of 3 entries failed" in manifest("export", "last", "-f", "markdown")

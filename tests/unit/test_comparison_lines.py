@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pytest_manifest.analysis.comparison import Comparison, compare
+from pytest_manifest.analysis.comparison import compare
 from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.reporting.terminal_layout import Sheet
 from pytest_manifest.reporting.terminal_statistics import comparison_lines, comparison_phrase
+from pytest_manifest.schema.summary import SummaryComparison
 from tests.unit.analysis_support import attempt, record, timed
 
 
-def found(before: Sequence[EntryRecord], after: Sequence[EntryRecord]) -> Comparison:
+def found(before: Sequence[EntryRecord], after: Sequence[EntryRecord]) -> SummaryComparison:
     return compare(before, after, before_run="one", after_run="two")
 
 

@@ -38,7 +38,7 @@ from pytest_manifest.run.exports import exported_lines, ledger_of_receipts
 from pytest_manifest.run.locks import RunLock
 from pytest_manifest.run.reuse import refuse_unlooked, take_over_passes
 from pytest_manifest.schema import Entry, Receipt
-from pytest_manifest.schema.summary import Summary
+from pytest_manifest.schema.summary import RunSummary
 from pytest_manifest.schema.wire import json_sha256
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import Costs
@@ -388,7 +388,7 @@ def test_a_reused_entry_adds_no_cost_no_time_and_no_attempt(rig: Rig) -> None:
     assert statistics_document(found)["reused"] == 1
     facts = details(record, lambda _moment: None, 100)["facts"]
     assert ["reused from", f"run {RUN}, entry 'a', attempt 1"] in facts  # type: ignore[operator]  # a list
-    assert (found.runtime, found.cost, found.duration, found.workers) == (None, None, None, ())
+    assert (found.runtime, found.cost, found.duration, found.workers) == (None, None, None, [])
 
 
 def test_it_is_judged_anew_by_what_is_expected_later(rig: Rig) -> None:
@@ -521,7 +521,7 @@ def test_the_commands_tell_what_was_reused(rig: Rig) -> None:
     assert f"reused from run {RUN}" in manifest("show", ledger, "--tree=a")
     (row, _) = csv.DictReader(io.StringIO(manifest("export", ledger, "-f", "csv")))
     assert (row["verdict"], row["reused_from"], row["runtime"]) == ("passed", RUN, "")
-    summary = Summary.model_validate_json(manifest("export", ledger, "-f", "summary"))
+    summary = RunSummary.model_validate_json(manifest("export", ledger, "-f", "summary"))
     assert summary.statistics.reused == {RUN: 1}
     assert "its record is consistent" in manifest("check", ledger)
     folder = str(run.path.parent)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pytest_manifest.schema import Document, Entry, Header, Receipt, Verdict, __main__
 from pytest_manifest.schema.__main__ import main
 from pytest_manifest.schema.receipts import ExportedDescendant
-from pytest_manifest.schema.summary import Summary
+from pytest_manifest.schema.summary import RunSummary
 from tests.unit.test_schema_models import ENTRY, RECEIPT
 
 MODELS: dict[str, type[Document]] = {
@@ -22,7 +22,7 @@ MODELS: dict[str, type[Document]] = {
     "receipt": Receipt,
     "receipt-descendant": ExportedDescendant,
     "verdict": Verdict,
-    "run-summary": Summary,
+    "run-summary": RunSummary,
 }
 VERDICT = {"verdict": "passed", "entry": "a", "sentence": "It passed."}
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_manifest.analysis.comparison import TreeChange, compare_trees
+from pytest_manifest.analysis.comparison import compare_trees
+from pytest_manifest.schema.summary import SummaryTreeChange
 from tests.unit.cli_support import as_json, make_run, manifest, write_manifest
 from tests.unit.test_cli_trees import add_tree
 
@@ -16,10 +17,10 @@ def test_entries_with_other_descendants_are_found() -> None:
     before = [("a", {"passed": 2}), ("b", {"passed": 1}), ("d", {"passed": 1}), ("é", {None: 1})]
     after = [("a", {"passed": 2}), ("c", {"failed": 1}), ("d", {"passed": 2})]
     assert list(compare_trees(before, after)) == [  # type: ignore[arg-type]  # no status but these
-        TreeChange("b", {"passed": 1}, {}),
-        TreeChange("c", {}, {"failed": 1}),
-        TreeChange("d", {"passed": 1}, {"passed": 2}),
-        TreeChange("é", {"pending": 1}, {}),
+        SummaryTreeChange(id="b", before={"passed": 1}, after={}),
+        SummaryTreeChange(id="c", before={}, after={"failed": 1}),
+        SummaryTreeChange(id="d", before={"passed": 1}, after={"passed": 2}),
+        SummaryTreeChange(id="é", before={"pending": 1}, after={}),
     ]
 
 

@@ -156,6 +156,6 @@ def test_the_failed_of_each_tree_are_read_with_the_first_of_them(
         ("a", "task.a2", "lost"),
         ("c", "task.c2", "lost"),
     ]
-    assert found.failed[0].counts == {"passed": 1, "lost": 1, "failed": 1}
+    assert found.failed[0].statuses == {"passed": 1, "lost": 1, "failed": 1}
     assert found.failed[0].sentence == verdict("a", "lost").sentence
     assert found.more_failed == 1

@@ -178,7 +178,9 @@ def test_the_slowest_path_is_a_table(trees: Trees) -> None:
         "    task.c1               0.000     1.000   1.000",
         "    task.c2 (failed)      0.000     2.000   1.000",
     ]
-    assert descendants.path_text(descendants.read_trees(trees.ledger)) == "t -> task.c1 -> task.c2"
+    slowest = descendants.read_trees(trees.ledger).slowest
+    assert slowest is not None
+    assert descendants.path_text(slowest) == "t -> task.c1 -> task.c2"
 
 
 def test_a_long_path_is_cut_in_its_middle(trees: Trees) -> None:
@@ -193,7 +195,6 @@ def test_a_long_path_is_cut_in_its_middle(trees: Trees) -> None:
         *("t", "task.c0", "task.c1", "task.c2", "task.c3", "task.c4", "... 9 more ..."),
         *("task.c14", "task.c15", "task.c16", "task.c17", "task.c18", "task.c19"),
     ]
-    assert descendants.summary_of_trees(found).slowest is not None
 
 
 def test_the_summary_counts_descendants(trees: Trees) -> None:
@@ -201,16 +202,18 @@ def test_the_summary_counts_descendants(trees: Trees) -> None:
     failed(trees)
     trees.child("t-a", "c3", kind="skipped")
     trees.entry("b", children=None)
-    document = from_json(
-        descendants.summary_of_trees(descendants.read_trees(trees.ledger)).model_dump_json()
-    )
+    document = from_json(descendants.read_trees(trees.ledger).model_dump_json())
     slowest = document.pop("slowest")
+    (bad,) = document.pop("failed")
     assert document == {
         "number": 2,
         "statuses": {"passed": 1, "failed": 1, "skipped": 1},
         "entries": 1,
         "not_known": 1,
+        "reasons": {"older": 1},
+        "more_failed": 0,
     }
+    assert (bad["entry"], bad["task"], bad["status"]) == ("a", "task.c2", "failed")
     assert (slowest["entry"], slowest["seconds"], slowest["left_out"]) == ("a", 3.0, 0)
     assert [(one["task"], one["start"], one["runtime"]) for one in slowest["path"]] == [
         *(("t", 0.0, 1.0), ("task.c1", 1.0, 1.0), ("task.c2", 2.0, 1.0)),

@@ -15,12 +15,13 @@ from datetime import datetime
 from itertools import chain
 from typing import Final, get_args
 
-from pytest_manifest.analysis.causes import Cause, CauseNumbers
+from pytest_manifest.analysis.causes import CauseNumbers
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord
 from pytest_manifest.analysis.tree_reading import DescendantRecord, TreeRecord, read_trees
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.statuses import Outcome, outcome_of
+from pytest_manifest.schema.summary import SummaryCause
 from pytest_manifest.text import pictured
 from pytest_manifest.verdict import brief
 
@@ -118,7 +119,7 @@ class Columns:
         starts.append(start)
         ends.append(start if end is None else max(start, end))
 
-    def number_causes(self, causes: Sequence[Cause]) -> None:
+    def number_causes(self, causes: Sequence[SummaryCause]) -> None:
         """Replace the rows' numbers of causes by positions in ``causes``, after the last row."""
         places = self._causes.positions(causes)
         column = self.rows["cause"]

@@ -13,17 +13,21 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Final, Literal, TypeAlias
 
-from pydantic import JsonValue
+from pydantic import BaseModel, JsonValue
 
-from pytest_manifest.analysis.causes import Cause
-from pytest_manifest.analysis.comparison import Change, Comparison, ResultChange, TimeChange
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, origin_text
-from pytest_manifest.analysis.statistics import Distribution, Statistics, TaskRow, WorkerRow
+from pytest_manifest.analysis.statistics import Statistics
 from pytest_manifest.ledger import RunInfo
 from pytest_manifest.reporting.next_step import RunAgain
 from pytest_manifest.reporting.run_page.columns import cost_figure, rounded
 from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.statuses import outcome_of
+from pytest_manifest.schema.summary import (
+    SummaryCause,
+    SummaryChange,
+    SummaryComparison,
+    SummaryTimeChange,
+)
 from pytest_manifest.text import beginning, middle, pictured
 
 KEY: Final = "over_time"
@@ -169,8 +173,11 @@ def run_document(
 
 def statistics_document(found: Statistics) -> dict[str, object]:
     """Return the statistics; of the slowest entries the ids alone, as the table has the rest."""
-    return {
-        "entries": found.entries,
+    shown = {
+        name: _shown(getattr(found, name))
+        for name in ("entries", "retries", "redeliveries", "duration", "parts", "pauses")
+    }
+    return shown | {
         "reused": sum(found.reused.values()),
         "outcomes": {name: count for name, count in found.outcomes.items() if count},
         "verdicts": [
@@ -178,132 +185,78 @@ def statistics_document(found: Statistics) -> dict[str, object]:
             for kind, count in sorted(found.verdicts.items(), key=lambda pair: -pair[1])
             if count
         ],
-        "tasks": [_task(row) for row in found.tasks],
-        "slowest": [pictured(record.id) for record in found.slowest],
+        "tasks": _shown(found.tasks),
+        "slowest": [pictured(one.id) for one in found.slowest],
         "causes": [_cause(cause) for cause in found.causes[:SHOWN_CAUSES]],
         "more_causes": max(0, len(found.causes) - SHOWN_CAUSES),
-        "retries": found.retries,
-        "redeliveries": found.redeliveries,
-        "attempts": found.attempts,
-        "workers": [_worker(row) for row in found.workers],
+        "attempts": found.further_sendings,
+        "workers": [
+            _fields(one) | {"place": pictured(one.place), "name": pictured(one.worker)}
+            for one in found.workers
+        ],
         "cost": cost_figure(found.cost),
-        "duration": rounded(found.duration),
-        "parts": found.parts,
-        "pauses": rounded(found.pauses),
         "throughput": rounded(found.throughput),
-        "wait": _spread(found.wait),
-        "runtime": _spread(found.runtime),
-        "advice": [pictured(sentence) for sentence in found.advice],
+        "wait": _shown(found.wait),
+        "runtime": _shown(found.runtime),
+        "advice": _shown(found.advice),
     }
 
 
-def _task(row: TaskRow) -> dict[str, object]:
-    return {
-        "task": pictured(row.task),
-        "count": row.count,
-        "passed": row.passed,
-        "failed": row.failed,
-        "errors": row.errors,
-        "skipped": row.skipped,
-        "pending": row.pending,
-        "wait": _spread(row.wait),
-        "runtime": _spread(row.runtime),
-        "throughput": rounded(row.throughput),
-    }
+def _fields(value: BaseModel) -> dict[str, object]:
+    """Return a document's fields as JSON: texts visible, numbers rounded."""
+    return {name: _shown(getattr(value, name)) for name in type(value).model_fields}
 
 
-def _spread(spread: Distribution | None) -> dict[str, float | None] | None:
-    if spread is None:
-        return None
-    return {
-        "p50": rounded(spread.p50),
-        "p95": rounded(spread.p95),
-        "max": rounded(spread.max),
-    }
+def _shown(value: object) -> object:
+    if isinstance(value, BaseModel):
+        return _fields(value)
+    if isinstance(value, list):
+        return [_shown(one) for one in value]
+    if isinstance(value, str):
+        return pictured(value)
+    return rounded(value) if isinstance(value, float) else value
 
 
-def _cause(cause: Cause) -> dict[str, object]:
+def _cause(cause: SummaryCause) -> dict[str, object]:
     return {
         "outcome": outcome_of(cause.kind),
         "kind": cause.kind,
         "title": first_line(cause.title.removeprefix(f"{cause.kind}: "), 160),
         "count": cause.count,
-        "examples": [pictured(entry) for entry in cause.examples],
+        "examples": _shown(cause.examples),
         "message": pictured(cause.message)[:_MESSAGE],
         "step": pictured(cause.step)[:_MESSAGE],
     }
 
 
-def _worker(row: WorkerRow) -> dict[str, object]:
-    return {
-        "place": pictured(row.place),
-        "name": pictured(row.worker),
-        "host": None if row.host is None else pictured(row.host),
-        "jobs": row.jobs,
-        "busy": rounded(row.busy),
-        "share": rounded(row.share),
-    }
-
-
-def changes_document(found: Comparison) -> dict[str, object]:
+def changes_document(found: SummaryComparison) -> dict[str, object]:
     """Return the changes since the other run; long lists are cut, with their full number."""
-    changes = {
-        "newly_failing": found.newly_failing,
-        "fixed": found.fixed,
-        "still_failing": found.still_failing,
-    }
-    shown: dict[str, object] = {
-        name: _some([_change(change) for change in some[:SHOWN_CHANGES]], len(some))
-        for name, some in changes.items()
-    }
-    results = [_result(change) for change in found.changed_results[:SHOWN_CHANGES]]
+    lists = "newly_failing", "fixed", "still_failing", "added", "removed", "changed_results"
+    shown: dict[str, object] = {name: _some(getattr(found, name)) for name in lists}
+    sides = found.before, found.after
     return shown | {
-        "before": found.before_run,
-        "after": found.after_run,
-        "entries": [found.entries_before, found.entries_after],
-        "passed": [found.passed_before, found.passed_after],
-        "added": _some(_ids(found.added), len(found.added)),
-        "removed": _some(_ids(found.removed), len(found.removed)),
+        "before": found.before.run,
+        "after": found.after.run,
+        "entries": [one.entries for one in sides],
+        "passed": [one.passed for one in sides],
         "slower": [_time(change) for change in found.slower],
         "faster": [_time(change) for change in found.faster],
-        "changed_results": _some(results, len(found.changed_results)),
-        "cost": [cost_figure(found.cost_before), cost_figure(found.cost_after)],
+        "cost": [cost_figure(one.cost) for one in sides],
         "threshold": found.threshold,
         "samples": found.samples,
     }
 
 
-def _some(items: Sequence[object], count: int) -> dict[str, object]:
-    return {"count": count, "items": items}
+def _some(items: Sequence[BaseModel | str]) -> dict[str, object]:
+    shown = [_shown(one) for one in items[:SHOWN_CHANGES]]
+    for change, one in zip(items, shown, strict=False):
+        if isinstance(change, SummaryChange) and isinstance(one, dict):
+            one["sentence"] = first_line(change.sentence, 240)
+    return {"count": len(items), "items": shown}
 
 
-def _ids(entries: Sequence[str]) -> list[str]:
-    return [pictured(entry) for entry in entries[:SHOWN_CHANGES]]
-
-
-def _change(change: Change) -> dict[str, object]:
-    return {
-        "id": pictured(change.id),
-        "task": pictured(change.task),
-        "before": change.before,
-        "after": change.after,
-        "sentence": first_line(change.sentence, 240),
-    }
-
-
-def _result(change: ResultChange) -> dict[str, object]:
-    return {"id": pictured(change.id), "task": pictured(change.task)}
-
-
-def _time(change: TimeChange) -> dict[str, object]:
-    return {
-        "task": pictured(change.task),
-        "before": rounded(change.before),
-        "after": rounded(change.after),
-        "ratio": rounded(change.ratio),
-        "samples": [change.samples_before, change.samples_after],
-        "same": change.same,
-    }
+def _time(change: SummaryTimeChange) -> dict[str, object]:
+    return _fields(change) | {"samples": [change.samples_before, change.samples_after]}
 
 
 def first_line(text: str, limit: int) -> str:

@@ -18,7 +18,6 @@ from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
-from pytest_manifest.analysis.comparison import Comparison
 from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.analysis.statistics import Statistics, statistics
 from pytest_manifest.errors import ManifestToolError
@@ -31,6 +30,7 @@ from pytest_manifest.reporting.run_page.columns import Columns, TreeColumns, Tre
 from pytest_manifest.reporting.run_page.sections import section_documents
 from pytest_manifest.reporting.run_report import RunReport, add_artifact
 from pytest_manifest.reporting.run_statistics import comparison_or_last, records_of
+from pytest_manifest.schema.summary import SummaryComparison
 from pytest_manifest.text import pictured, short_path
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class PageMetadata:
     expected: int
     """Number of records that will come, which share the bytes for details."""
     warnings: Sequence[str] = ()
-    comparison: Comparison | None = None
+    comparison: SummaryComparison | None = None
     segments: Sequence[RunSegment] = ()
     trees: TreeSource | None = None
     sections: Sequence[dict[str, object]] = ()
@@ -311,7 +311,7 @@ def page_path(report: Path, run: str, *, alone: bool) -> Path:
     return report if alone else report.with_name(f"{report.stem}-{run}{report.suffix}")
 
 
-def _comparison(report: RunReport, run: Run) -> Comparison | None:
+def _comparison(report: RunReport, run: Run) -> SummaryComparison | None:
     """Return the comparison; None if there is none or it cannot be read, which the summary says."""
     try:
         return comparison_or_last(run, report.config)
