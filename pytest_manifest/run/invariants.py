@@ -7,20 +7,17 @@ of them shares a rule with what judges: a fault of that is what they are there t
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from itertools import groupby, islice
+from operator import itemgetter
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from pytest_manifest.broker.attempt import is_of_attempt
 from pytest_manifest.errors import ManifestError
-from pytest_manifest.ledger import (
-    BAD_ROW_ERRORS,
-    RECEIPT_KEYS,
-    Ledger,
-    damaged,
-)
-from pytest_manifest.ledger.invariants import Repetition, Sending
+from pytest_manifest.ledger import BAD_ROW_ERRORS, RECEIPT_KEYS, Ledger, damaged
+from pytest_manifest.ledger import invariants as queries
+from pytest_manifest.ledger.invariants import Sending
 from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.manifest import Manifest, id_and_task
 from pytest_manifest.schema import Entry, VerdictStatus, wire
@@ -29,9 +26,9 @@ from pytest_manifest.text import plural, seconds, short
 
 Promise: TypeAlias = Literal["S1", "S2", "S3", "S4", "S5", "S6", "L1"]
 
-_UNWRITTEN: Final = "was sent, and was not recorded before that"
 _TIMEOUT: Final = float(Entry.model_fields["timeout"].default)
-_OTHERWISE: Final = "has a correction, and not the verdict that it names"
+_Sentences: TypeAlias = Mapping[str, str]
+"""What is said of the attempts that a query finds."""
 
 
 class Violation(NamedTuple):
@@ -59,90 +56,93 @@ def broken_invariants(ledger: Ledger, manifest: Manifest) -> Generator[Violation
 def sendings(ledger: Ledger) -> Iterator[Violation]:
     """S1: each attempt is written down before it is sent, once, under an id of its own."""
     part = ledger.invariants
-    for one in part.run_though_unsent():
-        yield _of("S1", one, "was never sent by this record, and a worker reports it")
-    for one in part.sent_without_time():
-        yield _of("S1", one, _UNWRITTEN)
+    yield from _broken(ledger, "S1", _SENDINGS)
+    for one in part.sendings(queries.STRANGERS):
+        said = f"a worker reports the task id {short(one.task_id)}, which this run never sent"
+        yield Violation("S1", "", said)
+    yield from _broken(ledger, "S1", _REUSED)
     runs = ledger.info.task_runs()
-    for one in part.numbered_twice():
-        yield _of("S1", one, "is there twice, under two task ids")
-    for one in part.missing_numbers():
-        yield _of("S1", one, "is there, and one before it is not")
-    for one in part.repeated_without_reason():
-        yield _of("S1", one, "was made without a recorded reason")
-    for one in part.strangers():
-        yield Violation(
-            "S1",
-            "",
-            f"a worker reports the task id {short(one.task_id)}, which this run never sent",
-        )
-    for one in part.reused_from_nowhere():
-        yield _of(
-            "S1", one, "is recorded as an earlier run's, and the record does not name that run"
-        )
-    for one in part.attempts():
+    for one in part.sendings(queries.ATTEMPTS):
         if not is_of_attempt(one.task_id, runs.run_of(one.task_id), one.entry, one.attempt):
             yield _of("S1", one, "has a task id that is another's")
+
+
+_SENDINGS: Final[_Sentences] = {
+    queries.RUN_THOUGH_UNSENT: "was never sent by this record, and a worker reports it",
+    queries.SENT_WITHOUT_TIME: "was sent, and was not recorded before that",
+    queries.NUMBERED_TWICE: "is there twice, under two task ids",
+    queries.MISSING_NUMBERS: "is there, and one before it is not",
+    queries.REPEATED_WITHOUT_REASON: "was made without a recorded reason",
+}
+_REUSED: Final[_Sentences] = {
+    queries.REUSED_FROM_NOWHERE: (
+        "is recorded as an earlier run's, and the record does not name that run"
+    ),
+}
 
 
 def repetitions(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
     """S2: of an entry that is not idempotent at most one attempt ran, unless that was asked for."""
     asked_for = ledger.info.sent_on_request()
-    with closing(ledger.invariants.repetitions()) as rows:
-        for name, group in groupby(rows, key=lambda row: row.entry):
-            attempts = list(group)
+    with closing(ledger.invariants.rows(queries.REPETITIONS)) as rows:
+        for name, group in groupby(rows, key=itemgetter(0)):
+            ran = [(task_id, number) for _, task_id, number, _, _, began in group if began]
             if name in manifest and not manifest[name].idempotent:
-                yield from _repeated(name, [row for row in attempts if row.ran], asked_for)
-
-
-def _repeated(
-    name: str, ran: Sequence[Repetition], asked_for: frozenset[str]
-) -> Iterator[Violation]:
-    unasked = [row for row in ran[1:] if row.task_id not in asked_for]
-    if unasked:
-        numbers = " and ".join(str(row.attempt) for row in (ran[0], unasked[0]))
-        yield Violation(
-            "S2",
-            name,
-            f"is not idempotent, and its attempts {numbers} both began, unasked",
-        )
+                unasked = [number for task_id, number in ran[1:] if task_id not in asked_for]
+                if unasked:
+                    both = f"{ran[0][1]} and {unasked[0]}"
+                    said = f"is not idempotent, and its attempts {both} both began, unasked"
+                    yield Violation("S2", name, said)
 
 
 def losses(ledger: Ledger) -> Iterator[Violation]:
     """S3: what is called lost was begun by no worker, or its verdict says by which."""
-    for one in ledger.invariants.lost_though_ended():
-        yield _of("S3", one, "is called lost, and a worker reported its end")
-    for one in ledger.invariants.lost_though_begun():
-        yield _of("S3", one, "is called lost, and a worker had begun it")
+    yield from _broken(ledger, "S3", _LOSSES)
+
+
+_LOSSES: Final[_Sentences] = {
+    queries.LOST_THOUGH_ENDED: "is called lost, and a worker reported its end",
+    queries.LOST_THOUGH_BEGUN: "is called lost, and a worker had begun it",
+}
 
 
 def passes(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
     """S4: what passed has one receipt to be believed, of this very sending, and ran once."""
     part = ledger.invariants
-    for one in part.passed_though_unsent():
-        yield _of("S4", one, "passed, and was never sent")
-    for one in part.passed_without_receipt():
+    for one in part.sendings(queries.PASSED_WITHOUT_RECEIPT):
         entry = _entry(manifest, one.entry)
         if entry is None or entry.expect.state in OF_ITS_PROCESS:
             yield _of("S4", one, "passed, and no receipt says so")
-    for one in part.passed_by_another():
-        yield _of("S4", one, "passed by a receipt that is not its own, or is not in the record")
-    for one in part.passed_by_another_sending():
-        yield _of("S4", one, "passed by a receipt of another sending")
-    # Where signatures are asked for, an end that nobody has signed contradicts nothing.
-    signed = ledger.info.get_meta(RECEIPT_KEYS) is not None
-    for one in () if signed else part.passed_and_contradicted():
-        yield _of("S4", one, "passed, and one of its executions is reported to end otherwise")
-    for name, executions in part.repeated_executions():
+    yield from _broken(ledger, "S4", _PASSES)
+    if not _is_signed(ledger):
+        yield from _broken(ledger, "S4", _CONTRADICTED)
+    for name, executions in part.rows(queries.REPEATED_EXECUTIONS):
         entry = _entry(manifest, name)
         if entry is not None and executions > entry.expect.executions:
             yield Violation("S4", name, f"passed, and its job was begun {executions} times")
     yield from _unearned_passes(ledger, manifest)
 
 
+_PASSES: Final[_Sentences] = {
+    queries.PASSED_THOUGH_UNSENT: "passed, and was never sent",
+    queries.PASSED_BY_ANOTHER: ("passed by a receipt that is not its own, or is not in the record"),
+    queries.PASSED_BY_ANOTHER_SENDING: "passed by a receipt of another sending",
+}
+_CONTRADICTED: Final[_Sentences] = {
+    queries.PASSED_AND_CONTRADICTED: (
+        "passed, and one of its executions is reported to end otherwise"
+    ),
+}
+
+
+def _is_signed(ledger: Ledger) -> bool:
+    """Return whether signatures are asked for: an end that nobody signed contradicts nothing."""
+    return ledger.info.get_meta(RECEIPT_KEYS) is not None
+
+
 def _unearned_passes(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
     """Hold the receipt of each pass against its line of the manifest."""
-    limits = ledger.invariants.longest_limits()
+    limits: dict[str, float] = dict(ledger.invariants.rows(queries.LONGEST_LIMITS))
     with closing(manifest.lines()) as lines:
         while some := list(islice(lines, BATCH)):
             by_id = {id_and_task(line.raw)[0]: line.raw for line in some}
@@ -198,8 +198,8 @@ def _is_other_result(receipt: Mapping[str, Any]) -> bool:
 def trees(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
     """S4: all that a passed entry's job has started came to the end that the entry expects."""
     part = ledger.invariants
-    with closing(part.unsuccessful_descendants()) as rows:
-        for name, group in groupby(rows, key=lambda row: row[0]):
+    with closing(part.rows(queries.UNSUCCESSFUL_DESCENDANTS)) as rows:
+        for name, group in groupby(rows, key=itemgetter(0)):
             entry = _entry(manifest, name)
             if entry is None or _is_ignored(entry):
                 continue
@@ -207,45 +207,35 @@ def trees(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
             for _, status, task, task_id, has_end in group:
                 is_end = _is_end(status, has_end=has_end)
                 if some == "succeeded" or (some == "finished" and not is_end):
-                    yield Violation(
-                        "S4",
-                        name,
-                        f"passed, and its descendant {short(task)} ({short(task_id)}) is {status}",
-                    )
+                    said = f"passed, and {_named(task, task_id)} is {status}"
+                    yield Violation("S4", name, said)
                     break
-    for name, task, task_id, why in part.unearned_descendants():
+    for name, said in _tree_faults(ledger):
         entry = _entry(manifest, name)
         if entry is None or not _is_ignored(entry):
-            yield Violation(
-                "S4",
-                name,
-                f"passed; its descendant {short(task)} ({short(task_id)}) is recorded as "
-                f"passed, {why}",
-            )
-    for name, number, known in part.fewer_children():
-        entry = _entry(manifest, name)
-        if entry is None or not _is_ignored(entry):
-            of = plural(number, "task")
-            said = f"passed, and of the {of} that its job started {known} are known"
-            yield Violation("S4", name, said)
-    for name, task, task_id, number, known in part.fewer_children_of_descendants():
-        entry = _entry(manifest, name)
-        if entry is None or not _is_ignored(entry):
-            its = f"its descendant {short(task)} ({short(task_id)})"
-            yield Violation(
-                "S4",
-                name,
-                f"passed, and of the {plural(number, 'task')} that {its} started {known} are known",
-            )
-    for name, how, missing in part.unfulfilled():
-        entry = _entry(manifest, name)
-        if entry is None or not _is_ignored(entry):
-            yield Violation(
-                "S4",
-                name,
-                f"passed, and its tree has {plural(missing, 'announcement')} ({how}) without a "
-                "report",
-            )
+            yield Violation("S4", name, f"passed{said}")
+
+
+def _tree_faults(ledger: Ledger) -> Iterator[tuple[str, str]]:
+    """Yield passed entries with what is wrong with their trees, unless they ignore these."""
+    part = ledger.invariants
+    for name, task, task_id, why in part.rows(queries.UNEARNED_DESCENDANTS):
+        yield name, f"; {_named(task, task_id)} is recorded as passed, {why}"
+    for name, number, known in part.rows(queries.FEWER_CHILDREN):
+        of = plural(number, "task")
+        yield name, f", and of the {of} that its job started {known} are known"
+    for name, task, task_id, number, known in part.rows(queries.FEWER_CHILDREN_OF_DESCENDANTS):
+        of = f"{plural(number, 'task')} that {_named(task, task_id)} started"
+        yield name, f", and of the {of} {known} are known"
+    for name, how, missing in part.rows(queries.UNFULFILLED):
+        yield (
+            name,
+            f", and its tree has {plural(missing, 'announcement')} ({how}) without a report",
+        )
+
+
+def _named(task: str, task_id: str) -> str:
+    return f"its descendant {short(task)} ({short(task_id)})"
 
 
 def _is_end(status: VerdictStatus, *, has_end: bool) -> bool:
@@ -261,23 +251,32 @@ def _is_ignored(entry: Entry) -> bool:
 
 def corrections(ledger: Ledger) -> Iterator[Violation]:
     """S5: a verdict that was told was changed by what arrived later alone, and stands as told."""
-    part = ledger.invariants
-    for one in part.other_documents():
-        yield _of("S5", one, "has a verdict that says something else than its row")
-    for one in part.corrected_without_evidence():
-        yield _of("S5", one, "was given one verdict and has another, and nothing arrived between")
+    yield from _broken(ledger, "S5", _CORRECTIONS)
     runs = ledger.info.task_runs()
     # A session that goes on with a run judges it anew, by what the manifest expects then and by all
     # that has come, and one that trusts other keys by these; no correction says so.
-    for one in part.corrected_otherwise():
-        if len(ledger.info.segments(runs.run_of(one.task_id))) < 2:
-            yield _of("S5", one, _OTHERWISE)
-    signed = ledger.info.get_meta(RECEIPT_KEYS) is not None
-    for one in () if signed else part.changed_without_correction():
-        if len(ledger.info.segments(runs.run_of(one.task_id))) < 2:
-            yield _of("S5", one, "had another verdict, and no correction says that it changed")
-    for one in part.corrected_to_nothing():
-        yield _of("S5", one, _OTHERWISE)
+    for query, said in _WITHIN_A_SESSION.items():
+        if query == queries.CHANGED_WITHOUT_CORRECTION and _is_signed(ledger):
+            continue
+        for one in ledger.invariants.sendings(query):
+            if len(ledger.info.segments(runs.run_of(one.task_id))) < 2:
+                yield _of("S5", one, said)
+    yield from _broken(ledger, "S5", {queries.CORRECTED_TO_NOTHING: _OTHERWISE})
+
+
+_CORRECTIONS: Final[_Sentences] = {
+    queries.OTHER_DOCUMENTS: "has a verdict that says something else than its row",
+    queries.CORRECTED_WITHOUT_EVIDENCE: (
+        "was given one verdict and has another, and nothing arrived between"
+    ),
+}
+_OTHERWISE: Final = "has a correction, and not the verdict that it names"
+_WITHIN_A_SESSION: Final[_Sentences] = {
+    queries.CORRECTED_OTHERWISE: _OTHERWISE,
+    queries.CHANGED_WITHOUT_CORRECTION: (
+        "had another verdict, and no correction says that it changed"
+    ),
+}
 
 
 def completeness(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
@@ -285,7 +284,6 @@ def completeness(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
 
     An entry that was taken out of the manifest since is the run's as well.
     """
-    part = ledger.invariants
     info, status = ledger.info.read(), ledger.info.status
     number = ledger.attempts.count_entries()
     if number < info.entries:  # a resumed run may have others, too
@@ -295,15 +293,24 @@ def completeness(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
     unknown = (name for name in ledger.queries.sent_entries() if name not in manifest)
     for name in unknown:
         yield Violation("S6", name, "was sent, and is not in the run's manifest")
-    for one in part.judged_without_attempt():
-        yield _of("S6", one, "has a verdict, and the run does not have it")
-    for one in part.skipped_though_begun():
-        yield _of("S6", one, "is recorded as skipped, and a worker had begun it")
-    for one in part.superseded():
-        yield _of("S6", one, "has a verdict, and was sent again since")
+    yield from _broken(ledger, "S6", _COMPLETENESS)
     if status == "finished":
-        for one in part.unjudged():
-            yield _of("L1", one, "has no verdict, and the run is recorded as finished")
+        said = "has no verdict, and the run is recorded as finished"
+        yield from _broken(ledger, "L1", {queries.UNJUDGED: said})
+
+
+_COMPLETENESS: Final[_Sentences] = {
+    queries.JUDGED_WITHOUT_ATTEMPT: "has a verdict, and the run does not have it",
+    queries.SKIPPED_THOUGH_BEGUN: "is recorded as skipped, and a worker had begun it",
+    queries.SUPERSEDED: "has a verdict, and was sent again since",
+}
+
+
+def _broken(ledger: Ledger, promise: Promise, sentences: _Sentences) -> Iterator[Violation]:
+    """Yield a violation for each attempt that one of these queries finds."""
+    for query, said in sentences.items():
+        for one in ledger.invariants.sendings(query):
+            yield _of(promise, one, said)
 
 
 def _entry(manifest: Manifest, name: str) -> Entry | None:

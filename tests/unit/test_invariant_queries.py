@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import astuple
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Final, TypeAlias, get_args
@@ -12,7 +11,7 @@ from unittest import mock
 
 import pytest
 
-from pytest_manifest.ledger import Ledger, events, verdicts
+from pytest_manifest.ledger import Ledger, events, invariants, verdicts
 from pytest_manifest.schema import VerdictStatus
 from tests.broken_records import MUTATIONS
 from tests.unit.ledger_support import INFO, MOMENT, receipt, verdict
@@ -86,9 +85,21 @@ IN_ORDER = {
 """Queries that promise an order."""
 
 
+OF_ROWS: Final = {
+    *("repetitions", "repeated_executions", "unsuccessful_descendants", "unearned_descendants"),
+    *("fewer_children", "fewer_children_of_descendants", "unfulfilled"),
+}
+"""Queries that find something else than attempts."""
+
+
+def _found(ledger: Ledger, query: str) -> Iterable[Sequence[object]]:
+    text: str = getattr(invariants, query.upper())
+    part = ledger.invariants
+    return part.rows(text) if query in OF_ROWS else part.sendings(text)
+
+
 def rows(ledger: Ledger, query: str) -> Rows:
-    found = getattr(ledger.invariants, query)()
-    told = [list(one if isinstance(one, tuple) else astuple(one)) for one in found]
+    told = [list(one) for one in _found(ledger, query)]
     return told if query in IN_ORDER else sorted(told, key=repr)
 
 
@@ -137,7 +148,7 @@ def test_an_end_that_is_told_once_the_entry_is_sent_again_is_late(
             ledger.events.add_receipts([("t-a", None, receipt("a", source="worker"))])
         if not is_late:
             send_again()
-        found = [one.task_id for one in ledger.invariants.lost_though_ended()]
+        found = [one.task_id for one in ledger.invariants.sendings(invariants.LOST_THOUGH_ENDED)]
     assert found == ([] if is_late else ["t-a"])
 
 
@@ -150,7 +161,7 @@ def test_an_end_that_comes_between_two_sendings_of_an_attempt_is_late(tmp_path: 
         with mock.patch.object(events, "utc_now", return_value=MOMENT + timedelta(seconds=1)):
             ledger.events.add_receipts([("t-a", None, receipt("a", source="worker"))])
         ledger.attempts.mark(["t-a2"], "sent", sent_at=MOMENT + timedelta(seconds=2))
-        assert list(ledger.invariants.lost_though_ended()) == []
+        assert list(ledger.invariants.sendings(invariants.LOST_THOUGH_ENDED)) == []
 
 
 @pytest.mark.parametrize("seconds", [-1, 1])
@@ -176,7 +187,9 @@ def test_a_verdict_is_changed_by_what_came_after_it_whatever_the_clock_says(
         with mock.patch.object(verdicts, "utc_now", return_value=MOMENT + timedelta(seconds=2)):
             ledger.verdicts.note_correction("a")
             ledger.verdicts.record([(verdict("a"), None)])
-        found = [one.task_id for one in ledger.invariants.corrected_without_evidence()]
+        found = [
+            one.task_id for one in ledger.invariants.sendings(invariants.CORRECTED_WITHOUT_EVIDENCE)
+        ]
     assert found == ([] if came == "after" else ["t-a"])
 
 
@@ -201,5 +214,7 @@ def test_what_is_judged_for_good_is_replaced_by_a_correction_alone(tmp_path: Pat
             ledger.verdicts.record([(verdict(f"corrected-{was}", was), None)])
             ledger.verdicts.note_correction(f"corrected-{was}")
             ledger.verdicts.record([(verdict(f"corrected-{was}", others[was]), None)])
-        found = [one.entry for one in ledger.invariants.changed_without_correction()]
+        found = [
+            one.entry for one in ledger.invariants.sendings(invariants.CHANGED_WITHOUT_CORRECTION)
+        ]
         assert sorted(found) == sorted(OF_A_RECEIPT | FOR_GOOD)
