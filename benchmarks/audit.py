@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.side_by_side import PLUGIN, PYTEST, Figure, Taken, figure, take, tell
+from tests.reports import add_receipts, add_starts, started
 
 if TYPE_CHECKING:  # a process begins with its parent's peak, so the parent imports nothing large
     from pydantic import JsonValue
@@ -103,7 +104,6 @@ def entry(n: int) -> Entry:
 def record(ledger: Ledger, numbers: Sequence[int]) -> None:
     """Send, start, finish and judge these entries, as a run does."""
     from pytest_manifest.broker.attempt import task_id_for
-    from pytest_manifest.ledger import Start
     from tests.verdicts import evaluate
 
     entries = [entry(n) for n in numbers]
@@ -114,11 +114,14 @@ def record(ledger: Ledger, numbers: Sequence[int]) -> None:
             (task, one.id, 1, n) for n, one, task in zip(numbers, entries, ids, strict=True)
         )
         ledger.attempts.mark(ids, "sent", sent_at=sent_at(numbers[0]))
-        ledger.events.add_starts(
-            Start(r.task_id, f"x{r.task_id}", r.started_at, 0, r.worker, r.host, r.pid, False)
-            for r in received
+        add_starts(
+            ledger,
+            (
+                started(r.task_id, f"x{r.task_id}", r.started_at, 0, r.worker, r.host, r.pid, False)
+                for r in received
+            ),
         )
-        ledger.events.add_receipts((r.task_id, f"x{r.task_id}", r) for r in received)
+        add_receipts(ledger, ((r.task_id, f"x{r.task_id}", r) for r in received))
         ledger.verdicts.record(
             (evaluate(one, r, attempt=1), r) for one, r in zip(entries, received, strict=True)
         )

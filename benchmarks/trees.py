@@ -86,7 +86,7 @@ def run(kind: str, tasks: int, url: str) -> dict[str, float]:
                 pipe.execute()
             took = replay.work()
             assert replay.ledger.verdicts.counts() == {"passed": entries}
-            found = replay.ledger.descendants.counts()
+            found = replay.ledger.trees.statuses()
             assert found == ({"passed": entries * CHILDREN} if kind == "descendants" else {})
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         size = sum(path.stat().st_size for path in folder.glob("*.sqlite*")) / 1e6

@@ -49,6 +49,29 @@ _BEFORE: Final = f"""(
 )"""
 """What an earlier correction of the same entry has made of it."""
 
+VIEWS: Final = (
+    f"""
+    CREATE TEMP VIEW IF NOT EXISTS handed_on AS SELECT f.seq, j.id AS task_id, f.execution, f.how,
+        json_extract(f.data, '$.ended_at') AS ended_at, f.job
+    FROM facts f JOIN jobs j ON j.n = f.job WHERE f.kind = {Kind.HANDED_ON:d}
+    """,
+    f"""
+    CREATE TEMP VIEW IF NOT EXISTS announced AS SELECT r.id AS root,
+        json_extract(f.data, '$.key') AS "key",
+        json_extract(f.data, '$.announcer') AS announcer, f.how,
+        json_extract(f.data, '$.task') AS task, json_extract(f.data, '$.number') AS number,
+        coalesce(json_extract(f.data, '$.task_ids'), '[]') AS task_ids,
+        coalesce(json_extract(f.data, '$.is_off'), 0) AS is_off, f.seq, f.at
+    FROM facts f JOIN jobs r ON r.n = f.job WHERE f.kind = {Kind.ANNOUNCED:d}
+    """,
+    """
+    CREATE TEMP VIEW IF NOT EXISTS corrections AS SELECT v.seq, a.name AS entry, a.attempt,
+        w.status AS was, v.status AS kind, w.at AS told_at, v.at AS corrected_at
+    FROM verdicts v JOIN verdicts w ON w.seq = v.corrects JOIN jobs a ON a.n = v.job
+    """,
+)
+"""What tests read and edit as tables, and the package does not."""
+
 EDITS: Final[tuple[tuple[str, str, str], ...]] = (
     (
         "starts",
@@ -195,11 +218,19 @@ EDITS: Final[tuple[tuple[str, str, str], ...]] = (
 
 def make_editable(db: sqlite3.Connection) -> None:
     """Let this connection edit the views of a ledger."""
+    make_readable(db)
     for view, how, statements in EDITS:
+        of = "temp" if f" {view} AS" in "".join(VIEWS) else "main"
         db.execute(
             f"CREATE TEMP TRIGGER IF NOT EXISTS {how.lower()}_{view} INSTEAD OF {how} "
-            f"ON main.{view} BEGIN {statements} END"
+            f"ON {of}.{view} BEGIN {statements} END"
         )
+
+
+def make_readable(db: sqlite3.Connection) -> None:
+    """Let this connection read what is handed on, announced and corrected as tables."""
+    for view in VIEWS:
+        db.execute(view)
 
 
 @contextmanager

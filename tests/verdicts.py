@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
-from pytest_manifest.ledger import Start
-from pytest_manifest.ledger.facts import started_of
+from pytest_manifest.ledger.facts import end_of
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
-from pytest_manifest.schema.facts import FactSource, Job, Sending
+from pytest_manifest.schema.facts import Job, Sending, Started
 from pytest_manifest.schema.run_facts import JobFact, JobFacts, RunFacts, SetBack, TaskFact
 from pytest_manifest.schema.statuses import FIXED
 from pytest_manifest.verdict.belief import (
@@ -21,7 +20,6 @@ from pytest_manifest.verdict.belief import (
 )
 from pytest_manifest.verdict.expectations import held_against
 from pytest_manifest.verdict.judge import Attempt, judge
-from pytest_manifest.verdict.judging import end_of
 from pytest_manifest.verdict.messages import EndedAsExpected
 from pytest_manifest.verdict.reasons import (
     UNEXPLAINED,
@@ -29,6 +27,7 @@ from pytest_manifest.verdict.reasons import (
     verdict_of,
     verdict_without_receipt,
 )
+from tests.reports import started
 
 EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
@@ -56,16 +55,15 @@ def evaluate(
     return verdict_of(entry.id, number, found.status, found.reason, found.mismatches)
 
 
-def completed(receipt: Receipt, starts: Sequence[Start]) -> Receipt:
+def completed(receipt: Receipt, starts: Sequence[Started]) -> Receipt:
     """Return a receipt with what the starts know."""
-    facts = [started_of(one, 0, EPOCH, FactSource.WORKER) for one in starts]
-    return complete_receipt(receipt, facts)
+    return complete_receipt(receipt, starts)
 
 
 def judged(
     entry: Entry,
     reported: Sequence[tuple[str | None, Receipt]],
-    starts: Sequence[Start],
+    starts: Sequence[Started],
     sent_at: datetime | None,
     *,
     run: str,
@@ -88,12 +86,12 @@ def _job(
     task_id: str,
     number: int,
     reported: Sequence[tuple[str | None, Receipt]],
-    starts: Sequence[Start],
+    starts: Sequence[Started],
     sent_at: datetime | None,
 ) -> JobFacts:
     job = Job(task_id=task_id, entry=entry, number=number, run=run, seq=1, at=EPOCH)
     facts: list[JobFact] = [Sending(seq=2, at=EPOCH, job=task_id, number=1, sent_at=sent_at)]
-    facts += [started_of(one, 3, EPOCH, FactSource.WORKER) for one in starts]
+    facts += [replace(one, seq=3) for one in starts]
     facts += [
         end_of(seq, EPOCH, task_id, receipt, execution)
         for seq, (execution, receipt) in enumerate(reported, 4)
@@ -115,7 +113,7 @@ def lie_of(
     back = set_back.total_seconds()
     extra = (SetBack(seq=0, at=EPOCH, job=task_id, by=back, most=back),) if back else ()
     hop, turn = int(receipt.replaced), receipt.retries
-    begun = Start(task_id, "x", None, turn, None, None, None, redelivered=False, hop=hop)
+    begun = started(task_id, "x", None, turn, None, None, None, redelivered=False, hop=hop)
     facts = _job(entry.id, run, task_id, attempt, [(None, receipt)], [begun], sent_at)
     facts = replace(facts, extra=extra)
     traces = traces_of(facts, Identity(run, entry.id, attempt, task_id))

@@ -13,12 +13,13 @@ from itertools import islice
 from typing import NamedTuple
 
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, Origin, TryRecord
-from pytest_manifest.ledger import AttemptRow, History, Ledger, Start
+from pytest_manifest.ledger import AttemptRow, History, Ledger
 from pytest_manifest.ledger.queries import StoredEntry
 from pytest_manifest.ledger.rows import receipt_of
 from pytest_manifest.manifest import Manifest, id_and_task
 from pytest_manifest.redaction import may_hold_secret
 from pytest_manifest.schema import Entry, Receipt, Retried, Verdict, actual_cost, exact, shown
+from pytest_manifest.schema.facts import Started
 from pytest_manifest.schema.statuses import outcome_of
 from pytest_manifest.verdict import Costs
 from pytest_manifest.verdict.explanation import error_place
@@ -201,7 +202,7 @@ def _received(row: AttemptRow, history: History) -> Receipt | None:
 def _attempt(
     row: AttemptRow,
     receipt: Receipt | None,
-    starts: Sequence[Start],
+    starts: Sequence[Started],
     billed_cost: Decimal | None,
     secrets: shown.Secrets,
 ) -> AttemptRecord:
@@ -241,7 +242,7 @@ def _attempt(
 
 
 def _tries(
-    receipt: Receipt | None, starts: Sequence[Start], secrets: shown.Secrets
+    receipt: Receipt | None, starts: Sequence[Started], secrets: shown.Secrets
 ) -> tuple[TryRecord, ...]:
     """Return the retries' executions before the last, as starts and receipt report them."""
     last = max([one.retries for one in starts] + ([] if receipt is None else [receipt.retries]))
@@ -255,7 +256,7 @@ def _tries(
 
 
 def _try(
-    number: int, start: Start | None, reported: Retried | None, secrets: shown.Secrets
+    number: int, start: Started | None, reported: Retried | None, secrets: shown.Secrets
 ) -> TryRecord:
     error = None if reported is None else shown.shown_error(reported.error, secrets)
     started = None if reported is None else reported.started_at
@@ -269,7 +270,7 @@ def _try(
     )
 
 
-def _wait(receipt: Receipt | None, row: AttemptRow, start: Start | None) -> float | None:
+def _wait(receipt: Receipt | None, row: AttemptRow, start: Started | None) -> float | None:
     if receipt is not None and receipt.wait is not None:
         return receipt.wait
     if receipt is not None or start is None or start.started_at is None or row.sent_at is None:
@@ -277,7 +278,7 @@ def _wait(receipt: Receipt | None, row: AttemptRow, start: Start | None) -> floa
     return max((start.started_at - row.sent_at).total_seconds(), 0.0)
 
 
-def _executions(starts: Sequence[Start]) -> int:
+def _executions(starts: Sequence[Started]) -> int:
     """Return how often the same retry was started, as receipts count it."""
     by_retry: dict[int, int] = {}
     for start in starts:

@@ -4,7 +4,7 @@ One process writes (the one that dispatches or audits); any number may read at t
 record is committed before anything is done about it, so a reader sees nothing that a crash undoes.
 """
 
-from pytest_manifest.ledger.descendants import Announced, Descendant, ToldDescendant
+from pytest_manifest.ledger.descendants import Descendant, ToldDescendant
 from pytest_manifest.ledger.files import (
     find_runs,
     find_runs_by_digest,
@@ -23,16 +23,13 @@ from pytest_manifest.ledger.rows import (
     BAD_ROW_ERRORS,
     AttemptRow,
     EntryVerdict,
-    HandedOn,
     ReusedFrom,
     RunInfo,
     RunSegment,
     RunStatus,
     SendState,
-    Start,
     StoredVerdict,
     damaged,
-    given_again,
     utc_now,
 )
 from pytest_manifest.ledger.run_info import (
@@ -75,11 +72,9 @@ __all__ = [
     "TO_REUSE",
     "UNITED_KEYS",
     "UNVERIFIED_WORKERS",
-    "Announced",
     "AttemptRow",
     "Descendant",
     "EntryVerdict",
-    "HandedOn",
     "History",
     "Ledger",
     "ReusedFrom",
@@ -88,7 +83,6 @@ __all__ = [
     "RunStatus",
     "SendState",
     "SlowestTree",
-    "Start",
     "Statuses",
     "StoredVerdict",
     "TaskRuns",
@@ -99,7 +93,6 @@ __all__ = [
     "find_runs",
     "find_runs_by_digest",
     "find_runs_of_manifest",
-    "given_again",
     "has_all_starts",
     "key_of",
     "merge_files",

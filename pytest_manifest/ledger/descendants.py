@@ -9,15 +9,12 @@ from datetime import datetime
 from typing import Final
 
 from pytest_manifest.ledger.database import LedgerPart, placeholders
-from pytest_manifest.ledger.facts import adding, known_fact
 from pytest_manifest.ledger.rows import (
     NEWEST_FIRST,
     Row,
-    microseconds,
     moment,
     refuse_no_status,
     text,
-    utc_now,
 )
 from pytest_manifest.schema import Verdict, VerdictStatus
 from pytest_manifest.schema.facts import Kind
@@ -28,11 +25,12 @@ DESCENDANT_COLUMNS: Final = (
     "broker"
 )
 """Columns in the order of :func:`descendant_of_row`."""
-ANNOUNCED_COLUMNS: Final = 'root, "key", announcer, how, task, number, task_ids, is_off'
 _DESCENDANTS = f"SELECT {DESCENDANT_COLUMNS} FROM descendants "  # noqa: S608 - fixed text
 _UNTOLD = "NOT EXISTS (SELECT 1 FROM receipts r WHERE r.job = descendants.n)"
-_ANNOUNCED = f"SELECT {ANNOUNCED_COLUMNS} FROM announced "  # noqa: S608 - fixed text
-_WAS_SPLIT = "EXISTS (SELECT 1 FROM handed_on h WHERE h.job = descendants.n AND h.how = 'canvas')"
+_WAS_SPLIT = f"""EXISTS (
+    SELECT 1 FROM facts h
+    WHERE h.job = descendants.n AND h.kind = {Kind.HANDED_ON:d} AND h.how = 'canvas'
+)"""  # noqa: S608 - fixed text
 _TOLD = f"""
     SELECT d.task_id, d.parent, d.task, d.how, d.spawned_at, d.kind,
         CASE WHEN d.kind IS NOT 'passed' THEN d.verdict END,
@@ -77,23 +75,6 @@ class Descendant:
 
 
 @dataclass(frozen=True, slots=True)
-class Announced:
-    """Messages that are to come of an attempt's tree, by what ``announcer`` told at its end.
-
-    See ``stream_records.Announcement``; ``number`` is its ``count``.
-    """
-
-    root: str
-    key: str
-    announcer: str
-    how: str
-    task: str
-    number: int
-    task_ids: Sequence[str]
-    is_off: bool
-
-
-@dataclass(frozen=True, slots=True)
 class ToldDescendant:
     """A descendant with the last start and the last receipt that workers told of it.
 
@@ -129,22 +110,6 @@ _ADD: Final = """
     ) WHERE name IS NULL AND how IS NULL
 """
 _ANY: Final = "SELECT 1 FROM jobs WHERE root > 0 AND how IS NOT NULL LIMIT 1"
-_ANNOUNCE: Final = adding(
-    "seq, at, source, kind, how, data",
-    known_fact("json_extract(f.data, '$.key')", "json_extract(f.data, '$.announcer')"),
-)
-
-
-def _data(one: Announced) -> str:
-    known = {
-        "key": one.key,
-        "announcer": one.announcer,
-        "task": one.task,
-        "number": one.number,
-        "task_ids": list(one.task_ids),
-        "is_off": one.is_off,
-    }
-    return json.dumps(known, ensure_ascii=False)
 
 
 class Descendants(LedgerPart):
@@ -166,18 +131,6 @@ class Descendants(LedgerPart):
                 seq = self._db.take_seq()
                 self._name_jobs(row[-1] for row in rows)
                 db.executemany(_ADD, ((*row[:-1], seq, row[-1]) for row in rows))
-
-    def announce(self, announced: Iterable[Announced]) -> None:
-        """Record what is announced; the same again changes nothing."""
-        rows = list(announced)
-        if rows:
-            with self._db.writing() as db:
-                now, first = microseconds(utc_now()), self._db.take_seq(len(rows))
-                of = now, self._db.reporter(), Kind.ANNOUNCED
-                numbered = enumerate(rows, first)
-                db.executemany(
-                    _ANNOUNCE, ((one.root, seq, *of, one.how, _data(one)) for seq, one in numbered)
-                )
 
     def end(self, verdicts: Mapping[str, Verdict]) -> None:
         """Record verdicts on descendants by task id, in place of earlier ones."""
@@ -244,16 +197,6 @@ class Descendants(LedgerPart):
         query = f"{_DESCENDANTS} WHERE root = ? AND {_UNTOLD} ORDER BY spawned_at, task_id"
         return self._db.build_each(descendant_of_row, query, (root,))
 
-    def statuses(self, root: str) -> Mapping[VerdictStatus | None, int]:
-        """Count an attempt's descendants by status; None: without a verdict."""
-        query = "SELECT kind, count(*) FROM descendants WHERE root = ? GROUP BY kind"
-        return {kind: int(count) for kind, count in self._db.read(query, (root,))}
-
-    def counts(self) -> Mapping[VerdictStatus | None, int]:
-        """Count all descendants by status; None: without a verdict."""
-        rows = self._db.read("SELECT kind, count(*) FROM descendants GROUP BY kind")
-        return {kind: int(count) for kind, count in rows}
-
     def number_of_children(self, parent: str, root: str) -> int:
         """Count the tasks that one task of an attempt's tree has started."""
         query = "SELECT count(*) FROM descendants WHERE root = ? AND parent = ?"
@@ -294,10 +237,6 @@ class Descendants(LedgerPart):
         )
         values = (root, *statuses, untold or "")
         return next(self._db.build_each(descendant_of_row, query, values), None)
-
-    def announced(self, root: str) -> Iterator[Announced]:
-        """Yield what was announced of an attempt's tree."""
-        return self._db.build_each(announced_of_row, _ANNOUNCED + "WHERE root = ?", (root,))
 
 
 def untold(where: str = "TRUE") -> str:
@@ -342,9 +281,3 @@ def _told_of_row(row: Row) -> ToldDescendant:
     return ToldDescendant(
         task_id, parent, task, how, spawned, kind, verdict, receipt, started, *where
     )
-
-
-def announced_of_row(row: Row) -> Announced:
-    root, key, announcer, how, task, number, task_ids, is_off = row
-    ids = json.loads(task_ids)
-    return Announced(root, key, announcer, how, task, number, ids, bool(is_off))

@@ -14,7 +14,8 @@ of the runs before it; the numbers of two runs are not compared.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime
 from functools import cache
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -22,9 +23,9 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from pydantic import JsonValue, TypeAdapter
 
 from pytest_manifest.ledger.database import Database, LedgerPart
-from pytest_manifest.ledger.rows import Row, Start, microseconds, moment, moment_of, receipt_of
+from pytest_manifest.ledger.rows import Row, microseconds, moment, moment_of, receipt_of, text
 from pytest_manifest.ledger.tables import RARE
-from pytest_manifest.schema import PARSED
+from pytest_manifest.schema import PARSED, Receipt
 from pytest_manifest.schema.facts import Ended, FactSource, Kind, Started, Stored
 from pytest_manifest.schema.run_facts import KINDS, JobFact, RunFact
 
@@ -33,20 +34,21 @@ _COLUMNS: Final = (
     *("host", "boot", "namespace", "started_at", "how"),
 )
 """Fields that have a column of their own, as ``receipt`` has; all others are in ``data``."""
-_FACT: Final = ("seq", "job", "kind", "at", "source", "aside", "receipt", "data", *_COLUMNS)
-FACT_COLUMNS: Final = ", ".join(f"f.{name}" for name in _FACT)
+FACT: Final = ("seq", "kind", "at", "source", "aside", "receipt", "data", *_COLUMNS)
+"""The columns of a fact, beside its run and its job, in the order of :func:`row_of`."""
+FACT_COLUMNS: Final = ", ".join(f"f.{name}" for name in ("job", *FACT))
 """Columns in the order of :func:`fact_of_row`."""
 ADD_FACT: Final = f"""
-    INSERT INTO facts (run, {", ".join(_FACT)}) VALUES (?, {", ".join("?" * len(_FACT))})
+    INSERT INTO facts (run, job, {", ".join(FACT)}) VALUES (?, ?, {", ".join("?" * len(FACT))})
 """  # noqa: S608 - fixed text
 
 
-def adding(columns: str, unless: str = "0") -> str:
+def adding(names: Sequence[str], unless: str = "0") -> str:
     """Return a statement that adds a fact of a job: its task id, and these columns.
 
     Not where ``unless`` holds of that, ``n``, and its job ``j``.
     """
-    names = columns.split(", ")
+    columns = ", ".join(names)
     given = ", ".join(f"? AS {name}" for name in ("task_id", *names))
     return f"""
         INSERT INTO facts (run, job, {columns})
@@ -58,7 +60,7 @@ def adding(columns: str, unless: str = "0") -> str:
 def known_fact(*same: str) -> str:
     """Return a condition for :func:`adding`: a fact that counts is known, of the same kind, and in
     these terms of a fact ``f``."""
-    terms = " AND ".join(f"{one} = {one.replace('f.', 'n.')}" for one in ("f.kind", *same))
+    terms = " AND ".join(f"{one} IS {one.replace('f.', 'n.')}" for one in ("f.kind", *same))
     return f"EXISTS (SELECT 1 FROM facts f WHERE f.job = j.n AND NOT f.aside AND {terms})"  # noqa: S608 - fixed text
 
 
@@ -116,7 +118,7 @@ class Facts(LedgerPart):
             db.executemany(
                 ADD_FACT,
                 (
-                    _row(seq, owner, fact)
+                    (*owner, *row_of(seq, fact, fact.source, aside=fact.kind in _ASIDE))
                     for seq, (owner, (_, fact)) in enumerate(zip(owners, rows, strict=True), first)
                 ),
             )
@@ -180,23 +182,38 @@ def _adapter(kind: Kind) -> TypeAdapter[JobFact | RunFact]:
 
 def document_of(fact: JobFact | RunFact) -> dict[str, JsonValue]:
     """Return the fields of a fact that are not as by default, but for those that all facts have."""
+    return _document(fact, fact.__dataclass_fields__.keys() - {"seq", "at", "source", "job"})
+
+
+def _document(fact: JobFact | RunFact, names: Collection[str]) -> dict[str, JsonValue]:
     document: dict[str, JsonValue] = _adapter(fact.kind).dump_python(
-        fact, mode="json", exclude={"seq", "at", "source", "job"}, exclude_defaults=True
+        fact, mode="json", include=set(names), exclude_defaults=True
     )
     return document
 
 
-def _row(seq: int, owner: tuple[int, int], fact: JobFact | RunFact) -> Row:
-    """Return a fact's columns in the order of :data:`ADD_FACT`."""
-    document = document_of(fact)
-    receipt = None
-    if document.pop("receipt", None) is not None and isinstance(fact, Ended | Stored):
-        receipt = None if fact.receipt is None else fact.receipt.model_dump_json()
-    columns = [document.pop(name, None) for name in _COLUMNS]
-    data = json.dumps(document, ensure_ascii=False) if document else None
-    aside, at = int(fact.kind in _ASIDE), microseconds(fact.at)
-    run, job = owner
-    return run, seq, job, fact.kind, at, fact.source, aside, receipt, data, *columns
+@cache
+def _others(kind: Kind) -> Mapping[str, object]:
+    """Return the fields of a kind that have no column of their own, with their defaults."""
+    known = {*_COLUMNS, "seq", "at", "source", "job", "receipt"}
+    return {one.name: one.default for one in fields(KINDS[kind]) if one.name not in known}
+
+
+def row_of(seq: int, fact: JobFact | RunFact, source: FactSource, *, aside: bool = False) -> Row:
+    """Return a fact's columns in the order of :data:`FACT`, under this number."""
+    kind, receipt, data = fact.kind, None, None
+    if isinstance(fact, Ended | Stored) and fact.receipt is not None:
+        receipt = fact.receipt.model_dump_json()
+    others = _others(kind)
+    if any(getattr(fact, name) != default for name, default in others.items()):
+        document = _document(fact, others)
+        data = json.dumps(document, ensure_ascii=False) if document else None
+    columns = [getattr(fact, name, None) for name in _COLUMNS]
+    columns[_STARTED_AT] = text(columns[_STARTED_AT])
+    return seq, kind, microseconds(fact.at), source, aside, receipt, data, *columns
+
+
+_STARTED_AT: Final = _COLUMNS.index("started_at")
 
 
 def _stored_of_row(row: Row) -> StoredFact:
@@ -207,16 +224,15 @@ def _stored_of_row(row: Row) -> StoredFact:
 
 def fact_of_row(row: Sequence[Any], job: str) -> JobFact | RunFact:
     """Build a fact of a job from the columns of :data:`FACT_COLUMNS`; "": it is of the run."""
-    seq, _, kind, at, source, _, receipt, data, execution, *rest = row
+    _, seq, kind, at, source, _, receipt, data, execution, *rest = row
     if kind == Kind.STARTED:
         hop, retries, redelivered, worker, pid, host, boot, namespace, started_at, _ = rest
-        end = f".{pid}"  # given to another process once this one had died: see rows.given_again
         return Started(
             seq=seq,
             at=moment_of(at),
             source=_SOURCES[source],
             job=job,
-            execution=execution.removesuffix(end),
+            execution=execution,
             started_at=moment(started_at),
             retries=retries or 0,
             hop=hop or 0,
@@ -254,22 +270,19 @@ def fact_of_row(row: Sequence[Any], job: str) -> JobFact | RunFact:
     return _adapter(Kind(kind)).validate_python(values, context=PARSED)
 
 
-def started_of(start: Start, seq: int, at: datetime, source: FactSource) -> Started:
-    """Return the fact of a start, under the name of its execution as its worker has given it."""
-    name = start.execution
-    return Started(
-        seq=seq,
-        at=at,
-        source=source,
-        job=start.task_id,
-        execution=name.removesuffix(f".{start.pid}") if start.is_given_again else name,
-        started_at=start.started_at,
-        retries=start.retries,
-        hop=start.hop,
-        redelivered=start.redelivered,
-        worker=start.worker,
-        host=start.host,
-        pid=start.pid,
-        boot=start.boot,
-        namespace=start.pid_namespace,
-    )
+def end_of(
+    seq: int,
+    at: datetime,
+    job: str,
+    receipt: Receipt,
+    execution: str | None = None,
+    fault: str = "",
+) -> Ended | Stored:
+    """Return the fact of a job's end, by who reports it."""
+    if receipt.source == "worker":
+        by = FactSource.WORKER
+        return Ended(
+            seq=seq, at=at, source=by, job=job, receipt=receipt, execution=execution, fault=fault
+        )
+    by = FactSource.STORE
+    return Stored(seq=seq, at=at, source=by, job=job, receipt=receipt, fault=fault)

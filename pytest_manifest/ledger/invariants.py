@@ -17,6 +17,7 @@ from pytest_manifest.schema.statuses import INFERRED, OF_ITS_PROCESS, OPEN, in_s
 from pytest_manifest.schema.stream_records import HOW_AFTER
 
 _REPORTED: Final = f"{Kind.STARTED:d}, {Kind.HANDED_ON:d}, {Kind.ENDED:d}"
+_KEY: Final = "json_extract({}.data, '$.key')"
 _NEVER_SENT: Final = "a.state IN ('planned', 'withheld')"
 RUN_THOUGH_UNSENT: Final = f"""
     SELECT a.task_id, a.entry, a.attempt FROM attempts a WHERE {_NEVER_SENT} AND (
@@ -86,8 +87,8 @@ LOST_THOUGH_BEGUN: Final = f"""
     ) NOT IN ('lost_in_flight', 'lost_between')
     AND EXISTS (
         SELECT 1 FROM starts t WHERE t.job = a.n AND NOT EXISTS (
-            SELECT 1 FROM handed_on h WHERE h.job = t.job
-                AND t.execution IN (h.execution, h.execution || '.' || t.pid)
+            SELECT 1 FROM facts h WHERE h.job = t.job AND h.kind = {Kind.HANDED_ON:d}
+                AND h.execution = t.execution
         )
     )
 """  # noqa: S608 - fixed text
@@ -302,23 +303,26 @@ FEWER_CHILDREN_OF_DESCENDANTS: Final = """
 # Handlers of a task's end may start as much as they like, and need not start anything; of what is
 # closed nothing more comes.
 UNFULFILLED: Final = f"""
-    SELECT s.entry, n.how, max(n.number) - max(
-        coalesce(f.number, 0),
-        (SELECT count(*) FROM json_each(n.task_ids) j
-            CROSS JOIN descendants d ON d.task_id = j.value AND d.root = n.root)
-    ) AS missing FROM announced n
-    JOIN attempts a ON a.task_id = n.root
-    JOIN settled s ON s.number = a.number AND s.job = a.n
-    LEFT JOIN (
-        SELECT root, fulfils, count(*) AS number FROM descendants
-        WHERE fulfils IS NOT NULL GROUP BY root, fulfils
-    ) f ON f.root = n.root AND f.fulfils = n."key"
-    LEFT JOIN (
-        SELECT j.id AS root, json_extract(c.data, '$.key') AS key FROM facts c
-        JOIN jobs j ON j.n = c.job WHERE c.kind = {Kind.CLOSED:d} AND c.{RARE}
-    ) c ON c.root = n.root AND c.key = n.key
-    WHERE s.kind = 'passed' AND n.how <> '{HOW_AFTER}' AND c.key IS NULL
-    GROUP BY n.root, n.key HAVING max(n.is_off) = 0 AND missing > 0
+    SELECT entry, how, max(number) - max(coalesce(known, 0), named) AS missing FROM (
+        SELECT s.entry, n.how, n.job, {_KEY.format("n")} AS "key",
+            json_extract(n.data, '$.number') AS number, json_extract(n.data, '$.is_off') AS is_off,
+            f.number AS known, (
+                SELECT count(*) FROM json_each(n.data, '$.task_ids') j
+                CROSS JOIN jobs d ON d.id = j.value AND d.root = n.job AND d.how IS NOT NULL
+            ) AS named
+        FROM facts n JOIN jobs a ON a.n = n.job
+        JOIN settled s ON s.number = a.entry AND s.job = a.n
+        LEFT JOIN (
+            SELECT root, fulfils, count(*) AS number FROM jobs
+            WHERE fulfils IS NOT NULL AND how IS NOT NULL AND root > 0 GROUP BY root, fulfils
+        ) f ON f.root = n.job AND f.fulfils = {_KEY.format("n")}
+        LEFT JOIN (
+            SELECT job, {_KEY.format("c")} AS "key" FROM facts c
+            WHERE kind = {Kind.CLOSED:d} AND {RARE}
+        ) c ON c.job = n.job AND c."key" = {_KEY.format("n")}
+        WHERE n.kind = {Kind.ANNOUNCED:d} AND n.{RARE} AND s.kind = 'passed'
+            AND n.how <> '{HOW_AFTER}' AND c.job IS NULL
+    ) GROUP BY job, "key" HAVING max(coalesce(is_off, 0)) = 0 AND missing > 0
 """  # noqa: S608 - fixed text
 
 

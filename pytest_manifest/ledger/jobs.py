@@ -274,7 +274,7 @@ class Jobs(LedgerPart):
         for row in self._rows(_FACTS, list(jobs)):
             if of_kind is not None and row[2] != of_kind:
                 continue
-            found = jobs[row[1]]
+            found = jobs[row[0]]
             with self._db.parse_errors():
                 fact = fact_of_row(row, found.job.task_id)
             if isinstance(fact, StoreFact | SetBack):

@@ -9,14 +9,12 @@ from itertools import islice
 from typing import Final
 
 from pytest_manifest.ledger.database import Built, LedgerPart, chunks, placeholders
+from pytest_manifest.ledger.events import WorkerEvents
 from pytest_manifest.ledger.rows import (
     BAD_ROW_ERRORS,
-    OLDEST_FIRST,
-    START_COLUMNS,
     AttemptRow,
     EntryVerdict,
     Row,
-    Start,
     attempt_of_row,
     damaged,
     entry_verdict_of_row,
@@ -24,10 +22,10 @@ from pytest_manifest.ledger.rows import (
     origin_of,
     receipt_of,
     refuse_no_status,
-    start_of_row,
 )
 from pytest_manifest.ledger.tables import PRESENT, RECEIPT
 from pytest_manifest.schema import Receipt, VerdictStatus
+from pytest_manifest.schema.facts import Started
 from pytest_manifest.schema.statuses import OPEN, in_sql
 
 BATCH: Final = 500
@@ -239,9 +237,8 @@ class Queries(LedgerPart):
             owners[one.task_id] = history
             if history.verdict is None or history.verdict.verdict.attempt != one.attempt:
                 others.append(one.task_id)
-        order = f"ORDER BY task_id, {OLDEST_FIRST}"
-        for start in self._in_chunks(start_of_row, _TASK_STARTS, list(owners), order):
-            owners[start.task_id].starts.setdefault(start.task_id, []).append(start)
+        for task_id, starts in WorkerEvents(self._db).each(Started, list(owners)).items():
+            owners[task_id].starts[task_id] = starts
         for task_id, receipt in self._in_chunks(
             _receipt_of_task, _TASK_RECEIPTS, others, "ORDER BY seq"
         ):
@@ -286,7 +283,6 @@ _ENTRY_VERDICTS = """
         ) THEN s.attempt END, s.seq, s.verdict, s.receipt
     FROM settled s WHERE s.entry
 """
-_TASK_STARTS = f"SELECT {START_COLUMNS} FROM starts WHERE task_id"  # noqa: S608 - fixed text
 _TASK_RECEIPTS = "SELECT task_id, receipt FROM receipts WHERE task_id"
 
 
@@ -299,7 +295,7 @@ class History:
 
     attempts: list[AttemptRow] = field(default_factory=list)
     verdict: EntryVerdict | None = None
-    starts: dict[str, list[Start]] = field(default_factory=dict)
+    starts: dict[str, list[Started]] = field(default_factory=dict)
     receipts: dict[str, list[Receipt]] = field(default_factory=dict)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
@@ -126,60 +126,6 @@ class AttemptRow:
     status: VerdictStatus | None = None
     verdict: Verdict | None = None
     reused_from: ReusedFrom | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """The start of an execution of an attempt by a worker.
-
-    ``boot`` and ``pid_namespace`` say where ``pid`` is valid; None: not reported.
-    """
-
-    task_id: str
-    execution: str
-    started_at: datetime | None
-    retries: int
-    worker: str | None
-    host: str | None
-    pid: int | None
-    redelivered: bool
-    boot: str | None = None
-    pid_namespace: str | None = None
-    hop: int = 0
-    """How often the job had been handed on before (Celery's ``Task.replace``)."""
-    at: datetime | None = field(default=None, compare=False)
-    """When the controller has recorded it (UTC); None: not yet."""
-
-    @property
-    def is_given_again(self) -> bool:
-        """Return whether its process died and its pool gave the job to another: `given_again`."""
-        return self.execution.endswith(f".{self.pid}")
-
-
-def given_again(start: Start) -> Start:
-    """Return a start whose process died and whose job its pool gave to another, by its own name.
-
-    Both processes report the execution by the name that the worker has given it; what is told of
-    its end is of the second.
-    """
-    return replace(start, execution=f"{start.execution}.{start.pid}")
-
-
-@dataclass(frozen=True, slots=True)
-class HandedOn:
-    """The end of an execution after which the job goes on.
-
-    ``how``: "retry", or what the task was replaced by: "task", which has the job's task id, or
-    "canvas", of which only the last task has it. ``next_at``: when a retry is due; ``cost``: what
-    this execution has reported, None where that is nothing.
-    """
-
-    task_id: str
-    execution: str
-    how: str
-    ended_at: datetime | None
-    next_at: datetime | None
-    cost: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +271,6 @@ def origin_of(note: str | None) -> ReusedFrom | None:
     return None if note is None else ReusedFrom.from_note(note)
 
 
-HANDED_ON_COLUMNS: Final = "task_id, execution, how, ended_at, next_at, cost"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -340,23 +285,10 @@ def moment_of(at: int) -> datetime:
     return _EPOCH + timedelta(microseconds=at)
 
 
-START_COLUMNS: Final = (
-    "task_id, execution, started_at, retries, worker, host, pid, redelivered, boot, namespace, "
-    "hop, at"
-)
-"""Columns in the order of :func:`row_of_start` and :func:`start_of_row`."""
 OLDEST_FIRST: Final = "hop, retries, redelivered, started_at, execution"
 NEWEST_FIRST: Final = "hop DESC, retries DESC, redelivered DESC, started_at DESC"
 """The order of an attempt's starts: what its messages count comes before the times, which are by
 the clocks of several machines."""
-
-
-def start_of_row(row: Row) -> Start:
-    """Build a start from its columns in the order of the table."""
-    task_id, execution, started_at, retries, worker, host, pid, redelivered, *where, at = row
-    began = moment(started_at)
-    where.append(moment_of(at))
-    return Start(task_id, execution, began, retries, worker, host, pid, bool(redelivered), *where)
 
 
 def entry_verdict_of_row(row: Row) -> EntryVerdict:

@@ -15,7 +15,7 @@ _NUMBERS: Final = "ledger seq entries is_private stream_ttl number takes_one uns
 _TEXTS: Final = """
     id status manifest sha256 workflow mode created_at broker backend shard reused_runs
     receipt_keys stock_workers unverified_workers known_nodes worker_processes other_broker
-    own_store gave_up accepted code_history own_limits clock key_limits over_budget secrets
+    own_store gave_up accepted clock key_limits over_budget secrets
     stream_position receipts_exported stack_data to_reuse
 """
 RUN: Final = {
@@ -109,12 +109,6 @@ VIEWS: Final[Sequence[str]] = (
     FROM facts f JOIN jobs j ON j.n = f.job WHERE f.kind = {Kind.STARTED:d} AND NOT f.aside
     """,  # noqa: S608 - fixed text
     f"""
-    CREATE VIEW handed_on AS SELECT f.seq, j.id AS task_id, f.execution, f.how,
-        json_extract(f.data, '$.ended_at') AS ended_at,
-        json_extract(f.data, '$.next_at') AS next_at, json_extract(f.data, '$.cost') AS cost, f.job
-    FROM facts f JOIN jobs j ON j.n = f.job WHERE f.kind = {Kind.HANDED_ON:d}
-    """,  # noqa: S608 - fixed text
-    f"""
     CREATE VIEW receipts AS SELECT f.seq, j.id AS task_id, f.execution, f.receipt,
         f.at AS arrived_at, f.job, (
             SELECT max(b.attempt) FROM jobs b
@@ -136,19 +130,6 @@ VIEWS: Final[Sequence[str]] = (
         d.seq, d.n
     FROM jobs d JOIN jobs r ON r.n = d.root WHERE d.root IS NOT NULL AND d.how IS NOT NULL
     """,
-    f"""
-    CREATE VIEW announced AS SELECT r.id AS root, json_extract(f.data, '$.key') AS "key",
-        json_extract(f.data, '$.announcer') AS announcer, f.how,
-        json_extract(f.data, '$.task') AS task, json_extract(f.data, '$.number') AS number,
-        coalesce(json_extract(f.data, '$.task_ids'), '[]') AS task_ids,
-        coalesce(json_extract(f.data, '$.is_off'), 0) AS is_off, f.seq, f.at
-    FROM facts f JOIN jobs r ON r.n = f.job WHERE f.kind = {Kind.ANNOUNCED:d} AND f.{RARE}
-    """,  # noqa: S608 - fixed text
-    f"""
-    CREATE VIEW corrections AS SELECT v.seq, a.name AS entry, a.attempt, w.status AS was,
-        v.status AS kind, {_TIME.format("w.at")} AS told_at, {_TIME.format("v.at")} AS corrected_at
-    FROM verdicts v JOIN verdicts w ON w.seq = v.corrects JOIN jobs a ON a.n = v.job
-    """,  # noqa: S608 - fixed text
     # For other people's SQL: docs/reference/ledger.md has their columns.
     """
     CREATE VIEW v_entries AS SELECT s.entry, a.position, r.id AS run, s.kind AS status,

@@ -11,8 +11,7 @@ from typing import Final
 from pytest_manifest.ledger.attempts import ADD_ATTEMPT
 from pytest_manifest.ledger.database import LedgerPart, chunks, placeholders
 from pytest_manifest.ledger.descendants import DESCENDANT_COLUMNS
-from pytest_manifest.ledger.events import ADD_RECEIPT, origin_of_end
-from pytest_manifest.ledger.facts import ADD_FACT, FACT_COLUMNS
+from pytest_manifest.ledger.facts import ADD_FACT, FACT_COLUMNS, adding
 from pytest_manifest.ledger.rows import (
     ReusedFrom,
     Row,
@@ -22,12 +21,13 @@ from pytest_manifest.ledger.rows import (
     utc_now,
 )
 from pytest_manifest.schema import Verdict
-from pytest_manifest.schema.facts import FactSource
+from pytest_manifest.schema.facts import FactSource, Kind
 
 _ADD_VERDICT: Final = """
     INSERT INTO verdicts (seq, entry, job, status, at, "end", added, verdict)
     SELECT ?, j.entry, j.n, ?, ?, ?, ?, ? FROM jobs j WHERE j.id = ?
 """
+_ADD_END: Final = adding(("seq", "at", "source", "kind", "receipt"))
 _ADD_DESCENDANT: Final = f"""
     INSERT INTO jobs (
         {DESCENDANT_COLUMNS.replace("task_id", "id").replace("kind", "status")}, entry, seq
@@ -108,10 +108,11 @@ class Transfers(LedgerPart):
             made = []
             for seq, one in enumerate(received, self._db.take_seq(len(received))):
                 ends[one.task_id] = seq
-                source = json.loads(one.received or "{}").get("source", "worker")
-                kind, by = origin_of_end(source, FactSource.WORKER)
-                made.append((one.task_id, seq, now, by, kind, None, one.received))
-            db.executemany(ADD_RECEIPT, made)
+                is_ours = json.loads(one.received or "{}").get("source", "worker") == "worker"
+                kind = Kind.ENDED if is_ours else Kind.STORED
+                by = FactSource.WORKER if is_ours else FactSource.STORE
+                made.append((one.task_id, seq, now, by, kind, one.received))
+            db.executemany(_ADD_END, made)
             numbered = enumerate(passages, self._db.take_seq(len(passages)))
             db.executemany(
                 _ADD_VERDICT,
@@ -159,7 +160,7 @@ class Transfers(LedgerPart):
             facts = [row for _, rows in taken for row in rows.facts]
             numbers = self._numbers(dict.fromkeys(str(row[0]) for row in facts))
             numbered = enumerate(facts, self._db.take_seq(len(facts)))
-            db.executemany(ADD_FACT, ((1, n, numbers[row[0]], *row[4:]) for n, row in numbered))
+            db.executemany(ADD_FACT, ((1, numbers[row[0]], n, *row[4:]) for n, row in numbered))
 
     def _numbers(self, task_ids: Iterable[str]) -> dict[str, int]:
         rows = self._rows("SELECT id, n FROM jobs WHERE id IN ({})", list(task_ids))

@@ -12,10 +12,11 @@ from pytest_manifest.ledger import utc_now
 from pytest_manifest.schema.statuses import UNSENT, outcome
 
 if TYPE_CHECKING:
-    from pytest_manifest.ledger import EntryVerdict, HandedOn, Ledger
+    from pytest_manifest.ledger import EntryVerdict, Ledger
     from pytest_manifest.run import Run
     from pytest_manifest.run.inflight import PendingAttempt
     from pytest_manifest.schema import VerdictStatus
+    from pytest_manifest.schema.facts import HandedOn
 
 SPAN: Final = 20.0
 """Seconds over which a rate is measured; more if fewer than ENOUGH verdicts came in them."""

@@ -8,19 +8,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from itertools import islice
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol, TypedDict, TypeVar
 
 from loguru import logger
 
 from pytest_manifest.broker.bounded import BoundedCaller, PeerTimeoutError
 from pytest_manifest.errors import StackError
-from pytest_manifest.ledger import Announced, Descendant, HandedOn, Start
+from pytest_manifest.ledger import Descendant, utc_now
 from pytest_manifest.results.backend_results import BackendResult, ResultReader
 from pytest_manifest.results.read_errors import ReadErrors
 from pytest_manifest.results.stream import StreamReader
 from pytest_manifest.schema import Entry, Receipt, stream_records
+from pytest_manifest.schema.facts import Announced, FactSource, HandedOn, Started
 from pytest_manifest.verdict.signatures import IN_STORE_ALONE, ReportSignatures
 
 SWEEP_STOCK = 0.05
@@ -320,7 +322,7 @@ class ReceiptBatch:
     """Root and key of announcements of which nothing more comes."""
     unsent: list[str] = field(default_factory=list)
     elsewhere: dict[str, str] = field(default_factory=dict)
-    starts: list[Start] = field(default_factory=list)
+    starts: list[Started] = field(default_factory=list)
     handed_on: list[HandedOn] = field(default_factory=list)
     finals: list[tuple[str, str | None, Receipt]] = field(default_factory=list)
     receiver_failures: list[stream_records.ReceiverFailedRecord] = field(default_factory=list)
@@ -368,15 +370,31 @@ def add_record(
         batch.elsewhere |= record.elsewhere
         root = receipt.task_id if record.origin is None else record.origin.root
         batch.announced += [
-            Announced(root, a.key, receipt.task_id, a.how, a.task, a.count, a.task_ids, a.is_off)
-            for a in record.announced
+            Announced(
+                **_reported(root),
+                key=one.key,
+                announcer=receipt.task_id,
+                how=one.how,
+                task=one.task,
+                number=one.count,
+                task_ids=tuple(one.task_ids),
+                is_off=one.is_off,
+            )
+            for one in record.announced
         ]
         batch.finals.append((receipt.task_id, record.execution, receipt))
     elif isinstance(record, stream_records.HandedOnRecord):
-        end = record.task_id, record.execution, record.how, record.ended_at, record.next_at
         batch.unsent += record.unsent
         batch.elsewhere |= record.elsewhere
-        batch.handed_on.append(HandedOn(*end, cost=record.cost))
+        end = HandedOn(
+            **_reported(record.task_id),
+            execution=record.execution,
+            how=record.how,
+            ended_at=record.ended_at,
+            next_at=record.next_at,
+            cost=record.cost,
+        )
+        batch.handed_on.append(end)
     elif isinstance(record, stream_records.ReceiverFailedRecord):
         batch.receiver_failures.append(record)
 
@@ -417,9 +435,21 @@ _BY_WORKER: Final = {"source": "worker", "reused": None, "judged": None}
 """What no worker can say of its receipt."""
 
 
-def _start(record: stream_records.StartedRecord) -> Start:
-    return Start(
-        task_id=record.task_id,
+class _Reported(TypedDict):
+    seq: int
+    at: datetime
+    source: FactSource
+    job: str
+
+
+def _reported(job: str) -> _Reported:
+    """Return the fields of a fact that a worker reports, before it has its number."""
+    return _Reported(seq=0, at=utc_now(), source=FactSource.WORKER, job=job)
+
+
+def _start(record: stream_records.StartedRecord) -> Started:
+    return Started(
+        **_reported(record.task_id),
         execution=record.execution,
         started_at=record.started_at,
         retries=record.retries,
@@ -428,6 +458,6 @@ def _start(record: stream_records.StartedRecord) -> Start:
         pid=record.pid,
         redelivered=record.redelivered,
         boot=record.boot,
-        pid_namespace=record.pid_namespace,
+        namespace=record.pid_namespace,
         hop=record.hop,
     )

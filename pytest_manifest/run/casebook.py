@@ -22,7 +22,7 @@ from pytest_manifest.log import log_failure
 from pytest_manifest.redaction import redact
 from pytest_manifest.run.inflight import PendingAttempt
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
-from pytest_manifest.schema.facts import Ended, Job
+from pytest_manifest.schema.facts import Announced, Ended, Job
 from pytest_manifest.schema.run_facts import (
     JobFact,
     JobFacts,
@@ -227,7 +227,7 @@ class Casebook:
             return tree
         tree = self._trees[root] = Tree(root)
         part = self.ledger.descendants
-        if root in part.roots([root]) or next(part.announced(root), None) is not None:
+        if root in part.roots([root]) or self.ledger.events.of(Announced, root):
             loaded = self.ledger.jobs.of_entry(attempt.entry.id)
             own = next(one for one in loaded if one.own.job.task_id == root)
             for facts in own.descendants:

@@ -182,7 +182,7 @@ def record_unknown_workers(ledger: Ledger, publisher: Publisher) -> None:
     been started. Raises StackError where the broker is away.
     """
     now = find_workers(publisher)
-    known = _read_known(ledger) | now.instrumented | ledger.events.workers_with_starts()
+    known = _read_known(ledger).union(now.instrumented, ledger.events.workers_with_starts())
     if now.stock:
         with ledger.writing():
             add_nodes(ledger, now.stock, "stock", unless=ledger.info.get_meta(STOCK_WORKERS))

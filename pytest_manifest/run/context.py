@@ -15,7 +15,7 @@ from pytest_manifest.broker.preflight import Presence, Unreadable, add_consumers
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.redelivery import Visibility, visibility_of
 from pytest_manifest.errors import StackError
-from pytest_manifest.ledger import STORE_EMPTIED, Descendant, HandedOn, Ledger
+from pytest_manifest.ledger import STORE_EMPTIED, Descendant, Ledger
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.run.fact_log import ClockWatch, FactLog, StoreFinding, note_emptied
@@ -23,6 +23,7 @@ from pytest_manifest.run.inflight import PendingAttempts
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.search import Departures
 from pytest_manifest.run.settings import WINDOW, RunSettings, Signals
+from pytest_manifest.schema.facts import HandedOn
 from pytest_manifest.schema.stream_records import ReceiverFailedRecord
 from pytest_manifest.text import middle, one_line, plural, seconds, short
 
@@ -137,7 +138,7 @@ class EngineContext:
         """Take note of a job that waits for its next try."""
         if end.next_at is None or end.ended_at is None:
             return
-        job = self.pending.by_task_id.get(end.task_id)
+        job = self.pending.by_task_id.get(end.job)
         if job is not None:
             delay = (end.next_at - end.ended_at).total_seconds()
             self._check_delay(f"the next try of task {job.entry.task!r}", delay)

@@ -19,6 +19,7 @@ from pydantic_core import from_json
 from pytest_manifest.broker.attempt import is_of_attempt, task_id_for
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import REUSED_RUNS, Descendant, Ledger, ReusedFrom, RunInfo, utc_now
+from pytest_manifest.ledger.facts import end_of
 from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.ledger.transfers import ImportedEntry
@@ -43,7 +44,7 @@ from pytest_manifest.schema.wire import parse_moment
 from pytest_manifest.verdict import problems
 from pytest_manifest.verdict import tree as of_tree
 from pytest_manifest.verdict.judge import Attempt, Judgement, judge, judge_descendant
-from pytest_manifest.verdict.judging import end_of, receipt_that_counts, signatures_of
+from pytest_manifest.verdict.judging import receipt_that_counts, signatures_of
 from pytest_manifest.verdict.reasons import (
     UNEXPLAINED,
     Finding,
@@ -154,8 +155,10 @@ class TreeImport:
             )
             for _, one in some
         )
-        self.ledger.events.add_receipts(
-            (one.task_id, None, one.receipt) for _, one in some if one.receipt is not None
+        self.ledger.events.add(
+            end_of(0, utc_now(), one.task_id, one.receipt)
+            for _, one in some
+            if one.receipt is not None
         )
         verdicts = ((one.task_id, self._verdict(entry, one)) for entry, one in some)
         self.ledger.descendants.end(

@@ -16,14 +16,13 @@ from typing import Final, Literal, TypeAlias, TypedDict
 from loguru import logger
 
 from pytest_manifest.broker.locating import JobLocations
-from pytest_manifest.ledger import STORE_EMPTIED, Ledger, Start, utc_now
-from pytest_manifest.ledger.facts import Owned, started_of
+from pytest_manifest.ledger import STORE_EMPTIED, Ledger, utc_now
+from pytest_manifest.ledger.facts import Owned, end_of
 from pytest_manifest.processes import boot_id
 from pytest_manifest.run.inflight import Overdue, PendingAttempt
 from pytest_manifest.run.search import Handling, Looks, is_alive
 from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.facts import (
-    Ended,
     FactSource,
     Gone,
     Moved,
@@ -32,6 +31,7 @@ from pytest_manifest.schema.facts import (
     Recalled,
     RecallReason,
     Seen,
+    Started,
     Stored,
     TimeOver,
     Withheld,
@@ -207,22 +207,13 @@ class FactLog:
         content = hash(receipt.model_dump_json())
         if not self.is_new("end", task_id, execution, content, fault):
             return
-        if receipt.source == "worker":
-            fact: JobFact = Ended(
-                **stamp(task_id),
-                source=FactSource.WORKER,
-                execution=execution,
-                receipt=receipt,
-                fault=fault,
-            )
-        else:
-            fact = Stored(**stamp(task_id), source=FactSource.STORE, receipt=receipt, fault=fault)
-        self.of_task(task_id, fact)
+        self.of_task(task_id, end_of(0, utc_now(), task_id, receipt, execution, fault))
 
-    def clashing(self, start: Start) -> None:
+    def clashing(self, start: Started) -> None:
         """Add the record of a start that differs from the one before it."""
-        if self.is_new("start", start):
-            self.of_task(start.task_id, started_of(start, 0, utc_now(), FactSource.WORKER))
+        where = start.worker, start.host, start.pid, start.started_at
+        if self.is_new("start", start.job, start.execution, start.retries, *where):
+            self.of_task(start.job, start)
 
     def unreadable(self, task_id: str, why: str) -> None:
         """Add that what the store has of a job cannot be read here."""

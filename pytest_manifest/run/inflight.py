@@ -9,11 +9,10 @@ from datetime import datetime, timedelta, timezone
 
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.broker.locating import BrokerSnapshot
-from pytest_manifest.ledger import Descendant, HandedOn, Start, utc_now
-from pytest_manifest.ledger.facts import started_of
+from pytest_manifest.ledger import Descendant, utc_now
 from pytest_manifest.run.settings import WorkerLoss
 from pytest_manifest.schema import Entry, Receipt
-from pytest_manifest.schema.facts import FactSource, Started
+from pytest_manifest.schema.facts import HandedOn, Started
 from pytest_manifest.schema.run_facts import JobFact
 from pytest_manifest.schema.stream_records import Origin
 from pytest_manifest.text import listed, plural
@@ -174,23 +173,23 @@ class PendingAttempts:
         if deadline is not None:
             heapq.heappush(self._due, _Due(job.sent + deadline, job.task_id))
 
-    def started(self, start: Start, now: float, seq: int = 0) -> None:
+    def started(self, start: Started, now: float, seq: int = 0) -> None:
         """Note that a worker started it: its timeout counts from now.
 
         ``seq``: the start's number in the order of facts, of a job's first one.
         """
-        job = self.by_task_id.get(start.task_id)
+        job = self.by_task_id.get(start.job)
         if job is None:
             return
         if job.facts is not None:
             if job.started is None and seq:
-                job.facts.append(started_of(start, seq, utc_now(), FactSource.WORKER))
+                job.facts.append(replace(start, seq=seq))
             elif not _is_known(start, job.facts):
                 job.facts = None
         is_again, job.started = job.started == now, now
         job.execution, job.between = start.execution, None
         job.worker, job.host, job.pid = start.worker, start.host, start.pid
-        job.boot, job.pid_namespace = start.boot, start.pid_namespace
+        job.boot, job.pid_namespace = start.boot, start.namespace
         job.loss, job.parts = None, None
         if is_again:  # its time is told already
             return
@@ -209,7 +208,7 @@ class PendingAttempts:
 
         Its timeout does not count meanwhile: that is of what runs, one try at a time.
         """
-        job = self.by_task_id.get(end.task_id)
+        job = self.by_task_id.get(end.job)
         if job is not None:
             job.facts = None
         if job is not None and job.execution == end.execution:
@@ -350,7 +349,7 @@ class PendingAttempts:
         self._due.clear()
 
 
-def _is_known(start: Start, facts: Sequence[JobFact]) -> bool:
+def _is_known(start: Started, facts: Sequence[JobFact]) -> bool:
     """Return whether this start was reported before.
 
     One execution in two processes is two starts: its pool has given the job again.

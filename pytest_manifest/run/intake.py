@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Container, Iterable, Mapping, Sequence, Set
+from functools import partial
 
-from pytest_manifest.ledger import HandedOn, Ledger, Start, given_again, utc_now
+from pytest_manifest.ledger import Ledger, utc_now
+from pytest_manifest.ledger.facts import end_of
 from pytest_manifest.run.casebook import Casebook
 from pytest_manifest.run.connections import WorkerDeaths
 from pytest_manifest.run.context import EngineContext
@@ -21,10 +23,10 @@ from pytest_manifest.run.fact_log import FactLog
 from pytest_manifest.run.inflight import PendingAttempt, PendingAttempts
 from pytest_manifest.run.search import JobSearch
 from pytest_manifest.schema import Receipt
+from pytest_manifest.schema.facts import HandedOn, Started
 from pytest_manifest.schema.statuses import OF_ITS_PROCESS
 from pytest_manifest.schema.stream_records import HANDED_ON_AFTER_DEATH
 from pytest_manifest.verdict.belief import is_revocation_notice
-from pytest_manifest.verdict.judging import end_of
 
 FinalReceipt = tuple[str, str | None, Receipt]
 """Task id, execution, receipt."""
@@ -69,14 +71,14 @@ class UnconfirmedEnds:
         return task_id not in self._confirmed and not self._facts.has_died(job)
 
     def confirmed(
-        self, finals: Iterable[FinalReceipt], starts: Sequence[Start] = ()
+        self, finals: Iterable[FinalReceipt], starts: Sequence[Started] = ()
     ) -> list[FinalReceipt]:
         """Return the receipts that count; search soon for a job with a new unconfirmed end.
 
         Such an end is found in the store again at each poll.
         """
         receipts, fresh = [], False
-        started = {start.task_id for start in starts}
+        started = {start.job for start in starts}
         for final in finals:
             job = self._pending.by_task_id.get(final[0])
             if not self._is_doubtful(final, job, started):
@@ -122,7 +124,7 @@ class Intake:
 
     def add(
         self,
-        starts: Sequence[Start],
+        starts: Sequence[Started],
         handed_on: Sequence[HandedOn],
         finals: Sequence[FinalReceipt],
         now: float,
@@ -132,22 +134,22 @@ class Intake:
         touched |= self._add_handed_on(handed_on)
         return touched | self._add_ends(self._without_earlier(finals))
 
-    def _add_starts(self, starts: Sequence[Start], now: float) -> dict[str, None]:
+    def _add_starts(self, starts: Sequence[Started], now: float) -> dict[str, None]:
         """Record starts; return the jobs that had started before, or ended."""
         self._context.departures.hear_starts(starts, now)
-        first: dict[str, Start] = {}
-        repeated: dict[str, list[Start]] = {}
+        first: dict[str, Started] = {}
+        repeated: dict[str, list[Started]] = {}
         for start in starts:
             self._deaths.has_started(start.worker)
-            name = start.task_id
+            name = start.job
             job = self._pending.by_task_id.get(name)
             if job is None or job.started is not None or name in first:
                 repeated.setdefault(name, []).append(start)
             else:
                 first[name] = start
-        seq = self._ledger.events.add_starts(first.values())
+        seq = self._ledger.events.add(first.values())
         for start in starts:
-            is_first = first.get(start.task_id) is start
+            is_first = first.get(start.job) is start
             self._pending.started(start, now, seq if is_first else 0)
         for task_id, again in repeated.items():
             add_repeated_starts(self._ledger, self._facts, task_id, again)
@@ -157,27 +159,32 @@ class Intake:
 
     def _add_handed_on(self, ends: Sequence[HandedOn]) -> dict[str, None]:
         """Record ends of executions whose jobs go on; return those that were deaths."""
-        self._ledger.events.add_handed_on(ends)
+        self._ledger.events.add(ends)
         for end in ends:
             self._pending.handed_on(end)
             self._context.check_retry(end)
-        return dict.fromkeys(end.task_id for end in ends if end.how == HANDED_ON_AFTER_DEATH)
+        return dict.fromkeys(end.job for end in ends if end.how == HANDED_ON_AFTER_DEATH)
 
     def _add_ends(self, finals: Sequence[FinalReceipt]) -> dict[str, None]:
         """Record ends; return their jobs.
 
         Where the start of one is not known, the store is looked at: has it lost some?
         """
-        seq, now = self._ledger.events.add_receipts(finals), utc_now()
+        first, now = self._ledger.facts.last_seq() + 1, utc_now()
+        ends = [
+            end_of(seq, now, task_id, receipt, execution)
+            for seq, (task_id, execution, receipt) in enumerate(finals, first)
+        ]
+        self._ledger.events.add(ends)
         unknown: dict[str, set[str]] = {}
         between: dict[str, list[tuple[str | None, Receipt]]] = {}
-        for number, (task_id, execution, receipt) in enumerate(finals, seq):
+        for end, (task_id, execution, receipt) in zip(ends, finals, strict=True):
             job = self._pending.by_task_id.get(task_id)
             facts = None if job is None else job.facts
             if job is not None and job.between is not None:
                 between.setdefault(task_id, []).append((execution, receipt))
             if facts is not None:
-                facts.append(end_of(number, now, task_id, receipt, execution))
+                facts.append(end)
             if execution is None or receipt.state not in OF_ITS_PROCESS:
                 continue
             if job is None or job.execution != execution:
@@ -192,7 +199,7 @@ class Intake:
         """Return whether the start of one of these executions of jobs is not known."""
         if not executions:
             return False
-        starts = self._ledger.events.starts_of(list(executions))
+        starts = self._ledger.events.each(Started, list(executions))
         return any(
             not some <= {one.execution for one in starts.get(task_id, ())}
             for task_id, some in executions.items()
@@ -220,7 +227,7 @@ class Intake:
 
 
 def add_repeated_starts(
-    ledger: Ledger, facts: FactLog, task_id: str, starts: Iterable[Start]
+    ledger: Ledger, facts: FactLog, task_id: str, starts: Iterable[Started]
 ) -> None:
     """Record starts of a job that may have some already.
 
@@ -228,25 +235,19 @@ def add_repeated_starts(
     processes they are two starts: Celery's pool gives a job to another process when the first one
     has died before its worker has heard that it had begun.
     """
-    known = {one.execution: one for one in ledger.events.starts(task_id)}
+    known = ledger.events.starts(task_id)
     for start in starts:
-        same = known.get(start.execution)
-        if same is not None and _is_of_other_process(start, same):
-            earlier, same = same, known.get(given_again(start).execution)
-            if same is None:
-                renamed = given_again(earlier)
-                ledger.events.rename_start(earlier, renamed)
-                known[renamed.execution] = renamed
-        if same is None:
-            ledger.events.add_starts([start])
-            known[start.execution] = start
-        elif _identity(same) != _identity(start):
+        same = [one for one in known if one.execution == start.execution]
+        if all(map(partial(_is_of_other_process, start), same)):
+            ledger.events.add([start])
+            known.append(start)
+        elif all(_identity(one) != _identity(start) for one in same):
             facts.clashing(start)
 
 
-def _is_of_other_process(start: Start, of: Start) -> bool:
+def _is_of_other_process(start: Started, of: Started) -> bool:
     return start.pid != of.pid and (start.worker, start.host) == (of.worker, of.host)
 
 
-def _identity(start: Start) -> tuple[object, ...]:
+def _identity(start: Started) -> tuple[object, ...]:
     return start.started_at, start.retries, start.worker, start.host, start.pid

@@ -32,7 +32,6 @@ from pytest_manifest.ledger.rows import columns_of
 from pytest_manifest.manifest import Shard, manifest_digest, read_manifest
 from pytest_manifest.run.casebook import merged_signatures
 from pytest_manifest.run.locks import RunLock
-from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.schema.statuses import OPEN
 from pytest_manifest.text import listed
 
@@ -215,7 +214,7 @@ def _read(path: Path) -> MergeInput:
         ledger.check_types()
         info, metadata = ledger.info.read(), ledger.info.all_meta()
         entries = ledger.attempts.count_entries()
-        OwnLimits(ledger), float(metadata.get(BUDGET) or 0)  # before anything is made
+        float(metadata.get(BUDGET) or 0)  # before anything is made
         final = sum(n for kind, n in ledger.verdicts.counts().items() if kind not in OPEN)
         return MergeInput(
             path=path,

@@ -17,6 +17,7 @@ from pytest_manifest.broker.locating.base import JobLocations, Location
 from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.ledger import STORE_EMPTIED, AttemptRow, Ledger, utc_now
 from pytest_manifest.ledger.files import RunFiles
+from pytest_manifest.ledger.invariants import RUN_THOUGH_UNSENT
 from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.results.collector import ReceiptCollector
@@ -182,7 +183,8 @@ def refuse_traces(
     ``unsent``: those that were searched for, and that ``pending`` awaited; ``seen``: task ids that
     the search has seen in some place.
     """
-    found = {one.entry for one in ledger.invariants.run_though_unsent()} if unsent else set()
+    sent = ledger.invariants.sendings(RUN_THOUGH_UNSENT) if unsent else ()
+    found = {one.entry for one in sent}
     for task_id in unsent:
         row = ledger.attempts.get(task_id)
         if row is not None and (task_id in seen or _was_reported(pending, task_id)):

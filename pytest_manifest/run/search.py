@@ -27,7 +27,7 @@ from pytest_manifest.broker.locating import (
 from pytest_manifest.broker.locating.base import Location
 from pytest_manifest.broker.workers import Worker
 from pytest_manifest.errors import StackError
-from pytest_manifest.ledger import Start, utc_now
+from pytest_manifest.ledger import utc_now
 from pytest_manifest.ledger.run_info import RunMetadata
 from pytest_manifest.processes import (
     ProcessIdentity,
@@ -36,6 +36,7 @@ from pytest_manifest.processes import (
     parse_identity,
 )
 from pytest_manifest.run.inflight import PendingAttempt, PendingAttempts, StrandedJobs
+from pytest_manifest.schema.facts import Started
 from pytest_manifest.text import plural
 
 HEARTBEAT: Final = 5.0
@@ -111,7 +112,7 @@ class Departures:
             self._heard[node] = now
             self._absent_since.pop(node, None)
 
-    def hear_starts(self, starts: Iterable[Start], now: float) -> None:
+    def hear_starts(self, starts: Iterable[Started], now: float) -> None:
         """Note the workers that have just begun jobs; what was reported long ago says nothing."""
         earliest = utc_now() - timedelta(seconds=HEARD_WITHIN)
         fresh = (one for one in starts if one.started_at is not None and one.started_at > earliest)

@@ -41,6 +41,7 @@ from pytest_manifest.run.send_queue import Budget, KeyLimits
 from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.run.trees import Trees
 from pytest_manifest.schema import Entry, Verdict
+from pytest_manifest.schema.facts import HandedOn
 from pytest_manifest.schema.run_facts import PlaceFact, Segment
 from pytest_manifest.schema.statuses import FIXED, INFERRED, NEVER_STARTED_STATES, NOT_SENT
 from pytest_manifest.urls import StackAddress
@@ -310,7 +311,8 @@ def evaluate_kept_receipts(
 
 def note_earlier_end(ledger: Ledger, job: PendingAttempt) -> None:
     """Note what a job had returned when it sent its own message again: that is not its end."""
-    again = {end.execution for end in ledger.events.handed_on(job.task_id) if end.how != "canvas"}
+    ends = ledger.events.of(HandedOn, job.task_id)
+    again = {end.execution for end in ends if end.how != "canvas"}
     for execution, end in ledger.events.receipts(job.task_id) if again else ():
         if execution in again and end.state == "succeeded":
             job.earlier_end = end.finished_at
@@ -492,7 +494,7 @@ def track(
 def _track_events(pending: PendingAttempts, ledger: Ledger, task_id: str) -> None:
     for start in ledger.events.starts(task_id):
         pending.started(start, _monotonic(start.at))  # a worker's clock may be another
-    for end in ledger.events.handed_on(task_id):
+    for end in ledger.events.of(HandedOn, task_id):
         pending.handed_on(end)
 
 

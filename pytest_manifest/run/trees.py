@@ -16,7 +16,7 @@ from uuid import NAMESPACE_OID, uuid5
 from loguru import logger
 
 from pytest_manifest.errors import ManifestError
-from pytest_manifest.ledger import Announced, Descendant, Ledger
+from pytest_manifest.ledger import Descendant, Ledger
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.results.read_errors import LOGGED
 from pytest_manifest.run.casebook import Casebook, is_no_news
@@ -28,7 +28,7 @@ from pytest_manifest.run.inflight import (
     pending_descendant,
 )
 from pytest_manifest.schema import Entry
-from pytest_manifest.schema.facts import ChildElsewhere, ChildUnsent, Closed, FactSource
+from pytest_manifest.schema.facts import Announced, ChildElsewhere, ChildUnsent, Closed, FactSource
 from pytest_manifest.schema.stream_records import HOW_AFTER, Origin
 from pytest_manifest.text import short
 from pytest_manifest.verdict.reasons import verdict_of
@@ -152,13 +152,13 @@ class Trees:
         """Note what is to come of trees of this run."""
         kept: list[Announced] = []
         for one in announced:
-            tree = self._tree(one.root)
+            tree = self._tree(one.job)
             if tree is not None and not tree.is_ignored:
                 kept.append(one)
-                self._touched.add(one.root)
-                self._pending.forget_facts(one.root)
+                self._touched.add(one.job)
+                self._pending.forget_facts(one.job)
                 _expect(tree, one)
-        self._ledger.descendants.announce(kept)
+        self._ledger.events.add(kept)
         self._cases.has_trees = self._cases.has_trees or bool(kept)
 
     def close(self, closed: Iterable[tuple[str, str]]) -> None:
@@ -355,7 +355,7 @@ class Trees:
             return
         tree.open = {one.task_id for one in part.of_root(root, open_only=True)}
         tree.open |= self._tracked.pop(root, set()) & self._pending.by_task_id.keys()
-        for one in part.announced(root):
+        for one in self._ledger.events.of(Announced, root):
             _expect(tree, one)
         tree.came.update(part.fulfilled(root))
         for key, expected in tree.expected.items():

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import replace
-from datetime import datetime
 from decimal import Decimal
 from itertools import islice
 from typing import NamedTuple
 
 from pytest_manifest.ledger import RECEIPT_KEYS, EntryVerdict, Ledger, utc_now
-from pytest_manifest.ledger.facts import started_of
+from pytest_manifest.ledger.facts import end_of
 from pytest_manifest.ledger.jobs import BATCH, LoadedAttempt
 from pytest_manifest.ledger.verdicts import StoredReason
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.schema import Entry, Receipt, Verdict, actual_cost, exact
-from pytest_manifest.schema.facts import Ended, FactSource, Job, Stored
+from pytest_manifest.schema.facts import Ended, Job
 from pytest_manifest.schema.receipts import Reuse
 from pytest_manifest.schema.run_facts import (
     JobFact,
@@ -208,8 +207,7 @@ def receipt_that_counts(ledger: Ledger, task_id: str) -> Receipt | None:
         return None
     first = receipts[0][1]
     at, of = utc_now(), Identity(first.run, first.entry, first.attempt, task_id)
-    starts = ledger.events.starts(task_id)
-    facts: list[JobFact] = [started_of(one, 0, at, FactSource.WORKER) for one in starts]
+    facts: list[JobFact] = [*ledger.events.starts(task_id)]
     facts += [
         end_of(number, at, task_id, receipt, execution)
         for number, (execution, receipt) in enumerate(receipts, 1)
@@ -218,21 +216,6 @@ def receipt_that_counts(ledger: Ledger, task_id: str) -> Receipt | None:
     traces = traces_of(job, of)
     ends = counted_ends(job, traces, 0)
     return complete_receipt(ends[-1].receipt if ends else receipts[-1][1], traces.starts)
-
-
-def end_of(
-    seq: int,
-    at: datetime,
-    job: str,
-    receipt: Receipt,
-    execution: str | None = None,
-    fault: str = "",
-) -> Ended | Stored:
-    """Return the fact of a job's end, by who reports it."""
-    if receipt.source == "worker":
-        return Ended(seq=seq, at=at, job=job, receipt=receipt, execution=execution, fault=fault)
-    by = FactSource.STORE
-    return Stored(seq=seq, at=at, source=by, job=job, receipt=receipt, fault=fault)
 
 
 def is_same(judged: Judged, stored: StoredReason) -> bool:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of
-from pytest_manifest.ledger import Ledger, RunInfo, Start
+from pytest_manifest.ledger import Ledger, RunInfo
 from pytest_manifest.manifest import Manifest, read_manifest, write_manifest
 from pytest_manifest.schema import Entry, Header, Receipt
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
 from pytest_manifest.verdict.judging import Judging, recorded
 from tests.fuzz.oracles import scratch
+from tests.reports import add_receipts, add_starts, started
 
 RUN: Final = "20261124T150000-0123abcd"
 MOMENT: Final = datetime(2026, 11, 24, 15, 0, 1, tzinfo=timezone.utc)
@@ -144,9 +145,9 @@ def finished_ledger(name: str) -> Path:
         for entry in ENTRIES:
             receipt = Receipt.model_validate(receipt_document(entry))
             task_id = receipt.task_id
-            start = Start(task_id, "x", MOMENT, 0, "celery@host", "host", 7, redelivered=False)
-            ledger.events.add_starts([start])
-            ledger.events.add_receipts([(task_id, "x", receipt)])
+            start = started(task_id, "x", MOMENT, 0, "celery@host", "host", 7, redelivered=False)
+            add_starts(ledger, [start])
+            add_receipts(ledger, [(task_id, "x", receipt)])
             ledger.verdicts.record([recorded(Judging(ledger).of(entry))])
         ledger.info.set_status("finished")
         ledger.compact()

@@ -34,6 +34,7 @@ from tests.fuzz.made_run import (
 )
 from tests.fuzz.oracles import expect, expect_sentence
 from tests.fuzz.verdicts import expect_verdict
+from tests.reports import starts_by_task
 
 KEY: Final = stream_key(RUN)
 MOST: Final = 50
@@ -135,7 +136,7 @@ def _read_back(ledger: Ledger) -> None:
     kept = list(ledger.events.all_receipts())
     expect(kept[-1][2] == Receipt.model_validate(LAST["receipt"]), "the last record is missing")
     expect(all(one[2].source == "worker" for one in kept), "a receipt of another source")
-    ledger.events.starts_by_task()
+    starts_by_task(ledger)
     by_id = {entry.id: entry for entry in ENTRIES}
     found = list(ledger.queries.all_verdicts())
     names = [one.verdict.entry for one in found]

@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
-from pytest_manifest.ledger import Start
 from pytest_manifest.schema import Entry, Receipt
+from pytest_manifest.schema.facts import Started
 from pytest_manifest.schema.stream_records import StartedRecord, parse_record
 from pytest_manifest.schema.wire import parse_timestamp
 from tests.fuzz.lines import objects
@@ -16,6 +16,7 @@ from tests.fuzz.made_run import RUN, TASK_ID
 from tests.fuzz.oracles import expect
 from tests.fuzz.verdicts import expect_verdict
 from tests.reasons import noted
+from tests.reports import started
 from tests.verdicts import evaluate, judged
 
 ReportedEnd: TypeAlias = tuple[str | None, Receipt]
@@ -35,7 +36,7 @@ def check(data: bytes) -> None:
     """
     entry = Entry(id="a", task="tasks.add", args=[1, 2])
     reported: list[ReportedEnd] = []
-    starts: list[Start] = []
+    starts: list[Started] = []
     sent_at: datetime | None = None
     problems: list[dict[str, Any]] = []
     for one in objects(data):
@@ -88,7 +89,7 @@ def _add_end(one: dict[str, Any], reported: list[ReportedEnd]) -> None:
     reported.append((execution if isinstance(execution, str) else None, receipt))
 
 
-def _add_start(document: dict[str, Any], starts: list[Start]) -> None:
+def _add_start(document: dict[str, Any], starts: list[Started]) -> None:
     kind = {"kind": "started", "execution": "x"}
     try:
         record = parse_record(DEFAULTS | kind | document)
@@ -97,7 +98,7 @@ def _add_start(document: dict[str, Any], starts: list[Start]) -> None:
     if not isinstance(record, StartedRecord):
         return
     starts.append(
-        Start(
+        started(
             task_id=TASK_ID,
             execution=record.execution,
             started_at=record.started_at,

@@ -24,6 +24,7 @@ from pytest_manifest.ledger import Descendant, EntryVerdict, Ledger
 from pytest_manifest.manifest import write_manifest
 from pytest_manifest.run import RunSettings, dispatch_run
 from pytest_manifest.schema import Entry, Header
+from pytest_manifest.schema.facts import Started
 from pytest_manifest.urls import StackAddress
 from tests import processes
 from tests.live.apps import canvas
@@ -228,7 +229,7 @@ def _played(entries: Mapping[str, Entry], ledger: Ledger, lines: list[tuple[str,
         for name, root in roots.items()
     }
     ids = {*roots.values(), *(task_id for tree in trees.values() for task_id in tree)}
-    told = Counter({i: len(some) for i, some in ledger.events.starts_of(list(ids)).items()})
+    told = Counter({i: len(some) for i, some in ledger.events.each(Started, list(ids)).items()})
     # What waited at the gate in the run before may have gone on since, and have started more.
     noted = Counter(line[1] for line in lines if line[0] == canvas.EXECUTION and line[1] in ids)
     return Played(entries, verdicts, trees, roots, told, noted)

@@ -20,6 +20,7 @@ from kombu import Connection
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import Ledger
 from tests.plugin import inline
+from tests.reports import starts_by_task
 from tests.support import eventually
 
 SESSION_SECONDS = 300
@@ -276,7 +277,7 @@ def _sent(project: Project) -> int:
 def _begun(project: Project) -> int:
     (path,) = project.ledgers()
     with Ledger.open(path) as ledger:
-        return len(ledger.events.starts_by_task())
+        return len(starts_by_task(ledger))
 
 
 @pytest.fixture

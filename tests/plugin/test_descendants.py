@@ -13,6 +13,7 @@ from pytest_manifest.ledger import Ledger
 from pytest_manifest.schema import VerdictStatus
 from tests.plugin.conftest import Project
 from tests.plugin.outside import INSTRUMENTED, pytest_beside, worker
+from tests.reports import tree_counts
 from tests.support import eventually
 
 pytestmark = pytest.mark.live
@@ -66,7 +67,7 @@ def starting(key: str, *children: Sequence[object], **fields: object) -> dict[st
 
 def descendants(project: Project) -> Mapping[VerdictStatus | None, int]:
     with Ledger.open(project.ledgers()[-1]) as ledger:
-        return ledger.descendants.counts()
+        return tree_counts(ledger)
 
 
 @pytest.mark.parametrize("options", [(), pytest.param(("-n2",), marks=LATER), (MEMORY,)])

@@ -14,6 +14,7 @@ from pytest_manifest.processes import is_held
 from tests.disks import fill, small_disk
 from tests.plugin.conftest import Project
 from tests.plugin.outside import pytest_beside
+from tests.reports import starts_by_task
 from tests.support import eventually
 
 pytestmark = [pytest.mark.live, pytest.mark.ring(2)]
@@ -24,7 +25,7 @@ def begun_jobs(project: Project) -> int:
     with suppress(LedgerError):  # it is made at this moment
         for path in project.ledgers():
             with Ledger.open(path) as ledger:
-                return len(ledger.events.starts_by_task())
+                return len(starts_by_task(ledger))
     return 0
 
 

@@ -18,6 +18,7 @@ from pytest_manifest.run.audit import violations
 from pytest_manifest.run.run import Run
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.verdict.reasons import Reason, reason_of
+from tests.reports import starts_by_task
 from tests.simulation.ends import complaint
 from tests.simulation.process import Process
 from tests.simulation.world import SimulatedWorld
@@ -211,7 +212,7 @@ class Truth:
             for one in found:
                 self._complain(f"{one.promise} in the record, {one.entry}: {one.sentence}")
             position = self._world.position(ledger.info.get_meta("stream_position") or "0")
-            known = ledger.events.starts_by_task()
+            known = starts_by_task(ledger)
             for record in self._world.stream:
                 if record.started and record.number <= position:
                     begun = {(s.host, s.pid) for s in known.get(record.task_id, ())}

@@ -22,6 +22,7 @@ from pytest_manifest.schema import (
     VerdictStatus,
 )
 from pytest_manifest.schema.statuses import outcome_of
+from tests.reports import add_receipts
 
 START = datetime(2026, 11, 24, 15, tzinfo=timezone.utc)
 INFO = RunInfo(
@@ -156,7 +157,7 @@ class MadeRun:
         self, name: str, kind: VerdictStatus, receipt: Receipt | None, attempt: int | None = 1
     ) -> None:
         if receipt is not None:
-            self.ledger.events.add_receipts([(receipt.task_id, None, receipt)])
+            add_receipts(self.ledger, [(receipt.task_id, None, receipt)])
         self.ledger.verdicts.record([(verdict(name, kind, attempt), receipt)])
 
 

@@ -18,6 +18,7 @@ from pytest_manifest.manifest import read_manifest
 from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.schema import Receipt, VerdictStatus
 from pytest_manifest.schema.wire import json_sha256
+from tests.reports import add_receipts
 from tests.unit.ledger_support import MOMENT, NOTHING, verdict
 
 
@@ -105,7 +106,7 @@ def make_run(
                 "result_sha256": json_sha256(result),
             }
             receipt = Receipt.model_validate(known)
-            ledger.events.add_receipts([(task_id, "x", receipt)])
+            add_receipts(ledger, [(task_id, "x", receipt)])
             ledger.verdicts.record([(verdict(entry.id, status), receipt)])
         ledger.info.set_status("finished")
     return path

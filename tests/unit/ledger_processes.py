@@ -16,6 +16,7 @@ from itertools import count
 from pathlib import Path
 
 from pytest_manifest.ledger import Ledger
+from tests.reports import add_receipts, add_starts
 from tests.support import eventually
 from tests.unit.ledger_support import INFO, receipt, start, verdict
 
@@ -32,8 +33,8 @@ def write_batch(ledger: Ledger, number: int) -> None:
     with ledger.transaction():
         ledger.attempts.plan((f"t-{e}", e, 1, number * BATCH + n) for n, e in enumerate(entries))
         ledger.attempts.mark(tasks, "sent")
-        ledger.events.add_starts(start(task, "x") for task in tasks)
-        ledger.events.add_receipts((f"t-{e}", "x", receipt(e, log=["line"] * 20)) for e in entries)
+        add_starts(ledger, (start(task, "x") for task in tasks))
+        add_receipts(ledger, ((f"t-{e}", "x", receipt(e, log=["line"] * 20)) for e in entries))
         ledger.verdicts.record((verdict(e), receipt(e)) for e in entries)
         ledger.info.set_meta("unsent", str(number + 1))
 

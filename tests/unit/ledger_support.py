@@ -7,9 +7,11 @@ from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
 
-from pytest_manifest.ledger import RunInfo, Start
+from pytest_manifest.ledger import RunInfo
 from pytest_manifest.schema import Receipt, Verdict
+from pytest_manifest.schema.facts import Started
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
+from tests.reports import started
 
 ROOT = Path(__file__).resolve().parents[2]
 """Everything that a ledger of version 1 held, as SQL."""
@@ -48,8 +50,8 @@ def verdict(entry: str, kind: str = "passed", attempt: int | None = 1) -> Verdic
     )
 
 
-def start(task_id: str, execution: str) -> Start:
-    return Start(task_id, execution, MOMENT, 0, "w@h", "h", 1, redelivered=False)
+def start(task_id: str, execution: str) -> Started:
+    return started(task_id, execution, MOMENT, 0, "w@h", "h", 1, redelivered=False)
 
 
 def is_sound(path: Path) -> bool:

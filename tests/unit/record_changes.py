@@ -6,11 +6,10 @@ import json
 from typing import Final
 
 from pytest_manifest.broker.attempt import task_id_for
-from pytest_manifest.ledger.descendants import ANNOUNCED_COLUMNS
 from pytest_manifest.schema.facts import Kind
 from tests.unit.ledger_support import INFO
 
-ANNOUNCE = f"INSERT INTO announced ({ANNOUNCED_COLUMNS}) "
+ANNOUNCE = 'INSERT INTO announced (root, "key", announcer, how, task, number, task_ids, is_off) '
 OF = "(SELECT task_id FROM attempts WHERE entry = '{}' AND attempt = {})"
 PLAIN, OTHER, LOOSE = (OF.format(name, 1) for name in ("plain", "other", "loose"))
 CHORD, ONCE, TREE = (OF.format(name, 1) for name in ("chord", "once", "tree"))
@@ -107,7 +106,7 @@ LAWFUL = {
         "INSERT INTO handed_on (task_id, execution, how, ended_at) "
         f"SELECT task_id, execution, 'retry', '2026' FROM starts WHERE task_id = {PLAIN};"
         "INSERT INTO starts (task_id, execution, pid, retries, redelivered, hop) "
-        f"SELECT task_id, execution || '.8', 8, 0, 0, 0 FROM starts WHERE task_id = {PLAIN};"
+        f"SELECT task_id, execution, 8, 0, 0, 0 FROM starts WHERE task_id = {PLAIN};"
         + called("lost", "plain")
     ),
     "lost once it was handed on": (

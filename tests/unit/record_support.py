@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_manifest.broker.attempt import task_id_for
-from pytest_manifest.ledger import Descendant, Ledger, Start
-from pytest_manifest.ledger.descendants import Announced
+from pytest_manifest.ledger import Descendant, Ledger
 from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.run.invariants import Violation, broken_invariants
@@ -24,6 +23,7 @@ from pytest_manifest.schema.wire import arguments_sha256, json_sha256
 from pytest_manifest.verdict.judging import Judging, recorded
 from tests.broken_records import ENTRIES
 from tests.ledger_edits import make_editable
+from tests.reports import add_receipts, add_starts, announced, started
 from tests.unit.ledger_support import INFO
 from tests.verdicts import evaluate
 
@@ -56,15 +56,15 @@ class RecordWriter:
         self.ledger.attempts.mark([task_id], "sent", sent_at=SENT_AT)
         self.begin(task_id)
         received = self.receipt(entry, task_id, number, **ended)
-        self.ledger.events.add_receipts([(task_id, f"x-{task_id}", received)])
+        add_receipts(self.ledger, [(task_id, f"x-{task_id}", received)])
         found = evaluate(entry, received, attempt=number)
         self.ledger.verdicts.record([(found, received)])
 
     def begin(self, task_id: str, execution: str = "") -> None:
         began = SENT_AT + timedelta(seconds=1)
         execution = execution or f"x-{task_id}"
-        self.ledger.events.add_starts(
-            [Start(task_id, execution, began, 0, "w@h", "h", 1, redelivered=False)]
+        add_starts(
+            self.ledger, [started(task_id, execution, began, 0, "w@h", "h", 1, redelivered=False)]
         )
 
     def receipt(self, entry: Entry, task_id: str, number: int, **ended: Any) -> Receipt:
@@ -111,7 +111,7 @@ class RecordWriter:
         )
         if status == "passed" and told:
             received = self.receipt(self.manifest[name], task_id, 1)
-            self.ledger.events.add_receipts([(task_id, f"x-{task_id}", received)])
+            add_receipts(self.ledger, [(task_id, f"x-{task_id}", received)])
         ended = {"verdict": status, "entry": name, "attempt": 1, "sentence": "It ended."}
         self.ledger.descendants.end({task_id: Verdict.model_validate(ended)})
 
@@ -139,7 +139,7 @@ class JudgedRecord(RecordWriter):
         self.begin(task_id)
         said = {} if status == "passed" else FAILED
         received = self.receipt(self.manifest[name], task_id, 1, task="jobs.t", **said)
-        self.ledger.events.add_receipts([(task_id, f"x-{task_id}", received)])
+        add_receipts(self.ledger, [(task_id, f"x-{task_id}", received)])
 
     def judge(self) -> None:
         """Record what the facts say of all entries."""
@@ -182,8 +182,8 @@ def write_record(folder: Path) -> Path:
     for number in range(3):
         record.child("chord", f"c{number}", how="chord_header")
     root = record.task_id("chord")
-    record.ledger.descendants.announce(
-        [Announced(root, "body", "c2", "chord_body", "jobs.total", 1, ["body"], is_off=False)]
+    record.ledger.events.add(
+        [announced(root, "body", "c2", "chord_body", "jobs.total", 1, ["body"], is_off=False)]
     )
     record.child("chord", "body", how="chord_body")
     for name in ("again", "once"):

@@ -19,6 +19,7 @@ from pytest_manifest.run.resume import Resume
 from pytest_manifest.run.resume_rules import ResumeRules
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.schema import Entry, Header, Receipt, VerdictStatus
+from tests.reports import add_receipts
 from tests.simulation.stack import BROKER, address, connected
 from tests.simulation.world import SimulatedWorld
 from tests.unit.ledger_support import INFO, verdict
@@ -103,7 +104,7 @@ class ResumeRig:
     def judge(self, name: str, status: VerdictStatus, told: Receipt | None = None) -> None:
         with self.ledger() as ledger:
             if told is not None:
-                ledger.events.add_receipts([(self.task_id(name), None, told)])
+                add_receipts(ledger, [(self.task_id(name), None, told)])
             ledger.verdicts.record([(verdict(name, status), told)])
 
     def receipt(self, name: str, state: str = "rejected", **fields: Any) -> Receipt:

@@ -19,7 +19,6 @@ from pytest_manifest.run.dispatch import Dispatch
 from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.run.reuse import take_over_passes
 from pytest_manifest.run.settings import EarlierRuns, RunSettings
-from pytest_manifest.run.task_metadata import CODE_HISTORY
 from pytest_manifest.schema.run_facts import TaskFact
 from pytest_manifest.urls import StackAddress
 from tests.unit.ledger_support import INFO
@@ -93,8 +92,6 @@ class Rig:
         """Start a new run of these entries, which may reuse what has passed."""
         state = self.state(entries, receipt_keys=receipt_keys)
         with Ledger.open(state.files.ledger, write=True) as ledger:
-            since = [["2026-01-01T00:00:00+00:00", dict(codes)]]
-            ledger.info.set_meta(CODE_HISTORY, json.dumps(since))
             ledger.facts.append(
                 (None, TaskFact(**stamp(), task=task, code=code)) for task, code in codes.items()
             )

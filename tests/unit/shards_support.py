@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from pytest_manifest.broker.attempt import attempt_of
-from pytest_manifest.ledger import Ledger, Start, utc_now
+from pytest_manifest.ledger import Ledger, utc_now
 from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.run import RunSettings, audit_run
 from pytest_manifest.run.audit import violations
@@ -22,6 +22,7 @@ from pytest_manifest.schema.run_facts import RunOver, StoreFact
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict.judging import Judging, recorded
 from pytest_manifest.worker.signing import sign_receipt
+from tests.reports import add_receipts, add_starts, started
 from tests.unit.ledger_support import INFO, NOTHING
 
 NOWHERE = StackAddress("", "", None, is_private=False)
@@ -81,10 +82,10 @@ class Shards:
             ledger.attempts.mark([attempt.task_id], "sent", sent_at=sent_at)
             began = sent_at - timedelta(seconds=before)
             begun = [
-                Start(attempt.task_id, name, began, 0, "w@h", "h", 1, redelivered=False)
+                started(attempt.task_id, name, began, 0, "w@h", "h", 1, redelivered=False)
                 for name in starts
             ]
-            ledger.events.add_starts(begun)
+            add_starts(ledger, begun)
             times: dict[str, object] = {}
             if runtime is not None:
                 ended = began + timedelta(seconds=runtime)
@@ -94,7 +95,7 @@ class Shards:
             known = {**document, **told, **NOTHING, "runtime": runtime, **said}
             signed = sign_receipt(Receipt.model_validate(known).model_dump(mode="json"), "x")
             receipt = Receipt.model_validate(signed)
-            ledger.events.add_receipts([(attempt.task_id, "x", receipt)])
+            add_receipts(ledger, [(attempt.task_id, "x", receipt)])
             look = StoreFact(**stamp(), what="intact" if is_whole else "unreachable")
             ledger.facts.append([(None, look)])
             ledger.verdicts.record([recorded(_judging(ledger).of(self.manifest[entry.id]))])

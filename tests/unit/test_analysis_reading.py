@@ -11,10 +11,10 @@ import pytest
 
 from pytest_manifest.analysis.reading import read_records
 from pytest_manifest.analysis.records import EntryRecord
-from pytest_manifest.ledger import Start
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.statuses import outcome_of
 from pytest_manifest.verdict.explanation import error_place
+from tests.reports import add_receipts, add_starts, started
 from tests.unit.analysis_support import START, MadeRun, after, verdict
 
 
@@ -78,11 +78,11 @@ def test_a_receipt_tells_an_attempts_times_and_place(made: MadeRun) -> None:
 def test_starts_tell_where_a_job_was_that_nobody_heard_of_again(made: MadeRun) -> None:
     made.plan("a")
     begun = [
-        Start("t-a-1", "x", after(1), 0, "w@h", "h", 5, redelivered=False),
-        Start("t-a-1", "y", after(3), 0, "v@h", "h", 6, redelivered=True),
-        Start("t-a-1", "z", after(4), 1, "v@h", "h", 6, redelivered=False),
+        started("t-a-1", "x", after(1), 0, "w@h", "h", 5, redelivered=False),
+        started("t-a-1", "y", after(3), 0, "v@h", "h", 6, redelivered=True),
+        started("t-a-1", "z", after(4), 1, "v@h", "h", 6, redelivered=False),
     ]
-    made.ledger.events.add_starts(begun)
+    add_starts(made.ledger, begun)
     made.settle("a", "lost", None)
     (record,) = read_records(made.ledger, made.manifest)
     last = record.last
@@ -95,7 +95,7 @@ def test_starts_tell_where_a_job_was_that_nobody_heard_of_again(made: MadeRun) -
 def test_each_attempt_has_its_own_receipt_and_reason(made: MadeRun) -> None:
     made.plan("a")
     crashed = made.receipt("a", state="crashed", pid=1, worker="w@h")
-    made.ledger.events.add_receipts([("t-a-1", None, crashed), ("t-a-1", None, made.receipt("b"))])
+    add_receipts(made.ledger, [("t-a-1", None, crashed), ("t-a-1", None, made.receipt("b"))])
     made.ledger.verdicts.end_attempt("t-a-1", verdict("a", "crashed"))
     made.plan("a", number=2, reason="crashed")
     made.settle("a", "passed", made.receipt("a", 2, pid=2, worker="w@h"), attempt=2)

@@ -12,8 +12,8 @@ import pytest
 from pytest_manifest.analysis import reading
 from pytest_manifest.analysis.reading import read_records
 from pytest_manifest.analysis.records import EntryRecord
-from pytest_manifest.ledger import Start
 from pytest_manifest.schema import Entry, ErrorInfo, Receipt
+from tests.reports import add_receipts, add_starts, started
 from tests.unit.analysis_support import START, MadeRun, after, verdict
 
 Scene = Callable[[MadeRun, str], None]
@@ -45,12 +45,12 @@ def start(
     made: MadeRun, name: str, execution: str = "x", retries: int = 0, *, redelivered: bool = False
 ) -> None:
     task_id, began = f"t-{name}-1", after(0.5)
-    one = Start(task_id, execution, began, retries, "w@h", "h", 7, redelivered=redelivered)
-    made.ledger.events.add_starts([one])
+    one = started(task_id, execution, began, retries, "w@h", "h", 7, redelivered=redelivered)
+    add_starts(made.ledger, [one])
 
 
 def settle(made: MadeRun, name: str, receipt: Receipt, attempt: int = 1) -> None:
-    made.ledger.events.add_receipts([(receipt.task_id, "x", receipt)])
+    add_receipts(made.ledger, [(receipt.task_id, "x", receipt)])
     made.ledger.verdicts.record([(verdict(name, "passed", attempt), receipt)])
 
 
@@ -113,7 +113,7 @@ def redelivered(made: MadeRun, name: str) -> None:
 
 def two_receipts(made: MadeRun, name: str) -> None:
     simple(made, name)
-    made.ledger.events.add_receipts([(f"t-{name}-1", "y", full(made, name, evidence={"cost": 4}))])
+    add_receipts(made.ledger, [(f"t-{name}-1", "y", full(made, name, evidence={"cost": 4}))])
 
 
 def other_execution(made: MadeRun, name: str) -> None:

@@ -20,6 +20,7 @@ from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.task_metadata import record_own_limits
 from pytest_manifest.schema import Entry, Header, Receipt, Verdict, VerdictStatus
 from pytest_manifest.urls import StackAddress
+from tests.reports import add_receipts, add_starts
 from tests.unit.analysis_support import INFO, START, MadeRun
 from tests.unit.ledger_support import NOTHING, start
 
@@ -64,7 +65,7 @@ def ledger(tmp_path: Path) -> Path:
         ledger.info.begin_segment(START)
         record_own_limits(ledger, {"jobs.t": 100.0})
         made.plan(*names)
-        ledger.events.add_starts([start(made.task_id(name), "x") for name in names])
+        add_starts(ledger, [start(made.task_id(name), "x") for name in names])
         for status in FINAL:
             told = made.ran(f"{status}-receipt", 2)
             made.settle(f"{status}-receipt", status, told)
@@ -178,11 +179,11 @@ def test_a_pass_whose_descendant_started_more_than_is_known_is_unknown_to_all(
         for name, parent, children in (("c1", root, counted), ("c2", "c1", 0)):
             ledger.descendants.add([Descendant(name, root, parent, "jobs.t", "call")])
             ended = made.receipt("a", task_id=name, children=children, **WHOLE)
-            ledger.events.add_starts([start(name, "x")])
-            ledger.events.add_receipts([(name, "x", ended)])
+            add_starts(ledger, [start(name, "x")])
+            add_receipts(ledger, [(name, "x", ended)])
             ended_well = Verdict(verdict="passed", entry="a", attempt=1, sentence="It ended.")
             ledger.descendants.end({name: ended_well})
-        ledger.events.add_starts([start(root, "x")])
+        add_starts(ledger, [start(root, "x")])
         told = made.ran("a", 0.1).model_copy(update={"children": 1})
         made.settle("a", "passed", told)
         ledger.info.set_status("finished")

@@ -18,6 +18,7 @@ from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.schema.facts import Ended, Kind
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict.judging import Judging, recorded
+from tests.reports import add_receipts
 from tests.unit import test_judge as rules
 from tests.unit.judge_world import (
     AS_EXPECTED,
@@ -222,6 +223,6 @@ def test_what_goes_on_is_not_asked_for_without_a_stack(
     with Ledger.open(path, write=True) as ledger:
         end = world.of["a1"][-1]
         assert isinstance(end, Ended)
-        ledger.events.add_receipts([("a1", "x1", end.receipt)])
+        add_receipts(ledger, [("a1", "x1", end.receipt)])
     audit(path, manifest)
     assert stored(path).status == "passed"

@@ -18,6 +18,7 @@ from pytest_manifest.schema.facts import FactSource, Nowhere, Stored
 from pytest_manifest.schema.run_facts import StoreFact, TaskFact
 from pytest_manifest.verdict.reasons import UNEXPLAINED
 from pytest_manifest.verdict.tree import ByDescendant
+from tests.reports import add_receipts
 from tests.unit.cli_support import as_json, make_run, manifest, refusal, write_manifest
 from tests.unit.ledger_support import MOMENT, verdict
 from tests.unit.tree_support import descendant_receipt, times
@@ -35,7 +36,7 @@ def add_tree(path: Path, entry: str, ends: dict[str, VerdictStatus]) -> str:
             ledger.descendants.add([one])
             ledger.descendants.end({task_id: verdict(entry, status)})
             found = descendant_receipt(one, entry, times(0, 2))
-            ledger.events.add_receipts([(task_id, None, found)])
+            add_receipts(ledger, [(task_id, None, found)])
             parent = next(iter(ends))
     return root
 

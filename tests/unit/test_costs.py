@@ -12,8 +12,8 @@ import pytest
 from pydantic import JsonValue
 
 from pytest_manifest.broker.attempt import attempt_of
-from pytest_manifest.ledger import EntryVerdict, Ledger, Start
-from pytest_manifest.ledger.rows import HandedOn, SendState
+from pytest_manifest.ledger import EntryVerdict, Ledger
+from pytest_manifest.ledger.rows import SendState
 from pytest_manifest.manifest import Manifest, write_manifest
 from pytest_manifest.plugin.verdict_reader import ManifestRun
 from pytest_manifest.schema import (
@@ -29,6 +29,7 @@ from pytest_manifest.schema import (
 from pytest_manifest.testing import make_receipt
 from pytest_manifest.verdict import Costs
 from pytest_manifest.verdict.judging import cost_of_verdict
+from tests.reports import add_receipts, add_starts, handed_on, started
 from tests.unit.ledger_support import INFO
 
 ENTRY = Entry(id="a", task="t", cost=0.5)
@@ -100,7 +101,7 @@ class Book:
 
     def begun(self, task_id: str, *executions: str) -> None:
         for name in executions:
-            self.ledger.events.add_starts([Start(task_id, name, None, 0, "w", "box", 1, False)])
+            add_starts(self.ledger, [started(task_id, name, None, 0, "w", "box", 1, False)])
 
     def judged(self, entry: Entry, kind: VerdictStatus, number: int = 1) -> None:
         verdict = Verdict(verdict=kind, entry=entry.id, attempt=number, sentence="So.")
@@ -137,7 +138,7 @@ def test_an_entry_that_the_manifest_has_no_longer_counts_what_is_reported(
 def test_a_try_whose_start_is_not_known_counts(book: Book) -> None:
     """It has reported a cost, and the job has no other record."""
     task_id = book.sent(ENTRY)
-    book.ledger.events.add_handed_on([HandedOn(task_id, "x1", "retry", None, None, 0.1)])
+    book.ledger.events.add([handed_on(task_id, "x1", "retry", None, None, 0.1)])
     costs = Costs(book.ledger, book.manifest)
     assert (costs.total(), costs.reported) == (0.1, True)
 
@@ -146,9 +147,9 @@ def test_one_execution_counts_once_however_often_it_is_told_of(book: Book) -> No
     """By the stream, twice, and by the result store, which does not name the execution."""
     task_id = book.sent(ENTRY)
     book.begun(task_id, "x1")
-    book.ledger.events.add_receipts([(task_id, None, receipt({"cost": 0.1}))])
+    add_receipts(book.ledger, [(task_id, None, receipt({"cost": 0.1}))])
     assert book.cost() == 0.1
-    book.ledger.events.add_receipts([(task_id, "x1", receipt({"cost": 0.2}))] * 2)
+    add_receipts(book.ledger, [(task_id, "x1", receipt({"cost": 0.2}))] * 2)
     assert book.cost() == 0.2
 
 
@@ -183,12 +184,12 @@ def test_a_start_of_another_job_shows_that_starts_are_told_of(tmp_path: Path) ->
 def test_a_job_that_was_refused_costs_nothing_unless_it_had_begun(book: Book) -> None:
     """The word of a revocation is no word of an end."""
     task_id = book.sent(ENTRY)
-    book.ledger.events.add_receipts([(task_id, None, receipt(state="revoked"))])
+    add_receipts(book.ledger, [(task_id, None, receipt(state="revoked"))])
     assert book.cost() == 0
     book.begun(task_id, "x1")
     assert book.cost() == 0.5
     ended = receipt(state="revoked", runtime=3.0, pid=7, entry=OTHER)  # no store told of its start
-    book.ledger.events.add_receipts([(book.sent(OTHER), None, ended)])
+    add_receipts(book.ledger, [(book.sent(OTHER), None, ended)])
     assert book.cost() == 0.5 + 0.25
 
 

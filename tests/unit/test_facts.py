@@ -51,6 +51,7 @@ from pytest_manifest.schema.run_facts import (
     StoreFact,
     TaskFact,
 )
+from tests.reports import add_receipts, add_starts
 from tests.unit.ledger_support import INFO, MOMENT, receipt, start, verdict
 
 RUN = INFO.run
@@ -155,8 +156,8 @@ def test_facts_receipts_and_verdicts_have_one_order(ledger: Ledger) -> None:
     """So that it is known what had been seen when a verdict was given, also by another writer."""
     ledger.facts.append([owned(ONE_OF_EACH[4])])
     with ledger.transaction():
-        ledger.events.add_starts([start("t-a", "x")])
-        ledger.events.add_receipts([("t-a", "x", receipt("a"))])
+        add_starts(ledger, [start("t-a", "x")])
+        add_receipts(ledger, [("t-a", "x", receipt("a"))])
         ledger.verdicts.record([(verdict("a"), receipt("a"))])
     assert [ledger.verdicts.since(0), ledger.facts.last_seq()] == [
         [(PLANNED + 4, "a")],

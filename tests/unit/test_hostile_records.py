@@ -31,6 +31,7 @@ from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import belief
 from pytest_manifest.worker.backend_memory import stores
 from tests.reasons import phrase
+from tests.reports import add_receipts, add_starts
 from tests.rings import examples
 from tests.unit.ledger_support import INFO
 from tests.verdicts import completed, evaluate, lie_of
@@ -139,8 +140,8 @@ def test_no_record_stops_what_comes_behind_it(
     with closing(ReceiptCollector(reader, NoResults(), flaws=flaws)) as gatherer:
         sip = gatherer.poll_all(awaited)
     with ledger.transaction():
-        ledger.events.add_starts(sip.starts)
-        ledger.events.add_receipts(sip.finals)
+        add_starts(ledger, sip.starts)
+        add_receipts(ledger, sip.finals)
     starts, kept = ledger.events.starts("t-a"), ledger.events.receipts("t-a")
     assert flaws.count >= 1
     assert any(start.pid == 7 for start in starts)

@@ -11,9 +11,10 @@ from unittest import mock
 
 import pytest
 
-from pytest_manifest.ledger import Ledger, events, invariants, verdicts
+from pytest_manifest.ledger import Ledger, invariants, verdicts
 from pytest_manifest.schema import VerdictStatus
 from tests.broken_records import MUTATIONS
+from tests.reports import add_receipts
 from tests.unit.ledger_support import INFO, MOMENT, receipt, verdict
 from tests.unit.record_changes import BROKEN, LAWFUL, OF, START
 from tests.unit.record_support import KeptRecord, write_record
@@ -144,8 +145,7 @@ def test_an_end_that_is_told_once_the_entry_is_sent_again_is_late(
         if is_late:
             send_again()
         arrived = MOMENT + timedelta(seconds=seconds)
-        with mock.patch.object(events, "utc_now", return_value=arrived):
-            ledger.events.add_receipts([("t-a", None, receipt("a", source="worker"))])
+        add_receipts(ledger, [("t-a", None, receipt("a", source="worker"))], at=arrived)
         if not is_late:
             send_again()
         found = [one.task_id for one in ledger.invariants.sendings(invariants.LOST_THOUGH_ENDED)]
@@ -158,8 +158,9 @@ def test_an_end_that_comes_between_two_sendings_of_an_attempt_is_late(tmp_path: 
         ledger.attempts.plan([("t-a", "a", 1, 0), ("t-a2", "a", 2, 0, "lost")])
         ledger.verdicts.end_attempt("t-a", verdict("a", "lost"))
         ledger.attempts.mark(["t-a2"], "uncertain", sent_at=MOMENT)
-        with mock.patch.object(events, "utc_now", return_value=MOMENT + timedelta(seconds=1)):
-            ledger.events.add_receipts([("t-a", None, receipt("a", source="worker"))])
+        add_receipts(
+            ledger, [("t-a", None, receipt("a", source="worker"))], at=MOMENT + timedelta(seconds=1)
+        )
         ledger.attempts.mark(["t-a2"], "sent", sent_at=MOMENT + timedelta(seconds=2))
         assert list(ledger.invariants.sendings(invariants.LOST_THOUGH_ENDED)) == []
 
@@ -175,8 +176,7 @@ def test_a_verdict_is_changed_by_what_came_after_it_whatever_the_clock_says(
         arrived = MOMENT + timedelta(seconds=seconds)
 
         def come() -> None:
-            with mock.patch.object(events, "utc_now", return_value=arrived):
-                ledger.events.add_receipts([("t-a", None, receipt("a", source="worker"))])
+            add_receipts(ledger, [("t-a", None, receipt("a", source="worker"))], at=arrived)
 
         if came == "before":
             come()

@@ -18,7 +18,6 @@ from pytest_manifest.ledger import (
     AttemptRow,
     Ledger,
     RunSegment,
-    Start,
     find_runs_by_digest,
     find_runs_of_manifest,
     next_run_number,
@@ -26,8 +25,9 @@ from pytest_manifest.ledger import (
 )
 from pytest_manifest.ledger.files import file_system, refuse_network
 from pytest_manifest.schema import Receipt
-from pytest_manifest.schema.facts import Kind, TakenUp
+from pytest_manifest.schema.facts import Kind, Started, TakenUp
 from tests.ledger_edits import add_merged
+from tests.reports import add_receipts, add_starts, starts_by_task
 from tests.unit.ledger_support import INFO, MOMENT, receipt, start, verdict
 
 
@@ -92,13 +92,9 @@ def test_starts_are_counted_once_each(ledger: Ledger) -> None:
     """The same start record read twice is one execution; another execution is another."""
     first = start("t-a", "x1")
     second = replace(first, execution="x2", redelivered=True)
-    ledger.events.add_starts([first, first])
-    ledger.events.add_starts([second, start("t-b", "x1"), replace(first, worker="another")])
-    assert ledger.events.starts("t-a") == [first, second]
-    assert ledger.events.starts_of(["t-a", "t-b"]) == {
-        "t-a": [first, second],
-        "t-b": [start("t-b", "x1")],
-    }
+    add_starts(ledger, [first, first])
+    add_starts(ledger, [second, start("t-b", "x1"), replace(first, worker="another")])
+    assert starts_by_task(ledger) == {"t-a": [first, second], "t-b": [start("t-b", "x1")]}
     assert ledger.events.starts("t-c") == []
 
 
@@ -116,14 +112,13 @@ EARLY = MOMENT - timedelta(minutes=4)
     ids=["handed on", "retried", "redelivered", "later"],
 )
 def test_what_a_message_counts_comes_before_the_clocks_of_workers(
-    ledger: Ledger, last: Start
+    ledger: Ledger, last: Started
 ) -> None:
     """The clock of the worker that has begun it last may be behind, whatever its name is."""
     first = replace(start("t-a", "x9"), started_at=MOMENT - timedelta(seconds=1))
-    ledger.events.add_starts([first, last])
-    assert ledger.events.starts("t-a") == [first, last]
-    assert ledger.events.starts_of(["t-a"]) == {"t-a": [first, last]}
-    assert ledger.queries.histories(["a"])["a"].starts == {"t-a": [first, last]}
+    add_starts(ledger, [first, last])
+    assert starts_by_task(ledger) == {"t-a": [first, last]}
+    assert ledger.queries.histories(["a"])["a"].starts == {"t-a": ledger.events.starts("t-a")}
 
 
 def test_an_attempt_that_another_follows_is_judged_and_its_entry_stays_open(
@@ -166,9 +161,9 @@ def test_many_entries_read_together_are_as_read_one_by_one(ledger: Ledger) -> No
     """Whatever has been said of them, and in whatever order; what the run does not have is none."""
     ledger.attempts.plan([("t-c", "c'[\u00e9", 1, 2), ("t-d", "d", 1, 3)])
     ledger.attempts.mark(["t-a", "t-b"], "sent", sent_at=MOMENT)
-    ledger.events.add_starts([start("t-b", "x2"), start("t-a", "x1"), start("t-b", "x1")])
+    add_starts(ledger, [start("t-b", "x2"), start("t-a", "x1"), start("t-b", "x1")])
     for number in range(2):
-        ledger.events.add_receipts([("t-a", "x1", receipt("a", pid=number))])
+        add_receipts(ledger, [("t-a", "x1", receipt("a", pid=number))])
     ledger.verdicts.record([(verdict("a", "failed"), receipt("a")), (verdict("b"), receipt("b"))])
     ledger.verdicts.end_attempt(
         "t-a", verdict("a", "crashed")
@@ -269,7 +264,7 @@ def test_verdicts_are_only_added(ledger: Ledger) -> None:
 def test_a_receipt_is_kept_once(ledger: Ledger) -> None:
     """A verdict points to it, and has beside it only what the starts of the job know."""
     received = receipt("a", executions=0)
-    ledger.events.add_receipts([("t-a", None, received)])
+    add_receipts(ledger, [("t-a", None, received)])
     counted = received.model_copy(update={"executions": 1})
     ledger.verdicts.record([(verdict("a"), counted)])
     query = 'SELECT added, (SELECT receipt FROM facts f WHERE f.seq = "end") FROM verdicts'
@@ -284,7 +279,7 @@ def test_a_receipt_is_kept_once(ledger: Ledger) -> None:
 def test_a_claim_that_is_struck_contradicts_nothing(ledger: Ledger, claim: dict[str, int]) -> None:
     """A worker's receipt may claim a try that no start shows: the verdict is by what is left."""
     counted = receipt("a")
-    ledger.events.add_receipts([("t-a", None, counted.model_copy(update=claim))])
+    add_receipts(ledger, [("t-a", None, counted.model_copy(update=claim))])
     ledger.verdicts.record([(verdict("a"), counted)])
     ledger.verdicts.refuse_contradictions()
     found = ledger.verdicts.of_entry("a")
@@ -295,8 +290,8 @@ def test_a_claim_that_is_struck_contradicts_nothing(ledger: Ledger, claim: dict[
 def test_receipts_are_kept_as_they_arrive(ledger: Ledger) -> None:
     """Second ones too, of every attempt, in order."""
     late = receipt("a", result={"n": 1})
-    ledger.events.add_receipts([("t-b", None, receipt("b")), ("t-a", "x1", receipt("a"))])
-    ledger.events.add_receipts([("t-a", "x2", late)])
+    add_receipts(ledger, [("t-b", None, receipt("b")), ("t-a", "x1", receipt("a"))])
+    add_receipts(ledger, [("t-a", "x2", late)])
     assert ledger.events.receipts("t-a") == [("x1", receipt("a")), ("x2", late)]
     assert ledger.events.receipts("t-z") == []
     assert list(ledger.events.all_receipts()) == [

@@ -16,6 +16,7 @@ import pytest
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import Ledger
 from tests.conftest import missing
+from tests.reports import starts_by_task
 from tests.unit.ledger_processes import BATCH, write_batch
 from tests.unit.ledger_support import INFO, ROOT, is_sound
 
@@ -55,7 +56,7 @@ def whole_batches(ledger: Ledger) -> int:
     assert [(row.entry, row.state, row.status) for row in ledger.attempts.all()] == [
         (entry, "sent", "passed") for entry in entries
     ]
-    assert sorted(ledger.events.starts_by_task()) == sorted(tasks)
+    assert sorted(starts_by_task(ledger)) == sorted(tasks)
     assert [task for task, _, _ in ledger.events.all_receipts()] == tasks
     assert [settled.verdict.entry for settled in ledger.queries.all_verdicts()] == entries
     return batches

@@ -21,6 +21,7 @@ from pytest_manifest.schema import Entry
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import Costs
 from tests.ledger_edits import edit
+from tests.reports import add_starts, starts_by_task
 from tests.unit.analysis_support import START, MadeRun, error
 from tests.unit.ledger_support import NOTHING, start
 
@@ -39,7 +40,7 @@ def made(tmp_path: Path) -> Path:
     with made.ledger as ledger:
         ledger.info.begin_segment(START)
         made.plan(*NAMES)
-        ledger.events.add_starts([start(f"t-{name}-1", "x") for name in NAMES])
+        add_starts(ledger, [start(f"t-{name}-1", "x") for name in NAMES])
         for name in NAMES:
             if name == FAILED:
                 made.settle(name, "failed", made.receipt(name, state="failed", error=error()))
@@ -94,7 +95,7 @@ def read_everything(path: Path) -> None:
         )
         (
             ledger.events.last_arrival(),
-            ledger.events.starts_by_task(),
+            starts_by_task(ledger),
             ledger.queries.histories(NAMES),
         )
         every: list[Iterator[object]] = [

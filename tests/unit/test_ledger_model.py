@@ -14,8 +14,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from pytest_manifest.ledger import AttemptRow, EntryVerdict, Ledger, SendState, Start
+from pytest_manifest.ledger import AttemptRow, EntryVerdict, Ledger, SendState
 from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
+from pytest_manifest.schema.facts import Started
+from tests.reports import add_receipts, add_starts, starts_by_task, starts_of
 from tests.rings import examples
 from tests.unit.ledger_support import INFO, MOMENT, receipt, start, verdict
 
@@ -31,7 +33,7 @@ class Model:
     """What the ledger should hold."""
 
     attempts: dict[str, AttemptRow] = field(default_factory=dict)
-    starts: dict[tuple[str, str], Start] = field(default_factory=dict)
+    starts: dict[tuple[str, str], Started] = field(default_factory=dict)
     receipts: list[tuple[str, str | None, Receipt]] = field(default_factory=list)
     settled: dict[str, tuple[Verdict, Receipt | None]] = field(default_factory=dict)
     """In the order in which they settled."""
@@ -107,7 +109,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def add_starts(self, data: st.DataObject, executions: list[str]) -> None:
         task_id = self.a_task(data)
         starts = [start(task_id, execution) for execution in executions]
-        self.ledger.events.add_starts(starts)
+        add_starts(self.ledger, starts)
         for one in starts:
             self.model.starts.setdefault((task_id, one.execution), one)
 
@@ -116,7 +118,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def add_receipts(self, data: st.DataObject, execution: str | None, number: int) -> None:
         task_id = self.a_task(data)
         said = receipt(self.model.attempts[task_id].entry, result=number)
-        self.ledger.events.add_receipts([(task_id, execution, said)])
+        add_receipts(self.ledger, [(task_id, execution, said)])
         self.model.receipts.append((task_id, execution, said))
 
     @precondition(has_attempts)
@@ -177,16 +179,16 @@ class LedgerMachine(RuleBasedStateMachine):
     def compare(self, ledger: Ledger) -> None:
         self.compare_attempts(ledger)
         self.compare_verdicts(ledger)
-        by_task: dict[str, list[Start]] = {}
+        by_task: dict[str, list[Started]] = {}
         for (task_id, _), one in sorted(self.model.starts.items()):
             by_task.setdefault(task_id, []).append(one)
-        assert ledger.events.starts_by_task() == by_task
+        assert starts_by_task(ledger) == by_task
         assert list(ledger.events.all_receipts()) == self.model.receipts
         assert ledger.info.read() == INFO
         for task_id in self.model.attempts:
             mine = [(x, r) for task, x, r in self.model.receipts if task == task_id]
             assert ledger.events.receipts(task_id) == mine
-            assert ledger.events.starts(task_id) == by_task.get(task_id, [])
+            assert starts_of(ledger, task_id) == by_task.get(task_id, [])
 
     def compare_attempts(self, ledger: Ledger) -> None:
         model = self.model

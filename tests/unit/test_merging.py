@@ -21,22 +21,23 @@ from pytest_manifest.ledger import (
     SECRETS,
     Ledger,
     RunInfo,
-    Start,
     utc_now,
 )
 from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.ledger.rows import microseconds
 from pytest_manifest.ledger.tables import RUN
 from pytest_manifest.manifest import read_manifest
+from pytest_manifest.run import task_metadata
 from pytest_manifest.run.changes import keep_manifest, kept_manifest
 from pytest_manifest.run.invariants import repetitions
 from pytest_manifest.run.locks import RunLock
 from pytest_manifest.run.merge import merge
-from pytest_manifest.run.task_metadata import CODE_HISTORY, CodeHistory
+from pytest_manifest.run.task_metadata import record_code
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.verdict import Costs
 from pytest_manifest.verdict.judging import Judging
 from pytest_manifest.verdict.reasons import read_reason
+from tests.reports import add_receipts, add_starts, started, starts_by_task
 from tests.unit.ledger_support import INFO, MOMENT, NOTHING, is_sound, verdict
 from tests.unit.test_audits import audit
 
@@ -96,11 +97,15 @@ def _fill(ledger: Ledger, info: RunInfo, places: Sequence[int], done: Sequence[i
     ledger.attempts.plan((ids[n], f"e{n}", 1, n) for n in places)
     ledger.attempts.mark(ids.values(), "sent", sent_at=MOMENT)
     host = f"host-{info.run[-1]}"
-    ledger.events.add_starts(
-        Start(ids[n], f"x{n}", MOMENT, 0, f"w@{host}", host, 1, redelivered=False) for n in done
+    add_starts(
+        ledger,
+        (
+            started(ids[n], f"x{n}", MOMENT, 0, f"w@{host}", host, 1, redelivered=False)
+            for n in done
+        ),
     )
     receipts = {n: received(info.run, n, ids[n]) for n in done}
-    ledger.events.add_receipts((ids[n], f"x{n}", receipts[n]) for n in done)
+    add_receipts(ledger, ((ids[n], f"x{n}", receipts[n]) for n in done))
     ledger.verdicts.record((verdict(f"e{n}"), receipts[n]) for n in done)
 
 
@@ -128,7 +133,7 @@ def test_all_rows_are_there(make: Make) -> None:
         assert [s.verdict.entry for s in ledger.queries.all_verdicts()] == [
             f"e{n}" for n in range(10)
         ]
-        assert len(ledger.events.starts_by_task()) == 10
+        assert len(starts_by_task(ledger)) == 10
         assert len(list(ledger.events.all_receipts())) == 10
         assert ledger.info.status == "finished"
         assert ledger.info.shard() is None
@@ -216,7 +221,7 @@ def test_what_was_sent_on_request_stays_so(make: Make) -> None:
             again = attempt_of(run, Entry(id=name, task="t"), 2).task_id
             ledger.attempts.plan([(again, name, 2, number - 1, "failed")])
             ledger.attempts.mark([again], "sent", sent_at=MOMENT)
-            ledger.events.add_starts([Start(again, "y", MOMENT, 0, "w", "h", 1, redelivered=False)])
+            add_starts(ledger, [started(again, "y", MOMENT, 0, "w", "h", 1, redelivered=False)])
             ledger.verdicts.record([(verdict(name, "failed", attempt=2), None)])
             ledger.info.add_sent_on_request([again])
             asked_for.add(again)
@@ -287,6 +292,7 @@ def test_an_unfinished_shard_is_said(make: Make, owned: bool, status: str, expec
         assert ledger.info.status == expected
 
 
+<<<<<<< HEAD
 @pytest.mark.parametrize("owned", [True, False], ids=["private", "users"])
 def test_what_a_shard_has_left_goes_on_there_alone(make: Make, owned: bool) -> None:
     """An audit of the merged run asks no stack, and advises what can be done of it."""
@@ -302,20 +308,23 @@ def test_what_a_shard_has_left_goes_on_there_alone(make: Make, owned: bool) -> N
 
 
 def test_each_receipt_is_held_against_its_own_run(make: Make) -> None:
+=======
+def test_each_receipt_is_held_against_its_own_run(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Code and costs are its own, too."""
-    digest = [["2026-11-24T15:00:00+00:00", {"t": CODE}]]
-    sources = [
-        make(1, 2, budget="3"),
-        make(2, 2, budget="4.5", **{CODE_HISTORY: json.dumps(digest)}),
-    ]
+    monkeypatch.setattr(task_metadata, "code_digest", lambda _task: CODE)
+    sources = [make(1, 2, budget="3"), make(2, 2, budget="4.5")]
+    with Ledger.open(sources[1], write=True) as ledger:
+        record_code(ledger, ["t"], {"t": object()})
     made = merge(sources).ledger
     manifest = read_manifest(made.parent.parent / "m.jsonl")
     with Ledger.open(made) as ledger:
         judging = Judging(ledger)
         for row in ledger.attempts.all():
             assert judging.of(manifest[row.entry]).judgement.status == "passed"
-        assert CodeHistory(ledger, run_id(1)).at("t", None) is None
-        assert CodeHistory(ledger, run_id(2)).at("t", None) == CODE
+        codes = [[one.code for one in judging.run_facts(run_id(n)).tasks] for n in (1, 2)]
+        assert codes == [[], [CODE]]
         assert ledger.info.get_meta("budget") == "7.5"
         assert Costs(ledger, manifest).total() == 20.0
 
@@ -330,7 +339,7 @@ def test_a_late_receipt_of_its_own_run_is_believed(make: Make) -> None:
     with Ledger.open(made, write=True) as ledger:
         [row] = ledger.attempts.of_entry("e0")
         for run, status in ((ledger.info.read().run, "pending"), (run_id(1), "passed")):
-            ledger.events.add_receipts([(row.task_id, None, received(run, 0, row.task_id))])
+            add_receipts(ledger, [(row.task_id, None, received(run, 0, row.task_id))])
             assert Judging(ledger).of(manifest["e0"]).judgement.status == status
 
 

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_manifest.ledger import Start
 from pytest_manifest.results.collector import ReceiptBatch, add_record
 from pytest_manifest.schema import Entry, Receipt, wire
+from pytest_manifest.schema.facts import Started
+from tests.reports import started
 from tests.rings import examples
 from tests.unit.ledger_support import INFO, MOMENT
 from tests.verdicts import judged
@@ -66,8 +67,8 @@ def document(**changes: Any) -> dict[str, Any]:
     return changed
 
 
-def start(execution: str = "x", retries: int = 0) -> Start:
-    return Start(TASK_ID, execution, MOMENT, retries, "w@h", "h", 7, redelivered=False)
+def start(execution: str = "x", retries: int = 0) -> Started:
+    return started(TASK_ID, execution, MOMENT, retries, "w@h", "h", 7, redelivered=False)
 
 
 ERROR = {"type": "ValueError", "message": "no"}
@@ -95,7 +96,7 @@ FAULTS: Mapping[str, Change] = {
     "crashed": {"state": "crashed", "error": ERROR, "cpu": None, "runtime": None},
 }
 """What is wrong with a receipt, for the entry that expects RESULT in time."""
-STARTS: Mapping[str, list[Start]] = {
+STARTS: Mapping[str, list[Started]] = {
     "one": [start()],
     "two": [start(), start("y")],
     "another": [start("y")],
@@ -126,7 +127,7 @@ CLAIMS: tuple[Change, ...] = (
 )
 
 
-def kind(expect: Change, receipt: Change, starts: list[Start]) -> str:
+def kind(expect: Change, receipt: Change, starts: list[Started]) -> str:
     """The status by a record of the stream; "unread" where the harness goes on looking."""
     fields = {"id": "e", "task": "t", "args": [1], "timeout": 30.0, "expect": dict(expect)}
     entry, sip = Entry.model_validate(fields), ReceiptBatch()

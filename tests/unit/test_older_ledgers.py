@@ -16,6 +16,7 @@ from pytest_manifest.run.inflight import PendingAttempts
 from pytest_manifest.run.resume import refuse_traces
 from pytest_manifest.run.resume_rules import ResumeRules
 from pytest_manifest.schema import Receipt
+from tests.reports import add_receipts
 from tests.unit.resume_rig import ResumeRig, entry, resume_rig
 from tests.unit.run_fakes import FakeStream
 
@@ -128,7 +129,7 @@ def test_a_kept_receipt_is_a_trace(rig: ResumeRig) -> None:
     """An audit of the copy has read it, and judged nothing by it."""
     with rig.ledger() as ledger:
         told = rig.receipt("a", "failed", executions=1, source="worker")
-        ledger.events.add_receipts([(rig.task_id("a"), None, told)])
+        add_receipts(ledger, [(rig.task_id("a"), None, told)])
     refused(rig, "'a' are out, or have run, and it calls them unsent", "a", "b")
 
 

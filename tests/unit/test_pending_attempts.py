@@ -6,11 +6,11 @@ from dataclasses import replace
 from datetime import datetime, timezone
 
 from pytest_manifest.broker.attempt import attempt_of
-from pytest_manifest.ledger import HandedOn, Start
 from pytest_manifest.run.inflight import SPARE, TIMEOUT_GRACE, PendingAttempts
 from pytest_manifest.run.settings import WorkerLoss
 from pytest_manifest.schema import Entry
-from pytest_manifest.schema.facts import Sending
+from pytest_manifest.schema.facts import HandedOn, Sending, Started
+from tests.reports import handed_on, started
 
 RUN = "20261124T150000-0123abcd"
 MOMENT = datetime(2026, 11, 24, 15, tzinfo=timezone.utc)
@@ -24,8 +24,8 @@ def flights(*entries: Entry) -> tuple[PendingAttempts, list[str]]:
     return made, [attempt.task_id for attempt in attempts]
 
 
-def start(task_id: str, worker: str = "w@h", *, retries: int = 0) -> Start:
-    return Start(task_id, f"{task_id}-{worker}-{retries}", None, retries, worker, "h", 1, False)
+def start(task_id: str, worker: str = "w@h", *, retries: int = 0) -> Started:
+    return started(task_id, f"{task_id}-{worker}-{retries}", None, retries, worker, "h", 1, False)
 
 
 def test_a_timeout_counts_from_the_start() -> None:
@@ -72,7 +72,7 @@ def test_a_retry_has_its_own_timeout() -> None:
 
 
 def ended(task_id: str, *, retries: int = 0, how: str = "retry") -> HandedOn:
-    return HandedOn(task_id, f"{task_id}-w@h-{retries}", how, None, None)
+    return handed_on(task_id, f"{task_id}-w@h-{retries}", how, None, None)
 
 
 def test_between_two_tries_no_timeout_counts() -> None:
@@ -109,7 +109,7 @@ def test_a_worker_that_dies_does_not_take_a_waiting_try_with_it() -> None:
     """The process that ran the last try may be gone: the next one begins in another."""
     made, (task_id,) = flights(Entry(id="a", task="t"))
     made.started(start(task_id, "manifest1@h"), now=200.0)
-    made.handed_on(HandedOn(task_id, f"{task_id}-manifest1@h-0", "retry", None, None))
+    made.handed_on(handed_on(task_id, f"{task_id}-manifest1@h-0", "retry", None, None))
     made.worker_lost(WorkerLoss("manifest1", -9))
     assert made.by_task_id[task_id].loss is None
 
@@ -183,7 +183,7 @@ def test_what_goes_on_is_known_by_the_ledger() -> None:
     made = PendingAttempts()
     attempt = attempt_of(RUN, Entry(id="a", task="t"), 1)
     made.track(attempt, sent=100.0, facts=[])
-    made.handed_on(HandedOn(attempt.task_id, "x1", "retry", MOMENT, None))
+    made.handed_on(handed_on(attempt.task_id, "x1", "retry", MOMENT, None))
     assert made.by_task_id[attempt.task_id].facts is None
 
 

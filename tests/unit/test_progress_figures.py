@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from pytest_manifest.broker.attempt import task_id_for
-from pytest_manifest.ledger import HandedOn, Ledger, RunInfo, utc_now
+from pytest_manifest.ledger import Ledger, RunInfo, utc_now
 from pytest_manifest.reporting.progress_meter import Meter
 from pytest_manifest.run.inflight import PendingAttempt
 from pytest_manifest.run.settings import WorkerLoss
 from pytest_manifest.schema import Entry, VerdictStatus
+from tests.reports import handed_on
 from tests.verdicts import evaluate
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def test_every_entry_is_counted_once(book: Book) -> None:
     book.fly("e-6", running_for=20.0)
     book.fly("e-7")
     book.fly("e-8", running_for=1.0)  # and waits for its next try
-    book.flights[-1].between = HandedOn("e-8", "x", "retry", None, None)
+    book.flights[-1].between = handed_on("e-8", "x", "retry", None, None)
     book.fly("e-9", running_for=1.0)  # in a process that has died
     book.flights[-1].loss = WorkerLoss("w", -9)
     meter = Meter([book.run])
@@ -134,9 +135,9 @@ def test_what_waits_for_its_own_next_try_is_counted_with_the_time_of_the_first(b
     for entry, after in (("e-1", 300), ("e-2", 60), ("e-3", None)):
         book.fly(entry, running_for=100.0)
         due = None if after is None else now + timedelta(seconds=after)
-        book.flights[-1].between = HandedOn(entry, "x", "retry", now, due)
+        book.flights[-1].between = handed_on(entry, "x", "retry", now, due)
     book.fly("e-4", running_for=100.0)  # goes on as other tasks: no try of its own is due
-    book.flights[-1].between = HandedOn("e-4", "x", "canvas", now, None)
+    book.flights[-1].between = handed_on("e-4", "x", "canvas", now, None)
     known = meter.read()
     meter.close()
     assert (known.running, known.retrying) == (0, 3)

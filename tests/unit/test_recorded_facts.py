@@ -21,6 +21,7 @@ from pytest_manifest.run.schedule import REPEATS
 from pytest_manifest.run.task_metadata import record_own_limits
 from pytest_manifest.schema.facts import FactSource, Kind, Sending
 from pytest_manifest.schema.run_facts import JobFact, JobFacts, RunFact, Segment
+from tests.reports import add_starts
 from tests.unit.ledger_support import INFO, MOMENT, receipt, start
 from tests.unit.record_support import SENT_AT
 from tests.unit.resume_rig import ResumeRig, resume_rig
@@ -291,7 +292,7 @@ def test_an_end_that_nobody_has_signed_is_kept_with_its_fault(tmp_path: Path) ->
 def test_two_records_of_one_start_are_both_kept(tmp_path: Path) -> None:
     with Ledger.create(tmp_path / "run.sqlite", INFO) as ledger:
         ledger.attempts.plan([("t-a", "a", 1, 0)])
-        ledger.events.add_starts([start("t-a", "x")])
+        add_starts(ledger, [start("t-a", "x")])
         log = FactLog(ledger)
         log.clashing(start("t-a", "x"))
         log.clashing(start("t-a", "x"))

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_manifest import signing as keys
-from pytest_manifest.ledger import Start
 from pytest_manifest.manifest import dump_document, receipt_line
 from pytest_manifest.results.collector import ReceiptBatch, add_record
 from pytest_manifest.schema import Entry, Receipt
@@ -28,6 +27,7 @@ from pytest_manifest.verdict.signatures import (
 )
 from pytest_manifest.worker import signing
 from tests.forgeries.reports import TASK, TRUE, Fields, Job
+from tests.reports import started
 from tests.verdicts import completed
 
 SENT_AT: Final = "2026-11-24T15:00:00.000000+00:00"
@@ -197,7 +197,7 @@ def test_what_pytest_fills_in_breaks_no_signature(signatures: ReportSignatures) 
     unknown = {"started_at": None, "wait": None, "worker": None, "host": None, "pid": None}
     record = JOB.signed(JOB.receipt(state="crashed", result=None, result_sha256=None, **unknown))
     began = parse_moment(JOB.moment(1.0))
-    start = Start("t-a", TRUE, began, 0, "w@h", "h", 5, redelivered=True)
+    start = started("t-a", TRUE, began, 0, "w@h", "h", 5, redelivered=True)
     whole = completed(read(record), [start])
     assert whole.signature is not None
     assert set(whole.signature.filled) == set(FILLABLE)

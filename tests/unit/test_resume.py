@@ -13,7 +13,7 @@ import pytest
 
 from pytest_manifest import signing as keys
 from pytest_manifest.errors import DispatchError, LedgerError
-from pytest_manifest.ledger import STORE_EMPTIED, Descendant, ReusedFrom, Start
+from pytest_manifest.ledger import STORE_EMPTIED, Descendant, ReusedFrom
 from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.processes import own_identity
 from pytest_manifest.run.casebook import require_signatures
@@ -24,6 +24,7 @@ from pytest_manifest.run.search import Departures, WorkerFacts
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.schema import Receipt
 from pytest_manifest.worker import signing
+from tests.reports import add_starts, started
 from tests.simulation.stack import address
 from tests.unit.ledger_support import INFO, NOTHING
 from tests.unit.resume_rig import ResumeRig, entry, resume_rig
@@ -512,8 +513,8 @@ def test_a_timeout_counts_from_when_the_start_was_reported(tmp_path: Path, by: f
     with resume_rig(tmp_path, entry("a", timeout=100.0)) as rig:
         with rig.ledger() as ledger:
             began = rig.world.clock.utc_now() + timedelta(seconds=by)
-            one = Start(rig.task_id("a"), "x", began, 0, "w", "h", 1, redelivered=False)
-            ledger.events.add_starts([one])
+            one = started(rig.task_id("a"), "x", began, 0, "w", "h", 1, redelivered=False)
+            add_starts(ledger, [one])
         pending = rig.resume().state.pending
         now = rig.world.clock.monotonic()
         assert list(pending.overdue(now)) == []

@@ -20,6 +20,7 @@ from pytest_manifest.schema import Entry, Header, Receipt, VerdictStatus
 from pytest_manifest.schema.statuses import OF_ITS_PROCESS
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
 from pytest_manifest.verdict.judging import Judging
+from tests.reports import add_receipts, add_starts
 from tests.unit.ledger_support import INFO, MOMENT, start, verdict
 
 NAMES = ("a", "b", "c")
@@ -80,11 +81,11 @@ class Resumed:
         if told is not None:
             if told.state in OF_ITS_PROCESS:
                 self.begin(name)
-            self.ledger.events.add_receipts([(f"t-{name}", "x", told)])
+            add_receipts(self.ledger, [(f"t-{name}", "x", told)])
         self.ledger.verdicts.record([(verdict(name, status), told)])
 
     def begin(self, name: str) -> None:
-        self.ledger.events.add_starts([start(f"t-{name}", "x")])
+        add_starts(self.ledger, [start(f"t-{name}", "x")])
 
     def add_child(self, name: str) -> None:
         """A task that its job has started, of which nobody has told the end."""
@@ -195,7 +196,7 @@ def test_all_that_arrived_of_an_attempt_says_whether_it_may_have_run(run: Resume
     """And not of another."""
     ended = receipt("b", "failed", error={"type": "E", "message": "no"})
     run.begin("b")
-    run.ledger.events.add_receipts([("t-a", None, denial("a")), ("t-b", "x", ended)])
+    add_receipts(run.ledger, [("t-a", None, denial("a")), ("t-b", "x", ended)])
     note_emptied(run.ledger)
     found = run.decide(["a", "b", "c"])
     assert found == [

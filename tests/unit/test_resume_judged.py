@@ -14,6 +14,7 @@ from pytest_manifest.run.casebook import require_signatures
 from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.schema.facts import ChildUnsent, Ended, Moved
 from pytest_manifest.schema.run_facts import Segment
+from tests.reports import add_starts
 from tests.unit.ledger_support import start
 from tests.unit.resume_rig import ResumeRig, entry, resume_rig
 from tests.unit.run_world import Delivery
@@ -98,7 +99,7 @@ def test_what_a_dead_worker_had_begun_has_crashed(rig: ResumeRig) -> None:
     """Also where its process cannot be asked for from here: its message was taken out."""
     with rig.ledger() as ledger:
         begun = replace(start(rig.task_id("a"), "x"), worker="w1@box")
-        ledger.events.add_starts([begun])
+        add_starts(ledger, [begun])
         ledger.facts.append([(None, Segment(**stamp(), kills=3, lifetime=3600.0))])
         ledger.facts.append([("a", Moved(**stamp(rig.task_id("a")), how="taken_out"))])
     rig.resume(["a"])

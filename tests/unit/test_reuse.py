@@ -23,7 +23,6 @@ from pytest_manifest.ledger import (
     AttemptRow,
     Ledger,
     ReusedFrom,
-    Start,
 )
 from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.ledger.merge import merge_files
@@ -39,11 +38,13 @@ from pytest_manifest.run.locks import RunLock
 from pytest_manifest.run.reuse import refuse_unlooked, take_over_passes
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.schema.summary import RunSummary
+from pytest_manifest.schema.facts import Started
 from pytest_manifest.schema.wire import json_sha256
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import Costs
 from pytest_manifest.worker import signing
 from tests.ledger_edits import make_editable
+from tests.reports import add_receipts, starts_by_task
 from tests.unit.cli_support import as_json, manifest
 from tests.unit.record_support import RUN, SENT_AT
 from tests.unit.reuse_rig import CODE, CODES, OTHER, Rig, double
@@ -305,7 +306,7 @@ def tree(rig: Rig, *, code: str | None = CODE, status: str = "passed") -> None:
     child = Entry(id="t", task="jobs.t")
     receipt = record.receipt(child, "c1", 1, code=code)
     record.begin("c1")
-    record.ledger.events.add_receipts([("c1", "x-c1", receipt)])
+    add_receipts(record.ledger, [("c1", "x-c1", receipt)])
     rig.finish(record)
 
 
@@ -503,9 +504,9 @@ def test_starts_are_copied_with_the_receipt(rig: Rig) -> None:
     rig.passed([double("a")])
     run = rig.reuse([double("a")])
     with Ledger.open(run.path) as ledger:
-        ((task_id, starts),) = ledger.events.starts_by_task().items()
+        ((task_id, starts),) = starts_by_task(ledger).items()
         assert task_id == task_id_of(ledger, "a")
-        assert [type(one) for one in starts] == [Start]
+        assert [type(one) for one in starts] == [Started]
 
 
 def test_the_commands_tell_what_was_reused(rig: Rig) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from pytest_manifest import signing as keys
 from pytest_manifest.errors import DispatchError
-from pytest_manifest.ledger import STORE_EMPTIED, Ledger, Start
+from pytest_manifest.ledger import STORE_EMPTIED, Ledger
 from pytest_manifest.run.casebook import require_signatures
 from pytest_manifest.run.exports import exported_lines, ledger_of_receipts
 from pytest_manifest.run.reuse import take_over_passes
@@ -22,6 +22,7 @@ from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
 from pytest_manifest.worker import signing
 from tests.ledger_edits import make_editable
+from tests.reports import add_receipts, add_starts, started
 from tests.unit.record_support import RUN, SENT_AT, RecordWriter
 from tests.unit.reuse_rig import CODE, CODES, Reused, Rig, Row, double
 from tests.verdicts import evaluate
@@ -130,7 +131,7 @@ def tree(rig: Rig, *, root: bytes, child: bytes | None, required: bool = True) -
     else:
         with signed(record, child):
             told = record.receipt(job, "c1", 1, code=CODE)
-    record.ledger.events.add_receipts([("c1", "x-c1", told)])
+    add_receipts(record.ledger, [("c1", "x-c1", told)])
     rig.finish(record)
 
 
@@ -168,7 +169,7 @@ def test_a_descendant_that_is_said_to_have_passed_has_passed(rig: Rig, end: dict
     if "executions" in end:
         record.begin("c1", "again")
     told = record.receipt(Entry(id="t", task="jobs.t"), "c1", 1, code=CODE, **end)
-    record.ledger.events.add_receipts([("c1", "x-c1", told)])
+    add_receipts(record.ledger, [("c1", "x-c1", told)])
     rig.finish(record)
     run = rig.reuse([TREE])
     assert (run.sent, run.broken()) == (["t"], [])
@@ -187,7 +188,7 @@ def test_where_not_all_that_was_started_is_known_it_runs_again(
     record.begin("c1")
     job = Entry(id="t", task="jobs.t")
     told = record.receipt(job, "c1", 1, code=CODE, children=grandchildren)
-    record.ledger.events.add_receipts([("c1", "x-c1", told)])
+    add_receipts(record.ledger, [("c1", "x-c1", told)])
     rig.finish(record)
     run = rig.reuse([entry])
     assert (run.sent, run.broken()) == (["t"], [])
@@ -383,13 +384,13 @@ def run_job(run: Reused, name: str) -> None:
     entry, task_id = attempt.entry, attempt.task_id
     with Ledger.open(run.path, write=True) as ledger:
         ledger.attempts.mark([task_id], "sent", sent_at=LATER)
-        start = Start(task_id, "x", LATER, 0, "w@h", "h", 1, redelivered=False)
-        ledger.events.add_starts([start])
+        start = started(task_id, "x", LATER, 0, "w@h", "h", 1, redelivered=False)
+        add_starts(ledger, [start])
         told = RecordWriter.receipt_of(
             entry, task_id, 1, run=run.state.info.run, code=CODE, sent_at=LATER,
             started_at=LATER, finished_at=LATER,
         )  # fmt: skip
-        ledger.events.add_receipts([(task_id, "x", told)])
+        add_receipts(ledger, [(task_id, "x", told)])
         ledger.verdicts.record([(evaluate(entry, told, attempt=1), told)])
     assert entry.id == name
     run.state.lock.release()

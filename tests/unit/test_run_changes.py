@@ -13,6 +13,7 @@ from pytest_manifest.ledger.files import RunFiles, runs_by_copy
 from pytest_manifest.manifest import Manifest, write_manifest
 from pytest_manifest.run.changes import keep_manifest, left_work
 from pytest_manifest.schema import Entry, Header, VerdictStatus
+from tests.reports import add_starts
 from tests.unit.ledger_support import INFO, MOMENT, start, verdict
 
 
@@ -36,7 +37,7 @@ def ledger(tmp_path: Path, before: Manifest) -> Path:
     with Ledger.create(path, replace(INFO, sha256=before.sha256, is_private=True)) as made:
         made.attempts.plan((f"t-{name}", name, 1, n) for n, name in enumerate("abc"))
         made.attempts.mark([f"t-{name}" for name in "abc"], "sent", sent_at=MOMENT)
-        made.events.add_starts([start("t-a", "x"), start("t-b", "y")])
+        add_starts(made, [start("t-a", "x"), start("t-b", "y")])
     keep_manifest(before, path)
     return path
 

@@ -10,11 +10,12 @@ from types import SimpleNamespace
 import pytest
 
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.ledger import HandedOn, Ledger
+from pytest_manifest.ledger import Ledger
 from pytest_manifest.run import fact_log as clock
 from pytest_manifest.run.fact_log import CLOCK, ClockWatch
 from pytest_manifest.verdict import belief
 from pytest_manifest.verdict.belief import Identity
+from tests.reports import add_receipts, handed_on
 from tests.unit.ledger_support import INFO, MOMENT, receipt
 from tests.unit.run_world import Clock
 
@@ -99,10 +100,10 @@ def test_what_is_sent_later_is_not_excused(ledger: Ledger, clocks: Clock, sent: 
 
 def test_what_has_ended_is_not_excused(ledger: Ledger, clocks: Clock, sent: str) -> None:
     """Unless that was no end: its job has sent its own message again, and goes on."""
-    ledger.events.add_receipts([(sent, "x", receipt("a"))])
+    add_receipts(ledger, [(sent, "x", receipt("a"))])
     looked(ledger, clocks, -2)
     assert set_back(ledger, sent) == 0
-    ledger.events.add_handed_on([HandedOn(sent, "x", "retry", MOMENT, None)])
+    ledger.events.add([handed_on(sent, "x", "retry", MOMENT, None)])
     assert set_back(ledger, sent) == 2 * HOUR
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of
-from pytest_manifest.ledger import HandedOn, Ledger, utc_now
+from pytest_manifest.ledger import Ledger, utc_now
 from pytest_manifest.manifest import Manifest, write_manifest
 from pytest_manifest.run.fact_log import FactLog, stamp
 from pytest_manifest.run.inflight import PendingAttempts
@@ -17,6 +17,7 @@ from pytest_manifest.run.strategy import evaluate_kept_receipts, track_unsettled
 from pytest_manifest.schema import Entry, Header
 from pytest_manifest.schema.run_facts import Segment
 from pytest_manifest.testing import make_receipt
+from tests.reports import add_receipts, add_starts, handed_on
 from tests.unit.ledger_support import INFO, start
 from tests.verdicts import evaluate
 
@@ -47,8 +48,8 @@ def test_a_receipt_that_was_kept_is_judged_by(ledger: Ledger, manifest: Manifest
     a, b, c = sent(ledger)
     notice = make_receipt(b.entry, run=INFO.run, state="revoked", source="backend")
     told = make_receipt(a.entry, run=INFO.run)
-    ledger.events.add_starts([start(a.task_id, "x1")])
-    ledger.events.add_receipts([(a.task_id, "x1", told), (b.task_id, None, notice)])
+    add_starts(ledger, [start(a.task_id, "x1")])
+    add_receipts(ledger, [(a.task_id, "x1", told), (b.task_id, None, notice)])
     flights = PendingAttempts()
     for attempt in (a, b, c):
         flights.track(attempt, 0.0)
@@ -67,13 +68,13 @@ def test_a_job_that_sent_itself_again_has_not_ended_by_what_it_returned(
     a, b, _ = sent(ledger)
     ended = utc_now()
     for attempt in (a, b):
-        ledger.events.add_starts([start(attempt.task_id, "x1")])
-        ledger.events.add_handed_on([HandedOn(attempt.task_id, "x1", "retry", ended, ended)])
+        add_starts(ledger, [start(attempt.task_id, "x1")])
+        ledger.events.add([handed_on(attempt.task_id, "x1", "retry", ended, ended)])
         told = make_receipt(attempt.entry, run=INFO.run, finished_at=ended)
         stored = make_receipt(attempt.entry, run=INFO.run, finished_at=ended, source="backend")
-        ledger.events.add_receipts([(attempt.task_id, "x1", told), (attempt.task_id, None, stored)])
-    ledger.events.add_starts([replace(start(b.task_id, "x2"), retries=1)])
-    ledger.events.add_receipts([(b.task_id, "x2", make_receipt(b.entry, run=INFO.run, retries=1))])
+        add_receipts(ledger, [(attempt.task_id, "x1", told), (attempt.task_id, None, stored)])
+    add_starts(ledger, [replace(start(b.task_id, "x2"), retries=1)])
+    add_receipts(ledger, [(b.task_id, "x2", make_receipt(b.entry, run=INFO.run, retries=1))])
     flights = PendingAttempts()
     info = ledger.info.read()
     track_unsettled(flights, ledger, manifest, info)
@@ -90,15 +91,15 @@ def test_the_last_of_many_deaths_that_was_kept_is_counted(
     first = sent(ledger, kills=kills)[0]
     crashed = evaluate(first.entry, None, attempt=1, problem="crashed")
     died = make_receipt(first.entry, run=INFO.run, state="crashed")
-    ledger.events.add_starts([start(first.task_id, "x1")])
-    ledger.events.add_receipts([(first.task_id, "x1", died)])
+    add_starts(ledger, [start(first.task_id, "x1")])
+    add_receipts(ledger, [(first.task_id, "x1", died)])
     ledger.verdicts.end_attempt(first.task_id, crashed)
     second = attempt_of(INFO.run, first.entry, 2)
     ledger.attempts.plan([(second.task_id, "a", 2, 0, "crashed")])
     ledger.attempts.mark([second.task_id], "sent")
-    ledger.events.add_starts([start(second.task_id, "y1")])
+    add_starts(ledger, [start(second.task_id, "y1")])
     died = make_receipt(first.entry, run=INFO.run, attempt=2, state="crashed")
-    ledger.events.add_receipts([(second.task_id, "y1", died)])
+    add_receipts(ledger, [(second.task_id, "y1", died)])
     flights = PendingAttempts()
     flights.track(second, 0.0)
     evaluate_kept_receipts(ledger, flights, manifest, FactLog(ledger))

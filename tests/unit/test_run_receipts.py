@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
-from pytest_manifest.ledger import Start
 from pytest_manifest.schema import Receipt
+from pytest_manifest.schema.facts import Started
+from tests.reports import started
 from tests.verdicts import completed
 
 SENT = datetime(2026, 11, 25, 12, tzinfo=timezone.utc)
@@ -28,8 +29,8 @@ def receipt(**facts: object) -> Receipt:
     return Receipt.model_validate(known | facts)
 
 
-def start(execution: str = "x", *, retries: int = 0, redelivered: bool = False) -> Start:
-    return Start("t-a", execution, BEGUN, retries, "w@h", "h", 7, redelivered)
+def start(execution: str = "x", *, retries: int = 0, redelivered: bool = False) -> Started:
+    return started("t-a", execution, BEGUN, retries, "w@h", "h", 7, redelivered)
 
 
 WHOLE = {"worker": "w@h", "host": "h", "pid": 7, "started_at": BEGUN, "wait": 2.0}

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from tests.reports import tree_counts
 from tests.unit.run_family import Family, announced, chord, entry, with_announced
 from tests.unit.run_rig import Plan, rig
 from tests.unit.run_world import Record, _started, finished, receipt_of
@@ -99,7 +100,7 @@ def test_the_body_of_a_chord_whose_member_was_lost_is_not_what_was_lost(family: 
     family.world.queue.clear()
     family.end(h1, facts=with_announced(family, announced("g", "body")))
     family.made.run(60)
-    statuses = family.made.ledger.descendants.statuses(family.root)
+    statuses = tree_counts(family.made.ledger, family.root)
     assert (family.made.kind("a"), statuses) == ("lost", {"passed": 1, "lost": 1, "skipped": 1})
     assert "'task.h2' (h2)" in family.made.sentence("a")
 
@@ -131,7 +132,7 @@ def test_a_body_is_lost_though_something_else_has_crashed() -> None:
     with rig(Plan((entry(expect=FINISHED),))) as made:
         family = Family(made)
         crashed_beside(family, of=[])
-        statuses = made.ledger.descendants.statuses(family.root)
+        statuses = tree_counts(made.ledger, family.root)
         assert (made.kind("a"), statuses) == ("lost", {"passed": 1, "crashed": 1, "lost": 1})
         assert "'task.body' (body)" in made.sentence("a")
 
@@ -141,7 +142,7 @@ def test_a_body_is_kept_back_by_what_its_chord_waits_for() -> None:
     with rig(Plan((entry(expect=FINISHED),))) as made:
         family = Family(made)
         crashed_beside(family, of=["inner", "g"])
-        statuses = made.ledger.descendants.statuses(family.root)
+        statuses = tree_counts(made.ledger, family.root)
         assert (made.kind("a"), statuses) == ("passed", {"passed": 1, "crashed": 1, "skipped": 1})
 
 
@@ -154,5 +155,5 @@ def test_a_body_whose_member_could_not_be_sent_was_never_sent(family: Family) ->
     family.end(job, facts={"unsent": ["h2"]})
     family.end(family.begin(), facts=with_announced(family, announced("g", "body")))
     family.made.run(60)
-    statuses = family.made.ledger.descendants.statuses(family.root)
+    statuses = tree_counts(family.made.ledger, family.root)
     assert (family.made.kind("a"), statuses) == ("passed", {"passed": 1, "skipped": 2})

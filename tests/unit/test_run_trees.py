@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from pytest_manifest.run.inflight import TIMEOUT_GRACE
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.wire import timestamp
+from tests.reports import tree_counts
 from tests.unit.run_family import Family, entry
 from tests.unit.run_rig import Plan, rig
 from tests.unit.run_world import Delivery, Record, _started, finished, receipt_of
@@ -339,7 +340,7 @@ def test_a_descendant_is_not_lost_while_its_parent_may_be_sending_it(family: Fam
     job = family.started_children("c1")
     family.world.queue.clear()
     family.made.run(25)
-    assert not family.made.ledger.descendants.counts().get("lost")
+    assert not tree_counts(family.made.ledger).get("lost")
     family.send("c1")
     family.end(job)
     family.run("succeeded")
@@ -416,7 +417,7 @@ def test_a_descendant_that_was_handed_on_ends_as_its_part_does(family: Family) -
     hand_on(family, job, "c1")
     family.run("failed")
     family.made.run(30)
-    statuses = family.made.ledger.descendants.statuses(family.root)
+    statuses = tree_counts(family.made.ledger, family.root)
     assert (family.made.kind("a"), statuses) == ("failed", {"failed": 2})
     assert "'task.p1' (p1)" in family.made.sentence("a")
     assert "1 more of its 2 descendants" in family.made.sentence("a")

@@ -14,6 +14,7 @@ from pytest_manifest.reporting.descendants import read_trees
 from pytest_manifest.schema import Verdict, VerdictStatus
 from pytest_manifest.verdict import brief
 from pytest_manifest.verdict.tree import descendant_of
+from tests.reports import add_starts
 from tests.unit.analysis_support import INFO, after, record, timed
 from tests.unit.ledger_support import start, verdict
 from tests.unit.test_descendants import entry, tree, whole
@@ -120,7 +121,7 @@ def test_a_descendant_that_was_retried_ran_as_long_as_its_last_try(trees: Trees)
     root = trees.entry("a")
     trees.child(root, "c1", received=times(5, 6))
     first = [replace(start(task_id, "x"), started_at=BEGAN) for task_id in ("c1", root)]
-    trees.ledger.events.add_starts(first)
+    add_starts(trees.ledger, first)
     assert trees.ledger.trees.step("c1").started_at == times(5, 6)["started_at"]
     assert trees.ledger.trees.step(root).started_at == BEGAN
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.ledger import Descendant, TreeTotals
+from tests.reports import add_receipts
 from tests.unit.ledger_support import verdict
 from tests.unit.tree_support import BEGAN, Trees, descendant_receipt, times
 
@@ -63,7 +64,7 @@ def test_entries_are_counted_of_which_descendants_are_not_known(trees: Trees) ->
     trees.child(root, "c3", received={"children": None, "source": "backend"})
     told = trees.child(trees.entry("told", children=1), "c4", received={})
     stored = descendant_receipt(told, "told", {"children": None, "source": "backend"})
-    trees.ledger.events.add_receipts([("c4", None, stored)])
+    add_receipts(trees.ledger, [("c4", None, stored)])
     trees.entry("dead", "crashed", state="crashed", children=None)
     trees.entry("ours", "revoked", state="revoked", source="harness", children=None)
     assert trees.ledger.trees.totals().untold == {

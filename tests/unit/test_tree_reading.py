@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.analysis.tree_reading import DescendantRecord, read_trees, tree_of
-from pytest_manifest.ledger import Descendant, Start
+from pytest_manifest.ledger import Descendant
 from pytest_manifest.schema import Entry, Receipt, VerdictStatus
+from tests.reports import add_receipts, add_starts, started
 from tests.unit.analysis_support import INFO, START, MadeRun, after, attempt, verdict
 
 ROOT = attempt(task_id="t-a-1", started_at=after(0.5), finished_at=after(1.5))
@@ -35,9 +36,9 @@ def add(
     ledger.descendants.add(
         [Descendant(name, "t-a-1", parent, f"jobs.{name}", "call", spawned_at=after(began))]
     )
-    start = Start(name, f"x-{name}", after(began + 0.1), 0, "v@k", "k", 9, redelivered=False)
+    start = started(name, f"x-{name}", after(began + 0.1), 0, "v@k", "k", 9, redelivered=False)
     if ran is not None or status == "crashed":
-        ledger.events.add_starts([start])
+        add_starts(ledger, [start])
     if ran is not None:
         document = {
             "run": INFO.run,
@@ -54,7 +55,7 @@ def add(
             "runtime": ran,
         }
         told = Receipt.model_validate(document | fields)
-        ledger.events.add_receipts([(name, f"x-{name}", told)])
+        add_receipts(ledger, [(name, f"x-{name}", told)])
     if status is not None:
         ledger.descendants.end({name: verdict("a", status)})
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pytest_manifest.ledger import Announced, Descendant, Ledger, invariants
+from pytest_manifest.ledger import Descendant, Ledger, invariants
+from tests.reports import add_receipts, add_starts, announced
 from tests.unit.ledger_support import INFO, receipt, start, verdict
 
 
@@ -22,14 +23,14 @@ def work_of(folder: Path, number: int) -> dict[str, int]:
     with Ledger.create(folder / "run.sqlite", INFO) as ledger, ledger.transaction():
         ledger.attempts.plan([("t-a", "a", 1, 0)])
         ledger.verdicts.record([(verdict("a"), receipt("a", children=number))])
-        ledger.events.add_starts(start("t-a", f"x{n}") for n in range(number))
-        ledger.events.add_receipts(("t-a", f"x{n}", receipt("a")) for n in range(number))
+        add_starts(ledger, (start("t-a", f"x{n}") for n in range(number)))
+        add_receipts(ledger, (("t-a", f"x{n}", receipt("a")) for n in range(number)))
         ledger.descendants.add(
             Descendant(f"d{n}", "t-a", "t-a", "jobs.t", "call", fulfils=f"k{n}")
             for n in range(number)
         )
-        ledger.descendants.announce(
-            Announced("t-a", f"k{n}", "t-a", "link", "jobs.t", 1, [f"d{n}"], is_off=False)
+        ledger.events.add(
+            announced("t-a", f"k{n}", "t-a", "link", "jobs.t", 1, [f"d{n}"], is_off=False)
             for n in range(number)
         )
     found = {}

@@ -9,6 +9,7 @@ from typing import Any
 
 from pytest_manifest.ledger import Descendant, Ledger
 from pytest_manifest.schema import Receipt, Verdict
+from tests.reports import add_receipts
 from tests.unit.ledger_support import INFO, receipt, verdict
 
 BEGAN = datetime(2026, 11, 24, 15, 0, 1, tzinfo=timezone.utc)
@@ -34,7 +35,7 @@ class Trees:
         self.ledger.attempts.mark([root], "sent", sent_at=BEGAN)
         self._placed += 1
         found = receipt(name, **{"children": 0, **times(0, 1), **more})
-        self.ledger.events.add_receipts([(root, None, found)])
+        add_receipts(self.ledger, [(root, None, found)])
         self.ledger.verdicts.record([(verdict(name, kind), found)])
         return root
 
@@ -56,9 +57,7 @@ class Trees:
         if kind is not None:
             self.ledger.descendants.end({task_id: verdict(entry, kind)})
         if received is not None:
-            self.ledger.events.add_receipts(
-                [(task_id, None, descendant_receipt(one, entry, received))]
-            )
+            add_receipts(self.ledger, [(task_id, None, descendant_receipt(one, entry, received))])
         return one
 
     def verdict(self, entry: str) -> Verdict:

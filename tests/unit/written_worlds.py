@@ -8,17 +8,16 @@ from unittest import mock
 
 from pytest_manifest.ledger import (
     RECEIPT_KEYS,
-    Announced,
     Descendant,
     Ledger,
     RunInfo,
-    Start,
     events,
 )
 from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.schema import facts as f
 from pytest_manifest.schema import run_facts as r
+from tests.reports import add_receipts, add_starts, announced, started
 from tests.unit.judge_world import BEGAN, LIFETIME, RUN, World
 
 
@@ -61,7 +60,7 @@ def _write(ledger: Ledger, world: World, one: f.Job | r.JobFact | r.RunFact) -> 
     elif isinstance(one, f.Started) and not any(
         start.execution == one.execution for start in ledger.events.starts(one.job)
     ):
-        start = Start(
+        start = started(
             one.job,
             one.execution,
             one.started_at,
@@ -73,11 +72,11 @@ def _write(ledger: Ledger, world: World, one: f.Job | r.JobFact | r.RunFact) -> 
             hop=one.hop,
         )
         with mock.patch.object(events, "utc_now", return_value=one.at):
-            ledger.events.add_starts([start])
+            add_starts(ledger, [start])
     elif isinstance(one, f.Ended) and not one.fault:
-        ledger.events.add_receipts([(one.job, one.execution, one.receipt)])
+        add_receipts(ledger, [(one.job, one.execution, one.receipt)])
     elif isinstance(one, f.Announced):
-        row = Announced(
+        row = announced(
             one.job,
             one.key,
             one.announcer,
@@ -87,7 +86,7 @@ def _write(ledger: Ledger, world: World, one: f.Job | r.JobFact | r.RunFact) -> 
             list(one.task_ids),
             is_off=one.is_off,
         )
-        ledger.descendants.announce([row])
+        ledger.events.add([row])
     else:
         ledger.facts.append([(world.entry.id, one)])
 

@@ -9,11 +9,12 @@ import pytest
 from pydantic import JsonValue
 
 from pytest_manifest.broker.attempt import attempt_of
-from pytest_manifest.ledger import EntryVerdict, Ledger, Start
+from pytest_manifest.ledger import EntryVerdict, Ledger
 from pytest_manifest.manifest import write_manifest
 from pytest_manifest.plugin.verdict_reader import ManifestRun
 from pytest_manifest.schema import Entry, Header, Receipt, Verdict
 from pytest_manifest.testing import make_receipt
+from tests.reports import add_receipts, add_starts, started
 from tests.unit.ledger_support import INFO
 from workflows.gap_fill.costs import incomplete_costs, paid_reports
 from workflows.gap_fill.verify import told_cost
@@ -48,9 +49,9 @@ def add(ledger: Ledger, told: Receipt) -> None:
     ledger.attempts.plan([(task_id, ENTRY.id, told.attempt, 0)])
     ledger.attempts.mark([task_id], "sent")
     name = f"x{told.attempt}"
-    ledger.events.add_starts([Start(task_id, name, None, 0, "w", "h", 1, redelivered=False)])
+    add_starts(ledger, [started(task_id, name, None, 0, "w", "h", 1, redelivered=False)])
     told = told.model_copy(update={"task_id": task_id})
-    ledger.events.add_receipts([(task_id, name, told)])
+    add_receipts(ledger, [(task_id, name, told)])
 
 
 def test_calls_of_unknown_bills_are_told_of_all_attempts(tmp_path: Path, ledger: Ledger) -> None:

@@ -1,0 +1,132 @@
+"""Reports of workers as tests write them: starts, ends after which a job goes on, and receipts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import Final
+
+from pytest_manifest.ledger import Ledger, utc_now
+from pytest_manifest.ledger.facts import end_of
+from pytest_manifest.schema import Receipt, VerdictStatus
+from pytest_manifest.schema.facts import Announced, FactSource, HandedOn, Started
+
+UNDATED: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
+"""When a report arrived of which that is of no account."""
+
+
+def started(
+    task_id: str,
+    execution: str,
+    started_at: datetime | None = None,
+    retries: int = 0,
+    worker: str | None = "w@h",
+    host: str | None = "h",
+    pid: int | None = 1,
+    redelivered: bool = False,
+    boot: str | None = None,
+    namespace: str | None = None,
+    hop: int = 0,
+) -> Started:
+    return Started(
+        seq=0,
+        at=UNDATED,
+        source=FactSource.WORKER,
+        job=task_id,
+        execution=execution,
+        started_at=started_at,
+        retries=retries,
+        hop=hop,
+        redelivered=redelivered,
+        worker=worker,
+        host=host,
+        pid=pid,
+        boot=boot,
+        namespace=namespace,
+    )
+
+
+def handed_on(
+    task_id: str,
+    execution: str,
+    how: str,
+    ended_at: datetime | None = None,
+    next_at: datetime | None = None,
+    cost: float | None = None,
+) -> HandedOn:
+    return HandedOn(
+        seq=0,
+        at=UNDATED,
+        source=FactSource.WORKER,
+        job=task_id,
+        execution=execution,
+        how=how,
+        ended_at=ended_at,
+        next_at=next_at,
+        cost=cost,
+    )
+
+
+def announced(
+    root: str,
+    key: str,
+    announcer: str,
+    how: str,
+    task: str,
+    number: int,
+    task_ids: Sequence[str] = (),
+    *,
+    is_off: bool = False,
+) -> Announced:
+    return Announced(
+        seq=0,
+        at=UNDATED,
+        source=FactSource.WORKER,
+        job=root,
+        key=key,
+        announcer=announcer,
+        how=how,
+        task=task,
+        number=number,
+        task_ids=tuple(task_ids),
+        is_off=is_off,
+    )
+
+
+def add_starts(ledger: Ledger, starts: Iterable[Started], at: datetime | None = None) -> int:
+    """Record starts as they arrive now, or then."""
+    return ledger.events.add(replace(one, at=at or utc_now()) for one in starts)
+
+
+def add_receipts(
+    ledger: Ledger,
+    receipts: Iterable[tuple[str, str | None, Receipt]],
+    at: datetime | None = None,
+) -> int:
+    """Record ``(task_id, execution, receipt)`` as they arrive now, or then."""
+    return ledger.events.add(
+        end_of(0, at or utc_now(), task_id, receipt, execution)
+        for task_id, execution, receipt in receipts
+    )
+
+
+def starts_of(ledger: Ledger, task_id: str) -> list[Started]:
+    """Return the starts of a job, without their numbers and when they arrived."""
+    return [replace(one, seq=0, at=UNDATED) for one in ledger.events.starts(task_id)]
+
+
+def starts_by_task(ledger: Ledger) -> dict[str, list[Started]]:
+    """Return all starts by task id, oldest first, without their numbers and times of arrival."""
+    names = [str(row[0]) for row in ledger.invariants.rows(_STARTED)]
+    return {name: starts_of(ledger, name) for name in names}
+
+
+_STARTED: Final = "SELECT DISTINCT task_id FROM starts ORDER BY task_id"
+
+
+def tree_counts(ledger: Ledger, root: str | None = None) -> Mapping[VerdictStatus | None, int]:
+    """Count the descendants of all attempts, or of one, by status; None: without a verdict."""
+    which = "" if root is None else f"WHERE root = '{root}'"
+    rows = ledger.invariants.rows(f"SELECT kind, count(*) FROM descendants {which} GROUP BY kind")
+    return {kind: int(count) for kind, count in rows}
