@@ -21,11 +21,10 @@ from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.facts import Ended, FactSource, Kind, Started, Stored
 from pytest_manifest.schema.run_facts import AnyFact, JobFact
 
-_OF_KEY: Final = ("json_extract(f.data, '$.key')", "json_extract(f.data, '$.announcer')")
 _ADD: Final[Mapping[Kind, str]] = {
     Kind.STARTED: adding(FACT, known_fact("f.execution", "f.pid")),
     Kind.HANDED_ON: adding(FACT, known_fact("f.execution")),
-    Kind.ANNOUNCED: adding(FACT, known_fact(*_OF_KEY)),
+    Kind.ANNOUNCED: adding(FACT, known_fact("f.data")),
     Kind.ENDED: adding(FACT),
     Kind.STORED: adding(FACT),
 }

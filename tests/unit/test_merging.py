@@ -292,7 +292,6 @@ def test_an_unfinished_shard_is_said(make: Make, owned: bool, status: str, expec
         assert ledger.info.status == expected
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize("owned", [True, False], ids=["private", "users"])
 def test_what_a_shard_has_left_goes_on_there_alone(make: Make, owned: bool) -> None:
     """An audit of the merged run asks no stack, and advises what can be done of it."""
@@ -307,8 +306,6 @@ def test_what_a_shard_has_left_goes_on_there_alone(make: Make, owned: bool) -> N
     assert said == "go on with that one, then merge again"
 
 
-def test_each_receipt_is_held_against_its_own_run(make: Make) -> None:
-=======
 def test_each_receipt_is_held_against_its_own_run(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

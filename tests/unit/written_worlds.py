@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from unittest import mock
 
-from pytest_manifest.ledger import (
-    RECEIPT_KEYS,
-    Descendant,
-    Ledger,
-    RunInfo,
-    events,
-)
+from typing_extensions import TypeIs
+
+from pytest_manifest.ledger import RECEIPT_KEYS, Descendant, Ledger, RunInfo
 from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.schema import facts as f
 from pytest_manifest.schema import run_facts as r
-from tests.reports import add_receipts, add_starts, announced, started
 from tests.unit.judge_world import BEGAN, LIFETIME, RUN, World
 
 
@@ -57,38 +51,16 @@ def _write(ledger: Ledger, world: World, one: f.Job | r.JobFact | r.RunFact) -> 
         _plan(ledger, world, one)
     elif not one.job:
         ledger.facts.append([(None, one)])
-    elif isinstance(one, f.Started) and not any(
-        start.execution == one.execution for start in ledger.events.starts(one.job)
-    ):
-        start = started(
-            one.job,
-            one.execution,
-            one.started_at,
-            one.retries,
-            one.worker,
-            one.host,
-            one.pid,
-            redelivered=one.redelivered,
-            hop=one.hop,
-        )
-        with mock.patch.object(events, "utc_now", return_value=one.at):
-            add_starts(ledger, [start])
-    elif isinstance(one, f.Ended) and not one.fault:
-        add_receipts(ledger, [(one.job, one.execution, one.receipt)])
-    elif isinstance(one, f.Announced):
-        row = announced(
-            one.job,
-            one.key,
-            one.announcer,
-            one.how,
-            one.task,
-            one.number,
-            list(one.task_ids),
-            is_off=one.is_off,
-        )
-        ledger.events.add([row])
+    elif _counts(one, ledger):
+        ledger.events.add([one])
     else:
         ledger.facts.append([(world.entry.id, one)])
+
+
+def _counts(one: r.JobFact | r.RunFact, ledger: Ledger) -> TypeIs[r.JobFact]:
+    if isinstance(one, f.Started):
+        return all(each.execution != one.execution for each in ledger.events.starts(one.job))
+    return isinstance(one, f.Announced) or (isinstance(one, f.Ended) and not one.fault)
 
 
 def _plan(ledger: Ledger, world: World, job: f.Job) -> None:
