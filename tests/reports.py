@@ -9,8 +9,11 @@ from typing import Final
 
 from pytest_manifest.ledger import Ledger, utc_now
 from pytest_manifest.ledger.facts import end_of
+from pytest_manifest.run.connections import NodeFinding
+from pytest_manifest.run.fact_log import was_emptied
 from pytest_manifest.schema import Receipt, VerdictStatus
 from pytest_manifest.schema.facts import Announced, FactSource, HandedOn, Started
+from pytest_manifest.schema.run_facts import NodeFact, PlaceFact, RunOver, StoreFact
 
 UNDATED: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 """When a report arrived of which that is of no account."""
@@ -130,3 +133,20 @@ def tree_counts(ledger: Ledger, root: str | None = None) -> Mapping[VerdictStatu
     which = "" if root is None else f"WHERE root = '{root}'"
     rows = ledger.invariants.rows(f"SELECT kind, count(*) FROM descendants {which} GROUP BY kind")
     return {kind: int(count) for kind, count in rows}
+
+
+def note(ledger: Ledger, *facts: NodeFact | StoreFact | RunOver | PlaceFact) -> None:
+    """Record facts of the run."""
+    ledger.facts.append((None, one) for one in facts)
+
+
+def node(name: str, what: NodeFinding) -> NodeFact:
+    return NodeFact(seq=0, at=UNDATED, name=name, what=what)
+
+
+EMPTIED: Final = StoreFact(seq=0, at=UNDATED, what="emptied")
+GAVE_UP: Final = RunOver(seq=0, at=UNDATED, why="gave_up")
+
+
+def is_emptied(ledger: Ledger) -> bool:
+    return was_emptied(ledger.jobs.run_facts())

@@ -23,7 +23,6 @@ from pytest_manifest.ledger.tables import RUN
 from pytest_manifest.manifest import Shard
 from pytest_manifest.redaction import SHORTEST_SECRET, manifest_secret
 from pytest_manifest.schema.wire import RUN8_LENGTH
-from pytest_manifest.text import listed
 
 SHARD: Final = "shard"
 """The column of a run's shard, its note; empty where it has the whole manifest."""
@@ -218,10 +217,6 @@ class RunMetadata(LedgerPart):
 
 RECEIPT_KEYS: Final = "receipt_keys"
 """The column of the public keys that receipts must be signed by, as PEM."""
-NO_WORKER: Final = "no worker that answered"
-"""The value of ``STOCK_WORKERS`` where nobody had answered when jobs were sent."""
-STOCK_WORKERS: Final = "stock_workers"
-"""The column of workers that were seen without our instrumentation (stock workers)."""
 SECRETS: Final = "secrets"
 """The column of the values that were registered as secrets, a JSON list."""
 REUSED_RUNS: Final = "reused_runs"
@@ -236,53 +231,8 @@ UNITED_KEYS: Final = (
     ACCEPTED,
 )
 """Keys of lists of texts; a merged ledger has the texts of all its runs."""
-GAVE_UP: Final = "gave_up"
-"""The column of why a run gave up; records that workers sent then may be lost."""
-STORE_EMPTIED: Final = "store_emptied"
-"""The column of a result store that has lost workers' records."""
-UNVERIFIED_WORKERS: Final = "unverified_workers"
-"""The column of workers of which only the name is known; empty where there are none."""
-OTHER_BROKER: Final = "other_broker"
-"""The column of the broker that jobs were sent to, once they were searched in another."""
-OWN_STORE: Final = "own_store"
-"""The column of the result store that the app's settings name, where the run reads from
-another; without the password."""
-_PERMANENT: Final = (STORE_EMPTIED, GAVE_UP, STOCK_WORKERS, OTHER_BROKER)
 DESCRIBED: Final = ("created_at", "is_private", "broker", "backend", "stream_ttl")
 """Keys of a run's description that its jobs are judged by."""
-
-
-def has_all_starts(info: RunMetadata, *, some_start: bool, run: str | None = None) -> bool:
-    """Return whether every worker reports starts and every report was kept.
-
-    ``some_start``: at least one start was reported; ``run``: that which sent the attempt, where the
-    ledger may be merged. What a merge found of that is in what it knows of the run.
-    """
-    if may_lack_starts(info, run):
-        return False
-    return some_start or info.read().is_private or bool(info.merged())
-
-
-def may_lack_starts(info: RunMetadata, run: str | None = None) -> bool:
-    """Return whether a start may be unreported, or its report lost, in a run or in any."""
-    lasting = any(info.of_run(doubt, run) is not None for doubt in _PERMANENT)
-    return lasting or bool(info.of_run(UNVERIFIED_WORKERS, run))
-
-
-def why_starts_may_lack(info: RunMetadata) -> str:
-    """Return a phrase that says why a start may be unreported; "" where none can be."""
-    if info.get_meta(STORE_EMPTIED) is not None:
-        return "the result store has lost what workers had reported"
-    if info.get_meta(GAVE_UP) is not None:
-        return "a session of this run gave up, and may have missed reports"
-    if info.get_meta(OTHER_BROKER) is not None:
-        return "the run was searched for on another broker once"
-    if (stock := info.get_meta(STOCK_WORKERS)) is not None:
-        if stock == NO_WORKER:
-            return "no worker had answered when the jobs were sent, so it is not known who had them"
-        return f"of {stock} it is not known when it begins a job"
-    names = sorted(info.texts(UNVERIFIED_WORKERS))
-    return f"of {listed(names, 3)} nothing is known but the name" if names else ""
 
 
 class TaskRuns:

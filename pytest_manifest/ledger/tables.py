@@ -11,11 +11,10 @@ from typing import Final
 from pytest_manifest.schema.facts import Kind
 
 LEDGER_VERSION: Final = 1
-_NUMBERS: Final = "ledger seq entries is_private stream_ttl number takes_one unsent store_emptied"
+_NUMBERS: Final = "ledger seq entries is_private stream_ttl number takes_one unsent"
 _TEXTS: Final = """
     id status manifest sha256 workflow mode created_at broker backend shard reused_runs
-    receipt_keys stock_workers unverified_workers known_nodes worker_processes other_broker
-    own_store gave_up accepted clock key_limits over_budget secrets
+    receipt_keys worker_processes accepted clock key_limits over_budget secrets
     stream_position receipts_exported stack_data to_reuse
 """
 RUN: Final = {

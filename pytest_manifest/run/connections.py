@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
-from typing import Final, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from loguru import logger
 
@@ -33,7 +32,7 @@ from pytest_manifest.broker.preflight import (
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.redelivery import Visibility
 from pytest_manifest.errors import StackError
-from pytest_manifest.ledger import STOCK_WORKERS, UNVERIFIED_WORKERS, Ledger, RunInfo
+from pytest_manifest.ledger import Ledger, RunInfo
 from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.results.backend_results import ResultReader
@@ -150,11 +149,6 @@ class WorkerDeaths:
             logger.warning("a new worker was not informed of its queues: {}", error)
 
 
-KNOWN_NODES: Final = "known_nodes"
-"""The ledger's key for nodes that cannot have started a job of the run unreported: they report each
-start, or had ended before the first was sent."""
-
-
 def record_known_workers(ledger: Ledger, publisher: Publisher, telling: Collection[str]) -> None:
     """Record, before anything is sent, the nodes that report starts or have ended already.
 
@@ -162,10 +156,8 @@ def record_known_workers(ledger: Ledger, publisher: Publisher, telling: Collecti
     """
     with stack_errors(publisher):
         ended = publisher.call(lambda: _ended_nodes(publisher, telling))
-    before = _read_known(ledger)
-    with ledger.writing():
-        add_nodes(ledger, (frozenset(telling) | ended) - before, "reports")
-        _write_known(ledger, before | frozenset(telling) | ended)
+    before = _named(ledger.jobs.run_facts().nodes, "reports")
+    add_nodes(ledger, (frozenset(telling) | ended) - before, "reports")
 
 
 def _ended_nodes(publisher: Publisher, telling: Collection[str]) -> frozenset[str]:
@@ -182,38 +174,28 @@ def record_unknown_workers(ledger: Ledger, publisher: Publisher) -> None:
     been started. Raises StackError where the broker is away.
     """
     now = find_workers(publisher)
-    known = _read_known(ledger).union(now.instrumented, ledger.events.workers_with_starts())
-    if now.stock:
-        with ledger.writing():
-            add_nodes(ledger, now.stock, "stock", unless=ledger.info.get_meta(STOCK_WORKERS))
-            ledger.info.set_meta(STOCK_WORKERS, ", ".join(sorted(now.stock)))
-    # One that was only slow to answer is none any more once it has.
-    before = ledger.info.texts(UNVERIFIED_WORKERS)
-    strangers = (before | now.unresponsive) - known
-    if strangers or before:
-        ledger.info.set_meta(UNVERIFIED_WORKERS, json.dumps(sorted(strangers)) if strangers else "")
+    nodes = ledger.jobs.run_facts().nodes
+    before = _named(nodes, "reports")
+    known = before.union(now.instrumented, ledger.events.workers_with_starts())
     with ledger.writing():
-        add_nodes(ledger, known - _read_known(ledger), "reports")
-        add_nodes(ledger, strangers - before, "silent")
-        _write_known(ledger, known)
+        add_nodes(ledger, now.stock - _named(nodes, "stock"), "stock")
+        add_nodes(ledger, known - before, "reports")
+        # One that was only slow to answer is none any more once it has.
+        add_nodes(ledger, now.unresponsive - known - _named(nodes, "silent"), "silent")
 
 
-def add_nodes(
-    ledger: Ledger, nodes: Collection[str], what: NodeFinding, *, unless: str | None = None
-) -> None:
-    """Record what was found of these nodes; not where it is as they were listed before."""
-    if nodes and ", ".join(sorted(nodes)) != unless:
-        ledger.facts.append(
-            (None, NodeFact(**stamp(), name=name, what=what)) for name in sorted(nodes)
-        )
+def add_nodes(ledger: Ledger, nodes: Collection[str], what: NodeFinding) -> None:
+    """Record what was found of these nodes.
+
+    "reports": they cannot have started a job of the run unreported, as they report each start, or
+    had ended before the first was sent.
+    """
+    ledger.facts.append((None, NodeFact(**stamp(), name=one, what=what)) for one in sorted(nodes))
 
 
-def _read_known(ledger: Ledger) -> frozenset[str]:
-    return ledger.info.texts(KNOWN_NODES)
-
-
-def _write_known(ledger: Ledger, nodes: Collection[str]) -> None:
-    ledger.info.set_meta(KNOWN_NODES, json.dumps(sorted(nodes)))
+def _named(nodes: Iterable[NodeFact], what: NodeFinding) -> frozenset[str]:
+    """Return the names of those of which this was found."""
+    return frozenset(one.name for one in nodes if one.what == what)
 
 
 class RunConnections:

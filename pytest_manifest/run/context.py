@@ -15,10 +15,16 @@ from pytest_manifest.broker.preflight import Presence, Unreadable, add_consumers
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.redelivery import Visibility, visibility_of
 from pytest_manifest.errors import StackError
-from pytest_manifest.ledger import STORE_EMPTIED, Descendant, Ledger
+from pytest_manifest.ledger import Descendant, Ledger
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.results.collector import ReceiptCollector
-from pytest_manifest.run.fact_log import ClockWatch, FactLog, StoreFinding, note_emptied
+from pytest_manifest.run.fact_log import (
+    ClockWatch,
+    FactLog,
+    StoreFinding,
+    note_emptied,
+    was_emptied,
+)
 from pytest_manifest.run.inflight import PendingAttempts
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.search import Departures
@@ -219,7 +225,7 @@ class EngineContext:
         be reached: that says nothing of what it has.
         """
         intact = self.collector.is_intact()
-        is_news = intact is False and self.ledger.info.get_meta(STORE_EMPTIED) is None
+        is_news = intact is False and not was_emptied(self.ledger.jobs.run_facts())
         if intact is not None:
             found: StoreFinding = "intact" if intact else "emptied"
             self.facts.store(found, is_recorded=is_news)

@@ -19,11 +19,8 @@ from pytest_manifest.errors import DispatchError
 from pytest_manifest.files import private_folder
 from pytest_manifest.ledger import (
     ACCEPTED,
-    NO_WORKER,
-    OWN_STORE,
     RECEIPT_KEYS,
     SHARD,
-    STOCK_WORKERS,
     TO_REUSE,
     Ledger,
     RunInfo,
@@ -203,29 +200,22 @@ def _record_stack(
     """Record in the ledger what verdicts go by: workers, the tasks' code, their own limits."""
     state = strategy.state
     is_private = state.address.is_private
-    unseen = [f"any worker of queue {name!r}" for name in found.idle]
     seen = found.answered or is_private
-    # Workers that do not report starts: what they had may have run.
-    stock = [*found.stock, *unseen] if seen else [NO_WORKER]
     with strategy.writing() as ledger:
         if accepted := {one.message for one in found.holding} | ledger.info.texts(ACCEPTED):
             ledger.info.set_meta(ACCEPTED, json.dumps(sorted(accepted)))
         ledger.info.set_meta("takes_one", "1" if found.takes_one else "")
         strategy.connections.departures.keep(ledger.info)
-        if stock:
-            with ledger.writing():
-                ledger.info.set_meta(STOCK_WORKERS, ", ".join(sorted(stock)))
-                add_nodes(ledger, found.stock if seen else (), "stock")
-                add_nodes(ledger, found.idle if seen else (), "unserved")
-                add_nodes(ledger, () if seen else [""], "nobody")
+        with ledger.writing():  # workers that do not report starts: what they had may have run
+            add_nodes(ledger, found.stock if seen else (), "stock")
+            add_nodes(ledger, found.idle if seen else (), "unserved")
+            add_nodes(ledger, () if seen else [""], "nobody")
         # These show where a worker runs other code of a task than is here.
         if not is_private:
             record_known_workers(ledger, publisher, set(found.workers) - set(found.stock))
             if store := other_store(publisher.app, state.address):
-                with ledger.writing():
-                    ledger.info.set_meta(OWN_STORE, store)
-                    place = PlaceFact(**stamp(), what="own_store", url=store)
-                    ledger.facts.append([(None, place)])
+                place = PlaceFact(**stamp(), what="own_store", url=store)
+                ledger.facts.append([(None, place)])
         tasks: Iterable[str] = demand.tasks
         if found.unknown_tasks:  # entries of them may be withheld
             tasks = (attempt.entry.task for attempt in state.to_send)

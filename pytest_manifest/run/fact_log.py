@@ -16,7 +16,7 @@ from typing import Final, Literal, TypeAlias, TypedDict
 from loguru import logger
 
 from pytest_manifest.broker.locating import JobLocations
-from pytest_manifest.ledger import STORE_EMPTIED, Ledger, utc_now
+from pytest_manifest.ledger import Ledger, utc_now
 from pytest_manifest.ledger.facts import Owned, end_of
 from pytest_manifest.processes import boot_id
 from pytest_manifest.run.inflight import Overdue, PendingAttempt
@@ -40,6 +40,7 @@ from pytest_manifest.schema.facts import (
 from pytest_manifest.schema.run_facts import (
     JobFact,
     RunFact,
+    RunFacts,
     RunOver,
     RunOverReason,
     Search,
@@ -320,9 +321,12 @@ def end_segment(ledger: Ledger, how: Ending, *, stopped: datetime | None = None)
 
 def note_emptied(ledger: Ledger) -> None:
     """Record that the store has lost what it held of the run: starts of what is in flight, too."""
-    with ledger.writing():
-        ledger.facts.append([(None, StoreFact(**stamp(), what="emptied"))])
-        ledger.info.set_meta(STORE_EMPTIED, "1")
+    ledger.facts.append([(None, StoreFact(**stamp(), what="emptied"))])
+
+
+def was_emptied(run: RunFacts) -> bool:
+    """Return whether the store of a run has lost what it held, be it marked anew since."""
+    return any(one.what == "emptied" for one in run.store)
 
 
 CLOCK: Final = "clock"

@@ -17,14 +17,11 @@ from pytest_manifest.ledger import (
     BAD_ROW_ERRORS,
     BUDGET,
     OVER_BUDGET,
-    STOCK_WORKERS,
     UNITED_KEYS,
     Ledger,
     RunInfo,
     RunSegment,
     RunStatus,
-    has_all_starts,
-    key_of,
     merge_files,
 )
 from pytest_manifest.ledger.files import RunFiles
@@ -56,7 +53,6 @@ class MergeInput:
     shard: Shard | None
     texts: Mapping[str, frozenset[str]]
     metadata: dict[str, str]
-    witnessed: bool
     entries: int
     open: int
     segments: Sequence[RunSegment]
@@ -223,7 +219,6 @@ def _read(path: Path) -> MergeInput:
             shard=ledger.info.shard(),
             texts={key: ledger.info.texts(key) for key in UNITED_KEYS},
             metadata=metadata,
-            witnessed=has_all_starts(ledger.info, some_start=ledger.events.has_starts()),
             entries=entries,
             open=entries - final,
             segments=_segments(ledger, info),
@@ -305,9 +300,6 @@ def _info(sources: Sequence[MergeInput]) -> RunInfo:
 def _metadata(info: RunInfo, sources: Sequence[MergeInput]) -> dict[str, str | int | None]:
     """Return the columns of the merged ledger's own run, and what differs in those merged."""
     metadata: dict[str, str | int | None] = {**columns_of(info), "status": _status(sources)}
-    for source in sources:
-        if not source.witnessed and STOCK_WORKERS not in source.metadata:
-            metadata[key_of(STOCK_WORKERS, source.info.run)] = "of a run that was merged"
     over_budget = [one for source in sources if (one := source.metadata.get(OVER_BUDGET))]
     metadata |= {OVER_BUDGET: over_budget[0]} if over_budget else {}
     for key in UNITED_KEYS:

@@ -13,8 +13,8 @@ from loguru import logger
 
 from pytest_manifest.broker.locating import BrokerSnapshot, JobLocations
 from pytest_manifest.errors import StackError
-from pytest_manifest.ledger import STORE_EMPTIED, why_starts_may_lack
 from pytest_manifest.run.context import EngineContext
+from pytest_manifest.run.fact_log import was_emptied
 from pytest_manifest.run.inflight import Overdue, PendingAttempt, StrandedJobs
 from pytest_manifest.run.schedule import Sender
 from pytest_manifest.run.search import (
@@ -25,7 +25,10 @@ from pytest_manifest.run.search import (
 )
 from pytest_manifest.run.verdict_recorder import VerdictRecorder
 from pytest_manifest.schema.facts import RecallReason
+from pytest_manifest.schema.run_facts import RunFacts
+from pytest_manifest.text import listed
 from pytest_manifest.verdict.belief import is_revocation_notice
+from pytest_manifest.verdict.case import reports_starts
 
 POLL_PERIOD = 0.05
 """Seconds from one poll to the next while running jobs are waited for."""
@@ -291,10 +294,10 @@ class MissingJobs:
     def _starts_unknown(self) -> str:
         """Return why a job may have started unreported, "" where none may; our own workers report
         every start, but a store that was emptied has lost what they reported."""
-        info = self._context.ledger.info
-        if self._context.is_private and info.get_meta(STORE_EMPTIED) is None:
+        known = self._context.ledger.jobs.run_facts()
+        if self._context.is_private and not was_emptied(known):
             return ""
-        return why_starts_may_lack(info)
+        return why_starts_may_lack(known)
 
     def _take_out_doubtful(self, located: JobLocations) -> list[str]:
         """Remove from our own stack what dead workers had and may have begun; return what it was.
@@ -362,3 +365,24 @@ class MissingJobs:
             return ()
         pending = self._pending.by_task_id
         return self._search.waiting([i for i, o in overdue.items() if o.by_start and i in pending])
+
+
+def why_starts_may_lack(run: RunFacts) -> str:
+    """Return a phrase that says why a start may be unreported; "" where none can be."""
+    if reports_starts(run):
+        return ""
+    if was_emptied(run):
+        return "the result store has lost what workers had reported"
+    if any(one.why == "gave_up" for one in run.overs):
+        return "a session of this run gave up, and may have missed reports"
+    if any(one.what == "other_broker" for one in run.places):
+        return "the run was searched for on another broker once"
+    if any(one.what == "nobody" for one in run.nodes):
+        return "no worker had answered when the jobs were sent, so it is not known who had them"
+    stock = [one.name for one in run.nodes if one.what == "stock"]
+    stock += [f"any worker of queue {one.name!r}" for one in run.nodes if one.what == "unserved"]
+    if stock:
+        return f"of {', '.join(sorted(set(stock)))} it is not known when it begins a job"
+    names = {one.name for one in run.nodes if one.what == "silent"}
+    names -= {one.name for one in run.nodes if one.what == "reports"}
+    return f"of {listed(sorted(names), 3)} nothing is known but the name"

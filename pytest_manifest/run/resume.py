@@ -15,7 +15,7 @@ from typing import Final
 
 from pytest_manifest.broker.locating.base import JobLocations, Location
 from pytest_manifest.errors import DispatchError, StackError
-from pytest_manifest.ledger import STORE_EMPTIED, AttemptRow, Ledger, utc_now
+from pytest_manifest.ledger import AttemptRow, Ledger, utc_now
 from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.ledger.invariants import RUN_THOUGH_UNSENT
 from pytest_manifest.ledger.queries import BATCH
@@ -25,7 +25,7 @@ from pytest_manifest.run.casebook import Evaluated
 from pytest_manifest.run.connections import RunState
 from pytest_manifest.run.dispatch import admit
 from pytest_manifest.run.engine import Engine
-from pytest_manifest.run.fact_log import end_segment, note_emptied, stamp
+from pytest_manifest.run.fact_log import end_segment, note_emptied, stamp, was_emptied
 from pytest_manifest.run.inflight import PendingAttempts
 from pytest_manifest.run.resume_rules import (
     Decision,
@@ -171,7 +171,7 @@ def refuse_read_on(ledger: Ledger, collector: ReceiptCollector) -> None:
     Call it before the stream is read. Raises StackError where the store cannot be reached.
     """
     # One that was emptied and marked anew has lost records, too.
-    if ledger.info.get_meta(STORE_EMPTIED) is None and collector.was_read_on():
+    if not was_emptied(ledger.jobs.run_facts()) and collector.was_read_on():
         raise _refusal(ledger, "what workers reported since has been read by another")
 
 
@@ -327,7 +327,7 @@ class Resume(EarlierRunStrategy):
         if not self.state.address.is_private or info.status == "running":
             return
         nothing_sent = ledger.attempts.send_states().keys() <= NOT_OURS
-        if nothing_sent or info.get_meta(STORE_EMPTIED) is not None:
+        if nothing_sent or was_emptied(ledger.jobs.run_facts()):
             return
         if collector.is_intact() is False:
             note_emptied(ledger)

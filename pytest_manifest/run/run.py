@@ -16,7 +16,7 @@ from pathlib import Path
 from loguru import logger
 
 from pytest_manifest.errors import DispatchError, LedgerError, ManifestToolError
-from pytest_manifest.ledger import GAVE_UP, OVER_BUDGET, SECRETS, Ledger
+from pytest_manifest.ledger import OVER_BUDGET, SECRETS, Ledger
 from pytest_manifest.log import log_failure
 from pytest_manifest.manifest import write_receipt_lines
 from pytest_manifest.redaction import redact
@@ -234,8 +234,6 @@ class Run:
         if not self._state.settings.send_only:
             with self._failure_logged("not all verdicts were written"):
                 engine.record_rest(RunGaveUp(error=str(error)))
-        with self._failure_logged("that the run gave up was not written"):
-            ledger.info.set_meta(GAVE_UP, str(error))
         with self._failure_logged("the run's end was not written"):
             self._strategy.end_unrevoked(ledger)
 

@@ -20,7 +20,6 @@ from pytest_manifest.broker.client import load_app
 from pytest_manifest.broker.stores import Servers, is_same, with_host
 from pytest_manifest.ledger import (
     BUDGET,
-    OTHER_BROKER,
     OVER_BUDGET,
     AttemptRow,
     Ledger,
@@ -246,7 +245,6 @@ class EarlierRunStrategy(Strategy):
         self._open_ledger.defer_commits()
         self.has_other_keys = require_signatures(self._open_ledger, state.settings.receipt_keys)
         if is_other_broker(state.info, state.address):
-            self._open_ledger.info.set_meta(OTHER_BROKER, state.info.broker)
             place = PlaceFact(**stamp(), what="other_broker", url=state.info.broker)
             self._open_ledger.facts.append([(None, place)])
         return self._open_ledger

@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from pytest_manifest.ledger import (
-    STOCK_WORKERS,
-    UNVERIFIED_WORKERS,
     AttemptRow,
     EntryVerdict,
     Ledger,
@@ -132,8 +130,8 @@ def _revoked(end: End) -> Complaint | None:
 
 
 def _unknown(end: End) -> Complaint | None:
-    info = end.ledger.info
-    strangers = info.get_meta(STOCK_WORKERS) or info.get_meta(UNVERIFIED_WORKERS)
+    info, known = end.ledger.info, end.ledger.jobs.run_facts()
+    strangers = any(one.what in ("stock", "unserved", "nobody", "silent") for one in known.nodes)
     # Workers of others from which no start was ever seen need not tell of any.
     silent = not (info.read().is_private or end.ledger.events.has_starts())
     silent = silent or end.code == "start_unreported"  # which was so at that time

@@ -15,7 +15,7 @@ from shutil import rmtree
 from typing import Final, NamedTuple
 
 from pytest_manifest.broker.attempt import attempt_of
-from pytest_manifest.ledger import GAVE_UP, STOCK_WORKERS, Ledger, RunInfo
+from pytest_manifest.ledger import Ledger, RunInfo
 from pytest_manifest.manifest import Manifest, write_manifest, write_receipt_lines
 from pytest_manifest.run import RunSettings, audit_run
 from pytest_manifest.run.audit import violations
@@ -30,7 +30,7 @@ from pytest_manifest.schema.wire import arguments_sha256, json_sha256
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import Costs
 from pytest_manifest.verdict.judging import Judging
-from tests.reports import add_receipts, add_starts, started
+from tests.reports import GAVE_UP, add_receipts, add_starts, node, note, started
 from tests.simulation.program import Partner
 from tests.unit.run_world import EPOCH, HOST
 
@@ -205,8 +205,7 @@ def _ledger_of_partner(manifest: Manifest, folder: Path, partner: str) -> Path:
         if partner == "excused":
             note_emptied(ledger)
             ledger.facts.append([(None, SetBack(**stamp(), by=1e6, most=1e6))])
-            ledger.info.set_meta(GAVE_UP, "nobody was there")
-            ledger.info.set_meta(STOCK_WORKERS, "w@box")
+            note(ledger, GAVE_UP, node("w@box", "stock"))
         begun = started(task_id, "x", EPOCH, 0, "w@box", HOST, 1, redelivered=False)
         add_starts(ledger, [begun])
         receipt = Receipt(

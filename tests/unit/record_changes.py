@@ -10,6 +10,10 @@ from pytest_manifest.schema.facts import Kind
 from tests.unit.ledger_support import INFO
 
 ANNOUNCE = 'INSERT INTO announced (root, "key", announcer, how, task, number, task_ids, is_off) '
+EMPTIED = (
+    "INSERT INTO facts (seq, run, job, kind, at, source, data) "
+    f'VALUES (-99, 1, 0, {Kind.STORE:d}, 0, 1, \'{{"what":"emptied"}}\')'
+)
 OF = "(SELECT task_id FROM attempts WHERE entry = '{}' AND attempt = {})"
 PLAIN, OTHER, LOOSE = (OF.format(name, 1) for name in ("plain", "other", "loose"))
 CHORD, ONCE, TREE = (OF.format(name, 1) for name in ("chord", "once", "tree"))
@@ -361,7 +365,7 @@ BROKEN: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
         [("S3", "plain", "attempt 1 is called lost, and a worker had begun it")],
     ),
     "uncertain without a time, and the store was emptied": (
-        UNCERTAIN + "UPDATE run SET store_emptied = 1",
+        UNCERTAIN + EMPTIED,
         [UNANNOUNCED],
     ),
     "lost, and its own end came since": (

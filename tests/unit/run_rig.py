@@ -15,7 +15,7 @@ from loguru import logger
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.broker.publisher import Publisher
-from pytest_manifest.ledger import STOCK_WORKERS, AttemptRow, EntryVerdict, Ledger
+from pytest_manifest.ledger import AttemptRow, EntryVerdict, Ledger
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.results.collector import ReceiptCollector
@@ -456,7 +456,6 @@ def _state_of(record: Record) -> object:
 
 def note_stock(ledger: Ledger, name: str) -> None:
     """Record a worker that reports no starts, as it is recorded when it is found."""
-    ledger.info.set_meta(STOCK_WORKERS, name)
     add_nodes(ledger, [name], "stock")
 
 

@@ -22,7 +22,7 @@ from pytest_manifest.schema.run_facts import RunOver, StoreFact
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict.judging import Judging, recorded
 from pytest_manifest.worker.signing import sign_receipt
-from tests.reports import add_receipts, add_starts, started
+from tests.reports import add_receipts, add_starts, note, started
 from tests.unit.ledger_support import INFO, NOTHING
 
 NOWHERE = StackAddress("", "", None, is_private=False)
@@ -52,7 +52,8 @@ class Shards:
         runtime: float | None = 2.0,
         starts: Sequence[str] = ("x",),
         before: float = 0.0,
-        facts: Mapping[str, str] | None = None,
+        facts: Sequence[StoreFact] = (),
+        columns: Mapping[str, str] | None = None,
         is_whole: bool = True,
         **said: object,
     ) -> Path:
@@ -73,7 +74,8 @@ class Shards:
             keep_manifest(self.manifest, path)
             ledger.info.begin_segment(info.created_at)
             ledger.info.set_meta("shard", f"{number + 1}/{self.total}")
-            for key, value in (facts or {}).items():
+            note(ledger, *facts)
+            for key, value in (columns or {}).items():
                 ledger.info.set_meta(key, value)
             if limits is not None:
                 record_own_limits(ledger, limits)

@@ -14,7 +14,6 @@ import pytest
 from pytest_manifest import signing as keys
 from pytest_manifest.ledger import (
     RECEIPT_KEYS,
-    STORE_EMPTIED,
     Ledger,
 )
 from pytest_manifest.ledger import utc_now as true_now
@@ -24,6 +23,7 @@ from pytest_manifest.run.fact_log import CLOCK, ClockWatch, note_emptied
 from pytest_manifest.run.task_metadata import record_own_limits
 from pytest_manifest.verdict import Costs
 from pytest_manifest.worker import signing
+from tests.reports import EMPTIED
 from tests.unit.shards_support import Shards
 
 BACK = 7200.0
@@ -58,7 +58,7 @@ def test_a_store_that_was_emptied_excuses_no_other_shard(
 ) -> None:
     """An end of an execution that nobody had begun, also where nobody had begun any."""
     shards.add(starts=starts)
-    shards.add(facts={STORE_EMPTIED: "1"})
+    shards.add(facts=[EMPTIED])
     assert shards.statuses(shards.paths[0]) == {"e0": "forged"}
     path = shards.merged(reverse=reverse)
     assert shards.audited(path) == {"e0": "forged", "e1": "passed"}
@@ -69,7 +69,7 @@ def test_a_store_that_was_emptied_excuses_no_other_shard(
 def test_a_clock_that_was_set_back_excuses_no_other_shard(shards: Shards, reverse: bool) -> None:
     """A report from an hour before its job was sent, in the shard whose clock went right."""
     shards.add(before=3600.0)
-    shards.add(facts={CLOCK: f'{{"boot": "b", "ahead": 1.0, "set_back": {BACK}}}'})
+    shards.add(columns={CLOCK: f'{{"boot": "b", "ahead": 1.0, "set_back": {BACK}}}'})
     assert shards.statuses(shards.paths[0]) == {"e0": "forged"}
     path = shards.merged(reverse=reverse)
     assert shards.audited(path) == {"e0": "forged", "e1": "passed"}
@@ -105,8 +105,8 @@ def test_a_key_that_one_shard_trusts_is_none_of_another(
     for the audit itself is trusted in all."""
     (private, public), (_, other) = two_keys
     signing.use(keys.read_signer(private.decode(), "key"))
-    shards.add(facts={RECEIPT_KEYS: other})
-    shards.add(facts={RECEIPT_KEYS: public})
+    shards.add(columns={RECEIPT_KEYS: other})
+    shards.add(columns={RECEIPT_KEYS: public})
     assert shards.statuses(shards.paths[0]) == {"e0": "forged"}
     path = shards.merged(reverse=False)
     assert shards.audited(path) == {"e0": "forged", "e1": "passed"}
@@ -152,15 +152,11 @@ def test_a_raised_limit_reaches_nothing_of_before_where_the_clock_was_set_back(
     assert shards.audited(path) == {"e0": "timed_out"}
 
 
-@pytest.mark.parametrize("by", ["now", "an earlier version"])
-def test_a_store_that_is_emptied_later_excuses_nothing_of_before(shards: Shards, by: str) -> None:
-    """Only what is in flight then; an earlier version has written down no more than that."""
+def test_a_store_that_is_emptied_later_excuses_nothing_of_before(shards: Shards) -> None:
+    """Only what is in flight then."""
     path = shards.add(starts=())
     with Ledger.open(path, write=True) as ledger:
-        if by == "now":
-            note_emptied(ledger)
-        else:
-            ledger.info.set_meta(STORE_EMPTIED, "1")
+        note_emptied(ledger)
     assert shards.audited(path) == {"e0": "forged"}
 
 

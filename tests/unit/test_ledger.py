@@ -373,13 +373,13 @@ def test_what_follows_a_failed_record_is_not_written(ledger: Ledger) -> None:
 
     def go_on_regardless() -> None:
         with ledger.transaction():
-            ledger.info.set_meta("gave_up", "1")
+            ledger.info.set_meta("shard", "1/2")
             ledger._db.connection.execute("ROLLBACK")  # as SQLite does by itself on a full disk
-            ledger.info.set_meta("own_store", "2")
+            ledger.info.set_meta("accepted", "2")
 
     with pytest.raises(LedgerError, match="an earlier record of the transaction failed"):
         go_on_regardless()
-    assert (ledger.info.get_meta("gave_up"), ledger.info.get_meta("own_store")) == (None, None)
+    assert (ledger.info.get_meta("shard"), ledger.info.get_meta("accepted")) == (None, None)
 
 
 def test_a_reader_cannot_write(ledger: Ledger, path: Path) -> None:

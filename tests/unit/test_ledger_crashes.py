@@ -179,6 +179,6 @@ def test_a_read_only_medium_is_read(disk: SmallDisk) -> None:
     with Ledger.open(path) as reader:
         assert whole_batches(reader) == 1
         with pytest.raises(LedgerError, match="cannot be written"):
-            reader.info.set_meta("gave_up", "value")
+            reader.info.set_meta("accepted", "value")
     with pytest.raises(LedgerError, match=r"run\.sqlite: cannot be written.*writable"):
         Ledger.open(path, write=True)

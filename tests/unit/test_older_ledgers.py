@@ -11,12 +11,12 @@ import pytest
 
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.errors import DispatchError
-from pytest_manifest.ledger import STORE_EMPTIED, TO_REUSE
+from pytest_manifest.ledger import TO_REUSE
 from pytest_manifest.run.inflight import PendingAttempts
 from pytest_manifest.run.resume import refuse_traces
 from pytest_manifest.run.resume_rules import ResumeRules
 from pytest_manifest.schema import Receipt
-from tests.reports import add_receipts
+from tests.reports import EMPTIED, add_receipts, is_emptied, note
 from tests.unit.resume_rig import ResumeRig, entry, resume_rig
 from tests.unit.run_fakes import FakeStream
 
@@ -48,7 +48,7 @@ def refused(rig: ResumeRig, why: str, *selected: str) -> None:
     assert rig.statuses() == {}
     with rig.ledger() as ledger:
         assert {row.state for row in ledger.attempts.all()} == {"planned"}
-        assert ledger.info.get_meta(STORE_EMPTIED) is None
+        assert not is_emptied(ledger)
 
 
 def test_what_has_left_no_trace_is_sent(rig: ResumeRig) -> None:
@@ -119,7 +119,7 @@ def test_where_all_was_sent_a_stream_that_another_has_read_is_a_trace_as_well(
 def test_an_emptied_stream_is_none(rig: ResumeRig, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was marked anew since, and may have lost its records before that."""
     with rig.ledger() as ledger:
-        ledger.info.set_meta(STORE_EMPTIED, "1")
+        note(ledger, EMPTIED)
     monkeypatch.setattr(FakeStream, "was_read_on", lambda stream: True)
     rig.resume()
     assert set(rig.decided().values()) == {UNSENT}

@@ -13,7 +13,7 @@ import pytest
 
 from pytest_manifest import signing as keys
 from pytest_manifest.errors import DispatchError, LedgerError
-from pytest_manifest.ledger import STORE_EMPTIED, Descendant, ReusedFrom
+from pytest_manifest.ledger import Descendant, ReusedFrom
 from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.processes import own_identity
 from pytest_manifest.run.casebook import require_signatures
@@ -24,7 +24,7 @@ from pytest_manifest.run.search import Departures, WorkerFacts
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.schema import Receipt
 from pytest_manifest.worker import signing
-from tests.reports import add_starts, started
+from tests.reports import add_starts, is_emptied, started
 from tests.simulation.stack import address
 from tests.unit.ledger_support import INFO, NOTHING
 from tests.unit.resume_rig import ResumeRig, entry, resume_rig
@@ -265,7 +265,7 @@ def test_an_emptied_store_makes_everything_doubtful(rig: ResumeRig) -> None:
     }
     assert rig.statuses() == {"a": "unknown", "c": "unknown"}
     with rig.ledger() as ledger:
-        assert ledger.info.get_meta(STORE_EMPTIED) == "1"
+        assert is_emptied(ledger)
         assert ledger.info.get_meta("stream_position") == "0"
         found = ledger.verdicts.of_entry("a")
     assert found is not None
@@ -281,7 +281,7 @@ def test_a_store_that_was_never_marked_is_not_an_emptied_one(rig: ResumeRig) -> 
     assert rig.world.began_stream
     assert [action for action, _ in rig.decided().values()] == ["send"] * 3
     with rig.ledger() as ledger:
-        assert ledger.info.get_meta(STORE_EMPTIED) is None
+        assert not is_emptied(ledger)
 
 
 @pytest.mark.parametrize("status", ["stopped", "running"])
@@ -302,7 +302,7 @@ def test_a_run_that_has_reused_and_sent_nothing_has_nothing_to_lose(
     assert not made.state.warnings
     assert [one.entry.id for one in rig.to_send()] == ["b", "c"]
     with rig.ledger() as ledger:
-        assert ledger.info.get_meta(STORE_EMPTIED) is None
+        assert not is_emptied(ledger)
 
 
 @pytest.mark.parametrize("status", ["stopped", "running"])
@@ -316,7 +316,7 @@ def test_a_store_that_ended_with_its_session_was_emptied_by_nobody(
     made = rig.resume()
     assert bool(made.state.warnings) == (status == "running")
     with rig.ledger() as ledger:
-        assert ledger.info.get_meta(STORE_EMPTIED) == "1"
+        assert is_emptied(ledger)
 
 
 def test_an_emptied_store_is_not_begun_anew_for_nothing(rig: ResumeRig) -> None:
@@ -336,7 +336,7 @@ def test_a_whole_store_is_not_begun_anew(rig: ResumeRig) -> None:
         ledger.info.set_meta("stream_position", "7")
     rig.resume()
     with rig.ledger() as ledger:
-        assert ledger.info.get_meta(STORE_EMPTIED) is None
+        assert not is_emptied(ledger)
         assert ledger.info.get_meta("stream_position") == "7"
 
 

@@ -8,12 +8,12 @@ from unittest import mock
 
 import pytest
 
-from pytest_manifest.ledger import STORE_EMPTIED, Descendant, ReusedFrom
-from pytest_manifest.ledger.run_info import STOCK_WORKERS
+from pytest_manifest.ledger import Descendant, ReusedFrom
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.run import resume
 from pytest_manifest.run.fact_log import note_emptied, stamp
 from pytest_manifest.schema.facts import Recalled, Withheld
+from tests.reports import is_emptied, node, note
 from tests.unit.ledger_support import INFO
 from tests.unit.resume_rig import ResumeRig, entry, resume_rig
 
@@ -111,7 +111,7 @@ def test_a_run_that_has_sent_nothing_in_any_way_has_nothing_to_lose(rig: ResumeR
     made = rig.resume(["b", "c"])
     assert made.state.warnings == []
     with rig.ledger() as ledger:
-        assert ledger.info.get_meta(STORE_EMPTIED) is None
+        assert not is_emptied(ledger)
 
 
 def test_a_store_that_has_lost_what_was_told_is_remembered(rig: ResumeRig) -> None:
@@ -127,7 +127,7 @@ def test_a_store_that_has_lost_what_was_told_is_remembered(rig: ResumeRig) -> No
     rig.resume()
     assert [one.entry.id for one in rig.to_send()] == ["c"]
     with rig.ledger() as ledger:
-        assert ledger.info.get_meta(STORE_EMPTIED) == "1"
+        assert is_emptied(ledger)
 
 
 def test_a_stream_that_begins_anew_lasts_as_long_as_the_first(rig: ResumeRig) -> None:
@@ -190,7 +190,7 @@ def test_what_was_not_put_back_as_it_may_have_begun_is_waited_for(tmp_path: Path
         rig.world.take(worker)
         del rig.world.workers[worker.name]
         with rig.ledger() as ledger:
-            ledger.info.set_meta(STOCK_WORKERS, "1")
+            note(ledger, node("w9@box", "stock"))
         rig.resume(["a"], repair=True)
         assert len(rig.world.unacked) == 1
         assert rig.decided()["a"] == ("wait", "it may still be queued or running")

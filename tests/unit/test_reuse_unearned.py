@@ -14,7 +14,7 @@ import pytest
 
 from pytest_manifest import signing as keys
 from pytest_manifest.errors import DispatchError
-from pytest_manifest.ledger import STORE_EMPTIED, Ledger
+from pytest_manifest.ledger import Ledger
 from pytest_manifest.run.casebook import require_signatures
 from pytest_manifest.run.exports import exported_lines, ledger_of_receipts
 from pytest_manifest.run.reuse import take_over_passes
@@ -22,7 +22,7 @@ from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
 from pytest_manifest.worker import signing
 from tests.ledger_edits import make_editable
-from tests.reports import add_receipts, add_starts, started
+from tests.reports import EMPTIED, add_receipts, add_starts, note, started
 from tests.unit.record_support import RUN, SENT_AT, RecordWriter
 from tests.unit.reuse_rig import CODE, CODES, Reused, Rig, Row, double
 from tests.verdicts import evaluate
@@ -233,7 +233,7 @@ def test_of_an_older_copy_of_a_ledger_what_it_knows_is_reused(rig: Rig) -> None:
     doubted = [record.task_id(name) for name in "bc"]
     record.ledger.attempts.mark(doubted, "uncertain", note="a newer copy may have sent it")
     record.ledger._db.connection.execute("UPDATE jobs SET sent_at = NULL WHERE state = 'uncertain'")
-    record.ledger.info.set_meta(STORE_EMPTIED, "1")
+    note(record.ledger, EMPTIED)
     rig.finish(record)
     run = rig.reuse(plan)
     assert (run.sent, run.broken()) == (["b", "c"], [])

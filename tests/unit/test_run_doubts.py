@@ -9,16 +9,13 @@ import pytest
 
 from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.ledger import (
-    NO_WORKER,
-    STOCK_WORKERS,
-    STORE_EMPTIED,
-    UNVERIFIED_WORKERS,
     Ledger,
-    why_starts_may_lack,
 )
-from pytest_manifest.ledger.run_info import may_lack_starts
 from pytest_manifest.run.fact_log import note_emptied
+from pytest_manifest.run.missing import why_starts_may_lack
 from pytest_manifest.run.resume_rules import EntryState, ResumeRules, decide
+from pytest_manifest.schema.run_facts import NodeFact, RunOver, StoreFact
+from tests.reports import EMPTIED, GAVE_UP, node, note
 from tests.unit.ledger_support import INFO
 from tests.unit.run_fakes import FakeStream
 from tests.unit.run_rig import Plan, Rig, rig
@@ -175,22 +172,29 @@ def test_a_run_that_another_session_goes_on_with_sends_nothing_more(
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"),
+    ("facts", "said"),
     [
-        (STORE_EMPTIED, "1", "the result store has lost what workers had reported"),
-        (STOCK_WORKERS, NO_WORKER, "no worker had answered when the jobs were sent"),
-        (STOCK_WORKERS, "w@h", "of w@h it is not known when it begins a job"),
-        (UNVERIFIED_WORKERS, '["a@h", "b@h"]', "of a@h, b@h nothing is known but the name"),
-        (UNVERIFIED_WORKERS, "", ""),
+        ([EMPTIED], "the result store has lost what workers had reported"),
+        ([node("", "nobody")], "no worker had answered when the jobs were sent"),
+        ([node("w@h", "stock")], "of w@h it is not known when it begins a job"),
+        (
+            [node("q", "unserved")],
+            "of any worker of queue 'q' it is not known when it begins a job",
+        ),
+        (
+            [node("b@h", "silent"), node("a@h", "silent")],
+            "of a@h, b@h nothing is known but the name",
+        ),
+        ([node("a@h", "silent"), node("a@h", "reports")], ""),
+        ([GAVE_UP], "a session of this run gave up, and may have missed reports"),
     ],
 )
 def test_why_a_start_may_be_unreported_is_said_as_it_is(
-    key: str, value: str, said: str, tmp_path: Path
+    facts: list[NodeFact | StoreFact | RunOver], said: str, tmp_path: Path
 ) -> None:
     """Whoever reads that some worker reports no starts looks for it, where all of them do."""
     with Ledger.create(tmp_path / "r.sqlite", INFO) as ledger:
-        assert why_starts_may_lack(ledger.info) == ""
-        ledger.info.set_meta(key, value)
-        found = why_starts_may_lack(ledger.info)
+        assert why_starts_may_lack(ledger.jobs.run_facts()) == ""
+        note(ledger, *facts)
+        found = why_starts_may_lack(ledger.jobs.run_facts())
         assert found.startswith(said) if said else found == ""
-        assert bool(found) == may_lack_starts(ledger.info)
