@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Literal, TypeAlias
 
-from pytest_manifest.ledger.database import LedgerPart
+from pytest_manifest.ledger.database import LedgerPart, chunks, placeholders
 from pytest_manifest.ledger.rows import (
     AttemptRow,
     ReusedFrom,
@@ -153,7 +153,13 @@ class Attempts(LedgerPart):
 
     def of_entry(self, entry: str) -> list[AttemptRow]:
         """Return every attempt of an entry, by number."""
-        return list(self._attempts("WHERE a.name = ? ORDER BY a.attempt", entry))
+        return list(self.of_entries([entry]))
+
+    def of_entries(self, entries: Sequence[str]) -> Iterator[AttemptRow]:
+        """Yield every attempt of these entries, entry by entry, by number."""
+        for some in chunks(entries):
+            which = f"WHERE a.name IN ({placeholders(some)}) ORDER BY a.name, a.attempt"
+            yield from self._attempts(which, *some)
 
     def newest(self) -> Iterator[AttemptRow]:
         """Yield the newest attempt of each entry, in the manifest's order."""

@@ -89,15 +89,23 @@ class WorkerEvents(LedgerPart):
 
     def receipts(self, task_id: str) -> list[tuple[str | None, Receipt]]:
         """Return ``(execution, receipt)`` of a job in the order of arrival."""
-        query = "SELECT execution, receipt FROM receipts WHERE task_id = ? ORDER BY seq"
-        return list(
-            self._db.build_each(lambda row: (row[0], receipt_of(row[1])), query, (task_id,))
-        )
+        return self.receipts_of([task_id]).get(task_id, [])
 
-    def all_receipts(self) -> Iterator[tuple[str, str | None, Receipt]]:
+    def receipts_of(self, task_ids: Sequence[str]) -> dict[str, list[tuple[str | None, Receipt]]]:
+        """Return the same of each of these jobs that has some, by task id."""
+        found: dict[str, list[tuple[str | None, Receipt]]] = {}
+        for some in chunks(task_ids):
+            which = f"WHERE task_id IN ({placeholders(some)})"
+            for task_id, execution, receipt in self.all_receipts(which, some):
+                found.setdefault(task_id, []).append((execution, receipt))
+        return found
+
+    def all_receipts(
+        self, which: str = "", values: Sequence[str] = ()
+    ) -> Iterator[tuple[str, str | None, Receipt]]:
         """Yield ``(task_id, execution, receipt)`` of all receipts in the order of arrival."""
-        query = "SELECT task_id, execution, receipt FROM receipts ORDER BY seq"
-        return self._db.build_each(lambda row: (row[0], row[1], receipt_of(row[2])), query)
+        query = f"SELECT task_id, execution, receipt FROM receipts {which} ORDER BY seq"  # noqa: S608 - fixed text
+        return self._db.build_each(lambda row: (*row[:2], receipt_of(row[2])), query, values)
 
     def last_arrival(self) -> datetime | None:
         """Return when the newest receipt arrived, None where there is none."""

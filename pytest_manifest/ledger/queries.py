@@ -8,19 +8,14 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
-from pytest_manifest.ledger.database import Built, LedgerPart, chunks, placeholders
+from pytest_manifest.ledger.attempts import Attempts
+from pytest_manifest.ledger.database import Built, LedgerPart
 from pytest_manifest.ledger.events import WorkerEvents
 from pytest_manifest.ledger.rows import (
-    BAD_ROW_ERRORS,
     AttemptRow,
     EntryVerdict,
     Row,
-    attempt_of_row,
-    damaged,
     entry_verdict_of_row,
-    moment,
-    origin_of,
-    receipt_of,
     refuse_no_status,
 )
 from pytest_manifest.ledger.tables import PRESENT, RECEIPT
@@ -44,9 +39,8 @@ _RUNTIME = (
     "WHERE json_extract(v.added, '$.reused') IS NULL"
 )
 _RUNTIMES = "SELECT entry, json_extract(receipt, '$.runtime') s FROM settled WHERE s IS NOT NULL"
-_NOT_PASSED = (
-    f"SELECT j.value, v.seq, v.verdict, {RECEIPT} {_REQUESTED} WHERE v.status IS NOT 'passed'"
-)
+_OF_ENTRIES = f"SELECT j.value, v.seq, v.verdict, {RECEIPT} {_REQUESTED}"
+_NOT_PASSED = f"{_OF_ENTRIES} WHERE v.status IS NOT 'passed'"
 
 _PASSED = f"""
     SELECT a.name, a.attempt, a.id, a.sent_at, {RECEIPT}, a.reused_from
@@ -64,7 +58,6 @@ _FINAL = f"""
     SELECT (SELECT count(*) FROM settled WHERE kind NOT IN {in_sql(OPEN)})
         = (SELECT count(DISTINCT name) FROM jobs)
 """  # noqa: S608 - fixed text
-_VERDICTS = f"SELECT v.seq, v.verdict, {RECEIPT} {_REQUESTED}"
 _RECEIPT = f"SELECT {RECEIPT}, v.verdict {_REQUESTED}"
 # Where the manifest has changed in between, the newest attempt has the position.
 _IN_ORDER = """
@@ -156,16 +149,10 @@ class Queries(LedgerPart):
         """Return whether each of these entries has a verdict."""
         return all(row[0] == 0 for row in self._in_batches(_WITHOUT_VERDICT, entries))
 
-    def verdicts_after(self, seq: int) -> Iterator[tuple[int, str]]:
-        """Yield ``(seq, entry)`` of the verdicts after ``seq``, in order."""
-        yield from self._db.read(
-            "SELECT seq, entry FROM settled WHERE seq > ? ORDER BY seq", (seq,)
-        )
-
     def all_verdicts(self) -> Iterator[EntryVerdict]:
         """Yield every entry's verdict and receipt, in the manifest's order."""
-        found = self._built_in_batches(_verdict_or_none, _VERDICTS, self._in_order())
-        return (settled for settled in found if settled is not None)
+        found = self._built_in_batches(_entry_and_verdict, _OF_ENTRIES, self._in_order())
+        return (settled for _, settled in found if settled is not None)
 
     def raw_receipts(self) -> Iterator[tuple[str, str]]:
         """Yield the receipts on which verdicts rest, and these verdicts, as JSON, in the manifest's
@@ -211,45 +198,23 @@ class Queries(LedgerPart):
 
     def histories(self, entries: Sequence[str]) -> dict[str, History]:
         """Return the history of each of these entries that the run has."""
-        try:
-            return self._histories(entries)
-        except BAD_ROW_ERRORS as error:  # an index that has what its table has not
-            raise damaged(self._db.path, error) from error
-
-    def _histories(self, entries: Sequence[str]) -> dict[str, History]:
         found: dict[str, History] = {}
-        decided_attempts: dict[str, int | None] = {}
-        for entry, attempt, settled in self._in_chunks(_verdict_of_entry, _ENTRY_VERDICTS, entries):
-            found[entry] = History(verdict=settled)
-            decided_attempts[entry] = attempt
+        for entry, verdict in self._built_in_batches(_entry_and_verdict, _OF_ENTRIES, entries):
+            if verdict is not None:
+                found[entry] = History(verdict=verdict)
         owners: dict[str, History] = {}
         others: list[str] = []
-
-        def attempt_of(row: Row) -> AttemptRow:
-            history = found.setdefault(row[1], History())
-            return _attempt(row, decided_attempts.get(row[1]), history.verdict)
-
-        for one in self._in_chunks(
-            attempt_of, _ENTRY_ATTEMPTS, entries, "ORDER BY a.name, a.attempt"
-        ):
-            history = found[one.entry]
+        for one in Attempts(self._db).of_entries(entries):
+            history = owners[one.task_id] = found.setdefault(one.entry, History())
             history.attempts.append(one)
-            owners[one.task_id] = history
             if history.verdict is None or history.verdict.verdict.attempt != one.attempt:
                 others.append(one.task_id)
-        for task_id, starts in WorkerEvents(self._db).each(Started, list(owners)).items():
+        events = WorkerEvents(self._db)
+        for task_id, starts in events.each(Started, list(owners)).items():
             owners[task_id].starts[task_id] = starts
-        for task_id, receipt in self._in_chunks(
-            _receipt_of_task, _TASK_RECEIPTS, others, "ORDER BY seq"
-        ):
-            owners[task_id].receipts.setdefault(task_id, []).append(receipt)
+        for task_id, receipts in events.receipts_of(others).items():
+            owners[task_id].receipts[task_id] = [receipt for _, receipt in receipts]
         return found
-
-    def _in_chunks(
-        self, make: Callable[[Row], Built], query: str, values: Sequence[str], order: str = ""
-    ) -> Iterator[Built]:
-        for some in chunks(values):
-            yield from self._db.build_each(make, f"{query} IN ({placeholders(some)}) {order}", some)
 
     def has_costs(self) -> bool:
         """Return whether some receipt may state a cost."""
@@ -262,28 +227,8 @@ def _entry_of_row(row: Row) -> StoredEntry:
     return StoredEntry(*row)
 
 
-def _verdict_or_none(row: Row) -> EntryVerdict | None:
-    return None if row[0] is None else entry_verdict_of_row(row)
-
-
 def _entry_and_verdict(row: Row) -> tuple[str, EntryVerdict | None]:
-    return row[0], _verdict_or_none(row[1:])
-
-
-_ENTRY_ATTEMPTS = """
-    SELECT a.id, a.name, a.attempt, a.position, a.state, a.sent_at, a.note, a.reason, v.status,
-        v.verdict, a.reused_from
-    FROM jobs a LEFT JOIN verdicts v ON v.seq = (
-        SELECT max(seq) FROM verdicts w WHERE w.entry = a.entry AND w.job = a.n AND w.status <> ''
-    ) WHERE a.name
-"""
-_ENTRY_VERDICTS = """
-    SELECT s.entry, CASE WHEN NOT EXISTS (
-            SELECT 1 FROM verdicts v WHERE v.entry = s.number AND v.job = s.job AND v.seq > s.seq
-        ) THEN s.attempt END, s.seq, s.verdict, s.receipt
-    FROM settled s WHERE s.entry
-"""
-_TASK_RECEIPTS = "SELECT task_id, receipt FROM receipts WHERE task_id"
+    return row[0], None if row[1] is None else entry_verdict_of_row(row[1:])
 
 
 @dataclass(slots=True)
@@ -297,26 +242,6 @@ class History:
     verdict: EntryVerdict | None = None
     starts: dict[str, list[Started]] = field(default_factory=dict)
     receipts: dict[str, list[Receipt]] = field(default_factory=dict)
-
-
-def _verdict_of_entry(row: Row) -> tuple[str, int | None, EntryVerdict]:
-    return row[0], row[1], entry_verdict_of_row(row[2:])
-
-
-def _receipt_of_task(row: Row) -> tuple[str, Receipt]:
-    return row[0], receipt_of(row[1])
-
-
-def _attempt(row: Row, decided: int | None, entry_verdict: EntryVerdict | None) -> AttemptRow:
-    """Build an attempt; ``decided``: the number of the attempt that the entry's verdict is of."""
-    if entry_verdict is None or decided != row[2]:
-        return attempt_of_row(row)
-    task_id, entry, number, ordinal, state, sent_at, note, reason, _, _, origin = row
-    sent, verdict = moment(sent_at), entry_verdict.verdict
-    return AttemptRow(
-        *(task_id, entry, number, ordinal, state, sent, note, reason, verdict.verdict, verdict),
-        reused_from=origin_of(origin),
-    )
 
 
 BUDGET: Final = "budget"

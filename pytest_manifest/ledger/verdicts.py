@@ -195,12 +195,7 @@ class Verdicts(LedgerPart):
                     facts.append((entry, TakenUp(seq=0, at=now, job=job, why=why)))
         Facts(self._db).append(facts)
 
-    def since(self, seq: int) -> list[tuple[int, str]]:
-        """Return ``(seq, entry)`` of the verdicts after ``seq``, in order."""
-        rows = self._db.read("SELECT seq, entry FROM settled WHERE seq > ? ORDER BY seq", (seq,))
-        return [(int(row[0]), str(row[1])) for row in rows]
-
-    def statuses_since(self, seq: int) -> list[tuple[int, str, VerdictStatus]]:
+    def since(self, seq: int) -> list[tuple[int, str, VerdictStatus]]:
         """Return ``(seq, entry, status)`` of the verdicts after ``seq``, in order."""
         return list(
             self._db.read("SELECT seq, entry, kind FROM settled WHERE seq > ? ORDER BY seq", (seq,))

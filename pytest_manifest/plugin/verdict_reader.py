@@ -171,7 +171,7 @@ class VerdictReader:
             return list(self._complete_groups(self._groups))
         fresh: list[tuple[Path, str]] = []
         for manifest, run in self._runs.items():
-            for seq, entry in run.ledger.verdicts.since(run.position):
+            for seq, entry, _ in run.ledger.verdicts.since(run.position):
                 run.position = seq
                 run.seen.add(entry)
                 fresh.append((manifest, entry))
@@ -189,7 +189,7 @@ class VerdictReader:
             yield from ((manifest, name) for name in fresh)
 
     def _new_entries(self, run: _OpenRun) -> Iterator[str]:
-        for seq, entry in run.ledger.queries.verdicts_after(run.position):
+        for seq, entry, _ in run.ledger.verdicts.since(run.position):
             run.position = seq
             yield entry
 

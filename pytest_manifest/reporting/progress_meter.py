@@ -228,7 +228,7 @@ class _RunReader:
     def status_counts(self) -> Counter[VerdictStatus]:
         """Read the new verdicts; return the number of entries by verdict."""
         self.new_entries = []
-        for seq, entry, status in self.ledger.verdicts.statuses_since(self._position):
+        for seq, entry, status in self.ledger.verdicts.since(self._position):
             self._position = seq
             before = self._statuses.get(entry)
             if before is not None:  # a late receipt has corrected it

@@ -160,7 +160,7 @@ def test_facts_receipts_and_verdicts_have_one_order(ledger: Ledger) -> None:
         add_receipts(ledger, [("t-a", "x", receipt("a"))])
         ledger.verdicts.record([(verdict("a"), receipt("a"))])
     assert [ledger.verdicts.since(0), ledger.facts.last_seq()] == [
-        [(PLANNED + 4, "a")],
+        [(PLANNED + 4, "a", "passed")],
         PLANNED + 4,
     ]
     with Ledger.open(ledger.path, write=True) as other:

@@ -70,7 +70,7 @@ def test_settled_entries_come_in_the_order_in_which_they_settled(ledger: Ledger)
     (first,) = ledger.verdicts.since(0)
     assert first[1] == "b"
     ledger.verdicts.record([(verdict("a", "lost"), None)])
-    assert [entry for _, entry in ledger.verdicts.since(first[0])] == ["a"]
+    assert [entry for _, entry, _ in ledger.verdicts.since(first[0])] == ["a"]
     found = ledger.verdicts.of_entry("b")
     assert found is not None
     assert (found.verdict, found.receipt) == (verdict("b"), receipt("b"))

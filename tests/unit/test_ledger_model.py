@@ -211,8 +211,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def compare_verdicts(self, ledger: Ledger) -> None:
         settled = self.model.settled
         in_time = ledger.verdicts.since(0)
-        assert [entry for _, entry in in_time] == list(settled)
-        seqs = {entry: seq for seq, entry in in_time}
+        assert [entry for _, entry, _ in in_time] == list(settled)
+        seqs = {entry: seq for seq, entry, _ in in_time}
         found = [EntryVerdict(seqs[e], *settled[e]) for e in sorted(settled)]
         assert list(ledger.queries.all_verdicts()) == found
         assert [ledger.verdicts.of_entry(one.verdict.entry) for one in found] == found

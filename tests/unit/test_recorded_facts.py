@@ -452,7 +452,7 @@ def test_that_a_run_is_over_is_one_row() -> None:
         document = document_of(over)
         assert (document["why"], document["limit"]) == ("deadline", 5.0)
         assert "the result store cannot be reached" in str(document["error"])
-        assert {seq > over.seq for seq, _ in made.ledger.verdicts.since(0)} == {True}
+        assert {seq > over.seq for seq, *_ in made.ledger.verdicts.since(0)} == {True}
 
 
 def test_a_run_that_nobody_serves_is_over_for_that() -> None:
@@ -489,7 +489,7 @@ def test_the_store_is_asked_when_an_end_has_no_start() -> None:
         assert made.kinds() == {"a": "forged"}
         _, _, look = made.ledger.jobs.run_facts().facts
         (end,) = own(made.ledger).facts[2:]
-        ((verdict, _),) = made.ledger.verdicts.since(0)
+        ((verdict, *_),) = made.ledger.verdicts.since(0)
         assert said(look) == ("store", "intact")
         assert end.seq < look.seq < verdict
 
