@@ -106,6 +106,10 @@ class StoredPass:
 class Queries(LedgerPart):
     """Queries of many entries, in batches: in a tenth of the time that single ones take."""
 
+    def verdicts(self, entries: Iterable[str]) -> Iterator[tuple[str, EntryVerdict | None]]:
+        """Yield these entries with their verdicts, in order; None: no verdict."""
+        return self._built_in_batches(_entry_and_verdict, _OF_ENTRIES, entries)
+
     def not_passed(self, entries: Iterable[str]) -> Iterator[tuple[str, EntryVerdict | None]]:
         """Yield those of these entries that have not passed, in order; None: no verdict."""
         return self._built_in_batches(_entry_and_verdict, _NOT_PASSED, entries)
@@ -151,7 +155,7 @@ class Queries(LedgerPart):
 
     def all_verdicts(self) -> Iterator[EntryVerdict]:
         """Yield every entry's verdict and receipt, in the manifest's order."""
-        found = self._built_in_batches(_entry_and_verdict, _OF_ENTRIES, self._in_order())
+        found = self.verdicts(self._in_order())
         return (settled for _, settled in found if settled is not None)
 
     def raw_receipts(self) -> Iterator[tuple[str, str]]:
@@ -199,7 +203,7 @@ class Queries(LedgerPart):
     def histories(self, entries: Sequence[str]) -> dict[str, History]:
         """Return the history of each of these entries that the run has."""
         found: dict[str, History] = {}
-        for entry, verdict in self._built_in_batches(_entry_and_verdict, _OF_ENTRIES, entries):
+        for entry, verdict in self.verdicts(entries):
             if verdict is not None:
                 found[entry] = History(verdict=verdict)
         owners: dict[str, History] = {}

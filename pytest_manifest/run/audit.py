@@ -30,12 +30,7 @@ from pytest_manifest.run.invariants import Promise, Violation, broken_invariants
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.search import JobSearch
 from pytest_manifest.run.settings import RunSettings
-from pytest_manifest.run.strategy import (
-    EarlierRunStrategy,
-    evaluate_kept_receipts,
-    track_inferred,
-    track_unsettled,
-)
+from pytest_manifest.run.strategy import EarlierRunStrategy, Tracking, evaluate_kept_receipts
 from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.schema.facts import Kind, Place, Seen, TakenUp
 from pytest_manifest.schema.run_facts import RunOver
@@ -86,9 +81,10 @@ class Audit(EarlierRunStrategy):
         self._judge(ledger, is_over=False)
         state, pending = self.state, self.state.pending
         kept = ledger, pending, state.manifest, self.facts_of(ledger)
-        track_unsettled(pending, ledger, state.manifest, state.info)
+        tracking = Tracking(pending, ledger, state.manifest, state.info)
+        tracking.unsettled()
         evaluate_kept_receipts(*kept)
-        track_inferred(pending, ledger, state.manifest, state.info)
+        tracking.inferred()
         evaluate_kept_receipts(*kept)  # of those with descendants
         publisher = self.connections.open_publisher()
         self.connections.open_locator(publisher, pending.entries())

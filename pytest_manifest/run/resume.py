@@ -43,13 +43,9 @@ from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.strategy import (
     NOT_OURS,
     EarlierRunStrategy,
+    Tracking,
     evaluate_kept_receipts,
     open_trees,
-    track_inferred,
-    track_old_trees,
-    track_turned_away,
-    track_unsent,
-    track_unsettled,
 )
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.run_facts import StoreFact
@@ -260,13 +256,16 @@ class Resume(EarlierRunStrategy):
             connections.open_locator(publisher, pending.entries())
 
     def _track(self, ledger: Ledger) -> None:
-        state = self.state
-        chosen = frozenset(self._selected)  # of the rest all stays as it is
         ledger.verdicts.reopen_not_final(self._selected)
-        track_unsettled(state.pending, ledger, state.manifest, state.info, chosen)
-        track_inferred(state.pending, ledger, state.manifest, state.info, chosen)
-        track_old_trees(state.pending, ledger, state.manifest, state.info, chosen)
-        self._unsent = track_unsent(state.pending, ledger, state.manifest, state.info, chosen)
+        tracking = self._tracking(ledger)
+        tracking.unsettled()
+        tracking.inferred()
+        tracking.old_trees()
+        self._unsent = tracking.unsent()
+
+    def _tracking(self, ledger: Ledger) -> Tracking:
+        state, chosen = self.state, frozenset(self._selected)  # of the rest all stays as it is
+        return Tracking(state.pending, ledger, state.manifest, state.info, chosen)
 
     def _reconcile(self, ledger: Ledger, collector: ReceiptCollector) -> None:
         """Read what arrived since, search for what is under way, and decide what is to be sent."""
@@ -281,9 +280,7 @@ class Resume(EarlierRunStrategy):
         )
         engine.poll_once()
         self.connections.record_unknown_workers(ledger)  # before anything is moved
-        turned_away = track_turned_away(
-            state.pending, ledger, state.manifest, state.info, set(self._selected)
-        )
+        turned_away = self._tracking(ledger).turned_away()
         searched = frozenset(state.pending.by_task_id)
         locations = self._locate(engine)
         engine.poll_once()

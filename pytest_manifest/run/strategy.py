@@ -22,6 +22,7 @@ from pytest_manifest.ledger import (
     BUDGET,
     OVER_BUDGET,
     AttemptRow,
+    EntryVerdict,
     Ledger,
     RunInfo,
     utc_now,
@@ -343,60 +344,115 @@ def is_other_broker(info: RunInfo, address: StackAddress) -> bool:
     return not is_same(servers.id_of_broker(address.broker_url), servers.id_of_broker(there))
 
 
-def track_unsettled(
-    pending: PendingAttempts,
-    ledger: Ledger,
-    manifest: Manifest,
-    info: RunInfo,
-    only: Container[str] | None = None,
-) -> None:
-    """Track attempts that were sent and have no final verdict, as old as they are.
+class Tracking:
+    """Track attempts of earlier sessions, as old as they are; ``only`` of these entries."""
 
-    ``only`` these entries, all where it is None.
-    """
-    pending.with_own_limit = OwnLimits(ledger).of
-    for row in ledger.attempts.all(undecided=True):
-        wanted = row.entry in manifest and (only is None or row.entry in only)
-        if wanted and row.state not in NOT_OURS:
-            track(pending, ledger, row, manifest[row.entry], info)
+    def __init__(
+        self,
+        pending: PendingAttempts,
+        ledger: Ledger,
+        manifest: Manifest,
+        info: RunInfo,
+        only: Container[str] | None = None,
+    ) -> None:
+        self._pending = pending
+        self._ledger = ledger
+        self._manifest = manifest
+        self._info = info
+        self._only: Container[str] = manifest if only is None else only
+        pending.with_own_limit = OwnLimits(ledger).of
+
+    def unsettled(self) -> None:
+        """Track attempts that were sent and have no final verdict."""
+        for row in self._ledger.attempts.all(undecided=True):
+            if self._is_wanted(row) and row.state not in NOT_OURS:
+                self._track(row)
+
+    def inferred(self) -> None:
+        """Track attempts judged for want of a receipt, or of a descendant's: they may go on."""
+        for row, settled in self._judged():
+            verdict, receipt = settled.verdict, settled.receipt
+            has_receipt = receipt is not None and not is_revocation_notice(receipt)
+            if verdict.verdict not in INFERRED or row.state in NOT_OURS:
+                continue
+            if not has_receipt or _is_by_tree(verdict):
+                self._track(row)
+
+    def old_trees(self) -> None:
+        """Track attempts that have not passed while some of their descendants may go on.
+
+        A new attempt would run beside those.
+        """
+        for row in open_trees(self._ledger, self._manifest, self._only):
+            if row.task_id not in self._pending.by_task_id:
+                self._track(row)
+
+    def unsent(self) -> frozenset[str]:
+        """Track attempts that were never sent by the ledger, to search for traces of them.
+
+        Returns their task ids. Where there are traces, a newer copy of this ledger has sent them.
+        """
+        rows = filter(self._is_wanted, self._ledger.attempts.newest())
+        chosen = [row for row in rows if row.state in ("planned", "withheld")]
+        for row in chosen:
+            # As old as the run, so that none is taken for a message that is still on its way.
+            self._pending.track(self._attempt(row), _monotonic(self._info.created_at))
+            self._track_events(row.task_id)
+        return frozenset(row.task_id for row in chosen)
+
+    def turned_away(self) -> set[str]:
+        """Track attempts that a worker turned away, to search for a second message of them.
+
+        Returns their task ids. The broker may have delivered a message twice; before the entry is
+        sent again, none of it may be left.
+        """
+        found = set()
+        for row, settled in self._judged():
+            receipt = settled.receipt
+            if receipt is None or settled.verdict.verdict == "passed":
+                continue
+            is_refused = receipt.state in NEVER_STARTED_STATES and not is_revocation_notice(receipt)
+            if is_refused and row.task_id not in self._pending.by_task_id:
+                self._track(row)
+                found.add(row.task_id)
+        return found
+
+    def _is_wanted(self, row: AttemptRow) -> bool:
+        return row.entry in self._only and row.entry in self._manifest
+
+    def _judged(self) -> Iterator[tuple[AttemptRow, EntryVerdict]]:
+        return newest_judged(self._ledger, self._manifest, self._only)
+
+    def _attempt(self, row: AttemptRow) -> Attempt:
+        return Attempt(self._info.run, self._manifest[row.entry], row.attempt, row.task_id)
+
+    def _track(self, row: AttemptRow) -> None:
+        attempt = self._attempt(row)
+        self._pending.track(attempt, _monotonic(row.sent_at), row.sent_at)
+        self._track_events(row.task_id)
+        job, entries = self._pending.by_task_id[row.task_id], dict[str, Entry]()
+        if is_ignored(attempt.entry):
+            return
+        for one in self._ledger.descendants.without_end(row.task_id):
+            if one.status != NOT_SENT:
+                self._pending.track_descendant(pending_descendant(one, job, entries))
+                self._track_events(one.task_id)
+
+    def _track_events(self, task_id: str) -> None:
+        for start in self._ledger.events.starts(task_id):
+            self._pending.started(start, _monotonic(start.at))  # a worker's clock may be another
+        for end in self._ledger.events.of(HandedOn, task_id):
+            self._pending.handed_on(end)
 
 
-def track_inferred(
-    pending: PendingAttempts,
-    ledger: Ledger,
-    manifest: Manifest,
-    info: RunInfo,
-    only: Container[str] | None = None,
-) -> None:
-    """Track attempts judged for want of a receipt, or of a descendant's: they may go on."""
-    last = {row.entry: row for row in ledger.attempts.newest()}
-    for settled in ledger.queries.all_verdicts():
-        row = last.get(settled.verdict.entry)
-        if only is not None and settled.verdict.entry not in only:
-            continue
-        has_receipt = settled.receipt is not None and not is_revocation_notice(settled.receipt)
-        by_tree = _is_by_tree(settled.verdict)
-        if (has_receipt and not by_tree) or settled.verdict.verdict not in INFERRED:
-            continue
-        if row is None or row.state in NOT_OURS or row.entry not in manifest:
-            continue
-        track(pending, ledger, row, manifest[row.entry], info)
-
-
-def track_old_trees(
-    pending: PendingAttempts,
-    ledger: Ledger,
-    manifest: Manifest,
-    info: RunInfo,
-    only: Container[str],
-) -> None:
-    """Track attempts that have not passed while some of their descendants may go on.
-
-    A new attempt would run beside those.
-    """
-    for row in open_trees(ledger, manifest, only):
-        if row.task_id not in pending.by_task_id:
-            track(pending, ledger, row, manifest[row.entry], info)
+def newest_judged(
+    ledger: Ledger, manifest: Manifest, only: Container[str]
+) -> Iterator[tuple[AttemptRow, EntryVerdict]]:
+    """Yield the newest attempts of these entries of the manifest that have a verdict."""
+    rows = {row.entry: row for row in ledger.attempts.newest() if row.entry in only}
+    for entry, settled in ledger.queries.verdicts(one for one in rows if one in manifest):
+        if settled is not None:
+            yield rows[entry], settled
 
 
 def open_trees(ledger: Ledger, manifest: Manifest, only: Container[str]) -> Iterator[AttemptRow]:
@@ -405,15 +461,11 @@ def open_trees(ledger: Ledger, manifest: Manifest, only: Container[str]) -> Iter
     Those are without a receipt, whatever was made of that. Attempts of which no further receipt
     changes the verdict are left out.
     """
-    last = {row.entry: row for row in ledger.attempts.newest()}
-    for settled in ledger.queries.all_verdicts():
+    for row, settled in newest_judged(ledger, manifest, only):
         verdict = settled.verdict
-        row = last.get(verdict.entry)
-        if row is None or verdict.entry not in only or verdict.verdict == "passed":
+        if verdict.verdict == "passed" or is_ignored(manifest[row.entry]):
             continue
         if verdict.verdict in FIXED and not _is_by_tree(verdict):
-            continue
-        if verdict.entry not in manifest or is_ignored(manifest[verdict.entry]):
             continue
         if any(one.status != NOT_SENT for one in ledger.descendants.without_end(row.task_id)):
             yield row
@@ -422,78 +474,6 @@ def open_trees(ledger: Ledger, manifest: Manifest, only: Container[str]) -> Iter
 def _is_by_tree(verdict: Verdict) -> bool:
     """Return whether a verdict is about a descendant."""
     return [one.path for one in verdict.mismatches[:1]] == [PATH]
-
-
-def track_unsent(
-    pending: PendingAttempts,
-    ledger: Ledger,
-    manifest: Manifest,
-    info: RunInfo,
-    only: Container[str],
-) -> frozenset[str]:
-    """Track attempts that were never sent by the ledger, to search for traces of them.
-
-    Returns their task ids. Where there are traces, a newer copy of this ledger has sent them.
-    """
-    rows = [row for row in ledger.attempts.newest() if row.state in ("planned", "withheld")]
-    chosen = [row for row in rows if row.entry in only and row.entry in manifest]
-    for row in chosen:
-        attempt = Attempt(info.run, manifest[row.entry], row.attempt, row.task_id)
-        # As old as the run, so that none is taken for a message that is still on its way.
-        pending.track(attempt, _monotonic(info.created_at))
-        _track_events(pending, ledger, row.task_id)
-    return frozenset(row.task_id for row in chosen)
-
-
-def track_turned_away(
-    pending: PendingAttempts,
-    ledger: Ledger,
-    manifest: Manifest,
-    info: RunInfo,
-    only: Container[str],
-) -> set[str]:
-    """Track attempts that a worker turned away, to search for a second message of them.
-
-    Returns their task ids. The broker may have delivered a message twice; before the entry is sent
-    again, none of it may be left.
-    """
-    last = {row.entry: row for row in ledger.attempts.newest()}
-    found = set()
-    for settled in ledger.queries.all_verdicts():
-        name, receipt = settled.verdict.entry, settled.receipt
-        row = last.get(name)
-        if row is None or receipt is None or name not in only or name not in manifest:
-            continue
-        if settled.verdict.verdict == "passed" or row.task_id in pending.by_task_id:
-            continue
-        if receipt.state in NEVER_STARTED_STATES and not is_revocation_notice(receipt):
-            track(pending, ledger, row, manifest[name], info)
-            found.add(row.task_id)
-    return found
-
-
-def track(
-    pending: PendingAttempts, ledger: Ledger, row: AttemptRow, entry: Entry, info: RunInfo
-) -> None:
-    """Track one attempt, as old as it is."""
-    attempt = Attempt(info.run, entry, row.attempt, row.task_id)
-    pending.track(attempt, _monotonic(row.sent_at), row.sent_at)
-    _track_events(pending, ledger, row.task_id)
-    job, entries = pending.by_task_id[row.task_id], dict[str, Entry]()
-    if is_ignored(entry):
-        return
-    for one in ledger.descendants.without_end(row.task_id):
-        if one.status == NOT_SENT:
-            continue
-        pending.track_descendant(pending_descendant(one, job, entries))
-        _track_events(pending, ledger, one.task_id)
-
-
-def _track_events(pending: PendingAttempts, ledger: Ledger, task_id: str) -> None:
-    for start in ledger.events.starts(task_id):
-        pending.started(start, _monotonic(start.at))  # a worker's clock may be another
-    for end in ledger.events.of(HandedOn, task_id):
-        pending.handed_on(end)
 
 
 def _monotonic(moment: datetime | None) -> float:

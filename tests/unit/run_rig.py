@@ -29,10 +29,8 @@ from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.send_queue import Budget, KeyLimits
 from pytest_manifest.run.settings import FailureLimit, RunSettings, Signals
 from pytest_manifest.run.strategy import (
+    Tracking,
     evaluate_kept_receipts,
-    track_inferred,
-    track_old_trees,
-    track_unsettled,
 )
 from pytest_manifest.schema import Entry, VerdictStatus, exact
 from pytest_manifest.schema.run_facts import Segment
@@ -158,9 +156,10 @@ class Rig:
         """Have another engine take up what the ledger says is under way, as a resumed run does."""
         pending = PendingAttempts()
         info = self.ledger.info.read()
-        track_unsettled(pending, self.ledger, self.manifest, info)
-        track_inferred(pending, self.ledger, self.manifest, info)
-        track_old_trees(pending, self.ledger, self.manifest, info, self.manifest.ids)
+        tracking = Tracking(pending, self.ledger, self.manifest, info)
+        tracking.unsettled()
+        tracking.inferred()
+        tracking.old_trees()
         evaluate_kept_receipts(self.ledger, pending, self.manifest, self.facts)
         self.schedule = Schedule(())
         self.engine = Engine(replace(self._parts(), pending=pending))

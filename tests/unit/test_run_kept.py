@@ -13,7 +13,7 @@ from pytest_manifest.ledger import Ledger, utc_now
 from pytest_manifest.manifest import Manifest, write_manifest
 from pytest_manifest.run.fact_log import FactLog, stamp
 from pytest_manifest.run.inflight import PendingAttempts
-from pytest_manifest.run.strategy import evaluate_kept_receipts, track_unsettled
+from pytest_manifest.run.strategy import Tracking, evaluate_kept_receipts
 from pytest_manifest.schema import Entry, Header
 from pytest_manifest.schema.run_facts import Segment
 from pytest_manifest.testing import make_receipt
@@ -77,7 +77,7 @@ def test_a_job_that_sent_itself_again_has_not_ended_by_what_it_returned(
     add_receipts(ledger, [(b.task_id, "x2", make_receipt(b.entry, run=INFO.run, retries=1))])
     flights = PendingAttempts()
     info = ledger.info.read()
-    track_unsettled(flights, ledger, manifest, info)
+    Tracking(flights, ledger, manifest, info).unsettled()
     evaluate_kept_receipts(ledger, flights, manifest, FactLog(ledger))
     assert ledger.verdicts.statuses() == {"b": "passed"}
     assert a.task_id in flights.by_task_id
