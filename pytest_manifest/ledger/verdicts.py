@@ -131,7 +131,11 @@ class Verdicts(LedgerPart):
                 )
                 for seq, (one, receipt) in enumerate(given, self._db.take_seq(len(given)))
             ]
-            db.executemany(_RECORD, rows)
+            if db.executemany(_RECORD, rows).rowcount < len(rows):
+                raise LedgerError(
+                    f"{self._db.path}: a verdict cannot be recorded, as its entry or its attempt is "
+                    f"not in the ledger; {_ADVICE}"
+                )
 
     def _end(self, on: Verdict, receipt: Receipt | None) -> tuple[int | None, str | None]:
         """Return the number of the end that a receipt is, and what it has beside it, as JSON."""
@@ -228,7 +232,7 @@ class Verdicts(LedgerPart):
         rows = list(self._db.read(_REASONS.format(placeholders(entries)), entries))
         with self._db.parse_errors():
             return {
-                entry: StoredReason(seq, kind, json.loads(reason) if reason else {})
+                entry: StoredReason(int(seq), kind, json.loads(reason) if reason else {})
                 for entry, seq, kind, reason in rows
             }
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from tests.ledger_edits import make_readable
+
 # An entry is lost, too, where one of its descendants is: its own message was not, then.
 OWN = """
     CASE WHEN json_extract({0}, '$.mismatches[0].path') IS 'descendants'
@@ -113,6 +115,7 @@ def read_sendings(ledgers: Iterable[Path]) -> list[Sending]:
     for path in ledgers:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
             told: dict[tuple[str, int], dict[str, float]] = {}
+            make_readable(db)
             for entry, attempt, kind, at in db.execute(TOLD):
                 told.setdefault((entry, attempt), {})[kind] = datetime.fromisoformat(at).timestamp()
             found += [

@@ -20,6 +20,7 @@ from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.task_metadata import record_own_limits
 from pytest_manifest.schema import Entry, Header, Receipt, Verdict, VerdictStatus
 from pytest_manifest.urls import StackAddress
+from tests.ledger_edits import make_readable
 from tests.reports import add_receipts, add_starts
 from tests.unit.analysis_support import INFO, START, MadeRun
 from tests.unit.ledger_support import NOTHING, start
@@ -79,6 +80,7 @@ def ledger(tmp_path: Path) -> Path:
 
 def verdicts(path: Path) -> dict[str, Verdict]:
     with closing(sqlite3.connect(path)) as db:
+        make_readable(db)
         assert db.execute("SELECT * FROM corrections").fetchall() == []
     with Ledger.open(path) as ledger:
         assert ledger.info.status == "finished"
