@@ -67,7 +67,8 @@ VIEWS: Final = (
     """
     CREATE TEMP VIEW IF NOT EXISTS corrections AS SELECT v.seq, a.name AS entry, a.attempt,
         w.status AS was, v.status AS kind,
-        strftime('%Y-%m-%dT%H:%M:%f+00:00', w.at / 1e6, 'unixepoch') AS told_at, v.at AS corrected_at
+        strftime('%Y-%m-%dT%H:%M:%f+00:00', w.at / 1e6, 'unixepoch') AS told_at,
+        v.at AS corrected_at
     FROM verdicts v JOIN verdicts w ON w.seq = v.corrects JOIN jobs a ON a.n = v.job
     """,
 )

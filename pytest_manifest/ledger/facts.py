@@ -192,11 +192,12 @@ def _document(fact: JobFact | RunFact, names: Collection[str]) -> dict[str, Json
     return document
 
 
-@cache
-def _others(kind: Kind) -> Mapping[str, object]:
-    """Return the fields of a kind that have no column of their own, with their defaults."""
-    known = {*_COLUMNS, "seq", "at", "source", "job", "receipt"}
-    return {one.name: one.default for one in fields(KINDS[kind]) if one.name not in known}
+_KNOWN: Final = {*_COLUMNS, "seq", "at", "source", "job", "receipt"}
+_OTHERS: Final[Mapping[Kind, Mapping[str, object]]] = {
+    kind: {one.name: one.default for one in fields(of) if one.name not in _KNOWN}
+    for kind, of in KINDS.items()
+}
+"""The fields of each kind that have no column of their own, with their defaults."""
 
 
 def row_of(seq: int, fact: JobFact | RunFact, source: FactSource, *, aside: bool = False) -> Row:
@@ -204,7 +205,7 @@ def row_of(seq: int, fact: JobFact | RunFact, source: FactSource, *, aside: bool
     kind, receipt, data = fact.kind, None, None
     if isinstance(fact, Ended | Stored) and fact.receipt is not None:
         receipt = fact.receipt.model_dump_json()
-    others = _others(kind)
+    others = _OTHERS[kind]
     if any(getattr(fact, name) != default for name, default in others.items()):
         document = _document(fact, others)
         data = json.dumps(document, ensure_ascii=False) if document else None

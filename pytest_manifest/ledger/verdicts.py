@@ -133,8 +133,8 @@ class Verdicts(LedgerPart):
             ]
             if db.executemany(_RECORD, rows).rowcount < len(rows):
                 raise LedgerError(
-                    f"{self._db.path}: a verdict cannot be recorded, as its entry or its attempt is "
-                    f"not in the ledger; {_ADVICE}"
+                    f"{self._db.path}: a verdict is of an entry or an attempt that the ledger does "
+                    f"not have; {_ADVICE}"
                 )
 
     def _end(self, on: Verdict, receipt: Receipt | None) -> tuple[int | None, str | None]:

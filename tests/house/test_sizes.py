@@ -19,10 +19,10 @@ from tests.page_tables import rows
 MOST_LINES = 600
 BOUNDS = {
     "modules of the package": 254,
-    "lines of code of the package": 45_512,
+    "lines of code of the package": 45_102,
     "options and settings": 57,
     "words of the documents": 97_049,
-    "lines of the tests": 114_015,
+    "lines of the tests": 114_242,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42

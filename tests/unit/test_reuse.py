@@ -37,8 +37,8 @@ from pytest_manifest.run.exports import exported_lines, ledger_of_receipts
 from pytest_manifest.run.locks import RunLock
 from pytest_manifest.run.reuse import refuse_unlooked, take_over_passes
 from pytest_manifest.schema import Entry, Receipt
-from pytest_manifest.schema.summary import RunSummary
 from pytest_manifest.schema.facts import Started
+from pytest_manifest.schema.summary import RunSummary
 from pytest_manifest.schema.wire import json_sha256
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import Costs
