@@ -33,7 +33,7 @@ def double(number):
 REPORTS = {
     "run page": ("--manifest-report=page.html", "page.html"),
     "JUnit": ("--junitxml=report.xml", "report.xml"),
-    "Markdown": ("--manifest-markdown=summary.md", "summary.md"),
+    "Markdown": ("--manifest-report=summary.md", "summary.md"),
     "Allure results": ("--alluredir=allure-results", "allure-results"),
 }
 COMMON = ("--manifest=jobs.jsonl", "--manifest-app=jobs:app")

@@ -77,7 +77,7 @@ def sessions(folder: Path, jobs: int, rounds: int) -> tuple[list[float], list[fl
     for number in range(2 * rounds):
         signed = bool(number % 2)
         with quiet_about(folder / ".manifest"):
-            more = ["--manifest-require-signed-receipts"] if signed else []
+            more = ["--override-ini=manifest_require_signed_receipts=true"] if signed else []
             took[signed].append(take([*command, *more], folder).cpu)
     return took[False], took[True]
 

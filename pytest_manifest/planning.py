@@ -323,7 +323,7 @@ class PlanBuilder:
         if target.exists() and not force:
             raise PlanError(
                 f"{target}: holds a different manifest; plan into another file, "
-                "or replace it with --manifest-plan-force"
+                "remove it, or replace it and send what is planned with --manifest-plan-run=force"
             )
         fresh.path.replace(target)
         return fresh.moved(target)

@@ -88,7 +88,7 @@ def row_of(line: str, *, is_status: bool = False) -> tuple[str, tuple[str, ...]]
 
 
 def _without_value(code: str) -> str:
-    return re.split(r"[= ]", code)[0] if code.startswith("--") else code.partition("(")[0]
+    return re.split(r"[\[= ]", code)[0] if code.startswith("--") else code.partition("(")[0]
 
 
 def unmentioned(code: str, text: str) -> bool:

@@ -321,7 +321,7 @@ def ends(tasks: Mapping[str, Task], demand: Demand, *, given: bool) -> Iterator[
     if named := [name for name, task in late if getattr(task, ON_TIMEOUT, True) is False]:
         said = (
             f"{some_of(named)}: a job is delivered again after each time limit ({ON_TIMEOUT}="
-            "False), without end; a run revokes it once it has done so --manifest-kills times"
+            "False), without end; a run revokes it once it has done so manifest_kills times"
         )
         yield Finding("warning", "acks_late", said)
     if named := [name for name, task in late if getattr(task, ON_FAILURE, True) is False]:

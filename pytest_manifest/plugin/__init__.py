@@ -57,7 +57,7 @@ def pytest_load_initial_conftests(
     own_process_state(early_config)  # before a conftest registers secrets
     result = yield  # conftests register options, too
     known = early_config.known_args_namespace
-    if not known.help and (known.manifest_check or known.manifest_check_json):
+    if not known.help and (known.manifest_check):
         from pytest_manifest.plugin.stack_check import CheckCommand
 
         early_config.pluginmanager.register(CheckCommand(), "manifest-check")

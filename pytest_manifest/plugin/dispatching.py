@@ -242,12 +242,12 @@ class SessionDispatch:
     def _report_missing_stack(self) -> None:
         """Add a notice that the ledger alone is judged.
 
-        Raises DispatchError where --manifest-wait needs the stack.
+        Raises DispatchError where --manifest-audit=wait needs the stack.
         """
         if self._options.wait:
             raise DispatchError(
-                "the run is unfinished, and --manifest-wait needs the stack that works on it: "
-                "name it with --manifest-broker=URL, or start it with 'manifest stack up'"
+                "the run is unfinished, and --manifest-audit=wait needs the stack that works on "
+                "it: name it with --manifest-broker=URL, or start it with 'manifest stack up'"
             )
         self._notices.append(
             "the run is unfinished and there is no stack to ask, so it is judged by its ledger "

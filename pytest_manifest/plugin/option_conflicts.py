@@ -16,12 +16,12 @@ from pytest_manifest.urls import is_in_process
 
 CONFLICTS: Final[Mapping[str, Callable[[Options], object]]] = {
     "--manifest-report is of a run that is over; leave it out with "
-    "--manifest-dispatch-only, and give it to --manifest-audit --manifest-wait": lambda o: (
+    "--manifest-dispatch-only, and give it to --manifest-audit=wait": lambda o: (
         o.report and o.dispatch_only
     ),
     "--manifest-plan is empty; write --manifest-plan=WORKFLOW:MODE": lambda o: o.plan == "",
     "--manifest-check sends and judges nothing; give it alone, or with --manifest=FILE": lambda o: (
-        (o.check or o.check_json) and (o.plan is not None or o.audit or o.resume or o.dispatch_only)
+        o.check and (o.plan is not None or o.audit or o.resume or o.dispatch_only)
     ),
     "--manifest-plan-run needs --manifest-plan=WORKFLOW:MODE": lambda o: o.plan_run and not o.plan,
     "--manifest-plan-run sends an unsigned plan, and signatures are required; plan, "
@@ -67,18 +67,13 @@ CONFLICTS: Final[Mapping[str, Callable[[Options], object]]] = {
     ),
     "--manifest-audit sends nothing and --manifest-dispatch-only only sends; choose "
     "one": lambda o: o.audit and o.dispatch_only,
-    "--manifest-wait belongs to --manifest-audit; a run without --manifest-audit "
-    "waits anyway": lambda o: o.wait and not o.audit,
     "--manifest-receipts is judged by --manifest-audit; add it": lambda o: (
         o.receipts and not o.audit
     ),
-    "--manifest-receipts is all there is to judge; leave --manifest-wait and "
+    "--manifest-receipts is all there is to judge; give --manifest-audit without wait, and no "
     "--manifest-run": lambda o: o.receipts and (o.wait or o.run),
     "--manifest-receipts is of one manifest; give --manifest=FILE once": lambda o: (
         o.receipts and len(o.files) != 1
-    ),
-    "--manifest-resume-unsafe belongs to --manifest-resume; add it": lambda o: (
-        o.resume_unsafe and not o.resume
     ),
     "--manifest-audit sends nothing and --manifest-resume goes on sending; choose one": lambda o: (
         o.resume and o.audit
@@ -92,7 +87,7 @@ CONFLICTS: Final[Mapping[str, Callable[[Options], object]]] = {
     "with --manifest-dispatch-only pytest does not stay to count what the jobs "
     "cost; leave it out, or --manifest-budget": lambda o: o.dispatch_only and o.budget is not None,
     "with --manifest-dispatch-only pytest does not stay to hold jobs back until "
-    "others have ended; leave it out, or --manifest-limit": lambda o: (
+    "others have ended; leave it out, or --manifest-key-limit": lambda o: (
         o.dispatch_only and o.key_limits
     ),
     "--manifest-plan only plans, and always all; give --manifest-shard to the runs "
@@ -186,13 +181,8 @@ def refuse_unwritable(config: pytest.Config, options: Options) -> None:
 
 def _reports(config: pytest.Config, options: Options) -> Iterator[tuple[str, Path, int | None]]:
     """Yield each report's option, file and mode; None: its folder is made as pytest makes it."""
-    named = {
-        "--manifest-report" if config.option.manifest_report else "manifest_report": options.report,
-        "--manifest-summary": options.summary,
-        "--manifest-markdown": options.markdown,
-    }
-    mode = options.report_mode
-    yield from ((option, path, mode) for option, path in named.items() if path is not None)
+    option = "--manifest-report" if config.option.manifest_report else "manifest_report"
+    yield from ((option, path, options.report_mode) for path in options.reports.values())
     if xml := getattr(config.option, "xmlpath", None):
         yield "--junitxml", Path(os.path.expandvars(xml)).expanduser().absolute(), None
 

@@ -134,11 +134,11 @@ class Option(Generic[Value]):
 
 
 class Flag(Option[bool]):
-    """Define an option without a value."""
+    """Define an option without a value, or a setting that is true or false."""
 
     def __init__(
         self,
-        help: str,  # noqa: A002 - as argparse calls it
+        help: str = "",  # noqa: A002 - as argparse calls it
         *,
         name: str | None = None,
         ini: str = "",
@@ -148,18 +148,51 @@ class Flag(Option[bool]):
 
     def declare(self, parser: pytest.Parser, group: pytest.OptionGroup) -> None:
         """Declare the option to pytest; in the configuration file it is true or false."""
-        group.addoption(self.flag, help=self.help, **self.keywords)
+        if self.help:
+            group.addoption(self.flag, help=self.help, **self.keywords)
         if self.ini:
             parser.addini(self.dest, self.ini, type="bool", default=False)
 
     def read(self, config: pytest.Config) -> bool:
         """Return whether the option is given, or true in the configuration file."""
-        if getattr(config.option, self.dest):
+        if self.help and getattr(config.option, self.dest):
             return True
         try:
             return bool(self.ini) and bool(config.getini(self.dest))
         except (pytest.UsageError, TypeError, ValueError) as error:  # by pytest's version
             raise pytest.UsageError(f"{self.dest}: {error}; write true or false") from error
+
+
+class Mode(Option[str]):
+    """Define an option that is given alone, or with one of a few words: ``--x`` or ``--x=word``.
+
+    Its value is "" where it is not given, ``ALONE`` without a word.
+    """
+
+    def __init__(
+        self,
+        help: str,  # noqa: A002 - as argparse calls it
+        **words: str,
+    ) -> None:
+        super().__init__(lambda given: given.text, "", help)
+        self.words = words
+
+    def declare(self, parser: pytest.Parser, group: pytest.OptionGroup) -> None:  # noqa: ARG002
+        """Declare it to pytest, and each word with it.
+
+        A value that may be left out would be taken from what follows, as from a test's file.
+        """
+        for word, about in {"": self.help, **self.words}.items():
+            flag = f"{self.flag}={word}" if word else self.flag
+            const = word or ALONE
+            group.addoption(flag, dest=self.dest, action="store_const", const=const, help=about)
+
+    def read(self, config: pytest.Config) -> str:
+        """Return the word that is given."""
+        return getattr(config.option, self.dest) or ""
+
+
+ALONE: Final = "alone"
 
 
 class Repeated(Option[list[str]]):
@@ -282,12 +315,14 @@ def amount(given: Given) -> float:
     return number
 
 
-def failure_limit(given: Given) -> int | float:
-    """Return a number of entries from ``20``, a share of them, 0.0 to 1.0, from ``5%``."""
-    match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)%", given.text.strip())
+def failure_limit(given: Given) -> tuple[int | float, bool]:
+    """Return a number of entries from ``20``, a share of them, 0.0 to 1.0, from ``5%``; and
+    whether what is sent is taken back then, from ``5%:revoke``."""
+    match = re.fullmatch(r"(?:(\d+)|(\d+(?:\.\d+)?)%)(:revoke)?", given.text.strip())
     if match is None or float(match.group(2) or 0) > 100:
-        raise given.refused("write it like 20 or 5%")
-    return int(match.group(1)) if match.group(1) else float(match.group(2)) / 100
+        raise given.refused("write it like 20 or 5%, or like 5%:revoke to take back what is sent")
+    most = int(match.group(1)) if match.group(1) else float(match.group(2)) / 100
+    return most, bool(match.group(3))
 
 
 def aggregate(given: Given) -> GroupRule:
@@ -300,40 +335,57 @@ def aggregate(given: Given) -> GroupRule:
     return GroupRule(None if match[1] is None else int(match[1]))
 
 
-def report_file(given: Given) -> Path:
-    """Return where the page about the run is written."""
-    option = "--manifest-report"
-    if not given.text:
-        raise pytest.UsageError(f"{option} is empty; name a file, like run.html")
-    return _overwritten(given, option, ".html", "name the page's file in it, like run.html")
+class ReportOption(Option[Mapping[str, Path]]):
+    """Define the option that names files of reports: one of each kind, by its ending."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            lambda _: {},
+            {},
+            "write a report of the run, by the file's ending: .html a page with timeline, "
+            "histograms and every entry, .md the summary in Markdown, .json the summary for "
+            "programs; may be given several times",
+            name="report",
+            ini="files of reports, like build/run.html build/run.json",
+        )
+        self.keywords = {"action": "append", "metavar": "FILE"}
+
+    def read(self, config: pytest.Config) -> Mapping[str, Path]:
+        """Return the files by their endings: of the command line, else of the file."""
+        texts: list[str] = getattr(config.option, self.dest) or []
+        folder = config.invocation_params.dir
+        given = [Given(one, f"{self.flag}={one}", folder, config) for one in texts]
+        if not texts:
+            words, root = shlex.split(str(config.getini(self.dest))), config.rootpath
+            given = [Given(one, f"{self.dest} = {one}", root, config) for one in words]
+            if config.option.manifest_dispatch_only:  # pytest does not stay to see the run's end
+                given = [one for one in given if one.path.suffix.lower() != PAGE]
+        found: dict[str, Path] = {}
+        for one in given:
+            path = _overwritten(one)
+            if found.setdefault(path.suffix.lower(), path) != path:
+                raise one.refused(f"another {path.suffix} is named as well; keep one")
+        return found
 
 
-def summary_file(given: Given) -> Path:
-    """Return where a second copy of the run's summary is written."""
-    return _output_file(given, "--manifest-summary", ".json")
+PAGE: Final = ".html"
+MARKDOWN: Final = ".md"
+SUMMARY: Final = ".json"
 
 
-def markdown_file(given: Given) -> Path:
-    """Return where the run's summary is written in Markdown."""
-    return _output_file(given, "--manifest-markdown", ".md")
-
-
-def _output_file(given: Given, option: str, suffix: str) -> Path:
-    return _overwritten(given, option, suffix, f"name a file in it with {option}")
-
-
-def _overwritten(given: Given, option: str, suffix: str, hint: str) -> Path:
+def _overwritten(given: Given) -> Path:
     """Return the path of a file that is written over.
 
-    Raises pytest.UsageError where its suffix is another one, so that a typing error overwrites no
-    manifest and no source file.
+    Raises pytest.UsageError where its ending is none of a report's, so that a typing error
+    overwrites no manifest and no source file.
     """
+    if not given.text:
+        raise given.refused("it is empty; name a file, like run.html")
     if given.path.is_dir():
-        raise pytest.UsageError(f"{given.path}: is a folder; {hint}")
-    if given.path.suffix.lower() != suffix:
-        raise pytest.UsageError(
-            f"{option}={given.path.name}: the file is written over, so its name must end in "
-            f"{suffix}"
+        raise pytest.UsageError(f"{given.path}: is a folder; name a file in it, like run.html")
+    if given.path.suffix.lower() not in (PAGE, MARKDOWN, SUMMARY):
+        raise given.refused(
+            f"the file is written over, so its name must end in {PAGE}, {MARKDOWN} or {SUMMARY}"
         )
     return given.path
 
@@ -364,11 +416,8 @@ interruption: Final[Callable[[Given], Literal["revoke", "detach"]]] = one_of("re
 
 
 def public_keys(whose: str, variable: str) -> Option[Path | None]:
-    """Return the option that names a file of public keys; the variable does it as well."""
-    about = f"the public keys of {whose}"
-    return Option[Path | None](
-        path, None, f"{about} (${variable})", metavar="FILE", ini=f"file of {about}"
-    )
+    """Return the setting that names a file of public keys; the variable does it as well."""
+    return Option[Path | None](path, None, ini=f"file of the public keys of {whose} (${variable})")
 
 
 def shard(given: Given) -> Shard:
@@ -563,7 +612,7 @@ class KeyLimitOption(Option[Mapping[str, int]]):
             {},
             "of each value of the entries' key NAME at most N jobs in flight, like tenant=5; may "
             "be given several times",
-            name="limit",
+            name="key_limit",
             ini="jobs in flight at most of each value of an entry's key, like tenant=5 host=2",
             attended=True,
         )

@@ -16,7 +16,7 @@ import pytest
 
 from pytest_manifest.files import FILE_MODE
 from pytest_manifest.plugin import option_values as values
-from pytest_manifest.plugin.option_values import Flag, Option, Repeated
+from pytest_manifest.plugin.option_values import Flag, Mode, Option, Repeated
 
 _BROKER_VARIABLES: Final = ("CELERY_BROKER_WRITE_URL", "CELERY_BROKER_URL")
 """The variables by which Celery is told where to send, the first that is set."""
@@ -32,11 +32,11 @@ class Options:
     """
 
     manifests = values.manifests()
-    check = Flag(
+    check = Mode(
         "check the stack and send nothing: who answers, tasks, queues, limits, stores; with "
-        "--manifest=FILE also what that file needs; ends with 0, or with 4 for an error"
+        "--manifest=FILE also what that file needs; ends with 0, or with 4 for an error",
+        json="the same, and print what was found as JSON",
     )
-    check_json = Flag("check the stack, and print what was found as JSON")
     shard = Option(
         values.shard,
         None,
@@ -55,11 +55,15 @@ class Options:
         name="plan_opt",
         metavar="NAME=VALUE",
     )
-    plan_run = Flag("with --manifest-plan: dispatch and verify what was planned")
-    plan_force = Flag("with --manifest-plan --manifest=FILE: replace a different manifest")
+    plan_run = Mode(
+        "with --manifest-plan: dispatch and verify what was planned",
+        force="the same, and replace a different manifest that --manifest=FILE names",
+    )
     dispatch_only = Flag("send and return with a run id; needs a stack that outlives pytest")
-    audit = Flag("send nothing: judge the newest run of the manifest from its ledger")
-    wait = Flag("with --manifest-audit: wait for what is still pending")
+    audit = Mode(
+        "send nothing: judge the newest run of the manifest from its ledger",
+        wait="the same, and wait for what is still pending",
+    )
     receipts = Option(
         values.path,
         None,
@@ -106,15 +110,9 @@ class Options:
     accept = values.accepted_risks()
     apply_async = values.own_apply_async()
     no_worker = values.time_without_workers()
-    require_signature = Flag(
-        "send nothing of a manifest that no trusted key has signed, or that was changed since",
-        ini="send only manifests that a trusted key has signed",
-    )
+    require_signature = Flag(ini="send only manifests that a trusted key has signed")
     public_key = values.public_keys("who may sign manifests", "MANIFEST_PUBLIC_KEY")
-    require_signed_receipts = Flag(
-        "count only what workers with a trusted key have signed; those of the private stack do",
-        ini="count only what workers with a trusted key have signed",
-    )
+    require_signed_receipts = Flag(ini="count only what workers with a trusted key have signed")
     receipt_key = values.public_keys("the workers", "MANIFEST_RECEIPT_KEY")
     window = Option(
         values.positive,
@@ -140,20 +138,13 @@ class Options:
         ini="auto, line, log or off",
     )
     log_format = Option(
-        values.text,
+        values.one_of("text", "json"),
         "text",
-        "format of the run's log and of the workers' logs (text)",
-        choices=["text", "json"],
-        ini="text or json",
+        ini="format of the run's log and of the workers' logs: text or json",
         ini_default="text",
     )
     log_level = Option(
-        values.upper,
-        "INFO",
-        "least level of the workers' logs (INFO)",
-        metavar="LEVEL",
-        ini="least level of the workers' logs",
-        ini_default="INFO",
+        values.upper, "INFO", ini="least level of the workers' logs", ini_default="INFO"
     )
     canary = Option(
         values.positive,
@@ -167,17 +158,10 @@ class Options:
         values.failure_limit,
         None,
         "stop sending when more entries than this have failed: a number, or a share of what "
-        "is to be sent, like 5%%",
-        metavar="N|P%",
-        ini="stop sending when more have failed: N, or P%",
+        "is to be sent, like 5%%; with :revoke what is sent already is taken back",
+        metavar="N|P%[:revoke]",
+        ini="stop sending when more have failed: N, or P%, or with :revoke",
         attended=True,
-    )
-    revoke_on_max_failed = Option(
-        lambda given: given.text == "revoke",
-        default=False,
-        help="what is sent already is then waited for, or taken back (drain)",
-        name="on_max_failed",
-        choices=["drain", "revoke"],
     )
     budget = Option(
         values.amount,
@@ -188,38 +172,24 @@ class Options:
         attended=True,
     )
     kills = Option(
-        values.positive,
-        3,
-        "quarantine an entry when it has killed its worker K times (3)",
-        metavar="K",
-        ini="deaths of a worker that quarantine an entry",
+        values.positive, 3, ini="deaths of a worker that quarantine an entry", ini_default="3"
     )
     redact = Option(
         values.one_of("yes", "no"),
         "yes",
-        "hide secrets in all that is shown and reported of entries and receipts (yes)",
-        choices=["yes", "no"],
-        ini="yes or no: whether secrets are hidden in reports",
+        ini="yes or no: whether secrets are hidden in all that is shown and reported",
     )
     redact_names = Option(values.secret_names, values.NO_NAMES, ini="more names of secrets")
     on_interrupt = Option(
         values.interruption,
         None,
-        "on Ctrl-C take back what waits, or leave it to the workers "
-        "(revoke on a stack of our own, else detach)",
-        choices=["revoke", "detach"],
-        ini="revoke or detach",
+        ini="what becomes of what waits on Ctrl-C: revoke takes it back (as by default on a stack "
+        "of our own), detach leaves it to the workers (as by default elsewhere)",
     )
-    grace = Option(
-        values.grace,
-        10.0,
-        "on Ctrl-C wait so long for jobs that are running (10s)",
-        metavar="TIME",
-        ini="time for running jobs after Ctrl-C, like 10s",
-    )
-    resume = Flag("go on with the manifest's newest run: send what has no passing verdict")
-    resume_unsafe = Flag(
-        "with --manifest-resume: send also what may have run and is not declared idempotent",
+    grace = Option(values.grace, 10.0, ini="time for running jobs after Ctrl-C, like 10s")
+    resume = Mode(
+        "go on with the manifest's newest run: send what has no passing verdict",
+        unsafe="the same, and send also what may have run and is not declared idempotent",
     )
     repair = Flag("on an existing broker, too, put back the jobs that a lost worker had taken")
     broker = Option(
@@ -255,32 +225,11 @@ class Options:
         "use the stack that 'manifest stack up' keeps running",
         name="stack",
     )
-    summary = Option(
-        values.summary_file,
-        None,
-        "write the run's summary there, too, which is kept beside its ledger",
-        metavar="FILE.json",
-    )
-    markdown = Option(
-        values.markdown_file,
-        None,
-        "write the run's summary in Markdown (GitHub's $GITHUB_STEP_SUMMARY gets it anyway)",
-        metavar="FILE.md",
-    )
-    report = Option(
-        values.report_file,
-        None,
-        "write a page about the run, in one file: timeline, histograms, every entry",
-        metavar="FILE.html",
-        ini="file of the page about the run, like build/run.html",
-        attended=True,
-    )
+    reports = values.ReportOption()
     report_mode = Option(
         values.file_mode,
         FILE_MODE,
-        "who may read the files of reports, like 640 or 644 (600: their owner alone)",
-        metavar="MODE",
-        ini="mode of the files of reports, like 640",
+        ini="who may read the files of reports, like 640 or 644; 600, their owner alone, else",
     )
     folder = Option(
         values.project_path,
@@ -329,7 +278,7 @@ class Options:
             files=tuple((folder / name).resolve() for name in self.manifests),
             plan_options=values.plan_options(self.plan_pairs),
             broker=named or environment,
-            key_limits_given=bool(config.option.manifest_limit),
+            key_limits_given=bool(config.option.manifest_key_limit),
             broker_given=bool(config.option.manifest_broker),
             broker_named=bool(named),
             stack_word=word,
@@ -347,6 +296,26 @@ class Options:
         raise AttributeError(f"options are read once: {name} stays as it is")
 
     @property
+    def report(self) -> Path | None:
+        """Return the file of the page about the run."""
+        return self.reports.get(values.PAGE)
+
+    @property
+    def markdown(self) -> Path | None:
+        """Return the file of the summary in Markdown."""
+        return self.reports.get(values.MARKDOWN)
+
+    @property
+    def summary(self) -> Path | None:
+        """Return the file of a second copy of the summary."""
+        return self.reports.get(values.SUMMARY)
+
+    @property
+    def wait(self) -> bool:
+        """Return whether an audit waits for what is still pending."""
+        return self.audit == "wait"
+
+    @property
     def active(self) -> bool:
         """Return whether the command line names a manifest or a plan."""
         return bool(self.files or self.plan)
@@ -356,11 +325,21 @@ ROWS: Final = {name: row for name, row in vars(Options).items() if isinstance(ro
 """The table, by the attributes of :class:`Options`."""
 
 
+_ABOUT: Final = "batches of Celery jobs as tests (pytest-celery-manifest)"
+_SUBJECTS: Final = {
+    "resume and judge": {"audit", "receipts", "run", "reuse", "rerun", "resume", "repair"},
+    "limits": {"window", "key_limits", "deadline", "canary", "max_failed", "budget"},
+    "reports": {"aggregate", "compare", "progress", "reports"},
+    "security": {"strict", "allow"},
+}
+"""Under which heading of ``--help`` an option stands; all others: what to send, and where."""
+
+
 def add_options(parser: pytest.Parser) -> None:
     """Declare every option of the plugin to pytest."""
-    group = parser.getgroup("manifest", "batches of Celery jobs as tests (pytest-celery-manifest)")
-    for row in ROWS.values():
-        row.declare(parser, group)
+    for name, row in ROWS.items():
+        subject = next((one for one, names in _SUBJECTS.items() if name in names), "send")
+        row.declare(parser, parser.getgroup(f"manifest, {subject}", f"{_ABOUT}: {subject}"))
 
 
 def any_given(options: argparse.Namespace) -> bool:

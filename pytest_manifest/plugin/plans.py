@@ -33,7 +33,7 @@ class Plans:
         self.folder = options.plans
         self.target: Path | None = None
         """The file to write a plan to, None for one in the folder."""
-        self.force = options.plan_force
+        self.force = options.plan_run == "force"
         # With --manifest-reuse it shows when the plan is run how much of it is sent.
         self.budget = options.budget if options.reuse is None else None
         self.notes: dict[str, list[str]] = {}

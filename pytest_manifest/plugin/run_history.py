@@ -60,7 +60,7 @@ def audit_source(session_runs: SessionRuns, manifest: Manifest) -> AuditSource:
     """Choose the run to audit: the one that was named, or the newest of this manifest.
 
     Where the manifest was changed since, a copy of the run's ledger is evaluated by the manifest as
-    it is now. Raises DispatchError for --manifest-wait on an unfinished merged run.
+    it is now. Raises DispatchError for --manifest-audit=wait on an unfinished merged run.
     """
     options = session_runs.context.options
     path = newest_run(options, manifest)
@@ -73,7 +73,7 @@ def audit_source(session_runs: SessionRuns, manifest: Manifest) -> AuditSource:
     if merged and undecided and options.wait:
         raise DispatchError(
             f"run {info.run} was merged of others, and waits for nothing; wait for each of these "
-            "with --manifest-audit --manifest-wait where it was sent, then merge their ledgers "
+            "with --manifest-audit=wait where it was sent, then merge their ledgers "
             "again"
         )
     changed = info.sha256 != manifest.sha256
@@ -445,7 +445,7 @@ def _refuse_unfinished(run: _EarlierRun, name: str, *, is_edited: bool) -> None:
             f"running; restore it from {kept} and add --manifest-resume, or insist with "
             "--manifest-rerun"
         )
-    attach = "attach to it with --manifest-audit --manifest-wait, "
+    attach = "attach to it with --manifest-audit=wait, "
     how = "go on with the runs that it was merged of" if run.is_merged else "go on with it"
     raise DispatchError(
         f"{name}: run {run.info.run} of this manifest is unfinished and its jobs may still be "

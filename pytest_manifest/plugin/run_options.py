@@ -1,6 +1,6 @@
 """Make the settings of runs of the session's options.
 
-Hold the limits of keys (``--manifest-limit``) against what is to be sent, and share them.
+Hold the limits of keys (``--manifest-key-limit``) against what is to be sent, and share them.
 
 Hold work orders against their signatures, where the user asks for that, before all else.
 """
@@ -75,7 +75,9 @@ def refuse_unknown_keys(
 
 def _written(options: Options, name: str) -> str:
     words = f"{name}={options.key_limits[name]}"
-    return f"{'--manifest-limit' if options.key_limits_given else 'manifest_limit ='} {words}"
+    return (
+        f"{'--manifest-key-limit' if options.key_limits_given else 'manifest_key_limit ='} {words}"
+    )
 
 
 def run_settings(options: Options, own_key: Signer | None) -> RunSettings:
@@ -96,10 +98,10 @@ def run_settings(options: Options, own_key: Signer | None) -> RunSettings:
         no_worker=options.no_worker,
         send_only=options.dispatch_only,
         canary=options.canary,
-        max_failed=_failure_limit(options.max_failed),
+        max_failed=None if options.max_failed is None else _failure_limit(options.max_failed[0]),
         budget=options.budget,
         key_limits=limits_of_session(options),
-        revoke_on_max_failed=options.revoke_on_max_failed,
+        revoke_on_max_failed=options.max_failed is not None and options.max_failed[1],
         kills=options.kills,
         grace=options.grace,
         on_stop=options.on_interrupt,
@@ -122,18 +124,16 @@ def _earlier_runs(options: Options) -> EarlierRuns | None:
     return EarlierRuns(list(reversed(find_runs(options.ledgers))))
 
 
-def _failure_limit(value: int | float | None) -> FailureLimit | None:
+def _failure_limit(value: int | float) -> FailureLimit:
     from pytest_manifest.run import FailureLimit
 
-    if value is None:
-        return None
     return FailureLimit(number=value) if isinstance(value, int) else FailureLimit(share=value)
 
 
 def resume_rules(options: Options) -> ResumeRules:
     from pytest_manifest.run import ResumeRules
 
-    return ResumeRules(unsafe=options.resume_unsafe)
+    return ResumeRules(unsafe=options.resume == "unsafe")
 
 
 def receipt_keys(options: Options, own_key: Signer | None) -> str | None:
@@ -146,7 +146,7 @@ def receipt_keys(options: Options, own_key: Signer | None) -> str | None:
         return None
     if own_key is not None:
         return own_key.public_pem()
-    return worker_keys(options, may_lack=options.audit or options.resume)
+    return worker_keys(options, may_lack=bool(options.audit or options.resume))
 
 
 def check_work_order(manifest: Manifest, options: Options) -> None:
@@ -164,7 +164,7 @@ def _verifier(options: Options) -> Verifier:
     """Read the public keys of the option, else of the environment's variable."""
     from pytest_manifest.signing import PUBLIC_KEY_VARIABLE, read_verifier
 
-    source = _key_source(options.public_key, "--manifest-public-key", PUBLIC_KEY_VARIABLE)
+    source = _key_source(options.public_key, "manifest_public_key", PUBLIC_KEY_VARIABLE)
     return read_verifier(*source)
 
 
@@ -177,7 +177,7 @@ def worker_keys(options: Options, *, may_lack: bool) -> str:
 
     if may_lack and options.receipt_key is None and not os.environ.get(RECEIPT_KEY_VARIABLE):
         return ""
-    source = _key_source(options.receipt_key, "--manifest-receipt-key", RECEIPT_KEY_VARIABLE)
+    source = _key_source(options.receipt_key, "manifest_receipt_key", RECEIPT_KEY_VARIABLE)
     return read_verifier(*source).pem()
 
 
@@ -194,16 +194,16 @@ def key_for_own_workers(options: Options) -> tuple[Signer | None, str]:
     return read_signer(pem, "the key of this session's workers"), pem
 
 
-def _key_source(given: Path | None, option: str, variable: str) -> tuple[str, str]:
+def _key_source(given: Path | None, setting: str, variable: str) -> tuple[str, str]:
     """Return where keys are read from, and how to call it. Raises SigningError where nothing says.
 
-    ``given``: the file that the option or the configuration file names; else the variable counts.
+    ``given``: the file that the configuration names; else the variable counts.
     """
     if given is not None:
-        return str(given), option
+        return str(given), setting
     if told := os.environ.get(variable):
         return told, variable
     raise SigningError(
-        f"signatures are required, and no public key is named to check them by; give {option}=FILE "
-        f"or {variable}, with the .pub file of 'manifest keygen'"
+        f"signatures are required, and no public key is named to check them by; set {setting} or "
+        f"{variable} to the .pub file of 'manifest keygen'"
     )

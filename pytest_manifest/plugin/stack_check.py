@@ -115,7 +115,7 @@ class CheckCommand:
         entries = _entries(ManifestStore(options))
         with _stdout_kept_free(options):
             check, words = check_stack(options, entries)
-        lines = [document(check)] if options.check_json else table(check, words)
+        lines = [document(check)] if options.check == "json" else table(check, words)
         sys.stdout.write("".join(f"{line}\n" for line in lines))
         sys.stdout.flush()
         return pytest.ExitCode.OK if check.ok else pytest.ExitCode.USAGE_ERROR
@@ -124,7 +124,7 @@ class CheckCommand:
 @contextmanager
 def _stdout_kept_free(options: Options) -> Iterator[None]:
     """Have what a project prints while it is imported go to stderr, where stdout is for JSON."""
-    if not options.check_json:
+    if options.check != "json":
         yield
         return
     with redirect_stdout(sys.stderr):

@@ -82,7 +82,7 @@ def choose_stack(options: Options, earlier: Callable[[], EarlierStacks]) -> Stac
     Raises DispatchError where ``--manifest-broker=app`` is given and the app names no broker, and
     StackError where the app cannot be imported.
     """
-    outlives = options.dispatch_only or options.audit
+    outlives = options.dispatch_only or bool(options.audit)
     if options.broker_named and not options.use_running_stack:
         return _named(options)
     if options.use_running_stack:

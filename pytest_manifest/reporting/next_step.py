@@ -102,7 +102,7 @@ def _detached(run: Run, name: str, unsent: int) -> Iterator[str]:
     elif run.is_deserted:
         yield Command(f"  to go on: {command} --manifest-resume")
     else:
-        yield Command(f"  to go on: {command} --manifest-audit --manifest-wait")
+        yield Command(f"  to go on: {command} --manifest-audit=wait")
         if unsent:
             yield Command(f"  to send the rest: {command} --manifest-resume")
 
@@ -124,7 +124,7 @@ def _ended(run: Run, name: str, status: str, resume: str, *, blocked: bool) -> I
             f"{'is' if len(left) == 1 else 'are'} not idempotent"
         )
         yield Command(
-            f"  to run them again: pytest --manifest={name} {resume} --manifest-resume-unsafe"
+            f"  to run them again: pytest --manifest={name} {resume} --manifest-resume=unsafe"
         )
         if status == "finished" and not blocked:
             yield Command(f"  or as a new run: pytest --manifest={name} --lf")

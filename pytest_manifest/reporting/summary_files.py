@@ -109,7 +109,7 @@ def _collected(
 
 
 def _copy_for(report: run_report.RunReport, run: Run) -> Path | None:
-    """Return the file of ``--manifest-summary``, for a second run with its id in the name."""
+    """Return the file of ``--manifest-report``, for a second run with its id in the name."""
     path = report.options.summary
     if path is None or run is report.runs[0]:
         return path

@@ -61,8 +61,8 @@ def signing_refusals(signers: Mapping[str, str | None], pem: str | None) -> list
     if others:
         refused.append(
             f"signed receipts are required, and {listed(others, SHOWN)} sign with a key that is "
-            "not among those that are trusted: add its .pub file to --manifest-receipt-key, or "
-            "give your workers the right key."
+            "not among those that are trusted: add its .pub file to that of manifest_receipt_key, "
+            "or give your workers the right key."
         )
     return refused
 
@@ -85,7 +85,7 @@ def require_signatures(ledger: Ledger, pem: str | None) -> bool:
     if not keys[RECEIPT_KEYS]:
         raise SigningError(
             "signed receipts are required, and this run has no keys to check them by; "
-            "name them by --manifest-receipt-key=FILE, the .pub file of the workers' key"
+            "name them by manifest_receipt_key, the .pub file of the workers' key"
         )
     for name, trusted in keys.items():
         ledger.info.set_meta(name, trusted)

@@ -112,7 +112,7 @@ def _signing_refusals(strategy: Strategy, found: Preflight) -> list[str]:
         keys = ledger.info.get_meta(RECEIPT_KEYS)
     if keys and state.address.is_private and state.settings.receipt_keys is None:
         why = (
-            "this run was begun with --manifest-require-signed-receipts, and the workers of this "
+            "this run was begun with manifest_require_signed_receipts, and the workers of this "
             "session's own stack have no key without it, so nothing that they report would count: "
             "give it again."
         )

@@ -60,7 +60,7 @@ class Decision:
     action: Action
     reason: str
     unsafe: bool = False
-    """Whether it might run twice by that: --manifest-resume-unsafe sends it, or would."""
+    """Whether it might run twice by that: --manifest-resume=unsafe sends it, or would."""
     sends_later: bool = False
     """Whether it is sent once what is waited for has ended, unless it has passed by then."""
 
@@ -166,7 +166,7 @@ def describe_decisions(decided: Sequence[Decision], *, every: bool = False) -> l
     wanted."""
     verbs = {"send": "sends", "wait": "waits for", "leave": "leaves"}
     shown = [d for d in decided if d.action in verbs]
-    hint = ["--manifest-resume-unsafe sends what is left as well"]
+    hint = ["--manifest-resume=unsafe sends what is left as well"]
     hints = hint if any(d.action == "leave" and d.unsafe for d in shown) else []
     if every or len(shown) <= SHOWN:
         return [f"{verbs[d.action]} {d.entry!r}: {_reason(d)}" for d in shown] + hints

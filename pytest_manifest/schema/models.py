@@ -191,7 +191,7 @@ class Entry(fields.Document):
     after: Names = Field(default_factory=list)
     """Ids of entries that must pass before this one is sent."""
     key: fields.Keys = Field(default_factory=dict)
-    """Whose job it is, or what it uses, like a tenant or a host: ``--manifest-limit`` counts it."""
+    """Whose job it is, or what it uses, like a tenant; ``--manifest-key-limit`` counts it."""
     tags: Names = Field(default_factory=list)
     """Select an entry's test by -m and -k."""
     cost: fields.Amount | None = None

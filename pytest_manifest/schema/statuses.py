@@ -105,7 +105,7 @@ class Status:
 
 RESEND: Final = (
     "if running it twice does no harm, send it again "
-    "(--manifest-resume, or --manifest-resume-unsafe)"
+    "(--manifest-resume, or --manifest-resume=unsafe)"
 )
 _DEATH: Final = f"look at the worker's log and for a lack of memory, then {RESEND}"
 _WANTED: Final = "send it again (--manifest-resume) if it is still wanted"
@@ -182,7 +182,7 @@ STATUSES: Final[Mapping[VerdictStatus, Status]] = {
     "pending": Status(
         *("pending", "has not ended", "Still queued or running", "broken", _traits("open")),
         "There is no receipt yet; the job may still be queued or running",
-        "look again with --manifest-audit, or wait for it with --manifest-audit --manifest-wait",
+        "look again with --manifest-audit, or wait for it with --manifest-audit=wait",
     ),
     "unknown": Status(
         *("error", "has no known end", "Unknown: it is not known", "broken"),

@@ -47,8 +47,8 @@ def run(folder: Path, *more: str) -> Finding:
         "--junitxml=reports/junit.xml",
         "--alluredir=reports/allure",
         "--manifest-report=reports/run.html",
-        "--manifest-markdown=reports/summary.md",
-        "--manifest-summary=reports/summary.json",
+        "--manifest-report=reports/summary.md",
+        "--manifest-report=reports/summary.json",
     ]
     _call(folder, found, "pytest", *_DEFAULT, *reports, *more)
     again = ["test_user.py", "--manifest-audit", "-n2"]

@@ -65,7 +65,7 @@ WORKERS = (
                 task="chaos.poison",
             ),
         ),
-        options=("--manifest-kills=2",),
+        options=("--override-ini=manifest_kills=2",),
         damage=1,
     ),
     Scenario(

@@ -76,7 +76,7 @@ def lacks_a_report(project: Project, _broker: str) -> int:
     )
     (project.path / "reports").mkdir()
     return int(
-        project.run("--manifest=m.jsonl", MEMORY, "--manifest-markdown=reports/summary.md").ret
+        project.run("--manifest=m.jsonl", MEMORY, "--manifest-report=reports/summary.md").ret
     )
 
 
@@ -126,7 +126,9 @@ def ended_by(number: signal.Signals) -> Provoked:
         project.manifest("m.jsonl", [{"id": "h", "task": "jobs.hold", "args": ["h"]}])
         command = [sys.executable, "-m", "pytest", "--manifest=m.jsonl", MEMORY]
         with subprocess.Popen(
-            [*command, "--manifest-grace=0.1s"], cwd=project.path, stdout=subprocess.DEVNULL
+            [*command, "--override-ini=manifest_grace=0.1s"],
+            cwd=project.path,
+            stdout=subprocess.DEVNULL,
         ) as process:
             try:
                 eventually(lambda: bool(project.ran()), within=60, what="the job runs")

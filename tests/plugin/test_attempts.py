@@ -51,7 +51,9 @@ def test_an_entry_that_crashes_at_all_attempts_tells_of_each(
     """It fails after one attempt and its retry, and its text has a line for each of them."""
     row = {"id": "bad", "task": "jobs.die", "args": ["bad"], "idempotent": True, "retries": 1}
     project.manifest("m.jsonl", [row, double("good")])
-    result = project.run("--manifest=m.jsonl", "--manifest-kills=9", "--junitxml=j.xml", *xdist)
+    result = project.run(
+        "--manifest=m.jsonl", "--override-ini=manifest_kills=9", "--junitxml=j.xml", *xdist
+    )
     result.assert_outcomes(passed=1, failed=1)
     assert project.ran() == {"bad": 2, "good": 1}
     assert [row.status for row in attempts(project, "bad")] == ["crashed"] * 2
@@ -89,7 +91,7 @@ def test_what_kills_its_worker_again_and_again_is_quarantined(
     """After two deaths it is taken out, whoever sent it the second time; the others pass."""
     rows = [{"id": "poison", "args": ["poison"], **poison}, *(double(f"d-{n}") for n in range(6))]
     project.manifest("m.jsonl", rows)
-    result = project.run("--manifest=m.jsonl", "--manifest-kills=2")
+    result = project.run("--manifest=m.jsonl", "--override-ini=manifest_kills=2")
     result.assert_outcomes(passed=6, failed=1)
     assert project.verdicts()["poison"] == "quarantined"
     # Between the second death and the revocation the broker may hand it out again, on a busy

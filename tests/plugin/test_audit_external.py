@@ -25,7 +25,7 @@ def queued(broker: str) -> int:
         return int(client.llen("celery"))
 
 
-@pytest.mark.parametrize("wait", [(), ("--manifest-wait",)], ids=["look", "wait"])
+@pytest.mark.parametrize("wait", [(), ("--manifest-audit=wait",)], ids=["look", "wait"])
 def test_an_audit_sends_nothing_again(
     project: Project, broker: str, url: str, wait: tuple[str, ...]
 ) -> None:
@@ -55,7 +55,7 @@ def test_a_run_whose_deadline_is_over_is_left_to_the_workers(project: Project, u
     result.stdout.fnmatch_lines(
         [
             "  the workers go on without pytest",
-            "  to go on: pytest * --manifest-audit --manifest-wait --manifest-broker=*redis://*",
+            "  to go on: pytest * --manifest-audit=wait --manifest-broker=*redis://*",
         ]
     )
     with Ledger.open(project.ledgers()[0]) as ledger:
@@ -63,7 +63,7 @@ def test_a_run_whose_deadline_is_over_is_left_to_the_workers(project: Project, u
     refused = project.run("--manifest=m.jsonl", url)
     assert refused.ret == pytest.ExitCode.USAGE_ERROR
     refused.stderr.fnmatch_lines(
-        ["*is unfinished*--manifest-audit --manifest-wait*--manifest-resume*--manifest-rerun*"]
+        ["*is unfinished*--manifest-audit=wait*--manifest-resume*--manifest-rerun*"]
     )
     assert len(project.ledgers()) == 1
 
@@ -75,7 +75,7 @@ def test_what_ran_after_the_deadline_passes_an_audit(
     project.doubles(count=3)
     project.run("--manifest=m.jsonl", url, "--manifest-deadline=1s").assert_outcomes(errors=3)
     with worker(project, broker, *INSTRUMENTED):
-        project.run(*AUDIT, url, "--manifest-wait").assert_outcomes(passed=3)
+        project.run(*AUDIT, url, "--manifest-audit=wait").assert_outcomes(passed=3)
     project.run(*AUDIT, url).assert_outcomes(passed=3)
     assert project.ran() == {f"d-{n}": 1 for n in range(3)}
     with Ledger.open(project.ledgers()[0]) as ledger:

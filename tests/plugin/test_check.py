@@ -35,7 +35,7 @@ def record(project: Project) -> Path:
     stack = ("--manifest=m.jsonl", "--manifest-broker=memory://")
     project.run(*stack).assert_outcomes(passed=6, failed=2)
     (project.path / "broken-again").unlink()
-    resumed = project.run(*stack, "--manifest-resume", "--manifest-resume-unsafe")
+    resumed = project.run(*stack, "--manifest-resume=unsafe")
     resumed.assert_outcomes(passed=7, failed=1)
     return project.ledgers()[-1]
 

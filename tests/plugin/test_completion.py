@@ -48,7 +48,7 @@ def test_a_pause_is_no_part_of_a_runs_duration(project: Project) -> None:
     first = newest(project)["statistics"]
     assert (first["parts"], first["pauses"]) == (1, 0)
     broken.unlink()
-    reports = ("--manifest-report=run.html", "--manifest-markdown=run.md")
+    reports = ("--manifest-report=run.html", "--manifest-report=run.md")
     result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume", "-v", *reports)
 
     told = newest(project)["statistics"]
@@ -125,10 +125,10 @@ def test_files_have_checksums(
 
 
 def test_a_copy_is_written_where_it_is_wanted(project: Project) -> None:
-    """``--manifest-summary`` makes folders; a second run's copy has its id in its name."""
+    """``--manifest-report`` makes folders; a second run's copy has its id in its name."""
     project.doubles("a.jsonl", count=1)
     project.doubles("b.jsonl", count=2)
-    copy = "--manifest-summary=out/run.json"
+    copy = "--manifest-report=out/run.json"
     project.run("--manifest=a.jsonl", "--manifest=b.jsonl", MEMORY, copy)
 
     first, second = sorted((project.path / "out").iterdir(), key=lambda path: len(path.name))
@@ -171,7 +171,7 @@ def test_an_audit_writes_it_anew(project: Project) -> None:
     kept = path.with_suffix("").with_suffix(".receipts.jsonl").read_text("utf-8")
     project.write("one.jsonl", kept.splitlines(keepends=True)[0])
     receipts = "--manifest-receipts=one.jsonl"
-    project.run("--manifest=m.jsonl", "--manifest-audit", receipts, "--manifest-summary=s.json")
+    project.run("--manifest=m.jsonl", "--manifest-audit", receipts, "--manifest-report=s.json")
     apart = summary(project.path / "s.json")
     assert ids(apart["succeeded"]) == ["d-0"]
     assert [(row["id"], row["verdict"]) for row in apart["failed"]] == [("d-1", "unknown")]

@@ -38,7 +38,7 @@ def test_what_waits_is_taken_back_and_runs_once_when_the_run_is_gone_on_with(
     rows = [{"id": key, "task": "jobs.hold", "args": [key], "idempotent": True} for key in "ab"]
     rows += [{"id": f"c-{n}", "task": "jobs.double", "args": [n]} for n in range(30)]
     manifest = project.manifest("m.jsonl", rows)
-    options = ("--manifest=m.jsonl", "--manifest-deadline=1s", "--manifest-grace=60s")
+    options = ("--manifest=m.jsonl", "--manifest-deadline=1s", "--override-ini=manifest_grace=60s")
     with pytest_beside(project, *options) as process:
         eventually(project.ran, within=100, what="the first job has begun")
         broker = private_broker(process.pid)

@@ -107,7 +107,7 @@ def test_the_end_of_a_run_tells_of_its_trees(project: Project) -> None:
             *({"id": f"n-{n}", "task": "jobs.double", "args": [n]} for n in range(3)),
         ],
     )
-    options = MEMORY, "--manifest-markdown=run.md", "-v"
+    options = MEMORY, "--manifest-report=run.md", "-v"
     result = project.run("--manifest=m.jsonl", *options)
     result.stdout.fnmatch_lines(
         [
@@ -291,7 +291,7 @@ def test_an_audit_tells_what_has_not_ended(project: Project, broker: str) -> Non
         assert project.verdicts() == {"e": "pending"}
         assert "it has ended itself, and 1 task that it started has not" in early.stdout.str()
         held.unlink()
-        late = project.run(*options, "--manifest-audit", "--manifest-wait")
+        late = project.run(*options, "--manifest-audit=wait")
         late.assert_outcomes(passed=1)
     assert project.ran() == {"e": 1, "c1": 1}
 

@@ -107,7 +107,7 @@ def test_ctrl_c_before_a_start_is_heard_of_waits_for_the_job(project: Project) -
     project.manifest(
         "m.jsonl", [{"id": f"n-{n}", "task": "jobs.nap", "args": [1, f"n-{n}"]} for n in range(3)]
     )
-    options = ("--manifest=m.jsonl", "--manifest-workers=1", "--manifest-grace=30s")
+    options = ("--manifest=m.jsonl", "--manifest-workers=1", "--override-ini=manifest_grace=30s")
     with pytest_beside(project, *options) as process:
         eventually(taken.exists, within=100, what="a worker has taken a job")
         process.send_signal(signal.SIGINT)
@@ -132,7 +132,7 @@ def test_a_second_ctrl_c_at_once_is_no_crash(project: Project, xdist: tuple[str,
     """Two within the time in which pytest reports of the first: it ends, waits for nothing."""
     project.hold("a")
     project.manifest("m.jsonl", [{"id": key, "task": "jobs.hold", "args": [key]} for key in "ab"])
-    options = ("--manifest=m.jsonl", "--manifest-grace=50s", *xdist)
+    options = ("--manifest=m.jsonl", "--override-ini=manifest_grace=50s", *xdist)
     with pytest_beside(project, *options) as process:
         eventually(lambda: len(project.ran()) == 1, within=100, what="a job has begun")
         process.send_signal(signal.SIGINT)
@@ -158,7 +158,9 @@ def test_impatience_leaves_nothing_behind(project: Project) -> None:
     for key in "ab":
         project.hold(key)
     project.manifest("m.jsonl", [{"id": key, "task": "jobs.hold", "args": [key]} for key in "abc"])
-    with pytest_beside(project, "--manifest=m.jsonl", "--manifest-grace=2s") as process:
+    with pytest_beside(
+        project, "--manifest=m.jsonl", "--override-ini=manifest_grace=2s"
+    ) as process:
         eventually(lambda: len(project.ran()) == 2, within=100, what="two jobs have begun")
         children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)

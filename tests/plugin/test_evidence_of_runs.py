@@ -42,8 +42,8 @@ def test_what_only_the_store_calls_revoked_is_still_queued(project: Project, bro
             project,
             "--manifest=m.jsonl",
             url,
-            "--manifest-on-interrupt=revoke",
-            "--manifest-grace=0",
+            "--override-ini=manifest_on_interrupt=revoke",
+            "--override-ini=manifest_grace=0",
         ) as process:
             eventually(
                 lambda: project.ran() and client.llen("celery") == 2,

@@ -75,16 +75,12 @@ def test_dispatch_only_then_audit(project: Project, broker: str) -> None:
 
     again = project.run("--manifest=m.jsonl", url)
     assert again.ret == pytest.ExitCode.USAGE_ERROR
-    again.stderr.fnmatch_lines(
-        ["*is unfinished*--manifest-audit --manifest-wait*--manifest-rerun*"]
-    )
+    again.stderr.fnmatch_lines(["*is unfinished*--manifest-audit=wait*--manifest-rerun*"])
 
     early = project.run("--manifest=m.jsonl", url, "--manifest-audit")
     early.assert_outcomes(errors=5)
     with worker(project, broker, *INSTRUMENTED):
-        late = project.run(
-            "--manifest=m.jsonl", url, "--manifest-audit", "--manifest-wait", "-n", "2"
-        )
+        late = project.run("--manifest=m.jsonl", url, "--manifest-audit=wait", "-n", "2")
         late.assert_outcomes(passed=5)
         once_more = project.run("--manifest=m.jsonl", url, "--manifest-audit")
         once_more.assert_outcomes(passed=5)
@@ -107,9 +103,9 @@ def test_a_stopped_run_is_detached_from_a_foreign_stack(project: Project, broker
         result = project.run("--manifest=m.jsonl", url, "-x")
         assert result.parseoutcomes()["failed"] == 1
         result.stdout.fnmatch_lines(
-            ["*the workers go on without pytest*", "*--manifest-audit --manifest-wait*"]
+            ["*the workers go on without pytest*", "*--manifest-audit=wait*"]
         )
-        audit = project.run("--manifest=m.jsonl", url, "--manifest-audit", "--manifest-wait")
+        audit = project.run("--manifest=m.jsonl", url, "--manifest-audit=wait")
         audit.assert_outcomes(passed=10, failed=1)
     assert set(project.ran().values()) == {1}
 
@@ -208,9 +204,7 @@ def test_a_late_audit_finds_what_came_in_time(project: Project, broker: str) -> 
                 within=60,
                 what="all have run",
             )
-    project.run("--manifest=m.jsonl", url, "--manifest-audit", "--manifest-wait").assert_outcomes(
-        passed=600
-    )
+    project.run("--manifest=m.jsonl", url, "--manifest-audit=wait").assert_outcomes(passed=600)
 
 
 @pytest.mark.live

@@ -235,10 +235,10 @@ def test_an_idle_session_prints_nothing_on_github(project: Project, runner: Path
 
 
 def test_a_file_of_ones_own(project: Project) -> None:
-    """``--manifest-markdown`` writes it anew each time, with links to the files beside it."""
+    """``--manifest-report=FILE.md`` writes it anew each time, with links to the files beside it."""
     project.doubles("a b.jsonl", count=2)
     for _ in range(2):
-        project.run("--manifest=a b.jsonl", MEMORY, "--manifest-markdown=out/run.md")
+        project.run("--manifest=a b.jsonl", MEMORY, "--manifest-report=out/run.md")
     text = (project.path / "out" / "run.md").read_text("utf-8")
     assert text.count("### ✅") == 1
     assert "2 entries passed" in text
@@ -246,7 +246,7 @@ def test_a_file_of_ones_own(project: Project) -> None:
     assert links[0] == "../a%20b.jsonl"
     for link in links:
         assert (project.path / "out" / unquote(link)).is_file()
-    result = project.run("--manifest=a b.jsonl", MEMORY, "--manifest-markdown=out/run.md")
+    result = project.run("--manifest=a b.jsonl", MEMORY, "--manifest-report=out/run.md")
     result.stdout.fnmatch_lines(["*markdown  out/run.md"])
 
 
@@ -256,7 +256,7 @@ def test_a_page_that_cannot_be_written_is_said(
     """The run's outcome stays what it is, and the other papers are written."""
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(project.path / "no" / "step.md"))
     project.doubles(count=1)
-    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-markdown=run.md")
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-report=run.md")
     assert result.ret == 0
     result.stdout.fnmatch_lines(["*the step's summary was not written:*"])
     assert (project.path / "run.md").is_file()

@@ -105,7 +105,7 @@ def test_a_signal_ends_everything(
 ) -> None:
     """In the middle: pytest says what was left, and leaves no process and no folder."""
     long.workers(2)
-    with running(long, *xdist, "--manifest-grace=1s") as process:
+    with running(long, *xdist, "--override-ini=manifest_grace=1s") as process:
         eventually(lambda: len(long.ran()) == 2, what="both workers have begun a job")
         children = family(process)
         folders = private_folders(children)
@@ -271,7 +271,7 @@ def test_what_was_taken_back_is_no_failure(project: Project, xdist: tuple[str, .
     rows += [{"id": f"z-{n}", "task": "jobs.nap", "args": [0.02, f"z-{n}"]} for n in range(30)]
     project.manifest("m.jsonl", rows)
     marker, log = project.hold("held"), project.path / "run.log"
-    reports = ["--junitxml=j.xml", "--manifest-report=r.html", "--manifest-markdown=r.md"]
+    reports = ["--junitxml=j.xml", "--manifest-report=r.html", "--manifest-report=r.md"]
     reports += ["--alluredir=allure"] if not xdist else []
     with running(project, "-rs", *reports, *xdist, output=log) as process:
         eventually(lambda: "held" in project.ran(), within=100, what="the job has begun")

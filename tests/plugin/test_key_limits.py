@@ -1,4 +1,4 @@
-"""``--manifest-limit``: so many jobs in flight of each value of a key, and no more."""
+"""``--manifest-key-limit``: so many jobs in flight of each value of a key, and no more."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_no_more_are_in_flight_of_a_tenant(project: Project, xdist: tuple[str, .
     """Real workers that could take all: of each tenant two at a time, the others unlimited."""
     project.workers(4)
     of_tenants(project, "aaaaab...", seconds=0.2)
-    result = project.run(M, "--manifest-limit", "tenant=2", *xdist)
+    result = project.run(M, "--manifest-key-limit", "tenant=2", *xdist)
     result.assert_outcomes(passed=9)
     result.stdout.fnmatch_lines(["  at most 2 in flight of each tenant"])
     times = spans(project)
@@ -82,18 +82,18 @@ def test_no_more_are_in_flight_of_a_tenant(project: Project, xdist: tuple[str, .
 def test_an_unknown_key_is_refused_before_anything_is_sent(project: Project) -> None:
     """The sentence names the keys that there are; no ledger is made."""
     of_tenants(project, "ab")
-    result = project.run(M, MEMORY, "--manifest-limit=tenat=2")
+    result = project.run(M, MEMORY, "--manifest-key-limit=tenat=2")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(
         [
             (
-                "ERROR: nothing was sent: --manifest-limit tenat=2: no entry of m.jsonl has a key "
-                "'tenat'; their keys are 'tenant'"
+                "ERROR: nothing was sent: --manifest-key-limit tenat=2: no entry of m.jsonl has a "
+                "key 'tenat'; their keys are 'tenant'"
             )
         ]
     )
     of_tenants(project, "..")
-    result = project.run(M, MEMORY, "--manifest-limit=tenant=2")
+    result = project.run(M, MEMORY, "--manifest-key-limit=tenant=2")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(
         ['*no entry of m.jsonl has a key \'tenant\'; they have none, like "key": {"tenant": *']
@@ -104,13 +104,13 @@ def test_an_unknown_key_is_refused_before_anything_is_sent(project: Project) -> 
 def test_the_configuration_file_may_limit_keys_of_other_manifests(project: Project) -> None:
     """It is noticed, and what there is holds."""
     ini = (project.path / "pytest.ini").read_text("utf-8")
-    project.write("pytest.ini", f"{ini}manifest_limit = tenant=1 host=3\n")
+    project.write("pytest.ini", f"{ini}manifest_key_limit = tenant=1 host=3\n")
     of_tenants(project, "aab")
     result = project.run(M, MEMORY)
     result.assert_outcomes(passed=3)
     result.stdout.fnmatch_lines(
         [
-            "note: manifest_limit = host=3 limits nothing: no entry of m.jsonl has a key 'host'",
+            "note: manifest_key_limit = host=3 limits nothing: no entry of m.jsonl has a key *",
             "  at most 3 in flight of each host, 1 of each tenant",
         ]
     )
@@ -120,16 +120,14 @@ def test_a_run_is_resumed_with_the_limits_of_the_session(project: Project) -> No
     """They may be others than before; a key must be known then, too."""
     of_tenants(project, "aaaa")
     broken = project.break_("e0")
-    first = project.run(M, MEMORY, "--manifest-limit=tenant=1", "--manifest-max-failed=0")
+    first = project.run(M, MEMORY, "--manifest-key-limit=tenant=1", "--manifest-max-failed=0")
     first.assert_outcomes(failed=1, skipped=3)
     broken.unlink()
     refused = project.run(
-        M, MEMORY, "--manifest-resume-unsafe", "--manifest-resume", "--manifest-limit=x=1"
+        M, MEMORY, "--manifest-resume=unsafe", "--manifest-resume", "--manifest-key-limit=x=1"
     )
     assert refused.ret == pytest.ExitCode.USAGE_ERROR
-    second = project.run(
-        M, MEMORY, "--manifest-resume", "--manifest-resume-unsafe", "--manifest-limit=tenant=2"
-    )
+    second = project.run(M, MEMORY, "--manifest-resume=unsafe", "--manifest-key-limit=tenant=2")
     second.assert_outcomes(passed=4)
     assert recorded_limits(project) == {"tenant": 2}
 
@@ -138,16 +136,18 @@ def test_shards_share_a_limit(project: Project) -> None:
     """Together they keep to it: the first ones get what cannot be divided."""
     of_tenants(project, "aaaabbbb")
     for shard, most in (("1/2", 2), ("2/2", 1)):
-        result = project.run(M, MEMORY, f"--manifest-shard={shard}", "--manifest-limit=tenant=3")
+        result = project.run(
+            M, MEMORY, f"--manifest-shard={shard}", "--manifest-key-limit=tenant=3"
+        )
         result.assert_outcomes(passed=4)
         assert recorded_limits(project) == {"tenant": most}
-    result = project.run(M, MEMORY, "--manifest-shard=1/3", "--manifest-limit=tenant=2")
+    result = project.run(M, MEMORY, "--manifest-shard=1/3", "--manifest-key-limit=tenant=2")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(
         [
             (
-                "ERROR: nothing was sent: --manifest-limit tenant=2 is for all 3 shards together, "
-                "which is less than one job each; make 2 shards or fewer, or allow more"
+                "ERROR: nothing was sent: --manifest-key-limit tenant=2 is for all 3 shards "
+                "together, which is less than one job each; make 2 shards or fewer, or allow more"
             )
         ]
     )
@@ -170,7 +170,7 @@ def test_the_limits_go_with_window_order_and_canary(project: Project) -> None:
             },
         ],
     )
-    gates = ("--manifest-window=2", "--manifest-canary=1", "--manifest-limit=tenant=1")
+    gates = ("--manifest-window=2", "--manifest-canary=1", "--manifest-key-limit=tenant=1")
     project.run(M, MEMORY, *gates).assert_outcomes(passed=4)
     assert sorted(project.ran()) == ["a", "b", "c", "d"]
     assert project.order()[0] == "a"
@@ -180,7 +180,7 @@ def test_the_preview_tells_of_keys_and_limits(project: Project) -> None:
     """How many values each key has, and what a limit would do."""
     project.write("conftest.py", PLAN)
     result = project.run(
-        "--manifest-plan=shop:all", "--manifest-limit=tenant=2", "--manifest-limit=api=1"
+        "--manifest-plan=shop:all", "--manifest-key-limit=tenant=2", "--manifest-key-limit=api=1"
     )
     assert result.ret == 0
     result.stdout.fnmatch_lines(
@@ -196,8 +196,8 @@ def test_the_preview_tells_of_keys_and_limits(project: Project) -> None:
 def test_the_summary_tells_of_the_limits(project: Project) -> None:
     """In JSON and in Markdown."""
     of_tenants(project, "ab")
-    files = ("--manifest-summary=s.json", "--manifest-markdown=s.md")
-    project.run(M, MEMORY, "--manifest-limit=tenant=2", *files).assert_outcomes(passed=2)
+    files = ("--manifest-report=s.json", "--manifest-report=s.md")
+    project.run(M, MEMORY, "--manifest-key-limit=tenant=2", *files).assert_outcomes(passed=2)
     summary = json.loads((project.path / "s.json").read_text("utf-8"))
     assert summary["run"]["key_limits"] == {"tenant": 2}
     assert "at most 2 in flight of each tenant." in (project.path / "s.md").read_text("utf-8")
@@ -209,7 +209,9 @@ def test_a_key_that_is_named_like_a_secret_is_hidden(project: Project) -> None:
         "m.jsonl",
         [{"id": "a", "task": "jobs.fail", "args": ["x"], "key": {"api_key": "sesame-4711"}}],
     )
-    result = project.run(M, MEMORY, "--manifest-limit=api_key=1", "--manifest-report=r.html", "-vv")
+    result = project.run(
+        M, MEMORY, "--manifest-key-limit=api_key=1", "--manifest-report=r.html", "-vv"
+    )
     result.assert_outcomes(failed=1)
     page = (project.path / "r.html").read_text("utf-8")
     assert "sesame" not in result.stdout.str() + result.stderr.str() + page

@@ -31,7 +31,7 @@ def test_a_batch_runs_in_memory(project: Project, workers: tuple[str, ...]) -> N
 def test_a_session_ends_although_a_job_hangs(project: Project) -> None:
     """The deadline judges the job, and pytest does not wait for its thread."""
     project.manifest("m.jsonl", [{"id": "n", "task": "jobs.nap", "args": [300]}])
-    limits = ("--manifest-deadline=1", "--manifest-grace=0")
+    limits = ("--manifest-deadline=1", "--override-ini=manifest_grace=0")
     result = project.run_process("--manifest=m.jsonl", MEMORY, *limits)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*deadline*"])

@@ -11,8 +11,8 @@ from tests.plugin.conftest import INI, Project
 
 MEMORY = "--manifest-broker=memory://"
 REPORTS = (
-    *("--manifest-report=out/a/run.html", "--manifest-summary=out/b/run.json"),
-    *("--manifest-markdown=out/run.md", "--alluredir=allure", "--junitxml=junit.xml"),
+    *("--manifest-report=out/a/run.html", "--manifest-report=out/b/run.json"),
+    *("--manifest-report=out/run.md", "--alluredir=allure", "--junitxml=junit.xml"),
 )
 
 

@@ -13,7 +13,7 @@ from tests.plugin.outside import INSTRUMENTED, pytest_beside, worker
 from tests.support import eventually
 
 MEMORY = "--manifest-broker=memory://"
-UNSAFE = "to run them again: pytest --manifest=m.jsonl --manifest-resume --manifest-resume-unsafe"
+UNSAFE = "to run them again: pytest --manifest=m.jsonl --manifest-resume=unsafe"
 
 
 def fail(key: str, **more: object) -> dict[str, object]:
@@ -35,7 +35,7 @@ def test_a_resume_that_would_send_nothing_is_not_named(
         assert f"{UNSAFE} {MEMORY}" in lines
         assert not any(line.startswith("to go on:") for line in lines)
     assert project.ran() == {"f": 1}
-    project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume", "--manifest-resume-unsafe")
+    project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume=unsafe")
     assert project.ran() == {"f": 2}
 
 
@@ -86,7 +86,7 @@ def test_what_a_killed_worker_holds_is_resumed_with_repair(project: Project, bro
             text, _ = session.communicate(timeout=120)
     assert "worker dying@localhost had taken it and answers no more" in text
     assert "to go on: pytest --manifest=m.jsonl --manifest-resume --manifest-repair" in text
-    assert "--manifest-audit --manifest-wait" not in text
+    assert "--manifest-audit=wait" not in text
     with worker(project, broker, *INSTRUMENTED, name="other", slots=1):
         project.run(*at, "--manifest-resume", "--manifest-repair")
     assert {key: project.ran()[key] for key in "bc"} == {"b": 1, "c": 1}

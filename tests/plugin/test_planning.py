@@ -97,21 +97,23 @@ def test_an_unchanged_plan_keeps_its_file(planned: Project) -> None:
 
 
 def test_a_different_manifest_is_not_overwritten(planned: Project) -> None:
-    """--manifest-plan --manifest=FILE replaces another manifest only with --manifest-plan-force."""
+    """--manifest-plan --manifest=FILE replaces another manifest only where that is said."""
     planned.run("--manifest-plan=demo:one", "--manifest=m.jsonl")
     before = (planned.path / "m.jsonl").read_bytes()
     refused = planned.run(
         "--manifest-plan=demo:one", "--manifest-plan-opt", "count=1", "--manifest=m.jsonl"
     )
     assert refused.ret != 0
-    refused.stdout.fnmatch_lines(["*m.jsonl: holds a different manifest;*--manifest-plan-force*"])
+    refused.stdout.fnmatch_lines(
+        ["*m.jsonl: holds a different manifest;*--manifest-plan-run=force*"]
+    )
     assert (planned.path / "m.jsonl").read_bytes() == before
     forced = planned.run(
         "--manifest-plan=demo:one",
         "--manifest-plan-opt",
         "count=1",
         "--manifest=m.jsonl",
-        "--manifest-plan-force",
+        "--manifest-plan-run=force",
     )
     assert forced.ret == 0
     assert len(body(planned.path / "m.jsonl")) == 2

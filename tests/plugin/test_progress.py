@@ -181,7 +181,7 @@ def test_goes_on_in_the_controller_of_xdist(project: Project, verbose: tuple[str
 def test_ctrl_c_takes_the_line_away(project: Project, xdist: tuple[str, ...]) -> None:
     """After Ctrl-C only pytest's own words are there."""
     held = held_in_the_middle(project)
-    arguments = (*QUICK, MANIFEST, "--manifest-grace=0", *xdist)
+    arguments = (*QUICK, MANIFEST, "--override-ini=manifest_grace=0", *xdist)
     with terminal(project.path, *arguments, size=(100, 60)) as shown:
         see_footer(shown, "running 1")
         shown.type(b"\x03")

@@ -89,7 +89,7 @@ def test_what_passed_is_kept_and_what_failed_runs_again(
 
 
 def test_what_may_have_run_and_must_not_run_twice_is_left(project: Project) -> None:
-    """It is named with the reason, stays red, does not run; --manifest-resume-unsafe sends it."""
+    """It is named with the reason, stays red, does not run; --manifest-resume=unsafe sends it."""
     broken = project.break_("b")
     project.manifest("m.jsonl", [flaky(n) for n in "abc"])
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=2, failed=1)
@@ -100,9 +100,7 @@ def test_what_may_have_run_and_must_not_run_twice_is_left(project: Project) -> N
         ["resume: leaves 'b': failed; it may have run and is not idempotent"]
     )
     assert project.ran() == {"a": 1, "b": 1, "c": 1}
-    result = project.run(
-        "--manifest=m.jsonl", MEMORY, "--manifest-resume", "--manifest-resume-unsafe"
-    )
+    result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume=unsafe")
     result.assert_outcomes(passed=3)
     assert project.ran() == {"a": 1, "b": 2, "c": 1}
 
@@ -238,7 +236,7 @@ def test_after_a_kill_only_what_is_certain_or_harmless_is_sent(project: Project)
         "resume: sends 'n-2': lost in flight",
         "resume: sends 'n-3': never sent",
         "resume: sends 'n-4': never sent",
-        "resume: --manifest-resume-unsafe sends what is left as well",
+        "resume: --manifest-resume=unsafe sends what is left as well",
     }
     assert project.ran() == ran | {f"n-{n}": 1 for n in (2, 3, 4)}
     # It was begun, and may have ended: its receipt would be gone with the stack.

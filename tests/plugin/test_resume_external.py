@@ -54,9 +54,7 @@ def test_what_a_plain_worker_had_may_have_run(project: Project, broker: str) -> 
         assert project.verdicts() == {"a": "unknown", "b": "passed"}
         assert project.ran() == {"a": 1, "b": 1}
         with worker(project, broker, "-Q", "plain", name="plain"):
-            sent = project.run(
-                "--manifest=m.jsonl", url, "--manifest-resume", "--manifest-resume-unsafe"
-            )
+            sent = project.run("--manifest=m.jsonl", url, "--manifest-resume=unsafe")
             sent.assert_outcomes(passed=2)
     assert project.ran() == {"a": 2, "b": 1}
 

@@ -68,7 +68,7 @@ def test_every_report_tells_what_was_reused(project: Project) -> None:
     reports = ("--junitxml=r.xml", "--alluredir=allure")
     project.run(
         "--manifest=new.jsonl", MEMORY, f"--manifest-reuse={old.stem}", *reports,
-        "-o", "junit_family=xunit1", "--manifest-markdown=r.md",
+        "-o", "junit_family=xunit1", "--manifest-report=r.md",
     ).assert_outcomes(passed=3)  # fmt: skip
     document = summary(project)
     assert document["statistics"]["reused"] == {old.stem: 2}

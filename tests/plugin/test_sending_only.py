@@ -17,9 +17,7 @@ def test_it_sends_more_than_any_window_and_returns(project: Project, broker: str
     options = (f"--manifest-broker={broker}", "--manifest-window=4", "--manifest-deadline=30s")
     sent = project.run("--manifest=m.jsonl", *options, "--manifest-dispatch-only")
     assert sent.ret == pytest.ExitCode.OK
-    sent.stdout.fnmatch_lines(
-        ["*run *, 12 entries: none yet", "*--manifest-audit --manifest-wait*"]
-    )
+    sent.stdout.fnmatch_lines(["*run *, 12 entries: none yet", "*--manifest-audit=wait*"])
     with redis.Redis.from_url(broker) as client:
         assert client.llen("celery") == 12
     with Ledger.open(project.ledgers()[-1]) as ledger:

@@ -65,7 +65,10 @@ def test_a_session_sees_nothing_of_the_one_before(project: Project) -> None:
     salts = [names.current_salt()]
     project.write("conftest.py", FIRST + "from pytest_manifest.redaction import current_salt\n")
     first, first_log = play(
-        project, "alpha", "--manifest-log-format=json", ini="manifest_redact_names = film_code\n"
+        project,
+        "alpha",
+        "--override-ini=manifest_log_format=json",
+        ini="manifest_redact_names = film_code\n",
     )
     assert "alpha says ***" in first
     assert "film_code=***" in first

@@ -63,7 +63,7 @@ def test_shards_are_merged_and_judged_as_one(project: Project) -> None:
         "--manifest=m.jsonl",
         "--manifest-audit",
         "--junitxml=junit.xml",
-        "--manifest-summary=summary.json",
+        "--manifest-report=summary.json",
         "--manifest-report=run.html",
         "--alluredir=allure",
     )
@@ -319,7 +319,7 @@ def test_a_merged_run_is_only_looked_at(project: Project) -> None:
     resumed.stderr.fnmatch_lines([f"*run {made} was merged of others (*cannot be resumed*"])
     preview = project.run("--manifest=m.jsonl", "--manifest-resume", "--collect-only")
     preview.stderr.fnmatch_lines(["*was merged of others*"])
-    waiting = project.run("--manifest=m.jsonl", "--manifest-audit", "--manifest-wait", MEMORY)
+    waiting = project.run("--manifest=m.jsonl", "--manifest-audit=wait", MEMORY)
     waiting.stderr.fnmatch_lines(["*was merged of others, and waits for nothing*"])
 
 

@@ -1,4 +1,4 @@
-"""``--manifest-require-signature``: nothing is sent of what no trusted key has signed."""
+"""``manifest_require_signature``: nothing is sent of what no trusted key has signed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pytest_manifest.manifest import check_manifest
 from tests.plugin.conftest import INI, Project
 
 ENTRIES = ({"id": "a", "task": "jobs.double", "kwargs": {"n": 1, "key": "a"}},)
-REQUIRED = ("--manifest=m.jsonl", "--manifest-require-signature")
+REQUIRED = ("--manifest=m.jsonl", "--override-ini=manifest_require_signature=true")
 
 pytestmark = pytest.mark.usefixtures("in_memory")
 
@@ -43,7 +43,7 @@ def test_an_order_that_is_unsigned_or_changed_sends_nothing(
     project: Project, signer: signing.Signer
 ) -> None:
     """Only the bytes that were signed do; an audit asks for them, too."""
-    key = "--manifest-public-key=k.pub"
+    key = "--override-ini=manifest_public_key=k.pub"
     project.manifest("m.jsonl", ENTRIES)
     refused(project, "m.jsonl: is not signed (there is no m.jsonl.sig)", key)
     sign(project, signer)
@@ -52,7 +52,7 @@ def test_an_order_that_is_unsigned_or_changed_sends_nothing(
     refused(project, "m.jsonl: was changed since it was signed", key, "--manifest-audit")
     project.manifest("m.jsonl", ENTRIES)
     signing.write_public(project.path / "other.pub", signing.generate()[1])
-    other = "--manifest-public-key=other.pub"
+    other = "--override-ini=manifest_public_key=other.pub"
     refused(project, "none of its signatures is of a key that is trusted", other)
     assert project.run(*REQUIRED, key).ret == 0
     assert project.ran() == {"a": 1}
@@ -65,7 +65,7 @@ def test_a_signed_order_is_sent_under_xdist_as_well(
 ) -> None:
     project.manifest("m.jsonl", ENTRIES)
     sign(project, signer)
-    assert project.run(*REQUIRED, "--manifest-public-key=k.pub", "-n2").ret == 0
+    assert project.run(*REQUIRED, "--override-ini=manifest_public_key=k.pub", "-n2").ret == 0
     assert project.ran() == {"a": 1}
 
 
@@ -79,7 +79,7 @@ def test_the_configuration_file_and_the_environment_name_it_all(
     )
     project.manifest("m.jsonl", ENTRIES)
     monkeypatch.delenv(signing.PUBLIC_KEY_VARIABLE, raising=False)
-    refused(project, "no public key is named to check them by; give --manifest-public-key=FILE or")
+    refused(project, "no public key is named to check them by; set manifest_public_key or")
     monkeypatch.setenv(signing.PUBLIC_KEY_VARIABLE, (project.path / "k.pub").read_text())
     refused(project, "is not signed")
     sign(project, signer)
@@ -90,7 +90,9 @@ def test_the_configuration_file_and_the_environment_name_it_all(
 def test_a_plan_that_nobody_has_signed_is_not_run_at_once(project: Project) -> None:
     """It is to be looked at and signed first."""
     result = project.run(
-        "--manifest-plan=work:jobs", "--manifest-plan-run", "--manifest-require-signature"
+        "--manifest-plan=work:jobs",
+        "--manifest-plan-run",
+        "--override-ini=manifest_require_signature=true",
     )
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*--manifest-plan-run sends an unsigned plan*"])

@@ -1,4 +1,4 @@
-"""``--manifest-require-signed-receipts``: in sessions, from the worker to the audit."""
+"""``manifest_require_signed_receipts``: in sessions, from the worker to the audit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.plugin.conftest import INI, Project
 from tests.plugin.outside import INSTRUMENTED, worker
 from tests.plugin.test_descendants import STARTING, starting
 
-REQUIRED = ("--manifest=m.jsonl", "--manifest-require-signed-receipts")
+REQUIRED = ("--manifest=m.jsonl", "--override-ini=manifest_require_signed_receipts=true")
 
 
 def public_key(project: Project) -> Path:
@@ -63,7 +63,7 @@ def test_what_a_session_has_signed_holds_in_ledger_audit_and_export(project: Pro
     refused.stderr.fnmatch_lines(
         ["*signed receipts are required, and this run has no keys to check them by*"]
     )
-    key = f"--manifest-receipt-key={public_key(project)}"
+    key = f"--override-ini=manifest_receipt_key={public_key(project)}"
     project.run(*alone, key).assert_outcomes(passed=6)
     lines = file.read_text("utf-8").splitlines()
     lines[1] = edit_receipt(lines[1], lambda one: one.update(runtime=0.001))
@@ -73,7 +73,7 @@ def test_what_a_session_has_signed_holds_in_ledger_audit_and_export(project: Pro
     told.assert_outcomes(passed=4, failed=2)
     told.stdout.fnmatch_lines(["*its signature does not hold*", "*it is not signed*"])
     signing.write_public(project.path / "other.pub", signing.generate()[1])
-    project.run(*alone, "--manifest-receipt-key=other.pub").assert_outcomes(failed=6)
+    project.run(*alone, "--override-ini=manifest_receipt_key=other.pub").assert_outcomes(failed=6)
 
 
 @pytest.mark.usefixtures("in_memory")
@@ -106,7 +106,7 @@ def test_a_run_that_takes_unsigned_receipts_does_not_become_signed(project: Proj
     assert refused.ret == pytest.ExitCode.USAGE_ERROR
     refused.stderr.fnmatch_lines(["*this run has no keys*"])
     signing.write_public(project.path / "k.pub", signing.generate()[1])
-    told = project.run(*REQUIRED, "--manifest-audit", "--manifest-receipt-key=k.pub")
+    told = project.run(*REQUIRED, "--manifest-audit", "--override-ini=manifest_receipt_key=k.pub")
     told.assert_outcomes(failed=2)
     told.stdout.fnmatch_lines(["*it is not signed, and only what a trusted worker*"])
 
@@ -175,7 +175,11 @@ def test_workers_that_do_not_sign_are_told_before_anything_is_sent(
     """A stock one, one without a key, one with another key; with the right one all passes."""
     project.doubles(count=3)
     with private_key(project) as right, private_key(project, "x") as wrong:
-        given = (*REQUIRED, f"--manifest-broker={broker}", "--manifest-receipt-key=w.pub")
+        given = (
+            *REQUIRED,
+            f"--manifest-broker={broker}",
+            "--override-ini=manifest_receipt_key=w.pub",
+        )
         for options, key, words in (
             ((), right, "outside@localhost sign nothing*a stock worker cannot sign"),
             (INSTRUMENTED, None, "outside@localhost sign nothing"),
@@ -185,7 +189,7 @@ def test_workers_that_do_not_sign_are_told_before_anything_is_sent(
                 if key is not None:
                     patched.setenv(signing.SIGNING_KEY_VARIABLE, str(key))
                 with worker(project, broker, *options):
-                    checked = project.run(*given, "--manifest-check-json")
+                    checked = project.run(*given, "--manifest-check=json")
                     result = project.run(*given)
             assert checked.ret == result.ret == pytest.ExitCode.USAGE_ERROR
             checked.stdout.fnmatch_lines([f"*{words}*"])
@@ -226,7 +230,7 @@ def test_an_app_may_name_the_key_and_a_database_may_keep_the_receipts(
                 *REQUIRED,
                 f"--manifest-broker={broker}",
                 f"--manifest-backend={store}",
-                "--manifest-receipt-key=w.pub",
+                "--override-ini=manifest_receipt_key=w.pub",
             )
     result.assert_outcomes(passed=3)
 

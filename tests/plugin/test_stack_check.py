@@ -15,7 +15,7 @@ from tests.plugin.conftest import Project
 from tests.plugin.outside import INSTRUMENTED, worker
 
 CHECK = "--manifest-check"
-JSON = "--manifest-check-json"
+JSON = "--manifest-check=json"
 MORE = """
 
 @app.task(name="jobs.slow", acks_late=True, time_limit=7200)

@@ -16,7 +16,7 @@ from tests.plugin.outside import INSTRUMENTED, worker
 from tests.stacks.servers import sqs
 
 pytestmark = [pytest.mark.live, pytest.mark.ring(2)]
-JSON = "--manifest-check-json"
+JSON = "--manifest-check=json"
 HEAVY = "check-heavy"
 QUORUM = f"""
 

@@ -243,5 +243,5 @@ def test_an_audit_asks_the_broker_that_the_run_was_sent_to(project: Project, bro
     with worker(project, broker):
         sent = ("--manifest=m.jsonl", "--manifest-dispatch-only", "--manifest-broker=app")
         assert project.run(*sent).ret == 0
-        result = project.run("--manifest=m.jsonl", "--manifest-audit", "--manifest-wait")
+        result = project.run("--manifest=m.jsonl", "--manifest-audit=wait")
     result.assert_outcomes(passed=2)

@@ -96,7 +96,7 @@ def test_that_times_are_not_measured_is_said_before_the_run(project: Project, br
         assert refused.ret == pytest.ExitCode.USAGE_ERROR
         assert said in refused.stderr.str()
         assert not project.ran()
-        checked = project.run("--manifest-check-json", *at)
+        checked = project.run("--manifest-check=json", *at)
         assert said in checked.stdout.str()
         warned = project.run(*at)
     assert f"note: {said}" in warned.stdout.str()

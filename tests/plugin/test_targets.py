@@ -38,7 +38,7 @@ def test_plans_of_tests_are_not_sent_without_their_reports(project: Project) -> 
         "@pytest.mark.manifest('m.jsonl')\n"
         "def test_it(entry, receipt): assert receipt\n",
     )
-    result = project.run("test_it.py", MEMORY, "--manifest-summary=notes/run.json")
+    result = project.run("test_it.py", MEMORY, "--manifest-report=notes/run.json")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert not project.ran()
 

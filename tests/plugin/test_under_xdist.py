@@ -21,7 +21,12 @@ from tests.plugin.test_summary import lines_of_runs
 
 COMMAND = (
     *("--manifest=m.jsonl", "--manifest-broker=memory://", "-n", "2"),
-    *("--manifest-require-signed-receipts", "--manifest-report=run.html", "-rf", "--tb=line"),
+    *(
+        "--override-ini=manifest_require_signed_receipts=true",
+        "--manifest-report=run.html",
+        "-rf",
+        "--tb=line",
+    ),
     *("--junitxml=r.xml", "-o", "junit_family=xunit1", "--alluredir=allure"),
 )
 GOOD = 17

@@ -111,15 +111,14 @@ CONFLICTS = [
         [M, "--manifest-audit", "--manifest-dispatch-only"],
         "--manifest-audit sends nothing and --manifest-dispatch-only only sends",
     ),
-    ([M, "--manifest-wait"], "--manifest-wait belongs to --manifest-audit"),
     ([M, RECEIPTS], "--manifest-receipts is judged by --manifest-audit; add it"),
     (
-        [M, "--manifest-audit", RECEIPTS, "--manifest-wait"],
-        "leave --manifest-wait and --manifest-run",
+        [M, "--manifest-audit=wait", RECEIPTS],
+        "give --manifest-audit without wait, and no --manifest-run",
     ),
     (
         [M, "--manifest-audit", RECEIPTS, "--manifest-run=r"],
-        "leave --manifest-wait and --manifest-run",
+        "give --manifest-audit without wait, and no --manifest-run",
     ),
     (
         [M, "--manifest=n.jsonl", "--manifest-audit", RECEIPTS],
@@ -146,10 +145,6 @@ CONFLICTS = [
     ),
     ([M, "--manifest-audit", RECEIPTS, "--manifest-shard=1/2"], "leave out --manifest-shard"),
     (
-        [M, "--manifest-resume-unsafe"],
-        "--manifest-resume-unsafe belongs to --manifest-resume; add it",
-    ),
-    (
         [M, "--manifest-audit", "--manifest-resume"],
         "--manifest-audit sends nothing and --manifest-resume goes on sending",
     ),
@@ -170,12 +165,16 @@ CONFLICTS = [
     (["--manifest=none.jsonl"], "none.jsonl: there is no such manifest; correct its name"),
     ([M, "--manifest-canary=0"], "--manifest-canary 0: give a whole number from 1"),
     ([M, "--manifest-canary=few"], "--manifest-canary few: give a whole number from 1"),
-    ([M, "--manifest-kills=-1"], "--manifest-kills -1: give a whole number from 1"),
+    ([M, "--override-ini=manifest_kills=-1"], "manifest_kills = -1: give a whole number from 1"),
     ([M, "--manifest-report=m.jsonl"], "--manifest-report=m.jsonl: the file is written over, so"),
-    ([M, "--manifest-report="], "--manifest-report is empty; name a file, like run.html"),
-    ([M, "--manifest-summary=jobs.py"], "--manifest-summary=jobs.py: the file is written over"),
-    ([M, "--manifest-markdown=m.jsonl"], "its name must end in .md"),
-    ([M, "--manifest-markdown=."], "is a folder; name a file in it with --manifest-markdown"),
+    ([M, "--manifest-report="], "--manifest-report=: it is empty; name a file, like run.html"),
+    ([M, "--manifest-report=jobs.py"], "--manifest-report=jobs.py: the file is written over"),
+    ([M, "--manifest-report=m.jsonl"], "its name must end in .html, .md or .json"),
+    ([M, "--manifest-report=."], "is a folder; name a file in it, like run.html"),
+    (
+        [M, "--manifest-report=a.md", "--manifest-report=b.md"],
+        "--manifest-report=b.md: another .md is named as well; keep one",
+    ),
     ([M, "--manifest-window=0"], "--manifest-window 0: give a whole number from 1"),
     ([M, "--manifest-workers=0"], "--manifest-workers 0: give a whole number from 1"),
     ([M, "--manifest-max-failed=x"], "--manifest-max-failed x: write it like 20 or 5%"),
@@ -187,26 +186,41 @@ CONFLICTS = [
     ([M, "--manifest-budget=1e999"], "--manifest-budget 1e999: give a number from 0"),
     ([M, "--manifest-budget=$5"], "--manifest-budget $5: give a number from 0"),
     ([M, "--manifest-budget="], "--manifest-budget : give a number from 0"),
-    ([M, "--manifest-limit=tenant"], "--manifest-limit tenant: write it as NAME=N, like tenant=5"),
-    ([M, "--manifest-limit=a b=5"], "--manifest-limit a b=5: write it as NAME=N"),
-    ([M, "--manifest-limit="], "--manifest-limit : write it as NAME=N"),
-    ([M, "--manifest-limit=a=0"], "--manifest-limit a=0: give a whole number from 1, like a=5"),
-    ([M, "--manifest-limit=a=-1"], "--manifest-limit a=-1: give a whole number from 1"),
-    ([M, "--manifest-limit=a=1.5"], "--manifest-limit a=1.5: give a whole number from 1"),
-    ([M, "--manifest-limit=a=many"], "--manifest-limit a=many: give a whole number from 1"),
-    ([M, "--manifest-limit=a=1", "--manifest-limit=a=2"], "the key 'a' was limited twice"),
     (
-        [M, "--manifest-dispatch-only", "--manifest-limit=a=1"],
+        [M, "--manifest-key-limit=tenant"],
+        "--manifest-key-limit tenant: write it as NAME=N, like tenant=5",
+    ),
+    ([M, "--manifest-key-limit=a b=5"], "--manifest-key-limit a b=5: write it as NAME=N"),
+    ([M, "--manifest-key-limit="], "--manifest-key-limit : write it as NAME=N"),
+    (
+        [M, "--manifest-key-limit=a=0"],
+        "--manifest-key-limit a=0: give a whole number from 1, like a=5",
+    ),
+    ([M, "--manifest-key-limit=a=-1"], "--manifest-key-limit a=-1: give a whole number from 1"),
+    ([M, "--manifest-key-limit=a=1.5"], "--manifest-key-limit a=1.5: give a whole number from 1"),
+    ([M, "--manifest-key-limit=a=many"], "--manifest-key-limit a=many: give a whole number from 1"),
+    ([M, "--manifest-key-limit=a=1", "--manifest-key-limit=a=2"], "the key 'a' was limited twice"),
+    (
+        [M, "--manifest-dispatch-only", "--manifest-key-limit=a=1"],
         "pytest does not stay to hold jobs back until others have ended",
     ),
     ([M, "--manifest-deadline=0"], "--manifest-deadline 0: write it like 90s, 30m or 6h"),
     ([M, "--manifest-deadline=1w"], "--manifest-deadline 1w: write it like 90s, 30m or 6h"),
     ([M, f"--manifest-deadline={'9' * 400}"], "it is more than a hundred years; write it like"),
     ([M, "--manifest-deadline=36526d"], "--manifest-deadline 36526d: it is more than a hundred"),
-    ([M, "--manifest-grace=36526d"], "--manifest-grace 36526d: it is more than a hundred years"),
-    ([M, "--manifest-grace=soon"], "--manifest-grace soon: write it like 90s, 30m or 6h"),
+    (
+        [M, "--override-ini=manifest_grace=36526d"],
+        "manifest_grace = 36526d: it is more",
+    ),
+    (
+        [M, "--override-ini=manifest_grace=soon"],
+        "manifest_grace = soon: write it like",
+    ),
     *(
-        ([M, f"--manifest-report-mode={text}"], f"-mode {text}: give the mode of a file")
+        (
+            [M, f"--override-ini=manifest_report_mode={text}"],
+            f"mode = {text}: give the",
+        )
         for text in ("755", "400", "rw", "0o600")
     ),
 ]
@@ -216,8 +230,8 @@ CONFLICTS = [
     ("target", "ini"),
     [
         ("--manifest-report=notes/run.html", ""),
-        ("--manifest-summary=notes/run.json", ""),
-        ("--manifest-markdown=notes/run.md", ""),
+        ("--manifest-report=notes/run.json", ""),
+        ("--manifest-report=notes/run.md", ""),
         ("--junitxml=notes/run.xml", ""),
         ("manifest_report=", "manifest_report = notes/run.html"),
     ],
@@ -239,7 +253,7 @@ def test_a_report_that_cannot_be_written_is_refused(
 def test_reports_that_can_be_written_leave_no_trace(pytester: pytest.Pytester) -> None:
     """But the folder; what was there stays as it is."""
     (pytester.path / "run.md").write_text("mine", "utf-8")
-    reports = ("--manifest-report=new/deep/run.html", "--manifest-markdown=run.md")
+    reports = ("--manifest-report=new/deep/run.html", "--manifest-report=run.md")
     config = pytester.parseconfig("-p", "no:cacheprovider", M, *reports)
     refuse_unwritable(config, read_options(config))
     assert list((pytester.path / "new" / "deep").iterdir()) == []
@@ -279,11 +293,11 @@ def test_what_does_not_go_together_is_refused(
     "arguments",
     [
         [M],
-        [M, "--manifest=n.jsonl", "--manifest-audit", "--manifest-wait"],
+        [M, "--manifest=n.jsonl", "--manifest-audit=wait"],
         [M, "--manifest-audit", RECEIPTS],
         [M, "--manifest-audit", "--manifest-run=r"],
         [M, "--manifest-resume", "--manifest-run=r"],
-        [M, "--manifest-resume", "--manifest-resume-unsafe", "--manifest-canary=2"],
+        [M, "--manifest-resume=unsafe", "--manifest-canary=2"],
         [M, "--manifest-dispatch-only", "--manifest-broker=redis://x"],
         [M, "--manifest-reuse=all", "--manifest-rerun"],
         [M, "--manifest-stack", "--manifest-backend=redis://x"],
@@ -297,12 +311,28 @@ def test_what_goes_together_is_accepted(pytester: pytest.Pytester, arguments: li
     assert read(pytester, *arguments).active
 
 
+@pytest.mark.parametrize("mode", ["check", "plan-run", "audit", "resume"])
+def test_a_mode_takes_no_word_from_what_follows(pytester: pytest.Pytester, mode: str) -> None:
+    """But that behind its equals sign; any other word is refused, and the option named."""
+    attribute = mode.replace("-", "_")
+    plan = ["--manifest-plan=x"] if mode == "plan-run" else []
+    alone = pytester.parseconfig(M, *plan, f"--manifest-{mode}", "m.jsonl")
+    assert alone.args == ["m.jsonl"]
+    assert getattr(read_options(alone), attribute) == option_values.ALONE
+    row = ROWS[attribute]
+    assert isinstance(row, option_values.Mode)
+    for word in row.words:
+        assert getattr(read(pytester, M, *plan, f"--manifest-{mode}={word}"), attribute) == word
+    with pytest.raises(pytest.UsageError, match=f"argument --manifest-{mode}: .*'other'"):
+        pytester.parseconfig(M, *plan, f"--manifest-{mode}=other")
+
+
 def test_without_any_option_there_are_defaults_and_nothing_to_do(pytester: pytest.Pytester) -> None:
     """An ordinary session: inactive, and every setting has its documented default."""
     options = read(pytester)
     assert not options.active
     assert not options.resume
-    assert (options.canary, options.max_failed, options.revoke_on_max_failed) == (0, None, False)
+    assert (options.canary, options.max_failed, options.reports) == (0, None, {})
     assert (options.kills, options.grace, options.on_interrupt) == (3, 10.0, None)
     assert (options.window, options.deadline) == (None, 6 * 3600.0)
     assert options.ledgers == pytester.path / ".manifest" / "runs"
@@ -310,15 +340,20 @@ def test_without_any_option_there_are_defaults_and_nothing_to_do(pytester: pytes
 
 
 @pytest.mark.parametrize(
-    ("text", "limit"), [("0", 0), ("20", 20), ("5%", 0.05), ("2.5%", 0.025), ("100%", 1.0)]
+    ("text", "limit"),
+    [("0", 0), ("20", 20), ("5%", 0.05), ("2.5%", 0.025), ("100%", 1.0), ("20:revoke", 20)],
 )
 def test_a_failure_threshold_is_a_number_or_a_share(
     pytester: pytest.Pytester, text: str, limit: float
 ) -> None:
-    """A whole number counts entries; with a percent sign it is a share of them."""
+    """A whole number counts entries; with a percent sign it is a share of them. A word behind it
+    has what is sent taken back."""
     found = read(pytester, M, f"--manifest-max-failed={text}").max_failed
-    assert found == pytest.approx(limit)
-    assert isinstance(found, float) == text.endswith("%")
+    assert found is not None
+    most, revokes = found
+    assert most == pytest.approx(limit)
+    assert isinstance(most, float) == text.endswith("%")
+    assert revokes == text.endswith(":revoke")
 
 
 @pytest.mark.parametrize(
@@ -340,8 +375,8 @@ def test_times_have_units(pytester: pytest.Pytester, text: str, seconds: float) 
 
 
 def test_no_grace_at_all_may_be_wanted(pytester: pytest.Pytester) -> None:
-    """--manifest-grace=0 waits for nothing that runs, where a deadline of 0 is a mistake."""
-    assert read(pytester, M, "--manifest-grace=0").grace == 0.0
+    """It waits for nothing that runs, where a deadline of 0 is a mistake."""
+    assert read(pytester, M, "--override-ini=manifest_grace=0").grace == 0.0
 
 
 INI = """
@@ -355,7 +390,7 @@ manifest_dir = kept
 manifest_canary = 7
 manifest_max_failed = 5%
 manifest_budget = 12.5
-manifest_limit = tenant=5, host=2
+manifest_key_limit = tenant=5, host=2
 manifest_on_interrupt = detach
 manifest_kills = 2
 manifest_grace = 1m
@@ -370,7 +405,7 @@ FROM_INI = {
     "window": 50,
     "deadline": 3600.0,
     "canary": 7,
-    "max_failed": 0.05,
+    "max_failed": (0.05, False),
     "budget": 12.5,
     "key_limits": {"tenant": 5, "host": 2},
     "on_interrupt": "detach",
@@ -440,10 +475,10 @@ def test_the_environment_names_keys_where_nothing_else_does(
     order = read_manifest(pytester.path / "m.jsonl")
     signer = signing.read_signer(private.decode(), "--key")
     sign_order(order.path, len(order), order.sha256, signer)
-    arguments = (M, "--manifest-require-signature")
-    with pytest.raises(SigningError, match="MANIFEST_PUBLIC_KEY, with"):
+    arguments = (M, "--override-ini=manifest_require_signature=true")
+    with pytest.raises(SigningError, match="set manifest_public_key or MANIFEST_PUBLIC_KEY"):
         check_work_order(order, read(pytester, *arguments))
-    with pytest.raises(SigningError, match="MANIFEST_RECEIPT_KEY, with"):
+    with pytest.raises(SigningError, match="set manifest_receipt_key or MANIFEST_RECEIPT_KEY"):
         worker_keys(read(pytester, M), may_lack=False)
     assert worker_keys(read(pytester, M), may_lack=True) == ""
 
@@ -452,7 +487,9 @@ def test_the_environment_names_keys_where_nothing_else_does(
     check_work_order(order, read(pytester, *arguments))
     assert worker_keys(read(pytester, M), may_lack=False) == public
     with pytest.raises(SigningError, match="none of its signatures is of a key that is trusted"):
-        check_work_order(order, read(pytester, *arguments, "--manifest-public-key=other.pub"))
+        check_work_order(
+            order, read(pytester, *arguments, "--override-ini=manifest_public_key=other.pub")
+        )
     by_file = read(pytester, M, ini="manifest_receipt_key = other.pub")
     assert worker_keys(by_file, may_lack=False) == other
 
@@ -494,14 +531,14 @@ def test_the_command_line_wins_over_the_configuration_file(pytester: pytest.Pyte
         "--manifest-canary=1",
         "--manifest-max-failed=9",
         "--manifest-budget=3",
-        "--manifest-limit=api.key=1",
-        "--manifest-limit",
+        "--manifest-key-limit=api.key=1",
+        "--manifest-key-limit",
         "tenant=3",
-        "--manifest-on-interrupt=revoke",
-        "--manifest-kills=4",
-        "--manifest-grace=0",
-        "--manifest-log-format=text",
-        "--manifest-log-level=error",
+        "--override-ini=manifest_on_interrupt=revoke",
+        "--override-ini=manifest_kills=4",
+        "--override-ini=manifest_grace=0",
+        "--override-ini=manifest_log_format=text",
+        "--override-ini=manifest_log_level=error",
         ini=INI,
     )
     found = {name: getattr(options, name) for name in FROM_INI}
@@ -512,7 +549,7 @@ def test_the_command_line_wins_over_the_configuration_file(pytester: pytest.Pyte
         "window": 2,
         "deadline": 5.0,
         "canary": 1,
-        "max_failed": 9,
+        "max_failed": (9, False),
         "budget": 3.0,
         "key_limits": {"api.key": 1, "tenant": 3},
         "on_interrupt": "revoke",
@@ -530,7 +567,10 @@ def test_the_command_line_wins_over_the_configuration_file(pytester: pytest.Pyte
         ("manifest_kills = 0", "manifest_kills = 0: give a whole number from 1"),
         ("manifest_max_failed = half", "manifest_max_failed = half: write it like 20 or 5%"),
         ("manifest_budget = lots", "manifest_budget = lots: give a number from 0"),
-        ("manifest_limit = tenant", "manifest_limit = tenant: write it as NAME=N, like tenant=5"),
+        (
+            "manifest_key_limit = tenant",
+            "manifest_key_limit = tenant: write it as NAME=N, like tenant=5",
+        ),
         ("manifest_grace = soon", "manifest_grace = soon: write it like 90s, 30m or 6h"),
         ("manifest_deadline = 0", "manifest_deadline = 0: write it like 90s, 30m or 6h"),
         ("manifest_on_interrupt = ask", "manifest_on_interrupt = ask: write revoke or detach"),

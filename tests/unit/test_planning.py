@@ -169,7 +169,7 @@ def test_a_broken_file_in_the_way_is_not_taken_for_the_plan(tmp_path: Path) -> N
     target = tmp_path / "m.jsonl"
     target.write_text("precious notes\n")
     with pytest.raises(
-        PlanError, match=r"m\.jsonl: holds a different manifest.*--manifest-plan-force"
+        PlanError, match=r"m\.jsonl: holds a different manifest.*--manifest-plan-run=force"
     ):
         builder(2).freeze(target, tmp_path)
     assert target.read_text() == "precious notes\n"

@@ -96,7 +96,7 @@ def test_an_entry_is_decided_by_what_is_known_of_it(
 
 
 def test_what_may_have_run_is_sent_where_that_is_declared_or_demanded() -> None:
-    """An idempotent entry is, and any other with --manifest-resume-unsafe."""
+    """An idempotent entry is, and any other with --manifest-resume=unsafe."""
     state = EntryState(row(), status="crashed", may_have_started=True)
     assert decide(IDEMPOTENT, state, ResumeRules()).action == "send"
     assert decide(ONCE, state, ResumeRules(unsafe=True)).action == "send"
@@ -276,7 +276,7 @@ def test_many_decisions_are_told_by_reason() -> None:
     names = "'r0', 'r1', 'r2', 'r3', 'r4'"
     assert describe_decisions(many + rare)[-1] == f"waits for {names}: still queued"
     left = Decision("a", "leave", "failed", unsafe=True)
-    hint = "--manifest-resume-unsafe sends what is left as well"
+    hint = "--manifest-resume=unsafe sends what is left as well"
     assert describe_decisions([left]) == ["leaves 'a': failed", hint]
     for no_such in (replace(left, unsafe=False), replace(left, action="send")):
         assert hint not in describe_decisions([no_such])

@@ -28,11 +28,9 @@ ENTRIES = (
     {"id": "again", "kwargs": {"n": 3, "key": "again"}, "idempotent": True, "retries": 1},
 )
 REPORTS = {
-    "--junitxml": "junit.xml",
-    "--alluredir": "allure",
-    "--manifest-report": "page.html",
-    "--manifest-summary": "summary.json",
-    "--manifest-markdown": "summary.md",
+    "junit.xml": "--junitxml",
+    "allure": "--alluredir",
+    **dict.fromkeys(("page.html", "summary.json", "summary.md"), "--manifest-report"),
 }
 SECONDS = 300
 """More than any session here may take."""
@@ -107,7 +105,7 @@ class Project:
 
     @property
     def arguments(self) -> list[str]:
-        reports = [f"{name}=reports/{file}" for name, file in REPORTS.items()]
+        reports = [f"{name}=reports/{file}" for file, name in REPORTS.items()]
         return ["-p", "no:cacheprovider", "--manifest=m.jsonl", *self._stack, *reports]
 
     def make(self) -> None:
