@@ -1,4 +1,4 @@
-"""Define a row of the table of options, and turn an option's text into its value.
+"""Turn the text of an option into its value.
 
 Each parsing function takes an option as the user gave it, and raises pytest.UsageError that repeats
 what the user wrote and says what to write instead.
@@ -10,19 +10,19 @@ import argparse
 import math
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import pytest
 
 from pytest_manifest.files import MODE_HINT, parsed_mode
+from pytest_manifest.plugin.option_kinds import Given, Option, Repeated
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Balance, GroupRule, Shard
 
-Value = TypeVar("Value")
 Word = TypeVar("Word", bound=str)
 _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _HUNDRED_YEARS: Final = 36525 * 86400.0
@@ -39,189 +39,6 @@ LOOKING_ONLY: Final = (
     "cacheshow",
 )
 """Options with which no test runs; missing where pytest's plugin for one is switched off."""
-
-
-class Given:
-    """Hold an option's text, where it was written, and the folder to which its path is relative."""
-
-    def __init__(self, text: str, written: str, folder: Path, config: pytest.Config) -> None:
-        self.text = text
-        self.written = written
-        self.config = config
-        self._folder = folder
-
-    @property
-    def path(self) -> Path:
-        """Return the text as an absolute path."""
-        return self.beside(self.text)
-
-    def beside(self, name: str) -> Path:
-        """Return a path, that is a part of the text, as an absolute one."""
-        return (self._folder / name).resolve()
-
-    def refused(self, message: str) -> pytest.UsageError:
-        """Make the error that repeats what was written and says what to write instead."""
-        return pytest.UsageError(f"{self.written}: {message}")
-
-
-class Option(Generic[Value]):
-    """Define one option of the command line, of the configuration file, or of both.
-
-    ``help`` and ``ini`` are what pytest's help says of it on the command line and in the file;
-    empty where it does not exist there. ``attended``: in the file it does not apply with
-    ``--manifest-dispatch-only``, since pytest does not stay to see to it.
-    """
-
-    def __init__(
-        self,
-        parse: Callable[[Given], Value],
-        default: Value,
-        help: str = "",  # noqa: A002 - as argparse calls it
-        *,
-        name: str | None = None,
-        metavar: str | None = None,
-        choices: Sequence[str] | None = None,
-        ini: str = "",
-        ini_default: str = "",
-        attended: bool = False,
-    ) -> None:
-        self._parse = parse
-        self._default = default
-        self._name = name
-        self._ini_default = ini_default
-        self._attended = attended
-        self.help = help
-        self.ini = ini
-        self.keywords: dict[str, object] = {"choices": choices} if choices else {"metavar": metavar}
-
-    def __set_name__(self, owner: type, attribute: str) -> None:
-        """Take the option's name from the attribute, where it has none of its own."""
-        name = attribute if self._name is None else self._name
-        self.dest = f"manifest_{name}" if name else "manifest"
-        self.flag = f"--{self.dest.replace('_', '-')}"
-
-    @overload
-    def __get__(self, options: None, owner: type) -> Option[Value]: ...
-    @overload
-    def __get__(self, options: object, owner: type) -> Value: ...
-    def __get__(self, options: object | None, owner: type) -> Option[Value] | Value:
-        """Return the row itself: an object that was read has the value in its own namespace."""
-        return self
-
-    def declare(self, parser: pytest.Parser, group: pytest.OptionGroup) -> None:
-        """Declare the option to pytest, for the command line and the configuration file."""
-        if self.help:
-            group.addoption(self.flag, help=self.help, **self.keywords)
-        if self.ini:
-            parser.addini(self.dest, self.ini, default=self._ini_default)
-
-    def read(self, config: pytest.Config) -> Value:
-        """Return the value of the command line, else of the configuration file, else the default.
-
-        Raises pytest.UsageError where the text is not valid. Where any text is, an empty one counts
-        as not given, but for a broker: jobs would go to another than the one that was meant. In
-        the file an empty folder is pytest's root folder.
-        """
-        given = getattr(config.option, self.dest) if self.help else None
-        if given is not None and (given or self._parse not in (text, upper)):
-            written = f"{self.flag}{' ' if self.ini else '='}{given}"
-            return self._parse(Given(given, written, config.invocation_params.dir, config))
-        found = str(config.getini(self.dest)) if self.ini else ""
-        is_given = bool(found) or self._parse is project_path
-        if not is_given or (self._attended and config.option.manifest_dispatch_only):
-            return self._default
-        return self._parse(Given(found, f"{self.dest} = {found}", config.rootpath, config))
-
-
-class Flag(Option[bool]):
-    """Define an option without a value, or a setting that is true or false."""
-
-    def __init__(
-        self,
-        help: str = "",  # noqa: A002 - as argparse calls it
-        *,
-        name: str | None = None,
-        ini: str = "",
-    ) -> None:
-        super().__init__(lambda _: True, False, help, name=name, ini=ini)
-        self.keywords = {"action": "store_true"}
-
-    def declare(self, parser: pytest.Parser, group: pytest.OptionGroup) -> None:
-        """Declare the option to pytest; in the configuration file it is true or false."""
-        if self.help:
-            group.addoption(self.flag, help=self.help, **self.keywords)
-        if self.ini:
-            parser.addini(self.dest, self.ini, type="bool", default=False)
-
-    def read(self, config: pytest.Config) -> bool:
-        """Return whether the option is given, or true in the configuration file."""
-        if self.help and getattr(config.option, self.dest):
-            return True
-        try:
-            return bool(self.ini) and bool(config.getini(self.dest))
-        except (pytest.UsageError, TypeError, ValueError) as error:  # by pytest's version
-            raise pytest.UsageError(f"{self.dest}: {error}; write true or false") from error
-
-
-class Mode(Option[str]):
-    """Define an option that is given alone, or with one of a few words: ``--x`` or ``--x=word``.
-
-    Its value is "" where it is not given, ``ALONE`` without a word.
-    """
-
-    def __init__(
-        self,
-        help: str,  # noqa: A002 - as argparse calls it
-        **words: str,
-    ) -> None:
-        super().__init__(lambda given: given.text, "", help)
-        self.words = words
-
-    def declare(self, parser: pytest.Parser, group: pytest.OptionGroup) -> None:  # noqa: ARG002
-        """Declare it to pytest, and each word with it.
-
-        A value that may be left out would be taken from what follows, as from a test's file.
-        """
-        for word, about in {"": self.help, **self.words}.items():
-            flag = f"{self.flag}={word}" if word else self.flag
-            const = word or ALONE
-            group.addoption(flag, dest=self.dest, action="store_const", const=const, help=about)
-
-    def read(self, config: pytest.Config) -> str:
-        """Return the word that is given."""
-        return getattr(config.option, self.dest) or ""
-
-
-ALONE: Final = "alone"
-
-
-class Repeated(Option[list[str]]):
-    """Define an option that may be given several times."""
-
-    def __init__(
-        self,
-        help: str,  # noqa: A002 - as argparse calls it
-        *,
-        metavar: str,
-        name: str,
-    ) -> None:
-        super().__init__(lambda given: [given.text], [], help, name=name)
-        self.keywords = {"action": "append", "default": [], "metavar": metavar}
-
-    def read(self, config: pytest.Config) -> list[str]:
-        """Return all texts that are given, in their order."""
-        texts: list[str] = getattr(config.option, self.dest)
-        return texts
-
-
-def text(given: Given) -> str:
-    """Return the text as it is."""
-    return given.text
-
-
-def upper(given: Given) -> str:
-    """Return the text in capital letters."""
-    return given.text.upper()
 
 
 def broker(given: Given) -> str:
@@ -261,11 +78,6 @@ def verbatim(given: Given) -> str:
 def path(given: Given) -> Path:
     """Return a path below the folder that it was written for."""
     return given.path
-
-
-def project_path(given: Given) -> Path:
-    """Return a path below pytest's root folder, its symbolic links left as they are."""
-    return given.config.rootpath / given.text
 
 
 def positive(given: Given) -> int:

@@ -15,8 +15,9 @@ from typing import Final, Literal, NoReturn
 import pytest
 
 from pytest_manifest.files import FILE_MODE
+from pytest_manifest.plugin import option_kinds as kinds
 from pytest_manifest.plugin import option_values as values
-from pytest_manifest.plugin.option_values import Flag, Mode, Option, Repeated
+from pytest_manifest.plugin.option_kinds import Flag, Mode, Option, Repeated
 
 _BROKER_VARIABLES: Final = ("CELERY_BROKER_WRITE_URL", "CELERY_BROKER_URL")
 """The variables by which Celery is told where to send, the first that is set."""
@@ -144,7 +145,7 @@ class Options:
         ini_default="text",
     )
     log_level = Option(
-        values.upper, "INFO", ini="least level of the workers' logs", ini_default="INFO"
+        kinds.upper, "INFO", ini="least level of the workers' logs", ini_default="INFO"
     )
     canary = Option(
         values.positive,
@@ -201,14 +202,14 @@ class Options:
         ini="where the jobs go: a broker's URL, app, or private",
     )
     backend = Option(
-        values.text,
+        kinds.text,
         None,
         "result store of an existing stack (CELERY_RESULT_BACKEND; a Redis broker's own URL)",
         metavar="URL",
         ini="result store URL of an existing stack",
     )
     app = Option(
-        values.text,
+        kinds.text,
         None,
         "the Celery application, like proj.celery:app",
         metavar="MODULE:APP",
@@ -232,17 +233,17 @@ class Options:
         ini="who may read the files of reports, like 640 or 644; 600, their owner alone, else",
     )
     folder = Option(
-        values.project_path,
+        kinds.project_path,
         Path(),
         name="dir",
         ini="folder of ledgers, receipts and logs",
         ini_default=".manifest",
     )
     plans = Option(
-        values.project_path, Path(), ini="folder that plans go into", ini_default="manifests"
+        kinds.project_path, Path(), ini="folder that plans go into", ini_default="manifests"
     )
     workflows = Option(
-        values.project_path, Path(), ini="folder of the workflows", ini_default="workflows"
+        kinds.project_path, Path(), ini="folder of the workflows", ini_default="workflows"
     )
     issue_link = Option(
         values.issue_link, None, ini="address of an issue for Allure, with {} for its name"

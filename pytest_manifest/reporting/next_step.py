@@ -123,9 +123,8 @@ def _ended(run: Run, name: str, status: str, resume: str, *, blocked: bool) -> I
             f"  a resume sends nothing: {listed(list(map(repr, left)), SHOWN)} may have run and "
             f"{'is' if len(left) == 1 else 'are'} not idempotent"
         )
-        yield Command(
-            f"  to run them again: pytest --manifest={name} {resume} --manifest-resume=unsafe"
-        )
+        unsafe = resume.replace("--manifest-resume", "--manifest-resume=unsafe")
+        yield Command(f"  to run them again: pytest --manifest={name} {unsafe}")
         if status == "finished" and not blocked:
             yield Command(f"  or as a new run: pytest --manifest={name} --lf")
 

@@ -251,7 +251,7 @@ def test_a_resumed_run_trusts_the_keys_of_all_its_sessions(project: Project) -> 
     ran = project.ran()
     unsigned = project.run("--manifest=m.jsonl", "--manifest-resume")
     assert unsigned.ret == pytest.ExitCode.USAGE_ERROR
-    unsigned.stderr.fnmatch_lines(["*nothing was sent: *begun with --manifest-require-signed-rec*"])
+    unsigned.stderr.fnmatch_lines(["*nothing was sent: *begun with manifest_require_signed_rec*"])
     assert project.ran() == ran
     project.run(*REQUIRED, "--manifest-resume").assert_outcomes(passed=2)
     project.run(*REQUIRED, "--manifest-audit").assert_outcomes(passed=2)

@@ -46,8 +46,8 @@ def test_plans_of_tests_are_not_sent_without_their_reports(project: Project) -> 
 @pytest.mark.parametrize(
     ("lost", "kept"),
     [
-        (["report=out/run.html", "summary=out/run.json"], ["markdown=run.md"]),
-        (["markdown=out/run.md"], ["report=run.html", "summary=run.json"]),
+        (["out/run.html", "out/run.json"], ["run.md"]),
+        (["out/run.md"], ["run.html", "run.json"]),
     ],
     ids=["page and summary", "markdown"],
 )
@@ -58,15 +58,15 @@ def test_a_report_that_fails_at_the_end_fails_the_session(
     project.write("conftest.py", VANISHES)
     project.write("out/old", "")
     project.doubles(count=1)
-    reports = [f"--manifest-{one}" for one in (*lost, *kept)]
+    reports = [f"--manifest-report={one}" for one in (*lost, *kept)]
     result = project.run("--manifest=m.jsonl", MEMORY, *reports, "--junitxml=run.xml")
 
     result.assert_outcomes(passed=1)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     told = [line for line in result.outlines if "was not written, so this session fails: " in line]
     assert len(told) == len(lost)
-    for option in (*kept, "=run.xml"):
-        assert (project.path / option.partition("=")[2]).is_file()
+    for name in (*kept, "run.xml"):
+        assert (project.path / name).is_file()
     assert project.ledgers()[-1].with_suffix(".summary.json").is_file()
     assert project.ledgers()[-1].with_suffix(".receipts.jsonl").is_file()
 

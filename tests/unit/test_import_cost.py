@@ -50,6 +50,7 @@ LIGHT = {
             "context",
             "fixtures",
             "hookspecs",
+            "option_kinds",
             "option_values",
             "options",
             "runtest",

@@ -11,7 +11,7 @@ import pytest
 from pytest_manifest import signing
 from pytest_manifest.errors import SigningError
 from pytest_manifest.manifest import read_manifest
-from pytest_manifest.plugin import option_values
+from pytest_manifest.plugin import option_kinds, option_values
 from pytest_manifest.plugin.option_conflicts import read_options, refuse_unwritable
 from pytest_manifest.plugin.options import ROWS, Options, any_given
 from pytest_manifest.plugin.run_options import check_work_order, worker_keys
@@ -318,9 +318,9 @@ def test_a_mode_takes_no_word_from_what_follows(pytester: pytest.Pytester, mode:
     plan = ["--manifest-plan=x"] if mode == "plan-run" else []
     alone = pytester.parseconfig(M, *plan, f"--manifest-{mode}", "m.jsonl")
     assert alone.args == ["m.jsonl"]
-    assert getattr(read_options(alone), attribute) == option_values.ALONE
+    assert getattr(read_options(alone), attribute) == option_kinds.ALONE
     row = ROWS[attribute]
-    assert isinstance(row, option_values.Mode)
+    assert isinstance(row, option_kinds.Mode)
     for word in row.words:
         assert getattr(read(pytester, M, *plan, f"--manifest-{mode}={word}"), attribute) == word
     with pytest.raises(pytest.UsageError, match=f"argument --manifest-{mode}: .*'other'"):
