@@ -26,7 +26,7 @@ from pytest_manifest.errors import PlanError
 from pytest_manifest.ledger import AttemptRow, Descendant, Ledger
 from pytest_manifest.manifest import dump_entry, read_manifest
 from pytest_manifest.reporting.descendants import not_known_of, runtime_of
-from pytest_manifest.reporting.terminal_layout import Sheet, padded
+from pytest_manifest.reporting.terminal_layout import Sheet
 from pytest_manifest.schema import Entry, VerdictStatus
 from pytest_manifest.schema.shown import shown_entry, shown_text
 from pytest_manifest.text import cells, plural, seconds, short
@@ -103,8 +103,9 @@ def tree_lines(rows: Sequence[Sequence[str]], width: int) -> Iterator[str]:
         name = row[_TASK].lstrip()
         indent = row[_TASK][: len(row[_TASK]) - len(name)]
         shown[_TASK] = indent + sheet.cut(name, wide[_TASK] - len(indent))
-        parts = [padded(shown[one], wide[one], right=one == _RUNTIME) for one in order]
-        yield "  ".join(parts).rstrip()
+        pads = {one: " " * max(wide[one] - cells(shown[one]), 0) for one in order}
+        pads[_RUNTIME], shown[_RUNTIME] = "", pads[_RUNTIME] + shown[_RUNTIME]
+        yield "  ".join(shown[one] + pads[one] for one in order).rstrip()
         if row[_WHY]:
             yield from sheet.wrapped(row[_WHY], indent=wide[_STATUS] + 2)
 

@@ -33,7 +33,7 @@ from pytest_manifest.verdict.reasons import Problem
 from pytest_manifest.verdict.tree import descendant_of
 
 NOT_KNOWN: Final = "not known"
-_TIMES: Final = ("waited, s", "began, s", "ran, s")
+_TIMES: Final = ("#waited, s", "#began, s", "#ran, s")
 _HOW_TO_READ: Final = "critical path: each task was sent by the one above it, waited, and ran"
 _REASONS: Final[Mapping[str, str]] = {
     "stock": "their workers send no receipts",
@@ -43,6 +43,8 @@ _REASONS: Final[Mapping[str, str]] = {
 }
 _ENDS_SHOWN: Final = 6
 """Steps of a long path that are shown from each of its ends."""
+_LONGEST: Final = 60
+"""Columns of a task's name."""
 _FAILED_SHOWN: Final = 20
 """Entries with failed descendants that are listed, at most."""
 
@@ -260,16 +262,15 @@ def path_lines(trees: SummaryDescendants, sheet: Sheet) -> Iterator[Line]:
     for text in sheet.wrapped(slowest_phrase(slowest, name), indent=2, hanging=2):
         yield Line(text, bold=True)
     yield from map(Line, sheet.wrapped(_HOW_TO_READ, indent=4))
-    rows = [["  task", *_TIMES]]
-    room = sheet.width - 4 - sum(len(head) + 2 for head in _TIMES)
+    rows = []
     for step in slowest.path:
         failed = "" if step.status in (None, "passed") else f" ({step.status})"
         times = step.wait, step.start, step.runtime
         cells = ("-" if one is None else seconds_cell(one) for one in times)
-        rows.append([f"  {sheet.cut(step.task, room - len(failed))}{failed}", *cells])
+        rows.append([f"{sheet.cut(step.task, _LONGEST)}{failed}", *cells])
     if slowest.left_out:
-        rows.insert(_ENDS_SHOWN + 1, [f"  ... {slowest.left_out:,} more ...", "", "", ""])
-    yield from table_lines(rows, 2)
+        rows.insert(_ENDS_SHOWN, [f"... {slowest.left_out:,} more ...", "", "", ""])
+    yield from table_lines(["task", *_TIMES], rows, sheet, indent=4)
 
 
 def slowest_phrase(slowest: SummaryTree, name: str) -> str:

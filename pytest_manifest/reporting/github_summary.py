@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing_extensions import Self
 from pytest_manifest.analysis.statistics import Statistics
 from pytest_manifest.ledger import BUDGET
 from pytest_manifest.reporting import descendants
+from pytest_manifest.reporting.markdown import code, escaped, fenced, link, table
 from pytest_manifest.reporting.next_step import RunAgain
 from pytest_manifest.reporting.run_report import ReportedRun, run_files
 from pytest_manifest.reporting.terminal_statistics import duration_phrase
@@ -28,7 +28,7 @@ from pytest_manifest.schema.summary import (
     SummaryTask,
     SummaryTimeChange,
 )
-from pytest_manifest.text import limits_phrase, many, middle, pictured, plural, short_path
+from pytest_manifest.text import limits_phrase, many, plural, short_path
 from pytest_manifest.verdict.explanation import counts_text, ends_text
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def markdown(
 
 
 def _heading(run: ReportedRun, found: Statistics, links: Links, root: Path) -> str:
-    name = _link(short_path(run.manifest.path, root), links.manifest(run.manifest.path))
+    name = link(short_path(run.manifest.path, root), links.manifest(run.manifest.path))
     passed = found.outcomes.get("passed", 0)
     bad = found.outcomes.get("failed", 0) + found.outcomes.get("error", 0)
     entries = plural(found.entries, "entry")
@@ -123,7 +123,7 @@ def _verdicts(found: Statistics) -> str:
     open_entries = found.entries - sum(found.verdicts.values())
     rows = [[kind, str(count)] for kind, count in pairs]
     rows += [["no verdict", str(open_entries)]] if open_entries else []
-    return _table(["Verdict", "Entries"], "-r", rows)
+    return table(["Verdict", "Entries"], "-r", rows)
 
 
 def _tasks(tasks: Sequence[SummaryTask]) -> Iterator[str]:
@@ -141,7 +141,7 @@ def _tasks(tasks: Sequence[SummaryTask]) -> Iterator[str]:
         ]
         for row in tasks[:TASKS]
     ]
-    yield _table(heads, "-rrrrrrr", rows)
+    yield table(heads, "-rrrrrrr", rows)
     left = len(tasks) - len(rows)
     yield "Times: median / 95th percentile / longest." + (
         f" {plural(left, 'further task')} not shown." if left else ""
@@ -170,7 +170,7 @@ def _causes(
         ]
         for cause in causes[:CAUSES]
     ]
-    yield _table(["Entries", "Cause", "Such as", "What it says", "Next"], "r----", rows)
+    yield table(["Entries", "Cause", "Such as", "What it says", "Next"], "r----", rows)
     if len(causes) > CAUSES:
         rest = causes[CAUSES:]
         entries = sum(cause.count for cause in rest)
@@ -183,7 +183,7 @@ def _causes(
 def _entries(ids: Iterable[str], manifest: Manifest, links: Links) -> Iterator[str]:
     for name in ids:
         line = manifest.line_of(name) if name in manifest else None
-        yield _link(name, links.manifest(manifest.path, line))
+        yield link(name, links.manifest(manifest.path, line))
 
 
 def _trees(found: Statistics, manifest: Manifest, links: Links) -> Iterator[str]:
@@ -207,7 +207,7 @@ def _trees(found: Statistics, manifest: Manifest, links: Links) -> Iterator[str]
             ]
             for one in trees.failed
         ]
-        yield _table(["Entry", "Its tree", "First failed", "What it says"], "----", rows)
+        yield table(["Entry", "Its tree", "First failed", "What it says"], "----", rows)
     if trees.more_failed:
         yield f"{plural(trees.more_failed, 'further entry')} with failed descendants not shown."
     if trees.slowest is not None:
@@ -237,11 +237,11 @@ def _changes(comparison: SummaryComparison | None) -> Iterator[str]:
     rows = [*_change_rows("newly failing", comparison.newly_failing)]
     rows += _change_rows("fixed", comparison.fixed)
     if rows:
-        yield _table(["What", "Entry", "Before", "Now"], "----", rows)
+        yield table(["What", "Entry", "Before", "Now"], "----", rows)
     times = [*comparison.slower[:CHANGES], *comparison.faster[:CHANGES]]
     if times:
         rows = [_time_row(change) for change in times]
-        yield _table(["Task", "Median before, s", "Now, s", "Ratio"], "-rrr", rows)
+        yield table(["Task", "Median before, s", "Now, s", "Ratio"], "-rrr", rows)
 
 
 def _change_rows(what: str, changes: Sequence[SummaryChange]) -> list[list[str]]:
@@ -255,7 +255,7 @@ def _time_row(change: SummaryTimeChange) -> list[str]:
 
 def _files(run: ReportedRun, links: Links, root: Path) -> Iterator[str]:
     names = [
-        f"{kind} {_link(short_path(path, root), links.file(path))}"
+        f"{kind} {link(short_path(path, root), links.file(path))}"
         for kind, path in run_files(run)
         if kind != "manifest"
     ]
@@ -263,45 +263,6 @@ def _files(run: ReportedRun, links: Links, root: Path) -> Iterator[str]:
     if artifacts is not None:
         names.append(f"[artifacts of this run]({artifacts}), where the workflow keeps them")
     yield "Files: " + ", ".join(names) + "."
-
-
-def _link(text: str, address: str | None) -> str:
-    return code(text) if address is None else f"[{code(text)}]({address})"
-
-
-def _table(heads: Sequence[str], sides: str, rows: Iterable[Sequence[str]]) -> str:
-    """Return a table; ``sides`` has an ``r`` for each column that is aligned right."""
-    rule = ["--:" if side == "r" else "---" for side in sides]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, rule, *rows))
-
-
-# Foreign text
-
-# Characters that may begin or end markup in Markdown, in HTML, or in GitHub's own syntax:
-# names (@), emoji (:), formulas ($), links (://, www.). An underscore within a word begins nothing.
-_SPECIAL: Final = re.compile(r"[&<>|`*\[\]#~\\!@$:^{}]|(?<![^\W_])_|_(?![^\W_])|(?i:(?<=www)\.)")
-
-
-def code(text: str, limit: int = 200) -> str:
-    """Return the text on one line as HTML code, for a table's cell or within a line.
-
-    A code span in backticks would serve except with ``|`` in a table.
-    """
-    return f"<code>{escaped(text, limit)}</code>" if text else ""
-
-
-def fenced(text: str) -> str:
-    """Return the text on one line as a block of code, which GitHub shows with a button to copy."""
-    line = " ".join(pictured(text).split())
-    longest = max(map(len, re.findall("`+", line)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}console\n{line}\n{fence}"
-
-
-def escaped(text: str, limit: int = 200) -> str:
-    """Return the text on one line, cut in the middle, with Markdown and HTML escaped."""
-    line = " ".join(pictured(text).split())
-    return _SPECIAL.sub(lambda match: f"&#{ord(match.group())};", middle(line, limit))
 
 
 # Links to the repository on GitHub, or to the files beside a summary

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import io
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pytest_manifest.text import cells, cut, fitting, one_line
 
 NARROWEST = 40
-_INDENT = 2
 
 
 class Line(NamedTuple):
@@ -70,34 +70,27 @@ class Sheet:
         yield left + rest
 
 
-def padded(text: str, width: int, *, right: bool = False) -> str:
-    """Pad the text with spaces to this many columns, on its left with ``right``."""
-    space = " " * max(width - cells(text), 0)
-    return space + text if right else text + space
+def table_lines(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], sheet: Sheet, *, indent: int = 2
+) -> Iterator[Line]:
+    """Yield rows below their columns' names, where those have any; long cells are folded.
 
+    A column whose name begins with ``#`` is aligned right.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
-def widths(rows: Sequence[Sequence[str]]) -> list[int]:
-    """Return the width of each column of rows that are equally long."""
-    return [max(map(cells, column)) for column in zip(*rows, strict=True)]
-
-
-def gap_of(rows: Sequence[Sequence[str]], sheet: Sheet) -> int | None:
-    """Return how many columns fit between the rows' cells, 2 or 1; None if none do."""
-    wide = widths(rows)
-    return next((gap for gap in (2, 1) if table_width(wide, gap) <= sheet.width), None)
-
-
-def table_width(column_widths: Sequence[int], gap: int) -> int:
-    """Return the width of an indented table with such columns, in columns."""
-    return sum(column_widths) + gap * (len(column_widths) - 1) + _INDENT
-
-
-def table_lines(rows: Sequence[Sequence[str]], gap: int) -> Iterator[Line]:
-    """Yield the rows, the first as heads; the first column is aligned left, others right."""
-    wide, between = widths(rows), " " * gap
-    for number, row in enumerate(rows):
-        row_cells = [
-            padded(cell, width, right=position > 0)
-            for position, (cell, width) in enumerate(zip(row, wide, strict=True))
-        ]
-        yield Line((" " * _INDENT + between.join(row_cells)).rstrip(), bold=number == 0)
+    heads = [name.removeprefix("#") for name in columns]
+    table = Table(box=None, pad_edge=False, show_header=any(heads))
+    for name, head in zip(columns, heads, strict=True):
+        right = name.startswith("#")
+        side: Literal["left", "right"] = "right" if right else "left"
+        table.add_column(head, justify=side, no_wrap=right, overflow="fold", header_style="none")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    file = io.StringIO()
+    console = Console(width=sheet.width - indent, file=file, color_system=None)
+    console.print(table, highlight=False)
+    for number, line in enumerate(file.getvalue().splitlines()):
+        yield Line(f"{' ' * indent}{line}".rstrip(), bold=number == 0 and any(heads))

@@ -5,16 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pytest_manifest.reporting.terminal_layout import (
-    BLANK,
-    Line,
-    Sheet,
-    gap_of,
-    padded,
-    table_lines,
-    table_width,
-    widths,
-)
+from pytest_manifest.reporting.terminal_layout import BLANK, Line, Sheet, table_lines
 from pytest_manifest.schema import cost_text
 from pytest_manifest.text import (
     cells,
@@ -47,6 +38,8 @@ _TASKS = 20
 _CAUSES = 10
 _WORKERS = 8
 _BAR = 20
+_ROOMY = 76
+"""Columns of a terminal from which the share of a worker process is a bar."""
 
 
 def statistics_lines(stats: Statistics, sheet: Sheet) -> Iterator[Line]:
@@ -90,51 +83,45 @@ def duration_phrase(stats: Statistics) -> str:
 
 # By task
 
-_TIMES = ("p50", "p95", "max")
-
-
-def _by_task(tasks: Sequence[SummaryTask], sheet: Sheet) -> Iterator[Line]:
-    """Yield one table by task if it fits, else two, else each task in lines of its own."""
-    shown = tasks if sheet.all else _most_numerous(tasks)
-    names = ["task", *(sheet.cut(row.task, max(sheet.width - 4, 20)) for row in shown)]
-    counts = _counts(shown)
-    times = [[*_TIMES, *_TIMES], *(_time_cells(row) for row in shown)]
-    rates = [
-        "per s",
-        *("-" if row.throughput is None else rate_text(row.throughput) for row in shown),
-    ]
-    count_table = [[name, *cells] for name, cells in zip(names, counts, strict=True)]
-    time_table = [[name, *cells] for name, cells in zip(names, times, strict=True)]
-    rated = [[*cells, rate] for cells, rate in zip(count_table, rates, strict=True)]
-    whole = [
-        [*cells, *more, rate] for cells, more, rate in zip(count_table, times, rates, strict=True)
-    ]
-    gap, apart = gap_of(whole, sheet), (gap_of(rated, sheet), gap_of(time_table, sheet))
-    yield BLANK
-    if gap is not None:
-        yield from _with_times(whole, len(counts[0]) + 1, gap)
-    elif apart[0] is not None and apart[1] is not None:
-        yield from table_lines(rated, apart[0])
-        yield BLANK
-        yield from _with_times(time_table, 1, apart[1])
-    else:
-        yield Line("  by task (seconds: median, 95 %, longest)", bold=True)
-        for name, row in zip(names[1:], shown, strict=True):
-            yield from _task_in_lines(name, row, sheet)
-    if len(shown) < len(tasks):
-        yield Line(f"  and {plural(len(tasks) - len(shown), 'more task')} (-v shows all)")
-
-
+_LONGEST = 60
 _COUNTS: Mapping[str, Callable[[SummaryTask], int]] = {
     "count": lambda row: row.count,
     "passed": lambda row: row.passed,
     "failed": lambda row: row.failed,
-}
-_RARE: Mapping[str, Callable[[SummaryTask], int]] = {
     "error": lambda row: row.errors,
     "skipped": lambda row: row.skipped,
     "pending": lambda row: row.pending,
 }
+_RARE = ("error", "skipped", "pending")
+
+
+def _by_task(tasks: Sequence[SummaryTask], sheet: Sheet) -> Iterator[Line]:
+    """Yield a table of counts by task, and one of times."""
+    shown = tasks if sheet.all else _most_numerous(tasks)
+    names = [sheet.cut(row.task, _LONGEST) for row in shown]
+    # Rare ones have a column only if one is not 0.
+    counts = {n: value for n, value in _COUNTS.items() if n not in _RARE or any(map(value, shown))}
+    rows = [
+        [
+            name,
+            *(str(value(row)) for value in counts.values()),
+            "-" if row.throughput is None else rate_text(row.throughput),
+        ]
+        for name, row in zip(names, shown, strict=True)
+    ]
+    yield BLANK
+    yield from table_lines(["task", *(f"#{name}" for name in counts), "#per s"], rows, sheet)
+    if len(shown) < len(tasks):
+        yield Line(f"  and {plural(len(tasks) - len(shown), 'more task')} (-v shows all)")
+    times = [
+        [name if what == "wait" or row.wait is None else "", what, *_spread_cells(spread)]
+        for name, row in zip(names, shown, strict=True)
+        for what, spread in (("wait", row.wait), ("run", row.runtime))
+        if spread is not None
+    ]
+    if times:
+        yield BLANK
+        yield from table_lines(["seconds", "", "#p50", "#p95", "#max"], times, sheet)
 
 
 def _most_numerous(tasks: Sequence[SummaryTask]) -> list[SummaryTask]:
@@ -142,46 +129,8 @@ def _most_numerous(tasks: Sequence[SummaryTask]) -> list[SummaryTask]:
     return sorted(largest, key=lambda row: row.task)
 
 
-def _counts(rows: Sequence[SummaryTask]) -> list[list[str]]:
-    """Return rows of counts, heads first; rare ones have a column only if one is not 0."""
-    rare = {name: value for name, value in _RARE.items() if any(map(value, rows))}
-    values = {**_COUNTS, **rare}
-    return [[*values], *([str(value(row)) for value in values.values()] for row in rows)]
-
-
-def _with_times(rows: Sequence[Sequence[str]], first: int, gap: int) -> Iterator[Line]:
-    """Yield a table, and titles above its six columns of times, which begin at ``first``."""
-    wide = widths(rows)
-    spans = [sum(wide[start : start + 3]) + 2 * gap for start in (first, first + 3)]
-    titles = [
-        f" {name}, s ".center(span, "-") for name, span in zip(("wait", "run"), spans, strict=True)
-    ]
-    between = " " * gap
-    before = " " * table_width(wide[:first], gap)
-    yield Line(f"{before}{between}{between.join(titles)}", bold=True)
-    yield from table_lines(rows, gap)
-
-
-def _time_cells(row: SummaryTask) -> list[str]:
-    return [*_spread_cells(row.wait), *_spread_cells(row.runtime)]
-
-
-def _spread_cells(times: SummarySpread | None) -> tuple[str, ...]:
-    if times is None:
-        return ("-", "-", "-")
+def _spread_cells(times: SummarySpread) -> tuple[str, ...]:
     return tuple(map(seconds_cell, (times.p50, times.p95, times.max)))
-
-
-def _task_in_lines(name: str, row: SummaryTask, sheet: Sheet) -> Iterator[Line]:
-    yield Line(f"  {name}")
-    counts = [plural(row.count, "entry"), f"{row.passed} passed"]
-    counts += [f"{row.failed} failed"] if row.failed else []
-    counts += [f"{_RARE[name](row)} {name}" for name in _RARE if _RARE[name](row)]
-    rate = "" if row.throughput is None else f"; {rate_text(row.throughput)} a second"
-    yield from map(Line, sheet.wrapped(f"{', '.join(counts)}{rate}", indent=4, hanging=2))
-    for what, times in (("wait", row.wait), ("run", row.runtime)):
-        if times is not None:
-            yield Line(f"    {what:<5}{'  '.join(cell.rjust(6) for cell in _spread_cells(times))}")
 
 
 # Entries
@@ -192,13 +141,15 @@ def _slowest(records: Sequence[SummaryEntry], sheet: Sheet) -> Iterator[Line]:
         return
     yield BLANK
     yield Line("  slowest", bold=True)
-    names = [sheet.cut(record.id, sheet.width // 2) for record in records]
-    wide = widths([[name] for name in names])[0]
-    for name, record in zip(names, records, strict=True):
-        text = f"    {seconds_cell(record.runtime or 0.0):>6} s  {padded(name, wide)}  "
-        where = f" on {record.place}" if record.place else ""
-        room = max(sheet.width - cells(text), 10)
-        yield Line(text + sheet.cut(f"{record.task}{where}", room))
+    rows = [
+        [
+            f"{seconds_cell(record.runtime or 0.0)} s",
+            sheet.cut(record.id, sheet.width // 2),
+            sheet.cut(f"{record.task}{f' on {record.place}' if record.place else ''}", _LONGEST),
+        ]
+        for record in records
+    ]
+    yield from table_lines(["#", "", ""], rows, sheet, indent=4)
 
 
 def _by_cause(causes: Sequence[SummaryCause], sheet: Sheet) -> Iterator[Line]:
@@ -246,19 +197,19 @@ def _workers(workers: Sequence[SummaryWorker], sheet: Sheet) -> Iterator[Line]:
     yield BLANK
     yield Line("  worker processes", bold=True)
     shown = workers if sheet.all else workers[:_WORKERS]
-    texts = [
-        f"{row.share:>5.0%}  {plural(row.jobs, 'job')}, {seconds_cell(row.busy)} s" for row in shown
+    most = max(row.share for row in shown) or 1.0
+    mark = "\u2588" if sheet.rich else "#"
+    rows = [
+        [
+            sheet.cut(row.place, max(sheet.width // 2 - 4, 20)),
+            mark * round(_BAR * row.share / most) if sheet.width > _ROOMY else "",
+            f"{row.share:.0%}",
+            plural(row.jobs, "job"),
+            f"{seconds_cell(row.busy)} s",
+        ]
+        for row in shown
     ]
-    room = sheet.width - 8 - max(map(len, texts))
-    names = [sheet.cut(row.place, min(room, 60)) for row in shown]
-    wide = widths([[name] for name in names])[0]
-    bar = min(_BAR, room - wide)
-    most = max((row.share for row in shown), default=0.0)
-    for name, row, text in zip(names, shown, texts, strict=True):
-        length = round(bar * row.share / most) if most and bar >= 5 else 0
-        filled = ("\u2588" if sheet.rich else "#") * length
-        gap = f"  {padded(filled, bar)}" if bar >= 5 else ""
-        yield Line(f"    {padded(name, wide)}{gap}{text}")
+    yield from table_lines(["", "", "#", "#", "#"], rows, sheet, indent=4)
     if len(shown) < len(workers):
         left = workers[len(shown) :]
         share = sum(row.share for row in left)

@@ -98,7 +98,7 @@ def test_what_ran_twice_after_all(project: Project, options: tuple[str, ...]) ->
     keys = {"name", "labels", "titlePath", "start", "stop"}
     assert {k: audited.of("own")[k] for k in keys} == {k: own[k] for k in keys}
     assert allure.parameter(own, "host") == "'h-1'"
-    assert own["description"].startswith("It is \\*its\\* own.\n\n")
+    assert own["description"].startswith("It is &#42;its&#42; own.\n\n")
     assert own["steps"][-1]["steps"][0]["name"] == "compare"
     assert own["steps"][-1]["steps"][0]["attachments"][0]["name"] == "note"
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.manifest import Manifest, read_manifest
-from pytest_manifest.reporting.allure.content import code, escaped
 from pytest_manifest.reporting.allure.entries import history_id, result_id, scopes
 from pytest_manifest.reporting.allure.hooks import executor
 from pytest_manifest.reporting.allure.steps import (
@@ -19,6 +18,7 @@ from pytest_manifest.reporting.allure.steps import (
     links_of,
     status_of,
 )
+from pytest_manifest.reporting.markdown import escaped, verbatim
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.statuses import VerdictStatus
 from pytest_manifest.text import visible
@@ -266,9 +266,9 @@ def test_visible(text: str, shown: str) -> None:
 
 def test_markdown() -> None:
     """Nothing in foreign text is markup."""
-    assert code("a") == "`a`"
-    assert code("`a` ``b``\nc") == "``` `a` ``b``\\nc ```"
-    assert code("") == "`  `"
-    assert escaped("*a* [b](c) <i>\n# d") == r"\*a\* \[b\](c) \<i\> \# d"
-    assert escaped("- a") == r"\- a"
-    assert escaped("1. a") == r"1\. a"
+    assert verbatim("a") == "`a`"
+    assert verbatim("`a` ``b``\nc") == "``` `a` ``b``\\nc ```"
+    assert verbatim("") == "`  `"
+    assert escaped("*a* [b](c) <i>\n# d") == "&#42;a&#42; &#91;b&#93;(c) &#60;i&#62; &#35; d"
+    assert escaped("- a") == "&#45; a"
+    assert escaped("1. a") == "1&#46; a"

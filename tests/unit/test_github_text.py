@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from pytest_manifest.reporting.github_runner import command_data, command_property
-from pytest_manifest.reporting.github_summary import code, escaped
+from pytest_manifest.reporting.markdown import code, escaped
 from pytest_manifest.text import pictured
 
 PIECES = [

@@ -79,7 +79,7 @@ def test_many_tasks_and_causes_are_cut_short_unless_all_is_wanted() -> None:
     assert "  and 5 more tasks (-v shows all)" in short
     assert "    and 15 more causes (-v shows all)" in short
     whole = block(*records, sheet=Sheet(all=True))
-    assert sum(line.startswith("  jobs.t") for line in whole) == 25
+    assert sum(line.startswith("  jobs.t") for line in whole) == 2 * 25, "counts, and times"
     assert sum("ValueError at" in line for line in whole) == 25
     assert "-v" not in "\n".join(whole)
 
@@ -104,7 +104,7 @@ def test_the_share_of_each_worker_process_is_a_bar(rich: bool, mark: str) -> Non
     lines = block(*both, sheet=Sheet(rich=rich))
     at = lines.index("  worker processes")
     for number, line in enumerate(lines[at + 1 : at + 3]):
-        assert line.split() == [f"w@h#{number}", mark * 20, "50%", "10", "jobs,", "10.00", "s"]
+        assert line.split() == [f"w@h#{number}", mark * 20, "50%", "10", "jobs", "10.00", "s"]
     alone = [record(f"e-{n}") for n in range(20)]
     assert "  worker processes" not in block(*alone, sheet=Sheet(rich=rich))
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, origin_text
 from pytest_manifest.files import write_whole
+from pytest_manifest.reporting.markdown import MOST, escaped, verbatim
 from pytest_manifest.schema import Document, Entry, Mismatch, Receipt, Verdict
 from pytest_manifest.text import escape_hidden, plural, short, visible
 
@@ -33,15 +34,15 @@ def description(
         sentence = None if record.verdict is None else record.verdict.sentence
     else:
         status, sentence = one.kind, one.sentence
-    paragraphs = [code(_call(record.entry))]
+    paragraphs = [verbatim(_call(record.entry))]
     if doc:
         paragraphs.insert(0, doc)
     if sentence is not None and status != "passed":
-        paragraphs.append(escaped(sentence))
+        paragraphs.append(escaped(sentence, MOST))
     rows = [("expected", ", ".join(_expectations(record.entry)))]
-    rows += [("verdict", code(status))] if status is not None else []
+    rows += [("verdict", verbatim(status))] if status is not None else []
     rows += _metadata(record, last=last)
-    rows.append(("ordered at", code(location)))
+    rows.append(("ordered at", verbatim(location)))
     paragraphs.append("\n".join(f"- **{name}** {value}" for name, value in rows))
     if documents is not None:
         paragraphs.append(documents)
@@ -50,7 +51,7 @@ def description(
 
 def doc_of(text: str, entry: Entry) -> str | None:
     """Return the test's own part of a description that was made of this entry, None if empty."""
-    return text.partition(code(_call(entry)))[0].rstrip() or None
+    return text.partition(verbatim(_call(entry)))[0].rstrip() or None
 
 
 def _call(entry: Entry) -> str:
@@ -62,26 +63,26 @@ def _call(entry: Entry) -> str:
 def _metadata(record: EntryRecord, *, last: bool) -> Iterator[tuple[str, str]]:
     entry = record.entry
     if entry.after:
-        yield "after", ", ".join(code(name) for name in entry.after[:20])
+        yield "after", ", ".join(verbatim(name) for name in entry.after[:20])
     for name, value in entry.meta.items():
-        yield f"meta {escaped(name)}", code(value if isinstance(value, str) else short(value))
+        yield f"meta {escaped(name)}", verbatim(value if isinstance(value, str) else short(value))
     if last and record.error_place is not None:
-        yield "raised at", code(record.error_place)
+        yield "raised at", verbatim(record.error_place)
     if last and record.reused_from is not None:
-        yield "reused from", code(origin_text(record.reused_from))
+        yield "reused from", verbatim(origin_text(record.reused_from))
 
 
 def _expectations(entry: Entry) -> Iterator[str]:
     expect = entry.expect
-    yield f"state {code(expect.state)}"
+    yield f"state {verbatim(expect.state)}"
     if "result" in expect.model_fields_set:
-        yield f"result {code(short(expect.result, _WIDTH))}"
+        yield f"result {verbatim(short(expect.result, _WIDTH))}"
     if expect.result_schema is not None:
-        yield f"schema {code(short(expect.result_schema, _WIDTH))}"
+        yield f"schema {verbatim(short(expect.result_schema, _WIDTH))}"
     if expect.error is not None:
         words = [expect.error.type or "an error"]
         words += [f"matching {expect.error.match!r}"] if expect.error.match else []
-        yield f"error {code(' '.join(words))}"
+        yield f"error {verbatim(' '.join(words))}"
     if expect.max_runtime is not None:
         yield f"at most {expect.max_runtime:g} s"
     if expect.max_wait is not None:
@@ -192,27 +193,6 @@ def _difference(mismatch: Mismatch) -> Iterator[str]:
     yield f"@@ {visible(mismatch.path)} @@"
     yield from (f"-{line}" for line in visible(mismatch.expected).split("\n"))
     yield from (f"+{line}" for line in visible(mismatch.actual).split("\n"))
-
-
-# Markdown
-
-_MARKUP = re.compile(r"[\\`*_{}\[\]<>#|~&!]|^[-+=:]|(?<=^\d)[.)]")
-
-
-def code(text: str) -> str:
-    """Return Markdown that shows the text verbatim, on one line."""
-    shown = visible(text).replace("\n", "\\n").replace("\t", " ")
-    if "`" not in shown and shown.strip():
-        return f"`{shown}`"
-    longest = max((len(run) for run in re.findall("`+", shown)), default=0)
-    fence = "`" * (longest + 1)
-    room = " " if longest or not shown.strip() else ""
-    return f"{fence}{room}{shown}{room}{fence}"
-
-
-def escaped(text: str) -> str:
-    """Return Markdown that shows the text as a paragraph, whatever characters it has."""
-    return _MARKUP.sub(r"\\\g<0>", " ".join(visible(text).split()))
 
 
 def unwritten_message(error: OSError) -> str:

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import pytest
 
 from pytest_manifest.bindings import BUILTIN_ENTRY, BUILTIN_GROUP, Binding, is_builtin, tags_of
-from pytest_manifest.reporting.allure.content import escaped
 from pytest_manifest.reporting.allure.steps import Json
+from pytest_manifest.reporting.markdown import MOST, escaped
 from pytest_manifest.schema.statuses import AllureStatus, VerdictStatus
 from pytest_manifest.text import printable, visible
 
@@ -103,6 +103,7 @@ def other_parameters(item: pytest.Item) -> list[tuple[str, str]]:
 def own_report(test: FinishedTest) -> OwnReport:
     """Collect what a test has reported of itself."""
     result, details = test.result, test.result.statusDetails
+    doc = None if test.is_builtin else result.description
     message, trace = (None, None) if details is None else (details.message, details.trace)
     return OwnReport(
         status=result.status,
@@ -111,7 +112,7 @@ def own_report(test: FinishedTest) -> OwnReport:
         start=result.start,
         stop=result.stop,
         verdict_read=test.verdict_read,
-        doc=None if test.is_builtin or not result.description else escaped(result.description),
+        doc=escaped(doc, MOST) if doc else None,
         html=result.descriptionHtml,
         labels=_labels(test),
         links=[(str(one.type), str(one.url), str(one.name)) for one in result.links],
