@@ -7,7 +7,6 @@ which take five times as long, are not read.
 from __future__ import annotations
 
 from collections.abc import Container, Generator, Iterator, Sequence
-from dataclasses import replace
 from decimal import Decimal
 from itertools import islice
 from typing import NamedTuple
@@ -17,7 +16,6 @@ from pytest_manifest.ledger import AttemptRow, History, Ledger
 from pytest_manifest.ledger.queries import StoredEntry
 from pytest_manifest.ledger.rows import receipt_of
 from pytest_manifest.manifest import Manifest, id_and_task
-from pytest_manifest.redaction import may_hold_secret
 from pytest_manifest.schema import Entry, Receipt, Retried, Verdict, actual_cost, exact, shown
 from pytest_manifest.schema.facts import Started
 from pytest_manifest.schema.statuses import outcome_of
@@ -90,19 +88,14 @@ def _usual(
     entry = manifest.parse(line.raw)
     verdict = Verdict.model_validate_json(stored.verdict)  # its sentence is made without secrets
     cost = actual_cost(receipt)
-    if may_hold_secret(stored.receipt) or may_hold_secret(line.raw.decode()):
+    if shown.may_hold_secret(stored.receipt + line.raw.decode()):
         secrets = shown.secrets_of(entry, receipt)
         receipt = shown.shown_receipt(receipt, secrets)
         entry, verdict = shown.shown_entry(entry, secrets), shown.shown_verdict(verdict, secrets)
     attempts: tuple[AttemptRecord, ...] = ()
     if receipt.reused is None:  # what else is known of one that is reused is another run's
-        row = AttemptRow(
-            *(receipt.task_id, entry.id, receipt.attempt, 0, "sent", receipt.sent_at, None),
-            status="passed",
-            verdict=verdict,
-        )
-        billed = exact(entry.cost if cost is None else cost) if with_costs else None
-        attempts = (replace(_attempt(row, receipt, (), billed, ()), cost=cost),)
+        billed = float(exact(entry.cost if cost is None else cost)) if with_costs else None
+        attempts = (_only_attempt(receipt, verdict.sentence, cost, billed),)
     return EntryRecord(
         entry=entry,
         line=line.number,
@@ -114,6 +107,33 @@ def _usual(
         reused_from=None
         if receipt.reused is None
         else Origin(receipt.run, receipt.entry, receipt.attempt, receipt.task_id),
+    )
+
+
+def _only_attempt(
+    receipt: Receipt, sentence: str, cost: float | None, billed: float | None
+) -> AttemptRecord:
+    return AttemptRecord(
+        number=receipt.attempt,
+        task_id=receipt.task_id,
+        kind="passed",
+        sentence=sentence,
+        reason=None,
+        sent_at=receipt.sent_at,
+        received_at=receipt.received_at,
+        started_at=receipt.started_at,
+        finished_at=receipt.finished_at,
+        wait=receipt.wait,
+        runtime=receipt.runtime,
+        worker=receipt.worker,
+        host=receipt.host,
+        pid=receipt.pid,
+        executions=receipt.executions,
+        redelivered=receipt.redelivered,
+        retries=receipt.retries,
+        cost=cost,
+        billed_cost=billed,
+        queue=receipt.queue,
     )
 
 

@@ -196,6 +196,24 @@ def may_hold_secret(text: str) -> bool:
     return any(secret in text for secret in literals())
 
 
+def secret_signs() -> str:
+    """Return a pattern that is found in each text for which :func:`may_hold_secret` is true.
+
+    For engines that search for many words at once: that takes a twentieth of the time, but one has
+    to be loaded first.
+    """
+    return _signs_of(names_in_force().signs, literals())
+
+
+@lru_cache(maxsize=2)
+def _signs_of(names: tuple[str, ...], values: tuple[str, ...]) -> str:
+    words = [*_TOKEN_SIGNS, *values]
+    return (
+        rf"://[\s\S]*@|@[\s\S]*://|\\u|{_FOLDED.pattern}"
+        rf"|(?i:{'|'.join(map(re.escape, names))})|{'|'.join(map(re.escape, words))}"
+    )
+
+
 def _names_a_secret(text: str, names: Names) -> bool:
     if not text.isascii() and _FOLDED.search(text) is not None:
         return True

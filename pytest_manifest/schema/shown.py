@@ -14,16 +14,17 @@ from pydantic_core import from_json
 
 from pytest_manifest.redaction import (
     is_on,
-    may_hold_secret,
     redact,
     redacted,
     redacted_schema,
+    secret_signs,
     secrets_in,
     spelled,
     without,
     without_cut,
 )
 from pytest_manifest.schema.models import Entry, Expectations, Header
+from pytest_manifest.schema.patterns import found_in
 from pytest_manifest.schema.receipts import ErrorInfo, Mismatch, Receipt, Verdict
 
 Secrets = Sequence[str]
@@ -109,9 +110,12 @@ def shown_params(header: Header) -> dict[str, JsonValue]:
     return shown if isinstance(shown, dict) else {}
 
 
-def shown_line(entry: Entry, raw: bytes) -> Entry:
-    """Return an entry as :func:`shown_entry` does; ``raw``: its line, which is looked at first."""
-    return shown_entry(entry) if may_hold_secret(raw.decode("utf-8", "replace")) else entry
+def may_hold_secret(document: str) -> bool:
+    """Return whether a document, as JSON, may have something that is not shown."""
+    try:
+        return is_on() and found_in(secret_signs(), document)
+    except ValueError:  # of very many values that are hidden, or very long ones
+        return True
 
 
 def shown_receipt(receipt: Receipt, secrets: Secrets = ()) -> Receipt:

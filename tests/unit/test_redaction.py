@@ -31,7 +31,7 @@ from pytest_manifest.redaction import (
 )
 from pytest_manifest.redaction import names as in_force
 from pytest_manifest.redaction.texts import redact_whatever_it_holds
-from pytest_manifest.schema import Entry, Receipt, Verdict
+from pytest_manifest.schema import Entry, Receipt, Verdict, shown
 from pytest_manifest.schema.shown import (
     pieces_of,
     secrets_of,
@@ -490,3 +490,27 @@ def test_who_wants_to_see_all_does(salt: None) -> None:
     assert "'hunter3' where 'hunter2' was expected" in said
     assert "hunter3" in text
     assert redact_url("redis://:hunter2@h/0") == "redis://:***@h/0"
+
+
+WORDS = st.sampled_from(
+    [
+        *("password", "PassWord", "a_key", "Cookie", "sk-x", "SK-x", "eyJ", "://", "@", "\\u0041"),
+        *("\u017f", "\u212a", "k_live_", "hooks.slack", "plain", "\n", "s3cr3t & more", "(x"),
+    ]
+)
+
+
+@given(parts=st.lists(WORDS | st.text(max_size=5), max_size=5), values=st.sets(WORDS, max_size=2))
+def test_both_ways_of_looking_for_signs_find_the_same(parts: list[str], values: set[str]) -> None:
+    """The one is for short texts, the other for whole documents."""
+    text = "".join(parts)
+    texts.hidden_values.now = texts.Hidden()
+    texts.add_literals(values)
+    with_signs = shown.may_hold_secret(text)
+    assert with_signs is texts.may_hold_secret(text)
+
+
+def test_too_many_hidden_values_are_looked_for_one_by_one() -> None:
+    """Where they cannot be searched for at once."""
+    manifest_secret("x" * 3_000_000)
+    assert shown.may_hold_secret("plain")
