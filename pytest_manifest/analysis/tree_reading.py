@@ -1,4 +1,4 @@
-"""Read attempts' trees for reports, each in one pass and in bounded memory.
+"""Read attempts' trees for reports, one at a time.
 
 Of a tree with more descendants than a report shows, those that did not pass are kept, the critical
 path, and the slowest.
@@ -11,12 +11,10 @@ spawned, started and ended, as far as that is known.
 
 from __future__ import annotations
 
-import heapq
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol, TypeVar
 
@@ -116,18 +114,13 @@ def critical_path(root: str, tasks: Iterable[Task]) -> list[Task]:
     return max((path_to(root, known, task) for moment, task in ends if moment == latest), key=len)
 
 
-def path_to(
-    root: str, known: Mapping[str, Task], task: Task, longest: int = sys.maxsize
-) -> list[Task]:
-    """Return a task with all that led to it, from the root on, as far as they are known.
-
-    At most ``longest`` of them, without the root. ``known`` may look tasks up when it is asked.
-    """
+def path_to(root: str, known: Mapping[str, Task], task: Task) -> list[Task]:
+    """Return a task with all that led to it, from the root on, as far as they are known."""
     path: list[Task] = []
     seen = {root}
     one = task
     with suppress(KeyError):
-        while one.task_id not in seen and len(path) < longest:
+        while one.task_id not in seen:
             seen.add(one.task_id)
             path.append(one)
             if one.parent is None:
@@ -149,7 +142,7 @@ def _order(task: TreeTask) -> tuple[bool, float, str]:
 
 
 LONGEST_PATH: Final = 1000
-"""Tasks of a critical path that are looked up one by one, from its end."""
+"""Tasks of a critical path that are reported, from its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,24 +225,47 @@ def read_trees(
     """
     known = ledger.descendants.roots([one.task_id for one in attempts])
     with ledger.parse_errors():
-        return {one.task_id: _read(ledger, one, limit) for one in attempts if one.task_id in known}
+        return {
+            one.task_id: tree_of(
+                one, map(descendant_record, ledger.descendants.told(one.task_id)), limit
+            )
+            for one in attempts
+            if one.task_id in known
+        }
 
 
 def tree_of(
     root: AttemptRecord, descendants: Iterable[DescendantRecord], limit: int | None = None
 ) -> TreeRecord:
     """Return the tree of these descendants, which are all that the attempt has."""
-    chosen = _Choice(limit)
-    for one in descendants:
-        chosen.add(one)
-    return chosen.tree(root, {one.task_id: one for one in chosen.every})
+    every = list(descendants)
+    first = _RootTask(root.task_id, root.sent_at, root.started_at, root.ended_at)
+    tasks: list[_RootTask | DescendantRecord] = [first, *every]
+    path = critical_path(first.task_id, tasks)
+    led = [one for one in path if isinstance(one, DescendantRecord)][-LONGEST_PATH:]
+    shown = every if limit is None or len(every) <= limit else _chosen(every, led, limit)
+    return TreeRecord(
+        root=first.task_id,
+        counts=Counter(one.status for one in every),
+        tasks=nested(first.task_id, shown),
+        path=[one.task_id for one in led],
+        ended_at=last_known(path[-1]) if path else None,
+    )
 
 
-def _read(ledger: Ledger, root: AttemptRecord, limit: int) -> TreeRecord:
-    chosen = _Choice(limit)
-    for told in ledger.descendants.told(root.task_id):
-        chosen.add(descendant_record(told))
-    return chosen.tree(root, _Ancestors(ledger, chosen.every))
+def _chosen(
+    every: Iterable[DescendantRecord], led: Sequence[DescendantRecord], limit: int
+) -> list[DescendantRecord]:
+    """Return so many: the end of the critical path, the first that are bad, and the slowest."""
+    bad = sorted((one for one in every if one.status != "passed"), key=_order)
+    timed = (one for one in every if one.runtime is not None)
+    slow = sorted(timed, key=lambda one: one.runtime or 0.0, reverse=True)
+    shown = {one.task_id: one for one in (*led[-limit:], *bad[: (limit + 1) // 2])}
+    for one in slow:
+        if len(shown) >= limit:
+            break
+        shown[one.task_id] = one
+    return list(shown.values())
 
 
 @dataclass(slots=True)
@@ -261,98 +277,6 @@ class _RootTask:
     started_at: datetime | None
     ended_at: datetime | None
     parent: None = None
-
-
-class _Ancestors(dict[str, DescendantRecord]):
-    """Descendants by task id; those that are not kept are read from the ledger."""
-
-    def __init__(self, ledger: Ledger, kept: Iterable[DescendantRecord]) -> None:
-        super().__init__((one.task_id, one) for one in kept)
-        self._ledger = ledger
-
-    def __missing__(self, task_id: str) -> DescendantRecord:
-        told = self._ledger.descendants.told_of(task_id)
-        if told is None:
-            raise KeyError(task_id)
-        return descendant_record(told)
-
-
-@dataclass(slots=True)
-class _Choice:
-    """Choose the descendants of a tree that are shown, while they come; None: all are."""
-
-    limit: int | None
-    counts: Counter[VerdictStatus | None] = field(default_factory=Counter)
-    every: list[DescendantRecord] = field(default_factory=list)
-    _bad: list[tuple[float, str, DescendantRecord]] = field(default_factory=list)
-    _slow: list[tuple[float, str, DescendantRecord]] = field(default_factory=list)
-    _last: DescendantRecord | None = None
-
-    def add(self, one: DescendantRecord) -> None:
-        self.counts[one.status] += 1
-        limit = self.limit
-        if limit is None or len(self.every) <= limit:
-            self.every.append(one)  # one more than the limit: then there are too many
-        if limit is None:
-            return
-        began = one.spawned_at or one.started_at
-        if one.status != "passed":
-            rank = 0.0 if began is None else -began.timestamp()
-            _keep(self._bad, (rank, one.task_id, one), (limit + 1) // 2)
-        if one.runtime is not None:
-            _keep(self._slow, (one.runtime, one.task_id, one), limit)
-        if self._last is None or _key(one) > _key(self._last):
-            self._last = one
-
-    def tree(self, root: AttemptRecord, known: Mapping[str, DescendantRecord]) -> TreeRecord:
-        first = _RootTask(root.task_id, root.sent_at, root.started_at, root.ended_at)
-        if self.limit is None or len(self.every) <= self.limit:
-            every: list[_RootTask | DescendantRecord] = [first, *self.every]
-            return self._made(first, self.every, critical_path(root.task_id, every))
-        last = self._last
-        assert last is not None
-        led = path_to(first.task_id, known, last, LONGEST_PATH)
-        if _key(first) > _key(last):
-            led = []
-        path: list[_RootTask | DescendantRecord] = [first, *led]
-        shown = {one.task_id: one for one in led[-self.limit :]}
-        shown |= {one.task_id: one for _, _, one in self._bad}
-        for _, _, one in sorted(self._slow, reverse=True, key=lambda slow: slow[0]):
-            if len(shown) >= self.limit:
-                break
-            shown[one.task_id] = one
-        return self._made(first, shown.values(), path)
-
-    def _made(
-        self,
-        first: _RootTask,
-        shown: Iterable[DescendantRecord],
-        path: Sequence[_RootTask | DescendantRecord],
-    ) -> TreeRecord:
-        return TreeRecord(
-            root=first.task_id,
-            counts=dict(self.counts),
-            tasks=nested(first.task_id, shown),
-            path=[one.task_id for one in path if one.task_id != first.task_id],
-            ended_at=last_known(path[-1]) if path else None,
-        )
-
-
-def _keep(
-    heap: list[tuple[float, str, DescendantRecord]],
-    item: tuple[float, str, DescendantRecord],
-    most: int,
-) -> None:
-    """Keep the largest in a heap; task ids differ, so that records are never compared."""
-    if len(heap) < most:
-        heapq.heappush(heap, item)
-    elif heap and item[:2] > heap[0][:2]:
-        heapq.heapreplace(heap, item)
-
-
-def _key(one: _RootTask | DescendantRecord) -> float:
-    moment = last_known(one)
-    return float("-inf") if moment is None else moment.timestamp()
 
 
 def descendant_record(told: ToldDescendant) -> DescendantRecord:

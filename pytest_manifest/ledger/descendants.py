@@ -184,11 +184,6 @@ class Descendants(LedgerPart):
         """Yield an attempt's descendants with what was told of each, in no order."""
         return self._db.build_each(_told_of_row, f"{_TOLD} WHERE d.root = ?", (root,))
 
-    def told_of(self, task_id: str) -> ToldDescendant | None:
-        """Return a descendant with what was told of it; None for any other task."""
-        query = f"{_TOLD} WHERE d.task_id = ?"
-        return next(self._db.build_each(_told_of_row, query, (task_id,)), None)
-
     def without_end(self, root: str) -> Iterator[Descendant]:
         """Yield those of an attempt's descendants of which no worker told the end.
 
