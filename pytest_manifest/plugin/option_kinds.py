@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Generic, TypeVar, overload
@@ -141,8 +142,8 @@ class Mode(Option[str]):
 
     def __init__(
         self,
+        *words: str,
         help: str,  # noqa: A002 - as argparse calls it
-        **words: str,
     ) -> None:
         super().__init__(lambda given: given.text, "", help)
         self.words = words
@@ -152,10 +153,8 @@ class Mode(Option[str]):
 
         A value that may be left out would be taken from what follows, as from a test's file.
         """
-        for word, about in {"": self.help, **self.words}.items():
-            flag = f"{self.flag}={word}" if word else self.flag
-            const = word or ALONE
-            group.addoption(flag, dest=self.dest, action="store_const", const=const, help=about)
+        flags = [self.flag, *(f"{self.flag}={word}" for word in self.words)]
+        group.addoption(*flags, dest=self.dest, action=_Word, nargs=0, help=self.help)
 
     def read(self, config: pytest.Config) -> str:
         """Return the word that is given."""
@@ -163,6 +162,19 @@ class Mode(Option[str]):
 
 
 ALONE: Final = "alone"
+
+
+class _Word(argparse.Action):
+    """Take the word of a mode from the flag that was given."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002 - argparse's own signature, as the next
+        namespace: argparse.Namespace,
+        values: object,  # noqa: ARG002
+        option_string: str | None = None,
+    ) -> None:
+        setattr(namespace, self.dest, (option_string or "").partition("=")[2] or ALONE)
 
 
 class Repeated(Option[list[str]]):

@@ -34,9 +34,10 @@ class Options:
 
     manifests = values.manifests()
     check = Mode(
-        "check the stack and send nothing: who answers, tasks, queues, limits, stores; with "
-        "--manifest=FILE also what that file needs; ends with 0, or with 4 for an error",
-        json="the same, and print what was found as JSON",
+        "json",
+        help="check the stack and send nothing: who answers, tasks, queues, limits, stores; with "
+        "--manifest=FILE also what that file needs; ends with 0, or with 4 for an error; =json "
+        "prints what was found as JSON",
     )
     shard = Option(
         values.shard,
@@ -57,13 +58,15 @@ class Options:
         metavar="NAME=VALUE",
     )
     plan_run = Mode(
-        "with --manifest-plan: dispatch and verify what was planned",
-        force="the same, and replace a different manifest that --manifest=FILE names",
+        "force",
+        help="with --manifest-plan: dispatch and verify what was planned; =force replaces a "
+        "different manifest that --manifest=FILE names",
     )
     dispatch_only = Flag("send and return with a run id; needs a stack that outlives pytest")
     audit = Mode(
-        "send nothing: judge the newest run of the manifest from its ledger",
-        wait="the same, and wait for what is still pending",
+        "wait",
+        help="send nothing: judge the newest run of the manifest from its ledger; =wait waits for "
+        "what is still pending",
     )
     receipts = Option(
         values.path,
@@ -189,8 +192,9 @@ class Options:
     )
     grace = Option(values.grace, 10.0, ini="time for running jobs after Ctrl-C, like 10s")
     resume = Mode(
-        "go on with the manifest's newest run: send what has no passing verdict",
-        unsafe="the same, and send also what may have run and is not declared idempotent",
+        "unsafe",
+        help="go on with the manifest's newest run: send what has no passing verdict; =unsafe "
+        "sends also what may have run and is not declared idempotent",
     )
     repair = Flag("on an existing broker, too, put back the jobs that a lost worker had taken")
     broker = Option(
