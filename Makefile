@@ -124,10 +124,10 @@ compiled: venv
 	 echo "Compiling the tests"; \
 	 env -u PYTHONDONTWRITEBYTECODE $(PY) -m pytest --collect-only -q >/dev/null; mkdir -p build; touch build/compiled; fi
 
-bench: venv ## measure everything side by side; the page is docs/reference/benchmarks.md
+bench: venv ## measure everything side by side; the page is docs/evidence/benchmarks.md
 	$(PY) -m benchmarks $(BENCH)
 
-stacks: venv neighbours ## run every cell of brokers, stores and pools; the page is docs/reference/stacks.md
+stacks: venv neighbours ## run every cell of brokers, stores and pools; the page is docs/evidence/stacks.md
 	$(PY) -m tests.stacks $(if $(CELLS),--only $(CELLS))
 
 guard: venv ## does an entry cost more work than it did? (counted, not timed)

@@ -23,7 +23,7 @@ from benchmarks.side_by_side import environment, machine
 
 ROOT: Final = Path(__file__).parents[1]
 RESULTS: Final = Path(__file__).with_name("results.json")
-PAGE: Final = ROOT / "docs" / "reference" / "benchmarks.md"
+PAGE: Final = ROOT / "docs" / "evidence" / "benchmarks.md"
 BENCHMARKS: Final[dict[str, tuple[str, ...]]] = {
     "dispatch": (),
     "throughput": (),

@@ -3,7 +3,7 @@
 ``python -m benchmarks.first_verdict [PROJECT ...]`` builds the wheel, makes an environment for each
 project of ``tests/projects`` with what that project itself needs, and then does what its owner
 does: one ``pip install``, a manifest of one to four lines, one ``pytest``. It prints a table;
-``--write`` makes ``docs/reference/first-verdict.md`` of it. Nine projects take six minutes or so.
+``--write`` makes ``docs/evidence/first-verdict.md`` of it. Nine projects take six minutes or so.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 from tests.beside import NOT_INHERITED, ROOT
 from tests.frameworks.projects import ALL, Project, Stranger
 
-PAGE = ROOT / "docs" / "reference" / "first-verdict.md"
+PAGE = ROOT / "docs" / "evidence" / "first-verdict.md"
 NEEDS = {
     "django_results": ("django", "django-celery-results", "pytest-django"),
     "celery_django": ("django",),

@@ -24,7 +24,7 @@ from tests.page_tables import put
 from workflows.gap_fill.corpus import corpus_path, read_corpus
 from workflows.gap_fill.spoiling import NOTICEABLE, WAYS, rank, spoil_some_way
 
-PAGE: Final = Path(__file__).parents[1] / "docs" / "explanation" / "llm-batches.md"
+PAGE: Final = Path(__file__).parents[1] / "docs" / "evidence" / "language-models.md"
 BAR: Final = 4
 SHARE: Final = 10
 """One row of so many is spoiled."""

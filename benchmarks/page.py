@@ -10,18 +10,21 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from tests.page_tables import as_csv
+
 Bars: TypeAlias = dict[str, tuple[float, str]]
 Results: TypeAlias = Sequence[Mapping[str, Any]]
 Document: TypeAlias = Mapping[str, Any]
 
-HEAD: Final = """# Benchmarks
+HEAD: Final = """# Benchmarks: what the harness costs
 
-What the harness costs, each figure against what you would do instead, both measured by turns on one
-machine in one run. `make bench` takes them all anew and writes this page; how each is taken is said
-in its module in `benchmarks/`, what was tried to make it better in
+Each figure against what you would do instead, both measured by turns on one machine in one run, and
+its goal. `make bench` takes them anew and writes this page and
+[all figures with their details](tables/benchmarks.csv); what was tried to make them better is in
 [benchmarks/README.md](../../benchmarks/README.md).
 
 """
+RAW: Final = "benchmarks.csv"
 MET, MISSED, FREE = "#2a7f5f", "#c2571a", "#5b6b7b"
 
 
@@ -35,6 +38,7 @@ def page(document: Document) -> str:
 
 def write_page(document: Document, path: Path) -> None:
     path.write_text(page(document), "utf-8")
+    (path.parent / "tables" / RAW).write_text(raw(document), "utf-8")
 
 
 def _machine(machine: Mapping[str, Any]) -> str:
@@ -49,15 +53,29 @@ def _machine(machine: Mapping[str, Any]) -> str:
 def _table(figures: Results) -> str:
     lines = ["| figure | measured | against | goal | |", "|---|---|---|---|---|"]
     for row in figures:
-        goal = ""
-        if row["goal"] is not None:
-            goal = f"{'≤' if row['at_most'] else '≥'} {row['goal']:g}"
-        met = {True: "met", False: "**not met**", None: ""}[row["met"]]
-        unit = "\N{MULTIPLICATION SIGN}" if row["unit"] == "x" else f" {row['unit']}"
-        details = ", ".join(f"{n.replace('_', ' ')} {v:,.4g}" for n, v in row["details"].items())
-        name = row["name"] + (f"<br><small>{details}</small>" if details else "")
-        lines.append(f"| {name} | {row['ratio']:.2f}{unit} | {row['peer']} | {goal} | {met} |")
+        if row["goal"] is None:
+            continue
+        name, measured, peer, goal, met = _cells(row)
+        emphasised = "**not met**" if met == "not met" else met
+        lines.append(f"| {name} | {measured} | {peer} | {goal} | {emphasised} |")
     return "\n".join(lines) + "\n\n"
+
+
+def raw(document: Document) -> str:
+    """All figures with their details, as the text of a CSV file."""
+    rows = [(*_cells(row), _details(row)) for row in document["figures"]]
+    return as_csv([("figure", "measured", "against", "goal", "met", "details"), *rows])
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    goal = "" if row["goal"] is None else f"{'≤' if row['at_most'] else '≥'} {row['goal']:g}"
+    met = {True: "met", False: "not met", None: ""}[row["met"]]
+    unit = "\N{MULTIPLICATION SIGN}" if row["unit"] == "x" else f" {row['unit']}"
+    return row["name"], f"{row['ratio']:.2f}{unit}", row["peer"], goal, met
+
+
+def _details(row: Mapping[str, Any]) -> str:
+    return ", ".join(f"{n.replace('_', ' ')} {v:,.4g}" for n, v in row["details"].items())
 
 
 def _pictures() -> str:

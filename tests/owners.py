@@ -17,7 +17,7 @@ from tests.nodes import TESTS
 
 ROOT: Final = TESTS.parent
 FILE: Final = TESTS / "owners.toml"
-PROMISES: Final = "docs/explanation/promises.md#The promises"
+PROMISES: Final = "docs/evidence/promises.md#The promises"
 PAGES: Final = (
     *("verdicts", "configuration", "fixtures-and-markers", "commands", "exit-codes"),
     *("manifest-format", "receipt-format", "summary-format"),

@@ -1,4 +1,4 @@
-"""Hold a run's record against what must be so whatever its jobs did (docs/explanation/promises.md).
+"""Hold a run's record against what must be so whatever its jobs did (docs/evidence/promises.md).
 
 Each function reads the ledger and yields a sentence for each promise that the record breaks. None
 of them shares a rule with what judges: a fault of that is what they are there to find.

@@ -1,4 +1,4 @@
-"""Run the session with the secrets, and write the table of docs/explanation/redaction.md."""
+"""Run the session with the secrets, and write the table of docs/evidence/security.md."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 from tests.canary import session
 from tests.page_tables import put
 
-PAGE: Final = Path("docs/explanation/redaction.md")
+PAGE: Final = Path("docs/evidence/security.md")
 
 
 def main() -> int:

@@ -1,9 +1,9 @@
-"""The page about security: each promise names tests that there are, and its figures are whole."""
+"""The pages about security: each promise names tests that there are, and its figures are whole."""
 
 from __future__ import annotations
 
 import ast
-import re
+import csv
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from tests.page_tables import SECURITY, rows, taken
 pytestmark = pytest.mark.ring(1)
 
 ROOT = Path(__file__).resolve().parents[2]
+WHO = ROOT / "docs" / "explanation" / "security.md"
 
 
 def names_in(path: Path) -> set[str]:
@@ -24,16 +25,12 @@ def names_in(path: Path) -> set[str]:
 
 def test_each_promise_names_tests_that_there_are() -> None:
     """In the last column of its row; a promise without one would be held by nobody."""
-    promises = [
-        line
-        for line in SECURITY.read_text("utf-8").split("## Forged receipts")[0].splitlines()
-        if line.count("|") == 4 and not set(line) <= set("| -") and "| promise |" not in line
-    ]
-    promised = [line for line in promises if not line.startswith(("| **", "| who |"))]
-    assert len(promised) > 20
-    for line in promised:
-        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", line.split("|")[3])
-        assert named, line
+    with (SECURITY.parent / "tables" / "security.csv").open(encoding="utf-8", newline="") as file:
+        promises = list(csv.DictReader(file))
+    assert len(promises) > 20
+    for one in promises:
+        named = [node.split("::") for node in one["tests"].split()]
+        assert named, one
         for path, name in named:
             assert name in names_in(ROOT / path), f"{path}::{name}"
 
@@ -46,5 +43,6 @@ def test_the_table_of_forgeries_has_all_kinds_and_no_green_one() -> None:
     assert "green" not in {row["with"].strip("*") for row in each}
     green = sum(row["without signatures"] == "**green**" for row in each)
     assert (last["without signatures"], last["with"]) == (f"**{green}**", "**0**")
-    assert f"{green} of the [54 ways]" in SECURITY.read_text("utf-8")
+    assert f"**{green}** of 54 ways turn green" in SECURITY.read_text("utf-8")
+    assert f"{green} of the [54 ways]" in WHO.read_text("utf-8")
     assert taken(SECURITY, "forgeries").count("\n") == len(KINDS) + 2

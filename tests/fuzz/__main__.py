@@ -26,7 +26,7 @@ from tests.page_tables import put
 
 FOLDER: Final = Path("build/fuzz")
 FIGURES: Final = FOLDER / "figures.json"
-PAGE: Final = Path("docs/explanation/fuzzing.md")
+PAGE: Final = Path("docs/evidence/fuzzing.md")
 MEMORY: Final = 1_500
 """Megabytes that a process may take: an input that needs more is a finding."""
 LONGEST: Final = 8_192

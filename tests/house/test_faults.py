@@ -10,7 +10,7 @@ from tests.house.conftest import ROOT
 from tests.nodes import TESTS, missing, outside_ring_1
 
 CHANGELOG = "CHANGELOG.md"
-PROMISES = "docs/explanation/promises.md"
+PROMISES = "docs/evidence/promises.md"
 FIRST_VERSION = "## 0.1.0"
 """From here on the changelog tells what there is, and no fault that was mended."""
 

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import pytest
 
 from tests.house.conftest import ROOT
+from tests.page_tables import as_csv
 
 COMPAT = ROOT / "pytest_manifest" / "compat"
-PAGE = ROOT / "docs" / "explanation" / "reaches.md"
+REGISTER = ROOT / "docs" / "evidence" / "tables" / "reaches.csv"
 
 
 class Entry(NamedTuple):
@@ -23,8 +24,8 @@ class Entry(NamedTuple):
     test: str
 
     @property
-    def row(self) -> str:
-        return f"| `{self.module}.{self.name}` | {self.relies} | {self.test.partition('::')[0]} |"
+    def row(self) -> tuple[str, str, str]:
+        return f"`{self.module}.{self.name}`", self.relies, self.test.partition("::")[0]
 
 
 def entries() -> list[Entry]:
@@ -60,7 +61,14 @@ def test_its_test_is_there(entry: Entry) -> None:
     assert not name or f"def {name}(" in path.read_text("utf-8")
 
 
-def test_the_page_shows_the_register() -> None:
-    """In its table, in this order."""
-    rows = [line for line in PAGE.read_text("utf-8").splitlines() if line.startswith("| `")]
-    assert rows == [entry.row for entry in entries()], "\n".join(entry.row for entry in entries())
+def register() -> str:
+    return as_csv([("function", "relies on", "test"), *(entry.row for entry in entries())])
+
+
+def test_the_register_is_written_down() -> None:
+    """In this order; run this module to write it."""
+    assert REGISTER.read_text("utf-8") == register()
+
+
+if __name__ == "__main__":
+    REGISTER.write_text(register(), "utf-8")

@@ -1,4 +1,4 @@
-/* The promises of a run (docs/explanation/promises.md), for Spin to explore whole.
+/* The promises of a run (docs/evidence/promises.md), for Spin to explore whole.
  *
  * An entry's life from its plan to its verdict: ledger, broker, two workers, the stream of receipts,
  * and pytest, which sends, looks for what is missing, judges, may be killed, and is started again.

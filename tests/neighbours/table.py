@@ -1,4 +1,4 @@
-"""The table of neighbours: its rows are what the tests run, and ``docs/reference/neighbours.md``.
+"""The table of neighbours: its rows are what the tests run, and ``docs/evidence/neighbours.md``.
 
 ``python -m tests.neighbours.table`` writes the page.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tests.beside import ROOT, version_of
 
-PAGE = ROOT / "docs" / "reference" / "neighbours.md"
+PAGE = ROOT / "docs" / "evidence" / "neighbours.md"
 
 
 @dataclass(frozen=True)

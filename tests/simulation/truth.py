@@ -1,6 +1,6 @@
 """What truly happened in a simulated world, over all sessions, and what a ledger may say of it.
 
-Each complaint begins with the promise that does not hold; see ``docs/explanation/promises.md``.
+Each complaint begins with the promise that does not hold; see ``docs/evidence/promises.md``.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ from typing import Any
 from tests.services import ServiceUnavailableError
 from tests.stacks.cells import CELLS, Cell
 from tests.stacks.outcomes import summary_of
-from tests.stacks.page import PAGE, RESULTS, page
+from tests.stacks.page import PAGE, RESULTS
+from tests.stacks.page import write as write_page
 from tests.stacks.running import run_cell
 
 _writing = threading.Lock()
@@ -67,7 +68,7 @@ def write(results: dict[str, Any]) -> None:
     ordered = {name: results[name] for name in CELLS if name in results}
     text = json.dumps(ordered, indent=1, ensure_ascii=False)
     RESULTS.write_text(text + "\n", "utf-8")
-    PAGE.write_text(page(ordered), "utf-8")
+    write_page(ordered)
 
 
 def _run(cell: Cell) -> bool:

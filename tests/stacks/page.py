@@ -1,56 +1,49 @@
-"""The page of the docs, made of ``results.json`` and nothing else."""
+"""The page of the docs and its tables, made of ``results.json`` and nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from tests.contract.work import WORK
+from tests.page_tables import as_csv
 from tests.stacks.cells import CELLS, NAMES, Cell
 from tests.stacks.outcomes import FACTS, statuses
 
 ROOT: Final = Path(__file__).parents[2]
 RESULTS: Final = Path(__file__).with_name("results.json")
-PAGE: Final = ROOT / "docs" / "reference" / "stacks.md"
+PAGE: Final = ROOT / "docs" / "evidence" / "stacks.md"
 Results = Mapping[str, Mapping[str, Any]]
 
 COLUMNS: Final = tuple(statuses())
-HEAD: Final = f"""# Stacks
+HEAD: Final = f"""# Stacks: what each broker, result store and pool can say
 
-Which broker, result store and pool tell what, each cell run: {len(WORK)} jobs that end in every way
-a job can end (returned, raised, retried, replaced by a chain or a chord, ignored, rejected,
-revoked, expired, stopped by a time limit, `sys.exit`), on real servers, with a worker that is
-instrumented (`-I pytest_manifest.worker`) and with a stock one. `make stacks` runs all of it anew
-and writes this page.
-
-**✓**: each of its jobs has the verdict that it should have. Another word is the verdict that some
-had instead; [why](#where-a-verdict-is-another-one) stands below. **-**: it could not be asked for.
-An app that sets `task_always_eager` has no row: [it is refused][eager].
+Each cell was run: {len(WORK)} jobs that end in every way a job can end (returned, raised, retried,
+replaced, ignored, rejected, revoked, expired, stopped by a time limit, `sys.exit`), on real
+servers, with a worker that is instrumented (`-I pytest_manifest.worker`) and with a stock one.
+`make stacks` runs all of it and writes this page and its tables:
+[each cell's verdicts](tables/stacks.csv),
+[the sentence of each verdict that is another one](tables/stacks-why.csv), and
+[what is said before anything is sent](tables/stacks-said.csv). How to set up yours:
+[Use an existing stack][eager].
 
 [eager]: ../how-to/external-stack.md#tls-a-user-sentinel-sqs-and-others
+
 """
 LACKS: Final = """
-## What else a receipt tells
+What a receipt lacks, of {facts}:
 
-What each cell's receipts lack, of: {facts}. `memory` (the high-water mark of one job's process)
-only a prefork pool has.
 """
 WHY: Final = """
-## Where a verdict is another one
+## Why
 
-The sentence that its user reads, once for each kind of job. Where no start of a job can be seen,
-one that is replaced by others is `unknown` when these wait for some seconds behind other jobs:
-another run on the same stack may have it passed. On brokers for which Celery has no event loop (a
-folder, SQLAlchemy) it looks at time limits once a second, so a job beyond its limit that is over
-before has passed on a stock worker, which tells no runtime. PostgreSQL as broker: [what kombu does
-there][sql], so jobs that retry or start others may get no end on any prefork worker.
-
-[sql]: ../how-to/external-stack.md#tls-a-user-sentinel-sqs-and-others
-"""
-SAID: Final = """
-## What is said before anything is sent
-
+Where no start of a job can be seen, as from a stock worker, one that ends without a stored result
+(ignored, handed on, exited) is `unknown`: it is in no queue, no worker has it, and it may have run.
+`max_runtime` needs a worker that measures. Where no worker can be asked (SQS, SQLAlchemy), such a
+job is `pending` until its time is over. With `rpc://` Celery has no chords; yaml and msgpack cannot
+carry some values. Pools other than prefork cannot stop a job. On a folder and SQLAlchemy Celery
+looks at time limits once a second. PostgreSQL as broker: [what kombu does there][eager].
 """
 
 
@@ -58,23 +51,50 @@ def page(results: Results) -> str:
     """Write the page as Markdown."""
     cells = {name: CELLS[name] for name in CELLS if name in results}
     missing = [_title(cell) for name, cell in CELLS.items() if name not in results]
-    parts = [HEAD, _verdicts(cells, results)]
+    parts = [HEAD]
+    for worker in ("instrumented", "stock"):
+        mine = {name: cell for name, cell in cells.items() if cell.worker == worker}
+        parts += [f"\n## With a worker that is {worker}\n\n", _differences(mine, results)]
+        parts += [LACKS.format(facts=", ".join(FACTS)), _lacks(mine, results)]
     parts += [f"\nNot run yet: {'; '.join(missing)}.\n"] if missing else []
-    parts += [LACKS.format(facts=", ".join(FACTS))]
-    parts += [_lacks(cells, results), WHY, _why(cells, results), SAID, _said(cells, results)]
-    return "\n".join(part.rstrip() + "\n" for part in parts)
+    return "".join([*parts, WHY])
 
 
-def _verdicts(cells: Mapping[str, Cell], results: Results) -> str:
-    lines = [
-        "| broker | result store | pool | worker | " + " | ".join(COLUMNS) + " |",
-        "|---" * (4 + len(COLUMNS)) + "|",
+def tables(results: Results) -> Mapping[str, str]:
+    """Return the raw tables by the names of their files."""
+    cells = {name: CELLS[name] for name in CELLS if name in results}
+    head = ("broker", "result store", "pool", "worker")
+    verdicts = [
+        (*_place(cell), *(_mark(cell, results[name], status) for status in COLUMNS))
+        for name, cell in cells.items()
     ]
+    return {
+        "stacks.csv": as_csv([(*head, *COLUMNS), *verdicts]),
+        "stacks-why.csv": as_csv([("verdict", "jobs", "where", "sentence"), *_why(cells, results)]),
+        "stacks-said.csv": as_csv([("where", "sentence"), *_said(cells, results)]),
+    }
+
+
+def write(results: Results) -> None:
+    """Write the page and its tables."""
+    PAGE.write_text(page(results), "utf-8")
+    for name, text in tables(results).items():
+        (PAGE.parent / "tables" / name).write_text(text, "utf-8")
+
+
+def _differences(cells: Mapping[str, Cell], results: Results) -> str:
+    found: dict[str, list[str]] = {}
     for name, cell in cells.items():
-        told = results[name]
-        marks = [_mark(cell, told, status) for status in COLUMNS]
-        lines.append(f"| {' | '.join(_place(cell))} | {' | '.join(marks)} |")
-    return "\n".join(lines)
+        marks = {status: _mark(cell, results[name], status) for status in COLUMNS}
+        words = {status: mark for status, mark in marks.items() if mark not in ("as it is", "-")}
+        by_mark: dict[str, list[str]] = {}
+        for status, mark in words.items():
+            by_mark.setdefault(mark, []).append(status)
+        said = "; ".join(f"{', '.join(some)}: {mark}" for mark, some in by_mark.items())
+        found.setdefault(said or "none", []).append(_title(cell))
+    lines = ["| some jobs have another verdict | cells |", "|---|---|"]
+    lines += [f"| {said} | {len(titles)}: {'; '.join(titles)} |" for said, titles in found.items()]
+    return "\n".join(lines) + "\n"
 
 
 def _place(cell: Cell) -> tuple[str, str, str, str]:
@@ -91,7 +111,7 @@ def _mark(cell: Cell, told: Mapping[str, Any], status: str) -> str:
     if status == "revoked" and told["asked"] < len(WORK):
         return "-"
     instead = sorted({others[entry][0] for entry in entries if entry in others})
-    return ", ".join(f"`{word}`" for word in instead) or "✓"
+    return ", ".join(f"`{word}`" for word in instead) or "as it is"
 
 
 def _lacks(cells: Mapping[str, Cell], results: Results) -> str:
@@ -100,39 +120,40 @@ def _lacks(cells: Mapping[str, Cell], results: Results) -> str:
         if not results[name]["error"]:
             lacking = ", ".join(results[name]["lacks"]) or "nothing"
             found.setdefault(lacking, []).append(_title(cell))
+    most = max(map(len, found.values()), default=0)
     lines = ["| lacks | cells |", "|---|---|"]
-    lines += [f"| {lacking} | {'; '.join(titles)} |" for lacking, titles in sorted(found.items())]
-    return "\n".join(lines)
+    for lacking, titles in sorted(found.items()):
+        where = "all others" if len(titles) == most else "; ".join(titles)
+        lines.append(f"| {lacking} | {where} |")
+    return "\n".join(lines) + "\n"
 
 
 def _title(cell: Cell) -> str:
-    broker, store, pool, worker = _place(cell)
-    return f"{broker} ({store}), {pool.replace('<br>', ' ')}, {worker}"
+    """Name a cell by what is not usual of it: a store that is another one, another pool."""
+    broker, store, pool, _ = _place(cell)
+    parts = [broker] if store == "the same" else [f"{broker} with {store}"]
+    parts += [pool.replace("<br>", " ")] if pool != "prefork" else []
+    return ", ".join(parts)
 
 
-def _why(cells: Mapping[str, Cell], results: Results) -> str:
+def _why(cells: Mapping[str, Cell], results: Results) -> Iterator[tuple[str, ...]]:
     found: dict[tuple[str, str], dict[str, list[str]]] = {}
     for name, cell in cells.items():
-        for entry, (_, sentence) in results[name]["others"].items():
-            jobs = found.setdefault((_shown(sentence), results[name]["others"][entry][0]), {})
-            jobs.setdefault(entry, []).append(_title(cell))
-        if results[name]["error"]:
-            found.setdefault((_shown(results[name]["error"]), "no run"), {})["all"] = [_title(cell)]
-    lines = ["| verdict | jobs | where | sentence |", "|---|---|---|---|"]
+        told = results[name]
+        where = f"{_title(cell)}, {cell.worker}"
+        for entry, (status, sentence) in told["others"].items():
+            found.setdefault((sentence, status), {}).setdefault(entry, []).append(where)
+        if told["error"]:
+            found.setdefault((told["error"], "no run"), {})["all"] = [where]
     for (sentence, status), jobs in found.items():
-        where = dict.fromkeys(title for titles in jobs.values() for title in titles)
-        lines.append(f"| `{status}` | {', '.join(jobs)} | {'; '.join(where)} | {sentence} |")
-    return "\n".join(lines)
+        places = dict.fromkeys(title for titles in jobs.values() for title in titles)
+        yield status, ", ".join(jobs), "; ".join(places), sentence
 
 
-def _said(cells: Mapping[str, Cell], results: Results) -> str:
+def _said(cells: Mapping[str, Cell], results: Results) -> Iterator[tuple[str, ...]]:
     found: dict[str, list[str]] = {}
     for name, cell in cells.items():
         for notice in results[name]["notices"]:
-            found.setdefault(_shown(notice), []).append(_title(cell))
-    lines = [f"- {'; '.join(titles)}: *{notice}*" for notice, titles in found.items()]
-    return "\n".join(lines)
-
-
-def _shown(sentence: str) -> str:
-    return sentence.replace("|", "\\|").replace("\n", " ").replace("*", "\\*").replace("<", "&lt;")
+            found.setdefault(notice, []).append(f"{_title(cell)}, {cell.worker}")
+    for notice, titles in found.items():
+        yield "; ".join(titles), notice

@@ -11,7 +11,7 @@ from tests.services import ServiceUnavailableError
 from tests.stacks.__main__ import read_results
 from tests.stacks.cells import CELLS, PREFORK
 from tests.stacks.outcomes import summary_of
-from tests.stacks.page import PAGE, page
+from tests.stacks.page import PAGE, page, tables
 from tests.stacks.running import run_cell
 from tests.turns import part_of_the_day
 
@@ -110,4 +110,7 @@ def test_no_cell_says_what_is_not_so() -> None:
 
 def test_the_page_is_of_the_results() -> None:
     """Nobody has written into it by hand."""
-    assert PAGE.read_text("utf-8") == page(read_results())
+    results = read_results()
+    assert PAGE.read_text("utf-8") == page(results)
+    for name, text in tables(results).items():
+        assert (PAGE.parent / "tables" / name).read_text("utf-8") == text, name

@@ -13,7 +13,7 @@ import pytest
 from benchmarks import dispatch
 from benchmarks.__main__ import BENCHMARKS, PAGE, QUICK, RESULTS, with_figures
 from benchmarks.guard import least, worse_ratios
-from benchmarks.page import nearness, page
+from benchmarks.page import RAW, nearness, page, raw
 from benchmarks.side_by_side import figure
 from tests.services import ServiceUnavailableError
 
@@ -54,6 +54,7 @@ def test_the_page_shows_the_newest_results() -> None:
     """It was not written by hand, nor forgotten when they were taken anew."""
     document = json.loads(RESULTS.read_text("utf-8"))
     assert PAGE.read_text("utf-8") == page(document)
+    assert (PAGE.parent / "tables" / RAW).read_text("utf-8") == raw(document)
     told = {one["benchmark"] for one in document["figures"]} | set(document["left_out"])
     assert told == set(BENCHMARKS) == set(QUICK)
 
