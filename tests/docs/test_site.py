@@ -21,7 +21,7 @@ def test_the_navigation_has_each_page_once() -> None:
     assert [path for path, times in listed.items() if times > 1] == []
 
 
-def test_the_sections_are_of_the_four_kinds_of_documents() -> None:
+def test_the_sections_are_of_the_five_kinds_of_documents() -> None:
     """A page's folder is the kind under whose headings it stands ("How to: look at a run")."""
     folders: dict[str, set[str]] = {}
     for section in docs_site.navigation():
@@ -32,6 +32,7 @@ def test_the_sections_are_of_the_four_kinds_of_documents() -> None:
         "How to": {"how-to"},
         "Reference": {"reference"},
         "Explanation": {"explanation"},
+        "Evidence": {"evidence"},
     }
 
 
