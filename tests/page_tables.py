@@ -31,7 +31,7 @@ def put(page: Path, name: str, text: str) -> None:
 
 def taken(page: Path, name: str) -> str:
     """Return the text between the marks of a page, with the tables beside it; "": none yet."""
-    lines = []
+    lines: list[str] = []
     for line in _parts(page, name)[1].strip().splitlines():
         beside = _LINK.match(line)
         lines += _read(page.parent / beside[1]) if beside else [line]
