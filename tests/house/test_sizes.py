@@ -21,8 +21,8 @@ BOUNDS = {
     "lines of code of the package": 45_055,
     "options": 31,
     "options and settings": 50,
-    "words of the documents": 96_856,
-    "lines of the tests": 114_322,
+    "words of the documents": 69_646,
+    "lines of the tests": 114_422,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42
