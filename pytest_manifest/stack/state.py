@@ -13,7 +13,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn, cast
@@ -50,18 +49,13 @@ def running_stack() -> StackAddress | None:
 
 def runtime_directory() -> Path:
     """Make this user's directory for the state, mode 0700; raise StackError if it cannot be."""
-    import platformdirs
-
     fallback = Path(tempfile.gettempdir()) / f"{APP_NAME}-{os.getuid()}"
-    with warnings.catch_warnings(), contextlib.suppress(OSError):
-        # It warns where XDG_RUNTIME_DIR is not set, as in a container.
-        warnings.simplefilter("ignore")
-        path = Path(platformdirs.user_runtime_dir(APP_NAME))
-        if _private(path):
-            return path
-    with contextlib.suppress(OSError):
-        if _private(fallback):
-            return fallback
+    named, usual = os.environ.get("XDG_RUNTIME_DIR"), Path(f"/run/user/{os.getuid()}")
+    own = [Path(named) / APP_NAME] if named else [usual / APP_NAME] if usual.is_dir() else []
+    for path in (*own, fallback):  # there is none of the user's in a container, or under cron
+        with contextlib.suppress(OSError):
+            if _private(path):
+                return path
     raise StackError(
         f"no private directory for the stack's state: {fallback} cannot be made, or is not yours; "
         "set XDG_RUNTIME_DIR to a directory that only you can enter"

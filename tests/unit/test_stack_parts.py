@@ -25,7 +25,7 @@ from tests.support import eventually
 
 SETTINGS = Settings(app="a:b", workers=2, cwd="/c", python="/p", server="/s")
 # What the supervisor would have to wait for, and what it must never do without a need.
-HEAVY = ("celery", "kombu", "redis", "loguru", "pydantic", "platformdirs", "asyncio")
+HEAVY = ("celery", "kombu", "redis", "loguru", "pydantic", "asyncio")
 
 
 def test_an_address_shows_no_password() -> None:
@@ -283,7 +283,7 @@ def test_the_runtime_directory_is_private(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_runtime_directory_is_found_again_whatever_the_umask(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, umask: int
 ) -> None:
-    """Its parents are private as well: platformdirs passes over those that others may enter."""
+    """Its parents are private as well: nobody else may lay anything there."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run" / "user"))
     before = os.umask(umask)
     try:
@@ -302,7 +302,7 @@ def test_a_missing_runtime_directory_falls_back(
     """Where the user's runtime directory cannot be made, a private one in the temp dir serves."""
     file = tmp_path / "file"
     file.write_text("")
-    monkeypatch.setattr("platformdirs.user_runtime_dir", lambda name: str(file / name))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(file))
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
 
     directory = state.runtime_directory()
@@ -315,11 +315,11 @@ def test_a_foreign_runtime_directory_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A link that somebody has laid in our way is not followed."""
-    monkeypatch.setattr("platformdirs.user_runtime_dir", lambda name: str(tmp_path / "link"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    for name in ("link", f"{state.APP_NAME}-{os.getuid()}"):
+    for name in (state.APP_NAME, f"{state.APP_NAME}-{os.getuid()}"):
         (tmp_path / name).symlink_to(elsewhere)
 
     with pytest.raises(StackError, match="set XDG_RUNTIME_DIR"):
