@@ -12,7 +12,6 @@ import tempfile
 import weakref
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -23,6 +22,7 @@ from pytest_manifest.manifest.reader import Manifest, load
 from pytest_manifest.manifest.scan import Places, Summary, stamp_of
 from pytest_manifest.schema import Document, Entry, Expectations, Header, Receipt
 from pytest_manifest.schema.models import ASKED_BY_NAME
+from pytest_manifest.schema.problems import model_in
 
 
 def write_manifest(
@@ -231,12 +231,11 @@ _BY_BEING_SET: Mapping[type[Document], frozenset[str]] = {
 
 
 class _Field(NamedTuple):
-    attribute: str
     key: str
     default: object
-    always: bool
     by_being_set: bool  # its default, given, says more than nothing: it is asked for
     verbatim: bool  # the user's own JSON, whose numbers stay as they are
+    part: type[Document] | None
 
 
 def dump_entry(entry: Entry) -> bytes:
@@ -251,48 +250,48 @@ def dump_header(header: Header) -> bytes:
 
 def dump_document(document: Document) -> bytes:
     """Return one JSON line, without newline: keys in the model's order, default values left out."""
-    return _dumps(_lean(document)).encode()
+    given = document.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    return dump_fields(type(document), given)
+
+
+def dump_fields(model: type[Document], given: Mapping[str, Any]) -> bytes:
+    """Return the line of a document as its fields in JSON, those that are there."""
+    return _dumps(_lean(model, given)).encode()
 
 
 @lru_cache(maxsize=16)
-def _fields(model: type[Document]) -> tuple[_Field, ...]:
-    return tuple(
+def _fields(model: type[Document]) -> tuple[Mapping[str, int], tuple[_Field, ...]]:
+    """Return the version that a document begins with, if any, and its other fields."""
+    fields = [
         _Field(
-            attribute=name,
             key=info.alias or name,
-            default=None if name in _VERSIONS else info.get_default(call_default_factory=True),
-            always=name in _VERSIONS,
+            default=info.get_default(call_default_factory=True),
             by_being_set=name in _BY_BEING_SET.get(model, ()),
             verbatim=any(type(mark).__name__ == "_JsonField" for mark in info.metadata),
+            part=model_in(info.annotation),
         )
         for name, info in model.model_fields.items()
-    )
+    ]
+    version = {one.key: 1 for one in fields if one.key in _VERSIONS and one.default == 1}
+    return version, tuple(one for one in fields if one.key not in version)
 
 
-def _lean(document: Document) -> dict[str, Any]:
-    lean: dict[str, Any] = {}
-    values = document.__dict__
-    for attribute, key, default, always, by_being_set, verbatim in _fields(type(document)):
-        value = values[attribute]
-        is_kept = always or (by_being_set and attribute in document.model_fields_set)
-        if value is default and not is_kept:
+def _lean(model: type[Document], given: Mapping[str, Any]) -> dict[str, Any]:
+    version, fields = _fields(model)
+    lean: dict[str, Any] = dict(version)
+    for key, default, by_being_set, verbatim, part in fields:
+        if key not in given:
             continue
-        if Document in type(value).__mro__:  # isinstance() asks an ABC, ten times as long
-            part = _lean(value)
-            if part or is_kept or default is None:
-                lean[key] = part
-        elif is_kept or value != default:
-            lean[key] = value if verbatim else _plain(value)
+        value = given[key]
+        if value == default and not by_being_set:
+            continue
+        if part is not None and isinstance(value, dict):
+            value = _lean(part, value)
+            if not value and default is not None and not by_being_set:
+                continue
+        elif part is not None and isinstance(value, list):
+            value = [_lean(part, item) for item in value]
+        elif type(value) is float and not verbatim and value.is_integer() and abs(value) < 1e15:
+            value = int(value)
+        lean[key] = value
     return lean
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, datetime):
-        return value.isoformat().replace("+00:00", "Z")
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-        return int(value)
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, Document):
-        return _lean(value)
-    return value

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from pytest_manifest.schema.fields import Document
 from pytest_manifest.text import beginning, number_unprintable
 
 _MUST_BE: Mapping[str, str] = {
@@ -129,15 +130,16 @@ def _known_fields(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[st
         by_alias = {info.alias or name: info for name, info in model.model_fields.items()}
         info = by_alias.get(str(part))
         if info is not None:
-            model = _model_in(info.annotation) or model
+            model = model_in(info.annotation) or model
     return [info.alias or name for name, info in model.model_fields.items()]
 
 
-def _model_in(annotation: object) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+def model_in(annotation: object) -> type[Document] | None:
+    """Return the model that a field, or each item of its list, is of, by its annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, Document):
         return annotation
     if get_origin(annotation) in (Union, types.UnionType, Annotated, list):
-        return next(filter(None, map(_model_in, get_args(annotation))), None)
+        return next(filter(None, map(model_in, get_args(annotation))), None)
     return None
 
 
