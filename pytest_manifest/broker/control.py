@@ -68,20 +68,28 @@ class Control:
         broker knows of has answered every question: no more answers will come. None answers where
         remote control is not supported.
         """
+        with self._asking() as asking:
+            if asking is None:
+                return {method: {} for method in questions}
+            mailbox, channel, replies = asking
+            tickets = {str(uuid4()): method for method in questions}
+            for ticket, method in tickets.items():
+                publish_command(mailbox, channel, method, questions[method], ticket)
+            listeners = _listeners(channel, mailbox.exchange.name)
+            return self._collect(replies, tickets, timeout, _until_all_answered(listeners, enough))
+
+    @contextmanager
+    def _asking(self) -> Iterator[tuple[Mailbox, Channel, Queue] | None]:
+        """Lend what a question needs, with a queue for its replies; None where nobody hears it."""
         with self._lend() as (connection, channel):
             if not _is_supported(connection):
-                return {method: {} for method in questions}
+                yield None
+                return
             mailbox: Mailbox = self._app.control.mailbox(connection)
             replies: Queue = mailbox.get_reply_queue()(channel)
             replies.declare()
             try:
-                tickets = {str(uuid4()): method for method in questions}
-                for ticket, method in tickets.items():
-                    publish_command(mailbox, channel, method, questions[method], ticket)
-                listeners = _listeners(channel, mailbox.exchange.name)
-                return self._collect(
-                    replies, tickets, timeout, _until_all_answered(listeners, enough)
-                )
+                yield mailbox, channel, replies
             finally:
                 # Left alone it would stay for control_queue_expires seconds, with its binding.
                 with suppress(Exception):
@@ -93,23 +101,17 @@ class Control:
         What they say is not read: it may be in any format, too. A worker that cannot decode one of
         the questions logs that. A format that is not installed here is left out.
         """
-        with self._lend() as (connection, channel):
-            if not _is_supported(connection):
+        with self._asking() as asking:
+            if asking is None:
                 return {}
-            mailbox: Mailbox = self._app.control.mailbox(connection)
-            replies: Queue = mailbox.get_reply_queue()(channel)
-            replies.declare()
-            try:
-                tickets: dict[str, str] = {}
-                for name in dict.fromkeys((mailbox.serializer, *FORMATS)):
-                    ticket = str(uuid4())
-                    with suppress(EncodeError, SerializerNotInstalled):
-                        publish_command(mailbox, channel, "ping", {}, ticket, name)
-                        tickets[ticket] = name
-                return _count(replies, tickets, timeout)
-            finally:
-                with suppress(Exception):
-                    replies.delete()
+            mailbox, channel, replies = asking
+            tickets: dict[str, str] = {}
+            for name in dict.fromkeys((mailbox.serializer, *FORMATS)):
+                ticket = str(uuid4())
+                with suppress(EncodeError, SerializerNotInstalled):
+                    publish_command(mailbox, channel, "ping", {}, ticket, name)
+                    tickets[ticket] = name
+            return _count(replies, tickets, timeout)
 
     @property
     def format(self) -> str:

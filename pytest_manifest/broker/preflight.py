@@ -17,7 +17,13 @@ from typing import Final
 from pytest_manifest.broker import checks, rules
 from pytest_manifest.broker.checks import Demand, Finding, Level, demand_of, tasks_by_queue
 from pytest_manifest.broker.control import Answers, by_node
-from pytest_manifest.broker.locating.worker_replies import QUIET_TIME, TIMEOUT, stack_errors
+from pytest_manifest.broker.locating.worker_replies import (
+    ASKING,
+    QUIET_TIME,
+    TIMEOUT,
+    ask_workers,
+    stack_errors,
+)
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.redelivery import Visibility
 from pytest_manifest.broker.routing import queue_name
@@ -28,8 +34,6 @@ from pytest_manifest.broker.workers import (
     known_codes,
     workers_of,
 )
-from pytest_manifest.errors import StackError
-from pytest_manifest.redaction import redact_error, redact_url
 from pytest_manifest.urls import scheme_of
 
 __all__ = [
@@ -110,17 +114,9 @@ def preflight(
     ours = address.is_private or address.is_managed
     questions = QUESTIONS if ours else {**QUESTIONS, **STORE_QUESTION}
     enough = _enough(demand, tasks_by_queue(queues), expected_workers, len(questions))
-    try:
-        answers = publisher.call(
-            lambda: publisher.control.call(questions, timeout=timeout, enough=enough)
-        )
-        can_answer = any(answers.values()) or publisher.call(publisher.control.is_supported)
-    except Exception as error:
-        raise StackError(
-            f"the workers at {redact_url(address.broker_url)} cannot be asked "
-            f"({redact_error(error, address.broker_url)}); check that the broker is up"
-        ) from error
-    workers = list(workers_of(answers).values())
+    with stack_errors(publisher, ASKING):
+        workers = ask_workers(publisher, questions, timeout=timeout, enough=enough)
+        can_answer = bool(workers) or publisher.call(publisher.control.is_supported)
     publisher.limits.update(workers)
     unknown = checks.unknown_tasks(demand.tasks, workers)
     sendable = demand.without(unknown)
@@ -272,12 +268,11 @@ def look_for_unreadable(publisher: Publisher) -> Unreadable | None:
 
 
 def _look(publisher: Publisher, queues: frozenset[str]) -> Presence:
-    answers = publisher.control.call(
+    found = ask_workers(
+        publisher,
         {ASKED: QUESTIONS[ASKED]},
-        timeout=TIMEOUT,
-        enough=lambda found, quiet: bool(found[ASKED]) and quiet > QUIET_TIME,
+        enough=lambda said, quiet: bool(said[ASKED]) and quiet > QUIET_TIME,
     )
-    found = workers_of({question: {} for question in QUESTIONS} | answers).values()
     serving = frozenset(
         one.name for one in found if not queues or one.queues is None or one.queues & queues
     )

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pytest_manifest.broker import checks, stores
 from pytest_manifest.broker.checks import Demand, Finding, Level, TaskAndQueue, demand_of, some_of
-from pytest_manifest.broker.control import Answers, by_node
+from pytest_manifest.broker.control import Answers
+from pytest_manifest.broker.locating.worker_replies import ask_workers
 from pytest_manifest.broker.messages import sending_notice
 from pytest_manifest.broker.redelivery import redelivery_findings, visibility_of
 from pytest_manifest.broker.routing import queue_name, reserved
@@ -26,7 +27,6 @@ from pytest_manifest.broker.workers import (
     acks_late,
     pool_warnings,
     unsaid_warnings,
-    workers_of,
 )
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.redaction import redact
@@ -417,17 +417,14 @@ ASKING_LISTENERS: Final = 8.0  # s, once more, as those who listen may be slow: 
 QUIET: Final = 0.5  # s
 
 
-def ask_workers(publisher: Publisher, seconds: float = ASKING) -> list[Worker]:
+def ask_for_check(publisher: Publisher, seconds: float = ASKING) -> list[Worker]:
     """Ask who works here, for so long at most; raises what the transport raises."""
-
-    def enough(answers: Answers, quiet: float) -> bool:
-        return math.isinf(quiet) or (bool(by_node(answers)) and quiet > QUIET)
-
     questions = {**QUESTIONS, **STORE_QUESTION}
-    answers = publisher.call(
-        lambda: publisher.control.call(questions, timeout=seconds, enough=enough)
-    )
-    return list(workers_of(answers).values())
+    return ask_workers(publisher, questions, timeout=seconds, enough=_enough)
+
+
+def _enough(answers: Answers, quiet: float) -> bool:
+    return math.isinf(quiet) or (any(answers.values()) and quiet > QUIET)
 
 
 def check(

@@ -284,7 +284,7 @@ def _reach(check: StackCheck, address: StackAddress, choice: stack_choice.StackC
 def _ask(check: StackCheck, publisher: Publisher) -> None:
     """Ask the workers, and add who answered."""
     from pytest_manifest.broker.preflight import NO_CONTROL
-    from pytest_manifest.broker.rules import ASKING, ASKING_LISTENERS, ask_workers
+    from pytest_manifest.broker.rules import ASKING, ASKING_LISTENERS, ask_for_check
     from pytest_manifest.text import plural
     from pytest_manifest.urls import scheme_of
 
@@ -293,10 +293,10 @@ def _ask(check: StackCheck, publisher: Publisher) -> None:
         if not publisher.call(publisher.control.is_supported):
             check.add("unchecked", "workers", NO_CONTROL.format(scheme=scheme_of(url)))
             return
-        check.workers = ask_workers(publisher)
+        check.workers = ask_for_check(publisher)
         busy = 0 if check.workers else publisher.call(publisher.control.count_connected)
         if busy:
-            check.workers = ask_workers(publisher, ASKING_LISTENERS)
+            check.workers = ask_for_check(publisher, ASKING_LISTENERS)
     except Exception as error:  # whatever a transport raises
         reason = redact(f"{type(error).__name__}: {error}")
         check.add(

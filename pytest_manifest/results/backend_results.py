@@ -17,14 +17,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from celery import Celery, states
 from celery.backends.base import BaseKeyValueStoreBackend, DisabledBackend
 from celery.exceptions import Reject, SecurityError
 from kombu.exceptions import SerializationError
 from kombu.serialization import loads, register
-from kombu.utils import json as kombu_json
 from pydantic import JsonValue
 
 from pytest_manifest.broker.attempt import RUN8_LENGTH
@@ -40,6 +39,7 @@ from pytest_manifest.schema import ErrorInfo, State
 from pytest_manifest.schema.fields import json_value
 from pytest_manifest.schema.wire import MOST, YEARS, parse_moment, plain_traceback, unwrap_result
 from pytest_manifest.urls import StackAddress, is_in_process, is_rpc
+from pytest_manifest.worker.receipt import as_kombu_has_it
 
 if TYPE_CHECKING:
     from celery.backends.base import Backend
@@ -334,10 +334,9 @@ def as_json(value: object) -> tuple[JsonValue, str | None]:
     except ValueError:
         pass  # no JSON proper: kombu's may know it
     try:
-        text: Any = kombu_json.dumps(value, allow_nan=False)
-        return json_value(json.loads(text)), None
-    except Exception as error:  # types may bring a method of their own for it
-        return None, f"{type(value).__name__}: {error}"
+        return as_kombu_has_it(value), None
+    except ValueError as error:
+        return None, str(error)
 
 
 CHUNK: Final = 500  # ids a round trip: some 100 KB of small results

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import threading
-import time
 import uuid
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
@@ -15,6 +13,7 @@ from celery import Celery
 from celery.app.backends import by_url
 from kombu import Connection
 
+from pytest_manifest.broker.bounded import BoundedCaller, PeerTimeoutError
 from pytest_manifest.broker.transports import transport_of
 from pytest_manifest.compat.older import way_to_redis
 from pytest_manifest.errors import ResultStoreError, StackError
@@ -26,7 +25,6 @@ from pytest_manifest.urls import SENTINEL, StackAddress, is_redis, is_tls, kind_
 if TYPE_CHECKING:
     from redis import Redis
 
-BROKER: Final = "broker"
 DATABASES: Final = ("db+", "database+")
 UNKNOWN_AUTHORITY: Final = (18, 19, 20, 21)
 """OpenSSL's codes of a chain that ends with nobody who is trusted, or with itself."""
@@ -45,73 +43,39 @@ def check_stack(
     """Return when broker and result store have both answered.
 
     ``app``: whose settings say the rest of how they are reached: a master's name, TLS, a user.
-    StackError, of a result store ResultStoreError, within ``timeout`` seconds, names the one that
-    did not, and why; the hints say what to do about each.
+    StackError, of a result store ResultStoreError, names the one that did not within ``timeout``
+    seconds, and why; the hints say what to do about each.
     """
     broker, backend = address.broker_url, address.backend_url
-    makers = [(BROKER, broker_hint, broker, lambda: _broker_probe(broker, timeout, app))]
+    reason = _failure(broker, timeout, lambda: _broker_probe(broker, timeout, app))
+    if reason:
+        raise StackError(_sentence("broker", broker, reason, broker_hint))
     if backend != broker and kind_of(backend) not in NOTHING_TO_REACH:
-        store = partial(_backend_probe, address, timeout, app)
-        makers.append(("result store", store_hint, backend, store))
-    attempts = [_ProbeThread(*maker) for maker in makers]
-    # Only now: what was imported until here, on a busy machine for seconds, is no peer's silence.
-    deadline = time.monotonic() + timeout
-    for attempt in attempts:
-        attempt.begin()
-    for attempt in attempts:
-        reason = attempt.failure(max(0.0, deadline - time.monotonic()), timeout)
+        reason = _failure(backend, timeout, lambda: _backend_probe(address, timeout, app))
         if reason:
-            kind = StackError if attempt.what == BROKER else ResultStoreError
-            hint = way_to_redis(reason) or attempt.hint
-            raise kind(
-                f"{attempt.what} {redact_url(attempt.url)} cannot be used: {reason} ({hint})"
-            )
+            raise ResultStoreError(_sentence("result store", backend, reason, store_hint))
 
 
-class _ProbeThread:
-    """One probe in a thread of its own.
+def _sentence(what: str, url: str, reason: str, hint: str) -> str:
+    return f"{what} {redact_url(url)} cannot be used: {reason} ({way_to_redis(reason) or hint})"
 
-    Timeouts of the client libraries are set, too, but not all of them cover a peer that accepts a
-    connection and then never says a word; such a thread is left behind, and dies with the process.
+
+def _failure(url: str, seconds: float, make: Callable[[], Callable[[], None]]) -> str:
+    """Say why a probe failed, "" when it did not; it is given so many seconds.
+
+    What it imports while it is made takes seconds on a busy machine, and is no peer's silence.
     """
-
-    def __init__(
-        self, what: str, hint: str, url: str, make: Callable[[], Callable[[], None]]
-    ) -> None:
-        self.what = what
-        self.hint = hint
-        self.url = url
-        self._reason = ""
-        self._thread = threading.Thread(target=self._run, name=f"reach {what}", daemon=True)
-        try:
-            self._probe = make()
-        except Exception as error:
-            self._reason = _reason(error, self.url)
-
-    def begin(self) -> None:
-        """Start the probe, where it could be made."""
-        if not self._reason:
-            self._thread.start()
-
-    def failure(self, seconds: float, timeout: float) -> str:
-        """Say why it failed, "" when it did not; ``seconds`` are left of the ``timeout``."""
-        if self._thread.ident is not None:
-            self._thread.join(seconds)
-        if self._thread.is_alive():
-            return f"it did not answer within {timeout:g} s{self._without_tls}"
-        return self._reason
-
-    @property
-    def _without_tls(self) -> str:
-        if not is_tls(self.url):
-            return ""
-        return f", which a server without TLS never does to {scheme_of(self.url)}://"
-
-    def _run(self) -> None:
-        try:
-            self._probe()
-        except Exception as error:
-            self._reason = _reason(error, self.url)
+    caller = BoundedCaller(url)
+    try:
+        caller.call(make(), seconds)
+    except PeerTimeoutError:
+        tls = f", which a server without TLS never does to {scheme_of(url)}://" * is_tls(url)
+        return f"it did not answer within {seconds:g} s{tls}"
+    except Exception as error:
+        return _reason(error, url)
+    finally:
+        caller.close(lambda: None)
+    return ""
 
 
 def _broker_probe(url: str, timeout: float, app: Celery | None) -> Callable[[], None]:

@@ -22,6 +22,7 @@ from celery.exceptions import (
     WorkerLostError,
 )
 from celery.utils.serialization import UnpickleableExceptionWrapper
+from kombu.utils import json as kombu_json
 from pydantic import JsonValue
 
 from pytest_manifest.compat.older import worker_lost
@@ -348,18 +349,27 @@ def _digest_as_read(data: bytes) -> str | None:
         return wire.sha256(data)
 
 
-def _result_by_kombu(value: object) -> tuple[JsonValue, str | None, Document | None]:
-    """Return what JSON cannot hold the way kombu encodes it, as the result store has it."""
-    from kombu.utils import json as kombu_json
+def as_kombu_has_it(value: object) -> JsonValue:
+    """Return what JSON cannot hold the way kombu encodes it, as the result store has it.
 
+    Raises ValueError, with the value's type, where kombu cannot either.
+    """
     try:
         text: str = kombu_json.dumps(value, allow_nan=False)
-        result = json_value(json.loads(text))
+        return json_value(json.loads(text))
     except Exception as error:  # types may bring a method of their own for it
-        return None, None, {"result_not_json": f"{type(value).__name__}: {error}"}
-    digest = wire.json_sha256(result)
-    if len(text) > job.result_limit():
-        return None, digest, {"result_omitted": len(text)}
+        raise ValueError(f"{type(value).__name__}: {error}") from error
+
+
+def _result_by_kombu(value: object) -> tuple[JsonValue, str | None, Document | None]:
+    try:
+        result = as_kombu_has_it(value)
+    except ValueError as error:
+        return None, None, {"result_not_json": str(error)}
+    data = wire.canonical(result) or b""
+    digest = wire.sha256(data)
+    if len(data) > job.result_limit():
+        return None, digest, {"result_omitted": len(data)}
     return result, digest, None
 
 

@@ -13,6 +13,7 @@ import redis
 from pytest_manifest.broker.rules import ASKING
 from tests.plugin.conftest import Project
 from tests.plugin.outside import INSTRUMENTED, worker
+from tests.support import eventually
 
 CHECK = "--manifest-check"
 JSON = "--manifest-check=json"
@@ -78,6 +79,9 @@ def test_a_worker_that_answers_late_is_waited_for(project: Project, broker: str)
             process.send_signal(signal.SIGCONT)
             assert asked is not None
 
+        # It says that it is ready a moment before it listens for questions.
+        listens = lambda: client.pubsub_numsub("/0.celery.pidbox")[0][1]  # noqa: E731 - short
+        eventually(listens, what="a worker that listens")
         process.send_signal(signal.SIGSTOP)
         gone_on = beside.submit(go_on_after_the_first_question)
         result = project.run(CHECK, f"--manifest-broker={broker}")

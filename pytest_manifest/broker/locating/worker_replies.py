@@ -9,7 +9,7 @@ this is not needed there.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -79,8 +79,11 @@ class WorkerPoller:
         )
 
 
+ASKING: Final = "the workers at {} cannot be asked"
+
+
 @contextmanager
-def stack_errors(publisher: Publisher) -> Iterator[None]:
+def stack_errors(publisher: Publisher, what: str = "cannot look for jobs at {}") -> Iterator[None]:
     """Turn what a transport raises into a sentence.
 
     Raises:
@@ -90,10 +93,10 @@ def stack_errors(publisher: Publisher) -> Iterator[None]:
         yield
     except Exception as error:
         # kombu wraps the transport's own error, which is the one that says what happened.
-        cause = error.__cause__ or error
+        cause, url = error.__cause__ or error, publisher.address.broker_url
         raise StackError(
-            f"cannot look for jobs at {redact_url(publisher.address.broker_url)} "
-            f"({redact_error(cause, publisher.address.broker_url)}); check that the broker is up"
+            f"{what.format(redact_url(url))} ({redact_error(cause, url)}); check that the "
+            "broker is up"
         ) from error
 
 
@@ -216,54 +219,53 @@ class WorkerPresence:
     unresponsive: frozenset[str]
 
 
+def ask_workers(
+    publisher: Publisher,
+    questions: Mapping[str, Arguments] = QUESTIONS,
+    *,
+    timeout: float = TIMEOUT,
+    enough: Callable[[Answers, float], bool] = lambda found, quiet: (
+        any(found.values()) and quiet >= QUIET_TIME
+    ),
+) -> list[Worker]:
+    """Ask the workers that are there what they are; raises what the transport raises."""
+    answers = publisher.call(
+        lambda: publisher.control.call(questions, timeout=timeout, enough=enough)
+    )
+    return list(workers_of({one: {} for one in QUESTIONS} | answers).values())
+
+
 def find_workers(publisher: Publisher, timeout: float = TIMEOUT) -> WorkerPresence:
     """Ask who is there now.
 
     Raises:
         StackError: the broker cannot be reached.
     """
-    try:
-        return publisher.call(lambda: _find_workers(publisher, timeout))
-    except Exception as error:
-        raise StackError(
-            f"the workers at {redact_url(publisher.address.broker_url)} cannot be asked "
-            f"({redact_error(error, publisher.address.broker_url)}); check that the broker is up"
-        ) from error
-
-
-def _find_workers(publisher: Publisher, timeout: float) -> WorkerPresence:
+    # Of those whose names are known, each is waited for.
     lists = publisher.transport.knows_listeners
-    answers = publisher.control.call(
-        {"registered": QUESTIONS["registered"]},
-        timeout=timeout,
-        # Of those whose names are known, each is waited for.
-        enough=lambda found, quiet: (
-            any(found.values()) and (math.isinf(quiet) or (quiet >= QUIET_TIME and not lists))
-        ),
-    )
-    blank: Answers = {method: {} for method in QUESTIONS}
-    workers = workers_of(blank | answers).values()
-    names = frozenset(worker.name for worker in workers)
-    plain = frozenset(worker.name for worker in workers if worker.is_stock)
-    return WorkerPresence(names - plain, plain, unresponsive_nodes(publisher, names))
+    with stack_errors(publisher, ASKING):
+        workers = ask_workers(
+            publisher,
+            {"registered": QUESTIONS["registered"]},
+            timeout=timeout,
+            enough=lambda found, quiet: (
+                any(found.values()) and (math.isinf(quiet) or (quiet >= QUIET_TIME and not lists))
+            ),
+        )
+        names = frozenset(worker.name for worker in workers)
+        plain = frozenset(worker.name for worker in workers if worker.is_stock)
+        silent = publisher.call(lambda: unresponsive_nodes(publisher, names))
+    return WorkerPresence(names - plain, plain, silent)
 
 
-def describe_workers(publisher: Publisher, timeout: float = TIMEOUT) -> list[Worker]:
-    """Ask the workers that are there what they are: their tasks, their pools.
+def describe_workers(publisher: Publisher) -> list[Worker]:
+    """Ask the workers that are there for their tasks and pools.
 
     Raises:
         StackError: the broker cannot be reached.
     """
-    asked = {one: QUESTIONS[one] for one in ("registered", "stats")}
     with stack_errors(publisher):
-        answers = publisher.call(
-            lambda: publisher.control.call(
-                asked,
-                timeout=timeout,
-                enough=lambda found, quiet: any(found.values()) and quiet >= QUIET_TIME,
-            )
-        )
-    return list(workers_of({method: {} for method in QUESTIONS} | answers).values())
+        return ask_workers(publisher, {one: QUESTIONS[one] for one in ("registered", "stats")})
 
 
 def unresponsive_nodes(publisher: Publisher, answered: Collection[str]) -> frozenset[str]:
