@@ -288,8 +288,9 @@ def _parts(stats: ProgressStats, encoding: str) -> Iterator[_Part]:
     yield _Part(f"sent {stats.sent}", EXTRA if stats.sent < stats.total else LAST)
     yield _Part(f"running {stats.running}", WANTED)
     if stats.retrying:
-        due = _due(stats)
-        yield _Part(f"retry {stats.retrying}{f' in {due}' if due else ''}", WANTED)
+        soon = stats.next_try is None or stats.next_try < 1
+        due = "" if soon or stats.next_try is None else f" in {clock(stats.next_try)}"
+        yield _Part(f"retry {stats.retrying}{due}", WANTED)
     if stats.stranded:
         yield _Part(f"held {stats.stranded}", NEEDED, "yellow")
     if stats.unattended is not None:
@@ -311,39 +312,13 @@ def _parts(stats: ProgressStats, encoding: str) -> Iterator[_Part]:
         yield _Part("slowest ", GOOD, None, terminal_line(entry, encoding), f" {clock(seconds)}")
 
 
-def _due(stats: ProgressStats) -> str:
-    """Return the time until the first next try, nothing where it is not known or over."""
-    return clock(stats.next_try) if stats.next_try is not None and stats.next_try >= 1 else ""
-
-
 def log_line(stats: ProgressStats) -> str:
     """Return all numbers on one line of ASCII, for a log."""
-    text = (
-        f"manifest after {clock(stats.elapsed)}: {stats.done} of {stats.total} done; "
-        f"sent {stats.sent}, running {stats.running}, passed {stats.passed}, "
-        f"failed {stats.failed}, lost {stats.lost}"
-    )
-    if stats.unknown:
-        text += f", unknown {stats.unknown}"
-    if stats.skipped:
-        text += f", skipped {stats.skipped}"
-    if stats.stranded:
-        text += f", held by no worker that answers {stats.stranded}"
-    if stats.retrying:
-        due = _due(stats)
-        text += f", waiting for their own next try {stats.retrying}"
-        text += f" (the first in {due})" if due else ""
-    if stats.unattended is not None:
-        text += f"; no worker has answered for {clock(stats.unattended)}"
-    if stats.rate is not None:
-        text += f"; {short_rate(stats.rate)}"
-    if stats.eta is not None:
-        text += f", ETA {clock(max(stats.eta, 1))}"
-    if stats.slowest is not None:
-        entry, seconds = stats.slowest
-        text += (
-            f"; slowest running {cut(terminal_line(entry, 'ascii'), MOST_NAME)} {clock(seconds)}"
-        )
+    numbers = [part.shown(MOST_NAME, _unmarked) for part in _parts(stats, "ascii")]
+    return f"manifest after {clock(stats.elapsed)}: {', '.join(numbers[1:])}"
+
+
+def _unmarked(text: str, **_markup: bool) -> str:
     return text
 
 

@@ -93,26 +93,21 @@ def test_a_log_line_has_every_figure_in_ascii() -> None:
     """A log is read by machines, and by people who cannot see what came before."""
     assert log_line(figures(slowest=(HOSTILE, 12.4))).isascii()
     assert log_line(figures()) == (
-        "manifest after 15 s: 642 of 10000 done; sent 1642, running 8, passed 637, failed 2, "
-        "lost 1, unknown 1, skipped 1; 41.3/s, ETA 3:47; slowest running rag-0042 12 s"
+        "manifest after 15 s: 642/10000, sent 1642, running 8, passed 637, failed 2, "
+        "lost 1, unknown 1, skipped 1, 41.3/s, ETA 3:47, slowest rag-0042 12 s"
     )
     bare = figures(rate=None, eta=None, slowest=None, unknown=0, skipped=0)
     assert log_line(bare).endswith("failed 2, lost 1")
 
 
 @pytest.mark.parametrize(
-    ("next_try", "live", "log"),
-    [
-        (262.0, "retry 1 in 4:22", ", waiting for their own next try 1 (the first in 4:22)"),
-        (-3.0, "retry 1", ", waiting for their own next try 1"),
-        (None, "retry 1", ", waiting for their own next try 1"),
-    ],
+    ("next_try", "live"), [(262.0, "retry 1 in 4:22"), (-3.0, "retry 1"), (None, "retry 1")]
 )
-def test_what_waits_for_its_next_try_is_named(next_try: float | None, live: str, log: str) -> None:
+def test_what_waits_for_its_next_try_is_named(next_try: float | None, live: str) -> None:
     """A session that waits minutes for a task's countdown says what it waits for, and how long."""
     known = figures(running=0, retrying=1, next_try=next_try, slowest=None)
     assert f" \xb7 running 0 \xb7 {live} \xb7 passed" in live_line(known, 200, plain)
-    assert f"skipped 1{log}; 41.3/s" in log_line(known)
+    assert f"running 0, {live}, passed" in log_line(known)
 
 
 def test_the_pace_is_of_late() -> None:
@@ -155,4 +150,4 @@ def test_that_no_worker_is_there_is_said_in_every_line() -> None:
     """It is what matters then, also where there is little room."""
     alone = figures(unattended=65.0, running=0, rate=None, eta=None, slowest=None)
     assert "no worker for 65 s" in live_line(alone, 80, plain)
-    assert "; no worker has answered for 65 s" in log_line(alone)
+    assert "no worker for 65 s" in log_line(alone)
