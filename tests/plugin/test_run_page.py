@@ -112,7 +112,7 @@ def test_a_comparison_is_in_the_page(project: Project) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--manifest-report=."], "*: is a folder; name the page's file in it, like run.html"),
+        (["--manifest-report=."], "*: is a folder; name a file in it, like run.html"),
         (
             ["--manifest-report=r.html", "--manifest-dispatch-only"],
             "*--manifest-report is of a run that is over; *",

@@ -88,7 +88,7 @@ def test_the_run_is_told_once(done: Done) -> None:
     block = lines_of_runs(done.lines)
     (total,) = (line for line in done.lines if re.match(r"m\.jsonl: run \S+, 20 entries: ", line))
     assert block[0] == total
-    (doubled,) = (line.split() for line in block if line.strip().startswith("jobs.double "))
+    (doubled, _) = (line.split() for line in block if line.strip().startswith("jobs.double "))
     assert doubled[1:4] == ["17", "17", "0"]
     (weak,) = (line for line in done.lines if "no more than that the job" in line)
     assert weak.strip().startswith("20 of 20 entries")
