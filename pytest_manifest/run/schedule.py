@@ -25,7 +25,6 @@ from pytest_manifest.run.fact_log import FactLog, stamp
 from pytest_manifest.run.inflight import PendingAttempts
 from pytest_manifest.run.send_queue import (
     Budget,
-    KeyedQueue,
     KeyLimits,
     SendQueue,
     dependents,
@@ -116,9 +115,7 @@ class Schedule:
 
     def _queue(self, positions: Iterable[int]) -> SendQueue:
         """Return a queue of the attempts at these positions, by their keys where those count."""
-        if self._key_limits is None:
-            return SendQueue(self._attempts, positions)
-        return KeyedQueue(self._attempts, positions, self._key_limits)
+        return SendQueue(self._attempts, positions, self._key_limits)
 
     def count_in_flight(self, attempts: Iterable[Attempt]) -> None:
         """Count attempts that are in flight already towards the budget, and of their keys."""

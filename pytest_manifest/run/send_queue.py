@@ -6,7 +6,6 @@ An entry takes a few bytes: they are positions of attempts to be read.
 from __future__ import annotations
 
 from array import array
-from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from heapq import heappop, heappush, merge
@@ -113,93 +112,6 @@ def dependents(attempts: Sequence[Attempt]) -> Iterable[tuple[int, Attempt]]:
     return ((index, one) for index, one in enumerate(attempts) if one.entry.after)
 
 
-class _Positions:
-    """Take some of a sequence of attempts, by their positions in it, from the first on."""
-
-    def __init__(self, attempts: Sequence[Attempt], positions: array[int]) -> None:
-        self._attempts = attempts
-        self._positions = positions
-        self._next = 0
-
-    def __len__(self) -> int:
-        return len(self._positions) - self._next
-
-    def first(self) -> Attempt:
-        return self._attempts[self._positions[self._next]]
-
-    def take(self) -> Attempt:
-        taken = self.first()
-        self._next += 1
-        return taken
-
-    def __iter__(self) -> Iterator[Attempt]:
-        return (self._attempts[place] for place in self._positions[self._next :])
-
-
-_Part: TypeAlias = Attempt | _Positions
-
-
-class SendQueue:
-    """Queue attempts in the order in which they are sent: objects, and positions among others."""
-
-    def __init__(self, attempts: Sequence[Attempt] = (), positions: Iterable[int] = ()) -> None:
-        """Queue those at these ``positions`` of ``attempts``; 4 bytes each."""
-        part = _Positions(attempts, array("I", positions))
-        self._parts: deque[_Part] = deque([part] if len(part) else [])
-
-    def __bool__(self) -> bool:
-        return bool(self._parts)
-
-    def __iter__(self) -> Iterator[Attempt]:
-        for part in self._parts:
-            if isinstance(part, _Positions):
-                yield from part
-            else:
-                yield part
-
-    def next_sendable(self) -> Attempt | None:
-        """Return the next one that may be sent now; None where there is none."""
-        if not self._parts:
-            return None
-        part = self._parts[0]
-        return part.first() if isinstance(part, _Positions) else part
-
-    def popleft(self) -> Attempt:
-        part = self._parts[0]
-        if not isinstance(part, _Positions):
-            self._parts.popleft()
-            return part
-        taken = part.take()
-        if not len(part):
-            self._parts.popleft()
-        return taken
-
-    def append(self, attempt: Attempt) -> None:
-        self._parts.append(attempt)
-
-    def appendleft(self, attempt: Attempt) -> None:
-        self._parts.appendleft(attempt)
-
-    def remove(self, task_ids: Iterable[str]) -> None:
-        """Remove these of the first ones."""
-        gone = set(task_ids)
-        stay: list[Attempt] = []
-        while gone and self:
-            attempt = self.popleft()
-            if attempt.task_id in gone:
-                gone.discard(attempt.task_id)
-            else:
-                stay.append(attempt)
-        for attempt in reversed(stay):
-            self.appendleft(attempt)
-
-    def look_again(self) -> None:
-        """Let what had to wait at its place take part again: here nothing has to."""
-
-    def clear(self) -> None:
-        self._parts.clear()
-
-
 SPARE = 1000
 """Ended attempts that are still counted, beside as many as are in flight."""
 
@@ -294,10 +206,10 @@ class KeyLimits:
 class _Lane:
     """Queue entries with the same limited keys, by their places in the order of sending."""
 
-    def __init__(self, pairs: Pairs) -> None:
+    def __init__(self, pairs: Pairs, places: Iterable[int] = ()) -> None:
         self.pairs = pairs
         self._front: list[int] = []
-        self._rest = array("q")
+        self._rest = array("q", places)
         self._next = 0
 
     def __len__(self) -> int:
@@ -331,8 +243,10 @@ class _Lane:
         self._front, self._rest, self._next = [], array("q", left), 0
 
 
-class KeyedQueue(SendQueue):
-    """Queue attempts so that one whose keys are at their limits lets those behind it pass.
+class SendQueue:
+    """Queue attempts in the order in which they are sent, by their positions among others.
+
+    One whose keys are at their limits lets those behind it pass.
 
     Entries with the same limited keys wait in one lane, in their order. Of the lanes whose keys
     have room the one whose first entry is the earliest comes next; so what is sent follows from the
@@ -340,12 +254,15 @@ class KeyedQueue(SendQueue):
     """
 
     def __init__(
-        self, attempts: Sequence[Attempt], positions: Iterable[int], limits: KeyLimits
+        self,
+        attempts: Sequence[Attempt],
+        positions: Iterable[int],
+        limits: KeyLimits | None = None,
     ) -> None:
         """Queue those at these ``positions`` of ``attempts``; 8 bytes each."""
-        super().__init__()
         self._attempts = attempts
-        self._limits = limits
+        self._limits = KeyLimits({}) if limits is None else limits
+        self._is_keyed = limits is not None
         self._lanes: dict[Pairs, _Lane] = {}
         self._added: dict[int, Attempt] = {}
         self._lowest, self._highest = 0, len(attempts)
@@ -354,9 +271,11 @@ class KeyedQueue(SendQueue):
         """A heap of lanes that may have room, by their first entry. A lane stands here, or in one
         heap of those that wait for a key, with its present head; what has another head is old."""
         self._waiting: dict[Pair, list[tuple[int, Pairs]]] = {}
-        for place in positions:
+        if not self._is_keyed:  # nothing needs to be read to know the lane
+            self._lanes[()] = _Lane((), positions)
+        for place in positions if self._is_keyed else ():
             self._lane_of(attempts[place]).append(place)
-        for lane in self._lanes.values():
+        for lane in list(self._lanes.values()):
             self._offer(lane)
 
     def __bool__(self) -> bool:
@@ -423,6 +342,8 @@ class KeyedQueue(SendQueue):
         added = self._added.get(place)
         if added is not None:
             return added
+        if not self._is_keyed:
+            return self._attempts[place]
         if self._read is None or self._read[0] != place:
             # A slice of one: of attempts on disk a single index reads ahead, and lanes jump.
             self._read = place, self._attempts[place : place + 1][0]

@@ -16,7 +16,6 @@ from pytest_manifest.manifest import Manifest, read_manifest, write_manifest
 from pytest_manifest.run.send_queue import (
     AT_ONCE,
     FirstAttempts,
-    KeyedQueue,
     KeyLimits,
     SendQueue,
     dependents,
@@ -124,8 +123,8 @@ def test_a_queue_is_a_queue(size: int, steps: list[object], by_keys: bool) -> No
     """Whatever is put where: as a deque of all attempts would have it, also where keys count."""
     known = [attempt_of(RUN, Entry(id=f"e-{n}", task="t"), 1) for n in range(10)]
     new = iter(attempt_of(RUN, Entry(id=f"n-{n}", task="t"), 2) for n in range(100))
-    limits = KeyLimits({"tenant": 1})  # which no entry has
-    queue = KeyedQueue(known, range(size), limits) if by_keys else SendQueue(known, range(size))
+    limits = KeyLimits({"tenant": 1}) if by_keys else None  # which no entry has
+    queue = SendQueue(known, range(size), limits)
     expected = deque(known[:size])
     for step in steps:
         if step == "pop" and expected:
