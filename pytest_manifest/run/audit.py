@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -300,8 +299,7 @@ def audit_run(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class RecordSize:
+class RecordSize(NamedTuple):
     """The entries that a run has, and those of them that have a verdict."""
 
     entries: int

@@ -35,20 +35,20 @@ from pytest_manifest.schema.facts import (
     Stored,
     TimeOver,
     Withheld,
-    WithheldCode,
 )
 from pytest_manifest.schema.run_facts import (
     JobFact,
     RunFact,
     RunFacts,
     RunOver,
-    RunOverReason,
     Search,
     SegmentEnded,
     SetBack,
     StoreFact,
 )
 from pytest_manifest.verdict import problems
+from pytest_manifest.verdict.inference import AT_THE_END
+from pytest_manifest.verdict.judge import WITHHELD
 from pytest_manifest.verdict.reasons import Problem
 
 Ending: TypeAlias = Literal["finished", "stopped", "detached"]
@@ -69,22 +69,8 @@ def stamp(job: str = "") -> Stamp:
     return Stamp(seq=0, at=utc_now(), job=job)
 
 
-_OVER: Final[Mapping[type[problems.RunOver], RunOverReason]] = {
-    problems.RunDeadline: "deadline",
-    problems.RunDeadlineUnanswered: "unanswered",
-    problems.RunDeadlineUnasked: "unasked",
-    problems.RunNobody: "nobody",
-    problems.RunUndecodable: "undecodable",
-    problems.RunUnanswered: "silent",
-    problems.RunGaveUp: "gave_up",
-}
-_WITHHELD: Final[Mapping[type[Problem], WithheldCode]] = {
-    problems.UnknownTask: "unknown_task",
-    problems.WaitsFor: "after",
-    problems.CanaryFailed: "canary",
-    problems.TooManyFailed: "max_failed",
-    problems.BudgetReached: "budget",
-}
+_OVER: Final = {code: why for why, (_, code) in AT_THE_END.items()}
+_WITHHELD: Final = {code: name for name, code in WITHHELD.items()}
 _OF_ANY: Final = {*vars(Problem()), "unread", "unsent", "holder", "limit", "error", "names"}
 """Fields of reasons that are no figures of the fact's own."""
 

@@ -318,10 +318,10 @@ def _held_back(case: Case) -> Finding | None:
 def _withheld(one: Withheld) -> Finding:
     status: VerdictStatus = "unknown_task" if one.code == "unknown_task" else "skipped"
     names = {"names": one.names} if one.names else {}
-    return Finding(status, problem_of(_WITHHELD[one.code], {**one.fields, **names}))
+    return Finding(status, problem_of(WITHHELD[one.code], {**one.fields, **names}))
 
 
-_WITHHELD: Final[Mapping[WithheldCode, type[Problem]]] = {
+WITHHELD: Final[Mapping[WithheldCode, type[Problem]]] = {
     "unknown_task": problems.UnknownTask,
     "after": problems.WaitsFor,
     "canary": problems.CanaryFailed,
