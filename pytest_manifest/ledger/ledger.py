@@ -12,23 +12,11 @@ from typing_extensions import Self
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.files import private_folder
+from pytest_manifest.ledger import database, files
 from pytest_manifest.ledger.attempts import Attempts
-from pytest_manifest.ledger.database import (
-    Database,
-    unreadable,
-    unwritable,
-)
 from pytest_manifest.ledger.descendants import Descendants
 from pytest_manifest.ledger.events import WorkerEvents
 from pytest_manifest.ledger.facts import Facts
-from pytest_manifest.ledger.files import (
-    CACHE_KB,
-    DAMAGE_ERRORS,
-    RunFiles,
-    connect,
-    refuse_cut,
-    refuse_network,
-)
 from pytest_manifest.ledger.invariants import Invariants
 from pytest_manifest.ledger.jobs import Jobs
 from pytest_manifest.ledger.queries import Queries
@@ -57,7 +45,7 @@ class Ledger:
         self.path = path
         self._scratch: Path | None = None
         """The file of a ledger that is not in its place yet."""
-        self._db = Database(path, connection)
+        self._db = database.Database(path, connection)
         self.info = RunMetadata(self._db)
         self.attempts = Attempts(self._db)
         self.events = WorkerEvents(self._db)
@@ -79,10 +67,10 @@ class Ledger:
         """
         try:
             private_folder(path.parent)
-            refuse_network(path.parent)
+            files.refuse_network(path.parent)
             if path.exists():
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-            scratch = RunFiles(path).unmade
+            scratch = files.RunFiles(path).unmade
             scratch.touch(mode=0o600, exist_ok=False)
             created = cls(path, _begun(scratch, info))
         except (OSError, sqlite3.Error) as error:
@@ -100,20 +88,20 @@ class Ledger:
         Raises LedgerError where it is missing, of another version, or not a ledger.
         """
         try:
-            with closing(connect(path, "ro")) as db:
+            with closing(files.connect(path, "ro")) as db:
                 version = version_of(db)
-                refuse_cut(path, db)
-        except (OSError, *DAMAGE_ERRORS) as error:
-            raise unreadable(path, error) from error
+                files.refuse_cut(path, db)
+        except (OSError, *files.DAMAGE_ERRORS) as error:
+            raise database.unreadable(path, error) from error
         if version != str(LEDGER_VERSION):
             raise LedgerError(
                 f"{path}: the ledger has version {version}, this program reads version "
                 f"{LEDGER_VERSION}; use the version of pytest-celery-manifest that wrote it"
             )
         try:
-            return cls(path, connect(path, "rw" if write else "ro"))
-        except DAMAGE_ERRORS as error:
-            raise (unwritable if write else unreadable)(path, error) from error
+            return cls(path, files.connect(path, "rw" if write else "ro"))
+        except files.DAMAGE_ERRORS as error:
+            raise (database.unwritable if write else database.unreadable)(path, error) from error
 
     def close(self) -> None:
         self._db.connection.close()
@@ -214,7 +202,7 @@ class Ledger:
         scratch.replace(self.path)
         try:
             sync(self.path.parent)
-            self._db.reconnect(connect(self.path))
+            self._db.reconnect(files.connect(self.path))
         except BaseException:
             self.path.unlink(missing_ok=True)
             raise
@@ -229,7 +217,7 @@ def _begun(scratch: Path, info: RunInfo) -> sqlite3.Connection:
     db = sqlite3.connect(scratch, isolation_level=None)
     try:
         db.execute("PRAGMA synchronous = FULL")
-        db.execute(f"PRAGMA cache_size = -{CACHE_KB}")
+        db.execute(f"PRAGMA cache_size = -{files.CACHE_KB}")
         db.execute("BEGIN IMMEDIATE")
         for statement in (*TABLES, *VIEWS):
             db.execute(statement)

@@ -8,16 +8,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
+from pytest_manifest.ledger import rows
 from pytest_manifest.ledger.attempts import Attempts
 from pytest_manifest.ledger.database import Built, LedgerPart
 from pytest_manifest.ledger.events import WorkerEvents
-from pytest_manifest.ledger.rows import (
-    AttemptRow,
-    EntryVerdict,
-    Row,
-    entry_verdict_of_row,
-    refuse_no_status,
-)
 from pytest_manifest.ledger.tables import PRESENT, RECEIPT
 from pytest_manifest.schema import Receipt, VerdictStatus
 from pytest_manifest.schema.facts import Started
@@ -106,11 +100,11 @@ class StoredPass:
 class Queries(LedgerPart):
     """Queries of many entries, in batches: in a tenth of the time that single ones take."""
 
-    def verdicts(self, entries: Iterable[str]) -> Iterator[tuple[str, EntryVerdict | None]]:
+    def verdicts(self, entries: Iterable[str]) -> Iterator[tuple[str, rows.EntryVerdict | None]]:
         """Yield these entries with their verdicts, in order; None: no verdict."""
         return self._built_in_batches(_entry_and_verdict, _OF_ENTRIES, entries)
 
-    def not_passed(self, entries: Iterable[str]) -> Iterator[tuple[str, EntryVerdict | None]]:
+    def not_passed(self, entries: Iterable[str]) -> Iterator[tuple[str, rows.EntryVerdict | None]]:
         """Yield those of these entries that have not passed, in order; None: no verdict."""
         return self._built_in_batches(_entry_and_verdict, _NOT_PASSED, entries)
 
@@ -153,7 +147,7 @@ class Queries(LedgerPart):
         """Return whether each of these entries has a verdict."""
         return all(row[0] == 0 for row in self._in_batches(_WITHOUT_VERDICT, entries))
 
-    def all_verdicts(self) -> Iterator[EntryVerdict]:
+    def all_verdicts(self) -> Iterator[rows.EntryVerdict]:
         """Yield every entry's verdict and receipt, in the manifest's order."""
         found = self.verdicts(self._in_order())
         return (settled for _, settled in found if settled is not None)
@@ -184,13 +178,13 @@ class Queries(LedgerPart):
         """
         return float(sum(row[0] for row in self._in_batches(_RUNTIME, entries)))
 
-    def _in_batches(self, query: str, entries: Iterable[str]) -> Iterator[Row]:
+    def _in_batches(self, query: str, entries: Iterable[str]) -> Iterator[rows.Row]:
         left = iter(entries)
         while some := list(islice(left, BATCH)):
             yield from self._db.read(query, (self._as_json(some),))
 
     def _built_in_batches(
-        self, make: Callable[[Row], Built], query: str, entries: Iterable[str]
+        self, make: Callable[[rows.Row], Built], query: str, entries: Iterable[str]
     ) -> Iterator[Built]:
         left = iter(entries)
         while some := list(islice(left, BATCH)):
@@ -226,13 +220,13 @@ class Queries(LedgerPart):
         return self._db.read_one(query) is not None
 
 
-def _entry_of_row(row: Row) -> StoredEntry:
-    refuse_no_status(row[1])
+def _entry_of_row(row: rows.Row) -> StoredEntry:
+    rows.refuse_no_status(row[1])
     return StoredEntry(*row)
 
 
-def _entry_and_verdict(row: Row) -> tuple[str, EntryVerdict | None]:
-    return row[0], None if row[1] is None else entry_verdict_of_row(row[1:])
+def _entry_and_verdict(row: rows.Row) -> tuple[str, rows.EntryVerdict | None]:
+    return row[0], None if row[1] is None else rows.entry_verdict_of_row(row[1:])
 
 
 @dataclass(slots=True)
@@ -242,8 +236,8 @@ class History:
     ``receipts``: of the attempts that the verdict is not about, in the order of their arrival.
     """
 
-    attempts: list[AttemptRow] = field(default_factory=list)
-    verdict: EntryVerdict | None = None
+    attempts: list[rows.AttemptRow] = field(default_factory=list)
+    verdict: rows.EntryVerdict | None = None
     starts: dict[str, list[Started]] = field(default_factory=dict)
     receipts: dict[str, list[Receipt]] = field(default_factory=dict)
 

@@ -8,17 +8,8 @@ from datetime import datetime
 from typing import Final, get_args
 
 from pytest_manifest.errors import LedgerError
+from pytest_manifest.ledger import rows
 from pytest_manifest.ledger.database import LedgerPart
-from pytest_manifest.ledger.rows import (
-    Row,
-    RunInfo,
-    RunSegment,
-    RunStatus,
-    identifier,
-    info_of,
-    moment,
-    text,
-)
 from pytest_manifest.ledger.tables import RUN
 from pytest_manifest.manifest import Shard
 from pytest_manifest.redaction import SHORTEST_SECRET, manifest_secret
@@ -53,16 +44,16 @@ def stored(column: str, value: str) -> str | int | float | None:
 class RunMetadata(LedgerPart):
     """The run's metadata: its description, its status, its manifest's digest."""
 
-    def read(self) -> RunInfo:
+    def read(self) -> rows.RunInfo:
         with self._db.parse_errors():
-            return info_of(self._row(_OWN))
+            return rows.info_of(self._row(_OWN))
 
-    def read_run(self, run: str) -> RunInfo:
+    def read_run(self, run: str) -> rows.RunInfo:
         """Return the description of one of the runs whose attempts the ledger has."""
         own, found = self._row(_OWN), self._row(_OF_RUN, (run,))
         described = {key: found[key] for key in DESCRIBED if found and found[key] is not None}
         with self._db.parse_errors():
-            return info_of(own | described | {"id": run})
+            return rows.info_of(own | described | {"id": run})
 
     def _row(self, query: str, values: Sequence[str] = ()) -> dict[str, object]:
         row = self._db.read_one(query, values)
@@ -75,13 +66,13 @@ class RunMetadata(LedgerPart):
                 manifest_secret(secret)
 
     @property
-    def status(self) -> RunStatus:
+    def status(self) -> rows.RunStatus:
         value = self.get_meta("status")
-        if value not in get_args(RunStatus):
+        if value not in get_args(rows.RunStatus):
             raise LedgerError(f"{self._db.path}: the ledger holds an unknown run status {value!r}")
         return value  # type: ignore[return-value]  # checked against the literal's values above
 
-    def set_status(self, status: RunStatus) -> None:
+    def set_status(self, status: rows.RunStatus) -> None:
         self.set_meta("status", status)
 
     def set_meta(self, key: str, value: str) -> None:
@@ -114,21 +105,21 @@ class RunMetadata(LedgerPart):
         found = map(self.get_meta, [*keys, key])
         return next((value for value in found if value is not None), None)
 
-    def segments(self, run: str = "") -> list[RunSegment]:
+    def segments(self, run: str = "") -> list[rows.RunSegment]:
         """Return the segments of time in which the run was worked on, oldest first.
 
         ``run``: one of those whose attempts the ledger has; without, those of the whole.
         """
 
-        def made(row: Row) -> RunSegment:
-            return RunSegment(datetime.fromisoformat(row[0]), moment(row[1]))
+        def made(row: rows.Row) -> rows.RunSegment:
+            return rows.RunSegment(datetime.fromisoformat(row[0]), rows.moment(row[1]))
 
         return list(self._db.build_each(made, _SEGMENTS, (run,)))
 
     def begin_segment(self, began: datetime) -> None:
         """Record that work on the run begins, for the first time or again."""
         with self._db.writing() as db:
-            db.execute("INSERT INTO segments (run, started) VALUES (1, ?)", (text(began),))
+            db.execute("INSERT INTO segments (run, started) VALUES (1, ?)", (rows.text(began),))
 
     def stop_segment(self, stopped: datetime) -> None:
         """Record that the present segment, and its running jobs, end before all is done."""
@@ -138,7 +129,7 @@ class RunMetadata(LedgerPart):
             db.execute(
                 "UPDATE segments SET stopped = ? "
                 "WHERE n = (SELECT max(n) FROM segments WHERE run = 1)",
-                (text(stopped),),
+                (rows.text(stopped),),
             )
 
     def all_meta(self) -> dict[str, str]:
@@ -154,18 +145,18 @@ class RunMetadata(LedgerPart):
     def merged(self) -> Sequence[str]:
         """Return the ids of the runs that this one was merged of; none for a dispatched run."""
         query = "SELECT id FROM run WHERE n > 1 ORDER BY n"
-        return list(self._db.build_each(lambda row: identifier(row[0]), query))
+        return list(self._db.build_each(lambda row: rows.identifier(row[0]), query))
 
     def reused_runs(self) -> frozenset[str]:
         """Return the ids of the runs that attempts were reused from; none for most runs."""
         with self._db.parse_errors():
-            return frozenset(map(identifier, self.texts(REUSED_RUNS)))
+            return frozenset(map(rows.identifier, self.texts(REUSED_RUNS)))
 
     def shards(self) -> Sequence[Shard | None]:
         """Return the shards that the run has entries of, None for the whole manifest."""
         query = "SELECT shard FROM run WHERE n > 1 ORDER BY n"
 
-        def made(row: Row) -> Shard | None:
+        def made(row: rows.Row) -> Shard | None:
             return None if row[0] is None else Shard.from_note(row[0])
 
         return list(self._db.build_each(made, query)) or [self.shard()]

@@ -18,13 +18,7 @@ from pytest_manifest.errors import StackError
 from pytest_manifest.ledger import Descendant, Ledger
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.results.collector import ReceiptCollector
-from pytest_manifest.run.fact_log import (
-    ClockWatch,
-    FactLog,
-    StoreFinding,
-    note_emptied,
-    was_emptied,
-)
+from pytest_manifest.run import fact_log
 from pytest_manifest.run.inflight import PendingAttempts
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.search import Departures
@@ -98,7 +92,7 @@ class EngineContext:
     ledger: Ledger
     collector: ReceiptCollector
     manifest: Manifest
-    facts: FactLog
+    facts: fact_log.FactLog
     schedule: Schedule
     pending: PendingAttempts
     window: int = WINDOW
@@ -118,7 +112,7 @@ class EngineContext:
     to_repeat: set[str] = field(default_factory=set)
     """Entries that are sent again when their attempt's tree has ended, unless it has passed."""
     receivers: FailedReceivers = field(init=False)
-    clock: ClockWatch = field(init=False)
+    clock: fact_log.ClockWatch = field(init=False)
     wait_budget: WaitBudget = field(default_factory=WaitBudget)
     record_unknown_workers: Callable[[], None] = lambda: None
     """Records workers that may have started a job unreported; raises StackError."""
@@ -131,7 +125,7 @@ class EngineContext:
 
     def __post_init__(self) -> None:
         self.receivers = FailedReceivers(self.warnings, self.live_warnings)
-        self.clock = ClockWatch(self.ledger)
+        self.clock = fact_log.ClockWatch(self.ledger)
 
     def meet(self, one: Descendant, is_awaited: bool) -> None:
         """Take note of a descendant that was told of: its queue, and its countdown or ETA."""
@@ -225,12 +219,12 @@ class EngineContext:
         be reached: that says nothing of what it has.
         """
         intact = self.collector.is_intact()
-        is_news = intact is False and not was_emptied(self.ledger.jobs.run_facts())
+        is_news = intact is False and not fact_log.was_emptied(self.ledger.jobs.run_facts())
         if intact is not None:
-            found: StoreFinding = "intact" if intact else "emptied"
+            found: fact_log.StoreFinding = "intact" if intact else "emptied"
             self.facts.store(found, is_recorded=is_news)
         if is_news:
-            note_emptied(self.ledger)
+            fact_log.note_emptied(self.ledger)
             self.warnings.append(
                 "the result store was emptied, or lost what it held, while the run was going on"
             )

@@ -31,6 +31,7 @@ from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.manifest import Manifest, Shard
 from pytest_manifest.redaction import redact_url
 from pytest_manifest.results.stream import has_stream
+from pytest_manifest.run import send_queue
 from pytest_manifest.run.casebook import Evaluated, require_signatures, signing_refusals
 from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.run.connections import RunState, add_nodes, record_known_workers
@@ -40,13 +41,6 @@ from pytest_manifest.run.locks import remove_unmade_runs
 from pytest_manifest.run.reuse import planned_note, take_over_passes
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.search import facts_of
-from pytest_manifest.run.send_queue import (
-    FirstAttempts,
-    is_withheld,
-    names_of,
-    refuse_beyond,
-    without_estimate,
-)
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.strategy import Strategy
 from pytest_manifest.run.task_metadata import OwnLimits, record_code, record_own_limits
@@ -92,7 +86,7 @@ def admit(strategy: Strategy, publisher: Publisher, expected_workers: int | None
     if state.settings.reuse is not None:
         strategy.reuse(_codes(publisher, found))
     if state.settings.budget is not None:
-        unforeseen = without_estimate(attempt.entry for attempt in state.to_send)
+        unforeseen = send_queue.without_estimate(attempt.entry for attempt in state.to_send)
         state.notices += [unforeseen] if unforeseen else []
 
 
@@ -181,11 +175,11 @@ def _withhold(strategy: Strategy, why: Mapping[str, UnknownTask]) -> None:
     Those that expect it are sent: there a worker has to report it.
     """
     state = strategy.state
-    held = [a for a in state.to_send if is_withheld(a.entry, why)]
-    if isinstance(state.to_send, FirstAttempts):
+    held = [a for a in state.to_send if send_queue.is_withheld(a.entry, why)]
+    if isinstance(state.to_send, send_queue.FirstAttempts):
         state.to_send = state.to_send.without_tasks(why)
     else:
-        state.to_send = [a for a in state.to_send if not is_withheld(a.entry, why)]
+        state.to_send = [a for a in state.to_send if not send_queue.is_withheld(a.entry, why)]
     with strategy.writing() as ledger, ledger.transaction():
         for a in held:
             if (fact := withheld(a.task_id, why[a.entry.task])) is not None:
@@ -267,7 +261,7 @@ class Dispatch(Strategy):
             take_over_passes(self.state, ledger, codes)
         state = self.state
         entries = (attempt.entry for attempt in state.to_send)
-        refuse_beyond(state.settings.budget, entries, state.manifest.path.name)
+        send_queue.refuse_beyond(state.settings.budget, entries, state.manifest.path.name)
 
     def take_effect(self) -> None:
         """Change nothing: the ledger was there before anything was prepared."""
@@ -291,7 +285,7 @@ class Dispatch(Strategy):
             keep_manifest(state.manifest, state.files.ledger)
             ledger.info.begin_segment(state.info.created_at)
             require_signatures(ledger, state.settings.receipt_keys)
-            rows = zip(names_of(state.to_send), positions, strict=True)
+            rows = zip(send_queue.names_of(state.to_send), positions, strict=True)
             ledger.attempts.plan((task_id, entry, 1, place) for (task_id, entry), place in rows)
             if shard is not None:
                 ledger.info.set_meta(SHARD, shard.note)
@@ -352,5 +346,5 @@ def _first_attempts(
     """
     chosen = set(selected)
     positions = array("I", (n for n, name in enumerate(manifest.ids) if name in chosen))
-    lazy = FirstAttempts(run, manifest, positions)
+    lazy = send_queue.FirstAttempts(run, manifest, positions)
     return lazy if on_disk else list(lazy), positions

@@ -41,17 +41,10 @@ from pytest_manifest.schema.receipts import ExportedDescendant, Judged, Reuse
 from pytest_manifest.schema.run_facts import JobFact, JobFacts, RunFacts, TaskFact
 from pytest_manifest.schema.statuses import FIXED, OF_ITS_PROCESS
 from pytest_manifest.schema.wire import parse_moment
-from pytest_manifest.verdict import problems
+from pytest_manifest.verdict import problems, reasons
 from pytest_manifest.verdict import tree as of_tree
 from pytest_manifest.verdict.judge import Attempt, Judgement, judge, judge_descendant
 from pytest_manifest.verdict.judging import receipt_that_counts, signatures_of
-from pytest_manifest.verdict.reasons import (
-    UNEXPLAINED,
-    Finding,
-    reason_of,
-    verdict_of,
-    verdict_without_receipt,
-)
 
 _FORMAT = "judged "
 """Changes with what a file holds beside the verdicts that it is of."""
@@ -174,13 +167,15 @@ class TreeImport:
         entry, origin = self._entry, None
         if one.receipt is None:
             reason = problems.NoReceipt()
-            return verdict_of(one.entry, one.attempt, "unknown", reason)
+            return reasons.verdict_of(one.entry, one.attempt, "unknown", reason)
         if one.run != self.facts.run:
             at, by = self.facts.at, self.facts.run
             origin = Reused(run=one.run, entry=one.entry, attempt=one.attempt, by=by, at=at)
         root = self.facts.attempt(entry, one.root, one.attempt, origin)
         found = self.facts.judge_descendant(entry, root, one)
-        return verdict_of(one.entry, one.attempt, found.status, found.reason, found.mismatches)
+        return reasons.verdict_of(
+            one.entry, one.attempt, found.status, found.reason, found.mismatches
+        )
 
 
 # A receipts file has neither starts nor searches, so that no end is contradicted by these, and what
@@ -218,16 +213,16 @@ class ExportedFacts:
         for one in self._ledger.descendants.of_root(job.task_id):
             spawn = Spawn(root=one.root, parent=one.parent, task=one.task, how=one.how)
             ends = [end for _, end in self._ledger.events.receipts(one.task_id)]
-            found = Finding("pending", UNEXPLAINED)
+            found = reasons.Finding("pending", reasons.UNEXPLAINED)
             if one.verdict is not None:
                 said = one.verdict
-                found = Finding(said.verdict, reason_of(said), said.mismatches)
+                found = reasons.Finding(said.verdict, reasons.reason_of(said), said.mismatches)
             tree.add(_descendant(self._child(job, one.task_id, spawn), found, ends))
         own = JobFacts(job, self._facts(job, receipt.sent_at, receipt))
         attempt = Attempt(own, tree if tree else None)
         return judge(entry, [attempt], self._run_facts(entry.task, limit))
 
-    def judge_descendant(self, entry: Entry, root: Job, one: ExportedDescendant) -> Finding:
+    def judge_descendant(self, entry: Entry, root: Job, one: ExportedDescendant) -> reasons.Finding:
         """Judge a descendant by the receipt that the file has of it."""
         spawn = Spawn(
             root=one.root,
@@ -280,7 +275,7 @@ class ExportedFacts:
         return tuple(facts)
 
 
-def _descendant(job: Job, found: Finding, ends: Sequence[Receipt]) -> of_tree.Descendant:
+def _descendant(job: Job, found: reasons.Finding, ends: Sequence[Receipt]) -> of_tree.Descendant:
     counts = [one.children for one in ends if one.children is not None]
     is_silent = not counts and any(one.state in OF_ITS_PROCESS for one in ends)
     return of_tree.Descendant(
@@ -393,7 +388,7 @@ class _ReceiptsEvaluation:
     def _passage(self, ordinal: int, entry: Entry, exported: Exported | None) -> ImportedEntry:
         if exported is None:
             why = problems.NotExported(file=self.name)
-            verdict = verdict_without_receipt(entry, None, "unknown", why)
+            verdict = reasons.verdict_without_receipt(entry, None, "unknown", why)
             task_id = task_id_for(self.run, entry.id, 1, ordinal)
             return ImportedEntry(task_id, 1, ordinal, None, verdict, None, None)
         receipt = exported.receipt
@@ -436,9 +431,11 @@ class _ReceiptsEvaluation:
         found = self.facts.judge(entry, job, receipt, None if judged is None else judged.limit)
         if found.status == "passed" and judged is None and _may_have_outrun(entry, receipt):
             why = problems.LimitNotExported(file=self.name)
-            return verdict_without_receipt(entry, job.number, "unknown", why), None
+            return reasons.verdict_without_receipt(entry, job.number, "unknown", why), None
         what = found.finding
-        verdict = verdict_of(entry.id, job.number, what.status, what.reason, what.mismatches)
+        verdict = reasons.verdict_of(
+            entry.id, job.number, what.status, what.reason, what.mismatches
+        )
         return verdict, found.receipt
 
     def _stands(self, judged: Judged, entry: Entry, receipt: Receipt) -> bool:
@@ -469,7 +466,7 @@ class _ReceiptsEvaluation:
         verdict, counted = self._evaluate(entry, job, receipt)
         if verdict.verdict == "passed" and self.facts.signatures is not None:
             why = problems.ReuseNotSigned(run=origin.run, by=by.run)
-            verdict, counted = verdict_without_receipt(entry, 0, "unknown", why), None
+            verdict, counted = reasons.verdict_without_receipt(entry, 0, "unknown", why), None
         text = exported.text
         kept = None if counted is None else text
         return ImportedEntry(

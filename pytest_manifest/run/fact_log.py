@@ -21,7 +21,7 @@ from pytest_manifest.ledger.facts import Owned, end_of
 from pytest_manifest.processes import boot_id
 from pytest_manifest.run.inflight import Overdue, PendingAttempt
 from pytest_manifest.run.search import Handling, Looks, is_alive
-from pytest_manifest.schema import Receipt
+from pytest_manifest.schema import Receipt, run_facts
 from pytest_manifest.schema.facts import (
     FactSource,
     Gone,
@@ -35,16 +35,6 @@ from pytest_manifest.schema.facts import (
     Stored,
     TimeOver,
     Withheld,
-)
-from pytest_manifest.schema.run_facts import (
-    JobFact,
-    RunFact,
-    RunFacts,
-    RunOver,
-    Search,
-    SegmentEnded,
-    SetBack,
-    StoreFact,
 )
 from pytest_manifest.verdict import problems
 from pytest_manifest.verdict.inference import AT_THE_END
@@ -75,11 +65,11 @@ _OF_ANY: Final = {*vars(Problem()), "unread", "unsent", "holder", "limit", "erro
 """Fields of reasons that are no figures of the fact's own."""
 
 
-def run_over(why: problems.RunOver) -> RunOver:
+def run_over(why: problems.RunOver) -> run_facts.RunOver:
     """Return the fact that a run is over, for this reason."""
     fields = vars(why)
     limit = fields.get("limit")
-    return RunOver(
+    return run_facts.RunOver(
         **stamp(),
         why=_OVER[type(why)],
         limit=limit if isinstance(limit, float) else None,
@@ -114,17 +104,17 @@ class FactLog:
         self.watch: Callable[[str], None] = lambda _task_id: None
         """Called with the job of each fact that is added."""
 
-    def add(self, entry: str | None, fact: JobFact | RunFact) -> None:
+    def add(self, entry: str | None, fact: run_facts.JobFact | run_facts.RunFact) -> None:
         """Add a fact of an entry, of the run for None."""
         self._waiting.append((entry, fact))
         if fact.job:
             self.watch(fact.job)
 
-    def of(self, job: PendingAttempt, fact: JobFact) -> None:
+    def of(self, job: PendingAttempt, fact: run_facts.JobFact) -> None:
         """Add a fact of a job."""
         self.add(job.entry.id, fact)
 
-    def of_task(self, task_id: str, fact: JobFact) -> None:
+    def of_task(self, task_id: str, fact: run_facts.JobFact) -> None:
         """Add a fact of whatever has this task id; nothing where nobody knows that."""
         entry = self.entry_of(task_id)
         if entry is not None:
@@ -267,7 +257,7 @@ class FactLog:
         """
         before, self._store = self._store, what
         if what != before and not is_recorded:
-            self.add(None, StoreFact(**stamp(), what=what))
+            self.add(None, run_facts.StoreFact(**stamp(), what=what))
 
     def searched(
         self, looks: Looks, found: JobLocations, as_of: int, nowhere: Iterable[PendingAttempt]
@@ -282,7 +272,7 @@ class FactLog:
         by, (first, second) = FactSource.SEARCH, looks
         places = (found.queued, found.with_worker, found.unacked_by_dead, found.missing)
         names = ("queued", "with_worker", "unacked_by_dead", "missing")
-        search = Search(
+        search = run_facts.Search(
             **stamp(),
             source=by,
             as_of=as_of,
@@ -302,15 +292,15 @@ def end_segment(ledger: Ledger, how: Ending, *, stopped: datetime | None = None)
         ledger.info.set_status(how)
         if stopped is not None:
             ledger.info.stop_segment(stopped)
-        ledger.facts.append([(None, SegmentEnded(**stamp(), how=how))])
+        ledger.facts.append([(None, run_facts.SegmentEnded(**stamp(), how=how))])
 
 
 def note_emptied(ledger: Ledger) -> None:
     """Record that the store has lost what it held of the run: starts of what is in flight, too."""
-    ledger.facts.append([(None, StoreFact(**stamp(), what="emptied"))])
+    ledger.facts.append([(None, run_facts.StoreFact(**stamp(), what="emptied"))])
 
 
-def was_emptied(run: RunFacts) -> bool:
+def was_emptied(run: run_facts.RunFacts) -> bool:
     """Return whether the store of a run has lost what it held, be it marked anew since."""
     return any(one.what == "emptied" for one in run.store)
 
@@ -351,7 +341,9 @@ class ClockWatch:
             logger.warning("this machine's clock was set back by {:.0f} s", last - ahead)
             by, most = last - ahead, self._most - ahead
             with self._ledger.writing():
-                self._ledger.facts.append([(None, SetBack(seq=0, at=utc_now(), by=by, most=most))])
+                self._ledger.facts.append(
+                    [(None, run_facts.SetBack(seq=0, at=utc_now(), by=by, most=most))]
+                )
         noted = {"boot": boot_id(), "ahead": self._most, "last": ahead}
         self._ledger.info.set_meta(CLOCK, json.dumps(noted))
 

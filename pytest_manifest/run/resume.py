@@ -21,32 +21,18 @@ from pytest_manifest.ledger.invariants import RUN_THOUGH_UNSENT
 from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.results.collector import ReceiptCollector
+from pytest_manifest.run import resume_rules, strategy
 from pytest_manifest.run.casebook import Evaluated
 from pytest_manifest.run.connections import RunState
 from pytest_manifest.run.dispatch import admit
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.fact_log import end_segment, note_emptied, stamp, was_emptied
 from pytest_manifest.run.inflight import PendingAttempts
-from pytest_manifest.run.resume_rules import (
-    Decision,
-    EntryState,
-    ResumeRules,
-    attempts_to_send,
-    decide,
-    record_decisions,
-)
 from pytest_manifest.run.reuse import refuse_unlooked
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.search import JobSearch, locations_of
 from pytest_manifest.run.send_queue import NOTHING, refuse_beyond
 from pytest_manifest.run.settings import RunSettings
-from pytest_manifest.run.strategy import (
-    NOT_OURS,
-    EarlierRunStrategy,
-    Tracking,
-    evaluate_kept_receipts,
-    open_trees,
-)
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.run_facts import StoreFact
 from pytest_manifest.schema.statuses import NEVER_STARTED_STATES, OPEN, RESENDABLE
@@ -79,13 +65,13 @@ class Known:
 
 
 def decisions(
-    known: Known, judged: Iterable[Judged], rules: ResumeRules
-) -> Iterator[tuple[Judged, Decision]]:
+    known: Known, judged: Iterable[Judged], rules: resume_rules.ResumeRules
+) -> Iterator[tuple[Judged, resume_rules.Decision]]:
     """Decide on each entry that was judged, in the given order."""
     for one in judged:
         name, row = one.entry.id, known.last.get(one.entry.id)
         status = _status(known.statuses.get(name), one)
-        state = EntryState(
+        state = resume_rules.EntryState(
             last=row,
             status=status,
             location=None if row is None else known.locations.get(row.task_id),
@@ -93,7 +79,7 @@ def decisions(
             may_have_started=_may_have_run(status, row, one),
             tree_goes_on=row is not None and row.task_id in known.held and status is not None,
         )
-        yield one, decide(one.entry, state, rules)
+        yield one, resume_rules.decide(one.entry, state, rules)
 
 
 def _status(stored: VerdictStatus | None, one: Judged) -> VerdictStatus | None:
@@ -124,10 +110,10 @@ def preview(
     ledger_path: Path,
     manifest: Manifest,
     selected: Iterable[str],
-    rules: ResumeRules,
+    rules: resume_rules.ResumeRules,
     *,
     stack_is_gone: bool,
-) -> list[Decision]:
+) -> list[resume_rules.Decision]:
     """Decide by the ledger alone: query no stack, and write nothing.
 
     An attempt that was sent and has no receipt counts as still under way, as does one of whose
@@ -137,9 +123,11 @@ def preview(
     with Ledger.open(ledger_path) as ledger:
         ledger.verdicts.refuse_contradictions()
         sent = {
-            row.task_id for row in ledger.attempts.all(undecided=True) if row.state not in NOT_OURS
+            row.task_id
+            for row in ledger.attempts.all(undecided=True)
+            if row.state not in strategy.NOT_OURS
         }
-        held = {row.task_id for row in open_trees(ledger, manifest, frozenset(names))}
+        held = {row.task_id for row in strategy.open_trees(ledger, manifest, frozenset(names))}
         locations: dict[str, Location] = {}
         if not stack_is_gone:
             locations.update(dict.fromkeys(sent | held, "unknown"))
@@ -203,10 +191,12 @@ def _refusal(ledger: Ledger, why: str) -> DispatchError:
     )
 
 
-class Resume(EarlierRunStrategy):
+class Resume(strategy.EarlierRunStrategy):
     """Resume an earlier run for the selected entries; see the module."""
 
-    def __init__(self, state: RunState, selected: Sequence[str], rules: ResumeRules) -> None:
+    def __init__(
+        self, state: RunState, selected: Sequence[str], rules: resume_rules.ResumeRules
+    ) -> None:
         super().__init__(state)
         self._selected = selected
         self._rules = rules
@@ -263,9 +253,9 @@ class Resume(EarlierRunStrategy):
         tracking.old_trees()
         self._unsent = tracking.unsent()
 
-    def _tracking(self, ledger: Ledger) -> Tracking:
+    def _tracking(self, ledger: Ledger) -> strategy.Tracking:
         state, chosen = self.state, frozenset(self._selected)  # of the rest all stays as it is
-        return Tracking(state.pending, ledger, state.manifest, state.info, chosen)
+        return strategy.Tracking(state.pending, ledger, state.manifest, state.info, chosen)
 
     def _reconcile(self, ledger: Ledger, collector: ReceiptCollector) -> None:
         """Read what arrived since, search for what is under way, and decide what is to be sent."""
@@ -275,7 +265,7 @@ class Resume(EarlierRunStrategy):
         self._note_ended_store(ledger, collector)
         engine = self.make_engine(ledger, collector)
         engine.send_nothing()
-        evaluate_kept_receipts(
+        strategy.evaluate_kept_receipts(
             *(ledger, state.pending, state.manifest, self.facts_of(ledger)), without=self._unsent
         )
         engine.poll_once()
@@ -289,7 +279,7 @@ class Resume(EarlierRunStrategy):
             state.pending.complete(task_id)  # it has its verdict: only its place was asked for
         intact = collector.is_intact()
         # A session that was killed before its first message may not have marked the store at all.
-        emptied = intact is False and not ledger.attempts.send_states().keys() <= NOT_OURS
+        emptied = intact is False and not ledger.attempts.send_states().keys() <= strategy.NOT_OURS
         if emptied:
             note_emptied(ledger)  # a new stream would not show it any more
         if self._search is not None:  # after all that makes it doubtful
@@ -323,7 +313,7 @@ class Resume(EarlierRunStrategy):
         info = ledger.info
         if not self.state.address.is_private or info.status == "running":
             return
-        nothing_sent = ledger.attempts.send_states().keys() <= NOT_OURS
+        nothing_sent = ledger.attempts.send_states().keys() <= strategy.NOT_OURS
         if nothing_sent or was_emptied(ledger.jobs.run_facts()):
             return
         if collector.is_intact() is False:
@@ -377,7 +367,9 @@ class Resume(EarlierRunStrategy):
         """Record what is to be sent, and what is waited for."""
         state = self.state
         last = {row.entry: row for row in ledger.attempts.newest()}
-        attempts = list(attempts_to_send(state.decisions, state.manifest, state.info.run, last))
+        attempts = list(
+            resume_rules.attempts_to_send(state.decisions, state.manifest, state.info.run, last)
+        )
         waiting = {d.entry for d in state.decisions if d.action == "wait"}
         back = [row for name, row in last.items() if name in waiting and row.state == "withdrawn"]
         with ledger.transaction():
@@ -385,7 +377,7 @@ class Resume(EarlierRunStrategy):
             # It was not withdrawn after all, and any worker may run it from here on.
             ledger.attempts.mark((row.task_id for row in back), "sent")
         state.pending.drop_all_but(waiting)
-        record_decisions(ledger, state.manifest, state.decisions, attempts, last)
+        resume_rules.record_decisions(ledger, state.manifest, state.decisions, attempts, last)
         if attempts or self.to_repeat:
             self.record_gates(ledger)
         state.to_send = attempts
@@ -433,7 +425,7 @@ class Resume(EarlierRunStrategy):
         """
         ledger.verdicts.refuse_contradictions()
         selected = self.state.manifest.some(self._selected)
-        decided: list[Decision] = []
+        decided: list[resume_rules.Decision] = []
         with ledger.transaction():
             self.facts_of(ledger).write()
             judging = Judging(ledger, by_present_keys=self.has_other_keys)
@@ -446,7 +438,7 @@ class Resume(EarlierRunStrategy):
         self.state.decisions = decided
 
 
-def _verdict(judged: Judged, decision: Decision, known: Known) -> Evaluated | None:
+def _verdict(judged: Judged, decision: resume_rules.Decision, known: Known) -> Evaluated | None:
     """Return the verdict that is to be recorded of an entry; None where it has it."""
     name, judgement = decision.entry, judged.judgement
     stored = known.statuses.get(name)
@@ -474,7 +466,7 @@ def resume_run(
     selected: Sequence[str],
     address: StackAddress,
     settings: RunSettings,
-    rules: ResumeRules,
+    rules: resume_rules.ResumeRules,
 ) -> Run:
     """Return the run with this ledger, to be resumed for the selected entries."""
     with Ledger.open(ledger_path) as ledger:

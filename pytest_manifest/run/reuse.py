@@ -19,15 +19,8 @@ from pytest_manifest.errors import DispatchError, LedgerError, ManifestError
 from pytest_manifest.ledger import REUSED_RUNS, SECRETS, TO_REUSE, Ledger, utc_now
 from pytest_manifest.ledger.transfers import ReusedAttempt
 from pytest_manifest.manifest import id_and_task
+from pytest_manifest.run import earlier_passes
 from pytest_manifest.run.connections import RunState
-from pytest_manifest.run.earlier_passes import (
-    EarlierPasses,
-    OfferedPass,
-    Offers,
-    waits_for,
-    work_key,
-    work_of,
-)
 from pytest_manifest.run.send_queue import FirstAttempts, names_of
 from pytest_manifest.run.settings import EarlierRuns
 from pytest_manifest.schema import Receipt, Verdict
@@ -117,23 +110,23 @@ class _Takeover:
         """What the job of a reused entry had waited for, as task ids, by entry."""
         self._unreadable: list[Path] = []
         signed_only = signatures_of(ledger) is not None
-        self._offers = Offers(
+        self._offers = earlier_passes.Offers(
             state.manifest, codes, state.info.run, utc_now(), signed_only=signed_only
         )
         selected = {entry for _, entry in names_of(state.to_send)}
         for position, line in enumerate(state.manifest.lines()):
             name, task = id_and_task(line.raw)
             if name in selected:
-                self._want(name, task, position, work_of(line.raw))
+                self._want(name, task, position, earlier_passes.work_of(line.raw))
 
     def _want(self, name: str, task: str, position: int, entry: Mapping[str, JsonValue]) -> None:
-        if after := waits_for(entry):
+        if after := earlier_passes.waits_for(entry):
             self._after[name] = after
         if entry.get("reuse", True) is False:
             self._left.excluded += 1
         elif not self._offers.knows_code_of(task):
             self._left.unknown_code[task] += 1
-        elif (key := work_key(entry)) is not None:
+        elif (key := earlier_passes.work_key(entry)) is not None:
             self._offers.want(key, name, position)
 
     def search(self, earlier: EarlierRuns) -> None:
@@ -150,7 +143,7 @@ class _Takeover:
 
     def _search_run(self, path: Path, *, of_own_ids: bool, is_named: bool) -> None:
         # What fails while this ledger is written is no fault of the earlier one.
-        batches = EarlierPasses(path, self._offers).batches(of_own_ids=of_own_ids)
+        batches = earlier_passes.EarlierPasses(path, self._offers).batches(of_own_ids=of_own_ids)
         while True:
             try:
                 batch = next(batches, None)
@@ -163,7 +156,7 @@ class _Takeover:
                 return
             self._take(batch)
 
-    def _take(self, batch: Sequence[OfferedPass]) -> None:
+    def _take(self, batch: Sequence[earlier_passes.OfferedPass]) -> None:
         """Copy these passes, judge each anew, and remove those that do not pass."""
         transfers = self._ledger.transfers
         transfers.add_reused([(one.attempt, one.rows) for one in batch])

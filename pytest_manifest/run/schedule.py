@@ -21,15 +21,9 @@ from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.broker.publisher import Publisher, PublishResult
 from pytest_manifest.errors import StackError
 from pytest_manifest.ledger import Ledger, utc_now
+from pytest_manifest.run import send_queue
 from pytest_manifest.run.fact_log import FactLog, stamp
 from pytest_manifest.run.inflight import PendingAttempts
-from pytest_manifest.run.send_queue import (
-    Budget,
-    KeyLimits,
-    SendQueue,
-    dependents,
-    names_of,
-)
 from pytest_manifest.run.settings import FailureLimit
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.facts import Kind, Sending, SendOutcome, SendResult
@@ -93,8 +87,8 @@ class Schedule:
         verdicts: Mapping[str, VerdictStatus] | None = None,
         canary: int = 0,
         max_failed: FailureLimit | None = None,
-        budget: Budget | None = None,
-        key_limits: KeyLimits | None = None,
+        budget: send_queue.Budget | None = None,
+        key_limits: send_queue.KeyLimits | None = None,
     ) -> None:
         self._attempts = attempts
         self._verdicts: Mapping[str, VerdictStatus] = verdicts or {}
@@ -113,9 +107,9 @@ class Schedule:
         self.budget = budget
         self.closed: Problem | None = None
 
-    def _queue(self, positions: Iterable[int]) -> SendQueue:
+    def _queue(self, positions: Iterable[int]) -> send_queue.SendQueue:
         """Return a queue of the attempts at these positions, by their keys where those count."""
-        return SendQueue(self._attempts, positions, self._key_limits)
+        return send_queue.SendQueue(self._attempts, positions, self._key_limits)
 
     def count_in_flight(self, attempts: Iterable[Attempt]) -> None:
         """Count attempts that are in flight already towards the budget, and of their keys."""
@@ -127,7 +121,7 @@ class Schedule:
 
         ``underway`` are entries that are not to be sent but whose verdict is still to come.
         """
-        waiting = list(dependents(self._attempts))
+        waiting = list(send_queue.dependents(self._attempts))
         blocked = frozenset(place for place, _ in waiting)
         free = array("I", (n for n in range(len(self._attempts)) if n not in blocked))
         if waiting:
@@ -142,7 +136,7 @@ class Schedule:
         self, waiting: Sequence[tuple[int, Attempt]], free: array[int], underway: Iterable[str]
     ) -> array[int]:
         """Note what these wait for; return the positions of all that wait for nothing any more."""
-        coming = {entry for _, entry in names_of(self._attempts)} | set(underway)
+        coming = {entry for _, entry in send_queue.names_of(self._attempts)} | set(underway)
         freed: list[int] = []
         for place, attempt in waiting:
             for name in attempt.entry.after:

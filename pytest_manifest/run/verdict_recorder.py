@@ -13,14 +13,7 @@ from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.errors import ManifestError, StackError
 from pytest_manifest.ledger.jobs import BATCH
 from pytest_manifest.results.collector import ReceiptBatch
-from pytest_manifest.run.casebook import (
-    Casebook,
-    Correction,
-    Evaluated,
-    failure_ignored,
-    note_correction,
-    verdict_on,
-)
+from pytest_manifest.run import casebook
 from pytest_manifest.run.connections import WorkerDeaths
 from pytest_manifest.run.context import EngineContext
 from pytest_manifest.run.fact_log import stamp, withheld
@@ -29,11 +22,7 @@ from pytest_manifest.run.intake import Intake, UnconfirmedEnds
 from pytest_manifest.run.schedule import Skipped
 from pytest_manifest.run.search import JobSearch
 from pytest_manifest.run.trees import Trees
-from pytest_manifest.schema import Entry, Verdict, VerdictStatus
-from pytest_manifest.schema.facts import (
-    RecallReason,
-    TimeOver,
-)
+from pytest_manifest.schema import Entry, Verdict, VerdictStatus, facts
 from pytest_manifest.verdict.judge import Judgement
 from pytest_manifest.verdict.judging import Judged, recorded
 from pytest_manifest.verdict.problems import ExpectationUnread
@@ -60,7 +49,7 @@ class VerdictRecorder:
         self._facts = context.facts
         self._facts.watch = context.pending.forget_facts
         self._clock = context.clock
-        self._cases = Casebook(context.ledger, has_stream=context.collector.reports_starts)
+        self._cases = casebook.Casebook(context.ledger, has_stream=context.collector.reports_starts)
         self.unconfirmed = UnconfirmedEnds(context.pending, search, self._facts)
         self.deaths = WorkerDeaths(context)
         self._intake = Intake(context, self._cases, self.deaths, search)
@@ -70,10 +59,10 @@ class VerdictRecorder:
         )
         self.resend: Callable[[Attempt], bool] = lambda _attempt: False
         """Publishes the very message of an attempt again, where that is of use."""
-        self.corrections: list[Correction] = []
+        self.corrections: list[casebook.Correction] = []
         self._to_repeat = context.to_repeat
-        self._to_revoke: dict[str, RecallReason] = {}
-        self._dropped: dict[str, RecallReason] = {}
+        self._to_revoke: dict[str, facts.RecallReason] = {}
+        self._dropped: dict[str, facts.RecallReason] = {}
         self._remind_at = 0.0
         self._log = logger.bind(run=context.run)
 
@@ -145,11 +134,11 @@ class VerdictRecorder:
         for one in unsent:
             task_id, limit = one.attempt.task_id, one.attempt.entry.deadline
             if status == "timed_out" and limit is not None:
-                over = TimeOver(**stamp(task_id), of="deadline", limit=limit)
+                over = facts.TimeOver(**stamp(task_id), of="deadline", limit=limit)
                 self._facts.add(one.attempt.entry.id, over)
             if self._schedule.budget is not None:
                 self._schedule.budget.cancel(task_id)
-        evaluated: list[Evaluated] = []
+        evaluated: list[casebook.Evaluated] = []
         with self._transaction():
             for judged in self._cases.judge_entries(entries):
                 evaluated.append(recorded(judged))
@@ -181,7 +170,7 @@ class VerdictRecorder:
             self._record(evaluated)
         self._report([verdict for verdict, _ in evaluated])
 
-    def _remaining(self, status: VerdictStatus, why: RunOverReason) -> Iterator[Evaluated]:
+    def _remaining(self, status: VerdictStatus, why: RunOverReason) -> Iterator[casebook.Evaluated]:
         rows = self._ledger.attempts.all(undecided=True)
         while some := list(islice(rows, BATCH)):
             awaited: list[Entry] = []
@@ -203,15 +192,15 @@ class VerdictRecorder:
                     awaited.append(entry)
                     continue
                 attempt = Attempt(self._context.run, entry, row.attempt, row.task_id)
-                yield verdict_on(attempt, self._cases.judge_unsent(attempt))
+                yield casebook.verdict_on(attempt, self._cases.judge_unsent(attempt))
             yield from map(recorded, self._cases.judge_entries(awaited))
 
-    def _record(self, evaluated: Sequence[Evaluated]) -> None:
+    def _record(self, evaluated: Sequence[casebook.Evaluated]) -> None:
         """Record verdicts after what was added to the facts while judging."""
         self._facts.write()
         self._ledger.verdicts.record(evaluated)
 
-    def _settle(self, task_ids: Iterable[str]) -> list[Evaluated]:
+    def _settle(self, task_ids: Iterable[str]) -> list[casebook.Evaluated]:
         """Judge these anew, in flight or not; return the verdicts of entries that follow."""
         own: list[PendingAttempt] = []
         others: list[str] = []
@@ -221,7 +210,7 @@ class VerdictRecorder:
                 own.append(job)
             else:
                 others.append(task_id)
-        evaluated: list[Evaluated] = []
+        evaluated: list[casebook.Evaluated] = []
         deadly, late = self.trees.judge(others) if self._cases.has_trees else ([], set[str]())
         for task_id in deadly:
             self._poison(task_id)
@@ -230,7 +219,7 @@ class VerdictRecorder:
         late.update(task_id for task_id in others if not self._pending.awaits(task_id))
         return evaluated + self._judge_late(late)
 
-    def _conclude(self, job: PendingAttempt, found: Judgement) -> list[Evaluated]:
+    def _conclude(self, job: PendingAttempt, found: Judgement) -> list[casebook.Evaluated]:
         """Return what follows from a judgement of an attempt: the entry's verdict, another attempt,
         or nothing yet.
 
@@ -257,19 +246,19 @@ class VerdictRecorder:
             return True
         return found.end is None or found.end > settled.seq
 
-    def _conclude_trees(self) -> list[Evaluated]:
+    def _conclude_trees(self) -> list[casebook.Evaluated]:
         """Return what follows for the attempts whose last descendant has ended."""
         completed = self.trees.completed()
         if self.trees.wants_search and self._search is not None:
             self.trees.wants_search = False
             self._search.schedule(time.monotonic())
         held = [one for one in completed if not isinstance(one, str)]
-        evaluated: list[Evaluated] = []
+        evaluated: list[casebook.Evaluated] = []
         for job, found in self._cases.judge(held):
             evaluated += self._conclude_whole(job, found)
         return evaluated + self._judge_late(one for one in completed if isinstance(one, str))
 
-    def _conclude_whole(self, job: PendingAttempt, found: Judgement) -> list[Evaluated]:
+    def _conclude_whole(self, job: PendingAttempt, found: Judgement) -> list[casebook.Evaluated]:
         """Return what follows from the end of an attempt and of all its descendants."""
         self._cases.forget(job.task_id)
         self._charge(found)
@@ -282,12 +271,12 @@ class VerdictRecorder:
             self._poison(job.task_id)
         return [self._verdict_on(job, found), *self._finish(job.entry.id, found.status)]
 
-    def _verdict_on(self, job: PendingAttempt, found: Judgement) -> Evaluated:
+    def _verdict_on(self, job: PendingAttempt, found: Judgement) -> casebook.Evaluated:
         """Return an entry's verdict; what is as it was before says what it said then."""
         is_as_before = job.facts is None and found.is_as_before
         row = self._ledger.attempts.get(job.task_id) if is_as_before else None
         if row is None or row.verdict is None or row.verdict.verdict != found.status:
-            return verdict_on(job, found)
+            return casebook.verdict_on(job, found)
         return row.verdict, found.receipt
 
     def _next_attempt(self, job: PendingAttempt, found: Judgement) -> Attempt | None:
@@ -299,7 +288,7 @@ class VerdictRecorder:
             return None
         ordinal = self._ledger.attempts.of_entry(entry.id)[-1].position
         attempt = attempt_of(self._context.run, entry, job.number + 1, ordinal)
-        self._ledger.verdicts.end_attempt(job.task_id, *verdict_on(job, found))
+        self._ledger.verdicts.end_attempt(job.task_id, *casebook.verdict_on(job, found))
         row = (attempt.task_id, entry.id, attempt.number, ordinal, found.status)
         self._ledger.attempts.plan([row], why="resume" if was_asked_for else "retry")
         if was_asked_for:
@@ -309,7 +298,7 @@ class VerdictRecorder:
         )
         return attempt
 
-    def _finish(self, entry: str, status: VerdictStatus) -> list[Evaluated]:
+    def _finish(self, entry: str, status: VerdictStatus) -> list[casebook.Evaluated]:
         """Give the schedule a final verdict; return the verdicts of what it blocks."""
         was_open = self._schedule.closed is None
         skipped = self._schedule.finished(entry, status)
@@ -318,15 +307,15 @@ class VerdictRecorder:
             self._to_revoke |= dict.fromkeys(self._pending.unstarted(), "max_failed")
         return self._blocked(skipped)
 
-    def _blocked(self, skipped: Sequence[Skipped]) -> list[Evaluated]:
+    def _blocked(self, skipped: Sequence[Skipped]) -> list[casebook.Evaluated]:
         """Return the verdicts of what will not be sent; call it within a transaction."""
-        evaluated: list[Evaluated] = []
+        evaluated: list[casebook.Evaluated] = []
         for one in skipped:
             fact = withheld(one.attempt.task_id, one.why)
             if fact is not None:
                 self._facts.add(one.attempt.entry.id, fact)
                 judgement = self._cases.judge_unsent(one.attempt, [fact])
-                evaluated.append(verdict_on(one.attempt, judgement))
+                evaluated.append(casebook.verdict_on(one.attempt, judgement))
         if skipped:  # hardly ever: this is asked after each verdict
             self._facts.write()
             self._ledger.attempts.mark((one.attempt.task_id for one in skipped), "withheld")
@@ -341,7 +330,7 @@ class VerdictRecorder:
 
     # What comes after the verdict
 
-    def _judge_late(self, task_ids: Iterable[str]) -> list[Evaluated]:
+    def _judge_late(self, task_ids: Iterable[str]) -> list[casebook.Evaluated]:
         """Judge again entries of which more is known after their verdict, by attempts of theirs.
 
         What is reported later may know better, or belie what was reported first.
@@ -351,9 +340,9 @@ class VerdictRecorder:
             row = self._ledger.attempts.get(task_id)
             if row is not None and row.entry in self._manifest:
                 entries[row.entry] = self._manifest[row.entry]
-        corrected: list[Evaluated] = []
+        corrected: list[casebook.Evaluated] = []
         for entry in entries.values():
-            with failure_ignored(f"what is known now of {entry.id}"):
+            with casebook.failure_ignored(f"what is known now of {entry.id}"):
                 judged = self._cases.judging.of(entry)
                 self._charge(judged.judgement)
                 for task_id in judged.judgement.deadly:  # no other job would get a turn
@@ -362,7 +351,7 @@ class VerdictRecorder:
                     corrected.append(evaluated)
         return corrected
 
-    def _correct(self, judged: Judged) -> Evaluated | None:
+    def _correct(self, judged: Judged) -> casebook.Evaluated | None:
         """Return the verdict that takes the place of an entry's; None where that stands.
 
         It stands where nothing final is known, and where nobody has reported an end.
@@ -376,7 +365,7 @@ class VerdictRecorder:
         if before.attempt != verdict.attempt or (before, settled.receipt) == (verdict, receipt):
             return None
         if verdict.verdict != before.verdict:
-            correction = note_correction(self._ledger, before.verdict, verdict)
+            correction = casebook.note_correction(self._ledger, before.verdict, verdict)
             self.corrections.append(correction)
         return verdict, receipt
 
@@ -408,7 +397,7 @@ class VerdictRecorder:
             self._dropped |= found
             self.revoke(found)
 
-    def revoke(self, reasons: Mapping[str, RecallReason]) -> None:
+    def revoke(self, reasons: Mapping[str, facts.RecallReason]) -> None:
         """Have the workers drop what is sent and not finished, by task id."""
         if self._context.publisher is None or not reasons:
             return

@@ -17,7 +17,7 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Final, Literal
 
-from pytest_manifest.schema import Entry, Receipt, VerdictStatus, actual_cost, exact
+from pytest_manifest.schema import Entry, Receipt, VerdictStatus, actual_cost, exact, statuses
 from pytest_manifest.schema.facts import (
     ChildUnsent,
     Job,
@@ -32,21 +32,7 @@ from pytest_manifest.schema.facts import (
     value,
 )
 from pytest_manifest.schema.run_facts import JobFacts, RunFacts
-from pytest_manifest.schema.statuses import (
-    DEATHS,
-    GIVEN_UP,
-    NOT_SENT,
-    OF_ITS_PROCESS,
-    OWN,
-    RESENDABLE,
-)
-from pytest_manifest.verdict import problems
-from pytest_manifest.verdict.belief import (
-    believed_ends,
-    counted_ends,
-    is_emptied,
-    turns,
-)
+from pytest_manifest.verdict import belief, problems
 from pytest_manifest.verdict.case import (
     Case,
     Own,
@@ -133,14 +119,14 @@ class Judgement:
         return [
             case.facts.job.task_id
             for case, own in self._jobs
-            if own.finding.status in DEATHS | OWN and restarted_too_often(case)
+            if own.finding.status in statuses.DEATHS | statuses.OWN and restarted_too_often(case)
         ]
 
     @property
     def executions(self) -> int:
         """Return how often its last attempt has begun, in one turn."""
         starts = self._jobs[-1][0].traces.starts if self._jobs else ()
-        return turns(starts) or (0 if self.receipt is None else self.receipt.executions)
+        return belief.turns(starts) or (0 if self.receipt is None else self.receipt.executions)
 
     @property
     def may_have_run(self) -> bool:
@@ -218,8 +204,8 @@ def judge_descendant(entry: Entry, root: Job, facts: JobFacts, run: RunFacts) ->
     own, traces, spawn = _judge_job(case), case.traces, facts.job.spawn
     found = own.finding
     was_sent = not facts.each(ChildUnsent)
-    if not was_sent and not traces.starts and found.status in RESENDABLE - DEATHS:
-        found = Finding(NOT_SENT, NotSent())
+    if not was_sent and not traces.starts and found.status in statuses.RESENDABLE - statuses.DEATHS:
+        found = Finding(statuses.NOT_SENT, NotSent())
     if spawn is not None and isinstance(found.reason, Duplicated):
         found = replace(found, reason=found.reason.having(delay=spawn.delay))
     receipts = [one.receipt for one in (*traces.ends, *traces.stored)]
@@ -230,7 +216,7 @@ def judge_descendant(entry: Entry, root: Job, facts: JobFacts, run: RunFacts) ->
         found,
         has_end=bool(traces.ends or own.receipt is not None),
         children=max(counts, default=0),
-        is_silent=not counts and any(one.state in OF_ITS_PROCESS for one in receipts),
+        is_silent=not counts and any(one.state in statuses.OF_ITS_PROCESS for one in receipts),
         has_parts=any(one.how == "canvas" for one in traces.handed_on.values()),
         was_split=between is not None and between.how == "canvas" and found.status != "passed",
     )
@@ -259,12 +245,12 @@ def _found_of(case: Case) -> Own:
         fixed = _poisoned(case) or _skipped(case)
         if fixed is not None:
             return fixed  # G
-    ends = counted_ends(case.facts, case.traces, case.base)
+    ends = belief.counted_ends(case.facts, case.traces, case.base)
     if ends:
         last = ends[-1]
         if last.receipt.state == "revoked" and all(one.receipt.state == "revoked" for one in ends):
             before = infer(case.until(last.seq))
-            if before is not None and before.finding.status in GIVEN_UP:
+            if before is not None and before.finding.status in statuses.GIVEN_UP:
                 return before  # G: its time was over before
         return judge_ends(case, ends)
     held = _held_back(case)
@@ -294,7 +280,7 @@ def _earlier(
         case, seq = case_of(entry, one.own, run, deaths=deaths), following.own.job.seq
         then = case_of(entry, one.own.until(seq), run.until(seq), deaths=deaths)
         own = _judge_job(then)
-        deaths += deaths_survived(then.traces) + (own.finding.status in DEATHS)
+        deaths += deaths_survived(then.traces) + (own.finding.status in statuses.DEATHS)
         jobs.append((case, own))
     return jobs, deaths
 
@@ -361,7 +347,7 @@ def _skipped(case: Case) -> Own | None:
 
 def _may_repeat(case: Case, own: Own, whole: Finding, attempts: Sequence[Attempt]) -> bool:
     entry, tree = case.entry, attempts[-1].tree
-    if whole.status not in RESENDABLE or not entry.idempotent:
+    if whole.status not in statuses.RESENDABLE or not entry.idempotent:
         return False
     if not case.was_sent or (whole.status == "unknown" and own.receipt is not None):
         return False  # it ran; only whether it met its expectations is unknown
@@ -384,7 +370,7 @@ def _is_message_lost(case: Case, own: Own) -> bool:
     if sum(one.outcome == "uncertain" for one in results) > REPEATS:
         return False
     then = case.run.until(found[0])
-    if is_emptied(then):
+    if belief.is_emptied(then):
         return False
     return (then.has_stream and reports_starts(then)) or case.entry.idempotent
 
@@ -423,7 +409,7 @@ def _cost(case: Case, own: Own) -> tuple[Decimal, bool]:
     traces, is_forged = case.traces, own.finding.status == "forged"
     reported: dict[str | None, float | None] = {}
     witnessed = keeps_all_starts(case.run)
-    for end in () if is_forged else believed_ends(case.facts, traces):
+    for end in () if is_forged else belief.believed_ends(case.facts, traces):
         cost = actual_cost(end.receipt)
         if cost is not None or not denies(end.receipt, witnessed=witnessed):
             reported[end.execution] = cost

@@ -8,14 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 from weakref import WeakValueDictionary
 
-from pytest_manifest.schema import Receipt
-from pytest_manifest.schema.stream_records import (
-    FILLABLE,
-    SIGNATURE,
-    receipt_bytes,
-    record_bytes,
-    rest_sha256,
-)
+from pytest_manifest.schema import Receipt, stream_records
 from pytest_manifest.schema.wire import json_sha256
 from pytest_manifest.signing import Verifier
 
@@ -36,11 +29,11 @@ class ReportSignatures:
 
     def fault_of_record(self, record: Mapping[str, object]) -> str:
         """Return why a record without a receipt is not to be believed; "" where it is."""
-        found = record.get(SIGNATURE)
+        found = record.get(stream_records.SIGNATURE)
         if not isinstance(found, Mapping):
             return UNSIGNED
         try:
-            data = record_bytes(record)
+            data = stream_records.record_bytes(record)
         except (TypeError, ValueError):
             return UNTRUSTED
         return "" if self._holds(found.get("key"), found.get("value"), data) else UNTRUSTED
@@ -53,7 +46,7 @@ class ReportSignatures:
         if record.get("execution") != receipt.execution:
             return OF_ANOTHER
         try:
-            rest = rest_sha256(record)
+            rest = stream_records.rest_sha256(record)
         except (TypeError, ValueError):
             return CHANGED_REST
         signature = receipt.signature
@@ -79,12 +72,12 @@ class ReportSignatures:
             return UNSIGNED
         if receipt.source != "worker":  # of which less is asked, and which signs nothing
             return UNTRUSTED
-        fields = receipt.model_dump(exclude={"result", SIGNATURE})
+        fields = receipt.model_dump(exclude={"result", stream_records.SIGNATURE})
         for name in signature.filled:
-            if name in FILLABLE:
+            if name in stream_records.FILLABLE:
                 fields[name] = False if name == "redelivered" else None
         try:
-            data = receipt_bytes(fields, signature.rest)
+            data = stream_records.receipt_bytes(fields, signature.rest)
         except (TypeError, ValueError):
             return UNTRUSTED
         if not self._holds(signature.key, signature.value, data):
