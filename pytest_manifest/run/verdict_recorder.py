@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import islice
 
 from loguru import logger
@@ -66,12 +65,15 @@ class VerdictRecorder:
         self._remind_at = 0.0
         self._log = logger.bind(run=context.run)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """Record what is written inside, after the facts that it follows from."""
+    def _record(self, judged: Callable[[], Iterable[casebook.Evaluated]]) -> None:
+        """Commit the facts that were added, and all that judging by them writes and gives, at once;
+        then report the verdicts."""
         with self._ledger.transaction():
             self._facts.write()
-            yield
+            evaluated = list(judged())
+            self._facts.write()  # what was added while judging comes before the verdicts
+            self._ledger.verdicts.record(evaluated)
+        self._report([verdict for verdict, _ in evaluated])
 
     def poll_once(self) -> None:
         """Record everything that is there now, and wait for nothing."""
@@ -95,7 +97,8 @@ class VerdictRecorder:
         now = time.monotonic()
         if self._search is not None:
             self._search.reset_quiet(now)
-        with self._transaction():
+
+        def judged() -> Iterable[casebook.Evaluated]:
             self._intake.note_unsigned(batch.unsigned, now)
             self.trees.add(batch.descendants)
             touched = self._intake.add(batch.starts, batch.handed_on, finals, now)
@@ -104,13 +107,13 @@ class VerdictRecorder:
             self.trees.mark_unsent(batch.unsent)
             self.trees.mark_elsewhere(batch.elsewhere)
             self._facts.write()
-            evaluated = [*self._settle(touched), *self._conclude_trees()]
-            self._record(evaluated)
             if batch.position is not None:
                 self._ledger.info.set_meta("stream_position", batch.position)
+            return [*self._settle(touched), *self._conclude_trees()]
+
+        self._record(judged)
         if not self._ledger.commits_deferred:
             self._collector.trim()
-        self._report([verdict for verdict, _ in evaluated])
         self._revoke_quarantined()
 
     # Verdicts
@@ -120,10 +123,7 @@ class VerdictRecorder:
 
         Also for attempts whose last descendant has ended by it.
         """
-        with self._transaction():
-            evaluated = [*self._settle(task_ids), *self._conclude_trees()]
-            self._record(evaluated)
-        self._report([verdict for verdict, _ in evaluated])
+        self._record(lambda: [*self._settle(task_ids), *self._conclude_trees()])
         self._revoke_quarantined()
 
     def record_unsent(self, unsent: Sequence[Skipped], status: VerdictStatus) -> None:
@@ -138,37 +138,32 @@ class VerdictRecorder:
                 self._facts.add(one.attempt.entry.id, over)
             if self._schedule.budget is not None:
                 self._schedule.budget.cancel(task_id)
-        evaluated: list[casebook.Evaluated] = []
-        with self._transaction():
-            for judged in self._cases.judge_entries(entries):
-                evaluated.append(recorded(judged))
-                evaluated += self._finish(judged.entry.id, judged.judgement.status)
-            self._record(evaluated)
-        self._report([verdict for verdict, _ in evaluated])
+
+        def judged() -> Iterator[casebook.Evaluated]:
+            for one in self._cases.judge_entries(entries):
+                yield recorded(one)
+                yield from self._finish(one.entry.id, one.judgement.status)
+
+        self._record(judged)
         self._revoke_quarantined()
 
     def record_blocked(self, skipped: Sequence[Skipped]) -> None:
         if skipped:
-            with self._transaction():
-                evaluated = self._blocked(skipped)
-                self._record(evaluated)
-            self._report([verdict for verdict, _ in evaluated])
+            self._record(lambda: self._blocked(skipped))
 
     def record_complete_trees(self) -> None:
         """Record the verdicts of attempts whose descendants had all ended before this pass."""
-        with self._transaction():
-            evaluated = self._conclude_trees()
-            self._record(evaluated)
-        self._report([verdict for verdict, _ in evaluated])
+        self._record(self._conclude_trees)
 
     def record_rest(self, status: VerdictStatus, why: RunOverReason) -> None:
         """Record a verdict of every entry that has none, as its run is over."""
-        with self._transaction():
+
+        def judged() -> Iterator[casebook.Evaluated]:
             self.trees.judge(i for i, job in self._pending.by_task_id.items() if job.origin)
-            evaluated = list(self._remaining(status, why))
+            yield from self._remaining(status, why)
             self._pending.clear()
-            self._record(evaluated)
-        self._report([verdict for verdict, _ in evaluated])
+
+        self._record(judged)
 
     def _remaining(self, status: VerdictStatus, why: RunOverReason) -> Iterator[casebook.Evaluated]:
         rows = self._ledger.attempts.all(undecided=True)
@@ -194,11 +189,6 @@ class VerdictRecorder:
                 attempt = Attempt(self._context.run, entry, row.attempt, row.task_id)
                 yield casebook.verdict_on(attempt, self._cases.judge_unsent(attempt))
             yield from map(recorded, self._cases.judge_entries(awaited))
-
-    def _record(self, evaluated: Sequence[casebook.Evaluated]) -> None:
-        """Record verdicts after what was added to the facts while judging."""
-        self._facts.write()
-        self._ledger.verdicts.record(evaluated)
 
     def _settle(self, task_ids: Iterable[str]) -> list[casebook.Evaluated]:
         """Judge these anew, in flight or not; return the verdicts of entries that follow."""
