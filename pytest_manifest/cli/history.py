@@ -26,7 +26,7 @@ from pytest_manifest.cli.output import say, write_json, write_rows_as_json, writ
 from pytest_manifest.cli.runs_folder import pytest_command
 from pytest_manifest.cli.stored_run import StoredRun
 from pytest_manifest.errors import LedgerError, PlanError
-from pytest_manifest.ledger import Ledger, find_runs_of_manifest
+from pytest_manifest.ledger import Ledger, find_runs
 from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.ledger.rows import receipt_of
 from pytest_manifest.manifest import Manifest, id_and_task, read_manifest
@@ -158,7 +158,7 @@ def _check_ids(manifest: Manifest, ids: Collection[str]) -> None:
 
 def _runs(manifest: Manifest, folder: Path, last: int) -> list[Path]:
     """Return the ledgers of the manifest's last runs, oldest first, each job counted once."""
-    paths = find_runs_of_manifest(folder, manifest.path, manifest.sha256)
+    paths = find_runs(folder, manifest.path, manifest.sha256)
     merged: set[str] = set()
     counted: list[Path] = []
     for path in reversed(paths):

@@ -7,8 +7,6 @@ record is committed before anything is done about it, so a reader sees nothing t
 from pytest_manifest.ledger.descendants import Descendant, ToldDescendant
 from pytest_manifest.ledger.files import (
     find_runs,
-    find_runs_by_digest,
-    find_runs_of_manifest,
     next_run_number,
     run_number_of_lock,
 )
@@ -75,8 +73,6 @@ __all__ = [
     "TreeTotals",
     "damaged",
     "find_runs",
-    "find_runs_by_digest",
-    "find_runs_of_manifest",
     "key_of",
     "merge_files",
     "next_run_number",

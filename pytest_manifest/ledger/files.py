@@ -88,27 +88,18 @@ def _cannot_change(path: Path) -> bool:
     return path.is_file() and not wal.exists() and not os.access(path.parent, os.W_OK)
 
 
-def find_runs(folder: Path) -> list[Path]:
-    """Return the ledgers in ``folder`` that can be read, oldest first."""
-    return [path for path, *_ in _runs(folder)]
+def find_runs(folder: Path, manifest: Path | None = None, sha256: str | None = None) -> list[Path]:
+    """Return the ledgers in ``folder`` that can be read, oldest first.
 
-
-def find_runs_by_digest(folder: Path, sha256: str) -> list[Path]:
-    """Return the ledgers in ``folder`` of runs of the manifest with this digest, oldest first."""
-    return [path for path, _, digest, _ in _runs(folder) if digest == sha256]
-
-
-def find_runs_of_manifest(folder: Path, manifest: Path, sha256: str | None = None) -> list[Path]:
-    """Return the ledgers in ``folder`` of runs of the manifest at this path, oldest first.
-
-    The manifest's content then does not matter. With ``sha256`` runs of a manifest with this digest
-    count as well, wherever it was.
+    With ``manifest`` those of runs of the one at this path, whatever was in it; with ``sha256``
+    those of a manifest with this digest, wherever it was; with both either.
     """
-    name = str(manifest.resolve())
+    name = None if manifest is None else str(manifest.resolve())
+    wanted = (manifest, sha256) == (None, None)
     return [
         path
         for path, noted, digest, _ in _runs(folder)
-        if noted == name or (sha256 is not None and digest == sha256)
+        if wanted or (name is not None and noted == name) or (sha256 and digest == sha256)
     ]
 
 

@@ -22,8 +22,7 @@ from pytest_manifest.ledger import (
     Ledger,
     RunInfo,
     RunStatus,
-    find_runs_by_digest,
-    find_runs_of_manifest,
+    find_runs,
     run_number_of_lock,
 )
 from pytest_manifest.ledger.files import RunFiles, ledgers_in, runs_by_copy
@@ -138,17 +137,17 @@ def newest_run(options: Options, manifest: Manifest) -> Path:
     if options.run:
         path = RunFiles.of(options.ledgers, options.run).ledger
         if not path.is_file():
-            runs = find_runs_of_manifest(options.ledgers, manifest.path)
+            runs = find_runs(options.ledgers, manifest.path)
             known = ", ".join(p.stem for p in runs) or "none"
             raise LedgerError(f"there is no run {options.run}; runs of {name}: {known}")
         _check_kinship(path, manifest, name)
         _check_shard(path, options.shard, manifest, name)
         return path
-    of_digest = find_runs_by_digest(options.ledgers, manifest.sha256)
+    of_digest = find_runs(options.ledgers, sha256=manifest.sha256)
     earlier = _of_shard(of_digest, options.shard)
     if options.shard is None and not earlier:
         _refuse_shards(of_digest, name)
-        earlier = _of_shard(find_runs_of_manifest(options.ledgers, manifest.path), None)
+        earlier = _of_shard(find_runs(options.ledgers, manifest.path), None)
     for path, error in unreadable_ledgers(options, manifest):
         if not earlier or _start_order(path) > _start_order(earlier[-1]):
             raise LedgerError(
@@ -486,7 +485,7 @@ def _overlapping_runs(options: Options, manifest: Manifest) -> list[Path]:
     from pytest_manifest.manifest import overlap
 
     found: list[Path] = []
-    for path in find_runs_of_manifest(options.ledgers, manifest.path, manifest.sha256):
+    for path in find_runs(options.ledgers, manifest.path, manifest.sha256):
         with Ledger.open(path) as ledger:
             merged, shards = ledger.info.merged(), ledger.info.shards()
             is_edited = ledger.info.read().sha256 != manifest.sha256

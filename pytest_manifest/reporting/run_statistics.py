@@ -170,11 +170,11 @@ def _earlier(run: Run, report: RunReport) -> Path | None:
 
 def _last(run: Run, folder: Path) -> Path | None:
     """Return the ledger of the newest earlier run of the same manifest that has verdicts."""
-    from pytest_manifest.ledger import Ledger, find_runs_by_digest, find_runs_of_manifest
+    from pytest_manifest.ledger import Ledger, find_runs
 
     paths = {run.manifest.path.resolve(), run.info.manifest}
-    known = {path for path in paths for path in find_runs_of_manifest(folder, path)}
-    known.update(find_runs_by_digest(folder, run.info.sha256))
+    known = {path for path in paths for path in find_runs(folder, path)}
+    known.update(find_runs(folder, sha256=run.info.sha256))
     earlier: list[tuple[tuple[int, datetime], Path]] = []
     with run.read() as ledger:
         shard = ledger.info.shard()

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from pytest_manifest.analysis.reading import read_records
 from pytest_manifest.errors import ManifestToolError
-from pytest_manifest.ledger import Ledger, find_runs_by_digest, find_runs_of_manifest
+from pytest_manifest.ledger import Ledger, find_runs
 from pytest_manifest.run.audit import violations
 from pytest_manifest.run.exports import exported_lines
 from pytest_manifest.verdict import Costs
@@ -129,8 +129,8 @@ def _stored(value: Any) -> Any:
 def read_everything(path: Path) -> None:
     """Read as a session, its reports, its summary, an export and a check do."""
     manifest = made_manifest()
-    find_runs_by_digest(path.parent, manifest.sha256)
-    find_runs_of_manifest(path.parent, manifest.path)
+    find_runs(path.parent, sha256=manifest.sha256)
+    find_runs(path.parent, manifest.path)
     with Ledger.open(path) as ledger:
         for read in _readings(ledger):
             _tell(read)

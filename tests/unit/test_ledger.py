@@ -18,8 +18,7 @@ from pytest_manifest.ledger import (
     AttemptRow,
     Ledger,
     RunSegment,
-    find_runs_by_digest,
-    find_runs_of_manifest,
+    find_runs,
     next_run_number,
     utc_now,
 )
@@ -461,7 +460,7 @@ def test_the_order_of_runs_is_not_the_clocks(tmp_path: Path) -> None:
         moment = INFO.created_at.replace(second=second)
         info = replace(INFO, run=name, created_at=moment, number=number)
         Ledger.create(tmp_path / f"{name}.sqlite", info).close()
-    assert [path.stem for path in find_runs_by_digest(tmp_path, INFO.sha256)] == [
+    assert [path.stem for path in find_runs(tmp_path, sha256=INFO.sha256)] == [
         "x",
         "a",
         "c",
@@ -479,8 +478,8 @@ def test_runs_of_a_manifest_are_found_by_its_digest(tmp_path: Path) -> None:
     for name, digest in zip(names, ["1" * 64, "2" * 64, "1" * 64], strict=True):
         Ledger.create(tmp_path / f"{name}.sqlite", replace(INFO, run=name, sha256=digest)).close()
     (tmp_path / "20261124T150003-broken.sqlite").write_bytes(b"")
-    assert [path.stem for path in find_runs_by_digest(tmp_path, "1" * 64)] == [names[0], names[2]]
-    assert find_runs_by_digest(tmp_path / "nowhere", "1" * 64) == []
+    assert [path.stem for path in find_runs(tmp_path, sha256="1" * 64)] == [names[0], names[2]]
+    assert find_runs(tmp_path / "nowhere", sha256="1" * 64) == []
 
 
 def test_runs_of_a_manifest_are_found_by_its_path(tmp_path: Path) -> None:
@@ -490,21 +489,21 @@ def test_runs_of_a_manifest_are_found_by_its_path(tmp_path: Path) -> None:
         moment = INFO.created_at.replace(second=int(name))
         info = replace(INFO, run=name, manifest=manifest, sha256=digest * 64, created_at=moment)
         Ledger.create(tmp_path / f"x{digest}{name}.sqlite", info).close()
-    found = find_runs_of_manifest(tmp_path, tmp_path / "." / "m.jsonl")
+    found = find_runs(tmp_path, tmp_path / "." / "m.jsonl")
     assert [path.stem for path in found] == ["x21", "x12"]
-    assert find_runs_of_manifest(tmp_path, tmp_path / "none.jsonl") == []
+    assert find_runs(tmp_path, tmp_path / "none.jsonl") == []
 
 
 def test_a_ledger_is_there_with_its_entries_or_not_at_all(path: Path) -> None:
     """What a pytest that is killed while it plans leaves is no run to a later one."""
     with Ledger.create(path, INFO, deferred=True) as made:
         made.attempts.plan([("t-a", "a", 1, 0)])
-        assert find_runs_by_digest(path.parent, INFO.sha256) == []
+        assert find_runs(path.parent, sha256=INFO.sha256) == []
     assert list(path.parent.iterdir()) == []
     with Ledger.create(path, INFO, deferred=True) as made:
         made.attempts.plan([("t-a", "a", 1, 0)])
         made.commit_deferred()
-    assert find_runs_by_digest(path.parent, INFO.sha256) == [path]
+    assert find_runs(path.parent, sha256=INFO.sha256) == [path]
     with Ledger.open(path) as read:
         assert read.attempts.count_entries() == 1
 
@@ -527,5 +526,5 @@ def test_a_merged_run_comes_after_those_that_it_is_of(tmp_path: Path, first: str
         with Ledger.create(tmp_path / f"{name}.sqlite", replace(INFO, run=name)) as ledger:
             if key != first:
                 add_merged(ledger, names[first])
-    found = [path.stem for path in find_runs_by_digest(tmp_path, INFO.sha256)]
+    found = [path.stem for path in find_runs(tmp_path, sha256=INFO.sha256)]
     assert found == [names[first], *(name for name in names.values() if name != names[first])]

@@ -13,7 +13,7 @@ import pytest
 
 from pytest_manifest.analysis.reading import read_records
 from pytest_manifest.errors import LedgerError, ManifestToolError
-from pytest_manifest.ledger import Ledger, files, find_runs_by_digest, find_runs_of_manifest
+from pytest_manifest.ledger import Ledger, files, find_runs
 from pytest_manifest.ledger.database import unreadable
 from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.run import RunSettings, audit_run
@@ -77,8 +77,8 @@ def audit(ledger: Path) -> dict[str, str]:
 def read_everything(path: Path) -> None:
     """As a session, its reports and its summary do."""
     manifest = manifest_of(path)
-    find_runs_by_digest(path.parent, manifest.sha256)
-    find_runs_of_manifest(path.parent, manifest.path)
+    find_runs(path.parent, sha256=manifest.sha256)
+    find_runs(path.parent, manifest.path)
     with Ledger.open(path) as ledger:
         (
             ledger.info.read(),
