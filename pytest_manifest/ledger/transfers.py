@@ -35,9 +35,7 @@ _ADD_DESCENDANT: Final = f"""
     SELECT ?, r.n, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, r.entry, ? FROM jobs r WHERE r.id = ?
 """  # noqa: S608 - fixed text
 _FACTS: Final = f"""
-    SELECT j.id, (NOT f.aside OR EXISTS (
-        SELECT 1 FROM verdicts v WHERE v.entry = j.entry AND v."end" = f.seq
-    )), {FACT_COLUMNS}
+    SELECT j.id, {FACT_COLUMNS}
     FROM jobs j JOIN facts f ON f.job = j.n WHERE j.id IN ({{}}) ORDER BY f.seq
 """  # noqa: S608 - fixed text
 _DESCENDANTS: Final = f"SELECT {DESCENDANT_COLUMNS} FROM descendants WHERE root IN ({{}})"  # noqa: S608 - fixed text
@@ -76,20 +74,10 @@ class ReusedAttempt:
 
 @dataclass(slots=True)
 class TreeRows:
-    """Rows of an attempt and of its descendants in a ledger.
-
-    ``facts``: a task id, whether the fact is an end that has counted or no end, and the columns of
-    ``FACT_COLUMNS``.
-    """
+    """Rows of an attempt and of its descendants; of facts a task id, and ``FACT_COLUMNS``."""
 
     facts: list[Row] = field(default_factory=list)
     descendants: list[Row] = field(default_factory=list)
-
-    def receipts(self) -> Iterator[tuple[str, str | None, str]]:
-        """Yield ``(task_id, execution, receipt)`` of the ends that have counted, not parsed."""
-        for task_id, counts, *fact in self.facts:
-            if counts and fact[6] is not None:
-                yield task_id, fact[8], fact[6]
 
 
 class Transfers(LedgerPart):
@@ -160,7 +148,7 @@ class Transfers(LedgerPart):
             facts = [row for _, rows in taken for row in rows.facts]
             numbers = self._numbers(dict.fromkeys(str(row[0]) for row in facts))
             numbered = enumerate(facts, self._db.take_seq(len(facts)))
-            db.executemany(ADD_FACT, ((1, numbers[row[0]], n, *row[4:]) for n, row in numbered))
+            db.executemany(ADD_FACT, ((1, numbers[row[0]], n, *row[3:]) for n, row in numbered))
 
     def _numbers(self, task_ids: Iterable[str]) -> dict[str, int]:
         rows = self._rows("SELECT id, n FROM jobs WHERE id IN ({})", list(task_ids))

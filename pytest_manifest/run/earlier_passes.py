@@ -23,8 +23,8 @@ from pytest_manifest.ledger import (
     damaged,
 )
 from pytest_manifest.ledger.descendants import descendant_of_row
-from pytest_manifest.ledger.facts import fact_of_row
 from pytest_manifest.ledger.files import RunFiles
+from pytest_manifest.ledger.jobs import LoadedAttempt
 from pytest_manifest.ledger.queries import BATCH, StoredPass
 from pytest_manifest.ledger.rows import (
     BAD_ROW_ERRORS,
@@ -36,8 +36,9 @@ from pytest_manifest.manifest import Manifest, id_and_task
 from pytest_manifest.processes import is_held
 from pytest_manifest.run.changes import kept_manifest
 from pytest_manifest.schema import Receipt
+from pytest_manifest.schema.facts import Ended, Stored
 from pytest_manifest.schema.run_facts import JobFact, RunFact
-from pytest_manifest.schema.statuses import NOT_SENT, OF_ITS_PROCESS
+from pytest_manifest.schema.statuses import OF_ITS_PROCESS
 from pytest_manifest.schema.wire import canonical
 from pytest_manifest.verdict.judging import Judging, signatures_of
 
@@ -164,16 +165,11 @@ class Offers:
         self._taken.discard(task_id)
         self.want(key, entry, position)
 
-    def is_of_this_code(self, receipt: Mapping[str, JsonValue]) -> bool:
+    def is_of_this_code(self, receipt: Receipt) -> bool:
         """Return whether a receipt tells that its task ran the code that would run now."""
-        code = receipt.get("code")
-        return (
-            receipt.get("source", "worker") == "worker"
-            and receipt.get("state") in OF_ITS_PROCESS
-            and not receipt.get("replaced")
-            and code is not None
-            and code == self._codes.get(str(receipt.get("task")))
-        )
+        if receipt.source != "worker" or receipt.state not in OF_ITS_PROCESS or receipt.replaced:
+            return False
+        return receipt.code is not None and receipt.code == self._codes.get(receipt.task)
 
     def origin(self, one: StoredPass, runs: TaskRuns) -> ReusedFrom:
         """Return where a pass was sent: of what was reused itself, the run that had sent it."""
@@ -288,10 +284,8 @@ class EarlierPasses:
                 continue
             if one.sent_at is None:  # a newer copy of the ledger has sent it, maybe once more since
                 continue
-            try:
-                receipt = from_json(one.receipt)
-            except ValueError as error:
-                raise damaged(self._path, error) from error
+            with ledger.parse_errors():
+                receipt = receipt_of(one.receipt)
             if self._offers.is_of_this_code(receipt):
                 position = self._offers.take(key, entry, one.task_id)
                 yield _Match(key, one, one.sent_at, entry, position, after[one.entry])
@@ -327,47 +321,37 @@ class EarlierPasses:
         jobs = {one.entry: one.task_id for one in ledger.queries.stored_passes(before)}
         # Of others, what jobs have started was believed whoever had told of it.
         trusts_trees = not self._offers.signed_only or signatures_of(ledger) is not None
+        # All of them are read: what cannot be is a fault of this ledger alone.
+        loaded = ledger.jobs.of_entries([match.of.entry for match in found])
         for match in found:
-            one, its_rows = match.of, rows[match.of.task_id]
-            try:
+            one = match.of
+            known = next(i for i in loaded[one.entry] if i.own.job.task_id == one.task_id)
+            with ledger.parse_errors():
                 origin = self._offers.origin(one, runs)
-                # All of them are read: a row that cannot be is a fault of this ledger alone.
-                ends = [(name, by, receipt_of(text)) for name, by, text in its_rows.receipts()]
-                for name, _, *columns in its_rows.facts:
-                    fact_of_row(columns, name)
-                for row in its_rows.descendants:
+                for row in rows[one.task_id].descendants:  # with their verdicts
                     descendant_of_row(row)
-                sound = self._is_sound(its_rows)
-                sound = sound and _knows_all_children(ends, its_rows)
-                sound = sound and (trusts_trees or not its_rows.descendants)
-            except BAD_ROW_ERRORS as error:
-                raise damaged(self._path, error) from error
+            sound = self._is_sound(known) and (trusts_trees or not known.descendants)
             attempt = ReusedAttempt(one.task_id, match.entry, match.position, match.sent_at, origin)
             waited_for = {jobs[name] for name in match.after if name in jobs}
-            facts = judging.excuses(one.entry, one.task_id)
-            yield OfferedPass(match.key, attempt, its_rows, facts, waited_for, sound)
+            facts = judging.excuses(known.own)
+            yield OfferedPass(match.key, attempt, rows[one.task_id], facts, waited_for, sound)
 
-    def _is_sound(self, rows: TreeRows) -> bool:
-        """Return whether each task that the job started has ended, by the code that runs now."""
-        if not rows.descendants:
-            return True
-        told: dict[str, list[bool]] = {}
-        for task_id, _, receipt in rows.receipts():
-            told.setdefault(task_id, []).append(self._offers.is_of_this_code(from_json(receipt)))
-        return all(
-            (bool(told.get(one[0])) and all(told[one[0]])) or one[8] == NOT_SENT
-            for one in rows.descendants
-        )
+    def _is_sound(self, known: LoadedAttempt) -> bool:
+        """Return whether all tasks that the job started are known, and by which code they ended.
 
-
-def _knows_all_children(ends: Sequence[tuple[str, str | None, Receipt]], rows: TreeRows) -> bool:
-    """Return whether there are as many tasks as the ends of their parents have counted.
-
-    An entry that ignores its descendants has passed with fewer, and of those that are missing it is
-    not known that they have ended, and by which code.
-    """
-    known = Counter(str(row[2]) for row in rows.descendants)
-    return all((end.children or 0) <= known[task_id] for task_id, _, end in ends)
+        There are as many as the ends of their parents have counted: an entry that ignores its
+        descendants has passed with fewer. That each has ended the judge of the new run looks at.
+        """
+        children = Counter(one.job.spawn.parent for one in known.descendants if one.job.spawn)
+        for one in (known.own, *known.descendants):
+            ends = [end.receipt for end in one.each(Ended) if not end.fault]
+            if any((end.children or 0) > children[one.job.task_id] for end in ends):
+                return False
+            if one.job.spawn is None:
+                continue
+            if not all(map(self._offers.is_of_this_code, ends)) or (one.each(Stored) and not ends):
+                return False
+        return True
 
 
 def _passed(path: Path, entries: Collection[str]) -> set[str]:

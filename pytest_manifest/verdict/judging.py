@@ -144,16 +144,15 @@ class Judging:
         then._runs = {run: self.run_facts(run).until(seq)}
         return then.judge(judged.entry, loaded)
 
-    def excuses(self, entry: str, task_id: str) -> Sequence[StoreFact | SetBack]:
+    def excuses(self, own: JobFacts) -> Sequence[StoreFact | SetBack]:
         """Return what its run knew of store and clock that excuses the reports of an attempt.
 
         Of an attempt that another run reuses it is among the job's own facts.
         """
-        for one in self._jobs.of_entries([entry], trees=False)[entry]:
-            job, run = one.own.job, self.run_facts(self._run_of(one.own.job))
-            if job.task_id == task_id and job.reused is None and run.has_doubts:
-                return excuses(one.own, Identity(job.run, entry, job.number, task_id), run)
-        return ()
+        job, run = own.job, self.run_facts(self._run_of(own.job))
+        if job.reused is not None or not run.has_doubts:
+            return ()
+        return excuses(own, Identity(job.run, job.entry, job.number, job.task_id), run)
 
     def run_facts(self, run: str) -> RunFacts:
         if run not in self._runs:
