@@ -291,7 +291,7 @@ def test_a_plan_that_may_be_reused_is_not_held_against_the_budget(
     reuse: str | None, budget: float | None
 ) -> None:
     """What of it is sent is known when it is run, and held against the budget then."""
-    given = SimpleNamespace(plans=Path(), plan_force=False, budget=3.0, reuse=reuse)
+    given = SimpleNamespace(plans=Path(), plan_run="", budget=3.0, reuse=reuse)
     assert Plans(cast("Options", given)).budget == budget
 
 
