@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pytest_manifest.ledger import EntryVerdict
@@ -50,6 +52,12 @@ def test_a_wide_line_has_everything() -> None:
         "manifest \xb7 642/10000 \xb7 sent 1642 \xb7 running 8 \xb7 passed 637 \xb7 failed 2 \xb7 "
         "lost 1 \xb7 unknown 1 \xb7 skipped 1 \xb7 41.3/s \xb7 ETA 3:47 \xb7 slowest rag-0042 12 s"
     )
+
+
+def test_the_page_about_the_terminal_shows_such_a_line() -> None:
+    line = live_line(figures(retrying=2, next_try=30.0), 200, plain)
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "read-a-report.md"
+    assert f"\n{line}\n" in page.read_text("utf-8")
 
 
 @pytest.mark.parametrize("width", range(9, 140))
