@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +17,8 @@ PAGE: Final = ROOT / "docs" / "evidence" / "stacks.md"
 Results = Mapping[str, Mapping[str, Any]]
 
 COLUMNS: Final = tuple(statuses())
+MOST_NAMED: Final = 10
+"""Cells of one kind that the page names."""
 HEAD: Final = f"""# Stacks: what each broker, result store and pool can say
 
 Each cell was run: {len(WORK)} jobs that end in every way a job can end (returned, raised, retried,
@@ -93,8 +95,15 @@ def _differences(cells: Mapping[str, Cell], results: Results) -> str:
         said = "; ".join(f"{', '.join(some)}: {mark}" for mark, some in by_mark.items())
         found.setdefault(said or "none", []).append(_title(cell))
     lines = ["| some jobs have another verdict | cells |", "|---|---|"]
-    lines += [f"| {said} | {len(titles)}: {'; '.join(titles)} |" for said, titles in found.items()]
+    lines += [f"| {said} | {len(titles)}: {_where(titles)} |" for said, titles in found.items()]
     return "\n".join(lines) + "\n"
+
+
+def _where(titles: Sequence[str]) -> str:
+    """Name cells; of many only the brokers, as the table has each."""
+    if len(titles) <= MOST_NAMED:
+        return "; ".join(titles)
+    return f"on {'; '.join(dict.fromkeys(title.split(' with ')[0] for title in titles))}"
 
 
 def _place(cell: Cell) -> tuple[str, str, str, str]:
