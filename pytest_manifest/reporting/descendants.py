@@ -9,9 +9,8 @@ from typing import Final
 from pydantic import JsonValue
 
 from pytest_manifest.ledger import AttemptRow, Ledger, SlowestTree, Statuses, TreeStep
-from pytest_manifest.ledger.descendants import Descendants
 from pytest_manifest.reporting.terminal_layout import Line, Sheet, table_lines
-from pytest_manifest.schema import Receipt, Source, Verdict
+from pytest_manifest.schema import Receipt, Verdict
 from pytest_manifest.schema.statuses import OF_ITS_PROCESS
 from pytest_manifest.schema.summary import (
     SummaryDescendants,
@@ -29,7 +28,6 @@ from pytest_manifest.verdict.problems import (
     NoTreeReports,
     NoTreeReportsYet,
 )
-from pytest_manifest.verdict.reasons import Problem
 from pytest_manifest.verdict.tree import descendant_of
 
 NOT_KNOWN: Final = "not known"
@@ -61,7 +59,7 @@ def tree_text(
     """
     counts = ledger.trees.statuses_of([root]).get(root, {})
     phrases = [counts_text(counts)] if number_of(counts) else []
-    if reason := _untold(ledger, root, _said(receipt)):
+    if reason := unknown(ledger, root, _said(receipt)):
         phrases.append(f"descendants: {NOT_KNOWN} ({reason})")
     if not phrases:
         return None
@@ -78,7 +76,7 @@ def properties_of_tree(
     ledger: Ledger, root: str, receipt: Mapping[str, JsonValue]
 ) -> dict[str, object]:
     """Return the properties of an attempt's descendants; ``receipt``: its fields."""
-    if _untold(ledger, root, receipt):
+    if unknown(ledger, root, receipt):
         return {"manifest_descendants": NOT_KNOWN}
     counts = ledger.trees.statuses_of([root]).get(root, {})
     number = number_of(counts)
@@ -90,7 +88,7 @@ def properties_of_tree(
     }
 
 
-def _untold(ledger: Ledger, root: str, receipt: Mapping[str, JsonValue]) -> str:
+def unknown(ledger: Ledger, root: str, receipt: Mapping[str, JsonValue]) -> str:
     """Return why an attempt's descendants are not known; "" where they are.
 
     Only the process that ran a job can say what it started; of others all was told that there is.
@@ -98,43 +96,19 @@ def _untold(ledger: Ledger, root: str, receipt: Mapping[str, JsonValue]) -> str:
     source, children = receipt.get("source"), receipt.get("children")
     if source == "harness" or receipt.get("state") not in OF_ITS_PROCESS:
         return ""
-    known = children if isinstance(children, int) else None
-    if known == 0:  # as of nearly all, which must cost no look into the ledger
+    if children == 0:  # as of nearly all, which must cost no look into the ledger
         return ""
-    told_by: Source = "backend" if source == "backend" else "worker"
-    why = untold_of(ledger.descendants, root, told_by, known)[0]
-    return "" if why is None else why.phrase()
-
-
-def untold_of(
-    part: Descendants, root: str, source: Source, children: int | None
-) -> tuple[Problem | None, bool]:
-    """Return why an attempt's descendants are not all known, by its ledger; None where they are.
-
-    And whether fewer are known than receipts count. ``source`` and ``children`` are of the
-    attempt's receipt.
-    """
-    told = part.number_of_children(root, root) if children else 0
-    reason, is_short = untold(source, children, told), told < (children or 0)
-    short, silent = part.number_untold(root)
-    if reason is None and short:
-        reason = GrandchildrenMissing(descendants=short)
-    elif reason is None and silent:
-        reason = GrandchildrenUnknown(descendants=silent)
-    return reason, is_short or short > 0
-
-
-def untold(source: Source, children: int | None, told: int) -> Problem | None:
-    """Return what the workers could not report of an attempt's descendants; None for nothing.
-
-    ``source`` and ``children`` are those of its receipt, ``told``: how many of its own children
-    are known.
-    """
     if source == "backend":
-        return NoTreeReports()
-    if children is None:
-        return NoTreeReportsYet()
-    return ChildrenMissing(children=children, known=told) if told < children else None
+        return NoTreeReports().phrase()
+    if not isinstance(children, int):
+        return NoTreeReportsYet().phrase()
+    known = ledger.descendants.number_of_children(root, root)
+    if known < children:
+        return ChildrenMissing(children=children, known=known).phrase()
+    short, silent = ledger.descendants.number_untold(root)
+    if short:
+        return GrandchildrenMissing(descendants=short).phrase()
+    return GrandchildrenUnknown(descendants=silent).phrase() if silent else ""
 
 
 def not_known_of(ledger: Ledger, attempt: AttemptRow) -> str:
@@ -142,7 +116,7 @@ def not_known_of(ledger: Ledger, attempt: AttemptRow) -> str:
     settled = ledger.verdicts.of_entry(attempt.entry)
     if settled is None or settled.receipt is None or settled.verdict.attempt != attempt.attempt:
         return ""
-    reason = _untold(ledger, attempt.task_id, _said(settled.receipt))
+    reason = unknown(ledger, attempt.task_id, _said(settled.receipt))
     return f"{NOT_KNOWN} ({reason})" if reason else ""
 
 

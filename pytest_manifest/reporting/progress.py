@@ -50,7 +50,12 @@ class Progress:
     """Show how far a session's runs are, until they are over."""
 
     def __init__(
-        self, reporter: pytest.TerminalReporter, meter: Meter, view: View, *, receipts: bool
+        self,
+        reporter: pytest.TerminalReporter,
+        meter: Meter,
+        view: LineView | LogView,
+        *,
+        receipts: bool,
     ) -> None:
         self._reporter = reporter
         self._meter = meter
@@ -174,7 +179,7 @@ def begin_progress(config: pytest.Config, report: RunReport) -> None:
     # A run of a few quick jobs may be over by now; its receipts are shown in any case.
     if all(run.ended.is_set() for run in report.runs) and (earlier or not receipts):
         return
-    view: View | None = None
+    view: LineView | LogView | None = None
     if mode == "line":
         view = _line_view(reporter)
     if view is None:
@@ -353,23 +358,6 @@ LONGEST: Final = 60.0
 """Seconds to the first line of a log; the pause doubles from line to line, up to the longest."""
 
 
-class View(Protocol):
-    """Show progress in one way."""
-
-    period: float
-
-    def show(self, stats: ProgressStats, *, last: bool = False) -> None: ...
-
-    def redraw(self, now: float) -> float:
-        """Draw what was wiped again if it is time; return the moment at which to call this next."""
-
-    def give_way(self) -> None:
-        """Wipe what is shown, as another writer follows whose writes the view cannot see."""
-
-    def close(self) -> None:
-        """Remove what is shown, and stop."""
-
-
 class LineView:
     """Show one line at the bottom of a terminal, rewritten."""
 
@@ -386,6 +374,7 @@ class LineView:
         self._draw(time.monotonic())
 
     def redraw(self, now: float) -> float:
+        """Draw what was wiped again if it is time; return the moment at which to call this next."""
         if self._footer.shown or self._stats is None:
             return math.inf
         if now >= self._drawn + REDRAW:
@@ -394,6 +383,7 @@ class LineView:
         return self._drawn + REDRAW
 
     def give_way(self) -> None:
+        """Wipe what is shown, as another writer follows whose writes the view cannot see."""
         self._footer.wipe()
 
     def close(self) -> None:

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias, get_args
 
 import pytest
 
-from pytest_manifest.ledger.descendants import Descendants
-from pytest_manifest.reporting.descendants import untold, untold_of
+from pytest_manifest.ledger import Ledger
+from pytest_manifest.reporting.descendants import unknown
 from pytest_manifest.schema import Entry, Mismatch, Receipt, Source, Verdict, VerdictStatus
 from pytest_manifest.schema.facts import Job, Spawn
 from pytest_manifest.verdict.explanation import counts_text, ends_text, failed_of, number_of
@@ -26,7 +26,6 @@ from pytest_manifest.verdict.tree import (
     is_ignored,
     with_tree,
 )
-from tests.reasons import phrase
 from tests.unit.ledger_support import MOMENT
 from tests.unit.tree_support import Trees, times
 
@@ -67,11 +66,8 @@ def bare(found: Verdict) -> Verdict:
     )
 
 
-def reported(
-    part: Descendants, root: str, source: Source, children: int | None
-) -> tuple[str, bool]:
-    why, is_short = untold_of(part, root, source, children)
-    return phrase(why), is_short
+def reported(ledger: Ledger, root: str, source: Source, children: int | None) -> str:
+    return unknown(ledger, root, {"source": source, "state": "succeeded", "children": children})
 
 
 def tree(
@@ -152,53 +148,31 @@ def test_ends_are_told_in_the_order_of_their_names() -> None:
 # What nobody told of
 
 
-@pytest.mark.parametrize(
-    ("source", "children", "told", "why"),
-    [
-        ("backend", 2, 2, "its worker sends no receipts"),
-        ("worker", None, 2, "its worker reports nothing of them"),
-        ("worker", 1200, 1100, "it started 1,200, and 1,100 of them were reported"),
-        ("worker", 2, 1, "it started 2, and 1 of them were reported"),
-        ("worker", 2, 2, ""),
-        ("worker", 2, 3, ""),
-        ("worker", 0, 0, ""),
-    ],
-)
-def test_a_reason_is_given_for_what_is_not_known(
-    source: Source, children: int | None, told: int, why: str
-) -> None:
-    """None where all were told of, or more."""
-    assert phrase(untold(source, children, told)) == why
-
-
 def test_only_children_count_as_what_a_job_has_started(trees: Trees) -> None:
     """Of this attempt; what they start in turn is their own affair."""
     root = trees.entry("a")
     trees.child(root, "c1")
     trees.child(root, "c2", "c1")
-    part = trees.ledger.descendants
     fewer = "it started 2, and 1 of them were reported"
-    assert reported(part, root, "worker", 1) == ("", False)
-    assert reported(part, root, "worker", 2) == (fewer, True)
-    assert reported(part, root, "worker", None) == ("its worker reports nothing of them", False)
-    assert reported(part, root, "backend", 1) == ("its worker sends no receipts", False)
-    assert reported(part, root, "backend", 2) == ("its worker sends no receipts", True)
-    assert reported(part, trees.entry("b"), "worker", 0) == ("", False)
+    assert reported(trees.ledger, root, "worker", 1) == ""
+    assert reported(trees.ledger, root, "worker", 2) == fewer
+    assert reported(trees.ledger, root, "worker", None) == "its worker reports nothing of them"
+    assert reported(trees.ledger, root, "backend", 1) == "its worker sends no receipts"
+    assert reported(trees.ledger, root, "backend", 2) == "its worker sends no receipts"
+    assert reported(trees.ledger, trees.entry("b"), "worker", 0) == ""
 
 
 def test_a_descendant_may_have_started_what_nobody_tells_of(trees: Trees) -> None:
     """Its worker is an older one; what is missing of the job's own is told first."""
     root = trees.entry("a")
     trees.child(root, "c1", received={**TOLD, "children": None})
-    part = trees.ledger.descendants
     one = "it is not known what 1 descendant started"
-    assert reported(part, root, "worker", 1) == (one, False)
-    assert reported(part, root, "worker", 0) == (one, False)
+    assert reported(trees.ledger, root, "worker", 1) == one
     fewer = "it started 2, and 1 of them were reported"
-    assert reported(part, root, "worker", 2) == (fewer, True)
+    assert reported(trees.ledger, root, "worker", 2) == fewer
     trees.child(root, "c2", received={**TOLD, "children": None})
     two = "it is not known what 2 descendants started"
-    assert reported(part, root, "worker", 2) == (two, False)
+    assert reported(trees.ledger, root, "worker", 2) == two
 
 
 def test_a_descendant_may_have_started_more_than_was_told_of(trees: Trees) -> None:
@@ -207,20 +181,19 @@ def test_a_descendant_may_have_started_more_than_was_told_of(trees: Trees) -> No
     trees.child(root, "c1", received={**TOLD, "children": 2})
     trees.child(root, "c2", "c1")
     trees.child("t-other", "c3", "c1")
-    part = trees.ledger.descendants
     one = "1 descendant started more tasks than were reported"
-    assert reported(part, root, "worker", 1) == (one, True)
+    assert reported(trees.ledger, root, "worker", 1) == one
     fewer = "it started 2, and 1 of them were reported"
-    assert reported(part, root, "worker", 2) == (fewer, True)
-    assert reported(part, root, "backend", 1) == ("its worker sends no receipts", True)
+    assert reported(trees.ledger, root, "worker", 2) == fewer
+    assert reported(trees.ledger, root, "backend", 1) == "its worker sends no receipts"
     trees.child(root, "c4", received={**TOLD, "children": None})
     trees.child(root, "c5", received={**TOLD, "children": 1})
     two = "2 descendants started more tasks than were reported"
-    assert reported(part, root, "worker", 3) == (two, True)
+    assert reported(trees.ledger, root, "worker", 3) == two
     trees.child(root, "c6", "c5")
     trees.child(root, "c7", "c1")
     silent = "it is not known what 1 descendant started"
-    assert reported(part, root, "worker", 3) == (silent, False)
+    assert reported(trees.ledger, root, "worker", 3) == silent
 
 
 # What is expected
