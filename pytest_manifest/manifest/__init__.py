@@ -11,7 +11,7 @@ from pytest_manifest.manifest.partition import (
     overlap,
 )
 from pytest_manifest.manifest.reader import Manifest, Outline, read_manifest
-from pytest_manifest.manifest.receipts import descendant_line, read_receipts, receipt_line
+from pytest_manifest.manifest.receipts import descendant_line, receipt_line
 from pytest_manifest.manifest.scan import Summary, check_manifest, manifest_digest
 from pytest_manifest.manifest.writer import (
     Draft,
@@ -23,7 +23,6 @@ from pytest_manifest.manifest.writer import (
     write_draft,
     write_manifest,
     write_receipt_lines,
-    write_receipts,
 )
 
 __all__ = [
@@ -48,11 +47,9 @@ __all__ = [
     "manifest_digest",
     "overlap",
     "read_manifest",
-    "read_receipts",
     "receipt_line",
     "sync",
     "write_draft",
     "write_manifest",
     "write_receipt_lines",
-    "write_receipts",
 ]

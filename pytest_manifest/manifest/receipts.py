@@ -26,26 +26,6 @@ from pytest_manifest.schema.receipts import ExportedDescendant
 _dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
-def read_receipts(path: Path) -> Iterator[Receipt]:
-    """Stream the receipts of entries in the file's order; an empty file is valid.
-
-    After the first fault the rest of the file is only checked, up to so many that it is hopeless;
-    then ManifestError is raised with every fault (at most 20, and the number of the others).
-    """
-    faults = jsonl.Faults(path)
-    with jsonl.open_regular(path) as file:
-        for line in jsonl.read_lines(file, faults):
-            if faults.enough(line.number):
-                break
-            if _OF_DESCENDANT(line.raw):
-                jsonl.parse_document(line, ExportedDescendant, faults)
-                continue
-            receipt = jsonl.parse_document(line, Receipt, faults)
-            if receipt is not None and not faults:
-                yield receipt
-    faults.raise_any()
-
-
 def receipt_line(kept: str, judged: Mapping[str, JsonValue] | None = None) -> bytes:
     """Return a receipt's line, without its newline, from the JSON text that the ledger keeps.
 

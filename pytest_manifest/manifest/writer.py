@@ -20,7 +20,7 @@ from pytest_manifest.files import FILE_MODE, new_file
 from pytest_manifest.manifest.jsonl import Faults, Line, file_error, parse_document
 from pytest_manifest.manifest.reader import Manifest, load
 from pytest_manifest.manifest.scan import Places, Summary, stamp_of
-from pytest_manifest.schema import Document, Entry, Expectations, Header, Receipt
+from pytest_manifest.schema import Document, Entry, Expectations, Header
 from pytest_manifest.schema.models import ASKED_BY_NAME
 from pytest_manifest.schema.problems import model_in
 
@@ -73,13 +73,8 @@ def write_draft(path: Path, header: Header, draft: Draft, *, mode: int | None = 
         return Manifest(summary, (places.ids, places.offsets))
 
 
-def write_receipts(path: Path, receipts: Iterable[Receipt], *, mode: int = FILE_MODE) -> int:
-    """Write the receipts, whole or not at all; return their number. Raises ManifestError."""
-    return write_receipt_lines(path, map(dump_document, receipts), mode=mode)
-
-
 def write_receipt_lines(path: Path, lines: Iterable[bytes], *, mode: int = FILE_MODE) -> int:
-    """Write lines of receipts, each already in its final form, as :func:`write_receipts` does."""
+    """Write lines of receipts, whole or not at all; return their number. Raises ManifestError."""
     count = 0
     with atomic_file(path, mode) as file:
         for count, line in enumerate(lines, 1):  # noqa: B007 (the last number is the count)

@@ -290,6 +290,7 @@ class Document(BaseModel):
         extra="forbid",
         protected_namespaces=(),
         serialize_by_alias=True,
+        cache_strings="keys",  # values are mostly of one line alone: no memory for them
     )
 
 

@@ -8,14 +8,15 @@ from pathlib import Path
 
 from pytest_manifest.errors import LedgerError, ManifestError
 from pytest_manifest.ledger import Ledger
-from pytest_manifest.manifest import read_receipts, receipt_line
-from pytest_manifest.manifest.writer import dump_document, write_receipts
+from pytest_manifest.manifest import receipt_line
+from pytest_manifest.manifest.writer import dump_document
 from pytest_manifest.run.audit import record_size, violations
 from pytest_manifest.run.exports import ledger_of_receipts
 from pytest_manifest.schema import Receipt
 from tests.fuzz.made_run import ENTRIES, made_manifest
 from tests.fuzz.oracles import expect, expect_refusal, expect_sentence, scratch
 from tests.fuzz.verdicts import expect_verdict
+from tests.receipts_files import read_receipts, write_receipts
 
 _number = count()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pytest_manifest.errors import ManifestError
-from pytest_manifest.manifest import read_manifest, read_receipts
+from pytest_manifest.manifest import read_manifest
 from pytest_manifest.results.collector import ReceiptBatch, add_record
 from pytest_manifest.results.read_errors import ReadErrors
 from pytest_manifest.results.stream import StreamReader
@@ -16,6 +16,7 @@ from pytest_manifest.schema.wire import stream_key
 from pytest_manifest.worker.backend_memory import stores
 from tests.fuzz.json_kinds import FORMATS, KINDS, OBJECT, Kind
 from tests.fuzz.oracles import scratch
+from tests.receipts_files import read_receipts
 
 KEY: Final = stream_key("20261124T150000-0123abcd")
 RECEIPT: Final = (

@@ -12,7 +12,7 @@ import pytest
 from loguru import logger
 
 from pytest_manifest.errors import ManifestError
-from pytest_manifest.manifest import Limits, read_manifest, read_receipts
+from pytest_manifest.manifest import Limits, read_manifest
 from pytest_manifest.manifest.jsonl import MAX_FAULTS, MOST_COUNTED
 from pytest_manifest.manifest.receipts import ReceiptIndex
 from pytest_manifest.results.read_errors import LOGGED
@@ -20,6 +20,7 @@ from pytest_manifest.schema import Receipt
 from tests.fuzz.large import MANIFESTS, ONE_LINE, STREAMS, Maker, Records, finished
 from tests.fuzz.of_stream import records
 from tests.fuzz.oracles import counted_calls, expect_refusal
+from tests.receipts_files import read_receipts
 
 SMALL, FACTOR = 300, 4
 SLACK = 1.5

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.cli.history import EntryHistory
-from pytest_manifest.manifest import read_receipts
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.summary import RunSummary
+from tests.receipts_files import read_receipts
 from tests.unit.cli_support import as_json, make_run, manifest, refusal, write_manifest
 
 HOSTILE = "\x1b[31mred\u202eevil\u200b"

@@ -9,16 +9,11 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.ledger import Ledger
-from pytest_manifest.manifest import (
-    Manifest,
-    read_manifest,
-    read_receipts,
-    write_manifest,
-    write_receipt_lines,
-)
+from pytest_manifest.manifest import Manifest, read_manifest, write_manifest, write_receipt_lines
 from pytest_manifest.run.exports import exported_lines, exported_version, ledger_of_receipts
 from pytest_manifest.run.inflight import TIMEOUT_GRACE
 from pytest_manifest.schema import Header, Verdict
+from tests.receipts_files import read_receipts
 from tests.unit.run_family import Family, entry
 from tests.unit.run_rig import Plan, rig
 from tests.unit.run_world import Record, _started

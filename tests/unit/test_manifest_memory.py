@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_manifest.manifest import check_manifest, read_manifest, read_receipts
+from pytest_manifest.manifest import check_manifest, read_manifest
+from tests.receipts_files import read_receipts
 
 SMALL, LARGE = 2_000, 12_000
 

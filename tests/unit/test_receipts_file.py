@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.errors import ManifestError
-from pytest_manifest.manifest import read_receipts, write_receipts
 from pytest_manifest.schema import ErrorInfo, Receipt
+from tests.receipts_files import read_receipts, write_receipts
 
 RUN = "20261124T150000-0a1b2c3d"
 
