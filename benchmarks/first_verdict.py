@@ -49,10 +49,8 @@ INTRODUCTION = """\
 # To the first verdict
 
 What the owner of a Celery project types until pytest shows a verdict of one of its jobs, and how
-long that takes. No line of the project is changed, and nothing has to run before: a private stack
-is started. The projects are nine of `tests/projects`, each with its own way to make an app.
-
-Two commands, and a manifest of one to four lines between them:
+long that takes: two commands, and a manifest of one to four lines, in nine of `tests/projects`, on
+a private stack.
 
 ```console skip="APP stands for each of the nine"
 $ pip install "pytest-celery-manifest[embedded]"
@@ -61,11 +59,8 @@ $ pytest -v --manifest=batch.jsonl --manifest-app=APP --manifest-broker=private
 
 """
 COUNTED = """
-Counted are seconds of the clock: the whole of `pip install` with its downloads (pip's cache is
-off), then `pytest` from Enter to the first line with a verdict, and to its end. Not counted are
-typing and what the project has had before: Celery with redis-py, pytest, its framework,
-`manage.py migrate`. The plugin comes from a wheel of this source and all else from a package index,
-so `pip install` tells as much of the network as of the plugin.
+Counted are the whole of `pip install` with its downloads (pip's cache is off), then `pytest` to the
+first line with a verdict, and to its end. The network counts as much as the plugin.
 
 """
 

@@ -127,14 +127,13 @@ ROWS = (
 )
 
 INTRODUCTION = """\
-# Neighbours
+# Neighbours: other plugins in the same session
 
-Plugins that people have beside this one. Each row is a session of a test: the same jobs, the same
-verdicts and the same exit status as without the neighbour, and nothing garbled. The page is written
-by `python -m tests.neighbours.table`.
+Plugins that people have beside this one. Each row is a session of a test: the same jobs, verdicts
+and exit status as without the neighbour. `python -m tests.neighbours.table` writes this page.
 
-| neighbour | tested with | options of the session | what to know |
-|---|---|---|---|
+| neighbour | tested with | what to know |
+|---|---|---|
 """
 
 
@@ -150,9 +149,8 @@ def page() -> str:
 
 def _lines() -> Iterator[str]:
     for row in ROWS:
-        options = f"`{row.command}`" if row.command else ""
         note = " ".join(textwrap.dedent(row.note).split())
-        yield f"| {row.name} | {tested_with(row)} | {options} | {note} |\n"
+        yield f"| {row.name} | {tested_with(row)} | {note} |\n"
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -103,7 +104,10 @@ def _where(titles: Sequence[str]) -> str:
     """Name cells; of many only the brokers, as the table has each."""
     if len(titles) <= MOST_NAMED:
         return "; ".join(titles)
-    return f"on {'; '.join(dict.fromkeys(title.split(' with ')[0] for title in titles))}"
+    brokers = dict.fromkeys(
+        re.split(" with |, (?:prefork|threads|solo|gevent|eventlet)", title)[0] for title in titles
+    )
+    return f"on {'; '.join(brokers)}"
 
 
 def _place(cell: Cell) -> tuple[str, str, str, str]:
