@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Final
 
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
 from pytest_manifest.ledger import AttemptRow, Ledger, SlowestTree, Statuses, TreeStep
+from pytest_manifest.ledger.rows import damaged
 from pytest_manifest.reporting.terminal_layout import Line, Sheet, table_lines
 from pytest_manifest.schema import Receipt, Verdict
 from pytest_manifest.schema.statuses import OF_ITS_PROCESS
@@ -131,20 +132,23 @@ def _said(receipt: Receipt | None) -> dict[str, JsonValue]:
 
 
 def read_trees(ledger: Ledger) -> SummaryDescendants:
-    """Read what reports show of a run's trees."""
+    """Read what reports show of a run's trees. Raises LedgerError for what cannot be shown."""
     totals = ledger.trees.totals()
     slowest = ledger.trees.slowest() if totals.entries else None
     failed, more_failed = _failed_trees(ledger) if failed_of(totals.statuses) else ([], 0)
-    return SummaryDescendants(
-        number=number_of(totals.statuses),
-        statuses=_named(totals.statuses),
-        entries=totals.entries,
-        not_known=sum(totals.untold.values()),
-        reasons=dict(totals.untold),
-        failed=failed,
-        more_failed=more_failed,
-        slowest=None if slowest is None else _read_tree(ledger, slowest),
-    )
+    try:
+        return SummaryDescendants(
+            number=number_of(totals.statuses),
+            statuses=_named(totals.statuses),
+            entries=totals.entries,
+            not_known=sum(totals.untold.values()),
+            reasons=dict(totals.untold),
+            failed=failed,
+            more_failed=more_failed,
+            slowest=None if slowest is None else _read_tree(ledger, slowest),
+        )
+    except ValidationError as error:
+        raise damaged(ledger.path, error) from error
 
 
 def _read_tree(ledger: Ledger, slowest: SlowestTree) -> SummaryTree:

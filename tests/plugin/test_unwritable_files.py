@@ -115,3 +115,23 @@ VerdictReader.refresh = refuse
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["*run.sqlite: the ledger cannot be read now; try again*"])
     result.stdout.no_fnmatch_line("*INTERNALERROR*")
+
+
+def test_figures_that_make_no_document_end_no_session(project: Project) -> None:
+    """As of a ledger in which somebody has edited what no worker can report."""
+    project.doubles(count=2)
+    project.write(
+        "conftest.py",
+        """
+from pytest_manifest.reporting import descendants
+
+descendants.number_of = lambda counts: -1
+""",
+    )
+    result = project.run("--manifest=m.jsonl")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(
+        ["*it has no figures: *the ledger is damaged*", "*the summary was not written*"]
+    )
+    result.stdout.no_fnmatch_line("*INTERNALERROR*")
