@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from scripts import docs_site
 from scripts.docs_links import faults
+from tests.browser import opened
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 pytestmark = pytest.mark.ring(1)
 
@@ -88,3 +94,17 @@ def test_a_link_that_leads_nowhere_is_found(link: str, fault: str | None, tmp_pa
     (tmp_path / "a.html").write_text(link)
     (tmp_path / "b.html").write_text('<h2 id="there">')
     assert faults(tmp_path) == ([] if fault is None else [fault])
+
+
+@pytest.mark.ring(2)
+def test_axe_finds_nothing(browser: Browser) -> None:
+    """On the home page, a how-to, the options and a page of the evidence, by day and night."""
+    from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
+
+    assert docs_site.main() == 0
+    names = ("index", "how-to/go-on-after-a-crash", "reference/commands", "evidence/promises")
+    for name, dark in product(names, (False, True)):
+        with opened(browser, dark=dark) as page:
+            page.goto((docs_site.SITE / f"{name}.html").as_uri())
+            found = Axe().run(page).response["violations"]
+        assert [(one["id"], one["nodes"]) for one in found] == [], name
