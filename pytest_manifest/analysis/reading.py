@@ -12,8 +12,8 @@ from itertools import islice
 from typing import NamedTuple
 
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, Origin, TryRecord
-from pytest_manifest.ledger import AttemptRow, History, Ledger
-from pytest_manifest.ledger.queries import StoredEntry
+from pytest_manifest.ledger import AttemptRow, Ledger
+from pytest_manifest.ledger.queries import History, StoredEntry
 from pytest_manifest.ledger.rows import receipt_of
 from pytest_manifest.manifest import Manifest, id_and_task
 from pytest_manifest.schema import Entry, Receipt, Retried, Verdict, actual_cost, exact, shown

@@ -21,7 +21,8 @@ from typing import Final, Protocol, TypeVar
 from pydantic_core import from_json
 
 from pytest_manifest.analysis.records import AttemptRecord
-from pytest_manifest.ledger import Ledger, ToldDescendant
+from pytest_manifest.ledger import Ledger
+from pytest_manifest.ledger.descendants import ToldDescendant
 from pytest_manifest.ledger.rows import receipt_of
 from pytest_manifest.schema import Receipt, VerdictStatus
 from pytest_manifest.schema.shown import shown_text

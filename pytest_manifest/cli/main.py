@@ -85,6 +85,10 @@ def _run_ids(incomplete: str) -> list[str]:
     return [run for run in known if run.startswith(incomplete)]
 
 
+RunId = Annotated[str, typer.Argument(metavar="RUN", autocompletion=_run_ids, show_default=False)]
+RunIds = Annotated[
+    list[str], typer.Argument(metavar="RUN...", autocompletion=_run_ids, show_default=False)
+]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 Runs = Annotated[
     Path | None,
@@ -274,12 +278,8 @@ def runs(
 
 @app.command()
 def diff(
-    before: Annotated[
-        str, typer.Argument(metavar="RUN", autocompletion=_run_ids, show_default=False)
-    ],
-    after: Annotated[
-        str, typer.Argument(metavar="RUN", autocompletion=_run_ids, show_default=False)
-    ],
+    before: RunId,
+    after: RunId,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="name all entries")] = False,
     folder: Runs = None,
     json: Json = False,
@@ -300,9 +300,7 @@ def diff(
 
 @app.command()
 def check(
-    runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", autocompletion=_run_ids, show_default=False)
-    ],
+    runs: RunIds,
     limit: Limit = 50,
     folder: Runs = None,
     json: Json = False,
@@ -322,7 +320,7 @@ def check(
 
 @app.command()
 def export(
-    run: Annotated[str, typer.Argument(metavar="RUN", autocompletion=_run_ids, show_default=False)],
+    run: RunId,
     form: Annotated[
         ExportFormat,
         typer.Option(
@@ -351,9 +349,7 @@ def export(
 
 @app.command()
 def merge(
-    runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", autocompletion=_run_ids, show_default=False)
-    ],
+    runs: RunIds,
     into: Annotated[
         Path | None,
         typer.Option(

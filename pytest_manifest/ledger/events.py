@@ -112,10 +112,6 @@ class WorkerEvents(LedgerPart):
         row = self._db.read_one("SELECT max(arrived_at) FROM receipts")
         return None if row is None or row[0] is None else moment_of(row[0])
 
-    def has_starts(self) -> bool:
-        """Return whether any start was reported."""
-        return self._db.read_one("SELECT 1 FROM starts LIMIT 1") is not None
-
     def workers_with_starts(self) -> Iterator[str]:
         """Yield the workers that have reported a start."""
         rows = self._db.read("SELECT DISTINCT worker FROM starts WHERE worker IS NOT NULL")

@@ -18,14 +18,9 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_manifest.errors import DispatchError, LedgerError
 from pytest_manifest.files import git_ignored_folder
-from pytest_manifest.ledger import (
-    Ledger,
-    RunInfo,
-    RunStatus,
-    find_runs,
-    run_number_of_lock,
-)
-from pytest_manifest.ledger.files import RunFiles, ledgers_in, runs_by_copy
+from pytest_manifest.ledger import Ledger, RunInfo, find_runs
+from pytest_manifest.ledger.files import RunFiles, ledgers_in, run_number_of_lock, runs_by_copy
+from pytest_manifest.ledger.rows import RunStatus
 from pytest_manifest.plugin.options import Options
 from pytest_manifest.schema.wire import sha256
 from pytest_manifest.text import listed, short_path

@@ -20,7 +20,8 @@ from pytest_manifest.analysis.records import EntryRecord, summary_fields
 from pytest_manifest.analysis.statistics import Statistics, statistics
 from pytest_manifest.errors import StackError
 from pytest_manifest.files import FILE_MODE, append, folder_of, write_whole
-from pytest_manifest.ledger import ACCEPTED, BUDGET, OVER_BUDGET, Ledger
+from pytest_manifest.ledger import BUDGET, OVER_BUDGET, Ledger
+from pytest_manifest.ledger.run_info import ACCEPTED
 from pytest_manifest.manifest.writer import atomic_file
 from pytest_manifest.redaction import redact_url
 from pytest_manifest.reporting import descendants, run_report

@@ -16,8 +16,9 @@ from loguru import logger
 
 from pytest_manifest.broker.attempt import Attempt as Sent
 from pytest_manifest.errors import LedgerError, ManifestToolError, SigningError
-from pytest_manifest.ledger import RECEIPT_KEYS, Ledger, key_of
+from pytest_manifest.ledger import RECEIPT_KEYS, Ledger
 from pytest_manifest.ledger.jobs import BATCH
+from pytest_manifest.ledger.run_info import key_of
 from pytest_manifest.log import log_failure
 from pytest_manifest.redaction import redact
 from pytest_manifest.run.inflight import PendingAttempt

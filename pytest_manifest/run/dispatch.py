@@ -17,17 +17,9 @@ from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.stores import other_store
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.files import private_folder
-from pytest_manifest.ledger import (
-    ACCEPTED,
-    RECEIPT_KEYS,
-    SHARD,
-    TO_REUSE,
-    Ledger,
-    RunInfo,
-    next_run_number,
-    utc_now,
-)
-from pytest_manifest.ledger.files import RunFiles
+from pytest_manifest.ledger import RECEIPT_KEYS, TO_REUSE, Ledger, RunInfo, utc_now
+from pytest_manifest.ledger.files import RunFiles, next_run_number
+from pytest_manifest.ledger.run_info import ACCEPTED, SHARD
 from pytest_manifest.manifest import Manifest, Shard
 from pytest_manifest.redaction import redact_url
 from pytest_manifest.results.stream import has_stream

@@ -15,22 +15,18 @@ from pydantic import JsonValue
 from pydantic_core import from_json
 
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.ledger import (
-    SECRETS,
-    Ledger,
-    ReusedFrom,
-    TaskRuns,
-    damaged,
-)
+from pytest_manifest.ledger import SECRETS, Ledger, ReusedFrom
 from pytest_manifest.ledger.descendants import descendant_of_row
 from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.ledger.jobs import LoadedAttempt
 from pytest_manifest.ledger.queries import BATCH, StoredPass
 from pytest_manifest.ledger.rows import (
     BAD_ROW_ERRORS,
+    damaged,
     origin_of,
     receipt_of,
 )
+from pytest_manifest.ledger.run_info import TaskRuns
 from pytest_manifest.ledger.transfers import ReusedAttempt, TreeRows
 from pytest_manifest.manifest import Manifest, id_and_task
 from pytest_manifest.processes import is_held

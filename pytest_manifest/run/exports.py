@@ -18,10 +18,11 @@ from pydantic_core import from_json
 
 from pytest_manifest.broker.attempt import is_of_attempt, task_id_for
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.ledger import REUSED_RUNS, Descendant, Ledger, ReusedFrom, RunInfo, utc_now
+from pytest_manifest.ledger import Descendant, Ledger, ReusedFrom, RunInfo, utc_now
 from pytest_manifest.ledger.facts import end_of
 from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.ledger.queries import BATCH
+from pytest_manifest.ledger.run_info import REUSED_RUNS
 from pytest_manifest.ledger.transfers import ImportedEntry
 from pytest_manifest.manifest import Manifest, descendant_line, receipt_line
 from pytest_manifest.manifest.receipts import Exported, ReceiptIndex

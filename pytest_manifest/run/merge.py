@@ -13,19 +13,11 @@ from pathlib import Path
 from pytest_manifest.broker.attempt import new_run_id, task_id_for
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.files import copy_privately, private_folder
-from pytest_manifest.ledger import (
-    BAD_ROW_ERRORS,
-    BUDGET,
-    OVER_BUDGET,
-    UNITED_KEYS,
-    Ledger,
-    RunInfo,
-    RunSegment,
-    RunStatus,
-    merge_files,
-)
+from pytest_manifest.ledger import BUDGET, OVER_BUDGET, Ledger, RunInfo, RunSegment
 from pytest_manifest.ledger.files import RunFiles
-from pytest_manifest.ledger.rows import columns_of
+from pytest_manifest.ledger.merge import merge_files
+from pytest_manifest.ledger.rows import BAD_ROW_ERRORS, RunStatus, columns_of
+from pytest_manifest.ledger.run_info import UNITED_KEYS
 from pytest_manifest.manifest import Shard, manifest_digest, read_manifest
 from pytest_manifest.run.casebook import merged_signatures
 from pytest_manifest.run.locks import RunLock

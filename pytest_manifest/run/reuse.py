@@ -16,7 +16,8 @@ from typing import Final
 from pydantic import JsonValue
 
 from pytest_manifest.errors import DispatchError, LedgerError, ManifestError
-from pytest_manifest.ledger import REUSED_RUNS, SECRETS, TO_REUSE, Ledger, utc_now
+from pytest_manifest.ledger import SECRETS, TO_REUSE, Ledger, utc_now
+from pytest_manifest.ledger.run_info import REUSED_RUNS
 from pytest_manifest.ledger.transfers import ReusedAttempt
 from pytest_manifest.manifest import id_and_task
 from pytest_manifest.run import earlier_passes

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from pytest_manifest.ledger import ACCEPTED, Ledger
+from pytest_manifest.ledger import Ledger
+from pytest_manifest.ledger.run_info import ACCEPTED
 from tests.plugin.conftest import INI, Project
 from tests.plugin.outside import worker
 

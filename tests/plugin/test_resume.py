@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_manifest.ledger import Ledger, RunStatus
+from pytest_manifest.ledger import Ledger
+from pytest_manifest.ledger.rows import RunStatus
 from tests.plugin.conftest import Project, kill_in_the_middle
 from tests.support import eventually
 

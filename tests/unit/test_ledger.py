@@ -14,15 +14,8 @@ from typing import Literal
 import pytest
 
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.ledger import (
-    AttemptRow,
-    Ledger,
-    RunSegment,
-    find_runs,
-    next_run_number,
-    utc_now,
-)
-from pytest_manifest.ledger.files import file_system, refuse_network
+from pytest_manifest.ledger import AttemptRow, Ledger, RunSegment, find_runs, utc_now
+from pytest_manifest.ledger.files import file_system, next_run_number, refuse_network
 from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.facts import Kind, Started, TakenUp
 from tests.ledger_edits import add_merged

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.ledger import AttemptRow, EntryVerdict, Ledger, SendState
+from pytest_manifest.ledger import AttemptRow, EntryVerdict, Ledger
+from pytest_manifest.ledger.rows import SendState
 from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.facts import Started
 from tests.reports import add_receipts, add_starts, starts_by_task, starts_of

@@ -16,16 +16,10 @@ from pytest_manifest import signing as keys
 from pytest_manifest.analysis.reading import read_records
 from pytest_manifest.analysis.statistics import statistics
 from pytest_manifest.errors import DispatchError, LedgerError
-from pytest_manifest.ledger import (
-    REUSED_RUNS,
-    SECRETS,
-    TO_REUSE,
-    AttemptRow,
-    Ledger,
-    ReusedFrom,
-)
+from pytest_manifest.ledger import SECRETS, TO_REUSE, AttemptRow, Ledger, ReusedFrom
 from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.ledger.merge import merge_files
+from pytest_manifest.ledger.run_info import REUSED_RUNS
 from pytest_manifest.manifest import read_manifest
 from pytest_manifest.plugin.options import Options
 from pytest_manifest.plugin.plans import Plans
@@ -336,7 +330,7 @@ def test_a_tree_of_other_code_is_run_again(rig: Rig, code: str | None) -> None:
     assert run.sent == ["t"]
     with Ledger.open(run.path) as ledger:
         assert not ledger.descendants.any()
-        assert not ledger.events.has_starts()
+        assert starts_by_task(ledger) == {}
 
 
 # Order

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_manifest.ledger import Ledger, SendState
+from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.files import RunFiles, runs_by_copy
+from pytest_manifest.ledger.rows import SendState
 from pytest_manifest.manifest import Manifest, write_manifest
 from pytest_manifest.run.changes import keep_manifest, left_work
 from pytest_manifest.schema import Entry, Header, VerdictStatus

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.broker.locating.base import Location
-from pytest_manifest.ledger import AttemptRow, EntryVerdict, Ledger, SendState
+from pytest_manifest.ledger import AttemptRow, EntryVerdict, Ledger
+from pytest_manifest.ledger.rows import SendState
 from pytest_manifest.manifest import read_manifest, write_manifest
 from pytest_manifest.run.changes import Change, change_of
 from pytest_manifest.run.resume_rules import (
