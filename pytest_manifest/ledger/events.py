@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
+from operator import itemgetter
 from typing import Final, cast
 
 from pytest_manifest.ledger.database import LedgerPart, chunks, placeholders
@@ -13,6 +14,7 @@ from pytest_manifest.ledger.facts import (
     FACT_COLUMNS,
     adding,
     fact_of_row,
+    is_used,
     known_fact,
     row_of,
 )
@@ -21,13 +23,18 @@ from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.facts import Ended, FactSource, Kind, Started, Stored
 from pytest_manifest.schema.run_facts import AnyFact, JobFact
 
-_ADD: Final[Mapping[Kind, str]] = {
-    Kind.STARTED: adding(FACT, known_fact("f.execution", "f.pid")),
-    Kind.HANDED_ON: adding(FACT, known_fact("f.execution")),
-    Kind.ANNOUNCED: adding(FACT, known_fact("f.data")),
-    Kind.ENDED: adding(FACT),
-    Kind.STORED: adding(FACT),
+_KNOWN: Final[Mapping[Kind, str]] = {
+    Kind.STARTED: known_fact("f.execution", "f.pid"),
+    Kind.HANDED_ON: known_fact("f.execution"),
+    Kind.ANNOUNCED: known_fact("f.data"),
+    Kind.ENDED: "0",
+    Kind.STORED: "0",
 }
+"""When a report of a kind is known already."""
+_USED: Final = {kind: [n for n, name in enumerate(FACT) if is_used(kind, name)] for kind in _KNOWN}
+"""The columns that facts of a kind have: each more in a statement is felt."""
+_PICK: Final = {kind: itemgetter(*places) for kind, places in _USED.items()}
+_ADD: Final = {kind: adding([FACT[n] for n in _USED[kind]], _KNOWN[kind]) for kind in _KNOWN}
 _OF_JOBS: Final = f"""
     SELECT j.id, {FACT_COLUMNS} FROM jobs j JOIN facts f ON f.job = j.n AND f.kind = ?
     WHERE NOT f.aside AND j.id IN ({{}}) ORDER BY f.job, {OLDEST_FIRST}, f.seq
@@ -55,8 +62,9 @@ class WorkerEvents(LedgerPart):
 
     def _add(self, kind: Kind, by: FactSource, facts: Sequence[tuple[int, JobFact]]) -> None:
         source, rows = FactSource.STORE if kind == Kind.STORED else by, list[Row]()
+        pick = _PICK[kind]
         for seq, fact in facts:
-            rows.append((fact.job, *row_of(seq, fact, source)))
+            rows.append((fact.job, *pick(row_of(seq, fact, source))))
             if isinstance(fact, Ended | Stored) and fact.receipt is not None:
                 self._db.note_end(fact.job, fact.receipt, seq)
         with self._db.writing() as db:

@@ -192,6 +192,13 @@ def _document(fact: JobFact | RunFact, names: Collection[str]) -> dict[str, Json
     return document
 
 
+def is_used(kind: Kind, column: str) -> bool:
+    """Return whether facts of this kind that count have something in a column."""
+    own = {one.name for one in fields(KINDS[kind])}
+    always = column in ("seq", "kind", "at", "source", "data")
+    return always or column in own
+
+
 _KNOWN: Final = {*_COLUMNS, "seq", "at", "source", "job", "receipt"}
 _OTHERS: Final[Mapping[Kind, Mapping[str, object]]] = {
     kind: {one.name: one.default for one in fields(of) if one.name not in _KNOWN}
