@@ -27,25 +27,22 @@ Statuses = Mapping[VerdictStatus | None, int]
 _NEWEST = "a.attempt = (SELECT max(b.attempt) FROM jobs b WHERE b.name = a.entry)"
 _OWN = "a.state <> 'reused'"
 """What was reused has run in another run, and so have its descendants."""
-_STATUSES = f"""
-    SELECT t.kind, sum(t.number) FROM (
-        SELECT root, kind, count(*) AS number FROM descendants GROUP BY root, kind
-    ) t JOIN attempts a ON a.task_id = t.root WHERE {_NEWEST} AND {_OWN} GROUP BY t.kind
-"""  # noqa: S608 - fixed text
+# {}: what is counted by, which descendants, and which of their attempts.
+_COUNTS = """
+    SELECT {}, t.status, sum(t.number) FROM (
+        SELECT root, status, count(*) AS number FROM jobs
+        WHERE root > 0 AND how IS NOT NULL {} GROUP BY root, status
+    ) t JOIN attempts a ON a.n = t.root WHERE {} GROUP BY 1, t.status ORDER BY 1, t.status
+"""
+_AMONG = "AND root IN (SELECT n FROM jobs WHERE {} IN (SELECT value FROM json_each(?)))"
+_STATUSES = _COUNTS.format("''", "", f"{_NEWEST} AND {_OWN}")
+_BY_ROOT = _COUNTS.format("a.task_id", _AMONG.format("id"), "TRUE")
+_BY_ENTRY = _COUNTS.format("a.entry", "", _NEWEST)
+_OF_ENTRIES = _COUNTS.format("''", _AMONG.format("name"), _NEWEST)
 _WITH_SOME = f"""
     SELECT count(*) FROM (SELECT DISTINCT root FROM descendants) t
     JOIN attempts a ON a.task_id = t.root WHERE {_NEWEST} AND {_OWN}
 """  # noqa: S608 - fixed text
-_BY_ROOT = """
-    SELECT d.root, d.kind, count(*) FROM json_each(?) j JOIN descendants d ON d.root = j.value
-    GROUP BY d.root, d.kind
-"""
-_BY_ENTRY = f"""
-    SELECT a.entry, t.kind, t.number FROM attempts a JOIN (
-        SELECT root, kind, count(*) AS number FROM descendants GROUP BY root, kind
-    ) t ON t.root = a.task_id WHERE {_NEWEST} ORDER BY a.entry, t.kind
-"""  # noqa: S608 - fixed text
-
 # Only the process that ran a job can say what it started; of others all was told that there is.
 _UNTOLD = f"""
     SELECT CASE WHEN source = 'backend' THEN 'stock' WHEN children IS NULL THEN 'older'
@@ -95,10 +92,6 @@ _RECEIVED = """
         json_extract(receipt, '$.task') FROM receipts WHERE task_id = ? ORDER BY seq DESC LIMIT 1
 """
 _OF_TASK = "SELECT task, kind, spawned_at FROM descendants WHERE task_id = ?"
-_OF_ENTRIES = f"""
-    SELECT d.kind, count(*) FROM json_each(?) j JOIN attempts a ON a.entry = j.value
-    JOIN descendants d ON d.root = a.task_id WHERE {_NEWEST} GROUP BY d.kind
-"""  # noqa: S608 - fixed text
 _LAST_OF_ALL = f"""
     SELECT json_extract(r.receipt, '$.finished_at')
     FROM descendants d JOIN receipts r ON r.job = d.n
@@ -212,33 +205,33 @@ class TreeQueries(LedgerPart):
         entries = 0 if with_some is None else int(with_some[0])
         if not entries:
             return TreeTotals(untold=untold)
-        statuses = {kind: int(number) for kind, number in self._db.read(_STATUSES)}
-        return TreeTotals(statuses, entries, untold)
+        return TreeTotals(self.statuses(), entries, untold)
 
     def statuses(self) -> Statuses:
         """Count the descendants of the run's newest attempts by status, without reused ones."""
-        return {kind: int(number) for kind, number in self._db.read(_STATUSES)}
+        return dict(self._counted(_STATUSES)).get("", {})
 
     def statuses_of(self, roots: Sequence[str]) -> dict[str, Statuses]:
         """Count the descendants of these attempts by status; those without any are left out."""
-        rows = self._db.read(_BY_ROOT, (json.dumps(roots, ensure_ascii=False),))
-        return {
-            root: {kind: int(number) for _, kind, number in some}
-            for root, some in groupby(rows, key=lambda row: str(row[0]))
-        }
+        return dict(self._counted(_BY_ROOT, roots))
 
     def statuses_of_entries(self, entries: Sequence[str]) -> Statuses:
         """Count the descendants of these entries' newest attempts by status."""
-        rows = self._db.read(_OF_ENTRIES, (json.dumps(entries, ensure_ascii=False),))
-        return {kind: int(number) for kind, number in rows}
+        return dict(self._counted(_OF_ENTRIES, entries)).get("", {})
 
     def by_entry(self) -> Iterator[tuple[str, Statuses]]:
         """Yield each entry whose newest attempt has descendants, and these by status.
 
         In the order of the ids.
         """
-        for entry, some in groupby(self._db.read(_BY_ENTRY), key=lambda row: str(row[0])):
-            yield entry, {kind: int(number) for _, kind, number in some}
+        return self._counted(_BY_ENTRY)
+
+    def _counted(
+        self, query: str, names: Sequence[str] | None = None
+    ) -> Iterator[tuple[str, Statuses]]:
+        values = () if names is None else (json.dumps(names, ensure_ascii=False),)
+        for name, some in groupby(self._db.read(query, values), key=lambda row: str(row[0])):
+            yield name, {kind: int(number) for _, kind, number in some}
 
     def slowest(self) -> SlowestTree | None:
         """Return the tree that took longest; None where there is none with times."""
