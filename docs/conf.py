@@ -15,6 +15,7 @@ html_theme = "furo"
 html_title = project
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_search_scorer = str(ROOT / "docs" / "_static" / "search-scorer.js")
 html_show_sphinx = False
 html_copy_source = False
 html_theme_options = {

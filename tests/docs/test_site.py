@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import product
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
+from urllib.parse import quote_plus
 
 import pytest
 
@@ -14,7 +19,7 @@ from scripts.docs_links import faults
 from tests.browser import opened
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.ring(1)
 
@@ -96,15 +101,43 @@ def test_a_link_that_leads_nowhere_is_found(link: str, fault: str | None, tmp_pa
     assert faults(tmp_path) == ([] if fault is None else [fault])
 
 
+@pytest.fixture(scope="module")
+def site() -> Iterator[str]:
+    """The site as a server shows it: a search reads the pages that it has found."""
+    assert docs_site.main() == 0
+    handler = partial(SimpleHTTPRequestHandler, directory=str(docs_site.SITE))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
 @pytest.mark.ring(2)
-def test_axe_finds_nothing(browser: Browser) -> None:
+@pytest.mark.parametrize(
+    ("words", "first"),
+    [
+        ("lost", "Something broke (symptoms)"),
+        ("nothing is sent", "Something broke (symptoms)"),
+        ("resume", "Go on after a crash (resume)"),
+        ("kubernetes", "Run workers and batches on Kubernetes"),
+    ],
+)
+def test_a_search_finds_help_first(words: str, first: str, site: str, page: Page) -> None:
+    page.goto(f"{site}/search.html?q={quote_plus(words)}")
+    page.wait_for_function("document.querySelector('.search-summary')?.innerText.includes('found')")
+    assert page.locator("#search-results ul.search > li > a").first.inner_text() == first
+
+
+@pytest.mark.ring(2)
+def test_axe_finds_nothing(browser: Browser, site: str) -> None:
     """On the home page, a how-to, the options and a page of the evidence, by day and night."""
     from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 
-    assert docs_site.main() == 0
     names = ("index", "how-to/go-on-after-a-crash", "reference/commands", "evidence/promises")
     for name, dark in product(names, (False, True)):
         with opened(browser, dark=dark) as page:
-            page.goto((docs_site.SITE / f"{name}.html").as_uri())
+            page.goto(f"{site}/{name}.html")
             found = Axe().run(page).response["violations"]
         assert [(one["id"], one["nodes"]) for one in found] == [], name
