@@ -21,8 +21,8 @@ BOUNDS = {
     "lines of code of the package": 44_658,
     "options": 31,
     "options and settings": 50,
-    "words of the documents": 54_850,
-    "lines of the tests": 114_477,
+    "words of the documents": 54_865,
+    "lines of the tests": 114_510,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42
