@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from typing import Final, Generic, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -108,3 +109,13 @@ def _close(ended: object) -> None:
     close = getattr(ended, "close", None)
     if close is not None:
         close()
+
+
+@contextmanager
+def holding(variable: ContextVar[T], value: T) -> Iterator[None]:
+    """Have a variable of this thread's context hold a value within the block."""
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)

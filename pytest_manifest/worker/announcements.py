@@ -11,7 +11,7 @@ Celery sends after a task's end is announced with that end.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from datetime import datetime, timedelta, timezone
 from enum import Enum
@@ -24,11 +24,18 @@ from loguru import logger
 
 from pytest_manifest.compat import celery
 from pytest_manifest.log import log_failure
+from pytest_manifest.process_state import holding
 from pytest_manifest.schema import stream_records, wire
 from pytest_manifest.worker import store_waits
 from pytest_manifest.worker.children import Children, Document, Expected, Message
 from pytest_manifest.worker.handoff import due_time
-from pytest_manifest.worker.job import Delivery, outlived_execution, own_execution
+from pytest_manifest.worker.job import (
+    OF_ENTRY,
+    Delivery,
+    fields_of,
+    outlived_execution,
+    own_execution,
+)
 from pytest_manifest.worker.receipt import encode_signed
 
 SILENT: Final = ("pytest_manifest.", "celery.fixups.")
@@ -178,14 +185,9 @@ ROUTING: Final = ("queue", "exchange", "routing_key")
 _outside: ContextVar[Children | None] = ContextVar("manifest_children", default=None)
 
 
-@contextmanager
-def sending_for(children: Children | None) -> Iterator[None]:
+def sending_for(children: Children | None) -> AbstractContextManager[None]:
     """Have what this process sends belong to a task that ran in another one."""
-    token = _outside.set(children)
-    try:
-        yield
-    finally:
-        _outside.reset(token)
+    return holding(_outside, children)
 
 
 def current_children() -> Children | None:
@@ -225,12 +227,8 @@ def children_of(
             announce(delivery.stream, delivery.ttl, encode_signed(record))
 
     origin: Document = {
-        "run": delivery.run,
-        "entry": delivery.entry,
-        "attempt": delivery.attempt,
-        "root": delivery.root,
+        **fields_of(delivery, *OF_ENTRY, "root", "execution"),
         "parent": delivery.task_id,
-        "execution": delivery.execution,
     }
     headers = {
         wire.HEADER_RUN: delivery.run,

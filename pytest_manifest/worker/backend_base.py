@@ -9,7 +9,7 @@ failed by what it never saw, after a time in which it did not run. Its own end i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +19,7 @@ from celery import states
 from celery.exceptions import Reject
 from loguru import logger
 
+from pytest_manifest.process_state import holding
 from pytest_manifest.redaction import redact
 from pytest_manifest.worker import announcements, store_waits
 from pytest_manifest.worker import receipt as outcomes
@@ -126,23 +127,13 @@ _current_receipt: ContextVar[PendingReceipt | None] = ContextVar("manifest_hando
 _celery_marks: ContextVar[bool] = ContextVar("manifest_marking", default=False)
 
 
-@contextmanager
-def sending_with_result(pending: PendingReceipt) -> Iterator[None]:
-    token = _current_receipt.set(pending)
-    try:
-        yield
-    finally:
-        _current_receipt.reset(token)
+def sending_with_result(pending: PendingReceipt) -> AbstractContextManager[None]:
+    return holding(_current_receipt, pending)
 
 
-@contextmanager
-def marking_by_celery() -> Iterator[None]:
+def marking_by_celery() -> AbstractContextManager[None]:
     """Mark that Celery stores a task's end; elsewhere a task itself does, by ``update_state``."""
-    token = _celery_marks.set(True)
-    try:
-        yield
-    finally:
-        _celery_marks.reset(token)
+    return holding(_celery_marks, True)
 
 
 def celery_marks_end() -> bool:

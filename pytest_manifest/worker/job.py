@@ -30,7 +30,7 @@ from loguru import logger
 from pydantic import JsonValue
 
 from pytest_manifest import log, processes
-from pytest_manifest.process_state import ProcessState
+from pytest_manifest.process_state import ProcessState, holding
 from pytest_manifest.redaction import hide_environment, redact
 from pytest_manifest.schema import wire
 from pytest_manifest.schema.fields import json_value
@@ -105,6 +105,15 @@ class Delivery:
     hop: int = 0
     root: str | None = None
     parent: str | None = None
+
+
+OF_ENTRY: Final = ("run", "entry", "attempt")
+OF_JOB: Final = (*OF_ENTRY, "task_id", "execution")
+
+
+def fields_of(one: object, *names: str) -> dict[str, JsonValue]:
+    """Return these attributes of a delivery, or of an execution's measures, as a document."""
+    return {name: getattr(one, name) for name in names}
 
 
 def is_of_manifest(request: object) -> bool:
@@ -394,11 +403,8 @@ def context_of_own_execution() -> Context | None:
 @contextmanager
 def running_within(execution: Execution | None) -> Iterator[None]:
     """Have what this thread does belong to an execution that another thread runs."""
-    token = _current.set(execution)
-    try:
+    with holding(_current, execution):
         yield
-    finally:
-        _current.reset(token)
 
 
 def run_one_task_at_a_time(*, is_pool_child: bool) -> None:

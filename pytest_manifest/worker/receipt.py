@@ -49,6 +49,9 @@ _CELERY_FRAME = re.compile(
     re.MULTILINE,
 )
 _LIMITS: Final = (TimeLimitExceeded, SoftTimeLimitExceeded)
+_OF_MESSAGE: Final = (
+    *("task", "worker", "queue", "sent_at", "received_at", "redelivered", "retries"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,24 +179,12 @@ def started_record(execution: job.Execution) -> bytes:
     return encode_signed(
         {
             "kind": stream_records.KIND_STARTED,
-            "run": delivery.run,
-            "entry": delivery.entry,
-            "attempt": delivery.attempt,
-            "task_id": delivery.task_id,
-            "task": delivery.task,
-            "worker": delivery.worker,
+            **job.fields_of(delivery, *job.OF_JOB, *_OF_MESSAGE, "hop"),
             "host": host(),
             "pid": os.getpid(),
             "boot": boot_id(),
             "pid_namespace": pid_namespace(),
-            "queue": delivery.queue,
-            "sent_at": delivery.sent_at,
-            "received_at": delivery.received_at,
             "started_at": wire.timestamp(execution.started),
-            "redelivered": delivery.redelivered,
-            "retries": delivery.retries,
-            "hop": delivery.hop,
-            "execution": delivery.execution,
             **origin(delivery),
         }
     )
@@ -216,11 +207,7 @@ def handed_on_record(
     return encode_signed(
         {
             "kind": stream_records.KIND_HANDED_ON,
-            "run": delivery.run,
-            "entry": delivery.entry,
-            "attempt": delivery.attempt,
-            "task_id": delivery.task_id,
-            "execution": delivery.execution,
+            **job.fields_of(delivery, *job.OF_JOB),
             "how": how,
             "ended_at": wire.timestamp(datetime.now(timezone.utc)),
             "next_at": next_at,
@@ -270,38 +257,22 @@ def receipt_document(
             log = [*log, _remark_line(remark)]
     return {
         "receipt": 1,
-        "run": delivery.run,
-        "entry": delivery.entry,
-        "attempt": delivery.attempt,
-        "task_id": delivery.task_id,
-        "task": delivery.task,
+        **job.fields_of(delivery, *job.OF_ENTRY, "task_id", *_OF_MESSAGE, "replaced"),
+        **job.fields_of(ran, "pid", "started_at", "wait", "runtime", "cpu", "max_rss"),
         "state": outcome.state,
         "source": "worker",
         "result": result,
         "error": None if outcome.error is None else dict(outcome.error),
-        "worker": delivery.worker,
         "host": host(),
-        "pid": ran.pid,
-        "queue": delivery.queue,
-        "sent_at": delivery.sent_at,
-        "received_at": delivery.received_at,
-        "started_at": ran.started_at,
         "finished_at": ran.finished_at or wire.timestamp(datetime.now(timezone.utc)),
-        "wait": ran.wait,
-        "runtime": ran.runtime,
         "executions": 1,
-        "redelivered": delivery.redelivered,
-        "retries": delivery.retries,
         "retried": [dict(one) for one in delivery.retried],
-        "replaced": delivery.replaced,
         "children": None,
         "code": code,
         "args_sha256": args_sha256,
         "result_sha256": digest,
         "log": list(log),
         "log_dropped": output.dropped,
-        "cpu": ran.cpu,
-        "max_rss": ran.max_rss,
         "evidence": evidence,
     }
 

@@ -136,11 +136,7 @@ def _record(delivery: Delivery, failure: dict[str, str], *, at_start: bool) -> b
     return encode_signed(
         {
             "kind": stream_records.KIND_RECEIVER_FAILED,
-            "run": delivery.run,
-            "entry": delivery.entry,
-            "attempt": delivery.attempt,
-            "task_id": delivery.task_id,
-            "execution": delivery.execution,
+            **job.fields_of(delivery, *job.OF_JOB),
             "failed_at": wire.timestamp(datetime.now(timezone.utc)),
             "at_start": at_start,
             **failure,
