@@ -67,21 +67,22 @@ def up(
 
     A stack that is up already is left as it is.
     """
-    from pytest_manifest.stack.background import UpOptions, default_app, status_document
+    from pytest_manifest.stack.background import default_app, status_document
     from pytest_manifest.stack.background import up as start
+    from pytest_manifest.stack.settings import Settings
 
-    options = UpOptions(
+    wanted = Settings(
         app=app or default_app(Path.cwd()),
         workers=workers,
-        cwd=Path.cwd(),
+        cwd=str(Path.cwd()),
         flower=flower or flower_port is not None,
         flower_port=flower_port or 0,
         log_format=log_format.value,
         log_level=log_level.upper(),
-        timeout=timeout,
     )
-    lines = list(start(options)) if json else start(options)
+    lines = start(wanted, timeout)
     if json:
+        list(lines)
         write_json(status_document())
     else:
         _say_all(lines)

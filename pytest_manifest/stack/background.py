@@ -8,7 +8,6 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -38,23 +37,6 @@ POLL_SECONDS: Final = 0.02
 FOLLOW_SECONDS: Final = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class UpOptions:
-    """The options of ``up``; ``timeout``: seconds until all workers answer.
-
-    ``flower_port`` 0: any that is free.
-    """
-
-    app: str
-    workers: int
-    cwd: Path
-    flower: bool
-    flower_port: int
-    log_format: str
-    log_level: str
-    timeout: float
-
-
 def default_app(folder: Path) -> str:
     """Give the app that MANIFEST_APP or pytest's ``manifest_app`` names, or raise StackError."""
     app = os.environ.get("MANIFEST_APP")
@@ -69,17 +51,20 @@ def default_app(folder: Path) -> str:
     return named
 
 
-def up(options: UpOptions) -> Iterator[str]:
-    """Start the stack unless it is up, and wait until it is ready; yields lines for the user."""
+def up(wanted: settings.Settings, timeout: float) -> Iterator[str]:
+    """Start the stack unless it is up, and wait until it is ready; yields lines for the user.
+
+    ``timeout``: seconds until its worker takes jobs.
+    """
     directory = runtime_directory()
     with changing(directory):
         state = read_state(directory)
         if state is not None:
-            _require_same(state, options)
+            _require_same(state, wanted)
             yield "already up"
         else:
             clean_up(directory)
-            _start(options, directory)
+            _start(wanted, directory, timeout)
             state = read_state(directory)
             if state is None:
                 raise StackError("the stack ended right after it was ready: see manifest stack up")
@@ -175,13 +160,13 @@ def logs(*, follow: bool) -> Iterator[tuple[str, str]] | None:
     return _lines(paths, directory if follow else None)
 
 
-def _require_same(state: settings.State, options: UpOptions) -> None:
-    if (state["app"], state["cwd"]) != (options.app, str(options.cwd)):
+def _require_same(state: settings.State, wanted: settings.Settings) -> None:
+    if (state["app"], state["cwd"]) != (wanted.app, wanted.cwd):
         raise StackError(
             f"a stack for {state['app']} in {state['cwd']} is up already: "
             "end it with manifest stack down first"
         )
-    if options.flower and not state["flower_url"]:
+    if wanted.flower and not state["flower_url"]:
         raise StackError(
             "the stack that is up has no Flower, as its workers send no events: end it with "
             "manifest stack down first"
@@ -214,36 +199,24 @@ def _require_one_app(name: str) -> None:
         load_app(StackAddress("", "", name, is_private=False))
 
 
-def _start(options: UpOptions, directory: Path) -> None:
-    put_on_path(options.cwd)
-    _require_one_app(options.app)
-    if options.flower and importlib.util.find_spec("flower") is None:
+def _start(wanted: settings.Settings, directory: Path, timeout: float) -> None:
+    put_on_path(Path(wanted.cwd))
+    _require_one_app(wanted.app)
+    if wanted.flower and importlib.util.find_spec("flower") is None:
         raise StackError("Flower is not installed: install pytest-celery-manifest[flower]")
-    if options.flower_port and is_listening(options.flower_port):
+    if wanted.flower_port and is_listening(wanted.flower_port):
         raise StackError(
-            f"port {options.flower_port} is taken: give another one with --flower-port, or leave "
+            f"port {wanted.flower_port} is taken: give another one with --flower-port, or leave "
             "it out for one that is free"
         )
     log.configure(level="WARNING")
-    client = SupervisorClient(
-        settings.Settings(
-            app=options.app,
-            workers=options.workers,
-            cwd=str(options.cwd),
-            log_format=options.log_format,
-            log_level=options.log_level,
-            detached=True,
-            state_file=str(state_file(directory)),
-            lock_file=str(lock_file(directory)),
-            flower=options.flower,
-            flower_port=options.flower_port,
-        )
-    )
+    state, lock = str(state_file(directory)), str(lock_file(directory))
+    client = SupervisorClient(wanted._replace(detached=True, state_file=state, lock_file=lock))
     client.start()
     try:
-        client.wait_workers(options.timeout)
-        if options.flower:
-            client.wait_flower(options.timeout)
+        client.wait_workers(timeout)
+        if wanted.flower:
+            client.wait_flower(timeout)
     except BaseException:
         client.stop()
         raise
