@@ -6,11 +6,14 @@ The check judges each entry again by its facts, and holds the record against the
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
-from itertools import islice
+from itertools import islice, pairwise
+from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from loguru import logger
 
@@ -314,12 +317,39 @@ def record_size(ledger: Ledger) -> RecordSize:
 def violations(ledger: Ledger, manifest: Manifest) -> Generator[Violation, None, None]:
     """Yield what in a run's record breaks a promise, in constant memory.
 
-    Raises LedgerError where the ledger, ManifestError where the manifest cannot be read.
+    Of many entries each of several processes judges a part. Raises LedgerError where the ledger,
+    ManifestError where the manifest cannot be read.
     """
-    yield from broken_invariants(ledger, manifest)
-    for one in judged_otherwise(ledger, manifest):
-        promise: Promise = "S4" if one.stored == "passed" else "S5"
-        yield Violation(promise, one.entry, one.sentence)
+    parts = min(os.cpu_count() or 1, len(manifest) // ENTRIES_OF_A_PROCESS)
+    if parts < 2:
+        yield from broken_invariants(ledger, manifest)
+        yield from map(_as_violation, judged_otherwise(ledger, manifest))
+        return
+    bounds = [len(manifest) * number // parts for number in range(parts + 1)]
+    with ProcessPoolExecutor(parts, get_context("spawn")) as processes:
+        found = [
+            processes.submit(_part_judged_otherwise, ledger.path, manifest, *part)
+            for part in pairwise(bounds)
+        ]
+        yield from broken_invariants(ledger, manifest)
+        for part in found:
+            yield from map(_as_violation, part.result())
+
+
+ENTRIES_OF_A_PROCESS: Final = 10_000
+"""Fewer are judged before another process has started."""
+
+
+def _part_judged_otherwise(
+    path: Path, manifest: Manifest, first: int, end: int
+) -> Sequence[Difference]:
+    with Ledger.open(path) as ledger:
+        return list(judged_otherwise(ledger, manifest, first, end))
+
+
+def _as_violation(one: Difference) -> Violation:
+    promise: Promise = "S4" if one.stored == "passed" else "S5"
+    return Violation(promise, one.entry, one.sentence)
 
 
 class Difference(NamedTuple):
@@ -337,15 +367,19 @@ class Difference(NamedTuple):
         return f"is recorded as {stored}, and by its facts it is {judged}"
 
 
-def judged_otherwise(ledger: Ledger, manifest: Manifest) -> Iterator[Difference]:
+def judged_otherwise(
+    ledger: Ledger, manifest: Manifest, first: int = 0, end: int | None = None
+) -> Iterator[Difference]:
     """Judge each entry again, and yield those whose status, code or fields are others.
 
-    By all facts, or by those that were known when the verdict was recorded: what was reported since
-    is judged when the run is taken up again.
+    Of a part those from the ``first`` on, before the ``end``. By all facts, or by those that were
+    known when the verdict was recorded: what was reported since is judged when the run is taken up
+    again.
     """
     judging = Judging(ledger, by_present_keys=_has_other_keys(ledger))
     with closing(manifest.lines()) as lines:
-        while some := list(islice(lines, BATCH)):
+        part = islice(lines, first, end)
+        while some := list(islice(part, BATCH)):
             entries = [manifest.parse(line.raw) for line in some]
             stored = ledger.verdicts.reasons([entry.id for entry in entries])
             judged = judging.each(entry for entry in entries if entry.id in stored)

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.ledger import Ledger
+from pytest_manifest.run import audit
 from pytest_manifest.run.fact_log import stamp
 from pytest_manifest.schema.run_facts import RunFact, SetBack, StoreFact
 from pytest_manifest.verdict.judging import Judging
+from tests.unit.ledger_support import verdict
 from tests.unit.shards_support import Shards
 
 
@@ -79,3 +81,20 @@ def test_what_a_run_was_sent_by_is_its_own(tmp_path: Path) -> None:
     assert of_both[0] == of_both[1]
     assert [one.is_private for one in found] == [True, False]
     assert all(one.first_start is not None for one in found)
+
+
+def test_several_processes_find_what_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each judges a part of the entries, and what it finds stands in the manifest's order."""
+    shards = Shards(tmp_path, total=5)
+    for _ in range(5):
+        shards.add()
+    path = shards.merged()
+    with Ledger.open(path, write=True) as ledger:
+        ledger.verdicts.record([(verdict(entry, "lost"), None) for entry in ("e4", "e0", "e2")])
+    alone = shards.broken(path)
+    assert [one.split()[1] for one in alone[-3:]] == ["e0:", "e2:", "e4:"]
+    monkeypatch.setattr(audit, "ENTRIES_OF_A_PROCESS", 2)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert shards.broken(path) == alone
