@@ -184,6 +184,7 @@ class Interrupts:
         if going_on and reporter is not None and reporter.verbosity >= 0:
             begin_line(reporter)
             reporter.write_line(self._what_happens(), yellow=True)
+            reporter.flush()  # a log or a pipe would have it when all is over
 
     def _what_happens(self) -> str:
         what, again = "interrupted", "Ctrl-C"

@@ -8,6 +8,7 @@ that two secrets can be told apart. ``manifest_secret`` adds a value that is hid
 from __future__ import annotations
 
 from pytest_manifest.redaction.documents import (
+    agree,
     differ,
     is_marked,
     redacted,
@@ -47,6 +48,7 @@ __all__ = [
     "DEFAULT_NAMES",
     "HIDDEN",
     "SHORTEST_SECRET",
+    "agree",
     "configure",
     "current_salt",
     "differ",

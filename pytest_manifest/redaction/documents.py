@@ -42,6 +42,39 @@ def is_marked(value: object) -> bool:
     return isinstance(value, str) and (value == HIDDEN or _MARKED.fullmatch(value) is not None)
 
 
+def agree(hidden: object, other: object) -> bool:
+    """Return whether two JSON values are the same but for what is hidden in the first one.
+
+    Another session has another salt, and may know fewer secrets.
+    """
+    if hidden == other:
+        return True
+    if isinstance(hidden, str) and isinstance(other, str):
+        return HIDDEN in hidden and _agree(_MARKED.sub(HIDDEN, hidden), _MARKED.sub(HIDDEN, other))
+    if isinstance(hidden, list) and isinstance(other, list):
+        return len(hidden) == len(other) and all(map(agree, hidden, other))
+    if isinstance(hidden, dict) and isinstance(other, dict):
+        return hidden.keys() == other.keys() and all(
+            agree(value, other[name]) for name, value in hidden.items()
+        )
+    return False
+
+
+def _agree(hidden: str, other: str) -> bool:
+    first, *middle, last = hidden.split(HIDDEN)
+    if len(other) < len(first) + len(last) or not other.startswith(first):
+        return False
+    if not other.endswith(last):
+        return False
+    at, end = len(first), len(other) - len(last)
+    for part in middle:
+        found = other.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True
+
+
 def redacted(value: JsonValue, secrets: Sequence[str] = ()) -> JsonValue:
     """Return a JSON value without secrets, and without these texts; itself, where the user wants
     to see all.

@@ -14,6 +14,7 @@ from pytest_manifest.ledger.facts import end_of
 from pytest_manifest.ledger.jobs import BATCH, LoadedAttempt
 from pytest_manifest.ledger.verdicts import StoredReason
 from pytest_manifest.manifest import Manifest
+from pytest_manifest.redaction import agree
 from pytest_manifest.schema import Entry, Receipt, Verdict, actual_cost, exact
 from pytest_manifest.schema.facts import Ended, Job
 from pytest_manifest.schema.receipts import Reuse
@@ -225,7 +226,7 @@ def is_same(judged: Judged, stored: StoredReason) -> bool:
     if found.status == "pending" or not reason:
         return True
     known = reason.get("why") if reason.get("code") == Left.code else reason
-    return found.reason.document() == known
+    return agree(known, found.reason.document())
 
 
 class Costs:

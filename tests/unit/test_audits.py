@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, get_args
 
@@ -11,6 +12,7 @@ import pytest
 from pytest_manifest.ledger import Ledger, utc_now
 from pytest_manifest.ledger.verdicts import StoredReason
 from pytest_manifest.manifest import Manifest, read_manifest
+from pytest_manifest.redaction import names, texts
 from pytest_manifest.run import audit_run
 from pytest_manifest.run.audit import judged_otherwise
 from pytest_manifest.run.settings import RunSettings
@@ -204,6 +206,21 @@ def test_what_has_no_end_after_the_lifetime_of_reports(
         with Ledger.open(path) as ledger:
             assert list(judged_otherwise(ledger, manifest)) == []
             assert list(ledger.facts.of_kind(Kind.TAKEN_UP)) == []
+
+
+def test_what_is_hidden_makes_no_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process has another salt, and knows no secret that a session was given."""
+    entry = an_entry(expect={"result": {"password": "sesame-4711", "said": "open tulip-0815"}})
+    found = {"password": "rose-2222", "said": "tulip-0815"}
+    row = Row("", [sent(), started(), ended(result=found)], ("failed", "unmet"), entry)
+    with monkeypatch.context() as session:
+        session.setattr(names.settings, "now", replace(names.settings.now, salt=b"another"))
+        session.setattr(texts.hidden_values.now, "literals", ("tulip-0815",))
+        path, manifest = recorded_run(row, tmp_path)
+    with Ledger.open(path) as ledger:
+        assert list(judged_otherwise(ledger, manifest)) == []
 
 
 @pytest.mark.parametrize(
