@@ -11,8 +11,8 @@ missing has it come to that end.
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence, Set
-from functools import partial
 
 from pytest_manifest.ledger import Ledger, utc_now
 from pytest_manifest.ledger.facts import end_of
@@ -235,19 +235,27 @@ def add_repeated_starts(
     processes they are two starts: Celery's pool gives a job to another process when the first one
     has died before its worker has heard that it had begun.
     """
-    known = ledger.events.starts(task_id)
+    known = defaultdict[str | None, list[Started]](list)
+    pids = defaultdict[tuple[object, ...], set[int | None]](set)
+    for one in ledger.events.starts(task_id):
+        known[one.execution].append(one)
+        pids[_place(one)].add(one.pid)
+    identities = {_identity(one) for same in known.values() for one in same}
     for start in starts:
-        same = [one for one in known if one.execution == start.execution]
-        if all(map(partial(_is_of_other_process, start), same)):
+        same, of_place = known[start.execution], pids[_place(start)]
+        # Those of its execution are all of its worker where there are as many as have a pid there.
+        if len(same) == len(of_place) and start.pid not in of_place:
             ledger.events.add([start])
-            known.append(start)
-        elif all(_identity(one) != _identity(start) for one in same):
+            same.append(start)
+            of_place.add(start.pid)
+            identities.add(_identity(start))
+        elif _identity(start) not in identities:
             facts.clashing(start)
 
 
-def _is_of_other_process(start: Started, of: Started) -> bool:
-    return start.pid != of.pid and (start.worker, start.host) == (of.worker, of.host)
+def _place(start: Started) -> tuple[object, ...]:
+    return start.execution, start.worker, start.host
 
 
 def _identity(start: Started) -> tuple[object, ...]:
-    return start.started_at, start.retries, start.worker, start.host, start.pid
+    return start.execution, start.started_at, start.retries, start.worker, start.host, start.pid
