@@ -70,7 +70,7 @@ class RunState:
     costs: dict[str, Decimal] = field(default_factory=dict)
     """What attempts of an earlier part of the run have cost, by task id."""
     workers: int | None = None
-    """Workers that answered; None where that is not known."""
+    """Jobs that the workers which answered run at once; None where that is not known."""
     leaves_jobs: bool = False
     """Whether a stack of ours may still hold jobs for a resume to take up: from the start until
     an end in good order shows that it does not, however much goes wrong between."""

@@ -138,7 +138,7 @@ def _take_over(strategy: Strategy, found: Preflight) -> None:
     risks = [one.message for one in found.holding]
     state.notices += found.said("warning") + risks + found.said("ok")
     state.warnings += risks
-    state.workers = len(found.workers) if found.answered else None
+    state.workers = (found.slots or len(found.workers)) if found.answered else None
     connections.slots = found.slots
     connections.nodes = set(found.workers)
     connections.departures.meet(facts_of(found.described), time.monotonic())

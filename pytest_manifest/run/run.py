@@ -83,7 +83,7 @@ class Run:
 
     @property
     def workers(self) -> int | None:
-        """Return how many workers answered; None where that is not known."""
+        """Return how many jobs the workers that answered run at once; None: that is not known."""
         return self._state.workers
 
     @property
