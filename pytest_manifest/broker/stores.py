@@ -64,6 +64,7 @@ class Servers:
             return channel.client.info("server")
 
     def _ask_store(self, url: str) -> object:
+        # Celery ships no types.
         backend: Any = result_backend(self._app, replace(self._address, backend_url=url))
         backend.connparams.update(LIMITS, retry_on_timeout=False)  # of Celery, which has no types
         client = backend.client

@@ -52,6 +52,7 @@ class Transport:
         """Say in a phrase which key of the broker's own has this name; None where none has."""
         return None
 
+    # ``channel`` is kombu's here and below, which ships no types.
     def connected(self, channel: Any, exchange: str) -> int | None:  # noqa: ARG002
         """Count the connections on which nodes listen for questions; None where nobody knows."""
         return None

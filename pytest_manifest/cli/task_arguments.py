@@ -79,7 +79,7 @@ class TaskSignature:
     hints: Mapping[str, object]
 
     @classmethod
-    def of(cls, name: str, task: Any) -> TaskSignature:
+    def of(cls, name: str, task: Any) -> TaskSignature:  # Celery ships no types
         """Read the signature and types of a task of Celery's, which ships no types.
 
         A type that is not known is left out.

@@ -11,7 +11,7 @@ missing has it come to that end.
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence, Set
 
 from pytest_manifest.ledger import Ledger, utc_now
@@ -235,18 +235,18 @@ def add_repeated_starts(
     processes they are two starts: Celery's pool gives a job to another process when the first one
     has died before its worker has heard that it had begun.
     """
-    known = defaultdict[str | None, list[Started]](list)
+    known = ledger.events.starts(task_id)
+    number = Counter(one.execution for one in known)
+    identities = {_identity(one) for one in known}
     pids = defaultdict[tuple[object, ...], set[int | None]](set)
-    for one in ledger.events.starts(task_id):
-        known[one.execution].append(one)
+    for one in known:
         pids[_place(one)].add(one.pid)
-    identities = {_identity(one) for same in known.values() for one in same}
     for start in starts:
-        same, of_place = known[start.execution], pids[_place(start)]
+        of_place = pids[_place(start)]
         # Those of its execution are all of its worker where there are as many as have a pid there.
-        if len(same) == len(of_place) and start.pid not in of_place:
+        if number[start.execution] == len(of_place) and start.pid not in of_place:
             ledger.events.add([start])
-            same.append(start)
+            number[start.execution] += 1
             of_place.add(start.pid)
             identities.add(_identity(start))
         elif _identity(start) not in identities:
