@@ -73,6 +73,12 @@ def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return found
 
 
+def private_broker(process: subprocess.Popen[str]) -> redis.Redis:
+    """A client of the broker that pytest has started."""
+    worker = next(p for p in family(process) if "celery" in p.cmdline())
+    return redis.Redis.from_url(worker.environ()["CELERY_BROKER_URL"])
+
+
 def all_gone(processes: list[psutil.Process]) -> None:
     eventually(lambda: not any(map(is_alive, processes)), within=30, what="every process has ended")
 
@@ -196,8 +202,7 @@ def test_a_message_that_is_nowhere_is_lost_and_said_so(project: Project) -> None
     rows += [{"id": f"q-{n}", "task": "jobs.double", "kwargs": {"n": n}} for n in range(5)]
     project.manifest("m.jsonl", rows)
     with running(project, "--manifest-workers=1") as process:
-        workers = [p for p in family(process) if "celery" in p.cmdline()]
-        with redis.Redis.from_url(workers[0].environ()["CELERY_BROKER_URL"]) as client:
+        with private_broker(process) as client:
             eventually(lambda: client.llen("celery") >= 4, what="the others wait in the queue")
             with client.pipeline() as both:
                 lost, _ = both.llen("celery").delete("celery").execute()
@@ -275,8 +280,11 @@ def test_what_was_taken_back_is_no_failure(project: Project, xdist: tuple[str, .
     reports += ["--alluredir=allure"] if not xdist else []
     with running(project, "-rs", *reports, *xdist, output=log) as process:
         eventually(lambda: "held" in project.ran(), within=100, what="the job has begun")
-        process.send_signal(signal.SIGINT)
-        eventually(lambda: "interrupted: " in log.read_text("utf-8"), what="pytest has heard of it")
+        with private_broker(process) as client:
+            eventually(lambda: client.llen("celery") > 20, what="the others wait in the queue")
+            process.send_signal(signal.SIGINT)
+            eventually(lambda: not client.llen("celery"), what="what waits has been taken back")
+        eventually(lambda: "interrupted: " in log.read_text("utf-8"), what="pytest has said so")
         marker.unlink()  # it comes to its end within the grace period
         process.wait(timeout=100)
     text = log.read_text("utf-8")
