@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pytest_manifest.planning import PlanBuilder
     from pytest_manifest.plugin.fixtures import planning_fixture
     from pytest_manifest.plugin.verdict_reader import ManifestRun
-    from pytest_manifest.redaction import manifest_secret
+    from pytest_manifest.redaction.texts import manifest_secret
     from pytest_manifest.reporting.run_page.sections import PageSection
     from pytest_manifest.schema import Entry, Receipt
     from pytest_manifest.schema.summary import RunSummary
@@ -66,7 +66,7 @@ _HOME: Final = {
     "current_job": "pytest_manifest.worker",
     "evidence": "pytest_manifest.worker",
     "instrument": "pytest_manifest.worker",
-    "manifest_secret": "pytest_manifest.redaction",  # nosec B105  # the name of a module
+    "manifest_secret": "pytest_manifest.redaction.texts",  # nosec B105  # the name of a module
     "planning_fixture": "pytest_manifest.plugin.fixtures",
 }
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Final, Literal, TextIO
 from loguru import logger
 
 from pytest_manifest.files import private_folder
-from pytest_manifest.redaction import HIDDEN, hide_environment, is_secret_name, redact
+from pytest_manifest.redaction.names import is_secret_name
+from pytest_manifest.redaction.texts import HIDDEN, hide_environment, redact
 from pytest_manifest.text import is_drawable, json_line, terminal_line
 
 if TYPE_CHECKING:

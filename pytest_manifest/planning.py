@@ -23,8 +23,9 @@ from typing import Annotated, get_type_hints
 from pydantic import BeforeValidator, JsonValue, TypeAdapter, ValidationError
 
 from pytest_manifest.errors import PlanError, no_access
-from pytest_manifest.manifest import Draft, Manifest, dump_entry, read_manifest, write_draft
+from pytest_manifest.manifest import Manifest, dump_entry, read_manifest
 from pytest_manifest.manifest.jsonl import MARK, placeholder_faults
+from pytest_manifest.manifest.writer import Draft, write_draft
 from pytest_manifest.schema import Entry, Header, cost_text, exact
 from pytest_manifest.schema.fields import LONGEST, is_identifier
 from pytest_manifest.schema.problems import problems

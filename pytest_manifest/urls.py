@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from pytest_manifest.redaction import redact_url
+from pytest_manifest.redaction.texts import redact_url
 
 REDIS_SCHEMES: Final[Mapping[str, str]] = {
     "redis": "redis",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pytest_manifest.manifest import jsonl, write_receipt_lines
-from pytest_manifest.manifest.writer import dump_document
+from pytest_manifest.manifest import jsonl
+from pytest_manifest.manifest.writer import dump_document, write_receipt_lines
 from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.receipts import ExportedDescendant
 

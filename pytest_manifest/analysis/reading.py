@@ -16,8 +16,9 @@ from pytest_manifest.ledger import AttemptRow, Ledger
 from pytest_manifest.ledger.queries import History, StoredEntry
 from pytest_manifest.ledger.rows import receipt_of
 from pytest_manifest.manifest import Manifest, id_and_task
-from pytest_manifest.schema import Entry, Receipt, Retried, Verdict, actual_cost, exact, shown
+from pytest_manifest.schema import Entry, Receipt, Verdict, exact, shown
 from pytest_manifest.schema.facts import Started
+from pytest_manifest.schema.receipts import Retried, actual_cost
 from pytest_manifest.schema.statuses import outcome_of
 from pytest_manifest.verdict import Costs
 from pytest_manifest.verdict.explanation import error_place

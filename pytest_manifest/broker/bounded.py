@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import Any, Final, Generic, TypeVar
 
 from pytest_manifest.errors import StackError
-from pytest_manifest.redaction import redact_url
+from pytest_manifest.redaction.texts import redact_url
 from pytest_manifest.urls import is_in_process
 
 T = TypeVar("T")

@@ -38,7 +38,7 @@ from pytest_manifest.broker.celery_settings import OPTIONS, harmless, is_overrid
 from pytest_manifest.broker.transports import SOCKET_TIMEOUT, transport_of
 from pytest_manifest.compat.celery import setting_names
 from pytest_manifest.errors import StackError
-from pytest_manifest.redaction import redact, redact_url
+from pytest_manifest.redaction.texts import redact, redact_url
 from pytest_manifest.text import listed, plural, short_path
 from pytest_manifest.urls import StackAddress, is_redis, scheme_of
 

@@ -30,7 +30,8 @@ from pytest_manifest.broker.routing import MESSAGE_OPTIONS, Options, Routing, de
 from pytest_manifest.broker.workers import TaskLimits, message_limits
 from pytest_manifest.compat.celery import in_place_of, settings_on_top
 from pytest_manifest.errors import DispatchError
-from pytest_manifest.redaction import may_hold_secret, redact, redacted
+from pytest_manifest.redaction.documents import redacted
+from pytest_manifest.redaction.texts import may_hold_secret, redact
 from pytest_manifest.schema import wire
 from pytest_manifest.schema.models import Entry
 from pytest_manifest.text import short

@@ -23,7 +23,7 @@ from pytest_manifest.broker.routing import AppRouting, destination_of, queue_nam
 from pytest_manifest.broker.transports import transport_of
 from pytest_manifest.broker.workers import TaskLimits
 from pytest_manifest.errors import StackError
-from pytest_manifest.redaction import redact_about, redact_url
+from pytest_manifest.redaction.texts import redact_about, redact_url
 from pytest_manifest.schema import Entry
 from pytest_manifest.urls import StackAddress, is_rpc
 from pytest_manifest.verdict.problems import Refused

@@ -17,7 +17,7 @@ from kombu import Queue
 
 from pytest_manifest.broker.transports import Transport
 from pytest_manifest.errors import DispatchError
-from pytest_manifest.redaction import redact
+from pytest_manifest.redaction.texts import redact
 from pytest_manifest.schema.models import Entry
 
 Options = dict[str, object]

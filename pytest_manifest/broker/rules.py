@@ -29,7 +29,7 @@ from pytest_manifest.broker.workers import (
     unsaid_warnings,
 )
 from pytest_manifest.errors import DispatchError
-from pytest_manifest.redaction import redact
+from pytest_manifest.redaction.texts import redact
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.wire import WORKER_MARK
 from pytest_manifest.text import plural

@@ -24,7 +24,7 @@ from loguru import logger
 from pytest_manifest import urls as addresses
 from pytest_manifest.broker.client import connect, result_backend
 from pytest_manifest.broker.workers import Worker
-from pytest_manifest.redaction import redact_about, redact_url
+from pytest_manifest.redaction.texts import redact_about, redact_url
 
 if TYPE_CHECKING:
     from celery.backends.base import Backend

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping
 from typing import Any, ClassVar, Final
 
-from pytest_manifest.redaction import redact
+from pytest_manifest.redaction.texts import redact
 from pytest_manifest.urls import AMQP_SCHEMES, IN_PROCESS, REDIS_SCHEMES, scheme_of
 
 CONNECT_TIMEOUT: Final = 5.0  # s

@@ -19,8 +19,7 @@ from pytest_manifest.cli.stored_run import StoredRun
 from pytest_manifest.files import FILE_MODE, folder_of
 from pytest_manifest.ledger import Statuses
 from pytest_manifest.ledger.queries import BATCH
-from pytest_manifest.manifest import atomic_file, write_receipt_lines
-from pytest_manifest.manifest.writer import writing
+from pytest_manifest.manifest.writer import atomic_file, write_receipt_lines, writing
 from pytest_manifest.run.exports import exported_lines
 from pytest_manifest.verdict.explanation import failed_of, number_of
 

@@ -18,7 +18,7 @@ from pytest_manifest.errors import ManifestError, PlanError
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.facts import document_of
 from pytest_manifest.ledger.jobs import LoadedAttempt
-from pytest_manifest.redaction import redacted
+from pytest_manifest.redaction.documents import redacted
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.facts import Ended, Job, Stored
 from pytest_manifest.schema.run_facts import JobFact, RunFact, TaskFact

@@ -14,9 +14,9 @@ from pytest_manifest.cli.output import say, write_json
 from pytest_manifest.cli.runs_folder import hide_secrets
 from pytest_manifest.cli.task_arguments import TaskSignatures
 from pytest_manifest.errors import Fault, ManifestError
-from pytest_manifest.manifest import Limits, Manifest, read_manifest
-from pytest_manifest.manifest.jsonl import open_regular
-from pytest_manifest.redaction import redact
+from pytest_manifest.manifest import Manifest, read_manifest
+from pytest_manifest.manifest.jsonl import Limits, open_regular
+from pytest_manifest.redaction.texts import redact
 from pytest_manifest.text import plural
 
 MOST_FAULTS: Final = 10_000

@@ -20,8 +20,9 @@ from pytest_manifest.cli.output import check_target, make_folder, say, write_jso
 from pytest_manifest.cli.runs_folder import pytest_command
 from pytest_manifest.cli.task_arguments import TaskSignature, TaskSignatures, jsonable
 from pytest_manifest.errors import Fault, ManifestError, PlanError
-from pytest_manifest.manifest import atomic_file, dump_entry
-from pytest_manifest.redaction import redact_about, redact_url
+from pytest_manifest.manifest import dump_entry
+from pytest_manifest.manifest.writer import atomic_file
+from pytest_manifest.redaction.texts import redact_about, redact_url
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.problems import problems
 from pytest_manifest.text import plural

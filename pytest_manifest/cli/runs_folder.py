@@ -8,10 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from pytest_manifest import redaction
 from pytest_manifest.errors import LedgerError, StackError
 from pytest_manifest.files import FILE_MODE, MODE_HINT, parsed_mode
 from pytest_manifest.ini import BATCH_INI, batch_setting, batch_settings
+from pytest_manifest.redaction.names import configure
+from pytest_manifest.redaction.texts import hide_environment
 from pytest_manifest.text import listed
 
 NAME: Final = "runs"
@@ -55,10 +56,10 @@ def hide_secrets() -> None:
     names = settings.get("manifest_redact_names")
     words = names.replace(",", " ").split() if isinstance(names, str) else ()
     try:
-        redaction.configure(names=words, is_on=settings.get("manifest_redact") != "no")
+        configure(names=words, is_on=settings.get("manifest_redact") != "no")
     except ValueError as error:
         raise StackError(f"manifest_redact_names = {names}: {error}") from error
-    redaction.hide_environment()
+    hide_environment()
 
 
 def hide_secrets_of_newest(folder: Path) -> None:

@@ -25,8 +25,9 @@ from pydantic import JsonValue, TypeAdapter
 from pytest_manifest.ledger.database import Database, LedgerPart
 from pytest_manifest.ledger.rows import Row, microseconds, moment, moment_of, receipt_of, text
 from pytest_manifest.ledger.tables import RARE
-from pytest_manifest.schema import PARSED, Receipt
+from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.facts import Ended, FactSource, Kind, Started, Stored
+from pytest_manifest.schema.fields import PARSED
 from pytest_manifest.schema.run_facts import KINDS, JobFact, RunFact
 
 _COLUMNS: Final = (

@@ -26,7 +26,7 @@ from pytest_manifest.ledger.tables import LEDGER_VERSION, TABLES, VIEWS, type_qu
 from pytest_manifest.ledger.transfers import Transfers
 from pytest_manifest.ledger.tree_queries import TreeQueries
 from pytest_manifest.ledger.verdicts import Verdicts
-from pytest_manifest.manifest import sync
+from pytest_manifest.manifest.writer import sync
 
 
 class Ledger:

@@ -16,7 +16,7 @@ from pytest_manifest.ledger.files import refuse_network, sqlite_uri
 from pytest_manifest.ledger.rows import RunSegment, text
 from pytest_manifest.ledger.run_info import stored
 from pytest_manifest.ledger.tables import LEDGER_VERSION, TABLES, VIEWS
-from pytest_manifest.manifest import sync
+from pytest_manifest.manifest.writer import sync
 
 # The file becomes visible only when complete and synced, so it needs no journal.
 _SETTINGS = ("journal_mode = OFF", "synchronous = OFF", "cache_size = -65536")

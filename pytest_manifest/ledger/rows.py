@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.schema import PARSED, RULE, Receipt, Verdict, VerdictStatus, is_identifier
+from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
+from pytest_manifest.schema.fields import PARSED, RULE, is_identifier
 from pytest_manifest.schema.statuses import STATUSES
 
 SendState = Literal["planned", "intent", "sent", "uncertain", "withheld", "withdrawn", "reused"]

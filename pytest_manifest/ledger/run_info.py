@@ -12,7 +12,7 @@ from pytest_manifest.ledger import rows
 from pytest_manifest.ledger.database import LedgerPart
 from pytest_manifest.ledger.tables import RUN
 from pytest_manifest.manifest import Shard
-from pytest_manifest.redaction import SHORTEST_SECRET, manifest_secret
+from pytest_manifest.redaction.texts import SHORTEST_SECRET, manifest_secret
 from pytest_manifest.schema.wire import RUN8_LENGTH
 
 SHARD: Final = "shard"

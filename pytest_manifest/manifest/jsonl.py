@@ -22,8 +22,9 @@ from typing import IO, Any, Final, NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from pytest_manifest.errors import Fault, ManifestError
-from pytest_manifest.schema import MAX_DEPTH, Document, problems
-from pytest_manifest.schema.problems import in_json
+from pytest_manifest.schema.fields import Document
+from pytest_manifest.schema.json_values import MAX_DEPTH
+from pytest_manifest.schema.problems import in_json, problems
 
 BLANK: Final = "the line is blank; remove it"
 _BOM = b"\xef\xbb\xbf"

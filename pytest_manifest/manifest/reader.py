@@ -17,7 +17,8 @@ from pydantic import ValidationError
 from pytest_manifest.errors import ManifestError
 from pytest_manifest.manifest import jsonl
 from pytest_manifest.manifest.scan import Places, Summary, digest_of, scan, stamp_of
-from pytest_manifest.schema import PARSED, Entry, Header
+from pytest_manifest.schema import Entry, Header
+from pytest_manifest.schema.fields import PARSED
 
 
 def read_manifest(

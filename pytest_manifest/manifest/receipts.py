@@ -20,7 +20,8 @@ from typing_extensions import Self
 from pytest_manifest.errors import Fault, ManifestError
 from pytest_manifest.manifest import jsonl
 from pytest_manifest.manifest.writer import dump_fields
-from pytest_manifest.schema import RULE, Receipt, is_identifier
+from pytest_manifest.schema import Receipt
+from pytest_manifest.schema.fields import RULE, is_identifier
 from pytest_manifest.schema.receipts import ExportedDescendant
 
 _dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode

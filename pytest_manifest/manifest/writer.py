@@ -20,7 +20,8 @@ from pytest_manifest.files import FILE_MODE, new_file
 from pytest_manifest.manifest.jsonl import Faults, Line, file_error, parse_document
 from pytest_manifest.manifest.reader import Manifest, load
 from pytest_manifest.manifest.scan import Places, Summary, stamp_of
-from pytest_manifest.schema import Document, Entry, Expectations, Header
+from pytest_manifest.schema import Entry, Expectations, Header
+from pytest_manifest.schema.fields import Document
 from pytest_manifest.schema.models import ASKED_BY_NAME
 from pytest_manifest.schema.problems import model_in
 

@@ -57,7 +57,7 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except ManifestToolError as error:
-        from pytest_manifest.redaction import redact
+        from pytest_manifest.redaction.texts import redact
 
         raise pytest.UsageError(redact(str(error))) from error
 

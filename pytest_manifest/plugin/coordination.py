@@ -25,7 +25,7 @@ from pytest_manifest.processes import boot_id, has_ended, locked, pid_namespace
 if TYPE_CHECKING:
     import pytest
 
-    from pytest_manifest.manifest import Balance
+    from pytest_manifest.manifest.partition import Balance
 
 
 @dataclass
@@ -89,7 +89,7 @@ class Coordination:
 
     def balance(self) -> Balance:
         """Return the times that the controller has read; the ledger may have changed since."""
-        from pytest_manifest.manifest import Balance
+        from pytest_manifest.manifest.partition import Balance
 
         document = json.loads((self.folder / "balance.json").read_text("utf-8"))
         return Balance.of(document["run"], document["seconds"])

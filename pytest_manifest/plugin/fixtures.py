@@ -96,7 +96,7 @@ def secret_registry() -> Callable[[str], str]:
 
     It returns the value. Raises ValueError for one of less than four characters.
     """
-    from pytest_manifest.redaction import manifest_secret
+    from pytest_manifest.redaction.texts import manifest_secret
 
     return manifest_secret
 

@@ -12,7 +12,8 @@ from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.bindings import Binding
-    from pytest_manifest.manifest import Groups, Manifest
+    from pytest_manifest.manifest import Manifest
+    from pytest_manifest.manifest.partition import Groups
     from pytest_manifest.plugin.options import Options
     from pytest_manifest.reporting.run_report import Notices
 
@@ -42,7 +43,8 @@ class ManifestStore:
         Raises pytest.UsageError with every fault of the file, or where its signature is required
         and does not hold.
         """
-        from pytest_manifest.manifest import Limits, read_manifest
+        from pytest_manifest.manifest import read_manifest
+        from pytest_manifest.manifest.jsonl import Limits
         from pytest_manifest.plugin.run_options import check_work_order
 
         path = self._resolve(path)
@@ -86,7 +88,7 @@ class ManifestStore:
 
         They hold the entries of this session. Raises pytest.UsageError where they cannot be made.
         """
-        from pytest_manifest.manifest import Groups
+        from pytest_manifest.manifest.partition import Groups
 
         path = self._resolve(path)
         if path not in self._groups:
@@ -107,7 +109,7 @@ class ManifestStore:
             return manifest.ids
         path = manifest.path.resolve()
         if path not in self._shares:
-            from pytest_manifest.manifest import entries_of
+            from pytest_manifest.manifest.partition import entries_of
 
             with user_errors():
                 self._shares[path] = entries_of(shard, manifest)

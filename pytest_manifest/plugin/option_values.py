@@ -21,7 +21,8 @@ from pytest_manifest.files import MODE_HINT, parsed_mode
 from pytest_manifest.plugin.option_kinds import Given, Option, Repeated
 
 if TYPE_CHECKING:
-    from pytest_manifest.manifest import Balance, GroupRule, Shard
+    from pytest_manifest.manifest import Shard
+    from pytest_manifest.manifest.partition import Balance, GroupRule
 
 Word = TypeVar("Word", bound=str)
 _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -139,7 +140,7 @@ def failure_limit(given: Given) -> tuple[int | float, bool]:
 
 def aggregate(given: Given) -> GroupRule:
     """Return how entries are put together into one test."""
-    from pytest_manifest.manifest import GroupRule
+    from pytest_manifest.manifest.partition import GroupRule
 
     match = re.fullmatch(r"task|chunk:([0-9]{1,9})", given.text)
     if match is None or (match[1] is not None and int(match[1]) < 1):
@@ -254,7 +255,7 @@ def _balance(given: Given, run: str) -> Balance:
     """Read the times of a run, given by its id or its ledger's file."""
     from pytest_manifest.errors import LedgerError
     from pytest_manifest.ledger import Ledger
-    from pytest_manifest.manifest import Balance
+    from pytest_manifest.manifest.partition import Balance
 
     path = _ledger_of(given, run)
     if path is None:
@@ -286,7 +287,7 @@ def _ledger_of(given: Given, run: str) -> Path | None:
 
 def run_name(given: Given) -> str:
     """Return the id of a run: it is looked for in the ledgers' folder, and nowhere else."""
-    from pytest_manifest.schema import RULE, is_identifier
+    from pytest_manifest.schema.fields import RULE, is_identifier
 
     if not is_identifier(given.text):
         raise given.refused(f"{RULE}; name a run by its id")
@@ -347,7 +348,7 @@ def stack_arguments(given: argparse.Namespace, rows: Mapping[str, Option[Any]]) 
     yield from (f" {shlex.quote(one)}" for one in settings_file(given))
     for name in ("app", "broker", "backend"):
         if value := getattr(given, rows[name].dest):
-            from pytest_manifest.redaction import redact_url
+            from pytest_manifest.redaction.texts import redact_url
 
             shown = redact_url(value) if "://" in value else value
             yield f" {rows[name].flag}={shlex.quote(shown)}"
@@ -360,7 +361,7 @@ NO_NAMES: Final[tuple[str, ...]] = ()
 
 def secret_names(given: Given) -> tuple[str, ...]:
     """Return names, and names with an exclamation mark, that blanks or commas are between."""
-    from pytest_manifest.redaction import parse_names
+    from pytest_manifest.redaction.names import parse_names
 
     words = tuple(given.text.replace(",", " ").split())
     try:

@@ -22,7 +22,8 @@ from pytest_manifest.plugin.manifest_store import ManifestStore
 from pytest_manifest.plugin.session import ManifestSession, manifest_session
 
 if TYPE_CHECKING:
-    from pytest_manifest.manifest import Manifest, Outline
+    from pytest_manifest.manifest import Manifest
+    from pytest_manifest.manifest.reader import Outline
 
 
 def generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -9,7 +9,8 @@ import pytest
 from pytest_manifest.bindings import binding_of
 from pytest_manifest.compat.pytest import change_texts
 from pytest_manifest.plugin.session import known_session
-from pytest_manifest.redaction import is_on, redact, without_cut
+from pytest_manifest.redaction.names import is_on
+from pytest_manifest.redaction.texts import redact, without_cut
 from pytest_manifest.schema.shown import Secrets, pieces_of, shown_text
 
 

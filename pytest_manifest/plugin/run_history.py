@@ -477,7 +477,7 @@ def _overlapping_runs(options: Options, manifest: Manifest) -> list[Path]:
     Those of the manifest as it is, of this file as it was, whose shards were others.
     Leaves out a merged run where the runs that it was merged of are here too: it would count twice.
     """
-    from pytest_manifest.manifest import overlap
+    from pytest_manifest.manifest.partition import overlap
 
     found: list[Path] = []
     for path in find_runs(options.ledgers, manifest.path, manifest.sha256):

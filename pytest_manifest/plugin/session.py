@@ -133,7 +133,8 @@ def manifest_session(config: pytest.Config) -> ManifestSession:
     if SESSION_KEY not in config.stash:
         from pytest_manifest.plugin.coordination import joined
         from pytest_manifest.plugin.option_conflicts import read_options
-        from pytest_manifest.redaction import configure, hide_environment, use_salt
+        from pytest_manifest.redaction.names import configure, use_salt
+        from pytest_manifest.redaction.texts import hide_environment
 
         options = read_options(config)
         configure(names=options.redact_names, is_on=options.redact == "yes")

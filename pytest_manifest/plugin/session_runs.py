@@ -30,7 +30,7 @@ import pytest
 from pytest_manifest.console import begin_line, terminal_file
 from pytest_manifest.files import copy_privately
 from pytest_manifest.plugin.context import PluginContext
-from pytest_manifest.redaction import registered_secrets
+from pytest_manifest.redaction.texts import registered_secrets
 
 if TYPE_CHECKING:
     from types import FrameType

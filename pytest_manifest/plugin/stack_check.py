@@ -27,7 +27,7 @@ from pytest_manifest.plugin.option_conflicts import read_options
 from pytest_manifest.plugin.options import Options
 from pytest_manifest.plugin.run_options import key_for_own_workers, receipt_keys
 from pytest_manifest.plugin.stacks import EMBEDDED_START, external_address, reach
-from pytest_manifest.redaction import redact, redact_url
+from pytest_manifest.redaction.texts import redact, redact_url
 from pytest_manifest.text import plural
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import pytest
 
 from pytest_manifest.errors import DispatchError, ManifestToolError, StackError
 from pytest_manifest.process_state import ProcessState
-from pytest_manifest.redaction import redact, redact_url
+from pytest_manifest.redaction.texts import redact, redact_url
 from pytest_manifest.urls import is_in_process
 
 if TYPE_CHECKING:

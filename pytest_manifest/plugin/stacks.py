@@ -23,7 +23,7 @@ from pytest_manifest.plugin.report_texts import JobsWarnings
 from pytest_manifest.plugin.run_options import key_for_own_workers
 from pytest_manifest.plugin.runtest import OthersLogs
 from pytest_manifest.plugin.session_runs import SessionRuns
-from pytest_manifest.redaction import redact_url
+from pytest_manifest.redaction.texts import redact_url
 
 if TYPE_CHECKING:
     from pytest_manifest.ledger import RunInfo

@@ -12,7 +12,8 @@ from pytest_manifest.bindings import Binding
 from pytest_manifest.ledger import BUDGET, AttemptRow, EntryVerdict, Ledger, StoredVerdict
 
 if TYPE_CHECKING:
-    from pytest_manifest.manifest import Groups, Manifest
+    from pytest_manifest.manifest import Manifest
+    from pytest_manifest.manifest.partition import Groups
     from pytest_manifest.schema import Receipt
 
 

@@ -20,7 +20,7 @@ from pytest_manifest.plugin.context import ending_session
 from pytest_manifest.plugin.coordination import Coordination
 from pytest_manifest.plugin.manifest_store import report_unselected
 from pytest_manifest.plugin.session import SALT, ManifestSession, manifest_session
-from pytest_manifest.redaction import current_salt
+from pytest_manifest.redaction.names import current_salt
 from pytest_manifest.reporting.run_report import UNWRITTEN
 
 if TYPE_CHECKING:

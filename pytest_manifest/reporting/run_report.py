@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 import pytest
 
 from pytest_manifest.errors import ManifestToolError
-from pytest_manifest.redaction import redact
+from pytest_manifest.redaction.texts import redact
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

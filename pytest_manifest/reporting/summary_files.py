@@ -23,7 +23,7 @@ from pytest_manifest.files import FILE_MODE, append, folder_of, write_whole
 from pytest_manifest.ledger import BUDGET, OVER_BUDGET, Ledger
 from pytest_manifest.ledger.run_info import ACCEPTED
 from pytest_manifest.manifest.writer import atomic_file
-from pytest_manifest.redaction import redact_url
+from pytest_manifest.redaction.texts import redact_url
 from pytest_manifest.reporting import descendants, run_report
 from pytest_manifest.reporting.github_runner import FailingEntries, keep_failing, step_summary_file
 from pytest_manifest.reporting.run_statistics import (

@@ -23,7 +23,7 @@ import pytest
 from pytest_manifest.analysis.causes import EXAMPLES
 from pytest_manifest.bindings import OF_VERDICT
 from pytest_manifest.errors import ManifestToolError
-from pytest_manifest.redaction import redact
+from pytest_manifest.redaction.texts import redact
 from pytest_manifest.reporting import run_report, terminal_run
 from pytest_manifest.reporting.next_step import Command
 from pytest_manifest.reporting.run_statistics import statistics_of

@@ -32,7 +32,7 @@ from pytest_manifest.broker.connection import reply_queue
 from pytest_manifest.broker.transports import transport_of
 from pytest_manifest.compat.celery import if_made
 from pytest_manifest.errors import StackError
-from pytest_manifest.redaction import redact_error, redact_url
+from pytest_manifest.redaction.texts import redact_error, redact_url
 from pytest_manifest.results.django_results import DjangoSource, is_of_django
 from pytest_manifest.results.read_errors import FINAL_STATES, ReadErrors
 from pytest_manifest.schema import ErrorInfo, State

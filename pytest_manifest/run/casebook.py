@@ -20,7 +20,7 @@ from pytest_manifest.ledger import RECEIPT_KEYS, Ledger
 from pytest_manifest.ledger.jobs import BATCH
 from pytest_manifest.ledger.run_info import key_of
 from pytest_manifest.log import log_failure
-from pytest_manifest.redaction import redact
+from pytest_manifest.redaction.texts import redact
 from pytest_manifest.run.inflight import PendingAttempt
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.facts import Announced, Ended, Job

@@ -13,8 +13,9 @@ from pytest_manifest.errors import LedgerError
 from pytest_manifest.files import copy_privately
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.files import RunFiles
-from pytest_manifest.manifest import Manifest, id_and_task, read_manifest, sync
+from pytest_manifest.manifest import Manifest, id_and_task, read_manifest
 from pytest_manifest.manifest.jsonl import is_remark
+from pytest_manifest.manifest.writer import sync
 from pytest_manifest.run.strategy import NOT_OURS
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.wire import canonical

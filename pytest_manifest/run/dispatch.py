@@ -21,7 +21,7 @@ from pytest_manifest.ledger import RECEIPT_KEYS, TO_REUSE, Ledger, RunInfo, utc_
 from pytest_manifest.ledger.files import RunFiles, next_run_number
 from pytest_manifest.ledger.run_info import ACCEPTED, SHARD
 from pytest_manifest.manifest import Manifest, Shard
-from pytest_manifest.redaction import redact_url
+from pytest_manifest.redaction.texts import redact_url
 from pytest_manifest.results.stream import has_stream
 from pytest_manifest.run import send_queue
 from pytest_manifest.run.casebook import Evaluated, require_signatures, signing_refusals

@@ -24,8 +24,8 @@ from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.ledger.run_info import REUSED_RUNS
 from pytest_manifest.ledger.transfers import ImportedEntry
-from pytest_manifest.manifest import Manifest, descendant_line, receipt_line
-from pytest_manifest.manifest.receipts import Exported, ReceiptIndex
+from pytest_manifest.manifest import Manifest
+from pytest_manifest.manifest.receipts import Exported, ReceiptIndex, descendant_line, receipt_line
 from pytest_manifest.run.casebook import require_signatures
 from pytest_manifest.run.changes import kept_manifest
 from pytest_manifest.run.task_metadata import OwnLimits

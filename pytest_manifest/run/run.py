@@ -18,8 +18,8 @@ from loguru import logger
 from pytest_manifest.errors import DispatchError, LedgerError, ManifestToolError
 from pytest_manifest.ledger import OVER_BUDGET, SECRETS, Ledger
 from pytest_manifest.log import log_failure
-from pytest_manifest.manifest import write_receipt_lines
-from pytest_manifest.redaction import redact
+from pytest_manifest.manifest.writer import write_receipt_lines
+from pytest_manifest.redaction.texts import redact
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.run.casebook import Correction
 from pytest_manifest.run.engine import Engine

@@ -28,7 +28,7 @@ from pytest_manifest.ledger import (
     utc_now,
 )
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.redaction import redact_url
+from pytest_manifest.redaction.texts import redact_url
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.run.casebook import Casebook, require_signatures, verdict_on
 from pytest_manifest.run.connections import RunConnections, RunState

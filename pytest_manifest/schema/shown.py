@@ -12,17 +12,9 @@ from typing import Final
 from pydantic import JsonValue
 from pydantic_core import from_json
 
-from pytest_manifest.redaction import (
-    is_on,
-    redact,
-    redacted,
-    redacted_schema,
-    secret_signs,
-    secrets_in,
-    spelled,
-    without,
-    without_cut,
-)
+from pytest_manifest.redaction.documents import redacted, redacted_schema, secrets_in
+from pytest_manifest.redaction.names import is_on
+from pytest_manifest.redaction.texts import redact, secret_signs, spelled, without, without_cut
 from pytest_manifest.schema.models import Entry, Expectations, Header
 from pytest_manifest.schema.patterns import found_in
 from pytest_manifest.schema.receipts import ErrorInfo, Mismatch, Receipt, Verdict

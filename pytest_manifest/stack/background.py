@@ -17,7 +17,7 @@ from pytest_manifest import log
 from pytest_manifest.errors import StackError
 from pytest_manifest.ini import batch_setting, put_on_path
 from pytest_manifest.processes import has_ended, pid_scope
-from pytest_manifest.redaction import redact_url
+from pytest_manifest.redaction.texts import redact_url
 from pytest_manifest.stack import settings
 from pytest_manifest.stack.client import SupervisorClient
 from pytest_manifest.stack.state import (

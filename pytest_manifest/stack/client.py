@@ -24,7 +24,7 @@ from pytest_manifest.compat.older import way_to_redis
 from pytest_manifest.errors import StackError
 from pytest_manifest.files import remove
 from pytest_manifest.processes import kill_group
-from pytest_manifest.redaction import hide, redact, redact_url
+from pytest_manifest.redaction.texts import hide, redact, redact_url
 from pytest_manifest.stack import settings as stack_settings
 from pytest_manifest.stack.services import ready_file, tail, worker_log
 from pytest_manifest.stack.valkey import FLUSH_SECONDS, is_listening, server_binary

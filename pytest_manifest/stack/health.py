@@ -17,7 +17,7 @@ from pytest_manifest.broker.bounded import BoundedCaller, PeerTimeoutError
 from pytest_manifest.broker.transports import transport_of
 from pytest_manifest.compat.older import way_to_redis
 from pytest_manifest.errors import ResultStoreError, StackError
-from pytest_manifest.redaction import redact_about, redact_url
+from pytest_manifest.redaction.texts import redact_about, redact_url
 from pytest_manifest.results.django_results import WorkersDatabases, is_of_django
 from pytest_manifest.results.stream import open_client_at
 from pytest_manifest.urls import SENTINEL, StackAddress, is_redis, is_tls, kind_of, scheme_of

@@ -30,7 +30,7 @@ from pytest_manifest.compat import celery
 from pytest_manifest.compat.older import requests_kept
 from pytest_manifest.errors import StackError
 from pytest_manifest.process_state import worker_within
-from pytest_manifest.redaction import redact
+from pytest_manifest.redaction.texts import redact
 from pytest_manifest.signing import Signer
 from pytest_manifest.stack import in_memory_worker
 from pytest_manifest.stack.client import WorkerExit

@@ -26,7 +26,7 @@ from loguru import logger
 
 from pytest_manifest.compat.billiard import exception_info
 from pytest_manifest.compat.celery import tracer_under
-from pytest_manifest.redaction import redact
+from pytest_manifest.redaction.texts import redact
 from pytest_manifest.worker.job import end_what_is_left
 
 

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta, timezone
 from itertools import chain
 from typing import Final, TypeAlias
 
-from pytest_manifest.redaction import redacted
+from pytest_manifest.redaction.documents import redacted
 from pytest_manifest.schema import Entry, Receipt, wire
 from pytest_manifest.schema.facts import (
     Ended,

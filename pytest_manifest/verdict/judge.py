@@ -17,7 +17,7 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Final, Literal
 
-from pytest_manifest.schema import Entry, Receipt, VerdictStatus, actual_cost, exact, statuses
+from pytest_manifest.schema import Entry, Receipt, VerdictStatus, exact, statuses
 from pytest_manifest.schema.facts import (
     ChildUnsent,
     Job,
@@ -31,6 +31,7 @@ from pytest_manifest.schema.facts import (
     WithheldCode,
     value,
 )
+from pytest_manifest.schema.receipts import actual_cost
 from pytest_manifest.schema.run_facts import JobFacts, RunFacts
 from pytest_manifest.verdict import belief, problems
 from pytest_manifest.verdict.case import (

@@ -14,10 +14,10 @@ from pytest_manifest.ledger.facts import end_of
 from pytest_manifest.ledger.jobs import BATCH, LoadedAttempt
 from pytest_manifest.ledger.verdicts import StoredReason
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.redaction import agree
-from pytest_manifest.schema import Entry, Receipt, Verdict, actual_cost, exact
+from pytest_manifest.redaction.documents import agree
+from pytest_manifest.schema import Entry, Receipt, Verdict, exact
 from pytest_manifest.schema.facts import Ended, Job
-from pytest_manifest.schema.receipts import Reuse
+from pytest_manifest.schema.receipts import Reuse, actual_cost
 from pytest_manifest.schema.run_facts import (
     JobFact,
     JobFacts,

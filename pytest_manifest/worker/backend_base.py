@@ -20,7 +20,7 @@ from celery.exceptions import Reject
 from loguru import logger
 
 from pytest_manifest.process_state import holding
-from pytest_manifest.redaction import redact
+from pytest_manifest.redaction.texts import redact
 from pytest_manifest.worker import announcements, store_waits
 from pytest_manifest.worker import receipt as outcomes
 from pytest_manifest.worker.handoff import note_elsewhere

@@ -22,7 +22,7 @@ from loguru import logger
 from pydantic import JsonValue
 
 from pytest_manifest.compat.celery import before_replacing, first_messages
-from pytest_manifest.redaction import redact_url
+from pytest_manifest.redaction.texts import redact_url
 from pytest_manifest.schema import wire
 from pytest_manifest.schema.wire import parse_moment, timestamp
 from pytest_manifest.worker import store_waits

@@ -31,7 +31,7 @@ from pydantic import JsonValue
 
 from pytest_manifest import log, processes
 from pytest_manifest.process_state import ProcessState, holding
-from pytest_manifest.redaction import hide_environment, redact
+from pytest_manifest.redaction.texts import hide_environment, redact
 from pytest_manifest.schema import wire
 from pytest_manifest.schema.fields import json_value
 from pytest_manifest.schema.wire import arguments_sha256, parse_moment, timestamp

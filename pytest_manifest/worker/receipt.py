@@ -29,9 +29,11 @@ from pytest_manifest.compat.older import worker_lost
 from pytest_manifest.log import log_failure
 from pytest_manifest.process_state import ProcessState
 from pytest_manifest.processes import boot_id, pid_namespace
-from pytest_manifest.redaction import redact, secrets_in, spelled, without
-from pytest_manifest.schema import MAX_DEPTH, stream_records, wire
+from pytest_manifest.redaction.documents import secrets_in
+from pytest_manifest.redaction.texts import redact, spelled, without
+from pytest_manifest.schema import stream_records, wire
 from pytest_manifest.schema.fields import json_value
+from pytest_manifest.schema.json_values import MAX_DEPTH
 from pytest_manifest.schema.statuses import State
 from pytest_manifest.schema.wire import arguments_sha256, timestamp
 from pytest_manifest.worker import job

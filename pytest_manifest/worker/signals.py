@@ -44,7 +44,7 @@ from pytest_manifest.compat.celery import after_undecodable, before_group_is_sen
 from pytest_manifest.compat.eventlet import before_greenthreads_run
 from pytest_manifest.compat.threads import hand_on_to_threads
 from pytest_manifest.process_state import ProcessState
-from pytest_manifest.redaction import redact
+from pytest_manifest.redaction.texts import redact
 from pytest_manifest.schema import stream_records, wire
 from pytest_manifest.schema.statuses import State
 from pytest_manifest.schema.wire import timestamp, told_digest

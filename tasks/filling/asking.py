@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from loguru import logger
 
-from pytest_manifest.redaction import redact
+from pytest_manifest.redaction.texts import redact
 from tasks.filling.answers import Reading, read_answer
 from tasks.filling.prompts import Prompt, Wanted, output_tokens, passage_tokens
 from tasks.filling.shares import Spent, spent_on

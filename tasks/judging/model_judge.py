@@ -12,7 +12,7 @@ from typing import Final
 
 from loguru import logger
 
-from pytest_manifest.redaction import redact
+from pytest_manifest.redaction.texts import redact
 from tasks.filling.shares import spent_on
 from tasks.judging.grades import Grading, Row, in_batches
 from tasks.judging.rubric import Reading, Rubric, read_grades

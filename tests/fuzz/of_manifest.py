@@ -6,7 +6,6 @@ from pathlib import Path
 
 from pytest_manifest.errors import ManifestError
 from pytest_manifest.manifest import (
-    Limits,
     Manifest,
     check_manifest,
     dump_entry,
@@ -15,8 +14,9 @@ from pytest_manifest.manifest import (
     read_manifest,
     write_manifest,
 )
-from pytest_manifest.manifest.jsonl import Faults, Line, parse_document
-from pytest_manifest.schema import PARSED, Entry, Header
+from pytest_manifest.manifest.jsonl import Faults, Limits, Line, parse_document
+from pytest_manifest.schema import Entry, Header
+from pytest_manifest.schema.fields import PARSED
 from tests.fuzz.oracles import expect, expect_refusal, same, scratch
 
 LIMITS = Limits(line=1 << 16, entries=200, schema=1 << 14)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pytest_manifest.errors import LedgerError, ManifestError
 from pytest_manifest.ledger import Ledger
-from pytest_manifest.manifest import receipt_line
+from pytest_manifest.manifest.receipts import receipt_line
 from pytest_manifest.manifest.writer import dump_document
 from pytest_manifest.run.audit import record_size, violations
 from pytest_manifest.run.exports import ledger_of_receipts

@@ -12,8 +12,8 @@ import pytest
 from loguru import logger
 
 from pytest_manifest.errors import ManifestError
-from pytest_manifest.manifest import Limits, read_manifest
-from pytest_manifest.manifest.jsonl import MAX_FAULTS, MOST_COUNTED
+from pytest_manifest.manifest import read_manifest
+from pytest_manifest.manifest.jsonl import MAX_FAULTS, MOST_COUNTED, Limits
 from pytest_manifest.manifest.receipts import ReceiptIndex
 from pytest_manifest.results.read_errors import LOGGED
 from pytest_manifest.schema import Receipt

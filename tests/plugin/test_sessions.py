@@ -63,7 +63,9 @@ def play(project: Project, name: str, *options: str, ini: str = "") -> tuple[str
 def test_a_session_sees_nothing_of_the_one_before(project: Project) -> None:
     """Neither its secrets, nor the names that it hides, its app, its log, or its salt."""
     salts = [names.current_salt()]
-    project.write("conftest.py", FIRST + "from pytest_manifest.redaction import current_salt\n")
+    project.write(
+        "conftest.py", FIRST + "from pytest_manifest.redaction.names import current_salt\n"
+    )
     first, first_log = play(
         project,
         "alpha",

@@ -16,7 +16,8 @@ from typing import Final, NamedTuple
 
 from pytest_manifest.broker.attempt import attempt_of
 from pytest_manifest.ledger import Ledger, RunInfo
-from pytest_manifest.manifest import Manifest, write_manifest, write_receipt_lines
+from pytest_manifest.manifest import Manifest, write_manifest
+from pytest_manifest.manifest.writer import write_receipt_lines
 from pytest_manifest.run import RunSettings, audit_run
 from pytest_manifest.run.audit import violations
 from pytest_manifest.run.changes import keep_manifest

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.bindings import Binding
-from pytest_manifest.manifest import Balance
+from pytest_manifest.manifest.partition import Balance
 from pytest_manifest.plugin.coordination import PREFIX, Collection, Coordination, own_prefix
 
 

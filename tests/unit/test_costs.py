@@ -16,16 +16,8 @@ from pytest_manifest.ledger import EntryVerdict, Ledger
 from pytest_manifest.ledger.rows import SendState
 from pytest_manifest.manifest import Manifest, write_manifest
 from pytest_manifest.plugin.verdict_reader import ManifestRun
-from pytest_manifest.schema import (
-    Entry,
-    Header,
-    Receipt,
-    Verdict,
-    VerdictStatus,
-    actual_cost,
-    cost_text,
-    exact,
-)
+from pytest_manifest.schema import Entry, Header, Receipt, Verdict, VerdictStatus, cost_text, exact
+from pytest_manifest.schema.receipts import actual_cost
 from pytest_manifest.testing import make_receipt
 from pytest_manifest.verdict import Costs
 from pytest_manifest.verdict.judging import cost_of_verdict

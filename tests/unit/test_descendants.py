@@ -11,8 +11,9 @@ import pytest
 
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.reporting.descendants import unknown
-from pytest_manifest.schema import Entry, Mismatch, Receipt, Source, Verdict, VerdictStatus
+from pytest_manifest.schema import Entry, Mismatch, Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.facts import Job, Spawn
+from pytest_manifest.schema.fields import Source
 from pytest_manifest.verdict.explanation import counts_text, ends_text, failed_of, number_of
 from pytest_manifest.verdict.messages import AsExpected
 from pytest_manifest.verdict.reasons import Finding, Said, reason_of, verdict_of

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pytest_manifest.schema import Receipt, Source, State
+from pytest_manifest.schema import Receipt, State
+from pytest_manifest.schema.fields import Source
 from pytest_manifest.schema.statuses import NEVER_STARTED_STATES
 from pytest_manifest.verdict.case import denies
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.ledger import Ledger
-from pytest_manifest.manifest import Manifest, read_manifest, write_manifest, write_receipt_lines
+from pytest_manifest.manifest import Manifest, read_manifest, write_manifest
+from pytest_manifest.manifest.writer import write_receipt_lines
 from pytest_manifest.run.exports import exported_lines, exported_version, ledger_of_receipts
 from pytest_manifest.run.inflight import TIMEOUT_GRACE
 from pytest_manifest.schema import Header, Verdict

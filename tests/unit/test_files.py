@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest import files
-from pytest_manifest.manifest import atomic_file
+from pytest_manifest.manifest.writer import atomic_file
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o077], ids="{:03o}".format, autouse=True)

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from pytest_manifest.errors import LedgerError, PlanError
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.planning import plan_spec
-from pytest_manifest.schema import Identifier
+from pytest_manifest.schema.fields import Identifier
 from tests.unit.ledger_support import INFO
 
 GOOD = ("20261127T072033-ccc62ee2", "gap_fill", "a.b", "für alle", "x" * 60, "a..b")

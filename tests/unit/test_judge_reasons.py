@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from pytest_manifest.redaction import HIDDEN
+from pytest_manifest.redaction.texts import HIDDEN
 from pytest_manifest.schema import Entry
 from pytest_manifest.verdict.judge import Rules
 from tests.unit.judge_world import (

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.errors import ManifestError
-from pytest_manifest.manifest import Limits, read_manifest
 from pytest_manifest.manifest import jsonl as module
-from pytest_manifest.manifest.jsonl import MAX_FAULTS, MOST_COUNTED, longer_line
-from pytest_manifest.schema import MAX_DEPTH
+from pytest_manifest.manifest import read_manifest
+from pytest_manifest.manifest.jsonl import MAX_FAULTS, MOST_COUNTED, Limits, longer_line
+from pytest_manifest.schema.json_values import MAX_DEPTH
 
 ONE = b'{"id":"a","task":"t"}\n'
 Refused = Callable[[bytes, Limits], str]

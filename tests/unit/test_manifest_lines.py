@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from pytest_manifest.errors import ManifestError
 from pytest_manifest.manifest import dump_entry, read_manifest
 from pytest_manifest.manifest.jsonl import Faults, Line, parse_document
-from pytest_manifest.schema import PARSED, Entry
+from pytest_manifest.schema import Entry
+from pytest_manifest.schema.fields import PARSED
 from tests.rings import examples
 
 deep: list[Any] = []

@@ -13,13 +13,8 @@ from typing import Any
 import pytest
 
 from pytest_manifest.errors import ManifestError
-from pytest_manifest.manifest import (
-    Limits,
-    Manifest,
-    check_manifest,
-    manifest_digest,
-    read_manifest,
-)
+from pytest_manifest.manifest import Manifest, check_manifest, manifest_digest, read_manifest
+from pytest_manifest.manifest.jsonl import Limits
 from pytest_manifest.schema import Entry
 
 A = b'{"id": "a", "task": "t"}\n'

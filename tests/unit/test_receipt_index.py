@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.errors import ManifestError
-from pytest_manifest.manifest import jsonl, receipt_line
-from pytest_manifest.manifest.receipts import ReceiptIndex
+from pytest_manifest.manifest import jsonl
+from pytest_manifest.manifest.receipts import ReceiptIndex, receipt_line
 from pytest_manifest.manifest.writer import dump_document
 from pytest_manifest.schema import ErrorInfo, Receipt
 from tests.receipts_files import write_receipts

@@ -16,21 +16,19 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from pytest_manifest.errors import StackError
-from pytest_manifest.redaction import (
-    configure,
+from pytest_manifest.redaction import names as in_force
+from pytest_manifest.redaction import texts
+from pytest_manifest.redaction.documents import redacted, redacted_schema
+from pytest_manifest.redaction.names import configure, use_salt
+from pytest_manifest.redaction.texts import (
     hide,
     manifest_secret,
     redact,
     redact_error,
     redact_url,
-    redacted,
-    redacted_schema,
-    texts,
-    use_salt,
+    redact_whatever_it_holds,
     without_cut,
 )
-from pytest_manifest.redaction import names as in_force
-from pytest_manifest.redaction.texts import redact_whatever_it_holds
 from pytest_manifest.schema import Entry, Receipt, Verdict, shown
 from pytest_manifest.schema.shown import (
     pieces_of,

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest import PageSection
-from pytest_manifest.redaction import manifest_secret, texts
+from pytest_manifest.redaction import texts
+from pytest_manifest.redaction.texts import manifest_secret
 from pytest_manifest.reporting.run_page import sections
 from tests.run_page_sample import HOSTILE, sample_records
 from tests.unit.test_run_page import written

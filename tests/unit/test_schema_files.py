@@ -10,8 +10,9 @@ import pytest
 from jsonschema_rs import Draft202012Validator
 from pydantic import ValidationError
 
-from pytest_manifest.schema import Document, Entry, Header, Receipt, Verdict, __main__
+from pytest_manifest.schema import Entry, Header, Receipt, Verdict, __main__
 from pytest_manifest.schema.__main__ import main
+from pytest_manifest.schema.fields import Document
 from pytest_manifest.schema.receipts import ExportedDescendant
 from pytest_manifest.schema.summary import RunSummary
 from tests.unit.test_schema_models import ENTRY, RECEIPT

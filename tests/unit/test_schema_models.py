@@ -12,16 +12,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pytest_manifest.schema import (
-    MAX_DEPTH,
-    Document,
-    Entry,
-    ErrorInfo,
-    Expectations,
-    Header,
-    Receipt,
-    problems,
-)
+from pytest_manifest.schema import Entry, ErrorInfo, Expectations, Header, Receipt
+from pytest_manifest.schema.fields import Document
+from pytest_manifest.schema.json_values import MAX_DEPTH
+from pytest_manifest.schema.problems import problems
 
 ENTRY: Mapping[str, Any] = {"id": "a", "task": "t"}
 RECEIPT: Mapping[str, Any] = {

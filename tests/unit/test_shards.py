@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_manifest.manifest import Balance, Manifest, Shard, entries_of, overlap, read_manifest
+from pytest_manifest.manifest import Manifest, Shard, read_manifest
+from pytest_manifest.manifest.partition import Balance, entries_of, overlap
 
 
 def manifest(folder: Path, after: Sequence[Sequence[int]]) -> Manifest:

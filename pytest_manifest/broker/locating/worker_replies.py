@@ -19,7 +19,7 @@ from pytest_manifest.broker.locating.base import BrokerSnapshot, DeliveryTags
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.broker.workers import QUESTIONS, Worker, workers_of
 from pytest_manifest.errors import StackError
-from pytest_manifest.redaction import redact_error, redact_url
+from pytest_manifest.redaction.texts import redact_error, redact_url
 from pytest_manifest.urls import scheme_of
 
 RUNNING: Final = "active"

@@ -10,7 +10,8 @@ from typing import Final
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, origin_text
 from pytest_manifest.files import write_whole
 from pytest_manifest.reporting.markdown import MOST, escaped, verbatim
-from pytest_manifest.schema import Document, Entry, Mismatch, Receipt, Verdict
+from pytest_manifest.schema import Entry, Mismatch, Receipt, Verdict
+from pytest_manifest.schema.fields import Document
 from pytest_manifest.text import escape_hidden, plural, short, visible
 
 _WIDTH = 300

@@ -21,7 +21,7 @@ from pytest_manifest.analysis.tree_reading import TreeRecord, read_trees
 from pytest_manifest.bindings import BUILTIN_GROUP, Binding
 from pytest_manifest.ledger import Ledger, RunInfo
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.redaction import without_cut
+from pytest_manifest.redaction.texts import without_cut
 from pytest_manifest.reporting.allure import content, finished_test
 from pytest_manifest.reporting.allure import result as attempt_results
 from pytest_manifest.reporting.allure.steps import MOST, Json, issue_addresses, step_of_tree

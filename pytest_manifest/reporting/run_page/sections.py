@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pytest_manifest.errors import ManifestToolError
-from pytest_manifest.redaction import redact
+from pytest_manifest.redaction.texts import redact
 from pytest_manifest.text import beginning, pictured
 
 BUDGET: Final = 500_000
