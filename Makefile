@@ -148,10 +148,10 @@ layers: venv ## who may import whom (import-linter)
 	.venv/bin/lint-imports --no-logo --no-cache
 
 schema: venv ## write the JSON Schemas of the file formats
-	$(PY) -m pytest_manifest.schema
+	$(PY) -m scripts.schemas
 
 schema-check: venv ## are the committed JSON Schemas current?
-	$(PY) -m pytest_manifest.schema --check
+	$(PY) -m scripts.schemas --check
 
 lock: venv ## lock the dependencies anew (make lock UPGRADE=1: the newest versions)
 	$(PY) scripts/lock.py $(if $(UPGRADE),--upgrade)

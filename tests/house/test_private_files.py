@@ -25,7 +25,6 @@ ALLOWED = {
     "processes.py": "locks, mode 0600",
     "reporting/allure/hooks.py": "the folder of allure-pytest, which has made it",
     "reporting/summary_files.py": "GitHub's file of a step, which it has made",
-    "schema/__main__.py": "sources of this project",
     "signing.py": "a private key, mode 0600 from the first, and a public one",
     "stack/state.py": "mode 0600 in the private runtime folder",
     "stack/services.py": "logs, mode 0600, in a folder of mkdtemp()",

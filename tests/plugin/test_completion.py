@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from jsonschema_rs import Draft202012Validator
 
-from pytest_manifest.schema.__main__ import FOLDER
 from pytest_manifest.schema.summary import RunSummary
 from pytest_manifest.schema.wire import parse_moment
+from scripts.schemas import FOLDER
 from tests.plugin.conftest import Project
 from tests.plugin.test_run_page import data_of
 from tests.plugin.ways import xdist_in

@@ -10,11 +10,12 @@ import pytest
 from jsonschema_rs import Draft202012Validator
 from pydantic import ValidationError
 
-from pytest_manifest.schema import Entry, Header, Receipt, Verdict, __main__
-from pytest_manifest.schema.__main__ import main
+from pytest_manifest.schema import Entry, Header, Receipt, Verdict
 from pytest_manifest.schema.fields import Document
 from pytest_manifest.schema.receipts import ExportedDescendant
 from pytest_manifest.schema.summary import RunSummary
+from scripts import schemas
+from scripts.schemas import main
 from tests.unit.test_schema_models import ENTRY, RECEIPT
 
 MODELS: dict[str, type[Document]] = {
@@ -30,7 +31,7 @@ VERDICT = {"verdict": "passed", "entry": "a", "sentence": "It passed."}
 
 def schema(name: str) -> dict[str, Any]:
     """The committed schema file."""
-    path = __main__.FOLDER / f"{name}.schema.json"
+    path = schemas.FOLDER / f"{name}.schema.json"
     loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return loaded
 
@@ -54,7 +55,7 @@ def test_a_stale_file_is_found_and_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """--check exits with 1 and names the files; without it they are written."""
-    monkeypatch.setattr(__main__, "FOLDER", tmp_path)
+    monkeypatch.setattr(schemas, "FOLDER", tmp_path)
     assert main(["--check"]) == 1
     assert "receipt.schema.json: not current" in capsys.readouterr().err
     assert main([]) == 0

@@ -1,4 +1,4 @@
-"""Write, or check, the JSON Schema files: ``python -m pytest_manifest.schema [--check]``.
+"""Write, or check, the JSON Schema files: ``python -m scripts.schemas [--check]``.
 
 Generate the JSON Schemas of the formats from the models, and keep them beside the models.
 """
@@ -21,7 +21,7 @@ from pytest_manifest.schema.models import Entry, Header
 from pytest_manifest.schema.receipts import ExportedDescendant, Receipt, Verdict
 from pytest_manifest.schema.summary import RunSummary
 
-FOLDER: Final = Path(__file__).parent
+FOLDER: Final = Path(__file__).parents[1] / "pytest_manifest" / "schema"
 _BASE = "https://pytest-celery-manifest.invalid/schema/1/"
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _DOCUMENTS: Mapping[str, tuple[type[Document], str]] = {
@@ -141,7 +141,7 @@ def _simplify(schema: object) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return exit code 0, or 1 where ``--check`` finds files that are not current."""
     parser = argparse.ArgumentParser(
-        prog="python -m pytest_manifest.schema",
+        prog="python -m scripts.schemas",
         description="Write the JSON Schemas of all file formats.",
     )
     parser.add_argument("--check", action="store_true", help="write nothing; fail if one is stale")
@@ -151,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     paths = stale()
     for path in paths:
-        sys.stderr.write(f"{path}: not current; run python -m pytest_manifest.schema\n")
+        sys.stderr.write(f"{path}: not current; run python -m scripts.schemas\n")
     return 1 if paths else 0
 
 
