@@ -262,10 +262,13 @@ def _check_damage(outcome: Outcome, evidence: Evidence) -> None:
 
 
 def _is_grazed(counted: Counted, evidence: Evidence) -> bool:
-    """Whether what ended was killed before it can have handed in a receipt."""
+    """Whether what ended was killed before it can have handed in a receipt.
+
+    A pool's process outlives its worker, whose kill is noted, by a moment.
+    """
     killed, (since, until) = dict(evidence.hits), evidence.hurried or (0.0, 0.0)
     return all(
-        (end.pid in killed and 0.0 <= killed[end.pid] - end.at < GRAZE_SECONDS)
+        (end.pid in killed and abs(killed[end.pid] - end.at) < GRAZE_SECONDS)
         or since - GRAZE_SECONDS < end.at < until
         for end in counted.ends
     )

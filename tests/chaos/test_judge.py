@@ -112,6 +112,9 @@ def test_a_job_killed_right_behind_its_end_may_be_crashed() -> None:
     members = {"e": plain(1, cut=kinds("crashed"))}
     hits = {"members": members, "hits": [(7, 1.1)]}
     assert not judged("crashed", ONCE, hits).flaws
+    # Its worker's kill is what is noted, which it outlives by a moment.
+    assert not judged("crashed", ONCE, hits | {"hits": [(7, 0.9)]}).flaws
+    assert judged("crashed", ONCE, hits | {"hits": [(7, 0.4)]}).wrong
     assert judged("crashed", ONCE, hits | {"hits": [(7, 31.0)]}).wrong
     assert judged("crashed", ONCE, hits | {"hits": [(8, 1.1)]}).wrong
 
