@@ -99,6 +99,16 @@ A = [
         REPEATABLE,
     ),
     Row(
+        "A: a job that was given up by the deaths of those before it, whatever it reports then",
+        [
+            *(segment(kills=2), sent(), dead("x1"), planned("retry")),
+            *(sending(), result(), dead("x2"), recalled("poison"), ended("succeeded", "x2")),
+            *(planned("retry"), segment(kills=3), sending(), result(), crash("x3")),
+        ],
+        ("quarantined", "kills_workers"),
+        REPEATABLE,
+    ),
+    Row(
         "A: a descendant that is first reported after the run gave up goes on",
         passed_with(run_over("gave_up"), report_of("c"), started("y"), spawned("c")),
         ("pending", "awaits_tree"),
