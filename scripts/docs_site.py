@@ -41,6 +41,7 @@ PAPERS = {
 }
 """What is not in docs/ and has a page all the same; nothing links to an absent one."""
 LINK = re.compile(r"(?P<before>\]\(|(?:src|srcset|href)=\")(?P<target>[^)\"\s]+)")
+NOT_SEARCHED: Final = {"search", "genindex"}
 NAMING = re.compile(r"^ *`[^`\n]+`:\n\n\Z", re.MULTILINE)
 """A line that names the file in the next block, for forges: they do not show a block's title."""
 SECTION = re.compile(
@@ -52,10 +53,21 @@ LACKING: Final = {
     '<p class="caption" role="heading">': '<p class="caption" role="heading" aria-level="2">',
     '<aside class="sidebar-drawer">': '<aside class="sidebar-drawer" aria-label="All pages">',
     '<aside class="toc-drawer">': '<aside class="toc-drawer" aria-label="This page">',
+    '<a class="headerlink"': '<a data-pagefind-ignore class="headerlink"',
     "<pre>": '<pre tabindex="0">',
     '<div class="table-wrapper ': '<div tabindex="0" class="table-wrapper ',
 }
-"""What axe-core finds in the theme's pages, and what mends it: what scrolls is reached by keys."""
+"""What axe-core finds in the theme's pages, and what mends it: what scrolls is reached by keys. And
+the sign of a heading's link, which is no part of its words."""
+WEIGHTS: Final = {
+    "how-to/something-broke": 10,
+    "how-to": 4,
+    "tutorial": 3,
+    "reference": 3,
+    "explanation": 2,
+}
+"""How much a word of a page counts in a search: help goes first; others, what proves and what
+changed, have 1."""
 
 
 class Section(NamedTuple):
@@ -175,17 +187,23 @@ def stage() -> None:
             shutil.copyfile(path, target)
 
 
-def accessible(page: str) -> str:
-    """Return a built page with what Furo's leaves out for keyboards and screen readers."""
+def mended(page: str, name: str) -> str:
+    """Return a built page with what Furo's leaves out for keyboards, screen readers and searches.
+
+    ``name``: its path in the site, without the ending.
+    """
     for lacking, whole in LACKING.items():
         page = page.replace(lacking, whole)
-    return page
+    weight = next((n for start, n in WEIGHTS.items() if name.startswith(start)), 1)
+    searched = f'<article data-pagefind-body data-pagefind-weight="{weight}" '
+    return page if name in NOT_SEARCHED else page.replace("<article ", searched)
 
 
-def make_accessible() -> None:
+def mend_pages() -> None:
     """Mend each built page."""
     for path in SITE.rglob("*.html"):
-        path.write_text(accessible(path.read_text("utf-8")), "utf-8")
+        name = path.relative_to(SITE).with_suffix("").as_posix()
+        path.write_text(mended(path.read_text("utf-8"), name), "utf-8")
 
 
 def publish_markdown() -> None:
@@ -217,8 +235,11 @@ def main() -> int:
     ]
     if subprocess.run([*command, str(SOURCE), str(SITE)], check=False).returncode:
         return 1
-    make_accessible()
+    mend_pages()
     publish_markdown()
+    index = [sys.executable, "-m", "pagefind", "--site", str(SITE), "--quiet"]
+    if subprocess.run(index, check=False).returncode:
+        return 1
     wrong = faults(SITE)
     for fault in wrong:
         print(fault, file=sys.stderr)
