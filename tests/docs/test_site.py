@@ -131,7 +131,7 @@ def test_a_search_finds_help_first(words: str, first: str, site: str, page: Page
 
 @pytest.mark.ring(2)
 def test_axe_finds_nothing(browser: Browser, site: str) -> None:
-    """On the home page, a how-to, the options, evidence and what a search finds, by day and night."""
+    """On the home page, a how-to, the options, evidence and a search, by day and night."""
     from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 
     names = ("index", "how-to/go-on-after-a-crash", "reference/commands", "evidence/promises")
