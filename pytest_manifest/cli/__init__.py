@@ -1,10 +1,8 @@
 """The command ``manifest``: whatever needs no pytest, from a first scaffold to old runs.
 
-``main`` declares the commands and imports what a command needs only when it runs, so that help and
-completion come at once. Each command's work is a module of its own.
+``main`` has the commands, each of which is a module of its own.
 """
 
-from enum import Enum
 from typing import Final
 
 FOUND: Final = 1
@@ -15,20 +13,3 @@ NOT_UP: Final = 3
 """The exit status of the stack's commands where no stack is up."""
 INTERRUPTED: Final = 130
 """The exit status of a command that Ctrl-C has ended, as shells have it."""
-
-
-class ExportFormat(str, Enum):
-    """The formats of ``manifest export``."""
-
-    RECEIPTS = "receipts"
-    SUMMARY = "summary"
-    CSV = "csv"
-    MARKDOWN = "markdown"
-    PAGE = "page"
-
-
-class LogFormat(str, Enum):
-    """The formats of the workers' logs."""
-
-    TEXT = "text"
-    JSON = "json"

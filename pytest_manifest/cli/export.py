@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
+
+import typer
 
 from pytest_manifest.analysis.records import EntryRecord, summary_fields
-from pytest_manifest.analysis.statistics import Statistics, statistics
-from pytest_manifest.cli import ExportFormat
+from pytest_manifest.cli import arguments
 from pytest_manifest.cli.output import check_target, say, write_json
-from pytest_manifest.cli.stored_run import StoredRun
+from pytest_manifest.cli.stored_run import StoredRun, report_mode
 from pytest_manifest.files import FILE_MODE, folder_of
 from pytest_manifest.ledger import Statuses
 from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.manifest.writer import atomic_file, write_receipt_lines, writing
-from pytest_manifest.run.exports import exported_lines
+from pytest_manifest.text import short_path
 from pytest_manifest.verdict.explanation import failed_of, number_of
 
 COLUMNS: Final = (
@@ -31,58 +34,71 @@ COLUMNS: Final = (
 """The columns of the CSV file; times are UTC, durations seconds."""
 
 
-def run(
-    run: StoredRun,
-    form: ExportFormat,
-    target: Path | None,
-    mode: int,
-    *,
-    force: bool,
-    json: bool,
+class ExportFormat(str, Enum):
+    """The formats of ``manifest export``."""
+
+    RECEIPTS = "receipts"
+    SUMMARY = "summary"
+    CSV = "csv"
+    MARKDOWN = "markdown"
+    PAGE = "page"
+
+
+def export(
+    run: arguments.RunId,
+    form: Annotated[
+        ExportFormat,
+        typer.Option(
+            "--format",
+            "-f",
+            help="receipts: JSON lines; summary: a JSON document; csv: a row an entry; markdown, "
+            "page: the report of what was completed",
+        ),
+    ] = ExportFormat.RECEIPTS,
+    output: arguments.Output = None,
+    force: arguments.Force = False,
+    folder: arguments.Folder = None,
+    json: arguments.Json = False,
 ) -> None:
-    """Write the run in this format to a file of this mode; to stdout where ``target`` is None."""
-    check_target(target, force=force, json=json)
-    if target is None:
-        with tempfile.TemporaryDirectory(prefix="manifest-export-") as folder:
-            path = Path(folder) / "export"
-            _WRITERS[form](run, path, Path.cwd(), FILE_MODE)
+    """Write what a run has left, in five formats.
+
+    RUN is a run's id, the beginning of one, "last", or the path of a ledger.
+    """
+    stored, mode = StoredRun.named(run, folder), report_mode()
+    check_target(output, force=force, json=json)
+    if output is None:
+        with tempfile.TemporaryDirectory(prefix="manifest-export-") as scratch:
+            path = Path(scratch) / "export"
+            _WRITERS[form](stored, path, Path.cwd(), FILE_MODE)
             with path.open("rb") as file:
                 shutil.copyfileobj(file, sys.stdout.buffer)
         return
-    with writing(target):
-        folder_of(target, mode)
-    _WRITERS[form](run, target, target.parent, mode)
+    with writing(output):
+        folder_of(output, mode)
+    _WRITERS[form](stored, output, output.parent, mode)
+    name, size = stored.info.run, output.stat().st_size
     if json:
-        size = target.stat().st_size
-        write_json({"run": run.info.run, "format": form.value, "file": str(target), "bytes": size})
+        write_json({"run": name, "format": form.value, "file": str(output), "bytes": size})
     else:
-        say(f"{form.value} of run {run.info.run} in {target}")
+        say(f"{form.value} of run {name} in {output}")
 
 
 def _write_receipts(run: StoredRun, path: Path, _home: Path, mode: int) -> None:
+    from pytest_manifest.run.exports import exported_lines
+
     with run.read() as ledger:
         write_receipt_lines(path, exported_lines(ledger), mode=mode)
 
 
 def _write_csv(run: StoredRun, path: Path, _home: Path, mode: int) -> None:
     with run.records() as records, run.read() as ledger, atomic_file(path, mode) as file:
-        rows = csv.DictWriter(_Text(file.write), COLUMNS, extrasaction="ignore")
+        text = codecs.getwriter("utf-8")(file, "surrogatepass")
+        rows = csv.DictWriter(text, COLUMNS, extrasaction="ignore")
         rows.writeheader()
         while some := list(islice(records, BATCH)):
             roots = [one.last.task_id for one in some if one.last is not None]
             trees = ledger.trees.statuses_of(roots) if ledger.descendants.any() else {}
             rows.writerows(_row(one, trees) for one in some)
-
-
-class _Text:
-    """A file for the csv module, which writes text."""
-
-    def __init__(self, write: Callable[[bytes], object]) -> None:
-        self._write = write
-
-    def write(self, text: str) -> None:
-        """Write the text in UTF-8."""
-        self._write(text.encode("utf-8", "surrogatepass"))
 
 
 def _row(record: EntryRecord, trees: Mapping[str, Statuses]) -> Mapping[str, object]:
@@ -100,16 +116,8 @@ def _row(record: EntryRecord, trees: Mapping[str, Statuses]) -> Mapping[str, obj
     return row
 
 
-def _statistics(run: StoredRun, records: Iterator[EntryRecord]) -> Statistics:
-    from pytest_manifest.reporting.descendants import read_trees
-
-    with run.read() as ledger:
-        parts, tree_end = ledger.info.segments(), ledger.trees.last_end()
-        trees = read_trees(ledger)
-    return statistics(records, run.info, parts, tree_end, trees)
-
-
 def _write_summary(run: StoredRun, path: Path, _home: Path, mode: int) -> None:
+    from pytest_manifest.reporting.run_statistics import computed
     from pytest_manifest.reporting.summary_files import SummaryWriter
 
     def noted(records: Iterator[EntryRecord]) -> Iterator[EntryRecord]:
@@ -118,37 +126,28 @@ def _write_summary(run: StoredRun, path: Path, _home: Path, mode: int) -> None:
             yield record
 
     with run.records() as records, SummaryWriter(run, Path.cwd()) as writer:
-        writer.finish(_statistics(run, noted(records)), None)
+        writer.finish(computed(run, noted(records)), None)
         writer.write(path, mode)
 
 
 def _write_markdown(run: StoredRun, path: Path, home: Path, mode: int) -> None:
     from pytest_manifest.reporting.github_summary import LocalLinks, markdown
+    from pytest_manifest.reporting.run_statistics import computed
 
     with run.records() as records:
-        found = _statistics(run, records)
+        found = computed(run, records)
     text = markdown(run, found, None, LocalLinks(home), Path.cwd())
     with atomic_file(path, mode) as file:
         file.write(text.encode())
 
 
 def _write_page(run: StoredRun, path: Path, _home: Path, mode: int) -> None:
-    from pytest_manifest.reporting.next_step import RunAgain, worker_logs
-    from pytest_manifest.reporting.run_page.columns import trees_of
+    from pytest_manifest.reporting.next_step import RunAgain
     from pytest_manifest.reporting.run_page.page import PageMetadata, write_page
-    from pytest_manifest.text import short_path
 
     with run.read() as ledger, run.records() as records:
-        metadata = PageMetadata(
-            run.info,
-            ledger.info.status,
-            ledger.attempts.count_entries(),
-            segments=ledger.info.segments(),
-            trees=trees_of(ledger),
-            again=RunAgain(short_path(run.manifest.path, Path.cwd())),
-            logs=list(worker_logs(run, path.parent)),
-        )
-        write_page(path, metadata, records, mode)
+        again = RunAgain(short_path(run.manifest.path, Path.cwd()))
+        write_page(path, PageMetadata.of(run, ledger, path, again), records, mode)
 
 
 _WRITERS: Final[Mapping[ExportFormat, Callable[[StoredRun, Path, Path, int], None]]] = {

@@ -6,15 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Final
 
 from pydantic import JsonValue
 
-from pytest_manifest.cli.output import say, write_rows_as_json, write_table
-from pytest_manifest.cli.runs_folder import find_run
+from pytest_manifest.cli.output import say, write_rows
 from pytest_manifest.cli.stored_run import StoredRun
-from pytest_manifest.errors import ManifestError, PlanError
+from pytest_manifest.errors import ManifestError
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.facts import document_of
 from pytest_manifest.ledger.jobs import LoadedAttempt
@@ -28,7 +26,6 @@ from pytest_manifest.verdict.judging import Judging
 from pytest_manifest.verdict.reasons import RULES, UNEXPLAINED, Reason
 from pytest_manifest.verdict.tree import ByDescendant
 
-_COLUMNS: Final = ("#seq", "recorded at", "who", "job", "what", "fields")
 _OF_RECEIPT: Final = ("state", "attempt", "worker", "pid", "runtime", "error")
 """Fields of a receipt that a person is shown; a program gets all."""
 
@@ -47,44 +44,45 @@ class _Line:
     fields: Mapping[str, JsonValue]
 
 
-def show_facts(entry: str, run: str, folder: Path, limit: int, *, json: bool) -> None:
+def show_facts(entry: str, stored: StoredRun, limit: int, *, json: bool) -> None:
     """Print the facts of an entry and of its run: the newest ``limit``, all where that is 0."""
-    stored = StoredRun.open(find_run(run, folder))
     with stored.read() as ledger:
         attempts = ledger.jobs.of_entry(entry)
         if not attempts:
-            raise PlanError(
-                f"run {stored.info.run}: there is no entry {entry!r} in it; its entries are shown "
-                f"by manifest show {stored.info.run}"
-            )
+            raise stored.no_entry(entry)
         status = ledger.verdicts.statuses().get(entry)
-        rule = _rule(stored, ledger, entry, attempts)
-        lines = sorted(_lines(stored, ledger, entry, attempts), key=lambda one: one.seq)
-    some = lines[-limit:]  # what decides stands at the end
-    numbers = {"matching": len(lines), "shown": len(some)}
-    if json:
-        head: dict[str, JsonValue] = {
+        work = _work(stored, entry)
+        rule = None if work is None else _rule(ledger, work, attempts)
+        lines = sorted(_lines(ledger, entry, work, attempts), key=lambda one: one.seq)
+    left = len(lines) - len(some := lines[-limit:])  # what decides stands at the end
+    said = f"{plural(len(attempts), 'attempt')}, {plural(len(lines), 'fact')}"
+    title = [f"{entry} of run {stored.info.run} ({status or 'pending'}): {said}"]
+    title += [f"{left:,} earlier ones are left out; --limit=0 shows all"] if left else []
+    write_rows(
+        some,
+        json=json,
+        head={
             "run": stored.info.run,
             "entry": entry,
             "verdict": status,
             "rule": rule,
             "task_ids": [one.own.job.task_id for one in attempts],
-        }
-        write_rows_as_json(head, "facts", map(_document, some), numbers)
-        return
-    said = f"{plural(len(attempts), 'attempt')}, {plural(len(lines), 'fact')}"
-    say(f"{entry} of run {stored.info.run} ({status or 'pending'}): {said}")
-    if left := numbers["matching"] - numbers["shown"]:
-        say(f"{left:,} earlier ones are left out; --limit=0 shows all")
-    write_table(_COLUMNS, map(_cells, some))
-    if rule is not None:
+        },
+        name="facts",
+        document=_document,
+        title=title,
+        columns=("#seq", "recorded at", "who", "job", "what", "fields"),
+        cells=_cells,
+        left_out=left,
+        rest="",
+    )
+    if rule is not None and not json:
         say(str(rule["sentence"]))
 
 
 def _lines(
-    stored: StoredRun, ledger: Ledger, entry: str, attempts: Sequence[LoadedAttempt]
+    ledger: Ledger, entry: str, work: Entry | None, attempts: Sequence[LoadedAttempt]
 ) -> Iterator[_Line]:
-    work = _work(stored, entry)
     secrets = () if work is None else secrets_of(work)
     tasks = None if work is None else {work.task}
     names: dict[str, str] = {}
@@ -110,20 +108,17 @@ def _lines(
 
 
 def _rule(
-    stored: StoredRun, ledger: Ledger, entry: str, attempts: Sequence[LoadedAttempt]
+    ledger: Ledger, work: Entry, attempts: Sequence[LoadedAttempt]
 ) -> dict[str, JsonValue] | None:
-    """Return the rule of the judge that decides by these facts; None: the entry cannot be read."""
-    with suppress(ManifestError):
-        if entry in stored.manifest:
-            found = Judging(ledger).judge(stored.manifest[entry], attempts).judgement
-            if not found.is_final and found.code == UNEXPLAINED.code:
-                return None  # nothing that is known decides yet
-            letter, code = found.finding.reason.rule, found.code
-            fact = of_descendant(found.finding.reason, attempts) or found.end
-            by = "" if fact is None else f" by fact {fact}"
-            sentence = f"judged {found.status}{by}: {code}, rule {letter} ({RULES[letter]})"
-            return {"letter": letter, "code": code, "fact": fact, "sentence": sentence}
-    return None
+    """Return the rule of the judge that decides by these facts; None: nothing decides yet."""
+    found = Judging(ledger).judge(work, attempts).judgement
+    if not found.is_final and found.code == UNEXPLAINED.code:
+        return None
+    letter, code = found.finding.reason.rule, found.code
+    fact = of_descendant(found.finding.reason, attempts) or found.end
+    by = "" if fact is None else f" by fact {fact}"
+    sentence = f"judged {found.status}{by}: {code}, rule {letter} ({RULES[letter]})"
+    return {"letter": letter, "code": code, "fact": fact, "sentence": sentence}
 
 
 def of_descendant(reason: Reason, attempts: Sequence[LoadedAttempt]) -> int | None:
@@ -154,19 +149,12 @@ def _planned(job: Job, name: str) -> _Line:
 
 
 def _line(fact: JobFact | RunFact, names: Mapping[str, str], secrets: Secrets) -> _Line:
-    fields = document_of(_shown(fact, secrets))
-    hidden = redacted(fields, secrets)
+    if isinstance(fact, Ended | Stored) and fact.receipt is not None:
+        fact = replace(fact, receipt=shown_receipt(fact.receipt, secrets))
+    hidden = redacted(document_of(fact), secrets)
     assert isinstance(hidden, dict)
     who, what = _words(fact.source.name), _words(fact.kind.name)
     return _Line(fact.seq, fact.at, who, fact.job, names.get(fact.job, ""), what, hidden)
-
-
-def _shown(fact: JobFact | RunFact, secrets: Secrets) -> JobFact | RunFact:
-    if isinstance(fact, Ended):
-        return replace(fact, receipt=shown_receipt(fact.receipt, secrets))
-    if isinstance(fact, Stored) and fact.receipt is not None:
-        return replace(fact, receipt=shown_receipt(fact.receipt, secrets))
-    return fact
 
 
 def _words(name: str) -> str:

@@ -1,8 +1,6 @@
-"""Show how a manifest's entries fared in its last runs: ``manifest runs``.
+"""Show how a manifest's entries fared in its last runs, and what changed from one run to another.
 
 Tell from an entry's last runs whether it is flaky, and whether it is getting slower.
-
-Say what changed from one run to another: ``manifest diff``.
 """
 
 from __future__ import annotations
@@ -10,7 +8,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice, pairwise
@@ -21,11 +19,9 @@ from typing import Final
 from pydantic import JsonValue
 
 from pytest_manifest.analysis import comparison
-from pytest_manifest.analysis.comparison import NOTICEABLE, THRESHOLD
-from pytest_manifest.cli.output import say, write_json, write_rows_as_json, write_table
-from pytest_manifest.cli.runs_folder import pytest_command
-from pytest_manifest.cli.stored_run import StoredRun
-from pytest_manifest.errors import LedgerError, PlanError
+from pytest_manifest.cli.output import say, shown, write_json, write_rows, write_table
+from pytest_manifest.cli.stored_run import StoredRun, pytest_command
+from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import Ledger, find_runs
 from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.ledger.rows import receipt_of
@@ -34,7 +30,6 @@ from pytest_manifest.reporting.terminal_layout import Sheet
 from pytest_manifest.reporting.terminal_statistics import comparison_lines
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.statuses import BAD, SIGNS, outcome_of
-from pytest_manifest.schema.summary import SummaryComparison
 from pytest_manifest.text import rate_text, seconds
 from pytest_manifest.verdict.explanation import number_of
 
@@ -60,11 +55,8 @@ class EntryHistory:
     @property
     def is_flaky(self) -> bool:
         """Return whether it passed and did not pass in turn."""
-        ended = [
-            outcome == "passed"
-            for outcome in map(outcome_of, self.statuses)
-            if outcome in BAD or outcome == "passed"
-        ]
+        outcomes = map(outcome_of, self.statuses)
+        ended = [one == "passed" for one in outcomes if one in BAD or one == "passed"]
         return sum(one != other for one, other in pairwise(ended)) >= CHANGES
 
     @property
@@ -74,18 +66,14 @@ class EntryHistory:
         The median must have grown by the factor and the seconds by which two runs are compared,
         and each newer run must have taken longer than the older half's median.
         """
-        known = [
-            runtime
-            for status, runtime in zip(self.statuses, self.runtimes, strict=True)
-            if status == "passed" and runtime is not None
-        ]
+        pairs = zip(self.statuses, self.runtimes, strict=True)
+        known = [took for status, took in pairs if status == "passed" and took is not None]
         if len(known) < ENOUGH:
             return None
         older, newer = known[: len(known) // 2], known[len(known) // 2 :]
         before, now = median(older), median(newer)
-        if before <= 0 or now < before * THRESHOLD or now - before < NOTICEABLE:
-            return None
-        return now / before if min(newer) > before else None
+        least = max(before * comparison.THRESHOLD, before + comparison.NOTICEABLE)
+        return now / before if 0 < before < min(newer) and now >= least else None
 
     @property
     def fails(self) -> bool:
@@ -94,66 +82,43 @@ class EntryHistory:
         return outcome_of(newest) in BAD
 
 
-"""How pytest abbreviates an outcome."""
-ABSENT: Final = "-"
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The shown part: of the ``last`` runs, these ``ids``, or ``everything``, at most ``limit``."""
-
-    last: int
-    ids: Collection[str] = ()
-    everything: bool = False
-    limit: int = 0
-
-    def accepts(self, history: EntryHistory) -> bool:
-        """Return whether the entry is shown: one that was asked for, or that is not well."""
-        if self.ids:
-            return history.id in self.ids
-        remarkable = history.fails or history.is_flaky or history.slowdown is not None
-        return self.everything or remarkable
-
-
-def run(file: Path, folder: Path, choice: Choice, *, json: bool) -> None:
+def show_history(
+    file: Path, folder: Path, last: int, limit: int, *, everything: bool, json: bool
+) -> None:
     """Print the runs, and the entries that failed last, are flaky or are getting slower."""
     manifest = read_manifest(file, lean=True)
-    _check_ids(manifest, choice.ids)
     with ExitStack() as opened:
         ledgers = [
-            opened.enter_context(Ledger.open(path)) for path in _runs(manifest, folder, choice.last)
+            opened.enter_context(Ledger.open(path)) for path in _runs(manifest, folder, last)
         ]
         if not ledgers:
             raise LedgerError(
                 f"{file}: there is no run of it in {folder}; dispatch it with "
                 f"{shlex.join(pytest_command())} --manifest={file}, or name another folder with "
-                "--runs"
+                "--in"
             )
         for ledger in ledgers:
             ledger.check_types()
         described = [_described(ledger) for ledger in ledgers]
-        counts = {"matching": 0, "shown": 0}
-        histories = _limited(filter(choice.accepts, _histories(manifest, ledgers)), choice, counts)
-        if json:
-            head: dict[str, JsonValue] = {"manifest": str(file), "runs": list(described)}
-            write_rows_as_json(head, "entries", map(_document, histories), counts)
-            return
-        _write_runs(file, described)
-        say()
-        write_table(("id", "task", "runs", "#last", "remark"), map(_cells, histories))
-    _say_totals(counts)
-
-
-def _check_ids(manifest: Manifest, ids: Collection[str]) -> None:
-    """Raise PlanError where an entry is asked for that the manifest does not have."""
-    if not ids:
-        return
-    missing = set(ids).difference(id_and_task(line.raw)[0] for line in manifest.lines())
-    if missing:
-        raise PlanError(
-            f"{manifest.path}: there is no entry {min(missing)!r}; its ids are shown by "
-            f"manifest show {manifest.path}"
+        if not json:
+            _write_runs(file, described)
+        matching = write_rows(
+            (
+                one
+                for one in _histories(manifest, ledgers)
+                if everything or one.fails or one.is_flaky or one.slowdown is not None
+            ),
+            json=json,
+            head={"manifest": str(file), "runs": list(described)},
+            name="entries",
+            document=_document,
+            title=[""],
+            columns=("id", "task", "runs", "#last", "remark"),
+            cells=_cells,
+            limit=limit,
         )
+    if not matching and not json:
+        say("no entry fails, is flaky or is getting slower")
 
 
 def _runs(manifest: Manifest, folder: Path, last: int) -> list[Path]:
@@ -190,9 +155,8 @@ def _histories(manifest: Manifest, ledgers: Sequence[Ledger]) -> Iterator[EntryH
         ids = [entry for entry, _ in some]
         stored = [list(ledger.queries.stored_entries(ids)) for ledger in ledgers]
         for (entry, task), of_runs in zip(some, zip(*stored, strict=True), strict=True):
-            statuses: list[VerdictStatus | None] = [one.status for one in of_runs]
-            receipts = [one.receipt for one in of_runs]
-            yield EntryHistory(entry, task, statuses, [_runtime(one) for one in receipts])
+            runtimes = [_runtime(one.receipt) for one in of_runs]
+            yield EntryHistory(entry, task, [one.status for one in of_runs], runtimes)
 
 
 def _runtime(stored: str | None) -> float | None:
@@ -202,16 +166,6 @@ def _runtime(stored: str | None) -> float | None:
         return None
     # What was reused ran in another run.
     return None if receipt is None or receipt.reused is not None else receipt.runtime
-
-
-def _limited(
-    histories: Iterator[EntryHistory], choice: Choice, counts: dict[str, int]
-) -> Iterator[EntryHistory]:
-    for history in histories:
-        counts["matching"] += 1
-        if not choice.limit or counts["shown"] < choice.limit:
-            counts["shown"] += 1
-            yield history
 
 
 def _document(history: EntryHistory) -> JsonValue:
@@ -226,26 +180,17 @@ def _document(history: EntryHistory) -> JsonValue:
 
 
 def _write_runs(file: Path, described: Sequence[dict[str, JsonValue]]) -> None:
-    runs = (
-        "the last run" if len(described) == 1 else f"the last {len(described)} runs, oldest first"
-    )
-    say(f"{file}: {runs}")
-    with_trees = any(one["descendants"] for one in described)
-    more = ("#descendants",) if with_trees else ()
-    write_table(
-        ("run", "began", "status", "#entries", *more, "verdicts"),
-        [
-            (
-                str(one["run"]),
-                str(one["created_at"])[:19],
-                str(one["status"]),
-                str(one["entries"]),
-                *((str(one["descendants"]),) if with_trees else ()),
-                _counts(one["verdicts"], one["reused"]),
-            )
-            for one in described
-        ],
-    )
+    number = len(described)
+    say(f"{file}: {'the last run' if number == 1 else f'the last {number} runs, oldest first'}")
+    fields = ["run", "began", "status", "entries"]
+    fields += ["descendants"] if any(one["descendants"] for one in described) else []
+    rows = []
+    for one in described:
+        shown_at = {**one, "began": str(one["created_at"])[:19]}
+        counts = _counts(one["verdicts"], one["reused"])
+        rows.append([*(str(shown_at[name]) for name in fields), counts])
+    columns = [f"#{name}" if name in ("entries", "descendants") else name for name in fields]
+    write_table([*columns, "verdicts"], rows)
 
 
 def _counts(verdicts: JsonValue, reused: JsonValue) -> str:
@@ -256,8 +201,7 @@ def _counts(verdicts: JsonValue, reused: JsonValue) -> str:
 
 def _cells(history: EntryHistory) -> tuple[str, ...]:
     letters = "".join(
-        ABSENT if status is None else SIGNS[outcome_of(status)].letter
-        for status in history.statuses
+        "-" if status is None else SIGNS[outcome_of(status)].letter for status in history.statuses
     )
     known = [runtime for runtime in history.runtimes if runtime is not None]
     remarks = ["flaky"] if history.is_flaky else []
@@ -267,47 +211,15 @@ def _cells(history: EntryHistory) -> tuple[str, ...]:
     return history.id, history.task, letters, last, ", ".join(remarks)
 
 
-def _say_totals(counts: dict[str, int]) -> None:
-    left = counts["matching"] - counts["shown"]
-    if left:
-        say(f"and {left:,} more; --limit=0 shows all")
-    elif not counts["matching"]:
-        say("no entry fails, is flaky or is getting slower")
-
-
-def show_changes(before: StoredRun, after: StoredRun, *, json: bool, verbose: bool) -> None:
+def show_changes(before: StoredRun, after: StoredRun, *, everything: bool, json: bool) -> None:
     """Print what changed from the run ``before`` to the run ``after``."""
-    found = _compared(before, after)
-    if json:
-        write_json(found.model_dump())
-        return
-    say(f"run {after.info.run} of {after.info.manifest}")
-    terminal = sys.stdout.isatty()
-    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
-    width = shutil.get_terminal_size().columns
-    sheet = Sheet(width, terminal, rich=unicode, all=verbose)
-    if not terminal:
-        for line in comparison_lines(found, sheet):
-            say(line.text)
-        return
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(width=width)
-    for line in comparison_lines(found, sheet):
-        colours = {"bold": line.bold, "red": line.red, "yellow": line.yellow, "green": line.green}
-        style = " ".join(name for name, on in colours.items() if on)
-        console.print(Text(line.text, style=style), soft_wrap=True)
-
-
-def _compared(before: StoredRun, after: StoredRun) -> SummaryComparison:
     with (
         before.records() as earlier,
         after.records() as later,
         before.read() as old,
         after.read() as new,
     ):
-        return comparison.compare(
+        found = comparison.compare(
             earlier,
             later,
             before_run=before.info.run,
@@ -316,3 +228,15 @@ def _compared(before: StoredRun, after: StoredRun) -> SummaryComparison:
             known_after=after.manifest.ids,
             trees=comparison.compare_trees(old.trees.by_entry(), new.trees.by_entry()),
         )
+    if json:
+        write_json(found.model_dump())
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    say(f"run {after.info.run} of {after.info.manifest}")
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    width, terminal = shutil.get_terminal_size().columns, sys.stdout.isatty()
+    for line in comparison_lines(found, Sheet(width, terminal, rich=unicode, all=everything)):
+        style = " ".join(name for name, is_on in line._asdict().items() if is_on is True)
+        Console(width=width).print(Text(shown(line.text), style), soft_wrap=True)

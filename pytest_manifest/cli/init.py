@@ -18,9 +18,12 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 from warnings import catch_warnings, simplefilter
 
+import typer
+
+from pytest_manifest.cli import arguments
 from pytest_manifest.cli.output import say, write_json
 from pytest_manifest.errors import PlanError
 from pytest_manifest.ini import BATCH_INI, batch_settings, import_folders, pytest_settings
@@ -290,8 +293,20 @@ class _Scaffold:
         return True
 
 
-def run(folder: Path, app: str | None, *, json: bool) -> None:
-    """Make the files that are not there, and print what was made and what to do next."""
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", show_default=False)] = Path(),
+    app: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:ATTRIBUTE", help="your Celery app; default: the one that is found"
+        ),
+    ] = None,
+    json: arguments.Json = False,
+) -> None:
+    """Make a first plan, and a first red test.
+
+    For the Celery app that is found, else for one that is made; no file is ever overwritten.
+    """
     folder = folder.absolute()
     config, settings = batch_settings(folder)
     configured = settings.get("manifest_app")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import typer
 from pydantic import JsonValue
 
-from pytest_manifest.cli import FOUND
+from pytest_manifest.cli import FOUND, arguments
 from pytest_manifest.cli.output import say, write_json
-from pytest_manifest.cli.runs_folder import hide_secrets
+from pytest_manifest.cli.stored_run import hide_secrets
 from pytest_manifest.cli.task_arguments import TaskSignatures
 from pytest_manifest.errors import Fault, ManifestError
 from pytest_manifest.manifest import Manifest, read_manifest
@@ -23,10 +23,19 @@ MOST_FAULTS: Final = 10_000
 """Faults of a file that are named."""
 
 
-def run(files: Sequence[Path], app: str | None, *, json: bool) -> None:
-    """Print every fault with its place; end with status FOUND where there is one.
+def lint(
+    files: arguments.Files,
+    app: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:ATTRIBUTE", help="check names and arguments of this app's tasks, too"
+        ),
+    ] = None,
+    json: arguments.Json = False,
+) -> None:
+    """Name every fault of manifests.
 
-    Raises ManifestError, before any is printed, where a file cannot be read.
+    Each with its file and line; the exit status is 1 where there is one.
     """
     hide_secrets()
     _check_readable(files)

@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
+
+from pytest_manifest.cli import arguments
 from pytest_manifest.cli.output import say, write_json
-from pytest_manifest.cli.runs_folder import NAME, pytest_command, runs_folder
+from pytest_manifest.cli.stored_run import NAME, find_run, pytest_command, runs_folder
 from pytest_manifest.text import plural, short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.run.merge import MergedRun
 
 
-def run(ledgers: Sequence[Path], into: Path | None, *, json: bool) -> None:
-    """Merge the ledgers into the folder ``into``, else that of the first; print what was made."""
-    from pytest_manifest.run.merge import merge
+def merge(
+    runs: arguments.RunIds,
+    into: Annotated[
+        Path | None,
+        typer.Option(
+            "--into", "-o", metavar="FOLDER", help="where to make it; default: beside the first"
+        ),
+    ] = None,
+    folder: arguments.Folder = None,
+    json: arguments.Json = False,
+) -> None:
+    """Make one run of several, such as shards.
 
-    merged = merge(ledgers, into)
+    RUN is a run's id, the beginning of one, "last", or the path of a ledger.
+    """
+    from pytest_manifest.run.merge import merge as merge_ledgers
+
+    merged = merge_ledgers([find_run(run, runs_folder(folder)) for run in runs], into)
     judged = merged.info.entries - merged.open
     command, hint = _judging(merged)
     if json:

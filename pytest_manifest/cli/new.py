@@ -5,23 +5,24 @@ Read rows for entries: from a CSV file, or from a database.
 
 from __future__ import annotations
 
-import csv
+import csv as csv_module
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from shlex import join, quote
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
+import typer
 from pydantic import JsonValue, ValidationError
 
-from pytest_manifest.cli.output import check_target, make_folder, say, write_json
-from pytest_manifest.cli.runs_folder import pytest_command
+from pytest_manifest.cli import arguments
+from pytest_manifest.cli.output import check_target, say, write_json
+from pytest_manifest.cli.stored_run import pytest_command
 from pytest_manifest.cli.task_arguments import TaskSignature, TaskSignatures, jsonable
 from pytest_manifest.errors import Fault, ManifestError, PlanError
 from pytest_manifest.manifest import dump_entry
-from pytest_manifest.manifest.writer import atomic_file
+from pytest_manifest.manifest.writer import atomic_file, writing
 from pytest_manifest.redaction.texts import redact_about, redact_url
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.problems import problems
@@ -65,11 +66,11 @@ def csv_rows(path: Path) -> Iterator[Rows]:
 
     Raises ManifestError, also while rows are read, where it is none.
     """
-    csv.field_size_limit(LONGEST_FIELD)
+    csv_module.field_size_limit(LONGEST_FIELD)
     with ExitStack() as stack:
         with _csv_errors(path):
             file = stack.enter_context(path.open(encoding="utf-8-sig", newline=""))
-            reader = csv.DictReader(file, strict=True)
+            reader = csv_module.DictReader(file, strict=True)
             columns = list(reader.fieldnames or ())
         _check_separator(path, columns)
         _check_columns(path, columns)
@@ -85,11 +86,11 @@ def _csv_errors(path: Path) -> Iterator[None]:
         raise _fault(path, 0, f"it cannot be read ({error.strerror}); check the path") from error
     except UnicodeDecodeError as error:
         raise _fault(path, 0, "it is not UTF-8; save it as UTF-8") from error
-    except csv.Error as error:
+    except csv_module.Error as error:
         raise _fault(path, 0, f"it is no CSV file ({error}); correct it") from error
 
 
-def _csv_rows(path: Path, reader: csv.DictReader[str]) -> Iterator[Row]:
+def _csv_rows(path: Path, reader: csv_module.DictReader[str]) -> Iterator[Row]:
     with _csv_errors(path):
         for values in reader:
             line = reader.line_num
@@ -181,80 +182,118 @@ def _fault(path: Path, line: int, message: str) -> ManifestError:
 MOST_FAULTS: Final = 20
 
 
-@dataclass(frozen=True)
-class Source:
-    """The source of entries: a CSV file, a query of a database, or neither.
+class Columns(NamedTuple):
+    """The columns that are no arguments: with the entries' ids, and those shown in reports."""
 
-    ``id_column``: the column with their ids; ``meta``: columns that are no arguments, but are to be
-    in reports.
-    """
-
-    csv: Path | None = None
-    sql: str | None = None
-    url: str | None = None
-    id_column: str | None = None
-    meta: Sequence[str] = ()
-
-    def open(self) -> AbstractContextManager[Rows | None]:
-        """Open the rows; None where there are none. Raises PlanError for what excludes itself."""
-        if self.csv is not None and self.sql is not None:
-            raise PlanError("--csv and --sql are two sources; choose one")
-        if (self.sql is None) != (self.url is None):
-            raise PlanError("--sql and --url go together; give the query and the database")
-        if self.csv is not None:
-            return csv_rows(self.csv)
-        if self.sql is not None and self.url is not None:
-            return sql_rows(self.sql, self.url)
-        if self.id_column or self.meta:
-            raise PlanError("--id and --meta name columns; give --csv or --sql, too")
-        return nullcontext()
+    ids: str | None
+    meta: Sequence[str]
 
 
-def run(
-    task: str, app: str, source: Source, target: Path | None, *, force: bool, json: bool
+def _source(
+    path: Path | None, query: str | None, url: str | None, columns: Columns
+) -> AbstractContextManager[Rows | None]:
+    """Open the rows; None where there are none. Raises PlanError for what excludes itself."""
+    if path is not None and query is not None:
+        raise PlanError("--csv and --sql are two sources; choose one")
+    if (query is None) != (url is None):
+        raise PlanError("--sql and --url go together; give the query and the database")
+    if path is not None:
+        return csv_rows(path)
+    if query is not None and url is not None:
+        return sql_rows(query, url)
+    if columns.ids or columns.meta:
+        raise PlanError("--id and --meta name columns; give --csv or --sql, too")
+    return nullcontext()
+
+
+def new(
+    task: Annotated[
+        str, typer.Option("--from-task", metavar="NAME", help="the task's name, as workers know it")
+    ],
+    app: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:ATTRIBUTE", help="the Celery app; default: that of pytest's settings"
+        ),
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="an entry for each row of a CSV file")
+    ] = None,
+    sql: Annotated[
+        str | None, typer.Option(metavar="QUERY", help="an entry for each row that a query finds")
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(metavar="URL", help="the query's database, as SQLAlchemy names it")
+    ] = None,
+    id_column: Annotated[
+        str | None, typer.Option("--id", metavar="COLUMN", help="the column with the entries' ids")
+    ] = None,
+    meta: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="a column that is shown in reports, but no argument"),
+    ] = None,
+    output: arguments.Output = None,
+    force: arguments.Force = False,
+    json: arguments.Json = False,
 ) -> None:
-    """Write the task's entries to a file, or to stdout where ``target`` is None."""
-    check_target(target, force=force, json=json)
-    signature = TaskSignatures(app).of(task)
-    with source.open() as rows:
-        lines = map(dump_entry, _entries(signature, rows, source))
-        if target is None:
+    """Write entries for a task.
+
+    From its signature, or an entry for each row of a CSV file or of a database's query.
+    """
+    from pytest_manifest.stack.background import default_app
+
+    check_target(output, force=force, json=json)
+    signature = TaskSignatures(app or default_app(Path.cwd())).of(task)
+    columns = Columns(id_column, meta or ())
+    with _source(csv, sql, url, columns) as rows:
+        lines = map(dump_entry, _entries(signature, rows, columns))
+        if output is None:
             for line in lines:
                 sys.stdout.buffer.write(line + b"\n")
             return
-        make_folder(target)
-        with atomic_file(target) as file:
-            count = 0
-            for count, line in enumerate(lines, 1):  # noqa: B007 - the last number is the count
+        with writing(output):
+            output.parent.mkdir(parents=True, exist_ok=True)
+        count = 0
+        with atomic_file(output) as file:
+            for line in lines:
                 file.write(line + b"\n")
+                count += 1
             if not count:
-                raise PlanError(f"there is no row, so {target} was not written")
-    _report(target, count, filled=rows is not None, json=json)
-
-
-def _report(target: Path, count: int, *, filled: bool, json: bool) -> None:
-    start = join(pytest_command())
-    command = f"{start} --manifest={target}" if filled else f"manifest lint {target}"
+                raise PlanError(f"there is no row, so {output} was not written")
+    filled = rows is not None
+    command = (
+        f"{join(pytest_command())} --manifest={output}" if filled else f"manifest lint {output}"
+    )
     if json:
-        write_json({"file": str(target), "entries": count, "next": command})
+        write_json({"file": str(output), "entries": count, "next": command})
         return
-    say(f"{plural(count, 'entry')} in {target}")
+    say(f"{plural(count, 'entry')} in {output}")
     if not filled:
         say("Fill in what stands in <...>, and say what you expect; then check it:")
     say(f"  {command}")
 
 
-def _entries(signature: TaskSignature, rows: Rows | None, source: Source) -> Iterator[Entry]:
+def _entries(signature: TaskSignature, rows: Rows | None, columns: Columns) -> Iterator[Entry]:
     name = signature.task.rpartition(".")[2]
     if rows is None:
         yield _entry(f"{name}-1", signature, signature.arguments(), {})
         return
-    maker = _EntryMaker(signature, rows, source, name)
+    optional = {one.name: one.default is not one.empty for one in signature.parameters}
+    taken = _argument_columns(signature, optional, rows, columns)
     faults: list[Fault] = []
     more = 0
+    known: dict[str, int] = {}
     for number, row in enumerate(rows.rows, 1):
         try:
-            entry = maker.entry(number, row)
+            entry_id = _id(row, columns.ids, f"{name}-{number}", known)
+            kwargs = {
+                column: _value(signature, column, row.values[column], are_text=rows.are_text)
+                for column in taken
+                # An empty cell leaves the argument to its default.
+                if not (rows.are_text and row.values[column] == "" and optional.get(column))
+            }
+            meta = {column: jsonable(row.values[column]) for column in columns.meta}
+            entry = _entry(entry_id, signature, kwargs, meta)
         except ValueError as error:
             more += len(faults) >= MOST_FAULTS
             if len(faults) < MOST_FAULTS:
@@ -266,87 +305,49 @@ def _entries(signature: TaskSignature, rows: Rows | None, source: Source) -> Ite
         raise ManifestError(faults, more=more)
 
 
-class _EntryMaker:
-    """Make an entry of a row; what the columns are for is checked once."""
+def _argument_columns(
+    signature: TaskSignature, optional: Mapping[str, bool], rows: Rows, columns: Columns
+) -> list[str]:
+    """Return the columns that are arguments. Raises PlanError for those that are nothing."""
+    there = ", ".join(rows.columns)
+    apart = {one for one in (columns.ids, *columns.meta) if one is not None}
+    if absent := apart.difference(rows.columns):
+        raise PlanError(f"{rows.path}: there is no column {min(absent)!r}, but {there}")
+    others = [name for name in rows.columns if name not in apart or name in optional]
+    unknown = [name for name in others if name not in optional]
+    if unknown and not signature.takes_any_name:
+        raise PlanError(
+            f"{rows.path}: {signature.task} has no argument {unknown[0]!r}; rename the column, "
+            f"leave it out, or keep it for reports with --meta={quote(unknown[0])}"
+        )
+    missing = [
+        name for name, is_optional in optional.items() if not (is_optional or name in others)
+    ]
+    if missing:
+        raise PlanError(
+            f"{rows.path}: there is no column for {', '.join(map(repr, missing))} of "
+            f"{signature.task}; its columns are {there}"
+        )
+    return others
 
-    def __init__(self, signature: TaskSignature, rows: Rows, source: Source, name: str) -> None:
-        self._signature = signature
-        self._rows = rows
-        self._source = source
-        self._name = name
-        self._ids: dict[str, int] = {}
-        parameters = {one.name: one for one in signature.parameters}
-        self._arguments = self._argument_columns(parameters)
-        missing = [
-            name
-            for name, one in parameters.items()
-            if one.default is one.empty and name not in self._arguments
-        ]
-        if missing:
-            raise PlanError(
-                f"{rows.path}: there is no column for {', '.join(map(repr, missing))} of "
-                f"{signature.task}; its columns are {', '.join(rows.columns)}"
-            )
-        self._optional = {name for name, one in parameters.items() if one.default is not one.empty}
 
-    def _argument_columns(self, parameters: Mapping[str, object]) -> list[str]:
-        """Return the columns that are arguments. Raises PlanError for those that are nothing."""
-        source, columns = self._source, self._rows.columns
-        for name in (source.id_column, *source.meta):
-            if name is not None and name not in columns:
-                raise PlanError(
-                    f"{self._rows.path}: there is no column {name!r}, but {', '.join(columns)}"
-                )
-        apart = {source.id_column, *source.meta}
-        arguments = [
-            name
-            for name in columns
-            if name in parameters or (name not in apart and self._signature.takes_any_name)
-        ]
-        unknown = [name for name in columns if name not in arguments and name not in apart]
-        if unknown:
-            raise PlanError(
-                f"{self._rows.path}: {self._signature.task} has no argument {unknown[0]!r}; rename "
-                f"the column, leave it out, or keep it for reports with --meta={quote(unknown[0])}"
-            )
-        return arguments
+def _id(row: Row, column: str | None, name: str, known: dict[str, int]) -> str:
+    value = name if column is None else row.values[column]
+    if value is None:
+        raise ValueError(f"{column!r} is NULL, and has the ids; have the query leave it out")
+    if (first := known.setdefault(str(value), row.number)) != row.number:
+        raise ValueError(f"id {str(value)!r} is that of row {first}, too; ids must be unique")
+    return str(value)
 
-    def entry(self, number: int, row: Row) -> Entry:
-        """Return the entry of a row. Raises ValueError that says what is wrong with it."""
-        kwargs = {
-            name: self._value(name, row.values[name])
-            for name in self._arguments
-            if not self._is_left_out(name, row.values[name])
-        }
-        entry_id = self._id(number, row)
-        first = self._ids.setdefault(entry_id, row.number)
-        if first != row.number:
-            raise ValueError(f"id {entry_id!r} is that of row {first}, too; ids must be unique")
-        meta = {name: jsonable(row.values[name]) for name in self._source.meta}
-        return _entry(entry_id, self._signature, kwargs, meta)
 
-    def _id(self, number: int, row: Row) -> str:
-        column = self._source.id_column
-        if column is None:
-            return f"{self._name}-{number}"
-        if row.values[column] is None:
-            raise ValueError(f"{column!r} is NULL, and has the ids; have the query leave it out")
-        return str(row.values[column])
-
-    def _is_left_out(self, name: str, value: object) -> bool:
-        """Return whether an empty cell leaves the argument to its default."""
-        return self._rows.are_text and value == "" and name in self._optional
-
-    def _value(self, name: str, value: object) -> JsonValue:
-        try:
-            return self._signature.convert(name, value)
-        except ValueError as error:
-            if value == "" and self._rows.are_text:
-                try:
-                    return self._signature.convert(name, None)  # no value at all, where it may be
-                except ValueError:
-                    pass
-            raise ValueError(f"{name}={value!r}: {error}") from None
+def _value(signature: TaskSignature, name: str, value: object, *, are_text: bool) -> JsonValue:
+    try:
+        return signature.convert(name, value)
+    except ValueError as error:
+        if value == "" and are_text:
+            with suppress(ValueError):
+                return signature.convert(name, None)  # no value at all, where it may be
+        raise ValueError(f"{name}={value!r}: {error}") from None
 
 
 def _entry(

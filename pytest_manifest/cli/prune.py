@@ -9,16 +9,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
+from pydantic import JsonValue
 
+from pytest_manifest.cli import arguments
 from pytest_manifest.cli.output import say, write_json
+from pytest_manifest.cli.stored_run import runs_folder
 from pytest_manifest.errors import DispatchError, LedgerError, PlanError
+from pytest_manifest.ledger import Ledger, find_runs
+from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.text import plural
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue  # heavy, as are the ledgers: --help needs none of them
 
 _AGE: Final = re.compile(r"(\d{1,6})([hdw])", re.ASCII)
 _UNITS: Final = {"h": "hours", "d": "days", "w": "weeks"}
@@ -45,9 +47,6 @@ class _StoredRun:
     @classmethod
     def read(cls, path: Path) -> _StoredRun:
         """Read what is to be known of a run. Raises LedgerError."""
-        from pytest_manifest.ledger import Ledger
-        from pytest_manifest.ledger.files import RunFiles
-
         with Ledger.open(path) as ledger:
             info, shard = ledger.info.read(), ledger.info.shard()
             balance = None if shard is None else shard.balance
@@ -78,23 +77,17 @@ def prune(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="name them, and remove nothing")
     ] = False,
-    runs: Annotated[
-        Path | None, typer.Option("--runs", metavar="FOLDER", help="where the runs are")
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    folder: arguments.Folder = None,
+    json: arguments.Json = False,
 ) -> None:
     """Remove old runs.
 
     Never one that is unfinished, or that an unfinished one needs, nor the last one of a manifest
     that is to be run only once.
     """
-    from pytest_manifest.cli.runs_folder import runs_folder
-    from pytest_manifest.ledger import find_runs
-
-    folder = runs_folder(runs)
     before = datetime.now(timezone.utc) - age(older)
     stored: list[_StoredRun] = []
-    for path in find_runs(folder):
+    for path in find_runs(runs_folder(folder)):
         with suppress(LedgerError):  # one that cannot be read is kept
             stored.append(_StoredRun.read(path))
     needed = _needed(stored)
@@ -134,7 +127,6 @@ def _needed(stored: Sequence[_StoredRun]) -> frozenset[str]:
 
 def _remove(one: _StoredRun) -> bool:
     """Remove a run's files; return whether it was there to be removed, and not gone on with."""
-    from pytest_manifest.ledger.files import RunFiles
     from pytest_manifest.run.locks import RunLock
 
     lock = RunLock(RunFiles(one.ledger).lock)
@@ -154,8 +146,6 @@ def _remove(one: _StoredRun) -> bool:
 
 
 def _size(one: _StoredRun) -> int:
-    from pytest_manifest.ledger.files import RunFiles
-
     return sum(path.stat().st_size for path in RunFiles(one.ledger).all() if path.exists())
 
 

@@ -4,36 +4,31 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
+from pydantic import JsonValue
 
-from pytest_manifest.cli import FOUND
+from pytest_manifest import signing
+from pytest_manifest.cli import FOUND, arguments
 from pytest_manifest.cli.output import say, write_json
 from pytest_manifest.errors import SigningError
-
-if TYPE_CHECKING:
-    from pydantic import JsonValue  # pydantic takes a quarter of the time that --help takes
+from pytest_manifest.manifest import check_manifest, manifest_digest
 
 OPTION: Final = "--key"
 KEY: Final = Path("manifest.key")
 """Where a new private key is put, and where one is looked for, unless something else is named."""
 
-Files = Annotated[list[Path], typer.Argument(metavar="FILE...", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="print JSON")]
-
 
 def keygen(
     file: Annotated[Path, typer.Argument(metavar="[FILE]", show_default=False)] = KEY,
-    json: Json = False,
+    json: arguments.Json = False,
 ) -> None:
     """Make a key to sign with.
 
     The private one in FILE (manifest.key), which only you can read, the public one beside it with
     the ending .pub. No file is ever overwritten.
     """
-    from pytest_manifest import signing
-
     public = file.with_suffix(".pub")
     if public == file:
         raise SigningError(f"{file}: the public key would be in the same file; name another one")
@@ -53,7 +48,7 @@ def keygen(
 
 
 def sign(
-    files: Files,
+    files: arguments.Files,
     key: Annotated[
         Path | None,
         typer.Option(
@@ -62,16 +57,13 @@ def sign(
             help="the private key; default: as MANIFEST_SIGNING_KEY says, else manifest.key",
         ),
     ] = None,
-    json: Json = False,
+    json: arguments.Json = False,
 ) -> None:
     """Sign manifests.
 
     Each signature is a file beside its manifest, FILE.sig: a DSSE envelope with an in-toto
     statement, which cosign and others can check, too.
     """
-    from pytest_manifest import signing
-    from pytest_manifest.manifest import check_manifest
-
     if key is None and not os.environ.get(signing.SIGNING_KEY_VARIABLE) and KEY.is_file():
         key = KEY  # as keygen names it
     signer = signing.read_signer(*_source(key, signing.SIGNING_KEY_VARIABLE, "a private key"))
@@ -91,14 +83,14 @@ def sign(
 
 
 def verify(
-    files: Files,
+    files: arguments.Files,
     key: Annotated[
         Path | None,
         typer.Option(
             OPTION, metavar="FILE", help="the public keys; default: as MANIFEST_PUBLIC_KEY says"
         ),
     ] = None,
-    json: Json = False,
+    json: arguments.Json = False,
 ) -> None:
     """Check the signatures of manifests.
 
@@ -107,9 +99,6 @@ def verify(
 
     The exit status is 1 where one is missing, or does not hold.
     """
-    from pytest_manifest import signing
-    from pytest_manifest.manifest import manifest_digest
-
     verifier = signing.read_verifier(*_source(key, signing.PUBLIC_KEY_VARIABLE, "the public keys"))
     faults: dict[Path, str | None] = {}
     for path in files:

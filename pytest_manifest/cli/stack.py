@@ -5,14 +5,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from json import dumps
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from pytest_manifest.cli import NOT_UP, LogFormat
-from pytest_manifest.cli.output import say, warn, write_json, write_json_line
+from pytest_manifest.cli import NOT_UP
+from pytest_manifest.cli.arguments import Json
+from pytest_manifest.cli.output import say, warn, write_json
 from pytest_manifest.text import printable
 
 LAST_PORT: Final = 65535
@@ -22,8 +23,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-
-Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 # What a command needs is imported by it: status and url must not wait for Celery.
 
@@ -54,10 +53,6 @@ def up(
             min=1, max=LAST_PORT, metavar="PORT", help="run Flower on this port, not a free one"
         ),
     ] = None,
-    log_format: Annotated[LogFormat, typer.Option(help="of the workers' logs")] = LogFormat.TEXT,
-    log_level: Annotated[
-        str, typer.Option(metavar="LEVEL", help="least level of the workers' logs")
-    ] = "INFO",
     timeout: Annotated[
         float, typer.Option(metavar="SECONDS", help="how long the workers may take to answer")
     ] = 60.0,
@@ -77,15 +72,12 @@ def up(
         cwd=str(Path.cwd()),
         flower=flower or flower_port is not None,
         flower_port=flower_port or 0,
-        log_format=log_format.value,
-        log_level=log_level.upper(),
     )
-    lines = start(wanted, timeout)
+    for line in start(wanted, timeout):
+        if not json:
+            say(line)
     if json:
-        list(lines)
         write_json(status_document())
-    else:
-        _say_all(lines)
 
 
 @app.command()
@@ -106,7 +98,8 @@ def status(json: Json = False) -> None:
     lines = describe()
     if not lines:
         raise _not_up()
-    _say_all(lines)
+    for line in lines:
+        say(line)
 
 
 @app.command()
@@ -114,7 +107,7 @@ def logs(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="go on until Ctrl-C, or the stack's end")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="print a JSON object for each line")] = False,
+    json: Json = False,
 ) -> None:
     """Print what the worker and its processes have logged."""
     from pytest_manifest.stack.background import logs as read
@@ -123,10 +116,8 @@ def logs(
     if lines is None:
         raise _not_up()
     for name, line in lines:
-        if json:
-            write_json_line({"worker": name, "line": line})
-        else:
-            print(printable(line), flush=follow)
+        text = dumps({"worker": name, "line": line}) if json else printable(line)
+        print(text, flush=True)  # the next one may be long in coming
 
 
 @app.command()
@@ -156,11 +147,6 @@ def down(json: Json = False) -> None:
         write_json({"up": False, "done": done})
     else:
         say(done)
-
-
-def _say_all(lines: Iterable[str]) -> None:
-    for line in lines:
-        say(line)
 
 
 def _not_up() -> typer.Exit:

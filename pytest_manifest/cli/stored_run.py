@@ -1,20 +1,132 @@
-"""Open a run that is over: its ledger, and the manifest that it was made of."""
+"""Find the runs that a command line names, by id, the beginning of one, a path, or ``last``.
+
+Open one that is over: its ledger, and the manifest that it was made of.
+"""
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from pytest_manifest.analysis.reading import read_records
 from pytest_manifest.analysis.records import EntryRecord
-from pytest_manifest.cli.runs_folder import hide_secrets
-from pytest_manifest.errors import LedgerError, ManifestError
-from pytest_manifest.ledger import Ledger, RunInfo
-from pytest_manifest.ledger.files import RunFiles
+from pytest_manifest.errors import LedgerError, ManifestError, PlanError, StackError
+from pytest_manifest.files import FILE_MODE, MODE_HINT, parsed_mode
+from pytest_manifest.ini import BATCH_INI, batch_setting, batch_settings
+from pytest_manifest.ledger import Ledger, RunInfo, find_runs
+from pytest_manifest.ledger.files import RunFiles, find_ledger, ledgers_in
 from pytest_manifest.manifest import Manifest, manifest_digest, read_manifest
-from pytest_manifest.run.changes import kept_manifest
+from pytest_manifest.redaction.names import configure
+from pytest_manifest.redaction.texts import hide_environment
+from pytest_manifest.text import listed
+
+NAME: Final = "runs"
+"""The folder of runs in pytest's ``manifest_dir``."""
+LAST: Final = "last"
+_SHOWN: Final = 5
+"""Runs that a message names at most."""
+
+
+def runs_folder(given: Path | None) -> Path:
+    """Return the folder of runs: the one given, else where pytest, started here, keeps them."""
+    if given is not None:
+        return given
+    root = _root()
+    return root / (batch_setting(root, "manifest_dir") or ".manifest") / NAME
+
+
+def pytest_command() -> list[str]:
+    """Return how pytest is started here with the settings by which runs are found."""
+    config = batch_settings(_root())[0]
+    if config is None or config.name != BATCH_INI:
+        return ["pytest"]
+    return ["pytest", "-c", os.path.relpath(config)]
+
+
+def report_mode() -> int:
+    """Return the mode of reports' files by pytest's configuration. Raises StackError."""
+    given = batch_setting(_root(), "manifest_report_mode")
+    mode = FILE_MODE if given is None else parsed_mode(given)
+    if mode is None:
+        raise StackError(f"manifest_report_mode = {given}: {MODE_HINT}")
+    return mode
+
+
+def hide_secrets() -> None:
+    """Hide what pytest, started here, hides in its reports.
+
+    Raises StackError where its configuration names no names.
+    """
+    settings = batch_settings(_root())[1]
+    names = settings.get("manifest_redact_names")
+    words = names.replace(",", " ").split() if isinstance(names, str) else ()
+    try:
+        configure(names=words, is_on=settings.get("manifest_redact") != "no")
+    except ValueError as error:
+        raise StackError(f"manifest_redact_names = {names}: {error}") from error
+    hide_environment()
+
+
+def hide_secrets_of_newest(folder: Path) -> None:
+    """Hide what was registered as secrets of the newest run, if there is any."""
+    for path in find_runs(folder)[-1:]:
+        with suppress(LedgerError), Ledger.open(path) as ledger:
+            ledger.info.hide_secrets()
+
+
+def _root() -> Path:
+    """Return pytest's root folder here: the nearest that has its configuration."""
+    here = Path.cwd()
+    roots = (place for place in (here, *here.parents) if batch_settings(place)[0] is not None)
+    return next(roots, here)
+
+
+def find_run(text: str, folder: Path) -> Path:
+    """Return the ledger of the run that ``text`` names.
+
+    Raises LedgerError where there is none, or several begin like that.
+    """
+    if text == LAST:
+        return _last(folder)
+    path = Path(text)
+    if path.is_file():
+        return path
+    if path.suffix == ".sqlite":
+        raise LedgerError(f"{path}: there is no such ledger; check the path")
+    found = find_ledger(folder, text)
+    if found is not None:
+        return found
+    there = listed(run_ids(folder), _SHOWN) or "none"
+    raise LedgerError(
+        f"there is no file {text!r}, and no run of that name in {folder}; runs there: {there}"
+    )
+
+
+def run_ids(folder: Path) -> list[str]:
+    """Return the ids of the runs in a folder, newest first."""
+    return [path.stem for path in reversed(ledgers_in(folder))]
+
+
+def _last(folder: Path) -> Path:
+    runs = find_runs(folder)
+    if not runs:
+        raise LedgerError(
+            f"there is no run in {folder}; dispatch a manifest first with "
+            f"{shlex.join(pytest_command())} --manifest=FILE, "
+            "or name another folder with --runs"
+        )
+    return next((path for path in reversed(runs) if runs[-1].stem in _parts(path)), runs[-1])
+
+
+def _parts(path: Path) -> list[str]:
+    """Return the runs that a run was merged of; none for others."""
+    with Ledger.open(path) as ledger:
+        return list(ledger.info.merged())
 
 
 @dataclass(frozen=True)
@@ -26,10 +138,11 @@ class StoredRun:
     manifest: Manifest
     warnings: Sequence[str] = ()
     error: None = None
-    files: RunFiles = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "files", RunFiles(self.ledger_path))
+    @classmethod
+    def named(cls, name: str, folder: Path | None) -> StoredRun:
+        """Open the run that a command line names. Raises LedgerError where there is none."""
+        return cls.open(find_run(name, runs_folder(folder)))
 
     @classmethod
     def open(cls, path: Path) -> StoredRun:
@@ -41,6 +154,11 @@ class StoredRun:
             info = ledger.info.read()
         return cls(path, info, _manifest(path, info))
 
+    @property
+    def files(self) -> RunFiles:
+        """Return the run's files."""
+        return RunFiles(self.ledger_path)
+
     def read(self) -> AbstractContextManager[Ledger]:
         """Open the ledger for reading."""
         return Ledger.open(self.ledger_path)
@@ -51,12 +169,22 @@ class StoredRun:
         with self.read() as ledger, closing(read_records(ledger, self.manifest)) as records:
             yield records
 
+    def no_entry(self, entry: str) -> PlanError:
+        """Return the error that says that the run has no such entry."""
+        run = self.info.run
+        return PlanError(
+            f"run {run}: there is no entry {entry!r} in it; its entries are shown by "
+            f"manifest show {run}"
+        )
+
 
 def _manifest(path: Path, info: RunInfo) -> Manifest:
     """Return the manifest's file if it is as it was, else the run's copy.
 
     Another version of the file would tell of entries that the run did not have.
     """
+    from pytest_manifest.run.changes import kept_manifest
+
     with suppress(ManifestError):
         if manifest_digest(info.manifest) == info.sha256:
             return read_manifest(info.manifest, lean=True)

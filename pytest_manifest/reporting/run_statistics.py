@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from pytest_manifest.errors import ManifestError, ManifestToolError
-from pytest_manifest.reporting.run_report import REPORT_KEY, RunReport
+from pytest_manifest.reporting.run_report import REPORT_KEY, ReportedRun, RunReport
 from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:
@@ -27,6 +27,17 @@ _SUMMARIES: Final = pytest.StashKey[dict[Path, "RunSummary"]]()
 _COMPARISONS: Final = pytest.StashKey[dict[Path, "SummaryComparison | None"]]()
 
 
+def computed(run: ReportedRun, records: Iterable[EntryRecord]) -> Statistics:
+    """Return the statistics of a run, in one pass over its records. Raises LedgerError."""
+    from pytest_manifest.analysis.statistics import statistics
+    from pytest_manifest.reporting.descendants import read_trees
+
+    with run.read() as ledger:
+        parts, tree_end = ledger.info.segments(), ledger.trees.last_end()
+        trees = read_trees(ledger)
+    return statistics(records, run.info, parts, tree_end, trees)
+
+
 def statistics_of(run: Run, config: pytest.Config) -> Statistics:
     """Return the statistics of a run that is over, computed at the first call.
 
@@ -34,13 +45,8 @@ def statistics_of(run: Run, config: pytest.Config) -> Statistics:
     """
     known = config.stash.setdefault(_STATISTICS, {})
     if run.ledger_path not in known:
-        from pytest_manifest.analysis.statistics import statistics
-        from pytest_manifest.reporting.descendants import read_trees
-
-        with run.read() as ledger, records_of(run) as records:
-            parts, tree_end = ledger.info.segments(), ledger.trees.last_end()
-            trees = read_trees(ledger)
-            known[run.ledger_path] = statistics(records, run.info, parts, tree_end, trees)
+        with records_of(run) as records:
+            known[run.ledger_path] = computed(run, records)
     return known[run.ledger_path]
 
 

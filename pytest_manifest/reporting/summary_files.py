@@ -17,17 +17,18 @@ from pydantic_core import to_json
 from typing_extensions import Self
 
 from pytest_manifest.analysis.records import EntryRecord, summary_fields
-from pytest_manifest.analysis.statistics import Statistics, statistics
+from pytest_manifest.analysis.statistics import Statistics
 from pytest_manifest.errors import StackError
 from pytest_manifest.files import FILE_MODE, append, folder_of, write_whole
 from pytest_manifest.ledger import BUDGET, OVER_BUDGET, Ledger
 from pytest_manifest.ledger.run_info import ACCEPTED
 from pytest_manifest.manifest.writer import atomic_file
 from pytest_manifest.redaction.texts import redact_url
-from pytest_manifest.reporting import descendants, run_report
+from pytest_manifest.reporting import run_report
 from pytest_manifest.reporting.github_runner import FailingEntries, keep_failing, step_summary_file
 from pytest_manifest.reporting.run_statistics import (
     comparison_of,
+    computed,
     keep_statistics,
     keep_summary,
     records_of,
@@ -76,12 +77,8 @@ def _write_summaries(
 ) -> Statistics:
     """Write the summaries; return the statistics of the same pass over the records."""
     failing = FailingEntries()
-    with run.read() as ledger:
-        parts, tree_end = ledger.info.segments(), ledger.trees.last_end()
-        trees = descendants.read_trees(ledger)
     with records_of(run) as records, SummaryWriter(run, report.options.root) as writer:
-        collected = _collected(records, writer, failing)
-        found = statistics(collected, run.info, parts, tree_end, trees)
+        found = computed(run, _collected(records, writer, failing))
         keep_statistics(run, report.config, found)
         keep_failing(report.config, run, failing)
         keep_summary(run, report.config, writer.finish(found, comparison))

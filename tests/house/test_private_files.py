@@ -14,7 +14,7 @@ PACKAGE = ROOT / "pytest_manifest"
 ALLOWED = {
     "cli/init.py": "sources of the user's project, as shared as its others",
     "cli/main.py": "/dev/null",
-    "cli/output.py": "the folder of a manifest, which is a source",
+    "cli/new.py": "the folder of a manifest, which is a source",
     "files.py": "where all others are made",
     "ledger/ledger.py": "touch() with mode 0600 in a private folder; SQLite opens it",
     "ledger/merge.py": "a ledger that SQLite has made in a private temporary folder",

@@ -186,20 +186,26 @@ def test_no_terminal_is_too_narrow_for_what_is_shown(
     assert all(shown.count(letter) >= "".join(cells).count(letter) for letter in "phy5x")
 
 
-@pytest.mark.parametrize(("columns", "beside"), [("100", False), ("139", False), ("140", True)])
-def test_a_sentence_stands_below_its_row_where_there_is_no_room_beside_it(
+@pytest.mark.parametrize(("columns", "beside"), [("60", False), ("99", False), ("100", True)])
+def test_a_row_is_a_block_where_a_table_has_no_room(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: str, beside: bool
 ) -> None:
-    """In lines as wide as the terminal, and not in a column of twenty letters."""
+    """Its sentence in lines as wide as the terminal, and not in a column of twenty letters."""
     monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    sentence = "The task raised ValueError; start from the worker's traceback."
-    rows = [("failed", "a" * 40, "t" * 30, sentence), ("passed", "b", "t", "")]
-    output.write_table(("status", "id", "task", "what happened"), rows, notes=True)
+    sentence = "The task raised ValueError; start from its traceback."
+    rows = [("failed", "a" * 20, "t" * 9, "1.5 s", sentence), ("passed", "b", "t", "", "")]
+    output.write_table(("status", "id", "task", "#runtime", "what happened"), rows)
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
-    at = next(n for n, line in enumerate(lines) if "a" * 40 in line)
+    at = next(n for n, line in enumerate(lines) if "a" * 20 in line)
     if beside:
-        assert "The task raised" in lines[at]
+        assert "The task" in lines[at]
     else:
-        assert lines[at + 1] == f"    {sentence}"
-        assert "b" in lines[at + 2]
+        assert lines[at : at + 3] == [
+            f"failed  {'a' * 20}",
+            f"    task: {'t' * 9}   runtime: 1.5 s",
+            f"    {sentence}",
+        ]
+        assert lines[at + 3 :] == ["passed  b", "    task: t"]

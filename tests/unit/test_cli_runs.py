@@ -1,4 +1,4 @@
-"""``manifest show``, ``runs``, ``diff`` and ``export``: what runs have left."""
+"""``manifest show`` and ``export``: what runs have left."""
 
 from __future__ import annotations
 
@@ -82,10 +82,10 @@ def test_runs_are_found_from_a_folder_below(file: Path, monkeypatch: pytest.Monk
         (["show", "x.sqlite"], "x.sqlite: there is no such ledger"),
         (["show", "last", "--status=bad"], "--status: there is no status 'bad'; there are: passed"),
         (["show", "m.jsonl", "--status=failed"], "a manifest has no statuses"),
-        (["show", "last", "--runs=other"], "there is no run in other"),
-        (["runs", "m.jsonl", "--runs=other"], "m.jsonl: there is no run of it in other"),
-        (["runs", "m.jsonl", "--entry=a", "--entry=zz"], "m.jsonl: there is no entry 'zz'; its"),
-        (["runs", "none.jsonl"], "none.jsonl: there is no such file"),
+        (["show", "last", "--in=other"], "there is no run in other"),
+        (["show", "m.jsonl", "--runs", "--in=other"], "m.jsonl: there is no run of it in other"),
+        (["show", "none.jsonl", "--runs"], "none.jsonl: there is no such file"),
+        (["show", "last", "--tree=a", "--diff=last"], "--tree and --diff show different things"),
         (["export", "last", "--json"], "--json describes a file that was written"),
         (["export", "last", "-o", "m.jsonl"], "m.jsonl: is there already"),
     ],
@@ -124,7 +124,7 @@ def test_the_history_has_failing_flaky_and_slowing_entries(file: Path) -> None:
     ):
         flaky: VerdictStatus = "passed" if status == "passed" else "failed"
         make_run(file, number, ["passed", flaky, "passed"], [0.5, 0.5, runtime])
-    found = as_json("runs", "m.jsonl")
+    found = as_json("show", "m.jsonl", "--runs")
     assert ids(found) == ["b", "c"]
     rows = found["entries"]
     assert isinstance(rows, list)
@@ -135,10 +135,10 @@ def test_the_history_has_failing_flaky_and_slowing_entries(file: Path) -> None:
     assert b["statuses"] == ["passed", "failed", "passed", "passed"]
     assert c["flaky"] is False
     assert c["slowdown"] == pytest.approx(2.05)
-    assert ids(as_json("runs", "m.jsonl", "--all")) == ["a", "b", "c"]
-    assert ids(as_json("runs", "m.jsonl", "--entry=a")) == ["a"]
-    assert ids(as_json("runs", "m.jsonl", "--last=2")) == []
-    lines = manifest("runs", "m.jsonl").splitlines()
+    assert ids(as_json("show", "m.jsonl", "--runs", "--all")) == ["a", "b", "c"]
+    assert ids(as_json("show", "m.jsonl", "--runs", "--limit=1")) == ["b"]
+    assert ids(as_json("show", "m.jsonl", "--runs", "--last=2")) == []
+    lines = manifest("show", "m.jsonl", "--runs").splitlines()
     assert lines[-2].split() == ["b", "shop.price", ".F..", "0.5", "s", "flaky"]
     assert lines[-1].split()[-3:] == ["slowing", "(2.05", "times)"]
 
@@ -186,16 +186,16 @@ def test_two_runs_are_compared(file: Path) -> None:
     """Verdicts and results, in either order."""
     before = make_run(file, 1, ["passed", "failed", "passed"], results=[1, 1, 1])
     after = make_run(file, 2, ["failed", "passed", "passed"], results=[1, 1, 2])
-    found = as_json("diff", before.stem, "last")
+    found = as_json("show", "last", f"--diff={before.stem}")
     for name, expected in {"newly_failing": "a", "fixed": "b", "changed_results": "c"}.items():
         rows = found[name]
         assert isinstance(rows, list)
         assert [row["id"] for row in rows if isinstance(row, dict)] == [expected], name
-    lines = manifest("diff", before.stem, after.stem).splitlines()
+    lines = manifest("show", after.stem, f"--diff={before.stem}").splitlines()
     assert f"  since run {before.stem}" in lines
     assert any("a  passed -> failed" in line for line in lines)
     assert any("1 other results: c" in line for line in lines)
-    backwards = as_json("diff", after.stem, before.stem)
+    backwards = as_json("show", before.stem, f"--diff={after.stem}")
     assert len(backwards["fixed"]) == 1  # type: ignore[arg-type]  # a list
 
 
@@ -249,7 +249,7 @@ def test_a_run_that_is_merged_again_counts_once(
     first = as_json("merge", "last")["run"]
     part = sorted(path.stem for path in (tmp_path / ".manifest/runs").glob("*.sqlite"))
     second = as_json("merge", next(one for one in part if one != first))["run"]
-    found = as_json("runs", "m.jsonl")["runs"]
+    found = as_json("show", "m.jsonl", "--runs")["runs"]
     assert isinstance(found, list)
     assert [one["run"] for one in found if isinstance(one, dict)] == [second]
     assert as_json("show", "last")["run"] == second  # and "last" is no part of it

@@ -1,4 +1,4 @@
-"""``manifest show``, ``runs`` and ``export`` of runs whose jobs started other tasks; facts."""
+"""``manifest show`` and ``export`` of runs whose jobs started other tasks; facts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 from pydantic import JsonValue
 
 from pytest_manifest.cli.facts import of_descendant
-from pytest_manifest.cli.show import tree_lines
 from pytest_manifest.ledger import Descendant, Ledger
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.facts import FactSource, Nowhere, Stored
@@ -89,9 +88,9 @@ def test_a_run_and_a_history_count_descendants(run: Path) -> None:
     assert as_json("show", "last")["descendants"] == {"passed": 2, "failed": 1}
     make_run(Path("m.jsonl"), 2, ["passed", "passed"])
     assert "descendants: " not in manifest("show", "last")
-    lines = manifest("runs", "m.jsonl").splitlines()
+    lines = manifest("show", "m.jsonl", "--runs").splitlines()
     assert lines[1].split() == ["run", "began", "status", "entries", "descendants", "verdicts"]
-    runs = as_json("runs", "m.jsonl")["runs"]
+    runs = as_json("show", "m.jsonl", "--runs")["runs"]
     assert isinstance(runs, list)
     assert [one["descendants"] for one in runs if isinstance(one, dict)] == [3, 0]
 
@@ -105,24 +104,6 @@ def test_an_export_has_descendants(run: Path) -> None:
     lines = manifest("export", "last").splitlines()
     assert [line.startswith('{"descendant": 1,') for line in lines] == [False] * 2 + [True] * 3
     assert '"number": 3' in manifest("export", "last", "--format=summary")
-
-
-def test_a_tree_fits_a_terminal_of_eighty_columns() -> None:
-    """A line a task, with the whole id; why one failed stands below it."""
-    task_id = "54bc0248-6d1d-4165-a7a6-7fec331ce509"
-    rows = [
-        ("passed", "shop.tasks.order", "call", task_id, "2.34 s", ""),
-        ("lost", "  shop.tasks.a_long_name_of_a_task", "chord_body", task_id, "", "word " * 40),
-    ]
-    first, second, *why = tree_lines(rows, 80)
-    assert first.split() == ["passed", "shop.tasks.order", "2.34", "s", task_id]
-    assert second.endswith(task_id)
-    assert second.index("shop.") == first.index("shop.") + 2
-    assert " ".join(line.strip() for line in why) == ("word " * 40).strip()
-    assert all(len(line) <= 80 for line in (first, second, *why))
-    wide = list(tree_lines(rows, 120))
-    assert "chord_body" in wide[1]
-    assert "  shop.tasks.a_long_name_of_a_task" in wide[1]
 
 
 # All that is recorded of an entry

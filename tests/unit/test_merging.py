@@ -441,7 +441,7 @@ def test_the_command_names_what_it_made_as_json(
     """Runs are found by the beginnings of their ids, too."""
     runs = [make(1, 2), make(2, 2)]
     monkeypatch.chdir(tmp_path)
-    first = ["merge", runs[0].stem[:-1], str(runs[1]), "--runs=runs", "--json"]
+    first = ["merge", runs[0].stem[:-1], str(runs[1]), "--in=runs", "--json"]
     told = CliRunner().invoke(app, first)
     document = json.loads(told.stdout)
     assert Path(document["ledger"]).is_file()

@@ -520,7 +520,7 @@ def test_the_commands_tell_what_was_reused(rig: Rig) -> None:
     assert summary.statistics.reused == {RUN: 1}
     assert "its record is consistent" in manifest("check", ledger)
     folder = str(run.path.parent)
-    runs = manifest("runs", str(run.manifest.path), f"--runs={folder}", "--all", "--json")
+    runs = manifest("show", str(run.manifest.path), "--runs", f"--in={folder}", "--all", "--json")
     (entry, *_) = json.loads(runs)["entries"]
     assert entry["runtimes"] == [None]
 

@@ -199,7 +199,7 @@ def commands(ledger: Path, sound: Path, folder: Path) -> list[list[str]]:
         ["check", name],
         ["show", name, "--json"],
         ["show", name, "--tree=tree"],
-        ["diff", str(sound), name],
+        ["show", name, f"--diff={sound}"],
         ["export", name, "--format=summary", "-o", out, "--force"],
         ["export", name, "--format=page", "-o", out, "--force"],
         ["merge", name, "-o", str(folder / "merged")],
@@ -228,7 +228,7 @@ def test_what_is_no_ledger_is_a_sentence(
         assert said.count("\n") == 1
         assert ";" in said, "it does not say what to do next"
     assert content(ledger) == before
-    status, said = called(monkeypatch, capsys, "show", "last", "--runs", str(ledger.parent))
+    status, said = called(monkeypatch, capsys, "show", "last", "--in", str(ledger.parent))
     assert (status, "there is no run in" in said or ledger.name in said) == (2, True)
 
 

@@ -29,13 +29,13 @@ def test_a_comparison_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     file = write_manifest(Path("m.jsonl"), {"id": "a", "task": "t"}, {"id": "b", "task": "t"})
     first, last = (make_run(file, number, ["passed", "passed"]) for number in (1, 2))
-    assert "other descendants" not in manifest("diff", first.stem, "last")
+    assert "other descendants" not in manifest("show", "last", f"--diff={first.stem}")
     add_tree(first, "b", {"c1": "passed"})
     add_tree(last, "b", {"c1": "passed", "c2": "failed"})
-    lines = manifest("diff", first.stem, "last").splitlines()
+    lines = manifest("show", "last", f"--diff={first.stem}").splitlines()
     assert lines[-2:] == [
         "    1 with other descendants",
         "      b  1 passed -> 1 failed, 1 passed",
     ]
     changed = {"id": "b", "before": {"passed": 1}, "after": {"failed": 1, "passed": 1}}
-    assert as_json("diff", first.stem, "last")["changed_trees"] == [changed]
+    assert as_json("show", "last", f"--diff={first.stem}")["changed_trees"] == [changed]

@@ -22,13 +22,13 @@ from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.analysis.statistics import Statistics, statistics
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.files import FILE_MODE, folder_of
-from pytest_manifest.ledger import RunInfo, RunSegment
+from pytest_manifest.ledger import Ledger, RunInfo, RunSegment
 from pytest_manifest.manifest.writer import atomic_file
 from pytest_manifest.reporting.next_step import RunAgain, worker_logs
 from pytest_manifest.reporting.run_page import documents
 from pytest_manifest.reporting.run_page.columns import Columns, TreeColumns, TreeSource, trees_of
 from pytest_manifest.reporting.run_page.sections import section_documents
-from pytest_manifest.reporting.run_report import RunReport, add_artifact
+from pytest_manifest.reporting.run_report import ReportedRun, RunReport, add_artifact
 from pytest_manifest.reporting.run_statistics import comparison_or_last, records_of
 from pytest_manifest.schema.summary import SummaryComparison
 from pytest_manifest.text import pictured, short_path
@@ -148,6 +148,33 @@ class PageMetadata:
     logs: Sequence[tuple[str, str]] = ()
     """Worker and address, seen from the page, of the logs that workers have left."""
     written: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+
+    @classmethod
+    def of(
+        cls,
+        run: ReportedRun,
+        ledger: Ledger,
+        path: Path,
+        again: RunAgain,
+        comparison: SummaryComparison | None = None,
+        sections: Sequence[dict[str, object]] = (),
+    ) -> PageMetadata:
+        """Collect what a page at this path says of a run beside its entries."""
+        warnings = list(run.warnings)
+        if run.error is not None:
+            warnings.append(f"The run gave up: {run.error}")
+        return cls(
+            run.info,
+            ledger.info.status,
+            ledger.attempts.count_entries(),
+            warnings,
+            comparison,
+            ledger.info.segments(),
+            trees_of(ledger),
+            sections,
+            again,
+            list(worker_logs(run, path.parent)),
+        )
 
 
 def write_page(
@@ -273,25 +300,10 @@ def write_run_page(report: RunReport, run: Run) -> None:
     with report.writing("the run page was not written", run):
         comparison = _comparison(report, run)
         sections = _sections(report, run)
-        warnings = list(run.warnings)
-        if run.error is not None:
-            warnings.append(f"The run gave up: {run.error}")
+        name = short_path(run.manifest.path, report.options.root)
+        again = RunAgain(name, report.options.stack_arguments)
         with run.read() as ledger, records_of(run) as records:
-            metadata = PageMetadata(
-                run.info,
-                ledger.info.status,
-                ledger.attempts.count_entries(),
-                warnings,
-                comparison,
-                ledger.info.segments(),
-                trees_of(ledger),
-                sections,
-                RunAgain(
-                    short_path(run.manifest.path, report.options.root),
-                    report.options.stack_arguments,
-                ),
-                list(worker_logs(run, path.parent)),
-            )
+            metadata = PageMetadata.of(run, ledger, path, again, comparison, sections)
             write_page(path, metadata, records, report.options.report_mode)
         add_artifact(report.config, "page", path, run.info.run)
 
