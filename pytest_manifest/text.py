@@ -37,6 +37,11 @@ _UNSEEN: Final = re.compile(f"[{_CONTROLS}{_BIDIRECTIONAL}{_ZERO_WIDTH}{_RARE}{_
 _LINE_ENDS: Final = {ord("\t"): r"\t", ord("\n"): r"\n", ord("\r"): r"\r"}
 
 
+def whole_text(text: str) -> str:
+    """Replace lone surrogates, which have no UTF-8 form, so that nothing is lost over them."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
 def printable(text: str) -> str:
     """Remove terminal sequences; escape what else a terminal would obey (``\\x07``, ``\\u202e``).
 

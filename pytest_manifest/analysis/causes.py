@@ -9,8 +9,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol, TypeAlias
+from typing import Final, TypeAlias
 
+from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.ledger import Ledger, Statuses
 from pytest_manifest.schema import Mismatch, Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.statuses import BAD, Outcome, outcome_of
@@ -28,25 +29,23 @@ _VARIANTS = 20
 _INDEX = re.compile(r"\[\d+\]")
 
 
-class EvaluatedEntry(Protocol):
-    """An entry of a run with its verdict."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def kind(self) -> VerdictStatus | None: ...
-    @property
-    def outcome(self) -> Outcome: ...
-    @property
-    def verdict(self) -> Verdict | None: ...
-    @property
-    def receipt(self) -> Receipt | None: ...
-    @property
-    def error_place(self) -> str | None: ...
-
-
 _Key: TypeAlias = tuple[VerdictStatus, str | None, str | None, str | None]
 _Pair: TypeAlias = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class NotPassed:
+    """An entry that has not passed."""
+
+    id: str
+    verdict: Verdict | None
+    receipt: Receipt | None
+    outcome: Outcome
+
+    @property
+    def error_place(self) -> str | None:
+        error = None if self.receipt is None else self.receipt.error
+        return None if error is None else error_place(error.traceback)
 
 
 @dataclass(slots=True)
@@ -94,7 +93,7 @@ class Causes:
     def __init__(self) -> None:
         self._groups: dict[_Key, _Group] = {}
 
-    def add(self, record: EvaluatedEntry) -> None:
+    def add(self, record: EntryRecord | NotPassed) -> None:
         found = _sign_and_message(record)
         if found is None:
             return
@@ -121,7 +120,7 @@ class CauseNumbers:
     def __init__(self) -> None:
         self._numbers: dict[Sign, int] = {}
 
-    def number(self, record: EvaluatedEntry) -> int:
+    def number(self, record: EntryRecord | NotPassed) -> int:
         """Return the same number for the same failure; -1 for a record without one."""
         found = _sign_and_message(record)
         return -1 if found is None else self._numbers.setdefault(found[0], len(self._numbers))
@@ -136,7 +135,7 @@ class CauseNumbers:
         return [known.get((key, pair), known.get((key, None), -1)) for key, pair in self._numbers]
 
 
-def _sign_and_message(record: EvaluatedEntry) -> tuple[Sign, str] | None:
+def _sign_and_message(record: EntryRecord | NotPassed) -> tuple[Sign, str] | None:
     """Return by what a record is grouped, and its message; None where nothing went wrong."""
     if record.verdict is None or record.outcome not in BAD:
         return None
@@ -224,25 +223,6 @@ _NO_VERDICT = (
 
 
 @dataclass(frozen=True, slots=True)
-class NotPassed:
-    """An entry that has not passed."""
-
-    id: str
-    verdict: Verdict | None
-    receipt: Receipt | None
-    outcome: Outcome
-
-    @property
-    def kind(self) -> VerdictStatus | None:
-        return None if self.verdict is None else self.verdict.verdict
-
-    @property
-    def error_place(self) -> str | None:
-        error = None if self.receipt is None else self.receipt.error
-        return None if error is None else error_place(error.traceback)
-
-
-@dataclass(frozen=True, slots=True)
 class ListedEntry:
     """One of the first entries that have not passed; its message is shortened, printable text."""
 
@@ -312,10 +292,10 @@ def tally(ledger: Ledger, entries: Iterable[str]) -> Tally:
 
 
 def _listed_entry(entry: str, verdict: Verdict | None) -> ListedEntry:
-    kind, sentence = ("no verdict", _NO_VERDICT)
+    kind, sentence = "no verdict", _NO_VERDICT
     if verdict is not None:
         kind, sentence = verdict.verdict, verdict.sentence
-    return ListedEntry(entry, kind, middle(" ".join(printable(sentence).split()), _SENTENCE))
+    return ListedEntry(entry, kind, middle(_one_line(sentence), _SENTENCE))
 
 
 def headline(found: Tally) -> str:

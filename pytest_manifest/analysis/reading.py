@@ -6,15 +6,17 @@ which take five times as long, are not read.
 
 from __future__ import annotations
 
-from collections.abc import Container, Generator, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Generator, Iterator, Sequence
 from decimal import Decimal
+from functools import partial
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, Origin, TryRecord
 from pytest_manifest.ledger import AttemptRow, Ledger
 from pytest_manifest.ledger.queries import History, StoredEntry
-from pytest_manifest.ledger.rows import receipt_of
+from pytest_manifest.ledger.rows import EntryVerdict, ReusedFrom, receipt_of
 from pytest_manifest.manifest import Manifest, id_and_task
 from pytest_manifest.schema import Entry, Receipt, Verdict, exact, shown
 from pytest_manifest.schema.facts import Started
@@ -22,6 +24,8 @@ from pytest_manifest.schema.receipts import Retried, actual_cost
 from pytest_manifest.schema.statuses import outcome_of
 from pytest_manifest.verdict import Costs
 from pytest_manifest.verdict.explanation import error_place
+
+T = TypeVar("T")
 
 
 class Line(NamedTuple):
@@ -49,93 +53,60 @@ def read_records(ledger: Ledger, manifest: Manifest) -> Generator[EntryRecord, N
         costs = Costs(ledger, manifest) if ledger.queries.has_costs() else None
         unusual = ledger.queries.unusual_attempts(_UNUSUAL_LIMIT, executions=costs is not None)
         lines = _lines(ledger, manifest)
-        with_costs = costs is not None
         while some := list(islice(lines, _AT_ONCE)):
-            records: list[EntryRecord | None] = [None] * len(some)
+            usual: dict[str, History] = {}
+            plain: set[str] = set()
             if unusual is not None:
                 stored = ledger.queries.stored_entries(line.entry for line in some)
-                records = [
-                    _usual(manifest, line, one, unusual, with_costs=with_costs)
-                    for line, one in zip(some, stored, strict=True)
-                ]
-            left = [one.entry for one, record in zip(some, records, strict=True) if record is None]
-            histories = ledger.queries.histories(left) if left else {}
-            for line, record in zip(some, records, strict=True):
-                if record is not None:
-                    yield record
-                elif (history := histories.pop(line.entry, None)) is not None:
+                for line, one in zip(some, stored, strict=True):
+                    if (simple := _usual(one, unusual)) is not None:
+                        usual[line.entry] = simple
+                        if not shown.may_hold_secret(f"{one.receipt}{line.raw.decode()}"):
+                            plain.add(line.entry)
+            left = [line.entry for line in some if line.entry not in usual]
+            histories = usual | (ledger.queries.histories(left) if left else {})
+            for line in some:
+                if (history := histories.pop(line.entry, None)) is not None:
                     entry = manifest.parse(line.raw)
-                    yield _record(entry, line.number, history, costs)
+                    hides, bill = line.entry not in plain, None if costs is None else costs.of
+                    if bill is not None and line.entry in usual:
+                        bill = partial(_usual_bill, entry, history)
+                    yield _record(entry, line.number, history, bill, hides=hides)
 
 
-def _usual(
-    manifest: Manifest,
-    line: Line,
-    stored: StoredEntry,
-    unusual: Container[str],
-    *,
-    with_costs: bool,
-) -> EntryRecord | None:
-    """Return the record of an entry that simply passed; None where other tables say more of it.
+def _usual(stored: StoredEntry, unusual: Container[str]) -> History | None:
+    """Return the history of an entry that simply passed; None where other tables say more of it.
 
-    ``unusual``: task ids of which they say more than the receipt; ``with_costs``: some receipt of
-    the run reports a cost.
+    ``unusual``: task ids of which they say more than the receipt.
     """
     if stored.status != "passed" or stored.verdict is None or stored.receipt is None:
         return None
     receipt = receipt_of(stored.receipt)
-    if receipt.reused is None and (receipt.task_id in unusual or not _is_complete(receipt)):
+    by = receipt.reused
+    if by is None and (receipt.task_id in unusual or not _is_complete(receipt)):
         return None
-    entry = manifest.parse(line.raw)
-    verdict = Verdict.model_validate_json(stored.verdict)  # its sentence is made without secrets
-    cost = actual_cost(receipt)
-    if shown.may_hold_secret(stored.receipt + line.raw.decode()):
-        secrets = shown.secrets_of(entry, receipt)
-        receipt = shown.shown_receipt(receipt, secrets)
-        entry, verdict = shown.shown_entry(entry, secrets), shown.shown_verdict(verdict, secrets)
-    attempts: tuple[AttemptRecord, ...] = ()
-    if receipt.reused is None:  # what else is known of one that is reused is another run's
-        billed = float(exact(entry.cost if cost is None else cost)) if with_costs else None
-        attempts = (_only_attempt(receipt, verdict.sentence, cost, billed),)
-    return EntryRecord(
-        entry=entry,
-        line=line.number,
-        verdict=verdict,
-        outcome="passed",
-        receipt=receipt,
-        attempts=attempts,
-        error_place=None if receipt.error is None else error_place(receipt.error.traceback),
-        reused_from=None
-        if receipt.reused is None
-        else Origin(receipt.run, receipt.entry, receipt.attempt, receipt.task_id),
-    )
-
-
-def _only_attempt(
-    receipt: Receipt, sentence: str, cost: float | None, billed: float | None
-) -> AttemptRecord:
-    return AttemptRecord(
-        number=receipt.attempt,
+    verdict = Verdict.model_validate_json(stored.verdict)
+    row = AttemptRow(
         task_id=receipt.task_id,
-        kind="passed",
-        sentence=sentence,
-        reason=None,
+        entry=stored.entry,
+        attempt=receipt.attempt if verdict.attempt is None else verdict.attempt,
+        position=0,
+        state="sent",
         sent_at=receipt.sent_at,
-        received_at=receipt.received_at,
-        started_at=receipt.started_at,
-        finished_at=receipt.finished_at,
-        wait=receipt.wait,
-        runtime=receipt.runtime,
-        worker=receipt.worker,
-        host=receipt.host,
-        pid=receipt.pid,
-        executions=receipt.executions,
-        redelivered=receipt.redelivered,
-        retries=receipt.retries,
-        cost=cost,
-        billed_cost=billed,
-        queue=receipt.queue,
+        note=None,
+        status="passed",
+        verdict=verdict,
+        reused_from=None
+        if by is None
+        else ReusedFrom(receipt.run, receipt.entry, receipt.attempt, by.run, by.at),
     )
+    return History([row], EntryVerdict(0, verdict, receipt))
+
+
+def _usual_bill(entry: Entry, history: History, _task_id: str) -> Decimal:
+    receipt = None if history.verdict is None else history.verdict.receipt
+    cost = None if receipt is None else actual_cost(receipt)
+    return exact(entry.cost if cost is None else cost)
 
 
 def _is_complete(receipt: Receipt) -> bool:
@@ -172,11 +143,19 @@ def _lines(ledger: Ledger, manifest: Manifest) -> Iterator[Line]:
             yield Line(number, raw, entry)
 
 
-def _record(entry: Entry, line: int, history: History, costs: Costs | None) -> EntryRecord:
-    entry_verdict = history.verdict
-    receipt = None if entry_verdict is None else entry_verdict.receipt
-    secrets = shown.secrets_of(entry, receipt)
-    verdict = None if entry_verdict is None else shown.shown_verdict(entry_verdict.verdict, secrets)
+def _record(
+    entry: Entry,
+    line: int,
+    history: History,
+    bill: Callable[[str], Decimal | None] | None,
+    *,
+    hides: bool = True,
+) -> EntryRecord:
+    """Make the record of an entry; ``hides``: it may have secrets, else nothing is looked for."""
+    found = history.verdict
+    receipt = None if found is None else found.receipt
+    secrets = shown.secrets_of(entry, receipt) if hides else None
+    verdict = _shown(shown.shown_verdict, None if found is None else found.verdict, secrets)
     decided = None if verdict is None else verdict.attempt
     reused = next((row for row in history.attempts if row.attempt == decided), None)
     attempts = tuple(
@@ -184,16 +163,16 @@ def _record(entry: Entry, line: int, history: History, costs: Costs | None) -> E
             row,
             receipt if row.attempt == decided else _received(row, history),
             history.starts.get(row.task_id, ()),
-            None if costs is None else costs.of(row.task_id),
+            None if bill is None else bill(row.task_id),
             secrets,
         )
         for row in history.attempts
         if row.reused_from is None
     )
-    receipt = None if receipt is None else shown.shown_receipt(receipt, secrets)
+    receipt = _shown(shown.shown_receipt, receipt, secrets)
     error = None if receipt is None else receipt.error
     return EntryRecord(
-        entry=shown.shown_entry(entry, secrets),
+        entry=entry if secrets is None else shown.shown_entry(entry, secrets),
         line=line,
         verdict=verdict,
         outcome=outcome_of(None if verdict is None else verdict.verdict),
@@ -202,6 +181,13 @@ def _record(entry: Entry, line: int, history: History, costs: Costs | None) -> E
         error_place=None if error is None else error_place(error.traceback),
         reused_from=None if reused is None else _origin(reused),
     )
+
+
+def _shown(
+    how: Callable[[T, shown.Secrets], T], what: T | None, secrets: shown.Secrets | None
+) -> T | None:
+    """Return something without these secrets; None: nothing has to be looked for."""
+    return what if what is None or secrets is None else how(what, secrets)
 
 
 def _origin(row: AttemptRow) -> Origin | None:
@@ -225,7 +211,7 @@ def _attempt(
     receipt: Receipt | None,
     starts: Sequence[Started],
     billed_cost: Decimal | None,
-    secrets: shown.Secrets,
+    secrets: shown.Secrets | None,
 ) -> AttemptRecord:
     reported = None if receipt is None else actual_cost(receipt)
     if row.status == "forged":
@@ -240,7 +226,9 @@ def _attempt(
         number=row.attempt,
         task_id=row.task_id,
         kind=row.status,
-        sentence=None if row.verdict is None else shown.shown_text(row.verdict.sentence, secrets),
+        sentence=_shown(
+            shown.shown_text, None if row.verdict is None else row.verdict.sentence, secrets
+        ),
         reason=row.reason,
         sent_at=row.sent_at or (None if receipt is None else receipt.sent_at),
         received_at=None if receipt is None else receipt.received_at,
@@ -263,7 +251,7 @@ def _attempt(
 
 
 def _tries(
-    receipt: Receipt | None, starts: Sequence[Started], secrets: shown.Secrets
+    receipt: Receipt | None, starts: Sequence[Started], secrets: shown.Secrets | None
 ) -> tuple[TryRecord, ...]:
     """Return the retries' executions before the last, as starts and receipt report them."""
     last = max([one.retries for one in starts] + ([] if receipt is None else [receipt.retries]))
@@ -277,9 +265,11 @@ def _tries(
 
 
 def _try(
-    number: int, start: Started | None, reported: Retried | None, secrets: shown.Secrets
+    number: int, start: Started | None, reported: Retried | None, secrets: shown.Secrets | None
 ) -> TryRecord:
-    error = None if reported is None else shown.shown_error(reported.error, secrets)
+    error = None if reported is None else reported.error
+    if secrets is not None:
+        error = shown.shown_error(error, secrets)
     started = None if reported is None else reported.started_at
     return TryRecord(
         retries=number,
@@ -301,7 +291,4 @@ def _wait(receipt: Receipt | None, row: AttemptRow, start: Started | None) -> fl
 
 def _executions(starts: Sequence[Started]) -> int:
     """Return how often the same retry was started, as receipts count it."""
-    by_retry: dict[int, int] = {}
-    for start in starts:
-        by_retry[start.retries] = by_retry.get(start.retries, 0) + 1
-    return max(by_retry.values(), default=0)
+    return max(Counter(start.retries for start in starts).values(), default=0)

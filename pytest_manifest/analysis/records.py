@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Final
 
@@ -11,10 +11,6 @@ from pydantic import JsonValue
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.statuses import NEVER_STARTED_STATES, Outcome
 from pytest_manifest.text import short
-
-"""How pytest shows a verdict: failed is an expectation that does not hold, error a job whose fate
-the run or the stack could not tell."""
-
 
 ENOUGH: Final = 10
 """Entries below which no advice is given."""
@@ -171,14 +167,5 @@ def summary_fields(record: EntryRecord) -> dict[str, JsonValue]:
         "wait": None if last is None else last.wait,
         "runtime": None if last is None else last.runtime,
         "place": None if last is None else last.place,
-        "reused_from": None if origin is None else _origin_fields(origin),
-    }
-
-
-def _origin_fields(origin: Origin) -> dict[str, JsonValue]:
-    return {
-        "run": origin.run,
-        "entry": origin.entry,
-        "attempt": origin.attempt,
-        "task_id": origin.task_id,
+        "reused_from": None if origin is None else asdict(origin),
     }

@@ -6,8 +6,6 @@ shows; none where numbers are too small to tell.
 
 from __future__ import annotations
 
-import sqlite3
-import weakref
 from array import array
 from bisect import bisect_right
 from collections import Counter
@@ -37,53 +35,20 @@ from pytest_manifest.schema.summary import (
 )
 from pytest_manifest.text import middle, printable, seconds
 
-MAX_IN_MEMORY: Final = 1 << 16
-"""Times kept in memory, of 8 bytes each."""
-
 
 class Times:
-    """Times and their exact distribution; at most ``MAX_IN_MEMORY`` are kept in memory."""
+    """Times and their distribution; 8 bytes each."""
 
     def __init__(self) -> None:
         self._values = array("d")
-        self._table: sqlite3.Connection | None = None
-        self._total = 0.0
 
     def add(self, value: float | None) -> None:
-        if value is None:
-            return
-        self._values.append(value)
-        if len(self._values) == MAX_IN_MEMORY:
-            self._store()
+        if value is not None:
+            self._values.append(value)
 
     def distribution(self) -> SummarySpread | None:
         """Return the distribution, None without any time."""
-        if self._table is None:
-            return distribution(self._values)
-        table = self._store()
-        count, largest = table.execute("SELECT count(*), max(seconds) FROM times").fetchone()
-        p50, p95 = (_quantile(table, share, count) for share in (0.5, 0.95))
-        return SummarySpread(count=count, p50=p50, p95=p95, max=largest, total=self._total)
-
-    def _store(self) -> sqlite3.Connection:
-        """Move the times in memory to an unnamed database, a temporary file of SQLite's."""
-        if self._table is None:
-            self._table = sqlite3.connect("", check_same_thread=False)
-            weakref.finalize(self, self._table.close)
-            self._table.execute("CREATE TABLE times (seconds REAL)")
-        self._table.executemany("INSERT INTO times VALUES (?)", ((one,) for one in self._values))
-        self._total += sum(self._values)
-        self._values = array("d")
-        return self._table
-
-
-def _quantile(table: sqlite3.Connection, share: float, count: int) -> float:
-    place = share * (count - 1)
-    found = table.execute(
-        "SELECT seconds FROM times ORDER BY seconds LIMIT 2 OFFSET ?", [int(place)]
-    ).fetchall()
-    (lower,), (upper,) = found[0], found[-1]
-    return float(lower + (upper - lower) * (place - int(place)))
+        return distribution(self._values)
 
 
 def distribution(values: Sequence[float]) -> SummarySpread | None:

@@ -282,45 +282,30 @@ class _RootTask:
 
 def descendant_record(told: ToldDescendant) -> DescendantRecord:
     """Return the record of a descendant; a receipt that cannot be read counts as none."""
-    fields = None
+    receipt = None
     if told.receipt is not None and told.status != "forged":  # whose times are not credible
-        try:
-            fields = receipt_of(told.receipt)
-        except ValueError:
-            fields = None
+        with suppress(ValueError):
+            receipt = receipt_of(told.receipt)
     sentence = None if told.verdict is None else from_json(told.verdict).get("sentence")
-    sentence = None if sentence is None else shown_text(sentence)
-    base = {
-        name: getattr(told, name)
-        for name in ("task_id", "parent", "task", "how", "status", "spawned_at")
-    }
-    if fields is None:
-        return DescendantRecord(
-            **base,
-            sentence=sentence,
-            started_at=told.started_at,
-            ended_at=None,
-            runtime=None,
-            worker=told.worker,
-            host=told.host,
-            pid=told.pid,
-            retries=told.retries or 0,
-        )
     # When a process died is unknown; the receipt has the time at which that was noticed.
-    died = fields.state == "crashed"
-    by_receipt = fields.worker is not None
-    failed = told.status != "passed"
+    ended = None if receipt is None or receipt.state == "crashed" else receipt
+    origin = told if receipt is None or receipt.worker is None else receipt
     return DescendantRecord(
-        **base,
-        sentence=sentence,
-        started_at=fields.started_at or told.started_at,
-        ended_at=None if died else fields.finished_at,
-        runtime=None if died else fields.runtime,
-        worker=fields.worker if by_receipt else told.worker,
-        host=fields.host if by_receipt else told.host,
-        pid=fields.pid if by_receipt else told.pid,
-        retries=max(fields.retries, told.retries or 0),
-        failure=_failure(fields) if failed else None,
+        task_id=told.task_id,
+        parent=told.parent,
+        task=told.task,
+        how=told.how,
+        status=told.status,
+        sentence=None if sentence is None else shown_text(sentence),
+        spawned_at=told.spawned_at,
+        started_at=(receipt and receipt.started_at) or told.started_at,
+        ended_at=None if ended is None else ended.finished_at,
+        runtime=None if ended is None else ended.runtime,
+        worker=origin.worker,
+        host=origin.host,
+        pid=origin.pid,
+        retries=max(0 if receipt is None else receipt.retries, told.retries or 0),
+        failure=None if receipt is None or told.status == "passed" else _failure(receipt),
     )
 
 

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
-from functools import partial
+from dataclasses import dataclass, field, fields
+from functools import cache, partial
 from itertools import islice
-from typing import Final, Protocol, TypedDict, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from loguru import logger
 
@@ -71,9 +70,7 @@ class ReceiptCollector:
 
         Raises StackError where the store cannot be reached.
         """
-        stream = self._stream
-        if stream is not None:
-            self._call(lambda: stream.begin(ttl))
+        self._ask(lambda stream: stream.begin(ttl))
 
     @property
     def reports_starts(self) -> bool:
@@ -82,12 +79,7 @@ class ReceiptCollector:
 
     def announce(self) -> None:
         """Tell other sessions that this one goes on with the run, where the stream can tell it."""
-        stream = self._stream
-        if stream is not None:
-            try:
-                self._call(stream.announce)
-            except StackError as error:  # an old server, say
-                logger.debug("{}", error)
+        self._try(lambda stream: stream.announce())
 
     @property
     def is_overtaken(self) -> bool:
@@ -99,8 +91,7 @@ class ReceiptCollector:
 
         Raises StackError where the store cannot be reached.
         """
-        stream = self._stream
-        return stream is not None and self._call(stream.was_read_on)
+        return bool(self._ask(lambda stream: stream.was_read_on()))
 
     @property
     def unreadable_results(self) -> Mapping[str, str]:
@@ -112,20 +103,24 @@ class ReceiptCollector:
 
         Raises StackError where the store cannot be reached.
         """
-        stream = self._stream
-        return None if stream is None else self._call(stream.is_intact)
+        return self._ask(lambda stream: stream.is_intact())
 
     def trim(self) -> None:
         """Take out of the stream what has been read, once that is committed.
 
         What cannot be taken out now is the next time, or goes when the stream's time is over.
         """
+        self._try(lambda stream: stream.trim())
+
+    def _ask(self, ask: Callable[[StreamReader], T]) -> T | None:
         stream = self._stream
-        if stream is not None:
-            try:
-                self._call(stream.trim)
-            except StackError as error:
-                logger.debug("{}", error)
+        return None if stream is None else self._call(lambda: ask(stream))
+
+    def _try(self, ask: Callable[[StreamReader], None]) -> None:
+        try:
+            self._ask(ask)
+        except StackError as error:  # an old server, say
+            logger.debug("{}", error)
 
     def poll(self, awaited: Mapping[str, AwaitedAttempt], block_ms: int) -> ReceiptBatch:
         """Read the stream and, when they are due, some of the stock workers' results.
@@ -144,7 +139,7 @@ class ReceiptCollector:
         for start in range(0, len(ids), SWEEP_SIZE):  # each with a limit of its own
             found |= self._call(partial(self._results.read, ids[start : start + SWEEP_SIZE]))
         stream = self._stream
-        return self._deliver(self._call(lambda: self._poll_all(stream, found, awaited)))
+        return self._deliver(self._call(lambda: self._read_all(stream, found, awaited)))
 
     def _poll(
         self,
@@ -153,55 +148,46 @@ class ReceiptCollector:
         awaited: Mapping[str, AwaitedAttempt],
         block_ms: int,
     ) -> ReceiptBatch:
-        batch = ReceiptBatch()
         found: dict[str, BackendResult] = {}
         if time.monotonic() >= self._next_sweep and awaited:
             found = results.read(self._next_ids(awaited))
             pause = SWEEP_INSTRUMENTED if self._saw_worker_record else SWEEP_STOCK
             self._next_sweep = time.monotonic() + pause
         if found:
-            self._add_backend_results(stream, batch, found, awaited)
-        elif stream is not None:
+            return self._read_all(stream, found, awaited)
+        batch = ReceiptBatch()
+        if stream is not None:
             self._read_stream(stream, batch, block_ms)
         else:
             time.sleep(block_ms / 1000)
         return batch
 
-    def _poll_all(
+    def _read_all(
         self,
         stream: StreamReader | None,
         found: Mapping[str, BackendResult],
         awaited: Mapping[str, AwaitedAttempt],
     ) -> ReceiptBatch:
-        batch = ReceiptBatch()
-        self._add_backend_results(stream, batch, found, awaited)
-        return batch
-
-    def _add_backend_results(
-        self,
-        stream: StreamReader | None,
-        batch: ReceiptBatch,
-        found: Mapping[str, BackendResult],
-        awaited: Mapping[str, AwaitedAttempt],
-    ) -> None:
         """Read the stream to its end, then add the plain results that it says nothing of.
 
         In this order, for a worker of ours writes both at once: what the plain results showed is in
         the stream by now, and in better words.
         """
+        batch = ReceiptBatch()
         try:
             while stream is not None and self._read_stream(stream, batch, 0):
                 pass
         except StackError:
             if batch.position is None:
                 raise
-            return  # what has been read is not read again; the rest is there the next time
+            return batch  # what has been read is not read again; the rest is there the next time
         known = {task_id for task_id, _, _ in batch.finals}
         for task_id, result in found.items():
             if task_id not in known and task_id in awaited:
                 receipt = self._backend_receipt(task_id, awaited[task_id], result)
                 if receipt is not None:
                     self._add_backend_receipt(batch, task_id, receipt)
+        return batch
 
     def _backend_receipt(
         self, task_id: str, attempt: AwaitedAttempt, result: BackendResult
@@ -254,15 +240,15 @@ class ReceiptCollector:
         return batch
 
     def close(self) -> None:
-        if self._caller is None:
-            self._close()
-        else:
-            self._caller.close(self._close)
+        def close() -> None:
+            if self._stream is not None:
+                self._stream.close()
+            self._results.close()
 
-    def _close(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
-        self._results.close()
+        if self._caller is None:
+            close()
+        else:
+            self._caller.close(close)
 
     def _next_ids(self, awaited: Mapping[str, AwaitedAttempt]) -> list[str]:
         chunk = [task_id for task_id in islice(self._sweep, SWEEP_SIZE) if task_id in awaited]
@@ -366,37 +352,19 @@ def add_record(
             _add_spawned(spawned, batch)
         if record.start is not None:
             _add_start(record.start, batch)
-        batch.unsent += record.unsent
-        batch.elsewhere |= record.elsewhere
         root = receipt.task_id if record.origin is None else record.origin.root
         batch.announced += [
-            Announced(
-                **_reported(root),
-                key=one.key,
-                announcer=receipt.task_id,
-                how=one.how,
-                task=one.task,
-                number=one.count,
-                task_ids=tuple(one.task_ids),
-                is_off=one.is_off,
-            )
+            _fact(Announced, root, one, announcer=receipt.task_id, number=one.count)
             for one in record.announced
         ]
         batch.finals.append((receipt.task_id, record.execution, receipt))
     elif isinstance(record, stream_records.HandedOnRecord):
-        batch.unsent += record.unsent
-        batch.elsewhere |= record.elsewhere
-        end = HandedOn(
-            **_reported(record.task_id),
-            execution=record.execution,
-            how=record.how,
-            ended_at=record.ended_at,
-            next_at=record.next_at,
-            cost=record.cost,
-        )
-        batch.handed_on.append(end)
+        batch.handed_on.append(_fact(HandedOn, record.task_id, record))
     elif isinstance(record, stream_records.ReceiverFailedRecord):
         batch.receiver_failures.append(record)
+    if isinstance(record, stream_records.FinishedRecord | stream_records.HandedOnRecord):
+        batch.unsent += record.unsent
+        batch.elsewhere |= record.elsewhere
 
 
 def _add_start(record: stream_records.StartedRecord, batch: ReceiptBatch) -> None:
@@ -405,7 +373,8 @@ def _add_start(record: stream_records.StartedRecord, batch: ReceiptBatch) -> Non
         batch.descendants.append(
             Descendant(record.task_id, *where, record.task, "call", record.queue)
         )
-    batch.starts.append(_start(record))
+    start = _fact(Started, record.task_id, record, namespace=record.pid_namespace)
+    batch.starts.append(start)
 
 
 def _add_spawned(record: stream_records.SpawnedRecord, batch: ReceiptBatch) -> None:
@@ -435,29 +404,14 @@ _BY_WORKER: Final = {"source": "worker", "reused": None, "judged": None}
 """What no worker can say of its receipt."""
 
 
-class _Reported(TypedDict):
-    seq: int
-    at: datetime
-    source: FactSource
-    job: str
+def _fact(kind: type[T], job: str, record: object, **more: object) -> T:
+    """Make a fact of a worker's record, before it has its number: by the fields of both."""
+    same = {name: getattr(record, name) for name in _shared((kind, type(record)))}
+    given = {"seq": 0, "at": utc_now(), "source": FactSource.WORKER, "job": job, **more}
+    return kind(**same, **given)
 
 
-def _reported(job: str) -> _Reported:
-    """Return the fields of a fact that a worker reports, before it has its number."""
-    return _Reported(seq=0, at=utc_now(), source=FactSource.WORKER, job=job)
-
-
-def _start(record: stream_records.StartedRecord) -> Started:
-    return Started(
-        **_reported(record.task_id),
-        execution=record.execution,
-        started_at=record.started_at,
-        retries=record.retries,
-        worker=record.worker,
-        host=record.host,
-        pid=record.pid,
-        redelivered=record.redelivered,
-        boot=record.boot,
-        namespace=record.pid_namespace,
-        hop=record.hop,
-    )
+@cache
+def _shared(kinds: tuple[Any, Any]) -> frozenset[str]:
+    one, other = (frozenset(field.name for field in fields(kind)) for kind in kinds)
+    return one & other

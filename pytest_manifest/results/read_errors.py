@@ -14,6 +14,8 @@ from celery import states
 from loguru import logger
 from pydantic import ValidationError
 
+from pytest_manifest.text import whole_text
+
 LOGGED: Final = 20
 """Bad records that get a line in the log; the others are counted."""
 _MAX_CHARS: Final = 300
@@ -47,7 +49,7 @@ class ReadErrors:
         self.count += 1
         if self.count <= LOGGED:
             said = " ".join(f"{what}: {_text(why)}".split())[:_MAX_CHARS]
-            logger.warning("passed over: {}", said.encode("utf-8", "replace").decode())
+            logger.warning("passed over: {}", whole_text(said))
         if self._message in self._warnings:
             self._warnings.remove(self._message)
         some = "1 record or result" if self.count == 1 else f"{self.count} records or results"

@@ -2,8 +2,8 @@
 
 A fact is set once and never changed; everything else is a function of facts. ``seq`` orders all
 facts and verdicts of one run, and is compared within that run only. Reports of workers and of the
-result store commute between two milestones of the controller, see :data:`MILESTONES`; milestones
-are never reordered. The facts of a run are in ``schema.run_facts``.
+result store (see :data:`REPORTS`) commute between two milestones, which all others are; those are
+never reordered, nor are ``Job.seq`` and verdicts. The facts of a run are in ``schema.run_facts``.
 
 Make classes of values that are never changed, where hundreds of thousands of them are made.
 
@@ -81,8 +81,6 @@ REPORTS: Final = frozenset(
     }
 )
 """Kinds that workers and the result store report: between two milestones their order is nothing."""
-MILESTONES: Final = frozenset(Kind) - REPORTS
-"""Kinds that are totally ordered, and never reordered; so are ``Job.seq`` and verdicts."""
 
 
 class FactSource(IntEnum):

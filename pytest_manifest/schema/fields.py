@@ -29,7 +29,7 @@ from pydantic_core import PydanticCustomError, core_schema
 
 from pytest_manifest.schema.json_values import json_value as json_value
 from pytest_manifest.schema.wire import MOST, YEARS, parse_moment
-from pytest_manifest.text import JOINERS
+from pytest_manifest.text import JOINERS, whole_text
 
 ID_MAX_LENGTH = 200
 MOST_SECONDS: Final = 36_525 * 86_400
@@ -74,13 +74,6 @@ def _printable_name(value: str) -> str:
     if not value.isprintable():
         printable_text(value[:1] + value[1:-1].translate(_WITHOUT_JOINERS) + value[-1:])
     return value
-
-
-def _well_formed(value: str) -> str:
-    """Replace lone surrogates in text from outside, so that no receipt is lost over them."""
-    if value.isascii():
-        return value
-    return value.encode("utf-8", "replace").decode("utf-8")
 
 
 def _utc(value: object) -> object:
@@ -172,7 +165,7 @@ Name = Annotated[
 ]
 """Printable text of 1 to 200 characters: ids, task names, queues, tags."""
 
-Text = Annotated[str, AfterValidator(_well_formed)]
+Text = Annotated[str, AfterValidator(whole_text)]
 """Free text from a worker: always storable as UTF-8."""
 
 Time = Annotated[datetime, BeforeValidator(_utc), WithJsonSchema(_TIME_SCHEMA)]

@@ -13,6 +13,8 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
+from pytest_manifest.text import whole_text
+
 if TYPE_CHECKING:
     from jsonschema_rs import Draft202012Validator, RegexOptions
 
@@ -107,6 +109,4 @@ def found_in(pattern: str, text: str) -> bool:
 
     Raises ValueError for a pattern that ``pattern_problem`` reports.
     """
-    # Lone surrogates are replaced: they have no UTF-8 form to search in.
-    whole = text if text.isascii() else text.encode("utf-8", "replace").decode()
-    return _compiled(pattern).is_valid(whole)
+    return _compiled(pattern).is_valid(whole_text(text))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
-from typing import Final, Literal, TypeAlias, TypeVar
+from typing import Final, Literal, TypeAlias, TypeVar, get_args
 
 from pytest_manifest.schema.facts import (
     Announced,
@@ -200,14 +200,10 @@ RunFact: TypeAlias = (
 )
 
 KINDS: Final[Mapping[Kind, type[JobFact | RunFact]]] = {
-    one.kind: one
-    for one in (
-        *(Withheld, Sending, SendResult, Gone, Nowhere, Seen, Moved, TimeOver, Recalled, TakenUp),
-        *(Started, HandedOn, Ended, Stored, ChildUnsent, ChildElsewhere, Announced, Closed),
-        *(Segment, SegmentEnded, TaskFact, StoreFact, NodeFact, PlaceFact, Search, SetBack),
-        *(RunOver, Steered),
-    )
+    one.kind: one for one in (*get_args(JobFact), *get_args(RunFact))
 }
+
+
 # What the judge takes
 
 
@@ -245,9 +241,7 @@ class JobFacts:
         return found.get(kind, ())  # type: ignore[return-value]  # by its own class
 
     def _sorted(self) -> dict[type[Fact], list[Fact]]:
-        found: dict[type[Fact], list[Fact]] = {}
-        for one in self.facts:
-            found.setdefault(type(one), []).append(one)
+        found = _by_kind(self.facts)
         object.__setattr__(self, "_by_kind", found)
         return found
 
@@ -261,6 +255,11 @@ class JobFacts:
             return False
         # Without a generator, as it is asked of each entry.
         return not [one for one in self.each(SendResult) if one.outcome != "published"]
+
+
+def _each(kind: type[AnyFact]) -> cached_property[tuple[AnyFact, ...]]:
+    """Return a property: the run's facts of one kind, by ``seq``."""
+    return cached_property(lambda run: run.each(kind))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,40 +282,20 @@ class RunFacts:
     facts: tuple[RunFact, ...] = ()
     upto: int | None = None
 
-    @cached_property
-    def segments(self) -> tuple[Segment, ...]:
-        return self._of(Segment)
-
-    @cached_property
-    def tasks(self) -> tuple[TaskFact, ...]:
-        return self._of(TaskFact)
-
-    @cached_property
-    def store(self) -> tuple[StoreFact, ...]:
-        return self._of(StoreFact)
-
-    @cached_property
-    def nodes(self) -> tuple[NodeFact, ...]:
-        return self._of(NodeFact)
-
-    @cached_property
-    def places(self) -> tuple[PlaceFact, ...]:
-        return self._of(PlaceFact)
-
-    @cached_property
-    def set_backs(self) -> tuple[SetBack, ...]:
-        return self._of(SetBack)
+    segments = _each(Segment)
+    tasks = _each(TaskFact)
+    store = _each(StoreFact)
+    nodes = _each(NodeFact)
+    places = _each(PlaceFact)
+    set_backs = _each(SetBack)
 
     @property
     def has_doubts(self) -> bool:
         """Return whether the store may have lost reports, or the clock was set back."""
-        return bool(self.set_backs) or any(
-            one.what in ("emptied", "unreachable") for one in self.store
-        )
+        lost = any(one.what in ("emptied", "unreachable") for one in self.store)
+        return bool(self.set_backs) or lost
 
-    @cached_property
-    def overs(self) -> tuple[RunOver, ...]:
-        return self._of(RunOver)
+    overs = _each(RunOver)
 
     @cached_property
     def of_reused(self) -> RunFacts:
@@ -343,15 +322,19 @@ class RunFacts:
 
     @cached_property
     def _by_kind(self) -> Mapping[type[Fact], Sequence[Fact]]:
-        found: dict[type[Fact], list[Fact]] = {}
-        for one in self.facts:
-            found.setdefault(type(one), []).append(one)
-        return found
+        return _by_kind(self.facts)
 
-    def _of(self, kind: type[AnyFact]) -> tuple[AnyFact, ...]:
+    def each(self, kind: type[AnyFact]) -> tuple[AnyFact, ...]:
         found: Sequence[AnyFact]
         found = self._by_kind.get(kind, ())  # type: ignore[assignment]  # by its own class
         return tuple(found) if self.upto is None else _until(found, self.upto)
+
+
+def _by_kind(facts: Iterable[Fact]) -> dict[type[Fact], list[Fact]]:
+    found: dict[type[Fact], list[Fact]] = {}
+    for one in facts:
+        found.setdefault(type(one), []).append(one)
+    return found
 
 
 def _until(facts: Iterable[AnyFact], seq: int) -> tuple[AnyFact, ...]:

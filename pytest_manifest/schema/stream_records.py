@@ -12,7 +12,6 @@ the same whichever way it went: through a stream, a result store, a ledger or a 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -21,8 +20,16 @@ from typing import Final, TypeVar
 from pydantic import JsonValue
 
 from pytest_manifest.schema.receipts import Receipt
-from pytest_manifest.schema.wire import MOST, amount, parse_timestamp, sha256, timestamp
+from pytest_manifest.schema.wire import (
+    MOST,
+    amount,
+    canonical_text,
+    parse_timestamp,
+    sha256,
+    timestamp,
+)
 from pytest_manifest.signing import pae
+from pytest_manifest.text import whole_text
 
 STREAM_FIELD: Final = "r"
 """The one field of a stream record; it holds a JSON document."""
@@ -119,8 +126,6 @@ class StartedRecord:
     host: str | None
     pid: int | None
     queue: str | None
-    sent_at: datetime | None
-    received_at: datetime | None
     started_at: datetime | None
     redelivered: bool
     retries: int
@@ -246,34 +251,29 @@ def _text(record: Mapping[str, object], name: str) -> str:
     value = record.get(name)
     if not isinstance(value, str):
         raise ValueError(f"a record of a worker without a text for {name!r}")  # noqa: TRY004
-    return _whole(value)
+    return whole_text(value)
 
 
 def _optional_text(record: Mapping[str, object], name: str) -> str | None:
     value = record.get(name)
-    return _whole(value) if isinstance(value, str) else None
+    return whole_text(value) if isinstance(value, str) else None
 
 
 def _texts(record: Mapping[str, object], name: str) -> tuple[str, ...]:
     value = record.get(name)
     found = value if isinstance(value, list) else ()
-    return tuple(_whole(one) for one in found if isinstance(one, str))
+    return tuple(whole_text(one) for one in found if isinstance(one, str))
 
 
 def _texts_by_name(record: Mapping[str, object], name: str) -> dict[str, str]:
     value = record.get(name)
     found = value.items() if isinstance(value, Mapping) else ()
-    return {_whole(str(key)): _whole(one) for key, one in found if isinstance(one, str)}
+    return {whole_text(str(key)): whole_text(one) for key, one in found if isinstance(one, str)}
 
 
 def _documents(record: Mapping[str, object], name: str) -> list[Mapping[str, object]]:
     value = record.get(name)
     return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
-
-
-def _whole(text: str) -> str:
-    """Replace lone surrogates in a text, which could not be stored."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _integer(record: Mapping[str, object], name: str) -> int | None:
@@ -310,9 +310,6 @@ RECORD_TYPE: Final = "application/vnd.pytest-celery-manifest.record+json"
 SIGNATURE: Final = "signature"
 """The field of a record, or of a receipt, that has its signature."""
 
-_CANONICAL: Final = json.JSONEncoder(
-    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-)
 _TIMES: Final = ("sent_at", "received_at", "started_at", "finished_at")
 _NUMBERS: Final = ("wait", "runtime", "cpu")
 _LENGTH: Final = len("2026-11-24T15:00:00.000000+00:00")
@@ -364,7 +361,7 @@ def receipt_bytes(fields: Mapping[str, object], rest: str | None) -> bytes:
 
 
 def _canonical(value: object) -> bytes:
-    return _CANONICAL.encode(value).encode("utf-8", "replace")
+    return canonical_text(value).encode("utf-8", "replace")
 
 
 def _time(value: object) -> str | None:

@@ -72,9 +72,9 @@ PROCESS_MARK: Final = f"{WORKER_MARK}.process_"
 RUN8_LENGTH: Final = 8
 
 # json.dumps would make a new encoder for every call with such options.
-_CANONICAL: Final = json.JSONEncoder(
+canonical_text: Final = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-)
+).encode
 
 
 def stream_key(run: str) -> str:
@@ -125,7 +125,7 @@ def parse_timestamp(text: object) -> datetime | None:
 def canonical(value: object) -> bytes | None:
     """Compact JSON with sorted keys, UTF-8; None for what JSON cannot hold."""
     try:
-        return _CANONICAL.encode(value).encode()
+        return canonical_text(value).encode()
     except (TypeError, ValueError, RecursionError):
         return None
 

@@ -9,10 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_manifest.analysis import statistics as advice
 from pytest_manifest.analysis.statistics import (
     Statistics,
-    Times,
     distribution,
     quantile,
     statistics,
@@ -426,31 +424,3 @@ def test_many_redeliveries_and_retries_are_told() -> None:
         "the broker delivered 10 jobs more than once",
         "tasks asked for 20 retries in 10 jobs",
     ]
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_a_spread_is_exact_however_little_is_held_in_memory(
-    seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Negative, equal, tiny and huge times too."""
-    monkeypatch.setattr(advice, "MAX_IN_MEMORY", 100)
-    rng = random.Random(seed)
-    kinds = (
-        lambda: rng.uniform(-2, 2),
-        lambda: rng.expovariate(1),
-        lambda: rng.choice([0.0, -0.0, 5e-324, -1e300, 1e300, 7.0]),
-    )
-    values = [rng.choice(kinds)() for _ in range(rng.choice([1, 99, 100, 101, 2345]))]
-    times = Times()
-    for value in values:
-        times.add(value)
-    found, expected = times.distribution(), distribution(values)
-    assert found is not None
-    assert expected is not None
-    assert (found.count, found.p50, found.p95, found.max) == (
-        expected.count,
-        expected.p50,
-        expected.p95,
-        expected.max,
-    )
-    assert found.total == pytest.approx(expected.total)

@@ -12,6 +12,7 @@ import pytest
 from pytest_manifest.analysis import reading
 from pytest_manifest.analysis.reading import read_records
 from pytest_manifest.analysis.records import EntryRecord
+from pytest_manifest.ledger.queries import History
 from pytest_manifest.schema import Entry, ErrorInfo, Receipt
 from tests.reports import add_receipts, add_starts, started
 from tests.unit.analysis_support import START, MadeRun, after, verdict
@@ -197,10 +198,10 @@ def usual(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     found: list[str] = []
     real = reading._usual
 
-    def seen(*given: Any, **named: Any) -> EntryRecord | None:
+    def seen(*given: Any, **named: Any) -> History | None:
         record = real(*given, **named)
         if record is not None:
-            found.append(record.id)
+            found.append(record.attempts[0].entry)
         return record
 
     with monkeypatch.context() as patch:

@@ -71,7 +71,6 @@ def test_started_record() -> None:
     assert isinstance(record, stream_records.StartedRecord)
     assert (record.execution, record.pid, record.retries) == ("abc", 7, 2)
     assert record.started_at == datetime(2026, 11, 24, 15, 0, 1, tzinfo=timezone.utc)
-    assert record.received_at is None
     assert (record.boot, record.pid_namespace) == ("a boot", "pid:[1]")
 
 
