@@ -15,7 +15,7 @@ from pytest_manifest.cli.stored_run import hide_secrets
 from pytest_manifest.cli.task_arguments import TaskSignatures
 from pytest_manifest.errors import Fault, ManifestError
 from pytest_manifest.manifest import Manifest, read_manifest
-from pytest_manifest.manifest.jsonl import Limits, open_regular
+from pytest_manifest.manifest.jsonl import open_regular
 from pytest_manifest.redaction.texts import redact
 from pytest_manifest.text import plural
 
@@ -76,7 +76,7 @@ def _document(path: Path, entries: int, faults: Sequence[Fault]) -> dict[str, Js
 def _check(path: Path, signatures: TaskSignatures | None) -> tuple[int, list[Fault]]:
     """Return how many entries a file has, and its faults; those of its form come first, alone."""
     try:
-        manifest = read_manifest(path, lean=True, most_faults=MOST_FAULTS, limits=Limits())
+        manifest = read_manifest(path, lean=True, most_faults=MOST_FAULTS, is_new=True)
     except ManifestError as error:
         faults = list(error.faults)
         if error.read_to is not None:

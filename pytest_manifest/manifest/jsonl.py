@@ -14,8 +14,6 @@ import re
 import stat
 from bisect import insort
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple, TypeVar
 
@@ -145,40 +143,12 @@ def check_document(
         return model.model_validate(document)
     except ValidationError as error:
         number = error.error_count()
-        if number > MOST_COUNTED:
-            _check_part(document, line, model, faults, number)
+        if number > MOST_COUNTED:  # each that is worded takes a kilobyte until it is
+            faults.add(line.number, f"the line has {number:,} faults; correct what writes it")
             return None
         for problem in problems(error, model):
             faults.add(line.number, problem)
     return None
-
-
-_PART: Final = 50
-"""Fields of an object, and items of an array, of a line with very many faults that are told."""
-
-
-def _check_part(
-    document: dict[str, Any], line: Line, model: type[_Doc], faults: Faults, number: int
-) -> None:
-    """Record some of a line's very many faults, whose number is known.
-
-    Each that is worded takes a kilobyte until it is; a line may have millions.
-    """
-    part = {key: _part(value) for key, value in islice(document.items(), _PART)}
-    try:
-        model.model_validate(part)
-    except ValidationError as error:
-        for problem in problems(error, model):
-            faults.add(line.number, problem)
-    faults.add(line.number, f"the line has {number:,} faults; correct what writes it")
-
-
-def _part(value: object, levels: int = 3) -> object:
-    if levels and isinstance(value, dict):
-        return {key: _part(one, levels - 1) for key, one in islice(value.items(), _PART)}
-    if levels and isinstance(value, list):
-        return [_part(one, levels - 1) for one in value[:_PART]]
-    return value
 
 
 def _parse(line: Line) -> dict[str, Any]:
@@ -343,54 +313,33 @@ def _placeholders(value: object, place: str) -> Iterator[tuple[str, str]]:
             yield from _placeholders(one, f"{place}[{number}]")
 
 
+LIMITS: Final = {"line": 16 << 20, "entries": 10_000_000, "schema": 1 << 20}
+"""At most: bytes of a line, entries of a manifest, bytes of a JSON Schema in ``expect``."""
+_BEYOND: Final = {
+    "line": "the line has more than {:,} bytes, the limit; keep what is large elsewhere, and give "
+    "the task its place",
+    "entries": "there are more than {:,} entries, the limit; split the manifest",
+    "schema": "the JSON Schema in 'expect' has more than {:,} bytes, the limit; check less of it, "
+    "or check it in the test",
+}
 _CHUNK: Final = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Limit a manifest: the bytes of a line, the number of its entries, and the bytes of a JSON
-    Schema in ``expect``."""
-
-    line: int = 16 << 20
-    entries: int = 10_000_000
-    schema: int = 1 << 20
-
-
-DEFAULT: Final = Limits()
-_BEYOND: Final = {
-    "line": "the line has more than {most:,} bytes",
-    "entries": "there are more than {most:,} entries",
-    "schema": "the JSON Schema in 'expect' has more than {most:,} bytes",
-}
-_STEPS: Final = {
-    "line": "keep what is large elsewhere, and give the task its place",
-    "entries": "split the manifest",
-    "schema": "check less of it, or check it in the test",
-}
-
-
-def beyond(name: str, most: int) -> str:
+def beyond(name: str) -> str:
     """Say which limit is passed, and what to do instead."""
-    return f"{_BEYOND[name].format(most=most)}, the limit; {_STEPS[name]}"
+    return _BEYOND[name].format(LIMITS[name])
 
 
-def longer_line(file: IO[bytes], most: int) -> int | None:
-    """Return the number, from 1, of the first line of more than ``most`` bytes; None where none is.
+def refuse_long_lines(file: IO[bytes], path: Path) -> None:
+    """Raise ManifestError with the first line that is too long to be read; ``path`` names it.
 
     No more than a chunk is in memory at a time. The file is left at its beginning.
     """
-    before, length = 0, 0
-    size = min(most, _CHUNK)
-    try:
-        while chunk := file.read(size):
-            end = chunk.find(b"\n")
-            if length + (len(chunk) if end < 0 else end + 1) > most:
-                return before + 1
-            if end < 0:
-                length += len(chunk)
-            else:
-                before += chunk.count(b"\n")
-                length = len(chunk) - 1 - chunk.rfind(b"\n")
-        return None
-    finally:
-        file.seek(0)
+    most, number, length = LIMITS["line"], 1, 0
+    while chunk := file.read(min(most, _CHUNK)):
+        end = chunk.find(b"\n")
+        if length + (len(chunk) if end < 0 else end + 1) > most:
+            raise ManifestError([Fault(path, number, beyond("line"))])
+        number += chunk.count(b"\n")
+        length = length + len(chunk) if end < 0 else len(chunk) - 1 - chunk.rfind(b"\n")
+    file.seek(0)

@@ -26,22 +26,22 @@ def read_manifest(
     *,
     lean: bool = False,
     most_faults: int = jsonl.MAX_FAULTS,
-    limits: jsonl.Limits | None = None,
+    is_new: bool = False,
 ) -> Manifest:
     """Check the whole file; raise ManifestError with its first faults, and the others' number.
 
-    ``lean``: ids are not kept; the first access to them reads the file once more. ``limits``: None
-    for a file that was accepted before.
+    ``lean``: ids are not kept; the first access to them reads the file once more. ``is_new``: it
+    was not accepted before, so that it has limits.
     """
     if lean:
-        return Manifest(scan(path, most_faults=most_faults, limits=limits))
-    return load(path, limits=limits)
+        return Manifest(scan(path, most_faults=most_faults, is_new=is_new))
+    return load(path, is_new=is_new)
 
 
-def load(path: Path, *, shown: Path | None = None, limits: jsonl.Limits | None = None) -> Manifest:
+def load(path: Path, *, shown: Path | None = None, is_new: bool = False) -> Manifest:
     """Read as ``read_manifest`` does; ``shown``, if given, replaces ``path`` in all messages."""
     places = Places()
-    summary = scan(path, places, shown=shown, limits=limits)
+    summary = scan(path, places, shown=shown, is_new=is_new)
     return Manifest(summary, (places.ids, places.offsets))
 
 

@@ -17,7 +17,6 @@ from pydantic import JsonValue
 from pydantic_core import from_json
 from typing_extensions import Self
 
-from pytest_manifest.errors import Fault, ManifestError
 from pytest_manifest.manifest import jsonl
 from pytest_manifest.manifest.writer import dump_fields
 from pytest_manifest.schema import Receipt
@@ -98,18 +97,16 @@ class ReceiptIndex:
     where the file cannot be read; faults of its lines are noted, and raised by :meth:`finish`.
     """
 
-    def __init__(self, path: Path, limits: jsonl.Limits = jsonl.DEFAULT) -> None:
+    def __init__(self, path: Path) -> None:
         self.runs: set[str] = set()
         """The runs that the receipts are of; of those that a run has reused, that run."""
         self._faults = jsonl.Faults(path)
         self._file = jsonl.open_regular(path)
-        if line := jsonl.longer_line(self._file, limits.line):
-            self._file.close()
-            raise ManifestError([Fault(path, line, jsonl.beyond("line", limits.line))])
         self._db = sqlite3.connect("", isolation_level=None)
         self._db.executescript(_TABLES)
         self._db.execute("BEGIN")
         try:
+            jsonl.refuse_long_lines(self._file, path)
             self._find_places()
         except BaseException:
             self.close()

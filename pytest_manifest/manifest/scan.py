@@ -7,146 +7,94 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sqlite3
+import tempfile
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final
 
-from pytest_manifest.errors import Fault, ManifestError
 from pytest_manifest.manifest import jsonl
 from pytest_manifest.schema import Entry, Header
 from pytest_manifest.schema.wire import canonical
+from pytest_manifest.text import whole_text
 
 _RING_END: Final = 5
 """How many lines of a long circle are named at its beginning and at its end."""
 
-Again = Callable[[set[int]], Iterable[tuple[int, Mapping[str, Any]]]]
-"""Reads lines a second time, to tell suspicion from fact."""
+_TABLES: Final = """
+    CREATE TABLE ids (line INTEGER PRIMARY KEY, id TEXT NOT NULL);
+    CREATE TABLE waits (line INTEGER NOT NULL, id TEXT NOT NULL);
+"""
+_TWICE: Final = """
+    SELECT line, id, first FROM ids JOIN (
+        SELECT id AS twice, min(line) AS first FROM ids GROUP BY id HAVING count(*) > 1
+    ) ON id = twice WHERE line > first ORDER BY line
+"""
+_UNKNOWN: Final = "SELECT line, id FROM waits WHERE id NOT IN (SELECT id FROM ids) ORDER BY line"
+_WAITS: Final = "SELECT waits.line, ids.line FROM waits JOIN ids USING (id)"
 
 
-def check_ids(ids: IdIndex, faults: jsonl.Faults, again: Again) -> None:
-    """Record duplicate ids, each ``after`` that names no entry, and circles as faults."""
-    twice = ids.suspected_twice()
-    waiting = {line for line, target in ids.references() if not target}
-    rings = [
-        (len(circle), _shown(circle))
-        for circle in islice(circles(ids.references), jsonl.MAX_FAULTS)
-    ]
-    in_rings = {line for _, shown in rings for line in shown}
-    if not (twice or waiting or rings):
-        return
-    first: dict[str, int] = {}
-    names: dict[int, str] = {}
-    for number, document in again(twice | waiting | in_rings):
-        entry_id = names[number] = document["id"]
-        if first.setdefault(entry_id, number) != number:
-            faults.add(
-                number,
-                f"entry id {entry_id!r} was used on line {first[entry_id]} already; "
-                "ids must be unique within a manifest, so rename one",
-            )
-        if number in waiting:
-            _check_references(number, document, ids, faults)
-    for length, shown in rings:
-        faults.add(shown[0], _waiting_for_one_another(length, shown, names))
-
-
-def _check_references(
-    number: int, document: Mapping[str, Any], ids: IdIndex, faults: jsonl.Faults
-) -> None:
-    for wanted in document.get("after", ()):
-        if not ids.has(wanted):
-            faults.add(
-                number, f"'after' names {wanted!r}, which no entry here has; correct or remove"
-            )
-
-
-def _shown(circle: Sequence[int]) -> list[int]:
-    """Return the lines of a circle to name in a fault: all, or both ends of a long circle."""
-    if len(circle) <= 2 * _RING_END:
-        return list(circle)
-    return [*circle[:_RING_END], *circle[-_RING_END:]]
-
-
-def _waiting_for_one_another(length: int, shown: Sequence[int], names: Mapping[int, str]) -> str:
-    way = [f"{names[number]!r} (line {number})" for number in shown]
-    if length > len(shown):
-        way.insert(_RING_END, f"... {length - len(shown):,} more ...")
-    return (
-        f"entries wait for one another: {' -> '.join([*way, repr(names[shown[0]])])}; "
-        "none could ever be sent, so take one of these ids out of an 'after'"
-    )
-
-
-_BUCKETS = 256
-
-
-class IdIndex:
-    """Remember ids as 64-bit hashes with their lines: 12 bytes an id, whatever its length.
-
-    A million ids in a set of strings take about 150 MB. What the hashes say is a suspicion, to be
-    confirmed on the lines themselves: two ids may share a hash, though in a file of a million
-    the odds are 1 in 37 million. Buckets keep what is unpacked at a time small. An id that another
-    entry waits for costs 12 bytes more.
-    """
+class _Ids:
+    """The ids of a manifest with their lines, and who waits for which, in a database that vanishes
+    with this object: a million of them in a set of strings take about 150 MB."""
 
     def __init__(self) -> None:
-        self._hashes = [array("q") for _ in range(_BUCKETS)]
-        self._lines = [array("I") for _ in range(_BUCKETS)]
-        self._wanted = [array("q") for _ in range(_BUCKETS)]
-        self._wanted_by = [array("I") for _ in range(_BUCKETS)]
+        self._db = sqlite3.connect("", isolation_level=None)
+        self._db.executescript(_TABLES)
+        self._db.execute("BEGIN")
 
     def add(self, entry_id: str, line: int) -> None:
         """Record that an id stands on a line."""
-        key = hash(entry_id)
-        self._hashes[key % _BUCKETS].append(key)
-        self._lines[key % _BUCKETS].append(line)
+        self._db.execute("INSERT INTO ids VALUES (?, ?)", (line, whole_text(entry_id)))
 
     def want(self, ids: Iterable[str], line: int) -> None:
         """Record that the entry on a line depends on these ids (its ``after``)."""
-        for entry_id in ids:
-            key = hash(entry_id)
-            self._wanted[key % _BUCKETS].append(key)
-            self._wanted_by[key % _BUCKETS].append(line)
+        self._db.executemany("INSERT INTO waits VALUES (?, ?)", ((line, one) for one in ids))
 
-    def suspected_twice(self) -> set[int]:
-        """Return the lines whose id has the same hash as the id of another line."""
-        suspects: set[int] = set()
-        for hashes, lines in zip(self._hashes, self._lines, strict=True):
-            if len(set(hashes)) == len(hashes):
-                continue
-            by_hash: dict[int, list[int]] = {}
-            for key, line in zip(hashes, lines, strict=True):
-                by_hash.setdefault(key, []).append(line)
-            suspects.update(line for same in by_hash.values() if len(same) > 1 for line in same)
-        return suspects
+    def check(self, faults: jsonl.Faults) -> None:
+        """Record duplicate ids, each ``after`` that names no entry, and circles as faults."""
+        self._db.execute("CREATE INDEX by_id ON ids (id)")
+        for line, entry_id, first in self._db.execute(_TWICE):
+            faults.add(
+                line,
+                f"entry id {entry_id!r} was used on line {first} already; "
+                "ids must be unique within a manifest, so rename one",
+            )
+        for line, wanted in self._db.execute(_UNKNOWN):
+            faults.add(
+                line, f"'after' names {wanted!r}, which no entry here has; correct or remove"
+            )
+        for circle in islice(_circles(lambda: self._db.execute(_WAITS)), jsonl.MAX_FAULTS):
+            faults.add(circle[0], self._waiting_for_one_another(circle))
 
-    def references(self) -> Iterator[tuple[int, int]]:
-        """Yield (line that waits, line that it waits for; 0 where no line has that id)."""
-        for bucket, wanted in enumerate(self._wanted):
-            if wanted:
-                where = dict(zip(self._hashes[bucket], self._lines[bucket], strict=True))
-                for key, line in zip(wanted, self._wanted_by[bucket], strict=True):
-                    yield line, where.get(key, 0)
-
-    def has(self, entry_id: str) -> bool:
-        """Return whether the id's hash is known; scans a list, so it is for error reports only."""
-        key = hash(entry_id)
-        return key in self._hashes[key % _BUCKETS]
+    def _waiting_for_one_another(self, circle: Sequence[int]) -> str:
+        """Say which entries wait for one another: all, or those at both ends of a long circle."""
+        more = len(circle) - 2 * _RING_END
+        shown = circle if more <= 0 else (*circle[:_RING_END], *circle[-_RING_END:])
+        name = "SELECT id FROM ids WHERE line = ?"
+        names = [self._db.execute(name, (line,)).fetchone()[0] for line in shown]
+        way = [f"{name!r} (line {line})" for name, line in zip(names, shown, strict=True)]
+        if more > 0:
+            way.insert(_RING_END, f"... {more:,} more ...")
+        return (
+            f"entries wait for one another: {' -> '.join([*way, repr(names[0])])}; "
+            "none could ever be sent, so take one of these ids out of an 'after'"
+        )
 
 
 Pairs = Iterable[tuple[int, int]]
 
 
-def circles(references: Callable[[], Pairs]) -> Iterator[list[int]]:
+def _circles(references: Callable[[], Pairs]) -> Iterator[list[int]]:
     """Yield circles, each as its lines in the order of waiting, until no circle is left.
 
-    ``references`` gives, each time anew, the pairs (line that waits, line that it waits for; 0:
-    none). Where lines wait only for earlier ones, as nearly always, one look at each pair tells;
-    else some 300 bytes a pair are kept. Of a circle one wait is given up to find the next.
+    ``references`` gives, each time anew, the pairs (line that waits, line that it waits for). Where
+    lines wait only for earlier ones, as nearly always, one look at each pair tells; else some 300
+    bytes a pair are kept. Of a circle one wait is given up to find the next.
     """
     if all(target < line for line, target in references()):
         return
@@ -159,8 +107,8 @@ def circles(references: Callable[[], Pairs]) -> Iterator[list[int]]:
 def _circle(pairs: Pairs, given_up: set[tuple[int, int]]) -> list[int]:
     """Find one circle, from its first line on; empty where there is none."""
     sorter: TopologicalSorter[int] = TopologicalSorter()
-    for line, target in sorted(pairs):  # hashes order them, differently in each process
-        if target and (line, target) not in given_up:
+    for line, target in sorted(pairs):
+        if (line, target) not in given_up:
             sorter.add(line, target)
     try:
         sorter.prepare()
@@ -191,9 +139,9 @@ class Summary:
 
 
 def check_manifest(path: Path) -> Summary:
-    """Check a whole manifest without keeping it: 12 bytes an entry, plus 12 for each ``after``.
+    """Check a whole manifest, which is new, without keeping it.
 
-    Placeholders are faults, too. Raises ManifestError with every fault (at most 20, and the number
+    Raises ManifestError with every fault (at most 20, and the number
     of the others).
     """
     return scan(path, is_new=True)
@@ -253,20 +201,22 @@ def scan(
     *,
     shown: Path | None = None,
     most_faults: int = jsonl.MAX_FAULTS,
-    limits: jsonl.Limits | None = None,
     is_new: bool = False,
 ) -> Summary:
     """Check a whole manifest; store the entries' ids and offsets in ``places``, if given.
 
-    Faults name ``shown`` instead of ``path`` where it is given. ``limits``: None for a file that
-    was accepted before, unless it ``is_new``: placeholders are faults then. Raises ManifestError.
+    Faults name ``shown`` instead of ``path`` where it is given. ``is_new``: the file was not
+    accepted before, so that it has limits, and placeholders are faults. Raises ManifestError.
     """
     with jsonl.open_regular(path) as file:
-        if limits is not None and (line := jsonl.longer_line(file, limits.line)):
-            raise ManifestError([Fault(shown or path, line, jsonl.beyond("line", limits.line))])
-        state = _Scan(jsonl.Faults(shown or path, most_faults), file, places, limits)
-        state.is_new = is_new or limits is not None
-        return state.run()
+        faults = jsonl.Faults(shown or path, most_faults)
+        if is_new:
+            jsonl.refuse_long_lines(file, faults.path)
+        try:
+            return _Scan(faults, file, places, is_new=is_new).run()
+        except sqlite3.Error as error:
+            why = f"its ids cannot be kept in {tempfile.gettempdir()} ({error}); free some space"
+            raise jsonl.file_error(faults.path, why) from error
 
 
 class _Scan:
@@ -277,15 +227,15 @@ class _Scan:
         faults: jsonl.Faults,
         file: IO[bytes],
         places: Places | None,
-        limits: jsonl.Limits | None = None,
+        *,
+        is_new: bool,
     ) -> None:
         self.path = faults.path
         self.file = file
         self.places = places
-        self.limits = limits
-        self.is_new = False
+        self.is_new = is_new
         self.faults = faults
-        self.ids = IdIndex()
+        self.ids = _Ids()
         self.digest = hashlib.sha256()
         self.header: Header | None = None
         self.header_line = 0
@@ -302,7 +252,7 @@ class _Scan:
             if self.faults.enough(number):
                 raise self.faults.error()
         self._check_totals(stamp[1])
-        check_ids(self.ids, self.faults, self._again)
+        self.ids.check(self.faults)
         self.faults.raise_any()
         facts = {"entries": self.entries, "sha256": self.digest.hexdigest()}
         return Summary(
@@ -333,8 +283,8 @@ class _Scan:
             self._take_header(document, line)
             return b""
         self.entries += 1
-        if self.limits is not None and self.entries > self.limits.entries:
-            self.faults.add(0, jsonl.beyond("entries", self.limits.entries))
+        if self.is_new and self.entries > jsonl.LIMITS["entries"]:
+            self.faults.add(0, jsonl.beyond("entries"))
             raise self.faults.error()
         if document is not None:
             self._take_entry(document, line)
@@ -369,10 +319,10 @@ class _Scan:
         entry = jsonl.check_document(document, line, Entry, self.faults)
         if entry is None:
             return
-        if self.limits is not None and len(line.raw) > self.limits.schema:
+        if self.is_new and len(line.raw) > jsonl.LIMITS["schema"]:
             schema = canonical(entry.expect.result_schema)
-            if schema is not None and len(schema) > self.limits.schema:
-                self.faults.add(line.number, jsonl.beyond("schema", self.limits.schema))
+            if schema is not None and len(schema) > jsonl.LIMITS["schema"]:
+                self.faults.add(line.number, jsonl.beyond("schema"))
         if entry.after:
             self.ids.want(entry.after, line.number)
         if self.places is not None:
@@ -404,13 +354,3 @@ class _Scan:
                 f"({actual[:12]}...): the file was changed after it was planned; plan it again, "
                 "or, if the change was meant, remove 'entries' and 'sha256' from the header",
             )
-
-    def _again(self, numbers: set[int]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Read these lines a second time, to confirm or dismiss faults suspected from hashes."""
-        unheard = jsonl.Faults(self.path)
-        self.file.seek(0)
-        for line in jsonl.read_lines(self.file, unheard):
-            if line.number in numbers:
-                document = jsonl.parse_object(line, unheard)
-                if document is not None:
-                    yield line.number, document

@@ -44,14 +44,13 @@ class ManifestStore:
         and does not hold.
         """
         from pytest_manifest.manifest import read_manifest
-        from pytest_manifest.manifest.jsonl import Limits
         from pytest_manifest.plugin.run_options import check_work_order
 
         path = self._resolve(path)
         if path not in self._manifests:
             with user_errors():
                 lean = self.options.aggregate is not None
-                manifest = read_manifest(path, lean=lean, limits=Limits())
+                manifest = read_manifest(path, lean=lean, is_new=True)
                 check_work_order(manifest, self.options)
             self._manifests[path] = manifest
         return self._manifests[path]

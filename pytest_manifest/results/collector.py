@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from functools import cache, partial
+from functools import partial
 from itertools import islice
 from typing import Any, Final, Protocol, TypeVar
 
@@ -406,12 +406,18 @@ _BY_WORKER: Final = {"source": "worker", "reused": None, "judged": None}
 
 def _fact(kind: type[T], job: str, record: object, **more: object) -> T:
     """Make a fact of a worker's record, before it has its number: by the fields of both."""
-    same = {name: getattr(record, name) for name in _shared((kind, type(record)))}
+    same = {name: getattr(record, name) for name in _SAME[kind]}
     given = {"seq": 0, "at": utc_now(), "source": FactSource.WORKER, "job": job, **more}
     return kind(**same, **given)
 
 
-@cache
-def _shared(kinds: tuple[Any, Any]) -> frozenset[str]:
-    one, other = (frozenset(field.name for field in fields(kind)) for kind in kinds)
-    return one & other
+def _names(kind: Any) -> set[str]:
+    return {one.name for one in fields(kind)}
+
+
+_SAME: Final[Mapping[type, set[str]]] = {
+    Announced: _names(Announced) & _names(stream_records.Announcement),
+    HandedOn: _names(HandedOn) & _names(stream_records.HandedOnRecord),
+    Started: _names(Started) & _names(stream_records.StartedRecord),
+}
+"""The fields that a fact has as the record of it."""

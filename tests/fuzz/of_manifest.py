@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import patch
 
 from pytest_manifest.errors import ManifestError
 from pytest_manifest.manifest import (
@@ -14,24 +15,25 @@ from pytest_manifest.manifest import (
     read_manifest,
     write_manifest,
 )
-from pytest_manifest.manifest.jsonl import Faults, Limits, Line, parse_document
+from pytest_manifest.manifest.jsonl import Faults, Line, parse_document
 from pytest_manifest.schema import Entry, Header
 from pytest_manifest.schema.fields import PARSED
 from tests.fuzz.oracles import expect, expect_refusal, same, scratch
 
-LIMITS = Limits(line=1 << 16, entries=200, schema=1 << 14)
+LIMITS = {"line": 1 << 16, "entries": 200, "schema": 1 << 14}
 MOST_LINES = 60
 
 
+@patch.dict(jsonl.LIMITS, LIMITS)
 def check(data: bytes) -> None:
     """Read these bytes as a manifest."""
     path = scratch() / "m.jsonl"
     path.write_bytes(data)
     for raw in data.splitlines(keepends=True)[:MOST_LINES]:
-        if len(raw) <= LIMITS.line:
+        if len(raw) <= LIMITS["line"]:
             compare_line(raw)
     try:
-        manifest = read_manifest(path, limits=LIMITS)
+        manifest = read_manifest(path, is_new=True)
     except ManifestError as error:
         expect_refusal(error)
         return
@@ -70,7 +72,7 @@ def read_alike(manifest: Manifest) -> None:
         expect(data.startswith(line.raw, line.offset), "another line", entry_id)
     expect(len(manifest) == len(entries) == len(set(ids)), "not each id once", ids)
     expect(list(manifest.ids) == ids, "other ids", ids, manifest.ids)
-    lean = read_manifest(path, lean=True, limits=LIMITS)
+    lean = read_manifest(path, lean=True, is_new=True)
     expect(list(lean.ids) == ids, "other ids, read leanly", ids, lean.ids)
     expect(check_manifest(path).sha256 == manifest.sha256, "another digest")
     expect([manifest[one] for one in ids[:5]] == entries[:5], "other entries by their ids")

@@ -13,7 +13,7 @@ from loguru import logger
 
 from pytest_manifest.errors import ManifestError
 from pytest_manifest.manifest import read_manifest
-from pytest_manifest.manifest.jsonl import MAX_FAULTS, MOST_COUNTED, Limits
+from pytest_manifest.manifest.jsonl import LIMITS, MAX_FAULTS, MOST_COUNTED
 from pytest_manifest.manifest.receipts import ReceiptIndex
 from pytest_manifest.results.read_errors import LOGGED
 from pytest_manifest.schema import Receipt
@@ -42,7 +42,7 @@ def reading(path: Path, content: bytes) -> Callable[[], None]:
 
     def read() -> None:
         try:
-            read_manifest(path, limits=Limits())
+            read_manifest(path, is_new=True)
         except ManifestError as error:
             expect_refusal(error)
 
@@ -129,12 +129,15 @@ def test_a_receipts_file_that_is_wrong_everywhere_is_not_read_to_its_end(
         assert "where the reading stopped" in str(error)
 
 
-def test_a_long_line_of_a_receipts_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
+def test_a_long_line_of_a_receipts_file_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By the limit that holds for manifests, too."""
     path = tmp_path / "receipts.jsonl"
     path.write_bytes(receipt() + receipt(result="x" * 1_000))
+    monkeypatch.setitem(LIMITS, "line", 1_000)
     with pytest.raises(ManifestError, match=":2: the line has more than 1,000 bytes"):
-        ReceiptIndex(path, Limits(line=1_000))
+        ReceiptIndex(path)
 
 
 @pytest.mark.parametrize("field", ["attempt", "executions", "pid", "max_rss", "children"])

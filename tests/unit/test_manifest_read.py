@@ -14,7 +14,6 @@ import pytest
 
 from pytest_manifest.errors import ManifestError
 from pytest_manifest.manifest import Manifest, check_manifest, manifest_digest, read_manifest
-from pytest_manifest.manifest.jsonl import Limits
 from pytest_manifest.schema import Entry
 
 A = b'{"id": "a", "task": "t"}\n'
@@ -179,7 +178,7 @@ def test_a_placeholder_is_refused_where_the_file_is_to_be_sent(
     """With its place; a file that was accepted before is not asked again."""
     path = save(B + line(**fields))
     with pytest.raises(ManifestError) as refused:
-        read_manifest(path, limits=Limits())
+        read_manifest(path, is_new=True)
     said = f":2: entry 'a': {place} is still '<fill in: int>'; write its value"
     assert str(refused.value).endswith(said)
     assert read_manifest(path).ids == ("b", "a")
@@ -190,7 +189,7 @@ def test_a_text_that_merely_speaks_of_filling_in_is_no_placeholder(
 ) -> None:
     """A prompt, for one."""
     prompt = "<fill in> the blanks: fill in: <fill in: nothing"
-    manifest = read_manifest(save(line(args=[prompt])), limits=Limits())
+    manifest = read_manifest(save(line(args=[prompt])), is_new=True)
     assert [entry.args for entry in manifest] == [[prompt]]
 
 
@@ -332,7 +331,7 @@ def test_comments_and_a_blank_end_are_no_entries(
     """Each entry keeps its number and its place in the file; the digest is of all bytes."""
     data = before + (with_header(after) if header else after)
     path = save(data)
-    manifest = read_manifest(path, lean=lean, limits=Limits())
+    manifest = read_manifest(path, lean=lean, is_new=True)
     assert [entry.id for entry in manifest] == list(manifest.ids) == ["a", "b"]
     assert len(manifest) == manifest.header.entries == 2
     assert manifest.sha256 == manifest_digest(path) == digest(after if header else data)
