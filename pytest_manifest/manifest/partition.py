@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from heapq import heapify, heapreplace
-from itertools import filterfalse, islice
+from itertools import chain, filterfalse, islice
+from statistics import fmean as mean
 from typing import Final
 
 from typing_extensions import Self
@@ -155,21 +156,17 @@ def _weights(manifest: Manifest, seconds: Mapping[str, float]) -> array[float]:
     """
     tasks = [id_and_task(line.raw)[1] for line in manifest.lines()]
     own = [seconds.get(entry) for entry in manifest.ids]
-    sums: dict[str, tuple[float, int]] = {}
+    known: dict[str, list[float]] = {}
     for task, time in zip(tasks, own, strict=True):
         if time is not None:
-            total, count = sums.get(task, (0.0, 0))
-            sums[task] = (total + time, count + 1)
-    known = sum(count for _, count in sums.values())
-    other = sum(total for total, _ in sums.values()) / known if known else 1.0
-    usual = {task: total / count for task, (total, count) in sums.items()}
-    return array(
-        "d",
-        (
-            usual.get(task, other) if time is None else time
-            for task, time in zip(tasks, own, strict=True)
-        ),
+            known.setdefault(task, []).append(time)
+    other = mean(chain.from_iterable(known.values())) if known else 1.0
+    usual = {task: mean(times) for task, times in known.items()}
+    expected = (
+        usual.get(task, other) if time is None else time
+        for task, time in zip(tasks, own, strict=True)
     )
+    return array("d", expected)
 
 
 def _groups(manifest: Manifest) -> array[int]:

@@ -20,7 +20,6 @@ from typing_extensions import Self
 from pytest_manifest.manifest import jsonl
 from pytest_manifest.manifest.writer import dump_fields
 from pytest_manifest.schema import Receipt
-from pytest_manifest.schema.fields import RULE, is_identifier
 from pytest_manifest.schema.receipts import ExportedDescendant
 
 _dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
@@ -49,37 +48,29 @@ def descendant_line(
     return b"".join([*parts, b"}"])
 
 
-_AS_WE_WRITE: Final = re.compile(
-    rb'\{"receipt": 1, "run": "([^"\\]*)", "entry": "([^"\\]*)", "attempt": ([0-9]{1,9}),'
-).match
-_MAY_BE_REUSED: Final = b'"reused"'
 _OF_DESCENDANT: Final = re.compile(rb'\s*\{\s*"descendant"\s*:').match
-_BATCH: Final = 500
 _TABLES: Final = """
-    CREATE TABLE places (
-        entry TEXT PRIMARY KEY, attempt INTEGER NOT NULL, line INTEGER NOT NULL,
+    CREATE TABLE found (
+        entry TEXT NOT NULL, attempt INTEGER NOT NULL, line INTEGER PRIMARY KEY,
         start INTEGER NOT NULL
-    ) WITHOUT ROWID;
-    CREATE TABLE others (
-        entry TEXT NOT NULL, same INTEGER NOT NULL, line INTEGER NOT NULL, start INTEGER NOT NULL
     );
+    CREATE INDEX of_entry ON found (entry);
+    CREATE TABLE taken (entry TEXT PRIMARY KEY) WITHOUT ROWID;
     CREATE TABLE descendants (start INTEGER PRIMARY KEY, line INTEGER NOT NULL);
     CREATE TABLE reused (task_id TEXT PRIMARY KEY, entry TEXT NOT NULL) WITHOUT ROWID;
 """
-_TAKE: Final = (
-    "DELETE FROM places WHERE entry IN (SELECT value FROM json_each(?)) "
-    "RETURNING entry, line, start"
-)
-_STRANGE: Final = """
-    SELECT (SELECT count(*) FROM places)
-        + (SELECT count(*) FROM others WHERE entry IN (SELECT entry FROM places))
+_PLACES: Final = """
+    SELECT entry, line, start FROM found WHERE entry IN (SELECT value FROM json_each(?))
+    ORDER BY attempt, line
 """
-_DOUBLED: Final = (
-    "SELECT count(*) FROM others WHERE same AND entry NOT IN (SELECT entry FROM places)"
-)
-_ADD_REUSED: Final = "INSERT OR IGNORE INTO reused VALUES (?, ?)"
-_Place = tuple[str, int, int, int]
-"""Entry, attempt, number of the line, its offset."""
+_COUNTS: Final = """
+    SELECT
+        (SELECT count(*) FROM found WHERE entry NOT IN (SELECT entry FROM taken)),
+        (SELECT coalesce(sum(n), 0) FROM (
+            SELECT count(*) - count(DISTINCT attempt) AS n FROM found
+            WHERE entry IN (SELECT entry FROM taken) GROUP BY entry
+        ))
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,21 +104,24 @@ class ReceiptIndex:
             raise
 
     def _find_places(self) -> None:
-        places: list[_Place] = []
         for line in jsonl.read_lines(self._file, self._faults):
             if self._faults.enough(line.number):
                 raise self._faults.error()
             if _OF_DESCENDANT(line.raw):
-                rows = "INSERT INTO descendants VALUES (?, ?)"
-                self._db.execute(rows, (line.offset, line.number))
+                place = (line.offset, line.number)
+                self._db.execute("INSERT INTO descendants VALUES (?, ?)", place)
                 continue
-            place = self._place(line)
-            if place is not None:
-                places.append(place)
-            if len(places) == _BATCH:
-                self._add(places)
-                places.clear()
-        self._add(places)
+            receipt = jsonl.parse_document(line, Receipt, self._faults)
+            if receipt is None:
+                continue
+            run, entry, attempt = receipt.run, receipt.entry, receipt.attempt
+            if (by := receipt.reused) is not None:
+                run, entry, attempt = by.run, by.entry, 0
+                added = (receipt.task_id, entry)
+                self._db.execute("INSERT OR IGNORE INTO reused VALUES (?, ?)", added)
+            self.runs.add(run)
+            found = (entry, attempt, line.number, line.offset)
+            self._db.execute("INSERT INTO found VALUES (?, ?, ?, ?)", found)
 
     def __enter__(self) -> Self:
         return self
@@ -140,12 +134,12 @@ class ReceiptIndex:
         self._file.close()
 
     def take(self, entries: Sequence[str]) -> Iterator[Exported | None]:
-        """Yield the receipts of these entries, in the order given; None: missing or invalid.
-
-        Each entry can be taken once.
-        """
-        rows = self._db.execute(_TAKE, (json.dumps(entries, ensure_ascii=False),)).fetchall()
-        places = {entry: (line, start) for entry, line, start in rows}
+        """Yield the receipts of these entries, in the order given; None: missing."""
+        asked = (json.dumps(entries, ensure_ascii=False),)
+        # Of each entry the last one stays: that of the highest attempt.
+        places = {entry: (line, start) for entry, line, start in self._db.execute(_PLACES, asked)}
+        taken = "INSERT OR IGNORE INTO taken SELECT value FROM json_each(?)"
+        self._db.execute(taken, asked)
         for entry in entries:
             place = places.get(entry)
             yield None if place is None else self._read(*place)
@@ -172,64 +166,15 @@ class ReceiptIndex:
         Duplicates are the taken receipts whose attempt has another receipt too. Raises
         ManifestError with every fault of the file (at most 20, and the number of the others).
         """
-        left = "SELECT line, start FROM places UNION ALL SELECT line, start FROM others ORDER BY 2"
-        for line, start in self._db.execute(left):
-            self._read(line, start)
         self._faults.raise_any()
-        return self._number(_STRANGE), self._number(_DOUBLED)
-
-    def _number(self, query: str) -> int:
-        return int(self._db.execute(query).fetchone()[0])
-
-    def _place(self, line: jsonl.Line) -> _Place | None:
-        told = None if _MAY_BE_REUSED in line.raw else _AS_WE_WRITE(line.raw)
-        if told is None:  # not in this package's form, so the whole line is parsed
-            receipt = jsonl.parse_document(line, Receipt, self._faults)
-            if receipt is None:
-                return None
-            if (by := receipt.reused) is not None:
-                self.runs.add(by.run)
-                self._db.execute(_ADD_REUSED, (receipt.task_id, by.entry))
-                return by.entry, 0, line.number, line.offset
-            self.runs.add(receipt.run)
-            return receipt.entry, receipt.attempt, line.number, line.offset
-        run = told[1].decode(errors="replace")
-        if run not in self.runs and not is_identifier(run):
-            self._faults.add(line.number, f"'run': {RULE}")
-            return None
-        self.runs.add(run)
-        return told[2].decode(errors="replace"), int(told[3]), line.number, line.offset
-
-    def _add(self, places: Sequence[_Place]) -> None:
-        before = self._db.total_changes
-        self._db.executemany("INSERT OR IGNORE INTO places VALUES (?, ?, ?, ?)", places)
-        if self._db.total_changes - before < len(places):
-            for place in places:
-                self._choose(*place)
-
-    def _choose(self, entry: str, attempt: int, line: int, start: int) -> None:
-        """Keep this place or the one that is known, and put the other one aside."""
-        query = "SELECT attempt, line, start FROM places WHERE entry = ?"
-        known, *other = self._db.execute(query, (entry,)).fetchone()
-        if other == [line, start]:
-            return
-        if attempt >= known:
-            self._db.execute(
-                "REPLACE INTO places VALUES (?, ?, ?, ?)", (entry, attempt, line, start)
-            )
-        else:
-            other = [line, start]
-        self._db.execute(
-            "INSERT INTO others VALUES (?, ?, ?, ?)", (entry, attempt == known, *other)
-        )
+        strange, doubled = self._db.execute(_COUNTS).fetchone()
+        return int(strange), int(doubled)
 
     def _read(self, line: int, start: int) -> Exported | None:
         self._file.seek(start)
         raw = self._file.readline()
         receipt = jsonl.parse_document(jsonl.Line(line, start, raw), Receipt, self._faults)
-        if self._faults.enough(line):
-            raise self._faults.error()
-        if receipt is None:
+        if receipt is None:  # the file was changed meanwhile
             return None
         # An escape may be a lone surrogate, which parsing replaced.
         escaped = b"\\u" in raw
