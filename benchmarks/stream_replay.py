@@ -27,18 +27,19 @@ from loguru import logger
 from benchmarks.side_by_side import Figure, environment, figure, tell, write_manifest
 from pytest_manifest.broker.attempt import Attempt, attempt_of, new_run_id
 from pytest_manifest.ledger import Ledger, RunInfo
+from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.log import add_run_log
 from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.plugin.session import nothing_thrown_away
 from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.results.stream import StreamReader
-from pytest_manifest.run.context import EngineContext
+from pytest_manifest.run.connections import EngineContext, RunConnections, RunState
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.fact_log import FactLog
 from pytest_manifest.run.inflight import PendingAttempts
 from pytest_manifest.run.schedule import Schedule
-from pytest_manifest.run.settings import RunSettings, Signals
+from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256, stream_key, timestamp
 from pytest_manifest.urls import StackAddress
 from tests.services import valkey_server
@@ -143,19 +144,14 @@ class Replay:
         self.collector = ReceiptCollector(StreamReader(url, self.key), results)
         self.collector.begin(3600)
         settings = RunSettings(folder=folder)
-        self.engine = Engine(
-            EngineContext(
-                run=self.run,
-                settings=settings,
-                signals=Signals(),
-                ledger=self.ledger,
-                collector=self.collector,
-                manifest=manifest,
-                facts=FactLog(self.ledger),
-                schedule=Schedule([]),
-                pending=flights,
-            )
+        address = StackAddress(url, url, None, is_private=False)
+        files = RunFiles(self.ledger.path)
+        state = RunState(manifest, files, info, address, settings, pending=flights)
+        context = EngineContext(
+            *(state, RunConnections(state), self.ledger, self.collector),
+            *(FactLog(self.ledger), Schedule([])),
         )
+        self.engine = Engine(context)
         self.sent_at = now
 
     def work(self) -> float:

@@ -5,15 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
-from typing import Final
+from typing import Final, NamedTuple
 
 from pytest_manifest.ledger import Ledger, utc_now
-from pytest_manifest.ledger.facts import end_of
+from pytest_manifest.ledger.facts import FACT_COLUMNS, end_of, fact_of_row
+from pytest_manifest.ledger.rows import receipt_of
 from pytest_manifest.run.connections import NodeFinding
 from pytest_manifest.run.fact_log import was_emptied
 from pytest_manifest.schema import Receipt, VerdictStatus
 from pytest_manifest.schema.facts import Announced, FactSource, HandedOn, Started
-from pytest_manifest.schema.run_facts import NodeFact, PlaceFact, RunOver, StoreFact
+from pytest_manifest.schema.run_facts import (
+    JobFact,
+    NodeFact,
+    PlaceFact,
+    RunFact,
+    RunOver,
+    StoreFact,
+)
 
 UNDATED: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 """When a report arrived of which that is of no account."""
@@ -150,3 +158,38 @@ GAVE_UP: Final = RunOver(seq=0, at=UNDATED, why="gave_up")
 
 def is_emptied(ledger: Ledger) -> bool:
     return was_emptied(ledger.jobs.run_facts())
+
+
+def all_receipts(ledger: Ledger) -> list[tuple[str, str | None, Receipt]]:
+    """``(task_id, execution, receipt)`` of all receipts in the order of their arrival."""
+    query = "SELECT task_id, execution, receipt FROM receipts ORDER BY seq"
+    return list(ledger._db.build_each(lambda row: (*row[:2], receipt_of(row[2])), query))
+
+
+class KeptFact(NamedTuple):
+    """A fact, and the entry that it is of; of a fact of a run that is None, and ``run`` its id."""
+
+    entry: str | None
+    run: str
+    fact: JobFact | RunFact
+
+
+_FACTS: Final = f"""
+    SELECT (
+        SELECT e.name FROM jobs e WHERE e.entry = j.entry AND e.name IS NOT NULL LIMIT 1
+    ), (SELECT id FROM run WHERE n = f.run AND f.job = 0), coalesce(j.id, ''), {FACT_COLUMNS}
+    FROM facts f LEFT JOIN jobs j ON j.n = f.job WHERE f.seq > ? ORDER BY f.seq
+"""
+
+
+def facts_after(ledger: Ledger, seq: int) -> list[KeptFact]:
+    """What was recorded after a position, in order."""
+    found = ledger._db.build_each(
+        lambda row: KeptFact(row[0], row[1], fact_of_row(row[3:], row[2])), _FACTS, (seq,)
+    )
+    return list(found)
+
+
+def facts_of(ledger: Ledger, entry: str) -> list[JobFact | RunFact]:
+    """The facts of an entry's jobs, in their order."""
+    return [one.fact for one in facts_after(ledger, 0) if one.entry == entry]

@@ -4,21 +4,19 @@ One process writes (the one that dispatches or audits); any number may read at t
 record is committed before anything is done about it, so a reader sees nothing that a crash undoes.
 """
 
-from pytest_manifest.ledger.descendants import Descendant
+from pytest_manifest.ledger.descendants import Descendant, Statuses
 from pytest_manifest.ledger.files import find_runs
 from pytest_manifest.ledger.ledger import Ledger
 from pytest_manifest.ledger.queries import BUDGET, OVER_BUDGET
 from pytest_manifest.ledger.rows import (
     AttemptRow,
     EntryVerdict,
-    ReusedFrom,
     RunInfo,
     RunSegment,
     StoredVerdict,
     utc_now,
 )
 from pytest_manifest.ledger.run_info import RECEIPT_KEYS, SECRETS, TO_REUSE
-from pytest_manifest.ledger.tree_queries import Statuses
 
 __all__ = [
     "BUDGET",
@@ -30,7 +28,6 @@ __all__ = [
     "Descendant",
     "EntryVerdict",
     "Ledger",
-    "ReusedFrom",
     "RunInfo",
     "RunSegment",
     "Statuses",

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
-from pytest_manifest.ledger.database import LedgerPart, chunks, placeholders
-from pytest_manifest.ledger.rows import (
-    AttemptRow,
-    ReusedFrom,
-    SendState,
-    attempt_of_row,
-    moment,
-    text,
-)
+from pytest_manifest.ledger import rows
+from pytest_manifest.ledger.database import LedgerPart
+from pytest_manifest.ledger.descendants import DESCENDANT_COLUMNS
+from pytest_manifest.ledger.facts import ADD_FACT, FACT_COLUMNS, adding
 from pytest_manifest.ledger.tables import PRESENT
+from pytest_manifest.schema import Verdict
+from pytest_manifest.schema.facts import FactSource, Kind, Reused
 from pytest_manifest.schema.statuses import OPEN, in_sql
 
 PlanRow: TypeAlias = tuple[str, str, int, int] | tuple[str, str, int, int, str | None]
@@ -71,7 +70,7 @@ class Attempts(LedgerPart):
     """Attempts and their sending states."""
 
     def plan(
-        self, rows: Iterable[PlanRow], *, why: Literal["retry", "resume"] | None = None
+        self, given: Iterable[PlanRow], *, why: Literal["retry", "resume"] | None = None
     ) -> None:
         """Record ``(task_id, entry, attempt, position[, reason])`` of all that is to be sent.
 
@@ -86,7 +85,7 @@ class Attempts(LedgerPart):
                         *(n, *row[:4], "planned", row[4] if len(row) == 5 else None, why),
                         *(None, None, seq, row[1], n),
                     )
-                    for n, row in enumerate(rows, first)
+                    for n, row in enumerate(given, first)
                 ),
             )
 
@@ -102,7 +101,7 @@ class Attempts(LedgerPart):
     def mark(
         self,
         task_ids: Iterable[str],
-        state: SendState,
+        state: rows.SendState,
         *,
         sent_at: datetime | None = None,
         note: str | None = None,
@@ -119,7 +118,7 @@ class Attempts(LedgerPart):
             if sent_at is not None:
                 seq = self._db.take_seq()
                 changes += f", sent_at = ?, sending = {seq}"
-                values.append(text(sent_at))
+                values.append(rows.text(sent_at))
             query = f"UPDATE jobs SET {changes} WHERE id = ?"  # noqa: S608 - fixed text
             db.executemany(query, ((*values, task_id) for task_id in task_ids))
         return seq
@@ -127,23 +126,23 @@ class Attempts(LedgerPart):
     def last_sent_at(self) -> datetime | None:
         """Return the latest time at which an attempt was sent; None where none was."""
         query = "SELECT max(sent_at) FROM jobs WHERE state <> 'reused'"
-        return next(self._db.build_each(lambda row: moment(row[0]), query), None)
+        return next(self._db.build_each(lambda row: rows.moment(row[0]), query), None)
 
     def send_states(self) -> Mapping[str, int]:
         """Count the attempts in each sending state."""
-        rows = self._db.read("SELECT state, count(*) FROM attempts GROUP BY state")
-        return {state: int(count) for state, count in rows}
+        given = self._db.read("SELECT state, count(*) FROM attempts GROUP BY state")
+        return {state: int(count) for state, count in given}
 
     def reasons(self) -> Mapping[str, int]:
         """Count the attempts made for each reason."""
         query = "SELECT reason, count(*) FROM jobs WHERE reason IS NOT NULL GROUP BY reason"
         return {reason: int(count) for reason, count in self._db.read(query)}
 
-    def get(self, task_id: str) -> AttemptRow | None:
+    def get(self, task_id: str) -> rows.AttemptRow | None:
         """Return the attempt with this task id."""
         return next(self._attempts("WHERE a.id = ? AND a.name IS NOT NULL", task_id), None)
 
-    def all(self, *, undecided: bool = False) -> Iterator[AttemptRow]:
+    def all(self, *, undecided: bool = False) -> Iterator[rows.AttemptRow]:
         """Yield all attempts in the manifest's order.
 
         ``undecided``: only the newest attempt of each entry without a final verdict.
@@ -151,17 +150,18 @@ class Attempts(LedgerPart):
         which = _UNDECIDED if undecided else "WHERE a.name IS NOT NULL "
         return self._attempts(which + "ORDER BY a.position, a.attempt")
 
-    def of_entry(self, entry: str) -> list[AttemptRow]:
+    def of_entry(self, entry: str) -> list[rows.AttemptRow]:
         """Return every attempt of an entry, by number."""
         return list(self.of_entries([entry]))
 
-    def of_entries(self, entries: Sequence[str]) -> Iterator[AttemptRow]:
+    def of_entries(self, entries: Sequence[str]) -> Iterator[rows.AttemptRow]:
         """Yield every attempt of these entries, entry by entry, by number."""
-        for some in chunks(entries):
-            which = f"WHERE a.name IN ({placeholders(some)}) ORDER BY a.name, a.attempt"
-            yield from self._attempts(which, *some)
+        query = f"{_ATTEMPTS} WHERE a.name IN ({{}}) ORDER BY a.name, a.attempt"
+        for row in self._db.of_each(query, entries):
+            with self._db.parse_errors():
+                yield rows.attempt_of_row(row)
 
-    def newest(self) -> Iterator[AttemptRow]:
+    def newest(self) -> Iterator[rows.AttemptRow]:
         """Yield the newest attempt of each entry, in the manifest's order."""
         return self._attempts(_NEWEST + "ORDER BY a.position, a.name")
 
@@ -176,16 +176,174 @@ class Attempts(LedgerPart):
         """Return whether some entry has no final verdict."""
         return self._db.read_one(_FIRST_UNDECIDED) is not None
 
-    def reused(self, task_id: str) -> ReusedFrom | None:
-        """Return where an attempt was reused from; None for one of the run's own."""
-        query = "SELECT reused_from FROM jobs WHERE id = ? AND reused_from IS NOT NULL"
-        found = self._db.build_each(lambda row: ReusedFrom.from_note(row[0]), query, (task_id,))
-        return next(found, None)
-
     def count_entries(self) -> int:
         """Count the entries that have an attempt."""
-        row = self._db.read_one("SELECT count(DISTINCT name) FROM jobs")
-        return 0 if row is None else int(row[0])
+        return self._db.number("SELECT count(DISTINCT name) FROM jobs")
 
-    def _attempts(self, which: str, *values: str) -> Iterator[AttemptRow]:
-        return self._db.build_each(attempt_of_row, _ATTEMPTS + which, values)
+    def _attempts(self, which: str, *values: str) -> Iterator[rows.AttemptRow]:
+        return self._db.build_each(rows.attempt_of_row, _ATTEMPTS + which, values)
+
+
+_ADD_VERDICT: Final = """
+    INSERT INTO verdicts (seq, entry, job, status, at, "end", added, verdict)
+    SELECT ?, j.entry, j.n, ?, ?, ?, ?, ? FROM jobs j WHERE j.id = ?
+"""
+_ADD_END: Final = adding(("seq", "at", "source", "kind", "receipt"))
+_ADD_DESCENDANT: Final = f"""
+    INSERT INTO jobs (
+        {DESCENDANT_COLUMNS.replace("task_id", "id").replace("kind", "status")}, entry, seq
+    )
+    SELECT ?, r.n, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, r.entry, ? FROM jobs r WHERE r.id = ?
+"""  # noqa: S608 - fixed text
+_FACTS: Final = f"""
+    SELECT j.id, {FACT_COLUMNS}
+    FROM jobs j JOIN facts f ON f.job = j.n WHERE j.id IN ({{}}) ORDER BY f.seq
+"""  # noqa: S608 - fixed text
+_NUMBERS: Final = "SELECT n, id FROM jobs WHERE id IN ({})"
+_DESCENDANTS: Final = f"SELECT {DESCENDANT_COLUMNS} FROM descendants WHERE root IN ({{}})"  # noqa: S608 - fixed text
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedEntry:
+    """An entry of a ledger built from exported receipts: its one attempt, its verdict and, as
+    JSON, the receipt received and the one evaluated. ``reused_from``: of an attempt that the run
+    has reused."""
+
+    task_id: str
+    attempt: int
+    position: int
+    sent_at: datetime | None
+    verdict: Verdict
+    received: str | None
+    verdict_receipt: str | None
+    reused_from: Reused | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReusedAttempt:
+    """An attempt of an earlier run that is to be taken over.
+
+    ``entry`` and ``position`` are those of the entry that reuses it; ``sent_at``: as the earlier
+    ledger has it.
+    """
+
+    task_id: str
+    entry: str
+    position: int
+    sent_at: str
+    origin: Reused
+
+
+@dataclass(slots=True)
+class TreeRows:
+    """Rows of an attempt and of its descendants; of facts a task id, and ``FACT_COLUMNS``."""
+
+    facts: list[rows.Row] = field(default_factory=list)
+    descendants: list[rows.Row] = field(default_factory=list)
+
+
+class Transfers(LedgerPart):
+    """Read what is known of attempts, and add attempts that others have sent."""
+
+    def import_entries(self, passages: Sequence[ImportedEntry]) -> None:
+        """Record new entries; one without a receipt is recorded as not sent."""
+        now = rows.microseconds(rows.utc_now())
+        with self._db.writing() as db:
+            first = self._db.next_job()
+            db.executemany(
+                ADD_ATTEMPT, (_attempt_values(n, one) for n, one in enumerate(passages, first))
+            )
+            received = [one for one in passages if one.received is not None]
+            ends = dict[str, int]()
+            made = []
+            for seq, one in enumerate(received, self._db.take_seq(len(received))):
+                ends[one.task_id] = seq
+                is_ours = json.loads(one.received or "{}").get("source", "worker") == "worker"
+                kind = Kind.ENDED if is_ours else Kind.STORED
+                by = FactSource.WORKER if is_ours else FactSource.STORE
+                made.append((one.task_id, seq, now, by, kind, one.received))
+            db.executemany(_ADD_END, made)
+            numbered = enumerate(passages, self._db.take_seq(len(passages)))
+            db.executemany(
+                _ADD_VERDICT,
+                (
+                    (
+                        *(seq, p.verdict.verdict, now, *_end_and_added(p, ends.get(p.task_id))),
+                        *(p.verdict.model_dump_json(), p.task_id),
+                    )
+                    for seq, p in numbered
+                ),
+            )
+
+    def rows_of(self, task_ids: Sequence[str]) -> dict[str, TreeRows]:
+        """Return all that is known of each of these attempts, and of what they started."""
+        found = {task_id: TreeRows() for task_id in task_ids}
+        roots = {task_id: task_id for task_id in task_ids}
+        for row in self._db.of_each(_DESCENDANTS, task_ids):
+            found[row[1]].descendants.append(row)
+            roots[row[0]] = row[1]
+        for row in self._db.of_each(_FACTS, list(roots)):
+            found[roots[row[0]]].facts.append(row)
+        return found
+
+    def add_reused(self, taken: Sequence[tuple[ReusedAttempt, TreeRows]]) -> None:
+        """Record attempts of an earlier run, with all that was known of them there."""
+        with self._db.writing() as db:
+            seq, first = self._db.take_seq(), self._db.next_job()
+            db.executemany(
+                ADD_ATTEMPT,
+                (
+                    (
+                        *(n, one.task_id, one.entry, 0, one.position, "reused", None, None),
+                        *(one.sent_at, rows.note_of(one.origin), seq, one.entry, n),
+                    )
+                    for n, (one, _) in enumerate(taken, first)
+                ),
+            )
+            descendants = (row for _, one in taken for row in one.descendants)
+            given = ((row[0], *row[2:], seq, row[1]) for row in descendants)
+            db.executemany(_ADD_DESCENDANT, given)
+            facts = [row for _, given in taken for row in given.facts]
+            numbers = self._numbers(dict.fromkeys(str(row[0]) for row in facts))
+            numbered = enumerate(facts, self._db.take_seq(len(facts)))
+            db.executemany(ADD_FACT, ((1, numbers[row[0]], n, *row[3:]) for n, row in numbered))
+
+    def _numbers(self, task_ids: Iterable[str]) -> dict[str, int]:
+        given = self._db.of_each(_NUMBERS, list(task_ids))
+        return {str(task_id): int(number) for number, task_id in given}
+
+    def drop_reused(self, task_ids: Sequence[str]) -> None:
+        """Remove attempts that were added, and all that was added with them."""
+        with self._db.writing() as db:
+            own = [row[0] for row in self._db.of_each(_NUMBERS, task_ids)]
+            jobs = [*self._db.of_each("SELECT n FROM jobs WHERE root IN ({})", own)]
+            jobs += [(number,) for number in own]
+            for table, column in (("facts", "job"), ("verdicts", "job"), ("jobs", "n")):
+                db.executemany(f"DELETE FROM {table} WHERE {column} = ?", jobs)  # noqa: S608 - fixed text
+
+    def withdraw_planned(self, entries: Sequence[str]) -> None:
+        """Remove the attempts that were planned of these entries: none of them will be sent."""
+        with self._db.writing() as db:
+            db.executemany(
+                "DELETE FROM jobs WHERE name = ? AND state = 'planned'",
+                ((entry,) for entry in entries),
+            )
+
+
+def _attempt_values(number: int, one: ImportedEntry) -> rows.Row:
+    state: rows.SendState = "planned" if one.received is None else "sent"
+    entry, origin = one.verdict.entry, one.reused_from
+    if origin is not None:
+        state = "reused"
+    note = None if origin is None else rows.note_of(origin)
+    return (
+        *(number, one.task_id, entry, one.attempt, one.position, state, None, None),
+        *(rows.text(one.sent_at), note, 0, entry, number),
+    )
+
+
+def _end_and_added(one: ImportedEntry, end: int | None) -> tuple[int | None, str | None]:
+    """Return the number of the end that a verdict is by, and what its receipt has beside that."""
+    if one.verdict_receipt is None or one.received == one.verdict_receipt:
+        return (None if one.verdict_receipt is None else end), None
+    return None, one.verdict_receipt

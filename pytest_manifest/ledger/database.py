@@ -12,23 +12,23 @@ from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger.files import DAMAGE_ERRORS
 from pytest_manifest.ledger.rows import BAD_ROW_ERRORS, EXPORTED_INSTEAD, Row, damaged
 from pytest_manifest.schema import Receipt
-from pytest_manifest.schema.facts import FactSource
 
 Built = TypeVar("Built")
 Value = TypeVar("Value", str, int)
 _BUSY = 5
+_CANNOT_OPEN = 14
+"""SQLITE_CANTOPEN: there is no such file, or its shared memory cannot be made on a full disk."""
 _ENVIRONMENT_ERRORS = {
     _BUSY: "database is locked",  # SQLITE_BUSY
     6: "database table is locked",  # SQLITE_LOCKED
     8: "attempt to write a readonly database",  # SQLITE_READONLY
     10: "disk I/O error",  # SQLITE_IOERR
     13: "database or disk is full",  # SQLITE_FULL
+    _CANNOT_OPEN: "unable to open database file",
     15: "locking protocol",  # SQLITE_PROTOCOL
 }
 """SQLite's errors of the file system or of locking, which say nothing of the content: primary
 result code -> words. The module sqlite3 has names for the codes from Python 3.11 on."""
-_CANNOT_OPEN = (14, "unable to open database file")
-"""SQLITE_CANTOPEN: there is no such file, or its shared memory cannot be made on a full disk."""
 _TRANSACTION = ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
 _SAVEPOINT = ("SAVEPOINT part", "RELEASE part", "ROLLBACK TO part")
 """How a transaction begins, commits and rolls back: by itself, and while commits are deferred."""
@@ -43,19 +43,8 @@ LAST_SEQ = """
     )
 """
 """A query for the last number given in the order of a ledger, which has this name in SQLite."""
-_LAST_SEQ = LAST_SEQ.format("main")
 CHUNK = 500
 """Values in one statement: far fewer than any version of SQLite allows."""
-
-
-def chunks(values: Sequence[Value]) -> Iterator[Sequence[Value]]:
-    """Split values into chunks for one statement each."""
-    return (values[start : start + CHUNK] for start in range(0, len(values), CHUNK))
-
-
-def placeholders(values: Sequence[object]) -> str:
-    """Return placeholders for these values in a statement."""
-    return ",".join("?" * len(values))
 
 
 class Database:
@@ -114,7 +103,8 @@ class Database:
         try:
             yield
             with self.write_errors():
-                self._keep_seq()
+                if self._seq is not None:
+                    self.connection.execute("UPDATE run SET seq = ? WHERE n = 1", (self._seq,))
                 self.connection.execute(commit)
         except BaseException:
             with suppress(sqlite3.Error):  # after a full disk SQLite has rolled back already
@@ -148,26 +138,13 @@ class Database:
         self._seq += count
         return first
 
-    def reporter(self) -> FactSource:
-        """Return the source of what workers report and what counts."""
-        row = self.read_one("SELECT 1 FROM run WHERE receipt_keys <> ''")
-        return FactSource.WORKER if row is None else FactSource.SIGNED_WORKER
-
     def next_job(self) -> int:
         """Return the number that the next job gets."""
-        row = self.read_one("SELECT coalesce(max(n), 0) FROM jobs")
-        return 1 if row is None else 1 + int(row[0])
+        return 1 + self.number("SELECT max(n) FROM jobs")
 
     def last_seq(self) -> int:
         """Return the last number that was given and committed, or given in this transaction."""
-        if self._seq is not None:
-            return self._seq
-        row = self.read_one(_LAST_SEQ)
-        return 0 if row is None else int(row[0])
-
-    def _keep_seq(self) -> None:
-        if self._seq is not None:
-            self.connection.execute("UPDATE run SET seq = ? WHERE n = 1", (self._seq,))
+        return self.number(LAST_SEQ.format("main")) if self._seq is None else self._seq
 
     def note_end(self, task_id: str, receipt: Receipt, seq: int) -> None:
         """Note under which number a receipt is recorded, for a verdict by it."""
@@ -200,6 +177,17 @@ class Database:
         with closing(self.read(query, values)) as rows:
             return next(rows, None)
 
+    def number(self, query: str, values: Sequence[str | int] = ()) -> int:
+        """Return the one number that a query finds; 0 for none."""
+        row = self.read_one(query, values)
+        return int(row[0]) if row and row[0] is not None else 0
+
+    def of_each(self, query: str, values: Sequence[Value]) -> Generator[Row, None, None]:
+        """Yield what a query finds of these values; ``{}`` in it stands for some of them."""
+        for start in range(0, len(values), CHUNK):
+            some = values[start : start + CHUNK]
+            yield from self.read(query.format(",".join("?" * len(some))), some)
+
     @contextmanager
     def parse_errors(self) -> Iterator[None]:
         """Raise LedgerError where what the ledger holds cannot be parsed."""
@@ -214,7 +202,7 @@ class Database:
         try:
             yield
         except DAMAGE_ERRORS as error:
-            if is_locked(error):
+            if _code(error) == _BUSY:
                 with suppress(sqlite3.Error):
                     self.connection.execute(f"PRAGMA busy_timeout = {BUSY_AGAIN_MS}")
             raise unwritable(self.path, error) from error
@@ -228,11 +216,7 @@ class LedgerPart:
 
     def _present(self, query: str, values: Sequence[str]) -> set[str]:
         """Return those of these texts that a query finds; ``{}`` in it stands for them."""
-        return {
-            str(row[0])
-            for some in chunks(values)
-            for row in self._db.read(query.format(placeholders(some)), some)
-        }
+        return {str(row[0]) for row in self._db.of_each(query, values)}
 
     def _name_jobs(self, task_ids: Iterable[str]) -> None:
         """Add the jobs of these that are not known."""
@@ -247,23 +231,19 @@ NAMED: Final = """
 """Add a job of which no more is known than its id: whose it is may come later."""
 
 
-def is_of_environment(error: Exception) -> bool:
-    """Return whether reading failed by the file system or a lock, whatever the file holds."""
+def _code(error: Exception | str) -> int:
+    """Return the code of an error of the file system or of a lock; 0 for others."""
     code: int | None = getattr(error, "sqlite_errorcode", None)
     if code is not None:
-        return code & 0xFF in _ENVIRONMENT_ERRORS  # the other bits say more of the same
+        return code & 0xFF  # the other bits say more of the same
     # Before Python 3.11 an error has no code; nor has one that the module itself raises.
-    return isinstance(error, OSError) or str(error) in _ENVIRONMENT_ERRORS.values()
-
-
-def cannot_open(error: Exception) -> bool:
-    """Return whether SQLite could not open the file, or could not make one beside it."""
-    code: int | None = getattr(error, "sqlite_errorcode", None)
-    return str(error) == _CANNOT_OPEN[1] if code is None else code & 0xFF == _CANNOT_OPEN[0]
+    return next((one for one, words in _ENVIRONMENT_ERRORS.items() if str(error) == words), 0)
 
 
 def unreadable(path: Path, error: Exception) -> LedgerError:
-    if is_of_environment(error) or (cannot_open(error) and path.is_file()):
+    code = _code(error)
+    is_there = path.is_file() if code == _CANNOT_OPEN else code in _ENVIRONMENT_ERRORS
+    if is_there or isinstance(error, OSError):
         return LedgerError(
             f"{path}: the ledger cannot be read now ({error}); free some space, or see that the "
             "folder is in order, then try again"
@@ -274,15 +254,9 @@ def unreadable(path: Path, error: Exception) -> LedgerError:
     )
 
 
-def is_locked(error: Exception | str) -> bool:
-    """Return whether another process had the file locked for longer than was waited."""
-    code: int | None = getattr(error, "sqlite_errorcode", None)
-    return str(error) == _ENVIRONMENT_ERRORS[_BUSY] if code is None else code & 0xFF == _BUSY
-
-
 def unwritable(path: Path, error: Exception | str) -> LedgerError:
     advice = "free some space, or see that the folder is writable"
-    if is_locked(error):
+    if _code(error) == _BUSY:
         advice = "another program has it open and does not let go: find it with 'fuser', and end it"
     return LedgerError(
         f"{path}: cannot be written ({error}); {advice}, then go on with --manifest-resume"

@@ -18,17 +18,19 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from functools import cache
-from typing import Any, Final, NamedTuple, TypeAlias
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Final, TypeAlias, cast
 
 from pydantic import JsonValue, TypeAdapter
 
+from pytest_manifest.ledger import rows
 from pytest_manifest.ledger.database import Database, LedgerPart
-from pytest_manifest.ledger.rows import Row, microseconds, moment, moment_of, receipt_of, text
 from pytest_manifest.ledger.tables import RARE
 from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.facts import Ended, FactSource, Kind, Started, Stored
 from pytest_manifest.schema.fields import PARSED
-from pytest_manifest.schema.run_facts import KINDS, JobFact, RunFact
+from pytest_manifest.schema.run_facts import KINDS, AnyFact, JobFact, RunFact
 
 _COLUMNS: Final = (
     *("execution", "hop", "retries", "redelivered", "worker", "pid"),
@@ -66,10 +68,7 @@ def known_fact(*same: str) -> str:
 
 
 _READ: Final = f"""
-    SELECT (SELECT id FROM run WHERE n = f.run), coalesce(j.id, ''), (
-        SELECT e.name FROM jobs e WHERE e.entry = j.entry AND e.name IS NOT NULL LIMIT 1
-    ), {FACT_COLUMNS}
-    FROM facts f LEFT JOIN jobs j ON j.n = f.job
+    SELECT coalesce(j.id, ''), {FACT_COLUMNS} FROM facts f LEFT JOIN jobs j ON j.n = f.job
 """  # noqa: S608 - fixed text
 _ADD_NAMED: Final = """
     INSERT INTO jobs (id, entry) SELECT ?, coalesce(max(entry), 0) FROM jobs WHERE name = ?
@@ -82,14 +81,6 @@ _ASIDE: Final = frozenset({Kind.STARTED, Kind.ENDED, Kind.STORED})
 
 Owned: TypeAlias = tuple[str | None, JobFact | RunFact]
 """A fact, and the entry that it is of; None: it is of the run."""
-
-
-class StoredFact(NamedTuple):
-    """A fact, and the entry that it is of; of a fact of a run that is None, and ``run`` its id."""
-
-    entry: str | None
-    run: str | None
-    fact: JobFact | RunFact
 
 
 class Facts(LedgerPart):
@@ -108,25 +99,24 @@ class Facts(LedgerPart):
 
         The entry is None of a fact of the ledger's run, or of ``run``, one that was merged into it.
         """
-        rows = list(facts)
-        if not rows:
+        given = list(facts)
+        if not given:
             return
-        self.of_run_added += sum(entry is None for entry, _ in rows)
+        self.of_run_added += sum(entry is None for entry, _ in given)
         with self._db.writing() as db:
             own = 1 if run is None else self._number_of(run)
-            owners = [(own, 0) if name is None else self._job(name, one.job) for name, one in rows]
-            first = self._db.take_seq(len(rows))
+            owners = [(own, 0) if name is None else self._job(name, one.job) for name, one in given]
+            first = self._db.take_seq(len(given))
             db.executemany(
                 ADD_FACT,
                 (
                     (*owner, *row_of(seq, fact, fact.source, aside=fact.kind in _ASIDE))
-                    for seq, (owner, (_, fact)) in enumerate(zip(owners, rows, strict=True), first)
+                    for seq, (owner, (_, fact)) in enumerate(zip(owners, given, strict=True), first)
                 ),
             )
 
     def _number_of(self, run: str) -> int:
-        row = self._db.read_one("SELECT max(n) FROM run WHERE id = ?", (run,))
-        return 1 if row is None or row[0] is None else int(row[0])
+        return self._db.number("SELECT max(n) FROM run WHERE id = ?", (run,)) or 1
 
     def _job(self, entry: str, task_id: str) -> tuple[int, int]:
         """Return the run and the number of an entry's job, which is added where it is not known."""
@@ -142,15 +132,6 @@ class Facts(LedgerPart):
         """Return the last number of the ledger's order; 0 before anything has one."""
         return self._db.last_seq()
 
-    def of_entry(self, entry: str) -> list[JobFact | RunFact]:
-        """Return the facts of an entry's jobs, in their order."""
-        which = """
-            WHERE f.job IN (
-                SELECT n FROM jobs WHERE entry IN (SELECT entry FROM jobs WHERE name = ?)
-            ) ORDER BY f.seq
-        """
-        return [one.fact for one in self._read(which, (entry,))]
-
     def owners(self, entries: Sequence[str]) -> set[str]:
         """Return those of these entries whose attempts have facts."""
         return self._present(
@@ -161,19 +142,16 @@ class Facts(LedgerPart):
     def of_run(self, run: str) -> list[JobFact | RunFact]:
         """Return the facts of a run as a whole, in their order."""
         which = "WHERE f.job = 0 AND f.run = ? ORDER BY f.seq"
-        return [one.fact for one in self._read(which, (self._number_of(run),))]
+        return list(self._read(which, (self._number_of(run),)))
 
-    def of_kind(self, kind: Kind) -> Iterator[StoredFact]:
+    def of_kind(self, kind: type[AnyFact]) -> Iterator[AnyFact]:
         """Yield the facts of a kind, in their order."""
-        rare = f"AND f.{RARE}" if kind not in _ASIDE else ""
-        return self._read(f"WHERE f.kind = ? {rare} ORDER BY f.seq", (kind,))
+        rare = f"AND f.{RARE}" if kind.kind not in _ASIDE else ""
+        found = self._read(f"WHERE f.kind = ? {rare} ORDER BY f.seq", (kind.kind,))
+        return cast("Iterator[AnyFact]", found)
 
-    def after(self, seq: int) -> Iterator[StoredFact]:
-        """Yield what was recorded after a position, in order."""
-        return self._read("WHERE f.seq > ? ORDER BY f.seq", (seq,))
-
-    def _read(self, which: str, values: Sequence[str | int] = ()) -> Iterator[StoredFact]:
-        return self._db.build_each(_stored_of_row, _READ + which, values)
+    def _read(self, which: str, values: Sequence[str | int]) -> Iterator[JobFact | RunFact]:
+        return self._db.build_each(lambda row: fact_of_row(row[1:], row[0]), _READ + which, values)
 
 
 @cache
@@ -208,7 +186,9 @@ _OTHERS: Final[Mapping[Kind, Mapping[str, object]]] = {
 """The fields of each kind that have no column of their own, with their defaults."""
 
 
-def row_of(seq: int, fact: JobFact | RunFact, source: FactSource, *, aside: bool = False) -> Row:
+def row_of(
+    seq: int, fact: JobFact | RunFact, source: FactSource, *, aside: bool = False
+) -> rows.Row:
     """Return a fact's columns in the order of :data:`FACT`, under this number."""
     kind, receipt, data = fact.kind, None, None
     if isinstance(fact, Ended | Stored) and fact.receipt is not None:
@@ -218,65 +198,28 @@ def row_of(seq: int, fact: JobFact | RunFact, source: FactSource, *, aside: bool
         document = _document(fact, others)
         data = json.dumps(document, ensure_ascii=False) if document else None
     columns = [getattr(fact, name, None) for name in _COLUMNS]
-    columns[_STARTED_AT] = text(columns[_STARTED_AT])
-    return seq, kind, microseconds(fact.at), source, aside, receipt, data, *columns
+    columns[_STARTED_AT] = rows.text(columns[_STARTED_AT])
+    return seq, kind, rows.microseconds(fact.at), source, aside, receipt, data, *columns
 
 
 _STARTED_AT: Final = _COLUMNS.index("started_at")
 
 
-def _stored_of_row(row: Row) -> StoredFact:
-    run, task_id, entry, *columns = row
-    fact = fact_of_row(columns, task_id)
-    return StoredFact(None, run, fact) if entry is None else StoredFact(entry, None, fact)
-
-
 def fact_of_row(row: Sequence[Any], job: str) -> JobFact | RunFact:
     """Build a fact of a job from the columns of :data:`FACT_COLUMNS`; "": it is of the run."""
-    _, seq, kind, at, source, _, receipt, data, execution, *rest = row
-    if kind == Kind.STARTED:
-        hop, retries, redelivered, worker, pid, host, boot, namespace, started_at, _ = rest
-        return Started(
-            seq=seq,
-            at=moment_of(at),
-            source=_SOURCES[source],
-            job=job,
-            execution=execution,
-            started_at=moment(started_at),
-            retries=retries or 0,
-            hop=hop or 0,
-            redelivered=bool(redelivered),
-            worker=worker,
-            host=host,
-            pid=pid,
-            boot=boot,
-            namespace=namespace,
-        )
-    if kind == Kind.ENDED:
-        return Ended(
-            seq=seq,
-            at=moment_of(at),
-            source=_SOURCES[source],
-            job=job,
-            receipt=receipt_of(receipt),
-            execution=execution,
-            fault="" if data is None else json.loads(data)["fault"],
-        )
-    if kind == Kind.STORED and data is None:
-        return Stored(
-            seq=seq,
-            at=moment_of(at),
-            source=_SOURCES[source],
-            job=job,
-            receipt=None if receipt is None else receipt_of(receipt),
-        )
+    _, seq, kind, at, source, _, receipt, data, *columns = row
     values = {} if data is None else json.loads(data)
     if receipt is not None:
-        values["receipt"] = receipt_of(receipt)
-    given = zip(_COLUMNS, (execution, *rest), strict=True)
+        values["receipt"] = rows.receipt_of(receipt)
+    given = zip(_COLUMNS, columns, strict=True)
     values |= {column: value for column, value in given if value is not None}
-    values |= {"seq": seq, "at": moment_of(at), "source": _SOURCES[source], "job": job}
-    return _adapter(Kind(kind)).validate_python(values, context=PARSED)
+    values |= {"seq": seq, "at": rows.moment_of(at), "source": _SOURCES[source], "job": job}
+    if kind not in _ASIDE or data is not None:
+        return _adapter(Kind(kind)).validate_python(values, context=PARSED)
+    if kind == Kind.STARTED:  # of most facts nothing is left to be checked, which would be felt
+        values["started_at"] = rows.moment(values.get("started_at"))
+        values["redelivered"] = bool(values.get("redelivered"))
+    return KINDS[kind](**values)
 
 
 def end_of(
@@ -295,3 +238,101 @@ def end_of(
         )
     by = FactSource.STORE
     return Stored(seq=seq, at=at, source=by, job=job, receipt=receipt, fault=fault)
+
+
+_ADDED: Final[Mapping[Kind, str]] = {
+    Kind.STARTED: known_fact("f.execution", "f.pid"),
+    Kind.HANDED_ON: known_fact("f.execution"),
+    Kind.ANNOUNCED: known_fact("f.data"),
+    Kind.ENDED: "0",
+    Kind.STORED: "0",
+}
+"""When a report of a kind is known already."""
+_USED: Final = {kind: [n for n, name in enumerate(FACT) if is_used(kind, name)] for kind in _ADDED}
+"""The columns that facts of a kind have: each more in a statement is felt."""
+_PICK: Final = {kind: itemgetter(*places) for kind, places in _USED.items()}
+_ADD: Final = {kind: adding([FACT[n] for n in _USED[kind]], _ADDED[kind]) for kind in _ADDED}
+_OF_JOBS: Final = f"""
+    SELECT j.id, {FACT_COLUMNS} FROM jobs j JOIN facts f ON f.job = j.n AND f.kind = ?
+    WHERE NOT f.aside AND j.id IN ({{}}) ORDER BY f.job, {rows.OLDEST_FIRST}, f.seq
+"""  # noqa: S608 - fixed text
+_RECEIPTS: Final = "SELECT task_id, execution, receipt FROM receipts"
+
+
+class WorkerEvents(LedgerPart):
+    """Reports in the order of their arrival."""
+
+    def add(self, reports: Iterable[JobFact]) -> int:
+        """Record reports that count, whatever their own ``seq`` is, also of unknown jobs.
+
+        A start, an end after which a job goes on, or an announcement that is known stays as it is;
+        of receipts repeated ones are kept, too. Returns the number of the first in the order; the
+        others follow it.
+        """
+        facts, first = list(reports), 0
+        if facts:
+            with self._db.writing():
+                first, by = self._db.take_seq(len(facts)), FactSource.WORKER
+                if self._db.read_one("SELECT 1 FROM run WHERE receipt_keys <> ''"):
+                    by = FactSource.SIGNED_WORKER
+                numbered = enumerate(facts, first)
+                for kind, some in groupby(numbered, key=lambda one: one[1].kind):
+                    self._add(kind, by, list(some))
+        return first
+
+    def _add(self, kind: Kind, by: FactSource, facts: Sequence[tuple[int, JobFact]]) -> None:
+        source, given = FactSource.STORE if kind == Kind.STORED else by, list[rows.Row]()
+        pick = _PICK[kind]
+        for seq, fact in facts:
+            given.append((fact.job, *pick(row_of(seq, fact, source))))
+            if isinstance(fact, Ended | Stored) and fact.receipt is not None:
+                self._db.note_end(fact.job, fact.receipt, seq)
+        with self._db.writing() as db:
+            if db.executemany(_ADD[kind], given).rowcount == len(given):
+                return
+            names = {str(row[0]) for row in given}
+            strange = names - self._present("SELECT id FROM jobs WHERE id IN ({})", list(names))
+            self._name_jobs(sorted(strange))
+            db.executemany(_ADD[kind], [row for row in given if row[0] in strange])
+
+    def each(self, kind: type[AnyFact], task_ids: Sequence[str]) -> dict[str, list[AnyFact]]:
+        """Return the facts of a kind of these jobs by task id, oldest first; of some there is
+        none."""
+        found: dict[str, list[AnyFact]] = {}
+        query = _OF_JOBS.replace("f.kind = ?", f"f.kind = {kind.kind:d}")
+        for task_id, *row in self._db.of_each(query, task_ids):
+            with self._db.parse_errors():
+                fact = cast("AnyFact", fact_of_row(row, task_id))
+            found.setdefault(task_id, []).append(fact)
+        return found
+
+    def of(self, kind: type[AnyFact], task_id: str) -> list[AnyFact]:
+        """Return the facts of a kind of a job, oldest first."""
+        return self.each(kind, [task_id]).get(task_id, [])
+
+    def starts(self, task_id: str) -> list[Started]:
+        """Return every start of a job, oldest first."""
+        return self.of(Started, task_id)
+
+    def receipts(self, task_id: str) -> list[tuple[str | None, Receipt]]:
+        """Return ``(execution, receipt)`` of a job in the order of arrival."""
+        return self.receipts_of([task_id]).get(task_id, [])
+
+    def receipts_of(self, task_ids: Sequence[str]) -> dict[str, list[tuple[str | None, Receipt]]]:
+        """Return the same of each of these jobs that has some, by task id."""
+        found: dict[str, list[tuple[str | None, Receipt]]] = {}
+        query = f"{_RECEIPTS} WHERE task_id IN ({{}}) ORDER BY seq"
+        for task_id, execution, receipt in self._db.of_each(query, task_ids):
+            with self._db.parse_errors():
+                found.setdefault(task_id, []).append((execution, rows.receipt_of(receipt)))
+        return found
+
+    def last_arrival(self) -> datetime | None:
+        """Return when the newest receipt arrived, None where there is none."""
+        row = self._db.read_one("SELECT max(arrived_at) FROM receipts")
+        return None if row is None or row[0] is None else rows.moment_of(row[0])
+
+    def workers_with_starts(self) -> Iterator[str]:
+        """Yield the workers that have reported a start."""
+        given = self._db.read("SELECT DISTINCT worker FROM starts WHERE worker IS NOT NULL")
+        return (str(worker) for (worker,) in given)

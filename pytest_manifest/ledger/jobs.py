@@ -10,28 +10,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
-from itertools import islice
 from typing import Final, cast
 from uuid import NAMESPACE_OID, uuid5
 
-from pytest_manifest.ledger.database import Database, LedgerPart, Value, chunks, placeholders
+from pytest_manifest.ledger.database import Database, LedgerPart
 from pytest_manifest.ledger.descendants import Descendant, descendant_of_row
 from pytest_manifest.ledger.facts import FACT_COLUMNS, Facts, fact_of_row
-from pytest_manifest.ledger.rows import ReusedFrom, Row, RunInfo, moment, origin_of
+from pytest_manifest.ledger.rows import Row, RunInfo, moment, origin_of
 from pytest_manifest.ledger.run_info import RECEIPT_KEYS, RunMetadata, TaskRuns
-from pytest_manifest.schema import Receipt
-from pytest_manifest.schema.facts import (
-    Announced,
-    Job,
-    Kind,
-    Reused,
-    Sending,
-    SendOutcome,
-    SendResult,
-    Spawn,
-    Stored,
-    Why,
-)
+from pytest_manifest.schema import Receipt, facts
 from pytest_manifest.schema.run_facts import (
     JobFact,
     JobFacts,
@@ -48,7 +35,7 @@ _ATTEMPTS: Final = """
         asked_for, entry
     FROM jobs WHERE name IN ({}) ORDER BY name, attempt
 """
-_OUTCOMES: Final[Mapping[str, SendOutcome | None]] = {
+_OUTCOMES: Final[Mapping[str, facts.SendOutcome | None]] = {
     "sent": "published",
     "withdrawn": "published",
     "reused": "published",
@@ -68,12 +55,10 @@ _NAMED: Final = (
     f"{_TASKS} WHERE d.entry IN ({{}}) AND d.name IS NULL AND d.how IS NULL ORDER BY d.n"
 )
 """What is only named, as it was announced and is looked for."""
-_ENTRIES: Final = """
-    SELECT name FROM jobs WHERE name IS NOT NULL GROUP BY name ORDER BY min(position), name
-"""
 _FIRST_START: Final = f"""
     SELECT f.seq FROM facts f CROSS JOIN jobs j ON j.n = f.job LEFT JOIN jobs r ON r.n = j.root
-    WHERE f.kind = {Kind.STARTED:d} AND NOT f.aside AND coalesce(r.state, j.state, '') <> 'reused'
+    WHERE f.kind = {facts.Kind.STARTED:d} AND NOT f.aside
+        AND coalesce(r.state, j.state, '') <> 'reused'
 """  # noqa: S608 - fixed text
 _OF_THE_RUN: Final = " AND substr(coalesce(r.id, j.id), 1, 8) = ?"
 
@@ -90,38 +75,38 @@ class LoadedAttempt:
 class _Found:
     """Collect what is known of a job; ``own``: its sending by its own row, and the result."""
 
-    job: Job
-    facts: list[JobFact] = field(default_factory=list)
+    job: facts.Job
+    reports: list[JobFact] = field(default_factory=list)
     extra: list[StoreFact | SetBack] = field(default_factory=list)
-    own: Sequence[Sending | SendResult] = ()
+    own: Sequence[facts.Sending | facts.SendResult] = ()
 
     def sorted(self) -> JobFacts:
         """Return it in order; of one number, as the reports of a batch are recorded."""
-        facts = [*self._own_sending(), *self.facts]
-        facts.sort(key=lambda one: (one.seq, one.kind))
-        return JobFacts(self.job, tuple(_stored_once(facts)), tuple(self.extra))
+        reports = [*self._own_sending(), *self.reports]
+        reports.sort(key=lambda one: (one.seq, one.kind))
+        return JobFacts(self.job, tuple(_stored_once(reports)), tuple(self.extra))
 
-    def _own_sending(self) -> Sequence[Sending | SendResult]:
+    def _own_sending(self) -> Sequence[facts.Sending | facts.SendResult]:
         """Return the sending of the job's own row; nothing where that is among the facts."""
-        known = [one for one in self.facts if isinstance(one, Sending)]
+        known = [one for one in self.reports if isinstance(one, facts.Sending)]
         if not known or not self.own:
             return self.own
         last, is_open = self.own[0], len(self.own) == 1
-        if not is_open or not isinstance(last, Sending):
+        if not is_open or not isinstance(last, facts.Sending):
             return ()
         if any(one.sent_at == last.sent_at for one in known):
             return ()
         return [replace(last, number=1 + max(one.number for one in known))]
 
 
-def _stored_once(facts: Iterable[JobFact]) -> Iterator[JobFact]:
+def _stored_once(reports: Iterable[JobFact]) -> Iterator[JobFact]:
     """Yield facts without what the store has told before.
 
     It is read again and again, and what counts at last is among the receipts, too.
     """
     known: list[Receipt] = []
-    for one in facts:
-        if isinstance(one, Stored) and one.receipt is not None:
+    for one in reports:
+        if isinstance(one, facts.Stored) and one.receipt is not None:
             if one.receipt in known:
                 continue
             known.append(one.receipt)
@@ -131,9 +116,9 @@ def _stored_once(facts: Iterable[JobFact]) -> Iterator[JobFact]:
 class Jobs(LedgerPart):
     """Jobs with their facts, by entry. ``facts`` and ``info`` are of the same ledger."""
 
-    def __init__(self, database: Database, facts: Facts, info: RunMetadata) -> None:
+    def __init__(self, database: Database, reports: Facts, info: RunMetadata) -> None:
         super().__init__(database)
-        self._facts = facts
+        self._facts = reports
         self._info = info
 
     def of_entry(self, entry: str) -> list[LoadedAttempt]:
@@ -150,7 +135,7 @@ class Jobs(LedgerPart):
         attempts: dict[str, list[_Found]] = {entry: [] for entry in entries}
         roots: dict[int, _Found] = {}
         entries_of: dict[int, None] = {}
-        for row in self._rows(_ATTEMPTS, entries):
+        for row in self._db.of_each(_ATTEMPTS, entries):
             with self._db.parse_errors():
                 found = self._attempt_of_row(row)
             attempts[found.job.entry].append(found)
@@ -168,23 +153,17 @@ class Jobs(LedgerPart):
                 for entry, some in attempts.items()
             }
 
-    def of_tree(self, root: Job, task_ids: Sequence[str]) -> list[JobFacts]:
+    def of_tree(self, root: facts.Job, task_ids: Sequence[str]) -> list[JobFacts]:
         """Return tasks of an attempt's tree with their facts: those of these ids that are known."""
         attempt = _Found(root)
         row = self._db.read_one("SELECT n FROM jobs WHERE id = ?", (root.task_id,))
         if row is None:
             return []
-        self._add_facts({int(row[0]): attempt}, of_kind=Kind.ANNOUNCED)
+        self._add_facts({int(row[0]): attempt}, of_kind=facts.Kind.ANNOUNCED)
         by_id = {root.task_id: attempt}
-        found = self._descendants(self._rows(_BY_ID, task_ids), by_id, _announced_in(attempt))
+        found = self._descendants(self._db.of_each(_BY_ID, task_ids), by_id, _announced_in(attempt))
         self._add_facts(found)
         return [one.sorted() for one in found.values()]
-
-    def all(self) -> Iterator[tuple[str, list[LoadedAttempt]]]:
-        """Yield every entry with its attempts, in the manifest's order; memory stays flat."""
-        names = (str(row[0]) for row in self._db.read(_ENTRIES))
-        while some := list(islice(names, BATCH)):
-            yield from self.of_entries(some).items()
 
     def run_facts(self, run: str | None = None) -> RunFacts:
         """Return the facts of a run: of those that were merged into this one, or its own."""
@@ -212,7 +191,7 @@ class Jobs(LedgerPart):
         _, task_id, entry, number, position, state, sent_at, cause, seq, sending, *more = row
         origin, asked_for, _ = more
         reused, sent = origin_of(origin), moment(sent_at)
-        job = Job(
+        job = facts.Job(
             task_id=task_id,
             entry=entry,
             number=number,
@@ -222,7 +201,7 @@ class Jobs(LedgerPart):
             position=position,
             why=_why(number, cause, reused),
             asked_for=bool(asked_for),
-            reused=None if reused is None else _reused(reused),
+            reused=reused,
         )
         return _Found(job, own=_sending_of(job, state, sent, sending))
 
@@ -240,16 +219,16 @@ class Jobs(LedgerPart):
         self, roots: Mapping[str, _Found], numbers: Sequence[int], entries: Sequence[int]
     ) -> dict[int, _Found]:
         """Return all tasks of these attempts' trees with their facts, by their number."""
-        announced: dict[str, Spawn] = {}
+        announced: dict[str, facts.Spawn] = {}
         for one in roots.values():
             announced |= _announced_in(one)
-        found = self._descendants(self._rows(_OF_ROOTS, numbers), roots, announced)
-        found |= self._descendants(self._rows(_NAMED, entries), roots, announced)
+        found = self._descendants(self._db.of_each(_OF_ROOTS, numbers), roots, announced)
+        found |= self._descendants(self._db.of_each(_NAMED, entries), roots, announced)
         self._add_facts(found)
         return found
 
     def _descendants(
-        self, rows: Iterable[Row], roots: Mapping[str, _Found], announced: Mapping[str, Spawn]
+        self, rows: Iterable[Row], roots: Mapping[str, _Found], announced: Mapping[str, facts.Spawn]
     ) -> dict[int, _Found]:
         """Return the tasks that jobs of these trees have started, or have announced."""
         found: dict[int, _Found] = {}
@@ -269,9 +248,9 @@ class Jobs(LedgerPart):
                 found[number] = _Found(_descendant(child, roots[child.root].job, seq, key))
         return found
 
-    def _add_facts(self, jobs: Mapping[int, _Found], of_kind: Kind | None = None) -> None:
+    def _add_facts(self, jobs: Mapping[int, _Found], of_kind: facts.Kind | None = None) -> None:
         """Add the facts of these jobs, by their numbers."""
-        for row in self._rows(_FACTS, list(jobs)):
+        for row in self._db.of_each(_FACTS, list(jobs)):
             if of_kind is not None and row[2] != of_kind:
                 continue
             found = jobs[row[0]]
@@ -280,28 +259,27 @@ class Jobs(LedgerPart):
             if isinstance(fact, StoreFact | SetBack):
                 found.extra.append(fact)
             else:
-                found.facts.append(cast("JobFact", fact))
-
-    def _rows(self, query: str, values: Sequence[Value]) -> Iterator[Row]:
-        for some in chunks(values):
-            yield from self._db.read(query.format(placeholders(some)), some)
+                found.reports.append(cast("JobFact", fact))
 
 
 def _sending_of(
-    job: Job, state: str, sent: datetime | None, seq: int
-) -> Sequence[Sending | SendResult]:
+    job: facts.Job, state: str, sent: datetime | None, seq: int
+) -> Sequence[facts.Sending | facts.SendResult]:
     """Return an attempt's only sending and its result, by what its own row says."""
     if state not in _OUTCOMES or (sent is None and state in ("reused", "intent")):
         return ()
     number, at = seq or job.seq, job.at
-    sending = Sending(seq=number, at=at, job=job.task_id, number=1, sent_at=sent)
+    sending = facts.Sending(seq=number, at=at, job=job.task_id, number=1, sent_at=sent)
     outcome = _OUTCOMES[state]
     if outcome is None:
         return [sending]
-    return [sending, SendResult(seq=number, at=at, job=job.task_id, number=1, outcome=outcome)]
+    return [
+        sending,
+        facts.SendResult(seq=number, at=at, job=job.task_id, number=1, outcome=outcome),
+    ]
 
 
-def _why(number: int, cause: str | None, reused: ReusedFrom | None) -> Why:
+def _why(number: int, cause: str | None, reused: facts.Reused | None) -> facts.Why:
     if reused is not None:
         return "reuse"
     if number == 1:
@@ -309,14 +287,10 @@ def _why(number: int, cause: str | None, reused: ReusedFrom | None) -> Why:
     return "retry" if cause == "retry" else "resume"
 
 
-def _reused(one: ReusedFrom) -> Reused:
-    return Reused(run=one.run, entry=one.entry, attempt=one.attempt, by=one.by, at=one.at)
-
-
-def _descendant(one: Descendant, root: Job, seq: int, announcement: str) -> Job:
+def _descendant(one: Descendant, root: facts.Job, seq: int, announcement: str) -> facts.Job:
     """Return a descendant's job; ``announcement``: the key by which it was announced, if it was."""
     by_record = one.spawned_at is not None
-    spawn = Spawn(
+    spawn = facts.Spawn(
         root=one.root,
         parent=one.parent,
         task=one.task,
@@ -332,8 +306,8 @@ def _descendant(one: Descendant, root: Job, seq: int, announcement: str) -> Job:
     return _descendant_of(spawn, one.task_id, root, seq)
 
 
-def _descendant_of(spawn: Spawn, task_id: str, root: Job, seq: int) -> Job:
-    return Job(
+def _descendant_of(spawn: facts.Spawn, task_id: str, root: facts.Job, seq: int) -> facts.Job:
+    return facts.Job(
         task_id=task_id,
         entry=root.entry,
         number=root.number,
@@ -345,22 +319,22 @@ def _descendant_of(spawn: Spawn, task_id: str, root: Job, seq: int) -> Job:
     )
 
 
-def _announced_in(attempt: _Found) -> dict[str, Spawn]:
+def _announced_in(attempt: _Found) -> dict[str, facts.Spawn]:
     """Return what stands for what was announced of an attempt's tree, by the task ids under which
     it is looked for."""
-    found: dict[str, Spawn] = {}
-    for one in attempt.facts:
-        if isinstance(one, Announced):
+    found: dict[str, facts.Spawn] = {}
+    for one in attempt.reports:
+        if isinstance(one, facts.Announced):
             for name in (*one.task_ids, str(uuid5(NAMESPACE_OID, f"{one.key}:{one.how}"))):
                 _announce(found, name, one)
     return found
 
 
-def _announce(found: dict[str, Spawn], task_id: str, one: Announced) -> None:
+def _announce(found: dict[str, facts.Spawn], task_id: str, one: facts.Announced) -> None:
     """Add what stands for something announced, of whom nobody has reported that it was sent."""
     same = found.get(task_id)
     parent = one.announcer if same is None else min(same.parent, one.announcer)
-    found[task_id] = Spawn(
+    found[task_id] = facts.Spawn(
         root=one.job,
         parent=parent,
         task=one.task,

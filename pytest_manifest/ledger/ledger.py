@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from pathlib import Path
 
 from typing_extensions import Self
@@ -13,18 +13,15 @@ from typing_extensions import Self
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.files import private_folder
 from pytest_manifest.ledger import database, files
-from pytest_manifest.ledger.attempts import Attempts
-from pytest_manifest.ledger.descendants import Descendants
-from pytest_manifest.ledger.events import WorkerEvents
-from pytest_manifest.ledger.facts import Facts
+from pytest_manifest.ledger.attempts import Attempts, Transfers
+from pytest_manifest.ledger.descendants import Descendants, TreeQueries
+from pytest_manifest.ledger.facts import Facts, WorkerEvents
 from pytest_manifest.ledger.invariants import Invariants
 from pytest_manifest.ledger.jobs import Jobs
 from pytest_manifest.ledger.queries import Queries
 from pytest_manifest.ledger.rows import RunInfo, columns_of, damaged
 from pytest_manifest.ledger.run_info import RunMetadata
 from pytest_manifest.ledger.tables import LEDGER_VERSION, TABLES, VIEWS, type_queries, version_of
-from pytest_manifest.ledger.transfers import Transfers
-from pytest_manifest.ledger.tree_queries import TreeQueries
 from pytest_manifest.ledger.verdicts import Verdicts
 from pytest_manifest.manifest.writer import sync
 
@@ -46,6 +43,8 @@ class Ledger:
         self._scratch: Path | None = None
         """The file of a ledger that is not in its place yet."""
         self._db = database.Database(path, connection)
+        self.parse_errors, self.transaction = self._db.parse_errors, self._db.transaction
+        self.writing, self.defer_commits = self._db.writing, self._db.defer_commits
         self.info = RunMetadata(self._db)
         self.attempts = Attempts(self._db)
         self.events = WorkerEvents(self._db)
@@ -152,28 +151,6 @@ class Ledger:
             self._db.connection.execute("PRAGMA journal_mode = OFF")
             self._db.connection.execute("PRAGMA synchronous = OFF")
             self._db.connection.execute("PRAGMA cache_size = -8000")  # kB; see CACHE_KB
-
-    def parse_errors(self) -> AbstractContextManager[None]:
-        """Raise LedgerError where what was read inside cannot be parsed."""
-        return self._db.parse_errors()
-
-    def transaction(self) -> AbstractContextManager[None]:
-        """Commit everything written inside together, or nothing of it.
-
-        Raises LedgerError where that fails; then nothing was written.
-        """
-        return self._db.transaction()
-
-    def writing(self) -> AbstractContextManager[sqlite3.Connection]:
-        """Commit everything written inside together: in the caller's transaction, or in its own."""
-        return self._db.writing()
-
-    def defer_commits(self) -> None:
-        """Commit nothing from now on until :meth:`commit_deferred`.
-
-        Closed without that, the ledger is unchanged. Until then only this connection sees the rows.
-        """
-        self._db.defer_commits()
 
     @property
     def commits_deferred(self) -> bool:

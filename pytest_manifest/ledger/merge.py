@@ -14,7 +14,7 @@ from pytest_manifest.files import private_folder
 from pytest_manifest.ledger.database import LAST_SEQ
 from pytest_manifest.ledger.files import refuse_network, sqlite_uri
 from pytest_manifest.ledger.rows import RunSegment, text
-from pytest_manifest.ledger.run_info import stored
+from pytest_manifest.ledger.run_info import setting
 from pytest_manifest.ledger.tables import LEDGER_VERSION, TABLES, VIEWS
 from pytest_manifest.manifest.writer import sync
 
@@ -88,8 +88,8 @@ def _merge_into(
 ) -> None:
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=rwc", uri=True)) as db:
         db.isolation_level = None
-        for setting in _SETTINGS:
-            db.execute(f"PRAGMA {setting}")
+        for pragma in _SETTINGS:
+            db.execute(f"PRAGMA {pragma}")
         for statement in (*TABLES, *VIEWS):
             db.execute(statement)
         before = {"run": 1, "segments": len(segments), "jobs": 0, "seq": 0}
@@ -106,10 +106,7 @@ def _merge_into(
         db.execute("INSERT INTO run (n) VALUES (1)")
         own = {**metadata, "ledger": LEDGER_VERSION, "seq": before["seq"]}
         for key, value in own.items():
-            column, _, run = key.partition(":")
-            given = stored(column, value) if isinstance(value, str) else value
-            which, values = ("id = ? AND n > 1", [run]) if run else ("n = 1", [])
-            db.execute(f"UPDATE run SET {column} = ? WHERE {which}", [given, *values])  # noqa: S608 - names of the table
+            db.execute(*setting(key, value))
         db.executemany(
             "INSERT INTO segments (n, run, started, stopped) VALUES (?, 1, ?, ?)",
             ((n, text(one.started), text(one.stopped)) for n, one in enumerate(segments, 1)),

@@ -11,7 +11,7 @@ from typing import Final
 from pytest_manifest.ledger import rows
 from pytest_manifest.ledger.attempts import Attempts
 from pytest_manifest.ledger.database import Built, LedgerPart
-from pytest_manifest.ledger.events import WorkerEvents
+from pytest_manifest.ledger.facts import WorkerEvents
 from pytest_manifest.ledger.tables import PRESENT, RECEIPT
 from pytest_manifest.schema import Receipt, VerdictStatus
 from pytest_manifest.schema.facts import Started
@@ -158,11 +158,6 @@ class Queries(LedgerPart):
         for receipt, verdict in self._in_batches(_RECEIPT, self._in_order()):
             if receipt is not None:
                 yield receipt, verdict
-
-    def verdicts_version(self) -> str:
-        """Return a text that changes whenever a verdict, or its receipt, does."""
-        row = self._db.read_one("SELECT count(*), max(seq) FROM verdicts")
-        return "" if row is None else f"{row[0]}/{row[1]}"
 
     def _in_order(self) -> Iterator[str]:
         return (row[0] for row in self._db.read(_IN_ORDER))

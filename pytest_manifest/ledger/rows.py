@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
+from pydantic import TypeAdapter
+
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
+from pytest_manifest.schema.facts import Reused
 from pytest_manifest.schema.fields import PARSED, RULE, is_identifier
 from pytest_manifest.schema.statuses import STATUSES
 
@@ -80,31 +83,23 @@ class RunSegment:
     stopped: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ReusedFrom:
-    """Hold where a reused attempt had run: the run, its entry, and the attempt's number there.
+def note_of(one: Reused) -> str:
+    """Return the origin of a reused attempt as the ledger stores it."""
+    parts = [one.run, one.entry, one.attempt, one.by, text(one.at)]
+    return json.dumps(parts, ensure_ascii=False)
 
-    ``by``: the run that has reused it, ``at`` (UTC): when.
+
+def origin_of(note: str | None) -> Reused | None:
+    """Parse what :func:`note_of` returned; None for an attempt of the run's own.
+
+    Raises ValueError or TypeError for anything else.
     """
-
-    run: str
-    entry: str
-    attempt: int
-    by: str
-    at: datetime
-
-    def note(self) -> str:
-        """Return it as the ledger stores it."""
-        parts = [self.run, self.entry, self.attempt, self.by, text(self.at)]
-        return json.dumps(parts, ensure_ascii=False)
-
-    @classmethod
-    def from_note(cls, note: str) -> ReusedFrom:
-        """Parse what :meth:`note` returned. Raises ValueError or TypeError for anything else."""
-        run, entry, attempt, by, at = json.loads(note)
-        if not all(isinstance(one, str) for one in (run, entry, by)) or type(attempt) is not int:
-            raise TypeError("where an attempt was reused from is of another type")
-        return cls(run, entry, attempt, by, datetime.fromisoformat(at))
+    if note is None:
+        return None
+    run, entry, attempt, by, at = json.loads(note)
+    if not all(isinstance(one, str) for one in (run, entry, by)) or type(attempt) is not int:
+        raise TypeError("where an attempt was reused from is of another type")
+    return Reused(run=run, entry=entry, attempt=attempt, by=by, at=datetime.fromisoformat(at))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +121,7 @@ class AttemptRow:
     reason: str | None = None
     status: VerdictStatus | None = None
     verdict: Verdict | None = None
-    reused_from: ReusedFrom | None = None
+    reused_from: Reused | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,58 +183,23 @@ def moment(text: str | None) -> datetime | None:
 
 def columns_of(info: RunInfo) -> dict[str, str | int | None]:
     """Return the columns that describe a run, as :func:`info_of` takes them."""
-    return {
-        "status": "running",
-        "id": info.run,
-        "manifest": str(info.manifest),
-        "sha256": info.sha256,
-        "workflow": info.workflow,
-        "mode": info.mode,
-        "entries": info.entries,
-        "created_at": info.created_at.isoformat(),
-        "broker": info.broker,
-        "backend": info.backend,
-        "is_private": int(info.is_private),
-        "stream_ttl": info.stream_ttl,
-        "number": info.number,
-        "takes_one": int(info.takes_one),
-    }
+    columns = {"status": "running", **asdict(info), "id": info.run, "manifest": str(info.manifest)}
+    del columns["run"]
+    return {**columns, "created_at": info.created_at.isoformat()}
+
+
+_INFO: Final = TypeAdapter(RunInfo)
 
 
 def info_of(row: Mapping[str, object]) -> RunInfo:
     """Build a run's description from its columns. Raises ValueError or TypeError for others."""
+    for key, value in row.items():
+        if isinstance(value, str) and "\0" in value:
+            raise TypeError(f"the {key} of its run is no text")
     for key in ("id", "workflow", "mode"):
         if row[key] is not None:
-            identifier(_text(row, key), {"id": "run"}.get(key, key))
-    return RunInfo(
-        run=_text(row, "id"),
-        manifest=Path(_text(row, "manifest")),
-        sha256=_text(row, "sha256"),
-        workflow=None if row["workflow"] is None else _text(row, "workflow"),
-        mode=None if row["mode"] is None else _text(row, "mode"),
-        entries=_number(row, "entries"),
-        created_at=datetime.fromisoformat(_text(row, "created_at")),
-        broker=_text(row, "broker"),
-        backend=_text(row, "backend"),
-        is_private=_number(row, "is_private") == 1,
-        stream_ttl=_number(row, "stream_ttl"),
-        number=_number(row, "number"),
-        takes_one=row["takes_one"] == 1,
-    )
-
-
-def _text(row: Mapping[str, object], key: str) -> str:
-    found = row[key]
-    if not isinstance(found, str) or "\0" in found:
-        raise TypeError(f"the {key} of its run is no text")
-    return found
-
-
-def _number(row: Mapping[str, object], key: str) -> int:
-    found = row[key]
-    if not isinstance(found, int):
-        raise TypeError(f"the {key} of its run is no number")
-    return found
+            identifier(str(row[key]), {"id": "run"}.get(key, key))
+    return _INFO.validate_python({**row, "run": row["id"], "takes_one": row["takes_one"] or 0})
 
 
 def identifier(name: str, of: str = "run") -> str:
@@ -265,11 +225,6 @@ def attempt_of_row(row: Row) -> AttemptRow:
         *(task_id, entry, attempt, ordinal, state, sent, note, reason, kind, judged),
         reused_from=origin_of(origin),
     )
-
-
-def origin_of(note: str | None) -> ReusedFrom | None:
-    """Parse where an attempt was reused from; None for one of the run's own."""
-    return None if note is None else ReusedFrom.from_note(note)
 
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)

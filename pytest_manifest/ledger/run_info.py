@@ -32,13 +32,19 @@ def key_of(key: str, run: str) -> str:
     return f"{key}:{run}"
 
 
-def stored(column: str, value: str) -> str | int | float | None:
-    """Return a text as its column of ``run`` has it."""
-    if RUN[column] == "TEXT":
-        return value
-    if not value:
-        return None
-    return int(value) if RUN[column] == "INTEGER" else float(value)
+def _place(key: str) -> tuple[str, str, list[str]]:
+    """Return the column of a key, which row has it, and the values of that condition."""
+    column, _, run = key.partition(":")
+    return (column, "id = ? AND n > 1", [run]) if run else (column, "n = 1", [])
+
+
+def setting(key: str, value: str | int | None) -> tuple[str, list[str | int | float | None]]:
+    """Return the statement that sets a column of ``run``, and its values."""
+    column, which, run = _place(key)
+    given: str | int | float | None = value
+    if isinstance(value, str) and RUN[column] != "TEXT":
+        given = (int if RUN[column] == "INTEGER" else float)(value) if value else None
+    return f"UPDATE run SET {column} = ? WHERE {which}", [given, *run]  # noqa: S608 - names of the table
 
 
 class RunMetadata(LedgerPart):
@@ -80,19 +86,13 @@ class RunMetadata(LedgerPart):
 
         Or of one of those that it was merged of, by its :func:`key_of`.
         """
-        column, _, run = key.partition(":")
-        which, values = ("id = ? AND n > 1", [run]) if run else ("n = 1", [])
         with self._db.writing() as db:
-            db.execute(
-                f"UPDATE run SET {column} = ? WHERE {which}",  # noqa: S608 - a name of the table
-                [stored(column, value), *values],
-            )
+            db.execute(*setting(key, value))
 
     def get_meta(self, key: str) -> str | None:
-        column, _, run = key.partition(":")
-        which, values = ("id = ? AND n > 1", [run]) if run else ("n = 1", [])
+        column, which, run = _place(key)
         query = f"SELECT {column} FROM run WHERE {column} IS NOT NULL AND {which}"  # noqa: S608 - a name of the table
-        row = self._db.read_one(query, values)
+        row = self._db.read_one(query, run)
         return None if row is None else str(row[0])
 
     def of_run(self, key: str, run: str | None = None) -> str | None:
@@ -170,15 +170,11 @@ class RunMetadata(LedgerPart):
         with self._db.parse_errors():
             return frozenset(map(str, json.loads(self.get_meta(key) or "[]")))
 
-    def task_ids(self, key: str) -> frozenset[str]:
-        """Return the task ids under a key."""
-        return self.texts(key)
-
-    def add_task_ids(self, key: str, task_ids: Iterable[str]) -> None:
-        """Add task ids to those under a key."""
+    def add_texts(self, key: str, texts: Iterable[str]) -> None:
+        """Add texts to those under a key."""
         with self._db.writing():
-            before = self.task_ids(key)
-            after = before.union(task_ids)
+            before = self.texts(key)
+            after = before.union(texts)
             if after != before:
                 self.set_meta(key, json.dumps(sorted(after)))
 

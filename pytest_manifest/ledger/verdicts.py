@@ -10,18 +10,9 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 from pydantic import JsonValue
 
 from pytest_manifest.errors import LedgerError
-from pytest_manifest.ledger.database import Database, LedgerPart, chunks, placeholders
+from pytest_manifest.ledger import rows
+from pytest_manifest.ledger.database import Database, LedgerPart
 from pytest_manifest.ledger.facts import Facts, Owned
-from pytest_manifest.ledger.rows import (
-    EntryVerdict,
-    Row,
-    StoredVerdict,
-    entry_verdict_of_row,
-    microseconds,
-    moment_of,
-    receipt_of,
-    utc_now,
-)
 from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.facts import Kind, TakenUp
 from pytest_manifest.schema.statuses import OPEN
@@ -72,7 +63,7 @@ _REASONS: Final = """
     SELECT entry, seq, kind, json_extract(verdict, '$.reason') FROM settled WHERE entry IN ({})
 """
 _JUDGED_JOBS: Final = """
-    SELECT s.entry, a.id, s.kind FROM settled s JOIN jobs a ON a.n = s.job
+    SELECT s.entry, a.id, s.kind FROM settled s JOIN jobs a ON a.n = s.job WHERE s.entry IN ({})
 """
 _MISMATCH: Final = """
     SELECT entry, kind, json_extract(verdict, '$.verdict') FROM settled
@@ -120,9 +111,9 @@ class Verdicts(LedgerPart):
         given = list(verdicts)
         if not given:
             return
-        now = microseconds(utc_now())
+        now = rows.microseconds(rows.utc_now())
         with self._db.writing() as db:
-            rows = [
+            values = [
                 (
                     *(seq, one.verdict, now),
                     self._corrected.pop(one.entry, None),
@@ -131,7 +122,7 @@ class Verdicts(LedgerPart):
                 )
                 for seq, (one, receipt) in enumerate(given, self._db.take_seq(len(given)))
             ]
-            if db.executemany(_RECORD, rows).rowcount < len(rows):
+            if db.executemany(_RECORD, values).rowcount < len(values):
                 raise LedgerError(
                     f"{self._db.path}: a verdict is of an entry or an attempt that the ledger does "
                     f"not have; {_ADVICE}"
@@ -166,7 +157,7 @@ class Verdicts(LedgerPart):
             db.execute(
                 _END_ALONE,
                 (
-                    *(self._db.take_seq(), verdict.verdict, microseconds(utc_now())),
+                    *(self._db.take_seq(), verdict.verdict, rows.microseconds(rows.utc_now())),
                     *self._end(verdict, receipt),
                     *(verdict.model_dump_json(), task_id),
                 ),
@@ -186,17 +177,15 @@ class Verdicts(LedgerPart):
         entries = list(entries)
         with self._db.writing() as db:
             self._take_up(entries, why)
-            now, first = microseconds(utc_now()), self._db.take_seq(len(entries))
+            now, first = rows.microseconds(rows.utc_now()), self._db.take_seq(len(entries))
             db.executemany(_TAKE_UP, ((n, now, entry) for n, entry in enumerate(entries, first)))
 
     def _take_up(self, entries: Sequence[str], why: Reason) -> None:
         """Record that what these verdicts are on is awaited again."""
-        now, facts = utc_now(), list[Owned]()
-        for some in chunks(entries):
-            query = f"{_JUDGED_JOBS} WHERE s.entry IN ({placeholders(some)})"
-            for entry, job, kind in self._db.read(query, some):
-                if why == "resume" or kind != "pending":
-                    facts.append((entry, TakenUp(seq=0, at=now, job=job, why=why)))
+        now, facts = rows.utc_now(), list[Owned]()
+        for entry, job, kind in self._db.of_each(_JUDGED_JOBS, entries):
+            if why == "resume" or kind != "pending":
+                facts.append((entry, TakenUp(seq=0, at=now, job=job, why=why)))
         Facts(self._db).append(facts)
 
     def since(self, seq: int) -> list[tuple[int, str, VerdictStatus]]:
@@ -205,9 +194,9 @@ class Verdicts(LedgerPart):
             self._db.read("SELECT seq, entry, kind FROM settled WHERE seq > ? ORDER BY seq", (seq,))
         )
 
-    def of_entry(self, entry: str) -> EntryVerdict | None:
+    def of_entry(self, entry: str) -> rows.EntryVerdict | None:
         query = "SELECT seq, verdict, receipt FROM settled WHERE entry = ?"
-        return next(self._db.build_each(entry_verdict_of_row, query, (entry,)), None)
+        return next(self._db.build_each(rows.entry_verdict_of_row, query, (entry,)), None)
 
     def each(self, entry: str) -> Iterator[tuple[int, datetime, Verdict]]:
         """Yield all verdicts that an entry and its attempts ever had, in order, with their time."""
@@ -217,23 +206,23 @@ class Verdicts(LedgerPart):
         """
         for seq, at, text in self._db.read(query, (entry,)):
             with self._db.parse_errors():
-                yield seq, moment_of(at), Verdict.model_validate_json(text)
+                yield seq, rows.moment_of(at), Verdict.model_validate_json(text)
 
-    def stored_from(self, entry: str, number: int) -> Iterator[tuple[str, StoredVerdict]]:
+    def stored_from(self, entry: str, number: int) -> Iterator[tuple[str, rows.StoredVerdict]]:
         """Yield ``number`` verdicts by entry: this entry's and those that came next, unparsed.
 
         Yields nothing where the entry has no verdict.
         """
         for of, *row in self._db.read(_STORED_VERDICTS, (entry, number)):
-            yield of, StoredVerdict(*row)
+            yield of, rows.StoredVerdict(*row)
 
     def reasons(self, entries: Sequence[str]) -> dict[str, StoredReason]:
         """Return status and reason of those of these entries that have a verdict."""
-        rows = list(self._db.read(_REASONS.format(placeholders(entries)), entries))
+        given = list(self._db.of_each(_REASONS, entries))
         with self._db.parse_errors():
             return {
                 entry: StoredReason(int(seq), kind, json.loads(reason) if reason else {})
-                for entry, seq, kind, reason in rows
+                for entry, seq, kind, reason in given
             }
 
     def statuses(self) -> dict[str, VerdictStatus]:
@@ -249,8 +238,8 @@ class Verdicts(LedgerPart):
         return self._db.read_one(query) is not None
 
     def counts(self) -> Mapping[VerdictStatus, int]:
-        rows = self._db.read("SELECT kind, count(*) FROM settled GROUP BY kind")
-        return {kind: int(count) for kind, count in rows}
+        given = self._db.read("SELECT kind, count(*) FROM settled GROUP BY kind")
+        return {kind: int(count) for kind, count in given}
 
     def refuse_contradictions(self) -> None:
         """Raise LedgerError where a verdict differs from its row, or its receipt never arrived."""
@@ -272,8 +261,8 @@ class Verdicts(LedgerPart):
 _EXECUTIONS: Final = ["executions"]
 
 
-def _end_of_row(row: Row) -> tuple[int, Receipt]:
-    return int(row[0]), receipt_of(row[1])
+def _end_of_row(row: rows.Row) -> tuple[int, Receipt]:
+    return int(row[0]), rows.receipt_of(row[1])
 
 
 def _closest(

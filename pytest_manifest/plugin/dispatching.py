@@ -154,7 +154,8 @@ class SessionDispatch:
             settings = run_options.run_settings(options, self._session_runs.own_key)
             made = [
                 resume_run(
-                    manifest, path, entries, address, settings, run_options.resume_rules(options)
+                    *(manifest, path, entries, address, settings),
+                    unsafe=options.resume == "unsafe",
                 )
                 for (manifest, entries), path in zip(work, ledgers, strict=True)
             ]
@@ -162,7 +163,7 @@ class SessionDispatch:
             self._start(made, expected)
         for run in made:
             self._state.resume_lines += describe_decisions(
-                run.decisions, every=self._context.config.option.verbose > 0
+                run.state.decisions, every=self._context.config.option.verbose > 0
             )
 
     def _start(
@@ -198,7 +199,7 @@ class SessionDispatch:
             for run in runs:
                 session_runs.add(run)
                 run.prepare(expected_workers=expected_workers)
-                if run.sends and session_runs.stack_data is not None:
+                if run.strategy.sends and session_runs.stack_data is not None:
                     # For --manifest-resume, in case this pytest is killed.
                     run.set_meta(run_history.STACK_DATA, str(session_runs.stack_data))
             if is_dispatch and options.reuse is not None:
@@ -315,7 +316,7 @@ def preview_resume(session: pytest.Session, state: ManifestSession) -> None:
                 ledger,
                 manifest,
                 selection.entries(path),
-                run_options.resume_rules(options),
+                unsafe=options.resume == "unsafe",
                 stack_is_gone=run_history.stack_is_gone(ledger),
             )
             lines = describe_decisions(decided, every=True)
@@ -365,7 +366,7 @@ def _open_verdicts(state: ManifestSession) -> None:
 
     context, session_runs = state.context, state.session_runs
     ledgers, runs = session_runs.ledgers(), session_runs.runs
-    workers = runs[0].workers if runs else None
+    workers = runs[0].state.workers if runs else None
     owned = session_runs.stack is not None
     state.verdicts = VerdictReader(
         ledgers,

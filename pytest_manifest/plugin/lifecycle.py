@@ -430,7 +430,7 @@ def _is_short(state: ManifestSession, binding: Binding) -> bool:
 
 
 def _is_forced(state: ManifestSession) -> bool:
-    return any(run.is_forced_to_stop for run in state.report.runs)
+    return any(run.signals.force_stop.is_set() for run in state.report.runs)
 
 
 def _reports(

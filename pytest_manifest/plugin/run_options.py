@@ -18,7 +18,7 @@ from pytest_manifest.text import listed, short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
-    from pytest_manifest.run import EarlierRuns, FailureLimit, ResumeRules, RunSettings
+    from pytest_manifest.run import EarlierRuns, FailureLimit, RunSettings
     from pytest_manifest.signing import Signer, Verifier
 
 
@@ -128,12 +128,6 @@ def _failure_limit(value: int | float) -> FailureLimit:
     from pytest_manifest.run import FailureLimit
 
     return FailureLimit(number=value) if isinstance(value, int) else FailureLimit(share=value)
-
-
-def resume_rules(options: Options) -> ResumeRules:
-    from pytest_manifest.run import ResumeRules
-
-    return ResumeRules(unsafe=options.resume == "unsafe")
 
 
 def receipt_keys(options: Options, own_key: Signer | None) -> str | None:

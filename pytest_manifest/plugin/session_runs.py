@@ -190,7 +190,7 @@ class Interrupts:
         what, again = "interrupted", "Ctrl-C"
         if self.number not in (None, signal.SIGINT):
             what, again = f"ended by {self.number.name}", "a signal"
-        if any(run.revokes_on_stop for run in self._runs):
+        if any(run.strategy.revokes_on_stop for run in self._runs):
             return (
                 f"{what}: nothing more is sent, what waits is taken back, and what runs is "
                 f"waited for up to {self._context.options.grace:g} s; {again} again ends it at once"
@@ -365,7 +365,7 @@ class SessionRuns:
         """Return whether a run may still need what the broker holds."""
         if not self.runs:
             return self.stack_data_is_old
-        return any(run.leaves_jobs for run in self.runs)
+        return any(run.state.leaves_jobs for run in self.runs)
 
     def _stop_stacks(self) -> None:
         if self.stack is not None:

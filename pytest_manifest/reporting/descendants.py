@@ -9,8 +9,8 @@ from typing import Final
 from pydantic import JsonValue, ValidationError
 
 from pytest_manifest.ledger import AttemptRow, Ledger, Statuses
+from pytest_manifest.ledger.descendants import SlowestTree, TreeStep
 from pytest_manifest.ledger.rows import damaged
-from pytest_manifest.ledger.tree_queries import SlowestTree, TreeStep
 from pytest_manifest.reporting.terminal_layout import Line, Sheet, table_lines
 from pytest_manifest.schema import Receipt, Verdict
 from pytest_manifest.schema.statuses import OF_ITS_PROCESS

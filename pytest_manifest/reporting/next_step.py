@@ -85,7 +85,9 @@ def how_to_go_on(
         yield stopped(unsent, unjudged - unsent)
     if status == "detached":
         yield from _detached(run, name, unsent)
-    elif status == "stopped" or blocked or any(one.action == "leave" for one in run.decisions):
+    elif (
+        status == "stopped" or blocked or any(one.action == "leave" for one in run.state.decisions)
+    ):
         yield from _ended(run, name, status, resume, blocked=blocked)
 
 
@@ -97,9 +99,9 @@ def _detached(run: Run, name: str, unsent: int) -> Iterator[str]:
     command = f"pytest --manifest={name}"
     if run.info.backend.startswith("rpc"):
         yield "  nobody can look at them later: rpc:// serves only the process that sent them"
-    elif run.held_by_dead:
+    elif run.signals.held_by_dead:
         yield Command(f"  to go on: {command} --manifest-resume --manifest-repair")
-    elif run.is_deserted:
+    elif run.signals.is_deserted:
         yield Command(f"  to go on: {command} --manifest-resume")
     else:
         yield Command(f"  to go on: {command} --manifest-audit=wait")
@@ -154,11 +156,10 @@ def _unpassed(run: Run) -> list[str] | None:
 
 def _decisions(run: Run, names: Sequence[str]) -> Sequence[Decision]:
     """Return what a resume would decide on these entries by the ledger alone."""
-    from pytest_manifest.run import ResumeRules, preview
+    from pytest_manifest.run import preview
 
     with contextlib.suppress(ManifestToolError, OSError):
-        path, rules = run.ledger_path, ResumeRules()
-        return preview(path, run.manifest, names, rules, stack_is_gone=False)
+        return preview(run.ledger_path, run.manifest, names, stack_is_gone=False)
     return []
 
 

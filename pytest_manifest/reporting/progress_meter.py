@@ -159,7 +159,7 @@ class Meter:
 
     def _unattended(self, now: float) -> float | None:
         """Return the longest time for which a run has seen no worker, None if each has."""
-        since = [at for one in self._readers if (at := one.run.nobody_since) is not None]
+        since = [at for one in self._readers if (at := one.run.signals.nobody_since) is not None]
         return now - min(since) if since else None
 
     def _eta(

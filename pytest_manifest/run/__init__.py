@@ -4,7 +4,7 @@ from pytest_manifest.run.audit import Audit, audit_run
 from pytest_manifest.run.dispatch import Dispatch, dispatch_run
 from pytest_manifest.run.exports import ledger_of_receipts
 from pytest_manifest.run.resume import Resume, preview, resume_run
-from pytest_manifest.run.resume_rules import Decision, ResumeRules, describe_decisions
+from pytest_manifest.run.resume_rules import Decision, describe_decisions
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.send_queue import refuse_beyond
 from pytest_manifest.run.settings import EarlierRuns, FailureLimit, RunSettings, WorkerLoss
@@ -17,7 +17,6 @@ __all__ = [
     "EarlierRuns",
     "FailureLimit",
     "Resume",
-    "ResumeRules",
     "Run",
     "RunSettings",
     "Strategy",

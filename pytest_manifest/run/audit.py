@@ -34,7 +34,7 @@ from pytest_manifest.run.search import JobSearch
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.strategy import EarlierRunStrategy, Tracking, evaluate_kept_receipts
 from pytest_manifest.schema import Entry, VerdictStatus
-from pytest_manifest.schema.facts import Kind, Place, Seen, TakenUp
+from pytest_manifest.schema.facts import Place, Seen, TakenUp
 from pytest_manifest.schema.run_facts import RunOver
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import problems
@@ -153,8 +153,7 @@ class Audit(EarlierRunStrategy):
             "worker": located.with_worker,
             "unacked": located.unacked_by_dead,
         }
-        seen = (one.fact for one in engine.ledger.facts.of_kind(Kind.SEEN))
-        before = {one.job: one.place for one in seen if isinstance(one, Seen)}
+        before = {one.job: one.place for one in engine.ledger.facts.of_kind(Seen)}
         for place, found in where.items():
             for job in filter(None, map(engine.pending.by_task_id.get, found)):
                 if before.get(job.task_id) != place:  # an audit may look every hour
@@ -197,10 +196,8 @@ class Audit(EarlierRunStrategy):
 
     def _ends_for_keys(self, ledger: Ledger) -> bool:
         """Return whether an end that no key has signed is to be the end of its job, from now on."""
-        overs = (one.fact for one in ledger.facts.of_kind(Kind.RUN_OVER))
-        return self._asks_for_keys and all(
-            not isinstance(one, RunOver) or one.why != "ended" for one in overs
-        )
+        overs = ledger.facts.of_kind(RunOver)
+        return self._asks_for_keys and all(one.why != "ended" for one in overs)
 
     def _judge_some(
         self, ledger: Ledger, judging: Judging, some: Mapping[str, EntryLine], *, is_over: bool
@@ -390,8 +387,7 @@ def judged_otherwise(
 
 def _has_other_keys(ledger: Ledger) -> bool:
     """Return whether what is believed was asked anew, as keys were named later."""
-    taken_up = (one.fact for one in ledger.facts.of_kind(Kind.TAKEN_UP))
-    return any(isinstance(one, TakenUp) and one.why == "keys" for one in taken_up)
+    return any(one.why == "keys" for one in ledger.facts.of_kind(TakenUp))
 
 
 def _difference(judging: Judging, one: Judged, stored: StoredReason) -> Difference | None:

@@ -34,7 +34,6 @@ from pytest_manifest.signing import SIGNING_KEY_VARIABLE, read_verifier
 from pytest_manifest.text import listed
 from pytest_manifest.verdict.judge import Attempt, Judgement, judge
 from pytest_manifest.verdict.judging import (
-    Judged,
     Judging,
 )
 from pytest_manifest.verdict.problems import NotJudged
@@ -127,7 +126,9 @@ class _RunJudging(Judging):
         self._has_stream = has_stream
 
     def run_facts(self, run: str) -> RunFacts:
-        return replace(super().run_facts(run), has_stream=self._has_stream)
+        if run not in self._runs:
+            self._runs[run] = replace(super().run_facts(run), has_stream=self._has_stream)
+        return self._runs[run]
 
 
 class Casebook:
@@ -140,7 +141,7 @@ class Casebook:
         self._has_stream = has_stream
         self._added = -1
         self._judging: Judging | None = None
-        self._facts: RunFacts | None = None
+        self._has_starts = False
         self._trees: dict[str, Tree] = {}
         """Of attempts in flight what became of their descendants, by task id."""
         self.has_trees = ledger.descendants.any()
@@ -153,21 +154,14 @@ class Casebook:
         """Return what judges by the facts that the run has at this moment."""
         added = self.ledger.facts.of_run_added
         if self._judging is None or added != self._added:
-            self._added, self._facts = added, None
+            self._added = added
             self._judging = _RunJudging(self.ledger, has_stream=self._has_stream)
         return self._judging
 
-    @property
-    def _run_facts(self) -> RunFacts:
-        judging = self.judging
-        if self._facts is None:
-            self._facts = judging.run_facts(self._run)
-        return self._facts
-
     def note_starts(self) -> None:
         """Note that starts were recorded: the first one of all is a fact of the run."""
-        if self._facts is not None and self._facts.first_start is None:
-            self._judging = None
+        if not self._has_starts:
+            self._has_starts, self._judging = True, None
 
     # Attempts
 
@@ -179,7 +173,7 @@ class Casebook:
                 others.append(job)
                 continue
             try:
-                found = self._by_memory(job, job.facts)
+                found = self.by_memory(job, job.facts)
             except Exception as error:  # one unforeseen receipt must not end the run for all
                 found = self._unforeseen(job, error)
             yield job, found
@@ -205,18 +199,10 @@ class Casebook:
             Finding("unknown", why), job.number, is_final=True, receipt=receipts[-1][1]
         )
 
-    def judge_unsent(self, attempt: Sendable, facts: Sequence[JobFact] = ()) -> Judgement:
-        """Judge an attempt that no broker has, by all facts that matter then."""
-        return self._by_memory(attempt, facts)
-
-    def judge_entries(self, entries: Iterable[Entry]) -> Iterator[Judged]:
-        """Judge entries by all that the ledger has of them."""
-        return self.judging.each(entries)
-
-    def _by_memory(self, attempt: Sendable, facts: Sequence[JobFact]) -> Judgement:
-        entry = attempt.entry
-        job = _job(attempt, attempt.run)
-        return judge(entry, [Attempt(JobFacts(job, tuple(facts)))], self._run_facts)
+    def by_memory(self, attempt: Sendable, facts: Sequence[JobFact] = ()) -> Judgement:
+        """Judge an attempt by these facts: all that there are, or all that matter."""
+        job = JobFacts(_job(attempt, attempt.run), tuple(facts))
+        return judge(attempt.entry, [Attempt(job)], self.judging.run_facts(self._run))
 
     # Trees
 

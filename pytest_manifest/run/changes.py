@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import filterfalse
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +13,6 @@ from pytest_manifest.files import copy_privately
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.manifest import Manifest, id_and_task, read_manifest
-from pytest_manifest.manifest.jsonl import is_remark
 from pytest_manifest.manifest.writer import sync
 from pytest_manifest.run.strategy import NOT_OURS
 from pytest_manifest.schema import Entry
@@ -83,32 +81,6 @@ def _work(entry: Entry) -> bytes | None:
     return canonical([getattr(entry, name) for name in WORK_FIELDS])
 
 
-class EarlierLines:
-    """Read a manifest's lines by the ids of another manifest's entries, in turn.
-
-    As long as both have them in the same order, it is read along and nothing of it kept.
-    """
-
-    def __init__(self, manifest: Manifest) -> None:
-        self._manifest = manifest
-        self._file = manifest.open()
-        self._next = b""
-
-    def close(self) -> None:
-        self._file.close()
-
-    def line(self, entry: str) -> bytes | None:
-        """Return the line of this entry; None where there is none."""
-        self._next = self._next or next(filterfalse(is_remark, self._file), b"")
-        if not self._next or id_and_task(self._next)[0] != entry:
-            if entry not in self._manifest:
-                return None  # new: the one that was to come next is still to come
-            self._file.seek(self._manifest.offset_of(entry))
-            self._next = self._file.readline()
-        line, self._next = self._next, b""
-        return line
-
-
 def change_of(entry: Entry, before: Entry | None) -> tuple[Change | None, str]:
     """Return how an entry differs from its earlier form, and a phrase that names the fields."""
     if before is None:
@@ -154,10 +126,13 @@ def manifest_lines(
     """Yield a manifest's lines; ``before``: that of which the ledger's run was made, if known."""
     same = ledger.info.read().sha256 == manifest.sha256
     with contextlib.ExitStack() as files:
-        earlier: EarlierLines | None = None
+        earlier = None
         if before is not None and not same:
-            earlier = files.enter_context(contextlib.closing(EarlierLines(before)))
+            earlier = before, files.enter_context(before.open())
         for number, _, raw in manifest.lines():
             entry, _ = id_and_task(raw)
-            old = None if earlier is None else earlier.line(entry)
+            old = None
+            if earlier is not None and entry in earlier[0]:
+                earlier[1].seek(earlier[0].offset_of(entry))
+                old = earlier[1].readline()
             yield EntryLine(number, entry, raw, old, same or old == raw)

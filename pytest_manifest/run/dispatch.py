@@ -28,14 +28,13 @@ from pytest_manifest.run.casebook import Evaluated, require_signatures, signing_
 from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.run.connections import RunState, add_nodes, record_known_workers
 from pytest_manifest.run.engine import Engine
-from pytest_manifest.run.fact_log import stamp, withheld
+from pytest_manifest.run.fact_log import OwnLimits, record_code, record_own_limits, stamp, withheld
 from pytest_manifest.run.locks import remove_unmade_runs
-from pytest_manifest.run.reuse import planned_note, take_over_passes
+from pytest_manifest.run.reuse import take_over_passes
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.search import facts_of
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.strategy import Strategy
-from pytest_manifest.run.task_metadata import OwnLimits, record_code, record_own_limits
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.run_facts import PlaceFact
 from pytest_manifest.schema.wire import code_digest
@@ -247,11 +246,9 @@ class Dispatch(Strategy):
         super().work(engine, ledger)
 
     def reuse(self, codes: Mapping[str, str]) -> None:
-        if self.state.settings.reuse is None:
-            return
-        with self.writing() as ledger:
-            take_over_passes(self.state, ledger, codes)
         state = self.state
+        with self.writing() as ledger:
+            take_over_passes(state, ledger, codes)
         entries = (attempt.entry for attempt in state.to_send)
         send_queue.refuse_beyond(state.settings.budget, entries, state.manifest.path.name)
 
@@ -282,7 +279,8 @@ class Dispatch(Strategy):
             if shard is not None:
                 ledger.info.set_meta(SHARD, shard.note)
             if state.settings.reuse is not None:
-                ledger.info.set_meta(TO_REUSE, planned_note(state.settings.reuse))
+                names = [path.stem for path in state.settings.reuse.ledgers]
+                ledger.info.set_meta(TO_REUSE, json.dumps(names))
             self.record_gates(ledger)
             ledger.commit_deferred()
 

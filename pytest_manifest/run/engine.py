@@ -6,7 +6,6 @@ And notice that nobody is there to do the work.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,8 +14,7 @@ from loguru import logger
 from pytest_manifest.broker.preflight import Presence
 from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.ledger import OVER_BUDGET
-from pytest_manifest.run.casebook import Correction
-from pytest_manifest.run.context import EngineContext, FailureWindow
+from pytest_manifest.run.connections import EngineContext, FailureWindow
 from pytest_manifest.run.fact_log import run_over
 from pytest_manifest.run.missing import MissingJobs, Withdrawal, job_search
 from pytest_manifest.run.schedule import Sender
@@ -204,10 +202,9 @@ class Engine:
             )
         self._search = job_search(context)
         self._recorder = VerdictRecorder(context, self._search)
+        self.corrections, self.poll_once = self._recorder.corrections, self._recorder.poll_once
         self._sending, self._polling = FailureWindow(), FailureWindow()
-        self._withdrawal = Withdrawal(
-            context, self._recorder.revoke, self._poll, self.poll_once, context.look_at_store
-        )
+        self._withdrawal = Withdrawal(context, self._recorder, self._poll)
         self.missing = MissingJobs(
             context, self._search, self._recorder, self._sender, self._withdrawal
         )
@@ -221,10 +218,6 @@ class Engine:
         """Return how many attempts were judged as time was over: a worker may have them, or get
         them yet."""
         return self._left + self.missing.given_up
-
-    @property
-    def corrections(self) -> Sequence[Correction]:
-        return self._recorder.corrections
 
     @property
     def _finished(self) -> bool:
@@ -284,10 +277,6 @@ class Engine:
         if self._finished and not self._signals.force_stop.is_set():
             self._drain()
 
-    def poll_once(self) -> None:
-        """Poll everything that is there now, and wait for nothing."""
-        self._recorder.poll_once()
-
     def send_nothing(self) -> None:
         """Close the schedule: no attempt follows from what is found."""
         self._schedule.close(problems.LookedAt())
@@ -344,11 +333,9 @@ class Engine:
     def _send_some(self) -> None:
         self._schedule.forget_ended(self.pending.awaits)
         self._block_beyond_budget()
-        if self._sender is not None:
-            self._recorder.record_unsent(self._sender.overdue(time.monotonic()), "timed_out")
         if self._sender is not None and self._sender.has_room:
             error = self._sender.send_some()
-            self._recorder.record_unsent(self._sender.refused(), "rejected")
+            self._recorder.record_refused(self._sender.refused())
             if error is not None:
                 self._note_outage(self._sending, error)
             elif self._sending.close() and self._search is not None:

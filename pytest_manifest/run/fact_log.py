@@ -9,33 +9,22 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
-from datetime import datetime
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
 from typing import Final, Literal, TypeAlias, TypedDict
 
 from loguru import logger
 
 from pytest_manifest.broker.locating import JobLocations
+from pytest_manifest.broker.workers import with_effective_timeout
 from pytest_manifest.ledger import Ledger, utc_now
 from pytest_manifest.ledger.facts import Owned, end_of
 from pytest_manifest.processes import boot_id
 from pytest_manifest.run.inflight import Overdue, PendingAttempt
 from pytest_manifest.run.search import Handling, Looks, is_alive
-from pytest_manifest.schema import Receipt, run_facts
-from pytest_manifest.schema.facts import (
-    FactSource,
-    Gone,
-    Moved,
-    Nowhere,
-    Place,
-    Recalled,
-    RecallReason,
-    Seen,
-    Started,
-    Stored,
-    TimeOver,
-    Withheld,
-)
+from pytest_manifest.schema import Entry, Receipt, facts, run_facts
+from pytest_manifest.schema.run_facts import TaskFact
+from pytest_manifest.schema.wire import code_digest
 from pytest_manifest.verdict import problems
 from pytest_manifest.verdict.inference import AT_THE_END
 from pytest_manifest.verdict.judge import WITHHELD
@@ -83,14 +72,16 @@ def _figures(why: Problem) -> dict[str, str | int]:
     return {name: one for name, one in vars(why).items() if name not in _OF_ANY}
 
 
-def withheld(task_id: str, why: Problem) -> Withheld | None:
+def withheld(task_id: str, why: Problem) -> facts.Withheld | None:
     """Return the fact that an attempt is held back; None where it is only looked at."""
     code = _WITHHELD.get(type(why))
     if code is None:
         return None
     fields = vars(why)
     figures = _figures(why) | ({"limit": fields["limit"]} if "limit" in fields else {})
-    return Withheld(**stamp(task_id), code=code, names=fields.get("names", ()), fields=figures)
+    return facts.Withheld(
+        **stamp(task_id), code=code, names=fields.get("names", ()), fields=figures
+    )
 
 
 class FactLog:
@@ -130,8 +121,8 @@ class FactLog:
     def write(self) -> None:
         """Record what was added, before all else of the caller's transaction."""
         if self._waiting:
-            facts, self._waiting = self._waiting, []
-            self.ledger.facts.append(facts)
+            added, self._waiting = self._waiting, []
+            self.ledger.facts.append(added)
 
     def last_seq(self) -> int:
         """Write what was added, and return the last number of the ledger's order."""
@@ -160,11 +151,11 @@ class FactLog:
         if not self.is_new("gone", job.task_id, execution, job.pid, loss):
             return
         if loss is None:
-            source, code = FactSource.SEARCH, None
+            source, code = facts.FactSource.SEARCH, None
         else:
-            source, code = FactSource.SUPERVISOR, loss.returncode
+            source, code = facts.FactSource.SUPERVISOR, loss.returncode
         worker = job.worker if loss is None else loss.worker
-        fact = Gone(
+        fact = facts.Gone(
             **stamp(job.task_id),
             source=source,
             execution=execution,
@@ -186,7 +177,7 @@ class FactLog:
             return
         self.of_task(task_id, end_of(0, utc_now(), task_id, receipt, execution, fault))
 
-    def clashing(self, start: Started) -> None:
+    def clashing(self, start: facts.Started) -> None:
         """Add the record of a start that differs from the one before it."""
         where = start.worker, start.host, start.pid, start.started_at
         if self.is_new("start", start.job, start.execution, start.retries, *where):
@@ -195,15 +186,15 @@ class FactLog:
     def unreadable(self, task_id: str, why: str) -> None:
         """Add that what the store has of a job cannot be read here."""
         if self.is_new("unreadable", task_id, why):
-            fact = Stored(**stamp(task_id), source=FactSource.STORE, unreadable=why)
+            fact = facts.Stored(**stamp(task_id), source=facts.FactSource.STORE, unreadable=why)
             self.of_task(task_id, fact)
 
     def seen(
-        self, job: PendingAttempt, place: Place, as_of: int, holder: str | None = None
+        self, job: PendingAttempt, place: facts.Place, as_of: int, holder: str | None = None
     ) -> None:
         """Add where a job was found, as that decides something."""
-        by = FactSource.SEARCH
-        fact = Seen(**stamp(job.task_id), source=by, place=place, as_of=as_of, holder=holder)
+        by = facts.FactSource.SEARCH
+        fact = facts.Seen(**stamp(job.task_id), source=by, place=place, as_of=as_of, holder=holder)
         self.of(job, fact)
 
     def stranded(self, job: PendingAttempt) -> None:
@@ -217,14 +208,14 @@ class FactLog:
         """Add what was done with the messages that dead workers had."""
         for task_id in task_ids:
             self.has_died(pending[task_id])
-            self.of(pending[task_id], Moved(**stamp(task_id), how=how))
+            self.of(pending[task_id], facts.Moved(**stamp(task_id), how=how))
 
     # What is done with a job
 
     def time_over(self, overdue: Overdue, limit: float) -> None:
         """Add that a job's own time is over (s)."""
         job, by_start = overdue.job, overdue.by_start
-        fact = TimeOver(
+        fact = facts.TimeOver(
             **stamp(job.task_id),
             of="timeout" if by_start else "deadline",
             limit=limit,
@@ -232,13 +223,15 @@ class FactLog:
         )
         self.of(job, fact)
 
-    def recalled(self, task_id: str, why: RecallReason, stage: Stage, entry: str = "") -> None:
+    def recalled(
+        self, task_id: str, why: facts.RecallReason, stage: Stage, entry: str = ""
+    ) -> None:
         """Add that the run takes a job back, once for each reason and stage.
 
         ``entry``: whose job it is, where that is known.
         """
         if self.is_new("recalled", task_id, why, stage):
-            fact = Recalled(**stamp(task_id), why=why, stage=stage)
+            fact = facts.Recalled(**stamp(task_id), why=why, stage=stage)
             if entry:
                 self.add(entry, fact)
             else:
@@ -269,7 +262,7 @@ class FactLog:
         jobs = list(nowhere)
         for job in jobs:
             self.has_died(job)
-        by, (first, second) = FactSource.SEARCH, looks
+        by, (first, second) = facts.FactSource.SEARCH, looks
         places = (found.queued, found.with_worker, found.unacked_by_dead, found.missing)
         names = ("queued", "with_worker", "unacked_by_dead", "missing")
         search = run_facts.Search(
@@ -283,7 +276,7 @@ class FactLog:
         )
         self.add(None, search)
         for job in jobs:
-            self.of(job, Nowhere(**stamp(job.task_id), source=by, as_of=as_of))
+            self.of(job, facts.Nowhere(**stamp(job.task_id), source=by, as_of=as_of))
 
 
 def end_segment(ledger: Ledger, how: Ending, *, stopped: datetime | None = None) -> None:
@@ -353,3 +346,89 @@ def _seconds(noted: dict[str, object], name: str) -> float | None:
     if found is not None and not isinstance(found, float):
         raise TypeError("how far the clock was ahead is no number of seconds")
     return found
+
+
+Step: TypeAlias = tuple[datetime, float]
+"""A moment (UTC), and the limit (s) of a task that holds from then on."""
+
+
+def record_code(ledger: Ledger, names: Iterable[str], tasks: Mapping[str, object]) -> None:
+    """Record the digests of these tasks' code as it is now, before something is sent."""
+    known = {one.task: one.code for one in _tasks(ledger) if one.code is not None}
+    found = {name: code_digest(tasks[name]) for name in sorted(set(names) & set(tasks))}
+    fresh = {name: code for name, code in found.items() if code and known.get(name) != code}
+    since = _since(ledger) if known else utc_now()
+    ledger.facts.append(
+        (None, TaskFact(seq=0, at=since, task=task, code=code)) for task, code in fresh.items()
+    )
+
+
+def _tasks(ledger: Ledger, run: str | None = None) -> Iterator[TaskFact]:
+    """Yield what is known of tasks in a run, in order; None: in the ledger's own."""
+    facts = ledger.facts.of_run(ledger.info.read().run if run is None else run)
+    return (one for one in facts if isinstance(one, TaskFact))
+
+
+def _since(ledger: Ledger) -> datetime:
+    """Return from when on what is recorded now holds: later than all that was sent before.
+
+    Where the clock was set back, what is sent next is judged by what held before for as long.
+    """
+    last = ledger.attempts.last_sent_at()
+    return utc_now() if last is None else max(utc_now(), last + timedelta(microseconds=1))
+
+
+class OwnLimits:
+    """Give an entry the limit that holds for a job as its ``timeout`` (s).
+
+    That is the limit which the task had in the run that sent the job, when that was: what a run is
+    resumed with after a task was changed is of the attempts that are sent from then on.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._run_of: Callable[[str], str] = ledger.info.task_runs().run_of
+        runs = (*ledger.info.merged(), ledger.info.read().run)
+        self._by_run = {run: steps for run in runs if (steps := _limits(ledger, run))}
+
+    def seconds(self, task: str, run: str, sent_at: datetime | None) -> float | None:
+        """Return the own limit (s) of a task's job that this run sent then; None: it had none.
+
+        What seems to be sent before the first of them was sent after it, and the clock set back.
+        """
+        steps = self._by_run.get(run, {})
+        if sent_at is not None and steps:
+            sent_at = max(sent_at, min(of[0][0] for of in steps.values()))
+        for since, own in reversed(steps.get(task, ())):
+            if sent_at is None or since <= sent_at:
+                return own
+        return None
+
+    def of(self, job: PendingAttempt) -> Entry:
+        """Return the entry of an attempt, or of a descendant, with the limit of its job."""
+        if not self._by_run:
+            return job.entry
+        own = self.seconds(job.entry.task, self._run_of(job.root), job.sent_at)
+        return job.entry if own is None else with_effective_timeout(job.entry, own)
+
+
+def _limits(ledger: Ledger, run: str) -> dict[str, list[Step]]:
+    """Return the limits that tasks had in a run, in order."""
+    steps: dict[str, list[Step]] = {}
+    for one in _tasks(ledger, run):
+        if one.limit is not None:
+            steps.setdefault(one.task, []).append((one.at, one.limit))
+    return steps
+
+
+def record_own_limits(ledger: Ledger, seconds: Mapping[str, float]) -> None:
+    """Record the limits before something is sent; keep what is known of other tasks.
+
+    They hold for what is sent from now on. That there is none is recorded, too: one that a task
+    gets later is not of what was sent before.
+    """
+    known = {task: of[-1][1] for task, of in _limits(ledger, ledger.info.read().run).items()}
+    fresh = {task: own for task, own in seconds.items() if known.get(task) != own}
+    since = _since(ledger)
+    ledger.facts.append(
+        (None, TaskFact(seq=0, at=since, task=task, limit=own)) for task, own in fresh.items()
+    )

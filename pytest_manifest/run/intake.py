@@ -17,8 +17,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence, Set
 from pytest_manifest.ledger import Ledger, utc_now
 from pytest_manifest.ledger.facts import end_of
 from pytest_manifest.run.casebook import Casebook
-from pytest_manifest.run.connections import WorkerDeaths
-from pytest_manifest.run.context import EngineContext
+from pytest_manifest.run.connections import EngineContext, WorkerDeaths
 from pytest_manifest.run.fact_log import FactLog
 from pytest_manifest.run.inflight import PendingAttempt, PendingAttempts
 from pytest_manifest.run.search import JobSearch

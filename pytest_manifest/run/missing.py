@@ -7,26 +7,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import partial
 
 from loguru import logger
 
-from pytest_manifest.broker.locating import BrokerSnapshot, JobLocations
+from pytest_manifest.broker.locating import BrokerSnapshot, JobLocations, Locator
 from pytest_manifest.errors import StackError
-from pytest_manifest.run.context import EngineContext
+from pytest_manifest.run.connections import EngineContext
 from pytest_manifest.run.fact_log import was_emptied
 from pytest_manifest.run.inflight import Overdue, PendingAttempt, StrandedJobs
 from pytest_manifest.run.schedule import Sender
 from pytest_manifest.run.search import (
     AFTER_LOSS,
     RETRY_AFTER,
+    Handling,
     JobSearch,
-    OrphanRecovery,
 )
 from pytest_manifest.run.verdict_recorder import VerdictRecorder
 from pytest_manifest.schema.facts import RecallReason
 from pytest_manifest.schema.run_facts import RunFacts
-from pytest_manifest.text import listed
+from pytest_manifest.text import listed, plural
 from pytest_manifest.verdict.belief import is_revocation_notice
 from pytest_manifest.verdict.case import reports_starts
 
@@ -39,28 +38,21 @@ START_DELAY = 0.3
 class Withdrawal:
     """Take back jobs of one run, in its thread.
 
-    ``revoke`` casts to the workers, by task id and reason, ``poll`` reads what they report next and
-    ``read_all`` all that is there; ``intact`` returns whether the store still has all of it.
+    ``poll`` reads what workers report next.
     """
 
     def __init__(
-        self,
-        context: EngineContext,
-        revoke: Callable[[Mapping[str, RecallReason]], None],
-        poll: Callable[[], None],
-        read_all: Callable[[], None],
-        intact: Callable[[], bool | None],
+        self, context: EngineContext, recorder: VerdictRecorder, poll: Callable[[], None]
     ) -> None:
+        self._context = context
         self._locator = context.locator
         self._pending = context.pending
         self._ledger = context.ledger
         self._facts = context.facts
         self._force_stop = context.signals.force_stop
         self._is_private = context.is_private
-        self._revoke = revoke
+        self._recorder = recorder
         self._poll = poll
-        self._read_all = read_all
-        self._intact = intact
 
     def take_back(self, seconds: float, why: RecallReason) -> Collection[str]:
         """Take back what waits, and await what runs for so many seconds; return what is taken back.
@@ -69,14 +61,14 @@ class Withdrawal:
         be.
         """
         revoked = self._pending.waiting()
-        self._revoke(dict.fromkeys(revoked, why))
+        self._recorder.revoke(dict.fromkeys(revoked, why))
         removed = self._withdraw(revoked)
         if seconds:
             self._await_running(seconds)
             # What runs may have started others meanwhile.
             while fresh := self._pending.waiting() - revoked:
                 revoked |= fresh
-                self._revoke(dict.fromkeys(fresh, why))
+                self._recorder.revoke(dict.fromkeys(fresh, why))
                 removed |= self._withdraw(fresh)
                 self._poll()
         started = self._started_or_unknown() - removed - self._dropped()
@@ -94,7 +86,7 @@ class Withdrawal:
         """Withdraw from our own stack's queues what an entry's own deadline leaves there."""
         waiting = self._pending.waiting().intersection(task_ids)
         if self._is_private and waiting:
-            self._revoke(dict.fromkeys(waiting, "deadline"))
+            self._recorder.revoke(dict.fromkeys(waiting, "deadline"))
             removed = self._withdraw(waiting) & self._pending.unstarted()
             self._mark_withdrawn([self._pending.by_task_id[i] for i in removed], "deadline")
 
@@ -142,8 +134,8 @@ class Withdrawal:
             return everything
         try:
             look = self._snapshot(everything)
-            self._read_all()  # to the end, and not in silence where that cannot be done
-            intact = self._intact()
+            self._recorder.poll_once()  # to the end, and not in silence where that cannot be done
+            intact = self._context.look_at_store()
         except StackError as error:
             logger.warning("what runs could not be asked for: {}", error)
             return everything
@@ -175,6 +167,92 @@ def job_search(context: EngineContext) -> JobSearch | None:
     return JobSearch(context.locator, context.pending, stranded, context.departures)
 
 
+class OrphanRecovery:
+    """Requeue what dead workers had taken. Use it from one thread."""
+
+    def __init__(self, context: EngineContext, locator: Locator) -> None:
+        self._context = context
+        self._locator = locator
+        self._pending = context.pending.by_task_id
+        self._said: dict[str, str] = {}
+        self.not_requeued: frozenset[str] = frozenset()
+        """Task ids that were not requeued, though allowed, as they may have been started."""
+
+    def requeue(self, located: JobLocations) -> list[str]:
+        """Requeue what a dead worker had taken and not started, and discard what it had started.
+
+        Returns the task ids that had been started, and that no worker will run any more; where
+        nothing may be moved, all that had been started. Raises StackError where the broker is away.
+        """
+        orphans = {i: tags for i, tags in located.unacked_by_dead.items() if i in self._pending}
+        started = {i: t for i, t in orphans.items() if self._pending[i].is_running}
+        waiting = {i: t for i, t in orphans.items() if i not in started}
+        if not self._context.moves_orphans:
+            if waiting:
+                back = "when its visibility timeout is over, --manifest-repair at once"
+                self._warn(waiting, f"; the broker gives them back {back}")
+            self._note(started, "left")
+            return list(started)
+        self.not_requeued = self._not_to_be_repeated(waiting)
+        waiting = {i: tags for i, tags in waiting.items() if i not in self.not_requeued}
+        restored = self._locator.restore(waiting) if waiting else []
+        self._note(restored, "put_back")
+        for task_id in restored:
+            entry = self._pending[task_id].entry.id
+            logger.bind(entry=entry).info(
+                "a worker died before it began {!r}; it is back in its queue", entry
+            )
+        # What the broker has given to another worker meanwhile is not ours to judge.
+        discarded = self._locator.discard(started) if started else []
+        self._note(discarded, "taken_out")
+        return discarded
+
+    def take_out_doubtful(self, located: JobLocations) -> list[str]:
+        """Remove from our own stack what dead workers had and may have begun; return what it was.
+
+        The broker would give it to another worker one day.
+        """
+        if not self._context.is_private or not self.not_requeued:
+            return []
+        tags = {i: located.unacked_by_dead[i] for i in self.not_requeued}
+        removed = self._locator.discard(tags)
+        self._note(removed, "taken_out")
+        return removed
+
+    def _note(self, task_ids: Iterable[str], how: Handling) -> None:
+        self._context.facts.moved(self._pending, task_ids, how)
+
+    def _not_to_be_repeated(self, waiting: Iterable[str]) -> frozenset[str]:
+        once = frozenset(i for i in waiting if not self._pending[i].entry.idempotent)
+        why = self._starts_unknown() if once else ""
+        if not why:
+            return frozenset()
+        self._warn(
+            once,
+            f", and may have begun them, as {why}; they are not put back, but the broker does so "
+            "when its visibility timeout is over",
+        )
+        return once
+
+    def _starts_unknown(self) -> str:
+        """Return why a job may have started unreported, "" where none may; our own workers report
+        every start, but a store that was emptied has lost what they reported."""
+        known = self._context.ledger.jobs.run_facts()
+        if self._context.is_private and not was_emptied(known):
+            return ""
+        return why_starts_may_lack(known)
+
+    def _warn(self, orphans: Iterable[str], what: str) -> None:
+        names = sorted(self._pending[task_id].entry.id for task_id in orphans)
+        jobs = f"{plural(len(names), 'job')}, {names[0]!r} first"
+        sentence = f"a worker that is gone holds {jobs}{what}"
+        warnings, before = self._context.warnings, self._said.get(what[0])
+        if before in warnings:  # the newest count stands for those before it
+            warnings.remove(before)
+        self._said[what[0]] = sentence
+        warnings.append(sentence)
+
+
 class MissingJobs:
     """Find and settle the jobs of one run that are overdue or missing. Use it from one thread."""
 
@@ -196,14 +274,7 @@ class MissingJobs:
         self._facts = context.facts
         self._orphans: OrphanRecovery | None = None
         if context.locator is not None:
-            self._orphans = OrphanRecovery(
-                context.locator,
-                context.pending,
-                context.warnings,
-                allowed=context.moves_orphans,
-                starts_unknown=self._starts_unknown,
-                note=partial(self._facts.moved, context.pending.by_task_id),
-            )
+            self._orphans = OrphanRecovery(context, context.locator)
         if sender is not None:
             recorder.resend = sender.resend
         self._searched_for: set[tuple[str, float | None]] = set()
@@ -242,7 +313,9 @@ class MissingJobs:
             self.read_reports()
             self._context.record_unknown_workers()
             started = self.requeue(located)
-            missing = located.missing.union(self._take_out_doubtful(located))
+            missing = set(located.missing)
+            if self._orphans is not None:
+                missing.update(self._orphans.take_out_doubtful(located))
         except StackError as error:
             self._log.warning("what was found could not be mended: {}", error)
             if self._search is not None:
@@ -290,26 +363,6 @@ class MissingJobs:
     def not_requeued(self) -> Collection[str]:
         """Return the task ids that dead workers had and may have started: they were not moved."""
         return () if self._orphans is None else self._orphans.not_requeued
-
-    def _starts_unknown(self) -> str:
-        """Return why a job may have started unreported, "" where none may; our own workers report
-        every start, but a store that was emptied has lost what they reported."""
-        known = self._context.ledger.jobs.run_facts()
-        if self._context.is_private and not was_emptied(known):
-            return ""
-        return why_starts_may_lack(known)
-
-    def _take_out_doubtful(self, located: JobLocations) -> list[str]:
-        """Remove from our own stack what dead workers had and may have begun; return what it was.
-
-        The broker would give it to another worker one day.
-        """
-        if not self._context.is_private or self._context.locator is None or not self.not_requeued:
-            return []
-        tags = {i: located.unacked_by_dead[i] for i in self.not_requeued}
-        removed = self._context.locator.discard(tags)
-        self._facts.moved(self._pending.by_task_id, removed, "taken_out")
-        return removed
 
     def _give_up_overdue(self, now: float) -> None:
         overdue = self._pending.overdue(now)

@@ -65,7 +65,7 @@ class Known:
 
 
 def decisions(
-    known: Known, judged: Iterable[Judged], rules: resume_rules.ResumeRules
+    known: Known, judged: Iterable[Judged], *, unsafe: bool
 ) -> Iterator[tuple[Judged, resume_rules.Decision]]:
     """Decide on each entry that was judged, in the given order."""
     for one in judged:
@@ -79,7 +79,7 @@ def decisions(
             may_have_started=_may_have_run(status, row, one),
             tree_goes_on=row is not None and row.task_id in known.held and status is not None,
         )
-        yield one, resume_rules.decide(one.entry, state, rules)
+        yield one, resume_rules.decide(one.entry, state, unsafe=unsafe)
 
 
 def _status(stored: VerdictStatus | None, one: Judged) -> VerdictStatus | None:
@@ -110,8 +110,8 @@ def preview(
     ledger_path: Path,
     manifest: Manifest,
     selected: Iterable[str],
-    rules: resume_rules.ResumeRules,
     *,
+    unsafe: bool = False,
     stack_is_gone: bool,
 ) -> list[resume_rules.Decision]:
     """Decide by the ledger alone: query no stack, and write nothing.
@@ -142,7 +142,7 @@ def preview(
         # What a session that goes on, or was killed, has not read yet, may be a start.
         unread = [StoreFact(seq=LATER, at=utc_now(), what="emptied")]
         judging = Judging(ledger, also=unread if ledger.info.status == "running" else ())
-        found = decisions(known, judging.each(manifest.some(names)), rules)
+        found = decisions(known, judging.each(manifest.some(names)), unsafe=unsafe)
         return [decision for _, decision in found]
 
 
@@ -194,12 +194,10 @@ def _refusal(ledger: Ledger, why: str) -> DispatchError:
 class Resume(strategy.EarlierRunStrategy):
     """Resume an earlier run for the selected entries; see the module."""
 
-    def __init__(
-        self, state: RunState, selected: Sequence[str], rules: resume_rules.ResumeRules
-    ) -> None:
+    def __init__(self, state: RunState, selected: Sequence[str], *, unsafe: bool = False) -> None:
         super().__init__(state)
         self._selected = selected
-        self._rules = rules
+        self._unsafe = unsafe
         self._taken_up = False
         # Also where it is refused: the stack has taken over what an earlier one has left.
         state.leaves_jobs = state.address.is_private
@@ -429,7 +427,7 @@ class Resume(strategy.EarlierRunStrategy):
         with ledger.transaction():
             self.facts_of(ledger).write()
             judging = Judging(ledger, by_present_keys=self.has_other_keys)
-            found = decisions(known, judging.each(selected), self._rules)
+            found = decisions(known, judging.each(selected), unsafe=self._unsafe)
             while some := list(islice(found, BATCH)):
                 decided += [decision for _, decision in some]
                 for judged, decision in some:
@@ -466,13 +464,14 @@ def resume_run(
     selected: Sequence[str],
     address: StackAddress,
     settings: RunSettings,
-    rules: resume_rules.ResumeRules,
+    *,
+    unsafe: bool,
 ) -> Run:
     """Return the run with this ledger, to be resumed for the selected entries."""
     with Ledger.open(ledger_path) as ledger:
         info = ledger.info.read()
     state = RunState(manifest, RunFiles(ledger_path), info, address, settings)
-    return Run(Resume(state, selected, rules))
+    return Run(Resume(state, selected, unsafe=unsafe))
 
 
 def locations_with_trees(

@@ -25,16 +25,6 @@ EXAMPLES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class ResumeRules:
-    """Hold what the user allows.
-
-    ``unsafe``: to send also what is not idempotent and may have started.
-    """
-
-    unsafe: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class EntryState:
     """Hold what is known of an entry when its run is resumed.
 
@@ -65,21 +55,24 @@ class Decision:
     """Whether it is sent once what is waited for has ended, unless it has passed by then."""
 
 
-def decide(entry: Entry, state: EntryState, rules: ResumeRules) -> Decision:
-    """Apply the rule of ``--manifest-resume`` to one entry."""
+def decide(entry: Entry, state: EntryState, *, unsafe: bool) -> Decision:
+    """Apply the rule of ``--manifest-resume`` to one entry.
+
+    ``unsafe``: what is not idempotent and may have started is sent as well.
+    """
     if state.status == "passed":
         return Decision(entry.id, "keep", "passed")
     if state.location in UNDER_WAY and not state.turned_away:
         if not state.tree_goes_on:
             return Decision(entry.id, "wait", _WHERE[state.location])
-        later = decide(entry, replace(state, location=None), rules)
+        later = decide(entry, replace(state, location=None), unsafe=unsafe)
         sends = later.action == "send"
         return Decision(entry.id, "wait", _TREE_GOES_ON, later.unsafe and sends, sends)
     reason = _why(state)
-    if state.location in UNDER_WAY and not rules.unsafe:  # turned away, and there all the same
+    if state.location in UNDER_WAY and not unsafe:  # turned away, and there all the same
         return Decision(entry.id, "leave", f"{reason}, but its message is there twice", unsafe=True)
     risky = state.may_have_started and not entry.idempotent
-    if risky and not rules.unsafe:
+    if risky and not unsafe:
         reason = f"{reason}; it may have run and is not idempotent"
         return Decision(entry.id, "leave", reason, unsafe=True)
     return Decision(entry.id, "send", reason, unsafe=risky)

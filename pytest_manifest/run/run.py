@@ -23,9 +23,8 @@ from pytest_manifest.redaction.texts import redact
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.run.casebook import Correction
 from pytest_manifest.run.engine import Engine
-from pytest_manifest.run.exports import exported_lines, exported_version
+from pytest_manifest.run.exports import exported_lines
 from pytest_manifest.run.inflight import PendingAttempt
-from pytest_manifest.run.resume_rules import Decision
 from pytest_manifest.run.send_queue import names_of
 from pytest_manifest.run.settings import WorkerLoss
 from pytest_manifest.run.strategy import Strategy
@@ -33,18 +32,16 @@ from pytest_manifest.schema import Receipt
 from pytest_manifest.verdict.problems import RunGaveUp
 
 JOIN_SECONDS = 30.0
-RECEIPTS_EXPORTED = "receipts_exported"
-"""The ledger's key for what was exported last, and how its file looked then."""
 
 
 class Run:
     """Hold one run's thread, its signals and its end. First :meth:`prepare`, then :meth:`start`."""
 
     def __init__(self, strategy: Strategy) -> None:
-        self._strategy = strategy
-        state = self._state = strategy.state
+        self.strategy, self.state, self.signals = strategy, strategy.state, strategy.state.signals
+        state = strategy.state
         self.manifest = state.manifest
-        self.files = state.files
+        self.files, self.ledger_path = state.files, state.files.ledger
         self.info = state.info
         self.address = state.address
         self.notices = state.notices
@@ -58,66 +55,22 @@ class Run:
         self._thread: threading.Thread | None = None
 
     @property
-    def sends(self) -> bool:
-        """Return whether the run publishes messages."""
-        return self._strategy.sends
-
-    @property
-    def revokes_on_stop(self) -> bool:
-        """Return whether the run, when it is stopped, takes back what it has sent."""
-        return self._strategy.revokes_on_stop
-
-    @property
-    def decisions(self) -> Sequence[Decision]:
-        """Return what was decided on each entry of a run that is resumed."""
-        return self._state.decisions
-
-    @property
     def to_send(self) -> Sequence[str]:
         """Return the ids of the entries that are to be sent, once it is prepared."""
-        return [entry for _, entry in names_of(self._state.to_send)]
-
-    @property
-    def ledger_path(self) -> Path:
-        return self.files.ledger
-
-    @property
-    def workers(self) -> int | None:
-        """Return how many jobs the workers that answered run at once; None: that is not known."""
-        return self._state.workers
-
-    @property
-    def held_by_dead(self) -> bool:
-        """Return whether a worker that is gone holds messages that were not put back."""
-        return self._state.signals.held_by_dead
-
-    @property
-    def is_deserted(self) -> bool:
-        """Return whether it ended as nobody was there."""
-        return self._state.signals.is_deserted
-
-    @property
-    def nobody_since(self) -> float | None:
-        """Return when the last sign of a worker came, where none is there (monotonic s)."""
-        return self._state.signals.nobody_since
-
-    @property
-    def leaves_jobs(self) -> bool:
-        """Return whether a stack of ours may still hold unstarted jobs for a resume to take up."""
-        return self._state.leaves_jobs
+        return [entry for _, entry in names_of(self.state.to_send)]
 
     # Before it starts
 
     def on_verdicts(self, listener: Callable[[Sequence[str]], None]) -> None:
         """Call ``listener`` from the run's thread with the entries that have just got a verdict."""
-        self._state.signals.on_verdicts = listener
+        self.signals.on_verdicts = listener
 
     def watch_stack(
         self, losses: Callable[[], Sequence[WorkerLoss]], failure: Callable[[], str | None]
     ) -> None:
         """Set the sources of news about our own stack: workers that died, and its own end."""
-        self._state.signals.lost_workers = losses
-        self._state.signals.stack_failure = failure
+        self.signals.lost_workers = losses
+        self.signals.stack_failure = failure
 
     def prepare(self, *, expected_workers: int | None = None) -> None:
         """Query the stack for what it can do; send nothing, and decide nothing.
@@ -125,7 +78,7 @@ class Run:
         Raises DispatchError or StackError where nothing should be sent; then all is as it was.
         """
         try:
-            self._strategy.prepare(expected_workers)
+            self.strategy.prepare(expected_workers)
         except BaseException:
             self.abandon()
             raise
@@ -135,22 +88,22 @@ class Run:
 
         Between :meth:`prepare` and :meth:`start`; raises LedgerError where it cannot be written.
         """
-        self._strategy.take_effect()
+        self.strategy.take_effect()
 
     def abandon(self) -> None:
         """Undo what was prepared, as the run will not be started."""
-        self._strategy.abandon()
+        self.strategy.abandon()
 
     # Its thread
 
     def start(self) -> None:
         """Begin, in a thread, what has been prepared; without a stack, finish it here and now."""
-        if not self._strategy.queries_stack:
-            self._strategy.finish_offline()
-            self._state.signals.end()
-            self._state.lock.release()
+        if not self.strategy.queries_stack:
+            self.strategy.finish_offline()
+            self.signals.end()
+            self.state.lock.release()
             return
-        self._state.leaves_jobs = self._strategy.sends and self._state.address.is_private
+        self.state.leaves_jobs = self.strategy.sends and self.state.address.is_private
         name = f"manifest-run-{self.info.run}"
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
         self._thread.start()
@@ -162,27 +115,22 @@ class Run:
         ``interrupted``, jobs that run are waited for, as long as the settings say.
         """
         if interrupted:
-            self._state.signals.interrupted.set()
-        self._state.wait_budget.end_at(time.monotonic())
-        self._state.signals.stop.set()
-
-    @property
-    def is_forced_to_stop(self) -> bool:
-        """Return whether the user has asked for the end a second time."""
-        return self._state.signals.force_stop.is_set()
+            self.signals.interrupted.set()
+        self.state.wait_budget.end_at(time.monotonic())
+        self.signals.stop.set()
 
     def force_stop(self) -> None:
         """Stop at once, and wait for nothing that runs."""
-        self._state.wait_budget.expire()
-        self._state.signals.force_stop.set()
-        self._state.signals.stop.set()
+        self.state.wait_budget.expire()
+        self.signals.force_stop.set()
+        self.signals.stop.set()
 
     def stop(self) -> None:
         """Stop the run as :meth:`begin_stop` does, and wait for its thread to end."""
         self.begin_stop()
         if self._thread is not None:
             # Not join(): where Ctrl-C interrupts it, CPython 3.11 takes the thread for ended.
-            ended = self.ended.wait(JOIN_SECONDS + self._state.settings.grace)
+            ended = self.ended.wait(JOIN_SECONDS + self.state.settings.grace)
             self._thread = None
             if not ended:
                 self.warnings.append(
@@ -192,10 +140,10 @@ class Run:
 
     def _main(self) -> None:
         """Run the thread's body; however it ends, notify whoever waits for the run."""
-        connections = self._strategy.connections
+        connections = self.strategy.connections
         try:
             with contextlib.ExitStack() as open_parts:
-                open_parts.callback(self._state.lock.release)
+                open_parts.callback(self.state.lock.release)
                 open_parts.callback(connections.close)
                 ledger = open_parts.enter_context(Ledger.open(self.files.ledger, write=True))
                 position = ledger.info.get_meta("stream_position") or "0"
@@ -208,13 +156,13 @@ class Run:
             fault = self._log_fault("the run's thread failed", error)
             self.error = self.error or fault
         finally:
-            self._state.signals.end()
+            self.signals.end()
 
     def _run_engine(self, ledger: Ledger, collector: ReceiptCollector) -> None:
-        engine = self._strategy.make_engine(ledger, collector)
+        engine = self.strategy.make_engine(ledger, collector)
         self.corrections = engine.corrections
         try:
-            self._strategy.work(engine, ledger)
+            self.strategy.work(engine, ledger)
             collector.trim()
         except ManifestToolError as error:
             self._give_up(engine, ledger, error)
@@ -231,11 +179,11 @@ class Run:
         self.error = error
         logger.bind(run=self.info.run).error("{}", error)
         # What was only sent has workers, and an audit will judge it.
-        if not self._state.settings.send_only:
+        if not self.state.settings.send_only:
             with self._failure_logged("not all verdicts were written"):
                 engine.record_rest(RunGaveUp(error=str(error)))
         with self._failure_logged("the run's end was not written"):
-            self._strategy.end_unrevoked(ledger)
+            self.strategy.end_unrevoked(ledger)
 
     @contextlib.contextmanager
     def _failure_logged(self, what: str) -> Iterator[None]:
@@ -261,7 +209,7 @@ class Run:
 
     def set_meta(self, key: str, value: str) -> None:
         """Record a value about the run in its ledger, before it starts."""
-        with self._strategy.writing() as ledger:
+        with self.strategy.writing() as ledger:
             ledger.info.set_meta(key, value)
 
     def keep_secrets(self, secrets: Sequence[str]) -> None:
@@ -269,12 +217,14 @@ class Run:
 
         It is for its owner's eyes, and holds what they were used for anyway.
         """
-        self._note(SECRETS, json.dumps(secrets))  # else only this session hides them
+        if not self._is_unwritable:
+            with contextlib.suppress(LedgerError):  # then only this session hides them
+                self.set_meta(SECRETS, json.dumps(secrets))
 
     def in_flight(self) -> list[PendingAttempt]:
         """Return what has been sent and has no final receipt; call it from any thread."""
         # Made in one step, whatever else goes on.
-        return list(self._state.pending.by_task_id.values())
+        return list(self.state.pending.by_task_id.values())
 
     def is_over_budget(self) -> bool:
         """Return whether the run is incomplete for want of budget."""
@@ -283,24 +233,10 @@ class Run:
         return False
 
     def export_receipts(self) -> Path:
-        """Write the receipts beside the ledger, and return their file's path.
-
-        A file that was exported earlier, and would be the same, is left as it is.
-        """
-        path = self.files.receipts
+        """Write the receipts beside the ledger, and return their file's path."""
         with self.read() as ledger:
-            mark, known = exported_version(ledger), ledger.info.get_meta(RECEIPTS_EXPORTED)
-            if known == f"{mark} {_stamp(path)}":
-                return path
-            write_receipt_lines(path, exported_lines(ledger))
-        self._note(RECEIPTS_EXPORTED, f"{mark} {_stamp(path)}")  # else it is exported again
-        return path
-
-    def _note(self, key: str, value: str) -> None:
-        """Record a value that may be missing."""
-        if not self._is_unwritable:
-            with contextlib.suppress(LedgerError):
-                self.set_meta(key, value)
+            write_receipt_lines(self.files.receipts, exported_lines(ledger))
+        return self.files.receipts
 
     @property
     def _is_unwritable(self) -> bool:
@@ -316,11 +252,3 @@ class Run:
                 Ledger.open(self.files.ledger, write=True) as ledger,
             ):
                 ledger.compact()
-
-
-def _stamp(path: Path) -> str:
-    """Return what changes when a file is written to or replaced."""
-    if not path.is_file():
-        return "absent"
-    stat = path.stat()
-    return f"{stat.st_size} {stat.st_mtime_ns}"

@@ -37,7 +37,6 @@ from pytest_manifest.processes import (
 )
 from pytest_manifest.run.inflight import PendingAttempt, PendingAttempts, StrandedJobs
 from pytest_manifest.schema.facts import Started
-from pytest_manifest.text import plural
 
 HEARTBEAT: Final = 5.0
 """Seconds from one look at the workers' processes to the next."""
@@ -436,97 +435,8 @@ def is_alive(job: PendingAttempt) -> bool | None:
 
 
 Looks: TypeAlias = tuple[BrokerSnapshot, BrokerSnapshot]
-Orphans = Mapping[str, frozenset[str]]
 Handling = Literal["put_back", "taken_out", "left"]
 """What is done with a dead worker's message, see ``facts.Moved``."""
-
-
-class OrphanRecovery:
-    """Requeue what dead workers had taken. Use it from one thread.
-
-    ``allowed``: the messages on this broker may be moved; where they may not, ``warnings`` gets a
-    message about them. ``starts_unknown``: why a worker may have started a job unreported, ""; then
-    only what may run twice is requeued. ``note`` is called with what was done with messages.
-    """
-
-    def __init__(
-        self,
-        locator: Locator,
-        pending: PendingAttempts,
-        warnings: list[str],
-        *,
-        allowed: bool,
-        starts_unknown: Callable[[], str] = lambda: "",
-        note: Callable[[Iterable[str], Handling], None] = lambda _ids, _how: None,
-    ) -> None:
-        self._locator = locator
-        self._pending = pending
-        self._warnings = warnings
-        self._allowed = allowed
-        self._starts_unknown = starts_unknown
-        self._note = note
-        self._said: dict[str, str] = {}
-        self.not_requeued: frozenset[str] = frozenset()
-        """Task ids that were not requeued, though allowed, as they may have been started."""
-
-    def requeue(self, located: JobLocations) -> list[str]:
-        """Requeue what a dead worker had taken and not started, and discard what it had started.
-
-        Returns the task ids that had been started, and that no worker will run any more; where
-        nothing may be moved, all that had been started. Raises StackError where the broker is away.
-        """
-        in_flight = self._pending.by_task_id
-        orphans = {i: tags for i, tags in located.unacked_by_dead.items() if i in in_flight}
-        started = {i: t for i, t in orphans.items() if in_flight[i].is_running}
-        waiting = {i: t for i, t in orphans.items() if i not in started}
-        if not self._allowed:
-            self._warn_of_orphans(waiting)
-            self._note(started, "left")
-            return list(started)
-        self.not_requeued = self._not_to_be_repeated(waiting)
-        waiting = {i: tags for i, tags in waiting.items() if i not in self.not_requeued}
-        restored = self._locator.restore(waiting) if waiting else []
-        self._note(restored, "put_back")
-        for task_id in restored:
-            entry = in_flight[task_id].entry.id
-            logger.bind(entry=entry).info(
-                "a worker died before it began {!r}; it is back in its queue", entry
-            )
-        # What the broker has given to another worker meanwhile is not ours to judge.
-        discarded = self._locator.discard(started) if started else []
-        self._note(discarded, "taken_out")
-        return discarded
-
-    def _not_to_be_repeated(self, waiting: Orphans) -> frozenset[str]:
-        pending = self._pending.by_task_id
-        once = frozenset(i for i in waiting if not pending[i].entry.idempotent)
-        why = self._starts_unknown() if once else ""
-        if not why:
-            return frozenset()
-        self._warn(
-            once,
-            f"may have begun them, as {why}; they are not put back, but the broker does so when "
-            "its visibility timeout is over",
-        )
-        return once
-
-    def _warn_of_orphans(self, orphans: Orphans) -> None:
-        if orphans:
-            self._warn(
-                orphans,
-                "the broker gives them back when its visibility timeout is over, --manifest-repair "
-                "at once",
-                ";",
-            )
-
-    def _warn(self, orphans: Collection[str], what: str, mark: str = ", and") -> None:
-        names = sorted(self._pending.by_task_id[task_id].entry.id for task_id in orphans)
-        jobs = f"{plural(len(names), 'job')}, {names[0]!r} first"
-        sentence = f"a worker that is gone holds {jobs}{mark} {what}"
-        if self._said.get(mark) in self._warnings:  # the newest count stands for those before it
-            self._warnings.remove(self._said[mark])
-        self._said[mark] = sentence
-        self._warnings.append(sentence)
 
 
 def locations_of(

@@ -113,7 +113,8 @@ def dependents(attempts: Sequence[Attempt]) -> Iterable[tuple[int, Attempt]]:
 
 
 SPARE = 1000
-"""Ended attempts that are still counted, beside as many as are in flight."""
+"""Values of keys that are counted, beside twice as many as are in flight, before it is looked which
+of them have ended."""
 
 Pair: TypeAlias = tuple[str, str]
 """A key's name and value, like ``("tenant", "acme")``."""
@@ -130,17 +131,16 @@ class KeyLimits:
     def __init__(self, limits: Mapping[str, int]) -> None:
         self._limits = dict(sorted(limits.items()))
         self._in_flight: dict[Pair, set[str]] = {}
-        self._full: set[Pair] = set()
-        self._count = self._count_left = 0
         self._is_awaited: Callable[[str], bool] = lambda _: True
         self._new: set[str] = set()
         """What was counted since it was asked what is awaited: it may be on its way yet."""
         self._looked_at: set[Pair] = set()
         """Values of which was looked up since then what has ended."""
+        self._most_values = SPARE
 
     def __len__(self) -> int:
         """Return how many are counted, each once for each of its keys; some may have ended."""
-        return self._count
+        return sum(map(len, self._in_flight.values()))
 
     def pairs_of(self, entry: Entry) -> Pairs:
         """Return what of an entry's keys is limited, in the order of the names."""
@@ -152,55 +152,41 @@ class KeyLimits:
 
     def has_room(self, pair: Pair) -> bool:
         """Return whether one more of this value may be sent."""
-        if pair in self._full and pair not in self._looked_at:
+        most = self._limits[pair[0]]
+        if len(self._in_flight.get(pair, ())) >= most and pair not in self._looked_at:
             self._looked_at.add(pair)
             self._forget_ended_of(pair)
-        return pair not in self._full
+        return len(self._in_flight.get(pair, ())) < most
 
     def reserve(self, task_id: str, entry: Entry) -> None:
         """Count an attempt that is being sent, or is in flight already."""
         self._new.add(task_id)
         for pair in self.pairs_of(entry):
-            known = self._in_flight.setdefault(pair, set())
-            self._count += task_id not in known
-            known.add(task_id)
-            if len(known) >= self._limits[pair[0]]:
-                self._full.add(pair)
+            self._in_flight.setdefault(pair, set()).add(task_id)
 
     def cancel(self, task_id: str, entry: Entry) -> None:
         """Stop counting an attempt that was not sent after all."""
         for pair in self.pairs_of(entry):
-            self._remove(pair, {task_id} & self._in_flight.get(pair, set()))
+            self._in_flight.get(pair, set()).discard(task_id)
 
     def forget_ended(self, is_awaited: Callable[[str], bool]) -> None:
         """Count from here on only what is awaited now, and what is counted from now on.
 
         What ends is looked up, not reported: an end that was missed would hold others for good. It
-        is looked up where it makes room, or where there is much of it.
+        is looked up where it makes room, or where there are many values.
         """
         self._is_awaited = is_awaited
         self._new.clear()
         self._looked_at.clear()
-        if self._count > 2 * self._count_left + SPARE:
+        if len(self._in_flight) > self._most_values:
             for pair in list(self._in_flight):
                 self._forget_ended_of(pair)
-            self._count_left = self._count
+            self._most_values = 2 * len(self._in_flight) + SPARE
 
     def _forget_ended_of(self, pair: Pair) -> None:
-        counted = self._in_flight[pair] - self._new
-        self._remove(pair, {one for one in counted if not self._is_awaited(one)})
-
-    def _remove(self, pair: Pair, task_ids: set[str]) -> None:
-        """Stop counting these, which are counted."""
-        if not task_ids:
-            return
-        known = self._in_flight[pair]
-        known -= task_ids
-        self._count -= len(task_ids)
-        if not known:
-            del self._in_flight[pair]
-        if len(known) < self._limits[pair[0]]:
-            self._full.discard(pair)
+        known = self._in_flight.pop(pair, set())
+        if left := {one for one in known if one in self._new or self._is_awaited(one)}:
+            self._in_flight[pair] = left
 
 
 class _Lane:
@@ -237,10 +223,6 @@ class _Lane:
             return self._front.pop()
         self._next += 1
         return self._rest[self._next - 1]
-
-    def discard(self, place: int) -> None:
-        left = [one for one in self if one != place]
-        self._front, self._rest, self._next = [], array("q", left), 0
 
 
 class SendQueue:
@@ -307,21 +289,6 @@ class SendQueue:
     def appendleft(self, attempt: Attempt) -> None:
         self._lowest -= 1
         self._add(attempt, self._lowest, _Lane.appendleft)
-
-    def remove(self, task_ids: Iterable[str]) -> None:
-        gone = set(task_ids)
-        found: list[tuple[int, Attempt]] = []
-        for place in merge(*self._lanes.values()):
-            if len(found) == len(gone):
-                break
-            attempt = self._attempt(place)
-            if attempt.task_id in gone:
-                found.append((place, attempt))
-        for place, attempt in found:  # not above: that goes through the lanes
-            lane = self._lane_of(attempt)
-            lane.discard(place)
-            self._added.pop(place, None)
-            self._offer(lane)
 
     def clear(self) -> None:
         for held in (self._lanes, self._added, self._open, self._waiting):

@@ -11,7 +11,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Container, Iterator, Mapping
 from datetime import datetime
-from functools import partial
 from typing import ClassVar, Final
 from urllib.parse import urlsplit
 
@@ -31,14 +30,12 @@ from pytest_manifest.manifest import Manifest
 from pytest_manifest.redaction.texts import redact_url
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.run.casebook import Casebook, require_signatures, verdict_on
-from pytest_manifest.run.connections import RunConnections, RunState
-from pytest_manifest.run.context import EngineContext
+from pytest_manifest.run.connections import EngineContext, RunConnections, RunState
 from pytest_manifest.run.engine import Engine
-from pytest_manifest.run.fact_log import FactLog, end_segment, stamp
+from pytest_manifest.run.fact_log import FactLog, OwnLimits, end_segment, stamp
 from pytest_manifest.run.inflight import PendingAttempt, PendingAttempts, pending_descendant
 from pytest_manifest.run.schedule import Schedule
 from pytest_manifest.run.send_queue import Budget, KeyLimits
-from pytest_manifest.run.task_metadata import OwnLimits
 from pytest_manifest.run.trees import Trees
 from pytest_manifest.schema import Entry, Verdict
 from pytest_manifest.schema.facts import HandedOn
@@ -111,41 +108,23 @@ class Strategy(ABC):
         state, connections = self.state, self.connections
         collector.signatures = signatures_of(ledger)
         connections.departures.recall(ledger.info)
-        return Engine(
-            EngineContext(
-                run=state.info.run,
-                settings=state.settings,
-                window=state.settings.window_for(connections.slots),
-                signals=state.signals,
-                ledger=ledger,
-                collector=collector,
-                manifest=state.manifest,
-                facts=self.facts_of(ledger),
-                to_repeat=self.to_repeat,
-                schedule=Schedule(
-                    state.to_send,
-                    verdicts=ledger.verdicts.statuses(),
-                    canary=state.settings.canary,
-                    max_failed=state.settings.max_failed,
-                    budget=self._budget(),
-                    key_limits=self._key_limits(),
-                ),
-                pending=state.pending,
-                publisher=connections.publisher if self.sends else None,
-                locator=connections.locator,
-                is_private=state.address.is_private,
-                added_queues=connections.added_queues,
-                queues=connections.queues,
-                held_for=connections.held_for,
-                departures=connections.departures,
-                live_warnings=state.live_warnings,
-                warnings=state.warnings,
-                wait_budget=state.wait_budget,
-                record_unknown_workers=partial(connections.record_unknown_workers, ledger),
-                look_for_workers=connections.look_for_workers,
-                look_for_unreadable=connections.look_for_unreadable,
-            )
+        budget, limits = None, None
+        if self.sends:
+            budget, limits = state.settings.budget, state.settings.key_limits
+        schedule = Schedule(
+            state.to_send,
+            verdicts=ledger.verdicts.statuses(),
+            canary=state.settings.canary,
+            max_failed=state.settings.max_failed,
+            budget=None if budget is None else Budget(budget, state.costs),
+            key_limits=KeyLimits(limits) if limits else None,
         )
+        context = EngineContext(
+            *(state, connections, ledger, collector, self.facts_of(ledger), schedule),
+            sends=self.sends,
+            to_repeat=self.to_repeat,
+        )
+        return Engine(context)
 
     def facts_of(self, ledger: Ledger) -> FactLog:
         """Return where the facts of this session are collected for an open ledger."""
@@ -166,14 +145,6 @@ class Strategy(ABC):
             budget=settings.budget,
             limits=dict(settings.key_limits),
         )
-
-    def _budget(self) -> Budget | None:
-        limit = self.state.settings.budget if self.sends else None
-        return None if limit is None else Budget(limit, self.state.costs)
-
-    def _key_limits(self) -> KeyLimits | None:
-        limits = self.state.settings.key_limits if self.sends else None
-        return KeyLimits(limits) if limits else None
 
     def record_gates(self, ledger: Ledger) -> None:
         """Record the budget and the limits of keys that hold for what is sent from here on."""

@@ -13,9 +13,8 @@ from pytest_manifest.errors import ManifestError, StackError
 from pytest_manifest.ledger.jobs import BATCH
 from pytest_manifest.results.collector import ReceiptBatch
 from pytest_manifest.run import casebook
-from pytest_manifest.run.connections import WorkerDeaths
-from pytest_manifest.run.context import EngineContext
-from pytest_manifest.run.fact_log import stamp, withheld
+from pytest_manifest.run.connections import EngineContext, WorkerDeaths
+from pytest_manifest.run.fact_log import withheld
 from pytest_manifest.run.inflight import PendingAttempt
 from pytest_manifest.run.intake import Intake, UnconfirmedEnds
 from pytest_manifest.run.schedule import Skipped
@@ -126,21 +125,17 @@ class VerdictRecorder:
         self._record(lambda: [*self._settle(task_ids), *self._conclude_trees()])
         self._revoke_quarantined()
 
-    def record_unsent(self, unsent: Sequence[Skipped], status: VerdictStatus) -> None:
-        """Record the verdicts of what will never be sent: refused, or overdue within an outage."""
-        if not unsent:
+    def record_refused(self, refused: Sequence[Skipped]) -> None:
+        """Record the verdicts of what the broker refuses, so that it will never be sent."""
+        if not refused:
             return
-        entries = [one.attempt.entry for one in unsent]
-        for one in unsent:
-            task_id, limit = one.attempt.task_id, one.attempt.entry.deadline
-            if status == "timed_out" and limit is not None:
-                over = facts.TimeOver(**stamp(task_id), of="deadline", limit=limit)
-                self._facts.add(one.attempt.entry.id, over)
-            if self._schedule.budget is not None:
-                self._schedule.budget.cancel(task_id)
+        entries = [one.attempt.entry for one in refused]
+        if self._schedule.budget is not None:
+            for one in refused:
+                self._schedule.budget.cancel(one.attempt.task_id)
 
         def judged() -> Iterator[casebook.Evaluated]:
-            for one in self._cases.judge_entries(entries):
+            for one in self._cases.judging.each(entries):
                 yield recorded(one)
                 yield from self._finish(one.entry.id, one.judgement.status)
 
@@ -187,8 +182,8 @@ class VerdictRecorder:
                     awaited.append(entry)
                     continue
                 attempt = Attempt(self._context.run, entry, row.attempt, row.task_id)
-                yield casebook.verdict_on(attempt, self._cases.judge_unsent(attempt))
-            yield from map(recorded, self._cases.judge_entries(awaited))
+                yield casebook.verdict_on(attempt, self._cases.by_memory(attempt))
+            yield from map(recorded, self._cases.judging.each(awaited))
 
     def _settle(self, task_ids: Iterable[str]) -> list[casebook.Evaluated]:
         """Judge these anew, in flight or not; return the verdicts of entries that follow."""
@@ -304,7 +299,7 @@ class VerdictRecorder:
             fact = withheld(one.attempt.task_id, one.why)
             if fact is not None:
                 self._facts.add(one.attempt.entry.id, fact)
-                judgement = self._cases.judge_unsent(one.attempt, [fact])
+                judgement = self._cases.by_memory(one.attempt, [fact])
                 evaluated.append(casebook.verdict_on(one.attempt, judgement))
         if skipped:  # hardly ever: this is asked after each verdict
             self._facts.write()

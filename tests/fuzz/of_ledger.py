@@ -21,7 +21,7 @@ from tests.fuzz.lines import foreign, objects
 from tests.fuzz.made_run import ENTRIES, RUN, finished_ledger, made_manifest
 from tests.fuzz.oracles import expect_refusal, expect_sentence, scratch
 from tests.fuzz.verdicts import MOST_EXPLAINED
-from tests.reports import starts_by_task
+from tests.reports import all_receipts, starts_by_task
 
 TABLES: Final = (
     "run", "segments", "attempts", "starts", "receipts", "settled", "corrections", "handed_on",
@@ -148,7 +148,7 @@ def _readings(ledger: Ledger) -> Iterator[object]:
     yield lambda: info.status
     yield from (info.shards, info.merged, info.segments, info.sent_on_request)
     yield from (attempts.send_states, attempts.reasons, attempts.count_entries, attempts.all)
-    yield from (events.last_arrival, partial(starts_by_task, ledger), events.all_receipts)
+    yield from (events.last_arrival, partial(starts_by_task, ledger), partial(all_receipts, ledger))
     yield from (ledger.verdicts.statuses, ledger.verdicts.counts)
     yield from (queries.runtimes, queries.all_verdicts, queries.all_final, queries.has_costs)
     yield lambda: queries.histories(NAMES)

@@ -9,11 +9,12 @@ from threading import Event
 from typing import Any, Final
 
 from pytest_manifest.ledger import Ledger
+from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.results.backend_results import BackendResult, ResultReader
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.results.read_errors import ReadErrors
 from pytest_manifest.results.stream import StreamReader
-from pytest_manifest.run.context import EngineContext
+from pytest_manifest.run.connections import EngineContext, RunConnections, RunState
 from pytest_manifest.run.fact_log import FactLog, run_over
 from pytest_manifest.run.inflight import PendingAttempts
 from pytest_manifest.run.schedule import Schedule
@@ -21,6 +22,7 @@ from pytest_manifest.run.settings import RunSettings, Signals
 from pytest_manifest.run.verdict_recorder import VerdictRecorder
 from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.wire import stream_key
+from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict.problems import RunDeadline
 from pytest_manifest.worker.backend_memory import stores
 from tests.fuzz.made_run import (
@@ -34,7 +36,7 @@ from tests.fuzz.made_run import (
 )
 from tests.fuzz.oracles import expect, expect_sentence
 from tests.fuzz.verdicts import expect_verdict
-from tests.reports import starts_by_task
+from tests.reports import all_receipts, starts_by_task
 
 KEY: Final = stream_key(RUN)
 MOST: Final = 50
@@ -111,29 +113,28 @@ def _context(ledger: Ledger, collector: ReceiptCollector, warnings: list[str]) -
     pending = PendingAttempts()
     for attempt in attempts():
         pending.track(attempt, 0.0, MOMENT)
-    return EngineContext(
-        run=RUN,
-        settings=RunSettings(folder=ledger.path.parent),
-        signals=Signals(
-            stop=Event(),
-            interrupted=Event(),
-            force_stop=Event(),
-            on_verdicts=lambda _: None,
-            lost_workers=list,
-        ),
-        ledger=ledger,
-        collector=collector,
-        manifest=made_manifest(),
-        facts=FactLog(ledger),
-        schedule=Schedule(()),
+    signals = Signals(
+        stop=Event(),
+        interrupted=Event(),
+        force_stop=Event(),
+        on_verdicts=lambda _: None,
+        lost_workers=list,
+    )
+    state = RunState(
+        *(made_manifest(), RunFiles(ledger.path), ledger.info.read()),
+        StackAddress("", "", None, is_private=False),
+        RunSettings(folder=ledger.path.parent),
+        signals,
         pending=pending,
         warnings=warnings,
     )
+    connections = RunConnections(state)
+    return EngineContext(state, connections, ledger, collector, FactLog(ledger), Schedule(()))
 
 
 def _read_back(ledger: Ledger) -> None:
     """Each entry has one verdict at most, and what arrived is read as it was."""
-    kept = list(ledger.events.all_receipts())
+    kept = all_receipts(ledger)
     expect(kept[-1][2] == Receipt.model_validate(LAST["receipt"]), "the last record is missing")
     expect(all(one[2].source == "worker" for one in kept), "a receipt of another source")
     starts_by_task(ledger)

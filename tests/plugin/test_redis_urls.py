@@ -16,6 +16,7 @@ from pytest_manifest.ledger import Ledger
 from tests.plugin.conftest import Project
 from tests.plugin.outside import INSTRUMENTED, worker
 from tests.processes import LOOPBACK, child, free_port, wait_until
+from tests.reports import all_receipts
 
 pytestmark = [pytest.mark.live, pytest.mark.ring(2), pytest.mark.timeout(240)]
 
@@ -111,7 +112,7 @@ def test_sentinel_with_the_apps_masters_name(project: Project, broker: str) -> N
     assert set(project.ran().values()) == {1}
     # By the stream: a plain result knows nothing of processes.
     with Ledger.open(project.ledgers()[-1]) as ledger:
-        assert [receipt.pid is not None for _, _, receipt in ledger.events.all_receipts()] == [
+        assert [receipt.pid is not None for _, _, receipt in all_receipts(ledger)] == [
             True,
             True,
         ]

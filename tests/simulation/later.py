@@ -22,9 +22,8 @@ from pytest_manifest.run import RunSettings, audit_run
 from pytest_manifest.run.audit import violations
 from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.run.exports import exported_lines, ledger_of_receipts
-from pytest_manifest.run.fact_log import note_emptied, stamp
+from pytest_manifest.run.fact_log import note_emptied, record_own_limits, stamp
 from pytest_manifest.run.merge import merge
-from pytest_manifest.run.task_metadata import record_own_limits
 from pytest_manifest.schema import Entry, Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.run_facts import SetBack
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256

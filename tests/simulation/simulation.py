@@ -22,7 +22,6 @@ from pytest_manifest.ledger import find_runs
 from pytest_manifest.manifest import write_manifest
 from pytest_manifest.run import audit_run, dispatch, dispatch_run, engine, resume_run
 from pytest_manifest.run.connections import CRASH_LOOP
-from pytest_manifest.run.resume_rules import ResumeRules
 from pytest_manifest.run.run import Run
 from pytest_manifest.run.settings import FailureLimit, RunSettings
 from pytest_manifest.schema import Header
@@ -249,12 +248,12 @@ class Simulation:
             return audit_run(self.manifest, ledger, at, settings, wait=kind == "wait")
         if kind == "part":
             names = names[::2]
-        rules = ResumeRules(unsafe=kind == "unsafe")
-        return resume_run(self.manifest, ledger, names, at, settings, rules)
+        unsafe = kind == "unsafe"
+        return resume_run(self.manifest, ledger, names, at, settings, unsafe=unsafe)
 
     def _prepare(self, made: Run, process: Process) -> None:
         self._run_of[process] = made
-        signals = made._state.signals  # before anything waits for them
+        signals = made.signals  # before anything waits for them
         signals.stop = VirtualEvent(self.world.clock)
         signals.interrupted = VirtualEvent(self.world.clock)
         signals.force_stop = VirtualEvent(self.world.clock)
@@ -303,8 +302,8 @@ class Simulation:
             self.violations.append(f"fault in {process.name}: {lines}")
         run = self._run_of.get(process)
         if self.program.is_private and not self._alive:
-            leaves = process.is_dead or run is None or run.leaves_jobs
-            self.world.end_stack(forget=not leaves and run is not None and run.sends)
+            leaves = process.is_dead or run is None or run.state.leaves_jobs
+            self.world.end_stack(forget=not leaves and run is not None and run.strategy.sends)
         if not self._alive:
             self.truth.consistent()
             self._judge_later()

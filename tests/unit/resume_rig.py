@@ -16,7 +16,6 @@ from pytest_manifest.manifest import Manifest, write_manifest
 from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.run.connections import RunState
 from pytest_manifest.run.resume import Resume
-from pytest_manifest.run.resume_rules import ResumeRules
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.schema import Entry, Header, Receipt, VerdictStatus
 from tests.reports import add_receipts
@@ -117,7 +116,7 @@ class ResumeRig:
     def make(
         self,
         selected: Sequence[str] | None = None,
-        rules: ResumeRules | None = None,
+        unsafe: bool = False,
         manifest: Manifest | None = None,
         **settings: Any,
     ) -> Resume:
@@ -131,7 +130,7 @@ class ResumeRig:
             RunSettings(folder=self.folder, **settings),
         )
         names = list(self.attempts) if selected is None else selected
-        self.resumed = Resume(made, names, rules or ResumeRules())
+        self.resumed = Resume(made, names, unsafe=unsafe)
         return self.resumed
 
     def resume(self, selected: Sequence[str] | None = None, **more: Any) -> Resume:

@@ -95,7 +95,8 @@ class Rig:
             ledger.facts.append(
                 (None, TaskFact(**stamp(), task=task, code=code)) for task, code in codes.items()
             )
-            take_over_passes(state, ledger, codes)
+            if state.settings.reuse is not None:
+                take_over_passes(state, ledger, codes)
             ledger.info.set_status("stopped")
         return Reused(state)
 

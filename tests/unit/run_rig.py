@@ -16,12 +16,12 @@ from loguru import logger
 from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.broker.publisher import Publisher
 from pytest_manifest.ledger import AttemptRow, EntryVerdict, Ledger
+from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.results.stream import StreamReader
-from pytest_manifest.run.connections import add_nodes
-from pytest_manifest.run.context import EngineContext
+from pytest_manifest.run.connections import EngineContext, RunConnections, RunState, add_nodes
 from pytest_manifest.run.engine import Engine
 from pytest_manifest.run.fact_log import FactLog, stamp
 from pytest_manifest.run.inflight import TIMEOUT_GRACE, PendingAttempt, PendingAttempts
@@ -35,6 +35,7 @@ from pytest_manifest.run.strategy import (
 from pytest_manifest.schema import Entry, VerdictStatus, exact
 from pytest_manifest.schema.run_facts import Segment
 from pytest_manifest.schema.statuses import BAD, INFERRED, STATUSES
+from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import Costs
 from tests.unit.ledger_support import INFO
 from tests.unit.reloading import judged_twice
@@ -79,6 +80,12 @@ class StandIn(dict[str, Entry]):
         return list(self)
 
 
+class Connections(RunConnections):
+    """Those of a run whose workers are all known."""
+
+    def record_unknown_workers(self, ledger: Ledger) -> None: ...
+
+
 class Rig:
     """One run in one world. Use :func:`rig`."""
 
@@ -106,7 +113,7 @@ class Rig:
         stream = cast("StreamReader", FakeStream(self.world))
         self.collector = ReceiptCollector(stream, cast("ResultReader", FakeResults(self.world)))
         self.collector.begin(1000)
-        self.engine = Engine(self._parts())
+        self.engine = Engine(self._parts(PendingAttempts()))
         self.world.on_publish = self._published
 
     def _signals(self) -> Signals:
@@ -119,7 +126,7 @@ class Rig:
             lost_workers=lambda: list(self.world.losses),
         )
 
-    def _parts(self) -> EngineContext:
+    def _parts(self, pending: PendingAttempts) -> EngineContext:
         plan = self.plan
         settings = RunSettings(
             folder=self.ledger.path.parent,
@@ -129,27 +136,25 @@ class Rig:
             kills=plan.kills,
             repair=plan.repair,
             revoke_on_max_failed=plan.revoke_on_max_failed,
+            no_worker=0,
         )
         self.facts = FactLog(self.ledger)
         segment = Segment(**stamp(), kills=plan.kills, lifetime=FOREVER, deadline=plan.deadline)
         self.facts.add(None, segment)
         self.facts.store("marked")
-        return EngineContext(
-            run=RUN,
-            settings=settings,
-            signals=self.signals,
-            ledger=self.ledger,
-            collector=self.collector,
-            manifest=self.manifest,
-            facts=self.facts,
-            schedule=self.schedule,
-            pending=PendingAttempts(),
-            window=plan.window,
-            publisher=cast("Publisher", self.publisher),
-            locator=self.locator,
-            is_private=plan.owned,
-            queues=["celery"],
+        address = StackAddress("", "", None, is_private=plan.owned)
+        files = RunFiles(self.ledger.path)
+        state = RunState(
+            *(self.manifest, files, INFO, address, settings, self.signals),
+            pending=pending,
             warnings=self.findings,
+        )
+        connections = Connections(state)
+        connections.publisher = cast("Publisher", self.publisher)
+        connections.locator = self.locator
+        connections.queues = ["celery"]
+        return EngineContext(
+            *(state, connections, self.ledger, self.collector, self.facts, self.schedule)
         )
 
     def start_again(self) -> None:
@@ -162,7 +167,7 @@ class Rig:
         tracking.old_trees()
         evaluate_kept_receipts(self.ledger, pending, self.manifest, self.facts)
         self.schedule = Schedule(())
-        self.engine = Engine(replace(self._parts(), pending=pending))
+        self.engine = Engine(self._parts(pending))
         self.told.clear()  # another session tells of them
         self.engine.begin()
 

@@ -16,9 +16,9 @@ from pytest_manifest.manifest import Manifest, read_manifest, write_manifest
 from pytest_manifest.manifest.writer import write_receipt_lines
 from pytest_manifest.run import audit_run
 from pytest_manifest.run.exports import exported_lines, ledger_of_receipts
+from pytest_manifest.run.fact_log import record_own_limits
 from pytest_manifest.run.invariants import corrections, trees
 from pytest_manifest.run.settings import RunSettings
-from pytest_manifest.run.task_metadata import record_own_limits
 from pytest_manifest.schema import Entry, Header, Receipt, Verdict, VerdictStatus
 from pytest_manifest.urls import StackAddress
 from tests.ledger_edits import make_readable

@@ -17,7 +17,7 @@ from pytest_manifest.run import audit_run
 from pytest_manifest.run.audit import judged_otherwise
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.schema import Entry, VerdictStatus
-from pytest_manifest.schema.facts import Ended, Kind
+from pytest_manifest.schema.facts import Ended, TakenUp
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict.judging import Judging, recorded
 from tests.reports import add_receipts
@@ -205,7 +205,7 @@ def test_what_has_no_end_after_the_lifetime_of_reports(
         assert (found.status, found.reason["code"]) == comes_to
         with Ledger.open(path) as ledger:
             assert list(judged_otherwise(ledger, manifest)) == []
-            assert list(ledger.facts.of_kind(Kind.TAKEN_UP)) == []
+            assert list(ledger.facts.of_kind(TakenUp)) == []
 
 
 def test_what_is_hidden_makes_no_difference(

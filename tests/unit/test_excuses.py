@@ -17,10 +17,9 @@ from pytest_manifest.ledger import (
     Ledger,
 )
 from pytest_manifest.ledger import utc_now as true_now
+from pytest_manifest.run import fact_log
 from pytest_manifest.run import fact_log as clock
-from pytest_manifest.run import task_metadata
-from pytest_manifest.run.fact_log import CLOCK, ClockWatch, note_emptied
-from pytest_manifest.run.task_metadata import record_own_limits
+from pytest_manifest.run.fact_log import CLOCK, ClockWatch, note_emptied, record_own_limits
 from pytest_manifest.verdict import Costs
 from pytest_manifest.worker import signing
 from tests.reports import EMPTIED
@@ -146,7 +145,7 @@ def test_a_raised_limit_reaches_nothing_of_before_where_the_clock_was_set_back(
 ) -> None:
     """What was sent before has the later time then."""
     path = shards.add(limits={"t": 1.0})
-    monkeypatch.setattr(task_metadata, "utc_now", lambda: true_now() - timedelta(hours=1))
+    monkeypatch.setattr(fact_log, "utc_now", lambda: true_now() - timedelta(hours=1))
     with Ledger.open(path, write=True) as ledger:
         record_own_limits(ledger, {"t": 100.0})
     assert shards.audited(path) == {"e0": "timed_out"}

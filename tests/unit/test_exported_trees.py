@@ -11,7 +11,7 @@ import pytest
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.manifest import Manifest, read_manifest, write_manifest
 from pytest_manifest.manifest.writer import write_receipt_lines
-from pytest_manifest.run.exports import exported_lines, exported_version, ledger_of_receipts
+from pytest_manifest.run.exports import exported_lines, ledger_of_receipts
 from pytest_manifest.run.inflight import TIMEOUT_GRACE
 from pytest_manifest.schema import Header, Verdict
 from tests.receipts_files import read_receipts
@@ -122,20 +122,3 @@ def test_a_pass_that_no_receipt_shows_is_not_believed(tmp_path: Path) -> None:
         receipts.write_text("\n".join([root, line, second]) + "\n")
         verdict, notes = audited(manifest, receipts, tmp_path / str(number))
         assert (verdict.verdict, len(notes)) == (status, notes_of_it)
-
-
-def test_the_file_is_written_again_when_a_descendant_is_judged_anew(tmp_path: Path) -> None:
-    """Though its entry's verdict may be the same."""
-    with rig(Plan((entry(),))) as made:
-        family = Family(made)
-        family.end(family.started_children("c1"))
-        made.step(2)
-        before = exported_version(made.ledger)
-        family.run("succeeded")
-        made.step(2)
-        assert exported_version(made.ledger) != before
-    with rig(Plan((entry(),))) as made:
-        family = Family(made)
-        family.end(family.started_children())
-        made.step(2)
-        assert exported_version(made.ledger) == f"judged {made.ledger.queries.verdicts_version()}"

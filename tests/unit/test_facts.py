@@ -51,7 +51,7 @@ from pytest_manifest.schema.run_facts import (
     StoreFact,
     TaskFact,
 )
-from tests.reports import add_receipts, add_starts
+from tests.reports import add_receipts, add_starts, facts_after, facts_of
 from tests.unit.ledger_support import INFO, MOMENT, receipt, start, verdict
 
 RUN = INFO.run
@@ -135,7 +135,7 @@ def test_there_is_one_of_each_kind() -> None:
 def test_a_fact_comes_back_as_it_was(ledger: Ledger, fact: JobFact | RunFact) -> None:
     """With the next number of the order, whatever number it had."""
     ledger.facts.append([owned(replace(fact, seq=77))])
-    (found,) = ledger.facts.of_entry("a") if fact.job else ledger.facts.of_run(RUN)
+    (found,) = facts_of(ledger, "a") if fact.job else ledger.facts.of_run(RUN)
     assert found == replace(fact, seq=PLANNED + 1)
 
 
@@ -143,13 +143,13 @@ def test_each_reader_has_the_same_facts(ledger: Ledger) -> None:
     """Of an entry, of the run, by kind, and after a position."""
     other = replace(ONE_OF_EACH[4], job="t-b")
     ledger.facts.append([("b", other), *map(owned, ONE_OF_EACH)])
-    every = list(ledger.facts.after(0))
+    every = facts_after(ledger, 0)
     assert [one.fact.seq for one in every] == [PLANNED + n for n in range(1, len(ONE_OF_EACH) + 2)]
-    assert [one.fact for one in every if one.entry == "a"] == ledger.facts.of_entry("a")
+    assert [one.fact for one in every if one.entry == "a"] == facts_of(ledger, "a")
     assert [one.fact for one in every if one.run == RUN] == ledger.facts.of_run(RUN)
-    assert list(ledger.facts.after(PLANNED + 3)) == every[3:]
-    assert [one.fact.job for one in ledger.facts.of_kind(Kind.NOWHERE)] == ["t-b", "t-a"]
-    assert ledger.facts.of_entry("nobody's") == []
+    assert facts_after(ledger, PLANNED + 3) == every[3:]
+    assert [one.job for one in ledger.facts.of_kind(Nowhere)] == ["t-b", "t-a"]
+    assert facts_of(ledger, "nobody's") == []
 
 
 def test_facts_receipts_and_verdicts_have_one_order(ledger: Ledger) -> None:
@@ -166,7 +166,7 @@ def test_facts_receipts_and_verdicts_have_one_order(ledger: Ledger) -> None:
     with Ledger.open(ledger.path, write=True) as other:
         other.facts.append([owned(ONE_OF_EACH[6])])
     ledger.facts.append([owned(ONE_OF_EACH[7])])
-    assert [one.seq for one in ledger.facts.of_entry("a")] == [PLANNED + n for n in (1, 2, 3, 5, 6)]
+    assert [one.seq for one in facts_of(ledger, "a")] == [PLANNED + n for n in (1, 2, 3, 5, 6)]
 
 
 def test_what_is_not_committed_has_taken_no_number(ledger: Ledger) -> None:
@@ -174,15 +174,15 @@ def test_what_is_not_committed_has_taken_no_number(ledger: Ledger) -> None:
     with suppress(ZeroDivisionError), ledger.transaction():
         ledger.facts.append([owned(ONE_OF_EACH[4])])
         raise ZeroDivisionError
-    assert list(ledger.facts.after(0)) == []
+    assert facts_after(ledger, 0) == []
     ledger.facts.append([owned(ONE_OF_EACH[6])])
-    assert [one.seq for one in ledger.facts.of_entry("a")] == [PLANNED + 1]
+    assert [one.seq for one in facts_of(ledger, "a")] == [PLANNED + 1]
 
 
 def test_times_are_kept_to_the_microsecond(ledger: Ledger) -> None:
     moments = [MOMENT + timedelta(microseconds=n) for n in range(3)]
     ledger.facts.append([owned(replace(ONE_OF_EACH[4], at=at)) for at in moments])
-    assert [one.at for one in ledger.facts.of_entry("a")] == moments
+    assert [one.at for one in facts_of(ledger, "a")] == moments
 
 
 @pytest.mark.parametrize("change", ["kind = 99", "source = 99", "data = '[]'", "data = 'x'"])
@@ -190,4 +190,4 @@ def test_a_damaged_fact_is_named_as_damage(ledger: Ledger, change: str) -> None:
     ledger.facts.append([owned(ONE_OF_EACH[4])])
     ledger._db.connection.execute(f"UPDATE facts SET {change}")
     with pytest.raises(LedgerError, match="the ledger is damaged"):
-        ledger.facts.of_entry("a")
+        facts_of(ledger, "a")

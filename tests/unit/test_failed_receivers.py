@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_manifest.results.collector import ReceiptBatch, add_record
-from pytest_manifest.run.context import LONGEST, MOST, FailedReceivers
+from pytest_manifest.run.connections import LONGEST, MOST, FailedReceivers
 from pytest_manifest.schema.stream_records import ReceiverFailedRecord
 
 

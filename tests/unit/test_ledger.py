@@ -17,9 +17,9 @@ from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import AttemptRow, Ledger, RunSegment, find_runs, utc_now
 from pytest_manifest.ledger.files import file_system, next_run_number, refuse_network
 from pytest_manifest.schema import Receipt
-from pytest_manifest.schema.facts import Kind, Started, TakenUp
+from pytest_manifest.schema.facts import Started, TakenUp
 from tests.ledger_edits import add_merged
-from tests.reports import add_receipts, add_starts, starts_by_task
+from tests.reports import add_receipts, add_starts, all_receipts, starts_by_task
 from tests.unit.ledger_support import INFO, MOMENT, receipt, start, verdict
 
 
@@ -200,7 +200,7 @@ def test_what_goes_on_is_taken_up_by_a_resume_alone(
     """An audit that looks at it again takes nothing back; what it waits for once more it does."""
     ledger.verdicts.record([(verdict("a", "timed_out"), None), (verdict("b", "pending"), None)])
     ledger.verdicts.reopen(["a", "b"], why=why)
-    found = [one.fact for one in ledger.facts.of_kind(Kind.TAKEN_UP)]
+    found = list(ledger.facts.of_kind(TakenUp))
     assert [one.why for one in found if isinstance(one, TakenUp)] == [why] * len(taken_up)
     assert [one.job for one in found] == taken_up
 
@@ -286,7 +286,7 @@ def test_receipts_are_kept_as_they_arrive(ledger: Ledger) -> None:
     add_receipts(ledger, [("t-a", "x2", late)])
     assert ledger.events.receipts("t-a") == [("x1", receipt("a")), ("x2", late)]
     assert ledger.events.receipts("t-z") == []
-    assert list(ledger.events.all_receipts()) == [
+    assert all_receipts(ledger) == [
         ("t-b", None, receipt("b")),
         ("t-a", "x1", receipt("a")),
         ("t-a", "x2", late),

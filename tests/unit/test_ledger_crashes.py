@@ -16,7 +16,7 @@ import pytest
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import Ledger
 from tests.conftest import missing
-from tests.reports import starts_by_task
+from tests.reports import all_receipts, starts_by_task
 from tests.unit.ledger_processes import BATCH, write_batch
 from tests.unit.ledger_support import INFO, ROOT, is_sound
 
@@ -57,7 +57,7 @@ def whole_batches(ledger: Ledger) -> int:
         (entry, "sent", "passed") for entry in entries
     ]
     assert sorted(starts_by_task(ledger)) == sorted(tasks)
-    assert [task for task, _, _ in ledger.events.all_receipts()] == tasks
+    assert [task for task, _, _ in all_receipts(ledger)] == tasks
     assert [settled.verdict.entry for settled in ledger.queries.all_verdicts()] == entries
     return batches
 

@@ -21,7 +21,7 @@ from pytest_manifest.schema import Entry
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import Costs
 from tests.ledger_edits import edit
-from tests.reports import add_starts, starts_by_task
+from tests.reports import add_starts, all_receipts, starts_by_task
 from tests.unit.analysis_support import START, MadeRun, error
 from tests.unit.ledger_support import NOTHING, start
 
@@ -100,7 +100,7 @@ def read_everything(path: Path) -> None:
         )
         every: list[Iterator[object]] = [
             ledger.attempts.all(),
-            ledger.events.all_receipts(),
+            iter(all_receipts(ledger)),
             ledger.queries.runtimes(),
             ledger.queries.all_verdicts(),
             ledger.queries.not_passed(NAMES),

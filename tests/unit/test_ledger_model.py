@@ -19,7 +19,7 @@ from pytest_manifest.ledger import AttemptRow, EntryVerdict, Ledger
 from pytest_manifest.ledger.rows import SendState
 from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.facts import Started
-from tests.reports import add_receipts, add_starts, starts_by_task, starts_of
+from tests.reports import add_receipts, add_starts, all_receipts, starts_by_task, starts_of
 from tests.rings import examples
 from tests.unit.ledger_support import INFO, MOMENT, receipt, start, verdict
 
@@ -185,7 +185,7 @@ class LedgerMachine(RuleBasedStateMachine):
         for (task_id, _), one in sorted(self.model.starts.items()):
             by_task.setdefault(task_id, []).append(one)
         assert starts_by_task(ledger) == by_task
-        assert list(ledger.events.all_receipts()) == self.model.receipts
+        assert all_receipts(ledger) == self.model.receipts
         assert ledger.info.read() == INFO
         for task_id in self.model.attempts:
             mine = [(x, r) for task, x, r in self.model.receipts if task == task_id]

@@ -27,17 +27,17 @@ from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.ledger.rows import microseconds
 from pytest_manifest.ledger.tables import RUN
 from pytest_manifest.manifest import read_manifest
-from pytest_manifest.run import task_metadata
+from pytest_manifest.run import fact_log
 from pytest_manifest.run.changes import keep_manifest, kept_manifest
+from pytest_manifest.run.fact_log import record_code
 from pytest_manifest.run.invariants import repetitions
 from pytest_manifest.run.locks import RunLock
 from pytest_manifest.run.merge import merge
-from pytest_manifest.run.task_metadata import record_code
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.verdict import Costs
 from pytest_manifest.verdict.judging import Judging
 from pytest_manifest.verdict.reasons import read_reason
-from tests.reports import add_receipts, add_starts, started, starts_by_task
+from tests.reports import add_receipts, add_starts, all_receipts, started, starts_by_task
 from tests.unit.ledger_support import INFO, MOMENT, NOTHING, is_sound, verdict
 from tests.unit.test_audits import audit
 
@@ -134,7 +134,7 @@ def test_all_rows_are_there(make: Make) -> None:
             f"e{n}" for n in range(10)
         ]
         assert len(starts_by_task(ledger)) == 10
-        assert len(list(ledger.events.all_receipts())) == 10
+        assert len(all_receipts(ledger)) == 10
         assert ledger.info.status == "finished"
         assert ledger.info.shard() is None
         assert ledger.info.merged() == [run_id(1), run_id(2), run_id(3)]
@@ -310,7 +310,7 @@ def test_each_receipt_is_held_against_its_own_run(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Code and costs are its own, too."""
-    monkeypatch.setattr(task_metadata, "code_digest", lambda _task: CODE)
+    monkeypatch.setattr(fact_log, "code_digest", lambda _task: CODE)
     sources = [make(1, 2, budget="3"), make(2, 2, budget="4.5")]
     with Ledger.open(sources[1], write=True) as ledger:
         record_code(ledger, ["t"], {"t": object()})

@@ -14,7 +14,6 @@ from pytest_manifest.errors import DispatchError
 from pytest_manifest.ledger import TO_REUSE
 from pytest_manifest.run.inflight import PendingAttempts
 from pytest_manifest.run.resume import refuse_traces
-from pytest_manifest.run.resume_rules import ResumeRules
 from pytest_manifest.schema import Receipt
 from tests.reports import EMPTIED, add_receipts, is_emptied, note
 from tests.unit.resume_rig import ResumeRig, entry, resume_rig
@@ -37,7 +36,7 @@ def refused(rig: ResumeRig, why: str, *selected: str) -> None:
     """Nothing is sent, not even where one insists, and the ledger is as it was."""
     waiting, held = list(rig.world.queue), dict(rig.world.unacked)
     for unsafe in (False, True):
-        made = rig.make(selected or None, rules=ResumeRules(unsafe=unsafe))
+        made = rig.make(selected or None, unsafe=unsafe)
         said = (
             rf"run\.sqlite: is older than what was sent by it: {why}; nothing was sent: go on with"
         )

@@ -42,7 +42,7 @@ class Book:
             in_flight=lambda: self.flights,
             ended=threading.Event(),
             live_warnings=self.remarks,
-            nobody_since=None,
+            signals=SimpleNamespace(nobody_since=None),
         )
         self.run = cast("Run", run)
 

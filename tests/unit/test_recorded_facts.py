@@ -15,13 +15,12 @@ from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.facts import document_of
 from pytest_manifest.results.backend_results import BackendResult
 from pytest_manifest.run.connections import NodeFinding, add_nodes, record_unknown_workers
-from pytest_manifest.run.fact_log import FactLog, note_emptied
+from pytest_manifest.run.fact_log import FactLog, note_emptied, record_own_limits
 from pytest_manifest.run.inflight import TIMEOUT_GRACE
 from pytest_manifest.run.schedule import REPEATS
-from pytest_manifest.run.task_metadata import record_own_limits
 from pytest_manifest.schema.facts import FactSource, Kind, Sending
 from pytest_manifest.schema.run_facts import JobFact, JobFacts, RunFact, Segment
-from tests.reports import add_starts
+from tests.reports import add_starts, facts_after
 from tests.unit.ledger_support import INFO, MOMENT, receipt, start
 from tests.unit.record_support import SENT_AT
 from tests.unit.resume_rig import ResumeRig, resume_rig
@@ -78,7 +77,7 @@ def test_what_passes_has_two_facts() -> None:
     with rig(Plan((entry(),))) as made:
         made.finish()
         assert of(made) == [*SENT, ("started",), ("ended", "succeeded")]
-        found = [one.fact.kind for one in made.ledger.facts.after(0) if one.entry]
+        found = [one.fact.kind for one in facts_after(made.ledger, 0) if one.entry]
         assert found == [Kind.STARTED, Kind.ENDED]
 
 

@@ -13,7 +13,7 @@ from redis import Redis, SSLConnection
 from pytest_manifest.results.backend_results import BackendResult, ResultReader
 from pytest_manifest.results.collector import SWEEP_STOCK, ReceiptCollector
 from pytest_manifest.results.stream import StreamReader, redis_url
-from pytest_manifest.run.context import OUTAGE_LIMIT, FailureWindow
+from pytest_manifest.run.connections import OUTAGE_LIMIT, FailureWindow
 from pytest_manifest.run.inflight import PendingAttempt
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.stream_records import STREAM_FIELD

@@ -13,16 +13,17 @@ import pytest
 
 from pytest_manifest import signing as keys
 from pytest_manifest.errors import DispatchError, LedgerError
-from pytest_manifest.ledger import Descendant, ReusedFrom
+from pytest_manifest.ledger import Descendant
 from pytest_manifest.ledger.files import RunFiles
+from pytest_manifest.ledger.rows import note_of
 from pytest_manifest.processes import own_identity
 from pytest_manifest.run.casebook import require_signatures
 from pytest_manifest.run.inflight import TIMEOUT_GRACE
 from pytest_manifest.run.resume import Resume, resume_run
-from pytest_manifest.run.resume_rules import ResumeRules
 from pytest_manifest.run.search import Departures, WorkerFacts
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.schema import Receipt
+from pytest_manifest.schema.facts import Reused
 from pytest_manifest.worker import signing
 from tests.reports import add_starts, is_emptied, started
 from tests.simulation.stack import address
@@ -137,7 +138,7 @@ def test_what_is_insisted_on_is_sent_all_the_same(rig: ResumeRig) -> None:
     """And it is written down that somebody has asked for it."""
     delivery = rig.begin("a")
     rig.world.workers["w1@box"].running.remove(delivery)
-    rig.resume(["a"], rules=ResumeRules(unsafe=True))
+    rig.resume(["a"], unsafe=True)
     (again,) = rig.to_send()
     assert again.number == 2
     with rig.ledger() as ledger:
@@ -292,7 +293,7 @@ def test_a_run_that_has_reused_and_sent_nothing_has_nothing_to_lose(
     rig.world.began_stream = False
     with rig.ledger() as ledger:
         ledger.attempts.mark([rig.task_id(name) for name in "bc"], "planned")
-        origin = ReusedFrom("r", "a", 1, INFO.run, rig.sent_at).note()
+        origin = note_of(Reused(run="r", entry="a", attempt=1, by=INFO.run, at=rig.sent_at))
         ledger._db.connection.execute(
             "UPDATE jobs SET state = 'reused', attempt = 0, reused_from = ? WHERE name = 'a'",
             (origin,),
@@ -490,11 +491,11 @@ def test_a_resumed_run_is_made_of_its_ledger(tmp_path: Path, *, is_private: bool
     """A stack of ours may hold jobs from the beginning."""
     with resume_rig(tmp_path, is_private=is_private) as rig:
         at, settings = address(is_private=is_private), RunSettings(folder=tmp_path)
-        rules = ResumeRules(unsafe=True)
-        run = resume_run(rig.manifest, rig.path, ["b"], at, settings, rules)
+        unsafe = True
+        run = resume_run(rig.manifest, rig.path, ["b"], at, settings, unsafe=unsafe)
         assert run.info.run == "20261124T150000-0123abcd"
-        assert run.leaves_jobs == is_private
-        strategy = run._strategy
+        assert run.state.leaves_jobs == is_private
+        strategy = run.strategy
         assert isinstance(strategy, Resume)
         state = strategy.state
         assert (state.manifest, state.files) == (rig.manifest, RunFiles(rig.path))
@@ -504,7 +505,7 @@ def test_a_resumed_run_is_made_of_its_ledger(tmp_path: Path, *, is_private: bool
         strategy.take_effect()
         assert [one.entry.id for one in rig.to_send()] == ["b"]
     with pytest.raises(LedgerError):
-        resume_run(rig.manifest, tmp_path / "none.sqlite", ["b"], at, settings, rules)
+        resume_run(rig.manifest, tmp_path / "none.sqlite", ["b"], at, settings, unsafe=unsafe)
 
 
 @pytest.mark.parametrize("by", [-3600.0, 3600.0], ids=["behind", "ahead"])

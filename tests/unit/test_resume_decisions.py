@@ -15,7 +15,7 @@ from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.manifest import Manifest, write_manifest
 from pytest_manifest.run.fact_log import note_emptied
 from pytest_manifest.run.resume import Known, decisions, preview
-from pytest_manifest.run.resume_rules import Decision, ResumeRules
+from pytest_manifest.run.resume_rules import Decision
 from pytest_manifest.schema import Entry, Header, Receipt, VerdictStatus
 from pytest_manifest.schema.statuses import OF_ITS_PROCESS
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
@@ -24,7 +24,6 @@ from tests.reports import add_receipts, add_starts
 from tests.unit.ledger_support import INFO, MOMENT, start, verdict
 
 NAMES = ("a", "b", "c")
-RULES = ResumeRules()
 RISKY = "; it may have run and is not idempotent"
 DOUBLE = "rejected, but its message is there twice"
 GOES_ON = "its job has ended, and tasks that it started may still run"
@@ -100,7 +99,7 @@ class Resumed:
     def decide(
         self,
         selected: Sequence[str] = ("a",),
-        rules: ResumeRules = RULES,
+        unsafe: bool = False,
         *,
         manifest: Manifest | None = None,
         **known: Any,
@@ -109,18 +108,18 @@ class Resumed:
         made = Known(last, self.ledger.verdicts.statuses(), **known)
         entries = (manifest or self.manifest).some(selected)
         judged = Judging(self.ledger).each(entries)
-        return [decision for _, decision in decisions(made, judged, rules)]
+        return [decision for _, decision in decisions(made, judged, unsafe=unsafe)]
 
     def preview(
         self,
         selected: Sequence[str] = ("a",),
-        rules: ResumeRules = RULES,
+        unsafe: bool = False,
         *,
         gone: bool = False,
         manifest: Manifest | None = None,
     ) -> list[Decision]:
         return preview(
-            self.path, manifest or self.manifest, iter(selected), rules, stack_is_gone=gone
+            self.path, manifest or self.manifest, iter(selected), unsafe=unsafe, stack_is_gone=gone
         )
 
 
@@ -167,7 +166,7 @@ def test_the_users_rules_hold(run: Resumed) -> None:
     """For each entry."""
     run.begin("a")
     assert run.decide() == [leaves(f"lost in flight{RISKY}")]
-    assert run.decide(rules=ResumeRules(unsafe=True)) == [sends("lost in flight", unsafe=True)]
+    assert run.decide(unsafe=True) == [sends("lost in flight", unsafe=True)]
 
 
 def test_what_a_worker_has_begun_may_have_run(run: Resumed) -> None:
@@ -256,9 +255,7 @@ def test_without_a_look_a_run_that_goes_on_may_run_anything(run: Resumed) -> Non
     """Its reports are not all read."""
     run.ledger.info.set_status("running")
     assert run.preview(gone=True) == [leaves(f"lost in flight{RISKY}")]
-    assert run.preview(rules=ResumeRules(unsafe=True), gone=True) == [
-        sends("lost in flight", unsafe=True)
-    ]
+    assert run.preview(unsafe=True, gone=True) == [sends("lost in flight", unsafe=True)]
 
 
 def test_verdicts_that_are_none_are_looked_at_anew(run: Resumed) -> None:

@@ -8,11 +8,12 @@ from unittest import mock
 
 import pytest
 
-from pytest_manifest.ledger import Descendant, ReusedFrom
+from pytest_manifest.ledger import Descendant
+from pytest_manifest.ledger.rows import note_of
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.run import resume
 from pytest_manifest.run.fact_log import note_emptied, stamp
-from pytest_manifest.schema.facts import Recalled, Withheld
+from pytest_manifest.schema.facts import Recalled, Reused, Withheld
 from tests.reports import is_emptied, node, note
 from tests.unit.ledger_support import INFO
 from tests.unit.resume_rig import ResumeRig, entry, resume_rig
@@ -103,7 +104,7 @@ def test_a_run_that_has_sent_nothing_in_any_way_has_nothing_to_lose(rig: ResumeR
     unsend(rig, "c", state="withheld")
     rig.world.began_stream = False
     with rig.ledger() as ledger:
-        origin = ReusedFrom("r", "a", 1, INFO.run, rig.sent_at).note()
+        origin = note_of(Reused(run="r", entry="a", attempt=1, by=INFO.run, at=rig.sent_at))
         ledger._db.connection.execute(
             "UPDATE jobs SET state = 'reused', attempt = 0, reused_from = ? WHERE name = 'a'",
             (origin,),

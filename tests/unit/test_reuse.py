@@ -16,7 +16,7 @@ from pytest_manifest import signing as keys
 from pytest_manifest.analysis.reading import read_records
 from pytest_manifest.analysis.statistics import statistics
 from pytest_manifest.errors import DispatchError, LedgerError
-from pytest_manifest.ledger import SECRETS, TO_REUSE, AttemptRow, Ledger, ReusedFrom
+from pytest_manifest.ledger import SECRETS, TO_REUSE, AttemptRow, Ledger
 from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.ledger.merge import merge_files
 from pytest_manifest.ledger.run_info import REUSED_RUNS
@@ -31,14 +31,14 @@ from pytest_manifest.run.exports import exported_lines, ledger_of_receipts
 from pytest_manifest.run.locks import RunLock
 from pytest_manifest.run.reuse import refuse_unlooked, take_over_passes
 from pytest_manifest.schema import Entry, Receipt
-from pytest_manifest.schema.facts import Started
+from pytest_manifest.schema.facts import Reused, Started
 from pytest_manifest.schema.summary import RunSummary
 from pytest_manifest.schema.wire import json_sha256
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict import Costs
 from pytest_manifest.worker import signing
 from tests.ledger_edits import make_editable
-from tests.reports import add_receipts, starts_by_task
+from tests.reports import add_receipts, all_receipts, starts_by_task
 from tests.unit.cli_support import as_json, manifest
 from tests.unit.record_support import RUN, SENT_AT
 from tests.unit.reuse_rig import CODE, CODES, OTHER, Rig, double
@@ -181,7 +181,7 @@ def test_a_secret_of_the_earlier_run_is_one_of_the_new_run(
     monkeypatch.setattr(texts.hidden_values, "now", texts.Hidden())
     record = rig.begun([double("a")])
     record.attempt("a", code=CODE)
-    record.ledger.info.add_task_ids(SECRETS, ["hunter2-of-monday"])
+    record.ledger.info.add_texts(SECRETS, ["hunter2-of-monday"])
     rig.finish(record)
     run = rig.reuse([double("a")])
     with Ledger.open(run.path) as ledger:
@@ -225,9 +225,9 @@ def test_a_pass_that_lies_is_found_out(rig: Rig) -> None:
     rig.finish(record)
     run = rig.reuse([double("a")])
     assert run.sent == ["a"]
-    assert "1 earlier pass would not pass" in run.notices
+    assert "1 earlier pass is none as judged now" in run.notices
     with Ledger.open(run.path) as ledger:
-        assert list(ledger.events.all_receipts()) == []
+        assert all_receipts(ledger) == []
         assert [row.state for row in ledger.attempts.all()] == ["planned"]
 
 
@@ -537,9 +537,9 @@ def test_a_receipt_as_it_comes_is_told_as_reused(rig: Rig) -> None:
 
 def test_what_was_reused_and_passes_no_more_is_sent_when_the_run_goes_on() -> None:
     """This run has never sent it, so it cannot run twice by that, ``idempotent`` or not."""
-    origin = ReusedFrom(RUN, "a", 1, "20261125T150000-0badcafe", SENT_AT)
+    origin = Reused(run=RUN, entry="a", attempt=1, by="20261125T150000-0badcafe", at=SENT_AT)
     row = AttemptRow("t", "a", 0, 0, "reused", SENT_AT, None, reused_from=origin)
     state = resume_rules.EntryState(last=row, status="failed")
     entry = Entry.model_validate(double("a"))
-    decided = resume_rules.decide(entry, state, resume_rules.ResumeRules())
+    decided = resume_rules.decide(entry, state, unsafe=False)
     assert decided == resume_rules.Decision("a", "send", "what was reused is failed")

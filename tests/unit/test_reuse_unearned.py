@@ -22,7 +22,7 @@ from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.schema.wire import arguments_sha256, json_sha256
 from pytest_manifest.worker import signing
 from tests.ledger_edits import make_editable
-from tests.reports import EMPTIED, add_receipts, add_starts, note, started
+from tests.reports import EMPTIED, add_receipts, add_starts, all_receipts, note, started
 from tests.unit.record_support import RUN, SENT_AT, RecordWriter
 from tests.unit.reuse_rig import CODE, CODES, Reused, Rig, Row, double
 from tests.verdicts import evaluate
@@ -100,7 +100,7 @@ def test_a_pass_by_a_receipt_that_was_changed_does_not_count(
     run = rig.reuse([double("a")])
     assert run.sent == ["a"]
     with Ledger.open(run.path) as ledger:
-        assert list(ledger.events.all_receipts()) == []
+        assert all_receipts(ledger) == []
 
 
 def test_the_end_of_an_execution_that_nobody_has_begun_does_not_count(rig: Rig) -> None:
@@ -173,7 +173,7 @@ def test_a_descendant_that_is_said_to_have_passed_has_passed(rig: Rig, end: dict
     rig.finish(record)
     run = rig.reuse([TREE])
     assert (run.sent, run.broken()) == (["t"], [])
-    assert "1 earlier pass would not pass" in run.notices
+    assert "1 earlier pass is none as judged now" in run.notices
 
 
 @pytest.mark.parametrize(("children", "grandchildren"), [(2, 0), (1, 1)])
@@ -256,7 +256,7 @@ def test_a_pass_that_its_own_run_has_corrected_since_is_reused_of_no_other(rig: 
     corrected(rig)
     run = rig.reuse([double("a")])
     assert run.sent == ["a"]
-    assert "1 reused pass is none any more in the run that had sent it" in run.notices
+    assert "1 earlier pass is none any more in the run that had sent it" in run.notices
 
 
 def test_a_run_that_has_it_as_passed_is_no_hindrance(rig: Rig) -> None:
@@ -312,7 +312,7 @@ def test_a_run_of_which_nobody_can_tell_whether_it_goes_on_is_not_reused(
         raise PermissionError(13, "Permission denied", str(path))
 
     rig.passed([double("a")])
-    monkeypatch.setattr("pytest_manifest.run.earlier_passes.is_held", is_held)
+    monkeypatch.setattr("pytest_manifest.run.reuse.is_held", is_held)
     refused(rig, [double("a")], "whether its run goes on is not known", named=named)
 
 

@@ -12,7 +12,7 @@ import pytest
 from pytest_manifest.broker.locating import BrokerSnapshot
 from pytest_manifest.broker.preflight import Presence, Unreadable
 from pytest_manifest.errors import StackError
-from pytest_manifest.run.context import EngineContext
+from pytest_manifest.run.connections import EngineContext
 from pytest_manifest.run.engine import Absence, Ending
 from pytest_manifest.run.settings import RunSettings, Signals
 from pytest_manifest.schema import Entry

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.files import RunFiles
-from pytest_manifest.manifest import Manifest, read_manifest, write_manifest
+from pytest_manifest.manifest import Manifest, write_manifest
 from pytest_manifest.run import RunSettings, audit_run
-from pytest_manifest.run.changes import EarlierLines, keep_manifest
+from pytest_manifest.run.changes import keep_manifest
 from pytest_manifest.schema import Entry, Expectations, Header, VerdictStatus
 from pytest_manifest.urls import StackAddress
 from tests.unit.record_support import FAILED, RecordWriter
@@ -101,20 +100,3 @@ def test_without_the_runs_own_manifest_all_are_judged_again(
         assert changes(record, manifest, tmp_path / "scratch") == {"e-3": "failed"}
     finally:
         away.rename(kept)
-
-
-def test_an_earlier_manifest_is_read_along(record: RecordWriter) -> None:
-    """In the same order nothing of it is kept; otherwise its ids are looked up."""
-    lean = read_manifest(record.manifest.path, lean=True)
-    with closing(EarlierLines(lean)) as earlier:
-        lines = [earlier.line(name) for name in NAMES]
-        assert "_index" not in vars(lean)
-        assert earlier.line("e-3") == lines[3]
-        assert [earlier.line("new"), earlier.line("e-4"), earlier.line("e-2")] == [
-            None,
-            lines[4],
-            lines[2],
-        ]
-    assert all(
-        line and f'"{name}"'.encode() in line for name, line in zip(NAMES, lines, strict=True)
-    )

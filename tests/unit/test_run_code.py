@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.ledger import Ledger, RunInfo
-from pytest_manifest.run import task_metadata
-from pytest_manifest.run.task_metadata import OwnLimits, record_code, record_own_limits
+from pytest_manifest.run import fact_log
+from pytest_manifest.run.fact_log import OwnLimits, record_code, record_own_limits
 from pytest_manifest.schema import Entry
-from pytest_manifest.schema.facts import Kind
+from pytest_manifest.schema.run_facts import TaskFact
 from pytest_manifest.verdict.case import case_of
 
 BEGIN = datetime(2026, 11, 24, 15, tzinfo=timezone.utc)
@@ -28,9 +28,9 @@ def test_code_is_recorded_where_it_is_another_than_before(
     that the app does not have has none."""
     with Ledger.create(tmp_path / "r.sqlite", INFO) as ledger:
         for digest in ("py3.11:old", "py3.11:old", "py3.11:new", ""):
-            monkeypatch.setattr(task_metadata, "code_digest", lambda _task, found=digest: found)
+            monkeypatch.setattr(fact_log, "code_digest", lambda _task, found=digest: found)
             record_code(ledger, ["t", "elsewhere"], {"t": object()})
-        known = [one.fact for one in ledger.facts.of_kind(Kind.TASK)]
+        known = list(ledger.facts.of_kind(TaskFact))
     assert [(getattr(one, "task", ""), getattr(one, "code", "")) for one in known] == [
         ("t", "py3.11:old"),
         ("t", "py3.11:new"),
@@ -43,22 +43,22 @@ def test_a_limit_holds_for_what_is_sent_from_then_on(
     """What was sent before the first one by the clock was sent after it, and the clock set back."""
     with Ledger.create(tmp_path / "r.sqlite", INFO) as ledger:
         for hour, seconds in enumerate((5.0, 5.0, 7.0)):
-            monkeypatch.setattr(task_metadata, "utc_now", lambda now=BEGIN + hour * HOUR: now)
+            monkeypatch.setattr(fact_log, "utc_now", lambda now=BEGIN + hour * HOUR: now)
             record_own_limits(ledger, {"t": seconds})
         limits = OwnLimits(ledger)
     held = [limits.seconds("t", INFO.run, BEGIN + n * HOUR) for n in (-1, 0, 1, 2)]
     assert held == [5.0, 5.0, 5.0, 7.0]
     assert limits.seconds("t", INFO.run, None) == 7.0
     assert limits.seconds("u", INFO.run, BEGIN) is None
-    assert limits.of_run(Entry(id="a", task="t"), INFO.run, BEGIN).timeout == 5.0
+    assert limits.seconds("t", INFO.run, BEGIN) == 5.0
 
 
 def test_what_was_sent_after_the_clock_was_set_back_is_held_against_the_code_as_well(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the clock it was sent before the run knew any code; without one any code would do."""
-    monkeypatch.setattr(task_metadata, "utc_now", lambda: BEGIN)
-    monkeypatch.setattr(task_metadata, "code_digest", lambda _task: "py3.11:ours")
+    monkeypatch.setattr(fact_log, "utc_now", lambda: BEGIN)
+    monkeypatch.setattr(fact_log, "code_digest", lambda _task: "py3.11:ours")
     with Ledger.create(tmp_path / "r.sqlite", INFO) as ledger:
         record_code(ledger, ["t"], {"t": object()})
         ledger.attempts.plan([("0123abcd-1", "a", 1, 0)])

@@ -13,7 +13,7 @@ from pytest_manifest.ledger import (
 )
 from pytest_manifest.run.fact_log import note_emptied
 from pytest_manifest.run.missing import why_starts_may_lack
-from pytest_manifest.run.resume_rules import EntryState, ResumeRules, decide
+from pytest_manifest.run.resume_rules import EntryState, decide
 from pytest_manifest.schema.run_facts import NodeFact, RunOver, StoreFact
 from tests.reports import EMPTIED, GAVE_UP, node, note
 from tests.unit.ledger_support import INFO
@@ -133,12 +133,12 @@ def test_what_was_turned_away_is_left_while_its_message_is_there_twice() -> None
     """One worker has turned it away, and the broker may give it to another one."""
     queued = EntryState(row(), status="revoked", location="queued", turned_away=True)
     for one in (ONCE, IDEMPOTENT):
-        decision = decide(one, queued, ResumeRules())
+        decision = decide(one, queued, unsafe=False)
         assert (decision.action, decision.unsafe) == ("leave", True)
         assert decision.reason == "revoked, but its message is there twice"
-        assert decide(one, queued, ResumeRules(unsafe=True)).action == "send"
+        assert decide(one, queued, unsafe=True).action == "send"
     gone = EntryState(row(), status="revoked", location="missing", turned_away=True)
-    assert decide(ONCE, gone, ResumeRules()).action == "send"
+    assert decide(ONCE, gone, unsafe=False).action == "send"
 
 
 def test_a_start_and_an_end_that_come_late_together_are_one_correction() -> None:

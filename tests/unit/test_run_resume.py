@@ -20,7 +20,6 @@ from pytest_manifest.run.resume_rules import (
     SHOWN,
     Decision,
     EntryState,
-    ResumeRules,
     attempts_to_send,
     decide,
     describe_decisions,
@@ -92,37 +91,37 @@ def test_an_entry_is_decided_by_what_is_known_of_it(
     state: EntryState, action: str, reason: str
 ) -> None:
     """What passed stays, what is under way is waited for, the rest is sent with its reason."""
-    decision = decide(ONCE, state, ResumeRules())
+    decision = decide(ONCE, state, unsafe=False)
     assert decision == Decision("a", action, reason, unsafe=action == "leave")  # type: ignore[arg-type]  # a literal of the table
 
 
 def test_what_may_have_run_is_sent_where_that_is_declared_or_demanded() -> None:
     """An idempotent entry is, and any other with --manifest-resume=unsafe."""
     state = EntryState(row(), status="crashed", may_have_started=True)
-    assert decide(IDEMPOTENT, state, ResumeRules()).action == "send"
-    assert decide(ONCE, state, ResumeRules(unsafe=True)).action == "send"
-    assert decide(ONCE, state, ResumeRules()).action == "leave"
+    assert decide(IDEMPOTENT, state, unsafe=False).action == "send"
+    assert decide(ONCE, state, unsafe=True).action == "send"
+    assert decide(ONCE, state, unsafe=False).action == "leave"
     twice = EntryState(row(), status="rejected", location="queued", turned_away=True)
-    insisted = decide(ONCE, twice, ResumeRules(unsafe=True))
+    insisted = decide(ONCE, twice, unsafe=True)
     assert insisted == Decision("a", "send", "rejected")
 
 
 @pytest.mark.parametrize(
-    ("entry", "rules", "later"),
+    ("entry", "unsafe", "later"),
     [
-        (IDEMPOTENT, ResumeRules(), True),
-        (ONCE, ResumeRules(unsafe=True), True),
-        (ONCE, ResumeRules(), False),
+        (IDEMPOTENT, False, True),
+        (ONCE, True, True),
+        (ONCE, False, False),
     ],
 )
 def test_an_old_tree_is_waited_for_before_its_entry_is_sent_again(
-    entry: Entry, rules: ResumeRules, later: bool
+    entry: Entry, unsafe: bool, later: bool
 ) -> None:
     """And then it is sent, where it would have been without that tree."""
     state = EntryState(
         row(), status="failed", location="with_worker", may_have_started=True, tree_goes_on=True
     )
-    decision = decide(entry, state, rules)
+    decision = decide(entry, state, unsafe=unsafe)
     reason = "its job has ended, and tasks that it started may still run"
     risky = later and not entry.idempotent
     assert decision == Decision("a", "wait", reason, risky, later)
@@ -171,7 +170,7 @@ def test_nothing_is_silently_run_twice(
     """What is under way, or may have run and is not idempotent, is never sent of itself."""
     entry = IDEMPOTENT if idempotent else ONCE
     state = EntryState(row(send_state), status, location, started)
-    decision = decide(entry, state, ResumeRules(unsafe=unsafe))
+    decision = decide(entry, state, unsafe=unsafe)
     if decision.action != "send":
         return
     assert location in (None, "missing")

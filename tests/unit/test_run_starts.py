@@ -14,7 +14,7 @@ import pytest
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.run.fact_log import FactLog
 from pytest_manifest.run.intake import add_repeated_starts
-from pytest_manifest.schema.facts import Kind, Started
+from pytest_manifest.schema.facts import Started
 from tests.reports import add_starts, started
 from tests.unit.ledger_support import INFO, MOMENT
 
@@ -40,7 +40,7 @@ def clashes(ledger: Ledger, *starts: Started) -> list[str]:
     for one in starts:
         add_repeated_starts(ledger, facts, one.job, [one])
     facts.write()
-    told = Counter(found.fact.job for found in ledger.facts.of_kind(Kind.STARTED))
+    told = Counter(found.job for found in ledger.facts.of_kind(Started))
     kept = Counter(dict.fromkeys([TASK_ID, "t-b"], 0))
     for task_id in kept:
         kept[task_id] = len(ledger.events.starts(task_id))

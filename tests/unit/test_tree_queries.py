@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_manifest.ledger import Descendant
-from pytest_manifest.ledger.tree_queries import TreeTotals
+from pytest_manifest.ledger.descendants import TreeTotals
 from tests.reports import add_receipts
 from tests.unit.ledger_support import verdict
 from tests.unit.tree_support import BEGAN, Trees, descendant_receipt, times

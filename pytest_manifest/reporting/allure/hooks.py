@@ -291,7 +291,7 @@ def environment(report: RunReport, runs: Sequence[Run]) -> dict[str, str]:
         add("entries", run.info.entries)
         add("broker", run.info.broker)
         add("stack", "private" if run.info.is_private else "existing")
-        add("workers", run.workers)
+        add("workers", run.state.workers)
         for name, value in shown_params(run.manifest.header).items():
             add(f"option {name}", value if isinstance(value, str) else short(value))
     for package in _PACKAGES:
