@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
@@ -383,7 +383,9 @@ class EngineContext:
         self.locator, self.departures = connections.locator, connections.departures
         self.queues, self.added_queues = connections.queues, connections.added_queues
         self.held_for = connections.held_for
-        self.record_unknown_workers = partial(connections.record_unknown_workers, ledger)
+        self.record_unknown_workers: Callable[[], None] = partial(
+            connections.record_unknown_workers, ledger
+        )
         is_open = connections.publisher is not None
         self.look_for_workers = connections.look_for_workers if is_open else None
         self.look_for_unreadable = connections.look_for_unreadable
