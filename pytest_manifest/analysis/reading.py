@@ -16,10 +16,10 @@ from typing import NamedTuple, TypeVar
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, Origin, TryRecord
 from pytest_manifest.ledger import AttemptRow, Ledger
 from pytest_manifest.ledger.queries import History, StoredEntry
-from pytest_manifest.ledger.rows import EntryVerdict, ReusedFrom, receipt_of
+from pytest_manifest.ledger.rows import EntryVerdict, receipt_of
 from pytest_manifest.manifest import Manifest, id_and_task
 from pytest_manifest.schema import Entry, Receipt, Verdict, exact, shown
-from pytest_manifest.schema.facts import Started
+from pytest_manifest.schema.facts import Reused, Started
 from pytest_manifest.schema.receipts import Retried, actual_cost
 from pytest_manifest.schema.statuses import outcome_of
 from pytest_manifest.verdict import Costs
@@ -98,7 +98,9 @@ def _usual(stored: StoredEntry, unusual: Container[str]) -> History | None:
         verdict=verdict,
         reused_from=None
         if by is None
-        else ReusedFrom(receipt.run, receipt.entry, receipt.attempt, by.run, by.at),
+        else Reused(
+            run=receipt.run, entry=receipt.entry, attempt=receipt.attempt, by=by.run, at=by.at
+        ),
     )
     return History([row], EntryVerdict(0, verdict, receipt))
 
