@@ -10,7 +10,7 @@ drawn on the line below, and the cursor returns to where it was. The footer is r
 everything behind the cursor, wherever that is, so a wrong guess of a column, a resized window or a
 foreign write cannot make that clear anything else.
 
-Put progress into words: a line for a terminal, one for a log, one for a receipt.
+Put progress into words: a line for a terminal, one for a log.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, Protocol, TextIO
+from typing import Final, Literal, Protocol, TextIO
 
 import pytest
 
@@ -33,12 +33,7 @@ from pytest_manifest.console import begin_line, is_terminal_reporter, terminal_f
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.reporting.progress_meter import Meter, ProgressStats
 from pytest_manifest.reporting.run_report import RunReport
-from pytest_manifest.schema.statuses import SIGNS, outcome
 from pytest_manifest.text import cells, clock, cut, short_rate, terminal_line
-
-if TYPE_CHECKING:
-    from pytest_manifest.ledger import EntryVerdict
-
 
 Mode = Literal["line", "log", "off"]
 
@@ -54,13 +49,10 @@ class Progress:
         reporter: pytest.TerminalReporter,
         meter: Meter,
         view: LineView | LogView,
-        *,
-        receipts: bool,
     ) -> None:
         self._reporter = reporter
         self._meter = meter
         self._view = view
-        self._receipts = receipts
         # With capture=fd a test's prints do not reach the terminal.
         self._unseen = reporter.config.getoption("capture", "no") != "fd"
         self._next = 0.0
@@ -72,7 +64,7 @@ class Progress:
             return math.inf
         now = time.monotonic()
         try:
-            if now >= self._next or self._receipts:
+            if now >= self._next:
                 self._read(now)
             if self._ended:
                 return math.inf
@@ -84,48 +76,23 @@ class Progress:
     def _read(self, now: float) -> None:
         over = self._meter.over  # asked before the reading, so that the last verdicts are read
         stats = self._meter.read()
-        written = self._receipts and self._write_receipts()
-        written = self._write_warnings() or written
-        took = time.monotonic() - now
-        if over:
-            self._end(stats)
-        elif now >= self._next or written:
-            self._next = now + max(self._view.period, took / SHARE)
-            self._view.show(stats)
-
-    def _write_warnings(self) -> bool:
-        """Write a line for each new warning of a run; return whether there was one."""
-        fresh = self._meter.new_warnings()
-        for warning in fresh:
+        for warning in self._meter.new_warnings():
             begin_line(self._reporter)
             self._reporter.write_line(f"note: {warning}", yellow=True)
             self._reporter.flush()
-        return bool(fresh)
-
-    def _write_receipts(self) -> bool:
-        """Write a line for each entry with a new verdict; return whether there was one."""
-        encoding = getattr(sys.stdout, "encoding", None) or "ascii"
-        fresh = self._meter.new_verdicts()
-        for found in fresh:
-            text, color = receipt_line(found, encoding)
-            if self._reporter.showlongtestinfo:
-                # As pytest writes its own lines: the next line ends this one, and none is empty.
-                self._reporter.write_ensure_prefix("receipt ", text, **{color: True})
-                self._reporter.flush()
-            else:
-                begin_line(self._reporter)
-                self._reporter.write_line(f"receipt {text}", **{color: True})
-        return bool(fresh)
+        took = time.monotonic() - now
+        if over:
+            self._end(stats)
+        else:
+            self._next = now + max(self._view.period, took / SHARE)
+            self._view.show(stats)
 
     def finish(self) -> None:
         """Show the last numbers, and stop."""
         if self._ended:
             return
         try:
-            stats = self._meter.read()
-            if self._receipts:
-                self._write_receipts()
-            self._end(stats)
+            self._end(self._meter.read())
         except (ManifestToolError, OSError):
             self._give_up()
 
@@ -146,10 +113,8 @@ class Progress:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logstart(self) -> None:
-        if self._receipts:
-            self.tick()
         if self._unseen and not self._ended:
-            self._view.give_way()
+            self._view.wipe()
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logfinish(self) -> None:
@@ -158,7 +123,7 @@ class Progress:
     @pytest.hookimpl(tryfirst=True)
     def pytest_keyboard_interrupt(self) -> None:
         if not self._ended:
-            self._view.give_way()
+            self._view.wipe()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
@@ -174,21 +139,16 @@ def begin_progress(config: pytest.Config, report: RunReport) -> None:
     mode = mode_for(reporter, report)
     if mode == "off":
         return
-    earlier = report.options.resume or report.options.audit
-    receipts = reporter.verbosity >= 2
-    # A run of a few quick jobs may be over by now; its receipts are shown in any case.
-    if all(run.ended.is_set() for run in report.runs) and (earlier or not receipts):
+    if all(run.ended.is_set() for run in report.runs):
         return
-    view: LineView | LogView | None = None
-    if mode == "line":
-        view = _line_view(reporter)
-    if view is None:
-        view = LogView(reporter)
+    view: LineView | LogView = LogView(reporter)
+    with contextlib.suppress(AttributeError, TypeError):  # a file that cannot be watched
+        view = LineView(reporter) if mode == "line" else view
     try:
-        meter = Meter(report.runs, anew=not earlier)
+        meter = Meter(report.runs, anew=not (report.options.resume or report.options.audit))
     except ManifestToolError:
         return
-    progress = Progress(reporter, meter, view, receipts=receipts)
+    progress = Progress(reporter, meter, view)
     config.pluginmanager.register(progress, name)
     report.pollers.append(progress.tick)
 
@@ -214,16 +174,6 @@ def mode_for(reporter: object, report: RunReport) -> Mode:
     # Workers of xdist that do not capture write to the terminal at any moment.
     unsteady = report.role == "controller" and reporter.config.getoption("capture", "no") == "no"
     return "log" if unsteady or sys.platform == "win32" else "line"
-
-
-def _line_view(reporter: pytest.TerminalReporter) -> LineView | None:
-    """Return a view of one line; None if writes to the terminal's file cannot be watched."""
-    file = terminal_file(reporter.config)
-    others = [stream for stream in (sys.stdout, sys.stderr) if stream and stream.isatty()]
-    try:
-        return LineView(reporter, Footer([file, *others]))
-    except (AttributeError, TypeError):
-        return None
 
 
 LEAST_NAME: Final = 12
@@ -327,27 +277,6 @@ def _unmarked(text: str, **_markup: bool) -> str:
     return text
 
 
-def receipt_line(found: EntryVerdict, encoding: str = "utf-8") -> tuple[str, str]:
-    """Return verdict, entry, runtime and worker of a new verdict, and the line's colour.
-
-    A dash stands for a runtime or worker that is not known, and ``reused`` for the runtime of what
-    an earlier run has run.
-    """
-    verdict, receipt = found.verdict, found.receipt
-    runtime = None if receipt is None else receipt.runtime
-    worker = None if receipt is None else receipt.worker
-    took = "-" if runtime is None else f"{runtime:.3f} s"
-    if receipt is not None and receipt.reused is not None:
-        took, worker = "reused", None
-    words = [
-        verdict.verdict,
-        terminal_line(verdict.entry, encoding),
-        took,
-        terminal_line(worker or "-", encoding),
-    ]
-    return "  ".join(words), SIGNS[outcome(verdict.verdict)].colour
-
-
 PERIOD: Final = 0.2
 """Seconds from one reading of the ledgers to the next, for a line that is rewritten."""
 LOG_PERIOD: Final = 1.0
@@ -356,45 +285,6 @@ REDRAW: Final = 0.05
 FIRST: Final = 10.0
 LONGEST: Final = 60.0
 """Seconds to the first line of a log; the pause doubles from line to line, up to the longest."""
-
-
-class LineView:
-    """Show one line at the bottom of a terminal, rewritten."""
-
-    period = PERIOD
-
-    def __init__(self, reporter: pytest.TerminalReporter, footer: Footer) -> None:
-        self._markup = reporter.config.get_terminal_writer().markup
-        self._footer = footer
-        self._stats: ProgressStats | None = None
-        self._drawn = 0.0
-
-    def show(self, stats: ProgressStats, *, last: bool = False) -> None:
-        self._stats = None if last else stats
-        self._draw(time.monotonic())
-
-    def redraw(self, now: float) -> float:
-        """Draw what was wiped again if it is time; return the moment at which to call this next."""
-        if self._footer.shown or self._stats is None:
-            return math.inf
-        if now >= self._drawn + REDRAW:
-            self._draw(now)
-            return math.inf
-        return self._drawn + REDRAW
-
-    def give_way(self) -> None:
-        """Wipe what is shown, as another writer follows whose writes the view cannot see."""
-        self._footer.wipe()
-
-    def close(self) -> None:
-        self._footer.close()
-
-    def _draw(self, now: float) -> None:
-        width = self._footer.width
-        if width > 0 and self._stats is not None:
-            line = live_line(self._stats, width, self._markup, self._footer.encoding)
-            self._footer.draw(line)
-        self._drawn = now
 
 
 class LogView:
@@ -423,11 +313,10 @@ class LogView:
     def redraw(self, now: float) -> float:  # noqa: ARG002 - the other view's
         return math.inf
 
-    def give_way(self) -> None:
-        """Do nothing: whole lines need not be wiped."""
-
-    def close(self) -> None:
+    def wipe(self) -> None:
         """Do nothing: whole lines stay."""
+
+    close = wipe
 
 
 # The line on a terminal
@@ -523,3 +412,35 @@ class Footer:
                 return write(text)
 
         return watched
+
+
+class LineView(Footer):
+    """Show one line at the bottom of a terminal, rewritten."""
+
+    period = PERIOD
+
+    def __init__(self, reporter: pytest.TerminalReporter) -> None:
+        """Watch the terminal's files. Raises AttributeError or TypeError where that cannot be."""
+        others = [stream for stream in (sys.stdout, sys.stderr) if stream and stream.isatty()]
+        super().__init__([terminal_file(reporter.config), *others])
+        self._markup = reporter.config.get_terminal_writer().markup
+        self._stats: ProgressStats | None = None
+        self._drawn = 0.0
+
+    def show(self, stats: ProgressStats, *, last: bool = False) -> None:
+        self._stats = None if last else stats
+        self._draw_stats(time.monotonic())
+
+    def redraw(self, now: float) -> float:
+        """Draw what was wiped again if it is time; return the moment at which to call this next."""
+        if self.shown or self._stats is None:
+            return math.inf
+        if now < self._drawn + REDRAW:
+            return self._drawn + REDRAW
+        self._draw_stats(now)
+        return math.inf
+
+    def _draw_stats(self, now: float) -> None:
+        if self.width > 0 and self._stats is not None:
+            self.draw(live_line(self._stats, self.width, self._markup, self.encoding))
+        self._drawn = now

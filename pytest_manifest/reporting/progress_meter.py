@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pytest_manifest.ledger import utc_now
 from pytest_manifest.schema.statuses import UNSENT, outcome
 
 if TYPE_CHECKING:
-    from pytest_manifest.ledger import EntryVerdict, Ledger
+    from pytest_manifest.ledger import Ledger
     from pytest_manifest.run import Run
     from pytest_manifest.run.inflight import PendingAttempt
     from pytest_manifest.schema import VerdictStatus
@@ -92,7 +92,6 @@ class Meter:
             counted = sum(sum(one.status_counts().values()) for one in self._readers)
         self._pace = Pace(self._began, counted)
         self._last_gain = (self._began, counted)
-        self._reported: dict[int, int] = {}
 
     @property
     def over(self) -> bool:
@@ -103,47 +102,28 @@ class Meter:
         """Return the present numbers. Raises LedgerError."""
         now = time.monotonic()
         counts: Counter[VerdictStatus] = Counter()
-        pending = running = stranded = 0
-        slowest: tuple[str, float] | None = None
-        between: list[HandedOn] = []
         for reader in self._readers:
             counts.update(reader.status_counts())
-            attempts = reader.run.in_flight()
-            stranded += sum(attempt.stranded for attempt in attempts)
-            between += [end for a in attempts if (end := a.between) and end.how == "retry"]
-            started = [
-                (since, a.entry.id) for a in attempts if (since := _running_since(a)) is not None
-            ]
-            pending, running = pending + len(attempts), running + len(started)
-            if started:
-                since, entry = min(started)
-                if slowest is None or now - since > slowest[1]:
-                    slowest = (entry, now - since)
-        stats = self._stats(now, counts, pending, running, stranded, slowest)
-        return replace(stats, retrying=len(between), next_try=_next_try(between))
-
-    def _stats(
-        self,
-        now: float,
-        counts: Counter[VerdictStatus],
-        pending: int,
-        running: int,
-        stranded: int,
-        slowest: tuple[str, float] | None,
-    ) -> ProgressStats:
+        attempts = [one for reader in self._readers for one in reader.run.in_flight()]
+        started = [
+            (since, one.entry.id) for one in attempts if (since := _running_since(one)) is not None
+        ]
+        stranded = sum(one.stranded for one in attempts)
+        retries = [end for one in attempts if (end := one.between) and end.how == "retry"]
         shown = Counter[str]()
         for status, count in counts.items():
             shown["lost" if status == "lost" else outcome(status)] += count
-        done = sum(counts.values())
+        done = counts.total()
         self._pace.add(now, done)
         rate = self._pace.rate(now, done)
-        left = self._total - done
-        never = sum(count for status, count in counts.items() if status in UNSENT)
+        ended_unsent = sum(count for status, count in counts.items() if status in UNSENT)
+        in_all = done - ended_unsent + len(attempts)
+        since, slowest = min(started, default=(now, ""))
         return ProgressStats(
             total=self._total,
             done=done,
-            sent=max(0, min(done - never + pending, self._total) - self._reused),
-            running=running,
+            sent=max(0, min(in_all, self._total) - self._reused),
+            running=len(started),
             passed=shown["passed"],
             failed=shown["failed"],
             lost=shown["lost"],
@@ -151,10 +131,12 @@ class Meter:
             skipped=shown["skipped"],
             elapsed=now - self._began,
             rate=rate,
-            eta=self._eta(now, done, rate, left, apart=running + stranded),
-            slowest=slowest,
+            eta=self._eta(now, done, rate, apart=len(started) + stranded),
+            slowest=(slowest, now - since) if started else None,
             stranded=stranded,
             unattended=self._unattended(now),
+            retrying=len(retries),
+            next_try=_next_try(retries),
         )
 
     def _unattended(self, now: float) -> float | None:
@@ -162,9 +144,7 @@ class Meter:
         since = [at for one in self._readers if (at := one.run.signals.nobody_since) is not None]
         return now - min(since) if since else None
 
-    def _eta(
-        self, now: float, done: int, rate: float | None, left: int, *, apart: int
-    ) -> float | None:
+    def _eta(self, now: float, done: int, rate: float | None, *, apart: int) -> float | None:
         """Return the seconds until all waiting entries have a verdict, None without an estimate.
 
         The rate says nothing about entries that run or are stranded (``apart``). There is no
@@ -172,6 +152,7 @@ class Meter:
         """
         if done != self._last_gain[1]:
             self._last_gain = (now, done)
+        left = self._total - done
         if rate is None or left <= apart:
             return None
         eta = left / rate
@@ -180,20 +161,11 @@ class Meter:
     def new_warnings(self) -> list[str]:
         """Return the runs' warnings since the last call."""
         fresh: list[str] = []
-        for number, reader in enumerate(self._readers):
-            known, found = self._reported.get(number, 0), list(reader.run.live_warnings)
-            self._reported[number] = len(found)
-            fresh += found[known:]
+        for reader in self._readers:
+            found = list(reader.run.live_warnings)[reader.warned :]
+            reader.warned += len(found)
+            fresh += found
         return fresh
-
-    def new_verdicts(self) -> list[EntryVerdict]:
-        """Return the verdicts, with receipts, that came between the last two readings."""
-        return [
-            found
-            for reader in self._readers
-            for entry in reader.new_entries
-            if (found := reader.ledger.verdicts.of_entry(entry)) is not None
-        ]
 
     def close(self) -> None:
         for reader in self._readers:
@@ -220,14 +192,13 @@ class _RunReader:
         self.ledger: Ledger = run.read()
         self.entries = self.ledger.attempts.count_entries()
         self.reused = sum(self.ledger.queries.reused_runs().values())
-        self.new_entries: list[str] = []
+        self.warned = 0
         self._position = 0
         self._statuses: dict[str, VerdictStatus] = {}
         self._counts: Counter[VerdictStatus] = Counter()
 
     def status_counts(self) -> Counter[VerdictStatus]:
         """Read the new verdicts; return the number of entries by verdict."""
-        self.new_entries = []
         for seq, entry, status in self.ledger.verdicts.since(self._position):
             self._position = seq
             before = self._statuses.get(entry)
@@ -235,5 +206,4 @@ class _RunReader:
                 self._counts[before] -= 1
             self._statuses[entry] = status
             self._counts[status] += 1
-            self.new_entries.append(entry)
         return self._counts

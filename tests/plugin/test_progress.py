@@ -197,27 +197,6 @@ def test_ctrl_c_takes_the_line_away(project: Project, xdist: tuple[str, ...]) ->
     assert any(line.removeprefix("^C").startswith(said) for line in text)
 
 
-def test_tells_each_receipt_with_vv(project: Project) -> None:
-    """-vv: verdict, entry, runtime and worker of each, before the test that looks at it."""
-    project.manifest(
-        "m.jsonl",
-        [
-            {"id": "good", "task": "jobs.double", "kwargs": {"n": 1}},
-            {"id": "bad", "task": "jobs.fail", "kwargs": {"message": "no"}},
-        ],
-    )
-    with terminal(project.path, *QUICK, MANIFEST, "-vv", size=(160, 100)) as shown:
-        shown.finish()
-        text = shown.transcript
-    receipts = sorted(line for line in text if line.startswith("receipt "))
-    assert len(receipts) == 2
-    assert re.fullmatch(r"receipt failed  bad  \d+\.\d{3} s  memory@\S+", receipts[0])
-    assert re.fullmatch(r"receipt passed  good  \d+\.\d{3} s  memory@\S+", receipts[1])
-    for receipt, name in zip(receipts, ("bad", "good"), strict=True):
-        tests = [n for n, line in enumerate(text) if f"entry[{name}]" in line]
-        assert text.index(receipt) < tests[0]
-
-
 @LATER
 def test_writes_no_colours_where_none_are_wanted(project: Project) -> None:
     """--color=no: the line is drawn, without any colour."""

@@ -6,14 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_manifest.ledger import EntryVerdict
-from pytest_manifest.reporting.progress import live_line, log_line, receipt_line
+from pytest_manifest.reporting.progress import live_line, log_line
 from pytest_manifest.reporting.progress_meter import Pace, ProgressStats
-from pytest_manifest.schema import Entry
-from pytest_manifest.testing import make_receipt
 from pytest_manifest.text import cells
-from tests.reasons import noted
-from tests.verdicts import evaluate
 
 HOSTILE = "<script>\x1b[2J\x1b]0;title\x07\r\n\x00\u202egnp\u2069\ud800\u200d\u2028"
 
@@ -137,21 +132,6 @@ def test_a_slow_pace_is_of_enough_entries() -> None:
     for minute in range(1, 21):
         speed.add(60.0 * minute, minute)
     assert speed.rate(1205.0, 20) == pytest.approx(10 / 605)
-
-
-def test_a_receipt_is_told_in_one_line() -> None:
-    """Verdict, entry, runtime and worker; what a worker says of itself is text, too."""
-    entry = Entry(id="crud-1", task="t")
-    receipt = make_receipt(entry, runtime=0.0312, worker="w\x1b[2J\n@host")
-    settled = EntryVerdict(1, evaluate(entry, receipt, attempt=1), receipt)
-    assert receipt_line(settled) == (r"passed  crud-1  0.031 s  w\x1b[2J\n@host", "green")
-
-
-def test_what_has_no_receipt_is_told_too() -> None:
-    """A dash stands where nobody knows."""
-    entry = Entry(id="crud-1", task="t")
-    verdict = evaluate(entry, None, attempt=1, problem="lost", why=noted("it is nowhere"))
-    assert receipt_line(EntryVerdict(1, verdict, None)) == ("lost  crud-1  -  -", "red")
 
 
 def test_that_no_worker_is_there_is_said_in_every_line() -> None:
