@@ -7,7 +7,7 @@ import csv
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from itertools import islice
 from pathlib import Path
@@ -117,26 +117,21 @@ def _row(record: EntryRecord, trees: Mapping[str, Statuses]) -> Mapping[str, obj
 
 
 def _write_summary(run: StoredRun, path: Path, _home: Path, mode: int) -> None:
-    from pytest_manifest.reporting.run_statistics import computed
+    from pytest_manifest.reporting.run_statistics import make_summary
     from pytest_manifest.reporting.summary_files import SummaryWriter
 
-    def noted(records: Iterator[EntryRecord]) -> Iterator[EntryRecord]:
-        for record in records:
-            writer.add(record)
-            yield record
-
-    with run.records() as records, SummaryWriter(run, Path.cwd()) as writer:
-        writer.finish(computed(run, noted(records)), None)
+    with run.records() as records, SummaryWriter() as writer:
+        writer.finish(make_summary(run, records, Path.cwd(), take=writer.add))
         writer.write(path, mode)
 
 
 def _write_markdown(run: StoredRun, path: Path, home: Path, mode: int) -> None:
     from pytest_manifest.reporting.github_summary import LocalLinks, markdown
-    from pytest_manifest.reporting.run_statistics import computed
+    from pytest_manifest.reporting.run_statistics import make_summary
 
     with run.records() as records:
-        found = computed(run, records)
-    text = markdown(run, found, None, LocalLinks(home), Path.cwd())
+        found = make_summary(run, records, Path.cwd())
+    text = markdown(run, found, LocalLinks(home), Path.cwd())
     with atomic_file(path, mode) as file:
         file.write(text.encode())
 

@@ -330,9 +330,9 @@ def _write_reports_of_others(report: RunReport, run: Run) -> None:
     from pytest_manifest.reporting.run_statistics import RunEntries, summary_of
 
     hook = report.config.hook.pytest_manifest_report
-    summary = summary_of(run, report.config)
-    if summary is not None and hook.get_hookimpls():
+    if hook.get_hookimpls():
         with report.writing("a report of the project's own was not written", run):
+            summary = summary_of(run, report.config)
             hook(config=report.config, run=run, summary=summary, entries=RunEntries(run))
 
 

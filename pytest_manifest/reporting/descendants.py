@@ -215,12 +215,6 @@ def _failed_trees(ledger: Ledger) -> tuple[list[SummaryFailedTree], int]:
     return found, more
 
 
-def run_phrase(ledger: Ledger) -> str:
-    """Return "; 9 descendants: 1 failed, 8 passed" for a run's line, "" where it has none."""
-    counts = ledger.trees.statuses() if ledger.descendants.any() else {}
-    return f"; {counts_text(counts)}" if number_of(counts) else ""
-
-
 def untold_lines(trees: SummaryDescendants, entries: int) -> Iterator[str]:
     """Yield the line on entries of which the descendants are not known."""
     if trees.not_known:

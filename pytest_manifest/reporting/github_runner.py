@@ -10,21 +10,17 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import pytest
 
 from pytest_manifest.console import begin_line
-from pytest_manifest.schema.statuses import BAD
+from pytest_manifest.errors import ManifestToolError
+from pytest_manifest.reporting.run_report import REPORT_KEY
+from pytest_manifest.reporting.run_statistics import summary_of
 from pytest_manifest.text import pictured
-
-if TYPE_CHECKING:
-    from pytest_manifest.analysis.records import EntryRecord
-    from pytest_manifest.run import Run
-
 
 _TOKEN: Final = pytest.StashKey[str]()
 
@@ -68,82 +64,31 @@ def resume_commands(config: pytest.Config, commands: Iterable[str]) -> None:
 
 SHOWN: Final = 10
 """Annotations of one kind that GitHub shows for a step, at most."""
-_SENTENCE: Final = 1000
-_CAUSES: Final = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Annotation:
-    """A message that belongs to a line of a file."""
-
-    path: Path
-    line: int
-    title: str
-    message: str
-
-
-class FailingEntries:
-    """Collect failing entries to be shown: few of each cause, so that no cause hides another."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._by_cause: dict[tuple[str, str, str], list[tuple[int, str, str]]] = {}
-
-    def add(self, record: EntryRecord) -> None:
-        if record.outcome not in BAD or record.verdict is None:
-            return
-        self.count += 1
-        verdict, receipt = record.verdict, record.receipt
-        error = receipt.error if receipt is not None else None
-        path = verdict.mismatches[0].path if verdict.mismatches else ""
-        cause = (verdict.verdict, error.type if error else path, record.error_place or "")
-        if cause in self._by_cause or len(self._by_cause) < _CAUSES:
-            known = self._by_cause.setdefault(cause, [])
-            if len(known) < SHOWN:
-                title = f"{record.id}: {verdict.verdict}"
-                known.append((record.line, title, verdict.sentence[:_SENTENCE]))
-
-    def chosen(self, path: Path) -> list[Annotation]:
-        """Return at most ten, in the order of lines: the first of each cause, then the second."""
-        rows = [(turn, row) for rows in self._by_cause.values() for turn, row in enumerate(rows)]
-        first = sorted(rows)[:SHOWN]
-        return [Annotation(path, *row) for row in sorted(row for _, row in first)]
-
-
-_FAILING: Final = pytest.StashKey[list[tuple[Path, FailingEntries]]]()
-
-
-def keep_failing(config: pytest.Config, run: Run, failing: FailingEntries) -> None:
-    """Keep a run's failing entries, to annotate them at the session's end."""
-    if failing.count and on_github():
-        config.stash.setdefault(_FAILING, []).append((run.manifest.path, failing))
 
 
 def annotation_lines(config: pytest.Config) -> Iterator[str]:
-    """Yield the workflow commands; the session's runs share the ten that GitHub shows."""
-    kept = config.stash.get(_FAILING, [])
-    chosen = [one for path, failing in kept for one in failing.chosen(path)]
-    shown = _shared(chosen, len(kept))
-    for one in shown:
-        yield _command("error", one.message, file=_file(one.path), line=one.line, title=one.title)
-    more = sum(failing.count for _, failing in kept) - len(shown)
-    if more > 0:
+    """Yield a workflow command for some entries of each cause, and one for how many more fail.
+
+    The first of each cause come first, then the second: no cause, and no run, hides another.
+    """
+    found: list[tuple[int, int, Path, int, str, str]] = []
+    failing = 0
+    for run in config.stash[REPORT_KEY].runs:
+        with contextlib.suppress(ManifestToolError):
+            for number, cause in enumerate(summary_of(run, config).statistics.causes):
+                failing += cause.count
+                for nth, name in enumerate(cause.examples):
+                    line = run.manifest.line_of(name) if name in run.manifest else 1
+                    title, said = f"{name}: {cause.kind}", f"{cause.title}: {cause.message}"
+                    found.append((nth, number, run.manifest.path, line, title, said))
+    shown = sorted(found)[:SHOWN]
+    for *_, path, line, title, message in sorted(shown, key=lambda one: one[2:]):
+        yield _command("error", message, file=_file(path), line=line, title=title)
+    if more := failing - len(shown):
         entries = "1 more entry fails" if more == 1 else f"{more} more entries fail"
         causes = ", their causes are in the step's summary" if step_summary_file() else ""
         message = f"{entries}{causes}; the run's summary.json has every one of them"
         yield _command("notice", message, title="pytest")
-
-
-def _shared(chosen: Sequence[Annotation], runs: int) -> list[Annotation]:
-    """Return at most ten, as many of each run as possible."""
-    if len(chosen) <= SHOWN or runs < 2:
-        return list(chosen[:SHOWN])
-    turns: dict[Path, int] = {}
-    ranked: list[tuple[int, int]] = []
-    for index, one in enumerate(chosen):
-        turns[one.path] = turns.get(one.path, 0) + 1
-        ranked.append((turns[one.path], index))
-    return [chosen[index] for index in sorted(index for _, index in sorted(ranked)[:SHOWN])]
 
 
 def _file(path: Path) -> str:

@@ -12,21 +12,20 @@ from urllib.parse import quote
 
 from typing_extensions import Self
 
-from pytest_manifest.analysis.statistics import Statistics
-from pytest_manifest.ledger import BUDGET
 from pytest_manifest.reporting import descendants
 from pytest_manifest.reporting.markdown import code, escaped, fenced, link, table
 from pytest_manifest.reporting.next_step import RunAgain
 from pytest_manifest.reporting.run_report import ReportedRun, run_files
-from pytest_manifest.reporting.terminal_statistics import duration_phrase
+from pytest_manifest.reporting.terminal_layout import Sheet
+from pytest_manifest.reporting.terminal_statistics import comparison_lines, duration_phrase
 from pytest_manifest.schema import cost_text
 from pytest_manifest.schema.summary import (
+    RunSummary,
     SummaryCause,
-    SummaryChange,
     SummaryComparison,
     SummarySpread,
+    SummaryStatistics,
     SummaryTask,
-    SummaryTimeChange,
 )
 from pytest_manifest.text import limits_phrase, many, plural, short_path
 from pytest_manifest.verdict.explanation import counts_text, ends_text
@@ -37,41 +36,39 @@ if TYPE_CHECKING:
 
 TASKS: Final = 50
 CAUSES: Final = 50
+"""Rows of a table, at most: GitHub shows no summary of more than 1 MiB."""
 AGAIN: Final = 3
 """Causes of which the command is shown that runs their first entry again."""
-CHANGES: Final = 20
-"""Rows of each table, at most: GitHub shows no summary of more than 1 MiB."""
+_MESSAGES: Final = 20
 _MESSAGE: Final = 300
+_WIDTH: Final = 120
+"""Columns of what stands as in a terminal."""
 
 
 def markdown(
-    run: ReportedRun,
-    statistics: Statistics,
-    comparison: SummaryComparison | None,
-    links: Links,
-    root: Path,
-    arguments: str = "",
+    run: ReportedRun, summary: RunSummary, links: Links, root: Path, arguments: str = ""
 ) -> str:
     """Return the summary of one run; ``links`` has the addresses of files and entries.
 
     ``arguments``: what the command that runs an entry again needs beside its manifest.
     """
+    found = summary.statistics
     again = RunAgain(short_path(run.manifest.path, root), arguments)
     paragraphs = [
-        _heading(run, statistics, links, root),
-        _metadata(run, statistics),
-        _verdicts(statistics),
-        *_causes(statistics.causes, run.manifest, links, again),
-        *_messages(run, statistics),
-        *_tasks(statistics.tasks),
-        *_trees(statistics, run.manifest, links),
-        *_changes(comparison),
+        _heading(run, found, links, root),
+        _metadata(summary),
+        _verdicts(found),
+        *_causes(found.causes, run.manifest, links, again),
+        *_messages(run, found),
+        *_tasks(found.tasks),
+        *_trees(found, run.manifest, links),
+        *_changes(summary.comparison),
         *_files(run, links, root),
     ]
     return "\n\n".join(paragraphs) + "\n\n"
 
 
-def _heading(run: ReportedRun, found: Statistics, links: Links, root: Path) -> str:
+def _heading(run: ReportedRun, found: SummaryStatistics, links: Links, root: Path) -> str:
     name = link(short_path(run.manifest.path, root), links.manifest(run.manifest.path))
     passed = found.outcomes.get("passed", 0)
     bad = found.outcomes.get("failed", 0) + found.outcomes.get("error", 0)
@@ -83,42 +80,36 @@ def _heading(run: ReportedRun, found: Statistics, links: Links, root: Path) -> s
     return f"### ✅ {name}: {entries} passed"
 
 
-def _metadata(run: ReportedRun, found: Statistics) -> str:
-    plan = ":".join(part for part in (run.info.workflow, run.info.mode) if part)
-    phrases = [f"Run {code(run.info.run)}" + (f" of {code(plan)}" if plan else "")]
-    if found.duration is not None:
-        phrases.append(duration_phrase(found))
-    if found.workers:
-        phrases.append("1 worker process" if len(found.workers) == 1 else _processes(found))
-    if reused := sum(found.reused.values()):
-        phrases.append(f"{plural(reused, 'entry')} reused from {plural(len(found.reused), 'run')}")
-    phrases += [plural(found.further_sendings, "further sending")] if found.further_sendings else []
-    phrases += [f"retried {plural(found.retries, 'time')}"] if found.retries else []
-    if found.redeliveries:
-        phrases.append(f"delivered more than once: {found.redeliveries}")
-    with run.read() as ledger:
-        budget = ledger.info.get_meta(BUDGET)
-        key_limits = limits_phrase(ledger.info.key_limits())
-    if found.cost is not None:
-        limit = f" of a budget of {cost_text(float(budget))}" if budget else ""
-        phrases.append(f"cost {cost_text(found.cost)}{limit}")
-    phrases += [escaped(key_limits)] if key_limits else []
-    return ", ".join(phrases) + "."
+def _metadata(summary: RunSummary) -> str:
+    found, run = summary.statistics, summary.run
+    plan = ":".join(part for part in (run.workflow, run.mode) if part)
+    reused, of_runs = sum(found.reused.values()), plural(len(found.reused), "run")
+    workers, cost, limit = len(found.workers), summary.cost, ""
+    if cost.budget is not None:
+        limit = f" of a budget of {cost_text(cost.budget)}"
+    phrases = [
+        f"Run {code(run.run)}" + (f" of {code(plan)}" if plan else ""),
+        duration_phrase(found) if found.duration is not None else "",
+        f"{workers} worker process{'es' if workers > 1 else ''}" if workers else "",
+        f"{plural(reused, 'entry')} reused from {of_runs}" if reused else "",
+        plural(found.further_sendings, "further sending") if found.further_sendings else "",
+        f"retried {plural(found.retries, 'time')}" if found.retries else "",
+        f"delivered more than once: {found.redeliveries}" if found.redeliveries else "",
+        f"cost {cost_text(cost.total)}{limit}" if cost.total is not None else "",
+        escaped(limits_phrase(run.key_limits)),
+    ]
+    return ", ".join(filter(None, phrases)) + "."
 
 
-def _processes(found: Statistics) -> str:
-    return f"{len(found.workers)} worker processes"
-
-
-def _messages(run: ReportedRun, found: Statistics) -> Iterator[str]:
+def _messages(run: ReportedRun, found: SummaryStatistics) -> Iterator[str]:
     """Yield the run's error, warnings and advice as a quotation."""
     messages = [f"the run gave up: {run.error}"] if run.error is not None else []
     messages += [*run.warnings, *found.advice]
     if messages:
-        yield "\n".join(f"> {escaped(one, 500)}<br>" for one in messages[:CHANGES])
+        yield "\n".join(f"> {escaped(one, 500)}<br>" for one in messages[:_MESSAGES])
 
 
-def _verdicts(found: Statistics) -> str:
+def _verdicts(found: SummaryStatistics) -> str:
     pairs = sorted(found.verdicts.items(), key=lambda pair: -pair[1])
     open_entries = found.entries - sum(found.verdicts.values())
     rows = [[kind, str(count)] for kind, count in pairs]
@@ -186,7 +177,7 @@ def _entries(ids: Iterable[str], manifest: Manifest, links: Links) -> Iterator[s
         yield link(name, links.manifest(manifest.path, line))
 
 
-def _trees(found: Statistics, manifest: Manifest, links: Links) -> Iterator[str]:
+def _trees(found: SummaryStatistics, manifest: Manifest, links: Links) -> Iterator[str]:
     """Yield how the tasks that jobs started ended, those that failed, and the slowest tree."""
     trees = found.descendants
     lines = [escaped(line.strip()) for line in descendants.untold_lines(trees, found.entries)]
@@ -218,39 +209,11 @@ def _trees(found: Statistics, manifest: Manifest, links: Links) -> Iterator[str]
 
 
 def _changes(comparison: SummaryComparison | None) -> Iterator[str]:
-    if comparison is None:
-        return
-    yield f"#### Since run {code(comparison.before.run)}"
-    counts = {
-        "newly failing": len(comparison.newly_failing),
-        "fixed": len(comparison.fixed),
-        "still failing": len(comparison.still_failing),
-        "added": len(comparison.added),
-        "removed": len(comparison.removed),
-        "with other results": len(comparison.changed_results),
-    }
-    counted = [f"{count} {what}" for what, count in counts.items() if count]
-    if comparison.before.cost is not None and comparison.after.cost is not None:
-        before, after = cost_text(comparison.before.cost), cost_text(comparison.after.cost)
-        counted.append(f"cost {before} before, {after} now")
-    yield (", ".join(counted) or "no entry changed") + "."
-    rows = [*_change_rows("newly failing", comparison.newly_failing)]
-    rows += _change_rows("fixed", comparison.fixed)
-    if rows:
-        yield table(["What", "Entry", "Before", "Now"], "----", rows)
-    times = [*comparison.slower[:CHANGES], *comparison.faster[:CHANGES]]
-    if times:
-        rows = [_time_row(change) for change in times]
-        yield table(["Task", "Median before, s", "Now, s", "Ratio"], "-rrr", rows)
-
-
-def _change_rows(what: str, changes: Sequence[SummaryChange]) -> list[list[str]]:
-    return [[what, code(one.id), one.before or "", one.after or ""] for one in changes[:CHANGES]]
-
-
-def _time_row(change: SummaryTimeChange) -> list[str]:
-    times = f"{change.before:.3f}", f"{change.after:.3f}"
-    return [code(change.task), *times, f"{change.ratio:.2f}"]
+    """Yield what changed since another run, as the terminal shows it."""
+    if comparison is not None:
+        heading, *lines = comparison_lines(comparison, Sheet(width=_WIDTH, rich=True))
+        yield f"#### {heading.text.strip().capitalize()}"
+        yield fenced("\n".join(line.text.removeprefix("    ") for line in lines))
 
 
 def _files(run: ReportedRun, links: Links, root: Path) -> Iterator[str]:

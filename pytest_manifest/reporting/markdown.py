@@ -42,10 +42,10 @@ def verbatim(text: str) -> str:
 
 
 def fenced(text: str) -> str:
-    """Return the text on one line as a block of code, which GitHub shows with a button to copy."""
-    line = " ".join(pictured(text).split())
-    fence = _fence(line, 3)
-    return f"{fence}console\n{line}\n{fence}"
+    """Return the text as a block of code, which GitHub shows with a button to copy."""
+    shown = pictured(text)
+    fence = _fence(shown, 3)
+    return f"{fence}console\n{shown}\n{fence}"
 
 
 def _fence(text: str, least: int) -> str:

@@ -13,6 +13,7 @@ import pytest
 
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.redaction.texts import redact
+from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -106,6 +107,10 @@ class RunReport:
     pollers: list[Callable[[], float]] = field(default_factory=list)
     lacks_artifacts: bool = False
     """True if a file that this session had to write could not be written."""
+
+    def name_of(self, run: ReportedRun) -> str:
+        """Return the run's manifest as a person types it in pytest's root folder."""
+        return short_path(run.manifest.path, self.options.root)
 
     def poll(self) -> float:
         """Call every poller; return the seconds until the first wants to be called again."""

@@ -1,78 +1,100 @@
-"""Compute a run's statistics and comparison once a session, however many reports use them."""
+"""Make a run's summary and comparison once a session, however many reports use them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final
 
 import pytest
 
 from pytest_manifest.errors import ManifestError, ManifestToolError
-from pytest_manifest.reporting.run_report import REPORT_KEY, ReportedRun, RunReport
+from pytest_manifest.ledger import BUDGET, OVER_BUDGET, Ledger, find_runs
+from pytest_manifest.ledger.run_info import ACCEPTED
+from pytest_manifest.reporting.run_report import REPORT_KEY, ReportedRun, RunReport, run_files
+from pytest_manifest.schema.summary import (
+    RunSummary,
+    SummaryComparison,
+    SummaryCost,
+    SummaryFile,
+    SummaryRun,
+)
 from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.analysis.records import EntryRecord
-    from pytest_manifest.analysis.statistics import Statistics
-    from pytest_manifest.ledger import Ledger, RunInfo
+    from pytest_manifest.ledger import RunInfo
     from pytest_manifest.manifest import Manifest
     from pytest_manifest.run import Run
-    from pytest_manifest.schema.summary import RunSummary, SummaryComparison
 
-_STATISTICS: Final = pytest.StashKey[dict[Path, "Statistics"]]()
-_SUMMARIES: Final = pytest.StashKey[dict[Path, "RunSummary"]]()
-_COMPARISONS: Final = pytest.StashKey[dict[Path, "SummaryComparison | None"]]()
+_SUMMARIES: Final = pytest.StashKey[dict[Path, RunSummary]]()
+_COMPARISONS: Final = pytest.StashKey[dict[Path, SummaryComparison | None]]()
 
 
-def computed(run: ReportedRun, records: Iterable[EntryRecord]) -> Statistics:
-    """Return the statistics of a run, in one pass over its records. Raises LedgerError."""
-    from pytest_manifest.analysis.statistics import statistics
-    from pytest_manifest.reporting.descendants import read_trees
+def summary_of(
+    run: Run, config: pytest.Config, take: Callable[[EntryRecord], object] | None = None
+) -> RunSummary:
+    """Return the summary of a run that is over, but its entries; made once a session.
 
-    with run.read() as ledger:
-        parts, tree_end = ledger.info.segments(), ledger.trees.last_end()
-        trees = read_trees(ledger)
-    return statistics(records, run.info, parts, tree_end, trees)
-
-
-def statistics_of(run: Run, config: pytest.Config) -> Statistics:
-    """Return the statistics of a run that is over, computed at the first call.
-
+    ``take`` is called with the record of each entry on the way, which makes the summary anew.
     Raises LedgerError or ManifestError if ledger or manifest cannot be read.
     """
-    known = config.stash.setdefault(_STATISTICS, {})
-    if run.ledger_path not in known:
+    known = config.stash.setdefault(_SUMMARIES, {})
+    if take is not None or run.ledger_path not in known:
         with records_of(run) as records:
-            known[run.ledger_path] = computed(run, records)
+            root, found = config.stash[REPORT_KEY].options.root, comparison_of(run, config)
+            known[run.ledger_path] = make_summary(run, records, root, found, take)
     return known[run.ledger_path]
 
 
-def keep_statistics(run: Run, config: pytest.Config, found: Statistics) -> None:
-    """Keep the statistics that another report's pass over the run's records has given."""
-    config.stash.setdefault(_STATISTICS, {})[run.ledger_path] = found
+def make_summary(
+    run: ReportedRun,
+    records: Iterable[EntryRecord],
+    root: Path,
+    comparison: SummaryComparison | None = None,
+    take: Callable[[EntryRecord], object] | None = None,
+) -> RunSummary:
+    """Make the summary of a run in one pass over its records. Raises LedgerError."""
+    from pytest_manifest.analysis.statistics import statistics
+    from pytest_manifest.reporting.descendants import read_trees
+
+    def noted() -> Iterator[EntryRecord]:
+        for record in records:
+            if take is not None:
+                take(record)
+            yield record
+
+    with run.read() as ledger:
+        parts, tree_end = ledger.info.segments(), ledger.trees.last_end()
+        found = statistics(noted(), run.info, parts, tree_end, read_trees(ledger))
+        budget = ledger.info.get_meta(BUDGET)
+        return RunSummary(
+            run=_run(run, ledger, root),
+            statistics=found,
+            cost=SummaryCost(
+                total=found.cost,
+                budget=float(budget) if budget else None,
+                over_budget=bool(ledger.info.get_meta(OVER_BUDGET)),
+            ),
+            comparison=comparison,
+            files=list(_files(run, root)),
+        )
 
 
-def keep_summary(run: Run, config: pytest.Config, summary: RunSummary) -> None:
-    """Keep the run's summary for what makes reports of it."""
-    config.stash.setdefault(_SUMMARIES, {})[run.ledger_path] = summary
-
-
-def summary_of(run: Run, config: pytest.Config) -> RunSummary | None:
-    """Return the summary of a run that is over; None where it could not be made."""
-    return config.stash.get(_SUMMARIES, {}).get(run.ledger_path)
-
-
+@dataclass(frozen=True)
 class RunEntries:
     """The record of each entry of a run, in the manifest's order, read anew by each iteration."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    run: Run
 
     def __iter__(self) -> Iterator[EntryRecord]:
-        with records_of(self._run) as records:
+        """Read the records. Raises LedgerError or ManifestError."""
+        with records_of(self.run) as records:
             yield from records
 
 
@@ -141,7 +163,6 @@ def _compare(run: Run, report: RunReport) -> SummaryComparison | None:
 
 def _compare_with(path: Path, run: Run) -> SummaryComparison:
     from pytest_manifest.analysis.comparison import compare, compare_trees
-    from pytest_manifest.ledger import Ledger
 
     with Ledger.open(path) as ledger:
         info = ledger.info.read()
@@ -176,8 +197,6 @@ def _earlier(run: Run, report: RunReport) -> Path | None:
 
 def _last(run: Run, folder: Path) -> Path | None:
     """Return the ledger of the newest earlier run of the same manifest that has verdicts."""
-    from pytest_manifest.ledger import Ledger, find_runs
-
     paths = {run.manifest.path.resolve(), run.info.manifest}
     known = {path for path in paths for path in find_runs(folder, path)}
     known.update(find_runs(folder, sha256=run.info.sha256))
@@ -208,3 +227,43 @@ def _manifest_of(path: Path, info: RunInfo, run: Run) -> Manifest:
         except ManifestError:
             pass
     return run.manifest
+
+
+def _run(run: ReportedRun, ledger: Ledger, root: Path) -> SummaryRun:
+    info, shard = run.info, ledger.info.shard()
+    return SummaryRun(
+        run=info.run,
+        manifest=short_path(run.manifest.path, root),
+        manifest_sha256=info.sha256,
+        workflow=info.workflow,
+        mode=info.mode,
+        shard=None if shard is None else str(shard),
+        merged=list(ledger.info.merged()),
+        key_limits=dict(ledger.info.key_limits()),
+        created_at=info.created_at,
+        status=ledger.info.status,
+        error=None if run.error is None else str(run.error),
+        findings=list(run.warnings),
+        accepted=sorted(ledger.info.texts(ACCEPTED)),
+        broker=info.broker,
+        backend=info.backend,
+        owned=info.is_private,
+        version=version("pytest-celery-manifest"),
+    )
+
+
+def _sha256(file: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _files(run: ReportedRun, root: Path) -> Iterator[SummaryFile]:
+    for kind, path in run_files(run):
+        with path.open("rb") as file:
+            # Ledger and log are written to until the session ends, and by later audits.
+            growing = kind in ("ledger", "log")
+            digest = None if growing else _sha256(file)
+        size = path.stat().st_size
+        yield SummaryFile(kind=kind, path=short_path(path, root), bytes=size, sha256=digest)

@@ -26,7 +26,7 @@ from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.redaction.texts import redact
 from pytest_manifest.reporting import run_report, terminal_run
 from pytest_manifest.reporting.next_step import Command
-from pytest_manifest.reporting.run_statistics import statistics_of
+from pytest_manifest.reporting.run_statistics import summary_of
 from pytest_manifest.reporting.terminal_layout import Line, Sheet
 from pytest_manifest.schema.statuses import VerdictStatus
 from pytest_manifest.text import listed, plural, short, short_path
@@ -261,7 +261,7 @@ def _title(report: run_report.RunReport, counts: Counter[VerdictStatus], entries
     runs = report.runs
     what = plural(len(runs), "run")
     if len(runs) == 1:
-        what = short_path(runs[0].manifest.path, report.options.root)
+        what = report.name_of(runs[0])
     left = entries - counts.total()
     ends = [f"{count} {kind}" for kind, count in sorted(counts.items())]
     ends += [f"{left} without a verdict"] if left else []
@@ -273,7 +273,9 @@ def _causes(report: run_report.RunReport) -> list[_Found]:
     found: list[_Found] = []
     for run in report.runs:
         try:
-            found += [_Found(cause, run) for cause in statistics_of(run, report.config).causes]
+            found += [
+                _Found(cause, run) for cause in summary_of(run, report.config).statistics.causes
+            ]
         except ManifestToolError:
             continue  # the run's own lines say so
     return sorted(found, key=lambda one: -one.cause.count)
@@ -311,7 +313,7 @@ def _first(found: Sequence[_Found], report: run_report.RunReport, sheet: Sheet) 
 
 def entry_place(run: Run, entry: str, report: run_report.RunReport) -> str:
     """Return where an entry stands: ``orders.jsonl:17``."""
-    name = short_path(run.manifest.path, report.options.root)
+    name = report.name_of(run)
     line = run.manifest.line_of(entry) if entry in run.manifest else None
     return name if line is None else f"{name}:{line}"
 
@@ -320,7 +322,7 @@ def _again(run: Run, report: run_report.RunReport) -> Iterator[str]:
     """Yield the command that runs again what failed, where pytest remembers that."""
     if not report.config.pluginmanager.has_plugin("lfplugin"):
         return
-    name = short_path(run.manifest.path, report.options.root)
+    name = report.name_of(run)
     with run.read() as ledger:
         shard = ledger.info.shard()
     part = "" if shard is None else f" --manifest-shard={shard}"
@@ -362,7 +364,7 @@ def hide_repeated(reporter: pytest.TerminalReporter, report: run_report.RunRepor
         named = {
             (run.info.run, entry)
             for run in report.runs
-            for cause in statistics_of(run, config).causes
+            for cause in summary_of(run, config).statistics.causes
             for entry in cause.examples
         }
     except ManifestToolError:

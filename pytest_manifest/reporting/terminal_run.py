@@ -14,15 +14,16 @@ from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.reporting import descendants, terminal_statistics
 from pytest_manifest.reporting.next_step import Command, how_to_go_on
 from pytest_manifest.reporting.run_report import RunReport, artifacts
-from pytest_manifest.reporting.run_statistics import comparison_of, statistics_of
+from pytest_manifest.reporting.run_statistics import summary_of
 from pytest_manifest.reporting.terminal_layout import BLANK, NARROWEST, Line, Sheet
+from pytest_manifest.schema import cost_text
 from pytest_manifest.schema.statuses import BAD, VerdictStatus, outcome
 from pytest_manifest.text import limits_phrase, listed, many, plural, short_path
+from pytest_manifest.verdict.explanation import counts_text
 
 if TYPE_CHECKING:
-    from pytest_manifest.analysis.statistics import Statistics
-    from pytest_manifest.ledger import Ledger
     from pytest_manifest.run import Run
+    from pytest_manifest.schema.summary import RunSummary, SummaryCost
 
 
 _RUNS_SHOWN: Final = 3
@@ -67,9 +68,8 @@ def reporting_faults(
     try:
         yield
     except ManifestToolError as error:
-        name = short_path(run.manifest.path, report.options.root)
-        message = f"{name}: the rest of what is known of run {run.info.run} is not known: {error}"
-        reporter.write_line(message, red=True)
+        rest = f"the rest of what is known of run {run.info.run} is not known: {error}"
+        reporter.write_line(f"{report.name_of(run)}: {rest}", red=True)
 
 
 def sheet_of(reporter: pytest.TerminalReporter) -> Sheet:
@@ -86,30 +86,10 @@ def sheet_of(reporter: pytest.TerminalReporter) -> Sheet:
 
 def _run_lines(run: Run, report: RunReport, sheet: Sheet) -> Iterator[Line]:
     """Yield a run's lines: its verdicts, statistics, next steps and files."""
-    name = short_path(run.manifest.path, report.options.root)
-    with run.read() as ledger:
-        counts, entries = ledger.verdicts.counts(), ledger.attempts.count_entries()
-        about = _heading(run, name, ledger)
-        cost, reasons = _cost_line(ledger, run), ledger.attempts.reasons()
-        limits = limits_phrase(ledger.info.key_limits())
-        reused = ledger.queries.reused_runs()
-    good, bad = counts.get("passed", 0) == entries, has_failures(counts)
-    for line in whole(about, sheet):
-        yield Line(line, bold=True, red=bad, green=good, yellow=not (bad or good))
-    if reused:
-        runs = [f"run {name} ({count})" for name, count in reused.items()]
-        text = f"  {plural(sum(reused.values()), 'entry')} reused from {listed(runs, _RUNS_SHOWN)}"
-        yield from map(Line, whole(text, sheet))
-    if cost is not None:
-        yield Line(cost)
-    if limits:
-        yield Line(f"  {limits}")
-    if reasons:
-        again = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-        yield Line(f"  further sendings: {again}")
     try:
-        yield from _statistics_lines(run, statistics_of(run, report.config), report, sheet)
+        yield from _figures(run, summary_of(run, report.config), report, sheet)
     except ManifestToolError as error:
+        yield Line(f"{report.name_of(run)}: run {run.info.run}", bold=True)
         yield Line(f"  it has no figures: {error}", yellow=True)
     for text in warnings_of(run):
         yield from map(Line, whole(text, sheet))
@@ -117,6 +97,36 @@ def _run_lines(run: Run, report: RunReport, sheet: Sheet) -> Iterator[Line]:
         for text in next_steps(run, report):
             yield from map(Line, whole(text, sheet))
     yield from map(Line, _artifact_lines(run, report))
+
+
+def _figures(run: Run, summary: RunSummary, report: RunReport, sheet: Sheet) -> Iterator[Line]:
+    """Yield a run's verdicts, its statistics, and its comparison with an earlier one."""
+    found = summary.statistics
+    with run.read() as ledger:
+        reasons = ledger.attempts.reasons()
+    good, bad = found.verdicts.get("passed", 0) == found.entries, has_failures(found.verdicts)
+    for line in whole(_heading(summary, report.name_of(run)), sheet):
+        yield Line(line, bold=True, red=bad, green=good, yellow=not (bad or good))
+    if found.reused:
+        runs = [f"run {name} ({count})" for name, count in found.reused.items()]
+        entries = plural(sum(found.reused.values()), "entry")
+        text = f"  {entries} reused from {listed(runs, _RUNS_SHOWN)}"
+        yield from map(Line, whole(text, sheet))
+    again = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+    limits = limits_phrase(summary.run.key_limits)
+    for text in (_cost(summary.cost), limits, again and f"further sendings: {again}"):
+        if text:
+            yield Line(f"  {text}")
+    for text in descendants.untold_lines(found.descendants, found.entries):
+        yield from map(Line, whole(text, sheet))
+    lines = list(terminal_statistics.statistics_lines(found, sheet))
+    if path := list(descendants.path_lines(found.descendants, sheet)):
+        lines += [BLANK, *path]
+    if summary.comparison is not None:
+        lines += [BLANK, *terminal_statistics.comparison_lines(summary.comparison, sheet)]
+    yield from lines
+    if BLANK in lines:
+        yield BLANK
 
 
 def whole(text: str, sheet: Sheet) -> Iterator[str]:
@@ -146,77 +156,60 @@ def next_steps(run: Run, report: RunReport) -> Iterator[str]:
     """Yield what is left to do, also with ``-q``: the commands by which to go on."""
     from pytest_manifest.ledger import OVER_BUDGET
 
-    name = short_path(run.manifest.path, report.options.root)
+    name = report.name_of(run)
     with run.read() as ledger:
-        counts, status, sending = (
-            ledger.verdicts.counts(),
-            ledger.info.status,
-            ledger.attempts.send_states(),
-        )
-        entries, over_budget = (
-            ledger.attempts.count_entries(),
-            bool(ledger.info.get_meta(OVER_BUDGET)),
-        )
+        counts, sending = ledger.verdicts.counts(), ledger.attempts.send_states()
+        left = ledger.attempts.count_entries() - sum(counts.values())
+        status, over_budget = ledger.info.status, ledger.info.get_meta(OVER_BUDGET)
         merged, shard = ledger.info.merged(), ledger.info.shard()
     if status == "running":  # its pytest has ended without recording it
         status = "stopped" if run.info.is_private else "detached"
+    if merged:  # it cannot be resumed itself
+        if status != "finished" or left:
+            yield (
+                "  to complete it: go on with the unfinished runs that it was merged of, each with "
+                "--manifest-resume and its --manifest-shard, then merge again"
+            )
+        return
     unsent, not_run = sending.get("planned", 0), sending.get("withdrawn", 0)
     blocked = counts.get("skipped", 0) > 0 or (counts.get("timed_out", 0) > 0 < unsent + not_run)
-    left = entries - sum(counts.values())
     resume = "--manifest-resume --manifest-budget=MORE" if over_budget else "--manifest-resume"
-    stack = report.options.stack_arguments
     if shard is not None:
         name = f"{name} --manifest-shard={shard}"
-    if merged:
-        yield from _how_to_complete(status, left)
-    else:
-        how = how_to_go_on(run, name, status, unsent, left, blocked=blocked, resume=resume)
-        yield from (Command(one + stack) if isinstance(one, Command) else one for one in how)
+    for one in how_to_go_on(run, name, status, unsent, left, blocked=blocked, resume=resume):
+        is_command = isinstance(one, Command)
+        yield Command(one + report.options.stack_arguments) if is_command else one
 
 
-def _heading(run: Run, name: str, ledger: Ledger) -> str:
-    counts = sorted(ledger.verdicts.counts().items())
-    verdicts = ", ".join(f"{count} {kind}" for kind, count in counts) or "none yet"
-    if reused := sum(ledger.queries.reused_runs().values()):
+def _heading(summary: RunSummary, name: str) -> str:
+    found, run = summary.statistics, summary.run
+    verdicts = ", ".join(f"{n} {kind}" for kind, n in sorted(found.verdicts.items()) if n)
+    if reused := sum(found.reused.values()):
         verdicts += f" ({reused} reused)"
-    entries = many(ledger.attempts.count_entries(), "entry")
-    found = f"{entries}: {verdicts}{descendants.run_phrase(ledger)}"
-    return f"{name}: run {run.info.run}{_origin(ledger)}, {found}"
-
-
-def _origin(ledger: Ledger) -> str:
-    """Return which shard the run is of, or of how many runs it was merged."""
-    merged, shard = ledger.info.merged(), ledger.info.shard()
-    if merged:
-        return f", merged of {plural(len(merged), 'run')}"
-    return "" if shard is None else f", {shard.words}"
+    trees = found.descendants
+    started = f"; {counts_text(trees.statuses)}" if trees.number else ""
+    origin = f", shard {run.shard}" if run.shard else ""
+    if run.merged:
+        origin = f", merged of {plural(len(run.merged), 'run')}"
+    entries = many(found.entries, "entry")
+    return f"{name}: run {run.run}{origin}, {entries}: {verdicts or 'none yet'}{started}"
 
 
 def run_line(run: Run, report: RunReport) -> str:
     """Return the line that stands for a run with ``-q``."""
-    name = short_path(run.manifest.path, report.options.root)
-    with run.read() as ledger:
-        heading = _heading(run, name, ledger)
-    comparison = comparison_of(run, report.config)
-    more = [] if comparison is None else [terminal_statistics.comparison_phrase(comparison)]
-    return "; ".join([heading, *(" ".join(one.split()) for one in more)])
+    summary = summary_of(run, report.config)
+    more = ""
+    if summary.comparison is not None:
+        more = f"; {terminal_statistics.comparison_phrase(summary.comparison)}"
+    return _heading(summary, report.name_of(run)) + more
 
 
-def _statistics_lines(
-    run: Run, found: Statistics, report: RunReport, sheet: Sheet
-) -> Iterator[Line]:
-    """Yield the run's statistics, and its comparison with an earlier one."""
-    for text in descendants.untold_lines(found.descendants, found.entries):
-        yield from map(Line, whole(text, sheet))
-    lines = list(terminal_statistics.statistics_lines(found, sheet))
-    if path := list(descendants.path_lines(found.descendants, sheet)):
-        lines += [BLANK, *path]
-    comparison = comparison_of(run, report.config)
-    if comparison is not None:
-        lines += [BLANK, *terminal_statistics.comparison_lines(comparison, sheet)]
-    yield from lines
-    if BLANK in lines:
-        yield BLANK
+def _cost(cost: SummaryCost) -> str:
+    """Return what the run has cost; "" unless a receipt reports a cost or it had a budget."""
+    limit = "" if cost.budget is None else f" of a budget of {cost_text(cost.budget)}"
+    if cost.total is not None:
+        return f"cost {cost_text(cost.total)}{limit}"
+    return f"cost not known, as no receipt has one:{limit}" if limit else ""
 
 
 def _artifact_lines(run: Run, report: RunReport) -> Iterator[str]:
@@ -241,31 +234,3 @@ def _artifact_lines(run: Run, report: RunReport) -> Iterator[str]:
 def _artifact_line(kind: str, location: Path | str, root: Path) -> str:
     shown = short_path(location, root) if isinstance(location, Path) else location
     return f"  {kind:<8}  {shown}"
-
-
-def _cost_line(ledger: Ledger, run: Run) -> str | None:
-    """Return what the run has cost; None unless a receipt reports a cost or it had a budget."""
-    from pytest_manifest.ledger import BUDGET
-    from pytest_manifest.schema import cost_text
-    from pytest_manifest.verdict import Costs
-
-    budget = ledger.info.get_meta(BUDGET)
-    if not (budget or ledger.queries.has_costs()):
-        return None
-    costs = Costs(ledger, run.manifest)
-    total = costs.total()
-    if not (budget or costs.reported):
-        return None
-    limit = f" of a budget of {cost_text(float(budget))}" if budget else ""
-    if not (costs.reported or total):
-        return f"  cost not known, as no receipt has one{limit and f':{limit}'}"
-    return f"  cost {cost_text(total)}{limit}"
-
-
-def _how_to_complete(status: str, unjudged: int) -> Iterator[str]:
-    """Yield how to complete a merged run, which cannot be resumed itself."""
-    if status != "finished" or unjudged:
-        yield (
-            "  to complete it: go on with the unfinished runs that it was merged of, each with "
-            "--manifest-resume and its --manifest-shard, then merge again"
-        )

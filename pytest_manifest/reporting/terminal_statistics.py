@@ -18,13 +18,13 @@ from pytest_manifest.text import (
 )
 
 if TYPE_CHECKING:
-    from pytest_manifest.analysis.statistics import Statistics
     from pytest_manifest.schema.summary import (
         SummaryCause,
         SummaryChange,
         SummaryComparison,
         SummaryEntry,
         SummarySpread,
+        SummaryStatistics,
         SummaryTask,
         SummaryTimeChange,
         SummaryTreeChange,
@@ -42,7 +42,7 @@ _ROOMY = 76
 """Columns of a terminal from which the share of a worker process is a bar."""
 
 
-def statistics_lines(stats: Statistics, sheet: Sheet) -> Iterator[Line]:
+def statistics_lines(stats: SummaryStatistics, sheet: Sheet) -> Iterator[Line]:
     """Yield the statistics beyond the counts of verdicts; nothing for a small run."""
     judged = stats.entries - stats.outcomes.get("pending", 0)
     if (stats.entries < FEW and not sheet.all) or judged == 0:
@@ -60,7 +60,7 @@ def statistics_lines(stats: Statistics, sheet: Sheet) -> Iterator[Line]:
             yield Line(line, yellow=True)
 
 
-def _pace(stats: Statistics) -> Iterator[str]:
+def _pace(stats: SummaryStatistics) -> Iterator[str]:
     """Yield the run's duration and rate, and its numbers of retries and redeliveries."""
     pace = []
     if stats.duration is not None:
@@ -72,7 +72,7 @@ def _pace(stats: Statistics) -> Iterator[str]:
     yield from (", ".join(phrases) for phrases in (pace, again) if phrases)
 
 
-def duration_phrase(stats: Statistics) -> str:
+def duration_phrase(stats: SummaryStatistics) -> str:
     """Return how long a run was worked on; its duration is known, in seconds."""
     took, pauses = duration(stats.duration or 0.0), stats.pauses or 0.0
     if stats.parts < 2:

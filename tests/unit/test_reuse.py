@@ -24,7 +24,6 @@ from pytest_manifest.manifest import read_manifest
 from pytest_manifest.plugin.options import Options
 from pytest_manifest.plugin.plans import Plans
 from pytest_manifest.redaction import texts
-from pytest_manifest.reporting.progress import receipt_line
 from pytest_manifest.reporting.run_page.documents import details, statistics_document
 from pytest_manifest.run import RunSettings, audit_run, resume_rules
 from pytest_manifest.run.exports import exported_lines, ledger_of_receipts
@@ -380,7 +379,7 @@ def test_a_reused_entry_adds_no_cost_no_time_and_no_attempt(rig: Rig) -> None:
     assert (record.reused_from.run, record.reused_from.entry) == (RUN, "a")
     assert stored.attempts == 0
     assert found.reused == {RUN: 1}
-    assert statistics_document(found)["reused"] == 1
+    assert statistics_document(found)["reused"] == {RUN: 1}
     facts = details(record, lambda _moment: None, 100)["facts"]
     assert ["reused from", f"run {RUN}, entry 'a', attempt 1"] in facts  # type: ignore[operator]  # a list
     assert (found.runtime, found.cost, found.duration, found.workers) == (None, None, None, [])
@@ -523,16 +522,6 @@ def test_the_commands_tell_what_was_reused(rig: Rig) -> None:
     runs = manifest("show", str(run.manifest.path), "--runs", f"--in={folder}", "--all", "--json")
     (entry, *_) = json.loads(runs)["entries"]
     assert entry["runtimes"] == [None]
-
-
-def test_a_receipt_as_it_comes_is_told_as_reused(rig: Rig) -> None:
-    """With ``-vv``: it came from an earlier run, in no time of this one."""
-    rig.passed([double("a")])
-    run = rig.reuse([double("a")])
-    with Ledger.open(run.path) as ledger:
-        settled = ledger.verdicts.of_entry("a")
-    assert settled is not None
-    assert receipt_line(settled)[0] == "passed  a  reused  -"
 
 
 def test_what_was_reused_and_passes_no_more_is_sent_when_the_run_goes_on() -> None:

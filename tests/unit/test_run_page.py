@@ -145,7 +145,7 @@ def test_what_a_worker_s_death_has_ended_has_no_end(tmp_path: Path) -> None:
     data = written(tmp_path, [died]).data
     assert data["bars"]["end"] == [None]
     [cause] = data["figures"]["causes"]
-    assert (cause["kind"], cause["title"]) == ("crashed", "WorkerLostError")
+    assert (cause["kind"], cause["title"]) == ("crashed", "crashed: WorkerLostError")
 
 
 def test_the_figures_are_the_statistics(tmp_path: Path, records: list[EntryRecord]) -> None:
@@ -234,7 +234,7 @@ def test_a_comparison_is_in_the_page(tmp_path: Path, records: list[EntryRecord])
     before = sample_records(450, bad=0.0)
     comparison = compare(before, records, before_run="earlier", after_run="later")
     found = written(tmp_path, records, comparison=comparison).data["comparison"]
-    assert found["before"] == "earlier"
+    assert found["before"]["run"] == "earlier"
     assert found["newly_failing"]["count"] == len(comparison.newly_failing) > 0
     first = comparison.newly_failing[0]
     assert found["newly_failing"]["items"][0]["id"] == first.id

@@ -7,7 +7,6 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_manifest.reporting.run_page.documents import first_line
 from pytest_manifest.reporting.run_page.page import script_json
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
@@ -20,9 +19,3 @@ def test_json_in_a_script_comes_back_and_ends_nothing(values: dict[str, str]) ->
     assert json.loads(text) == values
     assert text.isascii()
     assert not set("<>&") & set(text)
-
-
-def test_a_first_line_is_short() -> None:
-    """The rest is left out, and it shows."""
-    assert first_line("one\ntwo", 10) == "one"
-    assert first_line("x" * 20, 5) == "xxxx…"

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import pytest
 from pluggy import HookimplMarker
@@ -357,85 +357,72 @@ def _write(path: Path, text: str, mode: int) -> None:
 
 # The job of a CI server
 
-Executor = dict[str, object]
+
+class _Server(NamedTuple):
+    """A CI server: its name and type for Allure, and the variables that describe a build.
+
+    Of several variables the first that is set counts; ``job`` ends with what to call it else.
+    """
+
+    name: str
+    type: str
+    home: str
+    order: str
+    job: str
+    number: str
+    build: str
 
 
-def executor(variables: Mapping[str, str]) -> Executor | None:
-    """Return Allure's executor without what the server does not set; None outside CI."""
-    for variable, make in _SERVERS:
-        if variables.get(variable):
-            fields = make(variables.get)
-            if str(fields.get("buildOrder") or "").isdecimal():
-                fields["buildOrder"] = int(str(fields["buildOrder"]))
-            else:
-                fields.pop("buildOrder", None)
-            return {name: value for name, value in fields.items() if value not in (None, "")}
-    return None
-
-
-Get = Callable[[str], str | None]
-
-
-def _github(get: Get) -> Executor:
-    home = f"{get('GITHUB_SERVER_URL')}/{get('GITHUB_REPOSITORY')}"
-    run, attempt = get("GITHUB_RUN_ID"), get("GITHUB_RUN_ATTEMPT")
-    again = f"/attempts/{attempt}" if attempt and attempt != "1" else ""
-    return {
-        "name": "GitHub Actions",
-        "type": "github",
-        "url": f"{home}/actions" if get("GITHUB_SERVER_URL") else None,
-        "buildOrder": get("GITHUB_RUN_NUMBER"),
-        "buildName": _build(get("GITHUB_WORKFLOW") or "workflow", get("GITHUB_RUN_NUMBER") or run),
-        "buildUrl": f"{home}/actions/runs/{run}{again}" if run else None,
-    }
-
-
-def _gitlab(get: Get) -> Executor:
-    return {
-        "name": "GitLab CI",
-        "type": "gitlab",
-        "url": get("CI_PROJECT_URL"),
-        "buildOrder": get("CI_PIPELINE_IID") or get("CI_PIPELINE_ID"),
-        "buildName": _build(
-            get("CI_JOB_NAME") or "job", get("CI_PIPELINE_IID") or get("CI_JOB_ID")
-        ),
-        "buildUrl": get("CI_JOB_URL") or get("CI_PIPELINE_URL"),
-    }
-
-
-def _jenkins(get: Get) -> Executor:
-    return {
-        "name": "Jenkins",
-        "type": "jenkins",
-        "url": get("JENKINS_URL"),
-        "buildOrder": get("BUILD_NUMBER"),
-        "buildName": _build(get("JOB_NAME") or "job", get("BUILD_NUMBER")),
-        "buildUrl": get("BUILD_URL"),
-    }
-
-
-def _any(get: Get) -> Executor:
-    number = get("BUILD_NUMBER") or get("CI_BUILD_NUMBER")
-    return {
-        "name": get("CI_NAME") or "CI",
-        "type": "ci",
-        "buildOrder": number,
-        "buildName": _build(get("JOB_NAME") or get("CI_JOB_NAME") or "build", number),
-        "buildUrl": get("BUILD_URL") or get("CI_BUILD_URL"),
-    }
-
-
-def _build(name: str, number: str | None) -> str | None:
-    return f"{name} #{number}" if number else None
-
-
-_SERVERS: Sequence[tuple[str, Callable[[Get], Executor]]] = (
-    ("GITHUB_ACTIONS", _github),
-    ("GITLAB_CI", _gitlab),
-    ("JENKINS_URL", _jenkins),
-    ("CI", _any),
-    ("BUILD_URL", _any),
+_ANY: Final = _Server(
+    *("CI", "ci", "", "BUILD_NUMBER CI_BUILD_NUMBER", "JOB_NAME CI_JOB_NAME build"),
+    *("BUILD_NUMBER CI_BUILD_NUMBER", "BUILD_URL CI_BUILD_URL"),
 )
+_SERVERS: Final = {
+    "GITHUB_ACTIONS": _Server(
+        *("GitHub Actions", "github", "_ACTIONS", "GITHUB_RUN_NUMBER", "GITHUB_WORKFLOW workflow"),
+        *("GITHUB_RUN_NUMBER GITHUB_RUN_ID", "_RUN"),
+    ),
+    "GITLAB_CI": _Server(
+        *("GitLab CI", "gitlab", "CI_PROJECT_URL", "CI_PIPELINE_IID CI_PIPELINE_ID"),
+        *("CI_JOB_NAME job", "CI_PIPELINE_IID CI_JOB_ID", "CI_JOB_URL CI_PIPELINE_URL"),
+    ),
+    "JENKINS_URL": _Server(
+        *("Jenkins", "jenkins", "JENKINS_URL", "BUILD_NUMBER", "JOB_NAME job", "BUILD_NUMBER"),
+        "BUILD_URL",
+    ),
+    "CI": _ANY,
+    "BUILD_URL": _ANY,
+}
+
+
+def executor(variables: Mapping[str, str]) -> dict[str, object] | None:
+    """Return Allure's executor without what the server does not set; None outside CI."""
+    server = next((one for name, one in _SERVERS.items() if variables.get(name)), None)
+    if server is None:
+        return None
+    get = variables.get
+    known = dict(variables)
+    if get("GITHUB_SERVER_URL"):
+        attempt = get("GITHUB_RUN_ATTEMPT", "1")
+        again = "" if attempt == "1" else f"/attempts/{attempt}"
+        known["_ACTIONS"] = f"{get('GITHUB_SERVER_URL')}/{get('GITHUB_REPOSITORY')}/actions"
+        if run := get("GITHUB_RUN_ID"):
+            known["_RUN"] = f"{known['_ACTIONS']}/runs/{run}{again}"
+
+    def first(names: str) -> str:
+        return next((known[name] for name in names.split() if known.get(name)), "")
+
+    *_, job = server.job.split()
+    number, order = first(server.number), first(server.order)
+    fields = {
+        "name": (get("CI_NAME") or "CI") if server is _ANY else server.name,
+        "type": server.type,
+        "url": first(server.home),
+        "buildOrder": int(order) if order.isdecimal() else "",
+        "buildName": f"{first(server.job) or job} #{number}" if number else "",
+        "buildUrl": first(server.build),
+    }
+    return {name: value for name, value in fields.items() if value != ""}
 
 
 class AllureReport:

@@ -9,26 +9,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Final, Literal, TypeAlias
 
-from pydantic import BaseModel, JsonValue
+from pydantic import JsonValue
 
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, origin_text
 from pytest_manifest.analysis.statistics import Statistics
-from pytest_manifest.ledger import RunInfo
-from pytest_manifest.reporting.next_step import RunAgain
 from pytest_manifest.reporting.run_page.columns import cost_figure, rounded
 from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.statuses import outcome_of
-from pytest_manifest.schema.summary import (
-    SummaryCause,
-    SummaryChange,
-    SummaryComparison,
-    SummaryTimeChange,
-)
-from pytest_manifest.text import beginning, middle, pictured
+from pytest_manifest.schema.summary import SummaryComparison
+from pytest_manifest.text import middle, pictured
 
 KEY: Final = "over_time"
 """The evidence's field: by name ``{"kind": "level" or "count", "points": [[seconds since 1970,
@@ -135,133 +128,39 @@ def _number(value: JsonValue) -> float | None:
     return number if math.isfinite(number) and abs(number) < 1e15 else None
 
 
-SHOWN_CAUSES = 50
-SHOWN_CHANGES = 200
-_MESSAGE = 400
+MOST_CAUSES: Final = 50
+MOST_CHANGES: Final = 200
 
 
-def run_document(
-    info: RunInfo,
-    status: str,
-    warnings: Sequence[str],
-    written: datetime,
-    again: RunAgain | None = None,
-    logs: Sequence[tuple[str, str]] = (),
-) -> dict[str, object]:
-    """Return the run's metadata, and when the page was written.
-
-    ``warnings``: warnings that were recorded during the run; ``again``: how an entry is run again;
-    ``logs``: worker and address of each log.
-    """
-    return {
-        "id": info.run,
-        "manifest": pictured(info.manifest.name),
-        "workflow": None if info.workflow is None else pictured(info.workflow),
-        "mode": None if info.mode is None else pictured(info.mode),
-        "created": info.created_at.isoformat(),
-        "broker": pictured(info.broker),
-        "backend": pictured(info.backend),
-        "stack": "private" if info.is_private else "existing",
-        "sha256": info.sha256,
-        "status": status,
-        "written": written.isoformat(timespec="seconds"),
-        "remarks": [pictured(warning) for warning in warnings],
-        "again": None if again is None else [again.manifest, again.arguments],
-        "logs": [[worker, address] for worker, address in logs],
-    }
-
-
-def statistics_document(found: Statistics) -> dict[str, object]:
-    """Return the statistics; of the slowest entries the ids alone, as the table has the rest."""
-    shown = {
-        name: _shown(getattr(found, name))
-        for name in ("entries", "retries", "redeliveries", "duration", "parts", "pauses")
-    }
-    return shown | {
-        "reused": sum(found.reused.values()),
-        "outcomes": {name: count for name, count in found.outcomes.items() if count},
-        "verdicts": [
-            [kind, outcome_of(kind), count]
-            for kind, count in sorted(found.verdicts.items(), key=lambda pair: -pair[1])
-            if count
-        ],
-        "tasks": _shown(found.tasks),
-        "slowest": [pictured(one.id) for one in found.slowest],
-        "causes": [_cause(cause) for cause in found.causes[:SHOWN_CAUSES]],
-        "more_causes": max(0, len(found.causes) - SHOWN_CAUSES),
-        "attempts": found.further_sendings,
-        "workers": [
-            _fields(one) | {"place": pictured(one.place), "name": pictured(one.worker)}
-            for one in found.workers
-        ],
-        "cost": cost_figure(found.cost),
-        "throughput": rounded(found.throughput),
-        "wait": _shown(found.wait),
-        "runtime": _shown(found.runtime),
-        "advice": _shown(found.advice),
-    }
-
-
-def _fields(value: BaseModel) -> dict[str, object]:
-    """Return a document's fields as JSON: texts visible, numbers rounded."""
-    return {name: _shown(getattr(value, name)) for name in type(value).model_fields}
-
-
-def _shown(value: object) -> object:
-    if isinstance(value, BaseModel):
-        return _fields(value)
+def shown(value: object) -> object:
+    """Return a JSON value as a page has it: texts visible, numbers rounded."""
+    if isinstance(value, dict):
+        return {name: shown(one) for name, one in value.items()}
     if isinstance(value, list):
-        return [_shown(one) for one in value]
+        return [shown(one) for one in value]
     if isinstance(value, str):
         return pictured(value)
     return rounded(value) if isinstance(value, float) else value
 
 
-def _cause(cause: SummaryCause) -> dict[str, object]:
-    return {
-        "outcome": outcome_of(cause.kind),
-        "kind": cause.kind,
-        "title": first_line(cause.title.removeprefix(f"{cause.kind}: "), 160),
-        "count": cause.count,
-        "examples": _shown(cause.examples),
-        "message": pictured(cause.message)[:_MESSAGE],
-        "step": pictured(cause.step)[:_MESSAGE],
+def statistics_document(found: Statistics) -> dict[str, object]:
+    """Return the run's figures as its summary has them, without what the page has elsewhere."""
+    figures = found.model_dump(exclude={"began", "ended", "descendants"})
+    figures["causes"] = figures["causes"][:MOST_CAUSES]
+    return {name: shown(value) for name, value in figures.items()} | {
+        "more_causes": max(0, len(found.causes) - MOST_CAUSES),
+        "cost": cost_figure(found.cost),
     }
 
 
 def changes_document(found: SummaryComparison) -> dict[str, object]:
     """Return the changes since the other run; long lists are cut, with their full number."""
-    lists = "newly_failing", "fixed", "still_failing", "added", "removed", "changed_results"
-    shown: dict[str, object] = {name: _some(getattr(found, name)) for name in lists}
-    sides = found.before, found.after
-    return shown | {
-        "before": found.before.run,
-        "after": found.after.run,
-        "entries": [one.entries for one in sides],
-        "passed": [one.passed for one in sides],
-        "slower": [_time(change) for change in found.slower],
-        "faster": [_time(change) for change in found.faster],
-        "cost": [cost_figure(one.cost) for one in sides],
-        "threshold": found.threshold,
-        "samples": found.samples,
+    return {
+        name: {"count": len(value), "items": shown(value[:MOST_CHANGES])}
+        if isinstance(value, list)
+        else shown(value)
+        for name, value in found.model_dump().items()
     }
-
-
-def _some(items: Sequence[BaseModel | str]) -> dict[str, object]:
-    shown = [_shown(one) for one in items[:SHOWN_CHANGES]]
-    for change, one in zip(items, shown, strict=False):
-        if isinstance(change, SummaryChange) and isinstance(one, dict):
-            one["sentence"] = first_line(change.sentence, 240)
-    return {"count": len(items), "items": shown}
-
-
-def _time(change: SummaryTimeChange) -> dict[str, object]:
-    return _fields(change) | {"samples": [change.samples_before, change.samples_after]}
-
-
-def first_line(text: str, limit: int) -> str:
-    """Return the first line of a text, visible, of at most ``limit`` characters."""
-    return beginning(pictured(text.strip().partition("\n")[0]), limit, "\u2026")
 
 
 Since = Callable[[datetime | None], float | None]
@@ -270,6 +169,7 @@ Since = Callable[[datetime | None], float | None]
 _FAILURES_FIRST: Final = 4
 """Factor by which the texts of an entry that has not passed may be longer."""
 _MISMATCHES: Final = 100
+_SENTENCE: Final = 400
 
 
 class Shortening:
@@ -376,59 +276,43 @@ def _actual(record: EntryRecord, text: Shortening) -> str | None:
 
 
 def _attempt(attempt: AttemptRecord, since: Since) -> dict[str, object]:
-    shown: dict[str, object] = {
-        "number": attempt.number,
-        "task_id": attempt.task_id,
-        "kind": attempt.kind,
+    plain = ("number", "task_id", "kind", "reason", "wait", "runtime", "place", "host")
+    moments = ("sent", "received", "started", "finished")
+    found = {
+        **{name: shown(getattr(attempt, name)) for name in plain},
         "outcome": outcome_of(attempt.kind),
-        "sentence": None if attempt.sentence is None else pictured(attempt.sentence)[:400],
-        "reason": None if attempt.reason is None else pictured(attempt.reason),
-        "sent": since(attempt.sent_at),
-        "received": since(attempt.received_at),
-        "started": since(attempt.started_at),
-        "finished": since(attempt.finished_at),
-        "wait": rounded(attempt.wait),
-        "runtime": rounded(attempt.runtime),
-        "place": None if attempt.place is None else pictured(attempt.place),
-        "host": None if attempt.host is None else pictured(attempt.host),
+        "sentence": attempt.sentence and pictured(attempt.sentence)[:_SENTENCE],
+        **{name: since(getattr(attempt, f"{name}_at")) for name in moments},
         "executions": attempt.executions if attempt.executions > 1 else None,
         "redelivered": attempt.redelivered or None,
         "retries": attempt.retries or None,
         "cost": cost_figure(attempt.cost),
     }
-    return {name: value for name, value in shown.items() if value is not None}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _metadata(record: EntryRecord) -> list[tuple[str, str]]:
     """Return labels and texts of short facts."""
     entry, receipt = record.entry, record.receipt
-    rows = [("line", str(record.line)), ("timeout", f"{entry.timeout:g} s")]
-    if entry.after:
-        rows.append(("after", ", ".join(entry.after)))
-    rows += [(f"key {name}", value) for name, value in entry.key.items()]
-    if entry.retries:
-        rows.append(("retries allowed", str(entry.retries)))
-    if entry.cost is not None:
-        rows.append(("estimated cost", f"{entry.cost:g}"))
-    rows.append(("idempotent", "yes" if entry.idempotent else "no"))
-    queue = entry.queue if receipt is None else receipt.queue or entry.queue
-    if queue:
-        rows.append(("queue", queue))
-    if record.reused_from is not None:
-        rows.append(("reused from", origin_text(record.reused_from)))
+    rows = [
+        ("line", str(record.line)),
+        ("timeout", f"{entry.timeout:g} s"),
+        ("after", ", ".join(entry.after)),
+        *((f"key {name}", value) for name, value in entry.key.items()),
+        ("retries allowed", str(entry.retries or "")),
+        ("estimated cost", "" if entry.cost is None else f"{entry.cost:g}"),
+        ("idempotent", "yes" if entry.idempotent else "no"),
+        ("queue", (receipt and receipt.queue) or entry.queue or ""),
+        ("reused from", "" if record.reused_from is None else origin_text(record.reused_from)),
+    ]
     if receipt is not None:
-        rows += _receipt_metadata(receipt)
-    return rows
-
-
-def _receipt_metadata(receipt: Receipt) -> list[tuple[str, str]]:
-    rows = [("state", receipt.state.replace("_", " ")), ("reported by", receipt.source)]
-    if receipt.cpu is not None:
-        rows.append(("CPU", f"{receipt.cpu:.3g} s"))
-    if receipt.max_rss is not None:
-        rows.append(("memory, at most", f"{receipt.max_rss / 2**20:,.0f} MiB"))
-    if receipt.replaced:
-        rows.append(("replaced", "by another task"))
-    if receipt.code:
-        rows.append(("code", receipt.code))
-    return rows
+        memory = receipt.max_rss
+        rows += [
+            ("state", receipt.state.replace("_", " ")),
+            ("reported by", receipt.source),
+            ("CPU", "" if receipt.cpu is None else f"{receipt.cpu:.3g} s"),
+            ("memory, at most", "" if memory is None else f"{memory / 2**20:,.0f} MiB"),
+            ("replaced", "by another task" if receipt.replaced else ""),
+            ("code", receipt.code or ""),
+        ]
+    return [row for row in rows if row[1]]

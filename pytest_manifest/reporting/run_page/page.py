@@ -30,6 +30,7 @@ from pytest_manifest.reporting.run_page.columns import Columns, TreeColumns, Tre
 from pytest_manifest.reporting.run_page.sections import section_documents
 from pytest_manifest.reporting.run_report import ReportedRun, RunReport, add_artifact
 from pytest_manifest.reporting.run_statistics import comparison_or_last, records_of
+from pytest_manifest.schema.statuses import STATUSES
 from pytest_manifest.schema.summary import SummaryComparison
 from pytest_manifest.text import pictured, short_path
 
@@ -176,6 +177,31 @@ class PageMetadata:
             list(worker_logs(run, path.parent)),
         )
 
+    def document(self) -> dict[str, object]:
+        """Return what the run was, and when the page was written."""
+        info, again = self.info, self.again
+        shown = documents.shown(
+            {
+                "manifest": info.manifest.name,
+                "workflow": info.workflow,
+                "mode": info.mode,
+                "broker": info.broker,
+                "backend": info.backend,
+                "remarks": list(self.warnings),
+            }
+        )
+        assert isinstance(shown, dict)
+        return shown | {
+            "id": info.run,
+            "created": info.created_at.isoformat(),
+            "stack": "private" if info.is_private else "existing",
+            "sha256": info.sha256,
+            "status": self.status,
+            "written": self.written.isoformat(timespec="seconds"),
+            "again": None if again is None else [again.manifest, again.arguments],
+            "logs": [list(one) for one in self.logs],
+        }
+
 
 def write_page(
     path: Path, metadata: PageMetadata, records: Iterable[EntryRecord], mode: int = FILE_MODE
@@ -266,13 +292,12 @@ class _Body:
         self._columns.number_causes(found.causes)
         document = {
             "format": FORMAT,
-            "run": documents.run_document(
-                about.info, about.status, about.warnings, about.written, about.again, about.logs
-            ),
+            "run": about.document(),
             "figures": documents.statistics_document(found),
             "comparison": None
             if about.comparison is None
             else documents.changes_document(about.comparison),
+            "statuses": {name: one.outcome for name, one in STATUSES.items()},
             "details": {"size": BLOCK, "blocks": self._blocks},
             "over_time": self._over_time.document(),
             "trees": None if self._trees is None else self._trees.document(),

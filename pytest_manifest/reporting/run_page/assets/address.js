@@ -44,7 +44,7 @@ function readFilter(parts) {
   byId('task').value = String(filter.task);
   for (const kind of (parts.get('verdict') || '').split(',')) if (NAMES.kinds.includes(kind)) filter.kinds.add(kind);
   const at = Number(parts.get('cause') ?? -1);
-  if (DATA.figures.causes[at]) filter.cause = { at, ...DATA.figures.causes[at] };
+  if (CAUSES[at]) filter.cause = { at, ...CAUSES[at] };
   const [from, to] = (parts.get('zoom') || '').split(',').map(Number);
   if (gantt && from < to) {
     filter.zoom = [from, to];

@@ -133,3 +133,9 @@ const later = (action, pause) => {
   };
 };
 
+function firstLine(text, most) {
+  const line = text.trim().split('\n')[0];
+  return line.length > most ? `${line.slice(0, most - 1)}…` : line;
+}
+
+const processName = ({ worker, pid }) => (pid === null ? worker : `${worker}#${pid}`);

@@ -69,8 +69,8 @@ function facts(run, figures) {
   const spread = (found) => [seconds(found.p50), COUNT > 1 ? `95 % under ${seconds(found.p95)}` : 'of the one entry'];
   const name = COUNT > 1 ? ['Median wait', 'Median run'] : ['Wait', 'Run'];
   const again = [
-    ['Reused', figures.reused, 'from earlier runs'],
-    ['Sent again', figures.attempts, 'by the harness'],
+    ['Reused', Object.values(figures.reused).reduce((sum, count) => sum + count, 0), 'from earlier runs'],
+    ['Sent again', figures.further_sendings, 'by the harness'],
     ['Redelivered', figures.redeliveries, 'by the broker'],
     ['Retries', figures.retries, 'by the tasks themselves'],
   ].filter(([, count]) => count).map(([title, count, by]) => [title, number(count), by]);
@@ -90,18 +90,18 @@ function facts(run, figures) {
 
 /** How many workers there were, and their processes: each that has died left its place to another. */
 function workerFacts(run, processes) {
-  const names = new Set(processes.map((row) => row.name)).size;
+  const names = new Set(processes.map((row) => row.worker)).size;
   const more = processes.length > names ? `${many(processes.length, 'process', 'processes')}, ` : '';
   return [names === 1 ? 'Worker' : 'Workers', number(names), `${more}${run.stack} stack`];
 }
 
 /** Which entries, why, where and how long: what went wrong, the most frequent first. */
 function causes() {
-  const found = DATA.figures.causes;
+  const found = CAUSES;
   if (!found.length) return;
   const facts = causeFacts();
   const items = found.map((cause, at) => el('li', {},
-    el('div', { class: 'cause-head' }, badge(cause.outcome, cause.kind), words(cause.title) === words(cause.kind) ? null : el('b', {}, cause.title),
+    el('div', { class: 'cause-head' }, badge(DATA.statuses[cause.kind], cause.kind), words(cause.title) === words(cause.kind) ? null : el('b', {}, cause.title),
       el('span', { class: 'count' }, many(cause.count, 'entry', 'entries'))),
     cause.message && ![cause.title, cause.kind].includes(cause.message) ? el('p', { class: 'wrapped' }, cause.message) : null,
     cause.step ? el('p', { class: 'step' }, el('b', {}, 'Next'), ` ${cause.step}`) : null,
@@ -117,6 +117,8 @@ function causes() {
 }
 
 const SHOWN_CAUSES = 4;
+/** Causes with the first line of their titles, without the verdict before it. */
+const CAUSES = DATA.figures.causes.map((cause) => ({ ...cause, title: firstLine(cause.title.startsWith(`${cause.kind}: `) ? cause.title.slice(cause.kind.length + 2) : cause.title, 160) }));
 
 function examples(cause, at) {
   const links = cause.examples.flatMap((id, nth) => (nth ? [', ', entryLink(id)] : [entryLink(id)]));
@@ -168,7 +170,7 @@ function tasks() {
     ...times('Wait', 'wait'), ...times('Run', 'runtime'),
     ...(any('throughput') ? [['Throughput', (row) => rate(row.throughput, most), true]] : []),
   ], found));
-  const slowest = DATA.figures.slowest.filter((id) => rowOf.has(id));
+  const slowest = DATA.figures.slowest.map((entry) => entry.id).filter((id) => rowOf.has(id));
   if (slowest.length < 2) return;
   body.append(el('p', { class: 'slowest' }, el('b', {}, 'Slowest'), ...slowest.map((id) =>
     el('span', {}, entryLink(id), ' ', el('span', { class: 'muted' }, seconds(ROWS.runtime ? ROWS.runtime[rowOf.get(id)] : null))))));
@@ -181,9 +183,9 @@ function workers() {
   if (!found.length) return;
   const most = Math.max(...found.map((row) => row.share), 0.0001);
   const hosts = new Set(found.map((row) => row.host));
-  const known = hosts.size === 1 && found.every((row) => !row.host || row.place.includes(row.host));
+  const known = hosts.size === 1 && found.every((row) => !row.host || row.worker.includes(row.host));
   const table = plainTable('Workers', [
-    ['Worker', (row) => el('span', { class: 'mono' }, row.place)],
+    ['Worker', (row) => el('span', { class: 'mono' }, processName(row))],
     ...(known ? [] : [['Host', (row) => row.host || '']]),
     ['Jobs', (row) => number(row.jobs), true],
     ['Busy', (row) => seconds(row.busy), true],
@@ -199,14 +201,14 @@ function workers() {
 /** The lists of the comparison: title, what is in it, its rows as cells, whether it is open. */
 function changeLists(found) {
   const verdict = (change) => [entryLink(change.id), `${change.before ? words(change.before) : 'not there'} → ${change.after ? words(change.after) : 'pending'}`,
-    change.after === 'passed' ? '' : change.sentence];
+    change.after === 'passed' ? '' : firstLine(change.sentence, 240)];
   const times = (change) => [el('span', { class: 'mono' }, change.task), `${seconds(change.before)} → ${seconds(change.after)}`,
-    [el('b', {}, `×${three(change.ratio)}`), el('span', { class: 'muted' }, ` median of ${change.same ? '' : `${number(change.samples[0])} and `}${many(change.samples[1], 'entry', 'entries')}`)]];
+    [el('b', {}, `×${three(change.ratio)}`), el('span', { class: 'muted' }, ` median of ${change.same ? '' : `${number(change.samples_before)} and `}${many(change.samples_after, 'entry', 'entries')}`)]];
   const link = (id) => [entryLink(typeof id === 'string' ? id : id.id)];
   return [
     ['Newly failing', found.newly_failing, verdict, 'failed'], ['Fixed', found.fixed, verdict, 'passed'],
-    ['Still failing', found.still_failing, verdict], ['Slower', counted(found.slower), times, 'error'],
-    ['Faster', counted(found.faster), times], ['Other results', found.changed_results, link],
+    ['Still failing', found.still_failing, verdict], ['Slower', found.slower, times, 'error'],
+    ['Faster', found.faster, times], ['Other results', found.changed_results, link],
     ['Added', found.added, link], ['Removed', found.removed, link],
   ].filter(([, list]) => list.count);
 }
@@ -216,10 +218,11 @@ function comparison() {
   if (!found) return;
   const body = show('comparison');
   const lists = changeLists(found);
-  const difference = found.passed[1] - found.passed[0];
-  const cost = found.cost[0] !== found.cost[1] ? `; cost ${found.cost.map((value) => (value === null ? 'not told' : significant(value))).join(' → ')}` : '';
-  byId('comparison').querySelector('h2').replaceChildren('Since run ', el('span', { class: 'mono' }, found.before));
-  body.append(el('p', {}, `${number(found.passed[0])} of ${number(found.entries[0])} passed then, ${number(found.passed[1])} of ${number(found.entries[1])} now`,
+  const { before, after } = found;
+  const difference = after.passed - before.passed;
+  const cost = before.cost !== after.cost ? `; cost ${[before.cost, after.cost].map((value) => (value === null ? 'not told' : significant(value))).join(' → ')}` : '';
+  byId('comparison').querySelector('h2').replaceChildren('Since run ', el('span', { class: 'mono' }, before.run));
+  body.append(el('p', {}, `${number(before.passed)} of ${number(before.entries)} passed then, ${number(after.passed)} of ${number(after.entries)} now`,
     difference ? ` (${difference > 0 ? '+' : '−'}${number(Math.abs(difference))})` : '', cost, '.'));
   if (!lists.length) {
     body.append(el('p', { class: 'muted' }, 'Nothing has changed that counts.'));
@@ -236,13 +239,12 @@ function comparison() {
 
 /** The changes in a few words, below the verdicts. */
 function headlineChanges(found) {
-  const told = [[found.newly_failing.count, 'newly failing'], [found.still_failing.count, 'still failing'], [found.fixed.count, 'fixed'], [found.slower.length, found.slower.length === 1 ? 'task slower' : 'tasks slower']]
+  const told = [[found.newly_failing.count, 'newly failing'], [found.still_failing.count, 'still failing'], [found.fixed.count, 'fixed'], [found.slower.count, found.slower.count === 1 ? 'task slower' : 'tasks slower']]
     .filter(([count]) => count).map(([count, what]) => `${number(count)} ${what}`).join(', ');
   byId('since').hidden = false;
-  byId('since').append(el('a', { href: '#comparison' }, told || 'no entry changed its verdict'), ` since run ${found.before}`);
+  byId('since').append(el('a', { href: '#comparison' }, told || 'no entry changed its verdict'), ` since run ${found.before.run}`);
 }
 
-const counted = (items) => ({ count: items.length, items });
 
 /** The sections that projects add: titles, texts and tables, and nothing that is markup. */
 function added() {

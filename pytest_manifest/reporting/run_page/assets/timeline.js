@@ -168,7 +168,7 @@ function legend() {
 function laneLabels(onTop) {
   const holder = byId('lanes');
   const tall = laneHeight();
-  const busy = new Map(DATA.figures.workers.map((worker) => [worker.place, worker]));
+  const busy = new Map(DATA.figures.workers.map((worker) => [processName(worker), worker]));
   holder.style.paddingTop = onTop ? '28px' : '8px';
   holder.replaceChildren(...bands.map(({ place, bars, count, first }, band) => {
     const name = NAMES.places[place];
