@@ -277,12 +277,17 @@ def _actual(record: EntryRecord, text: Shortening) -> str | None:
 
 def _attempt(attempt: AttemptRecord, since: Since) -> dict[str, object]:
     plain = ("number", "task_id", "kind", "reason", "wait", "runtime", "place", "host")
-    moments = ("sent", "received", "started", "finished")
+    moments = {
+        "sent": attempt.sent_at,
+        "received": attempt.received_at,
+        "started": attempt.started_at,
+        "finished": attempt.finished_at,
+    }
     found = {
         **{name: shown(getattr(attempt, name)) for name in plain},
         "outcome": outcome_of(attempt.kind),
         "sentence": attempt.sentence and pictured(attempt.sentence)[:_SENTENCE],
-        **{name: since(getattr(attempt, f"{name}_at")) for name in moments},
+        **{name: since(moment) for name, moment in moments.items()},
         "executions": attempt.executions if attempt.executions > 1 else None,
         "redelivered": attempt.redelivered or None,
         "retries": attempt.retries or None,
