@@ -33,7 +33,7 @@ from pytest_manifest.run.run import Run
 from pytest_manifest.run.search import JobSearch
 from pytest_manifest.run.settings import RunSettings
 from pytest_manifest.run.strategy import EarlierRunStrategy, Tracking, evaluate_kept_receipts
-from pytest_manifest.schema import Entry, VerdictStatus
+from pytest_manifest.schema import Entry
 from pytest_manifest.schema.facts import Place, Seen, TakenUp
 from pytest_manifest.schema.run_facts import RunOver
 from pytest_manifest.urls import StackAddress
@@ -320,7 +320,7 @@ def violations(ledger: Ledger, manifest: Manifest) -> Generator[Violation, None,
     parts = min(os.cpu_count() or 1, len(manifest) // ENTRIES_OF_A_PROCESS)
     if parts < 2:
         yield from broken_invariants(ledger, manifest)
-        yield from map(_as_violation, judged_otherwise(ledger, manifest))
+        yield from judged_otherwise(ledger, manifest)
         return
     bounds = [len(manifest) * number // parts for number in range(parts + 1)]
     with ProcessPoolExecutor(parts, get_context("spawn")) as processes:
@@ -330,7 +330,7 @@ def violations(ledger: Ledger, manifest: Manifest) -> Generator[Violation, None,
         ]
         yield from broken_invariants(ledger, manifest)
         for part in found:
-            yield from map(_as_violation, part.result())
+            yield from part.result()
 
 
 ENTRIES_OF_A_PROCESS: Final = 10_000
@@ -339,34 +339,14 @@ ENTRIES_OF_A_PROCESS: Final = 10_000
 
 def _part_judged_otherwise(
     path: Path, manifest: Manifest, first: int, end: int
-) -> Sequence[Difference]:
+) -> Sequence[Violation]:
     with Ledger.open(path) as ledger:
         return list(judged_otherwise(ledger, manifest, first, end))
 
 
-def _as_violation(one: Difference) -> Violation:
-    promise: Promise = "S4" if one.stored == "passed" else "S5"
-    return Violation(promise, one.entry, one.sentence)
-
-
-class Difference(NamedTuple):
-    """An entry whose verdict is another than its facts give; codes are those of the reasons."""
-
-    entry: str
-    stored: VerdictStatus
-    code: str
-    judged: VerdictStatus
-    judged_code: str
-
-    @property
-    def sentence(self) -> str:
-        stored, judged = f"{self.stored} ({self.code})", f"{self.judged} ({self.judged_code})"
-        return f"is recorded as {stored}, and by its facts it is {judged}"
-
-
 def judged_otherwise(
     ledger: Ledger, manifest: Manifest, first: int = 0, end: int | None = None
-) -> Iterator[Difference]:
+) -> Iterator[Violation]:
     """Judge each entry again, and yield those whose status, code or fields are others.
 
     Of a part those from the ``first`` on, before the ``end``. By all facts, or by those that were
@@ -390,8 +370,12 @@ def _has_other_keys(ledger: Ledger) -> bool:
     return any(one.why == "keys" for one in ledger.facts.of_kind(TakenUp))
 
 
-def _difference(judging: Judging, one: Judged, stored: StoredReason) -> Difference | None:
+def _difference(judging: Judging, one: Judged, stored: StoredReason) -> Violation | None:
     if not one.attempts or is_same(one, stored) or is_same(judging.as_of(one, stored.seq), stored):
         return None
-    found, code = one.judgement.finding, str(stored.reason.get("code", ""))
-    return Difference(one.entry.id, stored.status, code, found.status, found.reason.code)
+    found, code = one.judgement.finding, stored.reason.get("code", "")
+    promise: Promise = "S4" if stored.status == "passed" else "S5"
+    before, now = f"{stored.status} ({code})", f"{found.status} ({found.reason.code})"
+    return Violation(
+        promise, one.entry.id, f"is recorded as {before}, and by its facts it is {now}"
+    )

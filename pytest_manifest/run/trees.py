@@ -13,12 +13,9 @@ from dataclasses import dataclass, field
 from itertools import chain
 from uuid import NAMESPACE_OID, uuid5
 
-from loguru import logger
-
 from pytest_manifest.errors import ManifestError
 from pytest_manifest.ledger import Descendant, Ledger
 from pytest_manifest.manifest import Manifest
-from pytest_manifest.results.read_errors import LOGGED
 from pytest_manifest.run.casebook import Casebook, is_no_news
 from pytest_manifest.run.fact_log import FactLog, stamp
 from pytest_manifest.run.inflight import (
@@ -30,7 +27,6 @@ from pytest_manifest.run.inflight import (
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.facts import Announced, ChildElsewhere, ChildUnsent, Closed, FactSource
 from pytest_manifest.schema.stream_records import HOW_AFTER, Origin
-from pytest_manifest.text import short
 from pytest_manifest.verdict.reasons import verdict_of
 from pytest_manifest.verdict.tree import Descendant as Judged
 from pytest_manifest.verdict.tree import is_ignored
@@ -102,7 +98,6 @@ class Trees:
         self._pending = pending
         self._on_new = on_new
         """Called with each new descendant, and whether it is awaited."""
-        self._strangers = 0
         self.wants_search = False
         """Whether there is a job that is sure to be nowhere."""
         self._trees: dict[str, _Tree] = {}
@@ -334,12 +329,6 @@ class Trees:
         is_new = root in self._pending.by_task_id and not self._stored
         attempt = self._attempt(root)
         if attempt is None:
-            self._strangers += 1
-            if self._strangers <= LOGGED:
-                known = short(root)
-                logger.debug(
-                    "a task reports that it descends from {}, which is not of this run", known
-                )
             return None
         tree = _Tree(attempt, is_ignored(attempt.entry))
         if not is_new:
