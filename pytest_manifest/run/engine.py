@@ -52,15 +52,15 @@ class Absence:
         self._limit = context.settings.no_worker
         is_watched = not (context.is_private or context.settings.send_only) and self._limit > 0
         self._look = context.look_for_workers if is_watched else None
-        self._seen_at = time.monotonic()
-        self._look_at = self._seen_at + min(FIRST_LOOK, self._limit / 2)
         self._has_warned = False
-        self._ask_after = self._questions()
+        self.seen()
+        self._look_at = self._seen_at + min(FIRST_LOOK, self._limit / 2)
 
     def seen(self) -> None:
         """Note that somebody is there."""
         self._seen_at = time.monotonic()
-        self._ask_after = self._questions()
+        # When to ask in other formats: twice, as who cannot read that logs each.
+        self._ask_after = [self._limit / 2, self._limit]
         self._context.signals.nobody_since = None
 
     def check(self, now: float) -> Ending | None:
@@ -104,10 +104,6 @@ class Absence:
             "--manifest-resume; "
             "where workers begin later, give them time with manifest_no_worker = 15m",
         )
-
-    def _questions(self) -> list[float]:
-        """Return when to ask in other formats: twice, as who cannot read that logs each."""
-        return [self._limit / 2, self._limit]
 
     def _unreadable(self, connected: int, waited: float) -> Ending | None:
         """Ask silent workers in other formats; who answers then cannot decode the run's messages.
