@@ -11,7 +11,8 @@ from unittest import mock
 
 import pytest
 
-from pytest_manifest.ledger import Ledger, invariants, rows
+from pytest_manifest.ledger import Ledger, invariants
+from pytest_manifest.ledger import rows as ledger_rows
 from pytest_manifest.schema import VerdictStatus
 from tests.broken_records import MUTATIONS
 from tests.reports import add_receipts
@@ -180,11 +181,11 @@ def test_a_verdict_is_changed_by_what_came_after_it_whatever_the_clock_says(
 
         if came == "before":
             come()
-        with mock.patch.object(rows, "utc_now", return_value=MOMENT):
+        with mock.patch.object(ledger_rows, "utc_now", return_value=MOMENT):
             ledger.verdicts.record([(verdict("a", "lost"), None)])
         if came == "after":
             come()
-        with mock.patch.object(rows, "utc_now", return_value=MOMENT + timedelta(seconds=2)):
+        with mock.patch.object(ledger_rows, "utc_now", return_value=MOMENT + timedelta(seconds=2)):
             ledger.verdicts.note_correction("a")
             ledger.verdicts.record([(verdict("a"), None)])
         found = [
