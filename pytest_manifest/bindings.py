@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,6 +116,11 @@ def binding_of(item: pytest.Item) -> Binding | None:
         whole = "manifest_run" in getattr(item, "fixturenames", ())
         return Binding(value.path, None, whole_run=whole)
     return None
+
+
+def bindings_of(items: Iterable[pytest.Item]) -> list[Binding]:
+    """Return the bindings of the items that have one."""
+    return [binding for item in items if (binding := binding_of(item)) is not None]
 
 
 def tags_of(item: pytest.Item) -> Sequence[str]:

@@ -17,6 +17,7 @@ from pytest_manifest.bindings import (
     OUR_ARGUMENTS,
     EntryId,
     binding_of,
+    bindings_of,
 )
 from pytest_manifest.compat.pytest import fixtures_of_definition, turn_into
 from pytest_manifest.plugin import builtin_tests
@@ -80,9 +81,9 @@ class ManifestFile(pytest.Module):
         except pytest.UsageError as error:
             raise self.CollectError(str(error)) from None
         manifests.add_file(self.path.resolve())
-        sharded = manifests.options.shard is not None
-        count = len(manifests.share(manifest)) if sharded else len(manifest)
-        if count == len(manifests.covered.get(manifest.path.resolve(), ())):
+        if len(manifests.share(manifest)) == len(
+            manifests.covered.get(manifest.path.resolve(), ())
+        ):
             return
         single = manifests.options.aggregate is None
         test = builtin_tests.entry if single else builtin_tests.entries
@@ -157,8 +158,8 @@ def record_collection(session: pytest.Session, state: ManifestSession) -> None:
     if session.config.option.collectonly and session.config.option.verbose >= 0:
         from pytest_manifest.plugin.dispatching import preview_weak_evidence
 
-        selected = [binding for item in session.items if (binding := binding_of(item)) is not None]
-        preview_weak_evidence(select(state.manifests, selected), state.report.notices)
+        selection = select(state.manifests, bindings_of(session.items))
+        preview_weak_evidence(selection, state.report.notices)
 
 
 def _unseen_override(session: pytest.Session) -> str | None:

@@ -77,11 +77,6 @@ class Coordination:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    @property
-    def message(self) -> str:
-        """Return the text by which an xdist worker finds the folder; see :func:`joined`."""
-        return json.dumps({"folder": str(self.folder)})
-
     def publish_balance(self, balance: Balance) -> None:
         """Tell the xdist workers the times by which every process divides the manifests."""
         document = {"run": balance.run, "seconds": dict(balance.seconds)}
@@ -142,12 +137,12 @@ class Coordination:
         bindings = [row and Binding(Path(row[0]), *row[1:]) for row in document["rows"]]
         return Collection(bindings, document["problem"])
 
-    def publish_runs(self, runs: Mapping[Path, Path], stack: Mapping[str, object]) -> None:
+    def publish_runs(self, runs: Mapping[Path, Path], workers: int | None, *, owned: bool) -> None:
         """Tell the xdist workers each manifest's ledger, and what is known of the stack."""
         rows = {str(manifest): str(ledger) for manifest, ledger in runs.items()}
         with _writing(self._going_on):
             self._going_on.touch()
-        _write(self.folder / "runs.json", json.dumps({"runs": rows, "stack": dict(stack)}))
+        _write(self.folder / "runs.json", json.dumps([rows, workers, owned]))
 
     def publish_end_of_runs(self) -> None:
         """Tell the xdist workers that no run will record further verdicts."""
@@ -161,11 +156,10 @@ class Coordination:
     def _going_on(self) -> Path:
         return self.folder / "going-on"
 
-    def runs(self) -> tuple[dict[Path, Path], dict[str, object]]:
+    def runs(self) -> tuple[dict[Path, Path], int | None, bool]:
         """Return each manifest's ledger, and what is known of the stack."""
-        document = json.loads((self.folder / "runs.json").read_text("utf-8"))
-        ledgers = {Path(m): Path(ledger) for m, ledger in document["runs"].items()}
-        return ledgers, document["stack"]
+        rows, workers, owned = json.loads((self.folder / "runs.json").read_text("utf-8"))
+        return {Path(m): Path(ledger) for m, ledger in rows.items()}, workers, owned
 
 
 def joined(config: pytest.Config) -> Coordination | None:
@@ -173,7 +167,7 @@ def joined(config: pytest.Config) -> Coordination | None:
     workerinput = getattr(config, "workerinput", None)
     if not isinstance(workerinput, dict) or "manifest" not in workerinput:
         return None
-    return Coordination(Path(json.loads(workerinput["manifest"])["folder"]))
+    return Coordination(Path(workerinput["manifest"]))
 
 
 def own_prefix() -> str:

@@ -13,24 +13,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from pytest_manifest.analysis.records import ENOUGH
-from pytest_manifest.bindings import Binding, binding_of
+from pytest_manifest.bindings import Binding, bindings_of
 from pytest_manifest.console import begin_line, quiet_console
 from pytest_manifest.errors import DispatchError, ManifestError, ManifestToolError
-from pytest_manifest.plugin import run_history, run_options
+from pytest_manifest.plugin import run_history, run_options, stacks
 from pytest_manifest.plugin.context import user_errors
 from pytest_manifest.plugin.manifest_store import report_unselected, select
 from pytest_manifest.plugin.option_conflicts import refuse_unwritable
-from pytest_manifest.plugin.options import Options
 from pytest_manifest.plugin.session import ManifestSession, manifest_session, nothing_thrown_away
-from pytest_manifest.plugin.stack_choice import put_root_on_path
-from pytest_manifest.plugin.stacks import find_stack, nothing_to_resume, show_stack, stack_for_audit
 from pytest_manifest.plugin.synthetic import do_nothing, log_failure, set_up, synthetic_item
 from pytest_manifest.reporting.github_runner import stop_commands
 from pytest_manifest.text import middle, plural, printable, short_path
@@ -39,7 +35,7 @@ if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
     from pytest_manifest.plugin.manifest_store import Selection
     from pytest_manifest.reporting.run_report import Notices
-    from pytest_manifest.run import Run
+    from pytest_manifest.run import Run, RunSettings
 
 
 class SessionDispatch:
@@ -50,10 +46,8 @@ class SessionDispatch:
 
     def __init__(self, state: ManifestSession) -> None:
         self._state = state
-        self._context = state.context
         self._options = state.context.options
         self._manifests = state.manifests
-        self._selection = state.selection
         self._session_runs = state.session_runs
         self._notices = state.report.notices
 
@@ -63,137 +57,121 @@ class SessionDispatch:
 
     def begin(self) -> None:
         """Start a run for every manifest with selected entries."""
-        context, options = self._context, self._options
+        state, context = self._state, self._state.context
         if context.role == "worker":
             return
         self._session_runs.dispatch_begun = True
-        refuse_unwritable(context.config, options)
-        put_root_on_path(options)
+        refuse_unwritable(context.config, self._options)
+        stacks.put_root_on_path(self._options)
         quiet_console(context.config)
         with user_errors(), nothing_thrown_away(owns_process=context.owns_process):
-            if options.audit:
+            if self._options.audit:
                 self._audit()
-            elif nothing_to_resume(self._manifests):
-                self._state.resume_lines.append("nothing is sent: every entry has passed")
+            elif stacks.nothing_to_resume(self._manifests):
+                state.resume_lines.append("nothing is sent: every entry has passed")
                 self._audit()
-            elif options.resume:
+            elif self._options.resume:
                 self._resume()
             else:
                 self._dispatch()
-            warn_of_weak_evidence(self._selection, self.runs)
+            warn_of_weak_evidence(state.selection, self.runs)
 
     def end(self) -> None:
         """Tell the runs that still go on to stop, without waiting for them."""
         # The session's end waits for them: here the time would count as the last test's.
-        if self._context.role != "worker":
+        if self._state.context.role != "worker":
             self._session_runs.begin_stop()
 
     def _work(self) -> list[tuple[Manifest, Sequence[str]]]:
         """Return the manifests with selected entries, each with the ids of these.
 
-        Raises DispatchError under --manifest-dispatch-only where one of them waits for others, and
-        under --manifest-strict where evidence is weak.
+        Raises DispatchError under --manifest-dispatch-only where one of them waits for others,
+        under --manifest-strict where evidence is weak, and where no entry has a limited key.
         """
-        selection = self._selection
+        selection = self._state.selection
         work = [(self._manifests.load(path), selection.entries(path)) for path in selection.files]
         for manifest, entries in work if self._options.dispatch_only else ():
-            _refuse_dependencies(manifest, entries)
+            waiting = next((entry.id for entry in manifest.some(entries) if entry.after), None)
+            if waiting is not None:
+                raise DispatchError(
+                    f"nothing was sent: entry {waiting!r} waits for others ('after'), and with "
+                    "--manifest-dispatch-only pytest does not stay to send it when they have "
+                    "passed; leave --manifest-dispatch-only out"
+                )
         if self._options.strict:
             refuse_weak_evidence(selection)
+        manifests = [manifest for manifest, _ in work]
+        run_options.refuse_unknown_keys(self._options, manifests, self._notices)
         return work
 
     def _ask_hooks(self, work: Iterable[tuple[Manifest, Sequence[str]]]) -> None:
         """Let projects refuse what would be sent. Raises the ManifestToolError that they raise."""
-        config = self._context.config
+        config = self._state.context.config
         for manifest, entries in work:
             config.hook.pytest_manifest_sending(
                 config=config, manifest=manifest, entries=entries, budget=self._options.budget
             )
 
+    def _settings(self) -> RunSettings:
+        return run_options.run_settings(self._options, self._session_runs.own_key)
+
     def _dispatch(self) -> None:
         """Make and prepare every run before any of them sends; where one is refused none starts."""
-        from pytest_manifest.run import dispatch_run
+        from pytest_manifest.run import dispatch_run, refuse_beyond
 
-        options = self._options
-        work = self._work()
+        options, work = self._options, self._work()
         manifests = [manifest for manifest, _ in work]
         run_history.refuse_copies(options, manifests)
-        run_options.refuse_unknown_keys(options, manifests, self._notices)
-        for manifest, entries in work:
-            if options.reuse is None:  # else it depends on what is reused
-                _refuse_beyond_budget(options, manifest, entries)
-        if options.reuse is None:
+        if options.reuse is None:  # else it depends on what is reused
+            for manifest, entries in work:
+                name = short_path(manifest.path, options.root)
+                refuse_beyond(options.budget, manifest.some(entries), name)
             self._ask_hooks(work)
-        address, expected = find_stack(self._session_runs, self._manifests)
-        settings = run_options.run_settings(options, self._session_runs.own_key)
+        address, expected = stacks.find_stack(self._session_runs, self._manifests)
+        settings = self._settings()
+        made: list[Run] = []
         with run_history.one_at_a_time(options, manifests):
             for manifest, entries in work:
                 run_history.guard_against_repetition(options, manifest, entries, self._notices)
-            made: list[Run] = []
             with _none_but_all(made):
                 for manifest, entries in work:
-                    shard = options.shard
-                    made.append(dispatch_run(manifest, entries, address, settings, shard=shard))
-        self._start(made, expected, instead_of=manifests, is_dispatch=True)
+                    made.append(
+                        dispatch_run(manifest, entries, address, settings, shard=options.shard)
+                    )
+        self._start(made, expected, instead_of=manifests)
 
     def _resume(self) -> None:
         """Resume the newest run of every manifest, once each of them is known to be resumable."""
         from pytest_manifest.run import describe_decisions, resume_run
 
-        options = self._options
-        work = self._work()
-        ledgers = [run_history.ledger_to_resume(options, manifest) for manifest, _ in work]
+        options, work = self._options, self._work()
         manifests = [manifest for manifest, _ in work]
-        run_history.refuse_one_run_twice(options, manifests, ledgers)
-        run_options.refuse_unknown_keys(options, manifests, self._notices)
+        earlier = [run_history.run_to_resume(options, manifest) for manifest in manifests]
+        run_history.refuse_one_run_twice(options, manifests, [run.path for run in earlier])
         self._ask_hooks(work)
-        address, expected = find_stack(self._session_runs, self._manifests)
+        address, expected = stacks.find_stack(self._session_runs, self._manifests)
         with run_history.one_at_a_time(options, manifests):
-            for manifest, path in zip(manifests, ledgers, strict=True):
-                run_history.refuse_overtaken(options, manifest, path)
-            settings = run_options.run_settings(options, self._session_runs.own_key)
+            for manifest, run in zip(manifests, earlier, strict=True):
+                run_history.refuse_overtaken(options, manifest, run)
+            settings, unsafe = self._settings(), options.resume == "unsafe"
             made = [
-                resume_run(
-                    *(manifest, path, entries, address, settings),
-                    unsafe=options.resume == "unsafe",
-                )
-                for (manifest, entries), path in zip(work, ledgers, strict=True)
+                resume_run(manifest, run.path, entries, address, settings, unsafe=unsafe)
+                for (manifest, entries), run in zip(work, earlier, strict=True)
             ]
             # Start within the lock: a dispatch learns only from the ledger that the run goes on.
             self._start(made, expected)
-        for run in made:
-            self._state.resume_lines += describe_decisions(
-                run.state.decisions, every=self._context.config.option.verbose > 0
-            )
+        every = self._state.context.config.option.verbose > 0
+        for resumed in made:
+            self._state.resume_lines += describe_decisions(resumed.state.decisions, every=every)
 
     def _start(
-        self,
-        runs: Sequence[Run],
-        expected_workers: int | None,
-        instead_of: Sequence[Manifest] = (),
-        *,
-        is_dispatch: bool = False,
+        self, runs: Sequence[Run], expected_workers: int | None, instead_of: Sequence[Manifest] = ()
     ) -> None:
-        """Prepare and start these runs.
+        """Prepare every run, then let all take effect and start; where one is refused none does.
 
-        With --manifest-rerun, gives up unfinished earlier runs of the manifests ``instead_of``.
+        ``instead_of``: the manifests of a dispatch. With --manifest-rerun, gives up their
+        unfinished earlier runs.
         """
-        self._prepare(runs, expected_workers, instead_of, is_dispatch=is_dispatch)
-        if self._session_runs.stack_data is not None:
-            run_history.forget_stack_data(self._options)
-        for run in runs:
-            run.start()
-            self._notices += run.notices
-
-    def _prepare(
-        self,
-        runs: Sequence[Run],
-        expected_workers: int | None,
-        instead_of: Sequence[Manifest] = (),
-        *,
-        is_dispatch: bool = False,
-    ) -> None:
-        """Prepare every run, then let all take effect; where one is refused none does."""
         session_runs, options = self._session_runs, self._options
         with _none_but_all(runs, session_runs.forget_runs):
             for run in runs:
@@ -202,13 +180,18 @@ class SessionDispatch:
                 if run.strategy.sends and session_runs.stack_data is not None:
                     # For --manifest-resume, in case this pytest is killed.
                     run.set_meta(run_history.STACK_DATA, str(session_runs.stack_data))
-            if is_dispatch and options.reuse is not None:
+            if instead_of and options.reuse is not None:
                 # What is reused is known by now, and is not sent.
                 self._ask_hooks((run.manifest, run.to_send) for run in runs if run.to_send)
             for manifest in instead_of if options.rerun else ():
                 run_history.give_up_unfinished(options, manifest)
             for run in runs:
                 run.take_effect()
+        if session_runs.stack_data is not None:
+            run_history.forget_stack_data(options)
+        for run in runs:
+            run.start()
+            self._notices += run.notices
 
     def _audit(self) -> None:
         from pytest_manifest.run import audit_run
@@ -216,12 +199,12 @@ class SessionDispatch:
 
         options = self._options
         no_stack = StackAddress("", "", None, is_private=False)
-        manifests = [self._manifests.load(path) for path in self._selection.files]
+        manifests = [self._manifests.load(path) for path in self._state.selection.files]
         sources = [self._audit_source(manifest) for manifest in manifests]
         run_history.refuse_one_run_twice(options, manifests, [source.ledger for source in sources])
         address: StackAddress | None = None
         if any(source.is_open for source in sources):
-            address = stack_for_audit(self._session_runs, self._manifests)
+            address = stacks.stack_for_audit(self._session_runs, self._manifests)
             if address is None:
                 self._report_missing_stack()
         made = [
@@ -229,23 +212,21 @@ class SessionDispatch:
                 manifest,
                 source.ledger,
                 address if address is not None and source.is_open else no_stack,
-                run_options.run_settings(options, self._session_runs.own_key),
-                wait=options.wait,
+                self._settings(),
+                wait=options.audit == "wait",
                 scratch=source.scratch,
                 already_evaluated=source.evaluated,
             )
             for manifest, source in zip(manifests, sources, strict=True)
         ]
-        self._prepare(made, None)
-        for run in made:
-            run.start()
+        self._start(made, None)
 
     def _report_missing_stack(self) -> None:
         """Add a notice that the ledger alone is judged.
 
         Raises DispatchError where --manifest-audit=wait needs the stack.
         """
-        if self._options.wait:
+        if self._options.audit == "wait":
             raise DispatchError(
                 "the run is unfinished, and --manifest-audit=wait needs the stack that works on "
                 "it: name it with --manifest-broker=URL, or start it with 'manifest stack up'"
@@ -283,41 +264,21 @@ def _none_but_all(runs: Sequence[Run], forget: Callable[[], None] = lambda: None
         raise
 
 
-def _refuse_dependencies(manifest: Manifest, entries: Sequence[str]) -> None:
-    chosen = set(entries)
-    waiting = next((e.id for e in manifest if e.after and e.id in chosen), None)
-    if waiting is not None:
-        raise DispatchError(
-            f"nothing was sent: entry {waiting!r} waits for others ('after'), and with "
-            "--manifest-dispatch-only pytest does not stay to send it when they have passed; leave "
-            "--manifest-dispatch-only out"
-        )
-
-
-def _refuse_beyond_budget(options: Options, manifest: Manifest, entries: Sequence[str]) -> None:
-    from pytest_manifest.run import refuse_beyond
-
-    name = short_path(manifest.path, options.root)
-    refuse_beyond(options.budget, manifest.some(entries), name)
-
-
 def preview_resume(session: pytest.Session, state: ManifestSession) -> None:
     """Collect, for the summary, what ``--manifest-resume`` would do with each selected entry."""
     from pytest_manifest.run import describe_decisions, preview
 
-    bindings = [binding for item in session.items if (binding := binding_of(item)) is not None]
-    options = state.context.options
+    options, selection = state.context.options, select(state.manifests, bindings_of(session.items))
     with user_errors():
-        selection = select(state.manifests, bindings)
         for path in selection.files:
             manifest = state.manifests.load(path)
-            ledger = run_history.ledger_to_resume(options, manifest)
+            run = run_history.run_to_resume(options, manifest)
             decided = preview(
-                ledger,
+                run.path,
                 manifest,
                 selection.entries(path),
                 unsafe=options.resume == "unsafe",
-                stack_is_gone=run_history.stack_is_gone(ledger),
+                stack_is_gone=run.stack_is_gone,
             )
             lines = describe_decisions(decided, every=True)
             state.resume_lines += lines or ["there is nothing to be sent: every entry has passed"]
@@ -334,7 +295,7 @@ def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> None
     state.selection = select(state.manifests, bindings)
     state.session_runs.take_signals()
     reporter = session.config.pluginmanager.getplugin("terminalreporter")
-    show_stack(reporter, state.session_runs, state.manifests)
+    stacks.show_stack(reporter, state.session_runs, state.manifests)
     item = synthetic_item(session, "dispatch", do_nothing, "dispatch")
     report, call = set_up(item)
     if call.excinfo is not None:
@@ -362,62 +323,23 @@ def begin_dispatch(session: pytest.Session, bindings: Sequence[Binding]) -> None
 
 def _open_verdicts(state: ManifestSession) -> None:
     """Open the runs' verdicts, and name the ledgers to the xdist workers."""
-    from pytest_manifest.plugin.verdict_reader import VerdictReader
-
-    context, session_runs = state.context, state.session_runs
+    session_runs, coordination = state.session_runs, state.context.coordination
     ledgers, runs = session_runs.ledgers(), session_runs.runs
-    workers = runs[0].state.workers if runs else None
-    owned = session_runs.stack is not None
-    state.verdicts = VerdictReader(
-        ledgers,
-        workers,
-        owned=owned,
-        groups=None if context.options.aggregate is None else state.manifests.groups,
-        over=session_runs.all_ended,
-    )
-    if context.coordination is not None:
-        context.coordination.publish_runs(ledgers, {"workers": workers, "owned": owned})
+    workers, owned = runs[0].state.workers if runs else None, session_runs.stack is not None
+    state.open_verdicts(ledgers, workers, owned=owned, over=session_runs.all_ended)
+    if coordination is not None:
+        coordination.publish_runs(ledgers, workers, owned=owned)
 
 
 _NAMED: Final = 3
 _ID_LIMIT: Final = 60
 
 
-@dataclass(frozen=True, slots=True)
-class WeakEvidence:
-    """The number of a manifest's selected entries that expect nothing, unseen by any test.
+def find_weak_evidence(selection: Selection, path: Path) -> tuple[int, str]:
+    """Count a manifest's selected entries, and say which of them expect nothing, unseen by a test.
 
-    ``first``: the ids of the first of them.
-    """
-
-    selected: int
-    weak: int
-    first: Sequence[str]
-
-    @property
-    def message(self) -> str:
-        """Return the sentence that says what is weak, and what to do."""
-        expect, receipts, them = (
-            ("expects", "its receipt", "it")
-            if self.weak == 1
-            else ("expect", "their receipts", "them")
-        )
-        return (
-            f"{self.weak} of {plural(self.selected, 'entry')} {expect} no more than that the "
-            f"job ends, and no test looks at {receipts} ({self._examples}): give {them} 'expect', "
-            f"or a test that verifies {them}"
-        )
-
-    @property
-    def _examples(self) -> str:
-        shown = [repr(middle(printable(entry), _ID_LIMIT)) for entry in self.first]
-        return ", ".join(shown) + (", ..." if self.weak > len(shown) else "")
-
-
-def find_weak_evidence(selection: Selection, path: Path) -> WeakEvidence:
-    """Look through a manifest's selected entries. Raises ManifestError where its file has changed.
-
-    Reads the file once, unless tests of the user's see all of them: 0.1 s for 100,000 entries.
+    Returns "" where there is none. Raises ManifestError where the file has changed. Reads it once,
+    unless tests of the user's see all of them: 0.1 s for 100,000 entries.
     """
     manifests, subjects = selection.manifests, selection.subjects[path]
     verified: Set[str] = selection.verified.get(path, frozenset())
@@ -425,15 +347,26 @@ def find_weak_evidence(selection: Selection, path: Path) -> WeakEvidence:
     selected = len(subjects)
     unseen: Set[str] | None = None
     if path in selection.verified_whole or len(verified) == selected:
-        return WeakEvidence(selected, 0, ())
+        return selected, ""
     if manifests.options.aggregate is not None:
-        every = manifests.options.shard is None and selected == len(manifests.groups(path))
-        unseen = None if every else frozenset(selection.entries(path))
-        selected = len(manifest) if unseen is None else len(unseen)
+        entries = selection.entries(path)
+        selected = len(entries)
+        unseen = None if selected == len(manifest) else frozenset(entries)
     elif verified or selected < len(manifest):
         unseen = subjects - verified
     weak, first = manifest.expecting_nothing(unseen, most=_NAMED)
-    return WeakEvidence(selected, weak, first)
+    if not weak:
+        return selected, ""
+    shown = [repr(middle(printable(entry), _ID_LIMIT)) for entry in first]
+    examples = ", ".join(shown) + (", ..." if weak > len(shown) else "")
+    expect, receipts, them = (
+        ("expects", "its receipt", "it") if weak == 1 else ("expect", "their receipts", "them")
+    )
+    return selected, (
+        f"{weak} of {plural(selected, 'entry')} {expect} no more than that the job ends, and no "
+        f"test looks at {receipts} ({examples}): give {them} 'expect', or a test that verifies "
+        f"{them}"
+    )
 
 
 def refuse_weak_evidence(selection: Selection) -> None:
@@ -442,8 +375,8 @@ def refuse_weak_evidence(selection: Selection) -> None:
     One is enough, however few entries there are.
     """
     root = selection.manifests.options.root
-    found = {path: find_weak_evidence(selection, path) for path in selection.files}
-    weak = [f"{short_path(path, root)}: {one.message}" for path, one in found.items() if one.weak]
+    found = {path: find_weak_evidence(selection, path)[1] for path in selection.files}
+    weak = [f"{short_path(path, root)}: {said}" for path, said in found.items() if said]
     if weak:
         raise DispatchError(
             f"nothing was sent: {'; '.join(weak)}; without --manifest-strict (manifest_strict) "
@@ -470,6 +403,6 @@ def _findings(selection: Selection, path: Path) -> Sequence[str]:
     A few entries that somebody tries out are seen one by one, so nothing is said of them.
     """
     with contextlib.suppress(ManifestError):  # of a file that was changed meanwhile others tell
-        found = find_weak_evidence(selection, path)
-        return [found.message] if found.weak and found.selected >= ENOUGH else []
+        selected, said = find_weak_evidence(selection, path)
+        return [said] if said and selected >= ENOUGH else []
     return []

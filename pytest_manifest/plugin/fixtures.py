@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_manifest.bindings import BUILTIN_ENTRY, BUILTIN_GROUP, ManifestName, binding_of
+from pytest_manifest.bindings import BUILTIN_ENTRY, BUILTIN_GROUP, Binding, ManifestName, binding_of
 from pytest_manifest.errors import ManifestToolError
-from pytest_manifest.plugin.session import manifest_session
+from pytest_manifest.plugin.session import ManifestSession, manifest_session
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
     from pytest_manifest.plugin.dispatching import SessionDispatch
-    from pytest_manifest.plugin.verdict_reader import ManifestRun
+    from pytest_manifest.plugin.verdict_reader import ManifestRun, VerdictReader
     from pytest_manifest.schema import Entry, Receipt
 
 
@@ -40,31 +40,44 @@ def dispatch(request: pytest.FixtureRequest) -> Iterator[SessionDispatch]:
     runs.end()
 
 
+def _subject(request: pytest.FixtureRequest, what: str) -> tuple[ManifestSession, Binding]:
+    """Return what the test verifies; raise pytest.UsageError where that is no such thing."""
+    binding = binding_of(request.node)
+    if binding is None or (what == "entry" and binding.entry is None):
+        raise pytest.UsageError(f"{request.node.nodeid}: there is no {what} for this test")
+    return manifest_session(request.config), binding
+
+
 @pytest.fixture
 def manifest(request: pytest.FixtureRequest) -> Manifest:
     """Return the manifest that this test verifies, or that holds the entry it verifies."""
     param = getattr(request, "param", None)
     if isinstance(param, ManifestName):
         return manifest_session(request.config).manifests.load(param.path)
-    binding = binding_of(request.node)
-    if binding is None:
-        raise pytest.UsageError(f"{request.node.nodeid}: there is no manifest for this test")
-    return manifest_session(request.config).manifests.load(binding.manifest)
+    state, binding = _subject(request, "manifest")
+    return state.manifests.load(binding.manifest)
 
 
 @pytest.fixture
 def entry(request: pytest.FixtureRequest) -> Entry:
     """Return the entry that this test verifies."""
-    binding = binding_of(request.node)
-    if binding is None or binding.entry is None:
-        raise pytest.UsageError(f"{request.node.nodeid}: there is no entry for this test")
-    return manifest_session(request.config).manifests.load(binding.manifest)[binding.entry]
+    state, binding = _subject(request, "entry")
+    return state.manifests.load(binding.manifest)[binding.entry or ""]
 
 
 @pytest.fixture
 def receipt(request: pytest.FixtureRequest, entry: Entry) -> Receipt | None:  # noqa: ARG001 - asking parametrizes
     """Return the entry's receipt; None where no receipt exists and the entry expected none."""
-    return _receipt(request)
+    _, binding = _subject(request, "entry")
+    verdict = _verdicts(request).parsed(binding)
+    return None if verdict is None else verdict.receipt
+
+
+def _verdicts(request: pytest.FixtureRequest) -> VerdictReader:
+    reader = manifest_session(request.config).verdicts
+    if reader is None:
+        raise pytest.UsageError(f"{request.node.nodeid}: nothing was dispatched for this test")
+    return reader
 
 
 @pytest.fixture(name=BUILTIN_ENTRY)
@@ -81,15 +94,6 @@ def _builtin_group(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def _receipt(request: pytest.FixtureRequest) -> Receipt | None:
-    reader = manifest_session(request.config).verdicts
-    binding = binding_of(request.node)
-    if reader is None or binding is None or binding.entry is None:
-        raise pytest.UsageError(f"{request.node.nodeid}: nothing was dispatched for this test")
-    verdict = reader.parsed(binding)
-    return None if verdict is None else verdict.receipt
-
-
 @pytest.fixture(scope="session", name="manifest_secret")
 def secret_registry() -> Callable[[str], str]:
     """Return the function that has a value hidden wherever this process shows it.
@@ -104,12 +108,9 @@ def secret_registry() -> Callable[[str], str]:
 @pytest.fixture
 def manifest_run(request: pytest.FixtureRequest, manifest: Manifest) -> ManifestRun:
     """Return the whole run of a manifest, after every selected entry has its verdict."""
-    state = manifest_session(request.config)
-    if state.verdicts is None:
-        raise pytest.UsageError(f"{request.node.nodeid}: nothing was dispatched for this test")
-    run = state.verdicts.whole_run(manifest)
+    run = _verdicts(request).whole_run(manifest)
     # This session's budget counts, also where nothing is sent: by an audit, or when all has passed.
-    budget = state.context.options.budget
+    budget = manifest_session(request.config).context.options.budget
     return run if budget is None else replace(run, budget=budget)
 
 
@@ -134,7 +135,7 @@ def planning_fixture(
         def planned(request: pytest.FixtureRequest) -> Manifest | None:
             __tracebackhide__ = True  # a planner's traceback begins with the planner
             try:
-                return manifest_session(request.config).plans.known.evaluate(spec, request)
+                return manifest_session(request.config).plans.write(spec, request)
             except ManifestToolError as error:
                 refusal = str(error)
             pytest.fail(refusal, pytrace=False)  # outside "except", so that no cause is shown

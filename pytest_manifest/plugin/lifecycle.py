@@ -1,45 +1,34 @@
-"""Begin and end a session that has a manifest or a plan: from its options to its exit status.
-
-Have pytest-cov find what it measured in the workers of a private stack.
+"""Implement the hooks of a session that has a manifest, a plan or a mark: from its options to its
+exit status.
 
 Name what a project's settings for its tests do to a batch, which is no test.
-
-Report, after Ctrl-C, the tests of entries that the run has judged though pytest had stopped.
-
-What was taken back is skipped with its reason, and what has ended meanwhile is reported as ever, so
-that pytest's count and the run's are the same.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from pytest_manifest.bindings import Binding, binding_of
 from pytest_manifest.ini import BATCH_INI
-from pytest_manifest.plugin.collection import collection_arguments
 from pytest_manifest.plugin.context import user_errors
-from pytest_manifest.plugin.manifest_store import ManifestStore
-from pytest_manifest.plugin.outcome import properties_of
-from pytest_manifest.plugin.plans import fixture_name
-from pytest_manifest.plugin.session import ManifestSession, manifest_session
-from pytest_manifest.plugin.synthetic import synthetic_item
-from pytest_manifest.text import listed, many, short_path
+from pytest_manifest.reporting import github_runner
+from pytest_manifest.text import listed, plural, short_path
 
 if TYPE_CHECKING:
-    from pytest_manifest.ledger import StoredVerdict
     from pytest_manifest.manifest import Manifest
-    from pytest_manifest.reporting.run_report import ManifestLine, PlanReport
+    from pytest_manifest.plugin.session import ManifestSession
+    from pytest_manifest.reporting.run_report import PlanReport
     from pytest_manifest.run import Run
 
 
+_TOML: Final = "pyproject.toml"
 _SHOWN: Final = 5
 """Variables that are named."""
 _COUNTED: Final = {"--cov": "pytest-cov", "-n": "pytest-xdist", "--numprocesses": "pytest-xdist"}
@@ -52,9 +41,21 @@ def settings_notice(config: pytest.Config) -> str | None:
     What the command line itself asks for is meant; so is a file that it names with ``-c``, but for
     the variables that pytest-env finds in pyproject.toml nevertheless. None where there is none.
     """
-    found = [*_variables(config)]
+    found, manager = list[str](), config.pluginmanager
+    if manager.hasplugin("env"):
+        with suppress(ValueError, KeyError, OSError):  # no such setting, no such file
+            lines = [str(line).partition("=") for line in config.getini("env")]
+            names = [name.rpartition(":")[2].strip() for name, equals, _ in lines if equals]
+            if not names and b"[tool.pytest_env" in (config.rootpath / _TOML).read_bytes():
+                names = ["those of [tool.pytest_env]"]
+            found += [f"pytest-env (sets {listed(names, _SHOWN)})"] if names else []
     if not config.option.inifilename:
-        found += [*_database(config), *_by_addopts(config)]
+        if manager.hasplugin("django") and os.environ.get("DJANGO_SETTINGS_MODULE"):
+            found.append("pytest-django (blocks the database to plans)")
+        given = [str(one) for one in config.getini("addopts")]
+        for option, plugin in _COUNTED.items():
+            if any(one.startswith(option) for one in given):
+                found.append(f"{plugin} ({option} in addopts)")
     if not found:
         return None
     return (
@@ -63,405 +64,349 @@ def settings_notice(config: pytest.Config) -> str | None:
     )
 
 
-def _variables(config: pytest.Config) -> Iterator[str]:
-    """Yield pytest-env, with the variables that it sets by settings that pytest has read."""
-    if not config.pluginmanager.hasplugin("env"):
-        return
-    names: list[str] = []
-    with suppress(ValueError, KeyError):  # it has no such setting
-        for line in config.getini("env"):
-            name, equals, _ = str(line).partition("=")
-            names += [name.rpartition(":")[2].strip()] if equals else []
-    toml = config.rootpath / "pyproject.toml"
-    with suppress(OSError):
-        if not names and b"[tool.pytest_env" in toml.read_bytes():
-            names.append("those of [tool.pytest_env]")
-    if names:
-        yield f"pytest-env (sets {listed(names, _SHOWN)})"
-
-
-def _database(config: pytest.Config) -> Iterator[str]:
-    if config.pluginmanager.hasplugin("django") and os.environ.get("DJANGO_SETTINGS_MODULE"):
-        yield "pytest-django (blocks the database to plans)"
-
-
-def _by_addopts(config: pytest.Config) -> Iterator[str]:
-    """Yield the plugins that ``addopts`` starts."""
-    given = [str(one) for one in config.getini("addopts")]
-    for option, plugin in _COUNTED.items():
-        if any(one.startswith(option) for one in given):
-            yield f"{plugin} ({option} in addopts)"
-
-
-NAME = "manifest-coverage"
-
-
-class EndOfStack:
-    """End the session's runs and stack within the loop of tests, at whose end pytest-cov reports.
-
-    A worker's processes write what was measured in them when they end.
-    """
+class SessionHooks:
+    """Implement pytest's hooks for a session; nothing of it is called in an idle one."""
 
     def __init__(self, state: ManifestSession) -> None:
         self._state = state
+        self._config = state.context.config
+        self._options = state.context.options
+        self._is_worker = state.context.role == "worker"
+        self._is_active = self._options.active
 
-    @pytest.hookimpl(wrapper=True, trylast=True)
-    def pytest_runtestloop(self) -> Generator[None, object, object]:
-        result = yield
-        self._state.session_runs.stop_everything()
+    def configure(self) -> None:
+        """Register the plugins of an active session, and begin what may begin before collecting.
+
+        Collects just the manifests' tests, unless the user named paths.
+        """
+        from pytest_manifest.plugin.outcome import FAILED_ONCE, FailedOnce
+        from pytest_manifest.plugin.session import nothing_thrown_away
+
+        self._config.pluginmanager.register(FailedOnce(), FAILED_ONCE)
+        with nothing_thrown_away(owns_process=self._state.context.owns_process):
+            if "django.conf" in sys.modules:
+                from pytest_manifest.results.django_results import remember_databases
+
+                remember_databases()
+            if self._options.plan:
+                self._state.plans.target = next(iter(self._options.files), None)
+            else:
+                self._begin()
+        self._register_junit()  # also where the dispatch will be refused
+
+    def _begin(self) -> None:
+        """Begin to start the private stack, so that it comes up while pytest collects tests.
+
+        First raises pytest.UsageError for a report that cannot be written.
+        """
+        from pytest_manifest.plugin.collection import collection_arguments
+        from pytest_manifest.plugin.option_conflicts import refuse_unwritable
+
+        state = self._state
+        if not self._is_worker:
+            state.session_runs.take_signals()
+            if self._options.may_dispatch and not state.manifests.shard_is_empty:
+                from pytest_manifest.plugin.stacks import start_stack_early
+
+                refuse_unwritable(self._config, self._options)
+                notice = None if self._options.audit else settings_notice(self._config)
+                state.report.notices += [notice] if notice else []
+                start_stack_early(state.session_runs, state.manifests)
+        arguments = collection_arguments(state.manifests)
+        if self._config.args_source is not pytest.Config.ArgsSource.ARGS:
+            self._config.args = arguments
+
+    def _register_junit(self) -> None:
+        manager = self._config.pluginmanager
+        wanted = self._config.getoption("xmlpath", None) and not self._is_worker
+        if wanted and not manager.hasplugin("manifest-junit"):
+            from pytest_manifest.reporting.junit import JUnitFaults
+
+            manager.register(JUnitFaults(self._config, self._state.report), "manifest-junit")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        if self._is_active and not self._is_worker:
+            github_runner.stop_commands(self._config)
+
+    def pytest_report_header(self) -> list[str]:
+        return list(self._header()) if self._is_active else []
+
+    def _header(self) -> Iterator[str]:
+        """Yield the lines of pytest's header: where the jobs go, if known, and each manifest."""
+        manifests, shard = self._state.manifests, self._options.shard
+        if stack := self._stack():
+            yield f"manifest: {stack}"
+        for path in manifests.files:
+            manifest = manifests.loaded(path)
+            line = f"manifest: {short_path(path, self._options.root)}"
+            if manifest is None:
+                yield line
+            elif shard is None:
+                yield f"{line} ({plural(len(manifest), 'entry')})"
+            else:
+                share = len(manifests.share(manifest))
+                yield f"{line}, {shard.words}: {share:,} of {len(manifest):,} entries"
+
+    def _stack(self) -> str:
+        """Return where the jobs go; "" where it is not known yet.
+
+        A plan is not dispatched, and an audit sends nothing.
+        """
+        from pytest_manifest.plugin import stacks
+
+        state, options = self._state, self._options
+        only_plans = options.plan and not options.plan_run
+        if self._is_worker or options.audit or only_plans or state.manifests.shard_is_empty:
+            return ""
+        if not options.may_dispatch:
+            where = stacks.try_to_choose(options, partial(stacks.earlier_runs, state.manifests))
+            return f"nothing is sent; would go to: {where}"
+        if state.session_runs.stack_choice is None and options.plan:
+            return ""  # decided once there is a plan
+        state.session_runs.stack_shown = True
+        with user_errors():
+            return stacks.stack_choice(state.session_runs, state.manifests).words
+
+    # Collecting
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self, session: pytest.Session) -> bool | None:
+        """Collect the item of ``--manifest-plan``; with ``--manifest-plan-run`` plan first.
+
+        Returns None where pytest has to collect tests: those of the manifest that was planned.
+        """
+        state, options, name = self._state, self._options, self._options.plan
+        if not name:
+            return None
+        if not options.plan_run or not options.may_dispatch:
+            self._collect_plan(session, name)
+            return True
+        if self._is_worker:
+            assert state.context.coordination is not None
+            path = state.context.coordination.wait_for_plan(name)
+        else:
+            path = self._plan(session, name)
+        if path is None:
+            state.plans.is_empty = True
+            session.perform_collect([])
+            return True
+        state.manifests.add_file(path.resolve())
+        self._begin()
+        return None
+
+    def _plan(self, session: pytest.Session, name: str) -> Path | None:
+        """Plan in the process that dispatches; publish that to xdist workers, also if it fails."""
+        state, path = self._state, None
+        state.session_runs.take_signals()  # so that a planner's fixtures are torn down on a signal
+        try:
+            spec = state.plans.find(name, self._options.plan_options)
+            manifest = state.plans.evaluate(session, spec)
+            path = None if manifest is None else manifest.path
+            return path
+        finally:
+            if state.context.coordination is not None:
+                state.context.coordination.publish_plan(name, path)
+
+    def _collect_plan(self, session: pytest.Session, name: str) -> None:
+        from pytest_manifest.plugin.plans import fixture_name
+        from pytest_manifest.plugin.synthetic import synthetic_item
+
+        self._state.session_runs.take_signals()
+        plans = self._state.plans
+        spec = plans.find(name, self._options.plan_options)
+        fixture = fixture_name(spec)
+
+        def body(**values: Manifest | None) -> None:
+            manifest = values[fixture]
+            if manifest is None:
+                plans.is_empty = True
+            else:
+                plans.record(manifest)
+
+        session.items = [synthetic_item(session, f"plan[{spec.name}]", body, fixture)]
+        session.testscollected = 1
+        session.config.hook.pytest_collection_finish(session=session)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(
+        self, items: list[pytest.Item]
+    ) -> Generator[None, object, object]:
+        if not self._state.manifests.tags:
+            return (yield)
+        from pytest_manifest.plugin.parametrize import shown_to_selection
+
+        with shown_to_selection(items):
+            return (yield)
+
+    # Running
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+        if self._state.context.role != "main" or not self._options.may_dispatch:
+            return None
+        from pytest_manifest.plugin.loop import run_tests
+
+        return run_tests(session, self._state)
+
+    @pytest.hookimpl(specname="pytest_runtestloop", wrapper=True, trylast=True)
+    def pytest_manifest_around_loop(
+        self, session: pytest.Session
+    ) -> Generator[None, object, object]:
+        session_runs = self._state.session_runs
+        try:
+            result = yield
+        except KeyboardInterrupt:
+            if self._is_active and session_runs.interrupts is not None:
+                from pytest_manifest.plugin.outcome import report_rest
+
+                session_runs.interrupts.notice()
+                report_rest(session, self._state)
+            raise
+        if session_runs.runs and self._config.getoption("cov_source", None):
+            # pytest-cov reports next, and a worker's processes write when they end.
+            session_runs.stop_everything()
         return result
 
+    @pytest.hookimpl(trylast=True)
+    def pytest_manifest_dispatched(self) -> None:
+        from pytest_manifest.reporting.progress import begin_progress
 
-def end_before_coverage(state: ManifestSession) -> None:
-    """Register :class:`EndOfStack`, once, where pytest-cov measures this session."""
-    config = state.context.config
-    manager = config.pluginmanager
-    if config.getoption("cov_source", None) and not manager.hasplugin(NAME):  # --cov
-        manager.register(EndOfStack(state), NAME)
+        begin_progress(self._config, self._state.report)
+        self._register_junit()
 
+    # Reporting
 
-def configure_active(config: pytest.Config, state: ManifestSession) -> None:
-    """Collect just the manifests' tests, unless the user named paths."""
-    options = state.context.options
-    if "django.conf" in sys.modules:
-        from pytest_manifest.results.django_results import remember_databases
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None, object, object]:
+        interrupts = self._state.session_runs.interrupts
+        if interrupts is not None:
+            interrupts.begin_end()  # also while other plugins write their reports
+        try:
+            return (yield)
+        finally:  # also where another plugin's report has failed
+            if not self._is_worker:
+                self._finish(session)
 
-        remember_databases()
-    if options.plan:
-        state.plans.known.target = options.files[0] if options.files else None
-        return
-    if state.context.role != "worker":
-        _start_early(state)
-    _collect_only_ours(config, state.manifests)
+    def _finish(self, session: pytest.Session) -> None:
+        """Write what the runs leave behind, and set the exit status.
 
+        pytest has torn down the last fixture by then.
+        """
+        state, runs = self._state, self._state.session_runs.runs
+        state.session_runs.stop_everything()
+        if state.session_runs.interrupts is not None:
+            state.session_runs.interrupts.report_status()
+        for run in runs:
+            self._config.hook.pytest_manifest_finished(config=self._config, run=run)
+        sent_only = self._options.dispatch_only and bool(runs)
+        nothing_to_do = state.plans.is_empty or state.manifests.shard_is_empty or sent_only
+        if nothing_to_do and session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+            session.exitstatus = pytest.ExitCode.OK
+        elif session.exitstatus == pytest.ExitCode.OK and (
+            state.report.lacks_artifacts
+            or any(sent_only and run.error is not None for run in runs)
+            or any(_is_worse_than_shown(run) or run.is_over_budget() for run in runs)
+        ):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
-def _collect_only_ours(config: pytest.Config, manifests: ManifestStore) -> None:
-    arguments = collection_arguments(manifests)
-    if config.args_source is not pytest.Config.ArgsSource.ARGS:
-        config.args = arguments
+    def pytest_manifest_finished(self, run: Run) -> None:
+        from pytest_manifest.reporting.run_statistics import RunEntries, summary_of
+        from pytest_manifest.reporting.summary_files import complete
+        from pytest_manifest.reporting.terminal import check_record
 
+        config, report = self._config, self._state.report
+        check_record(report, run)
+        complete(report, run)
+        if self._options.report is not None:
+            from pytest_manifest.reporting.run_page.page import write_run_page
 
-def _start_early(state: ManifestSession) -> None:
-    """Start the embedded stack, so that it comes up while pytest collects tests.
+            write_run_page(report, run)
+        summary = summary_of(run, config)
+        if summary is not None and config.hook.pytest_manifest_report.get_hookimpls():
+            with report.writing("a report of the project's own was not written", run):
+                config.hook.pytest_manifest_report(
+                    config=config, run=run, summary=summary, entries=RunEntries(run)
+                )
 
-    First raises pytest.UsageError for a report that cannot be written.
-    """
-    state.session_runs.take_signals()
-    end_before_coverage(state)
-    options = state.context.options
-    if options.may_dispatch and not state.manifests.shard_is_empty:
-        from pytest_manifest.plugin.option_conflicts import refuse_unwritable
-        from pytest_manifest.plugin.stacks import start_stack_early
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self._is_worker:
+            from pytest_manifest.reporting.terminal import write_summary
 
-        refuse_unwritable(state.context.config, options)
-        notice = None if options.audit else settings_notice(state.context.config)
-        if notice is not None:
-            state.report.notices.append(notice)
-        start_stack_early(state.session_runs, state.manifests)
+            write_summary(terminalreporter, self._state.report, self._plan_report())
 
+    def _plan_report(self) -> PlanReport:
+        """Return what the session planned, for its summary."""
+        from pytest_manifest.plugin import stacks
+        from pytest_manifest.reporting.run_report import PlanReport
 
-def collect_plan(session: pytest.Session, state: ManifestSession) -> bool | None:
-    """Collect the item of ``--manifest-plan``; with ``--manifest-plan-run`` plan first.
+        state, options, plans = self._state, self._options, self._state.plans
+        asked = options.plan or ""
+        return PlanReport(
+            options.plan,
+            plans.find(asked, options.plan_options).name if plans.is_empty else None,
+            plans.planned,
+            plans.notes,
+            [] if options.may_dispatch else state.resume_lines,
+            partial(stacks.try_to_choose, options, partial(stacks.earlier_runs, state.manifests)),
+            partial(stacks.queues_by_app, options),
+        )
 
-    Returns None where pytest has to collect the tests of the manifest that was planned.
-    """
-    options, coordination = state.context.options, state.context.coordination
-    assert options.plan is not None
-    if not options.plan_run or not options.may_dispatch:
-        _collect_plan_item(session, state, options.plan)
-        return True
-    if state.context.role == "worker":
-        assert coordination is not None
-        path = coordination.wait_for_plan(options.plan)
-        manifest = None if path is None else state.manifests.load(path)
-    else:
-        manifest = _plan_to_run(session, state, options.plan)
-    if manifest is None:
-        state.plans.is_empty = True
-        session.perform_collect([])
-        return True
-    state.manifests.add_file(manifest.path.resolve())
-    _collect_only_ours(session.config, state.manifests)
-    return None
+    @pytest.hookimpl(specname="pytest_terminal_summary", wrapper=True, tryfirst=True)
+    def pytest_manifest_around_summary(
+        self, terminalreporter: pytest.TerminalReporter
+    ) -> Generator[None, object, object]:
+        # Outermost: pytest writes its failures before all others' parts, and its list of them
+        # after.
+        report = self._state.report
+        if self._is_worker or not report.runs:
+            return (yield)
+        from pytest_manifest.reporting.terminal import hide_repeated, show_repeated, write_closing
 
+        hide_repeated(terminalreporter, report)
+        try:
+            return (yield)
+        finally:
+            show_repeated(terminalreporter, report)
+            write_closing(terminalreporter, report)
 
-def _plan_to_run(session: pytest.Session, state: ManifestSession, name: str) -> Manifest | None:
-    """Plan in the process that dispatches; publish that to xdist workers, also if it fails."""
-    state.session_runs.take_signals()  # so that a planner's fixtures are torn down on a signal
-    published, coordination = False, state.context.coordination
-    try:
-        manifest = state.plans.plan_alone(session, name, state.context.options.plan_options)
-        if coordination is not None:
-            coordination.publish_plan(name, None if manifest is None else manifest.path)
-            published = True
-        if manifest is not None:
-            state.manifests.add_file(manifest.path.resolve())
-            _start_early(state)
-        return manifest
-    finally:
-        if coordination is not None and not published:
-            coordination.publish_plan(name, None)
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_unconfigure(self) -> Generator[None, object, object]:
+        """Write the summary that is not written yet, and end the session's stack whatever fails."""
+        try:
+            return (yield)
+        finally:
+            interrupts = self._state.session_runs.interrupts
+            with ExitStack() as ends:
+                if interrupts is not None:
+                    ends.callback(interrupts.remove)
+                ends.callback(self._resume_commands)
+                ends.callback(self._state.close)
+                if not self._config.pluginmanager.hasplugin("terminalreporter"):
+                    self._write_summary_alone()
 
+    def _write_summary_alone(self) -> None:
+        """Write the summary below the output of a reporter that asks no plugin for one."""
+        manager = self._config.pluginmanager
+        # Older versions of pytest keep their reporter to themselves.
+        if self._is_worker or manager.is_blocked("terminal"):
+            return
+        if hasattr(pytest, "TerminalReporter"):
+            reporter = pytest.TerminalReporter(self._config)
+            manager.register(reporter, "terminalreporter")  # where others ask for its width
+            self.pytest_terminal_summary(reporter)
+            if self._state.report.runs:
+                from pytest_manifest.reporting.terminal import write_closing
 
-def _collect_plan_item(session: pytest.Session, state: ManifestSession, name: str) -> None:
-    state.session_runs.take_signals()
-    plans = state.plans
-    spec = plans.find(name, state.context.options.plan_options)
-    fixture = fixture_name(spec)
+                write_closing(reporter, self._state.report)
 
-    def body(**values: Manifest | None) -> None:
-        manifest = values[fixture]
-        if manifest is None:
-            plans.is_empty = True
-        else:
-            plans.record(manifest)
-
-    session.items = [synthetic_item(session, f"plan[{spec.name}]", body, fixture)]
-    session.testscollected = 1
-    session.config.hook.pytest_collection_finish(session=session)
-
-
-def finish(session: pytest.Session, state: ManifestSession) -> None:
-    """Write what the runs leave behind, and set the exit status.
-
-    pytest has torn down the last fixture by then. An xdist worker does nothing.
-    """
-    if state.context.role == "worker":
-        return
-    session_runs, runs = state.session_runs, state.session_runs.runs
-    session_runs.stop_everything()
-    if session_runs.interrupts is not None:
-        session_runs.interrupts.report_status()
-    for run in runs:
-        session.config.hook.pytest_manifest_finished(config=session.config, run=run)
-    code = session.exitstatus
-    sent_only = state.context.options.dispatch_only and bool(runs)
-    nothing_to_do = state.plans.is_empty or state.manifests.shard_is_empty or sent_only
-    if nothing_to_do and code == pytest.ExitCode.NO_TESTS_COLLECTED:
-        session.exitstatus = pytest.ExitCode.OK
-    elif code == pytest.ExitCode.OK and (
-        state.report.lacks_artifacts
-        or (sent_only and any(run.error is not None for run in runs))
-        or any(_is_worse_than_shown(run) or run.is_over_budget() for run in runs)
-    ):
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    def _resume_commands(self) -> None:
+        if github_runner.are_stopped(self._config):
+            lines = github_runner.annotation_lines(self._config)
+            github_runner.resume_commands(self._config, lines)
 
 
 def _is_worse_than_shown(run: Run) -> bool:
     """Check whether the run has corrected a "passed" that its test may have shown."""
     return any(c.before == "passed" != c.verdict.verdict for c in run.corrections)
-
-
-# What reporters show of the session
-
-
-def manifest_lines(manifests: ManifestStore) -> Iterator[ManifestLine]:
-    """Yield the line of pytest's header about each manifest of the session."""
-    from pytest_manifest.reporting.run_report import ManifestLine
-
-    shard, root = manifests.options.shard, manifests.options.root
-    for path in manifests.files:
-        manifest = manifests.loaded(path)
-        name = short_path(path, root)
-        if manifest is None:
-            yield ManifestLine(name)
-        elif shard is None:
-            yield ManifestLine(name, len(manifest))
-        else:
-            yield ManifestLine(name, len(manifest), shard.words, len(manifests.share(manifest)))
-
-
-def stack_line(state: ManifestSession) -> str:
-    """Return the line of pytest's header about where the jobs go; "" where it is not known yet.
-
-    A plan is not dispatched, and an audit sends nothing.
-    """
-    from pytest_manifest.plugin.stack_choice import try_to_choose
-    from pytest_manifest.plugin.stacks import earlier_stacks, stack_choice
-
-    context, session_runs = state.context, state.session_runs
-    options = context.options
-    only_plans = options.plan and not options.plan_run
-    if context.role == "worker" or options.audit or only_plans or state.manifests.shard_is_empty:
-        return ""
-    if not options.may_dispatch:
-        where = try_to_choose(options, partial(earlier_stacks, state.manifests))
-        return f"nothing is sent; would go to: {where}"
-    if session_runs.stack_choice is None and options.plan:
-        return ""  # decided once there is a plan
-    session_runs.stack_shown = True
-    with user_errors():
-        return stack_choice(session_runs, state.manifests).words
-
-
-def plan_report(state: ManifestSession) -> PlanReport:
-    """Return what the session planned, for its summary."""
-    from pytest_manifest.plugin.stack_choice import queues_by_app, try_to_choose
-    from pytest_manifest.plugin.stacks import earlier_stacks
-    from pytest_manifest.reporting.run_report import PlanReport
-
-    options, plans = state.context.options, state.plans
-    return PlanReport(
-        options.plan,
-        plans.known.find(options.plan or "").name if plans.is_empty else None,
-        plans.planned,
-        plans.known.notes,
-        [] if options.may_dispatch else state.resume_lines,
-        partial(try_to_choose, options, partial(earlier_stacks, state.manifests)),
-        partial(queues_by_app, options),
-    )
-
-
-SECONDS: Final = 10.0
-"""Seconds that are spent on it at most: a person waits for the prompt."""
-_END: Final = 60.0
-"""Seconds, beyond the time that running jobs are given, in which a run has ended."""
-
-
-class AfterInterrupt:
-    """Report the rest when the test loop was interrupted; a plugin for one session."""
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
-        try:
-            return (yield)
-        except KeyboardInterrupt:
-            interrupts = manifest_session(session.config).session_runs.interrupts
-            if interrupts is not None:
-                interrupts.notice()
-                _complete(session)
-            raise
-
-
-def _complete(session: pytest.Session) -> None:
-    """Wait until the runs have ended, then report the tests that pytest has not reached.
-
-    Tests of a project's own are not run any more: only the built-in ones, and what is skipped.
-    """
-    state = manifest_session(session.config)
-    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is None or not state.report.runs or state.verdicts is None:
-        return
-    until = time.monotonic() + state.context.options.grace + _END
-    for run in state.report.runs:
-        while not run.ended.wait(0.05) and time.monotonic() < until:
-            state.report.poll()
-    state.verdicts.refresh()
-    state.verdicts.forget()
-    reported = {
-        one.nodeid
-        for category, reports in reporter.stats.items()
-        for one in reports
-        if category and hasattr(one, "nodeid")  # without a name: parts of tests that passed
-    }
-    if state.context.role == "controller":
-        left = _report_rest(
-            session, state, (one for one in _tests(session) if one[0] not in reported)
-        )
-    else:
-        items = [one for one in session.items if one.nodeid not in reported]
-        left = _run_rest(session, state, items)
-    if left:
-        state.report.notices.append(
-            f"{many(left, 'test')} of jobs with a verdict did not run any more; --manifest-audit "
-            "runs them, and sends nothing"
-        )
-
-
-def _run_rest(session: pytest.Session, state: ManifestSession, items: Sequence[pytest.Item]) -> int:
-    """Run the tests that need no more than the verdict; return how many others there are."""
-    from pytest_manifest.plugin.runtest import NAME, Verifying
-
-    verifying = session.config.pluginmanager.get_plugin(NAME)
-    if isinstance(verifying, Verifying) and verifying.was_broken_off:
-        # What that test has set up is still there, so that no other one can be run.
-        return _report_rest(session, state, ((one.nodeid, known) for one, known in _bound(items)))
-    judged = [(item, binding) for item, binding in _bound(items) if _verdict(state, binding)]
-    due = [item for item, binding in judged if _is_short(state, binding)]
-    until = time.monotonic() + SECONDS
-    for number, item in enumerate(due):
-        if time.monotonic() > until or _is_forced(state):
-            return len(judged) - number
-        following = due[number + 1] if number + 1 < len(due) else None
-        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-    return len(judged) - len(due)
-
-
-def _tests(session: pytest.Session) -> Iterator[tuple[str, Binding]]:
-    """Yield the tests of xdist's workers, and what they verify."""
-    from pytest_manifest.plugin.xdist_controller import ControllerHooks
-
-    hooks = session.config.pluginmanager.get_plugin("manifest-controller")
-    return hooks.tests() if isinstance(hooks, ControllerHooks) else iter(())
-
-
-def _report_rest(
-    session: pytest.Session, state: ManifestSession, tests: Iterable[tuple[str, Binding]]
-) -> int:
-    """Report what needs no test of a project's own, without running it; return how many do."""
-    left = 0
-    until = time.monotonic() + SECONDS
-    for nodeid, binding in tests:
-        stored = _verdict(state, binding)
-        if stored is None:
-            continue
-        if _is_short(state, binding) and time.monotonic() <= until and not _is_forced(state):
-            for report in _reports(state, nodeid, binding, stored):
-                session.config.hook.pytest_runtest_logreport(report=report)
-        else:
-            left += 1
-    return left
-
-
-def _bound(items: Iterable[pytest.Item]) -> Iterator[tuple[pytest.Item, Binding]]:
-    return ((item, binding) for item in items if (binding := binding_of(item)) is not None)
-
-
-def _verdict(state: ManifestSession, binding: Binding) -> StoredVerdict | None:
-    return None if state.verdicts is None else state.verdicts.verdict(binding)
-
-
-def _is_short(state: ManifestSession, binding: Binding) -> bool:
-    """Return whether a test with this verdict runs nothing of the project's."""
-    from pytest_manifest.verdict import outcome
-
-    stored = _verdict(state, binding)
-    return stored is not None and (binding.builtin or outcome(stored.status) == "skipped")
-
-
-def _is_forced(state: ManifestSession) -> bool:
-    return any(run.signals.force_stop.is_set() for run in state.report.runs)
-
-
-def _reports(
-    state: ManifestSession, nodeid: str, binding: Binding, stored: StoredVerdict
-) -> Iterator[pytest.TestReport]:
-    """Yield the reports of a test that nobody runs."""
-    from pytest_manifest.verdict import outcome
-
-    assert state.verdicts is not None
-    sentence = stored.parse().verdict.sentence
-    found = outcome(stored.status)
-    file, _, name = nodeid.partition("::")
-    rows = properties_of(binding.entry or "", stored, state.verdicts.run_of(binding))
-    bad = "call" if found == "failed" else "setup"
-    phases: Sequence[Literal["setup", "call", "teardown"]] = ("setup", "call", "teardown")
-    for phase in phases:
-        if phase == "call" and bad == "setup" and found != "passed":
-            continue
-        ended: Literal["passed", "failed", "skipped"] = "passed"
-        reason: str | tuple[str, int, str] | None = None
-        if phase == bad and found == "skipped":
-            line = state.manifests.load(binding.manifest).line_of(binding.entry or "")
-            ended, reason = "skipped", (str(binding.manifest), line, sentence)
-        elif phase == bad and found != "passed":
-            ended, reason = "failed", sentence
-        yield pytest.TestReport(
-            nodeid=nodeid,
-            location=(file, None, name),
-            keywords={"skip": 1} if found == "skipped" else {},
-            outcome=ended,
-            longrepr=reason,
-            when=phase,
-            user_properties=list(rows),
-        )

@@ -13,19 +13,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Literal
 
 import pytest
 
-from pytest_manifest.bindings import BUILTIN_ENTRY, Binding, binding_of
+from pytest_manifest.bindings import BUILTIN_ENTRY, binding_of, bindings_of
 from pytest_manifest.compat.pytest import let_go_of_arguments
 from pytest_manifest.plugin.collection import EntryItem
 from pytest_manifest.plugin.context import ending_session
 from pytest_manifest.plugin.dispatching import begin_dispatch
-from pytest_manifest.plugin.manifest_store import report_unselected
+from pytest_manifest.plugin.manifest_store import Waiting, report_unselected
 from pytest_manifest.plugin.outcome import FailedOnce, properties_of, record_properties
 from pytest_manifest.plugin.runtest import SHORT, Verifying
 from pytest_manifest.plugin.session import ManifestSession, manifest_session
@@ -33,8 +33,6 @@ from pytest_manifest.plugin.verdict_reader import VerdictReader
 from pytest_manifest.reporting.junit import take_time_of_job
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from pytest_manifest.reporting.run_report import RunReport
     from pytest_manifest.run import Run
 
@@ -87,12 +85,6 @@ class ShortProtocol:
         self._followed: bool | None = None
         self._unmarked: dict[pytest.Collector, bool] = {}
 
-    @classmethod
-    def of(cls, config: pytest.Config) -> Self | None:
-        """Return the session's short protocol, None where no test of the session is of an entry."""
-        found = config.pluginmanager.get_plugin(SHORT)
-        return found if isinstance(found, cls) else None
-
     def pytest_plugin_registered(self) -> None:
         """Check again who hooks into tests, as the new plugin may."""
         self._alone = self._followed = None
@@ -124,7 +116,11 @@ class ShortProtocol:
         if stored is None or stored.status != "passed":
             return False
         rows = properties_of(binding.entry, stored, reader.run_of(binding))
-        _report_test(item, rows, began)
+        os.environ[_CURRENT] = f"{item.nodeid} (call)".replace("\0", "(null)")
+        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        record_properties(item, rows)
+        _report(item, *began)
+        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         let_go_of_arguments(item)
         return True
 
@@ -134,50 +130,36 @@ class ShortProtocol:
         # The last test of a file tears down the file's fixtures in the usual way.
         if parent is None or nextitem is None or nextitem.parent is not parent:
             return False
-        if item.fixturenames != [BUILTIN_ENTRY] or _MARKERS.intersection(_names(item)):
+        if item.fixturenames != [BUILTIN_ENTRY] or _is_marked(item):
             return False
         if self._alone is None:
-            self._alone = _are_alone(item.config)
+            self._alone = _is_alone(item.config)
         if parent not in self._unmarked:
+            above = [node for node in parent.listchain() if isinstance(node, pytest.Collector)]
             self._unmarked[parent] = all(
-                _does_nothing(node)
-                for node in parent.listchain()
-                if isinstance(node, pytest.Collector)
+                type(node).setup is pytest.Collector.setup and not _is_marked(node)
+                for node in above
             )
         return self._alone and self._unmarked[parent]
 
 
-def _report_test(
-    item: pytest.Function, rows: Sequence[tuple[str, object]], began: tuple[float, float]
-) -> None:
-    """Report the test from its start to its end."""
-    os.environ[_CURRENT] = f"{item.nodeid} (call)".replace("\0", "(null)")
-    hook = item.ihook
-    hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    record_properties(item, rows)
-    _report(item, began)
-    hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
-
-
-def _report(item: pytest.Item, began: tuple[float, float]) -> None:
+def _report(item: pytest.Item, start: float, clock: float) -> None:
     """Report the three phases; the time of the first is that of looking the verdict up."""
     keywords: dict[str, Literal[1]] = dict.fromkeys(item.keywords, 1)
-    start, clock = began
     reports: list[pytest.TestReport] = []
     for phase in _PHASES:
         if phase == "teardown":
             os.environ.pop(_CURRENT, None)
-        stop, taken = time.time(), time.perf_counter() - clock
         report = pytest.TestReport(
-            item.id if hasattr(item, "id") else item.nodeid,
+            item.nodeid,
             item.location,
             keywords,
             "passed",
             None,
             phase,
-            duration=taken,
+            duration=time.perf_counter() - clock,
             start=start,
-            stop=stop,
+            stop=time.time(),
             user_properties=item.user_properties,
         )
         take_time_of_job(report)
@@ -189,23 +171,17 @@ def _report(item: pytest.Item, began: tuple[float, float]) -> None:
             report.user_properties = item.user_properties
 
 
-def _are_alone(config: pytest.Config) -> bool:
-    """Check that no unknown plugin implements the hooks that are left out."""
-    if any(config.getoption(name, False) for name in _OPTIONS) or _reruns(config):
-        return False
-    return all(
-        _is_known(implementation.plugin)
-        for name in _HOOKS
-        for implementation in getattr(config.hook, name).get_hookimpls()
-    )
+def _is_alone(config: pytest.Config) -> bool:
+    """Check that no unknown plugin implements the hooks that are left out.
 
-
-def _reruns(config: pytest.Config) -> bool:
-    """Check whether pytest.ini has tests run again, which all reports then count."""
-    try:
-        return bool(config.getini("reruns"))
-    except ValueError:  # no plugin declares such an option
+    Nor does pytest.ini have tests run again, which all reports then count.
+    """
+    reruns = False
+    with suppress(ValueError):  # no plugin declares such an option
+        reruns = bool(config.getini("reruns"))
+    if reruns or any(config.getoption(name, False) for name in _OPTIONS):
         return False
+    return _plugins(config, *_HOOKS) <= _KNOWN | _FOLLOWERS
 
 
 def _is_followed(config: pytest.Config) -> bool:
@@ -214,36 +190,20 @@ def _is_followed(config: pytest.Config) -> bool:
     A plugin does that follows tests by this hook. So does an unknown plugin with a reporting hook:
     it may warn there, and pytest catches warnings around ``pytest_runtest_protocol``.
     """
-    hook = config.hook
-    if any(_follows(one.plugin) for one in hook.pytest_runtest_protocol.get_hookimpls()):
-        return True
-    return not all(
-        _module(one.plugin).startswith(("_pytest.", "pytest_manifest."))
-        for name in _REPORTING
-        for one in getattr(hook, name).get_hookimpls()
+    return bool(_FOLLOWERS & _plugins(config, "pytest_runtest_protocol")) or not all(
+        name.startswith("pytest_manifest.") for name in _plugins(config, *_REPORTING)
     )
 
 
-def _follows(plugin: object) -> bool:
-    return _module(plugin) in _FOLLOWERS
+def _plugins(config: pytest.Config, *hooks: str) -> set[str]:
+    """Return the modules of the plugins that implement one of these hooks, pytest's own aside."""
+    plugins = [one.plugin for name in hooks for one in getattr(config.hook, name).get_hookimpls()]
+    names = {str(getattr(one, "__name__", "") or type(one).__module__) for one in plugins}
+    return {name for name in names if not name.startswith("_pytest.")}
 
 
-def _is_known(plugin: object) -> bool:
-    module = _module(plugin)
-    return _follows(plugin) or module.startswith("_pytest.") or module in _KNOWN
-
-
-def _module(plugin: object) -> str:
-    return str(getattr(plugin, "__name__", "") or type(plugin).__module__)
-
-
-def _does_nothing(node: pytest.Collector) -> bool:
-    """Check that a collector sets nothing up, and has no mark that changes how tests run."""
-    return type(node).setup is pytest.Collector.setup and not _MARKERS.intersection(_names(node))
-
-
-def _names(node: pytest.Item | pytest.Collector) -> Iterator[str]:
-    return (mark.name for mark in node.own_markers)
+def _is_marked(node: pytest.Item | pytest.Collector) -> bool:
+    return any(mark.name in _MARKERS for mark in node.own_markers)
 
 
 WAIT = 0.5
@@ -263,32 +223,19 @@ def run_tests(session: pytest.Session, state: ManifestSession) -> bool | None:
 def _run_tests(session: pytest.Session, state: ManifestSession) -> bool | None:
     if session.testsfailed and not session.config.option.continue_on_collection_errors:
         return None  # pytest's own loop reports the errors; nothing is sent
-    bindings = [binding for item in session.items if (binding := binding_of(item)) is not None]
+    bindings = bindings_of(session.items)
     if not bindings:
         report_unselected(state.selection, state.report.notices)
         return None
     begin_dispatch(session, bindings)
-    session_runs, report = state.session_runs, state.report
-    for run in session_runs.runs:
+    for run in state.session_runs.runs:
         session.config.hook.pytest_manifest_dispatched(config=session.config, run=run)
     if state.context.options.dispatch_only:
-        _wait_until_sent(report)
+        _wait_until_sent(state.report)
         return True
     if state.context.wants_file_order:
         return None
-
-    def wait(seconds: float) -> None:
-        if session_runs.changed.wait(min(seconds, report.poll())):
-            report.poll()
-        session_runs.changed.clear()
-
-    def has_news() -> bool:
-        changed = session_runs.changed.is_set()
-        session_runs.changed.clear()
-        return changed
-
-    assert state.verdicts is not None
-    _run_as_completed(session, state.verdicts, wait, has_news, session_runs.all_ended)
+    _run_as_completed(session, state)
     return True
 
 
@@ -324,57 +271,21 @@ class Agenda:
 
     def __init__(self, items: Sequence[pytest.Item]) -> None:
         self._ready: dict[pytest.Collector, deque[pytest.Item]] = {}
-        self._by_subject: dict[Path, dict[str, pytest.Item | list[pytest.Item]]] = {}
-        self._by_run: dict[Path, list[pytest.Item]] = {}
-        self._left: dict[pytest.Collector, int] = {}
+        self._waiting = Waiting[pytest.Item]()
+        self._left = Counter(map(_parent, items))
         self._stand_ins: dict[pytest.Collector, StandIn] = {}
         for item in items:
-            self._file(item, binding_of(item))
-
-    def _file(self, item: pytest.Item, binding: Binding | None) -> None:
-        parent = _parent(item)
-        self._left[parent] = self._left.get(parent, 0) + 1
-        if binding is not None and binding.subject is not None:
-            self._await(self._by_subject.setdefault(binding.manifest, {}), binding.subject, item)
-        elif binding is not None and binding.whole_run:
-            self._by_run.setdefault(binding.manifest, []).append(item)
-        else:
-            self._make_ready([item])
-
-    def _await(
-        self, waiting: dict[str, pytest.Item | list[pytest.Item]], subject: str, item: pytest.Item
-    ) -> None:
-        # Mostly one test per entry: a list for each would cost more than the rest of this class.
-        first = waiting.setdefault(subject, item)
-        if isinstance(first, list):
-            first.append(item)
-        elif first is not item:
-            waiting[subject] = [first, item]
+            if not self._waiting.add(item, binding_of(item)):
+                self._make_ready([item])
 
     @property
     def empty(self) -> bool:
         return not self._left
 
-    def verdict_recorded(self, manifest: Path, subject: str) -> None:
-        """Make the tests ready that wait for ``subject``, an entry or a group of entries."""
-        found = self._by_subject.get(manifest, {}).pop(subject, ())
-        self._make_ready([found] if isinstance(found, pytest.Item) else found)
-
-    def run_recorded(self, manifest: Path) -> None:
-        self._make_ready(self._by_run.pop(manifest, ()))
-
-    def waiting_for_run(self) -> list[Path]:
-        return list(self._by_run)
-
-    def give_up_waiting(self) -> None:
-        """Make all tests ready, as no further verdict will come; those without one report it."""
-        for waiting in self._by_subject.values():
-            for found in waiting.values():
-                self._make_ready([found] if isinstance(found, pytest.Item) else found)
-        for items in self._by_run.values():
+    def absorb(self, reader: VerdictReader, *, over: bool = False) -> None:
+        """Make the tests ready that new verdicts are of; all where no further one will come."""
+        for items in self._waiting.due(reader, over=over):
             self._make_ready(items)
-        self._by_subject.clear()
-        self._by_run.clear()
 
     def take(self, after: pytest.Item | None) -> pytest.Item | None:
         """Take a ready item, if possible with the parent of ``after``; None where none is ready."""
@@ -419,28 +330,22 @@ def _parent(item: pytest.Item) -> pytest.Collector:
     return item.parent
 
 
-def _run_as_completed(
-    session: pytest.Session,
-    reader: VerdictReader,
-    wait: Callable[[float], object],
-    has_news: Callable[[], bool],
-    over: Callable[[], bool],
-) -> None:
+def _run_as_completed(session: pytest.Session, state: ManifestSession) -> None:
     """Run the session's items, each when its verdict is there.
 
-    ``wait`` sleeps up to so many seconds, less where a new verdict may have come. ``has_news``
-    returns whether one may have come since its last call. ``over`` returns whether no further one
-    will come. Raises session.Failed and session.Interrupted as pytest's own loop does.
+    Raises session.Failed and session.Interrupted as pytest's own loop does.
     """
-    agenda = Agenda(session.items)
-    short = ShortProtocol.of(session.config)
+    reader, changed = state.verdicts, state.session_runs.changed
+    assert reader is not None
+    agenda, short = Agenda(session.items), session.config.pluginmanager.get_plugin(SHORT)
     previous: pytest.Item | None = None
     item: pytest.Item | None = None
     while not (item is None and agenda.empty):
         if item is None:
-            item = _next_ready(agenda, reader, previous, wait, over)
-        elif has_news():
-            _absorb(agenda, reader)
+            item = _next_ready(agenda, reader, previous, state)
+        elif changed.is_set():
+            changed.clear()
+            agenda.absorb(reader)
         following = agenda.take(after=item)
         nextitem = following if following is not None else agenda.stand_in(item)
         # The short protocol, where it may be used, saves the call of the hook.
@@ -454,26 +359,15 @@ def _run_as_completed(
 
 
 def _next_ready(
-    agenda: Agenda,
-    reader: VerdictReader,
-    previous: pytest.Item | None,
-    wait: Callable[[float], object],
-    over: Callable[[], bool],
+    agenda: Agenda, reader: VerdictReader, previous: pytest.Item | None, state: ManifestSession
 ) -> pytest.Item:
+    """Wait for an item that may run; one without a verdict at the run's end reports that."""
+    session_runs, report = state.session_runs, state.report
     while True:
-        ended = over()
-        _absorb(agenda, reader)
-        if ended:
-            agenda.give_up_waiting()
+        agenda.absorb(reader, over=session_runs.all_ended())
         item = agenda.take(after=previous)
         if item is not None:
             return item
-        wait(WAIT)
-
-
-def _absorb(agenda: Agenda, reader: VerdictReader) -> None:
-    for manifest, subject in reader.refresh():
-        agenda.verdict_recorded(manifest, subject)
-    for manifest in agenda.waiting_for_run():
-        if reader.is_ready(Binding(manifest, None, whole_run=True)):
-            agenda.run_recorded(manifest)
+        if session_runs.changed.wait(min(WAIT, report.poll())):
+            report.poll()
+        session_runs.changed.clear()

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence, Set
+from collections.abc import Collection, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
+from pytest_manifest.bindings import Binding
 from pytest_manifest.plugin.context import user_errors
 from pytest_manifest.text import short_path
 
 if TYPE_CHECKING:
-    from pytest_manifest.bindings import Binding
     from pytest_manifest.manifest import Manifest
     from pytest_manifest.manifest.partition import Groups
     from pytest_manifest.plugin.options import Options
+    from pytest_manifest.plugin.verdict_reader import VerdictReader
     from pytest_manifest.reporting.run_report import Notices
 
 
@@ -35,7 +36,7 @@ class ManifestStore:
         self._manifests: dict[Path, Manifest] = {}
         self._resolved: dict[Path, Path] = {}
         self._groups: dict[Path, Groups] = {}
-        self._shares: dict[Path, frozenset[str]] = {}
+        self._shares: dict[Path, Sequence[str]] = {}
 
     def load(self, path: Path) -> Manifest:
         """Return the manifest in this file, read and checked whole at the first call.
@@ -54,12 +55,6 @@ class ManifestStore:
                 check_work_order(manifest, self.options)
             self._manifests[path] = manifest
         return self._manifests[path]
-
-    def place_of(self, binding: Binding) -> str:
-        """Return where a test's entry stands: ``orders.jsonl:17``."""
-        manifest = self.load(binding.manifest)
-        line = manifest.line_of(binding.entry or "")
-        return f"{short_path(manifest.path, self.options.root)}:{line}"
 
     def loaded(self, path: Path) -> Manifest | None:
         """Return the manifest in this file, by its resolved path; None where it was not read."""
@@ -93,45 +88,36 @@ class ManifestStore:
         if path not in self._groups:
             manifest = self.load(path)
             assert self.options.aggregate is not None
+            shard = self.options.shard
+            share = None if shard is None else frozenset(self.share(manifest))
             with user_errors():
-                shard = self.options.shard
-                share, mark = (
-                    (None, "") if shard is None else (self.share(manifest), f"@{shard.part}")
-                )
+                mark = "" if shard is None else f"@{shard.part}"
                 self._groups[path] = Groups(manifest, self.options.aggregate, share, mark)
         return self._groups[path]
 
-    def share(self, manifest: Manifest) -> Collection[str]:
-        """Return the ids of this session's entries: those of its shard, or all without one."""
-        shard = self.options.shard
+    def share(self, manifest: Manifest) -> Sequence[str]:
+        """Return the ids of this session's entries, those of its shard, in the manifest's order."""
+        shard, path = self.options.shard, manifest.path.resolve()
         if shard is None:
             return manifest.ids
-        path = manifest.path.resolve()
         if path not in self._shares:
             from pytest_manifest.manifest.partition import entries_of
 
             with user_errors():
-                self._shares[path] = entries_of(shard, manifest)
+                share = entries_of(shard, manifest)
+            self._shares[path] = [entry for entry in manifest.ids if entry in share]
         return self._shares[path]
 
-    def share_in_order(self, manifest: Manifest) -> Sequence[str]:
-        """Return the ids of this session's entries in the manifest's order."""
-        if self.options.shard is None:
-            return manifest.ids
-        share = self.share(manifest)
-        return [entry for entry in manifest.ids if entry in share]
-
     @property
-    def files_with_work(self) -> list[Path]:
+    def with_work(self) -> list[Manifest]:
         """Return the manifests that have entries of this session."""
-        if self.options.shard is None:
-            return list(self.files)
-        return [path for path in self.files if self.share(self.load(path))]
+        loaded = map(self.load, self.files)
+        return [one for one in loaded if self.options.shard is None or self.share(one)]
 
     @property
     def shard_is_empty(self) -> bool:
         """Return whether this session's shard has no entry of any manifest."""
-        return bool(self.options.shard and self.files and not self.files_with_work)
+        return bool(self.options.shard and self.files and not self.with_work)
 
     def entries_of(self, path: Path, subjects: Set[str]) -> Sequence[str]:
         """Return the ids of the session's entries among ``subjects``, in the manifest's order.
@@ -139,15 +125,13 @@ class ManifestStore:
         ``subjects`` are entries, or groups under --manifest-aggregate; none means all entries.
         """
         manifest = self.load(path)
-        if not subjects:
-            return self.share_in_order(manifest)
-        if self.options.aggregate is None:
-            return [entry for entry in manifest.ids if entry in subjects]
-        groups = self.groups(path)
-        if len(subjects) == len(groups):
-            return self.share_in_order(manifest)
-        chosen = {entry for group in subjects for entry in groups.ids(group)}
-        return [entry for entry in manifest.ids if entry in chosen]
+        if self.options.aggregate is not None and subjects:
+            groups = self.groups(path)
+            every = len(subjects) == len(groups)
+            subjects = set() if every else {one for name in subjects for one in groups.ids(name)}
+        return (
+            [one for one in manifest.ids if one in subjects] if subjects else self.share(manifest)
+        )
 
 
 @dataclass(frozen=True)
@@ -212,3 +196,42 @@ def report_unselected(selection: Selection, notices: Notices) -> None:
                 f"{name}: nothing of it was selected, so nothing of it was sent; where paths are "
                 "given, name it among them"
             )
+
+
+Test = TypeVar("Test")
+
+
+class Waiting(Generic[Test]):
+    """Tests, by the verdict that each of them waits for."""
+
+    def __init__(self) -> None:
+        self._by_subject: dict[tuple[Path, str], list[Test]] = {}
+        self._by_run: dict[Path, list[Test]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, (*self._by_subject.values(), *self._by_run.values())))
+
+    def add(self, test: Test, binding: Binding | None) -> bool:
+        """Add a test; return False where it waits for nothing."""
+        if binding is not None and binding.subject is not None:
+            self._by_subject.setdefault((binding.manifest, binding.subject), []).append(test)
+        elif binding is not None and binding.whole_run:
+            self._by_run.setdefault(binding.manifest, []).append(test)
+        else:
+            return False
+        return True
+
+    def due(self, reader: VerdictReader, *, over: bool) -> Iterator[list[Test]]:
+        """Yield the tests whose verdict has come, those of one subject together.
+
+        All that are left where no further verdict will come (``over``).
+        """
+        for subject in reader.refresh():
+            if (found := self._by_subject.pop(subject, None)) is not None:
+                yield found
+        for manifest in list(self._by_run):
+            if over or reader.is_ready(Binding(manifest, None, whole_run=True)):
+                yield from ([test] for test in self._by_run.pop(manifest))
+        if over:
+            yield from self._by_subject.values()
+            self._by_subject.clear()

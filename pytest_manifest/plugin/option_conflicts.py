@@ -4,99 +4,53 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from pytest_manifest.files import folder_of
-from pytest_manifest.plugin.options import Options
+from pytest_manifest.plugin.options import ROWS, Options
 from pytest_manifest.urls import is_in_process
 
-CONFLICTS: Final[Mapping[str, Callable[[Options], object]]] = {
-    "--manifest-report is of a run that is over; leave it out with "
-    "--manifest-dispatch-only, and give it to --manifest-audit=wait": lambda o: (
-        o.report and o.dispatch_only
+_EXCLUDING: Final = (
+    ("check", "sends and judges nothing", "plan audit resume dispatch_only"),
+    (
+        "only_plan",
+        "only plans; give the other option when the manifest is run",
+        "audit dispatch_only compare reuse aggregate shard",
     ),
-    "--manifest-plan is empty; write --manifest-plan=WORKFLOW:MODE": lambda o: o.plan == "",
-    "--manifest-check sends and judges nothing; give it alone, or with --manifest=FILE": lambda o: (
-        o.check and (o.plan is not None or o.audit or o.resume or o.dispatch_only)
+    ("plan", "makes a new plan", "resume"),
+    ("audit", "sends nothing", "rerun dispatch_only resume reuse"),
+    ("resume", "goes on with a run and keeps what has passed", "rerun reuse"),
+    (
+        "dispatch_only",
+        "has pytest end before the jobs do",
+        "canary max_failed budget key_limits compare report",
     ),
-    "--manifest-plan-run needs --manifest-plan=WORKFLOW:MODE": lambda o: o.plan_run and not o.plan,
-    "--manifest-plan-run sends an unsigned plan, and signatures are required; plan, "
-    "look at the plan, sign it with 'manifest sign FILE', and run it with "
-    "--manifest=FILE": lambda o: o.plan_run and o.require_signature,
-    "--manifest-plan-opt needs --manifest-plan=WORKFLOW:MODE": lambda o: (
-        o.plan_options and not o.plan
-    ),
-    "--manifest-plan makes a new plan; name the manifest to go on with by "
-    "--manifest=FILE": lambda o: o.plan and o.resume,
-    "--manifest-plan only plans; plan first, then use the manifest that it wrote": lambda o: (
-        (o.audit or o.dispatch_only) and _only_plans(o)
-    ),
-    "--manifest-compare is shown at a run's end; use it there, or with "
-    "--manifest-audit": lambda o: o.compare and (o.dispatch_only or _only_plans(o)),
-    "--manifest-plan only plans; give --manifest-reuse when the manifest is run": lambda o: (
-        o.reuse and _only_plans(o)
-    ),
-    "--manifest-reuse is for a run that begins; --manifest-resume and "
-    "--manifest-audit keep what has passed in theirs anyway": lambda o: (
-        o.reuse and (o.audit or o.resume)
-    ),
-    "--manifest-plan only plans; give --manifest-aggregate when the manifest is run": lambda o: (
-        o.aggregate and _only_plans(o)
-    ),
-    "--manifest-plan writes one manifest; give --manifest=FILE once": lambda o: (
-        o.plan and len(o.files) > 1
-    ),
-    "name the manifest with --manifest=FILE": lambda o: (
-        (o.audit or o.dispatch_only or o.resume) and not o.active
-    ),
-    "--manifest-stack and --manifest-broker name two stacks; choose one": lambda o: (
-        o.use_running_stack and o.broker_given
-    ),
-    "--manifest-run names an earlier run; it goes with --manifest-audit or "
-    "--manifest-resume": lambda o: o.run and not (o.audit or o.resume),
-    "a private stack keeps its results itself; leave out --manifest-backend "
-    "(manifest_backend), or --manifest-broker=private": lambda o: (
-        o.backend and o.stack_word == "private" and not o.use_running_stack
-    ),
-    "--manifest-audit sends nothing and --manifest-rerun sends all again; choose one": lambda o: (
-        o.audit and o.rerun
-    ),
-    "--manifest-audit sends nothing and --manifest-dispatch-only only sends; choose "
-    "one": lambda o: o.audit and o.dispatch_only,
-    "--manifest-receipts is judged by --manifest-audit; add it": lambda o: (
-        o.receipts and not o.audit
-    ),
-    "--manifest-receipts is all there is to judge; give --manifest-audit without wait, and no "
-    "--manifest-run": lambda o: o.receipts and (o.wait or o.run),
-    "--manifest-receipts is of one manifest; give --manifest=FILE once": lambda o: (
-        o.receipts and len(o.files) != 1
-    ),
-    "--manifest-audit sends nothing and --manifest-resume goes on sending; choose one": lambda o: (
-        o.resume and o.audit
-    ),
-    "--manifest-resume goes on with a run and --manifest-rerun begins a new run; "
-    "choose one": lambda o: o.resume and o.rerun,
-    "with --manifest-dispatch-only pytest does not stay to judge a canary or to "
-    "count failures; leave it out, or --manifest-canary and --manifest-max-failed": lambda o: (
-        o.dispatch_only and (o.canary or o.max_failed is not None)
-    ),
-    "with --manifest-dispatch-only pytest does not stay to count what the jobs "
-    "cost; leave it out, or --manifest-budget": lambda o: o.dispatch_only and o.budget is not None,
-    "with --manifest-dispatch-only pytest does not stay to hold jobs back until "
-    "others have ended; leave it out, or --manifest-key-limit": lambda o: (
-        o.dispatch_only and o.key_limits
-    ),
-    "--manifest-plan only plans, and always all; give --manifest-shard to the runs "
-    "of it": lambda o: o.shard and _only_plans(o),
-    "--manifest-receipts is all there is to judge; leave out --manifest-shard": lambda o: (
-        o.shard and o.receipts
-    ),
+    ("receipts", "is all there is to judge", "wait run shard"),
+    ("use_running_stack", "names the stack", "broker_given"),
+)
+"""An option, what it does, and those that do not go with it."""
+_NEEDING: Final = (
+    ("plan_run", "plan"),
+    ("plan_options", "plan"),
+    ("receipts", "audit"),
+    ("run", "audit resume"),
+    ("audit", "active"),
+    ("resume", "active"),
+    ("dispatch_only", "active"),
+)
+"""An option, and those of which it needs one."""
+_FLAGS: Final = {name: row.flag for name, row in ROWS.items()} | {
+    "only_plan": "--manifest-plan",
+    "report": "--manifest-report=FILE.html",
+    "wait": "--manifest-audit=wait",
+    "broker_given": "--manifest-broker",
+    "active": "--manifest=FILE",
+    "plan": "--manifest-plan=WORKFLOW:MODE",
 }
-"""The messages by which options are refused, and when; the first that applies counts."""
 
 
 def read_options(config: pytest.Config) -> Options:
@@ -129,10 +83,39 @@ def _refuse_closed_sockets(config: pytest.Config, options: Options) -> None:
         )
 
 
+def _conflicts(o: Options) -> Iterator[str]:
+    """Yield what contradicts itself in the options."""
+    given = {name for name, row in ROWS.items() if getattr(o, name) != row.default}
+    given |= {name for name in ("report", "broker_given", "active") if getattr(o, name)}
+    given |= {"wait"} if o.audit == "wait" else set()
+    given |= {"only_plan"} if _only_plans(o) else set()
+    for name, does, others in _EXCLUDING:
+        for other in others.split():
+            if {name, other} <= given:
+                yield f"{_FLAGS[name]} {does}; leave out {_FLAGS[other]}"
+    for name, needed in _NEEDING:
+        if name in given and given.isdisjoint(needed.split()):
+            yield f"{_FLAGS[name]} needs {' or '.join(_FLAGS[one] for one in needed.split())}"
+    if o.plan_run and o.require_signature:
+        yield (
+            "--manifest-plan-run sends an unsigned plan, and signatures are required; plan, sign "
+            "the plan with 'manifest sign FILE', and run it with --manifest=FILE"
+        )
+    if len(o.files) > 1 and (o.plan or o.receipts):
+        yield (
+            f"{_FLAGS['plan' if o.plan else 'receipts']} is of one manifest; give --manifest=FILE "
+            "once"
+        )
+    if o.backend and o.stack_word == "private" and not o.use_running_stack:
+        yield (
+            "a private stack keeps its results itself; leave out --manifest-backend "
+            "(manifest_backend), or --manifest-broker=private"
+        )
+
+
 def _refuse_conflicts(options: Options) -> None:
-    for message, applies in CONFLICTS.items():
-        if applies(options):
-            raise pytest.UsageError(message)
+    for message in _conflicts(options):
+        raise pytest.UsageError(message)
     if options.receipts is not None and not options.receipts.is_file():
         raise pytest.UsageError(f"{options.receipts}: there is no such file of receipts")
     for path in options.files:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Generic, TypeVar, overload
@@ -51,19 +52,18 @@ class Option(Generic[Value]):
         *,
         name: str | None = None,
         metavar: str | None = None,
-        choices: Sequence[str] | None = None,
         ini: str = "",
         ini_default: str = "",
         attended: bool = False,
     ) -> None:
         self._parse = parse
-        self._default = default
+        self.default = default
         self._name = name
         self._ini_default = ini_default
         self._attended = attended
         self.help = help
         self.ini = ini
-        self.keywords: dict[str, object] = {"choices": choices} if choices else {"metavar": metavar}
+        self.keywords: dict[str, object] = {"metavar": metavar}
 
     def __set_name__(self, owner: type, attribute: str) -> None:
         """Take the option's name from the attribute, where it has none of its own."""
@@ -97,11 +97,14 @@ class Option(Generic[Value]):
         if given is not None and (given or self._parse not in (text, upper)):
             written = f"{self.flag}{' ' if self.ini else '='}{given}"
             return self._parse(Given(given, written, config.invocation_params.dir, config))
-        found = str(config.getini(self.dest)) if self.ini else ""
-        is_given = bool(found) or self._parse is project_path
-        if not is_given or (self._attended and config.option.manifest_dispatch_only):
-            return self._default
+        found = self._in_file(config)
+        if not found and self._parse is not project_path:
+            return self.default
         return self._parse(Given(found, f"{self.dest} = {found}", config.rootpath, config))
+
+    def _in_file(self, config: pytest.Config) -> str:
+        is_left_out = self._attended and config.option.manifest_dispatch_only
+        return "" if is_left_out or not self.ini else str(config.getini(self.dest))
 
 
 class Flag(Option[bool]):
@@ -177,23 +180,32 @@ class _Word(argparse.Action):
         setattr(namespace, self.dest, (option_string or "").partition("=")[2] or ALONE)
 
 
-class Repeated(Option[list[str]]):
-    """Define an option that may be given several times."""
+class Several(Option[Value]):
+    """Define an option that may be given several times; the file has its values side by side."""
 
     def __init__(
         self,
+        parse: Callable[[Sequence[Given]], Value],
         help: str,  # noqa: A002 - as argparse calls it
         *,
         metavar: str,
         name: str,
+        ini: str = "",
     ) -> None:
-        super().__init__(lambda given: [given.text], [], help, name=name)
-        self.keywords = {"action": "append", "default": [], "metavar": metavar}
+        self._parse_all = parse
+        super().__init__(
+            lambda given: parse([given]), parse([]), help, name=name, ini=ini, attended=True
+        )
+        self.keywords = {"action": "append", "metavar": metavar}
 
-    def read(self, config: pytest.Config) -> list[str]:
-        """Return all texts that are given, in their order."""
-        texts: list[str] = getattr(config.option, self.dest)
-        return texts
+    def read(self, config: pytest.Config) -> Value:
+        """Return what all texts of the command line amount to, else those of the file."""
+        texts: list[str] = getattr(config.option, self.dest) or []
+        start, folder = f"{self.flag}=", config.invocation_params.dir
+        if not texts:
+            start, folder = f"{self.dest} = ", config.rootpath
+            texts = shlex.split(self._in_file(config).replace(",", " "))
+        return self._parse_all([Given(one, start + one, folder, config) for one in texts])
 
 
 def text(given: Given) -> str:

@@ -10,7 +10,7 @@ import argparse
 import math
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 import pytest
 
 from pytest_manifest.files import MODE_HINT, parsed_mode
-from pytest_manifest.plugin.option_kinds import Given, Option, Repeated
+from pytest_manifest.plugin.option_kinds import Given, Option
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Shard
@@ -64,15 +64,10 @@ def file_mode(given: Given) -> int:
     return mode
 
 
-def stack_word(broker: str | None) -> Literal["private", "app"] | None:
-    """Return the word that stands in place of a broker's URL, if one does."""
-    if broker == "private":
-        return "private"
-    return "app" if broker == "app" else None
-
-
-def verbatim(given: Given) -> str:
-    """Return the text as it is, also an empty one."""
+def plan_name(given: Given) -> str:
+    """Return the name of a plan."""
+    if not given.text:
+        raise given.refused("it is empty; write --manifest-plan=WORKFLOW:MODE")
     return given.text
 
 
@@ -148,37 +143,14 @@ def aggregate(given: Given) -> GroupRule:
     return GroupRule(None if match[1] is None else int(match[1]))
 
 
-class ReportOption(Option[Mapping[str, Path]]):
-    """Define the option that names files of reports: one of each kind, by its ending."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            lambda _: {},
-            {},
-            "write a report of the run, by the file's ending: .html a page with timeline, "
-            "histograms and every entry, .md the summary in Markdown, .json the summary for "
-            "programs; may be given several times",
-            name="report",
-            ini="files of reports, like build/run.html build/run.json",
-        )
-        self.keywords = {"action": "append", "metavar": "FILE"}
-
-    def read(self, config: pytest.Config) -> Mapping[str, Path]:
-        """Return the files by their endings: of the command line, else of the file."""
-        texts: list[str] = getattr(config.option, self.dest) or []
-        folder = config.invocation_params.dir
-        given = [Given(one, f"{self.flag}={one}", folder, config) for one in texts]
-        if not texts:
-            words, root = shlex.split(str(config.getini(self.dest))), config.rootpath
-            given = [Given(one, f"{self.dest} = {one}", root, config) for one in words]
-            if config.option.manifest_dispatch_only:  # pytest does not stay to see the run's end
-                given = [one for one in given if one.path.suffix.lower() != PAGE]
-        found: dict[str, Path] = {}
-        for one in given:
-            path = _overwritten(one)
-            if found.setdefault(path.suffix.lower(), path) != path:
-                raise one.refused(f"another {path.suffix} is named as well; keep one")
-        return found
+def report_files(given: Sequence[Given]) -> Mapping[str, Path]:
+    """Return files of reports by their endings, one of each kind."""
+    found: dict[str, Path] = {}
+    for one in given:
+        path = _overwritten(one)
+        if found.setdefault(path.suffix.lower(), path) != path:
+            raise one.refused(f"another {path.suffix} is named as well; keep one")
+    return found
 
 
 PAGE: Final = ".html"
@@ -225,7 +197,6 @@ def one_of(*words: Word) -> Callable[[Given], Word]:
 
 
 interruption: Final[Callable[[Given], Literal["revoke", "detach"]]] = one_of("revoke", "detach")
-"""Return what becomes of sent jobs on Ctrl-C."""
 
 
 def public_keys(whose: str, variable: str) -> Option[Path | None]:
@@ -322,15 +293,20 @@ def _readable_ledger(given: Given, word: str) -> Path:
     return found
 
 
-def plan_options(pairs: list[str]) -> dict[str, str]:
-    """Return the options of a plan by their names; raise pytest.UsageError."""
+def texts(given: Sequence[Given]) -> Sequence[str]:
+    """Return the texts as they are, in their order."""
+    return [one.text for one in given]
+
+
+def plan_options(given: Sequence[Given]) -> Mapping[str, str]:
+    """Return the options of a plan by their names."""
     found: dict[str, str] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
+    for one in given:
+        name, equals, value = one.text.partition("=")
         if not (name and equals):
-            raise pytest.UsageError(f"--manifest-plan-opt {pair}: write it as NAME=VALUE")
+            raise one.refused("write it as NAME=VALUE")
         if name in found:
-            raise pytest.UsageError(f"--manifest-plan-opt {name} was given twice")
+            raise one.refused(f"{name} was given twice")
         found[name] = value
     return found
 
@@ -356,9 +332,6 @@ def stack_arguments(given: argparse.Namespace, rows: Mapping[str, Option[Any]]) 
         yield f" {rows['use_running_stack'].flag}"
 
 
-NO_NAMES: Final[tuple[str, ...]] = ()
-
-
 def secret_names(given: Given) -> tuple[str, ...]:
     """Return names, and names with an exclamation mark, that blanks or commas are between."""
     from pytest_manifest.redaction.names import parse_names
@@ -371,43 +344,11 @@ def secret_names(given: Given) -> tuple[str, ...]:
     return words
 
 
-_RISKS: Final = ("redelivery",)
-
-
-def manifests() -> Repeated:
-    """Return the option that names manifests."""
-    about = "dispatch this manifest and verify every receipt; may be given several times"
-    return Repeated(about, name="", metavar="FILE")
-
-
-def accepted_risks() -> Option[tuple[str, ...]]:
-    """Return the option that names risks with which a run is sent all the same."""
-    about = "risks with which a run is sent all the same: redelivery"
-    return Option(_risks, NO_NAMES, ini=about)
-
-
-def time_without_workers() -> Option[float]:
-    """Return the option that says for how long a run waits where no worker is, in seconds."""
-    about = "time without any worker after which a run ends, like 2m; 0: it waits for its deadline"
-    return Option(grace, 120.0, ini=about, ini_default="2m")
-
-
-def own_apply_async() -> Option[bool]:
-    """Return the option that has tasks which override ``apply_async`` make their messages by it."""
-    about = "have tasks with an apply_async of their own make their messages by it: true or false"
-    return Option(_truth, False, ini=about, ini_default="false")
-
-
-def _truth(given: Given) -> bool:
-    if given.text.lower() not in ("true", "false"):
-        raise given.refused("write true or false")
-    return given.text.lower() == "true"
-
-
-def _risks(given: Given) -> tuple[str, ...]:
+def risks(given: Given) -> tuple[str, ...]:
+    """Return the risks with which a run is sent all the same."""
     words = tuple(given.text.replace(",", " ").split())
-    if unknown := [word for word in words if word not in _RISKS]:
-        raise given.refused(f"{unknown[0]!r} is no risk that can be accepted; write {_RISKS[0]}")
+    if unknown := [word for word in words if word != "redelivery"]:
+        raise given.refused(f"{unknown[0]!r} is no risk that can be accepted; write redelivery")
     return words
 
 
@@ -416,41 +357,19 @@ _LIMIT: Final = re.compile(r"([A-Za-z0-9_.-]{1,60})=(.*)", re.ASCII | re.DOTALL)
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 
 
-class KeyLimitOption(Option[Mapping[str, int]]):
-    """Define the option that limits keys: given several times, or words in the file."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            lambda _: {},
-            {},
-            "of each value of the entries' key NAME at most N jobs in flight, like tenant=5; may "
-            "be given several times",
-            name="key_limit",
-            ini="jobs in flight at most of each value of an entry's key, like tenant=5 host=2",
-            attended=True,
-        )
-        self.keywords = {"action": "append", "metavar": "NAME=N"}
-
-    def read(self, config: pytest.Config) -> Mapping[str, int]:
-        """Return the limits by the names of the keys: of the command line, else of the file."""
-        texts: list[str] = getattr(config.option, self.dest) or []
-        folder = config.invocation_params.dir
-        given = [Given(one.strip(), f"{self.flag} {one}", folder, config) for one in texts]
-        if not given and not config.option.manifest_dispatch_only:
-            words = str(config.getini(self.dest)).replace(",", " ").split()
-            root = config.rootpath
-            given = [Given(one, f"{self.dest} = {one}", root, config) for one in words]
-        found: dict[str, int] = {}
-        for one in given:
-            name, most = _limit(one)
-            if name in found:
-                raise one.refused(f"the key {name!r} was limited twice; keep one")
-            found[name] = most
-        return found
+def key_limits(given: Sequence[Given]) -> Mapping[str, int]:
+    """Return the limits of keys by their names."""
+    found: dict[str, int] = {}
+    for one in given:
+        name, most = _limit(one)
+        if name in found:
+            raise one.refused(f"the key {name!r} was limited twice; keep one")
+        found[name] = most
+    return found
 
 
 def _limit(given: Given) -> tuple[str, int]:
-    match = _LIMIT.fullmatch(given.text)
+    match = _LIMIT.fullmatch(given.text.strip())
     if match is None:
         raise given.refused(
             "write it as NAME=N, like tenant=5: of each value of the entries' key 'tenant' at most "

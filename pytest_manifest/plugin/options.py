@@ -10,14 +10,14 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import Final, Literal, NoReturn
+from typing import Final, Literal
 
 import pytest
 
 from pytest_manifest.files import FILE_MODE
 from pytest_manifest.plugin import option_kinds as kinds
 from pytest_manifest.plugin import option_values as values
-from pytest_manifest.plugin.option_kinds import Flag, Mode, Option, Repeated
+from pytest_manifest.plugin.option_kinds import Flag, Mode, Option, Several
 
 _BROKER_VARIABLES: Final = ("CELERY_BROKER_WRITE_URL", "CELERY_BROKER_URL")
 """The variables by which Celery is told where to send, the first that is set."""
@@ -32,7 +32,12 @@ class Options:
     a URL. ``environment_source``: the variable that names a broker.
     """
 
-    manifests = values.manifests()
+    manifests = Several(
+        values.texts,
+        "dispatch this manifest and verify every receipt; may be given several times",
+        name="",
+        metavar="FILE",
+    )
     check = Mode(
         "json",
         help="check the stack and send nothing: who answers, tasks, queues, limits, stores; with "
@@ -47,12 +52,13 @@ class Options:
         metavar="K/N[@RUN]",
     )
     plan = Option(
-        values.verbatim,
+        values.plan_name,
         None,
         "run a planning fixture, write its manifest, show a preview and stop",
         metavar="WORKFLOW[:MODE]",
     )
-    plan_pairs = Repeated(
+    plan_options = Several(
+        values.plan_options,
         "an option of the plan; may be given several times",
         name="plan_opt",
         metavar="NAME=VALUE",
@@ -111,9 +117,16 @@ class Options:
         metavar="TASKS",
         ini="tasks that may be sent, like shop.* tasks.resize",
     )
-    accept = values.accepted_risks()
-    apply_async = values.own_apply_async()
-    no_worker = values.time_without_workers()
+    accept = Option[tuple[str, ...]](
+        values.risks, (), ini="risks with which a run is sent all the same: redelivery"
+    )
+    apply_async = Flag(ini="have tasks with an apply_async of their own make their messages by it")
+    no_worker = Option(
+        values.grace,
+        120.0,
+        ini="time without any worker after which a run ends, like 2m; 0: it waits for its deadline",
+        ini_default="2m",
+    )
     require_signature = Flag(ini="send only manifests that a trusted key has signed")
     public_key = values.public_keys("who may sign manifests", "MANIFEST_PUBLIC_KEY")
     require_signed_receipts = Flag(ini="count only what workers with a trusted key have signed")
@@ -125,7 +138,14 @@ class Options:
         metavar="N",
         ini="entries in flight at most",
     )
-    key_limits = values.KeyLimitOption()
+    key_limits = Several(
+        values.key_limits,
+        "of each value of the entries' key NAME at most N jobs in flight, like tenant=5; may be "
+        "given several times",
+        name="key_limit",
+        metavar="NAME=N",
+        ini="jobs in flight at most of each value of an entry's key, like tenant=5 host=2",
+    )
     deadline = Option(
         values.deadline,
         6 * 3600.0,
@@ -138,10 +158,10 @@ class Options:
         "auto",
         "how far the run is: one line that is rewritten, sparse lines, or nothing; auto takes "
         "what fits the terminal (auto)",
-        choices=["auto", "line", "log", "off"],
+        metavar="auto|line|log|off",
         ini="auto, line, log or off",
     )
-    log_format = Option(
+    log_format: Option[Literal["text", "json"]] = Option(
         values.one_of("text", "json"),
         "text",
         ini="format of the run's log and of the workers' logs: text or json",
@@ -183,7 +203,7 @@ class Options:
         "yes",
         ini="yes or no: whether secrets are hidden in all that is shown and reported",
     )
-    redact_names = Option(values.secret_names, values.NO_NAMES, ini="more names of secrets")
+    redact_names = Option[tuple[str, ...]](values.secret_names, (), ini="more names of secrets")
     on_interrupt = Option(
         values.interruption,
         None,
@@ -230,7 +250,15 @@ class Options:
         "use the stack that 'manifest stack up' keeps running",
         name="stack",
     )
-    reports = values.ReportOption()
+    reports = Several(
+        values.report_files,
+        "write a report of the run, by the file's ending: .html a page with timeline, histograms "
+        "and every entry, .md the summary in Markdown, .json the summary for programs; may be "
+        "given several times",
+        name="report",
+        metavar="FILE",
+        ini="files of reports, like build/run.html build/run.json",
+    )
     report_mode = Option(
         values.file_mode,
         FILE_MODE,
@@ -253,77 +281,33 @@ class Options:
         values.issue_link, None, ini="address of an issue for Allure, with {} for its name"
     )
 
-    root: Path
-    files: tuple[Path, ...]
-    plan_options: dict[str, str]
-    key_limits_given: bool
-    broker_given: bool
-    broker_named: bool
-    stack_word: Literal["private", "app"] | None
-    environment_source: str
-    may_dispatch: bool
-    ledgers: Path
-    stacks: Path
-    settings_file: tuple[str, ...]
-    stack_arguments: str
-
     def __init__(self, config: pytest.Config) -> None:
         """Read all rows. Raises pytest.UsageError where a text is not valid."""
-        own = vars(self)
+        given, own = config.option, vars(self)
         own.update({attribute: row.read(config) for attribute, row in ROWS.items()})
-        folder, word = config.invocation_params.dir, values.stack_word(self.broker)
-        named = None if word else self.broker
+        self.stack_word = self.broker if self.broker in ("private", "app") else None
+        named = None if self.stack_word else self.broker
         source = next((name for name in _BROKER_VARIABLES if os.environ.get(name)), "")
-        environment = os.environ.get(source) if word != "private" else None
+        environment = os.environ.get(source) if self.stack_word != "private" else None
         if environment and not (named or self.backend):
             # Where the user names a broker, the environment's result store is another stack's.
             own["backend"] = os.environ.get("CELERY_RESULT_BACKEND")
-        own.update(
-            root=config.rootpath,
-            files=tuple((folder / name).resolve() for name in self.manifests),
-            plan_options=values.plan_options(self.plan_pairs),
-            broker=named or environment,
-            key_limits_given=bool(config.option.manifest_key_limit),
-            broker_given=bool(config.option.manifest_broker),
-            broker_named=bool(named),
-            stack_word=word,
-            environment_source=source,
-            may_dispatch=not any(
-                getattr(config.option, name, False) for name in values.LOOKING_ONLY
-            ),
-            ledgers=self.folder / "runs",
-            stacks=self.folder / "stacks",
-            settings_file=values.settings_file(config.option),
-            stack_arguments="".join(values.stack_arguments(config.option, ROWS)),
-        )
-
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError(f"options are read once: {name} stays as it is")
-
-    @property
-    def report(self) -> Path | None:
-        """Return the file of the page about the run."""
-        return self.reports.get(values.PAGE)
-
-    @property
-    def markdown(self) -> Path | None:
-        """Return the file of the summary in Markdown."""
-        return self.reports.get(values.MARKDOWN)
-
-    @property
-    def summary(self) -> Path | None:
-        """Return the file of a second copy of the summary."""
-        return self.reports.get(values.SUMMARY)
-
-    @property
-    def wait(self) -> bool:
-        """Return whether an audit waits for what is still pending."""
-        return self.audit == "wait"
-
-    @property
-    def active(self) -> bool:
-        """Return whether the command line names a manifest or a plan."""
-        return bool(self.files or self.plan)
+        own["broker"] = named or environment
+        self.broker_given = bool(given.manifest_broker)
+        self.broker_named = bool(named)
+        self.environment_source = source
+        self.key_limits_given = bool(given.manifest_key_limit)
+        self.root = config.rootpath
+        folder = config.invocation_params.dir
+        self.files = tuple((folder / name).resolve() for name in self.manifests)
+        self.ledgers, self.stacks = self.folder / "runs", self.folder / "stacks"
+        self.may_dispatch = not any(getattr(given, name, False) for name in values.LOOKING_ONLY)
+        self.settings_file = values.settings_file(given)
+        self.stack_arguments = "".join(values.stack_arguments(given, ROWS))
+        self.report = self.reports.get(values.PAGE)
+        self.markdown = self.reports.get(values.MARKDOWN)
+        self.summary = self.reports.get(values.SUMMARY)
+        self.active = bool(self.files or self.plan)
 
 
 ROWS: Final = {name: row for name, row in vars(Options).items() if isinstance(row, Option)}

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import os
 import shlex
+import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal
 
 import pytest
 from pydantic import JsonValue
@@ -22,14 +23,15 @@ from pydantic_core import from_json
 
 from pytest_manifest.bindings import BUILTIN_ENTRY, OF_VERDICT, Binding, binding_of, is_builtin
 from pytest_manifest.plugin.session import ManifestSession, manifest_session
+from pytest_manifest.schema.statuses import outcome
 from pytest_manifest.schema.wire import parse_moment
-from pytest_manifest.text import short_path
+from pytest_manifest.text import many, short_path
 
 if TYPE_CHECKING:
     from pytest_manifest.analysis.causes import Tally
-    from pytest_manifest.ledger import AttemptRow, EntryVerdict, Ledger, StoredVerdict
+    from pytest_manifest.ledger import EntryVerdict, Ledger, StoredVerdict
+    from pytest_manifest.plugin.verdict_reader import VerdictReader
     from pytest_manifest.schema import Entry
-    from pytest_manifest.verdict import AttemptLine
 
 
 FAILED_ONCE: Final = "manifest-failed-once"
@@ -94,18 +96,6 @@ class FailedOnce:
                 cache.set(_LAST_FAILED, {**failed, **dict.fromkeys(self._skipped, True)})
 
 
-def mark_failure(report: pytest.TestReport, binding: Binding) -> None:
-    """Note in a test's report that it failed by its entry's verdict alone."""
-    setattr(report, OF_VERDICT, os.fspath(binding.manifest))
-
-
-def skip_repeated(item: pytest.Item, binding: Binding, when: Literal["setup", "call"]) -> None:
-    """Skip, in its set-up, a test whose entry has failed another test of this process already."""
-    plugin = item.config.pluginmanager.get_plugin(FAILED_ONCE)
-    if when == "setup" and isinstance(plugin, FailedOnce):
-        plugin.skip(item, binding)
-
-
 RECEIPT_PROPERTIES: Final = {
     name: f"manifest_{name}" for name in ("task", "worker", "host", "wait", "runtime")
 }
@@ -141,32 +131,21 @@ def wait_for_verdict(item: pytest.Item) -> None:
 
 
 def _open_verdicts(state: ManifestSession) -> None:
-    """Open, in an xdist worker, the ledgers that the controller named before the first test."""
-    coordination = state.context.coordination
-    if state.verdicts is not None or coordination is None:
-        return
-    from pytest_manifest.plugin.verdict_reader import VerdictReader
+    """Open, in an xdist worker, the ledgers that the controller named before the first test.
 
-    ledgers, stack = coordination.runs()
-    for path in ledgers.values():
-        _hide_secrets(path)
-    workers = stack.get("workers")
-    state.verdicts = VerdictReader(
-        ledgers,
-        workers if isinstance(workers, int) else None,
-        owned=stack.get("owned") is True,
-        groups=None if state.context.options.aggregate is None else state.manifests.groups,
-        over=coordination.runs_ended,
-    )
-
-
-def _hide_secrets(ledger: Path) -> None:
-    """Hide, in an xdist worker, what its controller has registered as secrets of a run."""
+    Hides what the controller has registered as secrets of a run.
+    """
     from pytest_manifest.errors import LedgerError
     from pytest_manifest.ledger import Ledger
 
-    with suppress(LedgerError), Ledger.open(ledger) as opened:
-        opened.info.hide_secrets()
+    coordination = state.context.coordination
+    if state.verdicts is not None or coordination is None:
+        return
+    ledgers, workers, owned = coordination.runs()
+    for path in ledgers.values():
+        with suppress(LedgerError), Ledger.open(path) as ledger:
+            ledger.info.hide_secrets()
+    state.open_verdicts(ledgers, workers, owned=owned, over=coordination.runs_ended)
 
 
 def assert_verdict(item: pytest.Item, when: Literal["setup", "call"]) -> None:
@@ -176,52 +155,56 @@ def assert_verdict(item: pytest.Item, when: Literal["setup", "call"]) -> None:
     an error, which pytest reports only of the set-up. A skipped entry skips the test.
     """
     binding, state = binding_of(item), manifest_session(item.config)
-    if not state.context.options.may_dispatch:  # as with --setup-plan: nothing was sent
+    if binding is None or not state.context.options.may_dispatch:
+        return  # as with --setup-plan: nothing was sent
+    if binding.group is not None:
+        _assert_group(state, item, binding, binding.group, when)
+    reader = state.verdicts
+    if binding.entry is None:
         return
-    if binding is not None and binding.group is not None:
-        _assert_group(item, binding, when)
-    if binding is None or binding.entry is None:
-        return
-    stored = None if state.verdicts is None else state.verdicts.verdict(binding)
-    if stored is None:
+    stored = None if reader is None else reader.verdict(binding)
+    if reader is None or stored is None:
         if when == "setup":
             pytest.fail(_no_verdict(state, binding), pytrace=False)
         return
-    assert state.verdicts is not None
     if when == "setup":
-        run = state.verdicts.run_of(binding)
-        record_properties(
-            item, properties_of(binding.entry, stored, run, state.verdicts.ledger_of(binding))
-        )
+        ledger = reader.ledger_of(binding)
+        rows = properties_of(binding.entry, stored, reader.run_of(binding), ledger)
+        record_properties(item, rows)
     if stored.status != "passed":
-        skip_repeated(item, binding, when)
-        _fail_or_skip(state, binding, stored, when)
+        plugin = item.config.pluginmanager.get_plugin(FAILED_ONCE)
+        if when == "setup" and isinstance(plugin, FailedOnce):
+            plugin.skip(item, binding)
+        _fail_or_skip(state, reader, binding, stored, when)
 
 
 def _fail_or_skip(
     state: ManifestSession,
+    reader: VerdictReader,
     binding: Binding,
     stored: StoredVerdict,
     when: Literal["setup", "call"],
 ) -> None:
-    from pytest_manifest.verdict import explain, outcome
+    from pytest_manifest.reporting.descendants import tree_text
+    from pytest_manifest.verdict import AttemptLine, explain
 
     found, recorded = outcome(stored.status), stored.parse()
     if when == "setup" and found == "skipped":
         pytest.skip(recorded.verdict.sentence)
-    if (when == "setup") == (found == "error") and found in ("error", "failed"):
-        assert state.verdicts is not None
-        assert binding.entry is not None
-        entry = state.manifests.load(binding.manifest)[binding.entry]
-        lines = [line for row in state.verdicts.attempts(binding) if (line := _attempt_line(row))]
-        ledger, tree = state.verdicts.ledger_of(binding), None
-        if ledger is not None and stored.task_id is not None:
-            from pytest_manifest.reporting.descendants import tree_text
-
-            tree = tree_text(ledger, stored.task_id, recorded.verdict, recorded.receipt)
-        where = state.manifests.place_of(binding)
-        text = explain(entry, recorded.receipt, recorded.verdict, lines, tree, where)
-        pytest.fail(text, pytrace=False)
+    if found == "skipped" or (when == "setup") != (found == "error"):
+        return
+    lines = [
+        AttemptLine(row.attempt, row.verdict.verdict, row.verdict.sentence, row.reason)
+        for row in reader.attempts(binding)
+        if row.verdict is not None
+    ]
+    ledger, tree = reader.ledger_of(binding), None
+    if ledger is not None and stored.task_id is not None:
+        tree = tree_text(ledger, stored.task_id, recorded.verdict, recorded.receipt)
+    manifest, entry = state.manifests.load(binding.manifest), binding.entry or ""
+    where = f"{short_path(manifest.path, state.context.options.root)}:{manifest.line_of(entry)}"
+    text = explain(manifest[entry], recorded.receipt, recorded.verdict, lines, tree, where)
+    pytest.fail(text, pytrace=False)
 
 
 def place_at_entry(item: pytest.Item, report: pytest.TestReport) -> None:
@@ -234,18 +217,20 @@ def place_at_entry(item: pytest.Item, report: pytest.TestReport) -> None:
         _place_skip(item, report, report.longrepr)
     crash = getattr(report.longrepr, "reprcrash", None)
     binding = binding_of(item)
-    if crash is not None and binding is not None and binding.group is not None:
-        _place_at_group(item, binding.group, crash)
-        return
-    if crash is None or crash.path != __file__ or binding is None or binding.entry is None:
+    if crash is None or crash.path != __file__ or binding is None:
         return
     state = manifest_session(item.config)
     manifest = state.manifests.load(binding.manifest)
-    crash.path, crash.lineno = str(manifest.path), manifest.line_of(binding.entry)
-    mark_failure(report, binding)
-    recorded = None if state.verdicts is None else state.verdicts.parsed(binding)
-    if recorded is not None:
-        crash.message = _brief(manifest[binding.entry], recorded)
+    crash.path = str(manifest.path)
+    if binding.group is not None:
+        crash.lineno = state.manifests.groups(manifest.path)[binding.group].line
+        crash.message = crash.message.partition("\n")[0].removeprefix("Failed: ")
+    elif binding.entry is not None:
+        crash.lineno = manifest.line_of(binding.entry)
+        setattr(report, OF_VERDICT, os.fspath(binding.manifest))
+        recorded = None if state.verdicts is None else state.verdicts.parsed(binding)
+        if recorded is not None:
+            crash.message = _brief(manifest[binding.entry], recorded)
 
 
 def _brief(entry: Entry, recorded: EntryVerdict) -> str:
@@ -338,14 +323,6 @@ def _row(name: str, value: str | int) -> tuple[str, object]:
     return name, value
 
 
-def _attempt_line(row: AttemptRow) -> AttemptLine | None:
-    from pytest_manifest.verdict import AttemptLine
-
-    if row.verdict is None:
-        return None
-    return AttemptLine(row.attempt, row.verdict.verdict, row.verdict.sentence, row.reason)
-
-
 def _no_verdict(state: ManifestSession, binding: Binding) -> str:
     for run in state.session_runs.runs:
         if run.error is not None and run.manifest.path.resolve() == binding.manifest:
@@ -359,101 +336,71 @@ def _no_verdict(state: ManifestSession, binding: Binding) -> str:
 # Groups of entries
 
 
-def _assert_group(item: pytest.Item, binding: Binding, when: Literal["setup", "call"]) -> None:
+_TALLY = pytest.StashKey["Tally"]()
+"""The tally of a group's entries, made in the set-up of its test."""
+
+
+def _assert_group(
+    state: ManifestSession,
+    item: pytest.Item,
+    binding: Binding,
+    group: str,
+    when: Literal["setup", "call"],
+) -> None:
     """Turn the verdicts of a group's entries into the outcome of its test.
 
     As for one entry: a failed expectation fails the test in its call, an entry that could not be
     judged is an error, which pytest reports only of the set-up, and blocked entries skip the test.
     """
-    state = manifest_session(item.config)
-    if when == "setup":
-        found = _tally(state, binding, item)
-        if found is None:
-            pytest.fail(f"{binding.group!r} was not judged: nothing of it was dispatched")
-        if found.outcome == "failed":
-            item.stash[_FAILED] = found
-            return
-    elif _FAILED in item.stash:
-        found = item.stash[_FAILED]
-        del item.stash[_FAILED]
-    else:
-        return
-    if found.outcome == "passed":
-        return
     from pytest_manifest.analysis.causes import explain_group, headline
 
+    if when == "setup":
+        item.stash[_TALLY] = _tally(state, item, binding, group)
+    found = item.stash[_TALLY]
+    if found.outcome == "passed" or (found.outcome == "failed") != (when == "call"):
+        return
+    first = found.first[0]
     if found.outcome == "skipped":
-        reason = f"{headline(found)}; {found.first[0].id!r}: {found.first[0].sentence}"
-        pytest.skip(reason)
-    where = list(_where(state, binding, found.first[0].id))
-    pytest.fail(explain_group(found, where), pytrace=False)
+        pytest.skip(f"{headline(found)}; {first.id!r}: {first.sentence}")
+    pytest.fail(explain_group(found, list(_where(state, binding, first.id))), pytrace=False)
 
 
-class Crash(Protocol):
-    """Describe where and by which message a test failed, as pytest's report has it."""
+def _tally(state: ManifestSession, item: pytest.Item, binding: Binding, group: str) -> Tally:
+    """Count the verdicts of a group, and record them as properties of its test.
 
-    path: str
-    lineno: int
-    message: str
-
-
-def _place_at_group(item: pytest.Item, group: str, crash: Crash) -> None:
-    """Move a group's failure to the line of its first entry, and cut its message to one line."""
-    if crash.path == __file__:
-        groups = manifest_session(item.config).manifests.groups(item.path)
-        crash.path, crash.lineno = str(item.path), groups[group].line
-        crash.message = crash.message.partition("\n")[0].removeprefix("Failed: ")
-
-
-_FAILED = pytest.StashKey["Tally"]()
-"""The tally that the set-up of a failed group's test stored, for the call to fail with."""
-
-
-def _tally(state: ManifestSession, binding: Binding, item: pytest.Item) -> Tally | None:
-    reader = state.verdicts
-    ledger = None if reader is None else reader.ledger_of(binding)
-    if reader is None or ledger is None or binding.group is None:
-        return None
-    from pytest_manifest.analysis.causes import tally
-
-    groups = state.manifests.groups(binding.manifest)
-    found = tally(ledger, groups.ids(binding.group))
-    runtime = None
-    if getattr(item.config.option, "xmlpath", None):
-        runtime = ledger.queries.runtime_of(groups.ids(binding.group))
-    record_properties(item, _group_properties(binding, reader.run_of(binding), found, runtime))
-    return found
-
-
-def _group_properties(
-    binding: Binding, run: str, found: Tally, runtime: float | None
-) -> list[tuple[str, object]]:
-    """Return a group's properties for JUnit reports and other readers of ``user_properties``.
-
-    ``runtime``: seconds that its jobs ran, summed up.
+    JUnit has also the seconds that its jobs ran, summed up.
     """
+    from pytest_manifest.analysis.causes import tally
     from pytest_manifest.verdict.explanation import failed_of, number_of
 
-    rows: list[tuple[str, object]] = [
-        ("manifest_group", binding.group),
-        ("manifest_outcome", found.outcome),
-        ("manifest_run", run),
-        ("manifest_entries", found.entries),
-        ("manifest_passed", found.outcomes["passed"]),
-        ("manifest_failed", found.outcomes["failed"]),
-        ("manifest_errors", found.outcomes["error"]),
-        ("manifest_pending", found.outcomes["pending"]),
-        ("manifest_skipped", found.outcomes["skipped"]),
-    ]
+    reader = state.verdicts
+    ledger = None if reader is None else reader.ledger_of(binding)
+    if reader is None or ledger is None:
+        pytest.fail(f"{group!r} was not judged: nothing of it was dispatched")
+    ids = state.manifests.groups(binding.manifest).ids
+    found = tally(ledger, ids(group))
+    rows: dict[str, object] = {
+        "group": group,
+        "outcome": found.outcome,
+        "run": reader.run_of(binding),
+        "entries": found.entries,
+        "passed": found.outcomes["passed"],
+        "failed": found.outcomes["failed"],
+        "errors": found.outcomes["error"],
+        "pending": found.outcomes["pending"],
+        "skipped": found.outcomes["skipped"],
+    }
     if found.kinds:
-        statuses = ", ".join(f"{count} {one}" for one, count in sorted(found.kinds.items()))
-        rows.append(("manifest_verdicts", statuses))
+        kinds = sorted(found.kinds.items())
+        rows["verdicts"] = ", ".join(f"{count} {one}" for one, count in kinds)
     if number := number_of(found.descendants):
-        rows.append(("manifest_descendants", number))
-        rows.append(("manifest_descendants_failed", failed_of(found.descendants)))
-    if runtime is not None:
-        rows.append(("manifest_runtime", runtime))
-    return rows
+        rows["descendants"], rows["descendants_failed"] = number, failed_of(found.descendants)
+    if getattr(item.config.option, "xmlpath", None):
+        rows["runtime"] = ledger.queries.runtime_of(ids(group))
+    record_properties(
+        item, [(f"manifest_{name}", value) for name, value in rows.items() if value is not None]
+    )
+    return found
 
 
 def _where(state: ManifestSession, binding: Binding, entry: str) -> Iterator[tuple[str, str]]:
@@ -477,3 +424,92 @@ def _where(state: ManifestSession, binding: Binding, entry: str) -> Iterator[tup
         if options.shard is not None:
             audit.append(f"--manifest-shard={options.shard}")
     yield "one in full", shlex.join([*audit, f"{name}::entry[{entry}]"])
+
+
+# After Ctrl-C
+
+_SECONDS: Final = 10.0
+"""Seconds that are spent on reports after Ctrl-C at most: a person waits for the prompt."""
+_END: Final = 60.0
+"""Seconds, beyond the time that running jobs are given, in which a run has ended."""
+
+
+def report_rest(session: pytest.Session, state: ManifestSession) -> None:
+    """Wait, after Ctrl-C, until the runs have ended, and report the tests that were not reached.
+
+    Without running them; a test of the project's own, which looks at a receipt, is only counted.
+    """
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or not state.report.runs or state.verdicts is None:
+        return
+    until = time.monotonic() + state.context.options.grace + _END
+    for run in state.report.runs:
+        while not run.ended.wait(0.05) and time.monotonic() < until:
+            state.report.poll()
+    state.verdicts.refresh()
+    state.verdicts.forget()
+    reported = {
+        one.nodeid
+        for category, reports in reporter.stats.items()
+        for one in reports
+        if category and hasattr(one, "nodeid")  # without a name: parts of tests that passed
+    }
+    left, until = 0, time.monotonic() + _SECONDS
+    for nodeid, binding in _tests(session):
+        stored = None if nodeid in reported else state.verdicts.verdict(binding)
+        if stored is None:
+            continue
+        is_short = binding.builtin or outcome(stored.status) == "skipped"
+        is_forced = any(run.signals.force_stop.is_set() for run in state.report.runs)
+        if not is_short or is_forced or time.monotonic() > until:
+            left += 1
+            continue
+        for report in _reports(state, nodeid, binding, stored):
+            session.config.hook.pytest_runtest_logreport(report=report)
+    if left:
+        state.report.notices.append(
+            f"{many(left, 'test')} of jobs with a verdict did not run any more; --manifest-audit "
+            "runs them, and sends nothing"
+        )
+
+
+def _tests(session: pytest.Session) -> Iterator[tuple[str, Binding]]:
+    """Yield the tests that verify something, and what: of this process, or of xdist's workers."""
+    hooks = session.config.pluginmanager.get_plugin("manifest-controller")
+    if hooks is not None:
+        yield from hooks.tests()
+        return
+    for item in session.items:
+        if (binding := binding_of(item)) is not None:
+            yield item.nodeid, binding
+
+
+def _reports(
+    state: ManifestSession, nodeid: str, binding: Binding, stored: StoredVerdict
+) -> Iterator[pytest.TestReport]:
+    """Yield the reports of a test that nobody runs."""
+    assert state.verdicts is not None
+    ending = outcome(stored.status)
+    sentence = stored.parse().verdict.sentence
+    reason: str | tuple[str, int, str] = sentence
+    if ending == "skipped":
+        line = state.manifests.load(binding.manifest).line_of(binding.entry or "")
+        reason = (str(binding.manifest), line, sentence)
+    bad = "call" if ending in ("passed", "failed") else "setup"
+    phases: Sequence[Literal["setup", "call", "teardown"]] = ("setup", "call", "teardown")
+    file, _, name = nodeid.partition("::")
+    rows = properties_of(binding.entry or "", stored, state.verdicts.run_of(binding))
+    for phase in phases:
+        if phase == "call" and bad == "setup":
+            continue
+        is_bad = phase == bad and ending != "passed"
+        found: Literal["failed", "skipped"] = "skipped" if ending == "skipped" else "failed"
+        yield pytest.TestReport(
+            nodeid=nodeid,
+            location=(file, None, name),
+            keywords={"skip": 1} if ending == "skipped" else {},
+            outcome=found if is_bad else "passed",
+            longrepr=reason if is_bad else None,
+            when=phase,
+            user_properties=list(rows),
+        )

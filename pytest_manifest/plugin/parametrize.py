@@ -39,18 +39,21 @@ def generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def _parametrize_ours(metafunc: pytest.Metafunc) -> None:
     if bindings.BUILTIN_ENTRY in metafunc.fixturenames:
-        _by_entry(metafunc, bindings.BUILTIN_ENTRY, builtin=True)
+        _by_manifests(metafunc, bindings.BUILTIN_ENTRY)
     elif bindings.BUILTIN_GROUP in metafunc.fixturenames:
-        _by_group(metafunc)
+        node = metafunc.definition.getparent(ManifestFile)
+        assert node is not None
+        path = node.path.resolve()
+        groups = manifest_session(metafunc.config).manifests.groups(path)
+        names = [bindings.GroupName(group.name, path) for group in groups]
+        _parametrize(metafunc, bindings.BUILTIN_GROUP, names, names)
     elif _is_ours(metafunc, "entry"):
         if manifest_session(metafunc.config).context.options.aggregate is None:
-            _by_entry(metafunc, "entry", builtin=False)
+            _by_manifests(metafunc, "entry")
         else:
-            metafunc.parametrize(
-                "entry", [bindings.BESIDE_GROUPS], ids=[bindings.BESIDE_GROUPS], indirect=True
-            )
+            _parametrize(metafunc, "entry", [bindings.BESIDE_GROUPS], [bindings.BESIDE_GROUPS])
     elif _is_ours(metafunc, "manifest"):
-        _by_manifest(metafunc)
+        _by_manifests(metafunc, "manifest")
 
 
 def _is_ours(metafunc: pytest.Metafunc, name: str) -> bool:
@@ -65,75 +68,47 @@ def _is_ours(metafunc: pytest.Metafunc, name: str) -> bool:
     return False
 
 
-def _by_entry(metafunc: pytest.Metafunc, argument: str, *, builtin: bool) -> None:
+def _by_manifests(metafunc: pytest.Metafunc, argument: str) -> None:
+    """Parametrize a test by the entries, or the manifests, that it verifies."""
     state = manifest_session(metafunc.config)
     found = _manifests_for(state, metafunc)
-    if found is None:
+    if isinstance(found, str):
+        skipped = pytest.param(None, marks=pytest.mark.skip(reason=found))
+        _parametrize(metafunc, argument, [skipped], ["no-manifest"])
         return
-    several = len(found) > 1
+    builtin = argument == bindings.BUILTIN_ENTRY
     values: list[object] = []
-    ids: list[bindings.RawId] = []
+    ids: list[str] = []
     for manifest in found:
         path = manifest.path.resolve()
+        chosen = _chosen(state.manifests, metafunc, manifest)
+        if argument == "manifest":
+            if next(chosen, None) is not None:
+                values.append(bindings.ManifestName(path.stem, path))
+                ids.append(path.stem)
+            continue
         covered = state.manifests.covered.setdefault(path, set())
-        for entry in _chosen(state.manifests, metafunc, manifest):
+        for entry in chosen:
             if builtin and entry.id in covered:
                 continue
-            tags: tuple[str, ...] = ()
-            if entry.tags:
-                given = tuple(entry.tags)
-                known = state.manifests.tags.get(given)
-                tags = _new_tags(metafunc.config, given) if known is None else known
+            tags = _tags(state.manifests, metafunc.config, entry.tags) if entry.tags else ()
             values.append(bindings.EntryId(entry.id, path, tags, builtin=builtin))
-            ids.append(bindings.RawId(f"{path.stem}:{entry.id}" if several else entry.id))
+            ids.append(f"{path.stem}:{entry.id}" if len(found) > 1 else entry.id)
             if not builtin:
                 covered.add(entry.id)
-    _parametrize(metafunc, argument, values, ids)
-
-
-def _by_group(metafunc: pytest.Metafunc) -> None:
-    node = metafunc.definition.getparent(ManifestFile)
-    assert node is not None
-    path = node.path.resolve()
-    names = [group.name for group in manifest_session(metafunc.config).manifests.groups(path)]
-    values = [bindings.GroupName(name, path) for name in names]
-    metafunc.parametrize(
-        bindings.BUILTIN_GROUP, values, ids=[bindings.RawId(name) for name in names], indirect=True
-    )
-
-
-def _by_manifest(metafunc: pytest.Metafunc) -> None:
-    state = manifest_session(metafunc.config)
-    found = _manifests_for(state, metafunc)
-    if found is None:
-        return
-    values: list[object] = []
-    ids: list[bindings.RawId] = []
-    for manifest in found:
-        if next(iter(_chosen(state.manifests, metafunc, manifest)), None) is not None:
-            path = manifest.path.resolve()
-            values.append(bindings.ManifestName(path.stem, path))
-            ids.append(bindings.RawId(path.stem))
-    _parametrize(metafunc, "manifest", values, ids)
+    # pytest would make an empty parameter set a skipped test without a reason.
+    # ``collection.drop_unneeded`` removes this one.
+    _parametrize(metafunc, argument, values or [bindings.NO_ENTRY], ids or [bindings.NO_ENTRY])
 
 
 def _parametrize(
-    metafunc: pytest.Metafunc, argument: str, values: list[object], ids: list[bindings.RawId]
+    metafunc: pytest.Metafunc, argument: str, values: Sequence[object], ids: Sequence[str]
 ) -> None:
-    if values:
-        metafunc.parametrize(argument, values, ids=ids, indirect=True)
-    else:
-        # pytest would make an empty parameter set a skipped test without a reason.
-        # ``collection.drop_unneeded`` removes this one.
-        metafunc.parametrize(argument, [bindings.NO_ENTRY], ids=[bindings.NO_ENTRY], indirect=True)
+    metafunc.parametrize(argument, values, ids=[*map(bindings.RawId, ids)], indirect=True)
 
 
-def _manifests_for(state: ManifestSession, metafunc: pytest.Metafunc) -> list[Manifest] | None:
-    """Return the manifests that a test verifies.
-
-    Where there is none the test is parametrized as a skipped one that names the reason, and None is
-    returned.
-    """
+def _manifests_for(state: ManifestSession, metafunc: pytest.Metafunc) -> Sequence[Manifest] | str:
+    """Return the manifests that a test verifies; where there is none, why it is skipped."""
     manifests = state.manifests
     node = metafunc.definition.getparent(ManifestFile)
     if node is not None:
@@ -147,19 +122,16 @@ def _manifests_for(state: ManifestSession, metafunc: pytest.Metafunc) -> list[Ma
         for manifest in map(manifests.load, manifests.files)
         if workflow is None or manifest.header.workflow == workflow
     ]
-    if found:
-        return found
     whose = f" of workflow {workflow!r}" if workflow else ""
-    _skip(metafunc, f"no manifest{whose} was given; add --manifest=FILE")
-    return None
+    return found or f"no manifest{whose} was given; add --manifest=FILE"
 
 
 def _marked(
     state: ManifestSession, metafunc: pytest.Metafunc, mark: pytest.Mark
-) -> list[Manifest] | None:
+) -> Sequence[Manifest] | str:
     """Return the manifest that ``@pytest.mark.manifest(...)`` names: a plan's, or a file.
 
-    Returns None, with the test skipped, for an empty plan and where no test runs. Raises
+    For an empty plan, and where no test runs, returns why the test is skipped. Raises
     pytest.UsageError where the mark is wrong or the file is missing.
     """
     if len(mark.args) != 1 or not isinstance(mark.args[0], str):
@@ -175,25 +147,10 @@ def _marked(
         return [state.manifests.load(path)]
     if not state.context.options.may_dispatch:
         # A session that only shows its collection must not run planners: they may be costly.
-        _skip(metafunc, f"plan {name} is made when the tests run")
-        return None
+        return f"plan {name} is made when the tests run"
     state.session_runs.take_signals()
-    manifest = state.plans.plan(metafunc.definition.session, name, mark.kwargs, collecting=True)
-    if manifest is None:
-        _skip(metafunc, f"plan {name} is empty: there is nothing to do")
-        return None
-    return [manifest]
-
-
-def _skip(metafunc: pytest.Metafunc, reason: str) -> None:
-    """Parametrize the test as one that is skipped for this reason."""
-    argument = next(
-        name
-        for name in (bindings.BUILTIN_ENTRY, "entry", "manifest")
-        if name in metafunc.fixturenames
-    )
-    param = pytest.param(None, marks=pytest.mark.skip(reason=reason))
-    metafunc.parametrize(argument, [param], ids=["no-manifest"], indirect=True)
+    manifest = state.plans.plan(metafunc.definition.session, name, mark.kwargs)
+    return f"plan {name} is empty: there is nothing to do" if manifest is None else [manifest]
 
 
 def _workflow_of(workflows: Path, path: Path) -> str | None:
@@ -225,7 +182,7 @@ def _chosen(
     if not all(_matches(chosen.get("mode"), (mode,)) for chosen in filters):
         return
     sharded = manifests.options.shard is not None
-    for entry in manifest.outlines(manifests.share_in_order(manifest) if sharded else None):
+    for entry in manifest.outlines(manifests.share(manifest) if sharded else None):
         if all(
             _matches(chosen.get("task"), (entry.task,)) and _matches(chosen.get("tag"), entry.tags)
             for chosen in filters
@@ -240,19 +197,20 @@ def _matches(patterns: str | Sequence[str] | None, values: Sequence[str]) -> boo
     return any(fnmatchcase(value, pattern) for value in values for pattern in listed)
 
 
-def _new_tags(config: pytest.Config, given: tuple[str, ...]) -> tuple[str, ...]:
+def _tags(manifests: ManifestStore, config: pytest.Config, given: Sequence[str]) -> tuple[str, ...]:
     """Return an entry's tags as one tuple shared by all entries with the same tags.
 
     Registers each tag as a marker, as pytest's ``--strict-markers`` refuses ``-m`` with unknown
     names.
     """
-    manifests = manifest_session(config).manifests
-    for tag in given:
-        if tag not in manifests.markers:
+    key = tuple(given)
+    if key not in manifests.tags:
+        manifests.tags[key] = tuple(tag for tag in key if tag)
+        for tag in (one for one in key if one not in manifests.markers):
             manifests.markers.add(tag)
             if not set(tag) & set(":("):  # pytest ends a marker's name at these
                 config.addinivalue_line("markers", f"{tag}: a tag of manifest entries")
-    return manifests.tags.setdefault(given, tuple(tag for tag in given if tag))
+    return manifests.tags[key]
 
 
 @contextlib.contextmanager

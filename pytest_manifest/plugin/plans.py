@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,12 +12,12 @@ import pytest
 
 from pytest_manifest.errors import PlanError
 from pytest_manifest.plugin.context import PluginContext, user_errors
+from pytest_manifest.plugin.synthetic import do_nothing, log_failure, set_up, synthetic_item
 
 if TYPE_CHECKING:
     from pytest_manifest.manifest import Manifest
     from pytest_manifest.planning import PlanSpec
     from pytest_manifest.plugin.manifest_store import ManifestStore
-    from pytest_manifest.plugin.options import Options
 
 
 def fixture_name(spec: PlanSpec) -> str:
@@ -27,31 +27,48 @@ def fixture_name(spec: PlanSpec) -> str:
 
 
 class Plans:
-    """Find planning fixtures by name, and run their functions."""
+    """Find planning fixtures by name, and evaluate each once in a session of several processes.
 
-    def __init__(self, options: Options) -> None:
-        self.folder = options.plans
+    ``target``: the file to write a plan to, None for one in the folder. ``planned``: the manifests
+    that this process planned. ``is_empty``: the plan that the user asked for has nothing to do.
+    ``notes``: those of each plan's function, shown beside its preview, by the plan's name.
+    """
+
+    def __init__(self, context: PluginContext, manifests: ManifestStore) -> None:
         self.target: Path | None = None
-        """The file to write a plan to, None for one in the folder."""
-        self.force = options.plan_run == "force"
-        # With --manifest-reuse it shows when the plan is run how much of it is sent.
-        self.budget = options.budget if options.reuse is None else None
+        self.planned: list[Manifest] = []
+        self.is_empty = False
         self.notes: dict[str, list[str]] = {}
-        """The notes of each plan's function, shown beside its preview, by the plan's name."""
+        self._context = context
+        self._manifests = manifests
         self._known: dict[str, PlanSpec] = {}
         self._options: dict[str, Mapping[str, str]] = {}
 
-    def register(self, namespace: object) -> None:
-        """Register the planning fixtures among a plugin's or module's attributes."""
-        from pytest_manifest.planning import PlanSpec
+    def find(self, name: str, options: Mapping[str, str]) -> PlanSpec:
+        """Find the plan of this name among the planning fixtures of plugins and conftests.
 
-        values: Iterable[object] = list(getattr(namespace, "__dict__", {}).values())
-        for value in values:
-            spec = getattr(value, "__dict__", {}).get("manifest_plan")
-            if isinstance(spec, PlanSpec):
-                self._known[spec.name] = spec
+        Raises pytest.UsageError for an unknown name or bad options, or where the plan has other
+        options in this session.
+        """
+        from pytest_manifest.planning import PlanSpec, convert_options
 
-    def find(self, name: str) -> PlanSpec:
+        for plugin in self._context.config.pluginmanager.get_plugins():
+            for value in list(getattr(plugin, "__dict__", {}).values()):
+                spec = getattr(value, "__dict__", {}).get("manifest_plan")
+                if isinstance(spec, PlanSpec):
+                    self._known[spec.name] = spec
+        with user_errors():
+            spec = self._named(name)
+            convert_options(spec, options)
+            present = self._options.setdefault(spec.name, options)
+            if present != options:
+                raise PlanError(
+                    f"plan {spec.name} was asked for with options {dict(present)} and "
+                    f"{dict(options)} in one session; a session plans each mode once"
+                )
+        return spec
+
+    def _named(self, name: str) -> PlanSpec:
         """Return the plan called ``WORKFLOW:MODE``, or ``WORKFLOW`` by its one or default mode.
 
         Raises PlanError that lists the known plans.
@@ -76,23 +93,7 @@ class Plans:
         known = ", ".join(sorted(self._known))
         raise PlanError(f"there is no plan {name!r}{hint} known plans: {known}")
 
-    def set_options(self, spec: PlanSpec, options: Mapping[str, str]) -> None:
-        """Set and check a plan's options.
-
-        Raises PlanError where one is not valid, or where the plan has other options in this
-        session.
-        """
-        from pytest_manifest.planning import convert_options
-
-        convert_options(spec, options)
-        present = self._options.setdefault(spec.name, options)
-        if present != options:
-            raise PlanError(
-                f"plan {spec.name} was asked for with options {dict(present)} and {dict(options)} "
-                "in one session; a session plans each mode once"
-            )
-
-    def evaluate(self, spec: PlanSpec, request: pytest.FixtureRequest) -> Manifest | None:
+    def write(self, spec: PlanSpec, request: pytest.FixtureRequest) -> Manifest | None:
         """Run the planning function and freeze its plan.
 
         Raises PlanError, with nothing written, where the plan is estimated to cost more than the
@@ -101,14 +102,62 @@ class Plans:
         from pytest_manifest.planning import PlanBuilder, convert_options
 
         __tracebackhide__ = True
+        options = self._context.options
         values = convert_options(spec, self._options.get(spec.name, {}))
         with closing(PlanBuilder(spec, values)) as builder:
             with _database_explained(spec.name):
                 fixtures = [request.getfixturevalue(name) for name in spec.fixtures]
                 spec.function(builder, *fixtures, **values)
-            builder.check_cost(self.budget)
+            # With --manifest-reuse it shows when the plan is run how much of it is sent.
+            builder.check_cost(options.budget if options.reuse is None else None)
             self.notes[spec.name] = builder.notes
-            return builder.freeze(self.target, self.folder, force=self.force)
+            force = options.plan_run == "force"
+            return builder.freeze(self.target, options.plans, force=force)
+
+    def plan(
+        self, session: pytest.Session, name: str, options: Mapping[str, str]
+    ) -> Manifest | None:
+        """Return a plan's manifest; plan now unless another process of this session has done so.
+
+        It is planned while tests are collected. Returns None for an empty plan. Raises
+        pytest.UsageError for an unknown name or bad options, and a collection error where the
+        planner raises.
+        """
+        coordination = self._context.coordination
+        spec = self.find(name, options)
+        if coordination is None:
+            return self.evaluate(session, spec, collecting=True)
+        with coordination.planning(spec.name) as known:
+            if known.done:
+                return None if known.path is None else self._manifests.load(known.path)
+            manifest = self.evaluate(session, spec, collecting=True)
+            known.finish(None if manifest is None else manifest.path)
+            return manifest
+
+    def evaluate(
+        self, session: pytest.Session, spec: PlanSpec, *, collecting: bool = False
+    ) -> Manifest | None:
+        """Evaluate the planning fixture in this process, by an item that asks for it.
+
+        Where the planner raises, raises session.Failed or, while ``collecting``, a collection
+        error.
+        """
+        fixture = fixture_name(spec)
+        item = synthetic_item(session, f"plan[{spec.name}]", do_nothing, fixture)
+        report, call = set_up(item)
+        if call.excinfo is not None:
+            _raise_failure(item, spec, report, call.excinfo.value, collecting=collecting)
+        manifest: Manifest | None = item.funcargs[fixture]  # type: ignore[assignment]  # the fixture's own type
+        if manifest is not None:
+            self._manifests.add(manifest)
+            self.record(manifest)
+        return manifest
+
+    def record(self, manifest: Manifest) -> None:
+        """Keep a plan for the summary, and call the hook ``pytest_manifest_planned``."""
+        self.planned.append(manifest)
+        config = self._context.config
+        config.hook.pytest_manifest_planned(config=config, manifest=manifest)
 
 
 @contextmanager
@@ -127,103 +176,19 @@ def _database_explained(plan: str) -> Iterator[None]:
         ) from error
 
 
-class PlanRunner:
-    """Evaluate planning fixtures, each once in a session of one or more processes.
-
-    ``planned``: the manifests that this process planned. ``is_empty``: the plan that the user asked
-    for has nothing to do.
-    """
-
-    def __init__(self, context: PluginContext, manifests: ManifestStore) -> None:
-        self.known = Plans(context.options)
-        self.planned: list[Manifest] = []
-        self.is_empty = False
-        self._context = context
-        self._manifests = manifests
-
-    def find(self, name: str, options: Mapping[str, str]) -> PlanSpec:
-        """Find the plan of this name among the planning fixtures of plugins and conftests.
-
-        Raises pytest.UsageError for an unknown name or bad options.
-        """
-        for plugin in self._context.config.pluginmanager.get_plugins():
-            self.known.register(plugin)
-        with user_errors():
-            spec = self.known.find(name)
-            self.known.set_options(spec, options)
-        return spec
-
-    def plan(
-        self,
-        session: pytest.Session,
-        name: str,
-        options: Mapping[str, str],
-        *,
-        collecting: bool = False,
-    ) -> Manifest | None:
-        """Return a plan's manifest; plan now unless another process of this session has done so.
-
-        Returns None for an empty plan. Raises pytest.UsageError for an unknown name or bad options;
-        where the planner raises, session.Failed or, while ``collecting``, a collection error.
-        """
-        coordination = self._context.coordination
-        spec = self.find(name, options)
-        if coordination is None:
-            return self._evaluate(session, spec, collecting=collecting)
-        with coordination.planning(spec.name) as known:
-            if known.done:
-                return None if known.path is None else self._manifests.load(known.path)
-            manifest = self._evaluate(session, spec, collecting=collecting)
-            known.finish(None if manifest is None else manifest.path)
-            return manifest
-
-    def plan_alone(
-        self, session: pytest.Session, name: str, options: Mapping[str, str]
-    ) -> Manifest | None:
-        """Return a plan's manifest as :meth:`plan` does, without a look at other processes."""
-        return self._evaluate(session, self.find(name, options), collecting=False)
-
-    def _evaluate(
-        self, session: pytest.Session, spec: PlanSpec, *, collecting: bool
-    ) -> Manifest | None:
-        """Evaluate the planning fixture in this process, by an item that asks for it."""
-        from pytest_manifest.plugin.synthetic import do_nothing, set_up, synthetic_item
-
-        fixture = fixture_name(spec)
-        item = synthetic_item(session, f"plan[{spec.name}]", do_nothing, fixture)
-        report, call = set_up(item)
-        if call.excinfo is not None:
-            _raise_failure(item, spec, report, call, collecting=collecting)
-        manifest: Manifest | None = item.funcargs[fixture]  # type: ignore[assignment]  # the fixture's own type
-        if manifest is None:
-            return None
-        self._manifests.add(manifest)
-        self.record(manifest)
-        return manifest
-
-    def record(self, manifest: Manifest) -> None:
-        """Keep a plan for the summary, and call the hook ``pytest_manifest_planned``."""
-        self.planned.append(manifest)
-        config = self._context.config
-        config.hook.pytest_manifest_planned(config=config, manifest=manifest)
-
-
 def _raise_failure(
     item: pytest.Function,
     spec: PlanSpec,
     report: pytest.TestReport,
-    call: pytest.CallInfo[None],
+    error: BaseException,
     *,
     collecting: bool,
 ) -> None:
-    """Raise what a failed planner means for the session, as :meth:`PlanRunner.plan` says."""
-    from pytest_manifest.plugin.synthetic import log_failure
-
-    assert call.excinfo is not None
-    if isinstance(call.excinfo.value, pytest.fail.Exception):
-        raise pytest.UsageError(str(call.excinfo.value))
-    if isinstance(call.excinfo.value, pytest.skip.Exception):
-        raise pytest.UsageError(f"plan {spec.name} was skipped: {call.excinfo.value}")
+    """Raise what a failed planner means for the session, as :meth:`Plans.evaluate` says."""
+    if isinstance(error, pytest.fail.Exception):
+        raise pytest.UsageError(str(error))
+    if isinstance(error, pytest.skip.Exception):
+        raise pytest.UsageError(f"plan {spec.name} was skipped: {error}")
     if collecting:
         raise pytest.Collector.CollectError(f"plan {spec.name} failed:\n{report.longreprtext}")
     log_failure(item, report)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Generator
 
 import pytest
 
@@ -43,8 +44,23 @@ def _secrets_of(item: pytest.Item) -> Secrets:
     return pieces_of(entry, receipt)
 
 
-class JobsWarnings:
-    """Hide secrets in warnings before pytest shows them, where jobs run and warn in its process."""
+class JobsBeside:
+    """Keep what jobs print apart from tests, where they run in pytest's process; a plugin.
+
+    The log that pytest caught is of whatever jobs were running meanwhile, and the lines of a job
+    itself are in its receipt. Warnings may hold secrets.
+    """
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        # Innermost, so that other plugins' wrappers see the report without the log.
+        report = yield
+        if binding_of(item) is not None:
+            found = (one for one in report.sections if not one[0].startswith("Captured log "))
+            report.sections = list(found)
+        return report
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_warning_recorded(self, warning_message: warnings.WarningMessage) -> None:

@@ -1,6 +1,5 @@
-"""Find the earlier run of a manifest that is audited or resumed, and the data of its stack.
-
-Refuse to send one manifest twice: after an earlier run, beside another session, by two files.
+"""Find the earlier runs of a manifest: the one that is audited or resumed, and those that forbid to
+send it again.
 
 Also one that was edited under its run: runs of the same file count, whatever was in it.
 
@@ -11,10 +10,11 @@ one looks for newer ones. Each has to record in a ledger what it does before the
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from pytest_manifest.errors import DispatchError, LedgerError
 from pytest_manifest.files import git_ignored_folder
@@ -22,6 +22,7 @@ from pytest_manifest.ledger import Ledger, RunInfo, find_runs
 from pytest_manifest.ledger.files import RunFiles, ledgers_in, run_number_of_lock, runs_by_copy
 from pytest_manifest.ledger.rows import RunStatus
 from pytest_manifest.plugin.options import Options
+from pytest_manifest.processes import is_held
 from pytest_manifest.schema.wire import sha256
 from pytest_manifest.text import listed, short_path
 
@@ -30,9 +31,55 @@ if TYPE_CHECKING:
     from pytest_manifest.plugin.session_runs import SessionRuns
 
 
-_SHOWN = 3
-STACK_DATA = "stack_data"
+Key = TypeVar("Key", Path, str)
+_SHOWN: Final = 3
+STACK_DATA: Final = "stack_data"
 """The ledger's key for the folder with the data of the embedded stack's broker."""
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierRun:
+    """A run of a manifest as its ledger has it.
+
+    ``parts``: the runs that it was merged of, and ``shards`` what it has entries of (None: the
+    whole manifest). ``stack_data``: the folder in which its private broker has left data.
+    """
+
+    path: Path
+    info: RunInfo
+    status: RunStatus
+    parts: Sequence[str]
+    shard: Shard | None
+    shards: Sequence[Shard | None]
+    stack_data: Path | None
+
+    @classmethod
+    def read(cls, path: Path) -> EarlierRun:
+        with Ledger.open(path) as ledger:
+            own = ledger.info
+            folder = own.get_meta(STACK_DATA)
+            kept = Path(folder) if folder and Path(folder).is_dir() else None
+            return cls(path, own.read(), own.status, own.merged(), own.shard(), own.shards(), kept)
+
+    @property
+    def is_going_on(self) -> bool:
+        """Return whether a pytest is at it."""
+        return is_held(RunFiles(self.path).lock)
+
+    @property
+    def stack_is_gone(self) -> bool:
+        """Return whether its stack was a private one that has left no data."""
+        return self.info.is_private and self.stack_data is None
+
+    def is_of(self, manifest: Manifest) -> bool:
+        """Return whether it was made of the manifest as it is now."""
+        return self.info.sha256 == manifest.sha256
+
+    def sent(self) -> int:
+        """Count the entries that were sent, or may have been."""
+        with Ledger.open(self.path) as ledger:
+            counts = ledger.attempts.send_states()
+        return sum(counts.get(state, 0) for state in ("intent", "sent", "uncertain"))
 
 
 @dataclass(frozen=True)
@@ -57,100 +104,88 @@ def audit_source(session_runs: SessionRuns, manifest: Manifest) -> AuditSource:
     it is now. Raises DispatchError for --manifest-audit=wait on an unfinished merged run.
     """
     options = session_runs.context.options
-    path = newest_run(options, manifest)
-    with Ledger.open(path) as ledger:
-        info, undecided = ledger.info.read(), ledger.attempts.has_undecided()
-        merged, incomplete = (
-            ledger.info.merged(),
-            undecided or ledger.verdicts.any_without_receipt(),
-        )
-    if merged and undecided and options.wait:
+    run = newest_run(options, manifest)
+    with Ledger.open(run.path) as ledger:
+        undecided = ledger.attempts.has_undecided()
+        incomplete = undecided or ledger.verdicts.any_without_receipt()
+    if run.parts and undecided and options.audit == "wait":
         raise DispatchError(
-            f"run {info.run} was merged of others, and waits for nothing; wait for each of these "
-            "with --manifest-audit=wait where it was sent, then merge their ledgers "
-            "again"
+            f"run {run.info.run} was merged of others, and waits for nothing; wait for each of "
+            "these with --manifest-audit=wait where it was sent, then merge their ledgers again"
         )
-    changed = info.sha256 != manifest.sha256
-    if changed:
-        name = short_path(manifest.path, options.root)
+    scratch = None
+    if not run.is_of(manifest):
+        scratch = session_runs.scratch_folder()
         session_runs.notices.append(
-            f"{name} is not what run {info.run} was made of: the run is judged by what it says "
-            "now, and its own ledger stays as it is"
+            f"{short_path(manifest.path, options.root)} is not what run {run.info.run} was made "
+            "of: the run is judged by what it says now, and its own ledger stays as it is"
         )
-    scratch = session_runs.scratch_folder() if changed else None
     # A private stack is gone, and a merged run had several.
-    is_open = incomplete and not info.is_private and not merged
-    return AuditSource(path, is_open=is_open, scratch=scratch)
+    is_open = incomplete and not run.info.is_private and not run.parts
+    return AuditSource(run.path, is_open=is_open, scratch=scratch)
 
 
-def ledger_to_resume(options: Options, manifest: Manifest) -> Path:
-    """Return the ledger of the run to resume.
+def run_to_resume(options: Options, manifest: Manifest) -> EarlierRun:
+    """Return the run to resume.
 
     Raises LedgerError where there is no run, or the manifest was changed since it, and
-    DispatchError where it is going on in another pytest.
+    DispatchError where it was merged, or is going on in another pytest.
     """
-    from pytest_manifest.processes import is_held
-
-    path = _run_to_resume(options, manifest)
-    with Ledger.open(path) as ledger:
-        info = ledger.info.read()
-    if is_held(RunFiles(path).lock):
+    run = _unmerged(options, manifest)
+    if run.is_going_on:
         raise DispatchError(
-            f"run {info.run} is going on in another pytest; wait until that has ended"
+            f"run {run.info.run} is going on in another pytest; wait until that has ended"
         )
-    if info.sha256 != manifest.sha256:
+    if not run.is_of(manifest):
+        kept = RunFiles(run.path).manifest(run.info.sha256).name
         raise LedgerError(
-            f"{short_path(manifest.path, options.root)}: was changed since run {info.run}; "
-            f"restore it from {RunFiles(path).manifest(info.sha256).name}, beside the ledger, or "
-            f"begin a new run with --manifest-reuse={info.run}"
+            f"{short_path(manifest.path, options.root)}: was changed since run {run.info.run}; "
+            f"restore it from {kept}, beside the ledger, or begin a new run with "
+            f"--manifest-reuse={run.info.run}"
         )
-    return path
+    return run
 
 
-def _run_to_resume(options: Options, manifest: Manifest) -> Path:
-    """Return the ledger that :func:`newest_run` finds; raise DispatchError for a merged one."""
-    path = newest_run(options, manifest)
-    with Ledger.open(path) as ledger:
-        merged = ledger.info.merged()
-    if merged:
+def _unmerged(options: Options, manifest: Manifest) -> EarlierRun:
+    run = newest_run(options, manifest)
+    if run.parts:
         raise DispatchError(
-            f"run {path.stem} was merged of others ({listed(merged, _SHOWN)}) and cannot be "
+            f"run {run.info.run} was merged of others ({listed(run.parts, _SHOWN)}) and cannot be "
             "resumed; go on with each of these, with --manifest-resume and its --manifest-shard, "
             "then merge their ledgers again"
         )
-    return path
+    return run
 
 
-def newest_run(options: Options, manifest: Manifest) -> Path:
-    """Return the ledger of the run that was named, or of the newest of this manifest and shard.
+def newest_run(options: Options, manifest: Manifest) -> EarlierRun:
+    """Return the run that was named, or the newest of this manifest and shard.
 
     Where no run has the manifest's digest, takes the newest run of this file from before it was
     changed; not for a shard, which had other entries then. Raises LedgerError where there is none
     at all.
     """
-    name = short_path(manifest.path, options.root)
+    name, shard = short_path(manifest.path, options.root), options.shard
     if options.run:
-        path = RunFiles.of(options.ledgers, options.run).ledger
-        if not path.is_file():
-            runs = find_runs(options.ledgers, manifest.path)
-            known = ", ".join(p.stem for p in runs) or "none"
-            raise LedgerError(f"there is no run {options.run}; runs of {name}: {known}")
-        _check_kinship(path, manifest, name)
-        _check_shard(path, options.shard, manifest, name)
-        return path
-    of_digest = find_runs(options.ledgers, sha256=manifest.sha256)
-    earlier = _of_shard(of_digest, options.shard)
-    if options.shard is None and not earlier:
-        _refuse_shards(of_digest, name)
-        earlier = _of_shard(find_runs(options.ledgers, manifest.path), None)
-    for path, error in unreadable_ledgers(options, manifest):
-        if not earlier or _start_order(path) > _start_order(earlier[-1]):
+        return _named_run(options, manifest, options.run, name)
+    every = [*map(EarlierRun.read, find_runs(options.ledgers, sha256=manifest.sha256))]
+    earlier = [run for run in every if run.shard == shard]
+    if shard is None and not earlier:
+        if every:
+            runs = listed([f"{run.info.run} ({run.shard})" for run in every], _SHOWN)
+            raise LedgerError(
+                f"{name}: there are only runs of shards of it ({runs}); merge them with "
+                "'manifest merge LEDGER...', or name one by --manifest-shard=K/N"
+            )
+        of_file = map(EarlierRun.read, find_runs(options.ledgers, manifest.path))
+        earlier = [run for run in of_file if run.shard is None]
+    for path, error in _unreadable_ledgers(options, manifest):
+        if not earlier or _start_order(path) > _start_order(earlier[-1].path):
             raise LedgerError(
                 f"{name}: the newest run of this manifest cannot be read: {error}; "
                 "an older one can be named with --manifest-run=RUN"
             )
     if not earlier:
-        what = "this manifest" if options.shard is None else f"{options.shard.words} as it is now"
+        what = "this manifest" if shard is None else f"{shard.words} as it is now"
         raise LedgerError(
             f"{name}: there is no run of {what} in {options.ledgers}; "
             "dispatch it first, without --manifest-audit and --manifest-resume"
@@ -158,50 +193,40 @@ def newest_run(options: Options, manifest: Manifest) -> Path:
     return earlier[-1]
 
 
-def _of_shard(ledgers: Sequence[Path], shard: Shard | None) -> list[Path]:
-    """Return the ledgers of runs of exactly this shard; with None, of runs of no shard."""
-    return [path for path in ledgers if _shard(path) == shard]
-
-
-def _shard(path: Path) -> Shard | None:
-    with Ledger.open(path) as ledger:
-        return ledger.info.shard()
-
-
-def _refuse_shards(ledgers: Sequence[Path], name: str) -> None:
-    """Raise LedgerError where all runs of the manifest are of shards."""
-    if ledgers:
-        runs = listed([f"{path.stem} ({_shard(path)})" for path in ledgers], _SHOWN)
+def _named_run(options: Options, manifest: Manifest, named: str, name: str) -> EarlierRun:
+    """Return the run of --manifest-run; raise LedgerError where it is of something else."""
+    path, shard = RunFiles.of(options.ledgers, named).ledger, options.shard
+    if not path.is_file():
+        known = ", ".join(p.stem for p in find_runs(options.ledgers, manifest.path)) or "none"
+        raise LedgerError(f"there is no run {named}; runs of {name}: {known}")
+    run = EarlierRun.read(path)
+    info, header = run.info, manifest.header
+    replanned = info.workflow and (info.workflow, info.mode) == (header.workflow, header.mode)
+    if not (run.is_of(manifest) or info.manifest == manifest.path.resolve() or replanned):
         raise LedgerError(
-            f"{name}: there are only runs of shards of it ({runs}); merge them with "
-            "'manifest merge LEDGER...', or name one by --manifest-shard=K/N"
+            f"run {info.run} was a run of another manifest ({info.manifest.name}) than {name}"
         )
-
-
-def _check_shard(path: Path, shard: Shard | None, manifest: Manifest, name: str) -> None:
-    """Raise LedgerError where the run that was named is not of the session's shard."""
-    with Ledger.open(path) as ledger:
-        info, own = ledger.info.read(), ledger.info.shard()
-    if own is not None and own != shard:
-        raise LedgerError(f"run {info.run} is of {own.words}; add --manifest-shard={own}")
-    if shard is not None and info.sha256 != manifest.sha256:
+    if run.shard is not None and run.shard != shard:
+        raise LedgerError(
+            f"run {info.run} is of {run.shard.words}; add --manifest-shard={run.shard}"
+        )
+    if shard is not None and not run.is_of(manifest):
         raise LedgerError(
             f"{name}: was changed since run {info.run}, so its shards are others; restore it, or "
             "leave out --manifest-shard"
         )
-    if shard is not None and own is None:
+    if shard is not None and run.shard is None:
         raise LedgerError(f"run {info.run} is of no shard; leave out --manifest-shard={shard}")
+    return run
 
 
-def unreadable_ledgers(options: Options, manifest: Manifest) -> list[tuple[Path, LedgerError]]:
-    """Return the ledgers with a copy of this manifest that cannot be read, and why."""
-    found: list[tuple[Path, LedgerError]] = []
+def _unreadable_ledgers(options: Options, manifest: Manifest) -> Iterator[tuple[Path, LedgerError]]:
+    """Yield the ledgers with a copy of this manifest that cannot be read, and why."""
     for path in runs_by_copy(options.ledgers, manifest.sha256):
         try:
             Ledger.open(path).close()
         except LedgerError as error:
-            found.append((path, error))
-    return found
+            yield path, error
 
 
 def _start_order(ledger: Path) -> tuple[int, int]:
@@ -213,47 +238,17 @@ def _start_order(ledger: Path) -> tuple[int, int]:
     return run_number_of_lock(lock), lock.stat().st_mtime_ns if lock.exists() else 0
 
 
-def _check_kinship(path: Path, manifest: Manifest, name: str) -> None:
-    """Raise LedgerError where the run was made of a different manifest than this one."""
-    with Ledger.open(path) as ledger:
-        info = ledger.info.read()
-    planned = info.workflow is not None
-    replanned = (info.workflow, info.mode) == (manifest.header.workflow, manifest.header.mode)
-    same_file = info.manifest == manifest.path.resolve()
-    if info.sha256 != manifest.sha256 and not same_file and not (planned and replanned):
-        raise LedgerError(
-            f"run {info.run} was a run of another manifest ({info.manifest.name}) than {name}"
-        )
-
-
-def kept_stack_data(options: Options, manifest: Manifest) -> Path | None:
-    """Return the data folder that the embedded broker left when its pytest ended without a stop."""
-    with Ledger.open(ledger_to_resume(options, manifest)) as ledger:
-        return kept_folder(ledger)
-
-
 def is_finished(options: Options, manifest: Manifest, entries: Iterable[str]) -> bool:
     """Check whether the newest run is of this manifest and each of the entries has passed.
 
     If so, there is nothing to resume.
     """
-    with Ledger.open(_run_to_resume(options, manifest)) as ledger:
-        if ledger.info.read().sha256 != manifest.sha256:
-            return False
+    run = _unmerged(options, manifest)
+    if not run.is_of(manifest):
+        return False
+    with Ledger.open(run.path) as ledger:
         statuses = ledger.verdicts.statuses()
     return all(statuses.get(entry) == "passed" for entry in entries)
-
-
-def stack_is_gone(path: Path) -> bool:
-    """Check whether the run's stack was a private one that has left no data."""
-    with Ledger.open(path) as ledger:
-        return ledger.info.read().is_private and kept_folder(ledger) is None
-
-
-def kept_folder(ledger: Ledger) -> Path | None:
-    """Return the folder in which the run's embedded broker left data, None where none is left."""
-    folder = ledger.info.get_meta(STACK_DATA)
-    return Path(folder) if folder and Path(folder).is_dir() else None
 
 
 def forget_stack_data(options: Options) -> None:
@@ -261,21 +256,13 @@ def forget_stack_data(options: Options) -> None:
 
     Removes none where a ledger cannot be read, as it may name any of them.
     """
-    import shutil
-
-    from pytest_manifest.processes import is_held
-
     folders = set(options.stacks.iterdir()) if options.stacks.is_dir() else set()
     folders = {folder for folder in folders if not is_held(folder / "lock")}
-    for path in ledgers_in(options.ledgers) if folders else ():
-        try:
-            with Ledger.open(path) as ledger:
-                kept = kept_folder(ledger)
-                if kept is not None and ledger.info.status != "finished":
-                    folders.discard(kept)
-        except LedgerError:
-            return
-    for folder in folders:
+    try:
+        runs = [*map(EarlierRun.read, ledgers_in(options.ledgers) if folders else ())]
+    except LedgerError:
+        return
+    for folder in folders - {run.stack_data for run in runs if run.status != "finished"}:
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -292,28 +279,23 @@ def one_at_a_time(options: Options, manifests: Sequence[Manifest]) -> Iterator[N
         yield
 
 
-def refuse_overtaken(options: Options, manifest: Manifest, ledger: Path) -> None:
-    """Raise DispatchError where another session sends the manifest since ``ledger`` was chosen.
+def refuse_overtaken(options: Options, manifest: Manifest, run: EarlierRun) -> None:
+    """Raise DispatchError where another session sends the manifest since ``run`` was chosen.
 
     Call it within :func:`one_at_a_time`.
     """
-    from pytest_manifest.processes import is_held
-
     name = short_path(manifest.path, options.root)
-    chosen = ledger_to_resume(options, manifest)
-    if chosen != ledger:
+    chosen = run_to_resume(options, manifest)
+    if chosen.path != run.path:
         raise DispatchError(
-            f"{name}: run {chosen.stem} of this manifest has begun meanwhile; go on with that one"
+            f"{name}: run {chosen.info.run} of this manifest has begun meanwhile; go on with that "
+            "one"
         )
-    for path in _overlapping_runs(options, manifest):
-        if path == ledger or not is_held(RunFiles(path).lock):
-            continue
-        with Ledger.open(path) as other:
-            going_on = other.info.status != "finished"
-        if going_on:
+    for other in _overlapping_runs(options, manifest):
+        if other.path != run.path and other.is_going_on and other.status != "finished":
             raise DispatchError(
-                f"{name}: run {path.stem} of this manifest is going on in another pytest; wait "
-                "until that has ended"
+                f"{name}: run {other.info.run} of this manifest is going on in another pytest; "
+                "wait until that has ended"
             )
 
 
@@ -322,29 +304,32 @@ def refuse_copies(options: Options, manifests: Sequence[Manifest]) -> None:
 
     The search for earlier runs cannot see it, as the runs of a session begin together.
     """
-    seen: dict[str, Manifest] = {}
-    for manifest in manifests:
-        first = seen.setdefault(manifest.sha256, manifest)
-        if first is not manifest and not manifest.header.rerun:
-            names = [short_path(one.path, options.root) for one in (first, manifest)]
-            raise DispatchError(
-                f"nothing was sent: {names[0]} and {names[1]} are the same manifest, and its "
-                "header says that this work must not be repeated; give one of them"
-            )
+    once = [manifest for manifest in manifests if not manifest.header.rerun]
+    for twice, _ in _pairs(options, once, [manifest.sha256 for manifest in once]):
+        raise DispatchError(
+            f"nothing was sent: {twice} are the same manifest, and its header says that this work "
+            "must not be repeated; give one of them"
+        )
 
 
 def refuse_one_run_twice(
     options: Options, manifests: Sequence[Manifest], ledgers: Sequence[Path]
 ) -> None:
     """Raise DispatchError where two files belong to one run, which is resumed or audited once."""
-    seen: dict[Path, Manifest] = {}
-    for manifest, ledger in zip(manifests, ledgers, strict=True):
-        first = seen.setdefault(ledger, manifest)
+    for twice, ledger in _pairs(options, manifests, ledgers):
+        raise DispatchError(f"{twice} are both of run {ledger.stem}; give one of them")
+
+
+def _pairs(
+    options: Options, manifests: Sequence[Manifest], keys: Sequence[Key]
+) -> Iterator[tuple[str, Key]]:
+    """Yield the names of two manifests that have the same key."""
+    seen: dict[Key, Manifest] = {}
+    for manifest, key in zip(manifests, keys, strict=True):
+        first = seen.setdefault(key, manifest)
         if first is not manifest:
             names = [short_path(one.path, options.root) for one in (first, manifest)]
-            raise DispatchError(
-                f"{names[0]} and {names[1]} are both of run {ledger.stem}; give one of them"
-            )
+            yield " and ".join(names), key
 
 
 def guard_against_repetition(
@@ -360,77 +345,45 @@ def guard_against_repetition(
     if options.rerun:
         return
     name = short_path(manifest.path, options.root)
-    for _, error in unreadable_ledgers(options, manifest):
+    for _, error in _unreadable_ledgers(options, manifest):
         raise DispatchError(
             f"{name}: an earlier run of this manifest may be unfinished, and its ledger cannot be "
             f"read: {error}; to send everything again add --manifest-rerun"
         )
-    every = [_earlier_run(path) for path in _overlapping_runs(options, manifest)]
+    every = _overlapping_runs(options, manifest)
     for run in every:
-        _refuse_unfinished(run, name, is_edited=run.info.sha256 != manifest.sha256)
-    if every and every[-1].info.sha256 != manifest.sha256:
+        _refuse_unfinished(run, name, is_edited=not run.is_of(manifest))
+    if every and not every[-1].is_of(manifest):
         _refuse_left_work(every[-1], manifest, entries, name)
-    earlier = [run for run in every if run.info.sha256 == manifest.sha256]
-    sent_before = sum(run.sent for run in earlier)
+    earlier = [(run, run.sent()) for run in every if run.is_of(manifest)]
+    sent_before = sum(sent for _, sent in earlier)
     if not sent_before:
         return
-    last = earlier[-1]
+    last, sent = earlier[-1]
     if not manifest.header.rerun:
+        number = min(sent_before, len(manifest))
         raise DispatchError(
-            f"{name}: earlier runs, the last of them {last.info.run}, sent "
-            f"{min(sent_before, len(manifest))} of its "
-            "entries already, and its header says that this work must not be repeated; look at it "
-            "with --manifest-audit, go on with it by --manifest-resume, or insist with "
-            "--manifest-rerun"
+            f"{name}: earlier runs, the last of them {last.info.run}, sent {number} of its entries "
+            "already, and its header says that this work must not be repeated; look at it with "
+            "--manifest-audit, go on with it by --manifest-resume, or insist with --manifest-rerun"
         )
-    if last.status != "finished" and last.sent and options.reuse is None:
+    if last.status != "finished" and sent and options.reuse is None:
         notices.append(
-            f"{name}: run {last.info.run} was stopped after {last.sent} of {last.info.entries} "
+            f"{name}: run {last.info.run} was stopped after {sent} of {last.info.entries} "
             "entries; this run sends all that is selected again, --manifest-resume would have gone "
             "on"
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _EarlierRun:
-    """An earlier run of a manifest, by its ledger.
-
-    ``sent``: entries that were, or may have been; ``is_kept``: the data of its private stack were
-    kept; ``is_merged``: its ledger was merged of others.
-    """
-
-    path: Path
-    info: RunInfo
-    status: RunStatus
-    sent: int
-    is_kept: bool
-    is_merged: bool
-
-
-def _earlier_run(path: Path) -> _EarlierRun:
-    with Ledger.open(path) as ledger:
-        counts = ledger.attempts.send_states()
-        return _EarlierRun(
-            path,
-            ledger.info.read(),
-            ledger.info.status,
-            sent=sum(counts.get(state, 0) for state in ("intent", "sent", "uncertain")),
-            is_kept=kept_folder(ledger) is not None,
-            is_merged=bool(ledger.info.merged()),
-        )
-
-
-def _refuse_unfinished(run: _EarlierRun, name: str, *, is_edited: bool) -> None:
+def _refuse_unfinished(run: EarlierRun, name: str, *, is_edited: bool) -> None:
     """Raise DispatchError where jobs of an earlier run may still be queued or running."""
-    from pytest_manifest.processes import is_held
-
-    if run.status != "finished" and is_held(RunFiles(run.path).lock):
+    if run.status != "finished" and run.is_going_on:
         raise DispatchError(
             f"{name}: run {run.info.run} of this manifest is going on in another pytest; wait for "
             "it, or send everything again with --manifest-rerun"
         )
     outlives = not run.info.is_private and run.status in ("running", "detached")
-    if not (outlives or run.is_kept) or not run.sent:
+    if not (outlives or run.stack_data) or not run.sent():
         return
     if is_edited:
         kept = RunFiles(run.path).manifest(run.info.sha256).name
@@ -440,16 +393,16 @@ def _refuse_unfinished(run: _EarlierRun, name: str, *, is_edited: bool) -> None:
             "--manifest-rerun"
         )
     attach = "attach to it with --manifest-audit=wait, "
-    how = "go on with the runs that it was merged of" if run.is_merged else "go on with it"
+    how = "go on with the runs that it was merged of" if run.parts else "go on with it"
     raise DispatchError(
         f"{name}: run {run.info.run} of this manifest is unfinished and its jobs may still be "
-        f"queued or running; {'' if run.is_kept or run.is_merged else attach}{how} by "
+        f"queued or running; {'' if run.stack_data or run.parts else attach}{how} by "
         "--manifest-resume, or send everything again with --manifest-rerun"
     )
 
 
 def _refuse_left_work(
-    run: _EarlierRun, manifest: Manifest, entries: Sequence[str], name: str
+    run: EarlierRun, manifest: Manifest, entries: Sequence[str], name: str
 ) -> None:
     """Raise DispatchError where work of these entries may have run in an unfinished run.
 
@@ -457,10 +410,9 @@ def _refuse_left_work(
     """
     from pytest_manifest.run.changes import left_work
 
-    if run.status == "finished" or not run.sent:
+    if run.status == "finished" or not run.sent():
         return
-    left = left_work(run.path, manifest, entries)
-    if left:
+    if left := left_work(run.path, manifest, entries):
         raise DispatchError(
             f"{name}: what {listed(list(map(repr, left)), _SHOWN)} would do may have run in run "
             f"{run.info.run}, did not pass there and is not idempotent; deselect it, or insist "
@@ -468,26 +420,21 @@ def _refuse_left_work(
         )
 
 
-_NAMED: Final = 3
+def _overlapping_runs(options: Options, manifest: Manifest) -> list[EarlierRun]:
+    """Return the runs that may have sent what this session would send, oldest first.
 
-
-def _overlapping_runs(options: Options, manifest: Manifest) -> list[Path]:
-    """Return the ledgers of runs that may have sent what this session would send, oldest first.
-
-    Those of the manifest as it is, of this file as it was, whose shards were others.
-    Leaves out a merged run where the runs that it was merged of are here too: it would count twice.
+    Those of the manifest as it is, and of this file as it was, whose shards were others. Leaves out
+    a merged run where the runs that it was merged of are here too: it would count twice.
     """
     from pytest_manifest.manifest.partition import overlap
 
-    found: list[Path] = []
+    found: list[EarlierRun] = []
     for path in find_runs(options.ledgers, manifest.path, manifest.sha256):
-        with Ledger.open(path) as ledger:
-            merged, shards = ledger.info.merged(), ledger.info.shards()
-            is_edited = ledger.info.read().sha256 != manifest.sha256
-        here = [RunFiles.of(options.ledgers, run).ledger.is_file() for run in merged]
-        overlaps = is_edited or any(overlap(options.shard, shard) for shard in shards)
-        if overlaps and not (here and all(here)):
-            found.append(path)
+        run = EarlierRun.read(path)
+        here = [RunFiles.of(options.ledgers, part).ledger.is_file() for part in run.parts]
+        overlaps = any(overlap(options.shard, shard) for shard in run.shards)
+        if (overlaps or not run.is_of(manifest)) and not (here and all(here)):
+            found.append(run)
     return found
 
 
@@ -498,14 +445,12 @@ def give_up_unfinished(options: Options, manifest: Manifest) -> None:
     which sends everything again, is certain: where that is refused the earlier runs must stay
     resumable.
     """
-    from pytest_manifest.processes import is_held
-
-    for path, _ in unreadable_ledgers(options, manifest):
+    for path, _ in _unreadable_ledgers(options, manifest):
         RunFiles(path).forget_manifest(manifest.sha256)
-    for path in _overlapping_runs(options, manifest):
-        with Ledger.open(path, write=True) as ledger:
-            if is_held(RunFiles(path).lock):
-                continue
+    for run in _overlapping_runs(options, manifest):
+        if run.is_going_on:
+            continue
+        with Ledger.open(run.path, write=True) as ledger:
             ledger.info.set_meta(STACK_DATA, "")
             if ledger.info.status == "running":
                 ledger.info.set_status("stopped")

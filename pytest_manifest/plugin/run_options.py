@@ -149,17 +149,10 @@ def check_work_order(manifest: Manifest, options: Options) -> None:
     Raises SigningError with a sentence where it has not.
     """
     if options.require_signature:
-        from pytest_manifest.signing import check_order
+        from pytest_manifest.signing import PUBLIC_KEY_VARIABLE, check_order
 
-        check_order(manifest.path, manifest.sha256, _verifier(options))
-
-
-def _verifier(options: Options) -> Verifier:
-    """Read the public keys of the option, else of the environment's variable."""
-    from pytest_manifest.signing import PUBLIC_KEY_VARIABLE, read_verifier
-
-    source = _key_source(options.public_key, "manifest_public_key", PUBLIC_KEY_VARIABLE)
-    return read_verifier(*source)
+        keys = _verifier(options.public_key, "manifest_public_key", PUBLIC_KEY_VARIABLE)
+        check_order(manifest.path, manifest.sha256, keys)
 
 
 def worker_keys(options: Options, *, may_lack: bool) -> str:
@@ -167,12 +160,25 @@ def worker_keys(options: Options, *, may_lack: bool) -> str:
 
     Raises SigningError where nothing names any, or, if they ``may_lack``, returns "".
     """
-    from pytest_manifest.signing import RECEIPT_KEY_VARIABLE, read_verifier
+    from pytest_manifest.signing import RECEIPT_KEY_VARIABLE
 
     if may_lack and options.receipt_key is None and not os.environ.get(RECEIPT_KEY_VARIABLE):
         return ""
-    source = _key_source(options.receipt_key, "manifest_receipt_key", RECEIPT_KEY_VARIABLE)
-    return read_verifier(*source).pem()
+    return _verifier(options.receipt_key, "manifest_receipt_key", RECEIPT_KEY_VARIABLE).pem()
+
+
+def _verifier(given: Path | None, setting: str, variable: str) -> Verifier:
+    """Read public keys: the file that the configuration names, else what the variable says."""
+    from pytest_manifest.signing import read_verifier
+
+    if given is not None:
+        return read_verifier(str(given), setting)
+    if text := os.environ.get(variable):
+        return read_verifier(text, variable)
+    raise SigningError(
+        f"signatures are required, and no public key is named to check them by; set {setting} or "
+        f"{variable} to the .pub file of 'manifest keygen'"
+    )
 
 
 def key_for_own_workers(options: Options) -> tuple[Signer | None, str]:
@@ -186,18 +192,3 @@ def key_for_own_workers(options: Options) -> tuple[Signer | None, str]:
 
     pem = generate()[0].decode()
     return read_signer(pem, "the key of this session's workers"), pem
-
-
-def _key_source(given: Path | None, setting: str, variable: str) -> tuple[str, str]:
-    """Return where keys are read from, and how to call it. Raises SigningError where nothing says.
-
-    ``given``: the file that the configuration names; else the variable counts.
-    """
-    if given is not None:
-        return str(given), setting
-    if told := os.environ.get(variable):
-        return told, variable
-    raise SigningError(
-        f"signatures are required, and no public key is named to check them by; set {setting} or "
-        f"{variable} to the .pub file of 'manifest keygen'"
-    )

@@ -16,19 +16,15 @@ NAME = "manifest-verifying"
 SHORT = "manifest-short-protocol"
 DJANGO_DATABASES = "django_db_setup"
 """pytest-django's fixture that sets the session's databases up, before a test's own is opened."""
-LOG = "Captured log "
-"""The prefix of the titles of a report's sections that hold the log."""
 
 
 class Verifying:
     """Wait for an entry's verdict before its test, and assert it; a plugin of its own.
 
-    The session unregisters it where no test is of an entry. ``was_broken_off``: Ctrl-C came while a
-    test was running, which has torn nothing down.
+    The session unregisters it where no test is of an entry.
     """
 
     def __init__(self) -> None:
-        self.was_broken_off = False
         self._has_databases = False
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -38,11 +34,7 @@ class Verifying:
             from pytest_manifest.plugin.outcome import wait_for_verdict
 
             wait_for_verdict(item)
-        try:
-            return (yield)
-        except KeyboardInterrupt:
-            self.was_broken_off = True
-            raise
+        return (yield)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -98,20 +90,3 @@ def stop_verifying(manager: pytest.PytestPluginManager) -> None:
     """Unregister the plugin: tests run without it from here on."""
     if manager.hasplugin(NAME):
         manager.unregister(name=NAME)
-
-
-class OthersLogs:
-    """Drop the log that pytest caught while an entry's test ran, where jobs run in its process.
-
-    It is of whatever jobs were running meanwhile. The lines of a job itself are in its receipt.
-    """
-
-    @pytest.hookimpl(wrapper=True, trylast=True)
-    def pytest_runtest_makereport(
-        self, item: pytest.Item
-    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        # Innermost, so that other plugins' wrappers see the report without the log.
-        report = yield
-        if binding_of(item) is not None:
-            report.sections = [one for one in report.sections if not one[0].startswith(LOG)]
-        return report

@@ -13,7 +13,7 @@ import contextlib
 import gc
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -68,7 +68,7 @@ class ManifestSession:
 
     def __init__(self, context: PluginContext) -> None:
         from pytest_manifest.plugin.manifest_store import ManifestStore, select
-        from pytest_manifest.plugin.plans import PlanRunner
+        from pytest_manifest.plugin.plans import Plans
         from pytest_manifest.plugin.session_runs import SessionRuns
         from pytest_manifest.reporting.run_report import REPORT_KEY, RunReport
 
@@ -76,7 +76,7 @@ class ManifestSession:
         self.context = context
         self.manifests = ManifestStore(options)
         self.selection = select(self.manifests, [])
-        self.plans = PlanRunner(context, self.manifests)
+        self.plans = Plans(context, self.manifests)
         self.report = RunReport(
             config, context.role, options, self.manifests.load, self._ledgers_of_runs
         )
@@ -92,6 +92,20 @@ class ManifestSession:
         if self.verdicts is None or self.context.coordination is None:
             return {}
         return self.context.coordination.runs()[0]
+
+    def open_verdicts(
+        self,
+        ledgers: Mapping[Path, Path],
+        workers: int | None,
+        *,
+        owned: bool,
+        over: Callable[[], bool],
+    ) -> None:
+        """Begin to read the verdicts of these runs, by manifest."""
+        from pytest_manifest.plugin.verdict_reader import VerdictReader
+
+        groups = None if self.context.options.aggregate is None else self.manifests.groups
+        self.verdicts = VerdictReader(ledgers, workers, owned=owned, groups=groups, over=over)
 
     def close(self) -> None:
         """Release what the process holds, whatever happened before."""

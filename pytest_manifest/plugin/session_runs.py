@@ -22,6 +22,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TextIO, TypeAlias
 
@@ -30,12 +31,11 @@ import pytest
 from pytest_manifest.console import begin_line, terminal_file
 from pytest_manifest.files import copy_privately
 from pytest_manifest.plugin.context import PluginContext
-from pytest_manifest.redaction.texts import registered_secrets
+from pytest_manifest.redaction.texts import redact_url, registered_secrets
 
 if TYPE_CHECKING:
     from types import FrameType
 
-    from pytest_manifest.plugin.stack_choice import StackChoice
     from pytest_manifest.reporting.run_report import RunReport
     from pytest_manifest.run import Run, WorkerLoss
     from pytest_manifest.signing import Signer
@@ -216,6 +216,38 @@ def _is_dead(descriptor: int) -> bool:
     return False
 
 
+_SHOWN: Final = {
+    "private": "private stack",
+    "memory": "stack in memory",
+    "app": "the app's own broker {}",
+    "running": "the stack that 'manifest stack up' keeps running, {}",
+    "named": "broker {}",
+    "none": "no stack",
+}
+
+StackKind = Literal["private", "app", "named", "running", "memory", "none"]
+"""``named``: by an option, the file or the environment; ``running``: that of ``manifest stack``;
+``none``: the session needs a stack that outlives it, and there is none."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class StackChoice:
+    """The stack of a session's jobs; ``broker``: the URL with its password, "" where not known.
+
+    ``reason``: in a phrase, why this one. ``source``: what named the broker, for error messages.
+    """
+
+    kind: StackKind
+    reason: str
+    broker: str = ""
+    source: str = ""
+
+    @property
+    def words(self) -> str:
+        """Return what the user is shown: the stack, and the reason in brackets."""
+        return f"{_SHOWN[self.kind].format(redact_url(self.broker))} ({self.reason})"
+
+
 class SessionRuns:
     """Keep the runs of a session and the stack that it started, and end them.
 
@@ -255,10 +287,8 @@ class SessionRuns:
             run.keep_secrets(secrets)
         run.on_verdicts(lambda _entries: self.changed.set())
         run.watch_stack(self._lost_workers, self._stack_failure)
-        form: Literal["text", "json"] = (
-            "json" if self.context.options.log_format == "json" else "text"
-        )
         try:
+            form = self.context.options.log_format
             self._log_handlers.append(add_run_log(run.files.log, format=form))
         except OSError as error:
             run.warnings.append(f"{run.files.log}: the run has no log ({error.strerror})")
@@ -309,8 +339,7 @@ class SessionRuns:
         They send nothing more, and wait a while for the jobs that run.
         """
         self.interrupted = True
-        for run in self.runs:
-            run.begin_stop(interrupted=True)
+        self.begin_stop()
 
     def begin_stop(self) -> None:
         """Tell the runs that still go on to stop, without waiting for them."""
@@ -325,14 +354,16 @@ class SessionRuns:
         if not self._exported:
             self._exported = True
             self._export_artifacts()
-        self._stop_stacks()
+        self.stop()
 
     def stop(self) -> None:
-        """Stop runs and stack, whatever happened before; do nothing in an xdist worker."""
-        if self.context.role != "worker":
-            for run in self.runs:
-                run.stop()
-            self._stop_stacks()
+        """Stop runs and stack, whatever happened before."""
+        for run in self.runs:
+            run.stop()
+        if self.stack is not None:
+            self.stack.stop(keep_data=self._leaves_jobs)
+        if self.memory_stack is not None:
+            self.memory_stack.stop()
 
     def release(self) -> None:
         """Compact the ledgers, close the logs and remove the scratch folder."""
@@ -344,15 +375,26 @@ class SessionRuns:
 
     def _export_artifacts(self) -> None:
         """Keep the workers' logs, and export the receipts while the stack is coming down."""
+        first, unfinished = next(iter(self.runs), None), Counter[str]()
         if self.stack is not None:
-            if self.runs:
-                with self.report.writing("the workers' logs were not kept", self.runs[0]):
-                    _keep_worker_logs(self.stack, self.runs[0])
-                if not self._leaves_jobs:
-                    _warn_of_children(self.stack, self.runs[0])
+            from pytest_manifest.ledger.files import WORKER_LOGS
+            from pytest_manifest.stack.queues import unfinished_children
+
+            folder, address = self.stack.directory, self.stack.address
+            if first is not None and folder is not None:  # which the stack removes
+                with self.report.writing("the workers' logs were not kept", first):
+                    for log in sorted(folder.glob(WORKER_LOGS)):
+                        copy_privately(log, first.files.worker_log(log.name))
+            if first is not None and address is not None and not self._leaves_jobs:
+                unfinished = unfinished_children(address.broker_url)
             self.stack.begin_stop(keep_data=self._leaves_jobs)
-        if self.memory_stack is not None and self.runs:
-            _warn_of(self.memory_stack.children_left(), self.runs[0], "in-memory stack")
+        if self.memory_stack is not None:
+            unfinished = self.memory_stack.children_left()
+        if first is not None and unfinished:
+            from pytest_manifest.stack.queues import unfinished_message
+
+            stack = "private stack" if self.stack is not None else "in-memory stack"
+            first.warnings.append(unfinished_message(unfinished, stack))
         for run in self.runs:
             if run.ledger_path.parent == self.context.options.ledgers:
                 if secrets := registered_secrets():
@@ -367,12 +409,6 @@ class SessionRuns:
             return self.stack_data_is_old
         return any(run.state.leaves_jobs for run in self.runs)
 
-    def _stop_stacks(self) -> None:
-        if self.stack is not None:
-            self.stack.stop(keep_data=self._leaves_jobs)
-        if self.memory_stack is not None:
-            self.memory_stack.stop()
-
     def _remove_logs(self) -> None:
         while self._log_handlers:
             from loguru import logger
@@ -380,27 +416,3 @@ class SessionRuns:
             # ValueError: the project's own code may have removed all handlers.
             with contextlib.suppress(ValueError):
                 logger.remove(self._log_handlers.pop())
-
-
-def _keep_worker_logs(stack: EmbeddedStack, run: Run) -> None:
-    """Copy the workers' logs beside the run's ledger, as the stack removes its folder."""
-    from pytest_manifest.ledger.files import WORKER_LOGS
-
-    for log in sorted(stack.directory.glob(WORKER_LOGS)) if stack.directory else ():
-        copy_privately(log, run.files.worker_log(log.name))
-
-
-def _warn_of_children(stack: EmbeddedStack, run: Run) -> None:
-    """Add to the run's warnings the child jobs that end with its private stack, unfinished."""
-    if stack.address is not None:
-        from pytest_manifest.stack.queues import unfinished_children
-
-        _warn_of(unfinished_children(stack.address.broker_url), run, "private stack")
-
-
-def _warn_of(children: Counter[str], run: Run, stack: str) -> None:
-    """Add a warning of the jobs that jobs have sent and that no job has waited for."""
-    if children:
-        from pytest_manifest.stack.queues import unfinished_message
-
-        run.warnings.append(unfinished_message(children, stack))

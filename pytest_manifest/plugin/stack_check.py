@@ -12,33 +12,49 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, redirect_stdout
+from dataclasses import asdict
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from pytest_manifest.broker.checks import LEVEL_WIDTH, LEVELS, Level, StackCheck, table_rows
-from pytest_manifest.broker.rules import is_of_project
+from pytest_manifest.broker import rules
+from pytest_manifest.broker.checks import (
+    LEVEL_WIDTH,
+    LEVELS,
+    Finding,
+    Level,
+    StackCheck,
+    table_rows,
+)
+from pytest_manifest.broker.client import load_app
+from pytest_manifest.broker.preflight import NO_CONTROL
 from pytest_manifest.console import quiet_console
 from pytest_manifest.errors import ManifestToolError, ResultStoreError, SigningError, StackError
-from pytest_manifest.plugin import stack_choice
 from pytest_manifest.plugin.manifest_store import ManifestStore
 from pytest_manifest.plugin.option_conflicts import read_options
 from pytest_manifest.plugin.options import Options
 from pytest_manifest.plugin.run_options import key_for_own_workers, receipt_keys
-from pytest_manifest.plugin.stacks import EMBEDDED_START, external_address, reach
+from pytest_manifest.plugin.session_runs import StackChoice
+from pytest_manifest.plugin.stacks import (
+    START,
+    choose_stack,
+    external_address,
+    private_stack,
+    project_app,
+    reach,
+)
 from pytest_manifest.redaction.texts import redact, redact_url
 from pytest_manifest.text import plural
+from pytest_manifest.urls import scheme_of
 
 if TYPE_CHECKING:
-    from pytest_manifest.broker.checks import Finding
     from pytest_manifest.broker.publisher import Publisher
     from pytest_manifest.broker.workers import Worker
     from pytest_manifest.schema import Entry
     from pytest_manifest.urls import StackAddress
 
 
-SCHEMA: Final = "manifest-check/1"
 COLOURS: Final[dict[Level, str]] = {
     "error": "31;1",
     "warning": "33",
@@ -49,35 +65,25 @@ COLOURS: Final[dict[Level, str]] = {
 
 def document(check: StackCheck) -> str:
     """Return the findings as JSON; the reference page has its table."""
-    stack = {
-        "kind": check.kind,
-        "reason": check.reason,
-        "broker": check.broker,
-        "backend": check.backend,
-        "app": check.app,
-    }
     workers = [
         {
             "name": one.name,
             "pool": one.pool,
             "slots": one.slots,
             "queues": sorted(one.queues or ()),
-            "tasks": [name for name in sorted(one.tasks) if is_of_project(name)],
+            "tasks": [name for name in sorted(one.tasks) if rules.is_of_project(name)],
             "receipts": bool(one.tasks) and not one.is_stock,
         }
         for one in check.workers
     ]
-    findings = [
-        {"level": one.level, "check": one.check, "message": one.message} for one in check.findings
-    ]
-    counts = {level: check.count(level) for level in LEVELS}
+    stack = ("kind", "reason", "broker", "backend", "app")
     whole = {
-        "schema": SCHEMA,
+        "schema": "manifest-check/1",
         "ok": check.ok,
-        "stack": stack,
+        "stack": {name: getattr(check, name) for name in stack},
         "workers": workers,
-        "findings": findings,
-        "counts": counts,
+        "findings": list(map(asdict, check.findings)),
+        "counts": {level: check.count(level) for level in LEVELS},
     }
     return json.dumps(whole, indent=2, ensure_ascii=False)
 
@@ -91,12 +97,10 @@ def table(check: StackCheck, words: str) -> Iterator[str]:
             shown, rest = text[:LEVEL_WIDTH], text[LEVEL_WIDTH:]
             text = f"\033[{COLOURS[level]}m{shown}\033[0m{rest}"
         yield from text.split("\n")
-    told = [
-        plural(check.count(level), level) for level in ("error", "warning") if check.count(level)
-    ]
-    if unseen := check.count("unchecked"):
-        told.append(f"{unseen} unchecked")
-    yield f"{', '.join(told) or 'nothing to complain of'}; nothing was sent"
+    counts = {level: check.count(level) for level in LEVELS}
+    found = [plural(counts[level], level) for level in ("error", "warning") if counts[level]]
+    found += [f"{counts['unchecked']} unchecked"] if counts["unchecked"] else []
+    yield f"{', '.join(found) or 'nothing to complain of'}; nothing was sent"
 
 
 RECEIPTS: Final = "receipts"
@@ -112,47 +116,24 @@ class CheckCommand:
 
         quiet_console(config)
         options = read_options(config)
-        entries = _entries(ManifestStore(options))
-        with _stdout_kept_free(options):
-            check, words = check_stack(options, entries)
-        lines = [document(check)] if options.check == "json" else table(check, words)
+        manifests, as_json = ManifestStore(options), options.check == "json"
+        entries = chain.from_iterable([*map(manifests.load, manifests.files)])
+        # What a project prints while it is imported is no JSON.
+        with redirect_stdout(sys.stderr if as_json else sys.stdout):
+            check, words = check_stack(options, entries if manifests.files else None)
+        lines = [document(check)] if as_json else table(check, words)
         sys.stdout.write("".join(f"{line}\n" for line in lines))
         sys.stdout.flush()
         return pytest.ExitCode.OK if check.ok else pytest.ExitCode.USAGE_ERROR
 
 
-@contextmanager
-def _stdout_kept_free(options: Options) -> Iterator[None]:
-    """Have what a project prints while it is imported go to stderr, where stdout is for JSON."""
-    if options.check != "json":
-        yield
-        return
-    with redirect_stdout(sys.stderr):
-        yield
-
-
-def _entries(manifests: ManifestStore) -> Iterable[Entry] | None:
-    """Check the manifests that are named, and read their entries as they are asked for.
-
-    None where none is named. Raises pytest.UsageError.
-    """
-    if not manifests.files:
-        return None
-    return chain.from_iterable([manifests.load(path) for path in manifests.files])
-
-
 def check_stack(options: Options, entries: Iterable[Entry] | None) -> tuple[StackCheck, str]:
     """Check the stack that a run with these options would use; return it in words, too."""
-    from pytest_manifest.broker.checks import StackCheck
-    from pytest_manifest.broker.client import load_app
-    from pytest_manifest.urls import StackAddress
-
     try:
-        choice = stack_choice.choose_stack(options, stack_choice.EarlierStacks)
-        if options.app is not None:
-            stack_choice.put_root_on_path(options)
-            load_app(StackAddress("", "", options.app, is_private=False))
-    except (ManifestToolError, pytest.UsageError) as error:
+        choice = choose_stack(options, list)
+        if options.app:
+            load_app(project_app(options))
+    except ManifestToolError as error:
         check = StackCheck("none", "the app cannot be used", app=options.app or "")
         check.add("error", "app", str(error))
         return check, "no stack (the app cannot be used)"
@@ -180,7 +161,6 @@ def check_stack(options: Options, entries: Iterable[Entry] | None) -> tuple[Stac
 def signing_findings(workers: Sequence[Worker], trusted: str | None) -> Iterator[Finding]:
     """Yield whether what these workers report would count; ``trusted``: the public keys by which it
     must be signed, as PEM, None or "" where it need not be."""
-    from pytest_manifest.broker.checks import Finding
     from pytest_manifest.run.casebook import signing_refusals
 
     signers = {one.name: one.key_id for one in workers if one.tasks}
@@ -193,7 +173,7 @@ def signing_findings(workers: Sequence[Worker], trusted: str | None) -> Iterator
 
 
 @contextmanager
-def _stack(options: Options, choice: stack_choice.StackChoice, key: str) -> Iterator[StackAddress]:
+def _stack(options: Options, choice: StackChoice, key: str) -> Iterator[StackAddress]:
     """Yield the address of an existing stack, or of a private one that ends with the block.
 
     ``key``: what workers of the private one sign with, as PEM; "": with none. Raises StackError or
@@ -202,25 +182,11 @@ def _stack(options: Options, choice: stack_choice.StackChoice, key: str) -> Iter
     if choice.kind != "private":
         yield external_address(options, choice)
         return
-    from pytest_manifest.stack.embedded import EmbeddedStack
-
-    if not options.app:
-        raise StackError(
-            "there is nothing to check: name your Celery application with --manifest-app=module:app"
-            ", or a stack with --manifest-broker=URL"
-        )
-    stack = EmbeddedStack(
-        app=options.app,
-        workers=1,
-        cwd=options.root,
-        log_format="text",
-        log_level="INFO",
-        signing_key=key,
-    )
+    stack = private_stack(options, key)
     stack.start()
     try:
-        address = stack.wait_broker(EMBEDDED_START)
-        stack.wait_workers(EMBEDDED_START)
+        address = stack.wait_broker(START)
+        stack.wait_workers(START)
         yield address
     finally:
         stack.stop()
@@ -229,80 +195,52 @@ def _stack(options: Options, choice: stack_choice.StackChoice, key: str) -> Iter
 def _check(
     check: StackCheck,
     address: StackAddress,
-    choice: stack_choice.StackChoice,
+    choice: StackChoice,
     entries: Iterable[Entry] | None,
     options: Options,
 ) -> None:
-    from pytest_manifest.broker import rules
+    """Add whether broker and store answer, who works there, and what the rules find."""
+    from pytest_manifest.broker.publisher import Publisher
 
     check.broker, check.backend = redact_url(address.broker_url), redact_url(address.backend_url)
-    _reach(check, address, choice)
-    with closing(_publisher(address, options)) as publisher:
-        if any(one.level == "error" and one.check == "broker" for one in check.findings):
-            check.findings += rules.eager(publisher)
-            return
-        _ask(check, publisher)
-        with _transport_errors():
+    publisher = Publisher(address, stream="", ttl=0, own_apply_async=options.apply_async)
+    with closing(publisher):
+        try:
+            reach(address, choice)
+        except StackError as error:
+            is_store = isinstance(error, ResultStoreError)
+            check.add("error", "store" if is_store else "broker", str(error))
+            if not is_store:
+                check.findings += rules.eager(publisher)
+                return
+        else:
+            check.add("ok", "broker", f"{check.broker} answers")
+            if address.backend_url != address.broker_url:
+                check.add("ok", "store", f"{check.backend} answers")
+        try:
+            _ask(check, publisher)
             check.findings += rules.check(
                 publisher, check.workers, entries, options.allow, options.accept
             )
-
-
-def _publisher(address: StackAddress, options: Options) -> Publisher:
-    from pytest_manifest.broker.publisher import Publisher
-
-    return Publisher(address, stream="", ttl=0, own_apply_async=options.apply_async)
-
-
-@contextmanager
-def _transport_errors() -> Iterator[None]:
-    """Turn what a transport raises into a StackError."""
-    try:
-        yield
-    except ManifestToolError:
-        raise
-    except Exception as error:  # a transport may raise anything
-        reason = redact(f"{type(error).__name__}: {error}")
-        raise StackError(
-            f"the broker answers no longer ({reason}); see its log, then check again"
-        ) from error
-
-
-def _reach(check: StackCheck, address: StackAddress, choice: stack_choice.StackChoice) -> None:
-    """Add whether broker and result store answer."""
-    try:
-        reach(address, choice)
-    except StackError as error:
-        what = "store" if isinstance(error, ResultStoreError) else "broker"
-        check.add("error", what, str(error))
-        return
-    check.add("ok", "broker", f"{check.broker} answers")
-    if address.backend_url != address.broker_url:
-        check.add("ok", "store", f"{check.backend} answers")
+        except ManifestToolError:
+            raise
+        except Exception as error:  # a transport may raise anything
+            reason = redact(f"{type(error).__name__}: {error}")
+            raise StackError(
+                f"the broker answers no longer ({reason}); see its log, then check again"
+            ) from error
 
 
 def _ask(check: StackCheck, publisher: Publisher) -> None:
     """Ask the workers, and add who answered."""
-    from pytest_manifest.broker.preflight import NO_CONTROL
-    from pytest_manifest.broker.rules import ASKING, ASKING_LISTENERS, ask_for_check
-    from pytest_manifest.text import plural
-    from pytest_manifest.urls import scheme_of
-
-    url = publisher.address.broker_url
-    try:
-        if not publisher.call(publisher.control.is_supported):
-            check.add("unchecked", "workers", NO_CONTROL.format(scheme=scheme_of(url)))
-            return
-        check.workers = ask_for_check(publisher)
-        busy = 0 if check.workers else publisher.call(publisher.control.count_connected)
-        if busy:
-            check.workers = ask_for_check(publisher, ASKING_LISTENERS)
-    except Exception as error:  # whatever a transport raises
-        reason = redact(f"{type(error).__name__}: {error}")
-        check.add(
-            "error", "workers", f"the workers cannot be asked ({reason}); see the broker's log"
-        )
+    if not publisher.call(publisher.control.is_supported):
+        scheme = scheme_of(publisher.address.broker_url)
+        check.add("unchecked", "workers", NO_CONTROL.format(scheme=scheme))
         return
+    check.workers = rules.ask_for_check(publisher)
+    busy = 0 if check.workers else publisher.call(publisher.control.count_connected)
+    if busy:
+        check.workers = rules.ask_for_check(publisher, rules.ASKING_LISTENERS)
     if check.workers:
         named = (f"{w.name} ({w.pool}, {plural(w.slots, 'slot')})" for w in check.workers)
         check.add("ok", "workers", ", ".join(named))
@@ -310,14 +248,14 @@ def _ask(check: StackCheck, publisher: Publisher) -> None:
         check.add(
             "unchecked",
             "workers",
-            f"{busy} workers listen and none answered within {ASKING + ASKING_LISTENERS:g} s, as "
-            "all are busy; tasks, queues and limits could not be checked, so check again when they "
-            "are free",
+            f"{busy} workers listen and none answered within "
+            f"{rules.ASKING + rules.ASKING_LISTENERS:g} s, as all are busy; tasks, queues and "
+            "limits could not be checked, so check again when they are free",
         )
     else:
         check.add(
             "error",
             "workers",
-            f"no worker answered within {ASKING:g} s, so jobs would wait in their queue until one "
-            "starts; start one with celery -A APP worker, or see that it uses this broker",
+            f"no worker answered within {rules.ASKING:g} s, so jobs would wait in their queue "
+            "until one starts; start one with celery -A APP worker, or see that it uses this one",
         )

@@ -1,9 +1,16 @@
-"""Make the stack of a session: the embedded one, one in memory, or an existing one by its URL."""
+"""Decide where a session's jobs go, say it, and make or reach that stack.
+
+What is named by an option or the configuration file counts first, then ``manifest stack`` where it
+is asked for, then what the app itself names. Only an app that names no broker gets a private stack
+unasked.
+"""
 
 from __future__ import annotations
 
 import os
 import secrets
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,78 +19,205 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from pytest_manifest.console import begin_line, quiet_console
-from pytest_manifest.errors import DispatchError, StackError
+from pytest_manifest.errors import DispatchError, ManifestToolError, StackError
 from pytest_manifest.files import git_ignored_folder
 from pytest_manifest.plugin import run_history
-from pytest_manifest.plugin import stack_choice as choices
 from pytest_manifest.plugin.context import user_errors
 from pytest_manifest.plugin.manifest_store import ManifestStore
 from pytest_manifest.plugin.options import Options
-from pytest_manifest.plugin.report_texts import JobsWarnings
+from pytest_manifest.plugin.report_texts import JobsBeside
 from pytest_manifest.plugin.run_options import key_for_own_workers
-from pytest_manifest.plugin.runtest import OthersLogs
-from pytest_manifest.plugin.session_runs import SessionRuns
-from pytest_manifest.redaction.texts import redact_url
+from pytest_manifest.plugin.session_runs import SessionRuns, StackChoice, StackKind
+from pytest_manifest.process_state import ProcessState
+from pytest_manifest.redaction.texts import redact, redact_url
+from pytest_manifest.urls import StackAddress, is_in_process
 
 if TYPE_CHECKING:
     from pytest_manifest.ledger import RunInfo
-    from pytest_manifest.urls import StackAddress
+    from pytest_manifest.stack.embedded import EmbeddedStack
 
-EMBEDDED_START: Final = 60.0
-"""Seconds that the embedded stack may take to start on a slow machine."""
-NO_STACK: Final = (
-    "this needs a stack that outlives pytest: start one with 'manifest stack up', "
-    "or name yours with --manifest-broker=URL"
-)
+START: Final = 60.0
+"""Seconds that the private stack may take to start on a slow machine."""
+_OUTLIVES: Final = "it outlives pytest"
+_PRIVATE_INSTEAD: Final = "--manifest-broker=private for a private stack"
+
+EarlierRuns = Callable[[], Sequence["RunInfo"]]
+"""Return the runs to resume or audit, whose jobs are nowhere but on their stacks."""
 
 
-def stack_choice(session_runs: SessionRuns, manifests: ManifestStore) -> choices.StackChoice:
+def choose_stack(options: Options, earlier: EarlierRuns) -> StackChoice:
+    """Decide by the options, the environment and the app; the app is imported where it counts.
+
+    Raises DispatchError where ``--manifest-broker=app`` is given and the app names no broker, and
+    StackError where the app cannot be imported.
+    """
+    outlives = options.dispatch_only or bool(options.audit)
+    if options.use_running_stack:
+        return _running("--manifest-stack")
+    if options.broker_named:
+        file = "manifest_broker in the configuration"
+        by = "--manifest-broker" if options.broker_given else file
+        return _at(options.broker or "", "named", by, by)
+    if options.stack_word == "private":
+        by = "--manifest-broker=private" if options.broker_given else "manifest_broker = private"
+        return _running(_OUTLIVES) if outlives else StackChoice("private", by)
+    if options.resume and options.stack_word is None:
+        before = earlier()
+        if any(info.is_private for info in before) and options.app is not None:
+            instead = "--manifest-broker=app for the app's own broker"
+            return StackChoice("private", f"the run to resume had one; {instead}")
+        running = _running("the run to resume was sent there")
+        if running.broker and {info.broker for info in before} == {redact_url(running.broker)}:
+            return running
+    if options.app is None:
+        return _without_app(options, outlives=outlives)
+    if outlives and options.stack_word is None and options.broker is None:
+        running = _running(_OUTLIVES)
+        where = redact_url(running.broker)
+        if running.broker and (not options.audit or where in {info.broker for info in earlier()}):
+            return running
+    return _by_app(options, outlives=outlives)
+
+
+def _at(broker: str, kind: StackKind, reason: str, source: str) -> StackChoice:
+    return StackChoice("memory" if is_in_process(broker) else kind, reason, broker, source)
+
+
+def _running(reason: str) -> StackChoice:
+    from pytest_manifest.stack.state import running_stack
+
+    running = running_stack()
+    if running is None:
+        return StackChoice("none", "'manifest stack up' starts one")
+    return StackChoice("running", reason, running.broker_url)
+
+
+def _without_app(options: Options, *, outlives: bool) -> StackChoice:
+    if options.broker:
+        by = options.environment_source
+        return _at(options.broker, "named", f"{by}; {_PRIVATE_INSTEAD}", by)
+    if options.stack_word == "app":
+        _named_app(options, "--manifest-broker=app")
+    if outlives:
+        return _running(_OUTLIVES)
+    return StackChoice("private", "no Celery app is named: --manifest-app=module:app")
+
+
+def _named_app(options: Options, what: str) -> str:
+    """Return how the app is named. Raises DispatchError where it is not and ``what`` needs it."""
+    if not options.app:
+        raise DispatchError(
+            f"{what} needs your Celery application: add --manifest-app=module:app, or the ini "
+            "option manifest_app; for an existing stack add --manifest-broker=URL"
+        )
+    return options.app
+
+
+def _by_app(options: Options, *, outlives: bool) -> StackChoice:
+    from pytest_manifest.broker.client import load_app, own_broker
+
+    app, insists = load_app(project_app(options)), options.stack_word == "app"
+    try:
+        own = own_broker(app)
+    except (Exception, SystemExit) as error:  # of the app's settings, which are read only now
+        raise StackError(
+            f"the settings of the Celery app {options.app!r} cannot be read "
+            f"({redact(f'{type(error).__name__}: {error}')}); mend them, or what they need"
+        ) from error
+    if own is None:
+        if insists:
+            raise DispatchError(
+                f"--manifest-broker=app: the app {options.app} names no broker (Celery would take "
+                "its default amqp://guest@localhost//, which is nobody's choice); set broker_url "
+                "in the app's settings or CELERY_BROKER_URL, or leave the option out for a private "
+                "stack"
+            )
+        if outlives:
+            return _running(_OUTLIVES)
+        return StackChoice("private", "the app names no broker")
+    if is_in_process(own.url) and not insists:
+        return StackChoice(
+            "private",
+            "the app's broker memory:// is in one process, where no worker could take jobs",
+        )
+    source = own.source if own.source.isupper() else f"{own.source} of {options.app}"
+    reason = f"{source}, --manifest-broker=app" if insists else f"{source}; {_PRIVATE_INSTEAD}"
+    if own.reads_from:
+        reason += f"; the app's workers read from {redact_url(own.reads_from)}"
+    return _at(own.url, "app", reason, source)
+
+
+def project_app(options: Options, broker: str = "") -> StackAddress:
+    """Return how the app is imported: from pytest's root folder, as workers import it."""
+    put_root_on_path(options)
+    return StackAddress(broker, "", options.app, is_private=False)
+
+
+def put_root_on_path(options: Options) -> None:
+    """Have what is imported from here on found in pytest's root folder."""
+    root = str(options.root)
+    if root not in sys.path:
+        sys.path.insert(0, root)
+        _on_path.now.folders.append(root)
+
+
+class _OnPath:
+    """The folders that this session has put on ``sys.path``."""
+
+    def __init__(self) -> None:
+        self.folders: list[str] = []
+
+    def close(self) -> None:
+        """Take them off."""
+        for folder in self.folders:
+            if folder in sys.path:
+                sys.path.remove(folder)
+
+
+_on_path: Final = ProcessState(_OnPath)
+
+
+def try_to_choose(options: Options, earlier: EarlierRuns) -> str:
+    """Say where jobs would go, for a session that sends none and must not fail for that."""
+    try:
+        return choose_stack(options, earlier).words
+    except (ManifestToolError, pytest.UsageError) as error:
+        return f"that is not known yet: {error}"
+
+
+def queues_by_app(options: Options, tasks: Iterable[str]) -> dict[str, str]:
+    """Return the queue that the app sends each task to, where that can be told without sending."""
+    from pytest_manifest.broker.client import load_app
+    from pytest_manifest.broker.routing import AppRouting, queue_name
+    from pytest_manifest.schema import Entry
+
+    if options.app is None:
+        return {}
+    try:
+        app = load_app(project_app(options))
+        routing = AppRouting(app, app.tasks)
+        found = ((task, queue_name(routing(Entry(id="preview", task=task)))) for task in tasks)
+        return {task: queue for task, queue in found if queue is not None}
+    except Exception:  # of an app that cannot be imported, or whose routes look at arguments
+        return {}
+
+
+# The stack of this session
+
+
+def stack_choice(session_runs: SessionRuns, manifests: ManifestStore) -> StackChoice:
     """Return where the session's jobs go, decided at the first call."""
     if session_runs.stack_choice is None:
-        earlier = partial(earlier_stacks, manifests)
-        session_runs.stack_choice = choices.choose_stack(manifests.options, earlier)
+        earlier = partial(earlier_runs, manifests)
+        session_runs.stack_choice = choose_stack(manifests.options, earlier)
     return session_runs.stack_choice
 
 
-def earlier_stacks(manifests: ManifestStore) -> choices.EarlierStacks:
-    """Return the stacks that the runs to resume or audit were sent to."""
-    infos = _earlier_runs(manifests)
-    return choices.EarlierStacks(
-        private=any(info.is_private for info in infos),
-        brokers=frozenset(info.broker for info in infos),
-    )
-
-
-def _earlier_runs(manifests: ManifestStore) -> list[RunInfo]:
-    from pytest_manifest.ledger import Ledger
-
-    options, found = manifests.options, []
-    find = run_history.newest_run if options.audit else run_history.ledger_to_resume
-    for path in manifests.files_with_work:
-        with Ledger.open(find(options, manifests.load(path))) as ledger:
-            found.append(ledger.info.read())
-    return found
-
-
-def _refuse_another_broker(manifests: ManifestStore, address: StackAddress) -> None:
-    """Raise DispatchError where a run to resume was sent elsewhere, and nobody named this broker.
-
-    Its entries would be sent to a stack that they were not meant for.
-    """
-    from pytest_manifest.run.strategy import is_other_broker
-
+def earlier_runs(manifests: ManifestStore) -> list[RunInfo]:
+    """Return the runs to resume or audit."""
     options = manifests.options
-    asked = options.broker_named or options.stack_word or options.use_running_stack
-    if asked or not options.resume:
-        return
-    for info in _earlier_runs(manifests):
-        if is_other_broker(info, address):
-            was = "a private stack" if info.is_private else info.broker
-            raise DispatchError(
-                f"nothing was sent: run {info.run} was sent to {was}, and without "
-                f"--manifest-broker it would go on at {redact_url(address.broker_url)}; name the "
-                "one that you mean with --manifest-broker=URL (the app's own: =app)"
-            )
+    find = run_history.newest_run if options.audit else run_history.run_to_resume
+    return [find(options, manifest).info for manifest in manifests.with_work]
 
 
 def show_stack(
@@ -104,78 +238,76 @@ def show_stack(
 
 
 def start_stack_early(session_runs: SessionRuns, manifests: ManifestStore) -> None:
-    """Begin to start the embedded stack, so that it comes up while tests are being collected.
+    """Begin to start the private stack, so that it comes up while tests are being collected.
 
     Raises pytest.UsageError where no Celery application is named, or the stack cannot start.
     """
     quiet_console(session_runs.context.config)
-    options = session_runs.context.options
-    if session_runs.stack is not None:
-        return
+    options = manifests.options
     with user_errors():
-        if stack_choice(session_runs, manifests).kind != "private":
+        if session_runs.stack or stack_choice(session_runs, manifests).kind != "private":
             return
-    from pytest_manifest.stack.embedded import EmbeddedStack
-
-    if not options.app:
-        raise pytest.UsageError(
-            "the private stack needs your Celery application: add --manifest-app=module:app, or "
-            "the ini option manifest_app; for an existing stack add --manifest-broker=URL"
-        )
-    if options.backend:
-        raise pytest.UsageError(
-            f"a result store was given without a broker, as {options.app} names none; "
-            "add --manifest-broker=URL"
-        )
-    if nothing_to_resume(manifests):
-        return
-    choices.put_root_on_path(options)
-    with user_errors():
+        app = _named_app(options, "the private stack")
+        if options.backend:
+            raise DispatchError(
+                f"a result store was given without a broker, as {app} names none; "
+                "add --manifest-broker=URL"
+            )
+        if nothing_to_resume(manifests):
+            return
+        put_root_on_path(options)
         session_runs.stack_data = _stack_data(session_runs, manifests)
         session_runs.own_key, key = key_for_own_workers(options)
-        session_runs.stack = EmbeddedStack(
-            app=options.app,
-            workers=options.workers,
-            cwd=options.root,
-            log_format=options.log_format,
-            log_level=options.log_level,
-            data=session_runs.stack_data,
-            signing_key=key,
-        )
+        session_runs.stack = private_stack(options, key, session_runs.stack_data)
         session_runs.stack.start()
+
+
+def private_stack(options: Options, key: str, data: Path | None = None) -> EmbeddedStack:
+    """Make a private stack, which is not started.
+
+    ``key``: what its workers sign with, as PEM; "": with none. ``data``: its broker's folder.
+    """
+    from pytest_manifest.stack.embedded import EmbeddedStack
+
+    return EmbeddedStack(
+        app=_named_app(options, "the private stack"),
+        workers=options.workers,
+        cwd=options.root,
+        log_format=options.log_format,
+        log_level=options.log_level,
+        data=data,
+        signing_key=key,
+    )
 
 
 def nothing_to_resume(manifests: ManifestStore) -> bool:
     """Check whether a resume finds that every entry has passed, so that no stack is needed."""
     options = manifests.options
-    if not options.resume:
-        return False
     with user_errors():
-        own = map(manifests.load, manifests.files_with_work)
-        return all(run_history.is_finished(options, one, manifests.share(one)) for one in own)
+        return bool(options.resume) and all(
+            run_history.is_finished(options, one, manifests.share(one))
+            for one in manifests.with_work
+        )
 
 
 def _stack_data(session_runs: SessionRuns, manifests: ManifestStore) -> Path:
-    """Return the data folder of the embedded broker: a new one, or the one that a resumed run left.
+    """Return the data folder of the private broker: a new one, or the one that a resumed run left.
 
     Raises DispatchError where several runs have left one.
     """
     options = manifests.options
-    kept: set[Path] = set()
+    kept: set[Path | None] = set()
     if options.resume:
-        own = map(manifests.load, manifests.files_with_work)
-        found = [run_history.kept_stack_data(options, one) for one in own]
-        kept = {path for path in found if path is not None}
+        runs = (run_history.run_to_resume(options, one) for one in manifests.with_work)
+        kept = {run.stack_data for run in runs} - {None}
     if len(kept) > 1:
         raise DispatchError(
             "the runs to go on with have left jobs behind in brokers of their own, and one stack "
             "can take up only one of them; resume these manifests one by one"
         )
-    if kept:
-        session_runs.stack_data_is_old = True
-        return kept.pop()
+    session_runs.stack_data_is_old = bool(kept)
     git_ignored_folder(options.folder)
-    return options.stacks / secrets.token_hex(8)
+    return next(filter(None, kept), options.stacks / secrets.token_hex(8))
 
 
 def find_stack(
@@ -192,14 +324,13 @@ def find_stack(
     if choice.kind == "private":
         start_stack_early(session_runs, manifests)
         assert session_runs.stack is not None
-        address = session_runs.stack.wait_broker(EMBEDDED_START)
-        session_runs.stack.wait_workers(EMBEDDED_START)
+        address = session_runs.stack.wait_broker(START)
+        session_runs.stack.wait_workers(START)
         return address, 1
     address = external_address(options, choice)
     from pytest_manifest.results.backend_results import needs_this_process
 
-    later = options.audit or options.dispatch_only or options.resume
-    if needs_this_process(address) and later:
+    if needs_this_process(address) and (options.audit or options.dispatch_only or options.resume):
         raise DispatchError(
             "results of rpc:// come back only to the process that sent the jobs, so nobody "
             "can look at them later; name a Redis or a database with --manifest-backend=URL"
@@ -209,7 +340,26 @@ def find_stack(
     return address, None
 
 
-def reach(address: StackAddress, choice: choices.StackChoice) -> None:
+def _refuse_another_broker(manifests: ManifestStore, address: StackAddress) -> None:
+    """Raise DispatchError where a run to resume was sent elsewhere, and nobody named this broker.
+
+    Its entries would be sent to a stack that they were not meant for.
+    """
+    from pytest_manifest.run.strategy import is_other_broker
+
+    options = manifests.options
+    asked = options.broker_named or options.stack_word or options.use_running_stack
+    for info in earlier_runs(manifests) if options.resume and not asked else ():
+        if is_other_broker(info, address):
+            was = "a private stack" if info.is_private else info.broker
+            raise DispatchError(
+                f"nothing was sent: run {info.run} was sent to {was}, and without "
+                f"--manifest-broker it would go on at {redact_url(address.broker_url)}; name the "
+                "one that you mean with --manifest-broker=URL (the app's own: =app)"
+            )
+
+
+def reach(address: StackAddress, choice: StackChoice) -> None:
     """Return when the existing stack has answered; raise StackError with the ways out."""
     from pytest_manifest.broker.client import load_app
     from pytest_manifest.stack.health import check_stack
@@ -244,7 +394,8 @@ def stack_for_audit(session_runs: SessionRuns, manifests: ManifestStore) -> Stac
             return None
         return find_stack(session_runs, manifests)[0]
     except StackError as error:
-        if options.broker or options.stack_word or options.use_running_stack or options.wait:
+        asked = options.broker or options.stack_word or options.use_running_stack
+        if asked or options.audit == "wait":
             raise
         session_runs.notices.append(str(error))
         return None
@@ -254,36 +405,31 @@ def _memory_stack(session_runs: SessionRuns) -> StackAddress:
     from pytest_manifest.stack.in_memory import MemoryStack
 
     context = session_runs.context
-    if not context.options.app:
-        raise pytest.UsageError(
-            "the stack in memory needs your Celery application: add --manifest-app=module:app, or "
-            "the ini option manifest_app"
-        )
+    app = _named_app(context.options, "the stack in memory")
     session_runs.own_key, _ = key_for_own_workers(context.options)
-    session_runs.memory_stack = MemoryStack(
-        app=context.options.app, signing_key=session_runs.own_key
-    )
+    session_runs.memory_stack = MemoryStack(app=app, signing_key=session_runs.own_key)
     session_runs.memory_stack.start()
-    context.config.pluginmanager.register(OthersLogs())
-    context.config.pluginmanager.register(JobsWarnings())
+    context.config.pluginmanager.register(JobsBeside())
     return session_runs.memory_stack.address
 
 
-def external_address(options: Options, choice: choices.StackChoice) -> StackAddress:
+def external_address(options: Options, choice: StackChoice) -> StackAddress:
     """Return the existing stack that was chosen, or the running ``manifest stack``.
 
     Raises DispatchError where there is none, or it cannot be used from several processes.
     """
     from pytest_manifest.results.stream import has_stream
     from pytest_manifest.stack.state import running_stack
-    from pytest_manifest.urls import StackAddress
 
     running = running_stack()
     if running is not None and choice.broker == running.broker_url and options.backend is None:
         return replace(running, app=options.app) if choice.kind != "running" else running
     if choice.kind in ("running", "none"):
         if running is None:
-            raise DispatchError(NO_STACK)
+            raise DispatchError(
+                "this needs a stack that outlives pytest: start one with 'manifest stack up', or "
+                "name yours with --manifest-broker=URL"
+            )
         return running
     if choice.kind == "memory":
         raise DispatchError(
@@ -294,42 +440,31 @@ def external_address(options: Options, choice: choices.StackChoice) -> StackAddr
     backend = options.backend or _own_store(options, choice)
     if backend is None and has_stream(choice.broker):
         backend = choice.broker
-    if (backend or "").startswith("cache+memory:"):
+    if backend is None:
+        raise DispatchError(
+            f"{choice.words} is not a Redis that could keep results as well, and no result store "
+            "is named. Name that of the workers with --manifest-backend=URL (the app: "
+            "result_backend in its settings); workers without one are started with "
+            "'celery --result-backend=URL'"
+        )
+    if backend.startswith("cache+memory:"):
         raise DispatchError(
             "a result store in memory lives in one process, and workers are others; "
             "leave the URLs out for the private stack"
         )
-    if backend is None:
-        raise DispatchError(_no_store(choice))
     return StackAddress(choice.broker, backend, options.app, is_private=False)
 
 
-def _no_store(choice: choices.StackChoice) -> str:
-    started = "'celery --result-backend=URL'"
-    if choice.kind != "app":
-        return (
-            "the broker is not a Redis that could keep results as well. Name the store of the "
-            f"workers with --manifest-backend=URL; one that has none is started with {started}"
-        )
-    return (
-        f"{choice.words} is not a Redis that could keep results as well, and the app names no "
-        f"result store. Set result_backend in its settings, or start its workers with {started} "
-        "and name the same here with --manifest-backend=URL"
-    )
-
-
-def _own_store(options: Options, choice: choices.StackChoice) -> str | None:
+def _own_store(options: Options, choice: StackChoice) -> str | None:
     """Return the result store that the app names, None where it names none.
 
     It cannot be found out from the broker, which does not know where results are kept.
     """
     from pytest_manifest.broker.client import load_app
     from pytest_manifest.broker.stores import own_store
-    from pytest_manifest.urls import StackAddress
 
     if options.app is None:
         return None
     if choice.kind == "app" and (told := os.environ.get("CELERY_RESULT_BACKEND")):
         return told  # as Celery does; beside another broker it may speak of another stack
-    app = load_app(StackAddress(choice.broker, "", options.app, is_private=False))
-    return own_store(app, choice.broker)
+    return own_store(load_app(project_app(options, choice.broker)), choice.broker)

@@ -52,7 +52,7 @@ _AHEAD = 20
 _KEPT = 0.1
 """Seconds for which verdicts that were looked up ahead are used."""
 _PAUSE = 10
-"""Pause between two reads of a group's verdicts, as a multiple of the time that a read takes."""
+"""Pause between two reads, as a multiple of the time that a read takes."""
 
 
 @dataclass(frozen=True)
@@ -168,26 +168,18 @@ class VerdictReader:
 
         Where there are groups, (manifest, group) of those that have become complete.
         """
-        if self._groups is not None:
-            return list(self._complete_groups(self._groups))
-        fresh: list[tuple[Path, str]] = []
+        over, found = self._over(), list[tuple[Path, str]]()
         for manifest, run in self._runs.items():
-            for seq, entry, _ in run.ledger.verdicts.since(run.position):
-                run.position = seq
-                run.seen.add(entry)
-                fresh.append((manifest, entry))
-        return fresh
-
-    def _complete_groups(self, groups: Callable[[Path], Groups]) -> Iterator[tuple[Path, str]]:
-        over = self._over()
-        for manifest, run in self._runs.items():
-            if over:  # no further verdict will come, so every group is due
-                fresh = [group.name for group in groups(manifest) if group.name not in run.seen]
-            else:
-                run.progress = run.progress or GroupProgress(groups(manifest))
-                fresh = list(run.progress.complete(self._new_entries(run)))
-            run.seen.update(fresh)
-            yield from ((manifest, name) for name in fresh)
+            fresh = self._new_entries(run)
+            if self._groups is not None and over:  # every group is due
+                fresh = (one.name for one in self._groups(manifest) if one.name not in run.seen)
+            elif self._groups is not None:
+                run.progress = run.progress or GroupProgress(self._groups(manifest))
+                fresh = run.progress.complete(fresh)
+            subjects = list(fresh)
+            run.seen.update(subjects)
+            found += [(manifest, subject) for subject in subjects]
+        return found
 
     def _new_entries(self, run: _OpenRun) -> Iterator[str]:
         for seq, entry, _ in run.ledger.verdicts.since(run.position):
@@ -212,36 +204,26 @@ class VerdictReader:
         """Drop the verdict that was looked up last, so that the next look-up reads the ledger."""
         self._last = None
 
-    def wait(self, binding: Binding, give_up: Callable[[], bool]) -> bool:
-        """Wait until the binding is ready; return False where ``give_up`` returns True before."""
-        if binding.group is not None:
-            return self._wait_for_group(binding, binding.group, give_up)
-        if not self.is_ready(binding):
-            self.refresh()
-        while not self.is_ready(binding):
-            over = give_up()
-            self.refresh()  # after give_up(): to see what was written before the end
-            if over:
-                return self.is_ready(binding)
-            time.sleep(POLL)
-        return True
+    def wait(self, binding: Binding, give_up: Callable[[], bool]) -> None:
+        """Wait until the binding is ready, or ``give_up`` returns True."""
+        while True:
+            # give_up() first: to see what was written before the end.
+            over, began = give_up(), time.monotonic()
+            if self._has_come(binding) or over:
+                return
+            time.sleep(max(POLL, _PAUSE * (time.monotonic() - began)))
 
-    def _wait_for_group(self, binding: Binding, group: str, give_up: Callable[[], bool]) -> bool:
-        """Wait until all entries of the group have verdicts; return False as :meth:`wait` does.
+    def _has_come(self, binding: Binding) -> bool:
+        """Read whether the binding is ready; of a group the verdicts of its entries alone.
 
-        Reads the verdicts of these entries alone: only the process that hands out tests counts all
-        groups.
+        Only the process that hands out tests counts all groups.
         """
         run = self._runs.get(binding.manifest)
-        while not (self.is_ready(binding) or run is None or self._groups is None or self._over()):
-            over, began = give_up(), time.monotonic()
-            entries = self._groups(binding.manifest).ids(group)
-            if run.ledger.queries.all_have_verdicts(entries):
-                return True
-            if over:
-                return False
-            time.sleep(max(POLL, _PAUSE * (time.monotonic() - began)))
-        return True
+        if binding.group is None or run is None or self._groups is None:
+            self.refresh()
+            return self.is_ready(binding)
+        entries = self._groups(binding.manifest).ids(binding.group)
+        return self._over() or run.ledger.queries.all_have_verdicts(entries)
 
     def ledger_of(self, binding: Binding) -> Ledger | None:
         """Return the ledger of the binding's run, None where there is none."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -18,7 +17,7 @@ from pytest_manifest.bindings import Binding
 from pytest_manifest.compat.xdist import events_of, tick_while_waiting
 from pytest_manifest.plugin.context import ending_session
 from pytest_manifest.plugin.coordination import Coordination
-from pytest_manifest.plugin.manifest_store import report_unselected
+from pytest_manifest.plugin.manifest_store import Waiting, report_unselected
 from pytest_manifest.plugin.session import SALT, ManifestSession, manifest_session
 from pytest_manifest.redaction.names import current_salt
 from pytest_manifest.reporting.run_report import UNWRITTEN
@@ -51,8 +50,7 @@ class AsCompletedScheduling:
         self._load = LoadScheduling(config, log)
         self._state = manifest_session(config)
         self._ready: deque[int] = deque()
-        self._by_subject: dict[tuple[Path, str], list[int]] = {}
-        self._by_run: dict[Path, list[int]] = {}
+        self._waiting = Waiting[int]()
         self._with_next: set[int] = set()
         """Tests after which the next one of the same entry has to go to the same worker."""
         self._pending: dict[WorkerController, list[int]] = {}
@@ -64,13 +62,9 @@ class AsCompletedScheduling:
         """Set what each test waits for; all xdist workers have the same collection."""
         self._bound = True
         self._collection = list(collection)
-        for index, binding in enumerate(bindings):
-            if binding is not None and binding.subject is not None:
-                self._by_subject.setdefault((binding.manifest, binding.subject), []).append(index)
-            elif binding is not None and binding.whole_run:
-                self._by_run.setdefault(binding.manifest, []).append(index)
-            else:
-                self._ready.append(index)
+        self._ready.extend(
+            index for index, binding in enumerate(bindings) if not self._waiting.add(index, binding)
+        )
 
     @property
     def nodes(self) -> list[WorkerController]:
@@ -85,7 +79,7 @@ class AsCompletedScheduling:
     def tests_finished(self) -> bool:
         if not self._bound:
             return bool(self._load.tests_finished)
-        if not self.collection_is_completed or self._left:
+        if not self.collection_is_completed or self.unassigned:
             return False
         return all(len(pending) < 2 for pending in self._pending.values())
 
@@ -94,7 +88,7 @@ class AsCompletedScheduling:
         # Nothing is pending before the first test is handed out: xdist then ends its status line.
         if not self._bound:
             return bool(self._load.has_pending)
-        return self._begun and (self._left or any(self._pending.values()))
+        return self._begun and (self.unassigned > 0 or any(self._pending.values()))
 
     def add_node(self, node: WorkerController) -> None:
         self._load.add_node(node)
@@ -110,16 +104,9 @@ class AsCompletedScheduling:
             )
 
     @property
-    def _left(self) -> bool:
-        return bool(self._ready or self._by_subject or self._by_run)
-
-    @property
     def unassigned(self) -> int:
         """Count the tests that no xdist worker has been given."""
-        if not self._bound:
-            return 0
-        waiting = [*self._by_subject.values(), *self._by_run.values()]
-        return len(self._ready) + sum(map(len, waiting))
+        return len(self._ready) + len(self._waiting)
 
     def schedule(self) -> None:
         if not self._bound:
@@ -175,7 +162,7 @@ class AsCompletedScheduling:
                 pending = len(self._pending[node])
                 if pending < 2 or 2 * pending <= share:
                     self._give(node, share + 1 - pending)
-        if not self._left:
+        if not self.unassigned:
             for node in nodes:
                 node.shutdown()
 
@@ -191,26 +178,11 @@ class AsCompletedScheduling:
         reader = self._state.verdicts
         if reader is None:
             return
-        for subject in reader.refresh():
-            self._make_ready(self._by_subject.pop(subject, ()))
-        for manifest in list(self._by_run):
-            if reader.is_ready(Binding(manifest, None, whole_run=True)):
-                self._ready.extend(self._by_run.pop(manifest))
-        if self._state.session_runs.all_ended():
-            # No further verdict will come; each test that is left reports that it has none.
-            for subject in reader.refresh():
-                self._make_ready(self._by_subject.pop(subject, ()))
-            for indices in self._by_subject.values():
-                self._make_ready(indices)
-            for indices in self._by_run.values():
-                self._ready.extend(indices)
-            self._by_subject.clear()
-            self._by_run.clear()
-
-    def _make_ready(self, tests: Sequence[int]) -> None:
-        """Queue the tests of one entry, for one xdist worker: a failed job fails one of them."""
-        self._ready.extend(tests)
-        self._with_next.update(tests[:-1])
+        over = self._state.session_runs.all_ended()
+        for tests in self._waiting.due(reader, over=over):
+            # The tests of one entry go to one xdist worker: a failed job fails one of them.
+            self._ready.extend(tests)
+            self._with_next.update(tests[:-1])
 
 
 MAX_REPEATS = 3
@@ -229,7 +201,6 @@ class ControllerHooks:
         self._coordination = Coordination.create()
         self._collected: dict[str, list[str]] = {}
         self._workers = 0
-        self._failed = False
         self._dispatched = False
         self._repeats: dict[str, int] = {}
         self._crashes = 0
@@ -247,7 +218,7 @@ class ControllerHooks:
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: WorkerController) -> None:
         self._workers = node.workerinput["workercount"]
-        node.workerinput["manifest"] = self._coordination.message
+        node.workerinput["manifest"] = str(self._coordination.folder)
         node.workerinput[SALT] = current_salt().hex()
 
     @pytest.hookimpl(optionalhook=True)
@@ -260,9 +231,6 @@ class ControllerHooks:
             return None  # an unknown version of xdist: tests wait in its workers for their verdicts
         self._scheduler = AsCompletedScheduling(config, log)
         return self._scheduler
-
-    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        self._failed = self._failed or report.failed
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(
@@ -286,7 +254,7 @@ class ControllerHooks:
         if any(other != lists[0] for other in lists):
             return  # xdist ends the session and shows the difference; nothing is sent
         assert self._session is not None
-        if self._failed and not self._config.option.continue_on_collection_errors:
+        if self._session.testsfailed and not self._config.option.continue_on_collection_errors:
             raise self._session.Interrupted("errors during collection; nothing was dispatched")
         self._dispatched = True
         self._dispatch(self._session, collection.bindings, lists[0])
@@ -405,21 +373,15 @@ class SharedReports:
         """Share the parts of an entry's report before reporters keep it; values stay the same."""
         if not _is_of_entry(report):
             return
-        first = self._first.get(report.nodeid)
-        if first is None:
+        first = self._first.setdefault(report.nodeid, report)
+        if first is report:
             report.keywords = {sys.intern(name): value for name, value in report.keywords.items()}
             report.user_properties = [*map(_shared_row, report.user_properties)]
-            first = self._first[report.nodeid] = report
         if report.when == "teardown":
             del self._first[report.nodeid]
-        if first is report:
-            return
-        if report.location == first.location:
-            report.location = first.location
-        if report.keywords == first.keywords:
-            report.keywords = first.keywords
-        if report.user_properties == first.user_properties:
-            report.user_properties = first.user_properties
+        for part in ("location", "keywords", "user_properties"):
+            if getattr(report, part) == getattr(first, part):
+                setattr(report, part, getattr(first, part))
 
 
 def _is_of_entry(report: pytest.TestReport) -> bool:

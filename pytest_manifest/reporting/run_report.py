@@ -159,16 +159,6 @@ REPORT_KEY: Final = pytest.StashKey[RunReport]()
 
 
 @dataclass(frozen=True)
-class ManifestLine:
-    """A manifest in pytest's header. ``selected``: number of entries in this session's shard."""
-
-    name: str
-    entries: int | None = None
-    shard: str = ""
-    selected: int = 0
-
-
-@dataclass(frozen=True)
 class PlanReport:
     """The plans of a session. ``notes``: the planners' messages, by the plan's name.
 

@@ -43,20 +43,6 @@ RUN_AGAIN = ("manifest_entry", "manifest_group")
 """Properties of reports by which a test is one of an entry, or of many."""
 
 
-def header_lines(manifests: Iterable[run_report.ManifestLine], stack: str) -> list[str]:
-    """Return the lines of pytest's header: where the jobs go, if known, and each manifest."""
-    lines: list[str] = [f"manifest: {stack}"] if stack else []
-    for one in manifests:
-        if one.entries is None:
-            lines.append(f"manifest: {one.name}")
-        elif not one.shard:
-            lines.append(f"manifest: {one.name} ({plural(one.entries, 'entry')})")
-        else:
-            share = f"{one.selected:,} of {one.entries:,} entries"
-            lines.append(f"manifest: {one.name}, {one.shard}: {share}")
-    return lines
-
-
 def write_summary(
     reporter: pytest.TerminalReporter, report: run_report.RunReport, plans: run_report.PlanReport
 ) -> None:

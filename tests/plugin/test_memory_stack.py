@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pytest_manifest.plugin.report_texts import JobsWarnings
+from pytest_manifest.plugin.report_texts import JobsBeside
 from pytest_manifest.stack.in_memory_worker import logs_redacted
 from tests.plugin.conftest import Project
 
@@ -117,7 +117,7 @@ def test_a_warning_is_hidden_as_it_is_recorded() -> None:
     for text, shown in (("password=hunter2", "password=***"), ("an old option", "an old option")):
         message = DeprecationWarning(text)
         recorded = warnings.WarningMessage(message, DeprecationWarning, "f.py", 1)
-        JobsWarnings().pytest_warning_recorded(recorded)
+        JobsBeside().pytest_warning_recorded(recorded)
         assert str(recorded.message) == shown
         assert recorded.category is DeprecationWarning
         assert (recorded.message is message) == (text == shown)

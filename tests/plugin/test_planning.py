@@ -135,7 +135,7 @@ def test_a_different_manifest_is_not_overwritten(planned: Project) -> None:
         ),
         (("--manifest-plan=demo:one", "--manifest-plan-opt", "count"), "*write it as NAME=VALUE*"),
         (("--manifest-plan-run",), "*--manifest-plan-run needs --manifest-plan*"),
-        (("--manifest-audit",), "*name the manifest with --manifest=FILE*"),
+        (("--manifest-audit",), "*--manifest-audit needs --manifest=FILE*"),
         (("--manifest=nowhere.jsonl",), "*nowhere.jsonl: there is no such manifest*"),
     ],
 )

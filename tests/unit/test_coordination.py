@@ -30,11 +30,8 @@ def test_what_is_told_is_what_is_heard(coordination: Coordination, tmp_path: Pat
     ]
     coordination.publish_collection("gw0", Collection(bindings, problem=None))
     assert coordination.collection("gw0") == Collection(bindings, None)
-    coordination.publish_runs({Path("/m.jsonl"): tmp_path / "l"}, {"workers": 2, "owned": True})
-    assert coordination.runs() == (
-        {Path("/m.jsonl"): tmp_path / "l"},
-        {"workers": 2, "owned": True},
-    )
+    coordination.publish_runs({Path("/m.jsonl"): tmp_path / "l"}, 2, owned=True)
+    assert coordination.runs() == ({Path("/m.jsonl"): tmp_path / "l"}, 2, True)
     balance = Balance.of("r", {"é[0]": 0.1 + 0.2, "b": 1e-9})
     coordination.publish_balance(balance)
     heard = coordination.balance()

@@ -53,54 +53,33 @@ M = "--manifest=m.jsonl"
 RECEIPTS = "--manifest-receipts=r.jsonl"
 
 CONFLICTS = [
-    (["--manifest-plan="], "--manifest-plan is empty; write --manifest-plan=WORKFLOW:MODE"),
+    (["--manifest-plan="], "--manifest-plan=: it is empty; write --manifest-plan=WORKFLOW:MODE"),
     ([M, "--manifest-plan-run"], "--manifest-plan-run needs --manifest-plan=WORKFLOW:MODE"),
     ([M, "--manifest-plan-opt", "a=1"], "--manifest-plan-opt needs --manifest-plan=WORKFLOW:MODE"),
-    (
-        ["--manifest-plan=x", "--manifest-plan-opt", "a"],
-        "--manifest-plan-opt a: write it as NAME=VALUE",
-    ),
+    (["--manifest-plan=x", "--manifest-plan-opt", "a"], "=a: write it as NAME=VALUE"),
     (
         ["--manifest-plan=x", "--manifest-plan-opt", "a=1", "--manifest-plan-opt", "a=2"],
-        "--manifest-plan-opt a was given twice",
+        "a was given twice",
     ),
-    (
-        ["--manifest-plan=x", "--manifest-reuse=all"],
-        "--manifest-plan only plans; give --manifest-reuse when the manifest is run",
-    ),
-    ([M, "--manifest-resume", "--manifest-reuse=all"], "--manifest-reuse is for a run that begins"),
-    ([M, "--manifest-audit", "--manifest-reuse=all"], "--manifest-reuse is for a run that begins"),
+    (["--manifest-plan=x", "--manifest-reuse=all"], "leave out --manifest-reuse"),
+    ([M, "--manifest-resume", "--manifest-reuse=all"], "leave out --manifest-reuse"),
+    ([M, "--manifest-audit", "--manifest-reuse=all"], "leave out --manifest-reuse"),
     ([M, "--manifest-reuse=nowhere"], "there is no such run, and no such file; give a run's id"),
     ([M, "--manifest-reuse=last"], "there is no such run, and no such file; give a run's id"),
-    (
-        ["--manifest-plan=x", "--manifest-resume"],
-        "--manifest-plan makes a new plan; name the manifest to go on with by",
-    ),
-    (
-        ["--manifest-plan=x", "--manifest-audit"],
-        "--manifest-plan only plans; plan first, then use the manifest",
-    ),
-    (
-        ["--manifest-plan=x", "--manifest-dispatch-only"],
-        "--manifest-plan only plans; plan first, then use the manifest",
-    ),
-    (
-        ["--manifest-plan=x", M, "--manifest=n.jsonl"],
-        "--manifest-plan writes one manifest; give --manifest=FILE",
-    ),
-    (
-        ["--manifest-plan=x", "--manifest-aggregate=task"],
-        "give --manifest-aggregate when the manifest is",
-    ),
+    (["--manifest-plan=x", "--manifest-resume"], "leave out --manifest-resume"),
+    (["--manifest-plan=x", "--manifest-audit"], "only plans; give the other option"),
+    (["--manifest-plan=x", "--manifest-dispatch-only"], "leave out --manifest-dispatch-only"),
+    (["--manifest-plan=x", M, "--manifest=n.jsonl"], "is of one manifest; give --manifest=FILE"),
+    (["--manifest-plan=x", "--manifest-aggregate=task"], "leave out --manifest-aggregate"),
     *(
         ([M, f"--manifest-aggregate={text}"], f"={text}: write task, or chunk:1000")
         for text in ("", "tasks", "chunk", "chunk:0", "chunk:-1", "chunk:1e3", "chunk:9999999999")
     ),
-    (["--manifest-audit"], "name the manifest with --manifest=FILE"),
-    (["--manifest-resume"], "name the manifest with --manifest=FILE"),
-    (["--manifest-dispatch-only"], "name the manifest with --manifest=FILE"),
-    ([M, "--manifest-stack", "--manifest-broker=redis://x"], "name two stacks; choose one"),
-    ([M, "--manifest-run=r"], "it goes with --manifest-audit or --manifest-resume"),
+    (["--manifest-audit"], "needs --manifest=FILE"),
+    (["--manifest-resume"], "needs --manifest=FILE"),
+    (["--manifest-dispatch-only"], "needs --manifest=FILE"),
+    ([M, "--manifest-stack", "--manifest-broker=redis://x"], "leave out --manifest-broker"),
+    ([M, "--manifest-run=r"], "needs --manifest-audit or --manifest-resume"),
     (
         [M, "--manifest-backend=redis://x", "--manifest-broker=private"],
         "a private stack keeps its results itself",
@@ -109,20 +88,14 @@ CONFLICTS = [
     ([M, "--manifest-broker=privat"], "--manifest-broker privat: give a URL like"),
     (
         [M, "--manifest-audit", "--manifest-dispatch-only"],
-        "--manifest-audit sends nothing and --manifest-dispatch-only only sends",
+        "sends nothing; leave out --manifest-dispatch-only",
     ),
-    ([M, RECEIPTS], "--manifest-receipts is judged by --manifest-audit; add it"),
-    (
-        [M, "--manifest-audit=wait", RECEIPTS],
-        "give --manifest-audit without wait, and no --manifest-run",
-    ),
-    (
-        [M, "--manifest-audit", RECEIPTS, "--manifest-run=r"],
-        "give --manifest-audit without wait, and no --manifest-run",
-    ),
+    ([M, RECEIPTS], "--manifest-receipts needs --manifest-audit"),
+    ([M, "--manifest-audit=wait", RECEIPTS], "leave out --manifest-audit=wait"),
+    ([M, "--manifest-audit", RECEIPTS, "--manifest-run=r"], "leave out --manifest-run"),
     (
         [M, "--manifest=n.jsonl", "--manifest-audit", RECEIPTS],
-        "--manifest-receipts is of one manifest; give --manifest=FILE once",
+        "is of one manifest; give --manifest=FILE once",
     ),
     (
         [M, "--manifest-audit", "--manifest-receipts=no.jsonl"],
@@ -139,28 +112,13 @@ CONFLICTS = [
     ([M, "--manifest-shard=2/0"], "--manifest-shard=2/0: a manifest has at least one part"),
     ([M, "--manifest-shard=x"], "--manifest-shard=x: write it as K/N, like 2/8"),
     ([M, "--manifest-shard="], "--manifest-shard=: write it as K/N, like 2/8"),
-    (
-        ["--manifest-plan=x", "--manifest-shard=1/2"],
-        "--manifest-plan only plans, and always all; give",
-    ),
+    (["--manifest-plan=x", "--manifest-shard=1/2"], "leave out --manifest-shard"),
     ([M, "--manifest-audit", RECEIPTS, "--manifest-shard=1/2"], "leave out --manifest-shard"),
-    (
-        [M, "--manifest-audit", "--manifest-resume"],
-        "--manifest-audit sends nothing and --manifest-resume goes on sending",
-    ),
-    ([M, "--manifest-resume", "--manifest-rerun"], "--manifest-rerun begins a new run; choose one"),
-    (
-        [M, "--manifest-dispatch-only", "--manifest-canary=3"],
-        "pytest does not stay to judge a canary",
-    ),
-    (
-        [M, "--manifest-dispatch-only", "--manifest-max-failed=0"],
-        "pytest does not stay to judge a canary",
-    ),
-    (
-        [M, "--manifest-dispatch-only", "--manifest-budget=5"],
-        "pytest does not stay to count what the jobs cost",
-    ),
+    ([M, "--manifest-audit", "--manifest-resume"], "leave out --manifest-resume"),
+    ([M, "--manifest-resume", "--manifest-rerun"], "goes on with a run"),
+    ([M, "--manifest-dispatch-only", "--manifest-canary=3"], "before the jobs do; leave out"),
+    ([M, "--manifest-dispatch-only", "--manifest-max-failed=0"], "before the jobs do; leave out"),
+    ([M, "--manifest-dispatch-only", "--manifest-budget=5"], "leave out --manifest-budget"),
     (["--manifest=folder"], "folder: is a folder; name a manifest in it"),
     (["--manifest=none.jsonl"], "none.jsonl: there is no such manifest; correct its name"),
     ([M, "--manifest-canary=0"], "--manifest-canary 0: give a whole number from 1"),
@@ -188,34 +146,25 @@ CONFLICTS = [
     ([M, "--manifest-budget="], "--manifest-budget : give a number from 0"),
     (
         [M, "--manifest-key-limit=tenant"],
-        "--manifest-key-limit tenant: write it as NAME=N, like tenant=5",
+        "--manifest-key-limit=tenant: write it as NAME=N, like tenant=5",
     ),
-    ([M, "--manifest-key-limit=a b=5"], "--manifest-key-limit a b=5: write it as NAME=N"),
-    ([M, "--manifest-key-limit="], "--manifest-key-limit : write it as NAME=N"),
+    ([M, "--manifest-key-limit=a b=5"], "--manifest-key-limit=a b=5: write it as NAME=N"),
+    ([M, "--manifest-key-limit="], "--manifest-key-limit=: write it as NAME=N"),
     (
         [M, "--manifest-key-limit=a=0"],
-        "--manifest-key-limit a=0: give a whole number from 1, like a=5",
+        "--manifest-key-limit=a=0: give a whole number from 1, like a=5",
     ),
-    ([M, "--manifest-key-limit=a=-1"], "--manifest-key-limit a=-1: give a whole number from 1"),
-    ([M, "--manifest-key-limit=a=1.5"], "--manifest-key-limit a=1.5: give a whole number from 1"),
-    ([M, "--manifest-key-limit=a=many"], "--manifest-key-limit a=many: give a whole number from 1"),
+    ([M, "--manifest-key-limit=a=-1"], "--manifest-key-limit=a=-1: give a whole number from 1"),
+    ([M, "--manifest-key-limit=a=1.5"], "--manifest-key-limit=a=1.5: give a whole number from 1"),
+    ([M, "--manifest-key-limit=a=many"], "--manifest-key-limit=a=many: give a whole number from 1"),
     ([M, "--manifest-key-limit=a=1", "--manifest-key-limit=a=2"], "the key 'a' was limited twice"),
-    (
-        [M, "--manifest-dispatch-only", "--manifest-key-limit=a=1"],
-        "pytest does not stay to hold jobs back until others have ended",
-    ),
+    ([M, "--manifest-dispatch-only", "--manifest-key-limit=a=1"], "leave out --manifest-key-limit"),
     ([M, "--manifest-deadline=0"], "--manifest-deadline 0: write it like 90s, 30m or 6h"),
     ([M, "--manifest-deadline=1w"], "--manifest-deadline 1w: write it like 90s, 30m or 6h"),
     ([M, f"--manifest-deadline={'9' * 400}"], "it is more than a hundred years; write it like"),
     ([M, "--manifest-deadline=36526d"], "--manifest-deadline 36526d: it is more than a hundred"),
-    (
-        [M, "--override-ini=manifest_grace=36526d"],
-        "manifest_grace = 36526d: it is more",
-    ),
-    (
-        [M, "--override-ini=manifest_grace=soon"],
-        "manifest_grace = soon: write it like",
-    ),
+    ([M, "--override-ini=manifest_grace=36526d"], "manifest_grace = 36526d: it is more"),
+    ([M, "--override-ini=manifest_grace=soon"], "manifest_grace = soon: write it like"),
     *(
         (
             [M, f"--override-ini=manifest_report_mode={text}"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,13 +16,15 @@ import pytest
 from pytest_manifest import signing as keys
 from pytest_manifest.analysis.reading import read_records
 from pytest_manifest.analysis.statistics import statistics
-from pytest_manifest.errors import DispatchError, LedgerError
+from pytest_manifest.errors import DispatchError, LedgerError, PlanError
 from pytest_manifest.ledger import SECRETS, TO_REUSE, AttemptRow, Ledger
 from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.ledger.merge import merge_files
 from pytest_manifest.ledger.run_info import REUSED_RUNS
 from pytest_manifest.manifest import read_manifest
-from pytest_manifest.plugin.options import Options
+from pytest_manifest.planning import plan_spec
+from pytest_manifest.plugin.context import PluginContext
+from pytest_manifest.plugin.manifest_store import ManifestStore
 from pytest_manifest.plugin.plans import Plans
 from pytest_manifest.redaction import texts
 from pytest_manifest.reporting.run_page.documents import details, statistics_document
@@ -281,11 +284,14 @@ def test_where_signatures_are_required_what_a_trusted_worker_has_signed_counts(
 
 @pytest.mark.parametrize(("reuse", "budget"), [(None, 3.0), ("all", None)])
 def test_a_plan_that_may_be_reused_is_not_held_against_the_budget(
-    reuse: str | None, budget: float | None
+    tmp_path: Path, reuse: str | None, budget: float | None
 ) -> None:
     """What of it is sent is known when it is run, and held against the budget then."""
-    given = SimpleNamespace(plans=Path(), plan_run="", budget=3.0, reuse=reuse)
-    assert Plans(cast("Options", given)).budget == budget
+    options = SimpleNamespace(plans=tmp_path, plan_run="", budget=3.0, reuse=reuse)
+    plans = Plans(cast("PluginContext", SimpleNamespace(options=options)), cast("ManifestStore", 0))
+    spec = plan_spec("shop:all", lambda plan: plan.add("jobs.double", id="a", cost=4.0))
+    with nullcontext() if budget is None else pytest.raises(PlanError, match="budget"):
+        plans.write(spec, cast("pytest.FixtureRequest", 0))
 
 
 # Trees
