@@ -27,6 +27,7 @@ from pytest_manifest.plugin.context import ending_session
 from pytest_manifest.plugin.dispatching import begin_dispatch
 from pytest_manifest.plugin.manifest_store import Waiting, report_unselected
 from pytest_manifest.plugin.outcome import FailedOnce, properties_of, record_properties
+from pytest_manifest.plugin.report_texts import JobsBeside
 from pytest_manifest.plugin.runtest import SHORT, Verifying
 from pytest_manifest.plugin.session import ManifestSession, manifest_session
 from pytest_manifest.plugin.verdict_reader import VerdictReader
@@ -55,6 +56,7 @@ _REPORTING: Final = (
 _KNOWN: Final = frozenset(
     {
         Verifying.__module__,
+        JobsBeside.__module__,  # has nothing to keep apart where there is no log
         FailedOnce.__module__,  # marks reports of tests that were skipped
         __name__,
         # These act on tests of their own kind alone: coroutines, and property-based tests.
