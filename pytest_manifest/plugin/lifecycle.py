@@ -322,9 +322,9 @@ class SessionHooks:
             from pytest_manifest.reporting.run_page.page import write_run_page
 
             write_run_page(report, run)
-        summary = summary_of(run, config)
-        if summary is not None and config.hook.pytest_manifest_report.get_hookimpls():
+        if config.hook.pytest_manifest_report.get_hookimpls():
             with report.writing("a report of the project's own was not written", run):
+                summary = summary_of(run, config)
                 config.hook.pytest_manifest_report(
                     config=config, run=run, summary=summary, entries=RunEntries(run)
                 )
