@@ -11,7 +11,6 @@ import ast
 import importlib.util
 import os
 import shlex
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -320,8 +319,7 @@ def init(
             "manifest init --app=MODULE:ATTRIBUTE"
         )
     if chosen is None and found:
-        one = _choose(found, ask=not json)
-        chosen, below_sources = one.name, one.below_sources
+        chosen, below_sources = found[0].name, found[0].below_sources
     made = _Scaffold(folder, chosen or OWN_APP)
     apart = _has_own_tests(folder, config, settings)
     _make_files(made, own=chosen is None or _is_ours(folder / "jobs.py"))
@@ -338,18 +336,6 @@ def init(
     made.command += shlex.split(PLAN_OPTIONS)
     where = [str(one.path.relative_to(folder)) for one in found if one.name == made.app]
     _report(made, where[0] if where else None, [one.name for one in found], json=json)
-
-
-def _choose(found: Sequence[FoundApp], *, ask: bool) -> FoundApp:
-    """Return the app to use: the likeliest, or what a person at a terminal chooses of several."""
-    if len(found) == 1 or not (ask and sys.stdin.isatty() and sys.stdout.isatty()):
-        return found[0]
-    import typer
-
-    for number, one in enumerate(found, 1):
-        say(f"  {number}  {one.name}")
-    chosen: int = typer.prompt("Which Celery app?", default=1, type=int)
-    return found[min(max(chosen, 1), len(found)) - 1]
 
 
 def _check_names(folder: Path, *, own: bool) -> None:

@@ -157,8 +157,18 @@ def _reading(ledger: Ledger, manifest: Manifest) -> Iterator[Iterator[EntryRecor
 
 
 def _compare(run: Run, report: RunReport) -> SummaryComparison | None:
-    path = None if report.options.compare is None else _earlier(run, report)
-    return None if path is None else _compare_with(path, run)
+    """Compare with the run that the option names; None, with a warning of the run, if not."""
+    path = report.options.compare
+    if path is None:
+        return None
+    earlier = path if isinstance(path, Path) else _last(run, report.options.ledgers)
+    if earlier is None:
+        run.warnings.append(f"there is no earlier run of {report.name_of(run)} to compare with")
+    elif earlier.stem == run.info.run:
+        run.warnings.append(f"run {run.info.run} was not compared with itself")
+    else:
+        return _compare_with(earlier, run)
+    return None
 
 
 def _compare_with(path: Path, run: Run) -> SummaryComparison:
@@ -177,22 +187,6 @@ def _compare_with(path: Path, run: Run) -> SummaryComparison:
                 known_after=run.manifest.ids,
                 trees=compare_trees(ledger.trees.by_entry(), now.trees.by_entry()),
             )
-
-
-def _earlier(run: Run, report: RunReport) -> Path | None:
-    """Return the ledger to compare with; None, with a warning of the run, if there is none."""
-    options = report.options
-    name = short_path(run.manifest.path, options.root)
-    path = options.compare
-    if isinstance(path, Path):
-        if path.stem == run.info.run:
-            run.warnings.append(f"run {run.info.run} was not compared with itself")
-            return None
-        return path
-    earlier = _last(run, options.ledgers)
-    if earlier is None:
-        run.warnings.append(f"there is no earlier run of {name} to compare with")
-    return earlier
 
 
 def _last(run: Run, folder: Path) -> Path | None:

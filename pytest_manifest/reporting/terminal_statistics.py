@@ -27,8 +27,6 @@ if TYPE_CHECKING:
         SummaryStatistics,
         SummaryTask,
         SummaryTimeChange,
-        SummaryTreeChange,
-        SummaryWorker,
     )
 
 
@@ -36,10 +34,6 @@ FEW = 20
 """Entries from which statistics are shown without ``-v``: of fewer, the end says everything."""
 _TASKS = 20
 _CAUSES = 10
-_WORKERS = 8
-_BAR = 20
-_ROOMY = 76
-"""Columns of a terminal from which the share of a worker process is a bar."""
 
 
 def statistics_lines(stats: SummaryStatistics, sheet: Sheet) -> Iterator[Line]:
@@ -52,7 +46,6 @@ def statistics_lines(stats: SummaryStatistics, sheet: Sheet) -> Iterator[Line]:
     yield from _by_task(stats.tasks, sheet)
     yield from _slowest(stats.slowest, sheet)
     yield from _by_cause(stats.causes, sheet)
-    yield from _workers(stats.workers, sheet)
     if stats.advice:
         yield BLANK
     for sentence in stats.advice:
@@ -191,31 +184,6 @@ def _examples(cause: SummaryCause, sheet: Sheet, room: int) -> str:
     return ", ".join(sheet.cut(name, max(each, 8)) for name in cause.examples) + rest
 
 
-def _workers(workers: Sequence[SummaryWorker], sheet: Sheet) -> Iterator[Line]:
-    if len(workers) < 2:
-        return
-    yield BLANK
-    yield Line("  worker processes", bold=True)
-    shown = workers if sheet.all else workers[:_WORKERS]
-    most = max(row.share for row in shown) or 1.0
-    mark = "\u2588" if sheet.rich else "#"
-    rows = [
-        [
-            sheet.cut(row.place, max(sheet.width // 2 - 4, 20)),
-            mark * round(_BAR * row.share / most) if sheet.width > _ROOMY else "",
-            f"{row.share:.0%}",
-            plural(row.jobs, "job"),
-            f"{seconds_cell(row.busy)} s",
-        ]
-        for row in shown
-    ]
-    yield from table_lines(["", "", "#", "#", "#"], rows, sheet, indent=4)
-    if len(shown) < len(workers):
-        left = workers[len(shown) :]
-        share = sum(row.share for row in left)
-        yield Line(f"    and {len(left)} more with {share:.0%} of the work (-v shows all)")
-
-
 # A comparison with another run
 
 _LISTED = 10
@@ -227,16 +195,17 @@ def comparison_lines(found: SummaryComparison, sheet: Sheet) -> Iterator[Line]:
     yield Line(f"  since run {found.before.run}", bold=True)
     before, now = f"{found.before.passed} of {found.before.entries}", found.after.passed
     yield Line(f"    {now} of {found.after.entries} passed, {before} before")
+    trees = [(one.id, _ends(one.before), _ends(one.after)) for one in found.changed_trees]
     lines = [
-        *_verdicts("newly failing", found.newly_failing, sheet, red=True),
-        *_verdicts("fixed", found.fixed, sheet),
+        *_changes("newly failing", _verdicts(found.newly_failing), sheet, red=True),
+        *_changes("fixed", _verdicts(found.fixed), sheet),
         *_named("still failing", [change.id for change in found.still_failing], sheet),
         *_named("added", found.added, sheet),
         *_named("removed", found.removed, sheet),
         *_times("slower", found.slower, sheet),
         *_times("faster", found.faster, sheet),
         *_named("other results", [change.id for change in found.changed_results], sheet),
-        *_trees(found.changed_trees, sheet),
+        *_changes("with other descendants", trees, sheet),
         *_cost(found),
     ]
     if not lines:
@@ -257,18 +226,27 @@ def comparison_phrase(found: SummaryComparison) -> str:
     return f"{listed or 'nothing changed'} since run {found.before.run}"
 
 
-def _verdicts(
-    title: str, changes: Sequence[SummaryChange], sheet: Sheet, *, red: bool = False
+def _changes(
+    title: str, rows: Sequence[tuple[str, str, str]], sheet: Sheet, *, red: bool = False
 ) -> Iterator[Line]:
-    if not changes:
+    """Yield entries with what was before and what is now."""
+    if not rows:
         return
-    yield Line(f"    {len(changes)} {title}", red=red)
-    shown = changes if sheet.all else changes[:_LISTED]
-    for change in shown:
-        text = f"  {change.before or 'not there'} -> {change.after or 'pending'}"
-        yield Line(f"      {sheet.cut(change.id, sheet.width - 6 - len(text))}{text}")
-    if len(shown) < len(changes):
-        yield Line(f"      and {len(changes) - len(shown)} more (-v shows all)")
+    yield Line(f"    {len(rows)} {title}", red=red)
+    shown = rows if sheet.all else rows[:_LISTED]
+    for name, before, after in shown:
+        text = f"  {before} -> {after}"
+        yield Line(f"      {sheet.cut(name, max(sheet.width - 6 - len(text), 8))}{text}")
+    if len(shown) < len(rows):
+        yield Line(f"      and {len(rows) - len(shown)} more (-v shows all)")
+
+
+def _verdicts(changes: Sequence[SummaryChange]) -> list[tuple[str, str, str]]:
+    return [(one.id, one.before or "not there", one.after or "pending") for one in changes]
+
+
+def _ends(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "none"
 
 
 def _named(title: str, names: Sequence[str], sheet: Sheet) -> Iterator[Line]:
@@ -292,22 +270,6 @@ def _times(title: str, changes: Sequence[SummaryTimeChange], sheet: Sheet) -> It
         text = f"{title}: {change.task} {times} ({change.ratio:.2g} times, median of {of})"
         for line in sheet.wrapped(text, indent=4, hanging=2):
             yield Line(line, yellow=title == "slower")
-
-
-def _trees(changes: Sequence[SummaryTreeChange], sheet: Sheet) -> Iterator[Line]:
-    if not changes:
-        return
-    yield Line(f"    {len(changes)} with other descendants")
-    shown = changes if sheet.all else changes[:_LISTED]
-    for change in shown:
-        before, after = (
-            ", ".join(f"{count} {status}" for status, count in sorted(side.items())) or "none"
-            for side in (change.before, change.after)
-        )
-        text = f"  {before} -> {after}"
-        yield Line(f"      {sheet.cut(change.id, max(sheet.width - 6 - len(text), 8))}{text}")
-    if len(shown) < len(changes):
-        yield Line(f"      and {len(changes) - len(shown)} more (-v shows all)")
 
 
 def _cost(found: SummaryComparison) -> Iterator[Line]:

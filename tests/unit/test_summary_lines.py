@@ -97,18 +97,6 @@ def test_retries_are_counted() -> None:
     assert "  2 retries" in lines
 
 
-@pytest.mark.parametrize(("rich", "mark"), [(True, "\u2588"), (False, "#")])
-def test_the_share_of_each_worker_process_is_a_bar(rich: bool, mark: str) -> None:
-    """Of two that have run as long, as long a bar each; of a single one there is none."""
-    both = [record(f"e-{n}", "passed", attempt(pid=n % 2)) for n in range(20)]
-    lines = block(*both, sheet=Sheet(rich=rich))
-    at = lines.index("  worker processes")
-    for number, line in enumerate(lines[at + 1 : at + 3]):
-        assert line.split() == [f"w@h#{number}", mark * 20, "50%", "10", "jobs", "10.00", "s"]
-    alone = [record(f"e-{n}") for n in range(20)]
-    assert "  worker processes" not in block(*alone, sheet=Sheet(rich=rich))
-
-
 @pytest.mark.parametrize("width", [60, 72])
 def test_all_of_it_fits_a_narrow_window(width: int) -> None:
     """Long ids, tasks, messages and rare columns."""
