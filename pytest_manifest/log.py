@@ -12,6 +12,7 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping
 from datetime import timezone
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TextIO
 
@@ -47,7 +48,7 @@ def configure(
     stream = sys.stderr if sink is None else sink
     logger.remove()
     logger.configure(patcher=_redact_record)
-    _add(_RedactingStream(stream), format, level, colorize=_wants_colour(stream))
+    _add(stream, format, level, colorize=_wants_colour(stream))
 
 
 def add_run_log(path: Path, *, format: Format = "text", level: str = "DEBUG") -> int:  # noqa: A002
@@ -59,7 +60,7 @@ def add_run_log(path: Path, *, format: Format = "text", level: str = "DEBUG") ->
     hide_environment()
     private_folder(path.parent)
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    return _add(_RedactingStream(_LogFile(descriptor), close=True), format, level, only=_is_ours)
+    return _add(_LogFile(descriptor), format, level, close=True, only=_is_ours)
 
 
 def log_failure(what: str, error: BaseException, **context: str | None) -> None:
@@ -149,15 +150,18 @@ class _LogFile(io.TextIOBase):
         super().close()
 
 
-class _RedactingStream:
-    """Redact the finished text of a sink once more, since tracebacks only appear in it."""
+class _Sink:
+    """A loguru sink that writes each record at once, as a format renders it."""
 
-    def __init__(self, stream: TextIO | io.TextIOBase, *, close: bool = False) -> None:
+    def __init__(
+        self, stream: TextIO | io.TextIOBase, render: Callable[[Message], str], *, close: bool
+    ) -> None:
         self._stream = stream
+        self._render = render
         self._close = close
 
-    def write(self, text: str) -> None:
-        self._stream.write(redact(text))
+    def write(self, message: Message) -> None:
+        self._stream.write(self._render(message))
         self._stream.flush()
 
     def stop(self) -> None:
@@ -165,50 +169,36 @@ class _RedactingStream:
             self._stream.close()
 
 
-class _JsonLines:
-    """A loguru sink that turns each record into one JSON object on a line of its own."""
-
-    def __init__(self, inner: _RedactingStream) -> None:
-        self._stream = inner._stream
-        self.stop = inner.stop
-
-    def write(self, message: Message) -> None:
-        line = json.dumps(_document(message.record), ensure_ascii=False)
-        self._stream.write(json_line(line) + "\n")
-        self._stream.flush()
+def _as_json(message: Message) -> str:
+    """Return a record as one JSON object on a line of its own."""
+    return json_line(json.dumps(_document(message.record), ensure_ascii=False)) + "\n"
 
 
-class _TextLines:
-    """A loguru sink that writes each record as one line, and below it the traceback, indented.
+def _as_text(message: Message, *, paint: Callable[[str, str], str]) -> str:
+    """Return a record as one line, and below it the traceback, indented.
 
-    Whatever a record holds, a line that begins with a time is one that was logged.
+    Whatever a record holds, a line that begins with a time is one that was logged. The finished
+    text is redacted once more, since tracebacks only appear in it.
     """
-
-    def __init__(self, inner: _RedactingStream, *, colorize: bool) -> None:
-        self._stream = inner
-        self._paint: Callable[[str, str], str] = _painted if colorize else _unpainted
-        self.stop = inner.stop
-
-    def write(self, message: Message) -> None:
-        record, paint = message.record, self._paint
-        time, level = record["time"], record["level"].name
-        shown = ((key, value) for key, value in record["extra"].items() if key != _TRACEBACK)
-        context = " ".join(f"{key}={value}" for key, value in shown)
-        parts = [
-            paint("32", f"{time:%Y-%m-%d %H:%M:%S}.{time.microsecond // 1000:03d}"),
-            paint(_LEVEL_COLOURS.get(level, "1"), f"{level: <8}"),
-            paint("36", _one_line(record["name"] or "")),
-            _one_line(record["message"]),
-        ]
-        if context:
-            parts.append(paint("2", f"[{_one_line(context)}]"))
-        lines = [" ".join(parts)]
-        raised = str(message) if record["exception"] is not None else ""
-        for text in (record["extra"].get(_TRACEBACK), raised):
-            if isinstance(text, str):
-                told = redact(text).split("\n")
-                lines += (f"  {_one_line(line)}" for line in told if line)
-        self._stream.write("\n".join(lines) + "\n")
+    record = message.record
+    time, level = record["time"], record["level"].name
+    shown = ((key, value) for key, value in record["extra"].items() if key != _TRACEBACK)
+    context = " ".join(f"{key}={value}" for key, value in shown)
+    parts = [
+        paint("32", f"{time:%Y-%m-%d %H:%M:%S}.{time.microsecond // 1000:03d}"),
+        paint(_LEVEL_COLOURS.get(level, "1"), f"{level: <8}"),
+        paint("36", _one_line(record["name"] or "")),
+        _one_line(record["message"]),
+    ]
+    if context:
+        parts.append(paint("2", f"[{_one_line(context)}]"))
+    lines = [" ".join(parts)]
+    raised = str(message) if record["exception"] is not None else ""
+    for text in (record["extra"].get(_TRACEBACK), raised):
+        if isinstance(text, str):
+            told = redact(text).split("\n")
+            lines += (f"  {_one_line(line)}" for line in told if line)
+    return redact("\n".join(lines) + "\n")
 
 
 _LEVEL_COLOURS: Final = {
@@ -238,19 +228,20 @@ def _one_line(text: str) -> str:
 
 
 def _add(
-    stream: _RedactingStream,
+    stream: TextIO | io.TextIOBase,
     format: Format,  # noqa: A002
     level: str,
     *,
     colorize: bool = False,
+    close: bool = False,
     only: Callable[[Record], bool] | None = None,
 ) -> int:
+    text = partial(_as_text, paint=_painted if colorize else _unpainted)
     # diagnose would print the values of variables, which may be secrets.
-    sink = _JsonLines(stream) if format == "json" else _TextLines(stream, colorize=colorize)
     return logger.add(
-        sink,
+        _Sink(stream, _as_json if format == "json" else text, close=close),
         level=level,
-        format=lambda _: "{exception}",  # the sinks have the rest from the record
+        format=lambda _: "{exception}",  # the sink has the rest from the record
         colorize=False,
         filter=only,
         backtrace=False,

@@ -27,22 +27,17 @@ def read_manifest(
     lean: bool = False,
     most_faults: int = jsonl.MAX_FAULTS,
     is_new: bool = False,
+    shown: Path | None = None,
 ) -> Manifest:
     """Check the whole file; raise ManifestError with its first faults, and the others' number.
 
     ``lean``: ids are not kept; the first access to them reads the file once more. ``is_new``: it
-    was not accepted before, so that it has limits.
+    was not accepted before, so that it has limits. ``shown``, if given, replaces ``path`` in all
+    messages.
     """
-    if lean:
-        return Manifest(scan(path, most_faults=most_faults, is_new=is_new))
-    return load(path, is_new=is_new)
-
-
-def load(path: Path, *, shown: Path | None = None, is_new: bool = False) -> Manifest:
-    """Read as ``read_manifest`` does; ``shown``, if given, replaces ``path`` in all messages."""
-    places = Places()
-    summary = scan(path, places, shown=shown, is_new=is_new)
-    return Manifest(summary, (places.ids, places.offsets))
+    places = None if lean else Places()
+    summary = scan(path, places, shown=shown, most_faults=most_faults, is_new=is_new)
+    return Manifest(summary, places)
 
 
 class Outline(NamedTuple):
@@ -58,17 +53,15 @@ class Manifest:
 
     Entries are read from the file each time; one whose bytes were changed meanwhile raises
     ManifestError, one that was only touched, or replaced by the same bytes, does not. Without
-    ``index`` ids and offsets are read when they are asked for first. Safe to share between threads.
+    ``places`` these are read when they are asked for first. Safe to share between threads.
     """
 
-    def __init__(
-        self, summary: Summary, index: tuple[Sequence[str], array[int]] | None = None
-    ) -> None:
+    def __init__(self, summary: Summary, places: Places | None = None) -> None:
         self.summary = summary
         self._file = summary.path.absolute()  # a later chdir must not lose it
         self._stamp = summary.stamp
-        if index is not None:
-            self._index = tuple(index[0]), index[1]
+        if places is not None:
+            self._index = tuple(places.ids), places.offsets
 
     @property
     def ids(self) -> Sequence[str]:
@@ -217,7 +210,7 @@ class Manifest:
             same = self._is_this(file)
         if not same:
             return read_manifest(path)
-        return Manifest(replace(self.summary, path=path), self._index)
+        return Manifest(replace(self.summary, path=path), Places(list(self.ids), self._index[1]))
 
     @cached_property
     def _before(self) -> Sequence[int]:

@@ -18,7 +18,7 @@ from typing import IO, Any, NamedTuple
 
 from pytest_manifest.files import FILE_MODE, new_file
 from pytest_manifest.manifest.jsonl import Faults, Line, file_error, parse_document
-from pytest_manifest.manifest.reader import Manifest, load
+from pytest_manifest.manifest.reader import Manifest, read_manifest
 from pytest_manifest.manifest.scan import Places, Summary, stamp_of
 from pytest_manifest.schema import Entry, Expectations, Header
 from pytest_manifest.schema.fields import Document
@@ -52,7 +52,7 @@ def write_draft(path: Path, header: Header, draft: Draft, *, mode: int | None = 
     """
     with writing(path):
         complete = draft.complete(header)
-    first = dump_header(complete) + b"\n"
+    first = dump_document(complete) + b"\n"
     with atomic_file(path, mode) as file:
         with writing(path):
             file.write(first)
@@ -61,7 +61,7 @@ def write_draft(path: Path, header: Header, draft: Draft, *, mode: int | None = 
         places = draft.places(len(first))
         read = parse_document(Line(1, 0, first), Header, Faults(path))
         if places is None or read is None:
-            return load(Path(str(file.name)), shown=path)
+            return read_manifest(Path(str(file.name)), shown=path)
         summary = Summary(
             path=path,
             header=read,
@@ -71,7 +71,7 @@ def write_draft(path: Path, header: Header, draft: Draft, *, mode: int | None = 
             size=file.tell(),
             stamp=stamp_of(file),
         )
-        return Manifest(summary, (places.ids, places.offsets))
+        return Manifest(summary, places)
 
 
 def write_receipt_lines(path: Path, lines: Iterable[bytes], *, mode: int = FILE_MODE) -> int:
@@ -237,11 +237,6 @@ class _Field(NamedTuple):
 def dump_entry(entry: Entry) -> bytes:
     """Return an entry as one JSON line, without its newline."""
     return dump_document(entry)
-
-
-def dump_header(header: Header) -> bytes:
-    """Return a header as one JSON line, without its newline."""
-    return dump_document(header)
 
 
 def dump_document(document: Document) -> bytes:

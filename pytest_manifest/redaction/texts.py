@@ -137,14 +137,6 @@ def redact(text: str, mark: Callable[[str], str] = hidden) -> str:
     return without(text, literals(), mark)
 
 
-def redact_whatever_it_holds(text: str) -> str:
-    """Hide secrets as :func:`redact` does, without looking first for what they must contain."""
-    url, _, tokens = _by_form()
-    text = url.sub(rf"\1:{HIDDEN}@", text)
-    text = _after_names(text, names_in_force())
-    return tokens.sub(HIDDEN, text)
-
-
 def without(text: str, secrets: Iterable[str], mark: Callable[[str], str] = hidden) -> str:
     """Replace each of these values in the text; longer ones come first."""
     for secret in secrets:

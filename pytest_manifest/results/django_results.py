@@ -23,14 +23,8 @@ Reading = Callable[[Sequence[str]], dict[str, Mapping[str, object]]]
 PACKAGE: Final = "django_celery_results"
 
 
-class _Before:
-    """``settings.DATABASES`` before anything exchanged a database for one of tests."""
-
-    def __init__(self) -> None:
-        self.databases: dict[str, dict[str, object]] = {}
-
-
-_before: Final = ProcessState(_Before)
+_before: Final = ProcessState(dict[str, dict[str, object]])
+"""``settings.DATABASES`` before anything exchanged a database for one of tests."""
 
 
 def remember_databases() -> None:
@@ -39,25 +33,25 @@ def remember_databases() -> None:
     Whoever makes a test database writes its name into the same dictionaries.
     """
     conf = sys.modules.get("django.conf")
-    known = _before.now.databases
+    known = _before.now
     if not known and conf is not None and conf.settings.configured:
         known.update(copy.deepcopy(conf.settings.DATABASES))
 
 
 def databases_before() -> dict[str, str]:
     """Map alias -> name of the database that workers use, as far as it was noted."""
-    return {alias: str(one.get("NAME")) for alias, one in _before.now.databases.items()}
+    return {alias: str(one.get("NAME")) for alias, one in _before.now.items()}
 
 
 def test_databases() -> dict[str, tuple[str, str]]:
     """Map alias -> (name of the test database in use now, name before), for those that differ."""
     conf = sys.modules.get("django.conf")
-    if not _before.now.databases or conf is None:
+    if not _before.now or conf is None:
         return {}
     now: Mapping[str, Mapping[str, object]] = conf.settings.DATABASES
     names = {
         alias: (str(now.get(alias, {}).get("NAME")), str(old.get("NAME")))
-        for alias, old in _before.now.databases.items()
+        for alias, old in _before.now.items()
     }
     return {alias: both for alias, both in names.items() if both[0] != both[1]}
 
@@ -102,7 +96,7 @@ def _connections() -> dict[str, Any]:
     """Make a connection for each alias, not open yet."""
     from django.db.utils import ConnectionHandler, load_backend
 
-    settings = ConnectionHandler(copy.deepcopy(_before.now.databases)).settings
+    settings = ConnectionHandler(copy.deepcopy(_before.now)).settings
     return {
         alias: _allowed(load_backend(one["ENGINE"]).DatabaseWrapper)(one, alias)
         for alias, one in settings.items()

@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import parse_qsl, urlencode
 
-from loguru import logger
 from pydantic_core import from_json
 
 from pytest_manifest.broker.client import load_app, result_backend
@@ -184,8 +183,7 @@ class StreamReader:
         Raises StackError where the store cannot be reached: nothing is lost, read again.
         """
         with self._stack_errors("read from"):
-            if self._is_truncated is None:
-                self._is_truncated = self._was_truncated()
+            self._look_for_gaps()
             answer = self._client.xread(
                 {self._key: self.position}, count=BATCH_SIZE, block=block_ms or None
             )
@@ -218,19 +216,17 @@ class StreamReader:
     def trim(self) -> None:
         """Take out what has been read: only to be called once all of that is kept for good.
 
-        The mark of the beginning stays. What cannot be taken out now is the next time.
+        The mark of the beginning stays. What cannot be taken out now is the next time. Raises
+        StackError where the store cannot be reached.
         """
         if self._keeps_records:
             return
-        try:
-            with self._stack_errors("trimmed in"):
-                if not self._read_ids and self._trimmed_to != self._before:
-                    self._read_ids = self._earlier_ids()
-                for first in range(0, len(self._read_ids), TRIM_BATCH):
-                    self._client.xdel(self._key, *self._read_ids[first : first + TRIM_BATCH])
-                self._read_ids = []
-        except StackError as error:
-            logger.debug("{}", error)
+        with self._stack_errors("trimmed in"):
+            if not self._read_ids and self._trimmed_to != self._before:
+                self._read_ids = self._earlier_ids()
+            for first in range(0, len(self._read_ids), TRIM_BATCH):
+                self._client.xdel(self._key, *self._read_ids[first : first + TRIM_BATCH])
+            self._read_ids = []
 
     def _earlier_ids(self) -> list[str]:
         """List some records that an earlier reader has read and not removed."""
@@ -254,9 +250,7 @@ class StreamReader:
         cannot be reached.
         """
         with self._stack_errors("read from"):
-            if self._is_truncated is None:
-                self._is_truncated = self._was_truncated()
-            if self._is_truncated:
+            if self._look_for_gaps():
                 return False
             if self._mark is None:
                 self._mark = self._find_mark()
@@ -290,11 +284,16 @@ class StreamReader:
         store cannot be reached.
         """
         with self._stack_errors("read from"):
-            if self._is_truncated is None:
-                self._is_truncated = self._was_truncated()
-            if self._is_truncated and self._mark is None:
+            is_truncated = self._look_for_gaps()
+            if is_truncated and self._mark is None:
                 self._mark = self._find_mark()
-        return self._is_truncated and self._mark is not None
+        return is_truncated and self._mark is not None
+
+    def _look_for_gaps(self) -> bool:
+        """Return whether another reader has removed what this one never had; look once."""
+        if self._is_truncated is None:
+            self._is_truncated = self._was_truncated()
+        return self._is_truncated
 
     def _was_truncated(self) -> bool:
         """Tell whether records behind the position were removed: by a copy of the ledger, or since

@@ -80,8 +80,6 @@ def shown_text(text: str, secrets: Secrets = ()) -> str:
 
 def shown_entry(entry: Entry, secrets: Secrets | None = None) -> Entry:
     """Return an entry without secrets; ``secrets``: None, they are looked for in it."""
-    if not is_on():
-        return entry
     if secrets is None:
         secrets = secrets_of(entry)
     changes: dict[str, object] = {
@@ -137,8 +135,8 @@ def shown_receipt(receipt: Receipt, secrets: Secrets = ()) -> Receipt:
 
 def shown_error(error: ErrorInfo | None, secrets: Secrets = ()) -> ErrorInfo | None:
     """Return an error without secrets, and without these values."""
-    if error is None or not is_on():
-        return error
+    if error is None:
+        return None
     changes = {"message": shown_text(error.message, secrets)}
     if error.traceback is not None:
         changes["traceback"] = shown_text(error.traceback, secrets)
@@ -147,8 +145,6 @@ def shown_error(error: ErrorInfo | None, secrets: Secrets = ()) -> ErrorInfo | N
 
 def shown_verdict(verdict: Verdict, secrets: Secrets = ()) -> Verdict:
     """Return a verdict without secrets, and without these values and what was cut off of them."""
-    if not is_on():
-        return verdict
 
     def shown(text: str) -> str:
         return without_cut(shown_text(text, secrets), secrets)
