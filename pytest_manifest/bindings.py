@@ -102,12 +102,15 @@ class RawId:
         self.__name__ = text
 
 
+def _params(item: pytest.Item) -> dict[str, Any]:
+    """Return the parameters of a test, which can be anything."""
+    callspec = getattr(item, "callspec", None)
+    return {} if callspec is None else callspec.params
+
+
 def binding_of(item: pytest.Item) -> Binding | None:
     """Return the binding of a collected item, or None for a test that is bound to no manifest."""
-    callspec = getattr(item, "callspec", None)
-    if callspec is None:
-        return None
-    params: dict[str, Any] = callspec.params  # a test's parameters can be anything
+    params = _params(item)
     value = params.get(BUILTIN_ENTRY) or params.get("entry") or params.get(BUILTIN_GROUP)
     if isinstance(value, EntryId):
         return value.binding
@@ -125,14 +128,11 @@ def bindings_of(items: Iterable[pytest.Item]) -> list[Binding]:
 
 def tags_of(item: pytest.Item) -> Sequence[str]:
     """Return the tags of the entry that a test verifies."""
-    callspec = getattr(item, "callspec", None)
-    if callspec is None:
-        return ()
-    value = callspec.params.get(BUILTIN_ENTRY) or callspec.params.get("entry")
+    params = _params(item)
+    value = params.get(BUILTIN_ENTRY) or params.get("entry")
     return value.tags if isinstance(value, EntryId) else ()
 
 
 def is_builtin(item: pytest.Item) -> bool:
     """Return whether the item is a test of the built-in verification."""
-    callspec = getattr(item, "callspec", None)
-    return callspec is not None and isinstance(callspec.params.get(BUILTIN_ENTRY), EntryId)
+    return isinstance(_params(item).get(BUILTIN_ENTRY), EntryId)

@@ -353,10 +353,8 @@ class PlanBuilder:
 
 def _same_plan(path: Path, fresh: Manifest) -> bool:
     """Return whether the file holds the same entries and parameters; False for a broken file."""
-    with path.open("rb") as file:
-        first = file.readline(1_000_000)
     try:
-        header = Header.model_validate_json(first)
+        header = Header.model_validate_json(_first_line(path))
     except ValidationError:
         return False
     return (
@@ -369,12 +367,16 @@ def _same_plan(path: Path, fresh: Manifest) -> bool:
 
 def _looks_like_manifest(path: Path) -> bool:
     """Return whether a file is empty or begins with a line of JSON, as every manifest does."""
-    with path.open("rb") as file:
-        first = file.readline(1_000_000)
+    first = _first_line(path)
     try:
         return not first or isinstance(json.loads(first), dict)
     except ValueError:
         return False
+
+
+def _first_line(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.readline(1_000_000)
 
 
 def _plain(value: object) -> JsonValue:

@@ -10,30 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 T = TypeVar("T")
 End = Callable[[], None]
 
 
-class Place(Protocol):
-    """The place of an object of this process, whatever its type."""
-
-    is_of_worker: bool
-
-    @property
-    def now(self) -> object: ...
-
-    def begin(self) -> End: ...
-
-    def reset(self) -> None: ...
-
-
-_places: Final[list[Place]] = []
+_places: Final[list[ProcessState[Any]]] = []
 """All of this process, in the order in which their modules were imported."""
 
 
-def known_states() -> Sequence[Place]:
+def known_states() -> Sequence[ProcessState[Any]]:
     """Return all states of this process, whose modules were imported by now."""
     return tuple(_places)
 
@@ -79,7 +66,7 @@ class ProcessState(Generic[T]):
 def begin_session(*, is_of_worker: bool = False) -> End:
     """Begin the objects of this process anew, or a worker's alone; return what ends them."""
 
-    def places() -> list[Place]:
+    def places() -> list[ProcessState[Any]]:
         return [one for one in _places if one.is_of_worker or not is_of_worker]
 
     begun = places()

@@ -107,25 +107,16 @@ def generate() -> tuple[bytes, str]:
     return private, _public_pem(key.public_key())
 
 
-def write_private(path: Path, pem: bytes) -> None:
-    """Write a private key into a new file that only its owner can read (0600).
+def write_key(path: Path, pem: bytes, mode: int) -> None:
+    """Write a key into a new file: a private one that only its owner can read (0600).
 
     Raises SigningError where there is a file already: a key is never overwritten.
     """
-    _write_new(path, pem, 0o600)
-
-
-def write_public(path: Path, pem: str) -> None:
-    """Write a public key into a new file (0644). Raises SigningError where there is one already."""
-    _write_new(path, pem.encode(), 0o644)
-
-
-def _write_new(path: Path, data: bytes, mode: int) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(descriptor, mode)  # whatever the umask
-            file.write(data)
+            file.write(pem)
     except FileExistsError:
         raise SigningError(
             f"{path}: is there already, and a key is never overwritten; name another file"

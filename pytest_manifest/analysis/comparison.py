@@ -5,12 +5,14 @@ Compare the trees of two runs: entries whose jobs started more, fewer or worse t
 
 from __future__ import annotations
 
+import heapq
 import math
 from array import array
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import groupby
+from operator import itemgetter
 from statistics import median
 from typing import Final
 
@@ -38,16 +40,12 @@ def compare_trees(
 
     One that has none is in neither.
     """
-    earlier, later = iter(before), iter(after)
-    one, other = next(earlier, None), next(later, None)
-    while one is not None or other is not None:
-        name = min(found[0] for found in (one, other) if found is not None)
-        was: Statuses = {}
-        now: Statuses = {}
-        if one is not None and one[0] == name:
-            was, one = one[1], next(earlier, None)
-        if other is not None and other[0] == name:
-            now, other = other[1], next(later, None)
+    sides = (
+        ((name, side, counts) for name, counts in some) for side, some in enumerate((before, after))
+    )
+    for name, both in groupby(heapq.merge(*sides, key=itemgetter(0)), key=itemgetter(0)):
+        found = {side: counts for _, side, counts in both}
+        was, now = found.get(0, {}), found.get(1, {})
         if was != now:
             yield SummaryTreeChange(id=name, before=_named(was), after=_named(now))
 

@@ -78,10 +78,7 @@ class AttemptRecord:
     @property
     def place(self) -> str | None:
         """Return worker and pid as ``worker#pid``, or None where no worker received the job."""
-        name = self.worker or self.host
-        if name is None:
-            return None
-        return name if self.pid is None else f"{name}#{self.pid}"
+        return place_of(self.worker or self.host, self.pid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +140,11 @@ class EntryRecord:
     def last(self) -> AttemptRecord | None:
         """Return the attempt that the verdict is on, or that is in progress."""
         return self.attempts[-1] if self.attempts else None
+
+
+def place_of(name: str | None, pid: int | None) -> str | None:
+    """Return a worker's or host's name and a pid as ``worker#pid``; None where none is known."""
+    return name if name is None or pid is None else f"{name}#{pid}"
 
 
 def origin_text(origin: Origin) -> str:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from heapq import heappush, heappushpop
 from itertools import pairwise
 from typing import Final
@@ -294,7 +295,7 @@ class _Fold:
 
     def __init__(self, parts: RunSegments) -> None:
         self.verdicts: Counter[VerdictStatus] = Counter()
-        self.tasks: dict[str, _Task] = {}
+        self.tasks = defaultdict[str, _Task](partial(_Task, parts))
         self.parts = parts
         self.causes, self.workers = Causes(), _Workers(parts)
         self.slowest: list[tuple[float, int, EntryRecord]] = []
@@ -312,18 +313,13 @@ class _Fold:
         if record.kind is not None:
             self.verdicts[record.kind] += 1
         self.reused.update([record.reused_from.run] if record.reused_from else [])
-        self._task(record.task).add(record)
+        self.tasks[record.task].add(record)
         self.causes.add(record)
         self.attempts += max(len(record.attempts) - 1, 0)
         for attempt in record.attempts:
             self._add_attempt(attempt)
         if record.last is not None:
             self._add_times(record, record.last)
-
-    def _task(self, name: str) -> _Task:
-        if name not in self.tasks:
-            self.tasks[name] = _Task(self.parts)
-        return self.tasks[name]
 
     def _add_attempt(self, attempt: AttemptRecord) -> None:
         self.retries += attempt.retries

@@ -20,7 +20,7 @@ from typing import Final, Protocol, TypeVar
 
 from pydantic_core import from_json
 
-from pytest_manifest.analysis.records import AttemptRecord
+from pytest_manifest.analysis.records import AttemptRecord, place_of
 from pytest_manifest.ledger import Ledger
 from pytest_manifest.ledger.descendants import ToldDescendant
 from pytest_manifest.ledger.rows import receipt_of
@@ -186,8 +186,7 @@ class DescendantRecord:
     @property
     def place(self) -> str | None:
         """Return worker and pid as ``worker#pid``, or None where no worker began it."""
-        name = self.worker or self.host
-        return name if name is None or self.pid is None else f"{name}#{self.pid}"
+        return place_of(self.worker or self.host, self.pid)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,8 +37,8 @@ def keygen(
             f"{public}: is there already, and a key is never overwritten; name another file"
         )
     private_pem, public_pem = signing.generate()
-    signing.write_private(file, private_pem)
-    signing.write_public(public, public_pem)
+    signing.write_key(file, private_pem, 0o600)
+    signing.write_key(public, public_pem.encode(), 0o644)
     (key_id,) = signing.read_verifier(public_pem, str(public)).key_ids
     if json:
         write_json({"private": str(file), "public": str(public), "key_id": key_id})

@@ -66,25 +66,15 @@ def read_lines(file: IO[bytes], faults: Faults) -> Iterator[Line]:
     """
     offset = 0
     for number, raw in enumerate(file, 1):
-        line = whole_line(Line(number, offset, raw), faults)
+        line = without_bom(Line(number, offset, raw), faults)
         offset += len(raw)
-        if line is not None:
+        check_end(line, faults)
+        if not is_blank(line.raw):
             yield line
-        elif faults.enough(number):
+            continue
+        faults.add(number, BLANK)
+        if faults.enough(number):
             return
-
-
-def whole_line(line: Line, faults: Faults) -> Line | None:
-    """Return the line without a BOM, or None if it is blank.
-
-    Records a BOM, a blank line and a missing newline at its end as faults.
-    """
-    line = without_bom(line, faults)
-    check_end(line, faults)
-    if is_blank(line.raw):
-        faults.add(line.number, BLANK)
-        return None
-    return line
 
 
 def without_bom(line: Line, faults: Faults) -> Line:

@@ -30,7 +30,7 @@ from pytest_manifest.plugin.run_options import key_for_own_workers
 from pytest_manifest.plugin.session_runs import SessionRuns, StackChoice, StackKind
 from pytest_manifest.process_state import ProcessState
 from pytest_manifest.redaction.texts import redact, redact_url
-from pytest_manifest.urls import StackAddress, is_in_process
+from pytest_manifest.urls import StackAddress, is_in_process, is_rpc
 
 if TYPE_CHECKING:
     from pytest_manifest.ledger import RunInfo
@@ -328,9 +328,7 @@ def find_stack(
         session_runs.stack.wait_workers(START)
         return address, 1
     address = external_address(options, choice)
-    from pytest_manifest.results.backend_results import needs_this_process
-
-    if needs_this_process(address) and (options.audit or options.dispatch_only or options.resume):
+    if is_rpc(address.backend_url) and (options.audit or options.dispatch_only or options.resume):
         raise DispatchError(
             "results of rpc:// come back only to the process that sent the jobs, so nobody "
             "can look at them later; name a Redis or a database with --manifest-backend=URL"

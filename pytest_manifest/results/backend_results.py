@@ -443,11 +443,6 @@ class ResultReader:
             source.close()
 
 
-def needs_this_process(address: StackAddress) -> bool:
-    """Tell whether results come back to this process only (``rpc://``), so no later audit can."""
-    return is_rpc(address.backend_url)
-
-
 def parse_result(meta: Meta) -> BackendResult | None:
     """Read one stored result; None while its state is not final."""
     status = str(meta.get("status"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import parse_qsl, urlencode
@@ -164,17 +165,9 @@ class StreamReader:
 
     def renewed(self, position: str) -> StreamReader:
         """Make another reader of the stream from ``position`` on, with its own connection."""
-        other = StreamReader(
-            self._url,
-            self._key,
-            position=position,
-            keeps_records=self._keeps_records,
-            flaws=self._flaws,
-            opener=self._opener,
-            session=self.session,
-        )
-        other._is_announced, other.is_overtaken = self._is_announced, self.is_overtaken
-        other._mark, other._is_truncated = self._mark, self._is_truncated
+        other = copy(self)
+        other.position = other._before = position
+        other._trimmed_to, other._read_ids, other._client = "-", [], self._opener()
         return other
 
     def read(self, block_ms: int = 0) -> list[Mapping[str, object]]:

@@ -235,23 +235,17 @@ class JobFacts:
 
     def each(self, kind: type[AnyFact]) -> Sequence[AnyFact]:
         """Return its facts of one kind, by ``seq``."""
-        found = self._by_kind
-        if found is None:
-            found = self._sorted()
-        return found.get(kind, ())  # type: ignore[return-value]  # by its own class
+        return self._kinds().get(kind, ())  # type: ignore[return-value]  # by its own class
 
-    def _sorted(self) -> dict[type[Fact], list[Fact]]:
-        found = _by_kind(self.facts)
-        object.__setattr__(self, "_by_kind", found)
-        return found
+    def _kinds(self) -> dict[type[Fact], list[Fact]]:
+        if self._by_kind is None:
+            object.__setattr__(self, "_by_kind", _by_kind(self.facts))
+        return self._by_kind or {}
 
     @property
     def is_plain(self) -> bool:
         """Return whether all that is known of it is that it was sent, began and ended."""
-        found = self._by_kind
-        if found is None:
-            found = self._sorted()
-        if not found.keys() <= _PLAIN:
+        if not self._kinds().keys() <= _PLAIN:
             return False
         # Without a generator, as it is asked of each entry.
         return not [one for one in self.each(SendResult) if one.outcome != "published"]

@@ -14,7 +14,7 @@ from kombu import Connection
 
 from pytest_manifest.broker.attempt import Attempt, run8
 from pytest_manifest.errors import StackError
-from pytest_manifest.results.backend_results import BackendResult, ResultReader, needs_this_process
+from pytest_manifest.results.backend_results import BackendResult, ResultReader
 from pytest_manifest.schema import Entry
 from pytest_manifest.urls import StackAddress
 from tests.live.broker_support import (
@@ -241,8 +241,6 @@ def test_no_result_backend_gives_nothing(valkey: str) -> None:
     """Where results are disabled there is nothing to read, and that is no error."""
     with closing(ResultReader(address(database(valkey, 15), "disabled://"))) as reader:
         assert reader.read(["0a1b2c3d-x"]) == {}
-    assert needs_this_process(address("redis://localhost", "rpc://"))
-    assert not needs_this_process(address("redis://localhost"))
 
 
 @pytest.mark.parametrize("kind", ["redis", "rpc"])

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("in_memory")
 def signer(project: Project) -> signing.Signer:
     """A key whose public half is in ``k.pub``."""
     private, public = signing.generate()
-    signing.write_public(project.path / "k.pub", public)
+    signing.write_key(project.path / "k.pub", public.encode(), 0o644)
     return signing.read_signer(private.decode(), "key")
 
 
@@ -51,7 +51,7 @@ def test_an_order_that_is_unsigned_or_changed_sends_nothing(
     refused(project, "m.jsonl: was changed since it was signed", key)
     refused(project, "m.jsonl: was changed since it was signed", key, "--manifest-audit")
     project.manifest("m.jsonl", ENTRIES)
-    signing.write_public(project.path / "other.pub", signing.generate()[1])
+    signing.write_key(project.path / "other.pub", signing.generate()[1].encode(), 0o644)
     other = "--override-ini=manifest_public_key=other.pub"
     refused(project, "none of its signatures is of a key that is trusted", other)
     assert project.run(*REQUIRED, key).ret == 0

@@ -73,7 +73,7 @@ def test_what_a_session_has_signed_holds_in_ledger_audit_and_export(project: Pro
     told = project.run(*alone, key)
     told.assert_outcomes(passed=4, failed=2)
     told.stdout.fnmatch_lines(["*its signature does not hold*", "*it is not signed*"])
-    signing.write_public(project.path / "other.pub", signing.generate()[1])
+    signing.write_key(project.path / "other.pub", signing.generate()[1].encode(), 0o644)
     project.run(*alone, "--override-ini=manifest_receipt_key=other.pub").assert_outcomes(failed=6)
 
 
@@ -106,7 +106,7 @@ def test_a_run_that_takes_unsigned_receipts_does_not_become_signed(project: Proj
     refused = project.run(*REQUIRED, "--manifest-audit")
     assert refused.ret == pytest.ExitCode.USAGE_ERROR
     refused.stderr.fnmatch_lines(["*this run has no keys*"])
-    signing.write_public(project.path / "k.pub", signing.generate()[1])
+    signing.write_key(project.path / "k.pub", signing.generate()[1].encode(), 0o644)
     told = project.run(*REQUIRED, "--manifest-audit", "--override-ini=manifest_receipt_key=k.pub")
     told.assert_outcomes(failed=2)
     told.stdout.fnmatch_lines(["*it is not signed, and only what a trusted worker*"])
@@ -117,8 +117,8 @@ def private_key(project: Project, name: str = "w") -> Iterator[Path]:
     """The file of a private key; the public one beside it ends with .pub."""
     private, public = signing.generate()
     path = project.path / f"{name}.key"
-    signing.write_private(path, private)
-    signing.write_public(path.with_suffix(".pub"), public)
+    signing.write_key(path, private, 0o600)
+    signing.write_key(path.with_suffix(".pub"), public.encode(), 0o644)
     yield path
 
 

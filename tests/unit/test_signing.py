@@ -25,8 +25,8 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
     """The files of a private and a public key."""
     private_pem, public_pem = signing.generate()
     private, public = tmp_path / "k.key", tmp_path / "k.pub"
-    signing.write_private(private, private_pem)
-    signing.write_public(public, public_pem)
+    signing.write_key(private, private_pem, 0o600)
+    signing.write_key(public, public_pem.encode(), 0o644)
     return private, public
 
 
@@ -134,7 +134,7 @@ def test_a_signature_of_another_key_or_none_is_told(
     """With what to do next."""
     path = signed(tmp_path, pair[0])
     other = tmp_path / "other.pub"
-    signing.write_public(other, signing.generate()[1])
+    signing.write_key(other, signing.generate()[1].encode(), 0o644)
     with pytest.raises(SigningError, match="none of its signatures is of a key that is trusted"):
         check(path, other)
     signing.signature_of(path).unlink()
