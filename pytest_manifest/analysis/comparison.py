@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import heapq
 import math
-from array import array
+from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import groupby
-from operator import itemgetter
 from statistics import median
 from typing import Final
 
@@ -40,14 +39,16 @@ def compare_trees(
 
     One that has none is in neither.
     """
-    sides = (
-        ((name, side, counts) for name, counts in some) for side, some in enumerate((before, after))
-    )
-    for name, both in groupby(heapq.merge(*sides, key=itemgetter(0)), key=itemgetter(0)):
-        found = {side: counts for _, side, counts in both}
+    sides = ((one, 0) for one in before), ((one, 1) for one in after)
+    for name, both in groupby(heapq.merge(*sides, key=_name_of), key=_name_of):
+        found = {side: counts for (_, counts), side in both}
         was, now = found.get(0, {}), found.get(1, {})
         if was != now:
             yield SummaryTreeChange(id=name, before=_named(was), after=_named(now))
+
+
+def _name_of(one: tuple[tuple[str, Statuses], int]) -> str:
+    return one[0][0]
 
 
 def _named(counts: Statuses) -> dict[str, int]:
@@ -74,7 +75,7 @@ def compare(
     known_after: Container[str] = (),
     trees: Iterable[SummaryTreeChange] = (),
 ) -> SummaryComparison:
-    """Return what changed between two runs; each is read once, a digest is kept of the earlier.
+    """Return what changed between two runs; each is read once, and digests are kept.
 
     ``known_before`` and ``known_after`` are the entries of the two manifests: one that was only not
     selected in a run was neither added nor removed.
@@ -85,39 +86,50 @@ def compare(
     ``threshold`` and by at least 10 ms, both runs have ``samples`` entries of it that passed, and
     a rank sum test gives such a change a chance of less than 1 % to be none.
     """
-    side = _Totals()
-    earlier = {record.id: side.add(record) for record in before}
-    fold = _Fold(earlier)
-    later = _Totals()
-    for record in after:
-        fold.add(record, later.add(record))
-    slower, faster = fold.times.changes(threshold, samples)
+    one, other = _Totals(), _Totals()
+    was = {record.id: one.add(record) for record in before}
+    failed = {name for name, digest in was.items() if digest.fails}
+    now = {record.id: other.add(record) for record in after}
+    both = {name: (was[name], digest) for name, digest in now.items() if name in was}
+    failing = [name for name, digest in now.items() if digest.fails]
+    fixed = [name for name, digest in now.items() if name in failed and digest.outcome == "passed"]
+    times = sorted(_time_changes(was, now, samples), key=lambda change: change.ratio)
+
+    def changes(names: Iterable[str]) -> list[SummaryChange]:
+        return [_change(name, was.get(name), now[name]) for name in names]
+
     return SummaryComparison(
-        before=side.document(before_run),
-        after=later.document(after_run),
-        newly_failing=fold.newly_failing,
-        fixed=fold.fixed,
-        still_failing=fold.still_failing,
-        added=[name for name in fold.added if name not in known_before],
-        removed=[n for n in earlier if n not in fold.seen and n not in known_after],
-        slower=slower,
-        faster=faster,
-        changed_results=fold.changed_results,
+        before=one.document(before_run),
+        after=other.document(after_run),
+        newly_failing=changes(name for name in failing if name not in failed),
+        fixed=changes(fixed),
+        still_failing=changes(name for name in failing if name in failed),
+        added=[name for name in now if name not in was and name not in known_before],
+        removed=[name for name in was if name not in now and name not in known_after],
+        slower=[change for change in reversed(times) if change.ratio > threshold],
+        faster=[change for change in times if change.ratio < 1 / threshold],
+        changed_results=[
+            SummaryResultChange(id=name, task=late.task, before=early.result, after=late.result)
+            for name, (early, late) in both.items()
+            if early.task == late.task and early.result and late.result
+            if early.result != late.result
+        ],
         threshold=threshold,
         samples=samples,
-        changed_trees=[one for one in trees if one.id in fold.seen],
+        changed_trees=[one for one in trees if one.id in both],
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Digest:
-    """The values by which an entry is compared."""
+    """The values by which an entry is compared; ``passed_in``: its runtime (s), if it passed."""
 
     task: str
     kind: VerdictStatus | None
     outcome: Outcome
-    runtime: float | None
+    passed_in: float | None
     result: str | None
+    sentence: str
 
     @property
     def fails(self) -> bool:
@@ -144,8 +156,9 @@ class _Totals:
             task=record.entry.task,
             kind=record.kind,
             outcome=record.outcome,
-            runtime=None if last is None else last.runtime,
+            passed_in=last.runtime if last is not None and record.outcome == "passed" else None,
             result=None if receipt is None or record.kind == "forged" else _result(receipt),
+            sentence=record.sentence or "",
         )
 
     def document(self, run: str) -> SummarySide:
@@ -162,115 +175,55 @@ def _result(receipt: Receipt) -> str | None:
     return json_sha256(receipt.result)
 
 
-class _Fold:
-    """The comparison of the later run's entries with their digests in the earlier one."""
-
-    def __init__(self, earlier: dict[str, _Digest]) -> None:
-        self._earlier = earlier
-        self.times = _Times()
-        for digest in earlier.values():
-            self.times.add_earlier(digest)
-        self.seen: set[str] = set()
-        self.newly_failing: list[SummaryChange] = []
-        self.fixed: list[SummaryChange] = []
-        self.still_failing: list[SummaryChange] = []
-        self.added: list[str] = []
-        self.changed_results: list[SummaryResultChange] = []
-
-    def add(self, record: EntryRecord, now: _Digest) -> None:
-        before = self._earlier.get(record.id)
-        self.times.add_later(before, now)
-        if before is None:
-            self.added.append(record.id)
-        else:
-            self.seen.add(record.id)
-            self._compare_results(record.id, before, now)
-        change = _change(record, before)
-        if now.fails:
-            still = before is not None and before.fails
-            (self.still_failing if still else self.newly_failing).append(change)
-        elif before is not None and before.fails and now.outcome == "passed":
-            self.fixed.append(change)
-
-    def _compare_results(self, name: str, before: _Digest, now: _Digest) -> None:
-        if before.task != now.task or not before.result or not now.result:
-            return
-        if before.result != now.result:
-            change = SummaryResultChange(
-                id=name, task=now.task, before=before.result, after=now.result
-            )
-            self.changed_results.append(change)
-
-
-def _change(record: EntryRecord, before: _Digest | None) -> SummaryChange:
-    sentence = "" if record.verdict is None else record.verdict.sentence
+def _change(name: str, before: _Digest | None, after: _Digest) -> SummaryChange:
     was = None if before is None else before.kind
     return SummaryChange(
-        id=record.id, task=record.task, before=was, after=record.kind, sentence=sentence
+        id=name, task=after.task, before=was, after=after.kind, sentence=after.sentence
     )
 
 
-class _Times:
-    """Runtimes by task: of entries in both runs, and of all."""
+def _time_changes(
+    was: Mapping[str, _Digest], now: Mapping[str, _Digest], samples: int
+) -> Iterator[SummaryTimeChange]:
+    """Yield how tasks' times changed, by task, where that is more than chance.
 
-    def __init__(self) -> None:
-        self._all: tuple[dict[str, array[float]], dict[str, array[float]]] = ({}, {})
-        self._same: dict[str, tuple[array[float], array[float]]] = {}
-
-    def add_earlier(self, digest: _Digest) -> None:
-        self._add(0, digest)
-
-    def add_later(self, before: _Digest | None, now: _Digest) -> None:
-        self._add(1, now)
-        if before is None or before.task != now.task:
-            return
-        then, present = _passed(before), _passed(now)
-        if then is not None and present is not None:
-            pair = self._same.setdefault(now.task, (array("d"), array("d")))
-            pair[0].append(then)
-            pair[1].append(present)
-
-    def _add(self, side: int, digest: _Digest) -> None:
-        runtime = _passed(digest)
-        if runtime is not None:
-            self._all[side].setdefault(digest.task, array("d")).append(runtime)
-
-    def changes(
-        self, threshold: float, samples: int
-    ) -> tuple[list[SummaryTimeChange], list[SummaryTimeChange]]:
-        """Return what became slower, largest ratio first, and faster, smallest first."""
-        found = [self._change(task, samples) for task in sorted(self._all[1])]
-        significant = sorted(
-            (change for change in found if change is not None), key=lambda c: c.ratio
-        )
-        slower = [change for change in reversed(significant) if change.ratio > threshold]
-        return slower, [change for change in significant if change.ratio < 1 / threshold]
-
-    def _change(self, task: str, samples: int) -> SummaryTimeChange | None:
-        """Return how a task's times changed, where that is more than chance."""
-        nothing = array("d")
-        same = task in self._same
-        before, after = self._same.get(
-            task, (self._all[0].get(task, nothing), self._all[1].get(task, nothing))
-        )
+    Times of entries that both runs have are compared with one another; of a task that has none of
+    these, all of each run.
+    """
+    same: dict[str, tuple[list[float], list[float]]] = {}
+    for name, late in now.items():
+        early = was.get(name)
+        if early is None or early.passed_in is None or late.passed_in is None:
+            continue
+        if early.task == late.task:
+            pair = same.setdefault(late.task, ([], []))
+            pair[0].append(early.passed_in)
+            pair[1].append(late.passed_in)
+    earlier, later = _by_task(was.values()), _by_task(now.values())
+    for task in sorted(later):
+        before, after = same.get(task, (earlier[task], later[task]))
         if min(len(before), len(after)) < max(samples, 1):
-            return None
-        then, now = median(before), median(after)
-        if abs(now - then) < NOTICEABLE or then <= 0 or rank_sum_p(before, after) >= CHANCE:
-            return None
-        return SummaryTimeChange(
+            continue
+        then, present = median(before), median(after)
+        if abs(present - then) < NOTICEABLE or then <= 0 or rank_sum_p(before, after) >= CHANCE:
+            continue
+        yield SummaryTimeChange(
             task=task,
             before=then,
-            after=now,
-            ratio=now / then,
+            after=present,
+            ratio=present / then,
             samples_before=len(before),
             samples_after=len(after),
-            same=same,
+            same=task in same,
         )
 
 
-def _passed(digest: _Digest) -> float | None:
-    return digest.runtime if digest.outcome == "passed" else None
+def _by_task(digests: Iterable[_Digest]) -> defaultdict[str, list[float]]:
+    found: defaultdict[str, list[float]] = defaultdict(list)
+    for one in digests:
+        if one.passed_in is not None:
+            found[one.task].append(one.passed_in)
+    return found
 
 
 def rank_sum_p(first: Sequence[float], second: Sequence[float]) -> float:
