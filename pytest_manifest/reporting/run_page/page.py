@@ -12,6 +12,7 @@ import html
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cache
@@ -60,25 +61,12 @@ _MAP: Final = re.compile(r"(//|/\*)# sourceMappingURL=[^\s*]+( \*/)?")
 """Links to source maps, which a browser would look for; the page has none."""
 
 
-@dataclass(frozen=True)
-class PageFrame:
-    """The page before and after its data."""
-
-    _head: str
-    _tail: str
-
-    def before(self, title: str) -> bytes:
-        """Return everything before the data; ``title`` is HTML."""
-        return self._head.replace("{{title}}", title, 1).encode()
-
-    def after(self) -> bytes:
-        """Return everything after the data."""
-        return self._tail.encode()
-
-
 @cache
-def page_frame() -> PageFrame:
-    """Return the template with styles, scripts and a policy that allows just these."""
+def _frame() -> tuple[str, str]:
+    """Return what stands before the data, and behind it: the template with styles and scripts.
+
+    Its policy allows just these.
+    """
     styles = [_vendored(name) for name in STYLES] + [_asset("page.css")]
     ours = "".join(_asset(name) for name in SCRIPTS)
     scripts = [_vendored(name) for name in LIBRARIES]
@@ -92,7 +80,7 @@ def page_frame() -> PageFrame:
     head = head.replace("{{styles}}", "".join(f"<style>{css}</style>\n" for css in styles))
     tail = tail.replace("{{licences}}", _licences())
     tail = tail.replace("{{scripts}}", "".join(f"<script>{js}</script>\n" for js in scripts))
-    return PageFrame(head, tail)
+    return head, tail
 
 
 def _licences() -> str:
@@ -111,12 +99,8 @@ def _vendored(name: str) -> str:
 
 
 def _hashes(texts: list[str]) -> str:
-    return " ".join(_hash(text) for text in texts)
-
-
-def _hash(text: str) -> str:
-    digest = hashlib.sha256(text.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"
+    digests = [hashlib.sha256(text.encode()).digest() for text in texts]
+    return " ".join(f"'sha256-{base64.b64encode(one).decode()}'" for one in digests)
 
 
 BLOCK: Final = 200
@@ -210,15 +194,16 @@ def write_page(
 
     Returns the statistics of the same pass. Raises OSError if it cannot be written.
     """
-    frame = page_frame()
+    head, tail = _frame()
+    title = html.escape(pictured(_page_title(metadata.info)))
     folder_of(path, mode)
     with atomic_file(path, mode) as file:
-        file.write(frame.before(html.escape(pictured(_page_title(metadata.info)))))
+        file.write(head.replace("{{title}}", title, 1).encode())
         body = _Body(file, metadata)
         tree_end = None if metadata.trees is None else metadata.trees.ended
         found = statistics(body.written(records), metadata.info, metadata.segments, tree_end)
         body.finish(found)
-        file.write(frame.after())
+        file.write(tail.encode())
     return found
 
 
@@ -323,7 +308,9 @@ def write_run_page(report: RunReport, run: Run) -> None:
         return
     path = page_path(report.options.report, run.info.run, alone=len(report.runs) == 1)
     with report.writing("the run page was not written", run):
-        comparison = _comparison(report, run)
+        comparison = None
+        with suppress(ManifestToolError):  # which the summary says
+            comparison = comparison_or_last(run, report.config)
         sections = _sections(report, run)
         name = short_path(run.manifest.path, report.options.root)
         again = RunAgain(name, report.options.stack_arguments)
@@ -346,14 +333,6 @@ def _sections(report: RunReport, run: Run) -> list[dict[str, object]]:
 def page_path(report: Path, run: str, *, alone: bool) -> Path:
     """Return the file that was asked for; of several runs each has its own beside it."""
     return report if alone else report.with_name(f"{report.stem}-{run}{report.suffix}")
-
-
-def _comparison(report: RunReport, run: Run) -> SummaryComparison | None:
-    """Return the comparison; None if there is none or it cannot be read, which the summary says."""
-    try:
-        return comparison_or_last(run, report.config)
-    except ManifestToolError:
-        return None
 
 
 def script_json(value: object) -> str:
