@@ -138,7 +138,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ManifestFi
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if OUR_ARGUMENTS.isdisjoint(metafunc.fixturenames):
         return
-    from pytest_manifest.plugin.parametrize import generate_tests
+    from pytest_manifest.plugin.collection import generate_tests
 
     generate_tests(metafunc)
 
@@ -172,6 +172,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         from pytest_manifest.plugin.loop import ShortProtocol
 
         manager.register(ShortProtocol(), SHORT)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if (state := known_session(session.config)) is not None:
+        _hook_up(session.config, state)  # a planning fixture that a test asks for has made it
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

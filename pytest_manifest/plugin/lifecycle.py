@@ -234,7 +234,7 @@ class SessionHooks:
     ) -> Generator[None, object, object]:
         if not self._state.manifests.tags:
             return (yield)
-        from pytest_manifest.plugin.parametrize import shown_to_selection
+        from pytest_manifest.plugin.collection import shown_to_selection
 
         with shown_to_selection(items):
             return (yield)
