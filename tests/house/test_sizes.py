@@ -17,8 +17,8 @@ from tests.page_tables import rows
 
 MOST_LINES = 600
 BOUNDS = {
-    "modules of the package": 248,
-    "lines of code of the package": 42_247,
+    "modules of the package": 247,
+    "lines of code of the package": 42_250,
     "options": 31,
     "options and settings": 50,
     "words of the documents": 54_859,
