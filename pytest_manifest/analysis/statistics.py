@@ -427,8 +427,6 @@ class RunSegments:
         # Before the first recorded segment there may have been one that was not recorded.
         self.begins = [part.started for part in parts]
         self._stops = [None, *(part.stopped for part in parts)]
-        self._last: tuple[AttemptRecord, tuple[datetime, datetime] | None] | None = None
-        """The attempt requested last: several sums request the same one in a row."""
 
     def number(self, moment: datetime) -> int:
         """Return the number of the segment that a time is in."""
@@ -439,11 +437,6 @@ class RunSegments:
 
         A job that a stop cut off ran until then. Where only one of both is known, it is both.
         """
-        if self._last is None or self._last[0] is not attempt:
-            self._last = attempt, self._execution(attempt)
-        return self._last[1]
-
-    def _execution(self, attempt: AttemptRecord) -> tuple[datetime, datetime] | None:
         # A worker's clock may be behind ours, which dates the sending.
         started, ended = (
             _not_before(attempt.sent_at, moment)

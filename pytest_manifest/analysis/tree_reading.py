@@ -58,43 +58,28 @@ def nested(root: str, tasks: Iterable[Task]) -> list[tuple[int, Task]]:
     the tasks stands below the root; the root may be left out.
     """
     known = {task.task_id: task for task in tasks}
-    children: dict[str, list[Task]] = {}
+    children: dict[str | None, list[Task]] = {}
     for task in known.values():
         if task.task_id != root:
-            parent = task.parent if task.parent in known else root
-            children.setdefault(parent or root, []).append(task)
-    for some in children.values():
-        some.sort(key=_order)
+            children.setdefault(task.parent if task.parent in known else root, []).append(task)
     ordered: list[tuple[int, Task]] = []
     left = set(known)
-    depth = 0
-    if root in known:
-        ordered.append((0, known[root]))
-        left.discard(root)
-        depth = 1
-    _descend(children, children.get(root, ()), depth, ordered, left)
+
+    def descend(depth: int, some: Sequence[Task]) -> None:
+        """Add these and all below them, without recursion: a chain may be thousands long."""
+        waiting = [(depth, task) for task in sorted(some, key=_order, reverse=True)]
+        while waiting:
+            deep, task = waiting.pop()
+            if task.task_id in left:
+                left.discard(task.task_id)
+                ordered.append((deep, task))
+                below = sorted(children.get(task.task_id, ()), key=_order, reverse=True)
+                waiting += ((deep + 1, child) for child in below)
+
+    descend(0, [known[root]] if root in known else children.get(root, []))
     while left:  # a circle, which no run of Celery makes
-        first = min((known[task_id] for task_id in left), key=_order)
-        _descend(children, (first,), depth, ordered, left)
+        descend(int(root in known), [min((known[one] for one in left), key=_order)])
     return ordered
-
-
-def _descend(
-    children: Mapping[str, Sequence[Task]],
-    first: Sequence[Task],
-    depth: int,
-    ordered: list[tuple[int, Task]],
-    left: set[str],
-) -> None:
-    """Append these tasks and all below them, without recursion: a chain may be thousands long."""
-    waiting = [(depth, task) for task in reversed(first)]
-    while waiting:
-        deep, task = waiting.pop()
-        if task.task_id not in left:
-            continue
-        left.discard(task.task_id)
-        ordered.append((deep, task))
-        waiting += ((deep + 1, child) for child in reversed(children.get(task.task_id, ())))
 
 
 def critical_path(root: str, tasks: Iterable[Task]) -> list[Task]:

@@ -162,18 +162,18 @@ def without_cut(text: str, secrets: Iterable[str]) -> str:
 
 def _without_end(text: str, secret: str) -> str:
     """Hide the end of the secret with which the text begins."""
-    for size in range(min(len(text), len(secret), _LONGEST_CUT), _SHORTEST_CUT - 1, -1):
-        if secret.endswith(text[:size]):
-            return HIDDEN + text[size:]
-    return text
+    size = next((size for size in _sizes(text, secret) if secret.endswith(text[:size])), 0)
+    return HIDDEN + text[size:] if size else text
 
 
 def _without_beginning(text: str, secret: str) -> str:
     """Hide the beginning of the secret with which the text ends."""
-    for size in range(min(len(text), len(secret), _LONGEST_CUT), _SHORTEST_CUT - 1, -1):
-        if secret.startswith(text[-size:]):
-            return text[:-size] + HIDDEN
-    return text
+    size = next((size for size in _sizes(text, secret) if secret.startswith(text[-size:])), 0)
+    return text[:-size] + HIDDEN if size else text
+
+
+def _sizes(text: str, secret: str) -> range:
+    return range(min(len(text), len(secret), _LONGEST_CUT), _SHORTEST_CUT - 1, -1)
 
 
 def may_hold_secret(text: str) -> bool:
