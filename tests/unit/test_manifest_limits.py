@@ -103,3 +103,9 @@ def test_a_file_that_is_wrong_everywhere_is_not_read_to_its_end(refused: Refused
     assert len(said) == MAX_FAULTS + 1
     assert "up to line " in said[-1]
     assert int(said[-1].split("line ")[1].split(",")[0]) < 20 * MOST_COUNTED
+
+
+def test_of_a_line_with_very_many_faults_their_number_is_reported(refused: Refused) -> None:
+    """Each that is worded takes memory until it is."""
+    said = refused(entry("a", **{f"x{n}": n for n in range(2 * MOST_COUNTED)}))
+    assert said == "m.jsonl:1: the line has 2,000 faults; correct what writes it"
