@@ -139,17 +139,6 @@ def test_a_job_that_started_nothing_costs_no_query(trees: Trees) -> None:
     assert properties_of("a", stored, INFO.run, trees.ledger)
 
 
-def test_the_line_of_a_run_counts_descendants(trees: Trees) -> None:
-    """And says nothing where there are none."""
-    trees.entry("a")
-    assert descendants.run_phrase(trees.ledger) == ""
-    for number in range(1234):
-        trees.child("t-a", f"c{number}", kind=None)
-    assert descendants.run_phrase(trees.ledger) == "; 1,234 descendants: 1,234 pending"
-    trees.child("t-a", "last", kind="failed")
-    assert descendants.run_phrase(trees.ledger) == "; 1,235 descendants: 1 failed, 1,234 pending"
-
-
 def test_one_line_says_of_how_many_entries_they_are_not_known(trees: Trees) -> None:
     """With the reasons; none where all are known."""
     trees.entry("a")
