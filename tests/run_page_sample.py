@@ -31,6 +31,7 @@ from pytest_manifest.schema import (
     VerdictStatus,
 )
 from pytest_manifest.schema.statuses import outcome_of
+from pytest_manifest.verdict.problems import ProcessEnded
 
 RUN: Final = "20260317-214005-5f1c9a2e"
 BEGAN: Final = datetime(2026, 3, 17, 21, 40, 5, tzinfo=timezone.utc)
@@ -256,11 +257,14 @@ def _verdict(entry: Entry, kind: VerdictStatus, *, raises: bool, nasty: str) -> 
         "lost": "No worker and no queue has the job any more; it was sent once. "
         "Send it again with --manifest-resume.",
         "timed_out": "The task ran longer than its timeout of 300 s and was stopped.",
-        "crashed": "The worker process ended while it ran the job; see the worker's log.",
         "skipped": "It was not sent: 'ingest' did not pass, which it comes after.",
     }
     mismatches: list[Mismatch] = []
     sentence = sentences.get(kind, "")
+    reason: dict[str, object] | None = None
+    if kind == "crashed":
+        why = ProcessEnded(worker="celery@render-1", exit_code=-9)
+        sentence, reason = why.sentence(kind), why.document()
     if kind == "failed" and raises:
         sentence = (
             "The task failed on celery@render-1 with UnsupportedImageError where it was to succeed."
@@ -274,7 +278,12 @@ def _verdict(entry: Entry, kind: VerdictStatus, *, raises: bool, nasty: str) -> 
         mismatches = [Mismatch(path="result.height", expected="360", actual="361")]
     clean = nasty.encode("utf-8", "replace").decode()
     return Verdict(
-        verdict=kind, entry=entry.id, attempt=1, sentence=sentence + clean, mismatches=mismatches
+        verdict=kind,
+        entry=entry.id,
+        attempt=1,
+        sentence=sentence + clean,
+        reason=reason,
+        mismatches=mismatches,
     )
 
 

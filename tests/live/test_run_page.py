@@ -736,7 +736,7 @@ def test_a_cause_says_what_to_do(browser: Browser, file: Path, records: list[Ent
     """Its next step, the command for its first entry, to be copied, and the log of its worker."""
     with shown(browser, file) as page:
         crashed = page.locator("#causes li", has_text="crashed").first
-        assert "Next see the worker's log" in crashed.inner_text()
+        assert "Next look at the worker's log" in crashed.inner_text()
         first = page.locator("#causes li").first
         name = first.locator(".cause-foot a").first.inner_text()
         command = f"pytest --manifest=nightly.jsonl 'nightly.jsonl::entry[{name}]'"
