@@ -188,7 +188,7 @@ def _heading(summary: RunSummary, name: str) -> str:
         verdicts += f" ({reused} reused)"
     trees = found.descendants
     started = f"; {counts_text(trees.statuses)}" if trees.number else ""
-    origin = f", shard {run.shard}" if run.shard else ""
+    origin = f", shard {run.shard.replace('/', ' of ')}" if run.shard else ""
     if run.merged:
         origin = f", merged of {plural(len(run.merged), 'run')}"
     entries = many(found.entries, "entry")

@@ -329,9 +329,11 @@ class Engine:
     def _send_some(self) -> None:
         self._schedule.forget_ended(self.pending.awaits)
         self._block_beyond_budget()
+        if self._sender is not None:
+            self._recorder.record_unsent(self._sender.overdue(time.monotonic()), "timed_out")
         if self._sender is not None and self._sender.has_room:
             error = self._sender.send_some()
-            self._recorder.record_refused(self._sender.refused())
+            self._recorder.record_unsent(self._sender.refused(), "rejected")
             if error is not None:
                 self._note_outage(self._sending, error)
             elif self._sending.close() and self._search is not None:

@@ -149,18 +149,22 @@ class PendingAttempts:
         attempt: Attempt,
         sent: float,
         sent_at: datetime | None = None,
+        *,
+        tried: float | None = None,
         facts: Sequence[JobFact] | None = None,
     ) -> None:
         """Wait for this attempt, which was sent at this moment.
 
-        ``facts``: all that there are of it, where these are known.
+        Its deadline counts from when it was first ``tried``, where that was earlier. ``facts``: all
+        that there are of it, where these are known.
         """
         entry = attempt.entry
         job = PendingAttempt(attempt.run, entry, attempt.number, attempt.task_id, sent, sent_at)
         job.facts = None if facts is None else list(facts)
         self.by_task_id[attempt.task_id] = job
         if entry.deadline is not None:
-            heapq.heappush(self._due, _Due(sent + entry.deadline, attempt.task_id))
+            when = (sent if tried is None else tried) + entry.deadline
+            heapq.heappush(self._due, _Due(when, attempt.task_id))
 
     def track_descendant(self, job: PendingAttempt) -> None:
         """Wait for a descendant; the deadline of its attempt's entry holds for it, too."""

@@ -11,10 +11,11 @@ from __future__ import annotations
 import time
 from array import array
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from heapq import merge
+from itertools import islice
 
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.broker.publisher import Publisher, PublishResult
@@ -29,7 +30,7 @@ from pytest_manifest.schema.facts import Sending, SendOutcome, SendResult
 from pytest_manifest.schema.run_facts import JobFact
 from pytest_manifest.schema.statuses import BAD, STATUSES
 from pytest_manifest.verdict import problems
-from pytest_manifest.verdict.problems import NotMade
+from pytest_manifest.verdict.problems import NeverTaken, NotMade
 from pytest_manifest.verdict.reasons import Problem
 
 CHAIN_SHOWN = 4
@@ -211,6 +212,14 @@ class Schedule:
         for attempt in reversed(attempts):
             self._ready.appendleft(attempt)
 
+    def first(self, number: int) -> list[Attempt]:
+        """Return up to so many that come next; they stay queued."""
+        return list(islice(self._ready, number))
+
+    def withdraw(self, attempts: Collection[Attempt]) -> None:
+        """Remove these of the :meth:`first` ones: they will not be sent."""
+        self._ready.remove(attempt.task_id for attempt in attempts)
+
     def add(self, attempt: Attempt) -> Skipped | None:
         """Queue one more attempt of an entry that was sent before; skip it where sending is
         over."""
@@ -345,6 +354,8 @@ class Sender:
         self.uncertain: set[str] = set()
         """Task ids whose message may have got lost on its way to the broker."""
         self._refused: list[Skipped] = []
+        self._tried: dict[str, float] = {}
+        """Task id -> when it was first tried, of what the broker did not certainly take then."""
 
     @property
     def has_room(self) -> bool:
@@ -366,7 +377,7 @@ class Sender:
         self._was_full = len(batch) >= self._window - len(self._pending)
         result, seq = self._publish(batch)
         now = time.monotonic()
-        unsent = set(result.unsent)
+        unsent, uncertain = set(result.unsent), set(result.uncertain)
         usual = _sent_once(seq, self._sent_at)
         for attempt in batch:
             if attempt.task_id in result.refused:
@@ -377,9 +388,14 @@ class Sender:
                 sent_at = self._sent_at if self._repeats[name] == 0 else None
                 is_usual = attempt.number == 1 and name not in self._sendings
                 known = usual if is_usual else None
-                self._pending.track(attempt, now, sent_at, facts=known)
-        self.uncertain.update(result.uncertain)
+                first = self._tried.pop(name, None)
+                self._pending.track(attempt, now, sent_at, tried=first, facts=known)
+                if attempt.task_id in uncertain:
+                    self._tried[attempt.task_id] = now if first is None else first
+        self.uncertain.update(uncertain)
         self._schedule.put_back([a for a in batch if a.task_id in unsent])
+        for task_id in result.unsent:
+            self._tried.setdefault(task_id, now)
         if result.error is None:
             return None
         return StackError(f"the broker failed while jobs were being sent: {result.error}")
@@ -388,6 +404,27 @@ class Sender:
         """Return what the broker will never take, and why; each once."""
         refused, self._refused = self._refused, []
         return refused
+
+    def overdue(self, now: float) -> list[Skipped]:
+        """Withdraw and return what could not be sent before its deadline.
+
+        The deadline counts from the first try: an outage may never end, and a message that got lost
+        on its way is published again.
+        """
+        if not self._tried:
+            return []
+        # What was put back comes first, after further attempts that were added since.
+        waiting = self._schedule.first(len(self._tried) + BATCH)
+        skipped = [
+            Skipped(one, NeverTaken(limit=one.entry.deadline))
+            for one in waiting
+            if one.entry.deadline is not None
+            and now >= self._tried.get(one.task_id, now) + one.entry.deadline
+        ]
+        self._schedule.withdraw([one.attempt for one in skipped])
+        for one in skipped:
+            self._tried.pop(one.attempt.task_id, None)
+        return skipped
 
     def resend(self, attempt: Attempt) -> bool:
         """Publish again a message that certainly got lost on its way; return False where that is no

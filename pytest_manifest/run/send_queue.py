@@ -224,6 +224,10 @@ class _Lane:
         self._next += 1
         return self._rest[self._next - 1]
 
+    def discard(self, place: int) -> None:
+        left = [one for one in self if one != place]
+        self._front, self._rest, self._next = [], array("q", left), 0
+
 
 class SendQueue:
     """Queue attempts in the order in which they are sent, by their positions among others.
@@ -289,6 +293,21 @@ class SendQueue:
     def appendleft(self, attempt: Attempt) -> None:
         self._lowest -= 1
         self._add(attempt, self._lowest, _Lane.appendleft)
+
+    def remove(self, task_ids: Iterable[str]) -> None:
+        gone = set(task_ids)
+        found: list[tuple[int, Attempt]] = []
+        for place in merge(*self._lanes.values()):
+            if len(found) == len(gone):
+                break
+            attempt = self._attempt(place)
+            if attempt.task_id in gone:
+                found.append((place, attempt))
+        for place, attempt in found:  # not above: that goes through the lanes
+            lane = self._lane_of(attempt)
+            lane.discard(place)
+            self._added.pop(place, None)
+            self._offer(lane)
 
     def clear(self) -> None:
         for held in (self._lanes, self._added, self._open, self._waiting):

@@ -14,7 +14,7 @@ from pytest_manifest.ledger.jobs import BATCH
 from pytest_manifest.results.collector import ReceiptBatch
 from pytest_manifest.run import casebook
 from pytest_manifest.run.connections import EngineContext, WorkerDeaths
-from pytest_manifest.run.fact_log import withheld
+from pytest_manifest.run.fact_log import stamp, withheld
 from pytest_manifest.run.inflight import PendingAttempt
 from pytest_manifest.run.intake import Intake, UnconfirmedEnds
 from pytest_manifest.run.schedule import Skipped
@@ -125,14 +125,18 @@ class VerdictRecorder:
         self._record(lambda: [*self._settle(task_ids), *self._conclude_trees()])
         self._revoke_quarantined()
 
-    def record_refused(self, refused: Sequence[Skipped]) -> None:
-        """Record the verdicts of what the broker refuses, so that it will never be sent."""
-        if not refused:
+    def record_unsent(self, unsent: Sequence[Skipped], status: VerdictStatus) -> None:
+        """Record the verdicts of what will never be sent: refused, or overdue within an outage."""
+        if not unsent:
             return
-        entries = [one.attempt.entry for one in refused]
-        if self._schedule.budget is not None:
-            for one in refused:
-                self._schedule.budget.cancel(one.attempt.task_id)
+        entries = [one.attempt.entry for one in unsent]
+        for one in unsent:
+            task_id, limit = one.attempt.task_id, one.attempt.entry.deadline
+            if status == "timed_out" and limit is not None:
+                over = facts.TimeOver(**stamp(task_id), of="deadline", limit=limit)
+                self._facts.add(one.attempt.entry.id, over)
+            if self._schedule.budget is not None:
+                self._schedule.budget.cancel(task_id)
 
         def judged() -> Iterator[casebook.Evaluated]:
             for one in self._cases.judging.each(entries):

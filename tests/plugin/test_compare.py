@@ -124,7 +124,7 @@ def test_quietly_it_is_a_phrase(project: Project) -> None:
         (["--manifest-compare=nowhere"], "*nowhere: there is no such run, and no such file*"),
         (["--manifest-compare=jobs.py"], "*jobs.py: this is not a ledger that can be read*"),
         (["--manifest-compare=2"], "*'2' begins several runs (2b, 2a); write more of the id*"),
-        ([LAST, "--manifest-dispatch-only"], "*is shown at a run's end*"),
+        ([LAST, "--manifest-dispatch-only"], "*leave out --manifest-compare*"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_before_anything_is_sent(

@@ -31,11 +31,23 @@ def refuse(made: Rig, name: str) -> None:
     made.publisher.publish = refusing  # type: ignore[method-assign]  # this one world's broker
 
 
-def test_a_deadline_counts_from_the_sending() -> None:
-    """What was held up by an outage is sent, and has all of its time."""
-    with rig(Plan((entry("a", deadline=5.0),))) as made:
+def test_a_deadline_counts_while_an_outage_is_waited_for() -> None:
+    """An entry that cannot be sent has its verdict at its deadline; the others wait on."""
+    with rig(Plan((entry("a", deadline=5.0), entry("b"), entry("c", after=["a"])))) as made:
         made.world.broker_down = made.world.clock.now + OUTAGE_LIMIT / 2
-        made.run(OUTAGE_LIMIT / 2 + 3.0)
+        made.run(10)
+        assert made.kinds() == {"a": "timed_out", "c": "skipped"}
+        made.run(OUTAGE_LIMIT)
+        made.finish()
+        assert made.kinds() == {"a": "timed_out", "b": "passed", "c": "skipped"}
+        assert made.task_id("a") not in made.world.published
+
+
+def test_a_deadline_that_is_not_over_when_the_broker_is_back_is_no_matter() -> None:
+    """What was held up is sent, and has the rest of its time."""
+    with rig(Plan((entry("a", deadline=20.0),))) as made:
+        made.world.broker_down = made.world.clock.now + 10.0
+        made.run(15)
         made.finish()
         assert made.kinds() == {"a": "passed"}
 

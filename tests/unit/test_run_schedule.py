@@ -169,6 +169,21 @@ def test_what_could_not_be_sent_comes_first_again() -> None:
     assert names(schedule.take(9)) == ["e0", "e1", "e2", "e3"]
 
 
+def test_what_is_withdrawn_is_not_sent() -> None:
+    """Whatever comes next may be looked at and taken out; the rest keeps its order."""
+    schedule = Schedule(plain(5))
+    schedule.start()
+    assert names(schedule.first(3)) == ["e0", "e1", "e2"]
+    first, _, third = schedule.first(3)
+    schedule.withdraw([first, third])
+    schedule.withdraw([])
+    assert names(schedule.first(9)) == ["e1", "e3", "e4"]
+    schedule.withdraw([first])
+    assert names(schedule.take(2)) == ["e1", "e3"]
+    schedule.withdraw(schedule.first(9))
+    assert schedule.exhausted
+
+
 def test_another_attempt_goes_first_as_long_as_something_is_sent() -> None:
     """After that it is held, by the reason for which nothing is sent any more."""
     schedule = Schedule(plain(3))

@@ -112,12 +112,14 @@ def test_the_next_one_is_looked_at_and_stays(manifest: Manifest) -> None:
     assert queue.next_sendable() is None
 
 
-STEP = st.sampled_from(["pop", "left", "right"])
+STEP = st.one_of(
+    st.just("pop"), st.just("left"), st.just("right"), st.tuples(st.just("out"), st.integers(0, 3))
+)
 
 
-@example(size=0, steps=["right", "right", "pop", "left", "left"], by_keys=True)
+@example(size=0, steps=["right", "right", "pop", "left", "left", ("out", 3)], by_keys=True)
 @given(st.integers(0, 6), st.lists(STEP, max_size=30), st.booleans())
-def test_a_queue_is_a_queue(size: int, steps: list[str], by_keys: bool) -> None:
+def test_a_queue_is_a_queue(size: int, steps: list[object], by_keys: bool) -> None:
     """Whatever is put where: as a deque of all attempts would have it, also where keys count."""
     known = [attempt_of(RUN, Entry(id=f"e-{n}", task="t"), 1) for n in range(10)]
     new = iter(attempt_of(RUN, Entry(id=f"n-{n}", task="t"), 2) for n in range(100))
@@ -134,6 +136,10 @@ def test_a_queue_is_a_queue(size: int, steps: list[str], by_keys: bool) -> None:
         elif step == "right":
             expected.append(next(new))
             queue.append(expected[-1])
+        elif isinstance(step, tuple):
+            gone = list(expected)[: step[1] : 2]
+            queue.remove(attempt.task_id for attempt in gone)
+            expected = deque(attempt for attempt in expected if attempt not in gone)
         assert list(queue) == list(expected)
         assert bool(queue) == bool(expected)
     queue.clear()
