@@ -18,7 +18,7 @@ from pytest_manifest.ledger.facts import document_of
 from pytest_manifest.ledger.jobs import LoadedAttempt
 from pytest_manifest.redaction.documents import redacted
 from pytest_manifest.schema import Entry
-from pytest_manifest.schema.facts import Ended, Job, Stored
+from pytest_manifest.schema.facts import Ended, Job, SendResult, Stored, Withheld
 from pytest_manifest.schema.run_facts import JobFact, RunFact, TaskFact
 from pytest_manifest.schema.shown import Secrets, secrets_of, shown_receipt, shown_text
 from pytest_manifest.text import plural, short
@@ -110,14 +110,23 @@ def _lines(
 def _rule(
     ledger: Ledger, work: Entry, attempts: Sequence[LoadedAttempt]
 ) -> dict[str, JsonValue] | None:
-    """Return the rule of the judge that decides by these facts; None: nothing decides yet."""
+    """Return the rule of the judge that decides by these facts.
+
+    Where they decide nothing, it is that of the reason which an audit has recorded.
+    """
     found = Judging(ledger).judge(work, attempts).judgement
-    if not found.is_final and found.code == UNEXPLAINED.code:
-        return None
-    letter, code = found.finding.reason.rule, found.code
+    kind: type[Reason] = type(found.finding.reason)
+    if not found.is_final and kind is type(UNEXPLAINED):
+        known = ledger.verdicts.reasons([work.id]).get(work.id)
+        kind = Reason.by_code.get(str(known.reason.get("code")), kind) if known else kind
+    letter, code = kind.rule, kind.code
     fact = of_descendant(found.finding.reason, attempts) or found.end
+    if fact is None and letter == "B":
+        fact = held_back_by(attempts)
     by = "" if fact is None else f" by fact {fact}"
     sentence = f"judged {found.status}{by}: {code}, rule {letter} ({RULES[letter]})"
+    if kind is type(UNEXPLAINED):
+        sentence = "not judged yet: nothing that is recorded says what became of it"
     return {"letter": letter, "code": code, "fact": fact, "sentence": sentence}
 
 
@@ -127,6 +136,12 @@ def of_descendant(reason: Reason, attempts: Sequence[LoadedAttempt]) -> int | No
         return None
     tree = attempts[-1].descendants
     return next((one.facts[-1].seq for one in tree if one.job.task_id == reason.task_id), None)
+
+
+def held_back_by(attempts: Sequence[LoadedAttempt]) -> int | None:
+    """Return what held the last attempt back, or refused it."""
+    own = attempts[-1].own
+    return max((one.seq for one in (*own.each(Withheld), *own.each(SendResult))), default=None)
 
 
 def _work(stored: StoredRun, entry: str) -> Entry | None:

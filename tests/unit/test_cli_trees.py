@@ -13,8 +13,9 @@ from pydantic import JsonValue
 from pytest_manifest.cli.facts import of_descendant
 from pytest_manifest.ledger import Descendant, Ledger
 from pytest_manifest.schema import VerdictStatus
-from pytest_manifest.schema.facts import FactSource, Nowhere, Stored
+from pytest_manifest.schema.facts import FactSource, Nowhere, Stored, Withheld
 from pytest_manifest.schema.run_facts import StoreFact, TaskFact
+from pytest_manifest.verdict.problems import StackEnded
 from pytest_manifest.verdict.reasons import UNEXPLAINED
 from pytest_manifest.verdict.tree import ByDescendant
 from tests.reports import add_receipts
@@ -147,6 +148,33 @@ def test_each_verdict_that_an_entry_had_is_shown(run: Path) -> None:
     lines = manifest("show", "a", "--facts").splitlines()
     told = [line.partition("status=")[2].partition(",")[0] for line in lines if "status=" in line]
     assert told == ["passed", "timed_out", "failed"]
+
+
+def test_facts_say_why_an_entry_is_pending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That nothing decides yet; then the reason that an audit has recorded, with its rule."""
+    monkeypatch.chdir(tmp_path)
+    path = make_run(write_manifest(Path("m.jsonl"), {"id": "a", "task": "t"}), 1, [None])
+    last = manifest("show", "a", "--facts").splitlines()[-1]
+    assert last == "not judged yet: nothing that is recorded says what became of it"
+    with Ledger.open(path, write=True) as ledger:
+        reason = StackEnded(why=UNEXPLAINED).document()
+        known = verdict("a", "pending").model_copy(update={"reason": reason})
+        ledger.verdicts.record([(known, None)])
+    last = manifest("show", "a", "--facts").splitlines()[-1]
+    assert last.startswith("judged pending: stack_ended, rule F (")
+
+
+def test_what_held_an_entry_back_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the fact that decided."""
+    monkeypatch.chdir(tmp_path)
+    path = make_run(write_manifest(Path("m.jsonl"), {"id": "a", "task": "t"}), 1, [None])
+    with Ledger.open(path, write=True) as ledger:
+        job = ledger.attempts.of_entry("a")[0].task_id
+        held = Withheld(seq=0, at=MOMENT, source=FactSource.CONTROLLER, job=job, code="canary")
+        ledger.facts.append([("a", held)])
+    shown = manifest("show", "a", "--facts").splitlines()
+    seq = next(line.split()[0] for line in shown if "withheld" in line)
+    assert f" by fact {seq}: " in shown[-1]
 
 
 def test_the_fact_of_the_descendant_is_named(run: Path) -> None:
