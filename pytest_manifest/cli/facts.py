@@ -125,7 +125,7 @@ def _rule(
         fact = held_back_by(attempts)
     by = "" if fact is None else f" by fact {fact}"
     sentence = f"judged {found.status}{by}: {code}, rule {letter} ({RULES[letter]})"
-    if kind is type(UNEXPLAINED):
+    if kind is type(UNEXPLAINED) and found.status == "pending":
         sentence = "not judged yet: nothing that is recorded says what became of it"
     return {"letter": letter, "code": code, "fact": fact, "sentence": sentence}
 

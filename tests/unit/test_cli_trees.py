@@ -164,17 +164,18 @@ def test_facts_say_why_an_entry_is_pending(tmp_path: Path, monkeypatch: pytest.M
     assert last.startswith("judged pending: stack_ended, rule F (")
 
 
-def test_what_held_an_entry_back_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_held_an_entry_back_is_named(run: Path) -> None:
     """As the fact that decided."""
-    monkeypatch.chdir(tmp_path)
-    path = make_run(write_manifest(Path("m.jsonl"), {"id": "a", "task": "t"}), 1, [None])
-    with Ledger.open(path, write=True) as ledger:
-        job = ledger.attempts.of_entry("a")[0].task_id
-        held = Withheld(seq=0, at=MOMENT, source=FactSource.CONTROLLER, job=job, code="canary")
+    with Ledger.open(run, write=True) as ledger:
+        ledger.attempts.plan([("again", "a", 2, 0)])
+        ledger.attempts.mark(["again"], "withheld")
+        held = Withheld(
+            seq=0, at=MOMENT, source=FactSource.CONTROLLER, job="again", code="after", names=("b",)
+        )
         ledger.facts.append([("a", held)])
     shown = manifest("show", "a", "--facts").splitlines()
     seq = next(line.split()[0] for line in shown if "withheld" in line)
-    assert f" by fact {seq}: " in shown[-1]
+    assert re.match(rf"judged skipped by fact {seq}: waits_for, rule B ", shown[-1])
 
 
 def test_the_fact_of_the_descendant_is_named(run: Path) -> None:
