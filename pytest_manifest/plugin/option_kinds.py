@@ -94,7 +94,7 @@ class Option(Generic[Value]):
         the file an empty folder is pytest's root folder.
         """
         given = getattr(config.option, self.dest) if self.help else None
-        if given is not None and (given or self._parse not in (text, upper)):
+        if given is not None and (given or self._parse is not text):
             written = f"{self.flag}{' ' if self.ini else '='}{given}"
             return self._parse(Given(given, written, config.invocation_params.dir, config))
         found = self._in_file(config)
@@ -211,11 +211,6 @@ class Several(Option[Value]):
 def text(given: Given) -> str:
     """Return the text as it is."""
     return given.text
-
-
-def upper(given: Given) -> str:
-    """Return the text in capital letters."""
-    return given.text.upper()
 
 
 def project_path(given: Given) -> Path:

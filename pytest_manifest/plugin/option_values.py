@@ -196,6 +196,17 @@ def one_of(*words: Word) -> Callable[[Given], Word]:
     return chosen
 
 
+_LEVELS: Final = ("TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL")
+
+
+def log_level(given: Given) -> str:
+    """Return the level in capital letters."""
+    found = given.text.upper()
+    if found not in _LEVELS:
+        raise given.refused("write DEBUG, INFO, WARNING, ERROR or CRITICAL")
+    return found
+
+
 interruption: Final[Callable[[Given], Literal["revoke", "detach"]]] = one_of("revoke", "detach")
 
 

@@ -168,7 +168,7 @@ class Options:
         ini_default="text",
     )
     log_level = Option(
-        kinds.upper, "INFO", ini="least level of the workers' logs", ini_default="INFO"
+        values.log_level, "INFO", ini="least level of the workers' logs", ini_default="INFO"
     )
     canary = Option(
         values.positive,

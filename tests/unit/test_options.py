@@ -524,6 +524,7 @@ def test_the_command_line_wins_over_the_configuration_file(pytester: pytest.Pyte
         ("manifest_grace = soon", "manifest_grace = soon: write it like 90s, 30m or 6h"),
         ("manifest_deadline = 0", "manifest_deadline = 0: write it like 90s, 30m or 6h"),
         ("manifest_on_interrupt = ask", "manifest_on_interrupt = ask: write revoke or detach"),
+        ("manifest_log_level = loud", "manifest_log_level = loud: write DEBUG, INFO, WARNING"),
         ("manifest_progress = bar", "manifest_progress = bar: write auto, line, log or off"),
     ],
 )
