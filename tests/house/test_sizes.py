@@ -18,11 +18,11 @@ from tests.page_tables import rows
 MOST_LINES = 600
 BOUNDS = {
     "modules of the package": 247,
-    "lines of code of the package": 42_228,
+    "lines of code of the package": 42_292,
     "options": 31,
     "options and settings": 50,
-    "words of the documents": 54_859,
-    "lines of the tests": 114_359,
+    "words of the documents": 54_868,
+    "lines of the tests": 114_444,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42
