@@ -21,8 +21,8 @@ BOUNDS = {
     "lines of code of the package": 42_292,
     "options": 31,
     "options and settings": 50,
-    "words of the documents": 54_868,
-    "lines of the tests": 114_444,
+    "words of the documents": 54_864,
+    "lines of the tests": 114_446,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42
