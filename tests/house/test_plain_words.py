@@ -18,7 +18,8 @@ OURS = re.compile(
     r"|\btold (by|of)\b|\b(is|are) said to\b|\bto be believed\b|\b(what|none) came\b|\bcame to\b"
     r"|\bnobody (had|has|stays)\b|\breceipt that lies\b|\bno(thing|body) says (how|why|by which)\b"
     r"|\banew\b|\bas they come\b|\b(one|whoever) comes\b|\bnot seen to come\b"
-    r"|\b(was|were) (not )?told\b|\bcannot be gone on with\b|\bNo end of the job was seen\b",
+    r"|\b(was|were|jobs?|workers?) (not )?told\b|\bcannot be gone on with\b"
+    r"|\bNo end of the job was seen\b",
     re.IGNORECASE,
 )
 """The field's words are: report, record, know, say, complete, is not known."""
@@ -41,12 +42,25 @@ def sentences(path: Path) -> Iterator[tuple[int, str]]:
                 yield node.lineno, node.value
 
 
+def of_the_page(path: Path) -> Iterator[tuple[int, str]]:
+    """The texts of several words of a page or a script: a script's strings, a page's lines."""
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        texts = (
+            [line] if path.suffix == ".html" else re.findall(r"[\"`]([^\"`]* [^\"`]*)[\"`]", line)
+        )
+        yield from ((number, text) for text in texts)
+
+
+READ = {".py": sentences, ".html": of_the_page, ".js": of_the_page}
+
+
 def test_messages_are_in_plain_words() -> None:
     """A reader knows no words of this project but its domain's."""
     found = [
         f"{path.relative_to(ROOT)}:{line}: {text[:100]}"
-        for path in sorted(PACKAGE.rglob("*.py"))
-        for line, text in sentences(path)
+        for path in sorted(PACKAGE.rglob("*.*"))
+        if path.suffix in READ
+        for line, text in READ[path.suffix](path)
         if OURS.search(text)
     ]
     assert found == []
