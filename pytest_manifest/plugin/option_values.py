@@ -167,7 +167,7 @@ def _overwritten(given: Given) -> Path:
     if not given.text:
         raise given.refused("it is empty; name a file, like run.html")
     if given.path.is_dir():
-        raise pytest.UsageError(f"{given.path}: is a folder; name a file in it, like run.html")
+        raise given.refused("is a folder; name a file in it, like run.html")
     if given.path.suffix.lower() not in (PAGE, MARKDOWN, SUMMARY):
         raise given.refused(
             f"the file is written over, so its name must end in {PAGE}, {MARKDOWN} or {SUMMARY}"
