@@ -437,11 +437,10 @@ class RunSegments:
 
         A job that a stop cut off ran until then. Where only one of both is known, it is both.
         """
-        # A worker's clock may be behind ours, which dates the sending.
-        started, ended = (
-            _not_before(attempt.sent_at, moment)
-            for moment in (attempt.started_at, attempt.ended_at)
-        )
+        started, ended, sent = attempt.started_at, attempt.ended_at, attempt.sent_at
+        if sent is not None:  # a worker's clock may be behind ours, which dates the sending
+            started = None if started is None else max(started, sent)
+            ended = None if ended is None else max(ended, sent)
         if started is None:
             return None if ended is None else (ended, ended)
         part = self.number(started)
@@ -495,7 +494,3 @@ class WorkTime:
         """Return ``count`` per second of all stretches; None for less than two."""
         took = self.seconds()
         return count / took if took and count > 1 else None
-
-
-def _not_before(earliest: datetime | None, moment: datetime | None) -> datetime | None:
-    return moment if moment is None or earliest is None else max(earliest, moment)

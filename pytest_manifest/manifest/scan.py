@@ -38,6 +38,10 @@ _UNKNOWN: Final = "SELECT line, id FROM waits WHERE id NOT IN (SELECT id FROM id
 _WAITS: Final = "SELECT waits.line, ids.line FROM waits JOIN ids USING (id)"
 
 
+_ROWS: Final = 400
+"""Ids that are written at once."""
+
+
 class _Ids:
     """The ids of a manifest with their lines, and who waits for which, in a database that vanishes
     with this object: a million of them in a set of strings take about 150 MB."""
@@ -46,10 +50,18 @@ class _Ids:
         self._db = sqlite3.connect("", isolation_level=None)
         self._db.executescript(_TABLES)
         self._db.execute("BEGIN")
+        self._new: list[int | str] = []
 
     def add(self, entry_id: str, line: int) -> None:
         """Record that an id stands on a line."""
-        self._db.execute("INSERT INTO ids VALUES (?, ?)", (line, whole_text(entry_id)))
+        self._new += (line, whole_text(entry_id))
+        if len(self._new) == 2 * _ROWS:
+            self._write()
+
+    def _write(self) -> None:
+        rows = ", ".join(["(?, ?)"] * (len(self._new) // 2))
+        self._db.execute(f"INSERT INTO ids VALUES {rows}", self._new)  # noqa: S608 - marks alone
+        self._new.clear()
 
     def want(self, ids: Iterable[str], line: int) -> None:
         """Record that the entry on a line depends on these ids (its ``after``)."""
@@ -57,6 +69,8 @@ class _Ids:
 
     def check(self, faults: jsonl.Faults) -> None:
         """Record duplicate ids, each ``after`` that names no entry, and circles as faults."""
+        if self._new:
+            self._write()
         self._db.execute("CREATE INDEX by_id ON ids (id)")
         for line, entry_id, first in self._db.execute(_TWICE):
             faults.add(

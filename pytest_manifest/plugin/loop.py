@@ -19,6 +19,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Literal
 
 import pytest
+from pluggy import HookRelay
 
 from pytest_manifest.bindings import BUILTIN_ENTRY, binding_of, bindings_of
 from pytest_manifest.compat.pytest import let_go_of_arguments
@@ -119,10 +120,11 @@ class ShortProtocol:
             return False
         rows = properties_of(binding.entry, stored, reader.run_of(binding))
         os.environ[_CURRENT] = f"{item.nodeid} (call)".replace("\0", "(null)")
-        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        hook = item.ihook  # once: each time pytest looks up which conftest files are there
+        hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
         record_properties(item, rows)
-        _report(item, *began)
-        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        _report(item, hook, *began)
+        hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
         let_go_of_arguments(item)
         return True
 
@@ -145,15 +147,16 @@ class ShortProtocol:
         return self._alone and self._unmarked[parent]
 
 
-def _report(item: pytest.Item, start: float, clock: float) -> None:
+def _report(item: pytest.Item, hook: HookRelay, start: float, clock: float) -> None:
     """Report the three phases; the time of the first is that of looking the verdict up."""
     keywords: dict[str, Literal[1]] = dict.fromkeys(item.keywords, 1)
+    name = item.id if hasattr(item, "id") else item.nodeid  # before pytest 9.1 a text alone
     reports: list[pytest.TestReport] = []
     for phase in _PHASES:
         if phase == "teardown":
             os.environ.pop(_CURRENT, None)
         report = pytest.TestReport(
-            item.nodeid,
+            name,
             item.location,
             keywords,
             "passed",
@@ -165,7 +168,7 @@ def _report(item: pytest.Item, start: float, clock: float) -> None:
             user_properties=item.user_properties,
         )
         take_time_of_job(report)
-        item.ihook.pytest_runtest_logreport(report=report)
+        hook.pytest_runtest_logreport(report=report)
         start, clock = time.time(), time.perf_counter()
         reports.append(report)
     for report in reports:  # pytest keeps all reports: let them share one list

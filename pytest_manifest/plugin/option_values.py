@@ -15,8 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-import pytest
-
 from pytest_manifest.files import MODE_HINT, parsed_mode
 from pytest_manifest.plugin.option_kinds import Given, Option
 

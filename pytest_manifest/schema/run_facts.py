@@ -235,7 +235,8 @@ class JobFacts:
 
     def each(self, kind: type[AnyFact]) -> Sequence[AnyFact]:
         """Return its facts of one kind, by ``seq``."""
-        return self._kinds().get(kind, ())  # type: ignore[return-value]  # by its own class
+        kinds = self._by_kind if self._by_kind is not None else self._kinds()
+        return kinds.get(kind, ())  # type: ignore[return-value]  # by its own class
 
     def _kinds(self) -> dict[type[Fact], list[Fact]]:
         if self._by_kind is None:
