@@ -93,7 +93,7 @@ def _lines(
             names[task_id] = f"attempt {number}" if spawn is None else f"{spawn.task} {task_id[:8]}"
             if tasks is not None and spawn is not None:
                 tasks.add(spawn.task)
-            yield _planned(one.job, names[task_id])
+            yield _planned(one.job, names[task_id], ledger.info.read().created_at)
             for fact in (*one.facts, *one.extra):
                 yield _line(fact, names, secrets)
     for run in {one.own.job.run for one in attempts}:
@@ -152,13 +152,15 @@ def _work(stored: StoredRun, entry: str) -> Entry | None:
     return None
 
 
-def _planned(job: Job, name: str) -> _Line:
+def _planned(job: Job, name: str, run_began: datetime) -> _Line:
     spawn = job.spawn
     if spawn is None:
+        # Its own time is that of its sending; the first ones were planned as the run began.
+        at = min(job.at, run_began) if job.why == "first" else job.at
         fields: dict[str, JsonValue] = {"why": job.why, "task_id": job.task_id}
         fields |= {"asked_for": True} if job.asked_for else {}
         fields |= {"reused_from": job.reused.run} if job.reused is not None else {}
-        return _Line(job.seq, job.at, "controller", job.task_id, name, "planned", fields)
+        return _Line(job.seq, at, "controller", job.task_id, name, "planned", fields)
     fields = {"how": spawn.how, "parent": spawn.parent, "task_id": job.task_id}
     return _Line(job.seq, job.at, "worker", job.task_id, name, "spawned", fields)
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import re
+import sqlite3
+from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -162,6 +165,16 @@ def test_facts_say_why_an_entry_is_pending(tmp_path: Path, monkeypatch: pytest.M
         ledger.verdicts.record([(known, None)])
     last = manifest("show", "a", "--facts").splitlines()[-1]
     assert last.startswith("judged pending: stack_ended, rule F (")
+
+
+def test_an_entry_was_planned_as_its_run_began(run: Path) -> None:
+    """Not only as it was sent, which is later."""
+    began = MOMENT - timedelta(minutes=2)
+    with closing(sqlite3.connect(run)) as db, db:
+        db.execute("UPDATE run SET created_at = ?", (began.isoformat(),))
+    lines = manifest("show", "a", "--facts").splitlines()
+    planned = next(line for line in lines if " planned " in line)
+    assert began.strftime("%Y-%m-%d %H:%M:%S") in planned
 
 
 def test_what_held_an_entry_back_is_named(run: Path) -> None:
