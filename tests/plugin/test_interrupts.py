@@ -294,7 +294,7 @@ def test_what_was_taken_back_is_no_failure(project: Project, xdist: tuple[str, .
     passed, withdrawn = int(counts[1]), int(counts[2])
     assert passed >= 5
     assert passed + withdrawn == 35
-    # pluggy warns where the signal comes within a hook of allure-pytest's, which is of the old kind.
+    # pluggy warns where the signal comes within a hook of allure-pytest's, of the old kind.
     assert re.search(rf"=+ {passed} passed, {withdrawn} skipped(, 1 warning)? in ", text)
     assert "failures by cause" not in text
     assert re.search(rf"SKIPPED \[{withdrawn}\] m\.jsonl: The job was taken back before it ", text)
