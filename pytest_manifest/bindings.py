@@ -102,8 +102,8 @@ class RawId:
         self.__name__ = text
 
 
-def _params(item: pytest.Item) -> dict[str, Any]:
-    """Return the parameters of a test, which can be anything."""
+def _params(item: pytest.Item) -> dict[str, Any]:  # a parameter can be anything
+    """Return the parameters of a test."""
     callspec = getattr(item, "callspec", None)
     return {} if callspec is None else callspec.params
 

@@ -190,7 +190,7 @@ class OrphanRecovery:
         if not self._context.moves_orphans:
             if waiting:
                 back = "when its visibility timeout is over, --manifest-repair at once"
-                self._warn(waiting, f"; the broker gives them back {back}")
+                self._warn("given back", waiting, f"; the broker gives them back {back}")
             self._note(started, "left")
             return list(started)
         self.not_requeued = self._not_to_be_repeated(waiting)
@@ -228,6 +228,7 @@ class OrphanRecovery:
         if not why:
             return frozenset()
         self._warn(
+            "not put back",
             once,
             f", and may have begun them, as {why}; they are not put back, but the broker does so "
             "when its visibility timeout is over",
@@ -242,14 +243,14 @@ class OrphanRecovery:
             return ""
         return why_starts_may_lack(known)
 
-    def _warn(self, orphans: Iterable[str], what: str) -> None:
+    def _warn(self, kind: str, orphans: Iterable[str], what: str) -> None:
         names = sorted(self._pending[task_id].entry.id for task_id in orphans)
         jobs = f"{plural(len(names), 'job')}, {names[0]!r} first"
         sentence = f"a worker that is gone holds {jobs}{what}"
-        warnings, before = self._context.warnings, self._said.get(what[0])
+        warnings, before = self._context.warnings, self._said.get(kind)
         if before in warnings:  # the newest count stands for those before it
             warnings.remove(before)
-        self._said[what[0]] = sentence
+        self._said[kind] = sentence
         warnings.append(sentence)
 
 
