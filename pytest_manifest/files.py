@@ -53,6 +53,16 @@ def private_folder(path: Path, mode: int = FOLDER_MODE) -> None:
         path.chmod(mode)  # whatever the umask has taken from it
 
 
+def own_folder(path: Path) -> None:
+    """Make a folder that is, and stays, for this user alone. Raises OSError where it is not."""
+    private_folder(path)
+    status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise PermissionError(1, "it is not a directory of this user", str(path))
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        path.chmod(FOLDER_MODE)
+
+
 def remove(path: Path) -> None:
     """Remove a folder or a file, whatever is left of it."""
     if path.is_dir() and not path.is_symlink():

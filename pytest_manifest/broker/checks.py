@@ -189,11 +189,11 @@ class Demand:
 
     def without(self, tasks: Iterable[str]) -> Demand:
         """Leave out tasks that will not be sent."""
-        left_out = set(tasks)
+        kept = self.tasks.keys() - set(tasks)
         return Demand(
-            {name: task for name, task in self.tasks.items() if name not in left_out},
-            {key: entry for key, entry in self.samples.items() if key[0] not in left_out},
-            {key: held for key, held in self.held.items() if key[0] not in left_out},
+            {name: task for name, task in self.tasks.items() if name in kept},
+            {key: entry for key, entry in self.samples.items() if key[0] in kept},
+            {key: held for key, held in self.held.items() if key[0] in kept},
         )
 
 
@@ -210,9 +210,7 @@ def demand_of(
     demand = Demand()
     own: dict[TaskAndQueue, float | None] = {}
     for entry in entries:
-        task = demand.tasks.get(entry.task)
-        if task is None:
-            task = demand.tasks[entry.task] = TaskDemand()
+        task = demand.tasks.setdefault(entry.task, TaskDemand())
         key = entry.task, entry.queue
         if key not in own:
             own[key] = own_limit(entry)
@@ -237,11 +235,10 @@ def delay_of(entry: Entry, now: datetime) -> float:
 def _add(task: TaskDemand, entry: Entry, delay: float) -> None:
     task.count += 1
     task.idempotent += entry.idempotent
-    if task.judges_descendants is None and expects_something(entry):
-        task.judges_descendants = entry.id
-    expect = entry.expect
-    if task.judges_times is None and (expect.max_runtime, expect.max_wait) != (None, None):
-        task.judges_times = entry.id
+    if expects_something(entry):
+        task.judges_descendants = task.judges_descendants or entry.id
+    if (entry.expect.max_runtime, entry.expect.max_wait) != (None, None):
+        task.judges_times = task.judges_times or entry.id
     task.unretried += entry.idempotent and not entry.retries
     task.longest_timeout = max(task.longest_timeout, entry.timeout)
     task.longest_delay = max(task.longest_delay, delay)
@@ -266,9 +263,6 @@ EAGER: Final = (
     "broker: a batch would not show what workers do; switch it off for this run"
 )
 MAX_SIMILAR: Final = 3
-MAX_NAMED: Final = 10  # tasks in one notice
-MOST_NAMED: Final = 3
-CELERY_OWN: Final = "celery."
 # kombu's default, for apps and workers that do not set visibility_timeout.
 VISIBILITY_TIMEOUT: Final = 3600.0  # s
 
@@ -294,7 +288,7 @@ def similar_tasks(task: str, registered: Collection[str]) -> list[str]:
 
     The same function in another module comes before a similar spelling.
     """
-    own = sorted(name for name in registered if not name.startswith((CELERY_OWN, WORKER_MARK)))
+    own = sorted(name for name in registered if not name.startswith((CELERYS, WORKER_MARK)))
     function = task.rpartition(".")[2]
     moved = [name for name in own if name.rpartition(".")[2] == function]
     similar = get_close_matches(task, own, n=MAX_SIMILAR)
@@ -326,49 +320,34 @@ def misrouted(needed: Mapping[str, Collection[str]], workers: Sequence[Worker]) 
     return warnings
 
 
+DISAGREEMENTS: Final[Mapping[bool, str]] = {
+    False: (
+        "early, so a job whose worker dies is not run again, though {} of {} entries are declared "
+        'idempotent; give them "retries", or the task acks_late=True and reject_on_worker_lost=True'
+    ),
+    True: (
+        "late, so a job whose worker dies runs again, but {} of {} entries are not declared "
+        'idempotent; declare them ("idempotent": true) or set acks_late=False'
+    ),
+}
+"""By whether a task is acknowledged late: what its entries' ``idempotent`` disagrees with."""
+
+
 def acknowledgement_notices(demand: Demand, late: Mapping[str, bool]) -> list[str]:
     """Give a line for the tasks whose entries' ``idempotent`` disagrees with their acks_late: one
     for those that are acknowledged early, and one for those that are acknowledged late."""
-    tasks = sorted(demand.tasks.items())
-    unsafe = {
-        name: (task.count - task.idempotent, task.count)
-        for name, task in tasks
-        if late.get(name) is True and task.idempotent < task.count
-    }
-    unrepeated = {
-        name: (task.unretried, task.count)
-        for name, task in tasks
-        if late.get(name) is False and task.unretried
-    }
     notices = []
-    if unrepeated:
-        who, of_them = _tasks_and_entries(unrepeated)
-        notices.append(
-            f"{who} acknowledged early, so a job whose worker dies is not run again, though "
-            f"{of_them} are declared idempotent; "
-            'give them "retries", or the task acks_late=True and reject_on_worker_lost=True'
-        )
-    if unsafe:
-        who, of_them = _tasks_and_entries(unsafe)
-        notices.append(
-            f"{who} acknowledged late, so a job whose worker dies runs again, but "
-            f"{of_them} are not declared idempotent; "
-            'declare them ("idempotent": true) or set acks_late=False'
-        )
+    for is_late, said in DISAGREEMENTS.items():
+        found = {
+            name: (task.count - task.idempotent if is_late else task.unretried, task.count)
+            for name, task in sorted(demand.tasks.items())
+            if late.get(name) is is_late
+        }
+        found = {name: counts for name, counts in found.items() if counts[0]}
+        if found:
+            counts = map(sum, zip(*found.values(), strict=True))
+            notices.append(f"{some_of(list(found))}: acknowledged {said.format(*counts)}")
     return notices
-
-
-def _tasks_and_entries(counts: Mapping[str, tuple[int, int]]) -> tuple[str, str]:
-    """Word (entries meant, all entries) by task: ``task a is``, ``1 of its 2 entries``."""
-    meant, entries = (sum(column) for column in zip(*counts.values(), strict=True))
-    names = list(counts)
-    more = len(names) - MAX_NAMED
-    if len(names) == 1:
-        return f"task {names[0]} is", f"{meant} of its {entries} entries"
-    if more > 0:
-        names[MAX_NAMED:] = [f"{more} more"]
-    who = f"tasks {', '.join(names[:-1])} and {names[-1]} are"
-    return who, f"{meant} of their {entries} entries"
 
 
 def unmeasured_times(demand: Demand, stock: Collection[str]) -> list[str]:
@@ -376,10 +355,7 @@ def unmeasured_times(demand: Demand, stock: Collection[str]) -> list[str]:
     judging = [name for task in demand.tasks.values() if (name := task.judges_times)]
     if not (judging and stock):
         return []
-    entries, workers = (
-        listed(list(map(repr, judging)), MOST_NAMED),
-        listed(sorted(stock), MOST_NAMED),
-    )
+    entries, workers = listed(list(map(repr, judging)), _SHOWN), listed(sorted(stock), _SHOWN)
     sentence = (
         f"{entries}: 'expect' has max_runtime or max_wait, and {workers} measure no times, so such "
         "an entry would be 'unknown'; start your workers with -I pytest_manifest.worker, or take "

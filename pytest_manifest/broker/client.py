@@ -114,14 +114,11 @@ def _place(error: BaseException) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         return f"{short_path(Path(error.filename), Path.cwd())}:{error.lineno}"
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not _is_machinery(frame.filename):
-            return f"{short_path(Path(frame.filename), Path.cwd())}:{frame.lineno}"
+        name = frame.filename
+        is_python = name.startswith(_STANDARD_LIBRARY) and "-packages" not in name
+        if not is_python and not name.startswith(_MACHINERY):
+            return f"{short_path(Path(name), Path.cwd())}:{frame.lineno}"
     return ""
-
-
-def _is_machinery(filename: str) -> bool:
-    is_python = filename.startswith(_STANDARD_LIBRARY) and "-packages" not in filename
-    return is_python or filename.startswith(_MACHINERY)
 
 
 SHOWN: Final = 5
@@ -164,7 +161,11 @@ def load_app(address: StackAddress) -> Celery:
 
 
 def _complete_app(name: str) -> Celery:
-    found = _import_app(name)
+    try:
+        found: object = find_app(name)
+    except (Exception, SystemExit) as error:
+        # A project's modules can raise anything while they are imported, or end the program.
+        raise StackError(import_failure(name, error)) from error
     if not isinstance(found, Celery):
         raise StackError(_no_app(name, found))
     choice = _choice(name, found)
@@ -172,21 +173,16 @@ def _complete_app(name: str) -> Celery:
         raise StackError(_which_app(choice))
     if found.loader not in _complete:
         _set_up_django(name)
-        _import_tasks(name, found)
+        try:
+            found.loader.import_default_modules()
+        except (Exception, SystemExit) as error:  # whatever a project's module raises
+            raise StackError(tasks_failure(f"the app {name!r}", error)) from error
+        try:
+            found.finalize()  # Tasks made with @app.task are registered only now.
+        except (Exception, SystemExit) as error:  # a class of tasks is the project's own code
+            raise StackError(import_failure(name, error)) from error
         _complete.add(found.loader)
     return found
-
-
-def _import_tasks(name: str, app: Celery) -> None:
-    """Import the modules of tasks that the app names, and then make its tasks, as a worker does."""
-    try:
-        app.loader.import_default_modules()
-    except (Exception, SystemExit) as error:  # whatever a project's module raises
-        raise StackError(tasks_failure(f"the app {name!r}", error)) from error
-    try:
-        app.finalize()  # Tasks made with @app.task are registered only now.
-    except (Exception, SystemExit) as error:  # a class of tasks is the project's own code
-        raise StackError(import_failure(name, error)) from error
 
 
 def _choice(name: str, found: Celery) -> list[str]:
@@ -243,14 +239,6 @@ def load_tasks(name: str) -> dict[str, object]:
         StackError: the app, or a module with tasks of it, cannot be imported.
     """
     return dict(load_app(StackAddress("", "", name, is_private=False)).tasks)
-
-
-def _import_app(name: str) -> object:
-    try:
-        return find_app(name)
-    except (Exception, SystemExit) as error:
-        # A project's modules can raise anything while they are imported, or end the program.
-        raise StackError(import_failure(name, error)) from error
 
 
 def _set_up_django(name: str) -> None:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from celery import Celery
 from kombu import Producer, Queue
 from kombu.common import Broadcast
-from kombu.transport import virtual
 
 from pytest_manifest.broker.client import connect, reply_queue_name
 from pytest_manifest.broker.messages import Outgoing
 from pytest_manifest.broker.routing import Destination, queue_of, refusal, unverified_destination
-from pytest_manifest.compat.kombu import on_event, sever
+from pytest_manifest.compat.kombu import is_bound, on_event, sever
 from pytest_manifest.compat.older import published_together
 from pytest_manifest.errors import DispatchError
 from pytest_manifest.urls import StackAddress
@@ -30,8 +29,11 @@ REPLY_QUEUE_EXPIRES: Final = 3600.0  # s without a reader, after which the broke
 BATCH_LIMIT: Final = 100_000
 
 
-class Confirms(Protocol):
-    """Wait until the broker has taken responsibility for what was published."""
+class Confirms:
+    """Wait until the broker has taken responsibility for what was published.
+
+    Here for nothing: a transport's batch has returned only when the broker has answered.
+    """
 
     def published(self) -> None:
         """Count one more message that was handed to the transport."""
@@ -42,20 +44,10 @@ class Confirms(Protocol):
         Raises:
             Exception: the broker refused a message, or did not confirm them all in time.
         """
-
-
-class NoConfirms:
-    """Wait for nothing: the transport's batch has returned only when the broker has answered."""
-
-    def published(self) -> None:
-        """Ignore the message: nothing is counted."""
-
-    def wait(self) -> list[str]:
-        """Return at once: there is nothing to wait for."""
         return []
 
 
-class RedisConfirms:
+class RedisConfirms(Confirms):
     """Ask the server after each batch, which it has answered before it wrote it down.
 
     Where its disk was full then, it will not have anything from that moment on, not even a PING.
@@ -64,9 +56,6 @@ class RedisConfirms:
     def __init__(self, channel: object) -> None:
         self._channel = channel
 
-    def published(self) -> None:
-        """Ignore the message: nothing is counted."""
-
     def wait(self) -> list[str]:
         """Have the server answer once more."""
         with self._channel.conn_or_acquire() as client:  # type: ignore[attr-defined]  # kombu's
@@ -74,7 +63,7 @@ class RedisConfirms:
         return []
 
 
-class Returns(NoConfirms):
+class Returns(Confirms):
     """Collect what came back, for channels that wait after each message."""
 
     def __init__(self, channel: object) -> None:
@@ -102,7 +91,7 @@ class AmqpConfirms(Returns):
         self._open: set[int] = set()
         self._refused = 0
         super().__init__(channel)
-        on_event(channel, "basic_ack", self._on_ack)
+        on_event(channel, "basic_ack", self._confirm)
         on_event(channel, "basic_nack", self._on_nack)
         channel.confirm_select()  # type: ignore[attr-defined]  # amqp.Channel, which is untyped
 
@@ -122,9 +111,6 @@ class AmqpConfirms(Returns):
         if self._refused:
             raise DispatchError(f"the broker refused {self._refused} messages")
         return super().wait()
-
-    def _on_ack(self, tag: int, multiple: bool) -> None:
-        self._confirm(tag, multiple)
 
     def _on_nack(self, tag: int, multiple: bool) -> None:
         self._refused += self._confirm(tag, multiple)
@@ -229,16 +215,11 @@ class PublishConnection:
     def _is_bound(self, target: Destination) -> bool:
         # kombu's own exchanges (on Redis) silently drop what matches no binding;
         # RabbitMQ sends it back, as it is asked to, but where there is no such exchange.
-        exchange, routing_key = target
-        if not isinstance(self._channel, virtual.Channel):
-            return self._has_exchange(exchange)
-        table = self._channel.get_table(exchange)
-        kind = self._channel.typeof(exchange)
-        return bool(kind.lookup(table, exchange, routing_key, None))
-
-    def _has_exchange(self, name: str) -> bool:
+        known = is_bound(self._channel, *target)
+        if known is not None:
+            return known
         try:
-            self._channel.exchange_declare(name, "direct", passive=True)
+            self._channel.exchange_declare(target[0], "direct", passive=True)
         except Exception as error:
             if refusal(error) is None:
                 raise
@@ -256,7 +237,7 @@ class PublishConnection:
         if hasattr(self._channel, "conn_or_acquire"):
             return RedisConfirms(self._channel)
         if not hasattr(self._channel, "confirm_select"):
-            return NoConfirms()
+            return Confirms()
         # Without it RabbitMQ drops, in silence, what no queue is bound for.
         self._flags = {"mandatory": True}
         if self._connection.transport_options.get("confirm_publish"):

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from celery import Celery
 from kombu.exceptions import EncodeError, SerializerNotInstalled
-from kombu.transport import virtual
 
 from pytest_manifest.broker.client import connect
 from pytest_manifest.broker.routing import refusal
 from pytest_manifest.broker.transports import NOT_FOUND, transport_of
-from pytest_manifest.compat.kombu import publish_command, sever
+from pytest_manifest.compat.kombu import bound_queues, publish_command, sever
 from pytest_manifest.urls import StackAddress
 
 if TYPE_CHECKING:
@@ -75,17 +74,28 @@ class Control:
             tickets = {str(uuid4()): method for method in questions}
             for ticket, method in tickets.items():
                 publish_command(mailbox, channel, method, questions[method], ticket)
-            listeners = _listeners(channel, mailbox.exchange.name)
-            return self._collect(replies, tickets, timeout, _until_all_answered(listeners, enough))
+            enough = _until_all_answered(_nodes(mailbox, channel), enough)
+            return _collect(replies, tickets, timeout, enough, mailbox.accept)
+
+    @contextmanager
+    def _mailbox(self) -> Iterator[tuple[Mailbox | None, Channel]]:
+        """Lend the mailbox of all workers, and a channel; None where nobody listens to one.
+
+        That is told as Celery's workers do, which listen only where every one gets a message.
+        """
+        with self.channel() as channel:
+            connection = self._connection
+            assert connection is not None
+            is_heard = connection.supports_exchange_type("fanout")
+            yield self._app.control.mailbox(connection) if is_heard else None, channel
 
     @contextmanager
     def _asking(self) -> Iterator[tuple[Mailbox, Channel, Queue] | None]:
         """Lend what a question needs, with a queue for its replies; None where nobody hears it."""
-        with self._lend() as (connection, channel):
-            if not _is_supported(connection):
+        with self._mailbox() as (mailbox, channel):
+            if mailbox is None:
                 yield None
                 return
-            mailbox: Mailbox = self._app.control.mailbox(connection)
             replies: Queue = mailbox.get_reply_queue()(channel)
             replies.declare()
             try:
@@ -111,7 +121,8 @@ class Control:
                 with suppress(EncodeError, SerializerNotInstalled):
                     publish_command(mailbox, channel, "ping", {}, ticket, name)
                     tickets[ticket] = name
-            return _count(replies, tickets, timeout)
+            said = _collect(replies, tickets, timeout, lambda *_: False, is_read=False)
+            return {name: len(answers) for name, answers in said.items() if answers}
 
     @property
     def format(self) -> str:
@@ -120,56 +131,52 @@ class Control:
 
     def is_supported(self) -> bool:
         """Tell whether this broker carries remote control at all; not all transports do."""
-        with self._lend() as (connection, _):
-            return _is_supported(connection)
+        with self._mailbox() as (mailbox, _):
+            return mailbox is not None
 
     def cast(self, method: str, arguments: Arguments) -> None:
         """Give every worker an order, without waiting for a reply; none where none can get it."""
-        with self._lend() as (connection, channel):
-            if not _is_supported(connection):
-                return
-            mailbox: Mailbox = self._app.control.mailbox(connection)
-            publish_command(mailbox, channel, method, arguments)
+        with self._mailbox() as (mailbox, channel):
+            if mailbox is not None:
+                publish_command(mailbox, channel, method, arguments)
 
     def revoke(self, task_ids: Iterable[str], *, terminate: bool) -> None:
         """Tell every worker not to run these tasks; ``terminate`` also ends running ones."""
         ids = list(task_ids)
+        how = {"terminate": terminate, "signal": "SIGTERM"}
         for start in range(0, len(ids), REVOKE_CHUNK):
-            self.cast(
-                "revoke",
-                {
-                    "task_id": ids[start : start + REVOKE_CHUNK],
-                    "terminate": terminate,
-                    "signal": "SIGTERM",
-                },
-            )
+            self.cast("revoke", {"task_id": ids[start : start + REVOKE_CHUNK], **how})
 
     def queue_lengths(self, names: Iterable[str]) -> dict[str, int]:
         """Count the messages that wait in each queue; 0 where the broker has no such queue."""
-        lengths: dict[str, int] = {}
-        for name in names:
-            # A channel each: RabbitMQ closes it when the queue is not there. On Redis passive
-            # declaring finds nothing under a global_keyprefix, and declaring creates nothing.
-            with self._lend() as (_, channel):
-                lengths[name] = _length(channel, name, passive=self._transport.passive)
-        return lengths
+        return {name: self._length(name) for name in names}
+
+    def _length(self, name: str) -> int:
+        # A channel each: RabbitMQ closes it when the queue is not there. On Redis passive
+        # declaring finds nothing under a global_keyprefix, and declaring creates nothing.
+        with self.channel() as channel:
+            try:
+                said = channel.queue_declare(queue=name, passive=self._transport.passive)
+            except Exception as error:
+                # What the broker will not have as a queue has no message of ours in it.
+                if str(getattr(error, "reply_code", "")) == NOT_FOUND or refusal(error) is not None:
+                    return 0
+                raise
+            return int(said.message_count)
 
     def listeners(self) -> set[str]:
         """List the nodes that a question reaches, killed ones included; none where the broker
         does not tell."""
-        with self._lend() as (connection, channel):
-            if not _is_supported(connection):
-                return set()
-            mailbox: Mailbox = self._app.control.mailbox(connection)
-            return _listeners(channel, mailbox.exchange.name)
+        with self._mailbox() as (mailbox, channel):
+            return set() if mailbox is None else _nodes(mailbox, channel)
 
     def count_connected(self) -> int | None:
         """Count the connections on which nodes listen for questions, now; None where the broker
         does not know. One that has ended is not among them; one that is busy or frozen is."""
         if not self._transport.knows_listeners:
             return None
-        with self._lend() as (connection, channel):
-            mailbox: Mailbox = self._app.control.mailbox(connection)
+        with self._mailbox() as (mailbox, channel):
+            assert mailbox is not None
             return self._transport.connected(channel, mailbox.exchange.name)
 
     def close(self) -> None:
@@ -185,19 +192,11 @@ class Control:
 
     @contextmanager
     def channel(self) -> Iterator[Channel]:
-        """Lend a new channel, for what remote control has no words for."""
-        with self._lend() as (_, channel):
-            yield channel
-
-    @contextmanager
-    def _lend(self) -> Iterator[tuple[Connection, Channel]]:
-        """Lend the connection with a new channel; forget both when something goes wrong."""
-        if self._connection is None:
-            self._connection = connect(self._app, self._address)
-        connection = self._connection
+        """Lend a new channel of the connection; forget both when something goes wrong."""
+        connection = self._connection = self._connection or connect(self._app, self._address)
         try:
             channel = connection.channel()
-            yield connection, channel
+            yield channel
         except BaseException:
             self._connection = None
             sever(connection)
@@ -207,64 +206,43 @@ class Control:
         with suppress(Exception):
             channel.close()
 
-    def _collect(
-        self,
-        replies: Queue,
-        tickets: Mapping[str, str],
-        timeout: float,
-        enough: Callable[[Answers, float], bool],
-    ) -> Answers:
-        answers: Answers = {method: {} for method in tickets.values()}
-        accept = self._app.control.mailbox.accept
-        last = time.monotonic()
-        deadline = last + timeout
-        pause = FIRST_POLL
-        while True:
-            # Fetched one by one: a Redis consumer would have to wait out its BRPOP to go away.
-            message = replies.get(no_ack=True, accept=accept)
-            now = time.monotonic()
-            if message is not None:
-                method = tickets.get(message.headers.get("ticket"))
-                if method is not None:
-                    answers[method].update(message.payload)
-                    last, pause = now, FIRST_POLL
-            if enough(answers, now - last) or now >= deadline:
-                return answers
-            if message is None:
-                time.sleep(pause)
-                pause = min(pause * 2, LAST_POLL)
 
-
-def _count(replies: Queue, tickets: Mapping[str, str], timeout: float) -> dict[str, int]:
-    """Count the replies by what ``tickets`` has of them, and read none."""
-    counts: Counter[str] = Counter()
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        message = replies.get(no_ack=True)
+def _collect(
+    replies: Queue,
+    tickets: Mapping[str, str],
+    timeout: float,
+    enough: Callable[[Answers, float], bool],
+    accepted: Container[str] | None = None,
+    *,
+    is_read: bool = True,
+) -> Answers:
+    """Collect replies by what ``tickets`` has of them, or only count them where none is read."""
+    answers: Answers = {method: {} for method in tickets.values()}
+    last = time.monotonic()
+    deadline, pause = last + timeout, FIRST_POLL
+    while True:
+        # Fetched one by one: a Redis consumer would have to wait out its BRPOP to go away.
+        message = replies.get(no_ack=True, accept=accepted)
+        now = time.monotonic()
+        if message is not None and (method := tickets.get(message.headers.get("ticket"))):
+            unread = {str(len(answers[method])): None}
+            answers[method].update(message.payload if is_read else unread)
+            last, pause = now, FIRST_POLL
+        if enough(answers, now - last) or now >= deadline:
+            return answers
         if message is None:
-            time.sleep(LAST_POLL)
-        elif (name := tickets.get(message.headers.get("ticket"))) is not None:
-            counts[name] += 1
-    return dict(counts)
+            time.sleep(pause)
+            pause = min(pause * 2, LAST_POLL)
 
 
-def _is_supported(connection: Connection) -> bool:
-    """Tell it as Celery's workers do, which listen only where every one gets a message."""
-    return bool(connection.supports_exchange_type("fanout"))
-
-
-def _listeners(channel: Channel, exchange: str) -> set[str]:
+def _nodes(mailbox: Mailbox, channel: Channel) -> set[str]:
     """List the nodes that a question reaches; none where the broker does not tell.
 
     A node that has died may still be among them, for a while.
     """
-    if not isinstance(channel, virtual.Channel):
-        return set()
-    suffix = f".{exchange}"  # kombu's mailboxes are called NODE.EXCHANGE
-    with suppress(KeyError):  # in-memory tables: no node has ever listened
-        queues = [queue for _, _, queue in channel.get_table(exchange)]
-        return {queue.removesuffix(suffix) for queue in queues if queue.endswith(suffix)}
-    return set()
+    suffix = f".{mailbox.exchange.name}"  # kombu's mailboxes are called NODE.EXCHANGE
+    queues = bound_queues(channel, mailbox.exchange.name)
+    return {queue.removesuffix(suffix) for queue in queues if queue.endswith(suffix)}
 
 
 def _until_all_answered(
@@ -280,16 +258,6 @@ def _until_all_answered(
         return enough(answers, math.inf if everybody else quiet)
 
     return enough_or_all
-
-
-def _length(channel: Channel, name: str, *, passive: bool) -> int:
-    try:
-        return int(channel.queue_declare(queue=name, passive=passive).message_count)
-    except Exception as error:
-        # What the broker will not have as a queue has no message of ours in it.
-        if str(getattr(error, "reply_code", "")) == NOT_FOUND or refusal(error) is not None:
-            return 0
-        raise
 
 
 def by_node(answers: Answers) -> dict[str, set[str]]:

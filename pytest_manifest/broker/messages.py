@@ -125,7 +125,9 @@ class MessageBuilder:
         own = {name: options.pop(name) for name in MESSAGE_OPTIONS & options.keys()}
         serializer = str(options.get("serializer") or self._serializer)
         message = self._message(attempt, sent_at, own)
-        _check_serialisable((entry.args, entry.kwargs), serializer)
+        if serializer != "json":  # as which entries' arguments have been read or checked
+            # Raises what serialising them would raise, before anything of the batch has left.
+            dumps((entry.args, entry.kwargs), serializer=serializer)
         options["headers"] = {
             **_mapping(options.get("headers")),
             **entry.headers,
@@ -181,7 +183,7 @@ class MessageBuilder:
         return Outgoing(attempt, made.message, made.options)
 
     def _message(self, attempt: Attempt, sent_at: datetime, own: Options) -> object:
-        entry = attempt.entry
+        entry, task = attempt.entry, self._tasks.get(attempt.entry.task)
         time_limit, soft_time_limit = message_limits(entry, self._limits.limit_for(entry.task, own))
         return self._as_task(
             attempt.task_id,
@@ -196,26 +198,16 @@ class MessageBuilder:
             create_sent_event=self._sent_event,
             origin=self._origin,
             ignore_result=False,
-            shadow=self._shadow(entry),
+            # The name that the task gives this job for logs, as ``.delay()`` asks it to.
+            shadow=None if task is None else task.shadow_name(entry.args, entry.kwargs, {}),
             argsrepr=_short_repr(entry.args),
             # Flower shows the beginning beside the task's name, and searches all of it.
             kwargsrepr=f"[{entry.id}] {_short_repr(entry.kwargs)}  # run {attempt.run}",
         )
 
-    def _shadow(self, entry: Entry) -> object:
-        """Return the name that the task gives this job for logs, as ``.delay()`` asks it to."""
-        task = self._tasks.get(entry.task)
-        return None if task is None else task.shadow_name(entry.args, entry.kwargs, {})
-
 
 def _mapping(value: object) -> Options:
     return value if isinstance(value, dict) else {}
-
-
-def _check_serialisable(value: object, serializer: str) -> None:
-    """Raise what serialising ``value`` would raise, before anything of its batch is on its way."""
-    if serializer != "json":  # as which entries' arguments have been read or checked
-        dumps(value, serializer=serializer)
 
 
 def _short_repr(value: JsonValue) -> str:
@@ -313,7 +305,7 @@ def make_message(app: Celery, call: Callable[[], object], task_id: str) -> OwnMe
         parts.enter_context(in_place_of(app.amqp, "send_task_message", keep))
         parts.enter_context(in_place_of(app.amqp, "create_task_message", app.amqp.as_task_v2))
         # It would open a connection to the app's own result store, to wait there for the result.
-        parts.enter_context(in_place_of(app.backend, "on_task_call", _nothing))
+        parts.enter_context(in_place_of(app.backend, "on_task_call", lambda *_, **__: {}))
         if app.conf.task_always_eager:
             parts.enter_context(settings_on_top(app.conf, {"task_always_eager": False}))
         try:
@@ -330,10 +322,6 @@ def make_message(app: Celery, call: Callable[[], object], task_id: str) -> OwnMe
 
 class NotMadeError(DispatchError):
     """The fault, after "its own apply_async", by which a task makes no message of an entry."""
-
-
-def _nothing(*_: object, **__: object) -> dict[str, object]:
-    return {}
 
 
 def _refusal(ids: list[str], task_id: str, returned: object) -> str:

@@ -9,7 +9,7 @@ it is asked; but its broker knows that it is there.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -110,39 +110,26 @@ def preflight(
         DispatchError: an entry names a queue that the app does not have.
     """
     queues = {key: queue_name(publisher.routing(entry)) for key, entry in demand.samples.items()}
-    address = publisher.address
-    ours = address.is_private or address.is_managed
-    questions = QUESTIONS if ours else {**QUESTIONS, **STORE_QUESTION}
-    enough = _enough(demand, tasks_by_queue(queues), expected_workers, len(questions))
-    with stack_errors(publisher, ASKING):
-        workers = ask_workers(publisher, questions, timeout=timeout, enough=enough)
-        can_answer = bool(workers) or publisher.call(publisher.control.is_supported)
+    workers, warning = _ask(publisher, demand, tasks_by_queue(queues), expected_workers, timeout)
     publisher.limits.update(workers)
     unknown = checks.unknown_tasks(demand.tasks, workers)
     sendable = demand.without(unknown)
     case = rules.Case(
         publisher, sendable, workers, {k: queues[k] for k in sendable.samples}, accepted=accepted
     )
-    answered = (
-        _answer_warnings(workers, expected_workers, timeout)
-        if can_answer
-        else [NO_CONTROL.format(scheme=scheme_of(address.broker_url))]
-    )
-    idle = rules.idle(case)
+    found = [Finding("warning", "workers", warning)] if warning else []
+    idle, is_private = rules.idle(case), publisher.address.is_private
     return Preflight(
         unknown_tasks=unknown,
-        findings=[
-            *(Finding("warning", "workers", said) for said in answered),
-            *rules.findings(case, sending=True),
-        ],
+        findings=[*found, *rules.findings(case, sending=True)],
         answered=bool(workers),
         workers=[worker.name for worker in workers],
         described=workers,
         slots=sum(worker.slots for worker in workers),
-        added_queues=_serve(publisher, idle) if address.is_private else [],
+        added_queues=_serve(publisher, idle) if is_private else [],
         queues=sorted(case.needed),
         stock=case.stock,
-        idle=[] if address.is_private else idle,
+        idle=[] if is_private else idle,
         signers={worker.name: worker.key_id for worker in workers if worker.tasks},
         codes=known_codes(workers),
         held_for=case.held_for,
@@ -154,43 +141,56 @@ def preflight(
 def add_consumers(publisher: Publisher, queues: list[str]) -> None:
     """Have every worker consume these queues as well; those that do already are not disturbed."""
     for name in queues:
-        order = _consumer_arguments(publisher, name)
+        queue = publisher.app.amqp.queues[name]
+        order = {
+            "queue": name,
+            "exchange": queue.exchange.name or None,
+            "exchange_type": queue.exchange.type,
+            "routing_key": queue.routing_key or name,
+        }
         publisher.call(partial(publisher.control.cast, "add_consumer", order))
 
 
-def _enough(
-    demand: Demand, needed: Mapping[str, set[str]], expected: int | None, questions: int
-) -> Callable[[Answers, float], bool]:
+def _ask(
+    publisher: Publisher,
+    demand: Demand,
+    needed: Mapping[str, set[str]],
+    expected: int | None,
+    timeout: float,
+) -> tuple[list[Worker], str]:
+    """Ask who works here; also a warning where that is not all that should have answered."""
+    address = publisher.address
+    ours = address.is_private or address.is_managed
+    questions = QUESTIONS if ours else {**QUESTIONS, **STORE_QUESTION}
+
     def enough(answers: Answers, quiet: float) -> bool:
         nodes = by_node(answers)
-        if not nodes or any(len(said) < questions for said in nodes.values()):
+        if not nodes or any(len(said) < len(questions) for said in nodes.values()):
             return False
         if expected is not None:
             return len(nodes) >= expected
         if math.isinf(quiet):
             return True
-        if quiet < QUIET_TIME:
-            return False
         # What looks missing may be with a worker that is slow to answer, so that waits longer.
-        workers = list(workers_of(answers).values())
-        return not checks.unknown_tasks(demand.tasks, workers) and not checks.idle_queues(
-            needed, workers
+        found = list(workers_of(answers).values())
+        return quiet >= QUIET_TIME and not (
+            checks.unknown_tasks(demand.tasks, found) or checks.idle_queues(needed, found)
         )
 
-    return enough
-
-
-def _answer_warnings(workers: list[Worker], expected: int | None, timeout: float) -> list[str]:
+    with stack_errors(publisher, ASKING):
+        workers = ask_workers(publisher, questions, timeout=timeout, enough=enough)
+        if not workers and not publisher.call(publisher.control.is_supported):
+            return [], NO_CONTROL.format(scheme=scheme_of(address.broker_url))
     if not workers:
-        sentence = (
+        return [], (
             f"no worker answered within {timeout:g} s (none started yet, or all busy), so task "
-            f"names and queues could not be checked; jobs wait in their queue until one starts"
+            "names and queues could not be checked; jobs wait in their queue until one starts"
         )
-        return [sentence]
     if expected is not None and len(workers) < expected:
         names = ", ".join(worker.name for worker in workers)
-        return [f"only {len(workers)} of {expected} workers answered within {timeout:g} s: {names}"]
-    return []
+        some = f"only {len(workers)} of {expected} workers answered"
+        return workers, f"{some} within {timeout:g} s: {names}"
+    return workers, ""
 
 
 def _serve(publisher: Publisher, queues: list[str]) -> list[str]:
@@ -200,19 +200,6 @@ def _serve(publisher: Publisher, queues: list[str]) -> list[str]:
     wanted = [name for name in queues if name not in refused]
     add_consumers(publisher, wanted)
     return wanted
-
-
-def _consumer_arguments(publisher: Publisher, name: str) -> dict[str, object]:
-    queue = publisher.app.amqp.queues[name]
-    return {
-        "queue": name,
-        "exchange": queue.exchange.name or None,
-        "exchange_type": queue.exchange.type,
-        "routing_key": queue.routing_key or name,
-    }
-
-
-ASKED = "active_queues"
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +223,18 @@ def look_for_workers(publisher: Publisher, queues: Collection[str]) -> Presence:
         StackError: the broker cannot be reached.
     """
     with stack_errors(publisher):
-        return publisher.call(lambda: _look(publisher, frozenset(queues)))
+        found = ask_workers(
+            publisher,
+            {"active_queues": {}},
+            enough=lambda said, quiet: bool(said["active_queues"]) and quiet > QUIET_TIME,
+        )
+        serving = frozenset(
+            one.name
+            for one in found
+            if not queues or one.queues is None or not one.queues.isdisjoint(queues)
+        )
+        silent = publisher.call(lambda: _silent(publisher, queues, len(found), len(serving)))
+    return Presence(serving, frozenset(one.name for one in found) - serving, silent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,19 +263,6 @@ def look_for_unreadable(publisher: Publisher) -> Unreadable | None:
     if not found or own in found:
         return None
     return Unreadable(max(found.values()), own, sorted(found))
-
-
-def _look(publisher: Publisher, queues: frozenset[str]) -> Presence:
-    found = ask_workers(
-        publisher,
-        {ASKED: QUESTIONS[ASKED]},
-        enough=lambda said, quiet: bool(said[ASKED]) and quiet > QUIET_TIME,
-    )
-    serving = frozenset(
-        one.name for one in found if not queues or one.queues is None or one.queues & queues
-    )
-    others = frozenset(one.name for one in found) - serving
-    return Presence(serving, others, _silent(publisher, queues, len(found), len(serving)))
 
 
 def _silent(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, TypeVar
@@ -36,7 +36,7 @@ CHUNK: Final = 250
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PublishResult:
     """The end of each task id of one call; the lists and ``refused`` together are all of them.
 
@@ -208,7 +208,8 @@ class Publisher:
                 self._drop()
                 result.uncertain.extend(_ids(chunk))
                 result.unsent.extend(_ids(outgoing[start + CHUNK :]))
-                return _with_error(result, self._error_message(error))
+                result.error = self._error_message(error)
+                return result
             except BaseException:
                 # Interrupted between question and answer: the connection is of no use any more.
                 self._drop()
@@ -287,13 +288,11 @@ def _ids(outgoing: Sequence[Outgoing]) -> list[str]:
 
 def _refused(outgoing: Iterable[Outgoing], closed: Mapping[str, str]) -> dict[str, Problem]:
     """Map task id -> why it is not sent, for messages to a refused queue."""
-    refused: dict[str, Problem] = {}
-    for one in outgoing if closed else ():
-        name = queue_name(one.options)
-        if name is not None and name in closed:
-            fault = f"it goes to queue {name!r}, and {closed[name]}"
-            refused[one.attempt.task_id] = Refused(error=fault)
-    return refused
+    return {
+        one.attempt.task_id: Refused(error=f"it goes to queue {name!r}, and {closed[name]}")
+        for one in (outgoing if closed else ())
+        if (name := queue_name(one.options)) in closed and name is not None
+    }
 
 
 def _without(outgoing: Sequence[Outgoing], refused: Container[str]) -> Sequence[Outgoing]:
@@ -302,22 +301,17 @@ def _without(outgoing: Sequence[Outgoing], refused: Container[str]) -> Sequence[
     return [one for one in outgoing if one.attempt.task_id not in refused]
 
 
-def _with_error(result: PublishResult, error: str) -> PublishResult:
-    return replace(result, error=error)
-
-
 def _unroutable(chunk: Iterable[Outgoing], returned: Collection[str]) -> dict[str, Problem]:
     """Map task id -> why it is not sent, for messages that no queue is bound for."""
-    refused: dict[str, Problem] = {}
-    for one in chunk:
-        task_id = one.attempt.task_id
-        if task_id in returned:
-            exchange, key = destination_of(one.options)
-            refused[task_id] = Refused(
-                error="no queue of the broker is bound to where it goes: its route leads to "
-                f"exchange {exchange!r} with routing key {key!r}"
-            )
-    return refused
+    said = (
+        "no queue of the broker is bound to where it goes: its route leads to exchange {!r} with "
+        "routing key {!r}"
+    )
+    return {
+        one.attempt.task_id: Refused(error=said.format(*destination_of(one.options)))
+        for one in chunk
+        if one.attempt.task_id in returned
+    }
 
 
 def _log_sent(outgoing: Iterable[Outgoing]) -> None:

@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 
 CONSUMER_TIMEOUT: Final = 1800.0
 """Seconds after which RabbitMQ takes back an unacknowledged message, unless it is set otherwise."""
-TRIED_RABBITMQ: Final = (4, 0, 1)
-"""The first release of RabbitMQ 4, the oldest with which delayed messages are tried here."""
 RETRIED: Final = "retry_on_worker_lost"
 ON_TIMEOUT: Final = "acks_on_timeout"
 ON_FAILURE: Final = "acks_on_failure"
@@ -237,60 +235,35 @@ def late_limits(late: Mapping[str, float | None], timeout: float, where: str) ->
 def _rabbitmq(case: Case) -> Found:
     if not isinstance(case.transport, Amqp):
         return []
-    queues = sorted(case.publisher.app.amqp.queues.items())
-    quorum = (
+    quorum = sorted(
         name
-        for name, queue in queues
+        for name, queue in case.publisher.app.amqp.queues.items()
         if (queue.queue_arguments or {}).get("x-queue-type") == "quorum"
     )
-    version = case.publisher.call(lambda: _server_version(case.publisher))
-    return rabbitmq(version, case.demand, case.late, quorum=next(quorum, ""))
+    return rabbitmq(case.demand, case.late, quorum=quorum[0] if quorum else "")
 
 
-def _server_version(publisher: Publisher) -> str:
-    """Return what the AMQP server says of its version when a client connects, "" for nothing."""
-    with publisher.control.channel() as channel:
-        properties = getattr(channel.connection, "server_properties", None) or {}
-    version = properties.get("version", "")
-    return version.decode() if isinstance(version, bytes) else str(version)
-
-
-def rabbitmq(version: str, demand: Demand, late: Iterable[str], *, quorum: str) -> list[Finding]:
-    """Say what RabbitMQ of this version does with messages that are held for long.
+def rabbitmq(demand: Demand, late: Collection[str], *, quorum: str) -> Iterator[Finding]:
+    """Say what RabbitMQ does with messages that are held for long.
 
     ``quorum``: the first quorum queue of the app, "" for none.
     """
-    found: list[tuple[Level, str, str]] = []
-    delayed = [name for name, task in demand.tasks.items() if task.longest_delay]
-    number = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
-    if (delayed or quorum) and number and number < TRIED_RABBITMQ:
-        what = f"jobs of {some_of(delayed)}" if delayed else f"delayed jobs to queue {quorum!r}"
-        said = (
-            f"RabbitMQ {version} is older than 4.0.1, and {what} have a countdown or eta: "
-            "Celery's delayed delivery is tried from 4.0.1 on; bring the broker up to date"
-        )
-        found.append(("warning", "rabbitmq", said))
-    if (delayed or quorum) and not number:
-        said = "the server does not report its version; delayed jobs are tried from 4.0.1 on"
-        found.append(("unchecked", "rabbitmq", said))
-    if delayed and quorum:
+    if quorum and any(task.longest_delay for task in demand.tasks.values()):
         said = (
             f"queue {quorum!r} is a quorum queue, so a job with a countdown or eta keeps one "
             "of its worker's places until its time has come, and others wait behind it; leave "
             "the countdown out, or raise worker_prefetch_multiplier"
         )
-        found.append(("warning", "rabbitmq", said))
-    lasting = set(late)
+        yield Finding("warning", "rabbitmq", said)
     for name, task in sorted(demand.tasks.items()):
-        held = task.longest_occupation if name in lasting else task.longest_delay
+        held = task.longest_occupation if name in late else task.longest_delay
         if held >= CONSUMER_TIMEOUT:
             said = (
                 f"task {name} may keep a message unacknowledged for {held:g} s, and RabbitMQ "
                 f"closes the channel after its consumer_timeout ({CONSUMER_TIMEOUT:g} s unless "
                 "it is set otherwise), so that the job runs twice; raise consumer_timeout"
             )
-            found.append(("warning", "limits", said))
-    return [Finding(*one) for one in found]
+            yield Finding("warning", "limits", said)
 
 
 def _acknowledgement(case: Case) -> Found:
@@ -420,11 +393,11 @@ QUIET: Final = 0.5  # s
 def ask_for_check(publisher: Publisher, seconds: float = ASKING) -> list[Worker]:
     """Ask who works here, for so long at most; raises what the transport raises."""
     questions = {**QUESTIONS, **STORE_QUESTION}
-    return ask_workers(publisher, questions, timeout=seconds, enough=_enough)
 
+    def enough(answers: Answers, quiet: float) -> bool:
+        return math.isinf(quiet) or (any(answers.values()) and quiet > QUIET)
 
-def _enough(answers: Answers, quiet: float) -> bool:
-    return math.isinf(quiet) or (any(answers.values()) and quiet > QUIET)
+    return ask_workers(publisher, questions, timeout=seconds, enough=enough)
 
 
 def check(

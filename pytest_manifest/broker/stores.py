@@ -216,16 +216,18 @@ def compare(address: addresses.StackAddress, worker: Worker) -> Comparison:
     if "://" not in worker.store and worker.store.lower() in (*addresses.REDIS_SCHEMES, *DATABASES):
         return "same"  # the rest of it is in settings of theirs that are not told
     theirs, ours = _parse(worker.store), _parse(address.backend_url)
-    alike = _compare_stores(theirs, ours)
-    if alike != "perhaps" or worker.broker is None:
-        return alike
-    # Called otherwise over there; but whether it is the broker itself can be told on both sides.
-    broker = _parse(address.broker_url)
-    with_them = (theirs.host, theirs.port) == worker.broker
-    with_us = (ours.host, ours.port) == (broker.host, broker.port)
-    if with_them != with_us:
+    if theirs == ours:
+        return "same"
+    if (theirs.scheme, theirs.database) != (ours.scheme, ours.database):
         return "other"
-    return "same" if with_them else "perhaps"
+    if theirs.host != ours.host and worker.broker is not None:
+        # Called otherwise over there; but whether it is the broker itself is known on both sides.
+        broker = _parse(address.broker_url)
+        with_them = (theirs.host, theirs.port) == worker.broker
+        with_us = (ours.host, ours.port) == (broker.host, broker.port)
+        if with_them or with_us:
+            return "same" if with_them and with_us else "other"
+    return "other" if theirs.host == ours.host else "perhaps"
 
 
 def is_proven_same(address: addresses.StackAddress, worker: Worker, servers: Servers) -> bool:
@@ -252,14 +254,6 @@ def is_proven_same(address: addresses.StackAddress, worker: Worker, servers: Ser
         return False
     there = with_host(address.broker_url, *worker.broker)
     return is_same(servers.id_of_broker(address.broker_url), servers.id_of_broker(there))
-
-
-def _compare_stores(one: _Store, other: _Store) -> Comparison:
-    if one == other:
-        return "same"
-    if one.scheme != other.scheme or one.database != other.database:
-        return "other"
-    return "other" if one.host == other.host else "perhaps"
 
 
 def _is_none(url: str) -> bool:

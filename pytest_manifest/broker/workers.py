@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final
+from typing import Final, TypeVar
 
 from celery import Celery
 
@@ -34,6 +34,7 @@ QUESTIONS: Final[Mapping[str, Arguments]] = {
     "active_queues": {},
     "stats": {},
 }
+T = TypeVar("T")
 _REGISTERED = re.compile(r"(?P<name>.+?) \[(?P<facts>acks_late=[^\[\]]*)\]\Z")
 
 
@@ -133,38 +134,50 @@ def acks_late(workers: Iterable[Worker]) -> dict[str, bool]:
 
 
 def _worker(node: str, answers: Answers) -> Worker:
-    queues = answers["active_queues"].get(node)
-    stats = answers["stats"].get(node)
-    figures = stats if isinstance(stats, dict) else {}
+    said = {question: replies.get(node) for question, replies in answers.items()}
+    stats, tasks = said["stats"], dict(_registered(said["registered"]))
+    queues, pool = said["active_queues"], _at(stats, str, "pool", "implementation") or ""
+    timeouts = _at(stats, (list, tuple), "pool", "timeouts") or ()
+    soft, hard = map(seconds_of, timeouts if len(timeouts) == 2 else (None, None))
+    limits = {
+        name: TaskLimit(_number(facts.get("time_limit")), _number(facts.get("soft_time_limit")))
+        for name, facts in tasks.items()
+    }
+    results = _RESULTS.search(_at(said.get("report"), str, "ok") or "")
+    host = _at(stats, str, "broker", "hostname")
+    local = "localhost" if host in ("127.0.0.1", "::1") else (host or "").lower()
+    visibility = _at(stats, (int, float), "broker", "transport_options", "visibility_timeout")
     return Worker(
         name=node,
-        tasks=_tasks(answers["registered"].get(node)),
+        tasks={name: facts.get("acks_late") == "True" for name, facts in tasks.items()},
         queues=_queues(queues) if isinstance(queues, list) else None,
-        slots=max(_slots(figures.get("pool")), _most(figures.get("autoscaler"))),
-        prefetch=_whole(figures.get("prefetch_count")),
-        visibility=_visibility(figures.get("broker")),
-        limits=_limits(answers["registered"].get(node)),
-        limit=_limit(figures.get("pool")),
-        pool=_pool(figures.get("pool")),
-        store=_store(answers.get("report", {}).get(node)),
-        broker=_broker(figures.get("broker")),
-        unsaid=frozenset(one for one, said in answers.items() if _is_unsaid(said.get(node))),
-        codes=_codes(answers["registered"].get(node)),
+        # One that grows when jobs wait prefetches for all the processes that it may have.
+        slots=max(
+            _at(stats, int, "pool", "max-concurrency") or 1,
+            _at(stats, int, "autoscaler", "max") or 0,
+        ),
+        prefetch=_at(stats, int, "prefetch_count"),
+        visibility=None if visibility is None else float(visibility),
+        limits={name: limit for name, limit in limits.items() if limit != TaskLimit()},
+        limit=TaskLimit(hard, soft),
+        pool=pool.partition(":")[0].rpartition(".")[2],
+        store=results and results["store"],
+        broker=None if host is None else (local, _at(stats, int, "broker", "port")),
+        # What did not come, or is an error.
+        unsaid=frozenset(
+            question
+            for question, reply in said.items()
+            if reply is None or (isinstance(reply, dict) and "error" in reply)
+        ),
+        codes={n: facts[CODE_ATTRIBUTE] for n, facts in tasks.items() if CODE_ATTRIBUTE in facts},
     )
 
 
-def _is_unsaid(reply: object) -> bool:
-    """Tell whether a reply is none: it did not come, or is an error."""
-    return reply is None or (isinstance(reply, dict) and "error" in reply)
-
-
-def _tasks(reply: object) -> dict[str, bool]:
-    return {name: facts.get("acks_late") == "True" for name, facts in _registered(reply)}
-
-
-def _codes(reply: object) -> dict[str, str]:
-    told = ((name, facts.get(CODE_ATTRIBUTE)) for name, facts in _registered(reply))
-    return {name: code for name, code in told if code is not None}
+def _at(reply: object, kind: type[T] | tuple[type[T], ...], *path: str) -> T | None:
+    """Return what a reply has at the end of a path, where that is of this kind."""
+    for name in path:
+        reply = reply.get(name) if isinstance(reply, dict) else None
+    return reply if isinstance(reply, kind) and not isinstance(reply, bool) else None
 
 
 def known_codes(workers: Collection[Worker]) -> dict[str, str]:
@@ -181,15 +194,6 @@ def known_codes(workers: Collection[Worker]) -> dict[str, str]:
         code = told.pop() if len(told) == 1 else None
         if code is not None and has_source(code):
             found[name] = code
-    return found
-
-
-def _limits(reply: object) -> dict[str, TaskLimit]:
-    found: dict[str, TaskLimit] = {}
-    for name, facts in _registered(reply):
-        limit = TaskLimit(_number(facts.get("time_limit")), _number(facts.get("soft_time_limit")))
-        if limit != TaskLimit():
-            found[name] = limit
     return found
 
 
@@ -215,57 +219,9 @@ def seconds_of(value: object) -> float | None:
     return float(value) if isinstance(value, (int, float)) and value > 0 else None
 
 
-def _limit(pool: object) -> TaskLimit:
-    limits = pool.get("timeouts") if isinstance(pool, dict) else None
-    if not isinstance(limits, (list, tuple)) or len(limits) != 2:
-        return TaskLimit()
-    soft, hard = limits
-    return TaskLimit(seconds_of(hard), seconds_of(soft))
-
-
-def _pool(pool: object) -> str:
-    name = pool.get("implementation") if isinstance(pool, dict) else None
-    return str(name or "").partition(":")[0].rpartition(".")[2]
-
-
 def _queues(reply: list[object]) -> frozenset[str]:
     named = [queue.get("name") for queue in reply if isinstance(queue, dict)]
     return frozenset(name for name in named if isinstance(name, str))
-
-
-def _slots(pool: object) -> int:
-    size = _whole(pool.get("max-concurrency")) if isinstance(pool, dict) else None
-    return size or 1
-
-
-def _most(autoscaler: object) -> int:
-    """Give the processes that a worker grows to when jobs wait; it prefetches for all of them."""
-    most = _whole(autoscaler.get("max")) if isinstance(autoscaler, dict) else None
-    return most or 0
-
-
-def _visibility(broker: object) -> float | None:
-    options = broker.get("transport_options") if isinstance(broker, dict) else None
-    value = options.get("visibility_timeout") if isinstance(options, dict) else None
-    return float(value) if isinstance(value, (int, float)) else None
-
-
-def _store(reply: object) -> str | None:
-    text = reply.get("ok") if isinstance(reply, dict) else None
-    match = _RESULTS.search(text) if isinstance(text, str) else None
-    return None if match is None else match["store"]
-
-
-def _broker(broker: object) -> tuple[str, int | None] | None:
-    host = broker.get("hostname") if isinstance(broker, dict) else None
-    if not isinstance(broker, dict) or not isinstance(host, str):
-        return None
-    name = "localhost" if host in ("127.0.0.1", "::1") else host.lower()
-    return name, _whole(broker.get("port"))
-
-
-def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 UNENFORCED_POOLS: Final[Mapping[str, str]] = {

@@ -6,8 +6,8 @@ kombu is imported where it is needed. It has no types, so what is handed to it i
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 
@@ -33,7 +33,7 @@ def sever(connection: Any) -> None:
             channel.pool.disconnect()
 
 
-def on_event(channel: Any, name: str, call: Callable[..., None]) -> None:
+def on_event(channel: Any, name: str, call: Callable[..., object]) -> None:
     """Have ``call`` called when RabbitMQ sends a message back, or confirms or refuses some.
 
     ``name``: ``basic_return``, ``basic_ack`` or ``basic_nack``.
@@ -81,6 +81,73 @@ def publish_command(
         headers={"clock": mailbox.clock.forward(), "expires": 0},
         serializer=serializer or mailbox.serializer,
     )
+
+
+def bound_queues(channel: Any, exchange: str) -> list[str]:
+    """Return the names of the queues that are bound to an exchange; none where a server has them.
+
+    Relies on ``virtual.Channel.get_table`` (kombu 5.7), which raises KeyError in memory, where
+    nothing was ever bound.
+    Test: ``test_compat_kombu.py::test_what_is_bound_to_an_exchange_is_known``.
+    """
+    from kombu.transport import virtual
+
+    with suppress(KeyError):
+        if isinstance(channel, virtual.Channel):
+            return [queue for _, _, queue in channel.get_table(exchange)]
+    return []
+
+
+def is_bound(channel: Any, exchange: str, routing_key: str) -> bool | None:
+    """Return whether a queue is bound to where a message goes; None where a server knows it.
+
+    Relies on ``virtual.Channel.get_table`` and ``typeof``, whose ``lookup`` finds it (kombu 5.7).
+    Test: ``test_compat_kombu.py::test_what_is_bound_to_an_exchange_is_known``.
+    """
+    from kombu.transport import virtual
+
+    if not isinstance(channel, virtual.Channel):
+        return None
+    table = channel.get_table(exchange)
+    return bool(channel.typeof(exchange).lookup(table, exchange, routing_key, None))
+
+
+@contextmanager
+def empty_memory() -> Iterator[None]:
+    """Give this process an empty in-memory broker, and restore the previous one afterwards.
+
+    Kombu keeps one broker for the whole process, in attributes of two classes. So no message that
+    other code left there is run, and none of the stack's is left there.
+    Relies on ``memory.Channel.queues`` and the tables of ``memory.Transport.global_state`` (kombu
+    5.7).
+    Test: ``test_compat_kombu.py::test_a_broker_in_memory_is_empty_for_a_while``.
+    """
+    from kombu.transport import memory
+
+    state = memory.Transport.global_state
+    tables: list[Any] = [memory.Channel.queues, state.exchanges, state.bindings, state.queue_index]
+    kept = [table.copy() for table in tables]
+    for table in tables:
+        table.clear()
+    try:
+        yield
+    finally:
+        for table, content in zip(tables, kept, strict=True):
+            table.clear()
+            table.update(content)
+
+
+def queued_headers() -> Iterator[object]:
+    """Yield the headers of all messages that wait in this process's in-memory broker.
+
+    Relies on ``memory.Channel.queues`` (kombu 5.7).
+    Test: ``test_compat_kombu.py::test_a_broker_in_memory_is_empty_for_a_while``.
+    """
+    from kombu.transport.memory import Channel
+
+    for queue in list(Channel.queues.values()):
+        for message in list(queue.queue):
+            yield message.get("headers") if isinstance(message, dict) else None
 
 
 def restore_unacked(channel: Any, tag: str, client: Any) -> None:

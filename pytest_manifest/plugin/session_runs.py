@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pytest_manifest.reporting.run_report import RunReport
     from pytest_manifest.run import Run, WorkerLoss
     from pytest_manifest.signing import Signer
-    from pytest_manifest.stack.embedded import EmbeddedStack
+    from pytest_manifest.stack.client import EmbeddedStack
     from pytest_manifest.stack.in_memory import MemoryStack
 
 

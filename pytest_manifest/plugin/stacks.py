@@ -34,7 +34,7 @@ from pytest_manifest.urls import StackAddress, is_in_process, is_rpc
 
 if TYPE_CHECKING:
     from pytest_manifest.ledger import RunInfo
-    from pytest_manifest.stack.embedded import EmbeddedStack
+    from pytest_manifest.stack.client import EmbeddedStack
 
 START: Final = 60.0
 """Seconds that the private stack may take to start on a slow machine."""
@@ -267,7 +267,7 @@ def private_stack(options: Options, key: str, data: Path | None = None) -> Embed
 
     ``key``: what its workers sign with, as PEM; "": with none. ``data``: its broker's folder.
     """
-    from pytest_manifest.stack.embedded import EmbeddedStack
+    from pytest_manifest.stack.client import EmbeddedStack
 
     return EmbeddedStack(
         app=_named_app(options, "the private stack"),

@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -19,14 +19,13 @@ from celery import Celery, Task
 from celery.app.backends import by_url
 from celery.worker import state as worker_state
 from kombu.pools import ProducerPool
-from kombu.transport import memory
-from kombu.transport.memory import Channel
 from loguru import logger
 from typing_extensions import Self
 
 from pytest_manifest.broker.celery_settings import PARTS, URLS, VARIABLES
 from pytest_manifest.broker.client import load_app, tasks_failure
 from pytest_manifest.compat import celery
+from pytest_manifest.compat.kombu import empty_memory, queued_headers
 from pytest_manifest.compat.older import requests_kept
 from pytest_manifest.errors import StackError
 from pytest_manifest.process_state import worker_within
@@ -59,7 +58,7 @@ def borrowed(app: Celery) -> Iterator[None]:
     """Lead ``app`` to the broker and result store of this process; both are empty at first."""
     with ExitStack() as parts:
         parts.enter_context(_environment())
-        parts.enter_context(_empty_broker())
+        parts.enter_context(empty_memory())
         parts.enter_context(_settings(app))
         parts.enter_context(_made_anew(app))
         parts.callback(worker_state.reset_state)
@@ -98,26 +97,6 @@ def _environment() -> Iterator[None]:
 
 
 @contextmanager
-def _empty_broker() -> Iterator[None]:
-    """Give this process an empty in-memory broker, and restore the previous one afterwards.
-
-    Kombu keeps one broker for the whole process, in attributes of two classes. So no message that
-    other code left there is run, and none of the stack's is left there.
-    """
-    state = memory.Transport.global_state
-    tables: list[Any] = [memory.Channel.queues, state.exchanges, state.bindings, state.queue_index]
-    kept = [table.copy() for table in tables]
-    for table in tables:
-        table.clear()
-    try:
-        yield
-    finally:
-        for table, content in zip(tables, kept, strict=True):
-            table.clear()
-            table.update(content)
-
-
-@contextmanager
 def _settings(app: Celery) -> Iterator[None]:
     """Lay our settings over the app's own; what is changed meanwhile goes with them."""
     try:
@@ -148,18 +127,14 @@ def _made_anew(app: Celery) -> Iterator[None]:
         # Own pools: those that kombu makes for an app stay for the life of the process.
         pool = app.connection_for_write().Pool(limit=POOL_LIMIT)
         producers = ProducerPool(pool, limit=POOL_LIMIT)
-        app.amqp = _with_producers(type(app.amqp), producers)(app)
+        stock, own = type(app.amqp), {"producer_pool": producers, "publisher_pool": producers}
+        app.amqp = type(stock.__name__, (stock,), own)(app)
         try:
             with celery.other_connections(app, pool, kind(app=app, url=place)):
                 yield
         finally:
             producers.force_close_all()
             pool.force_close_all()
-
-
-def _with_producers(kind: Any, producers: ProducerPool) -> Any:
-    """Return a subclass of Celery's AMQP class that uses these producers."""
-    return type(kind.__name__, (kind,), {"producer_pool": producers, "publisher_pool": producers})
 
 
 def plain_app() -> Celery:
@@ -348,7 +323,11 @@ class MemoryStack:
         if self._parts is None or self._worker is None:
             return Counter()
         held = (getattr(one, "request_dict", None) for one in self._worker.held().values())
-        return _count_children([*_queued_headers(), *held])
+        return Counter(
+            str(headers["task"])
+            for headers in (*queued_headers(), *held)
+            if isinstance(headers, dict) and headers.get("task") and is_of_no_entry(headers)
+        )
 
     # Parts
 
@@ -411,21 +390,6 @@ class MemoryStack:
                 busy or "some",
                 in_memory_worker.STOP_SECONDS,
             )
-
-
-def _count_children(jobs: Iterable[object]) -> Counter[str]:
-    """Count jobs, given by their headers, by task; those of a manifest's entries are left out."""
-    return Counter(
-        str(headers["task"])
-        for headers in jobs
-        if isinstance(headers, dict) and headers.get("task") and is_of_no_entry(headers)
-    )
-
-
-def _queued_headers() -> Iterator[object]:
-    for queue in list(Channel.queues.values()):
-        for message in list(queue.queue):
-            yield message.get("headers") if isinstance(message, dict) else None
 
 
 def _reason(error: BaseException | None) -> str:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pytest_manifest import processes
@@ -28,6 +29,7 @@ TAIL_BYTES = 3000
 PR_SET_PDEATHSIG = 1
 
 
+@dataclass
 class Child:
     """A command that may be started again and again; its output is appended to one log file.
 
@@ -35,29 +37,18 @@ class Child:
     descriptors of locks.
     """
 
-    def __init__(
-        self,
-        name: str,
-        argv: Sequence[str],
-        *,
-        env: Mapping[str, str],
-        cwd: Path,
-        log: Path,
-        gently: bool = False,
-        holds: Sequence[int] = (),
-    ) -> None:
-        self.name = name
-        self.argv = argv
-        self.env = env
-        self.cwd = cwd
-        self.log = log
-        self.gently = gently
-        self.holds = holds
-        self.process: subprocess.Popen[bytes] | None = None
-        self.returncode: int | None = None
-        self.deaths: list[float] = []
-        self.started_at = 0.0
-        self.restart_at: float | None = None
+    name: str
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    cwd: Path
+    log: Path
+    gently: bool = False
+    holds: Sequence[int] = ()
+    process: subprocess.Popen[bytes] | None = None
+    returncode: int | None = None
+    deaths: list[float] = field(default_factory=list)
+    started_at: float = 0.0
+    restart_at: float | None = None
 
     @property
     def pid(self) -> int | None:
@@ -105,21 +96,13 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 self.process.send_signal(number)
 
-    def signal_group(self, number: signal.Signals) -> None:
+    def signal_group(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Signal the process and all of its group."""
         if self.process is not None:
             kill_group(self.process.pid, number)
 
-    def kill(self) -> None:
-        """Send SIGKILL to the whole group."""
-        self.signal_group(signal.SIGKILL)
 
-    def tail(self, lines: int = 12) -> list[str]:
-        """Read the last lines of its log that are not empty; at most 3,000 bytes."""
-        return tail(self.log, lines)
-
-
-def tail(path: Path, lines: int) -> list[str]:
+def tail(path: Path, lines: int = 12) -> list[str]:
     """Read the last lines of a file that are not empty; at most 3,000 bytes."""
     try:
         with path.open("rb") as file:
@@ -152,6 +135,7 @@ def _in_own_group(number: signal.Signals) -> Callable[[], None]:
 
 # Flower's own choice leaves out what tells one job from another.
 FLOWER_COLUMNS = "name,kwargs,args,state,received,runtime,worker,uuid"
+CELERY = ("-m", "pytest_manifest.stack.celery_program", "celery")
 # Levels that loguru has and celery has not.
 CELERY_LEVELS = {"TRACE": "DEBUG", "SUCCESS": "INFO"}
 
@@ -175,17 +159,12 @@ def broker_child(
 ) -> Child:
     """Make the private Valkey, with its files in the data folder or in ``directory``."""
     kept = data.path if data is not None else directory
-    configuration = write_configuration(directory, port, password, data=kept)
-    return Child(
-        "broker",
-        [settings.server, str(configuration)],
-        env=_without_key(),
-        cwd=directory,
-        log=directory / "valkey.log",
-        gently=data is not None,
+    command = [settings.server, str(write_configuration(directory, port, password, data=kept))]
+    child = Child("broker", command, _without_key(), directory, directory / "valkey.log")
+    if data is not None:
         # Without a supervisor it still holds the folder until it has written all.
-        holds=[data.lock] if data is not None else [],
-    )
+        child.gently, child.holds = True, [data.lock]
+    return child
 
 
 def worker_child(settings: Settings, directory: Path, url: str, data: DataFolder | None) -> Child:
@@ -205,9 +184,7 @@ def worker_child(settings: Settings, directory: Path, url: str, data: DataFolder
         env[SIGNING_KEY_VARIABLE] = named
     if not settings.detached:  # its log is not followed while it runs
         env[processes.LOG_JOBS] = "0"
-    command = _worker_command(settings)
-    cwd = Path(settings.cwd)
-    return Child(WORKER, command, env=env, cwd=cwd, log=worker_log(directory))
+    return Child(WORKER, _worker_command(settings), env, Path(settings.cwd), worker_log(directory))
 
 
 def _key_file(directory: Path, pem: str) -> Path:
@@ -222,17 +199,10 @@ def flower_child(settings: Settings, directory: Path, url: str, port: int, passw
     """Make Flower on loopback, behind the stack's password."""
     env = _environment(url, settings) | {"FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{password}"}
     env.setdefault("FLOWER_TASKS_COLUMNS", FLOWER_COLUMNS)
-    module = "pytest_manifest.stack.celery_program"
-    command = [settings.python, "-m", module, "celery", "-A", settings.app, "flower"]
+    command = [settings.python, *CELERY, "-A", settings.app, "flower"]
     # Above a flowerconfig.py of the project's, which knows another broker and other files.
     command += [f"--address={HOST}", f"--port={port}", "--persistent=False", "--broker-api="]
-    return Child(
-        "flower",
-        command,
-        env=env,
-        cwd=Path(settings.cwd),
-        log=directory / "flower.log",
-    )
+    return Child("flower", command, env, Path(settings.cwd), directory / "flower.log")
 
 
 def _environment(url: str, settings: Settings) -> dict[str, str]:
@@ -248,9 +218,7 @@ def _without_key() -> dict[str, str]:
 def _worker_command(settings: Settings) -> list[str]:
     command = [
         settings.python,
-        "-m",
-        "pytest_manifest.stack.celery_program",
-        "celery",
+        *CELERY,
         # The banner is not JSON.
         *(["--quiet"] if settings.log_format == "json" else []),
         "-A",

@@ -9,7 +9,6 @@ import contextlib
 import errno
 import json
 import os
-import stat
 import subprocess
 import sys
 import tempfile
@@ -18,11 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn, cast
 
 from pytest_manifest.errors import StackError
-from pytest_manifest.files import private_folder, remove
+from pytest_manifest.files import own_folder, remove
 from pytest_manifest.processes import is_held, kill_group, locked, pid_scope
-from pytest_manifest.stack.services import Child
-from pytest_manifest.stack.settings import Event, Settings, State, WorkerState
-from pytest_manifest.stack.valkey import HOST
+from pytest_manifest.stack.settings import Event, Settings, State
 
 if TYPE_CHECKING:
     from pytest_manifest.urls import StackAddress
@@ -54,7 +51,8 @@ def runtime_directory() -> Path:
     own = [Path(named) / APP_NAME] if named else [usual / APP_NAME] if usual.is_dir() else []
     for path in (*own, fallback):  # there is none of the user's in a container, or under cron
         with contextlib.suppress(OSError):
-            if _private(path):
+            own_folder(path)
+            if os.access(path, os.W_OK | os.X_OK):
                 return path
     raise StackError(
         f"no private directory for the stack's state: {fallback} cannot be made, or is not yours; "
@@ -116,17 +114,6 @@ def _load(directory: Path) -> State | None:
     return cast("State", document)
 
 
-def _private(path: Path) -> bool:
-    """Make the directory; True when it is ours alone and can be written to."""
-    private_folder(path)
-    status = path.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
-        return False
-    if stat.S_IMODE(status.st_mode) & 0o077:
-        path.chmod(0o700)
-    return os.access(path, os.W_OK | os.X_OK)
-
-
 def _belongs(pid: int, state: State) -> bool:
     """Tell whether this process is one of that stack's; its pid may have been reused."""
     shown = subprocess.run(
@@ -179,65 +166,19 @@ class EventWriter:
             "flower_password": "",  # nosec B105  # there is none without Flower
         }
 
-    def broker_started(self, pid: int) -> None:
-        self._state["broker"] = pid
-        self._save()
-
-    def broker_answers(self, url: str) -> None:
-        self._state.update({"broker_url": url, "backend_url": url})
-        pid = self._state["broker"]
-        self._say({"event": "broker", "url": url, "pid": pid, "directory": self._directory})
-
-    def flower(self, port: int, password: str, pid: int) -> None:
-        url = f"http://{HOST}:{port}"
-        self._state.update({"flower_url": url, "flower_password": password})
-        self._say({"event": "flower", "url": url, "pid": pid})
-
-    def worker_started(self, worker: Child) -> None:
-        self._update(worker)
-        pid = worker.pid or 0
-        self._say(
-            {"event": "worker_started", "name": worker.name, "pid": pid, "log": str(worker.log)}
-        )
-
-    def exited(
-        self, child: Child, pid: int, code: int, tail: list[str], *, is_worker: bool
-    ) -> None:
-        if is_worker:
-            self._update(child)
-        self._say(
-            {
-                "event": "worker_exited" if is_worker else "service_exited",
-                "name": child.name,
-                "pid": pid,
-                "returncode": code,
-                "tail": tail,
-            }
-        )
-
-    def failed(self, message: str, tail: list[str]) -> None:
-        self._tell({"event": "failed", "message": message, "tail": tail})
-
-    def stopped(self) -> None:
-        self._tell({"event": "stopped"})
+    def say(self, event: Event | None = None, **changes: object) -> None:
+        """Change the state by its fields, for others, then tell the client of an event."""
+        if changes:
+            self._state.update(cast("State", changes))
+            self._save()
+        if event is not None:
+            self._tell(event)
 
     def close(self) -> None:
         """Remove the state file: the stack is over."""
         if self._path is not None:
             remove(self._path)
             self._path = None
-
-    @property
-    def _directory(self) -> str:
-        return self._state["directory"]
-
-    def _update(self, worker: Child) -> None:
-        found = WorkerState(name=worker.name, pid=worker.pid, log=str(worker.log))
-        self._state["workers"] = [found]
-
-    def _say(self, event: Event) -> None:
-        self._save()
-        self._tell(event)
 
     def _tell(self, event: Event) -> None:
         if self._broken:
@@ -253,7 +194,6 @@ class EventWriter:
         if self._path is None:
             return
         temporary = self._path.with_suffix(f".{os.getpid()}")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(self._state, file, indent=1)
+        temporary.touch(mode=0o600)
+        temporary.write_text(json.dumps(self._state, indent=1), encoding="utf-8")
         temporary.replace(self._path)

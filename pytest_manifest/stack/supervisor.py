@@ -21,7 +21,14 @@ from pytest_manifest.errors import StackError
 from pytest_manifest.files import remove
 from pytest_manifest.processes import take_lock
 from pytest_manifest.stack import services, valkey
-from pytest_manifest.stack.settings import READY_LINE, STOP_AND_KEEP_LINE, STOP_LINE, Settings
+from pytest_manifest.stack.settings import (
+    READY_LINE,
+    STOP_AND_KEEP_LINE,
+    STOP_LINE,
+    Event,
+    Settings,
+    WorkerState,
+)
 from pytest_manifest.stack.state import EventWriter, failure_message, refuse
 
 BROKER_SECONDS = 10.0
@@ -100,15 +107,19 @@ class Supervisor:
                 break
             # Mostly another process was quicker to take the port.
         else:
-            self._fail(self._broker_failure(), self.broker.tail() if self.broker else [])
+            self._fail(
+                self._broker_failure(), services.tail(self.broker.log) if self.broker else []
+            )
             return
         if self.data is not None and not self.stopping:
             if self.data.may_be_truncated:
-                valkey.delete_queued(self.port, self.password)
-            valkey.delete_nodes(self.port, self.password)
+                valkey.forget(self.port, self.password, valkey.QUEUED)
+            valkey.forget(self.port, self.password, valkey.NODES)
             self.data.begin()
         url = services.broker_url(self.port, self.password)
-        self.report.broker_answers(url)
+        directory, pid = str(self.directory), self.broker.pid or 0
+        answers: Event = {"event": "broker", "url": url, "pid": pid, "directory": directory}
+        self.report.say(answers, broker_url=url, backend_url=url)
 
     def _broker_answers(self) -> bool:
         deadline = time.monotonic() + BROKER_SECONDS
@@ -124,7 +135,7 @@ class Supervisor:
                 # Much data take long; how long to wait for them the client knows.
                 deadline = time.monotonic() + BROKER_SECONDS
             self._wait(0.002)
-        broker.kill()
+        broker.signal_group()
         return False
 
     def _broker_failure(self) -> str:
@@ -142,14 +153,18 @@ class Supervisor:
         if self.settings.flower:
             port, password = self.settings.flower_port or valkey.free_port(), os.urandom(18).hex()
             self.flower = services.flower_child(self.settings, self.directory, url, port, password)
-            self.report.flower(port, password, self._start(self.flower))
+            url, pid = f"http://{valkey.HOST}:{port}", self._start(self.flower)
+            started: Event = {"event": "flower", "url": url, "pid": pid}
+            self.report.say(started, flower_url=url, flower_password=password)
 
     def _start(self, child: services.Child) -> int:
         pid = child.start()
         if child is self.worker:
-            self.report.worker_started(child)
+            log = str(child.log)
+            started: Event = {"event": "worker_started", "name": child.name, "pid": pid, "log": log}
+            self.report.say(started, workers=[WorkerState(name=child.name, pid=pid, log=log)])
         elif child is self.broker:
-            self.report.broker_started(pid)
+            self.report.say(broker=pid)
         return pid
 
     # Watching
@@ -218,12 +233,15 @@ class Supervisor:
 
     def _on_exit(self, child: services.Child, pid: int, code: int) -> None:
         """Tell of a death, and plan the restart, or give up on a worker that cannot start."""
-        tail = child.tail()
-        self.report.exited(child, pid, code, tail, is_worker=child is self.worker)
+        tail, is_worker = services.tail(child.log), child is self.worker
+        died: Event = {"event": "worker_exited" if is_worker else "service_exited"}
+        died |= {"name": child.name, "pid": pid, "returncode": code, "tail": tail}
+        gone = [WorkerState(name=child.name, pid=None, log=str(child.log))]
+        self.report.say(died, **({"workers": gone} if is_worker else {}))
         now = time.monotonic()
         if now - child.started_at > PROVEN_SECONDS:
             child.deaths = []
-        booting = not self.ready and child is self.worker
+        booting = not self.ready and is_worker
         if booting and (code == USAGE_ERROR or len(child.deaths) >= BOOT_DEATHS):
             self._fail(f"worker {child.name} cannot start (it ended with code {code})", tail)
             return
@@ -236,7 +254,7 @@ class Supervisor:
     # Ending
 
     def _fail(self, message: str, tail: list[str]) -> None:
-        self.report.failed(message, tail)
+        self.report.say({"event": "failed", "message": message, "tail": tail})
         self.stopping = True
 
     def _end(self) -> None:
@@ -258,7 +276,7 @@ class Supervisor:
         if self.data is not None and not self.keeps_data:
             self.data.remove()
         remove(self.directory)
-        self.report.stopped()
+        self.report.say({"event": "stopped"})
 
     def _end_broker(self) -> None:
         if self.broker is None:
@@ -268,7 +286,7 @@ class Supervisor:
             self._wait_ended([self.broker], valkey.FLUSH_SECONDS)
             if self.data is not None and self.broker.returncode == 0:
                 self.data.end()
-        self.broker.kill()
+        self.broker.signal_group()
         self._wait_ended([self.broker], GRACE_SECONDS)
 
     def _release(self) -> None:
@@ -292,7 +310,7 @@ class Supervisor:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake, 4096)
         for child in left:
-            child.kill()
+            child.signal_group()
             if child.process is not None:
                 child.process.wait()
 

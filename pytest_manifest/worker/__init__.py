@@ -91,26 +91,17 @@ def _on_worker_init(sender: object, **_: object) -> None:
     app: Celery = sender.app  # type: ignore[attr-defined]  # a WorkController; celery has no types
     instrument(app)
     if not is_in_process(str(app.conf.broker_url)):  # no other process can ask there
-        app.task(_mark, name=WORKER_MARK, ignore_result=True)
-        _mark_as_signing(app)
-        _mark_process(app)
+        from pytest_manifest.worker.signing import signer
+
+        marks = [WORKER_MARK]
+        if (key := signer()) is not None:  # it signs what it reports, with the key of this id
+            marks.append(f"{SIGNED_MARK}{key.key_id}")
+        # By which whoever shares its machine can see whether it lives.
+        if (identity := own_identity()) is not None:
+            marks.append(f"{PROCESS_MARK}{identity}")
+        for mark in marks:
+            app.task(_mark, name=mark, ignore_result=True)
     _take_digests(app)
-
-
-def _mark_as_signing(app: Celery) -> None:
-    """Mark a worker that signs what it reports by the id of its key."""
-    from pytest_manifest.worker.signing import signer
-
-    key = signer()
-    if key is not None:
-        app.task(_mark, name=f"{SIGNED_MARK}{key.key_id}", ignore_result=True)
-
-
-def _mark_process(app: Celery) -> None:
-    """Name the main process, so that whoever shares its machine can see whether it lives."""
-    identity = own_identity()
-    if identity is not None:
-        app.task(_mark, name=f"{PROCESS_MARK}{identity}", ignore_result=True)
 
 
 def _mark() -> None:

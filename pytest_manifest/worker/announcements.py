@@ -60,9 +60,12 @@ def announce_rest(children: Children, app: Any, request: Any, end: End, *, speak
     ``speaks_on``: it runs in this process, where what its handlers start is followed.
     """
     try:
-        announced, expected = [], []
+        announced: list[Document] = []
+        expected: list[Expected] = []
         if speaks_on and goes_on(children, app.tasks.get(request.__dict__.get("task"))):
-            announced.append(_after_handlers(request.__dict__))
+            how, task = stream_records.HOW_AFTER, str(request.__dict__.get("task"))
+            key = f"{_execution(request.__dict__)}/{how}"
+            announced.append({"key": key, "how": how, "count": 1, "task": task})
         for one, messages in _after(app, request, end):
             if one is not None:
                 announced.append(one)
@@ -80,9 +83,10 @@ def _after(app: Any, request: Any, end: End) -> Iterator[tuple[Document | None, 
     group, chord, execution = fields.get("group"), fields.get("chord"), _execution(fields)
     if chord and group:
         yield _body(group, chord, is_off=end is not End.SUCCESS)
+        options = chord.get("options") or {}
         # Where a member has failed, the last one to end calls the errbacks of the body.
         announced, expected = _errbacks(
-            app, chord.get("options", {}).get("link_error"), f"{group}/errbacks", _id_of(chord)
+            app, options.get("link_error"), f"{group}/errbacks", options.get("task_id")
         )
         yield (None if end is End.SUCCESS else announced), expected
     if end is End.SUCCESS:
@@ -133,12 +137,6 @@ def _has_others_after_it() -> bool:
     return False
 
 
-def _after_handlers(fields: dict[str, Any]) -> Document:
-    key = f"{_execution(fields)}/{stream_records.HOW_AFTER}"
-    task = str(fields.get("task"))
-    return {"key": key, "how": stream_records.HOW_AFTER, "count": 1, "task": task}
-
-
 def _body(key: str, body: Any, *, is_off: bool) -> tuple[Document | None, list[Expected]]:
     # A message that carries a job that was handed on is no child.
     due = [one for one in celery.first_messages(body) if wire.HEADER_RUN not in one.headers]
@@ -170,11 +168,6 @@ def _announcement(
 
 def _execution(fields: dict[str, Any]) -> str:
     return str(fields.get(wire.HEADER_EXECUTION))
-
-
-def _id_of(sig: Any) -> str | None:
-    task_id: str | None = (sig.get("options") or {}).get("task_id")
-    return task_id
 
 
 MOST_AT_ONCE: Final = 500

@@ -24,7 +24,7 @@ from pytest_manifest.redaction.texts import redact
 from pytest_manifest.worker import announcements, store_waits
 from pytest_manifest.worker import receipt as outcomes
 from pytest_manifest.worker.handoff import note_elsewhere
-from pytest_manifest.worker.job import end_what_is_over
+from pytest_manifest.worker.job import end_what_is_left
 from pytest_manifest.worker.receipt import PendingReceipt, execution_of, prepare_receipt
 
 STORES: Final = frozenset({"redis", "pymongo", "sqlalchemy", "kombu"})
@@ -51,14 +51,15 @@ class UnstoredEnd:
 
 
 @contextmanager
-def kept(request: object, pending: PendingReceipt, mark: Callable[[], None]) -> Iterator[None]:
+def kept(
+    request: object, pending: PendingReceipt | None, mark: Callable[[], None]
+) -> Iterator[None]:
     """Keep this end where storing it fails by the store's fault."""
     try:
         yield
     except Exception as error:
-        execution = execution_of(request)
-        trouble = _trouble(error)
-        if execution is not None and trouble is not None and not pending.sent:
+        execution, trouble = execution_of(request), _trouble(error)
+        if execution and trouble is not None and pending is not None and not pending.sent:
             text = redact(f"{type(trouble).__name__}: {trouble}")
             execution.unstored_end = UnstoredEnd(pending, mark, text)
         raise
@@ -81,21 +82,13 @@ def _trouble(error: BaseException) -> BaseException | None:
     """Return what of an error or its causes is the store's own trouble."""
     one: BaseException | None = error
     for _ in range(LONGEST):
-        if one is None:
-            return None
-        if _is_of_store(type(one)):
+        if one is None or isinstance(one, (ConnectionError, TimeoutError)):
+            return one
+        kinds = ((kind.__module__.partition(".")[0], kind.__name__) for kind in type(one).__mro__)
+        if any(package in STORES and name in TROUBLES for package, name in kinds):
             return one
         one = one.__cause__ or one.__context__
     return None
-
-
-def _is_of_store(kind: type[BaseException]) -> bool:
-    if issubclass(kind, (ConnectionError, TimeoutError)):
-        return True
-    return any(
-        base.__module__.partition(".")[0] in STORES and base.__name__ in TROUBLES
-        for base in kind.__mro__
-    )
 
 
 if TYPE_CHECKING:
@@ -174,8 +167,7 @@ class ReceiptBackend(Backend):
         )
         mark = partial(super().mark_as_done, task_id, result, request, store_result, state)
         if pending is None:
-            with marking_by_celery():
-                mark()
+            self._mark_with(None, mark)
             return
         # No "finally": where storing fails Celery marks a failure next, see ``unstored``.
         with kept(request, pending, mark), sending_with_result(pending):
@@ -203,15 +195,15 @@ class ReceiptBackend(Backend):
                 lambda: outcomes.failed_in_main_process(exc, traceback),
             )
         mark = partial(super().mark_as_failure, task_id, exc, traceback, request, *args, **kwargs)
+        with kept(request, pending, mark):
+            self._mark_with(pending, mark)
+
+    def _mark_with(self, pending: PendingReceipt | None, mark: Callable[[], None]) -> None:
+        """Have Celery store an end with its receipt, which is sent whatever comes of that."""
         if pending is None:
             with marking_by_celery():
                 mark()
             return
-        with kept(request, pending, mark):
-            self._mark_with(pending, mark)
-
-    def _mark_with(self, pending: PendingReceipt, mark: Callable[[], None]) -> None:
-        """Have Celery store an end with its receipt, which is sent whatever comes of that."""
         try:
             with sending_with_result(pending), announcements.sending_for(pending.children):
                 mark()
@@ -227,15 +219,8 @@ class ReceiptBackend(Backend):
         **kwargs: object,
     ) -> None:
         pending = self._prepare(request, announcements.End.OTHER, lambda: outcomes.revoked(reason))
-        if pending is None:
-            with marking_by_celery():
-                super().mark_as_revoked(task_id, reason, request, *args, **kwargs)
-            return
-        try:
-            with sending_with_result(pending), announcements.sending_for(pending.children):
-                super().mark_as_revoked(task_id, reason, request, *args, **kwargs)
-        finally:
-            self.deliver_quietly(pending)
+        mark = super().mark_as_revoked
+        self._mark_with(pending, partial(mark, task_id, reason, request, *args, **kwargs))
 
     def store_result(
         self,
@@ -258,7 +243,7 @@ class ReceiptBackend(Backend):
         try:
             super().process_cleanup()
         finally:
-            end_what_is_over()
+            end_what_is_left(is_over=True)
 
     def report(self, request: object, outcome: outcomes.TaskResult) -> None:
         """Send the receipt of a task for which Celery stores nothing."""

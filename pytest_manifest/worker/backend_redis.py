@@ -15,6 +15,7 @@ from loguru import logger
 from pytest_manifest import processes
 from pytest_manifest.compat.celery import WithoutLook
 from pytest_manifest.compat.older import is_out_of_memory
+from pytest_manifest.process_state import ProcessState
 from pytest_manifest.schema import stream_records
 from pytest_manifest.worker import store_waits
 from pytest_manifest.worker.backend_base import ReceiptBackend, current_receipt, current_receipt_for
@@ -32,25 +33,21 @@ DISK_LOW: Final = 64 << 20
 """Bytes free on a private stack's disk, below which each written start is confirmed."""
 
 
-class _Expiries:
-    """The times at which this process last renewed each stream's expiry: not every record does."""
-
-    def __init__(self) -> None:
-        self._extended_at: dict[str, float] = {}
-
-    def is_due(self, stream: str, ttl: int) -> bool:
-        now = time.monotonic()
-        last = self._extended_at.get(stream)
-        # Renew after a quarter of its lifetime at the latest, so that it never expires in use.
-        if last is not None and now - last < min(ttl / 4, MAX_EXPIRY_SECONDS):
-            return False
-        if len(self._extended_at) >= MAX_STREAMS:
-            self._extended_at.clear()
-        self._extended_at[stream] = now
-        return True
+_extended: Final[ProcessState[dict[str, float]]] = ProcessState(dict, is_of_worker=True)
+"""When this process last renewed each stream's expiry: not every record does."""
 
 
-_expiries = _Expiries()
+def _is_due(stream: str, ttl: int) -> bool:
+    now = time.monotonic()
+    extended_at = _extended.now
+    last = extended_at.get(stream)
+    # Renew after a quarter of its lifetime at the latest, so that it never expires in use.
+    if last is not None and now - last < min(ttl / 4, MAX_EXPIRY_SECONDS):
+        return False
+    if len(extended_at) >= MAX_STREAMS:
+        extended_at.clear()
+    extended_at[stream] = now
+    return True
 
 
 class RedisReceipts(WithoutLook, ReceiptBackend):
@@ -162,11 +159,8 @@ class RedisReceipts(WithoutLook, ReceiptBackend):
             else:
                 return
             tries += 1
-            shortest, longest = (
-                self.base_sleep_between_retries_ms,
-                self.max_sleep_between_retries_ms,
-            )
-            time.sleep(get_exponential_backoff_interval(shortest, tries, longest, True) / 1000)
+            limits = self.base_sleep_between_retries_ms, tries, self.max_sleep_between_retries_ms
+            time.sleep(get_exponential_backoff_interval(*limits, True) / 1000)
 
     def _confirm(self, stream: str, ttl: int) -> None:
         """Make one more change, which a server with a full disk refuses.
@@ -198,5 +192,5 @@ def _disk_is_low() -> bool:
 def _add_record(client: Any, stream: str | None, ttl: int, record: bytes) -> None:
     if stream:
         client.execute_command("XADD", stream, "*", stream_records.STREAM_FIELD, record)
-        if _expiries.is_due(stream, ttl):
+        if _is_due(stream, ttl):
             client.execute_command("EXPIRE", stream, str(ttl))

@@ -120,15 +120,11 @@ class Children:
         for key in keys:
             self._put({**self._spawned([]), "closes": key})
 
-    def unsent(self) -> list[str]:
-        """Return the ids of tasks that were told of and whose messages no broker has taken."""
-        return list(self._unconfirmed)
-
     def at_end(self) -> Document:
         """Return what the record of the execution's end says of them."""
         told: Document = {
             "spawned": [*self.untold],
-            "unsent": [*self.unsent()],
+            "unsent": [*self._unconfirmed],
             "announced": [*self.announced],
             "elsewhere": {**self.elsewhere},
         }

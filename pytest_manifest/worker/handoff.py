@@ -19,7 +19,6 @@ from typing import Any, Final
 
 from celery import Signature, current_task
 from loguru import logger
-from pydantic import JsonValue
 
 from pytest_manifest.compat.celery import before_replacing, first_messages
 from pytest_manifest.redaction.texts import redact_url
@@ -189,14 +188,21 @@ def due_time(eta: object) -> str | None:
     return timestamp(due if due.tzinfo else due.replace(tzinfo=timezone.utc))
 
 
-def retries_so_far(execution: Execution) -> list[dict[str, JsonValue]]:
+def retries_so_far(execution: Execution) -> list[Document]:
     """Return the retries so far, with the present execution, which asks for the next one."""
     error = sys.exc_info()[1]  # the error that the task is handling: Celery raises Retry later
-    delivery = execution.delivery
-    latest: dict[str, JsonValue] = {
+    described: Document | None = None if error is None else {**describe(error, limit=MAX_MESSAGE)}
+    return retries_with(execution.delivery, execution.started, described)
+
+
+def retries_with(
+    delivery: Delivery, started: datetime | None, error: Document | None
+) -> list[Document]:
+    """Return a delivery's retries with its own try, which ends now."""
+    latest: Document = {
         "retries": delivery.retries,
-        "started_at": timestamp(execution.started),
+        "started_at": None if started is None else timestamp(started),
         "ended_at": timestamp(datetime.now(timezone.utc)),
-        "error": None if error is None else dict(describe(error, limit=MAX_MESSAGE)),
+        "error": error,
     }
     return [*map(dict, delivery.retried), latest][-MAX_RETRIES:]

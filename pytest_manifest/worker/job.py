@@ -10,7 +10,6 @@ Capture what a task logs by loguru or the standard library, without changing oth
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -19,12 +18,12 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from contextvars import Context, ContextVar, Token
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from loguru import logger
 from pydantic import JsonValue
@@ -50,11 +49,6 @@ def on_process_init(**_: object) -> None:
 
 def on_process_shutdown(**_: object) -> None:
     """Save what was measured: the pool ends this process by ``os._exit``."""
-    save()
-
-
-def save() -> None:
-    """Write the measurements so far into a file of this process."""
     current = _measuring()
     if current is not None:
         with suppress(Exception):  # of a report about a job, which must not end otherwise for it
@@ -69,7 +63,7 @@ def _measuring() -> Any | None:
 
 
 def _save_and_end(number: int, _frame: object) -> None:
-    save()
+    on_process_shutdown()
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
@@ -361,17 +355,11 @@ def current_execution() -> Execution | None:
     return None if execution.has_ended else execution  # a thread may outlive its task
 
 
-def end_what_is_over() -> None:
-    """End the execution of this thread if its task is over, as no more handlers are called."""
-    execution = _current.get()
-    if execution is not None and execution.is_over and not execution.has_ended:
-        execution.end(killed=False)
-
-
-def end_what_is_left() -> None:
-    """End the execution of this thread whatever it has come to: its worker may be gone by now."""
-    execution = _current.get()
-    if execution is not None and not execution.has_ended:
+def end_what_is_left(*, is_over: bool = False) -> None:
+    """End the execution of this thread, if there is one; ``is_over``: only where its task is over,
+    as no more handlers are called."""
+    execution = own_execution()
+    if execution is not None and (execution.is_over or not is_over):
         execution.end(killed=False)
 
 
@@ -400,11 +388,9 @@ def context_of_own_execution() -> Context | None:
     return context
 
 
-@contextmanager
-def running_within(execution: Execution | None) -> Iterator[None]:
+def running_within(execution: Execution | None) -> AbstractContextManager[None]:
     """Have what this thread does belong to an execution that another thread runs."""
-    with holding(_current, execution):
-        yield
+    return holding(_current, execution)
 
 
 def run_one_task_at_a_time(*, is_pool_child: bool) -> None:
@@ -460,11 +446,8 @@ def sets_up_logging() -> bool:
 
 def set_up_own_logging() -> None:
     """Route all that this process logs through loguru."""
-    format_: Literal["text", "json"] = (
-        "json" if os.environ[processes.LOG_FORMAT] == "json" else "text"
-    )
-    level = _level()
-    log.configure(format=format_, level=level)
+    level, is_json = _level(), os.environ[processes.LOG_FORMAT] == "json"
+    log.configure(format="json" if is_json else "text", level=level)
     log.intercept_stdlib(level)
     if os.environ.get(processes.LOG_JOBS) == "0" and logging.getLogger().level > logging.DEBUG:
         # Two lines a job (received, succeeded) cost as much as a round trip to the broker, and the
@@ -519,24 +502,21 @@ class _Handler(logging.Handler):
             self.handleError(record)
 
 
-class _Formatter(logging.Formatter):
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802
-        moment = datetime.fromtimestamp(record.created, timezone.utc)
-        return moment.strftime("%H:%M:%S.") + f"{moment.microsecond // 1000:03d}"
-
-
 class _Added:
     """The handlers that a worker has added to its process's loggers."""
 
     def __init__(self) -> None:
         self.to_loguru: int | None = None
         self.to_logging = _Handler()
-        self.to_logging.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        line = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s: %(message)s"
+        formatter = logging.Formatter(line, "%H:%M:%S")
+        formatter.converter = time.gmtime
+        self.to_logging.setFormatter(formatter)
 
     def close(self) -> None:
         """Remove them."""
         if self.to_loguru is not None:
-            with contextlib.suppress(ValueError):  # the app has removed all sinks
+            with suppress(ValueError):  # the app has removed all sinks
                 logger.remove(self.to_loguru)
         for name in _ROOTS:
             logging.getLogger(name).removeHandler(self.to_logging)

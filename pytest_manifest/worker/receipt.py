@@ -301,8 +301,14 @@ def _result(value: object) -> tuple[JsonValue, str | None, Document | None]:
     """Return the result as JSON, its digest, and a remark where the receipt omits it."""
     data = wire.canonical(value)
     if data is None:
-        return _result_by_kombu(value)
-    digest = wire.sha256(data) if _OTHER_KEY.search(data) is None else _digest_as_read(data)
+        try:
+            value = as_kombu_has_it(value)
+        except ValueError as error:
+            return None, None, {"result_not_json": str(error)}
+        data = wire.canonical(value) or b""
+        digest: str | None = wire.sha256(data)
+    else:
+        digest = wire.sha256(data) if _OTHER_KEY.search(data) is None else _digest_as_read(data)
     if len(data) > job.result_limit():
         return None, digest, {"result_omitted": len(data)}
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH or _LONG_NUMBER.search(data):
@@ -332,18 +338,6 @@ def as_kombu_has_it(value: object) -> JsonValue:
         return json_value(json.loads(text))
     except Exception as error:  # types may bring a method of their own for it
         raise ValueError(f"{type(value).__name__}: {error}") from error
-
-
-def _result_by_kombu(value: object) -> tuple[JsonValue, str | None, Document | None]:
-    try:
-        result = as_kombu_has_it(value)
-    except ValueError as error:
-        return None, None, {"result_not_json": str(error)}
-    data = wire.canonical(result) or b""
-    digest = wire.sha256(data)
-    if len(data) > job.result_limit():
-        return None, digest, {"result_omitted": len(data)}
-    return result, digest, None
 
 
 def _remark_line(remark: Document) -> str:

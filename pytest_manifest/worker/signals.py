@@ -36,7 +36,6 @@ from celery import current_task, states
 from celery import signals as celery_signals
 from celery.exceptions import NotRegistered, WorkerShutdown, WorkerTerminate
 from loguru import logger
-from pydantic import JsonValue
 
 from pytest_manifest import processes
 from pytest_manifest.compat.billiard import is_recycled, sleep_by
@@ -47,12 +46,12 @@ from pytest_manifest.process_state import ProcessState
 from pytest_manifest.redaction.texts import redact
 from pytest_manifest.schema import stream_records, wire
 from pytest_manifest.schema.statuses import State
-from pytest_manifest.schema.wire import timestamp, told_digest
+from pytest_manifest.schema.wire import told_digest
 from pytest_manifest.worker import announcements, backends, handoff, job, store_waits
 from pytest_manifest.worker.backend_base import ReceiptBackend
 from pytest_manifest.worker.backends import ensure_receipts
+from pytest_manifest.worker.children import Document
 from pytest_manifest.worker.job import (
-    Delivery,
     Execution,
     catch_stdlib,
     context_of_own_execution,
@@ -89,71 +88,52 @@ MOST: Final = 5
 """Failures at a worker's start that are kept for its jobs."""
 
 
-class _Waiting:
-    """Failures at the start of this worker, for its first job."""
-
-    def __init__(self) -> None:
-        self.failures: list[dict[str, str]] = []
-
-
-_at_start: Final = ProcessState(_Waiting, is_of_worker=True)
+_at_start: Final[ProcessState[list[dict[str, str]]]] = ProcessState(list, is_of_worker=True)
+"""Failures at the start of this worker, for its first job."""
 
 
 def note_failure(receiver: object, error: BaseException) -> None:
     """Report the failure with the running job; one at the worker's start goes with its next job."""
     request = getattr(current_task, "request", None)
-    failure = {"receiver": _name(receiver), "error": _text(error)}
-    if not is_of_manifest(request):
-        waiting = _at_start.now.failures
-        if getattr(request, "id", None) is None and len(waiting) < MOST:
-            waiting.append(failure)
-        return
-    try:
-        _send(current_task, request, failure, at_start=False)
-    except Exception as failed:  # a task's outcome must not change for it
-        logger.warning("the failure of {} was not recorded: {}", failure["receiver"], failed)
+    first = next(iter(str(error).splitlines()), "")
+    text = f"{type(error).__name__}: {first}" if first else type(error).__name__
+    failure = {"receiver": _name(receiver), "error": redact(text)[:LONGEST]}
+    if is_of_manifest(request):
+        _report_failure(current_task, request, failure, at_start=False)
+    elif getattr(request, "id", None) is None and len(_at_start.now) < MOST:
+        _at_start.now.append(failure)
 
 
 def report_failures_at_start(task: object, request: object) -> None:
     """Report, with the first job of this process, what failed before it."""
-    waiting, _at_start.now = _at_start.now, _Waiting()
-    for failure in waiting.failures:
-        try:
-            _send(task, request, failure, at_start=True)
-        except Exception as failed:  # as above
-            logger.warning("the failure of {} was not recorded: {}", failure["receiver"], failed)
+    waiting, _at_start.now = _at_start.now, []
+    for failure in waiting:
+        _report_failure(task, request, failure, at_start=True)
 
 
-def _send(task: object, request: object, failure: dict[str, str], *, at_start: bool) -> None:
-    delivery = delivery_of(request)
-    backend = ensure_receipts(getattr(task, "backend", None))
-    if delivery is not None and isinstance(backend, ReceiptBackend):
-        record = _record(delivery, failure, at_start=at_start)
-        backend.announce(delivery.stream, delivery.ttl, record)
-
-
-def _record(delivery: Delivery, failure: dict[str, str], *, at_start: bool) -> bytes:
-    return encode_signed(
-        {
-            "kind": stream_records.KIND_RECEIVER_FAILED,
-            **job.fields_of(delivery, *job.OF_JOB),
-            "failed_at": wire.timestamp(datetime.now(timezone.utc)),
-            "at_start": at_start,
-            **failure,
-        }
-    )
+def _report_failure(
+    task: object, request: object, failure: dict[str, str], *, at_start: bool
+) -> None:
+    try:
+        delivery = delivery_of(request)
+        backend = ensure_receipts(getattr(task, "backend", None))
+        if delivery is not None and isinstance(backend, ReceiptBackend):
+            record: Document = {
+                "kind": stream_records.KIND_RECEIVER_FAILED,
+                **job.fields_of(delivery, *job.OF_JOB),
+                "failed_at": wire.timestamp(datetime.now(timezone.utc)),
+                "at_start": at_start,
+                **failure,
+            }
+            backend.announce(delivery.stream, delivery.ttl, encode_signed(record))
+    except Exception as failed:  # a task's outcome must not change for it
+        logger.warning("the failure of {} was not recorded: {}", failure["receiver"], failed)
 
 
 def _name(receiver: object) -> str:
     module = getattr(receiver, "__module__", None) or type(receiver).__module__
     name = getattr(receiver, "__qualname__", None) or type(receiver).__qualname__
     return f"{module}.{name}"
-
-
-def _text(error: BaseException) -> str:
-    first = next(iter(str(error).splitlines()), "")
-    text = f"{type(error).__name__}: {first}" if first else type(error).__name__
-    return redact(text)[:LONGEST]
 
 
 LOST: Final = "the process that ran it died"
@@ -174,31 +154,18 @@ def record_lost_try(fields: Mapping[str, Any], headers: MutableMapping[str, obje
             continue
         began = request.time_start
         started = datetime.fromtimestamp(began, timezone.utc) if began else None
-        latest: dict[str, JsonValue] = {
-            "retries": delivery.retries,
-            "started_at": timestamp(started) if started else None,
-            "ended_at": timestamp(datetime.now(timezone.utc)),
-            "error": {"type": "WorkerLostError", "message": LOST, "traceback": None},
-        }
-        headers[wire.HEADER_RETRIED] = [*map(dict, delivery.retried), latest][
-            -handoff.MAX_RETRIES :
-        ]
+        error: Document = {"type": "WorkerLostError", "message": LOST, "traceback": None}
+        headers[wire.HEADER_RETRIED] = handoff.retries_with(delivery, started, error)
         headers.update(handoff.job_headers(delivery, delivery.hop))
         due = handoff.due_time(fields.get("eta"))
         record = handed_on_record(delivery, stream_records.HANDED_ON_AFTER_DEATH, due)
-        _announce(request.task.backend, delivery, record)
+        try:
+            if isinstance(backend := request.task.backend, ReceiptBackend):
+                backend.announce(delivery.stream, delivery.ttl, record)
+        except Exception as failed:  # the job goes on
+            logger.warning("the death of {}'s process was not recorded: {}", task_id, failed)
         return True
     return False
-
-
-def _announce(backend: object, delivery: Delivery, record: bytes) -> None:
-    """Put a record into the run's stream; a failure is logged, and the job goes on."""
-    if not isinstance(backend, ReceiptBackend):
-        return
-    try:
-        backend.announce(delivery.stream, delivery.ttl, record)
-    except Exception as error:
-        logger.warning("the death of {}'s process was not recorded: {}", delivery.task_id, error)
 
 
 # For workers of the private stack: its broker, which also holds the results, is restarted.
@@ -219,7 +186,9 @@ def instrument_app(app: Celery) -> None:
     """Make this app's backends send receipts, and connect this process's signals."""
     loader = app.loader
     # Backends that the app chose itself stay; the first message turns them into ours.
-    loader.override_backends = {**backends.overrides(), **_of_others(loader.override_backends)}
+    named = loader.override_backends.items()
+    others = {name: path for name, path in named if not path.startswith(backends.__name__)}
+    loader.override_backends = {**backends.overrides(), **others}
     connect()
 
 
@@ -262,7 +231,8 @@ def connect() -> None:
 
 
 def _on_ready(sender: Any, **_: object) -> None:
-    on_ready(sender)
+    # Celery only logs messages that cannot be decoded.
+    after_undecodable(sender, lambda message, error: _refuse(sender, message, "rejected", error))
     ensure_receipts(sender.app.backend)
     job.catch_loguru()
     sweep_stale()
@@ -293,10 +263,6 @@ def _on_setup_logging(**_: object) -> None:
         current_app.log.redirect_stdouts(current_app.conf.worker_redirect_stdouts_level)
 
 
-def _of_others(table: dict[str, str]) -> dict[str, str]:
-    return {name: path for name, path in table.items() if not path.startswith(backends.__name__)}
-
-
 def on_received(request: Any, **_: object) -> None:
     """Name the execution and record its time; both reach the pool's process with the request."""
     fields: dict[str, object] = request.request_dict
@@ -307,8 +273,12 @@ def on_received(request: Any, **_: object) -> None:
     fields[wire.HEADER_RECEIVED_AT] = wire.timestamp(datetime.now(timezone.utc))
     remember_request(execution, request)
     _keep_hard_limit(request)
-    if not isinstance(ensure_receipts(request.task.backend), ReceiptBackend):
-        _warn_without_store()
+    has_store = isinstance(ensure_receipts(request.task.backend), ReceiptBackend)
+    if not has_store and connections.now.is_first("warned of no store"):
+        logger.warning(
+            "jobs of a manifest come in, but this app has no result store for their receipts; "
+            "set result_backend (or CELERY_RESULT_BACKEND), best to Redis"
+        )
 
 
 def _keep_hard_limit(request: Any) -> None:
@@ -317,14 +287,6 @@ def _keep_hard_limit(request: Any) -> None:
     soft = soft or request.task.soft_time_limit
     if hard and soft and soft > hard:
         request.time_limits = (hard, hard if request.task.soft_time_limit else None)
-
-
-def _warn_without_store() -> None:
-    if connections.now.is_first("warned of no store"):
-        logger.warning(
-            "jobs of a manifest come in, but this app has no result store for their receipts; "
-            "set result_backend (or CELERY_RESULT_BACKEND), best to Redis"
-        )
 
 
 def on_unknown(sender: Any, message: object, name: str = "", **_: object) -> None:
@@ -337,11 +299,6 @@ def on_rejected(
 ) -> None:
     """Send the receipt of a malformed message (an invalid time, arguments of a wrong type)."""
     _refuse(sender, message, "rejected", exc)
-
-
-def on_ready(sender: Any, **_: object) -> None:
-    """Send receipts of messages that cannot be decoded; Celery only logs them."""
-    after_undecodable(sender, lambda message, error: _refuse(sender, message, "rejected", error))
 
 
 def _refuse(consumer: Any, message: object, state: State, error: BaseException | None) -> None:
@@ -567,10 +524,6 @@ def _follow_gevent() -> Callable[[], None]:
     return partial(Greenlet.remove_spawn_callback, _hand_on)
 
 
-def _follow_eventlet() -> Callable[[], None]:
-    return before_greenthreads_run(_hand_on)
-
-
 def _hand_on(greenlet: Any) -> None:
     """Give a greenlet that has not begun the task of its spawner; one with a context keeps it."""
     context = context_of_own_execution()
@@ -578,5 +531,8 @@ def _hand_on(greenlet: Any) -> None:
         greenlet.gr_context = context
 
 
-_WAYS: Final = (("gevent", _follow_gevent), ("eventlet", _follow_eventlet))
+_WAYS: Final = (
+    ("gevent", _follow_gevent),
+    ("eventlet", partial(before_greenthreads_run, _hand_on)),
+)
 """What is to be done for each package."""

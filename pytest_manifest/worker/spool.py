@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import re
-import stat
 import tempfile
 import time
 from collections import deque
@@ -24,7 +23,7 @@ from loguru import logger
 from pydantic import JsonValue
 
 from pytest_manifest import processes
-from pytest_manifest.files import private_folder
+from pytest_manifest.files import own_folder, private_folder
 
 MAX_LINES = 200
 MAX_BYTES = 32 * 1024
@@ -106,7 +105,7 @@ class Spool:
     def _open(self, path: Path) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         if processes.SPOOL not in os.environ:
-            _check_own(path.parent)
+            own_folder(path.parent)
         try:
             return os.open(path, flags, 0o600)
         except FileNotFoundError:
@@ -192,14 +191,6 @@ def _documents(path: Path) -> Iterator[dict[str, JsonValue]]:
                 continue  # cut off by the kill
             if isinstance(document, dict):
                 yield document
-
-
-def _check_own(directory: Path) -> None:
-    """Create the directory for this user only. Raises OSError where it is another user's."""
-    directory.mkdir(mode=0o700, exist_ok=True)
-    status = directory.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
-        raise PermissionError(f"{directory} is not a directory of this user")
 
 
 class Lines:

@@ -13,7 +13,7 @@ from pathlib import Path
 from celery import Celery
 from kombu import Connection
 
-from pytest_manifest.stack.embedded import EmbeddedStack
+from pytest_manifest.stack.client import EmbeddedStack
 from pytest_manifest.testing import MemoryStack
 from pytest_manifest.urls import StackAddress
 from tests import processes

@@ -31,7 +31,6 @@ ALLOWED = {
     "stack/supervisor.py": "its log, mode 0600, in a folder of mkdtemp()",
     "stack/valkey.py": "files in the private folder of its data",
     "log.py": "the run's log, mode 0600",
-    "worker/spool.py": "mode 0600, in a private folder",
 }
 """Modules that make folders or files themselves, and why that is right."""
 

@@ -16,8 +16,7 @@ import psutil
 import redis
 from celery import Celery
 
-from pytest_manifest.stack.client import own_pythonpath
-from pytest_manifest.stack.embedded import EmbeddedStack
+from pytest_manifest.stack.client import EmbeddedStack, own_pythonpath
 from pytest_manifest.urls import StackAddress
 from tests.support import eventually
 

@@ -246,9 +246,9 @@ def test_acknowledgement_and_idempotence_disagree(worker: str, publisher: Publis
     )
 
     early, late = found.said("ok")
-    assert early.startswith("task stock.echo is acknowledged early")
-    assert late.startswith("task stock.heavy is acknowledged late")
-    assert "5 of its 5 entries are not declared idempotent" in late
+    assert early.startswith("stock.echo: acknowledged early")
+    assert late.startswith("stock.heavy: acknowledged late")
+    assert "5 of 5 entries are not declared idempotent" in late
 
 
 def test_waiting_ends_when_enough_is_known(worker: str, publisher: Publisher) -> None:

@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from pytest_manifest.errors import StackError
-from pytest_manifest.stack.embedded import EmbeddedStack
+from pytest_manifest.stack.client import EmbeddedStack
 from tests.live.stack_support import (
     READY_SECONDS,
     alive,
@@ -54,7 +54,7 @@ OWNER = """
 import json, sys
 from pathlib import Path
 from celery import Celery
-from pytest_manifest.stack.embedded import EmbeddedStack
+from pytest_manifest.stack.client import EmbeddedStack
 
 stack = EmbeddedStack(app="stackapp:app", workers=2, cwd=Path.cwd(), data=Path("data"))
 stack.start()
@@ -282,7 +282,7 @@ FULL = """
 import os, resource, signal, sys
 from pathlib import Path
 from pytest_manifest.errors import StackError
-from pytest_manifest.stack.embedded import EmbeddedStack
+from pytest_manifest.stack.client import EmbeddedStack
 
 # Byte code that is cut short would break every process after this one.
 sys.dont_write_bytecode = True

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from pytest_manifest.errors import StackError
-from pytest_manifest.stack.embedded import EmbeddedStack
+from pytest_manifest.stack.client import EmbeddedStack
 from tests.live.stack_support import (
     READY_SECONDS,
     alive,
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.timeout(120)
 OWNER = """
 import json, os, sys, time
 from pathlib import Path
-from pytest_manifest.stack.embedded import EmbeddedStack
+from pytest_manifest.stack.client import EmbeddedStack
 
 stack = EmbeddedStack(app="stackapp:app", workers=1, cwd=Path.cwd())
 stack.start()

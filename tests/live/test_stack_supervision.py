@@ -15,7 +15,7 @@ import redis
 
 from pytest_manifest.errors import StackError
 from pytest_manifest.schema import Entry
-from pytest_manifest.stack.embedded import EmbeddedStack
+from pytest_manifest.stack.client import EmbeddedStack
 from pytest_manifest.urls import StackAddress
 from tests.live.broker_support import attempts, publishing
 from tests.live.stack_support import (

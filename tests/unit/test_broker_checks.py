@@ -251,21 +251,21 @@ def test_acknowledgement_notices() -> None:
     notices = checks.acknowledgement_notices(demand, late)
 
     assert len(notices) == 2
-    assert notices[0].startswith("task early is acknowledged early")
-    assert "1 of its 2 entries are not declared idempotent" in notices[1]
+    assert notices[0].startswith("early: acknowledged early")
+    assert "1 of 2 entries are not declared idempotent" in notices[1]
 
 
 def test_acknowledgement_notices_name_all_tasks_at_once() -> None:
-    """Twelve tasks with the same fault make one line, which names ten and counts all entries."""
+    """Twelve tasks with the same fault make one line, which names five and counts all entries."""
     entries = [Entry(id=f"{n}-{i}", task=f"t{n:02}") for n in range(12) for i in range(n + 1)]
     late = {entry.task: True for entry in entries}
     (two,) = checks.acknowledgement_notices(demand_of(entries[:3]), late)
     (twelve,) = checks.acknowledgement_notices(demand_of(entries), late)
 
-    assert two.startswith("tasks t00 and t01 are acknowledged late, so a job whose worker dies")
-    assert "but 3 of their 3 entries are not declared idempotent" in two
-    assert "t08, t09 and 2 more are acknowledged late" in twelve
-    assert "78 of their 78 entries" in twelve
+    assert two.startswith("t00, t01: acknowledged late, so a job whose worker dies")
+    assert "but 3 of 3 entries are not declared idempotent" in two
+    assert "t03, t04 and 7 more: acknowledged late" in twelve
+    assert "78 of 78 entries" in twelve
 
 
 def test_replies_of_workers() -> None:

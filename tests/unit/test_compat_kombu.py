@@ -14,7 +14,7 @@ from unittest.mock import MagicMock
 
 import pytest
 from amqp import Channel
-from kombu import Connection, Producer
+from kombu import Connection, Exchange, Producer, Queue
 from kombu.pidbox import Mailbox
 from kombu.transport.redis import QoS
 
@@ -138,3 +138,36 @@ def test_messages_are_delayed_in_these_queues(monkeypatch: pytest.MonkeyPatch) -
         MagicMock(), "quorum"
     )
     assert sorted(declared) == sorted(compat.delaying_queues())
+
+
+def test_what_is_bound_to_an_exchange_is_known() -> None:
+    """By kombu's own tables, where the transport is its own; a server's are not asked."""
+    assert compat.is_bound(MagicMock(), "jobs", "a") is None
+    assert compat.bound_queues(MagicMock(), "jobs") == []
+    with Connection("memory://") as connection, connection.channel() as channel:
+        assert compat.bound_queues(channel, "bound-nowhere") == []
+        queue = Queue("bound", Exchange("bound-jobs"), routing_key="a")
+        queue(channel).declare()
+        assert compat.bound_queues(channel, "bound-jobs") == ["bound"]
+        found = [compat.is_bound(channel, "bound-jobs", key) for key in "ab"]
+        assert found == [True, False]
+
+
+def test_a_broker_in_memory_is_empty_for_a_while() -> None:
+    """What is sent in between goes with it; what was there before is there again."""
+    with Connection("memory://") as connection:
+        queue = Queue("kept", Exchange("kept"), routing_key="kept")
+        with connection.channel() as channel:
+            Producer(channel).publish(
+                {}, exchange=queue.exchange, routing_key="kept", declare=[queue]
+            )
+        with compat.empty_memory():
+            assert list(compat.queued_headers()) == []
+            other = Queue("own", Exchange("own"), routing_key="own")
+            with Connection("memory://") as second, second.channel() as channel:
+                where = {"exchange": other.exchange, "routing_key": "own", "declare": [other]}
+                Producer(channel).publish({}, headers={"task": "a"}, **where)
+            assert [one for one in compat.queued_headers() if one] == [{"task": "a"}]
+        assert len(list(compat.queued_headers())) == 1
+        with connection.channel() as channel:
+            channel.queue_delete("kept")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from kombu.utils.imports import symbol_by_name
 
 from pytest_manifest.broker.locating.base import (
     BrokerSnapshot,
-    DeliveryTags,
     JobLocations,
     Locator,
     StartedOn,
@@ -36,7 +35,7 @@ def open_locator(publisher: Publisher, queues: Sequence[str], nodes: Collection[
     to exist; those that answer later are added.
     """
     kind: Callable[..., Locator] = symbol_by_name(publisher.transport.locator)
-    return BoundedLocator(publisher, kind(publisher, queues, nodes))
+    return kind(publisher, queues, nodes)
 
 
 def queues_of(publisher: Publisher, entries: Iterable[Entry]) -> list[str]:
@@ -47,39 +46,3 @@ def queues_of(publisher: Publisher, entries: Iterable[Entry]) -> list[str]:
     """
     names = {queue_name(publisher.routing(entry)) for entry in entries}
     return sorted(name for name in names if name is not None)
-
-
-class BoundedLocator:
-    """Have another locator's calls wait only as long as the publisher's do."""
-
-    def __init__(self, publisher: Publisher, inner: Locator) -> None:
-        self._publisher = publisher
-        self._inner = inner
-
-    def add_queues(self, names: Iterable[str]) -> None:
-        """Look into these queues, too; see :class:`Locator`."""
-        self._inner.add_queues(names)
-
-    def snapshot(self, task_ids: Collection[str]) -> BrokerSnapshot:
-        """Take a snapshot within bounded time; see :class:`Locator`."""
-        wanted = frozenset(task_ids)
-        return self._publisher.call(lambda: self._inner.snapshot(wanted))
-
-    def kept(self) -> Mapping[str, DeliveryTags]:
-        return self._publisher.call(self._inner.kept)
-
-    def restore(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:
-        return self._publisher.call(lambda: self._inner.restore(orphans))
-
-    def discard(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:
-        return self._publisher.call(lambda: self._inner.discard(orphans))
-
-    def withdraw(self, task_ids: Collection[str]) -> list[str]:
-        wanted = frozenset(task_ids)
-        return self._publisher.call(lambda: self._inner.withdraw(wanted))
-
-    def listeners(self) -> int | None:
-        return self._publisher.call(self._inner.listeners)
-
-    def close(self) -> None:
-        self._inner.close()

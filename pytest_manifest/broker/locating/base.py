@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -128,9 +129,6 @@ class Locator(Protocol):
             StackError: the broker cannot be reached.
         """
 
-    def close(self) -> None:
-        """End what the locator has opened; the publisher's connections stay."""
-
 
 def compare(
     first: BrokerSnapshot,
@@ -144,13 +142,7 @@ def compare(
     One snapshot proves no absence: a message on its way from one place to the next is in neither.
     ``started`` has the jobs whose start was seen.
     """
-    found: dict[Location, set[str]] = {
-        "queued": set(),
-        "with_worker": set(),
-        "unacked_by_dead": set(),
-        "missing": set(),
-        "unknown": set(),
-    }
+    found: defaultdict[Location, set[str]] = defaultdict(set)
     for task_id in task_ids:
         found[_location(first, second, task_id, started.get(task_id))].add(task_id)
     return JobLocations(
@@ -216,6 +208,3 @@ def _has_unresponsive(snapshot: BrokerSnapshot, *, but: str | None = None) -> bo
     return any(node != but for node in snapshot.unresponsive) or not (
         snapshot.answered or snapshot.unresponsive
     )
-
-
-__all__ = ["BrokerSnapshot", "DeliveryTags", "JobLocations", "Locator", "StartedOn", "compare"]

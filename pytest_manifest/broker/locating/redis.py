@@ -23,13 +23,13 @@ from pytest_manifest.broker.locating.base import BrokerSnapshot, DeliveryTags
 from pytest_manifest.broker.locating.worker_replies import (
     WorkerLocator,
     WorkerSnapshot,
+    bounded,
     may_be_alive,
-    stack_errors,
     unknown_queues,
     unresponsive_nodes,
 )
 from pytest_manifest.broker.publisher import Publisher
-from pytest_manifest.compat.kombu import restore_unacked
+from pytest_manifest.compat.kombu import is_bound, restore_unacked
 
 if TYPE_CHECKING:
     from kombu.transport.redis import Channel
@@ -82,10 +82,11 @@ class MemoryLocator(WorkerLocator):
                         found[task_id] = name
         return found, unknown_queues(self.queues)
 
+    @bounded
     def withdraw(self, task_ids: Collection[str]) -> list[str]:
         """Remove what waits in the queues; see :class:`Locator`."""
         wanted, removed = frozenset(task_ids), []
-        with stack_errors(self.publisher), self.publisher.control.channel() as channel:
+        with self.publisher.control.channel() as channel:
             for name in self.queues:
                 waiting = channel.queues.get(name)
                 if waiting is None:
@@ -108,27 +109,25 @@ CHUNK_BYTES: Final = 4 << 20
 class RedisLocator(WorkerLocator):
     """Read the queues' lists and the ``unacked`` hash, and ask the workers."""
 
+    @bounded
     def snapshot(self, task_ids: Collection[str]) -> BrokerSnapshot:
         """Take a snapshot in the order in which a job moves, so that none slips by."""
         wanted = frozenset(task_ids)
-        with stack_errors(self.publisher):
+        with self._broker() as broker:
+            queued, taken = broker.queued(self.queues, wanted), broker.unacked(wanted)
+        said = self._workers.poll(wanted)
+        missing = wanted - queued.keys() - taken.keys() - said.reserved.keys() - said.running.keys()
+        if missing:
+            # And again, for one that went back meanwhile (retried, or restored elsewhere); and
+            # in all other queues of the app, for one that its task has sent elsewhere.
+            everywhere = dict.fromkeys([*self.queues, *self.publisher.app.amqp.queues])
             with self._broker() as broker:
-                queued, taken = broker.queued(self.queues, wanted), broker.unacked(wanted)
-            said = self._workers.poll(wanted)
-            missing = (
-                wanted - queued.keys() - taken.keys() - said.reserved.keys() - said.running.keys()
-            )
-            if missing:
-                # And again, for one that went back meanwhile (retried, or restored elsewhere); and
-                # in all other queues of the app, for one that its task has sent elsewhere.
-                everywhere = dict.fromkeys([*self.queues, *self.publisher.app.amqp.queues])
-                with self._broker() as broker:
-                    queued |= broker.queued(list(everywhere), missing)
-                    taken |= broker.unacked(missing)
-            since = {one: moment for one, tags in taken.items() if (moment := _last_delivery(tags))}
-            had = queued.keys() | said.reserved.keys() | said.running.keys()
-            is_asked = bool(wanted - had)
-            unheard = self._maybe_alive(said, since) if is_asked else frozenset()
+                queued |= broker.queued(list(everywhere), missing)
+                taken |= broker.unacked(missing)
+        since = {one: moment for one, tags in taken.items() if (moment := _last_delivery(tags))}
+        had = queued.keys() | said.reserved.keys() | said.running.keys()
+        is_asked = bool(wanted - had)
+        unheard = self._maybe_alive(said, since) if is_asked else frozenset()
         options = self.publisher.app.conf.broker_transport_options or {}
         return BrokerSnapshot(
             queued,
@@ -151,9 +150,10 @@ class RedisLocator(WorkerLocator):
         alive = may_be_alive(self.publisher, silent, said.answered, longest)
         return silent if alive else frozenset()
 
+    @bounded
     def kept(self) -> Mapping[str, DeliveryTags]:
         """Return what is in the ``unacked`` hash; see :class:`Locator`."""
-        with stack_errors(self.publisher), self._broker() as broker:
+        with self._broker() as broker:
             return broker.unacked()
 
     def restore(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:
@@ -168,12 +168,14 @@ class RedisLocator(WorkerLocator):
             orphans, _RedisBroker.discard_all, "a worker had {}; the message was removed"
         )
 
+    @bounded
     def withdraw(self, task_ids: Collection[str]) -> list[str]:
         """Remove what waits in a queue; see :class:`Locator`."""
         everywhere = dict.fromkeys([*self.queues, *self.publisher.app.amqp.queues])
-        with stack_errors(self.publisher), self._broker() as broker:
+        with self._broker() as broker:
             return broker.withdraw(list(everywhere), frozenset(task_ids))
 
+    @bounded
     def _each(
         self,
         orphans: Mapping[str, DeliveryTags],
@@ -181,7 +183,7 @@ class RedisLocator(WorkerLocator):
         words: str,
     ) -> list[str]:
         done = []
-        with stack_errors(self.publisher), self._broker() as broker:
+        with self._broker() as broker:
             for task_id, tags in orphans.items():
                 if tags and act(broker, task_id, tags):
                     done.append(task_id)
@@ -337,9 +339,7 @@ class _RedisBroker:
         for queue in self._app.amqp.queues.values():
             if queue.exchange.name == exchange:
                 queue.exchange(self._channel).declare()
-        table = self._channel.get_table(exchange)
-        kind = self._channel.typeof(exchange)
-        return bool(kind.lookup(table, exchange, routing_key, None))
+        return bool(is_bound(self._channel, exchange, routing_key))
 
 
 class _ConditionalTransaction:

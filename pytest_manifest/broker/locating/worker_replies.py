@@ -12,7 +12,8 @@ import math
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from functools import wraps
+from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from pytest_manifest.broker.control import Answers, Arguments
 from pytest_manifest.broker.locating.base import BrokerSnapshot, DeliveryTags
@@ -139,6 +140,22 @@ def _task_id(row: object) -> str | None:
     return task_id if isinstance(task_id, str) else None
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+L = TypeVar("L", bound="WorkerLocator")
+
+
+def bounded(method: Callable[Concatenate[L, P], T]) -> Callable[Concatenate[L, P], T]:
+    """Have a locator's method wait only as long as its publisher's calls do; raises StackError."""
+
+    @wraps(method)
+    def call(locator: L, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        asked = stack_errors(locator.publisher)(method)
+        return locator.publisher.call(lambda: asked(locator, *args, **kwargs))
+
+    return call
+
+
 class WorkerLocator:
     """Ask the workers, for any broker. Nothing is put back or removed, as it shows no messages."""
 
@@ -151,14 +168,14 @@ class WorkerLocator:
         """Look into these queues, too; see :class:`Locator`."""
         self.queues += [name for name in names if name not in self.queues]
 
+    @bounded
     def snapshot(self, task_ids: Collection[str]) -> BrokerSnapshot:
         """Read the queues, as far as they can be seen, before and after the workers."""
         wanted = frozenset(task_ids)
-        with stack_errors(self.publisher):
-            queued, unseen = self.snapshot_queues(wanted)
-            said = self._workers.poll(wanted)
-            # And again, for one that went back meanwhile: a retry.
-            after, still_unseen = self.snapshot_queues(wanted)
+        queued, unseen = self.snapshot_queues(wanted)
+        said = self._workers.poll(wanted)
+        # And again, for one that went back meanwhile: a retry.
+        after, still_unseen = self.snapshot_queues(wanted)
         return BrokerSnapshot(
             queued={**queued, **after},
             reserved=said.reserved,
@@ -176,24 +193,19 @@ class WorkerLocator:
         return {}
 
     def restore(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:  # noqa: ARG002
-        """Restore nothing: this broker shows no messages."""
+        """Restore, and remove, nothing: this broker shows no messages."""
         return []
 
-    def discard(self, orphans: Mapping[str, DeliveryTags]) -> list[str]:  # noqa: ARG002
-        """Remove nothing: this broker shows no messages."""
-        return []
+    discard = restore
 
     def withdraw(self, task_ids: Collection[str]) -> list[str]:  # noqa: ARG002
         """Remove nothing: this broker shows no messages."""
         return []
 
+    @bounded
     def listeners(self) -> int | None:
         """Count the connections on which workers listen; see :class:`Locator`."""
-        with stack_errors(self.publisher):
-            return self.publisher.control.count_connected()
-
-    def close(self) -> None:
-        """Do nothing: only the publisher's connection is open."""
+        return self.publisher.control.count_connected()
 
     def snapshot_queues(self, wanted: frozenset[str]) -> tuple[dict[str, str], str]:  # noqa: ARG002
         """Map task id -> queue for what can be seen; add a phrase for what cannot."""
