@@ -17,12 +17,12 @@ from tests.page_tables import rows
 
 MOST_LINES = 600
 BOUNDS = {
-    "modules of the package": 247,
-    "lines of code of the package": 42_305,
+    "modules of the package": 246,
+    "lines of code of the package": 41_991,
     "options": 31,
     "options and settings": 50,
-    "words of the documents": 54_864,
-    "lines of the tests": 114_474,
+    "words of the documents": 54_853,
+    "lines of the tests": 114_500,
 }
 """What there may be at most. Code is what is neither blank, comment nor docstring."""
 MINUTES_OF_RING_1 = 42
