@@ -1,8 +1,7 @@
 """Make a first batch in a project: ``manifest init``.
 
-Find the Celery apps of a project by reading its files: nothing of it is imported.
-
-Hold the files that ``manifest init`` makes: a plan, a verification, and a failure to read.
+Find the Celery apps of a project by reading its files: nothing of it is imported. The files that
+are made, a plan, a verification, and a failure to read, are in ``scaffold/``.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
+from string import Template
 from typing import Annotated, Final
 from warnings import catch_warnings, simplefilter
 
@@ -30,115 +30,8 @@ from pytest_manifest.ini import BATCH_INI, batch_settings, import_folders, pytes
 OWN_APP: Final = "jobs:app"
 """The app of a folder that has none."""
 
-JOBS: Final = '''"""A Celery app with one task."""
-
-from celery import Celery
-
-app = Celery("jobs")
-
-
-@app.task
-def greet(name: str) -> dict[str, object]:
-    return {"text": f"Hello, {name}!", "letters": len(name)}
-'''
-
 CONFTEST: Final = 'pytest_plugins = ["workflows.first.plan"]\n'
-
-PLAN: Final = '''"""The first batch: three jobs, each of which becomes a test."""
-
-from pytest_manifest import PlanBuilder, planning_fixture
-
-
-@planning_fixture("first:all")
-def first_all(plan: PlanBuilder) -> None:
-    """Greet three people."""
-    for name in ("Ada", "Grace"):
-        plan.add(
-            "jobs.greet",
-            id=f"greet-{name.lower()}",
-            kwargs={"name": name},
-            timeout=30,
-            expect={"result": {"letters": len(name)}},
-        )
-    plan.add(
-        "jobs.greet",
-        id="greet-hedy",
-        kwargs={"name": "Hedy"},
-        timeout=30,
-        # Wrong on purpose, so that you see a failure. Hedy has 4 letters: correct it, run it again.
-        expect={"result": {"letters": 5}},
-    )
-'''
-
-VERIFY: Final = '''"""Tests of what an expectation cannot say, run once for each entry."""
-
-from pytest_manifest.schema import Entry, Receipt
-
-
-def test_the_name_is_in_the_greeting(entry: Entry, receipt: Receipt) -> None:
-    assert entry.kwargs["name"] in receipt.result["text"]
-'''
-
-PLAN_FOR_APP: Final = '''"""The first batch: two jobs, each of which becomes a test.
-
-They use a task that every Celery app has and that does no harm: it returns its arguments. Put your
-own here: `manifest new --from-task NAME` writes entries of a task's arguments.
-"""
-
-from pytest_manifest import PlanBuilder, planning_fixture
-
-
-@planning_fixture("first:all")
-def first_all(plan: PlanBuilder) -> None:
-    """Have two lists of numbers returned."""
-    plan.add("celery.accumulate", id="right", args=[1, 2], timeout=30, expect={"result": [1, 2]})
-    plan.add(
-        "celery.accumulate",
-        id="wrong",
-        args=[3, 4],
-        timeout=30,
-        # Wrong on purpose, so that you see a failure. It returns [3, 4]: correct it, run it again.
-        expect={"result": [3, 5]},
-    )
-'''
-
-VERIFY_FOR_APP: Final = '''"""Tests of what an expectation cannot say, run once for each entry."""
-
-from pytest_manifest.schema import Entry, Receipt
-
-
-def test_nothing_is_lost(entry: Entry, receipt: Receipt) -> None:
-    assert len(receipt.result) == len(entry.args)
-'''
-
-
-PRIVATE: Final = """\
-# Jobs stay on a private stack of this machine. Take the next line out, and they go where
-# the app sends its own.
-manifest_broker = private
-"""
-
-
-def pytest_ini(app: str) -> str:
-    """Return a pytest.ini that names the app, and keeps its jobs on the private stack."""
-    return f"[pytest]\nmanifest_app = {app}\n{PRIVATE}"
-
-
-def batch_ini(app: str, plugin: str, paths: str) -> str:
-    """Return the settings of batches alone, in a project whose tests have settings of their own.
-
-    ``plugin``: the module of the plan; ``paths``: the folders that modules are imported from.
-    """
-    return f"""\
-# Settings of batches, apart from those of the tests here: pytest -c batch.ini --manifest=FILE
-[pytest]
-manifest_app = {app}
-{PRIVATE}pythonpath = {paths}
-# The conftest.py of tests, the variables of pytest-env and the block of pytest-django are
-# for tests. A plan, or a fixture for verify.py, is named by -p MODULE.
-addopts = --noconftest -p no:env -p no:django -p {plugin}
-"""
-
+_TEMPLATES: Final = Path(__file__).with_name("scaffold")
 
 MOST_FILES: Final = 5_000
 """Python files that are looked at; a project's app is not behind so many."""
@@ -292,6 +185,11 @@ class _Scaffold:
         return True
 
 
+def _template(name: str, **values: str) -> str:
+    """Return a file of the scaffold, with these values in it."""
+    return Template((_TEMPLATES / f"{name}.txt").read_text("utf-8")).substitute(values)
+
+
 def init(
     folder: Annotated[Path, typer.Argument(metavar="[DIR]", show_default=False)] = Path(),
     app: Annotated[
@@ -366,15 +264,16 @@ def _check_places(folder: Path) -> None:
 def _make_files(made: _Scaffold, *, own: bool) -> None:
     _check_names(made.folder, own=own)
     _check_places(made.folder)
-    if own and not made.make("jobs.py", JOBS):
+    if own and not made.make("jobs.py", _template("jobs.py")):
         raise PlanError(
             f"{made.folder / 'jobs.py'}: is there already, and no Celery app was found in it or "
             "elsewhere; name yours with --app=MODULE:ATTRIBUTE"
         )
-    made.make("workflows/__init__.py", "")
-    made.make("workflows/first/__init__.py", "")
-    made.make("workflows/first/plan.py", PLAN if own else PLAN_FOR_APP)
-    made.make("workflows/first/verify.py", VERIFY if own else VERIFY_FOR_APP)
+    for package in ("workflows", "workflows/first"):
+        made.make(f"{package}/__init__.py", "")
+    for name in ("plan", "verify"):
+        template = f"{name}.py" if own else f"{name}_for_app.py"
+        made.make(f"workflows/first/{name}.py", _template(template))
 
 
 def _has_own_tests(folder: Path, config: Path | None, settings: Mapping[str, object]) -> bool:
@@ -407,9 +306,8 @@ def _make_batch_ini(made: _Scaffold) -> None:
     folders = [".", *([SOURCES] if (made.folder / SOURCES).is_dir() else [])]
     known = import_folders(pytest_settings(made.folder)[1])
     paths = shlex.join(dict.fromkeys([*folders, *known]))
-    name = BATCH_INI
-    made.make(name, batch_ini(made.app, PLUGIN, paths))
-    made.command = ["pytest", "-c", name]
+    made.make(BATCH_INI, _template(BATCH_INI, app=made.app, plugin=PLUGIN, paths=paths))
+    made.command = ["pytest", "-c", BATCH_INI]
     if _pytest_version() < _EARLY_PATHS:
         made.command[:1] = ["python", "-m", "pytest"]
     config, settings = batch_settings(made.folder)
@@ -430,7 +328,7 @@ def _is_tested_above(folder: Path) -> bool:
 
 def _is_ours(path: Path) -> bool:
     """Return whether the app's module is the one that an earlier call has made."""
-    return path.is_file() and path.read_bytes() == JOBS.encode()
+    return path.is_file() and path.read_bytes() == _template("jobs.py").encode()
 
 
 def _name_app(made: _Scaffold, config: Path | None, configured: object) -> None:
@@ -440,7 +338,7 @@ def _name_app(made: _Scaffold, config: Path | None, configured: object) -> None:
     if configured == made.app:
         return
     if config is None:
-        made.make("pytest.ini", pytest_ini(made.app))
+        made.make("pytest.ini", _template("pytest.ini", app=made.app))
         made.settings = "pytest.ini"
         return
     value = f'"{made.app}"' if config.suffix == ".toml" else made.app
