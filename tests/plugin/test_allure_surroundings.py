@@ -190,7 +190,7 @@ def test_labels_and_links() -> None:
     )
     assert list(labels_of(one)) == [("severity", "minor"), ("owner", "7"), ("feature", "sums")]
     found = links_of(one, lambda name: issue_address("https://t.example/{}", name))
-    assert [link.url for link in found] == [
+    assert [url for _, url, _ in found] == [
         "https://t.example/A-1",
         "https://a.example/2",
         "https://t.example/3",
@@ -198,7 +198,7 @@ def test_labels_and_links() -> None:
         "https://t.example/B%209/../%3Fx",
         "https://docs.example/x",
     ]
-    without_pattern = [link.url for link in links_of(one, lambda _: None)]
+    without_pattern = [url for _, url, _ in links_of(one, lambda _: None)]
     assert without_pattern == ["https://a.example/2", "https://docs.example/x"]
 
 

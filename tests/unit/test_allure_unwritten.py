@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import os
 from types import SimpleNamespace
-from typing import NoReturn, cast
+from typing import NoReturn
 
-from pytest_manifest.reporting.allure.hooks import Container, EntryLogger, FileLogger
+from pytest_manifest.reporting.allure.hooks import EntryLogger
 
 
 class FullDisk:
@@ -23,9 +23,9 @@ class FullDisk:
 def test_what_cannot_be_written_is_no_error_of_a_test() -> None:
     """Else an entry that has passed would be red for the fixtures and lines shown with it."""
     told: list[str] = []
-    logger = EntryLogger(cast("FileLogger", FullDisk()), lambda _result: False, told.append)
+    logger = EntryLogger(FullDisk(), lambda _result: False, told.append)
     fixture = SimpleNamespace(name="database", status="passed", steps=[], attachments=[])
     container = SimpleNamespace(children=[], befores=[fixture], afters=[])
-    logger.report_container(cast("Container", container))
+    logger.report_container(container)
     logger.report_attached_data("a line", "log.txt")
     assert told == ["Allure's results were not all written to allure: No space left on device"] * 2

@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from pytest_manifest.analysis.reading import read_some
-from pytest_manifest.analysis.records import AttemptRecord, EntryRecord
-from pytest_manifest.analysis.tree_reading import TreeRecord, read_trees
-from pytest_manifest.bindings import BUILTIN_GROUP, Binding
+from pytest_manifest.analysis.records import EntryRecord
+from pytest_manifest.analysis.tree_reading import read_trees
+from pytest_manifest.bindings import BUILTIN_GROUP, Binding, binding_of, is_builtin
 from pytest_manifest.ledger import Ledger, RunInfo
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.redaction.texts import without_cut
-from pytest_manifest.reporting.allure import content, finished_test
+from pytest_manifest.reporting.allure import content
 from pytest_manifest.reporting.allure import result as attempt_results
 from pytest_manifest.reporting.allure.steps import MOST, Json, issue_addresses, step_of_tree
 from pytest_manifest.reporting.run_report import RunReport
@@ -30,17 +29,25 @@ from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.shown import pieces_of, secrets_of, shown_receipt, shown_text
 from pytest_manifest.text import short_path, visible
 
+if TYPE_CHECKING:
+    from allure_commons.model2 import TestResult
+
 
 @dataclass(frozen=True, slots=True)
-class _ManifestContext:
-    """A manifest, with the values that its entries share."""
+class _Context:
+    """A manifest and its run's ledger, None where it has no run, with what its entries share."""
 
     manifest: Manifest
     scope: str
     name: str
-    planned_at: datetime | None
-    run: str | None
+    ledger: Ledger | None
+    info: RunInfo | None
     hierarchies: dict[str, Sequence[str]] = field(default_factory=dict)
+
+    def receipt(self, task_id: str) -> Receipt | None:
+        """Return the last receipt of an attempt, None if it has none."""
+        found = [] if self.ledger is None else self.ledger.events.receipts(task_id)
+        return found[-1][1] if found else None
 
 
 class Entries:
@@ -49,18 +56,21 @@ class Entries:
     def __init__(self, config: pytest.Config, report: RunReport, folder: Path) -> None:
         self._report = report
         self._folder = folder
-        self._mode = report.options.report_mode
-        self._ledgers = Ledgers(report)
         self._scopes: dict[Path, str] = {}
-        self._manifests: dict[Path, _ManifestContext] = {}
+        self._contexts: dict[Path, _Context] = {}
         self._tests: Mapping[tuple[Path, str | None], int] = {}
         self._issue = issue_addresses(config)
 
     def close(self) -> None:
-        self._ledgers.close()
+        """Close the ledgers."""
+        for context in self._contexts.values():
+            if context.ledger is not None:
+                context.ledger.close()
+        self._contexts.clear()
 
     def _write(self, stem: str, attachments: Iterator[content.Attachment]) -> list[dict[str, str]]:
-        return content.write_attachments(self._folder, stem, attachments, self._mode)
+        mode = self._report.options.report_mode
+        return content.write_attachments(self._folder, stem, attachments, mode)
 
     def note_collected(
         self, manifests: Iterable[Path], tests: Mapping[tuple[Path, str | None], int]
@@ -70,117 +80,100 @@ class Entries:
         self._scopes = scopes(loaded, self._report.options.root)
         self._tests = tests
 
-    def results(self, test: finished_test.FinishedTest) -> Iterator[tuple[str, Json]]:
+    def results(
+        self, item: pytest.Item, binding: Binding, result: TestResult, repetition: int
+    ) -> Iterator[tuple[str, Json]]:
         """Yield ``(file's stem, result)`` of all attempts at the test's entry, the last one last.
 
-        Raises ManifestToolError if manifest or ledger cannot be read.
+        ``result``: what allure-pytest has made of the test; ``repetition``: how often it was judged
+        before, as pytest-rerunfailures does. Raises ManifestToolError if manifest or ledger cannot
+        be read.
         """
-        context = self._context(test.binding.manifest)
-        record = self._ledgers.record(context.manifest, test.entry)
-        roots = self._ledgers.roots(test.binding.manifest, record)
-        started = [one for one in record.attempts if one.task_id in roots]
-        subject = self._subject(test, context, record)
-        if started:
-            trees = self._ledgers.trees(test.binding.manifest, started)
-            steps = {root: step_of_tree(tree) for root, tree in trees.items()}
-            subject = replace(subject, trees=steps)
-        report, last = finished_test.own_report(test), attempt_results.last_sent(record)
+        assert binding.entry is not None
+        context = self._context(binding.manifest)
+        (record,) = read_some(context.ledger, context.manifest, [binding.entry])
+        subject = self._subject(item, result, context, record)
+        report, last = attempt_results.own_report(item, result), attempt_results.last_sent(record)
         if report.message or report.trace:
-            task_id = None if last is None else last.task_id
-            report = self._without_secrets(report, context.manifest, test, task_id)
+            # Hide secrets in a failure of the test's own: allure-pytest takes it from the error.
+            words = pieces_of(record.entry, None if last is None else context.receipt(last.task_id))
+            message, trace = (
+                None if text is None else without_cut(shown_text(text, words), words)
+                for text in (report.message, report.trace)
+            )
+            report = replace(report, message=message, trace=trace)
         documents = content.small_documents(record)
         final = attempt_results.final_result(record, subject, report, last, self._issue, documents)
-        for one, result in attempt_results.earlier_results(record, subject, report, final):
-            receipt = self._ledgers.receipt(test.binding.manifest, one.task_id)
+        for one, earlier in attempt_results.earlier_results(record, subject, report, final):
+            receipt = context.receipt(one.task_id)
             if receipt is not None:
-                entry = context.manifest[test.entry]
-                receipt = shown_receipt(receipt, secrets_of(entry, receipt))
+                receipt = shown_receipt(receipt, secrets_of(record.entry, receipt))
             stem = result_id(subject.history, one.task_id, 0)
             written = self._write(stem, content.attachments_of_receipt(receipt))
-            yield stem, {"uuid": stem} | result | {"attachments": written}
+            yield stem, {"uuid": stem} | earlier | {"attachments": written}
         task_id = last.task_id if last is not None else f"{subject.run}"
-        stem = result_id(subject.history, task_id, test.repetition)
+        stem = result_id(subject.history, task_id, repetition)
         files = content.attachments_of_last(record) if documents is None else iter(())
         written = self._write(stem, files)
         # allure-pytest's containers name the tests of a fixture by this id of its own.
-        final |= {"uuid": test.result.uuid, "attachments": [*written, *report.attachments]}
+        final |= {"uuid": result.uuid, "attachments": [*written, *report.attachments]}
         yield stem, final
 
-    def _without_secrets(
-        self,
-        report: finished_test.OwnReport,
-        manifest: Manifest,
-        test: finished_test.FinishedTest,
-        task_id: str | None,
-    ) -> finished_test.OwnReport:
-        """Hide secrets in a failure of the test's own: allure-pytest takes it from the error."""
-        path = test.binding.manifest
-        receipt = None if task_id is None else self._ledgers.receipt(path, task_id)
-        words = pieces_of(manifest[test.entry], receipt)
-        message, trace = (
-            None if text is None else without_cut(shown_text(text, words), words)
-            for text in (report.message, report.trace)
-        )
-        return replace(report, message=message, trace=trace)
-
-    def complete_group(
-        self, result: finished_test.AllureResult, item: pytest.Item, binding: Binding
-    ) -> None:
+    def complete_group(self, item: pytest.Item, binding: Binding, result: TestResult) -> None:
         """Complete allure-pytest's result of the test of a group of entries."""
         assert binding.group is not None
         context = self._context(binding.manifest)
-        others = finished_test.other_parameters(item)
+        others = attempt_results.other_parameters(item)
         history = history_id(context.scope, GROUP, binding.group, others)
         _complete_group(result, item, history, _plan_of(context.manifest))
 
-    def _context(self, path: Path) -> _ManifestContext:
-        if path not in self._manifests:
-            manifest = self._report.load(path)
-            info = self._ledgers.info(path)
-            self._manifests[path] = _ManifestContext(
-                manifest,
-                self._scopes.get(path, path.name),
-                short_path(manifest.path, self._report.options.root),
-                None if info is None else info.created_at,
-                None if info is None else info.run,
-            )
-        return self._manifests[path]
+    def _context(self, path: Path) -> _Context:
+        known = self._contexts.get(path)
+        if known is None or known.ledger is None:
+            manifest, stored = self._report.load(path), self._report.ledgers().get(path)
+            ledger = None if stored is None else Ledger.open(stored)
+            name = short_path(manifest.path, self._report.options.root)
+            info = None if ledger is None else ledger.info.read()
+            known = _Context(manifest, self._scopes.get(path, path.name), name, ledger, info)
+            self._contexts[path] = known
+        return known
 
     def _subject(
-        self, test: finished_test.FinishedTest, context: _ManifestContext, record: EntryRecord
+        self, item: pytest.Item, result: TestResult, context: _Context, record: EntryRecord
     ) -> attempt_results.Subject:
-        name = str(test.result.fullName)
-        builtin = test.is_builtin
-        others = finished_test.other_parameters(test.item)
+        name, builtin = str(result.fullName), is_builtin(item)
+        others = attempt_results.other_parameters(item)
+        found = {} if context.ledger is None else read_trees(context.ledger, record.attempts, MOST)
         return attempt_results.Subject(
             history=history_id(context.scope, BUILTIN if builtin else name, record.id, others),
             full_name=name,
-            title=self._title(test, record),
+            title=self._title(item, result, record),
             hierarchy=_hierarchy(context, record.entry.task),
             location=f"{context.name}:{record.line}",
             builtin=builtin,
-            planned_at=context.planned_at,
+            planned_at=None if context.info is None else context.info.created_at,
             live=not self._report.options.audit,
             others=others,
-            run=context.run,
+            run=None if context.info is None else context.info.run,
+            trees={root: step_of_tree(tree) for root, tree in found.items()},
         )
 
-    def _title(self, test: finished_test.FinishedTest, record: EntryRecord) -> str:
+    def _title(self, item: pytest.Item, result: TestResult, record: EntryRecord) -> str:
         """Return the name that the test has given itself, else the entry's id and title.
 
         The test function's name is added where several tests verify the entry.
         """
-        item = test.item
-        if test.result.name != item.name:
-            return test.result.name
+        if result.name != item.name:
+            return str(result.name)
         title = record.meta.get("title")
         name = f"{record.id}: {title}" if isinstance(title, str) and title else record.id
-        if self._tests.get((test.binding.manifest, record.id), 1) > 1:
+        binding = binding_of(item)
+        if binding is not None and self._tests.get((binding.manifest, record.id), 1) > 1:
             name = f"{name} ({getattr(item, 'originalname', None) or item.name})"
         return name
 
 
-def _hierarchy(context: _ManifestContext, task: str) -> Sequence[str]:
+def _hierarchy(context: _Context, task: str) -> Sequence[str]:
     """Return workflow, mode and task, without those that are missing."""
     if task not in context.hierarchies:
         context.hierarchies[task] = [*_plan_of(context.manifest), task]
@@ -203,7 +196,7 @@ _SUITES: Final = ("parentSuite", "suite", "subSuite")
 
 
 def _complete_group(
-    result: finished_test.AllureResult, item: pytest.Item, history: str, hierarchy: Sequence[str]
+    result: TestResult, item: pytest.Item, history: str, hierarchy: Sequence[str]
 ) -> None:
     """Change the result of a group's test before it is written.
 
@@ -235,66 +228,6 @@ def _complete_group(
         Label(name=name, value=visible(part))
         for name, part in zip(_SUITES, hierarchy, strict=False)
     ]
-
-
-# Ledgers
-
-
-@dataclass(frozen=True, slots=True)
-class _OpenLedger:
-    ledger: Ledger
-    info: RunInfo
-
-
-class Ledgers:
-    """Read the runs' ledgers by their manifests' files; open each read-only when first needed."""
-
-    def __init__(self, report: RunReport) -> None:
-        self._report = report
-        self._ledgers: dict[Path, _OpenLedger] = {}
-
-    def close(self) -> None:
-        for opened in self._ledgers.values():
-            opened.ledger.close()
-        self._ledgers.clear()
-
-    def info(self, manifest: Path) -> RunInfo | None:
-        """Return what the ledger says of this manifest's run; None if the manifest has no run."""
-        opened = self._opened(manifest)
-        return None if opened is None else opened.info
-
-    def record(self, manifest: Manifest, entry: str) -> EntryRecord:
-        """Return this entry's record. Raises ManifestToolError if it cannot be read."""
-        opened = self._opened(manifest.path)
-        (found,) = read_some(None if opened is None else opened.ledger, manifest, [entry])
-        return found
-
-    def receipt(self, manifest: Path, task_id: str) -> Receipt | None:
-        """Return the last receipt of an attempt, None if it has none."""
-        opened = self._opened(manifest)
-        found = [] if opened is None else opened.ledger.events.receipts(task_id)
-        return found[-1][1] if found else None
-
-    def roots(self, manifest: Path, record: EntryRecord) -> Container[str]:
-        """Return the task ids of those of an entry's attempts that have descendants."""
-        opened = self._opened(manifest)
-        if opened is None:
-            return ()
-        return opened.ledger.descendants.roots([one.task_id for one in record.attempts])
-
-    def trees(self, manifest: Path, attempts: Sequence[AttemptRecord]) -> dict[str, TreeRecord]:
-        """Return each attempt's descendants, by the attempt's task id."""
-        opened = self._opened(manifest)
-        return {} if opened is None else read_trees(opened.ledger, attempts, MOST)
-
-    def _opened(self, manifest: Path) -> _OpenLedger | None:
-        if manifest not in self._ledgers:
-            path = self._report.ledgers().get(manifest)
-            if path is None:
-                return None
-            ledger = Ledger.open(path)
-            self._ledgers[manifest] = _OpenLedger(ledger, ledger.info.read())
-        return self._ledgers[manifest]
 
 
 # Ids
@@ -338,7 +271,7 @@ def history_id(scope: str, test: str, entry: str, others: Iterable[tuple[str, st
 def result_id(history: str, task_id: str, repetition: int) -> str:
     """Return the UUID of one attempt's result; a repeated report replaces the earlier file.
 
-    ``turn``: how often this attempt was judged before, as pytest-rerunfailures does.
+    ``repetition``: how often this attempt was judged before, as pytest-rerunfailures does.
     """
     found = _digest(json.dumps([history, task_id, repetition]))
     return f"{found[:8]}-{found[8:12]}-{found[12:16]}-{found[16:20]}-{found[20:]}"

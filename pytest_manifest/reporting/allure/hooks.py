@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from pluggy import HookimplMarker
@@ -31,46 +31,21 @@ from pytest_manifest.files import write_whole
 from pytest_manifest.reporting.allure import content
 from pytest_manifest.reporting.allure import result as results
 from pytest_manifest.reporting.allure.entries import BUILTIN, Entries
-from pytest_manifest.reporting.allure.finished_test import AllureResult, FinishedTest, OwnReport
 from pytest_manifest.reporting.allure.steps import CATEGORIES, Json, issue_addresses
 from pytest_manifest.reporting.run_report import RunReport
 from pytest_manifest.schema.shown import shown_params
 from pytest_manifest.text import short, short_path
 
 if TYPE_CHECKING:
+    from allure_commons.logger import AllureFileLogger
+    from allure_commons.model2 import TestResult, TestResultContainer, TestStepResult
+
     from pytest_manifest.run import Run
 
 
 hookimpl = HookimplMarker("allure")
 _LEDGER_FIXTURES: Final = frozenset({BUILTIN_ENTRY, BUILTIN_GROUP, "entry", "receipt", "manifest"})
 """Fixtures that only read the ledger, so that Allure need not show their times."""
-
-
-class Fixture(Protocol):
-    """A fixture of a container of allure-pytest's."""
-
-    name: str
-    status: str | None
-    steps: list[object]
-    attachments: list[object]
-
-
-class Container(Protocol):
-    """Fixtures of some tests, as allure-pytest reports them."""
-
-    children: list[str | None]
-    befores: list[Fixture]
-    afters: list[Fixture]
-
-
-class FileLogger(Protocol):
-    """allure-commons' own logger, which writes files."""
-
-    def report_result(self, result: AllureResult) -> None: ...
-    def report_container(self, container: Container) -> None: ...
-    def report_attached_file(self, source: str, file_name: str) -> None: ...
-    def report_attached_data(self, body: object, file_name: str) -> None: ...
-    def report_globals(self, globals_item: object) -> None: ...
 
 
 class EntryLogger:
@@ -82,8 +57,8 @@ class EntryLogger:
 
     def __init__(
         self,
-        files: FileLogger,
-        take: Callable[[AllureResult], bool],
+        files: AllureFileLogger,
+        take: Callable[[TestResult], bool],
         not_written: Callable[[str], None],
     ) -> None:
         self.files = files
@@ -91,13 +66,13 @@ class EntryLogger:
         self._not_written = not_written
 
     @hookimpl
-    def report_result(self, result: AllureResult) -> None:
+    def report_result(self, result: TestResult) -> None:
         with self._unwritten_noted():
             if not self._take(result):
                 self.files.report_result(result)
 
     @hookimpl
-    def report_container(self, container: Container) -> None:
+    def report_container(self, container: TestResultContainer) -> None:
         fixtures = [*container.befores, *container.afters]
         if not all(map(_is_uninformative, fixtures)):
             # The item that dispatches is no test and has no result.
@@ -131,7 +106,7 @@ class EntryLogger:
             self._not_written(content.unwritten_message(error))
 
 
-def _is_uninformative(fixture: Fixture) -> bool:
+def _is_uninformative(fixture: TestStepResult) -> bool:
     name = fixture.name.partition("::")[0]  # a finalizer is called "fixture::finalizer"
     passed = fixture.status == "passed"
     return passed and name in _LEDGER_FIXTURES and not (fixture.steps or fixture.attachments)
@@ -232,12 +207,12 @@ def _subject(old: Result, run: Run, location: str) -> results.Subject:
     )
 
 
-def _own_report(old: Result, record: EntryRecord, files: list[Json]) -> OwnReport:
+def _own_report(old: Result, record: EntryRecord, files: list[Json]) -> results.OwnReport:
     """Recover what the test itself had reported from the result that was made of it."""
     details = old.get("statusDetails", {})
     verified = [step for step in old["steps"] if step["name"] == results.VERIFIED]
     itself = verified[0] if verified else old
-    return OwnReport(
+    return results.OwnReport(
         status=old["status"],
         message=details.get("message"),
         trace=details.get("trace"),
@@ -358,41 +333,27 @@ def _write(path: Path, text: str, mode: int) -> None:
 # The job of a CI server
 
 
-class _Server(NamedTuple):
-    """A CI server: its name and type for Allure, and the variables that describe a build.
-
-    Of several variables the first that is set counts; ``job`` ends with what to call it else.
-    """
-
-    name: str
-    type: str
-    home: str
-    order: str
-    job: str
-    number: str
-    build: str
-
-
-_ANY: Final = _Server(
-    *("CI", "ci", "", "BUILD_NUMBER CI_BUILD_NUMBER", "JOB_NAME CI_JOB_NAME build"),
-    *("BUILD_NUMBER CI_BUILD_NUMBER", "BUILD_URL CI_BUILD_URL"),
+_ANY: Final = (
+    *("CI", "ci", "", "BUILD_NUMBER CI_BUILD_NUMBER"),
+    *("JOB_NAME CI_JOB_NAME", "BUILD_URL CI_BUILD_URL"),
 )
 _SERVERS: Final = {
-    "GITHUB_ACTIONS": _Server(
-        *("GitHub Actions", "github", "_ACTIONS", "GITHUB_RUN_NUMBER", "GITHUB_WORKFLOW workflow"),
-        *("GITHUB_RUN_NUMBER GITHUB_RUN_ID", "_RUN"),
+    "GITHUB_ACTIONS": (
+        *("GitHub Actions", "github", "_ACTIONS", "GITHUB_RUN_NUMBER"),
+        *("GITHUB_WORKFLOW", "_RUN"),
     ),
-    "GITLAB_CI": _Server(
-        *("GitLab CI", "gitlab", "CI_PROJECT_URL", "CI_PIPELINE_IID CI_PIPELINE_ID"),
-        *("CI_JOB_NAME job", "CI_PIPELINE_IID CI_JOB_ID", "CI_JOB_URL CI_PIPELINE_URL"),
+    "GITLAB_CI": (
+        *("GitLab CI", "gitlab", "CI_PROJECT_URL", "CI_PIPELINE_IID"),
+        *("CI_JOB_NAME", "CI_JOB_URL"),
     ),
-    "JENKINS_URL": _Server(
-        *("Jenkins", "jenkins", "JENKINS_URL", "BUILD_NUMBER", "JOB_NAME job", "BUILD_NUMBER"),
-        "BUILD_URL",
+    "JENKINS_URL": (
+        *("Jenkins", "jenkins", "JENKINS_URL", "BUILD_NUMBER", "JOB_NAME", "BUILD_URL"),
     ),
     "CI": _ANY,
     "BUILD_URL": _ANY,
 }
+"""CI servers by a variable that each sets: name and type for Allure, then the variables with its
+address, a build's number, its job and its page; of several the first that is set counts."""
 
 
 def executor(variables: Mapping[str, str]) -> dict[str, object] | None:
@@ -400,27 +361,23 @@ def executor(variables: Mapping[str, str]) -> dict[str, object] | None:
     server = next((one for name, one in _SERVERS.items() if variables.get(name)), None)
     if server is None:
         return None
-    get = variables.get
     known = dict(variables)
-    if get("GITHUB_SERVER_URL"):
-        attempt = get("GITHUB_RUN_ATTEMPT", "1")
+    if address := variables.get("GITHUB_SERVER_URL"):
+        actions = f"{address}/{variables.get('GITHUB_REPOSITORY')}/actions"
+        attempt, run = variables.get("GITHUB_RUN_ATTEMPT", "1"), variables.get("GITHUB_RUN_ID")
         again = "" if attempt == "1" else f"/attempts/{attempt}"
-        known["_ACTIONS"] = f"{get('GITHUB_SERVER_URL')}/{get('GITHUB_REPOSITORY')}/actions"
-        if run := get("GITHUB_RUN_ID"):
-            known["_RUN"] = f"{known['_ACTIONS']}/runs/{run}{again}"
-
-    def first(names: str) -> str:
-        return next((known[name] for name in names.split() if known.get(name)), "")
-
-    *_, job = server.job.split()
-    number, order = first(server.number), first(server.order)
+        known |= {"_ACTIONS": actions, "_RUN": f"{actions}/runs/{run}{again}" if run else ""}
+    name, kind, *places = server
+    home, number, job, build = (
+        next((known[one] for one in names.split() if known.get(one)), "") for names in places
+    )
     fields = {
-        "name": (get("CI_NAME") or "CI") if server is _ANY else server.name,
-        "type": server.type,
-        "url": first(server.home),
-        "buildOrder": int(order) if order.isdecimal() else "",
-        "buildName": f"{first(server.job) or job} #{number}" if number else "",
-        "buildUrl": first(server.build),
+        "name": known.get("CI_NAME") or name if server is _ANY else name,
+        "type": kind,
+        "url": home,
+        "buildOrder": int(number) if number.isdecimal() else "",
+        "buildName": f"{job or 'build'} #{number}" if number else "",
+        "buildUrl": build,
     }
     return {name: value for name, value in fields.items() if value != ""}
 
@@ -481,7 +438,7 @@ class AllureReport:
             plugin_manager.register(self._logger.files)  # allure-pytest unregisters it itself
             self._logger = None
 
-    def _take(self, result: AllureResult) -> bool:
+    def _take(self, result: TestResult) -> bool:
         """Write the result that allure-pytest has made of an entry's test, completed.
 
         Returns False where allure-commons has to write it: it is of another test, or what completes
@@ -491,13 +448,13 @@ class AllureReport:
         if self._item is None or self._entries is None or binding is None:
             return False
         if binding.group is not None:
-            self._entries.complete_group(result, self._item, binding)
+            self._entries.complete_group(self._item, binding, result)
         if binding.entry is None:
             return False
-        test = FinishedTest(self._item, binding, result, self._repetition)
+        repetition = self._repetition
         self._repetition += 1
         try:
-            for stem, whole in self._entries.results(test):
+            for stem, whole in self._entries.results(self._item, binding, result, repetition):
                 write_result(self._folder, stem, whole, self._report.options.report_mode)
         except (ManifestToolError, pytest.UsageError, sqlite3.Error) as error:
             text = f"Allure shows tests as pytest saw them, not their jobs: {error}"

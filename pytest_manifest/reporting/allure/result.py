@@ -1,15 +1,17 @@
-"""Make one test's result from its entry's records in the ledger."""
+"""Make one test's result of its entry's records in the ledger, and of what it says of itself."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
 
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord
+from pytest_manifest.bindings import BUILTIN_ENTRY, BUILTIN_GROUP, is_builtin, tags_of
 from pytest_manifest.reporting.allure.content import description
-from pytest_manifest.reporting.allure.finished_test import OwnReport
 from pytest_manifest.reporting.allure.steps import (
     Json,
     is_known,
@@ -20,9 +22,13 @@ from pytest_manifest.reporting.allure.steps import (
     status_of,
     steps_of,
 )
+from pytest_manifest.reporting.markdown import MOST, escaped
 from pytest_manifest.schema import Mismatch
-from pytest_manifest.schema.statuses import AllureStatus
-from pytest_manifest.text import seconds, visible
+from pytest_manifest.schema.statuses import AllureStatus, VerdictStatus
+from pytest_manifest.text import printable, seconds, visible
+
+if TYPE_CHECKING:
+    from allure_commons.model2 import TestResult
 
 _ONE_OF = frozenset({"severity", "owner", "layer"})
 """Labels that a test has once; the test's own take precedence over its entry's."""
@@ -60,6 +66,106 @@ class Subject:
     others: Sequence[tuple[str, str]]
     run: str | None
     trees: Mapping[str, Json] = field(default_factory=dict)
+
+
+_OURS = frozenset({BUILTIN_ENTRY, BUILTIN_GROUP, "entry", "manifest"})
+_UNWANTED = frozenset({"host", "thread", "tag"})
+
+
+@dataclass(frozen=True, slots=True)
+class OwnReport:
+    """A test's own report of itself.
+
+    ``start`` and ``stop``: of the test itself, in milliseconds since the epoch; ``verdict_read``:
+    by the test; ``doc``: its description in Markdown; ``html``: HTML to show instead.
+    """
+
+    status: AllureStatus | None
+    message: str | None
+    trace: str | None
+    start: int
+    stop: int
+    verdict_read: VerdictStatus | None
+    doc: str | None
+    html: str | None
+    labels: Sequence[tuple[str, str]]
+    links: Sequence[tuple[str, str, str]]
+    parameters: Sequence[Json]
+    steps: Sequence[object]
+    attachments: Sequence[object]
+
+
+def other_parameters(item: pytest.Item) -> list[tuple[str, str]]:
+    """Return the names and values of the test's parameters besides its entry."""
+    given = _parameters(item)
+    return [(name, printable(repr(value))) for name, value in given.items() if name not in _OURS]
+
+
+def own_report(item: pytest.Item, result: TestResult) -> OwnReport:
+    """Return what a test has reported of itself, by what allure-pytest has made of it."""
+    details = result.statusDetails
+    doc = None if is_builtin(item) else result.description
+    message, trace = (None, None) if details is None else (details.message, details.trace)
+    return OwnReport(
+        status=result.status,
+        message=message,
+        trace=trace,
+        start=result.start,
+        stop=result.stop,
+        verdict_read=_verdict_read(item),
+        doc=escaped(doc, MOST) if doc else None,
+        html=result.descriptionHtml,
+        labels=_own_labels(item, result),
+        links=[(str(one.type), str(one.url), str(one.name)) for one in result.links],
+        parameters=list(_dynamic(item, result)),
+        steps=[_dict(one) for one in result.steps],
+        attachments=[_dict(one) for one in result.attachments],
+    )
+
+
+def _verdict_read(item: pytest.Item) -> VerdictStatus | None:
+    """Return the verdict that the test has read; a late receipt may have changed it since."""
+    for name, value in item.user_properties:
+        if name == "manifest_verdict":
+            return value  # type: ignore[return-value]  # properties are of any type
+    return None
+
+
+def _dynamic(item: pytest.Item, result: TestResult) -> Iterator[Json]:
+    """Yield what ``allure.dynamic.parameter`` added, which is no part of the test's identity."""
+    given = _parameters(item)
+    for one in result.parameters:
+        if one.name not in given:
+            shown: Json = {"name": visible(str(one.name)), "value": visible(str(one.value))}
+            yield shown | ({"mode": one.mode} if one.mode else {}) | {"excluded": True}
+
+
+def _own_labels(item: pytest.Item, result: TestResult) -> list[tuple[str, str]]:
+    """Return the test's labels without those of host, thread, folders and its entry's tags."""
+    from allure_pytest.utils import allure_suite_labels  # type: ignore[import-untyped]  # no types
+
+    folders = {(str(name), str(value)) for name, value in allure_suite_labels(item)}
+    tags = tags_of(item)
+    return [
+        pair
+        for pair in ((str(one.name), str(one.value)) for one in result.labels)
+        if pair not in folders
+        and (pair[0] not in _UNWANTED or (pair[0] == "tag" and pair[1] not in tags))
+    ]
+
+
+def _parameters(item: pytest.Item) -> Mapping[str, Any]:
+    callspec = getattr(item, "callspec", None)
+    params: Mapping[str, Any] = {} if callspec is None else callspec.params  # can be anything
+    return params
+
+
+def _dict(thing: object) -> object:
+    """Return a step or an attachment as allure-commons writes it."""
+    from attr import asdict
+
+    fields: object = asdict(thing, filter=lambda _, value: bool(value) or value is False)  # type: ignore[arg-type]  # allure ships no types
+    return fields
 
 
 REUSED: Final = "reused"
@@ -167,8 +273,8 @@ def links(
     given: Iterable[tuple[str, str, str]] = (),
 ) -> list[Json]:
     """Return the links of a result; ``given``: type, address and name of the test's own."""
-    found = list(given) + [(x.type, x.url, x.name) for x in links_of(record.entry, pattern)]
-    return [{"type": kind, "url": url, "name": name} for kind, url, name in dict.fromkeys(found)]
+    found = dict.fromkeys([*given, *links_of(record.entry, pattern)])
+    return [{"type": kind, "url": url, "name": name} for kind, url, name in found]
 
 
 def times(one: AttemptRecord | None, subject: Subject, report: OwnReport) -> dict[str, int]:

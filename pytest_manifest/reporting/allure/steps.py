@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 from urllib.parse import quote
@@ -44,13 +43,6 @@ _LABELS: Final = ("severity", "owner", "epic", "feature", "story", "layer")
 _ISSUES: Final = ("issue", "issues", "known_issue")
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
-    type: str
-    url: str
-    name: str
-
-
 def labels_of(entry: Entry) -> Iterator[tuple[str, str]]:
     """Yield labels from ``meta`` (``{"severity": "critical"}``) or tags (``owner:ann``)."""
     for name in _LABELS if entry.meta or entry.tags else ():
@@ -59,25 +51,20 @@ def labels_of(entry: Entry) -> Iterator[tuple[str, str]]:
                 yield name, value.lower() if name == "severity" else visible(value)
 
 
-def links_of(entry: Entry, pattern: Callable[[str], str | None]) -> Iterator[Link]:
-    """Yield issues and links from ``meta`` or tags (``issue:ABC-1``).
+def links_of(entry: Entry, pattern: Callable[[str], str | None]) -> Iterator[tuple[str, str, str]]:
+    """Yield type, address and name of issues and links from ``meta`` or tags (``issue:ABC-1``).
 
     ``pattern`` returns an issue's address by its name, None if it knows none.
     """
     if not (entry.meta or entry.tags):
         return
     seen: set[str] = set()
-    for key in _ISSUES:
-        for name in _values(entry, key):
-            url = name if _is_address(name) else pattern(name)
+    for kind, keys in (("issue", _ISSUES), ("link", ("link", "links"))):
+        for name in (name for key in keys for name in _values(entry, key)):
+            url = name if kind == "link" or _is_address(name) else pattern(name)
             if url is not None and _is_address(url) and url not in seen:
                 seen.add(url)
-                yield Link("issue", url, visible(name))
-    for key in ("link", "links"):
-        for name in _values(entry, key):
-            if _is_address(name) and name not in seen:
-                seen.add(name)
-                yield Link("link", name, visible(name))
+                yield kind, url, visible(name)
 
 
 def issue_addresses(config: pytest.Config) -> Callable[[str], str | None]:
