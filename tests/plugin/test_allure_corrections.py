@@ -6,12 +6,7 @@ import json
 
 import pytest
 
-from pytest_manifest.reporting.allure.result import (
-    OwnReport,
-    Subject,
-    final_result,
-    last_sent,
-)
+from pytest_manifest.reporting.allure.result import OwnReport, Subject, final_result, last_sent
 from pytest_manifest.schema import VerdictStatus
 from tests.plugin import allure_support as allure
 from tests.plugin.allure_support import MEMORY
