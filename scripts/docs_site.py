@@ -70,6 +70,12 @@ WEIGHTS: Final = {
 changed, have 1."""
 
 
+OPTION_ROW: Final = re.compile(
+    r'<tr(?= class="row-\w+"><td><p><code [^>]*><span class="pre">(--manifest[a-z-]*|manifest_\w+))'
+)
+"""The row of an option or a setting in a table of the reference: errors name its anchor."""
+
+
 class Section(NamedTuple):
     """A part of the navigation: its title, and the title and file of each page."""
 
@@ -188,12 +194,15 @@ def stage() -> None:
 
 
 def mended(page: str, name: str) -> str:
-    """Return a built page with what Furo's leaves out for keyboards, screen readers and searches.
+    """Return a built page with what Furo's leaves out for keyboards, screen readers and searches,
+    and with the anchors of options.
 
     ``name``: its path in the site, without the ending.
     """
     for lacking, whole in LACKING.items():
         page = page.replace(lacking, whole)
+    if name in ("reference/commands", "reference/configuration"):
+        page = OPTION_ROW.sub(r'<tr id="\1"', page)
     weight = next((n for start, n in WEIGHTS.items() if name.startswith(start)), 1)
     searched = f'<article data-pagefind-body data-pagefind-weight="{weight}" '
     return page if name in NOT_SEARCHED else page.replace("<article ", searched)

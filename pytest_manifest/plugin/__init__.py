@@ -44,8 +44,9 @@ __all__ = [
 ]
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    add_options(parser)
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    config = pluginmanager.get_plugin("pytestconfig")
+    add_options(parser, [] if config is None else config.invocation_params.args)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -113,7 +113,8 @@ class SessionDispatch:
             )
 
     def _settings(self) -> RunSettings:
-        return run_options.run_settings(self._options, self._session_runs.own_key)
+        files = self._state.selection.files
+        return run_options.run_settings(self._options, self._session_runs.own_key, files)
 
     def _dispatch(self) -> None:
         """Make and prepare every run before any of them sends; where one is refused none starts."""

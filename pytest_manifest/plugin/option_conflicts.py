@@ -122,10 +122,10 @@ def _refuse_conflicts(options: Options) -> None:
         refuse_name(path)
     for path in () if options.plan else options.files:
         if path.is_dir():
-            raise pytest.UsageError(f"{path}: is a folder; name a manifest in it")
+            raise pytest.UsageError(f"--manifest={path}: it is a folder; name a manifest in it")
         if not path.is_file():
             raise pytest.UsageError(
-                f"{path}: there is no such manifest; correct its name, or plan one with "
+                f"--manifest={path}: there is no such manifest; correct its name, or plan one with "
                 "--manifest-plan=WORKFLOW:MODE"
             )
 

@@ -6,11 +6,19 @@ import argparse
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, Generic, TypeVar, overload
+from typing import Final, Generic, Literal, TypeVar, overload
 
 import pytest
 
 Value = TypeVar("Value")
+
+
+def refusal(written: str, message: str) -> pytest.UsageError:
+    """Make the error that repeats what was ``written``, says what to write instead, and names the
+    place of the reference where the option is described."""
+    name = written.replace("=", " ").split()[0]
+    page = "commands" if name.startswith("--") else "configuration"
+    return pytest.UsageError(f"{written}: {message} (reference/{page}.html#{name})")
 
 
 class Given:
@@ -33,25 +41,27 @@ class Given:
 
     def refused(self, message: str) -> pytest.UsageError:
         """Make the error that repeats what was written and says what to write instead."""
-        return pytest.UsageError(f"{self.written}: {message}")
+        return refusal(self.written, message)
 
 
 class Option(Generic[Value]):
     """Define one option of the command line, of the configuration file, or of both.
 
-    ``help`` and ``ini`` are what pytest's help says of it on the command line and in the file;
+    ``about`` and ``ini`` are what pytest's help says of it on the command line and in the file;
     empty where it does not exist there. ``attended``: in the file it does not apply with
     ``--manifest-dispatch-only``, since pytest does not stay to see to it.
     """
+
+    ini_type: Literal["bool"] | None = None
 
     def __init__(
         self,
         parse: Callable[[Given], Value],
         default: Value,
-        help: str = "",  # noqa: A002 - as argparse calls it
+        about: str = "",
+        metavar: str | None = None,
         *,
         name: str | None = None,
-        metavar: str | None = None,
         ini: str = "",
         ini_default: str = "",
         attended: bool = False,
@@ -59,10 +69,10 @@ class Option(Generic[Value]):
         self._parse = parse
         self.default = default
         self._name = name
-        self._ini_default = ini_default
         self._attended = attended
-        self.help = help
+        self.about = about
         self.ini = ini
+        self._ini_default: str | bool = ini_default
         self.keywords: dict[str, object] = {"metavar": metavar}
 
     def __set_name__(self, owner: type, attribute: str) -> None:
@@ -81,10 +91,10 @@ class Option(Generic[Value]):
 
     def declare(self, parser: pytest.Parser, group: pytest.OptionGroup) -> None:
         """Declare the option to pytest, for the command line and the configuration file."""
-        if self.help:
-            group.addoption(self.flag, help=self.help, **self.keywords)
+        if self.about:
+            group.addoption(self.flag, dest=self.dest, help=self.about, **self.keywords)
         if self.ini:
-            parser.addini(self.dest, self.ini, default=self._ini_default)
+            parser.addini(self.dest, self.ini, type=self.ini_type, default=self._ini_default)
 
     def read(self, config: pytest.Config) -> Value:
         """Return the value of the command line, else of the configuration file, else the default.
@@ -93,7 +103,7 @@ class Option(Generic[Value]):
         as not given, but for a broker: jobs would go to another than the one that was meant. In
         the file an empty folder is pytest's root folder.
         """
-        given = getattr(config.option, self.dest) if self.help else None
+        given = getattr(config.option, self.dest) if self.about else None
         if given is not None and (given or self._parse is not text):
             written = f"{self.flag}{' ' if self.ini else '='}{given}"
             return self._parse(Given(given, written, config.invocation_params.dir, config))
@@ -110,31 +120,24 @@ class Option(Generic[Value]):
 class Flag(Option[bool]):
     """Define an option without a value, or a setting that is true or false."""
 
-    def __init__(
-        self,
-        help: str = "",  # noqa: A002 - as argparse calls it
-        *,
-        name: str | None = None,
-        ini: str = "",
-    ) -> None:
-        super().__init__(lambda _: True, False, help, name=name, ini=ini)
-        self.keywords = {"action": "store_true"}
+    ini_type = "bool"
 
-    def declare(self, parser: pytest.Parser, group: pytest.OptionGroup) -> None:
-        """Declare the option to pytest; in the configuration file it is true or false."""
-        if self.help:
-            group.addoption(self.flag, help=self.help, **self.keywords)
-        if self.ini:
-            parser.addini(self.dest, self.ini, type="bool", default=False)
+    def __init__(self, about: str = "", *, name: str | None = None, ini: str = "") -> None:
+        super().__init__(lambda _: True, False, about, name=name, ini=ini)
+        self._ini_default = False
+        self.keywords = {"action": "store_true"}
 
     def read(self, config: pytest.Config) -> bool:
         """Return whether the option is given, or true in the configuration file."""
-        if self.help and getattr(config.option, self.dest):
+        if self.about and getattr(config.option, self.dest):
             return True
         try:
             return bool(self.ini) and bool(config.getini(self.dest))
         except (pytest.UsageError, TypeError, ValueError) as error:  # by pytest's version
-            raise pytest.UsageError(f"{self.dest}: {error}; write true or false") from error
+            raise refusal(self.dest, f"{error}; write true or false") from error
+
+
+ALONE: Final = "alone"
 
 
 class Mode(Option[str]):
@@ -143,41 +146,31 @@ class Mode(Option[str]):
     Its value is "" where it is not given, ``ALONE`` without a word.
     """
 
-    def __init__(
-        self,
-        *words: str,
-        help: str,  # noqa: A002 - as argparse calls it
-    ) -> None:
-        super().__init__(lambda given: given.text, "", help)
+    def __init__(self, *words: str, about: str) -> None:
+        super().__init__(lambda given: given.text, "", about)
         self.words = words
 
     def declare(self, parser: pytest.Parser, group: pytest.OptionGroup) -> None:  # noqa: ARG002
-        """Declare it to pytest, and each word with it.
+        """Declare it to pytest, and each word as a flag of its own.
 
         A value that may be left out would be taken from what follows, as from a test's file.
         """
-        flags = [self.flag, *(f"{self.flag}={word}" for word in self.words)]
-        group.addoption(*flags, dest=self.dest, action=_Word, nargs=0, help=self.help)
+        for word in (ALONE, *self.words):
+            flag, about = self.flag, self.about
+            if word != ALONE:
+                flag, about = f"{flag}={word}", argparse.SUPPRESS
+            group.addoption(flag, dest=self.dest, action="store_const", const=word, help=about)
+
+    def refuse_others(self, arguments: Sequence[str]) -> None:
+        """Raise pytest.UsageError where another word is given; argparse would not name these."""
+        for one in arguments:
+            if one.startswith(f"{self.flag}=") and one.partition("=")[2] not in self.words:
+                words = " or ".join(f"{self.flag}={word}" for word in self.words)
+                raise refusal(one, f"write {self.flag} alone, or {words}")
 
     def read(self, config: pytest.Config) -> str:
         """Return the word that is given."""
         return getattr(config.option, self.dest) or ""
-
-
-ALONE: Final = "alone"
-
-
-class _Word(argparse.Action):
-    """Take the word of a mode from the flag that was given."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,  # noqa: ARG002 - argparse's own signature, as the next
-        namespace: argparse.Namespace,
-        values: object,  # noqa: ARG002
-        option_string: str | None = None,
-    ) -> None:
-        setattr(namespace, self.dest, (option_string or "").partition("=")[2] or ALONE)
 
 
 class Several(Option[Value]):
@@ -186,15 +179,15 @@ class Several(Option[Value]):
     def __init__(
         self,
         parse: Callable[[Sequence[Given]], Value],
-        help: str,  # noqa: A002 - as argparse calls it
-        *,
+        about: str,
         metavar: str,
+        *,
         name: str,
         ini: str = "",
     ) -> None:
         self._parse_all = parse
         super().__init__(
-            lambda given: parse([given]), parse([]), help, name=name, ini=ini, attended=True
+            lambda given: parse([given]), parse([]), about, name=name, ini=ini, attended=True
         )
         self.keywords = {"action": "append", "metavar": metavar}
 

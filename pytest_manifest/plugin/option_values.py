@@ -165,7 +165,7 @@ def _overwritten(given: Given) -> Path:
     if not given.text:
         raise given.refused("it is empty; name a file, like run.html")
     if given.path.is_dir():
-        raise given.refused("is a folder; name a file in it, like run.html")
+        raise given.refused("it is a folder; name a file in it, like run.html")
     if given.path.suffix.lower() not in (PAGE, MARKDOWN, SUMMARY):
         raise given.refused(
             f"the file is written over, so its name must end in {PAGE}, {MARKDOWN} or {SUMMARY}"
@@ -279,13 +279,16 @@ def compared(given: Given) -> Path | Literal["last"]:
     return "last" if given.text == "last" else _readable_ledger(given, "last")
 
 
-def reused(given: Given) -> Path | Literal["all"]:
-    """Return the ledger of the run whose passes count; ``all``: of all runs in the folder."""
-    return "all" if given.text == "all" else _readable_ledger(given, "all")
+def reused(given: Given) -> Path | Literal["last", "all"]:
+    """Return the ledger of the run whose passes count; ``last``: that of the same manifest before,
+    ``all``: of all runs in the folder."""
+    if given.text == "last":
+        return "last"
+    return "all" if given.text == "all" else _readable_ledger(given, "last, or all")
 
 
-def _readable_ledger(given: Given, word: str) -> Path:
-    """Return the ledger that is named; ``word``: what may be given instead."""
+def _readable_ledger(given: Given, words: str) -> Path:
+    """Return the ledger that is named; ``words``: what may be given instead."""
     from pytest_manifest.errors import LedgerError
     from pytest_manifest.ledger import Ledger
 
@@ -293,7 +296,7 @@ def _readable_ledger(given: Given, word: str) -> Path:
     if found is None:
         raise given.refused(
             "there is no such run, and no such file; give a run's id, the file of its ledger, or "
-            f"{word}"
+            f"{words}"
         )
     try:
         Ledger.open(found).close()

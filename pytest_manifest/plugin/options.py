@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -40,7 +41,7 @@ class Options:
     )
     check = Mode(
         "json",
-        help="check the stack and send nothing: who answers, tasks, queues, limits, stores; with "
+        about="check the stack and send nothing: who answers, tasks, queues, limits, stores; with "
         "--manifest=FILE also what that file needs; ends with 0, or with 4 for an error; =json "
         "prints what was found as JSON",
     )
@@ -65,13 +66,13 @@ class Options:
     )
     plan_run = Mode(
         "force",
-        help="with --manifest-plan: dispatch and verify what was planned; =force replaces a "
+        about="with --manifest-plan: dispatch and verify what was planned; =force replaces a "
         "different manifest that --manifest=FILE names",
     )
     dispatch_only = Flag("send and return with a run id; needs a stack that outlives pytest")
     audit = Mode(
         "wait",
-        help="send nothing: judge the newest run of the manifest from its ledger; =wait waits for "
+        about="send nothing: judge the newest run of the manifest from its ledger; =wait waits for "
         "what is still pending",
     )
     receipts = Option(
@@ -101,8 +102,9 @@ class Options:
     reuse = Option(
         values.reused,
         None,
-        "send nothing that has passed unchanged in this run, or in any: judge its receipt again",
-        metavar="RUN|all",
+        "send nothing that has passed unchanged in this run, the last, or any: judge its receipt "
+        "again",
+        metavar="RUN|last|all",
     )
     rerun = Flag("dispatch although an earlier run is unfinished or must not be repeated")
     strict = Flag(
@@ -125,7 +127,6 @@ class Options:
         values.grace,
         120.0,
         ini="time without any worker after which a run ends, like 2m; 0: it waits for its deadline",
-        ini_default="2m",
     )
     require_signature = Flag(ini="send only manifests that a trusted key has signed")
     public_key = values.public_keys("who may sign manifests", "MANIFEST_PUBLIC_KEY")
@@ -165,11 +166,8 @@ class Options:
         values.one_of("text", "json"),
         "text",
         ini="format of the run's log and of the workers' logs: text or json",
-        ini_default="text",
     )
-    log_level = Option(
-        values.log_level, "INFO", ini="least level of the workers' logs", ini_default="INFO"
-    )
+    log_level = Option(values.log_level, "INFO", ini="least level of the workers' logs")
     canary = Option(
         values.positive,
         0,
@@ -195,9 +193,7 @@ class Options:
         ini="what a run may cost, in the entries' unit of cost",
         attended=True,
     )
-    kills = Option(
-        values.positive, 3, ini="deaths of a worker that quarantine an entry", ini_default="3"
-    )
+    kills = Option(values.positive, 3, ini="deaths of a worker that quarantine an entry")
     redact = Option(
         values.one_of("yes", "no"),
         "yes",
@@ -213,7 +209,7 @@ class Options:
     grace = Option(values.grace, 10.0, ini="time for running jobs after Ctrl-C, like 10s")
     resume = Mode(
         "unsafe",
-        help="go on with the manifest's newest run: send what has no passing verdict; =unsafe "
+        about="go on with the manifest's newest run: send what has no passing verdict; =unsafe "
         "sends also what may have run and is not declared idempotent",
     )
     repair = Flag("on an existing broker, too, put back the jobs that a lost worker had taken")
@@ -324,11 +320,16 @@ _SUBJECTS: Final = {
 """Under which heading of ``--help`` an option stands; all others: what to send, and where."""
 
 
-def add_options(parser: pytest.Parser) -> None:
-    """Declare every option of the plugin to pytest."""
+def add_options(parser: pytest.Parser, arguments: Sequence[str]) -> None:
+    """Declare every option of the plugin to pytest.
+
+    Raises pytest.UsageError where these arguments of pytest have a mode with a word that is none.
+    """
     for name, row in ROWS.items():
         subject = next((one for one, names in _SUBJECTS.items() if name in names), "send")
         row.declare(parser, parser.getgroup(f"manifest, {subject}", f"{_ABOUT}: {subject}"))
+        if isinstance(row, Mode):
+            row.refuse_others(arguments)
 
 
 def any_given(options: argparse.Namespace) -> bool:

@@ -8,7 +8,7 @@ Hold work orders against their signatures, where the user asks for that, before 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, MutableSequence, Sequence
+from collections.abc import Collection, Mapping, MutableSequence, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -80,10 +80,12 @@ def _written(options: Options, name: str) -> str:
     )
 
 
-def run_settings(options: Options, own_key: Signer | None) -> RunSettings:
+def run_settings(
+    options: Options, own_key: Signer | None, files: Collection[Path]
+) -> RunSettings:
     """Return what is decided before a run starts; ``own_key``: that of this session's stack.
 
-    Raises DispatchError where the limits of keys cannot be shared among the shards.
+    ``files``: the manifests that have one. Raises DispatchError where the limits of keys cannot be shared among the shards.
     """
     from pytest_manifest.run import RunSettings
 
@@ -108,20 +110,22 @@ def run_settings(options: Options, own_key: Signer | None) -> RunSettings:
         repair=options.repair,
         low_memory=options.aggregate is not None,
         receipt_keys=receipt_keys(options, own_key),
-        reuse=_earlier_runs(options),
+        reuse=_earlier_runs(options, files),
     )
 
 
-def _earlier_runs(options: Options) -> EarlierRuns | None:
+def _earlier_runs(options: Options, files: Collection[Path]) -> EarlierRuns | None:
     """Return the runs whose passes count, the newest first."""
     if options.reuse is None:
         return None
     from pytest_manifest.ledger import find_runs
     from pytest_manifest.run import EarlierRuns
 
-    if options.reuse != "all":
-        return EarlierRuns([options.reuse], are_named=True)
-    return EarlierRuns(list(reversed(find_runs(options.ledgers))))
+    if options.reuse == "last":
+        return EarlierRuns([one for file in files for one in find_runs(options.ledgers, file)[-1:]])
+    if options.reuse == "all":
+        return EarlierRuns(find_runs(options.ledgers)[::-1])
+    return EarlierRuns([options.reuse], are_named=True)
 
 
 def _failure_limit(value: int | float) -> FailureLimit:

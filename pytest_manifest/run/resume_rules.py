@@ -73,7 +73,8 @@ def decide(entry: Entry, state: EntryState, *, unsafe: bool) -> Decision:
         return Decision(entry.id, "leave", f"{reason}, but its message is there twice", unsafe=True)
     risky = state.may_have_started and not entry.idempotent
     if risky and not unsafe:
-        reason = f"{reason}; it may have run and is not idempotent"
+        did = "has run" if state.status == "failed" else "may have run"
+        reason = f"{reason}; it {did} and is not idempotent"
         return Decision(entry.id, "leave", reason, unsafe=True)
     return Decision(entry.id, "send", reason, unsafe=risky)
 

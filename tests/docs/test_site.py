@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -14,6 +15,7 @@ from urllib.parse import quote_plus
 
 import pytest
 
+from pytest_manifest.plugin.options import ROWS
 from scripts import docs_site
 from scripts.docs_links import faults
 from tests.browser import opened
@@ -112,6 +114,29 @@ def site() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join()
+
+
+def test_each_option_and_setting_has_the_anchor_that_its_errors_name() -> None:
+    """Of its row in the reference, where it is described once."""
+    for name, given in (("commands", False), ("configuration", True)):
+        text = (docs_site.DOCS / "reference" / f"{name}.md").read_text("utf-8")
+        rows = re.findall(r"^\| `(--manifest[a-z-]*|manifest_\w+)", text, re.MULTILINE)
+        cell = '<tr class="row-odd"><td><p><code class="x"><span class="pre">{}=X</span></code>'
+        page = docs_site.mended("".join(map(cell.format, rows)), f"reference/{name}")
+        assert re.findall(r'<tr id="(.*?)"', page) == rows
+        wanted = {
+            one.dest if given else one.flag
+            for one in ROWS.values()
+            if (one.ini if given else one.about)
+        }
+        assert wanted <= set(rows)
+        assert len(rows) == len(set(rows))
+
+
+@pytest.mark.ring(2)
+def test_the_site_has_the_anchors_of_options(site: str, page: Page) -> None:
+    page.goto(f"{site}/reference/commands.html#--manifest-shard")
+    assert page.locator("tr:target code").first.inner_text() == "--manifest-shard=K/N[@RUN]"
 
 
 @pytest.mark.ring(2)

@@ -98,7 +98,7 @@ def test_what_may_have_run_and_must_not_run_twice_is_left(project: Project) -> N
     result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume")
     result.assert_outcomes(passed=2, failed=1)
     result.stdout.fnmatch_lines(
-        ["resume: leaves 'b': failed; it may have run and is not idempotent"]
+        ["resume: leaves 'b': failed; it has run and is not idempotent"]
     )
     assert project.ran() == {"a": 1, "b": 1, "c": 1}
     result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume=unsafe")
@@ -339,7 +339,7 @@ def test_collect_only_shows_and_sends_nothing(project: Project) -> None:
     result.stdout.fnmatch_lines(
         [
             "*resume: what would be done*",
-            "leaves 'b': failed; it may have run and is not idempotent",
+            "leaves 'b': failed; it has run and is not idempotent",
             "sends 'c': failed",
         ]
     )

@@ -61,6 +61,20 @@ def test_only_what_is_new_is_sent(project: Project, xdist: tuple[str, ...]) -> N
     )
 
 
+def test_last_is_the_run_of_the_same_file_before(project: Project) -> None:
+    """Also where another file ran since, and where the file was edited."""
+    project.manifest("new.jsonl", [double("a")])
+    project.run("--manifest=new.jsonl", MEMORY).assert_outcomes(passed=1)
+    last = project.ledgers()[-1]
+    earlier(project, "bc", MEMORY)
+    project.manifest("new.jsonl", [double(name) for name in "abc"])
+    result = project.run("--manifest=new.jsonl", MEMORY, "--manifest-reuse=last")
+    result.assert_outcomes(passed=3)
+    result.stdout.fnmatch_lines(
+        [f"note: new.jsonl: reuses 1 of 3 entries, from run {last.stem} (1)"]
+    )
+
+
 def test_every_report_tells_what_was_reused(project: Project) -> None:
     """And none counts its time, its worker or its cost as this run's."""
     old = earlier(project, "ab", MEMORY)

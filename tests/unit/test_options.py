@@ -65,7 +65,7 @@ CONFLICTS = [
     ([M, "--manifest-resume", "--manifest-reuse=all"], "leave out --manifest-reuse"),
     ([M, "--manifest-audit", "--manifest-reuse=all"], "leave out --manifest-reuse"),
     ([M, "--manifest-reuse=nowhere"], "there is no such run, and no such file; give a run's id"),
-    ([M, "--manifest-reuse=last"], "there is no such run, and no such file; give a run's id"),
+    ([M, "--manifest-reuse=nowhere"], "the file of its ledger, or last, or all (reference/commands.html#--manifest-reuse)"),
     (["--manifest-plan=x", "--manifest-resume"], "leave out --manifest-resume"),
     (["--manifest-plan=x", "--manifest-audit"], "only plans; give the other option"),
     (["--manifest-plan=x", "--manifest-dispatch-only"], "leave out --manifest-dispatch-only"),
@@ -119,7 +119,7 @@ CONFLICTS = [
     ([M, "--manifest-dispatch-only", "--manifest-canary=3"], "before the jobs do; leave out"),
     ([M, "--manifest-dispatch-only", "--manifest-max-failed=0"], "before the jobs do; leave out"),
     ([M, "--manifest-dispatch-only", "--manifest-budget=5"], "leave out --manifest-budget"),
-    (["--manifest=folder"], "folder: is a folder; name a manifest in it"),
+    (["--manifest=folder"], "folder: it is a folder; name a manifest in it"),
     (["--manifest=none.jsonl"], "none.jsonl: there is no such manifest; correct its name"),
     ([M, "--manifest-canary=0"], "--manifest-canary 0: give a whole number from 1"),
     ([M, "--manifest-canary=few"], "--manifest-canary few: give a whole number from 1"),
@@ -128,7 +128,7 @@ CONFLICTS = [
     ([M, "--manifest-report="], "--manifest-report=: it is empty; name a file, like run.html"),
     ([M, "--manifest-report=jobs.py"], "--manifest-report=jobs.py: the file is written over"),
     ([M, "--manifest-report=m.jsonl"], "its name must end in .html, .md or .json"),
-    ([M, "--manifest-report=."], "is a folder; name a file in it, like run.html"),
+    ([M, "--manifest-report=."], "it is a folder; name a file in it, like run.html"),
     (
         [M, "--manifest-report=a.md", "--manifest-report=b.md"],
         "--manifest-report=b.md: another .md is named as well; keep one",
@@ -249,6 +249,7 @@ def test_what_does_not_go_together_is_refused(
         [M, "--manifest-resume=unsafe", "--manifest-canary=2"],
         [M, "--manifest-dispatch-only", "--manifest-broker=redis://x"],
         [M, "--manifest-reuse=all", "--manifest-rerun"],
+        [M, "--manifest-reuse=last"],
         [M, "--manifest-stack", "--manifest-backend=redis://x"],
         ["--manifest-plan=x", M, "--manifest-plan-run", "--manifest-dispatch-only"],
         ["--manifest-plan=x", "--manifest=not-yet.jsonl", "--manifest-plan-opt", "a=b=c"],
@@ -272,7 +273,8 @@ def test_a_mode_takes_no_word_from_what_follows(pytester: pytest.Pytester, mode:
     assert isinstance(row, option_kinds.Mode)
     for word in row.words:
         assert getattr(read(pytester, M, *plan, f"--manifest-{mode}={word}"), attribute) == word
-    refused = f"argument --manifest-{mode}/--manifest-{mode}=.*: .*'other'"
+    flag = f"--manifest-{mode}"
+    refused = f"^{flag}=other: write {flag} alone, or {flag}={row.words[0]} .*#{flag}"
     with pytest.raises(pytest.UsageError, match=refused):
         pytester.parseconfig(M, *plan, f"--manifest-{mode}=other")
 

@@ -199,7 +199,7 @@ def test_what_ends_while_it_is_searched_is_where_it_was_no_more(rig: ResumeRig) 
     worker = rig.world.workers["w1@box"]
     rig.world.between(6, lambda: rig.world.end(worker, delivery, "failed"))
     rig.resume(["a"])
-    assert rig.decided() == {"a": ("leave", f"failed{RISKY}")}
+    assert rig.decided() == {"a": ("leave", "failed; it has run and is not idempotent")}
     assert rig.statuses() == {"a": "failed"}
 
 

@@ -200,7 +200,7 @@ def test_all_that_arrived_of_an_attempt_says_whether_it_may_have_run(run: Resume
     found = run.decide(["a", "b", "c"])
     assert found == [
         sends("rejected"),
-        leaves(f"failed{RISKY}", "b"),
+        leaves("failed; it has run and is not idempotent", "b"),
         leaves(f"lost in flight{RISKY}", "c"),
     ]
 

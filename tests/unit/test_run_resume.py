@@ -83,7 +83,7 @@ def receipt(state: str) -> Receipt:
         (
             EntryState(row(), status="failed", may_have_started=True),
             "leave",
-            "failed; it may have run and is not idempotent",
+            "failed; it has run and is not idempotent",
         ),
     ],
 )
