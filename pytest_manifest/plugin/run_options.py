@@ -85,7 +85,8 @@ def run_settings(
 ) -> RunSettings:
     """Return what is decided before a run starts; ``own_key``: that of this session's stack.
 
-    ``files``: the manifests that have one. Raises DispatchError where the limits of keys cannot be shared among the shards.
+    ``files``: the manifests that have one. Raises DispatchError where the limits of keys cannot be
+    shared among the shards.
     """
     from pytest_manifest.run import RunSettings
 
