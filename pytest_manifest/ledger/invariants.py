@@ -19,18 +19,40 @@ from pytest_manifest.schema.stream_records import HOW_AFTER
 _REPORTED: Final = f"{Kind.STARTED:d}, {Kind.HANDED_ON:d}, {Kind.ENDED:d}"
 _KEY: Final = "json_extract({}.data, '$.key')"
 _NEVER_SENT: Final = "a.state IN ('planned', 'withheld')"
-RUN_THOUGH_UNSENT: Final = f"""
-    SELECT a.task_id, a.entry, a.attempt FROM attempts a WHERE {_NEVER_SENT} AND (
-        EXISTS (SELECT 1 FROM starts s WHERE s.job = a.n)
-        OR EXISTS (SELECT 1 FROM receipts r WHERE r.job = a.n
-            AND json_extract(r.receipt, '$.source') IS NOT 'harness')
-    ) ORDER BY a.ordinal, a.attempt
-"""  # noqa: S608 - fixed text
-SENT_WITHOUT_TIME: Final = f"""
-    SELECT a.task_id, a.entry, a.attempt FROM attempts a
-    WHERE NOT ({_NEVER_SENT}) AND a.sent_at IS NULL
-    ORDER BY a.ordinal, a.attempt
-"""  # noqa: S608 - fixed text
+_STARTED: Final = "EXISTS (SELECT 1 FROM starts t WHERE t.job = a.n)"
+_OF_ENTRY: Final = "SELECT max(w.seq) FROM verdicts w WHERE w.entry = {0}.{1} AND w.job = {0}.{2}"
+"""The last of the verdicts on a job."""
+
+
+def _attempts(where: str) -> str:
+    """Return a query for attempts ``a``."""
+    return f"""
+        SELECT a.task_id, a.entry, a.attempt FROM attempts a WHERE {where}
+        ORDER BY a.ordinal, a.attempt
+    """  # noqa: S608 - fixed text
+
+
+def _settled(where: str, joins: str = "") -> str:
+    """Return a query for entries' verdicts ``s``, each with its attempt ``a``."""
+    return f"""
+        SELECT a.task_id, s.entry, s.attempt FROM settled s JOIN attempts a ON a.n = s.job {joins}
+        WHERE {where}
+    """  # noqa: S608 - fixed text
+
+
+def _judged(joins: str, where: str) -> str:
+    """Return a query for all verdicts ``v`` that there ever were, each with its attempt ``a``."""
+    return f"""
+        SELECT a.task_id, a.entry, a.attempt FROM verdicts v JOIN attempts a ON a.n = v.job {joins}
+        WHERE {where}
+    """  # noqa: S608 - fixed text
+
+
+RUN_THOUGH_UNSENT: Final = _attempts(f"""{_NEVER_SENT} AND ({_STARTED} OR EXISTS (
+    SELECT 1 FROM receipts r
+    WHERE r.job = a.n AND json_extract(r.receipt, '$.source') IS NOT 'harness'
+))""")  # noqa: S608 - fixed text
+SENT_WITHOUT_TIME: Final = _attempts(f"NOT ({_NEVER_SENT}) AND a.sent_at IS NULL")
 NUMBERED_TWICE: Final = """
     SELECT min(task_id), entry, attempt FROM attempts
     GROUP BY entry, attempt HAVING count(*) > 1
@@ -39,13 +61,10 @@ MISSING_NUMBERS: Final = """
     SELECT max(task_id), entry, max(attempt) FROM attempts WHERE state <> 'reused'
     GROUP BY entry HAVING max(attempt) <> count(DISTINCT attempt) OR min(attempt) < 1
 """
-REPEATED_WITHOUT_REASON: Final = """
-    SELECT task_id, entry, attempt FROM attempts WHERE attempt > 1 AND reason IS NULL
-"""
-REUSED_FROM_NOWHERE: Final = """
-    SELECT task_id, entry, attempt FROM attempts
-    WHERE (state = 'reused') <> (reused_from IS NOT NULL) OR (state = 'reused' AND attempt <> 0)
-"""
+REPEATED_WITHOUT_REASON: Final = _attempts("a.attempt > 1 AND a.reason IS NULL")
+REUSED_FROM_NOWHERE: Final = _attempts("""
+    (a.state = 'reused') <> (a.reused_from IS NOT NULL) OR (a.state = 'reused' AND a.attempt <> 0)
+""")
 STRANGERS: Final = f"""
     SELECT coalesce(j.id, ''), '', 0
     FROM (SELECT DISTINCT job FROM facts WHERE kind IN ({_REPORTED})) t
@@ -53,20 +72,18 @@ STRANGERS: Final = f"""
     WHERE j.n IS NULL OR (j.name IS NULL AND j.how IS NULL) ORDER BY j.id
 """  # noqa: S608 - fixed text
 # An entry is lost, too, where one of its descendants is: then its own job has ended.
-_LOST: Final = """
+_LOST: Final = f"""
     WITH lost AS (
         SELECT a.n, a.task_id, a.entry, a.attempt, v.verdict, v.seq FROM attempts a
-        JOIN verdicts v ON v.seq = (
-            SELECT max(w.seq) FROM verdicts w
-            WHERE w.entry = a.number AND w.job = a.n AND w.status IS NOT NULL
-        ) WHERE v.status = 'lost'
+        JOIN verdicts v ON v.seq = ({_OF_ENTRY.format("a", "number", "n")} AND w.status IS NOT NULL)
+        WHERE v.status = 'lost'
     )
     SELECT a.task_id, a.entry, a.attempt FROM lost a
     WHERE 'by_descendant' NOT IN (
         coalesce(json_extract(a.verdict, '$.reason.code'), ''),
         coalesce(json_extract(a.verdict, '$.reason.why.code'), '')
     )
-"""
+"""  # noqa: S608 - fixed text
 # What comes once the entry has another attempt is late: it changes no verdict. Nor does what comes
 # after the verdict under the attempt's id, and is the end of something else.
 LOST_THOUGH_ENDED: Final = f"""
@@ -92,16 +109,12 @@ LOST_THOUGH_BEGUN: Final = f"""
         )
     )
 """  # noqa: S608 - fixed text
-PASSED_WITHOUT_RECEIPT: Final = """
-    SELECT a.task_id, s.entry, s.attempt FROM settled s
-    LEFT JOIN attempts a ON a.n = s.job
-    WHERE s.kind = 'passed' AND s."end" IS NULL AND s.added IS NULL
-"""
+PASSED_WITHOUT_RECEIPT: Final = _settled("""
+    s.kind = 'passed' AND s."end" IS NULL AND s.added IS NULL
+""")
 # A task id begins as the id of its run ends.
-PASSED_BY_ANOTHER: Final = """
-    SELECT a.task_id, s.entry, s.attempt FROM settled s JOIN attempts a ON a.n = s.job
-    LEFT JOIN facts f ON f.seq = s."end"
-    WHERE s.kind = 'passed' AND (s."end" IS NOT NULL OR s.added IS NOT NULL) AND (
+PASSED_BY_ANOTHER: Final = _settled(
+    """s.kind = 'passed' AND (s."end" IS NOT NULL OR s.added IS NOT NULL) AND (
         json_extract(s.receipt, '$.entry')
             IS NOT coalesce(json_extract(a.reused_from, '$[1]'), s.entry)
         OR json_extract(s.receipt, '$.attempt')
@@ -112,16 +125,15 @@ PASSED_BY_ANOTHER: Final = """
         OR f.job IS NOT s.job
         OR json_extract(s.receipt, '$.state') IS NOT json_extract(f.receipt, '$.state')
         OR json_extract(s.receipt, '$.result') IS NOT json_extract(f.receipt, '$.result')
-    )
-"""
+    )""",
+    'LEFT JOIN facts f ON f.seq = s."end"',
+)
 # What was published twice has a note, and of which message its receipt is nobody knows.
-PASSED_BY_ANOTHER_SENDING: Final = """
-    SELECT a.task_id, s.entry, s.attempt FROM settled s
-    JOIN attempts a ON a.n = s.job
-    WHERE s.kind = 'passed' AND a.reused_from IS NULL AND a.note IS NULL
-        AND abs(julianday(a.sent_at) - julianday(json_extract(s.receipt, '$.sent_at'))) > 1e-6
-        AND NOT EXISTS (SELECT 1 FROM verdicts c WHERE c.entry = s.number AND c.corrects)
-"""
+PASSED_BY_ANOTHER_SENDING: Final = _settled("""
+    s.kind = 'passed' AND a.reused_from IS NULL AND a.note IS NULL
+    AND abs(julianday(a.sent_at) - julianday(json_extract(s.receipt, '$.sent_at'))) > 1e-6
+    AND NOT EXISTS (SELECT 1 FROM verdicts c WHERE c.entry = s.number AND c.corrects)
+""")
 # Only the process that ran a job reports these ends, and each execution has one.
 PASSED_AND_CONTRADICTED: Final = f"""
     SELECT DISTINCT a.task_id, s.entry, s.attempt FROM (
@@ -134,11 +146,7 @@ PASSED_AND_CONTRADICTED: Final = f"""
             AND json_extract(o.receipt, '$.state') IN {in_sql(OF_ITS_PROCESS)}
     ) > 1
 """  # noqa: S608 - fixed text
-PASSED_THOUGH_UNSENT: Final = f"""
-    SELECT a.task_id, s.entry, s.attempt FROM settled s
-    JOIN attempts a ON a.n = s.job
-    WHERE s.kind = 'passed' AND {_NEVER_SENT}
-"""  # noqa: S608 - fixed text
+PASSED_THOUGH_UNSENT: Final = _settled(f"s.kind = 'passed' AND {_NEVER_SENT}")
 REPEATED_EXECUTIONS: Final = """
     SELECT entry, max(number) FROM (
         SELECT s.entry AS entry, count(*) AS number FROM settled s
@@ -147,22 +155,21 @@ REPEATED_EXECUTIONS: Final = """
         WHERE s.kind = 'passed' GROUP BY t.job, t.hop, t.retries HAVING count(*) > 1
     ) GROUP BY entry
 """
-OTHER_DOCUMENTS: Final = """
-    SELECT '', a.name, a.attempt FROM verdicts v JOIN jobs a ON a.n = v.job
-    WHERE v.status IS NOT NULL AND (
+OTHER_DOCUMENTS: Final = _judged(
+    "",
+    """v.status IS NOT NULL AND (
         v.status IS NOT json_extract(v.verdict, '$.verdict')
-        OR a.name IS NOT json_extract(v.verdict, '$.entry')
+        OR a.entry IS NOT json_extract(v.verdict, '$.entry')
         OR coalesce(json_extract(v.verdict, '$.attempt'), a.attempt) IS NOT a.attempt
-    )
-"""
+    )""",
+)
 # Of starts nobody knows when they came: where there are two, the second may have come later.
-CORRECTED_WITHOUT_EVIDENCE: Final = """
-    SELECT a.task_id, a.entry, a.attempt FROM verdicts v JOIN attempts a ON a.n = v.job
-    JOIN verdicts c ON c.seq = v.corrects
-    WHERE NOT EXISTS (SELECT 1 FROM jobs d WHERE d.root = a.n)
-        AND NOT EXISTS (SELECT 1 FROM receipts r WHERE r.job = a.n AND r.seq > c.seq)
-        AND (SELECT count(*) FROM starts t WHERE t.job = a.n) < 2
-"""
+CORRECTED_WITHOUT_EVIDENCE: Final = _judged(
+    "JOIN verdicts c ON c.seq = v.corrects",
+    """NOT EXISTS (SELECT 1 FROM jobs d WHERE d.root = a.n)
+    AND NOT EXISTS (SELECT 1 FROM receipts r WHERE r.job = a.n AND r.seq > c.seq)
+    AND (SELECT count(*) FROM starts t WHERE t.job = a.n) < 2""",
+)
 CORRECTED_TO_NOTHING: Final = """
     SELECT '', coalesce(a.name, json_extract(v.verdict, '$.entry')),
         coalesce(a.attempt, json_extract(v.verdict, '$.attempt'), 0)
@@ -172,32 +179,23 @@ CORRECTED_TO_NOTHING: Final = """
             AND c.seq < v.seq AND c.status <> v.status
     ))
 """
-CORRECTED_OTHERWISE: Final = """
-    SELECT a.task_id, a.entry, a.attempt FROM settled s JOIN attempts a ON a.n = s.job
-    JOIN verdicts v ON v.seq = (
-        SELECT max(w.seq) FROM verdicts w
-        WHERE w.entry = s.number AND w.job = s.job AND w.corrects IS NOT NULL
-    ) WHERE v.status <> s.kind AND v.status <> (
-        SELECT c.status FROM verdicts c WHERE c.seq = v.corrects
-    )
-"""
+CORRECTED_OTHERWISE: Final = _settled(
+    "v.status <> s.kind AND v.status <> (SELECT c.status FROM verdicts c WHERE c.seq = v.corrects)",
+    f"""JOIN verdicts v ON v.seq = (
+        {_OF_ENTRY.format("s", "number", "job")} AND w.corrects IS NOT NULL
+    )""",
+)
 # A verdict that comes of a receipt, or for good, is corrected, and says so; what else was given up
 # may be taken up again, as by a session that goes on with the run.
-CHANGED_WITHOUT_CORRECTION: Final = f"""
-    SELECT a.task_id, a.entry, a.attempt FROM verdicts v JOIN attempts a ON a.n = v.job
-    JOIN verdicts b ON b.seq = (
-        SELECT max(w.seq) FROM verdicts w
-        WHERE w.entry = v.entry AND w.job = v.job AND w.seq < v.seq AND w.status IS NOT NULL
-    )
-    WHERE NOT v.alone AND b.status <> v.status AND b.status NOT IN {in_sql(INFERRED | OPEN)}
-        AND b.corrects IS NULL AND v.corrects IS NOT b.seq
-        AND a.attempt = (SELECT max(x.attempt) FROM jobs x WHERE x.name = a.entry)
-"""  # noqa: S608 - fixed text
-SKIPPED_THOUGH_BEGUN: Final = """
-    SELECT a.task_id, s.entry, s.attempt FROM settled s
-    JOIN attempts a ON a.n = s.job
-    WHERE s.kind = 'skipped' AND EXISTS (SELECT 1 FROM starts t WHERE t.job = a.n)
-"""
+CHANGED_WITHOUT_CORRECTION: Final = _judged(
+    f"""JOIN verdicts b ON b.seq = (
+        {_OF_ENTRY.format("v", "entry", "job")} AND w.seq < v.seq AND w.status IS NOT NULL
+    )""",
+    f"""NOT v.alone AND b.status <> v.status AND b.status NOT IN {in_sql(INFERRED | OPEN)}
+    AND b.corrects IS NULL AND v.corrects IS NOT b.seq
+    AND a.attempt = (SELECT max(x.attempt) FROM jobs x WHERE x.name = a.entry)""",  # noqa: S608 - fixed text
+)
+SKIPPED_THOUGH_BEGUN: Final = _settled(f"s.kind = 'skipped' AND {_STARTED}")
 JUDGED_WITHOUT_ATTEMPT: Final = """
     SELECT '', coalesce(
             (SELECT b.name FROM jobs b WHERE b.entry = v.entry AND b.name IS NOT NULL),
@@ -207,13 +205,11 @@ JUDGED_WITHOUT_ATTEMPT: Final = """
         SELECT 1 FROM jobs a WHERE a.n = v.job AND a.entry = v.entry AND a.name IS NOT NULL
     )
 """
-SUPERSEDED: Final = """
-    SELECT '', s.entry, s.attempt FROM settled s
-    WHERE s.attempt < (SELECT max(a.attempt) FROM jobs a WHERE a.name = s.entry)
-        AND NOT EXISTS (
-            SELECT 1 FROM verdicts v WHERE v.entry = s.number AND v.job = s.job AND v.seq > s.seq
-        )
-"""
+SUPERSEDED: Final = _settled("""
+    s.attempt < (SELECT max(b.attempt) FROM jobs b WHERE b.name = s.entry) AND NOT EXISTS (
+        SELECT 1 FROM verdicts v WHERE v.entry = s.number AND v.job = s.job AND v.seq > s.seq
+    )
+""")
 UNJUDGED: Final = f"""
     SELECT max(a.task_id), a.entry, max(a.attempt) FROM attempts a
     LEFT JOIN verdicts v ON v.seq = {PRESENT.format("a.number")}

@@ -148,7 +148,8 @@ class FactLog:
     def gone(self, job: PendingAttempt) -> None:
         """Add that the process is gone which ran a job's last execution."""
         loss, execution = job.loss, job.execution or ""
-        if not self.is_new("gone", job.task_id, execution, job.pid, loss):
+        pid = None if job.start is None else job.start.pid
+        if not self.is_new("gone", job.task_id, execution, pid, loss):
             return
         if loss is None:
             source, code = facts.FactSource.SEARCH, None
@@ -159,7 +160,7 @@ class FactLog:
             **stamp(job.task_id),
             source=source,
             execution=execution,
-            pid=job.pid,
+            pid=pid,
             exit_code=code,
             worker=worker,
         )

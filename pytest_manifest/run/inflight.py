@@ -14,7 +14,6 @@ from pytest_manifest.run.settings import WorkerLoss
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.schema.facts import HandedOn, Started
 from pytest_manifest.schema.run_facts import JobFact
-from pytest_manifest.schema.stream_records import Origin
 from pytest_manifest.text import listed, plural
 
 TIMEOUT_GRACE = 5.0
@@ -33,20 +32,19 @@ class PendingAttempt:
 
     ``sent`` and ``started`` are by the monotonic clock (s).
 
-    ``pid`` is of the process that started it, and valid where ``host``, ``boot`` and
-    ``pid_namespace`` are the same; ``loss`` is how its worker ended. ``unconfirmed``: an end that
-    the result store alone reports, until more is known. ``stranded``: it was taken from its queue,
-    and no worker that answers has it; ``holder``: the node that was seen to have it last.
-    ``facts``: all that there are of it; None where only the ledger knows. ``execution`` started
-    last, and ``between`` is its end, where the job goes on after it: no process runs the job then.
+    ``start``: its last one, whose ``pid`` is valid where host, boot and namespace are the same;
+    ``loss`` is how its worker ended. ``unconfirmed``: an end that the result store alone reports,
+    until more is known. ``stranded``: it was taken from its queue, and no worker that answers has
+    it; ``holder``: the node that was seen to have it last. ``facts``: all that there are of it;
+    None where only the ledger knows. ``between``: the end of its last execution, where the job goes
+    on after it: no process runs the job then. ``earlier_end``: when an execution succeeded that had
+    sent the job's message again.
 
-    Of a descendant ``origin`` and ``how`` say where it comes from, and the ``entry`` has its task
-    and the limits of the attempt's. ``announcers``: the tasks that announced it, by the key
-    ``announcement``, where nobody has reported yet that it is sent. ``parts``: the tasks of its
-    tree that have succeeded, where it was handed on to some of them, and all others have ended: one
-    of these sends its own message then, or nobody does. ``delay``: seconds of its countdown, or
-    until its ETA. ``broker``: where its message went, if that is another broker than its parent's.
-    ``earlier_end``: when an execution succeeded that had sent the job's message again.
+    ``child``: of a descendant, where it comes from; its ``entry`` has its task and the limits of
+    the attempt's. ``announcers``: the tasks that announced it, by the key ``announcement``, where
+    nobody has reported yet that it is sent. ``parts``: the tasks of its tree that have succeeded,
+    where it was handed on to some of them, and all others have ended: one of these sends its own
+    message then, or nobody does.
     """
 
     run: str
@@ -56,31 +54,32 @@ class PendingAttempt:
     sent: float
     sent_at: datetime | None = None
     started: float | None = None
-    worker: str | None = None
-    host: str | None = None
-    boot: str | None = None
-    pid_namespace: str | None = None
-    pid: int | None = None
+    start: Started | None = None
     loss: WorkerLoss | None = None
     unconfirmed: Receipt | None = None
     stranded: bool = False
     holder: str | None = None
     facts: list[JobFact] | None = None
-    execution: str | None = None
     between: HandedOn | None = None
-    origin: Origin | None = None
-    how: str = ""
-    announcers: frozenset[str] = frozenset()
-    parts: frozenset[str] | None = None
-    announcement: str = ""
-    delay: float = 0.0
-    broker: str | None = None
     earlier_end: datetime | None = None
+    child: Descendant | None = None
+    announcers: frozenset[str] = frozenset()
+    announcement: str = ""
+    parts: frozenset[str] | None = None
 
     @property
     def root(self) -> str:
         """Return the task id of the attempt that it is, or that it is a descendant of."""
-        return self.task_id if self.origin is None else self.origin.root
+        return self.task_id if self.child is None else self.child.root
+
+    @property
+    def worker(self) -> str | None:
+        """Return the worker that started it last."""
+        return None if self.start is None else self.start.worker
+
+    @property
+    def execution(self) -> str | None:
+        return None if self.start is None else self.start.execution
 
     @property
     def is_running(self) -> bool:
@@ -95,7 +94,7 @@ class PendingAttempt:
     @property
     def is_out_of_sight(self) -> bool:
         """Return whether it waits on a broker that no search looks at, by all that is known."""
-        return self.broker is not None and self.started is None
+        return self.child is not None and self.child.broker is not None and self.started is None
 
     @property
     def was_split(self) -> bool:
@@ -105,7 +104,7 @@ class PendingAttempt:
     @property
     def senders(self) -> frozenset[str]:
         """Return the task ids of what may yet send its message."""
-        parent = {self.origin.parent} if self.origin is not None else set()
+        parent = set[str]() if self.child is None else {self.child.parent}
         return (self.announcers or frozenset(parent)) | (self.parts or frozenset())
 
     @property
@@ -187,10 +186,7 @@ class PendingAttempts:
             elif not _is_known(start, job.facts):
                 job.facts = None
         is_again, job.started = job.started == now, now
-        job.execution, job.between = start.execution, None
-        job.worker, job.host, job.pid = start.worker, start.host, start.pid
-        job.boot, job.pid_namespace = start.boot, start.namespace
-        job.loss, job.parts = None, None
+        job.start, job.between, job.loss, job.parts = start, None, None, None
         if is_again:  # its time is told already
             return
         self.count_time(job, now)
@@ -255,7 +251,7 @@ class PendingAttempts:
 
     def attempts(self) -> list[Attempt]:
         """Return the attempts that are under way, by themselves or by descendants."""
-        own = (job.attempt for job in self.by_task_id.values() if job.origin is None)
+        own = (job.attempt for job in self.by_task_id.values() if job.child is None)
         return [*own, *(held.attempt for held in self.held.values())]
 
     def task_ids(self) -> set[str]:
@@ -290,9 +286,9 @@ class PendingAttempts:
 
         It has as long as it may run; later than that nothing is expected of it.
         """
-        if not job.is_out_of_sight:
+        if job.child is None or not job.is_out_of_sight:
             return False
-        limit = self.with_own_limit(job).timeout + job.delay + TIMEOUT_GRACE
+        limit = self.with_own_limit(job).timeout + job.child.delay + TIMEOUT_GRACE
         return job.sent_at is None or (utc_now() - job.sent_at).total_seconds() < limit
 
     def elsewhere(self) -> frozenset[str]:
@@ -334,7 +330,7 @@ class PendingAttempts:
     def senders(self) -> frozenset[str]:
         """Return the task ids of what may yet send the message of a pending job."""
         pending = self.by_task_id.values()
-        jobs = (job for job in pending if job.parts or (job.origin and job.started is None))
+        jobs = (job for job in pending if job.parts or (job.child and job.started is None))
         return frozenset().union(*(job.senders for job in jobs))
 
     def forget_facts(self, task_id: str) -> None:
@@ -375,10 +371,7 @@ def pending_descendant(
         one.task_id,
         attempt.sent,
         one.spawned_at,
-        origin=Origin(one.root, one.parent),
-        how=one.how,
-        delay=one.delay,
-        broker=one.broker,
+        child=one,
     )
 
 

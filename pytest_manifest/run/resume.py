@@ -479,7 +479,7 @@ def locations_with_trees(
 ) -> dict[str, Location]:
     """Return where attempts are, by task id: with a worker, too, while a descendant may go on."""
     alive: dict[str, bool] = dict.fromkeys(pending.held, True)
-    jobs = [(i, job.origin.root) for i, job in pending.by_task_id.items() if job.origin is not None]
+    jobs = [(i, job.root) for i, job in pending.by_task_id.items() if job.child is not None]
     alive.update(dict.fromkeys((root for _, root in jobs), False))
     for task_id, root in jobs:
         alive[root] = alive[root] or locations.get(task_id, "unknown") != "missing"

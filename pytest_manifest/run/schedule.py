@@ -114,7 +114,10 @@ class Schedule:
     def count_in_flight(self, attempts: Iterable[Attempt]) -> None:
         """Count attempts that are in flight already towards the budget, and of their keys."""
         for attempt in attempts:
-            self._reserve(attempt)
+            if self.budget is not None:
+                self.budget.reserve(attempt.task_id, attempt.entry)
+            if self._key_limits is not None:
+                self._key_limits.reserve(attempt.task_id, attempt.entry)
 
     def start(self, underway: Iterable[str] = ()) -> list[Skipped]:
         """Sort the attempts; return those that can never be sent.
@@ -180,12 +183,6 @@ class Schedule:
             self._key_limits.forget_ended(is_awaited)
             self._ready.look_again()
 
-    def _reserve(self, attempt: Attempt) -> None:
-        if self.budget is not None:
-            self.budget.reserve(attempt.task_id, attempt.entry)
-        if self._key_limits is not None:
-            self._key_limits.reserve(attempt.task_id, attempt.entry)
-
     def _affordable(self, attempt: Attempt) -> bool:
         return self.budget is None or self.budget.allows(attempt.entry)
 
@@ -199,7 +196,7 @@ class Schedule:
         taken: list[Attempt] = []
         while len(taken) < number and self.has_ready:
             taken.append(self._ready.popleft())
-            self._reserve(taken[-1])
+            self.count_in_flight(taken[-1:])
         return taken
 
     def put_back(self, attempts: Sequence[Attempt]) -> None:

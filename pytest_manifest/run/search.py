@@ -428,10 +428,10 @@ class JobSearch:
 def is_alive(job: PendingAttempt) -> bool | None:
     """Return whether the process that started the job still lives; None where that is not known
     from here."""
-    here = means_the_same_here(job.host, job.boot, job.pid_namespace)
-    if job.pid is None or not here:
+    one = job.start
+    if one is None or one.pid is None or not means_the_same_here(one.host, one.boot, one.namespace):
         return None if job.loss is None else False
-    return not has_ended(job.pid)
+    return not has_ended(one.pid)
 
 
 Looks: TypeAlias = tuple[BrokerSnapshot, BrokerSnapshot]

@@ -1,6 +1,6 @@
 """Queue what a run has yet to send, and hold back what its budget or the limits of keys forbid.
 
-An entry takes a few bytes: they are positions of attempts to be read.
+An entry takes some bytes: they are positions of attempts to be read.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from heapq import heappop, heappush, merge
+from heapq import heapify, heappop, heappush, merge
 from typing import Final, TypeAlias, overload
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of, task_id_for
@@ -189,46 +189,6 @@ class KeyLimits:
             self._in_flight[pair] = left
 
 
-class _Lane:
-    """Queue entries with the same limited keys, by their places in the order of sending."""
-
-    def __init__(self, pairs: Pairs, places: Iterable[int] = ()) -> None:
-        self.pairs = pairs
-        self._front: list[int] = []
-        self._rest = array("q", places)
-        self._next = 0
-
-    def __len__(self) -> int:
-        return len(self._front) + len(self._rest) - self._next
-
-    def __iter__(self) -> Iterator[int]:
-        rest = self._rest
-        yield from reversed(self._front)
-        yield from (rest[index] for index in range(self._next, len(rest)))
-
-    @property
-    def head(self) -> int | None:
-        if self._front:
-            return self._front[-1]
-        return self._rest[self._next] if self._next < len(self._rest) else None
-
-    def append(self, place: int) -> None:
-        self._rest.append(place)
-
-    def appendleft(self, place: int) -> None:
-        self._front.append(place)
-
-    def take(self) -> int:
-        if self._front:
-            return self._front.pop()
-        self._next += 1
-        return self._rest[self._next - 1]
-
-    def discard(self, place: int) -> None:
-        left = [one for one in self if one != place]
-        self._front, self._rest, self._next = [], array("q", left), 0
-
-
 class SendQueue:
     """Queue attempts in the order in which they are sent, by their positions among others.
 
@@ -245,11 +205,11 @@ class SendQueue:
         positions: Iterable[int],
         limits: KeyLimits | None = None,
     ) -> None:
-        """Queue those at these ``positions`` of ``attempts``; 8 bytes each."""
+        """Queue those at these ``positions`` of ``attempts``, which ascend."""
         self._attempts = attempts
-        self._limits = KeyLimits({}) if limits is None else limits
-        self._is_keyed = limits is not None
-        self._lanes: dict[Pairs, _Lane] = {}
+        self._limits = limits
+        self._lanes: dict[Pairs, list[int]] = {}
+        """Heaps of places, by the limited keys that their entries have in common."""
         self._added: dict[int, Attempt] = {}
         self._lowest, self._highest = 0, len(attempts)
         self._read: tuple[int, Attempt] | None = None
@@ -257,57 +217,61 @@ class SendQueue:
         """A heap of lanes that may have room, by their first entry. A lane stands here, or in one
         heap of those that wait for a key, with its present head; what has another head is old."""
         self._waiting: dict[Pair, list[tuple[int, Pairs]]] = {}
-        if not self._is_keyed:  # nothing needs to be read to know the lane
-            self._lanes[()] = _Lane((), positions)
-        for place in positions if self._is_keyed else ():
-            self._lane_of(attempts[place]).append(place)
-        for lane in list(self._lanes.values()):
-            self._offer(lane)
+        if limits is None:  # nothing needs to be read to know the lane
+            self._lanes[()] = list(positions)
+        else:
+            for place in positions:
+                self._lanes.setdefault(limits.pairs_of(attempts[place].entry), []).append(place)
+        for pairs in list(self._lanes):
+            self._offer(pairs)
 
     def __bool__(self) -> bool:
         return bool(self._lanes)
 
     def __iter__(self) -> Iterator[Attempt]:
-        return map(self._attempt, merge(*self._lanes.values()))
+        return map(self._attempt, self._places())
 
     def next_sendable(self) -> Attempt | None:
-        lane = self._next_lane()
-        head = None if lane is None else lane.head
-        return None if head is None else self._attempt(head)
+        pairs = self._next_lane()
+        return None if pairs is None else self._attempt(self._lanes[pairs][0])
 
     def popleft(self) -> Attempt:
         """Take what :meth:`next_sendable` returns; raises IndexError where that is nothing."""
-        lane = self._next_lane()
-        if lane is None:
+        pairs = self._next_lane()
+        if pairs is None:
             raise IndexError("no key has room")
-        taken = self._take(lane)
+        place = heappop(self._lanes[pairs])
+        taken = self._attempt(place)
+        self._added.pop(place, None)
+        self._offer(pairs)
         # Others that wait for the same keys are no worse than what is left of this lane.
-        for pair in lane.pairs:
+        for pair in pairs:
             self._promote(pair)
         return taken
 
     def append(self, attempt: Attempt) -> None:
         self._highest += 1
-        self._add(attempt, self._highest, _Lane.append)
+        self._add(attempt, self._highest)
 
     def appendleft(self, attempt: Attempt) -> None:
         self._lowest -= 1
-        self._add(attempt, self._lowest, _Lane.appendleft)
+        self._add(attempt, self._lowest)
 
     def remove(self, task_ids: Iterable[str]) -> None:
         gone = set(task_ids)
         found: list[tuple[int, Attempt]] = []
-        for place in merge(*self._lanes.values()):
+        for place in self._places():
             if len(found) == len(gone):
                 break
             attempt = self._attempt(place)
             if attempt.task_id in gone:
                 found.append((place, attempt))
         for place, attempt in found:  # not above: that goes through the lanes
-            lane = self._lane_of(attempt)
-            lane.discard(place)
+            pairs = self._pairs_of(attempt)
+            self._lanes[pairs].remove(place)
+            heapify(self._lanes[pairs])
             self._added.pop(place, None)
-            self._offer(lane)
+            self._offer(pairs)
 
     def clear(self) -> None:
         for held in (self._lanes, self._added, self._open, self._waiting):
@@ -318,50 +282,43 @@ class SendQueue:
         for pair in list(self._waiting):
             self._promote(pair)
 
-    def _lane_of(self, attempt: Attempt) -> _Lane:
-        pairs = self._limits.pairs_of(attempt.entry)
-        if pairs not in self._lanes:
-            self._lanes[pairs] = _Lane(pairs)
-        return self._lanes[pairs]
+    def _places(self) -> Iterator[int]:
+        return merge(*map(sorted, self._lanes.values()))
+
+    def _pairs_of(self, attempt: Attempt) -> Pairs:
+        return () if self._limits is None else self._limits.pairs_of(attempt.entry)
 
     def _attempt(self, place: int) -> Attempt:
-        added = self._added.get(place)
-        if added is not None:
-            return added
-        if not self._is_keyed:
+        if place in self._added:
+            return self._added[place]
+        if self._limits is None:
             return self._attempts[place]
         if self._read is None or self._read[0] != place:
             # A slice of one: of attempts on disk a single index reads ahead, and lanes jump.
             self._read = place, self._attempts[place : place + 1][0]
         return self._read[1]
 
-    def _take(self, lane: _Lane) -> Attempt:
-        place = lane.take()
-        taken = self._attempt(place)
-        self._added.pop(place, None)
-        self._offer(lane)
-        return taken
-
-    def _add(self, attempt: Attempt, place: int, into: Callable[[_Lane, int], None]) -> None:
+    def _add(self, attempt: Attempt, place: int) -> None:
         self._added[place] = attempt
-        lane = self._lane_of(attempt)
-        into(lane, place)
-        self._offer(lane)
+        pairs = self._pairs_of(attempt)
+        heappush(self._lanes.setdefault(pairs, []), place)
+        self._offer(pairs)
 
-    def _offer(self, lane: _Lane) -> None:
+    def _offer(self, pairs: Pairs) -> None:
         """Have a lane with another head than before take part; an empty one is forgotten."""
-        head = lane.head
-        if head is None:
-            del self._lanes[lane.pairs]
-        else:
-            heappush(self._open, (head, lane.pairs))
+        lane = self._lanes[pairs]
+        if not lane:
+            del self._lanes[pairs]
+        elif self._limits is not None:
+            heappush(self._open, (lane[0], pairs))
 
     def _is_present(self, head: int, pairs: Pairs) -> bool:
-        lane = self._lanes.get(pairs)
-        return lane is not None and lane.head == head
+        return pairs in self._lanes and self._lanes[pairs][0] == head
 
-    def _next_lane(self) -> _Lane | None:
+    def _next_lane(self) -> Pairs | None:
         """Return the lane that comes next; put those before it aside that have no room."""
+        if self._limits is None:
+            return () if self._lanes else None
         while self._open:
             head, pairs = self._open[0]
             if not self._is_present(head, pairs):
@@ -369,7 +326,7 @@ class SendQueue:
                 continue
             full = self._limits.first_full(pairs)
             if full is None:
-                return self._lanes[pairs]
+                return pairs
             heappop(self._open)
             heappush(self._waiting.setdefault(full, []), (head, pairs))
             for pair in pairs:
@@ -379,7 +336,7 @@ class SendQueue:
     def _promote(self, pair: Pair) -> None:
         """Have the first lane that waits for this key take part, where the key has room."""
         waiting = self._waiting.get(pair)
-        if not waiting or not self._limits.has_room(pair):
+        if not waiting or self._limits is None or not self._limits.has_room(pair):
             return
         while waiting:
             head, pairs = heappop(waiting)

@@ -267,7 +267,7 @@ def evaluate_kept_receipts(
     """
     cases = Casebook(ledger)
     trees = Trees(ledger, manifest, cases, facts, pending)
-    own = [job for job in pending.by_task_id.values() if job.origin is None]
+    own = [job for job in pending.by_task_id.values() if job.child is None]
     with ledger.transaction():
         facts.write()
         for job, found in cases.judge([job for job in own if job.task_id not in without]):

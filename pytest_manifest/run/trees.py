@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from uuid import NAMESPACE_OID, uuid5
 
@@ -26,7 +26,7 @@ from pytest_manifest.run.inflight import (
 )
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.facts import Announced, ChildElsewhere, ChildUnsent, Closed, FactSource
-from pytest_manifest.schema.stream_records import HOW_AFTER, Origin
+from pytest_manifest.schema.stream_records import HOW_AFTER
 from pytest_manifest.verdict.reasons import verdict_of
 from pytest_manifest.verdict.tree import Descendant as Judged
 from pytest_manifest.verdict.tree import is_ignored
@@ -105,8 +105,8 @@ class Trees:
         self._tracked: dict[str, set[str]] = {}
         """Descendants that an earlier part of the run has given up, by root: they may go on."""
         for job in pending.by_task_id.values():
-            if job.origin is not None:
-                self._tracked.setdefault(job.origin.root, set()).add(job.task_id)
+            if job.child is not None:
+                self._tracked.setdefault(job.root, set()).add(job.task_id)
         # An earlier part of the run may have written down trees that are not complete.
         self._stored = ledger.descendants.any()
 
@@ -178,10 +178,10 @@ class Trees:
         """Note descendants whose message went to another broker, by task id."""
         for task_id, broker in brokers.items():
             job = self._pending.by_task_id.get(task_id)
-            if job is not None and job.origin is not None:
+            if job is not None and job.child is not None:
                 fact = ChildElsewhere(**stamp(task_id), source=FactSource.WORKER, broker=broker)
                 self._facts.of(job, fact)
-                job.broker = broker
+                job.child = replace(job.child, broker=broker)
         self._ledger.descendants.mark_elsewhere(brokers)
 
     # Ends
@@ -217,23 +217,24 @@ class Trees:
         found: dict[str, list[str]] = {}
         for task_id in task_ids:
             job = self._pending.by_task_id.get(task_id)
-            if job is not None and job.origin is not None:
-                found.setdefault(job.origin.root, []).append(task_id)
+            if job is not None and job.child is not None:
+                found.setdefault(job.root, []).append(task_id)
             elif job is None and (one := self._ledger.descendants.get(task_id)) is not None:
                 found.setdefault(one.root, []).append(task_id)
         return found
 
     def _end(self, attempt: PendingAttempt, found: Judged, job: PendingAttempt) -> None:
         """Record what became of a descendant."""
-        if job.announcers and job.how != HOW_AFTER:  # nobody has reported that it was sent
-            self._ledger.descendants.add([_row_of(job)])
+        child = job.child
+        if job.announcers and child and child.how != HOW_AFTER:  # nobody reported that it was sent
+            self._ledger.descendants.add([child])
         whole = self._cases.tree(attempt)
         whole.add(found)
         tree = self._tree(attempt.task_id)
         if tree is not None:
             tree.open.discard(job.task_id)
             tree.failed = tree.failed or found.finding.status != "passed"
-            if found.was_split or job.how == "chord_body":
+            if found.was_split or (child and child.how == "chord_body"):
                 tree.by_others.add(job.task_id)
         self._record(attempt, [found])
         self._touched.add(attempt.task_id)
@@ -432,13 +433,7 @@ def _placeholders(root: str, tree: _Tree, key: str, one: _Expected) -> Iterator[
             tree.attempt.number,
             task_id,
             tree.attempt.sent,
-            origin=Origin(root, parent),
-            how=one.how,
+            child=Descendant(task_id, root, parent, one.task, one.how),
             announcers=announcers,
             announcement=key,
         )
-
-
-def _row_of(job: PendingAttempt) -> Descendant:
-    assert job.origin is not None
-    return Descendant(job.task_id, job.origin.root, job.origin.parent, job.entry.task, job.how)

@@ -158,7 +158,7 @@ class VerdictRecorder:
         """Record a verdict of every entry that has none, as its run is over."""
 
         def judged() -> Iterator[casebook.Evaluated]:
-            self.trees.judge(i for i, job in self._pending.by_task_id.items() if job.origin)
+            self.trees.judge(i for i, job in self._pending.by_task_id.items() if job.child)
             yield from self._remaining(status, why)
             self._pending.clear()
 
@@ -195,7 +195,7 @@ class VerdictRecorder:
         others: list[str] = []
         for task_id in task_ids:
             job = self._pending.by_task_id.get(task_id)
-            if job is not None and job.origin is None:
+            if job is not None and job.child is None:
                 own.append(job)
             else:
                 others.append(task_id)

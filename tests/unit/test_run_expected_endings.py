@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, get_args
 
 import pytest
@@ -113,7 +114,9 @@ def test_a_job_that_is_known_to_be_dead_when_the_run_is_over_has_crashed(
             if name != "lives":
                 die(made, delivery)
         made.step()
-        made.engine.pending.by_task_id[made.task_id("elsewhere")].host = "another"
+        job = made.engine.pending.by_task_id[made.task_id("elsewhere")]
+        assert job.start is not None
+        job.start = replace(job.start, host="another")
         made.engine.record_rest(over(limit=1.0))
         kinds = {"dead": "crashed", "meant to": "passed"} if status == "timed_out" else {}
         assert made.kinds() == dict.fromkeys(made.manifest.ids, status) | kinds
