@@ -15,8 +15,8 @@ from typing import NamedTuple, TypeVar
 
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, Origin, TryRecord
 from pytest_manifest.ledger import AttemptRow, Ledger
-from pytest_manifest.ledger.queries import History, StoredEntry
 from pytest_manifest.ledger.rows import EntryVerdict, receipt_of
+from pytest_manifest.ledger.verdicts import History, StoredEntry
 from pytest_manifest.manifest import Manifest, id_and_task
 from pytest_manifest.schema import Entry, Receipt, Verdict, exact, shown
 from pytest_manifest.schema.facts import Reused, Started

@@ -21,7 +21,7 @@ from pytest_manifest.cli.output import check_target, say, write_json
 from pytest_manifest.cli.stored_run import StoredRun, report_mode
 from pytest_manifest.files import FILE_MODE, folder_of
 from pytest_manifest.ledger import Statuses
-from pytest_manifest.ledger.queries import BATCH
+from pytest_manifest.ledger.verdicts import BATCH
 from pytest_manifest.manifest.writer import atomic_file, write_receipt_lines, writing
 from pytest_manifest.text import short_path
 from pytest_manifest.verdict.explanation import failed_of, number_of

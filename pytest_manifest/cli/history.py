@@ -23,8 +23,8 @@ from pytest_manifest.cli.output import say, shown, write_json, write_rows, write
 from pytest_manifest.cli.stored_run import StoredRun, pytest_command
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import Ledger, find_runs
-from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.ledger.rows import receipt_of
+from pytest_manifest.ledger.verdicts import BATCH
 from pytest_manifest.manifest import Manifest, id_and_task, read_manifest
 from pytest_manifest.reporting.terminal_layout import Sheet
 from pytest_manifest.reporting.terminal_statistics import comparison_lines

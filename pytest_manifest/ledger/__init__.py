@@ -7,7 +7,6 @@ record is committed before anything is done about it, so a reader sees nothing t
 from pytest_manifest.ledger.descendants import Descendant, Statuses
 from pytest_manifest.ledger.files import find_runs
 from pytest_manifest.ledger.ledger import Ledger
-from pytest_manifest.ledger.queries import BUDGET, OVER_BUDGET
 from pytest_manifest.ledger.rows import (
     AttemptRow,
     EntryVerdict,
@@ -17,6 +16,7 @@ from pytest_manifest.ledger.rows import (
     utc_now,
 )
 from pytest_manifest.ledger.run_info import RECEIPT_KEYS, SECRETS, TO_REUSE
+from pytest_manifest.ledger.verdicts import BUDGET, OVER_BUDGET
 
 __all__ = [
     "BUDGET",

@@ -18,11 +18,10 @@ from pytest_manifest.ledger.descendants import Descendants, TreeQueries
 from pytest_manifest.ledger.facts import Facts, WorkerEvents
 from pytest_manifest.ledger.invariants import Invariants
 from pytest_manifest.ledger.jobs import Jobs
-from pytest_manifest.ledger.queries import Queries
 from pytest_manifest.ledger.rows import RunInfo, columns_of, damaged
 from pytest_manifest.ledger.run_info import RunMetadata
 from pytest_manifest.ledger.tables import LEDGER_VERSION, TABLES, VIEWS, type_queries, version_of
-from pytest_manifest.ledger.verdicts import Verdicts
+from pytest_manifest.ledger.verdicts import Queries, Verdicts
 from pytest_manifest.manifest.writer import sync
 
 

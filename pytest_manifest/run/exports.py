@@ -21,8 +21,8 @@ from pytest_manifest.ledger import Descendant, Ledger, RunInfo, utc_now
 from pytest_manifest.ledger.attempts import ImportedEntry
 from pytest_manifest.ledger.facts import end_of
 from pytest_manifest.ledger.files import RunFiles
-from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.ledger.run_info import REUSED_RUNS
+from pytest_manifest.ledger.verdicts import BATCH
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.manifest.receipts import Exported, ReceiptIndex, descendant_line, receipt_line
 from pytest_manifest.run.casebook import require_signatures

@@ -18,8 +18,8 @@ from pytest_manifest.errors import ManifestError
 from pytest_manifest.ledger import RECEIPT_KEYS, Ledger
 from pytest_manifest.ledger import invariants as queries
 from pytest_manifest.ledger.invariants import Sending
-from pytest_manifest.ledger.queries import BATCH
 from pytest_manifest.ledger.rows import BAD_ROW_ERRORS, damaged
+from pytest_manifest.ledger.verdicts import BATCH
 from pytest_manifest.manifest import Manifest, id_and_task
 from pytest_manifest.schema import Entry, VerdictStatus, wire
 from pytest_manifest.schema.statuses import ENDS, OF_ITS_PROCESS

@@ -18,7 +18,7 @@ from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.ledger import AttemptRow, Ledger, utc_now
 from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.ledger.invariants import RUN_THOUGH_UNSENT
-from pytest_manifest.ledger.queries import BATCH
+from pytest_manifest.ledger.verdicts import BATCH
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.run import resume_rules, strategy

@@ -23,9 +23,9 @@ from pytest_manifest.ledger.attempts import ReusedAttempt, TreeRows
 from pytest_manifest.ledger.descendants import descendant_of_row
 from pytest_manifest.ledger.files import RunFiles
 from pytest_manifest.ledger.jobs import LoadedAttempt
-from pytest_manifest.ledger.queries import BATCH, StoredPass
 from pytest_manifest.ledger.rows import BAD_ROW_ERRORS, damaged, origin_of, receipt_of
 from pytest_manifest.ledger.run_info import REUSED_RUNS
+from pytest_manifest.ledger.verdicts import BATCH, StoredPass
 from pytest_manifest.manifest import Manifest, id_and_task
 from pytest_manifest.processes import is_held
 from pytest_manifest.run.changes import kept_manifest

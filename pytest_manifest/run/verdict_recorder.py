@@ -16,7 +16,6 @@ from pytest_manifest.run import casebook
 from pytest_manifest.run.connections import EngineContext, WorkerDeaths
 from pytest_manifest.run.fact_log import stamp, withheld
 from pytest_manifest.run.inflight import PendingAttempt
-from pytest_manifest.run.intake import Intake, UnconfirmedEnds
 from pytest_manifest.run.schedule import Skipped
 from pytest_manifest.run.search import JobSearch
 from pytest_manifest.run.trees import Trees
@@ -48,9 +47,9 @@ class VerdictRecorder:
         self._facts.watch = context.pending.forget_facts
         self._clock = context.clock
         self._cases = casebook.Casebook(context.ledger, has_stream=context.collector.reports_starts)
-        self.unconfirmed = UnconfirmedEnds(context.pending, search, self._facts)
+        self.unconfirmed = casebook.UnconfirmedEnds(context.pending, search, self._facts)
         self.deaths = WorkerDeaths(context)
-        self._intake = Intake(context, self._cases, self.deaths, search)
+        self._intake = casebook.Intake(context, self._cases, self.deaths, search)
         self.trees = Trees(
             *(context.ledger, self._manifest, self._cases, self._facts, context.pending),
             context.meet,

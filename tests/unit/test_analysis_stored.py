@@ -12,7 +12,7 @@ import pytest
 from pytest_manifest.analysis import reading
 from pytest_manifest.analysis.reading import read_records
 from pytest_manifest.analysis.records import EntryRecord
-from pytest_manifest.ledger.queries import History
+from pytest_manifest.ledger.verdicts import History
 from pytest_manifest.schema import Entry, ErrorInfo, Receipt
 from tests.reports import add_receipts, add_starts, started
 from tests.unit.analysis_support import START, MadeRun, after, verdict

@@ -12,7 +12,7 @@ import pytest
 from pytest_manifest.analysis.causes import explain_group, headline, tally
 from pytest_manifest.errors import ManifestError
 from pytest_manifest.ledger import Ledger
-from pytest_manifest.ledger.queries import BATCH
+from pytest_manifest.ledger.verdicts import BATCH
 from pytest_manifest.manifest import read_manifest
 from pytest_manifest.manifest.partition import GroupRule, Groups
 from pytest_manifest.plugin.verdict_reader import GroupProgress

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import RECEIPT_KEYS, Ledger
-from pytest_manifest.ledger.queries import Queries, StoredPass
+from pytest_manifest.ledger.verdicts import Queries, StoredPass
 from pytest_manifest.manifest import Manifest, read_manifest
 from pytest_manifest.run import invariants
 from pytest_manifest.run.audit import RecordSize, record_size

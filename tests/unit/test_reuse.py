@@ -19,7 +19,6 @@ from pytest_manifest.analysis.statistics import statistics
 from pytest_manifest.errors import DispatchError, LedgerError, PlanError
 from pytest_manifest.ledger import SECRETS, TO_REUSE, AttemptRow, Ledger
 from pytest_manifest.ledger.files import RunFiles
-from pytest_manifest.ledger.merge import merge_files
 from pytest_manifest.ledger.run_info import REUSED_RUNS
 from pytest_manifest.manifest import read_manifest
 from pytest_manifest.planning import plan_spec
@@ -31,6 +30,7 @@ from pytest_manifest.reporting.run_page.documents import details, statistics_doc
 from pytest_manifest.run import RunSettings, audit_run, resume_rules
 from pytest_manifest.run.exports import exported_lines, ledger_of_receipts
 from pytest_manifest.run.locks import RunLock
+from pytest_manifest.run.merge import merge_files
 from pytest_manifest.run.reuse import refuse_unlooked, take_over_passes
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.schema.facts import Reused, Started

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from pytest_manifest.ledger import Ledger
+from pytest_manifest.run.casebook import add_repeated_starts
 from pytest_manifest.run.fact_log import FactLog
-from pytest_manifest.run.intake import add_repeated_starts
 from pytest_manifest.schema.facts import Started
 from tests.reports import add_starts, started
 from tests.unit.ledger_support import INFO, MOMENT
