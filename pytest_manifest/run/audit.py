@@ -82,12 +82,8 @@ class Audit(EarlierRunStrategy):
         )
         self._judge(ledger, is_over=False)
         state, pending = self.state, self.state.pending
-        kept = ledger, pending, state.manifest, self.facts_of(ledger)
-        tracking = Tracking(pending, ledger, state.manifest, state.info)
-        tracking.unsettled()
-        evaluate_kept_receipts(*kept)
-        tracking.inferred()
-        evaluate_kept_receipts(*kept)  # of those with descendants
+        Tracking(pending, ledger, state.manifest, state.info).under_way()
+        evaluate_kept_receipts(ledger, pending, state.manifest, self.facts_of(ledger))
         publisher = self.connections.open_publisher()
         self.connections.open_locator(publisher, pending.entries())
         self._poll_first(ledger)

@@ -32,7 +32,7 @@ from pytest_manifest.ledger.jobs import BATCH
 from pytest_manifest.ledger.run_info import key_of
 from pytest_manifest.log import log_failure
 from pytest_manifest.redaction.texts import redact
-from pytest_manifest.run.connections import EngineContext, WorkerDeaths
+from pytest_manifest.run.connections import EngineContext, Part, WorkerDeaths
 from pytest_manifest.run.fact_log import FactLog
 from pytest_manifest.run.inflight import PendingAttempt, PendingAttempts
 from pytest_manifest.run.search import JobSearch
@@ -390,8 +390,8 @@ class UnconfirmedEnds:
         return (job.is_running or task_id in started) and task_id not in self._confirmed
 
 
-class Intake:
-    """Record reports as facts. For one thread, within its transactions."""
+class Intake(Part):
+    """Record reports as facts, within the transactions of the run's thread."""
 
     def __init__(
         self,
@@ -400,10 +400,7 @@ class Intake:
         deaths: WorkerDeaths,
         search: JobSearch | None,
     ) -> None:
-        self._context = context
-        self._ledger = context.ledger
-        self._pending = context.pending
-        self._facts = context.facts
+        super().__init__(context)
         self._cases = cases
         self._deaths = deaths
         self._search = search

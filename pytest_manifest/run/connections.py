@@ -95,14 +95,22 @@ CRASH_LOOP = 6
 """Deaths in a row of one worker, none of them after it had started a job, that end the run."""
 
 
-class WorkerDeaths:
-    """Follow the worker deaths that the stack's supervisor reports. For one thread."""
+class Part:
+    """Base of the parts of an engine. Use each from the engine's thread."""
 
     def __init__(self, context: EngineContext) -> None:
-        self._signals = context.signals
-        self._pending = context.pending
-        self._facts = context.facts
-        self._publisher = context.publisher
+        self._context, self._signals = context, context.signals
+        self._ledger, self._facts, self._pending = context.ledger, context.facts, context.pending
+        self._collector, self._schedule = context.collector, context.schedule
+        self._publisher, self._locator = context.publisher, context.locator
+        self._log = logger.bind(run=context.run)
+
+
+class WorkerDeaths(Part):
+    """Follow the worker deaths that the stack's supervisor reports."""
+
+    def __init__(self, context: EngineContext) -> None:
+        super().__init__(context)
         self._queues = list(context.added_queues)
         self._seen = 0
         self._fresh: Sequence[WorkerLoss] = ()
@@ -463,21 +471,16 @@ class EngineContext:
             logger.bind(run=self.run).debug("the broker does not say what it carries: {}", error)
             return True
 
-    def is_store_intact(self) -> bool | None:
-        """Return whether the result store still has all that was reported; None: not known."""
+    def look_for_losses(self) -> None:
+        """Record whether the store has all that was reported, whatever the last look has shown."""
+        self.facts.look_anew()
         try:
-            return self.look_at_store()
+            self.look_at_store()
         except StackError as error:
             self.facts.store("unreachable")
             logger.bind(run=self.run).warning(
                 "the receipts stream could not be looked at: {}", error
             )
-            return None
-
-    def look_for_losses(self) -> None:
-        """Record whether the store has all that was reported, whatever the last look has shown."""
-        self.facts.look_anew()
-        self.is_store_intact()
 
     def look_at_store(self) -> bool | None:
         """Return whether the result store still has all that was reported; None: it has no stream.

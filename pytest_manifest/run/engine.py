@@ -14,7 +14,7 @@ from loguru import logger
 from pytest_manifest.broker.preflight import Presence
 from pytest_manifest.errors import DispatchError, StackError
 from pytest_manifest.ledger import OVER_BUDGET
-from pytest_manifest.run.connections import EngineContext, FailureWindow
+from pytest_manifest.run.connections import EngineContext, FailureWindow, Part
 from pytest_manifest.run.fact_log import run_over
 from pytest_manifest.run.missing import MissingJobs, Withdrawal, job_search
 from pytest_manifest.run.schedule import Sender
@@ -175,20 +175,13 @@ OVERTAKEN = (
 )
 
 
-class Engine:
+class Engine(Part):
     """Make one pass through a run's work. Use it from one thread."""
 
     def __init__(self, context: EngineContext) -> None:
-        self._context = context
-        self._settings = context.settings
-        self._signals = context.signals
-        self.ledger = context.ledger
-        self._collector = context.collector
-        self._publisher = context.publisher
-        self._facts = context.facts
-        self._clock = context.clock
-        self._schedule = context.schedule
-        self.pending = context.pending
+        super().__init__(context)
+        self._settings, self._clock = context.settings, context.clock
+        self.ledger, self.pending = context.ledger, context.pending
         self._sender: Sender | None = None
         if context.publisher is not None:
             self._sender = Sender(
@@ -207,7 +200,6 @@ class Engine:
         self._absence = Absence(context)
         self._deadline = float("inf")
         self._left = 0
-        self._log = logger.bind(run=context.run)
 
     @property
     def given_up(self) -> int:

@@ -13,7 +13,9 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Final, Literal, TypeAlias, TypedDict
 
+import typing_extensions
 from loguru import logger
+from pydantic import StrictFloat, TypeAdapter
 
 from pytest_manifest.broker.locating import JobLocations
 from pytest_manifest.broker.workers import with_effective_timeout
@@ -21,7 +23,7 @@ from pytest_manifest.ledger import Ledger, utc_now
 from pytest_manifest.ledger.facts import Owned, end_of
 from pytest_manifest.processes import boot_id
 from pytest_manifest.run.inflight import Overdue, PendingAttempt
-from pytest_manifest.run.search import Handling, Looks, is_alive
+from pytest_manifest.run.search import Looks, is_alive
 from pytest_manifest.schema import Entry, Receipt, facts, run_facts
 from pytest_manifest.schema.run_facts import TaskFact
 from pytest_manifest.schema.wire import code_digest
@@ -105,11 +107,16 @@ class FactLog:
         """Add a fact of a job."""
         self.add(job.entry.id, fact)
 
-    def of_task(self, task_id: str, fact: run_facts.JobFact) -> None:
-        """Add a fact of whatever has this task id; nothing where nobody knows that."""
-        entry = self.entry_of(task_id)
-        if entry is not None:
-            self.add(entry, fact)
+    def once(self, fact: run_facts.JobFact, *key: Hashable, entry: str | None = None) -> None:
+        """Add a fact of whatever has its task id, once for each key; nothing where nobody knows
+        that.
+
+        ``entry``: whose job it is, where that is known.
+        """
+        if self.is_new(fact.kind, fact.job, *key):
+            entry = entry or self.entry_of(fact.job)
+            if entry is not None:
+                self.add(entry, fact)
 
     def is_new(self, *key: Hashable) -> bool:
         """Return whether this is asked for the first time in this session."""
@@ -149,22 +156,16 @@ class FactLog:
         """Add that the process is gone which ran a job's last execution."""
         loss, execution = job.loss, job.execution or ""
         pid = None if job.start is None else job.start.pid
-        if not self.is_new("gone", job.task_id, execution, pid, loss):
-            return
-        if loss is None:
-            source, code = facts.FactSource.SEARCH, None
-        else:
-            source, code = facts.FactSource.SUPERVISOR, loss.returncode
-        worker = job.worker if loss is None else loss.worker
+        by = facts.FactSource.SEARCH if loss is None else facts.FactSource.SUPERVISOR
         fact = facts.Gone(
             **stamp(job.task_id),
-            source=source,
+            source=by,
             execution=execution,
             pid=pid,
-            exit_code=code,
-            worker=worker,
+            exit_code=None if loss is None else loss.returncode,
+            worker=job.worker if loss is None else loss.worker,
         )
-        self.of(job, fact)
+        self.once(fact, execution, pid, loss, entry=job.entry.id)
 
     def reported(
         self, task_id: str, execution: str | None, receipt: Receipt, fault: str = ""
@@ -173,22 +174,18 @@ class FactLog:
 
         The result store is read again and again: each content counts once.
         """
-        content = hash(receipt.model_dump_json())
-        if not self.is_new("end", task_id, execution, content, fault):
-            return
-        self.of_task(task_id, end_of(0, utc_now(), task_id, receipt, execution, fault))
+        fact = end_of(0, utc_now(), task_id, receipt, execution, fault)
+        self.once(fact, execution, hash(receipt.model_dump_json()), fault)
 
     def clashing(self, start: facts.Started) -> None:
         """Add the record of a start that differs from the one before it."""
         where = start.worker, start.host, start.pid, start.started_at
-        if self.is_new("start", start.job, start.execution, start.retries, *where):
-            self.of_task(start.job, start)
+        self.once(start, start.execution, start.retries, *where)
 
     def unreadable(self, task_id: str, why: str) -> None:
         """Add that what the store has of a job cannot be read here."""
-        if self.is_new("unreadable", task_id, why):
-            fact = facts.Stored(**stamp(task_id), source=facts.FactSource.STORE, unreadable=why)
-            self.of_task(task_id, fact)
+        fact = facts.Stored(**stamp(task_id), source=facts.FactSource.STORE, unreadable=why)
+        self.once(fact, why)
 
     def seen(
         self, job: PendingAttempt, place: facts.Place, as_of: int, holder: str | None = None
@@ -202,14 +199,6 @@ class FactLog:
         """Add that a silent worker had taken a job, where one had, as its time is over."""
         if job.stranded:
             self.seen(job, "unacked", self.ledger.facts.last_seq(), job.holder)
-
-    def moved(
-        self, pending: Mapping[str, PendingAttempt], task_ids: Iterable[str], how: Handling
-    ) -> None:
-        """Add what was done with the messages that dead workers had."""
-        for task_id in task_ids:
-            self.has_died(pending[task_id])
-            self.of(pending[task_id], facts.Moved(**stamp(task_id), how=how))
 
     # What is done with a job
 
@@ -231,12 +220,7 @@ class FactLog:
 
         ``entry``: whose job it is, where that is known.
         """
-        if self.is_new("recalled", task_id, why, stage):
-            fact = facts.Recalled(**stamp(task_id), why=why, stage=stage)
-            if entry:
-                self.add(entry, fact)
-            else:
-                self.of_task(task_id, fact)
+        self.once(facts.Recalled(**stamp(task_id), why=why, stage=stage), why, stage, entry=entry)
 
     # What is found of the run
 
@@ -301,6 +285,15 @@ def was_emptied(run: run_facts.RunFacts) -> bool:
 
 CLOCK: Final = "clock"
 """The ledger's key for what is known of the clock: JSON, see :class:`ClockWatch`."""
+
+
+class _ClockNote(typing_extensions.TypedDict, total=False):
+    boot: str | None
+    ahead: StrictFloat
+    last: StrictFloat
+
+
+_NOTED: Final = TypeAdapter(_ClockNote)
 NOTICED: Final = 1.0
 """Seconds by which it must have been set to be noted: less than that is drift."""
 
@@ -317,11 +310,10 @@ class ClockWatch:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         with ledger.parse_errors():
-            noted: dict[str, object] = json.loads(ledger.info.get_meta(CLOCK) or "{}")
-            known = noted.get("boot") == boot_id() is not None
-            self._most = _seconds(noted, "ahead") if known else None
-            last = _seconds(noted, "last") if known else None
-            self._last = self._most if last is None else last
+            noted = _NOTED.validate_json(ledger.info.get_meta(CLOCK) or "{}")
+        is_known = noted.get("boot") == boot_id() is not None
+        self._most = noted.get("ahead") if is_known else None
+        self._last = noted.get("last", self._most) if is_known else None
 
     def look(self) -> None:
         """Compare the clocks, and write down what is new, before anything is judged by it."""
@@ -340,13 +332,6 @@ class ClockWatch:
                 )
         noted = {"boot": boot_id(), "ahead": self._most, "last": ahead}
         self._ledger.info.set_meta(CLOCK, json.dumps(noted))
-
-
-def _seconds(noted: dict[str, object], name: str) -> float | None:
-    found = noted.get(name)
-    if found is not None and not isinstance(found, float):
-        raise TypeError("how far the clock was ahead is no number of seconds")
-    return found
 
 
 Step: TypeAlias = tuple[datetime, float]

@@ -12,8 +12,8 @@ from loguru import logger
 
 from pytest_manifest.broker.locating import BrokerSnapshot, JobLocations, Locator
 from pytest_manifest.errors import StackError
-from pytest_manifest.run.connections import EngineContext
-from pytest_manifest.run.fact_log import was_emptied
+from pytest_manifest.run.connections import EngineContext, Part
+from pytest_manifest.run.fact_log import stamp, was_emptied
 from pytest_manifest.run.inflight import Overdue, PendingAttempt, StrandedJobs
 from pytest_manifest.run.schedule import Sender
 from pytest_manifest.run.search import (
@@ -23,7 +23,7 @@ from pytest_manifest.run.search import (
     JobSearch,
 )
 from pytest_manifest.run.verdict_recorder import VerdictRecorder
-from pytest_manifest.schema.facts import RecallReason
+from pytest_manifest.schema.facts import Moved, RecallReason
 from pytest_manifest.schema.run_facts import RunFacts
 from pytest_manifest.text import listed, plural
 from pytest_manifest.verdict.belief import is_revocation_notice
@@ -35,7 +35,7 @@ START_DELAY = 0.3
 """Seconds within which a job that a worker holds, and whose turn it is, has started."""
 
 
-class Withdrawal:
+class Withdrawal(Part):
     """Take back jobs of one run, in its thread.
 
     ``poll`` reads what workers report next.
@@ -44,11 +44,7 @@ class Withdrawal:
     def __init__(
         self, context: EngineContext, recorder: VerdictRecorder, poll: Callable[[], None]
     ) -> None:
-        self._context = context
-        self._locator = context.locator
-        self._pending = context.pending
-        self._ledger = context.ledger
-        self._facts = context.facts
+        super().__init__(context)
         self._force_stop = context.signals.force_stop
         self._is_private = context.is_private
         self._recorder = recorder
@@ -220,7 +216,10 @@ class OrphanRecovery:
         return removed
 
     def _note(self, task_ids: Iterable[str], how: Handling) -> None:
-        self._context.facts.moved(self._pending, task_ids, how)
+        for task_id in task_ids:
+            self._context.facts.has_died(self._pending[task_id])
+            fact = Moved(**stamp(task_id), how=how)
+            self._context.facts.of(self._pending[task_id], fact)
 
     def _not_to_be_repeated(self, waiting: Iterable[str]) -> frozenset[str]:
         once = frozenset(i for i in waiting if not self._pending[i].entry.idempotent)
@@ -254,7 +253,7 @@ class OrphanRecovery:
         warnings.append(sentence)
 
 
-class MissingJobs:
+class MissingJobs(Part):
     """Find and settle the jobs of one run that are overdue or missing. Use it from one thread."""
 
     def __init__(
@@ -265,14 +264,11 @@ class MissingJobs:
         sender: Sender | None,
         withdrawal: Withdrawal,
     ) -> None:
-        self._context = context
-        self._collector = context.collector
-        self._pending = context.pending
+        super().__init__(context)
         self._search = search
         self._recorder = recorder
         self._sender = sender
         self._withdrawal = withdrawal
-        self._facts = context.facts
         self._orphans: OrphanRecovery | None = None
         if context.locator is not None:
             self._orphans = OrphanRecovery(context, context.locator)
@@ -283,7 +279,6 @@ class MissingJobs:
         self.given_up = 0
         """Attempts that were judged as their time was over; a worker may have them, or get them
         yet."""
-        self._log = logger.bind(run=context.run)
 
     def check(self, now: float) -> None:
         """Judge the jobs that no worker reports any more, so far as it is their time."""

@@ -42,6 +42,7 @@ from pytest_manifest.verdict import Costs, problems
 from pytest_manifest.verdict.judging import Judged, Judging, recorded
 from pytest_manifest.verdict.problems import AwaitsTree
 from pytest_manifest.verdict.reasons import Problem, verdict_of
+from pytest_manifest.verdict.tree import is_ignored
 
 LATER: Final = 1 << 62
 """A place in the order after all that a ledger has."""
@@ -127,7 +128,11 @@ def preview(
             for row in ledger.attempts.all(undecided=True)
             if row.state not in strategy.NOT_OURS
         }
-        held = {row.task_id for row in strategy.open_trees(ledger, manifest, frozenset(names))}
+        held = {
+            row.task_id
+            for row, settled in strategy.newest(ledger, manifest, frozenset(names))
+            if not is_ignored(manifest[row.entry]) and strategy.has_open_tree(ledger, row, settled)
+        }
         locations: dict[str, Location] = {}
         if not stack_is_gone:
             locations.update(dict.fromkeys(sent | held, "unknown"))
@@ -246,9 +251,7 @@ class Resume(strategy.EarlierRunStrategy):
     def _track(self, ledger: Ledger) -> None:
         ledger.verdicts.reopen_not_final(self._selected)
         tracking = self._tracking(ledger)
-        tracking.unsettled()
-        tracking.inferred()
-        tracking.old_trees()
+        tracking.under_way(trees=True)
         self._unsent = tracking.unsent()
 
     def _tracking(self, ledger: Ledger) -> strategy.Tracking:

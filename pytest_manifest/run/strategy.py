@@ -40,7 +40,7 @@ from pytest_manifest.run.trees import Trees
 from pytest_manifest.schema import Entry, Verdict
 from pytest_manifest.schema.facts import HandedOn
 from pytest_manifest.schema.run_facts import PlaceFact, Segment
-from pytest_manifest.schema.statuses import FIXED, INFERRED, NEVER_STARTED_STATES, NOT_SENT
+from pytest_manifest.schema.statuses import FIXED, INFERRED, NEVER_STARTED_STATES, NOT_SENT, OPEN
 from pytest_manifest.urls import StackAddress
 from pytest_manifest.verdict.belief import is_revocation_notice
 from pytest_manifest.verdict.judging import signatures_of
@@ -333,29 +333,19 @@ class Tracking:
         self._only: Container[str] = manifest if only is None else only
         pending.with_own_limit = OwnLimits(ledger).of
 
-    def unsettled(self) -> None:
-        """Track attempts that were sent and have no final verdict."""
-        for row in self._ledger.attempts.all(undecided=True):
-            if self._is_wanted(row) and row.state not in NOT_OURS:
-                self._track(row)
+    def under_way(self, *, trees: bool = False) -> None:
+        """Track attempts that were sent and may go on: those without a final verdict, or with one
+        for want of a receipt, or of a descendant's.
 
-    def inferred(self) -> None:
-        """Track attempts judged for want of a receipt, or of a descendant's: they may go on."""
-        for row, settled in self._judged():
-            verdict, receipt = settled.verdict, settled.receipt
-            has_receipt = receipt is not None and not is_revocation_notice(receipt)
-            if verdict.verdict not in INFERRED or row.state in NOT_OURS:
-                continue
-            if not has_receipt or _is_by_tree(verdict):
-                self._track(row)
-
-    def old_trees(self) -> None:
-        """Track attempts that have not passed while some of their descendants may go on.
-
-        A new attempt would run beside those.
+        With ``trees`` also what has not passed while some of its descendants may go on: a new
+        attempt would run beside those.
         """
-        for row in open_trees(self._ledger, self._manifest, self._only):
-            if row.task_id not in self._pending.by_task_id:
+        for row, settled in self._newest():
+            if row.state in NOT_OURS:
+                continue
+            entry = self._manifest[row.entry]
+            has_tree = trees and not is_ignored(entry)
+            if _may_go_on(settled) or (has_tree and has_open_tree(self._ledger, row, settled)):
                 self._track(row)
 
     def unsent(self) -> frozenset[str]:
@@ -363,8 +353,7 @@ class Tracking:
 
         Returns their task ids. Where there are traces, a newer copy of this ledger has sent them.
         """
-        rows = filter(self._is_wanted, self._ledger.attempts.newest())
-        chosen = [row for row in rows if row.state in ("planned", "withheld")]
+        chosen = [row for row, _ in self._newest() if row.state in ("planned", "withheld")]
         for row in chosen:
             # As old as the run, so that none is taken for a message that is still on its way.
             self._pending.track(self._attempt(row), _monotonic(self._info.created_at))
@@ -378,9 +367,9 @@ class Tracking:
         sent again, none of it may be left.
         """
         found = set()
-        for row, settled in self._judged():
-            receipt = settled.receipt
-            if receipt is None or settled.verdict.verdict == "passed":
+        for row, settled in self._newest():
+            receipt = None if settled is None else settled.receipt
+            if settled is None or receipt is None or settled.verdict.verdict == "passed":
                 continue
             is_refused = receipt.state in NEVER_STARTED_STATES and not is_revocation_notice(receipt)
             if is_refused and row.task_id not in self._pending.by_task_id:
@@ -388,11 +377,8 @@ class Tracking:
                 found.add(row.task_id)
         return found
 
-    def _is_wanted(self, row: AttemptRow) -> bool:
-        return row.entry in self._only and row.entry in self._manifest
-
-    def _judged(self) -> Iterator[tuple[AttemptRow, EntryVerdict]]:
-        return newest_judged(self._ledger, self._manifest, self._only)
+    def _newest(self) -> Iterator[tuple[AttemptRow, EntryVerdict | None]]:
+        return newest(self._ledger, self._manifest, self._only)
 
     def _attempt(self, row: AttemptRow) -> Attempt:
         return Attempt(self._info.run, self._manifest[row.entry], row.attempt, row.task_id)
@@ -416,30 +402,36 @@ class Tracking:
             self._pending.handed_on(end)
 
 
-def newest_judged(
+def newest(
     ledger: Ledger, manifest: Manifest, only: Container[str]
-) -> Iterator[tuple[AttemptRow, EntryVerdict]]:
-    """Yield the newest attempts of these entries of the manifest that have a verdict."""
+) -> Iterator[tuple[AttemptRow, EntryVerdict | None]]:
+    """Yield the newest attempts of these entries of the manifest, with the verdicts of these."""
     rows = {row.entry: row for row in ledger.attempts.newest() if row.entry in only}
     for entry, settled in ledger.queries.verdicts(one for one in rows if one in manifest):
-        if settled is not None:
-            yield rows[entry], settled
+        yield rows[entry], settled
 
 
-def open_trees(ledger: Ledger, manifest: Manifest, only: Container[str]) -> Iterator[AttemptRow]:
-    """Yield the newest attempts of these entries that have not passed while descendants may go on.
+def _may_go_on(settled: EntryVerdict | None) -> bool:
+    """Return whether an entry has no final verdict, or one that was inferred."""
+    if settled is None or settled.verdict.verdict in OPEN:
+        return True
+    receipt = settled.receipt
+    has_receipt = receipt is not None and not is_revocation_notice(receipt)
+    is_inferred = settled.verdict.verdict in INFERRED
+    return is_inferred and (not has_receipt or _is_by_tree(settled.verdict))
 
-    Those are without a receipt, whatever was made of that. Attempts of which no further receipt
-    changes the verdict are left out.
+
+def has_open_tree(ledger: Ledger, row: AttemptRow, settled: EntryVerdict | None) -> bool:
+    """Return whether an attempt has not passed while descendants of it may go on.
+
+    Those are without a receipt, whatever was made of that. No further receipt changes some
+    verdicts.
     """
-    for row, settled in newest_judged(ledger, manifest, only):
-        verdict = settled.verdict
-        if verdict.verdict == "passed" or is_ignored(manifest[row.entry]):
-            continue
-        if verdict.verdict in FIXED and not _is_by_tree(verdict):
-            continue
-        if any(one.status != NOT_SENT for one in ledger.descendants.without_end(row.task_id)):
-            yield row
+    if settled is None or settled.verdict.verdict == "passed":
+        return False
+    if settled.verdict.verdict in FIXED and not _is_by_tree(settled.verdict):
+        return False
+    return any(one.status != NOT_SENT for one in ledger.descendants.without_end(row.task_id))
 
 
 def _is_by_tree(verdict: Verdict) -> bool:

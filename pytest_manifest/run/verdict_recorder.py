@@ -6,14 +6,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
-from loguru import logger
-
 from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.errors import ManifestError, StackError
 from pytest_manifest.ledger.jobs import BATCH
 from pytest_manifest.results.collector import ReceiptBatch
 from pytest_manifest.run import casebook
-from pytest_manifest.run.connections import EngineContext, WorkerDeaths
+from pytest_manifest.run.connections import EngineContext, Part, WorkerDeaths
 from pytest_manifest.run.fact_log import stamp, withheld
 from pytest_manifest.run.inflight import PendingAttempt
 from pytest_manifest.run.schedule import Skipped
@@ -31,19 +29,13 @@ REMIND_PERIOD = 10.0
 dead worker had."""
 
 
-class VerdictRecorder:
-    """Record the verdicts of one run, and what follows from each. Use it from one thread."""
+class VerdictRecorder(Part):
+    """Record the verdicts of one run, and what follows from each."""
 
     def __init__(self, context: EngineContext, search: JobSearch | None) -> None:
-        self._context = context
-        self._signals = context.signals
-        self._ledger = context.ledger
+        super().__init__(context)
         self._manifest = context.manifest
-        self._collector = context.collector
-        self._schedule = context.schedule
-        self._pending = context.pending
         self._search = search
-        self._facts = context.facts
         self._facts.watch = context.pending.forget_facts
         self._clock = context.clock
         self._cases = casebook.Casebook(context.ledger, has_stream=context.collector.reports_starts)
@@ -61,7 +53,6 @@ class VerdictRecorder:
         self._to_revoke: dict[str, facts.RecallReason] = {}
         self._dropped: dict[str, facts.RecallReason] = {}
         self._remind_at = 0.0
-        self._log = logger.bind(run=context.run)
 
     def _record(self, judged: Callable[[], Iterable[casebook.Evaluated]]) -> None:
         """Commit the facts that were added, and all that judging by them writes and gives, at once;

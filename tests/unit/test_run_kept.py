@@ -77,7 +77,7 @@ def test_a_job_that_sent_itself_again_has_not_ended_by_what_it_returned(
     add_receipts(ledger, [(b.task_id, "x2", make_receipt(b.entry, run=INFO.run, retries=1))])
     flights = PendingAttempts()
     info = ledger.info.read()
-    Tracking(flights, ledger, manifest, info).unsettled()
+    Tracking(flights, ledger, manifest, info).under_way()
     evaluate_kept_receipts(ledger, flights, manifest, FactLog(ledger))
     assert ledger.verdicts.statuses() == {"b": "passed"}
     assert a.task_id in flights.by_task_id
