@@ -16,7 +16,7 @@ from decimal import Decimal
 from functools import partial
 from heapq import heappush, heappushpop
 from itertools import pairwise
-from typing import Final
+from typing import Final, NamedTuple
 
 from pydantic import Field
 
@@ -225,18 +225,14 @@ class _Task:
     def __init__(self, parts: RunSegments) -> None:
         self.outcomes: Counter[Outcome] = Counter()
         self.wait, self.runtime = Times(), Times()
-        self._parts, self.worked = parts, WorkTime(parts)
+        self.worked = WorkTime(parts)
         self.ended = 0
 
-    def add(self, record: EntryRecord) -> None:
-        self.outcomes[record.outcome] += 1
-        last = record.last
-        if last is None:
-            return
+    def add(self, last: AttemptRecord, execution: Stretch | None) -> None:
         self.wait.add(last.wait)
         self.runtime.add(last.runtime)
-        if (execution := self._parts.execution(last)) is not None:
-            self.worked.add(*execution)
+        if execution is not None:
+            self.worked.add(execution)
         self.ended += last.ended_at is not None
 
     def row(self, task: str) -> SummaryTask:
@@ -313,44 +309,50 @@ class _Fold:
         if record.kind is not None:
             self.verdicts[record.kind] += 1
         self.reused.update([record.reused_from.run] if record.reused_from else [])
-        self.tasks[record.task].add(record)
+        task = self.tasks[record.task]
+        task.outcomes[record.outcome] += 1
         self.causes.add(record)
         self.attempts += max(len(record.attempts) - 1, 0)
+        execution = None
         for attempt in record.attempts:
-            self._add_attempt(attempt)
-        if record.last is not None:
-            self._add_times(record, record.last)
+            execution = self.parts.execution(attempt)
+            self._add_attempt(attempt, execution)
+        if (last := record.last) is not None:
+            task.add(last, execution)
+            self._add_times(record, last, execution)
 
-    def _add_attempt(self, attempt: AttemptRecord) -> None:
+    def _add_attempt(self, attempt: AttemptRecord, execution: Stretch | None) -> None:
         self.retries += attempt.retries
         self.deaths += attempt.kind in DEATHS
         self.redeliveries += attempt.redelivered
         self.workers.add(attempt)
-        self._add_moments(attempt)
+        self._add_moments(attempt, execution)
         self.ended += attempt.ended_at is not None
         self.cost_reported = self.cost_reported or attempt.cost is not None
         self.cost += exact(attempt.cost if attempt.billed_cost is None else attempt.billed_cost)
 
-    def _add_moments(self, attempt: AttemptRecord) -> None:
+    def _add_moments(self, attempt: AttemptRecord, execution: Stretch | None) -> None:
         sent, ended = attempt.sent_at, attempt.ended_at
         if sent is not None:
             self.first_sent = min(sent, self.first_sent or sent)
-            self.worked.add(sent, sent)
+            self.worked.add(self.parts.stretch(sent, sent))
         if ended is not None:
             self.last_end = max(ended, self.last_end or ended)
-        if (execution := self.parts.execution(attempt)) is not None:
-            self.worked.add(*execution)
-            self.run.add(*execution)
+        if execution is not None:
+            self.worked.add(execution)
+            self.run.add(execution)
 
     def add_end(self, ended: datetime) -> None:
         """Have the run reach to the end of the last descendant, which is its work as well."""
         self.last_end = max(ended, self.last_end or ended)
-        self.worked.add(ended, ended)
+        self.worked.add(self.parts.stretch(ended, ended))
 
-    def _add_times(self, record: EntryRecord, last: AttemptRecord) -> None:
+    def _add_times(
+        self, record: EntryRecord, last: AttemptRecord, execution: Stretch | None
+    ) -> None:
         self.wait.add(last.wait)
         self.runtime.add(last.runtime)
-        if self._was_free(record, last):
+        if self._was_free(record, last, execution):
             self.free_wait.add(last.wait)
         if last.runtime is not None:
             # Of equal times the earlier entry is the slower one: the heap drops its smallest.
@@ -360,14 +362,15 @@ class _Fold:
             else:
                 heappushpop(self.slowest, rank)
 
-    def _was_free(self, record: EntryRecord, last: AttemptRecord) -> bool:
+    def _was_free(
+        self, record: EntryRecord, last: AttemptRecord, execution: Stretch | None
+    ) -> bool:
         """Return whether only a lack of free workers can have made it wait."""
         if record.is_delayed:
             return False
-        execution = self.parts.execution(last)
         if execution is None or last.sent_at is None:
             return True
-        return self.parts.number(last.sent_at) == self.parts.number(execution[0])
+        return self.parts.number(last.sent_at) == execution.first
 
     def statistics(self, run: RunInfo, trees: SummaryDescendants | None) -> Statistics:
         workers, runtime = self.workers.rows(), self.runtime.distribution()
@@ -420,6 +423,15 @@ class _Fold:
         )
 
 
+class Stretch(NamedTuple):
+    """A stretch of time, and the numbers of the segments that it begins and ends in."""
+
+    started: datetime
+    ended: datetime
+    first: int
+    last: int
+
+
 class RunSegments:
     """The segments of a run, to tell in which of them a time is."""
 
@@ -432,7 +444,13 @@ class RunSegments:
         """Return the number of the segment that a time is in."""
         return bisect_right(self.begins, moment)
 
-    def execution(self, attempt: AttemptRecord) -> tuple[datetime, datetime] | None:
+    def stretch(self, started: datetime, ended: datetime) -> Stretch:
+        first = bisect_right(self.begins, started)
+        is_short = started is ended or (first == len(self.begins) and ended >= started)
+        last = first if is_short else bisect_right(self.begins, ended)
+        return Stretch(started, ended, first, last)
+
+    def execution(self, attempt: AttemptRecord) -> Stretch | None:
         """Return from when to when a worker had the attempt; None where none had it.
 
         A job that a stop cut off ran until then. Where only one of both is known, it is both.
@@ -442,13 +460,14 @@ class RunSegments:
             started = None if started is None else max(started, sent)
             ended = None if ended is None else max(ended, sent)
         if started is None:
-            return None if ended is None else (ended, ended)
-        part = self.number(started)
+            return None if ended is None else self.stretch(ended, ended)
+        found = self.stretch(started, started if ended is None else ended)
         # A death may have been noticed, and dated, when the run was resumed.
-        noticed_late = attempt.runtime is None and ended is not None and self.number(ended) > part
-        if ended is None or noticed_late:
-            ended = self._stops[part] or started
-        return started, max(started, ended)
+        noticed_late = attempt.runtime is None and found.last > found.first
+        if ended is not None and ended >= started and not noticed_late:
+            return found
+        stop = self._stops[found.first] if ended is None or noticed_late else None
+        return self.stretch(started, max(started, stop or started))
 
 
 class WorkTime:
@@ -462,9 +481,9 @@ class WorkTime:
         self._parts = parts
         self._stretches: dict[int, tuple[datetime, datetime]] = {}
 
-    def add(self, started: datetime, ended: datetime) -> None:
+    def add(self, stretch: Stretch) -> None:
         """Add work from one time to another."""
-        first, last = self._parts.number(started), self._parts.number(ended)
+        started, ended, first, last = stretch
         for number in range(first, last + 1):
             start = started if number == first else self._parts.begins[number - 1]
             stop = ended if number == last else self._parts.begins[number]

@@ -11,11 +11,11 @@ import json
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import Final, Literal, TypeAlias, TypedDict
+from typing import Final, Literal, TypeAlias
 
-import typing_extensions
 from loguru import logger
 from pydantic import StrictFloat, TypeAdapter
+from typing_extensions import TypedDict
 
 from pytest_manifest.broker.locating import JobLocations
 from pytest_manifest.broker.workers import with_effective_timeout
@@ -287,7 +287,7 @@ CLOCK: Final = "clock"
 """The ledger's key for what is known of the clock: JSON, see :class:`ClockWatch`."""
 
 
-class _ClockNote(typing_extensions.TypedDict, total=False):
+class _ClockNote(TypedDict, total=False):
     boot: str | None
     ahead: StrictFloat
     last: StrictFloat

@@ -17,7 +17,7 @@ ALLOWED = {
     "cli/new.py": "the folder of a manifest, which is a source",
     "files.py": "where all others are made",
     "ledger/ledger.py": "touch() with mode 0600 in a private folder; SQLite opens it",
-    "ledger/merge.py": "a ledger that SQLite has made in a private temporary folder",
+    "run/merge.py": "a ledger that SQLite has made in a private temporary folder",
     "planning.py": "the folder of a manifest, which is a source",
     "plugin/coordination.py": "in a folder of mkdtemp()",
     "plugin/session_runs.py": "/dev/null",

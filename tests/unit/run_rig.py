@@ -160,8 +160,7 @@ class Rig:
     def start_again(self) -> None:
         """Have another engine take up what the ledger says is under way, as a resumed run does."""
         pending = PendingAttempts()
-        info = self.ledger.info.read()
-        tracking = Tracking(pending, self.ledger, self.manifest, info)
+        tracking = Tracking(pending, self.ledger, self.manifest, self.ledger.info.read())
         tracking.under_way(trees=True)
         evaluate_kept_receipts(self.ledger, pending, self.manifest, self.facts)
         self.schedule = Schedule(())
