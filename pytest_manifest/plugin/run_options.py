@@ -80,9 +80,7 @@ def _written(options: Options, name: str) -> str:
     )
 
 
-def run_settings(
-    options: Options, own_key: Signer | None, files: Collection[Path]
-) -> RunSettings:
+def run_settings(options: Options, own_key: Signer | None, files: Collection[Path]) -> RunSettings:
     """Return what is decided before a run starts; ``own_key``: that of this session's stack.
 
     ``files``: the manifests that have one. Raises DispatchError where the limits of keys cannot be

@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, TypedDict
 
 from loguru import logger
 from pydantic import StrictFloat, TypeAdapter
-from typing_extensions import TypedDict
 
 from pytest_manifest.broker.locating import JobLocations
 from pytest_manifest.broker.workers import with_effective_timeout
@@ -287,10 +287,11 @@ CLOCK: Final = "clock"
 """The ledger's key for what is known of the clock: JSON, see :class:`ClockWatch`."""
 
 
-class _ClockNote(TypedDict, total=False):
-    boot: str | None
-    ahead: StrictFloat
-    last: StrictFloat
+@dataclass(frozen=True)
+class _ClockNote:
+    boot: str | None = None
+    ahead: StrictFloat | None = None
+    last: StrictFloat | None = None
 
 
 _NOTED: Final = TypeAdapter(_ClockNote)
@@ -311,9 +312,9 @@ class ClockWatch:
         self._ledger = ledger
         with ledger.parse_errors():
             noted = _NOTED.validate_json(ledger.info.get_meta(CLOCK) or "{}")
-        is_known = noted.get("boot") == boot_id() is not None
-        self._most = noted.get("ahead") if is_known else None
-        self._last = noted.get("last", self._most) if is_known else None
+        is_known = noted.boot == boot_id() is not None
+        self._most = noted.ahead if is_known else None
+        self._last = self._most if noted.last is None or not is_known else noted.last
 
     def look(self) -> None:
         """Compare the clocks, and write down what is new, before anything is judged by it."""

@@ -81,9 +81,7 @@ def test_resume_sends_what_a_failed_canary_held_back(project: Project) -> None:
     result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume")
     result.assert_outcomes(passed=5, failed=1)
     assert project.ran() == {f"f-{n}": 1 for n in range(6)}
-    result.stdout.fnmatch_lines(
-        ["resume: leaves 'f-0': failed; it has run and is not idempotent"]
-    )
+    result.stdout.fnmatch_lines(["resume: leaves 'f-0': failed; it has run and is not idempotent"])
     (project.path / "broken-f-0").unlink()
     project.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=6)
     assert len(project.ledgers()) == 2

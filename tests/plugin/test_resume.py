@@ -97,9 +97,7 @@ def test_what_may_have_run_and_must_not_run_twice_is_left(project: Project) -> N
     broken.unlink()
     result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume")
     result.assert_outcomes(passed=2, failed=1)
-    result.stdout.fnmatch_lines(
-        ["resume: leaves 'b': failed; it has run and is not idempotent"]
-    )
+    result.stdout.fnmatch_lines(["resume: leaves 'b': failed; it has run and is not idempotent"])
     assert project.ran() == {"a": 1, "b": 1, "c": 1}
     result = project.run("--manifest=m.jsonl", MEMORY, "--manifest-resume=unsafe")
     result.assert_outcomes(passed=3)
