@@ -31,9 +31,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from pytest_manifest.analysis.records import EntryRecord  # noqa: E402
-from pytest_manifest.reporting.run_page.page import PageMetadata, write_page  # noqa: E402
+from pytest_manifest.reporting.run_page.page import write_page  # noqa: E402
 from tests.browser import chromium, opened  # noqa: E402
-from tests.run_page_sample import run_info, sample_records  # noqa: E402
+from tests.run_page_sample import about, sample_records  # noqa: E402
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -77,9 +77,9 @@ def page_of(name: str, entries: int, records: Iterator[EntryRecord]) -> None:
             yield record
 
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "run.html"
+        path, facts = Path(folder) / "run.html", about(sample_records(entries))
         began = time.perf_counter()
-        write_page(path, PageMetadata(run_info(entries), "finished", entries), counted())
+        write_page(path, facts, counted())
         took = time.perf_counter() - began - spent
         size = path.stat().st_size
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -122,9 +122,7 @@ def in_a_browser(entries: int) -> None:
     """What people do with a page, and the longest task of the browser's main thread in each."""
     with tempfile.TemporaryDirectory() as folder, chromium() as browser:
         path = Path(folder) / "run.html"
-        write_page(
-            path, PageMetadata(run_info(entries), "finished", entries), sample_records(entries)
-        )
+        write_page(path, about(sample_records(entries)), sample_records(entries))
         with opened(browser, width=1440) as page:
             page.set_default_timeout(120_000)
             page.add_init_script(OBSERVER)

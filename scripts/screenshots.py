@@ -34,10 +34,10 @@ from typing import TYPE_CHECKING, Final
 import pyte
 from PIL import Image
 
-from pytest_manifest.reporting.run_page.page import PageMetadata, write_page
+from pytest_manifest.reporting.run_page.page import write_page
 from tests.browser import chromium
 from tests.docs.blocks import blocks, steps
-from tests.run_page_sample import run_info, sample_records, sample_trees
+from tests.run_page_sample import about, sample_records, sample_trees
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -167,8 +167,8 @@ def run_page(browser: Browser, folder: Path) -> None:
     """Take the top of the page of a run, from its counts to its timeline."""
     count = 400
     file = folder / "run.html"
-    records = sample_records(count, workers=8, seed=1)
-    write_page(file, PageMetadata(run_info(count), "finished", count), records)
+    records = list(sample_records(count, workers=8, seed=1))
+    write_page(file, about(records), records)
     with page(browser, width=1200, height=1248) as shown:
         shown.goto(file.as_uri())
         shown.locator("canvas, svg").first.wait_for()
@@ -179,8 +179,8 @@ def run_page_tree(browser: Browser, folder: Path) -> None:
     """Take an entry that is opened, with the tree of what its job started unfolded."""
     count, every = 400, 20
     file = folder / "run.html"
-    metadata = PageMetadata(run_info(count), "finished", count, trees=sample_trees(every))
-    write_page(file, metadata, sample_records(count, workers=8, seed=1))
+    records = list(sample_records(count, workers=8, seed=1))
+    write_page(file, about(records, trees=sample_trees(every)), records)
     with page(browser, width=1000, height=1110) as shown:
         shown.goto(file.as_uri() + "#entry=thumbnail-00040")
         shown.locator(".tree-part summary").click()

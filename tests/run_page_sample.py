@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Literal
 from uuid import NAMESPACE_OID, uuid5
 
 from pydantic import JsonValue
 
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord
+from pytest_manifest.analysis.statistics import statistics
 from pytest_manifest.analysis.tree_reading import (
     DescendantRecord,
     TaskFailure,
     TreeRecord,
     tree_of,
 )
-from pytest_manifest.ledger import RunInfo
+from pytest_manifest.ledger import RunInfo, RunSegment
 from pytest_manifest.reporting.run_page.columns import TreeSource
+from pytest_manifest.reporting.run_page.page import PageMetadata
 from pytest_manifest.schema import (
     Entry,
     ErrorInfo,
@@ -31,8 +33,10 @@ from pytest_manifest.schema import (
     VerdictStatus,
 )
 from pytest_manifest.schema.statuses import outcome_of
+from pytest_manifest.schema.summary import RunSummary, SummaryCost, SummaryRun
 from pytest_manifest.verdict.problems import ProcessEnded
 
+RunStatus = Literal["running", "finished", "stopped", "detached"]
 RUN: Final = "20260317-214005-5f1c9a2e"
 BEGAN: Final = datetime(2026, 3, 17, 21, 40, 5, tzinfo=timezone.utc)
 HOSTILE: Final = (
@@ -72,6 +76,37 @@ def run_info(entries: int) -> RunInfo:
         is_private=True,
         stream_ttl=3600,
     )
+
+
+def about(
+    records: Iterable[EntryRecord],
+    status: RunStatus = "finished",
+    *,
+    info: RunInfo | None = None,
+    parts: Sequence[RunSegment] = (),
+    findings: Sequence[str] = (),
+    **more: Any,
+) -> PageMetadata:
+    """What a page of these records has beside them."""
+    info = run_info(0) if info is None else info
+    found = statistics(records, info, parts)
+    run = SummaryRun(
+        run=info.run,
+        manifest=str(info.manifest),
+        manifest_sha256=info.sha256,
+        workflow=info.workflow,
+        mode=info.mode,
+        created_at=info.created_at,
+        status=status,
+        findings=list(findings),
+        broker=info.broker,
+        backend=info.backend,
+        owned=info.is_private,
+        version="1",
+    )
+    cost = SummaryCost(total=found.cost, budget=None, over_budget=False)
+    summary = RunSummary(run=run, statistics=found, cost=cost, comparison=None, files=[])
+    return PageMetadata(summary, **more)
 
 
 def sample_records(

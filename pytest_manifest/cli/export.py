@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -25,6 +25,9 @@ from pytest_manifest.ledger.verdicts import BATCH
 from pytest_manifest.manifest.writer import atomic_file, write_receipt_lines, writing
 from pytest_manifest.text import short_path
 from pytest_manifest.verdict.explanation import failed_of, number_of
+
+if TYPE_CHECKING:
+    from pytest_manifest.schema.summary import RunSummary
 
 COLUMNS: Final = (
     *("id", "task", "line", "verdict", "sentence", "task_id", "attempts", "wait", "runtime"),
@@ -116,33 +119,39 @@ def _row(record: EntryRecord, trees: Mapping[str, Statuses]) -> Mapping[str, obj
     return row
 
 
-def _write_summary(run: StoredRun, path: Path, _home: Path, mode: int) -> None:
+def _summary(run: StoredRun, take: Callable[[EntryRecord], object] | None = None) -> RunSummary:
     from pytest_manifest.reporting.run_statistics import make_summary
+
+    with run.records() as records:
+        return make_summary(run, records, Path.cwd(), take=take)
+
+
+def _write_summary(run: StoredRun, path: Path, _home: Path, mode: int) -> None:
     from pytest_manifest.reporting.summary_files import SummaryWriter
 
-    with run.records() as records, SummaryWriter() as writer:
-        writer.finish(make_summary(run, records, Path.cwd(), take=writer.add))
+    with SummaryWriter() as writer:
+        writer.finish(_summary(run, writer.add))
         writer.write(path, mode)
 
 
 def _write_markdown(run: StoredRun, path: Path, home: Path, mode: int) -> None:
     from pytest_manifest.reporting.github_summary import LocalLinks, markdown
-    from pytest_manifest.reporting.run_statistics import make_summary
 
-    with run.records() as records:
-        found = make_summary(run, records, Path.cwd())
-    text = markdown(run, found, LocalLinks(home), Path.cwd())
+    text = markdown(run, _summary(run), LocalLinks(home), Path.cwd())
     with atomic_file(path, mode) as file:
         file.write(text.encode())
 
 
 def _write_page(run: StoredRun, path: Path, _home: Path, mode: int) -> None:
-    from pytest_manifest.reporting.next_step import RunAgain
+    from pytest_manifest.reporting.next_step import RunAgain, worker_logs
+    from pytest_manifest.reporting.run_page.columns import trees_of
     from pytest_manifest.reporting.run_page.page import PageMetadata, write_page
 
+    again, found = RunAgain(short_path(run.manifest.path, Path.cwd())), _summary(run)
+    logs = list(worker_logs(run, path.parent))
     with run.read() as ledger, run.records() as records:
-        again = RunAgain(short_path(run.manifest.path, Path.cwd()))
-        write_page(path, PageMetadata.of(run, ledger, path, again), records, mode)
+        metadata = PageMetadata(found, trees=trees_of(ledger), again=again, logs=logs)
+        write_page(path, metadata, records, mode)
 
 
 _WRITERS: Final[Mapping[ExportFormat, Callable[[StoredRun, Path, Path, int], None]]] = {

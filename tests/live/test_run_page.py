@@ -17,9 +17,9 @@ from pytest_manifest.analysis.comparison import compare
 from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.ledger import RunSegment
 from pytest_manifest.reporting.next_step import RunAgain
-from pytest_manifest.reporting.run_page.page import PageMetadata, write_page
+from pytest_manifest.reporting.run_page.page import write_page
 from tests.browser import opened
-from tests.run_page_sample import BEGAN, HOSTILE, TASKS, run_info, sample_records
+from tests.run_page_sample import BEGAN, HOSTILE, TASKS, RunStatus, about, sample_records
 from tests.support import eventually
 
 if TYPE_CHECKING:
@@ -40,12 +40,10 @@ def file(records: list[EntryRecord], tmp_path_factory: pytest.TempPathFactory) -
     """A page with everything that a page can have."""
     comparison = compare(sample_records(COUNT, seed=7), records, before_run="r1", after_run="r2")
     path = tmp_path_factory.mktemp("page") / "run.html"
-    facts = PageMetadata(
-        run_info(COUNT),
-        "finished",
-        COUNT,
-        ["A worker ended."],
-        comparison,
+    facts = about(
+        records,
+        findings=["A worker ended."],
+        comparison=comparison,
         again=RunAgain("nightly.jsonl", " --manifest-app=shop:app"),
         logs=[("celery", "runs/r.worker-1.log")],
     )
@@ -386,13 +384,12 @@ def on(worker: str, record: EntryRecord) -> EntryRecord:
 def written(
     folder: Path,
     records: Sequence[EntryRecord],
-    status: str = "finished",
+    status: RunStatus = "finished",
     parts: Sequence[RunSegment] = (),
 ) -> Path:
     """A page about these records."""
     path = folder / "run.html"
-    count = len(records)
-    write_page(path, PageMetadata(run_info(count), status, count, segments=parts), iter(records))
+    write_page(path, about(records, status, parts=parts), iter(records))
     return path
 
 
@@ -515,7 +512,7 @@ def test_a_run_that_is_not_over_says_so(browser: Browser, tmp_path: Path) -> Non
     records[-1] = replace(
         records[-1], verdict=None, receipt=None, outcome="pending", attempts=tuple(begun)
     )
-    states = {
+    states: dict[RunStatus, str] = {
         "running": "1 entry has no verdict yet",
         "stopped": "--manifest-resume",
         "detached": "--manifest-audit",
@@ -647,7 +644,7 @@ def test_hostile_text_is_shown_as_text(browser: Browser, tmp_path: Path) -> None
     """Nothing of it runs, nothing becomes an element, all of it can be read."""
     nasty = list(sample_records(60, hostile=True, bad=0.5))
     path = tmp_path / "run.html"
-    write_page(path, PageMetadata(run_info(60), "finished", 60, HOSTILE), iter(nasty))
+    write_page(path, about(nasty, findings=HOSTILE), iter(nasty))
     with shown(browser, path) as page:
         assert "broken" not in page.title()
         assert page.locator("img").count() == 0
@@ -672,7 +669,7 @@ def test_hostile_text_is_shown_as_text(browser: Browser, tmp_path: Path) -> None
 def test_ten_thousand_entries_stay_fluent(browser: Browser, tmp_path: Path) -> None:
     """Only what is seen is in the document, and filters and sorting answer."""
     path = tmp_path / "run.html"
-    write_page(path, PageMetadata(run_info(10_000), "finished", 10_000), sample_records(10_000))
+    write_page(path, about(sample_records(10_000)), sample_records(10_000))
     assert path.stat().st_size < 6_000_000
     with shown(browser, path) as page:
         assert page.locator(".tabulator-row").count() < 100

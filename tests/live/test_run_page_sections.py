@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_manifest import PageSection
-from pytest_manifest.reporting.run_page.page import PageMetadata, write_page
+from pytest_manifest.reporting.run_page.page import write_page
 from pytest_manifest.reporting.run_page.sections import section_documents
 from tests.live.test_run_page import shown, title
-from tests.run_page_sample import HOSTILE, run_info, sample_records
+from tests.run_page_sample import HOSTILE, about, sample_records
 from tests.support import eventually
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def test_a_section_is_shown_and_leads_to_its_entries(browser: Browser, tmp_path:
             *(PageSection(text, text, [text], [[text]]) for text in HOSTILE if text.strip()),
         ]
     )
-    write_page(path, PageMetadata(run_info(20), "finished", 20, sections=sections), iter(records))
+    write_page(path, about(records, sections=sections), iter(records))
     with shown(browser, path, width=390) as page:
         eventually(lambda: page.locator("#added-1 table").count() == 1)
         assert page.locator("#nav a[href='#added-1']").inner_text() == "Worst rows"

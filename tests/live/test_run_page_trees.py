@@ -12,9 +12,9 @@ import pytest
 from pytest_manifest.analysis.records import AttemptRecord
 from pytest_manifest.analysis.tree_reading import TreeRecord, tree_of
 from pytest_manifest.reporting.run_page.columns import TreeSource
-from pytest_manifest.reporting.run_page.page import PageMetadata, write_page
+from pytest_manifest.reporting.run_page.page import write_page
 from tests.live.test_run_page import shown, title, wait_for
-from tests.run_page_sample import run_info, sample_records, sample_tree, sample_trees
+from tests.run_page_sample import about, sample_records, sample_tree, sample_trees
 from tests.support import eventually
 
 if TYPE_CHECKING:
@@ -33,10 +33,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def made(path: Path, count: int, entries: int = COUNT, every: int = EVERY) -> Path:
-    metadata = PageMetadata(
-        run_info(entries), "finished", entries, trees=sample_trees(every, count)
-    )
-    write_page(path, metadata, sample_records(entries))
+    facts = about(sample_records(entries), trees=sample_trees(every, count))
+    write_page(path, facts, sample_records(entries))
     return path
 
 
@@ -90,9 +88,7 @@ def test_what_never_ran_says_why_and_when_it_was_sent(browser: Browser, tmp_path
         lost = replace(made[-1], status="lost", started_at=None, ended_at=None, runtime=None)
         return {one.task_id: tree_of(one, [*made[:-1], lost])}
 
-    write_page(
-        file, PageMetadata(run_info(1), "finished", 1, trees=TreeSource(read)), sample_records(1)
-    )
+    write_page(file, about(sample_records(1), trees=TreeSource(read)), sample_records(1))
     with shown(browser, file, fragment=f"#entry={next(iter(sample_records(1))).id}") as page:
         page.click(".tree-part summary")
         row = page.locator(".tree .node", has_text="lost")

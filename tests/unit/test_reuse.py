@@ -26,7 +26,7 @@ from pytest_manifest.plugin.context import PluginContext
 from pytest_manifest.plugin.manifest_store import ManifestStore
 from pytest_manifest.plugin.plans import Plans
 from pytest_manifest.redaction import texts
-from pytest_manifest.reporting.run_page.documents import details, statistics_document
+from pytest_manifest.reporting.run_page.documents import details
 from pytest_manifest.run import RunSettings, audit_run, resume_rules
 from pytest_manifest.run.exports import exported_lines, ledger_of_receipts
 from pytest_manifest.run.locks import RunLock
@@ -385,7 +385,7 @@ def test_a_reused_entry_adds_no_cost_no_time_and_no_attempt(rig: Rig) -> None:
     assert (record.reused_from.run, record.reused_from.entry) == (RUN, "a")
     assert stored.attempts == 0
     assert found.reused == {RUN: 1}
-    assert statistics_document(found)["reused"] == {RUN: 1}
+    assert found.model_dump()["reused"] == {RUN: 1}
     facts = details(record, lambda _moment: None, 100)["facts"]
     assert ["reused from", f"run {RUN}, entry 'a', attempt 1"] in facts  # type: ignore[operator]  # a list
     assert (found.runtime, found.cost, found.duration, found.workers) == (None, None, None, [])

@@ -23,10 +23,10 @@ from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.reporting.run_page import page as page_module
 from pytest_manifest.reporting.run_page.columns import Columns, pauses
-from pytest_manifest.reporting.run_page.page import BLOCK, PageMetadata, write_page
+from pytest_manifest.reporting.run_page.page import BLOCK, write_page
 from pytest_manifest.schema import ErrorInfo, Mismatch, Receipt
 from pytest_manifest.text import pictured
-from tests.run_page_sample import BEGAN, FIRST_AGAIN, HOSTILE, run_info, sample_records
+from tests.run_page_sample import BEGAN, FIRST_AGAIN, HOSTILE, about, run_info, sample_records
 
 
 class Page(HTMLParser):
@@ -83,9 +83,7 @@ class Page(HTMLParser):
 def written(path: Path, records: Sequence[EntryRecord], **facts: Any) -> Page:
     """A page about these records."""
     file = path / "run.html"
-    write_page(
-        file, PageMetadata(run_info(len(records)), "finished", len(records), **facts), iter(records)
-    )
+    write_page(file, about(records, **facts), iter(records))
     return Page(file)
 
 
@@ -150,7 +148,7 @@ def test_what_a_worker_s_death_has_ended_has_no_end(tmp_path: Path) -> None:
 
 def test_the_figures_are_the_statistics(tmp_path: Path, records: list[EntryRecord]) -> None:
     """Counts, tasks, causes, workers and advice are told as they were found."""
-    found = written(tmp_path, records, warnings=["One worker ended."]).data
+    found = written(tmp_path, records, findings=["One worker ended."]).data
     figures = found["figures"]
     passed = sum(record.outcome == "passed" for record in records)
     assert figures["outcomes"]["passed"] == passed
@@ -244,7 +242,7 @@ def test_a_comparison_is_in_the_page(tmp_path: Path, records: list[EntryRecord])
 def test_hostile_text_is_no_markup(tmp_path: Path) -> None:
     """The page has the same elements, whatever stands in ids, arguments, logs and errors."""
     nasty = list(sample_records(300, hostile=True, bad=0.3))
-    page = written(tmp_path, nasty, warnings=list(HOSTILE))
+    page = written(tmp_path, nasty, findings=HOSTILE)
     plain = written(tmp_path, list(sample_records(300, bad=0.3)))
     assert page.names == plain.names
     assert page.data["rows"]["id"][0] == nasty[0].id
@@ -252,7 +250,7 @@ def test_hostile_text_is_no_markup(tmp_path: Path) -> None:
     for text in HOSTILE[:3]:
         assert json.dumps(pictured(text), ensure_ascii=False)[1:-1] in shown
     assert "␛[31mred␛[0m ␀ \\\\u202egnp.exe" in shown
-    assert "\\ud800" in json.dumps(page.data["run"]["remarks"])
+    assert "\\u202egnp.exe \\u2028 ?" in page.data["run"]["remarks"][3]
     assert "\x1b" not in shown
     assert "\u202e" not in shown
 
@@ -261,7 +259,7 @@ def test_a_title_is_text(tmp_path: Path) -> None:
     """The workflow's name may hold anything printable."""
     info = replace(run_info(0), workflow="</title><script>", mode="a&b{{data}}")
     path = tmp_path / "run.html"
-    write_page(path, PageMetadata(info, "finished", 0), iter(()))
+    write_page(path, about((), info=info), iter(()))
     assert Page(path).title == f"</title><script>:a&b{{{{data}}}} - run {info.run}"
 
 
@@ -323,7 +321,7 @@ def test_ten_thousand_entries_stay_small_whatever_they_hold(
     """Where texts cannot be compressed, they are cut shorter, the longer it goes on."""
     monkeypatch.setattr(page_module, "DETAILS_BUDGET", 450_000)
     path = tmp_path / "run.html"
-    write_page(path, PageMetadata(run_info(1000), "finished", 1000), long_records(1000, 3000))
+    write_page(path, about(long_records(1000, 3000)), long_records(1000, 3000))
     packed = sum(
         len(text) for found, text in Page(path).scripts if found.get("type") == "text/plain"
     )
@@ -338,8 +336,8 @@ def test_memory_does_not_grow_with_what_entries_hold(tmp_path: Path) -> None:
 
 
 def peak_of(folder: Path, count: int) -> int:
+    facts = about(sample_records(count))
     tracemalloc.start()
-    facts = PageMetadata(run_info(count), "finished", count)
     write_page(folder / "run.html", facts, long_records(count, 4000))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -377,6 +375,6 @@ def test_a_page_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
         raise LedgerError("the ledger is gone")
 
     with pytest.raises(LedgerError, match="gone"):
-        write_page(path, PageMetadata(run_info(1), "finished", 1), broken())
+        write_page(path, about(sample_records(1)), broken())
     assert path.read_text("utf-8") == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["run.html"]

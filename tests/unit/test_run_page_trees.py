@@ -13,8 +13,8 @@ import pytest
 
 from pytest_manifest.reporting.run_page import columns
 from pytest_manifest.reporting.run_page import columns as trees_module
-from pytest_manifest.reporting.run_page.page import BLOCK, PageMetadata, write_page
-from tests.run_page_sample import HOSTILE, run_info, sample_records, sample_tree, sample_trees
+from pytest_manifest.reporting.run_page.page import BLOCK, write_page
+from tests.run_page_sample import HOSTILE, about, sample_records, sample_tree, sample_trees
 from tests.unit.test_run_page import Page
 from tests.unit.tree_support import Trees
 
@@ -22,8 +22,7 @@ from tests.unit.tree_support import Trees
 def written(path: Path, count: int, source: columns.TreeSource | None) -> Page:
     """A page of a sample of entries with these trees."""
     file = path / "run.html"
-    metadata = PageMetadata(run_info(count), "finished", count, trees=source)
-    write_page(file, metadata, sample_records(count))
+    write_page(file, about(sample_records(count), trees=source), sample_records(count))
     return Page(file)
 
 

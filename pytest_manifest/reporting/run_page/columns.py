@@ -234,14 +234,10 @@ ReadTrees = Callable[[Sequence[AttemptRecord], int], Mapping[str, TreeRecord]]
 
 @dataclass(frozen=True, slots=True)
 class TreeSource:
-    """The origin of a page's trees, and the most descendants that each has.
-
-    ``ended``: when the last descendant of all ended, None: not known.
-    """
+    """The origin of a page's trees, and the most descendants that each has."""
 
     read: ReadTrees
     limit: int = MOST_OF_TREE
-    ended: datetime | None = None
 
 
 def trees_of(ledger: Ledger) -> TreeSource | None:
@@ -249,9 +245,7 @@ def trees_of(ledger: Ledger) -> TreeSource | None:
     if not ledger.descendants.any():
         return None
     limit = shared_limit(ledger.descendants.sizes())
-    return TreeSource(
-        lambda attempts, most: read_trees(ledger, attempts, most), limit, ledger.trees.last_end()
-    )
+    return TreeSource(lambda attempts, most: read_trees(ledger, attempts, most), limit)
 
 
 def shared_limit(sizes: Iterable[int]) -> int:

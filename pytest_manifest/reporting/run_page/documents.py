@@ -16,11 +16,10 @@ from typing import Final, Literal, TypeAlias
 from pydantic import JsonValue
 
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, origin_text
-from pytest_manifest.analysis.statistics import Statistics
 from pytest_manifest.reporting.run_page.columns import cost_figure, rounded
 from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.statuses import outcome_of
-from pytest_manifest.schema.summary import SummaryComparison
+from pytest_manifest.schema.summary import RunSummary, SummaryComparison
 from pytest_manifest.text import middle, pictured
 
 KEY: Final = "over_time"
@@ -143,13 +142,14 @@ def shown(value: object) -> object:
     return rounded(value) if isinstance(value, float) else value
 
 
-def statistics_document(found: Statistics) -> dict[str, object]:
-    """Return the run's figures as its summary has them, without what the page has elsewhere."""
+def statistics_document(summary: RunSummary) -> dict[str, object]:
+    """Return the run's figures, without what the page has elsewhere."""
+    found = summary.statistics
     figures = found.model_dump(exclude={"began", "ended", "descendants"})
     figures["causes"] = figures["causes"][:MOST_CAUSES]
     return {name: shown(value) for name, value in figures.items()} | {
         "more_causes": max(0, len(found.causes) - MOST_CAUSES),
-        "cost": cost_figure(found.cost),
+        "cost": cost_figure(summary.cost.total),
     }
 
 

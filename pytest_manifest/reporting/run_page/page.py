@@ -11,7 +11,7 @@ import hashlib
 import html
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -20,19 +20,17 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
 from pytest_manifest.analysis.records import EntryRecord
-from pytest_manifest.analysis.statistics import Statistics, statistics
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.files import FILE_MODE, folder_of
-from pytest_manifest.ledger import Ledger, RunInfo, RunSegment
 from pytest_manifest.manifest.writer import atomic_file
 from pytest_manifest.reporting.next_step import RunAgain, worker_logs
 from pytest_manifest.reporting.run_page import documents
 from pytest_manifest.reporting.run_page.columns import Columns, TreeColumns, TreeSource, trees_of
 from pytest_manifest.reporting.run_page.sections import section_documents
-from pytest_manifest.reporting.run_report import ReportedRun, RunReport, add_artifact
-from pytest_manifest.reporting.run_statistics import comparison_or_last, records_of
+from pytest_manifest.reporting.run_report import RunReport, add_artifact
+from pytest_manifest.reporting.run_statistics import comparison_or_last, records_of, summary_of
 from pytest_manifest.schema.statuses import STATUSES
-from pytest_manifest.schema.summary import SummaryComparison
+from pytest_manifest.schema.summary import RunSummary, SummaryComparison
 from pytest_manifest.text import pictured, short_path
 
 if TYPE_CHECKING:
@@ -116,71 +114,41 @@ _BREAKS_OUT: Final = re.compile("[<>&]")
 
 @dataclass(frozen=True)
 class PageMetadata:
-    """The data of a page beside the records of its entries."""
+    """The data of a page beside the records of its entries.
 
-    info: RunInfo
-    status: str
-    expected: int
-    """Number of records that will come, which share the bytes for details."""
-    warnings: Sequence[str] = ()
+    ``sections``: those that projects add, as ``section_documents`` returns them; ``again``: how one
+    entry is run again; ``logs``: worker and address, seen from the page, of workers' logs.
+    """
+
+    summary: RunSummary
     comparison: SummaryComparison | None = None
-    segments: Sequence[RunSegment] = ()
     trees: TreeSource | None = None
     sections: Sequence[dict[str, object]] = ()
-    """Sections that projects add, as ``section_documents`` returns them."""
     again: RunAgain | None = None
-    """How one entry is run again, where that is known."""
     logs: Sequence[tuple[str, str]] = ()
-    """Worker and address, seen from the page, of the logs that workers have left."""
     written: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
 
-    @classmethod
-    def of(
-        cls,
-        run: ReportedRun,
-        ledger: Ledger,
-        path: Path,
-        again: RunAgain,
-        comparison: SummaryComparison | None = None,
-        sections: Sequence[dict[str, object]] = (),
-    ) -> PageMetadata:
-        """Collect what a page at this path says of a run beside its entries."""
-        warnings = list(run.warnings)
-        if run.error is not None:
-            warnings.append(f"The run gave up: {run.error}")
-        return cls(
-            run.info,
-            ledger.info.status,
-            ledger.attempts.count_entries(),
-            warnings,
-            comparison,
-            ledger.info.segments(),
-            trees_of(ledger),
-            sections,
-            again,
-            list(worker_logs(run, path.parent)),
-        )
+    @property
+    def title(self) -> str:
+        run = self.summary.run
+        plan = ":".join(part for part in (run.workflow, run.mode) if part)
+        return f"{plan or Path(run.manifest).name} - run {run.run}"
 
     def document(self) -> dict[str, object]:
         """Return what the run was, and when the page was written."""
-        info, again = self.info, self.again
-        shown = documents.shown(
-            {
-                "manifest": info.manifest.name,
-                "workflow": info.workflow,
-                "mode": info.mode,
-                "broker": info.broker,
-                "backend": info.backend,
-                "remarks": list(self.warnings),
-            }
-        )
-        assert isinstance(shown, dict)
-        return shown | {
-            "id": info.run,
-            "created": info.created_at.isoformat(),
-            "stack": "private" if info.is_private else "existing",
-            "sha256": info.sha256,
-            "status": self.status,
+        run, again = self.summary.run, self.again
+        remarks = [*run.findings, *([f"The run gave up: {run.error}"] if run.error else [])]
+        return {
+            "manifest": pictured(Path(run.manifest).name),
+            "remarks": documents.shown(remarks),
+            **{
+                name: documents.shown(getattr(run, name))
+                for name in ("workflow", "mode", "broker", "backend", "status")
+            },
+            "id": run.run,
+            "created": run.created_at.isoformat(),
+            "stack": "private" if run.owned else "existing",
+            "sha256": run.manifest_sha256,
             "written": self.written.isoformat(timespec="seconds"),
             "again": None if again is None else [again.manifest, again.arguments],
             "logs": [list(one) for one in self.logs],
@@ -189,27 +157,18 @@ class PageMetadata:
 
 def write_page(
     path: Path, metadata: PageMetadata, records: Iterable[EntryRecord], mode: int = FILE_MODE
-) -> Statistics:
+) -> None:
     """Write the page, whole or not at all, to a file of this mode.
 
-    Returns the statistics of the same pass. Raises OSError if it cannot be written.
+    Raises OSError if it cannot be written.
     """
     head, tail = _frame()
-    title = html.escape(pictured(_page_title(metadata.info)))
     folder_of(path, mode)
     with atomic_file(path, mode) as file:
+        title = html.escape(pictured(metadata.title))
         file.write(head.replace("{{title}}", title, 1).encode())
-        body = _Body(file, metadata)
-        tree_end = None if metadata.trees is None else metadata.trees.ended
-        found = statistics(body.written(records), metadata.info, metadata.segments, tree_end)
-        body.finish(found)
+        _Body(file, metadata).write(records)
         file.write(tail.encode())
-    return found
-
-
-def _page_title(info: RunInfo) -> str:
-    plan = ":".join(part for part in (info.workflow, info.mode) if part)
-    return f"{plan or info.manifest.name} - run {info.run}"
 
 
 class _Body:
@@ -218,17 +177,20 @@ class _Body:
     def __init__(self, file: IO[bytes], metadata: PageMetadata) -> None:
         self._file = file
         self._metadata = metadata
-        self._columns = Columns(metadata.info.created_at)
+        self._columns = Columns(metadata.summary.run.created_at)
         self._block: list[dict[str, object]] = []
-        self._over_time = documents.OverTime(metadata.info.created_at, metadata.written)
+        self._over_time = documents.OverTime(self._columns.origin, metadata.written)
         source = metadata.trees
         self._trees = None if source is None else TreeColumns(self._columns, source)
         self._blocks = 0
-        self._limit = _limit_at_first(metadata.expected)
+        self._expected = max(metadata.summary.statistics.entries, 1)
+        # As if nothing could be compressed; the next limits are measured.
+        first = max(DETAILS_BUDGET / self._expected / 2, SHORTEST * 4)
+        self._limit = int(min(first, LONGEST))
         self._spent = 0
 
-    def written(self, records: Iterable[EntryRecord]) -> Iterator[EntryRecord]:
-        """Yield the same records; each is in the page when the next one is asked for."""
+    def write(self, records: Iterable[EntryRecord]) -> None:
+        """Write the details of each record, and all data after the last one."""
         for record in records:
             self._columns.add(record)
             self._over_time.add(record.receipt)
@@ -237,7 +199,9 @@ class _Body:
                 self._trees.add(len(self._block) - 1, record)
             if len(self._block) == BLOCK:
                 self._close_block()
-            yield record
+        if self._block:
+            self._close_block()
+        self._write_data()
 
     def _close_block(self) -> None:
         self._spent += self._write_packed(f"details-{self._blocks}", self._block)
@@ -264,24 +228,19 @@ class _Body:
         It supposes that their texts compress as well as those so far.
         """
         done = len(self._columns.ids)
-        rest = max(self._metadata.expected - done, just_now)
+        rest = max(self._expected - done, just_now)
         share = (DETAILS_BUDGET - self._spent) / rest
         taken = self._spent / done
         return int(min(max(self._limit * share / taken, SHORTEST), LONGEST))
 
-    def finish(self, found: Statistics) -> None:
-        """Close the last block, and write the data."""
-        if self._block:
-            self._close_block()
-        about = self._metadata
-        self._columns.number_causes(found.causes)
+    def _write_data(self) -> None:
+        about, comparison = self._metadata, self._metadata.comparison
+        self._columns.number_causes(about.summary.statistics.causes)
         document = {
             "format": FORMAT,
             "run": about.document(),
-            "figures": documents.statistics_document(found),
-            "comparison": None
-            if about.comparison is None
-            else documents.changes_document(about.comparison),
+            "figures": documents.statistics_document(about.summary),
+            "comparison": None if comparison is None else documents.changes_document(comparison),
             "statuses": {name: one.outcome for name, one in STATUSES.items()},
             "details": {"size": BLOCK, "blocks": self._blocks},
             "over_time": self._over_time.document(),
@@ -292,11 +251,6 @@ class _Body:
         self._file.write(b'<script type="application/json" id="data">')
         self._file.write(script_json(document).encode())
         self._file.write(b"</script>\n")
-
-
-def _limit_at_first(entries: int) -> int:
-    """Return the first limit, as if nothing could be compressed; the next ones are measured."""
-    return int(min(max(DETAILS_BUDGET / max(entries, 1) / 2, SHORTEST * 4), LONGEST))
 
 
 def write_run_page(report: RunReport, run: Run) -> None:
@@ -314,8 +268,10 @@ def write_run_page(report: RunReport, run: Run) -> None:
         sections = _sections(report, run)
         name = short_path(run.manifest.path, report.options.root)
         again = RunAgain(name, report.options.stack_arguments)
+        found, logs = summary_of(run, report.config), list(worker_logs(run, path.parent))
         with run.read() as ledger, records_of(run) as records:
-            metadata = PageMetadata.of(run, ledger, path, again, comparison, sections)
+            trees = trees_of(ledger)
+            metadata = PageMetadata(found, comparison, trees, sections, again, logs)
             write_page(path, metadata, records, report.options.report_mode)
         add_artifact(report.config, "page", path, run.info.run)
 
