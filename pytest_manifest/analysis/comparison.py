@@ -9,13 +9,17 @@ import heapq
 import math
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import groupby
 from statistics import median
 from typing import Final
 
+from pytest_manifest.analysis.reading import read_records
 from pytest_manifest.analysis.records import EntryRecord
+from pytest_manifest.ledger import Ledger
+from pytest_manifest.manifest import Manifest
 from pytest_manifest.schema import Receipt, VerdictStatus
 from pytest_manifest.schema.receipts import exact
 from pytest_manifest.schema.statuses import BAD, Outcome
@@ -61,6 +65,28 @@ CHANCE: Final = 0.01
 """Largest p-value of a change that is reported."""
 NOTICEABLE: Final = 0.01
 """Seconds below which a change of the median is not reported, whatever its ratio."""
+
+
+def compare_ledgers(
+    before: Ledger, known_before: Manifest, after: Ledger, known_after: Manifest
+) -> SummaryComparison:
+    """Return what changed between two runs, by their ledgers and manifests.
+
+    Raises LedgerError or ManifestError.
+    """
+    with (
+        closing(read_records(before, known_before)) as earlier,
+        closing(read_records(after, known_after)) as later,
+    ):
+        return compare(
+            earlier,
+            later,
+            before_run=before.info.read().run,
+            after_run=after.info.read().run,
+            known_before=known_before.ids,
+            known_after=known_after.ids,
+            trees=compare_trees(before.trees.by_entry(), after.trees.by_entry()),
+        )
 
 
 def compare(

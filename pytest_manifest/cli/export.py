@@ -120,14 +120,14 @@ def _row(record: EntryRecord, trees: Mapping[str, Statuses]) -> Mapping[str, obj
 
 
 def _summary(run: StoredRun, take: Callable[[EntryRecord], object] | None = None) -> RunSummary:
-    from pytest_manifest.reporting.run_statistics import make_summary
+    from pytest_manifest.reporting.summary import make_summary
 
     with run.records() as records:
         return make_summary(run, records, Path.cwd(), take=take)
 
 
 def _write_summary(run: StoredRun, path: Path, _home: Path, mode: int) -> None:
-    from pytest_manifest.reporting.summary_files import SummaryWriter
+    from pytest_manifest.reporting.summary import SummaryWriter
 
     with SummaryWriter() as writer:
         writer.finish(_summary(run, writer.add))
@@ -135,9 +135,9 @@ def _write_summary(run: StoredRun, path: Path, _home: Path, mode: int) -> None:
 
 
 def _write_markdown(run: StoredRun, path: Path, home: Path, mode: int) -> None:
-    from pytest_manifest.reporting.github_summary import LocalLinks, markdown
+    from pytest_manifest.reporting.markdown import Links, markdown
 
-    text = markdown(run, _summary(run), LocalLinks(home), Path.cwd())
+    text = markdown(run, _summary(run), Links(home), Path.cwd())
     with atomic_file(path, mode) as file:
         file.write(text.encode())
 

@@ -26,8 +26,7 @@ from pytest_manifest.ledger import Ledger, find_runs
 from pytest_manifest.ledger.rows import receipt_of
 from pytest_manifest.ledger.verdicts import BATCH
 from pytest_manifest.manifest import Manifest, id_and_task, read_manifest
-from pytest_manifest.reporting.terminal_layout import Sheet
-from pytest_manifest.reporting.terminal_statistics import comparison_lines
+from pytest_manifest.reporting.figures import Sheet, comparison_lines
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.statuses import BAD, SIGNS, outcome_of
 from pytest_manifest.text import rate_text, seconds
@@ -213,21 +212,8 @@ def _cells(history: EntryHistory) -> tuple[str, ...]:
 
 def show_changes(before: StoredRun, after: StoredRun, *, everything: bool, json: bool) -> None:
     """Print what changed from the run ``before`` to the run ``after``."""
-    with (
-        before.records() as earlier,
-        after.records() as later,
-        before.read() as old,
-        after.read() as new,
-    ):
-        found = comparison.compare(
-            earlier,
-            later,
-            before_run=before.info.run,
-            after_run=after.info.run,
-            known_before=before.manifest.ids,
-            known_after=after.manifest.ids,
-            trees=comparison.compare_trees(old.trees.by_entry(), new.trees.by_entry()),
-        )
+    with before.read() as old, after.read() as new:
+        found = comparison.compare_ledgers(old, before.manifest, new, after.manifest)
     if json:
         write_json(found.model_dump())
         return

@@ -311,9 +311,7 @@ class SessionHooks:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_manifest_finished(self, run: Run) -> None:
-        from pytest_manifest.reporting.run_statistics import RunEntries, summary_of
-        from pytest_manifest.reporting.summary_files import complete
-        from pytest_manifest.reporting.terminal import check_record
+        from pytest_manifest.reporting.summary import RunEntries, check_record, complete, summary_of
 
         config, report = self._config, self._state.report
         check_record(report, run)

@@ -1,8 +1,8 @@
-"""Show the tasks that jobs started: of a failed entry, and of a run as a whole."""
+"""Read of the ledger what is known of the tasks that jobs started: of an entry, of a whole run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
@@ -11,7 +11,6 @@ from pydantic import JsonValue, ValidationError
 from pytest_manifest.ledger import AttemptRow, Ledger, Statuses
 from pytest_manifest.ledger.descendants import SlowestTree, TreeStep
 from pytest_manifest.ledger.rows import damaged
-from pytest_manifest.reporting.terminal_layout import Line, Sheet, table_lines
 from pytest_manifest.schema import Receipt, Verdict
 from pytest_manifest.schema.statuses import OF_ITS_PROCESS
 from pytest_manifest.schema.summary import (
@@ -20,7 +19,6 @@ from pytest_manifest.schema.summary import (
     SummaryStep,
     SummaryTree,
 )
-from pytest_manifest.text import many, printable, seconds_cell
 from pytest_manifest.verdict import TreeText
 from pytest_manifest.verdict.explanation import counts_text, failed_of, number_of
 from pytest_manifest.verdict.problems import (
@@ -33,18 +31,8 @@ from pytest_manifest.verdict.problems import (
 from pytest_manifest.verdict.tree import descendant_of
 
 NOT_KNOWN: Final = "not known"
-_TIMES: Final = ("#waited, s", "#began, s", "#ran, s")
-_HOW_TO_READ: Final = "critical path: each task was sent by the one above it, waited, and ran"
-_REASONS: Final[Mapping[str, str]] = {
-    "stock": "their workers send no receipts",
-    "older": "their workers report nothing of them",
-    "fewer": "their workers did not report all",
-    "silent": "workers of their descendants report nothing of what these start",
-}
-_ENDS_SHOWN: Final = 6
+ENDS_SHOWN: Final = 6
 """Steps of a long path that are shown from each of its ends."""
-_LONGEST: Final = 60
-"""Columns of a task's name."""
 _FAILED_SHOWN: Final = 20
 """Entries with failed descendants that are listed, at most."""
 
@@ -154,8 +142,8 @@ def read_trees(ledger: Ledger) -> SummaryDescendants:
 
 def _read_tree(ledger: Ledger, slowest: SlowestTree) -> SummaryTree:
     ids = ledger.trees.path(slowest.root)
-    left_out = max(len(ids) - 2 * _ENDS_SHOWN, 0)
-    steps = [ledger.trees.step(one) for one in (*ids[:_ENDS_SHOWN], *ids[_ENDS_SHOWN + left_out :])]
+    left_out = max(len(ids) - 2 * ENDS_SHOWN, 0)
+    steps = [ledger.trees.step(one) for one in (*ids[:ENDS_SHOWN], *ids[ENDS_SHOWN + left_out :])]
     began = steps[0].started_at
     return SummaryTree(
         entry=slowest.entry,
@@ -213,48 +201,3 @@ def _failed_trees(ledger: Ledger) -> tuple[list[SummaryFailedTree], int]:
                 )
             )
     return found, more
-
-
-def untold_lines(trees: SummaryDescendants, entries: int) -> Iterator[str]:
-    """Yield the line on entries of which the descendants are not known."""
-    if trees.not_known:
-        reasons = ", ".join(
-            _REASONS[one] if len(trees.reasons) == 1 else f"{count:,}: {_REASONS[one]}"
-            for one, count in sorted(trees.reasons.items())
-        )
-        of = f"{trees.not_known:,} of {many(entries, 'entry')}"
-        yield f"  descendants: {NOT_KNOWN} of {of} ({reasons})"
-
-
-def path_lines(trees: SummaryDescendants, sheet: Sheet) -> Iterator[Line]:
-    """Yield the slowest tree's path: its job, and each task down to what ended last."""
-    slowest = trees.slowest
-    if slowest is None:
-        return
-    name = sheet.cut(slowest.entry, sheet.width // 2)
-    for text in sheet.wrapped(slowest_phrase(slowest, name), indent=2, hanging=2):
-        yield Line(text, bold=True)
-    yield from map(Line, sheet.wrapped(_HOW_TO_READ, indent=4))
-    rows = []
-    for step in slowest.path:
-        failed = "" if step.status in (None, "passed") else f" ({step.status})"
-        times = step.wait, step.start, step.runtime
-        cells = ("-" if one is None else seconds_cell(one) for one in times)
-        rows.append([f"{sheet.cut(step.task, _LONGEST)}{failed}", *cells])
-    if slowest.left_out:
-        rows.insert(_ENDS_SHOWN, [f"... {slowest.left_out:,} more ...", "", "", ""])
-    yield from table_lines(["task", *_TIMES], rows, sheet, indent=4)
-
-
-def slowest_phrase(slowest: SummaryTree, name: str) -> str:
-    """Return which entry's tree took longest, by the entry's name, and how long, from what on."""
-    took = f"{seconds_cell(slowest.seconds)} s"
-    return f"slowest tree: {name}, {took} from its job's start to its last descendant's end"
-
-
-def path_text(slowest: SummaryTree) -> str:
-    """Return the slowest tree's path on one line, like ``jobs.a -> jobs.b``."""
-    names = [printable(step.task) for step in slowest.path]
-    if slowest.left_out:
-        names.insert(_ENDS_SHOWN, f"... {slowest.left_out:,} more ...")
-    return " -> ".join(names)

@@ -18,8 +18,8 @@ import pytest
 
 from pytest_manifest.console import begin_line
 from pytest_manifest.errors import ManifestToolError
-from pytest_manifest.reporting.run_report import REPORT_KEY
-from pytest_manifest.reporting.run_statistics import summary_of
+from pytest_manifest.reporting.run_report import REPORT_KEY, step_summary_file
+from pytest_manifest.reporting.summary import summary_of
 from pytest_manifest.text import pictured
 
 _TOKEN: Final = pytest.StashKey[str]()
@@ -28,12 +28,6 @@ _TOKEN: Final = pytest.StashKey[str]()
 def on_github() -> bool:
     """Return whether GitHub's runner, or a compatible one, reads this process's output."""
     return os.environ.get("GITHUB_ACTIONS") == "true"
-
-
-def step_summary_file() -> Path | None:
-    """Return the file whose Markdown GitHub shows on the step's page, None elsewhere."""
-    name = os.environ.get("GITHUB_STEP_SUMMARY")
-    return Path(name) if name else None
 
 
 def stop_commands(config: pytest.Config) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -196,6 +197,12 @@ def add_artifact(
 def artifacts(config: pytest.Config, run: str | None = None) -> list[tuple[str, Path | str]]:
     """Return ``(kind, location)`` of what was added for this run, or for the session, in order."""
     return list(config.stash.get(_ARTIFACTS, {}).get(run, ()))
+
+
+def step_summary_file() -> Path | None:
+    """Return the file whose Markdown GitHub shows on the step's page, None elsewhere."""
+    name = os.environ.get("GITHUB_STEP_SUMMARY")
+    return Path(name) if name else None
 
 
 def run_files(run: ReportedRun) -> Iterator[tuple[FileKind, Path]]:

@@ -1,20 +1,14 @@
-"""Write on the terminal: a header, a plan's preview, and a summary with all files written.
+"""Write on the terminal: a plan's preview, each run with its files, and at the end the answer.
 
-Close pytest's output with the answer: what came of the runs, why, and what to do first.
-
-Check the record of each run of a session for what is promised of it, once it is over.
-
-Show a few failures of each cause below pytest's heading, and count the others.
-
-pytest's own short summary names every one of them, and its count has all.
+The end says what came of the runs, why, and what to do first. Of each cause a few failures are
+shown below pytest's heading, the others counted: pytest's own short summary names all of them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
-from itertools import islice
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -22,30 +16,38 @@ import pytest
 
 from pytest_manifest.analysis.causes import EXAMPLES
 from pytest_manifest.bindings import OF_VERDICT
+from pytest_manifest.console import terminal_file
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.redaction.texts import redact
-from pytest_manifest.reporting import run_report, terminal_run
-from pytest_manifest.reporting.next_step import Command
-from pytest_manifest.reporting.run_statistics import summary_of
-from pytest_manifest.reporting.terminal_layout import Line, Sheet
-from pytest_manifest.schema.statuses import VerdictStatus
-from pytest_manifest.text import listed, plural, short, short_path
+from pytest_manifest.reporting.figures import (
+    BLANK,
+    NARROWEST,
+    Line,
+    Sheet,
+    comparison_lines,
+    comparison_phrase,
+    path_lines,
+    statistics_lines,
+    untold_lines,
+)
+from pytest_manifest.reporting.next_step import Command, how_to_go_on
+from pytest_manifest.reporting.run_report import PlanReport, RunReport, artifacts
+from pytest_manifest.reporting.summary import summary_of
+from pytest_manifest.schema import cost_text
+from pytest_manifest.schema.statuses import BAD, VerdictStatus, outcome
+from pytest_manifest.text import limits_phrase, listed, many, plural, short_path
+from pytest_manifest.verdict.explanation import counts_text
 
 if TYPE_CHECKING:
-    from pytest_manifest.ledger import Ledger
-    from pytest_manifest.manifest import Manifest
     from pytest_manifest.run import Run
-    from pytest_manifest.run.invariants import Violation
-    from pytest_manifest.schema.summary import SummaryCause
+    from pytest_manifest.schema.summary import RunSummary, SummaryCause, SummaryCost
 
 
 RUN_AGAIN = ("manifest_entry", "manifest_group")
 """Properties of reports by which a test is one of an entry, or of many."""
 
 
-def write_summary(
-    reporter: pytest.TerminalReporter, report: run_report.RunReport, plans: run_report.PlanReport
-) -> None:
+def write_summary(reporter: pytest.TerminalReporter, report: RunReport, plans: PlanReport) -> None:
     """Write how many failures were not shown, previews of what was planned, one block a run."""
     if hidden := show_repeated(reporter, report):
         failures = "1 more failure" if hidden == 1 else f"{hidden:,} more failures"
@@ -71,8 +73,6 @@ def write_summary(
     for notice in report.notices.take_new():
         reporter.write_line(f"note: {notice}", yellow=True)
     if report.runs:
-        from pytest_manifest.reporting.terminal_run import write_runs
-
         write_runs(reporter, report)
 
 
@@ -94,7 +94,7 @@ def rerun_notices(reporter: pytest.TerminalReporter) -> list[str]:
 
 
 def _write_previews(
-    reporter: pytest.TerminalReporter, report: run_report.RunReport, plans: run_report.PlanReport
+    reporter: pytest.TerminalReporter, report: RunReport, plans: PlanReport
 ) -> None:
     from pytest_manifest.planning import preview
 
@@ -113,76 +113,11 @@ def _write_previews(
             reporter.write_line(f"it would go to: {plans.stack()}")
 
 
-def _write_notes(
-    reporter: pytest.TerminalReporter, plans: run_report.PlanReport, plan: str
-) -> None:
+def _write_notes(reporter: pytest.TerminalReporter, plans: PlanReport, plan: str) -> None:
     """Write the planner's messages beside the preview."""
     notes: Sequence[str] = plans.notes.get(plan, ())
     for note in notes:
         reporter.write_line(f"  {redact(note)}")
-
-
-SHOWN: Final = 3
-"""Broken promises that the summary names; ``manifest check`` names all."""
-
-
-def check_record(report: run_report.RunReport, run: Run) -> None:
-    """Have the summary say whether the run's record is consistent; the session fails if not.
-
-    What is judged apart, by another manifest than the run's, is no record of it.
-    """
-    from pytest_manifest.run.audit import record_size
-
-    if run.ledger_path.parent != report.options.ledgers:
-        return
-    unchecked = report.writing("the run's record could not be checked", run, needed=False)
-    with unchecked, run.read() as ledger:
-        size = record_size(ledger)
-        broken, number = _violations(ledger, _manifest(ledger, run))
-        numbers = f"{plural(size.entries, 'entry')}, {plural(size.verdicts, 'verdict')}"
-        said = "consistent" if not number else plural(number, "contradiction")
-        run_report.add_artifact(report.config, "record", f"{said}: {numbers}", run.info.run)
-        if number:
-            report.lacks_artifacts = True
-            run.warnings.append(_warning(run, broken, number))
-
-
-def _violations(ledger: Ledger, manifest: Manifest) -> tuple[Sequence[Violation], int]:
-    """Return the first broken invariants, and how many there are.
-
-    The verdicts of this session are the judge's own: ``manifest check`` judges them again.
-    """
-    from pytest_manifest.run.invariants import broken_invariants
-
-    with closing(broken_invariants(ledger, manifest)) as found:
-        first = list(islice(found, SHOWN))
-        return first, len(first) + sum(1 for _ in found)
-
-
-def _manifest(ledger: Ledger, run: Run) -> Manifest:
-    """Return the manifest that the run was made of: the session's, or the copy beside the ledger.
-
-    What a change left as it was is in the copy alone.
-    """
-    from pytest_manifest.run.changes import kept_manifest
-
-    digest = ledger.info.read().sha256
-    if digest == run.manifest.sha256:
-        return run.manifest
-    return kept_manifest(run.ledger_path, digest) or run.manifest
-
-
-def _warning(run: Run, broken: Sequence[Violation], number: int) -> str:
-    named = "; ".join(
-        f"{one.promise}{f', entry {short(one.entry)}' if one.entry else ''}: {one.sentence}"
-        for one in broken
-    )
-    more = f" (and {number - len(broken)} more)" if number > len(broken) else ""
-    return (
-        f"the run's record is not consistent, so this session fails: {named}{more}; "
-        f"'manifest check {run.info.run}' names all of them; do not rely on the verdicts of these "
-        "entries, and report this"
-    )
 
 
 MOST: Final = 8
@@ -198,26 +133,26 @@ class _Found(NamedTuple):
     run: Run
 
 
-def write_closing(reporter: pytest.TerminalReporter, report: run_report.RunReport) -> None:
+def write_closing(reporter: pytest.TerminalReporter, report: RunReport) -> None:
     """Write the block, below pytest's own short summary; with ``-q`` a line a run."""
     if not report.runs:
         return
     if reporter.verbosity < 0:
-        terminal_run.write_runs_in_short(reporter, report)
+        write_runs_in_short(reporter, report)
         return
-    with terminal_run.reporting_faults(reporter, report.runs[0], report):
+    with reporting_faults(reporter, report.runs[0], report):
         counts, entries = _counts(report.runs)
         title, good = _title(report, counts, entries), counts["passed"] == entries
-        bad = terminal_run.has_failures(counts)
+        bad = has_failures(counts)
         reporter.write_sep("=", title, bold=True, red=bad, green=good, yellow=not (bad or good))
-        for line in closing_lines(report, terminal_run.sheet_of(reporter)):
-            terminal_run.write(reporter, line)
+        for line in closing_lines(report, sheet_of(reporter)):
+            write(reporter, line)
 
 
-def closing_lines(report: run_report.RunReport, sheet: Sheet) -> Iterator[Line]:
+def closing_lines(report: RunReport, sheet: Sheet) -> Iterator[Line]:
     """Yield what stands below the heading: at most MOST - 1 lines."""
     found = _causes(report)
-    steps = [line for run in report.runs for line in terminal_run.next_steps(run, report)]
+    steps = [line for run in report.runs for line in next_steps(run, report)]
     if found and not any(isinstance(line, Command) for line in steps):
         steps += _again(found[0].run, report)
     files = list(_files(report))
@@ -243,7 +178,7 @@ def _counts(runs: Sequence[Run]) -> tuple[Counter[VerdictStatus], int]:
     return counts, entries
 
 
-def _title(report: run_report.RunReport, counts: Counter[VerdictStatus], entries: int) -> str:
+def _title(report: RunReport, counts: Counter[VerdictStatus], entries: int) -> str:
     runs = report.runs
     what = plural(len(runs), "run")
     if len(runs) == 1:
@@ -254,7 +189,7 @@ def _title(report: run_report.RunReport, counts: Counter[VerdictStatus], entries
     return f"{what}: {', '.join(ends)} of {plural(entries, 'entry')}"
 
 
-def _causes(report: run_report.RunReport) -> list[_Found]:
+def _causes(report: RunReport) -> list[_Found]:
     """Return the causes of all runs, the largest first."""
     found: list[_Found] = []
     for run in report.runs:
@@ -285,7 +220,7 @@ def _examples(cause: SummaryCause) -> str:
     return ", ".join(cause.examples) + (f" and {more} more" if more else "")
 
 
-def _first(found: Sequence[_Found], report: run_report.RunReport, sheet: Sheet) -> Iterator[str]:
+def _first(found: Sequence[_Found], report: RunReport, sheet: Sheet) -> Iterator[str]:
     """Yield, in at most two lines, what to do first: what the largest cause's verdicts advise."""
     cause, run = found[0]
     if not cause.step:
@@ -297,14 +232,14 @@ def _first(found: Sequence[_Found], report: run_report.RunReport, sheet: Sheet) 
         label = " " * len(label)
 
 
-def entry_place(run: Run, entry: str, report: run_report.RunReport) -> str:
+def entry_place(run: Run, entry: str, report: RunReport) -> str:
     """Return where an entry stands: ``orders.jsonl:17``."""
     name = report.name_of(run)
     line = run.manifest.line_of(entry) if entry in run.manifest else None
     return name if line is None else f"{name}:{line}"
 
 
-def _again(run: Run, report: run_report.RunReport) -> Iterator[str]:
+def _again(run: Run, report: RunReport) -> Iterator[str]:
     """Yield the command that runs again what failed, where pytest remembers that."""
     if not report.config.pluginmanager.has_plugin("lfplugin"):
         return
@@ -316,13 +251,13 @@ def _again(run: Run, report: run_report.RunReport) -> Iterator[str]:
     yield f"  to run these again: pytest --manifest={name}{part} --lf{stack}"
 
 
-def _files(report: run_report.RunReport) -> Iterator[str]:
+def _files(report: RunReport) -> Iterator[str]:
     """Yield where page and ledger are."""
     root = report.options.root
     pages = [
         short_path(location, root) if isinstance(location, Path) else location
         for run in report.runs
-        for kind, location in run_report.artifacts(report.config, run.info.run)
+        for kind, location in artifacts(report.config, run.info.run)
         if kind == _PAGE
     ]
     ledgers = [short_path(run.ledger_path, root) for run in report.runs]
@@ -339,7 +274,7 @@ _WITHOUT_CAUSE: Final = (None, "pending")
 _ALL: Final = pytest.StashKey[dict[str, list[object]]]()
 
 
-def hide_repeated(reporter: pytest.TerminalReporter, report: run_report.RunReport) -> None:
+def hide_repeated(reporter: pytest.TerminalReporter, report: RunReport) -> None:
     """Leave pytest the failures of those entries that the causes name, until they are shown."""
     config = report.config
     if not report.runs or reporter.verbosity > 0 or config.option.tbstyle in _WITHOUT_TEXT:
@@ -363,7 +298,7 @@ def hide_repeated(reporter: pytest.TerminalReporter, report: run_report.RunRepor
             hidden[kind], reporter.stats[kind] = every, few
 
 
-def show_repeated(reporter: pytest.TerminalReporter, report: run_report.RunReport) -> int:
+def show_repeated(reporter: pytest.TerminalReporter, report: RunReport) -> int:
     """Give pytest all failures back; return how many were hidden."""
     number = 0
     hidden = report.config.stash.get(_ALL, {})
@@ -395,3 +330,216 @@ def entry_of(rows: Sequence[tuple[str, object]]) -> tuple[str, str]:
     """Return run and entry of a test, by its properties."""
     found = dict(rows)
     return str(found.get("manifest_run", "")), str(found.get("manifest_entry", ""))
+
+
+# A run
+
+
+_RUNS_SHOWN: Final = 3
+
+
+def write_runs(reporter: pytest.TerminalReporter, report: RunReport) -> None:
+    """Write one block a run, then the files and addresses of the whole session."""
+    sheet = sheet_of(reporter)
+    for run in report.runs:
+        with reporting_faults(reporter, run, report):
+            for line in _run_lines(run, report, sheet):
+                write(reporter, line)
+    for kind, location in artifacts(report.config):
+        reporter.write_line(_artifact_line(kind, location, report.options.root))
+
+
+def write_runs_in_short(reporter: pytest.TerminalReporter, report: RunReport) -> None:
+    """Write with ``-q`` one line a run, and what the user must know."""
+    for run in report.runs:
+        with reporting_faults(reporter, run, report):
+            steps = next_steps(run, report)
+            for line in (run_line(run, report), *warnings_of(run), *steps):
+                reporter.write_line(line)
+
+
+def has_failures(statuses: Iterable[VerdictStatus]) -> bool:
+    """Return whether any of these verdicts is a failure, or an error."""
+    return any(outcome(one) in BAD for one in statuses)
+
+
+def write(reporter: pytest.TerminalReporter, line: Line) -> None:
+    """Write a line in its colours."""
+    text, bold, red, yellow, green = line
+    reporter.write_line(text, bold=bold, red=red, yellow=yellow, green=green)
+
+
+@contextmanager
+def reporting_faults(
+    reporter: pytest.TerminalReporter, run: Run, report: RunReport
+) -> Iterator[None]:
+    """Report a ledger that cannot be read in a line, so that session and other blocks go on."""
+    try:
+        yield
+    except ManifestToolError as error:
+        rest = f"the rest of what is known of run {run.info.run} is not known: {error}"
+        reporter.write_line(f"{report.name_of(run)}: {rest}", red=True)
+
+
+def sheet_of(reporter: pytest.TerminalReporter) -> Sheet:
+    """Return the width and the abilities of pytest's terminal."""
+    file = terminal_file(reporter.config)
+    encoding = (getattr(file, "encoding", None) or "").lower().replace("-", "")
+    return Sheet(
+        width=max(reporter.config.get_terminal_writer().fullwidth, NARROWEST),
+        terminal=file.isatty(),
+        rich=file.isatty() and encoding == "utf8",
+        all=reporter.verbosity > 0,
+    )
+
+
+def _run_lines(run: Run, report: RunReport, sheet: Sheet) -> Iterator[Line]:
+    """Yield a run's lines: its verdicts, statistics, next steps and files."""
+    try:
+        yield from _figures(run, summary_of(run, report.config), report, sheet)
+    except ManifestToolError as error:
+        yield Line(f"{report.name_of(run)}: run {run.info.run}", bold=True)
+        yield Line(f"  it has no figures: {error}", yellow=True)
+    for text in warnings_of(run):
+        yield from map(Line, whole(text, sheet))
+    if len(report.runs) > 1:  # what is to be done about one run stands at the very end
+        for text in next_steps(run, report):
+            yield from map(Line, whole(text, sheet))
+    yield from map(Line, _artifact_lines(run, report))
+
+
+def _figures(run: Run, summary: RunSummary, report: RunReport, sheet: Sheet) -> Iterator[Line]:
+    """Yield a run's verdicts, its statistics, and its comparison with an earlier one."""
+    found = summary.statistics
+    with run.read() as ledger:
+        reasons = ledger.attempts.reasons()
+    good, bad = found.verdicts.get("passed", 0) == found.entries, has_failures(found.verdicts)
+    for line in whole(_heading(summary, report.name_of(run)), sheet):
+        yield Line(line, bold=True, red=bad, green=good, yellow=not (bad or good))
+    if found.reused:
+        runs = [f"run {name} ({count})" for name, count in found.reused.items()]
+        entries = plural(sum(found.reused.values()), "entry")
+        text = f"  {entries} reused from {listed(runs, _RUNS_SHOWN)}"
+        yield from map(Line, whole(text, sheet))
+    again = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+    limits = limits_phrase(summary.run.key_limits)
+    for text in (_cost(summary.cost), limits, again and f"further sendings: {again}"):
+        if text:
+            yield Line(f"  {text}")
+    for text in untold_lines(found.descendants, found.entries):
+        yield from map(Line, whole(text, sheet))
+    lines = list(statistics_lines(found, sheet))
+    if path := list(path_lines(found.descendants, sheet)):
+        lines += [BLANK, *path]
+    if summary.comparison is not None:
+        lines += [BLANK, *comparison_lines(summary.comparison, sheet)]
+    yield from lines
+    if BLANK in lines:
+        yield BLANK
+
+
+def whole(text: str, sheet: Sheet) -> Iterator[str]:
+    """Yield a message's lines, wrapped between words on a terminal; a command stays on one line."""
+    if sheet.terminal and ": pytest --" not in text:
+        indent = len(text) - len(text.lstrip())
+        yield from sheet.wrapped(text, indent=indent, hanging=2)
+    else:
+        yield text
+
+
+def warnings_of(run: Run) -> Iterator[str]:
+    """Yield what the user must know, also with ``-q``: corrections, warnings, why it gave up."""
+    for correction in run.corrections:
+        verdict = correction.verdict
+        yield (
+            f"  {verdict.entry!r} was {correction.before} at first and is {verdict.verdict}: "
+            f"{verdict.sentence}"
+        )
+    for warning in run.warnings:
+        yield f"  {warning}"
+    if run.error is not None:
+        yield f"  the run gave up: {run.error}"
+
+
+def next_steps(run: Run, report: RunReport) -> Iterator[str]:
+    """Yield what is left to do, also with ``-q``: the commands by which to go on."""
+    from pytest_manifest.ledger import OVER_BUDGET
+
+    name = report.name_of(run)
+    with run.read() as ledger:
+        counts, sending = ledger.verdicts.counts(), ledger.attempts.send_states()
+        left = ledger.attempts.count_entries() - sum(counts.values())
+        status, over_budget = ledger.info.status, ledger.info.get_meta(OVER_BUDGET)
+        merged, shard = ledger.info.merged(), ledger.info.shard()
+    if status == "running":  # its pytest has ended without recording it
+        status = "stopped" if run.info.is_private else "detached"
+    if merged:  # it cannot be resumed itself
+        if status != "finished" or left:
+            yield (
+                "  to complete it: go on with the unfinished runs that it was merged of, each with "
+                "--manifest-resume and its --manifest-shard, then merge again"
+            )
+        return
+    unsent, not_run = sending.get("planned", 0), sending.get("withdrawn", 0)
+    blocked = counts.get("skipped", 0) > 0 or (counts.get("timed_out", 0) > 0 < unsent + not_run)
+    resume = "--manifest-resume --manifest-budget=MORE" if over_budget else "--manifest-resume"
+    if shard is not None:
+        name = f"{name} --manifest-shard={shard}"
+    for one in how_to_go_on(run, name, status, unsent, left, blocked=blocked, resume=resume):
+        is_command = isinstance(one, Command)
+        yield Command(one + report.options.stack_arguments) if is_command else one
+
+
+def _heading(summary: RunSummary, name: str) -> str:
+    found, run = summary.statistics, summary.run
+    verdicts = ", ".join(f"{n} {kind}" for kind, n in sorted(found.verdicts.items()) if n)
+    if reused := sum(found.reused.values()):
+        verdicts += f" ({reused} reused)"
+    trees = found.descendants
+    started = f"; {counts_text(trees.statuses)}" if trees.number else ""
+    origin = f", shard {run.shard.replace('/', ' of ')}" if run.shard else ""
+    if run.merged:
+        origin = f", merged of {plural(len(run.merged), 'run')}"
+    entries = many(found.entries, "entry")
+    return f"{name}: run {run.run}{origin}, {entries}: {verdicts or 'none yet'}{started}"
+
+
+def run_line(run: Run, report: RunReport) -> str:
+    """Return the line that stands for a run with ``-q``."""
+    summary = summary_of(run, report.config)
+    more = ""
+    if summary.comparison is not None:
+        more = f"; {comparison_phrase(summary.comparison)}"
+    return _heading(summary, report.name_of(run)) + more
+
+
+def _cost(cost: SummaryCost) -> str:
+    """Return what the run has cost; "" unless a receipt reports a cost or it had a budget."""
+    limit = "" if cost.budget is None else f" of a budget of {cost_text(cost.budget)}"
+    if cost.total is not None:
+        return f"cost {cost_text(cost.total)}{limit}"
+    return f"cost not known, as no receipt has one:{limit}" if limit else ""
+
+
+def _artifact_lines(run: Run, report: RunReport) -> Iterator[str]:
+    """Yield the lines that name the run's files and addresses."""
+    root = report.options.root
+    if run.ledger_path.parent != report.options.ledgers:
+        yield "  judged apart: what the run itself has kept stays as it was"
+    else:
+        yield _artifact_line("ledger", run.ledger_path, root)
+        yield _artifact_line("receipts", run.files.receipts, root)
+        yield _artifact_line("log", run.files.log, root)
+        logs = run.files.worker_logs()
+        if len(logs) > 1:
+            every = short_path(run.files.worker_logs_pattern, root)
+            yield f"  workers   {every} ({len(logs)} files)"
+        else:
+            yield from (_artifact_line("worker", log, root) for log in logs)
+    for kind, location in artifacts(report.config, run.info.run):
+        yield _artifact_line(kind, location, root)
+
+
+def _artifact_line(kind: str, location: Path | str, root: Path) -> str:
+    shown = short_path(location, root) if isinstance(location, Path) else location
+    return f"  {kind:<8}  {shown}"

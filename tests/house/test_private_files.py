@@ -24,7 +24,7 @@ ALLOWED = {
     "plugin/option_conflicts.py": "the folder of pytest's own report; a file that exists",
     "processes.py": "locks, mode 0600",
     "reporting/allure/hooks.py": "the folder of allure-pytest, which has made it",
-    "reporting/summary_files.py": "GitHub's file of a step, which it has made",
+    "reporting/summary.py": "GitHub's file of a step, which it has made",
     "signing.py": "a private key, mode 0600 from the first, and a public one",
     "stack/state.py": "mode 0600 in the private runtime folder",
     "stack/services.py": "logs, mode 0600, in a folder of mkdtemp()",

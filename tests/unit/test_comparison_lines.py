@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from pytest_manifest.analysis.comparison import compare
 from pytest_manifest.analysis.records import EntryRecord
-from pytest_manifest.reporting.terminal_layout import Sheet
-from pytest_manifest.reporting.terminal_statistics import comparison_lines, comparison_phrase
+from pytest_manifest.reporting.figures import Sheet, comparison_lines, comparison_phrase
 from pytest_manifest.schema.summary import SummaryComparison
 from tests.unit.analysis_support import attempt, record, timed
 

@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from pytest_manifest.reporting import summary_files
+from pytest_manifest.reporting import summary
 from pytest_manifest.run import Run
 from pytest_manifest.urls import StackAddress
 
@@ -16,7 +16,7 @@ from pytest_manifest.urls import StackAddress
 def address(*, is_private: bool = False, flower: str = "") -> str | None:
     """What is said of a run on such a stack."""
     stack = StackAddress("redis://b", "redis://b", None, is_private, flower_url=flower)
-    return summary_files._flower(cast("Run", SimpleNamespace(address=stack)))
+    return summary._flower(cast("Run", SimpleNamespace(address=stack)))
 
 
 def test_flower_is_named_where_somebody_says_where_it_is(

@@ -6,8 +6,7 @@ import pytest
 
 from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.analysis.statistics import statistics
-from pytest_manifest.reporting.terminal_layout import Sheet
-from pytest_manifest.reporting.terminal_statistics import statistics_lines
+from pytest_manifest.reporting.figures import Sheet, statistics_lines
 from pytest_manifest.schema import Mismatch
 from pytest_manifest.text import cells
 from tests.unit.analysis_support import INFO, attempt, error, record

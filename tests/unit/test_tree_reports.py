@@ -10,8 +10,8 @@ from pydantic_core import from_json
 
 from pytest_manifest.ledger import StoredVerdict
 from pytest_manifest.plugin.outcome import properties_of
-from pytest_manifest.reporting import descendants
-from pytest_manifest.reporting.terminal_layout import Sheet
+from pytest_manifest.reporting import descendants, figures
+from pytest_manifest.reporting.figures import Sheet
 from pytest_manifest.schema import Entry, Mismatch, Verdict, VerdictStatus
 from pytest_manifest.verdict import brief, explain
 from pytest_manifest.verdict.reasons import Said
@@ -142,13 +142,13 @@ def test_a_job_that_started_nothing_costs_no_query(trees: Trees) -> None:
 def test_one_line_says_of_how_many_entries_they_are_not_known(trees: Trees) -> None:
     """With the reasons; none where all are known."""
     trees.entry("a")
-    assert list(descendants.untold_lines(descendants.read_trees(trees.ledger), 1)) == []
+    assert list(figures.untold_lines(descendants.read_trees(trees.ledger), 1)) == []
     trees.entry("b", source="backend", children=None)
-    assert list(descendants.untold_lines(descendants.read_trees(trees.ledger), 2)) == [
+    assert list(figures.untold_lines(descendants.read_trees(trees.ledger), 2)) == [
         "  descendants: not known of 1 of 2 entries (their workers send no receipts)"
     ]
     trees.entry("c", children=None)
-    (line,) = descendants.untold_lines(descendants.read_trees(trees.ledger), 3)
+    (line,) = figures.untold_lines(descendants.read_trees(trees.ledger), 3)
     said = "(1: their workers report nothing of them, 1: their workers send no receipts)"
     assert line == f"  descendants: not known of 2 of 3 entries {said}"
 
@@ -157,7 +157,7 @@ def test_the_slowest_path_is_a_table(trees: Trees) -> None:
     """How long each waited, when it began, and how long it ran; and how to read that."""
     failed(trees)
     lines = [
-        line.text for line in descendants.path_lines(descendants.read_trees(trees.ledger), Sheet())
+        line.text for line in figures.path_lines(descendants.read_trees(trees.ledger), Sheet())
     ]
     assert lines == [
         "  slowest tree: a, 3.000 s from its job's start to its last descendant's end",
@@ -169,7 +169,7 @@ def test_the_slowest_path_is_a_table(trees: Trees) -> None:
     ]
     slowest = descendants.read_trees(trees.ledger).slowest
     assert slowest is not None
-    assert descendants.path_text(slowest) == "t -> task.c1 -> task.c2"
+    assert figures.path_text(slowest) == "t -> task.c1 -> task.c2"
 
 
 def test_a_long_path_is_cut_in_its_middle(trees: Trees) -> None:
@@ -179,7 +179,7 @@ def test_a_long_path_is_cut_in_its_middle(trees: Trees) -> None:
         trees.child(root, f"c{number}", parent, received=times(number + 1, number + 2))
         parent = f"c{number}"
     found = descendants.read_trees(trees.ledger)
-    lines = [line.text.strip().split("  ")[0] for line in descendants.path_lines(found, Sheet())]
+    lines = [line.text.strip().split("  ")[0] for line in figures.path_lines(found, Sheet())]
     assert lines[3:] == [
         *("t", "task.c0", "task.c1", "task.c2", "task.c3", "task.c4", "... 9 more ..."),
         *("task.c14", "task.c15", "task.c16", "task.c17", "task.c18", "task.c19"),

@@ -28,7 +28,7 @@ from pytest_manifest.reporting.run_page import documents
 from pytest_manifest.reporting.run_page.columns import Columns, TreeColumns, TreeSource, trees_of
 from pytest_manifest.reporting.run_page.sections import section_documents
 from pytest_manifest.reporting.run_report import RunReport, add_artifact
-from pytest_manifest.reporting.run_statistics import comparison_or_last, records_of, summary_of
+from pytest_manifest.reporting.summary import comparison_or_last, records_of, summary_of
 from pytest_manifest.schema.statuses import STATUSES
 from pytest_manifest.schema.summary import RunSummary, SummaryComparison
 from pytest_manifest.text import pictured, short_path

@@ -1,18 +1,24 @@
-"""Show a run's statistics, and its comparison with another run, in the terminal."""
+"""Lay out figures for a terminal of any width: of a run, its trees, its comparison with another."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from pytest_manifest.reporting.terminal_layout import BLANK, Line, Sheet, table_lines
+from pytest_manifest.reporting.descendants import ENDS_SHOWN, NOT_KNOWN
 from pytest_manifest.schema import cost_text
 from pytest_manifest.text import (
     cells,
+    cut,
     duration,
+    fitting,
     job_rate,
+    many,
     one_line,
     plural,
+    printable,
     rate_text,
     seconds_cell,
 )
@@ -22,13 +28,103 @@ if TYPE_CHECKING:
         SummaryCause,
         SummaryChange,
         SummaryComparison,
+        SummaryDescendants,
         SummaryEntry,
         SummarySpread,
         SummaryStatistics,
         SummaryTask,
         SummaryTimeChange,
+        SummaryTree,
     )
 
+NARROWEST = 40
+
+
+class Line(NamedTuple):
+    """A line of text, with its colours where the terminal shows any."""
+
+    text: str
+    bold: bool = False
+    red: bool = False
+    yellow: bool = False
+    green: bool = False
+
+
+BLANK = Line("")
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """The width and the abilities of a terminal or file.
+
+    ``width``: in columns; ``terminal``: it is one; ``rich``: it shows more than ASCII; ``all``: the
+    user wants everything (``-v``).
+    """
+
+    width: int = 80
+    terminal: bool = False
+    rich: bool = False
+    all: bool = False
+
+    def cut(self, text: str, width: int) -> str:
+        """Return foreign text on one line of at most so many columns, its middle left out."""
+        ellipsis = "\u2026" if self.rich else "..."
+        return cut(one_line(text), max(width, len(ellipsis) + 2), ellipsis)
+
+    def in_two_lines(self, text: str, width: int) -> Iterator[str]:
+        """Yield foreign text in at most two lines; the middle of the second is left out."""
+        text = one_line(text)
+        head = fitting(text, width)
+        if head == text:
+            yield text
+            return
+        space = head.rfind(" ")
+        head = head[:space] if space > len(head) // 2 else head
+        yield head
+        yield self.cut(text[len(head) :].lstrip(), width)
+
+    def wrapped(self, text: str, *, indent: int, hanging: int = 0) -> Iterator[str]:
+        """Yield a text in lines; ``hanging``: further columns before all but the first."""
+        left = " " * indent
+        room = max(self.width, NARROWEST) - indent
+        rest = one_line(text)
+        while cells(rest) > room:
+            head = fitting(rest, room)
+            space = f"{head}{rest[len(head)]}".rfind(" ")
+            head = head[:space] if space > 0 else head
+            yield left + head
+            rest = rest[len(head) :].lstrip()
+            left, room = " " * (indent + hanging), max(self.width, NARROWEST) - indent - hanging
+        yield left + rest
+
+
+def table_lines(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], sheet: Sheet, *, indent: int = 2
+) -> Iterator[Line]:
+    """Yield rows below their columns' names, where those have any; long cells are folded.
+
+    A column whose name begins with ``#`` is aligned right.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    heads = [name.removeprefix("#") for name in columns]
+    table = Table(box=None, pad_edge=False, show_header=any(heads))
+    for name, head in zip(columns, heads, strict=True):
+        right = name.startswith("#")
+        side: Literal["left", "right"] = "right" if right else "left"
+        table.add_column(head, justify=side, no_wrap=right, overflow="fold", header_style="none")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    file = io.StringIO()
+    console = Console(width=sheet.width - indent, file=file, color_system=None)
+    console.print(table, highlight=False)
+    for number, line in enumerate(file.getvalue().splitlines()):
+        yield Line(f"{' ' * indent}{line}".rstrip(), bold=number == 0 and any(heads))
+
+
+# A run
 
 FEW = 20
 """Entries from which statistics are shown without ``-v``: of fewer, the end says everything."""
@@ -77,6 +173,7 @@ def duration_phrase(stats: SummaryStatistics) -> str:
 # By task
 
 _LONGEST = 60
+"""Columns of a task's name."""
 _COUNTS: Mapping[str, Callable[[SummaryTask], int]] = {
     "count": lambda row: row.count,
     "passed": lambda row: row.passed,
@@ -279,3 +376,60 @@ def _cost(found: SummaryComparison) -> Iterator[Line]:
     texts = ["not known" if cost is None else cost_text(cost) for cost in (before, after)]
     change = f" ({after / before - 1:+.0%})" if before and after is not None else ""
     yield Line(f"    cost {texts[0]} -> {texts[1]}{change}")
+
+
+# Trees
+
+_TIMES: Final = ("#waited, s", "#began, s", "#ran, s")
+_HOW_TO_READ: Final = "critical path: each task was sent by the one above it, waited, and ran"
+_REASONS: Final[Mapping[str, str]] = {
+    "stock": "their workers send no receipts",
+    "older": "their workers report nothing of them",
+    "fewer": "their workers did not report all",
+    "silent": "workers of their descendants report nothing of what these start",
+}
+
+
+def untold_lines(trees: SummaryDescendants, entries: int) -> Iterator[str]:
+    """Yield the line on entries of which the descendants are not known."""
+    if trees.not_known:
+        reasons = ", ".join(
+            _REASONS[one] if len(trees.reasons) == 1 else f"{count:,}: {_REASONS[one]}"
+            for one, count in sorted(trees.reasons.items())
+        )
+        of = f"{trees.not_known:,} of {many(entries, 'entry')}"
+        yield f"  descendants: {NOT_KNOWN} of {of} ({reasons})"
+
+
+def path_lines(trees: SummaryDescendants, sheet: Sheet) -> Iterator[Line]:
+    """Yield the slowest tree's path: its job, and each task down to what ended last."""
+    slowest = trees.slowest
+    if slowest is None:
+        return
+    name = sheet.cut(slowest.entry, sheet.width // 2)
+    for text in sheet.wrapped(slowest_phrase(slowest, name), indent=2, hanging=2):
+        yield Line(text, bold=True)
+    yield from map(Line, sheet.wrapped(_HOW_TO_READ, indent=4))
+    rows = []
+    for step in slowest.path:
+        failed = "" if step.status in (None, "passed") else f" ({step.status})"
+        times = step.wait, step.start, step.runtime
+        cells = ("-" if one is None else seconds_cell(one) for one in times)
+        rows.append([f"{sheet.cut(step.task, _LONGEST)}{failed}", *cells])
+    if slowest.left_out:
+        rows.insert(ENDS_SHOWN, [f"... {slowest.left_out:,} more ...", "", "", ""])
+    yield from table_lines(["task", *_TIMES], rows, sheet, indent=4)
+
+
+def slowest_phrase(slowest: SummaryTree, name: str) -> str:
+    """Return which entry's tree took longest, by the entry's name, and how long, from what on."""
+    took = f"{seconds_cell(slowest.seconds)} s"
+    return f"slowest tree: {name}, {took} from its job's start to its last descendant's end"
+
+
+def path_text(slowest: SummaryTree) -> str:
+    """Return the slowest tree's path on one line, like ``jobs.a -> jobs.b``."""
+    names = [printable(step.task) for step in slowest.path]
+    if slowest.left_out:
+        names.insert(ENDS_SHOWN, f"... {slowest.left_out:,} more ...")
+    return " -> ".join(names)

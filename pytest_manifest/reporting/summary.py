@@ -1,0 +1,458 @@
+"""Make a run's summary and comparison once a session, check its record, and write its summary.
+
+All is made in one pass over the records of its entries, however many reports use it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Final, Literal, get_args
+
+import pytest
+from pydantic_core import to_json
+
+from pytest_manifest.analysis.records import EntryRecord, summary_fields
+from pytest_manifest.errors import ManifestError, ManifestToolError, StackError
+from pytest_manifest.files import FILE_MODE, append, folder_of, write_whole
+from pytest_manifest.ledger import BUDGET, OVER_BUDGET, Ledger, find_runs
+from pytest_manifest.ledger.run_info import ACCEPTED
+from pytest_manifest.manifest.writer import atomic_file
+from pytest_manifest.redaction.texts import redact_url
+from pytest_manifest.reporting.run_report import (
+    REPORT_KEY,
+    ReportedRun,
+    RunReport,
+    add_artifact,
+    run_files,
+    step_summary_file,
+)
+from pytest_manifest.schema.summary import (
+    RunSummary,
+    SummaryComparison,
+    SummaryCost,
+    SummaryFile,
+    SummaryRun,
+)
+from pytest_manifest.text import plural, short, short_path
+
+if TYPE_CHECKING:
+    from pytest_manifest.manifest import Manifest
+    from pytest_manifest.run import Run
+    from pytest_manifest.run.invariants import Violation
+
+_SUMMARIES: Final = pytest.StashKey[dict[Path, RunSummary]]()
+_COMPARISONS: Final = pytest.StashKey[dict[Path, SummaryComparison | None]]()
+
+
+def summary_of(
+    run: Run, config: pytest.Config, take: Callable[[EntryRecord], object] | None = None
+) -> RunSummary:
+    """Return the summary of a run that is over, but its entries; made once a session.
+
+    ``take`` is called with the record of each entry on the way, which makes the summary anew.
+    Raises LedgerError or ManifestError if ledger or manifest cannot be read.
+    """
+    known = config.stash.setdefault(_SUMMARIES, {})
+    if take is not None or run.ledger_path not in known:
+        with records_of(run) as records:
+            root, found = config.stash[REPORT_KEY].options.root, comparison_of(run, config)
+            known[run.ledger_path] = make_summary(run, records, root, found, take)
+    return known[run.ledger_path]
+
+
+def make_summary(
+    run: ReportedRun,
+    records: Iterable[EntryRecord],
+    root: Path,
+    comparison: SummaryComparison | None = None,
+    take: Callable[[EntryRecord], object] | None = None,
+) -> RunSummary:
+    """Make the summary of a run in one pass over its records. Raises LedgerError."""
+    from pytest_manifest.analysis.statistics import statistics
+    from pytest_manifest.reporting.descendants import read_trees
+
+    def noted() -> Iterator[EntryRecord]:
+        for record in records:
+            if take is not None:
+                take(record)
+            yield record
+
+    with run.read() as ledger:
+        parts, tree_end = ledger.info.segments(), ledger.trees.last_end()
+        found = statistics(noted(), run.info, parts, tree_end, read_trees(ledger))
+        budget = ledger.info.get_meta(BUDGET)
+        return RunSummary(
+            run=_run(run, ledger, root),
+            statistics=found,
+            cost=SummaryCost(
+                total=found.cost,
+                budget=float(budget) if budget else None,
+                over_budget=bool(ledger.info.get_meta(OVER_BUDGET)),
+            ),
+            comparison=comparison,
+            files=list(_files(run, root)),
+        )
+
+
+@dataclass(frozen=True)
+class RunEntries:
+    """The record of each entry of a run, in the manifest's order, read anew by each iteration."""
+
+    run: Run
+
+    def __iter__(self) -> Iterator[EntryRecord]:
+        """Read the records. Raises LedgerError or ManifestError."""
+        with records_of(self.run) as records:
+            yield from records
+
+
+def comparison_of(run: Run, config: pytest.Config) -> SummaryComparison | None:
+    """Compare a run that is over with the one that ``--manifest-compare`` names.
+
+    Returns None if the option was not given, or if the runs could not be compared: then the reason
+    is among the run's warnings.
+    """
+    report = config.stash[REPORT_KEY]
+    known = config.stash.setdefault(_COMPARISONS, {})
+    if run.ledger_path not in known:
+        known[run.ledger_path] = None
+        try:
+            known[run.ledger_path] = _compare(run, report)
+        except ManifestToolError as error:
+            run.warnings.append(f"it was not compared with an earlier run: {error}")
+    return known[run.ledger_path]
+
+
+def comparison_or_last(run: Run, config: pytest.Config) -> SummaryComparison | None:
+    """Compare as ``--manifest-compare`` asks, without it with the last run of the manifest, if any.
+
+    Raises LedgerError or ManifestError if that one cannot be read.
+    """
+    report = config.stash[REPORT_KEY]
+    if report.options.compare is not None:
+        return comparison_of(run, config)
+    earlier = _last(run, report.options.ledgers)
+    return None if earlier is None else _compare_with(earlier, run)
+
+
+@contextmanager
+def records_of(run: Run) -> Iterator[Iterator[EntryRecord]]:
+    """Open the run's records. Raises ManifestError or LedgerError."""
+    from pytest_manifest.analysis.reading import read_records
+
+    with run.read() as ledger, closing(read_records(ledger, _readable(run))) as records:
+        yield records
+
+
+def _readable(run: Run) -> Manifest:
+    """Return the run's manifest, its own copy if the file has changed.
+
+    Raises ManifestError if there is no copy.
+    """
+    from pytest_manifest.run.changes import kept_manifest
+
+    try:
+        next(iter(run.manifest), None)
+    except ManifestError:
+        kept = kept_manifest(run.ledger_path, run.manifest.sha256)
+        if kept is None:
+            raise
+        return kept
+    return run.manifest
+
+
+def _compare(run: Run, report: RunReport) -> SummaryComparison | None:
+    """Compare with the run that the option names; None, with a warning of the run, if not."""
+    path = report.options.compare
+    if path is None:
+        return None
+    earlier = path if isinstance(path, Path) else _last(run, report.options.ledgers)
+    if earlier is None:
+        run.warnings.append(f"there is no earlier run of {report.name_of(run)} to compare with")
+    elif earlier.stem == run.info.run:
+        run.warnings.append(f"run {run.info.run} was not compared with itself")
+    else:
+        return _compare_with(earlier, run)
+    return None
+
+
+def _compare_with(path: Path, run: Run) -> SummaryComparison:
+    """Compare with the run of this ledger, by its manifest: its copy, else its file, else ours."""
+    from pytest_manifest.analysis.comparison import compare_ledgers
+    from pytest_manifest.manifest import read_manifest
+    from pytest_manifest.run.changes import kept_manifest
+
+    with Ledger.open(path) as before, run.read() as after:
+        info = before.info.read()
+        manifest = kept_manifest(path, info.sha256)
+        if manifest is None and info.manifest != run.manifest.path.resolve():
+            with contextlib.suppress(ManifestError):
+                manifest = read_manifest(info.manifest)
+        return compare_ledgers(before, manifest or run.manifest, after, _readable(run))
+
+
+def _last(run: Run, folder: Path) -> Path | None:
+    """Return the ledger of the newest earlier run of the same manifest that has verdicts."""
+    paths = {run.manifest.path.resolve(), run.info.manifest}
+    known = {path for path in paths for path in find_runs(folder, path)}
+    known.update(find_runs(folder, sha256=run.info.sha256))
+    earlier: list[tuple[tuple[int, datetime], Path]] = []
+    with run.read() as ledger:
+        shard = ledger.info.shard()
+    for path in known:
+        with Ledger.open(path) as ledger:
+            info = ledger.info.read()
+            if ledger.info.shard() not in (None, shard):
+                continue  # it has run other entries
+            if path != run.ledger_path and info.age < run.info.age and ledger.verdicts.counts():
+                earlier.append((info.age, path))
+    return max(earlier)[1] if earlier else None
+
+
+def _run(run: ReportedRun, ledger: Ledger, root: Path) -> SummaryRun:
+    info, shard = run.info, ledger.info.shard()
+    return SummaryRun(
+        run=info.run,
+        manifest=short_path(run.manifest.path, root),
+        manifest_sha256=info.sha256,
+        workflow=info.workflow,
+        mode=info.mode,
+        shard=None if shard is None else str(shard),
+        merged=list(ledger.info.merged()),
+        key_limits=dict(ledger.info.key_limits()),
+        created_at=info.created_at,
+        status=ledger.info.status,
+        error=None if run.error is None else str(run.error),
+        findings=list(run.warnings),
+        accepted=sorted(ledger.info.texts(ACCEPTED)),
+        broker=info.broker,
+        backend=info.backend,
+        owned=info.is_private,
+        version=version("pytest-celery-manifest"),
+    )
+
+
+def _sha256(file: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _files(run: ReportedRun, root: Path) -> Iterator[SummaryFile]:
+    for kind, path in run_files(run):
+        with path.open("rb") as file:
+            # Ledger and log are written to until the session ends, and by later audits.
+            growing = kind in ("ledger", "log")
+            digest = None if growing else _sha256(file)
+        size = path.stat().st_size
+        yield SummaryFile(kind=kind, path=short_path(path, root), bytes=size, sha256=digest)
+
+
+# The check of a record
+
+SHOWN: Final = 3
+"""Broken promises that the summary names; ``manifest check`` names all."""
+
+
+def check_record(report: RunReport, run: Run) -> None:
+    """Have the summary say whether the run's record is consistent; the session fails if not.
+
+    What is judged apart, by another manifest than the run's, is no record of it.
+    """
+    from pytest_manifest.run.audit import record_size
+
+    if run.ledger_path.parent != report.options.ledgers:
+        return
+    unchecked = report.writing("the run's record could not be checked", run, needed=False)
+    with unchecked, run.read() as ledger:
+        size = record_size(ledger)
+        broken, number = _violations(ledger, _manifest(ledger, run))
+        numbers = f"{plural(size.entries, 'entry')}, {plural(size.verdicts, 'verdict')}"
+        said = "consistent" if not number else plural(number, "contradiction")
+        add_artifact(report.config, "record", f"{said}: {numbers}", run.info.run)
+        if number:
+            report.lacks_artifacts = True
+            run.warnings.append(_warning(run, broken, number))
+
+
+def _violations(ledger: Ledger, manifest: Manifest) -> tuple[Sequence[Violation], int]:
+    """Return the first broken invariants, and how many there are.
+
+    The verdicts of this session are the judge's own: ``manifest check`` judges them again.
+    """
+    from pytest_manifest.run.invariants import broken_invariants
+
+    with closing(broken_invariants(ledger, manifest)) as found:
+        first = list(islice(found, SHOWN))
+        return first, len(first) + sum(1 for _ in found)
+
+
+def _manifest(ledger: Ledger, run: Run) -> Manifest:
+    """Return the manifest that the run was made of: the session's, or the copy beside the ledger.
+
+    What a change left as it was is in the copy alone.
+    """
+    from pytest_manifest.run.changes import kept_manifest
+
+    digest = ledger.info.read().sha256
+    if digest == run.manifest.sha256:
+        return run.manifest
+    return kept_manifest(run.ledger_path, digest) or run.manifest
+
+
+def _warning(run: Run, broken: Sequence[Violation], number: int) -> str:
+    named = "; ".join(
+        f"{one.promise}{f', entry {short(one.entry)}' if one.entry else ''}: {one.sentence}"
+        for one in broken
+    )
+    more = f" (and {number - len(broken)} more)" if number > len(broken) else ""
+    return (
+        f"the run's record is not consistent, so this session fails: {named}{more}; "
+        f"'manifest check {run.info.run}' names all of them; do not rely on the verdicts of these "
+        "entries, and report this"
+    )
+
+
+# Files
+
+
+def complete(report: RunReport, run: Run) -> None:
+    """Write the run's summary beside its ledger, and wherever options and CI ask for one.
+
+    A fault becomes a warning of the run, and the other files are written all the same.
+    """
+    if (flower := _flower(run)) is not None:
+        add_artifact(report.config, "flower", flower)
+    with report.writing("the summary was not written", run), SummaryWriter() as writer:
+        found = summary_of(run, report.config, writer.add)
+        writer.finish(found)
+        if run.ledger_path.parent == report.options.ledgers:
+            _write_summary(report, run, writer, run.files.summary, FILE_MODE)
+        if (copy := _copy_for(report, run)) is not None:
+            _write_summary(report, run, writer, copy, report.options.report_mode)
+        _write_markdown(report, run, found)
+
+
+def _flower(run: Run) -> str | None:
+    """Return the address of Flower's page of the stack's jobs, None if no Flower is known."""
+    from pytest_manifest.stack.state import running_stack
+
+    address = run.address.flower_url
+    if not (address or run.address.is_private):
+        with contextlib.suppress(StackError):
+            running = running_stack()  # the user may have named it by its broker's URL
+            if running is not None and running.broker_url == run.address.broker_url:
+                address = running.flower_url
+        address = address or os.environ.get("MANIFEST_FLOWER_URL", "")
+    return f"{redact_url(address).rstrip('/')}/tasks" if address else None
+
+
+def _write_summary(
+    report: RunReport, run: Run, writer: SummaryWriter, path: Path, mode: int
+) -> None:
+    with report.writing("the summary was not written", run):
+        writer.write(path, mode)
+        add_artifact(report.config, "summary", path, run.info.run)
+
+
+def _copy_for(report: RunReport, run: Run) -> Path | None:
+    """Return the file of ``--manifest-report``, for a second run with its id in the name."""
+    path = report.options.summary
+    if path is None or run is report.runs[0]:
+        return path
+    return path.with_name(f"{path.stem}.{run.info.run}{path.suffix}")
+
+
+def _write_markdown(report: RunReport, run: Run, found: RunSummary) -> None:
+    step = step_summary_file()
+    if step is None and report.options.markdown is None:
+        return
+    from pytest_manifest.reporting.markdown import Links, markdown
+
+    def text(links: Links) -> str:
+        options = report.options
+        return markdown(run, found, links, options.root, options.stack_arguments)
+
+    if step is not None:
+        unwritten = report.writing("the step's summary was not written", run, needed=False)
+        with unwritten, step.open("a", encoding="utf-8") as file:
+            file.write(text(Links.on_github()))
+    if (path := report.options.markdown) is not None:
+        with report.writing("the summary in Markdown was not written", run):
+            mode = report.options.report_mode
+            folder_of(path, mode)
+            write = write_whole if run is report.runs[0] else append
+            write(path, text(Links(path.parent)).encode(), mode)
+            add_artifact(report.config, "markdown", path)
+
+
+# summary.json, entry by entry, so that memory stays flat whatever the run's size
+
+Group = Literal["failed", "unfinished", "succeeded"]
+GROUPS: Final[Sequence[Group]] = get_args(Group)
+_GROUP_OF: Final[dict[str, Group]] = {
+    "passed": "succeeded",
+    "failed": "failed",
+    "error": "failed",
+    "skipped": "unfinished",
+    "pending": "unfinished",
+}
+SPOOL: Final = 1 << 20
+"""Bytes of one group of entries that are kept in memory, the rest in a temporary file."""
+
+
+def _spool() -> tempfile.SpooledTemporaryFile[bytes]:
+    return tempfile.SpooledTemporaryFile(max_size=SPOOL)
+
+
+class SummaryWriter(contextlib.ExitStack):
+    """Take a run's records, then its summary, and write the document to one or more files."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._spools: dict[Group, IO[bytes]] = {
+            group: self.enter_context(_spool()) for group in GROUPS
+        }
+        # Asking a spool for its position would flush it each time.
+        self._started: set[Group] = set()
+        self._head = b""
+
+    def add(self, record: EntryRecord) -> None:
+        """Take the next entry, in the manifest's order."""
+        group = _GROUP_OF[record.outcome]
+        comma = b",\n  " if group in self._started else b"\n  "
+        self._started.add(group)
+        self._spools[group].write(comma + to_json(summary_fields(record)))
+
+    def finish(self, found: RunSummary) -> None:
+        """Take what is known after the last entry."""
+        whole = found.model_dump_json(indent=1, exclude={"failed", "unfinished", "succeeded"})
+        self._head = whole.rstrip().removesuffix("}").rstrip().encode()
+
+    def write(self, path: Path, mode: int = FILE_MODE) -> None:
+        """Write the document, whole or not at all, to a file of this mode.
+
+        Raises ManifestError or OSError if it cannot be written.
+        """
+        folder_of(path, mode)
+        with atomic_file(path, mode) as file:
+            file.write(self._head)
+            for group in GROUPS:
+                file.write(f',\n "{group}": ['.encode())
+                spool = self._spools[group]
+                spool.seek(0)
+                shutil.copyfileobj(spool, file)
+                file.write(b"\n ]" if group in self._started else b"]")
+            file.write(b"\n}\n")
