@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 from uuid import NAMESPACE_OID, uuid5
 
 from pydantic import JsonValue
@@ -20,7 +20,7 @@ from pytest_manifest.analysis.tree_reading import (
     TreeRecord,
     tree_of,
 )
-from pytest_manifest.ledger import RunInfo, RunSegment
+from pytest_manifest.ledger import RunInfo
 from pytest_manifest.reporting.run_page.columns import TreeSource
 from pytest_manifest.reporting.run_page.page import PageMetadata
 from pytest_manifest.schema import (
@@ -36,7 +36,6 @@ from pytest_manifest.schema.statuses import outcome_of
 from pytest_manifest.schema.summary import RunSummary, SummaryCost, SummaryRun
 from pytest_manifest.verdict.problems import ProcessEnded
 
-RunStatus = Literal["running", "finished", "stopped", "detached"]
 RUN: Final = "20260317-214005-5f1c9a2e"
 BEGAN: Final = datetime(2026, 3, 17, 21, 40, 5, tzinfo=timezone.utc)
 HOSTILE: Final = (
@@ -78,34 +77,17 @@ def run_info(entries: int) -> RunInfo:
     )
 
 
-def about(
-    records: Iterable[EntryRecord],
-    status: RunStatus = "finished",
-    *,
-    info: RunInfo | None = None,
-    parts: Sequence[RunSegment] = (),
-    findings: Sequence[str] = (),
-    **more: Any,
-) -> PageMetadata:
+def about(records: Iterable[EntryRecord], status: str = "finished", **more: Any) -> PageMetadata:
     """What a page of these records has beside them."""
-    info = run_info(0) if info is None else info
-    found = statistics(records, info, parts)
-    run = SummaryRun(
-        run=info.run,
-        manifest=str(info.manifest),
-        manifest_sha256=info.sha256,
-        workflow=info.workflow,
-        mode=info.mode,
-        created_at=info.created_at,
-        status=status,
-        findings=list(findings),
-        broker=info.broker,
-        backend=info.backend,
-        owned=info.is_private,
-        version="1",
-    )
+    info: RunInfo = more.pop("info", run_info(0))
+    found = statistics(records, info, more.pop("parts", ()))
+    names = ("run", "workflow", "mode", "created_at", "broker", "backend")
+    run = {name: getattr(info, name) for name in names}
+    run |= {"manifest": str(info.manifest), "manifest_sha256": info.sha256, "status": status}
+    run |= {"findings": list(more.pop("findings", ())), "owned": info.is_private, "version": "1"}
     cost = SummaryCost(total=found.cost, budget=None, over_budget=False)
-    summary = RunSummary(run=run, statistics=found, cost=cost, comparison=None, files=[])
+    made = SummaryRun.model_validate(run)
+    summary = RunSummary(run=made, statistics=found, cost=cost, comparison=None, files=[])
     return PageMetadata(summary, **more)
 
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
+from pydantic import JsonValue
 
 from pytest_manifest.analysis.records import EntryRecord, summary_fields
 from pytest_manifest.cli import arguments
-from pytest_manifest.cli.output import check_target, say, write_json
+from pytest_manifest.cli.output import answer, check_target
 from pytest_manifest.cli.stored_run import StoredRun, report_mode
 from pytest_manifest.files import FILE_MODE, folder_of
 from pytest_manifest.ledger import Statuses
@@ -80,10 +81,8 @@ def export(
         folder_of(output, mode)
     _WRITERS[form](stored, output, output.parent, mode)
     name, size = stored.info.run, output.stat().st_size
-    if json:
-        write_json({"run": name, "format": form.value, "file": str(output), "bytes": size})
-    else:
-        say(f"{form.value} of run {name} in {output}")
+    document: dict[str, JsonValue] = {"run": name, "format": form.value, "file": str(output)}
+    answer(document | {"bytes": size}, [f"{form.value} of run {name} in {output}"], json=json)
 
 
 def _write_receipts(run: StoredRun, path: Path, _home: Path, mode: int) -> None:

@@ -21,12 +21,14 @@ from typing import Annotated, Final
 from warnings import catch_warnings, simplefilter
 
 import typer
+from pydantic import JsonValue
 
 from pytest_manifest.cli import arguments
-from pytest_manifest.cli.output import say, write_json
+from pytest_manifest.cli.output import answer
 from pytest_manifest.errors import PlanError
 from pytest_manifest.ini import BATCH_INI, batch_settings, import_folders, pytest_settings
 
+_APP_OPTION: Final = "--app=MODULE:ATTRIBUTE"
 OWN_APP: Final = "jobs:app"
 """The app of a folder that has none."""
 
@@ -57,10 +59,10 @@ def find_apps(folder: Path) -> list[FoundApp]:
     An app that a function makes is not found; see ``unnamed_app``.
     """
     found = [
-        app
+        FoundApp(f"{module[0]}:{name}", path, module[1])
         for path in islice(_python_files(folder), MOST_FILES)
         if (module := _module(folder, path)) is not None
-        for app in _apps(path, *module)
+        for name in _assigned_apps(path)
     ]
     return sorted(found, key=_likelihood)
 
@@ -107,11 +109,6 @@ def _module(folder: Path, path: Path) -> tuple[str, bool] | None:
     if not names or not all(name.isidentifier() for name in names):
         return None
     return ".".join(names), below_sources
-
-
-def _apps(path: Path, module: str, below_sources: bool) -> Iterator[FoundApp]:
-    for name in _assigned_apps(path):
-        yield FoundApp(f"{module}:{name}", path, below_sources)
 
 
 def _assigned_apps(path: Path) -> Iterator[str]:
@@ -233,7 +230,7 @@ def init(
         made.command.append(PRIVATE_STACK)  # the app may name a broker that others use, too
     made.command += shlex.split(PLAN_OPTIONS)
     where = [str(one.path.relative_to(folder)) for one in found if one.name == made.app]
-    _report(made, where[0] if where else None, [one.name for one in found], json=json)
+    answer(_document(made, found), _lines(made, where[0] if where else None, found), json=json)
 
 
 def _check_names(folder: Path, *, own: bool) -> None:
@@ -281,7 +278,8 @@ def _has_own_tests(folder: Path, config: Path | None, settings: Mapping[str, obj
 
     So it has where an earlier call has made settings for batches alone.
     """
-    if config is not None and not (settings and all(map(_is_ours_by_name, settings))):
+    ours_alone = bool(settings) and all(name.startswith("manifest_") for name in settings)
+    if config is not None and not ours_alone:
         return True
     if (folder / BATCH_INI).is_file() or _is_tested_above(folder):
         return True
@@ -292,10 +290,6 @@ def _has_own_tests(folder: Path, config: Path | None, settings: Mapping[str, obj
         for place in ("", "[!.]*/", "[!.]*/[!.]*/")
         for found in folder.glob(place + name)
     )
-
-
-def _is_ours_by_name(setting: str) -> bool:
-    return setting.startswith("manifest_")
 
 
 def _make_batch_ini(made: _Scaffold) -> None:
@@ -370,41 +364,34 @@ def _check_server(made: _Scaffold) -> None:
         made.todo.append(str(error))
 
 
-def _report(made: _Scaffold, where: str | None, found: Sequence[str], *, json: bool) -> None:
-    command = shlex.join(made.command)
-    if json:
-        write_json(
-            {
-                "folder": str(made.folder),
-                "app": made.app,
-                "apps_found": list(found),
-                "created": list(made.created),
-                "kept": list(made.kept),
-                "todo": list(made.todo),
-                "private_by": made.settings,
-                "next": command,
-            }
-        )
-        return
+def _document(made: _Scaffold, found: Sequence[FoundApp]) -> dict[str, JsonValue]:
+    return {
+        "folder": str(made.folder),
+        "app": made.app,
+        "apps_found": [one.name for one in found],
+        "created": [*made.created],
+        "kept": [*made.kept],
+        "todo": [*made.todo],
+        "private_by": made.settings,
+        "next": shlex.join(made.command),
+    }
+
+
+def _lines(made: _Scaffold, where: str | None, found: Sequence[FoundApp]) -> Iterator[str]:
     if where is not None:
-        say(f"Celery app {made.app}, found in {where}")
-        if len(found) > 1:
-            say(
-                f"  others: {', '.join(one for one in found if one != made.app)}; name one by --app"
-            )
+        yield f"Celery app {made.app}, found in {where}"
+        if others := ", ".join(one.name for one in found if one.name != made.app):
+            yield f"  others: {others}; name one by --app"
     if "jobs.py" in made.created:
-        say("no Celery app was found, so jobs.py is made; yours is named by --app=MODULE:ATTRIBUTE")
-    for name in made.created:
-        say(f"created  {name}")
-    for name in made.kept:
-        say(f"kept     {name}  (it was there)")
-    for line in made.todo:
-        say(f"to do    {line}")
-    say()
+        yield f"no Celery app was found, so jobs.py is made; yours is named by {_APP_OPTION}"
+    yield from (f"created  {name}" for name in made.created)
+    yield from (f"kept     {name}  (it was there)" for name in made.kept)
+    yield from (f"to do    {line}" for line in made.todo)
+    yield ""
     if made.settings is not None:
         taken_out = f"until manifest_broker = private is out of {made.settings}"
-        say(f"Jobs stay on a private stack of this machine {taken_out}.")
-    say("Next: run the first batch. One of its tests fails, on purpose:")
+        yield f"Jobs stay on a private stack of this machine {taken_out}."
+    yield "Next: run the first batch. One of its tests fails, on purpose:"
     if made.folder != Path(os.path.realpath(Path.cwd())):
-        say(f"  cd {shlex.quote(os.path.relpath(made.folder))}")
-    say(f"  {command}")
+        yield f"  cd {shlex.quote(os.path.relpath(made.folder))}"
+    yield f"  {shlex.join(made.command)}"

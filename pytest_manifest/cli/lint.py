@@ -10,7 +10,7 @@ import typer
 from pydantic import JsonValue
 
 from pytest_manifest.cli import FOUND, arguments
-from pytest_manifest.cli.output import say, write_json
+from pytest_manifest.cli.output import answer
 from pytest_manifest.cli.stored_run import hide_secrets
 from pytest_manifest.cli.task_arguments import TaskSignatures
 from pytest_manifest.errors import Fault, ManifestError
@@ -42,14 +42,16 @@ def lint(
     signatures = None if app is None else TaskSignatures(app)
     results = [(path, *_check(path, signatures)) for path in files]
     total = sum(len(faults) for _, _, faults in results)
-    if json:
-        write_json({"files": [_document(*result) for result in results], "faults": total})
-    else:
-        for path, entries, faults in results:
-            for fault in faults:
-                say(redact(str(fault)))
-            if not faults:
-                say(f"{path}: {plural(entries, 'entry')}, no fault")
+    lines = (
+        line
+        for path, entries, faults in results
+        for line in (
+            [redact(str(fault)) for fault in faults]
+            or [f"{path}: {plural(entries, 'entry')}, no fault"]
+        )
+    )
+    found: list[JsonValue] = [_document(*result) for result in results]
+    answer({"files": found, "faults": total}, lines, json=json)
     if total:
         raise typer.Exit(FOUND)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pytest_manifest.cli import arguments
-from pytest_manifest.cli.output import say, write_json
+from pytest_manifest.cli.output import answer
 from pytest_manifest.cli.stored_run import NAME, find_run, pytest_command, runs_folder
 from pytest_manifest.text import plural, short_path
 
@@ -37,38 +37,33 @@ def merge(
     merged = merge_ledgers([find_run(run, runs_folder(folder)) for run in runs], into)
     judged = merged.info.entries - merged.open
     command, hint = _judging(merged)
-    if json:
-        write_json(
-            {
-                "ledger": str(merged.ledger),
-                "run": merged.info.run,
-                "runs": merged.runs,
-                "entries": merged.info.entries,
-                "judged": judged,
-                "warnings": list(merged.warnings),
-                "next": shlex.join(command),
-            }
-        )
-        return
-    say(f"merged {plural(merged.runs, 'run')} into {_short(merged.ledger)}")
-    say(f"  {merged.info.entries:,} entries, {judged:,} of them with a final verdict")
-    for remark in merged.warnings:
-        say(f"  {remark}")
-    for line in hint:
-        say(line)
-    say(f"to judge it, with any report: {shlex.join(command)}")
+    answer(
+        {
+            "ledger": str(merged.ledger),
+            "run": merged.info.run,
+            "runs": merged.runs,
+            "entries": merged.info.entries,
+            "judged": judged,
+            "warnings": list(merged.warnings),
+            "next": shlex.join(command),
+        },
+        [
+            f"merged {plural(merged.runs, 'run')} into {_short(merged.ledger)}",
+            f"  {merged.info.entries:,} entries, {judged:,} of them with a final verdict",
+            *(f"  {remark}" for remark in merged.warnings),
+            *hint,
+            f"to judge it, with any report: {shlex.join(command)}",
+        ],
+        json=json,
+    )
 
 
 def _judging(merged: MergedRun) -> tuple[list[str], list[str]]:
     """Return the command that judges and reports the merged run, and what must be done before."""
     folder = merged.ledger.parent.resolve()
     manifest = "FILE" if merged.manifest is None else _short(merged.manifest)
-    command = [
-        *pytest_command(),
-        f"--manifest={manifest}",
-        "--manifest-audit",
-        f"--manifest-run={merged.info.run}",
-    ]
+    command = [*pytest_command(), f"--manifest={manifest}", "--manifest-audit"]
+    command.append(f"--manifest-run={merged.info.run}")
     known = runs_folder(None)
     if folder == known.resolve():
         return command, []

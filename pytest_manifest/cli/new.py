@@ -17,7 +17,7 @@ import typer
 from pydantic import JsonValue, ValidationError
 
 from pytest_manifest.cli import arguments
-from pytest_manifest.cli.output import check_target, say, write_json
+from pytest_manifest.cli.output import answer, check_target
 from pytest_manifest.cli.stored_run import pytest_command
 from pytest_manifest.cli.task_arguments import TaskSignature, TaskSignatures, jsonable
 from pytest_manifest.errors import Fault, ManifestError, PlanError
@@ -72,7 +72,10 @@ def csv_rows(path: Path) -> Iterator[Rows]:
             file = stack.enter_context(path.open(encoding="utf-8-sig", newline=""))
             reader = csv_module.DictReader(file, strict=True)
             columns = list(reader.fieldnames or ())
-        _check_separator(path, columns)
+        # Spreadsheets of many languages save that as CSV.
+        if len(columns) == 1 and (found := next((one for one in ";\t|" if one in columns[0]), "")):
+            said = f"the columns seem to be separated by {found!r}; save it with commas instead"
+            raise _fault(path, 1, said)
         _check_columns(path, columns)
         yield Rows(path, columns, _csv_rows(path, reader), are_text=True)
 
@@ -97,15 +100,6 @@ def _csv_rows(path: Path, reader: csv_module.DictReader[str]) -> Iterator[Row]:
             if None in values or None in values.values():
                 raise _fault(path, line, "the row has not as many values as there are columns")
             yield Row(line, values)
-
-
-def _check_separator(path: Path, columns: list[str]) -> None:
-    """Refuse what spreadsheets of many languages save as CSV."""
-    found = next((one for one in ";\t|" if len(columns) == 1 and one in columns[0]), None)
-    if found:
-        raise _fault(
-            path, 1, f"the columns seem to be separated by {found!r}; save it with commas instead"
-        )
 
 
 def _check_columns(path: Path, columns: list[str]) -> None:
@@ -264,13 +258,10 @@ def new(
     command = (
         f"{join(pytest_command())} --manifest={output}" if filled else f"manifest lint {output}"
     )
-    if json:
-        write_json({"file": str(output), "entries": count, "next": command})
-        return
-    say(f"{plural(count, 'entry')} in {output}")
+    said = [f"{plural(count, 'entry')} in {output}", f"  {command}"]
     if not filled:
-        say("Fill in what stands in <...>, and say what you expect; then check it:")
-    say(f"  {command}")
+        said.insert(1, "Fill in what stands in <...>, and say what you expect; then check it:")
+    answer({"file": str(output), "entries": count, "next": command}, said, json=json)
 
 
 def _entries(signature: TaskSignature, rows: Rows | None, columns: Columns) -> Iterator[Entry]:

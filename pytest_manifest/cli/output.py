@@ -56,6 +56,17 @@ def write_json(document: JsonValue | Mapping[str, JsonValue]) -> None:
     print(json_module.dumps(document, indent=1))
 
 
+def answer(
+    document: JsonValue | Mapping[str, JsonValue], lines: Iterable[str], *, json: bool
+) -> None:
+    """Print what a command has done: a document for programs, or lines for people."""
+    if json:
+        write_json(document)
+        return
+    for line in lines:
+        say(line)
+
+
 def write_rows(
     rows: Iterable[Row],
     *,

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from pydantic import JsonValue
 
 from pytest_manifest.cli import arguments
-from pytest_manifest.cli.output import say, write_json
+from pytest_manifest.cli.output import answer
 from pytest_manifest.cli.stored_run import runs_folder
 from pytest_manifest.errors import DispatchError, LedgerError, PlanError
 from pytest_manifest.ledger import Ledger, find_runs
@@ -96,18 +95,14 @@ def prune(
     sizes = {one.run: _size(one) for one in chosen}
     dropped = chosen if dry_run else [one for one in chosen if _remove(one)]
     size = sum(sizes[one.run] for one in dropped)
-    if json:
-        names: list[JsonValue] = [one.run for one in dropped]
-        kept = len(stored) - len(dropped)
-        write_json({"dry_run": dry_run, "dropped": names, "bytes": size, "kept": kept})
-        return
-    for one in dropped:
-        say(f"{'would drop' if dry_run else 'dropped'} {one.run}")
-    kept_for_others = len(old) - len(chosen)
-    say(
-        f"{plural(len(dropped), 'run')}, {size / 1e6:.1f} MB; kept: "
-        f"{plural(len(stored) - len(dropped), 'run')}"
-        + (f", {kept_for_others} of them old, but unfinished or needed" if kept_for_others else "")
+    names, kept = [one.run for one in dropped], len(stored) - len(dropped)
+    needed_ones = len(old) - len(chosen)
+    rest = f", {needed_ones} of them old, but unfinished or needed" if needed_ones else ""
+    total = f"{plural(len(dropped), 'run')}, {size / 1e6:.1f} MB; kept: {plural(kept, 'run')}{rest}"
+    answer(
+        {"dry_run": dry_run, "dropped": [*names], "bytes": size, "kept": kept},
+        [*(f"{'would drop' if dry_run else 'dropped'} {name}" for name in names), total],
+        json=json,
     )
 
 

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from pytest_manifest import signing
 from pytest_manifest.cli import FOUND, arguments
-from pytest_manifest.cli.output import say, write_json
+from pytest_manifest.cli.output import answer
 from pytest_manifest.errors import SigningError
 from pytest_manifest.manifest import check_manifest, manifest_digest
 
@@ -40,11 +40,14 @@ def keygen(
     signing.write_key(file, private_pem, 0o600)
     signing.write_key(public, public_pem.encode(), 0o644)
     (key_id,) = signing.read_verifier(public_pem, str(public)).key_ids
-    if json:
-        write_json({"private": str(file), "public": str(public), "key_id": key_id})
-        return
-    say(f"{file}: the private key; keep it to yourself, and out of version control")
-    say(f"{public}: the public key {key_id[:16]}; give it to whoever checks what you sign")
+    answer(
+        {"private": str(file), "public": str(public), "key_id": key_id},
+        [
+            f"{file}: the private key; keep it to yourself, and out of version control",
+            f"{public}: the public key {key_id[:16]}; give it to whoever checks what you sign",
+        ],
+        json=json,
+    )
 
 
 def sign(
@@ -72,14 +75,11 @@ def sign(
         (order.path, signing.sign_order(order.path, order.entries, order.sha256, signer))
         for order in orders_to_sign
     ]
-    if json:
-        found: list[JsonValue] = [
-            {"file": str(file), "signature": str(place)} for file, place in signed
-        ]
-        write_json({"key_id": signer.key_id, "signed": found})
-        return
-    for _, place in signed:
-        say(f"{place}: signed with the key {signer.key_id[:16]}")
+    found: list[JsonValue] = [
+        {"file": str(file), "signature": str(place)} for file, place in signed
+    ]
+    lines = [f"{place}: signed with the key {signer.key_id[:16]}" for _, place in signed]
+    answer({"key_id": signer.key_id, "signed": found}, lines, json=json)
 
 
 def verify(
@@ -107,11 +107,11 @@ def verify(
             signing.check_order(path, manifest_digest(path), verifier)
         except SigningError as error:
             faults[path] = str(error)
-    if json:
-        write_json({"files": [{"file": str(path), "fault": why} for path, why in faults.items()]})
-    else:
-        for path, why in faults.items():
-            say(f"{path}: its signature holds" if why is None else why)
+    answer(
+        {"files": [{"file": str(path), "fault": why} for path, why in faults.items()]},
+        [why or f"{path}: its signature holds" for path, why in faults.items()],
+        json=json,
+    )
     if any(faults.values()):
         raise typer.Exit(FOUND)
 

@@ -13,7 +13,7 @@ import typer
 
 from pytest_manifest.cli import NOT_UP
 from pytest_manifest.cli.arguments import Json
-from pytest_manifest.cli.output import say, warn, write_json
+from pytest_manifest.cli.output import answer, say, warn, write_json
 from pytest_manifest.text import printable
 
 LAST_PORT: Final = 65535
@@ -131,10 +131,8 @@ def url(json: Json = False) -> None:
     address = running_stack()
     if address is None:
         raise _not_up()
-    if json:
-        write_json({"broker": address.broker_url, "backend": address.backend_url})
-    else:
-        say(address.broker_url)
+    document = {"broker": address.broker_url, "backend": address.backend_url}
+    answer(document, [address.broker_url], json=json)
 
 
 @app.command()
@@ -143,10 +141,7 @@ def down(json: Json = False) -> None:
     from pytest_manifest.stack.background import down as end
 
     done = end()
-    if json:
-        write_json({"up": False, "done": done})
-    else:
-        say(done)
+    answer({"up": False, "done": done}, [done], json=json)
 
 
 def _not_up() -> typer.Exit:

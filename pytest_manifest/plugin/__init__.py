@@ -108,9 +108,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
         config.pluginmanager.register(ControllerHooks(config, state), "manifest-controller")
     if wants_allure:
-        from pytest_manifest.reporting.allure import register
+        from pytest_manifest.reporting.allure.hooks import AllureReport
 
-        register(config, state.report)
+        config.pluginmanager.register(AllureReport(config, state.report), "manifest-allure")
     hooks = _hook_up(config, state)
     if hooks is not None and state.context.options.active:
         hooks.configure()

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
@@ -19,7 +19,7 @@ from pytest_manifest.ledger import RunSegment
 from pytest_manifest.reporting.next_step import RunAgain
 from pytest_manifest.reporting.run_page.page import write_page
 from tests.browser import opened
-from tests.run_page_sample import BEGAN, HOSTILE, TASKS, RunStatus, about, sample_records
+from tests.run_page_sample import BEGAN, HOSTILE, TASKS, about, sample_records
 from tests.support import eventually
 
 if TYPE_CHECKING:
@@ -381,15 +381,10 @@ def on(worker: str, record: EntryRecord) -> EntryRecord:
     return replace(record, attempts=tuple(ran))
 
 
-def written(
-    folder: Path,
-    records: Sequence[EntryRecord],
-    status: RunStatus = "finished",
-    parts: Sequence[RunSegment] = (),
-) -> Path:
+def written(folder: Path, records: Sequence[EntryRecord], *state: str, **more: Any) -> Path:
     """A page about these records."""
     path = folder / "run.html"
-    write_page(path, about(records, status, parts=parts), iter(records))
+    write_page(path, about(records, *state, **more), iter(records))
     return path
 
 
@@ -512,7 +507,7 @@ def test_a_run_that_is_not_over_says_so(browser: Browser, tmp_path: Path) -> Non
     records[-1] = replace(
         records[-1], verdict=None, receipt=None, outcome="pending", attempts=tuple(begun)
     )
-    states: dict[RunStatus, str] = {
+    states = {
         "running": "1 entry has no verdict yet",
         "stopped": "--manifest-resume",
         "detached": "--manifest-audit",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -95,13 +94,6 @@ def _expectations(entry: Entry) -> Iterator[str]:
 _SMALL: Final = 4000
 """Most characters of receipt and entry that go into the description instead of files."""
 
-_BREAK: Final = re.compile(
-    ',(?="(?:task_id|state|result|worker|sent_at|started_at|wait|retried|ended_at|error|code|cpu'
-    '|args_sha256|result_sha256|evidence|args|kwargs|headers|timeout|after|key|tags|cost|meta|expect)":)'
-)
-"""Commas after which a line ends; none is within a JSON string, where quotes are escaped."""
-_AFTER: Final = ",\n "
-
 Attachment = tuple[str, str, str, str]
 """Name, MIME type, file extension and text."""
 
@@ -124,7 +116,10 @@ def small_documents(record: EntryRecord) -> str | None:
         return None
     if receipt.log or receipt.log_dropped or receipt.error is not None:
         return None
-    text = f"**receipt**\n\n{_block(receipt)}\n\n**entry**\n\n{_block(record.entry)}"
+    papers = {"receipt": receipt, "entry": record.entry}
+    text = "\n\n".join(
+        f"**{name}**\n\n```json\n{_document(one)}\n```" for name, one in papers.items()
+    )
     return text if len(text) <= _SMALL else None
 
 
@@ -168,12 +163,6 @@ def _document(document: Document) -> str:
     return escape_hidden(document.model_dump_json(indent=2, by_alias=True, exclude_defaults=True))
 
 
-def _block(document: Document) -> str:
-    """Return a document as a fenced block of JSON, with a line for each main field."""
-    text = escape_hidden(document.model_dump_json(by_alias=True, exclude_defaults=True))
-    return f"```json\n{_BREAK.sub(_AFTER, text)}\n```"
-
-
 def _error(receipt: Receipt) -> str:
     error = receipt.error
     assert error is not None
@@ -194,9 +183,3 @@ def _difference(mismatch: Mismatch) -> Iterator[str]:
     yield f"@@ {visible(mismatch.path)} @@"
     yield from (f"-{line}" for line in visible(mismatch.expected).split("\n"))
     yield from (f"+{line}" for line in visible(mismatch.actual).split("\n"))
-
-
-def unwritten_message(error: OSError) -> str:
-    """Word, the same for all files of a folder, that one of them could not be written."""
-    folder = f" to {Path(error.filename).parent}" if isinstance(error.filename, str) else ""
-    return f"Allure's results were not all written{folder}: {error.strerror or error}"

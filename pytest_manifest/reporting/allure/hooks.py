@@ -103,7 +103,10 @@ class EntryLogger:
         try:
             yield
         except OSError as error:
-            self._not_written(content.unwritten_message(error))
+            # The same sentence for all files of a folder: it is shown once.
+            folder = f" to {Path(error.filename).parent}" if isinstance(error.filename, str) else ""
+            why = error.strerror or error
+            self._not_written(f"Allure's results were not all written{folder}: {why}")
 
 
 def _is_uninformative(fixture: TestStepResult) -> bool:
@@ -114,16 +117,16 @@ def _is_uninformative(fixture: TestStepResult) -> bool:
 
 def write_result(folder: Path, stem: str, result: Json, mode: int) -> None:
     """Replace a result's file at once: another program may be watching the folder."""
-    path = f"{folder}/{stem}-result.json"
-    write_whole(f"{path}.tmp", _dumps(result), mode)
-    os.replace(f"{path}.tmp", path)  # noqa: PTH105 - a Path costs as much as the replacing
-
-
-def _dumps(result: Json) -> bytes:
     try:
-        return to_json(result)
+        text = to_json(result)
     except UnicodeEncodeError:  # a test of the project's may attach a lone surrogate
-        return json.dumps(result).encode()
+        text = json.dumps(result).encode()
+    _replace(f"{folder}/{stem}-result.json", text, mode)
+
+
+def _replace(path: str, text: bytes, mode: int) -> None:
+    write_whole(f"{path}.tmp", text, mode)
+    os.replace(f"{path}.tmp", path)  # noqa: PTH105 - a Path costs as much as the replacing
 
 
 # Corrected verdicts
@@ -241,12 +244,15 @@ def write_run_files(folder: Path, report: RunReport, runs: Sequence[Run]) -> Non
     """Write the three files, and keep what other programs have put there."""
     folder.mkdir(parents=True, exist_ok=True)
     mode = report.options.report_mode
-    texts = _properties(folder, environment(report, runs))
-    _write(folder / "environment.properties", texts, mode)
-    _write(folder / "categories.json", _json(_categories(folder)), mode)
+    files = {
+        "environment.properties": _properties(folder, environment(report, runs)),
+        "categories.json": _json(_categories(folder)),
+    }
     job = executor(os.environ)
     if job is not None and _is_ours(folder / "executor.json"):
-        _write(folder / "executor.json", _json(job | {"madeBy": _MADE_BY}), mode)
+        files["executor.json"] = _json(job | {"madeBy": _MADE_BY})
+    for name, text in files.items():
+        _replace(f"{folder}/{name}", text.encode("utf-8", "replace"), mode)
 
 
 def environment(report: RunReport, runs: Sequence[Run]) -> dict[str, str]:
@@ -321,13 +327,6 @@ def _is_ours(path: Path) -> bool:
 
 def _json(value: object) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-
-
-def _write(path: Path, text: str, mode: int) -> None:
-    """Replace the file at once, so that a watcher of the folder never reads half of it."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    write_whole(scratch, text.encode("utf-8", "replace"), mode)
-    scratch.replace(path)
 
 
 # The job of a CI server

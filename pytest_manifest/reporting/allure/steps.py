@@ -183,9 +183,7 @@ def _way(one: AttemptRecord, planned_at: datetime | None) -> Iterator[Json]:
 
 
 def _tried(one: TryRecord) -> Json:
-    pid = "" if one.pid is None else f" in process {one.pid}"
-    host = f" on {visible(one.host)}" if one.host else ""
-    name = f"try {one.retries + 1}{pid}{host}: to be retried"
+    name = f"try {one.retries + 1}{_where(one)}: to be retried"
     step = step_between(name, one.started_at, one.ended_at, "broken")
     if one.error is not None:
         step["statusDetails"] = {"message": visible(one.error)}
@@ -193,11 +191,14 @@ def _tried(one: TryRecord) -> Json:
     return step
 
 
-def _started(one: AttemptRecord) -> Json:
+def _where(one: AttemptRecord | TryRecord) -> str:
     pid = "" if one.pid is None else f" in process {one.pid}"
-    host = f" on {visible(one.host)}" if one.host else ""
+    return f"{pid} on {visible(one.host)}" if one.host else pid
+
+
+def _started(one: AttemptRecord) -> Json:
     until = one.started_at if one.was_found_dead else one.finished_at
-    step = step_between(f"started{pid}{host}", one.started_at, until)
+    step = step_between(f"started{_where(one)}", one.started_at, until)
     counts = {
         "executions": one.executions if one.executions > 1 else 0,
         "retries": one.retries,

@@ -8,12 +8,12 @@ Collect the details of an entry for a page that opens it, with long texts cut.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
-from pydantic import JsonValue
+from pydantic import BaseModel, Field, JsonValue, ValidationError
 
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, origin_text
 from pytest_manifest.reporting.run_page.columns import cost_figure, rounded
@@ -35,6 +35,16 @@ SPARE: Final = timedelta(minutes=5)
 
 Kind: TypeAlias = Literal["level", "count"]
 """A level has a mean in a stretch of time, counts have a sum."""
+
+
+_Plotted = Annotated[float, Field(strict=True, gt=-1e15, lt=1e15)]
+
+
+class _ToldSeries(BaseModel):
+    """A series as a job has it in its evidence: points of a moment and a number."""
+
+    kind: Kind
+    points: list[tuple[_Plotted, _Plotted]]
 
 
 class _Series:
@@ -84,47 +94,20 @@ class OverTime:
         """Add what a receipt's evidence tells."""
         told = None if receipt is None else receipt.evidence.get(KEY)
         for name, one in told.items() if isinstance(told, dict) else ():
-            kind = _kind_of(one)
-            if kind is None or not isinstance(one, dict):
-                continue
-            for moment, value in _points(one.get("points")):
-                if -SPARE.total_seconds() <= moment - self._origin <= self._last:
-                    self._add((middle(name, MOST_NAME), kind), moment - self._origin, value)
-
-    def _add(self, which: tuple[str, Kind], moment: float, value: float) -> None:
-        if which in self._series or len(self._series) < MOST_SERIES:
-            self._series.setdefault(which, _Series(which[1])).add(moment, value)
+            with suppress(ValidationError):
+                series = _ToldSeries.model_validate(one)
+                which = middle(name, MOST_NAME), series.kind
+                for at, value in series.points:
+                    moment = at - self._origin
+                    if -SPARE.total_seconds() <= moment <= self._last and (
+                        which in self._series or len(self._series) < MOST_SERIES
+                    ):
+                        self._series.setdefault(which, _Series(which[1])).add(moment, value)
 
     def document(self) -> list[dict[str, object]]:
         """Return the series as JSON values, levels first."""
         found = sorted(self._series.items(), key=lambda pair: (pair[0][1] != "level", pair[0][0]))
         return [series.document(name) for (name, _), series in found]
-
-
-def _kind_of(value: JsonValue) -> Kind | None:
-    kind = value.get("kind") if isinstance(value, dict) else None
-    if kind == "level":
-        return "level"
-    return "count" if kind == "count" else None
-
-
-def _points(value: JsonValue) -> Iterator[tuple[float, float]]:
-    for point in value if isinstance(value, list) else ():
-        if isinstance(point, list) and len(point) == 2:
-            moment, number = map(_number, point)
-            if moment is not None and number is not None:
-                yield moment, number
-
-
-def _number(value: JsonValue) -> float | None:
-    """Return a number that a plot can have; None for what is none."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) and abs(number) < 1e15 else None
 
 
 MOST_CAUSES: Final = 50

@@ -41,20 +41,12 @@ ASSETS: Final = Path(__file__).with_name("assets")
 VENDOR: Final = Path(__file__).with_name("vendor")
 LIBRARIES: Final = ("uPlot.iife.min.js", "tabulator.min.js")
 STYLES: Final = ("uPlot.min.css", "tabulator_simple.min.css")
-SCRIPTS: Final = (
-    "base.js",
-    "names.js",
-    "clocks.js",
-    "again.js",
-    "details.js",
-    "trees.js",
-    "plots.js",
-    "timeline.js",
-    "summary.js",
-    "entries.js",
-    "address.js",
-    "main.js",
+_ASSETS: Final = (
+    *("page.html", "page.css"),
+    *("base.js", "names.js", "clocks.js", "again.js", "details.js", "trees.js", "plots.js"),
+    *("timeline.js", "summary.js", "entries.js", "address.js", "main.js"),
 )
+"""The template, our styles and, in this order, our scripts."""
 _MAP: Final = re.compile(r"(//|/\*)# sourceMappingURL=[^\s*]+( \*/)?")
 """Links to source maps, which a browser would look for; the page has none."""
 
@@ -65,35 +57,25 @@ def _frame() -> tuple[str, str]:
 
     Its policy allows just these.
     """
-    styles = [_vendored(name) for name in STYLES] + [_asset("page.css")]
-    ours = "".join(_asset(name) for name in SCRIPTS)
-    scripts = [_vendored(name) for name in LIBRARIES]
-    scripts.append(f"(function () {{\n'use strict';\n{ours}}})();\n")
-    head, _, tail = _asset("page.html").partition("{{data}}")
+    styles, scripts = (
+        [_MAP.sub("", (VENDOR / name).read_text("utf-8")) for name in names]
+        for names in (STYLES, LIBRARIES)
+    )
+    page, css, *ours = ((ASSETS / name).read_text("utf-8") for name in _ASSETS)
+    styles.append(css)
+    scripts.append(f"(function () {{\n'use strict';\n{''.join(ours)}}})();\n")
+    head, _, tail = page.partition("{{data}}")
     policy = (
         "default-src 'none'; base-uri 'none'; form-action 'none'; "
         f"style-src {_hashes(styles)}; script-src {_hashes(scripts)}"
     )
     head = head.replace("{{policy}}", policy)
     head = head.replace("{{styles}}", "".join(f"<style>{css}</style>\n" for css in styles))
-    tail = tail.replace("{{licences}}", _licences())
+    # The libraries' licences, which must go wherever they go, in an HTML comment.
+    licences = [path.read_text("utf-8").strip() for path in sorted(VENDOR.glob("LICENSE.*.txt"))]
+    tail = tail.replace("{{licences}}", "\n\n".join(licences).replace("--", "- -"))
     tail = tail.replace("{{scripts}}", "".join(f"<script>{js}</script>\n" for js in scripts))
     return head, tail
-
-
-def _licences() -> str:
-    """Return the libraries' licences, which must go wherever they go, for an HTML comment."""
-    texts = [path.read_text("utf-8").strip() for path in sorted(VENDOR.glob("LICENSE.*.txt"))]
-    return "\n\n".join(texts).replace("--", "- -")
-
-
-def _asset(name: str) -> str:
-    return (ASSETS / name).read_text("utf-8")
-
-
-def _vendored(name: str) -> str:
-    text = (VENDOR / name).read_text("utf-8")
-    return _MAP.sub("", text)
 
 
 def _hashes(texts: list[str]) -> str:
