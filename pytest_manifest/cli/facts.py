@@ -55,7 +55,8 @@ def show_facts(entry: str, stored: StoredRun, limit: int, *, json: bool) -> None
         rule = None if work is None else _rule(ledger, work, attempts)
         lines = sorted(_lines(ledger, entry, work, attempts), key=lambda one: one.seq)
     left = len(lines) - len(some := lines[-limit:])  # what decides stands at the end
-    said = f"{plural(len(attempts), 'attempt')}, {plural(len(lines), 'fact')}"
+    sent = sum(one.own.job.reused is None for one in attempts)
+    said = f"{plural(sent, 'attempt')}, {plural(len(lines), 'fact')}"
     title = [f"{entry} of run {stored.info.run} ({status or 'pending'}): {said}"]
     title += [f"{left:,} earlier ones are left out; --limit=0 shows all"] if left else []
     write_rows(
@@ -90,7 +91,8 @@ def _lines(
         for one in (attempt.own, *attempt.descendants):
             spawn = one.job.spawn
             task_id, number = one.job.task_id, one.job.number
-            names[task_id] = f"attempt {number}" if spawn is None else f"{spawn.task} {task_id[:8]}"
+            name = f"attempt {number}" if one.job.reused is None else "reused"
+            names[task_id] = name if spawn is None else f"{spawn.task} {task_id[:8]}"
             if tasks is not None and spawn is not None:
                 tasks.add(spawn.task)
             yield _planned(one.job, names[task_id], ledger.info.read().created_at)

@@ -178,15 +178,22 @@ def _show_run(run: StoredRun, accepts: Accepts, limit: int, *, json: bool) -> No
 
 
 def _record_cells(record: EntryRecord) -> tuple[str, ...]:
-    runtime = None if record.last is None else record.last.runtime
+    last = record.last
+    runtime = None if last is None else last.runtime
     why = "" if record.reused_from is None else f"reused from run {record.reused_from.run}"
+    if record.verdict is None:
+        was_sent = last is not None and last.sent_at is not None
+        seen = "sent" if last is None or last.started_at is None else "begun"
+        pending = f"{seen}, and without a verdict" if was_sent else "not sent"
+    else:
+        pending = record.verdict.sentence
     return (
         record.kind or "pending",
         record.id,
         record.task,
         "" if runtime is None else seconds(runtime),
         str(len(record.attempts)),
-        why if record.outcome == "passed" else record.sentence or "",
+        why if record.outcome == "passed" else pending,
     )
 
 

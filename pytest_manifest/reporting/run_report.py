@@ -127,8 +127,12 @@ class RunReport:
             yield
         except Exception as error:  # of any kind: a report must not end the session
             if not isinstance(error, OSError | ManifestToolError):
+                from pytest_manifest.console import begin_line
                 from pytest_manifest.log import log_failure
 
+                reporter = self.config.pluginmanager.getplugin("terminalreporter")
+                if reporter is not None:
+                    begin_line(reporter)
                 log_failure(fault, error)
             consequence = ", so this session fails" if needed else ""
             run.warnings.append(f"{fault}{consequence}: {redact(str(error) or repr(error))}")

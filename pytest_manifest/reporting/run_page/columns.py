@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
-from typing import Final, get_args
+from typing import Any, Final, get_args
 
 from pytest_manifest.analysis.causes import CauseNumbers
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord
@@ -28,7 +28,13 @@ from pytest_manifest.verdict import brief
 OUTCOMES: Final = get_args(Outcome)
 _PLACES: Final = 5
 """Decimal places of moments: a hundredth of a millisecond."""
-_ROWS: Final = ("task", "kind", "outcome", "place", "reason", "cause", "tags", "tries", "line")
+_ROWS: Final = (
+    *("id", "task", "kind", "outcome", "place"),
+    *("reason", "cause", "tags", "tries", "line"),
+)
+_NUMBERS: Final = ("sent", "wait", "runtime", "cost")
+"""Columns that a page lacks where all their cells are empty."""
+_BARS: Final = ("row", "place", "outcome", "number", "start", "end")
 
 
 class Names:
@@ -62,56 +68,49 @@ class Columns:
         self.reasons = Names()
         self.tags = Names()
         self._causes = CauseNumbers()
-        self.ids: list[str] = []
-        self.rows: dict[str, list[int]] = {name: [] for name in _ROWS}
-        self.numbers: dict[str, list[float | None]] = {
-            name: [] for name in ("sent", "wait", "runtime", "cost")
-        }
-        self.marks: dict[str, list[int]] = {
-            name: [] for name in ("row", "place", "outcome", "number")
-        }
-        self.spans: dict[str, list[float | None]] = {"start": [], "end": []}
+        self.rows: dict[str, list[Any]] = {name: [] for name in (*_ROWS, *_NUMBERS)}
+        self.bars: dict[str, list[Any]] = {name: [] for name in _BARS}
         self._others = array("d"), array("d")
         """Starts and ends of what else the timeline has."""
 
     def add(self, record: EntryRecord) -> None:
         """Append an entry as a row, and its attempts as bars."""
-        last, rows, numbers = record.last, self.rows, self.numbers
-        tags = record.entry.tags
-        self.ids.append(pictured(record.id))
-        rows["task"].append(self.tasks.index(pictured(record.entry.task)))
-        rows["kind"].append(self.kinds.index(record.kind or "pending"))
-        rows["outcome"].append(OUTCOMES.index(record.outcome))
-        rows["place"].append(self._place(last))
-        rows["reason"].append(self.reasons.index(_reason(record)))
-        rows["cause"].append(self._causes.number(record))
-        rows["tags"].append(self.tags.index(pictured("\n".join(tags)) if tags else None))
-        rows["tries"].append(len(record.attempts))
-        rows["line"].append(record.line)
-        numbers["sent"].append(None if last is None else self.since(last.sent_at))
-        numbers["wait"].append(rounded(None if last is None else last.wait))
-        numbers["runtime"].append(rounded(None if last is None else last.runtime))
+        last, tags = record.last, record.entry.tags
         costs = [attempt.cost for attempt in record.attempts if attempt.cost is not None]
-        numbers["cost"].append(cost_figure(sum(costs)) if costs else None)
+        row = {
+            "id": pictured(record.id),
+            "task": self.tasks.index(pictured(record.entry.task)),
+            "kind": self.kinds.index(record.kind or "pending"),
+            "outcome": OUTCOMES.index(record.outcome),
+            "place": self._place(last),
+            "reason": self.reasons.index(_reason(record)),
+            "cause": self._causes.number(record),
+            "tags": self.tags.index(pictured("\n".join(tags)) if tags else None),
+            "tries": len(record.attempts),
+            "line": record.line,
+            "sent": None if last is None else self.since(last.sent_at),
+            "wait": rounded(None if last is None else last.wait),
+            "runtime": rounded(None if last is None else last.runtime),
+            "cost": cost_figure(sum(costs)) if costs else None,
+        }
+        for name, value in row.items():
+            self.rows[name].append(value)
         for attempt in record.attempts:
-            self._add_bar(len(self.ids) - 1, record, attempt)
+            self._add_bar(record, attempt)
 
-    def _add_bar(self, row: int, record: EntryRecord, attempt: AttemptRecord) -> None:
+    def _add_bar(self, record: EntryRecord, attempt: AttemptRecord) -> None:
         """Append an attempt as a bar if it has a start; its end may be missing."""
         place = self._place(attempt)
         start = self.since(attempt.started_at)
         if place < 0 or start is None:
             return
-        judged = attempt is record.last
-        outcome = record.outcome if judged else outcome_of(attempt.kind)
-        self.marks["row"].append(row)
-        self.marks["place"].append(place)
-        self.marks["outcome"].append(OUTCOMES.index(outcome))
-        self.marks["number"].append(attempt.number)
-        self.spans["start"].append(start)
+        outcome = record.outcome if attempt is record.last else outcome_of(attempt.kind)
         # A job whose process died has only the moment in which that was noticed.
-        ended = None if attempt.runtime is None else attempt.finished_at
-        self.spans["end"].append(self.since(ended))
+        end = None if attempt.runtime is None else self.since(attempt.finished_at)
+        row = len(self.rows["id"]) - 1
+        bar = (row, place, OUTCOMES.index(outcome), attempt.number, start, end)
+        for name, value in zip(_BARS, bar, strict=True):
+            self.bars[name].append(value)
 
     def note_span(self, start: float, end: float | None) -> None:
         """Have the timeline reach over a bar that is not among its first ones."""
@@ -135,10 +134,10 @@ class Columns:
 
     def document(self) -> dict[str, object]:
         """Return everything as JSON values, without columns that are empty."""
-        numbers = {
+        rows = {
             name: column
-            for name, column in self.numbers.items()
-            if any(value is not None for value in column)
+            for name, column in self.rows.items()
+            if name in _ROWS or any(value is not None for value in column)
         }
         names = {
             "tasks": self.tasks.texts,
@@ -150,11 +149,11 @@ class Columns:
         }
         starts, ends = self._others
         reach = [min(starts), max(ends)] if starts else None
-        paused = pauses(chain(self.spans["start"], starts), chain(self.spans["end"], ends))
+        paused = pauses(chain(self.bars["start"], starts), chain(self.bars["end"], ends))
         return {
             "names": names,
-            "rows": {"id": self.ids, **self.rows, **numbers},
-            "bars": {**self.marks, **self.spans, "pauses": paused, "reach": reach},
+            "rows": rows,
+            "bars": {**self.bars, "pauses": paused, "reach": reach},
         }
 
 

@@ -209,7 +209,7 @@ class _Body:
 
         It supposes that their texts compress as well as those so far.
         """
-        done = len(self._columns.ids)
+        done = len(self._columns.rows["id"])
         rest = max(self._expected - done, just_now)
         share = (DETAILS_BUDGET - self._spent) / rest
         taken = self._spent / done
