@@ -213,7 +213,7 @@ class PlanBuilder:
         if MARK in line and (left := "; ".join(placeholder_faults(json.loads(line)))):
             raise PlanError(f"plan {self.spec.name}: {left}")
         try:
-            self._draft.add_entry(line, entry.id, entry.after)
+            self._draft.add_entry(line, entry)
         except OSError as error:
             raise self._no_room(error) from error
         if entry.cost is None:

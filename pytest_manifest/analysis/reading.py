@@ -11,7 +11,7 @@ from collections.abc import Callable, Container, Generator, Iterator, Sequence
 from decimal import Decimal
 from functools import partial
 from itertools import islice
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from pytest_manifest.analysis.records import AttemptRecord, EntryRecord, Origin, TryRecord
 from pytest_manifest.ledger import AttemptRow, Ledger
@@ -24,8 +24,6 @@ from pytest_manifest.schema.receipts import Retried, actual_cost
 from pytest_manifest.schema.statuses import outcome_of
 from pytest_manifest.verdict import Costs
 from pytest_manifest.verdict.explanation import error_place
-
-T = TypeVar("T")
 
 
 class Line(NamedTuple):
@@ -155,48 +153,34 @@ def _record(
 ) -> EntryRecord:
     """Make the record of an entry; ``hides``: it may have secrets, else nothing is looked for."""
     found = history.verdict
-    receipt = None if found is None else found.receipt
+    verdict, receipt = (None, None) if found is None else (found.verdict, found.receipt)
     secrets = shown.secrets_of(entry, receipt) if hides else None
-    verdict = _shown(shown.shown_verdict, None if found is None else found.verdict, secrets)
     decided = None if verdict is None else verdict.attempt
-    reused = next((row for row in history.attempts if row.attempt == decided), None)
-    attempts = tuple(
-        _attempt(
-            row,
-            receipt if row.attempt == decided else _received(row, history),
-            history.starts.get(row.task_id, ()),
-            None if bill is None else bill(row.task_id),
-            secrets,
-        )
-        for row in history.attempts
-        if row.reused_from is None
-    )
-    receipt = _shown(shown.shown_receipt, receipt, secrets)
+    attempts, reused = list[AttemptRecord](), None
+    for row in history.attempts:
+        if row.reused_from is None:
+            own = receipt if row.attempt == decided else _received(row, history)
+            starts = history.starts.get(row.task_id, ())
+            billed = None if bill is None else bill(row.task_id)
+            attempts.append(_attempt(row, own, starts, billed, secrets))
+        elif row.attempt == decided:
+            origin = row.reused_from
+            reused = Origin(origin.run, origin.entry, origin.attempt, row.task_id)
+    if secrets is not None:
+        entry = shown.shown_entry(entry, secrets)
+        verdict = None if verdict is None else shown.shown_verdict(verdict, secrets)
+        receipt = None if receipt is None else shown.shown_receipt(receipt, secrets)
     error = None if receipt is None else receipt.error
     return EntryRecord(
-        entry=entry if secrets is None else shown.shown_entry(entry, secrets),
+        entry=entry,
         line=line,
         verdict=verdict,
         outcome=outcome_of(None if verdict is None else verdict.verdict),
         receipt=receipt,
-        attempts=attempts,
+        attempts=tuple(attempts),
         error_place=None if error is None else error_place(error.traceback),
-        reused_from=None if reused is None else _origin(reused),
+        reused_from=reused,
     )
-
-
-def _shown(
-    how: Callable[[T, shown.Secrets], T], what: T | None, secrets: shown.Secrets | None
-) -> T | None:
-    """Return something without these secrets; None: nothing has to be looked for."""
-    return what if what is None or secrets is None else how(what, secrets)
-
-
-def _origin(row: AttemptRow) -> Origin | None:
-    origin = row.reused_from
-    if origin is None:
-        return None
-    return Origin(origin.run, origin.entry, origin.attempt, row.task_id)
 
 
 def _received(row: AttemptRow, history: History) -> Receipt | None:
@@ -223,14 +207,24 @@ def _attempt(
     started = None if receipt is None else receipt.started_at
     if started is None and start is not None:
         started = start.started_at
-    retries = max((one.retries for one in starts), default=0)
+    retries, executions, redelivered = 0, 0, False
+    if starts:
+        retries = max(one.retries for one in starts)
+        # How often the same retry was started, as receipts count it.
+        executions = max(Counter(one.retries for one in starts).values())
+        redelivered = any(one.redelivered for one in starts)
+    if receipt is not None:
+        retries = max(receipt.retries, retries)
+        executions = max(receipt.executions, executions)
+        redelivered = receipt.redelivered or redelivered
+    sentence = None if row.verdict is None else row.verdict.sentence
+    if sentence is not None and secrets is not None:
+        sentence = shown.shown_text(sentence, secrets)
     return AttemptRecord(
         number=row.attempt,
         task_id=row.task_id,
         kind=row.status,
-        sentence=_shown(
-            shown.shown_text, None if row.verdict is None else row.verdict.sentence, secrets
-        ),
+        sentence=sentence,
         reason=row.reason,
         sent_at=row.sent_at or (None if receipt is None else receipt.sent_at),
         received_at=None if receipt is None else receipt.received_at,
@@ -242,13 +236,13 @@ def _attempt(
         worker=None if origin is None else origin.worker,
         host=None if origin is None else origin.host,
         pid=None if origin is None else origin.pid,
-        executions=max(0 if receipt is None else receipt.executions, _executions(starts)),
-        redelivered=any(one.redelivered for one in (receipt, *starts) if one is not None),
-        retries=retries if receipt is None else max(receipt.retries, retries),
+        executions=executions,
+        redelivered=redelivered,
+        retries=retries,
         cost=reported,
         billed_cost=None if billed_cost is None else float(billed_cost),
         queue=None if receipt is None else receipt.queue,
-        tries=_tries(receipt, starts, secrets) if retries or (receipt and receipt.retries) else (),
+        tries=_tries(receipt, starts, secrets) if retries else (),
     )
 
 
@@ -289,8 +283,3 @@ def _wait(receipt: Receipt | None, row: AttemptRow, start: Started | None) -> fl
     if receipt is not None or start is None or start.started_at is None or row.sent_at is None:
         return None
     return max((start.started_at - row.sent_at).total_seconds(), 0.0)
-
-
-def _executions(starts: Sequence[Started]) -> int:
-    """Return how often the same retry was started, as receipts count it."""
-    return max(Counter(start.retries for start in starts).values(), default=0)

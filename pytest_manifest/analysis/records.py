@@ -119,11 +119,6 @@ class EntryRecord:
         return self.entry.task
 
     @property
-    def is_delayed(self) -> bool:
-        """Return whether the entry has a countdown or an ETA."""
-        return self.entry.countdown is not None or self.entry.eta is not None
-
-    @property
     def sentence(self) -> str | None:
         """Return its verdict's message."""
         return None if self.verdict is None else self.verdict.sentence

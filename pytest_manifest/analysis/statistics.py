@@ -15,8 +15,8 @@ from datetime import datetime
 from decimal import Decimal
 from functools import partial
 from heapq import heappush, heappushpop
-from itertools import pairwise
-from typing import Final, NamedTuple
+from itertools import chain, pairwise
+from typing import Final, TypeAlias
 
 from pydantic import Field
 
@@ -25,7 +25,7 @@ from pytest_manifest.analysis.records import ENOUGH, AttemptRecord, EntryRecord,
 from pytest_manifest.ledger import RunInfo, RunSegment
 from pytest_manifest.schema import VerdictStatus
 from pytest_manifest.schema.receipts import exact
-from pytest_manifest.schema.statuses import DEATHS, Outcome
+from pytest_manifest.schema.statuses import BAD, DEATHS, Outcome
 from pytest_manifest.schema.summary import (
     SummaryDescendants,
     SummaryEntry,
@@ -37,26 +37,14 @@ from pytest_manifest.schema.summary import (
 from pytest_manifest.text import middle, printable, seconds
 
 
-class Times:
-    """Times and their distribution; 8 bytes each."""
+def distribution(values: Iterable[float]) -> SummarySpread | None:
+    """Return the distribution of values in any order, None without any.
 
-    def __init__(self) -> None:
-        self._values = array("d")
-
-    def add(self, value: float | None) -> None:
-        if value is not None:
-            self._values.append(value)
-
-    def distribution(self) -> SummarySpread | None:
-        """Return the distribution, None without any time."""
-        return distribution(self._values)
-
-
-def distribution(values: Sequence[float]) -> SummarySpread | None:
-    """Return the distribution of values in any order; percentiles are interpolated."""
-    if not values:
-        return None
+    Percentiles are interpolated.
+    """
     ordered = sorted(values)
+    if not ordered:
+        return None
     p50, p95 = quantile(ordered, 0.5), quantile(ordered, 0.95)
     total = sum(ordered)
     return SummarySpread(count=len(ordered), p50=p50, p95=p95, max=ordered[-1], total=total)
@@ -213,7 +201,7 @@ def statistics(
     ``parts``: its segments; ``tree_end``: when the last descendant ended, None: there is none;
     ``trees``: what is known of its descendants.
     """
-    fold = _Fold(RunSegments(parts))
+    fold = _Fold(parts)
     for record in records:
         fold.add(record)
     if tree_end is not None:
@@ -222,18 +210,12 @@ def statistics(
 
 
 class _Task:
-    def __init__(self, parts: RunSegments) -> None:
-        self.outcomes: Counter[Outcome] = Counter()
-        self.wait, self.runtime = Times(), Times()
-        self.worked = WorkTime(parts)
-        self.ended = 0
+    """A task's outcomes, and the times (s) of its entries' last attempts; 8 bytes each."""
 
-    def add(self, last: AttemptRecord, execution: Stretch | None) -> None:
-        self.wait.add(last.wait)
-        self.runtime.add(last.runtime)
-        if execution is not None:
-            self.worked.add(execution)
-        self.ended += last.ended_at is not None
+    def __init__(self) -> None:
+        self.outcomes: Counter[Outcome] = Counter()
+        self.wait, self.runtime = array("d"), array("d")
+        self.worked, self.ended = WorkTime(), 0
 
     def row(self, task: str) -> SummaryTask:
         return SummaryTask(
@@ -244,34 +226,138 @@ class _Task:
             errors=self.outcomes["error"],
             skipped=self.outcomes["skipped"],
             pending=self.outcomes["pending"],
-            wait=self.wait.distribution(),
-            runtime=self.runtime.distribution(),
+            wait=distribution(self.wait),
+            runtime=distribution(self.runtime),
             throughput=self.worked.rate(self.ended),
         )
 
 
-class _Workers:
-    def __init__(self, parts: RunSegments) -> None:
-        self._jobs: dict[tuple[str, str | None, int | None], list[float]] = {}
-        self._parts = parts
-        self._seen: set[tuple[tuple[str, str | None, int | None], int]] = set()
+_Worker: TypeAlias = tuple[str, str | None, int | None]
+_Stretch: TypeAlias = tuple[int, datetime, datetime]
+"""The number of a segment, and from when to when something was done in it."""
 
-    def add(self, attempt: AttemptRecord) -> None:
-        name = attempt.worker or attempt.host
-        if name is None or attempt.started_at is None:
-            return
-        worker = (name, attempt.host, attempt.pid)
-        self._seen.add((worker, self._parts.number(attempt.started_at)))
-        account = self._jobs.setdefault(worker, [0, 0.0])
-        account[0] += 1
-        account[1] += attempt.runtime or 0.0
 
-    def capacity(self, worked: WorkTime) -> float:
-        """Return the seconds of all workers, each counted in the segments in which it worked."""
-        return sum(worked.seconds(part) or 0.0 for _, part in self._seen)
+class _Fold:
+    """All statistics of a run, added up record by record."""
 
-    def rows(self) -> list[SummaryWorker]:
-        total = sum(busy for _, busy in self._jobs.values())
+    def __init__(self, parts: Sequence[RunSegment]) -> None:
+        # Before the first recorded segment there may have been one that was not recorded.
+        self._begins = [part.started for part in parts]
+        self._stops = [None, *(part.stopped for part in parts)]
+        self.number = partial(bisect_right, self._begins)
+        """Which segment a time is in."""
+        self.verdicts: Counter[VerdictStatus] = Counter()
+        self.tasks = defaultdict[str, _Task](_Task)
+        self.causes, self.reused = Causes(), Counter[str]()
+        self.workers: dict[_Worker, list[float]] = {}
+        """How many jobs each worker had, and for how long it worked (s)."""
+        self.seen: set[tuple[_Worker, int]] = set()
+        """The workers, and the segments in which they worked."""
+        self.slowest: list[tuple[float, int, EntryRecord]] = []
+        self.free_wait = array("d")
+        """The waits that only a lack of free workers can have caused."""
+        self.first_sent: datetime | None = None
+        self.last_end: datetime | None = None
+        self.worked, self.run = WorkTime(), WorkTime()
+        """The time worked with the sending, and the time in which workers had jobs."""
+        self.entries = self.attempts = self.retries = self.redeliveries = self.ended = 0
+        self.cost, self.cost_reported, self.deaths = Decimal(0), False, 0
+
+    def add(self, record: EntryRecord) -> None:
+        self.entries += 1
+        if record.verdict is not None:
+            self.verdicts[record.verdict.verdict] += 1
+        if record.reused_from is not None:
+            self.reused[record.reused_from.run] += 1
+        task = self.tasks[record.entry.task]
+        task.outcomes[record.outcome] += 1
+        if record.outcome in BAD:
+            self.causes.add(record)
+        if record.attempts:
+            for attempt in record.attempts[:-1]:
+                self._add_attempt(attempt)
+            self.attempts += len(record.attempts) - 1
+            self._add_last(record, record.attempts[-1], task)
+
+    def _add_attempt(self, attempt: AttemptRecord) -> tuple[Sequence[_Stretch], bool]:
+        """Add an attempt; return when a worker had it, and whether it has ended."""
+        self.retries += attempt.retries
+        self.deaths += attempt.kind in DEATHS
+        self.redeliveries += attempt.redelivered
+        self.cost_reported = self.cost_reported or attempt.cost is not None
+        cost = attempt.cost if attempt.billed_cost is None else attempt.billed_cost
+        if cost:
+            self.cost += exact(cost)
+        name, started, sent, ended = (
+            *(attempt.worker or attempt.host, attempt.started_at),
+            *(attempt.sent_at, attempt.ended_at),
+        )
+        if name is not None and started is not None:
+            worker = (name, attempt.host, attempt.pid)
+            self.seen.add((worker, self.number(started)))
+            account = self.workers.setdefault(worker, [0, 0.0])
+            account[0] += 1
+            account[1] += attempt.runtime or 0.0
+        if ended is not None:
+            self.ended += 1
+            self.last_end = max(ended, self.last_end or ended)
+        had = self._had(attempt, ended)
+        with_sending = had
+        if sent is not None:
+            self.first_sent = min(sent, self.first_sent or sent)
+            with_sending = [(self.number(sent), sent, sent), *had]
+        self.worked.add(with_sending)
+        self.run.add(had)
+        return had, ended is not None
+
+    def _had(self, attempt: AttemptRecord, ended: datetime | None) -> Sequence[_Stretch]:
+        """Return from when to when a worker had the attempt, in each segment; () where none had.
+
+        A job that a stop cut off ran until then. Where only one of both is known, it is both.
+        """
+        started, sent = attempt.started_at, attempt.sent_at
+        if sent is not None:  # a worker's clock may be behind ours, which dates the sending
+            started = None if started is None else max(started, sent)
+            ended = None if ended is None else max(ended, sent)
+        if started is None:
+            return () if ended is None else [(self.number(ended), ended, ended)]
+        first = self.number(started)
+        # A death may have been noticed, and dated, when the run was resumed.
+        if ended is None or (attempt.runtime is None and self.number(ended) > first):
+            ended = self._stops[first] or started
+        ended = max(started, ended)
+        last = self.number(ended)
+        if first == last:
+            return [(first, started, ended)]
+        begins = [started, *self._begins[first:last]]
+        return list(zip(range(first, last + 1), begins, [*begins[1:], ended], strict=True))
+
+    def add_end(self, ended: datetime) -> None:
+        """Have the run reach to the end of the last descendant, which is its work as well."""
+        self.last_end = max(ended, self.last_end or ended)
+        self.worked.add([(self.number(ended), ended, ended)])
+
+    def _add_last(self, record: EntryRecord, last: AttemptRecord, task: _Task) -> None:
+        had, has_ended = self._add_attempt(last)
+        task.worked.add(had)
+        task.ended += has_ended
+        if last.wait is not None:
+            task.wait.append(last.wait)
+            is_delayed = record.entry.countdown is not None or record.entry.eta is not None
+            unknown = not had or last.sent_at is None
+            if not is_delayed and (unknown or self.number(last.sent_at) == had[0][0]):
+                self.free_wait.append(last.wait)
+        if last.runtime is not None:
+            task.runtime.append(last.runtime)
+            # Of equal times the earlier entry is the slower one: the heap drops its smallest.
+            rank = (last.runtime, -self.entries, record)
+            if len(self.slowest) < SLOWEST:
+                heappush(self.slowest, rank)
+            else:
+                heappushpop(self.slowest, rank)
+
+    def _rows_of_workers(self) -> list[SummaryWorker]:
+        total = sum(busy for _, busy in self.workers.values())
         rows = [
             SummaryWorker(
                 worker=name,
@@ -281,99 +367,13 @@ class _Workers:
                 busy=busy,
                 share=busy / total if total else 0.0,
             )
-            for (name, host, pid), (jobs, busy) in self._jobs.items()
+            for (name, host, pid), (jobs, busy) in self.workers.items()
         ]
         return sorted(rows, key=lambda row: (-row.busy, row.worker, row.pid or 0))
 
-
-class _Fold:
-    """All statistics of a run, added up record by record."""
-
-    def __init__(self, parts: RunSegments) -> None:
-        self.verdicts: Counter[VerdictStatus] = Counter()
-        self.tasks = defaultdict[str, _Task](partial(_Task, parts))
-        self.parts = parts
-        self.causes, self.workers = Causes(), _Workers(parts)
-        self.slowest: list[tuple[float, int, EntryRecord]] = []
-        self.wait, self.runtime, self.free_wait = Times(), Times(), Times()
-        self.first_sent: datetime | None = None
-        self.last_end: datetime | None = None
-        self.worked, self.run = WorkTime(parts), WorkTime(parts)
-        """The time worked with the sending, and the time in which workers had jobs."""
-        self.entries = self.attempts = self.retries = self.redeliveries = self.ended = 0
-        self.cost, self.cost_reported, self.deaths = Decimal(0), False, 0
-        self.reused: Counter[str] = Counter()
-
-    def add(self, record: EntryRecord) -> None:
-        self.entries += 1
-        if record.kind is not None:
-            self.verdicts[record.kind] += 1
-        self.reused.update([record.reused_from.run] if record.reused_from else [])
-        task = self.tasks[record.task]
-        task.outcomes[record.outcome] += 1
-        self.causes.add(record)
-        self.attempts += max(len(record.attempts) - 1, 0)
-        execution = None
-        for attempt in record.attempts:
-            execution = self.parts.execution(attempt)
-            self._add_attempt(attempt, execution)
-        if (last := record.last) is not None:
-            task.add(last, execution)
-            self._add_times(record, last, execution)
-
-    def _add_attempt(self, attempt: AttemptRecord, execution: Stretch | None) -> None:
-        self.retries += attempt.retries
-        self.deaths += attempt.kind in DEATHS
-        self.redeliveries += attempt.redelivered
-        self.workers.add(attempt)
-        self._add_moments(attempt, execution)
-        self.ended += attempt.ended_at is not None
-        self.cost_reported = self.cost_reported or attempt.cost is not None
-        self.cost += exact(attempt.cost if attempt.billed_cost is None else attempt.billed_cost)
-
-    def _add_moments(self, attempt: AttemptRecord, execution: Stretch | None) -> None:
-        sent, ended = attempt.sent_at, attempt.ended_at
-        if sent is not None:
-            self.first_sent = min(sent, self.first_sent or sent)
-            self.worked.add(self.parts.stretch(sent, sent))
-        if ended is not None:
-            self.last_end = max(ended, self.last_end or ended)
-        if execution is not None:
-            self.worked.add(execution)
-            self.run.add(execution)
-
-    def add_end(self, ended: datetime) -> None:
-        """Have the run reach to the end of the last descendant, which is its work as well."""
-        self.last_end = max(ended, self.last_end or ended)
-        self.worked.add(self.parts.stretch(ended, ended))
-
-    def _add_times(
-        self, record: EntryRecord, last: AttemptRecord, execution: Stretch | None
-    ) -> None:
-        self.wait.add(last.wait)
-        self.runtime.add(last.runtime)
-        if self._was_free(record, last, execution):
-            self.free_wait.add(last.wait)
-        if last.runtime is not None:
-            # Of equal times the earlier entry is the slower one: the heap drops its smallest.
-            rank = (last.runtime, -self.entries, record)
-            if len(self.slowest) < SLOWEST:
-                heappush(self.slowest, rank)
-            else:
-                heappushpop(self.slowest, rank)
-
-    def _was_free(
-        self, record: EntryRecord, last: AttemptRecord, execution: Stretch | None
-    ) -> bool:
-        """Return whether only a lack of free workers can have made it wait."""
-        if record.is_delayed:
-            return False
-        if execution is None or last.sent_at is None:
-            return True
-        return self.parts.number(last.sent_at) == execution.first
-
     def statistics(self, run: RunInfo, trees: SummaryDescendants | None) -> Statistics:
-        workers, runtime = self.workers.rows(), self.runtime.distribution()
+        workers, tasks = self._rows_of_workers(), self.tasks.values()
+        runtime = distribution(chain.from_iterable(task.runtime for task in tasks))
         over = self.first_sent is not None and self.last_end is not None
         slowest = [
             SummaryEntry.model_validate(summary_fields(record))
@@ -383,7 +383,7 @@ class _Fold:
             entries=self.entries,
             reused=dict(self.reused.most_common()),
             verdicts=dict(self.verdicts),
-            outcomes=dict(sum((task.outcomes for task in self.tasks.values()), Counter())),
+            outcomes=dict(sum((task.outcomes for task in tasks), Counter())),
             tasks=[self.tasks[task].row(task) for task in sorted(self.tasks)],
             slowest=slowest,
             causes=list(self.causes.largest_first()),
@@ -398,7 +398,7 @@ class _Fold:
             parts=self.worked.count,
             pauses=self.worked.pauses() if over else None,
             throughput=self.worked.rate(self.ended) if over else None,
-            wait=self.wait.distribution(),
+            wait=distribution(chain.from_iterable(task.wait for task in tasks)),
             runtime=runtime,
             advice=list(
                 advice(self._signs(workers, runtime), takes_one=run.takes_one or run.is_private)
@@ -410,64 +410,18 @@ class _Fold:
         slowest = max(self.slowest, default=None)
         return Signs(
             entries=self.entries,
-            wait=self.free_wait.distribution(),
+            wait=distribution(self.free_wait),
             runtime=runtime,
             busy=[row.busy for row in workers],
             duration=self.run.seconds(),
-            capacity=self.workers.capacity(self.run),
+            # Each worker's, in the segments in which it worked.
+            capacity=sum(self.run.seconds(part) or 0.0 for _, part in self.seen),
             parts=self.run.count,
             slowest=None if slowest is None else (slowest[2].id, slowest[0]),
             redeliveries=self.redeliveries,
             retries=self.retries,
             deaths=self.deaths,
         )
-
-
-class Stretch(NamedTuple):
-    """A stretch of time, and the numbers of the segments that it begins and ends in."""
-
-    started: datetime
-    ended: datetime
-    first: int
-    last: int
-
-
-class RunSegments:
-    """The segments of a run, to tell in which of them a time is."""
-
-    def __init__(self, parts: Sequence[RunSegment] = ()) -> None:
-        # Before the first recorded segment there may have been one that was not recorded.
-        self.begins = [part.started for part in parts]
-        self._stops = [None, *(part.stopped for part in parts)]
-
-    def number(self, moment: datetime) -> int:
-        """Return the number of the segment that a time is in."""
-        return bisect_right(self.begins, moment)
-
-    def stretch(self, started: datetime, ended: datetime) -> Stretch:
-        first = bisect_right(self.begins, started)
-        is_short = started is ended or (first == len(self.begins) and ended >= started)
-        last = first if is_short else bisect_right(self.begins, ended)
-        return Stretch(started, ended, first, last)
-
-    def execution(self, attempt: AttemptRecord) -> Stretch | None:
-        """Return from when to when a worker had the attempt; None where none had it.
-
-        A job that a stop cut off ran until then. Where only one of both is known, it is both.
-        """
-        started, ended, sent = attempt.started_at, attempt.ended_at, attempt.sent_at
-        if sent is not None:  # a worker's clock may be behind ours, which dates the sending
-            started = None if started is None else max(started, sent)
-            ended = None if ended is None else max(ended, sent)
-        if started is None:
-            return None if ended is None else self.stretch(ended, ended)
-        found = self.stretch(started, started if ended is None else ended)
-        # A death may have been noticed, and dated, when the run was resumed.
-        noticed_late = attempt.runtime is None and found.last > found.first
-        if ended is not None and ended >= started and not noticed_late:
-            return found
-        stop = self._stops[found.first] if ended is None or noticed_late else None
-        return self.stretch(started, max(started, stop or started))
 
 
 class WorkTime:
@@ -477,16 +431,12 @@ class WorkTime:
     work continued in between.
     """
 
-    def __init__(self, parts: RunSegments) -> None:
-        self._parts = parts
+    def __init__(self) -> None:
         self._stretches: dict[int, tuple[datetime, datetime]] = {}
 
-    def add(self, stretch: Stretch) -> None:
-        """Add work from one time to another."""
-        started, ended, first, last = stretch
-        for number in range(first, last + 1):
-            start = started if number == first else self._parts.begins[number - 1]
-            stop = ended if number == last else self._parts.begins[number]
+    def add(self, stretches: Iterable[_Stretch]) -> None:
+        """Add work of some segments, each from one time to another."""
+        for number, start, stop in stretches:
             known = self._stretches.get(number, (start, stop))
             self._stretches[number] = min(start, known[0]), max(stop, known[1])
 

@@ -29,7 +29,6 @@ from pytest_manifest.ledger.database import Database, LedgerPart
 from pytest_manifest.ledger.tables import RARE
 from pytest_manifest.schema import Receipt
 from pytest_manifest.schema.facts import Ended, FactSource, Kind, Started, Stored
-from pytest_manifest.schema.fields import PARSED
 from pytest_manifest.schema.run_facts import KINDS, AnyFact, JobFact, RunFact
 
 _COLUMNS: Final = (
@@ -215,7 +214,7 @@ def fact_of_row(row: Sequence[Any], job: str) -> JobFact | RunFact:
     values |= {column: value for column, value in given if value is not None}
     values |= {"seq": seq, "at": rows.moment_of(at), "source": _SOURCES[source], "job": job}
     if kind not in _ASIDE or data is not None:
-        return _adapter(Kind(kind)).validate_python(values, context=PARSED)
+        return _adapter(Kind(kind)).validate_python(values)
     if kind == Kind.STARTED:  # of most facts nothing is left to be checked, which would be felt
         values["started_at"] = rows.moment(values.get("started_at"))
         values["redelivered"] = bool(values.get("redelivered"))

@@ -154,7 +154,7 @@ def _weights(manifest: Manifest, seconds: Mapping[str, float]) -> array[float]:
     An entry without a time of its own is expected to take what its task takes on average, and a
     task without a time what all tasks take.
     """
-    tasks = [id_and_task(line.raw)[1] for line in manifest.lines()]
+    tasks = manifest.tasks
     own = [seconds.get(entry) for entry in manifest.ids]
     known: dict[str, list[float]] = {}
     for task, time in zip(tasks, own, strict=True):

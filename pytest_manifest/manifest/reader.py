@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from array import array
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import cached_property
-from itertools import repeat
+from itertools import islice
 from pathlib import Path
+from sys import intern
 from typing import IO, NamedTuple
 
 from pydantic import ValidationError
 
 from pytest_manifest.errors import ManifestError
 from pytest_manifest.manifest import jsonl
-from pytest_manifest.manifest.scan import Places, Summary, digest_of, scan, stamp_of
+from pytest_manifest.manifest.scan import (
+    AFTER,
+    EXPECTS,
+    KEY,
+    TAGS,
+    Places,
+    Summary,
+    digest_of,
+    scan,
+    stamp_of,
+)
 from pytest_manifest.schema import Entry, Header
-from pytest_manifest.schema.fields import PARSED
 
 
 def read_manifest(
@@ -48,6 +57,12 @@ class Outline(NamedTuple):
     tags: Sequence[str]
 
 
+class _Index(NamedTuple):
+    ids: Sequence[str]
+    tasks: Sequence[str]
+    offsets: Sequence[int]
+
+
 class Manifest:
     """A frozen, checked manifest file. It keeps ids and byte offsets; entries stay on disk.
 
@@ -61,12 +76,17 @@ class Manifest:
         self._file = summary.path.absolute()  # a later chdir must not lose it
         self._stamp = summary.stamp
         if places is not None:
-            self._index = tuple(places.ids), places.offsets
+            self._index = _Index(tuple(places.ids), places.tasks, places.offsets)
 
     @property
     def ids(self) -> Sequence[str]:
         """Return the entries' ids, in the file's order."""
-        return self._index[0]
+        return self._index.ids
+
+    @property
+    def tasks(self) -> Sequence[str]:
+        """Return the entries' tasks, in the file's order."""
+        return self._index.tasks
 
     @property
     def path(self) -> Path:
@@ -105,40 +125,47 @@ class Manifest:
         """Stream the lines of all entries, in the file's order, without comments."""
         with self.open() as file:
             offset = file.tell()
+            remarks = frozenset(self.summary.remarks)
             for number, raw in enumerate(file, self.summary.header_line + 1):
-                if not jsonl.is_remark(raw):
+                if number not in remarks:
                     yield jsonl.Line(number, offset, raw)
                 offset += len(raw)
 
     def outlines(self, entry_ids: Iterable[str] | None = None) -> Iterator[Outline]:
-        """Yield the outlines of these entries, or of all; few lines need parsing for that.
+        """Yield the outlines of these entries, or of all; those with tags alone are read.
 
         Raises KeyError where there is no such entry.
         """
+        ids, tasks, offsets = self._index.ids, self._index.tasks, self._index.offsets
+        chosen = None if entry_ids is None else map(self.position_of, entry_ids)
         with self.open() as file:
-            lines = self.lines() if entry_ids is None else self._lines(file, entry_ids)
-            for _, _, raw in lines:
-                if _may_have(b'"tags"', raw):
-                    entry = self.parse(raw)
-                    yield Outline(entry.id, entry.task, entry.tags)
-                else:
-                    yield Outline(*self._id_and_task(raw), ())
+            for place in range(len(self)) if chosen is None else chosen:
+                tags: Sequence[str] = ()
+                if self.summary.traits[place] & TAGS:
+                    file.seek(offsets[place])
+                    tags = self.parse(file.readline()).tags
+                yield Outline(ids[place], tasks[place], tags)
 
     def dependencies(self) -> Iterator[tuple[int, int]]:
         """Yield pairs of positions, from 0: an entry, and one that it waits for (``after``)."""
-        for position, (_, _, raw) in enumerate(self.lines()):
-            if _may_have(b'"after"', raw):
-                for needed in self.parse(raw).after:
-                    yield position, self._position[needed]
+        for place, entry in self._having(AFTER):
+            for needed in entry.after:
+                yield place, self._position[needed]
 
     def key_counts(self) -> Mapping[str, Counter[str]]:
         """Count the entries of each value of each key (``key``), by the key's name."""
         found: dict[str, Counter[str]] = {}
-        for _, _, raw in self.lines():
-            if _may_have(b'"key"', raw):
-                for name, value in self.parse(raw).key.items():
-                    found.setdefault(name, Counter())[value] += 1
+        for _, entry in self._having(KEY):
+            for name, value in entry.key.items():
+                found.setdefault(name, Counter())[value] += 1
         return found
+
+    def _having(self, trait: int) -> Iterator[tuple[int, Entry]]:
+        """Yield the entries that have something, each with its position."""
+        both = zip(self.lines(), self.summary.traits, strict=True)
+        for place, (line, has) in enumerate(both):
+            if has & trait:
+                yield place, self.parse(line.raw)
 
     def dependents(self, entry_ids: Iterable[str]) -> Iterator[tuple[int, Entry]]:
         """Yield those of these entries that wait for others, each with its index among these.
@@ -146,9 +173,10 @@ class Manifest:
         Raises KeyError where there is no such entry.
         """
         with self.open() as file:
-            for index, (_, _, raw) in enumerate(self._lines(file, entry_ids)):
-                if _may_have(b'"after"', raw) and (entry := self.parse(raw)).after:
-                    yield index, entry
+            for index, place in enumerate(map(self.position_of, entry_ids)):
+                if self.summary.traits[place] & AFTER:
+                    file.seek(self._index.offsets[place])
+                    yield index, self.parse(file.readline())
 
     def expecting_nothing(
         self, among: Set[str] | None = None, *, most: int
@@ -157,16 +185,14 @@ class Manifest:
 
         Returns their number, and the ids of the first ``most`` of them.
         """
-        count, first = 0, list[str]()
-        ids: Iterable[str | None] = repeat(None) if among is None else self.ids
-        for entry_id, line in zip(ids, self.lines()):  # noqa: B905 - ids may go on without end
-            if among is not None and entry_id not in among:
-                continue
-            if not _may_have(b'"expect"', line.raw) or self.parse(line.raw).expect.is_nothing:
-                count += 1
-                if count <= most:
-                    first.append(self._id_and_task(line.raw)[0])
-        return count, first
+        places = [place for place, has in enumerate(self.summary.traits) if not has & EXPECTS]
+        if among is not None:
+            places = [place for place in places if self.ids[place] in among]
+        first = list(islice(places, most))
+        lines = islice(self.lines(), first[-1] + 1 if first else 0)
+        return len(places), [
+            jsonl.id_and_task(line.raw)[0] for place, line in enumerate(lines) if place in first
+        ]
 
     def __getitem__(self, entry_id: str) -> Entry:
         """Return the entry with this id; raise KeyError where there is none."""
@@ -181,7 +207,7 @@ class Manifest:
 
     def offset_of(self, entry_id: str) -> int:
         """Return the offset in bytes of the entry's line; raise KeyError where there is none."""
-        return self._index[1][self._position[entry_id]]
+        return self._index.offsets[self._position[entry_id]]
 
     def some(self, entry_ids: Iterable[str]) -> Iterator[Entry]:
         """Yield the entries with these ids, in this order; raise KeyError where there is none."""
@@ -210,7 +236,9 @@ class Manifest:
             same = self._is_this(file)
         if not same:
             return read_manifest(path)
-        return Manifest(replace(self.summary, path=path), Places(list(self.ids), self._index[1]))
+        moved = Manifest(replace(self.summary, path=path))
+        moved._index = self._index
+        return moved
 
     @cached_property
     def _before(self) -> Sequence[int]:
@@ -224,13 +252,14 @@ class Manifest:
         return {entry_id: position for position, entry_id in enumerate(self.ids)}
 
     @cached_property
-    def _index(self) -> tuple[Sequence[str], array[int]]:
-        ids: list[str] = []
-        offsets = array("Q")
+    def _index(self) -> _Index:
+        places = Places()
         for line in self.lines():
-            ids.append(jsonl.id_and_task(line.raw)[0])
-            offsets.append(line.offset)
-        return tuple(ids), offsets
+            name, task = jsonl.id_and_task(line.raw)
+            places.ids.append(name)
+            places.tasks.append(intern(task))
+            places.offsets.append(line.offset)
+        return _Index(tuple(places.ids), places.tasks, places.offsets)
 
     def open(self) -> IO[bytes]:
         """Open the file after its header; raise ManifestError where its content was changed."""
@@ -258,20 +287,9 @@ class Manifest:
         The line was checked with its file, so only a change under an open file can make it invalid.
         """
         try:
-            return Entry.model_validate_json(raw, context=PARSED)
+            return Entry.model_validate_json(raw)
         except ValidationError:
-            raise self._changed() from None
-
-    def _id_and_task(self, raw: bytes) -> tuple[str, str]:
-        try:
-            return jsonl.id_and_task(raw)
-        except (ValueError, KeyError, TypeError):  # only a change under an open file can do that
             raise self._changed() from None
 
     def _changed(self) -> ManifestError:
         return jsonl.file_error(self.path, "the file was changed while it was in use; start again")
-
-
-def _may_have(key: bytes, raw: bytes) -> bool:
-    """Return whether a line may have this quoted key; it may be written with escapes."""
-    return key in raw or b"\\u" in raw

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from itertools import islice
 from pathlib import Path
+from sys import intern
 from typing import IO, Any, Final
 
 from pytest_manifest.manifest import jsonl
@@ -54,7 +55,7 @@ class _Ids:
 
     def add(self, entry_id: str, line: int) -> None:
         """Record that an id stands on a line."""
-        self._new += (line, whole_text(entry_id))
+        self._new += (line, entry_id if entry_id.isascii() else whole_text(entry_id))
         if len(self._new) == 2 * _ROWS:
             self._write()
 
@@ -139,7 +140,7 @@ class Summary:
 
     ``header`` always has ``entries`` and ``sha256``, also where the file has no header line, and
     ``header_line`` is 0; ``remarks`` are the numbers, from 1, of the lines with comments and of the
-    blank ones at the end. ``stamp`` changes when the file does.
+    blank ones at the end. ``stamp`` changes when the file does. ``traits``: what each entry has.
     """
 
     path: Path
@@ -149,7 +150,23 @@ class Summary:
     sha256: str
     size: int
     stamp: tuple[int, int, int]
+    traits: bytes
     remarks: Sequence[int] = ()
+
+
+TAGS, AFTER, KEY, EXPECTS = 1, 2, 4, 8
+
+
+def traits_of(entry: Entry) -> int:
+    """Return which of ``TAGS``, ``AFTER``, ``KEY`` and ``EXPECTS`` an entry has."""
+    given = entry.__pydantic_fields_set__
+    expects = "expect" in given and not entry.expect.is_nothing
+    return (
+        (TAGS if entry.tags else 0)
+        | (AFTER if entry.after else 0)
+        | (KEY if entry.key else 0)
+        | (EXPECTS if expects else 0)
+    )
 
 
 def check_manifest(path: Path) -> Summary:
@@ -203,9 +220,10 @@ def stamp_of(file: IO[bytes]) -> tuple[int, int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """The entries' ids, and the offsets of their lines, in bytes."""
+    """The entries' ids, their tasks, and the offsets of their lines, in bytes."""
 
     ids: list[str] = field(default_factory=list)
+    tasks: list[str] = field(default_factory=list)
     offsets: array[int] = field(default_factory=lambda: array("Q"))
 
 
@@ -255,6 +273,7 @@ class _Scan:
         self.header_line = 0
         self.remarks = array("Q")
         self.blanks = array("Q")
+        self.traits = bytearray()
         self.entries = 0
 
     def run(self) -> Summary:
@@ -277,21 +296,26 @@ class _Scan:
             sha256=self.digest.hexdigest(),
             size=stamp[1],
             stamp=stamp,
+            traits=bytes(self.traits),
             remarks=self.remarks or (),
         )
 
     def _take(self, line: jsonl.Line) -> bytes:
         """Check a line; return its bytes to digest, b"" of the header."""
-        line = jsonl.without_bom(line, self.faults)
-        if jsonl.is_blank(line.raw):
+        if line.number == 1:
+            line = jsonl.without_bom(line, self.faults)
+        raw = line.raw
+        if not raw or raw.isspace():
             self.blanks.append(line.number)
             self.remarks.append(line.number)
-            return line.raw
-        jsonl.check_end(line, self.faults)
-        if jsonl.is_remark(line.raw):
+            return raw
+        if not raw.endswith(b"\n"):
+            self.faults.add(line.number, jsonl.CUT_OFF)
+        if raw.startswith(b"#"):
             self.remarks.append(line.number)
-            return line.raw
-        self._refuse_blanks()
+            return raw
+        if self.blanks:
+            self._refuse_blanks()
         document = jsonl.parse_object(line, self.faults)
         if not (self.entries or self.header_line) and is_header(document, line.raw):
             self._take_header(document, line)
@@ -302,7 +326,7 @@ class _Scan:
             raise self.faults.error()
         if document is not None:
             self._take_entry(document, line)
-        return line.raw
+        return raw
 
     def _refuse_blanks(self) -> None:
         """Record the blank lines before this one as faults: only at the end they are none."""
@@ -339,8 +363,10 @@ class _Scan:
                 self.faults.add(line.number, jsonl.beyond("schema"))
         if entry.after:
             self.ids.want(entry.after, line.number)
+        self.traits.append(traits_of(entry))
         if self.places is not None:
             self.places.ids.append(entry.id)
+            self.places.tasks.append(intern(entry.task))
             self.places.offsets.append(line.offset)
 
     def _check_totals(self, size: int) -> None:

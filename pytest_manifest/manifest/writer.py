@@ -11,15 +11,16 @@ import shutil
 import tempfile
 import weakref
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
+from sys import intern
 from typing import IO, Any, NamedTuple
 
 from pytest_manifest.files import FILE_MODE, new_file
 from pytest_manifest.manifest.jsonl import Faults, Line, file_error, parse_document
 from pytest_manifest.manifest.reader import Manifest, read_manifest
-from pytest_manifest.manifest.scan import Places, Summary, stamp_of
+from pytest_manifest.manifest.scan import Places, Summary, stamp_of, traits_of
 from pytest_manifest.schema import Entry, Expectations, Header
 from pytest_manifest.schema.fields import Document
 from pytest_manifest.schema.models import ASKED_BY_NAME
@@ -70,6 +71,7 @@ def write_draft(path: Path, header: Header, draft: Draft, *, mode: int | None = 
             sha256=complete.sha256 or "",
             size=file.tell(),
             stamp=stamp_of(file),
+            traits=bytes(draft.traits),
         )
         return Manifest(summary, places)
 
@@ -106,7 +108,8 @@ class Draft:
         self._lines = 0
         self._size = 0
         self._written = 0
-        self._ids: dict[str, None] = {}
+        self._tasks: dict[str, str] = {}
+        self.traits = bytearray()
         self._offsets = array("Q")
         self._looks_ahead = False
         self.close = weakref.finalize(self, self._file.close)
@@ -117,7 +120,7 @@ class Draft:
 
     def __contains__(self, entry_id: object) -> bool:
         """Return whether :meth:`add_entry` was called with this id."""
-        return entry_id in self._ids
+        return entry_id in self._tasks
 
     def add(self, line: bytes) -> None:
         """Take one line, without its newline; it is in here unless OSError is raised."""
@@ -131,14 +134,15 @@ class Draft:
         self._size += len(line) + 1
         self._lines += 1
 
-    def add_entry(self, line: bytes, entry_id: str, after: Sequence[str] = ()) -> None:
-        """Add the line of an entry that is known to be valid and has an id new to the draft."""
+    def add_entry(self, line: bytes, entry: Entry) -> None:
+        """Add the line of a valid entry, whose id is new to the draft."""
         offset = self._size
         self.add(line)
         self._offsets.append(offset)
-        if after and not self._looks_ahead:
-            self._looks_ahead = not self._ids.keys() >= set(after)
-        self._ids[entry_id] = None
+        self.traits.append(traits_of(entry))
+        if entry.after and not self._looks_ahead:
+            self._looks_ahead = not self._tasks.keys() >= set(entry.after)
+        self._tasks[entry.id] = intern(entry.task)
 
     def flush(self) -> None:
         """Write what is still in memory."""
@@ -169,9 +173,10 @@ class Draft:
         :meth:`add`, or an ``after`` names an entry that was not added before, which may be missing
         or close a circle.
         """
-        if self._looks_ahead or not len(self._ids) == self._lines > 0:
+        if self._looks_ahead or not len(self._tasks) == self._lines > 0:
             return None
-        return Places(list(self._ids), array("Q", map(start.__add__, self._offsets)))
+        offsets = array("Q", map(start.__add__, self._offsets))
+        return Places(list(self._tasks), list(self._tasks.values()), offsets)
 
 
 @contextlib.contextmanager

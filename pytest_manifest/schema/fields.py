@@ -22,10 +22,9 @@ from pydantic import (
     ValidationError,
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
-    WrapValidator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import PydanticCustomError, core_schema
+from pydantic_core import ErrorDetails, PydanticCustomError, core_schema
 
 from pytest_manifest.schema.json_values import json_value as json_value
 from pytest_manifest.schema.wire import MOST, YEARS, parse_moment
@@ -36,9 +35,9 @@ MOST_SECONDS: Final = 36_525 * 86_400
 """A hundred years in seconds: from now on that is still a date, for Celery and for brokers."""
 _MOST_FIGURE: Final = 1e12
 """Seconds that a clock which was set may have shown between two moments: 30,000 years."""
-PARSED: Final[object] = object()
-"""Validation context that says: these values come from a JSON parser that already refused NaN,
-infinities, lone surrogates and deep nesting, so JSON values need no second look."""
+USUAL: Final = "(usual)"
+"""Where in an error's place it names the quick way of a field; see ``Usually``."""
+WHOLE: Final = "(whole)"
 
 # JSON Schema knows no character categories, so what str.isprintable() refuses is spelled out;
 # without surrogates, which other languages' JSON cannot hold and their regexes cannot name.
@@ -147,6 +146,31 @@ def _version(value: object) -> object:
     return value
 
 
+class Usually:
+    """The mark of a field whose usual values pydantic's core takes without a call of Python.
+
+    Whatever it does not take goes the field's whole way, whose faults alone are told: so those that
+    have ``USUAL`` in their place are left out.
+    """
+
+    def __init__(self, usual: core_schema.CoreSchema) -> None:
+        self._usual = usual
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        ways: list[tuple[core_schema.CoreSchema, str]] = [
+            (self._usual, USUAL),
+            (handler(source), WHOLE),
+        ]
+        return core_schema.union_schema(list(ways), mode="left_to_right")
+
+    def __get_pydantic_json_schema__(
+        self, _schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return handler(core_schema.str_schema())
+
+
 _NAME_SCHEMA: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": ID_MAX_LENGTH}
 # Not one pattern to its end: in Python a trailing newline would pass it.
 _NAME_SCHEMA["not"] = {"pattern": rf"[{_OF_NAMES}]|^[\u200c\u200d]|[\u200c\u200d]$"}
@@ -161,14 +185,30 @@ Name = Annotated[
     str,
     Field(min_length=1, max_length=ID_MAX_LENGTH),
     AfterValidator(_printable_name),
+    Usually(core_schema.str_schema(min_length=1, max_length=ID_MAX_LENGTH, pattern="^[ -~]+$")),
     WithJsonSchema(_NAME_SCHEMA),
 ]
 """Printable text of 1 to 200 characters: ids, task names, queues, tags."""
 
-Text = Annotated[str, AfterValidator(whole_text)]
+# With a bound pydantic looks at the characters, and refuses halves of surrogate pairs.
+Text = Annotated[
+    str, AfterValidator(whole_text), Usually(core_schema.str_schema(max_length=1 << 40))
+]
 """Free text from a worker: always storable as UTF-8."""
 
-Time = Annotated[datetime, BeforeValidator(_utc), WithJsonSchema(_TIME_SCHEMA)]
+TIME_AS_WRITTEN: Final = core_schema.chain_schema(
+    [
+        core_schema.str_schema(
+            pattern=r"^(19[7-9]|2[0-9]{2})[0-9]-[0-9]{2}-[0-9]{2}"
+            r"T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{6})?(Z|\+00:00)$"
+        ),
+        core_schema.no_info_plain_validator_function(datetime.fromisoformat),
+    ]
+)
+"""A time of this age as this package writes it, which is in UTC."""
+Time = Annotated[
+    datetime, BeforeValidator(_utc), Usually(TIME_AS_WRITTEN), WithJsonSchema(_TIME_SCHEMA)
+]
 """An aware time, normalised to UTC; RFC 3339 text in JSON."""
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -195,13 +235,23 @@ Keys = Annotated[
 ]
 """Names and values: whose job it is, or what it uses."""
 Version = Annotated[
-    Literal[1], BeforeValidator(_version), WithJsonSchema({"type": "integer", "const": 1})
+    Literal[1],
+    BeforeValidator(_version),
+    Usually(core_schema.int_schema(ge=1, le=1, strict=True)),
+    WithJsonSchema({"type": "integer", "const": 1}),
 ]
 Expiry = Annotated[
     float | datetime,
     BeforeValidator(_expiry),
     WithJsonSchema({"anyOf": [_EXPIRY_SCHEMA, _TIME_SCHEMA]}),
 ]
+
+
+def told(error: ValidationError) -> list[ErrorDetails]:
+    """Return the errors that are of a field's whole way."""
+    found = error.errors(include_url=False)
+    # All of them are of the usual way alone where a field that nobody knows has that name.
+    return [one for one in found if USUAL not in one["loc"]] or found
 
 
 _PART: Final = 1_000
@@ -217,7 +267,7 @@ def _in_parts(value: object, check: ValidatorFunctionWrapHandler) -> object:
         try:
             found += check(value[first : first + _PART])
         except ValidationError as error:
-            fault = error.errors(include_url=False)[0]
+            fault = told(error)[0]
             place = first + next((part for part in fault["loc"] if isinstance(part, int)), 0)
             raise PydanticCustomError(
                 "array_item",
@@ -227,15 +277,32 @@ def _in_parts(value: object, check: ValidatorFunctionWrapHandler) -> object:
     return found
 
 
-InParts: Final = WrapValidator(_in_parts)
-"""For arrays of models and names, which somebody else may have written."""
+class _InParts:
+    """The mark of an array of models or names, which somebody else may have written."""
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        whole = handler(source)
+        short: Any = {**whole, "max_length": _PART}
+        in_parts = core_schema.no_info_wrap_validator_function(_in_parts, whole)
+        return core_schema.union_schema([(short, USUAL), (in_parts, WHOLE)], mode="left_to_right")
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return dict(handler(schema)["anyOf"][-1])
+
+
+InParts: Final = _InParts()
 
 
 class _JsonField:
     """The mark of a field that is a JSON value of one shape, checked and copied on the way in.
 
     Pydantic's own JsonValue calls a Python function for every node and lets NaN and lone
-    surrogates pass; values that a careful parser made (``PARSED``) are taken as they are.
+    surrogates pass. What comes as JSON text is taken as it is parsed: only lines that were checked
+    before are, and receipts that this package has stored.
     """
 
     def __init__(self, shape: type[dict[str, Any]] | type[list[Any]] | None = None) -> None:
@@ -244,7 +311,11 @@ class _JsonField:
     def __get_pydantic_core_schema__(
         self, _source: object, _handler: GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:
-        return core_schema.with_info_plain_validator_function(self._check)
+        parsed = {dict: core_schema.dict_schema(), list: core_schema.list_schema()}
+        return core_schema.json_or_python_schema(
+            json_schema=core_schema.any_schema() if self.shape is None else parsed[self.shape],
+            python_schema=core_schema.no_info_plain_validator_function(self._check),
+        )
 
     def __get_pydantic_json_schema__(
         self, _schema: core_schema.CoreSchema, _handler: GetJsonSchemaHandler
@@ -253,15 +324,12 @@ class _JsonField:
             return {}
         return {"type": "object"} if self.shape is dict else {"type": "array"}
 
-    def _check(
-        self, value: object, info: core_schema.ValidationInfo[object]
-    ) -> JsonValue:  # a plain validator: what it returns is the field's value
-        parsed = info.context is PARSED
-        result: Any = value if parsed else json_value(value)
+    def _check(self, value: object) -> JsonValue:
+        result = json_value(value)
         if self.shape is not None and type(result) is not self.shape:
             word = "an object" if self.shape is dict else "an array"
             raise PydanticCustomError("json_shape", "must be {word}", {"word": word})
-        return result  # type: ignore[no-any-return]  # checked above, or by the parser
+        return result
 
 
 Json = Annotated[JsonValue, _JsonField()]
@@ -318,7 +386,16 @@ def _checked(name: str) -> str:
     return name
 
 
-Identifier = Annotated[str, Field(min_length=1), AfterValidator(_checked), WithJsonSchema(_SCHEMA)]
+_PLAIN_NAME: Final = core_schema.str_schema(
+    max_length=LONGEST, pattern="^[0-9A-Za-z_][0-9A-Za-z_.+-]*$"
+)
+Identifier = Annotated[
+    str,
+    Field(min_length=1),
+    AfterValidator(_checked),
+    Usually(_PLAIN_NAME),
+    WithJsonSchema(_SCHEMA),
+]
 """The name of a run, a workflow or a mode: it can name a file, and nothing outside a folder."""
 
 

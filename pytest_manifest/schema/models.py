@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Final, Literal
 
-from pydantic import Discriminator, Field, JsonValue, Tag, field_validator, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    JsonValue,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 from typing_extensions import Self
 
@@ -131,7 +140,7 @@ class Expectations(fields.Document):
 
         A result that is null is demanded where it is named, and so is what descendants become.
         """
-        return self == Expectations() and self.model_fields_set.isdisjoint(ASKED_BY_NAME)
+        return self == _NOTHING and self.model_fields_set.isdisjoint(ASKED_BY_NAME)
 
     @field_validator("result_schema")
     @classmethod
@@ -144,15 +153,21 @@ class Expectations(fields.Document):
                 )
         return value
 
-    @model_validator(mode="after")
-    def _error_goes_with_a_failure(self) -> Self:
-        if self.error is not None and self.state == "succeeded":
+    @field_validator("error")
+    @classmethod
+    def _goes_with_a_failure(
+        cls, value: ExpectedError | None, info: ValidationInfo
+    ) -> ExpectedError | None:
+        if value is not None and info.data.get("state") == "succeeded":
             raise PydanticCustomError(
                 "error_without_failure",
                 "'error' is expected of a task whose 'state' is to be \"succeeded\"; "
                 'add "state": "failed"',
             )
-        return self
+        return value
+
+
+_NOTHING: Final = Expectations()
 
 
 class Entry(fields.Document):
@@ -201,17 +216,23 @@ class Entry(fields.Document):
     expect: Expectations = Field(default_factory=Expectations)
     """What the receipt must look like."""
 
-    @model_validator(mode="after")
-    def _makes_sense(self) -> Self:
-        if self.countdown is not None and self.eta is not None:
+    @field_validator("eta")
+    @classmethod
+    def _is_alone(cls, value: datetime | None, info: ValidationInfo) -> datetime | None:
+        if value is not None and info.data.get("countdown") is not None:
             raise PydanticCustomError(
                 "countdown_and_eta", "'countdown' and 'eta' exclude each other; keep one"
             )
-        if self.id in self.after:
+        return value
+
+    @field_validator("after")
+    @classmethod
+    def _names_others(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        if info.data.get("id") in value:
             raise PydanticCustomError(
                 "after_itself", "'after' names the entry itself; take that id out"
             )
-        return self
+        return value
 
 
 class Header(fields.Document):

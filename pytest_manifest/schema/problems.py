@@ -11,7 +11,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from pytest_manifest.schema.fields import Document
+from pytest_manifest.schema.fields import WHOLE, Document, told
 from pytest_manifest.text import beginning, number_unprintable
 
 _MUST_BE: Mapping[str, str] = {
@@ -37,7 +37,7 @@ _SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 }
 _LONGEST = 200
 """Characters of a field's name that are looked at."""
-_FORMS = "(short)", "(long)"
+_FORMS = "(short)", "(long)", WHOLE
 _OWN = (
     "array_item",
     "json_value",
@@ -46,8 +46,13 @@ _OWN = (
     "json_schema",
     "regex",
     "time_naive",
+    "error_without_failure",
 )
 """Our own errors whose sentence already says what is wrong with the value."""
+
+
+_OF_SEVERAL = ("error_without_failure", "countdown_and_eta", "after_itself")
+"""Errors of fields that exclude each other, whose sentence names both."""
 
 
 def _figure(limit: float) -> str:
@@ -56,7 +61,7 @@ def _figure(limit: float) -> str:
 
 def problems(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """Return one phrase for each problem in ``error``, raised by ``model``, in the order found."""
-    return [_phrase(details, model) for details in error.errors(include_url=False)]
+    return [_phrase(details, model) for details in told(error)]
 
 
 def _phrase(details: ErrorDetails, model: type[BaseModel]) -> str:
@@ -65,6 +70,8 @@ def _phrase(details: ErrorDetails, model: type[BaseModel]) -> str:
     loc = tuple(part for part in details["loc"] if part not in _FORMS)
     if loc[-1:] == ("[key]",):  # it is a name that is wrong, and what has it is the object
         loc = loc[:-2]
+    if kind in _OF_SEVERAL:
+        loc = loc[:-1]
     if kind == "extra_forbidden":
         return _unknown_field(loc, model)
     if kind == "missing":

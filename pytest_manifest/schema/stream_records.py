@@ -13,23 +13,32 @@ the same whichever way it went: through a stream, a result store, a ledger or a 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, TypeVar
+from functools import cache
+from types import MappingProxyType
+from typing import Annotated, Final
 
-from pydantic import JsonValue
+from pydantic import (
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    InstanceOf,
+    JsonValue,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic_core import core_schema
 
+from pytest_manifest.schema import fields
 from pytest_manifest.schema.receipts import Receipt
 from pytest_manifest.schema.wire import (
-    MOST,
-    amount,
     canonical_text,
     parse_timestamp,
     sha256,
     timestamp,
 )
 from pytest_manifest.signing import pae
-from pytest_manifest.text import whole_text
 
 STREAM_FIELD: Final = "r"
 """The one field of a stream record; it holds a JSON document."""
@@ -48,12 +57,60 @@ HOW: Final = ("call", "group", "chain", "chord", "chord_body", "link", "errback"
 a chord's header, as its body, by ``link``, by ``link_error``, as a part of a replacement."""
 
 
+@dataclass(frozen=True)
+class _Else:
+    """The mark of a field that is this where a record has none, or something of another kind."""
+
+    value: object = None
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.with_default_schema(
+            handler(source), default=self.value, on_error="default"
+        )
+
+
+class _OrNothing:
+    """The mark of an item that is left out where it is of another kind."""
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.with_default_schema(handler(source), on_error="omit")
+
+
+def _objects(value: object) -> object:
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
+
+
+def _placed(record: object) -> object:
+    """Return a record with its root and parent as its origin, too; None for what is none."""
+    if not isinstance(record, Mapping):
+        return None
+    return {**record, "origin": record} if "root" in record else record
+
+
+_Number = Annotated[fields.Whole, Field(strict=True)]
+_Each = Annotated[fields.Text, _OrNothing()]
+MaybeText = Annotated[fields.Text | None, _Else()]
+Number = Annotated[_Number, _Else(0)]
+MaybeNumber = Annotated[_Number | None, _Else()]
+Flag = Annotated[bool, Field(strict=True), _Else(False)]
+MaybeTime = Annotated[
+    datetime | None, BeforeValidator(parse_timestamp), fields.Usually(fields.TIME_AS_WRITTEN)
+]
+MaybeAmount = Annotated[Annotated[fields.Amount, Field(strict=True)] | None, _Else()]
+Texts = Annotated[tuple[_Each, ...], _Else(())]
+TextsByName = Annotated[dict[fields.Text, _Each], _Else(MappingProxyType({}))]
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """The origin of a descendant: the task ids of its entry's job and of what started it."""
 
-    root: str
-    parent: str
+    root: fields.Text
+    parent: fields.Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +123,13 @@ class Child:
     ``due``: when it may start, for one with a countdown or an ETA.
     """
 
-    task_id: str
-    task: str
-    how: str
-    queue: str | None = None
-    fulfils: str | None = None
-    chords: tuple[str, ...] | None = None
-    due: datetime | None = None
+    task_id: fields.Text
+    task: fields.Text
+    how: fields.Text
+    queue: MaybeText = None
+    fulfils: MaybeText = None
+    chords: Annotated[Texts | None, _Else(())] = None
+    due: MaybeTime = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +141,15 @@ class SpawnedRecord:
     :data:`HOW_AFTER`, after which nothing more comes of this execution.
     """
 
-    run: str
-    entry: str
-    attempt: int
-    root: str
-    parent: str
-    execution: str
-    spawned_at: datetime | None
-    children: tuple[Child, ...]
-    closes: str | None = None
+    run: fields.Text
+    entry: fields.Text
+    attempt: Number
+    root: fields.Text
+    parent: fields.Text
+    execution: fields.Text
+    spawned_at: MaybeTime
+    children: Annotated[tuple[Child, ...], BeforeValidator(_objects)] = ()
+    closes: MaybeText = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,35 +161,35 @@ class Announcement:
     one after which it will not be sent at all.
     """
 
-    key: str
-    how: str
-    task: str
-    count: int
-    task_ids: tuple[str, ...] = ()
-    is_off: bool = False
+    key: fields.Text
+    how: fields.Text
+    task: fields.Text
+    count: Number
+    task_ids: Texts = ()
+    is_off: Flag = False
 
 
 @dataclass(frozen=True, slots=True)
 class StartedRecord:
     """The start of an execution; times are UTC, ``execution`` is unique among all executions."""
 
-    run: str
-    entry: str
-    attempt: int
-    task_id: str
-    task: str
-    execution: str
-    worker: str | None
-    host: str | None
-    pid: int | None
-    queue: str | None
-    started_at: datetime | None
-    redelivered: bool
-    retries: int
-    boot: str | None = None
-    pid_namespace: str | None = None
-    hop: int = 0
-    origin: Origin | None = None
+    run: fields.Text
+    entry: fields.Text
+    attempt: Number
+    task_id: fields.Text
+    task: fields.Text
+    execution: fields.Text
+    worker: MaybeText
+    host: MaybeText
+    pid: MaybeNumber
+    queue: MaybeText
+    started_at: MaybeTime
+    redelivered: Flag
+    retries: Number
+    boot: MaybeText = None
+    pid_namespace: MaybeText = None
+    hop: Number = 0
+    origin: Annotated[Origin | None, _Else()] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +202,14 @@ class HandedOnRecord:
     ``unsent`` and ``elsewhere`` as in FinishedRecord.
     """
 
-    task_id: str
-    execution: str
-    how: str
-    ended_at: datetime | None
-    next_at: datetime | None
-    unsent: tuple[str, ...] = ()
-    elsewhere: Mapping[str, str] = field(default_factory=dict)
-    cost: float | None = None
+    task_id: fields.Text
+    execution: fields.Text
+    how: fields.Text
+    ended_at: MaybeTime
+    next_at: MaybeTime
+    unsent: Texts = ()
+    elsewhere: TextsByName = field(default_factory=dict)
+    cost: MaybeAmount = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,14 +222,14 @@ class FinishedRecord:
     ``elsewhere``: the brokers of tasks that were sent to another one than the worker's, by task id.
     """
 
-    execution: str
-    receipt: dict[str, JsonValue]
-    start: StartedRecord | None = None
-    origin: Origin | None = None
-    spawned: tuple[SpawnedRecord, ...] = ()
-    unsent: tuple[str, ...] = ()
-    announced: tuple[Announcement, ...] = ()
-    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    execution: fields.Text
+    receipt: Annotated[dict[str, JsonValue], InstanceOf()]
+    start: Annotated[StartedRecord | None, BeforeValidator(_placed)] = None
+    origin: Annotated[Origin | None, _Else()] = None
+    spawned: Annotated[tuple[SpawnedRecord, ...], BeforeValidator(_objects)] = ()
+    unsent: Texts = ()
+    announced: Annotated[tuple[Announcement, ...], BeforeValidator(_objects)] = ()
+    elsewhere: TextsByName = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,15 +239,13 @@ class ReceiverFailedRecord:
     ``at_start``: it was called when the worker started, before its first job, which is this one.
     """
 
-    entry: str
-    execution: str
-    receiver: str
-    error: str
-    at_start: bool = False
+    entry: fields.Text
+    execution: fields.Text
+    receiver: fields.Text
+    error: fields.Text
+    at_start: Flag = False
 
 
-_Kind = TypeVar("_Kind")
-_Reader = Callable[[Mapping[str, object], str], object]
 Record = StartedRecord | HandedOnRecord | FinishedRecord | SpawnedRecord | ReceiverFailedRecord
 
 
@@ -199,110 +254,27 @@ def parse_record(record: Mapping[str, object]) -> Record | None:
 
     Raises ValueError where one lacks what its kind must have: the names of its attempt.
     """
-    parse = _PARSERS.get(str(record.get("kind")))
-    return None if parse is None else parse(record)
-
-
-def _spawned(record: Mapping[str, object]) -> SpawnedRecord:
-    children = tuple(_read(Child, one) for one in _documents(record, "children"))
-    return _read(SpawnedRecord, record, children=children)
-
-
-def _finished(record: Mapping[str, object]) -> FinishedRecord:
-    receipt, start = record.get("receipt"), record.get("start")
-    if not isinstance(receipt, dict):
-        raise ValueError("a finished record without a receipt")  # noqa: TRY004 - bad data, not a bug
-    return _read(
-        FinishedRecord,
-        record,
-        receipt=receipt,
-        start=_read(StartedRecord, start) if isinstance(start, Mapping) else None,
-        spawned=tuple(map(_spawned, _documents(record, "spawned"))),
-        announced=tuple(map(_announcement, _documents(record, "announced"))),
-    )
-
-
-def _announcement(record: Mapping[str, object]) -> Announcement:
-    # Of what is off there need be no task.
-    return _read(Announcement, record, task=_optional_text(record, "task") or "")
-
-
-_PARSERS: Final[Mapping[str, Callable[[Mapping[str, object]], Record]]] = {
-    KIND_STARTED: lambda record: _read(StartedRecord, record),
-    KIND_FINISHED: _finished,
-    KIND_HANDED_ON: lambda record: _read(HandedOnRecord, record),
-    KIND_SPAWNED: _spawned,
-    KIND_RECEIVER_FAILED: lambda record: _read(ReceiverFailedRecord, record),
-}
-
-
-def _read(kind: type[_Kind], record: Mapping[str, object], **given: object) -> _Kind:
-    """Make a record of a document by the types of its fields; ``given``: what was read already."""
-    found = {name: read(record, name) for name, read in _FIELDS[kind] if name not in given}
-    return kind(**found, **given)
-
-
-def _origin(record: Mapping[str, object], _name: str) -> Origin | None:
-    root, parent = _optional_text(record, "root"), _optional_text(record, "parent")
-    return None if root is None or parent is None else Origin(root, parent)
-
-
-def _text(record: Mapping[str, object], name: str) -> str:
-    value = record.get(name)
-    if not isinstance(value, str):
-        raise ValueError(f"a record of a worker without a text for {name!r}")  # noqa: TRY004
-    return whole_text(value)
-
-
-def _optional_text(record: Mapping[str, object], name: str) -> str | None:
-    value = record.get(name)
-    return whole_text(value) if isinstance(value, str) else None
-
-
-def _texts(record: Mapping[str, object], name: str) -> tuple[str, ...]:
-    value = record.get(name)
-    found = value if isinstance(value, list) else ()
-    return tuple(whole_text(one) for one in found if isinstance(one, str))
-
-
-def _texts_by_name(record: Mapping[str, object], name: str) -> dict[str, str]:
-    value = record.get(name)
-    found = value.items() if isinstance(value, Mapping) else ()
-    return {whole_text(str(key)): whole_text(one) for key, one in found if isinstance(one, str)}
-
-
-def _documents(record: Mapping[str, object], name: str) -> list[Mapping[str, object]]:
-    value = record.get(name)
-    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
-
-
-def _integer(record: Mapping[str, object], name: str) -> int | None:
-    value = record.get(name)
-    if not isinstance(value, int) or isinstance(value, bool):
+    adapter = _adapters().get(str(record.get("kind")))
+    if adapter is None:
         return None
-    return value if -MOST <= value <= MOST else None  # no pid or count is larger
+    try:
+        return adapter.validate_python(_placed(record))
+    except ValidationError as error:
+        name = next(one for one in reversed(error.errors()[0]["loc"]) if isinstance(one, str))
+        what = "a text" if name != "receipt" else "an object"
+        raise ValueError(f"a record of a worker without {what} for {name!r}") from error
 
 
-_READERS: Final[Mapping[str, _Reader]] = {
-    "str | None": _optional_text,
-    "int": lambda record, name: _integer(record, name) or 0,
-    "int | None": _integer,
-    "bool": lambda record, name: record.get(name) is True,
-    "datetime | None": lambda record, name: parse_timestamp(record.get(name)),
-    "float | None": lambda record, name: amount(record.get(name)),
-    "tuple[str, ...]": _texts,
-    "tuple[str, ...] | None": lambda record, name: _texts(record, name) if name in record else None,
-    "Mapping[str, str]": _texts_by_name,
-    "Origin | None": _origin,
-}
-"""How a field of a record is read, by its type; any other must be a text."""
-_FIELDS: Final[Mapping[type, Sequence[tuple[str, _Reader]]]] = {
-    kind: tuple((one.name, _READERS.get(str(one.type), _text)) for one in fields(kind))
-    for kind in (
-        Announcement, Child, FinishedRecord, HandedOnRecord, ReceiverFailedRecord, SpawnedRecord,
-        StartedRecord,
-    )
-}  # fmt: skip
+@cache
+def _adapters() -> Mapping[str, TypeAdapter[Record]]:
+    kinds: Mapping[str, type[Record]] = {
+        KIND_STARTED: StartedRecord,
+        KIND_FINISHED: FinishedRecord,
+        KIND_HANDED_ON: HandedOnRecord,
+        KIND_SPAWNED: SpawnedRecord,
+        KIND_RECEIVER_FAILED: ReceiverFailedRecord,
+    }
+    return {name: TypeAdapter(kind) for name, kind in kinds.items()}
 
 
 RECEIPT_TYPE: Final = "application/vnd.pytest-celery-manifest.receipt+json"
@@ -342,7 +314,7 @@ def rest_sha256(record: Mapping[str, object]) -> str | None:
     return sha256(_canonical(rest)) if rest else None
 
 
-def receipt_bytes(fields: Mapping[str, object], rest: str | None) -> bytes:
+def receipt_bytes(given: Mapping[str, object], rest: str | None) -> bytes:
     """Return what is signed of a receipt, of its JSON object or the model's fields.
 
     ``rest``: the digest of what its record says beside. Fields with their default value are left
@@ -350,11 +322,11 @@ def receipt_bytes(fields: Mapping[str, object], rest: str | None) -> bytes:
     where they are no JSON.
     """
     signed: dict[str, object] = {"rest": rest}
-    for name, given in fields.items():
+    for name, one in given.items():
         if name in _UNSIGNED:
             continue
         how = _NORMAL.get(name)
-        value = given if how is None or given is None else how(given)
+        value = one if how is None or one is None else how(one)
         if value != _DEFAULTS.get(name, None) or name not in _DEFAULTS:
             signed[name] = value
     return pae(RECEIPT_TYPE, _canonical(signed))

@@ -12,10 +12,9 @@ from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from pytest_manifest.errors import ManifestError
-from pytest_manifest.manifest import dump_entry, read_manifest
+from pytest_manifest.manifest import dump_entry, jsonl, read_manifest
 from pytest_manifest.manifest.jsonl import Faults, Line, parse_document
 from pytest_manifest.schema import Entry
-from pytest_manifest.schema.fields import PARSED
 from tests.rings import examples
 
 deep: list[Any] = []
@@ -123,7 +122,10 @@ def test_an_entry_expects_nothing_where_no_expectations_are_written(
 def test_a_line_is_read_again_as_it_was_checked(
     given: dict[str, Any], compact: bool, escaped: bool
 ) -> None:
-    """The parser that takes what was checked before makes the same of it, types included."""
+    """The parser that takes what was checked before makes the same of it, types included.
+
+    It checks short lines as well, and takes none in which a fault would be found otherwise.
+    """
     try:
         text = json.dumps(given, separators=(",", ":") if compact else None, ensure_ascii=escaped)
         raw = text.encode() + b"\n"
@@ -131,8 +133,12 @@ def test_a_line_is_read_again_as_it_was_checked(
         return
     entry, faults = checked(raw)
     assert (entry is None) is bool(faults)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jsonl, "_SHORT", 0)
+        slowly, found = checked(raw)
+    assert (repr(slowly), found) == (repr(entry), faults)
     if entry is not None:
-        again = Entry.model_validate_json(raw, context=PARSED)
+        again = Entry.model_validate_json(raw)
         assert repr(again) == repr(entry)
         assert dump_entry(again) == dump_entry(entry)
 
