@@ -159,8 +159,7 @@ TAGS, AFTER, KEY, EXPECTS = 1, 2, 4, 8
 
 def traits_of(entry: Entry) -> int:
     """Return which of ``TAGS``, ``AFTER``, ``KEY`` and ``EXPECTS`` an entry has."""
-    given = entry.__pydantic_fields_set__
-    expects = "expect" in given and not entry.expect.is_nothing
+    expects = "expect" in entry.model_fields_set and not entry.expect.is_nothing
     return (
         (TAGS if entry.tags else 0)
         | (AFTER if entry.after else 0)

@@ -161,7 +161,7 @@ def told(record: EntryRecord) -> dict[str, object]:
         name: getattr(record, name)
         for name in (
             *("id", "task", "line", "kind", "outcome", "sentence", "entry", "verdict", "receipt"),
-            *("attempts", "error_place", "is_delayed", "meta", "last"),
+            *("attempts", "error_place", "meta", "last"),
         )
     }
 
