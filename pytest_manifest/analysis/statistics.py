@@ -288,10 +288,8 @@ class _Fold:
         cost = attempt.cost if attempt.billed_cost is None else attempt.billed_cost
         if cost:
             self.cost += exact(cost)
-        name, started, sent, ended = (
-            *(attempt.worker or attempt.host, attempt.started_at),
-            *(attempt.sent_at, attempt.ended_at),
-        )
+        name, started = attempt.worker or attempt.host, attempt.started_at
+        sent, ended = attempt.sent_at, attempt.ended_at
         if name is not None and started is not None:
             worker = (name, attempt.host, attempt.pid)
             self.seen.add((worker, self.number(started)))
