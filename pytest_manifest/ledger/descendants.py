@@ -43,7 +43,7 @@ class Descendant:
     """A task that a job has started, or another descendant of it.
 
     ``root`` and ``parent`` are the task ids of the attempt and of what started it; ``how``,
-    ``queue``, ``fulfils``, ``chords`` and ``due`` as ``stream_records.Child`` has them. ``broker``:
+    ``queue``, ``fulfils``, ``chords`` and ``due`` as ``records.Child`` has them. ``broker``:
     where it was sent, if that is not its parent's own. ``status`` and ``verdict`` say how it ended,
     None before that.
     """

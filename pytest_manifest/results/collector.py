@@ -1,27 +1,22 @@
-"""Collect what workers reported since the last poll: the receipts stream, stored results.
-
-Sort the records of a run's stream into what they tell: starts, ends, descendants.
-"""
+"""Collect what workers reported since the last poll: the receipts stream, stored results."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
 from functools import partial
 from itertools import islice
-from typing import Any, Final, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from loguru import logger
 
 from pytest_manifest.broker.bounded import BoundedCaller, PeerTimeoutError
 from pytest_manifest.errors import StackError
-from pytest_manifest.ledger import Descendant, utc_now
 from pytest_manifest.results.backend_results import BackendResult, ResultReader
 from pytest_manifest.results.read_errors import ReadErrors
+from pytest_manifest.results.records import ReceiptBatch, add_record, worker_receipt
 from pytest_manifest.results.stream import StreamReader
-from pytest_manifest.schema import Entry, Receipt, stream_records
-from pytest_manifest.schema.facts import Announced, FactSource, HandedOn, Started
+from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.verdict.signatures import IN_STORE_ALONE, ReportSignatures
 
 SWEEP_STOCK = 0.05
@@ -292,132 +287,3 @@ def backend_receipt(task_id: str, attempt: AwaitedAttempt, result: BackendResult
         executions=1,
         evidence={} if result.no_json is None else {"result_not_json": result.no_json},
     )
-
-
-@dataclass(slots=True)
-class ReceiptBatch:
-    """The news of one poll; the stream's next poll begins at ``position``.
-
-    ``unsent``: task ids of descendants whose message no broker took; ``elsewhere``: the brokers of
-    those that were sent to another one than their parent's.
-    """
-
-    descendants: list[Descendant] = field(default_factory=list)
-    announced: list[Announced] = field(default_factory=list)
-    closed: list[tuple[str, str]] = field(default_factory=list)
-    """Root and key of announcements of which nothing more comes."""
-    unsent: list[str] = field(default_factory=list)
-    elsewhere: dict[str, str] = field(default_factory=dict)
-    starts: list[Started] = field(default_factory=list)
-    handed_on: list[HandedOn] = field(default_factory=list)
-    finals: list[tuple[str, str | None, Receipt]] = field(default_factory=list)
-    receiver_failures: list[stream_records.ReceiverFailedRecord] = field(default_factory=list)
-    unsigned: list[tuple[str, str, Receipt]] = field(default_factory=list)
-    """Ends that do not count, as they are not signed: task id, why, receipt."""
-    position: str | None = None
-    moved: bool = False
-    """Whether anything was read of the stream, be it of no use: it need not be read again."""
-
-    def __bool__(self) -> bool:
-        told = self.starts or self.handed_on or self.finals or self.unsigned
-        return bool(told or self.descendants or self.closed or self.receiver_failures)
-
-
-def add_record(
-    raw: Mapping[str, object], batch: ReceiptBatch, signatures: ReportSignatures | None = None
-) -> None:
-    """Add a record of the stream to the batch; raises ValueError where it counts for nothing.
-
-    It is malformed, or not signed where ``signatures`` are required. An end that is not signed is
-    told in the batch, without all that came with it.
-    """
-    record = stream_records.parse_record(raw)
-    if (
-        signatures is not None
-        and not isinstance(record, stream_records.FinishedRecord | None)
-        and (fault := signatures.fault_of_record(raw))
-    ):
-        raise ValueError(fault)
-    if isinstance(record, stream_records.StartedRecord):
-        _add_start(record, batch)
-    elif isinstance(record, stream_records.SpawnedRecord):
-        _add_spawned(record, batch)
-    elif isinstance(record, stream_records.FinishedRecord):
-        receipt = worker_receipt(record.receipt)
-        fault = "" if signatures is None else signatures.fault_in_record(raw, receipt)
-        if fault:
-            batch.unsigned.append((receipt.task_id, fault, receipt))
-            return
-        for spawned in record.spawned:  # which could not be told when it was
-            _add_spawned(spawned, batch)
-        if record.start is not None:
-            _add_start(record.start, batch)
-        root = receipt.task_id if record.origin is None else record.origin.root
-        batch.announced += [
-            _fact(Announced, root, one, announcer=receipt.task_id, number=one.count)
-            for one in record.announced
-        ]
-        batch.finals.append((receipt.task_id, record.execution, receipt))
-    elif isinstance(record, stream_records.HandedOnRecord):
-        batch.handed_on.append(_fact(HandedOn, record.task_id, record))
-    elif isinstance(record, stream_records.ReceiverFailedRecord):
-        batch.receiver_failures.append(record)
-    if isinstance(record, stream_records.FinishedRecord | stream_records.HandedOnRecord):
-        batch.unsent += record.unsent
-        batch.elsewhere |= record.elsewhere
-
-
-def _add_start(record: stream_records.StartedRecord, batch: ReceiptBatch) -> None:
-    if record.origin is not None:  # known already, unless the record of its starting is gone
-        where = record.origin.root, record.origin.parent
-        batch.descendants.append(
-            Descendant(record.task_id, *where, record.task, "call", record.queue)
-        )
-    start = _fact(Started, record.task_id, record, namespace=record.pid_namespace)
-    batch.starts.append(start)
-
-
-def _add_spawned(record: stream_records.SpawnedRecord, batch: ReceiptBatch) -> None:
-    if record.closes is not None:
-        batch.closed.append((record.root, record.closes))
-    batch.descendants += [
-        Descendant(
-            *(one.task_id, record.root, record.parent, one.task, one.how, one.queue, one.fulfils),
-            record.spawned_at,
-            chords=one.chords,
-            due=one.due,
-        )
-        for one in record.children
-    ]
-
-
-def worker_receipt(document: Mapping[str, object]) -> Receipt:
-    """Read a receipt from where only workers write, so its source is "worker" whatever it says:
-    another would be checked less. Raise ValueError where it is malformed."""
-    receipt = Receipt.model_validate(document)
-    if receipt.source == "worker" and receipt.reused is None:
-        return receipt
-    return receipt.model_copy(update=_BY_WORKER)
-
-
-_BY_WORKER: Final = {"source": "worker", "reused": None, "judged": None}
-"""What no worker can say of its receipt."""
-
-
-def _fact(kind: type[T], job: str, record: object, **more: object) -> T:
-    """Make a fact of a worker's record, before it has its number: by the fields of both."""
-    same = {name: getattr(record, name) for name in _SAME[kind]}
-    given = {"seq": 0, "at": utc_now(), "source": FactSource.WORKER, "job": job, **more}
-    return kind(**same, **given)
-
-
-def _names(kind: Any) -> set[str]:
-    return {one.name for one in fields(kind)}
-
-
-_SAME: Final[Mapping[type, set[str]]] = {
-    Announced: _names(Announced) & _names(stream_records.Announcement),
-    HandedOn: _names(HandedOn) & _names(stream_records.HandedOnRecord),
-    Started: _names(Started) & _names(stream_records.StartedRecord),
-}
-"""The fields that a fact has as the record of it."""

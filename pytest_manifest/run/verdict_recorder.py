@@ -9,7 +9,7 @@ from itertools import islice
 from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.errors import ManifestError, StackError
 from pytest_manifest.ledger.jobs import BATCH
-from pytest_manifest.results.collector import ReceiptBatch
+from pytest_manifest.results.records import ReceiptBatch
 from pytest_manifest.run import casebook
 from pytest_manifest.run.connections import EngineContext, Part, WorkerDeaths
 from pytest_manifest.run.fact_log import stamp, withheld

@@ -129,7 +129,7 @@ class Reused:
 
 @named_value
 class Spawn:
-    """The start of a descendant by its parent; see ``stream_records.Child``.
+    """The start of a descendant by its parent; see ``results.records.Child``.
 
     ``by_record``: by the record of its spawning, which wins over what a start alone reports of it.
     ``announcement``: the key under which it was announced, of one that nobody has reported sent.
@@ -338,7 +338,7 @@ class Started(Fact):
 
 @named_value
 class HandedOn(Fact):
-    """An execution ended and its job goes on; see ``stream_records.HandedOnRecord``."""
+    """An execution ended and its job goes on; see ``results.records.HandedOnRecord``."""
 
     kind = Kind.HANDED_ON
     execution: str
@@ -392,7 +392,7 @@ class ChildElsewhere(Fact):
 
 @named_value
 class Announced(Fact):
-    """Messages to come of a tree, of which ``job`` is the root; see ``stream_records``."""
+    """Messages to come of a tree, of which ``job`` is the root; see ``results.records``."""
 
     kind = Kind.ANNOUNCED
     key: str

@@ -1,6 +1,6 @@
 """Define what dispatching side and workers exchange: headers, times, digests, wrapped results.
 
-The records of a run's stream: see ``stream_records``. The code that a task runs is digested alike
+The records of a run's stream: see ``results.records``. The code that a task runs is digested alike
 in the worker and on the dispatching side. Both sides import this module, so it imports neither
 Celery nor any client.
 """

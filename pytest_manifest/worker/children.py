@@ -39,7 +39,7 @@ class Expected(NamedTuple):
 class Message(NamedTuple):
     """The facts of a message that is about to be sent.
 
-    ``chords`` and ``due`` as ``stream_records.Child`` has them.
+    ``chords`` and ``due`` as ``results.records.Child`` has them.
     """
 
     task_id: str

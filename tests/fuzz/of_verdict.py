@@ -7,9 +7,9 @@ from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
+from pytest_manifest.results.records import StartedRecord, parse_record
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.schema.facts import Started
-from pytest_manifest.schema.stream_records import StartedRecord, parse_record
 from pytest_manifest.schema.wire import parse_timestamp
 from tests.fuzz.lines import objects
 from tests.fuzz.made_run import RUN, TASK_ID

@@ -14,9 +14,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pytest_manifest.broker.attempt import new_run_id, task_id_for
+from pytest_manifest.results import records
 from pytest_manifest.results.backend_results import BackendResult
 from pytest_manifest.results.collector import backend_receipt
-from pytest_manifest.schema import Entry, Receipt, stream_records, wire
+from pytest_manifest.schema import Entry, Receipt, wire
 from pytest_manifest.verdict.belief import CLOCK_TOLERANCE
 from pytest_manifest.worker.job import RunMeasures, delivery_of
 from pytest_manifest.worker.receipt import (
@@ -76,8 +77,8 @@ class Sending:
             started_at=wire.timestamp(SENT_AT), finished_at=wire.timestamp(finished_at)
         )
         document = receipt_document(facts, ending, ran, TaskOutput(), digest, "py3.11:" + "0" * 64)
-        record = stream_records.parse_record(json.loads(finished_record("x", document)))
-        assert isinstance(record, stream_records.FinishedRecord)
+        record = records.parse_record(json.loads(finished_record("x", document)))
+        assert isinstance(record, records.FinishedRecord)
         receipt = Receipt.model_validate(record.receipt)
         return Receipt.model_validate_json(receipt.model_dump_json())  # as the ledger keeps it
 

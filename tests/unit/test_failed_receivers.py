@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_manifest.results.collector import ReceiptBatch, add_record
+from pytest_manifest.results.records import ReceiptBatch, ReceiverFailedRecord, add_record
 from pytest_manifest.run.connections import LONGEST, MOST, FailedReceivers
-from pytest_manifest.schema.stream_records import ReceiverFailedRecord
 
 
 def failed(entry: str, receiver: str = "shop.commit", **more: bool) -> ReceiverFailedRecord:

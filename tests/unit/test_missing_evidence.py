@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_manifest.results.collector import ReceiptBatch, add_record
+from pytest_manifest.results.records import ReceiptBatch, add_record
 from pytest_manifest.schema import Entry, Receipt, wire
 from pytest_manifest.schema.facts import Started
 from tests.reports import started

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pytest_manifest import signing as keys
 from pytest_manifest.manifest.receipts import receipt_line
 from pytest_manifest.manifest.writer import dump_document
-from pytest_manifest.results.collector import ReceiptBatch, add_record
+from pytest_manifest.results.records import ReceiptBatch, add_record
 from pytest_manifest.schema import Entry, Receipt
 from pytest_manifest.schema.stream_records import FILLABLE, receipt_bytes, record_bytes
 from pytest_manifest.schema.wire import parse_moment

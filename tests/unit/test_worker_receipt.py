@@ -20,7 +20,8 @@ from celery.exceptions import NotRegistered, Reject
 from kombu.utils import json as kombu_json
 from loguru import logger
 
-from pytest_manifest.schema import Receipt, stream_records, wire
+from pytest_manifest.results import records
+from pytest_manifest.schema import Receipt, wire
 from pytest_manifest.schema.wire import code_digest
 from pytest_manifest.worker import backends, evidence, instrument, job, signals
 from pytest_manifest.worker.backends import ensure_receipts, with_receipts
@@ -70,8 +71,8 @@ def document(ending: TaskResult, output: TaskOutput | None = None) -> Document:
 
 def receipt(ending: TaskResult, output: TaskOutput | None = None) -> Receipt:
     """As the other side reads it."""
-    record = stream_records.parse_record(json.loads(finished_record("x", document(ending, output))))
-    assert isinstance(record, stream_records.FinishedRecord)
+    record = records.parse_record(json.loads(finished_record("x", document(ending, output))))
+    assert isinstance(record, records.FinishedRecord)
     return Receipt.model_validate(record.receipt)
 
 

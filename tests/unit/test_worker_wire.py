@@ -9,7 +9,8 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from pytest_manifest.schema import stream_records, wire
+from pytest_manifest.results import records
+from pytest_manifest.schema import wire
 
 
 def test_stream_key_carries_the_runs_eight_characters() -> None:
@@ -67,8 +68,8 @@ STARTED = {
 
 def test_started_record() -> None:
     """A start is read into typed fields, its times as datetimes."""
-    record = stream_records.parse_record(STARTED)
-    assert isinstance(record, stream_records.StartedRecord)
+    record = records.parse_record(STARTED)
+    assert isinstance(record, records.StartedRecord)
     assert (record.execution, record.pid, record.retries) == ("abc", 7, 2)
     assert record.started_at == datetime(2026, 11, 24, 15, 0, 1, tzinfo=timezone.utc)
     assert (record.boot, record.pid_namespace) == ("a boot", "pid:[1]")
@@ -76,15 +77,13 @@ def test_started_record() -> None:
 
 def test_finished_record() -> None:
     """An end is its execution and its receipt."""
-    record = stream_records.parse_record(
-        {"kind": "finished", "execution": "abc", "receipt": {"run": "r"}}
-    )
-    assert record == stream_records.FinishedRecord("abc", {"run": "r"})
+    record = records.parse_record({"kind": "finished", "execution": "abc", "receipt": {"run": "r"}})
+    assert record == records.FinishedRecord("abc", {"run": "r"})
 
 
 def test_records_of_a_later_release_are_passed_over() -> None:
     """A kind that is not known is None, not an error."""
-    assert stream_records.parse_record({"kind": "heartbeat"}) is None
+    assert records.parse_record({"kind": "heartbeat"}) is None
 
 
 @pytest.mark.parametrize(
@@ -98,7 +97,7 @@ def test_records_of_a_later_release_are_passed_over() -> None:
 def test_broken_records_are_refused(record: dict[str, object]) -> None:
     """A record that says of nothing what it says is a ValueError."""
     with pytest.raises(ValueError, match="record"):
-        stream_records.parse_record(record)
+        records.parse_record(record)
 
 
 def test_receipt_around_a_result() -> None:

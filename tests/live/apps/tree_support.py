@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pytest_manifest.schema.stream_records import (
-    HOW_AFTER,
+from pytest_manifest.results.records import (
     Announcement,
     Child,
     FinishedRecord,
@@ -18,6 +17,7 @@ from pytest_manifest.schema.stream_records import (
     SpawnedRecord,
     StartedRecord,
 )
+from pytest_manifest.schema.stream_records import HOW_AFTER
 from tests.live.apps.worker_support import SECONDS, Bench, Sent
 from tests.processes import tail
 from tests.support import eventually

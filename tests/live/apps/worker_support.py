@@ -16,13 +16,8 @@ from typing import Any
 import redis
 from celery import Celery
 
+from pytest_manifest.results.records import FinishedRecord, Record, StartedRecord, parse_record
 from pytest_manifest.schema import Receipt
-from pytest_manifest.schema.stream_records import (
-    FinishedRecord,
-    Record,
-    StartedRecord,
-    parse_record,
-)
 from pytest_manifest.schema.wire import stream_key, timestamp
 from tests.processes import child, tail, temporary_directory, wait_until
 from tests.support import eventually
