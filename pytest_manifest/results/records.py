@@ -82,7 +82,10 @@ Number = Annotated[_Number, _Else(0)]
 MaybeNumber = Annotated[_Number | None, _Else()]
 Flag = Annotated[bool, Field(strict=True), _Else(False)]
 MaybeTime = Annotated[
-    datetime | None, BeforeValidator(parse_timestamp), fields.Usually(fields.TIME_AS_WRITTEN)
+    datetime | None,
+    BeforeValidator(parse_timestamp),
+    fields.Usually(fields.TIME_AS_WRITTEN),
+    _Else(),
 ]
 MaybeAmount = Annotated[Annotated[fields.Amount, Field(strict=True)] | None, _Else()]
 Texts = Annotated[tuple[_Each, ...], _Else(())]
@@ -147,7 +150,7 @@ class Announcement:
 
     key: fields.Text
     how: fields.Text
-    task: fields.Text
+    task: Annotated[fields.Text, _Else("")]
     count: Number
     task_ids: Texts = ()
     is_off: Flag = False

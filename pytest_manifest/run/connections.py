@@ -39,6 +39,7 @@ from pytest_manifest.manifest import Manifest
 from pytest_manifest.results.backend_results import ResultReader
 from pytest_manifest.results.collector import ReceiptCollector
 from pytest_manifest.results.read_errors import ReadErrors
+from pytest_manifest.results.records import ReceiverFailedRecord
 from pytest_manifest.results.stream import StreamReader, has_stream, open_client_at
 from pytest_manifest.run import fact_log
 from pytest_manifest.run.fact_log import stamp
@@ -51,7 +52,6 @@ from pytest_manifest.run.settings import RunSettings, Signals, WorkerLoss
 from pytest_manifest.schema import Entry
 from pytest_manifest.schema.facts import HandedOn
 from pytest_manifest.schema.run_facts import NodeFact
-from pytest_manifest.schema.stream_records import ReceiverFailedRecord
 from pytest_manifest.schema.wire import stream_key
 from pytest_manifest.text import middle, one_line, plural, seconds, short
 from pytest_manifest.urls import StackAddress

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pytest_manifest.schema.stream_records import Child
+from pytest_manifest.results.records import Child
 from tests.live.apps.tree_support import Tree, grown, plant
 from tests.live.apps.worker_support import SECONDS, Bench, Flavour, running_worker
 from tests.live.test_worker_descendants import POOLS

@@ -14,7 +14,7 @@ import pytest
 import redis
 from celery.result import AsyncResult
 
-from pytest_manifest.schema.stream_records import FinishedRecord, HandedOnRecord, StartedRecord
+from pytest_manifest.results.records import FinishedRecord, HandedOnRecord, StartedRecord
 from pytest_manifest.schema.wire import code_digest, stream_key
 from tests.live.apps import worker_tasks
 from tests.live.apps.worker_support import (
