@@ -111,12 +111,13 @@ def logs(
 ) -> None:
     """Print what the worker and its processes have logged."""
     from pytest_manifest.stack.background import logs as read
+    from pytest_manifest.stack.settings import WORKER
 
     lines = read(follow=follow)
     if lines is None:
         raise _not_up()
-    for name, line in lines:
-        text = dumps({"worker": name, "line": line}) if json else printable(line)
+    for line in lines:
+        text = dumps({"worker": WORKER, "line": line}) if json else printable(line)
         print(text, flush=True)  # the next one may be long in coming
 
 

@@ -98,19 +98,23 @@ def status() -> list[str]:
 
     from pytest_manifest.stack.queues import broker_lines  # which imports redis-py
 
-    lines = _describe(state, directory)
-    for worker in state["workers"]:
-        pid = worker["pid"]
-        alive = f"pid {pid}  {_life(state, pid)}" if pid else "restarting"
-        lines.append(f"worker   {worker['name']}  {alive}  {worker['log']}")
-    return [*lines, *broker_lines(state["broker_url"])]
+    life, pid = _life(state), state["worker"]
+    alive = f"pid {pid}  {life}" if pid else life
+    worker = f"worker   {settings.WORKER}  {alive}  {_log(state)}"
+    return [*_describe(state, directory), worker, *broker_lines(state["broker_url"])]
 
 
-def _life(state: settings.State, pid: int) -> str:
-    """Return whether a worker's process lives, as far as that can be seen from here."""
+def _life(state: settings.State) -> str:
+    """Return whether the worker's process lives, as far as that can be seen from here."""
+    if not state["worker"]:
+        return "restarting"
     if not _same_pids(state):
         return "in another container"
-    return "dead" if has_ended(pid) else "alive"
+    return "dead" if has_ended(state["worker"]) else "alive"
+
+
+def _log(state: settings.State) -> Path:
+    return settings.worker_log(Path(state["directory"]))
 
 
 def status_document() -> dict[str, JsonValue]:
@@ -129,6 +133,12 @@ def status_document() -> dict[str, JsonValue]:
     with contextlib.suppress(redis.RedisError):  # a broker that does not answer: both are null
         waiting, unacked = broker_counts(state["broker_url"])
         queues = dict(waiting)
+    worker: JsonValue = {
+        "name": settings.WORKER,
+        "pid": state["worker"] or None,
+        "status": _life(state),
+        "log": str(_log(state)),
+    }
     return {
         "up": True,
         "app": state["app"],
@@ -136,28 +146,20 @@ def status_document() -> dict[str, JsonValue]:
         "broker": redact_url(state["broker_url"]),
         "flower": state["flower_url"] or None,
         "state_file": str(state_file(directory)),
-        "workers": [
-            {
-                "name": worker["name"],
-                "pid": worker["pid"],
-                "status": _life(state, worker["pid"]) if worker["pid"] else "restarting",
-                "log": worker["log"],
-            }
-            for worker in state["workers"]
-        ],
+        "workers": [worker],
         "queues": queues,
         "unacked": unacked,
     }
 
 
-def logs(*, follow: bool) -> Iterator[tuple[str, str]] | None:
-    """Read the worker's log lines, each with its name; None: no stack is up."""
+def logs(*, follow: bool) -> Iterator[str] | None:
+    """Read the lines of the worker's log; None: no stack is up.
+
+    ``follow``: go on until the stack is down.
+    """
     directory = runtime_directory()
     state = read_state(directory)
-    if state is None:
-        return None
-    paths = {entry["name"]: Path(entry["log"]) for entry in state["workers"]}
-    return _lines(paths, directory if follow else None)
+    return None if state is None else _lines(_log(state), directory if follow else None)
 
 
 def _require_same(state: settings.State, wanted: settings.Settings) -> None:
@@ -255,26 +257,18 @@ def _describe(state: settings.State, directory: Path) -> list[str]:
     return lines
 
 
-def _lines(paths: dict[str, Path], following: Path | None) -> Iterator[tuple[str, str]]:
-    """Read whole lines of all files; with ``following`` until that stack is down."""
-    positions = dict.fromkeys(paths, 0)
+def _lines(path: Path, following: Path | None) -> Iterator[str]:
+    """Read whole lines; with ``following`` until that stack is down."""
+    position = 0
     while True:
         running = following is not None and is_up(following)
-        for name, path in paths.items():
-            data = _read_from(path, positions[name])
-            complete = data if not running else data[: data.rfind(b"\n") + 1]
-            positions[name] += len(complete)
-            for line in complete.decode("utf-8", "replace").splitlines():
-                yield name, line
+        data = b""
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+            file.seek(position)
+            data = file.read()
+        complete = data[: data.rfind(b"\n") + 1] if running else data
+        position += len(complete)
+        yield from complete.decode("utf-8", "replace").splitlines()
         if not running:
             return
         time.sleep(FOLLOW_SECONDS)
-
-
-def _read_from(path: Path, position: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            file.seek(position)
-            return file.read()
-    except FileNotFoundError:
-        return b""

@@ -2,15 +2,38 @@
 
 ``python -m pytest_manifest.stack.celery_program celery ...`` does what ``celery ...`` does, by its
 options, words and exit codes, once the process is prepared.
+
+A pool may start each of its processes as a fresh interpreter (``worker_pool_start_method =
+"spawn"``), with its worker's environment, but none of what was exchanged in its worker. It gets
+this module before the app, with the function that it begins with: so it is kept to the stack when
+this is imported.
 """
 
 from __future__ import annotations
 
 import gc
+import os
 import runpy
 import sys
+from typing import Any, Final
 
-from pytest_manifest.stack.private import prepare
+from pytest_manifest.compat.celery import begin_process, begin_processes_by
+from pytest_manifest.stack import private
+
+PREFORK: Final = "celery.concurrency.prefork"
+
+
+def begin(app: Any, hostname: str) -> None:
+    """Begin a process of the pool, kept to the stack; the app is Celery's, which has no types."""
+    begin_process(app, hostname)
+
+
+def exchange(**_: object) -> None:
+    """Have the processes of this worker's pool, where it has some, begin with :func:`begin`."""
+    if PREFORK in sys.modules:
+        from pytest_manifest.stack import celery_program  # as another process finds it
+
+        begin_processes_by(celery_program.begin)
 
 
 def main() -> None:
@@ -20,12 +43,10 @@ def main() -> None:
     del sys.argv[1]
     # What is imported here is never garbage: looking for some takes a tenth of a worker's start.
     gc.disable()
-    prepare()
-    from pytest_manifest.stack.spawned_pool import (
-        have_pools_begin_here,  # which is prepared by itself
-    )
+    private.prepare()
+    from celery import signals
 
-    have_pools_begin_here()
+    signals.worker_init.connect(exchange, weak=False, dispatch_uid=__name__)
     if "flower" in sys.argv:
         from pytest_manifest.compat.flower import guard_open_pages
 
@@ -37,3 +58,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+elif (_url := os.environ.get(private.URL_VARIABLE)) and not private.is_kept():
+    private.keep_to(_url)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 from urllib.parse import urlsplit
 
 from loguru import logger
@@ -26,7 +26,7 @@ from pytest_manifest.files import remove
 from pytest_manifest.processes import kill_group
 from pytest_manifest.redaction.texts import hide, redact, redact_url
 from pytest_manifest.stack import settings as stack_settings
-from pytest_manifest.stack.services import ready_file, tail, worker_log
+from pytest_manifest.stack.services import tail
 from pytest_manifest.stack.valkey import FLUSH_SECONDS, is_listening, server_binary
 from pytest_manifest.urls import StackAddress
 
@@ -173,10 +173,10 @@ class SupervisorClient:
         assert self._process.stdout is not None
         with self._process.stdout as lines:
             for line in lines:
-                event = parse_event(line)
+                news = parse_state(line)
                 with self._changed:
-                    if event is not None:
-                        self._take(event)
+                    if news is not None:
+                        self._take(news)
                     elif line.strip():
                         self._noise = [*self._noise[1 - NOISE_LINES :], line.strip()]
                     self._changed.notify_all()
@@ -206,38 +206,28 @@ class SupervisorClient:
         if self.directory is not None:
             remove(self.directory)
 
-    def _take(self, event: stack_settings.Event) -> None:
-        match event["event"]:
-            case "broker":
-                self._groups["broker"] = event["pid"]
-                self._take_broker(event["url"], Path(event["directory"]))
-            case "worker_started":
-                self.worker_pid = self._groups["worker"] = event["pid"]
-            case "worker_exited":
-                tail = tuple(redact(line) for line in event["tail"])
-                died = WorkerExit(event["name"], event["pid"], event["returncode"], tail)
-                self.worker_pid = None
-                self.exits.append(died)
-                logger.warning(
-                    "worker {} (pid {}) ended with code {}", died.name, died.pid, died.returncode
-                )
-            case "service_exited":
-                logger.warning("{} ended with code {}", event["name"], event["returncode"])
-            case "flower":
-                self.flower_url, self._groups["flower"] = event["url"], event["pid"]
-            case "failed":
-                self.failure = failure_message(event)
-            case "stopped":
-                pass
-
-    def _take_broker(self, url: str, directory: Path) -> None:
-        hide(url.partition("://:")[2].partition("@")[0])
-        self.directory = directory
-        owned = not self.settings.detached
-        self.address = StackAddress(
-            url, url, app=self.settings.app, is_private=owned, is_managed=True
-        )
-        logger.debug("broker {} answers", redact_url(url))
+    def _take(self, news: stack_settings.State) -> None:
+        pids = {"broker": news.get("broker"), "worker": news.get("worker")}
+        pids["flower"] = news.get("flower")
+        self._groups |= {what: pid for what, pid in pids.items() if pid}
+        if (pid := pids["worker"]) is not None:
+            self.worker_pid = pid or None
+        if directory := news.get("directory"):
+            self.directory = Path(directory)
+        if url := news.get("broker_url"):
+            hide(url.partition("://:")[2].partition("@")[0])
+            app, owned = self.settings.app, not self.settings.detached
+            self.address = StackAddress(url, url, app=app, is_private=owned, is_managed=True)
+            logger.debug("broker {} answers", redact_url(url))
+        self.flower_url = news.get("flower_url", self.flower_url)
+        if died := news.get("died"):
+            tail = tuple(map(redact, died["tail"]))
+            gone = WorkerExit(died["name"], died["pid"], died["returncode"], tail)
+            logger.warning("{} (pid {}) ended with code {}", gone.name, gone.pid, gone.returncode)
+            if gone.name == stack_settings.WORKER:
+                self.exits.append(gone)
+        if failed := news.get("failed"):
+            self.failure = failure_message(failed)
 
     def _check(self) -> None:
         with self._changed:
@@ -268,7 +258,7 @@ class SupervisorClient:
         """Tell whether the present worker takes jobs; one that was started anew says it again."""
         assert self.directory is not None
         try:
-            said = ready_file(self.directory).read_text(encoding="ascii")
+            said = stack_settings.ready_file(self.directory).read_text(encoding="ascii")
         except FileNotFoundError:
             return False
         return said == str(self.worker_pid)
@@ -280,8 +270,8 @@ class SupervisorClient:
             f"worker {stack_settings.WORKER} did not take jobs within {timeout:g} s; is this "
             "machine overloaded, or does the app take that long to import?"
         )
-        lines = tail(worker_log(self.directory), NOISE_LINES)
-        return failure_message(stack_settings.Event(event="failed", message=message, tail=lines))
+        lines = tail(stack_settings.worker_log(self.directory), NOISE_LINES)
+        return failure_message(stack_settings.Failure(message=message, tail=lines))
 
 
 class EmbeddedStack(SupervisorClient):
@@ -368,25 +358,24 @@ def own_pythonpath() -> dict[str, str]:
     return {"PYTHONPATH": f"{present}{os.pathsep}{root}" if present else root}
 
 
-def parse_event(line: str) -> stack_settings.Event | None:
-    """Parse a line of the supervisor's output; None for a line that is no event."""
+def parse_state(line: str) -> stack_settings.State | None:
+    """Parse a line of the supervisor's output; None for one that is not of its own."""
     try:
-        event = json.loads(line)
+        news = json.loads(line)
     except ValueError:
         return None
-    if not isinstance(event, dict) or "event" not in event:
-        return None
-    # The supervisor is the same version of this package: its fields are what Event says.
-    result: stack_settings.Event = event  # type: ignore[assignment]
-    return result
+    # The supervisor is the same version of this package.
+    known = stack_settings.State.__annotations__.keys()
+    is_known = isinstance(news, dict) and news and news.keys() <= known
+    return cast("stack_settings.State", news) if is_known else None
 
 
-def failure_message(event: stack_settings.Event) -> str:
+def failure_message(failed: stack_settings.Failure) -> str:
     """Word a failure, with the last log lines below it, if there are any that say something."""
-    log = [redact(line) for line in event.get("tail", [])]
+    log = [redact(line) for line in failed["tail"]]
     tail = [line for line in log if not any(part in line for part in AS_ROOT)]
     reason = _refusal_of_root(log) or (tail[-1].strip() if tail else "")
-    message = event["message"]
+    message = failed["message"]
     if not reason:
         return message
     shown = "".join(f"\n    {line}" for line in tail[-TAIL_LINES:])

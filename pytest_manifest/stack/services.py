@@ -22,7 +22,7 @@ from pytest_manifest.broker.celery_settings import environment
 from pytest_manifest.processes import kill_group
 from pytest_manifest.signing import SIGNING_KEY_VARIABLE
 from pytest_manifest.stack.private import READY_VARIABLE, URL_VARIABLE
-from pytest_manifest.stack.settings import FLOWER_USER, WORKER, Settings
+from pytest_manifest.stack.settings import FLOWER_USER, WORKER, Settings, ready_file, worker_log
 from pytest_manifest.stack.valkey import HOST, DataFolder, write_configuration
 
 TAIL_BYTES = 3000
@@ -138,16 +138,6 @@ FLOWER_COLUMNS = "name,kwargs,args,state,received,runtime,worker,uuid"
 CELERY = ("-m", "pytest_manifest.stack.celery_program", "celery")
 # Levels that loguru has and celery has not.
 CELERY_LEVELS = {"TRACE": "DEBUG", "SUCCESS": "INFO"}
-
-
-def ready_file(directory: Path) -> Path:
-    """Name the file to which the worker writes its pid once it takes jobs."""
-    return directory / "worker.ready"
-
-
-def worker_log(directory: Path) -> Path:
-    """Name the file to which the worker and its processes log."""
-    return directory / "worker-1.log"
 
 
 def broker_url(port: int, password: str) -> str:

@@ -5,7 +5,8 @@ Only the standard library, like all that the supervisor imports: it must be up i
 The client writes one line of settings to the supervisor's standard input, then ``ready`` once the
 worker takes jobs, and ``stop`` to end it, with the data, or ``stop, keep the data``. The end
 of input means that the client is gone: all ends, unless the supervisor is detached, and a data
-folder is kept. The supervisor writes events, one JSON object a line, to standard output.
+folder is kept. The supervisor writes what of its state has changed, one JSON object a line, to
+standard output.
 """
 
 from __future__ import annotations
@@ -13,9 +14,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Literal, NamedTuple, TypedDict
-
-from typing_extensions import NotRequired
+from typing import NamedTuple, TypedDict
 
 READY_LINE = "ready"
 STOP_LINE = "stop"
@@ -72,57 +71,51 @@ def import_path() -> tuple[str, ...]:
     return path if here in path else (here, *path)
 
 
-class WorkerState(TypedDict):
-    """A worker process as the supervisor knows it; ``pid`` is None between death and restart."""
+class Death(TypedDict):
+    """The end of a process that is started again; ``tail``: the last lines of its log."""
 
     name: str
-    pid: int | None
-    log: str
+    pid: int
+    returncode: int
+    tail: list[str]
 
 
-class State(TypedDict):
-    """The state file of a detached stack; it holds passwords, hence its mode 0600.
+class Failure(TypedDict):
+    """What ends the stack, in a sentence; ``tail``: the last lines of the log that say why."""
 
-    ``pids``: the boot and PID namespace that its pids are of (:func:`processes.pid_scope`);
-    an older one does not say.
+    message: str
+    tail: list[str]
+
+
+class State(TypedDict, total=False):
+    """The state of a stack, of which each line of a supervisor has what has changed.
+
+    A detached one has its own in a file; it holds passwords, hence its mode 0600. ``pids``: the
+    boot and PID namespace that pids are of (:func:`processes.pid_scope`). ``broker``, ``worker``
+    and ``flower`` are pids, 0 for none, as between death and restart. ``died`` and ``failed`` are
+    in no file.
     """
 
     keeper: int
-    pids: NotRequired[str]
+    pids: str
     app: str
     cwd: str
     directory: str
     broker: int
     broker_url: str
-    backend_url: str
-    workers: list[WorkerState]
+    worker: int
+    flower: int
     flower_url: str
     flower_password: str
+    died: Death
+    failed: Failure
 
 
-class Event(TypedDict, total=False):
-    """A message of a supervisor. ``event`` is always there, the rest depends on it.
+def ready_file(directory: Path) -> Path:
+    """Name the file to which the worker writes its pid once it takes jobs."""
+    return directory / "worker.ready"
 
-    broker: ``url``, ``directory``, ``pid``. worker_started: ``name``, ``pid``, ``log``.
-    worker_exited, service_exited (broker or Flower): ``name``, ``pid``, ``returncode``, ``tail``
-    (the log's last lines). flower: ``url``, ``pid``. failed: ``message``, ``tail``. stopped: no
-    more.
-    """
 
-    event: Literal[
-        "broker",
-        "worker_started",
-        "worker_exited",
-        "service_exited",
-        "flower",
-        "failed",
-        "stopped",
-    ]
-    url: str
-    directory: str
-    name: str
-    pid: int
-    log: str
-    returncode: int
-    message: str
-    tail: list[str]
+def worker_log(directory: Path) -> Path:
+    """Name the file to which the worker and its processes log."""
+    return directory / "worker-1.log"

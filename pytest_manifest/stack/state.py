@@ -1,4 +1,4 @@
-"""The state of a stack: its supervisor's events, and the file by which others find one that is up.
+"""The state of a stack: what its supervisor reports, and the file by which others find it.
 
 The supervisor imports this, so only the standard library is imported at once.
 """
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, cast
 from pytest_manifest.errors import StackError
 from pytest_manifest.files import own_folder, remove
 from pytest_manifest.processes import is_held, kill_group, locked, pid_scope
-from pytest_manifest.stack.settings import Event, Settings, State
+from pytest_manifest.stack.settings import Failure, Settings, State
 
 if TYPE_CHECKING:
     from pytest_manifest.urls import StackAddress
@@ -36,7 +36,7 @@ def running_stack() -> StackAddress | None:
         return None
     return StackAddress(
         broker_url=state["broker_url"],
-        backend_url=state["backend_url"],
+        backend_url=state["broker_url"],
         app=state["app"],
         is_private=False,
         flower_url=state["flower_url"],
@@ -96,8 +96,7 @@ def clean_up(directory: Path) -> bool:
         name.unlink(missing_ok=True)
     if state is None:
         return False
-    pids = [state["broker"], *(worker["pid"] or 0 for worker in state["workers"])]
-    for pid in pids:
+    for pid in (state["broker"], state["worker"]):
         if pid and _belongs(pid, state):
             kill_group(pid)
     remove(Path(state["directory"]))
@@ -109,9 +108,8 @@ def _load(directory: Path) -> State | None:
         document = json.loads(state_file(directory).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    if not isinstance(document, dict) or not State.__required_keys__ <= document.keys():
-        return None
-    return cast("State", document)
+    known = isinstance(document, dict) and document.keys() >= {"keeper", "worker", "flower_url"}
+    return cast("State", document) if known else None
 
 
 def _belongs(pid: int, state: State) -> bool:
@@ -130,7 +128,8 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 def refuse(message: str) -> NoReturn:
     """Tell the client in a sentence why there is no stack at all, and end."""
-    os.write(STDOUT, json.dumps(Event(event="failed", message=message, tail=[])).encode() + b"\n")
+    failed = Failure(message=message, tail=[])
+    os.write(STDOUT, json.dumps(State(failed=failed)).encode() + b"\n")
     sys.exit(1)
 
 
@@ -144,56 +143,41 @@ def failure_message(error: Exception, directory: Path) -> str:
     return f"the stack's supervisor failed: {type(error).__name__}: {error}"
 
 
-class EventWriter:
-    """Write events to standard output and, for a detached stack, keep its state file current."""
+class StateWriter:
+    """Write what changes to standard output and, for a detached stack, keep its state file."""
 
     def __init__(self, settings: Settings, directory: Path) -> None:
         self._path = Path(settings.state_file) if settings.state_file else None
         self._broken = False
-        # A client that stopped reading must not stop the supervisor: lose events, not workers.
+        # A client that stopped reading must not stop the supervisor: lose lines, not workers.
         os.set_blocking(STDOUT, False)
-        self._state: State = {
-            "keeper": os.getpid(),
-            "pids": pid_scope(),
-            "app": settings.app,
-            "cwd": settings.cwd,
-            "directory": str(directory),
-            "broker": 0,
-            "broker_url": "",
-            "backend_url": "",
-            "workers": [],
-            "flower_url": "",
-            "flower_password": "",  # nosec B105  # there is none without Flower
-        }
+        self._state = State(broker=0, broker_url="", worker=0, flower_url="", flower_password="")  # nosec B106
+        own = State(keeper=os.getpid(), pids=pid_scope(), app=settings.app, cwd=settings.cwd)
+        self.say({**own, "directory": str(directory)})
 
-    def say(self, event: Event | None = None, **changes: object) -> None:
-        """Change the state by its fields, for others, then tell the client of an event."""
-        if changes:
-            self._state.update(cast("State", changes))
-            self._save()
-        if event is not None:
-            self._tell(event)
+    def say(self, changes: State) -> None:
+        """Write what has changed."""
+        self._state.update(changes)
+        if self._path is not None:
+            temporary = self._path.with_suffix(f".{os.getpid()}")
+            temporary.touch(mode=0o600)
+            temporary.write_text(json.dumps(self._state, indent=1), encoding="utf-8")
+            temporary.replace(self._path)
+        self.mention(changes)
+
+    def mention(self, news: State) -> None:
+        """Write what has happened, for the client alone."""
+        if self._broken:
+            return
+        try:
+            os.write(STDOUT, json.dumps(news).encode() + b"\n")
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._broken = True
 
     def close(self) -> None:
         """Remove the state file: the stack is over."""
         if self._path is not None:
             remove(self._path)
             self._path = None
-
-    def _tell(self, event: Event) -> None:
-        if self._broken:
-            return
-        try:
-            os.write(STDOUT, json.dumps(event).encode() + b"\n")
-        except BlockingIOError:
-            pass
-        except OSError:
-            self._broken = True
-
-    def _save(self) -> None:
-        if self._path is None:
-            return
-        temporary = self._path.with_suffix(f".{os.getpid()}")
-        temporary.touch(mode=0o600)
-        temporary.write_text(json.dumps(self._state, indent=1), encoding="utf-8")
-        temporary.replace(self._path)

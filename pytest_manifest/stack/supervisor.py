@@ -25,11 +25,11 @@ from pytest_manifest.stack.settings import (
     READY_LINE,
     STOP_AND_KEEP_LINE,
     STOP_LINE,
-    Event,
+    Death,
+    Failure,
     Settings,
-    WorkerState,
 )
-from pytest_manifest.stack.state import EventWriter, failure_message, refuse
+from pytest_manifest.stack.state import StateWriter, failure_message, refuse
 
 BROKER_SECONDS = 10.0
 PORT_ATTEMPTS = 10
@@ -65,7 +65,7 @@ class Supervisor:
         self.directory = directory
         self.data = data
         self.keeps_data = data is not None
-        self.report = EventWriter(settings, directory)
+        self.report = StateWriter(settings, directory)
         self.parent = os.getppid()
         self.password = os.urandom(18).hex()
         self.port = 0
@@ -117,9 +117,7 @@ class Supervisor:
             valkey.forget(self.port, self.password, valkey.NODES)
             self.data.begin()
         url = services.broker_url(self.port, self.password)
-        directory, pid = str(self.directory), self.broker.pid or 0
-        answers: Event = {"event": "broker", "url": url, "pid": pid, "directory": directory}
-        self.report.say(answers, broker_url=url, backend_url=url)
+        self.report.say({"broker_url": url})
 
     def _broker_answers(self) -> bool:
         deadline = time.monotonic() + BROKER_SECONDS
@@ -153,19 +151,20 @@ class Supervisor:
         if self.settings.flower:
             port, password = self.settings.flower_port or valkey.free_port(), os.urandom(18).hex()
             self.flower = services.flower_child(self.settings, self.directory, url, port, password)
-            url, pid = f"http://{valkey.HOST}:{port}", self._start(self.flower)
-            started: Event = {"event": "flower", "url": url, "pid": pid}
-            self.report.say(started, flower_url=url, flower_password=password)
+            self._start(self.flower)
+            url = f"http://{valkey.HOST}:{port}"
+            self.report.say({"flower_url": url, "flower_password": password})
 
-    def _start(self, child: services.Child) -> int:
-        pid = child.start()
+    def _start(self, child: services.Child) -> None:
+        self._say_pid(child, child.start())
+
+    def _say_pid(self, child: services.Child, pid: int) -> None:
         if child is self.worker:
-            log = str(child.log)
-            started: Event = {"event": "worker_started", "name": child.name, "pid": pid, "log": log}
-            self.report.say(started, workers=[WorkerState(name=child.name, pid=pid, log=log)])
+            self.report.say({"worker": pid})
         elif child is self.broker:
-            self.report.say(broker=pid)
-        return pid
+            self.report.say({"broker": pid})
+        else:
+            self.report.say({"flower": pid})
 
     # Watching
 
@@ -233,15 +232,14 @@ class Supervisor:
 
     def _on_exit(self, child: services.Child, pid: int, code: int) -> None:
         """Tell of a death, and plan the restart, or give up on a worker that cannot start."""
-        tail, is_worker = services.tail(child.log), child is self.worker
-        died: Event = {"event": "worker_exited" if is_worker else "service_exited"}
-        died |= {"name": child.name, "pid": pid, "returncode": code, "tail": tail}
-        gone = [WorkerState(name=child.name, pid=None, log=str(child.log))]
-        self.report.say(died, **({"workers": gone} if is_worker else {}))
+        tail = services.tail(child.log)
+        self._say_pid(child, 0)
+        died = Death(name=child.name, pid=pid, returncode=code, tail=tail)
+        self.report.mention({"died": died})
         now = time.monotonic()
         if now - child.started_at > PROVEN_SECONDS:
             child.deaths = []
-        booting = not self.ready and is_worker
+        booting = not self.ready and child is self.worker
         if booting and (code == USAGE_ERROR or len(child.deaths) >= BOOT_DEATHS):
             self._fail(f"worker {child.name} cannot start (it ended with code {code})", tail)
             return
@@ -254,7 +252,7 @@ class Supervisor:
     # Ending
 
     def _fail(self, message: str, tail: list[str]) -> None:
-        self.report.say({"event": "failed", "message": message, "tail": tail})
+        self.report.mention({"failed": Failure(message=message, tail=tail)})
         self.stopping = True
 
     def _end(self) -> None:
@@ -276,7 +274,6 @@ class Supervisor:
         if self.data is not None and not self.keeps_data:
             self.data.remove()
         remove(self.directory)
-        self.report.say({"event": "stopped"})
 
     def _end_broker(self) -> None:
         if self.broker is None:

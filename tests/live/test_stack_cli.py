@@ -98,7 +98,7 @@ def test_a_stack_from_up_to_down(run: Run, runtime: Path) -> None:
     assert call(address, "add", 1, 2) == 3
 
     pids = family(known["keeper"])
-    assert {known["broker"], *(worker["pid"] for worker in known["workers"])} <= set(pids)
+    assert {known["broker"], known["worker"]} <= set(pids)
     assert password not in command_lines(pids)
 
     down = run("down")
@@ -159,8 +159,7 @@ def test_status_shows_workers_and_queues(run: Run, runtime: Path) -> None:
     shown = run("status")
 
     assert shown.returncode == 0
-    for worker in read(runtime)["workers"]:
-        assert f"{worker['name']}  pid {worker['pid']}  alive" in shown.stdout
+    assert f"manifest1  pid {read(runtime)['worker']}  alive" in shown.stdout
     assert "queue    celery  0 waiting" in shown.stdout
     assert "queue    nobody-listens  6 waiting" in shown.stdout
     assert "celeryev" not in shown.stdout
@@ -174,12 +173,12 @@ def test_status_shows_workers_and_queues(run: Run, runtime: Path) -> None:
 def test_workers_are_restarted_and_shown(run: Run, runtime: Path) -> None:
     """A worker that dies while nobody is attached is restarted, and the state follows."""
     assert run("up", "--app=stackapp:app", "--workers=1").returncode == 0
-    pid = read(runtime)["workers"][0]["pid"]
+    pid = read(runtime)["worker"]
     assert pid is not None
 
     os.kill(pid, signal.SIGKILL)
 
-    eventually(lambda: read(runtime)["workers"][0]["pid"] not in (None, pid), within=READY_SECONDS)
+    eventually(lambda: read(runtime)["worker"] not in (0, pid), within=READY_SECONDS)
     address = state.running_stack()
     assert address is not None
     assert call(address, "add", 1, 2) == 3
@@ -271,7 +270,7 @@ def test_an_interrupted_up_leaves_nothing(run: Run, runtime: Path, project: Path
         )
         with process:
             eventually(
-                lambda: state.state_file(runtime).exists() and read(runtime)["workers"],
+                lambda: state.state_file(runtime).exists() and read(runtime)["worker"],
                 within=READY_SECONDS,
                 what="the workers are started",
             )

@@ -111,7 +111,7 @@ def test_a_redis_py_that_kombu_refuses_is_known_by_its_words(
         with pytest.raises(StackError, match=r'\(pip install "kombu\[redis\]"\)$'):
             check_stack(address)
     log = ["Traceback (most recent call last):", f"VersionMismatch: {refused.value}"]
-    said = failure_message({"event": "failed", "message": "it cannot start", "tail": log})
+    said = failure_message({"message": "it cannot start", "tail": log})
     assert said.splitlines()[0].endswith(' (pip install "kombu[redis]")')
     assert compat.way_to_redis(str(refused.value)) == 'pip install "kombu[redis]"'
     assert compat.way_to_redis("the connection was refused") == ""

@@ -71,19 +71,20 @@ def test_a_keeper_without_settings_says_so() -> None:
 
 
 def test_events_are_told_from_noise() -> None:
-    """A line that is no event is none, whatever it is."""
-    assert client.parse_event('{"event": "stopped"}') == {"event": "stopped"}
-    assert [client.parse_event(line) for line in ("Traceback", "[1]", "{}", "")] == [None] * 4
+    """A line that says nothing of the state is none, whatever it is."""
+    assert client.parse_state('{"worker": 7}') == {"worker": 7}
+    noise = ("Traceback", "[1]", "{}", '{"event": 1}', "")
+    assert [client.parse_state(line) for line in noise] == [None] * 5
 
 
 def test_a_failure_ends_with_the_log() -> None:
     """The sentence takes the last log line along, without passwords, and shows those before it."""
     sentence = client.failure_message(
-        {"event": "failed", "message": "it cannot start", "tail": ["redis://:s3cret@h", "boom"]}
+        {"message": "it cannot start", "tail": ["redis://:s3cret@h", "boom"]}
     )
 
     assert sentence == "it cannot start: boom\n    redis://:***@h\n    boom"
-    assert client.failure_message({"event": "failed", "message": "gone", "tail": []}) == "gone"
+    assert client.failure_message({"message": "gone", "tail": []}) == "gone"
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_what_celery_says_to_root_is_no_reason(last: str, reason: str) -> None:
     """Celery's words of root's ids come last; before them is why, or they mean that it refused."""
     lines = [last, "You're running the worker with superuser privileges: this is"]
     lines += ["absolutely not recommended!", "User information: uid=0 euid=0 gid=0 egid=0"]
-    sentence = client.failure_message({"event": "failed", "message": "it ended", "tail": lines})
+    sentence = client.failure_message({"message": "it ended", "tail": lines})
     assert reason in sentence.partition("\n")[0]
     assert "euid" not in sentence
 
@@ -107,7 +108,7 @@ def test_a_warning_of_root_that_is_an_error_is_the_reason() -> None:
     """As with ``PYTHONWARNINGS=error``, of which the traceback's last lines say nothing."""
     lines = ["Traceback (most recent call last):", "    ^", "celery.exceptions.SecurityWarning: "]
     lines[-1] += "You're running the worker with superuser privileges: this is"
-    sentence = client.failure_message({"event": "failed", "message": "it ended", "tail": lines})
+    sentence = client.failure_message({"message": "it ended", "tail": lines})
     assert "take PYTHONWARNINGS=error out of the environment" in sentence.partition("\n")[0]
 
 
@@ -124,7 +125,7 @@ def test_a_log_that_only_warns_of_root_says_nothing(source: str) -> None:
     lines = [source]
     lines += ["/celery/platforms.py:829: SecurityWarning: You're running the worker with superuser"]
     lines += ["User information: uid=0 euid=0 gid=0 egid=0"]
-    sentence = client.failure_message({"event": "failed", "message": "it is late", "tail": lines})
+    sentence = client.failure_message({"message": "it is late", "tail": lines})
     assert sentence == "it is late"
 
 
