@@ -21,7 +21,7 @@ import sys
 import sysconfig
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -39,7 +39,7 @@ from pytest_manifest.broker.transports import SOCKET_TIMEOUT, transport_of
 from pytest_manifest.compat.celery import setting_names
 from pytest_manifest.errors import StackError
 from pytest_manifest.redaction.texts import redact, redact_url
-from pytest_manifest.text import listed, plural, short_path
+from pytest_manifest.text import listed, short_path
 from pytest_manifest.urls import StackAddress, is_redis, scheme_of
 
 if TYPE_CHECKING:
@@ -168,9 +168,12 @@ def _complete_app(name: str) -> Celery:
         raise StackError(import_failure(name, error)) from error
     if not isinstance(found, Celery):
         raise StackError(_no_app(name, found))
-    choice = _choice(name, found)
-    if len(choice) > 1:
-        raise StackError(_which_app(choice))
+    if len(choice := _choice(name, found)) > 1:
+        raise StackError(
+            f"the module {choice[0].partition(':')[0]!r} has {len(choice)} Celery apps, and none "
+            "of them is called app or celery; name the one that is meant: "
+            f"{listed(choice, SHOWN)}"
+        )
     if found.loader not in _complete:
         _set_up_django(name)
         try:
@@ -194,30 +197,15 @@ def _choice(name: str, found: Celery) -> list[str]:
     parent, _, attribute = name.rpartition(".")
     if ":" in name or getattr(sys.modules.get(parent), attribute, None) is found:
         return []
-    modules = [sys.modules[one] for one in (name, f"{name}.celery") if one in sys.modules]
-    if any(getattr(one, known, None) is found for one in modules for known in ("app", "celery")):
+    modules = [vars(sys.modules[one]) for one in (f"{name}.celery", name) if one in sys.modules]
+    if any(found is module.get(known) for module in modules for known in ("app", "celery")):
         return []
-    for module in reversed(modules):
-        if any(value is found for value in vars(module).values()):
-            names: dict[int, str] = {}
-            for key, value in vars(module).items():
-                if _is_app(value):
-                    names.setdefault(id(value), key)  # one app may have several names
-            return [f"{module.__name__}:{key}" for key in names.values()]
+    for module in modules:
+        # One app may have several names; ``current_app`` only says that it is one.
+        apps = {id(one): key for key, one in module.items() if issubclass(type(one), Celery)}
+        if id(found) in apps:
+            return [f"{module['__name__']}:{key}" for key in apps.values()]
     return []
-
-
-def _is_app(value: object) -> bool:
-    """Tell an app from ``current_app``, which says it is one and stands for another."""
-    return issubclass(type(value), Celery)
-
-
-def _which_app(names: Sequence[str]) -> str:
-    module = names[0].partition(":")[0]
-    return (
-        f"the module {module!r} has {plural(len(names), 'Celery app')}, and none of them is called "
-        f"app or celery; name the one that is meant: {listed(names, SHOWN)}"
-    )
 
 
 def _no_app(name: str, found: object) -> str:

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from celery import Celery, Task
 from celery.utils.nodenames import anon_nodename
@@ -38,6 +38,9 @@ from pytest_manifest.text import short
 from pytest_manifest.verdict.problems import NotMade, Refused
 from pytest_manifest.verdict.reasons import Problem
 
+if TYPE_CHECKING:
+    from celery.app.amqp import task_message
+
 REPR_LENGTH: Final = 100  # characters of args and kwargs that Flower and worker logs show
 
 
@@ -46,7 +49,7 @@ class Outgoing:
     """A message that is ready to go: what kombu sends, and where."""
 
     attempt: Attempt
-    message: object  # celery.app.amqp.task_message
+    message: task_message
     options: Options  # keyword arguments of send_task_message
 
 
@@ -78,7 +81,7 @@ class MessageBuilder:
         """By task id, of what ``own`` has made and the broker has not certainly taken: it may have
         taken a lock for that, and is called once."""
         self._limits = limits or TaskLimits(app)
-        self._as_task: Callable[..., object] = app.amqp.as_task_v2
+        self._as_task: Callable[..., task_message] = app.amqp.as_task_v2
         self._serializer: str = app.conf.task_serializer
         self._sent_event: bool = app.conf.task_send_sent_event
         self._routing = routing
@@ -147,8 +150,7 @@ class MessageBuilder:
         for task_id in task_ids if self._made else ():
             self._made.pop(task_id, None)
 
-    # ``ours``: Celery's own message, which has no types.
-    def _made_by_task(self, attempt: Attempt, ours: Any, options: Options) -> Outgoing:
+    def _made_by_task(self, attempt: Attempt, ours: task_message, options: Options) -> Outgoing:
         """Have the task make the message by its own ``apply_async``; ``ours``: that of all others.
 
         Raises NotMadeError where it is not the message of this entry.
@@ -159,14 +161,14 @@ class MessageBuilder:
         given = {name: value for name, value in said.items() if value is not None}
         task, task_id = self._tasks[entry.task], attempt.task_id
         headers = _mapping(options["headers"])
-        made = make_message(
+        message, sent = make_message(
             self._app,
             lambda: task.apply_async(
                 list(entry.args), dict(entry.kwargs), task_id=task_id, headers=headers, **given
             ),
             task_id,
         )
-        body, at = made.message.body, destination_of(made.options)
+        body, at = message.body, destination_of(sent)
         if [list(body[0]), dict(body[1])] != [entry.args, entry.kwargs]:
             raise NotMadeError("gives it other arguments than the entry has; write them there")
         if at != destination_of(options):
@@ -177,12 +179,12 @@ class MessageBuilder:
         # How long it may run, and what is kept and shown of it, is the run's business.
         ruled = ["timelimit", "ignore_result", "argsrepr", "kwargsrepr"]
         ruled += [name for name in ("eta", "expires") if ours.headers[name] is not None]
-        made.message.headers.update({name: ours.headers[name] for name in ruled})
-        made.message.properties["reply_to"] = ours.properties["reply_to"]
-        made.options["headers"] = {**_mapping(made.options.get("headers")), **headers}
-        return Outgoing(attempt, made.message, made.options)
+        message.headers.update({name: ours.headers[name] for name in ruled})
+        message.properties["reply_to"] = ours.properties["reply_to"]
+        sent["headers"] = {**_mapping(sent.get("headers")), **headers}
+        return Outgoing(attempt, message, sent)
 
-    def _message(self, attempt: Attempt, sent_at: datetime, own: Options) -> object:
+    def _message(self, attempt: Attempt, sent_at: datetime, own: Options) -> task_message:
         entry, task = attempt.entry, self._tasks.get(attempt.entry.task)
         time_limit, soft_time_limit = message_limits(entry, self._limits.limit_for(entry.task, own))
         return self._as_task(
@@ -238,15 +240,6 @@ _NOT_OURS: Final = ("expiration", "retry", "retry_policy", "declare")
 """Options of a message that say how it is sent; the first has RabbitMQ drop it in silence."""
 
 
-@dataclass(frozen=True, slots=True)
-class OwnMessage:
-    """The message that a task's own ``apply_async`` has made: Celery's task_message, and how it
-    goes."""
-
-    message: Any  # kombu ships no types
-    options: dict[str, object]
-
-
 def own_senders(app: Celery, tasks: Mapping[str, Task]) -> dict[str, str]:
     """Return the tasks that do not send as Celery's do: what overrides it, by the task's name."""
     by_app = _owner(type(app), "send_task", Celery)
@@ -285,20 +278,21 @@ def sending_notice(senders: Mapping[str, str], names: Iterable[str], *, called: 
     return [f"{some_of(wanted)}: {where} is not called, so what it adds is missing; {remedy}"]
 
 
-def make_message(app: Celery, call: Callable[[], object], task_id: str) -> OwnMessage:
-    """Call a task's own ``apply_async``, and return the message that it would have sent.
+def make_message(
+    app: Celery, call: Callable[[], object], task_id: str
+) -> tuple[task_message, Options]:
+    """Call a task's own ``apply_async``; return the message that it would have sent, and how.
 
     Raises NotMadeError where that is not one message, of this id.
     """
-    kept: list[OwnMessage] = []
+    kept: list[tuple[task_message, Options]] = []
     thread = threading.get_ident()
     send = app.amqp.send_task_message
 
-    # As Celery calls it, which ships no types.
-    def keep(producer: object, name: str, message: Any, **options: Any) -> object:
+    def keep(producer: object, name: str, message: task_message, **options: object) -> object:
         if threading.get_ident() != thread:  # somebody else's, at the same moment
             return send(producer, name, message, **options)
-        kept.append(OwnMessage(message, options))
+        kept.append((message, options))
         return None
 
     with ExitStack() as parts:
@@ -312,12 +306,11 @@ def make_message(app: Celery, call: Callable[[], object], task_id: str) -> OwnMe
             returned = call()
         except Exception as error:  # of the project's own code
             raise NotMadeError(f"raised {redact(f'{type(error).__name__}: {error}')}") from error
-    ids = [str(one.message.headers.get("id")) for one in kept]
+    ids = [str(message.headers.get("id")) for message, _ in kept]
     if ids != [task_id]:
         raise NotMadeError(_refusal(ids, task_id, returned))
-    [made] = kept
-    options = {name: value for name, value in made.options.items() if name not in _NOT_OURS}
-    return OwnMessage(made.message, options)
+    [(message, options)] = kept
+    return message, {name: value for name, value in options.items() if name not in _NOT_OURS}
 
 
 class NotMadeError(DispatchError):

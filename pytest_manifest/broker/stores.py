@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Literal
+from functools import cache, partial
+from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from celery import Celery, Task
@@ -36,27 +37,16 @@ LIMITS: Final = {"socket_connect_timeout": TIMEOUT, "socket_timeout": TIMEOUT}
 
 
 class Servers:
-    """Ask the servers behind URLs for their ids, each URL once."""
+    """Ask the servers behind URLs of brokers and stores for their run ids, each URL once.
+
+    None where one does not say it.
+    """
 
     def __init__(self, app: Celery, address: addresses.StackAddress) -> None:
         self._app = app
         self._address = address
-        self._known: dict[tuple[str, str], str | None] = {}
-
-    def id_of_broker(self, url: str) -> str | None:
-        """Ask the server at a broker's URL for its run id; None where it does not tell."""
-        return self._id("broker", url, self._ask_broker)
-
-    def id_of_store(self, url: str) -> str | None:
-        """Ask the server at a result store's URL for its run id; None where it does not tell."""
-        return self._id("store", url, self._ask_store)
-
-    def _id(self, role: str, url: str, ask: Callable[[str], object]) -> str | None:
-        if not addresses.is_redis_server(url):
-            return None
-        if (role, url) not in self._known:
-            self._known[role, url] = _run_id(url, ask)
-        return self._known[role, url]
+        self.id_of_broker = cache(partial(_run_id, self._ask_broker))
+        self.id_of_store = cache(partial(_run_id, self._ask_store))
 
     def _ask_broker(self, url: str) -> object:
         place = replace(self._address, broker_url=url)
@@ -64,9 +54,8 @@ class Servers:
             return channel.client.info("server")
 
     def _ask_store(self, url: str) -> object:
-        # Celery ships no types.
-        backend: Any = result_backend(self._app, replace(self._address, backend_url=url))
-        backend.connparams.update(LIMITS, retry_on_timeout=False)  # of Celery, which has no types
+        backend = result_backend(self._app, replace(self._address, backend_url=url))
+        backend.connparams.update(LIMITS, retry_on_timeout=False)
         client = backend.client
         try:
             return client.info("server")
@@ -74,7 +63,9 @@ class Servers:
             client.connection_pool.disconnect()
 
 
-def _run_id(url: str, ask: Callable[[str], object]) -> str | None:
+def _run_id(ask: Callable[[str], object], url: str) -> str | None:
+    if not addresses.is_redis_server(url):
+        return None
     try:
         said = ask(url)
     except Exception as error:  # of the app's settings, too, which another place may not suit

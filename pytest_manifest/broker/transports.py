@@ -6,10 +6,13 @@ A new broker is a class here, and its locator where it shows more than its worke
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from pytest_manifest.redaction.texts import redact
 from pytest_manifest.urls import AMQP_SCHEMES, IN_PROCESS, REDIS_SCHEMES, scheme_of
+
+if TYPE_CHECKING:
+    from kombu.transport.base import StdChannel
 
 CONNECT_TIMEOUT: Final = 5.0  # s
 SOCKET_TIMEOUT: Final = 10.0
@@ -52,19 +55,16 @@ class Transport:
         """Say in a phrase which key of the broker's own has this name; None where none has."""
         return None
 
-    # ``channel`` is kombu's here and below, which ships no types.
-    def connected(self, channel: Any, exchange: str) -> int | None:  # noqa: ARG002
+    def connected(self, channel: StdChannel, exchange: str) -> int | None:  # noqa: ARG002
         """Count the connections on which nodes listen for questions; None where nobody knows."""
         return None
 
-    def consumers(self, channel: Any, queue: str) -> int | None:  # noqa: ARG002
+    def consumers(self, channel: StdChannel, queue: str) -> int | None:  # noqa: ARG002
         """Count who consumes a queue; None where nobody knows."""
         return None
 
     def own_timeouts(
-        self,
-        channel: Any,
-        queues: Iterable[str],
+        self, channel: StdChannel, queues: Iterable[str]
     ) -> tuple[float, dict[str, str]]:
         """Return the shortest timeout (s) that queues have of their own, and of which it could not
         be read, and why."""
@@ -106,7 +106,7 @@ class Redis(Transport):
             return "that is where kombu keeps what workers have taken"
         return None
 
-    def connected(self, channel: Any, exchange: str) -> int:
+    def connected(self, channel: StdChannel, exchange: str) -> int:
         # Nodes pass over the empty message that finds them out.
         with channel.conn_or_acquire() as client:
             return int(client.publish(f"{channel.keyprefix_fanout}{exchange}", ""))
@@ -122,7 +122,7 @@ class Amqp(Transport):
     def limits(self, own: Container[str]) -> dict[str, float]:
         return _without({"read_timeout": SOCKET_TIMEOUT, "write_timeout": SOCKET_TIMEOUT}, own)
 
-    def consumers(self, channel: Any, queue: str) -> int:
+    def consumers(self, channel: StdChannel, queue: str) -> int:
         try:
             return int(channel.queue_declare(queue=queue, passive=True).consumer_count)
         except Exception as error:
@@ -140,7 +140,9 @@ class Sqs(Transport):
     not_there: Final = ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist")
     """Amazon's words for a queue that is not there yet, and is then made with the app's timeout."""
 
-    def own_timeouts(self, channel: Any, queues: Iterable[str]) -> tuple[float, dict[str, str]]:
+    def own_timeouts(
+        self, channel: StdChannel, queues: Iterable[str]
+    ) -> tuple[float, dict[str, str]]:
         own = float(channel.visibility_timeout)
         unread: dict[str, str] = {}
         timeouts = []
@@ -153,7 +155,7 @@ class Sqs(Transport):
                     unread[name] = redact(f"{type(error).__name__}: {error}")
         return min(timeouts, default=own), unread
 
-    def _timeout(self, channel: Any, name: str) -> float:
+    def _timeout(self, channel: StdChannel, name: str) -> float:
         client = channel.sqs(queue=name)
         given = channel.predefined_queues.get(name) or client.get_queue_url(
             QueueName=channel.canonical_queue_name(name)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import JsonValue
-from pydantic_core import PydanticCustomError
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+    from typing_extensions import LiteralString
+
 
 MAX_DEPTH: Final = 100
 """How many levels of arrays and objects a JSON value may have: room for any real argument, and far
@@ -36,8 +38,14 @@ def json_value(value: object) -> JsonValue:
     except _RefusedError as refused:
         place = "".join(reversed(refused.way)).lstrip(".")
         where = f" at {place}" if place else ""
-        facts = {"what": refused.what, "where": where, "hint": refused.hint}
-        raise PydanticCustomError("json_value", "holds {what}{where}; {hint}", facts) from None
+        facts: dict[str, object] = {"what": refused.what, "where": where, "hint": refused.hint}
+        raise _error("holds {what}{where}; {hint}", facts) from None
+
+
+def _error(text: LiteralString, facts: dict[str, object]) -> ValueError:
+    from pydantic_core import PydanticCustomError  # which takes its time, for what hardly happens
+
+    return PydanticCustomError("json_value", text, facts)
 
 
 def _copy(value: Any, depth: int) -> JsonValue:
@@ -50,7 +58,7 @@ def _copy(value: Any, depth: int) -> JsonValue:
     if isinstance(value, (dict, list, tuple)):
         if depth >= MAX_DEPTH:
             facts = {"what": f"more than {MAX_DEPTH} levels of nesting"}
-            raise PydanticCustomError("json_value", "holds {what}; flatten it", facts)
+            raise _error("holds {what}; flatten it", {**facts})
         return _object(value, depth + 1) if isinstance(value, dict) else _array(value, depth + 1)
     if isinstance(value, int):
         if not -_TOO_LARGE < value < _TOO_LARGE:

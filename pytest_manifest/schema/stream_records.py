@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Final
 
-from pytest_manifest.schema.receipts import Receipt
 from pytest_manifest.schema.wire import canonical_text, parse_timestamp, sha256, timestamp
 from pytest_manifest.signing import pae
 
@@ -48,9 +48,16 @@ _LENGTH: Final = len("2026-11-24T15:00:00.000000+00:00")
 _UNSIGNED: Final = ("result", "source", "executions", "reused", "judged", SIGNATURE)
 """A receipt's result is signed by its digest; what is signed is the worker's; how often it was
 executed, and who has reused it, is for the reader to say."""
-_DEFAULTS: Final = {
-    name: info.get_default(call_default_factory=True) for name, info in Receipt.model_fields.items()
-}
+
+
+@cache
+def _defaults() -> dict[str, object]:
+    from pytest_manifest.schema.receipts import Receipt  # as only who signs or checks needs it
+
+    fields = Receipt.model_fields.items()
+    return {name: info.get_default(call_default_factory=True) for name, info in fields}
+
+
 _IN_RECORD: Final = ("kind", "execution", "receipt")
 FILLABLE: Final = ("started_at", "wait", "worker", "host", "pid", "redelivered")
 """What pytest adds to a receipt from records of starts, where the worker could not tell it."""
@@ -82,12 +89,13 @@ def receipt_bytes(given: Mapping[str, object], rest: str | None) -> bytes:
     where they are no JSON.
     """
     signed: dict[str, object] = {"rest": rest}
+    defaults = _defaults()
     for name, one in given.items():
         if name in _UNSIGNED:
             continue
         how = _NORMAL.get(name)
         value = one if how is None or one is None else how(one)
-        if value != _DEFAULTS.get(name, None) or name not in _DEFAULTS:
+        if value != defaults.get(name, None) or name not in defaults:
             signed[name] = value
     return pae(RECEIPT_TYPE, _canonical(signed))
 

@@ -20,10 +20,12 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from functools import partial
 from types import ModuleType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
-from pydantic import JsonValue
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
 
 HEADER_RUN: Final = "manifest_run"
 HEADER_ENTRY: Final = "manifest_entry"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import ssl
 import uuid
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
-from functools import partial
-from typing import TYPE_CHECKING, Final
+from contextlib import nullcontext
+from typing import Final
 
 from celery import Celery
 from celery.app.backends import by_url
@@ -21,9 +20,6 @@ from pytest_manifest.redaction.texts import redact_about, redact_url
 from pytest_manifest.results.django_results import WorkersDatabases, is_of_django
 from pytest_manifest.results.stream import open_client_at
 from pytest_manifest.urls import SENTINEL, StackAddress, is_redis, is_tls, kind_of, scheme_of
-
-if TYPE_CHECKING:
-    from redis import Redis
 
 DATABASES: Final = ("db+", "database+")
 UNKNOWN_AUTHORITY: Final = (18, 19, 20, 21)
@@ -80,31 +76,15 @@ def _failure(url: str, seconds: float, make: Callable[[], Callable[[], None]]) -
 
 def _broker_probe(url: str, timeout: float, app: Celery | None) -> Callable[[], None]:
     """Make a probe of a broker; of several that a URL names, one that answers is enough."""
-    several = [] if scheme_of(url) == SENTINEL else [one for one in url.split(";") if one]
-    if len(several) < 2:
-        return _one_broker_probe(url, timeout, app)
-    probes = [_one_broker_probe(one, timeout / len(several), app) for one in several]
-
-    def probe() -> None:
-        for each in probes[:-1]:
-            with suppress(Exception):  # the next one is tried, as Celery does
-                each()
-                return
-        probes[-1]()
-
-    return probe
-
-
-def _one_broker_probe(url: str, timeout: float, app: Celery | None) -> Callable[[], None]:
-    options = transport_of(url).probe_options(timeout)
+    seconds = timeout if scheme_of(url) == SENTINEL else timeout / (url.count(";") + 1)
+    options = transport_of(url).probe_options(seconds)
     connect = Connection if app is None else app.connection_for_write
-    connection = connect(url, connect_timeout=timeout, transport_options=options)
-    transport = connection.transport
+    connection = connect(url, connect_timeout=seconds, transport_options=options)
+    others = max(0, len(connection.transport.client.alt) - 1)  # imports the transport
 
     def probe() -> None:
-        # Not connection.connect(), which tries again, and hides the reason. This logs in, and with
-        # Redis it sends a PING.
-        transport.close_connection(transport.establish_connection())
+        with connection:
+            connection.ensure_connection(max_retries=others, interval_start=0, interval_step=0)
 
     return probe
 
@@ -115,16 +95,17 @@ def _backend_probe(address: StackAddress, timeout: float, app: Celery | None) ->
     if is_redis(url) and app is None:  # reached like such a broker
         return _broker_probe(url, timeout, None)
     if is_redis(url) and kind != SENTINEL:
-        return partial(_ping, open_client_at(address))
+        client = open_client_at(address)
+
+        def ping() -> None:
+            with client:
+                client.ping()
+
+        return ping
     if kind.startswith(DATABASES):
         return _database_probe(url.partition("+")[2])
     by_url(url, None if app is None else app.loader)  # imports it
     return lambda: _query_backend(address, app)
-
-
-def _ping(client: Redis) -> None:
-    with client:
-        client.ping()
 
 
 def _database_probe(url: str) -> Callable[[], None]:

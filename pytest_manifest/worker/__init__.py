@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from celery.signals import worker_init, worker_process_init
-from pydantic import JsonValue
 
 from pytest_manifest.compat.celery import after_receiver_failed
 from pytest_manifest.process_state import ProcessState
@@ -22,6 +21,7 @@ from pytest_manifest.urls import is_in_process
 
 if TYPE_CHECKING:
     from celery import Celery
+    from pydantic import JsonValue
 
 __all__ = ["Job", "current_job", "evidence", "instrument"]
 

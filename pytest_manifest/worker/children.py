@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from datetime import datetime, timezone
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from loguru import logger
-from pydantic import JsonValue
 
 from pytest_manifest.compat.celery import first_messages, is_one_message
 from pytest_manifest.schema import stream_records, wire
 
-Document = dict[str, JsonValue]
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+Document: TypeAlias = "dict[str, JsonValue]"
 
 OF_ITS_OWN: Final = (
     wire.HEADER_EXECUTION,

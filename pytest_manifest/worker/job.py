@@ -26,19 +26,19 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
 from loguru import logger
-from pydantic import JsonValue
 
 from pytest_manifest import log, processes
 from pytest_manifest.process_state import ProcessState, holding
 from pytest_manifest.redaction.texts import hide_environment, redact
 from pytest_manifest.schema import wire
-from pytest_manifest.schema.fields import json_value
+from pytest_manifest.schema.json_values import json_value
 from pytest_manifest.schema.wire import arguments_sha256, parse_moment, timestamp
 from pytest_manifest.worker.children import Children
 from pytest_manifest.worker.spool import Lines, Spool, TaskOutput
 
 if TYPE_CHECKING:
     from loguru import Message, Record
+    from pydantic import JsonValue
 
 
 def on_process_init(**_: object) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
 from celery.exceptions import (
@@ -23,7 +23,6 @@ from celery.exceptions import (
 )
 from celery.utils.serialization import UnpickleableExceptionWrapper
 from kombu.utils import json as kombu_json
-from pydantic import JsonValue
 
 from pytest_manifest.compat.older import worker_lost
 from pytest_manifest.log import log_failure
@@ -32,14 +31,16 @@ from pytest_manifest.processes import boot_id, pid_namespace
 from pytest_manifest.redaction.documents import secrets_in
 from pytest_manifest.redaction.texts import redact, spelled, without
 from pytest_manifest.schema import stream_records, wire
-from pytest_manifest.schema.fields import json_value
-from pytest_manifest.schema.json_values import MAX_DEPTH
+from pytest_manifest.schema.json_values import MAX_DEPTH, json_value
 from pytest_manifest.schema.statuses import State
 from pytest_manifest.schema.wire import arguments_sha256, timestamp
 from pytest_manifest.worker import job
 from pytest_manifest.worker.children import Children, Document
 from pytest_manifest.worker.signing import sign_receipt, with_signature
 from pytest_manifest.worker.spool import TaskOutput, take_output
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 MAX_MESSAGE = 16 * 1024
 MAX_TRACEBACK = 32 * 1024

@@ -18,12 +18,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from loguru import logger
-from pydantic import JsonValue
 
 from pytest_manifest import processes
 from pytest_manifest.files import own_folder, private_folder
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 MAX_LINES = 200
 MAX_BYTES = 32 * 1024
