@@ -12,8 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from queue import SimpleQueue
-from typing import Final, NamedTuple
+from typing import Any, Final
 
 from celery import Celery, signals
 from celery.concurrency.base import BasePool
@@ -79,16 +80,6 @@ def _end(_state: object, **_: object) -> None:
 control_command(name=END, visible=False)(_end)
 
 
-class Job(NamedTuple):
-    """A call that the worker gives a pool to run."""
-
-    target: Callable[..., object]
-    args: Sequence[object] | None
-    kwargs: Mapping[str, object] | None
-    callback: Callable[..., object] | None
-    accept_callback: Callable[..., object] | None
-
-
 class DaemonPool(BasePool):
     """Run jobs in daemon threads.
 
@@ -104,7 +95,7 @@ class DaemonPool(BasePool):
     def on_start(self) -> None:
         _, hostname = self.options["initargs"]
         self._under_own_name = tracer_under(self.app, hostname)
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._stopping = False
         self.threads = [
             threading.Thread(target=self._work, name=f"manifest-memory-{number}", daemon=True)
@@ -129,23 +120,15 @@ class DaemonPool(BasePool):
         """Return the number of jobs that still run after the pool has stopped."""
         return sum(thread.is_alive() for thread in self.threads)
 
-    def on_apply(
-        self,
-        target: Callable[..., object],
-        args: Sequence[object] | None = None,
-        kwargs: Mapping[str, object] | None = None,
-        callback: Callable[..., object] | None = None,
-        accept_callback: Callable[..., object] | None = None,
-        **_: object,
-    ) -> None:
+    def on_apply(self, target: Callable[..., object], *args: Any, **options: Any) -> None:
         # As a worker process does, but without its globals: tests share this process.
-        self._jobs.put(Job(self._under_own_name(target), args, kwargs, callback, accept_callback))
+        self._jobs.put(partial(_do, self._under_own_name(target), *args, **options))
 
     def _work(self) -> None:
         self.app.set_current()  # of this thread alone
         while (job := self._jobs.get()) is not None and not self._stopping:
             try:
-                _do(job)
+                job()
             except Exception as error:  # The thread is for the other jobs, too.
                 logger.error("the end of a job in memory was not reported: {!r}", error)
             end_what_is_left()
@@ -156,24 +139,25 @@ class DaemonPool(BasePool):
         return found | {"max-concurrency": self.limit, "threads": len(self.threads)}
 
 
-def _do(job: Job) -> None:
+def _do(
+    target: Callable[..., object],
+    args: Sequence[object],
+    kwargs: Mapping[str, object],
+    callback: Callable[..., object] = lambda _told: None,
+    accept_callback: Callable[..., object] = lambda *_: None,
+    **_: object,
+) -> None:
     """Run a job and tell the worker how it ended, as a process of a prefork pool does."""
-    if job.accept_callback is not None:
-        job.accept_callback(os.getpid(), time.monotonic())
+    accept_callback(os.getpid(), time.monotonic())
     try:
-        told = job.target(*(job.args or ()), **(job.kwargs or {}))
+        told = target(*args, **kwargs)
     except BaseException as error:
         # Celery has caught what a task may raise: this would have ended a process (SystemExit).
-        told = (1, _worker_lost(error), 0.0)
-    if job.callback is not None:
-        job.callback(told)
-
-
-def _worker_lost(error: BaseException) -> object:
-    try:
-        raise WorkerLostError(f"the job ended its worker: {error!r}") from error  # noqa: TRY301
-    except WorkerLostError:
-        return exception_info()
+        try:
+            raise WorkerLostError(f"the job ended its worker: {error!r}") from error  # noqa: TRY301
+        except WorkerLostError:
+            told = (1, exception_info(), 0.0)
+    callback(told)
 
 
 class PromptAcks:
