@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from pytest_manifest.analysis.records import EntryRecord
 from pytest_manifest.ledger import Ledger, Statuses
 from pytest_manifest.schema import Mismatch, Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.statuses import BAD, Outcome, outcome_of
@@ -31,21 +30,6 @@ _INDEX = re.compile(r"\[\d+\]")
 
 _Key: TypeAlias = tuple[VerdictStatus, str | None, str | None, str | None]
 _Pair: TypeAlias = tuple[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class NotPassed:
-    """An entry that has not passed."""
-
-    id: str
-    verdict: Verdict | None
-    receipt: Receipt | None
-    outcome: Outcome
-
-    @property
-    def error_place(self) -> str | None:
-        error = None if self.receipt is None else self.receipt.error
-        return None if error is None else error_place(error.traceback)
 
 
 @dataclass(slots=True)
@@ -93,20 +77,20 @@ class Causes:
     def __init__(self) -> None:
         self._groups: dict[_Key, _Group] = {}
 
-    def add(self, record: EntryRecord | NotPassed) -> None:
-        found = _sign_and_message(record)
-        if found is None:
+    def add(self, name: str, verdict: Verdict | None, receipt: Receipt | None) -> None:
+        """Add an entry, unless nothing went wrong with it."""
+        found = _sign_and_message(verdict, receipt)
+        if verdict is None or found is None:
             return
         (key, pair), message = found
         message = middle(_one_line(message), _MESSAGE_LIMIT)
         group = self._groups.get(key)
         if group is None:
-            step = "" if record.verdict is None else next_step(record.verdict)
-            title = _title(key, record.verdict)
+            title, step = _title(key, verdict), next_step(verdict)
             group = self._groups[key] = _Group(title, message, pair, step)
-        group.add(record.id)
+        group.add(name)
         if pair is not None:
-            _add_variant(group, record.id, message, pair)
+            _add_variant(group, name, message, pair)
 
     def largest_first(self) -> tuple[SummaryCause, ...]:
         """Return all causes, largest first; of equal size, the one found first."""
@@ -120,9 +104,9 @@ class CauseNumbers:
     def __init__(self) -> None:
         self._numbers: dict[Sign, int] = {}
 
-    def number(self, record: EntryRecord | NotPassed) -> int:
-        """Return the same number for the same failure; -1 for a record without one."""
-        found = _sign_and_message(record)
+    def number(self, verdict: Verdict | None, receipt: Receipt | None) -> int:
+        """Return the same number for the same failure; -1 where nothing went wrong."""
+        found = _sign_and_message(verdict, receipt)
         return -1 if found is None else self._numbers.setdefault(found[0], len(self._numbers))
 
     def positions(self, causes: Sequence[SummaryCause]) -> list[int]:
@@ -135,26 +119,28 @@ class CauseNumbers:
         return [known.get((key, pair), known.get((key, None), -1)) for key, pair in self._numbers]
 
 
-def _sign_and_message(record: EntryRecord | NotPassed) -> tuple[Sign, str] | None:
-    """Return by what a record is grouped, and its message; None where nothing went wrong."""
-    if record.verdict is None or record.outcome not in BAD:
+def _sign_and_message(verdict: Verdict | None, receipt: Receipt | None) -> tuple[Sign, str] | None:
+    """Return by what an entry is grouped, and its message; None where nothing went wrong."""
+    if verdict is None or outcome_of(verdict.verdict) not in BAD:
         return None
-    kind, mismatch = record.verdict.verdict, _first_mismatch(record.verdict)
-    reason = best_known(record.verdict, record.receipt)
+    kind, mismatch = verdict.verdict, _first_mismatch(verdict)
+    reason = best_known(verdict, receipt)
     if reason is not None and not isinstance(reason, Mismatch):
-        return ((kind, _name(reason.type), record.error_place, None), None), reason.message
+        error = None if receipt is None else receipt.error
+        place = None if error is None else error_place(error.traceback)
+        return ((kind, _name(reason.type), place, None), None), reason.message
     key: _Key = (kind, None, None, None if mismatch is None else _path(mismatch))
     if reason is None:
-        named = descendant_of(record.verdict)
+        named = descendant_of(verdict)
         if named is None:
-            return (key, None), record.verdict.sentence
+            return (key, None), verdict.sentence
         return ((kind, None, _name(named.task), key[3]), None), named.said
     pair = _value(reason.expected), _value(reason.actual)
     return (key, pair), f"{pair[1]} where {pair[0]} was expected"
 
 
-def _first_mismatch(verdict: Verdict | None) -> Mismatch | None:
-    return verdict.mismatches[0] if verdict is not None and verdict.mismatches else None
+def _first_mismatch(verdict: Verdict) -> Mismatch | None:
+    return verdict.mismatches[0] if verdict.mismatches else None
 
 
 def _add_variant(group: _Group, name: str, message: str, pair: _Pair) -> None:
@@ -183,11 +169,11 @@ def _one_line(text: str) -> str:
     return " ".join(printable(text).split())
 
 
-def _title(key: _Key, verdict: Verdict | None) -> str:
+def _title(key: _Key, verdict: Verdict) -> str:
     kind, error, place, path = key
     before = "" if kind == "failed" else f"{kind}: "
     mismatch = _first_mismatch(verdict)
-    named = None if verdict is None or error is not None else descendant_of(verdict)
+    named = None if error is not None else descendant_of(verdict)
     if named is not None:
         return f"a descendant {place} {named.came_to}"
     if error is not None:
@@ -278,8 +264,7 @@ def tally(ledger: Ledger, entries: Iterable[str]) -> Tally:
         outcome: Outcome = "error" if verdict is None else outcome_of(verdict.verdict)
         outcomes[outcome] += 1
         kinds["no verdict" if verdict is None else verdict.verdict] += 1
-        receipt = None if found is None else found.receipt
-        causes.add(NotPassed(entry, verdict, receipt, outcome))
+        causes.add(entry, verdict, None if found is None else found.receipt)
         if len(first[outcome]) < SHOWN:
             first[outcome].append(_listed_entry(entry, verdict))
     if batch:

@@ -272,7 +272,7 @@ class _Fold:
         task = self.tasks[record.entry.task]
         task.outcomes[record.outcome] += 1
         if record.outcome in BAD:
-            self.causes.add(record)
+            self.causes.add(record.entry.id, record.verdict, record.receipt)
         if record.attempts:
             for attempt in record.attempts[:-1]:
                 self._add_attempt(attempt)

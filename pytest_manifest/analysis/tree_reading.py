@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Protocol, TypeVar
+from typing import Final
 
 from pydantic_core import from_json
 
@@ -29,43 +29,65 @@ from pytest_manifest.schema.shown import shown_text
 from pytest_manifest.schema.statuses import Outcome, outcome_of
 
 
-class TreeTask(Protocol):
-    """A task of a tree. Times are UTC, None where they are not known.
+@dataclass(frozen=True, slots=True)
+class TaskFailure:
+    """The error of a task, and the last lines of its log; ``error``: its type and message."""
 
-    ``parent``: the task id of what started it, None for the root; ``spawned_at``: when its parent
-    sent it, for the root when it was sent.
+    error: str | None
+    traceback: str | None
+    log: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DescendantRecord:
+    """A task that an attempt's job started, or another of its descendants; or its root.
+
+    Times are UTC, ``runtime`` seconds; unknown values are None. ``parent``: the task id of what
+    started it, "" of the root, which was spawned when it was sent. ``status``: None without a
+    verdict; ``sentence`` and ``failure``: only of one that did not pass.
     """
 
+    task_id: str
+    parent: str
+    task: str = ""
+    how: str = ""
+    status: VerdictStatus | None = None
+    sentence: str | None = None
+    spawned_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    runtime: float | None = None
+    worker: str | None = None
+    host: str | None = None
+    pid: int | None = None
+    retries: int = 0
+    failure: TaskFailure | None = None
+
     @property
-    def task_id(self) -> str: ...
+    def outcome(self) -> Outcome:
+        return outcome_of(self.status)
+
     @property
-    def parent(self) -> str | None: ...
-    @property
-    def spawned_at(self) -> datetime | None: ...
-    @property
-    def started_at(self) -> datetime | None: ...
-    @property
-    def ended_at(self) -> datetime | None: ...
+    def place(self) -> str | None:
+        """Return worker and pid as ``worker#pid``, or None where no worker began it."""
+        return place_of(self.worker or self.host, self.pid)
 
 
-Task = TypeVar("Task", bound=TreeTask)
-
-
-def nested(root: str, tasks: Iterable[Task]) -> list[tuple[int, Task]]:
+def nested(root: str, tasks: Iterable[DescendantRecord]) -> list[tuple[int, DescendantRecord]]:
     """Return ``(depth, task)`` of a tree's tasks, each one before those that it started.
 
     The tasks that one has started come in the order of their sending. One whose parent is not among
     the tasks stands below the root; the root may be left out.
     """
     known = {task.task_id: task for task in tasks}
-    children: dict[str | None, list[Task]] = {}
+    children: dict[str, list[DescendantRecord]] = {}
     for task in known.values():
         if task.task_id != root:
             children.setdefault(task.parent if task.parent in known else root, []).append(task)
-    ordered: list[tuple[int, Task]] = []
+    ordered: list[tuple[int, DescendantRecord]] = []
     left = set(known)
 
-    def descend(depth: int, some: Sequence[Task]) -> None:
+    def descend(depth: int, some: Sequence[DescendantRecord]) -> None:
         """Add these and all below them, without recursion: a chain may be thousands long."""
         waiting = [(depth, task) for task in sorted(some, key=_order, reverse=True)]
         while waiting:
@@ -82,7 +104,7 @@ def nested(root: str, tasks: Iterable[Task]) -> list[tuple[int, Task]]:
     return ordered
 
 
-def critical_path(root: str, tasks: Iterable[Task]) -> list[Task]:
+def critical_path(root: str, tasks: Iterable[DescendantRecord]) -> list[DescendantRecord]:
     """Return the path that decided when a tree ended: from the root to the task that ended last.
 
     Each of its tasks has started the next one. A chord's body is started by the member of its
@@ -100,78 +122,35 @@ def critical_path(root: str, tasks: Iterable[Task]) -> list[Task]:
     return max((path_to(root, known, task) for moment, task in ends if moment == latest), key=len)
 
 
-def path_to(root: str, known: Mapping[str, Task], task: Task) -> list[Task]:
+def path_to(
+    root: str, known: Mapping[str, DescendantRecord], task: DescendantRecord
+) -> list[DescendantRecord]:
     """Return a task with all that led to it, from the root on, as far as they are known."""
-    path: list[Task] = []
+    path: list[DescendantRecord] = []
     seen = {root}
     one = task
     with suppress(KeyError):
         while one.task_id not in seen:
             seen.add(one.task_id)
             path.append(one)
-            if one.parent is None:
-                break
             one = known[one.parent]
     if root in known:
         path.append(known[root])
     return path[::-1]
 
 
-def last_known(task: TreeTask) -> datetime | None:
+def last_known(task: DescendantRecord) -> datetime | None:
     """Return the last moment that is known of a task: its end, else its start or its sending."""
     return task.ended_at or task.started_at or task.spawned_at
 
 
-def _order(task: TreeTask) -> tuple[bool, float, str]:
+def _order(task: DescendantRecord) -> tuple[bool, float, str]:
     moment = task.spawned_at or task.started_at
     return moment is None, 0.0 if moment is None else moment.timestamp(), task.task_id
 
 
 LONGEST_PATH: Final = 1000
 """Tasks of a critical path that are reported, from its end."""
-
-
-@dataclass(frozen=True, slots=True)
-class TaskFailure:
-    """The error of a task, and the last lines of its log; ``error``: its type and message."""
-
-    error: str | None
-    traceback: str | None
-    log: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class DescendantRecord:
-    """A task that an attempt's job started, or another of its descendants; a ``TreeTask``.
-
-    Times are UTC, ``runtime`` seconds; unknown values are None. ``status``: None without a verdict;
-    ``sentence`` and ``failure``: only of one that did not pass.
-    """
-
-    task_id: str
-    parent: str
-    task: str
-    how: str
-    status: VerdictStatus | None
-    sentence: str | None
-    spawned_at: datetime | None
-    started_at: datetime | None
-    ended_at: datetime | None
-    runtime: float | None
-    worker: str | None
-    host: str | None
-    pid: int | None
-    retries: int
-    failure: TaskFailure | None = None
-
-    @property
-    def outcome(self) -> Outcome:
-        return outcome_of(self.status)
-
-    @property
-    def place(self) -> str | None:
-        """Return worker and pid as ``worker#pid``, or None where no worker began it."""
-        return place_of(self.worker or self.host, self.pid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,10 +203,14 @@ def tree_of(
 ) -> TreeRecord:
     """Return the tree of these descendants, which are all that the attempt has."""
     every = list(descendants)
-    first = _RootTask(root.task_id, root.sent_at, root.started_at, root.ended_at)
-    tasks: list[_RootTask | DescendantRecord] = [first, *every]
-    path = critical_path(first.task_id, tasks)
-    led = [one for one in path if isinstance(one, DescendantRecord)][-LONGEST_PATH:]
+    first = DescendantRecord(
+        *(root.task_id, ""),
+        spawned_at=root.sent_at,
+        started_at=root.started_at,
+        ended_at=root.ended_at,
+    )
+    path = critical_path(first.task_id, [first, *every])
+    led = [one for one in path if one is not first][-LONGEST_PATH:]
     shown = every if limit is None or len(every) <= limit else _chosen(every, led, limit)
     return TreeRecord(
         root=first.task_id,
@@ -251,17 +234,6 @@ def _chosen(
             break
         shown[one.task_id] = one
     return list(shown.values())
-
-
-@dataclass(slots=True)
-class _RootTask:
-    """An attempt as the first task of its tree."""
-
-    task_id: str
-    spawned_at: datetime | None
-    started_at: datetime | None
-    ended_at: datetime | None
-    parent: None = None
 
 
 def descendant_record(told: ToldDescendant) -> DescendantRecord:

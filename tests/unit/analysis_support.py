@@ -88,6 +88,11 @@ def record(
         verdict = Verdict(
             verdict=kind, entry=name, attempt=1, sentence=sentence, mismatches=list(mismatches)
         )
+    if error is not None and place is not None:
+        file, _, frame = place.partition(":")
+        line, _, function = (frame or "1 in t").partition(" in ")
+        trace = f'Traceback (most recent call last):\n  File "{file}", line {line}, in {function}\n'
+        error = error.model_copy(update={"traceback": trace})
     receipt = Receipt(
         run=INFO.run,
         entry=name,

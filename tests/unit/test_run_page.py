@@ -198,7 +198,7 @@ def test_a_row_has_the_cause_of_its_own_difference(values: str, causes: list[int
         differs = Mismatch(path="result.a", expected="0", actual=value)
         verdict = record.verdict.model_copy(update={"verdict": "failed", "mismatches": [differs]})
         failed = replace(record, verdict=verdict, receipt=None)
-        groups.add(failed)
+        groups.add(failed.id, failed.verdict, failed.receipt)
         columns.add(failed)
     columns.number_causes(groups.largest_first())
     assert columns.rows["cause"] == causes

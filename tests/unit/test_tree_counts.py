@@ -84,7 +84,7 @@ def test_failures_of_different_descendants_are_different_causes() -> None:
         "c": resting_on(task="jobs.join"),
         "d": resting_on("lost", why="Nobody has it."),
     }.items():
-        causes.add(replace(record(name, told.verdict), verdict=told))
+        causes.add(name, told, record(name, told.verdict).receipt)
     found = [(one.title, one.count, one.message) for one in causes.largest_first()]
     assert found == [
         ("a descendant jobs.page failed", 2, "It raised E: no, (really)."),

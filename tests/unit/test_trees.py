@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
-from pytest_manifest.analysis.tree_reading import critical_path, nested, path_to
+from pytest_manifest.analysis.tree_reading import DescendantRecord, critical_path, nested, path_to
 
 BEGAN = datetime(2026, 11, 24, 15, tzinfo=timezone.utc)
-
-
-@dataclass(frozen=True, slots=True)
-class TreeNode:
-    """The least that a task of a tree has."""
-
-    task_id: str
-    parent: str | None
-    spawned_at: datetime | None = None
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
 
 
 def node(
@@ -27,13 +15,18 @@ def node(
     spawned: float | None = None,
     started: float | None = None,
     ended: float | None = None,
-) -> TreeNode:
+) -> DescendantRecord:
     """A task with times in seconds since the run began."""
     spawned_at, started_at, ended_at = (
         None if value is None else BEGAN + timedelta(seconds=value)
         for value in (spawned, started, ended)
     )
-    return TreeNode(task_id, parent, spawned_at, started_at, ended_at)
+    return DescendantRecord(
+        *(task_id, parent or ""),
+        spawned_at=spawned_at,
+        started_at=started_at,
+        ended_at=ended_at,
+    )
 
 
 CHORD = [
@@ -45,7 +38,7 @@ CHORD = [
 ]
 
 
-def ids(path: list[TreeNode]) -> list[str]:
+def ids(path: list[DescendantRecord]) -> list[str]:
     return [task.task_id for task in path]
 
 
@@ -122,7 +115,7 @@ def test_of_two_that_end_together_the_longer_path_is_taken() -> None:
 def test_a_tree_of_which_nothing_is_known_has_its_root_as_path() -> None:
     """No time is made up, and no path of an empty tree."""
     assert ids(critical_path("root", [node("root", None), node("a", "root")])) == ["root"]
-    assert critical_path("root", list[TreeNode]()) == []
+    assert critical_path("root", list[DescendantRecord]()) == []
 
 
 def test_a_path_ends_where_a_task_is_not_known() -> None:

@@ -84,7 +84,7 @@ class Columns:
             "outcome": OUTCOMES.index(record.outcome),
             "place": self._place(last),
             "reason": self.reasons.index(_reason(record)),
-            "cause": self._causes.number(record),
+            "cause": self._causes.number(record.verdict, record.receipt),
             "tags": self.tags.index(pictured("\n".join(tags)) if tags else None),
             "tries": len(record.attempts),
             "line": record.line,
