@@ -6,12 +6,13 @@ of them shares a rule with what judges: a fault of that is what they are there t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
+
+from pydantic_core import from_json
 
 from pytest_manifest.broker.attempt import is_of_attempt
 from pytest_manifest.errors import ManifestError
@@ -151,8 +152,8 @@ def _unearned_passes(ledger: Ledger, manifest: Manifest) -> Iterator[Violation]:
                 if one.receipt is None:
                     continue
                 try:
-                    receipt = json.loads(one.receipt)
-                    why = _unearned(json.loads(by_id[one.entry]), receipt, limits)
+                    receipt = from_json(one.receipt)
+                    why = _unearned(from_json(by_id[one.entry]), receipt, limits)
                 except BAD_ROW_ERRORS as error:
                     raise damaged(ledger.path, error) from error
                 if why:
