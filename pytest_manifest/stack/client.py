@@ -33,7 +33,7 @@ from pytest_manifest.urls import StackAddress
 STOP_SECONDS: Final = 15.0
 LAST_SECONDS: Final = 1.0
 NOISE_LINES: Final = 20
-POLL_SECONDS: Final = 0.02
+POLL_SECONDS: Final = 0.005
 CELERY_MODULES: Final = (
     "celery.app.base",
     "celery.app.control",
@@ -72,9 +72,8 @@ class SupervisorClient:
         self.worker_pid: int | None = None
         self.exits: list[WorkerExit] = []
         self.failure: str | None = None
-        self._noise: list[str] = []
         self._stop_requested = False
-        self._changed = threading.Condition()
+        self._first_word = threading.Lock()
         self._silent = threading.Event()
         self._groups: dict[str, int] = {}
         """The groups of the processes that the supervisor has started, by what they are."""
@@ -97,7 +96,11 @@ class SupervisorClient:
 
     def wait_broker(self, timeout: float) -> StackAddress:
         """Wait until Valkey answers; StackError when it does not within ``timeout`` seconds."""
-        self._wait(lambda: self.address is not None, timeout)
+        late = (
+            f"the private Valkey server does not answer within {timeout:g} s: is this machine "
+            "overloaded?"
+        )
+        self._wait(lambda: self.address is not None, timeout, lambda: late)
         assert self.address is not None
         return self.address
 
@@ -106,31 +109,23 @@ class SupervisorClient:
         deadline = time.monotonic() + timeout
         self.wait_broker(timeout)
         import_celery()
-        while not self._is_ready():
-            self._check()
-            if time.monotonic() > deadline:
-                raise StackError(self._late(timeout))
-            time.sleep(POLL_SECONDS)
-        self._check()
+        left = deadline - time.monotonic()
+        self._wait(self._is_ready, left, lambda: self._late(timeout))
         self._say(stack_settings.READY_LINE)
         logger.debug("the worker is ready, with {} processes", self.settings.workers)
 
     def wait_flower(self, timeout: float) -> None:
         """Wait until Flower accepts connections; StackError when it does not."""
-        deadline = time.monotonic() + timeout
-        self._wait(lambda: bool(self.flower_url), timeout)
-        port = urlsplit(self.flower_url).port or 0
-        while not is_listening(port):
-            self._check()
-            if time.monotonic() > deadline:
-                raise StackError(
-                    f"Flower does not answer within {timeout:g} s: see {self.directory}/flower.log"
-                )
-            time.sleep(POLL_SECONDS)
+        late = f"Flower does not answer within {timeout:g} s: see {self.directory}/flower.log"
+
+        def answers() -> bool:
+            return bool(self.flower_url) and is_listening(urlsplit(self.flower_url).port or 0)
+
+        self._wait(answers, timeout, lambda: late)
 
     def begin_stop(self, *, keep_data: bool = False) -> None:
         """Tell the supervisor to end everything, and do not wait for it; the first word counts."""
-        with self._changed:
+        with self._first_word:
             if self._stop_requested or self._process is None:
                 return
             self._stop_requested = True
@@ -171,21 +166,16 @@ class SupervisorClient:
         """Take the supervisor's events, in a thread of its own, until its output ends."""
         assert self._process is not None
         assert self._process.stdout is not None
+        noise = ""
         with self._process.stdout as lines:
             for line in lines:
-                news = parse_state(line)
-                with self._changed:
-                    if news is not None:
-                        self._take(news)
-                    elif line.strip():
-                        self._noise = [*self._noise[1 - NOISE_LINES :], line.strip()]
-                    self._changed.notify_all()
-        with self._changed:
-            if not self._stop_requested and self.failure is None:
-                said = f": {redact(self._noise[-1])}" if self._noise else ""
-                pid = self._process.pid
-                self.failure = f"the stack's supervisor (pid {pid}) has ended{said}"
-            self._changed.notify_all()
+                if (news := parse_state(line)) is not None:
+                    self._take(news)
+                elif line.strip():
+                    noise = line.strip()
+        if not self._stop_requested and self.failure is None:
+            said = f": {redact(noise)}" if noise else ""
+            self.failure = f"the stack's supervisor (pid {self._process.pid}) has ended{said}"
         if self._process.wait() < 0:
             self._end_groups()
         self._silent.set()
@@ -229,30 +219,21 @@ class SupervisorClient:
         if failed := news.get("failed"):
             self.failure = failure_message(failed)
 
-    def _check(self) -> None:
-        with self._changed:
+    def _wait(self, check: Callable[[], bool], timeout: float, late: Callable[[], str]) -> None:
+        deadline = time.monotonic() + timeout
+        while True:
+            is_done = check()
             if self._process is None:
                 raise StackError("the stack was not started")
             if self.failure is not None:
                 raise StackError(self.failure)
             if self._stop_requested:
                 raise StackError("the stack was stopped")
-
-    def _wait(self, check: Callable[[], bool], timeout: float) -> None:
-        deadline = time.monotonic() + timeout
-        while True:
-            self._check()
-            with self._changed:
-                if check():
-                    return
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise StackError(
-                        f"the private Valkey server does not answer within {timeout:g} s: "
-                        "is this machine overloaded?"
-                    )
-                if self.failure is None:
-                    self._changed.wait(left)
+            if is_done:
+                return
+            if time.monotonic() > deadline:
+                raise StackError(late())
+            time.sleep(POLL_SECONDS)
 
     def _is_ready(self) -> bool:
         """Tell whether the present worker takes jobs; one that was started anew says it again."""

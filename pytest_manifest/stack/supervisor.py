@@ -303,9 +303,7 @@ class Supervisor:
             if left:
                 if meanwhile is not None:
                     meanwhile()
-                self._selector.select(END_CHECK_SECONDS)
-                with contextlib.suppress(BlockingIOError):
-                    os.read(self._wake, 4096)
+                self._wait(END_CHECK_SECONDS)
         for child in left:
             child.signal_group()
             if child.process is not None:
