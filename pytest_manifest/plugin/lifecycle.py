@@ -79,10 +79,8 @@ class SessionHooks:
 
         Collects just the manifests' tests, unless the user named paths.
         """
-        from pytest_manifest.plugin.outcome import FAILED_ONCE, FailedOnce
         from pytest_manifest.plugin.session import nothing_thrown_away
 
-        self._config.pluginmanager.register(FailedOnce(), FAILED_ONCE)
         with nothing_thrown_away(owns_process=self._state.context.owns_process):
             if "django.conf" in sys.modules:
                 from pytest_manifest.results.django_results import remember_databases
@@ -92,6 +90,10 @@ class SessionHooks:
                 self._state.plans.target = next(iter(self._options.files), None)
             else:
                 self._begin()
+            # What takes its time to import does so beside the stack, which starts meanwhile.
+            from pytest_manifest.plugin.outcome import FAILED_ONCE, FailedOnce
+
+            self._config.pluginmanager.register(FailedOnce(), FAILED_ONCE)
         self._register_junit()  # also where the dispatch will be refused
 
     def _begin(self) -> None:

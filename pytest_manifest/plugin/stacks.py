@@ -21,11 +21,9 @@ import pytest
 from pytest_manifest.console import begin_line, quiet_console
 from pytest_manifest.errors import DispatchError, ManifestToolError, StackError
 from pytest_manifest.files import git_ignored_folder
-from pytest_manifest.plugin import run_history
 from pytest_manifest.plugin.context import user_errors
 from pytest_manifest.plugin.manifest_store import ManifestStore
 from pytest_manifest.plugin.options import Options
-from pytest_manifest.plugin.report_texts import JobsBeside
 from pytest_manifest.plugin.run_options import key_for_own_workers
 from pytest_manifest.plugin.session_runs import SessionRuns, StackChoice, StackKind
 from pytest_manifest.process_state import ProcessState
@@ -215,6 +213,8 @@ def stack_choice(session_runs: SessionRuns, manifests: ManifestStore) -> StackCh
 
 def earlier_runs(manifests: ManifestStore) -> list[RunInfo]:
     """Return the runs to resume or audit."""
+    from pytest_manifest.plugin import run_history
+
     options = manifests.options
     find = run_history.newest_run if options.audit else run_history.run_to_resume
     return [find(options, manifest).info for manifest in manifests.with_work]
@@ -283,8 +283,13 @@ def private_stack(options: Options, key: str, data: Path | None = None) -> Embed
 def nothing_to_resume(manifests: ManifestStore) -> bool:
     """Check whether a resume finds that every entry has passed, so that no stack is needed."""
     options = manifests.options
+    if not options.resume:
+        return False
+
+    from pytest_manifest.plugin import run_history
+
     with user_errors():
-        return bool(options.resume) and all(
+        return all(
             run_history.is_finished(options, one, manifests.share(one))
             for one in manifests.with_work
         )
@@ -298,6 +303,8 @@ def _stack_data(session_runs: SessionRuns, manifests: ManifestStore) -> Path:
     options = manifests.options
     kept: set[Path | None] = set()
     if options.resume:
+        from pytest_manifest.plugin import run_history
+
         runs = (run_history.run_to_resume(options, one) for one in manifests.with_work)
         kept = {run.stack_data for run in runs} - {None}
     if len(kept) > 1:
@@ -400,6 +407,7 @@ def stack_for_audit(session_runs: SessionRuns, manifests: ManifestStore) -> Stac
 
 
 def _memory_stack(session_runs: SessionRuns) -> StackAddress:
+    from pytest_manifest.plugin.report_texts import JobsBeside
     from pytest_manifest.stack.in_memory import MemoryStack
 
     context = session_runs.context

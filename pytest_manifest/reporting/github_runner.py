@@ -19,7 +19,6 @@ import pytest
 from pytest_manifest.console import begin_line
 from pytest_manifest.errors import ManifestToolError
 from pytest_manifest.reporting.run_report import REPORT_KEY, step_summary_file
-from pytest_manifest.reporting.summary import summary_of
 from pytest_manifest.text import pictured
 
 _TOKEN: Final = pytest.StashKey[str]()
@@ -65,6 +64,8 @@ def annotation_lines(config: pytest.Config) -> Iterator[str]:
 
     The first of each cause come first, then the second: no cause, and no run, hides another.
     """
+    from pytest_manifest.reporting.summary import summary_of  # the ledger, and all that it needs
+
     found: list[tuple[int, int, Path, int, str, str]] = []
     failing = 0
     for run in config.stash[REPORT_KEY].runs:

@@ -44,6 +44,26 @@ def test_a_worker_makes_no_models() -> None:
     assert not loaded & {"pydantic", "pydantic_core", "pytest_manifest.schema.models"}
 
 
+def test_a_stack_starts_before_all_that_can_wait(tmp_path: Path) -> None:
+    """What the session imports for ledger, judge and reports it imports beside the stack's start,
+    which is what its first job waits for."""
+    (tmp_path / "jobs.py").write_text("from celery import Celery\napp = Celery('jobs')\n")
+    (tmp_path / "m.jsonl").write_text('{"id": "a", "task": "jobs.a"}\n')
+    arguments = ["--manifest=m.jsonl", "--manifest-app=jobs:app", f"--rootdir={tmp_path}"]
+    loaded = modules_after(f"""
+import os, sys, pytest
+from pytest_manifest.stack.client import EmbeddedStack
+def start(stack):
+    print(*sys.modules, sep="\\n", flush=True)
+    os._exit(0)
+EmbeddedStack.start = start
+os.chdir({str(tmp_path)!r})
+pytest.main({[*arguments, "-s", "-p", "no:allure_pytest", "-p", "no:hypothesispytest"]!r})""")
+    assert "pytest_manifest.broker.client" in loaded
+    late = {f"pytest_manifest.{one}" for one in ("ledger", "verdict", "analysis", "schema.models")}
+    assert not loaded & {*late, "pydantic", "sqlite3", "rich"}
+
+
 LIGHT = {
     "pytest_manifest",
     "pytest_manifest.plugin",
