@@ -54,7 +54,7 @@ class _StoredRun:
                 path,
                 info.created_at,
                 info.sha256,
-                ledger.info.status == "finished" and ledger.queries.all_final(),
+                ledger.info.status == "finished" and not ledger.attempts.has_undecided(),
                 _is_only_once(RunFiles(path).manifest(info.sha256)),
                 frozenset(needs if balance is None else {*needs, balance.run}),
             )

@@ -19,7 +19,7 @@ from pytest_manifest.ledger.facts import Facts, Owned, WorkerEvents
 from pytest_manifest.ledger.tables import PRESENT, RECEIPT
 from pytest_manifest.schema import Receipt, Verdict, VerdictStatus
 from pytest_manifest.schema.facts import Kind, Started, TakenUp
-from pytest_manifest.schema.statuses import OPEN, in_sql
+from pytest_manifest.schema.statuses import OPEN
 
 Reason: TypeAlias = Literal["resume", "audit", "keys"]
 """Why a verdict is taken back."""
@@ -320,10 +320,6 @@ _REUSED = """
     JOIN attempts a ON a.n = s.job
     WHERE a.state = 'reused' GROUP BY run ORDER BY 2 DESC, run
 """
-_FINAL = f"""
-    SELECT (SELECT count(*) FROM settled WHERE kind NOT IN {in_sql(OPEN)})
-        = (SELECT count(DISTINCT name) FROM jobs)
-"""  # noqa: S608 - fixed text
 _RECEIPT = f"SELECT {RECEIPT}, v.verdict {_REQUESTED}"
 # Where the manifest has changed in between, the newest attempt has the position.
 _IN_ORDER = """
@@ -405,11 +401,6 @@ class Queries(LedgerPart):
         if self._db.read_one(_MAY_HAVE_REUSED) is None:  # most: their attempts are not looked at
             return {}
         return {str(run): int(count) for run, count in self._db.read(_REUSED)}
-
-    def all_final(self) -> bool:
-        """Return whether every entry has a final verdict."""
-        row = self._db.read_one(_FINAL)
-        return row is not None and bool(row[0])
 
     def stored_passes(self, entries: Iterable[str]) -> Iterator[StoredPass]:
         """Yield those of these entries that have passed."""

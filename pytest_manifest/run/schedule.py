@@ -8,14 +8,14 @@ sent stands in the ledger before a message leaves.
 
 from __future__ import annotations
 
+import math
 import time
 from array import array
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from heapq import merge
-from itertools import islice
 
 from pytest_manifest.broker.attempt import Attempt
 from pytest_manifest.broker.publisher import Publisher, PublishResult
@@ -209,13 +209,9 @@ class Schedule:
         for attempt in reversed(attempts):
             self._ready.appendleft(attempt)
 
-    def first(self, number: int) -> list[Attempt]:
-        """Return up to so many that come next; they stay queued."""
-        return list(islice(self._ready, number))
-
-    def withdraw(self, attempts: Collection[Attempt]) -> None:
-        """Remove these of the :meth:`first` ones: they will not be sent."""
-        self._ready.remove(attempt.task_id for attempt in attempts)
+    def withdraw(self, task_ids: Container[str]) -> list[Attempt]:
+        """Remove and return those of these that were :meth:`put_back`: they will not be sent."""
+        return self._ready.remove(task_ids)
 
     def add(self, attempt: Attempt) -> Skipped | None:
         """Queue one more attempt of an entry that was sent before; skip it where sending is
@@ -351,8 +347,9 @@ class Sender:
         self.uncertain: set[str] = set()
         """Task ids whose message may have got lost on its way to the broker."""
         self._refused: list[Skipped] = []
-        self._tried: dict[str, float] = {}
-        """Task id -> when it was first tried, of what the broker did not certainly take then."""
+        self._tried: dict[str, tuple[float, float]] = {}
+        """When that was first tried, and until when it may be sent, which the broker did not
+        certainly take, by task id."""
 
     @property
     def has_room(self) -> bool:
@@ -375,6 +372,7 @@ class Sender:
         result, seq = self._publish(batch)
         now = time.monotonic()
         unsent, uncertain = set(result.unsent), set(result.uncertain)
+        doubtful = unsent | uncertain
         usual = _sent_once(seq, self._sent_at)
         for attempt in batch:
             if attempt.task_id in result.refused:
@@ -385,14 +383,17 @@ class Sender:
                 sent_at = self._sent_at if self._repeats[name] == 0 else None
                 is_usual = attempt.number == 1 and name not in self._sendings
                 known = usual if is_usual else None
-                first = self._tried.pop(name, None)
+                tried = self._tried.get(name)
+                first = None if tried is None else tried[0]
                 self._pending.track(attempt, now, sent_at, tried=first, facts=known)
-                if attempt.task_id in uncertain:
-                    self._tried[attempt.task_id] = now if first is None else first
+                if name not in uncertain:
+                    self._tried.pop(name, None)
         self.uncertain.update(uncertain)
         self._schedule.put_back([a for a in batch if a.task_id in unsent])
-        for task_id in result.unsent:
-            self._tried.setdefault(task_id, now)
+        for attempt in batch:
+            if attempt.task_id in doubtful:
+                until = now + (attempt.entry.deadline or math.inf)
+                self._tried.setdefault(attempt.task_id, (now, until))
         if result.error is None:
             return None
         return StackError(f"the broker failed while jobs were being sent: {result.error}")
@@ -408,20 +409,11 @@ class Sender:
         The deadline counts from the first try: an outage may never end, and a message that got lost
         on its way is published again.
         """
-        if not self._tried:
-            return []
-        # What was put back comes first, after further attempts that were added since.
-        waiting = self._schedule.first(len(self._tried) + BATCH)
-        skipped = [
-            Skipped(one, NeverTaken(limit=one.entry.deadline))
-            for one in waiting
-            if one.entry.deadline is not None
-            and now >= self._tried.get(one.task_id, now) + one.entry.deadline
-        ]
-        self._schedule.withdraw([one.attempt for one in skipped])
-        for one in skipped:
-            self._tried.pop(one.attempt.task_id, None)
-        return skipped
+        late = {name for name, (_, until) in self._tried.items() if until <= now}
+        withdrawn = self._schedule.withdraw(late) if late else []
+        for one in withdrawn:
+            del self._tried[one.task_id]
+        return [Skipped(one, NeverTaken(limit=one.entry.deadline or 0.0)) for one in withdrawn]
 
     def resend(self, attempt: Attempt) -> bool:
         """Publish again a message that certainly got lost on its way; return False where that is no

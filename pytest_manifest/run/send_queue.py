@@ -229,7 +229,7 @@ class SendQueue:
         return bool(self._lanes)
 
     def __iter__(self) -> Iterator[Attempt]:
-        return map(self._attempt, self._places())
+        return map(self._attempt, merge(*map(sorted, self._lanes.values())))
 
     def next_sendable(self) -> Attempt | None:
         pairs = self._next_lane()
@@ -257,21 +257,16 @@ class SendQueue:
         self._lowest -= 1
         self._add(attempt, self._lowest)
 
-    def remove(self, task_ids: Iterable[str]) -> None:
-        gone = set(task_ids)
-        found: list[tuple[int, Attempt]] = []
-        for place in self._places():
-            if len(found) == len(gone):
-                break
-            attempt = self._attempt(place)
-            if attempt.task_id in gone:
-                found.append((place, attempt))
-        for place, attempt in found:  # not above: that goes through the lanes
+    def remove(self, task_ids: Container[str]) -> list[Attempt]:
+        """Remove those of these that were put back or added, and return them."""
+        found = [item for item in self._added.items() if item[1].task_id in task_ids]
+        for place, attempt in found:
             pairs = self._pairs_of(attempt)
             self._lanes[pairs].remove(place)
             heapify(self._lanes[pairs])
-            self._added.pop(place, None)
+            del self._added[place]
             self._offer(pairs)
+        return [attempt for _, attempt in found]
 
     def clear(self) -> None:
         for held in (self._lanes, self._added, self._open, self._waiting):
@@ -281,9 +276,6 @@ class SendQueue:
         """Let lanes whose keys have room again take part."""
         for pair in list(self._waiting):
             self._promote(pair)
-
-    def _places(self) -> Iterator[int]:
-        return merge(*map(sorted, self._lanes.values()))
 
     def _pairs_of(self, attempt: Attempt) -> Pairs:
         return () if self._limits is None else self._limits.pairs_of(attempt.entry)

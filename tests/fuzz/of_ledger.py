@@ -150,7 +150,7 @@ def _readings(ledger: Ledger) -> Iterator[object]:
     yield from (attempts.send_states, attempts.reasons, attempts.count_entries, attempts.all)
     yield from (events.last_arrival, partial(starts_by_task, ledger), partial(all_receipts, ledger))
     yield from (ledger.verdicts.statuses, ledger.verdicts.counts)
-    yield from (queries.runtimes, queries.all_verdicts, queries.all_final, queries.has_costs)
+    yield from (queries.runtimes, queries.all_verdicts, queries.has_costs)
     yield lambda: queries.histories(NAMES)
     yield lambda: queries.not_passed(NAMES)
     yield lambda: queries.runtime_of(NAMES)

@@ -170,17 +170,15 @@ def test_what_could_not_be_sent_comes_first_again() -> None:
 
 
 def test_what_is_withdrawn_is_not_sent() -> None:
-    """Whatever comes next may be looked at and taken out; the rest keeps its order."""
+    """What was put back may be taken out; the rest keeps its order."""
     schedule = Schedule(plain(5))
     schedule.start()
-    assert names(schedule.first(3)) == ["e0", "e1", "e2"]
-    first, _, third = schedule.first(3)
-    schedule.withdraw([first, third])
-    schedule.withdraw([])
-    assert names(schedule.first(9)) == ["e1", "e3", "e4"]
-    schedule.withdraw([first])
-    assert names(schedule.take(2)) == ["e1", "e3"]
-    schedule.withdraw(schedule.first(9))
+    first, second, third = schedule.take(3)
+    assert schedule.withdraw({first.task_id}) == []
+    schedule.put_back([first, second, third])
+    assert names(schedule.withdraw({first.task_id, third.task_id})) == ["e2", "e0"]
+    assert schedule.withdraw({first.task_id}) == []
+    assert names(schedule.take(9)) == ["e1", "e3", "e4"]
     assert schedule.exhausted
 
 

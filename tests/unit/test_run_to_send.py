@@ -137,8 +137,9 @@ def test_a_queue_is_a_queue(size: int, steps: list[object], by_keys: bool) -> No
             expected.append(next(new))
             queue.append(expected[-1])
         elif isinstance(step, tuple):
-            gone = list(expected)[: step[1] : 2]
-            queue.remove(attempt.task_id for attempt in gone)
+            gone = [one for one in list(expected)[: step[1] : 2] if one not in known]
+            removed = queue.remove({one.task_id for one in (*gone, *known)})
+            assert sorted(one.entry.id for one in removed) == sorted(one.entry.id for one in gone)
             expected = deque(attempt for attempt in expected if attempt not in gone)
         assert list(queue) == list(expected)
         assert bool(queue) == bool(expected)
