@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from pytest_manifest.ledger import rows
 from pytest_manifest.ledger.database import LedgerPart
 from pytest_manifest.ledger.descendants import DESCENDANT_COLUMNS
-from pytest_manifest.ledger.facts import ADD_FACT, FACT_COLUMNS, adding
+from pytest_manifest.ledger.facts import ADD_FACT, FACT_COLUMNS
 from pytest_manifest.ledger.tables import PRESENT
-from pytest_manifest.schema import Verdict
-from pytest_manifest.schema.facts import FactSource, Kind, Reused
+from pytest_manifest.schema.facts import Reused
 from pytest_manifest.schema.statuses import OPEN, in_sql
 
-PlanRow: TypeAlias = tuple[str, str, int, int] | tuple[str, str, int, int, str | None]
-"""``(task_id, entry, attempt, position)``, and the reason of an attempt that is not the first."""
+
+class Planned(NamedTuple):
+    """An attempt that is recorded; ``reason``: of one that is not the first.
+
+    ``sent_at`` and ``reused_from`` as the ledger has them, of one that was sent already.
+    """
+
+    task_id: str
+    entry: str
+    attempt: int
+    position: int
+    reason: str | None = None
+    state: rows.SendState = "planned"
+    sent_at: str | None = None
+    reused_from: str | None = None
+
+
+PlanRow: TypeAlias = Planned | tuple[str, str, int, int] | tuple[str, str, int, int, str | None]
 
 ADD_ATTEMPT = """
     INSERT INTO jobs (
@@ -66,6 +80,43 @@ _FIRST_OPEN = f"""
 """  # noqa: S608 - fixed text
 
 
+_ADD_DESCENDANT: Final = f"""
+    INSERT INTO jobs (
+        {DESCENDANT_COLUMNS.replace("task_id", "id").replace("kind", "status")}, entry, seq
+    )
+    SELECT ?, r.n, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, r.entry, ? FROM jobs r WHERE r.id = ?
+"""  # noqa: S608 - fixed text
+_FACTS: Final = f"""
+    SELECT j.id, {FACT_COLUMNS}
+    FROM jobs j JOIN facts f ON f.job = j.n WHERE j.id IN ({{}}) ORDER BY f.seq
+"""  # noqa: S608 - fixed text
+_NUMBERS: Final = "SELECT n, id FROM jobs WHERE id IN ({})"
+_DESCENDANTS: Final = f"SELECT {DESCENDANT_COLUMNS} FROM descendants WHERE root IN ({{}})"  # noqa: S608 - fixed text
+
+
+@dataclass(frozen=True, slots=True)
+class ReusedAttempt:
+    """An attempt of an earlier run that is to be taken over.
+
+    ``entry`` and ``position`` are those of the entry that reuses it; ``sent_at``: as the earlier
+    ledger has it.
+    """
+
+    task_id: str
+    entry: str
+    position: int
+    sent_at: str
+    origin: Reused
+
+
+@dataclass(slots=True)
+class TreeRows:
+    """Rows of an attempt and of its descendants; of facts a task id, and ``FACT_COLUMNS``."""
+
+    facts: list[rows.Row] = field(default_factory=list)
+    descendants: list[rows.Row] = field(default_factory=list)
+
+
 class Attempts(LedgerPart):
     """Attempts and their sending states."""
 
@@ -78,14 +129,15 @@ class Attempts(LedgerPart):
         """
         with self._db.writing() as db:
             first, seq = self._db.next_job(), self._db.take_seq()
+            made = enumerate((Planned(*row) for row in given), first)
             db.executemany(
                 ADD_ATTEMPT,
                 (
                     (
-                        *(n, *row[:4], "planned", row[4] if len(row) == 5 else None, why),
-                        *(None, None, seq, row[1], n),
+                        *(n, *one[:4], one.state, one.reason, why, one.sent_at),
+                        *(one.reused_from, seq, one.entry, n),
                     )
-                    for n, row in enumerate(given, first)
+                    for n, one in made
                 ),
             )
 
@@ -183,97 +235,7 @@ class Attempts(LedgerPart):
     def _attempts(self, which: str, *values: str) -> Iterator[rows.AttemptRow]:
         return self._db.build_each(rows.attempt_of_row, _ATTEMPTS + which, values)
 
-
-_ADD_VERDICT: Final = """
-    INSERT INTO verdicts (seq, entry, job, status, at, "end", added, verdict)
-    SELECT ?, j.entry, j.n, ?, ?, ?, ?, ? FROM jobs j WHERE j.id = ?
-"""
-_ADD_END: Final = adding(("seq", "at", "source", "kind", "receipt"))
-_ADD_DESCENDANT: Final = f"""
-    INSERT INTO jobs (
-        {DESCENDANT_COLUMNS.replace("task_id", "id").replace("kind", "status")}, entry, seq
-    )
-    SELECT ?, r.n, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, r.entry, ? FROM jobs r WHERE r.id = ?
-"""  # noqa: S608 - fixed text
-_FACTS: Final = f"""
-    SELECT j.id, {FACT_COLUMNS}
-    FROM jobs j JOIN facts f ON f.job = j.n WHERE j.id IN ({{}}) ORDER BY f.seq
-"""  # noqa: S608 - fixed text
-_NUMBERS: Final = "SELECT n, id FROM jobs WHERE id IN ({})"
-_DESCENDANTS: Final = f"SELECT {DESCENDANT_COLUMNS} FROM descendants WHERE root IN ({{}})"  # noqa: S608 - fixed text
-
-
-@dataclass(frozen=True, slots=True)
-class ImportedEntry:
-    """An entry of a ledger built from exported receipts: its one attempt, its verdict and, as
-    JSON, the receipt received and the one evaluated. ``reused_from``: of an attempt that the run
-    has reused."""
-
-    task_id: str
-    attempt: int
-    position: int
-    sent_at: datetime | None
-    verdict: Verdict
-    received: str | None
-    verdict_receipt: str | None
-    reused_from: Reused | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ReusedAttempt:
-    """An attempt of an earlier run that is to be taken over.
-
-    ``entry`` and ``position`` are those of the entry that reuses it; ``sent_at``: as the earlier
-    ledger has it.
-    """
-
-    task_id: str
-    entry: str
-    position: int
-    sent_at: str
-    origin: Reused
-
-
-@dataclass(slots=True)
-class TreeRows:
-    """Rows of an attempt and of its descendants; of facts a task id, and ``FACT_COLUMNS``."""
-
-    facts: list[rows.Row] = field(default_factory=list)
-    descendants: list[rows.Row] = field(default_factory=list)
-
-
-class Transfers(LedgerPart):
-    """Read what is known of attempts, and add attempts that others have sent."""
-
-    def import_entries(self, passages: Sequence[ImportedEntry]) -> None:
-        """Record new entries; one without a receipt is recorded as not sent."""
-        now = rows.microseconds(rows.utc_now())
-        with self._db.writing() as db:
-            first = self._db.next_job()
-            db.executemany(
-                ADD_ATTEMPT, (_attempt_values(n, one) for n, one in enumerate(passages, first))
-            )
-            received = [one for one in passages if one.received is not None]
-            ends = dict[str, int]()
-            made = []
-            for seq, one in enumerate(received, self._db.take_seq(len(received))):
-                ends[one.task_id] = seq
-                is_ours = json.loads(one.received or "{}").get("source", "worker") == "worker"
-                kind = Kind.ENDED if is_ours else Kind.STORED
-                by = FactSource.WORKER if is_ours else FactSource.STORE
-                made.append((one.task_id, seq, now, by, kind, one.received))
-            db.executemany(_ADD_END, made)
-            numbered = enumerate(passages, self._db.take_seq(len(passages)))
-            db.executemany(
-                _ADD_VERDICT,
-                (
-                    (
-                        *(seq, p.verdict.verdict, now, *_end_and_added(p, ends.get(p.task_id))),
-                        *(p.verdict.model_dump_json(), p.task_id),
-                    )
-                    for seq, p in numbered
-                ),
-            )
+    # Those of earlier runs
 
     def rows_of(self, task_ids: Sequence[str]) -> dict[str, TreeRows]:
         """Return all that is known of each of these attempts, and of what they started."""
@@ -289,16 +251,13 @@ class Transfers(LedgerPart):
     def add_reused(self, taken: Sequence[tuple[ReusedAttempt, TreeRows]]) -> None:
         """Record attempts of an earlier run, with all that was known of them there."""
         with self._db.writing() as db:
-            seq, first = self._db.take_seq(), self._db.next_job()
-            db.executemany(
-                ADD_ATTEMPT,
-                (
-                    (
-                        *(n, one.task_id, one.entry, 0, one.position, "reused", None, None),
-                        *(one.sent_at, rows.note_of(one.origin), seq, one.entry, n),
-                    )
-                    for n, (one, _) in enumerate(taken, first)
-                ),
+            seq = self._db.take_seq()
+            self.plan(
+                Planned(
+                    *(one.task_id, one.entry, 0, one.position, None, "reused", one.sent_at),
+                    rows.note_of(one.origin),
+                )
+                for one, _ in taken
             )
             descendants = (row for _, one in taken for row in one.descendants)
             given = ((row[0], *row[2:], seq, row[1]) for row in descendants)
@@ -328,22 +287,3 @@ class Transfers(LedgerPart):
                 "DELETE FROM jobs WHERE name = ? AND state = 'planned'",
                 ((entry,) for entry in entries),
             )
-
-
-def _attempt_values(number: int, one: ImportedEntry) -> rows.Row:
-    state: rows.SendState = "planned" if one.received is None else "sent"
-    entry, origin = one.verdict.entry, one.reused_from
-    if origin is not None:
-        state = "reused"
-    note = None if origin is None else rows.note_of(origin)
-    return (
-        *(number, one.task_id, entry, one.attempt, one.position, state, None, None),
-        *(rows.text(one.sent_at), note, 0, entry, number),
-    )
-
-
-def _end_and_added(one: ImportedEntry, end: int | None) -> tuple[int | None, str | None]:
-    """Return the number of the end that a verdict is by, and what its receipt has beside that."""
-    if one.verdict_receipt is None or one.received == one.verdict_receipt:
-        return (None if one.verdict_receipt is None else end), None
-    return None, one.verdict_receipt

@@ -13,7 +13,7 @@ from typing_extensions import Self
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.files import private_folder
 from pytest_manifest.ledger import database, files
-from pytest_manifest.ledger.attempts import Attempts, Transfers
+from pytest_manifest.ledger.attempts import Attempts
 from pytest_manifest.ledger.descendants import Descendants, TreeQueries
 from pytest_manifest.ledger.facts import Facts, WorkerEvents
 from pytest_manifest.ledger.invariants import Invariants
@@ -31,10 +31,10 @@ class Ledger:
     Its parts are ``info`` (the run's metadata), ``attempts``, ``events`` (what arrives from
     workers), ``facts`` (what only a session knew), ``jobs`` (those
     of an entry with all their facts), ``descendants`` (tasks that jobs start), ``verdicts``,
-    ``queries`` (of many entries at once), ``trees`` (of many descendants at once), ``transfers``
-    (attempts that others have sent) and ``promises`` (what does not fit together). A method of a
-    part that writes does so atomically: in the caller's :meth:`transaction`, or in its own. All
-    raise LedgerError where the file cannot be read or written.
+    ``queries`` (of many entries at once), ``trees`` (of many descendants at once) and
+    ``invariants`` (what does not fit together). A method of a part that writes does so atomically:
+    in the caller's :meth:`transaction`, or in its own. All raise LedgerError where the file cannot
+    be read or written.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
@@ -53,7 +53,6 @@ class Ledger:
         self.verdicts = Verdicts(self._db)
         self.queries = Queries(self._db)
         self.trees = TreeQueries(self._db)
-        self.transfers = Transfers(self._db)
         self.invariants = Invariants(self._db)
 
     @classmethod

@@ -11,16 +11,18 @@ from collections.abc import Iterator
 from datetime import datetime
 from itertools import chain, islice
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from pydantic_core import from_json
 
 from pytest_manifest.broker.attempt import is_of_attempt, task_id_for
 from pytest_manifest.errors import LedgerError
 from pytest_manifest.ledger import Descendant, Ledger, RunInfo, utc_now
-from pytest_manifest.ledger.attempts import ImportedEntry
+from pytest_manifest.ledger.attempts import Planned
 from pytest_manifest.ledger.facts import end_of
 from pytest_manifest.ledger.files import RunFiles
+from pytest_manifest.ledger.rows import SendState, note_of
+from pytest_manifest.ledger.rows import text as as_text
 from pytest_manifest.ledger.run_info import REUSED_RUNS
 from pytest_manifest.ledger.verdicts import BATCH
 from pytest_manifest.manifest import Manifest
@@ -98,6 +100,19 @@ def _descendant_lines(ledger: Ledger) -> Iterator[bytes]:
 # is not in it is nowhere.
 _TASK, _JOB, _SENT, _ENDED, _NOWHERE = range(5)
 """The order of the facts."""
+
+
+class _Passage(NamedTuple):
+    """An entry's one attempt, its verdict, and the receipt that the file has of it.
+
+    ``origin``: of an attempt that the run has reused; ``is_by_it``: whether the receipt counts.
+    """
+
+    row: Planned
+    verdict: Verdict
+    received: Receipt | None = None
+    origin: facts.Reused | None = None
+    is_by_it: bool = False
 
 
 class _Import:
@@ -235,18 +250,26 @@ class _Import:
                 self._passage(place, entry, exported)
                 for (place, entry), exported in zip(some, received, strict=True)
             ]
-            origins = {one.reused_from.run for one in passages if one.reused_from is not None}
+            origins = {one.origin.run for one in passages if one.origin is not None}
             with self._ledger.transaction():
-                self._ledger.transfers.import_entries(passages)
+                self._ledger.attempts.plan(one.row for one in passages)
+                self._ledger.events.add(
+                    end_of(0, self._at, one.row.task_id, one.received)
+                    for one in passages
+                    if one.received is not None
+                )
+                self._ledger.verdicts.record(
+                    (one.verdict, one.received if one.is_by_it else None) for one in passages
+                )
                 self._ledger.info.add_texts(REUSED_RUNS, origins)
 
-    def _passage(self, ordinal: int, entry: Entry, exported: Exported | None) -> ImportedEntry:
+    def _passage(self, place: int, entry: Entry, exported: Exported | None) -> _Passage:
         if exported is None:
             why = problems.NotExported(file=self._name)
             verdict = reasons.verdict_without_receipt(entry, None, "unknown", why)
-            task_id = task_id_for(self._run, entry.id, 1, ordinal)
-            return ImportedEntry(task_id, 1, ordinal, None, verdict, None, None)
-        receipt, text, by = exported.receipt, exported.text, exported.receipt.reused
+            row = Planned(task_id_for(self._run, entry.id, 1, place), entry.id, 1, place)
+            return _Passage(row, verdict)
+        receipt, by = exported.receipt, exported.receipt.reused
         origin, number = None, max(receipt.attempt, 1)
         sent_as = self._run, entry.id, number
         if by is not None:
@@ -255,16 +278,16 @@ class _Import:
             origin = facts.Reused(run=run, entry=name, attempt=was, by=by.run, at=by.at)
         task_id = receipt.task_id  # with the place that the entry had when it was sent
         if not is_of_attempt(task_id, *sent_as):
-            task_id = task_id_for(*sent_as, ordinal)
+            task_id = task_id_for(*sent_as, place)
         verdict, counted = self._judge(entry, self._job(entry.id, task_id, number, origin), receipt)
         # That it has reused it pytest says, and signs not: whoever edits the file can say so.
         if by is not None and verdict.verdict == "passed" and self._signatures is not None:
             reused = problems.ReuseNotSigned(run=receipt.run, by=by.run)
             verdict, counted = reasons.verdict_without_receipt(entry, 0, "unknown", reused), None
-        kept = None if counted is None else text
-        return ImportedEntry(
-            task_id, number, ordinal, receipt.sent_at, verdict, text, kept, reused_from=origin
-        )
+        sent_at, note = as_text(receipt.sent_at), None if origin is None else note_of(origin)
+        state: SendState = "sent" if origin is None else "reused"
+        row = Planned(task_id, entry.id, number, place, None, state, sent_at, note)
+        return _Passage(row, verdict, receipt, origin, is_by_it=counted is not None)
 
     def _judge(
         self, entry: Entry, job: facts.Job, receipt: Receipt
@@ -366,7 +389,8 @@ def ledger_of_receipts(
             if len(index.runs) > 1:
                 runs = ", ".join(sorted(index.runs)[:3])
                 raise LedgerError(
-                    f"{file}: holds receipts of several runs ({runs}); give the receipts of one"
+                    f"{file}: holds receipts of several runs ({runs}); name the file of one of "
+                    "them, RUN.receipts.jsonl, or audit the merged ledger itself (--manifest-run)"
                 )
             ledger.info.set_status("finished")
     notes = []

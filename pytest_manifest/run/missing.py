@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from loguru import logger
 
-from pytest_manifest.broker.locating import BrokerSnapshot, JobLocations, Locator
+from pytest_manifest.broker.locating import BrokerSnapshot, JobLocations
 from pytest_manifest.errors import StackError
 from pytest_manifest.run.connections import EngineContext, Part
 from pytest_manifest.run.fact_log import stamp, was_emptied
@@ -163,96 +163,6 @@ def job_search(context: EngineContext) -> JobSearch | None:
     return JobSearch(context.locator, context.pending, stranded, context.departures)
 
 
-class OrphanRecovery:
-    """Requeue what dead workers had taken. Use it from one thread."""
-
-    def __init__(self, context: EngineContext, locator: Locator) -> None:
-        self._context = context
-        self._locator = locator
-        self._pending = context.pending.by_task_id
-        self._said: dict[str, str] = {}
-        self.not_requeued: frozenset[str] = frozenset()
-        """Task ids that were not requeued, though allowed, as they may have been started."""
-
-    def requeue(self, located: JobLocations) -> list[str]:
-        """Requeue what a dead worker had taken and not started, and discard what it had started.
-
-        Returns the task ids that had been started, and that no worker will run any more; where
-        nothing may be moved, all that had been started. Raises StackError where the broker is away.
-        """
-        orphans = {i: tags for i, tags in located.unacked_by_dead.items() if i in self._pending}
-        started = {i: t for i, t in orphans.items() if self._pending[i].is_running}
-        waiting = {i: t for i, t in orphans.items() if i not in started}
-        if not self._context.moves_orphans:
-            if waiting:
-                back = "when its visibility timeout is over, --manifest-repair at once"
-                self._warn("given back", waiting, f"; the broker gives them back {back}")
-            self._note(started, "left")
-            return list(started)
-        self.not_requeued = self._not_to_be_repeated(waiting)
-        waiting = {i: tags for i, tags in waiting.items() if i not in self.not_requeued}
-        restored = self._locator.restore(waiting) if waiting else []
-        self._note(restored, "put_back")
-        for task_id in restored:
-            entry = self._pending[task_id].entry.id
-            logger.bind(entry=entry).info(
-                "a worker died before it began {!r}; it is back in its queue", entry
-            )
-        # What the broker has given to another worker meanwhile is not ours to judge.
-        discarded = self._locator.discard(started) if started else []
-        self._note(discarded, "taken_out")
-        return discarded
-
-    def take_out_doubtful(self, located: JobLocations) -> list[str]:
-        """Remove from our own stack what dead workers had and may have begun; return what it was.
-
-        The broker would give it to another worker one day.
-        """
-        if not self._context.is_private or not self.not_requeued:
-            return []
-        tags = {i: located.unacked_by_dead[i] for i in self.not_requeued}
-        removed = self._locator.discard(tags)
-        self._note(removed, "taken_out")
-        return removed
-
-    def _note(self, task_ids: Iterable[str], how: Handling) -> None:
-        for task_id in task_ids:
-            self._context.facts.has_died(self._pending[task_id])
-            fact = Moved(**stamp(task_id), how=how)
-            self._context.facts.of(self._pending[task_id], fact)
-
-    def _not_to_be_repeated(self, waiting: Iterable[str]) -> frozenset[str]:
-        once = frozenset(i for i in waiting if not self._pending[i].entry.idempotent)
-        why = self._starts_unknown() if once else ""
-        if not why:
-            return frozenset()
-        self._warn(
-            "not put back",
-            once,
-            f", and may have begun them, as {why}; they are not put back, but the broker does so "
-            "when its visibility timeout is over",
-        )
-        return once
-
-    def _starts_unknown(self) -> str:
-        """Return why a job may have started unreported, "" where none may; our own workers report
-        every start, but a store that was emptied has lost what they reported."""
-        known = self._context.ledger.jobs.run_facts()
-        if self._context.is_private and not was_emptied(known):
-            return ""
-        return why_starts_may_lack(known)
-
-    def _warn(self, kind: str, orphans: Iterable[str], what: str) -> None:
-        names = sorted(self._pending[task_id].entry.id for task_id in orphans)
-        jobs = f"{plural(len(names), 'job')}, {names[0]!r} first"
-        sentence = f"a worker that is gone holds {jobs}{what}"
-        warnings, before = self._context.warnings, self._said.get(kind)
-        if before in warnings:  # the newest count stands for those before it
-            warnings.remove(before)
-        self._said[kind] = sentence
-        warnings.append(sentence)
-
-
 class MissingJobs(Part):
     """Find and settle the jobs of one run that are overdue or missing. Use it from one thread."""
 
@@ -269,9 +179,9 @@ class MissingJobs(Part):
         self._recorder = recorder
         self._sender = sender
         self._withdrawal = withdrawal
-        self._orphans: OrphanRecovery | None = None
-        if context.locator is not None:
-            self._orphans = OrphanRecovery(context, context.locator)
+        self._said: dict[str, str] = {}
+        self.not_requeued: frozenset[str] = frozenset()
+        """Task ids that were not requeued, though allowed, as they may have been started."""
         if sender is not None:
             recorder.resend = sender.resend
         self._searched_for: set[tuple[str, float | None]] = set()
@@ -309,9 +219,7 @@ class MissingJobs(Part):
             self.read_reports()
             self._context.record_unknown_workers()
             started = self.requeue(located)
-            missing = set(located.missing)
-            if self._orphans is not None:
-                missing.update(self._orphans.take_out_doubtful(located))
+            missing = {*located.missing, *self.take_out_doubtful(located)}
         except StackError as error:
             self._log.warning("what was found could not be mended: {}", error)
             if self._search is not None:
@@ -350,15 +258,6 @@ class MissingJobs(Part):
     def unconfirmed(self, located: JobLocations) -> list[str]:
         """Return what is missing and has ended since, by the store alone: it is searched again."""
         return list(filter(self._recorder.unconfirmed.is_to_be_confirmed, located.missing))
-
-    def requeue(self, located: JobLocations) -> list[str]:
-        """Requeue what dead workers had taken, where allowed; see :class:`OrphanRecovery`."""
-        return [] if self._orphans is None else self._orphans.requeue(located)
-
-    @property
-    def not_requeued(self) -> Collection[str]:
-        """Return the task ids that dead workers had and may have started: they were not moved."""
-        return () if self._orphans is None else self._orphans.not_requeued
 
     def _give_up_overdue(self, now: float) -> None:
         overdue = self._pending.overdue(now)
@@ -414,6 +313,90 @@ class MissingJobs(Part):
             return ()
         pending = self._pending.by_task_id
         return self._search.waiting([i for i, o in overdue.items() if o.by_start and i in pending])
+
+    # What dead workers had taken
+
+    def requeue(self, located: JobLocations) -> list[str]:
+        """Requeue what a dead worker had taken and not started, and discard what it had started.
+
+        Returns the task ids that had been started, and that no worker will run any more; where
+        nothing may be moved, all that had been started. Raises StackError where the broker is away.
+        """
+        if self._locator is None:
+            return []
+        orphans = {
+            i: tags for i, tags in located.unacked_by_dead.items() if i in self._pending.by_task_id
+        }
+        started = {i: t for i, t in orphans.items() if self._pending.by_task_id[i].is_running}
+        waiting = {i: t for i, t in orphans.items() if i not in started}
+        if not self._context.moves_orphans:
+            if waiting:
+                back = "when its visibility timeout is over, --manifest-repair at once"
+                self._warn("given back", waiting, f"; the broker gives them back {back}")
+            self._note(started, "left")
+            return list(started)
+        self.not_requeued = self._not_to_be_repeated(waiting)
+        waiting = {i: tags for i, tags in waiting.items() if i not in self.not_requeued}
+        restored = self._locator.restore(waiting) if waiting else []
+        self._note(restored, "put_back")
+        for task_id in restored:
+            entry = self._pending.by_task_id[task_id].entry.id
+            logger.bind(entry=entry).info(
+                "a worker died before it began {!r}; it is back in its queue", entry
+            )
+        # What the broker has given to another worker meanwhile is not ours to judge.
+        discarded = self._locator.discard(started) if started else []
+        self._note(discarded, "taken_out")
+        return discarded
+
+    def take_out_doubtful(self, located: JobLocations) -> list[str]:
+        """Remove from our own stack what dead workers had and may have begun; return what it was.
+
+        The broker would give it to another worker one day.
+        """
+        if self._locator is None or not self._context.is_private or not self.not_requeued:
+            return []
+        tags = {i: located.unacked_by_dead[i] for i in self.not_requeued}
+        removed = self._locator.discard(tags)
+        self._note(removed, "taken_out")
+        return removed
+
+    def _note(self, task_ids: Iterable[str], how: Handling) -> None:
+        for task_id in task_ids:
+            self._facts.has_died(self._pending.by_task_id[task_id])
+            fact = Moved(**stamp(task_id), how=how)
+            self._facts.of(self._pending.by_task_id[task_id], fact)
+
+    def _not_to_be_repeated(self, waiting: Iterable[str]) -> frozenset[str]:
+        once = frozenset(i for i in waiting if not self._pending.by_task_id[i].entry.idempotent)
+        why = self._why_starts_are_unknown() if once else ""
+        if not why:
+            return frozenset()
+        self._warn(
+            "not put back",
+            once,
+            f", and may have begun them, as {why}; they are not put back, but the broker does so "
+            "when its visibility timeout is over",
+        )
+        return once
+
+    def _why_starts_are_unknown(self) -> str:
+        """Return why a job may have started unreported, "" where none may; our own workers report
+        every start, but a store that was emptied has lost what they reported."""
+        known = self._context.ledger.jobs.run_facts()
+        if self._context.is_private and not was_emptied(known):
+            return ""
+        return why_starts_may_lack(known)
+
+    def _warn(self, kind: str, orphans: Iterable[str], what: str) -> None:
+        names = sorted(self._pending.by_task_id[task_id].entry.id for task_id in orphans)
+        jobs = f"{plural(len(names), 'job')}, {names[0]!r} first"
+        sentence = f"a worker that is gone holds {jobs}{what}"
+        warnings, before = self._context.warnings, self._said.get(kind)
+        if before in warnings:  # the newest count stands for those before it
+            warnings.remove(before)
+        self._said[kind] = sentence
+        warnings.append(sentence)
 
 
 def why_starts_may_lack(run: RunFacts) -> str:

@@ -368,9 +368,6 @@ class Resume(strategy.EarlierRunStrategy):
         """Record what is to be sent, and what is waited for."""
         state = self.state
         last = {row.entry: row for row in ledger.attempts.newest()}
-        attempts = list(
-            resume_rules.attempts_to_send(state.decisions, state.manifest, state.info.run, last)
-        )
         waiting = {d.entry for d in state.decisions if d.action == "wait"}
         back = [row for name, row in last.items() if name in waiting and row.state == "withdrawn"]
         with ledger.transaction():
@@ -378,10 +375,11 @@ class Resume(strategy.EarlierRunStrategy):
             # It was not withdrawn after all, and any worker may run it from here on.
             ledger.attempts.mark((row.task_id for row in back), "sent")
         state.pending.drop_all_but(waiting)
-        resume_rules.record_decisions(ledger, state.manifest, state.decisions, attempts, last)
-        if attempts or self.to_repeat:
+        state.to_send = resume_rules.plan_decisions(
+            ledger, state.manifest, state.decisions, state.info.run, last
+        )
+        if state.to_send or self.to_repeat:
             self.record_gates(ledger)
-        state.to_send = attempts
 
     def _locate(self, engine: Engine) -> dict[str, Location]:
         """Locate what has no receipt, by task id.

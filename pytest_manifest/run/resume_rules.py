@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from pytest_manifest.broker.attempt import Attempt, attempt_of
 from pytest_manifest.broker.locating.base import Location
 from pytest_manifest.ledger import AttemptRow, Ledger, utc_now
+from pytest_manifest.ledger.attempts import PlanRow
 from pytest_manifest.manifest import Manifest
 from pytest_manifest.schema import Entry, VerdictStatus
 
@@ -101,58 +102,44 @@ def _why(state: EntryState) -> str:
     return "lost in flight" if state.may_have_started else "lost"
 
 
-def attempts_to_send(
-    decisions: Iterable[Decision], manifest: Manifest, run: str, last: Mapping[str, AttemptRow]
-) -> Iterator[Attempt]:
-    """Yield the attempts that the decisions come to: a new one where the last was really sent."""
-    order = {entry: location for location, entry in enumerate(manifest.ids)}
+def plan_decisions(
+    ledger: Ledger,
+    manifest: Manifest,
+    decisions: Iterable[Decision],
+    run: str,
+    last: Mapping[str, AttemptRow],
+) -> list[Attempt]:
+    """Record what is about to be sent, and take back the verdicts that it replaces; return it.
+
+    A new attempt where the last was really sent. What was asked for and has certainly not run is
+    still asked for.
+    """
+    order = {entry: place for place, entry in enumerate(manifest.ids)}
+    asked_for = ledger.info.sent_on_request()
+    attempts: list[Attempt] = []
+    known, asked, fresh = list[str](), list[str](), list[PlanRow]()
     for decision in decisions:
         if decision.action != "send":
             continue
         entry, row = manifest[decision.entry], last.get(decision.entry)
         if row is not None and row.state in NOT_SENT:
-            yield Attempt(run, entry, row.attempt, row.task_id)
-        else:
-            number = 1 if row is None else row.attempt + 1
-            yield attempt_of(run, entry, number, order[entry.id])
-
-
-def record_decisions(
-    ledger: Ledger,
-    manifest: Manifest,
-    decisions: Iterable[Decision],
-    attempts: Iterable[Attempt],
-    last: Mapping[str, AttemptRow],
-) -> None:
-    """Record what is about to be sent, and take back the verdicts that it replaces.
-
-    What was asked for and has certainly not run is still asked for.
-    """
-    decided = list(decisions)
-    reasons = {decision.entry: decision.reason for decision in decided}
-    order = {entry: number for number, entry in enumerate(manifest.ids)}
-    rows = list(attempts)
-    fresh = [a for a in rows if a.entry.id not in last or last[a.entry.id].attempt != a.number]
-    known = [a for a in rows if a.entry.id in last and last[a.entry.id].attempt == a.number]
+            attempts.append(Attempt(run, entry, row.attempt, row.task_id))
+            known.append(row.task_id)
+            continue
+        place = order[entry.id]
+        one = attempt_of(run, entry, 1 if row is None else row.attempt + 1, place)
+        attempts.append(one)
+        fresh.append((one.task_id, entry.id, one.number, place, decision.reason))
+        if decision.unsafe or (row is not None and row.task_id in asked_for):
+            asked.append(one.task_id)
     with ledger.transaction():
-        ledger.attempts.plan(
-            (
-                (a.task_id, a.entry.id, a.number, order[a.entry.id], reasons[a.entry.id])
-                for a in fresh
-            ),
-            why="resume",
-        )
-        ledger.attempts.mark((a.task_id for a in known), "planned")
-        risky = {decision.entry for decision in decided if decision.unsafe}
-        asked_for = ledger.info.sent_on_request()
-        ledger.info.add_sent_on_request(
-            a.task_id
-            for a in fresh
-            if a.entry.id in risky or (a.entry.id in last and last[a.entry.id].task_id in asked_for)
-        )
-        ledger.verdicts.reopen([a.entry.id for a in rows])
+        ledger.attempts.plan(fresh, why="resume")
+        ledger.attempts.mark(known, "planned")
+        ledger.info.add_sent_on_request(asked)
+        ledger.verdicts.reopen([one.entry.id for one in attempts])
         ledger.info.begin_segment(utc_now())
         ledger.info.set_status("running")
+    return attempts
 
 
 def describe_decisions(decided: Sequence[Decision], *, every: bool = False) -> list[str]:

@@ -177,7 +177,7 @@ def take_over_passes(state: RunState, ledger: Ledger, codes: Mapping[str, str]) 
         found = _Takeover(state, ledger, codes)
         found.search(earlier)
         found.hold_back_dependents()
-        ledger.transfers.withdraw_planned(list(found.reused))
+        ledger.attempts.withdraw_planned(list(found.reused))
         ledger.info.set_meta(TO_REUSE, "")
     if isinstance(state.to_send, FirstAttempts):
         state.to_send = state.to_send.without_entries(found.reused)
@@ -336,7 +336,7 @@ class _Takeover:
         return receipt.code is not None and receipt.code == self._codes.get(receipt.task)
 
     def _offered(self, ledger: Ledger, found: Sequence[_Match]) -> Iterator[_Offer]:
-        rows = ledger.transfers.rows_of([match.of.task_id for match in found])
+        rows = ledger.attempts.rows_of([match.of.task_id for match in found])
         judging, runs = Judging(ledger), ledger.info.task_runs()
         before = {name for match in found for name in match.after}
         jobs = {one.entry: one.task_id for one in ledger.queries.stored_passes(before)}
@@ -387,8 +387,8 @@ class _Takeover:
 
     def _take(self, batch: Sequence[_Offer]) -> None:
         """Copy these passes, judge each anew, and remove those that do not pass."""
-        transfers, names = self._ledger.transfers, [one.attempt.entry for one in batch]
-        transfers.add_reused([(one.attempt, one.rows) for one in batch])
+        attempts, names = self._ledger.attempts, [one.attempt.entry for one in batch]
+        attempts.add_reused([(one.attempt, one.rows) for one in batch])
         self._ledger.facts.append((one.attempt.entry, fact) for one in batch for fact in one.facts)
         self._ledger.info.add_texts(REUSED_RUNS, {one.attempt.origin.run for one in batch})
         judging = Judging(self._ledger, by_present_keys=True)
@@ -411,7 +411,7 @@ class _Takeover:
                 left.append(one.attempt.task_id)
                 self._doubted += one.is_sound
                 self._of_other_trees += not one.is_sound
-        transfers.drop_reused(left)
+        attempts.drop_reused(left)
         self._ledger.verdicts.record(passed)
 
     def hold_back_dependents(self) -> None:
@@ -434,7 +434,7 @@ class _Takeover:
                 self._held_back += 1
                 stale += waiting.get(name, ())
         self._ledger.verdicts.reopen([one.entry for one in removed])
-        self._ledger.transfers.drop_reused([one.task_id for one in removed])
+        self._ledger.attempts.drop_reused([one.task_id for one in removed])
         if self.reused:  # what was a secret there is hidden wherever this run is shown
             self._ledger.info.add_texts(SECRETS, self._secrets)
 

@@ -20,10 +20,9 @@ from pytest_manifest.run.resume_rules import (
     SHOWN,
     Decision,
     EntryState,
-    attempts_to_send,
     decide,
     describe_decisions,
-    record_decisions,
+    plan_decisions,
 )
 from pytest_manifest.schema import Entry, Header, Receipt, Verdict, VerdictStatus
 from tests.unit.ledger_support import INFO, MOMENT, verdict
@@ -190,8 +189,9 @@ def test_only_what_was_really_sent_gets_another_attempt(tmp_path: Path) -> None:
         "a": row("sent", 2),
         "b": AttemptRow("t-b", "b", 1, 1, "planned", None, None),
     }
-    found = attempts_to_send(decided, manifest, RUN, last)
-    assert list(found) == [
+    with Ledger.create(tmp_path / "run.sqlite", INFO) as ledger:
+        found = plan_decisions(ledger, manifest, decided, RUN, last)
+    assert found == [
         attempt_of(RUN, ONCE, 3, 0),
         Attempt(RUN, entries[1], 1, "t-b"),
         attempt_of(RUN, entries[2], 1, 2),
@@ -212,8 +212,7 @@ def test_decisions_are_in_the_ledger_before_anything_is_sent(tmp_path: Path) -> 
         segments = len(ledger.info.segments())
         last = {one.entry: one for one in ledger.attempts.newest()}
         decided = [Decision(name, "send", f"{name} was lost") for name in ("a", "b", "c")]
-        attempts = list(attempts_to_send(decided, manifest, RUN, last))
-        record_decisions(ledger, manifest, decided, attempts, last)
+        plan_decisions(ledger, manifest, decided, RUN, last)
         assert [
             (one.entry, one.attempt, one.position, one.state, one.reason)
             for one in sorted(ledger.attempts.all(), key=lambda one: (one.entry, one.attempt))
@@ -236,12 +235,15 @@ def test_what_was_asked_for_and_has_not_run_is_still_asked_for(tmp_path: Path) -
     write_manifest(path, Header(), [ONCE])
     manifest = read_manifest(path)
     with Ledger.create(tmp_path / "run.sqlite", INFO) as ledger:
-        for number, unsafe in ((2, True), (3, False), (4, False)):
-            last = {"a": row("sent", number - 1)}
+        last, sent = {"a": row("sent", 1)}, set[str]()
+        for unsafe in (True, False, False):
             decided = [Decision("a", "send", "revoked", unsafe=unsafe)]
-            attempts = [Attempt(RUN, ONCE, number, f"t-{number}")]
-            record_decisions(ledger, manifest, decided, attempts, last)
-        assert ledger.info.sent_on_request() == {"t-2", "t-3", "t-4"}
+            (attempt,) = plan_decisions(ledger, manifest, decided, RUN, last)
+            sent.add(attempt.task_id)
+            ledger.attempts.mark([attempt.task_id], "sent", sent_at=MOMENT)
+            last = {"a": ledger.attempts.of_entry("a")[-1]}
+        assert ledger.info.sent_on_request() == sent
+        assert len(sent) == 3
 
 
 @pytest.mark.parametrize(
