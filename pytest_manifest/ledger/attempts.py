@@ -209,9 +209,8 @@ class Attempts(LedgerPart):
     def of_entries(self, entries: Sequence[str]) -> Iterator[rows.AttemptRow]:
         """Yield every attempt of these entries, entry by entry, by number."""
         query = f"{_ATTEMPTS} WHERE a.name IN ({{}}) ORDER BY a.name, a.attempt"
-        for row in self._db.of_each(query, entries):
-            with self._db.parse_errors():
-                yield rows.attempt_of_row(row)
+        with self._db.parse_errors():
+            yield from map(rows.attempt_of_row, self._db.of_each(query, entries))
 
     def newest(self) -> Iterator[rows.AttemptRow]:
         """Yield the newest attempt of each entry, in the manifest's order."""

@@ -168,10 +168,9 @@ class Database:
         self, make: Callable[[Row], Built], query: str, values: Sequence[str | int] = ()
     ) -> Generator[Built, None, None]:
         """Yield ``make(row)`` of each row. Raises LedgerError where it fails on a row."""
-        for row in self.read(query, values):
-            with self.parse_errors():
-                made = make(row)
-            yield made
+        with self.parse_errors():  # not of each row, which would be felt
+            for row in self.read(query, values):
+                yield make(row)
 
     def read_one(self, query: str, values: Sequence[str | int] = ()) -> Row | None:
         with closing(self.read(query, values)) as rows:
@@ -182,11 +181,17 @@ class Database:
         row = self.read_one(query, values)
         return int(row[0]) if row and row[0] is not None else 0
 
-    def of_each(self, query: str, values: Sequence[Value]) -> Generator[Row, None, None]:
-        """Yield what a query finds of these values; ``{}`` in it stands for some of them."""
+    def of_each(self, query: str, values: Sequence[Value]) -> list[Row]:
+        """Return what a query finds of these values; ``{}`` in it stands for some of them."""
+        found: list[Row] = []
         for start in range(0, len(values), CHUNK):
             some = values[start : start + CHUNK]
-            yield from self.read(query.format(",".join("?" * len(some))), some)
+            try:
+                given = self.connection.execute(query.format(",".join("?" * len(some))), some)
+                found += given.fetchall()
+            except (OverflowError, *DAMAGE_ERRORS) as error:
+                raise unreadable(self.path, error) from error
+        return found
 
     @contextmanager
     def parse_errors(self) -> Iterator[None]:

@@ -299,10 +299,9 @@ class WorkerEvents(LedgerPart):
         none."""
         found: dict[str, list[AnyFact]] = {}
         query = _OF_JOBS.replace("f.kind = ?", f"f.kind = {kind.kind:d}")
-        for task_id, *row in self._db.of_each(query, task_ids):
-            with self._db.parse_errors():
-                fact = cast("AnyFact", fact_of_row(row, task_id))
-            found.setdefault(task_id, []).append(fact)
+        with self._db.parse_errors():
+            for task_id, *row in self._db.of_each(query, task_ids):
+                found.setdefault(task_id, []).append(cast("AnyFact", fact_of_row(row, task_id)))
         return found
 
     def of(self, kind: type[AnyFact], task_id: str) -> list[AnyFact]:
@@ -321,8 +320,8 @@ class WorkerEvents(LedgerPart):
         """Return the same of each of these jobs that has some, by task id."""
         found: dict[str, list[tuple[str | None, Receipt]]] = {}
         query = f"{_RECEIPTS} WHERE task_id IN ({{}}) ORDER BY seq"
-        for task_id, execution, receipt in self._db.of_each(query, task_ids):
-            with self._db.parse_errors():
+        with self._db.parse_errors():
+            for task_id, execution, receipt in self._db.of_each(query, task_ids):
                 found.setdefault(task_id, []).append((execution, rows.receipt_of(receipt)))
         return found
 

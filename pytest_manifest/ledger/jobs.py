@@ -135,12 +135,12 @@ class Jobs(LedgerPart):
         attempts: dict[str, list[_Found]] = {entry: [] for entry in entries}
         roots: dict[int, _Found] = {}
         entries_of: dict[int, None] = {}
-        for row in self._db.of_each(_ATTEMPTS, entries):
-            with self._db.parse_errors():
+        with self._db.parse_errors():
+            for row in self._db.of_each(_ATTEMPTS, entries):
                 found = self._attempt_of_row(row)
-            attempts[found.job.entry].append(found)
-            roots[row[0]] = found
-            entries_of[row[-1]] = None
+                attempts[found.job.entry].append(found)
+                roots[row[0]] = found
+                entries_of[row[-1]] = None
         self._add_facts(roots)
         by_id = {one.job.task_id: one for one in roots.values()}
         tasks = self._tasks(by_id, list(roots), list(entries_of)) if trees else {}
@@ -250,16 +250,16 @@ class Jobs(LedgerPart):
 
     def _add_facts(self, jobs: Mapping[int, _Found], of_kind: facts.Kind | None = None) -> None:
         """Add the facts of these jobs, by their numbers."""
-        for row in self._db.of_each(_FACTS, list(jobs)):
-            if of_kind is not None and row[2] != of_kind:
-                continue
-            found = jobs[row[0]]
-            with self._db.parse_errors():
+        with self._db.parse_errors():
+            for row in self._db.of_each(_FACTS, list(jobs)):
+                if of_kind is not None and row[2] != of_kind:
+                    continue
+                found = jobs[row[0]]
                 fact = fact_of_row(row, found.job.task_id)
-            if isinstance(fact, StoreFact | SetBack):
-                found.extra.append(fact)
-            else:
-                found.reports.append(cast("JobFact", fact))
+                if isinstance(fact, StoreFact | SetBack):
+                    found.extra.append(fact)
+                else:
+                    found.reports.append(cast("JobFact", fact))
 
 
 def _sending_of(

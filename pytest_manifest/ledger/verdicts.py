@@ -208,8 +208,8 @@ class Verdicts(LedgerPart):
             SELECT v.seq, v.at, v.verdict FROM verdicts v JOIN jobs a ON a.n = v.job
             WHERE a.name = ? AND v.status IS NOT NULL ORDER BY v.seq
         """
-        for seq, at, text in self._db.read(query, (entry,)):
-            with self._db.parse_errors():
+        with self._db.parse_errors():
+            for seq, at, text in self._db.read(query, (entry,)):
                 yield seq, rows.moment_of(at), Verdict.model_validate_json(text)
 
     def stored_from(self, entry: str, number: int) -> Iterator[tuple[str, rows.StoredVerdict]]:
@@ -222,7 +222,7 @@ class Verdicts(LedgerPart):
 
     def reasons(self, entries: Sequence[str]) -> dict[str, StoredReason]:
         """Return status and reason of those of these entries that have a verdict."""
-        given = list(self._db.of_each(_REASONS, entries))
+        given = self._db.of_each(_REASONS, entries)
         with self._db.parse_errors():
             return {
                 entry: StoredReason(int(seq), kind, json.loads(reason) if reason else {})

@@ -53,6 +53,7 @@ class Absence:
         is_watched = not (context.is_private or context.settings.send_only) and self._limit > 0
         self._look = context.look_for_workers if is_watched else None
         self._has_warned = False
+        self._check_at = 0.0
         self.seen()
         self._look_at = self._seen_at + min(FIRST_LOOK, self._limit / 2)
 
@@ -65,8 +66,9 @@ class Absence:
 
     def check(self, now: float) -> Ending | None:
         """Look for workers where it is time; return how the run ends where nobody comes."""
-        if self._look is None:
+        if self._look is None or now < self._check_at:
             return None
+        self._check_at = now + min(1.0, self._limit / 20)  # of all that waits each is looked at
         pending = self._context.pending.by_task_id.values()
         if not pending or any(job.is_running for job in pending):
             self.seen()
