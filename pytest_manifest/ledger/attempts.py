@@ -172,7 +172,7 @@ class Attempts(LedgerPart):
                 changes += f", sent_at = ?, sending = {seq}"
                 values.append(rows.text(sent_at))
             query = f"UPDATE jobs SET {changes} WHERE id = ?"  # noqa: S608 - fixed text
-            db.executemany(query, ((*values, task_id) for task_id in task_ids))
+            db.executemany(query, [(*values, task_id) for task_id in task_ids])
         return seq
 
     def last_sent_at(self) -> datetime | None:

@@ -192,10 +192,11 @@ def row_of(
     kind, receipt, data = fact.kind, None, None
     if isinstance(fact, Ended | Stored) and fact.receipt is not None:
         receipt = fact.receipt.model_dump_json()
-    others = _OTHERS[kind]
-    if any(getattr(fact, name) != default for name, default in others.items()):
-        document = _document(fact, others)
-        data = json.dumps(document, ensure_ascii=False) if document else None
+    for name, default in _OTHERS[kind].items():  # without a generator, as it is asked of each
+        if getattr(fact, name) != default:
+            document = _document(fact, _OTHERS[kind])
+            data = json.dumps(document, ensure_ascii=False) if document else None
+            break
     columns = [getattr(fact, name, None) for name in _COLUMNS]
     columns[_STARTED_AT] = rows.text(columns[_STARTED_AT])
     return seq, kind, rows.microseconds(fact.at), source, aside, receipt, data, *columns

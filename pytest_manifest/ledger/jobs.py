@@ -6,10 +6,11 @@ what was handed on, receipts, descendants and announcements. The rest are rows o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
+from operator import attrgetter
 from typing import Final, cast
 from uuid import NAMESPACE_OID, uuid5
 
@@ -83,8 +84,10 @@ class _Found:
     def sorted(self) -> JobFacts:
         """Return it in order; of one number, as the reports of a batch are recorded."""
         reports = [*self._own_sending(), *self.reports]
-        reports.sort(key=lambda one: (one.seq, one.kind))
-        return JobFacts(self.job, tuple(_stored_once(reports)), tuple(self.extra))
+        reports.sort(key=_ORDER)
+        if len([one for one in reports if one.kind == facts.Kind.STORED]) > 1:
+            reports = _stored_once(reports)
+        return JobFacts(self.job, tuple(reports), tuple(self.extra))
 
     def _own_sending(self) -> Sequence[facts.Sending | facts.SendResult]:
         """Return the sending of the job's own row; nothing where that is among the facts."""
@@ -99,18 +102,23 @@ class _Found:
         return [replace(last, number=1 + max(one.number for one in known))]
 
 
-def _stored_once(reports: Iterable[JobFact]) -> Iterator[JobFact]:
-    """Yield facts without what the store has told before.
+_ORDER: Final = attrgetter("seq", "kind")
+
+
+def _stored_once(reports: Iterable[JobFact]) -> list[JobFact]:
+    """Return facts without what the store has told before.
 
     It is read again and again, and what counts at last is among the receipts, too.
     """
     known: list[Receipt] = []
+    found: list[JobFact] = []
     for one in reports:
         if isinstance(one, facts.Stored) and one.receipt is not None:
             if one.receipt in known:
                 continue
             known.append(one.receipt)
-        yield one
+        found.append(one)
+    return found
 
 
 class Jobs(LedgerPart):
@@ -259,7 +267,7 @@ class Jobs(LedgerPart):
                 if isinstance(fact, StoreFact | SetBack):
                     found.extra.append(fact)
                 else:
-                    found.reports.append(cast("JobFact", fact))
+                    found.reports.append(fact)  # type: ignore[arg-type]  # it is a job's
 
 
 def _sending_of(

@@ -446,7 +446,9 @@ class Queries(LedgerPart):
     ) -> Iterator[Built]:
         left = iter(entries)
         while some := list(islice(left, BATCH)):
-            yield from self._db.build_each(make, query, (self._as_json(some),))
+            with self._db.parse_errors():
+                for row in self._db.read(query, (self._as_json(some),)):
+                    yield make(row)
 
     def _as_json(self, names: list[str]) -> str:
         with self._db.parse_errors():  # the ledger's own, which may be damaged

@@ -436,7 +436,7 @@ class Sender:
         """
         self._sent_at = utc_now()
         with self._ledger.transaction():
-            names = (attempt.task_id for attempt in batch)
+            names = [attempt.task_id for attempt in batch]
             seq = self._ledger.attempts.mark(names, "intent", sent_at=self._sent_at)
         result = self._publisher.publish(batch, self._sent_at)
         self._note_results(batch, result)

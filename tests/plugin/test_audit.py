@@ -255,7 +255,7 @@ def test_a_file_that_is_not_of_one_run_or_no_receipts_is_refused(done: Project) 
     done.run("--manifest=m.jsonl", MEMORY).assert_outcomes(passed=4)
     second = receipts(done).read_text("utf-8")
     for text, sentence in (
-        (first + second, "*r.jsonl: holds receipts of several runs (*give the receipts of*"),
+        (first + second, "*r.jsonl: holds receipts of several runs (*name the file of*"),
         (first[:-30], "*r.jsonl:4*"),
         (None, "*r.jsonl: there is no such file of receipts"),
     ):
